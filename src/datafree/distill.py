@@ -1,0 +1,74 @@
+"""Distillation: a student learns the teacher's softened outputs (Hinton et al. 2015), on synthetic or on real images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+
+from .errors import UserError
+from .fit import Curve, Progress, Schedule, fit
+from .images import Source
+from .losses import kl
+from .network import Network
+
+__all__ = ["Distillation", "distill", "temperature_of"]
+
+
+class Distillation(Schedule):
+    """How the student is trained; the same settings make the data-free student and its baseline on real data."""
+
+    epochs: int = Field(default=30, ge=1)
+    """Passes over the images."""
+    batch: int = Field(default=128, ge=1)
+    """Images a step."""
+    temperature: float | None = Field(default=None, gt=0)
+    """Both sides' logits are divided by it; by default chosen from the scale of the teacher's logits."""
+    loss: Literal["kl", "mse"] = "kl"
+    """KL divergence at the temperature, or the mean squared difference of centred logits."""
+
+
+def temperature_of(logits: torch.Tensor) -> float:
+    """The temperature at which centred logits (N, classes) have a standard deviation of 2, between 1 and 64."""
+    spread = float((logits - logits.mean(1, keepdim=True)).std())
+    return min(64.0, max(1.0, round(spread / 2, 2)))
+
+
+def distill(
+    teacher: Network,
+    student: Network,
+    source: Source,
+    settings: Distillation,
+    *,
+    seed: int = 0,
+    state: Path | None = None,
+    identity: dict[str, Any] | None = None,
+    score: Callable[[Network], float] | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Curve:
+    """Trains `student` in place on `source`, whose targets are the teacher's logits; the last epoch is kept.
+
+    Raises UserError where student and teacher differ in classes or input.
+    """
+    if len(student.spec.classes) != len(teacher.spec.classes) or student.spec.shape != source.spec.shape:
+        raise UserError(
+            f"student {student.name} takes {student.spec.shape} into {len(student.spec.classes)} classes, teacher "
+            f"{teacher.name} {teacher.spec.shape} into {len(teacher.spec.classes)}; give a student like its teacher"
+        )
+    t = settings.temperature or temperature_of(_sample_of_logits(source, seed))
+
+    def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        if settings.loss == "kl":
+            return kl(logits, targets, t)
+        apart = (logits - logits.mean(1, keepdim=True)) - (targets - targets.mean(1, keepdim=True))
+        return apart.square().mean()
+
+    options: dict[str, Any] = {"seed": seed, "state": state, "identity": identity, "score": score}
+    return fit(student, source, loss, settings, progress=progress, **options)
+
+
+def _sample_of_logits(source: Source, seed: int) -> torch.Tensor:
+    return next(iter(source.epoch(seed, 0, 1024)))[1]

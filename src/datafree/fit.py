@@ -1,0 +1,155 @@
+"""The one training loop: any network, any source, any loss; Adam, last epoch, resumable after every epoch."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from .errors import UserError
+from .files import read_tensors, write_tensors
+from .images import Source
+from .network import Network
+from .settings import Settings
+
+__all__ = ["Curve", "Schedule", "fit"]
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+Progress = Callable[[int, int], None]
+
+
+class Schedule(Settings):
+    """How a network is trained, the same for a teacher, a student and every baseline."""
+
+    epochs: int = Field(default=10, ge=1)
+    """Passes over the images."""
+    batch: int = Field(default=64, ge=1)
+    """Images a step."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Of Adam, at its highest."""
+    decay: Literal["constant", "cosine"] = "cosine"
+    """The learning rate over the run: constant, or down to 0 along a half cosine."""
+    warmup: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the steps over which the learning rate rises from 0."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of forward and backward passes; weights stay float32."""
+
+
+@dataclass
+class Curve:
+    """What happened, epoch by epoch."""
+
+    loss: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    """`score` after each epoch, where one was asked for; never used to choose a checkpoint."""
+
+
+def fit(
+    network: Network,
+    source: Source,
+    loss: Loss,
+    schedule: Schedule,
+    *,
+    seed: int,
+    state: Path | None = None,
+    identity: dict[str, Any] | None = None,
+    score: Callable[[Network], float] | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Curve:
+    """Trains `network` in place and leaves it in eval mode at its last epoch.
+
+    With `state`, a file there holds everything after each epoch, and a run with the same `identity` goes on from it.
+    Raises UserError when the loss turns non-finite.
+    """
+    steps = max(1, len(source) // min(schedule.batch, len(source)))
+    adam = torch.optim.Adam(network.module.parameters(), lr=schedule.learning_rate)
+    curve, start = Curve(), 0
+    if state is not None and state.exists():
+        start, curve = _resume(state, network.module, adam, identity or {})
+    for epoch in range(start, schedule.epochs):
+        began = time.perf_counter()
+        torch.manual_seed(_torch_seed(seed, epoch))  # dropout draws from torch's global stream
+        total = _epoch(network, source, loss, schedule, adam, seed, epoch, steps, progress)
+        curve.loss.append(total / steps)
+        curve.seconds.append(time.perf_counter() - began)
+        network.module.eval()
+        if score is not None:
+            curve.scores.append(score(network))
+        if state is not None:
+            _save(state, network.module, adam, identity or {}, epoch + 1, curve)
+    network.module.eval()
+    return curve
+
+
+def _epoch(
+    network: Network, source: Source, loss: Loss, schedule: Schedule, adam: torch.optim.Adam,
+    seed: int, epoch: int, steps: int, progress: Progress,
+) -> float:  # fmt: skip
+    """One pass; the sum of the losses of its steps."""
+    network.module.train()
+    device, total = network.device, torch.zeros(())
+    narrow = schedule.precision == "bfloat16"
+    for step, (pixels, targets) in enumerate(source.epoch(seed, epoch, schedule.batch)):
+        if step >= steps:
+            break
+        rate = schedule.learning_rate * _rate(schedule, epoch * steps + step, schedule.epochs * steps)
+        for group in adam.param_groups:
+            group["lr"] = rate
+        with torch.autocast(device.type, torch.bfloat16, enabled=narrow):
+            logits = network.logits(pixels.to(device))
+        value = loss(logits.float(), targets.to(device))
+        adam.zero_grad(set_to_none=True)
+        value.backward()
+        adam.step()
+        total = total + value.detach().cpu()
+        progress(epoch * steps + step + 1, schedule.epochs * steps)
+    if not math.isfinite(float(total)):
+        raise UserError(f"the loss is not finite in epoch {epoch + 1}; lower --learning-rate")
+    return float(total)
+
+
+def _rate(schedule: Schedule, step: int, steps: int) -> float:
+    """The share of the full learning rate at `step`."""
+    warm = schedule.warmup * steps
+    if step < warm:
+        return (step + 1) / max(warm, 1)
+    if schedule.decay == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(steps - warm, 1)))
+
+
+def _torch_seed(seed: int, epoch: int) -> int:
+    from .seeds import seed_of
+
+    return seed_of(seed, "fit", epoch)
+
+
+def _save(
+    path: Path, module: nn.Module, adam: torch.optim.Adam, identity: dict[str, Any], epoch: int, curve: Curve
+) -> None:
+    tensors = {f"weights/{name}": tensor for name, tensor in module.state_dict().items()}
+    for index, own in adam.state_dict()["state"].items():
+        tensors |= {f"adam/{index}/{key}": torch.as_tensor(value) for key, value in own.items()}
+    write_tensors(path, tensors, {"identity": identity, "epoch": epoch, "curve": vars(curve)}, kind="training-state")
+
+
+def _resume(path: Path, module: nn.Module, adam: torch.optim.Adam, identity: dict[str, Any]) -> tuple[int, Curve]:
+    tensors, header = read_tensors(path, kind="training-state")
+    if header["identity"] != identity:
+        raise UserError(f"{path} is of a run with other settings; name another --out, or repeat that run's command")
+    module.load_state_dict({n.removeprefix("weights/"): t for n, t in tensors.items() if n.startswith("weights/")})
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("adam/"):
+            _, index, key = name.split("/")
+            state.setdefault(int(index), {})[key] = tensor
+    adam.load_state_dict({"state": state, "param_groups": adam.state_dict()["param_groups"]})
+    return int(header["epoch"]), Curve(**header["curve"])

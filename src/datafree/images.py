@@ -1,0 +1,106 @@
+"""Images with targets, as the training loops take them: real or synthetic, through the same code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from .data import Dataset
+from .network import Network
+from .record import check_classes
+from .seeds import stream
+from .spec import InputSpec
+from .synthesis import Maker
+from .syntheticset import SyntheticSet, to_pixels
+
+__all__ = ["Fresh", "Images", "Source", "labelled", "soft_labelled", "stored"]
+
+
+class Source(Protocol):
+    """Epochs of batches. `targets` are class indices (N,) in training and logits (N, classes) in distillation."""
+
+    spec: InputSpec
+
+    def __len__(self) -> int:
+        """Images an epoch."""
+        ...
+
+    def epoch(self, seed: int, epoch: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Shuffled (pixels float32, targets); the same for the same seed and epoch. A last part batch is dropped."""
+        ...
+
+
+@dataclass(frozen=True)
+class Images:
+    """A fixed set in memory: pixels uint8 or float32 (N, C, H, W), one target each."""
+
+    spec: InputSpec
+    pixels: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def epoch(self, seed: int, epoch: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        order = torch.randperm(len(self), generator=stream(seed, "order", epoch))
+        for part in _parts(order, batch):
+            yield to_pixels(self.pixels[part], self.spec), self.targets[part]
+
+
+def _parts(order: Tensor, batch: int) -> list[Tensor]:
+    batch = min(batch, len(order))
+    return list(order[: len(order) - len(order) % batch].split(batch))
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """New images every epoch from a closed-form method: `images` an epoch, made in units and mixed."""
+
+    spec: InputSpec
+    maker: Maker
+    images: int
+    unit: int = 1024
+
+    def __len__(self) -> int:
+        return self.images
+
+    def epoch(self, seed: int, epoch: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        units = -(-self.images // self.unit)
+        left = self.images
+        for index in range(epoch * units, (epoch + 1) * units):
+            made = self.maker.unit(index, seed, self.unit).pixels[:left]
+            left -= len(made)
+            order = torch.randperm(len(made), generator=stream(seed, "order", index))
+            logits = self.maker.teacher.predict(made, batch=self.unit)
+            for part in _parts(order, batch):
+                yield made[part], logits[part]
+
+
+def labelled(
+    network: Network, data: Dataset, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Images:
+    """The data set with its class labels, as `network` takes it. Raises UserError for data that does not fit."""
+    check_classes(network, data)
+    parts = []
+    for start in range(0, len(data), 4096):
+        indices = torch.arange(start, min(start + 4096, len(data)))
+        parts.append(data.pixels(indices.numpy(), network.spec.shape[1:]))
+        network.spec.check(parts[-1])
+        progress(start + len(indices), len(data))
+    return Images(network.spec, torch.cat(parts), data.labels)
+
+
+def soft_labelled(teacher: Network, data: Dataset) -> Images:
+    """The data set with the teacher's logits: the baseline of a distillation with data."""
+    own = labelled(teacher, data)
+    return Images(own.spec, own.pixels, teacher.predict(own.pixels))
+
+
+def stored(synthetic: SyntheticSet) -> Images:
+    """A synthetic set with its stored logits."""
+    pixels, _, logits = synthetic.load()
+    return Images(synthetic.spec, pixels, logits)

@@ -1,0 +1,230 @@
+"""The record: what a publisher measures of a network's activations on its data, in one small file."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import stats
+from . import taps as tap_names
+from .data import Dataset
+from .errors import UserError, unknown
+from .files import HEADER_CAP_RECORD, read_tensors, safe_name, write_tensors
+from .network import Network, frozen
+from .settings import parse
+from .spec import InputSpec
+from .stats import Meter, State, Statistic, Summary
+
+__all__ = ["Entry", "Record", "forecast_auc", "record"]
+
+CHUNK_BYTES = 256 << 20
+PROBE_TOLERANCE = 1e-3
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One measured statistic: what it is, of which taps, and its tensors."""
+
+    statistic: Any
+    taps: tuple[str, ...]
+    summary: Summary
+
+    def nbytes(self) -> int:
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.summary.values())
+
+
+@dataclass(frozen=True)
+class Record:
+    """Entries by name, for one teacher, told by its fingerprint and its answers to fixed probes."""
+
+    spec: InputSpec
+    fingerprint: str
+    answers: Tensor
+    entries: dict[str, Entry]
+    made: dict[str, Any] = field(default_factory=dict)
+
+    def of_kind(self, kind: str) -> dict[str, Entry]:
+        """The entries of one kind of statistic, in order."""
+        return {name: entry for name, entry in self.entries.items() if entry.statistic.kind == kind}
+
+    def need(self, kind: str) -> dict[str, Entry]:
+        """As `of_kind`; raises UserError where there are none."""
+        found = self.of_kind(kind)
+        if not found:
+            have = ", ".join(sorted({entry.statistic.kind for entry in self.entries.values()})) or "nothing"
+            raise UserError(f"the record holds {have}, wanted {kind!r}; record again with --kind {kind}")
+        return found
+
+    def nbytes(self) -> int:
+        """Bytes of its tensors."""
+        return sum(entry.nbytes() for entry in self.entries.values())
+
+    def released(self, network: Network) -> float:
+        """Sum over entries of statistics released by sample: `forecast_auc` makes a leakage of it."""
+        return sum(entry.statistic.on(network, entry.taps).released(entry.summary) for entry in self.entries.values())
+
+    def digest(self) -> str:
+        """sha256 of its content, the same before saving and after loading."""
+        digest = hashlib.sha256(self.fingerprint.encode())
+        for name, entry in sorted(self.entries.items()):
+            digest.update(f"{name} {entry.taps} {entry.statistic.model_dump_json()}".encode())
+            for key, tensor in sorted(entry.summary.items()):
+                digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+                digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def save(self, path: str | Path) -> str:
+        """One safetensors file, tensors named `entry/name`; returns its sha256."""
+        tensors = {f"{name}/{key}": t for name, entry in self.entries.items() for key, t in entry.summary.items()}
+        header = {
+            "spec": self.spec.model_dump(mode="json"),
+            "fingerprint": self.fingerprint,
+            "entries": [
+                {"name": name, "taps": list(entry.taps), "statistic": entry.statistic.model_dump(mode="json")}
+                for name, entry in self.entries.items()
+            ],
+            "made": self.made,
+        }
+        return write_tensors(path, {"probes/answers": self.answers, **tensors}, header, kind="record")
+
+    @classmethod
+    def load(cls, path: str | Path, network: Network) -> Record:
+        """The record in `path`, checked against `network`; raises UserError for any that is damaged or another's."""
+        tensors, header = read_tensors(path, kind="record", cap=HEADER_CAP_RECORD)
+        answers = tensors.pop("probes/answers", None)
+        if answers is None or not isinstance(header.get("entries"), list):
+            raise UserError(f"{path} is no whole record: entries or probe answers are missing; get it again")
+        spec = parse(InputSpec, header.get("spec") or {})
+        loaded = cls(spec, str(header.get("fingerprint")), answers, {}, header.get("made") or {})
+        loaded.check_teacher(network)
+        for item in header["entries"]:
+            name, entry = _entry(item, tensors)
+            entry.statistic.on(network, tap_names.check(network, entry.taps)).check(entry.summary)
+            loaded.entries[name] = entry
+        if tensors:
+            raise UserError(f"{path} holds a tensor {min(tensors)!r} that no entry owns; get the record again")
+        return loaded
+
+    def check_teacher(self, network: Network) -> None:
+        """Raises UserError unless `network` is the teacher that was recorded: its weights, its spec, its answers."""
+        if network.spec.model_dump(exclude={"classes"}) != self.spec.model_dump(exclude={"classes"}):
+            raise UserError(
+                f"the record is for images {self.spec.shape} normalised by {self.spec.mean} / {self.spec.std}, "
+                f"{network.name} takes {network.spec.shape} by {network.spec.mean} / {network.spec.std}; "
+                "use the release it came with"
+            )
+        if network.fingerprint() != self.fingerprint:
+            raise UserError(
+                f"the record was made for another teacher (fingerprint {self.fingerprint[:12]}, {network.name} has "
+                f"{network.fingerprint()[:12]}); use the record of this model"
+            )
+        answers = network.answers()
+        if answers.shape != self.answers.shape or float((answers - self.answers).abs().max()) > PROBE_TOLERANCE * (
+            1 + float(self.answers.abs().max())
+        ):
+            raise UserError(f"{network.name} has the recorded weights but answers otherwise; use the code it came with")
+
+
+def record(
+    network: Network,
+    data: Dataset,
+    statistics: Sequence[Statistic],
+    *,
+    taps: Iterable[str] | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Record:
+    """Measures `statistics` of `network` on `data` in one pass in float64; `taps` default to all conv and linear layers.
+
+    Any split of the data into batches gives the same record up to rounding; the batch is fixed by the network, so two
+    runs give the same bytes. Raises UserError for a layer that does not exist, or a class without samples.
+    """
+    chosen = tap_names.check(network, taps) if taps is not None else tap_names.layers(network)
+    plan: dict[str, tuple[Any, tuple[str, ...]]] = {}
+    for statistic in statistics:
+        plan.update(statistic.plan(network, chosen))
+    for name in plan:
+        safe_name(name)
+    meters = {name: statistic.on(network, own) for name, (statistic, own) in plan.items()}
+    live = {name: meter for name, meter in meters.items() if plan[name][0].needs_data}
+    check_classes(network, data)
+    states = _measure(network, data, live, {name: plan[name][1] for name in live}, progress)
+    summaries = {name: meters[name].finish(states[name]) if name in live else meters[name].read() for name in plan}
+    entries = {name: Entry(plan[name][0], plan[name][1], summaries[name]) for name in plan}
+    made = {"data": data.name, "split": data.split, "samples": len(data) if live else 0}
+    return Record(network.spec, network.fingerprint(), network.answers(), entries, made)
+
+
+def check_classes(network: Network, data: Dataset) -> None:
+    """Raises UserError where data and network do not have the same number of classes."""
+    if len(data.classes) != len(network.spec.classes):
+        raise UserError(
+            f"{data.name} has {len(data.classes)} classes, {network.name} {len(network.spec.classes)}; "
+            "use the data that the network was trained for"
+        )
+
+
+@torch.no_grad()
+def _measure(
+    network: Network, data: Dataset, meters: dict[str, Meter], taps: dict[str, tuple[str, ...]], progress: Progress
+) -> dict[str, State]:
+    """The merged state of every meter after one pass over the data."""
+    if not meters:
+        return {}
+    wanted = sorted({tap for own in taps.values() for tap in own})
+    chunk = _chunk(network, wanted)
+    states: dict[str, State] = {}
+    with frozen(network.module), tap_names.watch(network, wanted) as seen:
+        for start in range(0, len(data), chunk):
+            indices = torch.arange(start, min(start + chunk, len(data)))
+            pixels, labels = data.pixels(indices.numpy(), network.spec.shape[1:]), data.labels[indices]
+            network.spec.check(pixels)
+            _forward(network, pixels, wanted, seen)
+            for name, meter in meters.items():
+                state = meter.reduce([seen[tap] for tap in taps[name]], labels)
+                states[name] = meter.merge(states[name], state) if name in states else state
+            progress(min(start + chunk, len(data)), len(data))
+    return states
+
+
+def _forward(network: Network, pixels: Tensor, wanted: Sequence[str], seen: dict[str, Tensor]) -> None:
+    network.logits(pixels.to(network.device))
+    seen[tap_names.INPUT] = pixels
+    for tap in wanted:
+        if not bool(seen[tap].isfinite().all()):
+            raise UserError(f"activations of layer {tap!r} are not finite; check the weights and the data")
+
+
+def _chunk(network: Network, taps: Sequence[str]) -> int:
+    """Images a batch, from the size of the activations alone, so that every run takes the same."""
+    units = sum(math.prod(shape) for shape in tap_names.shapes(network, taps).values()) + network.spec.pixels
+    return max(16, min(4096, CHUNK_BYTES // (8 * units)))
+
+
+def _entry(item: Any, tensors: dict[str, Tensor]) -> tuple[str, Entry]:
+    """One entry of a header, its tensors taken out of `tensors`."""
+    if not isinstance(item, dict) or not all(isinstance(tap, str) for tap in item.get("taps") or [None]):
+        raise UserError("an entry of the record is not an object with name, taps and statistic; get the record again")
+    name = safe_name(item.get("name"))
+    statistic = stats.of(item.get("statistic") or {})
+    own = {key: tensors.pop(key) for key in [key for key in tensors if key.startswith(f"{name}/")]}
+    if not own:
+        raise unknown("entry", name, {key.split("/")[0] for key in tensors}, "the record's tensors")
+    return name, Entry(statistic, tuple(item["taps"]), {key.split("/", 1)[1]: tensor for key, tensor in own.items()})
+
+
+def forecast_auc(released: float) -> float:
+    """Area under the ROC curve of a membership attack that knows the population: Phi(sqrt(D / 2n)).
+
+    `released` is D / n: statistics by sample. Exact for Gaussian features; deterministic functions of one another are
+    counted twice, so for several layers it errs on the high side.
+    """
+    return 0.5 * (1 + math.erf(math.sqrt(max(released, 0.0) / 2) / math.sqrt(2)))

@@ -1,0 +1,24 @@
+"""Random streams by name: the same for any number of workers, since a stream depends on its name alone."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["seed_of", "stream"]
+
+
+def seed_of(seed: int, *name: str | int) -> int:
+    """A 63-bit seed from a run's seed and the name of what it is for: ``seed_of(0, "unit", 12)``."""
+    text = "/".join(str(part) for part in (seed, *name))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def stream(seed: int, *name: str | int) -> torch.Generator:
+    """A CPU generator for that name."""
+    import torch
+
+    return torch.Generator().manual_seed(seed_of(seed, *name))

@@ -1,0 +1,46 @@
+"""Frozen, validated settings: a method's fields are its flags, their docstrings the help, its dict what a run stores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from .errors import UserError, unknown
+
+__all__ = ["Settings", "parse"]
+
+
+class Settings(BaseModel):
+    """The base of every method's configuration: immutable, no unknown fields, NaN and infinity refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    def __init__(self, **values: Any):
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise _one_line(type(self), error) from None
+
+
+S = TypeVar("S", bound=BaseModel)
+
+
+def parse(cls: type[S], values: Mapping[str, Any]) -> S:
+    """`values` as a `cls`; raises UserError with the first thing wrong, in one line."""
+    try:
+        return cls.model_validate(dict(values))
+    except ValidationError as error:
+        raise _one_line(cls, error) from None
+
+
+def _one_line(cls: type[BaseModel], error: ValidationError) -> UserError:
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"]) or cls.__name__
+    if first["type"] == "extra_forbidden":
+        return unknown("setting", field, cls.model_fields, cls.__name__)
+    flag = field.replace("_", "-")
+    got = first.get("input")
+    wanted = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    return UserError(f"--{flag}: got {got!r}, wanted {wanted}; give --{flag} such a value")

@@ -1,0 +1,90 @@
+"""What a network takes and gives: the only place where image constants live."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from pydantic import Field, field_validator, model_validator
+
+from .errors import UserError
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["InputSpec"]
+
+
+class InputSpec(Settings):
+    """Shape, normalisation and classes of a classifier. Pixels are float32 in [low, high], (N, C, H, W).
+
+    The network itself sees ``(pixels - mean) / std``, channel by channel.
+    """
+
+    shape: tuple[int, int, int]
+    """Channels, height, width."""
+    mean: tuple[float, ...] = (0.0,)
+    """Per channel, in pixel units; one number serves all channels."""
+    std: tuple[float, ...] = (1.0,)
+    """Per channel, in pixel units; one number serves all channels."""
+    low: float = 0.0
+    """The smallest value a pixel can have."""
+    high: float = 1.0
+    """The largest value a pixel can have."""
+    classes: tuple[str, ...] = Field(min_length=2)
+    """One name a class, in the order of the logits."""
+
+    @field_validator("shape")
+    @classmethod
+    def _positive(cls, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        if min(shape) < 1 or math.prod(shape) > 1 << 24:
+            raise ValueError("channels, height and width, each at least 1 and at most 2^24 pixels together")
+        return shape
+
+    @model_validator(mode="after")
+    def _consistent(self) -> InputSpec:
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) not in (1, self.shape[0]):
+                raise ValueError(f"{name} with 1 number or one for each of {self.shape[0]} channels")
+        if min(self.std) <= 0 or not self.low < self.high:
+            raise ValueError("std above 0 and low below high")
+        return self
+
+    @property
+    def pixels(self) -> int:
+        """Numbers in one image."""
+        return math.prod(self.shape)
+
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """Pixels (N, C, H, W) to what the network's module takes."""
+        if self.mean == (0.0,) and self.std == (1.0,):
+            return pixels
+        return (pixels - self._channels(pixels, self.mean)) / self._channels(pixels, self.std)
+
+    def denormalize(self, inputs: Tensor) -> Tensor:
+        """The inverse of `normalize`."""
+        return inputs * self._channels(inputs, self.std) + self._channels(inputs, self.mean)
+
+    def clamp(self, pixels: Tensor) -> Tensor:
+        """Pixels cut to [low, high]."""
+        return pixels.clamp(self.low, self.high)
+
+    def check(self, pixels: Tensor) -> None:
+        """Raises UserError unless `pixels` is a finite (N, C, H, W) batch of this shape within [low, high]."""
+        if tuple(pixels.shape[1:]) != self.shape:
+            raise UserError(
+                f"images of shape {tuple(pixels.shape[1:])}, wanted {self.shape} (channels, height, width); "
+                "use data of that shape or another network"
+            )
+        if not bool(pixels.isfinite().all()):
+            raise UserError("images with NaN or infinity, wanted finite pixels; clean the data")
+        low, high = float(pixels.min()), float(pixels.max())
+        if low < self.low - 1e-6 or high > self.high + 1e-6:
+            raise UserError(
+                f"pixels from {low:.4g} to {high:.4g}, wanted {self.low:g} to {self.high:g}; scale the images first"
+            )
+
+    @staticmethod
+    def _channels(like: Tensor, values: tuple[float, ...]) -> Tensor:
+        return like.new_tensor(values).view(1, -1, 1, 1)

@@ -1,0 +1,25 @@
+"""Merging of counts, means and centred sums (Chan, Golub, LeVeque 1979), group by group in float64."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["group_means", "shift_weights"]
+
+
+def group_means(signal: Tensor, labels: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """Counts (groups,) and means (groups, D) in float64 of signal (N, D); a group without samples has mean 0."""
+    one_hot = torch.zeros(groups, len(labels), dtype=torch.float64)
+    one_hot[labels, torch.arange(len(labels))] = 1
+    counts = one_hot.sum(1)
+    # Centred on the first sample, so that a large offset costs no digits.
+    origin = signal[:1] if len(signal) else signal.new_zeros(1, signal.shape[1])
+    means = one_hot @ (signal - origin) / counts.clamp(min=1)[:, None]
+    return counts, torch.where(counts[:, None] > 0, means + origin, 0.0)
+
+
+def shift_weights(count_a: Tensor, count_b: Tensor) -> tuple[Tensor, Tensor]:
+    """(n_b / n, n_a n_b / n) for each group: the weights of the mean's shift and of its outer product."""
+    total = (count_a + count_b).clamp(min=1)
+    return count_b / total, count_a * count_b / total

@@ -1,0 +1,88 @@
+"""Mean and standard deviation of the pixels over all data, classes together: where reconstruction starts (sec. 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from .. import taps as tap_names
+from ..errors import UserError
+from ..network import Network
+from ..settings import Settings
+from . import State, Summary
+from .chan import group_means, shift_weights
+
+__all__ = ["InputMeter", "InputMoments"]
+
+
+class InputMoments(Settings):
+    """The input's mean and standard deviation, without regard to class."""
+
+    kind: Literal["input"] = "input"
+    per: Literal["pixel", "channel"] = "pixel"
+    """One number for every pixel of every channel, or one for every channel."""
+
+    needs_data: ClassVar[bool] = True
+
+    def plan(self, network: Network, taps: Sequence[str]) -> dict[str, tuple[InputMoments, tuple[str, ...]]]:  # noqa: ARG002
+        return {"input-moments": (self, (tap_names.INPUT,))}
+
+    def on(self, network: Network, taps: Sequence[str]) -> InputMeter:  # noqa: ARG002
+        return InputMeter(self, network.spec.shape)
+
+
+class InputMeter:
+    """States: count (1,), mean (1, D), square (1, D); summaries: mean and std, (C, H, W) or (C, 1, 1)."""
+
+    def __init__(self, settings: InputMoments, shape: tuple[int, int, int]):
+        self.settings, self.shape = settings, shape
+        self.stored = shape if settings.per == "pixel" else (shape[0], 1, 1)
+
+    def live(self, activations: Sequence[Tensor]) -> list[Tensor]:
+        return [activations[0]]
+
+    def reduce(self, activations: Sequence[Tensor], labels: Tensor) -> State:  # noqa: ARG002
+        x = activations[0].detach().cpu().double()
+        signal = x.flatten(1) if self.settings.per == "pixel" else x.transpose(0, 1).flatten(1).T
+        count, mean = group_means(signal, torch.zeros(len(signal), dtype=torch.long), 1)
+        return {"count": count, "mean": mean, "square": (signal - mean).square().sum(0, keepdim=True)}
+
+    def merge(self, a: State, b: State) -> State:
+        share, weight = shift_weights(a["count"], b["count"])
+        shift = b["mean"] - a["mean"]
+        square = a["square"] + b["square"] + shift.square() * weight[:, None]
+        return {"count": a["count"] + b["count"], "mean": a["mean"] + shift * share[:, None], "square": square}
+
+    def finish(self, state: State) -> Summary:
+        std = (state["square"] / (state["count"] - 1).clamp(min=1)[:, None]).sqrt()
+        return {
+            "count": state["count"].round().long(),
+            "mean": state["mean"].reshape(self.stored).float(),
+            "std": std.reshape(self.stored).float(),
+        }
+
+    def check(self, summary: Summary) -> None:
+        got = {name: tuple(tensor.shape) for name, tensor in summary.items()}
+        wanted = {"count": (1,), "mean": self.stored, "std": self.stored}
+        if got != wanted:
+            raise UserError(f"the record's input moments have {got}, wanted {wanted}; record this network again")
+        if float(summary["std"].min()) < 0 or int(summary["count"]) < 1:
+            raise UserError("the record's input moments have a negative std or count; get the record again")
+
+    def sample(self, summary: Summary, labels: Tensor, rng: torch.Generator) -> list[Tensor]:
+        noise = torch.randn(len(labels), *self.shape, generator=rng)
+        return [summary["mean"] + summary["std"] * noise]
+
+    def distance(self, summary: Summary, activations: Sequence[Tensor], labels: Tensor) -> Tensor:  # noqa: ARG002
+        """Mean of (m - mu)^2 + (s - sigma)^2, in pixel units squared."""
+        x = activations[0]
+        dims = (0,) if self.settings.per == "pixel" else (0, 2, 3)
+        mean, std = x.mean(dims).reshape(self.stored), x.var(dims).clamp(min=1e-12).sqrt().reshape(self.stored)
+        mu, sigma = summary["mean"].to(x.device), summary["std"].to(x.device)
+        return ((mean - mu).square() + (std - sigma).square()).mean()
+
+    def released(self, summary: Summary) -> float:
+        return 2 * summary["mean"].numel() / float(summary["count"])

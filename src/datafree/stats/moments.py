@@ -1,0 +1,234 @@
+"""Class-conditional mean and covariance of a layer's pre-activations (Lopes et al. 2017, eq. 1 and 2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from .. import taps as tap_names
+from ..errors import UserError
+from ..network import Network
+from ..seeds import stream
+from ..settings import Settings
+from . import State, Summary
+from .chan import group_means, shift_weights
+
+__all__ = ["Moments", "MomentsMeter"]
+
+UNITS_AT_MOST = 8192
+
+
+class Moments(Settings):
+    """Mean and covariance of every recorded layer, for each class."""
+
+    kind: Literal["moments"] = "moments"
+    covariance: Literal["none", "diagonal", "lowrank", "shrunk", "full"] = "diagonal"
+    """`lowrank` keeps `rank` directions and the variance left over; `shrunk` is OAS (Chen et al. 2010)."""
+    rank: int = Field(default=16, ge=1, le=4096)
+    """Directions kept by `lowrank`."""
+    pooled: bool = False
+    """One covariance for all classes (means stay by class): fewer bytes, far less leakage."""
+    conv: Literal["auto", "units", "channels"] = "auto"
+    """A conv layer's `units` (C x H x W), or its `channels` (spatial means); auto: units up to 8,192 of them."""
+    scale: float = Field(default=1.0, gt=0)
+    """Activations are multiplied by it first; set by `temperature` for the top layer."""
+    temperature: float = Field(default=8.0, gt=0)
+    """The last layer's logits are divided by it before they are recorded (eq. 1)."""
+    storage: Literal["float32", "float16"] = "float32"
+    """The number format of means and factors in the file."""
+
+    needs_data: ClassVar[bool] = True
+
+    def plan(self, network: Network, taps: Sequence[str]) -> dict[str, tuple[Moments, tuple[str, ...]]]:
+        """One entry a tap; the last linear layer's logits are divided by the temperature."""
+        top = tap_names.layers(network)[-1]
+        scales = {tap: 1 / self.temperature if tap == top else 1.0 for tap in taps}
+        return {tap: (self.model_copy(update={"scale": scales[tap]}), (tap,)) for tap in taps}
+
+    def on(self, network: Network, taps: Sequence[str]) -> MomentsMeter:
+        (tap,) = taps
+        return MomentsMeter(self, tap, tap_names.shapes(network, taps)[tap], len(network.spec.classes))
+
+
+class MomentsMeter:
+    """Moments of one tap. States: count (K,), mean (K, D), and by covariance the centred sums of squares."""
+
+    def __init__(self, settings: Moments, tap: str, shape: tuple[int, ...], classes: int):
+        self.settings, self.tap, self.shape, self.classes = settings, tap, shape, classes
+        by_units = math.prod(shape) <= UNITS_AT_MOST if settings.conv == "auto" else settings.conv == "units"
+        self.pool_positions = len(shape) > 1 and not by_units
+        self.size = shape[0] if self.pool_positions else math.prod(shape)
+        if settings.covariance in ("full", "shrunk") and self.size > UNITS_AT_MOST:
+            raise UserError(
+                f"a {settings.covariance} covariance of {self.size} units at {tap!r}, wanted at most {UNITS_AT_MOST}; "
+                "take --covariance lowrank, or --conv channels"
+            )
+
+    # -- measuring ------------------------------------------------------------------------------------------------
+
+    def live(self, activations: Sequence[Tensor]) -> list[Tensor]:
+        (a,) = activations
+        signal = a.flatten(2).mean(2) if self.pool_positions else a.flatten(1)
+        return [signal * self.settings.scale if self.settings.scale != 1 else signal]
+
+    def reduce(self, activations: Sequence[Tensor], labels: Tensor) -> State:
+        signal = self.live([activations[0].detach().cpu().double()])[0]
+        counts, means = group_means(signal, labels, self.classes)
+        centred = signal - means[labels]
+        return {"count": counts, "mean": means, **self._squares(centred, labels)}
+
+    def merge(self, a: State, b: State) -> State:
+        share, weight = shift_weights(a["count"], b["count"])
+        shift = b["mean"] - a["mean"]
+        merged = {"count": a["count"] + b["count"], "mean": a["mean"] + shift * share[:, None]}
+        groups = torch.arange(self.classes)
+        between = self._squares(shift * weight.sqrt()[:, None], groups)
+        for name, value in between.items():
+            merged[name] = value.add_(a[name]).add_(b[name])
+        return merged
+
+    def _squares(self, centred: Tensor, labels: Tensor) -> State:
+        """Sums of squares of centred rows (N, D) by group: `square` (G, D), `outer` (G, D, D), `sketch` (G, D, s)."""
+        kind, sums = self.settings.covariance, {}
+        groups = [labels >= 0] if self.settings.pooled else [labels == c for c in range(self.classes)]
+        parts = [centred[group] for group in groups]
+        if kind in ("diagonal", "lowrank"):
+            sums["square"] = torch.stack([part.square().sum(0) for part in parts])
+        if kind == "lowrank":
+            test = self._test_matrix()
+            sums["sketch"] = torch.stack([part.T @ (part @ test) for part in parts])
+        if kind in ("full", "shrunk"):
+            sums["outer"] = torch.stack([part.T @ part for part in parts])
+        return sums
+
+    def _test_matrix(self) -> Tensor:
+        """The fixed Gaussian test matrix (D, s) of the sketch: linear in the data, so any split gives the same."""
+        columns = min(self.size, 2 * self.settings.rank + 8)
+        return torch.randn(self.size, columns, generator=stream(2017, "sketch", self.size), dtype=torch.float64)
+
+    # -- storing --------------------------------------------------------------------------------------------------
+
+    def finish(self, state: State) -> Summary:
+        empty = (state["count"] == 0).nonzero().flatten().tolist()
+        if empty:
+            raise UserError(f"no samples of class {empty[0]}, wanted at least 1 of each; give data with every class")
+        count = state["count"]
+        freedom = (count.sum() - self.classes if self.settings.pooled else count - 1).clamp(min=1).reshape(-1)
+        summary = {"mean": state["mean"], **self._spread(state, freedom)}
+        storage = getattr(torch, self.settings.storage)
+        if self.settings.storage == "float16" and any(float(t.abs().max()) > 6e4 for t in summary.values()):
+            raise UserError(f"activations of {self.tap!r} above 60000 in float16; take --storage float32")
+        return {"count": count.round().long()} | {name: t.to(storage) for name, t in summary.items()}
+
+    def _spread(self, state: State, freedom: Tensor) -> Summary:
+        kind = self.settings.covariance
+        if kind == "diagonal":
+            return {"variance": state["square"] / freedom[:, None]}
+        if kind == "lowrank":
+            factor = _nystrom(state["sketch"] / freedom[:, None, None], self._test_matrix(), self.settings.rank)
+            left = state["square"] / freedom[:, None] - factor.square().sum(2)
+            return {"factor": factor, "variance": left.clamp(min=0)}
+        if kind == "full":
+            return {"factor": _root(state["outer"] / freedom[:, None, None])}
+        if kind == "shrunk":
+            return _oas(state["outer"] / freedom[:, None, None], freedom)
+        return {}
+
+    def check(self, summary: Summary) -> None:
+        groups, size = 1 if self.settings.pooled else self.classes, self.size
+        wanted: dict[str, tuple[int, ...]] = {"count": (self.classes,), "mean": (self.classes, size)}
+        if self.settings.covariance in ("diagonal", "lowrank", "shrunk"):
+            wanted["variance"] = (groups, size)
+        if self.settings.covariance in ("lowrank", "full", "shrunk"):
+            rank = summary["factor"].shape[-1] if "factor" in summary and summary["factor"].ndim == 3 else 1
+            wanted["factor"] = (groups, size, min(max(rank, 1), size))
+        got = {name: tuple(tensor.shape) for name, tensor in summary.items()}
+        if got != wanted:
+            raise UserError(f"entry {self.tap!r} of the record has {got}, wanted {wanted}; record this network again")
+        if int(summary["count"].min()) < 1 or ("variance" in summary and float(summary["variance"].min()) < 0):
+            raise UserError(f"entry {self.tap!r} of the record has a count or variance below 0; get the record again")
+
+    # -- using ----------------------------------------------------------------------------------------------------
+
+    def sample(self, summary: Summary, labels: Tensor, rng: torch.Generator) -> list[Tensor]:
+        target = summary["mean"].float()[labels]
+        group = torch.zeros_like(labels) if self.settings.pooled else labels
+        if "factor" in summary:
+            factor = summary["factor"].float()
+            g = torch.randn(len(labels), factor.shape[2], generator=rng)
+            for c in group.unique().tolist():
+                target[group == c] += g[group == c] @ factor[c].T
+        if "variance" in summary:
+            e = torch.randn(len(labels), self.size, generator=rng)
+            target = target + e * summary["variance"].float().sqrt()[group]
+        return [target]
+
+    def variance(self, summary: Summary) -> Tensor:
+        """The variance of each unit, (K, D)."""
+        total = torch.zeros(1 if self.settings.pooled else self.classes, self.size)
+        if "variance" in summary:
+            total = total + summary["variance"].float()
+        if "factor" in summary:
+            total = total + summary["factor"].float().square().sum(2)
+        return total.expand(self.classes, self.size)
+
+    def distance(self, summary: Summary, activations: Sequence[Tensor], labels: Tensor) -> Tensor:
+        """Mean over classes and units of ((m - mu) / sigma)^2 + (s / sigma - 1)^2; a scale-free distance."""
+        signal = self.live(activations)[0]
+        sigma = self.variance(summary).to(signal.device).sqrt()
+        sigma = sigma.clamp(min=float(sigma.mean()) * 1e-2 + 1e-6)
+        parts = []
+        for c in labels.unique().tolist():
+            own, mu = signal[labels == c], summary["mean"][c].float().to(signal.device)
+            z = (own - mu) / sigma[c]
+            parts.append(z.mean(0).square().mean())
+            if self.settings.covariance != "none" and len(own) > 1:
+                parts[-1] = parts[-1] + (z.var(0).clamp(min=1e-12).sqrt() - 1).square().mean()
+        return torch.stack(parts).mean()
+
+    def released(self, summary: Summary) -> float:
+        counts = summary["count"].double()
+        per_group = 0
+        if "variance" in summary:
+            per_group += self.size if self.settings.covariance != "shrunk" else 1
+        if "factor" in summary:
+            rank = summary["factor"].shape[2]
+            per_group += self.size * rank - rank * (rank - 1) // 2
+        group_size = float(counts.sum()) if self.settings.pooled else float(counts.min())
+        return self.size / float(counts.min()) + per_group / group_size
+
+
+def _root(covariance: Tensor) -> Tensor:
+    """(G, D, D) to a factor (G, D, R) with C = F F^T: an eigenvalue square root, since a Cholesky needs full rank."""
+    values, vectors = torch.linalg.eigh(covariance)
+    keep = values > values[:, -1:].clamp(min=0) * 1e-9
+    rank = max(1, int(keep.sum(1).max()))
+    factor = vectors * (values.clamp(min=0) * keep).sqrt()[:, None, :]
+    return factor[:, :, -rank:].flip(2).contiguous()
+
+
+def _oas(covariance: Tensor, freedom: Tensor) -> Summary:
+    """Oracle-approximating shrinkage towards tr(C) / D: (1 - rho) C + rho tr(C)/D I (Chen et al. 2010, eq. 23)."""
+    size = covariance.shape[1]
+    level = covariance.diagonal(dim1=1, dim2=2).mean(1)
+    alpha = covariance.square().mean((1, 2))
+    top, bottom = alpha + level**2, (freedom + 1) * (alpha - level**2 / size)
+    rho = torch.where(bottom > 0, (top / bottom.clamp(min=1e-300)).clamp(max=1.0), 1.0)
+    variance = (rho * level)[:, None].expand(-1, size)
+    return {"factor": _root(covariance * (1 - rho)[:, None, None]), "variance": variance.contiguous()}
+
+
+def _nystrom(sketch: Tensor, test: Tensor, rank: int) -> Tensor:
+    """The best factor (G, D, rank) of a PSD matrix C known through C Omega (Tropp et al. 2017, alg. 3)."""
+    core = test.T @ sketch
+    values, vectors = torch.linalg.eigh((core + core.transpose(1, 2)) / 2)
+    usable = values > values[:, -1:].clamp(min=0) * 1e-10
+    inverse_root = torch.where(usable, values.clamp(min=1e-300).rsqrt(), 0.0)
+    left, singular, _ = torch.linalg.svd(sketch @ (vectors * inverse_root[:, None, :]), full_matrices=False)
+    kept = min(rank, left.shape[2])
+    return (left * singular[:, None, :])[:, :, :kept].contiguous()

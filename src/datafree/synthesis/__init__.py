@@ -1,0 +1,92 @@
+"""Synthesis methods: frozen settings whose one verb makes work units of images. One file each, found by discovery.
+
+A unit's images depend on the run's seed and the unit's index alone, so that one process or many make the same bytes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from ..errors import unknown
+from ..network import Network
+from ..record import Record
+from ..settings import Settings, parse
+
+__all__ = ["Batch", "Maker", "Synthesizer", "batches", "methods", "of", "unit_labels"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One work unit: pixels (N, C, H, W) and the class each image was made for (N,).
+
+    Soft labels are not part of it: they come from the teacher on the finished image, never from the wanted class.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+
+
+class Maker(Protocol):
+    """A method bound to a teacher and its record, all costly preparation done: a frozen dataclass.
+
+    Another thread works on ``dataclasses.replace(maker, teacher=copy)``, since hooks on one module are not for two.
+    """
+
+    teacher: Network
+
+    def unit(self, index: int, seed: int, size: int) -> Batch: ...
+
+
+@runtime_checkable
+class Synthesizer(Protocol):
+    """Settings with a `method`; `on` binds them to a teacher and record."""
+
+    method: str
+    summary: ClassVar[str]
+    """One line for the help."""
+    boxed: bool
+    """Pixels stay within the spec's range, so that a set can store them as bytes."""
+
+    def on(self, teacher: Network, record: Record | None) -> Maker:
+        """Raises UserError where the record lacks what the method needs."""
+        ...
+
+
+def batches(
+    method: Synthesizer, teacher: Network, record: Record | None, *, units: Iterable[int], seed: int, size: int
+) -> Iterator[Batch]:
+    """The named work units, in order."""
+    maker = method.on(teacher, record)
+    for index in units:
+        yield maker.unit(index, seed, size)
+
+
+def unit_labels(index: int, size: int, classes: int) -> Tensor:
+    """The classes of a unit's images: the unit goes on counting where the one before stopped, so sets are balanced."""
+    import torch
+
+    return (index * size + torch.arange(size)) % classes
+
+
+def methods() -> dict[str, type[Settings]]:
+    """Every method of this folder by its name."""
+    found = {}
+    for module in pkgutil.iter_modules(__path__):
+        for value in vars(importlib.import_module(f"{__name__}.{module.name}")).values():
+            if isinstance(value, type) and issubclass(value, Settings) and "method" in value.model_fields:
+                found[value.model_fields["method"].default] = value
+    return found
+
+
+def of(values: dict[str, Any]) -> Any:
+    """A method from its dict; raises UserError for an unknown name or a setting that is off."""
+    name = values.get("method")
+    if name not in methods():
+        raise unknown("synthesis method", str(name), methods())
+    return parse(methods()[name], values)

@@ -1,0 +1,77 @@
+"""Reconstruction by gradient: the input is optimised until the teacher's activations are the wanted ones (eq. in sec. 3)."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .. import taps as tap_names
+from ..errors import UserError
+from ..network import Network, frozen
+from ..record import Record
+from ..seeds import stream
+from ..terms import Objective, View
+from . import Batch, unit_labels
+
+__all__ = ["Inversion", "InversionMaker", "invert", "noise"]
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """How pixels are optimised: Adam, `steps` times at `learning_rate`; `box` keeps them in the spec's range."""
+
+    steps: int
+    learning_rate: float
+    box: bool
+    precision: str = "float32"
+
+
+def invert(network: Network, objective: Objective, start: Tensor, labels: Tensor, how: Inversion) -> Tensor:
+    """Pixels like `start` (N, C, H, W), after Adam on them; `objective` is bound to this batch.
+
+    Only the pixels get a gradient. Raises UserError when the objective turns non-finite, naming the step.
+    """
+    pixels = start.clone().requires_grad_(True)
+    adam = torch.optim.Adam([pixels], lr=how.learning_rate)
+    narrow = how.precision == "bfloat16"
+    with frozen(network.module), tap_names.watch(network, objective.taps, objective.edits) as seen:
+        for step in range(how.steps):
+            with torch.autocast(network.device.type, torch.bfloat16) if narrow else nullcontext():
+                logits = network.logits(pixels)
+            seen[tap_names.INPUT] = pixels
+            total, _ = objective(View(pixels, labels, logits, seen))
+            (pixels.grad,) = torch.autograd.grad(total, pixels)
+            if not bool(total.isfinite()):
+                raise UserError(f"the objective is not finite at step {step}; lower --learning-rate")
+            adam.step()
+            if how.box:
+                with torch.no_grad():
+                    pixels.clamp_(network.spec.low, network.spec.high)
+    return pixels.detach()
+
+
+@dataclass(frozen=True)
+class InversionMaker:
+    """Units that start from noise of the input record and are optimised under `objective`."""
+
+    teacher: Network
+    record: Record
+    objective: Objective
+    how: Inversion
+
+    def unit(self, index: int, seed: int, size: int) -> Batch:
+        labels, rng = unit_labels(index, size, len(self.teacher.spec.classes)), stream(seed, "unit", index)
+        start = noise(self.record, labels, rng).to(self.teacher.device)
+        bound = self.objective.bind(self.teacher, labels, rng)
+        pixels = invert(self.teacher, bound, start, labels.to(self.teacher.device), self.how).cpu()
+        return Batch(pixels, labels)
+
+
+def noise(record: Record, labels: Tensor, rng: torch.Generator) -> Tensor:
+    """Images (N, C, H, W) drawn pixel by pixel from the input record's mean and std; not clamped, as in the paper."""
+    (entry,) = record.need("input").values()
+    mean, std = entry.summary["mean"], entry.summary["std"]
+    return mean + std * torch.randn(len(labels), *record.spec.shape, generator=rng)

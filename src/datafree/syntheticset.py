@@ -1,0 +1,253 @@
+"""A synthetic set on disk: images and the teacher's soft labels, in checksummed shards of a fixed number of images.
+
+Shard `unit-000012.safetensors` holds work unit 12: `pixels` (uint8 where the method keeps them in range, else
+float32), `labels` (the class each was made for), `logits` (the teacher's). `set.json` says what made them. A shard is
+written once, atomically; a killed run goes on from the shards that are whole, and a larger count appends.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import UserError
+from .files import claim_folder, read_json, read_tensors, sha256_file, sweep, write_json, write_tensors
+from .network import Network
+from .record import Record
+from .settings import parse
+from .spec import InputSpec
+from .synthesis import Batch, Maker
+
+__all__ = ["SyntheticSet", "synthesize"]
+
+UNIT = 256
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class SyntheticSet:
+    """A folder of shards. `about` is the content of its set.json."""
+
+    folder: Path
+    about: dict[str, Any]
+
+    @classmethod
+    def open(cls, folder: str | Path, network: Network | None = None) -> SyntheticSet:
+        """The finished set in `folder`; raises UserError for one that is not whole, or was made from another teacher."""
+        folder = Path(folder)
+        if not (folder / "set.json").is_file():
+            raise UserError(
+                f"no synthetic set in {folder}, wanted a folder with set.json; run datafree synthesize first"
+            )
+        about = read_json(folder / "set.json")
+        missing = {"spec", "teacher", "method", "seed", "unit", "images", "shards"} - about.keys()
+        if missing:
+            raise UserError(f"{folder / 'set.json'} has no {min(missing)!r}; run datafree synthesize again")
+        if about["shards"] is None:
+            raise UserError(f"the synthetic set in {folder} is not finished; run the same datafree synthesize again")
+        if network is not None and about["teacher"] != network.fingerprint():
+            raise UserError(
+                f"the set in {folder} was made from another teacher; synthesize from {network.name} instead"
+            )
+        return cls(folder, about)
+
+    @property
+    def spec(self) -> InputSpec:
+        return parse(InputSpec, self.about["spec"])
+
+    def __len__(self) -> int:
+        return int(self.about["images"])
+
+    def load(self) -> tuple[Tensor, Tensor, Tensor]:
+        """All pixels (as stored: uint8 or float32), wanted classes and logits, every shard checked."""
+        shards = [_read_shard(self.folder / name, digest) for name, digest in sorted(self.about["shards"].items())]
+        if not shards:
+            raise UserError(f"the synthetic set in {self.folder} is empty; synthesize more images")
+        pixels, labels, logits = (torch.cat(parts)[: len(self)] for parts in zip(*shards, strict=True))
+        return pixels, labels, logits
+
+
+def to_pixels(stored: Tensor, spec: InputSpec) -> Tensor:
+    """Stored pixels as float32 in the spec's range."""
+    if stored.dtype != torch.uint8:
+        return stored
+    return stored.float() * ((spec.high - spec.low) / 255) + spec.low
+
+
+def to_bytes(pixels: Tensor, spec: InputSpec) -> Tensor:
+    """Pixels in the spec's range as uint8, rounded."""
+    return ((pixels - spec.low) * (255 / (spec.high - spec.low))).round().clamp(0, 255).to(torch.uint8)
+
+
+def synthesize(
+    teacher: Network,
+    record: Record | None,
+    method: Any,
+    out: str | Path,
+    *,
+    images: int,
+    seed: int = 0,
+    unit: int = UNIT,
+    workers: int | None = None,
+    progress: Progress = lambda done, total: None,
+) -> SyntheticSet:
+    """Makes `images` images by `method` into the folder `out`, or goes on where an earlier run stopped.
+
+    The same seed gives the same bytes for any number of workers (threads here, processes under torchrun): a unit is
+    made on one thread from its index. Raises UserError for a folder that holds something else or another set.
+    """
+    if images < 1 or unit < 1:
+        raise UserError(f"--images: got {images} in units of {unit}, wanted at least 1; give a positive count")
+    maker = method.on(teacher, record)
+    folder = claim_folder(out, kind="synthetic-set")
+    about = _about(teacher, record, method, seed, unit)
+    _same_settings(folder, about)
+    sweep(folder)
+    units = -(-images // unit)
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if rank == 0:
+        write_json(folder / "set.json", {**about, "images": images, "shards": None})
+    mine = [index for index in range(units) if index % world == rank]
+    todo = [index for index in mine if not _whole(folder / _name(index))]
+    done = len(mine) - len(todo)
+    progress(done * unit, len(mine) * unit)
+    for _ in _make(maker, todo, folder, seed, unit, method.boxed, workers or os.cpu_count() or 1):
+        done += 1
+        progress(done * unit, len(mine) * unit)
+    with _together(world):
+        if rank == 0:
+            shards = {_name(index): sha256_file(folder / _name(index)) for index in range(units)}
+            write_json(folder / "set.json", {**about, "images": images, "shards": shards})
+    return SyntheticSet.open(folder)
+
+
+def _about(teacher: Network, record: Record | None, method: Any, seed: int, unit: int) -> dict[str, Any]:
+    return {
+        "format": 1,
+        "method": method.model_dump(mode="json"),
+        "seed": seed,
+        "unit": unit,
+        "teacher": teacher.fingerprint(),
+        "record": None if record is None else record.digest(),
+        "spec": teacher.spec.model_dump(mode="json"),
+    }
+
+
+def _same_settings(folder: Path, about: dict[str, Any]) -> None:
+    if not (folder / "set.json").exists():
+        return
+    old = read_json(folder / "set.json")
+    for key, value in about.items():
+        if old.get(key) != value:
+            raise UserError(
+                f"{folder} holds a set with {key} {_short(old.get(key))}, this run has {_short(value)}; "
+                "name another --out, or repeat the run that made it"
+            )
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _name(index: int) -> str:
+    return f"unit-{index:06d}.safetensors"
+
+
+def _whole(path: Path) -> bool:
+    """Whether the shard is there and its checksum holds; a damaged one is removed and made again."""
+    if not path.exists():
+        return False
+    try:
+        read_tensors(path, kind="shard")
+    except UserError:
+        path.unlink()
+        return False
+    return True
+
+
+def _read_shard(path: Path, digest: str) -> tuple[Tensor, Tensor, Tensor]:
+    if Path(path.name) != Path(path).relative_to(path.parent) or not path.name.startswith("unit-"):
+        raise UserError(f"the set's index names {path.name!r}, wanted unit-NNNNNN.safetensors; synthesize again")
+    tensors, _ = read_tensors(path, kind="shard")
+    if sha256_file(path) != digest:
+        raise UserError(f"{path} is not the shard that the index names; run the same datafree synthesize again")
+    return tensors["pixels"], tensors["labels"], tensors["logits"]
+
+
+def _make(
+    maker: Maker, todo: list[int], folder: Path, seed: int, unit: int, boxed: bool, workers: int
+) -> Iterator[int]:
+    """Makes the units on a pool of threads, each with its own copy of the teacher, each unit on one thread."""
+    if not todo:
+        return
+    on_gpu = maker.teacher.device.type != "cpu"
+    count = 1 if on_gpu else max(1, min(workers, len(todo)))
+    copies: SimpleQueue[Maker] = SimpleQueue()
+    for _ in range(count):
+        own = replace(maker.teacher, module=copy.deepcopy(maker.teacher.module))
+        copies.put(replace(maker, teacher=own))  # type: ignore[type-var]
+
+    def one(index: int) -> int:
+        own = copies.get()
+        try:
+            _write_shard(folder / _name(index), own.unit(index, seed, unit), own.teacher, index, seed, boxed)
+        finally:
+            copies.put(own)
+        return index
+
+    with _one_thread(), ThreadPoolExecutor(count) as pool:
+        futures = [pool.submit(one, index) for index in todo]
+        try:
+            for future in futures:
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _write_shard(path: Path, batch: Batch, teacher: Network, index: int, seed: int, boxed: bool) -> None:
+    if not bool(batch.pixels.isfinite().all()):
+        raise UserError(f"unit {index} came out non-finite; lower --learning-rate")
+    pixels = to_bytes(batch.pixels, teacher.spec) if boxed else batch.pixels.float()
+    logits = teacher.predict(to_pixels(pixels, teacher.spec))
+    tensors = {"pixels": pixels, "labels": batch.labels, "logits": logits}
+    write_tensors(path, tensors, {"unit": index, "seed": seed}, kind="shard")
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread an operation, so that results do not depend on the number of cores; put back afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _together(world: int) -> Iterator[None]:
+    """All processes of a torchrun reach this point before any goes on, and leave together."""
+    if world == 1:
+        yield
+        return
+    started = not torch.distributed.is_initialized()
+    if started:
+        torch.distributed.init_process_group("gloo")
+    torch.distributed.barrier()
+    yield
+    torch.distributed.barrier()
+    if started:
+        torch.distributed.destroy_process_group()

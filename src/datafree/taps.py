@@ -1,0 +1,116 @@
+"""Taps: where a network is watched. A tap is torch's dotted module name, or `input` for the pixels themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from .errors import UserError, unknown
+from .network import Network, frozen
+
+__all__ = ["INPUT", "batch_norms", "layers", "shapes", "watch"]
+
+INPUT = "input"
+
+Edit = Callable[[Tensor], Tensor]
+
+
+def layers(network: Network) -> tuple[str, ...]:
+    """Every conv and linear layer that an image passes exactly once, in the order in which it does."""
+    order: list[str] = []
+    with _hooks(network.module, (nn.Linear, nn.modules.conv._ConvNd), lambda name: order.append(name)):
+        _probe(network)
+    return tuple(name for name in order if order.count(name) == 1)
+
+
+def batch_norms(network: Network) -> tuple[str, ...]:
+    """Every batch-norm layer with running statistics, in order; as taps they give their *input*."""
+    order: list[str] = []
+    with _hooks(network.module, (nn.modules.batchnorm._BatchNorm,), lambda name: order.append(name)):
+        _probe(network)
+    found = dict(network.module.named_modules())
+    return tuple(name for name in dict.fromkeys(order) if getattr(found[name], "running_mean", None) is not None)
+
+
+def check(network: Network, taps: Iterable[str]) -> tuple[str, ...]:
+    """The taps as given; raises UserError for one that is no layer, or none that runs just once."""
+    allowed = (INPUT, *layers(network), *batch_norms(network))
+    for tap in taps:
+        if tap not in allowed:
+            raise unknown("layer", tap, allowed, network.name)
+    return tuple(taps)
+
+
+def shapes(network: Network, taps: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """The shape of one image's activation at each tap."""
+    with watch(network, taps) as seen:
+        _probe(network)
+        seen[INPUT] = torch.empty(1, *network.spec.shape)
+        return {tap: tuple(seen[tap].shape[1:]) for tap in taps}
+
+
+@contextmanager
+def watch(
+    network: Network, taps: Iterable[str], edits: Mapping[str, Edit] | None = None
+) -> Iterator[dict[str, Tensor]]:
+    """A dict that each forward pass fills: tap -> its activation (N, ...), pre-activation for conv and linear layers.
+
+    A batch-norm tap gives the layer's input. `edits` change a tap's output for what follows it (dropout masks); the
+    dict holds the edited output. Hooks are gone afterwards, whatever happens inside. `input` is the caller's to fill.
+    """
+    found = dict(network.module.named_modules())
+    seen: dict[str, Tensor] = {}
+    handles = []
+    try:
+        for tap in taps:
+            if tap == INPUT:
+                continue
+            if tap not in found:
+                raise unknown("layer", tap, layers(network), network.name)
+            edit = (edits or {}).get(tap)
+            handles.append(found[tap].register_forward_hook(_keep(seen, tap, edit)))
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _keep(seen: dict[str, Tensor], tap: str, edit: Edit | None):
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            seen[tap] = inputs[0]
+            return None
+        seen[tap] = output if edit is None else edit(output)
+        return None if edit is None else seen[tap]
+
+    return hook
+
+
+@contextmanager
+def _hooks(module: nn.Module, kinds: tuple[type[nn.Module], ...], note: Callable[[str], None]) -> Iterator[None]:
+    handles = []
+    try:
+        for name, part in module.named_modules():
+            if isinstance(part, kinds):
+                handles.append(part.register_forward_hook(lambda *_, name=name: note(name)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _probe(network: Network) -> None:
+    """One forward pass of one mid-grey image, in eval mode."""
+    middle = (network.spec.low + network.spec.high) / 2
+    image = torch.full((1, *network.spec.shape), middle, device=network.device)
+    with torch.no_grad(), frozen(network.module):
+        try:
+            network.logits(image)
+        except RuntimeError as error:
+            raise UserError(
+                f"{network.name} does not take images of shape {network.spec.shape}: {str(error).splitlines()[0]}; "
+                "give the shape it was built for"
+            ) from None

@@ -1,0 +1,33 @@
+"""Training on labelled data: the publisher's teacher, and the student that a data-free one is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch.nn.functional import cross_entropy
+
+from .data import Dataset
+from .fit import Curve, Progress, Schedule, fit
+from .images import labelled
+from .network import Network
+
+__all__ = ["train"]
+
+
+def train(
+    network: Network,
+    data: Dataset,
+    schedule: Schedule,
+    *,
+    seed: int = 0,
+    state: Path | None = None,
+    identity: dict[str, Any] | None = None,
+    score: Callable[[Network], float] | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Curve:
+    """Trains `network` in place with cross-entropy (nats); the last epoch is kept."""
+    source = labelled(network, data)
+    options: dict[str, Any] = {"seed": seed, "state": state, "identity": identity, "score": score}
+    return fit(network, source, cross_entropy, schedule, progress=progress, **options)

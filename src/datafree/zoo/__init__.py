@@ -1,0 +1,55 @@
+"""The papers' architectures. One file each; `build` makes one by name for any InputSpec, He-initialised."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from ..errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..spec import InputSpec
+
+__all__ = ["build", "half", "names"]
+
+_HALVES = {"hinton1200": "hinton800", "lenet5": "lenet5-half", "alexnet": "alexnet-half", "resnet44": "resnet20"}
+
+
+def names() -> tuple[str, ...]:
+    """The names that the papers use; `hintonN`, `resnetN` and `alexnet/N` take other sizes too."""
+    return ("hinton1200", "hinton800", "lenet5", "lenet5-half", "alexnet", "alexnet-half", "resnet20", "resnet44")
+
+
+def half(name: str) -> str | None:
+    """The smaller student that the papers pair with a teacher, None where there is none."""
+    sized = re.fullmatch(r"(hinton|alexnet/)(\d+)", name)
+    if sized and name not in _HALVES:
+        return sized[1] + str(int(sized[2]) // 2 if sized[1] == "hinton" else int(sized[2]) * 2)
+    return _HALVES.get(name)
+
+
+def build(name: str, spec: InputSpec) -> nn.Module:
+    """A fresh network by its zoo name; weights from torch's global random stream, seeded by the caller."""
+    from .alexnet import AlexNet
+    from .hinton import Hinton
+    from .lenet5 import LeNet5
+    from .resnet import CifarResNet
+
+    if hinton := re.fullmatch(r"hinton(\d{1,5})", name):
+        width = int(hinton[1])
+        return Hinton(spec, width=_size(name, width), dropout=0.5 if name == "hinton1200" else 0.0)
+    if name in ("lenet5", "lenet5-half"):
+        return LeNet5(spec, half=name.endswith("half"))
+    if alexnet := re.fullmatch(r"alexnet(?:/(\d{1,3})|-half)?", name):
+        return AlexNet(spec, divide=2 if name.endswith("half") else _size(name, int(alexnet[1] or 1)))
+    if resnet := re.fullmatch(r"resnet(\d{1,4})", name):
+        return CifarResNet(spec, depth=int(resnet[1]))
+    raise unknown("model", name, names(), "the zoo, and no such file, module or folder")
+
+
+def _size(name: str, value: int) -> int:
+    if value < 1:
+        raise UserError(f"model {name!r}: got size {value}, wanted at least 1; name a larger one")
+    return value
