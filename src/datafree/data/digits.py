@@ -1,0 +1,24 @@
+"""The 8x8 digits that come with scikit-learn: 1,797 images, of which 500 are held out for testing. Needs no files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datafree.data.dataset import Dataset, check_split, in_memory
+from datafree.data.strata import split_rows
+
+__all__ = ["digits"]
+
+
+def digits(name: str, split: str, _folder: Path | None) -> Dataset:
+    """1,297 images to train, 500 to test, stratified by class. Values 0 to 16 are scaled to 0 to 255."""
+    check_split(name, split)
+    from sklearn.datasets import load_digits
+
+    bunch: Any = load_digits()
+    rows = split_rows(bunch.target, split, test=500)
+    images = np.rint(bunch.images[rows] * (255 / 16)).astype(np.uint8)[:, None]  # (N, 1, 8, 8)
+    return in_memory(name, split, [str(digit) for digit in range(10)], bunch.target[rows], images)

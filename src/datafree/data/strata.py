@@ -1,0 +1,33 @@
+"""Choices among labelled images that keep each class's share, the same on every machine."""
+
+from __future__ import annotations
+
+import numpy as np
+
+__all__ = ["choose", "split_rows"]
+
+
+def choose(labels: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
+    """`count` row numbers, ascending; each class has its share (count * n_class / n) rounded down or up."""
+    # RandomState, since only its stream is promised to stay the same over numpy versions (NEP 19).
+    order = np.random.RandomState(seed % 2**32).permutation(len(labels))
+    shares = _shares(np.bincount(labels), count)
+    chosen = [order[labels[order] == label][:share] for label, share in enumerate(shares) if share]
+    return np.sort(np.concatenate([np.zeros(0, np.int64), *chosen])).astype(np.int64)
+
+
+def split_rows(labels: np.ndarray, split: str, test: int | None = None) -> np.ndarray:
+    """Rows of "train" or "test" for data without a split of their own; `test` rows are for testing, else a fifth."""
+    if len(labels) == 0:
+        return np.zeros(0, np.int64)
+    held_out = choose(labels, max(1, round(len(labels) / 5)) if test is None else test)
+    return held_out if split == "test" else np.setdiff1d(np.arange(len(labels)), held_out)
+
+
+def _shares(sizes: np.ndarray, count: int) -> np.ndarray:
+    """Largest remainder method, in integers, ties to the lower class."""
+    total = int(sizes.sum())
+    shares, remainders = np.divmod(sizes.astype(np.int64) * count, total)
+    largest = np.argsort(-remainders, kind="stable")[: count - int(shares.sum())]
+    shares[largest] += 1
+    return shares

@@ -1,0 +1,28 @@
+"""Files: checked names and folders, atomic writes, and checksummed safetensors. Bad content is always a `UserError`."""
+
+from datafree.files.atomic import atomic, sweep, write_bytes, write_text
+from datafree.files.convert import convert_weights
+from datafree.files.layout import HEADER_CAP_MODEL, HEADER_CAP_RECORD
+from datafree.files.place import claim_folder, safe_name
+from datafree.files.regular import sha256_file
+from datafree.files.strict_json import read_json, write_json
+from datafree.files.tensors import read_header, read_tensors, read_weights, write_tensors
+
+__all__ = [
+    "HEADER_CAP_MODEL",
+    "HEADER_CAP_RECORD",
+    "atomic",
+    "claim_folder",
+    "convert_weights",
+    "read_header",
+    "read_json",
+    "read_tensors",
+    "read_weights",
+    "safe_name",
+    "sha256_file",
+    "sweep",
+    "write_bytes",
+    "write_json",
+    "write_tensors",
+    "write_text",
+]

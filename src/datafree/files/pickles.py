@@ -1,0 +1,152 @@
+"""What a torch state-dict pickle says, read opcode by opcode: nothing is imported, called or allocated by its word."""
+
+from __future__ import annotations
+
+import pickletools
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Described", "Named", "Opaque", "describe"]
+
+MAX_STEPS = 1_000_000  # a tensor takes about 45; a million steps take about a second
+_IGNORED = {"PROTO", "FRAME"}
+_CONSTANTS = {
+    *("NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "INT", "LONG", "LONG1", "BINFLOAT", "BINUNICODE"),
+    *("SHORT_BINUNICODE", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES"),
+}
+_VALUES = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_TENSORS = {"torch._utils _rebuild_tensor", "torch._utils _rebuild_tensor_v2"}
+_PARAMETERS = {"torch._utils _rebuild_parameter", "torch._utils _rebuild_parameter_with_state"}
+
+
+@dataclass(frozen=True)
+class Named:
+    """A class or function that the pickle names, as 'module name'; it is never looked up."""
+
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Opaque:
+    """An object that the pickle would have made by calling `name`."""
+
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Described:
+    """A tensor as declared, unchecked: the storage's class and key, and offset, shape and strides in elements."""
+
+    storage: str
+    key: str
+    offset: Any
+    shape: Any
+    strides: Any
+
+
+@dataclass(frozen=True, eq=False)
+class _Storage:
+    name: str
+    key: str
+
+
+@dataclass
+class _Machine:
+    stack: list[Any] = field(default_factory=list)
+    marks: list[list[Any]] = field(default_factory=list)
+    memo: dict[int, Any] = field(default_factory=dict)
+
+
+def describe(data: bytes) -> Any:
+    """The object of a pickle: `Described` for tensors, `Opaque` for all other objects. ValueError: not readable.
+
+    Dict keys are strings and integers only, since hashing a nest of shared tuples takes forever.
+    """
+    machine = _Machine()
+    try:
+        for step, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+            if step > MAX_STEPS:
+                raise ValueError(f"more than {MAX_STEPS:,} steps")
+            if opcode.name == "STOP":
+                return machine.stack.pop()
+            _step(machine, opcode.name, argument)
+    except (IndexError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"its opcodes do not fit together ({type(error).__name__})") from None
+    raise ValueError("it has no end")
+
+
+def _step(machine: _Machine, name: str, argument: Any) -> None:
+    stack = machine.stack
+    if name in _CONSTANTS:
+        stack.append(_VALUES.get(name, argument))
+    elif name in ("EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "EMPTY_SET"):
+        stack.append({"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}.get(name, lambda: Opaque("set"))())
+    elif name == "MARK":
+        machine.marks.append(stack)
+        machine.stack = []
+    elif name in ("TUPLE", "APPENDS", "SETITEMS", "ADDITEMS"):
+        machine.stack = machine.marks.pop()
+        _collect(machine.stack, name, stack)
+    elif name in _TUPLES:
+        _collect(stack, "TUPLE", [stack.pop() for _ in range(_TUPLES[name])][::-1])
+    elif name == "APPEND":
+        _collect(stack, "APPENDS", [stack.pop()])
+    elif name == "SETITEM":
+        _collect(stack, "SETITEMS", [stack.pop() for _ in range(2)][::-1])
+    elif name in ("BINPUT", "LONG_BINPUT", "PUT", "MEMOIZE"):
+        machine.memo[len(machine.memo) if name == "MEMOIZE" else argument] = stack[-1]
+    elif name in ("BINGET", "LONG_BINGET", "GET"):
+        stack.append(machine.memo[argument])
+    elif name not in _IGNORED:
+        _make(stack, name, argument)
+
+
+def _collect(stack: list[Any], name: str, items: list[Any]) -> None:
+    if name == "TUPLE":
+        stack.append(tuple(items))
+    elif isinstance(stack[-1], list) and name == "APPENDS":
+        stack[-1].extend(items)
+    elif isinstance(stack[-1], dict) and name == "SETITEMS":
+        _set_items(stack[-1], zip(items[::2], items[1::2]))
+
+
+def _set_items(target: dict[Any, Any], pairs: Any) -> None:
+    for key, value in pairs:
+        if type(key) not in (str, int):
+            key = Opaque("key")  # hashed by identity; a state dict with such a key is refused later, by name
+        if key in target:
+            raise ValueError(f"key {str(key)[:80]!r} occurs twice")
+        target[key] = value
+
+
+def _make(stack: list[Any], name: str, argument: Any) -> None:
+    if name == "GLOBAL":
+        stack.append(Named(argument))
+    elif name == "STACK_GLOBAL":
+        attribute, module = stack.pop(), stack.pop()
+        stack.append(Named(" ".join((module, attribute))))  # join takes strings only; the text of a nest takes forever
+    elif name == "BINPERSID":
+        _, storage, key, *_ = stack.pop()
+        if not isinstance(key, str):
+            raise ValueError("a storage has a key that is no string")
+        stack.append(_Storage(storage.name, key))
+    elif name == "BUILD":
+        stack.pop()
+    elif name in ("REDUCE", "NEWOBJ"):
+        arguments = stack.pop()
+        stack.append(_called(stack.pop(), arguments))
+    else:
+        raise ValueError(f"opcode {name} has no place in a state dict")
+
+
+def _called(what: Any, arguments: Any) -> Any:
+    name = what.name if isinstance(what, Named) else "an object"
+    if name == "collections OrderedDict":
+        return Opaque(name) if arguments else {}
+    if name in _TENSORS:
+        storage, offset, shape, strides = arguments[:4]
+        return Described(storage.name, storage.key, offset, shape, strides)
+    if name in _PARAMETERS:
+        return arguments[0]
+    return arguments[0] if name == "torch Size" else Opaque(name)
