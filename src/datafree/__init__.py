@@ -1,0 +1,58 @@
+"""Compress a trained neural network without its training data.
+
+    from datafree import load_model, record, synthesize, distill
+
+Verbs are plain functions; the command line calls the same ones. Names load on first use, so that `import datafree`
+does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Dataset": "data",
+    "Distillation": "distillation",
+    "Evaluation": "evaluation",
+    "Fresh": "images",
+    "Images": "images",
+    "InputSpec": "spec",
+    "Network": "network",
+    "Objective": "terms",
+    "Record": "records",
+    "Release": "release",
+    "Schedule": "fit",
+    "SyntheticSet": "syntheticset",
+    "UserError": "errors",
+    "distill": "distillation",
+    "evaluate": "evaluation",
+    "forecast_auc": "records",
+    "kl": "losses",
+    "load_data": "data",
+    "load_model": "models",
+    "new_model": "models",
+    "record": "records",
+    "soft_labelled": "images",
+    "stored": "images",
+    "synthesize": "syntheticset",
+    "train": "training",
+    "write_release": "release",
+}
+
+__all__ = sorted([*_HOMES, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'datafree' has no attribute {name!r}")
+    home = importlib.import_module(f"datafree.{_HOMES[name]}")
+    value = getattr(home, {"load_data": "load"}.get(name, name))
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

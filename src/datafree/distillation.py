@@ -10,10 +10,11 @@ import torch
 from pydantic import Field
 
 from .errors import UserError
-from .fit import Curve, Progress, Schedule, fit
+from .fit import Curve, Schedule, fit
 from .images import Source
 from .losses import kl
 from .network import Network
+from .progress import Progress, silent
 
 __all__ = ["Distillation", "distill", "temperature_of"]
 
@@ -47,7 +48,7 @@ def distill(
     state: Path | None = None,
     identity: dict[str, Any] | None = None,
     score: Callable[[Network], float] | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = silent,
 ) -> Curve:
     """Trains `student` in place on `source`, whose targets are the teacher's logits; the last epoch is kept.
 

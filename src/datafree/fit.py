@@ -17,12 +17,12 @@ from .errors import UserError
 from .files import read_tensors, write_tensors
 from .images import Source
 from .network import Network
+from .progress import Progress, silent
 from .settings import Settings
 
 __all__ = ["Curve", "Schedule", "fit"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-Progress = Callable[[int, int], None]
 
 
 class Schedule(Settings):
@@ -62,7 +62,7 @@ def fit(
     state: Path | None = None,
     identity: dict[str, Any] | None = None,
     score: Callable[[Network], float] | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = silent,
 ) -> Curve:
     """Trains `network` in place and leaves it in eval mode at its last epoch.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from .data import Dataset
 from .network import Network
-from .record import check_classes
+from .progress import Progress, silent
+from .records import check_classes
 from .seeds import stream
 from .spec import InputSpec
 from .synthesis import Maker
@@ -23,7 +25,8 @@ __all__ = ["Fresh", "Images", "Source", "labelled", "soft_labelled", "stored"]
 class Source(Protocol):
     """Epochs of batches. `targets` are class indices (N,) in training and logits (N, classes) in distillation."""
 
-    spec: InputSpec
+    @property
+    def spec(self) -> InputSpec: ...
 
     def __len__(self) -> int:
         """Images an epoch."""
@@ -71,18 +74,23 @@ class Fresh:
     def epoch(self, seed: int, epoch: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
         units = -(-self.images // self.unit)
         left = self.images
-        for index in range(epoch * units, (epoch + 1) * units):
-            made = self.maker.unit(index, seed, self.unit).pixels[:left]
-            left -= len(made)
-            order = torch.randperm(len(made), generator=stream(seed, "order", index))
-            logits = self.maker.teacher.predict(made, batch=self.unit)
-            for part in _parts(order, batch):
-                yield made[part], logits[part]
+        with ThreadPoolExecutor(1) as ahead:  # the next unit is made while the student learns from this one
+            coming = ahead.submit(self._made, epoch * units, seed)
+            for index in range(epoch * units, (epoch + 1) * units):
+                pixels, logits = coming.result()
+                if index + 1 < (epoch + 1) * units:
+                    coming = ahead.submit(self._made, index + 1, seed)
+                order = torch.randperm(len(pixels), generator=stream(seed, "order", index))[:left]
+                left -= len(order)
+                for part in _parts(order, batch):
+                    yield pixels[part], logits[part]
+
+    def _made(self, index: int, seed: int) -> tuple[Tensor, Tensor]:
+        pixels = self.maker.unit(index, seed, self.unit).pixels
+        return pixels, self.maker.teacher.predict(pixels, batch=self.unit)
 
 
-def labelled(
-    network: Network, data: Dataset, progress: Callable[[int, int], None] = lambda done, total: None
-) -> Images:
+def labelled(network: Network, data: Dataset, progress: Progress = silent) -> Images:
     """The data set with its class labels, as `network` takes it. Raises UserError for data that does not fit."""
     check_classes(network, data)
     parts = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from .data import Dataset
 from .errors import UserError, unknown
 from .files import HEADER_CAP_RECORD, read_tensors, safe_name, write_tensors
 from .network import Network, frozen
+from .progress import Progress, silent
 from .settings import parse
 from .spec import InputSpec
 from .stats import Meter, State, Statistic, Summary
@@ -26,8 +27,6 @@ __all__ = ["Entry", "Record", "forecast_auc", "record"]
 
 CHUNK_BYTES = 256 << 20
 PROBE_TOLERANCE = 1e-3
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -137,22 +136,18 @@ class Record:
 def record(
     network: Network,
     data: Dataset,
-    statistics: Sequence[Statistic],
+    statistics: Sequence[Statistic | tuple[Statistic, Iterable[str] | None]],
     *,
-    taps: Iterable[str] | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = silent,
 ) -> Record:
-    """Measures `statistics` of `network` on `data` in one pass in float64; `taps` default to all conv and linear layers.
+    """Measures `statistics` of `network` on `data` in one pass in float64.
+
+    Each is a statistic, of all conv and linear layers, or a pair (statistic, layers).
 
     Any split of the data into batches gives the same record up to rounding; the batch is fixed by the network, so two
     runs give the same bytes. Raises UserError for a layer that does not exist, or a class without samples.
     """
-    chosen = tap_names.check(network, taps) if taps is not None else tap_names.layers(network)
-    plan: dict[str, tuple[Any, tuple[str, ...]]] = {}
-    for statistic in statistics:
-        plan.update(statistic.plan(network, chosen))
-    for name in plan:
-        safe_name(name)
+    plan = _plan(network, statistics)
     meters = {name: statistic.on(network, own) for name, (statistic, own) in plan.items()}
     live = {name: meter for name, meter in meters.items() if plan[name][0].needs_data}
     check_classes(network, data)
@@ -161,6 +156,20 @@ def record(
     entries = {name: Entry(plan[name][0], plan[name][1], summaries[name]) for name in plan}
     made = {"data": data.name, "split": data.split, "samples": len(data) if live else 0}
     return Record(network.spec, network.fingerprint(), network.answers(), entries, made)
+
+
+def _plan(
+    network: Network, statistics: Sequence[Statistic | tuple[Statistic, Iterable[str] | None]]
+) -> dict[str, tuple[Any, tuple[str, ...]]]:
+    """Entry name -> (statistic, taps)."""
+    plan: dict[str, tuple[Any, tuple[str, ...]]] = {}
+    for item in statistics:
+        statistic, taps = item if isinstance(item, tuple) else (item, None)
+        chosen = tap_names.layers(network) if taps is None else tap_names.check(network, taps)
+        plan.update(statistic.plan(network, chosen))
+    for name in plan:
+        safe_name(name)
+    return plan
 
 
 def check_classes(network: Network, data: Dataset) -> None:
@@ -213,7 +222,7 @@ def _entry(item: Any, tensors: dict[str, Tensor]) -> tuple[str, Entry]:
     """One entry of a header, its tensors taken out of `tensors`."""
     if not isinstance(item, dict) or not all(isinstance(tap, str) for tap in item.get("taps") or [None]):
         raise UserError("an entry of the record is not an object with name, taps and statistic; get the record again")
-    name = safe_name(item.get("name"))
+    name = safe_name(str(item.get("name")))
     statistic = stats.of(item.get("statistic") or {})
     own = {key: tensors.pop(key) for key in [key for key in tensors if key.startswith(f"{name}/")]}
     if not own:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,7 +23,8 @@ from torch import Tensor
 from .errors import UserError
 from .files import claim_folder, read_json, read_tensors, sha256_file, sweep, write_json, write_tensors
 from .network import Network
-from .record import Record
+from .progress import Progress, silent
+from .records import Record
 from .settings import parse
 from .spec import InputSpec
 from .synthesis import Batch, Maker
@@ -31,8 +32,6 @@ from .synthesis import Batch, Maker
 __all__ = ["SyntheticSet", "synthesize"]
 
 UNIT = 256
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def synthesize(
     seed: int = 0,
     unit: int = UNIT,
     workers: int | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = silent,
 ) -> SyntheticSet:
     """Makes `images` images by `method` into the folder `out`, or goes on where an earlier run stopped.
 

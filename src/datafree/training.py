@@ -9,9 +9,10 @@ from typing import Any
 from torch.nn.functional import cross_entropy
 
 from .data import Dataset
-from .fit import Curve, Progress, Schedule, fit
+from .fit import Curve, Schedule, fit
 from .images import labelled
 from .network import Network
+from .progress import Progress, silent
 
 __all__ = ["train"]
 
@@ -25,7 +26,7 @@ def train(
     state: Path | None = None,
     identity: dict[str, Any] | None = None,
     score: Callable[[Network], float] | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = silent,
 ) -> Curve:
     """Trains `network` in place with cross-entropy (nats); the last epoch is kept."""
     source = labelled(network, data)

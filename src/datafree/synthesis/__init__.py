@@ -15,10 +15,13 @@ from torch import Tensor
 
 from ..errors import unknown
 from ..network import Network
-from ..record import Record
+from ..records import Record
 from ..settings import Settings, parse
 
-__all__ = ["Batch", "Maker", "Synthesizer", "batches", "methods", "of", "unit_labels"]
+__all__ = ["DEFAULT", "Batch", "Maker", "Synthesizer", "batches", "methods", "of", "unit_labels"]
+
+
+DEFAULT = "distribution"
 
 
 @dataclass(frozen=True)

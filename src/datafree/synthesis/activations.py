@@ -9,7 +9,7 @@ from pydantic import Field
 from .. import taps as tap_names
 from ..errors import UserError
 from ..network import Network
-from ..record import Record
+from ..records import Record
 from ..settings import Settings
 from ..terms import Objective
 from ..terms.match import MatchTargets, measured

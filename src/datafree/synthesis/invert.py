@@ -11,7 +11,7 @@ from torch import Tensor
 from .. import taps as tap_names
 from ..errors import UserError
 from ..network import Network, frozen
-from ..record import Record
+from ..records import Record
 from ..seeds import stream
 from ..terms import Objective, View
 from . import Batch, unit_labels

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ..errors import UserError
 from ..network import Network
-from ..record import Record
+from ..records import Record
 from ..settings import Settings
 from ..terms import Objective
 from ..terms.match import MatchTargets, measured

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .. import taps as tap_names
 from ..network import Network
-from ..record import Entry
+from ..records import Entry
 from ..stats import Meter
 from ..taps import Edit
 from . import Term, View

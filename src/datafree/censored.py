@@ -1,0 +1,152 @@
+"""Images as a censored Gaussian: x = clamp(z, 0, 1), z normal, with the mean, variance and covariance of a record.
+
+A Gaussian with an image's moments leaves [0, 1], and clamping it changes the very moments it had. So the latent normal
+is fitted instead: two equations a pixel for its mean and variance, and one a pair for its correlation, through the
+Hermite expansion of the clamp, ``cov(x_i, x_j) = sum_k a_ik a_jk rho_ij^k``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.special import ndtr
+
+__all__ = ["Censored", "censored_moments", "fit_censored", "hermite"]
+
+ORDER = 10
+CONSTANT = 1e-8
+
+
+@dataclass(frozen=True)
+class Censored:
+    """Latent means (K, D) and factors (K, D, R): an image of class c is clamp(mean_c + factor_c g, 0, 1), g ~ N(0, I)."""
+
+    mean: Tensor
+    factor: Tensor
+
+    def latent(self, labels: Tensor, spread: Tensor, rng: torch.Generator) -> Tensor:
+        """One latent image (N, D) a label, its deviation from the class mean multiplied by `spread` (N,)."""
+        g = torch.randn(len(labels), self.factor.shape[2], generator=rng) * spread[:, None]
+        z = self.mean[labels]
+        for c in labels.unique().tolist():
+            own = labels == c
+            z[own] += g[own] @ self.factor[c].T
+        return z
+
+
+def fit_censored(mean: Tensor, covariance: Tensor, *, rank: int = 256, steps: int = 60) -> Censored:
+    """The latent normals of classes with `mean` (K, D) and `covariance` (K, D, D) of pixels in [0, 1].
+
+    Means and variances come out exactly; correlations are the nearest of the given rank, found from the eigenvectors of
+    the pairwise solution and then `steps` of gradient descent on the covariance itself.
+    """
+    variance = covariance.diagonal(dim1=1, dim2=2)
+    latent_mean, latent_std = _marginals(mean.double(), variance.double())
+    factors = []
+    for c in range(len(mean)):
+        factor = torch.zeros(mean.shape[1], min(rank, mean.shape[1]))
+        live = (variance[c] > CONSTANT).nonzero().flatten()
+        if len(live):
+            coefficients = hermite(latent_mean[c, live], latent_std[c, live], ORDER).float()
+            target = covariance[c][live][:, live].float()
+            rows = _refine(_start(coefficients, target, rank), coefficients, target, steps)
+            factor[live, : rows.shape[1]] = rows * latent_std[c, live].float()[:, None]
+        factors.append(factor)
+    return Censored(torch.where(variance > CONSTANT, latent_mean, mean.double()).float(), torch.stack(factors))
+
+
+def censored_moments(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of clamp(N(mean, std^2), 0, 1), elementwise in float64."""
+    low, high = -mean / std, (1 - mean) / std
+    inside, above = ndtr(high) - ndtr(low), ndtr(-high)
+    p, q = _density(low), _density(high)
+    first = mean * inside + std * (p - q) + above
+    square = mean**2 + std**2
+    second = square * inside + 2 * mean * std * (p - q) + std**2 * (low * p - high * q) + above
+    return first, second - first**2
+
+
+def _density(x: Tensor) -> Tensor:
+    return torch.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+
+
+def _marginals(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+    """Latent mean and std of every pixel: bisection on the std, and within it on the mean."""
+    mean, variance = mean.clamp(1e-7, 1 - 1e-7), variance.clamp(min=1e-12)
+    low, high = torch.full_like(mean, math.log(1e-3)), torch.full_like(mean, math.log(1e3))
+    for _ in range(30):
+        middle = (low + high) / 2
+        std = middle.exp()
+        narrow = censored_moments(_mean_for(mean, std), std)[1] < variance
+        low, high = torch.where(narrow, middle, low), torch.where(narrow, high, middle)
+    std = ((low + high) / 2).exp()
+    return _mean_for(mean, std), std
+
+
+def _mean_for(mean: Tensor, std: Tensor) -> Tensor:
+    """The latent mean at which the clamped one is `mean`."""
+    low, high = -9 * std, 1 + 9 * std
+    for _ in range(45):
+        middle = (low + high) / 2
+        under = censored_moments(middle, std)[0] < mean
+        low, high = torch.where(under, middle, low), torch.where(under, high, middle)
+    return (low + high) / 2
+
+
+def hermite(mean: Tensor, std: Tensor, order: int) -> Tensor:
+    """(order, D): coefficients 1..order of clamp(mean + std u, 0, 1) in the normalised Hermite polynomials of u."""
+    low, high = -mean / std, (1 - mean) / std
+    out = [std * (ndtr(high) - ndtr(low))]
+    p, q = _density(low), _density(high)
+    below, a = torch.zeros_like(low), torch.ones_like(low)  # normalised He_{k-3}, He_{k-2} at `low`
+    above, b = torch.zeros_like(high), torch.ones_like(high)
+    for k in range(2, order + 1):
+        out.append(std * (a * p - b * q) / math.sqrt(k * (k - 1)))
+        n = k - 2
+        a, below = (low * a - math.sqrt(n) * below) / math.sqrt(n + 1), a
+        b, above = (high * b - math.sqrt(n) * above) / math.sqrt(n + 1), b
+    return torch.stack(out)
+
+
+def _series(coefficients: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]:
+    """Covariance (D, D) of clamped pixels at latent correlations `rho`, and its derivative; Horner's scheme."""
+    value = coefficients[-1][:, None] * coefficients[-1][None]
+    slope = torch.zeros_like(value)
+    for a in coefficients[:-1].flip(0):
+        slope = slope.mul_(rho).add_(value)
+        value = value.mul(rho).add_(a[:, None] * a[None])
+    slope = slope.mul_(rho).add_(value)
+    return value.mul_(rho), slope
+
+
+def _start(coefficients: Tensor, target: Tensor, rank: int) -> Tensor:
+    """Rows (D, R) whose inner products are the pairwise correlations, made positive semi-definite by eigenvalues."""
+    low, high = torch.full_like(target, -1.0), torch.full_like(target, 1.0)
+    for _ in range(12):
+        rho = (low + high) / 2
+        under = _series(coefficients, rho)[0] < target
+        low, high = torch.where(under, rho, low), torch.where(under, high, rho)
+    rho = (low + high) / 2
+    rho.fill_diagonal_(1)
+    values, vectors = torch.linalg.eigh(rho)
+    return vectors[:, -rank:] * values[-rank:].clamp(min=0).sqrt()
+
+
+def _refine(rows: Tensor, coefficients: Tensor, target: Tensor, steps: int) -> Tensor:
+    """Unit rows whose clamped covariance is nearer to `target`: Adam with one scale a row, on the sphere."""
+    first, second = torch.zeros_like(rows), torch.zeros_like(rows)
+    for step in range(steps):
+        norm = rows.norm(dim=1, keepdim=True).clamp(min=1e-6)
+        unit = rows / norm
+        value, slope = _series(coefficients, unit @ unit.T)
+        apart = (value - target).fill_diagonal_(0)
+        gradient = (apart * slope) @ unit
+        gradient = (gradient - unit * (gradient * unit).sum(1, keepdim=True)) / norm
+        first = first.mul_(0.9).add_(gradient, alpha=0.1)
+        second = second.mul_(0.95).addcmul_(gradient, gradient, value=0.05)
+        scale = (second / (1 - 0.95 ** (step + 1))).mean(1, keepdim=True).sqrt() + 1e-9
+        rows = rows - 0.02 * (1 - step / steps) * first / (1 - 0.9 ** (step + 1)) / scale
+    return rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-6)

@@ -1,0 +1,40 @@
+"""The command line: reads files into nouns, calls the verb, writes the result and its run.json. One file a verb."""
+
+from __future__ import annotations
+
+from cyclopts import App
+
+from .. import __version__
+
+__all__ = ["app"]
+
+# verb -> (where it lives, what it does); the modules load when their verb is used, so that --help is quick
+VERBS = {
+    "demo": "the whole journey on scikit-learn's digits, with a report",
+    "train": "train a network on labelled data: the publisher's teacher",
+    "record": "measure a network's activations on its data, into one small file",
+    "inspect": "say what is in a release, a record, a synthetic set or a run",
+    "synthesize": "make images from a network and its record, without data",
+    "distill": "train a smaller student from a teacher, on synthetic or real images",
+    "evaluate": "accuracy on labelled data, agreement with a teacher",
+    "report": "one self-contained page: table, images, curves, settings",
+    "convert": "turn a .pt / .pth state dict into safetensors, without running its code",
+    "rerun": "repeat a run from its run.json",
+}
+
+
+def app(argv: list[str]) -> App:
+    """The application; `argv` decides which flags `synthesize` and `distill` have, since each method brings its own."""
+    root = App(
+        name="datafree",
+        help="Compress a trained neural network without its training data.",
+        version=__version__,
+        help_epilogue="Data sets are looked for under --data-dir, or the folder that DATAFREE_DATA names.",
+    )
+    for verb, text in VERBS.items():
+        if argv[:1] in (["synthesize"], ["distill"], ["record"]) and argv[0] == verb:
+            module = __import__(f"datafree.commands.{verb}", fromlist=["command"])
+            root.command(module.command(argv), name=verb)
+        else:
+            root.command(f"datafree.commands.{verb}:{verb}", name=verb, help=text)
+    return root

@@ -1,0 +1,171 @@
+"""datafree distill"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from .. import synthesis, zoo
+from ..distillation import Distillation
+from ..distillation import distill as teach
+from ..errors import UserError, unknown
+from ..evaluation import evaluate
+from ..files import claim_folder
+from ..images import Fresh, Source, soft_labelled, stored
+from ..models import new_model
+from ..network import Network
+from ..records import Record
+from ..release import write_release
+from ..runlog import RunLog
+from ..syntheticset import SyntheticSet
+from .common import Data, Model, Run, bar, chosen, identity_of, load_data, load_teacher, on_device
+
+__all__ = ["command", "distill"]
+
+
+def command(argv: list[str]) -> Callable[..., None]:
+    """`distill` with the flags of the method named by --online, if any."""
+    name = chosen(argv, "--online")
+    if name is None:
+        return distill
+    if name not in synthesis.methods():
+        raise unknown("synthesis method", name, synthesis.methods())
+
+    def online_method(
+        teacher: str,
+        student: str | None = None,
+        /,
+        *,
+        out: Path,
+        online: str,
+        method: Any = None,
+        epoch_images: int = 60_000,
+        settings: Distillation | None = None,
+        data: Data | None = None,
+        source: Model | None = None,
+        run: Run | None = None,
+    ) -> None:
+        own = method if method is not None else synthesis.of({"method": online})
+        _distill(teacher, student, out, (own, epoch_images), settings, data, source, run)
+
+    online_method.__doc__ = distill.__doc__
+    online_method.__annotations__ = {
+        "teacher": str, "student": str | None, "out": Path, "online": str, "epoch_images": int,
+        "method": Annotated[synthesis.methods()[name] | None, Parameter(name="*")],
+        "settings": Annotated[Distillation | None, Parameter(name="*")],
+        "data": Data | None, "source": Model | None, "run": Run | None, "return": None,
+    }  # fmt: skip
+    return online_method
+
+
+def distill(
+    teacher: str,
+    student: str | None = None,
+    /,
+    *,
+    out: Path,
+    images: Path | None = None,
+    online: str | None = None,  # noqa: ARG001
+    settings: Annotated[Distillation | None, Parameter(name="*")] = None,
+    data: Data | None = None,
+    source: Model | None = None,
+    run: Run | None = None,
+) -> None:
+    """Train a smaller student to answer like its teacher, and write it as a release folder.
+
+    Example: datafree distill teacher --images set --out student
+
+    Example: datafree distill teacher lenet5-half --online distribution --out student
+
+    Example (the baseline, with data): datafree distill teacher --data mnist --out baseline
+
+    Parameters
+    ----------
+    teacher
+        A release folder, or a model with --weights.
+    student
+        A zoo name or file.py:function of your own; by default the teacher's half, where the zoo has one.
+    out
+        The release folder to write for the student.
+    images
+        A synthetic set to learn from. With --data and no --images, the real data is learnt from: the baseline.
+    online
+        A method of `datafree synthesize` that makes fresh images for every epoch; its flags can be given too.
+    epoch_images
+        With --online, images an epoch.
+    """
+    if images is None and (data is None or data.data is None):
+        raise UserError("nothing to learn from, wanted --images SET, --online METHOD or --data NAME; give one of them")
+    _distill(teacher, student, out, images, settings, data, source, run)
+
+
+def _distill(
+    teacher: str, student: str | None, out: Path, learn: Path | tuple[Any, int] | None,
+    settings: Distillation | None, data: Data | None, source: Model | None, run: Run | None,
+) -> None:  # fmt: skip
+    settings, data, source, run = settings or Distillation(), data or Data(), source or Model(), run or Run()
+    network, record = load_teacher(teacher, source, run)
+    name = student or zoo.half(network.name)
+    if name is None:
+        raise UserError(f"no student named for {network.name}; name one, from the zoo or as file.py:function")
+    own = on_device(new_model(name, network.spec, seed=run.seed), run)
+    material, what = _material(network, record, learn, data)
+    options = {"teacher": teacher, "student": name, "learns from": what, **settings.model_dump(), **asdict(run)}
+    folder = claim_folder(out, kind="release")
+    log = RunLog("distill", options, [teacher, learn if isinstance(learn, Path) else None])
+    state, identity = folder / "training.safetensors", identity_of(options, own)
+    with bar(f"distill {name}", run.quiet) as progress:
+        curve = teach(
+            network, own, material, settings, seed=run.seed, state=state, identity=identity, progress=progress
+        )
+    result: dict[str, Any] = {"curve": vars(curve), "parameters": own.parameters, "bytes": own.nbytes()}
+    if data.data is not None:
+        result["evaluation"] = asdict(evaluate(own, load_data(replace(data, limit=None), "test"), network))
+    else:
+        result["agreement on what it learnt from"] = _agreement(network, own, material)
+    write_release(folder, own, notes=f"distilled from {network.name} on {what}")
+    log.write(folder, result)
+    state.unlink(missing_ok=True)
+    _say(folder, own, network, result)
+
+
+def _material(
+    teacher: Network, record: Record | None, learn: Path | tuple[Any, int] | None, data: Data
+) -> tuple[Source, str]:
+    """What the student learns from, and that in words."""
+    if isinstance(learn, tuple):
+        method, count = learn
+        if count < 1:
+            raise UserError(f"--epoch-images: got {count}, wanted at least 1; give a positive count")
+        return Fresh(teacher.spec, method.on(teacher, record), count), f"fresh images of {method.method}"
+    if learn is not None:
+        found = SyntheticSet.open(learn, teacher)
+        return stored(found), f"a synthetic set of {found.about['method']['method']}"
+    return soft_labelled(teacher, load_data(data, "train")), f"real data, {data.data}"
+
+
+def _agreement(teacher: Network, student: Network, material: Source) -> float:
+    """Agreement in % on up to 4,096 images the student learnt from: a sample, not a test."""
+    pixels, logits = next(iter(material.epoch(0, 0, 4096)))
+    return 100 * float((student.predict(pixels).argmax(1) == logits.argmax(1)).float().mean())
+
+
+def _say(folder: Path, student: Network, teacher: Network, result: dict[str, Any]) -> None:
+    smaller = teacher.parameters / student.parameters
+    print(
+        f"{student.name}: {student.parameters:,} parameters, {smaller:.2f} times fewer than {teacher.name}; in {folder}"
+    )
+    if "evaluation" in result:
+        found = result["evaluation"]
+        print(
+            f"accuracy {found['accuracy']:.2f} % on {found['images']} test images, agreement {found['agreement']:.2f} %"
+        )
+    else:
+        print(
+            f"agreement with the teacher on images it learnt from: {result['agreement on what it learnt from']:.2f} %"
+        )
+        print("  no accuracy: no labelled data was given (datafree evaluate measures it where some is at hand)")

@@ -1,0 +1,72 @@
+"""datafree inspect"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ..errors import UserError
+from ..files import read_header, read_json
+from .common import Model, Run, load_teacher
+
+__all__ = ["inspect"]
+
+
+def inspect(path: Path, /, *, code: str | None = None) -> None:
+    """Say what is in a release, a record, a synthetic set or a run; nothing in it is run or loaded whole.
+
+    Example: datafree inspect teacher
+
+    Parameters
+    ----------
+    path
+        A release folder, a synthetic set's folder, a record.safetensors, or a run.json.
+    code
+        file.py:function that builds a release's network, where it is not of the zoo.
+    """
+    if (path / "config.json").is_file():
+        _release(path, code)
+    elif (path / "set.json").is_file():
+        _set(path)
+    elif path.suffix == ".safetensors" and path.is_file():
+        _record(path)
+    elif path.suffix == ".json" and path.is_file():
+        print(json.dumps(read_json(path), indent=2, sort_keys=True))
+    else:
+        raise UserError(f"{path} is nothing datafree writes, wanted a release, set, record or run.json; check the path")
+
+
+def _release(path: Path, code: str | None) -> None:
+    network, record = load_teacher(str(path), Model(code=code), Run())
+    spec = network.spec
+    print(f"{path}: release of {network.name}, {network.parameters:,} parameters, {network.nbytes():,} bytes")
+    print(f"  input {spec.shape}, pixels in [{spec.low:g}, {spec.high:g}], mean {spec.mean}, std {spec.std}")
+    print(f"  {len(spec.classes)} classes: {', '.join(spec.classes[:12])}{' ...' if len(spec.classes) > 12 else ''}")
+    print(f"  fingerprint {network.fingerprint()}")
+    if record is None:
+        print("  no record")
+        return
+    from ..records import forecast_auc
+
+    auc = forecast_auc(record.released(network))
+    print(f"  record: {record.nbytes():,} bytes of {record.made}, forecast of a membership attack: AUC {auc:.3f}")
+    for name, entry in record.entries.items():
+        settings = entry.statistic.model_dump(exclude_defaults=True)
+        print(f"    {name}: {entry.statistic.kind} {settings or ''} {entry.nbytes():,} bytes")
+
+
+def _set(path: Path) -> None:
+    about = read_json(path / "set.json")
+    shards = about.get("shards")
+    state = "not finished" if shards is None else f"{len(shards)} shards"
+    print(f"{path}: synthetic set of {about.get('images'):,} images, {state}, seed {about.get('seed')}")
+    print(f"  method {about.get('method')}")
+    print(f"  teacher {about.get('teacher')}")
+
+
+def _record(path: Path) -> None:
+    table, header = read_header(path, kind="record")
+    print(f"{path}: record for a teacher with fingerprint {header.get('fingerprint')}")
+    print(f"  made from {header.get('made')}")
+    for name, (dtype, shape) in sorted(table.items()):
+        print(f"    {name}: {str(dtype).removeprefix('torch.')} {tuple(shape)}")

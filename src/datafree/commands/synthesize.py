@@ -1,0 +1,107 @@
+"""datafree synthesize"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from .. import synthesis
+from ..errors import UserError, unknown
+from ..runlog import RunLog
+from ..syntheticset import UNIT
+from ..syntheticset import synthesize as make
+from .common import Model, Run, bar, chosen, load_teacher
+
+__all__ = ["command", "synthesize"]
+
+
+def command(argv: list[str]) -> Callable[..., None]:
+    """`synthesize` with the flags of the method named by --method."""
+    name = chosen(argv, "--method") or synthesis.DEFAULT
+    if name not in synthesis.methods():
+        raise unknown("synthesis method", name, synthesis.methods())
+    settings = synthesis.methods()[name]
+
+    def one_method(
+        model: str,
+        /,
+        *,
+        out: Path,
+        images: int = 10_000,
+        method: str = synthesis.DEFAULT,
+        settings: Any = None,
+        unit: int = UNIT,
+        workers: int | None = None,
+        source: Model | None = None,
+        run: Run | None = None,
+    ) -> None:
+        own = settings if settings is not None else synthesis.of({"method": method})
+        synthesize(model, own, out=out, images=images, unit=unit, workers=workers, source=source, run=run)
+
+    lines = "\n".join(f"        {key}: {value.summary}" for key, value in synthesis.methods().items())  # type: ignore[attr-defined]
+    one_method.__doc__ = (synthesize.__doc__ or "").replace("METHODS", "\n\n" + lines)
+    one_method.__annotations__ = {
+        "model": str, "out": Path, "images": int, "method": str, "unit": int, "workers": int | None,
+        "settings": Annotated[settings | None, Parameter(name="*")],  # type: ignore[valid-type]
+        "source": Model | None, "run": Run | None, "return": None,
+    }  # fmt: skip
+    return one_method
+
+
+def synthesize(
+    model: str,
+    method: Any,
+    *,
+    out: Path,
+    images: int,
+    unit: int,
+    workers: int | None,
+    source: Model | None,
+    run: Run | None,
+) -> None:
+    """Make images from a network and its record, without data; stopped, it goes on where it was.
+
+    Example: datafree synthesize teacher --images 20000 --out set
+
+    Example: torchrun --nproc-per-node 2 -m datafree synthesize teacher --method spectral-pairs --out set
+
+    Parameters
+    ----------
+    model
+        A release folder, or a model with --weights and --record.
+    out
+        The folder for the set: checksummed safetensors shards, set.json, run.json.
+    images
+        How many; a larger number on a second run appends.
+    method
+        How; each has flags of its own, shown by `datafree synthesize --method METHOD --help`. METHODS
+    unit
+        Images in a work unit, the grain in which a run resumes and is shared out.
+    workers
+        Units made at a time, one thread each; as many as there are cores by default.
+    """
+    source, run = source or Model(), run or Run()
+    if workers is not None and workers < 1:
+        raise UserError(f"--workers: got {workers}, wanted at least 1; give a positive count")
+    network, record = load_teacher(model, source, run)
+    options = {
+        "model": model,
+        "images": images,
+        "unit": unit,
+        **method.model_dump(mode="json"),
+        **asdict(source),
+        **asdict(run),
+    }
+    log = RunLog("synthesize", options, [model, source.record])
+    with bar(f"synthesize {method.method}", run.quiet) as progress:
+        made = make(
+            network, record, method, out, images=images, seed=run.seed, unit=unit, workers=workers, progress=progress
+        )
+    _, labels, logits = made.load()
+    consistent = 100 * float((logits.argmax(1) == labels).float().mean())
+    log.write(out, {"images": len(made), "consistent": consistent})
+    print(f"{len(made):,} images in {out}; the teacher sees the wanted class in {consistent:.1f} % of them")

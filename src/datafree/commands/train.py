@@ -1,0 +1,59 @@
+"""datafree train"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from ..evaluation import evaluate
+from ..files import claim_folder
+from ..fit import Schedule
+from ..models import new_model
+from ..release import write_release
+from ..runlog import RunLog
+from ..training import train as fit_network
+from .common import Data, Input, Run, bar, identity_of, load_data, on_device, spec_of
+
+__all__ = ["train"]
+
+
+def train(
+    model: str,
+    /,
+    *,
+    out: Path,
+    data: Data | None = None,
+    input: Input | None = None,
+    schedule: Annotated[Schedule | None, Parameter(name="*")] = None,
+    run: Run | None = None,
+) -> None:
+    """Train a network on labelled data and write it as a release folder.
+
+    Example: datafree train lenet5 --data mnist --out teacher
+
+    Parameters
+    ----------
+    model
+        A zoo name (hinton1200, lenet5, alexnet, resnet20 ...), or file.py:function of your own.
+    out
+        The release folder to write: config.json, model.safetensors, README.md, run.json.
+    """
+    data, input, run, schedule = data or Data(), input or Input(), run or Run(), schedule or Schedule()
+    training, test = load_data(data, "train"), load_data(data, "test")
+    network = on_device(new_model(model, spec_of(training, model, input), seed=run.seed), run)
+    folder = claim_folder(out, kind="release")
+    settings = {"model": model, **asdict(data), **asdict(input), **schedule.model_dump(), **asdict(run)}
+    log = RunLog("train", settings, [])
+    state, identity = folder / "training.safetensors", identity_of(settings, network)
+    with bar(f"train {model}", run.quiet) as progress:
+        curve = fit_network(
+            network, training, schedule, seed=run.seed, state=state, identity=identity, progress=progress
+        )
+    result = evaluate(network, test)
+    write_release(folder, network)
+    log.write(folder, {"evaluation": asdict(result), "curve": vars(curve)})
+    state.unlink(missing_ok=True)
+    print(f"{model}: accuracy {result.accuracy:.2f} % on {result.images} test images; release in {folder}")

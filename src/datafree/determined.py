@@ -1,0 +1,126 @@
+"""Where a record's layers determine the pixels: their class means and covariances, in closed form.
+
+The moments of the input itself say it directly. A first layer that is linear and injective says it too: from its mean
+and covariance the pixels' follow by the pseudo-inverse, exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from . import taps as tap_names
+from .errors import UserError
+from .graph.operators import conv_matrix
+from .network import Network, frozen
+from .records import Entry, Record
+from .stats.moments import MomentsMeter
+
+__all__ = ["PixelMoments", "pixel_moments"]
+
+PIXELS_AT_MOST = 4096
+
+
+@dataclass(frozen=True)
+class PixelMoments:
+    """Class means (K, P) and covariances (K, P, P) of the pixels, scaled so that the spec's range is [0, 1]."""
+
+    mean: Tensor
+    covariance: Tensor
+    source: str
+    """The entry they come from."""
+    determined: float
+    """Share of the pixel directions that the entry determines."""
+
+
+def pixel_moments(network: Network, record: Record) -> PixelMoments:
+    """From the record's moments of the input, else of the first layer. Raises UserError where neither determines them."""
+    spec, entries = network.spec, record.of_kind("moments")
+    if spec.pixels > PIXELS_AT_MOST:
+        raise UserError(
+            f"images of {spec.pixels} numbers, wanted at most {PIXELS_AT_MOST} for a closed-form start; "
+            "take --method all, or a smaller --size when recording"
+        )
+    first = tap_names.layers(network)[0]
+    for entry in entries.values():
+        if entry.taps == (tap_names.INPUT,):
+            mean, covariance = _moments(network, entry)
+            return _scaled(network, mean, covariance, "input", 1.0)
+    for entry in entries.values():
+        if entry.taps == (first,):
+            return _through(network, entry, first)
+    raise UserError(
+        "the record has no moments of the input or of the first layer, so it does not determine the pixels; "
+        f"take --method all or top, or record again with --taps input or --taps {first}"
+    )
+
+
+def _moments(network: Network, entry: Entry) -> tuple[Tensor, Tensor]:
+    """Mean (K, D) and covariance (K, D, D) in float64 of an entry, in the layer's own units."""
+    meter = entry.statistic.on(network, entry.taps)
+    assert isinstance(meter, MomentsMeter)
+    if meter.pool_positions:
+        raise UserError(
+            f"entry {entry.taps[0]!r} holds channel means, which do not determine pixels; take --conv units"
+        )
+    mean = entry.summary["mean"].double() / entry.statistic.scale
+    covariance = torch.zeros(len(mean), meter.size, meter.size, dtype=torch.float64)
+    if "factor" in entry.summary:
+        factor = entry.summary["factor"].double()
+        covariance += factor @ factor.transpose(1, 2)
+    if "variance" in entry.summary:
+        covariance += torch.diag_embed(entry.summary["variance"].double())
+    return mean, covariance / entry.statistic.scale**2
+
+
+def _through(network: Network, entry: Entry, first: str) -> PixelMoments:
+    """The pixels' moments from those of a linear first layer y = A x + b, by the pseudo-inverse of A."""
+    operator, bias = _operator(network, first)
+    left, singular, right = np.linalg.svd(operator, full_matrices=False)
+    kept = singular > singular[0] * 1e-5
+    share = float(kept.sum()) / network.spec.pixels
+    if share < 0.5:
+        raise UserError(
+            f"layer {first!r} determines {100 * share:.0f} % of the pixel directions, wanted at least 50 %; "
+            "take --method all, or record again with --taps input"
+        )
+    inverse = torch.from_numpy((right[kept].T / singular[kept]) @ left[:, kept].T)  # (P, D)
+    mean, covariance = _moments(network, entry)
+    pixels = (mean - bias) @ inverse.T
+    spread = inverse @ covariance @ inverse.T
+    spec, channel = network.spec, network.spec.pixels // network.spec.shape[0]
+    std = torch.tensor(spec.std, dtype=torch.float64).expand(spec.shape[0]).repeat_interleave(channel)
+    shift = torch.tensor(spec.mean, dtype=torch.float64).expand(spec.shape[0]).repeat_interleave(channel)
+    return _scaled(network, pixels * std + shift, spread * std[:, None] * std, first, share)
+
+
+def _operator(network: Network, first: str) -> tuple[np.ndarray, Tensor]:
+    """The first layer as a matrix (units, pixels) on normalised images, and its bias (units,) in float64."""
+    layer = dict(network.module.named_modules())[first]
+    image = torch.rand(1, *network.spec.shape, generator=torch.Generator().manual_seed(1)).to(network.device)
+    seen: list[Tensor] = []
+    handle = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    try:
+        with torch.no_grad(), frozen(network.module):
+            network.module(image)
+    finally:
+        handle.remove()
+    if seen[0].numel() != image.numel() or not torch.allclose(seen[0].flatten(), image.flatten()):
+        raise UserError(f"layer {first!r} does not see the image itself, so its record does not determine the pixels")
+    shape = tap_names.shapes(network, [first])[first]
+    if isinstance(layer, nn.Conv2d):
+        matrix = np.asarray(conv_matrix(layer, network.spec.shape).todense(), dtype=np.float64)
+        bias = torch.zeros(shape[0]) if layer.bias is None else layer.bias.detach().cpu()
+        return matrix, bias.double().repeat_interleave(shape[1] * shape[2])
+    assert isinstance(layer, nn.Linear)
+    bias = torch.zeros(shape[0]) if layer.bias is None else layer.bias.detach().cpu()
+    return layer.weight.detach().cpu().double().numpy(), bias.double()
+
+
+def _scaled(network: Network, mean: Tensor, covariance: Tensor, source: str, share: float) -> PixelMoments:
+    spec = network.spec
+    width = spec.high - spec.low
+    return PixelMoments(((mean - spec.low) / width).clamp(0, 1), covariance / width**2, source, share)

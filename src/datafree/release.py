@@ -1,0 +1,131 @@
+"""A release: the folder a publisher hands over, and all that a deployer needs. Laid out as on the Hugging Face hub.
+
+`config.json` (architecture, InputSpec), `model.safetensors`, `record.safetensors` (where there is one), `README.md`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import __version__, zoo
+from .errors import UserError
+from .files import claim_folder, read_json, safe_name, sweep, write_json, write_tensors, write_text
+from .network import Network
+from .records import Record, forecast_auc
+from .settings import parse
+from .spec import InputSpec
+
+__all__ = ["Release", "is_release", "write_record", "write_release"]
+
+
+@dataclass(frozen=True)
+class Release:
+    """An opened release folder; `config` is checked."""
+
+    folder: Path
+    config: dict[str, Any]
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Release:
+        """Raises UserError for a folder that is no release."""
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise UserError(f"no folder {folder}, wanted a release (config.json, model.safetensors); check the path")
+        if not (folder / "config.json").is_file():
+            raise UserError(f"{folder} has no config.json, wanted a release; make one with datafree train or record")
+        config = read_json(folder / "config.json")
+        if config.get("format") != 1 or not isinstance(config.get("spec"), dict):
+            raise UserError(
+                f"{folder / 'config.json'} is no datafree release of format 1; make it again with this version"
+            )
+        return cls(folder, config)
+
+    @property
+    def spec(self) -> InputSpec:
+        return parse(InputSpec, self.config["spec"])
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / "model.safetensors"
+
+    def architecture(self) -> str:
+        """The zoo name that builds it; code named inside a file is never imported."""
+        name = str(self.config.get("architecture"))
+        if ":" in name or "/" in name.removeprefix("alexnet/"):
+            raise UserError(
+                f"{self.folder} holds a network of its publisher's own code ({name!r}); name it with --code"
+            )
+        zoo.build(name, self.spec)
+        return name
+
+    def record(self, network: Network, path: str | Path | None = None) -> Record | None:
+        """Its record, or the one in `path`; None where there is none."""
+        found = Path(path) if path is not None else self.folder / "record.safetensors"
+        return Record.load(found, network) if path is not None or found.exists() else None
+
+
+def is_release(name: str | Path) -> bool:
+    """Whether the name is a folder; what is in it is checked on opening."""
+    return Path(name).is_dir()
+
+
+def write_release(folder: str | Path, network: Network, record: Record | None = None, *, notes: str = "") -> Path:
+    """Writes the folder; each file appears whole or not at all. Raises UserError for a folder that holds other things."""
+    own = claim_folder(folder, kind="release")
+    sweep(own)
+    name = network.name if ":" not in network.name else "custom:" + safe_name(network.name.rpartition(":")[2])
+    config = {"format": 1, "architecture": name, "spec": network.spec.model_dump(mode="json"), "datafree": __version__}
+    weights = {key: tensor.detach().cpu().contiguous() for key, tensor in network.module.state_dict().items()}
+    write_tensors(own / "model.safetensors", weights, {}, kind="weights")
+    write_json(own / "config.json", config)
+    if record is not None:
+        record.save(own / "record.safetensors")
+    write_text(own / "README.md", model_card(network, record, notes))
+    return own
+
+
+def write_record(folder: str | Path, network: Network, record: Record) -> Path:
+    """Puts a record, and a new model card, into an existing release."""
+    release = Release.open(folder)
+    record.save(release.folder / "record.safetensors")
+    write_text(release.folder / "README.md", model_card(network, record, ""))
+    return release.folder / "record.safetensors"
+
+
+def model_card(network: Network, record: Record | None, notes: str) -> str:
+    """Markdown: what the model is, what its record holds and gives away, how to use it."""
+    spec = network.spec
+    lines = [
+        f"# {network.name.rpartition(':')[2]}",
+        "",
+        f"A classifier of {len(spec.classes)} classes: {', '.join(spec.classes[:20])}{' ...' if len(spec.classes) > 20 else ''}.",
+        "",
+        f"- input: {spec.shape[0]} x {spec.shape[1]} x {spec.shape[2]} pixels in [{spec.low:g}, {spec.high:g}],"
+        f" normalised by mean {list(spec.mean)} and std {list(spec.std)}",
+        f"- parameters: {network.parameters:,}",
+        *([f"- {notes}"] if notes else []),
+    ]
+    if record is not None:
+        leak = forecast_auc(record.released(network))
+        lines += [
+            "",
+            "## Activation record",
+            "",
+            f"`record.safetensors` ({record.nbytes():,} bytes of tensors) was measured on {record.made.get('samples', 0):,} "
+            f"samples of `{record.made.get('data')}` ({record.made.get('split')}).",
+            f"Forecast of a membership attack that knows the population: AUC {leak:.3f} (0.5 is a coin, 1.0 identifies"
+            " every training sample).",
+            "",
+            "| entry | kind | layers | bytes |",
+            "|---|---|---|---|",
+            *(
+                f"| {name} | {entry.statistic.kind} | {', '.join(entry.taps)} | {entry.nbytes():,} |"
+                for name, entry in record.entries.items()
+            ),
+            "",
+            "A smaller network can be distilled from it without the training data:",
+            "`datafree synthesize THIS_FOLDER --out set`, then `datafree distill THIS_FOLDER STUDENT --images set --out student`.",
+        ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,96 @@
+"""run.json: what a run did, resolved settings, input hashes, seed, versions, device and time, so that it can be repeated."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import __version__
+from .commandline import ARGV
+from .files import sha256_file, write_json
+
+__all__ = ["RunLog", "device_name", "versions"]
+
+
+class RunLog:
+    """Started with the run, written at its end into its output folder."""
+
+    def __init__(self, verb: str, settings: dict[str, Any], inputs: list[str | Path | None]):
+        self.began = time.perf_counter()
+        self.content: dict[str, Any] = {
+            "format": 1,
+            "verb": verb,
+            "argv": list(ARGV.get()),
+            "settings": settings,
+            "inputs": {str(path): _hash(Path(path)) for path in inputs if path is not None and Path(path).exists()},
+            "versions": versions(),
+            "device": device_name(str(settings.get("device") or "cpu")),
+            "commit": _commit(),
+        }
+
+    def write(self, folder: str | Path, result: dict[str, Any]) -> Path:
+        """run.json in `folder`."""
+        path = Path(folder) / "run.json"
+        seconds = round(time.perf_counter() - self.began, 3)
+        write_json(path, {**self.content, "seconds": seconds, "result": result})
+        return path
+
+
+def versions() -> dict[str, str]:
+    """Of what decides the numbers."""
+    import numpy
+
+    return {
+        "datafree": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+    }
+
+
+def device_name(device: str) -> str:
+    """In words: the processor or accelerator and the number of threads."""
+    if device.startswith("cuda") and torch.cuda.is_available():
+        return torch.cuda.get_device_name(device)
+    return f"CPU {_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _hash(path: Path) -> str:
+    if path.is_file():
+        return sha256_file(path)
+    digest = hashlib.sha256()
+    for name in ("config.json", "model.safetensors", "record.safetensors", "set.json"):
+        if (path / name).is_file():
+            digest.update(f"{name} {sha256_file(path / name)}\n".encode())
+    return digest.hexdigest()
+
+
+def _commit() -> str | None:
+    """The commit of the library's own checkout, None where it is installed otherwise."""
+    here = Path(__file__).resolve().parent
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "--short", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,86 @@
+"""The record as a distribution: images drawn from it, in closed form, as many as wanted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ..censored import Censored, fit_censored
+from ..determined import pixel_moments
+from ..errors import UserError
+from ..network import Network
+from ..records import Record
+from ..seeds import stream
+from ..settings import Settings
+from ..warp import Warp, warp
+from . import Batch, unit_labels
+
+__all__ = ["Distribution"]
+
+
+class Distribution(Settings):
+    """Images drawn from the class-conditional distribution of the pixels, where the record determines it."""
+
+    method: Literal["distribution"] = "distribution"
+    inflate: float = Field(default=1.4, ge=1, le=4)
+    """An image's deviation from its class mean is multiplied by a random factor between 1 and this."""
+    mix: float = Field(default=0.5, ge=0, le=1)
+    """Share of images blended with another one, of any class, by up to a half."""
+    degrees: float = Field(default=15.0, ge=0, le=180)
+    """Random rotation, at most. Warps suppose that a bent image keeps its class: set all five to 0 where it does not."""
+    shift: float = Field(default=0.05, ge=0, le=1)
+    """Random shift, at most, as a share of the larger side."""
+    scale: float = Field(default=0.15, ge=0, le=1)
+    """Random change of the logarithm of the size, at most."""
+    shear: float = Field(default=0.15, ge=0, le=1)
+    """Random shear, at most."""
+    elastic: float = Field(default=0.025, ge=0, le=1)
+    """Standard deviation of a smooth random displacement, as a share of the larger side."""
+    rank: int = Field(default=256, ge=1, le=4096)
+    """Directions kept of a class's latent covariance."""
+
+    summary: ClassVar[str] = "drawn from the record as a censored Gaussian, where it determines the pixels (ours)"
+    boxed: ClassVar[bool] = True
+
+    def on(self, teacher: Network, record: Record | None) -> DistributionMaker:
+        if record is None:
+            raise UserError(
+                f"method {self.method!r} needs a record, got none; ask the publisher for it, or name --record"
+            )
+        found = pixel_moments(teacher, record)
+        return DistributionMaker(self, teacher, fit_censored(found.mean, found.covariance, rank=self.rank))
+
+
+@dataclass(frozen=True)
+class DistributionMaker:
+    """Draws units from the fitted distribution."""
+
+    settings: Distribution
+    teacher: Network
+    latent: Censored
+
+    def unit(self, index: int, seed: int, size: int) -> Batch:
+        rng, spec = stream(seed, "unit", index), self.teacher.spec
+        labels = unit_labels(index, size, len(spec.classes))[torch.randperm(size, generator=rng)]
+        spread = 1 + (self.settings.inflate - 1) * torch.rand(size, generator=rng)
+        images = self.latent.latent(labels, spread, rng).clamp_(0, 1).view(size, *spec.shape)
+        images = self._mixed(images, rng)
+        images = warp(images, self._warp(), rng) if any(self._warp().model_dump().values()) else images
+        return Batch(spec.low + (spec.high - spec.low) * images.clamp(0, 1), labels)
+
+    def _mixed(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        """A share of the images blended with others: (1 - w) x + w x', w uniform in [0, 1/2]."""
+        count = int(len(images) * self.settings.mix)
+        if count:
+            other = torch.randperm(len(images), generator=rng)[:count]
+            weight = 0.5 * torch.rand(count, 1, 1, 1, generator=rng)
+            images = torch.cat([torch.lerp(images[:count], images[other], weight), images[count:]])
+        return images
+
+    def _warp(self) -> Warp:
+        own = self.settings
+        return Warp(degrees=own.degrees, shift=own.shift, scale=own.scale, shear=own.shear, elastic=own.elastic)
