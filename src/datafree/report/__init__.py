@@ -1,0 +1,9 @@
+"""The report: one self-contained HTML page of what every network is worth, and what its images look like."""
+
+from .curves import curves_svg
+from .images import grid_of, grid_png
+from .model import Grid, Line, Report, Row
+from .page import render, write
+from .tradeoff import tradeoff_svg
+
+__all__ = ["Grid", "Line", "Report", "Row", "curves_svg", "grid_of", "grid_png", "render", "tradeoff_svg", "write"]

@@ -1,0 +1,127 @@
+"""The page: one HTML file that needs no network, no script and no other file."""
+
+from __future__ import annotations
+
+import base64
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from datafree.errors import UserError
+
+from . import numbers
+from .curves import curves_svg
+from .images import SHOWN, blank, caption, grid_png
+from .model import Grid, Report, Row
+from .svg import printable
+from .tradeoff import tradeoff_svg
+
+__all__ = ["render", "write"]
+
+_ORDER = ("teacher", "with data", "without data")
+
+
+def render(report: Report) -> str:
+    """The report as HTML; the same report gives the same text. Raises UserError for a grid that does not fit."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    here = Path(__file__).parent
+    pages = Environment(
+        loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    best = _best(report.rows)
+    page = pages.get_template("page.html").render(
+        report=report,
+        css=Markup((here / "page.css").read_text(encoding="utf-8")),
+        groups=[(name, [_row(row, report.rows, row is best) for row in rows]) for name, rows in _groups(report.rows)],
+        several=any(row.seeds > 1 for row in report.rows),
+        figures=[_figure(grid, report.classes) for grid in report.grids],
+        heads=report.classes[:SHOWN],
+        steep=_steep(report.classes[:SHOWN]),
+        curves=Markup(curves_svg(report.lines)),
+        tradeoff=Markup(tradeoff_svg(report.scatter)),
+        settings=_settings(report.settings),
+    )
+    return printable(page)
+
+
+def write(report: Report, path: str | os.PathLike[str]) -> None:
+    """`render` into a file that is whole or not there at all."""
+    from datafree.files import write_text  # imports torch
+
+    write_text(path, render(report))
+
+
+def _groups(rows: list[Row]) -> list[tuple[str, list[Row]]]:
+    """Teacher, with data, without data, then other groups as they come; rows keep their order."""
+    names = [name for name in _ORDER if any(row.group == name for row in rows)]
+    names += [name for name in dict.fromkeys(row.group for row in rows) if name not in _ORDER]
+    return [(name, [row for row in rows if row.group == name]) for name in names]
+
+
+def _best(rows: list[Row]) -> Row | None:
+    """The first of the most accurate networks made without data."""
+    measured = [r for r in rows if r.group == "without data" and r.accuracy is not None and math.isfinite(r.accuracy)]
+    return max(measured, key=lambda row: row.accuracy or 0.0, default=None)
+
+
+def _row(row: Row, rows: list[Row], best: bool) -> dict[str, Any]:
+    teacher = next((own.parameters for own in rows if own.group == "teacher"), None)
+    return {
+        "name": row.name,
+        "best": best,
+        "accuracy": numbers.percent(row.accuracy),
+        "spread": numbers.spread(row.sd, row.seeds),
+        "agreement": numbers.percent(row.agreement),
+        "parameters": numbers.count(row.parameters),
+        "factor": numbers.factor(row.parameters, teacher),
+        "size": numbers.size(row.nbytes),
+        "images": numbers.count(row.images),
+        "time": numbers.duration(row.seconds),
+        "note": row.note,
+    }
+
+
+def _steep(heads: tuple[str, ...]) -> bool:
+    """Whether the class names are too long to stand level above their columns."""
+    return max(map(len, heads), default=0) > max(4, 50 // max(1, len(heads)))
+
+
+def _figure(grid: Grid, classes: tuple[str, ...]) -> dict[str, Any]:
+    if len(grid.means) != len(classes):
+        raise UserError(
+            f"grid {grid.name!r} has {len(grid.means)} classes, the report {len(classes)}; give one a class"
+        )
+    missing = [classes[k] for k in blank(grid)]
+    samples = len(grid.samples)
+    alt = f"{grid.name}: the mean image of each class" + (f", below it {samples} random images" if samples else "")
+    alt += f". Columns: {', '.join(classes[:SHOWN])}."
+    return {
+        "name": grid.name,
+        "caption": caption(grid),
+        "missing": missing,
+        "alt": alt + (f" No images of {', '.join(missing)}." if missing else ""),
+        "rows": ["mean", *[f"sample {i + 1}" if samples > 1 else "sample" for i in range(samples)]],
+        "png": base64.b64encode(grid_png(grid)).decode("ascii"),
+    }
+
+
+def _settings(settings: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Groups of (name, value): the plain ones first, then each dict, versions last."""
+    plain = [(str(key), numbers.setting(value)) for key, value in settings.items() if not isinstance(value, Mapping)]
+    nested = [(str(key), _flat(value)) for key, value in settings.items() if isinstance(value, Mapping)]
+    nested.sort(key=lambda group: group[0] == "versions")
+    if not any(name.partition(".")[0] == "versions" for name, _ in [*nested, *plain]):
+        nested.append(("versions", [("versions", "not recorded")]))
+    return [("", plain), *nested] if plain else nested
+
+
+def _flat(values: Mapping[Any, Any], prefix: str = "") -> list[tuple[str, str]]:
+    pairs: list[tuple[str, str]] = []
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        pairs += _flat(value, f"{name}.") if isinstance(value, Mapping) and value else [(name, numbers.setting(value))]
+    return pairs
