@@ -19,7 +19,7 @@ from .network import Network, frozen
 from .records import Entry, Record
 from .stats.moments import MomentsMeter
 
-__all__ = ["PixelMoments", "pixel_moments"]
+__all__ = ["PIXELS_AT_MOST", "PixelMoments", "pixel_factors", "pixel_moments"]
 
 PIXELS_AT_MOST = 4096
 
@@ -38,12 +38,7 @@ class PixelMoments:
 
 def pixel_moments(network: Network, record: Record) -> PixelMoments:
     """From the record's moments of the input, else of the first layer. Raises UserError where neither determines them."""
-    spec, entries = network.spec, record.of_kind("moments")
-    if spec.pixels > PIXELS_AT_MOST:
-        raise UserError(
-            f"images of {spec.pixels} numbers, wanted at most {PIXELS_AT_MOST} for a closed-form start; "
-            "take --method all, or a smaller --size when recording"
-        )
+    entries = record.of_kind("moments")
     first = tap_names.layers(network)[0]
     for entry in entries.values():
         if entry.taps == (tap_names.INPUT,):
@@ -56,6 +51,23 @@ def pixel_moments(network: Network, record: Record) -> PixelMoments:
         "the record has no moments of the input or of the first layer, so it does not determine the pixels; "
         f"take --method all or top, or record again with --taps input or --taps {first}"
     )
+
+
+def pixel_factors(network: Network, record: Record) -> tuple[Tensor, Tensor]:
+    """Class means (K, P) and factors (K, P, R) of images too large for a covariance, from a low-rank input entry.
+
+    The variance outside the recorded directions is left out: drawn pixel by pixel it would be noise that no image has.
+    """
+    found = [e for e in record.of_kind("moments").values() if e.taps == (tap_names.INPUT,) and "factor" in e.summary]
+    if not found:
+        raise UserError(
+            f"images of {network.spec.pixels} numbers and no low-rank moments of the input in the record; "
+            "record again with --kind moments --covariance lowrank --taps input, or take --method all"
+        )
+    low, width = network.spec.low, network.spec.high - network.spec.low
+    mean, factor = found[0].summary["mean"].float(), found[0].summary["factor"].float()
+    classes = len(network.spec.classes)
+    return (mean - low) / width, (factor / width).expand(classes, -1, -1)
 
 
 def _moments(network: Network, entry: Entry) -> tuple[Tensor, Tensor]:
@@ -115,7 +127,11 @@ def _operator(network: Network, first: str) -> tuple[np.ndarray, Tensor]:
         matrix = np.asarray(conv_matrix(layer, network.spec.shape).todense(), dtype=np.float64)
         bias = torch.zeros(shape[0]) if layer.bias is None else layer.bias.detach().cpu()
         return matrix, bias.double().repeat_interleave(shape[1] * shape[2])
-    assert isinstance(layer, nn.Linear)
+    if not isinstance(layer, nn.Linear) or layer.in_features != network.spec.pixels:
+        raise UserError(
+            f"layer {first!r} is neither a 2-d convolution nor one linear map of the whole image, so its record does not "
+            "determine the pixels; take --method all, or record again with --taps input"
+        )
     bias = torch.zeros(shape[0]) if layer.bias is None else layer.bias.detach().cpu()
     return layer.weight.detach().cpu().double().numpy(), bias.double()
 

@@ -70,14 +70,15 @@ def fit(
     Raises UserError when the loss turns non-finite.
     """
     steps = max(1, len(source) // min(schedule.batch, len(source)))
-    adam = torch.optim.Adam(network.module.parameters(), lr=schedule.learning_rate)
+    adam = torch.optim.Adam(network.module.parameters(), lr=schedule.learning_rate, fused=True)
     curve, start = Curve(), 0
     if state is not None and state.exists():
         start, curve = _resume(state, network.module, adam, identity or {})
     for epoch in range(start, schedule.epochs):
         began = time.perf_counter()
-        torch.manual_seed(_torch_seed(seed, epoch))  # dropout draws from torch's global stream
-        total = _epoch(network, source, loss, schedule, adam, seed, epoch, steps, progress)
+        with torch.random.fork_rng([network.device] if network.device.type == "cuda" else []):
+            torch.manual_seed(_torch_seed(seed, epoch))  # dropout draws from torch's global stream
+            total = _epoch(network, source, loss, schedule, adam, seed, epoch, steps, progress)
         curve.loss.append(total / steps)
         curve.seconds.append(time.perf_counter() - began)
         network.module.eval()

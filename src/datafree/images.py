@@ -72,8 +72,8 @@ class Fresh:
         return self.images
 
     def epoch(self, seed: int, epoch: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        units = -(-self.images // self.unit)
-        left = self.images
+        units, left, batch = -(-self.images // self.unit), self.images, min(batch, self.images)
+        rest: tuple[Tensor, Tensor] | None = None  # of the unit before, less than a batch
         with ThreadPoolExecutor(1) as ahead:  # the next unit is made while the student learns from this one
             coming = ahead.submit(self._made, epoch * units, seed)
             for index in range(epoch * units, (epoch + 1) * units):
@@ -82,8 +82,11 @@ class Fresh:
                     coming = ahead.submit(self._made, index + 1, seed)
                 order = torch.randperm(len(pixels), generator=stream(seed, "order", index))[:left]
                 left -= len(order)
-                for part in _parts(order, batch):
-                    yield pixels[part], logits[part]
+                made = pixels[order], logits[order]
+                own = made if rest is None else tuple(torch.cat(both) for both in zip(rest, made))
+                whole = len(own[0]) // batch * batch
+                yield from zip(own[0][:whole].split(batch), own[1][:whole].split(batch)) if whole else ()
+                rest = own[0][whole:], own[1][whole:]
 
     def _made(self, index: int, seed: int) -> tuple[Tensor, Tensor]:
         pixels = self.maker.unit(index, seed, self.unit).pixels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -95,7 +96,8 @@ def _function(name: str) -> Callable[..., Any]:
     if not callable(function):
         names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise unknown("function", attribute, names, place)
-    takes = function.__code__.co_argcount if hasattr(function, "__code__") else 0
+    kinds = [parameter.kind for parameter in inspect.signature(function).parameters.values()]
+    takes = inspect.Parameter.POSITIONAL_ONLY in kinds or inspect.Parameter.POSITIONAL_OR_KEYWORD in kinds
     return function if takes else lambda _: function()
 
 
@@ -104,10 +106,11 @@ def _module(place: str) -> Any:
         path = Path(place)
         if not path.is_file():
             raise UserError(f"no file {place}, wanted the Python file that builds the model; check the path")
-        made = importlib.util.spec_from_file_location(path.stem, path)
+        made = importlib.util.spec_from_file_location(f"datafree_code_{path.stem}", path)
         assert made is not None
         assert made.loader is not None
         module = importlib.util.module_from_spec(made)
+        sys.modules[made.name] = module  # dataclasses look their module up there
         made.loader.exec_module(module)
         return module
     if "" not in sys.path:

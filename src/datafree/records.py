@@ -50,6 +50,15 @@ class Record:
     answers: Tensor
     entries: dict[str, Entry]
     made: dict[str, Any] = field(default_factory=dict)
+    meters: dict[str, Meter] = field(default_factory=dict, repr=False, compare=False)
+    """By entry, once made: a meter's preparation (the basis of a graph) can take seconds."""
+
+    def meter(self, name: str, network: Network) -> Meter:
+        """The meter of an entry, for the record's own teacher."""
+        if name not in self.meters:
+            entry = self.entries[name]
+            self.meters[name] = entry.statistic.on(network, entry.taps)
+        return self.meters[name]
 
     def of_kind(self, kind: str) -> dict[str, Entry]:
         """The entries of one kind of statistic, in order."""
@@ -69,7 +78,7 @@ class Record:
 
     def released(self, network: Network) -> float:
         """Sum over entries of statistics released by sample: `forecast_auc` makes a leakage of it."""
-        return sum(entry.statistic.on(network, entry.taps).released(entry.summary) for entry in self.entries.values())
+        return sum(self.meter(name, network).released(entry.summary) for name, entry in self.entries.items())
 
     def digest(self) -> str:
         """sha256 of its content, the same before saving and after loading."""
@@ -100,15 +109,22 @@ class Record:
         """The record in `path`, checked against `network`; raises UserError for any that is damaged or another's."""
         tensors, header = read_tensors(path, kind="record", cap=HEADER_CAP_RECORD)
         answers = tensors.pop("probes/answers", None)
-        if answers is None or not isinstance(header.get("entries"), list):
-            raise UserError(f"{path} is no whole record: entries or probe answers are missing; get it again")
-        spec = parse(InputSpec, header.get("spec") or {})
-        loaded = cls(spec, str(header.get("fingerprint")), answers, {}, header.get("made") or {})
+        parts = (header.get("entries"), list), (header.get("spec"), dict), (header.get("made"), dict)
+        if answers is None or not all(isinstance(got, wanted) for got, wanted in parts):
+            raise UserError(f"{path} is no whole record: entries, spec or probe answers are missing; get it again")
+        spec = parse(InputSpec, header["spec"])
+        loaded = cls(spec, str(header.get("fingerprint")), answers, {}, header["made"])
         loaded.check_teacher(network)
         for item in header["entries"]:
             name, entry = _entry(item, tensors)
-            entry.statistic.on(network, tap_names.check(network, entry.taps)).check(entry.summary)
+            planned = entry.statistic.plan(network, tap_names.check(network, entry.taps))
+            if entry.taps not in [taps for _, taps in planned.values()]:
+                raise UserError(
+                    f"entry {name!r} of the record is {entry.statistic.kind!r} of {', '.join(entry.taps)}, which that "
+                    "kind does not measure together; get the record again"
+                )
             loaded.entries[name] = entry
+            loaded.meter(name, network).check(entry.summary)
         if tensors:
             raise UserError(f"{path} holds a tensor {min(tensors)!r} that no entry owns; get the record again")
         return loaded
@@ -155,7 +171,7 @@ def record(
     summaries = {name: meters[name].finish(states[name]) if name in live else meters[name].read() for name in plan}
     entries = {name: Entry(plan[name][0], plan[name][1], summaries[name]) for name in plan}
     made = {"data": data.name, "split": data.split, "samples": len(data) if live else 0}
-    return Record(network.spec, network.fingerprint(), network.answers(), entries, made)
+    return Record(network.spec, network.fingerprint(), network.answers(), entries, made, meters)
 
 
 def _plan(
@@ -166,9 +182,10 @@ def _plan(
     for item in statistics:
         statistic, taps = item if isinstance(item, tuple) else (item, None)
         chosen = tap_names.layers(network) if taps is None else tap_names.check(network, taps)
-        plan.update(statistic.plan(network, chosen))
-    for name in plan:
-        safe_name(name)
+        for name, own in statistic.plan(network, chosen).items():
+            if plan.get(name, own) != own:
+                raise UserError(f"two statistics would be entry {name!r} of the record; record one of them by itself")
+            plan[safe_name(name)] = own
     return plan
 
 
@@ -220,14 +237,15 @@ def _chunk(network: Network, taps: Sequence[str]) -> int:
 
 def _entry(item: Any, tensors: dict[str, Tensor]) -> tuple[str, Entry]:
     """One entry of a header, its tensors taken out of `tensors`."""
-    if not isinstance(item, dict) or not all(isinstance(tap, str) for tap in item.get("taps") or [None]):
+    taps = item.get("taps") if isinstance(item, dict) else None
+    if not isinstance(taps, list) or not taps or not all(isinstance(tap, str) for tap in taps):
         raise UserError("an entry of the record is not an object with name, taps and statistic; get the record again")
     name = safe_name(str(item.get("name")))
-    statistic = stats.of(item.get("statistic") or {})
+    statistic = stats.of(item.get("statistic"))
     own = {key: tensors.pop(key) for key in [key for key in tensors if key.startswith(f"{name}/")]}
     if not own:
         raise unknown("entry", name, {key.split("/")[0] for key in tensors}, "the record's tensors")
-    return name, Entry(statistic, tuple(item["taps"]), {key.split("/", 1)[1]: tensor for key, tensor in own.items()})
+    return name, Entry(statistic, tuple(taps), {key.split("/", 1)[1]: tensor for key, tensor in own.items()})
 
 
 def forecast_auc(released: float) -> float:

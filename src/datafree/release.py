@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from . import __version__, zoo
 from .errors import UserError
 from .files import claim_folder, read_json, safe_name, sweep, write_json, write_tensors, write_text
@@ -57,7 +59,8 @@ class Release:
             raise UserError(
                 f"{self.folder} holds a network of its publisher's own code ({name!r}); name it with --code"
             )
-        zoo.build(name, self.spec)
+        with torch.device("meta"):  # names and sizes only: no memory, and no number of torch's random stream
+            zoo.build(name, self.spec)
         return name
 
     def record(self, network: Network, path: str | Path | None = None) -> Record | None:
@@ -96,11 +99,11 @@ def write_record(folder: str | Path, network: Network, record: Record) -> Path:
 
 def model_card(network: Network, record: Record | None, notes: str) -> str:
     """Markdown: what the model is, what its record holds and gives away, how to use it."""
-    spec = network.spec
+    spec, more = network.spec, " ..." if len(network.spec.classes) > 20 else ""
     lines = [
         f"# {network.name.rpartition(':')[2]}",
         "",
-        f"A classifier of {len(spec.classes)} classes: {', '.join(spec.classes[:20])}{' ...' if len(spec.classes) > 20 else ''}.",
+        f"A classifier of {len(spec.classes)} classes: {', '.join(spec.classes[:20])}{more}.",
         "",
         f"- input: {spec.shape[0]} x {spec.shape[1]} x {spec.shape[2]} pixels in [{spec.low:g}, {spec.high:g}],"
         f" normalised by mean {list(spec.mean)} and std {list(spec.std)}",
@@ -126,6 +129,7 @@ def model_card(network: Network, record: Record | None, notes: str) -> str:
             ),
             "",
             "A smaller network can be distilled from it without the training data:",
-            "`datafree synthesize THIS_FOLDER --out set`, then `datafree distill THIS_FOLDER STUDENT --images set --out student`.",
+            "`datafree synthesize THIS_FOLDER --out set`, then",
+            "`datafree distill THIS_FOLDER STUDENT --images set --out student`.",
         ]
     return "\n".join(lines) + "\n"

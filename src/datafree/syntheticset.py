@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -55,6 +56,8 @@ class SyntheticSet:
             raise UserError(f"{folder / 'set.json'} has no {min(missing)!r}; run datafree synthesize again")
         if about["shards"] is None:
             raise UserError(f"the synthetic set in {folder} is not finished; run the same datafree synthesize again")
+        if not isinstance(about["shards"], dict) or type(about["images"]) is not int:
+            raise UserError(f"{folder / 'set.json'} has no table of shards or count of images; synthesize again")
         if network is not None and about["teacher"] != network.fingerprint():
             raise UserError(
                 f"the set in {folder} was made from another teacher; synthesize from {network.name} instead"
@@ -70,7 +73,7 @@ class SyntheticSet:
 
     def load(self) -> tuple[Tensor, Tensor, Tensor]:
         """All pixels (as stored: uint8 or float32), wanted classes and logits, every shard checked."""
-        shards = [_read_shard(self.folder / name, digest) for name, digest in sorted(self.about["shards"].items())]
+        shards = [_read_shard(self.folder, name, digest) for name, digest in sorted(self.about["shards"].items())]
         if not shards:
             raise UserError(f"the synthetic set in {self.folder} is empty; synthesize more images")
         pixels, labels, logits = (torch.cat(parts)[: len(self)] for parts in zip(*shards, strict=True))
@@ -108,7 +111,8 @@ def synthesize(
     """
     if images < 1 or unit < 1:
         raise UserError(f"--images: got {images} in units of {unit}, wanted at least 1; give a positive count")
-    maker = method.on(teacher, record)
+    with _one_thread():  # an eigenbasis, say, must not depend on the number of cores either
+        maker = method.on(teacher, record)
     folder = claim_folder(out, kind="synthetic-set")
     about = _about(teacher, record, method, seed, unit)
     _same_settings(folder, about)
@@ -118,12 +122,13 @@ def synthesize(
     if rank == 0:
         write_json(folder / "set.json", {**about, "images": images, "shards": None})
     mine = [index for index in range(units) if index % world == rank]
-    todo = [index for index in mine if not _whole(folder / _name(index))]
+    todo = [index for index in mine if not _whole(folder / _name(index), {"unit": index, "seed": seed})]
     done = len(mine) - len(todo)
     progress(done * unit, len(mine) * unit)
-    for _ in _make(maker, todo, folder, seed, unit, method.boxed, workers or os.cpu_count() or 1):
-        done += 1
-        progress(done * unit, len(mine) * unit)
+    with closing(_make(maker, todo, folder, seed, unit, method.boxed, workers or os.cpu_count() or 1)) as made:
+        for _ in made:
+            done += 1
+            progress(done * unit, len(mine) * unit)
     with _together(world):
         if rank == 0:
             shards = {_name(index): sha256_file(folder / _name(index)) for index in range(units)}
@@ -164,24 +169,28 @@ def _name(index: int) -> str:
     return f"unit-{index:06d}.safetensors"
 
 
-def _whole(path: Path) -> bool:
-    """Whether the shard is there and its checksum holds; a damaged one is removed and made again."""
+def _whole(path: Path, header: dict[str, int]) -> bool:
+    """Whether the shard is there and its checksum holds; one that is damaged or another's is removed and made again."""
     if not path.exists():
         return False
     try:
-        read_tensors(path, kind="shard")
+        whole = read_tensors(path, kind="shard")[1] == header
     except UserError:
+        whole = False
+    if not whole:
         path.unlink()
-        return False
-    return True
+    return whole
 
 
-def _read_shard(path: Path, digest: str) -> tuple[Tensor, Tensor, Tensor]:
-    if Path(path.name) != Path(path).relative_to(path.parent) or not path.name.startswith("unit-"):
-        raise UserError(f"the set's index names {path.name!r}, wanted unit-NNNNNN.safetensors; synthesize again")
+def _read_shard(folder: Path, name: str, digest: str) -> tuple[Tensor, Tensor, Tensor]:
+    if not re.fullmatch(r"unit-[0-9]{6,12}\.safetensors", name):
+        raise UserError(f"the set's index names {name[:80]!r}, wanted unit-NNNNNN.safetensors; synthesize again")
+    path = folder / name
     tensors, _ = read_tensors(path, kind="shard")
     if sha256_file(path) != digest:
         raise UserError(f"{path} is not the shard that the index names; run the same datafree synthesize again")
+    if tensors.keys() != {"pixels", "labels", "logits"} or len({len(tensor) for tensor in tensors.values()}) != 1:
+        raise UserError(f"{path} has no pixels, labels and logits of the same images; synthesize again")
     return tensors["pixels"], tensors["labels"], tensors["logits"]
 
 

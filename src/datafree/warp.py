@@ -29,19 +29,20 @@ class Warp(Settings):
 
 
 def warp(images: Tensor, how: Warp, rng: torch.Generator) -> Tensor:
-    """Images (N, C, H, W) bent; 32 neighbours share a warp, which costs one sampling grid instead of 32."""
+    """Images (N, C, H, W) bent; 32 neighbours share a warp, which costs one sampling grid instead of 32.
+
+    A last group of fewer is filled up with the first image, and what it became is dropped.
+    """
     count, channels, height, width = images.shape
-    whole = count // TOGETHER * TOGETHER
-    if whole == 0:
-        return images
-    groups = whole // TOGETHER
+    groups = -(-count // TOGETHER)
+    images = torch.cat([images, images[:1].expand(groups * TOGETHER - count, -1, -1, -1)])
     grid = affine_grid(_affine(groups, how, rng), [groups, 1, height, width], align_corners=False)
     if how.elastic:
         field = torch.randn(groups, 2, 6, 6, generator=rng) * (2 * how.elastic)
         grid = grid + interpolate(field, size=(height, width), mode="bicubic").permute(0, 2, 3, 1)
-    packed = images[:whole].reshape(groups, TOGETHER * channels, height, width)
+    packed = images.reshape(groups, TOGETHER * channels, height, width)
     bent = grid_sample(packed, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return torch.cat([bent.reshape(whole, channels, height, width), images[whole:]])
+    return bent.reshape(-1, channels, height, width)[:count]
 
 
 def _affine(groups: int, how: Warp, rng: torch.Generator) -> Tensor:

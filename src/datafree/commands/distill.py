@@ -126,7 +126,7 @@ def _distill(
     if data.data is not None:
         result["evaluation"] = asdict(evaluate(own, load_data(replace(data, limit=None), "test"), network))
     else:
-        result["agreement on what it learnt from"] = _agreement(network, own, material)
+        result["agreement on what it learnt from"] = _agreement(own, material)
     write_release(folder, own, notes=f"distilled from {network.name} on {what}")
     log.write(folder, result)
     state.unlink(missing_ok=True)
@@ -148,7 +148,7 @@ def _material(
     return soft_labelled(teacher, load_data(data, "train")), f"real data, {data.data}"
 
 
-def _agreement(teacher: Network, student: Network, material: Source) -> float:
+def _agreement(student: Network, material: Source) -> float:
     """Agreement in % on up to 4,096 images the student learnt from: a sample, not a test."""
     pixels, logits = next(iter(material.epoch(0, 0, 4096)))
     return 100 * float((student.predict(pixels).argmax(1) == logits.argmax(1)).float().mean())

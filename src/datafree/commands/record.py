@@ -135,7 +135,7 @@ def _say(path: Path, made: Record, network: Any, data: Any) -> None:
     size, images = path.stat().st_size, len(data) * network.spec.pixels
     print(f"{path}: {size:,} bytes (model {network.nbytes():,}; the {len(data):,} images as bytes {images:,})")
     for name, entry in made.entries.items():
-        own = entry.statistic.on(network, entry.taps).released(entry.summary)
+        own = made.meter(name, network).released(entry.summary)
         print(f"  {name}: {entry.statistic.kind}, {entry.nbytes():,} bytes, forecast AUC {forecast_auc(own):.3f}")
     total = forecast_auc(made.released(network))
     print(

@@ -18,12 +18,19 @@ from ..errors import unknown
 from ..network import Network
 from ..settings import Settings, parse
 
-__all__ = ["Meter", "State", "Statistic", "Summary", "kinds", "of"]
+__all__ = ["Meter", "State", "Statistic", "Summary", "Table", "kinds", "of", "table"]
 
 State = dict[str, Tensor]
 """Sums in float64: a monoid under `merge`, counted in samples."""
 Summary = dict[str, Tensor]
 """What a record stores."""
+Table = dict[str, tuple[str, tuple[int, ...]]]
+"""Name -> (number format, shape): what `check` compares."""
+
+
+def table(summary: Summary) -> Table:
+    """The number formats and shapes of a summary."""
+    return {name: (str(t.dtype).removeprefix("torch."), tuple(t.shape)) for name, t in summary.items()}
 
 
 @runtime_checkable
@@ -89,9 +96,9 @@ def kinds() -> dict[str, type[Settings]]:
     return dict(sorted(found.items()))
 
 
-def of(values: Mapping[str, Any]) -> Any:
+def of(values: Any) -> Any:
     """A statistic from its dict; raises UserError for an unknown kind or a setting that is off."""
-    kind = values.get("kind")
-    if kind not in kinds():
+    kind = values.get("kind") if isinstance(values, Mapping) else None
+    if not isinstance(kind, str) or kind not in kinds():
         raise unknown("statistic", str(kind), kinds())
     return parse(kinds()[kind], values)

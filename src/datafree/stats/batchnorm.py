@@ -12,8 +12,8 @@ from .. import taps as tap_names
 from ..errors import UserError
 from ..network import Network
 from ..settings import Settings
-from . import State, Summary
-from .chan import group_means, shift_weights
+from . import State, Summary, Table, table
+from .chan import group_means, merge_means
 
 __all__ = ["BatchNorm", "BatchNormMeter"]
 
@@ -61,21 +61,21 @@ class BatchNormMeter:
     def reduce(self, activations: Sequence[Tensor], labels: Tensor) -> State:  # noqa: ARG002
         signal = self.live([activations[0].detach().cpu().double()])[0]
         count, mean = group_means(signal, torch.zeros(len(signal), dtype=torch.long), 1)
-        return {"count": count, "mean": mean, "square": (signal - mean).square().sum(0, keepdim=True)}
+        centred = signal - mean
+        rest = centred.mean(0, keepdim=True)
+        return {"count": count, "mean": mean, "rest": rest, "square": centred.square().sum(0, keepdim=True)}
 
     def merge(self, a: State, b: State) -> State:
-        share, weight = shift_weights(a["count"], b["count"])
-        shift = b["mean"] - a["mean"]
-        square = a["square"] + b["square"] + shift.square() * weight[:, None]
-        return {"count": a["count"] + b["count"], "mean": a["mean"] + shift * share[:, None], "square": square}
+        merged, apart = merge_means(a, b)
+        return merged | {"square": a["square"] + b["square"] + apart.square()}
 
     def finish(self, state: State) -> Summary:
         variance = state["square"] / (state["count"] - 1).clamp(min=1)[:, None]
         return {"mean": state["mean"][0].float(), "variance": variance[0].float()}
 
     def check(self, summary: Summary) -> None:
-        got = {name: tuple(tensor.shape) for name, tensor in summary.items()}
-        wanted = {"mean": (self.layer.num_features,), "variance": (self.layer.num_features,)}
+        got = table(summary)
+        wanted: Table = dict.fromkeys(("mean", "variance"), ("float32", (self.layer.num_features,)))
         if got != wanted:
             raise UserError(f"entry {self.tap!r} of the record has {got}, wanted {wanted}; record this network again")
         if float(summary["variance"].min()) < 0:

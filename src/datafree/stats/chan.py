@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["group_means", "shift_weights"]
+__all__ = ["group_means", "merge_means", "shift_weights"]
 
 
 def group_means(signal: Tensor, labels: Tensor, groups: int) -> tuple[Tensor, Tensor]:
@@ -23,3 +23,23 @@ def shift_weights(count_a: Tensor, count_b: Tensor) -> tuple[Tensor, Tensor]:
     """(n_b / n, n_a n_b / n) for each group: the weights of the mean's shift and of its outer product."""
     total = (count_a + count_b).clamp(min=1)
     return count_b / total, count_a * count_b / total
+
+
+def merge_means(a: dict[str, Tensor], b: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+    """`count`, `mean` and `rest` of both, and rows (G, D) whose outer products are the sum of squares between them.
+
+    `rest` is what rounding took from `mean`: the shift of two means at offset 1e6 would lose 10 digits without it.
+    """
+    share, weight = shift_weights(a["count"], b["count"])
+    shift = (b["mean"] - a["mean"]) + (b["rest"] - a["rest"])
+    mean, rest = _two_sum(a["mean"], a["rest"] + shift * share[:, None])
+    first = (a["count"] == 0)[:, None]
+    merged = {"count": a["count"] + b["count"], "mean": torch.where(first, b["mean"], mean)}
+    return merged | {"rest": torch.where(first, b["rest"], rest)}, shift * weight.sqrt()[:, None]
+
+
+def _two_sum(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """a + b, and exactly what its rounding took away (Knuth)."""
+    total = a + b
+    part = total - a
+    return total, (a - (total - part)) + (b - part)

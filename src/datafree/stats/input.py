@@ -12,8 +12,8 @@ from .. import taps as tap_names
 from ..errors import UserError
 from ..network import Network
 from ..settings import Settings
-from . import State, Summary
-from .chan import group_means, shift_weights
+from . import State, Summary, Table, table
+from .chan import group_means, merge_means
 
 __all__ = ["InputMeter", "InputMoments"]
 
@@ -35,7 +35,7 @@ class InputMoments(Settings):
 
 
 class InputMeter:
-    """States: count (1,), mean (1, D), square (1, D); summaries: mean and std, (C, H, W) or (C, 1, 1)."""
+    """States: count (1,), mean, rest and square (1, D); summaries: mean and std, (C, H, W) or (C, 1, 1)."""
 
     def __init__(self, settings: InputMoments, shape: tuple[int, int, int]):
         self.settings, self.shape = settings, shape
@@ -48,13 +48,13 @@ class InputMeter:
         x = activations[0].detach().cpu().double()
         signal = x.flatten(1) if self.settings.per == "pixel" else x.transpose(0, 1).flatten(1).T
         count, mean = group_means(signal, torch.zeros(len(signal), dtype=torch.long), 1)
-        return {"count": count, "mean": mean, "square": (signal - mean).square().sum(0, keepdim=True)}
+        centred = signal - mean
+        rest = centred.mean(0, keepdim=True)
+        return {"count": count, "mean": mean, "rest": rest, "square": centred.square().sum(0, keepdim=True)}
 
     def merge(self, a: State, b: State) -> State:
-        share, weight = shift_weights(a["count"], b["count"])
-        shift = b["mean"] - a["mean"]
-        square = a["square"] + b["square"] + shift.square() * weight[:, None]
-        return {"count": a["count"] + b["count"], "mean": a["mean"] + shift * share[:, None], "square": square}
+        merged, apart = merge_means(a, b)
+        return merged | {"square": a["square"] + b["square"] + apart.square()}
 
     def finish(self, state: State) -> Summary:
         std = (state["square"] / (state["count"] - 1).clamp(min=1)[:, None]).sqrt()
@@ -65,8 +65,8 @@ class InputMeter:
         }
 
     def check(self, summary: Summary) -> None:
-        got = {name: tuple(tensor.shape) for name, tensor in summary.items()}
-        wanted = {"count": (1,), "mean": self.stored, "std": self.stored}
+        got = table(summary)
+        wanted: Table = {"count": ("int64", (1,)), "mean": ("float32", self.stored), "std": ("float32", self.stored)}
         if got != wanted:
             raise UserError(f"the record's input moments have {got}, wanted {wanted}; record this network again")
         if float(summary["std"].min()) < 0 or int(summary["count"]) < 1:

@@ -6,17 +6,20 @@ import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
+from scipy.linalg.lapack import dpstrf
 from torch import Tensor
+from torch.nn.functional import pad
 
 from .. import taps as tap_names
 from ..errors import UserError
 from ..network import Network
-from ..seeds import stream
 from ..settings import Settings
-from . import State, Summary
-from .chan import group_means, shift_weights
+from . import State, Summary, Table, table
+from .chan import group_means, merge_means
+from .sketch import nystrom, test_matrix
 
 __all__ = ["Moments", "MomentsMeter"]
 
@@ -56,13 +59,13 @@ class Moments(Settings):
 
 
 class MomentsMeter:
-    """Moments of one tap. States: count (K,), mean (K, D), and by covariance the centred sums of squares."""
+    """Moments of one tap. States: count (K,), mean and rest (K, D), and by covariance the centred sums of squares."""
 
     def __init__(self, settings: Moments, tap: str, shape: tuple[int, ...], classes: int):
         self.settings, self.tap, self.shape, self.classes = settings, tap, shape, classes
         by_units = math.prod(shape) <= UNITS_AT_MOST if settings.conv == "auto" else settings.conv == "units"
         self.pool_positions = len(shape) > 1 and not by_units
-        self.size = shape[0] if self.pool_positions else math.prod(shape)
+        self.size = next(iter(shape)) if self.pool_positions else math.prod(shape)
         if settings.covariance in ("full", "shrunk") and self.size > UNITS_AT_MOST:
             raise UserError(
                 f"a {settings.covariance} covariance of {self.size} units at {tap!r}, wanted at most {UNITS_AT_MOST}; "
@@ -80,14 +83,12 @@ class MomentsMeter:
         signal = self.live([activations[0].detach().cpu().double()])[0]
         counts, means = group_means(signal, labels, self.classes)
         centred = signal - means[labels]
-        return {"count": counts, "mean": means, **self._squares(centred, labels)}
+        rest = group_means(centred, labels, self.classes)[1]
+        return {"count": counts, "mean": means, "rest": rest, **self._squares(centred, labels)}
 
     def merge(self, a: State, b: State) -> State:
-        share, weight = shift_weights(a["count"], b["count"])
-        shift = b["mean"] - a["mean"]
-        merged = {"count": a["count"] + b["count"], "mean": a["mean"] + shift * share[:, None]}
-        groups = torch.arange(self.classes)
-        between = self._squares(shift * weight.sqrt()[:, None], groups)
+        merged, apart = merge_means(a, b)
+        between = self._squares(apart, torch.arange(self.classes))
         for name, value in between.items():
             merged[name] = value.add_(a[name]).add_(b[name])
         return merged
@@ -100,16 +101,11 @@ class MomentsMeter:
         if kind in ("diagonal", "lowrank"):
             sums["square"] = torch.stack([part.square().sum(0) for part in parts])
         if kind == "lowrank":
-            test = self._test_matrix()
+            test = test_matrix(self.size, self.settings.rank)
             sums["sketch"] = torch.stack([part.T @ (part @ test) for part in parts])
         if kind in ("full", "shrunk"):
             sums["outer"] = torch.stack([part.T @ part for part in parts])
         return sums
-
-    def _test_matrix(self) -> Tensor:
-        """The fixed Gaussian test matrix (D, s) of the sketch: linear in the data, so any split gives the same."""
-        columns = min(self.size, 2 * self.settings.rank + 8)
-        return torch.randn(self.size, columns, generator=stream(2017, "sketch", self.size), dtype=torch.float64)
 
     # -- storing --------------------------------------------------------------------------------------------------
 
@@ -130,7 +126,8 @@ class MomentsMeter:
         if kind == "diagonal":
             return {"variance": state["square"] / freedom[:, None]}
         if kind == "lowrank":
-            factor = _nystrom(state["sketch"] / freedom[:, None, None], self._test_matrix(), self.settings.rank)
+            test = test_matrix(self.size, self.settings.rank)
+            factor = nystrom(state["sketch"] / freedom[:, None, None], test, self.settings.rank)
             left = state["square"] / freedom[:, None] - factor.square().sum(2)
             return {"factor": factor, "variance": left.clamp(min=0)}
         if kind == "full":
@@ -141,13 +138,15 @@ class MomentsMeter:
 
     def check(self, summary: Summary) -> None:
         groups, size = 1 if self.settings.pooled else self.classes, self.size
-        wanted: dict[str, tuple[int, ...]] = {"count": (self.classes,), "mean": (self.classes, size)}
+        number = self.settings.storage
+        wanted: Table = {"count": ("int64", (self.classes,)), "mean": (number, (self.classes, size))}
         if self.settings.covariance in ("diagonal", "lowrank", "shrunk"):
-            wanted["variance"] = (groups, size)
+            wanted["variance"] = (number, (groups, size))
         if self.settings.covariance in ("lowrank", "full", "shrunk"):
+            most = self.settings.rank if self.settings.covariance == "lowrank" else size
             rank = summary["factor"].shape[-1] if "factor" in summary and summary["factor"].ndim == 3 else 1
-            wanted["factor"] = (groups, size, min(max(rank, 1), size))
-        got = {name: tuple(tensor.shape) for name, tensor in summary.items()}
+            wanted["factor"] = (number, (groups, size, min(max(rank, 1), most, size)))
+        got = table(summary)
         if got != wanted:
             raise UserError(f"entry {self.tap!r} of the record has {got}, wanted {wanted}; record this network again")
         if int(summary["count"].min()) < 1 or ("variance" in summary and float(summary["variance"].min()) < 0):
@@ -178,17 +177,22 @@ class MomentsMeter:
         return total.expand(self.classes, self.size)
 
     def distance(self, summary: Summary, activations: Sequence[Tensor], labels: Tensor) -> Tensor:
-        """Mean over classes and units of ((m - mu) / sigma)^2 + (s / sigma - 1)^2; a scale-free distance."""
+        """Mean over classes and units of ((m - mu) / sigma)^2 + ((s - sigma) / sigma)^2; a scale-free distance.
+
+        Without a recorded covariance it is the mean of (m - mu)^2, in the layer's own units.
+        """
         signal = self.live(activations)[0]
         sigma = self.variance(summary).to(signal.device).sqrt()
-        sigma = sigma.clamp(min=float(sigma.mean()) * 1e-2 + 1e-6)
+        unit = sigma.clamp(min=float(sigma.mean()) * 1e-2 + 1e-6)  # a dead unit counts in a hundredth of the others'
+        unit = torch.ones_like(unit) if self.settings.covariance == "none" else unit
         parts = []
         for c in labels.unique().tolist():
             own, mu = signal[labels == c], summary["mean"][c].float().to(signal.device)
-            z = (own - mu) / sigma[c]
+            z = (own - mu) / unit[c]
             parts.append(z.mean(0).square().mean())
             if self.settings.covariance != "none" and len(own) > 1:
-                parts[-1] = parts[-1] + (z.var(0).clamp(min=1e-12).sqrt() - 1).square().mean()
+                spread = z.var(0).clamp(min=1e-12).sqrt()
+                parts[-1] = parts[-1] + (spread - sigma[c] / unit[c]).square().mean()
         return torch.stack(parts).mean()
 
     def released(self, summary: Summary) -> float:
@@ -204,12 +208,15 @@ class MomentsMeter:
 
 
 def _root(covariance: Tensor) -> Tensor:
-    """(G, D, D) to a factor (G, D, R) with C = F F^T: an eigenvalue square root, since a Cholesky needs full rank."""
-    values, vectors = torch.linalg.eigh(covariance)
-    keep = values > values[:, -1:].clamp(min=0) * 1e-9
-    rank = max(1, int(keep.sum(1).max()))
-    factor = vectors * (values.clamp(min=0) * keep).sqrt()[:, None, :]
-    return factor[:, :, -rank:].flip(2).contiguous()
+    """(G, D, D) to a factor (G, D, R) with C = F F^T: a Cholesky with pivots, since a bare one needs full rank."""
+    parts = []
+    for own in covariance:
+        packed, order, rank, _ = dpstrf(own.numpy(), lower=1, tol=float(own.diagonal().max()) * 1e-9)
+        factor = torch.zeros(len(own), max(1, rank), dtype=torch.float64)
+        factor[torch.from_numpy(order - 1).long()] = torch.from_numpy(np.tril(packed)[:, : max(1, rank)])
+        parts.append(factor if float(own.diagonal().max()) > 0 else torch.zeros_like(factor))
+    rank = max(factor.shape[1] for factor in parts)
+    return torch.stack([pad(factor, (0, rank - factor.shape[1])) for factor in parts])
 
 
 def _oas(covariance: Tensor, freedom: Tensor) -> Summary:
@@ -221,14 +228,3 @@ def _oas(covariance: Tensor, freedom: Tensor) -> Summary:
     rho = torch.where(bottom > 0, (top / bottom.clamp(min=1e-300)).clamp(max=1.0), 1.0)
     variance = (rho * level)[:, None].expand(-1, size)
     return {"factor": _root(covariance * (1 - rho)[:, None, None]), "variance": variance.contiguous()}
-
-
-def _nystrom(sketch: Tensor, test: Tensor, rank: int) -> Tensor:
-    """The best factor (G, D, rank) of a PSD matrix C known through C Omega (Tropp et al. 2017, alg. 3)."""
-    core = test.T @ sketch
-    values, vectors = torch.linalg.eigh((core + core.transpose(1, 2)) / 2)
-    usable = values > values[:, -1:].clamp(min=0) * 1e-10
-    inverse_root = torch.where(usable, values.clamp(min=1e-300).rsqrt(), 0.0)
-    left, singular, _ = torch.linalg.svd(sketch @ (vectors * inverse_root[:, None, :]), full_matrices=False)
-    kept = min(rank, left.shape[2])
-    return (left * singular[:, None, :])[:, :, :kept].contiguous()

@@ -115,6 +115,6 @@ def _maker(
         entries = {name: entry for name, entry in entries.items() if entry.taps == (top,)}
     if not entries:
         raise UserError(f"the record has no moments of layer {top!r}; record again with that layer among --taps")
-    term = MatchTargets(measured(teacher, entries), relu_logits=settings.relu_logits, dropout=dropout)
+    term = MatchTargets(measured(teacher, record, entries), relu_logits=settings.relu_logits, dropout=dropout)
     how = Inversion(settings.steps, settings.learning_rate, settings.box, settings.precision)
     return InversionMaker(teacher, record, Objective(((1.0, term),)), how)

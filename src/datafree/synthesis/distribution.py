@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..censored import Censored, fit_censored
-from ..determined import pixel_moments
+from ..determined import PIXELS_AT_MOST, pixel_factors, pixel_moments
 from ..errors import UserError
 from ..network import Network
 from ..records import Record
@@ -51,6 +51,8 @@ class Distribution(Settings):
             raise UserError(
                 f"method {self.method!r} needs a record, got none; ask the publisher for it, or name --record"
             )
+        if teacher.spec.pixels > PIXELS_AT_MOST:
+            return DistributionMaker(self, teacher, Censored(*pixel_factors(teacher, record)))
         found = pixel_moments(teacher, record)
         return DistributionMaker(self, teacher, fit_censored(found.mean, found.covariance, rank=self.rank))
 

@@ -75,7 +75,7 @@ def _maker(
         raise UserError(
             f"method {settings.method!r} needs a record, got none; ask the publisher for it, or name --record"
         )
-    entries = measured(teacher, record.need(kind))
+    entries = measured(teacher, record, record.need(kind))
     term = MatchTargets(entries, normalise=False, relu=settings.relu, relu_logits=settings.relu)
     how = Inversion(settings.steps, settings.learning_rate, settings.box, settings.precision)
     return InversionMaker(teacher, record, Objective(((1.0, term),)), how)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .. import taps as tap_names
 from ..network import Network
-from ..records import Entry
+from ..records import Entry, Record
 from ..stats import Meter
 from ..taps import Edit
 from . import Term, View
@@ -34,9 +34,9 @@ class Measured:
         return self.meter.live([view.activations[tap].float() for tap in self.taps])
 
 
-def measured(network: Network, entries: Mapping[str, Entry]) -> tuple[Measured, ...]:
-    """The entries with their meters for `network`."""
-    return tuple(Measured(entry, entry.statistic.on(network, entry.taps)) for entry in entries.values())
+def measured(network: Network, record: Record, entries: Iterable[str]) -> tuple[Measured, ...]:
+    """The named entries with their meters for `network`, the record's teacher."""
+    return tuple(Measured(record.entries[name], record.meter(name, network)) for name in entries)
 
 
 @dataclass(frozen=True)

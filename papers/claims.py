@@ -1,0 +1,122 @@
+"""claims.json: every number of a paper beside ours, in one schema; renders it as tables and checks it.
+
+python papers/claims.py render papers/lopes2017     # prints the tables as Markdown
+python papers/claims.py check  papers/*/claims.json # exit 1 where a claim is malformed or contradicts itself
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+STATUS = ("reproduced", "better", "worse", "no paper figure", "not run")
+FIELDS = {
+    "id", "place", "unit", "paper", "ours", "seconds", "device", "versions", "commit", "budget", "status", "deviation",
+}  # fmt: skip
+
+
+def claim(
+    identity: str,
+    place: str,
+    unit: str,
+    paper: float | None,
+    values: dict[int, float],
+    *,
+    tolerance: float = 0.5,
+    **rest: Any,
+) -> dict[str, Any]:
+    """One claim from our value by seed; `status` follows from the numbers, within `tolerance` of the paper's."""
+    ours = None
+    if values:
+        numbers = [values[seed] for seed in sorted(values)]
+        sd = statistics.stdev(numbers) if len(numbers) > 1 else 0.0
+        mean = round(statistics.fmean(numbers), 3)
+        ours = {"mean": mean, "sd": round(sd, 3), "n": len(numbers), "seeds": sorted(values)}
+    known = {"id": identity, "place": place, "unit": unit, "paper": paper, "ours": ours, **rest}
+    return {**known, "status": status_of(paper, ours, tolerance)}
+
+
+def status_of(paper: float | None, ours: dict[str, Any] | None, tolerance: float = 0.5) -> str:
+    """How ours stands to the paper's figure, a percentage where more is better."""
+    if ours is None:
+        return "not run"
+    if paper is None:
+        return "no paper figure"
+    if abs(ours["mean"] - paper) <= tolerance:
+        return "reproduced"
+    return "better" if ours["mean"] > paper else "worse"
+
+
+def check(claims: list[dict[str, Any]]) -> list[str]:
+    """What is wrong with them, one line each; empty where nothing is."""
+    wrong = []
+    identities = [own.get("id") for own in claims]
+    wrong += [f"{identity}: twice" for identity in sorted(set(identities)) if identities.count(identity) > 1]
+    for own in claims:
+        missing = FIELDS - own.keys()
+        if missing:
+            wrong.append(f"{own.get('id')}: no {', '.join(sorted(missing))}")
+            continue
+        if own["status"] not in STATUS or own["status"] != status_of(own["paper"], own["ours"]):
+            wrong.append(
+                f"{own['id']}: status {own['status']!r}, the numbers say {status_of(own['paper'], own['ours'])!r}"
+            )
+        if own["ours"] is not None and own["ours"]["n"] != len(own["ours"]["seeds"]):
+            wrong.append(f"{own['id']}: n {own['ours']['n']} but seeds {own['ours']['seeds']}")
+        if own["status"] == "worse" and not own["deviation"]:
+            wrong.append(f"{own['id']}: worse than the paper and no reason given")
+    return wrong
+
+
+def render(claims: list[dict[str, Any]]) -> str:
+    """Markdown: one table a data set and teacher, rows in the order of the file."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for own in claims:
+        groups.setdefault("/".join(own["id"].split("/")[:2]), []).append(own)
+    parts = []
+    for name, rows in groups.items():
+        lines = [
+            f"### {name}",
+            "",
+            "| row | paper | ours | seeds | seconds | status |",
+            "|---|---:|---:|---:|---:|---|",
+        ]
+        for own in rows:
+            paper = "-" if own["paper"] is None else f"{own['paper']:.2f}"
+            ours = own["ours"]
+            text = "-" if ours is None else f"{ours['mean']:.2f} ± {ours['sd']:.2f}"
+            seconds = "-" if own["seconds"] is None else f"{own['seconds']:.0f}"
+            row = own["id"].split("/", 2)[2]
+            lines.append(f"| {row} | {paper} | {text} | {ours['n'] if ours else 0} | {seconds} | {own['status']} |")
+        notes = [f"- {own['id'].split('/', 2)[2]}: {own['deviation']}" for own in rows if own["deviation"]]
+        parts.append("\n".join([*lines, "", *notes]))
+    return "\n\n".join(parts) + "\n"
+
+
+def load(path: Path) -> list[dict[str, Any]]:
+    """The claims of a file, or of the claims.json in a folder."""
+    path = path / "claims.json" if path.is_dir() else path
+    return json.loads(path.read_text(encoding="utf-8"))["claims"]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("verb", choices=("render", "check"))
+    parser.add_argument("paths", type=Path, nargs="+")
+    args = parser.parse_args()
+    wrong = []
+    for path in args.paths:
+        if args.verb == "render":
+            print(render(load(path)))
+        else:
+            wrong += [f"{path}: {line}" for line in check(load(path))]
+    print("\n".join(wrong), file=sys.stderr, end="\n" if wrong else "")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

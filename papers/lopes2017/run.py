@@ -1,0 +1,211 @@
+"""Tables 1, 3 and 5 of Lopes, Fenu, Starner 2017, every row, and our own best recipe beside them.
+
+    python papers/lopes2017/run.py --budget smoke   # seconds, on scikit-learn's digits; what the tests run
+    python papers/lopes2017/run.py --budget cpu     # under two hours on 2 cores; the numbers in claims.json
+    python papers/lopes2017/run.py --budget full    # the authors' sizes; for a GPU (--device cuda)
+
+Each cell (data set, teacher, row, seed) is written when it is done, so a stopped run goes on where it was. Accuracy is
+that of the last epoch on the whole test set; nothing is chosen by it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+from claims import claim, render  # noqa: E402
+from rows import BUDGETS, PAPER, Pair  # noqa: E402
+
+from datafree import presets, synthesis  # noqa: E402
+from datafree.data import load  # noqa: E402
+from datafree.distillation import distill  # noqa: E402
+from datafree.evaluation import evaluate  # noqa: E402
+from datafree.files import read_json, write_json  # noqa: E402
+from datafree.images import Fresh, soft_labelled, stored  # noqa: E402
+from datafree.models import load_model, new_model  # noqa: E402
+from datafree.network import Network  # noqa: E402
+from datafree.records import Record, forecast_auc, record  # noqa: E402
+from datafree.release import Release, write_record, write_release  # noqa: E402
+from datafree.runlog import device_name, versions  # noqa: E402
+from datafree.spec import InputSpec  # noqa: E402
+from datafree.syntheticset import synthesize  # noqa: E402
+from datafree.training import train  # noqa: E402
+
+
+class Chain:
+    """Everything of one pair and one seed: its teacher, its record, its rows."""
+
+    def __init__(self, pair: Pair, seed: int, work: Path, data_dir: str | None, device: str):
+        self.pair, self.seed, self.device = pair, seed, device
+        self.folder = work / pair.id / f"seed-{seed}"
+        side = {"size": pair.size} if pair.data == "celeba" else {}
+        self.train, self.test = (
+            load(pair.data, split, data_dir=data_dir, **side).subset(pair.limit) for split in ("train", "test")
+        )
+        shape = self.train.shape if pair.size is None else (self.train.shape[0], pair.size, pair.size)
+        self.spec = InputSpec(shape=shape, mean=pair.mean, std=pair.std, classes=self.train.classes)
+
+    def run(self, say: Any) -> None:
+        for row in self.pair.rows:
+            cell = self.folder / f"{row}.json"
+            if cell.exists():
+                continue
+            began = time.perf_counter()
+            result = getattr(self, f"row_{row.replace('-', '_')}", lambda row=row: self.faithful(row))()
+            result |= {"seconds": round(time.perf_counter() - began, 2), "device": device_name(self.device)}
+            write_json(cell, {**result, "versions": versions()})
+            say(f"{self.pair.id}/{row} seed {self.seed}: {result['accuracy']:.2f} % in {result['seconds']:.0f} s")
+
+    # -- with data ------------------------------------------------------------------------------------------------
+
+    def row_teacher(self) -> dict[str, Any]:
+        teacher = self.fresh(self.pair.teacher)
+        train(teacher, self.train, self.pair.training, seed=self.seed)
+        write_release(self.folder / "teacher", teacher)
+        return asdict(evaluate(teacher, self.test))
+
+    def row_student(self) -> dict[str, Any]:
+        student = self.fresh(self.pair.student)
+        train(student, self.train, self.pair.training, seed=self.seed)
+        return asdict(evaluate(student, self.test))
+
+    def row_kd(self) -> dict[str, Any]:
+        teacher, _ = self.published(())
+        return self.taught(teacher, soft_labelled(teacher, self.train), self.pair.learning)
+
+    # -- without data ---------------------------------------------------------------------------------------------
+
+    def row_best(self) -> dict[str, Any]:
+        teacher, known = self.published(presets.best(self.fresh(self.pair.teacher)))
+        began = time.perf_counter()
+        method = synthesis.of({"method": "distribution"})
+        source = Fresh(self.spec, method.on(teacher, known), self.pair.epoch_images)
+        result = self.taught(teacher, source, self.pair.learning)
+        seconds = round(time.perf_counter() - began, 2)
+        return {**result, **self.costs(teacher, known), "record to student, seconds": seconds}
+
+    def faithful(self, row: str) -> dict[str, Any]:
+        teacher, known = self.published(presets.paper_row(row, self.fresh(self.pair.teacher)))
+        method = synthesis.of({"method": row, **self.pair.methods.get(row, {})})
+        began = time.perf_counter()
+        made = synthesize(
+            teacher, known, method, self.folder / f"set-{row}", images=self.pair.images, seed=self.seed, workers=1
+        )
+        result = self.taught(teacher, stored(made), self.pair.faithful)
+        seconds = round(time.perf_counter() - began, 2)
+        return {**result, **self.costs(teacher, known), "record to student, seconds": seconds}
+
+    # -- parts ----------------------------------------------------------------------------------------------------
+
+    def fresh(self, name: str) -> Network:
+        network = new_model(name, self.spec, seed=self.seed)
+        network.module.to(self.device)
+        return network
+
+    def published(self, statistics: Any) -> tuple[Network, Record]:
+        """The teacher, and a record of it with just these statistics, measured on the training data."""
+        folder = self.folder / "teacher"
+        teacher = load_model(str(folder))
+        teacher.module.to(self.device)
+        known = record(teacher, self.train, statistics) if statistics else None
+        if known is not None:
+            write_record(folder, teacher, known)
+            known = Release.open(folder).record(teacher)  # what a deployer gets: from the file
+        return teacher, known  # type: ignore[return-value]
+
+    def taught(self, teacher: Network, source: Any, settings: Any) -> dict[str, Any]:
+        student = self.fresh(self.pair.student)
+        curve = distill(teacher, student, source, settings, seed=self.seed)
+        return {**asdict(evaluate(student, self.test, teacher)), "loss": curve.loss}
+
+    def costs(self, teacher: Network, known: Record) -> dict[str, Any]:
+        size = (self.folder / "teacher" / "record.safetensors").stat().st_size
+        return {"record bytes": size, "forecast AUC": forecast_auc(known.released(teacher))}
+
+
+def run_chain(pair: Pair, seed: int, work: Path, data_dir: str | None, device: str) -> str:
+    """In a process of its own, on one thread, so that chains side by side do not disturb each other."""
+    if device == "cpu":
+        torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    Chain(pair, seed, work, data_dir, device).run(lambda text: print(text, flush=True))
+    return f"{pair.id} seed {seed}"
+
+
+def collect(budget: str, work: Path) -> list[dict[str, Any]]:
+    """claims from the cells that are there; a row that was not run is listed as such."""
+    made, plan = [], BUDGETS[budget]
+    notes = read_json(HERE / "deviations.json") if (HERE / "deviations.json").exists() else {}
+    for pair in plan.pairs:
+        for row in pair.rows:
+            identity = f"{pair.id}/{row}"
+            cells = {seed: work / pair.id / f"seed-{seed}" / f"{row}.json" for seed in plan.seeds}
+            found = {seed: read_json(path) for seed, path in cells.items() if path.exists()}
+            place, paper = PAPER.get(identity, ("ours", None))
+            first = next(iter(found.values()), {})
+            seconds = sum(own["seconds"] for own in found.values()) / len(found) if found else None
+            extra = {
+                key: first[key]
+                for key in ("record bytes", "forecast AUC", "record to student, seconds")
+                if key in first
+            }
+            agreements = [own["agreement"] for own in found.values() if own.get("agreement") is not None]
+            if agreements:
+                extra["agreement, mean %"] = round(sum(agreements) / len(agreements), 3)
+            made.append(
+                claim(
+                    identity, place, "% test accuracy, last epoch", paper, {s: own["accuracy"] for s, own in found.items()},
+                    seconds=seconds and round(seconds, 1), device=first.get("device"), versions=first.get("versions"),
+                    commit=os.environ.get("DATAFREE_COMMIT") or _commit(), budget=budget,
+                    deviation=notes.get(identity, ""), **extra,
+                )
+            )  # fmt: skip
+    return made
+
+
+def _commit() -> str | None:
+    from datafree.runlog import _commit as commit
+
+    return commit()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--budget", choices=tuple(BUDGETS), default="smoke")
+    parser.add_argument(
+        "--work", type=Path, default=None, help="where cells are kept; runs/lopes2017/BUDGET by default"
+    )
+    parser.add_argument("--out", type=Path, default=None, help="claims.json to write; printed only where not given")
+    parser.add_argument("--only", default="", help="only pairs whose id holds this text, e.g. mnist/hinton")
+    parser.add_argument("--data-dir", default=None)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="chains side by side, one thread each")
+    args = parser.parse_args()
+    work = args.work or Path("runs") / "lopes2017" / args.budget
+    plan = BUDGETS[args.budget]
+    chains = [(pair, seed) for seed in plan.seeds for pair in plan.pairs if args.only in pair.id]
+    with ProcessPoolExecutor(max(1, args.jobs)) as pool:
+        waiting = [pool.submit(run_chain, pair, seed, work, args.data_dir, args.device) for pair, seed in chains]
+        for done in as_completed(waiting):
+            print(f"done: {done.result()}", flush=True)
+    claims = collect(args.budget, work)
+    print(render(claims))
+    if args.out is not None:
+        args.out.write_text(json.dumps({"claims": claims}, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

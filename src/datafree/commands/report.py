@@ -1,0 +1,145 @@
+"""datafree report"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import UserError
+from ..files import read_json
+from ..release import Release
+from ..report import Grid, Line, Report, Row, grid_of, write
+from ..runlog import versions
+from ..syntheticset import SyntheticSet, to_pixels
+from .common import Data, load_data
+
+__all__ = ["report"]
+
+IMAGES_SHOWN = 4096
+
+
+def report(*runs: Path, out: Path, data: Data | None = None, title: str = "datafree report") -> None:
+    """One self-contained page about any number of runs: table, images, curves, settings.
+
+    Example: datafree report teacher baseline student set --data mnist --out report.html
+
+    Parameters
+    ----------
+    runs
+        Release folders and synthetic sets, as train, distill and synthesize wrote them.
+    out
+        The HTML file to write.
+    title
+        Its heading.
+    """
+    if not runs:
+        raise UserError("no runs given, wanted release folders and synthetic sets; name some")
+    rows, grids, lines, settings = [], [], [], {}
+    for folder in runs:
+        log = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
+        if (folder / "set.json").is_file():
+            grids.append(set_grid(folder))
+        else:
+            rows.append(release_row(folder, log))
+            lines += curve_lines(folder.name, log)
+        settings[folder.name] = log.get("settings", {})
+    if data is not None and data.data is not None:
+        grids.insert(0, real_grid(data, Release.open(_first_release(runs)).spec))
+    spec = Release.open(_first_release(runs)).spec
+    page = Report(
+        title=title, summary=_summary(rows), rows=rows, grids=grids, lines=lines,
+        settings={**settings, "versions": versions()}, warnings=_warnings(rows), classes=spec.classes,
+    )  # fmt: skip
+    write(page, out)
+    print(f"{out}: {len(rows)} networks, {len(grids)} sets of images")
+
+
+def release_row(folder: Path, log: dict[str, Any]) -> Row:
+    """A table row from a release and its run.json."""
+    release = Release.open(folder)
+    result, verb = log.get("result", {}), log.get("verb")
+    found = result.get("evaluation", {})
+    learnt = str(log.get("settings", {}).get("learns from", ""))
+    group = (
+        "teacher"
+        if verb in (None, "record")
+        else "with data"
+        if verb == "train" or "real" in learnt
+        else "without data"
+    )
+    weights = sum(_numbers(shape) for shape in _shapes(release))
+    return Row(
+        name=folder.name, group=group, accuracy=found.get("accuracy"), agreement=found.get("agreement"),
+        parameters=weights, nbytes=(folder / "model.safetensors").stat().st_size, seconds=log.get("seconds"),
+        images=None, note=learnt or release.config.get("architecture", ""),
+    )  # fmt: skip
+
+
+def _shapes(release: Release) -> list[tuple[int, ...]]:
+    from ..files import read_weights
+
+    return [
+        tuple(t.shape)
+        for name, t in read_weights(release.weights).items()
+        if not name.endswith(("_mean", "_var", "tracked"))
+    ]
+
+
+def _numbers(shape: tuple[int, ...]) -> int:
+    total = 1
+    for side in shape:
+        total *= side
+    return total
+
+
+def curve_lines(name: str, log: dict[str, Any]) -> list[Line]:
+    curve = log.get("result", {}).get("curve", {})
+    lines = [Line(name, curve["loss"], "training loss")] if curve.get("loss") else []
+    return lines + ([Line(name, curve["scores"], "test accuracy, %")] if curve.get("scores") else [])
+
+
+def set_grid(folder: Path) -> Grid:
+    """Class means and random samples of a synthetic set, by the class that the teacher sees."""
+    found = SyntheticSet.open(folder)
+    pixels, _, logits = found.load()
+    seen = logits.argmax(1)
+    note = f"method {found.about['method']['method']}, {len(found):,} images; sorted by the teacher's answer"
+    return grid_of(
+        folder.name, to_pixels(pixels, found.spec), seen, len(found.spec.classes), spec=found.spec, note=note
+    )
+
+
+def real_grid(data: Data, spec: Any) -> Grid:
+    """The same of real images."""
+    found = load_data(data, "test").subset(None)
+    count = min(len(found), IMAGES_SHOWN)
+    shown = found.subset(count)
+    pixels = shown.pixels(torch.arange(len(shown)).numpy(), spec.shape[1:])
+    return grid_of(f"real: {found.name}", pixels, shown.labels, len(spec.classes), spec=spec, note="test images")
+
+
+def _first_release(runs: tuple[Path, ...]) -> Path:
+    for folder in runs:
+        if (folder / "config.json").is_file():
+            return folder
+    raise UserError("no release among the runs, wanted at least the teacher; name its folder too")
+
+
+def _summary(rows: list[Row]) -> str:
+    free = [row for row in rows if row.group == "without data" and row.accuracy is not None]
+    known = [row for row in rows if row.group == "with data" and row.accuracy is not None]
+    if not free:
+        return "No student without data was measured with labels."
+    best = max(free, key=lambda row: row.accuracy or 0)
+    text = f"The best student without data, {best.name}, reaches {best.accuracy:.2f} % on the test set"
+    if known:
+        reference = max(known, key=lambda row: row.accuracy or 0)
+        text += f"; with data the best is {reference.name} at {reference.accuracy:.2f} %"
+    return text + "."
+
+
+def _warnings(rows: list[Row]) -> list[str]:
+    unmeasured = [row.name for row in rows if row.accuracy is None]
+    return [f"no accuracy was measured for {', '.join(unmeasured)}"] if unmeasured else []
