@@ -55,9 +55,11 @@ class Pair:
     """Of the student on a reconstructed set, 30 epochs at T = 8 as in the paper."""
     methods: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Settings of the reconstruction methods."""
-    images: int = 5120
+    images: int = 20_480
     epoch_images: int = 60_000
     limit: int | None = None
+    spectral_limit: int | None = None
+    """Training images that the spectral records are measured on; None: all."""
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
 
@@ -73,7 +75,7 @@ class Budget:
 
 
 def _hinton(data: str, rows: tuple[str, ...], **changes: Any) -> Pair:
-    methods = {row: {"steps": 200, "learning_rate": 0.07, "precision": "bfloat16"} for row in ROWS[3:8]}
+    methods = {row: {"steps": 40, "learning_rate": 0.03, "precision": "bfloat16"} for row in ROWS[3:8]}
     return Pair(
         **{
             "data": data, "name": "hinton", "teacher": "hinton1200", "student": "hinton800", "size": None, "rows": rows,
@@ -86,20 +88,20 @@ def _hinton(data: str, rows: tuple[str, ...], **changes: Any) -> Pair:
 
 
 def _lenet(data: str, rows: tuple[str, ...], **changes: Any) -> Pair:
-    methods = {row: {"steps": 200, "learning_rate": 0.09, "precision": "bfloat16"} for row in ROWS[3:8]}
+    methods = {row: {"steps": 40, "learning_rate": 0.03, "precision": "bfloat16"} for row in ROWS[3:8]}
     return Pair(
         **{
             "data": data, "name": "lenet5", "teacher": "lenet5", "student": "lenet5-half", "size": 32, "rows": rows,
             "training": Schedule(epochs=10, batch=64, learning_rate=1e-3),
             "learning": Distillation(epochs=12, batch=128, learning_rate=3e-3),
             "faithful": Distillation(epochs=30, batch=64, learning_rate=1e-3, temperature=8),
-            "methods": methods, **changes,
+            "methods": methods, "spectral_limit": 12_000, **changes,
         }
     )  # fmt: skip
 
 
 def _celeba(teacher: str, size: int, **changes: Any) -> Pair:
-    methods = {row: {"steps": 200, "learning_rate": 0.05, "precision": "bfloat16"} for row in ROWS[3:8]}
+    methods = {row: {"steps": 40, "learning_rate": 0.03, "precision": "bfloat16"} for row in ROWS[3:8]}
     half = {"alexnet": "alexnet-half", "alexnet/4": "alexnet/8"}[teacher]
     return Pair(
         **{
@@ -108,15 +110,17 @@ def _celeba(teacher: str, size: int, **changes: Any) -> Pair:
             "training": Schedule(epochs=12, batch=64, learning_rate=5e-4),
             "learning": Distillation(epochs=12, batch=64, learning_rate=5e-4, temperature=2),
             "faithful": Distillation(epochs=30, batch=64, learning_rate=5e-4, temperature=8),
-            "methods": methods, "images": 2048, "epoch_images": 8000, "mean": (0.5,), "std": (0.25,), **changes,
+            "methods": methods, "images": 8192, "epoch_images": 8000, "mean": (0.5,), "std": (0.25,), **changes,
         }
     )  # fmt: skip
 
 
 def _paper_size(pair: Pair) -> dict[str, Any]:
     """The authors' own numbers: 6,400 images a class, 1,000 steps, float32."""
-    methods = {row: {**own, "steps": 1000, "precision": "float32"} for row, own in pair.methods.items()}
-    return {"methods": methods, "images": 64_000}
+    rate = {"hinton": 0.07, "lenet5": 0.09, "alexnet": 0.05}[pair.name]
+    own = {"steps": 1000, "learning_rate": rate, "precision": "float32"}
+    methods = dict.fromkeys(pair.methods, own)
+    return {"methods": methods, "images": 64_000, "spectral_limit": None}
 
 
 _LENET_ROWS = tuple(row for row in ROWS if row != "all-dropout")

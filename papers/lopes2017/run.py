@@ -58,7 +58,7 @@ class Chain:
         self.spec = InputSpec(shape=shape, mean=pair.mean, std=pair.std, classes=self.train.classes)
 
     def run(self, say: Any) -> None:
-        for row in self.pair.rows:
+        for row in sorted(self.pair.rows, key=lambda row: "spectral" in row):
             cell = self.folder / f"{row}.json"
             if cell.exists():
                 continue
@@ -97,7 +97,8 @@ class Chain:
         return {**result, **self.costs(teacher, known), "record to student, seconds": seconds}
 
     def faithful(self, row: str) -> dict[str, Any]:
-        teacher, known = self.published(presets.paper_row(row, self.fresh(self.pair.teacher)))
+        limit = self.pair.spectral_limit if row.startswith("spectral") else None
+        teacher, known = self.published(presets.paper_row(row, self.fresh(self.pair.teacher)), limit)
         method = synthesis.of({"method": row, **self.pair.methods.get(row, {})})
         began = time.perf_counter()
         made = synthesize(
@@ -114,12 +115,12 @@ class Chain:
         network.module.to(self.device)
         return network
 
-    def published(self, statistics: Any) -> tuple[Network, Record]:
-        """The teacher, and a record of it with just these statistics, measured on the training data."""
+    def published(self, statistics: Any, limit: int | None = None) -> tuple[Network, Record]:
+        """The teacher, and a record of it with just these statistics, measured on (part of) the training data."""
         folder = self.folder / "teacher"
         teacher = load_model(str(folder))
         teacher.module.to(self.device)
-        known = record(teacher, self.train, statistics) if statistics else None
+        known = record(teacher, self.train.subset(limit), statistics) if statistics else None
         if known is not None:
             write_record(folder, teacher, known)
             known = Release.open(folder).record(teacher)  # what a deployer gets: from the file

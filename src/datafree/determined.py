@@ -58,11 +58,17 @@ def pixel_factors(network: Network, record: Record) -> tuple[Tensor, Tensor]:
 
     The variance outside the recorded directions is left out: drawn pixel by pixel it would be noise that no image has.
     """
-    found = [e for e in record.of_kind("moments").values() if e.taps == (tap_names.INPUT,) and "factor" in e.summary]
+    found = [
+        entry
+        for entry in record.of_kind("moments").values()
+        if entry.taps == (tap_names.INPUT,)
+        and "factor" in entry.summary
+        and entry.summary["mean"].shape[1] == network.spec.pixels
+    ]
     if not found:
         raise UserError(
             f"images of {network.spec.pixels} numbers and no low-rank moments of the input in the record; "
-            "record again with --kind moments --covariance lowrank --taps input, or take --method all"
+            "record again with --kind moments --covariance lowrank --conv units --taps input, or take --method all"
         )
     low, width = network.spec.low, network.spec.high - network.spec.low
     mean, factor = found[0].summary["mean"].float(), found[0].summary["factor"].float()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable
@@ -144,9 +145,12 @@ def _save(
 
 def _resume(path: Path, module: nn.Module, adam: torch.optim.Adam, identity: dict[str, Any]) -> tuple[int, Curve]:
     tensors, header = read_tensors(path, kind="training-state")
-    if header["identity"] != identity:
+    if header["identity"] != json.loads(json.dumps(identity)):  # tuples are lists in the file
         raise UserError(f"{path} is of a run with other settings; name another --out, or repeat that run's command")
-    module.load_state_dict({n.removeprefix("weights/"): t for n, t in tensors.items() if n.startswith("weights/")})
+    weights = {n.removeprefix("weights/"): t for n, t in tensors.items() if n.startswith("weights/")}
+    if {n: t.shape for n, t in weights.items()} != {n: t.shape for n, t in module.state_dict().items()}:
+        raise UserError(f"{path} is of another network; name another --out, or repeat that run's command")
+    module.load_state_dict(weights)
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("adam/"):

@@ -27,7 +27,7 @@ def statistics(name: str, network: Network) -> Choice:
     if name == "small":
         return [*start, (Moments(covariance="full"), top)]
     if name == "recommended":
-        return [*start, (Moments(covariance="full"), top), (Moments(covariance="lowrank", rank=32), (tap_names.INPUT,))]
+        return [*start, (Moments(covariance="full"), top), (Moments(covariance="lowrank", rank=32, conv="units"), (tap_names.INPUT,))]
     if name == "paper":
         return [*start, *_by_size(network), (SpectralAll(), None), (SpectralPairs(), None)]
     if name == "full":
@@ -39,7 +39,7 @@ def best(network: Network) -> Choice:
     """What `distribution` draws its best images from: the full class covariances of the pixels, where they fit."""
     if network.spec.pixels <= PIXELS_AT_MOST:
         return [(InputMoments(), None), (Moments(covariance="full"), (tap_names.INPUT,))]
-    return [(InputMoments(), None), (Moments(covariance="lowrank", rank=128), (tap_names.INPUT,))]
+    return [(InputMoments(), None), (Moments(covariance="lowrank", rank=128, conv="units"), (tap_names.INPUT,))]
 
 
 def paper_row(row: str, network: Network) -> Choice:

@@ -27,8 +27,10 @@ class Settings(BaseModel):
 S = TypeVar("S", bound=BaseModel)
 
 
-def parse(cls: type[S], values: Mapping[str, Any]) -> S:
-    """`values` as a `cls`; raises UserError with the first thing wrong, in one line."""
+def parse(cls: type[S], values: Any) -> S:
+    """`values`, a mapping, as a `cls`; raises UserError with the first thing wrong, in one line."""
+    if not isinstance(values, Mapping):
+        raise UserError(f"{cls.__name__} is {type(values).__name__}, wanted a table of settings; get the file again")
     try:
         return cls.model_validate(dict(values))
     except ValidationError as error:

@@ -25,8 +25,8 @@ class SpectralAllLayers(Settings):
     """Adam steps on the pixels; the authors' code takes 1,000."""
     learning_rate: float = Field(default=0.07, gt=0)
     """Of Adam on the pixels, in pixel units."""
-    relu: bool = False
-    """ReLU on activations and targets; the paper's spectral loss has none."""
+    relu: bool = True
+    """Compare activations after their ReLU, as sec. 3.1.1 does; without it, the pre-activations themselves."""
     box: bool = False
     """Keep pixels in their range; the paper does not."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -50,8 +50,8 @@ class SpectralLayerPairs(Settings):
     """Adam steps on the pixels; the authors' code takes 1,000."""
     learning_rate: float = Field(default=0.07, gt=0)
     """Of Adam on the pixels, in pixel units."""
-    relu: bool = False
-    """ReLU on activations and targets; the paper's spectral loss has none."""
+    relu: bool = True
+    """Compare activations after their ReLU, as sec. 3.1.1 does; without it, the pre-activations themselves."""
     box: bool = False
     """Keep pixels in their range; the paper does not."""
     precision: Literal["float32", "bfloat16"] = "float32"
