@@ -1,0 +1,37 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`. Both can be run again and again.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint clean bench help
+
+demo: $(VENV)/.ready ## set up, then the whole journey on scikit-learn's digits; writes demo/report.html
+	$(BIN)/datafree demo --out demo
+
+test: $(VENV)/.ready ## set up, then the tests
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+lint: $(VENV)/.ready ## ruff and pyright
+	$(BIN)/ruff check src tests papers benchmarks examples
+	$(BIN)/ruff format --check src tests papers benchmarks examples
+	$(BIN)/pyright
+
+bench: $(VENV)/.ready ## speed and memory of every synthesis method, as ratios in one run
+	$(BIN)/python benchmarks/synthesis.py
+
+# Installed once for each content of pyproject.toml and constraints/cpu.txt; an install that broke off is done again.
+$(VENV)/.ready: pyproject.toml constraints/cpu.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
+	  echo "datafree needs Python 3.10 or newer, got: $$($(PYTHON) --version 2>&1 || echo none). Name one: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "this Python has no venv module. Install it (Debian, Ubuntu: apt-get install python3-venv) and run make again" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints/cpu.txt
+	@touch $@
+
+clean: ## remove what make made
+	rm -rf $(VENV) demo build dist
+
+help:
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'

@@ -1,0 +1,102 @@
+"""What all tests share: one thread, tiny networks, tiny data, a teacher of the digits with its record and release."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from threadpoolctl import threadpool_limits
+from torch import nn
+
+from datafree.data import Dataset, load
+from datafree.data.dataset import in_memory
+from datafree.fit import Schedule
+from datafree.models import new_model
+from datafree.network import Network
+from datafree.records import Record, record
+from datafree.release import write_release
+from datafree.spec import InputSpec
+from datafree.stats.input import InputMoments
+from datafree.stats.moments import Moments
+from datafree.stats.spectral import SpectralAll, SpectralPairs
+from datafree.training import train
+
+torch.set_num_threads(1)
+threadpool_limits(1)  # numpy's: two threads on shared cores wait for each other
+
+
+def make_network(kind: str = "linear", *, shape=(1, 4, 4), classes: int = 3, seed: int = 0, **spec) -> Network:
+    """`linear`: fc1, fc2, fc3; `norm`: conv, bn, fc, with batch-norm statistics of their own and dropout."""
+    names = tuple("abcdefghijklmnop"[:classes])
+    own, pixels = InputSpec(shape=shape, classes=names, **spec), shape[0] * shape[1] * shape[2]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if kind == "linear":
+            parts = [("flat", nn.Flatten()), ("fc1", nn.Linear(pixels, 7)), ("relu1", nn.ReLU())]
+            parts += [("fc2", nn.Linear(7, 5)), ("relu2", nn.ReLU()), ("fc3", nn.Linear(5, classes))]
+        else:
+            bn = nn.BatchNorm2d(3)
+            bn.running_mean.normal_()
+            bn.running_var.uniform_(0.5, 2.0)
+            size = 3 * (shape[1] - 2) * (shape[2] - 2)
+            parts = [("conv", nn.Conv2d(shape[0], 3, 3)), ("bn", bn), ("relu", nn.ReLU()), ("flat", nn.Flatten())]
+            parts += [("dropout", nn.Dropout(0.3)), ("fc", nn.Linear(size, classes))]
+        module = nn.Sequential(OrderedDict(parts))
+    return Network(module.eval(), own, "tiny")
+
+
+def make_data(count: int = 60, *, shape=(1, 4, 4), classes: int = 3, seed: int = 0) -> Dataset:
+    """Random bytes whose brightness depends on the class; every class has its share."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % classes
+    images = rng.integers(0, 120, (count, *shape)) + 40 * labels[:, None, None, None]
+    return in_memory("toy", "train", "abcdefghijklmnop"[:classes], labels, images.astype(np.uint8))
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    return make_network
+
+
+@pytest.fixture(scope="session")
+def toy():
+    return make_data
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    return load("digits", "train")
+
+
+@pytest.fixture(scope="session")
+def teacher(digits: Dataset) -> Network:
+    """Two hidden layers of 32 units, five epochs on the digits."""
+    network = new_model("hinton32", InputSpec(shape=digits.shape, classes=digits.classes), seed=0)
+    train(network, digits, Schedule(epochs=5, batch=32, learning_rate=5e-3))
+    return network
+
+
+@pytest.fixture(scope="session")
+def whole_record(teacher: Network, digits: Dataset) -> Record:
+    """All that any synthesis method may ask for."""
+    moments = Moments(covariance="full")
+    kinds = [InputMoments(), moments, (moments, ("input",)), SpectralAll(), SpectralPairs()]
+    return record(teacher, digits, kinds)
+
+
+@pytest.fixture(scope="session")
+def release(teacher: Network, whole_record: Record, tmp_path_factory) -> Path:
+    return write_release(tmp_path_factory.mktemp("release") / "teacher", teacher, whole_record)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of the real data sets; skips where there is none."""
+    found = Path(os.environ.get("DATAFREE_DATA") or Path(__file__).parents[2] / "shared" / "data")
+    if not found.is_dir():
+        pytest.skip(f"no folder {str(found)!r}; set DATAFREE_DATA to the folder of the real data sets")
+    return found

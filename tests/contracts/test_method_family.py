@@ -1,0 +1,144 @@
+"""Promises of every synthesis method, over all that discovery finds."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from datafree import synthesis
+from datafree.errors import UserError
+from datafree.synthesis import Synthesizer
+
+SIX = {"top", "all", "all-dropout", "distribution", "spectral-all", "spectral-pairs"}
+NAMES = tuple(synthesis.methods())
+BOXED = [
+    (name, own)
+    for name in NAMES
+    for own in ({}, {"box": True})
+    if not own or "box" in synthesis.methods()[name].model_fields
+]
+
+
+def quick(name: str, **settings):
+    """The method with three steps, where it has steps."""
+    steps = {"steps": 3} if "steps" in synthesis.methods()[name].model_fields else {}
+    return synthesis.of({"method": name, **steps, **settings})
+
+
+def hooks(network) -> int:
+    return sum(
+        len(p._forward_hooks) + len(p._forward_pre_hooks) + len(p._backward_hooks) for p in network.module.modules()
+    )
+
+
+def state(network):
+    flags = [part.training for part in network.module.modules()], [p.requires_grad for p in network.module.parameters()]
+    return network.fingerprint(), hooks(network), flags, [p.grad for p in network.module.parameters()]
+
+
+@pytest.fixture
+def own_teacher(teacher):
+    """A copy in training mode with one frozen weight, so that a flag not put back shows."""
+    module = copy.deepcopy(teacher.module).train()
+    module.fc1.weight.requires_grad_(False)
+    return type(teacher)(module, teacher.spec, teacher.name)
+
+
+def test_there_are_six_methods():
+    assert set(NAMES) >= SIX
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_method_obeys_its_protocol_and_survives_its_dict(name):
+    method = quick(name)
+    assert isinstance(method, Synthesizer)
+    assert synthesis.of(method.model_dump(mode="json")) == method
+    assert method.summary
+    assert "\n" not in method.summary
+
+
+@pytest.mark.parametrize(("name", "settings"), BOXED)
+def test_a_unit_is_finite_has_the_wanted_classes_and_stays_in_range_where_it_says_so(
+    name, settings, teacher, whole_record
+):
+    method = quick(name, **settings)
+    batch = method.on(teacher, whole_record).unit(3, 0, 20)
+    assert batch.pixels.shape == (20, 1, 8, 8)
+    assert batch.pixels.dtype == torch.float32
+    assert batch.pixels.isfinite().all()
+    assert not batch.pixels.requires_grad
+    assert sorted(batch.labels.tolist()) == sorted(2 * list(range(10)))
+    inside = float(batch.pixels.min()) >= 0 and float(batch.pixels.max()) <= 1
+    assert inside or not method.boxed
+    assert method.boxed == settings.get("box", name == "distribution")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_unit_depends_on_seed_and_index_alone(name, teacher, whole_record):
+    maker = quick(name).on(teacher, whole_record)
+    torch.manual_seed(0)
+    first = maker.unit(5, 7, 20)
+    maker.unit(2, 7, 20)
+    torch.manual_seed(1)
+    again = quick(name).on(teacher, whole_record).unit(5, 7, 20)
+    assert torch.equal(first.pixels, again.pixels)
+    assert torch.equal(first.labels, again.labels)
+    others = [maker.unit(6, 7, 20).pixels, maker.unit(5, 8, 20).pixels]
+    assert all((first.pixels - other).abs().flatten(1).amax(1).min() > 1e-3 for other in others)
+    assert len(first.pixels.flatten(1).unique(dim=0)) == 20
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_torchs_global_stream_is_not_used(name, teacher, whole_record):
+    before = torch.get_rng_state()
+    quick(name).on(teacher, whole_record).unit(0, 0, 10)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("way", ["not at all", "in the forward pass", "in a layer", "in the optimiser"])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_teacher_is_left_as_it_was_however_it_fails(name, way, own_teacher, whole_record, monkeypatch):
+    before = state(own_teacher)
+    maker = quick(name).on(own_teacher, whole_record)
+    assert state(own_teacher) == before
+
+    def failing(*_, **__):
+        raise ZeroDivisionError
+
+    closed = name == "distribution"
+    if way == "in the forward pass":
+        monkeypatch.setattr(type(own_teacher.module), "forward", failing)
+    elif way == "in a layer":
+        monkeypatch.setattr("torch.nn.functional.linear", failing)
+    elif way == "in the optimiser":
+        monkeypatch.setattr("torch.optim.Adam.step", failing)
+    if way == "not at all" or closed:  # a closed form neither asks the teacher nor optimises
+        maker.unit(0, 0, 10)
+    else:
+        with pytest.raises(ZeroDivisionError):
+            maker.unit(0, 0, 10)
+    monkeypatch.undo()
+    assert state(own_teacher) == before
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_a_record_a_method_says_what_it_needs(name, teacher):
+    with pytest.raises(UserError) as caught:
+        quick(name).on(teacher, None)
+    assert str(caught.value) == (
+        f"method {name!r} needs a record, got none; ask the publisher for it, or name --record"
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_record_without_what_it_needs_is_refused(name, teacher, whole_record):
+    bare = type(whole_record)(whole_record.spec, whole_record.fingerprint, whole_record.answers, {})
+    with pytest.raises(UserError, match="record again"):
+        quick(name).on(teacher, bare)
+
+
+def test_an_unknown_method_names_the_nearest():
+    with pytest.raises(UserError, match="no synthesis method 'spectral'; nearest: 'spectral-"):
+        synthesis.of({"method": "spectral"})

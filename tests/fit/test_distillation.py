@@ -1,0 +1,113 @@
+"""Losses true to their names, the temperature, and what a student is worth."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.distributions import Categorical, kl_divergence
+
+from datafree.distillation import Distillation, distill, temperature_of
+from datafree.errors import UserError
+from datafree.evaluation import evaluate
+from datafree.fit import Schedule
+from datafree.images import soft_labelled
+from datafree.losses import kl
+from datafree.models import new_model
+from datafree.spec import InputSpec
+from datafree.training import train
+
+
+def logits(seed, scale=3.0):
+    return scale * torch.randn(20, 10, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("t", [0.5, 1.0, 8.0])
+def test_kl_is_torchs_times_the_square_of_the_temperature_teacher_first(t):
+    student, teacher = logits(0), logits(1)
+    wanted = kl_divergence(Categorical(logits=teacher / t), Categorical(logits=student / t)).mean() * t * t
+    torch.testing.assert_close(kl(student, teacher, t), wanted)
+    assert float(kl(teacher, student, t)) != pytest.approx(float(wanted), rel=1e-3)
+
+
+@pytest.mark.parametrize("t", [1.0, 4.0])
+@pytest.mark.parametrize("scale", [1.0, 1000.0])
+def test_kl_of_equal_logits_is_zero_and_so_is_its_gradient(t, scale):
+    z = logits(0, scale).float().requires_grad_()
+    value = kl(z, z.detach() + 5, t)
+    (gradient,) = torch.autograd.grad(value, z)
+    assert float(value.detach()) == pytest.approx(0, abs=1e-5 * t * t)
+    assert float(gradient.abs().max()) < 1e-5
+
+
+def test_at_a_high_temperature_kl_is_the_squared_difference_of_centred_logits():
+    """Hinton et al. 2015, sec. 2.1: so gradients keep their size while the temperature is changed."""
+    student, teacher = logits(0), logits(1)
+    apart = (student - student.mean(1, keepdim=True)) - (teacher - teacher.mean(1, keepdim=True))
+    assert float(kl(student, teacher, 1e4)) == pytest.approx(float(apart.square().sum(1).mean()) / 20, rel=1e-3)
+
+
+def test_the_temperature_brings_centred_logits_to_a_spread_of_two():
+    z = logits(0, 12.0)
+    t = temperature_of(z)
+    assert float(((z - z.mean(1, keepdim=True)) / t).std()) == pytest.approx(2, rel=0.01)
+    assert (temperature_of(logits(0, 1e-3)), temperature_of(logits(0, 1e4))) == (1.0, 64.0)
+    assert temperature_of(z + 100) == pytest.approx(t, abs=0.01)
+
+
+@pytest.mark.parametrize("loss", ["kl", "mse"])
+def test_a_student_that_is_its_teacher_starts_with_no_loss(loss, teacher, digits):
+    copy = new_model("hinton32", teacher.spec, seed=0)
+    copy.module.load_state_dict(teacher.module.state_dict())
+    settings = Distillation(epochs=1, batch=64, learning_rate=1e-12, loss=loss, decay="constant")
+    curve = distill(teacher, copy, soft_labelled(teacher, digits.subset(128)), settings)
+    assert curve.loss[0] < 1e-6
+
+
+def test_a_student_comes_to_agree_with_its_teacher(teacher, digits):
+    student = new_model("hinton16", teacher.spec, seed=1)
+    before = evaluate(student, digits, teacher).agreement
+    curve = distill(
+        teacher, student, soft_labelled(teacher, digits), Distillation(epochs=6, batch=32, learning_rate=5e-3)
+    )
+    after = evaluate(student, digits, teacher)
+    assert after.agreement > max(85, before)
+    assert curve.loss[-1] < 0.3 * curve.loss[0]
+
+
+def test_students_and_teachers_must_be_alike(teacher, digits, tiny):
+    source = soft_labelled(teacher, digits.subset(20))
+    with pytest.raises(UserError) as caught:
+        distill(teacher, tiny(), source, Distillation())
+    assert str(caught.value) == (
+        "student tiny takes (1, 4, 4) into 3 classes, teacher hinton32 (1, 8, 8) into 10; "
+        "give a student like its teacher"
+    )
+
+
+def test_accuracy_and_agreement_are_counted_over_all_images(tiny, toy):
+    network, data = tiny("norm"), toy(90)
+    said = network.predict(data.pixels(range(90))).argmax(1)
+    result = evaluate(network, data, network)
+    assert result.images == 90
+    assert result.agreement == 100
+    assert result.accuracy == pytest.approx(100 * int((said == data.labels).sum()) / 90, abs=1e-4)
+    for c in range(3):
+        own = said[data.labels == c]
+        assert result.by_class[c] == pytest.approx(100 * int((own == c).sum()) / 30, abs=1e-4)
+    other = tiny("norm", seed=3)
+    wanted = 100 * int((said == other.predict(data.pixels(range(90))).argmax(1)).sum()) / 90
+    assert evaluate(network, data, other).agreement == pytest.approx(wanted, abs=1e-4)
+    assert evaluate(network, data).agreement is None
+
+
+def test_a_class_without_images_has_no_accuracy(tiny, toy):
+    assert math.isnan(evaluate(tiny(), toy(2)).by_class[2])
+
+
+def test_training_separates_the_digits(digits):
+    network = new_model("hinton32", InputSpec(shape=digits.shape, classes=digits.classes), seed=0)
+    curve = train(network, digits, Schedule(epochs=5, batch=32, learning_rate=5e-3))
+    assert evaluate(network, digits).accuracy > 90
+    assert curve.loss == sorted(curve.loss, reverse=True)

@@ -1,0 +1,235 @@
+"""Naming a model: the zoo, the user's own code, a release; code never comes from inside a file."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+from datafree.errors import UserError
+from datafree.files import write_json, write_tensors
+from datafree.models import load_model, load_weights, new_model
+from datafree.network import Network
+from datafree.records import Record, record
+from datafree.release import Release, write_record, write_release
+from datafree.spec import InputSpec
+from datafree.stats.moments import Moments
+
+SPEC = InputSpec(shape=(1, 4, 4), classes=("a", "b", "c"))
+CODE = """
+from __future__ import annotations
+from dataclasses import dataclass
+import torch
+from torch import nn
+
+@dataclass
+class Sizes:
+    width: int = 5
+
+def with_spec(spec):
+    return nn.Sequential(nn.Flatten(), nn.Linear(spec.pixels, Sizes().width), nn.Linear(5, len(spec.classes)))
+
+def without():
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+
+class Net(nn.Sequential):
+    def __init__(self, spec):
+        super().__init__(nn.Flatten(), nn.Linear(spec.pixels, len(spec.classes)))
+
+class Bare(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(16, 3))
+
+def keyword(*, width=3):
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, width))
+
+def number(spec):
+    return 7
+
+def wrong(spec):
+    return nn.Sequential(nn.Flatten(), nn.Linear(15, 3))
+"""
+
+
+@pytest.fixture
+def code(tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text(CODE)
+    return str(path)
+
+
+def refused(call) -> str:
+    with pytest.raises(UserError) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["with_spec", "without", "Net", "Bare", "keyword"])
+def test_own_code_is_called_with_the_spec_where_it_takes_one(code, name):
+    network = new_model(f"{code}:{name}", SPEC, seed=0)
+    assert network.answers().shape == (16, 3)
+    assert network.name == f"{code}:{name}"
+
+
+def test_a_module_on_the_path_is_found_and_the_same_seed_gives_the_same_weights(tmp_path, monkeypatch):
+    (tmp_path / "datafree_test_own.py").write_text(CODE)
+    monkeypatch.syspath_prepend(tmp_path)
+    prints = [new_model("datafree_test_own:with_spec", SPEC, seed=seed).fingerprint() for seed in (0, 0, 1)]
+    assert prints[0] == prints[1] != prints[2]
+    sys.modules.pop("datafree_test_own")
+
+
+def test_what_is_wrong_with_own_code_is_one_line(code):
+    assert refused(lambda: new_model(f"{code}:with_spce", SPEC, seed=0)).startswith(
+        f"no function 'with_spce' in {code}; nearest: 'with_spec'"
+    )
+    assert refused(lambda: new_model("nowhere.py:f", SPEC, seed=0)) == (
+        "no file nowhere.py, wanted the Python file that builds the model; check the path"
+    )
+    assert refused(lambda: new_model("no_such_package_here:f", SPEC, seed=0)).startswith(
+        "no module 'no_such_package_here' for model 'no_such_package_here'; install it"
+    )
+    assert "returned int, wanted a torch.nn.Module" in refused(lambda: new_model(f"{code}:number", SPEC, seed=0))
+    assert "does not take images of shape (1, 4, 4)" in refused(lambda: new_model(f"{code}:wrong", SPEC, seed=0))
+    assert "no model 'lenet6' in the zoo" in refused(lambda: new_model("lenet6", SPEC, seed=0))
+    assert refused(lambda: load_model("lenet5")) == (
+        "model 'lenet5' has no weights; give a release folder, or --weights FILE.safetensors beside the model"
+    )
+
+
+def test_models_are_made_without_touching_torchs_global_stream(release):
+    torch.manual_seed(8)
+    before = torch.get_rng_state()
+    new_model("hinton16", SPEC, seed=0)
+    load_model(str(release))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_release_gives_back_the_network_and_the_record(release, teacher, whole_record):
+    network = load_model(str(release))
+    assert network.fingerprint() == teacher.fingerprint()
+    assert (network.spec, network.name) == (teacher.spec, "hinton32")
+    assert not network.module.training
+    own = Release.open(release).record(network)
+    assert own.digest() == whole_record.digest()
+    card = (release / "README.md").read_text()
+    assert "- parameters: 3,466" in card
+    assert "samples of `digits` (train)" in card
+    assert {path.name for path in release.iterdir()} == {
+        ".datafree.json", "README.md", "config.json", "model.safetensors", "record.safetensors"
+    }  # fmt: skip
+
+
+def test_a_record_can_be_added_and_a_release_without_one_has_none(toy, tmp_path):
+    network = new_model("hinton8", SPEC, seed=0)
+    folder = write_release(tmp_path / "own", network)
+    assert Release.open(folder).record(network) is None
+    made = record(network, toy(), [Moments()])
+    write_record(folder, network, made)
+    assert Release.open(folder).record(load_model(str(folder))).digest() == made.digest()
+    assert "Forecast of a membership attack" in (folder / "README.md").read_text()
+    assert Record.load(folder / "record.safetensors", network).digest() == made.digest()
+
+
+def test_a_release_of_own_code_needs_that_code_named(code, tmp_path):
+    network = new_model(f"{code}:with_spec", SPEC, seed=3)
+    folder = write_release(tmp_path / "own", network)
+    assert Release.open(folder).config["architecture"] == "custom:with_spec"
+    assert refused(lambda: load_model(str(folder))) == (
+        f"{folder} holds a network of its publisher's own code ('custom:with_spec'); name it with --code"
+    )
+    assert load_model(str(folder), code=f"{code}:with_spec").fingerprint() == network.fingerprint()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "os:system",
+        "sentinel:build",
+        "sentinel.py:build",
+        "./sentinel.py:build",
+        "../x/sentinel.py",
+        "sentinel",
+        7,
+        None,
+    ],
+)
+def test_a_name_inside_a_file_imports_nothing(name, tmp_path, monkeypatch, release):
+    """The sentinel would leave a file behind; an audit hook watches for its import, for exec and for a process."""
+    touched = tmp_path / "ran"
+    (tmp_path / "sentinel.py").write_text(f"open({str(touched)!r}, 'w').close()\ndef build(spec): return None\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    folder = write_release(tmp_path / "hostile", load_model(str(release)))
+    config = {**Release.open(folder).config, "architecture": name}
+    write_json(folder / "config.json", config)
+    events, watching = [], [True]
+
+    def audit(event, args):
+        if watching[0] and (
+            event in ("os.system", "subprocess.Popen", "os.exec") or (event == "import" and "sentinel" in str(args[0]))
+        ):
+            events.append((event, args))
+
+    sys.addaudithook(audit)
+    try:
+        refused(lambda: load_model(str(folder)))
+    finally:
+        watching[0] = False
+    assert events == []
+    assert not touched.exists()
+
+
+def test_weights_that_do_not_fit_are_refused_by_name(tmp_path):
+    network = new_model("hinton8", SPEC, seed=0)
+    state, path = network.module.state_dict(), tmp_path / "weights.safetensors"
+
+    def text(change) -> str:
+        path.unlink(missing_ok=True)
+        own = {name: tensor.clone() for name, tensor in state.items()}
+        change(own)
+        write_tensors(path, own, {}, kind="weights")
+        return refused(lambda: load_weights(network, path))
+
+    before = network.fingerprint()
+    assert text(lambda own: own.pop("fc1.bias")).startswith(f"{path} has no weight 'fc1.bias' of hinton8; nearest: 'fc")
+    assert text(lambda own: own.update({"fc9.bias": torch.zeros(2)})).startswith(
+        "no weight 'fc9.bias' in hinton8; nearest: "
+    )
+    assert text(lambda own: own.update({"fc1.bias": torch.zeros(9)})) == (
+        f"weight 'fc1.bias' in {path} is (9,), wanted (8,) for hinton8; "
+        "use the weights of this architecture and input size"
+    )
+    assert text(lambda own: own.update({"fc1.bias": torch.zeros(8).half()})) == (
+        f"weight 'fc1.bias' in {path} is torch.float16, wanted torch.float32; use weights in that number format"
+    )
+    assert network.fingerprint() == before, "nothing is loaded of a file that does not fit"
+
+
+def test_a_folder_that_is_no_release_is_refused(tmp_path, release):
+    (tmp_path / "empty").mkdir()
+    assert refused(lambda: load_model(str(tmp_path / "empty"))).startswith(
+        f"{tmp_path / 'empty'} has no config.json, wanted a release"
+    )
+    assert "is a trained release, wanted a fresh network" in refused(lambda: new_model(str(release), SPEC, seed=0))
+    (tmp_path / "empty" / "config.json").write_text('{"format": 2}')
+    assert "is no datafree release of format 1" in refused(lambda: Release.open(tmp_path / "empty"))
+    folder = write_release(tmp_path / "own", new_model("hinton8", SPEC, seed=0))
+    write_json(folder / "config.json", {**Release.open(folder).config, "architecture": "hinton16"})
+    assert "weight 'fc1.bias' in" in refused(lambda: load_model(str(folder)))
+    (folder / "model.safetensors").unlink()
+    assert "model.safetensors" in refused(lambda: load_model(str(folder)))
+
+
+def test_weights_with_nan_are_not_written_and_not_released(tmp_path):
+    network = new_model("hinton8", SPEC, seed=0)
+    network.module.fc1.bias.data[0] = torch.nan
+    assert "tensor 'fc1.bias' has NaN or infinity" in refused(lambda: write_release(tmp_path / "own", network))
+    assert not (tmp_path / "own" / "model.safetensors").exists()
+
+
+def test_other_peoples_folders_are_not_written_to(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    assert "holds 'thesis.txt'" in refused(lambda: write_release(tmp_path, Network(torch.nn.Identity(), SPEC, "x")))

@@ -1,0 +1,131 @@
+"""The papers' networks: their sizes to the parameter, their start, their published accuracy."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from datafree import presets, zoo
+from datafree.data import load
+from datafree.errors import UserError
+from datafree.models import load_weights, new_model
+from datafree.records import record
+from datafree.spec import InputSpec
+
+TEN = tuple("0123456789")
+SIZES = {
+    "hinton1200": ((1, 28, 28), 10, 2_395_210),
+    "hinton800": ((1, 28, 28), 10, 1_276_810),
+    "lenet5": ((1, 32, 32), 10, 61_706),
+    "lenet5-half": ((1, 32, 32), 10, 35_820),
+    "alexnet": ((3, 224, 224), 2, 71_380_930),
+    "alexnet-half": ((3, 224, 224), 2, 17_855_458),
+    "resnet20": ((3, 32, 32), 10, 269_722),
+    "resnet44": ((3, 32, 32), 10, 658_586),
+}
+
+
+def spec_of(shape, classes) -> InputSpec:
+    return InputSpec(shape=shape, classes=TEN[:classes])
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_every_network_has_the_papers_number_of_parameters(name):
+    shape, classes, wanted = SIZES[name]
+    with torch.device("meta"):
+        module = zoo.build(name, spec_of(shape, classes))
+        assert sum(parameter.numel() for parameter in module.parameters()) == wanted
+        assert module(torch.zeros(2, *shape)).shape == (2, classes)
+    assert set(zoo.names()) == SIZES.keys()
+
+
+def test_a_student_is_half_its_teacher():
+    halves = {
+        name: zoo.half(name) for name in ("hinton1200", "hinton400", "lenet5", "alexnet", "alexnet/4", "resnet44")
+    }
+    assert halves == {
+        "hinton1200": "hinton800", "hinton400": "hinton200", "lenet5": "lenet5-half", "alexnet": "alexnet-half",
+        "alexnet/4": "alexnet/8", "resnet44": "resnet20",
+    }  # fmt: skip
+    assert zoo.half("lenet5-half") is zoo.half("mine.py:net") is None
+
+
+@pytest.mark.parametrize("name", ["hinton1200", "lenet5", "resnet20"])
+def test_weights_start_as_he_has_them(name):
+    torch.manual_seed(0)
+    module = zoo.build(name, spec_of(*SIZES[name][:2]))
+    layers = [part for part in module.modules() if isinstance(part, nn.Linear | nn.Conv2d)]
+    assert layers
+    for layer in layers:
+        fan_in, count = layer.weight[0].numel(), layer.weight.numel()
+        assert float(layer.weight.detach().std()) == pytest.approx((2 / fan_in) ** 0.5, rel=4 / (2 * count) ** 0.5)
+        assert layer.bias is None or not layer.bias.any()
+
+
+def test_dropout_is_in_the_teacher_alone():
+    rates = {name: zoo.build(name, spec_of((1, 28, 28), 10)).dropout.p for name in ("hinton1200", "hinton800")}
+    assert rates == {"hinton1200": 0.5, "hinton800": 0.0}
+
+
+def test_the_option_a_shortcut_takes_every_second_pixel_and_pads_channels_with_zeros():
+    block = zoo.build("resnet20", spec_of((3, 32, 32), 10)).layer2[0]
+    x = torch.arange(2 * 16 * 4 * 4, dtype=torch.float32).view(2, 16, 4, 4)
+    out = block._shortcut(x)
+    assert out.shape == (2, 32, 2, 2)
+    assert torch.equal(out[:, 8:24], x[:, :, ::2, ::2])
+    assert not out[:, :8].any()
+    assert not out[:, 24:].any()
+    for part in (block.bn1, block.bn2):
+        nn.init.zeros_(part.weight)
+    assert torch.equal(block.eval()(x), out)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "text"),
+    [
+        ("lenet5", (1, 28, 28), "lenet5 takes 32x32 images, got (28, 28); make its InputSpec 32x32 (--size 32)"),
+        ("resnet21", (3, 32, 32), "no CIFAR ResNet of depth 21, wanted 6n + 2 with n >= 1; nearest: 'resnet20'"),
+        ("hinton0", (1, 8, 8), "model 'hinton0': got size 0, wanted at least 1; name a larger one"),
+        ("alexnet/0", (3, 64, 64), "model 'alexnet/0': got size 0, wanted at least 1; name a larger one"),
+        ("lenet", (1, 32, 32), "no model 'lenet' in the zoo, and no such file, module or folder; nearest: 'lenet5'"),
+    ],
+)
+def test_a_network_that_cannot_be_is_one_line(name, shape, text):
+    with pytest.raises(UserError) as caught:
+        zoo.build(name, spec_of(shape, 10))
+    assert str(caught.value).startswith(text)
+
+
+def test_presets_record_what_they_say(tiny, toy):
+    network = tiny("linear")
+    wanted = {
+        "small": {"input-moments", "fc3"},
+        "recommended": {"input-moments", "fc3", "input"},
+        "paper": {"input-moments", "fc1", "fc2", "fc3", "graph", "fc1--fc2", "fc2--fc3"},
+        "full": {"input-moments", "fc1", "fc2", "fc3", "graph", "fc1--fc2", "fc2--fc3", "input"},
+    }
+    assert set(presets.PRESETS) == wanted.keys()
+    released = {}
+    for name, entries in wanted.items():
+        made = record(network, toy(), presets.statistics(name, network))
+        assert made.entries.keys() == entries
+        released[name] = made.released(network)
+    assert released["small"] < min(released["recommended"], released["paper"])
+    assert released["full"] > max(released["recommended"], released["paper"])
+    with pytest.raises(UserError, match="no preset 'papers'; nearest: 'paper'"):
+        presets.statistics("papers", network)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("name", "wanted"), [("resnet20", 91.73), ("resnet44", 93.10)])
+def test_the_cifar_resnets_have_their_published_accuracy_on_all_test_images(name, wanted, real_data):
+    weights = real_data / "weights" / f"cifar10-{name}.safetensors"
+    if not weights.is_file():
+        pytest.skip(f"no file {str(weights)!r}; put the weights there")
+    spec = InputSpec(shape=(3, 32, 32), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), classes=TEN)
+    network = new_model(name, spec, seed=0)
+    load_weights(network, weights)
+    data = load("cifar10", "test", data_dir=real_data)
+    right = network.predict(data.pixels(range(10_000)), batch=250).argmax(1) == data.labels
+    assert 100 * float(right.double().mean()) == pytest.approx(wanted, abs=0.02)  # two images, for another processor

@@ -1,0 +1,60 @@
+"""The forecast of leakage: its formula, and that no simulated attack on Gaussian features beats it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import norm, rankdata
+
+from datafree.records import forecast_auc
+
+
+@pytest.mark.parametrize("released", [0.0, 1e-4, 0.1, 1.0, 3.7, 40.0])
+def test_the_forecast_is_phi_of_the_root_of_half_the_released_numbers_a_sample(released):
+    assert forecast_auc(released) == pytest.approx(norm.cdf(np.sqrt(released / 2)), abs=1e-12)
+
+
+def auc(members: np.ndarray, others: np.ndarray) -> float:
+    ranks = rankdata(np.concatenate([members, others]))[: len(members)].sum()
+    return (ranks - len(members) * (len(members) + 1) / 2) / (len(members) * len(others))
+
+
+def attack(dimensions: int, count: int, covariance: bool, runs: int) -> float:
+    """AUC of the likelihood ratio between the released Gaussian and the population N(0, I), on members and others."""
+    rng, scores = np.random.default_rng(0), ([], [])
+    for _ in range(runs):
+        members, others = rng.normal(size=(2, count, dimensions))
+        mean = members.mean(0)
+        spread = np.cov(members.T).reshape(dimensions, dimensions) if covariance else np.eye(dimensions)
+        inverse = np.linalg.inv(spread)
+        for x, kept in zip((members, others), scores):
+            apart = x - mean
+            ratio = (x**2).sum(1) - ((apart @ inverse) * apart).sum(1) - np.linalg.slogdet(spread)[1]
+            kept.append(ratio)
+    return auc(*map(np.concatenate, scores))
+
+
+@pytest.mark.parametrize(("dimensions", "count"), [(1, 20), (5, 20), (20, 20), (10, 100), (50, 100), (100, 50)])
+def test_an_attack_on_class_means_stays_below_its_forecast(dimensions, count):
+    forecast = forecast_auc(dimensions / count)
+    measured = attack(dimensions, count, False, 40_000 // count)
+    assert measured <= forecast + 0.02
+    assert measured >= forecast - 0.05
+
+
+@pytest.mark.parametrize(("dimensions", "count"), [(1, 20), (5, 100), (10, 100), (10, 400), (20, 400)])
+def test_an_attack_on_means_and_covariances_stays_below_its_forecast(dimensions, count):
+    forecast = forecast_auc((dimensions + dimensions * (dimensions + 1) / 2) / count)
+    measured = attack(dimensions, count, True, 40_000 // count)
+    assert measured <= forecast + 0.02
+    assert measured >= forecast - 0.08
+
+
+def test_what_a_record_releases_is_the_sum_over_its_entries(whole_record, teacher):
+    parts = [entry.statistic.on(teacher, entry.taps).released(entry.summary) for entry in whole_record.entries.values()]
+    assert whole_record.released(teacher) == pytest.approx(sum(parts))
+    least = 126  # samples of the rarest class of the digits
+    moments = whole_record.entries["fc3"]
+    assert moments.statistic.on(teacher, ("fc3",)).released(moments.summary) == pytest.approx((10 + 55) / least)
+    pixels = whole_record.entries["input-moments"]
+    assert pixels.statistic.on(teacher, ("input",)).released(pixels.summary) == pytest.approx(2 * 64 / 1297)

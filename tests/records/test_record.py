@@ -1,0 +1,257 @@
+"""The record: bit-equal after a round trip, and refused for any other teacher or any damage."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from datafree.errors import UserError
+from datafree.files import read_tensors, write_tensors
+from datafree.network import Network
+from datafree.records import Record, record
+from datafree.stats.batchnorm import BatchNorm
+from datafree.stats.input import InputMoments
+from datafree.stats.moments import Moments
+from datafree.stats.spectral import SpectralAll, SpectralPairs
+
+
+@pytest.fixture(scope="module")
+def network(tiny) -> Network:
+    return tiny("norm", mean=(0.4,), std=(0.2,))
+
+
+@pytest.fixture(scope="module")
+def made(network, toy) -> Record:
+    kinds = [InputMoments(), Moments(covariance="lowrank", rank=2), BatchNorm(), (SpectralAll(), ("conv", "fc"))]
+    return record(network, toy(), [*kinds, SpectralPairs()])
+
+
+@pytest.fixture
+def path(made, tmp_path):
+    made.save(tmp_path / "record.safetensors")
+    return tmp_path / "record.safetensors"
+
+
+def altered(network: Network, change) -> Network:
+    module = copy.deepcopy(network.module)
+    change(module)
+    return Network(module, network.spec, network.name)
+
+
+def refused(path, network) -> str:
+    with pytest.raises(UserError) as caught:
+        Record.load(path, network)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def rewritten(path, change) -> None:
+    """The file with its tensors and header changed by hand, under a good checksum."""
+    tensors, header = read_tensors(path, kind="record")
+    change(tensors, header)
+    path.unlink()
+    write_tensors(path, tensors, header, kind="record")
+
+
+def test_a_round_trip_keeps_every_bit_and_the_digest(made, network, path):
+    loaded = Record.load(path, network)
+    assert list(loaded.entries) == list(made.entries) == ["input-moments", "conv", "fc", "bn", "graph", "conv--fc"]
+    for name, entry in made.entries.items():
+        own = loaded.entries[name]
+        assert (own.statistic, own.taps) == (entry.statistic, entry.taps)
+        assert own.summary.keys() == entry.summary.keys()
+        for key, tensor in entry.summary.items():
+            assert own.summary[key].dtype == tensor.dtype
+            assert torch.equal(own.summary[key], tensor)
+    assert loaded.digest() == made.digest()
+    assert (loaded.spec, loaded.fingerprint, loaded.made) == (made.spec, made.fingerprint, made.made)
+    assert made.made == {"data": "toy", "split": "train", "samples": 60}
+
+
+def test_two_runs_write_the_same_bytes(network, toy, tmp_path):
+    for name in ("a", "b"):
+        record(network, toy(), [InputMoments(), Moments(covariance="full")]).save(tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_the_digest_changes_with_any_number_and_any_setting(made, network, toy):
+    digests = {made.digest()}
+    for entry in made.entries.values():
+        for key in entry.summary:
+            other = copy.deepcopy(entry.summary)
+            other[key].view(-1)[0] += 1
+            name = next(name for name, own in made.entries.items() if own is entry)
+            changed = {**made.entries, name: type(entry)(entry.statistic, entry.taps, other)}
+            digests.add(Record(made.spec, made.fingerprint, made.answers, changed).digest())
+    assert len(digests) == 1 + sum(len(entry.summary) for entry in made.entries.values())
+    kinds = [Moments(covariance="lowrank", rank=rank) for rank in (2, 3)]
+    assert len({record(network, toy(), [(kind, ("fc",))]).digest() for kind in kinds}) == 2
+
+
+def test_the_batch_has_no_part_in_the_record(network, toy, monkeypatch):
+    whole = record(network, toy(), [Moments(covariance="full"), InputMoments()])
+    monkeypatch.setattr("datafree.records._chunk", lambda *_: 16)
+    split = record(network, toy(), [Moments(covariance="full"), InputMoments()])
+    for name, entry in whole.entries.items():
+        for key, tensor in entry.summary.items():
+            other = split.entries[name].summary[key]
+            if key == "factor":
+                tensor, other = tensor @ tensor.transpose(1, 2), other @ other.transpose(1, 2)
+            torch.testing.assert_close(other, tensor, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m.conv.weight.data.view(-1)[0].mul_(-1),
+        lambda m: m.conv.weight.data.copy_(m.conv.weight.data.flip(0)),
+        lambda m: m.bn.running_mean[0].add_(1e-6),
+        lambda m: m.bn.running_var.copy_(m.bn.running_var.flip(0)),
+        lambda m: m.half(),
+        lambda m: m.bn.num_batches_tracked.add_(1),
+    ],
+)
+def test_any_other_weights_are_another_teacher(network, path, change):
+    text = refused(path, altered(network, change))
+    assert text.startswith(
+        f"the record was made for another teacher (fingerprint {network.fingerprint()[:12]}, tiny has"
+    )
+
+
+def test_another_seed_another_normalisation_and_another_activation_are_refused(network, path, tiny):
+    assert "another teacher" in refused(path, tiny("norm", mean=(0.4,), std=(0.2,), seed=1))
+    other = Network(network.module, network.spec.model_copy(update={"mean": (0.5,)}), "other")
+    assert refused(path, other) == (
+        "the record is for images (1, 4, 4) normalised by (0.4,) / (0.2,), other takes (1, 4, 4) by (0.5,) / (0.2,); "
+        "use the release it came with"
+    )
+    tanh = altered(network, lambda m: setattr(m, "relu", torch.nn.Tanh()))
+    assert refused(path, tanh) == "tiny has the recorded weights but answers otherwise; use the code it came with"
+
+
+def test_renamed_classes_a_training_mode_and_frozen_weights_are_the_same_teacher(network, path, made):
+    spec = network.spec.model_copy(update={"classes": ("x", "y", "z")})
+    module = copy.deepcopy(network.module).train().requires_grad_(False)
+    assert Record.load(path, Network(module, spec, "renamed")).digest() == made.digest()
+    assert module.training
+
+
+def test_a_missing_entry_is_refused(path, network):
+    def drop(tensors, _):
+        for key in [key for key in tensors if key.startswith("fc/")]:
+            del tensors[key]
+
+    rewritten(path, drop)
+    assert refused(path, network).startswith("no entry 'fc' in the record's tensors; nearest: ")
+
+
+def test_a_foreign_tensor_is_refused(path, network):
+    rewritten(path, lambda tensors, _: tensors.update({"stranger/mean": torch.zeros(2)}))
+    text = refused(path, network)
+    assert text.endswith("holds a tensor 'stranger/mean' that no entry owns; get the record again")
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_numbers_that_are_none_are_refused(path, network, bad, monkeypatch):
+    monkeypatch.setattr("datafree.files.tensors._check_values", lambda *_: None)  # as a stranger's writer would
+    rewritten(path, lambda tensors, _: tensors["fc/mean"].view(-1)[0].fill_(bad))
+    monkeypatch.undo()
+    assert "tensor 'fc/mean' in" in refused(path, network)
+    assert "has NaN or infinity" in refused(path, network)
+
+
+def test_one_flipped_bit_anywhere_in_the_file_is_refused(path, network):
+    whole = path.read_bytes()
+    for at in range(0, len(whole), 31):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        refused(path, network)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t, _: t.update({"fc/mean": t["fc/mean"][:, :2]}),
+        lambda t, _: t.update({"fc/mean": t["fc/mean"].double()}),
+        lambda t, _: t.update({"fc/count": t["fc/count"].float()}),
+        lambda t, _: t["fc/count"].fill_(0),
+        lambda t, _: t["fc/variance"].fill_(-1.0),
+        lambda t, _: t.update({"fc/more": t["fc/mean"]}),
+        lambda t, _: t.pop("fc/factor"),
+        lambda t, _: t["bn/variance"].fill_(-1.0),
+        lambda t, _: t.pop("probes/answers"),
+        lambda t, _: t.update({"probes/answers": t["probes/answers"][:3]}),
+        lambda _, h: h.pop("entries"),
+        lambda _, h: h.update(entries={}),
+        lambda _, h: h.update(entries=[1]),
+        lambda _, h: h.update(spec=[1]),
+        lambda _, h: h.update(made=[1]),
+        lambda _, h: h["entries"].append(h["entries"][0]),
+        lambda _, h: h["entries"][1].update(taps=5),
+        lambda _, h: h["entries"][1].update(taps="conv"),
+        lambda _, h: h["entries"][1].update(taps=["conv", "fc"]),
+        lambda _, h: h["entries"][1].update(taps=["nowhere"]),
+        lambda _, h: h["entries"][1].update(taps=[]),
+        lambda _, h: h["entries"][1].update(name="../conv"),
+        lambda _, h: h["entries"][1].update(statistic=7),
+        lambda _, h: h["entries"][1].update(statistic={"kind": ["moments"]}),
+        lambda _, h: h["entries"][1].update(statistic={"kind": "os:system"}),
+        lambda _, h: h["entries"][1]["statistic"].update(rank=-1),
+        lambda _, h: h["entries"][1]["statistic"].update(more=1),
+        lambda _, h: h["entries"][3].update(taps=["conv"]),
+        lambda _, h: h["entries"][0].update(taps=["fc"]),
+    ],
+)
+def test_a_file_made_by_hand_is_refused_in_one_line(path, network, change):
+    rewritten(path, change)
+    refused(path, network)
+
+
+def test_a_release_of_another_kind_is_no_record(network, tmp_path):
+    write_tensors(tmp_path / "shard", {"x": torch.zeros(1)}, {}, kind="shard")
+    assert "is of kind 'shard'; wanted 'record'" in refused(tmp_path / "shard", network)
+
+
+def test_a_class_without_samples_and_data_of_other_classes_are_refused(network, toy):
+    with pytest.raises(UserError, match="no samples of class 2, wanted at least 1 of each; give data with every class"):
+        record(network, toy(2), [Moments()])
+    with pytest.raises(UserError, match="toy has 4 classes, tiny 3; use the data that the network was trained for"):
+        record(network, toy(classes=4), [Moments()])
+
+
+def test_two_statistics_under_one_name_are_refused_and_not_dropped(network, toy):
+    with pytest.raises(UserError, match="two statistics would be entry 'bn' of the record"):
+        record(network, toy(), [BatchNorm(), (Moments(), ("bn",))])
+    assert list(record(network, toy(), [InputMoments(), InputMoments()]).entries) == ["input-moments"]
+
+
+def test_activations_that_are_not_finite_are_refused_by_the_name_of_their_layer(network, toy):
+    broken = altered(network, lambda m: m.conv.bias.data.fill_(torch.inf))
+    with pytest.raises(UserError, match="activations of layer 'conv' are not finite; check the weights and the data"):
+        record(broken, toy(), [Moments()])
+
+
+def test_recording_leaves_the_network_as_it_was(tiny, toy):
+    network = tiny("norm")
+    network.module.train()
+    before = network.fingerprint()
+    record(network, toy(), [Moments(), BatchNorm()])
+    assert network.fingerprint() == before
+    assert network.module.training
+    assert all(parameter.requires_grad for parameter in network.module.parameters())
+    assert not any(part._forward_hooks for part in network.module.modules())
+
+
+def test_a_missing_kind_names_what_there_is(made):
+    bare = Record(made.spec, made.fingerprint, made.answers, {})
+    with pytest.raises(UserError, match="the record holds nothing, wanted 'moments'; record again with --kind moments"):
+        bare.need("moments")
+    some = Record(made.spec, made.fingerprint, made.answers, {"bn": made.entries["bn"]})
+    with pytest.raises(UserError, match="the record holds batch-norm, wanted 'input'"):
+        some.need("input")
+
+
+def test_the_size_is_that_of_the_tensors(made, path):
+    assert made.nbytes() == sum(t.numel() * t.element_size() for e in made.entries.values() for t in e.summary.values())
+    assert made.nbytes() < path.stat().st_size

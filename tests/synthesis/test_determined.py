@@ -1,0 +1,111 @@
+"""Layers that determine the pixels: they give back what the input's own record says."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import pytest
+import torch
+from torch import nn
+
+from datafree.determined import pixel_moments
+from datafree.errors import UserError
+from datafree.network import Network
+from datafree.records import record
+from datafree.spec import InputSpec
+from datafree.stats.moments import Moments
+from datafree.synthesis.distribution import Distribution
+
+
+def network_of(first: nn.Module, units: int, *, shape=(2, 4, 4), **spec) -> Network:
+    torch.manual_seed(0)
+    module = nn.Sequential(OrderedDict(first=first, relu=nn.ReLU(), flat=nn.Flatten(), last=nn.Linear(units, 3)))
+    return Network(module.eval(), InputSpec(shape=shape, classes=("a", "b", "c"), **spec), "own")
+
+
+def linear(units=40) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(32, units))
+
+
+FIRSTS = {
+    "a linear layer": (linear, 40, "first.1"),
+    "a conv layer": (lambda: nn.Conv2d(2, 6, 3, padding=1), 96, "first"),
+    "a conv layer without bias": (lambda: nn.Conv2d(2, 9, 2, stride=2, bias=False), 36, "first"),
+}
+
+
+@pytest.mark.parametrize("kind", FIRSTS)
+@pytest.mark.parametrize("spec", [{}, {"mean": (0.4, 0.1), "std": (0.3, 2.0)}, {"mean": (0.5,), "std": (0.25,)}])
+def test_an_injective_first_layer_gives_back_the_pixels_moments(kind, spec, toy):
+    make, units, tap = FIRSTS[kind]
+    torch.manual_seed(1)
+    network, data = network_of(make(), units, **spec), toy(120, shape=(2, 4, 4))
+    moments = Moments(covariance="full")
+    itself = pixel_moments(network, record(network, data, [(moments, ("input", tap))]))
+    through = pixel_moments(network, record(network, data, [(moments, (tap,))]))
+    assert (itself.source, itself.determined, through.source) == ("input", 1.0, tap)
+    assert through.determined == 1.0
+    torch.testing.assert_close(through.mean, itself.mean, rtol=0, atol=1e-5)
+    torch.testing.assert_close(through.covariance, itself.covariance, rtol=0, atol=1e-5)
+    x = data.pixels(range(120)).flatten(1).double()
+    for c in range(3):
+        own = x[data.labels == c]
+        torch.testing.assert_close(itself.mean[c], own.mean(0), rtol=0, atol=1e-6)
+        torch.testing.assert_close(itself.covariance[c], own.T.cov(), rtol=0, atol=1e-6)
+
+
+def test_the_range_of_the_pixels_is_scaled_to_zero_and_one(toy):
+    network = network_of(linear(), 40, low=-1.0, high=1.0)
+    found = pixel_moments(network, record(network, toy(shape=(2, 4, 4)), [(Moments(covariance="full"), ("first.1",))]))
+    plain = network_of(linear(), 40)
+    wanted = pixel_moments(plain, record(plain, toy(shape=(2, 4, 4)), [(Moments(covariance="full"), ("input",))]))
+    torch.testing.assert_close(found.mean, (wanted.mean + 1) / 2, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found.covariance, wanted.covariance / 4, rtol=0, atol=1e-5)
+
+
+def test_pooled_covariances_serve_every_class(toy):
+    network = network_of(linear(), 40)
+    made = record(network, toy(shape=(2, 4, 4)), [(Moments(covariance="full", pooled=True), ("first.1",))])
+    found = pixel_moments(network, made)
+    assert found.mean.shape == (3, 32)
+    assert torch.equal(found.covariance[0], found.covariance[2])
+
+
+def refused(network, data, tap, **settings) -> str:
+    made = record(network, data, [(Moments(covariance="full", **settings), (tap,))])
+    with pytest.raises(UserError) as caught:
+        Distribution().on(network, made)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_first_layer_that_loses_the_image_is_refused(toy):
+    data = toy(shape=(2, 4, 4))
+    text = refused(network_of(linear(8), 8), data, "first.1")
+    assert text == (
+        "layer 'first.1' determines 25 % of the pixel directions, wanted at least 50 %; "
+        "take --method all, or record again with --taps input"
+    )
+    half = network_of(linear(16), 16)
+    assert pixel_moments(half, record(half, data, [(Moments(covariance="full"), ("first.1",))])).determined == 0.5
+
+
+def test_a_layer_that_does_not_see_the_image_is_refused(toy):
+    network = network_of(nn.Sequential(nn.Flatten(), nn.Tanh(), nn.Linear(32, 40)), 40)
+    assert "layer 'first.2' does not see the image itself" in refused(network, toy(shape=(2, 4, 4)), "first.2")
+
+
+def test_a_linear_layer_along_one_side_of_the_image_is_refused(toy):
+    network = network_of(nn.Linear(4, 5), 40)
+    assert "layer 'first' is neither a 2-d convolution nor one linear map" in refused(
+        network, toy(shape=(2, 4, 4)), "first"
+    )
+
+
+def test_channel_means_and_later_layers_are_refused(toy):
+    network, data = network_of(nn.Conv2d(2, 6, 3, padding=1), 96), toy(shape=(2, 4, 4))
+    assert "holds channel means, which do not determine pixels" in refused(network, data, "first", conv="channels")
+    assert refused(network, data, "last") == (
+        "the record has no moments of the input or of the first layer, so it does not determine the pixels; "
+        "take --method all or top, or record again with --taps input or --taps first"
+    )

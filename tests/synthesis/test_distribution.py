@@ -1,0 +1,97 @@
+"""Images drawn from the record, and the warps that bend them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from datafree.synthesis.distribution import Distribution
+from datafree.warp import Warp, warp
+
+NONE = {"degrees": 0.0, "shift": 0.0, "scale": 0.0, "shear": 0.0, "elastic": 0.0}
+PLAIN = Distribution(inflate=1, mix=0, **NONE)
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def spot(count=1, side=9) -> torch.Tensor:
+    """One bright pixel in the middle, one image a row."""
+    images = torch.zeros(count, 1, side, side)
+    images[:, :, side // 2, side // 2] = 1.0
+    return images
+
+
+@pytest.mark.parametrize("count", [1, 10, 32, 50, 64])
+def test_a_warp_of_nothing_leaves_every_image(count):
+    images = torch.rand(count, 3, 6, 5)
+    torch.testing.assert_close(warp(images, Warp(**NONE), rng()), images, rtol=0, atol=1e-5)
+
+
+def centre(images) -> torch.Tensor:
+    side = torch.arange(images.shape[2], dtype=torch.float32)
+    weight = images.sum((1, 2, 3))
+    down, across = (images.sum((1, 3)) @ side / weight, images.sum((1, 2)) @ side / weight)
+    return torch.stack([down, across], 1)
+
+
+def test_a_shift_moves_an_image_by_at_most_its_share_and_another_group_otherwise():
+    bent = warp(spot(3200), Warp(**{**NONE, "shift": 0.2}), rng())
+    moved = centre(bent) - 4
+    assert float(moved.abs().max()) <= 0.2 * 9 + 1e-4
+    assert float(moved.abs().max()) > 0.18 * 9
+    torch.testing.assert_close(moved[0], moved[31])
+    assert (moved[0] - moved[32]).abs().max() > 0.01
+    torch.testing.assert_close(bent.sum((1, 2, 3)), torch.ones(3200), rtol=0, atol=1e-4)
+
+
+def test_a_rotation_by_180_degrees_at_most_keeps_the_distance_to_the_middle():
+    images = torch.zeros(320, 1, 9, 9)
+    images[:, :, 4, 7] = 1.0
+    moved = centre(warp(images, Warp(**{**NONE, "degrees": 180.0}), rng()))[::32] - 4
+    torch.testing.assert_close(moved.norm(dim=1), torch.full((10,), 3.0), rtol=0, atol=0.25)
+    assert float(moved[:, 1].min()) < -1
+    assert float(moved[:, 0].abs().max()) > 1
+
+
+@pytest.mark.parametrize("count", [1, 10, 31, 33])
+def test_small_units_and_what_is_over_are_warped_too(count):
+    images = torch.rand(count, 1, 8, 8, generator=rng(1))
+    bent = warp(images, Warp(degrees=15, shift=0.05, scale=0.15, shear=0.15, elastic=0.025), rng())
+    assert bent.shape == images.shape
+    assert ((bent - images).abs().flatten(1).amax(1) > 1e-3).all()
+
+
+def test_whole_groups_do_not_depend_on_how_many_follow():
+    images = torch.rand(64, 1, 8, 8)
+    how = Warp(**{**NONE, "degrees": 30.0})
+    assert torch.equal(warp(images[:20], how, rng()), warp(images[:32], how, rng())[:20])
+
+
+def test_plain_images_have_the_classes_mean(teacher, whole_record):
+    batch = PLAIN.on(teacher, whole_record).unit(0, 0, 5000)
+    wanted = whole_record.entries["input"].summary["mean"]
+    for c in range(10):
+        own = batch.pixels[batch.labels == c].flatten(1).mean(0)
+        torch.testing.assert_close(own, wanted[c], rtol=0, atol=0.08)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"inflate": 2.0},
+        {"mix": 1.0},
+        {"degrees": 30.0},
+        {"shift": 0.2},
+        {"scale": 0.5},
+        {"shear": 0.5},
+        {"elastic": 0.1},
+    ],
+)
+@pytest.mark.parametrize("size", [10, 64])
+def test_every_setting_changes_the_images_of_small_units_too(setting, size, teacher, whole_record):
+    plain = PLAIN.on(teacher, whole_record).unit(0, 0, size)
+    other = PLAIN.model_copy(update=setting).on(teacher, whole_record).unit(0, 0, size)
+    assert torch.equal(plain.labels, other.labels)
+    assert ((plain.pixels - other.pixels).abs().flatten(1).amax(1) > 1e-3).float().mean() >= 0.8

@@ -1,0 +1,300 @@
+"""The synthetic set on disk: the same bytes however it was made, whole or refused."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from datafree.errors import UserError
+from datafree.files import read_json, read_tensors, write_json, write_tensors
+from datafree.spec import InputSpec
+from datafree.synthesis.activations import AllLayers, TopLayer
+from datafree.synthesis.distribution import Distribution
+from datafree.syntheticset import SyntheticSet, synthesize, to_bytes, to_pixels
+
+QUICK = AllLayers(steps=2)
+
+
+@pytest.fixture
+def make(teacher, whole_record, tmp_path):
+    """Synthesizes 50 images in units of 20 into tmp_path / name."""
+
+    def made(name="set", method=QUICK, images=50, **options):
+        options = {"unit": 20, "workers": 1, **options}
+        return synthesize(teacher, whole_record, method, tmp_path / name, images=images, **options)
+
+    return made
+
+
+def shards(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("unit-*"))}
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {**shards(folder), "set.json": (folder / "set.json").read_bytes()}
+
+
+def texts(call) -> str:
+    with pytest.raises(UserError) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("method", [QUICK, Distribution(), AllLayers(steps=2, box=True)])
+def test_any_number_of_workers_and_threads_makes_the_same_bytes(make, method):
+    make("one", method)
+    make("three", method, workers=3)
+    try:
+        torch.set_num_threads(2)
+        make("threads", method, workers=2)
+        assert torch.get_num_threads() == 2, "the number of threads is put back"
+    finally:
+        torch.set_num_threads(1)
+    one, three, threads = (content(make(name, method).folder) for name in ("one", "three", "threads"))
+    assert list(one) == ["unit-000000.safetensors", "unit-000001.safetensors", "unit-000002.safetensors", "set.json"]
+    assert one == three == threads
+
+
+def test_a_set_gives_back_its_images_labels_and_the_teachers_logits(make, teacher, whole_record):
+    made = make(method=Distribution())
+    pixels, labels, logits = made.load()
+    assert (len(made), pixels.shape, pixels.dtype) == (50, (50, 1, 8, 8), torch.uint8)
+    assert torch.equal(logits[:20], teacher.predict(to_pixels(pixels[:20], made.spec)))
+    unit = Distribution().on(teacher, whole_record).unit(1, 0, 20)
+    assert torch.equal(labels[20:40], unit.labels)
+    assert torch.equal(pixels[20:40], to_bytes(unit.pixels, made.spec))
+    assert float((to_pixels(pixels[20:40], made.spec) - unit.pixels).abs().max()) <= 0.5 / 255 + 1e-6
+
+
+def test_methods_without_a_box_are_stored_as_they_are(make, teacher, whole_record):
+    pixels = make().load()[0]
+    assert pixels.dtype == torch.float32
+    assert torch.equal(pixels[:20], QUICK.on(teacher, whole_record).unit(0, 0, 20).pixels)
+    assert make("boxed", AllLayers(steps=2, box=True)).load()[0].dtype == torch.uint8
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)])
+def test_bytes_and_pixels_are_inverse_for_any_range(bounds):
+    spec = InputSpec(shape=(1, 16, 16), low=bounds[0], high=bounds[1], classes=("a", "b"))
+    stored = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    pixels = to_pixels(stored, spec)
+    assert torch.equal(to_bytes(pixels, spec), stored)
+    assert (float(pixels.min()), float(pixels.max())) == pytest.approx(bounds, abs=1e-6)
+
+
+def test_a_larger_count_appends_and_earlier_shards_keep_their_bytes_and_times(make, tmp_path):
+    make("whole", images=90)
+    first = make("grown", images=50)
+    before, times = shards(first.folder), [path.stat().st_mtime_ns for path in sorted(first.folder.glob("unit-*"))]
+    grown = make("grown", images=90)
+    after = shards(grown.folder)
+    assert {name: after[name] for name in before} == before
+    assert [path.stat().st_mtime_ns for path in sorted(grown.folder.glob("unit-*"))][:3] == times
+    assert content(grown.folder) == content(tmp_path / "whole")
+    assert torch.equal(grown.load()[0][:50], SyntheticSet.open(grown.folder).load()[0][:50])
+    assert len(make("grown", images=10).load()[0]) == 10
+
+
+def test_other_settings_are_refused_by_name_and_nothing_is_touched(make, teacher, whole_record):
+    made = make()
+    before = content(made.folder)
+    cases = {
+        "method": lambda: make(method=TopLayer(steps=2)),
+        "seed": lambda: make(seed=1),
+        "unit": lambda: make(unit=10),
+        "record": lambda: synthesize(teacher, type(whole_record)(
+            whole_record.spec, whole_record.fingerprint, whole_record.answers,
+            {name: entry for name, entry in whole_record.entries.items() if name != "graph"},
+        ), QUICK, made.folder, images=50, unit=20, workers=1),
+    }  # fmt: skip
+    for key, call in cases.items():
+        text = texts(call)
+        assert text.startswith(f"{made.folder} holds a set with {key} ")
+        assert text.endswith("name another --out, or repeat the run that made it")
+    assert content(made.folder) == before
+    assert "got 0 in units of 20, wanted at least 1" in texts(lambda: make("none", images=0))
+
+
+def test_a_folder_with_other_things_is_left_alone(make, tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "thesis.txt").write_text("mine")
+    assert "holds 'thesis.txt'" in texts(make)
+    assert os.listdir(tmp_path / "set") == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "swapped", "of another seed"])
+def test_a_damaged_shard_is_made_again(make, damage):
+    made = make()
+    before = content(made.folder)
+    path = made.folder / "unit-000001.safetensors"
+    whole = path.read_bytes()
+    if damage == "swapped":
+        shutil.copy(made.folder / "unit-000002.safetensors", path)
+    elif damage == "of another seed":
+        shutil.copy(make("other", seed=1).folder / path.name, path)
+    else:
+        path.write_bytes(
+            {"flipped": whole[:-9] + bytes([whole[-9] ^ 4]) + whole[-8:], "cut": whole[:-5], "empty": b""}[damage]
+        )
+    assert texts(SyntheticSet.open(made.folder).load)
+    assert content(make().folder) == before
+
+
+def test_strays_are_swept_and_a_missing_shard_is_made(make):
+    made = make()
+    before = content(made.folder)
+    stray = next(made.folder.glob("unit-000001*"))
+    machine = __import__("datafree.files.atomic", fromlist=["_machine"])._machine()
+    temporary = made.folder / f".{stray.name}.tmp-4194305-{machine}00000000"
+    stray.rename(temporary)
+    assert content(make().folder) == before
+    assert not temporary.exists()
+
+
+def test_a_set_that_is_not_finished_or_of_another_teacher_is_refused(make, tiny, tmp_path):
+    made = make()
+    assert texts(lambda: SyntheticSet.open(made.folder, tiny())) == (
+        f"the set in {made.folder} was made from another teacher; synthesize from tiny instead"
+    )
+    write_json(made.folder / "set.json", {**made.about, "shards": None})
+    assert texts(lambda: SyntheticSet.open(made.folder)) == (
+        f"the synthetic set in {made.folder} is not finished; run the same datafree synthesize again"
+    )
+    assert texts(lambda: SyntheticSet.open(tmp_path / "nowhere")).startswith("no synthetic set in ")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shards": {"../unit-000000.safetensors": "0" * 64}},
+        {"shards": {"sub/unit-000000.safetensors": "0" * 64}},
+        {"shards": {"/etc/passwd": "0" * 64}},
+        {"shards": {"unit-000000.safetensors/../../x": "0" * 64}},
+        {"shards": ["unit-000000.safetensors"]},
+        {"shards": {"unit-000000.safetensors": 7}},
+        {"shards": {}},
+        {"images": "50"},
+        {"spec": 5},
+    ],
+)
+def test_an_index_made_by_hand_is_refused_and_nothing_outside_is_read(make, change, tmp_path):
+    made = make()
+    shutil.copy(made.folder / "unit-000000.safetensors", tmp_path / "unit-000000.safetensors")
+    digest = made.about["shards"]["unit-000000.safetensors"]
+    if isinstance(change.get("shards"), dict):
+        change = {"shards": {name: digest if value == "0" * 64 else value for name, value in change["shards"].items()}}
+    write_json(made.folder / "set.json", {**made.about, **change})
+
+    def use():
+        opened = SyntheticSet.open(made.folder)
+        assert opened.spec
+        opened.load()
+
+    text = texts(use)
+    if isinstance(change.get("shards"), dict) and "/" in "".join(change["shards"]):
+        assert text.endswith("wanted unit-NNNNNN.safetensors; synthesize again")
+
+
+def test_a_shard_without_logits_is_refused(make):
+    made = make()
+    path = made.folder / "unit-000000.safetensors"
+    tensors, header = read_tensors(path, kind="shard")
+    del tensors["logits"]
+    path.unlink()
+    digest = write_tensors(path, tensors, header, kind="shard")
+    about = {**made.about, "shards": {**made.about["shards"], path.name: digest}}
+    assert "has no pixels, labels and logits" in texts(SyntheticSet(made.folder, about).load)
+
+
+def test_images_that_are_not_finite_are_never_written(make, monkeypatch, tmp_path):
+    monkeypatch.setattr("datafree.synthesis.invert.invert", lambda *_: torch.full((20, 1, 8, 8), torch.nan))
+    assert texts(make) == "unit 0 came out non-finite; lower --learning-rate"
+    assert shards(tmp_path / "set") == {}
+    assert read_json(tmp_path / "set" / "set.json")["shards"] is None
+
+
+def test_a_run_that_is_stopped_makes_nothing_more_and_puts_the_threads_back(make, tmp_path):
+    def stop(done, _):
+        if done:
+            raise KeyboardInterrupt
+
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            make(images=400, progress=stop)
+        assert torch.get_num_threads() == 2
+        count = len(shards(tmp_path / "set"))
+        assert count < 20
+        assert caught.traceback, "the exception is still held, and with it every frame"
+        time.sleep(0.1)
+        assert len(shards(tmp_path / "set")) == count
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_progress_counts_images_from_where_the_run_goes_on(make):
+    make(images=20)
+    seen = []
+    make(images=50, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(20, 60), (40, 60), (60, 60)]
+
+
+# -- as processes -------------------------------------------------------------------------------------------------
+
+
+def command(release: Path, out: Path, *more: str) -> list[str]:
+    own = ["-m", "datafree", "synthesize", str(release), "--out", str(out), "--method", "all", "--steps", "4"]
+    return [*own, "--unit", "16", "--seed", "3", "--quiet", *more]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+
+
+def run(*argv: str) -> None:
+    done = subprocess.run([sys.executable, *argv], env=environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(release, tmp_path_factory) -> dict[str, bytes]:
+    out = tmp_path_factory.mktemp("whole") / "set"
+    run(*command(release, out, "--images", "600", "--workers", "1"))
+    return content(out)
+
+
+def test_processes_of_torchrun_make_the_bytes_of_one(release, uninterrupted, tmp_path):
+    pytest.importorskip("torch.distributed.run")
+    if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
+        pytest.skip("this torch has no gloo, so torchrun cannot start")
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    run(*torchrun, *command(release, tmp_path / "set", "--images", "600", "--workers", "1"))
+    assert content(tmp_path / "set") == uninterrupted
+
+
+def test_a_run_killed_in_the_middle_goes_on_to_the_same_bytes(release, uninterrupted, tmp_path):
+    out, argv = tmp_path / "set", command(release, tmp_path / "set", "--images", "600", "--workers", "2")
+    process = subprocess.Popen(
+        [sys.executable, *argv], env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while len(list(out.glob("unit-*"))) < 5 and time.monotonic() < deadline and process.poll() is None:
+        pass
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = shards(out)
+    assert 5 <= len(kept) < 38, "killed too late to mean anything"
+    assert all(uninterrupted[name] == data for name, data in kept.items())
+    assert read_json(out / "set.json")["shards"] is None
+    run(*argv)
+    assert content(out) == uninterrupted
+    assert not [path for path in out.iterdir() if ".tmp-" in path.name]
