@@ -56,6 +56,8 @@ class Pair:
     methods: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Settings of the reconstruction methods."""
     images: int = 20_480
+    """Reconstructed images of the faithful objectives; fewer or more for those in `images_of`."""
+    images_of: dict[str, int] = field(default_factory=dict)
     epoch_images: int = 60_000
     limit: int | None = None
     spectral_limit: int | None = None
@@ -95,7 +97,8 @@ def _lenet(data: str, rows: tuple[str, ...], **changes: Any) -> Pair:
             "training": Schedule(epochs=10, batch=64, learning_rate=1e-3),
             "learning": Distillation(epochs=12, batch=128, learning_rate=3e-3),
             "faithful": Distillation(epochs=30, batch=64, learning_rate=1e-3, temperature=8),
-            "methods": methods, "spectral_limit": 12_000, **changes,
+            "methods": {**methods, "top": {**methods["top"], "steps": 12}}, "spectral_limit": 12_000,
+            "images": 10_240, "images_of": {"top": 61_440}, **changes,
         }
     )  # fmt: skip
 
@@ -110,7 +113,7 @@ def _celeba(teacher: str, size: int, **changes: Any) -> Pair:
             "training": Schedule(epochs=12, batch=64, learning_rate=5e-4),
             "learning": Distillation(epochs=12, batch=64, learning_rate=5e-4, temperature=2),
             "faithful": Distillation(epochs=30, batch=64, learning_rate=5e-4, temperature=8),
-            "methods": methods, "images": 8192, "epoch_images": 8000, "mean": (0.5,), "std": (0.25,), **changes,
+            "methods": methods, "images": 4096, "epoch_images": 8000, "mean": (0.5,), "std": (0.25,), **changes,
         }
     )  # fmt: skip
 
@@ -120,7 +123,7 @@ def _paper_size(pair: Pair) -> dict[str, Any]:
     rate = {"hinton": 0.07, "lenet5": 0.09, "alexnet": 0.05}[pair.name]
     own = {"steps": 1000, "learning_rate": rate, "precision": "float32"}
     methods = dict.fromkeys(pair.methods, own)
-    return {"methods": methods, "images": 64_000, "spectral_limit": None}
+    return {"methods": methods, "images": 64_000, "images_of": {}, "spectral_limit": None}
 
 
 _LENET_ROWS = tuple(row for row in ROWS if row != "all-dropout")

@@ -102,8 +102,9 @@ class Chain:
         method = synthesis.of({"method": row, **self.pair.methods.get(row, {})})
         began = time.perf_counter()
         made = synthesize(
-            teacher, known, method, self.folder / f"set-{row}", images=self.pair.images, seed=self.seed, workers=1
-        )
+            teacher, known, method, self.folder / f"set-{row}", images=self.pair.images_of.get(row, self.pair.images),
+            seed=self.seed, workers=1,
+        )  # fmt: skip
         result = self.taught(teacher, stored(made), self.pair.faithful)
         seconds = round(time.perf_counter() - began, 2)
         return {**result, **self.costs(teacher, known), "record to student, seconds": seconds}

@@ -30,10 +30,13 @@ _HOMES = {
     "distill": "distillation",
     "evaluate": "evaluation",
     "forecast_auc": "records",
+    "fresh": "images",
     "kl": "losses",
     "load_data": "data",
     "load_model": "models",
     "new_model": "models",
+    "method": "synthesis",
+    "preset": "presets",
     "record": "records",
     "soft_labelled": "images",
     "stored": "images",
@@ -49,7 +52,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'datafree' has no attribute {name!r}")
     home = importlib.import_module(f"datafree.{_HOMES[name]}")
-    value = getattr(home, {"load_data": "load"}.get(name, name))
+    value = getattr(home, {"load_data": "load", "method": "named"}.get(name, name))
     globals()[name] = value
     return value
 

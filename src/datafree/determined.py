@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from . import taps as tap_names
 from .errors import UserError
@@ -43,6 +44,8 @@ def pixel_moments(network: Network, record: Record) -> PixelMoments:
     for entry in entries.values():
         if entry.taps == (tap_names.INPUT,):
             mean, covariance = _moments(network, entry)
+            upsample = _upsampling(network, entry)
+            mean, covariance = mean @ upsample.T, upsample @ covariance @ upsample.T
             return _scaled(network, mean, covariance, "input", 1.0)
     for entry in entries.values():
         if entry.taps == (first,):
@@ -94,6 +97,16 @@ def _moments(network: Network, entry: Entry) -> tuple[Tensor, Tensor]:
     return mean, covariance / entry.statistic.scale**2
 
 
+def _upsampling(network: Network, entry: Entry) -> Tensor:
+    """(P, p): bilinear interpolation from the entry's coarser grid to the pixels, the identity where it is the same."""
+    meter = entry.statistic.on(network, entry.taps)
+    units = torch.eye(meter.size, dtype=torch.float64)
+    if meter.shape == meter.full_shape:
+        return units
+    coarse = units.view(-1, *meter.shape)
+    return interpolate(coarse, size=network.spec.shape[1:], mode="bilinear", align_corners=False).flatten(1).T
+
+
 def _through(network: Network, entry: Entry, first: str) -> PixelMoments:
     """The pixels' moments from those of a linear first layer y = A x + b, by the pseudo-inverse of A."""
     operator, bias = _operator(network, first)
@@ -106,6 +119,8 @@ def _through(network: Network, entry: Entry, first: str) -> PixelMoments:
             "take --method all, or record again with --taps input"
         )
     inverse = torch.from_numpy((right[kept].T / singular[kept]) @ left[:, kept].T)  # (P, D)
+    if entry.statistic.downsample > 1:
+        raise UserError(f"entry {first!r} is downsampled, so it does not determine the pixels; record with --taps input")
     mean, covariance = _moments(network, entry)
     pixels = (mean - bias) @ inverse.T
     spread = inverse @ covariance @ inverse.T

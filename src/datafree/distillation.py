@@ -26,6 +26,8 @@ class Distillation(Schedule):
     """Passes over the images."""
     batch: int = Field(default=128, ge=1)
     """Images a step."""
+    learning_rate: float = Field(default=2e-3, gt=0)
+    """Of Adam, at its highest."""
     temperature: float | None = Field(default=None, gt=0)
     """Both sides' logits are divided by it; by default chosen from the scale of the teacher's logits."""
     loss: Literal["kl", "mse"] = "kl"

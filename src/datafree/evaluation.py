@@ -19,7 +19,8 @@ class Evaluation:
 
     images: int
     accuracy: float
-    by_class: tuple[float, ...]
+    by_class: tuple[float | None, ...]
+    """None for a class without images."""
     agreement: float | None = None
 
 
@@ -28,10 +29,11 @@ def evaluate(network: Network, data: Dataset, teacher: Network | None = None) ->
     own = labelled(network, data)
     said = network.predict(own.pixels).argmax(1)
     right = said == own.targets
-    by_class = [_percent(right[own.targets == c]) for c in range(len(data.classes))]
+    found = [right[own.targets == c] for c in range(len(data.classes))]
+    by_class = [_percent(hits) if len(hits) else None for hits in found]
     agreement = None if teacher is None else _percent(said == teacher.predict(own.pixels).argmax(1))
     return Evaluation(len(data), _percent(right), tuple(by_class), agreement)
 
 
 def _percent(hits: torch.Tensor) -> float:
-    return round(100 * float(hits.double().mean()), 4) if len(hits) else float("nan")
+    return round(100 * float(hits.double().mean()), 4)

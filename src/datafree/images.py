@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from . import synthesis
 from .data import Dataset
 from .network import Network
 from .progress import Progress, silent
-from .records import check_classes
+from .records import Record, check_classes
 from .seeds import stream
 from .spec import InputSpec
 from .synthesis import Maker
 from .syntheticset import SyntheticSet, to_pixels
 
-__all__ = ["Fresh", "Images", "Source", "labelled", "soft_labelled", "stored"]
+__all__ = ["Fresh", "Images", "Source", "fresh", "labelled", "soft_labelled", "stored"]
 
 
 class Source(Protocol):
@@ -91,6 +92,12 @@ class Fresh:
     def _made(self, index: int, seed: int) -> tuple[Tensor, Tensor]:
         pixels = self.maker.unit(index, seed, self.unit).pixels
         return pixels, self.maker.teacher.predict(pixels, batch=self.unit)
+
+
+def fresh(method: str | Any, teacher: Network, record: Record | None, *, images: int) -> Fresh:
+    """`images` new images an epoch by a method, given by name or as settings; for methods that draw in closed form."""
+    own = synthesis.of({"method": method}) if isinstance(method, str) else method
+    return Fresh(teacher.spec, own.on(teacher, record), images)
 
 
 def labelled(network: Network, data: Dataset, progress: Progress = silent) -> Images:

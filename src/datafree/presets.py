@@ -3,36 +3,75 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from statistics import NormalDist
 from typing import Any
 
 from . import taps as tap_names
+from .data import Dataset
 from .determined import PIXELS_AT_MOST
-from .errors import unknown
+from .errors import UserError, unknown
 from .network import Network
+from .records import check_classes
 from .stats.input import InputMoments
 from .stats.moments import Moments
 from .stats.spectral import SpectralAll, SpectralPairs
 
-__all__ = ["PRESETS", "best", "paper_row", "statistics"]
+__all__ = ["LEAK", "PRESETS", "best", "budgeted", "paper_row", "preset", "statistics"]
 
 Choice = list[tuple[Any, tuple[str, ...] | None]]
 
-PRESETS = ("small", "recommended", "paper", "full")
+PRESETS = ("small", "safe", "sharp", "paper", "full")
+LEAK = 0.6
+"""Forecast AUC that `safe` stays below, as docs/records.md argues."""
 
 
-def statistics(name: str, network: Network) -> Choice:
-    """(statistic, taps) pairs; taps None means all conv and linear layers. Raises UserError for an unknown name."""
-    top = (tap_names.layers(network)[-1],)
-    start: Choice = [(InputMoments(), None)]
+def statistics(name: str, network: Network, counts: Sequence[int], *, leak: float = LEAK) -> Choice:
+    """(statistic, taps) pairs; taps None means all conv and linear layers. Raises UserError for an unknown name.
+
+    `counts` are the samples of each class, which decide how much `safe` can record below a forecast of `leak`.
+    """
+    top = (Moments(covariance="full"), (tap_names.layers(network)[-1],))
     if name == "small":
-        return [*start, (Moments(covariance="full"), top)]
-    if name == "recommended":
-        return [*start, (Moments(covariance="full"), top), (Moments(covariance="lowrank", rank=32, conv="units"), (tap_names.INPUT,))]
+        return [(InputMoments(per="channel"), None), top]
+    if name == "safe":
+        return [(InputMoments(per="channel"), None), (budgeted(network, counts, leak), (tap_names.INPUT,))]
+    if name == "sharp":
+        sharp = Moments(covariance="lowrank", rank=32, conv="units")
+        return [(InputMoments(), None), top, (sharp, (tap_names.INPUT,))]
     if name == "paper":
-        return [*start, *_by_size(network), (SpectralAll(), None), (SpectralPairs(), None)]
+        return [(InputMoments(), None), *_by_size(network), (SpectralAll(), None), (SpectralPairs(), None)]
     if name == "full":
-        return [*statistics("paper", network), *best(network)]
+        return [*statistics("paper", network, counts), *best(network)]
     raise unknown("preset", name, PRESETS)
+
+
+def preset(name: str, network: Network, data: Dataset, *, leak: float = LEAK) -> Choice:
+    """What to record of `network` on `data`, by the name of a ready choice: `record(network, data, preset(...))`."""
+    check_classes(network, data)
+    counts = data.labels.bincount(minlength=len(data.classes)).tolist()
+    if min(counts) < 1:
+        raise UserError(f"no samples of class {data.classes[counts.index(0)]!r}, wanted at least 1 of each; add some")
+    return statistics(name, network, counts, leak=leak)
+
+
+def budgeted(network: Network, counts: Sequence[int], leak: float) -> Moments:
+    """The finest class means of the pixels, and the most shared directions, whose forecast stays below `leak`.
+
+    Means take at most three fifths of the budget D / n = 2 Phi^-1(leak)^2, directions of the pooled covariance the rest.
+    """
+    if not 0.5 < leak < 1:
+        raise UserError(f"--leak: got {leak}, wanted above 0.5 and below 1; 0.6 is the default")
+    channels, height, width = network.spec.shape
+    budget = 2 * NormalDist().inv_cdf(leak) ** 2 - 2 * channels / sum(counts)
+    for downsample in range(1, max(height, width) + 1):
+        numbers = channels * -(-height // downsample) * -(-width // downsample)
+        means = numbers / min(counts)
+        if means <= 0.6 * budget or numbers == channels:
+            rank = min(numbers, int((budget - means) * sum(counts) / numbers) - 1)
+            shared = {"covariance": "lowrank", "rank": rank} if rank > 0 else {"covariance": "none"}
+            return Moments(pooled=rank > 0, downsample=min(downsample, 64), conv="units", **shared)  # type: ignore[arg-type]
+    raise AssertionError("one number a channel is always tried")
 
 
 def best(network: Network) -> Choice:

@@ -8,28 +8,37 @@ import platform
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from . import __version__
 from .commandline import ARGV
+from .data import sha256
 from .files import sha256_file, write_json
 
-__all__ = ["RunLog", "device_name", "versions"]
+if TYPE_CHECKING:
+    from .data import Dataset
+
+__all__ = ["RunLog", "device_name", "hash_of", "versions"]
 
 
 class RunLog:
-    """Started with the run, written at its end into its output folder."""
+    """Started with the run, written at its end into its output folder; paths stay as the user typed them."""
 
-    def __init__(self, verb: str, settings: dict[str, Any], inputs: list[str | Path | None]):
+    def __init__(
+        self, verb: str, settings: dict[str, Any], inputs: list[str | Path | None], data: Dataset | None = None
+    ):
+        hashes = {str(path): hash_of(path) for path in inputs if path is not None and Path(path).exists()}
+        if data is not None:
+            hashes[f"{data.name} ({data.split})"] = sha256(data)
         self.began = time.perf_counter()
         self.content: dict[str, Any] = {
             "format": 1,
             "verb": verb,
             "argv": list(ARGV.get()),
-            "settings": settings,
-            "inputs": {str(path): _hash(Path(path)) for path in inputs if path is not None and Path(path).exists()},
+            "settings": {key: str(own) if isinstance(own, Path) else own for key, own in settings.items()},
+            "inputs": hashes,
             "versions": versions(),
             "device": device_name(str(settings.get("device") or "cpu")),
             "commit": _commit(),
@@ -70,7 +79,9 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def _hash(path: Path) -> str:
+def hash_of(path: str | Path) -> str:
+    """sha256 of a file, or of what counts in a release or a synthetic set."""
+    path = Path(path)
     if path.is_file():
         return sha256_file(path)
     digest = hashlib.sha256()

@@ -26,6 +26,15 @@ class Settings(BaseModel):
 
 S = TypeVar("S", bound=BaseModel)
 
+_SHORTER = {
+    "greater than or equal to": "at least",
+    "less than or equal to": "at most",
+    "greater than": "above",
+    "less than": "below",
+    "a valid integer": "an integer",
+    "a valid number": "a number",
+}
+
 
 def parse(cls: type[S], values: Any) -> S:
     """`values`, a mapping, as a `cls`; raises UserError with the first thing wrong, in one line."""
@@ -42,7 +51,15 @@ def _one_line(cls: type[BaseModel], error: ValidationError) -> UserError:
     field = ".".join(str(part) for part in first["loc"]) or cls.__name__
     if first["type"] == "extra_forbidden":
         return unknown("setting", field, cls.model_fields, cls.__name__)
+    wanted = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ").split(", unable to")[0]
+    for long, short in _SHORTER.items():
+        wanted = wanted.replace(long, short)
+    if not first["loc"]:
+        return UserError(f"the settings of {cls.__name__} do not fit together, wanted {wanted}; change one of them")
     flag = field.replace("_", "-")
-    got = first.get("input")
-    wanted = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    return UserError(f"--{flag}: got {got!r}, wanted {wanted}; give --{flag} such a value")
+    return UserError(f"--{flag}: got {_short(first.get('input'))}, wanted {wanted}; give --{flag} such a value")
+
+
+def _short(value: Any) -> str:
+    text = str(value) if isinstance(value, str) and value.strip("+-.0123456789e") == "" else repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -19,11 +19,20 @@ Edit = Callable[[Tensor], Tensor]
 
 
 def layers(network: Network) -> tuple[str, ...]:
-    """Every conv and linear layer that an image passes exactly once, in the order in which it does."""
+    """Every conv and linear layer that an image passes exactly once, in the order in which it does.
+
+    Raises UserError where there is none.
+    """
     order: list[str] = []
     with _hooks(network.module, (nn.Linear, nn.modules.conv._ConvNd), lambda name: order.append(name)):
         _probe(network)
-    return tuple(name for name in order if order.count(name) == 1)
+    found = tuple(name for name in order if order.count(name) == 1)
+    if not found:
+        raise UserError(
+            f"{network.name} has no conv or linear layer that an image passes exactly once, wanted one at least; "
+            "give a network of such layers"
+        )
+    return found
 
 
 def batch_norms(network: Network) -> tuple[str, ...]:

@@ -87,7 +87,7 @@ def _with_data(folder: Path, training: Dataset, test: Dataset, spec: InputSpec, 
     results = [
         _result("teacher", "teacher", teacher, teacher, test, curve, began, len(training), "trained on the digits")
     ]
-    write_release(folder / "teacher", teacher, record(teacher, training, presets.statistics("full", teacher)))
+    write_release(folder / "teacher", teacher, record(teacher, training, presets.preset("full", teacher, training)))
     began = time.perf_counter()
     student = new_model("hinton128", spec, seed=seed)
     curve = train(student, training, TRAINING, seed=seed)

@@ -43,7 +43,7 @@ def command(argv: list[str]) -> Callable[..., None]:
         out: Path,
         online: str,
         method: Any = None,
-        epoch_images: int = 60_000,
+        epoch_images: int = 20_000,
         settings: Distillation | None = None,
         data: Data | None = None,
         source: Model | None = None,

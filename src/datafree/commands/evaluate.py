@@ -37,6 +37,6 @@ def evaluate(
     found = evaluation.evaluate(network, load_data(data, split), other)
     print(f"accuracy {found.accuracy:.2f} % on {found.images:,} images of {data.data} ({split})")
     for name, value in zip(network.spec.classes, found.by_class, strict=True):
-        print(f"  {name}: {value:.2f} %")
+        print(f"  {name}: no images" if value is None else f"  {name}: {value:.2f} %")
     if found.agreement is not None:
         print(f"agreement with {teacher}: {found.agreement:.2f} %")

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from scipy.linalg.lapack import dpstrf
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import adaptive_avg_pool2d, pad
 
 from .. import taps as tap_names
 from ..errors import UserError
@@ -38,6 +38,8 @@ class Moments(Settings):
     """One covariance for all classes (means stay by class): fewer bytes, far less leakage."""
     conv: Literal["auto", "units", "channels"] = "auto"
     """A conv layer's `units` (C x H x W), or its `channels` (spatial means); auto: units up to 8,192 of them."""
+    downsample: int = Field(default=1, ge=1, le=64)
+    """Images and conv layers are averaged over squares of this side first: fewer numbers, so less given away."""
     scale: float = Field(default=1.0, gt=0)
     """Activations are multiplied by it first; set by `temperature` for the top layer."""
     temperature: float = Field(default=8.0, gt=0)
@@ -62,7 +64,11 @@ class MomentsMeter:
     """Moments of one tap. States: count (K,), mean and rest (K, D), and by covariance the centred sums of squares."""
 
     def __init__(self, settings: Moments, tap: str, shape: tuple[int, ...], classes: int):
-        self.settings, self.tap, self.shape, self.classes = settings, tap, shape, classes
+        self.settings, self.tap, self.classes = settings, tap, classes
+        coarse = settings.downsample
+        self.shape = (shape[0], -(-shape[1] // coarse), -(-shape[2] // coarse)) if len(shape) == 3 else shape
+        self.full_shape = shape
+        shape = self.shape
         by_units = math.prod(shape) <= UNITS_AT_MOST if settings.conv == "auto" else settings.conv == "units"
         self.pool_positions = len(shape) > 1 and not by_units
         self.size = next(iter(shape)) if self.pool_positions else math.prod(shape)
@@ -76,6 +82,8 @@ class MomentsMeter:
 
     def live(self, activations: Sequence[Tensor]) -> list[Tensor]:
         (a,) = activations
+        if self.shape != self.full_shape:
+            a = adaptive_avg_pool2d(a, self.shape[1:])
         signal = a.flatten(2).mean(2) if self.pool_positions else a.flatten(1)
         return [signal * self.settings.scale if self.settings.scale != 1 else signal]
 

@@ -18,7 +18,7 @@ from ..network import Network
 from ..records import Record
 from ..settings import Settings, parse
 
-__all__ = ["DEFAULT", "Batch", "Maker", "Synthesizer", "batches", "methods", "of", "unit_labels"]
+__all__ = ["DEFAULT", "Batch", "Maker", "Synthesizer", "batches", "methods", "named", "of", "unit_labels"]
 
 
 DEFAULT = "distribution"
@@ -85,6 +85,11 @@ def methods() -> dict[str, type[Settings]]:
             if isinstance(value, type) and issubclass(value, Settings) and "method" in value.model_fields:
                 found[value.model_fields["method"].default] = value
     return found
+
+
+def named(name: str, /, **settings: Any) -> Any:
+    """A method by name with settings: ``method("spectral-pairs", steps=200)``."""
+    return of({"method": name, **settings})
 
 
 def of(values: dict[str, Any]) -> Any:

@@ -1,0 +1,156 @@
+"""What a record costs and gives away against what a student gets from it: the trade-off that the paper only talks about.
+
+    python papers/lopes2017/tradeoff.py --out papers/lopes2017/tradeoff.json
+
+Every kind of record of one teacher (LeNet-5 on MNIST, the teachers of run.py --budget cpu), by bytes and by the
+forecast of a membership attack, with the accuracy of a half-size student. Same student, same number of steps for every
+record; the schedule is shorter than that of `best` in claims.json, so its accuracy is lower.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from rows import BUDGETS
+from run import HERE, Chain
+
+from datafree import presets, synthesis
+from datafree.distillation import Distillation
+from datafree.evaluation import evaluate
+from datafree.files import read_json, write_json, write_text
+from datafree.images import Fresh, stored
+from datafree.models import load_model
+from datafree.network import Network
+from datafree.records import Record, forecast_auc, record
+from datafree.report import tradeoff_svg
+from datafree.runlog import device_name, versions
+from datafree.stats.input import InputMoments
+from datafree.stats.moments import Moments
+from datafree.stats.spectral import SpectralAll, SpectralPairs
+from datafree.syntheticset import synthesize
+
+LEARNING = Distillation(epochs=5, batch=128, learning_rate=3e-3)
+EPOCH_IMAGES = 61_440
+STEPS, IMAGES = 20, 10_240
+
+START = [(InputMoments(), None)]
+PIXELS = ("input",)
+KINDS = (
+    "safe-0.53", "safe-0.55", "safe-0.60", "safe-0.70", "safe-0.80", "diagonal", "lowrank-8", "lowrank-32", "shrunk",
+    "full", "top", "all-pooled", "all-full", "spectral-all", "spectral-pairs",
+)  # fmt: skip
+
+
+def choose(kind: str, network: Network, counts: list[int]) -> tuple[list[Any], str]:
+    """What to record, and the method that uses it."""
+    if kind.startswith("safe"):
+        return presets.statistics("safe", network, counts, leak=float(kind[5:])), "distribution"
+    if kind == "mean":
+        return [*START, (Moments(covariance="none"), PIXELS)], "distribution"
+    if kind.startswith("lowrank"):
+        return [*START, (Moments(covariance="lowrank", rank=int(kind[8:])), PIXELS)], "distribution"
+    if kind in ("diagonal", "shrunk", "full"):
+        return [*START, (Moments(covariance=kind), PIXELS)], "distribution"  # type: ignore[arg-type]
+    if kind == "all-diagonal":
+        return [*START, (Moments(), None)], "all"
+    if kind == "all-pooled":
+        return [*START, (Moments(covariance="lowrank", rank=32, pooled=True), None)], "all"
+    if kind in ("spectral-all", "spectral-pairs"):
+        return [*START, (SpectralAll() if kind == "spectral-all" else SpectralPairs(), None)], kind
+    return presets.paper_row(kind.removesuffix("-full"), network), kind.removesuffix("-full")
+
+
+def measure(kind: str, seed: int, work: Path, data_dir: str | None) -> dict[str, Any]:
+    """One record and its student."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    cell = work / "tradeoff" / f"{kind}-{seed}.json"
+    if cell.exists():
+        return read_json(cell)
+    pair = next(pair for pair in BUDGETS["cpu"].pairs if pair.id == "mnist/lenet5")
+    chain = Chain(pair, seed, work, data_dir, "cpu")
+    teacher = load_model(str(chain.folder / "teacher"))
+    chosen, method = choose(kind, teacher, chain.train.labels.bincount().tolist())
+    limit = pair.spectral_limit if kind.startswith("spectral") else None
+    known = record(teacher, chain.train.subset(limit), chosen)
+    began = time.perf_counter()
+    student = _student(chain, teacher, known, method, work / "tradeoff" / f"{kind}-{seed}")
+    found = {
+        "accuracy": evaluate(student, chain.test).accuracy, "bytes": known.nbytes(), "released": known.released(teacher),
+        "seconds": round(time.perf_counter() - began, 1),
+    }  # fmt: skip
+    cell.parent.mkdir(parents=True, exist_ok=True)
+    write_json(cell, found)
+    print(f"{kind} seed {seed}: {found['accuracy']:.2f} %, {found['bytes']:,} bytes", flush=True)
+    return found
+
+
+def _student(chain: Chain, teacher: Network, known: Record, method: str, folder: Path) -> Network:
+    from datafree.distillation import distill
+
+    student = chain.fresh(chain.pair.student)
+    if method == "distribution":
+        made = synthesis.of({"method": method}).on(teacher, known)
+        distill(teacher, student, Fresh(chain.spec, made, EPOCH_IMAGES), LEARNING, seed=chain.seed)
+        return student
+    settings = {"method": method, "steps": STEPS, "learning_rate": 0.03, "precision": "bfloat16"}
+    made = synthesize(teacher, known, synthesis.of(settings), folder, images=IMAGES, seed=chain.seed, workers=1)
+    # the same number of steps: 30 passes over 10,240 images are 5 over 61,440
+    schedule = LEARNING.model_copy(update={"epochs": LEARNING.epochs * EPOCH_IMAGES // IMAGES})
+    distill(teacher, student, stored(made), schedule, seed=chain.seed)
+    return student
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("runs") / "lopes2017" / "cpu")
+    parser.add_argument("--data-dir", default=None)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=None)
+    args = parser.parse_args()
+    cells = [(kind, seed) for seed in args.seeds for kind in args.kinds]
+    with ProcessPoolExecutor(args.jobs) as pool:
+        waiting = {cell: pool.submit(measure, *cell, args.work, args.data_dir) for cell in cells}
+        found = {cell: future.result() for cell, future in waiting.items()}
+    rows = [_row(kind, [found[kind, seed] for seed in args.seeds]) for kind in args.kinds]
+    rows.sort(key=lambda row: (row["forecast AUC"], row["bytes"]))
+    print(table(rows))
+    if args.out is not None:
+        about = {"device": device_name("cpu"), "versions": versions(), "seeds": args.seeds}
+        args.out.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+        points = [(row["record"], row["bytes"], row["forecast AUC"], row["accuracy"]) for row in rows]
+        write_text(HERE / "tradeoff.svg", tradeoff_svg(points))
+    return 0
+
+
+def _row(kind: str, found: list[dict[str, Any]]) -> dict[str, Any]:
+    accuracies = [own["accuracy"] for own in found]
+    return {
+        "record": kind, "bytes": found[0]["bytes"], "forecast AUC": round(forecast_auc(found[0]["released"]), 3),
+        "accuracy": round(statistics.fmean(accuracies), 2),
+        "sd": round(statistics.stdev(accuracies), 2) if len(found) > 1 else 0.0, "n": len(found),
+        "seconds": round(statistics.fmean(own["seconds"] for own in found), 1),
+    }  # fmt: skip
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown."""
+    lines = ["| record | bytes | forecast AUC | student, % | seconds |", "|---|---:|---:|---:|---:|"]
+    for r in rows:
+        student = f"{r['accuracy']:.2f} ± {r['sd']:.2f}"
+        lines.append(f"| {r['record']} | {r['bytes']:,} | {r['forecast AUC']:.3f} | {student} | {r['seconds']:.0f} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
