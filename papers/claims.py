@@ -97,6 +97,16 @@ def render(claims: list[dict[str, Any]]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def between(page: Path, name: str, text: str) -> None:
+    """Replaces what stands between `<!-- name:begin -->` and `<!-- name:end -->` in a Markdown page."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    whole = page.read_text(encoding="utf-8")
+    if begin not in whole or end not in whole:
+        raise SystemExit(f"{page} has no {begin} ... {end}; add the marks where the text should stand")
+    head, rest = whole.split(begin, 1)
+    page.write_text(f"{head}{begin}\n{text}{end}{rest.split(end, 1)[1]}", encoding="utf-8")
+
+
 def load(path: Path) -> list[dict[str, Any]]:
     """The claims of a file, or of the claims.json in a folder."""
     path = path / "claims.json" if path.is_dir() else path
@@ -105,13 +115,15 @@ def load(path: Path) -> list[dict[str, Any]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("verb", choices=("render", "check"))
+    parser.add_argument("verb", choices=("render", "update", "check"))
     parser.add_argument("paths", type=Path, nargs="+")
     args = parser.parse_args()
     wrong = []
     for path in args.paths:
         if args.verb == "render":
             print(render(load(path)))
+        elif args.verb == "update":
+            between(path / "README.md", "claims", render(load(path)))
         else:
             wrong += [f"{path}: {line}" for line in check(load(path))]
     print("\n".join(wrong), file=sys.stderr, end="\n" if wrong else "")

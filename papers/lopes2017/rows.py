@@ -95,7 +95,7 @@ def _lenet(data: str, rows: tuple[str, ...], **changes: Any) -> Pair:
         **{
             "data": data, "name": "lenet5", "teacher": "lenet5", "student": "lenet5-half", "size": 32, "rows": rows,
             "training": Schedule(epochs=10, batch=64, learning_rate=1e-3),
-            "learning": Distillation(epochs=12, batch=128, learning_rate=3e-3),
+            "learning": Distillation(epochs=12, batch=128, learning_rate=3e-3, temperature=4),
             "faithful": Distillation(epochs=30, batch=64, learning_rate=1e-3, temperature=8),
             "methods": {**methods, "top": {**methods["top"], "steps": 12}}, "spectral_limit": 12_000,
             "images": 10_240, "images_of": {"top": 61_440}, **changes,

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from claims import between
 from rows import BUDGETS
 from run import HERE, Chain
 
@@ -130,6 +131,7 @@ def main() -> int:
         args.out.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n", encoding="utf-8")
         points = [(row["record"], row["bytes"], row["forecast AUC"], row["accuracy"]) for row in rows]
         write_text(HERE / "tradeoff.svg", tradeoff_svg(points))
+        between(HERE.parents[1] / "docs" / "records.md", "tradeoff", table(rows))
     return 0
 
 

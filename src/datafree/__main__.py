@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import signal
 import sys
+import threading
+from functools import partial
+from typing import Any
 
 from .commandline import ARGV
 from .errors import UserError, unknown
 
 __all__ = ["main"]
 
+RESUMES = ("train", "distill", "synthesize", "demo")
+PATIENCE = 5
+"""Seconds that a stopped command may take to end in order; every file is whole at any moment."""
+
 
 def main(argv: list[str] | None = None) -> None:
     """Runs `datafree ARGV` and exits."""
     argv = sys.argv[1:] if argv is None else argv
-    signal.signal(signal.SIGTERM, _terminate)
-    sys.exit(run(argv))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, partial(_stop, argv))
+    code = run(argv)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has gone: nothing more can be said to it, at exit neither
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    sys.exit(code)
 
 
 def run(argv: list[str]) -> int:
@@ -28,29 +44,61 @@ def run(argv: list[str]) -> int:
         return _say(str(unknown("command", argv[0], VERBS)), 2)
     token = ARGV.set(tuple(argv))
     try:
-        app(argv)(argv, exit_on_error=False, print_error=False, result_action="return_value")
+        code = app(argv)(argv, exit_on_error=False, print_error=False, result_action="return_value")
+        return code if isinstance(code, int) else 0
     except UserError as error:
         return _say(str(error), 2)
     except CycloptsError as error:
-        line = " ".join(str(error).split())
-        return _say(f"{line} Run datafree {argv[0] if argv else ''} --help for what it takes.", 2)
+        return _say(_usage(error, argv), 2)
     except KeyboardInterrupt:
-        return _say(f"stopped; whole units and epochs are kept. Go on with: datafree {' '.join(argv)}", 130)
+        return _say(_stopped(argv), 130)
     except _Terminated:
-        return _say(f"terminated; whole units and epochs are kept. Go on with: datafree {' '.join(argv)}", 143)
+        return _say(_stopped(argv), 143)
     except BrokenPipeError:
         return 141
+    except MemoryError:
+        return _say("there is not enough memory; give a smaller network, smaller --batch or fewer images", 2)
+    except OSError as error:
+        return _say(f"cannot use {error.filename!r}: {error.strerror}; give another path", 2)
     finally:
         ARGV.reset(token)
-    return 0
 
 
 class _Terminated(BaseException):
     pass
 
 
-def _terminate(*_: object) -> None:
-    raise _Terminated
+def _stop(argv: list[str], number: int, *_: object) -> None:
+    """Unwinds the command; where a thread is long in the middle of something, ends the process after PATIENCE."""
+    code = 130 if number == signal.SIGINT else 143
+    last = threading.Timer(PATIENCE, partial(_leave, _stopped(argv), code))
+    last.daemon = True
+    last.start()
+    raise KeyboardInterrupt if number == signal.SIGINT else _Terminated
+
+
+def _leave(line: str, code: int) -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write("\x1b[?25h")  # the progress bar hides the cursor
+    _say(line, code)
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _stopped(argv: list[str]) -> str:
+    kept = (
+        "whole units and epochs are kept. Go on" if argv[:1] and argv[0] in RESUMES else "nothing was lost. Start again"
+    )
+    return f"stopped; {kept} with: datafree {shlex.join(argv)}"
+
+
+def _usage(error: Any, argv: list[str]) -> str:
+    """What cyclopts found, in a line."""
+    line = " ".join(str(error).split())
+    if type(error).__name__ == "UnusedCliTokensError":
+        extra = ", ".join(repr(token) for token in error.unused_tokens)
+        line = f"got {extra} too much, wanted a flag before each value (repeat it for more than one)."
+    return f"{line} Run datafree {argv[0] if argv else ''} --help for what it takes."
 
 
 def _say(line: str, code: int) -> int:

@@ -120,7 +120,9 @@ def _through(network: Network, entry: Entry, first: str) -> PixelMoments:
         )
     inverse = torch.from_numpy((right[kept].T / singular[kept]) @ left[:, kept].T)  # (P, D)
     if entry.statistic.downsample > 1:
-        raise UserError(f"entry {first!r} is downsampled, so it does not determine the pixels; record with --taps input")
+        raise UserError(
+            f"entry {first!r} is downsampled, so it does not determine the pixels; record with --taps input"
+        )
     mean, covariance = _moments(network, entry)
     pixels = (mean - bias) @ inverse.T
     spread = inverse @ covariance @ inverse.T

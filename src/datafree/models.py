@@ -5,19 +5,22 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from . import zoo
 from .errors import UserError, nearest, unknown
 from .files import read_weights
-from .network import Network
-from .release import Release, is_release
+from .network import PROBES, Network
+from .release import Release, is_release, is_zoo
 from .seeds import seed_of
 from .spec import InputSpec
 
@@ -34,17 +37,25 @@ def load_model(
     """
     if is_release(name):
         release = Release.open(name)
-        network = new_model(code or release.architecture(), release.spec, seed=0)
-        load_weights(network, weights or release.weights)
+        architecture, spec, path = code or release.architecture(), release.spec, weights or release.weights
     else:
+        if weights is None and ":" not in name and not is_zoo(name):
+            raise unknown("model", name, zoo.names(), "the zoo, and no such release folder")
         if weights is None:
             raise UserError(
                 f"model {name!r} has no weights; give a release folder, or --weights FILE.safetensors beside the model"
             )
         if spec is None:
-            raise UserError(f"model {name!r} has no input spec; give --shape and --classes, or a release folder")
-        network = new_model(name, spec, seed=0)
-        load_weights(network, weights)
+            raise UserError(
+                f"model {name!r} does not say what it takes; make a release of it: datafree pack {name} "
+                f"--weights {weights} --shape CHANNELS HEIGHT WIDTH --classes COUNT --out release"
+            )
+        architecture, path = name, weights
+    found = read_weights(path)
+    if ":" not in architecture:  # before a weight of it is allocated: a few bytes of text can name 40 GB
+        _check_weights(architecture, _on_meta(architecture, spec).state_dict(), found, path)
+    network = new_model(architecture, spec, seed=0)
+    _load(network, found, path)
     network.module.eval()
     network.check()
     return network
@@ -56,36 +67,69 @@ def new_model(name: str, spec: InputSpec, *, seed: int) -> Network:
         raise UserError(
             f"{name} is a trained release, wanted a fresh network; name an architecture of the zoo or your own"
         )
+    if ":" not in name:
+        _check_memory(name, spec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, "weights", name))
         module = _function(name)(spec) if ":" in name else zoo.build(name, spec)
     if not isinstance(module, nn.Module):
         raise UserError(f"{name!r} returned {type(module).__name__}, wanted a torch.nn.Module; return the network")
     network = Network(module, spec, name)
-    network.check()
+    with _users(name, _folder(name)) if ":" in name else nullcontext():
+        network.check()
     return network
 
 
 def load_weights(network: Network, path: str | Path) -> None:
     """Loads a safetensors file into the network; names, dtypes and shapes must be its own."""
+    _load(network, read_weights(path), path)
+
+
+def _load(network: Network, found: dict[str, Tensor], path: str | Path) -> None:
     own = network.module.state_dict()
-    found = read_weights(path)
+    _check_weights(network.name, own, found, path)
+    network.module.load_state_dict({**own, **found})
+
+
+def _check_weights(network: str, own: dict[str, Any], found: dict[str, Tensor], path: str | Path) -> None:
+    """Raises UserError unless the tensors `found` in `path` have the names, shapes and dtypes of a network's `own`."""
     counters = {name for name in own if name.endswith("num_batches_tracked")}  # absent in older files; not used in eval
     for name in sorted(own.keys() - found.keys() - counters):
-        raise UserError(f"{path} has no weight {name!r} of {network.name}; nearest: {nearest(name, found)}")
+        raise UserError(f"{path} has no weight {name!r} of {network}; nearest: {nearest(name, found)}")
     for name in sorted(found.keys() - own.keys()):
-        raise unknown("weight", name, own, network.name)
+        raise unknown("weight", name, own, network)
     for name, tensor in found.items():
         if tensor.shape != own[name].shape:
             raise UserError(
-                f"weight {name!r} in {path} is {tuple(tensor.shape)}, wanted {tuple(own[name].shape)} for {network.name}; "
+                f"weight {name!r} in {path} is {tuple(tensor.shape)}, wanted {tuple(own[name].shape)} for {network}; "
                 "use the weights of this architecture and input size"
             )
         if tensor.dtype != own[name].dtype:
             raise UserError(
                 f"weight {name!r} in {path} is {tensor.dtype}, wanted {own[name].dtype}; use weights in that number format"
             )
-    network.module.load_state_dict({**own, **found})
+
+
+def _on_meta(name: str, spec: InputSpec) -> nn.Module:
+    """A zoo network without memory: names and sizes only, and no number of torch's random stream."""
+    with torch.device("meta"):
+        return zoo.build(name, spec)
+
+
+def _check_memory(name: str, spec: InputSpec) -> None:
+    """Raises UserError for a zoo network whose weights, or activations of the probe images, cannot fit in memory."""
+    module, sizes = _on_meta(name, spec), [0]
+    for part in module.modules():
+        part.register_forward_hook(lambda *given: sizes.append(given[2].numel()))
+    with torch.no_grad(), suppress(RuntimeError):  # images of a wrong shape: Network.check says it in words
+        module.eval()(torch.empty(PROBES, *spec.shape, device="meta"))
+    weights = 4 * sum(parameter.numel() for parameter in module.parameters())
+    needed, there = weights + 8 * max(sizes), _memory()
+    if there is not None and needed > there:
+        raise UserError(
+            f"{name} for images {spec.shape} needs {needed:,} bytes, wanted at most the {there:,} of memory here; "
+            "give a smaller network or smaller images"
+        )
 
 
 def _function(name: str) -> Callable[..., Any]:
@@ -98,26 +142,75 @@ def _function(name: str) -> Callable[..., Any]:
         raise unknown("function", attribute, names, place)
     kinds = [parameter.kind for parameter in inspect.signature(function).parameters.values()]
     takes = inspect.Parameter.POSITIONAL_ONLY in kinds or inspect.Parameter.POSITIONAL_OR_KEYWORD in kinds
-    return function if takes else lambda _: function()
+
+    def call(spec: InputSpec) -> Any:
+        with _users(name, _folder(name)):
+            return function(spec) if takes else function()
+
+    return call
+
+
+def _memory() -> int | None:
+    """Bytes of this machine's memory, None where it does not say."""
+    names = getattr(os, "sysconf_names", {})
+    if "SC_PHYS_PAGES" not in names:
+        return None
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _folder(name: str) -> Path:
+    """Where the code of `file.py:function` has its siblings; for a module, the working directory."""
+    place = name.rpartition(":")[0] or name
+    return Path(place).parent if place.endswith(".py") else Path()
 
 
 def _module(place: str) -> Any:
-    if place.endswith(".py"):
-        path = Path(place)
-        if not path.is_file():
-            raise UserError(f"no file {place}, wanted the Python file that builds the model; check the path")
-        made = importlib.util.spec_from_file_location(f"datafree_code_{path.stem}", path)
-        assert made is not None
-        assert made.loader is not None
-        module = importlib.util.module_from_spec(made)
-        sys.modules[made.name] = module  # dataclasses look their module up there
+    if not place.endswith(".py"):
+        with _users(place, _folder(place)):
+            return importlib.import_module(place)
+    path = Path(place)
+    if not path.is_file():
+        raise UserError(f"no file {place}, wanted the Python file that builds the model; check the path")
+    made = importlib.util.spec_from_file_location(f"datafree_code_{path.stem}", path)
+    assert made is not None
+    assert made.loader is not None
+    module = importlib.util.module_from_spec(made)
+    sys.modules[made.name] = module  # dataclasses look their module up there
+    with _users(place, _folder(place)), _siblings_forgotten(path.parent):
         made.loader.exec_module(module)
-        return module
-    if "" not in sys.path:
-        sys.path.insert(0, "")
+    return module
+
+
+@contextmanager
+def _siblings_forgotten(folder: Path) -> Iterator[None]:
+    """Modules that are imported from `folder` inside leave sys.modules: another folder may have some of that name."""
+    before, own = set(sys.modules), folder.resolve()
     try:
-        return importlib.import_module(place)
+        yield
+    finally:
+        for name in set(sys.modules) - before:
+            place = getattr(sys.modules[name], "__file__", None)
+            if place and own in Path(place).resolve().parents:
+                del sys.modules[name]
+
+
+@contextmanager
+def _users(what: str, folder: Path) -> Iterator[None]:
+    """Somebody else's code runs inside: `folder` is on sys.path meanwhile; whatever it raises becomes one line."""
+    before, own = list(sys.path), str(folder.resolve())
+    sys.path.insert(0, own)
+    try:
+        yield
+    except UserError:
+        raise
     except ModuleNotFoundError as error:
+        do = "" if ".py" in what else ", or name a file as path/file.py:name"
+        raise UserError(f"no module {error.name!r} for model {what!r}; install it{do}") from None
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)
+        frame = (error.filename, error.lineno) if isinstance(error, SyntaxError) else where[-1][:2]
         raise UserError(
-            f"no module {error.name!r} for model {place!r}; install it, or name a file as path/file.py:name"
-        ) from None
+            f"the code of model {what!r} fails with {type(error).__name__}: {error} ({frame[0]}, line {frame[1]}); mend it"
+        ) from error
+    finally:
+        sys.path[:] = before

@@ -5,21 +5,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from . import __version__, zoo
+from . import __version__
 from .errors import UserError
-from .files import claim_folder, read_json, safe_name, sweep, write_json, write_tensors, write_text
+from .files import claim_folder, read_header, read_json, safe_name, sweep, write_json, write_tensors, write_text
 from .network import Network
 from .records import Record, forecast_auc
 from .settings import parse
 from .spec import InputSpec
 
-__all__ = ["Release", "is_release", "write_record", "write_release"]
+__all__ = ["Release", "is_release", "is_zoo", "write_record", "write_release"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,10 @@ class Release:
 
     @property
     def spec(self) -> InputSpec:
-        return parse(InputSpec, self.config["spec"])
+        try:
+            return parse(InputSpec, self.config["spec"])
+        except UserError as error:
+            raise UserError(f"{self.folder / 'config.json'} holds no input spec: {error}") from None
 
     @property
     def weights(self) -> Path:
@@ -59,8 +61,6 @@ class Release:
             raise UserError(
                 f"{self.folder} holds a network of its publisher's own code ({name!r}); name it with --code"
             )
-        with torch.device("meta"):  # names and sizes only: no memory, and no number of torch's random stream
-            zoo.build(name, self.spec)
         return name
 
     def record(self, network: Network, path: str | Path | None = None) -> Record | None:
@@ -70,8 +70,13 @@ class Release:
 
 
 def is_release(name: str | Path) -> bool:
-    """Whether the name is a folder; what is in it is checked on opening."""
-    return Path(name).is_dir()
+    """Whether the name is a folder; what is in it is checked on opening. A zoo's name needs a config.json in it."""
+    return Path(name).is_dir() and ((Path(name) / "config.json").is_file() or not is_zoo(str(name)))
+
+
+def is_zoo(name: str) -> bool:
+    """Whether the name has the form of a zoo name, whatever its sizes."""
+    return re.fullmatch(r"hinton\d+|lenet5(-half)?|alexnet(/\d+|-half)?|resnet\d+", name) is not None
 
 
 def write_release(folder: str | Path, network: Network, record: Record | None = None, *, notes: str = "") -> Path:
@@ -81,12 +86,20 @@ def write_release(folder: str | Path, network: Network, record: Record | None = 
     name = network.name if ":" not in network.name else "custom:" + safe_name(network.name.rpartition(":")[2])
     config = {"format": 1, "architecture": name, "spec": network.spec.model_dump(mode="json"), "datafree": __version__}
     weights = {key: tensor.detach().cpu().contiguous() for key, tensor in network.module.state_dict().items()}
+    if record is None:
+        _drop_anothers_record(own / "record.safetensors", network)
     write_tensors(own / "model.safetensors", weights, {}, kind="weights")
     write_json(own / "config.json", config)
     if record is not None:
         record.save(own / "record.safetensors")
     write_text(own / "README.md", model_card(network, record, notes))
     return own
+
+
+def _drop_anothers_record(path: Path, network: Network) -> None:
+    """A record that was made for the weights that are replaced is of no use, and would make the release unreadable."""
+    if path.is_file() and read_header(path, kind="record")[1].get("fingerprint") != network.fingerprint():
+        path.unlink()
 
 
 def write_record(folder: str | Path, network: Network, record: Record) -> Path:

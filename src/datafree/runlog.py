@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,8 @@ import torch
 from . import __version__
 from .commandline import ARGV
 from .data import sha256
-from .files import sha256_file, write_json
+from .errors import UserError
+from .files import read_json, sha256_file, write_json
 
 if TYPE_CHECKING:
     from .data import Dataset
@@ -48,8 +50,18 @@ class RunLog:
         """run.json in `folder`."""
         path = Path(folder) / "run.json"
         seconds = round(time.perf_counter() - self.began, 3)
-        write_json(path, {**self.content, "seconds": seconds, "result": result})
+        write_json(path, {**self.content, **self._before(path), "seconds": seconds, "result": result})
         return path
+
+    def _before(self, path: Path) -> dict[str, Any]:
+        """A record is added to a release that another run made: that run's log stays, under "before"."""
+        if self.content["verb"] != "record" or not path.is_file():
+            return {}
+        with suppress(UserError):
+            old = read_json(path)
+            earlier = old.get("before") if old.get("verb") == "record" else old
+            return {"before": earlier} if isinstance(earlier, dict) else {}
+        return {}
 
 
 def versions() -> dict[str, str]:

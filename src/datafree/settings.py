@@ -31,8 +31,6 @@ _SHORTER = {
     "less than or equal to": "at most",
     "greater than": "above",
     "less than": "below",
-    "a valid integer": "an integer",
-    "a valid number": "a number",
 }
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -30,7 +30,7 @@ from .settings import parse
 from .spec import InputSpec
 from .synthesis import Batch, Maker
 
-__all__ = ["SyntheticSet", "synthesize"]
+__all__ = ["SyntheticSet", "one_thread", "synthesize", "to_bytes", "to_pixels"]
 
 UNIT = 256
 
@@ -111,7 +111,7 @@ def synthesize(
     """
     if images < 1 or unit < 1:
         raise UserError(f"--images: got {images} in units of {unit}, wanted at least 1; give a positive count")
-    with _one_thread():  # an eigenbasis, say, must not depend on the number of cores either
+    with one_thread():  # an eigenbasis, say, must not depend on the number of cores either
         maker = method.on(teacher, record)
     folder = claim_folder(out, kind="synthetic-set")
     about = _about(teacher, record, method, seed, unit)
@@ -196,7 +196,7 @@ def _read_shard(folder: Path, name: str, digest: str) -> tuple[Tensor, Tensor, T
 
 def _make(
     maker: Maker, todo: list[int], folder: Path, seed: int, unit: int, boxed: bool, workers: int
-) -> Iterator[int]:
+) -> Generator[int, None, None]:
     """Makes the units on a pool of threads, each with its own copy of the teacher, each unit on one thread."""
     if not todo:
         return
@@ -215,7 +215,7 @@ def _make(
             copies.put(own)
         return index
 
-    with _one_thread(), ThreadPoolExecutor(count) as pool:
+    with one_thread(), ThreadPoolExecutor(count) as pool:
         futures = [pool.submit(one, index) for index in todo]
         try:
             for future in futures:
@@ -235,7 +235,7 @@ def _write_shard(path: Path, batch: Batch, teacher: Network, index: int, seed: i
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """One thread an operation, so that results do not depend on the number of cores; put back afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)

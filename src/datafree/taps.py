@@ -23,16 +23,20 @@ def layers(network: Network) -> tuple[str, ...]:
 
     Raises UserError where there is none.
     """
-    order: list[str] = []
-    with _hooks(network.module, (nn.Linear, nn.modules.conv._ConvNd), lambda name: order.append(name)):
-        _probe(network)
-    found = tuple(name for name in order if order.count(name) == 1)
+    found = _layers(network)
     if not found:
         raise UserError(
             f"{network.name} has no conv or linear layer that an image passes exactly once, wanted one at least; "
             "give a network of such layers"
         )
     return found
+
+
+def _layers(network: Network) -> tuple[str, ...]:
+    order: list[str] = []
+    with _hooks(network.module, (nn.Linear, nn.modules.conv._ConvNd), lambda name: order.append(name)):
+        _probe(network)
+    return tuple(name for name in order if order.count(name) == 1)
 
 
 def batch_norms(network: Network) -> tuple[str, ...]:
@@ -46,7 +50,7 @@ def batch_norms(network: Network) -> tuple[str, ...]:
 
 def check(network: Network, taps: Iterable[str]) -> tuple[str, ...]:
     """The taps as given; raises UserError for one that is no layer, or none that runs just once."""
-    allowed = (INPUT, *layers(network), *batch_norms(network))
+    allowed = (INPUT, *_layers(network), *batch_norms(network))
     for tap in taps:
         if tap not in allowed:
             raise unknown("layer", tap, allowed, network.name)
@@ -78,7 +82,7 @@ def watch(
             if tap == INPUT:
                 continue
             if tap not in found:
-                raise unknown("layer", tap, layers(network), network.name)
+                raise unknown("layer", tap, _layers(network), network.name)
             edit = (edits or {}).get(tap)
             handles.append(found[tap].register_forward_hook(_keep(seen, tap, edit)))
         yield seen

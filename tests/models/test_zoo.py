@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from datafree import presets, zoo
 from datafree.data import load
+from datafree.data.dataset import in_memory
 from datafree.errors import UserError
 from datafree.models import load_weights, new_model
-from datafree.records import record
+from datafree.records import forecast_auc, record
 from datafree.spec import InputSpec
 
 TEN = tuple("0123456789")
@@ -98,23 +100,64 @@ def test_a_network_that_cannot_be_is_one_line(name, shape, text):
 
 
 def test_presets_record_what_they_say(tiny, toy):
-    network = tiny("linear")
+    network, counts = tiny("linear"), (20, 20, 20)
     wanted = {
         "small": {"input-moments", "fc3"},
-        "recommended": {"input-moments", "fc3", "input"},
+        "safe": {"input-moments", "input"},
+        "sharp": {"input-moments", "fc3", "input"},
         "paper": {"input-moments", "fc1", "fc2", "fc3", "graph", "fc1--fc2", "fc2--fc3"},
         "full": {"input-moments", "fc1", "fc2", "fc3", "graph", "fc1--fc2", "fc2--fc3", "input"},
     }
     assert set(presets.PRESETS) == wanted.keys()
     released = {}
     for name, entries in wanted.items():
-        made = record(network, toy(), presets.statistics(name, network))
+        made = record(network, toy(), presets.statistics(name, network, counts))
         assert made.entries.keys() == entries
+        assert presets.preset(name, network, toy()) == presets.statistics(name, network, counts)
         released[name] = made.released(network)
-    assert released["small"] < min(released["recommended"], released["paper"])
-    assert released["full"] > max(released["recommended"], released["paper"])
+    assert released["safe"] < min(released["small"], released["sharp"], released["paper"])
+    assert released["full"] > max(released["sharp"], released["paper"])
     with pytest.raises(UserError, match="no preset 'papers'; nearest: 'paper'"):
-        presets.statistics("papers", network)
+        presets.statistics("papers", network, counts)
+
+
+def safe_forecast(network, count: int, leak: float) -> float:
+    """What `safe` says of `count` random images, the same number of each of three classes."""
+    labels = np.arange(count) % 3
+    images = np.random.default_rng(0).integers(0, 256, (count, *network.spec.shape), dtype=np.uint8)
+    data = in_memory("toy", "train", "abc", labels, images)
+    return forecast_auc(record(network, data, presets.preset("safe", network, data, leak=leak)).released(network))
+
+
+@pytest.mark.parametrize("leak", [0.55, 0.6, 0.7, 0.9])
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 6, 5)])
+def test_a_safe_record_stays_below_its_leak_wherever_that_is_possible(tiny, shape, leak):
+    """The least possible: the mean and deviation of each channel, and one mean a channel for each class."""
+    network, tried = tiny("linear", shape=shape), 0
+    for count in (30, 90, 300, 1200, 6000):
+        least = 2 * shape[0] / count + shape[0] / (count // 3)
+        if forecast_auc(least) <= leak:
+            assert safe_forecast(network, count, leak) <= leak, count
+            tried += 1
+    assert tried >= 2
+
+
+def test_a_budget_buys_finer_means_and_more_directions_with_more_samples(tiny):
+    network = tiny("linear", shape=(1, 16, 16))
+    found = [presets.budgeted(network, (count,) * 3, 0.6) for count in (20, 100, 500, 5000, 50_000, 1_000_000)]
+    sides = [-(-16 // own.downsample) for own in found]
+    assert sides == sorted(sides) and sides[0] == 1 and sides[-1] == 16
+    assert [own.covariance for own in found[-2:]] == ["lowrank", "lowrank"] and found[-1].pooled
+    assert found[-2].rank < found[-1].rank == 256
+    assert presets.budgeted(network, (100,) * 3, 0.9).downsample <= found[1].downsample
+    small = presets.budgeted(network, (20, 50000, 50000), 0.6)
+    assert small.downsample == found[0].downsample, "the smallest class decides"
+
+
+@pytest.mark.parametrize("leak", [0.5, 1.0, 1.2, -1.0, float("nan")])
+def test_a_leak_that_is_none_is_refused(tiny, leak):
+    with pytest.raises(UserError, match=r"--leak: got .*, wanted above 0\.5 and below 1; 0\.6 is the default"):
+        presets.budgeted(tiny("linear"), (20, 20, 20), leak)
 
 
 @pytest.mark.data

@@ -18,6 +18,7 @@ VERBS = {
     "distill": "train a smaller student from a teacher, on synthetic or real images",
     "evaluate": "accuracy on labelled data, agreement with a teacher",
     "report": "one self-contained page: table, images, curves, settings",
+    "pack": "make a release from a network's weights alone, without data",
     "convert": "turn a .pt / .pth state dict into safetensors, without running its code",
     "rerun": "repeat a run from its run.json",
 }
@@ -29,6 +30,7 @@ def app(argv: list[str]) -> App:
         name="datafree",
         help="Compress a trained neural network without its training data.",
         version=__version__,
+        suppress_keyboard_interrupt=False,  # it would exit without a word
         help_epilogue="Data sets are looked for under --data-dir, or the folder that DATAFREE_DATA names.",
     )
     for verb, text in VERBS.items():
@@ -36,5 +38,6 @@ def app(argv: list[str]) -> App:
             module = __import__(f"datafree.commands.{verb}", fromlist=["command"])
             root.command(module.command(argv), name=verb)
         else:
-            root.command(f"datafree.commands.{verb}:{verb}", name=verb, help=text)
+            own = None if argv[:1] == [verb] else text  # the verb's own help is its docstring, with examples
+            root.command(f"datafree.commands.{verb}:{verb}", name=verb, help=own)
     return root

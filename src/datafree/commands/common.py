@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
 from ..errors import UserError
 from ..progress import Progress, silent
@@ -18,19 +20,36 @@ if TYPE_CHECKING:
     from ..data import Dataset
     from ..network import Network
     from ..records import Record
+    from ..runlog import RunLog
     from ..spec import InputSpec
+
+
+def _whole(_: Any, tokens: Sequence[Token]) -> int:
+    """cyclopts itself would take 1.5 for 1."""
+    try:
+        return int(tokens[0].value)
+    except ValueError:
+        raise ValueError(f"got {tokens[0].value}, wanted a whole number.") from None
+
+
+Whole = Annotated[int, Parameter(converter=_whole)]
+"""A flag that is a whole number."""
 
 __all__ = [
     "Data",
     "Input",
     "Model",
     "Run",
+    "Whole",
     "bar",
     "chosen",
     "identity_of",
+    "inputs_of",
     "load_data",
-    "load_teacher",
+    "load_network",
+    "load_record",
     "on_device",
+    "release_folder",
     "spec_of",
 ]
 
@@ -40,13 +59,13 @@ __all__ = [
 class Run:
     """How a run is made."""
 
-    seed: int = 0
+    seed: Whole = 0
     """Decides every random number; the same seed gives the same result on the same machine."""
     device: str = "cpu"
     """`cpu`, `cuda` or `cuda:1`."""
-    threads: int | None = None
+    threads: Whole | None = None
     """Threads of torch; as many as there are cores unless given."""
-    quiet: bool = False
+    quiet: Annotated[bool, Parameter(negative="")] = False
     """No progress bar."""
 
 
@@ -61,7 +80,7 @@ class Data:
     """The folder with the standard layouts; else the environment's DATAFREE_DATA."""
     attribute: str = "Attractive"
     """CelebA's attribute to classify."""
-    limit: Annotated[int | None, Parameter(show_default=False)] = None
+    limit: Whole | None = None
     """Use so many images, the same share of each class."""
 
 
@@ -83,11 +102,11 @@ class Model:
 class Input:
     """What the network takes, where the model is not a release that says so itself."""
 
-    size: int | None = None
+    size: Whole | None = None
     """Height and width the images are resized to; the data's own by default, 32 for lenet5."""
-    mean: tuple[float, ...] = (0.0,)
+    mean: Annotated[tuple[float, ...], Parameter(consume_multiple=True, negative="")] = (0.0,)
     """Subtracted from pixels in [0, 1]; one number, or one a channel."""
-    std: tuple[float, ...] = (1.0,)
+    std: Annotated[tuple[float, ...], Parameter(consume_multiple=True, negative="")] = (1.0,)
     """Divides them; one number, or one a channel."""
 
 
@@ -104,23 +123,85 @@ def load_data(options: Data, split: str) -> Dataset:
     return found.subset(options.limit) if options.limit is not None else found
 
 
-def load_teacher(name: str, options: Model, run: Run, spec: InputSpec | None = None) -> tuple[Network, Record | None]:
-    """A trained network on its device, and its record where there is one."""
+def load_network(name: str, options: Model, run: Run, spec: InputSpec | None = None) -> Network:
+    """A trained network on its device; its record is not looked at."""
     from ..models import load_model
+
+    _check_device(run.device)
+    return on_device(load_model(name, code=options.code, weights=options.weights, spec=spec), run)
+
+
+def load_record(name: str, options: Model, network: Network) -> Record | None:
+    """The record of a trained network: --record, else the one in its release, else None."""
     from ..records import Record
     from ..release import Release, is_release
 
-    network = on_device(load_model(name, code=options.code, weights=options.weights, spec=spec), run)
     if is_release(name):
-        return network, Release.open(name).record(network, options.record)
-    return network, Record.load(options.record, network) if options.record is not None else None
+        return Release.open(name).record(network, options.record)
+    return Record.load(options.record, network) if options.record is not None else None
+
+
+IGNORED = ("quiet", "threads", "data_dir", "device", "workers")
+"""Settings that change no result."""
 
 
 def identity_of(settings: dict[str, Any], network: Network) -> dict[str, Any]:
     """What must be the same for a stopped run to be gone on with."""
-    ignored = ("quiet", "threads", "data_dir", "device", "workers")
-    kept = {key: str(value) for key, value in settings.items() if key not in ignored}
+    kept = {key: str(value) for key, value in settings.items() if key not in IGNORED}
     return {**kept, "spec": network.spec.model_dump(mode="json")}
+
+
+def inputs_of(name: str, options: Model) -> list[str | Path | None]:
+    """The files that a model was read from, for run.json."""
+    code = options.code if options.code is not None else name
+    file = code.rpartition(":")[0] if ":" in code else None
+    return [name if ":" not in name else None, options.weights, options.record, file]
+
+
+@contextmanager
+def release_folder(out: Path, log: RunLog, *inputs: str | Path | None) -> Iterator[Path]:
+    """The folder for a release, left as it was found where the run fails before it wrote something.
+
+    Raises UserError for one of the run's own inputs, and for the finished release of another run.
+    """
+    from ..files import claim_folder
+
+    for own in inputs:
+        if own is not None and out.exists() and out.resolve() == Path(own).resolve():
+            raise UserError(f"--out {out} is what this run reads, and would be lost; name another folder")
+    _check_unfinished(out, log)
+    existed, empty = out.is_dir(), not out.is_dir() or not any(out.iterdir())
+    try:
+        yield claim_folder(out, kind="release")
+    except BaseException:
+        if empty and out.is_dir() and not (out / "training.safetensors").exists():
+            for path in out.iterdir():  # all of it is this run's, and no part of it is of use
+                path.unlink()
+            if not existed:
+                out.rmdir()
+        raise
+
+
+def _check_unfinished(out: Path, log: RunLog) -> None:
+    """Raises UserError where `out` holds a finished release of a run with other settings."""
+    from ..files import read_json
+
+    if not (out / "model.safetensors").exists() or (out / "training.safetensors").exists():
+        return
+    old = read_json(out / "run.json") if (out / "run.json").exists() else {}
+    if old.get("verb") == "record" and isinstance(old.get("before"), dict):
+        old = old["before"]
+    if old.get("verb") != log.content["verb"] or _lasting(old.get("settings")) != _lasting(log.content["settings"]):
+        raise UserError(
+            f"{out} holds the finished release of another run ({old.get('verb') or 'made from Python'}), which would be "
+            "lost; name another --out, or remove that folder first"
+        )
+
+
+def _lasting(settings: Any) -> Any:
+    """The settings that decide a result, as they are in a file."""
+    own = settings if isinstance(settings, dict) else {}
+    return json.loads(json.dumps({key: value for key, value in own.items() if key not in IGNORED}))
 
 
 def chosen(argv: list[str], flag: str) -> str | None:
@@ -140,6 +221,15 @@ def spec_of(data: Dataset, model: str, options: Input) -> InputSpec:
     side = options.size if options.size is not None else 32 if model.startswith("lenet5") else None
     if side is not None and side < 1:
         raise UserError(f"--size: got {side}, wanted at least 1; give a positive size")
+    for name, values in (("mean", options.mean), ("std", options.std)):
+        if len(values) not in (1, data.shape[0]):
+            raise UserError(
+                f"--{name}: got {len(values)} numbers, wanted 1 or one for each of {data.shape[0]} channels"
+            )
+    if min(options.std) <= 0:
+        raise UserError(
+            f"--std: got {min(options.std)}, wanted above 0; give the deviations that the pixels are divided by"
+        )
     shape = data.shape if side is None else (data.shape[0], side, side)
     return InputSpec(shape=shape, mean=options.mean, std=options.std, classes=data.classes)
 
@@ -148,6 +238,7 @@ def on_device(network: Network, run: Run) -> Network:
     """Moves the network in place, sets torch's threads, and returns it."""
     import torch
 
+    _check_device(run.device)
     if run.threads is not None:
         if run.threads < 1:
             raise UserError(f"--threads: got {run.threads}, wanted at least 1; give a positive count")
@@ -158,6 +249,11 @@ def on_device(network: Network, run: Run) -> Network:
         first = str(error).splitlines()[0]
         raise UserError(f"--device: got {run.device!r}, wanted one that is here ({first}); give cpu") from None
     return network
+
+
+def _check_device(device: str) -> None:
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", device):
+        raise UserError(f"--device: got {device!r}, wanted cpu, mps, cuda or cuda:1; give one of them")
 
 
 @contextmanager
@@ -184,12 +280,20 @@ def bar(text: str, quiet: bool) -> Iterator[Progress]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=False) as shown:
-        task, last = shown.add_task(text, total=None), [0.0]
+    shown, last = Progress(*columns, console=Console(stderr=True)), [0.0]
+    task = shown.add_task(text, total=None)
 
-        def update(done: int, total: int) -> None:
-            if done >= total or time.perf_counter() - last[0] > 0.1:
-                last[0] = time.perf_counter()
-                shown.update(task, completed=done, total=total)
+    def update(done: int, total: int) -> None:
+        shown.start()  # not before: what is wrong with the settings is said without a bar
+        if done >= total or time.perf_counter() - last[0] > 0.1:
+            last[0] = time.perf_counter()
+            shown.update(task, completed=done, total=total)
 
+    try:
         yield update
+    except BaseException:
+        shown.live.transient = True  # the one line of the error stays alone
+        raise
+    finally:
+        if shown.live.is_started:
+            shown.stop()

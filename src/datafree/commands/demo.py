@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
 from .. import presets, synthesis
 from ..data import Dataset, load
 from ..distillation import Distillation, distill
+from ..errors import UserError
 from ..evaluation import Evaluation, evaluate
 from ..files import claim_folder
 from ..fit import Curve, Schedule
@@ -25,9 +29,9 @@ from ..release import Release, write_release
 from ..report import Line, Report, Row, grid_of, write
 from ..runlog import RunLog, versions
 from ..spec import InputSpec
-from ..syntheticset import SyntheticSet, synthesize, to_pixels
+from ..syntheticset import SyntheticSet, one_thread, synthesize, to_pixels
 from ..training import train
-from .common import bar
+from .common import Whole, bar
 
 __all__ = ["demo"]
 
@@ -50,7 +54,13 @@ class Result:
     note: str
 
 
-def demo(*, out: Path = Path("demo"), images: int = 2560, seed: int = 0, quiet: bool = False) -> None:
+def demo(
+    *,
+    out: Path = Path("demo"),
+    images: Whole = 2560,
+    seed: Whole = 0,
+    quiet: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
     """Train a teacher on digits, record it, distill students of half its size with data and without, compare.
 
     Example: datafree demo --out demo
@@ -63,14 +73,21 @@ def demo(*, out: Path = Path("demo"), images: int = 2560, seed: int = 0, quiet: 
         Synthetic images for each method.
     seed
         Decides every random number.
+    quiet
+        No progress bar.
     """
+    if images < 1:
+        raise UserError(f"--images: got {images}, wanted at least 1; give a positive count")
     folder = claim_folder(out, kind="demo")
+    for old in folder.glob("set-*"):  # of a run before this one, perhaps with another version
+        shutil.rmtree(old)
     log = RunLog("demo", {"images": images, "seed": seed}, [])
     training, test = load("digits", "train"), load("digits", "test")
     spec = InputSpec(shape=training.shape, classes=training.classes)
-    results = _with_data(folder, training, test, spec, seed)
-    teacher = results[0].network
-    made = [_without(folder, teacher, name, test, images, seed, quiet) for name in METHODS]
+    with one_thread():  # these networks are so small that two threads would mostly wait for each other
+        results = _with_data(folder, training, test, spec, seed)
+        teacher = results[0].network
+        made = [_without(folder, teacher, name, test, images, seed, quiet) for name in METHODS]
     results += [result for result, _ in made]
     page = _page(results, [own for _, own in made], test, spec)
     write(page, folder / "report.html")
@@ -83,25 +100,31 @@ def _with_data(folder: Path, training: Dataset, test: Dataset, spec: InputSpec, 
     """The teacher with its record, the student trained on the labels, and the one distilled on the data."""
     began = time.perf_counter()
     teacher = new_model("hinton256", spec, seed=seed)
-    curve = train(teacher, training, TRAINING, seed=seed)
+    score = accuracy_on(test)
+    curve = train(teacher, training, TRAINING, seed=seed, score=score)
     results = [
         _result("teacher", "teacher", teacher, teacher, test, curve, began, len(training), "trained on the digits")
     ]
     write_release(folder / "teacher", teacher, record(teacher, training, presets.preset("full", teacher, training)))
     began = time.perf_counter()
     student = new_model("hinton128", spec, seed=seed)
-    curve = train(student, training, TRAINING, seed=seed)
+    curve = train(student, training, TRAINING, seed=seed, score=score)
     results.append(
         _result("student on the data", "with data", student, teacher, test, curve, began, len(training), "labels")
     )
     began = time.perf_counter()
     distilled = new_model("hinton128", spec, seed=seed)
-    curve = distill(teacher, distilled, soft_labelled(teacher, training), LEARNING, seed=seed)
+    curve = distill(teacher, distilled, soft_labelled(teacher, training), LEARNING, seed=seed, score=score)
     note = "the teacher's soft labels on real digits"
     results.append(
         _result("distilled on the data", "with data", distilled, teacher, test, curve, began, len(training), note)
     )
     return results
+
+
+def accuracy_on(test: Dataset) -> Callable[[Network], float]:
+    """For curves alone: no checkpoint is chosen by it."""
+    return lambda network: evaluate(network, test).accuracy
 
 
 def _without(
@@ -116,7 +139,7 @@ def _without(
         made = synthesize(teacher, known, method, folder / f"set-{name}", images=images, seed=seed, progress=progress)
     student = new_model("hinton128", teacher.spec, seed=seed)
     source: Images = stored(made)
-    curve = distill(teacher, student, source, LEARNING, seed=seed)
+    curve = distill(teacher, student, source, LEARNING, seed=seed, score=accuracy_on(test))
     write_release(folder / f"student-{name}", student, notes=f"distilled without data, method {name}")
     assert known is not None
     note = method.summary
@@ -149,7 +172,8 @@ def _page(results: list[Result], sets: list[SyntheticSet], test: Dataset, spec: 
         summary=_summary(results),
         rows=[_row(result) for result in results],
         grids=grids,
-        lines=[Line(r.name, r.curve.loss, "distillation loss") for r in results if r.name not in _TRAINED],
+        lines=[Line(r.name, r.curve.scores, "test accuracy, %") for r in results]
+        + [Line(r.name, r.curve.loss, "distillation loss") for r in results if r.name not in _TRAINED],
         settings=_settings(results[0].network),
         warnings=[
             f"The record made here holds everything that every method needs: its forecast leakage is AUC {leak:.2f}.",
@@ -191,7 +215,7 @@ def _row(result: Result) -> Row:
 def _print(results: list[Result]) -> None:
     table = Table(title="digits: accuracy on 500 test images")
     for name in ("network", "accuracy %", "agreement %", "parameters", "kB", "seconds"):
-        table.add_column(name, justify="left" if name == "network" else "right")
+        table.add_column(name, justify="left" if name == "network" else "right", no_wrap=name == "network")
     for r in results:
         size = f"{r.network.nbytes() / 1000:,.0f}"
         agreement = f"{r.scores.agreement:.1f}"

@@ -10,19 +10,33 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from .. import synthesis, zoo
+from ..data import Dataset
 from ..distillation import Distillation
 from ..distillation import distill as teach
 from ..errors import UserError, unknown
 from ..evaluation import evaluate
-from ..files import claim_folder
 from ..images import Fresh, Source, soft_labelled, stored
 from ..models import new_model
 from ..network import Network
-from ..records import Record
+from ..records import Record, check_classes
 from ..release import write_release
-from ..runlog import RunLog
+from ..runlog import RunLog, hash_of
 from ..syntheticset import SyntheticSet
-from .common import Data, Model, Run, bar, chosen, identity_of, load_data, load_teacher, on_device
+from .common import (
+    Data,
+    Model,
+    Run,
+    Whole,
+    bar,
+    chosen,
+    identity_of,
+    inputs_of,
+    load_data,
+    load_network,
+    load_record,
+    on_device,
+    release_folder,
+)
 
 __all__ = ["command", "distill"]
 
@@ -34,6 +48,8 @@ def command(argv: list[str]) -> Callable[..., None]:
         return distill
     if name not in synthesis.methods():
         raise unknown("synthesis method", name, synthesis.methods())
+    if chosen(argv, "--images") is not None:
+        raise UserError("--images and --online: got both, wanted one of them to learn from; leave one out")
 
     def online_method(
         teacher: str,
@@ -54,7 +70,7 @@ def command(argv: list[str]) -> Callable[..., None]:
 
     online_method.__doc__ = distill.__doc__
     online_method.__annotations__ = {
-        "teacher": str, "student": str | None, "out": Path, "online": str, "epoch_images": int,
+        "teacher": str, "student": str | None, "out": Path, "online": str, "epoch_images": Whole,
         "method": Annotated[synthesis.methods()[name] | None, Parameter(name="*")],
         "settings": Annotated[Distillation | None, Parameter(name="*")],
         "data": Data | None, "source": Model | None, "run": Run | None, "return": None,
@@ -108,29 +124,52 @@ def _distill(
     settings: Distillation | None, data: Data | None, source: Model | None, run: Run | None,
 ) -> None:  # fmt: skip
     settings, data, source, run = settings or Distillation(), data or Data(), source or Model(), run or Run()
-    network, record = load_teacher(teacher, source, run)
+    network = load_network(teacher, source, run)
+    record = load_record(teacher, source, network) if isinstance(learn, tuple) or source.record else None
     name = student or zoo.half(network.name)
     if name is None:
         raise UserError(f"no student named for {network.name}; name one, from the zoo or as file.py:function")
     own = on_device(new_model(name, network.spec, seed=run.seed), run)
     material, what = _material(network, record, learn, data)
-    options = {"teacher": teacher, "student": name, "learns from": what, **settings.model_dump(), **asdict(run)}
-    folder = claim_folder(out, kind="release")
-    log = RunLog("distill", options, [teacher, learn if isinstance(learn, Path) else None])
-    state, identity = folder / "training.safetensors", identity_of(options, own)
-    with bar(f"distill {name}", run.quiet) as progress:
+    test = _test_data(own, data)
+    options = {
+        "teacher": teacher, "student": name, "learns from": what, **_learnt(learn), **asdict(data),
+        **settings.model_dump(), **asdict(source), **asdict(run),
+    }  # fmt: skip
+    images = learn if isinstance(learn, Path) else None
+    log = RunLog("distill", options, [*inputs_of(teacher, source), images], test)
+    read = {"teacher": network.fingerprint(), "record": record and record.digest(), "set": images and hash_of(images)}
+    with release_folder(out, log, teacher, images) as folder, bar(f"distill {name}", run.quiet) as progress:
+        state, identity = folder / "training.safetensors", {**identity_of(options, own), **read}
         curve = teach(
             network, own, material, settings, seed=run.seed, state=state, identity=identity, progress=progress
         )
-    result: dict[str, Any] = {"curve": vars(curve), "parameters": own.parameters, "bytes": own.nbytes()}
-    if data.data is not None:
-        result["evaluation"] = asdict(evaluate(own, load_data(replace(data, limit=None), "test"), network))
-    else:
-        result["agreement on what it learnt from"] = _agreement(own, material)
-    write_release(folder, own, notes=f"distilled from {network.name} on {what}")
-    log.write(folder, result)
-    state.unlink(missing_ok=True)
+        result: dict[str, Any] = {"curve": vars(curve), "parameters": own.parameters, "bytes": own.nbytes()}
+        if test is not None:
+            result["evaluation"] = asdict(evaluate(own, test, network))
+        else:
+            result["agreement on what it learnt from"] = _agreement(own, material)
+        write_release(folder, own, notes=f"distilled from {network.name} on {what}")
+        log.write(folder, result)
+        state.unlink(missing_ok=True)
     _say(folder, own, network, result)
+
+
+def _test_data(student: Network, data: Data) -> Dataset | None:
+    """What the student is measured on, where data is named; found to fit before an epoch is spent."""
+    if data.data is None:
+        return None
+    test = load_data(replace(data, limit=None), "test")
+    check_classes(student, test)
+    student.spec.check(test.pixels([0], student.spec.shape[1:]))
+    return test
+
+
+def _learnt(learn: Path | tuple[Any, int] | None) -> dict[str, Any]:
+    """The settings of what the student learns from."""
+    if isinstance(learn, tuple):
+        return {"method": learn[0].model_dump(mode="json"), "epoch_images": learn[1]}
+    return {"images": None if learn is None else str(learn)}
 
 
 def _material(

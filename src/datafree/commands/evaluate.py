@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .. import evaluation
-from .common import Data, Model, Run, load_data, load_teacher
+from .common import Data, Model, Run, load_data, load_network
 
 __all__ = ["evaluate"]
 
@@ -32,8 +32,8 @@ def evaluate(
         Another release to agree with.
     """
     data, source, run = data or Data(), source or Model(), run or Run()
-    network, _ = load_teacher(model, source, run)
-    other = load_teacher(teacher, Model(), run)[0] if teacher is not None else None
+    network = load_network(model, source, run)
+    other = load_network(teacher, Model(), run) if teacher is not None else None
     found = evaluation.evaluate(network, load_data(data, split), other)
     print(f"accuracy {found.accuracy:.2f} % on {found.images:,} images of {data.data} ({split})")
     for name, value in zip(network.spec.classes, found.by_class, strict=True):

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..files import read_header, read_json
-from .common import Model, Run, load_teacher
+from .common import Model, Run, load_network, load_record
 
 __all__ = ["inspect"]
 
 
 def inspect(path: Path, /, *, code: str | None = None) -> None:
-    """Say what is in a release, a record, a synthetic set or a run; nothing in it is run or loaded whole.
+    """Say what is in a release, a record, a synthetic set or a run; no code in it is run.
 
     Example: datafree inspect teacher
 
@@ -37,7 +37,8 @@ def inspect(path: Path, /, *, code: str | None = None) -> None:
 
 
 def _release(path: Path, code: str | None) -> None:
-    network, record = load_teacher(str(path), Model(code=code), Run())
+    network = load_network(str(path), Model(code=code), Run())
+    record = load_record(str(path), Model(), network)
     spec = network.spec
     print(f"{path}: release of {network.name}, {network.parameters:,} parameters, {network.nbytes():,} bytes")
     print(f"  input {spec.shape}, pixels in [{spec.low:g}, {spec.high:g}], mean {spec.mean}, std {spec.std}")
@@ -58,6 +59,8 @@ def _release(path: Path, code: str | None) -> None:
 def _set(path: Path) -> None:
     about = read_json(path / "set.json")
     shards = about.get("shards")
+    if type(about.get("images")) is not int or not isinstance(shards, (dict, type(None))):
+        raise UserError(f"{path / 'set.json'} has no table of shards or count of images; synthesize again")
     state = "not finished" if shards is None else f"{len(shards)} shards"
     print(f"{path}: synthetic set of {about.get('images'):,} images, {state}, seed {about.get('seed')}")
     print(f"  method {about.get('method')}")

@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from .. import presets, stats
+from .. import presets, stats, zoo
 from ..data import Dataset
 from ..errors import UserError, unknown
 from ..network import Network
 from ..records import Record, forecast_auc
 from ..records import record as measure
-from ..release import is_release, write_record, write_release
+from ..release import is_release, is_zoo, write_record, write_release
 from ..runlog import RunLog
-from .common import Data, Input, Model, Run, bar, chosen, load_data, load_teacher, spec_of
+from .common import (
+    Data,
+    Input,
+    Model,
+    Run,
+    bar,
+    chosen,
+    inputs_of,
+    load_data,
+    load_network,
+    load_record,
+    release_folder,
+    spec_of,
+)
 
 __all__ = ["command", "record"]
 
@@ -38,8 +52,8 @@ def command(argv: list[str]) -> Callable[..., None]:
         data: Data | None = None,
         kind: str,
         settings: Annotated[settings | None, Parameter(name="*")] = None,  # type: ignore[valid-type]
-        taps: tuple[str, ...] = (),
-        add: bool = False,
+        taps: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+        add: Annotated[bool, Parameter(negative="")] = False,
         out: Path | None = None,
         source: Model | None = None,
         input: Input | None = None,
@@ -50,7 +64,8 @@ def command(argv: list[str]) -> Callable[..., None]:
 
     one_kind.__doc__ = record.__doc__
     one_kind.__annotations__ |= {
-        "model": str, "data": Data | None, "kind": str, "taps": tuple[str, ...], "add": bool, "out": Path | None,
+        "model": str, "data": Data | None, "kind": str, "taps": Annotated[tuple[str, ...], Parameter(negative="")],
+        "add": Annotated[bool, Parameter(negative="")], "out": Path | None,
         "source": Model | None, "input": Input | None, "run": Run | None,
         "settings": Annotated[settings | None, Parameter(name="*")],
     }  # fmt: skip
@@ -65,7 +80,8 @@ def record(
     kind: str | None = None,  # noqa: ARG001
     preset: Literal["small", "safe", "sharp", "paper", "full"] = "safe",
     leak: float = presets.LEAK,
-    add: bool = False,
+    taps: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    add: Annotated[bool, Parameter(negative="")] = False,
     out: Path | None = None,
     source: Model | None = None,
     input: Input | None = None,
@@ -91,12 +107,15 @@ def record(
     leak
         What `safe` may give away: the forecast area under the ROC curve of a membership attack, above 0.5 and below 1.
     taps
-        The layers to record, by torch's dotted names, or `input` for the pixels; all conv and linear layers by default.
+        With --kind: a layer to record, by torch's dotted name, or `input` for the pixels; repeat it for more. All conv
+        and linear layers by default.
     add
         Keep the entries of the record that is there, and add these.
     out
         The release folder to write, where the model is not one already.
     """
+    if taps:
+        raise UserError(f"--taps: got {', '.join(taps)} without --kind, wanted both; a preset names its own layers")
     options = input or Input()
     _record(model, (preset, leak), add, out, data, source, options, run)
 
@@ -112,25 +131,44 @@ def _record(
     run: Run | None,
 ) -> None:
     data, source, input, run = data or Data(), source or Model(), input or Input(), run or Run()
+    if not is_release(model) and ":" not in model and not is_zoo(model):
+        raise unknown("model", model, zoo.names(), "the zoo, and no such release folder")
     if not is_release(model) and out is None:
         raise UserError(f"{model} is no release folder, wanted --out; name the release folder to write")
     training = load_data(data, "train")
     spec = None if is_release(model) else spec_of(training, model, input)
-    network, old = load_teacher(model, source if add else replace(source, record=None), run, spec)
+    network = load_network(model, source, run, spec)
+    old = load_record(model, source, network) if add else None
     wanted = presets.preset(what[0], network, training, leak=what[1]) if isinstance(what, tuple) else what
-    log = RunLog(
-        "record", {"model": model, "what": _plain(wanted), **asdict(data), **asdict(source), **asdict(run)}, [model]
-    )
+    options = {"model": model, "what": _plain(wanted), **asdict(data), **asdict(source), **asdict(run)}
+    log = RunLog("record", options, inputs_of(model, source), training)
     with bar(f"record {model}", run.quiet) as progress:
         made = measure(network, training, wanted, progress=progress)
+    if isinstance(what, tuple) and what[0] == "safe":
+        _keep_promise(forecast_auc(made.released(network)), what[1])
     if add and old is not None:
         made = replace(made, entries={**old.entries, **made.entries})
-    if out is None:
-        path = write_record(model, network, made)
-    else:
-        path = write_release(out, network, made) / "record.safetensors"
-    log.write(path.parent, {"bytes": path.stat().st_size, "forecast_auc": forecast_auc(made.released(network))})
+    with nullcontext(Path(model)) if _in_place(model, out) else release_folder(out or Path(model), log) as folder:
+        if _in_place(model, out):
+            write_record(folder, network, made)
+        else:
+            write_release(folder, network, made)
+        path = folder / "record.safetensors"
+        log.write(folder, {"bytes": path.stat().st_size, "forecast_auc": forecast_auc(made.released(network))})
     _say(path, made, network, training)
+
+
+def _in_place(model: str, out: Path | None) -> bool:
+    return out is None or (out.is_dir() and is_release(model) and out.resolve() == Path(model).resolve())
+
+
+def _keep_promise(auc: float, leak: float) -> None:
+    """`safe` says what it gives away before it is written, and writes nothing that gives more."""
+    if auc > leak:
+        raise UserError(
+            f"the least that --preset safe records forecasts AUC {auc:.3f}, wanted at most --leak {leak:g}; "
+            "record more samples of each class, or give a higher --leak"
+        )
 
 
 def _plain(wanted: list[Any]) -> list[Any]:

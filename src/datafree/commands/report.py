@@ -39,6 +39,7 @@ def report(*runs: Path, out: Path, data: Data | None = None, title: str = "dataf
     rows, grids, lines, settings = [], [], [], {}
     for folder in runs:
         log = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
+        log = log["before"] if isinstance(log.get("before"), dict) else log  # what made it, not what recorded it
         if (folder / "set.json").is_file():
             grids.append(set_grid(folder))
         else:

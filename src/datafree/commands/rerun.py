@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from ..errors import UserError
@@ -10,7 +11,7 @@ from ..files import read_json
 __all__ = ["rerun"]
 
 
-def rerun(run: Path, /, *, out: Path | None = None) -> None:
+def rerun(run: Path, /, *, out: Path | None = None) -> int:
     """Repeat a run from its run.json: the same command, settings and seed.
 
     Example: datafree rerun student/run.json --out again
@@ -23,19 +24,26 @@ def rerun(run: Path, /, *, out: Path | None = None) -> None:
         Where to write instead of the first run's folder.
     """
     from ..__main__ import run as run_command
+    from ..runlog import hash_of
 
     path = run / "run.json" if run.is_dir() else run
     if not path.is_file():
         raise UserError(f"no file {path}, wanted a run.json; name the folder of a run")
-    argv = read_json(path).get("argv")
+    log = read_json(path)
+    argv = log.get("argv")
     if not isinstance(argv, list) or not argv or not all(isinstance(word, str) for word in argv) or argv[0] == "rerun":
         raise UserError(f"{path} names no command line; it was made from Python, call the same function again")
-    words = list(argv)
-    if out is not None and "--out" in words:
-        words[words.index("--out") + 1] = str(out)
-    elif out is not None:
-        words += ["--out", str(out)]
-    print("datafree " + " ".join(words))
-    code = run_command(words)
-    if code:
-        raise SystemExit(code)
+    words = argv if out is None else _to(argv, str(out))
+    print("datafree " + shlex.join(words))
+    for name, digest in (log.get("inputs") or {}).items():
+        if Path(name).exists() and hash_of(name) != digest:
+            print(f"note: {name} has changed since that run")
+    return run_command(words)
+
+
+def _to(argv: list[str], out: str) -> list[str]:
+    """The command line with another --out, in either spelling, or with one where it had none."""
+    words = [f"--out={out}" if word.startswith("--out=") else word for word in argv]
+    if "--out" in words:
+        return [*words[: words.index("--out") + 1], out, *words[words.index("--out") + 2 :]]
+    return words if words != argv else [*words, "--out", out]

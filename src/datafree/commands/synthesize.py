@@ -14,7 +14,7 @@ from ..errors import UserError, unknown
 from ..runlog import RunLog
 from ..syntheticset import UNIT
 from ..syntheticset import synthesize as make
-from .common import Model, Run, bar, chosen, load_teacher
+from .common import Model, Run, Whole, bar, chosen, inputs_of, load_network, load_record
 
 __all__ = ["command", "synthesize"]
 
@@ -45,7 +45,7 @@ def command(argv: list[str]) -> Callable[..., None]:
     lines = "\n".join(f"        {key}: {value.summary}" for key, value in synthesis.methods().items())  # type: ignore[attr-defined]
     one_method.__doc__ = (synthesize.__doc__ or "").replace("METHODS", "\n\n" + lines)
     one_method.__annotations__ = {
-        "model": str, "out": Path, "images": int, "method": str, "unit": int, "workers": int | None,
+        "model": str, "out": Path, "images": Whole, "method": str, "unit": Whole, "workers": Whole | None,  # type: ignore[operator]
         "settings": Annotated[settings | None, Parameter(name="*")],  # type: ignore[valid-type]
         "source": Model | None, "run": Run | None, "return": None,
     }  # fmt: skip
@@ -87,7 +87,11 @@ def synthesize(
     source, run = source or Model(), run or Run()
     if workers is not None and workers < 1:
         raise UserError(f"--workers: got {workers}, wanted at least 1; give a positive count")
-    network, record = load_teacher(model, source, run)
+    for name, count in (("images", images), ("unit", unit)):
+        if count < 1:
+            raise UserError(f"--{name}: got {count}, wanted at least 1; give a positive count")
+    network = load_network(model, source, run)
+    record = load_record(model, source, network)
     options = {
         "model": model,
         "images": images,
@@ -96,7 +100,7 @@ def synthesize(
         **asdict(source),
         **asdict(run),
     }
-    log = RunLog("synthesize", options, [model, source.record])
+    log = RunLog("synthesize", options, inputs_of(model, source))
     with bar(f"synthesize {method.method}", run.quiet) as progress:
         made = make(
             network, record, method, out, images=images, seed=run.seed, unit=unit, workers=workers, progress=progress

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from ..evaluation import evaluate
-from ..files import claim_folder
 from ..fit import Schedule
 from ..models import new_model
 from ..release import write_release
 from ..runlog import RunLog
 from ..training import train as fit_network
-from .common import Data, Input, Run, bar, identity_of, load_data, on_device, spec_of
+from .common import Data, Input, Model, Run, bar, identity_of, inputs_of, load_data, on_device, release_folder, spec_of
 
 __all__ = ["train"]
 
@@ -42,18 +41,17 @@ def train(
         The release folder to write: config.json, model.safetensors, README.md, run.json.
     """
     data, input, run, schedule = data or Data(), input or Input(), run or Run(), schedule or Schedule()
-    training, test = load_data(data, "train"), load_data(data, "test")
+    training, test = load_data(data, "train"), load_data(replace(data, limit=None), "test")
     network = on_device(new_model(model, spec_of(training, model, input), seed=run.seed), run)
-    folder = claim_folder(out, kind="release")
     settings = {"model": model, **asdict(data), **asdict(input), **schedule.model_dump(), **asdict(run)}
-    log = RunLog("train", settings, [])
-    state, identity = folder / "training.safetensors", identity_of(settings, network)
-    with bar(f"train {model}", run.quiet) as progress:
+    log = RunLog("train", settings, inputs_of(model, Model()), training)
+    with release_folder(out, log) as folder, bar(f"train {model}", run.quiet) as progress:
+        state, identity = folder / "training.safetensors", identity_of(settings, network)
         curve = fit_network(
             network, training, schedule, seed=run.seed, state=state, identity=identity, progress=progress
         )
-    result = evaluate(network, test)
-    write_release(folder, network)
-    log.write(folder, {"evaluation": asdict(result), "curve": vars(curve)})
-    state.unlink(missing_ok=True)
+        result = evaluate(network, test)
+        write_release(folder, network)
+        log.write(folder, {"evaluation": asdict(result), "curve": vars(curve)})
+        state.unlink(missing_ok=True)
     print(f"{model}: accuracy {result.accuracy:.2f} % on {result.images} test images; release in {folder}")

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 from pydantic import Field
-from scipy.linalg.lapack import dpstrf
+from scipy.linalg.lapack import dpstrf  # pyright: ignore[reportAttributeAccessIssue]
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, pad
 
@@ -83,7 +83,7 @@ class MomentsMeter:
     def live(self, activations: Sequence[Tensor]) -> list[Tensor]:
         (a,) = activations
         if self.shape != self.full_shape:
-            a = adaptive_avg_pool2d(a, self.shape[1:])
+            a = adaptive_avg_pool2d(a, (self.shape[1], self.shape[2]))
         signal = a.flatten(2).mean(2) if self.pool_positions else a.flatten(1)
         return [signal * self.settings.scale if self.settings.scale != 1 else signal]
 

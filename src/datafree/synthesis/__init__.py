@@ -41,7 +41,8 @@ class Maker(Protocol):
     Another thread works on ``dataclasses.replace(maker, teacher=copy)``, since hooks on one module are not for two.
     """
 
-    teacher: Network
+    @property
+    def teacher(self) -> Network: ...
 
     def unit(self, index: int, seed: int, size: int) -> Batch: ...
 

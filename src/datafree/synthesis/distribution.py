@@ -68,11 +68,16 @@ class DistributionMaker:
     def unit(self, index: int, seed: int, size: int) -> Batch:
         rng, spec = stream(seed, "unit", index), self.teacher.spec
         labels = unit_labels(index, size, len(spec.classes))[torch.randperm(size, generator=rng)]
-        spread = 1 + (self.settings.inflate - 1) * torch.rand(size, generator=rng)
-        images = self.latent.latent(labels, spread, rng).clamp_(0, 1).view(size, *spec.shape)
+        return Batch(self.draw(labels, rng), labels)
+
+    def draw(self, labels: Tensor, rng: torch.Generator) -> Tensor:
+        """One image (N, C, H, W) a label, in the spec's range."""
+        spec = self.teacher.spec
+        spread = 1 + (self.settings.inflate - 1) * torch.rand(len(labels), generator=rng)
+        images = self.latent.latent(labels, spread, rng).clamp_(0, 1).view(len(labels), *spec.shape)
         images = self._mixed(images, rng)
         images = warp(images, self._warp(), rng) if any(self._warp().model_dump().values()) else images
-        return Batch(spec.low + (spec.high - spec.low) * images.clamp(0, 1), labels)
+        return spec.low + (spec.high - spec.low) * images.clamp(0, 1)
 
     def _mixed(self, images: Tensor, rng: torch.Generator) -> Tensor:
         """A share of the images blended with others: (1 - w) x + w x', w uniform in [0, 1/2]."""

@@ -1,0 +1,77 @@
+"""datafree pack"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from ..errors import UserError
+from ..models import load_model
+from ..release import is_release, write_release
+from ..runlog import RunLog
+from ..spec import InputSpec
+from .common import Model, inputs_of, release_folder
+
+__all__ = ["pack"]
+
+Values = Annotated[tuple[float, ...], Parameter(consume_multiple=True, negative="")]
+
+
+def pack(
+    model: str,
+    /,
+    *,
+    weights: Path,
+    shape: Annotated[tuple[int, int, int], Parameter(negative="")],
+    classes: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")],
+    out: Path,
+    mean: Values = (0.0,),
+    std: Values = (1.0,),
+) -> None:
+    """Make a release from a network's weights alone, where there is no data to record it on.
+
+    Example: datafree pack resnet20 --weights w.safetensors --shape 3 32 32 --classes 10 --out teacher
+
+    Example: datafree pack net.py:build --weights w.safetensors --shape 1 28 28 --classes cat dog --out teacher
+
+    Parameters
+    ----------
+    model
+        A zoo name, or file.py:function of your own that builds the network.
+    weights
+        Its weights as safetensors (`datafree convert` makes them from a .pt file).
+    shape
+        What it takes: channels, height and width.
+    classes
+        How many classes it tells apart, or their names in the order of its outputs.
+    out
+        The release folder to write.
+    mean
+        Subtracted from pixels in [0, 1]; one number, or one a channel.
+    std
+        Divides them; one number, or one a channel.
+    """
+    if is_release(model):
+        raise UserError(
+            f"{model} is a release already, wanted an architecture; name one of the zoo or file.py:function"
+        )
+    spec = InputSpec(shape=shape, mean=mean, std=std, classes=_named(classes))
+    network = load_model(model, weights=weights, spec=spec)
+    source = Model(weights=weights)
+    log = RunLog("pack", {"model": model, **spec.model_dump(mode="json"), **asdict(source)}, inputs_of(model, source))
+    with release_folder(out, log, weights.parent) as folder:
+        write_release(folder, network)
+        log.write(folder, {"parameters": network.parameters, "bytes": network.nbytes()})
+    print(f"{model}: {network.parameters:,} parameters; release in {folder}, fingerprint {network.fingerprint()[:12]}")
+
+
+def _named(classes: tuple[str, ...]) -> tuple[str, ...]:
+    """`10` means "0" to "9"; anything else is the names themselves."""
+    if len(classes) != 1:
+        return classes
+    if not classes[0].isdecimal() or not 2 <= int(classes[0]) <= 1 << 16:
+        raise UserError(f"--classes: got {classes[0]}, wanted a count from 2 to 65,536, or two names; change it")
+    return tuple(str(index) for index in range(int(classes[0])))

@@ -1,0 +1,91 @@
+"""Batch-moment matching: whole batches of images whose statistics, layer by layer, are the record's.
+
+The paper gives every image a target of its own, drawn independently at each layer, and such targets cannot be reached
+together. Here a batch of one class (or a few) is optimised until its own means and spreads are those recorded, in units
+of each unit's standard deviation, so that no layer outweighs another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+
+from ..determined import PIXELS_AT_MOST
+from ..errors import UserError
+from ..network import Network
+from ..records import Record
+from ..seeds import stream
+from ..settings import Settings
+from ..terms import Objective
+from ..terms.match import MatchMoments, measured
+from ..terms.priors import TotalVariation
+from . import Batch
+from .distribution import Distribution, DistributionMaker
+from .invert import Inversion, invert, noise
+
+__all__ = ["Matched"]
+
+
+class Matched(Settings):
+    """Batches whose moments at every recorded layer match the record's."""
+
+    method: Literal["matched"] = "matched"
+    start: Literal["distribution", "noise"] = "distribution"
+    """Begin with images drawn from the record, where it determines the pixels, or with the paper's noise."""
+    steps: int = Field(default=30, ge=1)
+    """Adam steps on the pixels."""
+    learning_rate: float = Field(default=0.01, gt=0)
+    """Of Adam on the pixels, in pixel units."""
+    classes: int = Field(default=2, ge=1)
+    """Classes in a batch; fewer make each class's statistics less noisy."""
+    smooth: float = Field(default=0.0, ge=0)
+    """Weight of the total variation, which keeps neighbouring pixels alike."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the teacher's forward pass."""
+
+    summary: ClassVar[str] = "batches whose moments at every recorded layer are the record's (ours)"
+    boxed: ClassVar[bool] = True
+
+    def on(self, teacher: Network, record: Record | None) -> MatchedMaker:
+        if record is None:
+            raise UserError(
+                f"method {self.method!r} needs a record, got none; ask the publisher for it, or name --record"
+            )
+        objective = 1.0 * MatchMoments(measured(teacher, record, record.need("moments")))
+        if self.smooth:
+            objective = objective + self.smooth * TotalVariation()
+        large = teacher.spec.pixels > PIXELS_AT_MOST
+        # unwarped and unblended: these images are to have the record's moments, not to be a diet
+        plain = Distribution(inflate=1, mix=0, degrees=0, shift=0, scale=0, shear=0, elastic=0)
+        drawn = plain.on(teacher, record) if self.start == "distribution" and not large else None
+        return MatchedMaker(self, teacher, record, objective, drawn)
+
+
+@dataclass(frozen=True)
+class MatchedMaker:
+    """Units of a few classes each."""
+
+    settings: Matched
+    teacher: Network
+    record: Record
+    objective: Objective
+    drawn: DistributionMaker | None
+
+    def unit(self, index: int, seed: int, size: int) -> Batch:
+        classes = len(self.teacher.spec.classes)
+        few = min(self.settings.classes, classes)
+        labels = (index * few + torch.arange(size) % few) % classes
+        rng = stream(seed, "unit", index)
+        start = self._start(labels, rng).to(self.teacher.device)
+        bound = self.objective.bind(self.teacher, labels, rng)
+        how = Inversion(self.settings.steps, self.settings.learning_rate, True, self.settings.precision)
+        return Batch(invert(self.teacher, bound, start, labels.to(self.teacher.device), how).cpu(), labels)
+
+    def _start(self, labels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+        spec = self.teacher.spec
+        if self.drawn is None:
+            return spec.clamp(noise(self.record, labels, rng))
+        return self.drawn.draw(labels, rng)

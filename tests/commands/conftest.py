@@ -1,0 +1,106 @@
+"""What the tests of the command line share: a folder as a user has it, and one command run in it."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from datafree.__main__ import run
+
+MAKE = (
+    "train hinton16 --data digits --epochs 3 --out teacher --quiet",
+    "record teacher --data digits --preset full --quiet",
+    "train hinton16 --data digits --epochs 1 --seed 1 --out other --quiet",
+    "synthesize teacher --images 48 --unit 16 --workers 2 --out set --quiet",
+    "distill teacher --images set --epochs 2 --out student --quiet",
+)
+OWN = """
+from torch import nn
+
+def build(spec):
+    return nn.Sequential(nn.Flatten(), nn.Linear(spec.pixels, len(spec.classes)))
+"""
+
+
+@dataclass(frozen=True)
+class Done:
+    """One command's end."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def line(self) -> str:
+        """The one line of an error."""
+        assert self.code == 2, (self.code, self.out, self.err)
+        assert self.out == ""
+        assert self.err.startswith("datafree: ")
+        assert self.err.count("\n") == 1, self.err
+        return self.err.removeprefix("datafree: ").rstrip("\n")
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Every file and folder below, with its content's hash."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
+        for path in sorted(folder.rglob("*"))
+        if "__pycache__" not in path.parts
+    }
+
+
+@pytest.fixture
+def command(capsys):
+    def one(line: str) -> Done:
+        threads = torch.get_num_threads()
+        capsys.readouterr()
+        try:
+            code = run(shlex.split(line))
+        finally:
+            torch.set_num_threads(threads)
+        text = capsys.readouterr()
+        return Done(code, text.out, text.err)
+
+    return one
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory) -> Path:
+    """teacher (with every record), another teacher, a set, a student, own.py: never written to."""
+    folder = tmp_path_factory.mktemp("commands")
+    patch = pytest.MonkeyPatch()
+    with patch.context() as inside:
+        inside.chdir(folder)
+        for line in MAKE:
+            assert run(shlex.split(line)) == 0
+    (folder / "own.py").write_text(OWN)
+    return folder
+
+
+@pytest.fixture
+def here(made, tmp_path, monkeypatch) -> Path:
+    """A copy of `made` of one's own, as the working directory."""
+    folder = tmp_path / "here"
+    shutil.copytree(made, folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("DATAFREE_DATA", raising=False)
+    return folder
+
+
+@pytest.fixture
+def refused(command, here):
+    """The line of an error, once it is seen that the command left every file and folder as it was."""
+
+    def one(line: str) -> str:
+        before = tree(here)
+        text = command(line).line
+        assert tree(here) == before
+        return text
+
+    return one

@@ -1,0 +1,242 @@
+"""What a user gets wrong: exit code 2, one line (what, got, wanted, do), nothing written, nothing lost."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from datafree.models import load_model
+
+NAMES = [
+    ("trian hinton16", "no command 'trian'; nearest: 'train'"),
+    ("train nosuch --data digits --out o", "no model 'nosuch' in the zoo"),
+    ("train lenet6 --data digits --out o", "nearest: 'lenet5'"),
+    ("train teacher --data digits --out o", "teacher is a trained release, wanted a fresh network"),
+    ("train hinton16 --data digitz --out o", "no data set 'digitz'; nearest: 'digits'"),
+    ("record teachr --data digits", "no model 'teachr' in the zoo, and no such release folder"),
+    ("record teacher --data digits --kind momentz", "no kind of record 'momentz'; nearest: 'moments'"),
+    ("record teacher --data digits --kind moments --taps fc9 --quiet", "no layer 'fc9' in hinton16; nearest: 'fc"),
+    ("record teacher --data digits --preset saef", "saef"),
+    ("record teacher --data digits --kind moments --covariance ful", "--covariance: got 'ful', wanted 'none'"),
+    ("synthesize teacher --method distributoin --out o", "no synthesis method 'distributoin'; nearest: 'distribution'"),
+    ("synthesize nosuch --out o", "no model 'nosuch' in the zoo, and no such release folder"),
+    ("synthesize hinton16 --out o", "model 'hinton16' has no weights; give a release folder, or --weights"),
+    ("distill teacher --online distributoin --out o", "no synthesis method 'distributoin'; nearest: 'distribution'"),
+    ("distill teacher nosuch --images set --out o", "no model 'nosuch' in the zoo"),
+    ("distill teacher --images nosuch --out o", "no synthetic set in nosuch"),
+    ("distill teacher --images set --loss klx --out o", "--loss: got 'klx', wanted 'kl' or 'mse'"),
+    ("evaluate studnt --data digits", "no model 'studnt' in the zoo, and no such release folder"),
+    ("evaluate teacher --data digits --split tset", "no split 'tset' in data set 'digits'; nearest: 'test'"),
+    ("evaluate teacher --data digits --teacher nosuch", "no model 'nosuch' in the zoo"),
+    ("inspect nosuch", "nosuch is nothing datafree writes"),
+    ("inspect set/unit-000000.safetensors", "is of kind 'shard'; wanted 'record'"),
+    ("rerun nosuch", "no file nosuch, wanted a run.json"),
+    ("rerun teacher/config.json", "teacher/config.json names no command line"),
+    ("report nosuch --out r.html", "no folder nosuch, wanted a release"),
+    ("report --out r.html", "no runs given"),
+    ("report set --out r.html", "no release among the runs"),
+    ("pack hinton17 --weights teacher/model.safetensors --shape 1 8 8 --classes 10 --out o", "wanted (17,)"),
+    ("pack hinton16 --weights nosuch --shape 1 8 8 --classes 10 --out o", "cannot read 'nosuch'"),
+    ("pack teacher --weights teacher/model.safetensors --shape 1 8 8 --classes 10 --out o", "is a release already"),
+    ("convert nosuch.pt --out o", "cannot read 'nosuch.pt'"),
+    ("convert own.py --out o", "'own.py' is no zip"),
+]
+
+NUMBERS = [
+    ("train hinton16 --data digits --out o --epochs 0", "--epochs: got 0, wanted at least 1"),
+    ("train hinton16 --data digits --out o --batch -1", "--batch: got -1, wanted at least 1"),
+    ("train hinton16 --data digits --out o --batch 0.5", "--batch: got 0.5, wanted a valid integer"),
+    ("train hinton16 --data digits --out o --learning-rate 0", "--learning-rate: got 0, wanted above 0"),
+    ("train hinton16 --data digits --out o --learning-rate nan", "--learning-rate: got 'nan', wanted a finite number"),
+    ("train hinton16 --data digits --out o --warmup 1", "--warmup: got 1, wanted below 1"),
+    ("train hinton16 --data digits --out o --limit 0", "--limit: got 0, wanted at least 1"),
+    ("train hinton16 --data digits --out o --limit 9999", "a subset of 9999 images"),
+    ("train hinton16 --data digits --out o --seed x", "--seed: got x, wanted a whole number"),
+    ("train hinton16 --data digits --out o --size 0", "--size: got 0, wanted at least 1"),
+    ("train hinton16 --data digits --out o --std 0", "--std: got 0.0, wanted above 0"),
+    ("train hinton16 --data digits --out o --mean 0 1 2", "--mean: got 3 numbers, wanted 1 or one for each of 1"),
+    ("train hinton16 --data digits --out o --threads 0", "--threads: got 0, wanted at least 1"),
+    ("train hinton16 --data digits --out o --device gpu", "--device: got 'gpu', wanted cpu, mps, cuda or cuda:1"),
+    ("train hinton16 --data digits --out o --device meta", "--device: got 'meta'"),
+    ("train hinton16 --data digits --out o --learning-rate 1e30 --quiet", "the loss is not finite in epoch 1; lower"),
+    ("train hinton0 --data digits --out o", "got size 0, wanted at least 1"),
+    ("train resnet21 --data digits --out o", "no CIFAR ResNet of depth 21"),
+    ("train hinton99999 --data digits --size 512 --out o", "needs 144,873,"),
+    ("train lenet5 --data digits --size 28 --out o", "lenet5 takes 32x32 images, got (28, 28)"),
+    ("record teacher --data digits --leak 1.2", "--leak: got 1.2, wanted above 0.5 and below 1"),
+    ("record teacher --data digits --kind moments --rank 0", "--rank: got 0, wanted at least 1"),
+    ("record teacher --data digits --kind spectral-all --fraction 1.5", "--fraction: got 1.5, wanted at most 1"),
+    ("synthesize teacher --out o --images -1", "--images: got -1, wanted at least 1"),
+    ("synthesize teacher --out o --unit 0", "--unit: got 0, wanted at least 1"),
+    ("synthesize teacher --out o --workers 0", "--workers: got 0, wanted at least 1"),
+    ("synthesize teacher --out o --method top --steps 0", "--steps: got 0, wanted at least 1"),
+    ("synthesize teacher --out o --seed 1.5", "--seed: got 1.5, wanted a whole number"),
+    ("distill teacher --images set --out o --temperature 0", "--temperature: got 0, wanted above 0"),
+    ("distill teacher --images set --out o --epochs -3", "--epochs: got -3, wanted at least 1"),
+    ("distill teacher --online distribution --epoch-images 0 --out o", "--epoch-images: got 0, wanted at least 1"),
+    ("demo --images 0 --out o", "--images: got 0, wanted at least 1"),
+    ("pack hinton16 --weights teacher/model.safetensors --shape 1 8 --classes 10 --out o", "--shape requires 3"),
+    ("pack hinton16 --weights teacher/model.safetensors --shape 1 0 8 --classes 10 --out o", "--shape: got (1, 0, 8)"),
+    ("pack hinton16 --weights teacher/model.safetensors --shape 1 8 8 --classes 1 --out o", "--classes: got 1, wanted"),
+]
+
+USAGE = [
+    ("train --data digits --out o", "parameter MODEL requires an argument. Run datafree train --help"),
+    ("train hinton16 --data digits", "parameter --out requires an argument"),
+    ("train hinton16 --out o", "no data named, wanted --data; give digits"),
+    ("train hinton16 --data digits --out o --epoch 3", "Unknown option: --epoch. Did you mean --epochs?"),
+    ("train hinton16 extra --data digits --out o", "got 'extra' too much"),
+    ("train hinton16 --data mnist --out o", "no folder for data set 'mnist'; pass --data-dir or set DATAFREE_DATA"),
+    ("train hinton16 --data mnist --data-dir nosuch --out o", "no folder 'nosuch' for data set 'mnist'"),
+    ("train hinton16 --data celeba --data-dir teacher --out o", "celeba"),
+    ("record teacher", "no data named, wanted --data"),
+    ("record teacher --data digits --taps fc1", "--taps: got fc1 without --kind, wanted both"),
+    ("record teacher --data digits --kind batch-norm --quiet", "hinton16 has no batch norm with running statistics"),
+    ("record hinton16 --data digits", "hinton16 is no release folder, wanted --out"),
+    ("synthesize teacher", "parameter --out requires an argument"),
+    ("synthesize other --out o", "method 'distribution' needs a record, got none"),
+    ("synthesize other --out o --record teacher/record.safetensors", "the record was made for another teacher"),
+    ("synthesize other --out o --record nosuch", "cannot read 'nosuch'"),
+    ("distill teacher --out o", "nothing to learn from, wanted --images SET, --online METHOD or --data NAME"),
+    ("distill other --images set --out o", "the set in set was made from another teacher"),
+    ("distill teacher --images set --online top --out o", "--images and --online: got both, wanted one"),
+    ("distill teacher other --images set --out o", "other is a trained release, wanted a fresh network"),
+    ("distill teacher own.py:build --images teacher --out o", "no synthetic set in teacher"),
+    ("evaluate hinton16 --weights teacher/model.safetensors --data digits", "datafree pack hinton16 --weights"),
+    ("evaluate teacher", "no data named, wanted --data"),
+    ("evaluate set --data digits", "set has no config.json, wanted a release"),
+    ("inspect", "parameter PATH requires an argument"),
+    ("inspect " + "x" * 5000, "File name too long"),
+]
+
+FOLDERS = [
+    ("train hinton16 --data digits --out set", "folder 'set' holds 'synthetic-set'; wanted 'release'"),
+    ("train hinton16 --data digits --out .", "and no '.datafree.json'; wanted an empty folder"),
+    ("train hinton16 --data digits --out own.py", "'own.py' is a file; wanted a folder"),
+    ("train hinton16 --data digits --out teacher", "teacher holds the finished release of another run (train)"),
+    ("train hinton16 --data digits --epochs 9 --out student", "the finished release of another run (distill)"),
+    ("distill teacher --images set --out teacher", "--out teacher is what this run reads, and would be lost"),
+    ("distill teacher --images set --epochs 3 --out student", "student holds the finished release of another run"),
+    ("distill teacher --images set --epochs 3 --out set", "--out set is what this run reads"),
+    ("record other --data digits --out student --quiet", "student holds the finished release of another run (distill)"),
+    ("synthesize teacher --out teacher", "folder 'teacher' holds 'release'; wanted 'synthetic-set'"),
+    ("synthesize teacher --images 48 --unit 8 --out set", "set holds a set with unit 16, this run has 8"),
+    ("synthesize teacher --seed 2 --unit 16 --out set", "set holds a set with seed 0, this run has 2"),
+    ("pack hinton16 --weights teacher/model.safetensors --shape 1 8 8 --classes 10 --out other", "another run (train)"),
+    ("pack hinton16 --weights teacher/model.safetensors --shape 1 8 8 --classes 10 --out teacher", "this run reads"),
+    ("report teacher --out no/such/page.html", "cannot write 'no/such/page.html'"),
+    ("report teacher --out set", "cannot write 'set'"),
+    ("demo --out set", "folder 'set' holds 'synthetic-set'; wanted 'demo'"),
+]
+
+
+@pytest.mark.parametrize(("line", "text"), [*NAMES, *NUMBERS, *USAGE, *FOLDERS], ids=lambda value: value[:50])
+def test_a_mistake_is_one_line_and_nothing_is_touched(refused, line, text):
+    assert text in refused(line)
+
+
+def test_celebas_attributes_are_named(refused, here):
+    folder = here / "faces" / "celeba"
+    folder.mkdir(parents=True)
+    names = " ".join(f"{number:06d}" for number in range(2))
+    (folder / "list_attr_celeba.txt").write_text(f"1\nAttractive Smiling\n{names[:6]}.jpg 1 -1\n")
+    (folder / "list_eval_partition.txt").write_text(f"{names[:6]}.jpg 0\n")
+    (folder / "img_align_celeba").mkdir()
+    text = refused("train hinton16 --data celeba --data-dir faces --attribute Atractive --out o")
+    assert "no attribute 'Atractive'" in text and "'Attractive'" in text
+
+
+def test_a_student_with_other_classes_or_inputs_is_refused(refused, here):
+    (here / "bad.py").write_text(
+        "from torch import nn\n"
+        "def three(spec): return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))\n"
+        "def wide(spec): return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))\n"
+    )
+    assert "gives outputs of shape (16, 3), wanted (images, 10 classes)" in refused(
+        "distill teacher bad.py:three --images set --out o"
+    )
+    assert "does not take images of shape (1, 8, 8)" in refused("distill teacher bad.py:wide --images set --out o")
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("def build(spec: return 1", "fails with SyntaxError"),
+        ("import no_such_thing_here\ndef build(spec): return 1", "no module 'no_such_thing_here' for model"),
+        ("1 / 0", "fails with ZeroDivisionError: division by zero"),
+        ("def build(spec): raise ValueError('two\\nlines')", "fails with ValueError: two lines"),
+        ("def build(spec): return 7", "returned int, wanted a torch.nn.Module"),
+        ("def other(spec): return 7", "no function 'build'"),
+        ("from torch import nn\nclass build(nn.Module):\n def forward(self, x): return x.nothing", "AttributeError"),
+    ],
+)
+def test_own_code_that_fails_is_one_line_that_names_the_file(refused, here, code, text):
+    (here / "broken.py").write_text(code)
+    line = refused("train broken.py:build --data digits --out o")
+    assert text in line and "broken.py" in line
+
+
+def test_a_network_without_a_layer_to_record_is_refused(command, here):
+    (here / "plain.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "class build(nn.Module):\n"
+        " def __init__(self):\n"
+        "  super().__init__()\n"
+        "  self.w = nn.Parameter(torch.zeros(64, 10))\n"
+        " def forward(self, x): return x.flatten(1) @ self.w\n"
+    )
+    assert command("train plain.py:build --data digits --epochs 1 --out plain --quiet").code == 0
+    for what in ("--preset small", "--preset full", "--kind moments", "--kind spectral-all"):
+        assert (
+            "has no conv or linear layer that an image passes exactly once"
+            in command(f"record plain --code plain.py:build --data digits {what} --quiet").line
+        )
+
+
+def save(name: str, images: np.ndarray, labels: np.ndarray) -> None:
+    np.savez(name, images=images, labels=labels)
+
+
+def test_data_that_is_off_is_refused(refused, here):
+    rng = np.random.default_rng(0)
+    images, labels = rng.random((40, 8, 8)), np.arange(40) % 10
+    nan = images.copy()
+    nan[3, 2, 2] = np.nan
+    save("nan.npz", nan, labels)
+    assert "values from nan to nan" in refused("train hinton16 --data nan.npz --out o")
+    save("range.npz", images * 255, labels)
+    assert "wanted uint8 0 to 255 or float 0 to 1" in refused("train hinton16 --data range.npz --out o")
+    save("shape.npz", images.reshape(40, 64), labels)
+    assert "wanted NHW, NHWC or NCHW" in refused("train hinton16 --data shape.npz --out o")
+    save("five.npz", images, labels % 5)
+    assert "five.npz has 5 classes, hinton16 10" in refused("record teacher --data five.npz --preset small --quiet")
+    assert "five.npz has 5 classes, hinton8 10" in refused("distill teacher --images set --data five.npz --out o")
+    save("colour.npz", rng.random((40, 8, 8, 3)), labels)
+    assert "images of shape (3, 8, 8), wanted (1, 8, 8)" in refused("evaluate teacher --data colour.npz")
+    (here / "cut.npz").write_bytes((here / "five.npz").read_bytes()[:300])
+    assert "cut.npz" in refused("train hinton16 --data cut.npz --out o")
+
+
+def test_a_class_without_samples_is_named(refused):
+    labels = np.arange(40) % 10
+    labels[labels == 4] = 5
+    np.savez(
+        "gap.npz",
+        images=np.random.default_rng(0).random((40, 8, 8)),
+        labels=labels,
+        classes=np.array(list("0123456789")),
+    )
+    for what in ("--preset safe", "--preset small", "--kind moments"):
+        text = refused(f"record teacher --data gap.npz {what} --quiet")
+        assert "class" in text and "4" in text
+
+
+def test_weights_with_nan_are_refused(refused):
+    from safetensors.torch import save_file
+
+    state = load_model("teacher").module.state_dict()
+    state["fc1.bias"][0] = torch.nan
+    save_file(state, "nan.safetensors")
+    assert "NaN or infinity" in refused("evaluate teacher --weights nan.safetensors --data digits")
+    assert "NaN or infinity" in refused("pack hinton16 --weights nan.safetensors --shape 1 8 8 --classes 10 --out o")

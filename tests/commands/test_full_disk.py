@@ -1,0 +1,67 @@
+"""A disk that is full at any moment: one line, old files intact, and the same command finishes once there is space."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+
+import pytest
+
+from datafree.files import read_tensors, read_weights
+from datafree.files.atomic import TEMPORARY
+
+LINES = {
+    "train hinton16 --data digits --epochs 2 --out new --quiet": "new/model.safetensors",
+    "record teacher --data digits --preset small --quiet": "teacher/record.safetensors",
+    "synthesize teacher --images 16 --unit 8 --method top --steps 1 --out new --quiet": "new/unit-000001.safetensors",
+    "distill teacher --images set --epochs 2 --out new --quiet": "new/model.safetensors",
+    "pack hinton16 --weights teacher/model.safetensors --shape 1 8 8 --classes 10 --out new": "new/model.safetensors",
+}
+
+
+def whole(folder) -> int:
+    """Reads every tensor file below; a part of a file would be refused."""
+    files = [path for path in folder.rglob("*.safetensors") if "evil" not in path.name]
+    for path in files:
+        kind = {"record.safetensors": "record", "training.safetensors": "training-state"}.get(path.name)
+        if path.name == "model.safetensors":
+            read_weights(path)
+        else:
+            read_tensors(path, kind=kind or "shard")
+    assert not [path for path in folder.rglob("*") if TEMPORARY.fullmatch(path.name)]
+    return len(files)
+
+
+@pytest.mark.parametrize("line", LINES, ids=lambda line: line.split()[0])
+def test_a_full_disk_at_any_write_is_one_line_and_loses_nothing(command, here, monkeypatch, line):
+    """Every call of fsync fails once, in a folder of its own; then the command is given again."""
+    real, calls = os.fsync, []
+
+    def run_with(failing: int | None):
+        calls.clear()
+
+        def fsync(number: int) -> None:
+            calls.append(number)
+            if len(calls) == failing:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            real(number)
+
+        with monkeypatch.context() as inside:
+            inside.setattr(os, "fsync", fsync)
+            return command(line)
+
+    whole_copy = here.parent / "copy"
+    shutil.copytree(here, whole_copy)
+    assert run_with(None).code == 0
+    wanted, count = (here / LINES[line]).read_bytes(), len(calls)
+    assert count >= 4
+    for failing in range(1, count + 1):
+        shutil.rmtree(here)
+        shutil.copytree(whole_copy, here)
+        monkeypatch.chdir(here)
+        text = run_with(failing).line
+        assert "No space left on device" in text
+        assert whole(here) >= 5
+        assert run_with(None).code == 0, failing
+        assert (here / LINES[line]).read_bytes() == wanted

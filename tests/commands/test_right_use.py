@@ -1,0 +1,262 @@
+"""Every verb as its --help says it is used."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from datafree import synthesis
+from datafree.commands import demo
+from datafree.distillation import Distillation
+from datafree.files import read_json, read_tensors
+from datafree.fit import Schedule
+
+
+def weights(folder) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+def log(folder) -> dict:
+    return read_json(folder / "run.json")
+
+
+def test_a_run_says_what_it_did(here):
+    own = log(here / "other")
+    assert own.keys() == {
+        "format", "verb", "argv", "settings", "inputs", "versions", "device", "commit", "seconds", "result"
+    }  # fmt: skip
+    assert own["argv"] == [
+        "train",
+        "hinton16",
+        "--data",
+        "digits",
+        "--epochs",
+        "1",
+        "--seed",
+        "1",
+        "--out",
+        "other",
+        "--quiet",
+    ]
+    settings = own["settings"]
+    assert (settings["epochs"], settings["batch"], settings["seed"], settings["data"]) == (1, 64, 1, "digits")
+    assert own["versions"].keys() == {"datafree", "python", "torch", "numpy"}
+    assert own["versions"]["torch"] == torch.__version__
+    assert len(own["inputs"]["digits (train)"]) == 64
+    assert own["device"].startswith("CPU") and own["seconds"] > 0
+    assert own["result"]["evaluation"]["images"] == 500
+
+
+def test_no_absolute_path_that_was_not_typed_is_in_a_run(here):
+    for folder in ("teacher", "other", "set", "student"):
+        own = log(here / folder)
+        assert str(here.parent) not in json.dumps({key: own[key] for key in own if key != "result"})
+    inputs = log(here / "student")["inputs"]
+    assert inputs.keys() == {"teacher", "set"}
+    assert log(here / "set")["inputs"].keys() == {"teacher"}
+
+
+def test_a_record_keeps_the_log_of_the_training(command, here):
+    own = log(here / "teacher")
+    assert own["verb"] == "record" and own["before"]["verb"] == "train"
+    assert command("record teacher --data digits --preset small --quiet").code == 0
+    again = log(here / "teacher")
+    assert again["before"] == own["before"]
+    done = command("report teacher student set --data digits --out page.html")
+    assert (done.code, done.out) == (0, "page.html: 2 networks, 2 sets of images\n")
+    accuracy = own["before"]["result"]["evaluation"]["accuracy"]
+    assert f"{accuracy:.2f}" in (here / "page.html").read_text()
+
+
+@pytest.mark.parametrize("preset", ["small", "safe", "sharp", "paper"])
+def test_every_preset_is_recorded_and_its_cost_said(command, here, preset):
+    done = command(f"record teacher --data digits --preset {preset} --quiet")
+    assert (done.code, done.err) == (0, "")
+    size = (here / "teacher" / "record.safetensors").stat().st_size
+    assert f"{size:,} bytes" in done.out and "forecast of a membership attack" in done.out
+
+
+def test_a_kind_has_its_own_flags_and_is_added_to_what_is_there(command, here):
+    record = here / "teacher" / "record.safetensors"
+    assert command("record teacher --data digits --preset small --quiet").code == 0
+    done = command(
+        "record teacher --data digits --kind moments --covariance lowrank --rank 3 --taps fc1 --taps fc2 --add --quiet"
+    )
+    assert done.code == 0
+    entries = {item["name"]: item["statistic"] for item in read_tensors(record, kind="record")[1]["entries"]}
+    assert entries.keys() == {"input-moments", "fc3", "fc1", "fc2"}
+    assert entries["fc1"]["rank"] == 3 and entries["fc1"]["covariance"] == "lowrank"
+    assert command("record teacher --data digits --kind spectral-all --fraction 0.5 --quiet").code == 0
+    assert [item["name"] for item in read_tensors(record, kind="record")[1]["entries"]] == ["graph"]
+
+
+def test_safe_writes_nothing_that_gives_away_more_than_it_may(refused):
+    assert refused("record teacher --data digits --leak 0.51 --quiet") == (
+        "the least that --preset safe records forecasts AUC 0.525, wanted at most --leak 0.51; "
+        "record more samples of each class, or give a higher --leak"
+    )
+
+
+def test_inspect_says_what_a_release_a_record_a_set_and_a_run_hold(command, here):
+    assert "release of hinton16, 1,482 parameters" in command("inspect teacher").out
+    assert "record for a teacher with fingerprint" in command("inspect teacher/record.safetensors").out
+    assert "synthetic set of 48 images, 3 shards, seed 0" in command("inspect set").out
+    assert json.loads(command("inspect student/run.json").out) == log(here / "student")
+    assert "no record" in command("inspect other").out
+
+
+@pytest.mark.parametrize("method", sorted(synthesis.methods()))
+def test_every_method_makes_its_images(command, here, method):
+    steps = "--steps 2" if "steps" in synthesis.methods()[method].model_fields else ""
+    done = command(f"synthesize teacher --method {method} {steps} --images 8 --unit 8 --out made --quiet")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("8 images in made; the teacher sees the wanted class in ")
+    assert log(here / "made")["settings"]["method"] == method
+
+
+def test_a_student_learns_from_a_set_from_fresh_images_or_from_data(command, here):
+    assert command("distill teacher --images set --data digits --epochs 1 --out a --quiet").code == 0
+    assert (
+        command("distill teacher hinton8 --online distribution --epoch-images 64 --epochs 1 --mix 0 --out b").code == 0
+    )
+    done = command("distill teacher --data digits --limit 200 --epochs 1 --out c --quiet")
+    assert done.code == 0 and "on 500 test images" in done.out
+    learnt = {name: log(here / name)["settings"] for name in "abc"}
+    assert learnt["a"]["images"] == "set" and learnt["a"]["learns from"] == "a synthetic set of distribution"
+    assert learnt["b"]["method"]["mix"] == 0 and learnt["b"]["epoch_images"] == 64
+    assert learnt["c"]["learns from"] == "real data, digits" and learnt["c"]["limit"] == 200
+    assert len({weights(here / name) for name in "abc"}) == 3
+    assert log(here / "a")["result"]["evaluation"]["agreement"] >= 0
+
+
+@pytest.mark.usefixtures("here")
+def test_evaluate_prints_every_class_and_says_where_there_are_no_images(command):
+    done = command("evaluate student --data digits --teacher teacher")
+    assert done.code == 0 and len(done.out.splitlines()) == 12
+    few = command("evaluate student --data digits --limit 3")
+    assert few.code == 0 and few.out.count(": no images\n") == 7 and "nan" not in few.out
+
+
+def test_few_images_train_a_network_that_is_measured_on_the_whole_test_set(command, here):
+    done = command("train hinton8 --data digits --limit 5 --epochs 1 --out few --quiet")
+    assert done.code == 0 and "on 500 test images" in done.out
+    assert log(here / "few")["result"]["evaluation"]["images"] == 500
+
+
+def test_a_class_without_test_images_is_none(command, here):
+    import numpy as np
+
+    rng, labels = np.random.default_rng(0), np.arange(30) % 3
+    images = rng.integers(0, 255, (30, 6, 6), dtype=np.uint8)
+    np.savez("own.npz", x_train=images, y_train=labels, x_test=images[:4], y_test=labels[:4] % 2)
+    assert command("train hinton4 --data own.npz --epochs 1 --out npz --quiet").code == 0
+    assert log(here / "npz")["result"]["evaluation"]["by_class"][2] is None
+    assert command("distill npz hinton2 --data own.npz --epochs 1 --out npz2 --quiet").code == 0
+
+
+@pytest.mark.parametrize("source", ["other", "set", "student", "teacher"])
+def test_a_run_is_repeated_to_the_byte(command, here, source):
+    done = command(f"rerun {source} --out again")
+    assert done.code == 0 and done.out.startswith("datafree ") and "--out again" in done.out.splitlines()[0]
+    name = {"set": "unit-000001.safetensors", "teacher": "record.safetensors"}.get(source, "model.safetensors")
+    assert (here / "again" / name).read_bytes() == (here / source / name).read_bytes()
+
+
+def test_rerun_says_where_an_input_has_changed_and_passes_on_the_exit_code(command, here):
+    shutil.copytree(here / "other", here / "moved")
+    shutil.rmtree(here / "set")
+    done = command("rerun student --out again")
+    assert done.code == 2 and "no synthetic set in set" in done.err
+    (here / "teacher" / "record.safetensors").unlink()
+    assert "note: teacher has changed since that run\n" in command("rerun student/run.json --out again").out
+
+
+def test_a_finished_command_can_be_given_again(command, here):
+    before = weights(here / "other")
+    assert command("train hinton16 --data digits --epochs 1 --seed 1 --out other").code == 0
+    assert weights(here / "other") == before
+
+
+def test_a_zoo_model_own_code_and_a_module_name_a_model(command, here):
+    assert command("train own.py:build --data digits --epochs 1 --out custom --quiet").code == 0
+    text = command("evaluate custom --data digits").line
+    assert text == "custom holds a network of its publisher's own code ('custom:build'); name it with --code"
+    assert command("evaluate custom --data digits --code own.py:build").code == 0
+    assert command("evaluate custom --data digits --code own:build").code == 0
+    assert command("record custom --code own.py:build --data digits --preset small --quiet").code == 0
+    assert command("synthesize custom --code own.py:build --method top --steps 2 --images 8 --out s --quiet").code == 0
+    assert command("distill custom own.py:build --code own.py:build --images s --epochs 1 --out st --quiet").code == 0
+    assert command("inspect custom --code own.py:build").code == 0
+    assert len(log(here / "s")["inputs"]["own.py"]) == 64
+
+
+def test_weights_alone_are_packed_into_a_release(command, here):
+    line = "pack hinton16 --weights teacher/model.safetensors --shape 1 8 8 --classes 10 --mean 0.5 --std 0.25 --out p"
+    done = command(line)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("hinton16: 1,482 parameters; release in p, fingerprint ")
+    spec = read_json("p/config.json")["spec"]
+    assert spec["shape"] == [1, 8, 8] and spec["mean"] == [0.5] and spec["std"] == [0.25]
+    assert spec["classes"] == [str(digit) for digit in range(10)]
+    assert command(line).code == 0
+    assert log(here / "p")["inputs"].keys() >= {"teacher/model.safetensors"}
+    assert command("evaluate p --data digits").code == 0
+    names = " ".join("abcdefghij")
+    assert command(f"pack hinton16 --weights p/model.safetensors --shape 1 8 8 --classes {names} --out q").code == 0
+    assert read_json("q/config.json")["spec"]["classes"] == names.split()
+
+
+def test_weights_are_recorded_with_data_and_need_no_pack(command, here):
+    line = "record hinton16 --weights teacher/model.safetensors --data digits --preset small --out r --quiet"
+    assert command(line).code == 0
+    assert weights(here / "r") == weights(here / "teacher")
+    assert command("synthesize r --method top --steps 1 --images 4 --out s --quiet").code == 0
+
+
+@pytest.mark.usefixtures("here")
+def test_a_converted_state_dict_makes_the_same_release(command):
+    from datafree.models import load_model
+
+    torch.save(load_model("teacher").module.state_dict(), "weights.pt")
+    assert command("convert weights.pt --out converted.safetensors").out == "converted.safetensors: 6 tensors\n"
+    assert command("pack hinton16 --weights converted.safetensors --shape 1 8 8 --classes 10 --out p").code == 0
+    assert load_model("p").module.fc1.weight.equal(load_model("teacher").module.fc1.weight)
+
+
+def test_a_folder_that_happens_to_have_a_zoo_name_hides_nothing(command, here):
+    (here / "hinton16").mkdir()
+    (here / "hinton16" / "notes.txt").write_text("mine")
+    assert command("train hinton16 --data digits --epochs 1 --out fresh --quiet").code == 0
+
+
+def test_a_damaged_record_can_be_recorded_again_and_hinders_no_evaluation(command, here):
+    (here / "teacher" / "record.safetensors").write_bytes(b"broken")
+    assert command("evaluate teacher --data digits").code == 0
+    assert command("record teacher --data digits --preset small --quiet").code == 0
+    assert command("inspect teacher").code == 0
+
+
+def test_a_data_folder_can_be_named(command, here):
+    done = command(f"train hinton8 --data digits --data-dir {here} --epochs 1 --out own --quiet")
+    assert done.code == 0 and log(here / "own")["settings"]["data_dir"] == str(here)
+    assert command("synthesize teacher --record teacher/record.safetensors --images 4 --out s --quiet").code == 0
+
+
+def test_the_demo_shows_every_method_on_one_page(command, here, monkeypatch):
+    monkeypatch.setattr(demo, "TRAINING", Schedule(epochs=2))
+    monkeypatch.setattr(demo, "LEARNING", Distillation(epochs=1))
+    done = command("demo --images 20 --out shown --quiet")
+    assert (done.code, done.err) == (0, "")
+    page = (here / "shown" / "report.html").read_text()
+    for name in ("teacher", "student on the data", "distilled on the data", *demo.METHODS):
+        assert name in done.out and name in page
+
+
+@pytest.mark.usefixtures("here")
+def test_a_bar_goes_to_standard_error_alone(command):
+    done = command("train hinton8 --data digits --epochs 1 --out own")
+    assert done.out.startswith("hinton8: accuracy") and done.out.count("\n") == 1
+    assert "train hinton8" in done.err and "21/21" not in done.out

@@ -1,0 +1,85 @@
+"""Ctrl-C and SIGTERM in the middle of a run: a quick end, a line that says how to go on, and the same bytes after it."""
+
+from __future__ import annotations
+
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+TRAIN = "train hinton16 --data digits --epochs 60 --threads 1 --out {} --quiet"
+MADE = "synthesize teacher --method top --steps 20 --images 400 --unit 8 --workers 2 --threads 1 --out {} --quiet"
+DISTILL = "distill teacher --images set --epochs 120 --threads 1 --out {} --quiet"
+SLOW = """
+import pathlib, sys, time
+from datafree import __main__, syntheticset
+__main__.PATIENCE = 0.5
+syntheticset._write_shard = lambda *_: (pathlib.Path("begun").touch(), time.sleep(60))
+__main__.main(sys.argv[1:])
+"""
+
+
+def stop(line: str, begun: Path, number: signal.Signals, *start: str) -> tuple[int, str, float]:
+    """Starts the command, sends the signal once `begun` is there; exit code, standard error, seconds it took."""
+    words = [sys.executable, *(start or ("-m", "datafree")), *line.split()]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        end = time.monotonic() + 60
+        while not begun.exists():
+            assert process.poll() is None and time.monotonic() < end
+            select.select([], [], [], 0.005)
+        process.send_signal(number)
+        sent = time.monotonic()
+        _, err = process.communicate(timeout=30)
+        return process.returncode, err, time.monotonic() - sent
+
+
+@pytest.mark.parametrize(
+    ("line", "begun", "last", "number"),
+    [
+        (TRAIN, "training.safetensors", "model.safetensors", signal.SIGINT),
+        (MADE, "unit-000002.safetensors", "unit-000049.safetensors", signal.SIGTERM),
+        (DISTILL, "training.safetensors", "model.safetensors", signal.SIGTERM),
+    ],
+    ids=["train-INT", "synthesize-TERM", "distill-TERM"],
+)
+def test_a_stopped_run_goes_on_to_the_same_bytes(command, here, line, begun, last, number):
+    code, err, seconds = stop(line.format("a"), here / "a" / begun, number)
+    assert code == 128 + number
+    assert err == f"datafree: stopped; whole units and epochs are kept. Go on with: datafree {line.format('a')}\n"
+    assert seconds < 10
+    assert (here / "a" / begun).exists() and not (here / "a" / "run.json").exists()
+    assert command(line.format("a")).code == 0
+    assert command(line.format("b")).code == 0
+    assert (here / "a" / last).read_bytes() == (here / "b" / last).read_bytes()
+    assert not (here / "a" / "training.safetensors").exists()
+
+
+def test_a_thread_in_the_middle_of_a_long_unit_holds_nobody_up(here):
+    line = "synthesize teacher --images 16 --unit 8 --out c --quiet"
+    code, err, seconds = stop(line, here / "begun", signal.SIGINT, "-c", SLOW)
+    assert code == 130 and seconds < 10
+    assert err == f"datafree: stopped; whole units and epochs are kept. Go on with: datafree {line}\n"
+
+
+@pytest.mark.usefixtures("here")
+def test_a_reader_that_has_gone_is_no_traceback():
+    words = [sys.executable, "-m", "datafree", "inspect", "teacher/record.safetensors"]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
+
+
+@pytest.mark.usefixtures("here")
+def test_an_error_in_a_process_of_its_own_is_one_line_and_code_2():
+    done = subprocess.run(
+        [sys.executable, "-m", "datafree", "evaluate", "nosuch", "--data", "digits"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith("datafree: no model 'nosuch' in the zoo")
