@@ -35,7 +35,7 @@ def claim(
         numbers = [values[seed] for seed in sorted(values)]
         sd = statistics.stdev(numbers) if len(numbers) > 1 else 0.0
         mean = round(statistics.fmean(numbers), 3)
-        ours = {"mean": mean, "sd": round(sd, 3), "n": len(numbers), "seeds": sorted(values)}
+        ours = {"mean": mean, "sd": round(sd, 3), "n": len(numbers), "seeds": sorted(values), "values": numbers}
     known = {"id": identity, "place": place, "unit": unit, "paper": paper, "ours": ours, **rest}
     return {**known, "status": status_of(paper, ours, tolerance)}
 
@@ -97,6 +97,29 @@ def render(claims: list[dict[str, Any]]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def compare(claims: list[dict[str, Any]], columns: dict[str, str], rows: dict[str, str]) -> str:
+    """Markdown: one column a pair (id -> title) and one row a row (name -> title), mean, sd and number of seeds."""
+    known = {own["id"]: own["ours"] for own in claims}
+    lines = ["| | " + " | ".join(columns.values()) + " |", "|---|" + "---:|" * len(columns)]
+    for row, title in rows.items():
+        cells = [known.get(f"{pair}/{row}") for pair in columns]
+        texts = ["-" if own is None else f"{own['mean']:.2f} ± {own['sd']:.2f} (n = {own['n']})" for own in cells]
+        lines.append(f"| {title} | " + " | ".join(texts) + " |")
+    return "\n".join(lines) + "\n"
+
+
+HEADLINE = (
+    {"mnist/hinton": "HINTON 1200 -> 800", "mnist/lenet5": "LeNet-5 -> half"},
+    {
+        "teacher": "teacher",
+        "kd": "student distilled on the real data (`kd`)",
+        "best": "**student without data** (`distribution`)",
+        "spectral-all": "the paper's best kind of objective (`spectral-all`)",
+        "top": "the paper's smallest record (`top`)",
+    },
+)
+
+
 def between(page: Path, name: str, text: str) -> None:
     """Replaces what stands between `<!-- name:begin -->` and `<!-- name:end -->` in a Markdown page."""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
@@ -123,7 +146,10 @@ def main() -> int:
         if args.verb == "render":
             print(render(load(path)))
         elif args.verb == "update":
+            path = path.resolve()
             between(path / "README.md", "claims", render(load(path)))
+            if path.name == "lopes2017":
+                between(path.parents[1] / "README.md", "results", compare(load(path), *HEADLINE))
         else:
             wrong += [f"{path}: {line}" for line in check(load(path))]
     print("\n".join(wrong), file=sys.stderr, end="\n" if wrong else "")

@@ -11,7 +11,9 @@ import argparse
 import sys
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import torch
+from PIL import Image
 from rows import BUDGETS
 from run import HERE, Chain
 
@@ -40,6 +42,31 @@ def drawn_grid(chain: Chain) -> bytes:
     return grid_png(grid_of("best", pixels, seen, len(chain.spec.classes), spec=chain.spec, samples=2))
 
 
+def montage(folder: Path, out: Path) -> None:
+    """The README's picture: a class mean and one sample of every objective, for both networks of MNIST."""
+    columns = {"hinton": "HINTON-1200", "lenet5": "LeNet-5"}
+    rows = {
+        "top": "top layer", "all": "all layers", "spectral-all": "spectral, all",
+        "spectral-pairs": "spectral, pairs", "best": "distribution (ours)",
+    }  # fmt: skip
+    figure, axes = plt.subplots(len(rows), len(columns), figsize=(11, 5.2), squeeze=False)
+    for across, (network, title) in enumerate(columns.items()):
+        for down, (row, label) in enumerate(rows.items()):
+            own = axes[down][across]
+            picture = Image.open(folder / f"mnist-{network}-{row}.png").convert("RGBA")
+            own.imshow(picture.crop((0, 0, picture.width, picture.height * 2 // 3)), interpolation="nearest")
+            own.set_xticks([])
+            own.set_yticks([])
+            own.set_frame_on(False)
+            if across == 0:
+                own.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=11)
+            if down == 0:
+                own.set_title(f"from {title}, MNIST", fontsize=12)
+    figure.tight_layout(h_pad=0.3, w_pad=0.6)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=110, facecolor="white", metadata={"Software": None})
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("runs") / "lopes2017" / "cpu")
@@ -58,6 +85,7 @@ def main() -> int:
                 write_bytes(folder / f"{name}-{row}.png", stored_grid(chain, row))
         write_bytes(folder / f"{name}-best.png", drawn_grid(chain))
         print(name)
+    montage(folder, HERE.parents[1] / "docs" / "images" / "reconstructions.png")
     return 0
 
 

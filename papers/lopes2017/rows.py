@@ -98,7 +98,7 @@ def _lenet(data: str, rows: tuple[str, ...], **changes: Any) -> Pair:
             "learning": Distillation(epochs=12, batch=128, learning_rate=3e-3, temperature=4),
             "faithful": Distillation(epochs=30, batch=64, learning_rate=1e-3, temperature=8),
             "methods": {**methods, "top": {**methods["top"], "steps": 12}}, "spectral_limit": 12_000,
-            "images": 10_240, "images_of": {"top": 61_440}, **changes,
+            "images_of": {"top": 61_440}, **changes,
         }
     )  # fmt: skip
 

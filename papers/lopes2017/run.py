@@ -190,14 +190,22 @@ def main() -> int:
         "--work", type=Path, default=None, help="where cells are kept; runs/lopes2017/BUDGET by default"
     )
     parser.add_argument("--out", type=Path, default=None, help="claims.json to write; printed only where not given")
-    parser.add_argument("--only", default="", help="only pairs whose id holds this text, e.g. mnist/hinton")
+    parser.add_argument("--only", default="", help="only pairs whose id starts with this, e.g. mnist/hinton")
     parser.add_argument("--data-dir", default=None)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--collect", action="store_true", help="run nothing, write the claims of the cells that are there"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="chains side by side, one thread each")
     args = parser.parse_args()
     work = args.work or Path("runs") / "lopes2017" / args.budget
     plan = BUDGETS[args.budget]
-    chains = [(pair, seed) for seed in plan.seeds for pair in plan.pairs if args.only in pair.id]
+    chains = [
+        (pair, seed)
+        for seed in args.seeds or plan.seeds
+        for pair in plan.pairs
+        if pair.id.startswith(args.only) and not args.collect
+    ]
     with ProcessPoolExecutor(max(1, args.jobs)) as pool:
         waiting = [pool.submit(run_chain, pair, seed, work, args.data_dir, args.device) for pair, seed in chains]
         for done in as_completed(waiting):

@@ -151,7 +151,7 @@ class Record:
 
 def record(
     network: Network,
-    data: Dataset,
+    data: Dataset | None,
     statistics: Sequence[Statistic | tuple[Statistic, Iterable[str] | None]],
     *,
     progress: Progress = silent,
@@ -160,17 +160,23 @@ def record(
 
     Each is a statistic, of all conv and linear layers, or a pair (statistic, layers).
 
-    Any split of the data into batches gives the same record up to rounding; the batch is fixed by the network, so two
+    `data` may be None where no statistic needs any (batch norm). Any split of the data into batches gives the same
+    record up to rounding; the batch is fixed by the network, so two
     runs give the same bytes. Raises UserError for a layer that does not exist, or a class without samples.
     """
     plan = _plan(network, statistics)
     meters = {name: statistic.on(network, own) for name, (statistic, own) in plan.items()}
     live = {name: meter for name, meter in meters.items() if plan[name][0].needs_data}
-    check_classes(network, data)
-    states = _measure(network, data, live, {name: plan[name][1] for name in live}, progress)
+    states: dict[str, State] = {}
+    if live:
+        if data is None:
+            raise UserError(f"no data for {', '.join(live)}, wanted some; only batch-norm statistics need none")
+        check_classes(network, data)
+        states = _measure(network, data, live, {name: plan[name][1] for name in live}, progress)
     summaries = {name: meters[name].finish(states[name]) if name in live else meters[name].read() for name in plan}
     entries = {name: Entry(plan[name][0], plan[name][1], summaries[name]) for name in plan}
-    made = {"data": data.name, "split": data.split, "samples": len(data) if live else 0}
+    used = data if live else None
+    made = {"data": used and used.name, "split": used and used.split, "samples": 0 if used is None else len(used)}
     return Record(network.spec, network.fingerprint(), network.answers(), entries, made, meters)
 
 
@@ -203,8 +209,6 @@ def _measure(
     network: Network, data: Dataset, meters: dict[str, Meter], taps: dict[str, tuple[str, ...]], progress: Progress
 ) -> dict[str, State]:
     """The merged state of every meter after one pass over the data."""
-    if not meters:
-        return {}
     wanted = sorted({tap for own in taps.values() for tap in own})
     chunk = _chunk(network, wanted)
     states: dict[str, State] = {}

@@ -13,7 +13,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 def test_the_commands_of_own_model_make_a_student(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     text = (EXAMPLES / "own_model.py").read_text(encoding="utf-8")
-    commands = re.findall(r"^    datafree (.*)$", text, flags=re.M)
+    commands = re.findall(r"^datafree (.*)$", text, flags=re.M)
     assert len(commands) == 3
     light = {"train": ["--epochs", "3"], "record": [], "distill": ["--epochs", "2", "--epoch-images", "256"]}
     for command in commands:

@@ -135,11 +135,16 @@ def _record(
         raise unknown("model", model, zoo.names(), "the zoo, and no such release folder")
     if not is_release(model) and out is None:
         raise UserError(f"{model} is no release folder, wanted --out; name the release folder to write")
-    training = load_data(data, "train")
-    spec = None if is_release(model) else spec_of(training, model, input)
+    needless = is_release(model) and isinstance(what, list) and not any(own.needs_data for own, _ in what)
+    training = None if needless else load_data(data, "train")
+    spec = None if is_release(model) or training is None else spec_of(training, model, input)
     network = load_network(model, source, run, spec)
     old = load_record(model, source, network) if add else None
-    wanted = presets.preset(what[0], network, training, leak=what[1]) if isinstance(what, tuple) else what
+    if isinstance(what, tuple):
+        assert training is not None
+        wanted = presets.preset(what[0], network, training, leak=what[1])
+    else:
+        wanted = what
     options = {"model": model, "what": _plain(wanted), **asdict(data), **asdict(source), **asdict(run)}
     log = RunLog("record", options, inputs_of(model, source), training)
     with bar(f"record {model}", run.quiet) as progress:
@@ -175,10 +180,12 @@ def _plain(wanted: list[Any]) -> list[Any]:
     return [{"statistic": s.model_dump(mode="json"), "taps": list(t) if t else None} for s, t in wanted]
 
 
-def _say(path: Path, made: Record, network: Network, data: Dataset) -> None:
+def _say(path: Path, made: Record, network: Network, data: Dataset | None) -> None:
     """What it costs in bytes, what it gives away."""
-    size, images = path.stat().st_size, len(data) * network.spec.pixels
-    print(f"{path}: {size:,} bytes (model {network.nbytes():,}; the {len(data):,} images as bytes {images:,})")
+    beside = f"model {network.nbytes():,}"
+    if data is not None:
+        beside += f"; the {len(data):,} images as bytes {len(data) * network.spec.pixels:,}"
+    print(f"{path}: {path.stat().st_size:,} bytes ({beside})")
     for name, entry in made.entries.items():
         own = made.meter(name, network).released(entry.summary)
         print(f"  {name}: {entry.statistic.kind}, {entry.nbytes():,} bytes, forecast AUC {forecast_auc(own):.3f}")
