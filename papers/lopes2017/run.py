@@ -196,6 +196,7 @@ def main() -> int:
     parser.add_argument(
         "--collect", action="store_true", help="run nothing, write the claims of the cells that are there"
     )
+    parser.add_argument("--seeds", type=int, nargs="+", default=None, help="only these of the budget's seeds")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="chains side by side, one thread each")
     args = parser.parse_args()
     work = args.work or Path("runs") / "lopes2017" / args.budget
