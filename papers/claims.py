@@ -114,7 +114,7 @@ HEADLINE = (
         "teacher": "teacher",
         "kd": "student distilled on the real data (`kd`)",
         "best": "**student without data** (`distribution`)",
-        "spectral-all": "the paper's best kind of objective (`spectral-all`)",
+        "spectral-pairs": "the paper's best objective (`spectral-pairs`)",
         "top": "the paper's smallest record (`top`)",
     },
 )

@@ -38,7 +38,7 @@ from datafree.models import load_model, new_model  # noqa: E402
 from datafree.network import Network  # noqa: E402
 from datafree.records import Record, forecast_auc, record  # noqa: E402
 from datafree.release import Release, write_record, write_release  # noqa: E402
-from datafree.runlog import device_name, versions  # noqa: E402
+from datafree.runlog import commit, device_name, versions  # noqa: E402
 from datafree.spec import InputSpec  # noqa: E402
 from datafree.syntheticset import synthesize  # noqa: E402
 from datafree.training import train  # noqa: E402
@@ -57,15 +57,28 @@ class Chain:
         shape = self.train.shape if pair.size is None else (self.train.shape[0], pair.size, pair.size)
         self.spec = InputSpec(shape=shape, mean=pair.mean, std=pair.std, classes=self.train.classes)
 
+    def settings(self, row: str) -> dict[str, Any]:
+        """What decides a cell's number: a cell of other settings is run again."""
+        own = self.pair
+        learning = {"teacher": own.training, "student": own.training, "kd": own.learning, "best": own.learning}
+        return {
+            "teacher": own.teacher, "student": own.student, "training": own.training.model_dump(),
+            "distillation": learning.get(row, own.faithful).model_dump(), "method": own.methods.get(row, {}),
+            "images": own.images_of.get(row, own.images), "epoch images": own.epoch_images, "limit": own.limit,
+            "recorded images": own.spectral_limit if row.startswith("spectral") else None,
+            "input": self.spec.model_dump(mode="json", exclude={"classes"}),
+        }  # fmt: skip
+
     def run(self, say: Any) -> None:
         for row in sorted(self.pair.rows, key=lambda row: "spectral" in row):
             cell = self.folder / f"{row}.json"
-            if cell.exists():
+            settings = self.settings(row)
+            if cell.exists() and read_json(cell).get("settings") == settings:
                 continue
             began = time.perf_counter()
             result = getattr(self, f"row_{row.replace('-', '_')}", lambda row=row: self.faithful(row))()
             result |= {"seconds": round(time.perf_counter() - began, 2), "device": device_name(self.device)}
-            write_json(cell, {**result, "versions": versions()})
+            write_json(cell, {**result, "versions": versions(), "settings": settings, "commit": commit()})
             say(f"{self.pair.id}/{row} seed {self.seed}: {result['accuracy']:.2f} % in {result['seconds']:.0f} s")
 
     # -- with data ------------------------------------------------------------------------------------------------
@@ -158,11 +171,10 @@ def collect(budget: str, work: Path) -> list[dict[str, Any]]:
             place, paper = PAPER.get(identity, ("ours", None))
             first = next(iter(found.values()), {})
             seconds = sum(own["seconds"] for own in found.values()) / len(found) if found else None
-            extra = {
-                key: first[key]
-                for key in ("record bytes", "forecast AUC", "record to student, seconds")
-                if key in first
-            }
+            extra = {key: first[key] for key in ("record bytes", "forecast AUC") if key in first}
+            times = [own["record to student, seconds"] for own in found.values() if "record to student, seconds" in own]
+            if times:
+                extra["record to student, seconds"] = {"mean": round(sum(times) / len(times), 1), "max": max(times)}
             agreements = [own["agreement"] for own in found.values() if own.get("agreement") is not None]
             if agreements:
                 extra["agreement, mean %"] = round(sum(agreements) / len(agreements), 3)
@@ -170,17 +182,11 @@ def collect(budget: str, work: Path) -> list[dict[str, Any]]:
                 claim(
                     identity, place, "% test accuracy, last epoch", paper, {s: own["accuracy"] for s, own in found.items()},
                     seconds=seconds and round(seconds, 1), device=first.get("device"), versions=first.get("versions"),
-                    commit=os.environ.get("DATAFREE_COMMIT") or _commit(), budget=budget,
+                    commit=first.get("commit"), budget=budget,
                     deviation=notes.get(identity, ""), **extra,
                 )
             )  # fmt: skip
     return made
-
-
-def _commit() -> str | None:
-    from datafree.runlog import _commit as commit
-
-    return commit()
 
 
 def main() -> int:

@@ -46,7 +46,7 @@ def pixel_moments(network: Network, record: Record) -> PixelMoments:
             mean, covariance = _moments(network, entry)
             upsample = _upsampling(network, entry)
             mean, covariance = mean @ upsample.T, upsample @ covariance @ upsample.T
-            return _scaled(network, mean, covariance, "input", 1.0)
+            return _scaled(network, mean, covariance, "input", upsample.shape[1] / network.spec.pixels)
     for entry in entries.values():
         if entry.taps == (first,):
             return _through(network, entry, first)
@@ -63,10 +63,8 @@ def pixel_factors(network: Network, record: Record) -> tuple[Tensor, Tensor]:
     """
     found = [
         entry
-        for entry in record.of_kind("moments").values()
-        if entry.taps == (tap_names.INPUT,)
-        and "factor" in entry.summary
-        and entry.summary["mean"].shape[1] == network.spec.pixels
+        for name, entry in record.of_kind("moments").items()
+        if entry.taps == (tap_names.INPUT,) and not _meter(network, record, name).pool_positions
     ]
     if not found:
         raise UserError(
@@ -74,9 +72,24 @@ def pixel_factors(network: Network, record: Record) -> tuple[Tensor, Tensor]:
             "record again with --kind moments --covariance lowrank --conv units --taps input, or take --method all"
         )
     low, width = network.spec.low, network.spec.high - network.spec.low
-    mean, factor = found[0].summary["mean"].float(), found[0].summary["factor"].float()
-    classes = len(network.spec.classes)
-    return (mean - low) / width, (factor / width).expand(classes, -1, -1)
+    summary = found[0].summary
+    mean = _finer(network, found[0], summary["mean"].float())
+    columns = summary.get("factor", torch.zeros(1, summary["mean"].shape[1], 1)).float().transpose(1, 2)
+    factor = torch.stack([_finer(network, found[0], group).T for group in columns])
+    return (mean - low) / width, (factor / width).expand(len(mean), -1, -1)
+
+
+def _meter(network: Network, record: Record, name: str) -> MomentsMeter:
+    meter = record.meter(name, network)
+    assert isinstance(meter, MomentsMeter)
+    return meter
+
+
+def _finer(network: Network, entry: Entry, rows: Tensor) -> Tensor:
+    """Rows (N, p) on the entry's grid as rows (N, P) of pixels, by bilinear interpolation."""
+    meter = entry.statistic.on(network, entry.taps)
+    coarse = rows.view(-1, *meter.shape)
+    return interpolate(coarse, size=network.spec.shape[1:], mode="bilinear", align_corners=False).flatten(1)
 
 
 def _moments(network: Network, entry: Entry) -> tuple[Tensor, Tensor]:
@@ -99,12 +112,8 @@ def _moments(network: Network, entry: Entry) -> tuple[Tensor, Tensor]:
 
 def _upsampling(network: Network, entry: Entry) -> Tensor:
     """(P, p): bilinear interpolation from the entry's coarser grid to the pixels, the identity where it is the same."""
-    meter = entry.statistic.on(network, entry.taps)
-    units = torch.eye(meter.size, dtype=torch.float64)
-    if meter.shape == meter.full_shape:
-        return units
-    coarse = units.view(-1, *meter.shape)
-    return interpolate(coarse, size=network.spec.shape[1:], mode="bilinear", align_corners=False).flatten(1).T
+    units = torch.eye(entry.summary["mean"].shape[1], dtype=torch.float64)
+    return units if entry.statistic.downsample == 1 else _finer(network, entry, units).T
 
 
 def _through(network: Network, entry: Entry, first: str) -> PixelMoments:

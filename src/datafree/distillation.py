@@ -16,7 +16,7 @@ from .losses import kl
 from .network import Network
 from .progress import Progress, silent
 
-__all__ = ["Distillation", "distill", "temperature_of"]
+__all__ = ["Distillation", "distill", "resolved", "temperature_of"]
 
 
 class Distillation(Schedule):
@@ -61,7 +61,8 @@ def distill(
             f"student {student.name} takes {student.spec.shape} into {len(student.spec.classes)} classes, teacher "
             f"{teacher.name} {teacher.spec.shape} into {len(teacher.spec.classes)}; give a student like its teacher"
         )
-    t = settings.temperature or temperature_of(_sample_of_logits(source, seed))
+    t = resolved(settings, source, seed=seed).temperature
+    assert t is not None
 
     def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         if settings.loss == "kl":
@@ -73,5 +74,9 @@ def distill(
     return fit(student, source, loss, settings, progress=progress, **options)
 
 
-def _sample_of_logits(source: Source, seed: int) -> torch.Tensor:
-    return next(iter(source.epoch(seed, 0, 1024)))[1]
+def resolved(settings: Distillation, source: Source, *, seed: int = 0) -> Distillation:
+    """The settings with the temperature that will be used, chosen from 1,024 of the source's logits where none was given."""
+    if settings.temperature is not None:
+        return settings
+    _, logits = next(iter(source.epoch(seed, 0, 1024)))
+    return settings.model_copy(update={"temperature": temperature_of(logits)})

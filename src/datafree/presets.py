@@ -21,7 +21,8 @@ __all__ = ["LEAK", "PRESETS", "best", "budgeted", "paper_row", "preset", "statis
 
 Choice = list[tuple[Any, tuple[str, ...] | None]]
 
-PRESETS = ("small", "safe", "sharp", "paper", "full")
+PRESETS = ("small", "safe", "sharp", "best", "paper", "full")
+COARSEST = 64
 LEAK = 0.6
 """Forecast AUC that `safe` stays below, as docs/records.md argues."""
 
@@ -39,6 +40,8 @@ def statistics(name: str, network: Network, counts: Sequence[int], *, leak: floa
     if name == "sharp":
         sharp = Moments(covariance="lowrank", rank=32, conv="units")
         return [(InputMoments(), None), top, (sharp, (tap_names.INPUT,))]
+    if name == "best":
+        return best(network)
     if name == "paper":
         return [(InputMoments(), None), *_by_size(network), (SpectralAll(), None), (SpectralPairs(), None)]
     if name == "full":
@@ -64,14 +67,14 @@ def budgeted(network: Network, counts: Sequence[int], leak: float) -> Moments:
         raise UserError(f"--leak: got {leak}, wanted above 0.5 and below 1; 0.6 is the default")
     channels, height, width = network.spec.shape
     budget = 2 * NormalDist().inv_cdf(leak) ** 2 - 2 * channels / sum(counts)
-    for downsample in range(1, max(height, width) + 1):
+    for downsample in range(1, COARSEST + 1):
         numbers = channels * -(-height // downsample) * -(-width // downsample)
         means = numbers / min(counts)
-        if means <= 0.6 * budget or numbers == channels:
+        if means <= 0.6 * budget or downsample == COARSEST:
             rank = min(numbers, int((budget - means) * sum(counts) / numbers) - 1)
             shared = {"covariance": "lowrank", "rank": rank} if rank > 0 else {"covariance": "none"}
-            return Moments(pooled=rank > 0, downsample=min(downsample, 64), conv="units", **shared)  # type: ignore[arg-type]
-    raise AssertionError("one number a channel is always tried")
+            return Moments(pooled=rank > 0, downsample=downsample, conv="units", **shared)  # type: ignore[arg-type]
+    raise AssertionError("the coarsest grid is always taken")
 
 
 def best(network: Network) -> Choice:

@@ -22,7 +22,7 @@ from .files import read_json, sha256_file, write_json
 if TYPE_CHECKING:
     from .data import Dataset
 
-__all__ = ["RunLog", "device_name", "hash_of", "versions"]
+__all__ = ["RunLog", "commit", "device_name", "hash_of", "versions"]
 
 
 class RunLog:
@@ -43,7 +43,7 @@ class RunLog:
             "inputs": hashes,
             "versions": versions(),
             "device": device_name(str(settings.get("device") or "cpu")),
-            "commit": _commit(),
+            "commit": commit(),
         }
 
     def write(self, folder: str | Path, result: dict[str, Any]) -> Path:
@@ -103,7 +103,7 @@ def hash_of(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The commit of the library's own checkout, None where it is installed otherwise."""
     here = Path(__file__).resolve().parent
     try:

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from .. import synthesis, zoo
 from ..data import Dataset
-from ..distillation import Distillation
+from ..distillation import Distillation, resolved
 from ..distillation import distill as teach
 from ..errors import UserError, unknown
 from ..evaluation import evaluate
@@ -132,6 +132,7 @@ def _distill(
     own = on_device(new_model(name, network.spec, seed=run.seed), run)
     material, what = _material(network, record, learn, data)
     test = _test_data(own, data)
+    settings = resolved(settings, material, seed=run.seed)
     options = {
         "teacher": teacher, "student": name, "learns from": what, **_learnt(learn), **asdict(data),
         **settings.model_dump(), **asdict(source), **asdict(run),

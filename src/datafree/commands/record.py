@@ -78,7 +78,7 @@ def record(
     *,
     data: Data | None = None,
     kind: str | None = None,  # noqa: ARG001
-    preset: Literal["small", "safe", "sharp", "paper", "full"] = "safe",
+    preset: Literal["small", "safe", "sharp", "best", "paper", "full"] = "safe",
     leak: float = presets.LEAK,
     taps: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     add: Annotated[bool, Parameter(negative="")] = False,
@@ -102,8 +102,8 @@ def record(
         `datafree record --kind KIND --help` shows them.
     preset
         A ready choice: `small` (top layer only), `safe` (coarse class means of the pixels and directions that all
-        classes share, within --leak), `sharp` (fine ones for each class), `paper` (all that the paper's methods need),
-        `full` (everything).
+        classes share, within --leak), `sharp` (fine ones for each class), `best` (all of each class's covariance),
+        `paper` (all that the paper's methods need), `full` (everything).
     leak
         What `safe` may give away: the forecast area under the ROC curve of a membership attack, above 0.5 and below 1.
     taps
@@ -149,10 +149,10 @@ def _record(
     log = RunLog("record", options, inputs_of(model, source), training)
     with bar(f"record {model}", run.quiet) as progress:
         made = measure(network, training, wanted, progress=progress)
-    if isinstance(what, tuple) and what[0] == "safe":
-        _keep_promise(forecast_auc(made.released(network)), what[1])
     if add and old is not None:
         made = replace(made, entries={**old.entries, **made.entries})
+    if isinstance(what, tuple) and what[0] == "safe":
+        _keep_promise(forecast_auc(made.released(network)), what[1])
     with nullcontext(Path(model)) if _in_place(model, out) else release_folder(out or Path(model), log) as folder:
         if _in_place(model, out):
             write_record(folder, network, made)

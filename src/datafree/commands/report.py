@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..errors import UserError
+from ..evaluation import evaluate
 from ..files import read_json
 from ..release import Release
 from ..report import Grid, Line, Report, Row, grid_of, write
 from ..runlog import versions
 from ..syntheticset import SyntheticSet, to_pixels
-from .common import Data, load_data
+from .common import Data, Model, Run, load_data, load_network
 
 __all__ = ["report"]
 
@@ -37,13 +39,13 @@ def report(*runs: Path, out: Path, data: Data | None = None, title: str = "dataf
     if not runs:
         raise UserError("no runs given, wanted release folders and synthetic sets; name some")
     rows, grids, lines, settings = [], [], [], {}
+    teachers = {Path(str(_log(folder).get("settings", {}).get("teacher", ""))).resolve() for folder in runs}
     for folder in runs:
-        log = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
-        log = log["before"] if isinstance(log.get("before"), dict) else log  # what made it, not what recorded it
+        log = _log(folder)
         if (folder / "set.json").is_file():
             grids.append(set_grid(folder))
         else:
-            rows.append(release_row(folder, log))
+            rows.append(release_row(folder, log, folder.resolve() in teachers, data))
             lines += curve_lines(folder.name, log)
         settings[folder.name] = log.get("settings", {})
     if data is not None and data.data is not None:
@@ -57,15 +59,30 @@ def report(*runs: Path, out: Path, data: Data | None = None, title: str = "dataf
     print(f"{out}: {len(rows)} networks, {len(grids)} sets of images")
 
 
-def release_row(folder: Path, log: dict[str, Any]) -> Row:
+def _log(folder: Path) -> dict[str, Any]:
+    """The run.json of what made the folder, not of what recorded it."""
+    log = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
+    return log["before"] if isinstance(log.get("before"), dict) else log
+
+
+def _measured(folder: Path, log: dict[str, Any], data: Data | None) -> dict[str, Any]:
+    """The evaluation that run.json holds; else one on the test data, where some was named."""
+    found = log.get("result", {}).get("evaluation", {})
+    if found or data is None or data.data is None:
+        return found
+    network = load_network(str(folder), Model(), Run())
+    return asdict(evaluate(network, load_data(data, "test")))
+
+
+def release_row(folder: Path, log: dict[str, Any], is_teacher: bool, data: Data | None) -> Row:
     """A table row from a release and its run.json."""
     release = Release.open(folder)
-    result, verb = log.get("result", {}), log.get("verb")
-    found = result.get("evaluation", {})
+    verb = log.get("verb")
+    found = _measured(folder, log, data)
     learnt = str(log.get("settings", {}).get("learns from", ""))
     group = (
         "teacher"
-        if verb in (None, "record")
+        if is_teacher or verb in (None, "record", "pack")
         else "with data"
         if verb == "train" or "real" in learnt
         else "without data"

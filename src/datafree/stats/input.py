@@ -39,6 +39,7 @@ class InputMeter:
 
     def __init__(self, settings: InputMoments, shape: tuple[int, int, int]):
         self.settings, self.shape = settings, shape
+        self.positions = 1 if settings.per == "pixel" else shape[1] * shape[2]
         self.stored = shape if settings.per == "pixel" else (shape[0], 1, 1)
 
     def live(self, activations: Sequence[Tensor]) -> list[Tensor]:
@@ -59,7 +60,7 @@ class InputMeter:
     def finish(self, state: State) -> Summary:
         std = (state["square"] / (state["count"] - 1).clamp(min=1)[:, None]).sqrt()
         return {
-            "count": state["count"].round().long(),
+            "count": (state["count"] / self.positions).round().long(),
             "mean": state["mean"].reshape(self.stored).float(),
             "std": std.reshape(self.stored).float(),
         }

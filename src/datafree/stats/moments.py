@@ -228,7 +228,10 @@ def _root(covariance: Tensor) -> Tensor:
 
 
 def _oas(covariance: Tensor, freedom: Tensor) -> Summary:
-    """Oracle-approximating shrinkage towards tr(C) / D: (1 - rho) C + rho tr(C)/D I (Chen et al. 2010, eq. 23)."""
+    """Oracle-approximating shrinkage towards tr(C) / D: (1 - rho) C + rho tr(C)/D I (Chen et al. 2010).
+
+    rho is eq. 23 without its terms in 2 / D, as scikit-learn has it: alike from some ten units on.
+    """
     size = covariance.shape[1]
     level = covariance.diagonal(dim1=1, dim2=2).mean(1)
     alpha = covariance.square().mean((1, 2))

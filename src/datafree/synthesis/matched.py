@@ -60,7 +60,12 @@ class Matched(Settings):
         large = teacher.spec.pixels > PIXELS_AT_MOST
         # unwarped and unblended: these images are to have the record's moments, not to be a diet
         plain = Distribution(inflate=1, mix=0, degrees=0, shift=0, scale=0, shear=0, elastic=0)
-        drawn = plain.on(teacher, record) if self.start == "distribution" and not large else None
+        if large and self.start == "distribution":
+            raise UserError(
+                f"--start: got 'distribution' for images of {teacher.spec.pixels} numbers, wanted at most {PIXELS_AT_MOST}; "
+                "give --start noise"
+            )
+        drawn = plain.on(teacher, record) if self.start == "distribution" else None
         return MatchedMaker(self, teacher, record, objective, drawn)
 
 

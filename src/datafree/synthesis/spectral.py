@@ -18,8 +18,8 @@ class SpectralAllLayers(InversionSettings):
     """Images whose activations match the reconstruction from the graph Fourier spectrum of the whole network."""
 
     method: Literal["spectral-all"] = "spectral-all"
-    relu: bool = True
-    """Compare activations after their ReLU, as sec. 3.1.1 does; without it, the pre-activations themselves."""
+    relu: bool = True  # differs from the paper: its spectral loss, a plain sum of squares, names no ReLU
+    """Compare activations after their ReLU, as sec. 3.1.1 does; without it the pre-activations, as the equation reads."""
 
     summary: ClassVar[str] = "activations match a spectrum over the graph of the whole network (sec. 3.1.3)"
 
@@ -31,8 +31,8 @@ class SpectralLayerPairs(InversionSettings):
     """Images whose activations match the reconstructions from the spectra of each pair of adjacent layers."""
 
     method: Literal["spectral-pairs"] = "spectral-pairs"
-    relu: bool = True
-    """Compare activations after their ReLU, as sec. 3.1.1 does; without it, the pre-activations themselves."""
+    relu: bool = True  # differs from the paper: its spectral loss, a plain sum of squares, names no ReLU
+    """Compare activations after their ReLU, as sec. 3.1.1 does; without it the pre-activations, as the equation reads."""
 
     summary: ClassVar[str] = "activations match spectra over each pair of adjacent layers (sec. 3.1.3)"
 
