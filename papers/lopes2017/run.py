@@ -25,23 +25,23 @@ import torch
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from claims import claim, render  # noqa: E402
-from rows import BUDGETS, PAPER, Pair  # noqa: E402
+from claims import claim, render
+from rows import BUDGETS, PAPER, Pair
 
-from datafree import presets, synthesis  # noqa: E402
-from datafree.data import load  # noqa: E402
-from datafree.distillation import distill  # noqa: E402
-from datafree.evaluation import evaluate  # noqa: E402
-from datafree.files import read_json, write_json  # noqa: E402
-from datafree.images import Fresh, soft_labelled, stored  # noqa: E402
-from datafree.models import load_model, new_model  # noqa: E402
-from datafree.network import Network  # noqa: E402
-from datafree.records import Record, forecast_auc, record  # noqa: E402
-from datafree.release import Release, write_record, write_release  # noqa: E402
-from datafree.runlog import commit, device_name, versions  # noqa: E402
-from datafree.spec import InputSpec  # noqa: E402
-from datafree.syntheticset import synthesize  # noqa: E402
-from datafree.training import train  # noqa: E402
+from datafree import presets, synthesis
+from datafree.data import load
+from datafree.distillation import distill
+from datafree.evaluation import evaluate
+from datafree.files import read_json, write_json
+from datafree.images import Fresh, soft_labelled, stored
+from datafree.models import load_model, new_model
+from datafree.network import Network
+from datafree.records import Record, forecast_auc, record
+from datafree.release import Release, write_record, write_release
+from datafree.runlog import commit, device_name, versions
+from datafree.spec import InputSpec
+from datafree.syntheticset import synthesize
+from datafree.training import train
 
 
 class Chain:

@@ -19,6 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
+
 from claims import between
 from rows import BUDGETS
 from run import HERE, Chain

@@ -105,6 +105,7 @@ def test_presets_record_what_they_say(tiny, toy):
         "small": {"input-moments", "fc3"},
         "safe": {"input-moments", "input"},
         "sharp": {"input-moments", "fc3", "input"},
+        "best": {"input-moments", "input"},
         "paper": {"input-moments", "fc1", "fc2", "fc3", "graph", "fc1--fc2", "fc2--fc3"},
         "full": {"input-moments", "fc1", "fc2", "fc3", "graph", "fc1--fc2", "fc2--fc3", "input"},
     }

@@ -12,8 +12,8 @@ import pytest
 FOLDER = Path(__file__).resolve().parents[2] / "papers"
 sys.path[:0] = [str(FOLDER), str(FOLDER / "lopes2017")]
 
-import claims  # noqa: E402
-import rows  # noqa: E402
+import claims
+import rows
 
 
 def test_the_smoke_budget_runs_every_row(tmp_path):
