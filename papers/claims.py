@@ -88,7 +88,7 @@ def render(claims: list[dict[str, Any]]) -> str:
         for own in rows:
             paper = "-" if own["paper"] is None else f"{own['paper']:.2f}"
             ours = own["ours"]
-            text = "-" if ours is None else f"{ours['mean']:.2f} ± {ours['sd']:.2f}"
+            text = spread(ours)
             seconds = "-" if own["seconds"] is None else f"{own['seconds']:.0f}"
             row = own["id"].split("/", 2)[2]
             lines.append(f"| {row} | {paper} | {text} | {ours['n'] if ours else 0} | {seconds} | {own['status']} |")
@@ -97,13 +97,20 @@ def render(claims: list[dict[str, Any]]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def spread(ours: dict[str, Any] | None) -> str:
+    """Mean and standard deviation; the mean alone of a single seed, which has no spread."""
+    if ours is None:
+        return "-"
+    return f"{ours['mean']:.2f}" + (f" ± {ours['sd']:.2f}" if ours["n"] > 1 else "")
+
+
 def compare(claims: list[dict[str, Any]], columns: dict[str, str], rows: dict[str, str]) -> str:
     """Markdown: one column a pair (id -> title) and one row a row (name -> title), mean, sd and number of seeds."""
     known = {own["id"]: own["ours"] for own in claims}
     lines = ["| | " + " | ".join(columns.values()) + " |", "|---|" + "---:|" * len(columns)]
     for row, title in rows.items():
         cells = [known.get(f"{pair}/{row}") for pair in columns]
-        texts = ["-" if own is None else f"{own['mean']:.2f} ± {own['sd']:.2f} (n = {own['n']})" for own in cells]
+        texts = [spread(own) + (f" (n = {own['n']})" if own else "") for own in cells]
         lines.append(f"| {title} | " + " | ".join(texts) + " |")
     return "\n".join(lines) + "\n"
 
@@ -113,7 +120,8 @@ HEADLINE = (
     {
         "teacher": "teacher",
         "kd": "student distilled on the real data (`kd`)",
-        "best": "**student without data** (`distribution`)",
+        "safe": "**student without data**, the default record (30 kB)",
+        "best": "**student without data**, the largest record (`best`)",
         "spectral-pairs": "the paper's best objective (`spectral-pairs`)",
         "top": "the paper's smallest record (`top`)",
     },

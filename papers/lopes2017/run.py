@@ -43,6 +43,9 @@ from datafree.spec import InputSpec
 from datafree.syntheticset import synthesize
 from datafree.training import train
 
+DRAWN = ("safe", "best")
+"""Rows whose student learns from fresh images drawn from the record."""
+
 
 class Chain:
     """Everything of one pair and one seed: its teacher, its record, its rows."""
@@ -60,10 +63,12 @@ class Chain:
     def settings(self, row: str) -> dict[str, Any]:
         """What decides a cell's number: a cell of other settings is run again."""
         own = self.pair
-        learning = {"teacher": own.training, "student": own.training, "kd": own.learning, "best": own.learning}
+        learning = {"teacher": own.training, "student": own.training} | dict.fromkeys(("kd", *DRAWN), own.learning)
+        drawn = synthesis.named("distribution").model_dump()
         return {
             "teacher": own.teacher, "student": own.student, "training": own.training.model_dump(),
-            "distillation": learning.get(row, own.faithful).model_dump(), "method": own.methods.get(row, {}),
+            "distillation": learning.get(row, own.faithful).model_dump(),
+            "method": drawn if row in DRAWN else own.methods.get(row, {}),
             "images": own.images_of.get(row, own.images), "epoch images": own.epoch_images, "limit": own.limit,
             "recorded images": own.spectral_limit if row.startswith("spectral") else None,
             "input": self.spec.model_dump(mode="json", exclude={"classes"}),
@@ -101,9 +106,17 @@ class Chain:
     # -- without data ---------------------------------------------------------------------------------------------
 
     def row_best(self) -> dict[str, Any]:
-        teacher, known = self.published(presets.best(self.fresh(self.pair.teacher)))
+        return self.drawn(presets.best(self.fresh(self.pair.teacher)))
+
+    def row_safe(self) -> dict[str, Any]:
+        """The default record, whose forecast leakage is bounded."""
+        return self.drawn(presets.preset("safe", self.fresh(self.pair.teacher), self.train))
+
+    def drawn(self, statistics: Any) -> dict[str, Any]:
+        """A student on fresh images drawn from a record of `statistics`."""
+        teacher, known = self.published(statistics)
         began = time.perf_counter()
-        method = synthesis.of({"method": "distribution"})
+        method = synthesis.named("distribution")
         source = Fresh(self.spec, method.on(teacher, known), self.pair.epoch_images)
         result = self.taught(teacher, source, self.pair.learning)
         seconds = round(time.perf_counter() - began, 2)

@@ -114,7 +114,7 @@ def synthesize(
     with one_thread():  # an eigenbasis, say, must not depend on the number of cores either
         maker = method.on(teacher, record)
     folder = claim_folder(out, kind="synthetic-set")
-    about = _about(teacher, record, method, seed, unit)
+    about = _about(teacher, record, getattr(maker, "settings", method), seed, unit)
     _same_settings(folder, about)
     sweep(folder)
     units = -(-images // unit)

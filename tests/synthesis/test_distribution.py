@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from datafree.synthesis.distribution import Distribution
+from datafree.data.dataset import in_memory
+from datafree.records import record
+from datafree.stats.moments import Moments
+from datafree.synthesis.distribution import WARPS, Distribution
 from datafree.warp import Warp, warp
 
 NONE = {"degrees": 0.0, "shift": 0.0, "scale": 0.0, "shear": 0.0, "elastic": 0.0}
@@ -95,3 +99,43 @@ def test_every_setting_changes_the_images_of_small_units_too(setting, size, teac
     other = PLAIN.model_copy(update=setting).on(teacher, whole_record).unit(0, 0, size)
     assert torch.equal(plain.labels, other.labels)
     assert ((plain.pixels - other.pixels).abs().flatten(1).amax(1) > 1e-3).float().mean() >= 0.8
+
+
+def turned(tiny, follows: bool):
+    """A teacher of 8x8 images: the class is where the bright spot is, or always the first where it follows every warp."""
+    network = tiny("linear", shape=(1, 8, 8), classes=4)
+    layers = dict(network.module.named_children())
+    with torch.no_grad():
+        for layer in (layers["fc1"], layers["fc2"], layers["fc3"]):
+            layer.weight.zero_()
+            layer.bias.zero_()
+        for c, (row, column) in enumerate(CORNERS):
+            layers["fc1"].weight[c, row * 8 + column] = 1.0
+            layers["fc2"].weight[c, c] = 1.0
+            layers["fc3"].weight[c, c] = 0.0 if follows else 1.0
+        layers["fc3"].bias[0] = 1.0 if follows else 0.0
+    return network
+
+
+CORNERS = ((3, 3), (3, 4), (4, 3), (4, 4))
+
+
+@pytest.fixture
+def spots():
+    """A bright pixel where the class says, on noise."""
+    labels = np.arange(400) % 4
+    images = np.random.default_rng(0).integers(0, 90, (400, 1, 8, 8)).astype(np.uint8)
+    for c, (row, column) in enumerate(CORNERS):
+        images[labels == c, 0, row, column] = 255
+    return in_memory("spots", "train", "abcd", labels, images)
+
+
+@pytest.mark.parametrize(("follows", "share"), [(True, 1.0), (False, 0.25)])
+def test_warps_are_cut_to_a_quarter_where_the_teacher_does_not_follow_them(follows, share, tiny, spots):
+    network = turned(tiny, follows)
+    known = record(network, spots, [(Moments(covariance="full"), ("input",))])
+    method = Distribution(degrees=180, shift=0.2)
+    used = method.on(network, known).settings
+    assert [getattr(used, name) for name in WARPS] == [share * getattr(method, name) for name in WARPS]
+    assert used.inflate == method.inflate and used.mix == method.mix
+    assert Distribution(degrees=180, caution=0).on(network, known).settings.degrees == 180

@@ -181,7 +181,11 @@ def _material(
         method, count = learn
         if count < 1:
             raise UserError(f"--epoch-images: got {count}, wanted at least 1; give a positive count")
-        return Fresh(teacher.spec, method.on(teacher, record), count), f"fresh images of {method.method}"
+        maker = method.on(teacher, record)
+        words = f"fresh images of {method.method}"
+        if getattr(maker, "settings", method) != method:
+            words += ", warps cut to a quarter: the teacher does not follow them"
+        return Fresh(teacher.spec, maker, count), words
     if learn is not None:
         found = SyntheticSet.open(learn, teacher)
         return stored(found), f"a synthetic set of {found.about['method']['method']}"
