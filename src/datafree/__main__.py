@@ -15,7 +15,7 @@ from .errors import UserError, unknown
 
 __all__ = ["main"]
 
-RESUMES = ("train", "distill", "synthesize")
+RESUMES = ("train", "record", "distill", "synthesize")
 PATIENCE = 5
 """Seconds that a stopped command may take to end in order; every file is whole at any moment."""
 
@@ -86,9 +86,7 @@ def _leave(line: str, code: int) -> None:
 
 
 def _stopped(argv: list[str]) -> str:
-    kept = (
-        "whole units and epochs are kept. Go on" if argv[:1] and argv[0] in RESUMES else "nothing was lost. Start again"
-    )
+    kept = "what is whole is kept. Go on" if argv[:1] and argv[0] in RESUMES else "nothing was lost. Start again"
     return f"stopped; {kept} with: datafree {shlex.join(argv)}"
 
 

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 import torch
 
 from .data import Dataset
-from .images import labelled
 from .network import Network
+from .progress import Progress, silent
+from .records import check_classes
 
 __all__ = ["Evaluation", "evaluate"]
+
+BATCH = 2048
 
 
 @dataclass(frozen=True)
@@ -24,14 +27,28 @@ class Evaluation:
     agreement: float | None = None
 
 
-def evaluate(network: Network, data: Dataset, teacher: Network | None = None) -> Evaluation:
-    """Accuracy in % on `data`, in total and by class, and agreement with `teacher` in %."""
-    own = labelled(network, data)
-    said = network.predict(own.pixels).argmax(1)
-    right = said == own.targets
-    found = [right[own.targets == c] for c in range(len(data.classes))]
+def evaluate(
+    network: Network, data: Dataset, teacher: Network | None = None, *, progress: Progress = silent
+) -> Evaluation:
+    """Accuracy in % on `data`, in total and by class, and agreement with `teacher` in %, a batch at a time.
+
+    Raises UserError for data of other classes or another shape.
+    """
+    check_classes(network, data)
+    own, others = [], []
+    for start in range(0, len(data), BATCH):
+        indices = torch.arange(start, min(start + BATCH, len(data)))
+        pixels = data.pixels(indices.numpy(), network.spec.shape[1:])
+        network.spec.check(pixels)
+        own.append(network.predict(pixels).argmax(1))
+        if teacher is not None:
+            others.append(teacher.predict(pixels).argmax(1))
+        progress(start + len(indices), len(data))
+    said = torch.cat(own)
+    right = said == data.labels
+    found = [right[data.labels == c] for c in range(len(data.classes))]
     by_class = [_percent(hits) if len(hits) else None for hits in found]
-    agreement = None if teacher is None else _percent(said == teacher.predict(own.pixels).argmax(1))
+    agreement = _percent(said == torch.cat(others)) if others else None
     return Evaluation(len(data), _percent(right), tuple(by_class), agreement)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from . import stats
 from . import taps as tap_names
-from .data import Dataset
+from .data import Dataset, sha256
 from .errors import UserError, unknown
 from .files import HEADER_CAP_RECORD, read_tensors, safe_name, write_tensors
 from .network import Network, frozen
@@ -154,6 +155,7 @@ def record(
     data: Dataset | None,
     statistics: Sequence[Statistic | tuple[Statistic, Iterable[str] | None]],
     *,
+    state: Path | None = None,
     progress: Progress = silent,
 ) -> Record:
     """Measures `statistics` of `network` on `data` in one pass in float64.
@@ -162,7 +164,9 @@ def record(
 
     `data` may be None where no statistic needs any (batch norm). Any split of the data into batches gives the same
     record up to rounding; the batch is fixed by the network, so two
-    runs give the same bytes. Raises UserError for a layer that does not exist, or a class without samples.
+    runs give the same bytes. A pass that is interrupted leaves its sums in the file `state`, where one is named; the same
+    call goes on from them and removes the file. They hold more of the data than a record does: keep them in the house.
+    Raises UserError for a layer that does not exist, or a class without samples.
     """
     plan = _plan(network, statistics)
     meters = {name: statistic.on(network, own) for name, (statistic, own) in plan.items()}
@@ -172,9 +176,12 @@ def record(
         if data is None:
             raise UserError(f"no data for {', '.join(live)}, wanted some; only batch-norm statistics need none")
         check_classes(network, data)
-        states = _measure(network, data, live, {name: plan[name][1] for name in live}, progress)
+        pause = None if state is None else Pause(state, _identity(network, data, plan))
+        states = _measure(network, data, live, {name: plan[name][1] for name in live}, pause, progress)
     summaries = {name: meters[name].finish(states[name]) if name in live else meters[name].read() for name in plan}
     entries = {name: Entry(plan[name][0], plan[name][1], summaries[name]) for name in plan}
+    if state is not None:
+        state.unlink(missing_ok=True)
     used = data if live else None
     made = {"data": used and used.name, "split": used and used.split, "samples": 0 if used is None else len(used)}
     return Record(network.spec, network.fingerprint(), network.answers(), entries, made, meters)
@@ -196,33 +203,85 @@ def _plan(
 
 
 def check_classes(network: Network, data: Dataset) -> None:
-    """Raises UserError where data and network do not have the same number of classes."""
-    if len(data.classes) != len(network.spec.classes):
+    """Raises UserError where data and network do not have the same classes in the same order; bare numbers fit all names."""
+    own, wanted = data.classes, network.spec.classes
+    if len(own) != len(wanted):
         raise UserError(
-            f"{data.name} has {len(data.classes)} classes, {network.name} {len(network.spec.classes)}; "
+            f"{data.name} has {len(own)} classes, {network.name} {len(wanted)}; "
             "use the data that the network was trained for"
         )
+    if own != wanted and not any(all(name.isdecimal() for name in names) for names in (own, wanted)):
+        first = next(c for c in range(len(own)) if own[c] != wanted[c])
+        raise UserError(
+            f"class {first} of {data.name} is {own[first]!r}, wanted {wanted[first]!r} as in {network.name}; "
+            "use the data that the network was trained for, its classes in the same order"
+        )
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Where an interrupted pass leaves its sums, and whose they are."""
+
+    path: Path
+    identity: dict[str, Any]
+
+    def load(self) -> tuple[int, dict[str, State]]:
+        """Images seen and the state of every meter; nothing where no file is."""
+        if not self.path.exists():
+            return 0, {}
+        tensors, header = read_tensors(self.path, kind="recording-state")
+        if header.get("identity") != self.identity:
+            raise UserError(
+                f"{self.path} is of an interrupted recording with other settings or data; repeat that run's command, or "
+                "remove the file"
+            )
+        states: dict[str, State] = {}
+        for name, tensor in tensors.items():
+            entry, key = name.split("/", 1)
+            states.setdefault(entry, {})[key] = tensor
+        return int(header["images"]), states
+
+    def save(self, images: int, states: dict[str, State]) -> None:
+        tensors = {f"{name}/{key}": tensor for name, own in states.items() for key, tensor in own.items()}
+        with suppress(UserError):  # sums that cannot be kept are measured again
+            write_tensors(self.path, tensors, {"identity": self.identity, "images": images}, kind="recording-state")
+
+
+def _identity(network: Network, data: Dataset, plan: dict[str, tuple[Any, tuple[str, ...]]]) -> dict[str, Any]:
+    what = {name: [statistic.model_dump(mode="json"), list(taps)] for name, (statistic, taps) in plan.items()}
+    return {"teacher": network.fingerprint(), "data": sha256(data), "what": what}
 
 
 @torch.no_grad()
 def _measure(
-    network: Network, data: Dataset, meters: dict[str, Meter], taps: dict[str, tuple[str, ...]], progress: Progress
-) -> dict[str, State]:
+    network: Network, data: Dataset, meters: dict[str, Meter], taps: dict[str, tuple[str, ...]],
+    pause: Pause | None, progress: Progress,
+) -> dict[str, State]:  # fmt: skip
     """The merged state of every meter after one pass over the data."""
     wanted = sorted({tap for own in taps.values() for tap in own})
     chunk = _chunk(network, wanted)
-    states: dict[str, State] = {}
-    with frozen(network.module), tap_names.watch(network, wanted) as seen:
-        for start in range(0, len(data), chunk):
-            indices = torch.arange(start, min(start + chunk, len(data)))
-            pixels, labels = data.pixels(indices.numpy(), network.spec.shape[1:]), data.labels[indices]
-            network.spec.check(pixels)
-            _forward(network, pixels, wanted, seen)
-            for name, meter in meters.items():
-                state = meter.reduce([seen[tap] for tap in taps[name]], labels)
-                states[name] = meter.merge(states[name], state) if name in states else state
-            progress(min(start + chunk, len(data)), len(data))
-    return states
+    done: tuple[int, dict[str, State]] = (0, {}) if pause is None else pause.load()
+    try:
+        with frozen(network.module), tap_names.watch(network, wanted) as seen:
+            for start in range(done[0], len(data), chunk):
+                indices = torch.arange(start, min(start + chunk, len(data)))
+                pixels, labels = data.pixels(indices.numpy(), network.spec.shape[1:]), data.labels[indices]
+                network.spec.check(pixels)
+                _forward(network, pixels, wanted, seen)
+                states = {}
+                for name, meter in meters.items():
+                    state = meter.reduce([seen[tap] for tap in taps[name]], labels)
+                    states[name] = meter.merge(done[1][name], state) if name in done[1] else state
+                done = (
+                    start + len(indices),
+                    states,
+                )  # one assignment: an interruption finds all meters at the same image
+                progress(done[0], len(data))
+    except BaseException as stop:
+        if pause is not None and done[0] and not isinstance(stop, Exception):
+            pause.save(*done)
+        raise
+    return done[1]
 
 
 def _forward(network: Network, pixels: Tensor, wanted: Sequence[str], seen: dict[str, Tensor]) -> None:

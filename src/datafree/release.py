@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
+from . import taps as tap_names
 from .errors import UserError
 from .files import claim_folder, read_header, read_json, safe_name, sweep, write_json, write_tensors, write_text
 from .network import Network
@@ -110,6 +111,25 @@ def write_record(folder: str | Path, network: Network, record: Record) -> Path:
     return release.folder / "record.safetensors"
 
 
+def _use(network: Network, record: Record) -> list[str]:
+    """How to distill from this record; that depends on what it holds."""
+    taps = {entry.taps for entry in record.of_kind("moments").values()}
+    top = (tap_names.layers(network)[-1],)
+    own = "" if ":" not in network.name else " --code FILE.py:FUNCTION"
+    if (tap_names.INPUT,) in taps:
+        lines = [f"`datafree distill THIS_FOLDER STUDENT --online distribution --out student{own}`."]
+    else:
+        found = [kind for kind in ("spectral-pairs", "spectral-all") if record.of_kind(kind)]
+        method = found[0] if found else "all" if taps - {top} else "top" if taps else None
+        if method is None:
+            return ["No method makes images from these entries alone."]
+        lines = [
+            f"`datafree synthesize THIS_FOLDER --method {method} --images 20000 --out set{own}`, then",
+            f"`datafree distill THIS_FOLDER STUDENT --images set --out student{own}`.",
+        ]
+    return ["A smaller network can be distilled from it without the training data:", *lines]
+
+
 def model_card(network: Network, record: Record | None, notes: str) -> str:
     """Markdown: what the model is, what its record holds and gives away, how to use it."""
     spec, more = network.spec, " ..." if len(network.spec.classes) > 20 else ""
@@ -141,8 +161,6 @@ def model_card(network: Network, record: Record | None, notes: str) -> str:
                 for name, entry in record.entries.items()
             ),
             "",
-            "A smaller network can be distilled from it without the training data:",
-            "`datafree synthesize THIS_FOLDER --out set`, then",
-            "`datafree distill THIS_FOLDER STUDENT --images set --out student`.",
+            *_use(network, record),
         ]
     return "\n".join(lines) + "\n"

@@ -48,7 +48,10 @@ class RunLog:
 
     def write(self, folder: str | Path, result: dict[str, Any]) -> Path:
         """run.json in `folder`."""
-        path = Path(folder) / "run.json"
+        return self.write_to(Path(folder) / "run.json", result)
+
+    def write_to(self, path: Path, result: dict[str, Any]) -> Path:
+        """As `write`, in a file of that name."""
         seconds = round(time.perf_counter() - self.began, 3)
         write_json(path, {**self.content, **self._before(path), "seconds": seconds, "result": result})
         return path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
@@ -260,3 +261,54 @@ def test_a_bar_goes_to_standard_error_alone(command):
     done = command("train hinton8 --data digits --epochs 1 --out own")
     assert done.out.startswith("hinton8: accuracy") and done.out.count("\n") == 1
     assert "train hinton8" in done.err and "21/21" not in done.out
+
+
+def test_an_evaluation_is_kept_where_a_folder_is_named(command, here):
+    done = command("evaluate student --data digits --teacher teacher --out found --quiet")
+    assert done.code == 0
+    own = log(here / "found")
+    assert own["inputs"].keys() == {"student", "teacher", "digits (test)"}
+    found = own["result"]["evaluation"]
+    assert f"accuracy {found['accuracy']:.2f} % on 500 images" in done.out
+    assert f"agreement with teacher: {found['agreement']:.2f} %" in done.out
+    assert command("rerun found --out again").code == 0
+    assert log(here / "again")["result"] == own["result"]
+    assert "holds 'release'; wanted 'evaluation'" in command("evaluate student --data digits --out teacher").line
+
+
+def test_a_report_leaves_its_numbers_beside_the_page_and_picks_no_best(command, here):
+    assert command("report teacher student --data digits --out page.html").code == 0
+    own = read_json(here / "page.run.json")
+    assert [row["name"] for row in own["result"]["networks"]] == ["teacher", "student"]
+    shown = (here / "page.html").read_text()
+    accuracy = own["result"]["networks"][1]["accuracy"]
+    assert f"Without data: student {accuracy:.2f} %. Teacher: teacher" in shown
+
+
+def test_data_that_was_made_to_fit_is_said_to_be(command, here):
+    images = np.random.default_rng(0).integers(0, 255, (40, 10, 10), np.uint8)
+    np.savez(here / "wide.npz", x_train=images, y_train=np.arange(40) % 10, x_test=images, y_test=np.arange(40) % 10)
+    for line in ("record teacher --data wide.npz --quiet --preset small", "evaluate teacher --data wide.npz --quiet"):
+        assert "images of 10 x 10 were resized to the 8 x 8 that hinton16 takes" in command(line).out
+    assert "resized" not in command("evaluate teacher --data digits --quiet").out
+
+
+@pytest.mark.parametrize(
+    ("how", "use"),
+    [
+        ("--preset sharp", "datafree distill teacher hinton8 --online distribution --out s --epochs 1"),
+        ("--preset small", "datafree synthesize teacher --method top --images 20 --out s"),
+        ("--kind moments", "datafree synthesize teacher --method all --images 20 --out s"),
+        ("--kind spectral-pairs", "datafree synthesize teacher --method spectral-pairs --images 20 --out s"),
+        ("--kind input", None),
+    ],
+)
+def test_the_model_card_says_what_its_record_is_good_for(command, here, how, use):
+    assert command(f"record teacher --data digits {how} --quiet").code == 0
+    card = (here / "teacher" / "README.md").read_text()
+    if use is None:
+        assert "No method makes images from these entries alone." in card and "distill" not in card
+        return
+    written = use.replace("teacher", "THIS_FOLDER").replace("hinton8", "STUDENT")
+    assert written.split(" --images")[0].split(" --out")[0] in card
+    assert command(f"{use.removeprefix('datafree ')} --quiet").code == 0

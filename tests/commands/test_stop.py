@@ -21,6 +21,21 @@ __main__.PATIENCE = 0.5
 syntheticset._write_shard = lambda *_: (pathlib.Path("begun").touch(), time.sleep(60))
 __main__.main(sys.argv[1:])
 """
+SLOW_RECORD = """
+import pathlib, sys, time
+from datafree import __main__, records
+from datafree.stats.input import InputMeter
+chunk, reduce, batches = records._chunk, InputMeter.reduce, []
+records._chunk = lambda *_: 256
+def slow(*args):
+    batches.append(1)
+    if len(batches) == 3:
+        pathlib.Path("begun").touch()
+        time.sleep(60)
+    return reduce(*args)
+InputMeter.reduce = slow
+__main__.main(sys.argv[1:])
+"""
 
 
 def stop(line: str, begun: Path, number: signal.Signals, *start: str) -> tuple[int, str, float]:
@@ -49,7 +64,7 @@ def stop(line: str, begun: Path, number: signal.Signals, *start: str) -> tuple[i
 def test_a_stopped_run_goes_on_to_the_same_bytes(command, here, line, begun, last, number):
     code, err, seconds = stop(line.format("a"), here / "a" / begun, number)
     assert code == 128 + number
-    assert err == f"datafree: stopped; whole units and epochs are kept. Go on with: datafree {line.format('a')}\n"
+    assert err == f"datafree: stopped; what is whole is kept. Go on with: datafree {line.format('a')}\n"
     assert seconds < 10
     assert (here / "a" / begun).exists() and not (here / "a" / "run.json").exists()
     assert command(line.format("a")).code == 0
@@ -62,7 +77,19 @@ def test_a_thread_in_the_middle_of_a_long_unit_holds_nobody_up(here):
     line = "synthesize teacher --images 16 --unit 8 --out c --quiet"
     code, err, seconds = stop(line, here / "begun", signal.SIGINT, "-c", SLOW)
     assert code == 130 and seconds < 10
-    assert err == f"datafree: stopped; whole units and epochs are kept. Go on with: datafree {line}\n"
+    assert err == f"datafree: stopped; what is whole is kept. Go on with: datafree {line}\n"
+
+
+def test_a_stopped_recording_leaves_its_sums_outside_the_release_and_goes_on(command, here):
+    line = "record teacher --data digits --preset paper --threads 1 --quiet"
+    before = (here / "teacher" / "record.safetensors").read_bytes()
+    code, err, _ = stop(line, here / "begun", signal.SIGTERM, "-c", SLOW_RECORD)
+    assert (code, err) == (143, f"datafree: stopped; what is whole is kept. Go on with: datafree {line}\n")
+    assert (here / "teacher.recording").exists()
+    assert (here / "teacher" / "record.safetensors").read_bytes() == before
+    assert command(line).code == 0
+    assert not (here / "teacher.recording").exists()
+    assert (here / "teacher" / "record.safetensors").read_bytes() != before
 
 
 @pytest.mark.usefixtures("here")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -218,6 +219,24 @@ def test_a_class_without_samples_and_data_of_other_classes_are_refused(network, 
         record(network, toy(2), [Moments()])
     with pytest.raises(UserError, match="toy has 4 classes, tiny 3; use the data that the network was trained for"):
         record(network, toy(classes=4), [Moments()])
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (("a", "b", "c"), None),
+        (("0", "1", "2"), None),
+        (("b", "a", "c"), "class 0 of toy is 'b', wanted 'a' as in tiny; use the data .* in the same order"),
+        (("a", "b", "3"), "class 2 of toy is '3', wanted 'c' as in tiny"),
+    ],
+)
+def test_data_of_other_class_names_is_refused_unless_they_are_bare_numbers(classes, message, network, toy):
+    data = dataclasses.replace(toy(), classes=classes)
+    if message is None:
+        assert record(network, data, [InputMoments()]).made["samples"] == 60
+    else:
+        with pytest.raises(UserError, match=message):
+            record(network, data, [InputMoments()])
 
 
 def test_two_statistics_under_one_name_are_refused_and_not_dropped(network, toy):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -78,6 +80,16 @@ def test_noise_has_the_moments_of_the_input(whole_record):
     made = noise(whole_record, torch.zeros(20_000).long(), torch.Generator().manual_seed(0))
     torch.testing.assert_close(made.mean(0), entry["mean"], rtol=0, atol=0.02)
     torch.testing.assert_close(made.std(0), entry["std"], rtol=0.05, atol=1e-6)
+
+
+def test_noise_of_a_record_without_the_inputs_statistics_is_in_the_middle_of_the_range(whole_record):
+    entries = {name: entry for name, entry in whole_record.entries.items() if name != "input-moments"}
+    spec = whole_record.spec.model_copy(update={"low": -1.0, "high": 3.0})
+    bare = dataclasses.replace(whole_record, entries=entries, spec=spec)
+    made = noise(bare, torch.zeros(5_000).long(), torch.Generator().manual_seed(0))
+    assert made.shape[1:] == spec.shape
+    torch.testing.assert_close(made.mean(), torch.tensor(1.0), rtol=0, atol=0.02)
+    torch.testing.assert_close(made.std(), torch.tensor(1.0), rtol=0, atol=0.02)
 
 
 @pytest.mark.parametrize(("method", "least"), [(TopLayer(steps=60), 0.6), (AllLayers(steps=60), 0.5)])

@@ -50,6 +50,7 @@ __all__ = [
     "load_record",
     "on_device",
     "release_folder",
+    "say_fit",
     "spec_of",
 ]
 
@@ -249,6 +250,18 @@ def on_device(network: Network, run: Run) -> Network:
         first = str(error).splitlines()[0]
         raise UserError(f"--device: got {run.device!r}, wanted one that is here ({first}); give cpu") from None
     return network
+
+
+def say_fit(network: Network, data: Dataset) -> None:
+    """What was done to the data so that it fits the network; nothing where it fits as it is."""
+    size, wanted = data.shape[1:], network.spec.shape[1:]
+    if size != wanted:
+        print(
+            f"  images of {size[0]} x {size[1]} were resized to the {wanted[0]} x {wanted[1]} that {network.name} takes"
+        )
+    if data.classes != network.spec.classes:
+        pairs = ", ".join(f"{own} = {other}" for own, other in list(zip(data.classes, network.spec.classes))[:3])
+        print(f"  classes of {data.name} were taken for those of {network.name} in their order: {pairs}, ...")
 
 
 def _check_device(device: str) -> None:

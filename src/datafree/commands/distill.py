@@ -130,11 +130,11 @@ def _distill(
     if name is None:
         raise UserError(f"no student named for {network.name}; name one, from the zoo or as file.py:function")
     own = on_device(new_model(name, network.spec, seed=run.seed), run)
-    material, what = _material(network, record, learn, data)
+    material, what, learnt = _material(network, record, learn, data)
     test = _test_data(own, data)
     settings = resolved(settings, material, seed=run.seed)
     options = {
-        "teacher": teacher, "student": name, "learns from": what, **_learnt(learn), **asdict(data),
+        "teacher": teacher, "student": name, "learns from": what, **learnt, **asdict(data),
         **settings.model_dump(), **asdict(source), **asdict(run),
     }  # fmt: skip
     images = learn if isinstance(learn, Path) else None
@@ -166,30 +166,24 @@ def _test_data(student: Network, data: Data) -> Dataset | None:
     return test
 
 
-def _learnt(learn: Path | tuple[Any, int] | None) -> dict[str, Any]:
-    """The settings of what the student learns from."""
-    if isinstance(learn, tuple):
-        return {"method": learn[0].model_dump(mode="json"), "epoch_images": learn[1]}
-    return {"images": None if learn is None else str(learn)}
-
-
 def _material(
     teacher: Network, record: Record | None, learn: Path | tuple[Any, int] | None, data: Data
-) -> tuple[Source, str]:
-    """What the student learns from, and that in words."""
+) -> tuple[Source, str, dict[str, Any]]:
+    """What the student learns from, that in words, and the settings that made it."""
     if isinstance(learn, tuple):
         method, count = learn
         if count < 1:
             raise UserError(f"--epoch-images: got {count}, wanted at least 1; give a positive count")
         maker = method.on(teacher, record)
-        words = f"fresh images of {method.method}"
-        if getattr(maker, "settings", method) != method:
-            words += ", warps cut to a quarter: the teacher does not follow them"
-        return Fresh(teacher.spec, maker, count), words
+        used, words = getattr(maker, "settings", method), f"fresh images of {method.method}"
+        if used != method:
+            words += ", warps cut to a quarter, which the teacher does not follow"
+        settings = {"method": used.model_dump(mode="json"), "epoch_images": count}
+        return Fresh(teacher.spec, maker, count), words, settings
     if learn is not None:
         found = SyntheticSet.open(learn, teacher)
-        return stored(found), f"a synthetic set of {found.about['method']['method']}"
-    return soft_labelled(teacher, load_data(data, "train")), f"real data, {data.data}"
+        return stored(found), f"a synthetic set of {found.about['method']['method']}", {"images": str(learn)}
+    return soft_labelled(teacher, load_data(data, "train")), f"real data, {data.data}", {"images": None}
 
 
 def _agreement(student: Network, material: Source) -> float:

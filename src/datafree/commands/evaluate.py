@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from pathlib import Path
+
 from .. import evaluation
-from .common import Data, Model, Run, load_data, load_network
+from ..files import claim_folder
+from ..runlog import RunLog
+from .common import Data, Model, Run, bar, inputs_of, load_data, load_network, say_fit
 
 __all__ = ["evaluate"]
 
@@ -15,6 +20,7 @@ def evaluate(
     data: Data | None = None,
     split: str = "test",
     teacher: str | None = None,
+    out: Path | None = None,
     source: Model | None = None,
     run: Run | None = None,
 ) -> None:
@@ -30,12 +36,22 @@ def evaluate(
         `test` or `train`.
     teacher
         Another release to agree with.
+    out
+        A folder for run.json, which holds the numbers, what they were measured on and how; only printed by default.
     """
     data, source, run = data or Data(), source or Model(), run or Run()
     network = load_network(model, source, run)
     other = load_network(teacher, Model(), run) if teacher is not None else None
-    found = evaluation.evaluate(network, load_data(data, split), other)
+    measured = load_data(data, split)
+    options = {"model": model, "split": split, "teacher": teacher, **asdict(data), **asdict(source), **asdict(run)}
+    log = RunLog("evaluate", options, [*inputs_of(model, source), teacher], measured)
+    folder = None if out is None else claim_folder(out, kind="evaluation")
+    with bar(f"evaluate {model}", run.quiet) as progress:
+        found = evaluation.evaluate(network, measured, other, progress=progress)
+    if folder is not None:
+        log.write(folder, {"evaluation": asdict(found)})
     print(f"accuracy {found.accuracy:.2f} % on {found.images:,} images of {data.data} ({split})")
+    say_fit(network, measured)
     for name, value in zip(network.spec.classes, found.by_class, strict=True):
         print(f"  {name}: no images" if value is None else f"  {name}: {value:.2f} %")
     if found.agreement is not None:

@@ -30,6 +30,7 @@ from .common import (
     load_network,
     load_record,
     release_folder,
+    say_fit,
     spec_of,
 )
 
@@ -89,6 +90,8 @@ def record(
 ) -> None:
     """Measure a network's activations on its training data and write the record into its release.
 
+    Stopped with Ctrl-C, it leaves its sums beside the release, in RELEASE.recording, and goes on from them.
+
     Example: datafree record teacher --data mnist
 
     Example: datafree record teacher --data mnist --kind moments --covariance lowrank --rank 32 --taps fc1 --taps fc2
@@ -147,8 +150,10 @@ def _record(
         wanted = what
     options = {"model": model, "what": _plain(wanted), **asdict(data), **asdict(source), **asdict(run)}
     log = RunLog("record", options, inputs_of(model, source), training)
+    target = Path(model) if _in_place(model, out) else out or Path(model)
+    beside = target.with_name(f"{target.name}.recording")  # not within: the release is handed over, these sums are not
     with bar(f"record {model}", run.quiet) as progress:
-        made = measure(network, training, wanted, progress=progress)
+        made = measure(network, training, wanted, state=beside, progress=progress)
     if add and old is not None:
         made = replace(made, entries={**old.entries, **made.entries})
     if isinstance(what, tuple) and what[0] == "safe":
@@ -186,6 +191,8 @@ def _say(path: Path, made: Record, network: Network, data: Dataset | None) -> No
     if data is not None:
         beside += f"; the {len(data):,} images as bytes {len(data) * network.spec.pixels:,}"
     print(f"{path}: {path.stat().st_size:,} bytes ({beside})")
+    if data is not None:
+        say_fit(network, data)
     for name, entry in made.entries.items():
         own = made.meter(name, network).released(entry.summary)
         print(f"  {name}: {entry.statistic.kind}, {entry.nbytes():,} bytes, forecast AUC {forecast_auc(own):.3f}")

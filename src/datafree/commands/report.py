@@ -13,7 +13,7 @@ from ..evaluation import evaluate
 from ..files import read_json
 from ..release import Release
 from ..report import Grid, Line, Report, Row, grid_of, write
-from ..runlog import versions
+from ..runlog import RunLog, versions
 from ..syntheticset import SyntheticSet, to_pixels
 from .common import Data, Model, Run, load_data, load_network
 
@@ -22,8 +22,10 @@ __all__ = ["report"]
 IMAGES_SHOWN = 4096
 
 
-def report(*runs: Path, out: Path, data: Data | None = None, title: str = "datafree report") -> None:
-    """One self-contained page about any number of runs: table, images, curves, settings.
+def report(
+    *runs: Path, out: Path, data: Data | None = None, title: str = "datafree report", run: Run | None = None
+) -> None:
+    """One self-contained page about any number of runs: table, images, curves, settings; run.json's content beside it.
 
     Example: datafree report teacher baseline student set --data mnist --out report.html
 
@@ -38,6 +40,9 @@ def report(*runs: Path, out: Path, data: Data | None = None, title: str = "dataf
     """
     if not runs:
         raise UserError("no runs given, wanted release folders and synthetic sets; name some")
+    run = run or Run()
+    options = {"title": title, **asdict(data or Data()), **asdict(run)}
+    made = RunLog("report", options, list(runs))
     rows, grids, lines, settings = [], [], [], {}
     teachers = {Path(str(_log(folder).get("settings", {}).get("teacher", ""))).resolve() for folder in runs}
     for folder in runs:
@@ -45,7 +50,7 @@ def report(*runs: Path, out: Path, data: Data | None = None, title: str = "dataf
         if (folder / "set.json").is_file():
             grids.append(set_grid(folder))
         else:
-            rows.append(release_row(folder, log, folder.resolve() in teachers, data))
+            rows.append(release_row(folder, log, folder.resolve() in teachers, data, run))
             lines += curve_lines(folder.name, log)
         settings[folder.name] = log.get("settings", {})
     if data is not None and data.data is not None:
@@ -56,6 +61,7 @@ def report(*runs: Path, out: Path, data: Data | None = None, title: str = "dataf
         settings={**settings, "versions": versions()}, warnings=_warnings(rows), classes=spec.classes,
     )  # fmt: skip
     write(page, out)
+    made.write_to(out.with_suffix(".run.json"), {"networks": [asdict(row) for row in rows]})
     print(f"{out}: {len(rows)} networks, {len(grids)} sets of images")
 
 
@@ -65,20 +71,20 @@ def _log(folder: Path) -> dict[str, Any]:
     return log["before"] if isinstance(log.get("before"), dict) else log
 
 
-def _measured(folder: Path, log: dict[str, Any], data: Data | None) -> dict[str, Any]:
+def _measured(folder: Path, log: dict[str, Any], data: Data | None, run: Run) -> dict[str, Any]:
     """The evaluation that run.json holds; else one on the test data, where some was named."""
     found = log.get("result", {}).get("evaluation", {})
     if found or data is None or data.data is None:
         return found
-    network = load_network(str(folder), Model(), Run())
+    network = load_network(str(folder), Model(), run)
     return asdict(evaluate(network, load_data(data, "test")))
 
 
-def release_row(folder: Path, log: dict[str, Any], is_teacher: bool, data: Data | None) -> Row:
+def release_row(folder: Path, log: dict[str, Any], is_teacher: bool, data: Data | None, run: Run) -> Row:
     """A table row from a release and its run.json."""
     release = Release.open(folder)
     verb = log.get("verb")
-    found = _measured(folder, log, data)
+    found = _measured(folder, log, data, run)
     learnt = str(log.get("settings", {}).get("learns from", ""))
     group = (
         "teacher"
@@ -146,16 +152,14 @@ def _first_release(runs: tuple[Path, ...]) -> Path:
 
 
 def _summary(rows: list[Row]) -> str:
-    free = [row for row in rows if row.group == "without data" and row.accuracy is not None]
-    known = [row for row in rows if row.group == "with data" and row.accuracy is not None]
-    if not free:
-        return "No student without data was measured with labels."
-    best = max(free, key=lambda row: row.accuracy or 0)
-    text = f"The best student without data, {best.name}, reaches {best.accuracy:.2f} % on the test set"
-    if known:
-        reference = max(known, key=lambda row: row.accuracy or 0)
-        text += f"; with data the best is {reference.name} at {reference.accuracy:.2f} %"
-    return text + "."
+    """What every student reached; none is picked out by its accuracy."""
+    parts = []
+    for group in ("without data", "with data", "teacher"):
+        own = [f"{row.name} {row.accuracy:.2f} %" for row in rows if row.group == group and row.accuracy is not None]
+        parts += [f"{group}: {', '.join(own)}"] if own else []
+    if not parts or not parts[0].startswith("without"):
+        parts.insert(0, "no student without data was measured with labels")
+    return "Accuracy on the test set. " + ". ".join(part[0].upper() + part[1:] for part in parts) + "."
 
 
 def _warnings(rows: list[Row]) -> list[str]:

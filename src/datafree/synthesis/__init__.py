@@ -13,12 +13,12 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from ..errors import unknown
+from ..errors import UserError, unknown
 from ..network import Network
 from ..records import Record
 from ..settings import Settings, parse
 
-__all__ = ["DEFAULT", "Batch", "Maker", "Synthesizer", "batches", "methods", "named", "of", "unit_labels"]
+__all__ = ["DEFAULT", "Batch", "Maker", "Synthesizer", "batches", "methods", "named", "needed", "of", "unit_labels"]
 
 
 DEFAULT = "distribution"
@@ -76,6 +76,13 @@ def unit_labels(index: int, size: int, classes: int) -> Tensor:
     import torch
 
     return (index * size + torch.arange(size)) % classes
+
+
+def needed(method: str, record: Record | None) -> Record:
+    """The record, for the method of that name, which cannot do without. Raises UserError where there is none."""
+    if record is None:
+        raise UserError(f"method {method!r} needs a record, got none; ask the publisher for it, or name --record")
+    return record
 
 
 def methods() -> dict[str, type[Settings]]:

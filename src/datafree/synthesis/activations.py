@@ -12,6 +12,7 @@ from ..network import Network
 from ..records import Record
 from ..terms import Objective
 from ..terms.match import MatchTargets, measured
+from . import needed
 from .invert import InversionMaker, InversionSettings
 
 __all__ = ["AllLayers", "AllLayersDropout", "TopLayer"]
@@ -67,10 +68,7 @@ def _maker(
     dropout: float = 0.0,
 ) -> InversionMaker:
     """Follows MatchTargets over the record's moments: those of the top layer, or of all layers."""
-    if record is None:
-        raise UserError(
-            f"method {settings.method!r} needs a record, got none; ask the publisher for it, or name --record"
-        )
+    record = needed(settings.method, record)
     top = tap_names.layers(teacher)[-1]
     entries = {name: entry for name, entry in record.need("moments").items() if entry.taps != (tap_names.INPUT,)}
     if top_only:

@@ -11,13 +11,12 @@ from torch import Tensor
 
 from ..censored import Censored, fit_censored
 from ..determined import PIXELS_AT_MOST, pixel_factors, pixel_moments
-from ..errors import UserError
 from ..network import Network
 from ..records import Record
 from ..seeds import stream
 from ..settings import Settings
 from ..warp import Warp, warp
-from . import Batch, unit_labels
+from . import Batch, needed, unit_labels
 
 __all__ = ["Distribution"]
 
@@ -53,10 +52,7 @@ class Distribution(Settings):
     boxed: ClassVar[bool] = True
 
     def on(self, teacher: Network, record: Record | None) -> DistributionMaker:
-        if record is None:
-            raise UserError(
-                f"method {self.method!r} needs a record, got none; ask the publisher for it, or name --record"
-            )
+        record = needed(self.method, record)
         if teacher.spec.pixels > PIXELS_AT_MOST:
             latent = Censored(*pixel_factors(teacher, record))
         else:

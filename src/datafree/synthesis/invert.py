@@ -96,7 +96,12 @@ class InversionMaker:
 
 
 def noise(record: Record, labels: Tensor, rng: torch.Generator) -> Tensor:
-    """Images (N, C, H, W) drawn pixel by pixel from the input record's mean and std; not clamped, as in the paper."""
-    (entry,) = record.need("input").values()
-    mean, std = entry.summary["mean"], entry.summary["std"]
+    """Images (N, C, H, W) drawn pixel by pixel from the input record's mean and std; not clamped, as in the paper.
+
+    Where the record has no input statistics: from the middle of the range, with a quarter of it as std.
+    """
+    spec = record.spec
+    mean, std = torch.tensor((spec.low + spec.high) / 2), torch.tensor((spec.high - spec.low) / 4)
+    for entry in record.of_kind("input").values():
+        mean, std = entry.summary["mean"], entry.summary["std"]
     return mean + std * torch.randn(len(labels), *record.spec.shape, generator=rng)

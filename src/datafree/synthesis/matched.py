@@ -22,7 +22,7 @@ from ..settings import Settings
 from ..terms import Objective
 from ..terms.match import MatchMoments, measured
 from ..terms.priors import TotalVariation
-from . import Batch
+from . import Batch, needed
 from .distribution import Distribution, DistributionMaker
 from .invert import Inversion, invert, noise
 
@@ -50,10 +50,7 @@ class Matched(Settings):
     boxed: ClassVar[bool] = True
 
     def on(self, teacher: Network, record: Record | None) -> MatchedMaker:
-        if record is None:
-            raise UserError(
-                f"method {self.method!r} needs a record, got none; ask the publisher for it, or name --record"
-            )
+        record = needed(self.method, record)
         objective = 1.0 * MatchMoments(measured(teacher, record, record.need("moments")))
         if self.smooth:
             objective = objective + self.smooth * TotalVariation()

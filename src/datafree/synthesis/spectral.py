@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from ..errors import UserError
 from ..network import Network
 from ..records import Record
 from ..terms import Objective
 from ..terms.match import MatchTargets, measured
+from . import needed
 from .invert import InversionMaker, InversionSettings
 
 __all__ = ["SpectralAllLayers", "SpectralLayerPairs"]
@@ -42,10 +42,7 @@ class SpectralLayerPairs(InversionSettings):
 
 def _maker(settings: SpectralAllLayers | SpectralLayerPairs, teacher: Network, record: Record | None) -> InversionMaker:
     """Follows the plain sum of squares over all vertices of the graph, or of each pair's graph."""
-    if record is None:
-        raise UserError(
-            f"method {settings.method!r} needs a record, got none; ask the publisher for it, or name --record"
-        )
+    record = needed(settings.method, record)
     entries = measured(teacher, record, record.need(settings.method))
     term = MatchTargets(entries, normalise=False, relu=settings.relu, relu_logits=settings.relu)
     return settings.maker(teacher, record, Objective(((1.0, term),)))

@@ -1,0 +1,85 @@
+"""A pass over the data that is interrupted leaves its sums, and the next one goes on from them to the same record."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from datafree import records
+from datafree.errors import UserError
+from datafree.files import read_tensors
+from datafree.records import record
+from datafree.stats.input import InputMoments
+from datafree.stats.moments import Moments
+from datafree.stats.spectral import SpectralAll, SpectralPairs
+
+KINDS = [InputMoments(), Moments(covariance="full"), (SpectralAll(), ("conv", "fc")), SpectralPairs()]
+
+
+@pytest.fixture
+def network(tiny):
+    return tiny("norm")
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """Sixteen images a batch."""
+    monkeypatch.setattr(records, "_chunk", lambda *_: 16)
+
+
+def stop_after(images: int, error: type[BaseException] = KeyboardInterrupt):
+    seen = []
+
+    def progress(done: int, total: int) -> None:
+        seen.append((done, total))
+        if done >= images:
+            raise error
+
+    return progress, seen
+
+
+@pytest.mark.usefixtures("slow")
+def test_it_goes_on_where_it_was_to_the_same_bytes(network, toy, tmp_path):
+    kept, data = tmp_path / "release.recording", toy()
+    with pytest.raises(KeyboardInterrupt):
+        record(network, data, KINDS, state=kept, progress=stop_after(32)[0])
+    assert read_tensors(kept, kind="recording-state")[1]["images"] == 32
+    progress, seen = stop_after(1000)
+    record(network, data, KINDS, state=kept, progress=progress).save(tmp_path / "gone-on")
+    assert seen == [(48, 60), (60, 60)]
+    assert not kept.exists()
+    record(network, data, KINDS).save(tmp_path / "whole")
+    assert (tmp_path / "gone-on").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+@pytest.mark.usefixtures("slow")
+@pytest.mark.parametrize("other", ["data", "teacher", "kinds"])
+def test_it_does_not_go_on_from_another_run(other, network, tiny, toy, tmp_path):
+    kept = tmp_path / "release.recording"
+    with pytest.raises(KeyboardInterrupt):
+        record(network, toy(), KINDS, state=kept, progress=stop_after(16)[0])
+    before = kept.read_bytes()
+    with pytest.raises(UserError, match="interrupted recording with other settings or data; repeat"):
+        record(
+            tiny("norm", seed=1) if other == "teacher" else network,
+            toy(seed=1) if other == "data" else toy(),
+            KINDS[:1] if other == "kinds" else KINDS,
+            state=kept,
+        )
+    assert kept.read_bytes() == before
+
+
+@pytest.mark.usefixtures("slow")
+def test_nothing_is_left_by_an_error_or_where_no_file_is_named(network, toy, tmp_path):
+    kept = tmp_path / "release.recording"
+    with pytest.raises(ZeroDivisionError):
+        record(network, toy(), KINDS, state=kept, progress=stop_after(32, ZeroDivisionError)[0])
+    with pytest.raises(KeyboardInterrupt):
+        record(network, toy(), KINDS, progress=stop_after(32)[0])
+    with pytest.raises(KeyboardInterrupt):  # a class without an example has no finite key yet: measured again
+        record(network, toy(), [SpectralPairs(signal="examples", examples=30)], state=kept, progress=stop_after(16)[0])
+    assert not list(tmp_path.iterdir())
+    assert torch.equal(
+        record(network, toy(), KINDS[:1], state=kept).entries["input-moments"].summary["mean"],
+        record(network, toy(), KINDS[:1]).entries["input-moments"].summary["mean"],
+    )
