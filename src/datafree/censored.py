@@ -74,7 +74,11 @@ def _density(x: Tensor) -> Tensor:
 
 
 def _marginals(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-    """Latent mean and std of every pixel: bisection on the std, and within it on the mean."""
+    """Latent mean and std of every pixel: bisection on the std, and within it on the mean.
+
+    No pixel in [0, 1] of mean m varies by more than m (1 - m); where a record says so, the std ends at its bound of 1000,
+    which is that variance to three digits.
+    """
     mean, variance = mean.clamp(1e-7, 1 - 1e-7), variance.clamp(min=1e-12)
     low, high = torch.full_like(mean, math.log(1e-3)), torch.full_like(mean, math.log(1e3))
     for _ in range(30):

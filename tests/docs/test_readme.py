@@ -32,6 +32,7 @@ def test_the_readme_snippet_prints_the_numbers_below_it():
     got = re.search(r"teacher ([\d.]+) %, student without data ([\d.]+) %", printed.getvalue())
     assert said
     assert got
+    assert f"    {printed.getvalue().splitlines()[0]}\n" in readme()  # bytes and leakage are exact
     for ours, theirs in zip(got.groups(), said.groups(), strict=True):
         assert abs(float(ours) - float(theirs)) <= 2  # 500 test images; processors round differently
 

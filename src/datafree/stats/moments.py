@@ -187,6 +187,9 @@ class MomentsMeter:
     def distance(self, summary: Summary, activations: Sequence[Tensor], labels: Tensor) -> Tensor:
         """Mean over classes and units of ((m - mu) / sigma)^2 + ((s - sigma) / sigma)^2; a scale-free distance.
 
+        0 for a batch with the recorded moments; for the recorded data itself where each class has its own variance, since
+        `pooled` compares every class with the spread of all, and `shrunk` with one that shrinkage has moved.
+
         Without a recorded covariance it is the mean of (m - mu)^2, in the layer's own units.
         """
         signal = self.live(activations)[0]

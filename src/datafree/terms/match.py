@@ -51,7 +51,11 @@ class MatchTargets(Term):
     relu_logits: bool = True
     """The same on the logits. The paper's; it deletes every negative target."""
     dropout: float = 0.0
-    """Share of hidden units masked, one mask an image and layer, held for all steps (sec. 3.1.2)."""
+    """Share of hidden units masked, one mask an image and layer, held for all steps (sec. 3.1.2).
+
+    A conv layer recorded by channels is masked unit by unit all the same, as in the teacher's training; its target is left as it
+    is, since the average over positions keeps its expectation.
+    """
     targets: tuple[tuple[Tensor, ...], ...] = ()
     masks: Mapping[str, Tensor] = field(default_factory=dict)
     top: str = ""
