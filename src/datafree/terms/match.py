@@ -53,8 +53,8 @@ class MatchTargets(Term):
     dropout: float = 0.0
     """Share of hidden units masked, one mask an image and layer, held for all steps (sec. 3.1.2).
 
-    A conv layer recorded by channels is masked unit by unit all the same, as in the teacher's training; its target is left as it
-    is, since the average over positions keeps its expectation.
+    A conv layer recorded by channels is masked unit by unit all the same, as in the teacher's training; its target is left
+    as it is, since the average over positions keeps its expectation.
     """
     targets: tuple[tuple[Tensor, ...], ...] = ()
     masks: Mapping[str, Tensor] = field(default_factory=dict)
