@@ -17,6 +17,7 @@ VERBS = {
     "synthesize": "make images from a network and its record, without data",
     "distill": "train a smaller student from a teacher, on synthetic or real images",
     "evaluate": "accuracy on labelled data, agreement with a teacher",
+    "similarity": "rank data sets by how like a network's training data they are",
     "report": "one self-contained page: table, images, curves, settings",
     "pack": "make a release from a network's weights alone, without data",
     "convert": "turn a .pt / .pth state dict into safetensors, without running its code",

@@ -38,9 +38,10 @@ class InversionSettings(Settings):
     def boxed(self) -> bool:
         return self.box
 
-    def maker(self, teacher: Network, record: Record, objective: Objective) -> InversionMaker:
+    def maker(self, teacher: Network, record: Record | None, objective: Objective) -> InversionMaker:
         """Units that follow `objective` as these settings say."""
-        how = Inversion(self.steps, self.learning_rate, self.box, self.precision)
+        moved = getattr(self, "jitter", 0), getattr(self, "flip", False)
+        how = Inversion(self.steps, self.learning_rate, self.box, self.precision, *moved)
         return InversionMaker(teacher, record, objective, how)
 
 
@@ -52,22 +53,30 @@ class Inversion:
     learning_rate: float
     box: bool
     precision: str = "float32"
+    jitter: int = 0
+    """Each step the network sees the batch shifted by up to so many pixels, around the edges."""
+    flip: bool = False
+    """Each step the network sees the batch mirrored left to right, or not, as a coin says."""
 
 
-def invert(network: Network, objective: Objective, start: Tensor, labels: Tensor, how: Inversion) -> Tensor:
+def invert(
+    network: Network, objective: Objective, start: Tensor, labels: Tensor, how: Inversion,
+    rng: torch.Generator | None = None,
+) -> Tensor:  # fmt: skip
     """Pixels like `start` (N, C, H, W), after Adam on them; `objective` is bound to this batch.
 
-    Only the pixels get a gradient. Raises UserError when the objective turns non-finite, naming the step.
+    `rng` draws the shifts and flips of each step. Only the pixels get a gradient. Raises UserError when the objective turns non-finite, naming the step.
     """
     pixels = start.clone().requires_grad_(True)
     adam = torch.optim.Adam([pixels], lr=how.learning_rate)
     narrow = how.precision == "bfloat16"
     with frozen(network.module), tap_names.watch(network, objective.taps, objective.edits) as seen:
         for step in range(how.steps):
+            shown = _moved(pixels, how, rng)
             with torch.autocast(network.device.type, torch.bfloat16) if narrow else nullcontext():
-                logits = network.logits(pixels)
-            seen[tap_names.INPUT] = pixels
-            total, _ = objective(View(pixels, labels, logits, seen))
+                logits = network.logits(shown)
+            seen[tap_names.INPUT] = shown
+            total, _ = objective(View(shown, labels, logits, seen))
             (pixels.grad,) = torch.autograd.grad(total, pixels)
             if not bool(total.isfinite()):
                 raise UserError(f"the objective is not finite at step {step}; lower --learning-rate")
@@ -78,30 +87,44 @@ def invert(network: Network, objective: Objective, start: Tensor, labels: Tensor
     return pixels.detach()
 
 
+def _moved(pixels: Tensor, how: Inversion, rng: torch.Generator | None) -> Tensor:
+    """The batch as one step shows it."""
+    if how.jitter and rng is not None:
+        down, right = torch.randint(-how.jitter, how.jitter + 1, (2,), generator=rng).tolist()
+        pixels = pixels.roll((down, right), (2, 3))
+    if how.flip and rng is not None and int(torch.randint(2, (1,), generator=rng)):
+        pixels = pixels.flip(3)
+    return pixels
+
+
 @dataclass(frozen=True)
 class InversionMaker:
-    """Units that start from noise of the input record and are optimised under `objective`."""
+    """Units that start from noise, of the input record where there is one, and are optimised under `objective`."""
 
     teacher: Network
-    record: Record
+    record: Record | None
     objective: Objective
     how: Inversion
 
     def unit(self, index: int, seed: int, size: int) -> Batch:
         labels, rng = unit_labels(index, size, len(self.teacher.spec.classes)), stream(seed, "unit", index)
-        start = noise(self.record, labels, rng).to(self.teacher.device)
+        start = noise(self.teacher, self.record, labels, rng).to(self.teacher.device)
         bound = self.objective.bind(self.teacher, labels, rng)
-        pixels = invert(self.teacher, bound, start, labels.to(self.teacher.device), self.how).cpu()
+        pixels = invert(self.teacher, bound, start, labels.to(self.teacher.device), self.how, rng).cpu()
         return Batch(pixels, labels)
 
 
-def noise(record: Record, labels: Tensor, rng: torch.Generator) -> Tensor:
+def noise(network: Network, record: Record | None, labels: Tensor, rng: torch.Generator) -> Tensor:
     """Images (N, C, H, W) drawn pixel by pixel from the input record's mean and std; not clamped, as in the paper.
 
-    Where the record has no input statistics: from the middle of the range, with a quarter of it as std.
+    Without input statistics: standard normal to the network, by its spec's mean and std; where the spec normalises nothing,
+    from the middle of the range with a quarter of it as std.
     """
-    spec = record.spec
-    mean, std = torch.tensor((spec.low + spec.high) / 2), torch.tensor((spec.high - spec.low) / 4)
-    for entry in record.of_kind("input").values():
+    spec = network.spec
+    if spec.mean == (0.0,) and spec.std == (1.0,):
+        mean, std = torch.tensor((spec.low + spec.high) / 2), torch.tensor((spec.high - spec.low) / 4)
+    else:
+        mean, std = (torch.tensor(own).view(-1, 1, 1) for own in (spec.mean, spec.std))
+    for entry in record.of_kind("input").values() if record is not None else ():
         mean, std = entry.summary["mean"], entry.summary["std"]
-    return mean + std * torch.randn(len(labels), *record.spec.shape, generator=rng)
+    return mean + std * torch.randn(len(labels), *spec.shape, generator=rng)

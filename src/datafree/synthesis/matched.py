@@ -89,5 +89,5 @@ class MatchedMaker:
     def _start(self, labels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
         spec = self.teacher.spec
         if self.drawn is None:
-            return spec.clamp(noise(self.record, labels, rng))
+            return spec.clamp(noise(self.teacher, self.record, labels, rng))
         return self.drawn.draw(labels, rng)

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from . import Term, View
 
-__all__ = ["ClassBalance", "WantedClass"]
+__all__ = ["ClassBalance", "WantedClass", "WantedLogit"]
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,14 @@ class WantedClass(Term):
 
     def __call__(self, view: View) -> Tensor:
         return cross_entropy(view.logits.float(), view.labels, reduction="sum")
+
+
+@dataclass(frozen=True)
+class WantedLogit(Term):
+    """Minus the logit of the wanted class, summed over images; without a lower bound, so beside a prior."""
+
+    def __call__(self, view: View) -> Tensor:
+        return -view.logits.float().gather(1, view.labels[:, None]).sum()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,112 @@
+"""datafree similarity"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from ..errors import UserError
+from ..files import claim_folder, write_text
+from ..runlog import RunLog
+from .common import Data, Model, Run, Whole, bar, inputs_of, load_data, load_network, load_record
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..data import Dataset
+    from ..network import Network
+    from ..likeness import Similarity
+
+__all__ = ["similarity"]
+
+
+def similarity(
+    model: str,
+    /,
+    *data: str,
+    split: Literal["train", "test"] = "test",
+    images: Whole | None = None,
+    form: Literal["forward", "reverse", "l2"] = "forward",
+    layers: bool = False,
+    data_dir: Path | None = None,
+    out: Path | None = None,
+    source: Model | None = None,
+    run: Run | None = None,
+) -> None:
+    """Rank data sets by how like a network's training data they are: the divergence of its batch-norm statistics.
+
+    Example: datafree similarity teacher cifar10:train cifar10 cifar100 set noise --images 1000
+
+    Parameters
+    ----------
+    model
+        A release folder, or a model with --weights. Without batch norm, its record of moments is gone by.
+    data
+        Data sets by name (`cifar10`, or `cifar10:train` for another split), image folders, .npz files, synthetic sets,
+        and `noise`.
+    split
+        Of the data sets that name none.
+    images
+        Use so many of each; the same number makes the figures comparable.
+    form
+        `forward`: KL of the stored from the measured Gaussian, in nats; `reverse`: the other way; `l2`: squared distances.
+    layers
+        Show every layer.
+    data_dir
+        The folder with the standard layouts; else the environment's DATAFREE_DATA.
+    out
+        A folder for run.json and similarity.svg.
+    """
+    from ..likeness import similarity as measure
+
+    if not data:
+        raise UserError("no data named, wanted at least one data set, synthetic set or `noise`; name some")
+    if images is not None and images < 2:
+        raise UserError(f"--images: got {images}, wanted at least 2; give more")
+    source, run = source or Model(), run or Run()
+    network = load_network(model, source, run)
+    record = load_record(model, source, network)
+    options = {"model": model, "data": list(data), "split": split, "images": images, "form": form, "data_dir": data_dir}
+    log = RunLog("similarity", {**options, **asdict(source), **asdict(run)}, inputs_of(model, source))
+    sources = {name: _source(name, network, split, images, data_dir, run.seed) for name in data}
+    folder = None if out is None else claim_folder(out, kind="similarity")
+    with bar(f"similarity {model}", run.quiet) as progress:
+        found = measure(network, sources, record, form=form, progress=progress)
+    _say(found, layers)
+    if folder is not None:
+        from ..report.similarity import similarity_svg
+
+        write_text(folder / "similarity.svg", similarity_svg(found))
+        log.write(folder, {"similarity": [asdict(own) for own in found]})
+
+
+def _source(
+    name: str, network: Network, split: str, images: int | None, data_dir: Path | None, seed: int
+) -> Dataset | Tensor:
+    """What a name on the command line stands for."""
+    if name == "noise":
+        from ..synthesis import named
+
+        return named("gaussian").on(network, None).unit(0, seed, images or 1000).pixels
+    if (Path(name) / "set.json").is_file():
+        from ..syntheticset import SyntheticSet, to_pixels
+
+        opened = SyntheticSet.open(name)
+        pixels = opened.load()[0]
+        found = to_pixels(pixels, opened.spec)
+        return found if images is None else found[:images]
+    base, _, own = name.rpartition(":")
+    if own not in ("train", "test"):
+        base, own = name, split
+    dataset = load_data(Data(data=base, data_dir=data_dir), own)
+    return dataset if images is None else dataset.subset(min(images, len(dataset)))
+
+
+def _say(found: list[Similarity], layers: bool) -> None:
+    width = max(len(own.name) for own in found)
+    print(f"{'':{width}}  {'images':>7}  divergence, the most alike first")
+    for own in found:
+        print(f"{own.name:{width}}  {own.images:>7,}  {own.total:.4g}")
+        for tap, value in own.by_layer.items() if layers else ():
+            print(f"{'':{width}}  {tap:>20}  {value:.4g}")

@@ -1,0 +1,150 @@
+"""How far activations are from those a network was trained on: a Gaussian divergence by channel (Haroush et al. 2020).
+
+What a network was trained on it says itself, in the running statistics of its batch norms; a network without them says it
+through a publisher's record of moments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from . import taps as tap_names
+from .data import Dataset
+from .errors import UserError
+from .network import Network, frozen
+from .progress import Progress, silent
+from .records import Entry, Record
+from .stats.chan import group_means, merge_means
+from .stats.moments import MomentsMeter
+
+__all__ = ["Form", "Stored", "by_channel", "channels", "divergence", "statistics", "stored"]
+
+Form: TypeAlias = Literal["forward", "reverse", "l2"]
+EPSILON = 1e-5
+CHUNK_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One layer's statistics by channel over its training data: mean (C,), variance (C,), in float32 on the CPU.
+
+    `epsilon` is added to variances before they are compared, as a batch norm does before it divides.
+    """
+
+    tap: str
+    mean: Tensor
+    variance: Tensor
+    epsilon: float = EPSILON
+
+
+def stored(network: Network, record: Record | None = None) -> tuple[Stored, ...]:
+    """Of every batch norm with running statistics; of a network that has none, from its record's moments.
+
+    Raises UserError where there are neither.
+    """
+    layers = dict(network.module.named_modules())
+    found = []
+    for tap in tap_names.batch_norms(network):
+        layer = layers[tap]
+        assert isinstance(layer, nn.modules.batchnorm._BatchNorm)
+        assert layer.running_mean is not None and layer.running_var is not None
+        mean, variance = (t.detach().cpu().float().clone() for t in (layer.running_mean, layer.running_var))
+        found.append(Stored(tap, mean, variance, layer.eps))
+    if not found and record is not None:
+        entries = record.of_kind("moments").items()
+        found = [_pooled(network, record, name, entry) for name, entry in entries if entry.taps != (tap_names.INPUT,)]
+    if not found:
+        raise UserError(
+            f"{network.name} has no batch norm, and there are no moments of its layers to go by; "
+            "record again with --kind moments, or name --record"
+        )
+    return tuple(found)
+
+
+def _pooled(network: Network, record: Record, name: str, entry: Entry) -> Stored:
+    """A class-conditional entry as one mean and variance by channel: the law of total variance over classes and places."""
+    meter = record.meter(name, network)
+    assert isinstance(meter, MomentsMeter)
+    scale, count = entry.statistic.scale, entry.summary["count"].double()
+    share = (count / count.sum())[:, None]
+    means, within = entry.summary["mean"].double() / scale, meter.variance(entry.summary).double() / scale**2
+    mean = (share * means).sum(0)
+    variance = (share * (within + (means - mean).square())).sum(0)
+    places = mean.view(meter.shape[0], -1) if not meter.pool_positions else mean[:, None]
+    spread = variance.view_as(places)
+    channel = places.mean(1)
+    total = (spread + (places - channel[:, None]).square()).mean(1)
+    return Stored(entry.taps[0], channel.float(), total.float())
+
+
+def channels(activation: Tensor) -> Tensor:
+    """An activation (N, C, ...) as rows (N x places, C)."""
+    return activation.transpose(0, 1).flatten(1).T if activation.ndim > 2 else activation
+
+
+def by_channel(activation: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (C,) and biased variance (C,) of an activation (N, C, ...) over images and places."""
+    places = [0, *range(2, activation.ndim)]
+    return activation.mean(places), activation.var(places, unbiased=False)
+
+
+def divergence(mean: Tensor, variance: Tensor, own: Stored, form: Form = "forward") -> Tensor:
+    """By channel (C,), 0 at equality.
+
+    forward: KL(N(mu, sigma^2) || N(m, s^2)) in nats, stored against measured, as in the paper; reverse: measured against
+    stored; l2: (m - mu)^2 + (s^2 - sigma^2)^2, whose sum is the squared form of ZeroQ's and DeepInversion's loss.
+    """
+    mu, sigma2 = own.mean.to(mean), own.variance.to(mean)
+    if form == "l2":
+        return (mean - mu).square() + (variance - sigma2).square()
+    s2, sigma2 = variance + own.epsilon, sigma2 + own.epsilon
+    over, under = (sigma2, s2) if form == "forward" else (s2, sigma2)
+    return 0.5 * ((under / over).log() + (over + (mean - mu).square()) / under - 1)
+
+
+@torch.no_grad()
+def statistics(
+    network: Network, source: Dataset | Tensor, layers: Iterable[Stored], *, progress: Progress = silent
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Tap -> mean (C,) and biased variance (C,) over a whole data set, in one pass in float64.
+
+    `source` is a data set, or pixels (N, C, H, W) in the spec's range. Raises UserError for images that do not fit.
+    """
+    taps = [own.tap for own in layers]
+    total, states = len(source), {}
+    with frozen(network.module), tap_names.watch(network, taps) as seen:
+        done = 0
+        for pixels in _chunks(network, source, taps):
+            network.spec.check(pixels)
+            network.logits(pixels.to(network.device))
+            for tap in taps:
+                rows = channels(seen[tap].detach().cpu().double())
+                count, mean = group_means(rows, torch.zeros(len(rows), dtype=torch.long), 1)
+                centred = rows - mean
+                state = {"count": count, "mean": mean, "rest": centred.mean(0, keepdim=True)}
+                state["square"] = centred.square().sum(0, keepdim=True)
+                states[tap] = _merge(states[tap], state) if tap in states else state
+            done += len(pixels)
+            progress(done, total)
+    return {tap: (own["mean"][0], own["square"][0] / own["count"]) for tap, own in states.items()}
+
+
+def _merge(a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, Tensor]:
+    merged, apart = merge_means(a, b)
+    return merged | {"square": a["square"] + b["square"] + apart.square()}
+
+
+def _chunks(network: Network, source: Dataset | Tensor, taps: list[str]) -> Iterator[Tensor]:
+    units = sum(torch.Size(shape).numel() for shape in tap_names.shapes(network, taps).values())
+    size = max(1, min(1024, CHUNK_BYTES // (8 * max(units, network.spec.pixels))))
+    for start in range(0, len(source), size):
+        end = min(start + size, len(source))
+        if isinstance(source, Tensor):
+            yield source[start:end]
+        else:
+            yield source.pixels(torch.arange(start, end).numpy(), network.spec.shape[1:])

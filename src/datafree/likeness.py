@@ -1,0 +1,62 @@
+"""Which data is like what a network was trained on: batch-norm divergence, data set by data set (Haroush et al. 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .data import Dataset
+from .divergence import Form, Stored, divergence, statistics, stored
+from .errors import UserError
+from .network import Network
+from .progress import Progress, silent
+from .records import Record
+
+__all__ = ["Similarity", "similarity"]
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """One data set's divergence from the training data, in nats (`l2`: in squared activations), summed over channels."""
+
+    name: str
+    images: int
+    total: float
+    by_layer: dict[str, float]
+    """Tap -> the sum over its channels; they add up to `total`."""
+
+
+def similarity(
+    network: Network,
+    sources: Mapping[str, Dataset | Tensor],
+    record: Record | None = None,
+    *,
+    form: Form = "forward",
+    progress: Progress = silent,
+) -> list[Similarity]:
+    """Every source's divergence from what the network's batch norms (or its record) say, the most alike first.
+
+    A source is a data set, or pixels (N, C, H, W) in the spec's range. Labels are not looked at. Compare sources of about
+    the same number of images: few make their own spread part of the number. Raises UserError for images that do not fit.
+    """
+    layers = stored(network, record)
+    found = []
+    for index, (name, source) in enumerate(sources.items()):
+        if len(source) < 2:
+            raise UserError(f"{name} has {len(source)} images, wanted at least 2; give more")
+
+        def step(done: int, total: int, index: int = index) -> None:
+            progress(index * 1000 + 1000 * done // total, 1000 * len(sources))
+
+        found.append(_one(name, network, source, layers, form, step))
+    return sorted(found, key=lambda own: own.total)
+
+
+def _one(
+    name: str, network: Network, source: Dataset | Tensor, layers: tuple[Stored, ...], form: Form, progress: Progress
+) -> Similarity:
+    measured = statistics(network, source, layers, progress=progress)
+    parts = {own.tap: float(divergence(*measured[own.tap], own, form).sum()) for own in layers}
+    return Similarity(name, len(source), sum(parts.values()), parts)
