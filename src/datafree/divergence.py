@@ -87,24 +87,31 @@ def channels(activation: Tensor) -> Tensor:
     return activation.transpose(0, 1).flatten(1).T if activation.ndim > 2 else activation
 
 
-def by_channel(activation: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (C,) and biased variance (C,) of an activation (N, C, ...) over images and places."""
-    places = [0, *range(2, activation.ndim)]
-    return activation.mean(places), activation.var(places, unbiased=False)
+def by_channel(activation: Tensor, about: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (C,) less `about` (C,), and biased variance (C,), of an activation (N, C, ...) over images and places.
+
+    The mean and the norm of what is left after `about` is taken away: a tenth of the time of `Tensor.var`, and as exact
+    where the two means are near.
+    """
+    places = 0 if activation.ndim == 2 else [0, *range(2, activation.ndim)]
+    left = activation - about.view(-1, *[1] * (activation.ndim - 2))
+    apart, count = left.mean(places), left.numel() / left.shape[1]
+    norms = torch.linalg.vector_norm(left.flatten(2), dim=2) if left.ndim > 2 else left.abs()
+    return apart, (norms.square().sum(0) / count - apart.square()).clamp(min=0)
 
 
-def divergence(mean: Tensor, variance: Tensor, own: Stored, form: Form = "forward") -> Tensor:
-    """By channel (C,), 0 at equality.
+def divergence(apart: Tensor, variance: Tensor, own: Stored, form: Form = "forward") -> Tensor:
+    """By channel (C,), 0 at equality; `apart` is the measured mean m less the stored one.
 
     forward: KL(N(mu, sigma^2) || N(m, s^2)) in nats, stored against measured, as in the paper; reverse: measured against
     stored; l2: (m - mu)^2 + (s^2 - sigma^2)^2, whose sum is the squared form of ZeroQ's and DeepInversion's loss.
     """
-    mu, sigma2 = own.mean.to(mean), own.variance.to(mean)
+    sigma2 = own.variance.to(variance)
     if form == "l2":
-        return (mean - mu).square() + (variance - sigma2).square()
+        return apart.square() + (variance - sigma2).square()
     s2, sigma2 = variance + own.epsilon, sigma2 + own.epsilon
     over, under = (sigma2, s2) if form == "forward" else (s2, sigma2)
-    return 0.5 * ((under / over).log() + (over + (mean - mu).square()) / under - 1)
+    return 0.5 * ((under / over).log() + (over + apart.square()) / under - 1)
 
 
 @torch.no_grad()

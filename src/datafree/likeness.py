@@ -58,5 +58,8 @@ def _one(
     name: str, network: Network, source: Dataset | Tensor, layers: tuple[Stored, ...], form: Form, progress: Progress
 ) -> Similarity:
     measured = statistics(network, source, layers, progress=progress)
-    parts = {own.tap: float(divergence(*measured[own.tap], own, form).sum()) for own in layers}
+    parts = {}
+    for own in layers:
+        mean, variance = measured[own.tap]
+        parts[own.tap] = float(divergence(mean - own.mean.to(mean), variance, own, form).sum())
     return Similarity(name, len(source), sum(parts.values()), parts)

@@ -20,6 +20,7 @@ from . import zoo
 from .errors import UserError, nearest, unknown
 from .files import read_weights
 from .network import PROBES, Network
+from .quantization.folder import is_quantized, open_quantized
 from .release import Release, is_release, is_zoo
 from .seeds import seed_of
 from .spec import InputSpec
@@ -32,10 +33,12 @@ def load_model(
 ) -> Network:
     """A trained network. Import paths come from `name` or `code`, which the user typed, never from inside a file.
 
-    A release folder brings spec and weights; `code` names the function that builds it where it is not of the zoo. Any
+    A release folder brings spec and weights, a quantized one its ONNX file; `code` names the function that builds it where it is not of the zoo. Any
     other name needs `spec` and `weights`. Raises UserError in one line.
     """
     if is_release(name):
+        if is_quantized(name):
+            return open_quantized(name)
         release = Release.open(name)
         architecture, spec, path = code or release.architecture(), release.spec, weights or release.weights
     else:

@@ -16,6 +16,7 @@ VERBS = {
     "inspect": "say what is in a release, a record, a synthetic set or a run",
     "synthesize": "make images from a network and its record, without data",
     "distill": "train a smaller student from a teacher, on synthetic or real images",
+    "quantize": "8, 4 or fewer bits, calibrated and fine-tuned without data; ONNX, checked and timed",
     "evaluate": "accuracy on labelled data, agreement with a teacher",
     "similarity": "rank data sets by how like a network's training data they are",
     "report": "one self-contained page: table, images, curves, settings",

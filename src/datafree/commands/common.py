@@ -17,6 +17,8 @@ from ..errors import UserError
 from ..progress import Progress, silent
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..data import Dataset
     from ..network import Network
     from ..records import Record
@@ -44,6 +46,7 @@ __all__ = [
     "bar",
     "chosen",
     "identity_of",
+    "images_of",
     "inputs_of",
     "load_data",
     "load_network",
@@ -122,6 +125,34 @@ def load_data(options: Data, split: str) -> Dataset:
     extra = {"attribute": options.attribute} if options.data == "celeba" else {}
     found = load(options.data, split, data_dir=options.data_dir, **extra)
     return found.subset(options.limit) if options.limit is not None else found
+
+
+def images_of(
+    name: str, network: Network, split: str, images: int | None, data_dir: Path | None, seed: int
+) -> Dataset | Tensor:
+    """What a name on the command line stands for: `noise`, a synthetic set, a data set (`cifar10:train`), files.
+
+    Pixels come as float32 (N, C, H, W) in the spec's range. Raises UserError for a set or data that does not fit.
+    """
+    if name == "noise":
+        from ..synthesis import named
+
+        return named("gaussian").on(network, None).unit(0, seed, images or 1000).pixels
+    if (Path(name) / "set.json").is_file():
+        from ..syntheticset import SyntheticSet, to_pixels
+
+        opened = SyntheticSet.open(name)
+        if opened.spec.shape != network.spec.shape:
+            raise UserError(
+                f"the set {name} has images of shape {opened.spec.shape}, wanted {network.spec.shape}; give another"
+            )
+        pixels = opened.load()[0]
+        return to_pixels(pixels if images is None else pixels[:images], opened.spec)
+    base, _, own = name.rpartition(":")
+    if own not in ("train", "test"):
+        base, own = name, split
+    dataset = load_data(Data(data=base, data_dir=data_dir), own)
+    return dataset if images is None else dataset.subset(min(images, len(dataset)))
 
 
 def load_network(name: str, options: Model, run: Run, spec: InputSpec | None = None) -> Network:

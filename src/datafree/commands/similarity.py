@@ -9,13 +9,9 @@ from typing import TYPE_CHECKING, Literal
 from ..errors import UserError
 from ..files import claim_folder, write_text
 from ..runlog import RunLog
-from .common import Data, Model, Run, Whole, bar, inputs_of, load_data, load_network, load_record
+from .common import Model, Run, Whole, bar, images_of, inputs_of, load_network, load_record
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from ..data import Dataset
-    from ..network import Network
     from ..likeness import Similarity
 
 __all__ = ["similarity"]
@@ -69,7 +65,7 @@ def similarity(
     record = load_record(model, source, network)
     options = {"model": model, "data": list(data), "split": split, "images": images, "form": form, "data_dir": data_dir}
     log = RunLog("similarity", {**options, **asdict(source), **asdict(run)}, inputs_of(model, source))
-    sources = {name: _source(name, network, split, images, data_dir, run.seed) for name in data}
+    sources = {name: images_of(name, network, split, images, data_dir, run.seed) for name in data}
     folder = None if out is None else claim_folder(out, kind="similarity")
     with bar(f"similarity {model}", run.quiet) as progress:
         found = measure(network, sources, record, form=form, progress=progress)
@@ -79,28 +75,6 @@ def similarity(
 
         write_text(folder / "similarity.svg", similarity_svg(found))
         log.write(folder, {"similarity": [asdict(own) for own in found]})
-
-
-def _source(
-    name: str, network: Network, split: str, images: int | None, data_dir: Path | None, seed: int
-) -> Dataset | Tensor:
-    """What a name on the command line stands for."""
-    if name == "noise":
-        from ..synthesis import named
-
-        return named("gaussian").on(network, None).unit(0, seed, images or 1000).pixels
-    if (Path(name) / "set.json").is_file():
-        from ..syntheticset import SyntheticSet, to_pixels
-
-        opened = SyntheticSet.open(name)
-        pixels = opened.load()[0]
-        found = to_pixels(pixels, opened.spec)
-        return found if images is None else found[:images]
-    base, _, own = name.rpartition(":")
-    if own not in ("train", "test"):
-        base, own = name, split
-    dataset = load_data(Data(data=base, data_dir=data_dir), own)
-    return dataset if images is None else dataset.subset(min(images, len(dataset)))
 
 
 def _say(found: list[Similarity], layers: bool) -> None:

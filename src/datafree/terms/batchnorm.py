@@ -33,8 +33,8 @@ class BatchNormDivergence(Term):
         )
 
     def _one(self, own: Stored, activation: Tensor) -> Tensor:
-        mean, variance = by_channel(activation)
+        apart, variance = by_channel(activation, own.mean.to(activation))
         if self.form == "l2":
-            apart = mean - own.mean.to(mean), variance - own.variance.to(mean)
-            return torch.linalg.vector_norm(apart[0]) + torch.linalg.vector_norm(apart[1])
-        return divergence(mean, variance, own, self.form).sum()
+            spread = variance - own.variance.to(variance)
+            return torch.linalg.vector_norm(apart) + torch.linalg.vector_norm(spread)
+        return divergence(apart, variance, own, self.form).sum()

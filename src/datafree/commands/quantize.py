@@ -1,0 +1,243 @@
+"""datafree quantize"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from ..errors import UserError
+from ..evaluation import evaluate
+from ..files import claim_folder
+from ..quantization import Bits, FineTuning
+from ..runlog import RunLog, hash_of
+from .common import (
+    Data,
+    Model,
+    Run,
+    Whole,
+    bar,
+    identity_of,
+    images_of,
+    inputs_of,
+    load_data,
+    load_network,
+    load_record,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..network import Network
+    from ..records import Record
+
+__all__ = ["quantize"]
+
+IMAGES = 512
+
+
+def quantize(
+    model: str,
+    /,
+    *,
+    out: Path,
+    bits: Annotated[Bits | None, Parameter(name="*")] = None,
+    calibrate: str = "bns",
+    images: Whole = IMAGES,
+    equalise: Annotated[bool, Parameter(negative="")] = False,
+    correct_bias: Annotated[bool, Parameter(negative="")] = False,
+    finetune: str | None = None,
+    settings: Annotated[FineTuning | None, Parameter(name="*")] = None,
+    data: Data | None = None,
+    checkpoint: Path | None = None,
+    code: str | None = None,
+    record: Path | None = None,
+    run: Run | None = None,
+) -> None:
+    """Round a network's weights and activations to a few bits, without its data, and write what runs: ONNX and torch.
+
+    Example: datafree quantize teacher --out int8
+
+    Example: datafree quantize teacher --calibrate set --data cifar10 --out int8
+
+    Example: datafree quantize teacher --weights 4 --activations 4 --calibrate set --finetune set --out w4a4
+
+    Parameters
+    ----------
+    model
+        A release folder, or a model with --checkpoint.
+    out
+        The folder to write: model.onnx, model.pt2, config.json, run.json, README.md.
+    calibrate
+        What the ranges of activations are chosen on: a synthetic set, a data set by name, an image folder, `noise`;
+        a synthesis method's name (`bns` by default) makes images for it; `none` goes by the batch norms alone.
+    images
+        Images to calibrate on.
+    equalise
+        First make the ranges of neighbouring layers' weights alike (Nagel et al. 2019).
+    correct_bias
+        Take the mean error of the rounded weights out of the biases (Nagel et al. 2019).
+    finetune
+        Then distill from the original into the rounded network, on a synthetic set, a data set or an image folder.
+    data
+        Measure accuracy on its test images; without, only agreement on images it was made with is known.
+    checkpoint
+        Weights as safetensors, where the model is not a release folder.
+    code
+        file.py:function that builds the network, for a release of somebody's own.
+    record
+        For a network without batch norm: its record; by default the one in the release folder.
+    """
+    from ..quantization import require
+
+    require()
+    bits, settings, data, run = bits or Bits(), settings or FineTuning(), data or Data(), run or Run()
+    if images < 1:
+        raise UserError(f"--images: got {images}, wanted at least 1; give a positive count")
+    source = Model(code=code, weights=checkpoint, record=record)
+    network = load_network(model, source, run)
+    test = load_data(data, "test") if data.data is not None else None
+    options = {
+        "model": model, **bits.model_dump(), "calibrate": calibrate, "images": images, "equalise": equalise,
+        "correct_bias": correct_bias, "finetune": finetune, **(settings.model_dump() if finetune else {}),
+        **asdict(data), **asdict(source), **asdict(run),
+    }  # fmt: skip
+    sets = [name for name in (calibrate, finetune) if name is not None and (Path(name) / "set.json").is_file()]
+    log = RunLog("quantize", options, [*inputs_of(model, source), *sets], test)
+    shown = _calibration(network, calibrate, images, data.data_dir, run, load_record(model, source, network))
+    taught = None if finetune is None else _pixels(network, finetune, None, data.data_dir, run)
+    folder = claim_folder(out, kind="quantized")
+    result, own = _make(network, shown, taught, bits, equalise, correct_bias, settings, folder, options, sets, run)
+    asked = taught if taught is not None else shown
+    result |= _files(folder, network, own, asked, run)
+    if test is not None:
+        result["evaluation"] = asdict(evaluate(own.network, test, network))
+        result["original"] = asdict(evaluate(network, test))
+    from ..quantization import card, write_quantized
+
+    write_quantized(folder, network, bits, card(network, bits, result))
+    log.write(folder, result)
+    (folder / "training.safetensors").unlink(missing_ok=True)
+    _say(folder, network, bits, result, data)
+
+
+def _calibration(
+    network: Network, name: str, images: int, data_dir: Path | None, run: Run, record: Record | None
+) -> Tensor | None:
+    """Images to choose ranges on; None where the batch norms are gone by."""
+    from .. import synthesis
+
+    if name == "none":
+        return None
+    if name not in synthesis.methods():
+        return _pixels(network, name, images, data_dir, run)
+    import torch
+
+    maker, parts, unit = synthesis.named(name).on(network, record), [], 128
+    with bar(f"{name} images", run.quiet) as progress:
+        for index in range(-(-images // unit)):
+            parts.append(maker.unit(index, run.seed, unit).pixels)
+            progress(min((index + 1) * unit, images), images)
+    return network.spec.clamp(torch.cat(parts)[:images])
+
+
+def _pixels(network: Network, name: str, images: int | None, data_dir: Path | None, run: Run) -> Tensor:
+    import torch
+
+    found = images_of(name, network, "train", images, data_dir, run.seed)
+    if not isinstance(found, torch.Tensor):
+        found = found.pixels(range(len(found)), network.spec.shape[1:])
+    return network.spec.clamp(found) if name == "noise" else found
+
+
+def _make(
+    network: Network, shown: Tensor | None, taught: Tensor | None, bits: Bits, equalise: bool, correct_bias: bool,
+    settings: FineTuning, folder: Path, options: dict[str, Any], sets: list[str], run: Run,
+) -> tuple[dict[str, Any], Any]:  # fmt: skip
+    from ..quantization import finetune, quantize
+
+    with bar(f"calibrate {bits.name}", run.quiet) as progress:
+        own = quantize(network, shown, bits, equalise=equalise, correct_bias=correct_bias, progress=progress)
+    if taught is None:
+        return {}, own
+    state = folder / "training.safetensors"
+    identity = {**identity_of(options, network), "original": network.fingerprint(), "sets": [hash_of(s) for s in sets]}
+    with bar(f"fine-tune {bits.name}", run.quiet) as progress:
+        curve = finetune(
+            own, network, taught, settings, seed=run.seed, state=state, identity=identity, progress=progress
+        )
+    return {"curve": vars(curve)}, own
+
+
+def _files(folder: Path, network: Network, own: Any, asked: Tensor | None, run: Run) -> dict[str, Any]:
+    """Writes the files; what they are worth beside the simulation and beside the original."""
+    import torch
+
+    from ..quantization import check, convert, integer_operators, session, speed, to_onnx, write_program
+    from ..quantization import run as run_onnx
+    from ..synthesis import named
+
+    shape, bits = network.spec.shape, own.bits
+    graph = convert(own)
+    write_program(graph, folder / "model.pt2", shape)
+    path = to_onnx(graph, folder / "model.onnx", shape)
+    if asked is None:
+        asked = network.spec.clamp(named("gaussian").on(network, None).unit(0, run.seed, 256).pixels)
+    some = asked[:1024]
+    simulated = own.network.predict(some)
+    with torch.no_grad():
+        converted = torch.cat([graph(part) for part in some.split(64)])
+    threads = run.threads or torch.get_num_threads()
+    found: dict[str, Any] = {
+        "converted": asdict(check(simulated, converted)),
+        "exported": asdict(check(simulated, run_onnx(session(path, threads=threads), some))),
+        "integer operators": integer_operators(path),
+        "simulated": bits.simulated,
+        "packed bytes": own.nbytes(),
+        "agreement on its own images": asdict(check(network.predict(some), simulated)),
+    }
+    with tempfile.TemporaryDirectory() as temporary:
+        original = to_onnx(network, Path(temporary) / "original.onnx", shape)
+        timed = speed(original, path, shape, threads=threads)
+    found["speed"] = {**asdict(timed), "faster": round(timed.faster, 3), "smaller": round(timed.smaller, 4)}
+    return found
+
+
+def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], data: Data) -> None:
+    speed, operators = result["speed"], dict(result["integer operators"])
+    other = operators.pop("other")
+    print(f"{network.name} at {bits.name} in {folder}: model.onnx for onnxruntime, model.pt2 for torch")
+    print(
+        f"size: {speed['quantized_bytes']:,} bytes, {100 * speed['smaller']:.1f} % of the original's "
+        f"{speed['original_bytes']:,} as ONNX"
+    )
+    kinds = ", ".join(f"{count} {kind}" for kind, count in operators.items()) or "none"
+    print(
+        f"speed: {speed['original_ms']:.1f} ms -> {speed['quantized_ms']:.1f} ms for {speed['batch']} images on "
+        f"{speed['threads']} threads of onnxruntime, {speed['faster']:.2f} times as fast; integer operators: {kinds}; "
+        f"others: {other}"
+    )
+    if bits.simulated:
+        print(
+            "  bits other than 8 are simulated: no kernels for them exist, so this size and speed are those of wider "
+            f"numbers; packed, the weights would take {result['packed bytes']:,} bytes"
+        )
+    for form in ("converted", "exported"):
+        found = result[form]
+        print(
+            f"{form} against simulated: largest logit difference {found['largest']:.2g}, "
+            f"argmax equal on {found['equal']:.2f} % of {found['images']:,} images"
+        )
+    if "evaluation" in result:
+        found, original = result["evaluation"], result["original"]
+        print(
+            f"accuracy {found['accuracy']:.2f} % (original {original['accuracy']:.2f} %) on {found['images']:,} test "
+            f"images of {data.data}; agreement with the original {found['agreement']:.2f} %"
+        )
+    else:
+        found = result["agreement on its own images"]
+        print(f"agreement with the original on {found['images']:,} images it was made with: {found['equal']:.2f} %")
+        print("  no accuracy: no labelled data was given (datafree evaluate measures it where some is at hand)")

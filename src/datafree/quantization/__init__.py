@@ -1,0 +1,47 @@
+"""Quantization without data: torchao's PT2E does the rewriting, onnxruntime the running; what no library has is here.
+
+`bits` the settings, `steps` grids whose step is learnt, `annotate` what is rounded where, `prepared` calibration and the
+simulated network, `finetune` distillation into it, `equalize` and `ranges` what needs no images, `export` ONNX,
+`running` onnxruntime, `folder` what is written.
+
+Everything but `bits` needs the extra: ``pip install "datafree[quantize]"``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .bits import Bits, FineTuning
+from .stack import quiet, require
+
+if TYPE_CHECKING:
+    from .export import convert, to_onnx
+    from .finetuning import finetune
+    from .folder import card, open_quantized, write_program, write_quantized
+    from .prepared import Quantized, quantize
+    from .running import Check, Speed, check, integer_operators, run, session, speed
+
+__all__ = [
+    "Bits", "Check", "FineTuning", "Quantized", "Speed", "card", "check", "convert", "finetune", "integer_operators",
+    "open_quantized", "quantize", "require", "run", "session", "speed", "to_onnx", "write_program", "write_quantized",
+]  # fmt: skip
+
+_HOMES = {
+    "Check": "running", "Speed": "running", "check": "running", "integer_operators": "running", "run": "running",
+    "session": "running", "speed": "running", "convert": "export", "to_onnx": "export", "finetune": "finetuning", "card": "folder",
+    "open_quantized": "folder", "write_program": "folder", "write_quantized": "folder", "Quantized": "prepared",
+    "quantize": "prepared",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Imports on first use; raises UserError where torchao is missing or of another version."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if _HOMES[name] not in ("running", "folder"):
+        require("torchao")
+    with quiet():
+        value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,63 @@
+"""How many bits, where, and how a quantized network is fine-tuned: the settings."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from ..distillation import Distillation
+from ..settings import Settings
+
+__all__ = ["Bits", "FineTuning"]
+
+
+class Bits(Settings):
+    """Uniform quantization: weights symmetric by output channel, activations by tensor, with a zero point.
+
+    Inputs of conv and linear layers are rounded. With 8-bit activations the operands of residual additions and pools are
+    too, so that an integer kernel runs them; with fewer they stay in floating point, as in the field's tables.
+    """
+
+    weights: int = Field(default=8, ge=2, le=16)
+    """Bits of the weights; below 8 they are simulated, since no such kernels exist."""
+    activations: int = Field(default=8, ge=2, le=16)
+    """Bits of the activations; below 8 they are simulated."""
+    first: int | None = Field(default=None, ge=2, le=16)
+    """Bits of the first layer's weights; as the others by default. The image itself always has 8 or more."""
+    last: int | None = Field(default=None, ge=2, le=16)
+    """Bits of the last layer's weights and input; as the others by default."""
+
+    @property
+    def name(self) -> str:
+        """`w4a4`, as the field writes it."""
+        return f"w{self.weights}a{self.activations}"
+
+    @property
+    def integer(self) -> bool:
+        """Whether an integer kernel computes what is simulated: all weights within 8 bits, activations exactly 8."""
+        return self.activations == 8 and self.last in (None, *range(2, 9)) and max(self.weights, self.first or 2) <= 8
+
+    @property
+    def simulated(self) -> bool:
+        """Whether some number of bits has no kernel, so that size and speed are those of a wider one."""
+        return {self.weights, self.activations, self.first, self.last} - {8, None} != set()
+
+
+class FineTuning(Distillation):
+    """How a quantized network is fine-tuned: Adam on weights and grids alike."""
+
+    epochs: int = Field(default=30, ge=1)
+    """Passes over the images."""
+    batch: int = Field(default=64, ge=1)
+    """Images a step, augmented copies counted."""
+    learning_rate: float = Field(default=2e-4, gt=0)
+    """Of Adam, at its highest."""
+    temperature: float | None = Field(default=4.0, gt=0)
+    """Both sides' logits are divided by it."""
+    repeats: int = Field(default=1, ge=1)
+    """Augmented copies of each image in a batch (Hoffer et al. 2020)."""
+    shift: int | None = Field(default=None, ge=0)
+    """Images are moved by up to so many pixels, on a ground of zeros; an eighth of the height by default."""
+    flip: bool = True
+    """Images are mirrored left to right, or not, as a coin says."""
+    mixup: float = Field(default=0.5, ge=0, le=1)
+    """The share of images that are blended with another, by a share that is uniform in 0 to 1."""

@@ -1,0 +1,96 @@
+"""From the simulated network to what runs: torchao's converted graph, and ONNX."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+
+from ..errors import UserError
+from ..network import Network
+from .prepared import Quantized, capture
+from .stack import quiet, require
+
+__all__ = ["convert", "to_onnx"]
+
+_ops = torch.ops.quantized_decomposed
+RANGES = {torch.uint8: (0, 255), torch.int8: (-128, 127), torch.uint16: (0, 65535), torch.int16: (-32768, 32767)}
+
+
+def convert(quantized: Quantized) -> GraphModule:
+    """torchao's converted graph: integer weights, quantize and dequantize operators, nothing that is not used.
+
+    torchao leaves the weights in float beside the integers; they are removed. Grids narrower than their number format
+    get a clamp in front, since ONNX's QuantizeLinear knows the format's range alone and would go beyond them in silence.
+    """
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
+
+    with torch.no_grad(), quiet():
+        graph = convert_pt2e(copy.deepcopy(quantized.graph))
+    for node in list(graph.graph.nodes):
+        if node.target == _ops.quantize_per_tensor.default:
+            _clamp(graph, node)
+    graph.graph.eliminate_dead_code()
+    used = {str(node.target) for node in graph.graph.nodes if node.op in ("get_attr", "call_module")}
+    for name, _ in [*graph.named_parameters(), *graph.named_buffers()]:
+        if name not in used:
+            place, _, own = name.rpartition(".")
+            delattr(graph.get_submodule(place), own)
+    graph.delete_all_unused_submodules()
+    graph.recompile()
+    return graph
+
+
+def _clamp(graph: GraphModule, node: Node) -> None:
+    source, step, zero, low, high, dtype = node.args
+    if (low, high) == RANGES.get(dtype):  # type: ignore[arg-type]
+        return
+    assert isinstance(step, float) and isinstance(zero, int) and isinstance(low, int) and isinstance(high, int)
+    with graph.graph.inserting_before(node):
+        ends = (low - zero) * step, (high - zero) * step
+        held = graph.graph.call_function(torch.ops.aten.clamp.default, (source, *ends))
+        held.meta = dict(source.meta)  # type: ignore[union-attr]
+    node.replace_input_with(source, held)  # type: ignore[arg-type]
+
+
+def to_onnx(graph: GraphModule | Network, path: Path, shape: tuple[int, int, int]) -> Path:
+    """Writes a graph (or a network, with its normalisation) as ONNX: input `pixels` (N, C, H, W) in the spec's range,
+    output `logits` (N, classes), any number of images.
+
+    Names of source lines that the exporter adds are left out. Raises UserError for an operator that it cannot write.
+    """
+    require("onnx", "onnxscript")
+    import onnx
+
+    module = capture(graph) if isinstance(graph, Network) else graph
+    batch = torch.export.Dim("batch", min=1, max=1 << 20)
+    try:
+        with torch.no_grad(), quiet():
+            made = torch.onnx.export(
+                module, (torch.zeros(2, *shape),), dynamo=True, dynamic_shapes=({0: batch},), verbose=False,
+                input_names=["pixels"], output_names=["logits"],
+            )  # fmt: skip
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise UserError(f"this network cannot be written as ONNX: {lines[0][:300] if lines else error!r}") from error
+    assert made is not None
+    model = made.model_proto
+    _strip(model.graph)
+    del model.functions[:]
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def _strip(graph: Any) -> None:
+    """Removes what no runtime reads."""
+    del graph.metadata_props[:]
+    del graph.value_info[:]
+    for node in graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*graph.input, *graph.output, *graph.initializer):
+        del value.metadata_props[:]

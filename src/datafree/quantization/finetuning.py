@@ -1,0 +1,100 @@
+"""Quantization-aware distillation: the rounded network learns the original's outputs; batch norm is folded, so frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ..distillation import distill
+from ..errors import UserError
+from ..fit import Curve
+from ..network import Network
+from ..progress import Progress, silent
+from ..seeds import stream
+from ..spec import InputSpec
+from ..syntheticset import to_pixels
+from .bits import FineTuning
+from .prepared import Quantized, round_biases
+
+__all__ = ["Augmented", "finetune"]
+
+
+@dataclass(frozen=True)
+class Augmented:
+    """Images with new shifts, flips and blends every epoch, each labelled by the teacher as it is shown."""
+
+    teacher: Network
+    pixels: Tensor
+    """uint8 or float32 (N, C, H, W)."""
+    settings: FineTuning
+
+    @property
+    def spec(self) -> InputSpec:
+        return self.teacher.spec
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def epoch(self, seed: int, epoch: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """One epoch shows every image once; with `repeats`, a share of them, each so many times in its batch."""
+        rng, own = stream(seed, "augment", epoch), self.settings
+        order = torch.randperm(len(self), generator=rng)
+        distinct = max(1, min(batch, len(self)) // own.repeats)
+        for start in range(0, len(self) - min(batch, len(self)) + 1, min(batch, len(self))):
+            first = start // own.repeats
+            chosen = order[first : first + distinct].repeat(own.repeats)
+            shown = self._shown(to_pixels(self.pixels[chosen], self.spec), rng)
+            yield shown, self.teacher.predict(shown)
+
+    def _shown(self, pixels: Tensor, rng: torch.Generator) -> Tensor:
+        own, (_, height, width) = self.settings, self.spec.shape
+        most = height // 8 if own.shift is None else own.shift
+        if most:
+            moves = torch.randint(-most, most + 1, (2, len(pixels)), generator=rng)
+            rows = (torch.arange(height) + most + moves[0][:, None])[:, None, :, None]
+            columns = (torch.arange(width) + most + moves[1][:, None])[:, None, None, :]
+            wide = pad(pixels, (most,) * 4, value=min(max(0.0, self.spec.low), self.spec.high))
+            index = torch.arange(len(pixels))[:, None, None, None], torch.arange(len(pixels[0]))[:, None, None]
+            pixels = wide[index[0], index[1], rows, columns]
+        if own.flip:
+            coins = torch.rand(len(pixels), 1, 1, 1, generator=rng) < 0.5
+            pixels = torch.where(coins, pixels.flip(3), pixels)
+        if own.mixup:
+            share = torch.rand(len(pixels), 1, 1, 1, generator=rng)
+            share = torch.where(torch.rand(len(pixels), 1, 1, 1, generator=rng) < own.mixup, share, torch.ones(()))
+            pixels = share * pixels + (1 - share) * pixels[torch.randperm(len(pixels), generator=rng)]
+        return pixels
+
+
+def finetune(
+    quantized: Quantized,
+    teacher: Network,
+    pixels: Tensor,
+    settings: FineTuning | None = None,
+    *,
+    seed: int = 0,
+    state: Path | None = None,
+    identity: dict[str, Any] | None = None,
+    progress: Progress = silent,
+) -> Curve:
+    """Trains `quantized` in place to answer like `teacher` on `pixels` (N, C, H, W), no labels needed; last epoch kept.
+
+    Raises UserError for images that do not fit, and when the loss turns non-finite.
+    """
+    settings = settings or FineTuning()
+    if len(pixels) == 0:
+        raise UserError("no images to fine-tune on, wanted at least 1; give some")
+    teacher.spec.check(to_pixels(pixels[:256], teacher.spec))
+    source = Augmented(teacher, pixels, settings)
+    curve = distill(
+        teacher, quantized.network, source, settings,
+        seed=seed, state=state, identity=identity, progress=progress,
+    )  # fmt: skip
+    round_biases(quantized)
+    return curve

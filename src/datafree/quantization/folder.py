@@ -1,0 +1,162 @@
+"""A quantized network on disk: `model.onnx`, torch's `model.pt2`, `config.json` with their checksums, a card.
+
+`open_quantized` runs the ONNX file, after its checksum; the program is for torch, and is not opened here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import __version__
+from ..errors import UserError
+from ..files import claim_folder, read_json, sha256_file, sweep, write_bytes, write_json
+from ..network import Network
+from ..settings import parse
+from ..spec import InputSpec
+from .bits import Bits
+
+__all__ = ["Exported", "card", "is_quantized", "open_quantized", "write_program", "write_quantized"]
+
+KIND = "quantized"
+FILES = ("model.onnx", "model.pt2")
+
+
+class Exported(nn.Module):
+    """An ONNX file run by onnxruntime: pixels (N, C, H, W) to logits (N, classes), on the CPU, without gradients."""
+
+    def __init__(self, path: Path, digest: str, threads: int):
+        super().__init__()
+        from .running import session
+
+        self.session = session(path, threads=threads)
+        self.digest: Tensor
+        self.register_buffer("digest", torch.frombuffer(bytearray.fromhex(digest), dtype=torch.uint8))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        from .running import run
+
+        return run(self.session, pixels.detach().cpu().float())
+
+
+def is_quantized(folder: str | Path) -> bool:
+    """Whether the folder says that it holds a quantized network; what is in it is checked on opening."""
+    path = Path(folder) / "config.json"
+    return path.is_file() and read_json(path).get("kind") == KIND
+
+
+def write_program(graph: nn.Module, path: Path, shape: tuple[int, int, int]) -> Path:
+    """Torch's quantized program: ``torch.export.load(path)`` after ``import torchao``."""
+    from .stack import quiet
+
+    batch, content = torch.export.Dim("batch", min=1, max=1 << 20), io.BytesIO()
+    with torch.no_grad(), quiet():
+        program = torch.export.export(graph, (torch.zeros(2, *shape),), dynamic_shapes=({0: batch},))
+        torch.export.save(program, content)
+    write_bytes(path, content.getvalue())
+    return path
+
+
+def write_quantized(folder: Path, network: Network, bits: Bits, card: str) -> Path:
+    """Writes config.json, last, and the card, over the files that are in the folder already."""
+    own = claim_folder(folder, kind=KIND)
+    sweep(own)
+    write_bytes(own / "README.md", card.encode())
+    name = network.name if ":" not in network.name else "custom:" + network.name.rpartition(":")[2]
+    config = {
+        "format": 1,
+        "kind": KIND,
+        "architecture": name,
+        "spec": network.spec.model_dump(mode="json"),
+        "bits": bits.model_dump(mode="json"),
+        "original": network.fingerprint(),
+        "sha256": {name: sha256_file(own / name) for name in FILES if (own / name).is_file()},
+        "datafree": __version__,
+    }
+    write_json(own / "config.json", config)
+    return own
+
+
+def open_quantized(folder: str | Path, *, threads: int = 0) -> Network:
+    """The network in a folder that `datafree quantize` wrote; `threads` 0 is as many as there are cores.
+
+    Raises UserError for another folder, and for a file that is not as it was written.
+    """
+    from .stack import require
+
+    require("onnxruntime")
+    folder = Path(folder)
+    config = read_json(folder / "config.json")
+    digests: Any = config.get("sha256")
+    if config.get("format") != 1 or config.get("kind") != KIND or not isinstance(digests, dict):
+        raise UserError(f"{folder} holds no quantized network of format 1; make one with datafree quantize")
+    spec, bits = parse(InputSpec, config.get("spec")), parse(Bits, config.get("bits"))
+    path = folder / "model.onnx"
+    if "model.onnx" not in digests or not path.is_file():
+        raise UserError(f"{folder} has no model.onnx, wanted one to run; quantize again")
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != digests["model.onnx"]:
+        raise UserError(f"{path} is not as it was written; get or write it again")
+    plain = spec.model_copy(update={"mean": (0.0,), "std": (1.0,)})
+    name = f"{config.get('architecture')}-{bits.name}"
+    network = Network(Exported(path, digests["model.onnx"], threads), plain, name)
+    network.check()
+    return network
+
+
+def card(network: Network, bits: Bits, result: dict[str, Any]) -> str:
+    """Markdown: what was made of which network, how it is run, what it is worth beside the original."""
+    spec, speed = network.spec, result["speed"]
+    operators = dict(result["integer operators"])
+    other = operators.pop("other")
+    lines = [
+        f"# {network.name.rpartition(':')[2]} at {bits.name}",
+        "",
+        f"Weights of {bits.weights} bits, activations of {bits.activations}"
+        + (f"; first layer's weights of {bits.first}" if bits.first is not None else "")
+        + (f"; last layer of {bits.last}" if bits.last is not None else "")
+        + ", made without training data by datafree.",
+        "",
+        f"- input `pixels`: (images, {spec.shape[0]}, {spec.shape[1]}, {spec.shape[2]}) float32 in "
+        f"[{spec.low:g}, {spec.high:g}]; normalisation is within the files",
+        f"- output `logits`: (images, {len(spec.classes)})",
+        f"- `model.onnx`: {speed['quantized_bytes']:,} bytes, {100 * speed['smaller']:.1f} % of the original as ONNX",
+        f"- {speed['faster']:.2f} times as fast as the original, {speed['batch']} images at a time on "
+        f"{speed['threads']} threads of onnxruntime, both in one run",
+        f"- integer operators: {sum(operators.values())}, others: {other}",
+    ]
+    if bits.simulated:
+        lines.append(
+            "- bits other than 8 are simulated: size and speed are those of wider numbers; packed, the weights would take "
+            f"{result['packed bytes']:,} bytes"
+        )
+    if "evaluation" in result:
+        found, original = result["evaluation"], result["original"]
+        lines.append(
+            f"- accuracy {found['accuracy']:.2f} % (original {original['accuracy']:.2f} %) on {found['images']:,} test "
+            f"images; agreement with the original {found['agreement']:.2f} %"
+        )
+    else:
+        found = result["agreement on its own images"]
+        lines.append(
+            f"- agreement with the original on {found['images']:,} images it was made with: {found['equal']:.2f} %"
+        )
+    lines += [
+        "",
+        "```python",
+        "import onnxruntime",
+        'session = onnxruntime.InferenceSession("model.onnx")',
+        'logits = session.run(None, {"pixels": pixels})[0]',
+        "```",
+        "",
+        "```python",
+        "import torch, torchao  # torchao first: it brings the operators",
+        'logits = torch.export.load("model.pt2").module()(pixels)',
+        "```",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,262 @@
+"""Post-training quantization: a copy of the network whose rounding is simulated, its grids chosen on images."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Interpreter, Node
+
+from ..errors import UserError
+from ..network import Network
+from ..progress import Progress, silent
+from .annotate import Uniform, weighted
+from .bits import Bits
+from .equalize import equalize
+from .ranges import Moments, moments
+from .stack import quiet, require
+from .steps import Step
+
+__all__ = ["Quantized", "Simulated", "capture", "quantize"]
+
+BATCH = 64
+PLAIN = {"mean": (0.0,), "std": (1.0,)}
+"""The captured graph normalises for itself."""
+
+
+class Normalised(nn.Module):
+    """Pixels in the spec's range to logits: what is exported, so that a deployed file needs no constants beside it."""
+
+    def __init__(self, network: Network):
+        super().__init__()
+        self.network = network.module
+        self.spec = network.spec
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.network(self.spec.normalize(pixels))
+
+
+class Simulated(nn.Module):
+    """A captured graph as a module: it has one mode, so `train` and `eval` leave it alone; gradients flow in it."""
+
+    def __init__(self, graph: GraphModule):
+        super().__init__()
+        self.graph = graph
+
+    def forward(self, normalised: Tensor) -> Tensor:
+        return self.graph(normalised)
+
+    def train(self, mode: bool = True) -> Simulated:
+        self.training = mode
+        return self
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A quantized network: `network` simulates it, with gradients for its weights and grids."""
+
+    network: Network
+    bits: Bits
+
+    @property
+    def graph(self) -> GraphModule:
+        assert isinstance(self.network.module, Simulated)
+        return self.network.module.graph
+
+    def steps(self) -> list[Step]:
+        """Its grids."""
+        return [part for part in self.graph.modules() if isinstance(part, Step)]
+
+    def layers(self) -> Iterator[tuple[Node, Step, Step]]:
+        """Every conv and linear node whose weight is rounded, with its input's and its weight's grid."""
+        for node in weighted(self.graph):
+            grids = [_grid(self.graph, own) for own in node.args[:2]]
+            if grids[0] is not None and grids[1] is not None:
+                yield node, grids[0], grids[1]
+
+    def nbytes(self) -> int:
+        """Bytes of weights packed at their bits, with their steps and biases in float32; what storage could come to."""
+        total = 0
+        for node, _, grid in self.layers():
+            bits = (2 * grid.quant_max + 1).bit_length()
+            total += -(-_tensor(self.graph, node.args[1]).numel() * bits // 8) + 4 * len(grid.begin)
+        rest = {id(own): own for name, own in self.graph.named_parameters() if not name.endswith("learnt")}
+        for node, _, _ in self.layers():
+            rest.pop(id(_tensor(self.graph, node.args[1])), None)
+        return total + sum(own.numel() * own.element_size() for own in rest.values())
+
+
+def quantize(
+    network: Network,
+    pixels: Tensor | None,
+    bits: Bits | None = None,
+    *,
+    equalise: bool = False,
+    correct_bias: bool = False,
+    progress: Progress = silent,
+) -> Quantized:
+    """A quantized copy of `network`, its grids those of least squared error on `pixels` (N, C, H, W) in the spec's range.
+
+    Without pixels the grids cover six standard deviations of what the batch norms say. `equalise` scales neighbouring
+    layers' weights against each other first; `correct_bias` takes the mean error that rounded weights make in each
+    layer's outputs out of its bias: with all three, Nagel et al. 2019 (DFQ). The network is left as found. Raises
+    UserError for pixels that do not fit, and for a network that torch.export cannot capture.
+    """
+    require("torchao")
+    bits = bits or Bits()
+    if pixels is not None:
+        if len(pixels) == 0:
+            raise UserError("no images to calibrate on, wanted at least 1; give some")
+        network.spec.check(pixels)
+    from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
+
+    captured = capture(network)
+    told = moments(network, captured) if pixels is None else {}
+    with quiet():
+        graph = prepare_pt2e(captured, Uniform(bits))
+    scales = equalize(graph) if equalise else {}
+    spec = network.spec.model_copy(update=PLAIN)
+    own = Quantized(Network(Simulated(graph), spec, f"{network.name}-{bits.name}"), bits)
+    with torch.no_grad():
+        if pixels is None:
+            _start_by(own, {name: told[name].scaled(scales.get(name)) for name in told}, correct_bias)
+        else:
+            _start_on(own, pixels, correct_bias, progress)
+        round_biases(own)
+    return own
+
+
+def _start_on(own: Quantized, pixels: Tensor, correct_bias: bool, progress: Progress) -> None:
+    for index, part in enumerate(pixels.split(BATCH)):
+        own.graph(part)
+        progress(min((index + 1) * BATCH, len(pixels)), len(pixels))
+    for step in own.steps():
+        step.start()
+    if correct_bias:
+        _correct_biases(own, pixels)
+
+
+def _start_by(own: Quantized, told: dict[str, Moments], correct_bias: bool) -> None:
+    image = torch.full((2, *own.network.spec.shape), (own.network.spec.low + own.network.spec.high) / 2)
+    own.graph(image)  # weights are seen by being used
+    for node in own.graph.graph.nodes:
+        step = _grid(own.graph, node)
+        if step is None or step.rounding:
+            continue
+        if step.by_channel:
+            step.start()
+            continue
+        source = _behind(node)
+        if source.name not in told:
+            raise UserError(f"no range is known of {source.name}; give images to calibrate on")
+        low, high = min(0.0, float(told[source.name].low.min())), max(0.0, float(told[source.name].high.max()))
+        step.set(*covering(low, high, step.quant_max))
+    if not correct_bias:
+        return
+    for node, _, grid in own.layers():
+        source = _behind(node.args[0])
+        if source.name in told and len(node.args) > 2 and node.args[2] is not None:
+            weight = _tensor(own.graph, node.args[1])
+            error = (grid(weight) - weight).flatten(2).sum(2) if weight.ndim > 2 else grid(weight) - weight
+            mean = told[source.name].mean
+            if error.shape[1] % len(mean) == 0:
+                mean = mean.repeat_interleave(error.shape[1] // len(mean))
+                _tensor(own.graph, node.args[2]).data -= error @ mean
+
+
+def covering(low: float, high: float, top: int) -> tuple[Tensor, Tensor]:
+    """Step and zero point of the grid 0..top that covers [low, high], with 0 on it."""
+    step = max((high - low) / top, 1e-12)
+    zero = min(max(round(-low / step), 0), top)
+    return torch.tensor([step]), torch.tensor([zero])
+
+
+def _behind(node: object) -> Node:
+    """The node whose values a grid rounds."""
+    assert isinstance(node, Node)
+    while node.op == "call_module":
+        node = node.args[0]  # type: ignore[assignment]
+        assert isinstance(node, Node)
+    return node
+
+
+def capture(network: Network) -> GraphModule:
+    """The network, with its normalisation, as torch.export's graph, for any number of images.
+
+    Raises UserError naming the operator or line that cannot be captured.
+    """
+    module = copy.deepcopy(Normalised(network)).cpu().eval()
+    image = torch.full((2, *network.spec.shape), (network.spec.low + network.spec.high) / 2)
+    batch = torch.export.Dim("batch", min=1, max=1 << 20)
+    try:
+        with torch.no_grad(), quiet():
+            return torch.export.export(module, (image,), dynamic_shapes=({0: batch},)).module()
+    except Exception as error:  # torch.export raises whatever the network's code or its own passes do
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise UserError(
+            f"torch.export cannot capture {network.name}: {(lines or [type(error).__name__])[0][:300]}; write that part "
+            "of the network without it (no branch on a tensor's value, no fixed number of images)"
+        ) from error
+
+
+def _grid(graph: GraphModule, node: object) -> Step | None:
+    if isinstance(node, Node) and node.op == "call_module":
+        part = graph.get_submodule(str(node.target))
+        return part if isinstance(part, Step) else None
+    return None
+
+
+def _tensor(graph: GraphModule, node: object) -> nn.Parameter:
+    """The parameter behind a node, through its grid where it has one."""
+    node = _behind(node)
+    assert node.op == "get_attr", node
+    place, _, name = str(node.target).rpartition(".")
+    return getattr(graph.get_submodule(place), name)
+
+
+def round_biases(own: Quantized) -> None:
+    """Every bias to a multiple of its input's step times its weight's, as integer kernels hold it.
+
+    Without it they do so themselves, and some outputs of the simulation are off by a step of the grid. In place.
+    """
+    for node, data, weight in own.layers():
+        if len(node.args) > 2 and node.args[2] is not None:
+            bias, unit = _tensor(own.graph, node.args[2]), (data.step * weight.step).detach()
+            bias.data = (bias.data / unit).round() * unit
+
+
+class _Means(Interpreter):
+    """Runs a graph and keeps the channel means of its layers' outputs; those in `wanted` it moves to what is wanted."""
+
+    def __init__(self, graph: GraphModule, layers: set[Node], wanted: dict[str, Tensor]):
+        super().__init__(graph)
+        self.layers, self.wanted, self.means = layers, wanted, {}
+
+    def run_node(self, n: Node) -> object:
+        value = super().run_node(n)
+        if n not in self.layers:
+            return value
+        mean = value.mean([0, *range(2, value.ndim)])
+        if n.name in self.wanted:
+            short = self.wanted[n.name] - mean
+            _tensor(self.module, n.args[2]).data += short  # type: ignore[arg-type]
+            value = value + short.view(-1, *[1] * (value.ndim - 2))
+        self.means[n.name] = mean
+        return value
+
+
+def _correct_biases(own: Quantized, pixels: Tensor) -> None:
+    """The mean error of rounded weights goes into the biases, first layer first: each sees the corrected ones before it."""
+    nodes = {node for node, _, _ in own.layers() if len(node.args) > 2 and node.args[2] is not None}
+    for step in own.steps():
+        step.rounding = False
+    exact = _Means(own.graph, nodes, {})
+    exact.run(pixels[: 8 * BATCH])
+    for step in own.steps():
+        step.rounding = step.by_channel
+    _Means(own.graph, nodes, exact.means).run(pixels[: 8 * BATCH])
+    for step in own.steps():
+        step.rounding = True

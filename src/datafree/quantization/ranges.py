@@ -1,0 +1,170 @@
+"""What activations are without an image: means, variances and ranges that a network's batch norms imply (Nagel et al. 2019).
+
+A batch norm's output has mean beta and standard deviation gamma in every channel (sec. 4.2.1); from there they are carried
+through the layers behind it, as if channels and branches were independent and normal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from ..errors import UserError
+from ..network import Network
+from .annotate import ADDS, AVERAGES, SELECTIONS, WEIGHTED
+
+__all__ = ["WIDTH", "Moments", "moments", "rectified"]
+
+WIDTH = 6.0
+"""Standard deviations on each side of the mean that a grid covers (sec. 5)."""
+_aten = torch.ops.aten
+BATCH_NORM = (_aten.batch_norm.default, _aten._native_batch_norm_legit_no_training.default)
+RELU = (_aten.relu.default, _aten.relu_.default)
+HARD = (_aten.hardtanh.default, _aten.hardtanh_.default, _aten.clamp.default, _aten.clamp_.default)
+SAME = (*AVERAGES, *SELECTIONS, _aten.dropout.default, _aten.dropout_.default, _aten.clone.default, _aten.squeeze.dims)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """One activation by channel (C,): mean, variance, and the range that its grid should cover."""
+
+    mean: Tensor
+    variance: Tensor
+    low: Tensor
+    high: Tensor
+
+    @classmethod
+    def normal(cls, mean: Tensor, variance: Tensor) -> Moments:
+        spread = WIDTH * variance.sqrt()
+        return cls(mean, variance, mean - spread, mean + spread)
+
+    def scaled(self, scale: Tensor | None) -> Moments:
+        """After every channel was divided by `scale` (C,), which is above 0; None is 1."""
+        if scale is None:
+            return self
+        return Moments(self.mean / scale, self.variance / scale.square(), self.low / scale, self.high / scale)
+
+
+def rectified(own: Moments, top: float = math.inf) -> Moments:
+    """Of min(max(x, 0), top) for a normal x, by its closed form (Nagel et al. 2019, appendix C)."""
+    spread = own.variance.clamp(min=1e-12).sqrt()
+    unit = torch.distributions.Normal(torch.zeros_like(spread), torch.ones_like(spread))
+
+    def density(z: Tensor) -> Tensor:
+        return unit.log_prob(z).exp()
+
+    a = -own.mean / spread
+    if math.isinf(top):
+        above, mass = density(a), 1 - unit.cdf(a)
+        mean = own.mean * mass + spread * above
+        square = (own.mean.square() + own.variance) * mass + own.mean * spread * above
+    else:
+        b = (top - own.mean) / spread
+        mass, over = unit.cdf(b) - unit.cdf(a), 1 - unit.cdf(b)
+        mean = own.mean * mass + spread * (density(a) - density(b)) + top * over
+        square = (own.mean.square() + own.variance) * mass + top * top * over
+        square = square + spread * (own.mean * density(a) - (own.mean + top) * density(b))
+    cut: Callable[[Tensor], Tensor] = lambda x: x.clamp(0, None if math.isinf(top) else top)  # noqa: E731
+    return Moments(mean, (square - mean.square()).clamp(min=0), cut(own.low), cut(own.high))
+
+
+def moments(network: Network, graph: GraphModule) -> dict[str, Moments]:
+    """Node name -> its moments, in a captured graph whose batch norms are not yet folded.
+
+    A layer that a batch norm follows goes by the batch norm's, as after folding. Raises UserError for a network without
+    batch norm, and for an operator through which moments are not carried.
+    """
+    spec, found = network.spec, {}
+    if not any(node.target in BATCH_NORM for node in graph.graph.nodes):
+        raise UserError(f"{network.name} has no batch norm, and no images were given; name some with --calibrate")
+    ends = [(spec.low, spec.high)] * spec.shape[0]
+    low, high = (torch.tensor(own) for own in zip(*ends))
+    image = Moments((low + high) / 2, (high - low).square() / 12, low, high)
+    mean, std = (torch.tensor(own).expand(spec.shape[0]) for own in (spec.mean, spec.std))
+    shown = Moments((image.mean - mean) / std, image.variance / std.square(), (low - mean) / std, (high - mean) / std)
+    for node in graph.graph.nodes:
+        if node.op == "placeholder":
+            found[node.name] = image
+        elif node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
+            own = _through(graph, node, found, shown)
+            if own is not None:
+                found[node.name] = own
+    return found
+
+
+def _through(graph: GraphModule, node: Node, found: dict[str, Moments], shown: Moments) -> Moments | None:
+    """The moments of one node; None for arithmetic on constants and for a layer whose batch norm comes next."""
+    sources = [found[own.name] for own in node.all_input_nodes if own.name in found]
+    if node.target in BATCH_NORM:
+        gamma, beta = (_value(graph, own) for own in node.args[1:3])
+        own = Moments.normal(beta, gamma.square())
+        source = node.args[0]
+        assert isinstance(source, Node)
+        found[source.name] = own
+        return own
+    if node.target in WEIGHTED:
+        return _linear(graph, node, sources[0]) if sources else None
+    if not sources:
+        return None
+    if node.target in (_aten.sub.Tensor, _aten.div.Tensor):
+        return shown
+    if node.target in RELU:
+        return rectified(sources[0])
+    if node.target in HARD:
+        if node.args[1] != 0:
+            raise _stuck(node)
+        return rectified(sources[0], float(node.args[2]) if len(node.args) > 2 else math.inf)  # type: ignore[arg-type]
+    if node.target in ADDS and len(sources) == 2:
+        return Moments.normal(sources[0].mean + sources[1].mean, sources[0].variance + sources[1].variance)
+    if node.target == _aten.pad.default:
+        return _padded(node, sources[0])
+    if node.target == _aten.cat.default:
+        return Moments(
+            *(torch.cat([getattr(own, key) for own in sources]) for key in ("mean", "variance", "low", "high"))
+        )
+    if node.target in SAME:
+        return sources[0]
+    raise _stuck(node)
+
+
+def _linear(graph: GraphModule, node: Node, source: Moments) -> Moments:
+    """Of a layer that no batch norm follows: means and variances of a sum of independent inputs."""
+    weight = _value(graph, node.args[1])
+    flat = weight.flatten(2).sum(2) if weight.ndim > 2 else weight
+    square = weight.square().flatten(2).sum(2) if weight.ndim > 2 else weight.square()
+    if flat.shape[1] % len(source.mean):
+        raise _stuck(node)
+    each = flat.shape[1] // len(source.mean)  # a linear layer behind a flattened image has a channel's places in a row
+    mean = flat @ source.mean.repeat_interleave(each)
+    if len(node.args) > 2 and node.args[2] is not None:
+        mean = mean + _value(graph, node.args[2])
+    return Moments.normal(mean, square @ source.variance.repeat_interleave(each))
+
+
+def _padded(node: Node, source: Moments) -> Moments:
+    """Zeros around an image change nothing here; channels of zeros are channels."""
+    amounts: Any = node.args[1]
+    before, after = (amounts[4], amounts[5]) if len(amounts) > 4 else (0, 0)
+
+    def wide(own: Tensor) -> Tensor:
+        return torch.nn.functional.pad(own, (before, after))
+
+    return Moments(wide(source.mean), wide(source.variance), wide(source.low), wide(source.high))
+
+
+def _value(graph: GraphModule, node: Any) -> Tensor:
+    place, _, name = str(node.target).rpartition(".")
+    return getattr(graph.get_submodule(place), name).detach()
+
+
+def _stuck(node: Node) -> UserError:
+    return UserError(
+        f"ranges cannot be told without images behind operator {node.target}; give images with --calibrate, such as a "
+        "synthetic set"
+    )

@@ -1,0 +1,110 @@
+"""Running ONNX files in onnxruntime: logits, speed beside the original, what runs in integers. Needs no torchao."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from .stack import require
+
+__all__ = ["Check", "Speed", "check", "integer_operators", "run", "session", "speed"]
+
+BATCH = 64
+ROUNDS = 15
+INTEGER = ("QLinear", "QGemm", "QAttention", "ConvInteger", "MatMulInteger", "DynamicQuantize")
+
+
+def session(path: Path, *, threads: int = 1, optimised: Path | None = None) -> Any:
+    """An onnxruntime session on the CPU; `optimised` is where it writes the graph that it will run."""
+    require("onnxruntime")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 3
+    if optimised is not None:
+        options.optimized_model_filepath = str(optimised)
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise UserError(f"onnxruntime cannot run {path}: {str(error).splitlines()[0][:300]}; write it again") from error
+
+
+def run(own: Any, pixels: Tensor) -> Tensor:
+    """Logits of a session, a batch at a time."""
+    name = own.get_inputs()[0].name
+    parts = [torch.from_numpy(own.run(None, {name: part.numpy()})[0]) for part in pixels.split(BATCH)]
+    return torch.cat(parts)
+
+
+def integer_operators(path: Path) -> dict[str, int]:
+    """Operators that onnxruntime runs in integers, by kind, and under "other" how many it does not."""
+    import onnx
+
+    with tempfile.TemporaryDirectory() as folder:
+        optimised = Path(folder) / "optimised.onnx"
+        session(path, optimised=optimised)
+        kinds = Counter(node.op_type for node in onnx.load(optimised).graph.node)
+    found = {kind: count for kind, count in sorted(kinds.items()) if kind.startswith(INTEGER)}
+    return {**found, "other": sum(kinds.values()) - sum(found.values())}
+
+
+@dataclass(frozen=True)
+class Check:
+    """Two forms of one network on the same images: the largest difference of logits, and of how many argmax is equal."""
+
+    images: int
+    largest: float
+    equal: float
+    """In %."""
+
+
+def check(one: Tensor, other: Tensor) -> Check:
+    """Compares logits (N, classes)."""
+    equal = 100 * float((one.argmax(1) == other.argmax(1)).double().mean())
+    return Check(len(one), float((one - other).abs().max()), equal)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Least milliseconds a batch of several rounds, both in one run, turn by turn; bytes of the files."""
+
+    batch: int
+    threads: int
+    original_ms: float
+    quantized_ms: float
+    original_bytes: int
+    quantized_bytes: int
+
+    @property
+    def faster(self) -> float:
+        return self.original_ms / self.quantized_ms
+
+    @property
+    def smaller(self) -> float:
+        """The quantized file's size as a share of the original's."""
+        return self.quantized_bytes / self.original_bytes
+
+
+def speed(original: Path, quantized: Path, shape: tuple[int, int, int], *, batch: int = 64, threads: int = 1) -> Speed:
+    """Runs both ONNX files on the same noise."""
+    pixels = np.random.Generator(np.random.PCG64(0)).random((batch, *shape), dtype=np.float32)
+    best = {}
+    both = {path: session(path, threads=threads) for path in (original, quantized)}
+    for _ in range(ROUNDS):
+        for path, own in both.items():
+            began = time.perf_counter()
+            own.run(None, {own.get_inputs()[0].name: pixels})
+            best[path] = min(best.get(path, 1e9), 1e3 * (time.perf_counter() - began))
+    sizes = [os.path.getsize(path) for path in (original, quantized)]
+    return Speed(batch, threads, best[original], best[quantized], *sizes)

@@ -1,0 +1,53 @@
+"""The optional packages behind quantization: found, of the version that was tried, and kept quiet."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+
+from ..errors import UserError
+
+__all__ = ["quiet", "require"]
+
+WANTED = {
+    "torchao": ((0, 18), (0, 19)),
+    "onnx": ((1, 17), (2,)),
+    "onnxscript": ((0, 5), (1,)),
+    "onnxruntime": ((1, 20), (2,)),
+}
+"""Package -> the first version that will do, and the first that will not. torchao's moves between minor versions."""
+PIP = 'pip install "datafree[quantize]"'
+
+
+def require(*packages: str) -> None:
+    """Raises UserError for a package that is missing or of another version, with the line that mends it."""
+    for name in packages or WANTED:
+        low, high = WANTED[name]
+        wanted = f">={'.'.join(map(str, low))},<{'.'.join(map(str, high))}"
+        try:
+            found = version(name)
+        except PackageNotFoundError:
+            raise UserError(f"quantization needs {name}{wanted}, got none; install it: {PIP}") from None
+        if not low <= _numbers(found) < high:
+            raise UserError(f"quantization needs {name}{wanted}, got {found}; install it: {PIP}")
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    parts = text.split("+")[0].split(".")[:3]
+    return tuple(int(digits) for part in parts if (digits := "".join(c for c in part if c.isdigit())))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what torchao and the exporter say of kernels that this machine has no use for."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
