@@ -1,0 +1,323 @@
+"""The Knowledge Within (Haroush et al. 2020): synthetic samples for quantization, and data similarity; the field beside it.
+
+    python papers/haroush2020/run.py --budget smoke   # seconds, on scikit-learn's digits; what the tests run
+    python papers/haroush2020/run.py --budget cpu     # under two hours on 2 cores; the numbers in claims.json
+    python papers/haroush2020/run.py --budget gpu --device cuda
+
+The trained networks are read from WEIGHTS/cifar10-resnet20.safetensors and cifar10-resnet44.safetensors, WEIGHTS being
+--weights or the data folder's `weights`. Each cell (network, row, seed) is written when it is done, so a stopped run goes
+on where it was. Accuracy is that of the last epoch on the whole test set; nothing is chosen by it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+from claims import claim, render
+from rows import BUDGETS, Pair
+
+from datafree import synthesis
+from datafree.data import load
+from datafree.evaluation import evaluate
+from datafree.files import read_json, read_weights, write_json
+from datafree.fit import Schedule
+from datafree.likeness import similarity
+from datafree.models import load_model
+from datafree.network import Network
+from datafree.quantization import (
+    Bits,
+    check,
+    convert,
+    finetune,
+    integer_operators,
+    quantize,
+    run,
+    session,
+    speed,
+    to_onnx,
+)  # fmt: skip
+from datafree.runlog import commit, device_name, versions
+from datafree.spec import InputSpec
+from datafree.syntheticset import synthesize, to_pixels
+from datafree.training import train
+
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+UNIT = 128
+
+
+def small(spec: InputSpec, width: int = 16) -> nn.Module:
+    """LeNet-5's depth with batch norm and without a bias beside it, for images of any size."""
+    channels, classes = spec.shape[0], len(spec.classes)
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(width, 2 * width, 3, padding=1, bias=False), nn.BatchNorm2d(2 * width), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(2 * width, 4 * width, 3, padding=1, bias=False), nn.BatchNorm2d(4 * width), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * width, classes),
+    )  # fmt: skip
+
+
+class Chain:
+    """Everything of one network and one seed."""
+
+    def __init__(self, pair: Pair, seed: int, work: Path, data_dir: str | None, weights: Path, device: str):
+        self.pair, self.seed, self.device, self.weights, self.data_dir = pair, seed, device, weights, data_dir
+        self.folder = work / pair.id / f"seed-{seed}"
+        self.train, self.test = (load(pair.data, split, data_dir=data_dir) for split in ("train", "test"))
+        if pair.limit is not None:
+            self.test = self.test.subset(pair.limit)
+
+    def settings(self, row: str) -> dict[str, Any]:
+        """What decides a cell's number: a cell of other settings is run again."""
+        own, source = self.pair, row.rpartition("/")[2]
+        found: dict[str, Any] = {"units": own.units, "steps": own.steps, "calibration": own.calibration}
+        if row.startswith(("w4a4/", "w3a3/")):
+            found["tuning"] = own.tuning
+        if source in synthesis.methods():
+            found["method"] = self.method(source).model_dump(mode="json")
+        if row in ("fp32", "similarity"):
+            found = {"measured": own.measured, "steps": own.steps}
+        return {**found, "limit": own.limit}
+
+    def run(self, say: Any) -> None:
+        for row in self.pair.rows:
+            cell, settings = self.folder / f"{row.replace('/', '_')}.json", self.settings(row)
+            if cell.exists() and read_json(cell).get("settings") == settings:
+                continue
+            began = time.perf_counter()
+            if row in ("fp32", "int8", "similarity"):
+                result = getattr(self, f"row_{row}")()
+            else:
+                bits, _, source = row.partition("/")
+                result = self.quantized(bits, source)
+            result |= {"seconds": round(time.perf_counter() - began, 2), "device": device_name(self.device)}
+            cell.parent.mkdir(parents=True, exist_ok=True)
+            write_json(cell, {**result, "versions": versions(), "settings": settings, "commit": commit()})
+            shown = f"{result['accuracy']:.2f} %" if "accuracy" in result else "measured"
+            say(f"{self.pair.id}/{row} seed {self.seed}: {shown} in {result['seconds']:.0f} s")
+
+    @cached_property
+    def network(self) -> Network:
+        if self.pair.data == "cifar10":
+            spec = InputSpec(shape=(3, 32, 32), classes=self.train.classes, **IMAGENET)
+            path = self.weights / f"cifar10-{self.pair.name}.safetensors"
+            found = load_model(self.pair.name, weights=path, spec=spec)
+        else:
+            found = self.trained()
+        found.module.to(self.device)
+        return found
+
+    def trained(self) -> Network:
+        """A network with batch norm, trained here; once a seed."""
+        spec = InputSpec(shape=self.train.shape, classes=self.train.classes, mean=(0.5,), std=(0.5,))
+        torch.manual_seed(self.seed)
+        network, path = Network(small(spec), spec, self.pair.name), self.folder / "teacher.safetensors"
+        if not path.exists():
+            train(network, self.train, Schedule(epochs=3, batch=128, learning_rate=2e-3), seed=self.seed)
+            from datafree.files import write_tensors
+
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_tensors(path, dict(network.module.state_dict()), {}, kind="weights")
+        network.module.load_state_dict(read_weights(path))
+        network.module.eval()
+        return network
+
+    # -- images ---------------------------------------------------------------------------------------------------
+
+    def method(self, source: str) -> Any:
+        own = {} if source == "gaussian" else {"steps": self.pair.steps, "precision": "bfloat16"}
+        return synthesis.named(source, **own)
+
+    def images(self, source: str, units: int) -> Tensor:
+        """Pixels (N, C, H, W) in [0, 1]; a set of more units begins with those of fewer."""
+        if source == "real":
+            count = min(len(self.train), units * UNIT if units * UNIT <= self.pair.calibration else len(self.train))
+            return self.train.subset(count).pixels(range(count), self.network.spec.shape[1:])
+        made = synthesize(
+            self.network, None, self.method(source), self.folder / f"set-{source}", images=units * UNIT, unit=UNIT,
+            seed=self.seed, workers=1,
+        )  # fmt: skip
+        return to_pixels(made.load()[0][: units * UNIT], self.network.spec)
+
+    # -- rows -----------------------------------------------------------------------------------------------------
+
+    def row_fp32(self) -> dict[str, Any]:
+        return asdict(evaluate(self.network, self.test))
+
+    def quantized(self, name: str, source: str) -> dict[str, Any]:
+        """One row: calibrated on a source, and, unless its name says so or it has 8 bits, fine-tuned on it."""
+        width = int(name[1])
+        tuned = name.startswith(("w4a4", "w3a3")) and not name.endswith("-calibrated")
+        units = self.pair.units if tuned else -(-self.pair.calibration // UNIT)
+        pixels = None if source == "none" else self.images(source, units)
+        shown = None if pixels is None else pixels[: self.pair.calibration]
+        plain = source == "none"
+        own = quantize(
+            self.network, shown, Bits(weights=width, activations=width), equalise=plain, correct_bias=plain or tuned
+        )
+        result: dict[str, Any] = {}
+        if tuned and pixels is not None:
+            result["before"] = evaluate(own.network, self.test).accuracy
+            settings = self.pair.fine(len(pixels))
+            began = time.perf_counter()
+            curve = finetune(own, self.network, pixels, settings, seed=self.seed)
+            result |= {"loss": curve.loss, "fine-tuning, seconds": round(time.perf_counter() - began, 1)}
+            result |= {"images": len(pixels), "epochs": settings.epochs}
+        return {**result, **asdict(evaluate(own.network, self.test, self.network)), "packed bytes": own.nbytes()}
+
+    def row_int8(self) -> dict[str, Any]:
+        """The int8 file calibrated on `bns` samples, beside the fp32 file: size, speed, and how far the forms differ."""
+        own = quantize(self.network, self.images("bns", -(-self.pair.calibration // UNIT)), Bits())
+        graph, shape = convert(own), self.network.spec.shape
+        pixels = self.test.pixels(range(len(self.test)), shape[1:])
+        simulated = own.network.predict(pixels)
+        with torch.no_grad():
+            converted = torch.cat([graph(part) for part in pixels.split(64)])
+        with tempfile.TemporaryDirectory() as folder:
+            files = [to_onnx(what, Path(folder) / name, shape) for what, name in ((self.network, "a"), (graph, "b"))]
+            exported = run(session(files[1]), pixels)
+            timed, kinds = speed(*files, shape), integer_operators(files[1])
+        right = exported.argmax(1) == self.test.labels
+        return {
+            "accuracy": round(100 * float(right.double().mean()), 4), "speed": asdict(timed), "faster": timed.faster,
+            "smaller": 100 * timed.smaller, "operators": kinds, "converted": asdict(check(simulated, converted)),
+            "exported": asdict(check(simulated, exported)),
+        }  # fmt: skip
+
+    def row_similarity(self) -> dict[str, Any]:
+        """The divergence of each data set; the training images also as they were seen: shifted and mirrored."""
+        count, shape = self.pair.measured, self.network.spec.shape
+        sources: dict[str, Any] = {
+            "train": self.train.subset(count), "test": self.test.subset(count),
+            "noise": synthesis.named("gaussian").on(self.network, None).unit(0, self.seed, count).pixels,
+        }  # fmt: skip
+        if self.pair.data == "cifar10":
+            sources["cifar100"] = load("cifar100", "test", data_dir=self.data_dir).subset(count)
+            plain = sources["train"].pixels(range(count), shape[1:])
+            rng = torch.Generator().manual_seed(self.seed)
+            sources["train, shifted and mirrored"] = shifted(plain, rng)
+        if self.pair.data == "mnist":
+            sources["fashion-mnist"] = load("fashion-mnist", "test", data_dir=self.data_dir).subset(count)
+        for source in ("inception", "bns", "bns-inception"):
+            if source in {row.rpartition("/")[2] for row in self.pair.rows}:
+                sources[source] = self.images(source, -(-self.pair.calibration // UNIT))
+        found = similarity(self.network, sources)
+        return {"divergence": {own.name: own.total for own in found}, "layers": {o.name: o.by_layer for o in found}}
+
+
+def shifted(pixels: Tensor, rng: torch.Generator) -> Tensor:
+    """As networks on CIFAR-10 are trained: on zeros, moved by up to 4 pixels each way, and mirrored half of the time."""
+    moves = torch.randint(-4, 5, (len(pixels), 2), generator=rng).tolist()
+    coins = (torch.rand(len(pixels), generator=rng) < 0.5).tolist()
+    wide = nn.functional.pad(pixels, (4, 4, 4, 4))
+    made = [own[:, 4 + y : 36 + y, 4 + x : 36 + x] for own, (y, x) in zip(wide, moves, strict=True)]
+    return torch.stack([own.flip(2) if coin else own for own, coin in zip(made, coins, strict=True)])
+
+
+def run_chain(pair: Pair, seed: int, work: Path, data_dir: str | None, weights: Path, device: str) -> str:
+    """In a process of its own, on one thread, so that chains side by side do not disturb each other."""
+    if device == "cpu":
+        torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    Chain(pair, seed, work, data_dir, weights, device).run(lambda text: print(text, flush=True))
+    return f"{pair.id} seed {seed}"
+
+
+def values_of(row: str, cell: dict[str, Any]) -> dict[str, float]:
+    """Claim row -> value, of one cell."""
+    if row == "int8":
+        return {
+            "int8-speedup": round(cell["faster"], 3), "int8-size": round(cell["smaller"], 3),
+            "int8-exported/argmax": cell["exported"]["equal"], "int8-exported/logits": cell["exported"]["largest"],
+            "int8-converted/logits": cell["converted"]["largest"],
+        }  # fmt: skip
+    if row == "similarity":
+        return {f"similarity/{name}": value for name, value in cell["divergence"].items()}
+    return {row: cell["accuracy"]}
+
+
+UNIT_OF = {
+    "int8-speedup": "times as fast as fp32, batch 64, onnxruntime, one thread", "int8-size": "% of the fp32 file",
+    "int8-exported/argmax": "% of test images", "int8-exported/logits": "largest logit difference",
+    "int8-converted/logits": "largest logit difference",
+}  # fmt: skip
+
+
+def collect(budget: str, work: Path) -> list[dict[str, Any]]:
+    """Claims from the cells that are there; a row that was not run is listed as such."""
+    made, plan = [], BUDGETS[budget]
+    notes = read_json(HERE / "deviations.json") if (HERE / "deviations.json").exists() else {}
+    for pair in plan.pairs:
+        for row in pair.rows:
+            cells = {seed: work / pair.id / f"seed-{seed}" / f"{row.replace('/', '_')}.json" for seed in plan.seeds}
+            found = {seed: read_json(path) for seed, path in cells.items() if path.exists()}
+            first = next(iter(found.values()), {})
+            seconds = round(sum(own["seconds"] for own in found.values()) / len(found), 1) if found else None
+            each = {seed: values_of(row, own) for seed, own in found.items()}
+            for name in next(iter(each.values()), {row: None}):
+                identity = f"{pair.id}/{name}"
+                unit = UNIT_OF.get(name, "nats" if name.startswith("similarity") else "% test accuracy, last epoch")
+                made.append(
+                    claim(
+                        identity, "ours", unit, None, {seed: own[name] for seed, own in each.items()}, seconds=seconds,
+                        device=first.get("device"), versions=first.get("versions"), commit=first.get("commit"),
+                        budget=budget, deviation=notes.get(identity, ""),
+                    )
+                )  # fmt: skip
+    return made
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--budget", choices=tuple(BUDGETS), default="smoke")
+    parser.add_argument(
+        "--work", type=Path, default=None, help="where cells are kept; runs/haroush2020/BUDGET by default"
+    )
+    parser.add_argument("--out", type=Path, default=None, help="claims.json to write; printed only where not given")
+    parser.add_argument("--only", default="", help="only networks whose id starts with this, e.g. cifar10/resnet20")
+    parser.add_argument("--data-dir", default=None)
+    parser.add_argument("--weights", type=Path, default=None, help="folder of the trained networks")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--collect", action="store_true", help="run nothing, write the claims of the cells that are there"
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=None, help="only these of the budget's seeds")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="chains side by side, one thread each")
+    args = parser.parse_args()
+    work, plan = args.work or Path("runs") / "haroush2020" / args.budget, BUDGETS[args.budget]
+    data_dir = args.data_dir or os.environ.get("DATAFREE_DATA")
+    weights = args.weights or Path(data_dir or ".") / "weights"
+    chains = [
+        (pair, seed)
+        for seed in args.seeds or plan.seeds
+        for pair in plan.pairs
+        if pair.id.startswith(args.only) and not args.collect
+    ]
+    with ProcessPoolExecutor(max(1, args.jobs)) as pool:
+        jobs = [pool.submit(run_chain, pair, seed, work, data_dir, weights, args.device) for pair, seed in chains]
+        for done in as_completed(jobs):
+            print(f"done: {done.result()}", flush=True)
+    claims = collect(args.budget, work)
+    print(render(claims))
+    if args.out is not None:
+        args.out.write_text(json.dumps({"claims": claims}, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
