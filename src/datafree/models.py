@@ -33,8 +33,8 @@ def load_model(
 ) -> Network:
     """A trained network. Import paths come from `name` or `code`, which the user typed, never from inside a file.
 
-    A release folder brings spec and weights, a quantized one its ONNX file; `code` names the function that builds it where it is not of the zoo. Any
-    other name needs `spec` and `weights`. Raises UserError in one line.
+    A release folder brings spec and weights, a quantized one its ONNX file; `code` names the function that builds it
+    where it is not of the zoo. Any other name needs `spec` and `weights`. Raises UserError in one line.
     """
     if is_release(name):
         if is_quantized(name):

@@ -27,19 +27,22 @@ __all__ = [
     "open_quantized", "quantize", "require", "run", "session", "speed", "to_onnx", "write_program", "write_quantized",
 ]  # fmt: skip
 
-_HOMES = {
-    "Check": "running", "Speed": "running", "check": "running", "integer_operators": "running", "run": "running",
-    "session": "running", "speed": "running", "convert": "export", "to_onnx": "export", "finetune": "finetuning", "card": "folder",
-    "open_quantized": "folder", "write_program": "folder", "write_quantized": "folder", "Quantized": "prepared",
-    "quantize": "prepared",
-}  # fmt: skip
+_IN = {
+    "export": ("convert", "to_onnx"),
+    "finetuning": ("finetune",),
+    "folder": ("card", "open_quantized", "write_program", "write_quantized"),
+    "prepared": ("Quantized", "quantize"),
+    "running": ("Check", "Speed", "check", "integer_operators", "run", "session", "speed"),
+}
+_HOMES = {name: module for module, names in _IN.items() for name in names}
+_WITHOUT_TORCHAO = ("folder", "running")
 
 
 def __getattr__(name: str) -> Any:
     """Imports on first use; raises UserError where torchao is missing or of another version."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if _HOMES[name] not in ("running", "folder"):
+    if _HOMES[name] not in _WITHOUT_TORCHAO:
         require("torchao")
     with quiet():
         value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -65,9 +65,9 @@ class Uniform(Quantizer):
         for node in dict.fromkeys([*inputs, *outputs]):
             own = outputs.get(node)
             if node.op == "call_function" and node.target in SELECTIONS and node in inputs and own is not None:
-                own = SharedQuantizationSpec((node.args[0], node))
+                own = SharedQuantizationSpec((node.args[0], node))  # type: ignore[arg-type]
             node.meta["quantization_annotation"] = QuantizationAnnotation(
-                input_qspec_map=inputs.get(node, {}), output_qspec=own, _annotated=True
+                input_qspec_map={**inputs.get(node, {})}, output_qspec=own, _annotated=True
             )
         return model
 
@@ -108,10 +108,9 @@ def _live(model: GraphModule) -> set[Node]:
     """The nodes whose values are activations: floating point, and dependent on the image."""
     found: set[Node] = set()
     for node in model.graph.nodes:
-        value = node.meta.get("val")
-        if isinstance(value, torch.Tensor) and value.is_floating_point():
-            if node.op == "placeholder" or any(own in found for own in node.all_input_nodes):
-                found.add(node)
+        value, moves = node.meta.get("val"), node.op == "placeholder" or not found.isdisjoint(node.all_input_nodes)
+        if moves and isinstance(value, torch.Tensor) and value.is_floating_point():
+            found.add(node)
     return found
 
 

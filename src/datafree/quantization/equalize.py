@@ -1,4 +1,4 @@
-"""Cross-layer equalisation (Nagel et al. 2019, sec. 4.1): neighbouring layers' weight ranges made alike, the function kept."""
+"""Cross-layer equalisation (Nagel et al. 2019, sec. 4.1): neighbours' weight ranges made alike, the function kept."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _sole(node: Node) -> Node | None:
 def _groups(node: Node) -> bool:
     """Whether it is a convolution of several groups."""
     groups = node.args[6] if len(node.args) > 6 else 1
-    return "conv" in str(node.target) and groups != 1
+    return "conv" in str(node.target) and bool(groups != 1)
 
 
 @torch.no_grad()
@@ -52,14 +52,12 @@ def equalize(graph: GraphModule) -> dict[str, Tensor]:
     """
     from .prepared import _tensor
 
-    found = [
-        (first, second, *(_tensor(graph, own.args[1]) for own in (first, second))) for first, second in pairs(graph)
-    ]
-    found = [own for own in found if own[2].shape[0] == own[3].shape[1]]  # not so behind a flattened image
-    scales = {first.name: torch.ones(len(weight)) for first, _, weight, _ in found}
+    found = [(first, _tensor(graph, first.args[1]), _tensor(graph, second.args[1])) for first, second in pairs(graph)]
+    found = [own for own in found if own[1].shape[0] == own[2].shape[1]]  # not so behind a flattened image
+    scales = {first.name: torch.ones(len(weight)) for first, weight, _ in found}
     for _ in range(ROUNDS):
         change = 0.0
-        for first, _, a, b in found:
+        for first, a, b in found:
             over, under = _range(a, 0), _range(b, 1)
             scale = torch.where((over > 0) & (under > 0), (over / under).sqrt(), torch.ones_like(over))
             a.data /= scale.view(-1, *[1] * (a.ndim - 1))
@@ -70,7 +68,7 @@ def equalize(graph: GraphModule) -> dict[str, Tensor]:
             change = max(change, float((scale - 1).abs().max()))
         if change < 1e-3:
             break
-    for first, _, _, _ in found:
+    for first, _, _ in found:
         scales[next(iter(first.users)).name] = scales[first.name]
     return scales
 

@@ -63,9 +63,7 @@ class _Levels(HistogramObserver):
 class Step(FakeQuantizeBase):
     """One tensor's grid: `levels` from `quant_min` to `quant_max`, by channel (weights) or with a zero point."""
 
-    def __init__(
-        self, quant_min: int, quant_max: int, dtype: torch.dtype, by_channel: bool, qscheme: Any = None, **_: Any
-    ):
+    def __init__(self, quant_min: int, quant_max: int, dtype: torch.dtype, by_channel: bool, **_: Any):
         super().__init__()
         self.quant_min, self.quant_max, self.dtype, self.by_channel = quant_min, quant_max, dtype, by_channel
         self.qscheme = torch.per_channel_symmetric if by_channel else torch.per_tensor_affine

@@ -65,7 +65,8 @@ def invert(
 ) -> Tensor:  # fmt: skip
     """Pixels like `start` (N, C, H, W), after Adam on them; `objective` is bound to this batch.
 
-    `rng` draws the shifts and flips of each step. Only the pixels get a gradient. Raises UserError when the objective turns non-finite, naming the step.
+    `rng` draws the shifts and flips of each step. Only the pixels get a gradient. Raises UserError when the objective
+    turns non-finite, naming the step.
     """
     pixels = start.clone().requires_grad_(True)
     adam = torch.optim.Adam([pixels], lr=how.learning_rate)
