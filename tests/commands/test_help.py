@@ -11,20 +11,29 @@ import pytest
 
 from datafree.commands import VERBS
 
-ALL = ("demo", "train", "record", "inspect", "synthesize", "distill", "evaluate", "report", "pack", "convert", "rerun")
+ALL = (
+    "demo", "train", "record", "inspect", "synthesize", "distill", "quantize", "evaluate", "similarity", "report", "pack",
+    "convert", "rerun",
+)  # fmt: skip
 FLAGS = {
     "train": ("--out", "--data", "--limit", "--size", "--epochs", "--learning-rate", "--seed", "--device", "--quiet"),
     "record": ("--data", "--preset", "--leak", "--kind", "--taps", "--add", "--weights", "--code", "--seed"),
     "inspect": ("--code",),
     "synthesize": ("--out", "--images", "--method", "--unit", "--workers", "--record", "--seed", "--inflate"),
     "distill": ("--images", "--online", "--data", "--temperature", "--epochs", "--loss", "--code", "--seed"),
+    "quantize": (
+        "--out", "--weights", "--activations", "--first", "--last", "--calibrate", "--images", "--equalise",
+        "--correct-bias", "--finetune", "--epochs", "--repeats", "--mixup", "--data", "--checkpoint", "--record", "--code",
+        "--seed", "--quiet",
+    ),
+    "similarity": ("--split", "--images", "--form", "--layers", "--data-dir", "--out", "--weights", "--code", "--record"),
     "evaluate": ("--data", "--split", "--teacher", "--weights", "--code"),
     "report": ("--out", "--data", "--title"),
     "pack": ("--weights", "--shape", "--classes", "--mean", "--std", "--out"),
     "convert": ("--out",),
     "rerun": ("--out",),
     "demo": ("--out", "--images", "--seed", "--quiet"),
-}
+}  # fmt: skip
 
 
 def test_every_verb_is_listed(command):

@@ -9,14 +9,20 @@ import torch
 
 from datafree import synthesis
 from datafree.errors import UserError
+from datafree.records import Record
 from datafree.synthesis import Synthesizer
 
-SIX = {"top", "all", "all-dropout", "distribution", "spectral-all", "spectral-pairs"}
+FREE = ("gaussian", "inception")
+FROM_BATCH_NORM = ("bns", "bns-inception")
+ELEVEN = {
+    "top", "all", "all-dropout", "distribution", "matched", "spectral-all", "spectral-pairs", *FREE, *FROM_BATCH_NORM
+}  # fmt: skip
 NAMES = tuple(synthesis.methods())
+RECORDED = tuple(name for name in NAMES if name not in (*FREE, *FROM_BATCH_NORM))
 BOXED = [
     (name, own)
     for name in NAMES
-    for own in ({}, {"box": True})
+    for own in ({}, {"box": True}, {"box": False})
     if not own or "box" in synthesis.methods()[name].model_fields
 ]
 
@@ -38,6 +44,14 @@ def state(network):
     return network.fingerprint(), hooks(network), flags, [p.grad for p in network.module.parameters()]
 
 
+def bare(known: Record) -> Record:
+    return Record(known.spec, known.fingerprint, known.answers, {})
+
+
+def empty_record(network) -> Record:
+    return Record(network.spec, network.fingerprint(), network.answers(), {})
+
+
 @pytest.fixture
 def own_teacher(teacher):
     """A copy in training mode with one frozen weight, so that a flag not put back shows."""
@@ -46,8 +60,8 @@ def own_teacher(teacher):
     return type(teacher)(module, teacher.spec, teacher.name)
 
 
-def test_there_are_six_methods():
-    assert set(NAMES) >= SIX
+def test_there_are_eleven_methods():
+    assert set(NAMES) >= ELEVEN
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -73,7 +87,7 @@ def test_a_unit_is_finite_has_the_wanted_classes_and_stays_in_range_where_it_say
     assert wanted.bincount().tolist() == 10 * [10]  # a unit may hold a few classes only; five of 20 hold all alike
     inside = float(batch.pixels.min()) >= 0 and float(batch.pixels.max()) <= 1
     assert inside or not method.boxed
-    assert method.boxed == settings.get("box", name in ("distribution", "matched"))
+    assert method.boxed == settings.get("box", name in ("distribution", "matched", *FREE, *FROM_BATCH_NORM))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -108,7 +122,7 @@ def test_the_teacher_is_left_as_it_was_however_it_fails(name, way, own_teacher, 
     def failing(*_, **__):
         raise ZeroDivisionError
 
-    closed = name == "distribution"
+    closed = name in ("distribution", "gaussian")
     if way == "in the forward pass":
         monkeypatch.setattr(type(own_teacher.module), "forward", failing)
     elif way == "in a layer":
@@ -124,7 +138,7 @@ def test_the_teacher_is_left_as_it_was_however_it_fails(name, way, own_teacher, 
     assert state(own_teacher) == before
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RECORDED)
 def test_without_a_record_a_method_says_what_it_needs(name, teacher):
     with pytest.raises(UserError) as caught:
         quick(name).on(teacher, None)
@@ -133,11 +147,35 @@ def test_without_a_record_a_method_says_what_it_needs(name, teacher):
     )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FROM_BATCH_NORM)
+def test_a_method_that_reads_batch_norms_says_so_where_there_are_none_and_no_record(name, teacher):
+    with pytest.raises(UserError) as caught:
+        quick(name).on(teacher, None)
+    assert str(caught.value) == (
+        "hinton32 has no batch norm, and there are no moments of its layers to go by; "
+        "record again with --kind moments, or name --record"
+    )
+
+
+@pytest.mark.parametrize("name", [*RECORDED, *FROM_BATCH_NORM])
 def test_a_record_without_what_it_needs_is_refused(name, teacher, whole_record):
-    bare = type(whole_record)(whole_record.spec, whole_record.fingerprint, whole_record.answers, {})
     with pytest.raises(UserError, match="record again"):
-        quick(name).on(teacher, bare)
+        quick(name).on(teacher, bare(whole_record))
+
+
+@pytest.mark.parametrize("name", [*FREE, *FROM_BATCH_NORM])
+def test_batch_norms_are_record_enough_for_every_method_that_reads_nothing_else(name, tiny):
+    network = tiny("norm")
+    alone, beside = (quick(name).on(network, known).unit(0, 0, 12) for known in (None, empty_record(network)))
+    assert alone.pixels.isfinite().all()
+    assert torch.equal(alone.pixels, beside.pixels)
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_neither_batch_norm_nor_record_is_needed_by_noise_and_by_logits_alone(name, teacher):
+    made = quick(name).on(teacher, None).unit(0, 0, 20)
+    assert made.pixels.isfinite().all()
+    assert made.labels.bincount(minlength=10).tolist() == 10 * [2]
 
 
 def test_an_unknown_method_names_the_nearest():

@@ -10,14 +10,17 @@ import pytest
 import torch
 
 from datafree import taps, terms
+from datafree.divergence import stored
 from datafree.records import record
 from datafree.stats.moments import Moments
 from datafree.terms import Term, View
 from datafree.terms.match import measured
 
-EIGHT = {
-    "Box", "ClassBalance", "MatchMoments", "MatchTargets", "PixelNorm", "Smoothness", "TotalVariation", "WantedClass",
+TEN = {
+    "BatchNormDivergence", "Box", "ClassBalance", "MatchMoments", "MatchTargets", "PixelNorm", "Smoothness",
+    "TotalVariation", "WantedClass", "WantedLogit",
 }  # fmt: skip
+FORMS = ("forward", "reverse", "l2")
 
 
 def family() -> dict[str, type[Term]]:
@@ -29,8 +32,8 @@ def family() -> dict[str, type[Term]]:
     return found
 
 
-def test_there_are_eight_terms():
-    assert family().keys() >= EIGHT
+def test_there_are_ten_terms():
+    assert family().keys() >= TEN
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +41,18 @@ def network(tiny):
     return tiny("linear")
 
 
-@pytest.fixture(params=sorted(family()))
+CASES = [
+    (name, settings)
+    for name, cls in sorted(family().items())
+    for settings in ([{"form": form} for form in FORMS] if "form" in inspect.signature(cls).parameters else [{}])
+]
+
+
+@pytest.fixture(params=CASES, ids=lambda case: "-".join((case[0], *case[1].values())))
 def term(request, network, toy) -> Term:
-    cls = family()[request.param]
+    cls, settings = family()[request.param[0]], request.param[1]
+    if "layers" in inspect.signature(cls).parameters:
+        return cls(stored(network, record(network, toy(), [Moments()])), **settings)
     if "entries" in inspect.signature(cls).parameters:
         made = record(network, toy(), [Moments()])
         return cls(measured(network, made, made.entries))

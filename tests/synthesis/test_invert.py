@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 
 from datafree.errors import UserError
+from datafree.records import Record
 from datafree.synthesis import batches, unit_labels
 from datafree.synthesis.activations import AllLayers, AllLayersDropout, TopLayer
 from datafree.synthesis.invert import Inversion, invert, noise
@@ -75,21 +74,31 @@ def test_an_objective_that_is_not_finite_names_the_step(tiny):
     assert str(caught.value) == "the objective is not finite at step 0; lower --learning-rate"
 
 
-def test_noise_has_the_moments_of_the_input(whole_record):
-    entry = whole_record.entries["input-moments"].summary
-    made = noise(whole_record, torch.zeros(20_000).long(), torch.Generator().manual_seed(0))
+def drawn(network, known, count):
+    return noise(network, known, torch.zeros(count).long(), torch.Generator().manual_seed(0))
+
+
+def test_noise_has_the_moments_of_the_input(teacher, whole_record):
+    entry, made = whole_record.entries["input-moments"].summary, drawn(teacher, whole_record, 20_000)
     torch.testing.assert_close(made.mean(0), entry["mean"], rtol=0, atol=0.02)
     torch.testing.assert_close(made.std(0), entry["std"], rtol=0.05, atol=1e-6)
 
 
-def test_noise_of_a_record_without_the_inputs_statistics_is_in_the_middle_of_the_range(whole_record):
-    entries = {name: entry for name, entry in whole_record.entries.items() if name != "input-moments"}
-    spec = whole_record.spec.model_copy(update={"low": -1.0, "high": 3.0})
-    bare = dataclasses.replace(whole_record, entries=entries, spec=spec)
-    made = noise(bare, torch.zeros(5_000).long(), torch.Generator().manual_seed(0))
-    assert made.shape[1:] == spec.shape
+@pytest.mark.parametrize("recorded", [False, True])
+def test_noise_without_input_statistics_or_normalisation_is_in_the_middle_of_the_range(tiny, recorded):
+    network = tiny(low=-1.0, high=3.0)
+    known = Record(network.spec, network.fingerprint(), network.answers(), {}) if recorded else None
+    made = drawn(network, known, 5_000)
+    assert made.shape[1:] == network.spec.shape
     torch.testing.assert_close(made.mean(), torch.tensor(1.0), rtol=0, atol=0.02)
     torch.testing.assert_close(made.std(), torch.tensor(1.0), rtol=0, atol=0.02)
+
+
+def test_noise_without_input_statistics_is_standard_normal_to_a_network_that_normalises(tiny):
+    network = tiny(shape=(3, 4, 4), mean=(0.2, 0.5, 0.7), std=(0.1, 0.2, 0.4))
+    seen = network.spec.normalize(drawn(network, None, 5_000))
+    torch.testing.assert_close(seen.mean([0, 2, 3]), torch.zeros(3), rtol=0, atol=0.02)
+    torch.testing.assert_close(seen.std([0, 2, 3]), torch.ones(3), rtol=0, atol=0.02)
 
 
 @pytest.mark.parametrize(("method", "least"), [(TopLayer(steps=60), 0.6), (AllLayers(steps=60), 0.5)])
