@@ -6,13 +6,15 @@ import math
 
 import pytest
 import torch
-from torch.distributions import Categorical
+from torch.distributions import Categorical, Normal, kl_divergence
 
 from datafree import taps
+from datafree.divergence import Stored
 from datafree.records import record
 from datafree.stats.moments import Moments
 from datafree.terms import Objective, View
-from datafree.terms.classes import ClassBalance, WantedClass
+from datafree.terms.batchnorm import BatchNormDivergence
+from datafree.terms.classes import ClassBalance, WantedClass, WantedLogit
 from datafree.terms.match import MatchMoments, MatchTargets, measured
 from datafree.terms.priors import Box, PixelNorm, Smoothness, TotalVariation
 
@@ -46,6 +48,55 @@ def test_the_wanted_class_is_the_negative_log_probability_summed():
     sure = torch.full((2, 3), -1e4)
     sure[:, 0] = 1e4
     assert float(WantedClass()(view(logits=sure))) == 0
+
+
+def test_the_wanted_logit_is_the_negative_logit_summed_whatever_the_other_logits():
+    logits = torch.tensor([[2.0, -1.0, 9.0], [0.5, 3.0, 7.0]])
+    labels = torch.tensor([0, 1])
+    assert float(WantedLogit()(view(logits=logits, labels=labels))) == -5.0
+    assert float(WantedLogit()(view(logits=logits + torch.tensor([[0.0, 4, 4], [4, 0, 4]]), labels=labels))) == -5.0
+
+
+def batch_norm_case():
+    rng = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 3, 4, 4, generator=rng), 2 * torch.randn(2, 5, generator=rng) + 1
+    layers = (Stored("a", torch.zeros(3), torch.ones(3)), Stored("b", torch.full((5,), 0.5), torch.full((5,), 2.0)))
+    return layers, a, b
+
+
+@pytest.mark.parametrize("form", ["forward", "reverse"])
+def test_the_batch_norm_divergence_is_the_sum_over_layers_and_channels_of_kls_times_the_images(form):
+    layers, a, b = batch_norm_case()
+    wanted = 0.0
+    for own, rows in zip(layers, (a.transpose(0, 1).flatten(1), b.T)):
+        stored = Normal(own.mean, (own.variance + own.epsilon).sqrt())
+        measured = Normal(rows.mean(1), (rows.var(1, correction=0) + own.epsilon).sqrt())
+        pair = (stored, measured) if form == "forward" else (measured, stored)
+        wanted += 2 * float(kl_divergence(*pair).sum())
+    assert float(BatchNormDivergence(layers, form)(view(a=a, b=b))) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_the_l2_form_of_the_batch_norm_divergence_is_the_sum_of_norms_and_not_of_squares():
+    layers, a, b = batch_norm_case()
+    wanted = 0.0
+    for own, rows in zip(layers, (a.transpose(0, 1).flatten(1), b.T)):
+        apart = rows.mean(1) - own.mean, rows.var(1, correction=0) - own.variance
+        wanted += 2 * sum(float(own.norm()) for own in apart)
+    assert float(BatchNormDivergence(layers, "l2")(view(a=a, b=b))) == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize("form", ["forward", "reverse", "l2"])
+def test_a_batch_shown_twice_costs_twice_and_one_with_the_stored_statistics_nothing(form):
+    layers, a, b = batch_norm_case()
+    term = BatchNormDivergence(layers, form)
+    once = float(term(view(a=a, b=b)))
+    double = view(torch.zeros(4, 1, 4, 4), a=torch.cat([a, a]), b=torch.cat([b, b]))
+    assert float(term(double)) == pytest.approx(2 * once, rel=1e-5)
+    met = tuple(
+        Stored(tap, own.transpose(0, 1).flatten(1).mean(1), own.transpose(0, 1).flatten(1).var(1, correction=0))
+        for tap, own in (("a", a), ("b", b))
+    )
+    assert float(BatchNormDivergence(met, form)(view(a=a, b=b))) == pytest.approx(0, abs=1e-5)
 
 
 def test_class_balance_is_lowest_where_classes_are_equal():

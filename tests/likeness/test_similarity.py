@@ -1,0 +1,125 @@
+"""Data sets ranked by how like the training data they are: order, sums, a network left as found, bad input."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from datafree import Similarity, similarity
+from datafree.data import load
+from datafree.divergence import stored
+from datafree.errors import UserError
+from datafree.network import Network
+from datafree.records import record
+from datafree.stats.moments import Moments
+
+FORMS = ("forward", "reverse", "l2")
+
+
+def state(network: Network):
+    parts = list(network.module.modules())
+    hooks = [len(p._forward_hooks) + len(p._forward_pre_hooks) + len(p._backward_hooks) for p in parts]
+    return network.fingerprint(), hooks, [p.training for p in parts], [p.requires_grad for p in parts[0].parameters()]
+
+
+def upside_down(pixels: torch.Tensor) -> torch.Tensor:
+    return pixels.flip(2)
+
+
+def noise(count: int, shape) -> torch.Tensor:
+    return torch.rand(count, *shape, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_training_data_come_first_and_noise_last(form, normed, digits):
+    train = digits.subset(497)
+    pixels = train.pixels(range(497))
+    given = {
+        "noise": noise(497, digits.shape),
+        "turned": upside_down(pixels),
+        "train": train,
+        "test": load("digits", "test"),
+    }
+    found = similarity(normed, given, form=form)
+    assert [own.name for own in found][-1] == "noise"
+    assert {own.name for own in found[:2]} == {"train", "test"}
+    assert [own.total for own in found] == sorted(own.total for own in found)
+    assert found[-1].total > 10 * found[0].total
+    assert {own.name: own.images for own in found} == {"noise": 497, "turned": 497, "train": 497, "test": 500}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_layers_come_in_order_and_add_up_to_the_total(form, normed, digits):
+    (own,) = similarity(normed, {"some": digits.subset(100)}, form=form)
+    assert isinstance(own, Similarity)
+    assert list(own.by_layer) == ["bn1", "bn2"]
+    assert own.total == pytest.approx(sum(own.by_layer.values()), rel=1e-12)
+    assert min(own.by_layer.values()) >= 0
+
+
+def test_the_forms_differ_and_forward_is_the_default(normed, digits):
+    some = {"some": digits.subset(100)}
+    totals = {form: similarity(normed, some, form=form)[0].total for form in FORMS}
+    assert len(set(totals.values())) == 3
+    assert similarity(normed, some)[0].total == totals["forward"]
+
+
+def test_a_data_set_and_its_pixels_are_equally_like_and_order_changes_nothing(normed, digits):
+    some = digits.subset(200)
+    pixels = some.pixels(range(200))
+    mixed = pixels[torch.randperm(200, generator=torch.Generator().manual_seed(0))]
+    values = [
+        own.total for own in similarity(normed, {"a": some, "b": pixels, "c": mixed, "d": pixels.repeat(2, 1, 1, 1)})
+    ]
+    assert max(values) == pytest.approx(min(values), rel=1e-6)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_network_is_left_as_found_even_where_a_set_is_refused(training, tiny):
+    network = tiny("norm")
+    network.module.train(training)
+    network.module.conv.weight.requires_grad_(False)
+    before = state(network)
+    similarity(network, {"a": noise(20, (1, 4, 4))})
+    assert state(network) == before
+    with pytest.raises(UserError):
+        similarity(network, {"a": noise(20, (1, 4, 4)), "b": 2 * noise(20, (1, 4, 4))})
+    assert state(network) == before
+
+
+def test_without_batch_norm_a_publishers_record_is_gone_by(teacher, whole_record, digits):
+    given = {"noise": noise(400, digits.shape), "train": digits.subset(400)}
+    found = similarity(teacher, given, whole_record)
+    assert [own.name for own in found] == ["train", "noise"]
+    assert list(found[0].by_layer) == [own.tap for own in stored(teacher, whole_record)] == ["fc1", "fc2", "fc3"]
+    assert found[1].total > 10 * found[0].total
+
+
+def test_progress_ends_at_the_whole(normed, digits):
+    calls = []
+    similarity(normed, {"a": digits.subset(10), "b": digits.subset(20)}, progress=lambda *own: calls.append(own))
+    assert calls[0] == (1000, 2000)
+    assert calls[-1] == (2000, 2000)
+
+
+def test_bad_input_is_one_line(teacher, normed, digits, tiny, toy):
+    with pytest.raises(UserError) as caught:
+        similarity(teacher, {"some": digits.subset(10)})
+    assert "hinton32 has no batch norm, and there are no moments of its layers" in str(caught.value)
+    network = tiny("linear")
+    with pytest.raises(UserError, match="record again with --kind moments"):
+        similarity(network, {"some": toy()}, record(network, toy(), [(Moments(), ("input",))]))
+    for few in (digits.subset(1), noise(1, digits.shape), noise(0, digits.shape)):
+        with pytest.raises(UserError) as caught:
+            similarity(normed, {"few": few})
+        assert str(caught.value) == f"few has {len(few)} images, wanted at least 2; give more"
+    for pixels, text in [
+        (noise(5, (1, 6, 8)), r"images of shape (1, 6, 8), wanted (1, 8, 8)"),
+        (noise(5, (3, 8, 8)), r"images of shape (3, 8, 8), wanted (1, 8, 8)"),
+        (noise(5, digits.shape) - 1, "wanted 0 to 1; scale the images first"),
+        (noise(5, digits.shape) * torch.nan, "images with NaN or infinity"),
+    ]:
+        with pytest.raises(UserError) as caught:
+            similarity(normed, {"some": pixels})
+        assert text in str(caught.value)
+        assert "\n" not in str(caught.value)
