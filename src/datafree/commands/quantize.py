@@ -103,7 +103,7 @@ def quantize(
     options = {
         "model": model, **bits.model_dump(), "calibrate": calibrate, "images": images, "equalise": equalise,
         "correct_bias": correct_bias, "finetune": finetune, **(settings.model_dump() if finetune else {}),
-        **asdict(data), **asdict(source), **asdict(run),
+        "checkpoint": checkpoint, "code": code, "record": record, **asdict(data), **asdict(run),
     }  # fmt: skip
     sets = [name for name in (calibrate, finetune) if name is not None and (Path(name) / "set.json").is_file()]
     log = RunLog("quantize", options, [*inputs_of(model, source), *sets], test)
@@ -196,6 +196,7 @@ def _files(folder: Path, network: Network, own: Any, asked: Tensor | None, run: 
         "exported": asdict(check(simulated, run_onnx(session(path, threads=threads), some))),
         "integer operators": integer_operators(path),
         "simulated": bits.simulated,
+        "parameters": network.parameters,
         "packed bytes": own.nbytes(),
         "agreement on its own images": asdict(check(network.predict(some), simulated)),
     }

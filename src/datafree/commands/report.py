@@ -11,6 +11,8 @@ import torch
 from ..errors import UserError
 from ..evaluation import evaluate
 from ..files import read_json
+from ..likeness import Similarity
+from ..quantization.folder import is_quantized
 from ..release import Release
 from ..report import Grid, Line, Report, Row, grid_of, write
 from ..runlog import RunLog, versions
@@ -32,7 +34,7 @@ def report(
     Parameters
     ----------
     runs
-        Release folders and synthetic sets, as train, distill and synthesize wrote them.
+        Release folders, synthetic sets, quantized networks and similarities, as the commands wrote them.
     out
         The HTML file to write.
     title
@@ -43,12 +45,17 @@ def report(
     run = run or Run()
     options = {"title": title, **asdict(data or Data()), **asdict(run)}
     made = RunLog("report", options, list(runs))
-    rows, grids, lines, settings = [], [], [], {}
+    rows, grids, lines, settings, divergences = [], [], [], {}, []
     teachers = {Path(str(_log(folder).get("settings", {}).get("teacher", ""))).resolve() for folder in runs}
     for folder in runs:
         log = _log(folder)
         if (folder / "set.json").is_file():
             grids.append(set_grid(folder))
+        elif log.get("verb") == "similarity":
+            divergences += [parse_similarity(own) for own in log.get("result", {}).get("similarity", [])]
+        elif log.get("verb") == "quantize":
+            rows.append(quantized_row(folder, log))
+            lines += curve_lines(folder.name, log)
         else:
             rows.append(release_row(folder, log, folder.resolve() in teachers, data, run))
             lines += curve_lines(folder.name, log)
@@ -59,6 +66,7 @@ def report(
     page = Report(
         title=title, summary=_summary(rows), rows=rows, grids=grids, lines=lines,
         settings={**settings, "versions": versions()}, warnings=_warnings(rows), classes=spec.classes,
+        divergences=sorted(divergences, key=lambda own: own.total),
     )  # fmt: skip
     write(page, out)
     made.write_to(out.with_suffix(".run.json"), {"networks": [asdict(row) for row in rows]})
@@ -99,6 +107,30 @@ def release_row(folder: Path, log: dict[str, Any], is_teacher: bool, data: Data 
         parameters=weights, nbytes=(folder / "model.safetensors").stat().st_size, seconds=log.get("seconds"),
         images=None, note=learnt or release.config.get("architecture", ""),
     )  # fmt: skip
+
+
+def quantized_row(folder: Path, log: dict[str, Any]) -> Row:
+    """A table row from the run.json of `datafree quantize`."""
+    result, settings = log.get("result", {}), log.get("settings", {})
+    found, speed = result.get("evaluation", {}), result.get("speed", {})
+    tuned = f", fine-tuned on {settings['finetune']}" if settings.get("finetune") else ""
+    if "faster" not in speed or "quantized_bytes" not in speed:
+        raise UserError(f"{folder / 'run.json'} is no finished run of datafree quantize; run it again")
+    return Row(
+        name=folder.name, group="quantized", accuracy=found.get("accuracy"), agreement=found.get("agreement"),
+        parameters=int(result["parameters"]), nbytes=int(speed["quantized_bytes"]), seconds=log.get("seconds"), images=None,
+        note=f"W{settings.get('weights')}A{settings.get('activations')}, calibrated on {settings.get('calibrate')}{tuned}; "
+        f"{speed['faster']:.2f} times as fast{', simulated bits' if result.get('simulated') else ''}",
+    )  # fmt: skip
+
+
+def parse_similarity(own: dict[str, Any]) -> Similarity:
+    """One entry of the run.json of `datafree similarity`. Raises UserError for another shape."""
+    try:
+        layers = {str(tap): float(value) for tap, value in own["by_layer"].items()}
+        return Similarity(str(own["name"]), int(own["images"]), float(own["total"]), layers)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise UserError("a run.json of datafree similarity is not as it was written; measure again") from None
 
 
 def _shapes(release: Release) -> list[tuple[int, ...]]:
@@ -146,7 +178,7 @@ def real_grid(data: Data, spec: Any) -> Grid:
 
 def _first_release(runs: tuple[Path, ...]) -> Path:
     for folder in runs:
-        if (folder / "config.json").is_file():
+        if (folder / "config.json").is_file() and not is_quantized(folder):
             return folder
     raise UserError("no release among the runs, wanted at least the teacher; name its folder too")
 
@@ -154,10 +186,10 @@ def _first_release(runs: tuple[Path, ...]) -> Path:
 def _summary(rows: list[Row]) -> str:
     """What every student reached; none is picked out by its accuracy."""
     parts = []
-    for group in ("without data", "with data", "teacher"):
+    for group in ("without data", "quantized", "with data", "teacher"):
         own = [f"{row.name} {row.accuracy:.2f} %" for row in rows if row.group == group and row.accuracy is not None]
         parts += [f"{group}: {', '.join(own)}"] if own else []
-    if not parts or not parts[0].startswith("without"):
+    if not parts or not parts[0].startswith(("without", "quantized")):
         parts.insert(0, "no student without data was measured with labels")
     return "Accuracy on the test set. " + ". ".join(part[0].upper() + part[1:] for part in parts) + "."
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from ..likeness import Similarity
 
 __all__ = ["Grid", "Line", "Report", "Row"]
 
@@ -77,3 +80,5 @@ class Report:
     classes: tuple[str, ...]
     scatter: Sequence[tuple[str, float, float, float]] = ()
     """Name, bytes of the record, forecast leakage (AUC), accuracy in percent."""
+    divergences: Sequence[Similarity] = ()
+    """How far each data set is from what the teacher was trained on, the most alike first."""

@@ -15,12 +15,13 @@ from . import numbers
 from .curves import curves_svg
 from .images import SHOWN, blank, caption, grid_png
 from .model import Grid, Report, Row
+from .similarity import similarity_svg
 from .svg import printable
 from .tradeoff import tradeoff_svg
 
 __all__ = ["render", "write"]
 
-_ORDER = ("teacher", "with data", "without data")
+_ORDER = ("teacher", "with data", "without data", "quantized")
 
 
 def render(report: Report) -> str:
@@ -43,6 +44,7 @@ def render(report: Report) -> str:
         steep=_steep(report.classes[:SHOWN]),
         curves=Markup(curves_svg(report.lines)),
         tradeoff=Markup(tradeoff_svg(report.scatter)),
+        likeness=Markup(similarity_svg(report.divergences)),
         settings=_settings(report.settings),
     )
     return printable(page)
@@ -56,7 +58,7 @@ def write(report: Report, path: str | os.PathLike[str]) -> None:
 
 
 def _groups(rows: list[Row]) -> list[tuple[str, list[Row]]]:
-    """Teacher, with data, without data, then other groups as they come; rows keep their order."""
+    """Teacher, with data, without data, quantized, then other groups as they come; rows keep their order."""
     names = [name for name in _ORDER if any(row.group == name for row in rows)]
     names += [name for name in dict.fromkeys(row.group for row in rows) if name not in _ORDER]
     return [(name, [row for row in rows if row.group == name]) for name in names]
