@@ -1,0 +1,160 @@
+"""Cross-layer equalisation: the same function, ranges alike; no pair where it would change the function."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from datafree.network import Network
+from datafree.quantization.stack import quiet
+from datafree.spec import InputSpec
+
+with quiet():
+    pytest.importorskip("torchao")
+    from datafree.quantization import Bits, quantize
+    from datafree.quantization.equalize import equalize, pairs
+    from datafree.quantization.prepared import capture
+
+SPEC = InputSpec(shape=(1, 6, 6), classes=("a", "b", "c"))
+
+
+class Branching(nn.Module):
+    """conv1's output is read twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2, self.fc = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, padding=1), nn.Linear(64, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        a = self.conv1(x).relu()
+        return self.fc((a + self.conv2(a)).flatten(1))
+
+
+def uneven(*layers: nn.Module, dead: int | None = None) -> Network:
+    """A network whose first layer's channels are of very unequal range, its next layer's the other way round."""
+    module = nn.Sequential(*layers)
+    weighted = [part for part in layers if isinstance(part, nn.Conv2d | nn.Linear)]
+    scale = torch.logspace(-2, 2, len(weighted[0].weight))
+    with torch.no_grad():
+        weighted[0].weight.mul_(scale.view(-1, *[1] * (weighted[0].weight.ndim - 1)))
+        if weighted[0].bias is not None:
+            weighted[0].bias.mul_(scale)
+        if weighted[1].weight.shape[1] == len(scale):
+            weighted[1].weight.div_(scale.view(1, -1, *[1] * (weighted[1].weight.ndim - 2)))
+        if dead is not None:
+            weighted[0].weight[dead], weighted[0].bias[dead] = 0, 0
+    return Network(module.eval(), SPEC, "uneven")
+
+
+def chain(dead: int | None = None) -> Network:
+    torch.manual_seed(0)
+    return uneven(
+        nn.Conv2d(1, 5, 3), nn.ReLU(), nn.Conv2d(5, 4, 3), nn.ReLU(), nn.Conv2d(4, 3, 2), nn.Flatten(), dead=dead
+    )
+
+
+def images(count: int = 50) -> torch.Tensor:
+    return torch.rand(count, *SPEC.shape, generator=torch.Generator().manual_seed(0))
+
+
+def ranges(graph) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Of each pair: the first layer's by output channel, the second's by input channel."""
+    found = []
+    for pair in pairs(graph):
+        weights = [graph.get_parameter(str(node.args[1].target)).abs() for node in pair]
+        found.append((weights[0].flatten(1).amax(1), weights[1].transpose(0, 1).flatten(1).amax(1)))
+    return found
+
+
+@pytest.mark.parametrize("dead", [None, 2])
+def test_the_function_is_kept_and_ranges_are_made_alike(dead):
+    network = chain(dead)
+    graph, x = capture(network), images()
+    before = graph(x).detach()
+    assert len(pairs(graph)) == 2
+    scales = equalize(graph)
+    torch.testing.assert_close(graph(x).detach(), before, rtol=1e-4, atol=1e-4)
+    for index, (first, second) in enumerate(ranges(graph)):
+        same = torch.arange(len(first)) != dead if index == 0 and dead is not None else slice(None)
+        torch.testing.assert_close(first[same], second[same], rtol=5e-3, atol=0)
+    if dead is None:
+        assert max(float(own.max() / own.min()) for own in scales.values()) > 10
+    assert all((own > 0).all() for own in scales.values())
+
+
+def test_outputs_were_divided_by_what_it_says():
+    network, x = chain(), images()
+    before = network.module[0](x).detach()
+    graph = capture(network)
+    (name, scale), *_ = equalize(graph).items()
+    assert name == pairs(graph)[0][0].name
+    weight, bias = (graph.get_parameter(str(own.target)) for own in pairs(graph)[0][0].args[1:3])
+    after = torch.nn.functional.conv2d(x, weight, bias).detach()
+    torch.testing.assert_close(after * scale.view(1, -1, 1, 1), before, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_a_quantized_network_that_was_equalised_is_the_original_where_nothing_is_rounded(calibrated, normed, digits):
+    x = digits.pixels(range(100))
+    own = quantize(normed, x if calibrated else None, Bits(weights=4), equalise=True)
+    for step in own.steps():
+        step.rounding = False
+    # biases are whole numbers of steps, so the first layer's are off by half a step at most
+    torch.testing.assert_close(own.network.predict(x), normed.predict(x), rtol=0, atol=0.02)
+    assert all(torch.allclose(first, second, rtol=5e-3) for first, second in ranges_behind_grids(own.graph))
+
+
+def ranges_behind_grids(graph) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    found = []
+    for pair in pairs(graph):
+        weights = [graph.get_parameter(str(node.args[1].args[0].target)).detach().abs() for node in pair]
+        found.append((weights[0].flatten(1).amax(1), weights[1].transpose(0, 1).flatten(1).amax(1)))
+    assert found
+    return found
+
+
+def test_few_bits_lose_less_where_channels_were_equalised_first():
+    network, x = chain(), images(200)
+    z = network.predict(x)
+    errors = [
+        float(
+            (quantize(network, x, Bits(weights=8, activations=4), equalise=own).network.predict(x) - z).norm()
+            / z.norm()
+        )
+        for own in (False, True)
+    ]
+    assert errors[1] < 0.5 * errors[0]
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        (nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3, groups=4), nn.Flatten(), nn.Linear(16, 3)),
+        (nn.Conv2d(1, 4, 3), nn.ReLU6(), nn.Conv2d(4, 3, 4), nn.Flatten()),
+        (nn.Conv2d(1, 4, 3), nn.Tanh(), nn.Conv2d(4, 3, 4), nn.Flatten()),
+        (nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 3, 2), nn.Flatten()),
+        (nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)),
+        (nn.Conv2d(1, 3, 6), nn.Flatten()),
+        (Branching(),),
+    ],
+    ids=["grouped", "relu6", "tanh", "pool", "flatten", "one layer", "read twice"],
+)
+def test_layers_with_anything_but_a_relu_between_them_are_left_alone(layers):
+    network = Network(nn.Sequential(*layers).eval(), SPEC, "other")
+    graph = capture(network)
+    before = {name: own.clone() for name, own in graph.named_parameters()}
+    assert pairs(graph) == []
+    assert equalize(graph) == {}
+    assert all(torch.equal(own, before[name]) for name, own in graph.named_parameters())
+
+
+def test_linear_layers_are_pairs_too_and_layers_without_bias():
+    torch.manual_seed(0)
+    network = uneven(nn.Flatten(), nn.Linear(36, 8, bias=False), nn.ReLU(), nn.Linear(8, 3))
+    graph, x = capture(network), images()
+    before = graph(x).detach()
+    equalize(graph)
+    ((first, second),) = ranges(graph)
+    torch.testing.assert_close(first, second, rtol=5e-3, atol=0)
+    torch.testing.assert_close(graph(x).detach(), before, rtol=1e-4, atol=1e-5)

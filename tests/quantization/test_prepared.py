@@ -1,0 +1,191 @@
+"""The simulated network: near the original, on the grids it was asked for, the original untouched, bad input refused."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from datafree.errors import UserError
+from datafree.network import Network
+from datafree.quantization.stack import quiet
+from datafree.spec import InputSpec
+
+with quiet():
+    pytest.importorskip("torchao")
+    from datafree.quantization import Bits, quantize
+    from datafree.quantization.prepared import Simulated
+
+SPEC = InputSpec(shape=(1, 8, 8), classes=tuple("abc"))
+
+
+def state(network: Network):
+    parts = list(network.module.modules())
+    hooks = [len(p._forward_hooks) + len(p._forward_pre_hooks) + len(p._backward_hooks) for p in parts]
+    weights = list(network.module.parameters())
+    return network.fingerprint(), hooks, [p.training for p in parts], [p.requires_grad for p in weights], [
+        p.grad for p in weights
+    ]  # fmt: skip
+
+
+def distance(network: Network, other: Network, x: torch.Tensor) -> float:
+    """Of the logits, relative."""
+    z = network.predict(x)
+    return float((other.predict(x) - z).norm() / z.norm())
+
+
+@pytest.fixture(scope="module")
+def unseen(digits):
+    return digits.pixels(range(300, 700))
+
+
+@pytest.mark.parametrize("options", [{}, {"equalise": True, "correct_bias": True}])
+@pytest.mark.parametrize("training", [False, True])
+def test_the_network_is_left_as_found(training, options, normed, shown):
+    module = copy.deepcopy(normed.module).train(training)
+    module.conv1.weight.requires_grad_(False)
+    network = Network(module, normed.spec, "own")
+    before, stream = state(network), torch.get_rng_state()
+    for pixels in (shown[:64], None):
+        own = quantize(network, pixels, **options)
+        own.network.module.train()
+        for parameter in own.network.module.parameters():
+            parameter.data.add_(1)
+    assert state(network) == before
+    assert torch.equal(torch.get_rng_state(), stream)
+
+
+def test_a_teacher_in_training_mode_is_quantized_as_in_eval_mode(normed, shown, unseen):
+    module = copy.deepcopy(normed.module)
+    answers = [
+        quantize(Network(module.train(training), normed.spec, "own"), shown).network.predict(unseen)
+        for training in (False, True)
+    ]
+    assert torch.equal(*answers)
+
+
+def test_at_8_bits_it_agrees_with_the_original_on_nearly_all_images_it_was_not_calibrated_on(normed, shown, unseen):
+    network = quantize(normed, shown).network
+    assert float((network.predict(unseen).argmax(1) == normed.predict(unseen).argmax(1)).float().mean()) >= 0.98
+    assert distance(normed, network, unseen) < 0.02
+    assert network.name == "normed-w8a8"
+    assert network.spec == normed.spec.model_copy(update={"mean": (0.0,), "std": (1.0,)})
+
+
+def test_fewer_bits_lose_more(normed, shown, unseen):
+    for field in ("weights", "activations"):
+        values = [distance(normed, quantize(normed, shown, Bits(**{field: n})).network, unseen) for n in (8, 4, 2)]
+        assert values == sorted(values)
+        assert values[1] < 0.3
+
+
+def grids(own) -> list[tuple[int, int]]:
+    """(activation bits, weight bits) of each layer, from its grids."""
+    return [(data.quant_max.bit_length(), (2 * weight.quant_max + 1).bit_length()) for _, data, weight in own.layers()]
+
+
+@pytest.mark.parametrize(
+    ("bits", "wanted"),
+    [
+        (Bits(), [(8, 8)] * 3),
+        (Bits(weights=4, activations=4), [(8, 4), (4, 4), (4, 4)]),
+        (Bits(weights=4, activations=4, first=8), [(8, 8), (4, 4), (4, 4)]),
+        (Bits(weights=4, activations=4, last=8), [(8, 4), (4, 4), (8, 8)]),
+        (Bits(weights=3, activations=2, first=5, last=6), [(8, 5), (2, 3), (6, 6)]),
+        (Bits(last=4), [(8, 8), (8, 8), (4, 4)]),
+        (Bits(weights=12, activations=10), [(10, 12), (10, 12), (10, 12)]),
+    ],
+    ids=str,
+)
+def test_every_layer_has_the_bits_it_was_asked_for_and_the_image_at_least_8(bits, wanted, normed, shown):
+    assert grids(quantize(normed, shown, bits)) == wanted
+
+
+@pytest.mark.xfail(strict=True, reason="behind a flatten the image is not known as one")
+def test_the_image_has_at_least_8_bits_in_a_network_that_flattens_it_first(teacher, digits):
+    assert grids(quantize(teacher, digits.pixels(range(50)), Bits(activations=4)))[0][0] == 8
+
+
+def test_rounded_weights_have_as_many_values_as_their_bits_allow(normed, shown):
+    own = quantize(normed, shown, Bits(weights=3))
+    for node, _, weight in own.layers():
+        rounded = weight(own.graph.get_parameter(str(node.args[1].args[0].target))).detach()
+        for channel, step in zip(rounded, weight.step.detach(), strict=True):
+            levels = (channel / step).round()
+            assert levels.abs().max() <= 3
+            torch.testing.assert_close(levels * step, channel)
+
+
+def test_ranges_are_those_of_the_images_that_were_shown(normed, shown):
+    steps = [float(next(quantize(normed, share * shown).layers())[1].step.detach()) for share in (1.0, 0.25)]
+    assert steps[1] < 0.4 * steps[0]
+
+
+def test_biases_are_whole_numbers_of_their_inputs_step_times_their_weights(normed, shown):
+    for options in ({}, {"correct_bias": True, "equalise": True}):
+        own = quantize(normed, shown, **options)
+        for node, data, weight in own.layers():
+            units = own.graph.get_parameter(str(node.args[2].target)).detach() / (data.step * weight.step).detach()
+            torch.testing.assert_close(units, units.round(), rtol=1e-6, atol=1e-3)
+
+
+@pytest.mark.parametrize("images", [True, False])
+def test_bias_correction_takes_the_mean_error_out_of_the_outputs(images, normed, shown):
+    wanted, errors = normed.predict(shown).mean(0), []
+    for correct in (False, True):
+        own = quantize(normed, shown if images else None, Bits(weights=3, activations=8), correct_bias=correct)
+        errors.append(float((own.network.predict(shown).mean(0) - wanted).norm()))
+    assert errors[1] < (0.2 if images else 0.9) * errors[0]
+
+
+def test_packed_bytes_fall_with_the_bits_and_count_weights_steps_and_biases(normed, shown):
+    weights, channels, biases = 6 * 9 + 6 * 8 * 9 + 320, 6 + 8 + 10, 6 + 8 + 10
+    for bits in (8, 4, 2):
+        own = quantize(normed, shown, Bits(weights=bits))
+        assert own.nbytes() == weights * bits // 8 + (54 * bits % 8 > 0) + 4 * channels + 4 * biases
+
+
+def test_a_quantized_network_has_one_mode_and_gradients_for_weights_and_grids(normed, shown):
+    own = quantize(normed, shown[:64], Bits(weights=4, activations=4))
+    module = own.network.module
+    assert isinstance(module, Simulated)
+    with torch.no_grad():
+        answers = [module.train(mode)(shown[:5]) for mode in (True, False)]
+    assert torch.equal(*answers)
+    module(shown[:5]).square().sum().backward()
+    learnt = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in learnt)
+    assert len(own.steps()) == len([name for name, _ in module.named_parameters() if name.endswith("learnt")])
+
+
+@pytest.mark.xfail(strict=True, reason="torchao's folding gives a layer without bias one that needs no gradient")
+def test_the_biases_that_folded_batch_norms_leave_behind_are_learnt_too(normed, shown):
+    own = quantize(normed, shown[:64])
+    assert all(parameter.requires_grad for parameter in own.network.module.parameters())
+
+
+def test_the_same_images_give_the_same_network_and_progress_ends_at_all_of_them(normed, shown):
+    calls = []
+    one, other = (quantize(normed, shown, progress=lambda *own: calls.append(own)) for _ in range(2))
+    assert one.network.fingerprint() == other.network.fingerprint()
+    assert calls[-1] == (300, 300) and len(calls) == 10
+
+
+@pytest.mark.parametrize(
+    ("pixels", "text"),
+    [
+        (torch.rand(0, 1, 8, 8), "no images to calibrate on, wanted at least 1; give some"),
+        (torch.rand(4, 3, 8, 8), "images of shape (3, 8, 8), wanted (1, 8, 8) (channels, height, width)"),
+        (torch.rand(4, 1, 6, 8), "images of shape (1, 6, 8), wanted (1, 8, 8)"),
+        (torch.full((4, 1, 8, 8), -1.0), "pixels from -1 to -1, wanted 0 to 1; scale the images first"),
+        (torch.full((4, 1, 8, 8), 255.0), "pixels from 255 to 255, wanted 0 to 1"),
+        (torch.full((4, 1, 8, 8), torch.nan), "images with NaN or infinity"),
+    ],
+    ids=["empty", "channels", "height", "below", "bytes", "nan"],
+)
+def test_images_that_do_not_fit_are_one_line(pixels, text, normed):
+    with pytest.raises(UserError) as caught:
+        quantize(normed, pixels)
+    assert text in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,202 @@
+"""Ranges told by batch norms alone: moments carried through layers, against samples."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import relu
+
+from datafree.errors import UserError
+from datafree.network import Network
+from datafree.quantization.stack import quiet
+from datafree.spec import InputSpec
+
+with quiet():
+    pytest.importorskip("torchao")
+    from datafree.quantization import Bits, quantize
+    from datafree.quantization.prepared import capture, covering
+    from datafree.quantization.ranges import WIDTH, Moments, moments, rectified
+
+_aten = torch.ops.aten
+SPEC = InputSpec(shape=(1, 8, 8), classes=tuple("abcdefghij"), mean=(0.4,), std=(0.5,))
+
+
+class Made(nn.Module):
+    """Layers, and what to do with them."""
+
+    def __init__(self, forward, **layers: nn.Module):
+        super().__init__()
+        self.does = forward
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.does(self, x)
+
+
+def seen(module: nn.Module, spec: InputSpec = SPEC) -> Network:
+    """In eval mode, its batch norms with running statistics of random images and with weights of their own."""
+    rng = torch.Generator().manual_seed(0)
+    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    for part in norms:
+        part.momentum = None
+        part.weight.data.copy_(torch.rand(part.num_features, generator=rng) + 0.5)
+        part.bias.data.copy_(torch.randn(part.num_features, generator=rng) / 2)
+    with torch.no_grad():
+        module.train()(spec.normalize(torch.rand(200, *spec.shape, generator=rng)))
+    return Network(module.eval(), spec, "seen")
+
+
+def told(network: Network) -> list[tuple[object, Moments]]:
+    """(operator, its output's moments) in order."""
+    graph = capture(network)
+    found = moments(network, graph)
+    return [(node.target, found[node.name]) for node in graph.graph.nodes if node.name in found]
+
+
+def moments_of(network: Network, operator) -> list[Moments]:
+    return [own for target, own in told(network) if target == operator]
+
+
+@pytest.mark.parametrize("top", [math.inf, 6.0, 1.0, 0.1])
+def test_a_rectified_normal_has_the_moments_of_its_samples(top):
+    mean = torch.tensor([-4.0, -1.0, 0.0, 0.5, 3.0, 8.0])
+    variance = torch.tensor([1.0, 4.0, 1.0, 0.25, 9.0, 1.0])
+    own = rectified(Moments.normal(mean, variance), top)
+    rng = torch.Generator().manual_seed(0)
+    x = (mean + variance.sqrt() * torch.randn(400_000, 6, generator=rng, dtype=torch.float64)).clamp(0, top)
+    torch.testing.assert_close(own.mean.double(), x.mean(0), rtol=0.01, atol=0.01)
+    torch.testing.assert_close(own.variance.double(), x.var(0), rtol=0.02, atol=0.01)
+    assert (own.low == (mean - WIDTH * variance.sqrt()).clamp(0, top)).all()
+    assert (own.high == (mean + WIDTH * variance.sqrt()).clamp(0, top)).all()
+
+
+def test_a_constant_is_rectified_to_a_constant():
+    own = rectified(Moments.normal(torch.tensor([2.0, -2.0]), torch.zeros(2)))
+    torch.testing.assert_close(own.mean, torch.tensor([2.0, 0.0]), rtol=0, atol=1e-5)
+    torch.testing.assert_close(own.variance, torch.zeros(2), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("low", "high", "top"), [(-1.0, 3.0, 255), (0.0, 5.0, 15), (-2.0, 0.0, 3), (0.0, 0.0, 15)])
+def test_a_covering_grid_has_both_ends_and_zero_on_it(low, high, top):
+    step, zero = covering(low, high, top)
+    assert float(step) > 0 and 0 <= int(zero) <= top
+    assert (top - int(zero)) * float(step) >= high - 0.51 * float(step)
+    assert -int(zero) * float(step) <= low + 0.51 * float(step)
+
+
+def test_behind_a_batch_norm_channels_have_its_bias_as_mean_and_its_weight_as_spread(normed):
+    norms = [normed.module.bn1, normed.module.bn2]
+    for operator in (_aten.batch_norm.default, _aten.conv2d.default):  # as after folding
+        for own, layer in zip(moments_of(normed, operator), norms, strict=True):
+            torch.testing.assert_close(own.mean, layer.bias.detach())
+            torch.testing.assert_close(own.variance, layer.weight.detach().square())
+            spread = WIDTH * layer.weight.detach().abs()
+            torch.testing.assert_close(own.high, layer.bias.detach() + spread)
+            torch.testing.assert_close(own.low, layer.bias.detach() - spread)
+
+
+def test_what_a_linear_layer_makes_of_a_rectified_batch_norm_is_told():
+    layers = [nn.Flatten(), nn.Linear(64, 400), nn.BatchNorm1d(400), nn.ReLU(), nn.Linear(400, 10)]
+    network = seen(nn.Sequential(*layers))
+    own = moments_of(network, _aten.linear.default)[-1]
+    norm, last = network.module[2], network.module[4]
+    rng = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        z = last(relu(norm.bias + norm.weight * torch.randn(50_000, 400, generator=rng)))
+    torch.testing.assert_close(own.mean, z.mean(0), rtol=0, atol=0.02)
+    torch.testing.assert_close(own.variance, z.var(0), rtol=0.05, atol=0)
+
+
+def test_channels_of_branches_are_added_stacked_and_kept_through_pools():
+    def forward(own, x):
+        a, b = own.bn1(own.conv1(x)), own.bn2(own.conv2(x))
+        both = torch.cat([relu(a + b), a], 1)
+        return own.fc(own.pool(both).flatten(1))
+
+    module = Made(
+        forward, conv1=nn.Conv2d(1, 3, 3), bn1=nn.BatchNorm2d(3), conv2=nn.Conv2d(1, 3, 3), bn2=nn.BatchNorm2d(3),
+        pool=nn.AdaptiveAvgPool2d(1), fc=nn.Linear(6, 10),
+    )  # fmt: skip
+    network = seen(module)
+    one, other = moments_of(network, _aten.batch_norm.default)
+    (added,), (stacked,) = moments_of(network, _aten.add.Tensor), moments_of(network, _aten.cat.default)
+    torch.testing.assert_close(added.mean, one.mean + other.mean)
+    torch.testing.assert_close(added.variance, one.variance + other.variance)
+    torch.testing.assert_close(stacked.mean, torch.cat([rectified(added).mean, one.mean]))
+    (pooled,) = moments_of(network, _aten.adaptive_avg_pool2d.default)
+    assert all(torch.equal(getattr(pooled, key), getattr(stacked, key)) for key in ("mean", "variance", "low", "high"))
+
+
+def test_without_images_a_network_at_8_bits_agrees_with_the_original_on_most_of_them(normed, digits):
+    x = digits.pixels(range(400))
+    answers = normed.predict(x).argmax(1)
+    for options in ({}, {"equalise": True}, {"equalise": True, "correct_bias": True}):
+        own = quantize(normed, None, **options)
+        assert float((own.network.predict(x).argmax(1) == answers).float().mean()) > 0.95
+
+
+def test_a_network_without_batch_norm_and_without_images_is_one_line(teacher):
+    with pytest.raises(UserError) as caught:
+        quantize(teacher, None)
+    assert str(caught.value) == ("hinton32 has no batch norm, and no images were given; name some with --calibrate")
+
+
+def test_an_operator_that_moments_are_not_carried_through_is_named():
+    layers = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Tanh(), nn.Flatten(), nn.Linear(144, 10)]
+    with pytest.raises(UserError) as caught:
+        quantize(seen(nn.Sequential(*layers)), None)
+    assert str(caught.value) == (
+        "ranges cannot be told without images behind operator aten.tanh.default; give images with --calibrate, such as "
+        "a synthetic set"
+    )
+
+
+def error(network: Network, pixels: torch.Tensor | None, bits: Bits | None = None) -> float:
+    """Of the logits at 8 bits, relative."""
+    x = torch.rand(100, *network.spec.shape, generator=torch.Generator().manual_seed(1))
+    z = network.predict(x)
+    return float((quantize(network, pixels, bits).network.predict(x) - z).norm() / z.norm())
+
+
+PLAIN = SPEC.model_copy(update={"mean": (0.0,), "std": (1.0,)})
+WITHIN = {
+    "a network that normalises for itself": (
+        PLAIN,
+        lambda: Made(
+            lambda own, x: own.fc(relu(own.bn(own.conv((x - 0.4) / 0.1))).flatten(1)),
+            conv=nn.Conv2d(1, 4, 3), bn=nn.BatchNorm2d(4), fc=nn.Linear(144, 10),
+        ),
+    ),
+    "a difference of branches": (
+        SPEC,
+        lambda: Made(
+            lambda own, x: own.fc(own.last(own.bn1(own.conv1(x)) - own.bn2(own.conv2(x))).flatten(1)),
+            conv1=nn.Conv2d(1, 4, 3), bn1=nn.BatchNorm2d(4), conv2=nn.Conv2d(1, 4, 3), bn2=nn.BatchNorm2d(4),
+            last=nn.Conv2d(4, 4, 3), fc=nn.Linear(64, 10),
+        ),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.xfail(strict=True, reason="every subtraction and division is taken for the normalisation of the image")
+@pytest.mark.parametrize("name", WITHIN)
+def test_arithmetic_of_the_networks_own_is_followed_or_refused(name):
+    spec, make = WITHIN[name]
+    network = seen(make(), spec)
+    try:
+        assert error(network, None) < 0.05
+    except UserError as refused:
+        assert "ranges cannot be told without images behind operator" in str(refused)
+
+
+@pytest.mark.xfail(
+    strict=True, raises=UserError, reason="a grouped convolution is refused although a batch norm follows"
+)
+def test_a_grouped_convolution_goes_by_the_batch_norm_behind_it():
+    layers = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU6(), nn.Conv2d(4, 4, 3, groups=4), nn.BatchNorm2d(4)]
+    network = seen(nn.Sequential(*layers, nn.ReLU6(), nn.Flatten(), nn.Linear(64, 10)))
+    assert error(network, None) < 0.05
