@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-
-from datafree.quantization import Bits
 
 
 @dataclass(frozen=True)
@@ -49,16 +48,14 @@ def export(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def exported(normed, shown, export):
-    """(weights, activations) -> the digits' network at so many bits, made once."""
+def simulated(normed, shown):
+    """Bits -> the digits' network at so many, made once; not to be changed."""
     from datafree.quantization import quantize
 
-    found = {}
+    return cache(lambda bits: quantize(normed, shown, bits))
 
-    def one(weights: int, activations: int, **others) -> Exported:
-        key = (weights, activations, *sorted(others.items()))
-        if key not in found:
-            found[key] = export(quantize(normed, shown, Bits(weights=weights, activations=activations, **others)))
-        return found[key]
 
-    return one
+@pytest.fixture(scope="session")
+def exported(simulated, export):
+    """As `simulated`, in all three forms."""
+    return cache(lambda bits: export(simulated(bits)))
