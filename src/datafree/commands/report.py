@@ -45,6 +45,9 @@ def report(
     if not runs:
         raise UserError("no runs given, wanted release folders and synthetic sets; name some")
     data, run = data or Data(), run or Run()
+    for folder in runs:
+        if not folder.is_dir():
+            Release.open(folder)  # says what is wrong
     _check_page(out)
     made = RunLog("report", {"title": title, **asdict(data), **asdict(run)}, list(runs))
     logs = {folder: Finished.of(folder) for folder in runs}
@@ -71,10 +74,15 @@ def _check_page(out: Path) -> None:
     beside = out.with_suffix(".run.json")
     if out.is_dir():
         raise UserError(f"--out {out} is a folder, wanted a file; give it a name, as in {out / 'report.html'}")
-    if out.is_file() and b"<!doctype html>" not in out.open("rb").read(64):
+    if out.is_file() and not _is_page(out):
         raise UserError(f"--out {out} is there already and no HTML page, and would be lost; name another file")
     if beside.is_file() and read_json(beside).get("verb") != "report":
         raise UserError(f"{beside} is there already and is no report's, and would be lost; name another --out")
+
+
+def _is_page(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(64).lstrip().startswith(b"<!doctype html>")
 
 
 def _teacher(networks: list[Path], logs: dict[Path, Finished]) -> Path | None:
