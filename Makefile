@@ -23,7 +23,7 @@ bench: $(VENV)/.ready ## speed and memory of every synthesis method, as ratios i
 # Installed once for each content of pyproject.toml and constraints/cpu.txt; an install that broke off is done again.
 $(VENV)/.ready: pyproject.toml constraints/cpu.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-	  echo "datafree needs Python 3.11 or newer, got: $$($(PYTHON) --version 2>&1 || echo none). Name one: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 2; }
+	  echo "datafree needs Python 3.11 or newer, got: $$($(PYTHON) --version 2>/dev/null || echo none). Name one: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 2; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 	  echo "this Python has no venv module. Install it (Debian, Ubuntu: apt-get install python3-venv) and run make again" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)

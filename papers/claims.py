@@ -29,7 +29,7 @@ def claim(
     tolerance: float = 0.5,
     **rest: Any,
 ) -> dict[str, Any]:
-    """One claim from our value by seed; `status` follows from the numbers, within `tolerance` of the paper's."""
+    """One claim from our value by seed; `status` follows from the numbers: see `status_of`."""
     ours = None
     if values:
         numbers = [values[seed] for seed in sorted(values)]
@@ -41,12 +41,15 @@ def claim(
 
 
 def status_of(paper: float | None, ours: dict[str, Any] | None, tolerance: float = 0.5) -> str:
-    """How ours stands to the paper's figure, a percentage where more is better."""
+    """How ours stands to the paper's figure, a percentage where more is better.
+
+    Within `tolerance`, or within one standard deviation between seeds where that is more, it is "reproduced".
+    """
     if ours is None:
         return "not run"
     if paper is None:
         return "no paper figure"
-    if abs(ours["mean"] - paper) <= tolerance:
+    if abs(ours["mean"] - paper) <= max(tolerance, ours["sd"]):
         return "reproduced"
     return "better" if ours["mean"] > paper else "worse"
 

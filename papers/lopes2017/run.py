@@ -18,6 +18,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import torch
@@ -80,11 +81,18 @@ class Chain:
             settings = self.settings(row)
             if cell.exists() and read_json(cell).get("settings") == settings:
                 continue
+            if cell.exists():
+                self.forget(row)
             began = time.perf_counter()
             result = getattr(self, f"row_{row.replace('-', '_')}", lambda row=row: self.faithful(row))()
             result |= {"seconds": round(time.perf_counter() - began, 2), "device": device_name(self.device)}
             write_json(cell, {**result, "versions": versions(), "settings": settings, "commit": commit()})
             say(f"{self.pair.id}/{row} seed {self.seed}: {result['accuracy']:.2f} % in {result['seconds']:.0f} s")
+
+    def forget(self, row: str) -> None:
+        """Removes what was made with other settings: the row's set, and all that a new teacher makes void."""
+        for stale in self.folder.glob("*" if row == "teacher" else f"set-{row}"):
+            rmtree(stale) if stale.is_dir() else stale.unlink()
 
     # -- with data ------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import torch
@@ -48,13 +49,17 @@ STEPS, IMAGES = 20, 10_240
 START = [(InputMoments(), None)]
 PIXELS = ("input",)
 KINDS = (
-    "safe-0.53", "safe-0.55", "safe-0.60", "safe-0.70", "safe-0.80", "diagonal", "lowrank-8", "lowrank-32", "shrunk",
-    "full", "top", "all-pooled", "all-full", "spectral-all", "spectral-pairs",
+    "small", "safe-0.53", "safe-0.55", "safe-0.60", "safe-0.70", "safe-0.80", "mean", "diagonal", "lowrank-8",
+    "lowrank-32", "shrunk", "full", "top", "all-diagonal", "all-pooled", "all-full", "spectral-all", "spectral-pairs",
+    "spectral-all-class-mean", "spectral-all-examples",
 )  # fmt: skip
+"""Of the pixels' moments unless they say otherwise; `spectral-...` name the signal where it is not `class-moments`."""
 
 
 def choose(kind: str, network: Network, counts: list[int]) -> tuple[list[Any], str]:
     """What to record, and the method that uses it."""
+    if kind == "small":
+        return presets.statistics("small", network, counts), "top"
     if kind.startswith("safe"):
         return presets.statistics("safe", network, counts, leak=float(kind[5:])), "distribution"
     if kind == "mean":
@@ -67,8 +72,11 @@ def choose(kind: str, network: Network, counts: list[int]) -> tuple[list[Any], s
         return [*START, (Moments(), None)], "all"
     if kind == "all-pooled":
         return [*START, (Moments(covariance="lowrank", rank=32, pooled=True), None)], "all"
-    if kind in ("spectral-all", "spectral-pairs"):
-        return [*START, (SpectralAll() if kind == "spectral-all" else SpectralPairs(), None)], kind
+    if kind == "spectral-pairs":
+        return [*START, (SpectralPairs(), None)], kind
+    if kind.startswith("spectral-all"):
+        signal: Any = kind.removeprefix("spectral-all-") if kind != "spectral-all" else "class-moments"
+        return [*START, (SpectralAll(signal=signal), None)], "spectral-all"
     return presets.paper_row(kind.removesuffix("-full"), network), kind.removesuffix("-full")
 
 
@@ -76,20 +84,27 @@ def measure(kind: str, seed: int, work: Path, data_dir: str | None) -> dict[str,
     """One record and its student."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    cell = work / "tradeoff" / f"{kind}-{seed}.json"
-    if cell.exists():
-        return read_json(cell)
+    cell, folder = work / "tradeoff" / f"{kind}-{seed}.json", work / "tradeoff" / f"{kind}-{seed}"
     pair = next(pair for pair in BUDGETS["cpu"].pairs if pair.id == "mnist/lenet5")
     chain = Chain(pair, seed, work, data_dir, "cpu")
     teacher = load_model(str(chain.folder / "teacher"))
     chosen, method = choose(kind, teacher, chain.train.labels.bincount().tolist())
     limit = pair.spectral_limit if kind.startswith("spectral") else None
+    settings = {
+        "teacher": teacher.fingerprint(), "method": method, "recorded images": limit, "learning": LEARNING.model_dump(),
+        "what": [[own.model_dump(mode="json"), taps and list(taps)] for own, taps in chosen],
+        "images": EPOCH_IMAGES if method == "distribution" else [IMAGES, STEPS],
+    }  # fmt: skip
+    settings = json.loads(json.dumps(settings))  # tuples are lists in the file
+    if cell.exists() and read_json(cell).get("settings") == settings:
+        return read_json(cell)
+    rmtree(folder, ignore_errors=True)  # a set of other settings
     known = record(teacher, chain.train.subset(limit), chosen)
     began = time.perf_counter()
-    student = _student(chain, teacher, known, method, work / "tradeoff" / f"{kind}-{seed}")
+    student = _student(chain, teacher, known, method, folder)
     found = {
         "accuracy": evaluate(student, chain.test).accuracy, "bytes": known.nbytes(), "released": known.released(teacher),
-        "seconds": round(time.perf_counter() - began, 1),
+        "seconds": round(time.perf_counter() - began, 1), "settings": settings,
     }  # fmt: skip
     cell.parent.mkdir(parents=True, exist_ok=True)
     write_json(cell, found)
@@ -152,7 +167,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     """Markdown."""
     lines = ["| record | bytes | forecast AUC | student, % | seconds |", "|---|---:|---:|---:|---:|"]
     for r in rows:
-        student = f"{r['accuracy']:.2f} ± {r['sd']:.2f}"
+        student = f"{r['accuracy']:.2f}" + (f" ± {r['sd']:.2f}" if r["n"] > 1 else "")
         lines.append(f"| {r['record']} | {r['bytes']:,} | {r['forecast AUC']:.3f} | {student} | {r['seconds']:.0f} |")
     return "\n".join(lines) + "\n"
 

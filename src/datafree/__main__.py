@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from functools import partial
+from types import FrameType
 from typing import Any
 
 from .commandline import ARGV
@@ -68,13 +69,26 @@ class _Terminated(BaseException):
     pass
 
 
-def _stop(argv: list[str], number: int, *_: object) -> None:
-    """Unwinds the command; where a thread is long in the middle of something, ends the process after PATIENCE."""
+def _stop(argv: list[str], number: int, frame: FrameType | None) -> None:
+    """Unwinds the command; where a thread is long in the middle of something, ends the process after PATIENCE.
+
+    In the middle of an import it ends at once: packages do not all survive an exception there.
+    """
     code = 130 if number == signal.SIGINT else 143
+    if _importing(frame):
+        _leave(_stopped(argv), code)
     last = threading.Timer(PATIENCE, partial(_leave, _stopped(argv), code))
     last.daemon = True
     last.start()
     raise KeyboardInterrupt if number == signal.SIGINT else _Terminated
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _leave(line: str, code: int) -> None:

@@ -1,7 +1,9 @@
 """Where a record's layers determine the pixels: their class means and covariances, in closed form.
 
 The moments of the input itself say it directly. A first layer that is linear and injective says it too: from its mean
-and covariance the pixels' follow by the pseudo-inverse, exactly.
+and full covariance the pixels' follow by the pseudo-inverse, exactly. Of a diagonal covariance, or the diagonal rest of a
+low-rank one, the pseudo-inverse would make noise of many times the pixels' own size; there, the variances of independent
+pixels are fitted to it, which keeps the layer's total variance and knows no correlation.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from .stats.moments import MomentsMeter
 __all__ = ["PIXELS_AT_MOST", "PixelMoments", "pixel_factors", "pixel_moments"]
 
 PIXELS_AT_MOST = 4096
+UPDATES = 200
 
 
 @dataclass(frozen=True)
@@ -134,11 +137,31 @@ def _through(network: Network, entry: Entry, first: str) -> PixelMoments:
         )
     mean, covariance = _moments(network, entry)
     pixels = (mean - bias) @ inverse.T
-    spread = inverse @ covariance @ inverse.T
+    if entry.statistic.covariance in ("diagonal", "lowrank"):
+        rest = entry.summary["variance"].double() / entry.statistic.scale**2
+        spread = inverse @ (covariance - torch.diag_embed(rest)) @ inverse.T
+        spread = spread + torch.diag_embed(independent(torch.from_numpy(operator), rest))
+    else:
+        spread = inverse @ covariance @ inverse.T
     spec, channel = network.spec, network.spec.pixels // network.spec.shape[0]
     std = torch.tensor(spec.std, dtype=torch.float64).expand(spec.shape[0]).repeat_interleave(channel)
     shift = torch.tensor(spec.mean, dtype=torch.float64).expand(spec.shape[0]).repeat_interleave(channel)
     return _scaled(network, pixels * std + shift, spread * std[:, None] * std, first, share)
+
+
+def independent(operator: Tensor, variance: Tensor) -> Tensor:
+    """Variances (K, P) >= 0 of independent pixels that come nearest to a layer's own (K, D) through `operator` (D, P).
+
+    Least squares by multiplicative updates (Lee and Seung 2001), which cannot turn negative; then scaled so that the
+    layer's total variance is what was recorded.
+    """
+    squares = operator.square()
+    towards, gram = variance @ squares, squares.T @ squares
+    found = torch.ones_like(towards) * (variance.sum(1) / squares.sum())[:, None]
+    for _ in range(UPDATES):
+        found = found * towards / (found @ gram).clamp(min=1e-300)
+    made = (found @ squares.T).sum(1).clamp(min=1e-300)
+    return found * (variance.sum(1) / made)[:, None]
 
 
 def _operator(network: Network, first: str) -> tuple[np.ndarray, Tensor]:

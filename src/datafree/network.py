@@ -29,8 +29,11 @@ class Network:
     """What builds it: a zoo name, or the `file.py:function` the user gave."""
 
     def logits(self, pixels: Tensor) -> Tensor:
-        """Logits (N, classes) of pixels (N, C, H, W) in the spec's range."""
-        return self.module(self.spec.normalize(pixels))
+        """Logits (N, classes) of pixels (N, C, H, W) in the spec's range. Raises UserError for another kind of output."""
+        found = self.module(self.spec.normalize(pixels))
+        if not isinstance(found, Tensor):
+            raise UserError(f"{self.name} gives a {type(found).__name__}, wanted a tensor of logits; return them alone")
+        return found
 
     @torch.no_grad()
     def predict(self, pixels: Tensor, batch: int = 512) -> Tensor:

@@ -180,8 +180,8 @@ def record(
         states = _measure(network, data, live, {name: plan[name][1] for name in live}, pause, progress)
     summaries = {name: meters[name].finish(states[name]) if name in live else meters[name].read() for name in plan}
     entries = {name: Entry(plan[name][0], plan[name][1], summaries[name]) for name in plan}
-    if state is not None:
-        state.unlink(missing_ok=True)
+    if state is not None and state.exists():
+        state.unlink()
     used = data if live else None
     made = {"data": used and used.name, "split": used and used.split, "samples": 0 if used is None else len(used)}
     return Record(network.spec, network.fingerprint(), network.answers(), entries, made, meters)
@@ -229,7 +229,12 @@ class Pause:
         """Images seen and the state of every meter; nothing where no file is."""
         if not self.path.exists():
             return 0, {}
-        tensors, header = read_tensors(self.path, kind="recording-state")
+        try:
+            tensors, header = read_tensors(self.path, kind="recording-state")
+        except UserError:
+            raise UserError(
+                f"{self.path}, left by an interrupted recording, cannot be read; remove it, and recording starts anew"
+            ) from None
         if header.get("identity") != self.identity:
             raise UserError(
                 f"{self.path} is of an interrupted recording with other settings or data; repeat that run's command, or "

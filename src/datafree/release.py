@@ -87,20 +87,26 @@ def write_release(folder: str | Path, network: Network, record: Record | None = 
     name = network.name if ":" not in network.name else "custom:" + safe_name(network.name.rpartition(":")[2])
     config = {"format": 1, "architecture": name, "spec": network.spec.model_dump(mode="json"), "datafree": __version__}
     weights = {key: tensor.detach().cpu().contiguous() for key, tensor in network.module.state_dict().items()}
-    if record is None:
-        _drop_anothers_record(own / "record.safetensors", network)
+    kept = record if record is not None else _kept_record(own / "record.safetensors", network)
     write_tensors(own / "model.safetensors", weights, {}, kind="weights")
     write_json(own / "config.json", config)
     if record is not None:
         record.save(own / "record.safetensors")
-    write_text(own / "README.md", model_card(network, record, notes))
+    write_text(own / "README.md", model_card(network, kept, notes))
     return own
 
 
-def _drop_anothers_record(path: Path, network: Network) -> None:
-    """A record that was made for the weights that are replaced is of no use, and would make the release unreadable."""
-    if path.is_file() and read_header(path, kind="record")[1].get("fingerprint") != network.fingerprint():
+def _kept_record(path: Path, network: Network) -> Record | None:
+    """The record that is there, where it is of this network.
+
+    One that was made for the weights that are replaced is of no use, would make the release unreadable, and is removed.
+    """
+    if not path.is_file():
+        return None
+    if read_header(path, kind="record")[1].get("fingerprint") != network.fingerprint():
         path.unlink()
+        return None
+    return Record.load(path, network)
 
 
 def write_record(folder: str | Path, network: Network, record: Record) -> Path:

@@ -7,7 +7,6 @@ import os
 import platform
 import subprocess
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,6 @@ import torch
 from . import __version__
 from .commandline import ARGV
 from .data import sha256
-from .errors import UserError
 from .files import read_json, sha256_file, write_json
 
 if TYPE_CHECKING:
@@ -56,15 +54,24 @@ class RunLog:
         write_json(path, {**self.content, **self._before(path), "seconds": seconds, "result": result})
         return path
 
+    def check(self, folder: str | Path) -> None:
+        """Raises UserError where the log in `folder`, which is to be kept, is damaged; before any work is done."""
+        self._before(Path(folder) / "run.json")
+
     def _before(self, path: Path) -> dict[str, Any]:
-        """A record is added to a release that another run made: that run's log stays, under "before"."""
-        if self.content["verb"] != "record" or not path.is_file():
+        """A record is added to a release that another run made: that run's log stays, under "before"; and its own under
+        "recorded", where the release is then made again.
+
+        Raises UserError where the log that is there is damaged, rather than lose it.
+        """
+        if not path.is_file():
             return {}
-        with suppress(UserError):
-            old = read_json(path)
-            earlier = old.get("before") if old.get("verb") == "record" else old
-            return {"before": earlier} if isinstance(earlier, dict) else {}
-        return {}
+        old = read_json(path)
+        if self.content["verb"] != "record":
+            still = old.get("verb") == "record" and (path.parent / "record.safetensors").is_file()
+            return {"recorded": {key: value for key, value in old.items() if key != "before"}} if still else {}
+        earlier = old.get("before") if old.get("verb") == "record" else old
+        return {"before": earlier} if isinstance(earlier, dict) else {}
 
 
 def versions() -> dict[str, str]:

@@ -8,6 +8,7 @@ written once, atomically; a killed run goes on from the shards that are whole, a
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
 import re
 from collections.abc import Generator, Iterator
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor
 
 from .errors import UserError
-from .files import claim_folder, read_json, read_tensors, sha256_file, sweep, write_json, write_tensors
+from .files import canonical, claim_folder, read_json, read_tensors, sha256_file, sweep, write_json, write_tensors
 from .network import Network
 from .progress import Progress, silent
 from .records import Record
@@ -122,13 +123,15 @@ def synthesize(
     if rank == 0:
         write_json(folder / "set.json", {**about, "images": images, "shards": None})
     mine = [index for index in range(units) if index % world == rank]
-    todo = [index for index in mine if not _whole(folder / _name(index), {"unit": index, "seed": seed})]
+    key = hashlib.sha256(canonical(about, "the set's settings")).hexdigest()
+    todo = [index for index in mine if not _whole(folder / _name(index), {"unit": index, "made": key})]
     done = len(mine) - len(todo)
-    progress(done * unit, len(mine) * unit)
-    with closing(_make(maker, todo, folder, seed, unit, method.boxed, workers or os.cpu_count() or 1)) as made:
+    total = min(images, len(mine) * unit)
+    progress(min(done * unit, total), total)
+    with closing(_make(maker, todo, folder, key, seed, unit, method.boxed, workers or os.cpu_count() or 1)) as made:
         for _ in made:
             done += 1
-            progress(done * unit, len(mine) * unit)
+            progress(min(done * unit, total), total)
     with _together(world):
         if rank == 0:
             shards = {_name(index): sha256_file(folder / _name(index)) for index in range(units)}
@@ -153,9 +156,13 @@ def _same_settings(folder: Path, about: dict[str, Any]) -> None:
         return
     old = read_json(folder / "set.json")
     for key, value in about.items():
-        if old.get(key) != value:
+        before = old.get(key)
+        if before != value:
+            if isinstance(before, dict) and isinstance(value, dict):
+                key = next((k for k in (*value, *before) if before.get(k) != value.get(k)), key)
+                before, value = before.get(key), value.get(key)
             raise UserError(
-                f"{folder} holds a set with {key} {_short(old.get(key))}, this run has {_short(value)}; "
+                f"{folder} holds a set with {key} {_short(before)}, this run has {_short(value)}; "
                 "name another --out, or repeat the run that made it"
             )
 
@@ -169,7 +176,7 @@ def _name(index: int) -> str:
     return f"unit-{index:06d}.safetensors"
 
 
-def _whole(path: Path, header: dict[str, int]) -> bool:
+def _whole(path: Path, header: dict[str, int | str]) -> bool:
     """Whether the shard is there and its checksum holds; one that is damaged or another's is removed and made again."""
     if not path.exists():
         return False
@@ -186,6 +193,8 @@ def _read_shard(folder: Path, name: str, digest: str) -> tuple[Tensor, Tensor, T
     if not re.fullmatch(r"unit-[0-9]{6,12}\.safetensors", name):
         raise UserError(f"the set's index names {name[:80]!r}, wanted unit-NNNNNN.safetensors; synthesize again")
     path = folder / name
+    if not path.is_file():
+        raise UserError(f"{path} is missing; run the same datafree synthesize again, or get the whole set")
     tensors, _ = read_tensors(path, kind="shard")
     if sha256_file(path) != digest:
         raise UserError(f"{path} is not the shard that the index names; run the same datafree synthesize again")
@@ -195,7 +204,7 @@ def _read_shard(folder: Path, name: str, digest: str) -> tuple[Tensor, Tensor, T
 
 
 def _make(
-    maker: Maker, todo: list[int], folder: Path, seed: int, unit: int, boxed: bool, workers: int
+    maker: Maker, todo: list[int], folder: Path, key: str, seed: int, unit: int, boxed: bool, workers: int
 ) -> Generator[int, None, None]:
     """Makes the units on a pool of threads, each with its own copy of the teacher, each unit on one thread."""
     if not todo:
@@ -210,7 +219,7 @@ def _make(
     def one(index: int) -> int:
         own = copies.get()
         try:
-            _write_shard(folder / _name(index), own.unit(index, seed, unit), own.teacher, index, seed, boxed)
+            _write_shard(folder / _name(index), own.unit(index, seed, unit), own.teacher, index, key, boxed)
         finally:
             copies.put(own)
         return index
@@ -225,13 +234,13 @@ def _make(
             raise
 
 
-def _write_shard(path: Path, batch: Batch, teacher: Network, index: int, seed: int, boxed: bool) -> None:
+def _write_shard(path: Path, batch: Batch, teacher: Network, index: int, key: str, boxed: bool) -> None:
     if not bool(batch.pixels.isfinite().all()):
         raise UserError(f"unit {index} came out non-finite; lower --learning-rate")
     pixels = to_bytes(batch.pixels, teacher.spec) if boxed else batch.pixels.float()
     logits = teacher.predict(to_pixels(pixels, teacher.spec))
     tensors = {"pixels": pixels, "labels": batch.labels, "logits": logits}
-    write_tensors(path, tensors, {"unit": index, "seed": seed}, kind="shard")
+    write_tensors(path, tensors, {"unit": index, "made": key}, kind="shard")
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 from torch.nn.functional import cross_entropy
 
 from .data import Dataset
+from .errors import UserError
 from .fit import Curve, Schedule, fit
 from .images import labelled
 from .network import Network
@@ -28,7 +29,16 @@ def train(
     score: Callable[[Network], float] | None = None,
     progress: Progress = silent,
 ) -> Curve:
-    """Trains `network` in place with cross-entropy (nats); the last epoch is kept."""
+    """Trains `network` in place with cross-entropy (nats); the last epoch is kept.
+
+    Raises UserError for a class without images, and for data that does not fit.
+    """
+    empty = (data.labels.bincount(minlength=len(data.classes)) == 0).nonzero().flatten().tolist()
+    if empty:
+        raise UserError(
+            f"no training images of class {data.classes[empty[0]]!r} in {data.name}, wanted some of each; give data with "
+            "every class, or a higher --limit"
+        )
     source = labelled(network, data)
     options: dict[str, Any] = {"seed": seed, "state": state, "identity": identity, "score": score}
     return fit(network, source, cross_entropy, schedule, progress=progress, **options)

@@ -126,7 +126,11 @@ FOLDERS = [
     ("pack hinton16 --weights teacher/model.safetensors --shape 1 8 8 --classes 10 --out other", "another run (train)"),
     ("pack hinton16 --weights teacher/model.safetensors --shape 1 8 8 --classes 10 --out teacher", "this run reads"),
     ("report teacher --out no/such/page.html", "cannot write 'no/such/page.html'"),
-    ("report teacher --out set", "cannot write 'set'"),
+    ("report teacher --out set", "--out set is a folder, wanted a file"),
+    ("report teacher --out teacher/model.safetensors", "is there already and no HTML page, and would be lost"),
+    ("convert weights.pt --out teacher/model.safetensors", "teacher/model.safetensors is there already"),
+    ("synthesize teacher --images 32 --unit 16 --out set", "--images: got 32, but set holds 48 already"),
+    ("train hinton16 --data digits --limit 5 --out o", "no training images of class '0' in digits"),
     ("demo --out set", "folder 'set' holds 'synthetic-set'; wanted 'demo'"),
 ]
 

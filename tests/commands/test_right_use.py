@@ -142,7 +142,7 @@ def test_evaluate_prints_every_class_and_says_where_there_are_no_images(command)
 
 
 def test_few_images_train_a_network_that_is_measured_on_the_whole_test_set(command, here):
-    done = command("train hinton8 --data digits --limit 5 --epochs 1 --out few --quiet")
+    done = command("train hinton8 --data digits --limit 10 --epochs 1 --out few --quiet")
     assert done.code == 0 and "on 500 test images" in done.out
     assert log(here / "few")["result"]["evaluation"]["images"] == 500
 
@@ -173,6 +173,21 @@ def test_rerun_says_where_an_input_has_changed_and_passes_on_the_exit_code(comma
     assert done.code == 2 and "no synthetic set in set" in done.err
     (here / "teacher" / "record.safetensors").unlink()
     assert "note: teacher has changed since that run\n" in command("rerun student/run.json --out again").out
+
+
+def test_code_that_a_run_names_is_run_on_trust_alone(command, here):
+    ran = here / "ran"
+    (here / "theirs.py").write_text(f"import pathlib\npathlib.Path({str(ran)!r}).touch()\nfrom own import build\n")
+    for word in ("theirs.py:build", "--code=theirs.py:build"):
+        argv = ["train", word, "--data", "digits", "--epochs", "1", "--quiet", "--out", "made"]
+        (here / "run.json").write_text(json.dumps({"format": 1, "argv": argv}))
+        done = command("rerun run.json")
+        assert done.code == 2 and "theirs.py:build" in done.err and "--trust" in done.err
+        assert not ran.exists() and not (here / "made").exists()
+    argv[1] = "theirs.py:build"
+    (here / "run.json").write_text(json.dumps({"format": 1, "argv": argv}))
+    assert command("rerun run.json --trust").code == 0
+    assert ran.exists() and (here / "made" / "model.safetensors").exists()
 
 
 def test_a_finished_command_can_be_given_again(command, here):
@@ -283,6 +298,58 @@ def test_a_report_leaves_its_numbers_beside_the_page_and_picks_no_best(command, 
     shown = (here / "page.html").read_text()
     accuracy = own["result"]["networks"][1]["accuracy"]
     assert f"Without data: student {accuracy:.2f} %. Teacher: teacher" in shown
+
+
+def test_a_report_measures_on_the_data_it_is_given_and_not_on_what_the_logs_say(command, here):
+    images, labels = np.zeros((40, 8, 8), np.uint8), np.arange(40) % 10
+    np.savez(here / "black.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    assert command("report teacher student --data black.npz --out page.html").code == 0
+    rows = read_json(here / "page.run.json")["result"]["networks"]
+    assert [row["accuracy"] for row in rows] == [10.0, 10.0]
+    assert rows[1]["agreement"] in (0.0, 100.0) and rows[1]["images"] == 48 and rows[0]["agreement"] is None
+    assert [row["group"] for row in rows] == ["teacher", "without data"]
+
+
+def test_a_report_knows_the_teacher_where_the_folders_have_moved(command, here):
+    (here / "moved").mkdir()
+    for name in ("teacher", "student"):
+        shutil.copytree(here / name, here / "moved" / name)
+    assert command("report moved/teacher moved/student --data digits --out page.html").code == 0
+    rows = read_json(here / "page.run.json")["result"]["networks"]
+    assert [row["group"] for row in rows] == ["teacher", "without data"] and rows[1]["agreement"] is not None
+
+
+def test_a_report_without_data_says_that_its_numbers_are_the_logs(command, here):
+    assert command("report teacher --out page.html").code == 0
+    assert "what the runs&#39; own logs say" in (here / "page.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        {"result": []}, {"verb": 5, "settings": []}, {"result": {"evaluation": {"accuracy": "high"}}},
+        {"result": {"evaluation": {"accuracy": 150}}}, {"result": {"curve": {"loss": ["a"]}}}, {"seconds": "x"},
+    ],
+)  # fmt: skip
+def test_a_log_that_is_none_is_refused_in_one_line(command, here, log):
+    (here / "student" / "run.json").write_text(json.dumps(log))
+    assert "run.json is no log of a run" in command("report teacher student --out page.html").line
+    assert not (here / "page.html").exists()
+
+
+def test_a_shard_of_another_method_is_made_again(command, here):
+    (here / "set" / "set.json").unlink()
+    assert command("synthesize teacher --method top --steps 1 --images 48 --unit 16 --out set --quiet").code == 0
+    assert command("synthesize teacher --method top --steps 1 --images 48 --unit 16 --out new --quiet").code == 0
+    name = "unit-000001.safetensors"
+    assert (here / "set" / name).read_bytes() == (here / "new" / name).read_bytes()
+
+
+def test_a_release_that_is_made_again_keeps_its_record_its_card_and_its_log(command, here):
+    before = (here / "teacher" / "README.md").read_text()
+    assert command("train hinton16 --data digits --epochs 3 --out teacher --quiet").code == 0
+    assert (here / "teacher" / "README.md").read_text() == before and "AUC" in before
+    assert log(here / "teacher")["verb"] == "train" and log(here / "teacher")["recorded"]["verb"] == "record"
 
 
 def test_data_that_was_made_to_fit_is_said_to_be(command, here):

@@ -92,6 +92,22 @@ def test_a_stopped_recording_leaves_its_sums_outside_the_release_and_goes_on(com
     assert (here / "teacher" / "record.safetensors").read_bytes() != before
 
 
+def test_in_the_middle_of_an_import_the_process_ends_at_once(tmp_path):
+    (tmp_path / "slow.py").write_text(
+        "import time\ntry:\n    time.sleep(30)\nexcept BaseException:\n    print('in here')\n"
+    )
+    code = "import signal, sys; from functools import partial; from datafree.__main__ import _stop\n"
+    code += "signal.signal(signal.SIGINT, partial(_stop, ['inspect', 'x'])); print('ready', flush=True); import slow"
+    started = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert started.stdout is not None and started.stdout.readline() == "ready\n"
+    time.sleep(0.5)
+    started.send_signal(signal.SIGINT)
+    out, err = started.communicate(timeout=20)
+    assert (started.returncode, out) == (130, "") and err.count("\n") == 1 and err.startswith("datafree: stopped")
+
+
 @pytest.mark.usefixtures("here")
 def test_a_reader_that_has_gone_is_no_traceback():
     words = [sys.executable, "-m", "datafree", "inspect", "teacher/record.safetensors"]

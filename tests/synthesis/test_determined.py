@@ -54,6 +54,17 @@ def test_an_injective_first_layer_gives_back_the_pixels_moments(kind, spec, toy)
         torch.testing.assert_close(itself.covariance[c], own.T.cov(), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("own", [Moments(covariance="diagonal"), Moments(covariance="lowrank", rank=4)])
+def test_of_a_diagonal_the_pixels_variances_are_as_large_as_they_are(own, toy):
+    network, data = network_of(linear(34), 34), toy(300, shape=(2, 4, 4))
+    found = pixel_moments(network, record(network, data, [(own, ("first.1",))]))
+    variance = found.covariance.diagonal(dim1=1, dim2=2)
+    x = data.pixels(range(300)).flatten(1)
+    true = torch.stack([x[data.labels == c].var(0).mean() for c in range(3)])
+    torch.testing.assert_close(variance.mean(1).float(), true, rtol=0.3, atol=0)
+    assert float(variance.min()) >= -1e-6 and float(variance.max()) <= 0.25
+
+
 def test_the_range_of_the_pixels_is_scaled_to_zero_and_one(toy):
     network = network_of(linear(), 40, low=-1.0, high=1.0)
     found = pixel_moments(network, record(network, toy(shape=(2, 4, 4)), [(Moments(covariance="full"), ("first.1",))]))

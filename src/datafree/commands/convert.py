@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..errors import UserError
 from ..files import convert_weights
 
 __all__ = ["convert"]
@@ -21,5 +22,7 @@ def convert(weights: Path, /, *, out: Path) -> None:
     out
         The safetensors file to write.
     """
+    if out.exists():
+        raise UserError(f"{out} is there already, and would be lost; name another file, or remove it first")
     names = convert_weights(weights, out)
     print(f"{out}: {len(names)} tensors")

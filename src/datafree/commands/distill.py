@@ -145,7 +145,12 @@ def _distill(
         curve = teach(
             network, own, material, settings, seed=run.seed, state=state, identity=identity, progress=progress
         )
-        result: dict[str, Any] = {"curve": vars(curve), "parameters": own.parameters, "bytes": own.nbytes()}
+        result: dict[str, Any] = {
+            "curve": vars(curve),
+            "images": len(material),
+            "parameters": own.parameters,
+            "bytes": own.nbytes(),
+        }
         if test is not None:
             result["evaluation"] = asdict(evaluate(own, test, network))
         else:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..files import read_header, read_json
+from ..release import Release
 from .common import Model, Run, load_network, load_record
 
 __all__ = ["inspect"]
@@ -37,6 +38,17 @@ def inspect(path: Path, /, *, code: str | None = None) -> None:
 
 
 def _release(path: Path, code: str | None) -> None:
+    release = Release.open(path)
+    name = str(release.config.get("architecture"))
+    if code is None and name.startswith("custom:"):
+        spec = release.spec
+        print(f"{path}: release of its publisher's own network {name.removeprefix('custom:')}")
+        print(
+            f"  input {spec.shape}, {len(spec.classes)} classes; --code FILE.py:FUNCTION builds it and checks its record"
+        )
+        if (path / "record.safetensors").is_file():
+            _record(path / "record.safetensors")
+        return
     network = load_network(str(path), Model(code=code), Run())
     record = load_record(str(path), Model(), network)
     spec = network.spec

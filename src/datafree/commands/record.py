@@ -151,11 +151,13 @@ def _record(
     options = {"model": model, "what": _plain(wanted), **asdict(data), **asdict(source), **asdict(run)}
     log = RunLog("record", options, inputs_of(model, source), training)
     target = Path(model) if _in_place(model, out) else out or Path(model)
+    log.check(target)
     beside = target.with_name(f"{target.name}.recording")  # not within: the release is handed over, these sums are not
     with bar(f"record {model}", run.quiet) as progress:
         made = measure(network, training, wanted, state=beside, progress=progress)
     if add and old is not None:
-        made = replace(made, entries={**old.entries, **made.entries})
+        origin = made.made if made.made.get("samples") else old.made
+        made = replace(made, entries={**old.entries, **made.entries}, made=origin)
     if isinstance(what, tuple) and what[0] == "safe":
         _keep_promise(forecast_auc(made.released(network)), what[1])
     with nullcontext(Path(model)) if _in_place(model, out) else release_folder(out or Path(model), log) as folder:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..errors import UserError
 from ..evaluation import evaluate
 from ..files import read_json
+from ..finished import Finished, Scores
 from ..likeness import Similarity
 from ..quantization.folder import is_quantized
 from ..release import Release
@@ -18,6 +19,9 @@ from ..report import Grid, Line, Report, Row, grid_of, write
 from ..runlog import RunLog, versions
 from ..syntheticset import SyntheticSet, to_pixels
 from .common import Data, Model, Run, load_data, load_network
+
+if TYPE_CHECKING:
+    from ..network import Network
 
 __all__ = ["report"]
 
@@ -42,30 +46,27 @@ def report(
     """
     if not runs:
         raise UserError("no runs given, wanted release folders and synthetic sets; name some")
-    run = run or Run()
-    options = {"title": title, **asdict(data or Data()), **asdict(run)}
-    made = RunLog("report", options, list(runs))
-    rows, grids, lines, settings, divergences = [], [], [], {}, []
-    teachers = {Path(str(_log(folder).get("settings", {}).get("teacher", ""))).resolve() for folder in runs}
+    data, run = data or Data(), run or Run()
     for folder in runs:
-        log = _log(folder)
-        if (folder / "set.json").is_file():
-            grids.append(set_grid(folder))
-        elif log.get("verb") == "similarity":
-            divergences += [parse_similarity(own) for own in log.get("result", {}).get("similarity", [])]
-        elif log.get("verb") == "quantize":
-            rows.append(quantized_row(folder, log))
-            lines += curve_lines(folder.name, log)
-        else:
-            rows.append(release_row(folder, log, folder.resolve() in teachers, data, run))
-            lines += curve_lines(folder.name, log)
-        settings[folder.name] = log.get("settings", {})
-    if data is not None and data.data is not None:
-        grids.insert(0, real_grid(data, Release.open(_first_release(runs)).spec))
-    spec = Release.open(_first_release(runs)).spec
+        if not folder.is_dir():
+            Release.open(folder)  # says what is wrong
+    _check_page(out)
+    made = RunLog("report", {"title": title, **asdict(data), **asdict(run)}, list(runs))
+    logs = {folder: Finished.of(folder) for folder in runs}
+    sets = [folder for folder in runs if (folder / "set.json").is_file()]
+    networks = [folder for folder in runs if folder not in sets and logs[folder].verb != "similarity"]
+    spec, teacher = Release.open(_first_release(runs)).spec, _teacher(networks, logs)
+    measured, warnings = _measured(networks, logs, teacher, data, run)
+    rows = [_row(folder, logs[folder], folder == teacher, measured[folder]) for folder in networks]
+    grids = [set_grid(folder) for folder in sets]
+    if data.data is not None:
+        grids.insert(0, real_grid(data, spec))
+    divergences = [Similarity(**own.model_dump()) for log in logs.values() for own in log.result.similarity]
     page = Report(
-        title=title, summary=_summary(rows), rows=rows, grids=grids, lines=lines,
-        settings={**settings, "versions": versions()}, warnings=_warnings(rows), classes=spec.classes,
+        title=title, summary=_summary(rows), rows=rows, grids=grids,
+        lines=[line for folder in networks for line in curve_lines(folder.name, logs[folder])],
+        settings={**{folder.name: logs[folder].settings for folder in runs}, "versions": versions()},
+        warnings=warnings + _warnings(rows), classes=spec.classes,
         divergences=sorted(divergences, key=lambda own: own.total),
     )  # fmt: skip
     write(page, out)
@@ -73,64 +74,95 @@ def report(
     print(f"{out}: {len(rows)} networks, {len(grids)} sets of images")
 
 
-def _log(folder: Path) -> dict[str, Any]:
-    """The run.json of what made the folder, not of what recorded it."""
-    log = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
-    return log["before"] if isinstance(log.get("before"), dict) else log
+def _check_page(out: Path) -> None:
+    """Raises UserError where the page, or the log beside it, would take the place of another kind of file."""
+    beside = out.with_suffix(".run.json")
+    if out.is_dir():
+        raise UserError(f"--out {out} is a folder, wanted a file; give it a name, as in {out / 'report.html'}")
+    if out.is_file() and not _is_page(out):
+        raise UserError(f"--out {out} is there already and no HTML page, and would be lost; name another file")
+    if beside.is_file() and read_json(beside).get("verb") != "report":
+        raise UserError(f"{beside} is there already and is no report's, and would be lost; name another --out")
 
 
-def _measured(folder: Path, log: dict[str, Any], data: Data | None, run: Run) -> dict[str, Any]:
-    """The evaluation that run.json holds; else one on the test data, where some was named."""
-    found = log.get("result", {}).get("evaluation", {})
-    if found or data is None or data.data is None:
-        return found
-    network = load_network(str(folder), Model(), run)
-    return asdict(evaluate(network, load_data(data, "test")))
+def _is_page(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(64).lstrip().startswith(b"<!doctype html>")
 
 
-def release_row(folder: Path, log: dict[str, Any], is_teacher: bool, data: Data | None, run: Run) -> Row:
+def _teacher(networks: list[Path], logs: dict[Path, Finished]) -> Path | None:
+    """The release that another of the runs names as its teacher, by its path or, elsewhere now, by its name."""
+    named = [Path(str(log.settings["teacher"])) for log in logs.values() if log.settings.get("teacher")]
+    for folder in networks:
+        if any(own.resolve() == folder.resolve() for own in named):
+            return folder
+    return next((folder for folder in networks if any(own.name == folder.name for own in named)), None)
+
+
+def _measured(
+    networks: list[Path], logs: dict[Path, Finished], teacher: Path | None, data: Data, run: Run
+) -> tuple[dict[Path, Scores], list[str]]:
+    """Every network on the named test data, beside the teacher; without data, what the runs' own logs say."""
+    if data.data is None:
+        told = any(logs[folder].result.evaluation.accuracy is not None for folder in networks)
+        note = "accuracies are what the runs' own logs say of their own test data; --data measures them here"
+        return {folder: logs[folder].result.evaluation for folder in networks}, [note] if told else []
+    test, found, warnings = load_data(data, "test"), {}, []
+    original = None if teacher is None else _network(teacher, run)
+    for folder in networks:
+        network = _network(folder, run)
+        if network is None:
+            found[folder] = Scores()
+            warnings.append(f"{folder.name} is of its publisher's own code and was not measured here")
+            continue
+        own = evaluate(network, test, original if folder != teacher else None)
+        found[folder] = Scores(accuracy=own.accuracy, agreement=own.agreement)
+    return found, warnings
+
+
+def _network(folder: Path, run: Run) -> Network | None:
+    """None for a release that needs code, which a report does not run."""
+    custom = str(Release.open(folder).config.get("architecture")).startswith("custom:")
+    if custom and not is_quantized(folder):
+        return None
+    return load_network(str(folder), Model(), run)
+
+
+def release_row(folder: Path, log: Finished, is_teacher: bool, found: Scores) -> Row:
     """A table row from a release and its run.json."""
     release = Release.open(folder)
-    verb = log.get("verb")
-    found = _measured(folder, log, data, run)
-    learnt = str(log.get("settings", {}).get("learns from", ""))
+    learnt = str(log.settings.get("learns from", ""))
     group = (
         "teacher"
-        if is_teacher or verb in (None, "record", "pack")
+        if is_teacher or log.verb in (None, "record", "pack")
         else "with data"
-        if verb == "train" or "real" in learnt
+        if log.verb == "train" or "real" in learnt
         else "without data"
     )
     weights = sum(_numbers(shape) for shape in _shapes(release))
     return Row(
-        name=folder.name, group=group, accuracy=found.get("accuracy"), agreement=found.get("agreement"),
-        parameters=weights, nbytes=(folder / "model.safetensors").stat().st_size, seconds=log.get("seconds"),
-        images=None, note=learnt or release.config.get("architecture", ""),
+        name=folder.name, group=group, accuracy=found.accuracy, agreement=found.agreement,
+        parameters=weights, nbytes=(folder / "model.safetensors").stat().st_size, seconds=log.seconds,
+        images=log.result.images, note=learnt or release.config.get("architecture", ""),
     )  # fmt: skip
 
 
-def quantized_row(folder: Path, log: dict[str, Any]) -> Row:
+def _row(folder: Path, log: Finished, is_teacher: bool, found: Scores) -> Row:
+    return quantized_row(folder, log, found) if is_quantized(folder) else release_row(folder, log, is_teacher, found)
+
+
+def quantized_row(folder: Path, log: Finished, found: Scores) -> Row:
     """A table row from the run.json of `datafree quantize`."""
-    result, settings = log.get("result", {}), log.get("settings", {})
-    found, speed = result.get("evaluation", {}), result.get("speed", {})
-    tuned = f", fine-tuned on {settings['finetune']}" if settings.get("finetune") else ""
-    if "faster" not in speed or "quantized_bytes" not in speed:
+    settings, speed = log.settings, log.result.speed
+    if speed is None or log.result.parameters is None:
         raise UserError(f"{folder / 'run.json'} is no finished run of datafree quantize; run it again")
+    tuned = f", fine-tuned on {settings['finetune']}" if settings.get("finetune") else ""
     return Row(
-        name=folder.name, group="quantized", accuracy=found.get("accuracy"), agreement=found.get("agreement"),
-        parameters=int(result["parameters"]), nbytes=int(speed["quantized_bytes"]), seconds=log.get("seconds"), images=None,
+        name=folder.name, group="quantized", accuracy=found.accuracy, agreement=found.agreement,
+        parameters=log.result.parameters, nbytes=speed.quantized_bytes, seconds=log.seconds, images=log.result.images,
         note=f"W{settings.get('weights')}A{settings.get('activations')}, calibrated on {settings.get('calibrate')}{tuned}; "
-        f"{speed['faster']:.2f} times as fast{', simulated bits' if result.get('simulated') else ''}",
+        f"{speed.faster:.2f} times as fast{', simulated bits' if log.result.simulated else ''}",
     )  # fmt: skip
-
-
-def parse_similarity(own: dict[str, Any]) -> Similarity:
-    """One entry of the run.json of `datafree similarity`. Raises UserError for another shape."""
-    try:
-        layers = {str(tap): float(value) for tap, value in own["by_layer"].items()}
-        return Similarity(str(own["name"]), int(own["images"]), float(own["total"]), layers)
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise UserError("a run.json of datafree similarity is not as it was written; measure again") from None
 
 
 def _shapes(release: Release) -> list[tuple[int, ...]]:
@@ -150,10 +182,11 @@ def _numbers(shape: tuple[int, ...]) -> int:
     return total
 
 
-def curve_lines(name: str, log: dict[str, Any]) -> list[Line]:
-    curve = log.get("result", {}).get("curve", {})
-    lines = [Line(name, curve["loss"], "training loss")] if curve.get("loss") else []
-    return lines + ([Line(name, curve["scores"], "test accuracy, %")] if curve.get("scores") else [])
+def curve_lines(name: str, log: Finished) -> list[Line]:
+    """The curves that a run.json holds."""
+    curve = log.result.curve
+    lines = [Line(name, list(curve.loss), "training loss")] if curve.loss else []
+    return lines + ([Line(name, list(curve.scores), "test accuracy, %")] if curve.scores else [])
 
 
 def set_grid(folder: Path) -> Grid:

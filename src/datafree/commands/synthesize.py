@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from .. import synthesis
 from ..errors import UserError, unknown
+from ..files import read_json
 from ..runlog import RunLog
 from ..syntheticset import UNIT
 from ..syntheticset import synthesize as make
@@ -90,6 +91,9 @@ def synthesize(
     for name, count in (("images", images), ("unit", unit)):
         if count < 1:
             raise UserError(f"--{name}: got {count}, wanted at least 1; give a positive count")
+    found = read_json(out / "set.json").get("images") if (out / "set.json").is_file() else 0
+    if isinstance(found, int) and found > images:
+        raise UserError(f"--images: got {images}, but {out} holds {found:,} already; name another --out")
     network = load_network(model, source, run)
     record = load_record(model, source, network)
     options = {

@@ -52,6 +52,6 @@ def train(
         )
         result = evaluate(network, test)
         write_release(folder, network)
-        log.write(folder, {"evaluation": asdict(result), "curve": vars(curve)})
+        log.write(folder, {"evaluation": asdict(result), "curve": vars(curve), "images": len(training)})
         state.unlink(missing_ok=True)
     print(f"{model}: accuracy {result.accuracy:.2f} % on {result.images} test images; release in {folder}")

@@ -5,13 +5,14 @@ from datafree.files.convert import convert_weights
 from datafree.files.layout import HEADER_CAP_MODEL, HEADER_CAP_RECORD
 from datafree.files.place import claim_folder, safe_name
 from datafree.files.regular import sha256_file
-from datafree.files.strict_json import read_json, write_json
+from datafree.files.strict_json import canonical, read_json, write_json
 from datafree.files.tensors import read_header, read_tensors, read_weights, write_tensors
 
 __all__ = [
     "HEADER_CAP_MODEL",
     "HEADER_CAP_RECORD",
     "atomic",
+    "canonical",
     "claim_folder",
     "convert_weights",
     "read_header",

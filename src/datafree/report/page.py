@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,11 +32,10 @@ def render(report: Report) -> str:
     pages = Environment(
         loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    best = _best(report.rows)
     page = pages.get_template("page.html").render(
         report=report,
         css=Markup((here / "page.css").read_text(encoding="utf-8")),
-        groups=[(name, [_row(row, report.rows, row is best) for row in rows]) for name, rows in _groups(report.rows)],
+        groups=[(name, [_row(row, report.rows) for row in rows]) for name, rows in _groups(report.rows)],
         several=any(row.seeds > 1 for row in report.rows),
         figures=[_figure(grid, report.classes) for grid in report.grids],
         heads=report.classes[:SHOWN],
@@ -64,17 +62,10 @@ def _groups(rows: list[Row]) -> list[tuple[str, list[Row]]]:
     return [(name, [row for row in rows if row.group == name]) for name in names]
 
 
-def _best(rows: list[Row]) -> Row | None:
-    """The first of the most accurate networks made without data."""
-    measured = [r for r in rows if r.group == "without data" and r.accuracy is not None and math.isfinite(r.accuracy)]
-    return max(measured, key=lambda row: row.accuracy or 0.0, default=None)
-
-
-def _row(row: Row, rows: list[Row], best: bool) -> dict[str, Any]:
+def _row(row: Row, rows: list[Row]) -> dict[str, Any]:
     teacher = next((own.parameters for own in rows if own.group == "teacher"), None)
     return {
         "name": row.name,
-        "best": best,
         "accuracy": numbers.percent(row.accuracy),
         "spread": numbers.spread(row.sd, row.seeds),
         "agreement": numbers.percent(row.agreement),

@@ -39,7 +39,7 @@ class Moments(Settings):
     conv: Literal["auto", "units", "channels"] = "auto"
     """A conv layer's `units` (C x H x W), or its `channels` (spatial means); auto: units up to 8,192 of them."""
     downsample: int = Field(default=1, ge=1, le=64)
-    """Images and conv layers are averaged over squares of this side first: fewer numbers, so less given away."""
+    """Images and conv layers are averaged over squares of about this side first: fewer numbers, so less given away."""
     scale: float = Field(default=1.0, gt=0)
     """Activations are multiplied by it first; set by `temperature` for the top layer."""
     temperature: float = Field(default=8.0, gt=0)

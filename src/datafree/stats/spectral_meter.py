@@ -182,7 +182,10 @@ class SpectralMeter:
             raise UserError(
                 f"{self._where} has a coefficient twice, or one beyond its {self.size}; get the record again"
             )
-        self._check_basis(summary["check"], index.unique())
+
+    def ready(self, summary: Summary) -> None:
+        """Raises UserError where the basis, derived now if it was not before, is another than at the publisher's."""
+        self._check_basis(summary["check"], summary["index"].long().unique())
 
     def _wanted(self) -> dict[str, tuple[str, tuple[int, ...]]]:
         groups: tuple[int, ...] = (self.classes, self.kept)

@@ -13,6 +13,7 @@ from .. import taps as tap_names
 from ..network import Network
 from ..records import Entry, Record
 from ..stats import Meter
+from ..stats.spectral_meter import SpectralMeter
 from ..taps import Edit
 from . import Term, View
 
@@ -35,8 +36,15 @@ class Measured:
 
 
 def measured(network: Network, record: Record, entries: Iterable[str]) -> tuple[Measured, ...]:
-    """The named entries with their meters for `network`, the record's teacher."""
-    return tuple(Measured(record.entries[name], record.meter(name, network)) for name in entries)
+    """The named entries with their meters for `network`, the record's teacher; each is made ready.
+
+    Raises UserError where a graph's basis does not come out as at the publisher's.
+    """
+    found = tuple(Measured(record.entries[name], record.meter(name, network)) for name in entries)
+    for own in found:
+        if isinstance(own.meter, SpectralMeter):
+            own.meter.ready(own.entry.summary)
+    return found
 
 
 @dataclass(frozen=True)
