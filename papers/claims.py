@@ -131,6 +131,54 @@ HEADLINE = (
 )
 
 
+RESNETS = {"cifar10/resnet20": "ResNet-20", "cifar10/resnet44": "ResNet-44"}
+QUANTIZED = (
+    RESNETS,
+    {
+        "fp32": "full precision",
+        "w8a8/none": "W8A8, no images (DFQ)",
+        "w8a8/gaussian": "W8A8, noise",
+        "w8a8/inception": "W8A8, `inception`",
+        "w8a8/bns": "W8A8, `bns`",
+        "w8a8/bns-inception": "W8A8, `bns-inception`",
+        "w8a8/real": "W8A8, real images",
+        "w4a4-calibrated/none": "W4A4, no images (DFQ)",
+        "w4a4-calibrated/gaussian": "W4A4, noise",
+        "w4a4-calibrated/bns": "W4A4, `bns`",
+        "w4a4-calibrated/real": "W4A4, real images",
+        "w4a4/gaussian": "W4A4, fine-tuned on noise",
+        "w4a4/inception": "W4A4, fine-tuned on `inception`",
+        "w4a4/bns": "W4A4, fine-tuned on `bns`",
+        "w4a4/bns-inception": "**W4A4, fine-tuned on `bns-inception`**",
+        "w4a4/real": "W4A4, fine-tuned on 10,000 real images",
+        "w3a3/bns-inception": "W3A3, fine-tuned on `bns-inception`",
+        "w3a3/real": "W3A3, fine-tuned on 10,000 real images",
+        "int8-speedup": "int8 ONNX, times the speed of fp32 ONNX",
+        "int8-size": "int8 ONNX, % of the size of fp32 ONNX",
+        "int8-exported/argmax": "int8 ONNX answers as the simulation, % of test images",
+    },
+)
+ALIKE = (
+    {**RESNETS, "mnist/lenet5-bn": "small network on MNIST"},
+    {
+        "similarity/train": "its training data",
+        "similarity/train, shifted and mirrored": "the same, shifted and mirrored",
+        "similarity/test": "its test data",
+        "similarity/cifar100": "CIFAR-100",
+        "similarity/fashion-mnist": "Fashion-MNIST",
+        "similarity/bns": "`bns`",
+        "similarity/bns-inception": "`bns-inception`",
+        "similarity/inception": "`inception`",
+        "similarity/noise": "noise",
+    },
+)
+PAGES = {
+    "lopes2017": (("README.md", "results", HEADLINE),),
+    "haroush2020": (("docs/quantization.md", "quantization", QUANTIZED), ("docs/similarity.md", "similarity", ALIKE)),
+}
+"""Folder -> (page, name of the marks, columns and rows)."""
+
+
 def between(page: Path, name: str, text: str) -> None:
     """Replaces what stands between `<!-- name:begin -->` and `<!-- name:end -->` in a Markdown page."""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
@@ -159,8 +207,8 @@ def main() -> int:
         elif args.verb == "update":
             path = path.resolve()
             between(path / "README.md", "claims", render(load(path)))
-            if path.name == "lopes2017":
-                between(path.parents[1] / "README.md", "results", compare(load(path), *HEADLINE))
+            for page, name, table in PAGES.get(path.name, ()):
+                between(path.parents[1] / page, name, compare(load(path), *table))
         else:
             wrong += [f"{path}: {line}" for line in check(load(path))]
     print("\n".join(wrong), file=sys.stderr, end="\n" if wrong else "")
