@@ -1,0 +1,206 @@
+"""A quantized network on disk: opened it answers as it was written; what is not ours or not whole is one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from datafree.errors import UserError
+from datafree.evaluation import evaluate
+from datafree.files import read_json, sha256_file
+from datafree.models import load_model
+from datafree.quantization.stack import quiet
+
+with quiet():
+    pytest.importorskip("torchao")
+    pytest.importorskip("onnxruntime")
+    from datafree.quantization import Bits, card, open_quantized, write_program, write_quantized
+
+RESULT = {
+    "speed": {
+        "quantized_bytes": 250, "smaller": 0.25, "faster": 2.5, "batch": 64, "threads": 2, "original_bytes": 1000,
+        "original_ms": 10.0, "quantized_ms": 4.0,
+    },
+    "integer operators": {"QLinearConv": 2, "other": 7},
+    "packed bytes": 123,
+    "agreement on its own images": {"images": 300, "equal": 98.5, "largest": 0.1},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def written(normed, exported, tmp_path_factory):
+    """A folder as `datafree quantize` leaves it; not to be changed."""
+    folder, own = tmp_path_factory.mktemp("quantized") / "int8", exported(Bits())
+    folder.mkdir()
+    (folder / ".datafree.json").write_text('{"kind": "quantized"}')
+    (folder / "model.onnx").write_bytes(own.path.read_bytes())
+    write_program(own.graph, folder / "model.pt2", normed.spec.shape)
+    return write_quantized(folder, normed, Bits(), card(normed, Bits(), RESULT))
+
+
+@pytest.fixture
+def own(written, tmp_path):
+    """A copy to damage."""
+    return shutil.copytree(written, tmp_path / "own")
+
+
+def test_it_answers_as_it_was_written(written, exported, normed, shown):
+    _, _, ran = exported(Bits()).answers(shown)
+    for network in (open_quantized(written), open_quantized(written, threads=1), load_model(str(written))):
+        torch.testing.assert_close(network.predict(shown), ran, rtol=0, atol=1e-5)
+        assert network.name == "normed-w8a8"
+        assert network.spec.shape == normed.spec.shape and network.spec.classes == normed.spec.classes
+
+
+def test_it_is_evaluated_as_any_network(written, normed, digits):
+    some = digits.subset(300)
+    found = evaluate(open_quantized(written), some, normed)
+    assert found.agreement > 97
+    assert abs(found.accuracy - evaluate(normed, some).accuracy) < 2
+
+
+def test_its_fingerprint_is_that_of_its_file(written, own):
+    assert open_quantized(written).fingerprint() == open_quantized(own).fingerprint()
+    content = own / "model.onnx"
+    content.write_bytes(content.read_bytes() + b"\x82\x01\x00")  # a field that no reader knows: the same network
+    config = read_json(own / "config.json")
+    config["sha256"]["model.onnx"] = sha256_file(content)
+    (own / "config.json").write_text(json.dumps(config))
+    assert open_quantized(written).fingerprint() != open_quantized(own).fingerprint()
+
+
+def test_config_says_what_it_is_of_and_its_files_by_their_checksums(written, normed):
+    config = read_json(written / "config.json")
+    assert (config["format"], config["kind"], config["architecture"]) == (1, "quantized", "normed")
+    assert config["original"] == normed.fingerprint()
+    assert config["bits"] == {"weights": 8, "activations": 8, "first": None, "last": None}
+    assert config["sha256"] == {name: sha256_file(written / name) for name in ("model.onnx", "model.pt2")}
+    assert sorted(path.name for path in written.iterdir()) == [
+        ".datafree.json", "README.md", "config.json", "model.onnx", "model.pt2"
+    ]  # fmt: skip
+
+
+def test_its_card_says_what_it_takes_what_it_is_worth_and_calls_a_simulation_one(normed):
+    text = card(normed, Bits(), RESULT)
+    for line in (
+        "# normed at w8a8",
+        "- input `pixels`: (images, 1, 8, 8) float32 in [0, 1]; normalisation is within the files",
+        "- `model.onnx`: 250 bytes, 25.0 % of the original as ONNX",
+        "- 2.50 times as fast as the original, 64 images at a time on 2 threads of onnxruntime, both in one run",
+        "- integer operators: 2, others: 7",
+        "- agreement with the original on 300 images it was made with: 98.50 %",
+    ):
+        assert line in text.splitlines()
+    assert "simulated" not in text
+    few = card(normed, Bits(weights=4, activations=4, last=8), RESULT)
+    assert "Weights of 4 bits, activations of 4; last layer of 8, made without training data by datafree." in few
+    assert "bits other than 8 are simulated" in few and "123 bytes" in few
+    worth = {"accuracy": 91.25, "agreement": 99.0, "images": 400}
+    assert "accuracy 91.25 % (original 92.00 %) on 400 test images" in card(
+        normed, Bits(), {**RESULT, "evaluation": worth, "original": {"accuracy": 92.0}}
+    )
+
+
+def test_the_snippets_of_its_card_run(written, shown, monkeypatch):
+    monkeypatch.chdir(written)
+    parts = (written / "README.md").read_text().split("```python\n")[1:]
+    assert len(parts) == 2
+    found = []
+    for part, pixels in zip(parts, (shown[:5].numpy(), shown[:5])):
+        names = {"pixels": pixels}
+        with quiet(), torch.no_grad():
+            exec(part.split("```")[0], names)
+        found.append(torch.as_tensor(names["logits"]))
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-5)
+
+
+def refused(folder) -> str:
+    found = []
+    for way in (open_quantized, lambda path: load_model(str(path))):
+        with pytest.raises(UserError) as caught:
+            way(folder)
+        assert "\n" not in str(caught.value)
+        found.append(str(caught.value))
+    assert found[0] == found[1]
+    return found[0]
+
+
+@pytest.mark.parametrize("how", ["a byte", "the end", "another file"])
+def test_a_file_that_is_not_as_it_was_written_is_refused(how, own):
+    path = own / "model.onnx"
+    content = bytearray(path.read_bytes())
+    if how == "a byte":
+        content[len(content) // 2] ^= 1
+    path.write_bytes(content[:-7] if how == "the end" else b"anything" if how == "another file" else content)
+    assert refused(own) == f"{path} is not as it was written; get or write it again"
+
+
+def test_a_folder_without_its_file_or_its_checksum_is_refused(own):
+    (own / "model.onnx").unlink()
+    assert refused(own) == f"{own} has no model.onnx, wanted one to run; quantize again"
+    config = read_json(own / "config.json")
+    del config["sha256"]["model.onnx"]
+    (own / "config.json").write_text(json.dumps(config))
+    (own / "model.onnx").write_bytes(b"")
+    assert refused(own) == f"{own} has no model.onnx, wanted one to run; quantize again"
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"format": 2}, "holds no quantized network of format 1; make one with datafree quantize"),
+        ({"sha256": ["a"]}, "holds no quantized network of format 1"),
+        ({"sha256": {"model.onnx": 5}}, "is not as it was written"),
+        ({"bits": {"weights": 1}}, "--weights: got 1, wanted at least 2"),
+        ({"bits": None}, "Bits is NoneType, wanted a table of settings"),
+        ({"spec": {"shape": [1, 8, 8]}}, "classes"),
+        ({"spec": 3}, "InputSpec is int"),
+    ],
+    ids=str,
+)
+def test_a_config_that_is_off_is_one_line(change, text, own):
+    config = read_json(own / "config.json")
+    (own / "config.json").write_text(json.dumps({**config, **change}))
+    assert text in refused(own)
+
+
+def with_spec(folder, **change) -> None:
+    config = read_json(folder / "config.json")
+    spec = {**config["spec"], **change, "mean": [0.0], "std": [1.0]}
+    (folder / "config.json").write_text(json.dumps({**config, "spec": spec}))
+
+
+def test_a_config_of_a_network_with_other_classes_is_one_line(own):
+    with_spec(own, classes=["a", "b"])
+    assert "gives outputs of shape (16, 10), wanted (images, 2 classes)" in refused(own)
+
+
+@pytest.mark.xfail(strict=True, reason="onnxruntime's error for a wrong shape is let through")
+def test_a_config_of_a_network_of_other_images_is_one_line(own):
+    with_spec(own, shape=[3, 8, 8])
+    assert "does not take images of shape (3, 8, 8)" in refused(own)
+
+
+def test_a_release_is_no_quantized_folder_and_neither_is_an_empty_one(release, tmp_path):
+    for folder, text in [(release, "holds no quantized network of format 1"), (tmp_path, "cannot read")]:
+        with pytest.raises(UserError, match=text):
+            open_quantized(folder)
+
+
+def test_a_folder_of_something_else_is_not_written_to(release, normed):
+    before = sorted(path.name for path in release.iterdir())
+    with pytest.raises(UserError, match="holds 'release'; wanted 'quantized'"):
+        write_quantized(release, normed, Bits(), "card")
+    assert sorted(path.name for path in release.iterdir()) == before
+
+
+def test_a_network_of_its_publishers_own_code_leaves_no_path_in_the_folder(normed, tmp_path):
+    from datafree.network import Network
+
+    folder = tmp_path / "own"
+    write_quantized(folder, Network(normed.module, normed.spec, "/home/somebody/net.py:build"), Bits(), "card")
+    assert read_json(folder / "config.json")["architecture"] == "custom:build"
+    assert "somebody" not in (folder / "config.json").read_text()
