@@ -147,7 +147,6 @@ QUANTIZED = (
         "w4a4-calibrated/bns": "W4A4, `bns`",
         "w4a4-calibrated/real": "W4A4, real images",
         "w4a4/gaussian": "W4A4, fine-tuned on noise",
-        "w4a4/inception": "W4A4, fine-tuned on `inception`",
         "w4a4/bns": "W4A4, fine-tuned on `bns`",
         "w4a4/bns-inception": "**W4A4, fine-tuned on `bns-inception`**",
         "w4a4/real": "W4A4, fine-tuned on 10,000 real images",

@@ -57,7 +57,7 @@ class Budget:
 W8A8 = tuple(f"w8a8/{source}" for source in SOURCES)
 W4A4_CALIBRATED = tuple(f"w4a4-calibrated/{source}" for source in SOURCES)
 RESNET20 = (
-    "fp32", *W8A8, *W4A4_CALIBRATED, "w4a4/bns-inception", "w4a4/real", "w4a4/bns", "w4a4/inception", "w4a4/gaussian",
+    "fp32", *W8A8, *W4A4_CALIBRATED, "w4a4/bns-inception", "w4a4/real", "w4a4/bns", "w4a4/gaussian",
     "w3a3/bns-inception", "w3a3/real", "int8", "similarity",
 )  # fmt: skip
 RESNET44 = ("fp32", *W8A8, *W4A4_CALIBRATED, "w4a4/bns-inception", "w4a4/real", "int8", "similarity")
@@ -74,7 +74,7 @@ BUDGETS = {
     ),
     "cpu": Budget(
         (
-            Pair("cifar10", "resnet20", RESNET20, units=20, steps=100, tuning={"total": 1200, "learning_rate": 2e-4}),
+            Pair("cifar10", "resnet20", RESNET20, units=16, steps=80, tuning={"total": 800, "learning_rate": 2e-4}),
             Pair("cifar10", "resnet44", RESNET44, units=10, steps=80, tuning={"total": 800, "learning_rate": 2e-4}),
             Pair("mnist", "lenet5-bn", ("fp32", "w8a8/bns", "similarity"), units=2, steps=100),
         ),

@@ -8,6 +8,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,6 +21,19 @@ MAKE = (
     "synthesize teacher --images 48 --unit 16 --workers 2 --out set --quiet",
     "distill teacher --images set --epochs 2 --out student --quiet",
 )
+NORMED = (
+    "train normed.py:build --data digits --epochs 4 --batch 32 --learning-rate 5e-3 --out net --quiet",
+    "synthesize net --code normed.py:build --method bns --steps 20 --images 64 --unit 64 --out shown --quiet",
+    "synthesize net --code normed.py:build --method bns --no-box --steps 2 --images 8 --unit 8 --out unboxed --quiet",
+)
+NORMED_CODE = """
+from torch import nn
+
+def build(spec):
+    layers = [nn.Conv2d(spec.shape[0], 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU()]
+    layers += [nn.Conv2d(6, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(2)]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(32, len(spec.classes)))
+"""
 OWN = """
 from torch import nn
 
@@ -71,7 +85,7 @@ def command(capsys):
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory) -> Path:
+def made_plain(tmp_path_factory) -> Path:
     """teacher (with every record), another teacher, a set, a student, own.py: never written to."""
     folder = tmp_path_factory.mktemp("commands")
     patch = pytest.MonkeyPatch()
@@ -80,6 +94,35 @@ def made(tmp_path_factory) -> Path:
         for line in MAKE:
             assert run(shlex.split(line)) == 0
     (folder / "own.py").write_text(OWN)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def made(made_plain) -> Path:
+    return made_plain
+
+
+@pytest.fixture(scope="session")
+def made_normed(made_plain, tmp_path_factory) -> Path:
+    """As `made`, and net (two batch norms, own code in normed.py), sets of its images, data that is off."""
+    folder = tmp_path_factory.mktemp("normed") / "made"
+    shutil.copytree(made_plain, folder)
+    (folder / "normed.py").write_text(NORMED_CODE)
+    patch = pytest.MonkeyPatch()
+    with patch.context() as inside:
+        inside.chdir(folder)
+        for line in NORMED:
+            assert run(shlex.split(line)) == 0
+    rng, labels = np.random.default_rng(0), np.arange(40) % 10
+    images = rng.random((40, 8, 8))
+    broken = images.copy()
+    broken[3, 2, 2] = np.nan
+    off = {
+        "five": (images, labels % 5), "colour": (rng.random((40, 8, 8, 3)), labels), "nan": (broken, labels),
+        "range": (images * 255, labels), "empty": (images[:0], labels[:0]), "one": (images[:1], labels[:1]),
+    }  # fmt: skip
+    for name, (pixels, wanted) in off.items():
+        np.savez(folder / f"{name}.npz", images=pixels, labels=wanted)
     return folder
 
 
