@@ -1,0 +1,155 @@
+"""datafree quantize: what is written and said, going on after a stop, what is wrong with what was asked."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from datafree import fit
+from datafree.evaluation import evaluate
+from datafree.files import read_json, sha256_file
+from datafree.models import load_model
+from datafree.quantization.stack import quiet
+
+with quiet():
+    pytest.importorskip("torchao")
+    pytest.importorskip("onnxruntime")
+
+NET = "net --code normed.py:build"
+WRITTEN = [".datafree.json", "README.md", "config.json", "model.onnx", "model.pt2", "run.json"]
+
+
+@pytest.fixture(scope="module")
+def made(made_normed):
+    return made_normed
+
+
+def names(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_it_writes_what_runs_and_says_what_it_is_worth(command, here, digits):
+    done = command(f"quantize {NET} --calibrate shown --data digits --out int8 --quiet")
+    assert (done.code, done.err) == (0, "")
+    assert names(here / "int8") == WRITTEN
+    own = read_json(here / "int8" / "run.json")
+    found, result = own["result"]["evaluation"], own["result"]
+    assert own["inputs"].keys() >= {"net", "shown", "digits (test)"}
+    assert result["converted"]["largest"] == 0
+    assert result["exported"]["equal"] >= 98 and result["exported"]["images"] == 64
+    assert result["integer operators"]["QLinearConv"] == 2
+    assert result["speed"]["quantized_bytes"] == (here / "int8" / "model.onnx").stat().st_size
+    assert result["speed"]["smaller"] == pytest.approx(
+        result["speed"]["quantized_bytes"] / result["speed"]["original_bytes"], abs=1e-4
+    )
+    assert found["agreement"] > 97 and abs(found["accuracy"] - result["original"]["accuracy"]) < 2
+    for line in (
+        "size: ", "speed: ", "integer operators: 1 QLinearAveragePool, 2 QLinearConv",
+        "converted against simulated: largest logit difference 0, argmax equal on 100.00 % of 64 images",
+        f"accuracy {found['accuracy']:.2f} % (original {result['original']['accuracy']:.2f} %) on 500 test images of "
+        f"digits; agreement with the original {found['agreement']:.2f} %",
+    ):  # fmt: skip
+        assert line in done.out
+    assert "simulated: no kernels" not in done.out
+
+    done = command("evaluate int8 --data digits --quiet")
+    assert done.code == 0
+    shown = float(re.search(r"accuracy (\S+) %", done.out)[1])
+    assert abs(shown - found["accuracy"]) <= 0.4
+    pixels = digits.pixels(range(40))
+    opened = load_model("int8")
+    assert opened.predict(pixels).shape == (40, 10)
+    assert evaluate(opened, digits).images == len(digits)
+
+
+def test_at_4_bits_fine_tuned_it_calls_itself_simulated_and_is_clamped_in_the_file(command, here):
+    import onnx
+
+    done = command(
+        f"quantize {NET} --weights 4 --activations 4 --last 8 --calibrate noise --images 64 --finetune shown --epochs 2 "
+        "--batch 32 --repeats 2 --out few --quiet"
+    )
+    assert (done.code, done.err) == (0, "")
+    assert names(here / "few") == WRITTEN
+    own = read_json(here / "few" / "run.json")
+    assert len(own["result"]["curve"]["loss"]) == 2
+    assert (own["settings"]["weights"], own["settings"]["last"], own["settings"]["repeats"]) == (4, 8, 2)
+    assert own["result"]["simulated"] and own["result"]["converted"]["largest"] == 0
+    assert own["result"]["exported"]["largest"] < 1e-4
+    assert "bits other than 8 are simulated: no kernels for them exist" in done.out
+    assert "no accuracy: no labelled data was given" in done.out
+    assert "simulated" in (here / "few" / "README.md").read_text()
+    kinds = [node.op_type for node in onnx.load(here / "few" / "model.onnx").graph.node]
+    assert kinds.count("Clip") == 1  # between the layers; the image and the last layer have 8 bits
+
+
+def test_by_default_ranges_come_from_samples_of_the_batch_norms(command, here):
+    done = command(f"quantize {NET} --images 30 --out int8 --quiet")
+    assert (done.code, done.err) == (0, "")
+    own = read_json(here / "int8" / "run.json")
+    assert own["settings"]["calibrate"] == "bns" and own["settings"]["images"] == 30
+    found = own["result"]["agreement on its own images"]
+    assert found["images"] == 30 and found["equal"] > 85
+
+
+@pytest.mark.parametrize("calibrate", ["none", "own.npz"])
+def test_ranges_come_from_batch_norms_alone_or_from_data_too(command, here, calibrate):
+    np.savez("own.npz", images=np.random.default_rng(0).random((40, 8, 8)), labels=np.arange(40) % 10)
+    done = command(f"quantize {NET} --calibrate {calibrate} --equalise --correct-bias --out int8 --quiet")
+    assert (done.code, done.err) == (0, "")
+    assert read_json(here / "int8" / "run.json")["result"]["agreement on its own images"]["equal"] > 85
+
+
+def test_a_network_without_batch_norm_is_quantized_on_noise_and_the_run_can_be_repeated(command, here):
+    done = command("quantize teacher --calibrate noise --images 100 --out int8 --quiet")
+    assert (done.code, done.err) == (0, "")
+    assert read_json(here / "int8" / "config.json")["architecture"] == "hinton16"
+    done = command("evaluate int8 --data digits --teacher teacher --quiet")
+    assert done.code == 0 and float(re.search(r"agreement with teacher: (\S+) %", done.out)[1]) > 95
+    assert command("rerun int8 --out again").code == 0
+    assert sha256_file(here / "int8" / "model.onnx") == sha256_file(here / "again" / "model.onnx")
+
+
+class Stopped(KeyboardInterrupt):
+    pass
+
+
+def test_a_stopped_fine_tuning_goes_on_to_the_same_bytes_and_leaves_nothing_of_it_behind(command, here, monkeypatch):
+    line = f"quantize {NET} --calibrate noise --images 64 --finetune shown --epochs 3 --batch 32 --out {{}} --quiet"
+    save = fit._save
+
+    def stop(*own) -> None:
+        save(*own)
+        raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "_save", stop)
+        done = command(line.format("a"))
+    assert done.code == 130
+    assert done.err == f"datafree: stopped; what is whole is kept. Go on with: datafree {line.format('a')}\n"
+    assert names(here / "a") == [".datafree.json", "training.safetensors"]
+    assert command("evaluate a --data digits").code == 2
+    assert command(line.format("a")).code == command(line.format("b")).code == 0
+    assert names(here / "a") == WRITTEN
+    assert sha256_file(here / "a" / "model.onnx") == sha256_file(here / "b" / "model.onnx")
+
+
+@pytest.mark.data
+@pytest.mark.usefixtures("here")
+def test_a_published_resnet_is_quantized_from_its_weights_alone(command, real_data, tmp_path):
+    path = real_data / "weights" / "cifar10-resnet20.safetensors"
+    if not path.is_file():
+        pytest.skip(f"no {path.name} among the real data sets")
+    spec = "--shape 3 32 32 --classes 10 --mean 0.4914 0.4822 0.4465 --std 0.247 0.2435 0.2616"
+    assert command(f"pack resnet20 --weights {path} {spec} --out {tmp_path / 'r20'}").code == 0
+    done = command(f"quantize {tmp_path / 'r20'} --calibrate none --out {tmp_path / 'int8'} --quiet")
+    assert (done.code, done.err) == (0, "")
+    result = read_json(tmp_path / "int8" / "run.json")["result"]
+    assert result["converted"]["largest"] == 0
+    assert result["integer operators"]["QLinearConv"] >= 19 and result["integer operators"]["QLinearAdd"] == 9
+    assert result["speed"]["smaller"] < 0.3
+    pixels = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert load_model(str(tmp_path / "int8")).predict(pixels).shape == (8, 10)
