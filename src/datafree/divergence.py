@@ -57,13 +57,26 @@ def stored(network: Network, record: Record | None = None) -> tuple[Stored, ...]
         found.append(Stored(tap, mean, variance, layer.eps))
     if not found and record is not None:
         entries = record.of_kind("moments").items()
-        found = [_pooled(network, record, name, entry) for name, entry in entries if entry.taps != (tap_names.INPUT,)]
+        found = [_pooled(network, record, name, entry) for name, entry in entries if _by_place(network, record, name)]
     if not found:
         raise UserError(
-            f"{network.name} has no batch norm, and there are no moments of its layers to go by; "
-            "record again with --kind moments, or name --record"
+            f"{network.name} has no batch norm, and no record of moments of its layers, place by place and with variances; "
+            "record again with --kind moments --conv units, or name --record"
         )
     return tuple(found)
+
+
+def _by_place(network: Network, record: Record, name: str) -> bool:
+    """Whether an entry holds what is needed: variances of the activations themselves, not of averages over places."""
+    entry, meter = record.entries[name], record.meter(name, network)
+    assert isinstance(meter, MomentsMeter)
+    own = entry.statistic
+    return (
+        entry.taps != (tap_names.INPUT,)
+        and own.covariance != "none"
+        and own.downsample == 1
+        and not meter.pool_positions
+    )
 
 
 def _pooled(network: Network, record: Record, name: str, entry: Entry) -> Stored:
@@ -72,9 +85,10 @@ def _pooled(network: Network, record: Record, name: str, entry: Entry) -> Stored
     assert isinstance(meter, MomentsMeter)
     scale, count = entry.statistic.scale, entry.summary["count"].double()
     share = (count / count.sum())[:, None]
+    biased = ((count - 1) / count).clamp(min=0)[:, None]  # as `statistics` measures
     means, within = entry.summary["mean"].double() / scale, meter.variance(entry.summary).double() / scale**2
     mean = (share * means).sum(0)
-    variance = (share * (within + (means - mean).square())).sum(0)
+    variance = (share * (biased * within + (means - mean).square())).sum(0)
     places = mean.view(meter.shape[0], -1) if not meter.pool_positions else mean[:, None]
     spread = variance.view_as(places)
     channel = places.mean(1)

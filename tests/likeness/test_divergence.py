@@ -113,7 +113,7 @@ def test_a_batch_norm_without_running_statistics_counts_as_none(tiny):
     module = nn.Sequential(
         nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, track_running_stats=False), nn.Flatten(), nn.Linear(8, 3)
     )
-    with pytest.raises(UserError, match="tiny has no batch norm, and there are no moments of its layers to go by"):
+    with pytest.raises(UserError, match="tiny has no batch norm, and no record of moments of its layers"):
         stored(Network(module.eval(), spec, "tiny"))
 
 
@@ -191,12 +191,11 @@ def test_neither_batch_norm_nor_record_nor_moments_of_a_layer_is_one_line(tiny, 
         with pytest.raises(UserError) as caught:
             stored(network, known)
         assert str(caught.value) == (
-            "tiny has no batch norm, and there are no moments of its layers to go by; "
-            "record again with --kind moments, or name --record"
+            "tiny has no batch norm, and no record of moments of its layers, place by place and with variances; "
+            "record again with --kind moments --conv units, or name --record"
         )
 
 
-@pytest.mark.xfail(strict=True, reason="such moments are gone by as if they were of activations by channel")
 @pytest.mark.parametrize(
     "settings", [{"covariance": "none"}, {"conv": "channels"}, {"downsample": 2}], ids=lambda own: next(iter(own))
 )

@@ -105,7 +105,7 @@ def test_progress_ends_at_the_whole(normed, digits):
 def test_bad_input_is_one_line(teacher, normed, digits, tiny, toy):
     with pytest.raises(UserError) as caught:
         similarity(teacher, {"some": digits.subset(10)})
-    assert "hinton32 has no batch norm, and there are no moments of its layers" in str(caught.value)
+    assert "hinton32 has no batch norm, and no record of moments of its layers" in str(caught.value)
     network = tiny("linear")
     with pytest.raises(UserError, match="record again with --kind moments"):
         similarity(network, {"some": toy()}, record(network, toy(), [(Moments(), ("input",))]))

@@ -212,7 +212,6 @@ def test_images_that_do_not_fit_are_one_line(pixels, text, normed, fresh):
     assert text in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.xfail(strict=True, reason="only the first 256 are looked at")
 def test_an_image_that_does_not_fit_is_found_wherever_it_is(normed, fresh, shown):
     pixels = torch.cat([shown, torch.full((1, 1, 8, 8), torch.nan)])
     with pytest.raises(UserError):

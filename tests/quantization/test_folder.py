@@ -178,7 +178,6 @@ def test_a_config_of_a_network_with_other_classes_is_one_line(own):
     assert "gives outputs of shape (16, 10), wanted (images, 2 classes)" in refused(own)
 
 
-@pytest.mark.xfail(strict=True, reason="onnxruntime's error for a wrong shape is let through")
 def test_a_config_of_a_network_of_other_images_is_one_line(own):
     with_spec(own, shape=[3, 8, 8])
     assert "does not take images of shape (3, 8, 8)" in refused(own)

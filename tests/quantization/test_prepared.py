@@ -102,7 +102,6 @@ def test_every_layer_has_the_bits_it_was_asked_for_and_the_image_at_least_8(bits
     assert grids(simulated(bits)) == wanted
 
 
-@pytest.mark.xfail(strict=True, reason="behind a flatten the image is not known as one")
 def test_the_image_has_at_least_8_bits_in_a_network_that_flattens_it_first(teacher, digits):
     assert grids(quantize(teacher, digits.pixels(range(50)), Bits(activations=4)))[0][0] == 8
 
@@ -159,7 +158,6 @@ def test_a_quantized_network_has_one_mode_and_gradients_for_weights_and_grids(no
     assert len(own.steps()) == len([name for name, _ in module.named_parameters() if name.endswith("learnt")])
 
 
-@pytest.mark.xfail(strict=True, reason="torchao's folding gives a layer without bias one that needs no gradient")
 def test_the_biases_that_folded_batch_norms_leave_behind_are_learnt_too(normed, shown):
     own = quantize(normed, shown[:64])
     assert all(parameter.requires_grad for parameter in own.network.module.parameters())

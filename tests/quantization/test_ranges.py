@@ -183,7 +183,6 @@ WITHIN = {
 }  # fmt: skip
 
 
-@pytest.mark.xfail(strict=True, reason="every subtraction and division is taken for the normalisation of the image")
 @pytest.mark.parametrize("name", WITHIN)
 def test_arithmetic_of_the_networks_own_is_followed_or_refused(name):
     spec, make = WITHIN[name]
@@ -192,9 +191,6 @@ def test_arithmetic_of_the_networks_own_is_followed_or_refused(name):
         assert error(network, None) < 0.05
 
 
-@pytest.mark.xfail(
-    strict=True, raises=UserError, reason="a grouped convolution is refused although a batch norm follows"
-)
 def test_a_grouped_convolution_goes_by_the_batch_norm_behind_it():
     layers = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU6(), nn.Conv2d(4, 4, 3, groups=4), nn.BatchNorm2d(4)]
     network = seen(nn.Sequential(*layers, nn.ReLU6(), nn.Flatten(), nn.Linear(64, 10)))

@@ -88,7 +88,7 @@ def test_a_network_without_batch_norm_is_matched_through_its_record(teacher, who
 
 def test_an_empty_network_of_neither_is_one_line(teacher):
     for name in ("bns", "bns-inception"):
-        with pytest.raises(UserError, match="hinton32 has no batch norm, and there are no moments of its layers"):
+        with pytest.raises(UserError, match="hinton32 has no batch norm, and no record of moments of its layers"):
             synthesis.named(name).on(teacher, None)
 
 

@@ -52,6 +52,7 @@ __all__ = [
     "load_network",
     "load_record",
     "on_device",
+    "own_folder",
     "release_folder",
     "say_fit",
     "spec_of",
@@ -196,15 +197,22 @@ def release_folder(out: Path, log: RunLog, *inputs: str | Path | None) -> Iterat
 
     Raises UserError for one of the run's own inputs, and for the finished release of another run.
     """
-    from ..files import claim_folder
-
     for own in inputs:
         if own is not None and out.exists() and out.resolve() == Path(own).resolve():
             raise UserError(f"--out {out} is what this run reads, and would be lost; name another folder")
     _check_unfinished(out, log)
+    with own_folder(out, "release") as folder:
+        yield folder
+
+
+@contextmanager
+def own_folder(out: Path, kind: str) -> Iterator[Path]:
+    """The folder for a result, claimed at once; left as it was found where the run fails before it kept something."""
+    from ..files import claim_folder
+
     existed, empty = out.is_dir(), not out.is_dir() or not any(out.iterdir())
     try:
-        yield claim_folder(out, kind="release")
+        yield claim_folder(out, kind=kind)
     except BaseException:
         if empty and out.is_dir() and not (out / "training.safetensors").exists():
             for path in out.iterdir():  # all of it is this run's, and no part of it is of use

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
 from .. import evaluation
-from ..files import claim_folder
 from ..runlog import RunLog
-from .common import Data, Model, Run, bar, inputs_of, load_data, load_network, say_fit
+from .common import Data, Model, Run, bar, inputs_of, load_data, load_network, own_folder, say_fit
 
 __all__ = ["evaluate"]
 
@@ -45,11 +45,11 @@ def evaluate(
     measured = load_data(data, split)
     options = {"model": model, "split": split, "teacher": teacher, **asdict(data), **asdict(source), **asdict(run)}
     log = RunLog("evaluate", options, [*inputs_of(model, source), teacher], measured)
-    folder = None if out is None else claim_folder(out, kind="evaluation")
-    with bar(f"evaluate {model}", run.quiet) as progress:
-        found = evaluation.evaluate(network, measured, other, progress=progress)
-    if folder is not None:
-        log.write(folder, {"evaluation": asdict(found)})
+    with nullcontext(None) if out is None else own_folder(out, "evaluation") as folder:
+        with bar(f"evaluate {model}", run.quiet) as progress:
+            found = evaluation.evaluate(network, measured, other, progress=progress)
+        if folder is not None:
+            log.write(folder, {"evaluation": asdict(found)})
     print(f"accuracy {found.accuracy:.2f} % on {found.images:,} images of {data.data} ({split})")
     say_fit(network, measured)
     for name, value in zip(network.spec.classes, found.by_class, strict=True):

@@ -7,7 +7,10 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..files import read_header, read_json
+from ..quantization import Bits
+from ..quantization.folder import is_quantized
 from ..release import Release
+from ..settings import parse
 from .common import Model, Run, load_network, load_record
 
 __all__ = ["inspect"]
@@ -25,7 +28,9 @@ def inspect(path: Path, /, *, code: str | None = None) -> None:
     code
         file.py:function that builds a release's network, where it is not of the zoo.
     """
-    if (path / "config.json").is_file():
+    if is_quantized(path):
+        _quantized(path)
+    elif (path / "config.json").is_file():
         _release(path, code)
     elif (path / "set.json").is_file():
         _set(path)
@@ -66,6 +71,19 @@ def _release(path: Path, code: str | None) -> None:
     for name, entry in record.entries.items():
         settings = entry.statistic.model_dump(exclude_defaults=True)
         print(f"    {name}: {entry.statistic.kind} {settings or ''} {entry.nbytes():,} bytes")
+
+
+def _quantized(path: Path) -> None:
+    config = read_json(path / "config.json")
+    network = load_network(str(path), Model(), Run())
+    spec, bits = network.spec, config.get("bits")
+    own = parse(Bits, bits)
+    size = (path / "model.onnx").stat().st_size
+    print(f"{path}: {config.get('architecture')} quantized to {own.name}, model.onnx of {size:,} bytes")
+    print(f"  bits {bits}")
+    print(f"  input {spec.shape}, pixels in [{spec.low:g}, {spec.high:g}], normalised within")
+    print(f"  {len(spec.classes)} classes: {', '.join(spec.classes[:12])}{' ...' if len(spec.classes) > 12 else ''}")
+    print(f"  made from a network with fingerprint {config.get('original')}")
 
 
 def _set(path: Path) -> None:

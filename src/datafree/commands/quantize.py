@@ -11,9 +11,10 @@ from cyclopts import Parameter
 
 from ..errors import UserError
 from ..evaluation import evaluate
-from ..files import claim_folder
 from ..quantization import Bits, FineTuning
+from ..records import check_classes
 from ..runlog import RunLog, hash_of
+from ..syntheticset import SyntheticSet
 from .common import (
     Data,
     Model,
@@ -26,6 +27,8 @@ from .common import (
     load_data,
     load_network,
     load_record,
+    own_folder,
+    say_fit,
 )
 
 if TYPE_CHECKING:
@@ -91,7 +94,7 @@ def quantize(
     record
         For a network without batch norm: its record; by default the one in the release folder.
     """
-    from ..quantization import require
+    from ..quantization import card, require, write_quantized
 
     require()
     bits, settings, data, run = bits or Bits(), settings or FineTuning(), data or Data(), run or Run()
@@ -107,21 +110,21 @@ def quantize(
     }  # fmt: skip
     sets = [name for name in (calibrate, finetune) if name is not None and (Path(name) / "set.json").is_file()]
     log = RunLog("quantize", options, [*inputs_of(model, source), *sets], test)
-    shown = _calibration(network, calibrate, images, data.data_dir, run, load_record(model, source, network))
-    taught = None if finetune is None else _pixels(network, finetune, None, data.data_dir, run)
-    folder = claim_folder(out, kind="quantized")
-    result, own = _make(network, shown, taught, bits, equalise, correct_bias, settings, folder, options, sets, run)
-    asked = taught if taught is not None else shown
-    result |= _files(folder, network, own, asked, run)
-    if test is not None:
-        result["evaluation"] = asdict(evaluate(own.network, test, network))
-        result["original"] = asdict(evaluate(network, test))
-    from ..quantization import card, write_quantized
-
-    write_quantized(folder, network, bits, card(network, bits, result))
-    log.write(folder, result)
-    (folder / "training.safetensors").unlink(missing_ok=True)
-    _say(folder, network, bits, result, data)
+    with own_folder(out, "quantized") as folder:
+        known = load_record(model, source, network)
+        shown = _calibration(network, calibrate, images, data.data_dir, run, known)
+        taught = None if finetune is None else _pixels(network, finetune, None, data.data_dir, run)
+        if test is not None:
+            check_classes(network, test)
+        result, own = _make(network, shown, taught, bits, equalise, correct_bias, settings, folder, options, sets, run)
+        result |= _files(folder, network, own, taught if taught is not None else shown, run)
+        if test is not None:
+            result["evaluation"] = asdict(evaluate(own.network, test, network))
+            result["original"] = asdict(evaluate(network, test))
+        write_quantized(folder, network, bits, card(network, bits, result))
+        log.write(folder, result)
+        (folder / "training.safetensors").unlink(missing_ok=True)
+    _say(folder, network, bits, result, data, calibrate, finetune is not None)
 
 
 def _calibration(
@@ -147,9 +150,19 @@ def _calibration(
 def _pixels(network: Network, name: str, images: int | None, data_dir: Path | None, run: Run) -> Tensor:
     import torch
 
+    if (Path(name) / "set.json").is_file():
+        classes = SyntheticSet.open(name).spec.classes
+        if len(classes) != len(network.spec.classes):
+            raise UserError(
+                f"the set {name} is of {len(classes)} classes, wanted the {len(network.spec.classes)} of {network.name}; "
+                "synthesize one from it"
+            )
     found = images_of(name, network, "train", images, data_dir, run.seed)
     if not isinstance(found, torch.Tensor):
+        check_classes(network, found)
+        say_fit(network, found)
         found = found.pixels(range(len(found)), network.spec.shape[1:])
+    network.spec.check(found)
     return network.spec.clamp(found) if name == "noise" else found
 
 
@@ -207,7 +220,9 @@ def _files(folder: Path, network: Network, own: Any, asked: Tensor | None, run: 
     return found
 
 
-def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], data: Data) -> None:
+def _say(
+    folder: Path, network: Network, bits: Bits, result: dict[str, Any], data: Data, calibrate: str, tuned: bool
+) -> None:
     speed, operators = result["speed"], dict(result["integer operators"])
     other = operators.pop("other")
     print(f"{network.name} at {bits.name} in {folder}: model.onnx for onnxruntime, model.pt2 for torch")
@@ -240,5 +255,6 @@ def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], dat
         )
     else:
         found = result["agreement on its own images"]
-        print(f"agreement with the original on {found['images']:,} images it was made with: {found['equal']:.2f} %")
+        what = "images of noise" if calibrate == "none" and not tuned else "images it was made with"
+        print(f"agreement with the original on {found['images']:,} {what}: {found['equal']:.2f} %")
         print("  no accuracy: no labelled data was given (datafree evaluate measures it where some is at hand)")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import UserError
-from ..files import claim_folder, write_text
+from ..files import write_text
 from ..runlog import RunLog
-from .common import Model, Run, Whole, bar, images_of, inputs_of, load_network, load_record
+from .common import Model, Run, Whole, bar, images_of, inputs_of, load_network, load_record, own_folder
 
 if TYPE_CHECKING:
     from ..likeness import Similarity
@@ -65,16 +66,16 @@ def similarity(
     record = load_record(model, source, network)
     options = {"model": model, "data": list(data), "split": split, "images": images, "form": form, "data_dir": data_dir}
     log = RunLog("similarity", {**options, **asdict(source), **asdict(run)}, inputs_of(model, source))
-    sources = {name: images_of(name, network, split, images, data_dir, run.seed) for name in data}
-    folder = None if out is None else claim_folder(out, kind="similarity")
-    with bar(f"similarity {model}", run.quiet) as progress:
-        found = measure(network, sources, record, form=form, progress=progress)
-    _say(found, layers)
-    if folder is not None:
-        from ..report.similarity import similarity_svg
+    with nullcontext(None) if out is None else own_folder(out, "similarity") as folder:
+        sources = {name: images_of(name, network, split, images, data_dir, run.seed) for name in data}
+        with bar(f"similarity {model}", run.quiet) as progress:
+            found = measure(network, sources, record, form=form, progress=progress)
+        if folder is not None:
+            from ..report.similarity import similarity_svg
 
-        write_text(folder / "similarity.svg", similarity_svg(found))
-        log.write(folder, {"similarity": [asdict(own) for own in found]})
+            write_text(folder / "similarity.svg", similarity_svg(found))
+            log.write(folder, {"similarity": [asdict(own) for own in found]})
+    _say(found, layers)
 
 
 def _say(found: list[Similarity], layers: bool) -> None:

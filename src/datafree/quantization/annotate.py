@@ -57,11 +57,10 @@ class Uniform(Quantizer):
                     inputs[node] = {own: self._activation(8) for own in node.args[:2]}
                 elif node.target in (*AVERAGES, *SELECTIONS) and node.args[0] in live:
                     inputs[node] = {node.args[0]: self._activation(8)}
-        outputs = {}
-        for specs in inputs.values():
-            for producer, spec in specs.items():
-                if spec.ch_axis is None:
-                    outputs.setdefault(producer, spec)
+        outputs = {}  # what all of a tensor's readers share; below 8 bits an addition reads it as it is
+        if self.bits.activations == 8:
+            shared = self._activation(8)
+            outputs = {own: shared for specs in inputs.values() for own, spec in specs.items() if spec is shared}
         for node in dict.fromkeys([*inputs, *outputs]):
             own = outputs.get(node)
             if node.op == "call_function" and node.target in SELECTIONS and node in inputs and own is not None:
@@ -117,7 +116,7 @@ def _live(model: GraphModule) -> set[Node]:
 def _shows_image(node: Node) -> bool:
     """Whether the node is the input, or the input normalised: arithmetic on it and constants alone."""
     while node.op == "call_function" and node.target in (
-        _aten.sub.Tensor, _aten.div.Tensor, _aten.mul.Tensor, *ADDS, _aten.to.dtype, _aten.to.dtype_layout,
+        _aten.sub.Tensor, _aten.div.Tensor, _aten.mul.Tensor, *ADDS, *SELECTIONS, _aten.to.dtype, _aten.to.dtype_layout,
     ):  # fmt: skip
         if not isinstance(node.args[0], Node):
             return False

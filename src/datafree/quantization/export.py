@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.fx import GraphModule, Node
 
 from ..errors import UserError
@@ -71,11 +73,12 @@ def to_onnx(graph: GraphModule | Network, path: Path, shape: tuple[int, int, int
         with torch.no_grad(), quiet():
             made = torch.onnx.export(
                 module, (torch.zeros(2, *shape),), dynamo=True, dynamic_shapes=({0: batch},), verbose=False,
-                input_names=["pixels"], output_names=["logits"],
+                input_names=["pixels"], output_names=["logits"], opset_version=21 if _wide(module) else 18,
             )  # fmt: skip
     except Exception as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise UserError(f"this network cannot be written as ONNX: {lines[0][:300] if lines else error!r}") from error
+        raise UserError(
+            f"this network cannot be written as ONNX: {_cause(error)}; write that part of it with other operators"
+        ) from error
     assert made is not None
     model = made.model_proto
     _strip(model.graph)
@@ -83,6 +86,21 @@ def to_onnx(graph: GraphModule | Network, path: Path, shape: tuple[int, int, int
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString())
     return path
+
+
+def _wide(module: nn.Module) -> bool:
+    """Whether some tensor is of 16-bit integers, which ONNX quantizes to since opset 21 only."""
+    graph = getattr(module, "graph", None)
+    types = {own for node in getattr(graph, "nodes", ()) for own in node.args if isinstance(own, torch.dtype)}
+    return not types.isdisjoint({torch.int16, torch.uint16})
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of what went wrong first; the exporter wraps it in its own banners."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [re.sub("\x1b\\[[0-9;]*m", "", line).strip() for line in str(error).splitlines()]
+    return next((line for line in lines if line), type(error).__name__)[:300]
 
 
 def _strip(graph: Any) -> None:

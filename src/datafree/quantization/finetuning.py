@@ -90,7 +90,8 @@ def finetune(
     settings = settings or FineTuning()
     if len(pixels) == 0:
         raise UserError("no images to fine-tune on, wanted at least 1; give some")
-    teacher.spec.check(to_pixels(pixels[:256], teacher.spec))
+    for part in pixels.split(4096):
+        teacher.spec.check(to_pixels(part, teacher.spec))
     source = Augmented(teacher, pixels, settings)
     curve = distill(
         teacher, quantized.network, source, settings,

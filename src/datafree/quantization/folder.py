@@ -38,6 +38,11 @@ class Exported(nn.Module):
         self.digest: Tensor
         self.register_buffer("digest", torch.frombuffer(bytearray.fromhex(digest), dtype=torch.uint8))
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Exported:
+        raise UserError(
+            "a quantized file can be run and measured, not quantized or learnt from again; give the original"
+        )
+
     def forward(self, pixels: Tensor) -> Tensor:
         from .running import run
 

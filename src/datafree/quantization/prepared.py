@@ -23,6 +23,7 @@ from .steps import Step
 __all__ = ["Quantized", "Simulated", "capture", "quantize"]
 
 BATCH = 64
+LARGEST_BIAS = 2.0**30
 PLAIN = {"mean": (0.0,), "std": (1.0,)}
 """The captured graph normalises for itself."""
 
@@ -117,6 +118,10 @@ def quantize(
     told = moments(network, captured) if pixels is None else {}
     with quiet():
         graph = prepare_pt2e(captured, Uniform(bits))
+    if not weighted(graph):
+        raise UserError(f"{network.name} has no conv or linear layer, so there is nothing to round; give one that has")
+    for parameter in graph.parameters():  # a bias that comes of a folded batch norm would stay as it is
+        parameter.requires_grad_(True)
     scales = equalize(graph) if equalise else {}
     spec = network.spec.model_copy(update=PLAIN)
     own = Quantized(Network(Simulated(graph), spec, f"{network.name}-{bits.name}"), bits)
@@ -218,13 +223,17 @@ def _tensor(graph: GraphModule, node: object) -> nn.Parameter:
 
 
 def round_biases(own: Quantized) -> None:
-    """Every bias to a multiple of its input's step times its weight's, as integer kernels hold it.
+    """Every bias to a multiple of its input's step times its weight's, as integer kernels hold it in 32 bits.
 
-    Without it they do so themselves, and some outputs of the simulation are off by a step of the grid. In place.
+    Without it they do so themselves, and some outputs of the simulation are off by a step of the grid. A channel whose
+    weights are so small that its bias would not fit gets a wider step: its weights vanish beside that bias. In place.
     """
     for node, data, weight in own.layers():
         if len(node.args) > 2 and node.args[2] is not None:
-            bias, unit = _tensor(own.graph, node.args[2]), (data.step * weight.step).detach()
+            bias, wide = _tensor(own.graph, node.args[2]), data.step.detach()
+            least = bias.data.abs() / (LARGEST_BIAS * wide)
+            weight.widen(least)
+            unit = wide * weight.step.detach()
             bias.data = (bias.data / unit).round() * unit
 
 
@@ -239,11 +248,12 @@ class _Means(Interpreter):
         value = super().run_node(n)
         if n not in self.layers:
             return value
-        mean = value.mean([0, *range(2, value.ndim)])
+        axis = value.ndim - 1 if n.target == torch.ops.aten.linear.default else 1
+        mean = value.mean([own for own in range(value.ndim) if own != axis])
         if n.name in self.wanted:
             short = self.wanted[n.name] - mean
             _tensor(self.module, n.args[2]).data += short  # type: ignore[arg-type]
-            value = value + short.view(-1, *[1] * (value.ndim - 2))
+            value = value + short.view([-1 if own == axis else 1 for own in range(value.ndim)])
         self.means[n.name] = mean
         return value
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
 
 from ..errors import UserError
 from ..network import Network
@@ -27,6 +28,7 @@ _aten = torch.ops.aten
 BATCH_NORM = (_aten.batch_norm.default, _aten._native_batch_norm_legit_no_training.default)
 RELU = (_aten.relu.default, _aten.relu_.default)
 HARD = (_aten.hardtanh.default, _aten.hardtanh_.default, _aten.clamp.default, _aten.clamp_.default)
+ARITHMETIC = (*ADDS, _aten.sub.Tensor, _aten.mul.Tensor, _aten.div.Tensor)
 SAME = (*AVERAGES, *SELECTIONS, _aten.dropout.default, _aten.dropout_.default, _aten.clone.default, _aten.squeeze.dims)
 
 
@@ -86,19 +88,33 @@ def moments(network: Network, graph: GraphModule) -> dict[str, Moments]:
     ends = [(spec.low, spec.high)] * spec.shape[0]
     low, high = (torch.tensor(own) for own in zip(*ends))
     image = Moments((low + high) / 2, (high - low).square() / 12, low, high)
-    mean, std = (torch.tensor(own).expand(spec.shape[0]) for own in (spec.mean, spec.std))
-    shown = Moments((image.mean - mean) / std, image.variance / std.square(), (low - mean) / std, (high - mean) / std)
+    constants = _Constants(graph).found
     for node in graph.graph.nodes:
         if node.op == "placeholder":
             found[node.name] = image
         elif node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
-            own = _through(graph, node, found, shown)
+            own = _through(graph, node, found, constants)
             if own is not None:
                 found[node.name] = own
     return found
 
 
-def _through(graph: GraphModule, node: Node, found: dict[str, Moments], shown: Moments) -> Moments | None:
+class _Constants:
+    """Node name -> value, of every tensor that does not depend on the image."""
+
+    def __init__(self, graph: GraphModule):
+        self.found: dict[str, Tensor] = {}
+        values: dict[Node, object] = {}
+        for node in graph.graph.nodes:
+            if node.op == "get_attr":
+                values[node] = _value(graph, node)
+            elif node.op == "call_function" and node.all_input_nodes and all(o in values for o in node.all_input_nodes):
+                args, kwargs = map_arg((node.args, node.kwargs), lambda own: values[own])  # type: ignore
+                values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+        self.found = {node.name: value for node, value in values.items() if isinstance(value, Tensor)}
+
+
+def _through(graph: GraphModule, node: Node, found: dict[str, Moments], constants: dict[str, Tensor]) -> Moments | None:
     """The moments of one node; None for arithmetic on constants and for a layer whose batch norm comes next."""
     sources = [found[own.name] for own in node.all_input_nodes if own.name in found]
     if node.target in BATCH_NORM:
@@ -108,12 +124,16 @@ def _through(graph: GraphModule, node: Node, found: dict[str, Moments], shown: M
         assert isinstance(source, Node)
         found[source.name] = own
         return own
+    if node.target in WEIGHTED and any(own.target in BATCH_NORM for own in node.users):
+        return None
     if node.target in WEIGHTED:
         return _linear(graph, node, sources[0]) if sources else None
     if not sources:
         return None
-    if node.target in (_aten.sub.Tensor, _aten.div.Tensor):
-        return shown
+    if node.target in ARITHMETIC and len(sources) == 1:
+        return _affine(node, sources[0], constants)
+    if node.target == _aten.sub.Tensor and len(sources) == 2 and node.args[0] is not node.args[1]:
+        return Moments.normal(sources[0].mean - sources[1].mean, sources[0].variance + sources[1].variance)
     if node.target in RELU:
         return rectified(sources[0])
     if node.target in HARD:
@@ -131,6 +151,21 @@ def _through(graph: GraphModule, node: Node, found: dict[str, Moments], shown: M
     if node.target in SAME:
         return sources[0]
     raise _stuck(node)
+
+
+def _affine(node: Node, source: Moments, constants: dict[str, Tensor]) -> Moments:
+    """Of x + c, x - c, x c or x / c, where c is a number or one a channel."""
+    other = node.args[1]
+    value = constants.get(other.name) if isinstance(other, Node) else torch.tensor(float(other))  # type: ignore[arg-type]
+    if value is None or value.numel() not in (1, len(source.mean)) or node.kwargs.get("alpha", 1) != 1:
+        raise _stuck(node)
+    value = value.flatten().float().expand(len(source.mean))
+    if node.target in (*ADDS, _aten.sub.Tensor):
+        value = -value if node.target == _aten.sub.Tensor else value
+        return Moments(source.mean + value, source.variance, source.low + value, source.high + value)
+    value = 1 / value if node.target == _aten.div.Tensor else value
+    ends = torch.stack([source.low * value, source.high * value])
+    return Moments(source.mean * value, source.variance * value.square(), ends.amin(0), ends.amax(0))
 
 
 def _linear(graph: GraphModule, node: Node, source: Moments) -> Moments:

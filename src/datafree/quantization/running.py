@@ -41,9 +41,12 @@ def session(path: Path, *, threads: int = 1, optimised: Path | None = None) -> A
 
 
 def run(own: Any, pixels: Tensor) -> Tensor:
-    """Logits of a session, a batch at a time."""
+    """Logits of a session, a batch at a time. Raises RuntimeError where it cannot take the images."""
     name = own.get_inputs()[0].name
-    parts = [torch.from_numpy(own.run(None, {name: part.numpy()})[0]) for part in pixels.split(BATCH)]
+    try:
+        parts = [torch.from_numpy(own.run(None, {name: part.numpy()})[0]) for part in pixels.split(BATCH)]
+    except Exception as error:  # onnxruntime's own, which share no base but Exception
+        raise RuntimeError(f"onnxruntime: {str(error).splitlines()[0][:200]}") from error
     return torch.cat(parts)
 
 

@@ -19,7 +19,7 @@ __all__ = ["GAIN", "Step", "nearest_step"]
 
 GAIN = 5.0
 """The step is `start x exp(GAIN x learnt)`: with Adam, it moves by GAIN learning rates, relative to itself, at most."""
-CLIPS = 80
+CLIPS = 100
 
 
 class _Round(torch.autograd.Function):
@@ -103,6 +103,11 @@ class Step(FakeQuantizeBase):
         self.observer, self._weight = None, None
         self.observing, self.rounding = False, True
 
+    def widen(self, least: Tensor) -> None:
+        """The step, of each channel, to `least` (C,) or (1,) where it is smaller."""
+        with torch.no_grad():
+            self.begin *= (least / self.step).clamp(min=1)
+
     @property
     def step(self) -> Tensor:
         """The grid's step, (C,) or (1,), with a gradient."""
@@ -128,12 +133,12 @@ class Step(FakeQuantizeBase):
 def nearest_step(weight: Tensor, high: int) -> Tensor:
     """The step (C,) by output channel whose grid -high..high has the least squared error on `weight` (C, ...).
 
-    The best of 80 clips of the channel's largest magnitude, from a fifth of it to all; a channel of zeros gets 1.
+    The best of 100 clips of the channel's largest magnitude, from a hundredth of it to all; a channel of zeros gets 1.
     """
     rows = weight.flatten(1).float()
     top = rows.abs().amax(1)
     best, least = top / high, torch.full_like(top, math.inf)
-    for share in torch.linspace(0.2, 1.0, CLIPS).tolist():
+    for share in torch.linspace(1 / CLIPS, 1.0, CLIPS).tolist():
         step = (share * top / high).clamp(min=torch.finfo(torch.float32).tiny)[:, None]
         error = (rows - (rows / step).round().clamp(-high, high) * step).square().sum(1)
         best, least = torch.where(error < least, step[:, 0], best), torch.minimum(error, least)
