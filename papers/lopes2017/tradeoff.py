@@ -51,9 +51,10 @@ PIXELS = ("input",)
 KINDS = (
     "small", "safe-0.53", "safe-0.55", "safe-0.60", "safe-0.70", "safe-0.80", "mean", "diagonal", "lowrank-8",
     "lowrank-32", "shrunk", "full", "top", "all-diagonal", "all-pooled", "all-full", "spectral-all", "spectral-pairs",
-    "spectral-all-class-mean", "spectral-all-examples",
+    "spectral-all-class-mean", "spectral-all-examples", "all-full-matched",
 )  # fmt: skip
-"""Of the pixels' moments unless they say otherwise; `spectral-...` name the signal where it is not `class-moments`."""
+"""Of the pixels' moments unless they say otherwise; `spectral-...` name the signal where it is not `class-moments`;
+`all-full-matched` is the record of `all-full` in the hands of `matched`."""
 
 
 def choose(kind: str, network: Network, counts: list[int]) -> tuple[list[Any], str]:
@@ -70,6 +71,8 @@ def choose(kind: str, network: Network, counts: list[int]) -> tuple[list[Any], s
         return [*START, (Moments(covariance=kind), PIXELS)], "distribution"  # type: ignore[arg-type]
     if kind == "all-diagonal":
         return [*START, (Moments(), None)], "all"
+    if kind == "all-full-matched":
+        return presets.paper_row("all", network), "matched"
     if kind == "all-pooled":
         return [*START, (Moments(covariance="lowrank", rank=32, pooled=True), None)], "all"
     if kind == "spectral-pairs":
@@ -120,7 +123,8 @@ def _student(chain: Chain, teacher: Network, known: Record, method: str, folder:
         made = synthesis.of({"method": method}).on(teacher, known)
         distill(teacher, student, Fresh(chain.spec, made, EPOCH_IMAGES), LEARNING, seed=chain.seed)
         return student
-    settings = {"method": method, "steps": STEPS, "learning_rate": 0.03, "precision": "bfloat16"}
+    settings = {"method": method, "precision": "bfloat16"}
+    settings |= {} if method == "matched" else {"steps": STEPS, "learning_rate": 0.03}
     made = synthesize(teacher, known, synthesis.of(settings), folder, images=IMAGES, seed=chain.seed, workers=1)
     # the same number of steps: 30 passes over 10,240 images are 5 over 61,440
     schedule = LEARNING.model_copy(update={"epochs": LEARNING.epochs * EPOCH_IMAGES // IMAGES})
