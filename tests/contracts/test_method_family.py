@@ -152,8 +152,8 @@ def test_a_method_that_reads_batch_norms_says_so_where_there_are_none_and_no_rec
     with pytest.raises(UserError) as caught:
         quick(name).on(teacher, None)
     assert str(caught.value) == (
-        "hinton32 has no batch norm, and no record of moments of its layers; "
-        "record again with --kind moments, or name --record"
+        "hinton32 has no batch norm, and no record of moments of its layers, place by place and "
+        "with variances; record again with --kind moments --conv units, or name --record"
     )
 
 

@@ -213,8 +213,8 @@ def _row(result: Result) -> Row:
 
 
 def _print(results: list[Result]) -> None:
-    table = Table(title="digits: accuracy on 500 test images")
-    for name in ("network", "right %", "as teacher %", "weights", "kB", "seconds"):
+    table = Table(title="accuracy, and agreement with the teacher, in % of 500 test images")
+    for name in ("network", "accuracy", "agreement", "weights", "kB", "s"):
         table.add_column(name, justify="left" if name == "network" else "right", no_wrap=name == "network")
     for r in results:
         size = f"{r.network.nbytes() / 1000:,.0f}"
