@@ -39,7 +39,9 @@ if TYPE_CHECKING:
 
 __all__ = ["quantize"]
 
-IMAGES = 512
+IMAGES = 256
+STEPS = 40
+"""Ranges need images less perfect than students do."""
 
 
 def quantize(
@@ -76,7 +78,8 @@ def quantize(
         The folder to write: model.onnx, model.pt2, config.json, run.json, README.md.
     calibrate
         What the ranges of activations are chosen on: a synthetic set, a data set by name, an image folder, `noise`;
-        a synthesis method's name (`bns` by default) makes images for it; `none` goes by the batch norms alone.
+        a synthesis method's name (`bns` by default) makes images for it, in 40 steps; `none` goes by the batch norms
+        alone.
     images
         Images to calibrate on.
     equalise
@@ -139,7 +142,8 @@ def _calibration(
         return _pixels(network, name, images, data_dir, run)
     import torch
 
-    maker, parts, unit = synthesis.named(name).on(network, record), [], 128
+    steps = {"steps": STEPS} if "steps" in synthesis.methods()[name].model_fields else {}
+    maker, parts, unit = synthesis.named(name, **steps).on(network, record), [], 128
     with bar(f"{name} images", run.quiet) as progress:
         for index in range(-(-images // unit)):
             parts.append(maker.unit(index, run.seed, unit).pixels)

@@ -60,8 +60,8 @@ class GaussianMaker:
 class _Priors(InversionSettings):
     """The fields of every method of this file that optimises pixels."""
 
-    steps: int = Field(default=300, ge=1)
-    """Adam steps on the pixels."""
+    steps: int = Field(default=100, ge=1)
+    """Adam steps on the pixels; more images in fewer steps teach more."""
     learning_rate: float = Field(default=0.03, gt=0)
     """Of Adam on the pixels, in pixel units."""
     box: bool = True
