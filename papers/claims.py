@@ -161,7 +161,6 @@ ALIKE = (
     {**RESNETS, "mnist/lenet5-bn": "small network on MNIST"},
     {
         "similarity/train": "its training data",
-        "similarity/train, shifted and mirrored": "the same, shifted and mirrored",
         "similarity/test": "its test data",
         "similarity/cifar100": "CIFAR-100",
         "similarity/fashion-mnist": "Fashion-MNIST",
@@ -169,6 +168,13 @@ ALIKE = (
         "similarity/bns-inception": "`bns-inception`",
         "similarity/inception": "`inception`",
         "similarity/noise": "noise",
+        "similarity/train, shown as in training": "**shown as in training**: its training data",
+        "similarity/test, shown as in training": "its test data",
+        "similarity/cifar100, shown as in training": "CIFAR-100",
+        "similarity/bns, shown as in training": "`bns`",
+        "similarity/bns-inception, shown as in training": "`bns-inception`",
+        "similarity/inception, shown as in training": "`inception`",
+        "similarity/noise, shown as in training": "noise",
     },
 )
 PAGES = {

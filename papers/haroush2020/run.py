@@ -59,6 +59,8 @@ from datafree.training import train
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 UNIT = 128
+SHOWN: dict[str, dict[str, Any]] = {"cifar10": {"shift": 4, "flip": True}}
+"""How networks on a data set were shown its images in training."""
 
 
 def small(spec: InputSpec, width: int = 16) -> nn.Module:
@@ -91,7 +93,7 @@ class Chain:
         if source in synthesis.methods():
             found["method"] = self.method(source).model_dump(mode="json")
         if row in ("fp32", "similarity"):
-            found = {"measured": own.measured, "steps": own.steps}
+            found = {"measured": own.measured, "steps": own.steps, "shown": SHOWN.get(own.data)}
         return {**found, "limit": own.limit}
 
     def run(self, say: Any) -> None:
@@ -200,33 +202,27 @@ class Chain:
         }  # fmt: skip
 
     def row_similarity(self) -> dict[str, Any]:
-        """The divergence of each data set; the training images also as they were seen: shifted and mirrored."""
-        count, shape = self.pair.measured, self.network.spec.shape
+        """The divergence of each data set, as it is, and shown as the training images were: shifted and mirrored."""
+        count = self.pair.measured
         sources: dict[str, Any] = {
             "train": self.train.subset(count), "test": self.test.subset(count),
             "noise": synthesis.named("gaussian").on(self.network, None).unit(0, self.seed, count).pixels,
         }  # fmt: skip
         if self.pair.data == "cifar10":
             sources["cifar100"] = load("cifar100", "test", data_dir=self.data_dir).subset(count)
-            plain = sources["train"].pixels(range(count), shape[1:])
-            rng = torch.Generator().manual_seed(self.seed)
-            sources["train, shifted and mirrored"] = shifted(plain, rng)
         if self.pair.data == "mnist":
             sources["fashion-mnist"] = load("fashion-mnist", "test", data_dir=self.data_dir).subset(count)
         for source in ("inception", "bns", "bns-inception"):
             if source in {row.rpartition("/")[2] for row in self.pair.rows}:
                 sources[source] = self.images(source, -(-self.pair.calibration // UNIT))
-        found = similarity(self.network, sources)
-        return {"divergence": {own.name: own.total for own in found}, "layers": {o.name: o.by_layer for o in found}}
-
-
-def shifted(pixels: Tensor, rng: torch.Generator) -> Tensor:
-    """As networks on CIFAR-10 are trained: on zeros, moved by up to 4 pixels each way, and mirrored half of the time."""
-    moves = torch.randint(-4, 5, (len(pixels), 2), generator=rng).tolist()
-    coins = (torch.rand(len(pixels), generator=rng) < 0.5).tolist()
-    wide = nn.functional.pad(pixels, (4, 4, 4, 4))
-    made = [own[:, 4 + y : 36 + y, 4 + x : 36 + x] for own, (y, x) in zip(wide, moves, strict=True)]
-    return torch.stack([own.flip(2) if coin else own for own, coin in zip(made, coins, strict=True)])
+        found = {own.name: own for own in similarity(self.network, sources)}
+        if self.pair.data in SHOWN:
+            shown = similarity(self.network, sources, seed=self.seed, **SHOWN[self.pair.data])
+            found |= {f"{own.name}, shown as in training": own for own in shown}
+        return {
+            "divergence": {name: own.total for name, own in found.items()},
+            "layers": {name: own.by_layer for name, own in found.items()},
+        }
 
 
 def run_chain(pair: Pair, seed: int, work: Path, data_dir: str | None, weights: Path, device: str) -> str:

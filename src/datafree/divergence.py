@@ -6,7 +6,7 @@ through a publisher's record of moments.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -130,11 +130,17 @@ def divergence(apart: Tensor, variance: Tensor, own: Stored, form: Form = "forwa
 
 @torch.no_grad()
 def statistics(
-    network: Network, source: Dataset | Tensor, layers: Iterable[Stored], *, progress: Progress = silent
+    network: Network,
+    source: Dataset | Tensor,
+    layers: Iterable[Stored],
+    *,
+    show: Callable[[Tensor], Tensor] | None = None,
+    progress: Progress = silent,
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Tap -> mean (C,) and biased variance (C,) over a whole data set, in one pass in float64.
 
-    `source` is a data set, or pixels (N, C, H, W) in the spec's range. Raises UserError for images that do not fit.
+    `source` is a data set, or pixels (N, C, H, W) in the spec's range; `show` changes what the network sees of them.
+    Raises UserError for images that do not fit.
     """
     taps = [own.tap for own in layers]
     total, states = len(source), {}
@@ -142,7 +148,7 @@ def statistics(
         done = 0
         for pixels in _chunks(network, source, taps):
             network.spec.check(pixels)
-            network.logits(pixels.to(network.device))
+            network.logits((pixels if show is None else show(pixels)).to(network.device))
             for tap in taps:
                 rows = channels(seen[tap].detach().cpu().double())
                 count, mean = group_means(rows, torch.zeros(len(rows), dtype=torch.long), 1)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from .augment import mirrored, shifted
 from .data import Dataset
 from .divergence import Form, Stored, divergence, statistics, stored
 from .errors import UserError
 from .network import Network
 from .progress import Progress, silent
 from .records import Record
+from .seeds import stream
 
 __all__ = ["Similarity", "similarity"]
 
@@ -34,14 +37,24 @@ def similarity(
     record: Record | None = None,
     *,
     form: Form = "forward",
+    shift: int = 0,
+    flip: bool = False,
+    seed: int = 0,
     progress: Progress = silent,
 ) -> list[Similarity]:
     """Every source's divergence from what the network's batch norms (or its record) say, the most alike first.
 
     A source is a data set, or pixels (N, C, H, W) in the spec's range. Labels are not looked at. Compare sources of about
-    the same number of images: few make their own spread part of the number. Raises UserError for images that do not fit.
+    the same number of images: few make their own spread part of the number. `shift` and `flip` show every source as
+    training did, moved by up to so many pixels on black, and mirrored half of the time: batch norms stored what they were
+    shown, and borders are most of the difference where that is left out. Raises UserError for images that do not fit.
     """
     layers = stored(network, record)
+
+    def show(pixels: Tensor, rng: torch.Generator) -> Tensor:
+        moved = shifted(pixels, shift, rng, min(max(0.0, network.spec.low), network.spec.high))
+        return mirrored(moved, rng) if flip else moved
+
     found = []
     for index, (name, source) in enumerate(sources.items()):
         if len(source) < 2:
@@ -50,16 +63,17 @@ def similarity(
         def step(done: int, total: int, index: int = index) -> None:
             progress(index * 1000 + 1000 * done // total, 1000 * len(sources))
 
-        found.append(_one(name, network, source, layers, form, step))
+        rng = stream(seed, "shown", index)
+        measured = statistics(network, source, layers, show=lambda own, rng=rng: show(own, rng), progress=step)
+        found.append(_one(name, len(source), measured, layers, form))
     return sorted(found, key=lambda own: own.total)
 
 
 def _one(
-    name: str, network: Network, source: Dataset | Tensor, layers: tuple[Stored, ...], form: Form, progress: Progress
+    name: str, images: int, measured: Mapping[str, tuple[Tensor, Tensor]], layers: tuple[Stored, ...], form: Form
 ) -> Similarity:
-    measured = statistics(network, source, layers, progress=progress)
     parts = {}
     for own in layers:
         mean, variance = measured[own.tap]
         parts[own.tap] = float(divergence(mean - own.mean.to(mean), variance, own, form).sum())
-    return Similarity(name, len(source), sum(parts.values()), parts)
+    return Similarity(name, images, sum(parts.values()), parts)

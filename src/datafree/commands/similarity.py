@@ -26,6 +26,8 @@ def similarity(
     images: Whole | None = None,
     form: Literal["forward", "reverse", "l2"] = "forward",
     layers: bool = False,
+    shift: Whole = 0,
+    flip: bool = False,
     data_dir: Path | None = None,
     out: Path | None = None,
     source: Model | None = None,
@@ -50,6 +52,10 @@ def similarity(
         `forward`: KL of the stored from the measured Gaussian, in nats; `reverse`: the other way; `l2`: squared distances.
     layers
         Show every layer.
+    shift
+        Move every image by up to so many pixels on black, as the network's training did: 4 for most on CIFAR.
+    flip
+        Mirror half of the images, as the network's training did.
     data_dir
         The folder with the standard layouts; else the environment's DATAFREE_DATA.
     out
@@ -61,15 +67,22 @@ def similarity(
         raise UserError("no data named, wanted at least one data set, synthetic set or `noise`; name some")
     if images is not None and images < 2:
         raise UserError(f"--images: got {images}, wanted at least 2; give more")
+    if shift < 0:
+        raise UserError(f"--shift: got {shift}, wanted at least 0; give a count of pixels")
     source, run = source or Model(), run or Run()
     network = load_network(model, source, run)
     record = load_record(model, source, network)
-    options = {"model": model, "data": list(data), "split": split, "images": images, "form": form, "data_dir": data_dir}
+    options = {
+        "model": model, "data": list(data), "split": split, "images": images, "form": form, "shift": shift,
+        "flip": flip, "data_dir": data_dir,
+    }  # fmt: skip
     log = RunLog("similarity", {**options, **asdict(source), **asdict(run)}, inputs_of(model, source))
     with nullcontext(None) if out is None else own_folder(out, "similarity") as folder:
         sources = {name: images_of(name, network, split, images, data_dir, run.seed) for name in data}
         with bar(f"similarity {model}", run.quiet) as progress:
-            found = measure(network, sources, record, form=form, progress=progress)
+            found = measure(
+                network, sources, record, form=form, shift=shift, flip=flip, seed=run.seed, progress=progress
+            )
         if folder is not None:
             from ..report.similarity import similarity_svg
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
+from ..augment import mirrored, shifted
 from ..distillation import distill
 from ..errors import UserError
 from ..fit import Curve
@@ -53,18 +53,9 @@ class Augmented:
             yield shown, self.teacher.predict(shown)
 
     def _shown(self, pixels: Tensor, rng: torch.Generator) -> Tensor:
-        own, (_, height, width) = self.settings, self.spec.shape
-        most = height // 8 if own.shift is None else own.shift
-        if most:
-            moves = torch.randint(-most, most + 1, (2, len(pixels)), generator=rng)
-            rows = (torch.arange(height) + most + moves[0][:, None])[:, None, :, None]
-            columns = (torch.arange(width) + most + moves[1][:, None])[:, None, None, :]
-            wide = pad(pixels, (most,) * 4, value=min(max(0.0, self.spec.low), self.spec.high))
-            index = torch.arange(len(pixels))[:, None, None, None], torch.arange(len(pixels[0]))[:, None, None]
-            pixels = wide[index[0], index[1], rows, columns]
-        if own.flip:
-            coins = torch.rand(len(pixels), 1, 1, 1, generator=rng) < 0.5
-            pixels = torch.where(coins, pixels.flip(3), pixels)
+        own, ground = self.settings, min(max(0.0, self.spec.low), self.spec.high)
+        pixels = shifted(pixels, self.spec.shape[1] // 8 if own.shift is None else own.shift, rng, ground)
+        pixels = mirrored(pixels, rng) if own.flip else pixels
         if own.mixup:
             share = torch.rand(len(pixels), 1, 1, 1, generator=rng)
             share = torch.where(torch.rand(len(pixels), 1, 1, 1, generator=rng) < own.mixup, share, torch.ones(()))

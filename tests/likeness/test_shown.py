@@ -1,0 +1,58 @@
+"""Images shown as in training: moved on black, mirrored; and the likeness of data that is shown so."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from datafree.augment import mirrored, shifted
+from datafree.likeness import similarity
+from datafree.network import Network
+from datafree.spec import InputSpec
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_a_shifted_image_is_a_crop_of_the_padded_one():
+    pixels = torch.rand(40, 2, 5, 7, generator=rng())
+    moved = shifted(pixels, 2, rng(1), ground=0.25)
+    wide = nn.functional.pad(pixels, (2, 2, 2, 2), value=0.25)
+    seen = set()
+    for one, own in zip(wide, moved, strict=True):
+        places = [(y, x) for y in range(5) for x in range(5) if torch.equal(one[:, y : y + 5, x : x + 7], own)]
+        assert len(places) == 1
+        seen |= set(places)
+    assert len(seen) > 10 and torch.equal(shifted(pixels, 2, rng(1), ground=0.25), moved)
+    assert shifted(pixels, 0, rng()) is pixels
+
+
+def test_a_mirrored_image_is_itself_or_its_mirror():
+    pixels = torch.rand(60, 1, 4, 4, generator=rng())
+    found = mirrored(pixels, rng(2))
+    turned = [torch.equal(own, one.flip(2)) for one, own in zip(pixels, found, strict=True)]
+    assert all(torch.equal(own, one) or flag for one, own, flag in zip(pixels, found, turned, strict=True))
+    assert 15 < sum(turned) < 45
+
+
+@pytest.fixture
+def shown_in_training():
+    """A batch norm that has seen images moved by up to 3 pixels on black."""
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, momentum=None), nn.Flatten(), nn.Linear(144, 3))
+    pixels, draw = 0.5 + 0.5 * torch.rand(400, 1, 8, 8, generator=rng()), rng(3)
+    with torch.no_grad():
+        for _ in range(20):
+            layers(shifted(pixels, 3, draw))
+    return Network(layers.eval(), InputSpec(shape=(1, 8, 8), classes=("a", "b", "c")), "own"), pixels
+
+
+def test_data_shown_as_in_training_is_the_most_alike(shown_in_training):
+    network, pixels = shown_in_training
+    plain = similarity(network, {"data": pixels})[0].total
+    shown = similarity(network, {"data": pixels}, shift=3)[0].total
+    assert shown < plain / 50
+    assert similarity(network, {"data": pixels}, shift=3)[0].total == shown
+    assert similarity(network, {"data": pixels}, shift=3, seed=1)[0].total != shown
