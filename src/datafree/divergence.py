@@ -89,7 +89,7 @@ def _pooled(network: Network, record: Record, name: str, entry: Entry) -> Stored
     means, within = entry.summary["mean"].double() / scale, meter.variance(entry.summary).double() / scale**2
     mean = (share * means).sum(0)
     variance = (share * (biased * within + (means - mean).square())).sum(0)
-    places = mean.view(meter.shape[0], -1) if not meter.pool_positions else mean[:, None]
+    places = mean.view(meter.shape[0], -1)
     spread = variance.view_as(places)
     channel = places.mean(1)
     total = (spread + (places - channel[:, None]).square()).mean(1)

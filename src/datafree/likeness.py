@@ -52,7 +52,7 @@ def similarity(
     layers = stored(network, record)
 
     def show(pixels: Tensor, rng: torch.Generator) -> Tensor:
-        moved = shifted(pixels, shift, rng, min(max(0.0, network.spec.low), network.spec.high))
+        moved = shifted(pixels, shift, rng, network.spec.black)
         return mirrored(moved, rng) if flip else moved
 
     found = []

@@ -19,7 +19,9 @@ from .records import Record, forecast_auc
 from .settings import parse
 from .spec import InputSpec
 
-__all__ = ["Release", "is_release", "is_zoo", "write_record", "write_release"]
+__all__ = ["CUSTOM", "Release", "architecture_of", "is_release", "is_zoo", "write_record", "write_release"]
+
+CUSTOM = "custom:"
 
 
 @dataclass(frozen=True)
@@ -64,10 +66,20 @@ class Release:
             )
         return name
 
+    @property
+    def custom(self) -> bool:
+        """Whether it takes its publisher's own code to build it."""
+        return str(self.config.get("architecture")).startswith(CUSTOM)
+
     def record(self, network: Network, path: str | Path | None = None) -> Record | None:
         """Its record, or the one in `path`; None where there is none."""
         found = Path(path) if path is not None else self.folder / "record.safetensors"
         return Record.load(found, network) if path is not None or found.exists() else None
+
+
+def architecture_of(network: Network) -> str:
+    """What config.json calls it: a zoo name, or `custom:` and the name of the function that builds it, never a path."""
+    return network.name if ":" not in network.name else CUSTOM + safe_name(network.name.rpartition(":")[2])
 
 
 def is_release(name: str | Path) -> bool:
@@ -84,8 +96,12 @@ def write_release(folder: str | Path, network: Network, record: Record | None = 
     """Writes the folder; each file appears whole or not at all. Raises UserError for a folder that holds other things."""
     own = claim_folder(folder, kind="release")
     sweep(own)
-    name = network.name if ":" not in network.name else "custom:" + safe_name(network.name.rpartition(":")[2])
-    config = {"format": 1, "architecture": name, "spec": network.spec.model_dump(mode="json"), "datafree": __version__}
+    config = {
+        "format": 1,
+        "architecture": architecture_of(network),
+        "spec": network.spec.model_dump(mode="json"),
+        "datafree": __version__,
+    }
     weights = {key: tensor.detach().cpu().contiguous() for key, tensor in network.module.state_dict().items()}
     kept = record if record is not None else _kept_record(own / "record.safetensors", network)
     write_tensors(own / "model.safetensors", weights, {}, kind="weights")

@@ -70,6 +70,15 @@ class InputSpec(Settings):
         """Pixels cut to [low, high]."""
         return pixels.clamp(self.low, self.high)
 
+    @property
+    def black(self) -> float:
+        """What images are padded with: pixel 0, or the end of the range that is nearest to it."""
+        return min(max(0.0, self.low), self.high)
+
+    def unnormalised(self) -> InputSpec:
+        """This spec for a network that normalises for itself."""
+        return self.model_copy(update={"mean": (0.0,), "std": (1.0,)})
+
     def check(self, pixels: Tensor) -> None:
         """Raises UserError unless `pixels` is a finite (N, C, H, W) batch of this shape within [low, high]."""
         if tuple(pixels.shape[1:]) != self.shape:

@@ -26,6 +26,7 @@ RESULT = {
     },
     "integer operators": {"QLinearConv": 2, "other": 7},
     "packed bytes": 123,
+    "asked": "images it was made with",
     "agreement on its own images": {"images": 300, "equal": 98.5, "largest": 0.1},
 }  # fmt: skip
 

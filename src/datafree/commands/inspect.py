@@ -9,7 +9,7 @@ from ..errors import UserError
 from ..files import read_header, read_json
 from ..quantization import Bits
 from ..quantization.folder import is_quantized
-from ..release import Release
+from ..release import CUSTOM, Release
 from ..settings import parse
 from .common import Model, Run, load_network, load_record
 
@@ -44,10 +44,9 @@ def inspect(path: Path, /, *, code: str | None = None) -> None:
 
 def _release(path: Path, code: str | None) -> None:
     release = Release.open(path)
-    name = str(release.config.get("architecture"))
-    if code is None and name.startswith("custom:"):
-        spec = release.spec
-        print(f"{path}: release of its publisher's own network {name.removeprefix('custom:')}")
+    if code is None and release.custom:
+        spec, name = release.spec, str(release.config["architecture"]).removeprefix(CUSTOM)
+        print(f"{path}: release of its publisher's own network {name}")
         print(
             f"  input {spec.shape}, {len(spec.classes)} classes; --code FILE.py:FUNCTION builds it and checks its record"
         )

@@ -127,7 +127,7 @@ def quantize(
         write_quantized(folder, network, bits, card(network, bits, result))
         log.write(folder, result)
         (folder / "training.safetensors").unlink(missing_ok=True)
-    _say(folder, network, bits, result, data, calibrate, finetune is not None)
+    _say(folder, network, bits, result, data)
 
 
 def _calibration(
@@ -201,6 +201,7 @@ def _files(folder: Path, network: Network, own: Any, asked: Tensor | None, run: 
     graph = convert(own)
     write_program(graph, folder / "model.pt2", shape)
     path = to_onnx(graph, folder / "model.onnx", shape)
+    what = "images it was made with" if asked is not None else "images of noise"
     if asked is None:
         asked = network.spec.clamp(named("gaussian").on(network, None).unit(0, run.seed, 256).pixels)
     some = asked[:1024]
@@ -213,6 +214,7 @@ def _files(folder: Path, network: Network, own: Any, asked: Tensor | None, run: 
         "exported": asdict(check(simulated, run_onnx(session(path, threads=threads), some))),
         "integer operators": integer_operators(path),
         "simulated": bits.simulated,
+        "asked": what,
         "parameters": network.parameters,
         "packed bytes": own.nbytes(),
         "agreement on its own images": asdict(check(network.predict(some), simulated)),
@@ -224,9 +226,7 @@ def _files(folder: Path, network: Network, own: Any, asked: Tensor | None, run: 
     return found
 
 
-def _say(
-    folder: Path, network: Network, bits: Bits, result: dict[str, Any], data: Data, calibrate: str, tuned: bool
-) -> None:
+def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], data: Data) -> None:
     speed, operators = result["speed"], dict(result["integer operators"])
     other = operators.pop("other")
     print(f"{network.name} at {bits.name} in {folder}: model.onnx for onnxruntime, model.pt2 for torch")
@@ -259,6 +259,5 @@ def _say(
         )
     else:
         found = result["agreement on its own images"]
-        what = "images of noise" if calibrate == "none" and not tuned else "images it was made with"
-        print(f"agreement with the original on {found['images']:,} {what}: {found['equal']:.2f} %")
+        print(f"agreement with the original on {found['images']:,} {result['asked']}: {found['equal']:.2f} %")
         print("  no accuracy: no labelled data was given (datafree evaluate measures it where some is at hand)")

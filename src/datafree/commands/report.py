@@ -122,8 +122,7 @@ def _measured(
 
 def _network(folder: Path, run: Run) -> Network | None:
     """None for a release that needs code, which a report does not run."""
-    custom = str(Release.open(folder).config.get("architecture")).startswith("custom:")
-    if custom and not is_quantized(folder):
+    if Release.open(folder).custom and not is_quantized(folder):
         return None
     return load_network(str(folder), Model(), run)
 

@@ -19,7 +19,7 @@ from torchao.quantization.pt2e.quantizer import (
 from .bits import Bits
 from .steps import Step
 
-__all__ = ["Uniform", "weighted"]
+__all__ = ["Uniform", "behind", "parameter_of", "weighted"]
 
 _aten = torch.ops.aten
 WEIGHTED = (
@@ -38,6 +38,23 @@ IMAGE_BITS = 8
 def weighted(model: GraphModule) -> list[Node]:
     """The conv and linear nodes, in the order in which they run."""
     return [node for node in model.graph.nodes if node.op == "call_function" and node.target in WEIGHTED]
+
+
+def behind(node: object) -> Node:
+    """The node whose values a grid rounds; a node that is no grid itself."""
+    assert isinstance(node, Node)
+    while node.op == "call_module":
+        node = node.args[0]  # type: ignore[assignment]
+        assert isinstance(node, Node)
+    return node
+
+
+def parameter_of(graph: GraphModule, node: object) -> torch.nn.Parameter:
+    """The parameter (or buffer) behind a node, through its grid where it has one."""
+    node = behind(node)
+    assert node.op == "get_attr", node
+    place, _, name = str(node.target).rpartition(".")
+    return getattr(graph.get_submodule(place), name)
 
 
 class Uniform(Quantizer):

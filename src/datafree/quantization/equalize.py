@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from .annotate import parameter_of, weighted
+
 __all__ = ["equalize", "pairs"]
 
 ROUNDS = 20
@@ -18,8 +20,6 @@ def pairs(graph: GraphModule) -> list[tuple[Node, Node]]:
 
     Only ungrouped convolutions and linear layers: there, channel i of the first is input i of the second.
     """
-    from .annotate import weighted
-
     found = []
     for node in weighted(graph):
         after = _sole(node)
@@ -50,9 +50,10 @@ def equalize(graph: GraphModule) -> dict[str, Tensor]:
 
     Returns node name -> what its channels (C,) were divided by, for the first of each pair and the ReLU behind it.
     """
-    from .prepared import _tensor
-
-    found = [(first, _tensor(graph, first.args[1]), _tensor(graph, second.args[1])) for first, second in pairs(graph)]
+    found = [
+        (first, parameter_of(graph, first.args[1]), parameter_of(graph, second.args[1]))
+        for first, second in pairs(graph)
+    ]
     found = [own for own in found if own[1].shape[0] == own[2].shape[1]]  # not so behind a flattened image
     scales = {first.name: torch.ones(len(weight)) for first, weight, _ in found}
     for _ in range(ROUNDS):
@@ -63,7 +64,7 @@ def equalize(graph: GraphModule) -> dict[str, Tensor]:
             a.data /= scale.view(-1, *[1] * (a.ndim - 1))
             b.data *= scale.view(1, -1, *[1] * (b.ndim - 2))
             if len(first.args) > 2 and first.args[2] is not None:
-                _tensor(graph, first.args[2]).data /= scale
+                parameter_of(graph, first.args[2]).data /= scale
             scales[first.name] *= scale
             change = max(change, float((scale - 1).abs().max()))
         if change < 1e-3:

@@ -14,7 +14,7 @@ from torch.fx import GraphModule, Node
 from ..errors import UserError
 from ..network import Network
 from .prepared import Quantized, capture
-from .stack import quiet, require
+from .stack import any_number, quiet, require
 
 __all__ = ["convert", "to_onnx"]
 
@@ -68,11 +68,10 @@ def to_onnx(graph: GraphModule | Network, path: Path, shape: tuple[int, int, int
     import onnx
 
     module = capture(graph) if isinstance(graph, Network) else graph
-    batch = torch.export.Dim("batch", min=1, max=1 << 20)
     try:
         with torch.no_grad(), quiet():
             made = torch.onnx.export(
-                module, (torch.zeros(2, *shape),), dynamo=True, dynamic_shapes=({0: batch},), verbose=False,
+                module, (torch.zeros(2, *shape),), dynamo=True, dynamic_shapes=any_number(), verbose=False,
                 input_names=["pixels"], output_names=["logits"], opset_version=21 if _wide(module) else 18,
             )  # fmt: skip
     except Exception as error:

@@ -53,8 +53,9 @@ class Augmented:
             yield shown, self.teacher.predict(shown)
 
     def _shown(self, pixels: Tensor, rng: torch.Generator) -> Tensor:
-        own, ground = self.settings, min(max(0.0, self.spec.low), self.spec.high)
-        pixels = shifted(pixels, self.spec.shape[1] // 8 if own.shift is None else own.shift, rng, ground)
+        own = self.settings
+        most = self.spec.shape[1] // 8 if own.shift is None else own.shift
+        pixels = shifted(pixels, most, rng, self.spec.black)
         pixels = mirrored(pixels, rng) if own.flip else pixels
         if own.mixup:
             share = torch.rand(len(pixels), 1, 1, 1, generator=rng)

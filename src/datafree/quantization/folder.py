@@ -17,6 +17,7 @@ from .. import __version__
 from ..errors import UserError
 from ..files import claim_folder, read_json, sha256_file, sweep, write_bytes, write_json
 from ..network import Network
+from ..release import architecture_of
 from ..settings import parse
 from ..spec import InputSpec
 from .bits import Bits
@@ -57,11 +58,11 @@ def is_quantized(folder: str | Path) -> bool:
 
 def write_program(graph: nn.Module, path: Path, shape: tuple[int, int, int]) -> Path:
     """Torch's quantized program: ``torch.export.load(path)`` after ``import torchao``."""
-    from .stack import quiet
+    from .stack import any_number, quiet
 
-    batch, content = torch.export.Dim("batch", min=1, max=1 << 20), io.BytesIO()
+    content = io.BytesIO()
     with torch.no_grad(), quiet():
-        program = torch.export.export(graph, (torch.zeros(2, *shape),), dynamic_shapes=({0: batch},))
+        program = torch.export.export(graph, (torch.zeros(2, *shape),), dynamic_shapes=any_number())
         torch.export.save(program, content)
     write_bytes(path, content.getvalue())
     return path
@@ -72,11 +73,10 @@ def write_quantized(folder: Path, network: Network, bits: Bits, card: str) -> Pa
     own = claim_folder(folder, kind=KIND)
     sweep(own)
     write_bytes(own / "README.md", card.encode())
-    name = network.name if ":" not in network.name else "custom:" + network.name.rpartition(":")[2]
     config = {
         "format": 1,
         "kind": KIND,
-        "architecture": name,
+        "architecture": architecture_of(network),
         "spec": network.spec.model_dump(mode="json"),
         "bits": bits.model_dump(mode="json"),
         "original": network.fingerprint(),
@@ -107,9 +107,8 @@ def open_quantized(folder: str | Path, *, threads: int = 0) -> Network:
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != digests["model.onnx"]:
         raise UserError(f"{path} is not as it was written; get or write it again")
-    plain = spec.model_copy(update={"mean": (0.0,), "std": (1.0,)})
     name = f"{config.get('architecture')}-{bits.name}"
-    network = Network(Exported(path, digests["model.onnx"], threads), plain, name)
+    network = Network(Exported(path, digests["model.onnx"], threads), spec.unnormalised(), name)
     network.check()
     return network
 
@@ -148,9 +147,7 @@ def card(network: Network, bits: Bits, result: dict[str, Any]) -> str:
         )
     else:
         found = result["agreement on its own images"]
-        lines.append(
-            f"- agreement with the original on {found['images']:,} images it was made with: {found['equal']:.2f} %"
-        )
+        lines.append(f"- agreement with the original on {found['images']:,} {result['asked']}: {found['equal']:.2f} %")
     lines += [
         "",
         "```python",

@@ -13,19 +13,17 @@ from torch.fx import GraphModule, Interpreter, Node
 from ..errors import UserError
 from ..network import Network
 from ..progress import Progress, silent
-from .annotate import Uniform, weighted
+from .annotate import Uniform, behind, parameter_of, weighted
 from .bits import Bits
 from .equalize import equalize
 from .ranges import Moments, moments
-from .stack import quiet, require
+from .stack import any_number, quiet, require
 from .steps import Step
 
 __all__ = ["Quantized", "Simulated", "capture", "quantize"]
 
 BATCH = 64
 LARGEST_BIAS = 2.0**30
-PLAIN = {"mean": (0.0,), "std": (1.0,)}
-"""The captured graph normalises for itself."""
 
 
 class Normalised(nn.Module):
@@ -83,10 +81,10 @@ class Quantized:
         total = 0
         for node, _, grid in self.layers():
             bits = (2 * grid.quant_max + 1).bit_length()
-            total += -(-_tensor(self.graph, node.args[1]).numel() * bits // 8) + 4 * len(grid.begin)
+            total += -(-parameter_of(self.graph, node.args[1]).numel() * bits // 8) + 4 * len(grid.begin)
         rest = {id(own): own for name, own in self.graph.named_parameters() if not name.endswith("learnt")}
         for node, _, _ in self.layers():
-            rest.pop(id(_tensor(self.graph, node.args[1])), None)
+            rest.pop(id(parameter_of(self.graph, node.args[1])), None)
         return total + sum(own.numel() * own.element_size() for own in rest.values())
 
 
@@ -123,7 +121,7 @@ def quantize(
     for parameter in graph.parameters():  # a bias that comes of a folded batch norm would stay as it is
         parameter.requires_grad_(True)
     scales = equalize(graph) if equalise else {}
-    spec = network.spec.model_copy(update=PLAIN)
+    spec = network.spec.unnormalised()  # the captured graph normalises for itself
     own = Quantized(Network(Simulated(graph), spec, f"{network.name}-{bits.name}"), bits)
     with torch.no_grad():
         if pixels is None:
@@ -154,7 +152,7 @@ def _start_by(own: Quantized, told: dict[str, Moments], correct_bias: bool) -> N
         if step.by_channel:
             step.start()
             continue
-        source = _behind(node)
+        source = behind(node)
         if source.name not in told:
             raise UserError(f"no range is known of {source.name}; give images to calibrate on")
         low, high = min(0.0, float(told[source.name].low.min())), max(0.0, float(told[source.name].high.max()))
@@ -162,14 +160,14 @@ def _start_by(own: Quantized, told: dict[str, Moments], correct_bias: bool) -> N
     if not correct_bias:
         return
     for node, _, grid in own.layers():
-        source = _behind(node.args[0])
+        source = behind(node.args[0])
         if source.name in told and len(node.args) > 2 and node.args[2] is not None:
-            weight = _tensor(own.graph, node.args[1])
+            weight = parameter_of(own.graph, node.args[1])
             error = (grid(weight) - weight).flatten(2).sum(2) if weight.ndim > 2 else grid(weight) - weight
             mean = told[source.name].mean
             if error.shape[1] % len(mean) == 0:
                 mean = mean.repeat_interleave(error.shape[1] // len(mean))
-                _tensor(own.graph, node.args[2]).data -= error @ mean
+                parameter_of(own.graph, node.args[2]).data -= error @ mean
 
 
 def covering(low: float, high: float, top: int) -> tuple[Tensor, Tensor]:
@@ -179,15 +177,6 @@ def covering(low: float, high: float, top: int) -> tuple[Tensor, Tensor]:
     return torch.tensor([step]), torch.tensor([zero])
 
 
-def _behind(node: object) -> Node:
-    """The node whose values a grid rounds."""
-    assert isinstance(node, Node)
-    while node.op == "call_module":
-        node = node.args[0]  # type: ignore[assignment]
-        assert isinstance(node, Node)
-    return node
-
-
 def capture(network: Network) -> GraphModule:
     """The network, with its normalisation, as torch.export's graph, for any number of images.
 
@@ -195,10 +184,9 @@ def capture(network: Network) -> GraphModule:
     """
     module = copy.deepcopy(Normalised(network)).cpu().eval()
     image = torch.full((2, *network.spec.shape), (network.spec.low + network.spec.high) / 2)
-    batch = torch.export.Dim("batch", min=1, max=1 << 20)
     try:
         with torch.no_grad(), quiet():
-            return torch.export.export(module, (image,), dynamic_shapes=({0: batch},)).module()
+            return torch.export.export(module, (image,), dynamic_shapes=any_number()).module()
     except Exception as error:  # torch.export raises whatever the network's code or its own passes do
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise UserError(
@@ -214,14 +202,6 @@ def _grid(graph: GraphModule, node: object) -> Step | None:
     return None
 
 
-def _tensor(graph: GraphModule, node: object) -> nn.Parameter:
-    """The parameter behind a node, through its grid where it has one."""
-    node = _behind(node)
-    assert node.op == "get_attr", node
-    place, _, name = str(node.target).rpartition(".")
-    return getattr(graph.get_submodule(place), name)
-
-
 def round_biases(own: Quantized) -> None:
     """Every bias to a multiple of its input's step times its weight's, as integer kernels hold it in 32 bits.
 
@@ -230,7 +210,7 @@ def round_biases(own: Quantized) -> None:
     """
     for node, data, weight in own.layers():
         if len(node.args) > 2 and node.args[2] is not None:
-            bias, wide = _tensor(own.graph, node.args[2]), data.step.detach()
+            bias, wide = parameter_of(own.graph, node.args[2]), data.step.detach()
             least = bias.data.abs() / (LARGEST_BIAS * wide)
             weight.widen(least)
             unit = wide * weight.step.detach()
@@ -252,7 +232,7 @@ class _Means(Interpreter):
         mean = value.mean([own for own in range(value.ndim) if own != axis])
         if n.name in self.wanted:
             short = self.wanted[n.name] - mean
-            _tensor(self.module, n.args[2]).data += short  # type: ignore[arg-type]
+            parameter_of(self.module, n.args[2]).data += short  # type: ignore[arg-type]
             value = value + short.view([-1 if own == axis else 1 for own in range(value.ndim)])
         self.means[n.name] = mean
         return value

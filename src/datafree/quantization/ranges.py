@@ -18,7 +18,7 @@ from torch.fx.node import map_arg
 
 from ..errors import UserError
 from ..network import Network
-from .annotate import ADDS, AVERAGES, SELECTIONS, WEIGHTED
+from .annotate import ADDS, AVERAGES, SELECTIONS, WEIGHTED, parameter_of
 
 __all__ = ["WIDTH", "Moments", "moments", "rectified"]
 
@@ -107,7 +107,7 @@ class _Constants:
         values: dict[Node, object] = {}
         for node in graph.graph.nodes:
             if node.op == "get_attr":
-                values[node] = _value(graph, node)
+                values[node] = parameter_of(graph, node).detach()
             elif node.op == "call_function" and node.all_input_nodes and all(o in values for o in node.all_input_nodes):
                 args, kwargs = map_arg((node.args, node.kwargs), lambda own: values[own])  # type: ignore
                 values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
@@ -118,7 +118,7 @@ def _through(graph: GraphModule, node: Node, found: dict[str, Moments], constant
     """The moments of one node; None for arithmetic on constants and for a layer whose batch norm comes next."""
     sources = [found[own.name] for own in node.all_input_nodes if own.name in found]
     if node.target in BATCH_NORM:
-        gamma, beta = (_value(graph, own) for own in node.args[1:3])
+        gamma, beta = (parameter_of(graph, own).detach() for own in node.args[1:3])
         own = Moments.normal(beta, gamma.square())
         source = node.args[0]
         assert isinstance(source, Node)
@@ -170,7 +170,7 @@ def _affine(node: Node, source: Moments, constants: dict[str, Tensor]) -> Moment
 
 def _linear(graph: GraphModule, node: Node, source: Moments) -> Moments:
     """Of a layer that no batch norm follows: means and variances of a sum of independent inputs."""
-    weight = _value(graph, node.args[1])
+    weight = parameter_of(graph, node.args[1]).detach()
     flat = weight.flatten(2).sum(2) if weight.ndim > 2 else weight
     square = weight.square().flatten(2).sum(2) if weight.ndim > 2 else weight.square()
     if flat.shape[1] % len(source.mean):
@@ -178,7 +178,7 @@ def _linear(graph: GraphModule, node: Node, source: Moments) -> Moments:
     each = flat.shape[1] // len(source.mean)  # a linear layer behind a flattened image has a channel's places in a row
     mean = flat @ source.mean.repeat_interleave(each)
     if len(node.args) > 2 and node.args[2] is not None:
-        mean = mean + _value(graph, node.args[2])
+        mean = mean + parameter_of(graph, node.args[2]).detach()
     return Moments.normal(mean, square @ source.variance.repeat_interleave(each))
 
 
@@ -191,11 +191,6 @@ def _padded(node: Node, source: Moments) -> Moments:
         return torch.nn.functional.pad(own, (before, after))
 
     return Moments(wide(source.mean), wide(source.variance), wide(source.low), wide(source.high))
-
-
-def _value(graph: GraphModule, node: Any) -> Tensor:
-    place, _, name = str(node.target).rpartition(".")
-    return getattr(graph.get_submodule(place), name).detach()
 
 
 def _stuck(node: Node) -> UserError:

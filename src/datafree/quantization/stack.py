@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from importlib.metadata import PackageNotFoundError, version
 
+import torch
+
 from ..errors import UserError
 
-__all__ = ["quiet", "require"]
+__all__ = ["any_number", "quiet", "require"]
 
 WANTED = {
     "torchao": ((0, 18), (0, 19)),
@@ -39,6 +41,11 @@ def require(*packages: str) -> None:
 def _numbers(text: str) -> tuple[int, ...]:
     parts = text.split("+")[0].split(".")[:3]
     return tuple(int(digits) for part in parts if (digits := "".join(c for c in part if c.isdigit())))
+
+
+def any_number() -> tuple[dict[int, torch.export.Dim]]:
+    """For torch.export's `dynamic_shapes`: images (N, C, H, W), any number of them."""
+    return ({0: torch.export.Dim("batch", min=1, max=1 << 20)},)
 
 
 @contextmanager
