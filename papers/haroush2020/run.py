@@ -11,15 +11,12 @@ on where it was. Accuracy is that of the last epoch on the whole test set; nothi
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +26,9 @@ from torch import Tensor, nn
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from claims import claim, render
+from chains import arguments
+from chains import run as run_chains
+from claims import claim
 from rows import BUDGETS, Pair
 
 from datafree import synthesis
@@ -225,15 +224,6 @@ class Chain:
         }
 
 
-def run_chain(pair: Pair, seed: int, work: Path, data_dir: str | None, weights: Path, device: str) -> str:
-    """In a process of its own, on one thread, so that chains side by side do not disturb each other."""
-    if device == "cpu":
-        torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-    Chain(pair, seed, work, data_dir, weights, device).run(lambda text: print(text, flush=True))
-    return f"{pair.id} seed {seed}"
-
-
 def values_of(row: str, cell: dict[str, Any]) -> dict[str, float]:
     """Claim row -> value, of one cell."""
     if row == "int8":
@@ -279,40 +269,16 @@ def collect(budget: str, work: Path) -> list[dict[str, Any]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--budget", choices=tuple(BUDGETS), default="smoke")
-    parser.add_argument(
-        "--work", type=Path, default=None, help="where cells are kept; runs/haroush2020/BUDGET by default"
-    )
-    parser.add_argument("--out", type=Path, default=None, help="claims.json to write; printed only where not given")
-    parser.add_argument("--only", default="", help="only networks whose id starts with this, e.g. cifar10/resnet20")
-    parser.add_argument("--data-dir", default=None)
+    parser = arguments(__doc__, "haroush2020", BUDGETS, "cifar10/resnet20")
     parser.add_argument("--weights", type=Path, default=None, help="folder of the trained networks")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument(
-        "--collect", action="store_true", help="run nothing, write the claims of the cells that are there"
-    )
-    parser.add_argument("--seeds", type=int, nargs="+", default=None, help="only these of the budget's seeds")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="chains side by side, one thread each")
     args = parser.parse_args()
-    work, plan = args.work or Path("runs") / "haroush2020" / args.budget, BUDGETS[args.budget]
-    data_dir = args.data_dir or os.environ.get("DATAFREE_DATA")
+    work, data_dir = (
+        args.work or Path("runs") / "haroush2020" / args.budget,
+        args.data_dir or os.environ.get("DATAFREE_DATA"),
+    )
     weights = args.weights or Path(data_dir or ".") / "weights"
-    chains = [
-        (pair, seed)
-        for seed in args.seeds or plan.seeds
-        for pair in plan.pairs
-        if pair.id.startswith(args.only) and not args.collect
-    ]
-    with ProcessPoolExecutor(max(1, args.jobs)) as pool:
-        jobs = [pool.submit(run_chain, pair, seed, work, data_dir, weights, args.device) for pair, seed in chains]
-        for done in as_completed(jobs):
-            print(f"done: {done.result()}", flush=True)
-    claims = collect(args.budget, work)
-    print(render(claims))
-    if args.out is not None:
-        args.out.write_text(json.dumps({"claims": claims}, indent=1) + "\n", encoding="utf-8")
-    return 0
+    make = partial(Chain, work=work, data_dir=data_dir, weights=weights, device=args.device)
+    return run_chains(args, BUDGETS[args.budget], make, partial(collect, args.budget, work))
 
 
 if __name__ == "__main__":

@@ -10,23 +10,19 @@ that of the last epoch on the whole test set; nothing is chosen by it.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
-import torch
-
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from claims import claim, render
+from chains import arguments, run
+from claims import claim
 from rows import BUDGETS, PAPER, Pair
 
 from datafree import presets, synthesis
@@ -171,15 +167,6 @@ class Chain:
         return {"record bytes": size, "forecast AUC": forecast_auc(known.released(teacher))}
 
 
-def run_chain(pair: Pair, seed: int, work: Path, data_dir: str | None, device: str) -> str:
-    """In a process of its own, on one thread, so that chains side by side do not disturb each other."""
-    if device == "cpu":
-        torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-    Chain(pair, seed, work, data_dir, device).run(lambda text: print(text, flush=True))
-    return f"{pair.id} seed {seed}"
-
-
 def collect(budget: str, work: Path) -> list[dict[str, Any]]:
     """claims from the cells that are there; a row that was not run is listed as such."""
     made, plan = [], BUDGETS[budget]
@@ -211,38 +198,10 @@ def collect(budget: str, work: Path) -> list[dict[str, Any]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--budget", choices=tuple(BUDGETS), default="smoke")
-    parser.add_argument(
-        "--work", type=Path, default=None, help="where cells are kept; runs/lopes2017/BUDGET by default"
-    )
-    parser.add_argument("--out", type=Path, default=None, help="claims.json to write; printed only where not given")
-    parser.add_argument("--only", default="", help="only pairs whose id starts with this, e.g. mnist/hinton")
-    parser.add_argument("--data-dir", default=None)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument(
-        "--collect", action="store_true", help="run nothing, write the claims of the cells that are there"
-    )
-    parser.add_argument("--seeds", type=int, nargs="+", default=None, help="only these of the budget's seeds")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="chains side by side, one thread each")
-    args = parser.parse_args()
+    args = arguments(__doc__, "lopes2017", BUDGETS, "mnist/hinton").parse_args()
     work = args.work or Path("runs") / "lopes2017" / args.budget
-    plan = BUDGETS[args.budget]
-    chains = [
-        (pair, seed)
-        for seed in args.seeds or plan.seeds
-        for pair in plan.pairs
-        if pair.id.startswith(args.only) and not args.collect
-    ]
-    with ProcessPoolExecutor(max(1, args.jobs)) as pool:
-        waiting = [pool.submit(run_chain, pair, seed, work, args.data_dir, args.device) for pair, seed in chains]
-        for done in as_completed(waiting):
-            print(f"done: {done.result()}", flush=True)
-    claims = collect(args.budget, work)
-    print(render(claims))
-    if args.out is not None:
-        args.out.write_text(json.dumps({"claims": claims}, indent=1) + "\n", encoding="utf-8")
-    return 0
+    make = partial(Chain, work=work, data_dir=args.data_dir, device=args.device)
+    return run(args, BUDGETS[args.budget], make, partial(collect, args.budget, work))
 
 
 if __name__ == "__main__":
