@@ -56,8 +56,9 @@ class Budget:
 
 W8A8 = tuple(f"w8a8/{source}" for source in SOURCES)
 W4A4_CALIBRATED = tuple(f"w4a4-calibrated/{source}" for source in SOURCES)
+CORRECTED = tuple(f"w4a4-corrected/{source}" for source in ("gaussian", "bns", "bns-inception", "real"))
 RESNET20 = (
-    "fp32", *W8A8, *W4A4_CALIBRATED, "w4a4/bns-inception", "w4a4/real", "w4a4/bns", "w4a4/gaussian",
+    "fp32", *W8A8, *W4A4_CALIBRATED, *CORRECTED, "w4a4/bns-inception", "w4a4/real", "w4a4/bns", "w4a4/gaussian",
     "w3a3/bns-inception", "w3a3/real", "int8", "similarity",
 )  # fmt: skip
 RESNET44 = ("fp32", *W8A8, *W4A4_CALIBRATED, "w4a4/bns-inception", "w4a4/real", "int8", "similarity")
@@ -66,7 +67,8 @@ BUDGETS = {
     "smoke": Budget(
         (
             Pair(
-                "digits", "small", ("fp32", *W8A8, "w4a4/bns-inception", "w4a4/real", "int8", "similarity"),
+                "digits", "small",
+                ("fp32", *W8A8, "w4a4-corrected/bns", "w4a4/bns-inception", "w4a4/real", "int8", "similarity"),
                 units=1, steps=3, tuning={"total": 8}, calibration=64, measured=100,
             ),
         ),

@@ -161,16 +161,17 @@ class Chain:
         return asdict(evaluate(self.network, self.test))
 
     def quantized(self, name: str, source: str) -> dict[str, Any]:
-        """One row: calibrated on a source, and, unless its name says so or it has 8 bits, fine-tuned on it."""
+        """One row: calibrated on a source, equalised and with corrected biases where its name says so, or fine-tuned on it."""
         width = int(name[1])
-        tuned = name.startswith(("w4a4", "w3a3")) and not name.endswith("-calibrated")
+        tuned, corrected = name in ("w4a4", "w3a3"), name.endswith("-corrected")
         units = self.pair.units if tuned else -(-self.pair.calibration // UNIT)
         pixels = None if source == "none" else self.images(source, units)
         shown = None if pixels is None else pixels[: self.pair.calibration]
         plain = source == "none"
         own = quantize(
-            self.network, shown, Bits(weights=width, activations=width), equalise=plain, correct_bias=plain or tuned
-        )
+            self.network, shown, Bits(weights=width, activations=width),
+            equalise=plain or corrected, correct_bias=plain or corrected or tuned,
+        )  # fmt: skip
         result: dict[str, Any] = {}
         if tuned and pixels is not None:
             result["before"] = evaluate(own.network, self.test).accuracy

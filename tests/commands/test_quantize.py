@@ -94,8 +94,35 @@ def test_by_default_ranges_come_from_samples_of_the_batch_norms(command, here):
     assert found["images"] == 30 and found["equal"] > 85
 
 
+@pytest.mark.parametrize(
+    ("calibrate", "corrected"), [("noise", False), ("gaussian", False), ("bns", True), ("noisy", False)]
+)
+def test_biases_are_corrected_by_default_unless_the_images_are_noise(command, here, calibrate, corrected):
+    if calibrate == "noisy":
+        assert (
+            command("synthesize net --code normed.py:build --method gaussian --images 8 --out noisy --quiet").code == 0
+        )
+    for given, wanted in (("", corrected), ("--correct-bias", True), ("--no-correct-bias", False)):
+        done = command(f"quantize {NET} --calibrate {calibrate} --images 8 {given} --out a{given} --quiet")
+        assert (done.code, done.err) == (0, "")
+        settings = read_json(here / f"a{given}" / "run.json")["settings"]
+        assert (settings["correct_bias"], settings["equalise"]) == (wanted, True)
+
+
+def test_with_executorch_a_program_for_it_is_written_that_answers_alike(command, here):
+    pytest.importorskip("executorch", reason='needs the extra: pip install "datafree[executorch]"')
+    done = command(f"quantize {NET} --calibrate shown --executorch --out int8 --quiet")
+    assert (done.code, done.err) == (0, "")
+    assert names(here / "int8") == sorted([*WRITTEN, "model.pte"])
+    found = read_json(here / "int8" / "run.json")["result"]["mobile"]
+    assert found["equal"] >= 98 and found["images"] == 64
+    assert found["quantized_bytes"] == (here / "int8" / "model.pte").stat().st_size
+    assert "ExecuTorch: model.pte of" in done.out
+    assert "model.pte" in read_json(here / "int8" / "config.json")["sha256"]
+
+
 def test_ranges_come_from_batch_norms_alone_too(command, here):
-    done = command(f"quantize {NET} --calibrate none --equalise --correct-bias --out int8 --quiet")
+    done = command(f"quantize {NET} --calibrate none --out int8 --quiet")
     assert (done.code, done.err) == (0, "")
     assert read_json(here / "int8" / "run.json")["result"]["agreement on its own images"]["equal"] > 85
 

@@ -134,6 +134,23 @@ def test_a_package_that_is_missing_or_of_another_version_is_named_with_the_pip_l
     assert text.endswith(f'got {found or "none"}; install it: pip install "datafree[quantize]"')
 
 
+def test_executorch_is_asked_for_before_anything_is_done(refused, monkeypatch):
+    others = {"torchao": "0.18.0", "onnxscript": "0.7.2"}
+
+    def version(asked: str) -> str:
+        if asked == "executorch":
+            raise PackageNotFoundError(asked)
+        return others.get(asked, "1.20.0")
+
+    monkeypatch.setattr(stack, "version", version)
+    text = refused(f"quantize {NET} --executorch --out o --quiet")
+    assert text == 'quantization needs executorch>=1.5,<1.6, got none; install it: pip install "datafree[executorch]"'
+
+    monkeypatch.setattr(stack, "version", lambda asked: {**others, "executorch": "1.5.1"}.get(asked, "1.20.0"))
+    text = refused(f"quantize {NET} --executorch --activations 4 --out o --quiet")
+    assert text == "ExecuTorch runs integers of 8 bits, got w8a4; give 8 bits, or leave --executorch out"
+
+
 ODD = """
 from torch import nn
 

@@ -13,8 +13,8 @@ import claims
 
 ROWS = {
     "fp32", "w8a8/none", "w8a8/gaussian", "w8a8/inception", "w8a8/bns", "w8a8/bns-inception", "w8a8/real",
-    "w4a4/bns-inception", "w4a4/real", "int8-speedup", "int8-size", "int8-exported/argmax", "similarity/train",
-    "similarity/test", "similarity/noise", "similarity/bns",
+    "w4a4-corrected/bns", "w4a4/bns-inception", "w4a4/real", "int8-speedup", "int8-size", "int8-exported/argmax",
+    "similarity/train", "similarity/test", "similarity/noise", "similarity/bns",
 }  # fmt: skip
 
 

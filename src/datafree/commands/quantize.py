@@ -52,9 +52,10 @@ def quantize(
     bits: Annotated[Bits | None, Parameter(name="*")] = None,
     calibrate: str = "bns",
     images: Whole = IMAGES,
-    equalise: Annotated[bool, Parameter(negative="")] = False,
-    correct_bias: Annotated[bool, Parameter(negative="")] = False,
+    equalise: bool = True,
+    correct_bias: bool | None = None,
     finetune: str | None = None,
+    executorch: Annotated[bool, Parameter(negative="")] = False,
     settings: Annotated[FineTuning | None, Parameter(name="*")] = None,
     data: Data | None = None,
     checkpoint: Path | None = None,
@@ -85,9 +86,12 @@ def quantize(
     equalise
         First make the ranges of neighbouring layers' weights alike (Nagel et al. 2019).
     correct_bias
-        Take the mean error of the rounded weights out of the biases (Nagel et al. 2019).
+        Take the mean error of the rounded weights out of the biases (Nagel et al. 2019); by default wherever the images
+        are not noise, under which it is another error.
     finetune
         Then distill from the original into the rounded network, on a synthetic set, a data set or an image folder.
+    executorch
+        Also write model.pte for ExecuTorch, which needs the extra of that name; 8 bits only.
     data
         Measure accuracy on its test images; without, only agreement on images it was made with is known.
     checkpoint
@@ -101,6 +105,14 @@ def quantize(
 
     require()
     bits, settings, data, run = bits or Bits(), settings or FineTuning(), data or Data(), run or Run()
+    if executorch:
+        require("executorch")
+        if not bits.integer:
+            raise UserError(
+                f"ExecuTorch runs integers of 8 bits, got {bits.name}; give 8 bits, or leave --executorch out"
+            )
+    if correct_bias is None:
+        correct_bias = not _of_noise(calibrate)
     if images < 1:
         raise UserError(f"--images: got {images}, wanted at least 1; give a positive count")
     source = Model(code=code, weights=checkpoint, record=record)
@@ -109,6 +121,7 @@ def quantize(
     options = {
         "model": model, **bits.model_dump(), "calibrate": calibrate, "images": images, "equalise": equalise,
         "correct_bias": correct_bias, "finetune": finetune, **(settings.model_dump() if finetune else {}),
+        "executorch": executorch,
         "checkpoint": checkpoint, "code": code, "record": record, **asdict(data), **asdict(run),
     }  # fmt: skip
     sets = [name for name in (calibrate, finetune) if name is not None and (Path(name) / "set.json").is_file()]
@@ -120,7 +133,7 @@ def quantize(
         if test is not None:
             check_classes(network, test)
         result, own = _make(network, shown, taught, bits, equalise, correct_bias, settings, folder, options, sets, run)
-        result |= _files(folder, network, own, taught if taught is not None else shown, run)
+        result |= _files(folder, network, own, taught if taught is not None else shown, executorch, run)
         if test is not None:
             result["evaluation"] = asdict(evaluate(own.network, test, network))
             result["original"] = asdict(evaluate(network, test))
@@ -189,7 +202,16 @@ def _make(
     return {"curve": vars(curve)}, own
 
 
-def _files(folder: Path, network: Network, own: Any, asked: Tensor | None, run: Run) -> dict[str, Any]:
+def _of_noise(calibrate: str) -> bool:
+    if (Path(calibrate) / "set.json").is_file():
+        method = SyntheticSet.open(calibrate).about["method"]
+        return isinstance(method, dict) and method.get("method") == "gaussian"
+    return calibrate in ("noise", "gaussian")
+
+
+def _files(
+    folder: Path, network: Network, own: Any, asked: Tensor | None, executorch: bool, run: Run
+) -> dict[str, Any]:
     """Writes the files; what they are worth beside the simulation and beside the original."""
     import torch
 
@@ -223,7 +245,21 @@ def _files(folder: Path, network: Network, own: Any, asked: Tensor | None, run: 
         original = to_onnx(network, Path(temporary) / "original.onnx", shape)
         timed = speed(original, path, shape, threads=threads)
     found["speed"] = {**asdict(timed), "faster": round(timed.faster, 3), "smaller": round(timed.smaller, 4)}
+    if executorch:
+        found["mobile"] = _mobile(folder, network, graph, some, simulated, bits)
     return found
+
+
+def _mobile(folder: Path, network: Network, graph: Any, some: Tensor, simulated: Tensor, bits: Bits) -> dict[str, Any]:
+    """Writes model.pte; how it answers and how fast, beside the original as another such file."""
+    from ..quantization import check, mobile_speed, run_mobile, to_mobile
+
+    shape = network.spec.shape
+    path = to_mobile(graph, folder / "model.pte", shape, bits)
+    with tempfile.TemporaryDirectory() as temporary:
+        timed = mobile_speed(to_mobile(network, Path(temporary) / "original.pte", shape), path, shape)
+    own = asdict(check(simulated, run_mobile(path, some)))
+    return {**own, **asdict(timed), "faster": round(timed.faster, 3), "smaller": round(timed.smaller, 4)}
 
 
 def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], data: Data) -> None:
@@ -240,6 +276,14 @@ def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], dat
         f"{speed['threads']} threads of onnxruntime, {speed['faster']:.2f} times as fast; integer operators: {kinds}; "
         f"others: {other}"
     )
+    if "mobile" in result:
+        mobile = result["mobile"]
+        print(
+            f"ExecuTorch: model.pte of {mobile['quantized_bytes']:,} bytes, {100 * mobile['smaller']:.1f} % of the "
+            f"original's; {mobile['original_ms']:.1f} ms -> {mobile['quantized_ms']:.1f} ms for {mobile['batch']} images, "
+            f"{mobile['faster']:.2f} times as fast; argmax equal to the simulation's on {mobile['equal']:.2f} % of "
+            f"{mobile['images']:,} images"
+        )
     if bits.simulated:
         print(
             "  bits other than 8 are simulated: no kernels for them exist, so this size and speed are those of wider "

@@ -2,9 +2,9 @@
 
 `bits` the settings, `steps` grids whose step is learnt, `annotate` what is rounded where, `prepared` calibration and the
 simulated network, `finetune` distillation into it, `equalize` and `ranges` what needs no images, `export` ONNX,
-`running` onnxruntime, `folder` what is written.
+`running` onnxruntime, `mobile` ExecuTorch, `folder` what is written.
 
-Everything but `bits` needs the extra: ``pip install "datafree[quantize]"``.
+Everything but `bits` needs the extra: ``pip install "datafree[quantize]"``, and `mobile` also ``datafree[executorch]``.
 """
 
 from __future__ import annotations
@@ -19,18 +19,21 @@ if TYPE_CHECKING:
     from .export import convert, to_onnx
     from .finetuning import finetune
     from .folder import card, open_quantized, write_program, write_quantized
+    from .mobile import mobile_speed, run_mobile, to_mobile
     from .prepared import Quantized, quantize
     from .running import Check, Speed, check, integer_operators, run, session, speed
 
 __all__ = [
     "Bits", "Check", "FineTuning", "Quantized", "Speed", "card", "check", "convert", "finetune", "integer_operators",
-    "open_quantized", "quantize", "require", "run", "session", "speed", "to_onnx", "write_program", "write_quantized",
+    "mobile_speed", "open_quantized", "quantize", "require", "run", "run_mobile", "session", "speed", "to_mobile",
+    "to_onnx", "write_program", "write_quantized",
 ]  # fmt: skip
 
 _IN = {
     "export": ("convert", "to_onnx"),
     "finetuning": ("finetune",),
     "folder": ("card", "open_quantized", "write_program", "write_quantized"),
+    "mobile": ("mobile_speed", "run_mobile", "to_mobile"),
     "prepared": ("Quantized", "quantize"),
     "running": ("Check", "Speed", "check", "integer_operators", "run", "session", "speed"),
 }

@@ -1,4 +1,5 @@
-"""A quantized network on disk: `model.onnx`, torch's `model.pt2`, `config.json` with their checksums, a card.
+"""A quantized network on disk: `model.onnx`, torch's `model.pt2`, ExecuTorch's `model.pte` where it was asked for,
+`config.json` with their checksums, a card.
 
 `open_quantized` runs the ONNX file, after its checksum; the program is for torch, and is not opened here.
 """
@@ -25,7 +26,7 @@ from .bits import Bits
 __all__ = ["Exported", "card", "is_quantized", "open_quantized", "write_program", "write_quantized"]
 
 KIND = "quantized"
-FILES = ("model.onnx", "model.pt2")
+FILES = ("model.onnx", "model.pt2", "model.pte")
 
 
 class Exported(nn.Module):
@@ -134,6 +135,12 @@ def card(network: Network, bits: Bits, result: dict[str, Any]) -> str:
         f"{speed['threads']} threads of onnxruntime, both in one run",
         f"- integer operators: {sum(operators.values())}, others: {other}",
     ]
+    if "mobile" in result:
+        mobile = result["mobile"]
+        lines.append(
+            f"- `model.pte`: {mobile['quantized_bytes']:,} bytes, for ExecuTorch, {mobile['batch']} images at a time; "
+            f"{mobile['faster']:.2f} times as fast as the original there"
+        )
     if bits.simulated:
         lines.append(
             "- bits other than 8 are simulated: size and speed are those of wider numbers; packed, the weights would take "

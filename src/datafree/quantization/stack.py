@@ -22,20 +22,22 @@ WANTED = {
     "onnxruntime": ((1, 20), (2,)),
 }
 """Package -> the first version that will do, and the first that will not. torchao's moves between minor versions."""
-PIP = 'pip install "datafree[quantize]"'
+FURTHER = {"executorch": ((1, 5), (1, 6))}
+"""As WANTED, of the further extra `executorch`."""
 
 
 def require(*packages: str) -> None:
     """Raises UserError for a package that is missing or of another version, with the line that mends it."""
     for name in packages or WANTED:
-        low, high = WANTED[name]
+        low, high = {**WANTED, **FURTHER}[name]
+        pip = f'pip install "datafree[{"executorch" if name in FURTHER else "quantize"}]"'
         wanted = f">={'.'.join(map(str, low))},<{'.'.join(map(str, high))}"
         try:
             found = version(name)
         except PackageNotFoundError:
-            raise UserError(f"quantization needs {name}{wanted}, got none; install it: {PIP}") from None
+            raise UserError(f"quantization needs {name}{wanted}, got none; install it: {pip}") from None
         if not low <= _numbers(found) < high:
-            raise UserError(f"quantization needs {name}{wanted}, got {found}; install it: {PIP}")
+            raise UserError(f"quantization needs {name}{wanted}, got {found}; install it: {pip}")
 
 
 def _numbers(text: str) -> tuple[int, ...]:
