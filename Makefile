@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean bench help
+.PHONY: demo test lint clean bench bench-mct help
 
 demo: $(VENV)/.ready ## set up, then the whole journey on scikit-learn's digits; writes demo/report.html
 	$(BIN)/datafree demo --out demo
@@ -20,6 +20,17 @@ lint: $(VENV)/.ready ## ruff and pyright
 bench: $(VENV)/.ready ## speed and memory of every synthesis method, as ratios in one run
 	$(BIN)/python benchmarks/synthesis.py
 
+bench-mct: .venv-mct/.ready ## beside Sony's model_compression_toolkit, in an environment of its own
+	.venv-mct/bin/python benchmarks/mct.py
+
+# It wants older pydantic and matplotlib than the tested ones, so those two are its own choice.
+.venv-mct/.ready: pyproject.toml constraints/cpu.txt
+	$(PYTHON) -m venv .venv-mct
+	grep -viE '^(pydantic|pydantic_core|matplotlib)=' constraints/cpu.txt > .venv-mct/constraints.txt
+	.venv-mct/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-mct/constraints.txt \
+	  -e '.[quantize]' model_compression_toolkit==2.6.1 torchvision==0.28.0
+	@touch $@
+
 # Installed once for each content of pyproject.toml and constraints/cpu.txt; an install that broke off is done again.
 $(VENV)/.ready: pyproject.toml constraints/cpu.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -31,7 +42,7 @@ $(VENV)/.ready: pyproject.toml constraints/cpu.txt
 	@touch $@
 
 clean: ## remove what make made
-	rm -rf $(VENV) demo build dist
+	rm -rf $(VENV) .venv-mct demo build dist
 
 help:
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/'

@@ -161,7 +161,7 @@ class Chain:
         return asdict(evaluate(self.network, self.test))
 
     def quantized(self, name: str, source: str) -> dict[str, Any]:
-        """One row: calibrated on a source, equalised and with corrected biases where its name says so, or fine-tuned on it."""
+        """One row: calibrated on a source, equalised with corrected biases where its name says so, or fine-tuned on it."""
         width = int(name[1])
         tuned, corrected = name in ("w4a4", "w3a3"), name.endswith("-corrected")
         units = self.pair.units if tuned else -(-self.pair.calibration // UNIT)

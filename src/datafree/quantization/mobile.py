@@ -43,8 +43,8 @@ def to_mobile(graph: GraphModule | Network, path: Path, shape: tuple[int, int, i
         raise UserError(f"ExecuTorch runs integers of 8 bits, got {bits.name}; give 8 bits, or leave --executorch out")
     with torch.no_grad(), quiet(), _hushed():
         module = capture(graph) if isinstance(graph, Network) else _signed(copy.deepcopy(graph))
-        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-        from executorch.exir import to_edge_transform_and_lower
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner  # pyright: ignore
+        from executorch.exir import to_edge_transform_and_lower  # pyright: ignore
 
         import_kernels()
         try:
@@ -70,7 +70,7 @@ def _signed(graph: GraphModule) -> GraphModule:
             packed = node.args[1]
             if isinstance(packed, Node) and packed.target == _ops.dequantize_per_channel.default:
                 values = [_constant(graph, own) for own in packed.args]
-                graph.register_buffer(f"in_float_{index}", packed.target(*values))
+                graph.register_buffer(f"in_float_{index}", _ops.dequantize_per_channel.default(*values))
                 with graph.graph.inserting_before(node):
                     node.replace_input_with(packed, graph.graph.get_attr(f"in_float_{index}"))
     graph.graph.eliminate_dead_code()
@@ -103,7 +103,7 @@ class _Program:
     def __init__(self, path: Path):
         require("executorch")
         with quiet(), _hushed():
-            from executorch.runtime import Runtime
+            from executorch.runtime import Runtime  # pyright: ignore
 
             import_kernels()
             self.program = Runtime.get().load_program(path)
