@@ -36,9 +36,13 @@ class Network:
         return found
 
     @torch.no_grad()
-    def predict(self, pixels: Tensor, batch: int = 512) -> Tensor:
-        """Logits in eval mode without gradients, `batch` images at a time, as float32 on the CPU."""
+    def predict(self, pixels: Tensor, batch: int | None = None) -> Tensor:
+        """Logits in eval mode without gradients, `batch` images at a time, as float32 on the CPU.
+
+        By default 128 on a CPU, whose caches hold that many (half the time of 512 for a ResNet-20), and 512 elsewhere.
+        """
         device = self.device
+        batch = batch or (128 if device.type == "cpu" else 512)
         with frozen(self.module):
             parts = [self.logits(part.to(device)).float().cpu() for part in pixels.split(batch)]
         return torch.cat(parts) if parts else torch.empty(0, len(self.spec.classes))

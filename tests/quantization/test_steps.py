@@ -160,3 +160,19 @@ def test_gradients_of_a_grid_whose_step_is_frozen_are_those_of_the_input_alone()
     x = torch.tensor([0.52, 9.0, -1.0], requires_grad=True)
     (moved,) = torch.autograd.grad(own(x).sum(), x)
     assert moved.tolist() == [1, 0, 0]
+
+
+@pytest.mark.parametrize(("top", "zero"), [(255, 31), (15, 0), (7, 3), (65535, 777)])
+@pytest.mark.parametrize("step", [0.013, 0.1, 0.7312])
+def test_by_tensor_it_has_the_bits_of_torchs_own_rounding_halves_and_gradient_too(top, zero, step):
+    own = Step(0, top, torch.uint8, by_channel=False)
+    own.set(torch.tensor([step]), torch.tensor([zero]))
+    halves = (torch.arange(600) + 0.5 - zero) * step
+    x = torch.cat([torch.randn(4000, generator=torch.Generator().manual_seed(0)) * step * top / 2, halves])
+    wanted, inside = torch.ops.aten.fake_quantize_per_tensor_affine_cachemask(x, float(own.step), zero, 0, top)
+    assert torch.equal(own(x.detach().requires_grad_(True)), wanted)
+    with torch.no_grad():
+        assert torch.equal(own(x), wanted)
+    seen = x.detach().requires_grad_(True)
+    own(seen).sum().backward()
+    assert torch.equal(seen.grad.bool(), inside)
