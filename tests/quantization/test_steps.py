@@ -169,7 +169,7 @@ def test_by_tensor_it_has_the_bits_of_torchs_own_rounding_halves_and_gradient_to
     own.set(torch.tensor([step]), torch.tensor([zero]))
     halves = (torch.arange(600) + 0.5 - zero) * step
     x = torch.cat([torch.randn(4000, generator=torch.Generator().manual_seed(0)) * step * top / 2, halves])
-    wanted, inside = torch.ops.aten.fake_quantize_per_tensor_affine_cachemask(x, float(own.step), zero, 0, top)
+    wanted, inside = torch.ops.aten.fake_quantize_per_tensor_affine_cachemask(x, float(own.step.detach()), zero, 0, top)
     assert torch.equal(own(x.detach().requires_grad_(True)), wanted)
     with torch.no_grad():
         assert torch.equal(own(x), wanted)
