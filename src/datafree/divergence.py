@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -104,14 +104,37 @@ def channels(activation: Tensor) -> Tensor:
 def by_channel(activation: Tensor, about: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (C,) less `about` (C,), and biased variance (C,), of an activation (N, C, ...) over images and places.
 
-    The mean and the norm of what is left after `about` is taken away: a tenth of the time of `Tensor.var`, and as exact
-    where the two means are near.
+    From the mean and the norm of what is left after `about` is taken away: as exact as `Tensor.var` where the two means
+    are near, in a tenth of its time, and with a gradient in two passes. At least float32, whatever
+    the activation is.
     """
-    places = 0 if activation.ndim == 2 else [0, *range(2, activation.ndim)]
-    left = activation - about.view(-1, *[1] * (activation.ndim - 2))
-    apart, count = left.mean(places), left.numel() / left.shape[1]
-    norms = torch.linalg.vector_norm(left.flatten(2), dim=2) if left.ndim > 2 else left.abs()
-    return apart, (norms.square().sum(0) / count - apart.square()).clamp(min=0)
+    apart, square = _Moments.apply(activation, about)  # type: ignore[misc]
+    return apart, (square - apart.square()).clamp(min=0)
+
+
+class _Moments(torch.autograd.Function):
+    """Channel means of x - about and of its square; their gradient is one scale and one shift by channel."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, about: Tensor) -> tuple[Tensor, Tensor]:
+        left = x if x.dtype == torch.float64 else x.float()
+        left = left if x.ndim == 2 else left.flatten(2)
+        left = left - _wide(about, left)
+        count = left.numel() / left.shape[1]
+        norms = torch.linalg.vector_norm(left, dim=2) if left.ndim > 2 else left.abs()
+        ctx.save_for_backward(left)
+        ctx.shape, ctx.dtype, ctx.count = x.shape, x.dtype, count
+        return left.mean([0, *range(2, left.ndim)]), norms.square().sum(0) / count
+
+    @staticmethod
+    def backward(ctx: Any, mean: Tensor, square: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (left,) = ctx.saved_tensors
+        grad = (left * _wide(square * (2 / ctx.count), left)).add_(_wide(mean / ctx.count, left))
+        return grad.view(ctx.shape).to(ctx.dtype), None
+
+
+def _wide(values: Tensor, like: Tensor) -> Tensor:
+    return values.view(-1, *[1] * (like.ndim - 2))
 
 
 def divergence(apart: Tensor, variance: Tensor, own: Stored, form: Form = "forward") -> Tensor:

@@ -28,12 +28,10 @@ class BatchNormDivergence(Term):
         return tuple(own.tap for own in self.layers)
 
     def __call__(self, view: View) -> Tensor:
-        return torch.stack([self._one(own, view.activations[own.tap].float()) for own in self.layers]).sum() * len(
-            view.pixels
-        )
+        return torch.stack([self._one(own, view.activations[own.tap]) for own in self.layers]).sum() * len(view.pixels)
 
     def _one(self, own: Stored, activation: Tensor) -> Tensor:
-        apart, variance = by_channel(activation, own.mean.to(activation))
+        apart, variance = by_channel(activation, own.mean.to(activation.device))
         if self.form == "l2":
             spread = variance - own.variance.to(variance)
             return torch.linalg.vector_norm(apart) + torch.linalg.vector_norm(spread)
