@@ -319,6 +319,13 @@ def test_a_report_knows_the_teacher_where_the_folders_have_moved(command, here):
     assert [row["group"] for row in rows] == ["teacher", "without data"] and rows[1]["agreement"] is not None
 
 
+def test_a_report_measures_what_a_quantized_network_shares_with_the_one_it_was_made_from(command, here):
+    assert command("quantize teacher --calibrate noise --images 20 --out int8 --quiet").code == 0
+    assert command("report int8 teacher --data digits --out page.html --quiet").code == 0
+    rows = {row["name"]: row for row in read_json(here / "page.run.json")["result"]["networks"]}
+    assert rows["teacher"]["agreement"] is None and rows["int8"]["agreement"] > 90
+
+
 def test_a_report_without_data_says_that_its_numbers_are_the_logs(command, here):
     assert command("report teacher --out page.html").code == 0
     assert "what the runs&#39; own logs say" in (here / "page.html").read_text()

@@ -74,6 +74,7 @@ def test_names_reach_the_svg_as_they_are():
 
 def test_long_names_are_shortened():
     assert "n" * 33 + "…" in texts(curves_svg([Line("n" * 100, [1.0], "u")]))
+    assert "…" + "n" * 29 + "/set" in texts(curves_svg([Line("n" * 100 + "/set", [1.0], "u")]))
     assert "n" * 29 + "… · 0.50" in texts(tradeoff_svg([("n" * 100, 10.0, 0.5, 1.0)]))
 
 

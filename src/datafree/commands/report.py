@@ -91,8 +91,9 @@ def _is_page(path: Path) -> bool:
 
 
 def _teacher(networks: list[Path], logs: dict[Path, Finished]) -> Path | None:
-    """The release that another of the runs names as its teacher, by its path or, elsewhere now, by its name."""
-    named = [Path(str(log.settings["teacher"])) for log in logs.values() if log.settings.get("teacher")]
+    """The release that another run learnt from or was quantized from, by its path or, elsewhere now, by its name."""
+    asked = [log.settings.get("model" if log.verb == "quantize" else "teacher") for log in logs.values()]
+    named = [Path(str(own)) for own in asked if own]
     for folder in networks:
         if any(own.resolve() == folder.resolve() for own in named):
             return folder

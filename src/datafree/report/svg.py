@@ -26,6 +26,13 @@ _THEME = (
 )
 
 
+def _short(text: str, longest: int) -> str:
+    """Its beginning; of a path its end, which tells it from others."""
+    if len(text) <= longest:
+        return text
+    return "…" + text[1 - longest :] if "/" in text else text[: longest - 1].rstrip() + "…"
+
+
 class Words:
     """Text from outside never reaches matplotlib, which reads `$` as mathematics and lacks many scripts.
 
@@ -37,7 +44,7 @@ class Words:
 
     def __call__(self, text: str, longest: int = 34) -> str:
         text = " ".join(text.split())
-        self.texts.append(text if len(text) <= longest else text[: longest - 1].rstrip() + "…")
+        self.texts.append(_short(text, longest))
         return f"@{len(self.texts) - 1}@"
 
     def put(self, text: str) -> str:
