@@ -140,6 +140,7 @@ QUANTIZED = (
         "w8a8/gaussian": "W8A8, noise",
         "w8a8/inception": "W8A8, `inception`",
         "w8a8/bns": "W8A8, `bns`",
+        "w8a8-corrected/bns": "W8A8, `bns`, equalised, biases corrected",
         "w8a8/bns-inception": "W8A8, `bns-inception`",
         "w8a8/real": "W8A8, real images",
         "w4a4-calibrated/none": "W4A4, no images (DFQ)",

@@ -58,10 +58,13 @@ W8A8 = tuple(f"w8a8/{source}" for source in SOURCES)
 W4A4_CALIBRATED = tuple(f"w4a4-calibrated/{source}" for source in SOURCES)
 CORRECTED = tuple(f"w4a4-corrected/{source}" for source in ("gaussian", "bns", "bns-inception", "real"))
 RESNET20 = (
-    "fp32", *W8A8, *W4A4_CALIBRATED, *CORRECTED, "w4a4/bns-inception", "w4a4/real", "w4a4/bns", "w4a4/gaussian",
-    "w3a3/bns-inception", "w3a3/real", "int8", "similarity",
+    "fp32", *W8A8, "w8a8-corrected/bns", *W4A4_CALIBRATED, *CORRECTED, "w4a4/bns-inception", "w4a4/real", "w4a4/bns",
+    "w4a4/gaussian", "w3a3/bns-inception", "w3a3/real", "int8", "similarity",
 )  # fmt: skip
-RESNET44 = ("fp32", *W8A8, *W4A4_CALIBRATED, "w4a4/bns-inception", "w4a4/real", "int8", "similarity")
+RESNET44 = (
+    "fp32", *W8A8, "w8a8-corrected/bns", *W4A4_CALIBRATED, *CORRECTED, "w4a4/bns-inception", "w4a4/real", "int8",
+    "similarity",
+)  # fmt: skip
 
 BUDGETS = {
     "smoke": Budget(
