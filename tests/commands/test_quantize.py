@@ -12,6 +12,7 @@ from datafree.evaluation import evaluate
 from datafree.files import read_json, sha256_file
 from datafree.models import load_model
 from datafree.quantization.stack import quiet
+from datafree.runlog import RunLog
 
 with quiet():
     pytest.importorskip("torchao")
@@ -28,6 +29,12 @@ def made(made_normed):
 
 def names(folder) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+def files(folder) -> dict[str, str]:
+    """Every file below, with its content's hash."""
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file() and "__pycache__" not in path.parts)
+    return {str(path.relative_to(folder)): sha256_file(path) for path in found}
 
 
 def test_it_writes_what_runs_and_says_what_it_is_worth(command, here, digits):
@@ -141,20 +148,62 @@ class Stopped(KeyboardInterrupt):
     pass
 
 
+PLAIN = "quantize teacher --calibrate noise --images 8 --out q --quiet"
+
+
+def stop(*_) -> None:
+    raise Stopped
+
+
+def test_a_finished_folder_is_not_lost_to_another_run(command, here):
+    assert command(PLAIN).code == 0
+    before = files(here)
+    assert command(f"{PLAIN} --weights 4").line == (
+        "q holds the finished quantized network of another run (quantize), which would be lost; name another --out, "
+        "or remove that folder first"
+    )
+    assert files(here) == before
+
+
+def test_the_same_command_again_makes_it_again_and_stopped_at_the_end_leaves_it_as_it_was(command, here, monkeypatch):
+    assert command(PLAIN).code == 0
+    before = files(here)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunLog, "write", stop)
+        assert command(PLAIN).code == 130
+    assert files(here) == before
+    assert command(PLAIN).code == 0
+    assert files(here).keys() == before.keys()
+    assert files(here)["q/model.onnx"] == before["q/model.onnx"]
+
+
+def test_stopped_without_fine_tuning_it_keeps_nothing_and_says_so(command, here, monkeypatch):
+    monkeypatch.setattr(RunLog, "write", stop)
+    done = command(PLAIN)
+    assert done.code == 130 and not (here / "q").exists()
+    assert done.err == f"datafree: stopped; nothing was lost. Start again with: datafree {PLAIN}\n"
+
+
 def test_a_stopped_fine_tuning_goes_on_to_the_same_bytes_and_leaves_nothing_of_it_behind(command, here, monkeypatch):
     line = f"quantize {NET} --calibrate noise --images 64 --finetune shown --epochs 3 --batch 32 --out {{}} --quiet"
     save = fit._save
 
-    def stop(*own) -> None:
+    def saved(*own) -> None:
         save(*own)
         raise Stopped
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit, "_save", stop)
+        patch.setattr(fit, "_save", saved)
         done = command(line.format("a"))
     assert done.code == 130
     assert done.err == f"datafree: stopped; what is whole is kept. Go on with: datafree {line.format('a')}\n"
     assert names(here / "a") == [".datafree.json", "training.safetensors"]
+    before = files(here)
+    for other in (PLAIN.replace("--out q", "--out a"), line.format("a").replace("--epochs 3", "--epochs 2")):
+        assert command(other).line == (
+            "a/training.safetensors is of a run with other settings; name another --out, or repeat that run's command"
+        )
+    assert files(here) == before
     assert command("evaluate a --data digits").code == 2
     assert command(line.format("a")).code == command(line.format("b")).code == 0
     assert names(here / "a") == WRITTEN

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 
 import pytest
@@ -116,6 +118,43 @@ def test_the_snippets_of_its_card_run(written, shown, monkeypatch):
             exec(part.split("```")[0], names)
         found.append(torch.as_tensor(names["logits"]))
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("failing", range(5))
+def test_no_file_ever_stands_under_the_config_of_another(failing, tmp_path, monkeypatch):
+    from datafree.quantization.folder import put_in_place
+
+    old, new, names = tmp_path / "old", tmp_path / "new", ("README.md", "config.json", "model.onnx", "run.json")
+    for folder, text in ((old, "old"), (new, "new")):
+        folder.mkdir()
+        for name in names:
+            (folder / name).write_text(text)
+    (old / "model.pte").write_text("old")
+    calls, sync, replace = [], os.fsync, os.replace
+
+    def fsync(number: int) -> None:
+        if failing == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(number)
+
+    def replaced(*paths) -> None:
+        calls.append(paths)
+        if len(calls) == failing:
+            raise KeyboardInterrupt
+        replace(*paths)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replaced)
+    with pytest.raises((KeyboardInterrupt, UserError)):
+        put_in_place(new, old)
+    found = {path.name: path.read_text() for path in old.iterdir()}
+    if failing == 0:
+        assert found == dict.fromkeys([*names, "model.pte"], "old")
+    else:
+        assert "config.json" not in found and found.keys() < {*names}
+    monkeypatch.undo()
+    put_in_place(new, old)
+    assert {path.name: path.read_text() for path in old.iterdir()} == dict.fromkeys(names, "new")
 
 
 def refused(folder) -> str:

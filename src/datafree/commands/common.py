@@ -53,6 +53,7 @@ __all__ = [
     "load_record",
     "on_device",
     "own_folder",
+    "quantized_folder",
     "release_folder",
     "say_fit",
     "spec_of",
@@ -200,8 +201,31 @@ def release_folder(out: Path, log: RunLog, *inputs: str | Path | None) -> Iterat
     for own in inputs:
         if own is not None and out.exists() and out.resolve() == Path(own).resolve():
             raise UserError(f"--out {out} is what this run reads, and would be lost; name another folder")
-    _check_unfinished(out, log)
+    if (out / "model.safetensors").exists() and not (out / "training.safetensors").exists():
+        _check_same_run(out, log, "release")
     with own_folder(out, "release") as folder:
+        yield folder
+
+
+@contextmanager
+def quantized_folder(out: Path, log: RunLog, identity: dict[str, Any]) -> Iterator[Path]:
+    """The folder for a quantized network, left as it was found where the run fails before it kept something.
+
+    Raises UserError for the finished network, and for the stopped fine-tuning, of another run.
+    """
+    from ..files import read_header
+    from ..quantization.folder import is_quantized
+
+    if is_quantized(out):
+        _check_same_run(out, log, "quantized network")
+    state = out / "training.safetensors"
+    if state.exists():
+        header = read_header(state, kind="training-state")[1]
+        if header.get("identity") != json.loads(json.dumps(identity)):
+            raise UserError(
+                f"{state} is of a run with other settings; name another --out, or repeat that run's command"
+            )
+    with own_folder(out, "quantized") as folder:
         yield folder
 
 
@@ -222,18 +246,16 @@ def own_folder(out: Path, kind: str) -> Iterator[Path]:
         raise
 
 
-def _check_unfinished(out: Path, log: RunLog) -> None:
-    """Raises UserError where `out` holds a finished release of a run with other settings."""
+def _check_same_run(out: Path, log: RunLog, kind: str) -> None:
+    """Raises UserError where what is finished in `out` is of a run with other settings."""
     from ..files import read_json
 
-    if not (out / "model.safetensors").exists() or (out / "training.safetensors").exists():
-        return
     old = read_json(out / "run.json") if (out / "run.json").exists() else {}
     if old.get("verb") == "record" and isinstance(old.get("before"), dict):
         old = old["before"]
     if old.get("verb") != log.content["verb"] or _lasting(old.get("settings")) != _lasting(log.content["settings"]):
         raise UserError(
-            f"{out} holds the finished release of another run ({old.get('verb') or 'made from Python'}), which would be "
+            f"{out} holds the finished {kind} of another run ({old.get('verb') or 'made from Python'}), which would be "
             "lost; name another --out, or remove that folder first"
         )
 

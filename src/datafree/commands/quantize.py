@@ -27,7 +27,7 @@ from .common import (
     load_data,
     load_network,
     load_record,
-    own_folder,
+    quantized_folder,
     say_fit,
 )
 
@@ -101,7 +101,9 @@ def quantize(
     record
         For a network without batch norm: its record; by default the one in the release folder.
     """
+    from ..files import claim_folder
     from ..quantization import card, require, write_quantized
+    from ..quantization.folder import put_in_place
 
     require()
     bits, settings, data, run = bits or Bits(), settings or FineTuning(), data or Data(), run or Run()
@@ -126,19 +128,22 @@ def quantize(
     }  # fmt: skip
     sets = [name for name in (calibrate, finetune) if name is not None and (Path(name) / "set.json").is_file()]
     log = RunLog("quantize", options, [*inputs_of(model, source), *sets], test)
-    with own_folder(out, "quantized") as folder:
+    identity = {**identity_of(options, network), "original": network.fingerprint(), "sets": [hash_of(s) for s in sets]}
+    with quantized_folder(out, log, identity) as folder, tempfile.TemporaryDirectory() as temporary:
         known = load_record(model, source, network)
         shown = _calibration(network, calibrate, images, data.data_dir, run, known)
         taught = None if finetune is None else _pixels(network, finetune, None, data.data_dir, run)
         if test is not None:
             check_classes(network, test)
-        result, own = _make(network, shown, taught, bits, equalise, correct_bias, settings, folder, options, sets, run)
-        result |= _files(folder, network, own, taught if taught is not None else shown, executorch, run)
+        result, own = _make(network, shown, taught, bits, equalise, correct_bias, settings, folder, identity, run)
+        made = claim_folder(Path(temporary) / "made", kind="quantized")
+        result |= _files(made, network, own, taught if taught is not None else shown, executorch, run)
         if test is not None:
             result["evaluation"] = asdict(evaluate(own.network, test, network))
             result["original"] = asdict(evaluate(network, test))
-        write_quantized(folder, network, bits, card(network, bits, result))
-        log.write(folder, result)
+        write_quantized(made, network, bits, card(network, bits, result))
+        log.write(made, result)
+        put_in_place(made, folder)
         (folder / "training.safetensors").unlink(missing_ok=True)
     _say(folder, network, bits, result, data)
 
@@ -185,7 +190,7 @@ def _pixels(network: Network, name: str, images: int | None, data_dir: Path | No
 
 def _make(
     network: Network, shown: Tensor | None, taught: Tensor | None, bits: Bits, equalise: bool, correct_bias: bool,
-    settings: FineTuning, folder: Path, options: dict[str, Any], sets: list[str], run: Run,
+    settings: FineTuning, folder: Path, identity: dict[str, Any], run: Run,
 ) -> tuple[dict[str, Any], Any]:  # fmt: skip
     from ..quantization import finetune, quantize
 
@@ -194,7 +199,6 @@ def _make(
     if taught is None:
         return {}, own
     state = folder / "training.safetensors"
-    identity = {**identity_of(options, network), "original": network.fingerprint(), "sets": [hash_of(s) for s in sets]}
     with bar(f"fine-tune {bits.name}", run.quiet) as progress:
         curve = finetune(
             own, network, taught, settings, seed=run.seed, state=state, identity=identity, progress=progress

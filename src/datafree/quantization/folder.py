@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import shutil
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +19,15 @@ from torch import Tensor, nn
 
 from .. import __version__
 from ..errors import UserError
-from ..files import claim_folder, read_json, sha256_file, sweep, write_bytes, write_json
+from ..files import atomic, claim_folder, read_json, sha256_file, sweep, write_bytes, write_json
+from ..files.place import MARKER
 from ..network import Network
 from ..release import architecture_of
 from ..settings import parse
 from ..spec import InputSpec
 from .bits import Bits
 
-__all__ = ["Exported", "card", "is_quantized", "open_quantized", "write_program", "write_quantized"]
+__all__ = ["Exported", "card", "is_quantized", "open_quantized", "put_in_place", "write_program", "write_quantized"]
 
 KIND = "quantized"
 FILES = ("model.onnx", "model.pt2", "model.pte")
@@ -86,6 +90,24 @@ def write_quantized(folder: Path, network: Network, bits: Bits, card: str) -> Pa
     }
     write_json(own / "config.json", config)
     return own
+
+
+def put_in_place(made: Path, folder: Path) -> None:
+    """Copies the finished files of `made` into `folder`, config.json last, so that none stands under another's.
+
+    All are written before the first old one goes: where that fails, a full disk say, the folder stays as it was.
+    """
+    names = sorted(path.name for path in made.iterdir() if path.name not in (MARKER, "config.json"))
+    sweep(folder)
+    with ExitStack() as stack:
+        for name in ("config.json", *names):  # what is opened first is renamed last
+            file = stack.enter_context(atomic(folder / name, size=(made / name).stat().st_size))
+            with (made / name).open("rb") as source:
+                shutil.copyfileobj(source, file)
+            file.flush()
+            os.fsync(file.fileno())
+        for name in ("config.json", *(own for own in FILES if own not in names)):
+            (folder / name).unlink(missing_ok=True)
 
 
 def open_quantized(folder: str | Path, *, threads: int = 0) -> Network:
