@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -44,6 +45,10 @@ def test_it_writes_what_runs_and_says_what_it_is_worth(command, here, digits):
     own = read_json(here / "int8" / "run.json")
     found, result = own["result"]["evaluation"], own["result"]
     assert own["inputs"].keys() >= {"net", "shown", "digits (test)"}
+    assert own["versions"].keys() >= {"torchao", "onnx", "onnxscript", "onnxruntime"}
+    assert own["settings"]["images"] == 256 and result["images"] == 64
+    told = "Ranges chosen on 64 synthetic images (bns), all there are; no training data was used."
+    assert told in done.out and told in (here / "int8" / "README.md").read_text()
     assert result["converted"]["largest"] == 0
     assert result["exported"]["equal"] >= 98 and result["exported"]["images"] == 64
     assert result["integer operators"]["QLinearConv"] == 2
@@ -88,6 +93,10 @@ def test_at_4_bits_fine_tuned_it_calls_itself_simulated_and_is_clamped_in_the_fi
     assert "bits other than 8 are simulated: no kernels for them exist" in done.out
     assert "no accuracy: no labelled data was given" in done.out
     assert "simulated" in (here / "few" / "README.md").read_text()
+    for said in (done.out, (here / "few" / "README.md").read_text()):
+        assert "fine-tuned on 64 synthetic images (bns); no training data was used." in said
+        assert "this file runs entirely in floating point, at" in said
+        assert f"packed, the weights would take {own['result']['packed bytes']:,} bytes" in said
     kinds = [node.op_type for node in onnx.load(here / "few" / "model.onnx").graph.node]
     assert kinds.count("Clip") == 1  # between the layers; the image and the last layer have 8 bits
 
@@ -114,6 +123,21 @@ def test_biases_are_corrected_by_default_unless_the_images_are_noise(command, he
         assert (done.code, done.err) == (0, "")
         settings = read_json(here / f"a{given}" / "run.json")["settings"]
         assert (settings["correct_bias"], settings["equalise"]) == (wanted, True)
+
+
+def test_data_that_it_was_made_with_is_named(command, here):
+    np.savez("ten.npz", images=np.random.default_rng(0).random((40, 8, 8)), labels=np.arange(40) % 10)
+    line = f"quantize {NET} --calibrate digits --images 30 --finetune ten.npz --epochs 1 --out q --quiet"
+    assert command(line).code == 0
+    text = (here / "q" / "README.md").read_text()
+    result = read_json(here / "q" / "run.json")["result"]
+    learnt = result["images"]
+    assert (
+        f"Ranges chosen on 30 images of digits (train split); fine-tuned on {learnt} images of ten.npz, of unknown origin."
+        in text
+    )
+    assert "no training data" not in text and "without training data" not in text
+    assert 0 < learnt <= 40 and result["sources"]["ranges"]["images"] == 30
 
 
 def test_with_executorch_a_program_for_it_is_written_that_answers_alike(command, here):

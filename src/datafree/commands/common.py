@@ -44,6 +44,7 @@ __all__ = [
     "Run",
     "Whole",
     "bar",
+    "check_memory",
     "chosen",
     "identity_of",
     "images_of",
@@ -139,6 +140,7 @@ def images_of(
     if name == "noise":
         from ..synthesis import named
 
+        check_memory(images or 1000, network.spec)
         return named("gaussian").on(network, None).unit(0, seed, images or 1000).pixels
     if (Path(name) / "set.json").is_file():
         from ..syntheticset import SyntheticSet, to_pixels
@@ -155,6 +157,18 @@ def images_of(
         base, own = name, split
     dataset = load_data(Data(data=base, data_dir=data_dir), own)
     return dataset if images is None else dataset.subset(min(images, len(dataset)))
+
+
+def check_memory(images: int, spec: InputSpec) -> None:
+    """Raises UserError where that many new images cannot fit in memory, twice: in parts and put together."""
+    from ..models import memory
+
+    needed, there = 8 * images * spec.pixels, memory()
+    if there is not None and needed > there:
+        raise UserError(
+            f"--images: got {images:,}, which need {needed:,} bytes, wanted at most the {there:,} of memory here; "
+            "give a smaller count"
+        )
 
 
 def load_network(name: str, options: Model, run: Run, spec: InputSpec | None = None) -> Network:

@@ -21,6 +21,7 @@ from .common import (
     Run,
     Whole,
     bar,
+    check_memory,
     identity_of,
     images_of,
     inputs_of,
@@ -106,12 +107,18 @@ def quantize(
     from ..quantization.folder import put_in_place
 
     require()
+    if settings is not None and finetune is None:
+        flag = min(settings.model_fields_set, default="epochs").replace("_", "-")
+        raise UserError(
+            f"--{flag} without --finetune, wanted images to fine-tune on; name them with --finetune, or leave that out"
+        )
     bits, settings, data, run = bits or Bits(), settings or FineTuning(), data or Data(), run or Run()
     if executorch:
         require("executorch")
         if not bits.integer:
             raise UserError(
-                f"ExecuTorch runs integers of 8 bits, got {bits.name}; give 8 bits, or leave --executorch out"
+                "ExecuTorch runs integers: weights of at most 8 bits and activations of 8, got "
+                f"{bits.name}; give such bits, or leave --executorch out"
             )
     if correct_bias is None:
         correct_bias = not _of_noise(calibrate)
@@ -136,6 +143,7 @@ def quantize(
         if test is not None:
             check_classes(network, test)
         result, own = _make(network, shown, taught, bits, equalise, correct_bias, settings, folder, identity, run)
+        result |= _sources(calibrate, shown, finetune, taught, images)
         made = claim_folder(Path(temporary) / "made", kind="quantized")
         result |= _files(made, network, own, taught if taught is not None else shown, executorch, run)
         if test is not None:
@@ -161,6 +169,7 @@ def _calibration(
     import torch
 
     steps = {"steps": STEPS} if "steps" in synthesis.methods()[name].model_fields else {}
+    check_memory(images, network.spec)
     maker, parts, unit = synthesis.named(name, **steps).on(network, record), [], 128
     with bar(f"{name} images", run.quiet) as progress:
         for index in range(-(-images // unit)):
@@ -204,6 +213,41 @@ def _make(
             own, network, taught, settings, seed=run.seed, state=state, identity=identity, progress=progress
         )
     return {"curve": vars(curve)}, own
+
+
+def _sources(
+    calibrate: str, shown: Tensor | None, finetune: str | None, taught: Tensor | None, asked: int
+) -> dict[str, Any]:
+    """What the network was made with; `images` are those it learnt from, or else those its ranges were chosen on."""
+    ranges = {"what": "what the batch norms say", "synthetic": True}
+    found: dict[str, Any] = {"ranges": ranges if shown is None else _source(calibrate, shown)}
+    if shown is not None and len(shown) < asked:
+        found["ranges"]["what"] += ", all there are"
+    if finetune is not None and taught is not None:
+        found["fine-tuning"] = _source(finetune, taught)
+    learnt = taught if taught is not None else shown
+    return {"sources": found, **({} if learnt is None else {"images": len(learnt)})}
+
+
+def _source(name: str, pixels: Tensor) -> dict[str, Any]:
+    """In words, without a path; synthetic where no image of it was taken from the world."""
+    from .. import synthesis
+    from ..data.registry import names
+
+    made = (Path(name) / "set.json").is_file()
+    method = SyntheticSet.open(name).about["method"] if made else {"method": name}
+    base, _, split = name.rpartition(":") if name.endswith((":train", ":test")) else (name, "", "train")
+    if name == "noise":
+        what = "images of noise"
+    elif made or name in synthesis.methods():
+        own = method.get("method") if isinstance(method, dict) else None
+        what = f"synthetic images ({own})" if own in synthesis.methods() else "synthetic images"
+    elif base in names():
+        what = f"images of {base} ({split} split)"
+    else:
+        what = f"images of {Path(base).name}, of unknown origin"
+    synthetic = name == "noise" or made or name in synthesis.methods()
+    return {"what": f"{len(pixels):,} {what}", "images": len(pixels), "synthetic": synthetic}
 
 
 def _of_noise(calibrate: str) -> bool:
@@ -267,9 +311,12 @@ def _mobile(folder: Path, network: Network, graph: Any, some: Tensor, simulated:
 
 
 def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], data: Data) -> None:
+    from ..quantization.folder import chosen_on, simulation
+
     speed, operators = result["speed"], dict(result["integer operators"])
     other = operators.pop("other")
     print(f"{network.name} at {bits.name} in {folder}: model.onnx for onnxruntime, model.pt2 for torch")
+    print(chosen_on(result["sources"]))
     print(
         f"size: {speed['quantized_bytes']:,} bytes, {100 * speed['smaller']:.1f} % of the original's "
         f"{speed['original_bytes']:,} as ONNX"
@@ -289,10 +336,7 @@ def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], dat
             f"{mobile['images']:,} images"
         )
     if bits.simulated:
-        print(
-            "  bits other than 8 are simulated: no kernels for them exist, so this size and speed are those of wider "
-            f"numbers; packed, the weights would take {result['packed bytes']:,} bytes"
-        )
+        print(f"  {simulation(result)}")
     for form in ("converted", "exported"):
         found = result[form]
         print(
