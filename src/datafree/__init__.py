@@ -14,9 +14,11 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Bits": "quantization",
     "Dataset": "data",
     "Distillation": "distillation",
     "Evaluation": "evaluation",
+    "FineTuning": "quantization",
     "Fresh": "images",
     "Images": "images",
     "InputSpec": "spec",
@@ -30,6 +32,7 @@ _HOMES = {
     "UserError": "errors",
     "distill": "distillation",
     "evaluate": "evaluation",
+    "finetune": "quantization",
     "forecast_auc": "records",
     "fresh": "images",
     "kl": "losses",
@@ -38,6 +41,7 @@ _HOMES = {
     "new_model": "models",
     "method": "synthesis",
     "preset": "presets",
+    "quantize": "quantization",
     "record": "records",
     "similarity": "likeness",
     "soft_labelled": "images",
@@ -47,7 +51,10 @@ _HOMES = {
     "write_release": "release",
 }
 
-__all__ = sorted([*_HOMES, "__version__"])
+_EXTRA = ("finetune", "quantize")
+"""Names that need packages of an extra: `from datafree import *` does without."""
+
+__all__ = sorted([*(name for name in _HOMES if name not in _EXTRA), "__version__"])
 
 
 def __getattr__(name: str) -> Any:
@@ -60,4 +67,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted([*_HOMES, "__version__"])

@@ -16,7 +16,7 @@ from .errors import UserError, unknown
 
 __all__ = ["main"]
 
-RESUMES = ("train", "record", "distill", "synthesize", "quantize")
+RESUMES = ("train", "record", "distill", "synthesize")
 PATIENCE = 5
 """Seconds that a stopped command may take to end in order; every file is whole at any moment."""
 
@@ -100,8 +100,15 @@ def _leave(line: str, code: int) -> None:
 
 
 def _stopped(argv: list[str]) -> str:
-    kept = "what is whole is kept. Go on" if argv[:1] and argv[0] in RESUMES else "nothing was lost. Start again"
+    kept = "what is whole is kept. Go on" if _resumes(argv) else "nothing was lost. Start again"
     return f"stopped; {kept} with: datafree {shlex.join(argv)}"
+
+
+def _resumes(argv: list[str]) -> bool:
+    """Whether the command, once stopped, goes on where it was; of `quantize` only fine-tuning does."""
+    if argv[:1] == ["quantize"]:
+        return any(word.split("=")[0] == "--finetune" for word in argv)
+    return bool(argv) and argv[0] in RESUMES
 
 
 def _usage(error: Any, argv: list[str]) -> str:

@@ -127,7 +127,7 @@ def _check_memory(name: str, spec: InputSpec) -> None:
     with torch.no_grad(), suppress(RuntimeError):  # images of a wrong shape: Network.check says it in words
         module.eval()(torch.empty(PROBES, *spec.shape, device="meta"))
     weights = 4 * sum(parameter.numel() for parameter in module.parameters())
-    needed, there = weights + 8 * max(sizes), _memory()
+    needed, there = weights + 8 * max(sizes), memory()
     if there is not None and needed > there:
         raise UserError(
             f"{name} for images {spec.shape} needs {needed:,} bytes, wanted at most the {there:,} of memory here; "
@@ -153,7 +153,7 @@ def _function(name: str) -> Callable[..., Any]:
     return call
 
 
-def _memory() -> int | None:
+def memory() -> int | None:
     """Bytes of this machine's memory, None where it does not say."""
     names = getattr(os, "sysconf_names", {})
     if "SC_PHYS_PAGES" not in names:

@@ -29,7 +29,13 @@ class Network:
     """What builds it: a zoo name, or the `file.py:function` the user gave."""
 
     def logits(self, pixels: Tensor) -> Tensor:
-        """Logits (N, classes) of pixels (N, C, H, W) in the spec's range. Raises UserError for another kind of output."""
+        """Logits (N, classes) of pixels (N, C, H, W) in the spec's range. Raises UserError for another kind of output.
+
+        Pixels in double precision, which numpy makes by default, are taken in that of the weights.
+        """
+        if pixels.dtype == torch.float64:
+            weights = next(self.module.parameters(), None)
+            pixels = pixels.to(torch.float32 if weights is None else weights.dtype)
         found = self.module(self.spec.normalize(pixels))
         if not isinstance(found, Tensor):
             raise UserError(f"{self.name} gives a {type(found).__name__}, wanted a tensor of logits; return them alone")

@@ -7,6 +7,8 @@ import os
 import platform
 import subprocess
 import time
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from . import __version__
 from .commandline import ARGV
 from .data import sha256
 from .files import read_json, sha256_file, write_json
+from .quantization.stack import FURTHER, WANTED
 
 if TYPE_CHECKING:
     from .data import Dataset
@@ -83,7 +86,17 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": numpy.__version__,
+        **_installed(),
     }
+
+
+def _installed() -> dict[str, str]:
+    """The packages that quantize and run quantized files, those that are there; none is imported."""
+    found = {}
+    for name in (*WANTED, *FURTHER):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def device_name(device: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ from datafree.evaluation import evaluate
 from datafree.files import read_json, sha256_file
 from datafree.models import load_model
 from datafree.quantization.stack import quiet
+from datafree.runlog import RunLog
 
 with quiet():
     pytest.importorskip("torchao")
@@ -30,6 +32,12 @@ def names(folder) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+def files(folder) -> dict[str, str]:
+    """Every file below, with its content's hash."""
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file() and "__pycache__" not in path.parts)
+    return {str(path.relative_to(folder)): sha256_file(path) for path in found}
+
+
 def test_it_writes_what_runs_and_says_what_it_is_worth(command, here, digits):
     done = command(f"quantize {NET} --calibrate shown --data digits --out int8 --quiet")
     assert (done.code, done.err) == (0, "")
@@ -37,6 +45,10 @@ def test_it_writes_what_runs_and_says_what_it_is_worth(command, here, digits):
     own = read_json(here / "int8" / "run.json")
     found, result = own["result"]["evaluation"], own["result"]
     assert own["inputs"].keys() >= {"net", "shown", "digits (test)"}
+    assert own["versions"].keys() >= {"torchao", "onnx", "onnxscript", "onnxruntime"}
+    assert own["settings"]["images"] == 256 and result["images"] == 64
+    told = "Ranges chosen on 64 synthetic images (bns), all there are; no training data was used."
+    assert told in done.out and told in (here / "int8" / "README.md").read_text()
     assert result["converted"]["largest"] == 0
     assert result["exported"]["equal"] >= 98 and result["exported"]["images"] == 64
     assert result["integer operators"]["QLinearConv"] == 2
@@ -81,6 +93,10 @@ def test_at_4_bits_fine_tuned_it_calls_itself_simulated_and_is_clamped_in_the_fi
     assert "bits other than 8 are simulated: no kernels for them exist" in done.out
     assert "no accuracy: no labelled data was given" in done.out
     assert "simulated" in (here / "few" / "README.md").read_text()
+    for said in (done.out, (here / "few" / "README.md").read_text()):
+        assert "fine-tuned on 64 synthetic images (bns); no training data was used." in said
+        assert "this file runs entirely in floating point, at" in said
+        assert f"packed, the weights would take {own['result']['packed bytes']:,} bytes" in said
     kinds = [node.op_type for node in onnx.load(here / "few" / "model.onnx").graph.node]
     assert kinds.count("Clip") == 1  # between the layers; the image and the last layer have 8 bits
 
@@ -107,6 +123,21 @@ def test_biases_are_corrected_by_default_unless_the_images_are_noise(command, he
         assert (done.code, done.err) == (0, "")
         settings = read_json(here / f"a{given}" / "run.json")["settings"]
         assert (settings["correct_bias"], settings["equalise"]) == (wanted, True)
+
+
+def test_data_that_it_was_made_with_is_named(command, here):
+    np.savez("ten.npz", images=np.random.default_rng(0).random((40, 8, 8)), labels=np.arange(40) % 10)
+    line = f"quantize {NET} --calibrate digits --images 30 --finetune ten.npz --epochs 1 --out q --quiet"
+    assert command(line).code == 0
+    text = (here / "q" / "README.md").read_text()
+    result = read_json(here / "q" / "run.json")["result"]
+    learnt = result["images"]
+    assert (
+        f"Ranges chosen on 30 images of digits (train split); fine-tuned on {learnt} images of ten.npz, of unknown origin."
+        in text
+    )
+    assert "no training data" not in text and "without training data" not in text
+    assert 0 < learnt <= 40 and result["sources"]["ranges"]["images"] == 30
 
 
 def test_with_executorch_a_program_for_it_is_written_that_answers_alike(command, here):
@@ -141,20 +172,62 @@ class Stopped(KeyboardInterrupt):
     pass
 
 
+PLAIN = "quantize teacher --calibrate noise --images 8 --out q --quiet"
+
+
+def stop(*_) -> None:
+    raise Stopped
+
+
+def test_a_finished_folder_is_not_lost_to_another_run(command, here):
+    assert command(PLAIN).code == 0
+    before = files(here)
+    assert command(f"{PLAIN} --weights 4").line == (
+        "q holds the finished quantized network of another run (quantize), which would be lost; name another --out, "
+        "or remove that folder first"
+    )
+    assert files(here) == before
+
+
+def test_the_same_command_again_makes_it_again_and_stopped_at_the_end_leaves_it_as_it_was(command, here, monkeypatch):
+    assert command(PLAIN).code == 0
+    before = files(here)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunLog, "write", stop)
+        assert command(PLAIN).code == 130
+    assert files(here) == before
+    assert command(PLAIN).code == 0
+    assert files(here).keys() == before.keys()
+    assert files(here)["q/model.onnx"] == before["q/model.onnx"]
+
+
+def test_stopped_without_fine_tuning_it_keeps_nothing_and_says_so(command, here, monkeypatch):
+    monkeypatch.setattr(RunLog, "write", stop)
+    done = command(PLAIN)
+    assert done.code == 130 and not (here / "q").exists()
+    assert done.err == f"datafree: stopped; nothing was lost. Start again with: datafree {PLAIN}\n"
+
+
 def test_a_stopped_fine_tuning_goes_on_to_the_same_bytes_and_leaves_nothing_of_it_behind(command, here, monkeypatch):
     line = f"quantize {NET} --calibrate noise --images 64 --finetune shown --epochs 3 --batch 32 --out {{}} --quiet"
     save = fit._save
 
-    def stop(*own) -> None:
+    def saved(*own) -> None:
         save(*own)
         raise Stopped
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit, "_save", stop)
+        patch.setattr(fit, "_save", saved)
         done = command(line.format("a"))
     assert done.code == 130
     assert done.err == f"datafree: stopped; what is whole is kept. Go on with: datafree {line.format('a')}\n"
     assert names(here / "a") == [".datafree.json", "training.safetensors"]
+    before = files(here)
+    for other in (PLAIN.replace("--out q", "--out a"), line.format("a").replace("--epochs 3", "--epochs 2")):
+        assert command(other).line == (
+            "a/training.safetensors is of a run with other settings; name another --out, or repeat that run's command"
+        )
+    assert files(here) == before
     assert command("evaluate a --data digits").code == 2
     assert command(line.format("a")).code == command(line.format("b")).code == 0
     assert names(here / "a") == WRITTEN

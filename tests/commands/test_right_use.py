@@ -44,7 +44,7 @@ def test_a_run_says_what_it_did(here):
     ]
     settings = own["settings"]
     assert (settings["epochs"], settings["batch"], settings["seed"], settings["data"]) == (1, 64, 1, "digits")
-    assert own["versions"].keys() == {"datafree", "python", "torch", "numpy"}
+    assert {"datafree", "python", "torch", "numpy"} <= own["versions"].keys()
     assert own["versions"]["torch"] == torch.__version__
     assert len(own["inputs"]["digits (train)"]) == 64
     assert own["device"].startswith("CPU") and own["seconds"] > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 
 import pytest
@@ -32,6 +33,13 @@ def test_frozen_is_eval_without_gradients_and_puts_every_flag_back(tiny):
         failing()
     assert before == ([part.training for part in module.modules()], [p.requires_grad for p in module.parameters()])
     assert before[0].count(False) == before[1].count(False) == 1
+
+
+def test_pixels_in_double_precision_are_taken_in_that_of_the_weights(tiny):
+    network, pixels = tiny("norm"), torch.rand(3, *tiny("norm").spec.shape, dtype=torch.float64)
+    assert torch.equal(network.predict(pixels), network.predict(pixels.float()))
+    double = Network(copy.deepcopy(network.module).double(), network.spec, "double")
+    assert double.logits(pixels).dtype == torch.float64
 
 
 def test_the_fingerprint_changes_with_any_one_weight_buffer_or_normalisation_and_not_with_names(tiny):

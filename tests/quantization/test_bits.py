@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError
 
 import pytest
@@ -108,3 +110,11 @@ def test_every_name_that_the_package_promises_is_there():
     pytest.importorskip("torchao")
     pytest.importorskip("onnxruntime")
     assert all(getattr(quantization, name) is not None for name in quantization.__all__)
+
+
+def test_the_verbs_are_found_beside_the_others_without_torchao_until_used():
+    pytest.importorskip("torchao")
+    code = "import sys, datafree; from datafree import *; Bits, FineTuning; assert 'torchao' not in sys.modules; "
+    code += "from datafree import quantize, finetune; assert 'torchao' in sys.modules; import datafree.quantization as own; "
+    code += "assert quantize is own.quantize and finetune is own.finetune and 'quantize' in dir(datafree)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

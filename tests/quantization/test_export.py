@@ -52,6 +52,11 @@ def test_ranges_told_without_images_leave_at_most_ties_between_simulated_and_exp
     assert check(simulated, ran).equal >= 98 and check(simulated, ran).largest < 0.15
 
 
+def test_pixels_in_double_precision_are_as_good(normed, shown):
+    own, other = (quantize(normed, pixels).network.predict(pixels) for pixels in (shown, shown.double()))
+    assert torch.allclose(own, other, atol=1e-5)
+
+
 def without(path, operator: str, to) -> None:
     """The ONNX file with every node of that kind passed by."""
     model = onnx.load(path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 
 import pytest
@@ -97,8 +99,11 @@ def test_its_card_says_what_it_takes_what_it_is_worth_and_calls_a_simulation_one
         assert line in text.splitlines()
     assert "simulated" not in text
     few = card(normed, Bits(weights=4, activations=4, last=8), RESULT)
-    assert "Weights of 4 bits, activations of 4; last layer of 8, made without training data by datafree." in few
-    assert "bits other than 8 are simulated" in few and "123 bytes" in few
+    assert "Weights of 4 bits, activations of 4; last layer of 8, made by datafree." in few
+    assert (
+        "- bits other than 8 are simulated: no kernels for them exist; this file runs with 2 operators in integers of 8 "
+        "bits and the others in floating point, at 2.50 times the original's speed; packed, the weights would take 123 bytes"
+    ) in few
     worth = {"accuracy": 91.25, "agreement": 99.0, "images": 400}
     assert "accuracy 91.25 % (original 92.00 %) on 400 test images" in card(
         normed, Bits(), {**RESULT, "evaluation": worth, "original": {"accuracy": 92.0}}
@@ -116,6 +121,43 @@ def test_the_snippets_of_its_card_run(written, shown, monkeypatch):
             exec(part.split("```")[0], names)
         found.append(torch.as_tensor(names["logits"]))
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("failing", range(5))
+def test_no_file_ever_stands_under_the_config_of_another(failing, tmp_path, monkeypatch):
+    from datafree.quantization.folder import put_in_place
+
+    old, new, names = tmp_path / "old", tmp_path / "new", ("README.md", "config.json", "model.onnx", "run.json")
+    for folder, text in ((old, "old"), (new, "new")):
+        folder.mkdir()
+        for name in names:
+            (folder / name).write_text(text)
+    (old / "model.pte").write_text("old")
+    calls, sync, replace = [], os.fsync, os.replace
+
+    def fsync(number: int) -> None:
+        if failing == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(number)
+
+    def replaced(*paths) -> None:
+        calls.append(paths)
+        if len(calls) == failing:
+            raise KeyboardInterrupt
+        replace(*paths)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replaced)
+    with pytest.raises((KeyboardInterrupt, UserError)):
+        put_in_place(new, old)
+    found = {path.name: path.read_text() for path in old.iterdir()}
+    if failing == 0:
+        assert found == dict.fromkeys([*names, "model.pte"], "old")
+    else:
+        assert "config.json" not in found and found.keys() < {*names}
+    monkeypatch.undo()
+    put_in_place(new, old)
+    assert {path.name: path.read_text() for path in old.iterdir()} == dict.fromkeys(names, "new")
 
 
 def refused(folder) -> str:
@@ -155,7 +197,10 @@ def test_a_folder_without_its_file_or_its_checksum_is_refused(own):
         ({"format": 2}, "holds no quantized network of format 1; make one with datafree quantize"),
         ({"sha256": ["a"]}, "holds no quantized network of format 1"),
         ({"sha256": {"model.onnx": 5}}, "is not as it was written"),
-        ({"bits": {"weights": 1}}, "--weights: got 1, wanted at least 2"),
+        ({"bits": {"weights": 1}}, "config.json: weights: got 1, wanted at least 2; get it again"),
+        ({"architecture": "a\x1b[31mb"}, "config.json: architecture: got 'a\\x1b[31mb', wanted a name"),
+        ({"architecture": ["a"]}, "config.json: architecture"),
+        ({"original": "a\x1b[31mb"}, "config.json: original: wanted the fingerprint of a network"),
         ({"bits": None}, "Bits is NoneType, wanted a table of settings"),
         ({"spec": {"shape": [1, 8, 8]}}, "classes"),
         ({"spec": 3}, "InputSpec is int"),
@@ -166,6 +211,30 @@ def test_a_config_that_is_off_is_one_line(change, text, own):
     config = read_json(own / "config.json")
     (own / "config.json").write_text(json.dumps({**config, **change}))
     assert text in refused(own)
+
+
+def test_a_link_is_not_followed(own, tmp_path):
+    path = own / "model.onnx"
+    path.rename(tmp_path / "elsewhere.onnx")
+    path.symlink_to(tmp_path / "elsewhere.onnx")
+    assert "is a link; wanted a regular file" in refused(own)
+
+
+def test_a_file_without_an_input_is_one_line(own):
+    from onnx import TensorProto, checker, helper
+
+    node = helper.make_node(
+        "Constant", [], ["logits"], value=helper.make_tensor("v", TensorProto.FLOAT, [1, 10], [0.0] * 10)
+    )
+    output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 10])
+    model = helper.make_model(helper.make_graph([node], "g", [], [output]), opset_imports=[helper.make_opsetid("", 18)])
+    model.ir_version = 8
+    checker.check_model(model)
+    (own / "model.onnx").write_bytes(model.SerializeToString())
+    config = read_json(own / "config.json")
+    config["sha256"]["model.onnx"] = sha256_file(own / "model.onnx")
+    (own / "config.json").write_text(json.dumps(config))
+    assert "is no network that takes pixels: it has 0 inputs, wanted 1" in refused(own)
 
 
 def with_spec(folder, **change) -> None:

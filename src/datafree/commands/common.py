@@ -44,6 +44,7 @@ __all__ = [
     "Run",
     "Whole",
     "bar",
+    "check_memory",
     "chosen",
     "identity_of",
     "images_of",
@@ -53,6 +54,7 @@ __all__ = [
     "load_record",
     "on_device",
     "own_folder",
+    "quantized_folder",
     "release_folder",
     "say_fit",
     "spec_of",
@@ -138,6 +140,7 @@ def images_of(
     if name == "noise":
         from ..synthesis import named
 
+        check_memory(images or 1000, network.spec)
         return named("gaussian").on(network, None).unit(0, seed, images or 1000).pixels
     if (Path(name) / "set.json").is_file():
         from ..syntheticset import SyntheticSet, to_pixels
@@ -154,6 +157,18 @@ def images_of(
         base, own = name, split
     dataset = load_data(Data(data=base, data_dir=data_dir), own)
     return dataset if images is None else dataset.subset(min(images, len(dataset)))
+
+
+def check_memory(images: int, spec: InputSpec) -> None:
+    """Raises UserError where that many new images cannot fit in memory, twice: in parts and put together."""
+    from ..models import memory
+
+    needed, there = 8 * images * spec.pixels, memory()
+    if there is not None and needed > there:
+        raise UserError(
+            f"--images: got {images:,}, which need {needed:,} bytes, wanted at most the {there:,} of memory here; "
+            "give a smaller count"
+        )
 
 
 def load_network(name: str, options: Model, run: Run, spec: InputSpec | None = None) -> Network:
@@ -200,8 +215,31 @@ def release_folder(out: Path, log: RunLog, *inputs: str | Path | None) -> Iterat
     for own in inputs:
         if own is not None and out.exists() and out.resolve() == Path(own).resolve():
             raise UserError(f"--out {out} is what this run reads, and would be lost; name another folder")
-    _check_unfinished(out, log)
+    if (out / "model.safetensors").exists() and not (out / "training.safetensors").exists():
+        _check_same_run(out, log, "release")
     with own_folder(out, "release") as folder:
+        yield folder
+
+
+@contextmanager
+def quantized_folder(out: Path, log: RunLog, identity: dict[str, Any]) -> Iterator[Path]:
+    """The folder for a quantized network, left as it was found where the run fails before it kept something.
+
+    Raises UserError for the finished network, and for the stopped fine-tuning, of another run.
+    """
+    from ..files import read_header
+    from ..quantization.folder import is_quantized
+
+    if is_quantized(out):
+        _check_same_run(out, log, "quantized network")
+    state = out / "training.safetensors"
+    if state.exists():
+        header = read_header(state, kind="training-state")[1]
+        if header.get("identity") != json.loads(json.dumps(identity)):
+            raise UserError(
+                f"{state} is of a run with other settings; name another --out, or repeat that run's command"
+            )
+    with own_folder(out, "quantized") as folder:
         yield folder
 
 
@@ -222,18 +260,16 @@ def own_folder(out: Path, kind: str) -> Iterator[Path]:
         raise
 
 
-def _check_unfinished(out: Path, log: RunLog) -> None:
-    """Raises UserError where `out` holds a finished release of a run with other settings."""
+def _check_same_run(out: Path, log: RunLog, kind: str) -> None:
+    """Raises UserError where what is finished in `out` is of a run with other settings."""
     from ..files import read_json
 
-    if not (out / "model.safetensors").exists() or (out / "training.safetensors").exists():
-        return
     old = read_json(out / "run.json") if (out / "run.json").exists() else {}
     if old.get("verb") == "record" and isinstance(old.get("before"), dict):
         old = old["before"]
     if old.get("verb") != log.content["verb"] or _lasting(old.get("settings")) != _lasting(log.content["settings"]):
         raise UserError(
-            f"{out} holds the finished release of another run ({old.get('verb') or 'made from Python'}), which would be "
+            f"{out} holds the finished {kind} of another run ({old.get('verb') or 'made from Python'}), which would be "
             "lost; name another --out, or remove that folder first"
         )
 

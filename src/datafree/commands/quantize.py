@@ -21,13 +21,14 @@ from .common import (
     Run,
     Whole,
     bar,
+    check_memory,
     identity_of,
     images_of,
     inputs_of,
     load_data,
     load_network,
     load_record,
-    own_folder,
+    quantized_folder,
     say_fit,
 )
 
@@ -101,15 +102,23 @@ def quantize(
     record
         For a network without batch norm: its record; by default the one in the release folder.
     """
+    from ..files import claim_folder
     from ..quantization import card, require, write_quantized
+    from ..quantization.folder import put_in_place
 
     require()
+    if settings is not None and finetune is None:
+        flag = min(settings.model_fields_set, default="epochs").replace("_", "-")
+        raise UserError(
+            f"--{flag} without --finetune, wanted images to fine-tune on; name them with --finetune, or leave that out"
+        )
     bits, settings, data, run = bits or Bits(), settings or FineTuning(), data or Data(), run or Run()
     if executorch:
         require("executorch")
         if not bits.integer:
             raise UserError(
-                f"ExecuTorch runs integers of 8 bits, got {bits.name}; give 8 bits, or leave --executorch out"
+                "ExecuTorch runs integers: weights of at most 8 bits and activations of 8, got "
+                f"{bits.name}; give such bits, or leave --executorch out"
             )
     if correct_bias is None:
         correct_bias = not _of_noise(calibrate)
@@ -126,19 +135,23 @@ def quantize(
     }  # fmt: skip
     sets = [name for name in (calibrate, finetune) if name is not None and (Path(name) / "set.json").is_file()]
     log = RunLog("quantize", options, [*inputs_of(model, source), *sets], test)
-    with own_folder(out, "quantized") as folder:
+    identity = {**identity_of(options, network), "original": network.fingerprint(), "sets": [hash_of(s) for s in sets]}
+    with quantized_folder(out, log, identity) as folder, tempfile.TemporaryDirectory() as temporary:
         known = load_record(model, source, network)
         shown = _calibration(network, calibrate, images, data.data_dir, run, known)
         taught = None if finetune is None else _pixels(network, finetune, None, data.data_dir, run)
         if test is not None:
             check_classes(network, test)
-        result, own = _make(network, shown, taught, bits, equalise, correct_bias, settings, folder, options, sets, run)
-        result |= _files(folder, network, own, taught if taught is not None else shown, executorch, run)
+        result, own = _make(network, shown, taught, bits, equalise, correct_bias, settings, folder, identity, run)
+        result |= _sources(calibrate, shown, finetune, taught, images)
+        made = claim_folder(Path(temporary) / "made", kind="quantized")
+        result |= _files(made, network, own, taught if taught is not None else shown, executorch, run)
         if test is not None:
             result["evaluation"] = asdict(evaluate(own.network, test, network))
             result["original"] = asdict(evaluate(network, test))
-        write_quantized(folder, network, bits, card(network, bits, result))
-        log.write(folder, result)
+        write_quantized(made, network, bits, card(network, bits, result))
+        log.write(made, result)
+        put_in_place(made, folder)
         (folder / "training.safetensors").unlink(missing_ok=True)
     _say(folder, network, bits, result, data)
 
@@ -156,6 +169,7 @@ def _calibration(
     import torch
 
     steps = {"steps": STEPS} if "steps" in synthesis.methods()[name].model_fields else {}
+    check_memory(images, network.spec)
     maker, parts, unit = synthesis.named(name, **steps).on(network, record), [], 128
     with bar(f"{name} images", run.quiet) as progress:
         for index in range(-(-images // unit)):
@@ -185,7 +199,7 @@ def _pixels(network: Network, name: str, images: int | None, data_dir: Path | No
 
 def _make(
     network: Network, shown: Tensor | None, taught: Tensor | None, bits: Bits, equalise: bool, correct_bias: bool,
-    settings: FineTuning, folder: Path, options: dict[str, Any], sets: list[str], run: Run,
+    settings: FineTuning, folder: Path, identity: dict[str, Any], run: Run,
 ) -> tuple[dict[str, Any], Any]:  # fmt: skip
     from ..quantization import finetune, quantize
 
@@ -194,12 +208,46 @@ def _make(
     if taught is None:
         return {}, own
     state = folder / "training.safetensors"
-    identity = {**identity_of(options, network), "original": network.fingerprint(), "sets": [hash_of(s) for s in sets]}
     with bar(f"fine-tune {bits.name}", run.quiet) as progress:
         curve = finetune(
             own, network, taught, settings, seed=run.seed, state=state, identity=identity, progress=progress
         )
     return {"curve": vars(curve)}, own
+
+
+def _sources(
+    calibrate: str, shown: Tensor | None, finetune: str | None, taught: Tensor | None, asked: int
+) -> dict[str, Any]:
+    """What the network was made with; `images` are those it learnt from, or else those its ranges were chosen on."""
+    ranges = {"what": "what the batch norms say", "synthetic": True}
+    found: dict[str, Any] = {"ranges": ranges if shown is None else _source(calibrate, shown)}
+    if shown is not None and len(shown) < asked:
+        found["ranges"]["what"] += ", all there are"
+    if finetune is not None and taught is not None:
+        found["fine-tuning"] = _source(finetune, taught)
+    learnt = taught if taught is not None else shown
+    return {"sources": found, **({} if learnt is None else {"images": len(learnt)})}
+
+
+def _source(name: str, pixels: Tensor) -> dict[str, Any]:
+    """In words, without a path; synthetic where no image of it was taken from the world."""
+    from .. import synthesis
+    from ..data.registry import names
+
+    made = (Path(name) / "set.json").is_file()
+    method = SyntheticSet.open(name).about["method"] if made else {"method": name}
+    base, _, split = name.rpartition(":") if name.endswith((":train", ":test")) else (name, "", "train")
+    if name == "noise":
+        what = "images of noise"
+    elif made or name in synthesis.methods():
+        own = method.get("method") if isinstance(method, dict) else None
+        what = f"synthetic images ({own})" if own in synthesis.methods() else "synthetic images"
+    elif base in names():
+        what = f"images of {base} ({split} split)"
+    else:
+        what = f"images of {Path(base).name}, of unknown origin"
+    synthetic = name == "noise" or made or name in synthesis.methods()
+    return {"what": f"{len(pixels):,} {what}", "images": len(pixels), "synthetic": synthetic}
 
 
 def _of_noise(calibrate: str) -> bool:
@@ -263,9 +311,12 @@ def _mobile(folder: Path, network: Network, graph: Any, some: Tensor, simulated:
 
 
 def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], data: Data) -> None:
+    from ..quantization.folder import chosen_on, simulation
+
     speed, operators = result["speed"], dict(result["integer operators"])
     other = operators.pop("other")
     print(f"{network.name} at {bits.name} in {folder}: model.onnx for onnxruntime, model.pt2 for torch")
+    print(chosen_on(result["sources"]))
     print(
         f"size: {speed['quantized_bytes']:,} bytes, {100 * speed['smaller']:.1f} % of the original's "
         f"{speed['original_bytes']:,} as ONNX"
@@ -285,10 +336,7 @@ def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], dat
             f"{mobile['images']:,} images"
         )
     if bits.simulated:
-        print(
-            "  bits other than 8 are simulated: no kernels for them exist, so this size and speed are those of wider "
-            f"numbers; packed, the weights would take {result['packed bytes']:,} bytes"
-        )
+        print(f"  {simulation(result)}")
     for form in ("converted", "exported"):
         found = result[form]
         print(

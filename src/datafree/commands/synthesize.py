@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from .. import synthesis
 from ..errors import UserError, unknown
 from ..files import read_json
+from ..quantization.folder import NO_COPY, Exported
 from ..runlog import RunLog
 from ..syntheticset import UNIT
 from ..syntheticset import synthesize as make
@@ -95,6 +96,8 @@ def synthesize(
     if isinstance(found, int) and found > images:
         raise UserError(f"--images: got {images}, but {out} holds {found:,} already; name another --out")
     network = load_network(model, source, run)
+    if isinstance(network.module, Exported):  # before the folder is claimed
+        raise UserError(NO_COPY)
     record = load_record(model, source, network)
     options = {
         "model": model,

@@ -12,6 +12,7 @@ from torch import nn
 from torch.fx import GraphModule, Node
 
 from ..errors import UserError
+from ..files import write_bytes
 from ..network import Network
 from .prepared import Quantized, capture
 from .stack import any_number, quiet, require
@@ -83,7 +84,7 @@ def to_onnx(graph: GraphModule | Network, path: Path, shape: tuple[int, int, int
     _strip(model.graph)
     del model.functions[:]
     onnx.checker.check_model(model)
-    path.write_bytes(model.SerializeToString())
+    write_bytes(path, model.SerializeToString())
     return path
 
 

@@ -8,6 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import re
+import shutil
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,34 +21,36 @@ from torch import Tensor, nn
 
 from .. import __version__
 from ..errors import UserError
-from ..files import claim_folder, read_json, sha256_file, sweep, write_bytes, write_json
+from ..files import atomic, claim_folder, read_json, sha256_file, sweep, write_bytes, write_json
+from ..files.place import MARKER
+from ..files.regular import open_regular
 from ..network import Network
 from ..release import architecture_of
 from ..settings import parse
 from ..spec import InputSpec
 from .bits import Bits
 
-__all__ = ["Exported", "card", "is_quantized", "open_quantized", "write_program", "write_quantized"]
+__all__ = ["Exported", "card", "is_quantized", "open_quantized", "put_in_place", "write_program", "write_quantized"]
 
 KIND = "quantized"
 FILES = ("model.onnx", "model.pt2", "model.pte")
+LONGEST = 160
+NO_COPY = "a quantized file can be run and measured, not quantized or learnt from again; give the original"
 
 
 class Exported(nn.Module):
     """An ONNX file run by onnxruntime: pixels (N, C, H, W) to logits (N, classes), on the CPU, without gradients."""
 
-    def __init__(self, path: Path, digest: str, threads: int):
+    def __init__(self, path: Path, content: bytes, threads: int):
         super().__init__()
         from .running import session
 
-        self.session = session(path, threads=threads)
+        self.session = session(path, threads=threads, content=content)
         self.digest: Tensor
-        self.register_buffer("digest", torch.frombuffer(bytearray.fromhex(digest), dtype=torch.uint8))
+        self.register_buffer("digest", torch.frombuffer(bytearray(hashlib.sha256(content).digest()), dtype=torch.uint8))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Exported:
-        raise UserError(
-            "a quantized file can be run and measured, not quantized or learnt from again; give the original"
-        )
+        raise UserError(NO_COPY)
 
     def forward(self, pixels: Tensor) -> Tensor:
         from .running import run
@@ -88,6 +95,24 @@ def write_quantized(folder: Path, network: Network, bits: Bits, card: str) -> Pa
     return own
 
 
+def put_in_place(made: Path, folder: Path) -> None:
+    """Copies the finished files of `made` into `folder`, config.json last, so that none stands under another's.
+
+    All are written before the first old one goes: where that fails, a full disk say, the folder stays as it was.
+    """
+    names = sorted(path.name for path in made.iterdir() if path.name not in (MARKER, "config.json"))
+    sweep(folder)
+    with ExitStack() as stack:
+        for name in ("config.json", *names):  # what is opened first is renamed last
+            file = stack.enter_context(atomic(folder / name, size=(made / name).stat().st_size))
+            with (made / name).open("rb") as source:
+                shutil.copyfileobj(source, file)
+            file.flush()
+            os.fsync(file.fileno())
+        for name in ("config.json", *(own for own in FILES if own not in names)):
+            (folder / name).unlink(missing_ok=True)
+
+
 def open_quantized(folder: str | Path, *, threads: int = 0) -> Network:
     """The network in a folder that `datafree quantize` wrote; `threads` 0 is as many as there are cores.
 
@@ -97,21 +122,50 @@ def open_quantized(folder: str | Path, *, threads: int = 0) -> Network:
 
     require("onnxruntime")
     folder = Path(folder)
-    config = read_json(folder / "config.json")
+    config = read_config(folder)
+    path = folder / "model.onnx"
+    if "model.onnx" not in config.sha256 or not path.exists():
+        raise UserError(f"{folder} has no model.onnx, wanted one to run; quantize again")
+    with open_regular(path) as (file, _):
+        content = file.read()
+    if hashlib.sha256(content).hexdigest() != config.sha256["model.onnx"]:
+        raise UserError(f"{path} is not as it was written; get or write it again")
+    name = f"{config.architecture}-{config.bits.name}"
+    network = Network(Exported(path, content, threads), config.spec.unnormalised(), name)
+    network.check()
+    return network
+
+
+@dataclass(frozen=True)
+class Config:
+    """What config.json says, checked."""
+
+    architecture: str
+    spec: InputSpec
+    bits: Bits
+    sha256: dict[str, Any]
+
+
+def read_config(folder: Path) -> Config:
+    """Raises UserError for a folder of something else, and for a config that nobody wrote with datafree."""
+    path = folder / "config.json"
+    config = read_json(path)
     digests: Any = config.get("sha256")
     if config.get("format") != 1 or config.get("kind") != KIND or not isinstance(digests, dict):
         raise UserError(f"{folder} holds no quantized network of format 1; make one with datafree quantize")
-    spec, bits = parse(InputSpec, config.get("spec")), parse(Bits, config.get("bits"))
-    path = folder / "model.onnx"
-    if "model.onnx" not in digests or not path.is_file():
-        raise UserError(f"{folder} has no model.onnx, wanted one to run; quantize again")
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != digests["model.onnx"]:
-        raise UserError(f"{path} is not as it was written; get or write it again")
-    name = f"{config.get('architecture')}-{bits.name}"
-    network = Network(Exported(path, digests["model.onnx"], threads), spec.unnormalised(), name)
-    network.check()
-    return network
+    name = config.get("architecture")
+    if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= LONGEST:
+        raise UserError(
+            f"{path}: architecture: got {str(name)[:40]!r}, wanted a name of up to {LONGEST} printable characters; "
+            "get it again"
+        )
+    if not re.fullmatch("[0-9a-f]{64}", str(config.get("original"))):
+        raise UserError(f"{path}: original: wanted the fingerprint of a network; get it again")
+    try:
+        return Config(name, parse(InputSpec, config.get("spec")), parse(Bits, config.get("bits")), digests)
+    except UserError as error:
+        found = str(error).partition(";")[0].removeprefix("--")
+        raise UserError(f"{path}: {found}; get it again") from None
 
 
 def card(network: Network, bits: Bits, result: dict[str, Any]) -> str:
@@ -125,7 +179,8 @@ def card(network: Network, bits: Bits, result: dict[str, Any]) -> str:
         f"Weights of {bits.weights} bits, activations of {bits.activations}"
         + (f"; first layer's weights of {bits.first}" if bits.first is not None else "")
         + (f"; last layer of {bits.last}" if bits.last is not None else "")
-        + ", made without training data by datafree.",
+        + ", made by datafree.",
+        *([] if "sources" not in result else [chosen_on(result["sources"])]),
         "",
         f"- input `pixels`: (images, {spec.shape[0]}, {spec.shape[1]}, {spec.shape[2]}) float32 in "
         f"[{spec.low:g}, {spec.high:g}]; normalisation is within the files",
@@ -142,10 +197,7 @@ def card(network: Network, bits: Bits, result: dict[str, Any]) -> str:
             f"{mobile['faster']:.2f} times as fast as the original there"
         )
     if bits.simulated:
-        lines.append(
-            "- bits other than 8 are simulated: size and speed are those of wider numbers; packed, the weights would take "
-            f"{result['packed bytes']:,} bytes"
-        )
+        lines.append(f"- {simulation(result)}")
     if "evaluation" in result:
         found, original = result["evaluation"], result["original"]
         lines.append(
@@ -169,3 +221,22 @@ def card(network: Network, bits: Bits, result: dict[str, Any]) -> str:
         "```",
     ]
     return "\n".join(lines) + "\n"
+
+
+def chosen_on(sources: dict[str, Any]) -> str:
+    """A sentence on the images that a network was quantized with."""
+    ranges, taught = sources["ranges"], sources.get("fine-tuning")
+    words = f"Ranges chosen on {ranges['what']}"
+    words += f"; fine-tuned on {taught['what']}" if taught else ""
+    return words + ("; no training data was used." if all(own["synthetic"] for own in sources.values()) else ".")
+
+
+def simulation(result: dict[str, Any]) -> str:
+    """What bits without kernels mean for the size and the speed that were measured."""
+    integer = sum(count for kind, count in result["integer operators"].items() if kind != "other")
+    how = f"with {integer} operators in integers of 8 bits and the others" if integer else "entirely"
+    return (
+        f"bits other than 8 are simulated: no kernels for them exist; this file runs {how} in floating point, at "
+        f"{result['speed']['faster']:.2f} times the original's speed; packed, the weights would take "
+        f"{result['packed bytes']:,} bytes"
+    )

@@ -110,6 +110,7 @@ def quantize(
         if len(pixels) == 0:
             raise UserError("no images to calibrate on, wanted at least 1; give some")
         network.spec.check(pixels)
+        pixels = pixels.float()
     from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
 
     captured = capture(network)

@@ -24,8 +24,11 @@ ROUNDS = 15
 INTEGER = ("QLinear", "QGemm", "QAttention", "ConvInteger", "MatMulInteger", "DynamicQuantize")
 
 
-def session(path: Path, *, threads: int = 1, optimised: Path | None = None) -> Any:
-    """An onnxruntime session on the CPU; `optimised` is where it writes the graph that it will run."""
+def session(path: Path, *, threads: int = 1, optimised: Path | None = None, content: bytes | None = None) -> Any:
+    """An onnxruntime session on the CPU; `optimised` is where it writes the graph that it will run.
+
+    `content` is the file's, where it was read already. Raises UserError for a file that does not take one input.
+    """
     require("onnxruntime")
     import onnxruntime
 
@@ -35,9 +38,15 @@ def session(path: Path, *, threads: int = 1, optimised: Path | None = None) -> A
         options.optimized_model_filepath = str(optimised)
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        source = str(path) if content is None else content
+        own = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise UserError(f"onnxruntime cannot run {path}: {str(error).splitlines()[0][:300]}; write it again") from error
+    if len(own.get_inputs()) != 1:
+        raise UserError(
+            f"{path} is no network that takes pixels: it has {len(own.get_inputs())} inputs, wanted 1; get or write it again"
+        )
+    return own
 
 
 def run(own: Any, pixels: Tensor) -> Tensor:
