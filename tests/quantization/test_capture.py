@@ -77,9 +77,24 @@ class InNumpy(ByValue):
         return self.fc(torch.from_numpy(x.detach().numpy()).flatten(1))
 
 
+class ByNumber(ByValue):
+    """Answers by how many images there are."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x.flatten(1)) * float(x.shape[0] > 3)
+
+
+class Misfit(ByValue):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x)
+
+
+ANY = "it is written for a fixed number of images, or for some numbers alone, wanted any number; "
+
+
 @pytest.mark.parametrize(
     ("module", "cause"),
-    [(ByValue, "data-dependent"), (ForTwo, "Constraints violated (batch)"), (InNumpy, ".numpy() is not supported")],
+    [(ByValue, "data-dependent"), (ForTwo, ANY), (InNumpy, ".numpy() is not supported"), (ByNumber, "float()")],
 )
 def test_a_network_that_cannot_be_captured_is_one_line_with_the_cause(module, cause):
     with pytest.raises(UserError) as caught:
@@ -88,6 +103,14 @@ def test_a_network_that_cannot_be_captured_is_one_line_with_the_cause(module, ca
     assert text.startswith("torch.export cannot capture odd: ") and cause in text
     assert text.endswith("(no branch on a tensor's value, no fixed number of images)")
     assert "\n" not in text
+
+
+@pytest.mark.parametrize("module", [ByValue, InNumpy, ByNumber, Misfit])
+def test_the_line_that_cannot_be_captured_is_named(module):
+    with pytest.raises(UserError) as caught:
+        quantize(Network(module().eval(), SPEC, "odd"), torch.rand(4, 1, 8, 8))
+    line = module.forward.__code__.co_firstlineno + 1
+    assert f", at test_capture.py:{line} in forward; write" in str(caught.value)
 
 
 def test_nothing_is_printed_where_a_network_cannot_be_captured(capfd):

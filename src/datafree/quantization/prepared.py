@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import sys
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -198,11 +201,29 @@ def capture(network: Network) -> GraphModule:
         with torch.no_grad(), quiet():
             return torch.export.export(module, (image,), dynamic_shapes=any_number()).module()
     except Exception as error:  # torch.export raises whatever the network's code or its own passes do
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise UserError(
-            f"torch.export cannot capture {network.name}: {(lines or [type(error).__name__])[0][:300]}; write that part "
-            "of the network without it (no branch on a tensor's value, no fixed number of images)"
+            f"torch.export cannot capture {network.name}: {_cause(error)}{_place(error)}; write that part of the network "
+            "without it (no branch on a tensor's value, no fixed number of images)"
         ) from error
+
+
+def _cause(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    line = (lines or [type(error).__name__])[0][:300]
+    if line.startswith("Constraints violated (batch)"):
+        return "it is written for a fixed number of images, or for some numbers alone, wanted any number"
+    return line
+
+
+def _place(error: Exception) -> str:
+    """The innermost line on the way to the error that is the network's own; nothing where there is none."""
+    others = {"torch", "torchao", "sympy", "numpy", *sys.stdlib_module_names}
+    found = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        module, code = str(frame.f_globals.get("__name__")), frame.f_code
+        if module != __name__ and module.partition(".")[0] not in others and not code.co_filename.startswith("<"):
+            found = f", at {Path(code.co_filename).name}:{line} in {code.co_name}"
+    return found
 
 
 def _grid(graph: GraphModule, node: object) -> Step | None:
