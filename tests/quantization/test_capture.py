@@ -14,6 +14,7 @@ from datafree.spec import InputSpec
 with quiet():
     pytest.importorskip("torchao")
     from datafree.quantization import Bits, quantize
+    from datafree.quantization.equalize import pairs
 
 SPEC = InputSpec(shape=(1, 8, 8), classes=tuple("abc"))
 
@@ -76,9 +77,24 @@ class InNumpy(ByValue):
         return self.fc(torch.from_numpy(x.detach().numpy()).flatten(1))
 
 
+class ByNumber(ByValue):
+    """Answers by how many images there are."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x.flatten(1)) * float(x.shape[0] > 3)
+
+
+class Misfit(ByValue):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x)
+
+
+ANY = "it is written for a fixed number of images, or for some numbers alone, wanted any number; "
+
+
 @pytest.mark.parametrize(
     ("module", "cause"),
-    [(ByValue, "data-dependent"), (ForTwo, "Constraints violated (batch)"), (InNumpy, ".numpy() is not supported")],
+    [(ByValue, "data-dependent"), (ForTwo, ANY), (InNumpy, ".numpy() is not supported"), (ByNumber, "float()")],
 )
 def test_a_network_that_cannot_be_captured_is_one_line_with_the_cause(module, cause):
     with pytest.raises(UserError) as caught:
@@ -87,6 +103,14 @@ def test_a_network_that_cannot_be_captured_is_one_line_with_the_cause(module, ca
     assert text.startswith("torch.export cannot capture odd: ") and cause in text
     assert text.endswith("(no branch on a tensor's value, no fixed number of images)")
     assert "\n" not in text
+
+
+@pytest.mark.parametrize("module", [ByValue, InNumpy, ByNumber, Misfit])
+def test_the_line_that_cannot_be_captured_is_named(module):
+    with pytest.raises(UserError) as caught:
+        quantize(Network(module().eval(), SPEC, "odd"), torch.rand(4, 1, 8, 8))
+    line = module.forward.__code__.co_firstlineno + 1
+    assert f", at test_capture.py:{line} in forward; write" in str(caught.value)
 
 
 def test_nothing_is_printed_where_a_network_cannot_be_captured(capfd):
@@ -111,6 +135,70 @@ def test_linear_layers_on_sequences_are_quantized():
     torch.manual_seed(0)
     network, x = Network(ByPosition().eval(), SPEC, "sequence"), torch.rand(50, *SPEC.shape)
     assert distance(network, quantize(network, x).network, x) < 0.02
+
+
+class Around(nn.Module):
+    """The image and what layers make of it, added; the image normalised, on the other side."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = (nn.Conv2d(1, 1, 3, padding=1) for _ in range(3))
+        self.fc = nn.Linear(64, 3)
+        self.register_buffer("scale", torch.tensor([2.0, 3.0]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = (x - self.scale.mean()) / self.scale.sum()
+        return self.fc(self.c(x + self.b(self.a(x.reshape(x.shape[0], 1, 8, 8)).relu())).flatten(1))
+
+
+def test_an_image_to_which_a_layers_output_was_added_is_no_image_any_more():
+    network, x = Network(Around().eval(), SPEC, "around"), torch.rand(50, *SPEC.shape)
+    own = quantize(network, x, Bits(weights=4, activations=4))
+    assert [data.quant_max for _, data, _ in own.layers()] == [255, 15, 15, 15]
+
+
+class Rest(nn.Module):
+    """A layer of every kind that is left in float, between two that are not."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.up = nn.Conv2d(1, 4, 3, stride=2), nn.ConvTranspose2d(4, 4, 3)
+        self.scaled = nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 3))
+        self.weight, self.fc = nn.Parameter(torch.randn(36, 5)), nn.Linear(5, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.scaled(self.up(self.conv(x).relu()).relu()).flatten(1) @ self.weight)
+
+
+def test_layers_that_are_left_in_float_are_named():
+    torch.manual_seed(0)
+    network, x = Network(Rest().eval(), SPEC, "rest"), torch.rand(50, *SPEC.shape)
+    own = quantize(network, x, equalise=True, correct_bias=True)
+    assert own.left_in_float() == ["up: conv_transpose2d", "scaled: conv2d", "weight: matmul"]
+    assert len(list(own.layers())) == 2
+    assert own.nbytes() > 0
+    assert distance(network, own.network, x) < 0.05
+
+
+def test_layers_padded_to_the_same_size_are_rounded_and_equalised():
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 4, 3, padding="same"), nn.ReLU(), nn.Conv2d(4, 3, 8), nn.Flatten()]
+    network, x = Network(nn.Sequential(*layers).eval(), SPEC, "same"), torch.rand(50, *SPEC.shape)
+    own = quantize(network, x, equalise=True)
+    assert own.left_in_float() == [] and len(list(own.layers())) == 2 and len(pairs(own.graph)) == 1
+    assert distance(network, own.network, x) < 0.02
+
+
+@pytest.mark.parametrize("images", [True, False])
+def test_a_batch_norm_without_running_statistics_is_one_line(images):
+    layers = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.Flatten(), nn.Linear(144, 3)]
+    network = Network(nn.Sequential(*layers).eval(), SPEC, "untracked")
+    with pytest.raises(UserError) as caught:
+        quantize(network, torch.rand(50, *SPEC.shape) if images else None)
+    assert str(caught.value) == (
+        "untracked has a batch norm without running statistics (track_running_stats=False), wanted one with them; train "
+        "it so"
+    )
 
 
 def test_linear_layers_on_sequences_are_corrected():

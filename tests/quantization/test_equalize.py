@@ -12,7 +12,8 @@ from datafree.spec import InputSpec
 
 with quiet():
     pytest.importorskip("torchao")
-    from datafree.quantization import Bits, quantize
+    from datafree.quantization import Bits, convert, quantize
+    from datafree.quantization.annotate import parameter_of
     from datafree.quantization.equalize import equalize, pairs
     from datafree.quantization.prepared import capture
 
@@ -65,6 +66,105 @@ def ranges(graph) -> list[tuple[torch.Tensor, torch.Tensor]]:
         weights = [graph.get_parameter(str(node.args[1].target)).abs() for node in pair]
         found.append((weights[0].flatten(1).amax(1), weights[1].transpose(0, 1).flatten(1).amax(1)))
     return found
+
+
+class Again(nn.Module):
+    """One layer used twice, and a head that two features share; `normed`, with batch norms between."""
+
+    def __init__(self, normed: bool = False):
+        super().__init__()
+        self.a, self.c, self.fc = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4, 3)
+        self.n1, self.n2 = (nn.BatchNorm2d(4) if normed else nn.Identity() for _ in range(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        one = self.n1(self.c(self.a(x).relu())).relu()
+        other = self.n2(self.c(one)).relu()
+        return self.fc(one.mean((2, 3))) + self.fc(other.mean((2, 3)))
+
+
+class Tied(nn.Module):
+    """Two layers of one weight, and `first` and `last` of one bias."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.c, self.d, self.last = nn.Linear(36, 6), nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 6)
+        self.fc = nn.Linear(6, 3)
+        self.d.weight, self.last.bias = self.c.weight, self.first.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.d(self.c(self.first(x.flatten(1)).relu()).relu())
+        return self.fc(torch.tanh(self.last(torch.tanh(x))))
+
+
+class OverWidth(nn.Module):
+    """A linear layer whose inputs are as many as the channels before it, over another axis."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(1, 4, 3), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.conv(x).relu()).mean((1, 2))
+
+
+class Aside(nn.Module):
+    """What a batch norm reads is read beside it too."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.fc = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        a = self.conv(x)
+        return self.fc((self.norm(a).relu() + a).mean((2, 3)))
+
+
+SHARING = {
+    "used twice": Again, "used twice, normed": lambda: Again(True), "tied": Tied, "over width": OverWidth, "aside": Aside,
+}  # fmt: skip
+
+
+def sharing(name: str) -> Network:
+    """Its weights of very unequal range by channel, its batch norms with statistics of their own."""
+    torch.manual_seed(0)
+    module = SHARING[name]()
+    with torch.no_grad():
+        for part in module.modules():
+            if isinstance(part, nn.Conv2d | nn.Linear):
+                part.weight.mul_(torch.logspace(-1, 1, len(part.weight)).view(-1, *[1] * (part.weight.ndim - 1)))
+            if isinstance(part, nn.BatchNorm2d):
+                part.running_mean.normal_()
+                part.running_var.uniform_(0.5, 3)
+    return Network(module.eval(), SPEC, "sharing")
+
+
+@pytest.mark.parametrize("name", SHARING)
+@pytest.mark.parametrize(
+    "options", [{}, {"equalise": True}, {"correct_bias": True}, {"equalise": True, "correct_bias": True}]
+)
+def test_layers_that_share_weights_or_outputs_are_quantized_as_the_function_they_are(name, options):
+    network, x = sharing(name), images(200)
+    own, z = quantize(network, x, Bits(weights=16, activations=16), **options), network.predict(x)
+    assert float((own.network.predict(x) - z).norm() / z.norm()) < 5e-3
+
+
+@pytest.mark.parametrize("name", SHARING)
+def test_layers_that_share_weights_are_converted_as_simulated(name):
+    network, x = sharing(name), images(200)
+    own = quantize(network, x, equalise=True, correct_bias=True)
+    with torch.no_grad():
+        assert torch.equal(convert(own)(x), own.network.predict(x))
+    for node, data, weight in own.layers():
+        units = parameter_of(own.graph, node.args[2]).detach() / (data.step * weight.step).detach()
+        torch.testing.assert_close(units, units.round(), rtol=1e-6, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", SHARING)
+def test_a_captured_graph_in_which_something_else_reads_a_pairs_weights_is_left_alone(name):
+    graph, x = capture(sharing(name)), images()
+    before = graph(x).detach()
+    assert equalize(graph) == {}
+    assert torch.equal(graph(x), before)
 
 
 @pytest.mark.parametrize("dead", [None, 2])

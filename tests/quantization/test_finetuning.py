@@ -194,6 +194,22 @@ def test_images_stored_as_bytes_are_shown_as_pixels(normed, shown):
     torch.testing.assert_close(own, shown[:10][order_of(own, shown[:10])], rtol=0, atol=1 / 500)
 
 
+def test_what_is_left_at_the_end_is_not_shown_in_that_epoch_but_in_others(normed, shown):
+    seen = set()
+    for epoch in range(20):
+        parts = epochs_of(normed, shown[:50], PLAIN, epoch=epoch)
+        assert [len(own) for own, _ in parts] == [20, 20]
+        seen |= {index for own, _ in parts for index in order_of(own, shown[:50])}
+    assert len(seen) == 50
+
+
+@pytest.mark.parametrize("repeats", [3, 8])
+def test_a_batch_has_no_more_images_than_was_asked_for_copies_counted(repeats, normed, shown):
+    settings = FineTuning(repeats=repeats, batch=8)
+    parts = epochs_of(normed, shown[:24], settings, batch=settings.batch)
+    assert len(parts) == 3 and all(len(own) <= 8 for own, _ in parts)
+
+
 def test_fewer_images_than_a_batch_are_one_batch(normed, shown):
     assert [len(own) for own, _ in epochs_of(normed, shown[:7], PLAIN, batch=64)] == [7]
 

@@ -67,10 +67,25 @@ def test_in_float_it_answers_as_the_network_and_is_larger(pixels, tmp_path):
     assert timed.original_ms > 0 and timed.quantized_ms > 0
 
 
-def test_other_bits_than_8_are_refused(pixels, tmp_path):
+@pytest.mark.parametrize("name", NETWORKS)
+def test_weights_of_fewer_bits_are_integers_too(name, pixels, tmp_path):
+    torch.manual_seed(0)
+    network = Network(nn.Sequential(*NETWORKS[name]()).eval(), SPEC, name)
+    own = quantize(network, pixels[:64], Bits(weights=4))
+    path = to_mobile(convert(own), tmp_path / "a.pte", SPEC.shape, own.bits)
+    found = check(own.network.predict(pixels), run_mobile(path, pixels))
+    assert (found.images, found.equal) == (100, 100) and found.largest < 1e-5
+
+
+@pytest.mark.parametrize("bits", [Bits(weights=4, activations=4), Bits(weights=9)])
+def test_bits_that_are_no_integers_there_are_refused(bits, pixels, tmp_path):
     torch.manual_seed(0)
     network = Network(nn.Sequential(*NETWORKS["linear layers"]()).eval(), SPEC, "mlp")
-    own = quantize(network, pixels[:64], Bits(weights=4, activations=4))
-    with pytest.raises(UserError, match="ExecuTorch runs integers of 8 bits, got w4a4; give 8 bits"):
+    own = quantize(network, pixels[:64], bits)
+    with pytest.raises(UserError) as caught:
         to_mobile(convert(own), tmp_path / "a.pte", SPEC.shape, own.bits)
+    assert str(caught.value) == (
+        f"ExecuTorch runs integers, got {bits.name}, wanted weights of at most 8 bits and activations of 8; give such "
+        "bits, or leave --executorch out"
+    )
     assert not (tmp_path / "a.pte").exists()

@@ -18,6 +18,7 @@ from datafree.spec import InputSpec
 with quiet():
     pytest.importorskip("torchao")
     from datafree.quantization import Bits, quantize
+    from datafree.quantization.annotate import parameter_of
     from datafree.quantization.prepared import capture, covering
     from datafree.quantization.ranges import WIDTH, Moments, moments, rectified
 
@@ -44,8 +45,9 @@ def seen(module: nn.Module, spec: InputSpec = SPEC) -> Network:
     norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
     for part in norms:
         part.momentum = None
-        part.weight.data.copy_(torch.rand(part.num_features, generator=rng) + 0.5)
-        part.bias.data.copy_(torch.randn(part.num_features, generator=rng) / 2)
+        if part.affine:
+            part.weight.data.copy_(torch.rand(part.num_features, generator=rng) + 0.5)
+            part.bias.data.copy_(torch.randn(part.num_features, generator=rng) / 2)
     with torch.no_grad():
         module.train()(spec.normalize(torch.rand(200, *spec.shape, generator=rng)))
     return Network(module.eval(), spec, "seen")
@@ -98,6 +100,86 @@ def test_behind_a_batch_norm_channels_have_its_bias_as_mean_and_its_weight_as_sp
             spread = WIDTH * layer.weight.detach().abs()
             torch.testing.assert_close(own.high, layer.bias.detach() + spread)
             torch.testing.assert_close(own.low, layer.bias.detach() - spread)
+
+
+def test_a_batch_norm_without_weights_says_mean_0_and_spread_1():
+    layers = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, affine=False), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10)]
+    network = seen(nn.Sequential(*layers))
+    (own,) = moments_of(network, _aten.batch_norm.default)
+    assert torch.equal(own.mean, torch.zeros(4)) and torch.equal(own.variance, torch.ones(4))
+    assert error(network, None) < 0.05
+
+
+def test_a_batch_norm_behind_no_layer_leaves_what_it_reads_as_it_was():
+    layers = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 10)]
+    network = seen(nn.Sequential(*layers))
+    first, _ = moments_of(network, _aten.batch_norm.default)
+    (own,) = moments_of(network, _aten.relu.default)
+    torch.testing.assert_close(own.mean, rectified(first).mean)
+
+
+@pytest.mark.parametrize("operation", [torch.add, torch.sub])
+def test_a_branch_counts_as_often_as_it_is_added(operation):
+    module = Made(
+        lambda own, x: own.fc(operation(own.bn1(own.conv1(x)), own.bn2(own.conv2(x)), alpha=3).flatten(1)),
+        conv1=nn.Conv2d(1, 3, 3), bn1=nn.BatchNorm2d(3), conv2=nn.Conv2d(1, 3, 3), bn2=nn.BatchNorm2d(3),
+        fc=nn.Linear(108, 10),
+    )  # fmt: skip
+    network, times = seen(module), 3 if operation is torch.add else -3
+    one, other = moments_of(network, _aten.batch_norm.default)
+    *_, own = moments_of(network, getattr(_aten, operation.__name__).Tensor)
+    torch.testing.assert_close(own.mean, one.mean + times * other.mean)
+    torch.testing.assert_close(own.variance, one.variance + 9 * other.variance)
+
+
+def test_a_constant_counts_as_often_as_it_is_added():
+    module = Made(
+        lambda own, x: own.fc(torch.add(own.bn(own.conv(x)), 0.5, alpha=3).flatten(1)),
+        conv=nn.Conv2d(1, 3, 3), bn=nn.BatchNorm2d(3), fc=nn.Linear(108, 10),
+    )  # fmt: skip
+    network = seen(module)
+    (one,), (own,) = (moments_of(network, kind) for kind in (_aten.batch_norm.default, _aten.add.Tensor))
+    torch.testing.assert_close(own.mean, one.mean + 1.5)
+    torch.testing.assert_close(own.high, one.high + 1.5)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_biases_of_grouped_layers_are_corrected_by_the_mean_of_their_own_inputs(groups):
+    layers = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 8, 3, groups=groups), nn.Flatten()]
+    network = seen(nn.Sequential(*layers, nn.Linear(128, 10)))
+    mean = rectified(moments_of(network, _aten.batch_norm.default)[0]).mean
+    one, other = (quantize(network, None, Bits(weights=3), correct_bias=own) for own in (False, True))
+    (_, (first, _, _), _), (_, (second, data, weight), _) = one.layers(), other.layers()
+    before, after = parameter_of(one.graph, first.args[2]), parameter_of(other.graph, second.args[2])
+    kernel = network.module[3].weight
+    with torch.no_grad():
+        wrong = torch.nn.functional.conv2d(
+            mean.view(1, 4, 1, 1).expand(1, 4, 3, 3), weight(kernel) - kernel, groups=groups
+        )
+        unit = (data.step * weight.step).detach()
+        assert float(wrong.abs().max()) > 4 * float(unit.max())
+        assert ((after - before + wrong.flatten()).abs() <= 1.01 * unit).all()
+
+
+def test_what_a_grouped_layer_without_batch_norm_makes_is_told():
+    layers = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 6, 1, groups=2), nn.Flatten(), nn.Linear(216, 10)]
+    network = seen(nn.Sequential(*layers))
+    norm, last = network.module[1], network.module[2]
+    own = moments_of(network, _aten.conv2d.default)[-1]
+    rng = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        z = last((norm.bias + norm.weight * torch.randn(50_000, 4, generator=rng)).view(-1, 4, 1, 1)).flatten(1)
+    torch.testing.assert_close(own.mean, z.mean(0), rtol=0, atol=0.02)
+    torch.testing.assert_close(own.variance, z.var(0), rtol=0.05, atol=0)
+
+
+def test_a_linear_layer_over_another_axis_than_the_channels_is_named():
+    module = Made(
+        lambda own, x: own.fc(relu(own.bn(own.conv(x)))).mean((1, 2)),
+        conv=nn.Conv2d(1, 6, 3), bn=nn.BatchNorm2d(6), fc=nn.Linear(6, 10),
+    )  # fmt: skip
+    with pytest.raises(UserError, match=r"behind operator aten\.linear\.default; give images"):
+        quantize(seen(module), None)
 
 
 def test_what_a_linear_layer_makes_of_a_rectified_batch_norm_is_told():

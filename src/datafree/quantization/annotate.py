@@ -19,25 +19,106 @@ from torchao.quantization.pt2e.quantizer import (
 from .bits import Bits
 from .steps import Step
 
-__all__ = ["Uniform", "behind", "parameter_of", "weighted"]
+__all__ = ["BATCH_NORM", "Uniform", "behind", "groups", "parameter_of", "unrounded", "untie", "weighted"]
 
 _aten = torch.ops.aten
 WEIGHTED = (
     _aten.conv1d.default, _aten.conv2d.default, _aten.conv3d.default, _aten.linear.default,
+    _aten.conv1d.padding, _aten.conv2d.padding, _aten.conv3d.padding,
 )  # fmt: skip
 """Layers with a weight (out, ...) as second argument."""
+TRANSPOSED = (_aten.conv_transpose1d.default, _aten.conv_transpose2d.input, _aten.conv_transpose3d.input)
+PRODUCTS = (
+    "convolution", "bilinear", "matmul", "mm", "bmm", "addmm", "baddbmm", "einsum", "lstm", "gru", "rnn_tanh", "rnn_relu",
+    "scaled_dot_product_attention",
+)  # fmt: skip
+"""Operators that multiply as the layers do, by their names in torch."""
+BATCH_NORM = (_aten.batch_norm.default, _aten._native_batch_norm_legit_no_training.default)
 ADDS = (_aten.add.Tensor, _aten.add_.Tensor)
 AVERAGES = (_aten.avg_pool2d.default, _aten.adaptive_avg_pool2d.default, _aten.mean.dim)
 SELECTIONS = (
     _aten.max_pool2d.default, _aten.view.default, _aten.reshape.default, _aten.flatten.using_ints, _aten.slice.Tensor,
 )  # fmt: skip
 """Their outputs are some of their inputs, so one grid is for both."""
+NORMALISING = (
+    _aten.sub.Tensor, _aten.div.Tensor, _aten.mul.Tensor, *ADDS, *SELECTIONS, _aten.to.dtype, _aten.to.dtype_layout,
+)  # fmt: skip
 IMAGE_BITS = 8
 
 
 def weighted(model: GraphModule) -> list[Node]:
-    """The conv and linear nodes, in the order in which they run."""
-    return [node for node in model.graph.nodes if node.op == "call_function" and node.target in WEIGHTED]
+    """The conv and linear nodes whose weight and bias are the network's own, in the order in which they run."""
+    return [
+        node
+        for node in model.graph.nodes
+        if node.op == "call_function" and node.target in WEIGHTED and all(map(_stored, node.args[1:3]))
+    ]
+
+
+def _stored(node: object) -> bool:
+    """Whether it is a tensor of the network, not one that is computed; so is a bias of None."""
+    return not isinstance(node, Node) or behind(node).op == "get_attr"
+
+
+def unrounded(model: GraphModule, rounded: set[Node]) -> list[str]:
+    """The layers and products that are not in `rounded`, each as `place: operator`."""
+    found = []
+    for node in model.graph.nodes:
+        if node.op != "call_function" or node in rounded or not isinstance(node.target, torch._ops.OpOverload):
+            continue
+        kind = node.target.overloadpacket.__name__
+        if node.target in (*WEIGHTED, *TRANSPOSED) or kind in PRODUCTS:
+            own = [str(behind(other).target) for other in node.all_input_nodes if behind(other).op == "get_attr"]
+            place, _, name = (own or [node.name])[0].removeprefix("network.").rpartition(".")
+            found.append(f"{place or name}: {kind}")
+    return found
+
+
+def groups(layer: Node) -> int:
+    """Of a convolution; 1 of a linear layer."""
+    given = layer.args[6] if len(layer.args) > 6 else 1
+    assert isinstance(given, int)
+    return given
+
+
+def untie(graph: GraphModule) -> None:
+    """Gives every layer a weight and a bias that nothing else reads, and every batch norm a layer of its own, in place.
+
+    A layer is changed by folding a batch norm into it, by scaling it and by its bias; where it is used twice, or its
+    output is read beside the batch norm, the other use would change with it, in silence.
+    """
+    for node in list(graph.graph.nodes):
+        layer = node.args[0] if node.target in BATCH_NORM else None
+        if isinstance(layer, Node) and layer.target in (*WEIGHTED, *TRANSPOSED) and len(layer.users) > 1:
+            with graph.graph.inserting_before(node):
+                node.replace_input_with(layer, graph.graph.node_copy(layer))
+    taken: set[int] = set()
+    for node in list(graph.graph.nodes):
+        if node.op != "call_function" or node.target not in (*WEIGHTED, *TRANSPOSED):
+            continue
+        for own in node.args[1:3]:
+            if isinstance(own, Node) and own.op == "get_attr":
+                if id(parameter_of(graph, own)) in taken or len(own.users) > 1:
+                    own = _copied(graph, node, own)
+                taken.add(id(parameter_of(graph, own)))
+    graph.recompile()
+
+
+def _copied(graph: GraphModule, node: Node, source: Node) -> Node:
+    """The node of a copy of a tensor, which `node` reads from now on."""
+    place, _, name = str(source.target).rpartition(".")
+    module, tensor = graph.get_submodule(place), parameter_of(graph, source)
+    index = next(index for index in range(2, 1 << 20) if not hasattr(module, f"{name}_{index}"))
+    copied = tensor.detach().clone()
+    if isinstance(tensor, torch.nn.Parameter):
+        module.register_parameter(f"{name}_{index}", torch.nn.Parameter(copied, tensor.requires_grad))
+    else:
+        module.register_buffer(f"{name}_{index}", copied)
+    with graph.graph.inserting_before(node):
+        made = graph.graph.get_attr(f"{source.target}_{index}")
+    made.meta = dict(source.meta)
+    node.replace_input_with(source, made)
+    return made
 
 
 def behind(node: object) -> Node:
@@ -88,7 +169,7 @@ class Uniform(Quantizer):
         return model
 
     def _layers(self, model: GraphModule) -> Iterator[tuple[Node, dict[Node, QuantizationSpec]]]:
-        nodes = weighted(model)
+        nodes, images = weighted(model), _images(model)
         for node in nodes:
             weights, activations = self.bits.weights, self.bits.activations
             if node is nodes[0] and self.bits.first is not None:
@@ -97,7 +178,7 @@ class Uniform(Quantizer):
                 weights = activations = self.bits.last
             source = node.args[0]
             assert isinstance(source, Node)
-            if _shows_image(source):
+            if source in images:
                 activations = max(activations, IMAGE_BITS)
             weight = node.args[1]
             assert isinstance(weight, Node)
@@ -130,12 +211,14 @@ def _live(model: GraphModule) -> set[Node]:
     return found
 
 
-def _shows_image(node: Node) -> bool:
-    """Whether the node is the input, or the input normalised: arithmetic on it and constants alone."""
-    while node.op == "call_function" and node.target in (
-        _aten.sub.Tensor, _aten.div.Tensor, _aten.mul.Tensor, *ADDS, *SELECTIONS, _aten.to.dtype, _aten.to.dtype_layout,
-    ):  # fmt: skip
-        if not isinstance(node.args[0], Node):
-            return False
-        node = node.args[0]
-    return node.op == "placeholder"
+def _images(model: GraphModule) -> set[Node]:
+    """The input, and the input normalised: what arithmetic on it and constants alone makes."""
+    found: set[Node] = set()
+    moves: set[Node] = set()
+    for node in model.graph.nodes:
+        sources = moves.intersection(node.all_input_nodes)
+        if node.op == "placeholder" or (sources <= found and sources and node.target in NORMALISING):
+            found.add(node)
+        if node.op == "placeholder" or (sources and isinstance(node.meta.get("val"), torch.Tensor)):
+            moves.add(node)
+    return found

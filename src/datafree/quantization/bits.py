@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ..distillation import Distillation
 from ..settings import Settings
@@ -61,3 +61,9 @@ class FineTuning(Distillation):
     """Images are mirrored left to right, or not, as a coin says."""
     mixup: float = Field(default=0.5, ge=0, le=1)
     """The share of images that are blended with another, by a share that is uniform in 0 to 1."""
+
+    @model_validator(mode="after")
+    def _check(self) -> FineTuning:
+        if self.repeats > self.batch:
+            raise ValueError(f"repeats of at most the batch of {self.batch}, got {self.repeats}")
+        return self

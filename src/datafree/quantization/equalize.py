@@ -1,12 +1,18 @@
-"""Cross-layer equalisation (Nagel et al. 2019, sec. 4.1): neighbours' weight ranges made alike, the function kept."""
+"""Cross-layer equalisation (Nagel et al. 2019, sec. 4.1): neighbours' weight ranges made alike, the function kept.
+
+Depthwise and grouped convolutions, which the paper scales in threes, are left alone.
+"""
 
 from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from .annotate import parameter_of, weighted
+from .annotate import behind, groups, parameter_of, weighted
 
 __all__ = ["equalize", "pairs"]
 
@@ -18,30 +24,41 @@ RELUS = (_aten.relu.default, _aten.relu_.default)
 def pairs(graph: GraphModule) -> list[tuple[Node, Node]]:
     """Every (layer, next layer) with nothing but a ReLU, and grids, between them, and no other reader in between.
 
-    Only ungrouped convolutions and linear layers: there, channel i of the first is input i of the second.
+    Only ungrouped layers of one kind, all their weights and biases read once: there, channel i of the first is input i of
+    the second, and nothing else changes with them. Behind a convolution a linear layer mixes another axis.
     """
-    found = []
-    for node in weighted(graph):
+    found, layers, readers = [], weighted(graph), Counter(id(own) for own in _read(graph))
+    for node in layers:
         after = _sole(node)
         if after is None or after.target not in RELUS:
             continue
         after = _sole(after)
         while after is not None and after.op == "call_module":
             after = _sole(after)
-        if after is not None and after in weighted(graph) and not (_groups(node) or _groups(after)):
+        if after is None or after not in layers or _kind(after) is not _kind(node):
+            continue
+        tensors = [parameter_of(graph, own) for layer in (node, after) for own in layer.args[1:3] if own is not None]
+        if groups(node) == groups(after) == 1 and all(readers[id(own)] == 1 for own in tensors):
             found.append((node, after))
     return found
+
+
+def _read(graph: GraphModule) -> Iterator[object]:
+    """The tensors of the network, each as often as something reads it."""
+    for node in graph.graph.nodes:
+        for source in node.all_input_nodes if node.op != "call_module" else ():
+            if behind(source).op == "get_attr":
+                yield parameter_of(graph, source)
+
+
+def _kind(node: Node) -> object:
+    assert isinstance(node.target, torch._ops.OpOverload)
+    return node.target.overloadpacket
 
 
 def _sole(node: Node) -> Node | None:
     users = list(node.users)
     return users[0] if len(users) == 1 else None
-
-
-def _groups(node: Node) -> bool:
-    """Whether it is a convolution of several groups."""
-    groups = node.args[6] if len(node.args) > 6 else 1
-    return "conv" in str(node.target) and bool(groups != 1)
 
 
 @torch.no_grad()
@@ -54,7 +71,6 @@ def equalize(graph: GraphModule) -> dict[str, Tensor]:
         (first, parameter_of(graph, first.args[1]), parameter_of(graph, second.args[1]))
         for first, second in pairs(graph)
     ]
-    found = [own for own in found if own[1].shape[0] == own[2].shape[1]]  # not so behind a flattened image
     scales = {first.name: torch.ones(len(weight)) for first, weight, _ in found}
     for _ in range(ROUNDS):
         change = 0.0

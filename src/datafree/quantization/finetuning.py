@@ -42,7 +42,10 @@ class Augmented:
         return len(self.pixels)
 
     def epoch(self, seed: int, epoch: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch shows every image once; with `repeats`, a share of them, each so many times in its batch."""
+        """One epoch shows every image once; with `repeats`, a share of them, each so many times in its batch.
+
+        Batches are whole: what is left at the end, of 100 images at 64 a batch 36, is not shown in that epoch.
+        """
         rng, own = stream(seed, "augment", epoch), self.settings
         order = torch.randperm(len(self), generator=rng)
         distinct = max(1, min(batch, len(self)) // own.repeats)

@@ -36,11 +36,15 @@ def to_mobile(graph: GraphModule | Network, path: Path, shape: tuple[int, int, i
 
     XNNPACK's integers are signed, so every grid 0..255 becomes -128..127 with its zero point; nothing else changes. It
     takes a linear layer with a rounded input and an output in float for another kind of layer and gives wrong logits
-    in silence, so that layer, the last one as a rule, is left in float. Raises UserError for bits other than 8.
+    in silence, so that layer, the last one as a rule, is left in float. Raises UserError for weights of more than
+    8 bits and for activations of other than 8.
     """
     require("executorch")
     if bits is not None and not bits.integer:
-        raise UserError(f"ExecuTorch runs integers of 8 bits, got {bits.name}; give 8 bits, or leave --executorch out")
+        raise UserError(
+            f"ExecuTorch runs integers, got {bits.name}, wanted weights of at most 8 bits and activations of 8; give such "
+            "bits, or leave --executorch out"
+        )
     with torch.no_grad(), quiet(), _hushed():
         module = capture(graph) if isinstance(graph, Network) else _signed(copy.deepcopy(graph))
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner  # pyright: ignore

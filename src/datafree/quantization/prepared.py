@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import sys
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +16,10 @@ from torch.fx import GraphModule, Interpreter, Node
 from ..errors import UserError
 from ..network import Network
 from ..progress import Progress, silent
-from .annotate import Uniform, behind, parameter_of, weighted
+from .annotate import BATCH_NORM, Uniform, behind, parameter_of, unrounded, untie, weighted
 from .bits import Bits
 from .equalize import equalize
-from .ranges import Moments, moments
+from .ranges import Moments, moments, weighed
 from .stack import any_number, quiet, require
 from .steps import Step
 
@@ -76,13 +79,18 @@ class Quantized:
             if grids[0] is not None and grids[1] is not None:
                 yield node, grids[0], grids[1]
 
+    def left_in_float(self) -> list[str]:
+        """The layers and products that are not rounded, each as `place: operator`, such as `up: conv_transpose2d`."""
+        return unrounded(self.graph, {node for node, _, _ in self.layers()})
+
     def nbytes(self) -> int:
         """Bytes of weights packed at their bits, with their steps and biases in float32; what storage could come to."""
         total = 0
         for node, _, grid in self.layers():
             bits = (2 * grid.quant_max + 1).bit_length()
             total += -(-parameter_of(self.graph, node.args[1]).numel() * bits // 8) + 4 * len(grid.begin)
-        rest = {id(own): own for name, own in self.graph.named_parameters() if not name.endswith("learnt")}
+        read = [parameter_of(self.graph, n) for n in self.graph.graph.nodes if n.op == "get_attr" and n.users]
+        rest = {id(own): own for own in read if isinstance(own, nn.Parameter)}
         for node, _, _ in self.layers():
             rest.pop(id(parameter_of(self.graph, node.args[1])), None)
         return total + sum(own.numel() * own.element_size() for own in rest.values())
@@ -102,7 +110,8 @@ def quantize(
     Without pixels the grids cover six standard deviations of what the batch norms say. `equalise` scales neighbouring
     layers' weights against each other first; `correct_bias` takes the mean error that rounded weights make in each
     layer's outputs out of its bias: with all three, Nagel et al. 2019 (DFQ). The network is left as found. Raises
-    UserError for pixels that do not fit, and for a network that torch.export cannot capture.
+    UserError for pixels that do not fit, for a network that torch.export cannot capture, and for a batch norm that has no
+    running statistics.
     """
     require("torchao")
     bits = bits or Bits()
@@ -114,6 +123,12 @@ def quantize(
     from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
 
     captured = capture(network)
+    if any(node.target in BATCH_NORM and node.args[3] is None for node in captured.graph.nodes):
+        raise UserError(
+            f"{network.name} has a batch norm without running statistics (track_running_stats=False), wanted one with "
+            "them; train it so"
+        )
+    untie(captured)
     told = moments(network, captured) if pixels is None else {}
     with quiet():
         graph = prepare_pt2e(captured, Uniform(bits))
@@ -164,11 +179,9 @@ def _start_by(own: Quantized, told: dict[str, Moments], correct_bias: bool) -> N
         source = behind(node.args[0])
         if source.name in told and len(node.args) > 2 and node.args[2] is not None:
             weight = parameter_of(own.graph, node.args[1])
-            error = (grid(weight) - weight).flatten(2).sum(2) if weight.ndim > 2 else grid(weight) - weight
-            mean = told[source.name].mean
-            if error.shape[1] % len(mean) == 0:
-                mean = mean.repeat_interleave(error.shape[1] // len(mean))
-                parameter_of(own.graph, node.args[2]).data -= error @ mean
+            error = weighed(node, grid(weight) - weight, told[source.name].mean)
+            if error is not None:
+                parameter_of(own.graph, node.args[2]).data -= error
 
 
 def covering(low: float, high: float, top: int) -> tuple[Tensor, Tensor]:
@@ -189,11 +202,29 @@ def capture(network: Network) -> GraphModule:
         with torch.no_grad(), quiet():
             return torch.export.export(module, (image,), dynamic_shapes=any_number()).module()
     except Exception as error:  # torch.export raises whatever the network's code or its own passes do
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise UserError(
-            f"torch.export cannot capture {network.name}: {(lines or [type(error).__name__])[0][:300]}; write that part "
-            "of the network without it (no branch on a tensor's value, no fixed number of images)"
+            f"torch.export cannot capture {network.name}: {_cause(error)}{_place(error)}; write that part of the network "
+            "without it (no branch on a tensor's value, no fixed number of images)"
         ) from error
+
+
+def _cause(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    line = (lines or [type(error).__name__])[0][:300]
+    if line.startswith("Constraints violated (batch)"):
+        return "it is written for a fixed number of images, or for some numbers alone, wanted any number"
+    return line
+
+
+def _place(error: Exception) -> str:
+    """The innermost line on the way to the error that is the network's own; nothing where there is none."""
+    others = {"torch", "torchao", "sympy", "numpy", *sys.stdlib_module_names}
+    found = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        module, code = str(frame.f_globals.get("__name__")), frame.f_code
+        if module != __name__ and module.partition(".")[0] not in others and not code.co_filename.startswith("<"):
+            found = f", at {Path(code.co_filename).name}:{line} in {code.co_name}"
+    return found
 
 
 def _grid(graph: GraphModule, node: object) -> Step | None:

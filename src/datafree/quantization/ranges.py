@@ -18,14 +18,13 @@ from torch.fx.node import map_arg
 
 from ..errors import UserError
 from ..network import Network
-from .annotate import ADDS, AVERAGES, SELECTIONS, WEIGHTED, parameter_of
+from .annotate import ADDS, AVERAGES, BATCH_NORM, SELECTIONS, WEIGHTED, behind, groups, parameter_of
 
-__all__ = ["WIDTH", "Moments", "moments", "rectified"]
+__all__ = ["WIDTH", "Moments", "moments", "rectified", "weighed"]
 
 WIDTH = 6.0
 """Standard deviations on each side of the mean that a grid covers (sec. 5)."""
 _aten = torch.ops.aten
-BATCH_NORM = (_aten.batch_norm.default, _aten._native_batch_norm_legit_no_training.default)
 RELU = (_aten.relu.default, _aten.relu_.default)
 HARD = (_aten.hardtanh.default, _aten.hardtanh_.default, _aten.clamp.default, _aten.clamp_.default)
 ARITHMETIC = (*ADDS, _aten.sub.Tensor, _aten.mul.Tensor, _aten.div.Tensor)
@@ -118,22 +117,27 @@ def _through(graph: GraphModule, node: Node, found: dict[str, Moments], constant
     """The moments of one node; None for arithmetic on constants and for a layer whose batch norm comes next."""
     sources = [found[own.name] for own in node.all_input_nodes if own.name in found]
     if node.target in BATCH_NORM:
-        gamma, beta = (parameter_of(graph, own).detach() for own in node.args[1:3])
+        channels = len(parameter_of(graph, node.args[3]))
+        gamma, beta = (
+            torch.full((channels,), default) if own is None else parameter_of(graph, own).detach()
+            for own, default in zip(node.args[1:3], (1.0, 0.0), strict=True)
+        )
         own = Moments.normal(beta, gamma.square())
         source = node.args[0]
         assert isinstance(source, Node)
-        found[source.name] = own
+        if source.target in WEIGHTED:
+            found[source.name] = own
         return own
     if node.target in WEIGHTED and any(own.target in BATCH_NORM for own in node.users):
         return None
     if node.target in WEIGHTED:
-        return _linear(graph, node, sources[0]) if sources else None
+        return _linear(node, sources[0], constants) if sources else None
     if not sources:
         return None
     if node.target in ARITHMETIC and len(sources) == 1:
         return _affine(node, sources[0], constants)
     if node.target == _aten.sub.Tensor and len(sources) == 2 and node.args[0] is not node.args[1]:
-        return Moments.normal(sources[0].mean - sources[1].mean, sources[0].variance + sources[1].variance)
+        return _sum(sources, -_alpha(node))
     if node.target in RELU:
         return rectified(sources[0])
     if node.target in HARD:
@@ -141,7 +145,7 @@ def _through(graph: GraphModule, node: Node, found: dict[str, Moments], constant
             raise _stuck(node)
         return rectified(sources[0], float(node.args[2]) if len(node.args) > 2 else math.inf)  # type: ignore[arg-type]
     if node.target in ADDS and len(sources) == 2:
-        return Moments.normal(sources[0].mean + sources[1].mean, sources[0].variance + sources[1].variance)
+        return _sum(sources, _alpha(node))
     if node.target == _aten.pad.default:
         return _padded(node, sources[0])
     if node.target == _aten.cat.default:
@@ -153,33 +157,57 @@ def _through(graph: GraphModule, node: Node, found: dict[str, Moments], constant
     raise _stuck(node)
 
 
+def _alpha(node: Node) -> float:
+    """What an addition or subtraction multiplies its second operand by."""
+    return float(node.kwargs.get("alpha", 1))  # type: ignore[arg-type]
+
+
+def _sum(sources: list[Moments], alpha: float) -> Moments:
+    """Of x + alpha y."""
+    one, other = sources
+    return Moments.normal(one.mean + alpha * other.mean, one.variance + alpha**2 * other.variance)
+
+
 def _affine(node: Node, source: Moments, constants: dict[str, Tensor]) -> Moments:
     """Of x + c, x - c, x c or x / c, where c is a number or one a channel."""
     other = node.args[1]
     value = constants.get(other.name) if isinstance(other, Node) else torch.tensor(float(other))  # type: ignore[arg-type]
-    if value is None or value.numel() not in (1, len(source.mean)) or node.kwargs.get("alpha", 1) != 1:
+    if value is None or value.numel() not in (1, len(source.mean)):
         raise _stuck(node)
     value = value.flatten().float().expand(len(source.mean))
     if node.target in (*ADDS, _aten.sub.Tensor):
-        value = -value if node.target == _aten.sub.Tensor else value
+        value = _alpha(node) * (-value if node.target == _aten.sub.Tensor else value)
         return Moments(source.mean + value, source.variance, source.low + value, source.high + value)
     value = 1 / value if node.target == _aten.div.Tensor else value
     ends = torch.stack([source.low * value, source.high * value])
     return Moments(source.mean * value, source.variance * value.square(), ends.amin(0), ends.amax(0))
 
 
-def _linear(graph: GraphModule, node: Node, source: Moments) -> Moments:
+def _linear(node: Node, source: Moments, constants: dict[str, Tensor]) -> Moments:
     """Of a layer that no batch norm follows: means and variances of a sum of independent inputs."""
-    weight = parameter_of(graph, node.args[1]).detach()
-    flat = weight.flatten(2).sum(2) if weight.ndim > 2 else weight
-    square = weight.square().flatten(2).sum(2) if weight.ndim > 2 else weight.square()
-    if flat.shape[1] % len(source.mean):
+    weight, bias = (constants.get(own.name) if isinstance(own, Node) else None for own in (*node.args, None)[1:3])
+    if weight is None:
         raise _stuck(node)
-    each = flat.shape[1] // len(source.mean)  # a linear layer behind a flattened image has a channel's places in a row
-    mean = flat @ source.mean.repeat_interleave(each)
-    if len(node.args) > 2 and node.args[2] is not None:
-        mean = mean + parameter_of(graph, node.args[2]).detach()
-    return Moments.normal(mean, square @ source.variance.repeat_interleave(each))
+    mean, variance = weighed(node, weight, source.mean), weighed(node, weight.square(), source.variance)
+    if mean is None or variance is None:
+        raise _stuck(node)
+    return Moments.normal(mean if bias is None else mean + bias, variance)
+
+
+def weighed(layer: Node, weight: Tensor, values: Tensor) -> Tensor | None:
+    """What a layer with `weight` (out, in / groups, ...) sums up to (out,) where each input channel is one of `values` (C,).
+
+    None for a linear layer over another axis than the channels.
+    """
+    flat, parts = weight.flatten(2).sum(2) if weight.ndim > 2 else weight, groups(layer)
+    value = behind(layer.args[0]).meta.get("val")
+    if layer.target == _aten.linear.default and (not isinstance(value, Tensor) or value.ndim != 2):
+        return None
+    each, over = divmod(parts * flat.shape[1], len(values))
+    if over:
+        return None
+    values = values.repeat_interleave(each)  # a linear layer behind a flattened image has a channel's places in a row
+    return (flat.view(parts, -1, flat.shape[1]) @ values.view(parts, -1, 1)).flatten()
 
 
 def _padded(node: Node, source: Moments) -> Moments:
