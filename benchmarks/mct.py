@@ -151,9 +151,8 @@ def main() -> int:
             began = time.process_time()
             pixels = make(seed)
             cost = 1e3 * (time.process_time() - began) / len(pixels)
-            noise = name == "noise"
-            eight = quantize(network, pixels, Bits(), equalise=True, correct_bias=not noise)
-            four = quantize(network, pixels, Bits(weights=4, activations=4), equalise=True, correct_bias=not noise)
+            eight = quantize(network, pixels, Bits())
+            four = quantize(network, pixels, Bits(weights=4, activations=4))
             found.append(
                 (
                     cost, similarity(network, {"own": pixels})[0].total, evaluate(eight.network, test).accuracy,

@@ -87,6 +87,8 @@ class Chain:
         """What decides a cell's number: a cell of other settings is run again."""
         own, source = self.pair, row.rpartition("/")[2]
         found: dict[str, Any] = {"units": own.units, "steps": own.steps, "calibration": own.calibration}
+        if row.partition("/")[0].endswith("-corrected"):
+            found["biases"] = "analytic"
         if row.startswith(("w4a4/", "w3a3/")):
             found["tuning"] = own.tuning
         if source in synthesis.methods():
@@ -170,7 +172,8 @@ class Chain:
         plain = source == "none"
         own = quantize(
             self.network, shown, Bits(weights=width, activations=width),
-            equalise=plain or corrected, correct_bias=plain or corrected or tuned,
+            equalise=plain or corrected,
+            correct_bias="analytic" if plain or corrected else "empirical" if tuned else "none",
         )  # fmt: skip
         result: dict[str, Any] = {}
         if tuned and pixels is not None:

@@ -173,7 +173,7 @@ class Rest(nn.Module):
 def test_layers_that_are_left_in_float_are_named():
     torch.manual_seed(0)
     network, x = Network(Rest().eval(), SPEC, "rest"), torch.rand(50, *SPEC.shape)
-    own = quantize(network, x, equalise=True, correct_bias=True)
+    own = quantize(network, x, equalise=True, correct_bias="empirical")
     assert own.left_in_float() == ["up: conv_transpose2d", "scaled: conv2d", "weight: matmul"]
     assert len(list(own.layers())) == 2
     assert own.nbytes() > 0
@@ -204,7 +204,7 @@ def test_a_batch_norm_without_running_statistics_is_one_line(images):
 def test_linear_layers_on_sequences_are_corrected():
     torch.manual_seed(0)
     network, x = Network(ByPosition().eval(), SPEC, "sequence"), torch.rand(50, *SPEC.shape)
-    assert distance(network, quantize(network, x, correct_bias=True).network, x) < 0.02
+    assert distance(network, quantize(network, x, correct_bias="empirical").network, x) < 0.02
 
 
 def test_a_network_in_which_nothing_can_be_rounded_is_refused():

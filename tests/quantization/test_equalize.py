@@ -140,7 +140,7 @@ def sharing(name: str) -> Network:
 
 @pytest.mark.parametrize("name", SHARING)
 @pytest.mark.parametrize(
-    "options", [{}, {"equalise": True}, {"correct_bias": True}, {"equalise": True, "correct_bias": True}]
+    "options", [{}, {"equalise": True}, {"correct_bias": "empirical"}, {"equalise": True, "correct_bias": "empirical"}]
 )
 def test_layers_that_share_weights_or_outputs_are_quantized_as_the_function_they_are(name, options):
     network, x = sharing(name), images(200)
@@ -151,7 +151,7 @@ def test_layers_that_share_weights_or_outputs_are_quantized_as_the_function_they
 @pytest.mark.parametrize("name", SHARING)
 def test_layers_that_share_weights_are_converted_as_simulated(name):
     network, x = sharing(name), images(200)
-    own = quantize(network, x, equalise=True, correct_bias=True)
+    own = quantize(network, x, equalise=True, correct_bias="empirical")
     with torch.no_grad():
         assert torch.equal(convert(own)(x), own.network.predict(x))
     for node, data, weight in own.layers():

@@ -40,7 +40,7 @@ def test_simulated_converted_and_exported_are_one_network(bits, exported, unseen
 
 
 def test_they_are_one_after_biases_were_corrected_and_ranges_equalised(normed, shown, unseen, export):
-    own = quantize(normed, shown, Bits(weights=4), equalise=True, correct_bias=True)
+    own = quantize(normed, shown, Bits(weights=4), equalise=True, correct_bias="empirical")
     simulated, converted, ran = export(own).answers(unseen)
     assert torch.equal(simulated, converted)
     assert check(simulated, ran).largest < 1e-5

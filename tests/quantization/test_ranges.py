@@ -148,7 +148,7 @@ def test_biases_of_grouped_layers_are_corrected_by_the_mean_of_their_own_inputs(
     layers = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 8, 3, groups=groups), nn.Flatten()]
     network = seen(nn.Sequential(*layers, nn.Linear(128, 10)))
     mean = rectified(moments_of(network, _aten.batch_norm.default)[0]).mean
-    one, other = (quantize(network, None, Bits(weights=3), correct_bias=own) for own in (False, True))
+    one, other = (quantize(network, None, Bits(weights=3), correct_bias=own) for own in ("none", "analytic"))
     (_, (first, _, _), _), (_, (second, data, weight), _) = one.layers(), other.layers()
     before, after = parameter_of(one.graph, first.args[2]), parameter_of(other.graph, second.args[2])
     kernel = network.module[3].weight
@@ -217,7 +217,7 @@ def test_channels_of_branches_are_added_stacked_and_kept_through_pools():
 def test_without_images_a_network_at_8_bits_agrees_with_the_original_on_most_of_them(normed, digits):
     x = digits.pixels(range(400))
     answers = normed.predict(x).argmax(1)
-    for options in ({}, {"equalise": True}, {"equalise": True, "correct_bias": True}):
+    for options in ({}, {"equalise": True}, {"equalise": True, "correct_bias": "analytic"}):
         own = quantize(normed, None, **options)
         assert float((own.network.predict(x).argmax(1) == answers).float().mean()) > 0.95
 

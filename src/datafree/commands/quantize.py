@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -54,7 +54,7 @@ def quantize(
     calibrate: str = "bns",
     images: Whole = IMAGES,
     equalise: bool = True,
-    correct_bias: bool | None = None,
+    correct_bias: Literal["analytic", "empirical", "none"] = "analytic",
     finetune: str | None = None,
     executorch: Annotated[bool, Parameter(negative="")] = False,
     settings: Annotated[FineTuning | None, Parameter(name="*")] = None,
@@ -87,8 +87,8 @@ def quantize(
     equalise
         First make the ranges of neighbouring layers' weights alike (Nagel et al. 2019).
     correct_bias
-        Take the mean error of the rounded weights out of the biases (Nagel et al. 2019); by default wherever the images
-        are not noise, under which it is another error.
+        Take the mean error of the rounded weights out of the biases (Nagel et al. 2019): `analytic`, by what the batch norms
+        say, which no image can spoil; `empirical`, by the images; `none`.
     finetune
         Then distill from the original into the rounded network, on a synthetic set, a data set or an image folder.
     executorch
@@ -120,8 +120,10 @@ def quantize(
                 "ExecuTorch runs integers: weights of at most 8 bits and activations of 8, got "
                 f"{bits.name}; give such bits, or leave --executorch out"
             )
-    if correct_bias is None:
-        correct_bias = not _of_noise(calibrate)
+    if correct_bias == "empirical" and calibrate == "none":
+        raise UserError(
+            "--correct-bias: got empirical with --calibrate none, wanted images to correct on; give analytic"
+        )
     if images < 1:
         raise UserError(f"--images: got {images}, wanted at least 1; give a positive count")
     source = Model(code=code, weights=checkpoint, record=record)
@@ -198,7 +200,7 @@ def _pixels(network: Network, name: str, images: int | None, data_dir: Path | No
 
 
 def _make(
-    network: Network, shown: Tensor | None, taught: Tensor | None, bits: Bits, equalise: bool, correct_bias: bool,
+    network: Network, shown: Tensor | None, taught: Tensor | None, bits: Bits, equalise: bool, correct_bias: Any,
     settings: FineTuning, folder: Path, identity: dict[str, Any], run: Run,
 ) -> tuple[dict[str, Any], Any]:  # fmt: skip
     from ..quantization import finetune, quantize
@@ -248,13 +250,6 @@ def _source(name: str, pixels: Tensor) -> dict[str, Any]:
         what = f"images of {Path(base).name}, of unknown origin"
     synthetic = name == "noise" or made or name in synthesis.methods()
     return {"what": f"{len(pixels):,} {what}", "images": len(pixels), "synthetic": synthetic}
-
-
-def _of_noise(calibrate: str) -> bool:
-    if (Path(calibrate) / "set.json").is_file():
-        method = SyntheticSet.open(calibrate).about["method"]
-        return isinstance(method, dict) and method.get("method") == "gaussian"
-    return calibrate in ("noise", "gaussian")
 
 
 def _files(

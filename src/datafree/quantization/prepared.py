@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +24,11 @@ from .ranges import Moments, moments, weighed
 from .stack import any_number, quiet, require
 from .steps import Step
 
-__all__ = ["Quantized", "Simulated", "capture", "quantize"]
+__all__ = ["Correction", "Quantized", "Simulated", "capture", "quantize"]
 
 BATCH = 64
+Correction = Literal["analytic", "empirical", "none"]
+"""Of biases, in the words of Nagel et al. 2019."""
 LARGEST_BIAS = 2.0**30
 
 
@@ -101,15 +104,16 @@ def quantize(
     pixels: Tensor | None,
     bits: Bits | None = None,
     *,
-    equalise: bool = False,
-    correct_bias: bool = False,
+    equalise: bool = True,
+    correct_bias: Correction = "analytic",
     progress: Progress = silent,
 ) -> Quantized:
     """A quantized copy of `network`, its grids those of least squared error on `pixels` (N, C, H, W) in the spec's range.
 
     Without pixels the grids cover six standard deviations of what the batch norms say. `equalise` scales neighbouring
-    layers' weights against each other first; `correct_bias` takes the mean error that rounded weights make in each
-    layer's outputs out of its bias: with all three, Nagel et al. 2019 (DFQ). The network is left as found. Raises
+    layers' weights against each other first. `correct_bias` takes the mean error that rounded weights make in each layer's
+    outputs out of its bias: `analytic` by what the batch norms say of its input, where they say anything, `empirical` by
+    what it is on the pixels. All three without pixels are Nagel et al. 2019 (DFQ). The network is left as found. Raises
     UserError for pixels that do not fit, for a network that torch.export cannot capture, and for a batch norm that has no
     running statistics.
     """
@@ -120,6 +124,10 @@ def quantize(
             raise UserError("no images to calibrate on, wanted at least 1; give some")
         network.spec.check(pixels)
         pixels = pixels.float()
+    elif correct_bias == "empirical":
+        raise UserError(
+            "--correct-bias: got empirical and no images, wanted images to correct on; give some, or analytic"
+        )
     from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
 
     captured = capture(network)
@@ -129,7 +137,7 @@ def quantize(
             "them; train it so"
         )
     untie(captured)
-    told = moments(network, captured) if pixels is None else {}
+    told = _told(network, captured, needed=pixels is None) if pixels is None or correct_bias == "analytic" else {}
     with quiet():
         graph = prepare_pt2e(captured, Uniform(bits))
     if not weighted(graph):
@@ -139,26 +147,39 @@ def quantize(
     scales = equalize(graph) if equalise else {}
     spec = network.spec.unnormalised()  # the captured graph normalises for itself
     own = Quantized(Network(Simulated(graph), spec, f"{network.name}-{bits.name}"), bits)
+    told = {name: told[name].scaled(scales.get(name)) for name in told}
     with torch.no_grad():
         if pixels is None:
-            _start_by(own, {name: told[name].scaled(scales.get(name)) for name in told}, correct_bias)
+            _start_by(own, told)
         else:
-            _start_on(own, pixels, correct_bias, progress)
+            _start_on(own, pixels, progress)
+        if correct_bias == "analytic":
+            _correct_by(own, told)
+        elif pixels is not None and correct_bias == "empirical":
+            _correct_on(own, pixels)
         round_biases(own)
     return own
 
 
-def _start_on(own: Quantized, pixels: Tensor, correct_bias: bool, progress: Progress) -> None:
+def _told(network: Network, captured: GraphModule, *, needed: bool) -> dict[str, Moments]:
+    """What the batch norms say of the graph's values; nothing where they say nothing and nothing is `needed`."""
+    try:
+        return moments(network, captured)
+    except UserError:
+        if needed:
+            raise
+        return {}
+
+
+def _start_on(own: Quantized, pixels: Tensor, progress: Progress) -> None:
     for index, part in enumerate(pixels.split(BATCH)):
         own.graph(part)
         progress(min((index + 1) * BATCH, len(pixels)), len(pixels))
     for step in own.steps():
         step.start()
-    if correct_bias:
-        _correct_biases(own, pixels)
 
 
-def _start_by(own: Quantized, told: dict[str, Moments], correct_bias: bool) -> None:
+def _start_by(own: Quantized, told: dict[str, Moments]) -> None:
     image = torch.full((2, *own.network.spec.shape), (own.network.spec.low + own.network.spec.high) / 2)
     own.graph(image)  # weights are seen by being used
     for node in own.graph.graph.nodes:
@@ -173,8 +194,10 @@ def _start_by(own: Quantized, told: dict[str, Moments], correct_bias: bool) -> N
             raise UserError(f"no range is known of {source.name}; give images to calibrate on")
         low, high = min(0.0, float(told[source.name].low.min())), max(0.0, float(told[source.name].high.max()))
         step.set(*covering(low, high, step.quant_max))
-    if not correct_bias:
-        return
+
+
+def _correct_by(own: Quantized, told: dict[str, Moments]) -> None:
+    """The mean error of rounded weights, at the mean that each layer's input is said to have, goes into its bias."""
     for node, _, grid in own.layers():
         source = behind(node.args[0])
         if source.name in told and len(node.args) > 2 and node.args[2] is not None:
@@ -270,7 +293,7 @@ class _Means(Interpreter):
         return value
 
 
-def _correct_biases(own: Quantized, pixels: Tensor) -> None:
+def _correct_on(own: Quantized, pixels: Tensor) -> None:
     """The mean error of rounded weights goes into the biases, first layer first: each sees the corrected ones before it."""
     nodes = {node for node, _, _ in own.layers() if len(node.args) > 2 and node.args[2] is not None}
     for step in own.steps():
