@@ -59,6 +59,8 @@ def stored(network: Network, record: Record | None = None) -> tuple[Stored, ...]
         assert layer.running_mean is not None and layer.running_var is not None
         mean, variance = (t.detach().cpu().float().clone() for t in (layer.running_mean, layer.running_var))
         found.append(Stored(tap, mean, variance, layer.eps, calls))
+    if not found:
+        _check_layers(network)
     if not found and record is not None:
         entries = record.of_kind("moments").items()
         found = [_pooled(network, record, name, entry) for name, entry in entries if _by_place(network, record, name)]
@@ -68,6 +70,16 @@ def stored(network: Network, record: Record | None = None) -> tuple[Stored, ...]
             "record again with --kind moments --conv units, or name --record"
         )
     return tuple(found)
+
+
+def _check_layers(network: Network) -> None:
+    from .quantization.folder import Exported
+
+    if isinstance(network.module, Exported):
+        raise UserError(
+            f"{network.name} is an exported file, which holds no batch norms, wanted the network it was made from; "
+            "give the original"
+        )
 
 
 def _by_place(network: Network, record: Record, name: str) -> bool:

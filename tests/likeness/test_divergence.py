@@ -11,6 +11,7 @@ from datafree import taps
 from datafree.divergence import Stored, by_channel, channels, divergence, statistics, stored
 from datafree.errors import UserError
 from datafree.network import Network
+from datafree.quantization.folder import Exported
 from datafree.records import Record, record
 from datafree.spec import InputSpec
 from datafree.stats.input import InputMoments
@@ -239,6 +240,25 @@ def test_neither_batch_norm_nor_record_nor_moments_of_a_layer_is_one_line(tiny, 
             "tiny has no batch norm, and no record of moments of its layers, place by place and with variances; "
             "record again with --kind moments --conv units, or name --record"
         )
+
+
+class File(Exported):
+    """An exported file as far as its type goes."""
+
+    def __init__(self):
+        nn.Module.__init__(self)
+
+    def forward(self, pixels):
+        return torch.zeros(len(pixels), 3)
+
+
+def test_an_exported_file_is_said_to_hold_no_batch_norms_and_no_record_is_asked_for():
+    spec = InputSpec(shape=(1, 4, 4), classes=("a", "b", "c"))
+    with pytest.raises(UserError) as caught:
+        stored(Network(File(), spec, "net-w8a8"))
+    assert str(caught.value) == (
+        "net-w8a8 is an exported file, which holds no batch norms, wanted the network it was made from; give the original"
+    )
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,7 @@ def test_bad_input_is_one_line(teacher, normed, digits, tiny, toy):
         (noise(5, digits.shape) * torch.nan, "images with NaN or infinity"),
     ]:
         with pytest.raises(UserError) as caught:
-            similarity(normed, {"some": pixels})
+            similarity(normed, {"whole": digits.subset(10), "some": pixels})
         assert text in str(caught.value)
+        assert str(caught.value).startswith("some: ")
         assert "\n" not in str(caught.value)
