@@ -22,9 +22,11 @@ from .records import Entry, Record
 from .stats.chan import group_means, merge_means
 from .stats.moments import MomentsMeter
 
-__all__ = ["Form", "Stored", "by_channel", "channels", "divergence", "statistics", "stored"]
+__all__ = ["UNITS", "Form", "Stored", "by_channel", "channels", "divergence", "statistics", "stored"]
 
 Form: TypeAlias = Literal["forward", "reverse", "l2"]
+UNITS: dict[str, str] = {"forward": "nats", "reverse": "nats", "l2": ""}
+"""Of each form's divergence; squared distances have none."""
 EPSILON = 1e-5
 CHUNK_BYTES = 256 << 20
 

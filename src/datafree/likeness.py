@@ -17,7 +17,7 @@ from .progress import Progress, silent
 from .records import Record
 from .seeds import stream
 
-__all__ = ["Similarity", "check_shift", "similarity"]
+__all__ = ["Matched", "Similarity", "check_shift", "matched", "similarity"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,36 @@ class Similarity:
     total: float
     by_layer: dict[str, float]
     """Tap -> the sum over its channels; they add up to `total`."""
+
+
+@dataclass(frozen=True)
+class Matched:
+    """How far images' statistics are from the stored ones, layer by layer, in stored standard deviations; 0 is a match."""
+
+    name: str
+    mean: tuple[float, ...]
+    """Root mean square over channels of (m - mu) / sigma."""
+    spread: tuple[float, ...]
+    """Root mean square over channels of s / sigma - 1."""
+    reference: bool = False
+    """Whether it is noise to compare with."""
+
+
+def matched(
+    network: Network, name: str, pixels: Tensor, layers: tuple[Stored, ...], *, reference: bool = False
+) -> Matched:
+    """Of pixels (N, C, H, W) as they are, beyond the spec's range too. Raises UserError for images that do not fit."""
+    measured, means, spreads = statistics(network, pixels, layers, boxed=False), [], []
+    for own in layers:
+        mean, variance = measured[own.tap]
+        sigma = (own.variance.to(mean) + own.epsilon).sqrt()
+        means.append(_rms((mean - own.mean.to(mean)) / sigma))
+        spreads.append(_rms((variance + own.epsilon).sqrt() / sigma - 1))
+    return Matched(name, tuple(means), tuple(spreads), reference)
+
+
+def _rms(values: Tensor) -> float:
+    return float(values.square().mean().sqrt())
 
 
 def similarity(

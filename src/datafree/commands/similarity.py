@@ -91,9 +91,10 @@ def similarity(
                 network, sources, record, form=form, shift=shift, flip=flip, seed=run.seed, progress=progress
             )
         if folder is not None:
+            from ..divergence import UNITS
             from ..report.similarity import similarity_svg
 
-            write_text(folder / "similarity.svg", similarity_svg(found))
+            write_text(folder / "similarity.svg", similarity_svg(found, UNITS[form]))
             log.write(folder, {"similarity": [asdict(own) for own in found]})
     _say(found, layers)
     for name, own in sources.items():
