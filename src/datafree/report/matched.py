@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .svg import LEADING, Look, Words, looks, name_ends, style, svg
+from .svg import LEADING, Words, by_layer, looks, name_ends, style, svg
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
     from ..likeness import Matched
 
 __all__ = ["matched_svg"]
@@ -34,23 +32,12 @@ def matched_svg(found: Sequence[Matched], salt: str = "") -> str:
         figure = Figure((9.6, total))
         left = figure.add_axes((0.065, 0.5 / total, 0.32, plot / total))
         right = figure.add_axes((0.45, 0.5 / total, 0.32, plot / total), sharey=left)
-        _panel(left, "mean: (m \u2212 \u03bc) / \u03c3", means, own)
-        _panel(right, "standard deviation: s / \u03c3 \u2212 1", spreads, own)
+        by_layer(left, means, own)
+        left.set_title("mean: (m \u2212 \u03bc) / \u03c3", loc="left", fontsize=9, fontweight="bold")
+        by_layer(right, spreads, own)
+        right.set_title("standard deviation: s / \u03c3 \u2212 1", loc="left", fontsize=9, fontweight="bold")
         name_ends(right, [(name, len(values), values[-1]) for name, values in spreads], own, plot, words, 24)
         return svg(figure, words, _label(found))
-
-
-def _panel(axes: Axes, title: str, lines: list[tuple[str, list[float]]], own: dict[str, Look]) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.set_yscale("log")
-    for name, values in lines:
-        axes.plot(range(1, len(values) + 1), values, **({"marker": "o"} if len(values) == 1 else {}) | own[name])
-    longest = max(len(values) for _, values in lines)
-    axes.set_xlim((1, longest) if longest > 1 else (0.5, 1.5))
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
-    axes.set_xlabel("layer, from the input on")
-    axes.set_title(title, loc="left", fontsize=9, fontweight="bold")
 
 
 def _label(found: Sequence[Matched]) -> str:

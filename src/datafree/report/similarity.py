@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .svg import INK, LEADING, Look, Words, looks, name_ends, style, svg
+from .svg import INK, LEADING, Look, Words, by_layer, looks, name_ends, style, svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,13 +35,15 @@ def similarity_svg(found: Sequence[Similarity], unit: str = "nats", salt: str = 
         curves = figure.add_axes((0.5, 0.5 / total, 0.27, plot / total))
         _bars(bars, found, own, words)
         bars.set_title(f"all layers, {unit}" if unit else "all layers, no unit", loc="left", **_TITLE)
-        _curves(curves, found, own, plot, words)
+        lines = [(one.name, [max(value, _LEAST) for value in one.by_layer.values()]) for one in found]
+        by_layer(curves, lines, own)
+        name_ends(curves, [(name, len(values), values[-1]) for name, values in lines if values], own, plot, words, 24)
         curves.set_title(f"by layer, {unit}" if unit else "by layer, no unit", loc="left", **_TITLE)
         label = "; ".join(f"{one.name}: {one.total:.4g}{f' {unit}' if unit else ''}" for one in found)
         return svg(figure, words, f"divergence from the training data: {label}")
 
 
-_TITLE = {"fontsize": 9, "fontweight": "bold"}
+_TITLE: dict[str, Any] = {"fontsize": 9, "fontweight": "bold"}
 
 
 def _bars(axes: Axes, found: Sequence[Similarity], own: dict[str, Look], words: Words) -> None:
@@ -59,18 +61,3 @@ def _bars(axes: Axes, found: Sequence[Similarity], own: dict[str, Look], words: 
     axes.set_yticks(places, [words(one.name, 22) for one in found])
     axes.set_ylim(-0.6, len(found) - 0.4)
     axes.grid(visible=False, axis="y")
-
-
-def _curves(axes: Axes, found: Sequence[Similarity], own: dict[str, Look], height: float, words: Words) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    lines = {one.name: [max(value, _LEAST) for value in one.by_layer.values()] for one in found}
-    axes.set_yscale("log")
-    for name, values in lines.items():
-        axes.plot(range(1, len(values) + 1), values, **({"marker": "o"} if len(values) == 1 else {}) | own[name])
-    longest = max(map(len, lines.values()))
-    axes.set_xlim((1, longest) if longest > 1 else (0.5, 1.5))
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
-    axes.set_xlabel("layer, from the input on")
-    ends = [(name, len(values), values[-1]) for name, values in lines.items() if values]
-    name_ends(axes, ends, own, height, words, 24)

@@ -13,7 +13,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["COLOURS", "INK", "STYLES", "Look", "Words", "looks", "name_ends", "printable", "spread", "style", "svg"]
+__all__ = [
+    "COLOURS",
+    "INK",
+    "STYLES",
+    "Look",
+    "Words",
+    "by_layer",
+    "looks",
+    "name_ends",
+    "printable",
+    "spread",
+    "style",
+    "svg",
+]
 
 Look = dict[str, Any]
 
@@ -109,13 +122,27 @@ def name_ends(
     to_axes = axes.transData + axes.transAxes.inverted()
     spots = [to_axes.transform((x, y)) for _, x, y in ends]
     places = spread([float(y) for _, y in spots], LEADING / height, 0.0, 1.0)
-    inch = 1 / (axes.get_position().width * axes.figure.get_figwidth())
+    inch = axes.figure.dpi / axes.bbox.width
     near, far, text = (1 + gap * inch for gap in (0.14, 0.4, 0.46))
     outside = {"transform": axes.transAxes, "clip_on": False}
     for (name, _, _), (x, y), place in zip(ends, spots, places):
         axes.plot((x, near), (y, place), color=own[name]["color"], linewidth=0.5, alpha=0.7, **outside)
         axes.plot((near, far), (place, place), **own[name], **outside)
         axes.text(text, place, words(name, longest), color=INK, va="center_baseline", transform=axes.transAxes)
+
+
+def by_layer(axes: Axes, lines: Sequence[tuple[str, Sequence[float]]], own: dict[str, Look]) -> None:
+    """A value for each layer, on a log axis, by the layer's number."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_yscale("log")
+    for name, values in lines:
+        alone: Look = {"marker": "o"} if len(values) == 1 else {}
+        axes.plot(range(1, len(values) + 1), values, **{**alone, **own[name]})
+    longest = max(len(values) for _, values in lines)
+    axes.set_xlim((1, longest) if longest > 1 else (0.5, 1.5))
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
+    axes.set_xlabel("layer, from the input on")
 
 
 def printable(text: str) -> str:
