@@ -66,6 +66,8 @@ class Finished(_Part):
 
     verb: str | None = None
     settings: dict[str, Any] = {}
+    inputs: dict[str, str] = {}
+    """Path as it was typed -> sha256."""
     seconds: float | None = None
     result: Result = Result()
 

@@ -17,7 +17,7 @@ from .progress import Progress, silent
 from .records import Record
 from .seeds import stream
 
-__all__ = ["Similarity", "similarity"]
+__all__ = ["Matched", "Similarity", "check_shift", "matched", "similarity"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,36 @@ class Similarity:
     total: float
     by_layer: dict[str, float]
     """Tap -> the sum over its channels; they add up to `total`."""
+
+
+@dataclass(frozen=True)
+class Matched:
+    """How far images' statistics are from the stored ones, layer by layer, in stored standard deviations; 0 is a match."""
+
+    name: str
+    mean: tuple[float, ...]
+    """Root mean square over channels of (m - mu) / sigma."""
+    spread: tuple[float, ...]
+    """Root mean square over channels of s / sigma - 1."""
+    reference: bool = False
+    """Whether it is noise to compare with."""
+
+
+def matched(
+    network: Network, name: str, pixels: Tensor, layers: tuple[Stored, ...], *, reference: bool = False
+) -> Matched:
+    """Of pixels (N, C, H, W) as they are, beyond the spec's range too. Raises UserError for images that do not fit."""
+    measured, means, spreads = statistics(network, pixels, layers, boxed=False), [], []
+    for own in layers:
+        mean, variance = measured[own.tap]
+        sigma = (own.variance.to(mean) + own.epsilon).sqrt()
+        means.append(_rms((mean - own.mean.to(mean)) / sigma))
+        spreads.append(_rms((variance + own.epsilon).sqrt() / sigma - 1))
+    return Matched(name, tuple(means), tuple(spreads), reference)
+
+
+def _rms(values: Tensor) -> float:
+    return float(values.square().mean().sqrt())
 
 
 def similarity(
@@ -47,8 +77,10 @@ def similarity(
     A source is a data set, or pixels (N, C, H, W) in the spec's range. Labels are not looked at. Compare sources of about
     the same number of images: few make their own spread part of the number. `shift` and `flip` show every source as
     training did, moved by up to so many pixels on black, and mirrored half of the time: batch norms stored what they were
-    shown, and borders are most of the difference where that is left out. Raises UserError for images that do not fit.
+    shown, and borders are most of the difference where that is left out. The moves are drawn alike for every source.
+    Raises UserError for images that do not fit, naming their source.
     """
+    check_shift(network, shift)
     layers = stored(network, record)
 
     def show(pixels: Tensor, rng: torch.Generator) -> Tensor:
@@ -63,10 +95,23 @@ def similarity(
         def step(done: int, total: int, index: int = index) -> None:
             progress(index * 1000 + 1000 * done // total, 1000 * len(sources))
 
-        rng = stream(seed, "shown", index)
-        measured = statistics(network, source, layers, show=lambda own, rng=rng: show(own, rng), progress=step)
+        rng = stream(seed, "shown", 0)
+        try:
+            measured = statistics(network, source, layers, show=lambda own, rng=rng: show(own, rng), progress=step)
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from None
         found.append(_one(name, len(source), measured, layers, form))
     return sorted(found, key=lambda own: own.total)
+
+
+def check_shift(network: Network, shift: int) -> None:
+    """Raises UserError for images moved by less than nothing, or wholly out of sight."""
+    side = min(network.spec.shape[1:])
+    if not 0 <= shift < side:
+        raise UserError(
+            f"--shift: got {shift}, wanted at least 0 and less than the {side} pixels of an image's side; "
+            "give a count of pixels"
+        )
 
 
 def _one(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .errors import UserError, unknown
 from .network import Network, frozen
 
-__all__ = ["INPUT", "batch_norms", "layers", "shapes", "watch"]
+__all__ = ["INPUT", "batch_norm_calls", "batch_norms", "layers", "shapes", "watch"]
 
 INPUT = "input"
 
@@ -34,18 +34,31 @@ def layers(network: Network) -> tuple[str, ...]:
 
 def _layers(network: Network) -> tuple[str, ...]:
     order: list[str] = []
-    with _hooks(network.module, (nn.Linear, nn.modules.conv._ConvNd), lambda name: order.append(name)):
+    with _hooks(network.module, (nn.Linear, nn.modules.conv._ConvNd), lambda name, _: order.append(name)):
         _probe(network)
     return tuple(name for name in order if order.count(name) == 1)
 
 
 def batch_norms(network: Network) -> tuple[str, ...]:
     """Every batch-norm layer with running statistics, in order; as taps they give their *input*."""
-    order: list[str] = []
-    with _hooks(network.module, (nn.modules.batchnorm._BatchNorm,), lambda name: order.append(name)):
+    return tuple(batch_norm_calls(network))
+
+
+def batch_norm_calls(network: Network) -> dict[str, int]:
+    """How often an image passes each of the `batch_norms`; one that it passes in several sizes is left out."""
+    sizes: dict[str, list[torch.Size]] = {}
+
+    def note(name: str, inputs: tuple[Tensor, ...]) -> None:
+        sizes.setdefault(name, []).append(inputs[0].shape)
+
+    with _hooks(network.module, (nn.modules.batchnorm._BatchNorm,), note):
         _probe(network)
     found = dict(network.module.named_modules())
-    return tuple(name for name in dict.fromkeys(order) if getattr(found[name], "running_mean", None) is not None)
+    return {
+        name: len(own)
+        for name, own in sizes.items()
+        if len(set(own)) == 1 and getattr(found[name], "running_mean", None) is not None
+    }
 
 
 def check(network: Network, taps: Iterable[str]) -> tuple[str, ...]:
@@ -71,13 +84,20 @@ def watch(
 ) -> Iterator[dict[str, Tensor]]:
     """A dict that each forward pass fills: tap -> its activation (N, ...), pre-activation for conv and linear layers.
 
-    A batch-norm tap gives the layer's input. `edits` change a tap's output for what follows it (dropout masks); the
-    dict holds the edited output. Hooks are gone afterwards, whatever happens inside. `input` is the caller's to fill.
+    A batch-norm tap gives the layer's input; where an image passes it several times all of them, (calls x N, ...), call
+    by call. `edits` change a tap's output for what follows it (dropout masks); the dict holds the edited output. Hooks
+    are gone afterwards, whatever happens inside. `input` is the caller's to fill.
     """
     found = dict(network.module.named_modules())
     seen: dict[str, Tensor] = {}
     handles = []
+
+    def forget(*_: object) -> None:
+        for tap in [own for own in seen if isinstance(found.get(own), nn.modules.batchnorm._BatchNorm)]:
+            del seen[tap]
+
     try:
+        handles.append(network.module.register_forward_pre_hook(forget))
         for tap in taps:
             if tap == INPUT:
                 continue
@@ -94,7 +114,7 @@ def watch(
 def _keep(seen: dict[str, Tensor], tap: str, edit: Edit | None):
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            seen[tap] = inputs[0]
+            seen[tap] = torch.cat([seen[tap], inputs[0]]) if tap in seen else inputs[0]
             return None
         seen[tap] = output if edit is None else edit(output)
         return None if edit is None else seen[tap]
@@ -103,12 +123,14 @@ def _keep(seen: dict[str, Tensor], tap: str, edit: Edit | None):
 
 
 @contextmanager
-def _hooks(module: nn.Module, kinds: tuple[type[nn.Module], ...], note: Callable[[str], None]) -> Iterator[None]:
+def _hooks(
+    module: nn.Module, kinds: tuple[type[nn.Module], ...], note: Callable[[str, tuple[Tensor, ...]], None]
+) -> Iterator[None]:
     handles = []
     try:
         for name, part in module.named_modules():
             if isinstance(part, kinds):
-                handles.append(part.register_forward_hook(lambda *_, name=name: note(name)))
+                handles.append(part.register_forward_hook(lambda _, inputs, __, name=name: note(name, inputs)))
         yield
     finally:
         for handle in handles:

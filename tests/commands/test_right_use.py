@@ -386,3 +386,35 @@ def test_the_model_card_says_what_its_record_is_good_for(command, here, how, use
     written = use.replace("teacher", "THIS_FOLDER").replace("hinton8", "STUDENT")
     assert written.split(" --images")[0].split(" --out")[0] in card
     assert command(f"{use.removeprefix('datafree ')} --quiet").code == 0
+
+
+def test_a_report_shows_similarities_apart_that_cannot_be_compared(command, here):
+    for out, options in [("one", ""), ("two", "--images 300"), ("three", "--form l2"), ("four", "--shift 2 --flip")]:
+        assert command(f"similarity teacher digits noise --out {out} --quiet {options}").code == 0
+    assert command("record other --data digits --quiet --preset paper").code == 0
+    assert command("similarity other digits --out five --quiet").code == 0
+    assert command("report teacher one two three four five --out page.html").code == 0
+    page = (here / "page.html").read_text()
+    assert page.count("Plot of divergences") == 4
+    for caption in (
+        "teacher: forward, in nats; 300 to 1,000 images; shown as they are; from one, two",
+        "teacher: l2, without a unit; 500 to 1,000 images; shown as they are; from three",
+        "teacher: forward, in nats; 500 to 1,000 images; shown as in training (moved by up to 2 pixels, "
+        "mirrored half of the time); from four",
+        "other: forward, in nats; 500 images each; shown as they are; from five",
+    ):
+        assert caption in page
+    assert "digits (one)" in page and "digits (two)" in page
+
+
+def test_a_report_shows_what_sets_match_of_their_teachers_statistics(command, here):
+    assert command("synthesize teacher --method gaussian --no-box --images 20 --out plain --quiet").code == 0
+    assert command("synthesize other --method gaussian --images 20 --out another --quiet").code == 0
+    assert command("report student teacher set plain another --out page.html").code == 0
+    page = (here / "page.html").read_text()
+    assert page.count("Plot of statistics matched and missed") == 1
+    assert "teacher: at most 512 images of each set, shown as they are; noise in grey" in page
+    label = page.split("Statistics matched and missed, mean over layers. ")[1].split('"')[0]
+    assert [own.split(":")[0] for own in label.split("; ")] == ["set", "plain", "noise"]
+    assert command("report student set --out page.html").code == 0
+    assert "matched and missed" not in (here / "page.html").read_text()

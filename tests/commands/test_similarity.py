@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 
 from datafree.files import read_json
@@ -84,12 +85,22 @@ def test_a_network_without_batch_norm_goes_by_its_record(command):
     assert [name for name, _, _ in rows(done.out)] == ["digits", "noise"]
 
 
+def test_images_of_another_size_are_resized_and_that_is_said(command, here):
+    np.savez(here / "large.npz", images=np.random.default_rng(0).random((40, 12, 10)), labels=np.arange(40) % 10)
+    done = command(f"similarity {NET} digits large.npz --images 8 --quiet")
+    assert done.out.splitlines()[-1] == "  large.npz: images of 12 x 10 were resized to the 8 x 8 of normed.py:build"
+    assert "resized" not in command(f"similarity {NET} digits noise --quiet").out
+
+
 REFUSED = [
     (f"{NET}", "no data named, wanted at least one data set, synthetic set or `noise`; name some"),
     (f"{NET} nosuch", "no data set 'nosuch'; nearest: 'digits'"),
     (f"{NET} digits:validation", "no data set 'digits:validation'"),
     (f"{NET} digits --images 1", "--images: got 1, wanted at least 2; give more"),
     (f"{NET} digits --images 0", "--images: got 0, wanted at least 2"),
+    (f"{NET} digits noise digits", "the data 'digits' was named twice, wanted every one once; name it once"),
+    (f"{NET} digits --shift 40000", "--shift: got 40000, wanted at least 0 and less than the 8 pixels"),
+    (f"{NET} digits --shift -1", "--shift: got -1, wanted at least 0"),
     (f"{NET} digits --form kl", 'Invalid value "kl" for --form'),
     (f"{NET} digits --split tset", 'Invalid value "tset" for --split'),
     (f"{NET} empty.npz", "no image in split 'test' of data set 'empty.npz'"),
@@ -103,8 +114,9 @@ REFUSED = [
         "other digits",
         "hinton16 has no batch norm, and no record of moments of its layers, place by place",
     ),
-    (f"{NET} colour.npz", "images of shape (3, 8, 8), wanted (1, 8, 8)"),
+    (f"{NET} digits colour.npz", "colour.npz: images of shape (3, 8, 8), wanted (1, 8, 8)"),
     (f"{NET} digits one.npz", "one.npz has 1 images, wanted at least 2; give more"),
+    (f"{NET} digits unboxed", "unboxed: pixels from"),
     (f"{NET} unboxed", "wanted 0 to 1; scale the images first"),
 ]
 

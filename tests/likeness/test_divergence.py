@@ -11,9 +11,13 @@ from datafree import taps
 from datafree.divergence import Stored, by_channel, channels, divergence, statistics, stored
 from datafree.errors import UserError
 from datafree.network import Network
+from datafree.quantization.folder import Exported
 from datafree.records import Record, record
+from datafree.spec import InputSpec
 from datafree.stats.input import InputMoments
 from datafree.stats.moments import Moments
+from datafree.terms import View
+from datafree.terms.batchnorm import BatchNormDivergence
 
 FORMS = ("forward", "reverse", "l2")
 SHAPES = [(50, 4), (20, 4, 9), (12, 4, 5, 3)]
@@ -87,6 +91,13 @@ def test_mean_and_biased_variance_by_channel_are_those_of_all_images_and_places(
     torch.testing.assert_close(channels(activation), rows_of(activation))
 
 
+def test_far_from_about_the_error_of_the_variance_grows_by_the_square_of_the_distance():
+    noise = torch.randn(4096, 1, generator=torch.Generator().manual_seed(0))
+    for far, tolerance in ((10, 1e-4), (100, 5e-3)):
+        variance = by_channel(noise + far, torch.zeros(1))[1]
+        torch.testing.assert_close(variance, noise.var(0, correction=0), rtol=tolerance, atol=0)
+
+
 def test_a_constant_channel_has_no_variance_and_a_finite_gradient():
     activation = torch.full((3, 2, 4, 4), 0.25, requires_grad=True)
     for about in (torch.full((2,), 0.25), torch.zeros(2), torch.full((2,), 1e3)):
@@ -134,6 +145,43 @@ def test_statistics_over_chunks_are_those_of_one_pass_over_everything_in_float64
     assert len(calls) > 2 and calls[-1] == (count, count)
 
 
+class Twice(nn.Module):
+    """A batch norm that every image passes twice, with activations of quite another mean and spread each time."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn, self.end = nn.Conv2d(1, 3, 1), nn.BatchNorm2d(3, momentum=None), nn.Linear(48, 3)
+
+    def forward(self, x):
+        return self.end(self.bn(5 + 3 * self.bn(self.conv(x))).flatten(1))
+
+
+def test_of_a_batch_norm_that_runs_twice_both_calls_count_as_in_its_running_statistics(monkeypatch):
+    torch.manual_seed(0)
+    network = Network(Twice().train(), InputSpec(shape=(1, 4, 4), classes=("a", "b", "c")), "twice")
+    pixels = torch.rand(2000, 1, 4, 4)
+    with torch.no_grad():
+        network.logits(pixels)
+    network.module.eval()
+    with taps.watch(network, ["bn"]) as seen, torch.no_grad():
+        network.logits(pixels)
+    (own,) = stored(network)
+    assert own.calls == 2 and seen["bn"].shape == (4000, 3, 4, 4)
+    both = [rows_of(part.double()) for part in seen["bn"].split(2000)]
+    wanted = torch.stack([part.mean(0) for part in both]).mean(0)
+    spread = torch.stack([part.var(0, correction=0) for part in both]).mean(0)
+    for size in (7, 2000):
+        monkeypatch.setattr("datafree.divergence.CHUNK_BYTES", size * 8 * 48)
+        mean, variance = statistics(network, pixels, [own])["bn"]
+        torch.testing.assert_close(mean, wanted, rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(variance, spread, rtol=1e-6, atol=1e-9)
+    apart, variance = by_channel(seen["bn"], own.mean, own.calls)
+    torch.testing.assert_close(apart.double(), wanted - own.mean, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(variance.double(), spread, rtol=1e-3, atol=1e-3)
+    loss = BatchNormDivergence((own,))(View(pixels, torch.zeros(2000).long(), torch.zeros(2000, 3), dict(seen)))
+    torch.testing.assert_close(float(loss), 2000 * float(divergence(apart, variance, own).sum()))
+
+
 def test_any_split_gives_the_same_statistics_to_the_last_digits(tiny, toy, monkeypatch):
     network, pixels = tiny("linear"), toy(97).pixels(range(97))
     layers = tuple(Stored(tap, torch.zeros(1), torch.ones(1)) for tap in ("fc1", "fc2"))
@@ -152,8 +200,6 @@ def moments_record(network, data, **settings) -> Record:
 
 def plain(shape=(1, 6, 6), classes=3) -> Network:
     """conv, pool, conv, fc: no batch norm."""
-    from datafree.spec import InputSpec
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         parts = [nn.Conv2d(shape[0], 3, 3), nn.ReLU(), nn.Conv2d(3, 4, 2), nn.Flatten(), nn.Linear(36, classes)]
@@ -194,6 +240,25 @@ def test_neither_batch_norm_nor_record_nor_moments_of_a_layer_is_one_line(tiny, 
             "tiny has no batch norm, and no record of moments of its layers, place by place and with variances; "
             "record again with --kind moments --conv units, or name --record"
         )
+
+
+class File(Exported):
+    """An exported file as far as its type goes."""
+
+    def __init__(self):
+        nn.Module.__init__(self)
+
+    def forward(self, pixels):
+        return torch.zeros(len(pixels), 3)
+
+
+def test_an_exported_file_is_said_to_hold_no_batch_norms_and_no_record_is_asked_for():
+    spec = InputSpec(shape=(1, 4, 4), classes=("a", "b", "c"))
+    with pytest.raises(UserError) as caught:
+        stored(Network(File(), spec, "net-w8a8"))
+    assert str(caught.value) == (
+        "net-w8a8 is an exported file, which holds no batch norms, wanted the network it was made from; give the original"
+    )
 
 
 @pytest.mark.parametrize(

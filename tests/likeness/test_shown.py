@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from datafree.augment import mirrored, shifted
+from datafree.errors import UserError
 from datafree.likeness import similarity
 from datafree.network import Network
 from datafree.spec import InputSpec
@@ -56,3 +57,22 @@ def test_data_shown_as_in_training_is_the_most_alike(shown_in_training):
     assert shown < plain / 50
     assert similarity(network, {"data": pixels}, shift=3)[0].total == shown
     assert similarity(network, {"data": pixels}, shift=3, seed=1)[0].total != shown
+
+
+def test_the_order_of_the_sources_changes_no_number(shown_in_training):
+    network, pixels = shown_in_training
+    first, second = {"one": pixels[:200]}, {"two": pixels[200:]}
+    found = [similarity(network, given, shift=3, flip=True) for given in (first | second, second | first)]
+    assert found[0] == found[1]
+    assert similarity(network, second, shift=3, flip=True) == [own for own in found[0] if own.name == "two"]
+
+
+@pytest.mark.parametrize("shift", [-1, 8, 40000])
+def test_images_are_not_moved_out_of_sight(shift, shown_in_training):
+    network, pixels = shown_in_training
+    with pytest.raises(UserError) as caught:
+        similarity(network, {"data": pixels}, shift=shift)
+    assert str(caught.value) == (
+        f"--shift: got {shift}, wanted at least 0 and less than the 8 pixels of an image's side; give a count of pixels"
+    )
+    assert similarity(network, {"data": pixels}, shift=7)

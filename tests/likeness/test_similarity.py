@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from datafree import Similarity, similarity
 from datafree.data import load
-from datafree.divergence import stored
+from datafree.divergence import statistics, stored
 from datafree.errors import UserError
+from datafree.likeness import matched
 from datafree.network import Network
 from datafree.records import record
 from datafree.stats.moments import Moments
@@ -95,6 +98,24 @@ def test_without_batch_norm_a_publishers_record_is_gone_by(teacher, whole_record
     assert found[1].total > 10 * found[0].total
 
 
+def test_what_is_matched_is_told_in_stored_standard_deviations_by_layer(normed, digits):
+    layers, pixels = stored(normed), digits.subset(200).pixels(range(200))
+    measured = statistics(normed, pixels, layers)
+    own = matched(normed, "some", pixels, layers)
+    for layer, mean, spread in zip(layers, own.mean, own.spread, strict=True):
+        m, s2 = measured[layer.tap]
+        sigma = (layer.variance.double() + layer.epsilon).sqrt()
+        assert mean == pytest.approx(float(((m - layer.mean) / sigma).square().mean().sqrt()))
+        assert spread == pytest.approx(float(((s2 + layer.epsilon).sqrt() / sigma - 1).square().mean().sqrt()))
+    exact = [replace(one, mean=measured[one.tap][0], variance=measured[one.tap][1]) for one in layers]
+    same = matched(normed, "same", pixels, tuple(exact))
+    assert max(*same.mean, *same.spread) < 1e-9
+    beyond = matched(normed, "beyond", 3 * pixels, layers)
+    assert min(beyond.mean) > max(own.mean)
+    with pytest.raises(UserError, match="NaN"):
+        matched(normed, "nan", torch.nan * pixels, layers)
+
+
 def test_progress_ends_at_the_whole(normed, digits):
     calls = []
     similarity(normed, {"a": digits.subset(10), "b": digits.subset(20)}, progress=lambda *own: calls.append(own))
@@ -120,6 +141,7 @@ def test_bad_input_is_one_line(teacher, normed, digits, tiny, toy):
         (noise(5, digits.shape) * torch.nan, "images with NaN or infinity"),
     ]:
         with pytest.raises(UserError) as caught:
-            similarity(normed, {"some": pixels})
+            similarity(normed, {"whole": digits.subset(10), "some": pixels})
         assert text in str(caught.value)
+        assert str(caught.value).startswith("some: ")
         assert "\n" not in str(caught.value)

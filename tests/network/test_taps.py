@@ -81,6 +81,32 @@ def test_a_batch_norm_without_running_statistics_is_no_tap(tiny):
     assert taps.batch_norms(network) == ()
 
 
+class Shared(nn.Module):
+    """One batch norm between two convs and after them, and one that sees two sizes."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.end = nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(2, 2, 1), nn.Linear(2, 3)
+        self.bn, self.sizes = nn.BatchNorm2d(2), nn.BatchNorm2d(2)
+
+    def forward(self, x):
+        x = self.bn(self.two(self.bn(self.one(x)).relu()))
+        return self.end(self.sizes(self.sizes(x)[:, :, ::2, ::2]).mean((2, 3)))
+
+
+def test_a_batch_norm_that_runs_twice_gives_both_inputs_of_the_last_pass_alone():
+    network = Network(Shared().eval(), InputSpec(shape=(1, 4, 4), classes=("a", "b", "c")), "shared")
+    x, module = torch.rand(5, 1, 4, 4), network.module
+    assert taps.batch_norm_calls(network) == {"bn": 2}
+    assert taps.batch_norms(network) == ("bn",) and taps.shapes(network, ["bn"]) == {"bn": (2, 4, 4)}
+    first = module.one(x)
+    with taps.watch(network, ["bn"]) as seen:
+        for _ in range(3):
+            network.logits(x)
+    assert torch.equal(seen["bn"], torch.cat([first, module.two(module.bn(first).relu())]))
+    assert taps.layers(network) == ("one", "two", "end") and hooks(network) == 0
+
+
 def test_an_edit_changes_what_follows_and_is_what_is_seen(tiny):
     network, x = tiny("linear"), torch.rand(5, 1, 4, 4)
     with taps.watch(network, ["fc1", "fc3"], {"fc1": torch.zeros_like}) as seen:

@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..divergence import UNITS, stored
 from ..errors import UserError
 from ..evaluation import evaluate
 from ..files import read_json
 from ..finished import Finished, Scores
-from ..likeness import Similarity
+from ..likeness import Similarity, matched
 from ..quantization.folder import is_quantized
 from ..release import Release
-from ..report import Grid, Line, Report, Row, grid_of, write
+from ..report import Grid, Likeness, Line, Match, Report, Row, grid_of, write
 from ..runlog import RunLog, versions
 from ..syntheticset import SyntheticSet, to_pixels
-from .common import Data, Model, Run, load_data, load_network
+from .common import Data, Model, Run, images_of, load_data, load_network, load_record
 
 if TYPE_CHECKING:
     from ..network import Network
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["report"]
 
 IMAGES_SHOWN = 4096
+IMAGES_MATCHED = 512
 
 
 def report(
@@ -59,15 +61,15 @@ def report(
     measured, warnings = _measured(networks, logs, teacher, data, run)
     rows = [_row(folder, logs[folder], folder == teacher, measured[folder]) for folder in networks]
     grids = [set_grid(folder) for folder in sets]
+    matches, missed = _matches(sets, networks, teacher, run)
     if data.data is not None:
         grids.insert(0, real_grid(data, spec))
-    divergences = [Similarity(**own.model_dump()) for log in logs.values() for own in log.result.similarity]
     page = Report(
         title=title, summary=_summary(rows), rows=rows, grids=grids,
         lines=[line for folder in networks for line in curve_lines(folder.name, logs[folder])],
         settings={**{folder.name: logs[folder].settings for folder in runs}, "versions": versions()},
-        warnings=warnings + _warnings(rows), classes=spec.classes,
-        divergences=sorted(divergences, key=lambda own: own.total),
+        warnings=warnings + missed + _warnings(rows), classes=spec.classes,
+        likenesses=_likenesses(logs), matches=matches,
     )  # fmt: skip
     write(page, out)
     made.write_to(out.with_suffix(".run.json"), {"networks": [asdict(row) for row in rows]})
@@ -126,6 +128,80 @@ def _network(folder: Path, run: Run) -> Network | None:
     if Release.open(folder).custom and not is_quantized(folder):
         return None
     return load_network(str(folder), Model(), run)
+
+
+def _likenesses(logs: dict[Path, Finished]) -> list[Likeness]:
+    """The similarities among the runs, those together that can be compared: of one network, form and way of showing."""
+    groups: dict[tuple[str, ...], list[Path]] = {}
+    for folder, log in logs.items():
+        if log.verb == "similarity" and log.result.similarity:
+            network = [str(log.settings.get(key)) for key in ("model", "code", "weights", "record")]
+            how = [str(log.settings.get(key, 0)) for key in ("form", "shift", "flip")]
+            groups.setdefault((*(log.inputs.get(own, own) for own in network), *how), []).append(folder)
+    return [_likeness({folder: logs[folder] for folder in own}) for own in groups.values()]
+
+
+def _likeness(logs: dict[Path, Finished]) -> Likeness:
+    pairs = [(folder, own) for folder, log in logs.items() for own in log.result.similarity]
+    names = [own.name for _, own in pairs]
+    found = [
+        Similarity(**{**own.model_dump(), "name": own.name if names.count(own.name) == 1 else f"{own.name} ({folder})"})
+        for folder, own in pairs
+    ]
+    settings = next(iter(logs.values())).settings
+    form, counts = str(settings.get("form", "forward")), sorted({own.images for own in found})
+    unit = UNITS.get(form, "")
+    parts = [
+        f"{settings.get('model')}: {form}, {f'in {unit}' if unit else 'without a unit'}",
+        f"{counts[0]:,} images each" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,} images",
+        _shown(settings),
+        f"from {', '.join(map(str, logs))}",
+    ]
+    return Likeness("; ".join(parts), sorted(found, key=lambda own: own.total), unit)
+
+
+def _shown(settings: dict[str, Any]) -> str:
+    moved = [f"moved by up to {settings['shift']} pixels"] if settings.get("shift") else []
+    moved += ["mirrored half of the time"] if settings.get("flip") else []
+    return f"shown as in training ({', '.join(moved)})" if moved else "shown as they are"
+
+
+def _matches(sets: list[Path], networks: list[Path], teacher: Path | None, run: Run) -> tuple[list[Match], list[str]]:
+    """What sets match of the statistics that the network they were made from stored, where that is among the runs."""
+    wanted: dict[str, list[Path]] = {}
+    for folder in sets:
+        wanted.setdefault(str(SyntheticSet.open(folder).about["teacher"]), []).append(folder)
+    found, warnings = [], []
+    for folder in sorted(networks, key=lambda own: own != teacher):
+        if not wanted:
+            break
+        network = None if is_quantized(folder) else _network(folder, run)
+        own = [] if network is None else wanted.pop(network.fingerprint(), [])
+        if own and network is not None:
+            match, missed = _match(folder, network, own, run)
+            found, warnings = found + match, warnings + missed
+    return found, warnings
+
+
+def _match(folder: Path, network: Network, sets: list[Path], run: Run) -> tuple[list[Match], list[str]]:
+    record = load_record(str(folder), Model(), network)
+    try:
+        layers = stored(network, record)
+    except UserError:  # it stored nothing to match
+        return [], []
+    found, warnings = [], []
+    for own in sets:
+        opened = SyntheticSet.open(own)
+        pixels = to_pixels(opened.load()[0][:IMAGES_MATCHED], opened.spec)
+        try:
+            found.append(matched(network, own.name, pixels, layers))
+        except UserError as error:
+            warnings.append(f"{own.name} was not matched: {error}")
+    noise = images_of("noise", network, "test", IMAGES_MATCHED, None, run.seed)
+    assert isinstance(noise, torch.Tensor)
+    found.append(matched(network, "noise", noise, layers, reference=True))
+    caption = f"{folder.name}: at most {IMAGES_MATCHED} images of each set, shown as they are; noise in grey"
+    return [Match(caption, found)] if len(found) > 1 else [], warnings
 
 
 def release_row(folder: Path, log: Finished, is_teacher: bool, found: Scores) -> Row:

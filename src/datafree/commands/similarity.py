@@ -13,7 +13,11 @@ from ..runlog import RunLog
 from .common import Model, Run, Whole, bar, images_of, inputs_of, load_network, load_record, own_folder
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..data import Dataset
     from ..likeness import Similarity
+    from ..network import Network
 
 __all__ = ["similarity"]
 
@@ -61,16 +65,19 @@ def similarity(
     out
         A folder for run.json and similarity.svg.
     """
+    from ..likeness import check_shift
     from ..likeness import similarity as measure
 
     if not data:
         raise UserError("no data named, wanted at least one data set, synthetic set or `noise`; name some")
     if images is not None and images < 2:
         raise UserError(f"--images: got {images}, wanted at least 2; give more")
-    if shift < 0:
-        raise UserError(f"--shift: got {shift}, wanted at least 0; give a count of pixels")
+    twice = [name for index, name in enumerate(data) if name in data[:index]]
+    if twice:
+        raise UserError(f"the data {twice[0]!r} was named twice, wanted every one once; name it once")
     source, run = source or Model(), run or Run()
     network = load_network(model, source, run)
+    check_shift(network, shift)
     record = load_record(model, source, network)
     options = {
         "model": model, "data": list(data), "split": split, "images": images, "form": form, "shift": shift,
@@ -78,17 +85,39 @@ def similarity(
     }  # fmt: skip
     log = RunLog("similarity", {**options, **asdict(source), **asdict(run)}, inputs_of(model, source))
     with nullcontext(None) if out is None else own_folder(out, "similarity") as folder:
-        sources = {name: images_of(name, network, split, images, data_dir, run.seed) for name in data}
+        sources = {name: _images(name, network, split, images, data_dir, run.seed) for name in data}
         with bar(f"similarity {model}", run.quiet) as progress:
             found = measure(
                 network, sources, record, form=form, shift=shift, flip=flip, seed=run.seed, progress=progress
             )
         if folder is not None:
+            from ..divergence import UNITS
             from ..report.similarity import similarity_svg
 
-            write_text(folder / "similarity.svg", similarity_svg(found))
+            write_text(folder / "similarity.svg", similarity_svg(found, UNITS[form]))
             log.write(folder, {"similarity": [asdict(own) for own in found]})
     _say(found, layers)
+    for name, own in sources.items():
+        _say_size(name, own, network)
+
+
+def _images(
+    name: str, network: Network, split: str, images: int | None, data_dir: Path | None, seed: int
+) -> Dataset | Tensor:
+    """As `images_of`; its errors name the source."""
+    try:
+        return images_of(name, network, split, images, data_dir, seed)
+    except UserError as error:
+        raise (error if name in str(error) else UserError(f"{name}: {error}")) from None
+
+
+def _say_size(name: str, source: Dataset | Tensor, network: Network) -> None:
+    """That images were resized, where they were: another size is another spread."""
+    size, wanted = tuple(source.shape[-2:]), network.spec.shape[1:]
+    if size != wanted:
+        print(
+            f"  {name}: images of {size[0]} x {size[1]} were resized to the {wanted[0]} x {wanted[1]} of {network.name}"
+        )
 
 
 def _say(found: list[Similarity], layers: bool) -> None:

@@ -2,8 +2,11 @@
 
 from .curves import curves_svg
 from .images import grid_of, grid_png
-from .model import Grid, Line, Report, Row
+from .model import Grid, Likeness, Line, Match, Report, Row
 from .page import render, write
 from .tradeoff import tradeoff_svg
 
-__all__ = ["Grid", "Line", "Report", "Row", "curves_svg", "grid_of", "grid_png", "render", "tradeoff_svg", "write"]
+__all__ = [
+    "Grid", "Likeness", "Line", "Match", "Report", "Row", "curves_svg", "grid_of", "grid_png", "render", "tradeoff_svg",
+    "write",
+]  # fmt: skip

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from ..likeness import Similarity
+    from ..likeness import Matched, Similarity
 
-__all__ = ["Grid", "Line", "Report", "Row"]
+__all__ = ["Grid", "Likeness", "Line", "Match", "Report", "Row"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,25 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Likeness:
+    """Divergences that can be compared: by one network, in one form, of images shown in one way."""
+
+    caption: str
+    found: Sequence[Similarity]
+    """The most alike first."""
+    unit: str = "nats"
+    """Empty where there is none."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """What the images of synthetic sets match of the statistics that one network stored, layer by layer."""
+
+    caption: str
+    found: Sequence[Matched]
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything on the page. `settings` may hold dicts, each a group of its own; ``versions`` comes last."""
 
@@ -80,5 +99,7 @@ class Report:
     classes: tuple[str, ...]
     scatter: Sequence[tuple[str, float, float, float]] = ()
     """Name, bytes of the record, forecast leakage (AUC), accuracy in percent."""
-    divergences: Sequence[Similarity] = ()
-    """How far each data set is from what the teacher was trained on, the most alike first."""
+    likenesses: Sequence[Likeness] = ()
+    """How far data sets are from what a network was trained on, one for each way of measuring."""
+    matches: Sequence[Match] = ()
+    """One for each network that sets were made from."""

@@ -13,6 +13,7 @@ from datafree.errors import UserError
 from . import numbers
 from .curves import curves_svg
 from .images import SHOWN, blank, caption, grid_png
+from .matched import matched_svg
 from .model import Grid, Report, Row
 from .similarity import similarity_svg
 from .svg import printable
@@ -42,7 +43,11 @@ def render(report: Report) -> str:
         steep=_steep(report.classes[:SHOWN]),
         curves=Markup(curves_svg(report.lines)),
         tradeoff=Markup(tradeoff_svg(report.scatter)),
-        likeness=Markup(similarity_svg(report.divergences)),
+        likenesses=[
+            (own.caption, Markup(similarity_svg(own.found, own.unit, str(index))))
+            for index, own in enumerate(report.likenesses)
+        ],
+        matches=[(own.caption, Markup(matched_svg(own.found, str(index)))) for index, own in enumerate(report.matches)],
         settings=_settings(report.settings),
     )
     return printable(page)

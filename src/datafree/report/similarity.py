@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .svg import COLOURS, INK, STYLES, Words, style, svg
+from .svg import INK, LEADING, Look, Words, by_layer, looks, name_ends, style, svg
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from ..likeness import Similarity
 
 __all__ = ["similarity_svg"]
@@ -15,36 +17,47 @@ __all__ = ["similarity_svg"]
 _LEAST = 1e-6
 
 
-def similarity_svg(found: Sequence[Similarity]) -> str:
-    """Bars of the totals and curves by layer, both on log axes, the most alike at the top; empty without data sets."""
+def similarity_svg(found: Sequence[Similarity], unit: str = "nats", salt: str = "") -> str:
+    """Bars of the totals and curves by layer, both on log axes, the most alike at the top; empty without data sets.
+
+    `unit` is empty where there is none; `salt` tells one picture of a page from another.
+    """
     from matplotlib.figure import Figure
 
     if not found:
         return ""
-    words = Words()
-    with style("datafree similarity"):
-        figure = Figure((9.6, 0.9 + 0.34 * max(len(found), 6)))
-        bars, curves = figure.subplots(1, 2, gridspec_kw={"width_ratios": [1, 1.3]})
-        figure.subplots_adjust(left=0.2, right=0.98, top=0.88, bottom=0.17, wspace=0.22)
-        places = list(range(len(found)))[::-1]
-        for place, own, colour in zip(places, found, _colours(len(found))):
-            bars.barh(place, max(own.total, _LEAST), color=colour, height=0.7)
-            bars.annotate(f" {own.total:.4g}", (max(own.total, _LEAST), place), va="center", color=INK, fontsize=8)
-        totals = [max(own.total, _LEAST) for own in found]
-        bars.set_xscale("log")
-        bars.set_xlim(min(totals) / 2, max(totals) * 6)
-        bars.set_yticks(places, [words(own.name, 26) for own in found])
-        bars.set_title("divergence, all layers", loc="left", fontsize=9, fontweight="bold")
-        for index, (own, colour) in enumerate(zip(found, _colours(len(found)))):
-            values = [max(value, _LEAST) for value in own.by_layer.values()]
-            line = STYLES[index // len(COLOURS) % len(STYLES)]
-            curves.plot(range(1, len(values) + 1), values, color=colour, linestyle=line, linewidth=1.4)
-        curves.set_yscale("log")
-        curves.set_xlabel("layer, from the input on")
-        curves.set_title("by layer", loc="left", fontsize=9, fontweight="bold")
-        label = "; ".join(f"{own.name}: {own.total:.4g}" for own in found)
+    words, own = Words(), looks((one.name for one in found), marked=True)
+    plot = max(2.0, 0.3 * len(found), LEADING * len(found))
+    total = plot + 0.85
+    with style(f"datafree similarity {salt}"):
+        figure = Figure((9.6, total))
+        bars = figure.add_axes((0.165, 0.5 / total, 0.285, plot / total))
+        curves = figure.add_axes((0.5, 0.5 / total, 0.27, plot / total))
+        _bars(bars, found, own, words)
+        bars.set_title(f"all layers, {unit}" if unit else "all layers, no unit", loc="left", **_TITLE)
+        lines = [(one.name, [max(value, _LEAST) for value in one.by_layer.values()]) for one in found]
+        by_layer(curves, lines, own)
+        name_ends(curves, [(name, len(values), values[-1]) for name, values in lines if values], own, plot, words, 24)
+        curves.set_title(f"by layer, {unit}" if unit else "by layer, no unit", loc="left", **_TITLE)
+        label = "; ".join(f"{one.name}: {one.total:.4g}{f' {unit}' if unit else ''}" for one in found)
         return svg(figure, words, f"divergence from the training data: {label}")
 
 
-def _colours(count: int) -> list[str]:
-    return [COLOURS[index % len(COLOURS)] for index in range(count)]
+_TITLE: dict[str, Any] = {"fontsize": 9, "fontweight": "bold"}
+
+
+def _bars(axes: Axes, found: Sequence[Similarity], own: dict[str, Look], words: Words) -> None:
+    places = list(range(len(found)))[::-1]
+    totals = [max(one.total, _LEAST) for one in found]
+    axes.set_xscale("log")
+    axes.set_xlim(min(totals) / 2, max(totals) * 8)
+    for place, one, total in zip(places, found, totals):
+        look = own[one.name]
+        axes.barh(place, total, color=look["color"], height=0.7)
+        axes.plot(total, place, marker=look["marker"], color=look["color"], markersize=7)
+        axes.annotate(
+            f"{one.total:.4g}", (total, place), (6, 0), textcoords="offset points", va="center", color=INK, fontsize=8
+        )
+    axes.set_yticks(places, [words(one.name, 22) for one in found])
+    axes.set_ylim(-0.6, len(found) - 0.4)
+    axes.grid(visible=False, axis="y")

@@ -31,7 +31,7 @@ class BatchNormDivergence(Term):
         return torch.stack([self._one(own, view.activations[own.tap]) for own in self.layers]).sum() * len(view.pixels)
 
     def _one(self, own: Stored, activation: Tensor) -> Tensor:
-        apart, variance = by_channel(activation, own.mean.to(activation.device))
+        apart, variance = by_channel(activation, own.mean.to(activation.device), own.calls)
         if self.form == "l2":
             spread = variance - own.variance.to(variance)
             return torch.linalg.vector_norm(apart) + torch.linalg.vector_norm(spread)
