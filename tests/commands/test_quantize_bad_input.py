@@ -109,6 +109,11 @@ def test_a_network_without_batch_norm_and_without_images_is_one_line(command):
             "net holds a network of its publisher's own code ('custom:build'); name it with --code",
         ),
         ("quantize set --out o", "set has no config.json, wanted a release"),
+        (
+            f"quantize {NET} --calibrate none --correct-bias empirical --out o",
+            "wanted images to correct on; give analytic",
+        ),
+        (f"quantize {NET} --correct-bias maybe --out o", "correct-bias"),
         (f"quantize {NET}", "parameter --out requires an argument"),
         ("quantize --out o", "parameter MODEL requires an argument"),
         (f"quantize {NET} --out net", "folder 'net' holds 'release'; wanted 'quantized'"),

@@ -27,6 +27,7 @@ RESULT = {
         "original_ms": 10.0, "quantized_ms": 4.0,
     },
     "integer operators": {"QLinearConv": 2, "other": 7},
+    "left in float": [],
     "packed bytes": 123,
     "asked": "images it was made with",
     "agreement on its own images": {"images": 300, "equal": 98.5, "largest": 0.1},

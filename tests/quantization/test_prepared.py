@@ -129,13 +129,27 @@ def test_biases_are_whole_numbers_of_their_inputs_step_times_their_weights(norme
             torch.testing.assert_close(units, units.round(), rtol=1e-6, atol=1e-3)
 
 
-@pytest.mark.parametrize("images", [True, False])
-def test_bias_correction_takes_the_mean_error_out_of_the_outputs(images, normed, shown):
+@pytest.mark.parametrize(
+    ("images", "how", "left"),
+    [("shown", "empirical", 0.2), ("shown", "analytic", 0.9), (None, "analytic", 0.9), ("noise", "analytic", 0.9)],
+)
+def test_bias_correction_takes_the_mean_error_out_of_the_outputs(images, how, left, normed, shown):
+    noise = torch.rand(shown.shape, generator=torch.Generator().manual_seed(0))
     wanted, errors = normed.predict(shown).mean(0), []
-    for correct in (False, True):
-        own = quantize(normed, shown if images else None, Bits(weights=3, activations=8), correct_bias=correct)
+    for correct in ("none", how):
+        pixels = {"shown": shown, "noise": noise, None: None}[images]
+        own = quantize(normed, pixels, Bits(weights=3, activations=8), equalise=False, correct_bias=correct)
         errors.append(float((own.network.predict(shown).mean(0) - wanted).norm()))
-    assert errors[1] < (0.2 if images else 0.9) * errors[0]
+    assert errors[1] < left * errors[0]
+
+
+def test_without_batch_norms_the_analytic_correction_leaves_biases_and_without_images_the_empirical_is_refused(
+    teacher, shown
+):
+    plain, own = (quantize(teacher, shown, Bits(weights=3), correct_bias=how) for how in ("none", "analytic"))
+    assert torch.equal(plain.network.predict(shown), own.network.predict(shown))
+    with pytest.raises(UserError, match="got empirical and no images, wanted images to correct on"):
+        quantize(teacher, None, correct_bias="empirical")
 
 
 def test_packed_bytes_fall_with_the_bits_and_count_weights_steps_and_biases(simulated):

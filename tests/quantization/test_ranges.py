@@ -148,7 +148,9 @@ def test_biases_of_grouped_layers_are_corrected_by_the_mean_of_their_own_inputs(
     layers = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 8, 3, groups=groups), nn.Flatten()]
     network = seen(nn.Sequential(*layers, nn.Linear(128, 10)))
     mean = rectified(moments_of(network, _aten.batch_norm.default)[0]).mean
-    one, other = (quantize(network, None, Bits(weights=3), correct_bias=own) for own in ("none", "analytic"))
+    one, other = (
+        quantize(network, None, Bits(weights=3), equalise=False, correct_bias=own) for own in ("none", "analytic")
+    )
     (_, (first, _, _), _), (_, (second, data, weight), _) = one.layers(), other.layers()
     before, after = parameter_of(one.graph, first.args[2]), parameter_of(other.graph, second.args[2])
     kernel = network.module[3].weight

@@ -278,6 +278,7 @@ def _files(
         "converted": asdict(check(simulated, converted)),
         "exported": asdict(check(simulated, run_onnx(session(path, threads=threads), some))),
         "integer operators": integer_operators(path),
+        "left in float": own.left_in_float(),
         "simulated": bits.simulated,
         "asked": what,
         "parameters": network.parameters,
@@ -322,6 +323,10 @@ def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], dat
         f"{speed['threads']} threads of onnxruntime, {speed['faster']:.2f} times as fast; integer operators: {kinds}; "
         f"others: {other}"
     )
+    if result["left in float"]:
+        print(
+            f"left in floating point, for no quantized form of it is known here: {', '.join(result['left in float'])}"
+        )
     if "mobile" in result:
         mobile = result["mobile"]
         print(

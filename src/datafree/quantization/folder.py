@@ -190,6 +190,8 @@ def card(network: Network, bits: Bits, result: dict[str, Any]) -> str:
         f"{speed['threads']} threads of onnxruntime, both in one run",
         f"- integer operators: {sum(operators.values())}, others: {other}",
     ]
+    if result["left in float"]:
+        lines.append(f"- left in floating point: {', '.join(result['left in float'])}")
     if "mobile" in result:
         mobile = result["mobile"]
         lines.append(
