@@ -73,6 +73,26 @@ def small(spec: InputSpec, width: int = 16) -> nn.Module:
     )  # fmt: skip
 
 
+def settings(pair: Pair, row: str) -> dict[str, Any]:
+    """What decides a cell's number: a cell of other settings is run again, and is no claim."""
+    source = row.rpartition("/")[2]
+    found: dict[str, Any] = {"units": pair.units, "steps": pair.steps, "calibration": pair.calibration}
+    if row.partition("/")[0].endswith("-corrected"):
+        found["biases"] = "analytic"
+    if row.startswith(("w4a4/", "w3a3/")):
+        found["tuning"] = pair.tuning
+    if source in synthesis.methods():
+        found["method"] = method(pair, source).model_dump(mode="json")
+    if row in ("fp32", "similarity"):
+        found = {"measured": pair.measured, "steps": pair.steps, "shown": SHOWN.get(pair.data)}
+    return {**found, "limit": pair.limit}
+
+
+def method(pair: Pair, source: str) -> Any:
+    own = {} if source == "gaussian" else {"steps": pair.steps, "precision": "bfloat16"}
+    return synthesis.named(source, **own)
+
+
 class Chain:
     """Everything of one network and one seed."""
 
@@ -83,24 +103,10 @@ class Chain:
         if pair.limit is not None:
             self.test = self.test.subset(pair.limit)
 
-    def settings(self, row: str) -> dict[str, Any]:
-        """What decides a cell's number: a cell of other settings is run again."""
-        own, source = self.pair, row.rpartition("/")[2]
-        found: dict[str, Any] = {"units": own.units, "steps": own.steps, "calibration": own.calibration}
-        if row.partition("/")[0].endswith("-corrected"):
-            found["biases"] = "analytic"
-        if row.startswith(("w4a4/", "w3a3/")):
-            found["tuning"] = own.tuning
-        if source in synthesis.methods():
-            found["method"] = self.method(source).model_dump(mode="json")
-        if row in ("fp32", "similarity"):
-            found = {"measured": own.measured, "steps": own.steps, "shown": SHOWN.get(own.data)}
-        return {**found, "limit": own.limit}
-
     def run(self, say: Any) -> None:
         for row in self.pair.rows:
-            cell, settings = self.folder / f"{row.replace('/', '_')}.json", self.settings(row)
-            if cell.exists() and read_json(cell).get("settings") == settings:
+            cell, asked = self.folder / f"{row.replace('/', '_')}.json", settings(self.pair, row)
+            if cell.exists() and read_json(cell).get("settings") == asked:
                 continue
             began = time.perf_counter()
             if row in ("fp32", "int8", "similarity"):
@@ -110,7 +116,7 @@ class Chain:
                 result = self.quantized(bits, source)
             result |= {"seconds": round(time.perf_counter() - began, 2), "device": device_name(self.device)}
             cell.parent.mkdir(parents=True, exist_ok=True)
-            write_json(cell, {**result, "versions": versions(), "settings": settings, "commit": commit()})
+            write_json(cell, {**result, "versions": versions(), "settings": asked, "commit": commit()})
             shown = f"{result['accuracy']:.2f} %" if "accuracy" in result else "measured"
             say(f"{self.pair.id}/{row} seed {self.seed}: {shown} in {result['seconds']:.0f} s")
 
@@ -142,17 +148,13 @@ class Chain:
 
     # -- images ---------------------------------------------------------------------------------------------------
 
-    def method(self, source: str) -> Any:
-        own = {} if source == "gaussian" else {"steps": self.pair.steps, "precision": "bfloat16"}
-        return synthesis.named(source, **own)
-
     def images(self, source: str, units: int) -> Tensor:
         """Pixels (N, C, H, W) in [0, 1]; a set of more units begins with those of fewer."""
         if source == "real":
             count = min(len(self.train), units * UNIT if units * UNIT <= self.pair.calibration else len(self.train))
             return self.train.subset(count).pixels(range(count), self.network.spec.shape[1:])
         made = synthesize(
-            self.network, None, self.method(source), self.folder / f"set-{source}", images=units * UNIT, unit=UNIT,
+            self.network, None, method(self.pair, source), self.folder / f"set-{source}", images=units * UNIT, unit=UNIT,
             seed=self.seed, workers=1,
         )  # fmt: skip
         return to_pixels(made.load()[0][: units * UNIT], self.network.spec)
@@ -178,11 +180,11 @@ class Chain:
         result: dict[str, Any] = {}
         if tuned and pixels is not None:
             result["before"] = evaluate(own.network, self.test).accuracy
-            settings = self.pair.fine(len(pixels))
+            tuning = self.pair.fine(len(pixels))
             began = time.perf_counter()
-            curve = finetune(own, self.network, pixels, settings, seed=self.seed)
+            curve = finetune(own, self.network, pixels, tuning, seed=self.seed)
             result |= {"loss": curve.loss, "fine-tuning, seconds": round(time.perf_counter() - began, 1)}
-            result |= {"images": len(pixels), "epochs": settings.epochs}
+            result |= {"images": len(pixels), "epochs": tuning.epochs}
         return {**result, **asdict(evaluate(own.network, self.test, self.network)), "packed bytes": own.nbytes()}
 
     def row_int8(self) -> dict[str, Any]:
@@ -256,6 +258,7 @@ def collect(budget: str, work: Path) -> list[dict[str, Any]]:
         for row in pair.rows:
             cells = {seed: work / pair.id / f"seed-{seed}" / f"{row.replace('/', '_')}.json" for seed in plan.seeds}
             found = {seed: read_json(path) for seed, path in cells.items() if path.exists()}
+            found = {seed: own for seed, own in found.items() if own.get("settings") == settings(pair, row)}
             first = next(iter(found.values()), {})
             seconds = round(sum(own["seconds"] for own in found.values()) / len(found), 1) if found else None
             each = {seed: values_of(row, own) for seed, own in found.items()}
