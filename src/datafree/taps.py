@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from .errors import UserError, unknown
 from .network import Network, frozen
 
-__all__ = ["INPUT", "batch_norm_calls", "batch_norms", "layers", "shapes", "watch"]
+__all__ = ["FEATURES", "INPUT", "batch_norm_calls", "batch_norms", "layers", "shapes", "watch"]
 
 INPUT = "input"
+FEATURES = "features"
+"""What the last conv or linear layer is given: the penultimate features."""
 
 Edit = Callable[[Tensor], Tensor]
 
@@ -85,8 +87,8 @@ def watch(
     """A dict that each forward pass fills: tap -> its activation (N, ...), pre-activation for conv and linear layers.
 
     A batch-norm tap gives the layer's input; where an image passes it several times all of them, (calls x N, ...), call
-    by call. `edits` change a tap's output for what follows it (dropout masks); the dict holds the edited output. Hooks
-    are gone afterwards, whatever happens inside. `input` is the caller's to fill.
+    by call. `features` is the last layer's input. `edits` change a tap's output for what follows it (dropout masks); the
+    dict holds the edited output. Hooks are gone afterwards, whatever happens inside. `input` is the caller's to fill.
     """
     found = dict(network.module.named_modules())
     seen: dict[str, Tensor] = {}
@@ -100,6 +102,9 @@ def watch(
         handles.append(network.module.register_forward_pre_hook(forget))
         for tap in taps:
             if tap == INPUT:
+                continue
+            if tap == FEATURES:
+                handles.append(found[layers(network)[-1]].register_forward_pre_hook(_keep_given(seen)))
                 continue
             if tap not in found:
                 raise unknown("layer", tap, _layers(network), network.name)
@@ -118,6 +123,13 @@ def _keep(seen: dict[str, Tensor], tap: str, edit: Edit | None):
             return None
         seen[tap] = output if edit is None else edit(output)
         return None if edit is None else seen[tap]
+
+    return hook
+
+
+def _keep_given(seen: dict[str, Tensor]):
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:  # noqa: ARG001
+        seen[FEATURES] = inputs[0]
 
     return hook
 

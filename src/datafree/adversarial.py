@@ -1,0 +1,440 @@
+"""Online distillation: a generator seeks images on which student and teacher differ, the student learns them (DAFL, DFAD,
+Binici et al. 2021, 2022), and a memory of earlier images keeps it from forgetting.
+
+One outer iteration is a few steps of the generator, then more of the student. In the generator's phase nothing of the
+student moves, in the student's nothing of the generator; the teacher is frozen throughout.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from . import taps as tap_names
+from .distillation import temperature_of
+from .divergence import stored
+from .errors import UserError
+from .files import read_tensors, write_tensors
+from .generator import Generator, new_generator
+from .losses import kl
+from .network import Network, frozen
+from .progress import Progress, silent
+from .records import Record
+from .replay import Memory
+from .replay.nothing import Nothing
+from .seeds import stream
+from .settings import Settings
+from .syntheticset import to_bytes
+from .terms import Objective, View
+from .terms.batchnorm import BatchNormDivergence
+from .terms.classes import ClassBalance
+from .terms.online import Disagreement, FeatureNorm, Kind, OneHot
+
+__all__ = ["PRESETS", "Health", "History", "Online", "adversarial", "preset"]
+
+PROBES = 2048
+WATCHED = 512
+ATTEMPTS = 3
+
+
+class Online(Settings):
+    """A generator against a student under a frozen teacher; every weight of 0 leaves its term out."""
+
+    method: Literal["generator"] = "generator"
+    epochs: int = Field(default=40, ge=1)
+    """Of so many outer iterations each; the student of the last is kept."""
+    iterations: int = Field(default=50, ge=1)
+    """Outer iterations an epoch."""
+    generator_steps: int = Field(default=1, ge=1)
+    """Steps of the generator in an outer iteration."""
+    student_steps: int = Field(default=5, ge=1)
+    """Steps of the student in an outer iteration, each on new images."""
+    batch: int = Field(default=256, ge=2)
+    """New images a step."""
+    replayed: float = Field(default=0.125, ge=0, le=1)
+    """Replayed images beside them, as a share of `batch`."""
+    write_every: int = Field(default=5, ge=1)
+    """Outer iterations from one write into the memory to the next."""
+    latent: int = Field(default=100, ge=1)
+    """Numbers that an image is made of."""
+    width: int | None = Field(default=None, ge=1)
+    """Channels of the generator; by default its forward pass costs at most the teacher's."""
+    generator_rate: float = Field(default=1e-3, gt=0)
+    """Of Adam on the generator, at its highest."""
+    student_rate: float = Field(default=2e-3, gt=0)
+    """Of Adam on the student, at its highest; both fall to 0 along a half cosine."""
+    loss: Literal["kl", "l1"] = "kl"
+    """Of the student: KL divergence at the temperature, or the mean absolute difference of logits."""
+    temperature: float | None = Field(default=None, gt=0)
+    """Both sides' logits are divided by it; by default chosen from the scale of the teacher's logits."""
+    disagreement: float = Field(default=1.0, ge=0)
+    """Weight of minus the teacher's and the student's disagreement, for the generator."""
+    kind: Kind = "js"
+    """Of disagreement: `js`, `l1` or `kl`."""
+    sharpness: float = Field(default=3.0, gt=0)
+    """The temperature of the disagreement."""
+    one_hot: float = Field(default=1.0, ge=0)
+    """Weight of the cross-entropy against the teacher's own answer."""
+    balance: float = Field(default=5.0, ge=0)
+    """Weight of the class balance."""
+    features: float = Field(default=0.0, ge=0)
+    """Weight of minus the mean absolute penultimate feature."""
+    statistics: float = Field(default=0.0, ge=0)
+    """Weight of the divergence from the teacher's batch norms, or from a record where it has none."""
+    ema: float = Field(default=0.99, ge=0, lt=1)
+    """Decay of the moving average of the student, by step."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of forward and backward passes; weights stay float32."""
+
+    summary: ClassVar[str] = "a generator against the student, with --replay (Binici et al. 2021, 2022)"
+
+    def objective(self, teacher: Network, record: Record | None) -> Objective:
+        """The generator's; raises UserError where `statistics` is asked for and nobody knows any."""
+        parts: list[tuple[float, Any]] = [
+            (self.disagreement, Disagreement(self.kind, self.sharpness)), (self.one_hot, OneHot()),
+            (self.balance, ClassBalance()), (self.features, FeatureNorm()),
+        ]  # fmt: skip
+        if self.statistics:
+            parts.append((self.statistics, BatchNormDivergence(stored(teacher, record))))
+        kept = tuple((weight, term) for weight, term in parts if weight)
+        if not kept:
+            raise UserError("the generator has no term of a weight above 0, wanted one at least; give --disagreement 1")
+        return Objective(kept)
+
+
+PRESETS: dict[str, tuple[dict[str, Any], str]] = {
+    "dafl": ({"disagreement": 0.0, "one_hot": 1.0, "balance": 5.0, "features": 0.1}, "none"),
+    "dfad": ({"disagreement": 1.0, "kind": "l1", "one_hot": 0.0, "balance": 0.0, "loss": "l1"}, "none"),
+    "mb-dfkd": ({"disagreement": 1.0, "one_hot": 1.0, "balance": 5.0, "features": 0.1}, "bank"),
+    "pre-dfkd": ({"disagreement": 1.0, "one_hot": 1.0, "balance": 5.0, "features": 0.1, "write_every": 1}, "vae"),
+}
+"""Name -> (settings, kind of replay). The weights 1, 5, 0.1 are DAFL's; rates and numbers of steps are ours."""
+
+
+def preset(name: str, **changes: Any) -> tuple[Online, str]:
+    """The settings of a method of the field, and its kind of replay."""
+    own, kind = PRESETS[name]
+    return Online(**{**own, **changes}), kind
+
+
+@dataclass(frozen=True)
+class Health:
+    """What a fresh batch of the generator looks like; nobody's data is needed to know."""
+
+    classes: float
+    """exp of the entropy of the teacher's answers: 1 where it sees one class alone."""
+    spread: float
+    """Standard deviation between images, averaged over pixels, as a share of the range: 0 where all are one image."""
+    duplicates: float
+    """Share of images that are, as bytes, another's double."""
+
+    def collapsed(self, most: float = math.inf) -> str | None:
+        """What is wrong, in words; None where nothing is. `most` is the most classes that were there before: a generator
+        that has not found a second one yet is no collapse."""
+        if not math.isfinite(self.spread):
+            return "images that are not finite"
+        if self.duplicates > 0.5 or self.spread < 0.01:
+            return "one image"
+        return "one class" if self.classes < 1.05 and most > 1.5 else None
+
+
+@dataclass
+class History:
+    """What happened, epoch by epoch."""
+
+    loss: list[float] = field(default_factory=list)
+    """Of the student."""
+    generator: list[float] = field(default_factory=list)
+    """Of the generator, all its terms."""
+    agreement: list[float] = field(default_factory=list)
+    """In %, of student and teacher on frozen images of the generator that no student learnt from; no data is needed."""
+    health: list[dict[str, float]] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    """`score` after each epoch, where one was asked for; the method cannot read it."""
+    rollbacks: list[str] = field(default_factory=list)
+    """Why an epoch was thrown away and begun again with another generator."""
+    phases: dict[str, float] = field(default_factory=lambda: {"generator": 0.0, "student": 0.0, "memory": 0.0})
+    """Seconds."""
+    images: int = 0
+    """New images that the student learnt from."""
+
+
+class _Game:
+    """Both players, their optimisers, the memory, the moving average and the probes: all that a stop must keep."""
+
+    def __init__(
+        self, teacher: Network, student: Network, own: Online, memory: Memory, objective: Objective, seed: int
+    ):
+        self.teacher, self.student, self.own, self.memory, self.objective = teacher, student, own, memory, objective
+        self.seed, self.attempt = seed, 0
+        self.history = History()
+        self.probes = torch.empty((0, *teacher.spec.shape), dtype=torch.uint8)
+        self.average = copy.deepcopy(student.module.state_dict())
+        self.learner = torch.optim.Adam(student.module.parameters(), lr=own.student_rate)
+        self.temperature = own.temperature or 0.0
+        self.renew()
+
+    def renew(self) -> None:
+        """Another generator, with an optimiser of its own."""
+        own = self.own
+        self.generator: Generator = new_generator(
+            self.teacher, seed=self.seed + 1009 * self.attempt, latent=own.latent, width=own.width
+        )
+        self.maker = torch.optim.Adam(self.generator.parameters(), lr=own.generator_rate, betas=(0.5, 0.999))
+
+    # -- one epoch ------------------------------------------------------------------------------------------------
+
+    def epoch(self, number: int, progress: Progress) -> tuple[float, float]:
+        """Mean losses of student and generator."""
+        own, rng = self.own, stream(self.seed, "online", number, self.attempt)
+        totals = [0.0, 0.0]
+        with torch.random.fork_rng([self.teacher.device] if self.teacher.device.type == "cuda" else []):
+            torch.manual_seed(
+                int(torch.randint(2**62, (1,), generator=rng))
+            )  # dropout draws from torch's global stream
+            for index in range(own.iterations):
+                step = number * own.iterations + index
+                self._rates(step / (own.epochs * own.iterations))
+                began = time.perf_counter()
+                for _ in range(own.generator_steps):
+                    totals[1] += self._generator_step(rng) / own.generator_steps
+                middle = time.perf_counter()
+                for turn in range(own.student_steps):
+                    totals[0] += (
+                        self._student_step(rng, write=turn == 0 and step % own.write_every == 0) / own.student_steps
+                    )
+                self.history.phases["generator"] += middle - began
+                self.history.phases["student"] += time.perf_counter() - middle
+                progress(step + 1, own.epochs * own.iterations)
+        return totals[0] / own.iterations, totals[1] / own.iterations
+
+    def _rates(self, share: float) -> None:
+        fall = 0.5 * (1 + math.cos(math.pi * share))
+        for adam, rate in ((self.maker, self.own.generator_rate), (self.learner, self.own.student_rate)):
+            for group in adam.param_groups:
+                group["lr"] = rate * fall
+
+    def _narrow(self) -> Any:
+        narrow = self.own.precision == "bfloat16"
+        return torch.autocast(self.teacher.device.type, torch.bfloat16) if narrow else nullcontext()
+
+    def _drawn(self, rng: torch.Generator, count: int | None = None) -> Tensor:
+        latents = torch.randn((count or self.own.batch, self.own.latent), generator=rng)
+        return self.generator(latents.to(self.teacher.device))
+
+    def _generator_step(self, rng: torch.Generator) -> float:
+        """The student is frozen, its buffers too."""
+        with frozen(self.student.module), tap_names.watch(self.teacher, self.objective.taps) as seen, self._narrow():
+            pixels = self._drawn(rng).float()
+            logits, said = self.teacher.logits(pixels), self.student.logits(pixels)
+            seen[tap_names.INPUT] = pixels
+            labels = torch.zeros(len(pixels), dtype=torch.long, device=pixels.device)
+            total, _ = self.objective(View(pixels, labels, logits, seen, student=said))
+        loss = total / len(pixels)
+        self.maker.zero_grad(set_to_none=True)
+        loss.backward()
+        self.maker.step()
+        return float(loss.detach())
+
+    def _student_step(self, rng: torch.Generator, *, write: bool) -> float:
+        """New images and replayed ones in one batch; the teacher labels both as they are shown."""
+        own = self.own
+        with torch.no_grad(), self._narrow():
+            pixels = self._drawn(rng).float()
+        old = self.memory.sample(round(own.replayed * own.batch), rng) if own.replayed else None
+        shown = pixels if old is None else torch.cat([pixels, old.to(pixels)])
+        with torch.no_grad(), self._narrow():
+            targets = self.teacher.logits(shown).float()
+        if not self.temperature:
+            self.temperature = temperature_of(targets.cpu())
+        self.student.module.train()
+        with self._narrow():
+            said = self.student.logits(shown)
+        loss = (
+            (said.float() - targets).abs().mean() if own.loss == "l1" else kl(said.float(), targets, self.temperature)
+        )
+        self.learner.zero_grad(set_to_none=True)
+        loss.backward()
+        self.learner.step()
+        self.student.module.eval()
+        self._follow()
+        self.history.images += len(pixels)
+        if write:
+            began = time.perf_counter()
+            self.memory.write(pixels, targets[: len(pixels)], rng)
+            self.history.phases["memory"] += time.perf_counter() - began
+        return float(loss.detach())
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """The moving average of weights and of batch statistics alike."""
+        for name, tensor in self.student.module.state_dict().items():
+            if tensor.is_floating_point():
+                self.average[name].lerp_(tensor, 1 - self.own.ema)
+            else:
+                self.average[name].copy_(tensor)
+
+    # -- what is known without data -------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def watch(self, number: int) -> Health:
+        """Health of a fresh batch; while there are few probes, it joins them."""
+        pixels = self._drawn(stream(self.seed, "probe", number, self.attempt), WATCHED).float().cpu()
+        if not bool(pixels.isfinite().all()):
+            return Health(0.0, math.nan, 0.0)
+        share = self.teacher.predict(pixels).argmax(1).bincount(minlength=len(self.teacher.spec.classes)) / len(pixels)
+        entropy = float(-(share * share.clamp(min=1e-12).log()).sum())
+        made = to_bytes(pixels, self.teacher.spec)
+        different = len({image.numpy().tobytes() for image in made})
+        spread = float(pixels.std(0).mean()) / (self.teacher.spec.high - self.teacher.spec.low)
+        if len(self.probes) < PROBES:
+            self.probes = torch.cat([self.probes, made])[:PROBES]
+        return Health(round(math.exp(entropy), 3), round(spread, 5), round(1 - different / len(made), 4))
+
+    def agreement(self) -> float:
+        """In %, on the probes."""
+        spec = self.teacher.spec
+        pixels = self.probes.float() * ((spec.high - spec.low) / 255) + spec.low
+        return round(
+            100
+            * float((self.student.predict(pixels).argmax(1) == self.teacher.predict(pixels).argmax(1)).float().mean()),
+            3,
+        )
+
+    # -- stops ----------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything, as named tensors."""
+        found = {"probes": self.probes.clone(), "temperature": torch.tensor(self.temperature, dtype=torch.float64)}
+        for name, module in (("student", self.student.module), ("generator", self.generator)):
+            found |= {f"{name}/{key}": own.detach().cpu().clone() for key, own in module.state_dict().items()}
+        found |= {f"average/{key}": own.detach().cpu().clone() for key, own in self.average.items()}
+        for name, adam in (("learner", self.learner), ("maker", self.maker)):
+            for index, own in adam.state_dict()["state"].items():
+                found |= {f"{name}/{index}/{key}": torch.as_tensor(value).cpu().clone() for key, value in own.items()}
+        return found | {f"memory/{key}": own for key, own in self.memory.state().items()}
+
+    def load(self, found: dict[str, Tensor]) -> None:
+        """Raises UserError for the state of another game."""
+
+        def part(name: str) -> dict[str, Tensor]:
+            return {key.removeprefix(f"{name}/"): own for key, own in found.items() if key.startswith(f"{name}/")}
+
+        for name, module in (("student", self.student.module), ("generator", self.generator)):
+            wanted = {key: own.shape for key, own in module.state_dict().items()}
+            if {key: own.shape for key, own in part(name).items()} != wanted:
+                raise UserError(f"that run has another {name}; name another --out, or repeat that run's command")
+            module.load_state_dict(part(name))
+        for key, own in part("average").items():
+            self.average[key].copy_(own)
+        for name, adam in (("learner", self.learner), ("maker", self.maker)):
+            moments: dict[int, dict[str, Tensor]] = {}
+            for key, own in part(name).items():
+                index, _, what = key.partition("/")
+                moments.setdefault(int(index), {})[what] = own.clone()
+            adam.load_state_dict({"state": moments, "param_groups": adam.state_dict()["param_groups"]})
+        self.memory.load(part("memory"))
+        self.probes, self.temperature = found["probes"].clone(), float(found["temperature"])
+
+
+def adversarial(
+    teacher: Network,
+    student: Network,
+    settings: Online | None = None,
+    replay: Any = None,
+    *,
+    record: Record | None = None,
+    seed: int = 0,
+    state: Path | None = None,
+    identity: dict[str, Any] | None = None,
+    score: Callable[[Network], float] | None = None,
+    progress: Progress = silent,
+) -> History:
+    """Trains `student` in place against a generator under `teacher`, in eval mode at its last epoch; no data is read.
+
+    `replay` is a setting of `datafree.replay`, none by default. With `state`, a file there holds everything after each
+    epoch, and a run with the same `identity` goes on from it. An epoch that leaves a collapsed generator, or a loss that
+    is not finite, is thrown away and begun again with another generator, three times at most. Raises UserError then, the
+    student as it was after the last good epoch; and where student and teacher do not go together.
+    """
+    settings, replay = settings or Online(), replay or Nothing()
+    if len(student.spec.classes) != len(teacher.spec.classes) or student.spec.shape != teacher.spec.shape:
+        raise UserError(
+            f"student {student.name} takes {student.spec.shape} into {len(student.spec.classes)} classes, teacher "
+            f"{teacher.name} {teacher.spec.shape} into {len(teacher.spec.classes)}; give a student like its teacher"
+        )
+    teacher.check()
+    game = _Game(teacher, student, settings, replay.on(teacher, seed), settings.objective(teacher, record), seed)
+    start = _resume(state, game, identity or {}) if state is not None and state.exists() else 0
+    with frozen(teacher.module):
+        for epoch in range(start, settings.epochs):
+            _epoch(game, epoch, progress)
+            if score is not None:
+                game.history.scores.append(score(student))
+            if state is not None:
+                _save(state, game, identity or {}, epoch + 1)
+    student.module.eval()
+    return game.history
+
+
+def _epoch(game: _Game, number: int, progress: Progress) -> None:
+    """One epoch that ends well, or a UserError with everything as it was before it."""
+    good, history = game.state(), copy.deepcopy(game.history)
+    for _ in range(ATTEMPTS + 1):
+        began = time.perf_counter()
+        loss, made = game.epoch(number, progress)
+        health = game.watch(number)
+        most = max((own["classes"] for own in history.health), default=1.0)
+        why = "a loss that is not finite" if not math.isfinite(loss + made) else health.collapsed(most)
+        if why is None:
+            own = game.history
+            own.loss.append(round(loss, 6))
+            own.generator.append(round(made, 6))
+            own.health.append(asdict(health))
+            own.agreement.append(game.agreement())
+            own.seconds.append(round(time.perf_counter() - began, 3))
+            return
+        game.load(good)
+        history.rollbacks.append(f"epoch {number + 1}: {why}")
+        game.history = copy.deepcopy(history)
+        game.attempt += 1
+        game.renew()
+    raise UserError(
+        f"the generator ends in {why} in epoch {number + 1}, {ATTEMPTS + 1} times; the student is that of the epoch before; "
+        "lower --generator-rate, or raise --balance"
+    )
+
+
+def _save(path: Path, game: _Game, identity: dict[str, Any], epoch: int) -> None:
+    header = {"identity": identity, "epoch": epoch, "attempt": game.attempt, "history": asdict(game.history)}
+    write_tensors(path, game.state(), header, kind="online-state")
+
+
+def _resume(path: Path, game: _Game, identity: dict[str, Any]) -> int:
+    tensors, header = read_tensors(path, kind="online-state")
+    if header["identity"] != json.loads(json.dumps(identity)):  # tuples are lists in the file
+        raise UserError(f"{path} is of a run with other settings; name another --out, or repeat that run's command")
+    game.attempt = int(header["attempt"])
+    game.renew()
+    game.load(tensors)
+    game.history = History(**header["history"])
+    return int(header["epoch"])
+
+
+def averaged(game: _Game) -> nn.Module:
+    """The student's moving average, as a module of its own."""
+    module = copy.deepcopy(game.student.module)
+    module.load_state_dict(game.average)
+    return module.eval()

@@ -1,0 +1,70 @@
+"""A generator of images, sized to the teacher it works for."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from .network import Network, frozen
+from .seeds import seed_of
+from .spec import InputSpec
+
+__all__ = ["Generator", "new_generator", "width_for"]
+
+WIDTHS = (8, 16, 32, 64, 128, 256)
+
+
+class Generator(nn.Module):
+    """Latents (N, Z) to pixels (N, C, H, W) in the spec's range: linear, then twice upsampled and convolved.
+
+    The shape is DAFL's and PRE-DFKD's with fewer channels. Its batch norms have no running statistics: it is
+    used in batches alone, and so no phase that only draws from it can leave a trace in it.
+    """
+
+    def __init__(self, spec: InputSpec, latent: int = 100, width: int = 32):
+        super().__init__()
+        channels, height, width_px = spec.shape
+        self.spec, self.latent, self.width = spec, latent, width
+        self.start = (math.ceil(height / 4), math.ceil(width_px / 4))
+        self.size = (height, width_px)
+        narrow = max(width // 2, 4)
+        self.first = nn.Linear(latent, width * self.start[0] * self.start[1])
+        self.body = nn.Sequential(
+            _norm(width), nn.Upsample(scale_factor=2), nn.Conv2d(width, width, 3, padding=1), _norm(width),
+            nn.LeakyReLU(0.2, inplace=True), nn.Upsample(scale_factor=2), nn.Conv2d(width, narrow, 3, padding=1),
+            _norm(narrow), nn.LeakyReLU(0.2, inplace=True), nn.Conv2d(narrow, channels, 3, padding=1),
+            nn.BatchNorm2d(channels, affine=False, track_running_stats=False),
+        )  # fmt: skip
+
+    def forward(self, latents: Tensor) -> Tensor:
+        x = self.body(self.first(latents).view(len(latents), self.width, *self.start))
+        x = x[:, :, : self.size[0], : self.size[1]]
+        return self.spec.low + (self.spec.high - self.spec.low) * torch.sigmoid(2 * x)
+
+
+def _norm(channels: int) -> nn.Module:
+    return nn.BatchNorm2d(channels, track_running_stats=False)
+
+
+def new_generator(teacher: Network, *, seed: int, latent: int = 100, width: int | None = None) -> Generator:
+    """A fresh generator for the teacher's images; the same weights for the same seed. `width` None: sized to the teacher."""
+    width = width or width_for(teacher)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(seed, "generator", latent, width))
+        return Generator(teacher.spec, latent, width).to(teacher.device)
+
+
+def width_for(teacher: Network) -> int:
+    """The widest generator whose forward pass costs no more than the teacher's; at least the narrowest."""
+    most = _flops(teacher.module, torch.zeros(2, *teacher.spec.shape, device=teacher.device))
+    fitting = [width for width in WIDTHS if _flops(Generator(teacher.spec, 100, width), torch.zeros(2, 100)) <= most]
+    return max(fitting, default=WIDTHS[0])
+
+
+def _flops(module: nn.Module, given: Tensor) -> int:
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), frozen(module):
+        module(given)
+    return counter.get_total_flops()

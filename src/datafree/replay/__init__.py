@@ -1,0 +1,95 @@
+"""Replay: what a student sees again of the images a generator made before. Frozen settings, one file each, discovered.
+
+`Replay.on(teacher, seed)` gives a `Memory`: `write` new images, `sample` old ones, `nbytes` of all that it keeps, and
+`state` / `load`, which carry it through a stop without a difference.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+from ..errors import UserError, unknown
+from ..settings import Settings, parse
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from ..network import Network
+
+__all__ = ["BYTES", "Memory", "Replay", "kinds", "named", "of", "room_for"]
+
+BYTES = 3_932_160
+"""The default budget: the bank of Binici et al. 2022, 1,280 colour images of 32 x 32."""
+
+
+@runtime_checkable
+class Memory(Protocol):
+    """What is kept of the images so far. Random numbers come from the streams it is handed alone."""
+
+    def write(self, pixels: Tensor, logits: Tensor, rng: torch.Generator) -> None:
+        """Takes in pixels (N, C, H, W) in the spec's range, with the teacher's logits (N, classes)."""
+        ...
+
+    def sample(self, count: int, rng: torch.Generator) -> Tensor | None:
+        """At most `count` pixels (N, C, H, W) in the spec's range; None while there is nothing to replay."""
+        ...
+
+    def nbytes(self) -> int:
+        """Bytes of everything that is kept from one step to the next; never above the budget."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensors from which `load` makes it again, bit for bit."""
+        ...
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Raises UserError for a state of other settings."""
+        ...
+
+
+@runtime_checkable
+class Replay(Protocol):
+    """Settings with a `replay`; `on` makes an empty memory for a teacher's images."""
+
+    replay: str
+    summary: ClassVar[str]
+
+    def on(self, teacher: Network, seed: int) -> Memory:
+        """Raises UserError where the budget is too small for the least that it has to keep."""
+        ...
+
+
+def room_for(teacher: Network, nbytes: int, extra: int = 0) -> int:
+    """How many images, a byte a number and `extra` bytes each, fit in `nbytes`. Raises UserError where not one does."""
+    each = teacher.spec.pixels + extra
+    if nbytes < each:
+        raise UserError(
+            f"--replay-bytes: got {nbytes:,}, wanted at least {each:,}, which one image takes; give more, or --replay none"
+        )
+    return nbytes // each
+
+
+def kinds() -> dict[str, type[Settings]]:
+    """Every kind of this folder by its name."""
+    found = {}
+    for module in pkgutil.iter_modules(__path__):
+        for value in vars(importlib.import_module(f"{__name__}.{module.name}")).values():
+            if isinstance(value, type) and issubclass(value, Settings) and "replay" in value.model_fields:
+                found[value.model_fields["replay"].default] = value
+    return found
+
+
+def named(name: str, /, **settings: Any) -> Any:
+    """A kind by name with settings: ``named("bank", replay_bytes=1 << 20)``."""
+    return of({"replay": name, **settings})
+
+
+def of(values: dict[str, Any]) -> Any:
+    """A kind from its dict; raises UserError for an unknown name or a setting that is off."""
+    name = values.get("replay")
+    if name not in kinds():
+        raise unknown("kind of replay", str(name), kinds())
+    return parse(kinds()[name], values)

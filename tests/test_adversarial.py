@@ -1,0 +1,216 @@
+"""A generator against a student: phases without a trace, exact stops, collapse found and rolled back."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+
+from datafree import adversarial as online
+from datafree import replay
+from datafree.adversarial import PRESETS, Health, Online, adversarial, preset
+from datafree.errors import UserError
+from datafree.evaluation import evaluate
+from datafree.generator import WIDTHS, Generator, new_generator, width_for
+from datafree.network import Network
+from datafree.replay import vae
+
+SHORT = {"epochs": 4, "iterations": 3, "student_steps": 2, "batch": 16, "latent": 8, "write_every": 1}
+
+
+@pytest.fixture(scope="module")
+def teacher(tiny):
+    return tiny("norm")
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    monkeypatch.setattr(vae, "WARM", 2)
+
+
+def weights(module):
+    return {name: own.clone() for name, own in module.state_dict().items()}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def memory(kind):
+    own = {"none": {}, "vae": {"replay_bytes": 40_000, "latent": 4}}
+    return replay.named(kind, **own.get(kind, {"replay_bytes": 2000}))
+
+
+def game(teacher, tiny, **changes):
+    settings = Online(**{**SHORT, **changes})
+    student = tiny("norm", seed=5)
+    return online._Game(teacher, student, settings, memory("bank").on(teacher, 0), settings.objective(teacher, None), 0)
+
+
+def test_in_the_generators_phase_nothing_of_the_student_or_the_teacher_moves(teacher, tiny):
+    own, rng = game(teacher, tiny, statistics=1.0, features=0.1), torch.Generator().manual_seed(0)
+    own._student_step(rng, write=True)
+    before, taught, made = weights(own.student.module), teacher.fingerprint(), weights(own.generator)
+    own._generator_step(rng)
+    assert same(weights(own.student.module), before) and teacher.fingerprint() == taught
+    assert not same(weights(own.generator), made)
+    assert all(parameter.grad is None or parameter.requires_grad for parameter in own.student.module.parameters())
+
+
+def test_in_the_students_phase_nothing_of_the_generator_or_the_teacher_moves(teacher, tiny):
+    own, rng = game(teacher, tiny), torch.Generator().manual_seed(0)
+    before, taught, learnt = weights(own.generator), teacher.fingerprint(), weights(own.student.module)
+    own._student_step(rng, write=True)
+    assert same(weights(own.generator), before) and teacher.fingerprint() == taught
+    assert all(parameter.grad is None for parameter in own.generator.parameters())
+    now = weights(own.student.module)
+    assert all(not torch.equal(now[name], learnt[name]) for name in ("conv.weight", "bn.running_mean", "fc.bias"))
+
+
+@pytest.mark.parametrize("kind", sorted(replay.kinds()))
+def test_a_run_that_was_stopped_goes_on_to_the_same_student(teacher, tiny, tmp_path, kind):
+    whole, cut = tiny("norm", seed=5), tiny("norm", seed=5)
+    settings = Online(**SHORT)
+    history = adversarial(teacher, whole, settings, memory(kind), seed=3)
+
+    class Stopped(Exception):
+        pass
+
+    def stop(_):
+        if len(list(tmp_path.iterdir())) and stop.calls == 2:
+            raise Stopped
+        stop.calls += 1
+        return 0.0
+
+    stop.calls = 0
+    options = {"seed": 3, "state": tmp_path / "state.safetensors", "identity": {"a": 1}}
+    with pytest.raises(Stopped):
+        adversarial(teacher, cut, settings, memory(kind), score=stop, **options)
+    again = tiny("norm", seed=9)
+    found = adversarial(teacher, again, settings, memory(kind), **options)
+    assert same(weights(again.module), weights(whole.module))
+    assert (found.loss, found.agreement, found.images) == (history.loss, history.agreement, history.images)
+    with pytest.raises(UserError, match="of a run with other settings"):
+        adversarial(teacher, again, settings, memory(kind), **{**options, "identity": {"a": 2}})
+
+
+def test_what_a_run_tells_is_complete_and_the_students_last_state_is_kept(teacher, tiny):
+    student = tiny("norm", seed=5)
+    seen = []
+    history = adversarial(
+        teacher,
+        student,
+        Online(**SHORT),
+        memory("reservoir"),
+        score=lambda own: seen.append(weights(own.module)) or 1.0,
+    )
+    assert len(history.loss) == len(history.generator) == len(history.agreement) == len(history.scores) == 4
+    assert history.images == 4 * 3 * 2 * 16 and history.rollbacks == []
+    assert all(0 <= own <= 100 for own in history.agreement)
+    assert all(1 <= own["classes"] <= 3 and own["spread"] > 0 for own in history.health)
+    assert same(seen[-1], weights(student.module)) and not student.module.training
+    assert all(seconds > 0 for name, seconds in history.phases.items() if name != "memory")
+
+
+def test_the_student_learns_its_teachers_answers_on_images_nobody_showed_it(normed, digits):
+    student = Network(copy.deepcopy(normed.module), normed.spec, "student")
+    torch.manual_seed(0)
+    for part in student.module.modules():
+        if hasattr(part, "reset_parameters"):
+            part.reset_parameters()
+    before = evaluate(student, digits, normed).agreement
+    settings = Online(epochs=8, iterations=20, batch=64, student_rate=5e-3, statistics=1.0)
+    history = adversarial(normed, student, settings, replay.named("bank", replay_bytes=100_000))
+    assert history.agreement[-1] > 75
+    assert evaluate(student, digits, normed).agreement > before + 30
+
+
+@pytest.mark.parametrize(
+    ("health", "said"),
+    [
+        (Health(5.0, 0.2, 0.0), None), (Health(1.0, 0.2, 0.0), "one class"), (Health(5.0, 0.001, 0.0), "one image"),
+        (Health(5.0, 0.2, 0.9), "one image"), (Health(0.0, math.nan, 0.0), "images that are not finite"),
+    ],
+)  # fmt: skip
+def test_a_collapse_has_a_name(health, said):
+    assert health.collapsed(3.0) == said
+    assert said != "one class" or health.collapsed(1.2) is None
+
+
+def test_a_generator_that_always_collapses_is_given_up_with_the_student_as_it_was(teacher, tiny, monkeypatch, tmp_path):
+    student, states = tiny("norm", seed=5), []
+    real = online._Game.watch
+
+    def watch(self, number):
+        if number < 2:
+            return real(self, number)
+        return Health(5.0, 0.0, 1.0)
+
+    monkeypatch.setattr(online._Game, "watch", watch)
+    with pytest.raises(UserError) as caught:
+        adversarial(
+            teacher, student, Online(**SHORT), memory("bank"), state=tmp_path / "s", identity={},
+            score=lambda own: states.append(weights(own.module)) or 0.0,
+        )  # fmt: skip
+    assert str(caught.value).startswith("the generator ends in one image in epoch 3, 4 times; the student is that of")
+    assert same(weights(student.module), states[-1])
+    monkeypatch.setattr(online._Game, "watch", real)
+    history = adversarial(teacher, student, Online(**SHORT), memory("bank"), state=tmp_path / "s", identity={})
+    assert len(history.loss) == 4
+
+
+def test_one_collapse_is_rolled_back_and_told(teacher, tiny, monkeypatch):
+    student, bad = tiny("norm", seed=5), [True]
+    real = online._Game.watch
+    monkeypatch.setattr(
+        online._Game, "watch",
+        lambda self, number: Health(5.0, 0.0, 1.0) if number == 1 and bad and bad.pop() else real(self, number),
+    )  # fmt: skip
+    history = adversarial(teacher, student, Online(**SHORT), memory("pool"))
+    assert history.rollbacks == ["epoch 2: one image"] and len(history.loss) == 4
+    assert history.images == 4 * 3 * 2 * 16
+
+
+def test_a_student_of_other_classes_and_an_objective_of_nothing_are_one_line(teacher, tiny):
+    with pytest.raises(UserError, match=r"into 4 classes, teacher tiny .* into 3; give a student like its teacher"):
+        adversarial(teacher, tiny("norm", classes=4), Online(**SHORT))
+    with pytest.raises(UserError, match="no term of a weight above 0"):
+        adversarial(teacher, tiny("norm"), Online(disagreement=0, one_hot=0, balance=0))
+    with pytest.raises(UserError, match="has no batch norm, and no record"):
+        adversarial(tiny("linear"), tiny("linear"), Online(statistics=1.0))
+
+
+def test_a_teacher_whose_logits_are_not_finite_is_refused(tiny):
+    broken = tiny("norm")
+    with torch.no_grad():
+        broken.module.fc.bias[0] = math.inf
+    with pytest.raises(UserError, match="has NaN or infinity"):
+        adversarial(broken, tiny("norm"), Online(**SHORT))
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_every_method_of_the_field_is_a_preset_that_runs(teacher, tiny, name):
+    settings, kind = preset(name, **{**SHORT, "epochs": 1})
+    history = adversarial(teacher, tiny("norm", seed=5), settings, memory(kind))
+    assert len(history.loss) == 1 and math.isfinite(history.loss[0])
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 30, 22), (1, 5, 9)])
+def test_a_generators_images_fit_any_shape_and_range(shape, tiny):
+    network = tiny("linear", shape=shape, low=-1.0, high=3.0, mean=(0.0,) * shape[0], std=(1.0,) * shape[0])
+    made = new_generator(network, seed=0, width=8)(torch.randn(6, 100))
+    assert made.shape == (6, *shape) and made.min() >= -1 and made.max() <= 3
+    assert isinstance(new_generator(network, seed=0), Generator)
+
+
+def test_a_generator_is_sized_to_its_teacher_and_its_seed_decides_it(tiny):
+    from datafree.models import new_model
+    from datafree.spec import InputSpec
+
+    spec = InputSpec(shape=(3, 32, 32), classes=tuple("abc"))
+    widths = [width_for(new_model(name, spec, seed=0)) for name in ("lenet5", "resnet20")]
+    assert widths[0] < widths[1] and set(widths) <= set(WIDTHS)
+    one, other = (new_generator(tiny("norm"), seed=seed) for seed in (0, 1))
+    assert same(weights(one), weights(new_generator(tiny("norm"), seed=0))) and not same(weights(one), weights(other))
