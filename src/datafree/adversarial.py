@@ -8,7 +8,6 @@ student moves, in the student's nothing of the generator; the teacher is frozen 
 from __future__ import annotations
 
 import copy
-import json
 import math
 import time
 from collections.abc import Callable
@@ -19,10 +18,10 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from . import taps as tap_names
-from .distillation import temperature_of
+from .distillation import check_student, temperature_of
 from .divergence import stored
 from .errors import UserError
 from .files import read_tensors, write_tensors
@@ -35,7 +34,8 @@ from .replay import Memory
 from .replay.nothing import Nothing
 from .seeds import stream
 from .settings import Settings
-from .syntheticset import to_bytes
+from .states import adam_state, check_identity, load_adam
+from .syntheticset import to_bytes, to_pixels
 from .terms import Objective, View
 from .terms.batchnorm import BatchNormDivergence
 from .terms.classes import ClassBalance
@@ -305,13 +305,9 @@ class _Game:
 
     def agreement(self) -> float:
         """In %, on the probes."""
-        spec = self.teacher.spec
-        pixels = self.probes.float() * ((spec.high - spec.low) / 255) + spec.low
-        return round(
-            100
-            * float((self.student.predict(pixels).argmax(1) == self.teacher.predict(pixels).argmax(1)).float().mean()),
-            3,
-        )
+        pixels = to_pixels(self.probes, self.teacher.spec)
+        same = self.student.predict(pixels).argmax(1) == self.teacher.predict(pixels).argmax(1)
+        return round(100 * float(same.float().mean()), 3)
 
     # -- stops ----------------------------------------------------------------------------------------------------
 
@@ -321,9 +317,7 @@ class _Game:
         for name, module in (("student", self.student.module), ("generator", self.generator)):
             found |= {f"{name}/{key}": own.detach().cpu().clone() for key, own in module.state_dict().items()}
         found |= {f"average/{key}": own.detach().cpu().clone() for key, own in self.average.items()}
-        for name, adam in (("learner", self.learner), ("maker", self.maker)):
-            for index, own in adam.state_dict()["state"].items():
-                found |= {f"{name}/{index}/{key}": torch.as_tensor(value).cpu().clone() for key, value in own.items()}
+        found |= adam_state(self.learner, "learner") | adam_state(self.maker, "maker")
         return found | {f"memory/{key}": own for key, own in self.memory.state().items()}
 
     def load(self, found: dict[str, Tensor]) -> None:
@@ -339,12 +333,8 @@ class _Game:
             module.load_state_dict(part(name))
         for key, own in part("average").items():
             self.average[key].copy_(own)
-        for name, adam in (("learner", self.learner), ("maker", self.maker)):
-            moments: dict[int, dict[str, Tensor]] = {}
-            for key, own in part(name).items():
-                index, _, what = key.partition("/")
-                moments.setdefault(int(index), {})[what] = own.clone()
-            adam.load_state_dict({"state": moments, "param_groups": adam.state_dict()["param_groups"]})
+        load_adam(self.learner, found, "learner")
+        load_adam(self.maker, found, "maker")
         self.memory.load(part("memory"))
         self.probes, self.temperature = found["probes"].clone(), float(found["temperature"])
 
@@ -370,11 +360,7 @@ def adversarial(
     student as it was after the last good epoch; and where student and teacher do not go together.
     """
     settings, replay = settings or Online(), replay or Nothing()
-    if len(student.spec.classes) != len(teacher.spec.classes) or student.spec.shape != teacher.spec.shape:
-        raise UserError(
-            f"student {student.name} takes {student.spec.shape} into {len(student.spec.classes)} classes, teacher "
-            f"{teacher.name} {teacher.spec.shape} into {len(teacher.spec.classes)}; give a student like its teacher"
-        )
+    check_student(student, teacher, teacher.spec)
     teacher.check()
     game = _Game(teacher, student, settings, replay.on(teacher, seed), settings.objective(teacher, record), seed)
     start = _resume(state, game, identity or {}) if state is not None and state.exists() else 0
@@ -424,17 +410,9 @@ def _save(path: Path, game: _Game, identity: dict[str, Any], epoch: int) -> None
 
 def _resume(path: Path, game: _Game, identity: dict[str, Any]) -> int:
     tensors, header = read_tensors(path, kind="online-state")
-    if header["identity"] != json.loads(json.dumps(identity)):  # tuples are lists in the file
-        raise UserError(f"{path} is of a run with other settings; name another --out, or repeat that run's command")
+    check_identity(path, header, identity)
     game.attempt = int(header["attempt"])
     game.renew()
     game.load(tensors)
     game.history = History(**header["history"])
     return int(header["epoch"])
-
-
-def averaged(game: _Game) -> nn.Module:
-    """The student's moving average, as a module of its own."""
-    module = copy.deepcopy(game.student.module)
-    module.load_state_dict(game.average)
-    return module.eval()

@@ -15,8 +15,9 @@ from .images import Source
 from .losses import kl
 from .network import Network
 from .progress import Progress, silent
+from .spec import InputSpec
 
-__all__ = ["Distillation", "distill", "resolved", "temperature_of"]
+__all__ = ["Distillation", "check_student", "distill", "resolved", "temperature_of"]
 
 
 class Distillation(Schedule):
@@ -56,11 +57,7 @@ def distill(
 
     Raises UserError where student and teacher differ in classes or input.
     """
-    if len(student.spec.classes) != len(teacher.spec.classes) or student.spec.shape != source.spec.shape:
-        raise UserError(
-            f"student {student.name} takes {student.spec.shape} into {len(student.spec.classes)} classes, teacher "
-            f"{teacher.name} {teacher.spec.shape} into {len(teacher.spec.classes)}; give a student like its teacher"
-        )
+    check_student(student, teacher, source.spec)
     t = resolved(settings, source, seed=seed).temperature
     assert t is not None
 
@@ -72,6 +69,15 @@ def distill(
 
     options: dict[str, Any] = {"seed": seed, "state": state, "identity": identity, "score": score}
     return fit(student, source, loss, settings, progress=progress, **options)
+
+
+def check_student(student: Network, teacher: Network, spec: InputSpec) -> None:
+    """Raises UserError where the student has other classes than the teacher, or does not take images of `spec`."""
+    if len(student.spec.classes) != len(teacher.spec.classes) or student.spec.shape != spec.shape:
+        raise UserError(
+            f"student {student.name} takes {student.spec.shape} into {len(student.spec.classes)} classes, teacher "
+            f"{teacher.name} {teacher.spec.shape} into {len(teacher.spec.classes)}; give a student like its teacher"
+        )
 
 
 def resolved(settings: Distillation, source: Source, *, seed: int = 0) -> Distillation:

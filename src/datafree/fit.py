@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from .images import Source
 from .network import Network
 from .progress import Progress, silent
 from .settings import Settings
+from .states import adam_state, check_identity, load_adam
 
 __all__ = ["Curve", "Schedule", "fit"]
 
@@ -138,23 +138,16 @@ def _save(
     path: Path, module: nn.Module, adam: torch.optim.Adam, identity: dict[str, Any], epoch: int, curve: Curve
 ) -> None:
     tensors = {f"weights/{name}": tensor for name, tensor in module.state_dict().items()}
-    for index, own in adam.state_dict()["state"].items():
-        tensors |= {f"adam/{index}/{key}": torch.as_tensor(value) for key, value in own.items()}
+    tensors |= adam_state(adam, "adam")
     write_tensors(path, tensors, {"identity": identity, "epoch": epoch, "curve": vars(curve)}, kind="training-state")
 
 
 def _resume(path: Path, module: nn.Module, adam: torch.optim.Adam, identity: dict[str, Any]) -> tuple[int, Curve]:
     tensors, header = read_tensors(path, kind="training-state")
-    if header["identity"] != json.loads(json.dumps(identity)):  # tuples are lists in the file
-        raise UserError(f"{path} is of a run with other settings; name another --out, or repeat that run's command")
+    check_identity(path, header, identity)
     weights = {n.removeprefix("weights/"): t for n, t in tensors.items() if n.startswith("weights/")}
     if {n: t.shape for n, t in weights.items()} != {n: t.shape for n, t in module.state_dict().items()}:
         raise UserError(f"{path} is of another network; name another --out, or repeat that run's command")
     module.load_state_dict(weights)
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("adam/"):
-            _, index, key = name.split("/")
-            state.setdefault(int(index), {})[key] = tensor
-    adam.load_state_dict({"state": state, "param_groups": adam.state_dict()["param_groups"]})
+    load_adam(adam, tensors, "adam")
     return int(header["epoch"]), Curve(**header["curve"])

@@ -229,16 +229,13 @@ def quantized_folder(out: Path, log: RunLog, identity: dict[str, Any]) -> Iterat
     """
     from ..files import read_header
     from ..quantization.folder import is_quantized
+    from ..states import check_identity
 
     if is_quantized(out):
         _check_same_run(out, log, "quantized network")
     state = out / "training.safetensors"
     if state.exists():
-        header = read_header(state, kind="training-state")[1]
-        if header.get("identity") != json.loads(json.dumps(identity)):
-            raise UserError(
-                f"{state} is of a run with other settings; name another --out, or repeat that run's command"
-            )
+        check_identity(state, read_header(state, kind="training-state")[1], identity)
     with own_folder(out, "quantized") as folder:
         yield folder
 

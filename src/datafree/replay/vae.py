@@ -15,6 +15,7 @@ from ..network import Network, frozen
 from ..seeds import seed_of
 from ..settings import Settings
 from ..spec import InputSpec
+from ..states import adam_state, load_adam
 from . import BYTES
 
 __all__ = ["Vae"]
@@ -151,9 +152,7 @@ class VaeMemory:
 
     def state(self) -> dict[str, Tensor]:
         found = {f"net/{name}": tensor.detach().cpu().clone() for name, tensor in self.net.state_dict().items()}
-        for index, own in self.adam.state_dict()["state"].items():
-            found |= {f"adam/{index}/{key}": torch.as_tensor(value).cpu().clone() for key, value in own.items()}
-        return {**found, "steps": torch.tensor(self.steps)}
+        return {**found, **adam_state(self.adam, "adam"), "steps": torch.tensor(self.steps)}
 
     def load(self, state: dict[str, Tensor]) -> None:
         weights = {name.removeprefix("net/"): own for name, own in state.items() if name.startswith("net/")}
@@ -161,10 +160,5 @@ class VaeMemory:
         if {name: own.shape for name, own in weights.items()} != wanted:
             raise UserError("the memory of that run is another VAE; repeat that run's command")
         self.net.load_state_dict(weights)
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, own in state.items():
-            if name.startswith("adam/"):
-                _, index, key = name.split("/")
-                moments.setdefault(int(index), {})[key] = own.clone()
-        self.adam.load_state_dict({"state": moments, "param_groups": self.adam.state_dict()["param_groups"]})
+        load_adam(self.adam, state, "adam")
         self.steps = int(state["steps"])
