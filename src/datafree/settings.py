@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -9,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import UserError, unknown
 
-__all__ = ["Settings", "parse"]
+__all__ = ["Settings", "family", "parse"]
 
 
 class Settings(BaseModel):
@@ -42,6 +44,16 @@ def parse(cls: type[S], values: Any) -> S:
         return cls.model_validate(dict(values))
     except ValidationError as error:
         raise _one_line(cls, error) from None
+
+
+def family(package: str, field: str) -> dict[str, type[Settings]]:
+    """Every kind of settings in a package's files that has `field`, by that field's default, in the order of the names."""
+    found = {}
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        for value in vars(importlib.import_module(f"{package}.{module.name}")).values():
+            if isinstance(value, type) and issubclass(value, Settings) and field in value.model_fields:
+                found[value.model_fields[field].default] = value
+    return dict(sorted(found.items()))
 
 
 def _one_line(cls: type[BaseModel], error: ValidationError) -> UserError:

@@ -104,7 +104,9 @@ def watch(
             if tap == INPUT:
                 continue
             if tap == FEATURES:
-                handles.append(found[layers(network)[-1]].register_forward_pre_hook(_keep_given(seen)))
+                kinds = (nn.Linear, nn.modules.conv._ConvNd)  # whichever comes last overwrites those before it
+                own = [part for part in found.values() if isinstance(part, kinds)]
+                handles.extend(part.register_forward_pre_hook(_keep_given(seen)) for part in own)
                 continue
             if tap not in found:
                 raise unknown("layer", tap, _layers(network), network.name)

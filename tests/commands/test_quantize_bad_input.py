@@ -157,8 +157,8 @@ def test_executorch_is_asked_for_before_anything_is_done(refused, monkeypatch):
     monkeypatch.setattr(stack, "version", lambda asked: {**others, "executorch": "1.5.1"}.get(asked, "1.20.0"))
     text = refused(f"quantize {NET} --executorch --activations 4 --out o --quiet")
     assert text == (
-        "ExecuTorch runs integers: weights of at most 8 bits and activations of 8, got w8a4; give such bits, or leave "
-        "--executorch out"
+        "ExecuTorch runs integers, got w8a4, wanted weights of at most 8 bits and activations of 8; give such bits, or "
+        "leave --executorch out"
     )
 
 

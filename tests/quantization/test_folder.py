@@ -221,21 +221,35 @@ def test_a_link_is_not_followed(own, tmp_path):
     assert "is a link; wanted a regular file" in refused(own)
 
 
-def test_a_file_without_an_input_is_one_line(own):
+def with_model(own, node, inputs) -> None:
+    """Puts a valid graph of one node in the place of model.onnx, with its checksum."""
     from onnx import TensorProto, checker, helper
 
-    node = helper.make_node(
-        "Constant", [], ["logits"], value=helper.make_tensor("v", TensorProto.FLOAT, [1, 10], [0.0] * 10)
-    )
-    output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 10])
-    model = helper.make_model(helper.make_graph([node], "g", [], [output]), opset_imports=[helper.make_opsetid("", 18)])
+    output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 64])
+    graph = helper.make_graph([node], "g", inputs, [output])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
     model.ir_version = 8
     checker.check_model(model)
     (own / "model.onnx").write_bytes(model.SerializeToString())
     config = read_json(own / "config.json")
     config["sha256"]["model.onnx"] = sha256_file(own / "model.onnx")
     (own / "config.json").write_text(json.dumps(config))
+
+
+def test_a_file_without_an_input_is_one_line(own):
+    from onnx import TensorProto, helper
+
+    value = helper.make_tensor("v", TensorProto.FLOAT, [1, 64], [0.0] * 64)
+    with_model(own, helper.make_node("Constant", [], ["logits"], value=value), [])
     assert "is no network that takes pixels: it has 0 inputs, wanted 1" in refused(own)
+
+
+def test_a_file_for_a_fixed_number_of_images_is_one_line(own):
+    from onnx import TensorProto, helper
+
+    pixels = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, [1, 1, 8, 8])
+    with_model(own, helper.make_node("Flatten", ["pixels"], ["logits"]), [pixels])
+    assert "takes exactly 1 images at a time, wanted any number; write it again so" in refused(own)
 
 
 def with_spec(folder, **change) -> None:

@@ -279,3 +279,24 @@ def test_a_grouped_convolution_goes_by_the_batch_norm_behind_it():
     layers = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU6(), nn.Conv2d(4, 4, 3, groups=4), nn.BatchNorm2d(4)]
     network = seen(nn.Sequential(*layers, nn.ReLU6(), nn.Flatten(), nn.Linear(64, 10)))
     assert error(network, None) < 0.05
+
+
+def test_what_is_told_in_part_ends_at_an_operator_that_is_not_known_and_goes_on_at_the_next_batch_norm():
+    layers = [
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Sigmoid(), nn.Conv2d(4, 4, 3),
+        nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 10),
+    ]  # fmt: skip
+    network = seen(nn.Sequential(*layers))
+    graph = capture(network)
+    with pytest.raises(UserError, match=r"behind operator aten\.sigmoid\.default"):
+        moments(network, graph)
+    found = moments(network, graph, partly=True)
+    known = [node.name in found for node in graph.graph.nodes if node.target == _aten.conv2d.default]
+    assert known == [True, True, False, True]  # the last by the batch norm behind it
+    assert [node.name in found for node in graph.graph.nodes if node.target == _aten.linear.default] == [True]
+    assert not any("sigmoid" in name for name in found)
+
+
+def test_nothing_is_told_in_part_of_a_network_without_batch_norm():
+    network = Network(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval(), SPEC, "plain")
+    assert moments(network, capture(network), partly=True) == {}

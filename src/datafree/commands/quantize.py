@@ -103,7 +103,7 @@ def quantize(
         For a network without batch norm: its record; by default the one in the release folder.
     """
     from ..files import claim_folder
-    from ..quantization import card, require, write_quantized
+    from ..quantization import card, check_mobile, require, write_quantized
     from ..quantization.folder import put_in_place
 
     require()
@@ -114,12 +114,7 @@ def quantize(
         )
     bits, settings, data, run = bits or Bits(), settings or FineTuning(), data or Data(), run or Run()
     if executorch:
-        require("executorch")
-        if not bits.integer:
-            raise UserError(
-                "ExecuTorch runs integers: weights of at most 8 bits and activations of 8, got "
-                f"{bits.name}; give such bits, or leave --executorch out"
-            )
+        check_mobile(bits)
     if correct_bias == "empirical" and calibrate == "none":
         raise UserError(
             "--correct-bias: got empirical with --calibrate none, wanted images to correct on; give analytic"

@@ -19,21 +19,41 @@ if TYPE_CHECKING:
     from .export import convert, to_onnx
     from .finetuning import finetune
     from .folder import card, open_quantized, write_program, write_quantized
-    from .mobile import mobile_speed, run_mobile, to_mobile
+    from .mobile import check_mobile, mobile_speed, run_mobile, to_mobile
     from .prepared import Quantized, quantize
     from .running import Check, Speed, check, integer_operators, run, session, speed
 
 __all__ = [
-    "Bits", "Check", "FineTuning", "Quantized", "Speed", "card", "check", "convert", "finetune", "integer_operators",
-    "mobile_speed", "open_quantized", "quantize", "require", "run", "run_mobile", "session", "speed", "to_mobile",
-    "to_onnx", "write_program", "write_quantized",
+    "Bits",
+    "Check",
+    "FineTuning",
+    "Quantized",
+    "Speed",
+    "card",
+    "check",
+    "check_mobile",
+    "convert",
+    "finetune",
+    "integer_operators",
+    "mobile_speed",
+    "open_quantized",
+    "quantize",
+    "require",
+    "run",
+    "run_mobile",
+    "session",
+    "speed",
+    "to_mobile",
+    "to_onnx",
+    "write_program",
+    "write_quantized",
 ]  # fmt: skip
 
 _IN = {
     "export": ("convert", "to_onnx"),
     "finetuning": ("finetune",),
     "folder": ("card", "open_quantized", "write_program", "write_quantized"),
-    "mobile": ("mobile_speed", "run_mobile", "to_mobile"),
+    "mobile": ("check_mobile", "mobile_speed", "run_mobile", "to_mobile"),
     "prepared": ("Quantized", "quantize"),
     "running": ("Check", "Speed", "check", "integer_operators", "run", "session", "speed"),
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from ..errors import UserError
 from ..files import write_bytes
 from ..network import Network
 from .prepared import Quantized, capture
-from .stack import any_number, quiet, require
+from .stack import any_number, first_line, quiet, require
 
 __all__ = ["convert", "to_onnx"]
 
@@ -99,8 +98,7 @@ def _cause(error: BaseException) -> str:
     """The first line of what went wrong first; the exporter wraps it in its own banners."""
     while error.__cause__ is not None:
         error = error.__cause__
-    lines = [re.sub("\x1b\\[[0-9;]*m", "", line).strip() for line in str(error).splitlines()]
-    return next((line for line in lines if line), type(error).__name__)[:300]
+    return first_line(error)
 
 
 def _strip(graph: Any) -> None:

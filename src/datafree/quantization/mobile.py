@@ -5,11 +5,10 @@ from __future__ import annotations
 import copy
 import os
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,17 +17,26 @@ from torch.fx import GraphModule, Node
 from ..errors import UserError
 from ..files import write_bytes
 from ..network import Network
+from .annotate import parameter_of
 from .bits import Bits
 from .prepared import capture
-from .running import Speed
-from .stack import quiet, require
+from .running import BATCH, Speed, least_ms
+from .stack import first_line, quiet, require
 
-__all__ = ["mobile_speed", "run_mobile", "to_mobile"]
+__all__ = ["check_mobile", "mobile_speed", "run_mobile", "to_mobile"]
 
-BATCH = 64
-ROUNDS = 15
 _ops = torch.ops.quantized_decomposed
 PER_TENSOR = (_ops.quantize_per_tensor.default, _ops.dequantize_per_tensor.default)
+
+
+def check_mobile(bits: Bits | None) -> None:
+    """Raises UserError where ExecuTorch is missing, and for bits that it does not run; None is float."""
+    require("executorch")
+    if bits is not None and not bits.integer:
+        raise UserError(
+            f"ExecuTorch runs integers, got {bits.name}, wanted weights of at most 8 bits and activations of 8; give such "
+            "bits, or leave --executorch out"
+        )
 
 
 def to_mobile(graph: GraphModule | Network, path: Path, shape: tuple[int, int, int], bits: Bits | None = None) -> Path:
@@ -39,12 +47,7 @@ def to_mobile(graph: GraphModule | Network, path: Path, shape: tuple[int, int, i
     in silence, so that layer, the last one as a rule, is left in float. Raises UserError for weights of more than
     8 bits and for activations of other than 8.
     """
-    require("executorch")
-    if bits is not None and not bits.integer:
-        raise UserError(
-            f"ExecuTorch runs integers, got {bits.name}, wanted weights of at most 8 bits and activations of 8; give such "
-            "bits, or leave --executorch out"
-        )
+    check_mobile(bits)
     with torch.no_grad(), quiet(), _hushed():
         module = capture(graph) if isinstance(graph, Network) else _signed(copy.deepcopy(graph))
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner  # pyright: ignore
@@ -55,9 +58,8 @@ def to_mobile(graph: GraphModule | Network, path: Path, shape: tuple[int, int, i
             program = torch.export.export(module, (torch.zeros(BATCH, *shape),))
             made = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch()
         except Exception as error:  # its passes raise whatever they like
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             raise UserError(
-                f"ExecuTorch cannot write this network: {(lines or [type(error).__name__])[0][:300]}; leave --executorch out"
+                f"ExecuTorch cannot write this network: {first_line(error)}; leave --executorch out"
             ) from error
     write_bytes(path, made.buffer)
     return path
@@ -73,7 +75,7 @@ def _signed(graph: GraphModule) -> GraphModule:
         if node.target == torch.ops.aten.linear.default and not any(_rounded(user) for user in node.users):
             packed = node.args[1]
             if isinstance(packed, Node) and packed.target == _ops.dequantize_per_channel.default:
-                values = [_constant(graph, own) for own in packed.args]
+                values = [parameter_of(graph, own) if isinstance(own, Node) else own for own in packed.args]
                 graph.register_buffer(f"in_float_{index}", _ops.dequantize_per_channel.default(*values))
                 with graph.graph.inserting_before(node):
                     node.replace_input_with(packed, graph.graph.get_attr(f"in_float_{index}"))
@@ -87,13 +89,6 @@ def _rounded(node: Node) -> bool:
     if node.target == torch.ops.aten.relu.default:
         return any(_rounded(user) for user in node.users)
     return node.target == PER_TENSOR[0]
-
-
-def _constant(graph: GraphModule, value: object) -> Any:
-    if not isinstance(value, Node):
-        return value
-    place, _, name = str(value.target).rpartition(".")
-    return getattr(graph.get_submodule(place), name)
 
 
 def import_kernels() -> None:
@@ -131,14 +126,8 @@ def run_mobile(path: Path, pixels: Tensor) -> Tensor:
 def mobile_speed(original: Path, quantized: Path, shape: tuple[int, int, int]) -> Speed:
     """Runs both programs on the same noise, turn by turn; ExecuTorch chooses its own threads."""
     pixels = torch.rand(BATCH, *shape, generator=torch.Generator().manual_seed(0))
-    both, best = {path: _Program(path) for path in (original, quantized)}, {}
-    for _ in range(ROUNDS):
-        for path, own in both.items():
-            began = time.perf_counter()
-            own(pixels)
-            best[path] = min(best.get(path, 1e9), 1e3 * (time.perf_counter() - began))
-    sizes = [os.path.getsize(path) for path in (original, quantized)]
-    return Speed(BATCH, 0, best[original], best[quantized], *sizes)
+    before, after = least_ms(*(partial(_Program(path), pixels) for path in (original, quantized)))
+    return Speed(BATCH, 0, before, after, *(os.path.getsize(path) for path in (original, quantized)))
 
 
 @contextmanager

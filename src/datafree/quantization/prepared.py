@@ -21,7 +21,7 @@ from .annotate import BATCH_NORM, Uniform, behind, parameter_of, unrounded, unti
 from .bits import Bits
 from .equalize import equalize
 from .ranges import Moments, moments, weighed
-from .stack import any_number, quiet, require
+from .stack import any_number, first_line, quiet, require
 from .steps import Step
 
 __all__ = ["Correction", "Quantized", "Simulated", "capture", "quantize"]
@@ -137,7 +137,8 @@ def quantize(
             "them; train it so"
         )
     untie(captured)
-    told = _told(network, captured, needed=pixels is None) if pixels is None or correct_bias == "analytic" else {}
+    wanted = pixels is None or correct_bias == "analytic"
+    told = moments(network, captured, partly=pixels is not None) if wanted else {}
     with quiet():
         graph = prepare_pt2e(captured, Uniform(bits))
     if not weighted(graph):
@@ -159,16 +160,6 @@ def quantize(
             _correct_on(own, pixels)
         round_biases(own)
     return own
-
-
-def _told(network: Network, captured: GraphModule, *, needed: bool) -> dict[str, Moments]:
-    """What the batch norms say of the graph's values; nothing where they say nothing and nothing is `needed`."""
-    try:
-        return moments(network, captured)
-    except UserError:
-        if needed:
-            raise
-        return {}
 
 
 def _start_on(own: Quantized, pixels: Tensor, progress: Progress) -> None:
@@ -232,8 +223,7 @@ def capture(network: Network) -> GraphModule:
 
 
 def _cause(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    line = (lines or [type(error).__name__])[0][:300]
+    line = first_line(error)
     if line.startswith("Constraints violated (batch)"):
         return "it is written for a fixed number of images, or for some numbers alone, wanted any number"
     return line

@@ -75,24 +75,36 @@ def rectified(own: Moments, top: float = math.inf) -> Moments:
     return Moments(mean, (square - mean.square()).clamp(min=0), cut(own.low), cut(own.high))
 
 
-def moments(network: Network, graph: GraphModule) -> dict[str, Moments]:
+def moments(network: Network, graph: GraphModule, *, partly: bool = False) -> dict[str, Moments]:
     """Node name -> its moments, in a captured graph whose batch norms are not yet folded.
 
-    A layer that a batch norm follows goes by the batch norm's, as after folding. Raises UserError for a network without
-    batch norm, and for an operator through which moments are not carried.
+    A layer that a batch norm follows goes by the batch norm's, as after folding. `partly` leaves out what is not known:
+    everything in a network without batch norm, and what comes of an operator through which moments are not carried, up to
+    the next batch norm. Without it, both raise UserError.
     """
     spec, found = network.spec, {}
     if not any(node.target in BATCH_NORM for node in graph.graph.nodes):
+        if partly:
+            return {}
         raise UserError(f"{network.name} has no batch norm, and no images were given; name some with --calibrate")
     ends = [(spec.low, spec.high)] * spec.shape[0]
     low, high = (torch.tensor(own) for own in zip(*ends))
     image = Moments((low + high) / 2, (high - low).square() / 12, low, high)
-    constants = _Constants(graph).found
+    constants, lost = _Constants(graph).found, set()
     for node in graph.graph.nodes:
         if node.op == "placeholder":
             found[node.name] = image
         elif node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
-            own = _through(graph, node, found, constants)
+            if node.target not in BATCH_NORM and not lost.isdisjoint(node.all_input_nodes):
+                lost.add(node)
+                continue
+            try:
+                own = _through(graph, node, found, constants)
+            except UserError:
+                if not partly:
+                    raise
+                lost.add(node)
+                continue
             if own is not None:
                 found[node.name] = own
     return found

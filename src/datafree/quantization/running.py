@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +18,9 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .stack import require
+from .stack import first_line, require
 
-__all__ = ["Check", "Speed", "check", "integer_operators", "run", "session", "speed"]
+__all__ = ["Check", "Speed", "check", "integer_operators", "least_ms", "run", "session", "speed"]
 
 BATCH = 64
 ROUNDS = 15
@@ -27,7 +30,8 @@ INTEGER = ("QLinear", "QGemm", "QAttention", "ConvInteger", "MatMulInteger", "Dy
 def session(path: Path, *, threads: int = 1, optimised: Path | None = None, content: bytes | None = None) -> Any:
     """An onnxruntime session on the CPU; `optimised` is where it writes the graph that it will run.
 
-    `content` is the file's, where it was read already. Raises UserError for a file that does not take one input.
+    `content` is the file's, where it was read already. Raises UserError for a file that does not take one input of any
+    number of images.
     """
     require("onnxruntime")
     import onnxruntime
@@ -41,11 +45,14 @@ def session(path: Path, *, threads: int = 1, optimised: Path | None = None, cont
         source = str(path) if content is None else content
         own = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise UserError(f"onnxruntime cannot run {path}: {str(error).splitlines()[0][:300]}; write it again") from error
+        raise UserError(f"onnxruntime cannot run {path}: {first_line(error)}; write it again") from error
     if len(own.get_inputs()) != 1:
         raise UserError(
             f"{path} is no network that takes pixels: it has {len(own.get_inputs())} inputs, wanted 1; get or write it again"
         )
+    count = (own.get_inputs()[0].shape or [None])[0]
+    if isinstance(count, int):
+        raise UserError(f"{path} takes exactly {count} images at a time, wanted any number; write it again so")
     return own
 
 
@@ -55,7 +62,7 @@ def run(own: Any, pixels: Tensor) -> Tensor:
     try:
         parts = [torch.from_numpy(own.run(None, {name: part.numpy()})[0]) for part in pixels.split(BATCH)]
     except Exception as error:  # onnxruntime's own, which share no base but Exception
-        raise RuntimeError(f"onnxruntime: {str(error).splitlines()[0][:200]}") from error
+        raise RuntimeError(f"onnxruntime: {first_line(error)}") from error
     return torch.cat(parts)
 
 
@@ -111,12 +118,17 @@ class Speed:
 def speed(original: Path, quantized: Path, shape: tuple[int, int, int], *, batch: int = 64, threads: int = 1) -> Speed:
     """Runs both ONNX files on the same noise."""
     pixels = np.random.Generator(np.random.PCG64(0)).random((batch, *shape), dtype=np.float32)
-    best = {}
-    both = {path: session(path, threads=threads) for path in (original, quantized)}
+    both = [session(path, threads=threads) for path in (original, quantized)]
+    before, after = least_ms(*(partial(own.run, None, {own.get_inputs()[0].name: pixels}) for own in both))
+    return Speed(batch, threads, before, after, *(os.path.getsize(path) for path in (original, quantized)))
+
+
+def least_ms(*calls: Callable[[], object]) -> list[float]:
+    """The least milliseconds of each over several rounds, turn by turn, so that other work falls on all alike."""
+    best = [math.inf] * len(calls)
     for _ in range(ROUNDS):
-        for path, own in both.items():
+        for index, call in enumerate(calls):
             began = time.perf_counter()
-            own.run(None, {own.get_inputs()[0].name: pixels})
-            best[path] = min(best.get(path, 1e9), 1e3 * (time.perf_counter() - began))
-    sizes = [os.path.getsize(path) for path in (original, quantized)]
-    return Speed(batch, threads, best[original], best[quantized], *sizes)
+            call()
+            best[index] = min(best[index], 1e3 * (time.perf_counter() - began))
+    return best

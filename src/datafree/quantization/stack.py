@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
@@ -13,7 +14,7 @@ import torch
 
 from ..errors import UserError
 
-__all__ = ["any_number", "quiet", "require"]
+__all__ = ["any_number", "first_line", "quiet", "require"]
 
 WANTED = {
     "torchao": ((0, 18), (0, 19)),
@@ -48,6 +49,12 @@ def _numbers(text: str) -> tuple[int, ...]:
 def any_number() -> tuple[dict[int, torch.export.Dim]]:
     """For torch.export's `dynamic_shapes`: images (N, C, H, W), any number of them."""
     return ({0: torch.export.Dim("batch", min=1, max=1 << 20)},)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line that says something, without colours; the error's name where there is none."""
+    lines = [re.sub("\x1b\\[[0-9;]*m", "", line).strip() for line in str(error).splitlines()]
+    return next((line for line in lines if line), type(error).__name__)[:300]
 
 
 @contextmanager

@@ -6,12 +6,10 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from ..errors import UserError, unknown
-from ..settings import Settings, parse
+from ..settings import Settings, family, parse
 
 if TYPE_CHECKING:
     import torch
@@ -74,12 +72,7 @@ def room_for(teacher: Network, nbytes: int, extra: int = 0) -> int:
 
 def kinds() -> dict[str, type[Settings]]:
     """Every kind of this folder by its name."""
-    found = {}
-    for module in pkgutil.iter_modules(__path__):
-        for value in vars(importlib.import_module(f"{__name__}.{module.name}")).values():
-            if isinstance(value, type) and issubclass(value, Settings) and "replay" in value.model_fields:
-                found[value.model_fields["replay"].default] = value
-    return found
+    return family(__name__, "replay")
 
 
 def named(name: str, /, **settings: Any) -> Any:

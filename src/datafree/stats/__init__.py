@@ -6,8 +6,6 @@ is a new file in this folder: discovery finds it, the record's loader and the fa
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -16,7 +14,7 @@ from torch import Tensor
 
 from ..errors import unknown
 from ..network import Network
-from ..settings import Settings, parse
+from ..settings import Settings, family, parse
 
 __all__ = ["Meter", "State", "Statistic", "Summary", "Table", "kinds", "of", "table"]
 
@@ -88,12 +86,7 @@ class Statistic(Protocol):
 
 def kinds() -> dict[str, type[Settings]]:
     """Every statistic of this folder by its kind."""
-    found = {}
-    for module in pkgutil.iter_modules(__path__):
-        for value in vars(importlib.import_module(f"{__name__}.{module.name}")).values():
-            if isinstance(value, type) and issubclass(value, Settings) and "kind" in value.model_fields:
-                found[value.model_fields["kind"].default] = value
-    return dict(sorted(found.items()))
+    return family(__name__, "kind")
 
 
 def of(values: Any) -> Any:

@@ -5,8 +5,6 @@ A unit's images depend on the run's seed and the unit's index alone, so that one
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -16,7 +14,7 @@ from torch import Tensor
 from ..errors import UserError, unknown
 from ..network import Network
 from ..records import Record
-from ..settings import Settings, parse
+from ..settings import Settings, family, parse
 
 __all__ = ["DEFAULT", "Batch", "Maker", "Synthesizer", "batches", "methods", "named", "needed", "of", "unit_labels"]
 
@@ -87,12 +85,7 @@ def needed(method: str, record: Record | None) -> Record:
 
 def methods() -> dict[str, type[Settings]]:
     """Every method of this folder by its name."""
-    found = {}
-    for module in pkgutil.iter_modules(__path__):
-        for value in vars(importlib.import_module(f"{__name__}.{module.name}")).values():
-            if isinstance(value, type) and issubclass(value, Settings) and "method" in value.model_fields:
-                found[value.model_fields["method"].default] = value
-    return found
+    return family(__name__, "method")
 
 
 def named(name: str, /, **settings: Any) -> Any:
