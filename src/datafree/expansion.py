@@ -41,8 +41,8 @@ class Expansion(PriorSettings):
     method: Literal["expand"] = "expand"
     start: Literal["noise", "anchors"] = "noise"
     """What an image is before the first step: noise, or an anchor of its class, augmented."""
-    guidance: float = Field(default=1.0, ge=0)
-    """Weight of the alignment to the anchors; 0 is plain inversion."""
+    guidance: float | None = Field(default=None, ge=0)
+    """Weight of the alignment to the anchors, by default the kind's own; 0 is plain inversion."""
     classes: float = Field(default=1.0, ge=0)
     """Weight of the cross-entropy to the wanted class."""
     balance: float = Field(default=1.0, ge=0)
@@ -108,11 +108,11 @@ class ExpansionMaker:
         return Batch(pixels, labels)
 
     def _guided(self, seed: int) -> Objective:
-        own = self.method
-        if not own.settings.guidance:
+        own, weight = self.method, self.method.settings.guidance
+        if weight == 0:
             return self.objective
         guide = own.alignment.on(self.teacher, own.pixels, own.labels, seed)
-        return self.objective + own.settings.guidance * Aligned(guide)
+        return self.objective + (own.alignment.guidance if weight is None else weight) * Aligned(guide)
 
     def _how(self) -> Inversion:
         own, moved = self.method.settings, (self.method.settings.jitter, self.method.settings.flip)

@@ -62,7 +62,7 @@ def test_it_obeys_its_protocol_and_its_settings_go_through_a_file(kind, teacher)
     assert isinstance(own, Alignment)
     assert isinstance(own.on(teacher, *anchors(teacher), 0), Guide)
     assert alignment.of(own.model_dump(mode="json")) == own
-    assert own.summary and "\n" not in own.summary
+    assert own.summary and "\n" not in own.summary and own.guidance > 0
 
 
 def test_at_the_anchors_own_features_nothing_can_be_gained(kind, teacher):

@@ -116,6 +116,14 @@ def test_a_weight_of_0_never_asks_the_guide(normed, digits, monkeypatch):
         method(digits).on(normed, None).unit(0, 0, 10)
 
 
+def test_the_weight_is_the_kinds_own_where_none_is_given(normed, digits):
+    made = [
+        method(digits, "discriminator", guidance=weight).on(normed, None).unit(0, 0, 10).pixels
+        for weight in (None, alignment.named("discriminator").guidance, 50.0)
+    ]
+    assert torch.equal(made[0], made[1]) and not torch.equal(made[0], made[2])
+
+
 def test_without_batch_norm_statistics_come_from_a_record_or_are_left_out(teacher, normed, digits):
     names = lambda network, known: [type(term).__name__ for _, term in Expansion().objective(network, known).parts]  # noqa: E731
     assert names(teacher, None) == ["WantedClass", "ClassBalance"]

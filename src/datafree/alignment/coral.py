@@ -24,6 +24,7 @@ class Coral(Augmentation):
     """Weight of the covariance beside the class means."""
 
     summary: ClassVar[str] = "the anchors' class means and the covariance about them (Sun & Saenko 2016)"
+    guidance: ClassVar[float] = 10.0
 
     def on(self, teacher: Network, pixels: Tensor, labels: Tensor, seed: int) -> Matching:
         return Matching(Anchors(teacher, pixels, labels, self, seed), partial(coral_distance, weight=self.covariance))

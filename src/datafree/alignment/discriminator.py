@@ -29,6 +29,7 @@ class Discriminator(Augmentation):
     """Of Adam on the discriminator."""
 
     summary: ClassVar[str] = "a class-conditional discriminator of anchors and made images (Binici et al. 2024)"
+    guidance: ClassVar[float] = 1.0
 
     def on(self, teacher: Network, pixels: Tensor, labels: Tensor, seed: int) -> DiscriminatorGuide:
         return DiscriminatorGuide(self, Anchors(teacher, pixels, labels, self, seed), seed)

@@ -20,6 +20,7 @@ class Means(Augmentation):
     alignment: Literal["means"] = "means"
 
     summary: ClassVar[str] = "made images have the anchors' mean feature, class by class"
+    guidance: ClassVar[float] = 10.0
 
     def on(self, teacher: Network, pixels: Tensor, labels: Tensor, seed: int) -> Matching:
         return Matching(Anchors(teacher, pixels, labels, self, seed), mean_distance)
