@@ -1,12 +1,34 @@
-"""Images as networks are shown them in training: moved on a black ground, mirrored."""
+"""Images as networks are shown them: moved on a black ground, mirrored, cut, tinted. A gradient flows through all of it."""
 
 from __future__ import annotations
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import pad
 
-__all__ = ["mirrored", "shifted"]
+from .settings import Settings
+from .spec import InputSpec
+
+__all__ = ["Augmentation", "cut", "mirrored", "shifted", "tinted"]
+
+
+class Augmentation(Settings):
+    """Differentiable augmentation (Zhao et al. 2020): drawn anew for each image each time it is shown. All 0: none."""
+
+    translate: float = Field(default=0.1, ge=0, lt=1)
+    """Images are shown moved by up to this share of the smaller side, in whole pixels."""
+    cutout: float = Field(default=0.0, ge=0, lt=1)
+    """Side of a black rectangle cut out of each image shown, as a share of the image's sides."""
+    colour: float = Field(default=0.5, ge=0, le=1)
+    """Change of brightness, saturation and contrast of the images shown; 1 is the paper's. Grey images keep theirs."""
+
+    def show(self, pixels: Tensor, spec: InputSpec, rng: torch.Generator) -> Tensor:
+        """Pixels (N, C, H, W) as they are shown, not clamped. No flips: digits and letters have a handedness."""
+        if self.colour and pixels.shape[1] > 1:
+            pixels = tinted(pixels, self.colour, rng, spec.high - spec.low)
+        pixels = shifted(pixels, round(self.translate * min(pixels.shape[2:])), rng, spec.black)
+        return cut(pixels, self.cutout, rng, spec.black) if self.cutout else pixels
 
 
 def shifted(pixels: Tensor, most: int, rng: torch.Generator, ground: float = 0.0) -> Tensor:
@@ -24,3 +46,29 @@ def shifted(pixels: Tensor, most: int, rng: torch.Generator, ground: float = 0.0
 def mirrored(pixels: Tensor, rng: torch.Generator) -> Tensor:
     """Each image left to right, or not, as a coin says."""
     return torch.where(torch.rand(len(pixels), 1, 1, 1, generator=rng) < 0.5, pixels.flip(3), pixels)
+
+
+def cut(pixels: Tensor, share: float, rng: torch.Generator, ground: float = 0.0) -> Tensor:
+    """Each image (N, C, H, W) with a rectangle of `share` of each side on `ground`; its centre is anywhere in the image."""
+    sides = []
+    for size in pixels.shape[2:]:
+        width = round(share * size)
+        first = torch.randint(size, (len(pixels), 1), generator=rng) - width // 2
+        places = torch.arange(size)
+        sides.append((places >= first) & (places < first + width))
+    hole = sides[0][:, None, :, None] & sides[1][:, None, None, :]
+    return pixels.masked_fill(hole.to(pixels.device), ground)
+
+
+def tinted(pixels: Tensor, strength: float, rng: torch.Generator, width: float = 1.0) -> Tensor:
+    """Brightness, then saturation, then contrast of each image changed; `width` is that of the pixels' range.
+
+    At strength 1: brightness by up to a quarter of the range, saturation by a factor in [0, 2], contrast in [0.5, 1.5].
+    """
+    brightness, saturation, contrast = (
+        ((torch.rand(len(pixels), generator=rng) * 2 - 1) * strength * most).view(-1, 1, 1, 1).to(pixels)
+        for most in (width / 4, 1.0, 0.5)
+    )
+    pixels = pixels + brightness
+    pixels = pixels + saturation * (pixels - pixels.mean(1, keepdim=True))
+    return pixels + contrast * (pixels - pixels.mean((1, 2, 3), keepdim=True))

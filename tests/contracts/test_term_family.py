@@ -9,7 +9,7 @@ import pkgutil
 import pytest
 import torch
 
-from datafree import taps, terms
+from datafree import alignment, taps, terms
 from datafree.divergence import stored
 from datafree.records import record
 from datafree.stats.moments import Moments
@@ -56,6 +56,8 @@ def term(request, network, toy) -> Term:
     if "entries" in inspect.signature(cls).parameters:
         made = record(network, toy(), [Moments()])
         return cls(measured(network, made, made.entries))
+    if "guide" in inspect.signature(cls).parameters:
+        return cls(alignment.named("discriminator").on(network, torch.rand(3, 1, 4, 4), torch.eye(3), 0))
     return cls()
 
 

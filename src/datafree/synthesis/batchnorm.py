@@ -23,7 +23,7 @@ from ..terms.priors import PixelNorm, Smoothness, TotalVariation
 from . import Batch, unit_labels
 from .invert import InversionMaker, InversionSettings, noise
 
-__all__ = ["BatchNormInception", "BatchNormSamples", "Gaussian", "Inception"]
+__all__ = ["BatchNormInception", "BatchNormSamples", "Gaussian", "Inception", "PriorSettings"]
 
 
 class Gaussian(Settings):
@@ -57,8 +57,8 @@ class GaussianMaker:
         return Batch(self.teacher.spec.clamp(pixels) if self.settings.box else pixels, labels)
 
 
-class _Priors(InversionSettings):
-    """The fields of every method of this file that optimises pixels."""
+class PriorSettings(InversionSettings):
+    """The fields of every method that optimises pixels under priors."""
 
     steps: int = Field(default=100, ge=1)
     """Adam steps on the pixels; more images in fewer steps teach more."""
@@ -90,7 +90,7 @@ class _Priors(InversionSettings):
         return Objective(tuple((weight, term) for weight, term in own if weight))
 
 
-class Inception(_Priors):
+class Inception(PriorSettings):
     """Images of a class, by its logit and a smooth prior."""
 
     method: Literal["inception"] = "inception"
@@ -103,7 +103,7 @@ class Inception(_Priors):
         return self.maker(teacher, record, Objective(((1.0, WantedLogit()),)) + self.priors())
 
 
-class BatchNormSamples(_Priors):
+class BatchNormSamples(PriorSettings):
     """Batches whose activations have the statistics that the batch norms stored."""
 
     method: Literal["bns"] = "bns"
@@ -117,7 +117,7 @@ class BatchNormSamples(_Priors):
         return self.maker(teacher, record, 1.0 * term + self.priors())
 
 
-class BatchNormInception(_Priors):
+class BatchNormInception(PriorSettings):
     """As `bns`, and every image of its wanted class."""
 
     method: Literal["bns-inception"] = "bns-inception"

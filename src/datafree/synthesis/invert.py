@@ -11,11 +11,13 @@ from pydantic import Field
 from torch import Tensor
 
 from .. import taps as tap_names
+from ..augment import Augmentation
 from ..errors import UserError
 from ..network import Network, frozen
 from ..records import Record
 from ..seeds import stream
 from ..settings import Settings
+from ..spec import InputSpec
 from ..terms import Objective, View
 from . import Batch, unit_labels
 
@@ -57,6 +59,8 @@ class Inversion:
     """Each step the network sees the batch shifted by up to so many pixels, around the edges."""
     flip: bool = False
     """Each step the network sees the batch mirrored left to right, or not, as a coin says."""
+    augment: Augmentation | None = None
+    """Each step the network sees every image augmented in a way of its own."""
 
 
 def invert(
@@ -65,31 +69,35 @@ def invert(
 ) -> Tensor:  # fmt: skip
     """Pixels like `start` (N, C, H, W), after Adam on them; `objective` is bound to this batch.
 
-    `rng` draws the shifts and flips of each step. Only the pixels get a gradient. Raises UserError when the objective
-    turns non-finite, naming the step.
+    `rng` draws the augmentation, shifts and flips of each step. Only the pixels get a gradient; what the objective itself
+    learns, it learns after each step. Raises UserError when the objective turns non-finite, naming the step.
     """
     pixels = start.clone().requires_grad_(True)
     adam = torch.optim.Adam([pixels], lr=how.learning_rate)
     narrow = how.precision == "bfloat16"
     with frozen(network.module), tap_names.watch(network, objective.taps, objective.edits) as seen:
         for step in range(how.steps):
-            shown = _moved(pixels, how, rng)
+            shown = _shown(pixels, how, network.spec, rng)
             with torch.autocast(network.device.type, torch.bfloat16) if narrow else nullcontext():
                 logits = network.logits(shown)
             seen[tap_names.INPUT] = shown
-            total, _ = objective(View(shown, labels, logits, seen))
+            view = View(shown, labels, logits, seen)
+            total, _ = objective(view)
             (pixels.grad,) = torch.autograd.grad(total, pixels)
             if not bool(total.isfinite()):
                 raise UserError(f"the objective is not finite at step {step}; lower --learning-rate")
             adam.step()
+            objective.learn(view)
             if how.box:
                 with torch.no_grad():
                     pixels.clamp_(network.spec.low, network.spec.high)
     return pixels.detach()
 
 
-def _moved(pixels: Tensor, how: Inversion, rng: torch.Generator | None) -> Tensor:
+def _shown(pixels: Tensor, how: Inversion, spec: InputSpec, rng: torch.Generator | None) -> Tensor:
     """The batch as one step shows it."""
+    if how.augment is not None and rng is not None:
+        pixels = how.augment.show(pixels, spec, rng)
     if how.jitter and rng is not None:
         down, right = torch.randint(-how.jitter, how.jitter + 1, (2,), generator=rng).tolist()
         pixels = pixels.roll((down, right), (2, 3))

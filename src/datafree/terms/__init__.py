@@ -1,7 +1,8 @@
 """Terms: ``Term(view) -> scalar``, added and weighted into an Objective, one family for synthesis and distillation.
 
 ``3 * MatchMoments(...) + TotalVariation()`` is an Objective whose call gives the total and its named parts. A term is
-immutable: `bind` returns the term for one batch, with what is drawn once for it (targets, dropout masks).
+immutable: `bind` returns the term for one batch, with what is drawn once for it (targets, dropout masks). A call changes
+nothing; what a term learns, it learns in `learn`, which a loop calls after its own step with the view of that step.
 """
 
 from __future__ import annotations
@@ -54,6 +55,9 @@ class Term(ABC):
     @abstractmethod
     def __call__(self, view: View) -> Tensor: ...
 
+    def learn(self, view: View) -> None:  # noqa: B027
+        """One step of what the term itself learns, from the view that it was called with; most learn nothing."""
+
     def __rmul__(self, weight: float) -> Objective:
         return Objective(((float(weight), self),))
 
@@ -83,6 +87,11 @@ class Objective:
         values = [(weight, type(term).__name__, term(view)) for weight, term in self.parts]
         total = torch.stack([weight * value for weight, _, value in values]).sum()
         return total, {name: value.detach() for _, name, value in values}
+
+    def learn(self, view: View) -> None:
+        """Each term's own step, in order."""
+        for _, term in self.parts:
+            term.learn(view)
 
     def __add__(self, other: Term | Objective) -> Objective:
         return Objective(self.parts + (other.parts if isinstance(other, Objective) else ((1.0, other),)))

@@ -1,0 +1,156 @@
+"""Condensed data expanded by guided inversion (Binici et al. 2024): a few anchors become as many images as wanted.
+
+Images are inverted from the teacher class by class, and pulled to where the anchors lie in its penultimate features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from . import taps as tap_names
+from .alignment import Alignment
+from .alignment.anchors import check_anchors
+from .alignment.mmd import Mmd
+from .divergence import stored
+from .network import Network
+from .progress import Progress, silent
+from .records import Record
+from .seeds import seed_of, stream
+from .synthesis import Batch, unit_labels
+from .synthesis.batchnorm import PriorSettings
+from .synthesis.invert import Inversion, invert, noise
+from .syntheticset import UNIT, SyntheticSet, synthesize
+from .terms import Objective
+from .terms.aligned import Aligned
+from .terms.batchnorm import BatchNormDivergence
+from .terms.classes import WantedClass
+
+__all__ = ["Expansion", "ExpansionMaker", "GuidedInversion", "expand"]
+
+
+class Expansion(PriorSettings):
+    """How images are inverted and guided; every weight of 0 leaves its term out."""
+
+    method: Literal["expand"] = "expand"
+    start: Literal["noise", "anchors"] = "noise"
+    """What an image is before the first step: noise, or an anchor of its class, augmented."""
+    guidance: float | None = Field(default=None, ge=0)
+    """Weight of the alignment to the anchors, by default the kind's own; 0 is plain inversion."""
+    classes: float = Field(default=1.0, ge=0)
+    """Weight of the cross-entropy to the wanted class."""
+    balance: float = Field(default=1.0, ge=0)
+    """Weight of the batch's class balance."""
+    statistics: float = Field(default=1.0, ge=0)
+    """Weight of the divergence from the teacher's batch norms, or from a record where it has none; without either: none."""
+
+    summary: ClassVar[str] = "a few anchors expanded by images inverted near them (Binici et al. 2024)"
+
+    def objective(self, teacher: Network, record: Record | None) -> Objective:
+        """All but the alignment, which begins anew with every unit. Raises UserError for a record without moments."""
+        parts = Objective(((self.classes, WantedClass()),) if self.classes else ()) + self.priors()
+        if self.statistics and (record is not None or tap_names.batch_norms(teacher)):
+            parts = parts + self.statistics * BatchNormDivergence(stored(teacher, record))
+        return parts
+
+
+@dataclass(frozen=True)
+class GuidedInversion:
+    """A method of synthesis that has its anchors with it: pixels (N, C, H, W), labels (N, classes) as probabilities."""
+
+    pixels: Tensor
+    labels: Tensor
+    settings: Expansion = field(default_factory=Expansion)
+    alignment: Alignment = field(default_factory=Mmd)
+
+    method: ClassVar[str] = "expand"
+    summary: ClassVar[str] = Expansion.summary
+
+    @property
+    def boxed(self) -> bool:
+        return self.settings.boxed
+
+    def model_dump(self, mode: str = "json") -> dict[str, Any]:
+        """What a set stores: the settings of both, and the anchors' number and checksum."""
+        digest = hashlib.sha256()
+        for tensor in (self.pixels, self.labels):
+            digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+        anchors = {"images": len(self.pixels), "sha256": digest.hexdigest()}
+        own: Any = self.alignment
+        return {**self.settings.model_dump(mode=mode), "alignment": own.model_dump(mode=mode), "anchors": anchors}
+
+    def on(self, teacher: Network, record: Record | None) -> ExpansionMaker:
+        """Raises UserError for anchors that do not fit, and for a record that lacks what the statistics need."""
+        check_anchors(teacher, self.pixels, self.labels)
+        return ExpansionMaker(teacher, record, self.settings.objective(teacher, record), self)
+
+
+@dataclass(frozen=True)
+class ExpansionMaker:
+    """Units that each have a guide of their own, so that one depends on seed and index alone."""
+
+    teacher: Network
+    record: Record | None
+    objective: Objective
+    method: GuidedInversion
+
+    def unit(self, index: int, seed: int, size: int) -> Batch:
+        labels, rng = unit_labels(index, size, len(self.teacher.spec.classes)), stream(seed, "unit", index)
+        start = self._start(labels, rng).to(self.teacher.device)
+        bound = self._guided(seed_of(seed, "guide", index)).bind(self.teacher, labels, rng)
+        pixels = invert(self.teacher, bound, start, labels.to(self.teacher.device), self._how(), rng).cpu()
+        return Batch(pixels, labels)
+
+    def _guided(self, seed: int) -> Objective:
+        own, weight = self.method, self.method.settings.guidance
+        if weight == 0:
+            return self.objective
+        guide = own.alignment.on(self.teacher, own.pixels, own.labels, seed)
+        return self.objective + (own.alignment.guidance if weight is None else weight) * Aligned(guide)
+
+    def _how(self) -> Inversion:
+        own, moved = self.method.settings, (self.method.settings.jitter, self.method.settings.flip)
+        augment: Any = self.method.alignment
+        return Inversion(own.steps, own.learning_rate, own.box, own.precision, *moved, augment=augment)
+
+    def _start(self, labels: Tensor, rng: torch.Generator) -> Tensor:
+        """Noise; where anchors are asked for, an augmented one wherever the class has any."""
+        images, own, spec = noise(self.teacher, self.record, labels, rng), self.method, self.teacher.spec
+        if own.settings.start == "anchors":
+            classes = own.labels.argmax(1).cpu()
+            for row, label in enumerate(labels):
+                held = (classes == label).nonzero()[:, 0]
+                if len(held):
+                    images[row] = own.pixels[held[int(torch.randint(len(held), (1,), generator=rng))]]
+            images = own.alignment.show(images, spec, rng)
+        return spec.clamp(images) if own.settings.box else images
+
+
+def expand(
+    teacher: Network,
+    condensed: tuple[Tensor, Tensor],
+    out: str | Path,
+    settings: Expansion | None = None,
+    alignment: Alignment | None = None,
+    *,
+    images: int,
+    record: Record | None = None,
+    seed: int = 0,
+    unit: int = UNIT,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> SyntheticSet:
+    """A set of `images` images near the condensed ones, in the folder `out`; the condensed images are not part of it.
+
+    `condensed` are pixels (N, C, H, W) in the spec's range and labels (N, classes), probabilities. Made in units as every
+    set is: the same for any number of workers, and resumable. Raises UserError for anchors that do not fit the teacher.
+    """
+    method = GuidedInversion(*condensed, settings or Expansion(), alignment or Mmd())
+    options: dict[str, Any] = {"images": images, "seed": seed, "unit": unit, "workers": workers, "progress": progress}
+    return synthesize(teacher, record, method, out, **options)

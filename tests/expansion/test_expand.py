@@ -1,0 +1,151 @@
+"""Expansion by guided inversion: units that depend on seed and index alone, a teacher left as it was, anchors that guide."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from datafree import alignment, taps
+from datafree.errors import UserError
+from datafree.expansion import Expansion, GuidedInversion, expand
+from datafree.network import Network, frozen
+from datafree.records import record
+from datafree.stats.moments import Moments
+from datafree.synthesis import Synthesizer
+from datafree.syntheticset import SyntheticSet
+
+KINDS = sorted(alignment.kinds())
+
+
+def anchors(digits, per=1):
+    """The first `per` digits of each class."""
+    rows = torch.cat([(digits.labels == c).nonzero()[:per, 0] for c in range(10)])
+    return digits.pixels(rows.numpy()), torch.eye(10)[digits.labels[rows]]
+
+
+def method(digits, kind="mmd", per=1, **settings):
+    own = {"steps": 3, **settings}
+    return GuidedInversion(*anchors(digits, per), Expansion(**own), alignment.named(kind))
+
+
+def state(network):
+    hooks = [len(p._forward_hooks) + len(p._forward_pre_hooks) for p in network.module.modules()]
+    flags = [p.training for p in network.module.modules()], [p.requires_grad for p in network.module.parameters()]
+    return network.fingerprint(), hooks, flags, [p.grad for p in network.module.parameters()]
+
+
+@pytest.mark.parametrize("start", ["noise", "anchors"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_unit_depends_on_seed_and_index_alone(kind, start, normed, digits):
+    own = method(digits, kind, start=start)
+    maker = own.on(normed, None)
+    before = torch.get_rng_state()
+    first = maker.unit(5, 7, 20)
+    maker.unit(2, 7, 20)
+    again = method(digits, kind, start=start).on(normed, None).unit(5, 7, 20)
+    assert torch.equal(first.pixels, again.pixels) and torch.equal(first.labels, again.labels)
+    assert torch.equal(torch.get_rng_state(), before)
+    for other in (maker.unit(6, 7, 20), maker.unit(5, 8, 20)):
+        assert (first.pixels - other.pixels).abs().flatten(1).amax(1).min() > 1e-3
+    assert first.labels.tolist() == [*range(10), *range(10)]
+    assert first.pixels.min() >= 0 and first.pixels.max() <= 1
+
+
+@pytest.mark.parametrize("failing", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_teacher_is_left_as_it_was(kind, failing, normed, digits, monkeypatch):
+    module = copy.deepcopy(normed.module).train()
+    module.fc.weight.requires_grad_(False)
+    own = Network(module, normed.spec, "own")
+    before, maker = state(own), method(digits, kind).on(own, None)
+    if failing:
+        monkeypatch.setattr(alignment.kinds()[kind], "show", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            maker.unit(0, 0, 10)
+    else:
+        maker.unit(0, 0, 10)
+    assert state(own) == before
+
+
+def test_it_is_a_method_of_synthesis_whose_set_knows_its_anchors(digits):
+    own = method(digits)
+    assert isinstance(own, Synthesizer) and own.boxed
+    about = own.model_dump(mode="json")
+    assert about["method"] == "expand" and about["alignment"]["alignment"] == "mmd" and about["anchors"]["images"] == 10
+    assert about != method(digits, per=2).model_dump(mode="json")
+
+
+def test_workers_and_stops_change_no_byte(normed, digits, tmp_path):
+    options = {"settings": Expansion(steps=2), "alignment": alignment.named("discriminator"), "unit": 10}
+    one = expand(normed, anchors(digits), tmp_path / "one", images=40, workers=1, **options)
+    expand(normed, anchors(digits), tmp_path / "two", images=10, workers=2, **options)
+    two = expand(normed, anchors(digits), tmp_path / "two", images=40, workers=2, **options)
+    assert one.about["shards"] == two.about["shards"] and len(one) == 40
+    assert torch.equal(SyntheticSet.open(tmp_path / "one", normed).load()[0], two.load()[0])
+    with pytest.raises(UserError, match="holds a set with anchors"):
+        expand(normed, anchors(digits, 2), tmp_path / "one", images=40, **options)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "discriminator"])
+def test_guided_images_are_nearer_to_the_anchors_than_plain_ones(kind, normed, digits):
+    """By class mean of the penultimate features, which a discriminator circles more than it nears in a few steps."""
+    pixels, labels = anchors(digits, 3)
+    still = {"translate": 0.0}
+
+    def features(x):
+        with torch.no_grad(), frozen(normed.module), taps.watch(normed, (taps.FEATURES,)) as seen:
+            normed.logits(x)
+            return seen[taps.FEATURES]
+
+    def apart(weight):
+        settings = Expansion(steps=60, learning_rate=0.05, guidance=weight)
+        made = GuidedInversion(pixels, labels, settings, alignment.named(kind, **still)).on(normed, None).unit(0, 0, 60)
+        means = [(features(x).view(len(x), -1), y) for x, y in ((made.pixels, made.labels), (pixels, labels.argmax(1)))]
+        centres = [torch.stack([x[y == c].mean(0) for c in range(10)]) for x, y in means]
+        return float((centres[0] - centres[1]).norm())
+
+    assert apart(10.0) < 0.8 * apart(0.0)
+
+
+def test_a_weight_of_0_never_asks_the_guide(normed, digits, monkeypatch):
+    monkeypatch.setattr(alignment.kinds()["mmd"], "on", lambda *_: 1 / 0)
+    method(digits, guidance=0.0).on(normed, None).unit(0, 0, 10)
+    with pytest.raises(ZeroDivisionError):
+        method(digits).on(normed, None).unit(0, 0, 10)
+
+
+def test_the_weight_is_the_kinds_own_where_none_is_given(normed, digits):
+    made = [
+        method(digits, "discriminator", guidance=weight).on(normed, None).unit(0, 0, 10).pixels
+        for weight in (None, alignment.named("discriminator").guidance, 50.0)
+    ]
+    assert torch.equal(made[0], made[1]) and not torch.equal(made[0], made[2])
+
+
+def test_without_batch_norm_statistics_come_from_a_record_or_are_left_out(teacher, normed, digits):
+    names = lambda network, known: [type(term).__name__ for _, term in Expansion().objective(network, known).parts]  # noqa: E731
+    assert names(teacher, None) == ["WantedClass", "ClassBalance"]
+    assert names(teacher, record(teacher, digits, [Moments(covariance="diagonal")])) == [
+        "WantedClass", "ClassBalance", "BatchNormDivergence",
+    ]  # fmt: skip
+    assert names(normed, None) == ["WantedClass", "ClassBalance", "BatchNormDivergence"]
+
+
+def test_a_class_without_an_anchor_starts_as_noise_and_is_made_all_the_same(normed, digits):
+    pixels, labels = anchors(digits)
+    own = GuidedInversion(pixels[:9], labels[:9], Expansion(steps=3, start="anchors", guidance=0.0, learning_rate=1e-9))
+    made = own.on(normed, None).unit(0, 0, 20)
+    near = (made.pixels[:, None] - pixels).flatten(2).norm(dim=2)
+    assert made.labels[9] == 9 and made.pixels.isfinite().all()
+    assert float(near[0].min()) < float(near[9].min())
+
+
+def test_anchors_that_do_not_fit_are_refused_before_the_work_starts(normed, digits, tmp_path):
+    pixels, labels = anchors(digits)
+    with pytest.raises(UserError, match="images of shape"):
+        expand(normed, (pixels[..., :5], labels), tmp_path / "set", images=10)
+    with pytest.raises(UserError, match="got no anchor image"):
+        expand(normed, (pixels[:0], labels[:0]), tmp_path / "set", images=10)
+    assert not (tmp_path / "set").exists()

@@ -1,0 +1,97 @@
+"""A guide as a term: the class an image is meant as, its own random numbers, a learning step beside the images' own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from datafree import alignment, taps
+from datafree.network import frozen
+from datafree.terms import View
+from datafree.terms.aligned import Aligned
+from datafree.terms.classes import WantedClass
+
+
+class Noting:
+    """A guide that notes what it is given."""
+
+    def __init__(self):
+        self.calls = []
+
+    def loss(self, features, labels, rng):
+        self.calls.append(("loss", features, labels, float(torch.rand((), generator=rng))))
+        return features.square().sum()
+
+    def learn(self, features, labels, rng):
+        self.calls.append(("learn", features, labels, float(torch.rand((), generator=rng))))
+        return 0.0
+
+    nbytes = state = load = None
+
+
+def view(count=4):
+    features = torch.arange(2.0 * count).view(count, 2, 1).requires_grad_()
+    logits = torch.eye(3)[torch.arange(count) % 3] * 5
+    return View(torch.zeros(count, 1, 2, 2), torch.zeros(count, dtype=torch.long), logits, {taps.FEATURES: features})
+
+
+def bound(term, seed=0):
+    return term.bind(None, torch.zeros(4, dtype=torch.long), torch.Generator().manual_seed(seed))
+
+
+def test_a_guide_is_given_flat_features_and_the_wanted_or_the_seen_class():
+    for meant, classes in (("wanted", [0, 0, 0, 0]), ("seen", [0, 1, 2, 0])):
+        guide, own = Noting(), view()
+        term = bound(Aligned(guide, meant))
+        assert term(own).requires_grad
+        term.learn(own)
+        assert [name for name, *_ in guide.calls] == ["loss", "learn"]
+        assert all(call[1].shape == (4, 2) and call[2].tolist() == classes for call in guide.calls)
+        assert guide.calls[0][1].requires_grad and not guide.calls[1][1].requires_grad
+
+
+def test_an_objective_lets_each_of_its_terms_learn_and_others_learn_nothing():
+    guide = Noting()
+    objective = bound(2.0 * WantedClass() + 3.0 * Aligned(guide))
+    total, parts = objective(view())
+    assert float(total.detach()) == pytest.approx(2 * float(parts["WantedClass"]) + 3 * float(parts["Aligned"]))
+    objective.learn(view())
+    assert [name for name, *_ in guide.calls] == ["loss", "learn"]
+
+
+def test_its_random_numbers_are_the_streams_that_it_is_bound_with_and_take_one_draw_of_it():
+    def drawn(seed):
+        guide = Noting()
+        term = bound(Aligned(guide), seed)
+        term(view()), term(view())
+        return [call[3] for call in guide.calls]
+
+    assert drawn(0) == drawn(0) != drawn(1)
+    assert len(set(drawn(0))) == 2
+    streams = [torch.Generator().manual_seed(0) for _ in range(2)]
+    bound_twice = [Aligned(Noting()).bind(None, torch.zeros(n, dtype=torch.long), streams[n]) for n in (0, 1)]
+    assert len(bound_twice) == 2 and torch.equal(streams[0].get_state(), streams[1].get_state())
+
+
+def test_an_unbound_one_says_so():
+    with pytest.raises(ValueError, match="call bind first"):
+        Aligned(Noting())(view())
+
+
+@pytest.mark.parametrize("kind", sorted(alignment.kinds()))
+def test_it_stands_beside_terms_that_look_at_other_layers(kind, tiny):
+    """A guide looks at its anchors in the middle of a view; what the others see must be the made images all the same."""
+    network = tiny("norm")
+    guide = alignment.named(kind).on(network, torch.rand(3, *network.spec.shape), torch.eye(3), 0)
+    x, labels = torch.rand(6, *network.spec.shape, requires_grad=True), torch.arange(6) % 3
+    with frozen(network.module), taps.watch(network, (taps.FEATURES, "bn")) as seen:
+        made = View(x, labels, network.logits(x), seen)
+        held = seen["bn"].detach().clone()
+        term = bound(Aligned(guide))
+        (gradient,) = torch.autograd.grad(term(made), x)
+        term.learn(made)
+        assert torch.equal(seen["bn"].detach(), held)
+    assert gradient.isfinite().all() and gradient.any()
+    assert replace(term, rng=None) == Aligned(guide)
