@@ -321,7 +321,7 @@ class Touch:
         ("white teacher --pixels 0-1 --zca", "is whitened, and no un-whitened images_zca_*.pt is beside it"),
         ("white teacher --pixels 0-1", "or whitened images; give the authors' numbers, or --anyway"),
         ("noise.pt teacher --pixels 0-1", "wanted above chance at 1 in 100 and at least 19.0 %"),
-        ("good.pt teacher --pixels 0-255", "(with --pixels 0-1 it sees"),
+        ("good.pt teacher --pixels 0-255", "(with --pixels 0-1, say, it sees"),
         ("good.pt teacher --pixels 0-1 --out teacher", "teacher"),
     ],
 )

@@ -138,7 +138,7 @@ def _refusal(
         tries = _understood(raw, network, Pixels.parse(name), labels, options, patches)
         found = tried(network, *tries)
         if found.passed and found.hits > trial.hits:
-            other = f" (with --pixels {name} it sees {found.accuracy:.1f} %)"
+            other = f" (with --pixels {name}, say, it sees {found.accuracy:.1f} %)"
             break
     return (
         f"the teacher sees the labelled class in {trial}, wanted above chance at 1 in {1 / ALPHA:.0f} and at least "

@@ -87,8 +87,11 @@ class Condenser(Protocol):
 
     method: str
     summary: ClassVar[str]
-    gives_away: ClassVar[str]
-    """What whoever has the images has of the data, in a sentence."""
+
+    @property
+    def gives_away(self) -> str:
+        """What whoever has the images has of the data, in a sentence or two."""
+        ...
 
     def make(self, job: Job) -> Tensor:
         """(classes * per_class, C, H, W) in the spec's pixel units, class after class; the same for the same seed."""

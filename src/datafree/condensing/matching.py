@@ -55,10 +55,13 @@ class Matching(Settings):
     """Left to right too."""
 
     summary: ClassVar[str] = "learnt so that mean embeddings in random networks match (Zhao & Bilen 2023)"
-    gives_away: ClassVar[str] = (
-        "These images were learnt from the training images and, unless --start noise was given, began as some of them, "
-        "which can still be seen in them after few steps. Nothing here is private by construction."
-    )
+
+    @property
+    def gives_away(self) -> str:
+        """By how the images began."""
+        learnt = "These images were learnt from the training images. Nothing here is private by construction."
+        began = " They began as training images, and after few steps those can still be seen in them."
+        return learnt + (began if self.start == "real" else "")
 
     def make(self, job: Job) -> Tensor:
         pixels = self._first(job).to(job.device).requires_grad_()
