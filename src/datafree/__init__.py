@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Bits": "quantization",
+    "Condensed": "condensed",
     "Dataset": "data",
     "Distillation": "distillation",
     "Evaluation": "evaluation",
@@ -30,6 +31,7 @@ _HOMES = {
     "Similarity": "likeness",
     "SyntheticSet": "syntheticset",
     "UserError": "errors",
+    "condense": "condensing",
     "distill": "distillation",
     "evaluate": "evaluation",
     "finetune": "quantization",

@@ -16,7 +16,7 @@ from .errors import UserError, unknown
 
 __all__ = ["main"]
 
-RESUMES = ("train", "record", "distill", "synthesize")
+RESUMES = ("train", "record", "distill", "synthesize", "condense")
 PATIENCE = 5
 """Seconds that a stopped command may take to end in order; every file is whole at any moment."""
 

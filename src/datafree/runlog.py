@@ -115,12 +115,12 @@ def _processor() -> str:
 
 
 def hash_of(path: str | Path) -> str:
-    """sha256 of a file, or of what counts in a release or a synthetic set."""
+    """sha256 of a file, or of what counts in a release, a synthetic or a condensed set."""
     path = Path(path)
     if path.is_file():
         return sha256_file(path)
     digest = hashlib.sha256()
-    for name in ("config.json", "model.safetensors", "record.safetensors", "set.json"):
+    for name in ("config.json", "model.safetensors", "record.safetensors", "set.json", "condensed.safetensors"):
         if (path / name).is_file():
             digest.update(f"{name} {sha256_file(path / name)}\n".encode())
     return digest.hexdigest()

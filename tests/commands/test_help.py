@@ -13,7 +13,7 @@ from datafree.commands import VERBS
 
 ALL = (
     "demo", "train", "record", "inspect", "synthesize", "distill", "quantize", "evaluate", "similarity", "report", "pack",
-    "convert", "rerun",
+    "convert", "rerun", "condense", "import-condensed",
 )  # fmt: skip
 FLAGS = {
     "train": ("--out", "--data", "--limit", "--size", "--epochs", "--learning-rate", "--seed", "--device", "--quiet"),
@@ -31,6 +31,14 @@ FLAGS = {
     "report": ("--out", "--data", "--title"),
     "pack": ("--weights", "--shape", "--classes", "--mean", "--std", "--out"),
     "convert": ("--out",),
+    "condense": (
+        "--out", "--per-class", "--method", "--teacher", "--iterations", "--rate", "--start", "--data", "--limit", "--size",
+        "--mean", "--std", "--code", "--seed", "--device", "--quiet",
+    ),
+    "import-condensed": (
+        "--out", "--pixels", "--labels", "--patches", "--entry", "--layout", "--zca", "--resize", "--anyway", "--code",
+        "--weights",
+    ),
     "rerun": ("--out",),
     "demo": ("--out", "--images", "--seed", "--quiet"),
 }  # fmt: skip

@@ -50,7 +50,7 @@ def test_every_link_and_picture_of_a_page_exists(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_a_page_names_exists(page):
-    for verb in re.findall(r"^ {4}(?:\S+ )*?datafree ([a-z]+)", page.read_text(encoding="utf-8"), flags=re.M):
+    for verb in re.findall(r"^ {4}(?:\S+ )*?datafree ([a-z-]+)", page.read_text(encoding="utf-8"), flags=re.M):
         assert verb in VERBS, verb
 
 

@@ -8,12 +8,10 @@ loss, gets no gradient, and nothing is learnt from it.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from ..errors import unknown
-from ..settings import Settings, parse
+from ..settings import Settings, family, parse
 
 if TYPE_CHECKING:
     import torch
@@ -79,12 +77,7 @@ class Alignment(Protocol):
 
 def kinds() -> dict[str, type[Settings]]:
     """Every kind of this folder by its name."""
-    found = {}
-    for module in pkgutil.iter_modules(__path__):
-        for value in vars(importlib.import_module(f"{__name__}.{module.name}")).values():
-            if isinstance(value, type) and issubclass(value, Settings) and "alignment" in value.model_fields:
-                found[value.model_fields["alignment"].default] = value
-    return found
+    return family(__name__, "alignment")
 
 
 def named(name: str, /, **settings: Any) -> Any:

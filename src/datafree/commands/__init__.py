@@ -13,6 +13,8 @@ VERBS = {
     "demo": "the whole journey on scikit-learn's digits, with a report",
     "train": "train a network on labelled data: the publisher's teacher",
     "record": "measure a network's activations on its data, into one small file",
+    "condense": "make a few images a class that stand for a data set",
+    "import-condensed": "read a condensed set as its authors published it, and try it on the teacher",
     "inspect": "say what is in a release, a record, a synthetic set or a run",
     "synthesize": "make images from a network and its record, without data",
     "distill": "train a smaller student from a teacher, on synthetic or real images",
@@ -36,10 +38,11 @@ def app(argv: list[str]) -> App:
         help_epilogue="Data sets are looked for under --data-dir, or the folder that DATAFREE_DATA names.",
     )
     for verb, text in VERBS.items():
-        if argv[:1] in (["synthesize"], ["distill"], ["record"]) and argv[0] == verb:
+        if argv[:1] in (["synthesize"], ["distill"], ["record"], ["condense"]) and argv[0] == verb:
             module = __import__(f"datafree.commands.{verb}", fromlist=["command"])
             root.command(module.command(argv), name=verb)
         else:
             own = None if argv[:1] == [verb] else text  # the verb's own help is its docstring, with examples
-            root.command(f"datafree.commands.{verb}:{verb}", name=verb, help=own)
+            function = verb.replace("-", "_")
+            root.command(f"datafree.commands.{function}:{function}", name=verb, help=own)
     return root

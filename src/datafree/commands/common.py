@@ -46,6 +46,7 @@ __all__ = [
     "bar",
     "check_memory",
     "chosen",
+    "condensed_folder",
     "identity_of",
     "images_of",
     "inputs_of",
@@ -58,6 +59,7 @@ __all__ = [
     "release_folder",
     "say_fit",
     "spec_of",
+    "use_threads",
 ]
 
 
@@ -241,6 +243,28 @@ def quantized_folder(out: Path, log: RunLog, identity: dict[str, Any]) -> Iterat
 
 
 @contextmanager
+def condensed_folder(out: Path, log: RunLog) -> Iterator[tuple[Path, tuple[Path, dict[str, Any]]]]:
+    """The folder for a condensed set, and where a stopped run keeps its state with what it must be the same in.
+
+    Raises UserError for the finished set, and for the stopped run, of other settings.
+    """
+    from ..condensed import FILE
+    from ..files import read_header
+    from ..states import check_identity
+
+    state, identity = (
+        out / "training.safetensors",
+        _lasting(log.content["settings"]) | {"inputs": log.content["inputs"]},
+    )
+    if (out / FILE).exists():
+        _check_same_run(out, log, "condensed set")
+    if state.exists():
+        check_identity(state, read_header(state, kind="condensing-state")[1], identity)
+    with own_folder(out, "condensed") as folder:
+        yield folder, (state, identity)
+
+
+@contextmanager
 def own_folder(out: Path, kind: str) -> Iterator[Path]:
     """The folder for a result, claimed at once; left as it was found where the run fails before it kept something."""
     from ..files import claim_folder
@@ -307,8 +331,8 @@ def spec_of(data: Dataset, model: str, options: Input) -> InputSpec:
     return InputSpec(shape=shape, mean=options.mean, std=options.std, classes=data.classes)
 
 
-def on_device(network: Network, run: Run) -> Network:
-    """Moves the network in place, sets torch's threads, and returns it."""
+def use_threads(run: Run) -> None:
+    """Sets torch's threads. Raises UserError for a device or a count of threads that cannot be."""
     import torch
 
     _check_device(run.device)
@@ -317,10 +341,16 @@ def on_device(network: Network, run: Run) -> Network:
             raise UserError(f"--threads: got {run.threads}, wanted at least 1; give a positive count")
         torch.set_num_threads(run.threads)
     try:
-        network.module.to(run.device)
+        torch.empty(0, device=run.device)
     except (RuntimeError, AssertionError) as error:
         first = str(error).splitlines()[0]
         raise UserError(f"--device: got {run.device!r}, wanted one that is here ({first}); give cpu") from None
+
+
+def on_device(network: Network, run: Run) -> Network:
+    """Moves the network in place, sets torch's threads, and returns it."""
+    use_threads(run)
+    network.module.to(run.device)
     return network
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from ..condensed import FILE, Condensed
 from ..errors import UserError
 from ..files import read_header, read_json
 from ..quantization import Bits
@@ -24,7 +25,7 @@ def inspect(path: Path, /, *, code: str | None = None) -> None:
     Parameters
     ----------
     path
-        A release folder, a synthetic set's folder, a record.safetensors, or a run.json.
+        A release folder, the folder of a synthetic or a condensed set, a record.safetensors, or a run.json.
     code
         file.py:function that builds a release's network, where it is not of the zoo.
     """
@@ -34,6 +35,8 @@ def inspect(path: Path, /, *, code: str | None = None) -> None:
         _release(path, code)
     elif (path / "set.json").is_file():
         _set(path)
+    elif (path / FILE).is_file() or path.name == FILE:
+        _condensed(path)
     elif path.suffix == ".safetensors" and path.is_file():
         _record(path)
     elif path.suffix == ".json" and path.is_file():
@@ -94,6 +97,14 @@ def _set(path: Path) -> None:
     print(f"{path}: synthetic set of {about.get('images'):,} images, {state}, seed {about.get('seed')}")
     print(f"  method {about.get('method')}")
     print(f"  teacher {about.get('teacher')}")
+
+
+def _condensed(path: Path) -> None:
+    opened = Condensed.open(path)
+    print(f"{path}: condensed set of {len(opened)} images {opened.spec.shape}, {len(opened.spec.classes)} classes")
+    print(f"  images by class: {', '.join(map(str, opened.by_class()))}")
+    for key, value in opened.about.items():
+        print(f"  {key}: {value}")
 
 
 def _record(path: Path) -> None:

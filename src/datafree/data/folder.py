@@ -15,7 +15,7 @@ from datafree.data.pictures import check_size, decode, natural_shape, on_threads
 from datafree.data.strata import split_rows
 from datafree.errors import UserError
 
-__all__ = ["folder"]
+__all__ = ["class_files", "folder"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 SPLITS = ("train", "test")
@@ -49,12 +49,12 @@ def _listed(root: Path, split: str) -> tuple[tuple[str, ...], list[Path], np.nda
     """Classes, files of the split, their labels, and the first of all files."""
     splits = [part for part in SPLITS if os.path.isdir(root / part) and _folders(root / part)]
     if not splits:
-        files, labels, classes = _labelled(_by_class(root))
+        files, labels, classes = _labelled(class_files(root))
         rows = split_rows(labels, split)
         return classes, [files[row] for row in rows], labels[rows], files[0]
     if split not in splits:
         raise UserError(f"no folder of classes in {str(root / split)!r}; wanted it beside {splits[0]!r}; add it")
-    by_class = {part: _by_class(root / part) for part in splits}
+    by_class = {part: class_files(root / part) for part in splits}
     main = by_class[splits[0]]
     for label in by_class[split]:
         if label not in main:
@@ -65,7 +65,7 @@ def _listed(root: Path, split: str) -> tuple[tuple[str, ...], list[Path], np.nda
     return classes, files, labels, next(iter(main.values()))[0]
 
 
-def _by_class(root: Path) -> dict[str, list[Path]]:
+def class_files(root: Path) -> dict[str, list[Path]]:
     """{class: its images}, both sorted by name."""
     classes = {path.name: _images(path) for path in _folders(root)}
     if not classes:

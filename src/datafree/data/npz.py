@@ -16,7 +16,7 @@ from datafree.data.dataset import Dataset, check_labels, check_split, in_memory
 from datafree.data.strata import split_rows
 from datafree.errors import UserError, unknown
 
-__all__ = ["npz"]
+__all__ = ["array", "keys_of", "npz"]
 
 MOST_BYTES = 1 << 34  # of one array
 MOST_CLASSES = 1 << 16  # without `classes`: a label of a billion is a mistake, not a class
@@ -34,13 +34,13 @@ def npz(name: str, split: str, _folder: Path | None, *, layout: str | None = Non
     if layout not in (None, *LAYOUTS):
         raise unknown("layout", layout, LAYOUTS, where=f"data set {name!r}")
     path = Path(name).expanduser()
-    own_split = "x_train.npy" in _keys(path)
+    own_split = "x_train.npy" in keys_of(path)
     pairs = ("x_train", "y_train"), ("x_test", "y_test")
     image_key, label_key = pairs[split == "test"] if own_split else ("images", "labels")
     labels = _labels(path, label_key)
     every = [_labels(path, key) for _, key in pairs] if own_split else [labels]
     classes = _classes(path, every)
-    images = _uint8(_channels_first(_array(path, image_key), f"{image_key!r} in {name!r}", layout), image_key, name)
+    images = _uint8(_channels_first(array(path, image_key), f"{image_key!r} in {name!r}", layout), image_key, name)
     if len(images) != len(labels):
         raise UserError(f"{len(labels)} labels for {len(images)} images in {name!r}; wanted as many; correct the file")
     rows = slice(None) if own_split else split_rows(labels, split)
@@ -48,7 +48,7 @@ def npz(name: str, split: str, _folder: Path | None, *, layout: str | None = Non
 
 
 def _labels(path: Path, key: str) -> np.ndarray:
-    labels = _array(path, key)
+    labels = array(path, key)
     labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels  # as Keras keeps CIFAR's
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         got = f"{labels.dtype} {labels.shape}"
@@ -59,10 +59,10 @@ def _labels(path: Path, key: str) -> np.ndarray:
 
 def _classes(path: Path, every: list[np.ndarray]) -> tuple[str, ...]:
     """The array `classes`, else "0" to the highest label of all splits."""
-    if "classes.npy" not in _keys(path):
+    if "classes.npy" not in keys_of(path):
         highest = max((int(labels.max()) for labels in every if len(labels)), default=0)
         return tuple(str(label) for label in range(highest + 1))
-    classes = _array(path, "classes")
+    classes = array(path, "classes")
     if classes.ndim != 1 or classes.dtype.kind != "U":
         got = f"{classes.dtype} {classes.shape}"
         raise UserError(f"'classes' in {str(path)!r} is {got}; wanted text (classes,); save np.array(names)")
@@ -100,7 +100,7 @@ def _uint8(images: np.ndarray, key: str, name: str) -> np.ndarray:
     return converted
 
 
-def _keys(path: Path) -> list[str]:
+def keys_of(path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.namelist()
@@ -108,9 +108,9 @@ def _keys(path: Path) -> list[str]:
         raise _unreadable(f"{str(path)!r}", error) from error
 
 
-def _array(path: Path, key: str) -> np.ndarray:
+def array(path: Path, key: str) -> np.ndarray:
     """The array under `key`. Its header is checked before its values are read, and nothing is ever unpickled."""
-    keys = _keys(path)
+    keys = keys_of(path)
     if f"{key}.npy" not in keys:
         got = ", ".join(repr(other.removesuffix(".npy")) for other in keys[:8]) or "nothing"
         wanted = "wanted images and labels, or x_train, y_train, x_test and y_test"

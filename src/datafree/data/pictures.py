@@ -35,13 +35,13 @@ def decode(source: Path | bytes, name: str, shape: tuple[int, int, int]) -> np.n
     return np.asarray(image).reshape(h, w, c).transpose(2, 0, 1)
 
 
-def natural_shape(path: Path) -> tuple[int, int, int]:
+def natural_shape(source: Path | bytes, name: str | None = None) -> tuple[int, int, int]:
     """(C, H, W) of an image as it is stored; C is 1 for grey, else 3."""
 
     def shape(image: Image.Image) -> tuple[int, int, int]:
         return (1 if _is_grey(image) else 3, image.height, image.width)
 
-    return _guarded(path, str(path), shape)
+    return _guarded(source, name or str(source), shape)
 
 
 def on_threads(task: Callable[[T], np.ndarray], items: Iterable[T], shape: tuple[int, ...]) -> np.ndarray:

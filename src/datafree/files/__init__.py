@@ -1,7 +1,7 @@
 """Files: checked names and folders, atomic writes, and checksummed safetensors. Bad content is always a `UserError`."""
 
 from datafree.files.atomic import atomic, sweep, write_bytes, write_text
-from datafree.files.convert import convert_weights
+from datafree.files.convert import convert_weights, read_torch
 from datafree.files.layout import HEADER_CAP_MODEL, HEADER_CAP_RECORD
 from datafree.files.place import claim_folder, safe_name
 from datafree.files.regular import sha256_file
@@ -18,6 +18,7 @@ __all__ = [
     "read_header",
     "read_json",
     "read_tensors",
+    "read_torch",
     "read_weights",
     "safe_name",
     "sha256_file",

@@ -8,6 +8,7 @@ import re
 import struct
 import zipfile
 import zlib
+from collections.abc import Callable
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from datafree.files.pickles import Described, Opaque, describe
 from datafree.files.regular import open_regular
 from datafree.files.tensors import WEIGHTS, write_tensors
 
-__all__ = ["convert_weights"]
+__all__ = ["convert_weights", "read_torch"]
 
 _PICKLE_CAP = 16 << 20
 _DIRECTORY_CAP = 4 << 20  # 40,000 members; the zipfile module takes about 100 MB for them
@@ -51,6 +52,19 @@ def convert_weights(
     list) before one can look; here the pickle is only described, and each tensor checked against its storage's bytes.
     """
     what = repr(str(Path(source)))
+    tensors = read_torch(source, lambda content: _state_dict(content, what), cap=cap)
+    write_tensors(target, tensors, {"source": Path(source).name}, kind=WEIGHTS)
+    return sorted(tensors)
+
+
+def read_torch(
+    source: str | os.PathLike[str], pick: Callable[[Any], dict[str, Described]], *, cap: int = 16 << 30
+) -> dict[str, Tensor]:
+    """The tensors that `pick` takes, by name, out of what a torch file describes: dicts, lists, numbers, text, tensors.
+
+    Under the same limits as `convert_weights`; only what was picked is checked and read.
+    """
+    what = repr(str(Path(source)))
     with open_regular(source) as (file, size):
         if size > cap:
             raise UserError(f"{what} has {size:,} bytes; wanted at most {cap:,}; raise the cap if you trust it")
@@ -60,12 +74,9 @@ def convert_weights(
             content = describe(_read(members, f"{root}data.pkl", _PICKLE_CAP))
             if order != b"little":
                 raise ValueError(f"its byte order is {order!r}")
-            described = _state_dict(content, what)
-            tensors = _tensors(members, root, described, 20 * size + (16 << 20), what)
+            return _tensors(members, root, pick(content), 20 * size + (16 << 20), what)
         except _BAD_ZIP as error:
             raise UserError(f"{what} is not a readable torch file: {error}; get it or save it again") from None
-    write_tensors(target, tensors, {"source": Path(source).name}, kind=WEIGHTS)
-    return sorted(tensors)
 
 
 def _members(file: FileIO, size: int, what: str) -> tuple[zipfile.ZipFile, str]:

@@ -1,0 +1,160 @@
+"""datafree import-condensed"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from torch import Tensor
+
+from ..condensed import FILE, Condensed
+from ..errors import UserError
+from ..imported import Options, Raw, read
+from ..imported.meaning import Pixels, by_name, decoded, fitted, labels_of
+from ..imported.trial import ALPHA, Trial, tried
+from ..network import Network
+from ..runlog import RunLog
+from .common import Model, Run, Whole, condensed_folder, inputs_of, load_network
+
+__all__ = ["import_condensed"]
+
+Flag = Annotated[bool, Parameter(negative="")]
+LOGGED = 8
+"""Files of a set whose hashes run.json holds; folders of images have more."""
+
+
+def import_condensed(
+    source: Path,
+    teacher: str,
+    /,
+    *,
+    out: Path,
+    pixels: str | None = None,
+    labels: Literal["auto", "hard", "logits"] = "auto",
+    patches: Whole = 1,
+    entry: Whole = -1,
+    layout: Literal["NHWC", "NCHW"] | None = None,
+    zca: Flag = False,
+    resize: Flag = False,
+    anyway: Flag = False,
+    model: Model | None = None,
+    run: Run | None = None,
+) -> None:
+    """Read a condensed set as its authors published it, try it on the teacher, and write it as one checked file.
+
+    Example: datafree import-condensed images_best.pt teacher --pixels normalised:0.1307/0.3081 --out condensed
+
+    Parameters
+    ----------
+    source
+        A .pt of DC, DSA, DM or IDC, a folder with images_best.pt and labels_best.pt (MTT, DATM), an .npz (KIP, FRePo), a
+        folder of class folders of images (SRe2L, RDED), or parquet. No pickle in it is run.
+    teacher
+        A release folder, or a model with --weights: the set's size and classes must be its own.
+    out
+        The folder to write: condensed.safetensors, README.md, run.json.
+    pixels
+        What the stored numbers are: 0-1, 0-255, or normalised:MEAN/STD with the authors' numbers, one or one a channel.
+        Image files say it themselves.
+    labels
+        How soft labels are read: `auto` takes class numbers and distributions alone, `logits` takes their softmax, `hard`
+        the highest alone.
+    patches
+        IDC's: each image holds so many by so many parts, each of which becomes an image.
+    entry
+        Of a file with several sets, which; the last by default.
+    layout
+        Where an .npz fits both.
+    zca
+        The set was learnt under ZCA whitening: images_zca_*.pt, the un-whitened images, must be there.
+    resize
+        Bring images to the teacher's size (bilinear; image files are cropped to its aspect first).
+    anyway
+        Write the set although the teacher's accuracy on it is near chance.
+    """
+    own, run = model or Model(), run or Run()
+    network = load_network(teacher, own, run)
+    options = Options(entry=entry, zca=zca, layout=layout, resize=resize)
+    raw = read(source, network.spec, options)
+    convention = _convention(raw, pixels)
+    images, rows = _understood(raw, network, convention, labels, options, patches)
+    trial = tried(network, images, rows)
+    by_place = by_name(raw, network.spec)[1]
+    if not trial.passed and not anyway:
+        raise UserError(_refusal(trial, images, raw, network, labels, options, patches))
+    given = {"pixels": pixels, "labels": labels, "patches": patches, "anyway": anyway, **asdict(options)}
+    settings = {"source": source, "teacher": teacher, **given, **asdict(own), **asdict(run)}
+    files = raw.files if len(raw.files) <= LOGGED else ()
+    log = RunLog("import-condensed", settings, [*inputs_of(teacher, own), *files])
+    about = {
+        "made": {"format": raw.format, "files": [file.name for file in files], "patches": patches, "labels": labels},
+        "pixels": convention.name,
+        "teacher": {"fingerprint": network.fingerprint(), "accuracy": round(trial.accuracy, 2)},
+    }
+    made = Condensed(images, rows, network.spec, about)
+    for note in (*raw.notes, *([by_place] if by_place else [])):
+        print(note)
+    print(f"the teacher sees the labelled class in {trial}")
+    with condensed_folder(out, log) as (folder, _):
+        made.save(folder)
+        log.write(folder, {"images": len(made), "accuracy": trial.accuracy, "chance": 100 * trial.chance})
+    _say(made, folder)
+
+
+def _convention(raw: Raw, named: str | None) -> Pixels:
+    """The user's, or that of image files."""
+    if raw.pixels is not None and named not in (None, raw.pixels):
+        raise UserError(f"--pixels: got {named}, but image files are {raw.pixels}; leave --pixels out")
+    known = raw.pixels or named
+    if known is None:
+        low, high = float(raw.images.min()), float(raw.images.max())
+        raise UserError(
+            f"no --pixels, wanted 0-1, 0-255 or normalised:MEAN/STD with the authors' numbers; the stored numbers go from "
+            f"{low:.4g} to {high:.4g}"
+        )
+    return Pixels.parse(known)
+
+
+def _understood(
+    raw: Raw, network: Network, convention: Pixels, labels: str, options: Options, patches: int
+) -> tuple[Tensor, Tensor]:
+    """Pixels of the network's shape, and label rows."""
+    rows = labels_of(raw, network.spec, labels)
+    if not bool(raw.images.isfinite().all()):
+        raise UserError("images with NaN or infinity, wanted finite ones; get the set again")
+    images, rows = decoded(convention.undo(raw.images, network.spec), rows, patches, network.spec)
+    return fitted(images, network.spec, options.resize), rows
+
+
+def _refusal(
+    trial: Trial, images: Tensor, raw: Raw, network: Network, labels: str, options: Options, patches: int
+) -> str:
+    """What the teacher saw, and which other convention would have passed."""
+    spec, other = network.spec, ""
+    names = ["0-1", "0-255", f"normalised:{_numbers(spec.mean)}/{_numbers(spec.std)}"]
+    for name in names if raw.pixels is None else ():
+        tries = _understood(raw, network, Pixels.parse(name), labels, options, patches)
+        found = tried(network, *tries)
+        if found.passed and found.hits > trial.hits:
+            other = f" (with --pixels {name}, say, it sees {found.accuracy:.1f} %)"
+            break
+    return (
+        f"the teacher sees the labelled class in {trial}, wanted above chance at 1 in {1 / ALPHA:.0f} and at least "
+        f"{100 * trial.wanted:.1f} %; pixels came out from {float(images.min()):.3g} to {float(images.max()):.3g}: "
+        f"mostly the wrong --pixels{other}, or whitened images; give the authors' numbers, or --anyway"
+    )
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return ",".join(f"{value:.6g}" for value in values)
+
+
+def _say(made: Condensed, folder: Path) -> None:
+    low, high = float(made.pixels.min()), float(made.pixels.max())
+    counts = sorted(set(made.by_class()))
+    each = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    size = (folder / FILE).stat().st_size
+    print(f"{len(made)} images, {each} a class, pixels from {low:.3g} to {high:.3g}; {size:,} bytes in {folder}")
+    print("  what they give away: unknown here; whoever made them knows. Suppose that they show training images.")

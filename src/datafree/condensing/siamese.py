@@ -1,0 +1,67 @@
+"""One differentiable augmentation for two batches at once (Zhao & Bilen 2021, DSA): drawn once, applied to any images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample
+
+__all__ = ["KINDS", "draw"]
+
+KINDS = ("colour", "move", "cutout", "scale", "rotate", "mirror")
+Augmentation = Callable[[Tensor], Tensor]
+
+
+def draw(kinds: tuple[str, ...], rng: torch.Generator) -> Augmentation:
+    """One of `kinds`, with its strength: a function of images (N, C, H, W) in [0, 1] that changes all alike.
+
+    Strengths as in DSA: brightness +- 0.5, saturation 0 to 2, contrast 0.5 to 1.5, moves of an eighth, a hole of half the
+    side, sizes from 1/1.2 to 1.2 by axis, 15 degrees. What comes in from outside is black.
+    """
+    if not kinds:
+        return lambda images: images
+    kind = kinds[int(torch.randint(len(kinds), (), generator=rng))]
+    u, v, w = torch.rand(3, generator=rng).tolist()
+    if kind == "colour":
+        return lambda images: _colour(images, u, v, w)
+    if kind == "cutout":
+        return lambda images: images * _hole(images, u, v)
+    if kind == "mirror":
+        return lambda images: images.flip(3) if u < 0.5 else images
+    return lambda images: _bent(images, _matrix(kind, u, v))
+
+
+def _colour(images: Tensor, u: float, v: float, w: float) -> Tensor:
+    images = images + (u - 0.5)
+    grey = images.mean(1, keepdim=True)
+    images = grey + (images - grey) * (2 * v)  # of a grey image nothing changes
+    level = images.mean((1, 2, 3), keepdim=True)
+    return level + (images - level) * (w + 0.5)
+
+
+def _hole(images: Tensor, u: float, v: float) -> Tensor:
+    """1, and 0 in a square of half the side whose centre lies anywhere."""
+    height, width = images.shape[2:]
+    rows = (torch.arange(height, device=images.device) - u * (height - 1)).abs() < height / 4
+    columns = (torch.arange(width, device=images.device) - v * (width - 1)).abs() < width / 4
+    return (~(rows[:, None] & columns)).float()
+
+
+def _matrix(kind: str, u: float, v: float) -> list[list[float]]:
+    """Where an output point (x, y) in [-1, 1] is taken from."""
+    if kind == "scale":
+        return [[1.2 ** (2 * u - 1), 0, 0], [0, 1.2 ** (2 * v - 1), 0]]
+    if kind == "move":
+        return [[1, 0, 0.25 * (2 * u - 1)], [0, 1, 0.25 * (2 * v - 1)]]
+    angle = math.radians(15) * (2 * u - 1)
+    return [[math.cos(angle), -math.sin(angle), 0], [math.sin(angle), math.cos(angle), 0]]
+
+
+def _bent(images: Tensor, matrix: list[list[float]]) -> Tensor:
+    theta = images.new_tensor(matrix)[None]
+    grid = affine_grid(theta, [1, *images.shape[1:]], align_corners=False)
+    packed = images.reshape(1, -1, *images.shape[2:])  # one grid for all: images become channels
+    return grid_sample(packed, grid, align_corners=False).reshape(images.shape)

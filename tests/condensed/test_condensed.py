@@ -1,0 +1,100 @@
+"""Promises of the noun: what is saved is what is opened, and nothing else is opened."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from datafree.condensed import FILE, Condensed, one_hot
+from datafree.errors import UserError
+from datafree.files import write_tensors
+from datafree.spec import InputSpec
+
+SPEC = InputSpec(shape=(1, 4, 4), classes=("a", "b", "c"), mean=(0.3,), std=(0.2,))
+
+
+def made(**changes) -> Condensed:
+    pixels = torch.randn(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))  # outside of [0, 1] too
+    labels = torch.tensor([[0.5, 0.25, 0.25], [0, 1, 0], [0, 0, 1]] * 2)
+    return replace(Condensed(pixels, labels, SPEC, {"made": {"method": "dm"}, "gives_away": "All of it."}), **changes)
+
+
+def test_what_is_saved_is_what_is_opened(tmp_path):
+    own = made()
+    assert own.save(tmp_path / "set") == tmp_path / "set"
+    for path in (tmp_path / "set", tmp_path / "set" / FILE):
+        got = Condensed.open(path)
+        assert torch.equal(got.pixels, own.pixels) and torch.equal(got.labels, own.labels)
+        assert (got.spec, got.about) == (own.spec, own.about)
+    assert sorted(path.name for path in (tmp_path / "set").iterdir()) == [".datafree.json", "README.md", FILE]
+
+
+def test_the_card_says_how_many_of_which_range_and_what_is_given_away(tmp_path):
+    text = (made().save(tmp_path / "set") / "README.md").read_text()
+    assert "6 images of 3 classes: a, b, c." in text
+    assert "images by class: 2, 2, 2" in text and "**not normalised**" in text and "soft, each row" in text
+    assert text.endswith("## What it gives away\n\nAll of it.\n")
+
+
+def test_hard_labels_are_one_hot():
+    assert one_hot(torch.tensor([2, 0]), 3).tolist() == [[0, 0, 1], [1, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"pixels": torch.zeros(6, 1, 4, 5)}, r"pixels of the condensed set are float32 \(6, 1, 4, 5\) on cpu; wanted"),
+        ({"pixels": torch.zeros(6, 1, 4, 4, dtype=torch.uint8)}, "pixels of the condensed set are uint8"),
+        ({"pixels": torch.full((6, 1, 4, 4), float("nan"))}, "pixels of the condensed set have NaN"),
+        ({"labels": torch.full((6, 4), 0.25)}, r"labels of the condensed set are float32 \(6, 4\)"),
+        ({"labels": torch.full((6, 3), 0.5)}, "label 0 of the condensed set sums to 1.5"),
+        ({"labels": torch.tensor([[1.5, -0.5, 0.0]] * 6)}, "sums to 1 with a least entry of -0.5"),
+        ({"labels": torch.tensor([[1.0, 0, 0]] * 5)}, "5 labels for 6 images"),
+        ({"labels": torch.zeros(0, 3), "pixels": torch.zeros(0, 1, 4, 4)}, "0 labels for 0 images"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused(changes, text):
+    with pytest.raises(UserError, match=text):
+        made(**changes)
+
+
+def stored(path, tensors=None, **changes):
+    own = made()
+    header = {"format": 1, "spec": own.spec.model_dump(mode="json"), "about": own.about, **changes}
+    write_tensors(path, tensors or {"pixels": own.pixels, "labels": own.labels}, header, kind="condensed")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"format": 2}, "has format 2; wanted 1; update datafree"),
+        ({"about": []}, "is no whole condensed set"),
+        ({"spec": 3}, "InputSpec is int"),
+        ({"spec": {"shape": [1, 4, 5], "classes": ["a", "b", "c"]}}, "pixels of the condensed set are"),
+        ({"tensors": {"pixels": torch.zeros(2, 1, 4, 4)}}, "is no whole condensed set"),
+    ],
+)
+def test_a_file_that_is_off_is_refused_in_one_line(tmp_path, changes, text):
+    with pytest.raises(UserError, match=text):
+        Condensed.open(stored(tmp_path / FILE, **changes))
+
+
+def test_a_flipped_byte_is_refused_and_so_is_what_is_not_there(tmp_path):
+    path = stored(tmp_path / FILE)
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="is damaged: its sha256 does not fit"):
+        Condensed.open(path)
+    with pytest.raises(UserError, match=r"no condensed set .*; run datafree condense or import-condensed first"):
+        Condensed.open(tmp_path / "nosuch")
+
+
+def test_another_network_is_refused(tmp_path, tiny):
+    own = stored(tmp_path / FILE)
+    assert len(Condensed.open(own, tiny())) == 6
+    with pytest.raises(UserError, match=r"of images \(1, 4, 4\) of 3 classes, tiny takes \(1, 6, 6\) of 3"):
+        Condensed.open(own, tiny(shape=(1, 6, 6)))
