@@ -214,3 +214,53 @@ def test_a_generator_is_sized_to_its_teacher_and_its_seed_decides_it(tiny):
     assert widths[0] < widths[1] and set(widths) <= set(WIDTHS)
     one, other = (new_generator(tiny("norm"), seed=seed) for seed in (0, 1))
     assert same(weights(one), weights(new_generator(tiny("norm"), seed=0))) and not same(weights(one), weights(other))
+
+
+@pytest.mark.parametrize(
+    ("exposure", "low", "high"), [("none", 0.48, 0.52), ("dark", 0.05, 0.4), ("bright", 0.6, 0.95)]
+)
+def test_an_exposure_is_how_dark_the_images_are(tiny, exposure, low, high):
+    network = tiny("linear", shape=(1, 16, 16))
+    made = new_generator(network, seed=0, exposure=exposure)
+    latents = torch.randn(512, made.drawn, generator=torch.Generator().manual_seed(0))
+    pixels = made(latents).detach()
+    assert low < float(pixels.mean()) < high and made.drawn == 100 + 2 * (exposure != "none")
+    assert torch.equal(pixels, made(latents))
+    spread = pixels.mean((1, 2, 3)).std()
+    assert spread > 0.1 or exposure == "none"
+
+
+def test_the_average_is_kept_unless_the_last_is_asked_for(teacher, tiny):
+    found = {}
+    for keep in ("last", "average"):
+        student, seen = tiny("norm", seed=5), []
+        adversarial(
+            teacher, student, Online(**SHORT, keep=keep), memory("none"),
+            score=lambda own, seen=seen: seen.append(weights(own.module)) or 1.0,
+        )  # fmt: skip
+        found[keep], last, average = weights(student.module), *seen[-2:]
+        assert same(found[keep], last if keep == "last" else average)
+    assert not same(found["last"], found["average"])
+
+
+def test_the_average_is_the_exponential_one_of_every_step(teacher, tiny):
+    own, rng = game(teacher, tiny, ema=0.5), torch.Generator().manual_seed(0)
+    wanted = weights(own.student.module)["fc.weight"]
+    for _ in range(3):
+        own._student_step(rng, write=False)
+        wanted = 0.5 * wanted + 0.5 * own.student.module.fc.weight.detach()
+    torch.testing.assert_close(own.average.module.fc.weight, wanted)
+
+
+def test_each_epoch_is_told_with_the_student_to_keep_and_what_the_generator_makes_of_the_same_latents(teacher, tiny):
+    told = []
+    student = tiny("norm", seed=5)
+    adversarial(
+        teacher, student, Online(**SHORT), memory("bank"),
+        each=lambda own, history, shown: told.append((weights(own.module), len(history.loss), dict(shown))),
+    )  # fmt: skip
+    assert [count for _, count, _ in told] == [1, 2, 3, 4] and same(told[-1][0], weights(student.module))
+    shown = told[-1][2]
+    assert list(shown) == [1, 2, 3, 4]
+    assert all(own.dtype == torch.uint8 and own.shape == (10, *teacher.spec.shape) for own in shown.values())
+    assert not torch.equal(shown[1], shown[4])
