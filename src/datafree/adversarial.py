@@ -213,6 +213,7 @@ class _Game:
             width=own.width,
             exposure=own.exposure,
         ).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.memory.begin(self.generator)
         self.maker = torch.optim.Adam(self.generator.parameters(), lr=own.generator_rate, betas=(0.5, 0.999))
 
     # -- one epoch ------------------------------------------------------------------------------------------------
@@ -267,6 +268,7 @@ class _Game:
         self.maker.zero_grad(set_to_none=True)
         loss.backward()
         self.maker.step()
+        self.memory.follow(self.generator)
         return float(loss.detach())
 
     def _student_step(self, rng: torch.Generator, *, write: bool) -> float:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ..errors import UserError
+from ..generator import Generator
 from ..network import Network, frozen
 from ..seeds import seed_of
 from ..settings import Settings
@@ -106,6 +107,12 @@ class VaeMemory:
             f"--replay-bytes: got {self.settings.replay_bytes:,}, wanted at least {least:,} for the smallest VAE; give "
             "more, a smaller --latent, or another --replay"
         )
+
+    def begin(self, generator: Generator) -> None:
+        pass
+
+    def follow(self, generator: Generator) -> None:
+        pass
 
     def write(self, pixels: Tensor, logits: Tensor, rng: torch.Generator) -> None:
         """One step on the new images and, once it replays, a quarter as many of its own (Binici et al. 2022)."""
