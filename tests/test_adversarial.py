@@ -39,7 +39,7 @@ def same(a, b):
 
 
 def memory(kind):
-    own = {"none": {}, "ema": {"replay_bytes": 90_000}, "vae": {"replay_bytes": 40_000, "latent": 4}}
+    own = {"none": {}, "ema": {"replay_bytes": 90_000}, "vae": {"replay_bytes": 40_000, "vae_code": 4}}
     return replay.named(kind, **own.get(kind, {"replay_bytes": 2000}))
 
 

@@ -53,7 +53,6 @@ SHOWN = 10
 class Online(Settings):
     """A generator against a student under a frozen teacher; every weight of 0 leaves its term out."""
 
-    method: Literal["generator"] = "generator"
     epochs: int = Field(default=40, ge=1)
     """Of so many outer iterations each; the student of the last is kept."""
     iterations: int = Field(default=50, ge=1)

@@ -30,7 +30,7 @@ def teacher(tiny):
 
 def small(kind: str, room: int = 12):
     """A memory of about 12 images of 16 bytes, or the smallest VAE."""
-    own = {"vae": {"replay_bytes": 40_000, "latent": 4}, "ema": {"replay_bytes": 20_000}, "none": {}}
+    own = {"vae": {"replay_bytes": 40_000, "vae_code": 4}, "ema": {"replay_bytes": 20_000}, "none": {}}
     return replay.named(kind, **own.get(kind, {"replay_bytes": room * 17}))
 
 
