@@ -154,7 +154,7 @@ def test_a_generator_that_always_collapses_is_given_up_with_the_student_as_it_wa
             teacher, student, Online(**SHORT), memory("bank"), state=tmp_path / "s", identity={},
             score=lambda own: states.append(weights(own.module)) or 0.0,
         )  # fmt: skip
-    assert str(caught.value).startswith("the generator ends in one image in epoch 3, 4 times; the student is that of")
+    assert str(caught.value).startswith("the generator ends in one image in epoch 3, 4 times; the student is as it was")
     assert same(weights(student.module), states[-1])
     monkeypatch.setattr(online._Game, "watch", real)
     history = adversarial(teacher, student, Online(**SHORT), memory("bank"), state=tmp_path / "s", identity={})

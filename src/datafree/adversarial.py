@@ -446,9 +446,10 @@ def _epoch(game: _Game, number: int, progress: Progress) -> None:
         game.history = copy.deepcopy(history)
         game.attempt += 1
         game.renew()
+    advice = "--student-rate or --generator-rate" if "loss" in why else "--generator-rate, or raise --balance"
     raise UserError(
-        f"the generator ends in {why} in epoch {number + 1}, {ATTEMPTS + 1} times; the student is that of the epoch before; "
-        "lower --generator-rate, or raise --balance"
+        f"the generator ends in {why} in epoch {number + 1}, {ATTEMPTS + 1} times; the student is as it was before that "
+        f"epoch; lower {advice}"
     )
 
 

@@ -47,9 +47,9 @@ def command(argv: list[str]) -> Callable[..., None]:
     name = chosen(argv, "--online")
     if name is None:
         return distill
-    if name == "generator":
+    if name == "generator" and chosen(argv, "--images") is None:
         return generator_command(argv)
-    if name not in synthesis.methods():
+    if name not in (*synthesis.methods(), "generator"):
         raise unknown("synthesis method", name, [*synthesis.methods(), "generator"])
     if chosen(argv, "--images") is not None:
         raise UserError("--images and --online: got both, wanted one of them to learn from; leave one out")

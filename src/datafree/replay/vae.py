@@ -98,7 +98,9 @@ class VaeMemory:
         least = 0
         for width in WIDTHS:
             with torch.device("meta"):
-                least = 4 * sum(own.numel() for own in _Net(self.teacher.spec, self.settings.vae_code, width).parameters())
+                least = 4 * sum(
+                    own.numel() for own in _Net(self.teacher.spec, self.settings.vae_code, width).parameters()
+                )
             if least <= self.settings.replay_bytes:
                 return _Net(self.teacher.spec, self.settings.vae_code, width)
         raise UserError(
