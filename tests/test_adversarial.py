@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from datafree import adversarial as online
-from datafree import replay
-from datafree.adversarial import PRESETS, Health, Online, adversarial, preset
+from datafree import alignment, replay
+from datafree.adversarial import PRESETS, Anchored, Health, Online, adversarial, preset
 from datafree.errors import UserError
 from datafree.evaluation import evaluate
 from datafree.generator import WIDTHS, Generator, new_generator, width_for
@@ -264,3 +264,48 @@ def test_each_epoch_is_told_with_the_student_to_keep_and_what_the_generator_make
     assert list(shown) == [1, 2, 3, 4]
     assert all(own.dtype == torch.uint8 and own.shape == (10, *teacher.spec.shape) for own in shown.values())
     assert not torch.equal(shown[1], shown[4])
+
+
+def anchored(teacher, kind, count=6):
+    rng = torch.Generator().manual_seed(1)
+    return Anchored(
+        alignment.named(kind), torch.rand(count, *teacher.spec.shape, generator=rng), torch.eye(3).repeat(2, 1)
+    )
+
+
+@pytest.mark.parametrize("kind", sorted(alignment.kinds()))
+def test_a_guided_run_that_was_stopped_goes_on_to_the_same_student(teacher, tiny, tmp_path, kind):
+    whole, cut, again = (tiny("norm", seed=5) for _ in range(3))
+    own, path = anchored(teacher, kind), tmp_path / "state"
+    history = adversarial(teacher, whole, Online(**SHORT), memory("none"), anchored=own)
+
+    def stop(_, told, __):
+        if len(told.loss) == 2:
+            raise KeyboardInterrupt
+
+    before = teacher.fingerprint()
+    with pytest.raises(KeyboardInterrupt):
+        adversarial(teacher, cut, Online(**SHORT), memory("none"), anchored=own, state=path, each=stop)
+    found = adversarial(teacher, again, Online(**SHORT), memory("none"), anchored=own, state=path)
+    assert same(weights(again.module), weights(whole.module)) and found.generator == history.generator
+    assert teacher.fingerprint() == before
+    plain = tiny("norm", seed=5)
+    adversarial(teacher, plain, Online(**SHORT), memory("none"))
+    assert not same(weights(plain.module), weights(whole.module))
+
+
+def test_guidance_draws_the_generator_to_the_anchors(teacher, tiny):
+    """Images that the teacher sees where it sees the anchors: without guidance they are further from them."""
+    apart = {}
+    for guidance in (0.0, 100.0):
+        own = anchored(teacher, "means")
+        settings = Online(**{**SHORT, "iterations": 30, "disagreement": 0.0, "one_hot": 0.01, "guidance": guidance})
+        made = []
+        adversarial(
+            teacher, tiny("norm", seed=5), settings, memory("none"), anchored=own,
+            each=lambda _, __, shown, made=made: made.append(shown[max(shown)]),
+        )  # fmt: skip
+        pixels = teacher.spec.low + made[-1].float() / 255 * (teacher.spec.high - teacher.spec.low)
+        centre, middle = teacher.predict(own.pixels).mean(0), teacher.predict(pixels).mean(0)
+        apart[guidance] = float((centre - middle).norm())
+    assert apart[100.0] < apart[0.0]

@@ -21,6 +21,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from . import taps as tap_names
+from .alignment import Alignment
 from .distillation import check_student, temperature_of
 from .divergence import stored
 from .errors import UserError, unknown
@@ -38,11 +39,12 @@ from .settings import Settings
 from .states import adam_state, check_identity, load_adam
 from .syntheticset import to_bytes, to_pixels
 from .terms import Objective, View
+from .terms.aligned import Aligned
 from .terms.batchnorm import BatchNormDivergence
 from .terms.classes import ClassBalance
 from .terms.online import Disagreement, FeatureNorm, Kind, OneHot
 
-__all__ = ["PRESETS", "Health", "History", "Online", "adversarial", "preset"]
+__all__ = ["PRESETS", "Anchored", "Health", "History", "Online", "adversarial", "preset"]
 
 PROBES = 2048
 WATCHED = 512
@@ -95,6 +97,8 @@ class Online(Settings):
     """Weight of minus the mean absolute penultimate feature."""
     statistics: float = Field(default=0.0, ge=0)
     """Weight of the divergence from the teacher's batch norms, or from a record where it has none."""
+    guidance: float | None = Field(default=None, ge=0)
+    """Weight of the alignment with condensed images, where there are some; by default that of its kind."""
     ema: float = Field(default=0.99, ge=0, lt=1)
     """Decay of the moving average of the student, by step."""
     keep: Literal["average", "last"] = "average"
@@ -186,13 +190,33 @@ class History:
     """Of what is replayed from, after the last epoch."""
 
 
+@dataclass(frozen=True, eq=False)
+class Anchored:
+    """Condensed or few real images that the generator is kept near (Binici et al. 2024), and how."""
+
+    alignment: Alignment
+    pixels: Tensor
+    """(N, C, H, W) in the spec's range."""
+    labels: Tensor
+    """(N, classes), probabilities."""
+
+
 class _Game:
     """Both players, their optimisers, the memory, the moving average and the probes: all that a stop must keep."""
 
     def __init__(
-        self, teacher: Network, student: Network, own: Online, memory: Memory, objective: Objective, seed: int
-    ):
-        self.teacher, self.student, self.own, self.memory, self.objective = teacher, student, own, memory, objective
+        self, teacher: Network, student: Network, own: Online, memory: Memory, objective: Objective, seed: int,
+        anchored: Anchored | None = None,
+    ):  # fmt: skip
+        self.teacher, self.student, self.own, self.memory = teacher, student, own, memory
+        self.alignment = None if anchored is None else anchored.alignment
+        self.guide = (
+            None if anchored is None else anchored.alignment.on(teacher, anchored.pixels, anchored.labels, seed)
+        )
+        if self.guide is not None and self.alignment is not None:
+            weight = self.alignment.guidance if own.guidance is None else own.guidance
+            objective = objective + weight * Aligned(self.guide, "seen")
+        self.objective = objective
         self.seed, self.attempt = seed, 0
         self.history = History()
         self.probes = torch.empty((0, *teacher.spec.shape), dtype=torch.uint8)
@@ -257,16 +281,21 @@ class _Game:
 
     def _generator_step(self, rng: torch.Generator) -> float:
         """The student is frozen, its buffers too."""
-        with frozen(self.student.module), tap_names.watch(self.teacher, self.objective.taps) as seen, self._narrow():
+        objective = self.objective.bind(self.teacher, torch.empty(0, dtype=torch.long), rng)
+        with frozen(self.student.module), tap_names.watch(self.teacher, objective.taps) as seen, self._narrow():
             pixels = self._drawn(rng).float()
+            if self.alignment is not None:  # anchors are shown augmented, so made images have to be
+                pixels = self.alignment.show(pixels, self.teacher.spec, rng)
             logits, said = self.teacher.logits(pixels), self.student.logits(pixels)
             seen[tap_names.INPUT] = pixels
             labels = torch.zeros(len(pixels), dtype=torch.long, device=pixels.device)
-            total, _ = self.objective(View(pixels, labels, logits, seen, student=said))
+            view = View(pixels, labels, logits, seen, student=said)
+            total, _ = objective(view)
         loss = total / len(pixels)
         self.maker.zero_grad(set_to_none=True)
         loss.backward()
         self.maker.step()
+        objective.learn(view)
         self.memory.follow(self.generator)
         return float(loss.detach())
 
@@ -352,6 +381,8 @@ class _Game:
             found |= {f"{name}/{key}": own.detach().cpu().clone() for key, own in module.state_dict().items()}
         found |= adam_state(self.learner, "learner") | adam_state(self.maker, "maker")
         found |= {f"shown/{epoch}": own for epoch, own in self.shown.items()}
+        if self.guide is not None:
+            found |= {f"guide/{key}": own for key, own in self.guide.state().items()}
         return found | {f"memory/{key}": own for key, own in self.memory.state().items()}
 
     def _modules(self) -> tuple[tuple[str, nn.Module], ...]:
@@ -372,6 +403,8 @@ class _Game:
         load_adam(self.learner, found, "learner")
         load_adam(self.maker, found, "maker")
         self.memory.load(part("memory"))
+        if self.guide is not None:
+            self.guide.load(part("guide"))
         self.shown = {int(epoch): own.clone() for epoch, own in part("shown").items()}
         self.probes, self.temperature = found["probes"].clone(), float(found["temperature"])
 
@@ -383,6 +416,7 @@ def adversarial(
     replay: Any = None,
     *,
     record: Record | None = None,
+    anchored: Anchored | None = None,
     seed: int = 0,
     state: Path | None = None,
     identity: dict[str, Any] | None = None,
@@ -392,18 +426,19 @@ def adversarial(
 ) -> History:
     """Trains `student` in place against a generator under `teacher`; it ends in eval mode as `settings.keep` says. No data.
 
-    `replay` is a setting of `datafree.replay`, none by default. With `state`, a file there holds everything after each
-    epoch, and a run with the same `identity` goes on from it. `each` is told after every epoch: the student that would be
-    kept if it were the last, the history, and generated images, uint8 (10, C, H, W), by epoch. An epoch that leaves a
-    collapsed generator, or a loss that is not finite, is thrown away and begun again with another generator, three times
-    at most. Raises UserError then, the student as it was after the last good epoch; and where student and teacher do not
-    go together.
+    `replay` is a setting of `datafree.replay`, none by default. `anchored` keeps the generator near a few images. With
+    `state`, a file there holds everything after each epoch, and a run with the same `identity` goes on from it. `each` is
+    told after every epoch: the student that would be kept if it were the last, the history, and generated images, uint8
+    (10, C, H, W), by epoch. An epoch that leaves a collapsed generator, or a loss that is not finite, is thrown away and
+    begun again with another generator, three times at most. Raises UserError then, the student as it was after the last
+    good epoch; and where student and teacher do not go together.
     """
     settings, replay = settings or Online(), replay or Nothing()
     check_student(student, teacher, teacher.spec)
     teacher.check()
     with channels_last(teacher, student), frozen(teacher.module):
-        game = _Game(teacher, student, settings, replay.on(teacher, seed), settings.objective(teacher, record), seed)
+        memory, objective = replay.on(teacher, seed), settings.objective(teacher, record)
+        game = _Game(teacher, student, settings, memory, objective, seed, anchored)
         start = _resume(state, game, identity or {}) if state is not None and state.exists() else 0
         try:
             for epoch in range(start, settings.epochs):

@@ -79,6 +79,15 @@ def test_a_stopped_run_leaves_a_whole_student_and_goes_on_to_the_same_bytes(comm
     assert "so far" not in (here / "a" / "README.md").read_text()
 
 
+def test_a_generator_is_kept_near_a_condensed_set(command, here):
+    assert command("condense --data digits --method kmeans --per-class 1 --out few --quiet").code == 0
+    assert command(f"{GO} hinton8 --condensed few --alignment means --guidance 5 --out s").code == 0
+    log = json.loads((here / "s" / "run.json").read_text())
+    assert log["settings"]["alignment"]["alignment"] == "means" and "few" in log["inputs"]
+    assert command(f"{GO} hinton8 --out p").code == 0
+    assert (here / "s" / "model.safetensors").read_bytes() != (here / "p" / "model.safetensors").read_bytes()
+
+
 WRONG = [
     ("--online generater", "no synthesis method 'generater'; nearest: 'generator'"),
     ("--online generator --replay banc", "no kind of replay 'banc'; nearest: 'bank'"),
@@ -93,6 +102,10 @@ WRONG = [
     ("--online generator --exposure dim", "--exposure: got 'dim', wanted 'none', 'both', 'dark' or 'bright'"),
     ("--online generator --disagreement 0 --one-hot 0 --balance 0", "the generator has no term of a weight above 0"),
     ("--online generator --statistics 1 --record set/set.json", "set/set.json"),
+    ("--online generator --condensed nosuch", "no condensed set nosuch"),
+    ("--online generator --condensed set", "no condensed set set"),
+    ("--online generator --alignment means", "--alignment: got means without --condensed"),
+    ("--online generator --condensed set --alignment meens", "no kind of alignment 'meens'; nearest: 'means'"),
     ("--online generator --images set", "--images and --online: got both, wanted one"),
 ]
 

@@ -12,9 +12,11 @@ import torch
 from cyclopts import Parameter
 from torch import Tensor
 
+from .. import alignment as alignments
 from .. import replay as memories
 from .. import zoo
-from ..adversarial import PRESETS, History, Online, adversarial, preset
+from ..adversarial import PRESETS, Anchored, History, Online, adversarial, preset
+from ..condensed import Condensed
 from ..data import Dataset
 from ..errors import UserError, unknown
 from ..evaluation import evaluate
@@ -23,7 +25,7 @@ from ..models import new_model
 from ..network import Network
 from ..release import write_release
 from ..robustness import robustness
-from ..runlog import RunLog
+from ..runlog import RunLog, hash_of
 from .common import (
     Data,
     Model,
@@ -42,6 +44,7 @@ from .common import (
 __all__ = ["command"]
 
 DEFAULT = "bank"
+ALIGNMENT = "mmd"
 
 
 def command(argv: list[str]) -> Callable[..., None]:
@@ -64,19 +67,28 @@ def command(argv: list[str]) -> Callable[..., None]:
         replay: str = kind,
         settings: Any = None,
         memory: Any = None,
+        condensed: Path | None = None,
+        alignment: str | None = None,
         data: Data | None = None,
         source: Model | None = None,
         run: Run | None = None,
     ) -> None:
         own = memory if memory is not None else memories.named(replay)
-        _distill(teacher, student, out, _settings(preset, settings), own, data, source, run)
+        if alignment is not None and condensed is None:
+            raise UserError(
+                f"--alignment: got {alignment} without --condensed, wanted images to align with; name a set"
+            )
+        near = None if condensed is None else (condensed, alignments.named(alignment or ALIGNMENT))
+        _distill(teacher, student, out, _settings(preset, settings), own, near, data, source, run)
 
     lines = ";\n".join(f"        {key}: {value.summary}" for key, value in memories.kinds().items())  # type: ignore[attr-defined]
     generator.__doc__ = (_distill.__doc__ or "").replace("KINDS", "\n\n" + lines).replace("PRESETS", ", ".join(PRESETS))
+    generator.__doc__ = generator.__doc__.replace("ALIGNMENTS", ", ".join(alignments.kinds()))
     generator.__annotations__ = {
         "teacher": str, "student": str | None, "out": Path, "online": str, "preset": str | None, "replay": str,
         "settings": Annotated[Online | None, Parameter(name="*")],
         "memory": Annotated[memories.kinds()[kind] | None, Parameter(name="*")],
+        "condensed": Path | None, "alignment": str | None,
         "data": Data | None, "source": Model | None, "run": Run | None, "return": None,
     }  # fmt: skip
     return generator
@@ -89,7 +101,7 @@ def _settings(name: str | None, given: Online | None) -> Online:
 
 
 def _distill(
-    teacher: str, student: str | None, out: Path, settings: Online, memory: Any,
+    teacher: str, student: str | None, out: Path, settings: Online, memory: Any, near: tuple[Path, Any] | None,
     data: Data | None, source: Model | None, run: Run | None,
 ) -> None:  # fmt: skip
     """Train a student against a generator that seeks what it has not learnt yet; no image, record or data is needed.
@@ -117,6 +129,10 @@ def _distill(
         The terms and the memory of a method of the field, rates and steps being ours: PRESETS.
     replay
         What the student sees again of earlier images: KINDS
+    condensed
+        A condensed set (datafree condense, import-condensed) that the generator is kept near (Binici et al. 2024).
+    alignment
+        How near: ALIGNMENTS.
     """
     data, source, run = data or Data(), source or Model(), run or Run()
     network = load_network(teacher, source, run)
@@ -126,13 +142,19 @@ def _distill(
         raise UserError(f"no student named for {network.name}; name one, from the zoo or as file.py:function")
     own = on_device(new_model(name, network.spec, seed=run.seed), run)
     test = test_data(own, data)
+    anchored = None if near is None else _anchored(near, network)
     options = {
         "teacher": teacher, "student": name, "learns from": "a generator's images", "online": settings.model_dump(),
-        "replay": memory.model_dump(), **asdict(data), **asdict(source), **asdict(run),
+        "replay": memory.model_dump(), "condensed": near and near[0], "alignment": near and near[1].model_dump(),
+        **asdict(data), **asdict(source), **asdict(run),
     }  # fmt: skip
-    log = RunLog("distill", options, inputs_of(teacher, source), test)
-    read = {"teacher": network.fingerprint(), "record": record and record.digest()}
-    with release_folder(out, log, teacher) as folder, bar(f"distill {name}", run.quiet) as progress:
+    log = RunLog("distill", options, [*inputs_of(teacher, source), near and near[0]], test)
+    read = {
+        "teacher": network.fingerprint(),
+        "record": record and record.digest(),
+        "anchors": near and hash_of(near[0]),
+    }
+    with release_folder(out, log, teacher, near and near[0]) as folder, bar(f"distill {name}", run.quiet) as progress:
         state, identity = folder / "training.safetensors", {**identity_of(options, own), **read}
 
         def keep(kept: Network, history: History, shown: dict[int, Tensor]) -> None:
@@ -143,8 +165,8 @@ def _distill(
             log.write(folder, _result(kept, history, settings))
 
         history = adversarial(
-            network, own, settings, memory, record=record, seed=run.seed, state=state, identity=identity,
-            score=_oracle(test), each=keep, progress=progress,
+            network, own, settings, memory, record=record, anchored=anchored, seed=run.seed, state=state,
+            identity=identity, score=_oracle(test), each=keep, progress=progress,
         )  # fmt: skip
         result = _result(own, history, settings)
         if test is not None:
@@ -153,6 +175,12 @@ def _distill(
         log.write(folder, result)
         state.unlink(missing_ok=True)
     _say(folder, own, network, result, memory)
+
+
+def _anchored(near: tuple[Path, Any], network: Network) -> Anchored:
+    path, alignment = near
+    own = Condensed.open(path, network)
+    return Anchored(alignment, network.spec.clamp(own.pixels), own.labels)
 
 
 def _oracle(test: Dataset | None) -> Callable[[Network], float] | None:
