@@ -14,7 +14,7 @@ sys.path[:0] = [str(FOLDER)]
 import claims
 
 ROWS = {
-    "binici2021": {"teacher", "kd", "generator", "bank", "bank, any ground", "dfad", "mb-dfkd"},
+    "binici2021": {"teacher", "kd", "generator", "bank", "bank, any ground", "mb-dfkd"},
     "binici2022": {"teacher", "kd", "bank", "vae", "ema", "pre-dfkd"},
 }
 
