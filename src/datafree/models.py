@@ -27,6 +27,8 @@ from .spec import InputSpec
 
 __all__ = ["load_model", "load_weights", "new_model"]
 
+EXPORTED = (".onnx", ".pt2", ".pte")
+
 
 def load_model(
     name: str, *, code: str | None = None, weights: str | Path | None = None, spec: InputSpec | None = None
@@ -42,6 +44,8 @@ def load_model(
         release = Release.open(name)
         architecture, spec, path = code or release.architecture(), release.spec, weights or release.weights
     else:
+        if Path(name).suffix in EXPORTED and Path(name).is_file():
+            raise UserError(f"{name} is one file of a quantized network, wanted its folder; give {Path(name).parent}")
         if weights is None and ":" not in name and not is_zoo(name):
             raise unknown("model", name, zoo.names(), "the zoo, and no such release folder")
         if weights is None:

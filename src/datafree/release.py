@@ -40,6 +40,8 @@ class Release:
         if not (folder / "config.json").is_file():
             raise UserError(f"{folder} has no config.json, wanted a release; make one with datafree train or record")
         config = read_json(folder / "config.json")
+        if config.get("kind") not in (None, "quantized"):
+            raise UserError(f"{folder} is of kind {str(config['kind'])[:40]!r}, wanted a release; name another folder")
         if config.get("format") != 1 or not isinstance(config.get("spec"), dict):
             raise UserError(
                 f"{folder / 'config.json'} is no datafree release of format 1; make it again with this version"

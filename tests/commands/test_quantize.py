@@ -127,8 +127,8 @@ def test_data_that_it_was_made_with_is_named(command, here):
     result = read_json(here / "q" / "run.json")["result"]
     learnt = result["images"]
     assert (
-        f"Ranges chosen on 30 images of digits (train split); fine-tuned on {learnt} images of ten.npz, of unknown origin."
-        in text
+        f"Ranges chosen on 30 images of digits (train split); fine-tuned on {learnt} images of ten.npz "
+        "(train split), of unknown origin." in text
     )
     assert "no training data" not in text and "without training data" not in text
     assert 0 < learnt <= 40 and result["sources"]["ranges"]["images"] == 30

@@ -237,3 +237,29 @@ def test_a_quantized_file_that_is_not_ours_is_one_line(command, here, quantized)
     assert command("evaluate int8 --data digits --quiet").code == 0
     (here / "int8" / "config.json").write_text('{"format": 7, "kind": "quantized"}')
     assert "holds no quantized network of format 1" in command("evaluate int8 --data digits").line
+
+
+def test_one_file_of_a_quantized_network_is_pointed_to_its_folder(command, here):
+    assert command(f"quantize {NET} --calibrate shown --out q --quiet").code == 0
+    assert command("evaluate q/model.onnx --data digits").line == (
+        "q/model.onnx is one file of a quantized network, wanted its folder; give q"
+    )
+    content = bytearray((here / "q" / "model.pt2").read_bytes())
+    content[len(content) // 2] ^= 1
+    (here / "q" / "model.pt2").write_bytes(content)
+    assert command("inspect q").line == "q/model.pt2 is not as it was written; get or write it again"
+
+
+def test_a_folder_of_another_kind_says_which(refused, here):
+    config = here / "teacher" / "config.json"
+    config.write_text(config.read_text().replace("{", '{"kind": "other", ', 1))
+    assert "teacher is of kind 'other', wanted a release" in refused("evaluate teacher --data digits")
+
+
+def test_images_that_do_not_fit_are_one_line_and_nothing_is_said_of_their_size(command, here):
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    np.savez(here / "wide.npz", images=rng.random((20, 9, 9, 3)), labels=np.arange(20) % 10)
+    done = command(f"quantize {NET} --calibrate wide.npz --out q --quiet")
+    assert done.code == 2 and done.out == "" and done.err.count("\n") == 1

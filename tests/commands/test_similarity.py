@@ -47,10 +47,12 @@ def test_all_images_are_taken_where_no_number_is_named_and_another_split_by_its_
 def test_layers_are_shown_where_asked_for_and_add_up(command):
     done = command(f"similarity {NET} digits --layers --quiet")
     lines = done.out.splitlines()[1:]
-    assert [line.split()[0] for line in lines] == ["digits", "1", "4"]
-    total, *parts = (float(line.split()[-1]) for line in lines)
+    assert [line.split()[0] for line in lines] == ["digits", "1", "4", "images"]
+    assert "--shift 4 --flip shows them so" in lines[-1]
+    assert "--shift" not in command(f"similarity {NET} digits --shift 1 --quiet").out
+    total, *parts = (float(line.split()[-1]) for line in lines[:-1])
     assert total == pytest.approx(sum(parts), rel=1e-3)
-    assert command(f"similarity {NET} digits --quiet").out.count("\n") == 2
+    assert command(f"similarity {NET} digits --quiet").out.count("\n") == 3
 
 
 def test_a_folder_holds_the_numbers_and_the_picture_and_the_run_can_be_repeated(command, here):

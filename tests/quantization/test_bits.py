@@ -120,3 +120,8 @@ def test_the_verbs_are_found_beside_the_others_without_torchao_until_used():
     code += "from datafree import quantize, finetune; assert 'torchao' in sys.modules; import datafree.quantization as own; "
     code += "assert quantize is own.quantize and finetune is own.finetune and 'quantize' in dir(datafree)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_ends_are_named_where_they_differ():
+    assert Bits(weights=2, activations=3).words == "w2a3"
+    assert Bits(weights=2, activations=3, first=8, last=4).words == "w2a3 (first layer 8 bits, last layer 4 bits)"

@@ -22,6 +22,7 @@ with quiet():
     from datafree.quantization import Bits, card, open_quantized, write_program, write_quantized
 
 RESULT = {
+    "exported": {"equal": 100.0, "images": 64},
     "speed": {
         "quantized_bytes": 250, "smaller": 0.25, "faster": 2.5, "batch": 64, "threads": 2, "original_bytes": 1000,
         "original_ms": 10.0, "quantized_ms": 4.0,
@@ -288,3 +289,11 @@ def test_a_network_of_its_publishers_own_code_leaves_no_path_in_the_folder(norme
     write_quantized(folder, Network(normed.module, normed.spec, "/home/somebody/net.py:build"), Bits(), "card")
     assert read_json(folder / "config.json")["architecture"] == "custom:build"
     assert "somebody" not in (folder / "config.json").read_text()
+
+
+def test_a_file_that_answers_otherwise_than_the_simulation_says_so():
+    from datafree.quantization.folder import apart
+
+    assert apart({"exported": {"equal": 99.9, "images": 1000}}) is None
+    said = apart({"exported": {"equal": 99.22, "images": 1024}})
+    assert "on 0.78 % of 1,024 images; measure the file itself with datafree evaluate" in str(said)

@@ -9,7 +9,7 @@ from ..condensed import FILE, Condensed
 from ..errors import UserError
 from ..files import read_header, read_json
 from ..quantization import Bits
-from ..quantization.folder import is_quantized
+from ..quantization.folder import check_files, is_quantized
 from ..release import CUSTOM, Release
 from ..settings import parse
 from .common import Model, Run, load_network, load_record
@@ -78,10 +78,11 @@ def _release(path: Path, code: str | None) -> None:
 def _quantized(path: Path) -> None:
     config = read_json(path / "config.json")
     network = load_network(str(path), Model(), Run())
+    check_files(path)
     spec, bits = network.spec, config.get("bits")
     own = parse(Bits, bits)
     size = (path / "model.onnx").stat().st_size
-    print(f"{path}: {config.get('architecture')} quantized to {own.name}, model.onnx of {size:,} bytes")
+    print(f"{path}: {config.get('architecture')} quantized to {own.words}, model.onnx of {size:,} bytes")
     print(f"  bits {bits}")
     print(f"  input {spec.shape}, pixels in [{spec.low:g}, {spec.high:g}], normalised within")
     print(f"  {len(spec.classes)} classes: {', '.join(spec.classes[:12])}{' ...' if len(spec.classes) > 12 else ''}")

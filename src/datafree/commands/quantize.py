@@ -133,12 +133,12 @@ def quantize(
     sets = [name for name in (calibrate, finetune) if name is not None and (Path(name) / "set.json").is_file()]
     log = RunLog("quantize", options, [*inputs_of(model, source), *sets], test)
     identity = {**identity_of(options, network), "original": network.fingerprint(), "sets": [hash_of(s) for s in sets]}
+    if test is not None:
+        check_classes(network, test)
     with quantized_folder(out, log, identity) as folder, tempfile.TemporaryDirectory() as temporary:
         known = load_record(model, source, network)
         shown = _calibration(network, calibrate, images, data.data_dir, run, known)
         taught = None if finetune is None else _pixels(network, finetune, None, data.data_dir, run)
-        if test is not None:
-            check_classes(network, test)
         result, own = _make(network, shown, taught, bits, equalise, correct_bias, settings, folder, identity, run)
         result |= _sources(calibrate, shown, finetune, taught, images)
         made = claim_folder(Path(temporary) / "made", kind="quantized")
@@ -179,17 +179,21 @@ def _pixels(network: Network, name: str, images: int | None, data_dir: Path | No
     import torch
 
     if (Path(name) / "set.json").is_file():
-        classes = SyntheticSet.open(name).spec.classes
+        opened = SyntheticSet.open(name)
+        classes = opened.spec.classes
         if len(classes) != len(network.spec.classes):
             raise UserError(
                 f"the set {name} is of {len(classes)} classes, wanted the {len(network.spec.classes)} of {network.name}; "
                 "synthesize one from it"
             )
+        if opened.about["teacher"] != network.fingerprint():
+            print(f"  the set {name} was made from another network than this {network.name}")
     found = images_of(name, network, "train", images, data_dir, run.seed)
     if not isinstance(found, torch.Tensor):
         check_classes(network, found)
-        say_fit(network, found)
-        found = found.pixels(range(len(found)), network.spec.shape[1:])
+        data, found = found, found.pixels(range(len(found)), network.spec.shape[1:])
+        network.spec.check(found)
+        say_fit(network, data)
     network.spec.check(found)
     return network.spec.clamp(found) if name == "noise" else found
 
@@ -242,7 +246,7 @@ def _source(name: str, pixels: Tensor) -> dict[str, Any]:
     elif base in names():
         what = f"images of {base} ({split} split)"
     else:
-        what = f"images of {Path(base).name}, of unknown origin"
+        what = f"images of {Path(base).name} ({split} split), of unknown origin"
     synthetic = name == "noise" or made or name in synthesis.methods()
     return {"what": f"{len(pixels):,} {what}", "images": len(pixels), "synthetic": synthetic}
 
@@ -302,11 +306,11 @@ def _mobile(folder: Path, network: Network, graph: Any, some: Tensor, simulated:
 
 
 def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], data: Data) -> None:
-    from ..quantization.folder import chosen_on, simulation
+    from ..quantization.folder import apart, chosen_on, simulation
 
     speed, operators = result["speed"], dict(result["integer operators"])
     other = operators.pop("other")
-    print(f"{network.name} at {bits.name} in {folder}: model.onnx for onnxruntime, model.pt2 for torch")
+    print(f"{network.name} at {bits.words} in {folder}: model.onnx for onnxruntime, model.pt2 for torch")
     print(chosen_on(result["sources"]))
     print(
         f"size: {speed['quantized_bytes']:,} bytes, {100 * speed['smaller']:.1f} % of the original's "
@@ -338,6 +342,8 @@ def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], dat
             f"{form} against simulated: largest logit difference {found['largest']:.2g}, "
             f"argmax equal on {found['equal']:.2f} % of {found['images']:,} images"
         )
+    if apart(result) is not None:
+        print(f"  {apart(result)}")
     if "evaluation" in result:
         found, original = result["evaluation"], result["original"]
         print(

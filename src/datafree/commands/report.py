@@ -236,9 +236,16 @@ def quantized_row(folder: Path, log: Finished, found: Scores) -> Row:
     return Row(
         name=folder.name, group="quantized", accuracy=found.accuracy, agreement=found.agreement,
         parameters=log.result.parameters, nbytes=speed.quantized_bytes, seconds=log.seconds, images=log.result.images,
-        note=f"W{settings.get('weights')}A{settings.get('activations')}, calibrated on {settings.get('calibrate')}{tuned}; "
+        note=f"W{settings.get('weights')}A{settings.get('activations')}{_ends(settings)}, calibrated on "
+        f"{settings.get('calibrate')}{tuned}; "
         f"{speed.faster:.2f} times as fast{', simulated bits' if log.result.simulated else ''}",
     )  # fmt: skip
+
+
+def _ends(settings: dict[str, Any]) -> str:
+    """Bits of the first and last layer, where they were chosen."""
+    found = [f"{what} layer {settings[what]} bits" for what in ("first", "last") if settings.get(what) is not None]
+    return f" ({', '.join(found)})" if found else ""
 
 
 def _shapes(release: Release) -> list[tuple[int, ...]]:

@@ -97,6 +97,11 @@ def similarity(
             write_text(folder / "similarity.svg", similarity_svg(found, UNITS[form]))
             log.write(folder, {"similarity": [asdict(own) for own in found]})
     _say(found, layers)
+    if not shift and not flip and any(name != "noise" and not (Path(name) / "set.json").is_file() for name in data):
+        print(
+            "  images were shown as they are; where training moved or mirrored its images, --shift 4 --flip shows them so: "
+            "without it that difference can be most of every number here"
+        )
     for name, own in sources.items():
         _say_size(name, own, network)
 

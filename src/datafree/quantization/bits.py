@@ -32,6 +32,14 @@ class Bits(Settings):
         return f"w{self.weights}a{self.activations}"
 
     @property
+    def words(self) -> str:
+        """The name, and the ends where they differ."""
+        ends = [
+            f"{what} layer {own} bits" for what, own in (("first", self.first), ("last", self.last)) if own is not None
+        ]
+        return f"{self.name} ({', '.join(ends)})" if ends else self.name
+
+    @property
     def integer(self) -> bool:
         """Whether an integer kernel computes what is simulated: all weights within 8 bits, activations exactly 8."""
         return self.activations == 8 and self.last in (None, *range(2, 9)) and max(self.weights, self.first or 2) <= 8

@@ -50,7 +50,8 @@ def _bars(axes: Axes, found: Sequence[Similarity], own: dict[str, Look], words: 
     places = list(range(len(found)))[::-1]
     totals = [max(one.total, _LEAST) for one in found]
     axes.set_xscale("log")
-    axes.set_xlim(min(totals) / 2, max(totals) * 8)
+    low, high = min(totals) / 2, max(totals)
+    axes.set_xlim(low, high * (high / low) ** 0.45)  # room for the longest number, whatever the scale spans
     for place, one, total in zip(places, found, totals):
         look = own[one.name]
         axes.barh(place, total, color=look["color"], height=0.7)
