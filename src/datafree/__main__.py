@@ -13,6 +13,7 @@ from typing import Any
 
 from .commandline import ARGV
 from .errors import UserError, unknown
+from .parallel import say_first
 
 __all__ = ["main"]
 
@@ -94,7 +95,8 @@ def _importing(frame: FrameType | None) -> bool:
 def _leave(line: str, code: int) -> None:
     if sys.stderr.isatty():
         sys.stderr.write("\x1b[?25h")  # the progress bar hides the cursor
-    _say(line, code)
+    if not _many() or os.environ.get("RANK") == "0":  # nobody is asked here: a lock of an import may be held
+        print(f"datafree: {line}", file=sys.stderr)
     sys.stderr.flush()
     os._exit(code)
 
@@ -121,8 +123,15 @@ def _usage(error: Any, argv: list[str]) -> str:
 
 
 def _say(line: str, code: int) -> int:
-    print(f"datafree: {line}", file=sys.stderr)
+    """Of the processes of a torchrun, the first that has something to say says it for all."""
+    if not _many() or say_first():
+        print(f"datafree: {line}", file=sys.stderr)
     return code
+
+
+def _many() -> bool:
+    """Whether torchrun has started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 if __name__ == "__main__":
