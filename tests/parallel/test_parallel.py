@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import datafree
 from datafree.__main__ import run
 from datafree.errors import UserError
 from datafree.files import read_weights
@@ -72,7 +73,7 @@ def test_without_torchrun_there_is_one_process_and_nothing_happens(tiny):
 @pytest.mark.parametrize(("count", "size"), [(2, 2), (7, 2), (128, 3), (5, 5)])
 def test_the_parts_of_a_batch_are_the_batch_once_and_differ_by_one_at_most(count, size):
     parts = [list(range(count))[World(rank, size).part(count)] for rank in range(size)]
-    assert sum(parts, []) == list(range(count))
+    assert [index for part in parts for index in part] == list(range(count))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
@@ -118,53 +119,66 @@ def alone(tmp_path_factory) -> Path:
     folder, patch = tmp_path_factory.mktemp("alone"), pytest.MonkeyPatch()
     with patch.context() as inside:
         inside.chdir(folder)
-        for line in ("train hinton16 --data digits --epochs 3 --out teacher", DISTILL.format("student")):
-            assert run([*line.split(), "--threads", "1", "--quiet"]) == 0
+        for line in (
+            "train hinton16 --data digits --epochs 4 --batch 32 --learning-rate 5e-3 --quiet --out teacher",
+            DISTILL.format("student"),
+        ):
+            assert run(line.split()) == 0
     (folder / "start.py").write_text(COMMAND)
     return folder
 
 
-DISTILL = "distill teacher hinton8 --data digits --batch 64 --epochs 4 --out {}"
+DISTILL = (
+    "distill teacher hinton16 --data digits --batch 64 --epochs 12 --learning-rate 5e-3 --threads 1 --quiet --out {}"
+)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return read_weights(folder / "model.safetensors")
 
 
-def test_two_processes_distil_what_one_does_up_to_rounding_and_say_it_once(alone):
-    code, out, err = both(alone, "-m", "datafree", *DISTILL.format("two").split(), "--threads", "1", "--quiet")
+@pytest.fixture(scope="module")
+def two(alone) -> tuple[Path, str]:
+    """The same by two processes, and what they printed."""
+    code, out, err = both(alone, "start.py", *DISTILL.format("two").split())
     assert code == 0, err
+    assert {path.name for path in alone.glob("pid-*")} == {"pid-0-of-2", "pid-1-of-2"}, "not two processes"
+    return alone / "two", out
+
+
+def test_two_processes_distil_what_one_does_up_to_rounding_and_say_it_once(alone, two):
+    folder, out = two
     assert out.count("parameters") == out.count("accuracy") == 1
-    log, other = (json.loads((alone / name / "run.json").read_text()) for name in ("two", "student"))
-    assert log["result"]["processes"] == 2 and other["result"]["processes"] == 1
-    assert log["result"]["curve"]["loss"] == pytest.approx(other["result"]["curve"]["loss"], rel=1e-4)
-    assert log["result"]["curve"]["loss"][-1] < 0.5 * log["result"]["curve"]["loss"][0], "nothing was learnt"
-    two, one = weights(alone / "two"), weights(alone / "student")
-    assert two.keys() == one.keys()
-    for name in one:
-        assert torch.allclose(two[name], one[name], atol=1e-4), name
-    assert {path.name for path in (alone / "two").iterdir()} == {path.name for path in (alone / "student").iterdir()}
+    log, other = (json.loads((own / "run.json").read_text())["result"] for own in (folder, alone / "student"))
+    assert log["processes"] == 2 and other["processes"] == 1
+    assert log["curve"]["loss"] == pytest.approx(other["curve"]["loss"], rel=1e-4)
+    assert log["evaluation"]["accuracy"] > 50, "nothing was learnt"
+    assert log["evaluation"]["accuracy"] == pytest.approx(other["evaluation"]["accuracy"], abs=0.5)
+    found, wanted = weights(folder), weights(alone / "student")
+    assert found.keys() == wanted.keys()
+    for name in wanted:
+        assert torch.allclose(found[name], wanted[name], atol=1e-4), name
+    assert {path.name for path in folder.iterdir()} == {path.name for path in (alone / "student").iterdir()}
 
 
-def test_a_run_of_which_one_process_is_killed_ends_and_goes_on_to_the_same_bytes(alone):
-    words = "train hinton16 --data digits --epochs 60 --batch 32 --threads 1 --quiet --out".split()
-    with start(alone, "start.py", *words, "killed") as process:
-        state, end = alone / "killed" / "training.safetensors", time.monotonic() + 60
+def test_a_run_of_which_one_process_is_killed_ends_and_goes_on_to_the_same_bytes(alone, two):
+    words, state = DISTILL.format("killed").split(), alone / "killed" / "training.safetensors"
+    with start(alone, "start.py", *words) as process:
+        end = time.monotonic() + 60
         while not state.exists() and process.poll() is None and time.monotonic() < end:
-            time.sleep(0.01)
+            time.sleep(0.005)
         os.kill(int((alone / "pid-1-of-2").read_text()), signal.SIGKILL)
         sent = time.monotonic()
         _, err = process.communicate(timeout=60)
-        assert process.returncode != 0 and time.monotonic() - sent < 15
+        assert process.returncode != 0 and time.monotonic() - sent < 20
     assert len(lines(err)) == 1 and "what is whole is kept" in lines(err)[0], err
-    names = {path.name for path in (alone / "killed").iterdir()}
-    assert "training.safetensors" in names and "model.safetensors" not in names, "killed too late to mean anything"
+    names = {path.name for path in state.parent.iterdir()}
+    assert state.name in names and "model.safetensors" not in names, "killed too late to mean anything"
     assert not [name for name in names if ".tmp-" in name]
-    for name in ("killed", "whole"):
-        code, _, err = both(alone, "start.py", *words, name)
-        assert code == 0, err
-    assert (alone / "killed" / "model.safetensors").read_bytes() == (alone / "whole" / "model.safetensors").read_bytes()
-    assert not (alone / "killed" / "training.safetensors").exists()
+    code, _, err = both(alone, "start.py", *words)
+    assert code == 0, err
+    assert (alone / "killed" / "model.safetensors").read_bytes() == (two[0] / "model.safetensors").read_bytes()
+    assert not state.exists()
 
 
 @pytest.mark.parametrize(
@@ -177,7 +191,7 @@ def test_a_run_of_which_one_process_is_killed_ends_and_goes_on_to_the_same_bytes
 def test_what_a_user_can_fix_is_one_line_once_and_exit_code_2(alone, line, said):
     before = {path: path.stat().st_mtime_ns for path in alone.rglob("*") if path.is_file()}
     code, out, err = both(alone, "-m", "datafree", *line.split(), "--quiet")
-    assert code != 0 and "Traceback" not in err.split("torch.distributed.elastic")[0]
+    assert code != 0 and str(Path(datafree.__file__).parent) not in err, "torchrun's traceback is its own, not ours"
     assert len(lines(err)) == 1 and said in lines(err)[0], err
     assert "exitcode  : 2" in err and "parameters" not in out
     assert {path: path.stat().st_mtime_ns for path in alone.rglob("*") if path.is_file()} == before
