@@ -17,6 +17,8 @@ from .parallel import say_first
 
 __all__ = ["main"]
 
+PARALLEL = ("train", "distill", "synthesize")
+"""What the processes of a torchrun share out; the others would do the same thing in the same place, each of them."""
 RESUMES = ("train", "record", "distill", "synthesize", "condense")
 PATIENCE = 5
 """Seconds that a stopped command may take to end in order; every file is whole at any moment."""
@@ -44,6 +46,8 @@ def run(argv: list[str]) -> int:
 
     if argv and not argv[0].startswith("-") and argv[0] not in VERBS:
         return _say(str(unknown("command", argv[0], VERBS)), 2)
+    if argv and argv[0] in VERBS and argv[0] not in PARALLEL and int(os.environ.get("WORLD_SIZE", "1")) > 1 and _many():
+        return _say(f"{argv[0]} runs in one process, got {os.environ['WORLD_SIZE']}; start it without torchrun", 2)
     token = ARGV.set(tuple(argv))
     try:
         code = app(argv)(argv, exit_on_error=False, print_error=False, result_action="return_value")

@@ -23,6 +23,7 @@ __all__ = [
     "average_gradients",
     "broadcast",
     "first",
+    "gathered",
     "main_process",
     "say_first",
     "summed",
@@ -167,6 +168,19 @@ def first(call: Callable[[], T]) -> T:
     if found[1] is not None:
         raise UserError(found[1])
     return found[0]
+
+
+def gathered(value: T) -> list[T]:
+    """What every process has, by rank, in every process."""
+    import torch.distributed as dist
+
+    size = world().size
+    if size == 1:
+        return [value]
+    found: list[Any] = [None] * size
+    with _reached():
+        dist.all_gather_object(found, value)
+    return found
 
 
 def say_first() -> bool:

@@ -15,7 +15,7 @@ from datafree.errors import UserError
 from datafree.fit import Schedule, fit
 from datafree.images import Images
 from datafree.network import Network
-from datafree.parallel import agree, average_gradients, broadcast, first, together, world
+from datafree.parallel import agree, average_gradients, broadcast, first, gathered, together, world
 from datafree.spec import InputSpec
 
 torch.set_num_threads(1)
@@ -57,6 +57,7 @@ def statistics(found: dict) -> None:
 
 
 def errors(found: dict) -> None:
+    found["gathered"] = gathered({"rank": world().rank})
     found["first"] = first(lambda: f"from {world().rank}")
 
     def refuse() -> None:

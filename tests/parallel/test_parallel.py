@@ -17,7 +17,7 @@ import datafree
 from datafree.__main__ import run
 from datafree.errors import UserError
 from datafree.files import read_weights
-from datafree.parallel import World, average_gradients, first, summed, together, world
+from datafree.parallel import World, average_gradients, first, gathered, summed, together, world
 
 if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
     pytest.skip("this torch has no gloo, so torchrun cannot start", allow_module_level=True)
@@ -67,7 +67,7 @@ def test_without_torchrun_there_is_one_process_and_nothing_happens(tiny):
     before = [parameter.grad.clone() for parameter in module.parameters()]
     average_gradients(module.parameters(), 7.0)
     assert all(torch.equal(parameter.grad, own) for parameter, own in zip(module.parameters(), before))
-    assert first(lambda: 3) == 3 and float(summed(torch.tensor(2.0))) == 2.0
+    assert first(lambda: 3) == 3 and gathered(4) == [4] and float(summed(torch.tensor(2.0))) == 2.0
 
 
 @pytest.mark.parametrize(("count", "size"), [(2, 2), (7, 2), (128, 3), (5, 5)])
@@ -92,6 +92,15 @@ def test_processes_that_torchrun_has_not_started_are_one_line(monkeypatch):
         pass
 
 
+@pytest.mark.parametrize("line", ["record teacher --data digits", "quantize teacher --out q", "report teacher --out r"])
+def test_a_command_that_is_not_shared_out_does_not_run_many_times_over(line, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    assert run(line.split()) == 2
+    said = f"datafree: {line.split()[0]} runs in one process, got 2; start it without torchrun\n"
+    assert capsys.readouterr() == ("", said)
+
+
 # -- in two -------------------------------------------------------------------------------------------------------
 
 
@@ -109,6 +118,7 @@ def test_two_processes_agree_on_gradients_weights_statistics_and_errors(tmp_path
     assert found[0]["nobody's"] is None and found[0]["one's"] == pytest.approx(0.6)  # 1.0 in the process with 3 of 5
     assert found[0]["broadcast"] == [0.0, 0.0]
     assert found[0]["running mean"] == pytest.approx([0.5]) and found[0]["number of batches"] == 7
+    assert found[0]["gathered"] == [{"rank": 0}, {"rank": 1}]
     assert found[0]["first"] == "from 0" and found[0]["refused"] == "no luck in 0"
     assert found[0]["epochs gone on"] == 2 and found[0]["scores"] == [1.0, 2.0, 3.0]
 
