@@ -76,8 +76,7 @@ class Online(_Part):
     phases: Annotated[dict[str, Annotated[float, Field(ge=0)]], Field(max_length=12)] = {}
     """Seconds; writing to the memory is in `memory` and in `student`."""
     images: int | None = Field(default=None, ge=0)
-    memory: int | None = Field(default=None, ge=0, alias="memory bytes")
-    replay: Annotated[str, Field(max_length=200)] = ""
+    memory_bytes: int | None = Field(default=None, ge=0)
 
 
 class Result(_Part):

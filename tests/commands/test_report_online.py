@@ -13,8 +13,8 @@ from datafree.files import write_tensors
 def online(folder, seed: int) -> None:
     """Makes the student there one of an online run."""
     log = json.loads((folder / "run.json").read_text())
-    log["settings"]["seed"] = seed
-    log["result"]["online"] = {"scores": [50.0, 60.0 + seed], "agreement": [70.0, 80.0], "memory bytes": 640}
+    log["settings"] |= {"seed": seed, "replay": {"replay": "reservoir"}}
+    log["result"]["online"] = {"scores": [50.0, 60.0 + seed], "agreement": [70.0, 80.0], "memory_bytes": 640}
     (folder / "run.json").write_text(json.dumps(log))
 
 
@@ -27,7 +27,12 @@ def test_a_report_shows_online_runs_and_sums_up_their_seeds(command, here):
     assert command("report teacher s0 s1 --out page.html").code == 0
     page = (here / "page.html").read_text()
     assert "mean and standard deviation over 2 seeds: s0, s1" in page
-    assert "640 bytes" in page and "Generated images over time" in page and "test accuracy, %" in page
+    assert (
+        "640 bytes" in page
+        and "<td>reservoir</td>" in page
+        and "Generated images over time" in page
+        and "test accuracy, %" in page
+    )
     assert command("report teacher s0 student --out other.html").code == 0
     assert "seeds:" not in (here / "other.html").read_text()
 

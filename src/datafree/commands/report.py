@@ -170,7 +170,9 @@ def _online(networks: list[Path], logs: dict[Path, Finished]) -> list[Played]:
         if log.result.online is not None:
             own = {key: value for key, value in log.settings.items() if key not in (*IGNORED, "seed")}
             series = json.dumps([log.verb, own, log.inputs], sort_keys=True)
-            found.append(played(folder.name, log.result.online, series))
+            memory = log.settings.get("replay")
+            kind = str(memory.get("replay", ""))[:80] if isinstance(memory, dict) else ""
+            found.append(played(folder.name, log.result.online, kind, series))
     return found
 
 

@@ -93,6 +93,8 @@ class Played:
     found: Online
     phases: Mapping[str, float]
     """Seconds; no second is in two of them."""
+    replay: str = ""
+    """Its kind of memory."""
     series: str = ""
     """The same for runs that differ in their seed alone; empty for one that is compared with none."""
 

@@ -34,7 +34,7 @@ _COLUMNS = 4
 _ACCURACY, _AGREEMENT = "test accuracy, %", "agreement with the teacher on generated probes, %"
 
 
-def played(name: str, found: Online, series: str = "") -> Played:
+def played(name: str, found: Online, replay: str = "", series: str = "") -> Played:
     """What a run.json says of one online run; runs of one `series` differ in their seed alone."""
     spent = {key: seconds for key, seconds in found.phases.items() if seconds > 0}
     if "student" in spent and "memory" in spent:  # written within the student's steps, and counted in both
@@ -42,7 +42,7 @@ def played(name: str, found: Online, series: str = "") -> Played:
     rest = math.fsum(found.seconds) - math.fsum(spent.values())
     if rest > 0:
         spent[_REST] = rest
-    return Played(name, found, spent, series)
+    return Played(name, found, spent, replay, series)
 
 
 def online_lines(name: str, found: Online) -> list[Line]:
@@ -120,9 +120,9 @@ def facts(runs: Sequence[Played]) -> list[dict[str, Any]]:
         rows.append(
             {
                 "name": run.name,
-                "replay": found.replay or numbers.NOT_MEASURED,
-                "memory": numbers.NOT_MEASURED if found.memory is None else numbers.size(found.memory),
-                "bytes": f"{found.memory:,} bytes" if found.memory else "",
+                "replay": run.replay,
+                "memory": numbers.NOT_MEASURED if found.memory_bytes is None else numbers.size(found.memory_bytes),
+                "bytes": f"{found.memory_bytes:,} bytes" if found.memory_bytes else "",
                 "images": numbers.count(found.images),
                 "rate": f"{found.images / seconds:,.0f} a second" if found.images and seconds > 0 else "",
                 "time": numbers.duration(seconds if found.seconds else None),
