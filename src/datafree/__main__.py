@@ -13,9 +13,12 @@ from typing import Any
 
 from .commandline import ARGV
 from .errors import UserError, unknown
+from .parallel import say_first
 
 __all__ = ["main"]
 
+PARALLEL = ("train", "distill", "synthesize")
+"""What the processes of a torchrun share out; the others would do the same thing in the same place, each of them."""
 RESUMES = ("train", "record", "distill", "synthesize", "condense")
 PATIENCE = 5
 """Seconds that a stopped command may take to end in order; every file is whole at any moment."""
@@ -43,6 +46,8 @@ def run(argv: list[str]) -> int:
 
     if argv and not argv[0].startswith("-") and argv[0] not in VERBS:
         return _say(str(unknown("command", argv[0], VERBS)), 2)
+    if argv and argv[0] in VERBS and argv[0] not in PARALLEL and int(os.environ.get("WORLD_SIZE", "1")) > 1 and _many():
+        return _say(f"{argv[0]} runs in one process, got {os.environ['WORLD_SIZE']}; start it without torchrun", 2)
     token = ARGV.set(tuple(argv))
     try:
         code = app(argv)(argv, exit_on_error=False, print_error=False, result_action="return_value")
@@ -94,7 +99,8 @@ def _importing(frame: FrameType | None) -> bool:
 def _leave(line: str, code: int) -> None:
     if sys.stderr.isatty():
         sys.stderr.write("\x1b[?25h")  # the progress bar hides the cursor
-    _say(line, code)
+    if not _many() or os.environ.get("RANK") == "0":  # nobody is asked here: a lock of an import may be held
+        print(f"datafree: {line}", file=sys.stderr)
     sys.stderr.flush()
     os._exit(code)
 
@@ -121,8 +127,15 @@ def _usage(error: Any, argv: list[str]) -> str:
 
 
 def _say(line: str, code: int) -> int:
-    print(f"datafree: {line}", file=sys.stderr)
+    """Of the processes of a torchrun, the first that has something to say says it for all."""
+    if not _many() or say_first():
+        print(f"datafree: {line}", file=sys.stderr)
     return code
+
+
+def _many() -> bool:
+    """Whether torchrun has started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 if __name__ == "__main__":

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import UserError
 from .files import read_json
 
-__all__ = ["Curves", "Divergence", "Finished", "Result", "Scores", "Timing"]
+__all__ = ["Curves", "Divergence", "Finished", "Health", "Online", "Result", "Scores", "Timing"]
+
+EPOCHS = 100_000
+"""That a history may have."""
 
 
 class _Part(BaseModel):
@@ -47,6 +50,35 @@ class Divergence(_Part):
     by_layer: dict[str, float]
 
 
+class Health(_Part):
+    """Of a generator's images after an epoch."""
+
+    classes: float = Field(ge=0)
+    duplicates: float = Field(ge=0, le=1)
+
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+Percents = Annotated[tuple[Percent, ...], Field(max_length=EPOCHS)]
+
+
+class Online(_Part):
+    """The history of a generator against a student, by epoch."""
+
+    loss: Annotated[tuple[float, ...], Field(max_length=EPOCHS)] = ()
+    scores: Percents = ()
+    agreement: Percents = ()
+    average_scores: Percents = ()
+    """Of the moving average of the student, as `average_agreement`."""
+    average_agreement: Percents = ()
+    health: Annotated[tuple[Health, ...], Field(max_length=EPOCHS)] = ()
+    seconds: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(max_length=EPOCHS)] = ()
+    rollbacks: Annotated[tuple[str, ...], Field(max_length=EPOCHS)] = ()
+    phases: Annotated[dict[str, Annotated[float, Field(ge=0)]], Field(max_length=12)] = {}
+    """Seconds; writing to the memory is in `memory` and in `student`."""
+    images: int | None = Field(default=None, ge=0)
+    memory_bytes: int | None = Field(default=None, ge=0)
+
+
 class Result(_Part):
     """What a run found."""
 
@@ -59,6 +91,7 @@ class Result(_Part):
     simulated: bool = False
     """Whether some number of bits has no kernel."""
     similarity: tuple[Divergence, ...] = ()
+    online: Online | None = None
 
 
 class Finished(_Part):

@@ -1,4 +1,5 @@
-"""The one training loop: any network, any source, any loss; Adam, last epoch, resumable after every epoch."""
+"""The one training loop: any network, any source, any loss; Adam, last epoch, resumable after every epoch, data-parallel
+under torchrun."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ from .errors import UserError
 from .files import read_tensors, write_tensors
 from .images import Source
 from .network import Network
+from .parallel import World, agree, average_gradients, broadcast, first, summed, together
 from .progress import Progress, silent
 from .settings import Settings
 from .states import adam_state, check_identity, load_adam
@@ -24,6 +26,7 @@ from .states import adam_state, check_identity, load_adam
 __all__ = ["Curve", "Schedule", "fit"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+State = tuple[dict[str, Tensor], dict[str, Any]]
 
 
 class Schedule(Settings):
@@ -69,31 +72,45 @@ def fit(
 
     With `state`, a file there holds everything after each epoch, and a run with the same `identity` goes on from it.
     Raises UserError when the loss turns non-finite.
+
+    Under torchrun every process takes its part of each batch, of which `loss` is a mean: the batches and their order are
+    those of one process, and so are the weights, up to rounding, but for batch norm, which normalises each part by its
+    own statistics, and dropout. The first process alone reads and writes `state` and is asked for a `score`.
     """
+    with together() as own:
+        return _fit(network, source, loss, schedule, seed, (state, identity or {}), score, progress, own)
+
+
+def _fit(
+    network: Network, source: Source, loss: Loss, schedule: Schedule, seed: int, kept: tuple[Path | None, dict[str, Any]],
+    score: Callable[[Network], float] | None, progress: Progress, own: World,
+) -> Curve:  # fmt: skip
+    state, identity = kept
     steps = max(1, len(source) // min(schedule.batch, len(source)))
     adam = torch.optim.Adam(network.module.parameters(), lr=schedule.learning_rate, fused=True)
-    curve, start = Curve(), 0
-    if state is not None and state.exists():
-        start, curve = _resume(state, network.module, adam, identity or {})
+    broadcast(network.module)
+    found = first(lambda: _read(state, network.module, identity))
+    start, curve = (0, Curve()) if found is None else _go_on(found, network.module, adam)
     for epoch in range(start, schedule.epochs):
         began = time.perf_counter()
         with torch.random.fork_rng([network.device] if network.device.type == "cuda" else []):
-            torch.manual_seed(_torch_seed(seed, epoch))  # dropout draws from torch's global stream
-            total = _epoch(network, source, loss, schedule, adam, seed, epoch, steps, progress)
+            torch.manual_seed(_torch_seed(seed, epoch, own))  # dropout draws from torch's global stream
+            total = _epoch(network, source, loss, schedule, adam, seed, epoch, steps, progress, own)
+        agree(network.module)
         curve.loss.append(total / steps)
         curve.seconds.append(time.perf_counter() - began)
         network.module.eval()
         if score is not None:
-            curve.scores.append(score(network))
-        if state is not None:
-            _save(state, network.module, adam, identity or {}, epoch + 1, curve)
+            curve.scores.append(first(lambda: score(network)))
+        if state is not None and own.rank == 0:
+            _save(state, network.module, adam, identity, epoch + 1, curve)
     network.module.eval()
     return curve
 
 
 def _epoch(
     network: Network, source: Source, loss: Loss, schedule: Schedule, adam: torch.optim.Adam,
-    seed: int, epoch: int, steps: int, progress: Progress,
+    seed: int, epoch: int, steps: int, progress: Progress, own: World,
 ) -> float:  # fmt: skip
     """One pass; the sum of the losses of its steps."""
     network.module.train()
@@ -105,14 +122,18 @@ def _epoch(
         rate = schedule.learning_rate * _rate(schedule, epoch * steps + step, schedule.epochs * steps)
         for group in adam.param_groups:
             group["lr"] = rate
+        part = own.part(len(pixels))
+        share = (part.stop - part.start) / len(pixels)
         with torch.autocast(device.type, torch.bfloat16, enabled=narrow):
-            logits = network.logits(pixels.to(device))
-        value = loss(logits.float(), targets.to(device))
+            logits = network.logits(pixels[part].to(device))
+        value = loss(logits.float(), targets[part].to(device))
         adam.zero_grad(set_to_none=True)
         value.backward()
+        average_gradients(network.module.parameters(), share)
         adam.step()
-        total = total + value.detach().cpu()
+        total = total + share * value.detach().cpu()
         progress(epoch * steps + step + 1, schedule.epochs * steps)
+    total = summed(total)
     if not math.isfinite(float(total)):
         raise UserError(f"the loss is not finite in epoch {epoch + 1}; lower --learning-rate")
     return float(total)
@@ -128,10 +149,11 @@ def _rate(schedule: Schedule, step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(steps - warm, 1)))
 
 
-def _torch_seed(seed: int, epoch: int) -> int:
+def _torch_seed(seed: int, epoch: int, own: World) -> int:
+    """Every process but the first, which draws as one alone would, has a stream of its own."""
     from .seeds import seed_of
 
-    return seed_of(seed, "fit", epoch)
+    return seed_of(seed, "fit", epoch, *([own.rank] if own.rank else []))
 
 
 def _save(
@@ -142,12 +164,20 @@ def _save(
     write_tensors(path, tensors, {"identity": identity, "epoch": epoch, "curve": vars(curve)}, kind="training-state")
 
 
-def _resume(path: Path, module: nn.Module, adam: torch.optim.Adam, identity: dict[str, Any]) -> tuple[int, Curve]:
+def _read(path: Path | None, module: nn.Module, identity: dict[str, Any]) -> State | None:
+    """The state of a run that goes on, checked; None for one that begins."""
+    if path is None or not path.exists():
+        return None
     tensors, header = read_tensors(path, kind="training-state")
     check_identity(path, header, identity)
     weights = {n.removeprefix("weights/"): t for n, t in tensors.items() if n.startswith("weights/")}
     if {n: t.shape for n, t in weights.items()} != {n: t.shape for n, t in module.state_dict().items()}:
         raise UserError(f"{path} is of another network; name another --out, or repeat that run's command")
-    module.load_state_dict(weights)
+    return tensors, header
+
+
+def _go_on(state: State, module: nn.Module, adam: torch.optim.Adam) -> tuple[int, Curve]:
+    tensors, header = state
+    module.load_state_dict({n.removeprefix("weights/"): t for n, t in tensors.items() if n.startswith("weights/")})
     load_adam(adam, tensors, "adam")
     return int(header["epoch"]), Curve(**header["curve"])

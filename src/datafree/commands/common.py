@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter, Token
 
 from ..errors import UserError
+from ..parallel import main_process
 from ..progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -224,8 +225,12 @@ def inputs_of(name: str, options: Model) -> list[str | Path | None]:
 def release_folder(out: Path, log: RunLog, *inputs: str | Path | None) -> Iterator[Path]:
     """The folder for a release, left as it was found where the run fails before it wrote something.
 
-    Raises UserError for one of the run's own inputs, and for the finished release of another run.
+    Raises UserError for one of the run's own inputs, and for the finished release of another run. Of several processes
+    the first alone has to do with it.
     """
+    if not main_process():
+        yield out
+        return
     for own in inputs:
         if own is not None and out.exists() and out.resolve() == Path(own).resolve():
             raise UserError(f"--out {out} is what this run reads, and would be lost; name another folder")
@@ -386,7 +391,7 @@ def _check_device(device: str) -> None:
 @contextmanager
 def bar(text: str, quiet: bool) -> Iterator[Progress]:
     """A progress bar on standard error with the time gone and an estimate of the time left."""
-    if quiet:
+    if quiet or not main_process():
         yield silent
         return
     from rich.console import Console

@@ -17,6 +17,7 @@ from ..evaluation import evaluate
 from ..images import Fresh, Source, soft_labelled, stored
 from ..models import new_model
 from ..network import Network
+from ..parallel import main_process, together, world
 from ..records import Record
 from ..release import write_release
 from ..runlog import RunLog, hash_of
@@ -123,6 +124,7 @@ def distill(
     _distill(teacher, student, out, images, settings, data, source, run)
 
 
+@together()
 def _distill(
     teacher: str, student: str | None, out: Path, learn: Path | tuple[Any, int] | None,
     settings: Distillation | None, data: Data | None, source: Model | None, run: Run | None,
@@ -149,7 +151,10 @@ def _distill(
         curve = teach(
             network, own, material, settings, seed=run.seed, state=state, identity=identity, progress=progress
         )
+        if not main_process():
+            return
         result: dict[str, Any] = {
+            "processes": world().size,
             "curve": vars(curve),
             "images": len(material),
             "parameters": own.parameters,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,10 @@ from ..finished import Finished, Scores
 from ..likeness import Similarity, matched
 from ..quantization.folder import is_quantized
 from ..release import Release
-from ..report import Grid, Likeness, Line, Match, Report, Row, grid_of, write
+from ..report import Grid, Likeness, Line, Match, Played, Report, Row, grid_of, online_lines, played, timeline, write
 from ..runlog import RunLog, versions
 from ..syntheticset import SyntheticSet, to_pixels
-from .common import Data, Model, Run, images_of, load_data, load_network, load_record
+from .common import IGNORED, Data, Model, Run, images_of, load_data, load_network, load_record
 
 if TYPE_CHECKING:
     from ..network import Network
@@ -69,7 +70,8 @@ def report(
         lines=[line for folder in networks for line in curve_lines(folder.name, logs[folder])],
         settings={**{folder.name: logs[folder].settings for folder in runs}, "versions": versions()},
         warnings=warnings + missed + _warnings(rows), classes=spec.classes,
-        likenesses=_likenesses(logs), matches=matches,
+        likenesses=_likenesses(logs), matches=matches, online=_online(networks, logs),
+        timelines=[found for folder in networks if (found := timeline(folder)) is not None],
     )  # fmt: skip
     write(page, out)
     made.write_to(out.with_suffix(".run.json"), {"networks": [asdict(row) for row in rows]})
@@ -158,6 +160,20 @@ def _likeness(logs: dict[Path, Finished]) -> Likeness:
         f"from {', '.join(map(str, logs))}",
     ]
     return Likeness("; ".join(parts), sorted(found, key=lambda own: own.total), unit)
+
+
+def _online(networks: list[Path], logs: dict[Path, Finished]) -> list[Played]:
+    """The online runs; a series is of those with the same settings but for the seed, from the same inputs."""
+    found = []
+    for folder in networks:
+        log = logs[folder]
+        if log.result.online is not None:
+            own = {key: value for key, value in log.settings.items() if key not in (*IGNORED, "seed")}
+            series = json.dumps([log.verb, own, log.inputs], sort_keys=True)
+            memory = log.settings.get("replay")
+            kind = str(memory.get("replay", ""))[:80] if isinstance(memory, dict) else ""
+            found.append(played(folder.name, log.result.online, kind, series))
+    return found
 
 
 def _shown(settings: dict[str, Any]) -> str:
@@ -267,6 +283,8 @@ def _numbers(shape: tuple[int, ...]) -> int:
 
 def curve_lines(name: str, log: Finished) -> list[Line]:
     """The curves that a run.json holds."""
+    if log.result.online is not None:
+        return online_lines(name, log.result.online)
     curve = log.result.curve
     lines = [Line(name, list(curve.loss), "training loss")] if curve.loss else []
     return lines + ([Line(name, list(curve.scores), "test accuracy, %")] if curve.scores else [])

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from ..evaluation import evaluate
 from ..fit import Schedule
 from ..models import new_model
+from ..parallel import main_process, together, world
 from ..release import write_release
 from ..runlog import RunLog
 from ..training import train as fit_network
@@ -33,6 +34,8 @@ def train(
 
     Example: datafree train lenet5 --data mnist --out teacher
 
+    Example: torchrun --nproc-per-node 2 -m datafree train lenet5 --data mnist --out teacher
+
     Parameters
     ----------
     model
@@ -40,7 +43,11 @@ def train(
     out
         The release folder to write: config.json, model.safetensors, README.md, run.json.
     """
-    data, input, run, schedule = data or Data(), input or Input(), run or Run(), schedule or Schedule()
+    _train(model, out, data or Data(), input or Input(), schedule or Schedule(), run or Run())
+
+
+@together()
+def _train(model: str, out: Path, data: Data, input: Input, schedule: Schedule, run: Run) -> None:
     training, test = load_data(data, "train"), load_data(replace(data, limit=None), "test")
     network = on_device(new_model(model, spec_of(training, model, input), seed=run.seed), run)
     settings = {"model": model, **asdict(data), **asdict(input), **schedule.model_dump(), **asdict(run)}
@@ -50,8 +57,11 @@ def train(
         curve = fit_network(
             network, training, schedule, seed=run.seed, state=state, identity=identity, progress=progress
         )
+        if not main_process():
+            return
         result = evaluate(network, test)
         write_release(folder, network)
-        log.write(folder, {"evaluation": asdict(result), "curve": vars(curve), "images": len(training)})
+        found = {"evaluation": asdict(result), "curve": vars(curve), "images": len(training)}
+        log.write(folder, {**found, "processes": world().size})
         state.unlink(missing_ok=True)
     print(f"{model}: accuracy {result.accuracy:.2f} % on {result.images} test images; release in {folder}")

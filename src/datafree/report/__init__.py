@@ -2,11 +2,12 @@
 
 from .curves import curves_svg
 from .images import grid_of, grid_png
-from .model import Grid, Likeness, Line, Match, Report, Row
+from .model import Grid, Likeness, Line, Match, Played, Report, Row, Timeline
+from .online import online_lines, played, timeline
 from .page import render, write
 from .tradeoff import tradeoff_svg
 
 __all__ = [
-    "Grid", "Likeness", "Line", "Match", "Report", "Row", "curves_svg", "grid_of", "grid_png", "render", "tradeoff_svg",
-    "write",
+    "Grid", "Likeness", "Line", "Match", "Played", "Report", "Row", "Timeline", "curves_svg", "grid_of", "grid_png",
+    "online_lines", "played", "render", "timeline", "tradeoff_svg", "write",
 ]  # fmt: skip

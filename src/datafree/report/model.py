@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from ..finished import Online
     from ..likeness import Matched, Similarity
 
-__all__ = ["Grid", "Likeness", "Line", "Match", "Report", "Row"]
+__all__ = ["Grid", "Likeness", "Line", "Match", "Played", "Report", "Row", "Timeline"]
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,32 @@ class Match:
 
 
 @dataclass(frozen=True)
+class Played:
+    """One online distillation."""
+
+    name: str
+    found: Online
+    phases: Mapping[str, float]
+    """Seconds; no second is in two of them."""
+    replay: str = ""
+    """Its kind of memory."""
+    series: str = ""
+    """The same for runs that differ in their seed alone; empty for one that is compared with none."""
+
+
+@dataclass(frozen=True, eq=False)
+class Timeline:
+    """What a generator made of the same latents, epoch by epoch."""
+
+    name: str
+    pixels: np.ndarray
+    """(T, n, C, H, W) uint8."""
+    epochs: Sequence[int]
+    of: int
+    """Epochs that there were, of which T are shown."""
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything on the page. `settings` may hold dicts, each a group of its own; ``versions`` comes last."""
 
@@ -103,3 +130,5 @@ class Report:
     """How far data sets are from what a network was trained on, one for each way of measuring."""
     matches: Sequence[Match] = ()
     """One for each network that sets were made from."""
+    online: Sequence[Played] = ()
+    timelines: Sequence[Timeline] = ()

@@ -14,7 +14,8 @@ from . import numbers
 from .curves import curves_svg
 from .images import SHOWN, blank, caption, grid_png
 from .matched import matched_svg
-from .model import Grid, Report, Row
+from .model import Grid, Report, Row, Timeline
+from .online import facts, figures, phases_svg, timeline_png
 from .similarity import similarity_svg
 from .svg import printable
 from .tradeoff import tradeoff_svg
@@ -47,6 +48,10 @@ def render(report: Report) -> str:
             (own.caption, Markup(similarity_svg(own.found, own.unit, str(index))))
             for index, own in enumerate(report.likenesses)
         ],
+        online=facts(report.online),
+        robust=figures(report.online),
+        phases=Markup(phases_svg(report.online)),
+        timelines=[_timeline(own) for own in report.timelines],
         matches=[(own.caption, Markup(matched_svg(own.found, str(index)))) for index, own in enumerate(report.matches)],
         settings=_settings(report.settings),
     )
@@ -104,6 +109,20 @@ def _figure(grid: Grid, classes: tuple[str, ...]) -> dict[str, Any]:
         "alt": alt + (f" No images of {', '.join(missing)}." if missing else ""),
         "rows": ["mean", *[f"sample {i + 1}" if samples > 1 else "sample" for i in range(samples)]],
         "png": base64.b64encode(grid_png(grid)).decode("ascii"),
+    }
+
+
+def _timeline(found: Timeline) -> dict[str, Any]:
+    count, shown = found.pixels.shape[1], len(found.epochs)
+    some = f", {shown} of {found.of:,} shown" if shown < found.of else ""
+    epochs = f"epoch {found.epochs[0]}" if shown == 1 else f"epochs {found.epochs[0]} to {found.epochs[-1]}{some}"
+    return {
+        "name": found.name,
+        "caption": f"{epochs}, from the top; a column is always the same latent",
+        "alt": f"{found.name}: images generated from the same {count} latents in {epochs}.",
+        "count": count,
+        "rows": [f"{own:,}" for own in found.epochs],
+        "png": base64.b64encode(timeline_png(found)).decode("ascii"),
     }
 
 

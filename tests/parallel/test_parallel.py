@@ -1,0 +1,208 @@
+"""Two processes of torchrun are one run: what they agree on, how they end, and that they come to what one comes to."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import datafree
+from datafree.__main__ import run
+from datafree.errors import UserError
+from datafree.files import read_weights
+from datafree.parallel import World, average_gradients, first, gathered, summed, together, world
+
+if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
+    pytest.skip("this torch has no gloo, so torchrun cannot start", allow_module_level=True)
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+HERE = Path(__file__).parent
+COMMAND = """
+import os, pathlib, sys
+pathlib.Path(f"pid-{os.environ['RANK']}-of-{os.environ['WORLD_SIZE']}").write_text(str(os.getpid()))
+from datafree.__main__ import main
+main()
+"""
+"""As `-m datafree`, and leaves the number of its process."""
+
+
+def environment() -> dict[str, str]:
+    own = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "MASTER_ADDR")}
+    return {**own, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+
+
+def start(folder: Path, *argv: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*TORCHRUN, *argv], cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def both(folder: Path, *argv: str) -> tuple[int, str, str]:
+    """Exit code, standard output and error of the same command in two processes."""
+    with start(folder, *argv) as process:
+        out, err = process.communicate(timeout=100)
+        return process.returncode, out, err
+
+
+def lines(text: str) -> list[str]:
+    """What datafree itself has said."""
+    return [line for line in text.splitlines() if line.startswith("datafree: ")]
+
+
+# -- in one process -----------------------------------------------------------------------------------------------
+
+
+def test_without_torchrun_there_is_one_process_and_nothing_happens(tiny):
+    with together() as own:
+        assert own == world() == World(0, 1)
+    module = tiny("linear").module
+    module(torch.ones(1, 1, 4, 4)).sum().backward()
+    before = [parameter.grad.clone() for parameter in module.parameters()]
+    average_gradients(module.parameters(), 7.0)
+    assert all(torch.equal(parameter.grad, own) for parameter, own in zip(module.parameters(), before))
+    assert first(lambda: 3) == 3 and gathered(4) == [4] and float(summed(torch.tensor(2.0))) == 2.0
+
+
+@pytest.mark.parametrize(("count", "size"), [(2, 2), (7, 2), (128, 3), (5, 5)])
+def test_the_parts_of_a_batch_are_the_batch_once_and_differ_by_one_at_most(count, size):
+    parts = [list(range(count))[World(rank, size).part(count)] for rank in range(size)]
+    assert [index for part in parts for index in part] == list(range(count))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_a_batch_with_fewer_images_than_processes_is_one_line():
+    with pytest.raises(UserError, match="--batch: got 1 images a step for 2 processes, wanted one for each"):
+        World(0, 2).part(1)
+
+
+def test_processes_that_torchrun_has_not_started_are_one_line(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with (
+        pytest.raises(UserError, match="WORLD_SIZE is 2, but there is no MASTER_ADDR; start with torchrun"),
+        together(),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("line", ["record teacher --data digits", "quantize teacher --out q", "report teacher --out r"])
+def test_a_command_that_is_not_shared_out_does_not_run_many_times_over(line, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    assert run(line.split()) == 2
+    said = f"datafree: {line.split()[0]} runs in one process, got 2; start it without torchrun\n"
+    assert capsys.readouterr() == ("", said)
+
+
+# -- in two -------------------------------------------------------------------------------------------------------
+
+
+def test_two_processes_agree_on_gradients_weights_statistics_and_errors(tmp_path):
+    code, _, err = both(tmp_path, str(HERE / "agreeing.py"), str(tmp_path))
+    assert code == 0, err
+    found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    assert [own.pop("rank") for own in found] == [0, 1]
+    assert [own.pop("part") for own in found] == [[0, 1], [2, 3, 4]]
+    seen = [own.pop("dropout") for own in found]
+    assert seen[0] != seen[1], "the same dropout masks on other images"
+    assert found[0] == found[1]
+    assert found[0]["size"] == 2 and found[0]["groups"] == [2, 1, 2], "a second group starts after the first"
+    assert found[0]["gradient"] == pytest.approx(found[0]["gradient of one process"], abs=1e-6)
+    assert found[0]["nobody's"] is None and found[0]["one's"] == pytest.approx(0.6)  # 1.0 in the process with 3 of 5
+    assert found[0]["broadcast"] == [0.0, 0.0]
+    assert found[0]["running mean"] == pytest.approx([0.5]) and found[0]["number of batches"] == 7
+    assert found[0]["gathered"] == [{"rank": 0}, {"rank": 1}]
+    assert found[0]["first"] == "from 0" and found[0]["refused"] == "no luck in 0"
+    assert found[0]["epochs gone on"] == 2 and found[0]["scores"] == [1.0, 2.0, 3.0]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> Path:
+    """A folder where one process has trained a teacher, made a set, and distilled a student."""
+    folder, patch = tmp_path_factory.mktemp("alone"), pytest.MonkeyPatch()
+    with patch.context() as inside:
+        inside.chdir(folder)
+        for line in (
+            "train hinton16 --data digits --epochs 4 --batch 32 --learning-rate 5e-3 --quiet --out teacher",
+            DISTILL.format("student"),
+        ):
+            assert run(line.split()) == 0
+    (folder / "start.py").write_text(COMMAND)
+    return folder
+
+
+DISTILL = (
+    "distill teacher hinton16 --data digits --batch 64 --epochs 12 --learning-rate 5e-3 --threads 1 --quiet --out {}"
+)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return read_weights(folder / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def two(alone) -> tuple[Path, str]:
+    """The same by two processes, and what they printed."""
+    code, out, err = both(alone, "start.py", *DISTILL.format("two").split())
+    assert code == 0, err
+    assert {path.name for path in alone.glob("pid-*")} == {"pid-0-of-2", "pid-1-of-2"}, "not two processes"
+    return alone / "two", out
+
+
+def test_two_processes_distil_what_one_does_up_to_rounding_and_say_it_once(alone, two):
+    folder, out = two
+    assert out.count("parameters") == out.count("accuracy") == 1
+    log, other = (json.loads((own / "run.json").read_text())["result"] for own in (folder, alone / "student"))
+    assert log["processes"] == 2 and other["processes"] == 1
+    assert log["curve"]["loss"] == pytest.approx(other["curve"]["loss"], rel=1e-4)
+    assert log["evaluation"]["accuracy"] > 50, "nothing was learnt"
+    assert log["evaluation"]["accuracy"] == pytest.approx(other["evaluation"]["accuracy"], abs=0.5)
+    found, wanted = weights(folder), weights(alone / "student")
+    assert found.keys() == wanted.keys()
+    for name in wanted:
+        assert torch.allclose(found[name], wanted[name], atol=1e-4), name
+    assert {path.name for path in folder.iterdir()} == {path.name for path in (alone / "student").iterdir()}
+
+
+def test_a_run_of_which_one_process_is_killed_ends_and_goes_on_to_the_same_bytes(alone, two):
+    words, state = DISTILL.format("killed").split(), alone / "killed" / "training.safetensors"
+    with start(alone, "start.py", *words) as process:
+        end = time.monotonic() + 60
+        while not state.exists() and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.005)
+        os.kill(int((alone / "pid-1-of-2").read_text()), signal.SIGKILL)
+        sent = time.monotonic()
+        _, err = process.communicate(timeout=60)
+        assert process.returncode != 0 and time.monotonic() - sent < 20
+    assert len(lines(err)) == 1 and "what is whole is kept" in lines(err)[0], err
+    names = {path.name for path in state.parent.iterdir()}
+    assert state.name in names and "model.safetensors" not in names, "killed too late to mean anything"
+    assert not [name for name in names if ".tmp-" in name]
+    code, _, err = both(alone, "start.py", *words)
+    assert code == 0, err
+    assert (alone / "killed" / "model.safetensors").read_bytes() == (two[0] / "model.safetensors").read_bytes()
+    assert not state.exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("train hinton16 --data digits --epochs 1 --batch 1 --out bad", "--batch: got 1 images a step for 2 processes"),
+        ("distill teacher --data digits --out teacher", "--out teacher is what this run reads"),  # of the first alone
+    ],
+)
+def test_what_a_user_can_fix_is_one_line_once_and_exit_code_2(alone, line, said):
+    before = {path: path.stat().st_mtime_ns for path in alone.rglob("*") if path.is_file()}
+    code, out, err = both(alone, "-m", "datafree", *line.split(), "--quiet")
+    assert code != 0 and str(Path(datafree.__file__).parent) not in err, "torchrun's traceback is its own, not ours"
+    assert len(lines(err)) == 1 and said in lines(err)[0], err
+    assert "exitcode  : 2" in err and "parameters" not in out
+    assert {path: path.stat().st_mtime_ns for path in alone.rglob("*") if path.is_file()} == before
+    assert not (alone / "bad").exists()
