@@ -30,6 +30,7 @@ from .generator import Exposure, Generator, new_generator
 from .layout import channels_last
 from .losses import kl
 from .network import Network, frozen
+from .parallel import agree, average_gradients, broadcast, first, gathered, summed, together, world
 from .progress import Progress, silent
 from .records import Record
 from .replay import Memory
@@ -218,6 +219,10 @@ class _Game:
             objective = objective + weight * Aligned(self.guide, "seen")
         self.objective = objective
         self.seed, self.attempt = seed, 0
+        self.world = world()
+        part = self.world.part(own.batch)
+        self.share = part.stop - part.start
+        """New images a step that this process draws; all processes together draw `batch`."""
         self.history = History()
         self.probes = torch.empty((0, *teacher.spec.shape), dtype=torch.uint8)
         self.average = Network(copy.deepcopy(student.module).eval(), student.spec, student.name)
@@ -243,7 +248,8 @@ class _Game:
 
     def epoch(self, number: int, progress: Progress) -> tuple[float, float]:
         """Mean losses of student and generator."""
-        own, rng = self.own, stream(self.seed, "online", number, self.attempt)
+        own, mine = self.own, [self.world.rank] if self.world.rank else []
+        rng = stream(self.seed, "online", number, self.attempt, *mine)  # every process has latents of its own
         totals = [0.0, 0.0]
         with torch.random.fork_rng([self.teacher.device] if self.teacher.device.type == "cuda" else []):
             torch.manual_seed(
@@ -263,7 +269,10 @@ class _Game:
                 self.history.phases["generator"] += middle - began
                 self.history.phases["student"] += time.perf_counter() - middle
                 progress(step + 1, own.epochs * own.iterations)
-        return totals[0] / own.iterations, totals[1] / own.iterations
+        agree(self.student.module)
+        agree(self.average.module)
+        loss, made = (summed(torch.tensor(totals, dtype=torch.float64)) / self.world.size / own.iterations).tolist()
+        return loss, made
 
     def _rates(self, share: float) -> None:
         fall = 0.5 * (1 + math.cos(math.pi * share))
@@ -276,7 +285,7 @@ class _Game:
         return torch.autocast(self.teacher.device.type, torch.bfloat16) if narrow else nullcontext()
 
     def _drawn(self, rng: torch.Generator, count: int | None = None) -> Tensor:
-        latents = torch.randn((count or self.own.batch, self.generator.drawn), generator=rng)
+        latents = torch.randn((count or self.share, self.generator.drawn), generator=rng)
         return self.generator(latents.to(self.teacher.device))
 
     def _generator_step(self, rng: torch.Generator) -> float:
@@ -294,6 +303,7 @@ class _Game:
         loss = total / len(pixels)
         self.maker.zero_grad(set_to_none=True)
         loss.backward()
+        average_gradients(self.generator.parameters(), self.share)
         self.maker.step()
         objective.learn(view)
         self.memory.follow(self.generator)
@@ -304,12 +314,12 @@ class _Game:
         own = self.own
         with torch.no_grad(), self._narrow():
             pixels = self._drawn(rng).float()
-        old = self.memory.sample(round(own.replayed * own.batch), rng) if own.replayed else None
+        old = self.memory.sample(round(own.replayed * self.share), rng) if own.replayed else None
         shown = pixels if old is None else torch.cat([pixels, old.to(pixels)])
         with torch.no_grad(), self._narrow():
             targets = self.teacher.logits(shown).float()
         if not self.temperature:
-            self.temperature = temperature_of(targets.cpu())
+            self.temperature = first(lambda: temperature_of(targets.cpu()))
         self.student.module.train()
         with self._narrow():
             said = self.student.logits(shown)
@@ -318,10 +328,11 @@ class _Game:
         )
         self.learner.zero_grad(set_to_none=True)
         loss.backward()
+        average_gradients(self.student.module.parameters(), self.share)
         self.learner.step()
         self.student.module.eval()
         self._follow()
-        self.history.images += len(pixels)
+        self.history.images += own.batch
         if write:
             began = time.perf_counter()
             self.memory.write(pixels, targets[: len(pixels)], rng)
@@ -436,19 +447,21 @@ def adversarial(
     settings, replay = settings or Online(), replay or Nothing()
     check_student(student, teacher, teacher.spec)
     teacher.check()
-    with channels_last(teacher, student), frozen(teacher.module):
-        memory, objective = replay.on(teacher, seed), settings.objective(teacher, record)
+    with together(), channels_last(teacher, student), frozen(teacher.module):
+        broadcast(student.module)
+        memory, objective = _share(replay).on(teacher, seed), settings.objective(teacher, record)
         game = _Game(teacher, student, settings, memory, objective, seed, anchored)
-        start = _resume(state, game, identity or {}) if state is not None and state.exists() else 0
+        found = first(lambda: _read(state, identity or {}))
+        start = 0 if found is None else _resume(found, game)
         try:
             for epoch in range(start, settings.epochs):
                 _epoch(game, epoch, progress)
                 if score is not None:
-                    game.history.scores.append(score(student))
-                    game.history.average_scores.append(score(game.average))
+                    game.history.scores.append(first(lambda: score(student)))
+                    game.history.average_scores.append(first(lambda: score(game.average)))
                 if state is not None:
                     _save(state, game, identity or {}, epoch + 1)
-                if each is not None:
+                if each is not None and game.world.rank == 0:
                     each(game.kept, game.history, game.shown)
         finally:
             student.module.load_state_dict(game.kept.module.state_dict())
@@ -462,7 +475,7 @@ def _epoch(game: _Game, number: int, progress: Progress) -> None:
     for _ in range(ATTEMPTS + 1):
         began = time.perf_counter()
         loss, made = game.epoch(number, progress)
-        health = game.watch(number)
+        health = first(lambda: game.watch(number))  # the probes are the first process's
         most = max((own["classes"] for own in history.health), default=1.0)
         why = "a loss that is not finite" if not math.isfinite(loss + made) else health.collapsed(most)
         if why is None:
@@ -470,9 +483,9 @@ def _epoch(game: _Game, number: int, progress: Progress) -> None:
             own.loss.append(round(loss, 6))
             own.generator.append(round(made, 6))
             own.health.append(asdict(health))
-            for kept, value in zip((own.agreement, own.average_agreement), game.agreement(), strict=True):
+            for kept, value in zip((own.agreement, own.average_agreement), first(game.agreement), strict=True):
                 kept.append(value)
-            own.memory_bytes = game.memory.nbytes()
+            own.memory_bytes = sum(gathered(game.memory.nbytes()))
             game.show(number)
             own.seconds.append(round(time.perf_counter() - began, 3))
             return
@@ -490,12 +503,44 @@ def _epoch(game: _Game, number: int, progress: Progress) -> None:
 
 def _save(path: Path, game: _Game, identity: dict[str, Any], epoch: int) -> None:
     header = {"identity": identity, "epoch": epoch, "attempt": game.attempt, "history": asdict(game.history)}
-    write_tensors(path, game.state(), header, kind="online-state")
+    header["processes"] = game.world.size
+    tensors = game.state()
+    for rank, own in enumerate(gathered({"memory": game.memory.state(), "guide": game.guide and game.guide.state()})):
+        if rank:  # every process has a memory, and a guide, of its own
+            for part in ("memory", "guide"):
+                tensors |= {f"{part}-{rank}/{key}": tensor for key, tensor in (own[part] or {}).items()}
+    if game.world.rank == 0:
+        write_tensors(path, tensors, header, kind="online-state")
 
 
-def _resume(path: Path, game: _Game, identity: dict[str, Any]) -> int:
+def _share(replay: Any) -> Any:
+    """Settings of one process's memory; all together keep what `replay` allows."""
+    size = world().size
+    if size == 1 or not hasattr(replay, "replay_bytes"):
+        return replay
+    return replay.model_copy(update={"replay_bytes": replay.replay_bytes // size})
+
+
+def _read(path: Path | None, identity: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """The state of a run that goes on, checked; None for one that begins."""
+    if path is None or not path.exists():
+        return None
     tensors, header = read_tensors(path, kind="online-state")
     check_identity(path, header, identity)
+    if header.get("processes", 1) != world().size:
+        raise UserError(
+            f"{path} is of a run of {header.get('processes', 1)} processes with a memory each, this one has "
+            f"{world().size}; go on with as many"
+        )
+    return tensors, header
+
+
+def _resume(found: tuple[dict[str, Tensor], dict[str, Any]], game: _Game) -> int:
+    tensors, header = dict(found[0]), found[1]
+    for part in ("memory", "guide") if game.world.rank else ():
+        own = f"{part}-{game.world.rank}/"
+        kept = {f"{part}/{key.removeprefix(own)}": tensor for key, tensor in tensors.items() if key.startswith(own)}
+        tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(f"{part}/")} | kept
     game.attempt = int(header["attempt"])
     game.renew()
     game.load(tensors)

@@ -23,6 +23,7 @@ from ..evaluation import evaluate
 from ..files import write_tensors
 from ..models import new_model
 from ..network import Network
+from ..parallel import main_process, together, world
 from ..release import write_release
 from ..robustness import robustness
 from ..runlog import RunLog, hash_of
@@ -100,6 +101,7 @@ def _settings(name: str | None, given: Online | None) -> Online:
     return Online(**own) if name is None else preset(name, **own)[0]
 
 
+@together()
 def _distill(
     teacher: str, student: str | None, out: Path, settings: Online, memory: Any, near: tuple[Path, Any] | None,
     data: Data | None, source: Model | None, run: Run | None,
@@ -168,6 +170,8 @@ def _distill(
             network, own, settings, memory, record=record, anchored=anchored, seed=run.seed, state=state,
             identity=identity, score=_oracle(test), each=keep, progress=progress,
         )  # fmt: skip
+        if not main_process():
+            return
         result = _result(own, history, settings)
         if test is not None:
             result["evaluation"] = asdict(evaluate(own, test, network))
@@ -198,6 +202,7 @@ def write_shown(path: Path, shown: dict[int, Tensor]) -> None:
 def _result(student: Network, history: History, settings: Online) -> dict[str, Any]:
     found: dict[str, Any] = {
         "online": asdict(history),
+        "processes": world().size,
         "images": history.images // max(len(history.loss), 1),
         "memory bytes": history.memory_bytes,
         "parameters": student.parameters,

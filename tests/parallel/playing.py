@@ -1,0 +1,54 @@
+"""An online run of two processes, whole and stopped in between; what each found, as JSON in the folder it is given."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from datafree.adversarial import Online, adversarial
+from datafree.errors import UserError
+from datafree.models import new_model
+from datafree.parallel import together, world
+from datafree.replay import named
+from datafree.spec import InputSpec
+
+torch.set_num_threads(1)
+SPEC = InputSpec(shape=(1, 8, 8), classes=tuple("abcdefghij"))
+OWN = Online(epochs=3, iterations=4, batch=63, student_steps=2, replayed=0.25, write_every=1)
+
+
+class Once:
+    """A score that stops the run in its second epoch."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, _) -> float:
+        self.calls += 1
+        if self.calls == 3:  # twice an epoch, of the student and of its average
+            raise UserError("stopped")
+        return 1.0
+
+
+def main(folder: Path) -> None:
+    with together() as own:
+        teacher, replay = new_model("hinton32", SPEC, seed=0), named("bank", replay_bytes=64 * 40)
+        one, other = (new_model("hinton16", SPEC, seed=own.rank) for _ in range(2))  # the first process's is taken
+        whole = adversarial(teacher, one, OWN, replay, state=folder / "whole.safetensors", score=lambda _: 1.0)
+        stopped = ""
+        try:
+            adversarial(teacher, other, OWN, replay, state=folder / "stopped.safetensors", score=Once())
+        except UserError as error:
+            stopped = str(error)
+        again = adversarial(teacher, other, OWN, replay, state=folder / "stopped.safetensors", score=lambda _: 1.0)
+        found = {
+            "size": world().size, "stopped": stopped, "students": [one.fingerprint(), other.fingerprint()],
+            "losses": [whole.loss, again.loss], "agreements": [whole.agreement, again.agreement], "images": whole.images,
+        }  # fmt: skip
+        (folder / f"{own.rank}.json").write_text(json.dumps(found))
+
+
+main(Path(sys.argv[1]))
