@@ -46,7 +46,7 @@ def memory(kind):
 def game(teacher, tiny, **changes):
     settings = Online(**{**SHORT, **changes})
     student = tiny("norm", seed=5)
-    return online._Game(teacher, student, settings, memory("bank").on(teacher, 0), settings.objective(teacher, None), 0)
+    return online.Game(teacher, student, settings, memory("bank").on(teacher, 0), settings.objective(teacher, None), 0)
 
 
 def test_in_the_generators_phase_nothing_of_the_student_or_the_teacher_moves(teacher, tiny):
@@ -141,14 +141,14 @@ def test_a_collapse_has_a_name(health, said):
 
 def test_a_generator_that_always_collapses_is_given_up_with_the_student_as_it_was(teacher, tiny, monkeypatch, tmp_path):
     student, states = tiny("norm", seed=5), []
-    real = online._Game.watch
+    real = online.Game.watch
 
     def watch(self, number):
         if number < 2:
             return real(self, number)
         return Health(5.0, 0.0, 1.0)
 
-    monkeypatch.setattr(online._Game, "watch", watch)
+    monkeypatch.setattr(online.Game, "watch", watch)
     with pytest.raises(UserError) as caught:
         adversarial(
             teacher, student, Online(**SHORT), memory("bank"), state=tmp_path / "s", identity={},
@@ -156,16 +156,16 @@ def test_a_generator_that_always_collapses_is_given_up_with_the_student_as_it_wa
         )  # fmt: skip
     assert str(caught.value).startswith("the generator ends in one image in epoch 3, 4 times; the student is as it was")
     assert same(weights(student.module), states[-1])
-    monkeypatch.setattr(online._Game, "watch", real)
+    monkeypatch.setattr(online.Game, "watch", real)
     history = adversarial(teacher, student, Online(**SHORT), memory("bank"), state=tmp_path / "s", identity={})
     assert len(history.loss) == 4
 
 
 def test_one_collapse_is_rolled_back_and_told(teacher, tiny, monkeypatch):
     student, bad = tiny("norm", seed=5), [True]
-    real = online._Game.watch
+    real = online.Game.watch
     monkeypatch.setattr(
-        online._Game, "watch",
+        online.Game, "watch",
         lambda self, number: Health(5.0, 0.0, 1.0) if number == 1 and bad and bad.pop() else real(self, number),
     )  # fmt: skip
     history = adversarial(teacher, student, Online(**SHORT), memory("pool"))

@@ -1,0 +1,266 @@
+"""The two players and the steps of each: in one's phase nothing of the other moves."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import taps as tap_names
+from ..alignment import Alignment
+from ..distillation import temperature_of
+from ..errors import UserError
+from ..generator import Generator, new_generator
+from ..losses import kl
+from ..network import Network, frozen
+from ..parallel import agree, average_gradients, first, summed, world
+from ..progress import Progress
+from ..replay import Memory
+from ..seeds import stream
+from ..states import adam_state, load_adam
+from ..syntheticset import to_bytes, to_pixels
+from ..terms import Objective, View
+from ..terms.aligned import Aligned
+from .history import Health, History
+from .online import Online
+
+__all__ = ["Anchored", "Game"]
+
+PROBES = 2048
+WATCHED = 512
+SHOWN = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Anchored:
+    """Condensed or few real images that the generator is kept near (Binici et al. 2024), and how."""
+
+    alignment: Alignment
+    pixels: Tensor
+    """(N, C, H, W) in the spec's range."""
+    labels: Tensor
+    """(N, classes), probabilities."""
+
+
+class Game:
+    """Both players, their optimisers, the memory, the moving average and the probes: all that a stop must keep."""
+
+    def __init__(
+        self, teacher: Network, student: Network, own: Online, memory: Memory, objective: Objective, seed: int,
+        anchored: Anchored | None = None,
+    ):  # fmt: skip
+        self.teacher, self.student, self.own, self.memory = teacher, student, own, memory
+        self.alignment = None if anchored is None else anchored.alignment
+        self.guide = (
+            None if anchored is None else anchored.alignment.on(teacher, anchored.pixels, anchored.labels, seed)
+        )
+        if self.guide is not None and self.alignment is not None:
+            weight = self.alignment.guidance if own.guidance is None else own.guidance
+            objective = objective + weight * Aligned(self.guide, "seen")
+        self.objective = objective
+        self.seed, self.attempt = seed, 0
+        self.world = world()
+        part = self.world.part(own.batch)
+        self.share = part.stop - part.start
+        """New images a step that this process draws; all processes together draw `batch`."""
+        self.history = History()
+        self.probes = torch.empty((0, *teacher.spec.shape), dtype=torch.uint8)
+        self.average = Network(copy.deepcopy(student.module).eval(), student.spec, student.name)
+        self.shown: dict[int, Tensor] = {}
+        self.learner = torch.optim.Adam(student.module.parameters(), lr=own.student_rate)
+        self.temperature = own.temperature or 0.0
+        self.renew()
+
+    def renew(self) -> None:
+        """Another generator, with an optimiser of its own."""
+        own = self.own
+        self.generator: Generator = new_generator(
+            self.teacher,
+            seed=self.seed + 1009 * self.attempt,
+            latent=own.latent,
+            width=own.width,
+            exposure=own.exposure,
+        ).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.memory.begin(self.generator)
+        self.maker = torch.optim.Adam(self.generator.parameters(), lr=own.generator_rate, betas=(0.5, 0.999))
+
+    # -- one epoch ------------------------------------------------------------------------------------------------
+
+    def epoch(self, number: int, progress: Progress) -> tuple[float, float]:
+        """Mean losses of student and generator."""
+        own, mine = self.own, [self.world.rank] if self.world.rank else []
+        rng = stream(self.seed, "online", number, self.attempt, *mine)  # every process has latents of its own
+        totals = [0.0, 0.0]
+        with torch.random.fork_rng([self.teacher.device] if self.teacher.device.type == "cuda" else []):
+            torch.manual_seed(
+                int(torch.randint(2**62, (1,), generator=rng))
+            )  # dropout draws from torch's global stream
+            for index in range(own.iterations):
+                step = number * own.iterations + index
+                self._rates(step / (own.epochs * own.iterations))
+                began = time.perf_counter()
+                for _ in range(own.generator_steps):
+                    totals[1] += self._generator_step(rng) / own.generator_steps
+                middle = time.perf_counter()
+                for turn in range(own.student_steps):
+                    totals[0] += (
+                        self._student_step(rng, write=turn == 0 and step % own.write_every == 0) / own.student_steps
+                    )
+                self.history.phases["generator"] += middle - began
+                self.history.phases["student"] += time.perf_counter() - middle
+                progress(step + 1, own.epochs * own.iterations)
+        agree(self.student.module)
+        agree(self.average.module)
+        loss, made = (summed(torch.tensor(totals, dtype=torch.float64)) / self.world.size / own.iterations).tolist()
+        return loss, made
+
+    def _rates(self, share: float) -> None:
+        fall = 0.5 * (1 + math.cos(math.pi * share))
+        for adam, rate in ((self.maker, self.own.generator_rate), (self.learner, self.own.student_rate)):
+            for group in adam.param_groups:
+                group["lr"] = rate * fall
+
+    def _narrow(self) -> Any:
+        narrow = self.own.precision == "bfloat16"
+        return torch.autocast(self.teacher.device.type, torch.bfloat16) if narrow else nullcontext()
+
+    def _drawn(self, rng: torch.Generator, count: int | None = None) -> Tensor:
+        latents = torch.randn((count or self.share, self.generator.drawn), generator=rng)
+        return self.generator(latents.to(self.teacher.device))
+
+    def _generator_step(self, rng: torch.Generator) -> float:
+        """The student is frozen, its buffers too."""
+        objective = self.objective.bind(self.teacher, torch.empty(0, dtype=torch.long), rng)
+        with frozen(self.student.module), tap_names.watch(self.teacher, objective.taps) as seen, self._narrow():
+            pixels = self._drawn(rng).float()
+            if self.alignment is not None:  # anchors are shown augmented, so made images have to be
+                pixels = self.alignment.show(pixels, self.teacher.spec, rng)
+            logits, said = self.teacher.logits(pixels), self.student.logits(pixels)
+            seen[tap_names.INPUT] = pixels
+            labels = torch.zeros(len(pixels), dtype=torch.long, device=pixels.device)
+            view = View(pixels, labels, logits, seen, student=said)
+            total, _ = objective(view)
+        loss = total / len(pixels)
+        self.maker.zero_grad(set_to_none=True)
+        loss.backward()
+        average_gradients(self.generator.parameters(), self.share)
+        self.maker.step()
+        objective.learn(view)
+        self.memory.follow(self.generator)
+        return float(loss.detach())
+
+    def _student_step(self, rng: torch.Generator, *, write: bool) -> float:
+        """New images and replayed ones in one batch; the teacher labels both as they are shown."""
+        own = self.own
+        with torch.no_grad(), self._narrow():
+            pixels = self._drawn(rng).float()
+        old = self.memory.sample(round(own.replayed * self.share), rng) if own.replayed else None
+        shown = pixels if old is None else torch.cat([pixels, old.to(pixels)])
+        with torch.no_grad(), self._narrow():
+            targets = self.teacher.logits(shown).float()
+        if not self.temperature:
+            self.temperature = first(lambda: temperature_of(targets.cpu()))
+        self.student.module.train()
+        with self._narrow():
+            said = self.student.logits(shown)
+        loss = (
+            (said.float() - targets).abs().mean() if own.loss == "l1" else kl(said.float(), targets, self.temperature)
+        )
+        self.learner.zero_grad(set_to_none=True)
+        loss.backward()
+        average_gradients(self.student.module.parameters(), self.share)
+        self.learner.step()
+        self.student.module.eval()
+        self._follow()
+        self.history.images += own.batch
+        if write:
+            began = time.perf_counter()
+            self.memory.write(pixels, targets[: len(pixels)], rng)
+            self.history.phases["memory"] += time.perf_counter() - began
+        return float(loss.detach())
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """The moving average of weights and of batch statistics alike."""
+        for own, tensor in zip(self.average.module.state_dict().values(), self.student.module.state_dict().values()):
+            if tensor.is_floating_point():
+                own.lerp_(tensor, 1 - self.own.ema)
+            else:
+                own.copy_(tensor)
+
+    @property
+    def kept(self) -> Network:
+        return self.average if self.own.keep == "average" else self.student
+
+    # -- what is known without data -------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def watch(self, number: int) -> Health:
+        """Health of a fresh batch; while there are few probes, it joins them."""
+        pixels = self._drawn(stream(self.seed, "probe", number, self.attempt), WATCHED).float().cpu()
+        if not bool(pixels.isfinite().all()):
+            return Health(0.0, math.nan, 0.0)
+        share = self.teacher.predict(pixels).argmax(1).bincount(minlength=len(self.teacher.spec.classes)) / len(pixels)
+        entropy = float(-(share * share.clamp(min=1e-12).log()).sum())
+        made = to_bytes(pixels, self.teacher.spec)
+        different = len({image.numpy().tobytes() for image in made})
+        spread = float(pixels.std(0).mean()) / (self.teacher.spec.high - self.teacher.spec.low)
+        if len(self.probes) < PROBES:
+            self.probes = torch.cat([self.probes, made])[:PROBES]
+        return Health(round(math.exp(entropy), 3), round(spread, 5), round(1 - different / len(made), 4))
+
+    def agreement(self) -> list[float]:
+        """In %, on the probes, of the student and of its average."""
+        pixels = to_pixels(self.probes, self.teacher.spec)
+        wanted = self.teacher.predict(pixels).argmax(1)
+        both = [own.predict(pixels).argmax(1) == wanted for own in (self.student, self.average)]
+        return [round(100 * float(same.float().mean()), 3) for same in both]
+
+    @torch.no_grad()
+    def show(self, epoch: int) -> None:
+        """Keeps what the generator makes of the same latents, at some ten epochs spread over the run."""
+        if epoch % math.ceil(self.own.epochs / SHOWN) == 0 or epoch == self.own.epochs - 1:
+            made = self._drawn(stream(self.seed, "shown"), WATCHED)[:SHOWN].float().cpu()
+            self.shown[epoch + 1] = to_bytes(made, self.teacher.spec)
+
+    # -- stops ----------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything, as named tensors."""
+        found = {"probes": self.probes.clone(), "temperature": torch.tensor(self.temperature, dtype=torch.float64)}
+        for name, module in self._modules():
+            found |= {f"{name}/{key}": own.detach().cpu().clone() for key, own in module.state_dict().items()}
+        found |= adam_state(self.learner, "learner") | adam_state(self.maker, "maker")
+        found |= {f"shown/{epoch}": own for epoch, own in self.shown.items()}
+        if self.guide is not None:
+            found |= {f"guide/{key}": own for key, own in self.guide.state().items()}
+        return found | {f"memory/{key}": own for key, own in self.memory.state().items()}
+
+    def _modules(self) -> tuple[tuple[str, nn.Module], ...]:
+        student, average = self.student.module, self.average.module
+        return (("student", student), ("average", average), ("generator", self.generator))
+
+    def load(self, found: dict[str, Tensor]) -> None:
+        """Raises UserError for the state of another game."""
+
+        def part(name: str) -> dict[str, Tensor]:
+            return {key.removeprefix(f"{name}/"): own for key, own in found.items() if key.startswith(f"{name}/")}
+
+        for name, module in self._modules():
+            wanted = {key: own.shape for key, own in module.state_dict().items()}
+            if {key: own.shape for key, own in part(name).items()} != wanted:
+                raise UserError(f"that run has another {name}; name another --out, or repeat that run's command")
+            module.load_state_dict(part(name))
+        load_adam(self.learner, found, "learner")
+        load_adam(self.maker, found, "maker")
+        self.memory.load(part("memory"))
+        if self.guide is not None:
+            self.guide.load(part("guide"))
+        self.shown = {int(epoch): own.clone() for epoch, own in part("shown").items()}
+        self.probes, self.temperature = found["probes"].clone(), float(found["temperature"])

@@ -1,0 +1,109 @@
+"""The settings of generator against student, and the methods of the field as presets of them."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from ..divergence import stored
+from ..errors import UserError, unknown
+from ..generator import Exposure
+from ..network import Network
+from ..records import Record
+from ..settings import Settings
+from ..terms import Objective
+from ..terms.batchnorm import BatchNormDivergence
+from ..terms.classes import ClassBalance
+from ..terms.online import Disagreement, FeatureNorm, Kind, OneHot
+
+__all__ = ["PRESETS", "Online", "preset"]
+
+
+class Online(Settings):
+    """A generator against a student under a frozen teacher; every weight of 0 leaves its term out."""
+
+    epochs: int = Field(default=40, ge=1)
+    """Of so many outer iterations each; the student of the last is kept."""
+    iterations: int = Field(default=50, ge=1)
+    """Outer iterations an epoch."""
+    generator_steps: int = Field(default=1, ge=1)
+    """Steps of the generator in an outer iteration."""
+    student_steps: int = Field(default=5, ge=1)
+    """Steps of the student in an outer iteration, each on new images."""
+    batch: int = Field(default=256, ge=2)
+    """New images a step."""
+    replayed: float = Field(default=0.125, ge=0, le=1)
+    """Replayed images beside them, as a share of `batch`."""
+    write_every: int = Field(default=5, ge=1)
+    """Outer iterations from one write into the memory to the next."""
+    latent: int = Field(default=100, ge=1)
+    """Numbers that an image is made of."""
+    width: int | None = Field(default=None, ge=1)
+    """Channels of the generator; by default its forward pass costs at most the teacher's."""
+    exposure: Exposure = "both"
+    """Contrast and brightness are drawn for each image: `both` ways, `dark` for drawings on black, `bright`, or `none`."""
+    generator_rate: float = Field(default=1e-3, gt=0)
+    """Of Adam on the generator, at its highest."""
+    student_rate: float = Field(default=2e-3, gt=0)
+    """Of Adam on the student, at its highest; both fall to 0 along a half cosine."""
+    loss: Literal["kl", "l1"] = "kl"
+    """Of the student: KL divergence at the temperature, or the mean absolute difference of logits."""
+    temperature: float | None = Field(default=None, gt=0)
+    """Both sides' logits are divided by it; by default chosen from the scale of the teacher's logits."""
+    disagreement: float = Field(default=1.0, ge=0)
+    """Weight of minus the teacher's and the student's disagreement, for the generator."""
+    kind: Kind = "js"
+    """Of disagreement: `js`, `l1` or `kl`."""
+    sharpness: float = Field(default=3.0, gt=0)
+    """The temperature of the disagreement."""
+    one_hot: float = Field(default=1.0, ge=0)
+    """Weight of the cross-entropy against the teacher's own answer."""
+    balance: float = Field(default=5.0, ge=0)
+    """Weight of the class balance."""
+    features: float = Field(default=0.0, ge=0)
+    """Weight of minus the mean absolute penultimate feature."""
+    statistics: float = Field(default=0.0, ge=0)
+    """Weight of the divergence from the teacher's batch norms, or from a record where it has none."""
+    guidance: float | None = Field(default=None, ge=0)
+    """Weight of the alignment with condensed images, where there are some; by default that of its kind."""
+    ema: float = Field(default=0.99, ge=0, lt=1)
+    """Decay of the moving average of the student, by step."""
+    keep: Literal["average", "last"] = "average"
+    """The student that is kept after each epoch: the moving average, or the one that learns."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of forward and backward passes; weights stay float32."""
+
+    summary: ClassVar[str] = "a generator against the student, with --replay (Binici et al. 2021, 2022)"
+
+    def objective(self, teacher: Network, record: Record | None) -> Objective:
+        """The generator's; raises UserError where `statistics` is asked for and nobody knows any."""
+        parts: list[tuple[float, Any]] = [
+            (self.disagreement, Disagreement(self.kind, self.sharpness)), (self.one_hot, OneHot()),
+            (self.balance, ClassBalance()), (self.features, FeatureNorm()),
+        ]  # fmt: skip
+        if self.statistics:
+            parts.append((self.statistics, BatchNormDivergence(stored(teacher, record))))
+        kept = tuple((weight, term) for weight, term in parts if weight)
+        if not kept:
+            raise UserError("the generator has no term of a weight above 0, wanted one at least; give --disagreement 1")
+        return Objective(kept)
+
+
+_PLAIN = {"exposure": "none", "keep": "last"}
+_DAFL = {**_PLAIN, "one_hot": 1.0, "balance": 5.0, "features": 0.1}
+PRESETS: dict[str, tuple[dict[str, Any], str]] = {
+    "dafl": ({**_DAFL, "disagreement": 0.0}, "none"),
+    "dfad": ({**_PLAIN, "disagreement": 1.0, "kind": "l1", "one_hot": 0.0, "balance": 0.0, "loss": "l1"}, "none"),
+    "mb-dfkd": ({**_DAFL, "disagreement": 1.0}, "bank"),
+    "pre-dfkd": ({**_DAFL, "disagreement": 1.0, "write_every": 1}, "vae"),
+}
+"""Name -> (settings, kind of replay). The weights 1, 5, 0.1 are DAFL's; rates and numbers of steps are ours."""
+
+
+def preset(name: str, **changes: Any) -> tuple[Online, str]:
+    """The settings of a method of the field, and its kind of replay. Raises UserError for another name."""
+    if name not in PRESETS:
+        raise unknown("preset", name, PRESETS)
+    own, kind = PRESETS[name]
+    return Online(**{**own, **changes}), kind
