@@ -16,7 +16,7 @@ from .errors import UserError, unknown
 
 __all__ = ["main"]
 
-RESUMES = ("train", "record", "distill", "synthesize", "condense")
+RESUMES = ("train", "record", "distill", "synthesize", "expand", "condense")
 PATIENCE = 5
 """Seconds that a stopped command may take to end in order; every file is whole at any moment."""
 
