@@ -27,22 +27,24 @@ class Augmentation(Settings):
     colour: float = Field(default=0.5, ge=0, le=1)
     """Change of brightness, saturation and contrast of the images shown; 1 is the paper's. Grey images keep theirs."""
 
-    bend: float = Field(default=0.0, ge=0, le=4)
+    bend: float = Field(default=1.0, ge=0, le=4)
     """Images are shown turned, scaled, sheared and elastically bent: at 1 by up to 15 degrees, a fifth and a fifth."""
-    exposure: float = Field(default=0.0, ge=0, le=1)
-    """Share of the images shown whose brightness and contrast are drawn anew, from grey to black and white."""
+    exposure: float = Field(default=0.9, ge=0, le=1)
+    """Share of grey images shown whose brightness and contrast are drawn anew, up to black and white. Others keep theirs."""
 
     def steady(self) -> Augmentation:
         """The same without bends and exposures: for images that have been given theirs."""
-        return Augmentation(translate=self.translate, cutout=self.cutout, colour=self.colour)
+        return Augmentation(translate=self.translate, cutout=self.cutout, colour=self.colour, bend=0, exposure=0)
 
     def show(self, pixels: Tensor, spec: InputSpec, rng: torch.Generator) -> Tensor:
         """Pixels (N, C, H, W) as they are shown, not clamped. No flips: digits and letters have a handedness."""
+        if not len(pixels):
+            return pixels
         if self.colour and pixels.shape[1] > 1:
             pixels = tinted(pixels, self.colour, rng, spec.high - spec.low)
-        if self.bend and len(pixels):
+        if self.bend:
             pixels = warp(pixels, _times(BENT, self.bend), rng, together=1)
-        if self.exposure:
+        if self.exposure and pixels.shape[1] == 1:
             pixels = exposed(pixels, self.exposure, rng, spec)
         pixels = shifted(pixels, round(self.translate * min(pixels.shape[2:])), rng, spec.black)
         return cut(pixels, self.cutout, rng, spec.black) if self.cutout else pixels

@@ -38,7 +38,7 @@ __all__ = ["Expansion", "ExpansionMaker", "GuidedInversion", "expand"]
 class Expansion(PriorSettings):
     """How images are inverted and guided; every weight of 0 leaves its term out."""
 
-    start: Literal["noise", "anchors"] = "noise"
+    start: Literal["noise", "anchors"] = "anchors"
     """What an image is before the first step: noise, or an anchor of its class, augmented."""
     guidance: float | None = Field(default=None, ge=0)
     """Weight of the alignment to the anchors, by default the kind's own; 0 is plain inversion."""

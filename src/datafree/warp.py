@@ -41,7 +41,7 @@ def warp(images: Tensor, how: Warp, rng: torch.Generator, together: int = TOGETH
         field = torch.randn(groups, 2, 6, 6, generator=rng) * (2 * how.elastic)
         grid = grid + interpolate(field, size=(height, width), mode="bicubic").permute(0, 2, 3, 1)
     packed = images.reshape(groups, together * channels, height, width)
-    bent = grid_sample(packed, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    bent = grid_sample(packed, grid.to(packed), mode="bilinear", padding_mode="border", align_corners=False)
     return bent.reshape(-1, channels, height, width)[:count]
 
 

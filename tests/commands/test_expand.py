@@ -53,7 +53,9 @@ def test_a_few_images_become_many_and_a_student_learns_from_both(command, here):
 
 
 def test_condensed_images_alone_teach_for_as_many_steps_as_asked(command, here):
-    line = "distill teacher --condensed few/condensed.safetensors --epoch-images 300 --batch 30 --epochs 2 --out a --quiet"
+    line = (
+        "distill teacher --condensed few/condensed.safetensors --epoch-images 300 --batch 30 --epochs 2 --out a --quiet"
+    )
     assert command(line).code == 0
     log = json.loads((here / "a" / "run.json").read_text())
     assert (log["settings"]["share"], log["result"]["images"], log["settings"]["images"]) == (1.0, 300, None)

@@ -21,8 +21,8 @@ FLAGS = {
     "inspect": ("--code",),
     "synthesize": ("--out", "--images", "--method", "--unit", "--workers", "--record", "--seed", "--inflate"),
     "expand": (
-        "--out", "--images", "--alignment", "--translate", "--bend", "--exposure", "--steps", "--start", "--guidance", "--unit",
-        "--workers", "--record", "--code", "--seed", "--device", "--quiet",
+        "--out", "--images", "--alignment", "--translate", "--bend", "--exposure", "--steps", "--start", "--guidance",
+        "--unit", "--workers", "--record", "--code", "--seed", "--device", "--quiet",
     ),
     "distill": ("--images", "--condensed", "--online", "--data", "--temperature", "--epochs", "--loss", "--code", "--seed"),
     "quantize": (
