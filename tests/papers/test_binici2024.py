@@ -58,3 +58,5 @@ def test_the_committed_claims_are_consistent_and_the_readme_shows_them():
     assert ids == {own["id"] for own in made}
     assert claims.check(made) == []
     assert claims.render(made) in (FOLDER / "binici2024" / "README.md").read_text(encoding="utf-8")
+    for page, _, table in claims.PAGES["binici2024"]:
+        assert claims.compare(made, *table) in (FOLDER.parent / page).read_text(encoding="utf-8")
