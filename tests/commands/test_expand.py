@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import signal
 from pathlib import Path
@@ -28,7 +29,7 @@ def made(made_plain, tmp_path_factory) -> Path:
     with patch.context() as inside:
         inside.chdir(folder)
         line = "condense --data digits --method random --per-class 1 --teacher teacher --out few --quiet"
-        assert run(line.split()) == 0
+        assert run(shlex.split(line)) == 0
         whole = Condensed.open("few")
         larger = whole.spec.model_copy(update={"shape": (1, 9, 8)})
         Condensed(torch.zeros(10, 1, 9, 8), whole.labels, larger, {}).save("larger")
