@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from datafree import adversarial as online
-from datafree import replay
-from datafree.adversarial import PRESETS, Health, Online, adversarial, preset
+from datafree import alignment, replay
+from datafree.adversarial import PRESETS, Anchored, Health, Online, adversarial, preset
 from datafree.errors import UserError
 from datafree.evaluation import evaluate
 from datafree.generator import WIDTHS, Generator, new_generator, width_for
@@ -39,7 +39,7 @@ def same(a, b):
 
 
 def memory(kind):
-    own = {"none": {}, "vae": {"replay_bytes": 40_000, "latent": 4}}
+    own = {"none": {}, "ema": {"replay_bytes": 90_000}, "vae": {"replay_bytes": 40_000, "vae_code": 4}}
     return replay.named(kind, **own.get(kind, {"replay_bytes": 2000}))
 
 
@@ -154,7 +154,7 @@ def test_a_generator_that_always_collapses_is_given_up_with_the_student_as_it_wa
             teacher, student, Online(**SHORT), memory("bank"), state=tmp_path / "s", identity={},
             score=lambda own: states.append(weights(own.module)) or 0.0,
         )  # fmt: skip
-    assert str(caught.value).startswith("the generator ends in one image in epoch 3, 4 times; the student is that of")
+    assert str(caught.value).startswith("the generator ends in one image in epoch 3, 4 times; the student is as it was")
     assert same(weights(student.module), states[-1])
     monkeypatch.setattr(online._Game, "watch", real)
     history = adversarial(teacher, student, Online(**SHORT), memory("bank"), state=tmp_path / "s", identity={})
@@ -214,3 +214,98 @@ def test_a_generator_is_sized_to_its_teacher_and_its_seed_decides_it(tiny):
     assert widths[0] < widths[1] and set(widths) <= set(WIDTHS)
     one, other = (new_generator(tiny("norm"), seed=seed) for seed in (0, 1))
     assert same(weights(one), weights(new_generator(tiny("norm"), seed=0))) and not same(weights(one), weights(other))
+
+
+@pytest.mark.parametrize(
+    ("exposure", "low", "high"), [("none", 0.48, 0.52), ("dark", 0.05, 0.4), ("bright", 0.6, 0.95)]
+)
+def test_an_exposure_is_how_dark_the_images_are(tiny, exposure, low, high):
+    network = tiny("linear", shape=(1, 16, 16))
+    made = new_generator(network, seed=0, exposure=exposure)
+    latents = torch.randn(512, made.drawn, generator=torch.Generator().manual_seed(0))
+    pixels = made(latents).detach()
+    assert low < float(pixels.mean()) < high and made.drawn == 100 + 2 * (exposure != "none")
+    assert torch.equal(pixels, made(latents))
+    spread = pixels.mean((1, 2, 3)).std()
+    assert spread > 0.1 or exposure == "none"
+
+
+def test_the_average_is_kept_unless_the_last_is_asked_for(teacher, tiny):
+    found = {}
+    for keep in ("last", "average"):
+        student, seen = tiny("norm", seed=5), []
+        adversarial(
+            teacher, student, Online(**SHORT, keep=keep), memory("none"),
+            score=lambda own, seen=seen: seen.append(weights(own.module)) or 1.0,
+        )  # fmt: skip
+        found[keep], last, average = weights(student.module), *seen[-2:]
+        assert same(found[keep], last if keep == "last" else average)
+    assert not same(found["last"], found["average"])
+
+
+def test_the_average_is_the_exponential_one_of_every_step(teacher, tiny):
+    own, rng = game(teacher, tiny, ema=0.5), torch.Generator().manual_seed(0)
+    wanted = weights(own.student.module)["fc.weight"]
+    for _ in range(3):
+        own._student_step(rng, write=False)
+        wanted = 0.5 * wanted + 0.5 * own.student.module.fc.weight.detach()
+    torch.testing.assert_close(own.average.module.fc.weight, wanted)
+
+
+def test_each_epoch_is_told_with_the_student_to_keep_and_what_the_generator_makes_of_the_same_latents(teacher, tiny):
+    told = []
+    student = tiny("norm", seed=5)
+    adversarial(
+        teacher, student, Online(**SHORT), memory("bank"),
+        each=lambda own, history, shown: told.append((weights(own.module), len(history.loss), dict(shown))),
+    )  # fmt: skip
+    assert [count for _, count, _ in told] == [1, 2, 3, 4] and same(told[-1][0], weights(student.module))
+    shown = told[-1][2]
+    assert list(shown) == [1, 2, 3, 4]
+    assert all(own.dtype == torch.uint8 and own.shape == (10, *teacher.spec.shape) for own in shown.values())
+    assert not torch.equal(shown[1], shown[4])
+
+
+def anchored(teacher, kind, count=6):
+    rng = torch.Generator().manual_seed(1)
+    return Anchored(
+        alignment.named(kind), torch.rand(count, *teacher.spec.shape, generator=rng), torch.eye(3).repeat(2, 1)
+    )
+
+
+@pytest.mark.parametrize("kind", sorted(alignment.kinds()))
+def test_a_guided_run_that_was_stopped_goes_on_to_the_same_student(teacher, tiny, tmp_path, kind):
+    whole, cut, again = (tiny("norm", seed=5) for _ in range(3))
+    own, path = anchored(teacher, kind), tmp_path / "state"
+    history = adversarial(teacher, whole, Online(**SHORT), memory("none"), anchored=own)
+
+    def stop(_, told, __):
+        if len(told.loss) == 2:
+            raise KeyboardInterrupt
+
+    before = teacher.fingerprint()
+    with pytest.raises(KeyboardInterrupt):
+        adversarial(teacher, cut, Online(**SHORT), memory("none"), anchored=own, state=path, each=stop)
+    found = adversarial(teacher, again, Online(**SHORT), memory("none"), anchored=own, state=path)
+    assert same(weights(again.module), weights(whole.module)) and found.generator == history.generator
+    assert teacher.fingerprint() == before
+    plain = tiny("norm", seed=5)
+    adversarial(teacher, plain, Online(**SHORT), memory("none"))
+    assert not same(weights(plain.module), weights(whole.module))
+
+
+def test_guidance_draws_the_generator_to_the_anchors(teacher, tiny):
+    """Images that the teacher sees where it sees the anchors: without guidance they are further from them."""
+    apart = {}
+    for guidance in (0.0, 100.0):
+        own = anchored(teacher, "means")
+        settings = Online(**{**SHORT, "iterations": 30, "disagreement": 0.0, "one_hot": 0.01, "guidance": guidance})
+        made = []
+        adversarial(
+            teacher, tiny("norm", seed=5), settings, memory("none"), anchored=own,
+            each=lambda _, __, shown, made=made: made.append(shown[max(shown)]),
+        )  # fmt: skip
+        pixels = teacher.spec.low + made[-1].float() / 255 * (teacher.spec.high - teacher.spec.low)
+        centre, middle = teacher.predict(own.pixels).mean(0), teacher.predict(pixels).mean(0)
+        apart[guidance] = float((centre - middle).norm())
+    assert apart[100.0] < apart[0.0]

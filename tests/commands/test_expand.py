@@ -128,7 +128,7 @@ WRONG = [
     ("distill teacher --condensed few --share 0 --images set --out o", "--share: got 0, wanted above 0 and at most 1"),
     ("distill teacher --condensed few --share 1.5 --out o", "--share: got 1.5, wanted above 0 and at most 1"),
     ("distill teacher --condensed few --epoch-images 0 --out o", "--epoch-images: got 0"),
-    ("distill teacher --condensed few --online distribution --out o", "--condensed and --online: got both"),
+    ("distill teacher --condensed few --online distribution --out o", "--condensed and --online distribution: got both"),
     ("distill teacher --condensed few --out few", "--out few is what this run reads, and would be lost"),
     ("distill teacher --out o", "wanted --images SET, --condensed SET, --online METHOD or --data NAME"),
 ]  # fmt: skip

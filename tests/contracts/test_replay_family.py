@@ -7,14 +7,15 @@ import torch
 
 from datafree import replay
 from datafree.errors import UserError
+from datafree.generator import new_generator
 from datafree.replay import Memory, Replay, vae
 
 KINDS = tuple(replay.kinds())
 STORED = ("bank", "reservoir", "balanced", "pool")
 
 
-def test_there_are_six_kinds():
-    assert set(KINDS) >= {"none", "bank", "reservoir", "balanced", "pool", "vae"}
+def test_there_are_seven_kinds():
+    assert set(KINDS) >= {"none", "bank", "reservoir", "balanced", "pool", "vae", "ema"}
 
 
 @pytest.fixture(autouse=True)
@@ -29,13 +30,21 @@ def teacher(tiny):
 
 def small(kind: str, room: int = 12):
     """A memory of about 12 images of 16 bytes, or the smallest VAE."""
-    own = {"vae": {"replay_bytes": 40_000, "latent": 4}, "none": {}}
+    own = {"vae": {"replay_bytes": 40_000, "vae_code": 4}, "ema": {"replay_bytes": 20_000}, "none": {}}
     return replay.named(kind, **own.get(kind, {"replay_bytes": room * 17}))
+
+
+def followed(memory, teacher, step):
+    """Shown what a generator would be at that step."""
+    if step == 0:
+        memory.begin(new_generator(teacher, seed=0, latent=4, width=8))
+    memory.follow(new_generator(teacher, seed=step + 1, latent=4, width=8))
 
 
 def filled(kind, teacher, count=6, size=9, seed=0):
     memory, rng = small(kind).on(teacher, seed), torch.Generator().manual_seed(seed)
-    for _ in range(count):
+    for step in range(count):
+        followed(memory, teacher, step)
         pixels = torch.rand(size, *teacher.spec.shape, generator=rng)
         memory.write(pixels, teacher.predict(pixels), rng)
     return memory
@@ -72,8 +81,10 @@ def test_a_memory_that_was_stopped_goes_on_to_the_same_bits(kind, teacher):
     for step in range(6):
         if step == 4:
             again = small(kind).on(teacher, 99)
+            again.begin(new_generator(teacher, seed=77, latent=4, width=8))
             again.load({name: tensor.clone() for name, tensor in own.state().items()})
             own = again
+        followed(own, teacher, step)
         pixels = torch.rand(9, *teacher.spec.shape, generator=rng)
         own.write(pixels, teacher.predict(pixels), rng)
     a, b = whole.state(), own.state()
@@ -90,7 +101,7 @@ def test_writing_and_sampling_leave_the_teacher_as_it_was(kind, teacher):
     assert all(own.grad is None and own.requires_grad for own in teacher.module.parameters())
 
 
-@pytest.mark.parametrize("name", [*STORED, "vae"])
+@pytest.mark.parametrize("name", [*STORED, "vae", "ema"])
 def test_a_budget_too_small_for_one_image_is_one_line(name, teacher):
     with pytest.raises(UserError) as caught:
         replay.named(name, replay_bytes=3).on(teacher, 0)
@@ -144,3 +155,18 @@ def test_the_balanced_one_has_as_many_of_each_class_however_many_were_written(te
     assert memory.state()["pixels"][:, 0, 0, 0].bincount().tolist() == [4, 4, 2]
     drawn = memory.sample(3000, rng)[:, 0, 0, 0].mul(255).round().long().bincount().tolist()
     assert all(abs(own - 1000) < 120 for own in drawn)
+
+
+def test_the_moving_average_is_the_exponential_one_of_the_generators_weights(teacher):
+    memory = replay.named("ema", replay_bytes=20_000, decay=0.5).on(teacher, 0)
+    made = [new_generator(teacher, seed=seed, latent=4, width=8) for seed in range(4)]
+    memory.begin(made[0])
+    wanted = made[0].first.weight.detach()
+    assert memory.sample(3, torch.Generator()) is None  # what the generator itself makes now is nothing to replay
+    for own in made[1:]:
+        memory.follow(own)
+        wanted = 0.5 * wanted + 0.5 * own.first.weight.detach()
+    torch.testing.assert_close(memory.own.first.weight, wanted)
+    assert memory.nbytes() == 4 * sum(own.numel() for own in made[0].parameters())
+    with pytest.raises(UserError, match=r"got 2,000, wanted at least [\d,]+, which the generator's weights take"):
+        replay.named("ema", replay_bytes=2_000).on(teacher, 0).begin(made[0])

@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -130,6 +130,18 @@ def load_data(options: Data, split: str) -> Dataset:
     extra = {"attribute": options.attribute} if options.data == "celeba" else {}
     found = load(options.data, split, data_dir=options.data_dir, **extra)
     return found.subset(options.limit) if options.limit is not None else found
+
+
+def test_data(student: Network, data: Data) -> Dataset | None:
+    """What the student is measured on, where data is named; found to fit before an epoch is spent."""
+    if data.data is None:
+        return None
+    from ..records import check_classes
+
+    test = load_data(replace(data, limit=None), "test")
+    check_classes(student, test)
+    student.spec.check(test.pixels([0], student.spec.shape[1:]))
+    return test
 
 
 def images_of(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from .. import synthesis, zoo
-from ..data import Dataset
 from ..distillation import Distillation, resolved
 from ..distillation import distill as teach
 from ..errors import UserError, unknown
@@ -18,7 +17,7 @@ from ..evaluation import evaluate
 from ..images import Fresh, Source, soft_labelled, stored
 from ..models import new_model
 from ..network import Network
-from ..records import Record, check_classes
+from ..records import Record
 from ..release import write_release
 from ..runlog import RunLog, hash_of
 from ..syntheticset import SyntheticSet
@@ -36,8 +35,10 @@ from .common import (
     load_record,
     on_device,
     release_folder,
+    test_data,
 )
 from .mixed import Few, mixed
+from .online import command as generator_command
 
 __all__ = ["command", "distill"]
 
@@ -45,12 +46,14 @@ __all__ = ["command", "distill"]
 def command(argv: list[str]) -> Callable[..., None]:
     """`distill` with the flags of the method named by --online, or those of --condensed, if any."""
     name = chosen(argv, "--online")
-    if chosen(argv, "--condensed") is not None:
+    if name != "generator" and chosen(argv, "--condensed") is not None:
         return mixed(argv, distill, _distill)
     if name is None:
         return distill
-    if name not in synthesis.methods():
-        raise unknown("synthesis method", name, synthesis.methods())
+    if name == "generator" and chosen(argv, "--images") is None:
+        return generator_command(argv)
+    if name not in (*synthesis.methods(), "generator"):
+        raise unknown("synthesis method", name, [*synthesis.methods(), "generator"])
     if chosen(argv, "--images") is not None:
         raise UserError("--images and --online: got both, wanted one of them to learn from; leave one out")
 
@@ -116,7 +119,8 @@ def distill(
     images
         A synthetic set to learn from. With --data and no --images, the real data is learnt from: the baseline.
     online
-        A method of `datafree synthesize` that makes fresh images for every epoch; its flags can be given too.
+        A method of `datafree synthesize` that makes fresh images for every epoch; its flags can be given too. Or
+        `generator`: one that learns against the student (`datafree distill TEACHER --online generator --help`).
     condensed
         A condensed set, shown augmented: beside --images a --share of every batch, without them all of it.
     epoch_images
@@ -141,7 +145,7 @@ def _distill(
         raise UserError(f"no student named for {network.name}; name one, from the zoo or as file.py:function")
     own = on_device(new_model(name, network.spec, seed=run.seed), run)
     material, what, learnt = _material(network, record, learn, data)
-    test = _test_data(own, data)
+    test = test_data(own, data)
     settings = resolved(settings, material, seed=run.seed)
     options = {
         "teacher": teacher, "student": name, "learns from": what, **learnt, **asdict(data),
@@ -169,16 +173,6 @@ def _distill(
         log.write(folder, result)
         state.unlink(missing_ok=True)
     _say(folder, own, network, result)
-
-
-def _test_data(student: Network, data: Data) -> Dataset | None:
-    """What the student is measured on, where data is named; found to fit before an epoch is spent."""
-    if data.data is None:
-        return None
-    test = load_data(replace(data, limit=None), "test")
-    check_classes(student, test)
-    student.spec.check(test.pixels([0], student.spec.shape[1:]))
-    return test
 
 
 def _material(

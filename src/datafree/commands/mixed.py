@@ -57,7 +57,8 @@ class Few:
 def mixed(argv: list[str], distill: Callable[..., None], run_it: Callable[..., None]) -> Callable[..., None]:
     """`distill` with the flags of --condensed. Raises UserError where --online is given too."""
     if chosen(argv, "--online") is not None:
-        raise UserError("--condensed and --online: got both, wanted --images SET beside condensed ones; leave one out")
+        online = f"--online {chosen(argv, '--online')}"
+        raise UserError(f"--condensed and {online}: got both, wanted --images SET or --online generator; leave one out")
 
     def few_images(
         teacher: str,

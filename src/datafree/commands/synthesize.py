@@ -44,7 +44,7 @@ def command(argv: list[str]) -> Callable[..., None]:
         own = settings if settings is not None else synthesis.of({"method": method})
         synthesize(model, own, out=out, images=images, unit=unit, workers=workers, source=source, run=run)
 
-    lines = "\n".join(f"        {key}: {value.summary}" for key, value in synthesis.methods().items())  # type: ignore[attr-defined]
+    lines = ";\n".join(f"        {key}: {value.summary}" for key, value in synthesis.methods().items())  # type: ignore[attr-defined]
     one_method.__doc__ = (synthesize.__doc__ or "").replace("METHODS", "\n\n" + lines)
     one_method.__annotations__ = {
         "model": str, "out": Path, "images": Whole, "method": str, "unit": Whole, "workers": Whole | None,  # type: ignore[operator]

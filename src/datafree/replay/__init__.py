@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from ..generator import Generator
     from ..network import Network
 
 __all__ = ["BYTES", "Memory", "Replay", "kinds", "named", "of", "room_for"]
@@ -26,6 +27,15 @@ BYTES = 3_932_160
 @runtime_checkable
 class Memory(Protocol):
     """What is kept of the images so far. Random numbers come from the streams it is handed alone."""
+
+    def begin(self, generator: Generator) -> None:
+        """Is shown the generator before its first step, and another that takes its place. Raises UserError for one that it
+        cannot keep."""
+        ...
+
+    def follow(self, generator: Generator) -> None:
+        """Is shown the generator after each of its steps."""
+        ...
 
     def write(self, pixels: Tensor, logits: Tensor, rng: torch.Generator) -> None:
         """Takes in pixels (N, C, H, W) in the spec's range, with the teacher's logits (N, classes)."""

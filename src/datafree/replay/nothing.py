@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from ..generator import Generator
 from ..network import Network
 from ..settings import Settings
 
@@ -28,6 +29,12 @@ class Nothing(Settings):
 @dataclass
 class Empty:
     """A memory of nothing."""
+
+    def begin(self, generator: Generator) -> None:
+        pass
+
+    def follow(self, generator: Generator) -> None:
+        pass
 
     def write(self, pixels: Tensor, logits: Tensor, rng: torch.Generator) -> None:
         pass

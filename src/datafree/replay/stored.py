@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..errors import UserError
+from ..generator import Generator
 from ..network import Network
 from ..settings import Settings
 from ..syntheticset import to_bytes, to_pixels
@@ -73,6 +74,12 @@ class Images:
     def __init__(self, teacher: Network, room: int):
         self.spec, self.room, self.seen = teacher.spec, room, 0
         self.pixels = torch.empty((room, *teacher.spec.shape), dtype=torch.uint8)
+
+    def begin(self, generator: Generator) -> None:
+        pass
+
+    def follow(self, generator: Generator) -> None:
+        pass
 
     def write(self, pixels: Tensor, logits: Tensor, rng: torch.Generator) -> None:
         slots = self._slots(len(pixels), logits.detach().cpu().argmax(1), rng)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ..errors import UserError
+from ..generator import Generator
 from ..network import Network, frozen
 from ..seeds import seed_of
 from ..settings import Settings
@@ -30,7 +31,7 @@ class Vae(Settings):
     replay: Literal["vae"] = "vae"
     replay_bytes: int = Field(default=BYTES, ge=1)
     """Bytes of its weights, float32; the widest that fits is taken. Adam's moments take twice as much again."""
-    latent: int = Field(default=64, ge=1)
+    vae_code: int = Field(default=64, ge=1)
     """Numbers of the code."""
     vae_rate: float = Field(default=1e-3, gt=0)
     """Of Adam on its weights."""
@@ -98,14 +99,20 @@ class VaeMemory:
         for width in WIDTHS:
             with torch.device("meta"):
                 least = 4 * sum(
-                    own.numel() for own in _Net(self.teacher.spec, self.settings.latent, width).parameters()
+                    own.numel() for own in _Net(self.teacher.spec, self.settings.vae_code, width).parameters()
                 )
             if least <= self.settings.replay_bytes:
-                return _Net(self.teacher.spec, self.settings.latent, width)
+                return _Net(self.teacher.spec, self.settings.vae_code, width)
         raise UserError(
             f"--replay-bytes: got {self.settings.replay_bytes:,}, wanted at least {least:,} for the smallest VAE; give "
-            "more, a smaller --latent, or another --replay"
+            "more, a smaller --vae-code, or another --replay"
         )
+
+    def begin(self, generator: Generator) -> None:
+        pass
+
+    def follow(self, generator: Generator) -> None:
+        pass
 
     def write(self, pixels: Tensor, logits: Tensor, rng: torch.Generator) -> None:
         """One step on the new images and, once it replays, a quarter as many of its own (Binici et al. 2022)."""
@@ -131,7 +138,7 @@ class VaeMemory:
     def sample(self, count: int, rng: torch.Generator) -> Tensor | None:
         if self.steps < WARM:
             return None
-        codes = torch.randn((count, self.settings.latent), generator=rng).to(self.teacher.device)
+        codes = torch.randn((count, self.settings.vae_code), generator=rng).to(self.teacher.device)
         if self.settings.steer:
             codes = self._steered(codes)
         with torch.no_grad():

@@ -1,0 +1,56 @@
+"""What is run: no replay, a memory bank, and methods of the field, in each budget."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from games import Budget, Game, Pair
+
+from datafree.distillation import Distillation
+from datafree.fit import Schedule
+
+__all__ = ["BUDGETS", "PAPER"]
+
+# data/teacher/row -> (place, figure): none of the paper's data sets, teachers and sizes is run here
+PAPER: dict[str, tuple[str, float]] = {}
+
+ROWS = {
+    "generator": Game(),
+    "bank": Game(replay={"replay": "bank"}),
+    "bank, any ground": Game({"exposure": "both"}, {"replay": "bank"}),
+    "mb-dfkd": Game(preset="mb-dfkd", replay={"replay": "bank"}),
+}
+"""`generator` and `bank` are ours, told that the images are drawings on black; the last is the field's."""
+
+DARK = {"epochs": 32, "exposure": "dark"}
+
+
+def _lenet(data: str, **changes: object) -> Pair:
+    own = Pair(data=data, teacher="lenet5", student="lenet5-half", rows=ROWS, online=DARK, size=32)
+    return replace(own, **changes)  # type: ignore[arg-type]
+
+
+RESNET = Pair(
+    data="cifar10", teacher="resnet20", student="resnet8", rows={"bank": ROWS["bank"]},
+    weights="cifar10-resnet20.safetensors",
+    online={"epochs": 10, "iterations": 10, "batch": 128, "statistics": 0.01}, learning=Distillation(epochs=10, batch=128),
+)  # fmt: skip
+SMOKE = Pair(
+    data="digits", teacher="hinton16", student="hinton8", rows=ROWS,
+    online={"epochs": 4, "iterations": 5, "student_steps": 2, "batch": 64, "latent": 8},
+    training=Schedule(epochs=5, batch=32, learning_rate=5e-3), learning=Distillation(epochs=2, batch=32),
+)  # fmt: skip
+LONG = {"epochs": 200, "iterations": 50, "student_steps": 10, "batch": 512, "statistics": 0.01}
+BUDGETS = {
+    "smoke": Budget((SMOKE,), (0, 1)),
+    "cpu": Budget((_lenet("mnist"), _lenet("fashion-mnist"), RESNET), (0, 1, 2)),
+    "gpu": Budget(
+        (
+            _lenet("fashion-mnist", online={**DARK, "epochs": 200}),
+            replace(
+                RESNET, teacher="resnet44", student="resnet20", weights="cifar10-resnet44.safetensors", online=LONG
+            ),
+        ),
+        (0, 1, 2),
+    ),
+}

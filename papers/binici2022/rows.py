@@ -1,0 +1,56 @@
+"""What is run: memories at equal bytes (a bank of images, a VAE, the generator's moving average), and PRE-DFKD."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from games import Budget, Game, Pair
+
+from datafree.distillation import Distillation
+from datafree.fit import Schedule
+
+__all__ = ["BUDGETS", "PAPER"]
+
+# data/teacher/row -> (place, figure): none of the paper's data sets, teachers and sizes is run here
+PAPER: dict[str, tuple[str, float]] = {}
+
+EQUAL = 262_144
+"""Bytes of each memory: 256 images of 32 x 32, or some 65,000 weights."""
+
+
+def _rows(nbytes: int, **vae: object) -> dict[str, Game]:
+    return {
+        "bank": Game(replay={"replay": "bank", "replay_bytes": nbytes}),
+        "vae": Game({"write_every": 1}, {"replay": "vae", "replay_bytes": nbytes, **vae}),
+        "ema": Game(replay={"replay": "ema", "replay_bytes": nbytes}),
+        "pre-dfkd": Game({"write_every": 1}, {"replay": "vae", "replay_bytes": nbytes, **vae}, "pre-dfkd"),
+    }
+
+
+DARK = {"epochs": 32, "exposure": "dark"}
+
+
+def _lenet(data: str, **changes: object) -> Pair:
+    own = Pair(data=data, teacher="lenet5", student="lenet5-half", rows=_rows(EQUAL), online=DARK, size=32)
+    return replace(own, **changes)  # type: ignore[arg-type]
+
+
+SMOKE = Pair(
+    data="digits", teacher="hinton16", student="hinton8", rows=_rows(60_000, vae_code=4),
+    online={"epochs": 4, "iterations": 5, "student_steps": 2, "batch": 64, "latent": 8, "width": 8},
+    training=Schedule(epochs=5, batch=32, learning_rate=5e-3), learning=Distillation(epochs=2, batch=32),
+)  # fmt: skip
+LONG = {"epochs": 200, "iterations": 50, "student_steps": 10, "batch": 512, "statistics": 0.01}
+BUDGETS = {
+    "smoke": Budget((SMOKE,), (0, 1)),
+    "cpu": Budget((_lenet("mnist"), _lenet("fashion-mnist")), (0, 1, 2)),
+    "gpu": Budget(
+        (
+            Pair(
+                data="cifar10", teacher="resnet44", student="resnet20", rows=_rows(3_932_160), online=LONG,
+                weights="cifar10-resnet44.safetensors",
+            ),
+        ),
+        (0, 1, 2),
+    ),
+}  # fmt: skip

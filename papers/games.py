@@ -1,0 +1,235 @@
+"""What the papers of generator against student share: chains of rows, each a way of replay or a method of the field.
+
+A cell is one row of one pair and seed: the accuracy of the student that is kept at the last epoch, and the curves of the
+student that learns and of its moving average, measured by an oracle that the method cannot read.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from chains import arguments
+from chains import run as run_chains
+from claims import claim
+
+from datafree import replay
+from datafree.adversarial import Online, adversarial, preset
+from datafree.data import load
+from datafree.distillation import Distillation, distill
+from datafree.evaluation import evaluate
+from datafree.files import read_json, write_json
+from datafree.fit import Schedule
+from datafree.images import soft_labelled
+from datafree.models import load_model, new_model
+from datafree.network import Network
+from datafree.release import write_release
+from datafree.robustness import robustness
+from datafree.runlog import commit, device_name, versions
+from datafree.spec import InputSpec
+from datafree.training import train
+
+__all__ = ["Budget", "Game", "Pair", "main"]
+
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+FIGURES = ("lost", "drawdown", "decreases", "sd")
+WINDOW = 0.5
+TRAINING = Schedule(epochs=10, batch=64, learning_rate=1e-3)
+LEARNING = Distillation(epochs=10, batch=128)
+
+
+@dataclass(frozen=True)
+class Game:
+    """A row: settings, or those of a preset, and what is replayed."""
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    replay: Mapping[str, Any] = field(default_factory=lambda: {"replay": "none"})
+    preset: str | None = None
+
+    def online(self, **own: Any) -> Online:
+        merged = {**own, **self.settings}
+        return Online(**merged) if self.preset is None else preset(self.preset, **merged)[0]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One teacher and student on one data set, with the rows to run."""
+
+    data: str
+    teacher: str
+    student: str
+    rows: Mapping[str, Game]
+    online: Mapping[str, Any]
+    """Settings of every row that it does not have of its own."""
+    training: Schedule = TRAINING
+    learning: Distillation = LEARNING
+    """Of the student on the real data, the row `kd`."""
+    size: int | None = None
+    limit: int | None = None
+    weights: str | None = None
+    """File of a trained teacher under the data folder; None: it is trained here."""
+
+    @property
+    def id(self) -> str:
+        return f"{self.data}/{self.teacher}"
+
+    def names(self) -> tuple[str, ...]:
+        return ("teacher", "kd", *self.rows)
+
+    def settings(self, row: str) -> dict[str, Any]:
+        """What decides a cell's number: a cell of other settings is run again."""
+        known = {
+            "student": self.student,
+            "training": self.training.model_dump(),
+            "limit": self.limit,
+            "size": self.size,
+        }
+        if row in self.rows:
+            own = self.rows[row]
+            return {**known, "online": own.online(**self.online).model_dump(), "replay": dict(own.replay)}
+        return known if row == "teacher" else {**known, "learning": self.learning.model_dump()}
+
+
+@dataclass(frozen=True)
+class Budget:
+    pairs: tuple[Pair, ...]
+    seeds: tuple[int, ...]
+
+
+class Chain:
+    """Everything of one pair and one seed."""
+
+    def __init__(self, pair: Pair, seed: int, work: Path, data_dir: str | None, device: str):
+        self.pair, self.seed, self.device, self.data_dir = pair, seed, device, data_dir
+        self.folder = work / pair.id / f"seed-{seed}"
+        self.train, self.test = (
+            load(pair.data, split, data_dir=data_dir).subset(pair.limit) for split in ("train", "test")
+        )
+        shape = self.train.shape if pair.size is None else (self.train.shape[0], pair.size, pair.size)
+        constants = IMAGENET if pair.weights is not None else {}
+        self.spec = InputSpec(shape=shape, classes=self.train.classes, **constants)
+
+    def run(self, say: Any) -> None:
+        for row in self.pair.names():
+            cell, settings = self.folder / f"{row.replace('/', '_')}.json", self.pair.settings(row)
+            if cell.exists() and read_json(cell).get("settings") == settings:
+                continue
+            began = time.perf_counter()
+            result = self.row(row)
+            result |= {"seconds": round(time.perf_counter() - began, 2), "device": device_name(self.device)}
+            write_json(cell, {**result, "versions": versions(), "settings": settings, "commit": commit()})
+            say(f"{self.pair.id}/{row} seed {self.seed}: {result['accuracy']:.2f} % in {result['seconds']:.0f} s")
+
+    def row(self, name: str) -> dict[str, Any]:
+        if name == "teacher":
+            return self.taught_by_data()
+        teacher, student = (
+            load_model(str(self.folder / "teacher")),
+            new_model(self.pair.student, self.spec, seed=self.seed),
+        )
+        for network in (teacher, student):
+            network.module.to(self.device)
+        if name == "kd":
+            distill(teacher, student, soft_labelled(teacher, self.train), self.pair.learning, seed=self.seed)
+            return asdict(evaluate(student, self.test, teacher))
+        return self.played(name, teacher, student)
+
+    def taught_by_data(self) -> dict[str, Any]:
+        if self.pair.weights is not None:
+            path = Path(self.data_dir or ".") / "weights" / self.pair.weights
+            teacher = load_model(self.pair.teacher, weights=path, spec=self.spec)
+        else:
+            teacher = new_model(self.pair.teacher, self.spec, seed=self.seed)
+            teacher.module.to(self.device)
+            train(teacher, self.train, self.pair.training, seed=self.seed)
+        write_release(self.folder / "teacher", teacher)
+        return asdict(evaluate(teacher, self.test))
+
+    def played(self, name: str, teacher: Network, student: Network) -> dict[str, Any]:
+        own, settings = self.pair.rows[name], self.pair.settings(name)
+        state = self.folder / f"{name.replace('/', '_')}.state.safetensors"
+        if state.exists() and read_identity(state) != settings:
+            state.unlink()
+        began = time.process_time()
+        spent = [0.0]
+
+        def oracle(network: Network) -> float:
+            here = time.process_time()
+            found = evaluate(network, self.test).accuracy
+            spent[0] += time.process_time() - here
+            return found
+
+        history = adversarial(
+            teacher, student, own.online(**self.pair.online), replay.of(dict(own.replay)), seed=self.seed, state=state,
+            identity=settings, score=oracle,
+        )  # fmt: skip
+        seconds = time.process_time() - began - spent[0]
+        state.unlink(missing_ok=True)
+        curves = {"learning": history.scores, "average": history.average_scores}
+        return {
+            **asdict(evaluate(student, self.test, teacher)), "history": asdict(history),
+            "robustness": {key: asdict(robustness(values, WINDOW)) for key, values in curves.items()},
+            "CPU seconds": round(seconds, 2), "memory bytes": history.memory_bytes,
+        }  # fmt: skip
+
+
+def read_identity(state: Path) -> Any:
+    from datafree.files import read_header
+
+    return read_header(state, kind="online-state")[1].get("identity")
+
+
+def collect(paper: Path, plan: Budget, budget: str, work: Path, figures: Mapping[str, tuple[str, float]]) -> list[Any]:
+    """Claims from the cells that are there; a row that was not run is listed as such."""
+    made = []
+    notes = read_json(paper / "deviations.json") if (paper / "deviations.json").exists() else {}
+    for pair in plan.pairs:
+        for row in pair.names():
+            cells = {seed: work / pair.id / f"seed-{seed}" / f"{row.replace('/', '_')}.json" for seed in plan.seeds}
+            found = {seed: read_json(path) for seed, path in cells.items() if path.exists()}
+            found = {seed: own for seed, own in found.items() if own.get("settings") == pair.settings(row)}
+            first = next(iter(found.values()), {})
+            known = {
+                "seconds": round(sum(own["seconds"] for own in found.values()) / len(found), 1) if found else None,
+                "device": first.get("device"), "versions": first.get("versions"), "commit": first.get("commit"),
+                "budget": budget,
+            }  # fmt: skip
+            for name, unit, values in _values(row, found):
+                identity = f"{pair.id}/{name}"
+                place, published = figures.get(identity, ("ours", None))
+                made.append(claim(identity, place, unit, published, values, deviation=notes.get(identity, ""), **known))
+    return made
+
+
+def _values(row: str, found: dict[int, dict[str, Any]]) -> list[tuple[str, str, dict[int, float]]]:
+    """(claim's row, unit, value by seed): accuracy, and of a game its robustness, its memory and its speed."""
+    made = [(row, "% test accuracy, last epoch", {seed: own["accuracy"] for seed, own in found.items()})]
+    if not all("robustness" in own for own in found.values()) or not found:
+        return made
+    for key in ("average", "learning"):
+        what = "" if key == "average" else ", the student that learns"
+        if what:
+            last = {seed: own["robustness"][key]["last"] for seed, own in found.items()}
+            made.append((f"{row}{what}", "% test accuracy, last epoch", last))
+        for name in FIGURES:
+            values = {seed: own["robustness"][key][name] for seed, own in found.items()}
+            made.append((f"{row}/{name}{what}", "points, over the second half", values))
+    speed = {seed: round(own["history"]["images"] / own["CPU seconds"], 1) for seed, own in found.items()}
+    made.append((f"{row}/speed", "images learnt from by CPU-second, one thread", speed))
+    made.append((f"{row}/bytes", "bytes replayed from", {seed: own["memory bytes"] for seed, own in found.items()}))
+    return made
+
+
+def main(doc: str | None, here: Path, budgets: Mapping[str, Budget], figures: Mapping[str, tuple[str, float]]) -> int:
+    """The command line of a paper's run.py."""
+    args = arguments(doc, here.name, budgets, "mnist/lenet5").parse_args()
+    work = args.work or Path("runs") / here.name / args.budget
+    data_dir = args.data_dir or os.environ.get("DATAFREE_DATA")
+    make = partial(Chain, work=work, data_dir=data_dir, device=args.device)
+    plan = budgets[args.budget]
+    return run_chains(args, plan, make, partial(collect, here, plan, args.budget, work, figures))

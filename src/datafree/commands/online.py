@@ -1,0 +1,237 @@
+"""datafree distill --online generator: a generator against the student, with a memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from cyclopts import Parameter
+from torch import Tensor
+
+from .. import alignment as alignments
+from .. import replay as memories
+from .. import zoo
+from ..adversarial import PRESETS, Anchored, History, Online, adversarial, preset
+from ..condensed import Condensed
+from ..data import Dataset
+from ..errors import UserError, unknown
+from ..evaluation import evaluate
+from ..files import write_tensors
+from ..models import new_model
+from ..network import Network
+from ..release import write_release
+from ..robustness import robustness
+from ..runlog import RunLog, hash_of
+from .common import (
+    Data,
+    Model,
+    Run,
+    bar,
+    chosen,
+    identity_of,
+    inputs_of,
+    load_network,
+    load_record,
+    on_device,
+    release_folder,
+    test_data,
+)
+
+__all__ = ["command"]
+
+DEFAULT = "bank"
+ALIGNMENT = "mmd"
+
+
+def command(argv: list[str]) -> Callable[..., None]:
+    """`distill --online generator` with the flags of the memory named by --replay, or by the --preset."""
+    name = chosen(argv, "--preset")
+    if name is not None and name not in PRESETS:
+        raise unknown("preset", name, PRESETS)
+    kind = chosen(argv, "--replay") or (PRESETS[name][1] if name is not None else DEFAULT)
+    if kind not in memories.kinds():
+        raise unknown("kind of replay", kind, memories.kinds())
+
+    def generator(
+        teacher: str,
+        student: str | None = None,
+        /,
+        *,
+        out: Path,
+        online: str,  # noqa: ARG001
+        preset: str | None = None,
+        replay: str = kind,
+        settings: Any = None,
+        memory: Any = None,
+        condensed: Path | None = None,
+        alignment: str | None = None,
+        data: Data | None = None,
+        source: Model | None = None,
+        run: Run | None = None,
+    ) -> None:
+        own = memory if memory is not None else memories.named(replay)
+        if alignment is not None and condensed is None:
+            raise UserError(
+                f"--alignment: got {alignment} without --condensed, wanted images to align with; name a set"
+            )
+        near = None if condensed is None else (condensed, alignments.named(alignment or ALIGNMENT))
+        _distill(teacher, student, out, _settings(preset, settings), own, near, data, source, run)
+
+    lines = ";\n".join(f"        {key}: {value.summary}" for key, value in memories.kinds().items())  # type: ignore[attr-defined]
+    generator.__doc__ = (_distill.__doc__ or "").replace("KINDS", "\n\n" + lines).replace("PRESETS", ", ".join(PRESETS))
+    generator.__doc__ = generator.__doc__.replace("ALIGNMENTS", ", ".join(alignments.kinds()))
+    generator.__annotations__ = {
+        "teacher": str, "student": str | None, "out": Path, "online": str, "preset": str | None, "replay": str,
+        "settings": Annotated[Online | None, Parameter(name="*")],
+        "memory": Annotated[memories.kinds()[kind] | None, Parameter(name="*")],
+        "condensed": Path | None, "alignment": str | None,
+        "data": Data | None, "source": Model | None, "run": Run | None, "return": None,
+    }  # fmt: skip
+    return generator
+
+
+def _settings(name: str | None, given: Online | None) -> Online:
+    """The preset's settings, but for those that were given."""
+    own = {} if given is None else {key: getattr(given, key) for key in given.model_fields_set}
+    return Online(**own) if name is None else preset(name, **own)[0]
+
+
+def _distill(
+    teacher: str, student: str | None, out: Path, settings: Online, memory: Any, near: tuple[Path, Any] | None,
+    data: Data | None, source: Model | None, run: Run | None,
+) -> None:  # fmt: skip
+    """Train a student against a generator that seeks what it has not learnt yet; no image, record or data is needed.
+
+    Example: datafree distill teacher --online generator --out student
+
+    Example: datafree distill teacher lenet5-half --online generator --replay vae --exposure dark --data mnist --out student
+
+    Example (a method of the field): datafree distill teacher --online generator --preset dfad --out student
+
+    After every epoch the folder holds a whole release of the student so far: the run can be stopped at any moment, and the
+    same command goes on with it.
+
+    Parameters
+    ----------
+    teacher
+        A release folder, or a model with --weights.
+    student
+        A zoo name or file.py:function of your own; by default the teacher's half, where the zoo has one.
+    out
+        The release folder to write for the student.
+    online
+        `generator`.
+    preset
+        The terms and the memory of a method of the field, rates and steps being ours: PRESETS.
+    replay
+        What the student sees again of earlier images: KINDS
+    condensed
+        A condensed set (datafree condense, import-condensed) that the generator is kept near (Binici et al. 2024).
+    alignment
+        How near: ALIGNMENTS.
+    """
+    data, source, run = data or Data(), source or Model(), run or Run()
+    network = load_network(teacher, source, run)
+    record = load_record(teacher, source, network) if settings.statistics else None
+    name = student or zoo.half(network.name)
+    if name is None:
+        raise UserError(f"no student named for {network.name}; name one, from the zoo or as file.py:function")
+    own = on_device(new_model(name, network.spec, seed=run.seed), run)
+    test = test_data(own, data)
+    anchored = None if near is None else _anchored(near, network)
+    options = {
+        "teacher": teacher, "student": name, "learns from": "a generator's images", "online": settings.model_dump(),
+        "replay": memory.model_dump(), "condensed": near and near[0], "alignment": near and near[1].model_dump(),
+        **asdict(data), **asdict(source), **asdict(run),
+    }  # fmt: skip
+    log = RunLog("distill", options, [*inputs_of(teacher, source), near and near[0]], test)
+    read = {
+        "teacher": network.fingerprint(),
+        "record": record and record.digest(),
+        "anchors": near and hash_of(near[0]),
+    }
+    with release_folder(out, log, teacher, near and near[0]) as folder, bar(f"distill {name}", run.quiet) as progress:
+        state, identity = folder / "training.safetensors", {**identity_of(options, own), **read}
+
+        def keep(kept: Network, history: History, shown: dict[int, Tensor]) -> None:
+            epochs = len(history.loss)
+            so_far = "" if epochs == settings.epochs else f", {epochs} of {settings.epochs} epochs so far"
+            write_shown(folder / "generated.safetensors", shown)
+            write_release(folder, kept, notes=f"distilled from {network.name} on a generator's images{so_far}")
+            log.write(folder, _result(kept, history, settings))
+
+        history = adversarial(
+            network, own, settings, memory, record=record, anchored=anchored, seed=run.seed, state=state,
+            identity=identity, score=_oracle(test), each=keep, progress=progress,
+        )  # fmt: skip
+        result = _result(own, history, settings)
+        if test is not None:
+            result["evaluation"] = asdict(evaluate(own, test, network))
+        write_release(folder, own, notes=f"distilled from {network.name} on a generator's images")
+        log.write(folder, result)
+        state.unlink(missing_ok=True)
+    _say(folder, own, network, result, memory)
+
+
+def _anchored(near: tuple[Path, Any], network: Network) -> Anchored:
+    path, alignment = near
+    own = Condensed.open(path, network)
+    return Anchored(alignment, network.spec.clamp(own.pixels), own.labels)
+
+
+def _oracle(test: Dataset | None) -> Callable[[Network], float] | None:
+    """Accuracy in %, which the method is never told."""
+    return None if test is None else lambda network: evaluate(network, test).accuracy
+
+
+def write_shown(path: Path, shown: dict[int, Tensor]) -> None:
+    """Generated images, uint8 (n, C, H, W) by epoch, as one file: the same latents throughout."""
+    epochs = sorted(shown)
+    pixels = torch.stack([shown[epoch] for epoch in epochs])
+    write_tensors(path, {"pixels": pixels}, {"epochs": epochs}, kind="generated")
+
+
+def _result(student: Network, history: History, settings: Online) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "online": asdict(history),
+        "images": history.images // max(len(history.loss), 1),
+        "memory bytes": history.memory_bytes,
+        "parameters": student.parameters,
+        "bytes": student.nbytes(),
+        "agreement on probes": (history.average_agreement if settings.keep == "average" else history.agreement)[-1],
+    }
+    if len(history.loss) < settings.epochs:
+        found["unfinished"] = {"epochs": len(history.loss), "of": settings.epochs}
+    curves = {
+        "agreement": history.agreement, "average_agreement": history.average_agreement,
+        "scores": history.scores, "average_scores": history.average_scores,
+    }  # fmt: skip
+    window = math.ceil(settings.epochs / 2)
+    found["robustness"] = {name: asdict(robustness(own[-window:])) for name, own in curves.items() if own}
+    return found
+
+
+def _say(folder: Path, student: Network, teacher: Network, result: dict[str, Any], memory: Any) -> None:
+    smaller, history = teacher.parameters / student.parameters, result["online"]
+    print(
+        f"{student.name}: {student.parameters:,} parameters, {smaller:.2f} times fewer than {teacher.name}; in {folder}"
+    )
+    print(
+        f"{history['images']:,} images made and learnt from; memory ({memory.replay}): {result['memory bytes']:,} bytes"
+    )
+    for why in history["rollbacks"]:
+        print(f"  begun again with another generator, {why}")
+    print(
+        f"agreement with the teacher on generated images that it did not learn from: {result['agreement on probes']:.2f} %"
+    )
+    if "evaluation" in result:
+        found = result["evaluation"]
+        print(
+            f"accuracy {found['accuracy']:.2f} % on {found['images']} test images, agreement {found['agreement']:.2f} %"
+        )
+    else:
+        print("  no accuracy: no labelled data was given (datafree evaluate measures it where some is at hand)")

@@ -1,0 +1,54 @@
+"""Channels last: the order of a convolution's numbers in memory that is the faster one, where a network runs in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import nn
+
+from .network import Network, frozen
+
+__all__ = ["channels_last"]
+
+
+@contextmanager
+def channels_last(*networks: Network) -> Iterator[None]:
+    """Weights of four axes in channels-last order inside, of those networks that run so; put back afterwards.
+
+    A network that calls `view` on a convolution's output does not, and stays as it is. No number changes, only where it
+    lies; sums may be taken in another order.
+    """
+    with ExitStack() as stack:
+        for network in networks:
+            stack.callback(_turn, network.module, _format(network.module))
+            _turn(network.module, torch.channels_last)
+            if not _runs(network):
+                _turn(network.module, torch.contiguous_format)
+        yield
+
+
+def _turn(module: nn.Module, wanted: torch.memory_format) -> None:
+    module.to(memory_format=wanted)  # type: ignore[call-overload]
+
+
+def _format(module: nn.Module) -> torch.memory_format:
+    """What it is in now; contiguous where its parts differ."""
+    wide = [own for own in module.parameters() if own.ndim == 4]
+    last = bool(wide) and all(own.is_contiguous(memory_format=torch.channels_last) for own in wide)
+    plain = all(own.is_contiguous() for own in wide)
+    return torch.channels_last if last and not plain else torch.contiguous_format
+
+
+def _runs(network: Network) -> bool:
+    spec = network.spec
+    image = torch.full((2, *spec.shape), (spec.low + spec.high) / 2, device=network.device)
+    try:
+        with torch.no_grad(), frozen(network.module):
+            network.logits(image.contiguous(memory_format=torch.channels_last))
+    except RuntimeError as error:
+        if "view size is not compatible" in str(error):
+            return False
+        raise
+    return True

@@ -1,0 +1,140 @@
+"""distill --online generator: once with right input, once with wrong, stopped and gone on with."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+import torch
+
+from datafree import replay
+from datafree.adversarial import PRESETS
+from datafree.files import read_tensors
+
+from .test_stop import stop
+
+SHORT = "--epochs 3 --iterations 4 --student-steps 2 --batch 32 --latent 8 --threads 1 --quiet"
+GO = f"distill teacher --online generator {SHORT}"
+
+
+@pytest.fixture
+def result(here):
+    return lambda out: json.loads((here / out / "run.json").read_text())["result"]
+
+
+def test_a_student_is_learnt_from_a_generator_and_the_log_says_how(command, here, result):
+    done = command(f"{GO} hinton8 --data digits --out s")
+    assert done.code == 0 and "images made and learnt from; memory (bank): " in done.out
+    own = result("s")
+    online = own["online"]
+    assert len(online["scores"]) == len(online["average_scores"]) == len(online["agreement"]) == 3
+    assert own["memory bytes"] == online["memory_bytes"] > 0 and "unfinished" not in own
+    assert own["evaluation"]["accuracy"] == online["average_scores"][-1]
+    assert own["robustness"]["average_scores"]["last"] == online["average_scores"][-1]
+    assert f"accuracy {online['average_scores'][-1]:.2f} % on" in done.out
+    tensors, header = read_tensors(here / "s" / "generated.safetensors", kind="generated")
+    assert tensors["pixels"].shape == (3, 10, 1, 8, 8) and tensors["pixels"].dtype == torch.uint8
+    assert header["epochs"] == [1, 2, 3]
+    assert command("evaluate s --data digits").out.startswith(f"accuracy {online['average_scores'][-1]:.2f} %")
+    assert not (here / "s" / "training.safetensors").exists()
+
+
+def test_without_data_agreement_on_probes_is_all_that_is_claimed(command, result):
+    done = command(f"{GO} hinton8 --replay none --out s")
+    assert "no accuracy: no labelled data was given" in done.out and "memory (none): 0 bytes" in done.out
+    assert "evaluation" not in result("s") and result("s")["online"]["scores"] == []
+
+
+@pytest.mark.parametrize("kind", sorted(replay.kinds()))
+def test_every_memory_is_named_on_the_command_line_with_its_own_flags(command, result, kind):
+    budget = "" if kind == "none" else "--replay-bytes 400000"
+    assert command(f"{GO} hinton8 --replay {kind} {budget} --out s").code == 0
+    assert result("s")["memory bytes"] <= 400_000
+    assert command(f"distill --online generator --replay {kind} --help").code == 0
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_a_preset_is_a_method_of_the_field_and_a_flag_changes_one_setting_of_it(command, here, name):
+    assert command(f"{GO} hinton8 --preset {name} --balance 2 --out s").code == 0
+    settings = json.loads((here / "s" / "run.json").read_text())["settings"]
+    wanted, kind = PRESETS[name]
+    assert settings["online"].items() >= {**wanted, "balance": 2.0}.items()
+    assert settings["replay"]["replay"] == kind
+
+
+def test_a_stopped_run_leaves_a_whole_student_and_goes_on_to_the_same_bytes(command, here, result):
+    line = "distill teacher hinton8 --online generator --iterations 20 --epochs 12 --batch 64 --latent 8 --threads 1 --quiet"
+    code, err, seconds = stop(f"{line} --out a", here / "a" / "run.json", signal.SIGINT)
+    assert code == 130 and seconds < 10
+    assert err == f"datafree: stopped; what is whole is kept. Go on with: datafree {line} --out a\n"
+    assert (here / "a" / "training.safetensors").exists() and result("a")["unfinished"]["of"] == 12
+    assert command("evaluate a --data digits").code == 0
+    assert "epochs so far" in (here / "a" / "README.md").read_text()
+    assert command(f"{line} --balance 4 --out a").line.endswith("is of a run with other settings; name another --out, or "
+                                                               "repeat that run's command")  # fmt: skip
+    assert command(f"{line} --out a").code == command(f"{line} --out b").code == 0
+    assert (here / "a" / "model.safetensors").read_bytes() == (here / "b" / "model.safetensors").read_bytes()
+    assert "unfinished" not in result("a") and not (here / "a" / "training.safetensors").exists()
+    assert "so far" not in (here / "a" / "README.md").read_text()
+
+
+def test_a_generator_is_kept_near_a_condensed_set(command, here):
+    assert command("condense --data digits --method kmeans --per-class 1 --out few --quiet").code == 0
+    assert command(f"{GO} hinton8 --condensed few --alignment means --guidance 5 --out s").code == 0
+    log = json.loads((here / "s" / "run.json").read_text())
+    assert log["settings"]["alignment"]["alignment"] == "means" and "few" in log["inputs"]
+    assert command(f"{GO} hinton8 --out p").code == 0
+    assert (here / "s" / "model.safetensors").read_bytes() != (here / "p" / "model.safetensors").read_bytes()
+
+
+WRONG = [
+    ("--online generater", "no synthesis method 'generater'; nearest: 'generator'"),
+    ("--online generator --replay banc", "no kind of replay 'banc'; nearest: 'bank'"),
+    ("--online generator --preset dafk", "no preset 'dafk'; nearest: 'dafl'"),
+    (
+        "--online generator --replay bank --replay-bytes 63",
+        "--replay-bytes: got 63, wanted at least 64, which one image",
+    ),
+    ("--online generator --replay vae --replay-bytes 64", "--replay-bytes: got 64, wanted at least"),
+    ("--online generator --replay ema --replay-bytes 64", "--replay-bytes: got 64, wanted at least 256"),
+    ("--online generator --epochs 0", "--epochs: got 0, wanted at least 1"),
+    ("--online generator --exposure dim", "--exposure: got 'dim', wanted 'none', 'both', 'dark' or 'bright'"),
+    ("--online generator --disagreement 0 --one-hot 0 --balance 0", "the generator has no term of a weight above 0"),
+    ("--online generator --statistics 1 --record set/set.json", "set/set.json"),
+    ("--online generator --condensed nosuch", "no condensed set nosuch"),
+    ("--online generator --condensed set", "no condensed set set"),
+    ("--online generator --alignment means", "--alignment: got means without --condensed"),
+    ("--online generator --condensed set --alignment meens", "no kind of alignment 'meens'; nearest: 'means'"),
+    ("--online generator --images set", "--images and --online: got both, wanted one"),
+]
+
+
+@pytest.mark.parametrize(("flags", "text"), WRONG, ids=[flags for flags, _ in WRONG])
+def test_wrong_flags_are_one_line_and_leave_nothing(refused, flags, text):
+    assert text in refused(f"distill teacher hinton8 {flags} --out o --quiet")
+
+
+def test_a_student_of_other_classes_is_one_line(refused, here):
+    (here / "two.py").write_text(
+        "from torch import nn\ndef build(spec):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 2))"
+    )
+    text = refused("distill teacher two.py:build --online generator --out o --quiet")
+    assert "outputs of shape" in text and "wanted (images, 10 classes)" in text
+
+
+def test_a_teacher_whose_logits_are_not_finite_is_one_line(refused, here):
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(here / "other" / "model.safetensors")
+    save_file({name: 1e30 * own for name, own in weights.items()}, here / "other" / "model.safetensors")
+    text = refused("distill other hinton8 --online generator --out o --quiet")
+    assert "the logits of hinton16 are not finite" in text
+
+
+def test_a_run_that_diverges_at_once_is_one_line_and_leaves_nothing(command, here):
+    line = "distill teacher hinton8 --online generator --iterations 3 --epochs 4 --batch 32 --latent 8 --quiet --out s"
+    done = command(f"{line} --student-rate 1e30")
+    assert done.code == 2 and "the generator ends in a loss that is not finite in epoch 1" in done.line
+    assert done.line.endswith("lower --student-rate or --generator-rate")
+    assert not (here / "s").exists()

@@ -1,0 +1,57 @@
+"""Channels last: inside only, where the network runs so, and no number changes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from datafree.layout import channels_last
+from datafree.network import Network
+from datafree.spec import InputSpec
+
+SPEC = InputSpec(shape=(3, 8, 8), classes=tuple("abcd"))
+
+
+class Viewing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 5, 3), nn.Linear(180, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.conv(x).view(len(x), -1))
+
+
+def plain() -> Network:
+    return Network(nn.Sequential(nn.Conv2d(3, 5, 3), nn.Flatten(), nn.Linear(180, 4)).eval(), SPEC, "plain")
+
+
+def is_last(network: Network) -> bool:
+    return next(network.module.parameters()).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_weights_lie_channels_last_inside_and_as_they_were_outside():
+    network = plain()
+    before, pixels = network.fingerprint(), torch.rand(6, 3, 8, 8)
+    wanted = network.predict(pixels)
+    with channels_last(network):
+        assert is_last(network) and network.fingerprint() == before
+        torch.testing.assert_close(network.predict(pixels), wanted)
+    assert not is_last(network) and network.fingerprint() == before
+    assert torch.equal(network.predict(pixels), wanted)
+
+
+def test_a_network_that_views_its_convolutions_stays_as_it_is():
+    network = Network(Viewing().eval(), SPEC, "viewing")
+    with channels_last(network, plain()):
+        assert not is_last(network)
+        assert network.predict(torch.rand(2, 3, 8, 8)).shape == (2, 4)
+
+
+def test_what_was_channels_last_before_is_so_afterwards_also_where_the_work_inside_fails():
+    network = plain()
+    network.module.to(memory_format=torch.channels_last)
+    other = plain()
+    with pytest.raises(KeyError), channels_last(network, other):
+        raise KeyError
+    assert is_last(network) and not is_last(other)

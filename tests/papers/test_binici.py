@@ -1,0 +1,52 @@
+"""Generator against student at the smallest budget, and the committed claims."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[2] / "papers"
+sys.path[:0] = [str(FOLDER)]
+
+import claims
+
+ROWS = {
+    "binici2021": {"teacher", "kd", "generator", "bank", "bank, any ground", "mb-dfkd"},
+    "binici2022": {"teacher", "kd", "bank", "vae", "ema", "pre-dfkd"},
+}
+
+
+@pytest.mark.parametrize("paper", sorted(ROWS))
+def test_the_smoke_budget_runs_every_row_with_its_robustness(tmp_path, paper):
+    out = tmp_path / "claims.json"
+    command = [sys.executable, str(FOLDER / paper / "run.py"), "--budget", "smoke", "--jobs", "1", "--seeds", "0"]
+    done = subprocess.run(
+        [*command, "--work", str(tmp_path / "work"), "--out", str(out)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    made = {own["id"].split("/", 2)[2]: own["ours"]["mean"] for own in claims.load(out)}
+    assert made.keys() >= ROWS[paper]
+    for row in ROWS[paper] - {"teacher", "kd"}:
+        assert 0 <= made[f"{row}/lost"] <= made[f"{row}/drawdown"] <= made[f"{row}/decreases"]
+        assert made[f"{row}/speed"] > 0
+    assert claims.check(claims.load(out)) == []
+
+
+def test_memories_are_compared_at_equal_bytes(tmp_path):
+    out = tmp_path / "claims.json"
+    command = [
+        sys.executable,
+        str(FOLDER / "binici2022" / "run.py"),
+        "--budget",
+        "smoke",
+        "--jobs",
+        "1",
+        "--seeds",
+        "0",
+    ]
+    subprocess.run([*command, "--work", str(tmp_path / "work"), "--out", str(out)], check=True, capture_output=True)
+    made = {own["id"].split("/", 2)[2]: own["ours"]["mean"] for own in claims.load(out)}
+    assert all(0 < made[f"{row}/bytes"] <= 60_000 for row in ("bank", "vae", "ema"))
