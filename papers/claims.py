@@ -181,7 +181,30 @@ ALIKE = (
         "similarity/noise, shown as in training": "noise",
     },
 )
+EXPANDED = (
+    {"mnist/lenet5": "MNIST", "fashion-mnist/lenet5": "Fashion-MNIST"},
+    {
+        "teacher": "teacher",
+        "kd": "student on the real data, as many steps",
+        "condensed-1/alone": "1 condensed image a class: alone",
+        "condensed-1/naive": "and plain inversion",
+        "condensed-1/anchors": "and `expand`, unguided",
+        "condensed-1/guided": "and `expand`",
+        "condensed-1/augmented": "**alone, bent and exposed**",
+        "condensed-1/naive-augmented": "**and plain inversion**",
+        "condensed-1/guided-augmented": "**and `expand`**",
+        "few-10/alone": "10 real images a class: alone",
+        "few-10/naive": "and plain inversion",
+        "few-10/anchors": "and `expand`, unguided",
+        "few-10/guided": "and `expand`",
+        "few-10/augmented": "**alone, bent and exposed**",
+        "few-10/guided-augmented": "**and `expand`**",
+        "kmeans-1/alone": "1 k-means centre a class: alone",
+        "kmeans-1/guided": "and `expand`",
+    },
+)
 PAGES = {
+    "binici2024": (("docs/condensed.md", "expanding", EXPANDED),),
     "lopes2017": (("README.md", "results", HEADLINE),),
     "haroush2020": (("docs/quantization.md", "quantization", QUANTIZED), ("docs/similarity.md", "similarity", ALIKE)),
 }

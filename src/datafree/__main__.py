@@ -17,9 +17,9 @@ from .parallel import say_first
 
 __all__ = ["main"]
 
-PARALLEL = ("train", "distill", "synthesize")
+PARALLEL = ("train", "distill", "synthesize", "expand")
 """What the processes of a torchrun share out; the others would do the same thing in the same place, each of them."""
-RESUMES = ("train", "record", "distill", "synthesize", "condense")
+RESUMES = ("train", "record", "distill", "synthesize", "expand", "condense")
 PATIENCE = 5
 """Seconds that a stopped command may take to end in order; every file is whole at any moment."""
 

@@ -9,8 +9,12 @@ from torch.nn.functional import pad
 
 from .settings import Settings
 from .spec import InputSpec
+from .warp import Warp, warp
 
-__all__ = ["Augmentation", "cut", "mirrored", "shifted", "tinted"]
+__all__ = ["Augmentation", "cut", "exposed", "mirrored", "shifted", "tinted"]
+
+BENT = Warp(degrees=15, shift=0, scale=0.2, shear=0.2, elastic=0.04)
+"""How far images are bent at strength 1; shifts are drawn apart."""
 
 
 class Augmentation(Settings):
@@ -23,12 +27,49 @@ class Augmentation(Settings):
     colour: float = Field(default=0.5, ge=0, le=1)
     """Change of brightness, saturation and contrast of the images shown; 1 is the paper's. Grey images keep theirs."""
 
+    bend: float = Field(default=1.0, ge=0, le=4)
+    """Images are shown turned, scaled, sheared and elastically bent: at 1 by up to 15 degrees, a fifth and a fifth."""
+    exposure: float = Field(default=0.9, ge=0, le=1)
+    """Share of grey images shown whose brightness and contrast are drawn anew, up to black and white. Others keep theirs."""
+
+    def steady(self) -> Augmentation:
+        """The same without bends and exposures: for images that have been given theirs."""
+        return Augmentation(translate=self.translate, cutout=self.cutout, colour=self.colour, bend=0, exposure=0)
+
     def show(self, pixels: Tensor, spec: InputSpec, rng: torch.Generator) -> Tensor:
         """Pixels (N, C, H, W) as they are shown, not clamped. No flips: digits and letters have a handedness."""
+        if not len(pixels):
+            return pixels
         if self.colour and pixels.shape[1] > 1:
             pixels = tinted(pixels, self.colour, rng, spec.high - spec.low)
+        if self.bend:
+            pixels = warp(pixels, _times(BENT, self.bend), rng, together=1)
+        if self.exposure and pixels.shape[1] == 1:
+            pixels = exposed(pixels, self.exposure, rng, spec)
         pixels = shifted(pixels, round(self.translate * min(pixels.shape[2:])), rng, spec.black)
         return cut(pixels, self.cutout, rng, spec.black) if self.cutout else pixels
+
+
+def _times(how: Warp, strength: float) -> Warp:
+    return Warp(**{name: own * strength for name, own in how})
+
+
+CONTRAST, BRIGHTNESS = (0.7, 6.0), (-2.0, 0.5)
+"""Ranges of the exposure: our choice, wide enough for grey images and for black and white ones."""
+
+
+def exposed(pixels: Tensor, share: float, rng: torch.Generator, spec: InputSpec) -> Tensor:
+    """A share of the images (N, C, H, W) with contrast a and brightness b drawn anew: sigmoid(2 a (h + b)) of the range.
+
+    h is the image with mean 0 and variance 1. Where an image is blurred, b makes its strokes thicker or thinner.
+    """
+    deviation, mean = torch.std_mean(pixels, (1, 2, 3), correction=0, keepdim=True)
+    draws = torch.rand(3, len(pixels), 1, 1, 1, generator=rng).to(pixels)
+    contrast = CONTRAST[0] * (CONTRAST[1] / CONTRAST[0]) ** draws[0]
+    brightness = BRIGHTNESS[0] + (BRIGHTNESS[1] - BRIGHTNESS[0]) * draws[1]
+    h = (pixels - mean) / (deviation + 1e-3 * (spec.high - spec.low))
+    anew = spec.low + (spec.high - spec.low) * torch.sigmoid(2 * contrast * (h + brightness))
+    return torch.where(draws[2] < share, anew, pixels)
 
 
 def shifted(pixels: Tensor, most: int, rng: torch.Generator, ground: float = 0.0) -> Tensor:

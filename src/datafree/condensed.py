@@ -72,13 +72,28 @@ class Condensed:
         """Share, in %, of the images in which `network` sees the class of the label."""
         return 100 * float((network.predict(self.pixels).argmax(1) == self.classes).double().mean())
 
+    def clamped(self) -> Tensor:
+        """The pixels cut to the spec's range: what a network is shown."""
+        return self.spec.clamp(self.pixels)
+
+    def missing(self) -> tuple[str, ...]:
+        """The names of the classes that have no image."""
+        return tuple(name for name, count in zip(self.spec.classes, self.by_class()) if not count)
+
     def check_fits(self, network: Network) -> None:
-        """Raises UserError for a network of other images or another number of classes."""
+        """Raises UserError for a network of other images or other classes; bare numbers fit all names."""
         own, wanted = (self.spec.shape, len(self.spec.classes)), (network.spec.shape, len(network.spec.classes))
         if own != wanted:
             raise UserError(
                 f"the condensed set is of images {own[0]} of {own[1]} classes, {network.name} takes {wanted[0]} of "
                 f"{wanted[1]}; condense or import for this network"
+            )
+        names = self.spec.classes, network.spec.classes
+        if names[0] != names[1] and not any(all(name.isdecimal() for name in own) for own in names):
+            first = next(c for c in range(own[1]) if names[0][c] != names[1][c])
+            raise UserError(
+                f"class {first} of the condensed set is {names[0][first]!r}, {network.name} has {names[1][first]!r}; "
+                "condense or import for this network"
             )
 
     def save(self, folder: str | Path) -> Path:

@@ -38,9 +38,10 @@ __all__ = ["Expansion", "ExpansionMaker", "GuidedInversion", "expand"]
 class Expansion(PriorSettings):
     """How images are inverted and guided; every weight of 0 leaves its term out."""
 
-    method: Literal["expand"] = "expand"
-    start: Literal["noise", "anchors"] = "noise"
-    """What an image is before the first step: noise, or an anchor of its class, augmented."""
+    start: Literal["noise", "anchors"] = "anchors"
+    """What an image is before the first step: an anchor of its class as it is shown, or noise, which wants more steps."""
+    steps: int = Field(default=20, ge=1)
+    """Adam steps on the pixels; few keep what an anchor shows."""
     guidance: float | None = Field(default=None, ge=0)
     """Weight of the alignment to the anchors, by default the kind's own; 0 is plain inversion."""
     classes: float = Field(default=1.0, ge=0)
@@ -83,7 +84,8 @@ class GuidedInversion:
             digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
         anchors = {"images": len(self.pixels), "sha256": digest.hexdigest()}
         own: Any = self.alignment
-        return {**self.settings.model_dump(mode=mode), "alignment": own.model_dump(mode=mode), "anchors": anchors}
+        settings = {"method": self.method, **self.settings.model_dump(mode=mode)}
+        return {**settings, "alignment": own.model_dump(mode=mode), "anchors": anchors}
 
     def on(self, teacher: Network, record: Record | None) -> ExpansionMaker:
         """Raises UserError for anchors that do not fit, and for a record that lacks what the statistics need."""
@@ -116,7 +118,7 @@ class ExpansionMaker:
 
     def _how(self) -> Inversion:
         own, moved = self.method.settings, (self.method.settings.jitter, self.method.settings.flip)
-        augment: Any = self.method.alignment
+        augment = self.method.alignment.steady()
         return Inversion(own.steps, own.learning_rate, own.box, own.precision, *moved, augment=augment)
 
     def _start(self, labels: Tensor, rng: torch.Generator) -> Tensor:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from . import synthesis
+from .augment import Augmentation
 from .data import Dataset
+from .errors import UserError
 from .network import Network
 from .progress import Progress, silent
 from .records import Record, check_classes
@@ -20,7 +24,7 @@ from .spec import InputSpec
 from .synthesis import Maker
 from .syntheticset import SyntheticSet, to_pixels
 
-__all__ = ["Fresh", "Images", "Source", "fresh", "labelled", "soft_labelled", "stored"]
+__all__ = ["Fresh", "Images", "Mixed", "Source", "fresh", "labelled", "soft_labelled", "stored"]
 
 
 class Source(Protocol):
@@ -92,6 +96,73 @@ class Fresh:
     def _made(self, index: int, seed: int) -> tuple[Tensor, Tensor]:
         pixels = self.maker.unit(index, seed, self.unit).pixels
         return pixels, self.maker.teacher.predict(pixels, batch=self.unit)
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """A few images among many: `share` of what is learnt from are `pixels` (N, C, H, W), in the spec's range.
+
+    They are augmented anew each time, and the target is what the teacher says of that showing. `images` an epoch, however
+    few there are: all are shown equally often. Without `others` they are all that is learnt from.
+    """
+
+    teacher: Network
+    pixels: Tensor
+    others: Source | None
+    images: int
+    share: float = 0.5
+    how: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise UserError(f"--share: got {self.share:g}, wanted above 0 and at most 1; give such a share")
+        if self.images < 1 or not len(self.pixels):
+            counts = f"{self.images} an epoch of {len(self.pixels)} images"
+            raise UserError(f"--epoch-images: got {counts}, wanted at least 1; give a positive count")
+        self.teacher.spec.check(self.pixels)
+
+    @property
+    def spec(self) -> InputSpec:
+        return self.teacher.spec
+
+    def __len__(self) -> int:
+        return self.images
+
+    def epoch(self, seed: int, epoch: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        batch = min(batch, self.images)
+        own = [batch] * (self.images // batch) if self.others is None else self._own(batch)
+        order, rng = _rounds(len(self.pixels), sum(own), stream(seed, "few", epoch)), stream(seed, "shown", epoch)
+        rest = self._others(seed, epoch, [batch - count for count in own])
+        for rows in order.split(own):
+            shown = self.spec.clamp(self.how.show(self.pixels[rows], self.spec, rng))
+            few, many = (shown, self.teacher.predict(shown, batch=batch)), next(rest, None)
+            yield few if many is None else (torch.cat([few[0], many[0]]), torch.cat([few[1], many[1]]))
+
+    def _own(self, batch: int) -> list[int]:
+        """How many of each batch; the sum over the epoch is the share of it, to less than an image."""
+        due = [math.floor(step * batch * self.share + 1e-9) for step in range(self.images // batch + 1)]
+        return [after - before for before, after in pairwise(due)]
+
+    def _others(self, seed: int, epoch: int, counts: list[int]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Parts of those sizes, from as many of the others' epochs as it takes; each of them has its number but once."""
+        if self.others is None or not sum(counts):
+            return
+        size = min(max(counts), len(self.others))
+        rounds = -(-sum(counts) // (len(self.others) // size * size))
+        turns = (part for turn in range(rounds) for part in self.others.epoch(seed, epoch * rounds + turn, size))
+        held = next(turns)
+        for count in counts:
+            while len(held[0]) < count:
+                more = next(turns)
+                held = torch.cat([held[0], more[0]]), torch.cat([held[1], more[1]])
+            yield held[0][:count], held[1][:count]
+            held = held[0][count:], held[1][count:]
+
+
+def _rounds(size: int, count: int, rng: torch.Generator) -> Tensor:
+    """`count` positions below `size`, each as often as any other, give or take one."""
+    turns = -(-count // size)
+    return torch.cat([torch.randperm(size, generator=rng) for _ in range(turns)] or [torch.empty(0).long()])[:count]
 
 
 def fresh(method: str | Any, teacher: Network, record: Record | None, *, images: int) -> Fresh:

@@ -28,20 +28,20 @@ class Warp(Settings):
     """Of the larger side, standard deviation of a smooth 6x6 field."""
 
 
-def warp(images: Tensor, how: Warp, rng: torch.Generator) -> Tensor:
+def warp(images: Tensor, how: Warp, rng: torch.Generator, together: int = TOGETHER) -> Tensor:
     """Images (N, C, H, W) bent; 32 neighbours share a warp, which costs one sampling grid instead of 32.
 
     A last group of fewer is filled up with the first image, and what it became is dropped.
     """
     count, channels, height, width = images.shape
-    groups = -(-count // TOGETHER)
-    images = torch.cat([images, images[:1].expand(groups * TOGETHER - count, -1, -1, -1)])
+    groups = -(-count // together)
+    images = torch.cat([images, images[:1].expand(groups * together - count, -1, -1, -1)])
     grid = affine_grid(_affine(groups, how, rng), [groups, 1, height, width], align_corners=False)
     if how.elastic:
         field = torch.randn(groups, 2, 6, 6, generator=rng) * (2 * how.elastic)
         grid = grid + interpolate(field, size=(height, width), mode="bicubic").permute(0, 2, 3, 1)
-    packed = images.reshape(groups, TOGETHER * channels, height, width)
-    bent = grid_sample(packed, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    packed = images.reshape(groups, together * channels, height, width)
+    bent = grid_sample(packed, grid.to(packed), mode="bilinear", padding_mode="border", align_corners=False)
     return bent.reshape(-1, channels, height, width)[:count]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from datafree.augment import Augmentation, cut, shifted, tinted
+from datafree.augment import Augmentation, cut, exposed, shifted, tinted
 from datafree.errors import UserError
 from datafree.spec import InputSpec
 
@@ -47,7 +47,7 @@ def test_a_translation_moves_whole_pixels_on_black():
 def test_translation_is_a_share_of_the_smaller_side():
     x = torch.zeros(400, 1, 8, 20)
     x[:, :, 4, 10] = 1
-    found = Augmentation(translate=0.25, colour=0).show(x, GREY, rng()).nonzero()
+    found = Augmentation(translate=0.25, colour=0, bend=0, exposure=0).show(x, GREY, rng()).nonzero()
     assert (found[:, 2].min(), found[:, 2].max(), found[:, 3].min(), found[:, 3].max()) == (2, 6, 8, 12)
 
 
@@ -64,8 +64,10 @@ def test_a_cut_is_one_rectangle_of_the_given_share_and_leaves_the_rest():
 
 def test_tints_of_strength_0_change_nothing_and_a_grey_image_keeps_its_tone():
     assert torch.allclose(tinted(images(), 0.0, rng()), images(), atol=1e-7)
-    assert torch.equal(Augmentation(translate=0, colour=1).show(images(1), GREY, rng()), images(1))
-    assert not torch.allclose(Augmentation(translate=0, colour=1).show(images(), COLOUR, rng()), images(), atol=0.05)
+    assert torch.equal(Augmentation(translate=0, colour=1, bend=0, exposure=0).show(images(1), GREY, rng()), images(1))
+    assert not torch.allclose(
+        Augmentation(translate=0, colour=1, bend=0, exposure=0).show(images(), COLOUR, rng()), images(), atol=0.05
+    )
 
 
 @pytest.mark.parametrize("how", [ALL, Augmentation(), Augmentation(cutout=0.5)])
@@ -83,9 +85,38 @@ def test_a_gradient_passes_to_every_image():
 
 
 def test_all_0_is_no_augmentation():
-    assert torch.equal(Augmentation(translate=0, cutout=0, colour=0).show(images(), COLOUR, rng()), images())
+    assert torch.equal(
+        Augmentation(translate=0, cutout=0, colour=0, bend=0, exposure=0).show(images(), COLOUR, rng()), images()
+    )
 
 
 def test_a_share_beyond_the_image_is_refused():
     with pytest.raises(UserError, match="--translate: got 1"):
         Augmentation(translate=1.0)
+
+
+def test_a_share_of_1_exposes_every_grey_image_within_the_range_and_0_and_colours_none():
+    grey = InputSpec(shape=(1, 8, 8), classes=("a", "b"), low=-1.0, high=3.0)
+    x = images(1, 200) * 4 - 1
+    how = {"translate": 0, "colour": 0, "bend": 0}
+    found = Augmentation(**how, exposure=1).show(x, grey, rng())
+    assert float(found.min()) >= -1 and float(found.max()) <= 3
+    assert bool((found - x).flatten(1).abs().amax(1).gt(0.01).all())
+    half = Augmentation(**how, exposure=0.5).show(x, grey, rng())
+    assert 60 < int((half != x).flatten(1).any(1).sum()) < 140
+    assert torch.equal(Augmentation(**how, exposure=0).show(x, grey, rng()), x)
+    assert torch.equal(Augmentation(**how, exposure=1).show(images(), COLOUR, rng()), images())
+
+
+def test_an_exposure_keeps_the_order_of_an_images_pixels():
+    x = images(1)
+    found = exposed(x, 1.0, rng(), GREY).flatten(1)
+    assert torch.equal(found.sort().values, found.gather(1, x.flatten(1).argsort()))
+
+
+def test_every_image_is_bent_in_its_own_way_and_of_what_is_steady_none():
+    x = images(1)[:1].expand(6, -1, -1, -1)
+    found = Augmentation(translate=0, colour=0, exposure=0).show(x, GREY, rng())
+    assert len({tuple(own.flatten().tolist()) for own in found}) == 6
+    assert torch.equal(Augmentation(translate=0, colour=0).steady().show(x, GREY, rng()), x)
+    assert Augmentation(translate=0.3).show(x[:0], GREY, rng()).shape == (0, 1, 8, 8)

@@ -17,7 +17,7 @@ from datafree.alignment.mmd import WIDTHS, mmd_distance
 from datafree.augment import Augmentation
 from datafree.errors import UserError
 
-STILL = Augmentation(translate=0, cutout=0, colour=0)
+STILL = Augmentation(translate=0, cutout=0, colour=0, bend=0, exposure=0)
 
 
 def draw(seed, *shape):

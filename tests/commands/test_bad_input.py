@@ -98,7 +98,7 @@ USAGE = [
     ("synthesize other --out o", "method 'distribution' needs a record, got none"),
     ("synthesize other --out o --record teacher/record.safetensors", "the record was made for another teacher"),
     ("synthesize other --out o --record nosuch", "cannot read 'nosuch'"),
-    ("distill teacher --out o", "nothing to learn from, wanted --images SET, --online METHOD or --data NAME"),
+    ("distill teacher --out o", "nothing to learn from, wanted --images SET, --condensed SET, --online METHOD"),
     ("distill other --images set --out o", "the set in set was made from another teacher"),
     ("distill teacher --images set --online top --out o", "--images and --online: got both, wanted one"),
     ("distill teacher other --images set --out o", "other is a trained release, wanted a fresh network"),

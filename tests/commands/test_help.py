@@ -13,14 +13,18 @@ from datafree.commands import VERBS
 
 ALL = (
     "demo", "train", "record", "inspect", "synthesize", "distill", "quantize", "evaluate", "similarity", "report", "pack",
-    "convert", "rerun", "condense", "import-condensed",
+    "convert", "rerun", "condense", "import-condensed", "expand",
 )  # fmt: skip
 FLAGS = {
     "train": ("--out", "--data", "--limit", "--size", "--epochs", "--learning-rate", "--seed", "--device", "--quiet"),
     "record": ("--data", "--preset", "--leak", "--kind", "--taps", "--add", "--weights", "--code", "--seed"),
     "inspect": ("--code",),
     "synthesize": ("--out", "--images", "--method", "--unit", "--workers", "--record", "--seed", "--inflate"),
-    "distill": ("--images", "--online", "--data", "--temperature", "--epochs", "--loss", "--code", "--seed"),
+    "expand": (
+        "--out", "--images", "--alignment", "--translate", "--bend", "--exposure", "--steps", "--start", "--guidance",
+        "--unit", "--workers", "--record", "--code", "--seed", "--device", "--quiet",
+    ),
+    "distill": ("--images", "--condensed", "--online", "--data", "--temperature", "--epochs", "--loss", "--code", "--seed"),
     "quantize": (
         "--out", "--weights", "--activations", "--first", "--last", "--calibrate", "--images", "--equalise",
         "--correct-bias", "--finetune", "--epochs", "--repeats", "--mixup", "--data", "--checkpoint", "--record", "--code",
@@ -66,6 +70,9 @@ def test_a_methods_and_a_kinds_own_flags_are_in_its_help(command):
     assert "--steps" in command("synthesize --method top --help").out
     assert "--fraction" in command("record --kind spectral-all --help").out
     assert "--epoch-images" in command("distill --online distribution --help").out
+    mixed = command("distill --condensed few --help").out
+    assert all(flag in mixed for flag in ("--share", "--epoch-images", "--translate", "--bend", "--exposure"))
+    assert "--covariance" in command("expand --alignment coral --help").out
 
 
 def test_help_takes_under_a_second_of_cpu_and_leaves_torch_alone():

@@ -12,7 +12,7 @@ from datafree.errors import UserError
 from datafree.network import frozen
 
 KINDS = tuple(alignment.kinds())
-STILL = {"translate": 0.0, "cutout": 0.0, "colour": 0.0}
+STILL = {"translate": 0.0, "cutout": 0.0, "colour": 0.0, "bend": 0.0, "exposure": 0.0}
 COUNT = 12
 
 

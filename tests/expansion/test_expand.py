@@ -92,7 +92,7 @@ def test_workers_and_stops_change_no_byte(normed, digits, tmp_path):
 def test_guided_images_are_nearer_to_the_anchors_than_plain_ones(kind, normed, digits):
     """By class mean of the penultimate features, which a discriminator circles more than it nears in a few steps."""
     pixels, labels = anchors(digits, 3)
-    still = {"translate": 0.0}
+    still = {"translate": 0.0, "bend": 0.0, "exposure": 0.0}
 
     def features(x):
         with torch.no_grad(), frozen(normed.module), taps.watch(normed, (taps.FEATURES,)) as seen:

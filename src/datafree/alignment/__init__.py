@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from ..augment import Augmentation
     from ..network import Network
     from ..spec import InputSpec
 
@@ -71,7 +72,11 @@ class Alignment(Protocol):
         ...
 
     def show(self, pixels: Tensor, spec: InputSpec, rng: torch.Generator) -> Tensor:
-        """Pixels (N, C, H, W) augmented: the anchors always are, and so have to be the images that are made."""
+        """Pixels (N, C, H, W) augmented: the anchors always are, each time anew."""
+        ...
+
+    def steady(self) -> Augmentation:
+        """How the images that are made are shown: as anchors are, but for bends and exposures, which stay with an image."""
         ...
 
 

@@ -23,7 +23,7 @@ class Mmd(Augmentation):
     alignment: Literal["mmd"] = "mmd"
 
     summary: ClassVar[str] = "no kernel tells made images from the anchors of their class (Gretton et al. 2012)"
-    guidance: ClassVar[float] = 100.0
+    guidance: ClassVar[float] = 10.0
 
     def on(self, teacher: Network, pixels: Tensor, labels: Tensor, seed: int) -> Matching:
         return Matching(Anchors(teacher, pixels, labels, self, seed), mmd_distance)

@@ -17,6 +17,7 @@ VERBS = {
     "import-condensed": "read a condensed set as its authors published it, and try it on the teacher",
     "inspect": "say what is in a release, a record, a synthetic set or a run",
     "synthesize": "make images from a network and its record, without data",
+    "expand": "make many images from a few condensed or real ones and the network, without other data",
     "distill": "train a smaller student from a teacher, on synthetic or real images",
     "quantize": "8, 4 or fewer bits, calibrated and fine-tuned without data; ONNX, checked and timed",
     "evaluate": "accuracy on labelled data, agreement with a teacher",
@@ -38,7 +39,7 @@ def app(argv: list[str]) -> App:
         help_epilogue="Data sets are looked for under --data-dir, or the folder that DATAFREE_DATA names.",
     )
     for verb, text in VERBS.items():
-        if argv[:1] in (["synthesize"], ["distill"], ["record"], ["condense"]) and argv[0] == verb:
+        if argv[:1] in (["synthesize"], ["expand"], ["distill"], ["record"], ["condense"]) and argv[0] == verb:
             module = __import__(f"datafree.commands.{verb}", fromlist=["command"])
             root.command(module.command(argv), name=verb)
         else:

@@ -38,14 +38,17 @@ from .common import (
     release_folder,
     test_data,
 )
+from .mixed import Few, mixed
 from .online import command as generator_command
 
 __all__ = ["command", "distill"]
 
 
 def command(argv: list[str]) -> Callable[..., None]:
-    """`distill` with the flags of the method named by --online, if any."""
+    """`distill` with the flags of the method named by --online, or those of --condensed, if any."""
     name = chosen(argv, "--online")
+    if name != "generator" and chosen(argv, "--condensed") is not None:
+        return mixed(argv, distill, _distill)
     if name is None:
         return distill
     if name == "generator" and chosen(argv, "--images") is None:
@@ -90,6 +93,7 @@ def distill(
     out: Path,
     images: Path | None = None,
     online: str | None = None,  # noqa: ARG001
+    condensed: Path | None = None,  # noqa: ARG001
     settings: Annotated[Distillation | None, Parameter(name="*")] = None,
     data: Data | None = None,
     source: Model | None = None,
@@ -100,6 +104,8 @@ def distill(
     Example: datafree distill teacher --images set --out student
 
     Example: datafree distill teacher lenet5-half --online distribution --out student
+
+    Example: datafree distill teacher --images set --condensed condensed --out student
 
     Example (the baseline, with data): datafree distill teacher --data mnist --out baseline
 
@@ -116,17 +122,21 @@ def distill(
     online
         A method of `datafree synthesize` that makes fresh images for every epoch; its flags can be given too. Or
         `generator`: one that learns against the student (`datafree distill TEACHER --online generator --help`).
+    condensed
+        A condensed set, shown augmented: beside --images a --share of every batch, without them all of it.
     epoch_images
-        With --online, images an epoch.
+        With --online or --condensed, images an epoch.
     """
     if images is None and (data is None or data.data is None):
-        raise UserError("nothing to learn from, wanted --images SET, --online METHOD or --data NAME; give one of them")
+        raise UserError(
+            "nothing to learn from, wanted --images SET, --condensed SET, --online METHOD or --data NAME; give one of them"
+        )
     _distill(teacher, student, out, images, settings, data, source, run)
 
 
 @together()
 def _distill(
-    teacher: str, student: str | None, out: Path, learn: Path | tuple[Any, int] | None,
+    teacher: str, student: str | None, out: Path, learn: Path | Few | tuple[Any, int] | None,
     settings: Distillation | None, data: Data | None, source: Model | None, run: Run | None,
 ) -> None:  # fmt: skip
     settings, data, source, run = settings or Distillation(), data or Data(), source or Model(), run or Run()
@@ -143,10 +153,10 @@ def _distill(
         "teacher": teacher, "student": name, "learns from": what, **learnt, **asdict(data),
         **settings.model_dump(), **asdict(source), **asdict(run),
     }  # fmt: skip
-    images = learn if isinstance(learn, Path) else None
-    log = RunLog("distill", options, [*inputs_of(teacher, source), images], test)
-    read = {"teacher": network.fingerprint(), "record": record and record.digest(), "set": images and hash_of(images)}
-    with release_folder(out, log, teacher, images) as folder, bar(f"distill {name}", run.quiet) as progress:
+    sets = learn.paths if isinstance(learn, Few) else [learn] if isinstance(learn, Path) else []
+    log = RunLog("distill", options, [*inputs_of(teacher, source), *sets], test)
+    read = {"teacher": network.fingerprint(), "record": record and record.digest(), "sets": [*map(hash_of, sets)]}
+    with release_folder(out, log, teacher, *sets) as folder, bar(f"distill {name}", run.quiet) as progress:
         state, identity = folder / "training.safetensors", {**identity_of(options, own), **read}
         curve = teach(
             network, own, material, settings, seed=run.seed, state=state, identity=identity, progress=progress
@@ -171,7 +181,7 @@ def _distill(
 
 
 def _material(
-    teacher: Network, record: Record | None, learn: Path | tuple[Any, int] | None, data: Data
+    teacher: Network, record: Record | None, learn: Path | Few | tuple[Any, int] | None, data: Data
 ) -> tuple[Source, str, dict[str, Any]]:
     """What the student learns from, that in words, and the settings that made it."""
     if isinstance(learn, tuple):
@@ -184,6 +194,8 @@ def _material(
             words += ", warps cut to a quarter, which the teacher does not follow"
         settings = {"method": used.model_dump(mode="json"), "epoch_images": count}
         return Fresh(teacher.spec, maker, count), words, settings
+    if isinstance(learn, Few):
+        return learn.material(teacher)
     if learn is not None:
         found = SyntheticSet.open(learn, teacher)
         return stored(found), f"a synthetic set of {found.about['method']['method']}", {"images": str(learn)}

@@ -14,11 +14,11 @@ from ..errors import UserError, unknown
 from ..files import read_json
 from ..quantization.folder import NO_COPY, Exported
 from ..runlog import RunLog
-from ..syntheticset import UNIT
+from ..syntheticset import UNIT, SyntheticSet
 from ..syntheticset import synthesize as make
 from .common import Model, Run, Whole, bar, chosen, inputs_of, load_network, load_record
 
-__all__ = ["command", "synthesize"]
+__all__ = ["check_counts", "command", "finish", "synthesize"]
 
 
 def command(argv: list[str]) -> Callable[..., None]:
@@ -87,14 +87,7 @@ def synthesize(
         Units made at a time, one thread each; as many as there are cores by default.
     """
     source, run = source or Model(), run or Run()
-    if workers is not None and workers < 1:
-        raise UserError(f"--workers: got {workers}, wanted at least 1; give a positive count")
-    for name, count in (("images", images), ("unit", unit)):
-        if count < 1:
-            raise UserError(f"--{name}: got {count}, wanted at least 1; give a positive count")
-    found = read_json(out / "set.json").get("images") if (out / "set.json").is_file() else 0
-    if isinstance(found, int) and found > images:
-        raise UserError(f"--images: got {images}, but {out} holds {found:,} already; name another --out")
+    check_counts(out, images=images, unit=unit, workers=workers)
     network = load_network(model, source, run)
     if isinstance(network.module, Exported):  # before the folder is claimed
         raise UserError(NO_COPY)
@@ -112,6 +105,23 @@ def synthesize(
         made = make(
             network, record, method, out, images=images, seed=run.seed, unit=unit, workers=workers, progress=progress
         )
+    finish(made, out, log)
+
+
+def check_counts(out: Path, *, images: int, unit: int, workers: int | None) -> None:
+    """Raises UserError for counts below 1, and for fewer images than the set in `out` has already."""
+    if workers is not None and workers < 1:
+        raise UserError(f"--workers: got {workers}, wanted at least 1; give a positive count")
+    for name, count in (("images", images), ("unit", unit)):
+        if count < 1:
+            raise UserError(f"--{name}: got {count}, wanted at least 1; give a positive count")
+    found = read_json(out / "set.json").get("images") if (out / "set.json").is_file() else 0
+    if isinstance(found, int) and found > images:
+        raise UserError(f"--images: got {images}, but {out} holds {found:,} already; name another --out")
+
+
+def finish(made: SyntheticSet, out: Path, log: RunLog) -> None:
+    """Writes the log of a set and says what was made."""
     _, labels, logits = made.load()
     consistent = 100 * float((logits.argmax(1) == labels).float().mean())
     log.write(out, {"images": len(made), "consistent": consistent})

@@ -1,0 +1,119 @@
+"""datafree expand"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from .. import alignment as kinds
+from ..condensed import Condensed
+from ..errors import UserError, unknown
+from ..expansion import Expansion
+from ..expansion import expand as make
+from ..quantization.folder import NO_COPY, Exported
+from ..runlog import RunLog
+from ..syntheticset import UNIT
+from .common import Model, Run, Whole, bar, chosen, inputs_of, load_network, load_record
+from .synthesize import check_counts, finish
+
+__all__ = ["command", "expand"]
+
+DEFAULT = "mmd"
+
+
+def command(argv: list[str]) -> Callable[..., None]:
+    """`expand` with the flags of the kind of alignment named by --alignment."""
+    name = chosen(argv, "--alignment") or DEFAULT
+    if name not in kinds.kinds():
+        raise unknown("kind of alignment", name, kinds.kinds())
+    kind = kinds.kinds()[name]
+
+    def one_kind(
+        teacher: str,
+        condensed: Path,
+        /,
+        *,
+        out: Path,
+        images: int = 10_000,
+        alignment: str = DEFAULT,
+        guide: Any = None,
+        settings: Expansion | None = None,
+        unit: int = UNIT,
+        workers: int | None = None,
+        source: Model | None = None,
+        run: Run | None = None,
+    ) -> None:
+        how = settings or Expansion(), guide if guide is not None else kinds.named(alignment)
+        expand(teacher, condensed, how, out=out, images=images, unit=unit, workers=workers, source=source, run=run)
+
+    lines = "\n".join(f"        {key}: {value.summary}" for key, value in kinds.kinds().items())  # type: ignore[attr-defined]
+    one_kind.__doc__ = (expand.__doc__ or "").replace("KINDS", "\n\n" + lines)
+    one_kind.__annotations__ = {
+        "teacher": str, "condensed": Path, "out": Path, "images": Whole, "alignment": str,
+        "guide": Annotated[kind | None, Parameter(name="*")],  # type: ignore[valid-type]
+        "settings": Annotated[Expansion | None, Parameter(name="*")], "unit": Whole, "workers": Whole | None,  # type: ignore[operator]
+        "source": Model | None, "run": Run | None, "return": None,
+    }  # fmt: skip
+    return one_kind
+
+
+def expand(
+    teacher: str,
+    condensed: Path,
+    how: tuple[Expansion, Any],
+    *,
+    out: Path,
+    images: int,
+    unit: int,
+    workers: int | None,
+    source: Model | None,
+    run: Run | None,
+) -> None:
+    """Make many images from a few condensed or real ones and the network alone; stopped, it goes on where it was.
+
+    The few are not part of the set: datafree distill --images SET --condensed CONDENSED learns from both.
+
+    Example: datafree expand teacher condensed --images 5000 --out set
+
+    Parameters
+    ----------
+    teacher
+        A release folder, or a model with --weights.
+    condensed
+        What `datafree condense` or `import-condensed` wrote: the folder, or its condensed.safetensors.
+    out
+        The folder for the set: checksummed safetensors shards, set.json, run.json.
+    images
+        How many; a larger number on a second run appends.
+    alignment
+        What pulls the images to the few; each has flags of its own (`datafree expand --alignment KIND --help`). KINDS
+    unit
+        Images in a work unit, the grain in which a run resumes and is shared out.
+    workers
+        Units made at a time, one thread each; as many as there are cores by default.
+    """
+    source, run, (settings, guide) = source or Model(), run or Run(), how
+    check_counts(out, images=images, unit=unit, workers=workers)
+    network = load_network(teacher, source, run)
+    if isinstance(network.module, Exported):  # before the folder is claimed
+        raise UserError(NO_COPY)
+    few = Condensed.open(condensed, network)
+    record = load_record(teacher, source, network)
+    options = {
+        "teacher": teacher, "condensed": condensed, "images": images, "unit": unit, **settings.model_dump(mode="json"),
+        **guide.model_dump(mode="json"), **asdict(source), **asdict(run),
+    }  # fmt: skip
+    log = RunLog("expand", options, [*inputs_of(teacher, source), condensed])
+    units: dict[str, Any] = {"images": images, "unit": unit, "workers": workers, "seed": run.seed}
+    with bar("expand", run.quiet) as progress:
+        made = make(
+            network, (few.clamped(), few.labels), out, settings, guide, record=record, progress=progress, **units
+        )
+    finish(made, out, log)
+    if few.missing():
+        names = ", ".join(few.missing()[:8]) + (" ..." if len(few.missing()) > 8 else "")
+        print(f"  no image of {names} in {condensed}: those classes were made by plain inversion, unguided")

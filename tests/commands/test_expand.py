@@ -1,0 +1,139 @@
+"""`expand` and `distill --condensed` from the command line: used rightly, stopped, and wrongly."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from datafree.__main__ import run
+from datafree.condensed import Condensed
+from datafree.syntheticset import SyntheticSet
+
+from .test_stop import stop
+
+EXPAND = "expand teacher few --images 40 --unit 8 --steps 2 --workers 2 --threads 1 --out {} --quiet"
+
+
+@pytest.fixture(scope="session")
+def made(made_plain, tmp_path_factory) -> Path:
+    """As `made`, and one digit a class, sets of other classes, and one that lacks some."""
+    folder = tmp_path_factory.mktemp("few") / "made"
+    shutil.copytree(made_plain, folder)
+    patch = pytest.MonkeyPatch()
+    with patch.context() as inside:
+        inside.chdir(folder)
+        line = "condense --data digits --method random --per-class 1 --teacher teacher --out few --quiet"
+        assert run(shlex.split(line)) == 0
+        whole = Condensed.open("few")
+        larger = whole.spec.model_copy(update={"shape": (1, 9, 8)})
+        Condensed(torch.zeros(10, 1, 9, 8), whole.labels, larger, {}).save("larger")
+        Condensed(whole.pixels[:8], whole.labels[:8], whole.spec, {}).save("eight")
+        Condensed(whole.pixels * 1.5 - 0.2, whole.labels, whole.spec, {}).save("outside")
+    return folder
+
+
+def test_a_few_images_become_many_and_a_student_learns_from_both(command, here):
+    done = command(EXPAND.format("many"))
+    assert done.code == 0 and done.out.startswith("40 images in many; the teacher sees the wanted class in ")
+    made = SyntheticSet.open(here / "many")
+    assert len(made) == 40 and made.about["method"]["method"] == "expand"
+    assert made.load()[1].tolist() == [*range(10)] * 4
+    log = json.loads((here / "many" / "run.json").read_text())
+    assert (log["verb"], log["settings"]["alignment"], set(log["inputs"])) == ("expand", "mmd", {"teacher", "few"})
+    line = "distill teacher --images many --condensed few --share 0.25 --epochs 2 --data digits --out mixed --quiet"
+    assert command(line).code == 0
+    log = json.loads((here / "mixed" / "run.json").read_text())
+    assert (log["settings"]["share"], log["settings"]["epoch_images"], log["result"]["images"]) == (0.25, 40, 40)
+    assert set(log["inputs"]) == {"teacher", "few", "many", "digits (test)"}
+
+
+def test_condensed_images_alone_teach_for_as_many_steps_as_asked(command, here):
+    line = (
+        "distill teacher --condensed few/condensed.safetensors --epoch-images 300 --batch 30 --epochs 2 --out a --quiet"
+    )
+    assert command(line).code == 0
+    log = json.loads((here / "a" / "run.json").read_text())
+    assert (log["settings"]["share"], log["result"]["images"], log["settings"]["images"]) == (1.0, 300, None)
+
+
+def test_a_class_without_an_image_is_made_and_named(command, here):
+    done = command("expand teacher eight --images 20 --unit 10 --steps 2 --out a --quiet")
+    assert done.code == 0
+    assert done.out.endswith("  no image of 8, 9 in eight: those classes were made by plain inversion, unguided\n")
+    assert SyntheticSet.open(here / "a").load()[1].tolist() == [*range(10)] * 2
+
+
+@pytest.mark.usefixtures("here")
+def test_learnt_images_outside_the_range_are_clamped(command):
+    assert command("expand teacher outside --images 10 --unit 10 --steps 1 --out a --quiet").code == 0
+    assert command("distill teacher --condensed outside --epoch-images 20 --epochs 1 --out b --quiet").code == 0
+
+
+def test_workers_a_larger_count_and_a_second_run_change_no_byte(command, here):
+    for line in (EXPAND.format("a"), "expand teacher few --images 16 --unit 8 --steps 2 --workers 1 --out b --quiet",
+                 EXPAND.format("b"), EXPAND.format("b"), "rerun a/run.json --out c"):  # fmt: skip
+        assert command(line).code == 0
+    shards = [SyntheticSet.open(here / name).about["shards"] for name in "abc"]
+    assert shards[0] == shards[1] == shards[2]
+
+
+def test_a_stopped_expansion_goes_on_to_the_same_bytes(command, here):
+    line = "expand teacher few --images 400 --unit 8 --steps 20 --workers 2 --threads 1 --out {} --quiet"
+    code, err, seconds = stop(line.format("a"), here / "a" / "unit-000002.safetensors", signal.SIGINT)
+    assert (code, seconds < 10) == (130, True)
+    assert err == f"datafree: stopped; what is whole is kept. Go on with: datafree {line.format('a')}\n"
+    assert not (here / "a" / "run.json").exists()
+    assert command(line.format("a")).code == 0 and command(line.format("b")).code == 0
+    shards = [SyntheticSet.open(here / name).about["shards"] for name in "ab"]
+    assert shards[0] == shards[1]
+
+
+def test_a_stopped_student_goes_on_to_the_same_bytes(command, here):
+    line = "distill teacher --condensed few --images set --epochs 120 --threads 1 --out {} --quiet"
+    assert stop(line.format("a"), here / "a" / "training.safetensors", signal.SIGTERM)[0] == 143
+    assert command(line.format("a")).code == 0 and command(line.format("b")).code == 0
+    assert (here / "a" / "model.safetensors").read_bytes() == (here / "b" / "model.safetensors").read_bytes()
+
+
+WRONG = [
+    ("expand teacher nosuch --out o", "no condensed set nosuch; run datafree condense or import-condensed first"),
+    ("expand teacher set --out o", "no condensed set set/condensed.safetensors"),
+    ("expand teacher set/unit-000000.safetensors --out o", "is of kind 'shard'; wanted 'condensed'"),
+    ("expand nosuch few --out o", "no model 'nosuch' in the zoo"),
+    ("expand teacher larger --out o", "the condensed set is of images (1, 9, 8) of 10 classes, hinton16 takes (1, 8, 8)"),
+    ("expand teacher few --alignment mdm --out o", "no kind of alignment 'mdm'; nearest: 'mmd'"),
+    ("expand teacher few --images 0 --out o", "--images: got 0, wanted at least 1"),
+    ("expand teacher few --unit 0 --out o", "--unit: got 0, wanted at least 1"),
+    ("expand teacher few --workers 0 --out o", "--workers: got 0, wanted at least 1"),
+    ("expand teacher few --guidance -1 --out o", "--guidance: got -1"),
+    ("expand teacher few --bend 9 --out o", "--bend: got 9, wanted at most 4"),
+    ("expand teacher few --exposure 2 --out o", "--exposure: got 2, wanted at most 1"),
+    ("expand teacher few --start nose --out o", "--start: got 'nose', wanted 'noise' or 'anchors'"),
+    ("expand teacher few --covariance 1 --out o", "Unknown option: --covariance"),
+    ("expand teacher few --images 48 --unit 16 --out set", "set holds a set with method"),
+    ("expand teacher few --images 32 --unit 16 --out set", "--images: got 32, but set holds 48 already"),
+    ("expand teacher few --out teacher", "folder 'teacher' holds 'release'; wanted 'synthetic-set'"),
+    ("expand teacher few --out few", "folder 'few' holds 'condensed'; wanted 'synthetic-set'"),
+    ("expand teacher", "parameter CONDENSED requires an argument"),
+    ("distill teacher --condensed nosuch --out o", "no condensed set nosuch"),
+    ("distill teacher --condensed larger --out o", "the condensed set is of images (1, 9, 8) of 10 classes"),
+    ("distill teacher --condensed few --images nosuch --out o", "no synthetic set in nosuch"),
+    ("distill other --condensed few --images set --out o", "the set in set was made from another teacher"),
+    ("distill teacher --condensed few --share 0 --images set --out o", "--share: got 0, wanted above 0 and at most 1"),
+    ("distill teacher --condensed few --share 1.5 --out o", "--share: got 1.5, wanted above 0 and at most 1"),
+    ("distill teacher --condensed few --epoch-images 0 --out o", "--epoch-images: got 0"),
+    ("distill teacher --condensed few --online distribution --out o", "--condensed and --online distribution: got both"),
+    ("distill teacher --condensed few --out few", "--out few is what this run reads, and would be lost"),
+    ("distill teacher --out o", "wanted --images SET, --condensed SET, --online METHOD or --data NAME"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "text"), WRONG, ids=lambda value: value[:50])
+def test_a_mistake_is_one_line_and_nothing_is_touched(refused, line, text):
+    assert text in refused(line)
