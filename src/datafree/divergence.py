@@ -142,11 +142,13 @@ class _Moments(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, about: Tensor) -> tuple[Tensor, Tensor]:
-        left = x if x.dtype == torch.float64 else x.float()
-        left = left if x.ndim == 2 else left.flatten(2)
+        # What lies channels last is read as rows, since its channels are far apart in memory
+        ctx.last = x.ndim > 2 and not x.is_contiguous() and x.movedim(1, -1).is_contiguous()
+        left = x.movedim(1, -1).flatten(0, -2) if ctx.last else x if x.ndim == 2 else x.flatten(2)
+        left = left if x.dtype == torch.float64 else left.float()
         left = left - _wide(about, left)
         count = left.numel() / left.shape[1]
-        norms = torch.linalg.vector_norm(left, dim=2) if left.ndim > 2 else left.abs()
+        norms = torch.linalg.vector_norm(left, dim=2) if left.ndim > 2 else left
         ctx.save_for_backward(left)
         ctx.shape, ctx.dtype, ctx.count = x.shape, x.dtype, count
         return left.mean([0, *range(2, left.ndim)]), norms.square().sum(0) / count
@@ -154,8 +156,9 @@ class _Moments(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, mean: Tensor, square: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (left,) = ctx.saved_tensors
-        grad = (left * _wide(square * (2 / ctx.count), left)).add_(_wide(mean / ctx.count, left))
-        return grad.view(ctx.shape).to(ctx.dtype), None
+        grad = (left * _wide(square * (2 / ctx.count), left)).add_(_wide(mean / ctx.count, left)).to(ctx.dtype)
+        images, width, *places = ctx.shape
+        return (grad.view(images, *places, width).movedim(-1, 1) if ctx.last else grad.view(ctx.shape)), None
 
 
 def _wide(values: Tensor, like: Tensor) -> Tensor:

@@ -91,6 +91,21 @@ def test_mean_and_biased_variance_by_channel_are_those_of_all_images_and_places(
     torch.testing.assert_close(channels(activation), rows_of(activation))
 
 
+@pytest.mark.parametrize(("kind", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 1e-5)])
+@pytest.mark.parametrize("shape", [(12, 4, 5, 3), (12, 4, 1, 1), (1, 4, 5, 3), (12, 1, 5, 3)])
+def test_where_an_activation_lies_in_memory_changes_neither_statistics_nor_gradient(shape, kind, tolerance):
+    activation = (torch.randn(shape, generator=torch.Generator().manual_seed(0)).double() + 3).to(kind)
+    found = []
+    for order in (torch.contiguous_format, torch.channels_last):
+        own = activation.contiguous(memory_format=order).requires_grad_()
+        apart, variance = by_channel(own, torch.full((shape[1],), 2.5))
+        (gradient,) = torch.autograd.grad((apart + variance).sum(), own)
+        assert gradient.shape == own.shape and gradient.dtype == kind
+        found.append((apart.detach(), variance.detach(), gradient))
+    for plain, last in zip(*found, strict=True):
+        torch.testing.assert_close(last, plain, rtol=tolerance, atol=tolerance)
+
+
 def test_far_from_about_the_error_of_the_variance_grows_by_the_square_of_the_distance():
     noise = torch.randn(4096, 1, generator=torch.Generator().manual_seed(0))
     for far, tolerance in ((10, 1e-4), (100, 5e-3)):

@@ -48,6 +48,19 @@ def test_a_network_that_views_its_convolutions_stays_as_it_is():
         assert network.predict(torch.rand(2, 3, 8, 8)).shape == (2, 4)
 
 
+def test_a_network_that_wants_its_numbers_in_order_for_a_reason_of_its_own_stays_as_it_is():
+    network = plain()
+
+    def strict(_, inputs):
+        if not inputs[0].is_contiguous():
+            raise RuntimeError("mine wants contiguous input")
+
+    network.module[1].register_forward_pre_hook(strict)
+    with channels_last(network):
+        assert not is_last(network)
+        assert network.predict(torch.rand(2, 3, 8, 8)).shape == (2, 4)
+
+
 def test_what_was_channels_last_before_is_so_afterwards_also_where_the_work_inside_fails():
     network = plain()
     network.module.to(memory_format=torch.channels_last)

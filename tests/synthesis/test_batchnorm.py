@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
@@ -199,3 +201,22 @@ def test_the_batch_is_matched_as_a_whole_and_not_image_by_image(normed):
     whole = divergence_of(normed, batch)
     halves = [divergence_of(normed, batch[index : index + 2]) for index in range(0, 40, 2)]
     assert whole < 0.5 * min(halves)
+
+
+@pytest.mark.parametrize("name", ["bns", "bns-inception", "inception"])
+def test_a_unit_is_made_channels_last_and_is_the_plain_one_but_for_rounding(name, normed, monkeypatch):
+    lain = []
+    conv, plain = torch.nn.functional.conv2d, nullcontext()
+
+    def looked(x, weight, *rest):
+        lain.append(weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous())
+        return conv(x, weight, *rest)
+
+    monkeypatch.setattr("torch.nn.functional.conv2d", looked)
+    last = made(normed, name, steps=4, size=12).pixels
+    assert any(lain)
+    assert all(part.is_contiguous() for part in normed.module.parameters())
+    monkeypatch.setattr("datafree.synthesis.invert.channels_last", lambda _: plain)
+    lain.clear()
+    torch.testing.assert_close(made(normed, name, steps=4, size=12).pixels, last, rtol=0, atol=1e-4)
+    assert not any(lain)

@@ -13,6 +13,7 @@ from torch import Tensor
 from .. import taps as tap_names
 from ..augment import Augmentation
 from ..errors import UserError
+from ..layout import channels_last
 from ..network import Network, frozen
 from ..records import Record
 from ..seeds import stream
@@ -75,7 +76,8 @@ def invert(
     pixels = start.clone().requires_grad_(True)
     adam = torch.optim.Adam([pixels], lr=how.learning_rate)
     narrow = how.precision == "bfloat16"
-    with frozen(network.module), tap_names.watch(network, objective.taps, objective.edits) as seen:
+    turned = channels_last(network) if network.device.type == "cpu" else nullcontext()  # measured on CPUs only
+    with turned, frozen(network.module), tap_names.watch(network, objective.taps, objective.edits) as seen:
         for step in range(how.steps):
             shown = _shown(pixels, how, network.spec, rng)
             with torch.autocast(network.device.type, torch.bfloat16) if narrow else nullcontext():
