@@ -263,3 +263,8 @@ def test_images_that_do_not_fit_are_one_line_and_nothing_is_said_of_their_size(c
     np.savez(here / "wide.npz", images=rng.random((20, 9, 9, 3)), labels=np.arange(20) % 10)
     done = command(f"quantize {NET} --calibrate wide.npz --out q --quiet")
     assert done.code == 2 and done.out == "" and done.err.count("\n") == 1
+
+
+def test_a_shift_as_wide_as_the_image_is_one_line(refused):
+    text = refused("synthesize net --code normed.py:build --method bns --jitter 8 --steps 2 --images 8 --out o --quiet")
+    assert text == "--jitter: got 8, wanted below 8, the images' smaller side; give less"

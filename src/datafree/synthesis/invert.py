@@ -44,6 +44,9 @@ class InversionSettings(Settings):
     def maker(self, teacher: Network, record: Record | None, objective: Objective) -> InversionMaker:
         """Units that follow `objective` as these settings say."""
         moved = getattr(self, "jitter", 0), getattr(self, "flip", False)
+        side = min(teacher.spec.shape[1:])
+        if moved[0] >= side:
+            raise UserError(f"--jitter: got {moved[0]}, wanted below {side}, the images' smaller side; give less")
         how = Inversion(self.steps, self.learning_rate, self.box, self.precision, *moved)
         return InversionMaker(teacher, record, objective, how)
 
