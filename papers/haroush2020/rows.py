@@ -64,6 +64,7 @@ ROWS = (
 MORE = ("w4a4/bns", "w4a4/gaussian", "w3a3/bns-inception", "w3a3/real")
 """Four more runs of fine-tuning, which the budget `cpu` has no time for."""
 
+SHORT, LONG = ({"total": total, "learning_rate": 2e-4} for total in (800, 12_000))
 BUDGETS = {
     "smoke": Budget(
         (
@@ -77,24 +78,24 @@ BUDGETS = {
     ),
     "cpu": Budget(
         (
-            Pair("cifar10", "resnet20", ROWS, units=16, steps=80, tuning={"total": 800, "learning_rate": 2e-4}),
-            Pair("cifar10", "resnet44", ROWS, units=10, steps=80, tuning={"total": 800, "learning_rate": 2e-4}),
+            Pair("cifar10", "resnet20", ROWS, units=16, steps=80, tuning=SHORT),
+            Pair("cifar10", "resnet44", ROWS, units=10, steps=80, tuning=SHORT),
             Pair("mnist", "lenet5-bn", ("fp32", "w8a8/bns", "similarity"), units=2, steps=100),
         ),
         (0, 1, 2),
     ),
     "more": Budget(
         (
-            Pair("cifar10", "resnet20", (*ROWS, *MORE), units=16, steps=80, tuning={"total": 800, "learning_rate": 2e-4}),
-            Pair("cifar10", "resnet44", ROWS, units=10, steps=80, tuning={"total": 800, "learning_rate": 2e-4}),
+            Pair("cifar10", "resnet20", (*ROWS, *MORE), units=16, steps=80, tuning=SHORT),
+            Pair("cifar10", "resnet44", ROWS, units=10, steps=80, tuning=SHORT),
             Pair("mnist", "lenet5-bn", ("fp32", "w8a8/bns", "similarity"), units=2, steps=100),
         ),
         (0, 1, 2),
     ),
     "gpu": Budget(
         (
-            Pair("cifar10", "resnet20", (*ROWS, *MORE), units=80, steps=500, tuning={"total": 12_000, "learning_rate": 2e-4}),
-            Pair("cifar10", "resnet44", ROWS, units=80, steps=500, tuning={"total": 12_000, "learning_rate": 2e-4}),
+            Pair("cifar10", "resnet20", (*ROWS, *MORE), units=80, steps=500, tuning=LONG),
+            Pair("cifar10", "resnet44", ROWS, units=80, steps=500, tuning=LONG),
             Pair("mnist", "lenet5-bn", ("fp32", "w8a8/bns", "similarity"), units=2, steps=100),
         ),
         (0, 1, 2),
