@@ -50,3 +50,10 @@ def test_memories_are_compared_at_equal_bytes(tmp_path):
     subprocess.run([*command, "--work", str(tmp_path / "work"), "--out", str(out)], check=True, capture_output=True)
     made = {own["id"].split("/", 2)[2]: own["ours"]["mean"] for own in claims.load(out)}
     assert all(0 < made[f"{row}/bytes"] <= 60_000 for row in ("bank", "vae", "ema"))
+
+
+@pytest.mark.parametrize("paper", sorted(ROWS))
+def test_the_committed_claims_are_consistent_and_the_page_shows_them(paper):
+    made = claims.load(FOLDER / paper)
+    assert claims.check(made) == []
+    assert claims.render(made) in (FOLDER / paper / "README.md").read_text(encoding="utf-8")
