@@ -45,7 +45,7 @@ class Online(Settings):
     """Contrast and brightness are drawn for each image: `both` ways, `dark` for drawings on black, `bright`, or `none`."""
     generator_rate: float = Field(default=1e-3, gt=0)
     """Of Adam on the generator, at its highest."""
-    student_rate: float = Field(default=2e-3, gt=0)
+    student_rate: float = Field(default=5e-3, gt=0)
     """Of Adam on the student, at its highest; both fall to 0 along a half cosine."""
     loss: Literal["kl", "l1"] = "kl"
     """Of the student: KL divergence at the temperature, or the mean absolute difference of logits."""
