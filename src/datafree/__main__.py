@@ -35,6 +35,9 @@ def main(argv: list[str] | None = None) -> None:
     except BrokenPipeError:  # the reader has gone: nothing more can be said to it, at exit neither
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
+    if _many():  # torch.distributed's threads can abort an interpreter that winds down (pytorch/pytorch#179291)
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -124,3 +125,4 @@ def main(folder: Path) -> None:
 
 
 main(Path(sys.argv[1]))
+os._exit(0)  # as the command line does after a torchrun: torch's threads can abort an interpreter that winds down

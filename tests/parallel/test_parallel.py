@@ -35,7 +35,7 @@ main()
 
 def environment() -> dict[str, str]:
     own = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "MASTER_ADDR")}
-    return {**own, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    return {**own, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "PYTHONFAULTHANDLER": "1"}
 
 
 def start(folder: Path, *argv: str) -> subprocess.Popen[str]:
