@@ -14,10 +14,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from . import alignment as alignments
 from . import taps as tap_names
 from .alignment import Alignment
 from .alignment.anchors import check_anchors
-from .alignment.mmd import Mmd
 from .divergence import stored
 from .network import Network
 from .progress import Progress, silent
@@ -68,7 +68,7 @@ class GuidedInversion:
     pixels: Tensor
     labels: Tensor
     settings: Expansion = field(default_factory=Expansion)
-    alignment: Alignment = field(default_factory=Mmd)
+    alignment: Alignment = field(default_factory=lambda: alignments.named(alignments.DEFAULT))
 
     method: ClassVar[str] = "expand"
     summary: ClassVar[str] = Expansion.summary
@@ -153,6 +153,6 @@ def expand(
     `condensed` are pixels (N, C, H, W) in the spec's range and labels (N, classes), probabilities. Made in units as every
     set is: the same for any number of workers, and resumable. Raises UserError for anchors that do not fit the teacher.
     """
-    method = GuidedInversion(*condensed, settings or Expansion(), alignment or Mmd())
+    method = GuidedInversion(*condensed, settings or Expansion(), alignment or alignments.named(alignments.DEFAULT))
     options: dict[str, Any] = {"images": images, "seed": seed, "unit": unit, "workers": workers, "progress": progress}
     return synthesize(teacher, record, method, out, **options)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import UserError, unknown
 
-__all__ = ["Settings", "family", "parse"]
+__all__ = ["Settings", "family", "parse", "pick"]
 
 
 class Settings(BaseModel):
@@ -54,6 +54,14 @@ def family(package: str, field: str) -> dict[str, type[Settings]]:
             if isinstance(value, type) and issubclass(value, Settings) and field in value.model_fields:
                 found[value.model_fields[field].default] = value
     return dict(sorted(found.items()))
+
+
+def pick(package: str, field: str, what: str, values: Any) -> Any:
+    """The settings that `values`, a mapping, are of, by their `field`; raises UserError where there is no such `what`."""
+    kinds, name = family(package, field), values.get(field) if isinstance(values, Mapping) else None
+    if not isinstance(name, str) or name not in kinds:
+        raise unknown(what, str(name), kinds)
+    return parse(kinds[name], values)
 
 
 def _one_line(cls: type[BaseModel], error: ValidationError) -> UserError:

@@ -18,7 +18,9 @@ from datafree.files import write_tensors
 from datafree.finished import Finished, Online
 from datafree.report import Timeline, online_lines, played, render, timeline
 from datafree.report.images import GAP
-from datafree.report.online import FILE, facts, figures, phases_svg, timeline_png
+from datafree.report.online import facts, figures
+from datafree.report.phases import phases_svg
+from datafree.report.timelines import FILE, timeline_png
 
 from .test_page import HOSTILE, Reader
 from .test_plots import texts

@@ -72,13 +72,14 @@ def adversarial(
         found = first(lambda: _read(state, identity or {}))
         start = 0 if found is None else _resume(found, game)
         try:
+            now = game.state()
             for epoch in range(start, settings.epochs):
-                _epoch(game, epoch, progress)
+                now = _epoch(game, epoch, now, progress)
                 if score is not None:
                     game.history.scores.append(first(lambda: score(student)))
                     game.history.average_scores.append(first(lambda: score(game.average)))
                 if state is not None:
-                    _save(state, game, identity or {}, epoch + 1)
+                    _save(state, game, now, identity or {}, epoch + 1)
                 if each is not None and game.world.rank == 0:
                     each(game.kept, game.history, game.shown)
         finally:
@@ -87,9 +88,9 @@ def adversarial(
     return game.history
 
 
-def _epoch(game: Game, number: int, progress: Progress) -> None:
-    """One epoch that ends well, or a UserError with everything as it was before it."""
-    good, history = game.state(), copy.deepcopy(game.history)
+def _epoch(game: Game, number: int, good: dict[str, Tensor], progress: Progress) -> dict[str, Tensor]:
+    """One epoch that ends well, and the state after it; or a UserError with everything as it was before: in `good`."""
+    history = copy.deepcopy(game.history)
     for _ in range(ATTEMPTS + 1):
         began = time.perf_counter()
         loss, made = game.epoch(number, progress)
@@ -106,7 +107,7 @@ def _epoch(game: Game, number: int, progress: Progress) -> None:
             own.memory_bytes = sum(gathered(game.memory.nbytes()))
             game.show(number)
             own.seconds.append(round(time.perf_counter() - began, 3))
-            return
+            return game.state()
         game.load(good)
         history.rollbacks.append(f"epoch {number + 1}: {why}")
         game.history = copy.deepcopy(history)
@@ -119,10 +120,10 @@ def _epoch(game: Game, number: int, progress: Progress) -> None:
     )
 
 
-def _save(path: Path, game: Game, identity: dict[str, Any], epoch: int) -> None:
+def _save(path: Path, game: Game, now: dict[str, Tensor], identity: dict[str, Any], epoch: int) -> None:
     header = {"identity": identity, "epoch": epoch, "attempt": game.attempt, "history": asdict(game.history)}
     header["processes"] = game.world.size
-    tensors = game.state()
+    tensors = dict(now)
     for rank, own in enumerate(gathered({"memory": game.memory.state(), "guide": game.guide and game.guide.state()})):
         if rank:  # every process has a memory, and a guide, of its own
             for part in ("memory", "guide"):

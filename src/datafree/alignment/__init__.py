@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-from ..errors import unknown
-from ..settings import Settings, family, parse
+from ..settings import Settings, family, pick
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +20,9 @@ if TYPE_CHECKING:
     from ..network import Network
     from ..spec import InputSpec
 
-__all__ = ["Alignment", "Guide", "kinds", "named", "of"]
+__all__ = ["DEFAULT", "Alignment", "Guide", "kinds", "named", "of"]
+
+DEFAULT = "mmd"
 
 
 @runtime_checkable
@@ -92,7 +93,4 @@ def named(name: str, /, **settings: Any) -> Any:
 
 def of(values: dict[str, Any]) -> Any:
     """A kind from its dict; raises UserError for an unknown name or a setting that is off."""
-    name = values.get("alignment")
-    if name not in kinds():
-        raise unknown("kind of alignment", str(name), kinds())
-    return parse(kinds()[name], values)
+    return pick(__name__, "alignment", "kind of alignment", values)

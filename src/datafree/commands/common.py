@@ -51,6 +51,7 @@ __all__ = [
     "identity_of",
     "images_of",
     "inputs_of",
+    "listed",
     "load_data",
     "load_network",
     "load_record",
@@ -326,6 +327,11 @@ def chosen(argv: list[str], flag: str) -> str | None:
         if word.startswith(f"{flag}="):
             return word.split("=", 1)[1]
     return None
+
+
+def listed(kinds: dict[str, Any]) -> str:
+    """What each kind of settings is, for a command's help."""
+    return "\n\n" + ";\n".join(f"        {name}: {kind.summary}" for name, kind in kinds.items())
 
 
 def spec_of(data: Dataset, model: str, options: Input) -> InputSpec:

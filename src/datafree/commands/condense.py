@@ -27,6 +27,7 @@ from .common import (
     chosen,
     condensed_folder,
     inputs_of,
+    listed,
     load_data,
     load_network,
     say_fit,
@@ -59,8 +60,7 @@ def command(argv: list[str]) -> Callable[..., None]:
         found = settings if settings is not None else condensing.of({"method": method})
         condense(found, out=out, per_class=per_class, teacher=teacher, data=data, source=source, input=input, run=run)
 
-    lines = "\n".join(f"        {key}: {value.summary}" for key, value in condensing.methods().items())  # type: ignore[attr-defined]
-    one_method.__doc__ = (condense.__doc__ or "").replace("METHODS", "\n\n" + lines)
+    one_method.__doc__ = (condense.__doc__ or "").replace("METHODS", listed(condensing.methods()))
     one_method.__annotations__ = {
         "out": Path, "per_class": Whole, "method": str, "settings": Annotated[own | None, Parameter(name="*")],  # type: ignore[valid-type]
         "teacher": str | None, "data": Data | None, "source": Model | None, "input": Input | None, "run": Run | None,

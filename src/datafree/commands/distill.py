@@ -9,13 +9,12 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from .. import synthesis, zoo
+from .. import synthesis
 from ..distillation import Distillation, resolved
 from ..distillation import distill as teach
 from ..errors import UserError, unknown
 from ..evaluation import evaluate
 from ..images import Fresh, Source, soft_labelled, stored
-from ..models import new_model
 from ..network import Network
 from ..parallel import main_process, together, world
 from ..records import Record
@@ -34,12 +33,12 @@ from .common import (
     load_data,
     load_network,
     load_record,
-    on_device,
     release_folder,
     test_data,
 )
 from .mixed import Few, mixed
 from .online import command as generator_command
+from .students import new_student, say_accuracy, say_size
 
 __all__ = ["command", "distill"]
 
@@ -142,10 +141,7 @@ def _distill(
     settings, data, source, run = settings or Distillation(), data or Data(), source or Model(), run or Run()
     network = load_network(teacher, source, run)
     record = load_record(teacher, source, network) if isinstance(learn, tuple) or source.record else None
-    name = student or zoo.half(network.name)
-    if name is None:
-        raise UserError(f"no student named for {network.name}; name one, from the zoo or as file.py:function")
-    own = on_device(new_model(name, network.spec, seed=run.seed), run)
+    name, own = new_student(student, network, run)
     material, what, learnt = _material(network, record, learn, data)
     test = test_data(own, data)
     settings = resolved(settings, material, seed=run.seed)
@@ -209,17 +205,9 @@ def _agreement(student: Network, material: Source) -> float:
 
 
 def _say(folder: Path, student: Network, teacher: Network, result: dict[str, Any]) -> None:
-    smaller = teacher.parameters / student.parameters
-    print(
-        f"{student.name}: {student.parameters:,} parameters, {smaller:.2f} times fewer than {teacher.name}; in {folder}"
-    )
-    if "evaluation" in result:
-        found = result["evaluation"]
-        print(
-            f"accuracy {found['accuracy']:.2f} % on {found['images']} test images, agreement {found['agreement']:.2f} %"
-        )
-    else:
+    say_size(folder, student, teacher)
+    if "agreement on what it learnt from" in result:
         print(
             f"agreement with the teacher on images it learnt from: {result['agreement on what it learnt from']:.2f} %"
         )
-        print("  no accuracy: no labelled data was given (datafree evaluate measures it where some is at hand)")
+    say_accuracy(result)

@@ -17,17 +17,15 @@ from ..expansion import expand as make
 from ..quantization.folder import NO_COPY, Exported
 from ..runlog import RunLog
 from ..syntheticset import UNIT
-from .common import Model, Run, Whole, bar, chosen, inputs_of, load_network, load_record
+from .common import Model, Run, Whole, bar, chosen, inputs_of, listed, load_network, load_record
 from .synthesize import check_counts, finish
 
 __all__ = ["command", "expand"]
 
-DEFAULT = "mmd"
-
 
 def command(argv: list[str]) -> Callable[..., None]:
     """`expand` with the flags of the kind of alignment named by --alignment."""
-    name = chosen(argv, "--alignment") or DEFAULT
+    name = chosen(argv, "--alignment") or kinds.DEFAULT
     if name not in kinds.kinds():
         raise unknown("kind of alignment", name, kinds.kinds())
     kind = kinds.kinds()[name]
@@ -39,7 +37,7 @@ def command(argv: list[str]) -> Callable[..., None]:
         *,
         out: Path,
         images: int = 10_000,
-        alignment: str = DEFAULT,
+        alignment: str = kinds.DEFAULT,
         guide: Any = None,
         settings: Expansion | None = None,
         unit: int = UNIT,
@@ -50,8 +48,7 @@ def command(argv: list[str]) -> Callable[..., None]:
         how = settings or Expansion(), guide if guide is not None else kinds.named(alignment)
         expand(teacher, condensed, how, out=out, images=images, unit=unit, workers=workers, source=source, run=run)
 
-    lines = "\n".join(f"        {key}: {value.summary}" for key, value in kinds.kinds().items())  # type: ignore[attr-defined]
-    one_kind.__doc__ = (expand.__doc__ or "").replace("KINDS", "\n\n" + lines)
+    one_kind.__doc__ = (expand.__doc__ or "").replace("KINDS", listed(kinds.kinds()))
     one_kind.__annotations__ = {
         "teacher": str, "condensed": Path, "out": Path, "images": Whole, "alignment": str,
         "guide": Annotated[kind | None, Parameter(name="*")],  # type: ignore[valid-type]

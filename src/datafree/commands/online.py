@@ -14,14 +14,12 @@ from torch import Tensor
 
 from .. import alignment as alignments
 from .. import replay as memories
-from .. import zoo
 from ..adversarial import PRESETS, Anchored, History, Online, adversarial, preset
 from ..condensed import Condensed
 from ..data import Dataset
 from ..errors import UserError, unknown
 from ..evaluation import evaluate
 from ..files import write_tensors
-from ..models import new_model
 from ..network import Network
 from ..parallel import main_process, together, world
 from ..release import write_release
@@ -35,17 +33,17 @@ from .common import (
     chosen,
     identity_of,
     inputs_of,
+    listed,
     load_network,
     load_record,
-    on_device,
     release_folder,
     test_data,
 )
+from .students import new_student, say_accuracy, say_size
 
 __all__ = ["command"]
 
 DEFAULT = "bank"
-ALIGNMENT = "mmd"
 
 
 def command(argv: list[str]) -> Callable[..., None]:
@@ -79,11 +77,12 @@ def command(argv: list[str]) -> Callable[..., None]:
             raise UserError(
                 f"--alignment: got {alignment} without --condensed, wanted images to align with; name a set"
             )
-        near = None if condensed is None else (condensed, alignments.named(alignment or ALIGNMENT))
+        near = None if condensed is None else (condensed, alignments.named(alignment or alignments.DEFAULT))
         _distill(teacher, student, out, _settings(preset, settings), own, near, data, source, run)
 
-    lines = ";\n".join(f"        {key}: {value.summary}" for key, value in memories.kinds().items())  # type: ignore[attr-defined]
-    generator.__doc__ = (_distill.__doc__ or "").replace("KINDS", "\n\n" + lines).replace("PRESETS", ", ".join(PRESETS))
+    generator.__doc__ = (
+        (_distill.__doc__ or "").replace("KINDS", listed(memories.kinds())).replace("PRESETS", ", ".join(PRESETS))
+    )
     generator.__doc__ = generator.__doc__.replace("ALIGNMENTS", ", ".join(alignments.kinds()))
     generator.__annotations__ = {
         "teacher": str, "student": str | None, "out": Path, "online": str, "preset": str | None, "replay": str,
@@ -139,10 +138,7 @@ def _distill(
     data, source, run = data or Data(), source or Model(), run or Run()
     network = load_network(teacher, source, run)
     record = load_record(teacher, source, network) if settings.statistics else None
-    name = student or zoo.half(network.name)
-    if name is None:
-        raise UserError(f"no student named for {network.name}; name one, from the zoo or as file.py:function")
-    own = on_device(new_model(name, network.spec, seed=run.seed), run)
+    name, own = new_student(student, network, run)
     test = test_data(own, data)
     anchored = None if near is None else _anchored(near, network)
     options = {
@@ -184,7 +180,7 @@ def _distill(
 def _anchored(near: tuple[Path, Any], network: Network) -> Anchored:
     path, alignment = near
     own = Condensed.open(path, network)
-    return Anchored(alignment, network.spec.clamp(own.pixels), own.labels)
+    return Anchored(alignment, own.clamped(), own.labels)
 
 
 def _oracle(test: Dataset | None) -> Callable[[Network], float] | None:
@@ -221,10 +217,8 @@ def _result(student: Network, history: History, settings: Online) -> dict[str, A
 
 
 def _say(folder: Path, student: Network, teacher: Network, result: dict[str, Any], memory: Any) -> None:
-    smaller, history = teacher.parameters / student.parameters, result["online"]
-    print(
-        f"{student.name}: {student.parameters:,} parameters, {smaller:.2f} times fewer than {teacher.name}; in {folder}"
-    )
+    history = result["online"]
+    say_size(folder, student, teacher)
     print(
         f"{history['images']:,} images made and learnt from; memory ({memory.replay}): {result['memory bytes']:,} bytes"
     )
@@ -233,10 +227,4 @@ def _say(folder: Path, student: Network, teacher: Network, result: dict[str, Any
     print(
         f"agreement with the teacher on generated images that it did not learn from: {result['agreement on probes']:.2f} %"
     )
-    if "evaluation" in result:
-        found = result["evaluation"]
-        print(
-            f"accuracy {found['accuracy']:.2f} % on {found['images']} test images, agreement {found['agreement']:.2f} %"
-        )
-    else:
-        print("  no accuracy: no labelled data was given (datafree evaluate measures it where some is at hand)")
+    say_accuracy(result)

@@ -189,13 +189,15 @@ def _pixels(network: Network, name: str, images: int | None, data_dir: Path | No
         if opened.about["teacher"] != network.fingerprint():
             print(f"  the set {name} was made from another network than this {network.name}")
     found = images_of(name, network, "train", images, data_dir, run.seed)
-    if not isinstance(found, torch.Tensor):
+    if isinstance(found, torch.Tensor):
+        data, pixels = None, found
+    else:
         check_classes(network, found)
-        data, found = found, found.pixels(range(len(found)), network.spec.shape[1:])
-        network.spec.check(found)
+        data, pixels = found, found.pixels(range(len(found)), network.spec.shape[1:])
+    network.spec.check(pixels)
+    if data is not None:
         say_fit(network, data)
-    network.spec.check(found)
-    return network.spec.clamp(found) if name == "noise" else found
+    return network.spec.clamp(pixels) if name == "noise" else pixels
 
 
 def _make(

@@ -16,7 +16,7 @@ from ..quantization.folder import NO_COPY, Exported
 from ..runlog import RunLog
 from ..syntheticset import UNIT, SyntheticSet
 from ..syntheticset import synthesize as make
-from .common import Model, Run, Whole, bar, chosen, inputs_of, load_network, load_record
+from .common import Model, Run, Whole, bar, chosen, inputs_of, listed, load_network, load_record
 
 __all__ = ["check_counts", "command", "finish", "synthesize"]
 
@@ -44,8 +44,7 @@ def command(argv: list[str]) -> Callable[..., None]:
         own = settings if settings is not None else synthesis.of({"method": method})
         synthesize(model, own, out=out, images=images, unit=unit, workers=workers, source=source, run=run)
 
-    lines = ";\n".join(f"        {key}: {value.summary}" for key, value in synthesis.methods().items())  # type: ignore[attr-defined]
-    one_method.__doc__ = (synthesize.__doc__ or "").replace("METHODS", "\n\n" + lines)
+    one_method.__doc__ = (synthesize.__doc__ or "").replace("METHODS", listed(synthesis.methods()))
     one_method.__annotations__ = {
         "model": str, "out": Path, "images": Whole, "method": str, "unit": Whole, "workers": Whole | None,  # type: ignore[operator]
         "settings": Annotated[settings | None, Parameter(name="*")],  # type: ignore[valid-type]

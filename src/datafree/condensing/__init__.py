@@ -15,9 +15,9 @@ import torch
 
 from ..condensed import Condensed, one_hot
 from ..data import Dataset
-from ..errors import UserError, unknown
+from ..errors import UserError
 from ..progress import Progress, silent
-from ..settings import Settings, family, parse
+from ..settings import Settings, family, pick
 from ..spec import InputSpec
 
 if TYPE_CHECKING:
@@ -120,7 +120,4 @@ def named(name: str, /, **settings: Any) -> Any:
 
 def of(values: dict[str, Any]) -> Any:
     """A method from its dict; raises UserError for an unknown name or a setting that is off."""
-    name = values.get("method")
-    if name not in methods():
-        raise unknown("condensing method", str(name), methods())
-    return parse(methods()[name], values)
+    return pick(__name__, "method", "condensing method", values)

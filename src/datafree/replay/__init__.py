@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-from ..errors import UserError, unknown
-from ..settings import Settings, family, parse
+from ..errors import UserError
+from ..settings import Settings, family, pick
 
 if TYPE_CHECKING:
     import torch
@@ -92,7 +92,4 @@ def named(name: str, /, **settings: Any) -> Any:
 
 def of(values: dict[str, Any]) -> Any:
     """A kind from its dict; raises UserError for an unknown name or a setting that is off."""
-    name = values.get("replay")
-    if name not in kinds():
-        raise unknown("kind of replay", str(name), kinds())
-    return parse(kinds()[name], values)
+    return pick(__name__, "replay", "kind of replay", values)

@@ -3,8 +3,9 @@
 from .curves import curves_svg
 from .images import grid_of, grid_png
 from .model import Grid, Likeness, Line, Match, Played, Report, Row, Timeline
-from .online import online_lines, played, timeline
+from .online import online_lines, played
 from .page import render, write
+from .timelines import timeline
 from .tradeoff import tradeoff_svg
 
 __all__ = [

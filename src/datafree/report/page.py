@@ -15,9 +15,11 @@ from .curves import curves_svg
 from .images import SHOWN, blank, caption, grid_png
 from .matched import matched_svg
 from .model import Grid, Report, Row, Timeline
-from .online import facts, figures, phases_svg, timeline_png
+from .online import facts, figures
+from .phases import phases_svg
 from .similarity import similarity_svg
 from .svg import printable
+from .timelines import timeline_png
 from .tradeoff import tradeoff_svg
 
 __all__ = ["render", "write"]

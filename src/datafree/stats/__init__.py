@@ -12,9 +12,8 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from ..errors import unknown
 from ..network import Network
-from ..settings import Settings, family, parse
+from ..settings import Settings, family, pick
 
 __all__ = ["Meter", "State", "Statistic", "Summary", "Table", "kinds", "of", "table"]
 
@@ -91,7 +90,4 @@ def kinds() -> dict[str, type[Settings]]:
 
 def of(values: Any) -> Any:
     """A statistic from its dict; raises UserError for an unknown kind or a setting that is off."""
-    kind = values.get("kind") if isinstance(values, Mapping) else None
-    if not isinstance(kind, str) or kind not in kinds():
-        raise unknown("statistic", str(kind), kinds())
-    return parse(kinds()[kind], values)
+    return pick(__name__, "kind", "statistic", values)

@@ -11,10 +11,10 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from ..errors import UserError, unknown
+from ..errors import UserError
 from ..network import Network
 from ..records import Record
-from ..settings import Settings, family, parse
+from ..settings import Settings, family, pick
 
 __all__ = ["DEFAULT", "Batch", "Maker", "Synthesizer", "batches", "methods", "named", "needed", "of", "unit_labels"]
 
@@ -95,7 +95,4 @@ def named(name: str, /, **settings: Any) -> Any:
 
 def of(values: dict[str, Any]) -> Any:
     """A method from its dict; raises UserError for an unknown name or a setting that is off."""
-    name = values.get("method")
-    if name not in methods():
-        raise unknown("synthesis method", str(name), methods())
-    return parse(methods()[name], values)
+    return pick(__name__, "method", "synthesis method", values)

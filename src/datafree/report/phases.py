@@ -1,0 +1,85 @@
+"""Where the time of online runs went: a bar each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from . import numbers
+from .model import Played
+from .online import REST
+from .svg import COLOURS, INK, LEADING, Words, style, svg
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["phases_svg"]
+
+_COLUMNS = 4
+
+
+def phases_svg(runs: Sequence[Played]) -> str:
+    """A stacked bar of seconds for each run, in the order of the phases; empty where no run counted any."""
+    from matplotlib.figure import Figure
+
+    runs = [run for run in runs if math.fsum(run.phases.values()) > 0]
+    if not runs:
+        return ""
+    names = [name for name in dict.fromkeys(name for run in runs for name in run.phases) if name != REST]
+    names += [REST] if any(REST in run.phases for run in runs) else []
+    words, plot = Words(), max(0.6, 0.34 * len(runs))
+    legend = LEADING * 1.4 * -(-len(names) // _COLUMNS)
+    total = plot + legend + 0.75
+    with style("datafree phases"):
+        figure = Figure((9.6, total))
+        axes = figure.add_axes((0.2, 0.5 / total, 0.72, plot / total))
+        _stack(axes, runs, names, words)
+        for index, name in enumerate(names):
+            row, column = divmod(index, _COLUMNS)
+            x, y = column / _COLUMNS, 1 + (0.14 + LEADING * 1.4 * row) / plot
+            outside: dict[str, Any] = {"transform": axes.transAxes, "clip_on": False}
+            axes.plot(x + 0.01, y, "s", color=_colour(index, name), markersize=7, **outside)
+            axes.text(x + 0.025, y, words(name, 26), color=INK, va="center_baseline", transform=axes.transAxes)
+        return svg(figure, words, _phases_label(runs))
+
+
+def _stack(axes: Axes, runs: Sequence[Played], names: Sequence[str], words: Words) -> None:
+    """Bars from the left, in the unit of the largest; a share is written where it has room."""
+    longest = max(math.fsum(run.phases.values()) for run in runs)
+    unit, per = ("hours", 3600) if longest >= 2 * 3600 else ("minutes", 60) if longest >= 120 else ("seconds", 1)
+    for index, name in enumerate(names):
+        colour = _colour(index, name)
+        for place, run in enumerate(reversed(runs)):
+            own, total = run.phases.get(name, 0.0), math.fsum(run.phases.values())
+            left = math.fsum(run.phases.get(before, 0.0) for before in names[:index])
+            axes.barh(place, own / per, left=left / per, height=0.62, color=colour)
+            if own > 0.06 * longest:
+                middle = (left + own / 2) / per
+                axes.text(
+                    middle, place, f"{100 * own / total:.0f} %", ha="center", va="center", color="#ffffff", fontsize=8
+                )
+    for place, run in enumerate(reversed(runs)):
+        whole = math.fsum(run.phases.values())
+        axes.annotate(
+            numbers.duration(whole), (whole / per, place), (5, 0), textcoords="offset points", va="center", color=INK,
+            fontsize=8,
+        )  # fmt: skip
+    axes.set_xlim(0, 1.1 * longest / per)
+    axes.set_ylim(-0.5, len(runs) - 0.5)
+    axes.set_yticks(range(len(runs)), [words(run.name, 28) for run in reversed(runs)])
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel(unit)
+
+
+def _colour(index: int, name: str) -> str:
+    return "#808890" if name == REST else COLOURS[index % len(COLOURS)]
+
+
+def _phases_label(runs: Sequence[Played]) -> str:
+    """All bars in words, for those who cannot see them."""
+    told = (
+        f"{run.name}: {', '.join(f'{name} {numbers.duration(own)}' for name, own in run.phases.items())}"
+        for run in runs
+    )
+    return f"Where the time went. {'; '.join(told)}."
