@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cells import by_seed, common, deviations, file_of, keep, read
 from chains import arguments
 from chains import run as run_chains
 from claims import claim
@@ -23,14 +24,12 @@ from datafree.adversarial import Online, adversarial, preset
 from datafree.data import load
 from datafree.distillation import Distillation, distill
 from datafree.evaluation import evaluate
-from datafree.files import read_json, write_json
 from datafree.fit import Schedule
 from datafree.images import soft_labelled
 from datafree.models import load_model, new_model
 from datafree.network import Network
 from datafree.release import write_release
 from datafree.robustness import robustness
-from datafree.runlog import commit, device_name, versions
 from datafree.spec import InputSpec
 from datafree.training import train
 
@@ -116,14 +115,9 @@ class Chain:
 
     def run(self, say: Any) -> None:
         for row in self.pair.names():
-            cell, settings = self.folder / f"{row.replace('/', '_')}.json", self.pair.settings(row)
-            if cell.exists() and read_json(cell).get("settings") == settings:
-                continue
-            began = time.perf_counter()
-            result = self.row(row)
-            result |= {"seconds": round(time.perf_counter() - began, 2), "device": device_name(self.device)}
-            write_json(cell, {**result, "versions": versions(), "settings": settings, "commit": commit()})
-            say(f"{self.pair.id}/{row} seed {self.seed}: {result['accuracy']:.2f} % in {result['seconds']:.0f} s")
+            settings = self.pair.settings(row)
+            if read(self.folder, row, settings) is None:
+                keep(self, row, settings, say)
 
     def row(self, name: str) -> dict[str, Any]:
         if name == "teacher":
@@ -152,7 +146,7 @@ class Chain:
 
     def played(self, name: str, teacher: Network, student: Network) -> dict[str, Any]:
         own, settings = self.pair.rows[name], self.pair.settings(name)
-        state = self.folder / f"{name.replace('/', '_')}.state.safetensors"
+        state = file_of(self.folder, name).with_suffix(".state.safetensors")
         if state.exists() and read_identity(state) != settings:
             state.unlink()
         began = time.process_time()
@@ -186,19 +180,11 @@ def read_identity(state: Path) -> Any:
 
 def collect(paper: Path, plan: Budget, budget: str, work: Path, figures: Mapping[str, tuple[str, float]]) -> list[Any]:
     """Claims from the cells that are there; a row that was not run is listed as such."""
-    made = []
-    notes = read_json(paper / "deviations.json") if (paper / "deviations.json").exists() else {}
+    made, notes = [], deviations(paper)
     for pair in plan.pairs:
         for row in pair.names():
-            cells = {seed: work / pair.id / f"seed-{seed}" / f"{row.replace('/', '_')}.json" for seed in plan.seeds}
-            found = {seed: read_json(path) for seed, path in cells.items() if path.exists()}
-            found = {seed: own for seed, own in found.items() if own.get("settings") == pair.settings(row)}
-            first = next(iter(found.values()), {})
-            known = {
-                "seconds": round(sum(own["seconds"] for own in found.values()) / len(found), 1) if found else None,
-                "device": first.get("device"), "versions": first.get("versions"), "commit": first.get("commit"),
-                "budget": budget,
-            }  # fmt: skip
+            found = by_seed(work / pair.id, row, plan.seeds, pair.settings(row))
+            known = common(found, budget)
             for name, unit, values in _values(row, found):
                 identity = f"{pair.id}/{name}"
                 place, published = figures.get(identity, ("ours", None))

@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
@@ -26,6 +25,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
+from cells import by_seed, common, deviations, keep, read
 from chains import arguments, run
 from claims import claim
 from rows import BUDGETS, FEW, SHOWN, WAYS, Pair, split
@@ -38,12 +38,10 @@ from datafree.data import load
 from datafree.distillation import distill
 from datafree.evaluation import evaluate
 from datafree.expansion import Expansion, expand
-from datafree.files import read_json, write_json
 from datafree.images import Images, Mixed, Source, soft_labelled, stored
 from datafree.models import load_model, new_model
 from datafree.network import Network
 from datafree.release import write_release
-from datafree.runlog import commit, device_name, versions
 from datafree.spec import InputSpec
 from datafree.training import train
 
@@ -66,6 +64,37 @@ class Some:
         yield from islice(self.whole.epoch(seed, epoch, batch), self.images // min(batch, self.images))
 
 
+def settings(pair: Pair, row: str) -> dict[str, Any]:
+    """What decides a cell's number: a cell of other settings is run again, and is no claim."""
+    found = {"teacher": pair.teacher, "training": pair.training.model_dump(), "limit": pair.limit}
+    if row == "teacher":
+        return found
+    found |= {"student": pair.student, "learning": pair.learning.model_dump(), "epoch images": pair.epoch_images}
+    if row == "kd":
+        return found
+    kind, count, way = split(row)
+    made = None if WAYS[way] is None else {**expansion(pair, way).model_dump(), "images": pair.images}
+    return {
+        **found, "few": condenser(pair, kind).model_dump(), "count": count, "shown": shown(way).model_dump(),
+        "made": made, "guide": None if made is None else alignment.named("mmd").model_dump(),
+    }  # fmt: skip
+
+
+def condenser(pair: Pair, kind: str) -> Any:
+    """How the few images of a kind are made."""
+    return condensing.named(FEW[kind], **(pair.condensing if FEW[kind] == "dm" else {}))
+
+
+def expansion(pair: Pair, way: str) -> Expansion:
+    """How the images beside the few are made."""
+    return Expansion(**{**(WAYS[way] or {}), **pair.expansion})
+
+
+def shown(way: str) -> Augmentation:
+    """How the student is shown the few."""
+    return SHOWN.get(way, Augmentation())
+
+
 class Chain:
     """Everything of one pair and one seed: its teacher, its few images, its rows."""
 
@@ -78,50 +107,28 @@ class Chain:
         shape = self.train.shape if pair.size is None else (self.train.shape[0], pair.size, pair.size)
         self.spec = InputSpec(shape=shape, classes=self.train.classes)
 
-    def settings(self, row: str) -> dict[str, Any]:
-        """What decides a cell's number: a cell of other settings is run again."""
-        own = self.pair
-        found = {"teacher": own.teacher, "training": own.training.model_dump(), "limit": own.limit}
-        if row == "teacher":
-            return found
-        found |= {"student": own.student, "learning": own.learning.model_dump(), "epoch images": own.epoch_images}
-        if row == "kd":
-            return found
-        kind, count, way = split(row)
-        made = None if WAYS[way] is None else {**self.expansion(way).model_dump(), "images": own.images}
-        return {
-            **found, "few": self.condenser(kind).model_dump(), "count": count, "shown": self.shown(way).model_dump(),
-            "made": made, "guide": None if made is None else alignment.named("mmd").model_dump(),
-        }  # fmt: skip
-
     def run(self, say: Any) -> None:
         for row in self.pair.rows:
-            cell = self.folder / f"{row.replace('/', '-')}.json"
-            settings = self.settings(row)
-            if cell.exists() and read_json(cell).get("settings") == settings:
+            asked = settings(self.pair, row)
+            if read(self.folder, row, asked) is not None:
                 continue
             if row == "teacher":  # a new one makes everything void
                 for stale in self.folder.glob("*"):
                     rmtree(stale) if stale.is_dir() else stale.unlink()
-            began = time.perf_counter()
-            result = self.row(row)
-            result |= {"seconds": round(time.perf_counter() - began, 2), "device": device_name(self.device)}
-            write_json(cell, {**result, "versions": versions(), "settings": settings, "commit": commit()})
-            say(f"{self.pair.id}/{row} seed {self.seed}: {result['accuracy']:.2f} % in {result['seconds']:.0f} s")
+            keep(self, row, asked, say)
 
-    def row(self, row: str) -> dict[str, Any]:
-        if row == "teacher":
+    def row(self, name: str) -> dict[str, Any]:
+        if name == "teacher":
             teacher = self.fresh(self.pair.teacher)
             train(teacher, self.train, self.pair.training, seed=self.seed)
             write_release(self.folder / "teacher", teacher)
             return asdict(evaluate(teacher, self.test))
-        if row == "kd":
+        if name == "kd":
             return self.taught(Some(soft_labelled(self.teacher, self.train), self.pair.epoch_images))
-        kind, count, way = split(row)
+        kind, count, way = split(name)
         few = self.few(kind, count)
         others = None if WAYS[way] is None else self.expanded(few, way)
-        shown = self.shown(way)
-        return self.taught(Mixed(self.teacher, few.clamped(), others, self.pair.epoch_images, how=shown))
+        return self.taught(Mixed(self.teacher, few.clamped(), others, self.pair.epoch_images, how=shown(way)))
 
     # -- parts ----------------------------------------------------------------------------------------------------
 
@@ -136,11 +143,8 @@ class Chain:
         network.module.to(self.device)
         return network
 
-    def condenser(self, kind: str) -> Any:
-        return condensing.named(FEW[kind], **(self.pair.condensing if FEW[kind] == "dm" else {}))
-
     def few(self, kind: str, count: int) -> Condensed:
-        folder, method = self.folder / f"{kind}-{count}", self.condenser(kind)
+        folder, method = self.folder / f"{kind}-{count}", condenser(self.pair, kind)
         made = {**method.model_dump(mode="json"), "seed": self.seed, "per_class": count}
         if folder.exists() and Condensed.open(folder).about["made"] == made:
             return Condensed.open(folder)
@@ -148,21 +152,15 @@ class Chain:
         condensing.condense(method, job).save(folder)
         return Condensed.open(folder)
 
-    def expansion(self, way: str) -> Expansion:
-        return Expansion(**{**(WAYS[way] or {}), **self.pair.expansion})
-
-    def shown(self, way: str) -> Augmentation:
-        return SHOWN.get(way, Augmentation())
-
     def expanded(self, few: Condensed, way: str) -> Source:
         """The set beside the few; rows of the same settings share it. Plain inversion's anchor is a black image."""
-        settings, anchors = self.expansion(way), (few.clamped(), few.labels)
-        if settings.start == "noise" and settings.guidance == 0:
+        how, anchors = expansion(self.pair, way), (few.clamped(), few.labels)
+        if how.start == "noise" and how.guidance == 0:
             anchors = few.clamped()[:1] * 0 + self.spec.black, few.labels[:1]
-        known = [settings.model_dump(mode="json"), hashlib.sha256(anchors[0].numpy().tobytes()).hexdigest()]
+        known = [how.model_dump(mode="json"), hashlib.sha256(anchors[0].numpy().tobytes()).hexdigest()]
         name = hashlib.sha256(json.dumps(known).encode()).hexdigest()[:12]
         out = self.folder / f"set-{name}"
-        return stored(expand(self.teacher, anchors, out, settings, images=self.pair.images, seed=self.seed, workers=1))
+        return stored(expand(self.teacher, anchors, out, how, images=self.pair.images, seed=self.seed, workers=1))
 
     def taught(self, source: Source) -> dict[str, Any]:
         student = self.fresh(self.pair.student)
@@ -172,19 +170,15 @@ class Chain:
 
 def collect(budget: str, work: Path) -> list[dict[str, Any]]:
     """Claims from the cells that are there; a row that was not run is listed as such."""
-    made, plan = [], BUDGETS[budget]
+    made, plan, notes = [], BUDGETS[budget], deviations(HERE)
     for pair in plan.pairs:
         for row in pair.rows:
-            cells = {seed: work / pair.id / f"seed-{seed}" / f"{row.replace('/', '-')}.json" for seed in plan.seeds}
-            found = {seed: read_json(path) for seed, path in cells.items() if path.exists()}
-            first = next(iter(found.values()), {})
-            seconds = round(sum(own["seconds"] for own in found.values()) / len(found), 1) if found else None
+            identity, found = f"{pair.id}/{row}", by_seed(work / pair.id, row, plan.seeds, settings(pair, row))
             values = {seed: own["accuracy"] for seed, own in found.items()}
             made.append(
                 claim(
-                    f"{pair.id}/{row}", "ours", "% test accuracy, last epoch", None, values, seconds=seconds,
-                    device=first.get("device"), versions=first.get("versions"), commit=first.get("commit"), budget=budget,
-                    deviation="",
+                    identity, "ours", "% test accuracy, last epoch", None, values,
+                    **common(found, budget), deviation=notes.get(identity, ""),
                 )
             )  # fmt: skip
     return made

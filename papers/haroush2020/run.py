@@ -27,6 +27,7 @@ from torch import Tensor, nn
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
+from cells import by_seed, common, deviations, keep, read
 from chains import arguments
 from chains import run as run_chains
 from claims import claim
@@ -35,7 +36,7 @@ from rows import BUDGETS, FIELD, Pair
 from datafree import synthesis
 from datafree.data import load
 from datafree.evaluation import evaluate
-from datafree.files import read_json, read_weights, write_json
+from datafree.files import read_weights
 from datafree.fit import Schedule
 from datafree.likeness import similarity
 from datafree.models import load_model
@@ -52,7 +53,6 @@ from datafree.quantization import (
     speed,
     to_onnx,
 )  # fmt: skip
-from datafree.runlog import commit, device_name, versions
 from datafree.spec import InputSpec
 from datafree.syntheticset import synthesize, to_pixels
 from datafree.training import train
@@ -106,20 +106,16 @@ class Chain:
 
     def run(self, say: Any) -> None:
         for row in self.pair.rows:
-            cell, asked = self.folder / f"{row.replace('/', '_')}.json", settings(self.pair, row)
-            if cell.exists() and read_json(cell).get("settings") == asked:
-                continue
-            began = time.perf_counter()
-            if row in ("fp32", "int8", "similarity"):
-                result = getattr(self, f"row_{row}")()
-            else:
-                bits, _, source = row.partition("/")
-                result = self.quantized(bits, source)
-            result |= {"seconds": round(time.perf_counter() - began, 2), "device": device_name(self.device)}
-            cell.parent.mkdir(parents=True, exist_ok=True)
-            write_json(cell, {**result, "versions": versions(), "settings": asked, "commit": commit()})
-            shown = f"{result['accuracy']:.2f} %" if "accuracy" in result else "measured"
-            say(f"{self.pair.id}/{row} seed {self.seed}: {shown} in {result['seconds']:.0f} s")
+            asked = settings(self.pair, row)
+            if read(self.folder, row, asked) is None:
+                keep(self, row, asked, say)
+
+    def row(self, name: str) -> dict[str, Any]:
+        """What the row's cell says."""
+        if name in ("fp32", "int8", "similarity"):
+            return getattr(self, f"row_{name}")()
+        bits, _, source = name.partition("/")
+        return self.quantized(bits, source)
 
     @cached_property
     def network(self) -> Network:
@@ -253,26 +249,20 @@ UNIT_OF = {
 
 def collect(budget: str, work: Path) -> list[dict[str, Any]]:
     """Claims from the cells that are there; a row that was not run is listed as such."""
-    made, plan = [], BUDGETS[budget]
-    notes = read_json(HERE / "deviations.json") if (HERE / "deviations.json").exists() else {}
+    made, plan, notes = [], BUDGETS[budget], deviations(HERE)
     quick = {pair.id: pair.rows for pair in BUDGETS["cpu"].pairs}
     for pair in plan.pairs:
         for row in pair.rows:
             label = "cpu" if budget == "more" and row in quick[pair.id] else budget
-            cells = {seed: work / pair.id / f"seed-{seed}" / f"{row.replace('/', '_')}.json" for seed in plan.seeds}
-            found = {seed: read_json(path) for seed, path in cells.items() if path.exists()}
-            found = {seed: own for seed, own in found.items() if own.get("settings") == settings(pair, row)}
-            first = next(iter(found.values()), {})
-            seconds = round(sum(own["seconds"] for own in found.values()) / len(found), 1) if found else None
+            found = by_seed(work / pair.id, row, plan.seeds, settings(pair, row))
             each = {seed: values_of(row, own) for seed, own in found.items()}
             for name in next(iter(each.values()), {row: None}):
                 identity = f"{pair.id}/{name}"
                 unit = UNIT_OF.get(name, "nats" if name.startswith("similarity") else "% test accuracy, last epoch")
                 made.append(
                     claim(
-                        identity, "ours", unit, None, {seed: own[name] for seed, own in each.items()}, seconds=seconds,
-                        device=first.get("device"), versions=first.get("versions"), commit=first.get("commit"),
-                        budget=label, deviation=notes.get(identity, ""), **_field(identity),
+                        identity, "ours", unit, None, {seed: own[name] for seed, own in each.items()},
+                        **common(found, label), deviation=notes.get(identity, ""), **_field(identity),
                     )
                 )  # fmt: skip
     return made

@@ -46,7 +46,8 @@ class Pair:
     name: str
     teacher: str
     student: str
-    size: int | None
+    shape: tuple[int, int, int]
+    """Channels, height and width that the networks see; images of another size are resized to it."""
     rows: tuple[str, ...]
     training: Schedule
     learning: Distillation
@@ -80,7 +81,8 @@ def _hinton(data: str, rows: tuple[str, ...], **changes: Any) -> Pair:
     methods = {row: {"steps": 40, "learning_rate": 0.03, "precision": "bfloat16"} for row in ROWS[3:8]}
     return Pair(
         **{
-            "data": data, "name": "hinton", "teacher": "hinton1200", "student": "hinton800", "size": None, "rows": rows,
+            "data": data, "name": "hinton", "teacher": "hinton1200", "student": "hinton800", "shape": (1, 28, 28),
+            "rows": rows,
             "training": Schedule(epochs=12, batch=128, learning_rate=1e-3, precision="bfloat16"),
             "learning": Distillation(epochs=8, batch=256, learning_rate=2e-3, temperature=4, precision="bfloat16"),
             "faithful": Distillation(epochs=30, batch=64, learning_rate=1e-3, temperature=8, precision="bfloat16"),
@@ -93,7 +95,8 @@ def _lenet(data: str, rows: tuple[str, ...], **changes: Any) -> Pair:
     methods = {row: {"steps": 40, "learning_rate": 0.03, "precision": "bfloat16"} for row in ROWS[3:8]}
     return Pair(
         **{
-            "data": data, "name": "lenet5", "teacher": "lenet5", "student": "lenet5-half", "size": 32, "rows": rows,
+            "data": data, "name": "lenet5", "teacher": "lenet5", "student": "lenet5-half", "shape": (1, 32, 32),
+            "rows": rows,
             "training": Schedule(epochs=10, batch=64, learning_rate=1e-3),
             "learning": Distillation(epochs=12, batch=128, learning_rate=3e-3, temperature=4),
             "faithful": Distillation(epochs=30, batch=64, learning_rate=1e-3, temperature=8),
@@ -108,7 +111,7 @@ def _celeba(teacher: str, size: int, **changes: Any) -> Pair:
     half = {"alexnet": "alexnet-half", "alexnet/4": "alexnet/8"}[teacher]
     return Pair(
         **{
-            "data": "celeba", "name": "alexnet", "teacher": teacher, "student": half, "size": size,
+            "data": "celeba", "name": "alexnet", "teacher": teacher, "student": half, "shape": (3, size, size),
             "rows": ("teacher", "student", "kd", "top", "spectral-all", "spectral-pairs", "safe", "best"),
             "training": Schedule(epochs=12, batch=64, learning_rate=5e-4),
             "learning": Distillation(epochs=12, batch=64, learning_rate=5e-4, temperature=2),
@@ -128,7 +131,7 @@ def _paper_size(pair: Pair) -> dict[str, Any]:
 
 _LENET_ROWS = tuple(row for row in ROWS if row != "all-dropout")
 _SMOKE = {
-    "size": None, "training": Schedule(epochs=6, batch=32, learning_rate=2e-3),
+    "shape": (1, 8, 8), "training": Schedule(epochs=6, batch=32, learning_rate=2e-3),
     "learning": Distillation(epochs=4, batch=64, learning_rate=2e-3),
     "faithful": Distillation(epochs=2, batch=32, temperature=8), "images": 64, "epoch_images": 1024,
     "methods": {row: {"steps": 5} for row in ROWS[3:8]},

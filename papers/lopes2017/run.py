@@ -21,6 +21,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
+from cells import by_seed, common, deviations, file_of, keep, read
 from chains import arguments, run
 from claims import claim
 from rows import BUDGETS, PAPER, Pair
@@ -29,13 +30,11 @@ from datafree import presets, synthesis
 from datafree.data import load
 from datafree.distillation import distill
 from datafree.evaluation import evaluate
-from datafree.files import read_json, write_json
 from datafree.images import Fresh, soft_labelled, stored
 from datafree.models import load_model, new_model
 from datafree.network import Network
 from datafree.records import Record, forecast_auc, record
 from datafree.release import Release, write_record, write_release
-from datafree.runlog import commit, device_name, versions
 from datafree.spec import InputSpec
 from datafree.syntheticset import synthesize
 from datafree.training import train
@@ -44,51 +43,51 @@ DRAWN = ("safe", "best")
 """Rows whose student learns from fresh images drawn from the record."""
 
 
+def settings(pair: Pair, row: str) -> dict[str, Any]:
+    """What decides a cell's number: a cell of other settings is run again, and is no claim."""
+    learning = {"teacher": pair.training, "student": pair.training} | dict.fromkeys(("kd", *DRAWN), pair.learning)
+    drawn = synthesis.named("distribution").model_dump()
+    return {
+        "teacher": pair.teacher, "student": pair.student, "training": pair.training.model_dump(),
+        "distillation": learning.get(row, pair.faithful).model_dump(),
+        "method": drawn if row in DRAWN else pair.methods.get(row, {}),
+        "images": pair.images_of.get(row, pair.images), "epoch images": pair.epoch_images, "limit": pair.limit,
+        "recorded images": pair.spectral_limit if row.startswith("spectral") else None,
+        # all of an InputSpec but its classes, without loading the data
+        "input": {"shape": list(pair.shape), "mean": list(pair.mean), "std": list(pair.std), "low": 0.0, "high": 1.0},
+    }  # fmt: skip
+
+
 class Chain:
     """Everything of one pair and one seed: its teacher, its record, its rows."""
 
     def __init__(self, pair: Pair, seed: int, work: Path, data_dir: str | None, device: str):
         self.pair, self.seed, self.device = pair, seed, device
         self.folder = work / pair.id / f"seed-{seed}"
-        side = {"size": pair.size} if pair.data == "celeba" else {}
+        side = {"size": pair.shape[-1]} if pair.data == "celeba" else {}
         self.train, self.test = (
             load(pair.data, split, data_dir=data_dir, **side).subset(pair.limit) for split in ("train", "test")
         )
-        shape = self.train.shape if pair.size is None else (self.train.shape[0], pair.size, pair.size)
-        self.spec = InputSpec(shape=shape, mean=pair.mean, std=pair.std, classes=self.train.classes)
-
-    def settings(self, row: str) -> dict[str, Any]:
-        """What decides a cell's number: a cell of other settings is run again."""
-        own = self.pair
-        learning = {"teacher": own.training, "student": own.training} | dict.fromkeys(("kd", *DRAWN), own.learning)
-        drawn = synthesis.named("distribution").model_dump()
-        return {
-            "teacher": own.teacher, "student": own.student, "training": own.training.model_dump(),
-            "distillation": learning.get(row, own.faithful).model_dump(),
-            "method": drawn if row in DRAWN else own.methods.get(row, {}),
-            "images": own.images_of.get(row, own.images), "epoch images": own.epoch_images, "limit": own.limit,
-            "recorded images": own.spectral_limit if row.startswith("spectral") else None,
-            "input": self.spec.model_dump(mode="json", exclude={"classes"}),
-        }  # fmt: skip
+        self.spec = InputSpec(shape=pair.shape, mean=pair.mean, std=pair.std, classes=self.train.classes)
 
     def run(self, say: Any) -> None:
         for row in sorted(self.pair.rows, key=lambda row: "spectral" in row):
-            cell = self.folder / f"{row}.json"
-            settings = self.settings(row)
-            if cell.exists() and read_json(cell).get("settings") == settings:
+            asked = settings(self.pair, row)
+            if read(self.folder, row, asked) is not None:
                 continue
-            if cell.exists():
+            if file_of(self.folder, row).exists():
                 self.forget(row)
-            began = time.perf_counter()
-            result = getattr(self, f"row_{row.replace('-', '_')}", lambda row=row: self.faithful(row))()
-            result |= {"seconds": round(time.perf_counter() - began, 2), "device": device_name(self.device)}
-            write_json(cell, {**result, "versions": versions(), "settings": settings, "commit": commit()})
-            say(f"{self.pair.id}/{row} seed {self.seed}: {result['accuracy']:.2f} % in {result['seconds']:.0f} s")
+            keep(self, row, asked, say)
 
     def forget(self, row: str) -> None:
         """Removes what was made with other settings: the row's set, and all that a new teacher makes void."""
         for stale in self.folder.glob("*" if row == "teacher" else f"set-{row}"):
             rmtree(stale) if stale.is_dir() else stale.unlink()
+
+    def row(self, name: str) -> dict[str, Any]:
+        """What the row's cell says."""
+        own = getattr(self, f"row_{name.replace('-', '_')}", None)
+        return self.faithful(name) if own is None else own()
 
     # -- with data ------------------------------------------------------------------------------------------------
 
@@ -169,16 +168,13 @@ class Chain:
 
 def collect(budget: str, work: Path) -> list[dict[str, Any]]:
     """claims from the cells that are there; a row that was not run is listed as such."""
-    made, plan = [], BUDGETS[budget]
-    notes = read_json(HERE / "deviations.json") if (HERE / "deviations.json").exists() else {}
+    made, plan, notes = [], BUDGETS[budget], deviations(HERE)
     for pair in plan.pairs:
         for row in pair.rows:
             identity = f"{pair.id}/{row}"
-            cells = {seed: work / pair.id / f"seed-{seed}" / f"{row}.json" for seed in plan.seeds}
-            found = {seed: read_json(path) for seed, path in cells.items() if path.exists()}
+            found = by_seed(work / pair.id, row, plan.seeds, settings(pair, row))
             place, paper = PAPER.get(identity, ("ours", None))
             first = next(iter(found.values()), {})
-            seconds = sum(own["seconds"] for own in found.values()) / len(found) if found else None
             extra = {key: first[key] for key in ("record bytes", "forecast AUC") if key in first}
             times = [own["record to student, seconds"] for own in found.values() if "record to student, seconds" in own]
             if times:
@@ -189,9 +185,7 @@ def collect(budget: str, work: Path) -> list[dict[str, Any]]:
             made.append(
                 claim(
                     identity, place, "% test accuracy, last epoch", paper, {s: own["accuracy"] for s, own in found.items()},
-                    seconds=seconds and round(seconds, 1), device=first.get("device"), versions=first.get("versions"),
-                    commit=first.get("commit"), budget=budget,
-                    deviation=notes.get(identity, ""), **extra,
+                    **common(found, budget), deviation=notes.get(identity, ""), **extra,
                 )
             )  # fmt: skip
     return made
