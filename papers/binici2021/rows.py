@@ -17,12 +17,12 @@ PAPER: dict[str, tuple[str, float]] = {}
 ROWS = {
     "generator": Game(),
     "bank": Game(replay={"replay": "bank"}),
-    "bank, any ground": Game({"exposure": "both"}, {"replay": "bank"}),
+    "bank, any ground": Game({"ground": "any"}, {"replay": "bank"}),
     "mb-dfkd": Game(preset="mb-dfkd", replay={"replay": "bank"}),
 }
 """`generator` and `bank` are ours, told that the images are drawings on black; the last is the field's."""
 
-DARK = {"epochs": 32, "exposure": "dark"}
+DARK = {"epochs": 32, "ground": "dark"}
 
 
 def _lenet(data: str, **changes: object) -> Pair:

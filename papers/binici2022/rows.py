@@ -27,7 +27,7 @@ def _rows(nbytes: int, **vae: object) -> dict[str, Game]:
     }
 
 
-DARK = {"epochs": 32, "exposure": "dark"}
+DARK = {"epochs": 32, "ground": "dark"}
 
 
 def _lenet(data: str, **changes: object) -> Pair:

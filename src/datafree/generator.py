@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .network import Network, frozen
+from .scene import Ground, compose, drawn_numbers
 from .seeds import seed_of
 from .spec import InputSpec
 
-__all__ = ["Exposure", "Generator", "new_generator", "width_for"]
+__all__ = ["Generator", "new_generator", "width_for"]
 
 WIDTHS = (8, 16, 32, 64, 128, 256)
-
-
-Exposure = Literal["none", "both", "dark", "bright"]
-CONTRAST = (0.7, 6.0)
-BRIGHTNESS = {"both": (-2.0, 2.0), "dark": (-2.0, 0.5), "bright": (-0.5, 2.0)}
 
 
 class Generator(nn.Module):
@@ -29,39 +24,36 @@ class Generator(nn.Module):
     The shape is DAFL's and PRE-DFKD's with fewer channels. Its batch norms have no running statistics: it is
     used in batches alone, and so no phase that only draws from it can leave a trace in it.
 
-    With an `exposure` an image h of mean 0 and variance 1 comes out as sigmoid(2 a (h + b)) instead of sigmoid(2 h); a,
-    log-uniform, and b, uniform, are drawn for each image: from grey ones to images of black and white, `both` from dark to
-    bright, `dark` for drawings on black, `bright` for drawings on white. Without it every image has the middle of the range
-    as its mean, which few photographs and no digits have. Two more latents say which; our own addition.
+    With a `ground` it makes one map more, and images are of things on that ground (`scene.compose`); further latents say
+    how. Without, every image has the middle of the range as its mean, which few photographs and no digits have.
     """
 
-    def __init__(self, spec: InputSpec, latent: int = 100, width: int = 32, *, exposure: Exposure = "none"):
+    def __init__(self, spec: InputSpec, latent: int = 100, width: int = 32, *, ground: Ground = "none"):
         super().__init__()
         channels, height, width_px = spec.shape
-        self.spec, self.latent, self.width, self.exposure = spec, latent, width, exposure
+        self.spec, self.latent, self.width, self.ground = spec, latent, width, ground
         self.start = (math.ceil(height / 4), math.ceil(width_px / 4))
         self.size = (height, width_px)
-        narrow = max(width // 2, 4)
+        narrow, plain = max(width // 2, 4), ground == "none"
         self.first = nn.Linear(latent, width * self.start[0] * self.start[1])
         self.body = nn.Sequential(
             _norm(width), nn.Upsample(scale_factor=2), nn.Conv2d(width, width, 3, padding=1), _norm(width),
             nn.LeakyReLU(0.2, inplace=True), nn.Upsample(scale_factor=2), nn.Conv2d(width, narrow, 3, padding=1),
-            _norm(narrow), nn.LeakyReLU(0.2, inplace=True), nn.Conv2d(narrow, channels, 3, padding=1),
-            nn.BatchNorm2d(channels, affine=False, track_running_stats=False),
+            _norm(narrow), nn.LeakyReLU(0.2, inplace=True),
+            nn.Conv2d(narrow, channels if plain else 1 + channels, 3, padding=1),
+            nn.BatchNorm2d(channels, affine=False, track_running_stats=False) if plain else nn.Identity(),
         )  # fmt: skip
 
     @property
     def drawn(self) -> int:
         """Z: standard normal numbers that an image is made of."""
-        return self.latent + (2 if self.exposure != "none" else 0)
+        return self.latent + (drawn_numbers(self.spec) if self.ground != "none" else 0)
 
     def forward(self, latents: Tensor) -> Tensor:
         x = self.body(self.first(latents[:, : self.latent]).view(len(latents), self.width, *self.start))
         x = x[:, :, : self.size[0], : self.size[1]]
-        if self.exposure != "none":
-            contrast, brightness = torch.special.ndtr(latents[:, self.latent :].float()).view(-1, 2, 1, 1, 1).unbind(1)
-            (low, high), (dark, bright) = map(math.log, CONTRAST), BRIGHTNESS[self.exposure]
-            x = (low + (high - low) * contrast).exp() * (x + dark + (bright - dark) * brightness)
+        if self.ground != "none":
+            return compose(x, latents[:, self.latent :], self.ground, self.spec)
         return self.spec.low + (self.spec.high - self.spec.low) * torch.sigmoid(2 * x)
 
 
@@ -70,13 +62,13 @@ def _norm(channels: int) -> nn.Module:
 
 
 def new_generator(
-    teacher: Network, *, seed: int, latent: int = 100, width: int | None = None, exposure: Exposure = "none"
+    teacher: Network, *, seed: int, latent: int = 100, width: int | None = None, ground: Ground = "none"
 ) -> Generator:
     """A fresh generator for the teacher's images; the same weights for the same seed. `width` None: sized to the teacher."""
     width = width or width_for(teacher)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, "generator", latent, width))
-        return Generator(teacher.spec, latent, width, exposure=exposure).to(teacher.device)
+        return Generator(teacher.spec, latent, width, ground=ground).to(teacher.device)
 
 
 def width_for(teacher: Network) -> int:

@@ -99,7 +99,7 @@ WRONG = [
     ("--online generator --replay vae --replay-bytes 64", "--replay-bytes: got 64, wanted at least"),
     ("--online generator --replay ema --replay-bytes 64", "--replay-bytes: got 64, wanted at least 256"),
     ("--online generator --epochs 0", "--epochs: got 0, wanted at least 1"),
-    ("--online generator --exposure dim", "--exposure: got 'dim', wanted 'none', 'both', 'dark' or 'bright'"),
+    ("--online generator --ground dim", "--ground: got 'dim', wanted 'none', 'any', 'dark' or 'bright'"),
     ("--online generator --disagreement 0 --one-hot 0 --balance 0", "the generator has no term of a weight above 0"),
     ("--online generator --statistics 1 --record set/set.json", "set/set.json"),
     ("--online generator --condensed nosuch", "no condensed set nosuch"),
@@ -134,7 +134,7 @@ def test_a_teacher_whose_logits_are_not_finite_is_one_line(refused, here):
 
 def test_a_run_that_diverges_at_once_is_one_line_and_leaves_nothing(command, here):
     line = "distill teacher hinton8 --online generator --iterations 3 --epochs 4 --batch 32 --latent 8 --quiet --out s"
-    done = command(f"{line} --student-rate 1e30")
+    done = command(f"{line} --generator-rate 1e30")
     assert done.code == 2 and "the generator ends in a loss that is not finite in epoch 1" in done.line
     assert done.line.endswith("lower --student-rate or --generator-rate")
     assert not (here / "s").exists()

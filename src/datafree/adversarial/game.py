@@ -85,7 +85,7 @@ class Game:
             seed=self.seed + 1009 * self.attempt,
             latent=own.latent,
             width=own.width,
-            exposure=own.exposure,
+            ground=own.ground,
         ).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.memory.begin(self.generator)
         self.maker = torch.optim.Adam(self.generator.parameters(), lr=own.generator_rate, betas=(0.5, 0.999))

@@ -8,9 +8,9 @@ from pydantic import Field
 
 from ..divergence import stored
 from ..errors import UserError, unknown
-from ..generator import Exposure
 from ..network import Network
 from ..records import Record
+from ..scene import Ground
 from ..settings import Settings
 from ..terms import Objective
 from ..terms.batchnorm import BatchNormDivergence
@@ -41,8 +41,8 @@ class Online(Settings):
     """Numbers that an image is made of."""
     width: int | None = Field(default=None, ge=1)
     """Channels of the generator; by default its forward pass costs at most the teacher's."""
-    exposure: Exposure = "both"
-    """Contrast and brightness are drawn for each image: `both` ways, `dark` for drawings on black, `bright`, or `none`."""
+    ground: Ground = "any"
+    """Images are of things on this ground: `dark`, `bright` or `any`; `none`: as the papers' generators make them."""
     generator_rate: float = Field(default=1e-3, gt=0)
     """Of Adam on the generator, at its highest."""
     student_rate: float = Field(default=5e-3, gt=0)
@@ -90,7 +90,7 @@ class Online(Settings):
         return Objective(kept)
 
 
-_PLAIN = {"exposure": "none", "keep": "last"}
+_PLAIN = {"ground": "none", "keep": "last"}
 _DAFL = {**_PLAIN, "one_hot": 1.0, "balance": 5.0, "features": 0.1}
 PRESETS: dict[str, tuple[dict[str, Any], str]] = {
     "dafl": ({**_DAFL, "disagreement": 0.0}, "none"),

@@ -1,0 +1,105 @@
+"""Maps to images of things on a ground: a silhouette of any size and sharpness, filled with a texture of any contrast.
+
+What most classified images have in common, without anybody's data. Our own addition to the generators of the field, whose
+images all have the middle of the range as their mean.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from .spec import InputSpec
+
+__all__ = ["Ground", "compose", "drawn_numbers"]
+
+Ground = Literal["none", "any", "dark", "bright"]
+
+EDGE, SIZE = (0.7, 6.0), (-2.0, 1.0)
+"""Of silhouettes: contrast, and how much of the image they fill, in standard deviations of their map."""
+CONTRAST, BRIGHTNESS = (0.1, 3.0), (-2.0, 2.0)
+"""Of textures, likewise."""
+TINT = 1.0
+"""By how much the brightness of a colour may differ from the texture's."""
+GRAIN = 2.0
+"""Spread of the weights of coarse and fine: the higher, the more images of one grain."""
+COARSEST = 4
+"""Blobs of the coarsest grain along the image's smaller side."""
+
+
+def drawn_numbers(spec: InputSpec) -> int:
+    """How many numbers `compose` wants for each image."""
+    return 2 * len(_sizes(spec.shape[1:])) + 5 + 2 * spec.shape[0]
+
+
+def compose(maps: Tensor, drawn: Tensor, ground: Ground, spec: InputSpec) -> Tensor:
+    """Maps (N, 1 + C, H, W), the first of silhouettes, and standard normal numbers (N, ...) to pixels (N, C, H, W).
+
+    Each map is blended of itself and its blurs in drawn proportions, made mirror-symmetric in one image of two, brought to
+    mean 0 and variance 1, and passed through sigmoid(2 a (map + b)) with a, log-uniform, and b, uniform, drawn for each
+    image. Then pixels = ground + silhouette * (texture - ground), in the spec's range. A gradient flows to the maps.
+    """
+    sizes, channels = _sizes(spec.shape[1:]), spec.shape[0]
+    weights, rest = drawn.float()[:, :, None, None, None].split([2 * len(sizes), drawn.shape[1] - 2 * len(sizes)], 1)
+    weights = (GRAIN * weights.unflatten(1, (2, -1))).softmax(2)
+    share = torch.special.ndtr(rest)
+    mirrored = share[:, 0] < 0.5
+    silhouette, texture = (
+        _whole(_blended(own, weights[:, part], sizes), mirrored)
+        for part, own in enumerate(maps.split([1, channels], 1))
+    )
+    tint = 0.0 if channels == 1 else TINT * (2 * share[:, 5 : 5 + channels, 0] - 1)
+    silhouette = _exposed(silhouette, _between(EDGE, share[:, 1], log=True), _between(SIZE, share[:, 2]))
+    texture = _exposed(texture, _between(CONTRAST, share[:, 3], log=True), _between(BRIGHTNESS, share[:, 4]) + tint)
+    behind = _behind(ground, share[:, 5 + channels :, 0])
+    return spec.low + (spec.high - spec.low) * (behind + silhouette * (texture - behind))
+
+
+def _sizes(size: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """From the image's own to the coarsest, each half of the one before."""
+    found = [size]
+    while min(found[-1]) >= 2 * COARSEST - 1:
+        found.append(tuple(-(-side // 2) for side in found[-1]))
+    return found
+
+
+def _blended(own: Tensor, weights: Tensor, sizes: list[tuple[int, ...]]) -> Tensor:
+    """From the coarsest up, each of variance 1 before it is weighed."""
+    levels = [own]
+    for size in sizes[1:]:
+        levels.append(interpolate(levels[-1], size=size, mode="bilinear"))  # at half the size the mean of 2 x 2
+    found = weights[:, len(sizes) - 1] * _plain(levels[-1])
+    for index in range(len(sizes) - 2, -1, -1):
+        found = interpolate(found, size=sizes[index], mode="bilinear") + weights[:, index] * _plain(levels[index])
+    return found
+
+
+def _whole(own: Tensor, mirrored: Tensor) -> Tensor:
+    return _plain(torch.where(mirrored, own + own.flip(3), own))
+
+
+def _plain(own: Tensor) -> Tensor:
+    """Of mean 0 and variance 1 in each image."""
+    own = own - own.mean((1, 2, 3), keepdim=True)
+    return own * (own.square().mean((1, 2, 3), keepdim=True) + 1e-6).rsqrt()
+
+
+def _exposed(own: Tensor, contrast: Tensor, brightness: Tensor) -> Tensor:
+    return torch.sigmoid(2 * contrast * (own + brightness))
+
+
+def _between(ends: tuple[float, float], share: Tensor, *, log: bool = False) -> Tensor:
+    low, high = map(math.log, ends) if log else ends
+    found = low + (high - low) * share
+    return found.exp() if log else found
+
+
+def _behind(ground: Ground, share: Tensor) -> Tensor:
+    """The ground (N, C, 1, 1) in [0, 1]: a quarter of `any` is at each end."""
+    if ground == "any":
+        return (2 * share - 0.5).clamp(0, 1)
+    return torch.full_like(share, 1.0 if ground == "bright" else 0.0)
