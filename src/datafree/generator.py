@@ -34,14 +34,13 @@ class Generator(nn.Module):
         self.spec, self.latent, self.width, self.ground = spec, latent, width, ground
         self.start = (math.ceil(height / 4), math.ceil(width_px / 4))
         self.size = (height, width_px)
-        narrow, plain = max(width // 2, 4), ground == "none"
+        narrow, maps = max(width // 2, 4), channels + (ground != "none")
         self.first = nn.Linear(latent, width * self.start[0] * self.start[1])
         self.body = nn.Sequential(
             _norm(width), nn.Upsample(scale_factor=2), nn.Conv2d(width, width, 3, padding=1), _norm(width),
             nn.LeakyReLU(0.2, inplace=True), nn.Upsample(scale_factor=2), nn.Conv2d(width, narrow, 3, padding=1),
             _norm(narrow), nn.LeakyReLU(0.2, inplace=True),
-            nn.Conv2d(narrow, channels if plain else 1 + channels, 3, padding=1),
-            nn.BatchNorm2d(channels, affine=False, track_running_stats=False) if plain else nn.Identity(),
+            nn.Conv2d(narrow, maps, 3, padding=1), nn.BatchNorm2d(maps, affine=False, track_running_stats=False),
         )  # fmt: skip
 
     @property

@@ -68,13 +68,11 @@ def _sizes(size: tuple[int, ...]) -> list[tuple[int, ...]]:
 
 
 def _blended(own: Tensor, weights: Tensor, sizes: list[tuple[int, ...]]) -> Tensor:
-    """From the coarsest up, each of variance 1 before it is weighed."""
-    levels = [own]
-    for size in sizes[1:]:
-        levels.append(interpolate(levels[-1], size=size, mode="bilinear"))  # at half the size the mean of 2 x 2
-    found = weights[:, len(sizes) - 1] * _plain(levels[-1])
-    for index in range(len(sizes) - 2, -1, -1):
-        found = interpolate(found, size=sizes[index], mode="bilinear") + weights[:, index] * _plain(levels[index])
+    """The map and its blurs, each of variance 1 before it is weighed."""
+    found, small = weights[:, 0] * _plain(own), own
+    for index, size in enumerate(sizes[1:], 1):
+        small = interpolate(small, size=size, mode="bilinear")  # at half the size the mean of 2 x 2
+        found = found + weights[:, index] * _plain(interpolate(small, size=sizes[0], mode="bilinear"))
     return found
 
 
