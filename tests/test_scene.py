@@ -52,11 +52,12 @@ def test_where_there_is_no_silhouette_there_is_the_ground(ground, ends):
     assert float(pixels[:, 0, 9:].flatten(1).std(1).mean()) > 0.05, "things have one"
 
 
-def test_one_image_in_two_is_its_own_mirror_image():
+@pytest.mark.parametrize(("symmetry", "low", "high"), [(0.0, 0, 0), (0.5, 0.4, 0.6), (1.0, 1, 1)])
+def test_a_share_of_the_images_are_their_own_mirror_images(symmetry, low, high):
     own = spec(3, 12, 12)
-    pixels = compose(maps(own), drawn(own), "any", own)
+    pixels = compose(maps(own), drawn(own), "any", own, symmetry)
     same = (pixels - pixels.flip(3)).abs().amax((1, 2, 3)) < 1e-5
-    assert 0.4 < float(same.float().mean()) < 0.6
+    assert low <= float(same.float().mean()) <= high
 
 
 def test_grain_goes_from_single_pixels_to_a_quarter_of_the_image():

@@ -28,10 +28,12 @@ class Generator(nn.Module):
     how. Without, every image has the middle of the range as its mean, which few photographs and no digits have.
     """
 
-    def __init__(self, spec: InputSpec, latent: int = 100, width: int = 32, *, ground: Ground = "none"):
+    def __init__(
+        self, spec: InputSpec, latent: int = 100, width: int = 32, *, ground: Ground = "none", symmetry: float = 0.5
+    ):
         super().__init__()
         channels, height, width_px = spec.shape
-        self.spec, self.latent, self.width, self.ground = spec, latent, width, ground
+        self.spec, self.latent, self.width, self.ground, self.symmetry = spec, latent, width, ground, symmetry
         self.start = (math.ceil(height / 4), math.ceil(width_px / 4))
         self.size = (height, width_px)
         narrow, maps = max(width // 2, 4), channels + (ground != "none")
@@ -52,7 +54,7 @@ class Generator(nn.Module):
         x = self.body(self.first(latents[:, : self.latent]).view(len(latents), self.width, *self.start))
         x = x[:, :, : self.size[0], : self.size[1]]
         if self.ground != "none":
-            return compose(x, latents[:, self.latent :], self.ground, self.spec)
+            return compose(x, latents[:, self.latent :], self.ground, self.spec, self.symmetry)
         return self.spec.low + (self.spec.high - self.spec.low) * torch.sigmoid(2 * x)
 
 
@@ -61,13 +63,19 @@ def _norm(channels: int) -> nn.Module:
 
 
 def new_generator(
-    teacher: Network, *, seed: int, latent: int = 100, width: int | None = None, ground: Ground = "none"
+    teacher: Network,
+    *,
+    seed: int,
+    latent: int = 100,
+    width: int | None = None,
+    ground: Ground = "none",
+    symmetry: float = 0.5,
 ) -> Generator:
     """A fresh generator for the teacher's images; the same weights for the same seed. `width` None: sized to the teacher."""
     width = width or width_for(teacher)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, "generator", latent, width))
-        return Generator(teacher.spec, latent, width, ground=ground).to(teacher.device)
+        return Generator(teacher.spec, latent, width, ground=ground, symmetry=symmetry).to(teacher.device)
 
 
 def width_for(teacher: Network) -> int:

@@ -36,18 +36,19 @@ def drawn_numbers(spec: InputSpec) -> int:
     return 2 * len(_sizes(spec.shape[1:])) + 5 + 2 * spec.shape[0]
 
 
-def compose(maps: Tensor, drawn: Tensor, ground: Ground, spec: InputSpec) -> Tensor:
+def compose(maps: Tensor, drawn: Tensor, ground: Ground, spec: InputSpec, symmetry: float = 0.5) -> Tensor:
     """Maps (N, 1 + C, H, W), the first of silhouettes, and standard normal numbers (N, ...) to pixels (N, C, H, W).
 
-    Each map is blended of itself and its blurs in drawn proportions, made mirror-symmetric in one image of two, brought to
-    mean 0 and variance 1, and passed through sigmoid(2 a (map + b)) with a, log-uniform, and b, uniform, drawn for each
-    image. Then pixels = ground + silhouette * (texture - ground), in the spec's range. A gradient flows to the maps.
+    Each map is blended of itself and its blurs in drawn proportions, made mirror-symmetric in a share of `symmetry` of the
+    images, brought to mean 0 and variance 1, and passed through sigmoid(2 a (map + b)) with a, log-uniform, and b, uniform,
+    drawn for each image. Then pixels = ground + silhouette * (texture - ground), in the spec's range. A gradient flows to
+    the maps.
     """
     sizes, channels = _sizes(spec.shape[1:]), spec.shape[0]
     weights, rest = drawn.float()[:, :, None, None, None].split([2 * len(sizes), drawn.shape[1] - 2 * len(sizes)], 1)
     weights = (GRAIN * weights.unflatten(1, (2, -1))).softmax(2)
     share = torch.special.ndtr(rest)
-    mirrored = share[:, 0] < 0.5
+    mirrored = share[:, 0] < symmetry
     silhouette, texture = (
         _whole(_blended(own, weights[:, part], sizes), mirrored)
         for part, own in enumerate(maps.split([1, channels], 1))

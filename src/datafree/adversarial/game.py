@@ -86,6 +86,7 @@ class Game:
             latent=own.latent,
             width=own.width,
             ground=own.ground,
+            symmetry=own.symmetry,
         ).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.memory.begin(self.generator)
         self.maker = torch.optim.Adam(self.generator.parameters(), lr=own.generator_rate, betas=(0.5, 0.999))

@@ -43,6 +43,8 @@ class Online(Settings):
     """Channels of the generator; by default its forward pass costs at most the teacher's."""
     ground: Ground = "any"
     """Images are of things on this ground: `dark`, `bright` or `any`; `none`: as the papers' generators make them."""
+    symmetry: float = Field(default=0.5, ge=0, le=1)
+    """With a ground, this share of the images are their own mirror images; 0 suits digits and letters."""
     generator_rate: float = Field(default=1e-3, gt=0)
     """Of Adam on the generator, at its highest."""
     student_rate: float = Field(default=5e-3, gt=0)
