@@ -16,7 +16,7 @@ from datafree.evaluation import evaluate
 from datafree.generator import WIDTHS, Generator, new_generator, width_for
 from datafree.network import Network
 from datafree.replay import vae
-from datafree.scene import drawn_numbers
+from datafree.scene import Scene
 
 SHORT = {"epochs": 4, "iterations": 3, "student_steps": 2, "batch": 16, "latent": 8, "write_every": 1}
 
@@ -218,17 +218,22 @@ def test_a_generator_is_sized_to_its_teacher_and_its_seed_decides_it(tiny):
 
 
 @pytest.mark.parametrize(
-    ("ground", "low", "high"), [("none", 0.48, 0.52), ("dark", 0.05, 0.4), ("bright", 0.6, 0.95), ("any", 0.3, 0.7)]
-)
-def test_a_ground_is_how_dark_the_images_are(tiny, ground, low, high):
+    ("scene", "low", "high"),
+    [
+        (None, 0.48, 0.52), (Scene("things", "dark"), 0.05, 0.4), (Scene("things", "bright"), 0.6, 0.95),
+        (Scene(), 0.3, 0.7), (Scene("drawings", "dark"), 0.05, 0.4), (Scene("drawings", "bright"), 0.6, 0.95),
+        (Scene("drawings"), 0.4, 0.6),
+    ],
+)  # fmt: skip
+def test_a_scene_is_how_dark_the_images_are(tiny, scene, low, high):
     network = tiny("linear", shape=(1, 16, 16))
-    made = new_generator(network, seed=0, ground=ground)
+    made = new_generator(network, seed=0, scene=scene)
     latents = torch.randn(512, made.drawn, generator=torch.Generator().manual_seed(0))
     pixels = made(latents).detach()
-    assert low < float(pixels.mean()) < high and made.drawn == 100 + (ground != "none") * drawn_numbers(network.spec)
+    assert low < float(pixels.mean()) < high
+    assert made.drawn == 100 + (0 if scene is None else scene.numbers(network.spec))
     assert torch.equal(pixels, made(latents))
-    spread = pixels.mean((1, 2, 3)).std()
-    assert spread > 0.1 or ground == "none"
+    assert float(pixels.mean((1, 2, 3)).std()) > 0.1 or scene is None
 
 
 def test_the_average_is_kept_unless_the_last_is_asked_for(teacher, tiny):

@@ -20,13 +20,14 @@ ROWS = {
     "bank, any ground": Game({"ground": "any"}, {"replay": "bank"}),
     "mb-dfkd": Game(preset="mb-dfkd", replay={"replay": "bank"}),
 }
-"""`generator` and `bank` are ours, told that the images are drawings on black; the last is the field's."""
+"""The first two are ours, told what the images are of: drawings or things on black; the last is the field's."""
 
 DARK = {"epochs": 32, "ground": "dark"}
+SCENE = {"mnist": {**DARK, "scene": "drawings"}, "fashion-mnist": {**DARK, "scene": "things"}}
 
 
 def _lenet(data: str, **changes: object) -> Pair:
-    own = Pair(data=data, teacher="lenet5", student="lenet5-half", rows=ROWS, online=DARK, size=32)
+    own = Pair(data=data, teacher="lenet5", student="lenet5-half", rows=ROWS, online=SCENE[data], size=32)
     return replace(own, **changes)  # type: ignore[arg-type]
 
 
@@ -46,7 +47,7 @@ BUDGETS = {
     "cpu": Budget((_lenet("mnist"), _lenet("fashion-mnist"), RESNET), (0, 1, 2)),
     "gpu": Budget(
         (
-            _lenet("fashion-mnist", online={**DARK, "epochs": 200}),
+            _lenet("fashion-mnist", online={**SCENE["fashion-mnist"], "epochs": 200}),
             replace(
                 RESNET, teacher="resnet44", student="resnet20", weights="cifar10-resnet44.safetensors", online=LONG
             ),

@@ -28,10 +28,11 @@ def _rows(nbytes: int, **vae: object) -> dict[str, Game]:
 
 
 DARK = {"epochs": 32, "ground": "dark"}
+SCENE = {"mnist": {**DARK, "scene": "drawings"}, "fashion-mnist": {**DARK, "scene": "things"}}
 
 
 def _lenet(data: str, **changes: object) -> Pair:
-    own = Pair(data=data, teacher="lenet5", student="lenet5-half", rows=_rows(EQUAL), online=DARK, size=32)
+    own = Pair(data=data, teacher="lenet5", student="lenet5-half", rows=_rows(EQUAL), online=SCENE[data], size=32)
     return replace(own, **changes)  # type: ignore[arg-type]
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .network import Network, frozen
-from .scene import Ground, compose, drawn_numbers
+from .scene import Scene
 from .seeds import seed_of
 from .spec import InputSpec
 
@@ -24,19 +24,17 @@ class Generator(nn.Module):
     The shape is DAFL's and PRE-DFKD's with fewer channels. Its batch norms have no running statistics: it is
     used in batches alone, and so no phase that only draws from it can leave a trace in it.
 
-    With a `ground` it makes one map more, and images are of things on that ground (`scene.compose`); further latents say
-    how. Without, every image has the middle of the range as its mean, which few photographs and no digits have.
+    With a scene it makes the maps that images are composed of, and further latents say how (`scene.Scene`). Without,
+    every image has the middle of the range as its mean, which few photographs and no digits have.
     """
 
-    def __init__(
-        self, spec: InputSpec, latent: int = 100, width: int = 32, *, ground: Ground = "none", symmetry: float = 0.5
-    ):
+    def __init__(self, spec: InputSpec, latent: int = 100, width: int = 32, *, scene: Scene | None = None):
         super().__init__()
         channels, height, width_px = spec.shape
-        self.spec, self.latent, self.width, self.ground, self.symmetry = spec, latent, width, ground, symmetry
+        self.spec, self.latent, self.width, self.scene = spec, latent, width, scene
         self.start = (math.ceil(height / 4), math.ceil(width_px / 4))
         self.size = (height, width_px)
-        narrow, maps = max(width // 2, 4), channels + (ground != "none")
+        narrow, maps = max(width // 2, 4), channels if scene is None else scene.maps(spec)
         self.first = nn.Linear(latent, width * self.start[0] * self.start[1])
         self.body = nn.Sequential(
             _norm(width), nn.Upsample(scale_factor=2), nn.Conv2d(width, width, 3, padding=1), _norm(width),
@@ -48,13 +46,13 @@ class Generator(nn.Module):
     @property
     def drawn(self) -> int:
         """Z: standard normal numbers that an image is made of."""
-        return self.latent + (drawn_numbers(self.spec) if self.ground != "none" else 0)
+        return self.latent + (0 if self.scene is None else self.scene.numbers(self.spec))
 
     def forward(self, latents: Tensor) -> Tensor:
         x = self.body(self.first(latents[:, : self.latent]).view(len(latents), self.width, *self.start))
         x = x[:, :, : self.size[0], : self.size[1]]
-        if self.ground != "none":
-            return compose(x, latents[:, self.latent :], self.ground, self.spec, self.symmetry)
+        if self.scene is not None:
+            return self.scene.compose(x, latents[:, self.latent :], self.spec)
         return self.spec.low + (self.spec.high - self.spec.low) * torch.sigmoid(2 * x)
 
 
@@ -63,19 +61,13 @@ def _norm(channels: int) -> nn.Module:
 
 
 def new_generator(
-    teacher: Network,
-    *,
-    seed: int,
-    latent: int = 100,
-    width: int | None = None,
-    ground: Ground = "none",
-    symmetry: float = 0.5,
+    teacher: Network, *, seed: int, latent: int = 100, width: int | None = None, scene: Scene | None = None
 ) -> Generator:
     """A fresh generator for the teacher's images; the same weights for the same seed. `width` None: sized to the teacher."""
     width = width or width_for(teacher)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, "generator", latent, width))
-        return Generator(teacher.spec, latent, width, ground=ground, symmetry=symmetry).to(teacher.device)
+        return Generator(teacher.spec, latent, width, scene=scene).to(teacher.device)
 
 
 def width_for(teacher: Network) -> int:

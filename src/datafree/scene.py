@@ -1,4 +1,4 @@
-"""Maps to images of things on a ground: a silhouette of any size and sharpness, filled with a texture of any contrast.
+"""Maps to images of something on a ground: a generator's maps become drawings, or things with a silhouette and a texture.
 
 What most classified images have in common, without anybody's data. Our own addition to the generators of the field, whose
 images all have the middle of the range as their mean.
@@ -7,6 +7,7 @@ images all have the middle of the range as their mean.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -15,12 +16,15 @@ from torch.nn.functional import interpolate
 
 from .spec import InputSpec
 
-__all__ = ["Ground", "compose", "drawn_numbers"]
+__all__ = ["Ground", "Kind", "Scene"]
 
-Ground = Literal["none", "any", "dark", "bright"]
+Kind = Literal["things", "drawings"]
+Ground = Literal["any", "dark", "bright"]
 
+STROKES, INK = (0.7, 6.0), {"any": (-2.0, 2.0), "dark": (-2.0, 0.5), "bright": (-0.5, 2.0)}
+"""Of drawings: contrast and brightness, in standard deviations of the map."""
 EDGE, SIZE = (0.7, 6.0), (-2.0, 1.0)
-"""Of silhouettes: contrast, and how much of the image they fill, in standard deviations of their map."""
+"""Of silhouettes: contrast, and how much of the image they fill, likewise."""
 CONTRAST, BRIGHTNESS = (0.1, 3.0), (-2.0, 2.0)
 """Of textures, likewise."""
 TINT = 1.0
@@ -31,33 +35,54 @@ COARSEST = 4
 """Blobs of the coarsest grain along the image's smaller side."""
 
 
-def drawn_numbers(spec: InputSpec) -> int:
-    """How many numbers `compose` wants for each image."""
-    return 2 * len(_sizes(spec.shape[1:])) + 5 + 2 * spec.shape[0]
+@dataclass(frozen=True)
+class Scene:
+    """What generated images are of. Which one an image is, `numbers` standard normal numbers say.
 
+    A drawing is a map h (C, H, W) of mean 0 and variance 1 over the batch: sigmoid(2 a (h + b)) with a, log-uniform, and b,
+    uniform, drawn for each image, from grey ones to black and white, on a `dark` ground with b below 0.5.
 
-def compose(maps: Tensor, drawn: Tensor, ground: Ground, spec: InputSpec, symmetry: float = 0.5) -> Tensor:
-    """Maps (N, 1 + C, H, W), the first of silhouettes, and standard normal numbers (N, ...) to pixels (N, C, H, W).
-
-    Each map is blended of itself and its blurs in drawn proportions, made mirror-symmetric in a share of `symmetry` of the
-    images, brought to mean 0 and variance 1, and passed through sigmoid(2 a (map + b)) with a, log-uniform, and b, uniform,
-    drawn for each image. Then pixels = ground + silhouette * (texture - ground), in the spec's range. A gradient flows to
-    the maps.
+    A thing is a silhouette, from one map more, and a texture: each blended of its map and the map's blurs in drawn
+    proportions, its own mirror image in a share of `symmetry` of the images, brought to mean 0 and variance 1, and passed
+    through such a sigmoid. The image is ground + silhouette * (texture - ground); `any` ground is drawn too.
     """
-    sizes, channels = _sizes(spec.shape[1:]), spec.shape[0]
-    weights, rest = drawn.float()[:, :, None, None, None].split([2 * len(sizes), drawn.shape[1] - 2 * len(sizes)], 1)
-    weights = (GRAIN * weights.unflatten(1, (2, -1))).softmax(2)
-    share = torch.special.ndtr(rest)
-    mirrored = share[:, 0] < symmetry
-    silhouette, texture = (
-        _whole(_blended(own, weights[:, part], sizes), mirrored)
-        for part, own in enumerate(maps.split([1, channels], 1))
-    )
-    tint = 0.0 if channels == 1 else TINT * (2 * share[:, 5 : 5 + channels, 0] - 1)
-    silhouette = _exposed(silhouette, _between(EDGE, share[:, 1], log=True), _between(SIZE, share[:, 2]))
-    texture = _exposed(texture, _between(CONTRAST, share[:, 3], log=True), _between(BRIGHTNESS, share[:, 4]) + tint)
-    behind = _behind(ground, share[:, 5 + channels :, 0])
-    return spec.low + (spec.high - spec.low) * (behind + silhouette * (texture - behind))
+
+    kind: Kind = "things"
+    ground: Ground = "any"
+    symmetry: float = 0.5
+
+    def maps(self, spec: InputSpec) -> int:
+        """How many maps an image is made of."""
+        return spec.shape[0] + (self.kind == "things")
+
+    def numbers(self, spec: InputSpec) -> int:
+        """How many numbers are drawn for it."""
+        return 2 if self.kind == "drawings" else 2 * len(_sizes(spec.shape[1:])) + 5 + 2 * spec.shape[0]
+
+    def compose(self, maps: Tensor, drawn: Tensor, spec: InputSpec) -> Tensor:
+        """Maps (N, `maps`, H, W) and numbers (N, `numbers`) to pixels (N, C, H, W). A gradient flows to the maps."""
+        pixels = self._drawing(maps, drawn) if self.kind == "drawings" else self._thing(maps, drawn, spec)
+        return spec.low + (spec.high - spec.low) * pixels
+
+    def _drawing(self, maps: Tensor, drawn: Tensor) -> Tensor:
+        share = torch.special.ndtr(drawn.float())[:, :, None, None, None]
+        return _exposed(maps, _between(STROKES, share[:, 0], log=True), _between(INK[self.ground], share[:, 1]))
+
+    def _thing(self, maps: Tensor, drawn: Tensor, spec: InputSpec) -> Tensor:
+        sizes, channels = _sizes(spec.shape[1:]), spec.shape[0]
+        numbers = drawn.float()[:, :, None, None, None]
+        weights = (GRAIN * numbers[:, : 2 * len(sizes)].unflatten(1, (2, -1))).softmax(2)
+        share = torch.special.ndtr(numbers[:, 2 * len(sizes) :])
+        mirrored = share[:, 0] < self.symmetry
+        silhouette, texture = (
+            _whole(_blended(own, weights[:, part], sizes), mirrored)
+            for part, own in enumerate(maps.split([1, channels], 1))
+        )
+        tint = 0.0 if channels == 1 else TINT * (2 * share[:, 5 : 5 + channels, 0] - 1)
+        silhouette = _exposed(silhouette, _between(EDGE, share[:, 1], log=True), _between(SIZE, share[:, 2]))
+        texture = _exposed(texture, _between(CONTRAST, share[:, 3], log=True), _between(BRIGHTNESS, share[:, 4]) + tint)
+        behind = _behind(self.ground, share[:, 5 + channels :, 0])
+        return behind + silhouette * (texture - behind)
 
 
 def _sizes(size: tuple[int, ...]) -> list[tuple[int, ...]]:

@@ -99,7 +99,7 @@ WRONG = [
     ("--online generator --replay vae --replay-bytes 64", "--replay-bytes: got 64, wanted at least"),
     ("--online generator --replay ema --replay-bytes 64", "--replay-bytes: got 64, wanted at least 256"),
     ("--online generator --epochs 0", "--epochs: got 0, wanted at least 1"),
-    ("--online generator --ground dim", "--ground: got 'dim', wanted 'none', 'any', 'dark' or 'bright'"),
+    ("--online generator --ground dim", "--ground: got 'dim', wanted 'any', 'dark' or 'bright'"),
     ("--online generator --disagreement 0 --one-hot 0 --balance 0", "the generator has no term of a weight above 0"),
     ("--online generator --statistics 1 --record set/set.json", "set/set.json"),
     ("--online generator --condensed nosuch", "no condensed set nosuch"),

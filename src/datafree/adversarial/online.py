@@ -41,10 +41,12 @@ class Online(Settings):
     """Numbers that an image is made of."""
     width: int | None = Field(default=None, ge=1)
     """Channels of the generator; by default its forward pass costs at most the teacher's."""
+    scene: Literal["things", "drawings", "none"] = "things"
+    """Images are of things with a silhouette and a texture, or drawings; `none`: as the papers' generators make them."""
     ground: Ground = "any"
-    """Images are of things on this ground: `dark`, `bright` or `any`; `none`: as the papers' generators make them."""
+    """What is behind them: `dark`, `bright` or `any`."""
     symmetry: float = Field(default=0.5, ge=0, le=1)
-    """With a ground, this share of the images are their own mirror images; 0 suits digits and letters."""
+    """This share of the things are their own mirror images."""
     generator_rate: float = Field(default=1e-3, gt=0)
     """Of Adam on the generator, at its highest."""
     student_rate: float = Field(default=5e-3, gt=0)
@@ -92,7 +94,7 @@ class Online(Settings):
         return Objective(kept)
 
 
-_PLAIN = {"ground": "none", "keep": "last"}
+_PLAIN = {"scene": "none", "keep": "last"}
 _DAFL = {**_PLAIN, "one_hot": 1.0, "balance": 5.0, "features": 0.1}
 PRESETS: dict[str, tuple[dict[str, Any], str]] = {
     "dafl": ({**_DAFL, "disagreement": 0.0}, "none"),

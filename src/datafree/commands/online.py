@@ -109,7 +109,7 @@ def _distill(
 
     Example: datafree distill teacher --online generator --out student
 
-    Example: datafree distill teacher lenet5-half --online generator --replay vae --ground dark --data mnist --out student
+    Example: datafree distill teacher --online generator --replay vae --scene drawings --ground dark --out student
 
     Example (a method of the field): datafree distill teacher --online generator --preset dfad --out student
 
