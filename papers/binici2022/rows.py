@@ -14,8 +14,8 @@ __all__ = ["BUDGETS", "PAPER"]
 # data/teacher/row -> (place, figure): none of the paper's data sets, teachers and sizes is run here
 PAPER: dict[str, tuple[str, float]] = {}
 
-EQUAL = 262_144
-"""Bytes of each memory: 256 images of 32 x 32, or some 65,000 weights."""
+EQUAL = 1_048_576
+"""Bytes of each memory: 1,024 images of 32 x 32, or some 262,000 weights."""
 
 
 def _rows(nbytes: int, **vae: object) -> dict[str, Game]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,10 @@ FOLDER = Path(__file__).resolve().parents[2] / "papers"
 sys.path[:0] = [str(FOLDER)]
 
 import claims
+
+from datafree import replay
+from datafree.models import new_model
+from datafree.spec import InputSpec
 
 ROWS = {
     "binici2021": {"teacher", "kd", "generator", "bank", "bank, any ground", "mb-dfkd"},
@@ -33,6 +38,22 @@ def test_the_smoke_budget_runs_every_row_with_its_robustness(tmp_path, paper):
         assert 0 <= made[f"{row}/lost"] <= made[f"{row}/drawdown"] <= made[f"{row}/decreases"]
         assert made[f"{row}/speed"] > 0
     assert claims.check(claims.load(out)) == []
+
+
+SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "fashion-mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
+
+
+@pytest.mark.parametrize("paper", sorted(ROWS))
+def test_every_row_of_every_budget_can_begin(paper):
+    for budget in runpy.run_path(str(FOLDER / paper / "rows.py"))["BUDGETS"].values():
+        for pair in budget.pairs:
+            channels, *size = SHAPES[pair.data]
+            shape = (channels, *(size if pair.size is None else (pair.size, pair.size)))
+            teacher = new_model(pair.teacher, InputSpec(shape=shape, classes=tuple("0123456789")), seed=0)
+            for name, row in pair.rows.items():
+                settings, memory = row.online(**pair.online), replay.of(dict(row.replay)).on(teacher, 0)
+                assert memory.nbytes() <= row.replay.get("replay_bytes", memory.nbytes()), (pair.id, name)
+                assert settings.objective(teacher, None).parts, (pair.id, name)
 
 
 def test_memories_are_compared_at_equal_bytes(tmp_path):
