@@ -24,6 +24,7 @@ from datafree.adversarial import Online, adversarial, preset
 from datafree.data import load
 from datafree.distillation import Distillation, distill
 from datafree.evaluation import evaluate
+from datafree.files import read_header
 from datafree.fit import Schedule
 from datafree.images import soft_labelled
 from datafree.models import load_model, new_model
@@ -147,8 +148,13 @@ class Chain:
     def played(self, name: str, teacher: Network, student: Network) -> dict[str, Any]:
         own, settings = self.pair.rows[name], self.pair.settings(name)
         state = file_of(self.folder, name).with_suffix(".state.safetensors")
-        if state.exists() and read_identity(state) != settings:
-            state.unlink()
+        before = 0
+        if state.exists():
+            header = read_header(state, kind="online-state")[1]
+            if header.get("identity") != settings:
+                state.unlink()
+            else:
+                before = header["history"]["images"]
         began = time.process_time()
         spent = [0.0]
 
@@ -168,14 +174,9 @@ class Chain:
         return {
             **asdict(evaluate(student, self.test, teacher)), "history": asdict(history),
             "robustness": {key: asdict(robustness(values, WINDOW)) for key, values in curves.items()},
-            "CPU seconds": round(seconds, 2), "memory bytes": history.memory_bytes,
+            "CPU seconds": round(seconds, 2), "images in them": history.images - before,
+            "memory bytes": history.memory_bytes,
         }  # fmt: skip
-
-
-def read_identity(state: Path) -> Any:
-    from datafree.files import read_header
-
-    return read_header(state, kind="online-state")[1].get("identity")
 
 
 def collect(paper: Path, plan: Budget, budget: str, work: Path, figures: Mapping[str, tuple[str, float]]) -> list[Any]:
@@ -205,7 +206,7 @@ def _values(row: str, found: dict[int, dict[str, Any]]) -> list[tuple[str, str, 
         for name in FIGURES:
             values = {seed: own["robustness"][key][name] for seed, own in found.items()}
             made.append((f"{row}/{name}{what}", "points, over the second half", values))
-    speed = {seed: round(own["history"]["images"] / own["CPU seconds"], 1) for seed, own in found.items()}
+    speed = {seed: round(own["images in them"] / own["CPU seconds"], 1) for seed, own in found.items()}
     made.append((f"{row}/speed", "images learnt from by CPU-second, one thread", speed))
     made.append((f"{row}/bytes", "bytes replayed from", {seed: own["memory bytes"] for seed, own in found.items()}))
     return made

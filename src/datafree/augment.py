@@ -7,6 +7,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import pad
 
+from .scene import drawing
 from .settings import Settings
 from .spec import InputSpec
 from .warp import Warp, warp
@@ -54,21 +55,15 @@ def _times(how: Warp, strength: float) -> Warp:
     return Warp(**{name: own * strength for name, own in how})
 
 
-CONTRAST, BRIGHTNESS = (0.7, 6.0), (-2.0, 0.5)
-"""Ranges of the exposure: our choice, wide enough for grey images and for black and white ones."""
-
-
 def exposed(pixels: Tensor, share: float, rng: torch.Generator, spec: InputSpec) -> Tensor:
-    """A share of the images (N, C, H, W) with contrast a and brightness b drawn anew: sigmoid(2 a (h + b)) of the range.
+    """A share of the images (N, C, H, W) with contrast and brightness drawn anew, as drawings on a dark ground have them.
 
-    h is the image with mean 0 and variance 1. Where an image is blurred, b makes its strokes thicker or thinner.
+    Where an image is blurred, its brightness makes strokes thicker or thinner.
     """
     deviation, mean = torch.std_mean(pixels, (1, 2, 3), correction=0, keepdim=True)
     draws = torch.rand(3, len(pixels), 1, 1, 1, generator=rng).to(pixels)
-    contrast = CONTRAST[0] * (CONTRAST[1] / CONTRAST[0]) ** draws[0]
-    brightness = BRIGHTNESS[0] + (BRIGHTNESS[1] - BRIGHTNESS[0]) * draws[1]
     h = (pixels - mean) / (deviation + 1e-3 * (spec.high - spec.low))
-    anew = spec.low + (spec.high - spec.low) * torch.sigmoid(2 * contrast * (h + brightness))
+    anew = spec.low + (spec.high - spec.low) * drawing(h, draws[:2].movedim(0, 1), "dark")
     return torch.where(draws[2] < share, anew, pixels)
 
 

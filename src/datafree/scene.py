@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 
 from .spec import InputSpec
 
-__all__ = ["Ground", "Kind", "Scene"]
+__all__ = ["Ground", "Kind", "Scene", "drawing"]
 
 Kind = Literal["things", "drawings"]
 Ground = Literal["any", "dark", "bright"]
@@ -65,8 +65,7 @@ class Scene:
         return spec.low + (spec.high - spec.low) * pixels
 
     def _drawing(self, maps: Tensor, drawn: Tensor) -> Tensor:
-        share = torch.special.ndtr(drawn.float())[:, :, None, None, None]
-        return _exposed(maps, _between(STROKES, share[:, 0], log=True), _between(INK[self.ground], share[:, 1]))
+        return drawing(maps, torch.special.ndtr(drawn.float())[:, :, None, None, None], self.ground)
 
     def _thing(self, maps: Tensor, drawn: Tensor, spec: InputSpec) -> Tensor:
         sizes, channels = _sizes(spec.shape[1:]), spec.shape[0]
@@ -83,6 +82,11 @@ class Scene:
         texture = _exposed(texture, _between(CONTRAST, share[:, 3], log=True), _between(BRIGHTNESS, share[:, 4]) + tint)
         behind = _behind(self.ground, share[:, 5 + channels :, 0])
         return behind + silhouette * (texture - behind)
+
+
+def drawing(maps: Tensor, share: Tensor, ground: Ground) -> Tensor:
+    """Maps (N, C, H, W) of mean 0 and variance 1, and numbers (N, 2, 1, 1, 1) uniform in [0, 1], to pixels in [0, 1]."""
+    return _exposed(maps, _between(STROKES, share[:, 0], log=True), _between(INK[ground], share[:, 1]))
 
 
 def _sizes(size: tuple[int, ...]) -> list[tuple[int, ...]]:

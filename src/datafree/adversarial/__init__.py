@@ -123,12 +123,11 @@ def _epoch(game: Game, number: int, good: dict[str, Tensor], progress: Progress)
 def _save(path: Path, game: Game, now: dict[str, Tensor], identity: dict[str, Any], epoch: int) -> None:
     header = {"identity": identity, "epoch": epoch, "attempt": game.attempt, "history": asdict(game.history)}
     header["processes"] = game.world.size
-    tensors = dict(now)
-    for rank, own in enumerate(gathered({"memory": game.memory.state(), "guide": game.guide and game.guide.state()})):
-        if rank:  # every process has a memory, and a guide, of its own
-            for part in ("memory", "guide"):
-                tensors |= {f"{part}-{rank}/{key}": tensor for key, tensor in (own[part] or {}).items()}
-    if game.world.rank == 0:
+    tensors, rank = dict(now), game.world.rank
+    parts = [key for key in now if key.startswith(("memory/", "guide/"))] if rank else []
+    for own in gathered({key.replace("/", f"-{rank}/", 1): now[key] for key in parts}):
+        tensors |= own  # every process has a memory, and a guide, of its own
+    if rank == 0:
         write_tensors(path, tensors, header, kind="online-state")
 
 

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from .. import condensing
 from ..condensed import FILE, Condensed
 from ..data import Dataset
-from ..errors import UserError, unknown
+from ..errors import UserError
 from ..network import Network
 from ..records import check_classes
 from ..runlog import RunLog
@@ -40,10 +40,7 @@ __all__ = ["command", "condense"]
 
 def command(argv: list[str]) -> Callable[..., None]:
     """`condense` with the flags of the method named by --method."""
-    name = chosen(argv, "--method") or "dm"
-    if name not in condensing.methods():
-        raise unknown("condensing method", name, condensing.methods())
-    own = condensing.methods()[name]
+    own = type(condensing.named(chosen(argv, "--method") or "dm"))
 
     def one_method(
         *,

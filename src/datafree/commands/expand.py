@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from .. import alignment as kinds
 from ..condensed import Condensed
-from ..errors import UserError, unknown
+from ..errors import UserError
 from ..expansion import Expansion
 from ..expansion import expand as make
 from ..quantization.folder import NO_COPY, Exported
@@ -25,10 +25,7 @@ __all__ = ["command", "expand"]
 
 def command(argv: list[str]) -> Callable[..., None]:
     """`expand` with the flags of the kind of alignment named by --alignment."""
-    name = chosen(argv, "--alignment") or kinds.DEFAULT
-    if name not in kinds.kinds():
-        raise unknown("kind of alignment", name, kinds.kinds())
-    kind = kinds.kinds()[name]
+    kind = type(kinds.named(chosen(argv, "--alignment") or kinds.DEFAULT))
 
     def one_kind(
         teacher: str,

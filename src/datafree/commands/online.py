@@ -17,7 +17,7 @@ from .. import replay as memories
 from ..adversarial import PRESETS, Anchored, History, Online, adversarial, preset
 from ..condensed import Condensed
 from ..data import Dataset
-from ..errors import UserError, unknown
+from ..errors import UserError
 from ..evaluation import evaluate
 from ..files import write_tensors
 from ..network import Network
@@ -49,11 +49,9 @@ DEFAULT = "bank"
 def command(argv: list[str]) -> Callable[..., None]:
     """`distill --online generator` with the flags of the memory named by --replay, or by the --preset."""
     name = chosen(argv, "--preset")
-    if name is not None and name not in PRESETS:
-        raise unknown("preset", name, PRESETS)
-    kind = chosen(argv, "--replay") or (PRESETS[name][1] if name is not None else DEFAULT)
-    if kind not in memories.kinds():
-        raise unknown("kind of replay", kind, memories.kinds())
+    usual = DEFAULT if name is None else preset(name)[1]
+    kind = chosen(argv, "--replay") or usual
+    kept = type(memories.named(kind))
 
     def generator(
         teacher: str,
@@ -87,7 +85,7 @@ def command(argv: list[str]) -> Callable[..., None]:
     generator.__annotations__ = {
         "teacher": str, "student": str | None, "out": Path, "online": str, "preset": str | None, "replay": str,
         "settings": Annotated[Online | None, Parameter(name="*")],
-        "memory": Annotated[memories.kinds()[kind] | None, Parameter(name="*")],
+        "memory": Annotated[kept | None, Parameter(name="*")],
         "condensed": Path | None, "alignment": str | None,
         "data": Data | None, "source": Model | None, "run": Run | None, "return": None,
     }  # fmt: skip

@@ -15,6 +15,7 @@ from ..evaluation import evaluate
 from ..files import read_json
 from ..finished import Finished, Scores
 from ..likeness import Similarity, matched
+from ..quantization.bits import ends
 from ..quantization.folder import is_quantized
 from ..release import Release
 from ..report import Grid, Likeness, Line, Match, Played, Report, Row, grid_of, online_lines, played, timeline, write
@@ -252,16 +253,10 @@ def quantized_row(folder: Path, log: Finished, found: Scores) -> Row:
     return Row(
         name=folder.name, group="quantized", accuracy=found.accuracy, agreement=found.agreement,
         parameters=log.result.parameters, nbytes=speed.quantized_bytes, seconds=log.seconds, images=log.result.images,
-        note=f"W{settings.get('weights')}A{settings.get('activations')}{_ends(settings)}, calibrated on "
-        f"{settings.get('calibrate')}{tuned}; "
+        note=f"W{settings.get('weights')}A{settings.get('activations')}"
+        f"{ends(settings.get('first'), settings.get('last'))}, calibrated on {settings.get('calibrate')}{tuned}; "
         f"{speed.faster:.2f} times as fast{', simulated bits' if log.result.simulated else ''}",
     )  # fmt: skip
-
-
-def _ends(settings: dict[str, Any]) -> str:
-    """Bits of the first and last layer, where they were chosen."""
-    found = [f"{what} layer {settings[what]} bits" for what in ("first", "last") if settings.get(what) is not None]
-    return f" ({', '.join(found)})" if found else ""
 
 
 def _shapes(release: Release) -> list[tuple[int, ...]]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from .. import synthesis
-from ..errors import UserError, unknown
+from ..errors import UserError
 from ..files import read_json
 from ..quantization.folder import NO_COPY, Exported
 from ..runlog import RunLog
@@ -23,10 +23,7 @@ __all__ = ["check_counts", "command", "finish", "synthesize"]
 
 def command(argv: list[str]) -> Callable[..., None]:
     """`synthesize` with the flags of the method named by --method."""
-    name = chosen(argv, "--method") or synthesis.DEFAULT
-    if name not in synthesis.methods():
-        raise unknown("synthesis method", name, synthesis.methods())
-    settings = synthesis.methods()[name]
+    settings = type(synthesis.named(chosen(argv, "--method") or synthesis.DEFAULT))
 
     def one_method(
         model: str,

@@ -7,7 +7,13 @@ from pydantic import Field, model_validator
 from ..distillation import Distillation
 from ..settings import Settings
 
-__all__ = ["Bits", "FineTuning"]
+__all__ = ["Bits", "FineTuning", "ends"]
+
+
+def ends(first: object, last: object) -> str:
+    """The bits of the first and last layer in words, in brackets; nothing where none were chosen."""
+    found = [f"{what} layer {own} bits" for what, own in (("first", first), ("last", last)) if own is not None]
+    return f" ({', '.join(found)})" if found else ""
 
 
 class Bits(Settings):
@@ -34,10 +40,7 @@ class Bits(Settings):
     @property
     def words(self) -> str:
         """The name, and the ends where they differ."""
-        ends = [
-            f"{what} layer {own} bits" for what, own in (("first", self.first), ("last", self.last)) if own is not None
-        ]
-        return f"{self.name} ({', '.join(ends)})" if ends else self.name
+        return self.name + ends(self.first, self.last)
 
     @property
     def integer(self) -> bool:

@@ -46,8 +46,7 @@ class Averaged:
         self.own: Generator | None = None
 
     def begin(self, generator: Generator) -> None:
-        if 4 * sum(own.numel() for own in generator.parameters()) > self.settings.replay_bytes:
-            needed = 4 * sum(own.numel() for own in generator.parameters())
+        if (needed := _nbytes(generator)) > self.settings.replay_bytes:
             raise UserError(
                 f"--replay-bytes: got {self.settings.replay_bytes:,}, wanted at least {needed:,}, which the generator's "
                 "weights take; give more, a smaller --width or another --replay"
@@ -73,7 +72,7 @@ class Averaged:
         return self.own(latents.to(self.own.first.weight.device))[:count].float()
 
     def nbytes(self) -> int:
-        return 0 if self.own is None else 4 * sum(own.numel() for own in self.own.parameters())
+        return 0 if self.own is None else _nbytes(self.own)
 
     def state(self) -> dict[str, Tensor]:
         if self.own is None:
@@ -92,3 +91,7 @@ class Averaged:
             for name, own in kept.items():
                 own.copy_(found[name])
         self.steps = int(state["steps"])
+
+
+def _nbytes(generator: Generator) -> int:
+    return 4 * sum(own.numel() for own in generator.parameters())
