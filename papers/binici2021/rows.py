@@ -22,7 +22,7 @@ ROWS = {
 }
 """The first two are ours, told what the images are of: drawings or things on black; the last is the field's."""
 
-DARK = {"epochs": 32, "ground": "dark"}
+DARK = {"epochs": 20, "ground": "dark"}
 SCENE = {"mnist": {**DARK, "scene": "drawings"}, "fashion-mnist": {**DARK, "scene": "things"}}
 
 

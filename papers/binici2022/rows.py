@@ -27,7 +27,7 @@ def _rows(nbytes: int, **vae: object) -> dict[str, Game]:
     }
 
 
-DARK = {"epochs": 32, "ground": "dark"}
+DARK = {"epochs": 20, "ground": "dark"}
 SCENE = {"mnist": {**DARK, "scene": "drawings"}, "fashion-mnist": {**DARK, "scene": "things"}}
 
 

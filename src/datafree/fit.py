@@ -21,7 +21,7 @@ from .network import Network
 from .parallel import World, agree, average_gradients, broadcast, first, summed, together
 from .progress import Progress, silent
 from .settings import Settings
-from .states import adam_state, check_identity, load_adam
+from .states import check_identity, load_optimizer, optimizer_state
 
 __all__ = ["Curve", "Schedule", "fit"]
 
@@ -160,7 +160,7 @@ def _save(
     path: Path, module: nn.Module, adam: torch.optim.Adam, identity: dict[str, Any], epoch: int, curve: Curve
 ) -> None:
     tensors = {f"weights/{name}": tensor for name, tensor in module.state_dict().items()}
-    tensors |= adam_state(adam, "adam")
+    tensors |= optimizer_state(adam, "adam")
     write_tensors(path, tensors, {"identity": identity, "epoch": epoch, "curve": vars(curve)}, kind="training-state")
 
 
@@ -179,5 +179,5 @@ def _read(path: Path | None, module: nn.Module, identity: dict[str, Any]) -> Sta
 def _go_on(state: State, module: nn.Module, adam: torch.optim.Adam) -> tuple[int, Curve]:
     tensors, header = state
     module.load_state_dict({n.removeprefix("weights/"): t for n, t in tensors.items() if n.startswith("weights/")})
-    load_adam(adam, tensors, "adam")
+    load_optimizer(adam, tensors, "adam")
     return int(header["epoch"]), Curve(**header["curve"])

@@ -18,13 +18,14 @@ from ..distillation import temperature_of
 from ..errors import UserError
 from ..generator import Generator, new_generator
 from ..losses import kl
+from ..muon import Muon
 from ..network import Network, frozen
 from ..parallel import agree, average_gradients, first, summed, world
 from ..progress import Progress
 from ..replay import Memory
 from ..scene import Scene
 from ..seeds import stream
-from ..states import adam_state, load_adam
+from ..states import load_optimizer, optimizer_state
 from ..syntheticset import to_bytes, to_pixels
 from ..terms import Objective, View
 from ..terms.aligned import Aligned
@@ -74,7 +75,8 @@ class Game:
         self.probes = torch.empty((0, *teacher.spec.shape), dtype=torch.uint8)
         self.average = Network(copy.deepcopy(student.module).eval(), student.spec, student.name)
         self.shown: dict[int, Tensor] = {}
-        self.learner = torch.optim.Adam(student.module.parameters(), lr=own.student_rate)
+        optimizer = Muon if own.optimizer == "muon" else torch.optim.Adam
+        self.learner = optimizer(student.module.parameters(), lr=own.student_rate)
         self.temperature = own.temperature or 0.0
         self.renew()
 
@@ -123,8 +125,8 @@ class Game:
 
     def _rates(self, share: float) -> None:
         fall = 0.5 * (1 + math.cos(math.pi * share))
-        for adam, rate in ((self.maker, self.own.generator_rate), (self.learner, self.own.student_rate)):
-            for group in adam.param_groups:
+        for one, rate in ((self.maker, self.own.generator_rate), (self.learner, self.own.student_rate)):
+            for group in one.param_groups:
                 group["lr"] = rate * fall
 
     def _narrow(self) -> Any:
@@ -237,7 +239,7 @@ class Game:
         found = {"probes": self.probes.clone(), "temperature": torch.tensor(self.temperature, dtype=torch.float64)}
         for name, module in self._modules():
             found |= {f"{name}/{key}": own.detach().cpu().clone() for key, own in module.state_dict().items()}
-        found |= adam_state(self.learner, "learner") | adam_state(self.maker, "maker")
+        found |= optimizer_state(self.learner, "learner") | optimizer_state(self.maker, "maker")
         found |= {f"shown/{epoch}": own for epoch, own in self.shown.items()}
         if self.guide is not None:
             found |= {f"guide/{key}": own for key, own in self.guide.state().items()}
@@ -258,8 +260,8 @@ class Game:
             if {key: own.shape for key, own in part(name).items()} != wanted:
                 raise UserError(f"that run has another {name}; name another --out, or repeat that run's command")
             module.load_state_dict(part(name))
-        load_adam(self.learner, found, "learner")
-        load_adam(self.maker, found, "maker")
+        load_optimizer(self.learner, found, "learner")
+        load_optimizer(self.maker, found, "maker")
         self.memory.load(part("memory"))
         if self.guide is not None:
             self.guide.load(part("guide"))

@@ -29,9 +29,9 @@ class Online(Settings):
     """Outer iterations an epoch."""
     generator_steps: int = Field(default=1, ge=1)
     """Steps of the generator in an outer iteration."""
-    student_steps: int = Field(default=5, ge=1)
+    student_steps: int = Field(default=10, ge=1)
     """Steps of the student in an outer iteration, each on new images."""
-    batch: int = Field(default=256, ge=2)
+    batch: int = Field(default=128, ge=2)
     """New images a step."""
     replayed: float = Field(default=0.125, ge=0, le=1)
     """Replayed images beside them, as a share of `batch`."""
@@ -49,8 +49,10 @@ class Online(Settings):
     """This share of the things are their own mirror images."""
     generator_rate: float = Field(default=1e-3, gt=0)
     """Of Adam on the generator, at its highest."""
+    optimizer: Literal["muon", "adam"] = "muon"
+    """Of the student: Muon makes each step of a weight matrix orthogonal (Jordan et al. 2024)."""
     student_rate: float = Field(default=5e-3, gt=0)
-    """Of Adam on the student, at its highest; both fall to 0 along a half cosine."""
+    """Its rate, at its highest; both rates fall to 0 along a half cosine."""
     loss: Literal["kl", "l1"] = "kl"
     """Of the student: KL divergence at the temperature, or the mean absolute difference of logits."""
     temperature: float | None = Field(default=None, gt=0)

@@ -13,7 +13,7 @@ from ..augment import Augmentation
 from ..errors import UserError
 from ..network import Network
 from ..seeds import stream
-from ..states import adam_state, load_adam
+from ..states import load_optimizer, optimizer_state
 from .anchors import Anchors
 
 __all__ = ["Discriminator", "DiscriminatorGuide", "Projection"]
@@ -120,7 +120,7 @@ class DiscriminatorGuide:
 
     def state(self) -> dict[str, Tensor]:
         found = {f"net/{name}": tensor.detach().cpu().clone() for name, tensor in self.net.state_dict().items()}
-        return {**self.anchors.state(), **found, **adam_state(self.adam, "adam")}
+        return {**self.anchors.state(), **found, **optimizer_state(self.adam, "adam")}
 
     def load(self, state: dict[str, Tensor]) -> None:
         weights = {name.removeprefix("net/"): own for name, own in state.items() if name.startswith("net/")}
@@ -129,4 +129,4 @@ class DiscriminatorGuide:
             raise UserError("the guide of that run is another discriminator; repeat that run's command")
         self.anchors.load(state)
         self.net.load_state_dict(weights)
-        load_adam(self.adam, state, "adam")
+        load_optimizer(self.adam, state, "adam")

@@ -15,7 +15,7 @@ from ..files import read_tensors, write_tensors
 from ..seeds import seed_of, stream
 from ..settings import Settings
 from ..spec import InputSpec
-from ..states import adam_state, check_identity, load_adam
+from ..states import check_identity, load_optimizer, optimizer_state
 from . import Job
 from .siamese import KINDS, Augmentation, draw
 
@@ -133,7 +133,7 @@ def _network(spec: InputSpec, width: int, depth: int, seed: int) -> nn.Module:
 
 def _save(job: Job, pixels: Tensor, adam: torch.optim.Adam, step: int) -> None:
     assert job.state is not None
-    tensors = {"pixels": pixels.detach().cpu(), **adam_state(adam, "adam")}
+    tensors = {"pixels": pixels.detach().cpu(), **optimizer_state(adam, "adam")}
     write_tensors(job.state, tensors, {"identity": job.identity, "step": step}, kind=KIND)
 
 
@@ -145,5 +145,5 @@ def _resume(job: Job, pixels: Tensor, adam: torch.optim.Adam) -> int:
         raise UserError(f"{job.state} is of other images; name another --out, or repeat that run's command")
     with torch.no_grad():
         pixels.copy_(tensors["pixels"])
-    load_adam(adam, tensors, "adam")
+    load_optimizer(adam, tensors, "adam")
     return int(header["step"])

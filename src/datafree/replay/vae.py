@@ -16,7 +16,7 @@ from ..network import Network, frozen
 from ..seeds import seed_of
 from ..settings import Settings
 from ..spec import InputSpec
-from ..states import adam_state, load_adam
+from ..states import load_optimizer, optimizer_state
 from . import BYTES
 
 __all__ = ["Vae"]
@@ -92,6 +92,7 @@ class VaeMemory:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(seed, "vae"))
             self.net = self._fitting().to(teacher.device)
+        self.net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.adam = torch.optim.Adam(self.net.parameters(), lr=settings.vae_rate)
 
     def _fitting(self) -> _Net:
@@ -159,7 +160,7 @@ class VaeMemory:
 
     def state(self) -> dict[str, Tensor]:
         found = {f"net/{name}": tensor.detach().cpu().clone() for name, tensor in self.net.state_dict().items()}
-        return {**found, **adam_state(self.adam, "adam"), "steps": torch.tensor(self.steps)}
+        return {**found, **optimizer_state(self.adam, "adam"), "steps": torch.tensor(self.steps)}
 
     def load(self, state: dict[str, Tensor]) -> None:
         weights = {name.removeprefix("net/"): own for name, own in state.items() if name.startswith("net/")}
@@ -167,5 +168,5 @@ class VaeMemory:
         if {name: own.shape for name, own in weights.items()} != wanted:
             raise UserError("the memory of that run is another VAE; repeat that run's command")
         self.net.load_state_dict(weights)
-        load_adam(self.adam, state, "adam")
+        load_optimizer(self.adam, state, "adam")
         self.steps = int(state["steps"])

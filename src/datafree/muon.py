@@ -1,0 +1,74 @@
+"""Muon (Jordan et al. 2024), an optimiser that needs fewer steps than Adam and takes the same rates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Muon", "orthogonal"]
+
+QUINTIC = (3.4445, -4.7750, 2.0315)
+STEPS = 5
+MATCH = 0.2
+"""Root mean square of Adam's usual steps at a rate of 1, which Muon's are brought to (Liu et al. 2025)."""
+EPSILON = 1e-8
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, made orthogonal, for weights of two dimensions or more, a convolution's being (outputs, the rest).
+
+    Biases, and a norm's weights, take Adam's steps at the same rate.
+    """
+
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.999),
+    ):  # fmt: skip
+        super().__init__(parameters, {"lr": lr, "momentum": momentum, "betas": betas})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        assert closure is None
+        for group in self.param_groups:
+            for own in group["params"]:
+                if own.grad is not None:
+                    step = _turned if own.ndim > 1 else _adam
+                    own.sub_(group["lr"] * step(own.grad, self.state[own], group))
+
+
+def _turned(grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
+    if not state:
+        state["momentum"] = torch.zeros_like(grad)
+    state["momentum"].lerp_(grad, 1 - group["momentum"])
+    ahead = grad.lerp(state["momentum"], group["momentum"]).flatten(1)  # Nesterov's
+    return (MATCH * math.sqrt(max(ahead.shape)) * orthogonal(ahead)).view_as(grad)
+
+
+def _adam(grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
+    first, second = group["betas"]
+    if not state:
+        state |= {"step": torch.tensor(0.0), "mean": torch.zeros_like(grad), "square": torch.zeros_like(grad)}
+    state["step"] += 1
+    state["mean"].lerp_(grad, 1 - first)
+    state["square"].lerp_(grad.square(), 1 - second)
+    count = float(state["step"])
+    return state["mean"] / (1 - first**count) / ((state["square"] / (1 - second**count)).sqrt() + EPSILON)
+
+
+def orthogonal(matrix: Tensor) -> Tensor:
+    """A matrix (M, N) with all singular values near 1 and its singular vectors: five steps of a quintic Newton-Schulz.
+
+    The values come to 0.7 to 1.2, which does no harm to a step (Jordan et al. 2024).
+    """
+    a, b, c = QUINTIC
+    wide = matrix.shape[0] <= matrix.shape[1]
+    x = matrix if wide else matrix.T
+    x = x / (torch.linalg.matrix_norm(x) + EPSILON)
+    for _ in range(STEPS):
+        square = x @ x.T
+        x = a * x + (b * square + c * square @ square) @ x
+    return x if wide else x.T
