@@ -319,6 +319,8 @@ class Touch:
         ("names teacher --pixels 0-1", "--pixels: got 0-1, but image files are 0-255; leave --pixels out"),
         ("bare teacher --pixels 0-1", "no labels for 'bare/images_best.pt'; wanted labels_best.pt"),
         ("white teacher --pixels 0-1 --zca", "is whitened, and no un-whitened images_zca_*.pt is beside it"),
+        ("good.pt teacher --pixels 0-1 --zca", "--zca: good.pt is whitened, and no un-whitened images_zca_*.pt"),
+        ("shape.npz teacher --pixels 0-1 --layout NHWC --zca", "(20, 8, 8, 4)"),
         ("white teacher --pixels 0-1", "or whitened images; give the authors' numbers, or --anyway"),
         ("noise.pt teacher --pixels 0-1", "wanted above chance at 1 in 100 and at least 19.0 %"),
         ("good.pt teacher --pixels 0-255", "(with --pixels 0-1, say, it sees"),
@@ -334,6 +336,16 @@ def test_a_set_near_chance_is_written_on_demand_with_its_accuracy(bad, command):
     code, out, _ = command("import-condensed noise.pt teacher --pixels 0-1 --anyway --out got")
     assert code == 0 and "the teacher sees the labelled class in" in out
     assert Condensed.open(bad / "got").about["teacher"]["accuracy"] < 50
+
+
+@pytest.mark.parametrize(("scale", "said"), [(1.0, False), (3.0, True)])
+def test_pixels_mostly_out_of_range_are_said_though_the_teacher_knows_them(command, here, shots, scale, said):
+    images, labels = shots
+    torch.save([(images - MEAN) / STD, labels], here / "x.pt")
+    mean, std = (1 - scale) / 2 + scale * MEAN, scale * STD  # about mid-grey
+    code, out, _ = command(f"import-condensed x.pt teacher --pixels normalised:{mean}/{std} --anyway --out got")
+    assert code == 0
+    assert ("of the pixels are out of range: look whether --pixels is what the authors did" in out) is said
 
 
 def test_without_pyarrow_parquet_is_one_line(here, refused, monkeypatch):

@@ -21,6 +21,7 @@ from .common import Model, Run, Whole, condensed_folder, inputs_of, load_network
 __all__ = ["import_condensed"]
 
 Flag = Annotated[bool, Parameter(negative="")]
+BEYOND = 0.25
 LOGGED = 8
 """Files of a set whose hashes run.json holds; folders of images have more."""
 
@@ -97,6 +98,8 @@ def import_condensed(
     for note in (*raw.notes, *([by_place] if by_place else [])):
         print(note)
     print(f"the teacher sees the labelled class in {trial}")
+    if (share := _beyond(images, network)) > BEYOND:
+        print(f"  {100 * share:.0f} % of the pixels are out of range: look whether --pixels is what the authors did")
     with condensed_folder(out, log) as (folder, _):
         made.save(folder)
         log.write(folder, {"images": len(made), "accuracy": trial.accuracy, "chance": 100 * trial.chance})
@@ -126,6 +129,12 @@ def _understood(
         raise UserError("images with NaN or infinity, wanted finite ones; get the set again")
     images, rows = decoded(convention.undo(raw.images, network.spec), rows, patches, network.spec)
     return fitted(images, network.spec, options.resize), rows
+
+
+def _beyond(images: Tensor, network: Network) -> float:
+    """The share of pixels out of range by more than a thousandth of it, which no rounding explains."""
+    low, high = network.spec.low, network.spec.high
+    return float(((images - (low + high) / 2).abs() > 0.501 * (high - low)).float().mean())
 
 
 def _refusal(

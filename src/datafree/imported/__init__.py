@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..spec import InputSpec
-from .raw import Options, Raw
+from .raw import UNWHITENED, Options, Raw
 
 __all__ = ["FORMATS", "Options", "Raw", "read"]
 
@@ -25,8 +25,18 @@ FORMATS = {
 
 
 def read(source: str | Path, spec: InputSpec, options: Options | None = None) -> Raw:
-    """The set in `source`, a file or a folder. Raises UserError for what is no format of these, or damaged."""
-    path, own = Path(source), options or Options()
+    """The set in `source`, a file or a folder. Raises UserError for what is no format of these, damaged or whitened."""
+    own = options or Options()
+    raw = _read(Path(source), spec, own)
+    if own.zca and not raw.files[0].name.startswith(UNWHITENED):
+        raise UserError(
+            f"--zca: {raw.files[0]} is whitened, and no un-whitened {UNWHITENED}*.pt is beside it, so its pixels cannot be "
+            "had; get that file too"
+        )
+    return raw
+
+
+def _read(path: Path, spec: InputSpec, own: Options) -> Raw:
     if path.is_dir():
         return _folder(path, spec, own)
     if not path.exists():
@@ -47,17 +57,17 @@ def read(source: str | Path, spec: InputSpec, options: Options | None = None) ->
 
 
 def _folder(path: Path, spec: InputSpec, own: Options) -> Raw:
-    if (path / "images_best.pt").is_file() or any(path.glob("images_zca_*.pt")):
+    if (path / "images_best.pt").is_file() or any(path.glob(f"{UNWHITENED}*.pt")):
         from . import torchfiles
 
-        return torchfiles.best(path, own)
+        return torchfiles.best(path)
     tables = sorted([*path.glob("*.parquet"), *path.glob("data/*.parquet")])
     if tables:
         from . import parquet
 
         return parquet.read(tables, spec, own)
     if (path / "data.pt").is_file():
-        return read(path / "data.pt", spec, own)
+        return _read(path / "data.pt", spec, own)
     if any(entry.is_dir() and not entry.name.startswith(".") for entry in path.iterdir()):
         from . import pictures
 

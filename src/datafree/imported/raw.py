@@ -10,7 +10,10 @@ from torch import Tensor
 from ..errors import UserError
 from ..models import memory
 
-__all__ = ["Options", "Raw", "check_room"]
+__all__ = ["UNWHITENED", "Options", "Raw", "check_room"]
+
+UNWHITENED = "images_zca_"
+"""How MTT names, despite the name, the files of images that came out of the inverse of ZCA."""
 
 
 @dataclass(frozen=True)

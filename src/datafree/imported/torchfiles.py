@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..files import read_torch
 from ..files.pickles import Described, Opaque
-from .raw import Options, Raw
+from .raw import UNWHITENED, Options, Raw
 
 __all__ = ["best", "read"]
 
@@ -21,7 +21,7 @@ CAP = 4 << 30
 def read(path: Path, options: Options) -> Raw:
     """One file; a lone tensor of images has its labels beside it."""
     if path.name.startswith("images_"):
-        return best(path.parent, options, path)
+        return best(path.parent, path)
     notes, kind = [], []
 
     def pick(content: Any) -> dict[str, Described]:
@@ -37,22 +37,14 @@ def read(path: Path, options: Options) -> Raw:
     return Raw(_images(found["images"], path), found["labels"], kind[0], (path,), notes=tuple(notes))
 
 
-def best(folder: Path, options: Options, named: Path | None = None) -> Raw:
-    """images_best.pt with labels_best.pt, or, of a set learnt under ZCA, the un-whitened images_zca_*.pt.
-
-    images_best.pt is whitened then; images_zca_* is, despite its name, what came out of the inverse.
-    """
-    plain, notes = sorted(folder.glob("images_zca_*.pt"), key=_number), []
+def best(folder: Path, named: Path | None = None) -> Raw:
+    """images_best.pt with labels_best.pt, or, of a set learnt under ZCA, the un-whitened images_zca_*.pt beside it."""
+    plain, notes = sorted(folder.glob(f"{UNWHITENED}*.pt"), key=_number), []
     path = named or folder / "images_best.pt"
-    if not path.name.startswith("images_zca_") and plain:
+    if not path.name.startswith(UNWHITENED) and plain:
         path = plain[-1]
         notes.append(
             f"{named.name if named else 'images_best.pt'} is ZCA-whitened; {path.name}, the un-whitened, was read"
-        )
-    elif options.zca and not path.name.startswith("images_zca_"):
-        raise UserError(
-            f"--zca: {path} is whitened, and no un-whitened images_zca_*.pt is beside it, so its pixels cannot be had; "
-            "get that file too"
         )
     labels = _labels_beside(path)
     images = read_torch(path, lambda content: {"it": _tensor(content, path)}, cap=CAP)["it"]
