@@ -27,6 +27,7 @@ from datafree.evaluation import evaluate
 from datafree.files import read_header
 from datafree.fit import Schedule
 from datafree.images import soft_labelled
+from datafree.inherit import inherited
 from datafree.models import load_model, new_model
 from datafree.network import Network
 from datafree.release import write_release
@@ -91,7 +92,8 @@ class Pair:
         }
         if row in self.rows:
             own = self.rows[row]
-            return {**known, "online": own.online(**self.online).model_dump(), "replay": dict(own.replay)}
+            played = {"online": own.online(**self.online).model_dump(), "replay": dict(own.replay)}
+            return {**known, **played, "start": "teacher"}
         return known if row == "teacher" else {**known, "learning": self.learning.model_dump()}
 
 
@@ -132,6 +134,7 @@ class Chain:
         if name == "kd":
             distill(teacher, student, soft_labelled(teacher, self.train), self.pair.learning, seed=self.seed)
             return asdict(evaluate(student, self.test, teacher))
+        inherited(student, teacher)  # where the layers are others, it begins at random
         return self.played(name, teacher, student)
 
     def taught_by_data(self) -> dict[str, Any]:

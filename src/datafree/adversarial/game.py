@@ -106,7 +106,7 @@ class Game:
             )  # dropout draws from torch's global stream
             for index in range(own.iterations):
                 step = number * own.iterations + index
-                self._rates(step / (own.epochs * own.iterations))
+                self._rates(step)
                 began = time.perf_counter()
                 for _ in range(own.generator_steps):
                     totals[1] += self._generator_step(rng) / own.generator_steps
@@ -123,8 +123,10 @@ class Game:
         loss, made = (summed(torch.tensor(totals, dtype=torch.float64)) / self.world.size / own.iterations).tolist()
         return loss, made
 
-    def _rates(self, share: float) -> None:
-        fall = 0.5 * (1 + math.cos(math.pi * share))
+    def _rates(self, step: int) -> None:
+        steps = self.own.epochs * self.own.iterations
+        rise = min(1.0, (step + 1) / max(self.own.warmup * steps, 1))
+        fall = rise * 0.5 * (1 + math.cos(math.pi * step / steps))
         for one, rate in ((self.maker, self.own.generator_rate), (self.learner, self.own.student_rate)):
             for group in one.param_groups:
                 group["lr"] = rate * fall

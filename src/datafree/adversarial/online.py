@@ -53,6 +53,8 @@ class Online(Settings):
     """Of the student: Muon makes each step of a weight matrix orthogonal (Jordan et al. 2024)."""
     student_rate: float = Field(default=5e-3, gt=0)
     """Its rate, at its highest; both rates fall to 0 along a half cosine."""
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the run over which both rates rise from 0."""
     loss: Literal["kl", "l1"] = "kl"
     """Of the student: KL divergence at the temperature, or the mean absolute difference of logits."""
     temperature: float | None = Field(default=None, gt=0)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from cyclopts import Parameter
@@ -20,6 +20,7 @@ from ..data import Dataset
 from ..errors import UserError
 from ..evaluation import evaluate
 from ..files import write_tensors
+from ..inherit import inherited
 from ..network import Network
 from ..parallel import main_process, together, world
 from ..release import write_release
@@ -44,6 +45,7 @@ from .students import new_student, say_accuracy, say_size
 __all__ = ["command"]
 
 DEFAULT = "bank"
+Start = Literal["teacher", "random"]
 
 
 def command(argv: list[str]) -> Callable[..., None]:
@@ -62,6 +64,7 @@ def command(argv: list[str]) -> Callable[..., None]:
         online: str,  # noqa: ARG001
         preset: str | None = None,
         replay: str = kind,
+        start: Start = "teacher",
         settings: Any = None,
         memory: Any = None,
         condensed: Path | None = None,
@@ -76,7 +79,7 @@ def command(argv: list[str]) -> Callable[..., None]:
                 f"--alignment: got {alignment} without --condensed, wanted images to align with; name a set"
             )
         near = None if condensed is None else (condensed, alignments.named(alignment or alignments.DEFAULT))
-        _distill(teacher, student, out, _settings(preset, settings), own, near, data, source, run)
+        _distill(teacher, student, out, start, _settings(preset, settings), own, near, data, source, run)
 
     generator.__doc__ = (
         (_distill.__doc__ or "").replace("KINDS", listed(memories.kinds())).replace("PRESETS", ", ".join(PRESETS))
@@ -84,7 +87,7 @@ def command(argv: list[str]) -> Callable[..., None]:
     generator.__doc__ = generator.__doc__.replace("ALIGNMENTS", ", ".join(alignments.kinds()))
     generator.__annotations__ = {
         "teacher": str, "student": str | None, "out": Path, "online": str, "preset": str | None, "replay": str,
-        "settings": Annotated[Online | None, Parameter(name="*")],
+        "start": Start, "settings": Annotated[Online | None, Parameter(name="*")],
         "memory": Annotated[kept | None, Parameter(name="*")],
         "condensed": Path | None, "alignment": str | None,
         "data": Data | None, "source": Model | None, "run": Run | None, "return": None,
@@ -100,8 +103,8 @@ def _settings(name: str | None, given: Online | None) -> Online:
 
 @together()
 def _distill(
-    teacher: str, student: str | None, out: Path, settings: Online, memory: Any, near: tuple[Path, Any] | None,
-    data: Data | None, source: Model | None, run: Run | None,
+    teacher: str, student: str | None, out: Path, start: Start, settings: Online, memory: Any,
+    near: tuple[Path, Any] | None, data: Data | None, source: Model | None, run: Run | None,
 ) -> None:  # fmt: skip
     """Train a student against a generator that seeks what it has not learnt yet; no image, record or data is needed.
 
@@ -128,6 +131,9 @@ def _distill(
         The terms and the memory of a method of the field, rates and steps being ours: PRESETS.
     replay
         What the student sees again of earlier images: KINDS
+    start
+        Of the student: teacher: the first channels of each of the teacher's layers, where it has the same layers, none
+        wider; random: a random start.
     condensed
         A condensed set (datafree condense, import-condensed) that the generator is kept near (Binici et al. 2024).
     alignment
@@ -137,10 +143,12 @@ def _distill(
     network = load_network(teacher, source, run)
     record = load_record(teacher, source, network) if settings.statistics else None
     name, own = new_student(student, network, run)
+    begun = start == "teacher" and inherited(own, network)
     test = test_data(own, data)
     anchored = None if near is None else _anchored(near, network)
     options = {
-        "teacher": teacher, "student": name, "learns from": "a generator's images", "online": settings.model_dump(),
+        "teacher": teacher, "student": name, "learns from": "a generator's images", "start": start,
+        "online": settings.model_dump(),
         "replay": memory.model_dump(), "condensed": near and near[0], "alignment": near and near[1].model_dump(),
         **asdict(data), **asdict(source), **asdict(run),
     }  # fmt: skip
@@ -173,6 +181,8 @@ def _distill(
         log.write(folder, result)
         state.unlink(missing_ok=True)
     _say(folder, own, network, result, memory)
+    if start == "teacher":
+        print(f"  begun {'with the first channels of the teacher' if begun else 'at random: its layers are others'}")
 
 
 def _anchored(near: tuple[Path, Any], network: Network) -> Anchored:
