@@ -35,7 +35,7 @@ from datafree.robustness import robustness
 from datafree.spec import InputSpec
 from datafree.training import train
 
-__all__ = ["Budget", "Game", "Pair", "main"]
+__all__ = ["LONG", "SCENE", "Budget", "Game", "Pair", "lenet", "main"]
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 FIGURES = ("lost", "drawdown", "decreases", "sd")
@@ -95,6 +95,19 @@ class Pair:
             played = {"online": own.online(**self.online).model_dump(), "replay": dict(own.replay)}
             return {**known, **played, "start": "teacher"}
         return known if row == "teacher" else {**known, "learning": self.learning.model_dump()}
+
+
+_DARK = {"epochs": 20, "ground": "dark"}
+SCENE = {"mnist": {**_DARK, "scene": "drawings"}, "fashion-mnist": {**_DARK, "scene": "things"}}
+"""What the images of each data set are of."""
+LONG = {"epochs": 200, "iterations": 50, "student_steps": 10, "batch": 512, "statistics": 0.01}
+"""Settings of the `gpu` budget."""
+
+
+def lenet(data: str, rows: Mapping[str, Game], online: Mapping[str, Any] | None = None) -> Pair:
+    """LeNet-5 to its half, told what the images are of."""
+    own = SCENE[data] if online is None else online
+    return Pair(data=data, teacher="lenet5", student="lenet5-half", rows=rows, online=own, size=32)
 
 
 @dataclass(frozen=True)

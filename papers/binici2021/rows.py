@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from games import Budget, Game, Pair
+from games import LONG, SCENE, Budget, Game, Pair, lenet
 
 from datafree.distillation import Distillation
 from datafree.fit import Schedule
@@ -22,15 +22,6 @@ ROWS = {
 }
 """The first two are ours, told what the images are of: drawings or things on black; the last is the field's."""
 
-DARK = {"epochs": 20, "ground": "dark"}
-SCENE = {"mnist": {**DARK, "scene": "drawings"}, "fashion-mnist": {**DARK, "scene": "things"}}
-
-
-def _lenet(data: str, **changes: object) -> Pair:
-    own = Pair(data=data, teacher="lenet5", student="lenet5-half", rows=ROWS, online=SCENE[data], size=32)
-    return replace(own, **changes)  # type: ignore[arg-type]
-
-
 RESNET = Pair(
     data="cifar10", teacher="resnet20", student="resnet8", rows={"bank": ROWS["bank"]},
     weights="cifar10-resnet20.safetensors",
@@ -41,13 +32,12 @@ SMOKE = Pair(
     online={"epochs": 4, "iterations": 5, "student_steps": 2, "batch": 64, "latent": 8},
     training=Schedule(epochs=5, batch=32, learning_rate=5e-3), learning=Distillation(epochs=2, batch=32),
 )  # fmt: skip
-LONG = {"epochs": 200, "iterations": 50, "student_steps": 10, "batch": 512, "statistics": 0.01}
 BUDGETS = {
     "smoke": Budget((SMOKE,), (0, 1)),
-    "cpu": Budget((_lenet("mnist"), _lenet("fashion-mnist"), RESNET), (0, 1, 2)),
+    "cpu": Budget((lenet("mnist", ROWS), lenet("fashion-mnist", ROWS), RESNET), (0, 1, 2)),
     "gpu": Budget(
         (
-            _lenet("fashion-mnist", online={**SCENE["fashion-mnist"], "epochs": 200}),
+            lenet("fashion-mnist", ROWS, {**SCENE["fashion-mnist"], "epochs": 200}),
             replace(
                 RESNET, teacher="resnet44", student="resnet20", weights="cifar10-resnet44.safetensors", online=LONG
             ),

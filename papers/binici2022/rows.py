@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from games import Budget, Game, Pair
+from games import LONG, Budget, Game, Pair, lenet
 
 from datafree.distillation import Distillation
 from datafree.fit import Schedule
@@ -27,24 +25,14 @@ def _rows(nbytes: int, **vae: object) -> dict[str, Game]:
     }
 
 
-DARK = {"epochs": 20, "ground": "dark"}
-SCENE = {"mnist": {**DARK, "scene": "drawings"}, "fashion-mnist": {**DARK, "scene": "things"}}
-
-
-def _lenet(data: str, **changes: object) -> Pair:
-    own = Pair(data=data, teacher="lenet5", student="lenet5-half", rows=_rows(EQUAL), online=SCENE[data], size=32)
-    return replace(own, **changes)  # type: ignore[arg-type]
-
-
 SMOKE = Pair(
     data="digits", teacher="hinton16", student="hinton8", rows=_rows(60_000, vae_code=4),
     online={"epochs": 4, "iterations": 5, "student_steps": 2, "batch": 64, "latent": 8, "width": 8},
     training=Schedule(epochs=5, batch=32, learning_rate=5e-3), learning=Distillation(epochs=2, batch=32),
 )  # fmt: skip
-LONG = {"epochs": 200, "iterations": 50, "student_steps": 10, "batch": 512, "statistics": 0.01}
 BUDGETS = {
     "smoke": Budget((SMOKE,), (0, 1)),
-    "cpu": Budget((_lenet("mnist"), _lenet("fashion-mnist")), (0, 1, 2)),
+    "cpu": Budget(tuple(lenet(data, _rows(EQUAL)) for data in ("mnist", "fashion-mnist")), (0, 1, 2)),
     "gpu": Budget(
         (
             Pair(

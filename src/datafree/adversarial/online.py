@@ -106,7 +106,7 @@ PRESETS: dict[str, tuple[dict[str, Any], str]] = {
     "mb-dfkd": ({**_DAFL, "disagreement": 1.0}, "bank"),
     "pre-dfkd": ({**_DAFL, "disagreement": 1.0, "write_every": 1}, "vae"),
 }
-"""Name -> (settings, kind of replay). The weights 1, 5, 0.1 are DAFL's; rates and numbers of steps are ours."""
+"""Name -> (settings, kind of replay). The weights 1, 5, 0.1 are DAFL's; optimiser, rates and numbers of steps are ours."""
 
 
 def preset(name: str, **changes: Any) -> tuple[Online, str]:

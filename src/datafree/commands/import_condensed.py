@@ -22,6 +22,7 @@ __all__ = ["import_condensed"]
 
 Flag = Annotated[bool, Parameter(negative="")]
 BEYOND = 0.25
+"""The share of pixels out of range that is said: learnt pixels leave it now and then, not so often."""
 LOGGED = 8
 """Files of a set whose hashes run.json holds; folders of images have more."""
 

@@ -128,7 +128,7 @@ def _distill(
     online
         `generator`.
     preset
-        The terms and the memory of a method of the field, rates and steps being ours: PRESETS.
+        The terms and the memory of a method of the field, optimiser, rates and steps being ours: PRESETS.
     replay
         What the student sees again of earlier images: KINDS
     start
