@@ -31,7 +31,7 @@ from datafree.inherit import inherited
 from datafree.models import load_model, new_model
 from datafree.network import Network
 from datafree.release import write_release
-from datafree.robustness import robustness
+from datafree.robustness import HALF, robustness
 from datafree.spec import InputSpec
 from datafree.training import train
 
@@ -39,7 +39,6 @@ __all__ = ["LONG", "SCENE", "Budget", "Game", "Pair", "lenet", "main"]
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 FIGURES = ("lost", "drawdown", "decreases", "sd")
-WINDOW = 0.5
 TRAINING = Schedule(epochs=10, batch=64, learning_rate=1e-3)
 LEARNING = Distillation(epochs=10, batch=128)
 
@@ -189,7 +188,7 @@ class Chain:
         curves = {"learning": history.scores, "average": history.average_scores}
         return {
             **asdict(evaluate(student, self.test, teacher)), "history": asdict(history),
-            "robustness": {key: asdict(robustness(values, WINDOW)) for key, values in curves.items()},
+            "robustness": {key: asdict(robustness(values, HALF)) for key, values in curves.items()},
             "CPU seconds": round(seconds, 2), "images in them": history.images - before,
             "memory bytes": history.memory_bytes,
         }  # fmt: skip

@@ -54,10 +54,12 @@ def test_in_the_generators_phase_nothing_of_the_student_or_the_teacher_moves(tea
     own, rng = game(teacher, tiny, statistics=1.0, features=0.1), torch.Generator().manual_seed(0)
     own._student_step(rng, write=True)
     before, taught, made = weights(own.student.module), teacher.fingerprint(), weights(own.generator)
+    grads = [parameter.grad.clone() for parameter in own.student.module.parameters()]
     own._generator_step(rng)
     assert same(weights(own.student.module), before) and teacher.fingerprint() == taught
     assert not same(weights(own.generator), made)
-    assert all(parameter.grad is None or parameter.requires_grad for parameter in own.student.module.parameters())
+    now = [parameter.grad for parameter in own.student.module.parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(grads, now, strict=True)) and any(bool(own.any()) for own in grads)
 
 
 def test_in_the_students_phase_nothing_of_the_generator_or_the_teacher_moves(teacher, tiny):
@@ -97,6 +99,22 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_student(teacher, tiny, tmp_p
         adversarial(teacher, again, settings, memory(kind), **{**options, "identity": {"a": 2}})
 
 
+def test_a_run_that_was_killed_in_its_last_word_says_it_again(teacher, tiny, tmp_path):
+    options = {"seed": 3, "state": tmp_path / "state.safetensors", "identity": {}}
+
+    def killed(*told):
+        if max(told[2]) == SHORT["epochs"]:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        adversarial(teacher, tiny("norm", seed=5), Online(**SHORT), memory("bank"), each=killed, **options)
+    told = []
+    again = adversarial(
+        teacher, tiny("norm", seed=5), Online(**SHORT), memory("bank"), each=lambda *own: told.append(own), **options
+    )
+    assert len(told) == 1 and len(again.loss) == SHORT["epochs"] and max(told[0][2]) == SHORT["epochs"]
+
+
 def test_what_a_run_tells_is_complete_and_the_students_last_state_is_kept(teacher, tiny):
     student = tiny("norm", seed=5)
     seen = []
@@ -132,7 +150,7 @@ def test_the_student_learns_its_teachers_answers_on_images_nobody_showed_it(norm
     ("health", "said"),
     [
         (Health(5.0, 0.2, 0.0), None), (Health(1.0, 0.2, 0.0), "one class"), (Health(5.0, 0.001, 0.0), "one image"),
-        (Health(5.0, 0.2, 0.9), "one image"), (Health(0.0, math.nan, 0.0), "images that are not finite"),
+        (Health(5.0, 0.2, 0.5), "doubles of the same images"), (Health(0.0, math.nan, 0.0), "images that are not finite"),
     ],
 )  # fmt: skip
 def test_a_collapse_has_a_name(health, said):

@@ -22,7 +22,7 @@ from .records import Entry, Record
 from .stats.chan import group_means, merge_means
 from .stats.moments import MomentsMeter
 
-__all__ = ["UNITS", "Form", "Stored", "by_channel", "channels", "divergence", "statistics", "stored"]
+__all__ = ["UNITS", "Form", "Stored", "by_channel", "channels", "divergence", "known", "statistics", "stored"]
 
 Form: TypeAlias = Literal["forward", "reverse", "l2"]
 UNITS: dict[str, str] = {"forward": "nats", "reverse": "nats", "l2": ""}
@@ -44,6 +44,13 @@ class Stored:
     variance: Tensor
     epsilon: float = EPSILON
     calls: int = 1
+
+
+def known(network: Network, record: Record | None = None) -> bool:
+    """Whether `stored` finds any."""
+    if tap_names.batch_norm_calls(network):
+        return True
+    return record is not None and any(_by_place(network, record, name) for name in record.of_kind("moments"))
 
 
 def stored(network: Network, record: Record | None = None) -> tuple[Stored, ...]:

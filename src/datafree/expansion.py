@@ -15,10 +15,9 @@ from pydantic import Field
 from torch import Tensor
 
 from . import alignment as alignments
-from . import taps as tap_names
 from .alignment import Alignment
 from .alignment.anchors import check_anchors
-from .divergence import stored
+from .divergence import known, stored
 from .network import Network
 from .progress import Progress, silent
 from .records import Record
@@ -48,17 +47,17 @@ class Expansion(PriorSettings):
     """Weight of the cross-entropy to the wanted class."""
     balance: float = Field(default=1.0, ge=0)
     """Weight of the batch's class balance."""
-    statistics: float = Field(default=1.0, ge=0)
-    """Weight of the divergence from the teacher's batch norms, or from a record where it has none; without either: none."""
+    statistics: float | None = Field(default=None, ge=0)
+    """Weight of the divergence from the teacher's batch norms, or from a record's moments by channel where it has none; by
+    default 1 where there are any."""
 
     summary: ClassVar[str] = "a few anchors expanded by images inverted near them (Binici et al. 2024)"
 
     def objective(self, teacher: Network, record: Record | None) -> Objective:
-        """All but the alignment, which begins anew with every unit. Raises UserError for a record without moments."""
+        """All but the alignment, which begins anew with every unit. Raises UserError for `statistics` that nobody knows."""
         parts = Objective(((self.classes, WantedClass()),) if self.classes else ()) + self.priors()
-        if self.statistics and (record is not None or tap_names.batch_norms(teacher)):
-            parts = parts + self.statistics * BatchNormDivergence(stored(teacher, record))
-        return parts
+        weight = float(known(teacher, record)) if self.statistics is None else self.statistics
+        return parts + weight * BatchNormDivergence(stored(teacher, record)) if weight else parts
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ class GuidedInversion:
         return {**settings, "alignment": own.model_dump(mode=mode), "anchors": anchors}
 
     def on(self, teacher: Network, record: Record | None) -> ExpansionMaker:
-        """Raises UserError for anchors that do not fit, and for a record that lacks what the statistics need."""
+        """Raises UserError for anchors that do not fit, and for a weight of statistics that nobody knows."""
         check_anchors(teacher, self.pixels, self.labels)
         return ExpansionMaker(teacher, record, self.settings.objective(teacher, record), self)
 

@@ -15,8 +15,10 @@ def inherited(student: Network, teacher: Network) -> bool:
     """Copies the first channels of the teacher's layers into a student of the same layers, none wider; says whether it did.
 
     A weight (M, N, ...) of a teacher's (P, Q, ...) becomes Q / N times its first M x N: with fewer inputs, a sum as large.
-    Everything else (biases, a norm's weights and running statistics) is copied as it stands. First channels fit each
-    other in every network that concatenates nothing, so no graph is asked for. A student of other layers stays as it is.
+    Everything else (biases, a norm's weights and running statistics) is copied as it stands. No graph is asked for: first
+    channels fit each other wherever channels are neither concatenated, nor padded in front, nor grouped in groups of a
+    share of them. Where they are (the shortcuts of CIFAR's ResNets), that part begins with weights that do not match; a
+    student of other layers stays as it is.
     """
     own, found = student.module.state_dict(), teacher.module.state_dict()
     if own.keys() != found.keys() or not all(_fits(tensor, found[name]) for name, tensor in own.items()):

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from .errors import UserError
 
-__all__ = ["FIGURES", "Robustness", "Spread", "over_seeds", "robustness"]
+__all__ = ["FIGURES", "HALF", "Robustness", "Spread", "over_seeds", "robustness"]
 
 FIGURES = {
     "mean": ("%", "also what stopping at a uniformly random epoch is expected to give"),
@@ -26,6 +26,10 @@ FIGURES = {
     "decreases": ("points", "sum of all falls from one epoch to the next"),
 }
 """Figure -> (unit, in words)."""
+
+
+HALF = 0.5
+"""The window of reports and run.json: the second half of the epochs so far, rounded up."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from datafree import replay
-from datafree.adversarial import PRESETS
+from datafree.adversarial import PRESETS, Health
+from datafree.adversarial.game import Game
 from datafree.files import read_tensors
 
 from .test_stop import stop
@@ -79,6 +80,22 @@ def test_a_stopped_run_leaves_a_whole_student_and_goes_on_to_the_same_bytes(comm
     assert "so far" not in (here / "a" / "README.md").read_text()
 
 
+def test_a_finished_run_is_not_made_again_over_itself(command, here):
+    assert command(f"{GO} hinton8 --data digits --out s").code == 0
+    before = {path.name: path.read_bytes() for path in (here / "s").iterdir()}
+    done = command(f"{GO} hinton8 --data digits --out s")
+    assert (done.code, done.out) == (0, "s holds this very run, finished; remove the folder to make it again\n")
+    assert {path.name: path.read_bytes() for path in (here / "s").iterdir()} == before
+    assert "would be lost; name another --out" in command(f"{GO} hinton8 --data digits --seed 1 --out s").line
+
+
+def test_a_generator_of_one_class_is_said(command, here, monkeypatch):  # noqa: ARG001
+    monkeypatch.setattr(Game, "watch", lambda *_: Health(1.0, 0.2, 0.0))
+    monkeypatch.setattr(Game, "agreement", lambda _: [50.0, 50.0])
+    done = command(f"{GO} hinton8 --out s")
+    assert done.code == 0 and "the teacher sees one class alone in the generator's last images" in done.out
+
+
 def test_a_generator_is_kept_near_a_condensed_set(command, here):
     assert command("condense --data digits --method kmeans --per-class 1 --out few --quiet").code == 0
     assert command(f"{GO} hinton8 --condensed few --alignment means --guidance 5 --out s").code == 0
@@ -133,8 +150,8 @@ def test_a_teacher_whose_logits_are_not_finite_is_one_line(refused, here):
 
 
 def test_a_run_that_diverges_at_once_is_one_line_and_leaves_nothing(command, here):
-    line = "distill teacher hinton8 --online generator --iterations 3 --epochs 4 --batch 32 --latent 8 --quiet --out s"
+    line = "distill teacher hinton8 --online generator --iterations 3 --epochs 4 --batch 32 --latent 8 --out s"
     done = command(f"{line} --generator-rate 1e30")
-    assert done.code == 2 and "the generator ends in a loss that is not finite in epoch 1" in done.line
+    assert "the generator ends in a loss that is not finite in epoch 1" in done.line
     assert done.line.endswith("lower --student-rate or --generator-rate")
     assert not (here / "s").exists()

@@ -223,7 +223,15 @@ def test_class_folders_are_matched_by_name_numbers_by_value_and_else_in_order():
     ],
 )
 def test_near_chance_is_what_guessing_may_give_or_little_more(hits, images, chance, passed):
-    assert Trial(images, hits, chance).passed is passed
+    assert Trial((True,) * hits + (False,) * (images - hits), chance).passed is passed
+
+
+def test_another_reading_beats_this_one_by_ten_points_and_beyond_doubt():
+    mine = Trial((True,) * 60 + (False,) * 40, 0.1)
+    assert mine.beaten(Trial((True,) * 75 + (False,) * 25, 0.1))  # 15 won, none lost
+    assert not mine.beaten(Trial((True,) * 69 + (False,) * 31, 0.1))  # 9 points
+    assert not mine.beaten(Trial((False,) * 40 + (True,) * 60, 0.1))  # as many lost as won
+    assert not Trial((False,), 0.1).beaten(Trial((True,), 0.1))  # one image may be chance
 
 
 @pytest.fixture
@@ -232,6 +240,7 @@ def bad(here, shots):
     images, labels = shots
     torch.save([images, labels], here / "good.pt")
     torch.save([(images - MEAN) / 0.02, labels], here / "far.pt")
+    torch.save([0.1 + 0.045 * images, labels], here / "grey.pt")
     torch.save([torch.rand(20, 1, 8, 8), labels], here / "noise.pt")
     torch.save([images.repeat(1, 3, 1, 1), labels], here / "colour.pt")
     torch.save([images[..., :6], labels], here / "narrow.pt")
@@ -324,6 +333,14 @@ class Touch:
         ("white teacher --pixels 0-1", "or whitened images; give the authors' numbers, or --anyway"),
         ("noise.pt teacher --pixels 0-1", "wanted above chance at 1 in 100 and at least 19.0 %"),
         ("good.pt teacher --pixels 0-255", "(with --pixels 0-1, say, it sees"),
+        (
+            "far.pt teacher --pixels 0-1",
+            "% of the pixels are out of range, pixels came out from -15 to 35, wanted at most 50 %",
+        ),
+        (
+            "grey.pt teacher --pixels 0-1",
+            "pixels came out from 0.1 to 0.145, which is one grey, wanted some of the range 0 to 1",
+        ),
         ("good.pt teacher --pixels 0-1 --out teacher", "teacher"),
     ],
 )

@@ -75,6 +75,16 @@ def test_an_empty_memory_replays_nothing_and_a_full_one_keeps_to_its_budget(kind
         assert found.min() >= teacher.spec.low and found.max() <= teacher.spec.high
 
 
+def test_its_bytes_are_those_of_what_it_replays_from(kind, teacher):
+    """What a stopped run keeps is that, counters of a few bytes, and of a VAE its optimiser's moments, two a weight."""
+    memory = filled(kind, teacher)
+    kept = {
+        name: own.numel() * own.element_size() for name, own in memory.state().items() if not name.startswith("adam")
+    }
+    counters = sum(size for name, size in kept.items() if name in ("seen", "steps", "classes"))
+    assert memory.nbytes() == sum(kept.values()) - counters and counters <= 64
+
+
 def test_a_memory_that_was_stopped_goes_on_to_the_same_bits(kind, teacher):
     whole, own = filled(kind, teacher), small(kind).on(teacher, 0)
     rng = torch.Generator().manual_seed(0)

@@ -11,6 +11,7 @@ from datafree import alignment, taps
 from datafree.errors import UserError
 from datafree.expansion import Expansion, GuidedInversion, expand
 from datafree.network import Network, frozen
+from datafree.presets import preset
 from datafree.records import record
 from datafree.stats.moments import Moments
 from datafree.synthesis import Synthesizer
@@ -86,6 +87,16 @@ def test_workers_and_stops_change_no_byte(normed, digits, tmp_path):
     assert torch.equal(SyntheticSet.open(tmp_path / "one", normed).load()[0], two.load()[0])
     with pytest.raises(UserError, match="holds a set with anchors"):
         expand(normed, anchors(digits, 2), tmp_path / "one", images=40, **options)
+
+
+def test_a_record_without_moments_by_channel_is_left_out_unless_its_statistics_are_asked_for(tiny, digits):
+    teacher, few = tiny("linear", shape=(1, 8, 8), classes=10), anchors(digits)
+    kept = record(teacher, digits, preset("safe", teacher, digits))
+    assert len(GuidedInversion(*few, Expansion()).on(teacher, kept).objective.parts) == 2
+    with pytest.raises(UserError, match="no record of moments of its layers"):
+        GuidedInversion(*few, Expansion(statistics=1.0)).on(teacher, kept)
+    with pytest.raises(UserError, match="no record of moments of its layers"):
+        GuidedInversion(*few, Expansion(statistics=1.0)).on(teacher, None)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "discriminator"])

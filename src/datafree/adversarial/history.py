@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-__all__ = ["Health", "History"]
+__all__ = ["ONE", "Health", "History"]
+
+ONE = 1.05
+"""Classes, fewer than which are one."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +27,11 @@ class Health:
         that has not found a second one yet is no collapse."""
         if not math.isfinite(self.spread):
             return "images that are not finite"
-        if self.duplicates > 0.5 or self.spread < 0.01:
+        if self.spread < 0.01:
             return "one image"
-        return "one class" if self.classes < 1.05 and most > 1.5 else None
+        if self.duplicates >= 0.5:
+            return "doubles of the same images"
+        return "one class" if self.classes < ONE and most > 1.5 else None
 
 
 @dataclass

@@ -72,7 +72,7 @@ class Online(Settings):
     features: float = Field(default=0.0, ge=0)
     """Weight of minus the mean absolute penultimate feature."""
     statistics: float = Field(default=0.0, ge=0)
-    """Weight of the divergence from the teacher's batch norms, or from a record where it has none."""
+    """Weight of the divergence from the teacher's batch norms, or from a record's moments by channel where it has none."""
     guidance: float | None = Field(default=None, ge=0)
     """Weight of the alignment with condensed images, where there are some; by default that of its kind."""
     ema: float = Field(default=0.99, ge=0, lt=1)

@@ -48,6 +48,7 @@ __all__ = [
     "check_memory",
     "chosen",
     "condensed_folder",
+    "finished",
     "identity_of",
     "images_of",
     "inputs_of",
@@ -301,16 +302,32 @@ def own_folder(out: Path, kind: str) -> Iterator[Path]:
 
 def _check_same_run(out: Path, log: RunLog, kind: str) -> None:
     """Raises UserError where what is finished in `out` is of a run with other settings."""
-    from ..files import read_json
-
-    old = read_json(out / "run.json") if (out / "run.json").exists() else {}
-    if old.get("verb") == "record" and isinstance(old.get("before"), dict):
-        old = old["before"]
-    if old.get("verb") != log.content["verb"] or _lasting(old.get("settings")) != _lasting(log.content["settings"]):
+    old = _logged(out)
+    if not _same_run(old, log):
         raise UserError(
             f"{out} holds the finished {kind} of another run ({old.get('verb') or 'made from Python'}), which would be "
             "lost; name another --out, or remove that folder first"
         )
+
+
+def finished(out: Path, log: RunLog) -> bool:
+    """Whether `out` holds the release of this very run, finished: the same settings, and inputs of the same content."""
+    if not (out / "model.safetensors").exists() or (out / "training.safetensors").exists():
+        return False
+    old = _logged(out)
+    return _same_run(old, log) and old.get("inputs") == log.content["inputs"]
+
+
+def _logged(out: Path) -> dict[str, Any]:
+    """The log of what made a folder, not of what recorded it later; an empty one where there is none."""
+    from ..files import read_json
+
+    old = read_json(out / "run.json") if (out / "run.json").exists() else {}
+    return old["before"] if old.get("verb") == "record" and isinstance(old.get("before"), dict) else old
+
+
+def _same_run(old: dict[str, Any], log: RunLog) -> bool:
+    return old.get("verb") == log.content["verb"] and _lasting(old.get("settings")) == _lasting(log.content["settings"])
 
 
 def _lasting(settings: Any) -> Any:
@@ -418,11 +435,13 @@ def bar(text: str, quiet: bool) -> Iterator[Progress]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    shown, last = Progress(*columns, console=Console(stderr=True)), [0.0]
+    console, last = Console(stderr=True), [0.0]
+    shown = Progress(*columns, console=console)
     task = shown.add_task(text, total=None)
 
     def update(done: int, total: int) -> None:
-        shown.start()  # not before: what is wrong with the settings is said without a bar
+        if console.is_terminal or done >= total:  # in a log, once
+            shown.start()  # not before: what is wrong with the settings is said without a bar
         if done >= total or time.perf_counter() - last[0] > 0.1:
             last[0] = time.perf_counter()
             shown.update(task, completed=done, total=total)

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from .. import alignment as kinds
 from ..condensed import Condensed
+from ..divergence import known
 from ..errors import UserError
 from ..expansion import Expansion
 from ..expansion import expand as make
@@ -108,6 +109,8 @@ def expand(
             network, (few.clamped(), few.labels), out, settings, guide, record=record, progress=progress, **units
         )
     finish(made, out, log)
+    if record is not None and settings.statistics is None and not known(network, record):
+        print("  the record has no moments by channel (record --kind moments --conv units), so none were matched")
     if few.missing():
         names = ", ".join(few.missing()[:8]) + (" ..." if len(few.missing()) > 8 else "")
         print(f"  no image of {names} in {condensed}: those classes were made by plain inversion, unguided")

@@ -21,8 +21,10 @@ from .common import Model, Run, Whole, condensed_folder, inputs_of, load_network
 __all__ = ["import_condensed"]
 
 Flag = Annotated[bool, Parameter(negative="")]
-BEYOND = 0.25
-"""The share of pixels out of range that is said: learnt pixels leave it now and then, not so often."""
+BEYOND, WRONG = 0.25, 0.5
+"""The shares of pixels out of range that are said, and refused: learnt pixels leave it now and then, not so often."""
+FLAT = 0.05
+"""The share of the range that some pixels must differ by."""
 LOGGED = 8
 """Files of a set whose hashes run.json holds; folders of images have more."""
 
@@ -74,7 +76,7 @@ def import_condensed(
     resize
         Bring images to the teacher's size (bilinear; image files are cropped to its aspect first).
     anyway
-        Write the set although the teacher's accuracy on it is near chance.
+        Write the set although the teacher's accuracy on it is near chance, or the pixels look wrong.
     """
     own, run = model or Model(), run or Run()
     network = load_network(teacher, own, run)
@@ -84,8 +86,8 @@ def import_condensed(
     images, rows = _understood(raw, network, convention, labels, options, patches)
     trial = tried(network, images, rows)
     by_place = by_name(raw, network.spec)[1]
-    if not trial.passed and not anyway:
-        raise UserError(_refusal(trial, images, raw, network, labels, options, patches))
+    if not anyway:
+        _check(trial, images, network, _others(raw, network, labels, options, patches))
     given = {"pixels": pixels, "labels": labels, "patches": patches, "anyway": anyway, **asdict(options)}
     settings = {"source": source, "teacher": teacher, **given, **asdict(own), **asdict(run)}
     files = raw.files if len(raw.files) <= LOGGED else ()
@@ -138,23 +140,41 @@ def _beyond(images: Tensor, network: Network) -> float:
     return float(((images - (low + high) / 2).abs() > 0.501 * (high - low)).float().mean())
 
 
-def _refusal(
-    trial: Trial, images: Tensor, raw: Raw, network: Network, labels: str, options: Options, patches: int
-) -> str:
-    """What the teacher saw, and which other convention would have passed."""
-    spec, other = network.spec, ""
-    names = ["0-1", "0-255", f"normalised:{_numbers(spec.mean)}/{_numbers(spec.std)}"]
-    for name in names if raw.pixels is None else ():
-        tries = _understood(raw, network, Pixels.parse(name), labels, options, patches)
-        found = tried(network, *tries)
-        if found.passed and found.hits > trial.hits:
-            other = f" (with --pixels {name}, say, it sees {found.accuracy:.1f} %)"
-            break
-    return (
-        f"the teacher sees the labelled class in {trial}, wanted above chance at 1 in {1 / ALPHA:.0f} and at least "
-        f"{100 * trial.wanted:.1f} %; pixels came out from {float(images.min()):.3g} to {float(images.max()):.3g}: "
-        f"mostly the wrong --pixels{other}, or whitened images; give the authors' numbers, or --anyway"
-    )
+def _others(raw: Raw, network: Network, labels: str, options: Options, patches: int) -> dict[str, Trial]:
+    """What the teacher sees by other common conventions; image files have one alone."""
+    spec = network.spec
+    names = ["0-1", "0-255", f"normalised:{_numbers(spec.mean)}/{_numbers(spec.std)}"] if raw.pixels is None else []
+    return {
+        name: tried(network, *_understood(raw, network, Pixels.parse(name), labels, options, patches)) for name in names
+    }
+
+
+def _check(trial: Trial, images: Tensor, network: Network, others: dict[str, Trial]) -> None:
+    """Raises UserError for a reading that the teacher, the range of its pixels, or another reading say is wrong."""
+    spec, low, high = network.spec, float(images.min()), float(images.max())
+    came = f"pixels came out from {low:.3g} to {high:.3g}"
+    best = max(others, key=lambda name: others[name].hits, default=None)
+    better = best is not None and others[best].passed and others[best].hits > trial.hits
+    other = f" (with --pixels {best}, say, it sees {others[best].accuracy:.1f} %)" if best and better else ""
+    if not trial.passed:
+        raise UserError(
+            f"the teacher sees the labelled class in {trial}, wanted above chance at 1 in {1 / ALPHA:.0f} and at least "
+            f"{100 * trial.wanted:.1f} %; {came}: mostly the wrong --pixels{other}, or whitened images; give the authors' "
+            "numbers, or --anyway"
+        )
+    share = _beyond(images, network)
+    if best and trial.beaten(others[best]):
+        why, wanted = f"the teacher sees the labelled class in {trial}", f"no other reading so much better{other}"
+    elif share > WRONG:
+        why, wanted = (
+            f"{100 * share:.0f} % of the pixels are out of range, {came}",
+            f"at most {100 * WRONG:.0f} %{other}",
+        )
+    elif high - low < FLAT * (spec.high - spec.low):
+        why, wanted = f"{came}, which is one grey", f"some of the range {spec.low:g} to {spec.high:g}{other}"
+    else:
+        return
+    raise UserError(f"{why}, wanted {wanted}; give the authors' --pixels, or --anyway")
 
 
 def _numbers(values: tuple[float, ...]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor
 from .. import alignment as alignments
 from .. import replay as memories
 from ..adversarial import PRESETS, Anchored, History, Online, adversarial, preset
+from ..adversarial.history import ONE
 from ..condensed import Condensed
 from ..data import Dataset
 from ..errors import UserError
@@ -22,9 +22,9 @@ from ..evaluation import evaluate
 from ..files import write_tensors
 from ..inherit import inherited
 from ..network import Network
-from ..parallel import main_process, together, world
+from ..parallel import first, main_process, together, world
 from ..release import write_release
-from ..robustness import robustness
+from ..robustness import HALF, robustness
 from ..runlog import RunLog, hash_of
 from .common import (
     Data,
@@ -32,6 +32,7 @@ from .common import (
     Run,
     bar,
     chosen,
+    finished,
     identity_of,
     inputs_of,
     listed,
@@ -158,6 +159,10 @@ def _distill(
         "record": record and record.digest(),
         "anchors": near and hash_of(near[0]),
     }
+    if first(lambda: finished(out, log)):
+        if main_process():
+            print(f"{out} holds this very run, finished; remove the folder to make it again")
+        return
     with release_folder(out, log, teacher, near and near[0]) as folder, bar(f"distill {name}", run.quiet) as progress:
         state, identity = folder / "training.safetensors", {**identity_of(options, own), **read}
 
@@ -219,8 +224,7 @@ def _result(student: Network, history: History, settings: Online) -> dict[str, A
         "agreement": history.agreement, "average_agreement": history.average_agreement,
         "scores": history.scores, "average_scores": history.average_scores,
     }  # fmt: skip
-    window = math.ceil(settings.epochs / 2)
-    found["robustness"] = {name: asdict(robustness(own[-window:])) for name, own in curves.items() if own}
+    found["robustness"] = {name: asdict(robustness(own, HALF)) for name, own in curves.items() if own}
     return found
 
 
@@ -230,6 +234,10 @@ def _say(folder: Path, student: Network, teacher: Network, result: dict[str, Any
     print(
         f"{history['images']:,} images made and learnt from; memory ({memory.replay}): {result['memory bytes']:,} bytes"
     )
+    if history["health"][-1]["classes"] < ONE:
+        print(
+            "  the teacher sees one class alone in the generator's last images; raise --balance, or give another --scene"
+        )
     for why in history["rollbacks"]:
         print(f"  begun again with another generator, {why}")
     print(

@@ -11,16 +11,26 @@ from ..network import Network
 __all__ = ["ALPHA", "Trial", "tried"]
 
 ALPHA = 0.01
+CLEARLY = 10.0
+"""Points of accuracy."""
 
 
 @dataclass(frozen=True)
 class Trial:
     """The teacher's hits among the images, and what guessing would give."""
 
-    images: int
-    hits: int
+    right: tuple[bool, ...]
+    """Image by image, whether the teacher sees its label."""
     chance: float
     """The share of the commonest label: what a network that sees the same in every image gets right."""
+
+    @property
+    def images(self) -> int:
+        return len(self.right)
+
+    @property
+    def hits(self) -> int:
+        return sum(self.right)
 
     @property
     def accuracy(self) -> float:
@@ -44,6 +54,14 @@ class Trial:
         """Above chance beyond doubt (1 in 100), and by more than a large set's smallest significant bit."""
         return self.tail < ALPHA and self.hits >= self.wanted * self.images
 
+    def beaten(self, other: Trial) -> bool:
+        """Whether another reading of the same images is clearly better, and beyond doubt (1 in 100): a sign test."""
+        from scipy.stats import binom
+
+        won = sum(theirs and not mine for mine, theirs in zip(self.right, other.right, strict=True))
+        lost = sum(mine and not theirs for mine, theirs in zip(self.right, other.right, strict=True))
+        return other.accuracy - self.accuracy >= CLEARLY and float(binom.sf(won - 1, won + lost, 0.5)) < ALPHA
+
     def __str__(self) -> str:
         return f"{self.accuracy:.1f} % ({self.hits} of {self.images}; chance {100 * self.chance:.1f} %)"
 
@@ -51,5 +69,5 @@ class Trial:
 def tried(teacher: Network, pixels: Tensor, labels: Tensor) -> Trial:
     """The teacher on the images, by the likeliest class of each label."""
     wanted = labels.argmax(1)
-    hits = int((teacher.predict(pixels).argmax(1) == wanted).sum())
-    return Trial(len(pixels), hits, float(wanted.bincount().max()) / len(wanted))
+    right = teacher.predict(pixels).argmax(1) == wanted
+    return Trial(tuple(right.tolist()), float(wanted.bincount().max()) / len(wanted))

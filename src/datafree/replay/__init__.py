@@ -1,6 +1,6 @@
 """Replay: what a student sees again of the images a generator made before. Frozen settings, one file each, discovered.
 
-`Replay.on(teacher, seed)` gives a `Memory`: `write` new images, `sample` old ones, `nbytes` of all that it keeps, and
+`Replay.on(teacher, seed)` gives a `Memory`: `write` new images, `sample` old ones, `nbytes` of what it replays from, and
 `state` / `load`, which carry it through a stop without a difference.
 """
 
@@ -46,7 +46,10 @@ class Memory(Protocol):
         ...
 
     def nbytes(self) -> int:
-        """Bytes of everything that is kept from one step to the next; never above the budget."""
+        """Bytes of all that is replayed from; never above the budget.
+
+        What only training takes is not in it: the moments of a VAE's optimiser, twice its own bytes.
+        """
         ...
 
     def state(self) -> dict[str, Tensor]:

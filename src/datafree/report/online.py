@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from datafree.robustness import FIGURES, Robustness, Spread, over_seeds, robustness
+from datafree.robustness import FIGURES, HALF, Robustness, Spread, over_seeds, robustness
 
 from . import numbers
 from .model import Line, Played
@@ -133,7 +133,7 @@ def _curves(found: Online) -> list[tuple[str, tuple[float, ...]]]:
 
 
 def _windows(values: Sequence[float]) -> list[tuple[str, Robustness]]:
-    """The whole curve, and the second half of one that has four epochs or more."""
-    half = len(values) // 2
+    """The whole curve, and its second half."""
+    half = robustness(values, HALF)
     own = [(f"all {len(values)}" if len(values) > 1 else "1", robustness(values))]
-    return [*own, (f"last {half}", robustness(values, half))] if len(values) >= 4 else own
+    return [*own, (f"last {half.epochs}", half)] if len(values) > 1 else own
