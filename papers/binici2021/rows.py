@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from games import LONG, SCENE, Budget, Game, Pair, lenet
+from games import Budget, Game, Pair, lenet, resnets
 
 from datafree.distillation import Distillation
 from datafree.fit import Schedule
@@ -35,13 +33,5 @@ SMOKE = Pair(
 BUDGETS = {
     "smoke": Budget((SMOKE,), (0, 1)),
     "cpu": Budget((lenet("mnist", ROWS), lenet("fashion-mnist", ROWS), RESNET), (0, 1, 2)),
-    "gpu": Budget(
-        (
-            lenet("fashion-mnist", ROWS, {**SCENE["fashion-mnist"], "epochs": 200}),
-            replace(
-                RESNET, teacher="resnet44", student="resnet20", weights="cifar10-resnet44.safetensors", online=LONG
-            ),
-        ),
-        (0, 1, 2),
-    ),
+    "gpu": Budget(resnets({name: ROWS[name] for name in ("generator", "bank", "mb-dfkd")}), (0, 1, 2)),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from games import LONG, Budget, Game, Pair, lenet
+from games import Budget, Game, Pair, lenet, resnets
 
 from datafree.distillation import Distillation
 from datafree.fit import Schedule
@@ -33,13 +33,5 @@ SMOKE = Pair(
 BUDGETS = {
     "smoke": Budget((SMOKE,), (0, 1)),
     "cpu": Budget(tuple(lenet(data, _rows(EQUAL)) for data in ("mnist", "fashion-mnist")), (0, 1, 2)),
-    "gpu": Budget(
-        (
-            Pair(
-                data="cifar10", teacher="resnet44", student="resnet20", rows=_rows(3_932_160), online=LONG,
-                weights="cifar10-resnet44.safetensors",
-            ),
-        ),
-        (0, 1, 2),
-    ),
-}  # fmt: skip
+    "gpu": Budget(resnets(_rows(3_932_160)), (0, 1, 2)),
+}

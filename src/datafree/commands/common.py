@@ -87,7 +87,7 @@ class Data:
     """Where data comes from."""
 
     data: str | None = None
-    """`digits`, `mnist`, `fashion-mnist`, `cifar10`, `cifar100`, `celeba`, an image folder, or an .npz file."""
+    """`digits`, `mnist`, `fashion-mnist`, `cifar10`, `cifar100`, `svhn`, `celeba`, an image folder, or an .npz file."""
     data_dir: Path | None = None
     """The folder with the standard layouts; else the environment's DATAFREE_DATA."""
     attribute: str = "Attractive"

@@ -23,6 +23,7 @@ SOURCES = {
     "fashion-mnist": ("mnist", "fashion_mnist"),
     "cifar10": ("cifar", "cifar10"),
     "cifar100": ("cifar", "cifar100"),
+    "svhn": ("svhn", "svhn"),
     "celeba": ("celeba", "celeba"),
 }
 
