@@ -26,12 +26,14 @@ from datafree.distillation import Distillation, distill
 from datafree.evaluation import evaluate
 from datafree.files import read_header
 from datafree.fit import Schedule
+from datafree.generator import untrained
 from datafree.images import soft_labelled
 from datafree.inherit import inherited
 from datafree.models import load_model, new_model
 from datafree.network import Network
 from datafree.release import write_release
 from datafree.robustness import HALF, robustness
+from datafree.scene import Scene
 from datafree.spec import InputSpec
 from datafree.training import train
 
@@ -92,7 +94,7 @@ class Pair:
         if row in self.rows:
             own = self.rows[row]
             played = {"online": own.online(**self.online).model_dump(), "replay": dict(own.replay)}
-            return {**known, **played, "start": "teacher"}
+            return {**known, **played, "start": "teacher's best channels"}
         return known if row == "teacher" else {**known, "learning": self.learning.model_dump()}
 
 
@@ -153,7 +155,9 @@ class Chain:
         if name == "kd":
             distill(teacher, student, soft_labelled(teacher, self.train), self.pair.learning, seed=self.seed)
             return asdict(evaluate(student, self.test, teacher))
-        inherited(student, teacher)  # where the layers are others, it begins at random
+        settings = self.pair.rows[name].online(**self.pair.online)
+        images = untrained(teacher, settings.composition() or Scene(), seed=self.seed)
+        inherited(student, teacher, images)  # where the layers are others, it begins at random
         return self.played(name, teacher, student)
 
     def taught_by_data(self) -> dict[str, Any]:

@@ -10,12 +10,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .network import Network, frozen
 from .scene import Scene
-from .seeds import seed_of
+from .seeds import seed_of, stream
 from .spec import InputSpec
 
-__all__ = ["Generator", "new_generator", "width_for"]
+__all__ = ["Generator", "new_generator", "untrained", "width_for"]
 
 WIDTHS = (8, 16, 32, 64, 128, 256)
+GENERATORS, MOST, PIXELS = 8, 2048, 1 << 24
+"""Of `untrained`: how many, their images, and those images' pixels."""
 
 
 class Generator(nn.Module):
@@ -68,6 +70,18 @@ def new_generator(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, "generator", latent, width))
         return Generator(teacher.spec, latent, width, scene=scene).to(teacher.device)
+
+
+@torch.no_grad()
+def untrained(teacher: Network, scene: Scene | None, *, seed: int) -> Tensor:
+    """Images (N, C, H, W) of several generators that nobody has trained: 2,048, or fewer of large ones."""
+    count = max(GENERATORS, min(MOST, PIXELS // teacher.spec.pixels) // GENERATORS * GENERATORS)
+    made = []
+    for index in range(GENERATORS):
+        own = new_generator(teacher, seed=seed_of(seed, "untrained", index), scene=scene)
+        latents = torch.randn((count // GENERATORS, own.drawn), generator=stream(seed, "untrained", index))
+        made.append(own(latents.to(teacher.device)).cpu())
+    return torch.cat(made)
 
 
 def width_for(teacher: Network) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .errors import UserError, unknown
 from .network import Network, frozen
 
-__all__ = ["FEATURES", "INPUT", "batch_norm_calls", "batch_norms", "layers", "shapes", "watch"]
+__all__ = ["FEATURES", "INPUT", "batch_norm_calls", "batch_norms", "layers", "order", "shapes", "watch"]
 
 INPUT = "input"
 FEATURES = "features"
@@ -39,6 +39,23 @@ def _layers(network: Network) -> tuple[str, ...]:
     with _hooks(network.module, (nn.Linear, nn.modules.conv._ConvNd), lambda name, _: order.append(name)):
         _probe(network)
     return tuple(name for name in order if order.count(name) == 1)
+
+
+def order(network: Network) -> tuple[str, ...]:
+    """Every module with weights or buffers of its own, in the order in which an image passes them, some several times."""
+    found: list[str] = []
+
+    def note(name: str, _: tuple[Tensor, ...]) -> None:
+        part = network.module.get_submodule(name)
+        if (
+            next(part.parameters(recurse=False), None) is not None
+            or next(part.buffers(recurse=False), None) is not None
+        ):
+            found.append(name)
+
+    with _hooks(network.module, (nn.Module,), note):
+        _probe(network)
+    return tuple(found)
 
 
 def batch_norms(network: Network) -> tuple[str, ...]:

@@ -1,50 +1,176 @@
-"""A student begins with the first channels of its teacher, or stays as it is."""
+"""A student begins with what of its teacher stands best for all of it, or stays as it is."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import pytest
 import torch
+from torch import Tensor, nn
 
-from datafree.inherit import inherited
+from datafree.data import load
+from datafree.evaluation import evaluate
+from datafree.fit import Schedule
+from datafree.generator import untrained
+from datafree.inherit import _chosen, _Moments, inherited
 from datafree.models import new_model
+from datafree.network import Network
+from datafree.scene import Scene
 from datafree.spec import InputSpec
+from datafree.training import train
 
-SPEC = InputSpec(shape=(1, 32, 32), classes=tuple("abcd"))
+SPEC = InputSpec(shape=(1, 8, 8), classes=tuple("abcd"))
 
 
-def _state(network):
+def pixels(spec=SPEC, count=256):
+    return torch.rand(count, *spec.shape, generator=torch.Generator().manual_seed(0))
+
+
+def state(network):
     return {name: tensor.clone() for name, tensor in network.module.state_dict().items()}
 
 
-def test_the_first_channels_are_copied_and_sums_stay_as_large():
-    teacher, student = new_model("lenet5", SPEC, seed=0), new_model("lenet5-half", SPEC, seed=1)
-    kept = _state(teacher)
-    assert inherited(student, teacher)
-    own = student.module.state_dict()
-    assert torch.equal(own["conv1.weight"], kept["conv1.weight"][:3])
-    assert torch.equal(own["conv2.weight"], 2 * kept["conv2.weight"][:8, :3])
-    assert torch.equal(own["conv2.bias"], kept["conv2.bias"][:8])
-    assert torch.equal(own["fc1.weight"], 2 * kept["fc1.weight"][:, : 8 * 25])  # the first 8 channels' places
-    assert torch.equal(own["fc3.weight"], kept["fc3.weight"])
+class Residual(nn.Module):
+    """A stem, a block around which its input is led, and a head."""
+
+    def __init__(self, width: int, inner: int):
+        super().__init__()
+        self.stem = nn.Conv2d(1, width, 3, padding=1)
+        self.first, self.second = (
+            nn.Conv2d(width, inner, 3, padding=1, bias=False),
+            nn.Conv2d(inner, width, 3, padding=1),
+        )
+        self.norm, self.head = nn.BatchNorm2d(inner), nn.Linear(width * 4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        x = x + self.second(self.norm(self.first(x)).relu())
+        return self.head(nn.functional.adaptive_avg_pool2d(x.relu(), 2).flatten(1))
+
+
+def chain(width: int, inner: int) -> nn.Module:
+    parts = [("conv1", nn.Conv2d(1, width, 3)), ("norm", nn.BatchNorm2d(width)), ("relu1", nn.ReLU())]
+    parts += [("conv2", nn.Conv2d(width, inner, 3, stride=2)), ("relu2", nn.ReLU()), ("flat", nn.Flatten())]
+    return nn.Sequential(OrderedDict([*parts, ("fc", nn.Linear(inner * 4, 4))]))
+
+
+def made(build, *sizes, seed=0) -> Network:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = build(*sizes)
+        for part in module.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                part.running_mean.normal_()
+                part.running_var.uniform_(0.5, 2.0)
+    return Network(module, SPEC, build.__name__)
+
+
+def doubled(network: Network, name: str, into: str, count: int) -> None:
+    """Every channel from `count` on becomes a multiple of an earlier one, which a student can do without."""
+    own = network.module.state_dict()
+    for key in (f"{name}.weight", f"{name}.bias"):
+        own[key][count:] = own[key][: len(own[key]) - count] * 0.5
+    assert own[f"{into}.weight"].ndim > 1
+
+
+def test_channels_that_repeat_others_are_left_out_without_a_difference():
+    teacher, student = made(chain, 6, 8), made(chain, 6, 5, seed=1)
+    doubled(teacher, "conv2", "fc", 5)
+    kept = state(teacher)
+    assert inherited(student, teacher, pixels())
+    torch.testing.assert_close(student.predict(pixels()), teacher.predict(pixels()), atol=1e-4, rtol=1e-4)
     assert all(torch.equal(tensor, kept[name]) for name, tensor in teacher.module.state_dict().items())
 
 
+def test_a_norm_between_goes_along_with_its_channels():
+    teacher, student = made(chain, 6, 8), made(chain, 4, 8, seed=1)
+    own = teacher.module.state_dict()
+    for name in (
+        "conv1.weight",
+        "conv1.bias",
+        *(f"norm.{key}" for key in ("weight", "bias", "running_mean", "running_var")),
+    ):
+        own[name][:2] = own[name][4:]  # the first two are the last two
+    assert inherited(student, teacher, pixels())
+    torch.testing.assert_close(student.predict(pixels()), teacher.predict(pixels()), atol=1e-4, rtol=1e-4)
+
+
+def test_inside_a_block_channels_are_chosen_and_around_it_the_first_are_taken():
+    teacher, student = made(Residual, 4, 8), made(Residual, 4, 4, seed=1)
+    own = teacher.module.state_dict()
+    own["second.weight"][:, :4] = 0  # the first four say nothing
+    assert inherited(student, teacher, pixels())
+    torch.testing.assert_close(student.predict(pixels()), teacher.predict(pixels()), atol=1e-4, rtol=1e-4)
+    narrow = made(Residual, 2, 8, seed=1)
+    assert inherited(narrow, teacher, pixels())
+    found = narrow.module.state_dict()
+    assert torch.equal(found["stem.weight"], own["stem.weight"][:2])
+    assert torch.equal(found["first.weight"], 2 * own["first.weight"][:, :2])
+    assert torch.equal(found["head.weight"], 2 * own["head.weight"][:, :8])
+
+
+def test_greedy_choice_is_the_best_one_at_every_step():
+    """Against least squares done anew for every candidate."""
+    rng = torch.Generator().manual_seed(3)
+    rows = (
+        torch.randn(500, 6, generator=rng, dtype=torch.double) @ torch.randn(6, 6, generator=rng, dtype=torch.double)
+        + 1.0
+    )
+    weight = torch.randn(3, 6, 2, generator=rng, dtype=torch.double)
+    for biased in (True, False):
+        moments = _Moments(0, torch.zeros(6, dtype=torch.double), torch.zeros(6, 6, dtype=torch.double))
+        for part in rows.split(123):
+            moments.add(part)
+        own = rows - rows.mean(0) if biased else rows
+
+        def lost(kept, own=own):
+            left = own - own[:, kept] @ torch.linalg.lstsq(own[:, kept], own).solution
+            return float(torch.einsum("nc,ocp->nop", left, weight).square().sum())
+
+        wanted: list[int] = []
+        for _ in range(3):
+            wanted.append(min((set(range(6)) - set(wanted)), key=lambda one, lost=lost: lost([*wanted, one])))
+        kept, share, offset = _chosen(moments, weight, 3, biased)
+        assert kept.tolist() == sorted(wanted)
+        rest = rows - rows[:, kept] @ share.T - offset
+        assert float(torch.einsum("nc,ocp->nop", rest, weight).square().sum()) == pytest.approx(
+            lost(sorted(wanted)), rel=1e-3
+        )
+        assert float(rest.mean(0).abs().max()) < 1e-6 or not biased
+
+
+def test_dead_channels_and_a_layer_of_nothing_else_do_no_harm():
+    teacher, student = made(chain, 6, 8), made(chain, 3, 4, seed=1)
+    for key in ("weight", "bias"):
+        teacher.module.state_dict()[f"conv2.{key}"].zero_()
+    assert inherited(student, teacher, pixels())
+    torch.testing.assert_close(student.predict(pixels()), teacher.predict(pixels()))
+
+
+def test_a_student_begins_far_above_chance_on_images_of_nothing():
+    digits, test = load("digits", "train"), load("digits", "test")
+    spec = InputSpec(shape=(1, 16, 16), classes=digits.classes)
+    teacher = Network(nn.Sequential(nn.Conv2d(1, 16, 5, stride=2), nn.ReLU(), nn.Conv2d(16, 32, 3), nn.ReLU(), nn.Flatten(),
+                                    nn.Linear(512, 10)), spec, "own")  # fmt: skip
+    student = Network(nn.Sequential(nn.Conv2d(1, 8, 5, stride=2), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Flatten(),
+                                    nn.Linear(256, 10)), spec, "own")  # fmt: skip
+    train(teacher, digits, Schedule(epochs=4, batch=32, learning_rate=3e-3))
+    assert inherited(student, teacher, untrained(teacher, Scene("drawings", "dark"), seed=0))
+    assert evaluate(student, test).accuracy > 50
+
+
+def test_images_of_generators_that_nobody_trained_are_the_seeds_alone():
+    teacher = made(chain, 6, 8)
+    one, same, other = (untrained(teacher, Scene(), seed=seed) for seed in (0, 0, 1))
+    assert one.shape == (2048, 1, 8, 8) and one.dtype == torch.float32
+    assert torch.equal(one, same) and not torch.equal(one, other)
+    assert one.min() >= 0 and one.max() <= 1
+
+
 def test_of_a_student_as_wide_as_its_teacher_a_copy_is_made():
-    teacher, student = new_model("lenet5", SPEC, seed=0), new_model("lenet5", SPEC, seed=1)
-    assert inherited(student, teacher)
-    pixels = torch.rand(4, 1, 32, 32, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(student.predict(pixels), teacher.predict(pixels))
-
-
-def test_running_statistics_and_counts_of_batch_norms_go_along():
-    spec = InputSpec(shape=(3, 32, 32), classes=tuple("abcd"))
-    teacher, student = new_model("resnet8", spec, seed=0), new_model("resnet8", spec, seed=1)
-    for name, tensor in teacher.module.state_dict().items():
-        if name.endswith(("running_mean", "num_batches_tracked")):
-            tensor.add_(3)
-    assert inherited(student, teacher)
-    own = student.module.state_dict()
-    assert all(torch.equal(own[name], tensor) for name, tensor in teacher.module.state_dict().items())
+    teacher, student = made(Residual, 4, 8), made(Residual, 4, 8, seed=1)
+    assert inherited(student, teacher, pixels())
+    assert torch.equal(student.predict(pixels()), teacher.predict(pixels()))
 
 
 @pytest.mark.parametrize(
@@ -54,6 +180,18 @@ def test_a_student_of_other_or_wider_layers_is_left_as_it_is(teacher, student):
     channels = 3 if teacher == "resnet20" else 1
     spec = InputSpec(shape=(channels, 32, 32), classes=tuple("abcd"))
     one, other = new_model(teacher, spec, seed=0), new_model(student, spec, seed=1)
-    kept = _state(other)
-    assert not inherited(other, one)
+    kept = state(other)
+    assert not inherited(other, one, pixels(spec, 8))
     assert all(torch.equal(tensor, kept[name]) for name, tensor in other.module.state_dict().items())
+
+
+def test_a_layer_made_of_other_tensors_and_one_of_groups_begin_with_their_first_channels():
+    def build(width):
+        parts = [nn.utils.parametrizations.weight_norm(nn.Conv2d(1, width, 3)), nn.ReLU()]
+        return nn.Sequential(
+            *parts, nn.Conv2d(width, width, 3, groups=width), nn.ReLU(), nn.Flatten(), nn.Linear(width * 16, 4)
+        )
+
+    teacher, student = made(build, 6), made(build, 3, seed=1)
+    assert inherited(student, teacher, pixels())
+    assert torch.equal(student.module[2].weight, teacher.module[2].weight[:3])

@@ -23,7 +23,6 @@ from ..network import Network, frozen
 from ..parallel import agree, average_gradients, first, summed, world
 from ..progress import Progress
 from ..replay import Memory
-from ..scene import Scene
 from ..seeds import stream
 from ..states import load_optimizer, optimizer_state
 from ..syntheticset import to_bytes, to_pixels
@@ -88,7 +87,7 @@ class Game:
             seed=self.seed + 1009 * self.attempt,
             latent=own.latent,
             width=own.width,
-            scene=None if own.scene == "none" else Scene(own.scene, own.ground, own.symmetry),
+            scene=own.composition(),
         ).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.memory.begin(self.generator)
         self.maker = torch.optim.Adam(self.generator.parameters(), lr=own.generator_rate, betas=(0.5, 0.999))

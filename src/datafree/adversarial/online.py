@@ -10,7 +10,7 @@ from ..divergence import stored
 from ..errors import UserError, unknown
 from ..network import Network
 from ..records import Record
-from ..scene import Ground
+from ..scene import Ground, Scene
 from ..settings import Settings
 from ..terms import Objective
 from ..terms.batchnorm import BatchNormDivergence
@@ -83,6 +83,10 @@ class Online(Settings):
     """Of forward and backward passes; weights stay float32."""
 
     summary: ClassVar[str] = "a generator against the student, with --replay (Binici et al. 2021, 2022)"
+
+    def composition(self) -> Scene | None:
+        """What images are of."""
+        return None if self.scene == "none" else Scene(self.scene, self.ground, self.symmetry)
 
     def objective(self, teacher: Network, record: Record | None) -> Objective:
         """The generator's; raises UserError where `statistics` is asked for and nobody knows any."""

@@ -20,12 +20,14 @@ from ..data import Dataset
 from ..errors import UserError
 from ..evaluation import evaluate
 from ..files import write_tensors
+from ..generator import untrained
 from ..inherit import inherited
 from ..network import Network
 from ..parallel import first, main_process, together, world
 from ..release import write_release
 from ..robustness import HALF, robustness
 from ..runlog import RunLog, hash_of
+from ..scene import Scene
 from .common import (
     Data,
     Model,
@@ -133,8 +135,8 @@ def _distill(
     replay
         What the student sees again of earlier images: KINDS
     start
-        Of the student: teacher: the first channels of each of the teacher's layers, where it has the same layers, none
-        wider; random: a random start.
+        Of the student: teacher: the channels of the teacher's layers that stand best for all of them, where it has the same
+        layers, none wider; random: a random start.
     condensed
         A condensed set (datafree condense, import-condensed) that the generator is kept near (Binici et al. 2024).
     alignment
@@ -144,7 +146,7 @@ def _distill(
     network = load_network(teacher, source, run)
     record = load_record(teacher, source, network) if settings.statistics else None
     name, own = new_student(student, network, run)
-    begun = start == "teacher" and inherited(own, network)
+    begun = start == "teacher" and _begun(own, network, settings, run)
     test = test_data(own, data)
     anchored = None if near is None else _anchored(near, network)
     options = {
@@ -187,7 +189,12 @@ def _distill(
         state.unlink(missing_ok=True)
     _say(folder, own, network, result, memory)
     if start == "teacher":
-        print(f"  begun {'with the first channels of the teacher' if begun else 'at random: its layers are others'}")
+        print(f"  begun {'with channels of the teacher' if begun else 'at random: its layers are others, or wider'}")
+
+
+def _begun(student: Network, teacher: Network, settings: Online, run: Run) -> bool:
+    """Whether the student begins with part of its teacher, whose channels are compared on images of generators untrained."""
+    return inherited(student, teacher, untrained(teacher, settings.composition() or Scene(), seed=run.seed))
 
 
 def _anchored(near: tuple[Path, Any], network: Network) -> Anchored:
