@@ -98,7 +98,7 @@ class Pair:
         return known if row == "teacher" else {**known, "learning": self.learning.model_dump()}
 
 
-_DARK = {"epochs": 20, "ground": "dark"}
+_DARK = {"epochs": 10, "ground": "dark"}
 SCENE = {"mnist": {**_DARK, "scene": "drawings"}, "fashion-mnist": {**_DARK, "scene": "things"}}
 """What the images of each data set are of."""
 LONG = {"epochs": 200, "iterations": 50, "student_steps": 10, "batch": 512, "statistics": 0.01}
