@@ -20,7 +20,7 @@ FIGURES = {
     "mean": ("%", "also what stopping at a uniformly random epoch is expected to give"),
     "sd": ("points", "sample standard deviation; also the risk of a random stop"),
     "best": ("%", "what nobody without data can pick"),
-    "last": ("%", "what is kept"),
+    "last": ("%", "after the last epoch, where a run ends"),
     "lost": ("points", "best - last"),
     "drawdown": ("points", "the largest fall from a value that was reached before"),
     "decreases": ("points", "sum of all falls from one epoch to the next"),

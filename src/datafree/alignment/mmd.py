@@ -45,7 +45,7 @@ def mmd_distance(made: Tensor, anchors: Tensor, labels: Tensor) -> Tensor:
 
 
 def _squares(x: Tensor) -> Tensor:
-    """Squared distances (N, N) of the rows of x (N, F); exactly 0 where two rows are one."""
+    """Squared distances (N, N) of the rows of x (N, F); 0 up to rounding where two rows are one."""
     norms = x.square().sum(1)
     return (norms[:, None] + norms - 2 * x @ x.T).clamp(min=0)
 
