@@ -54,8 +54,12 @@ def test_the_cpu_budget_is_two_data_sets_on_three_seeds():
 
 def test_the_committed_claims_are_consistent_and_the_readme_shows_them():
     made = claims.load(FOLDER / "binici2024")
-    ids = {f"{pair.id}/{row}" for pair in rows.BUDGETS["cpu"].pairs for row in pair.rows}
-    assert ids == {own["id"] for own in made}
+    ids = {
+        name: {f"{pair.id}/{row}" for pair in rows.BUDGETS[name].pairs for row in pair.rows} for name in ("cpu", "gpu")
+    }
+    assert ids["cpu"] | ids["gpu"] == {own["id"] for own in made}
+    assert all(own["status"] == "not run" for own in made if own["id"] in ids["gpu"] and own["ours"] is None)
+    assert all(own["ours"]["n"] == 3 for own in made if own["id"] in ids["cpu"])
     assert claims.check(made) == []
     assert claims.render(made) in (FOLDER / "binici2024" / "README.md").read_text(encoding="utf-8")
     for page, _, table in claims.PAGES["binici2024"]:
