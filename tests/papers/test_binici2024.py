@@ -58,7 +58,6 @@ def test_the_committed_claims_are_consistent_and_the_readme_shows_them():
         name: {f"{pair.id}/{row}" for pair in rows.BUDGETS[name].pairs for row in pair.rows} for name in ("cpu", "gpu")
     }
     assert ids["cpu"] | ids["gpu"] == {own["id"] for own in made}
-    assert all(own["status"] == "not run" for own in made if own["id"] in ids["gpu"] and own["ours"] is None)
     assert all(own["ours"]["n"] == 3 for own in made if own["id"] in ids["cpu"])
     assert claims.check(made) == []
     assert claims.render(made) in (FOLDER / "binici2024" / "README.md").read_text(encoding="utf-8")
