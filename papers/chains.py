@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from claims import render
 
-__all__ = ["arguments", "run"]
+__all__ = ["arguments", "run", "with_gpu"]
 
 
 def arguments(doc: str | None, paper: str, budgets: Mapping[str, Any], example: str) -> argparse.ArgumentParser:
@@ -54,6 +54,11 @@ def run(args: argparse.Namespace, plan: Any, make: Callable[[Any, int], Any], co
     if args.out is not None:
         args.out.write_text(json.dumps({"claims": claims}, indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+def with_gpu(budget: str, work: Path, collect: Callable[[str, Path], list[Any]]) -> list[Any]:
+    """What `collect` finds of a budget, and of the gpu budget beside the cpu one, which is "not run" until it is."""
+    return collect(budget, work) + (collect("gpu", work.parent / "gpu") if budget == "cpu" else [])
 
 
 def _one(make: Callable[[Any, int], Any], pair: Any, seed: int, device: str) -> str:

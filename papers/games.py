@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cells import by_seed, common, deviations, file_of, keep, read
-from chains import arguments
+from chains import arguments, with_gpu
 from chains import run as run_chains
 from claims import claim
 
@@ -26,14 +26,12 @@ from datafree.distillation import Distillation, distill
 from datafree.evaluation import evaluate
 from datafree.files import read_header
 from datafree.fit import Schedule
-from datafree.generator import untrained
 from datafree.images import soft_labelled
-from datafree.inherit import inherited
+from datafree.inherit import begun
 from datafree.models import load_model, new_model
 from datafree.network import Network
 from datafree.release import write_release
 from datafree.robustness import HALF, robustness
-from datafree.scene import Scene
 from datafree.spec import InputSpec
 from datafree.training import train
 
@@ -112,10 +110,10 @@ def lenet(data: str, rows: Mapping[str, Game]) -> Pair:
 def resnets(rows: Mapping[str, Game]) -> tuple[Pair, ...]:
     """ResNet-44 to ResNet-20, for the `gpu` budget. CIFAR-10's teacher is a published one, the others are trained here."""
     learning = Distillation(epochs=100, batch=256)
-    names = {"teacher": "resnet44", "student": "resnet20", "rows": rows, "online": LONG, "learning": learning}
-    published = Pair(data="cifar10", weights="cifar10-resnet44.safetensors", **names)
+    shared = {"teacher": "resnet44", "student": "resnet20", "rows": rows, "online": LONG, "learning": learning}
+    published = Pair(data="cifar10", weights="cifar10-resnet44.safetensors", **shared)
     training = Schedule(epochs=100, batch=128)
-    return published, *(Pair(data=data, training=training, **names) for data in ("cifar100", "svhn"))
+    return published, *(Pair(data=data, training=training, **shared) for data in ("cifar100", "svhn"))
 
 
 @dataclass(frozen=True)
@@ -155,9 +153,8 @@ class Chain:
         if name == "kd":
             distill(teacher, student, soft_labelled(teacher, self.train), self.pair.learning, seed=self.seed)
             return asdict(evaluate(student, self.test, teacher))
-        settings = self.pair.rows[name].online(**self.pair.online)
-        images = untrained(teacher, settings.composition() or Scene(), seed=self.seed)
-        inherited(student, teacher, images)  # where the layers are others, it begins at random
+        scene = self.pair.rows[name].online(**self.pair.online).composition()
+        begun(student, teacher, scene, seed=self.seed)  # where the layers are others, it begins at random
         return self.played(name, teacher, student)
 
     def taught_by_data(self) -> dict[str, Any]:
@@ -246,13 +243,7 @@ def main(doc: str | None, here: Path, budgets: Mapping[str, Budget], figures: Ma
     make = partial(Chain, work=work, data_dir=data_dir, device=args.device)
     plan = budgets[args.budget]
 
-    def found() -> list[Any]:
-        """Of the cpu budget, and, until it is run beside it, the gpu budget as "not run"."""
-        both = (args.budget, "gpu") if args.budget == "cpu" else (args.budget,)
-        return [
-            own
-            for name in both
-            for own in collect(here, budgets[name], name, work if name == args.budget else work.parent / name, figures)
-        ]
+    def found(budget: str, cells: Path) -> list[Any]:
+        return collect(here, budgets[budget], budget, cells, figures)
 
-    return run_chains(args, plan, make, found)
+    return run_chains(args, plan, make, partial(with_gpu, args.budget, work, found))

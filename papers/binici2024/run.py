@@ -26,7 +26,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from cells import by_seed, common, deviations, keep, read
-from chains import arguments, run
+from chains import arguments, run, with_gpu
 from claims import claim
 from rows import BUDGETS, FEW, SHOWN, WAYS, Pair, split
 from torch import Tensor
@@ -168,12 +168,6 @@ class Chain:
         return {**asdict(evaluate(student, self.test, self.teacher)), "loss": curve.loss}
 
 
-def collected(budget: str, work: Path) -> list[dict[str, Any]]:
-    """Of the cpu budget, and, until it is run beside it, the gpu budget as "not run"."""
-    both = (budget, "gpu") if budget == "cpu" else (budget,)
-    return [own for name in both for own in collect(name, work if name == budget else work.parent / name)]
-
-
 def collect(budget: str, work: Path) -> list[dict[str, Any]]:
     """Claims from the cells that are there; a row that was not run is listed as such."""
     made, plan, notes = [], BUDGETS[budget], deviations(HERE)
@@ -194,7 +188,7 @@ def main() -> int:
     args = arguments(__doc__, "binici2024", BUDGETS, "mnist/lenet5").parse_args()
     work = args.work or Path("runs") / "binici2024" / args.budget
     make = partial(Chain, work=work, data_dir=args.data_dir, device=args.device)
-    return run(args, BUDGETS[args.budget], make, partial(collected, args.budget, work))
+    return run(args, BUDGETS[args.budget], make, partial(with_gpu, args.budget, work, collect))
 
 
 if __name__ == "__main__":

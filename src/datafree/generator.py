@@ -76,9 +76,9 @@ def new_generator(
 def untrained(teacher: Network, scene: Scene | None, *, seed: int) -> Tensor:
     """Images (N, C, H, W) of several generators that nobody has trained: 2,048, or fewer of large ones."""
     count = max(GENERATORS, min(MOST, PIXELS // teacher.spec.pixels) // GENERATORS * GENERATORS)
-    made = []
+    made, width = [], width_for(teacher)
     for index in range(GENERATORS):
-        own = new_generator(teacher, seed=seed_of(seed, "untrained", index), scene=scene)
+        own = new_generator(teacher, seed=seed_of(seed, "untrained", index), width=width, scene=scene)
         latents = torch.randn((count // GENERATORS, own.drawn), generator=stream(seed, "untrained", index))
         made.append(own(latents.to(teacher.device)).cpu())
     return torch.cat(made)

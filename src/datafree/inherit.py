@@ -19,10 +19,12 @@ from torch import Tensor, nn
 
 from . import taps
 from .errors import UserError
+from .generator import untrained
 from .network import Network, frozen
+from .scene import Scene
 from .seeds import stream
 
-__all__ = ["inherited"]
+__all__ = ["begun", "inherited"]
 
 PROBES = 16
 SAME = 1e-3
@@ -33,6 +35,13 @@ TINY = 1e-30
 """Variance of channels that are all dead."""
 CHUNK = 1 << 20
 """Pixels at a time."""
+
+
+def begun(student: Network, teacher: Network, scene: Scene | None, *, seed: int) -> bool:
+    """`inherited`, on images of generators that nobody trained, of `scene`; made only for a student that can take part."""
+    if not _alike(student, teacher):
+        return False
+    return inherited(student, teacher, untrained(teacher, scene or Scene(), seed=seed))
 
 
 @torch.no_grad()
@@ -46,11 +55,11 @@ def inherited(student: Network, teacher: Network, pixels: Tensor) -> bool:
     running statistics) goes along with its channel. A student of other layers stays as it is. Raises UserError for a
     teacher whose logits are not finite.
     """
-    own = student.module.state_dict()
-    found = {name: tensor.detach().cpu() for name, tensor in teacher.module.state_dict().items()}
-    if own.keys() != found.keys() or not all(_fits(tensor, found[name]) for name, tensor in own.items()):
+    if not _alike(student, teacher):
         return False
     teacher.check()
+    own = student.module.state_dict()
+    found = {name: tensor.detach().cpu() for name, tensor in teacher.module.state_dict().items()}
     pairs = _pairs(own, teacher, pixels[:PROBES])
     moments = _moments(teacher, pairs, pixels)
     for pair in pairs:
@@ -68,6 +77,12 @@ def inherited(student: Network, teacher: Network, pixels: Tensor) -> bool:
     return True
 
 
+def _alike(student: Network, teacher: Network) -> bool:
+    """Whether the student has the teacher's layers, none wider."""
+    own, found = student.module.state_dict(), teacher.module.state_dict()
+    return own.keys() == found.keys() and all(_fits(tensor, found[name]) for name, tensor in own.items())
+
+
 def _fits(own: Tensor, found: Tensor) -> bool:
     return own.ndim == found.ndim and all(a <= b for a, b in zip(own.shape, found.shape, strict=True))
 
@@ -78,7 +93,7 @@ def _first(found: Tensor, own: Tensor) -> Tensor:
 
 
 def _by_channel(weight: Tensor, channels: int) -> Tensor:
-    """A weight (M, N, ...) as (M, channels, places): a flattened map has several inputs a channel."""
+    """A weight or activation (M, N, ...) as (M, channels, places): a flattened map has several inputs a channel."""
     return weight.reshape(len(weight), channels, -1)
 
 
@@ -127,7 +142,8 @@ def _pairs(own: dict[str, Tensor], teacher: Network, pixels: Tensor) -> list[_Pa
 
 def _alone(pair: _Pair, copied: Network, state: dict[str, Tensor], pixels: Tensor, wanted: Tensor) -> bool:
     """Whether a shuffle of the channels between the two layers changes no logit; the copy is left as it was."""
-    order = torch.randperm(pair.channels, generator=stream(0, "shuffle")).roll(1)
+    ring = torch.randperm(pair.channels, generator=stream(0, "shuffle"))
+    order = ring.roll(1)[ring.argsort()]  # each takes the place of the one before it in the ring: none stays
     weight = f"{pair.into}.weight"
     shuffled = {name: state[name][order] for name in pair.tensors}
     shuffled[weight] = _by_channel(state[weight], pair.channels)[:, order].view_as(state[weight])
@@ -144,9 +160,14 @@ def _alone(pair: _Pair, copied: Network, state: dict[str, Tensor], pixels: Tenso
 class _Moments:
     """Of what a layer is given, by channel, over images and places, in float64."""
 
-    count: int
     total: Tensor
     squares: Tensor
+    count: int = 0
+
+    @classmethod
+    def of(cls, channels: int) -> _Moments:
+        """Of nothing yet."""
+        return cls(torch.zeros(channels, dtype=torch.double), torch.zeros(channels, channels, dtype=torch.double))
 
     def add(self, rows: Tensor) -> None:
         self.count += len(rows)
@@ -155,31 +176,26 @@ class _Moments:
 
 
 def _moments(teacher: Network, pairs: list[_Pair], pixels: Tensor) -> dict[str, _Moments]:
-    wide = {pair.into: pair.channels for pair in pairs}
-    zeros = {
-        name: (torch.zeros(n, dtype=torch.double), torch.zeros(n, n, dtype=torch.double)) for name, n in wide.items()
-    }
-    found = {name: _Moments(0, *zeros[name]) for name in wide}
-    with frozen(teacher.module), _given(teacher.module, found, wide):
-        for part in pixels.split(max(1, CHUNK // teacher.spec.pixels)) if wide else ():
+    found = {pair.into: _Moments.of(pair.channels) for pair in pairs}
+    with frozen(teacher.module), _given(teacher.module, found):
+        for part in pixels.split(max(1, CHUNK // teacher.spec.pixels)) if found else ():
             teacher.logits(part.to(teacher.device))
     return found
 
 
 @contextmanager
-def _given(module: nn.Module, found: dict[str, _Moments], wide: dict[str, int]) -> Iterator[None]:
+def _given(module: nn.Module, found: dict[str, _Moments]) -> Iterator[None]:
     """Inside, every forward pass adds what the layers are given."""
 
-    def hook(name: str, part: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        given = inputs[0].detach().cpu().double()
+    def hook(moments: _Moments, part: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        given, channels = inputs[0].detach().cpu().double(), len(moments.total)
         given = given.reshape(-1, given.shape[-1]) if isinstance(part, nn.Linear) else given
-        found[name].add(given.reshape(len(given), wide[name], -1).transpose(1, 2).reshape(-1, wide[name]))
+        moments.add(_by_channel(given, channels).transpose(1, 2).reshape(-1, channels))
 
     handles = []
     try:
-        for name in found:
-            part = module.get_submodule(name)
-            handles.append(part.register_forward_pre_hook(partial(hook, name)))
+        for name, moments in found.items():
+            handles.append(module.get_submodule(name).register_forward_pre_hook(partial(hook, moments)))
         yield
     finally:
         for handle in handles:

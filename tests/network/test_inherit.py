@@ -12,7 +12,7 @@ from datafree.data import load
 from datafree.evaluation import evaluate
 from datafree.fit import Schedule
 from datafree.generator import untrained
-from datafree.inherit import _chosen, _Moments, inherited
+from datafree.inherit import _chosen, _Moments, _pairs, begun, inherited
 from datafree.models import new_model
 from datafree.network import Network
 from datafree.scene import Scene
@@ -109,6 +109,14 @@ def test_inside_a_block_channels_are_chosen_and_around_it_the_first_are_taken():
     assert torch.equal(found["head.weight"], 2 * own["head.weight"][:, :8])
 
 
+@pytest.mark.parametrize("width", range(2, 7))
+def test_channels_that_go_elsewhere_too_are_told_apart_however_few(width):
+    """Of a stem that a block is led around, no shuffle leaves every channel where it was."""
+    teacher = made(Residual, width, 4)
+    assert [pair.layer for pair in _pairs(state(made(Residual, 1, 4)), teacher, pixels(count=16))] == []
+    assert [pair.layer for pair in _pairs(state(made(Residual, width, 2)), teacher, pixels(count=16))] == ["first"]
+
+
 def test_greedy_choice_is_the_best_one_at_every_step():
     """Against least squares done anew for every candidate."""
     rng = torch.Generator().manual_seed(3)
@@ -118,7 +126,7 @@ def test_greedy_choice_is_the_best_one_at_every_step():
     )
     weight = torch.randn(3, 6, 2, generator=rng, dtype=torch.double)
     for biased in (True, False):
-        moments = _Moments(0, torch.zeros(6, dtype=torch.double), torch.zeros(6, 6, dtype=torch.double))
+        moments = _Moments.of(6)
         for part in rows.split(123):
             moments.add(part)
         own = rows - rows.mean(0) if biased else rows
@@ -155,7 +163,7 @@ def test_a_student_begins_far_above_chance_on_images_of_nothing():
     student = Network(nn.Sequential(nn.Conv2d(1, 8, 5, stride=2), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Flatten(),
                                     nn.Linear(256, 10)), spec, "own")  # fmt: skip
     train(teacher, digits, Schedule(epochs=4, batch=32, learning_rate=3e-3))
-    assert inherited(student, teacher, untrained(teacher, Scene("drawings", "dark"), seed=0))
+    assert begun(student, teacher, Scene("drawings", "dark"), seed=0)
     assert evaluate(student, test).accuracy > 50
 
 

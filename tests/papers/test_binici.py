@@ -43,7 +43,7 @@ def test_the_smoke_budget_runs_every_row_with_its_robustness(tmp_path, paper):
 
 
 SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "fashion-mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
-SHAPES |= dict.fromkeys(("cifar100", "svhn"), (3, 32, 32))
+SHAPES |= {"cifar100": (3, 32, 32), "svhn": (3, 32, 32)}
 
 
 @pytest.mark.parametrize("paper", sorted(ROWS))

@@ -71,10 +71,8 @@ def adversarial(
         game = Game(teacher, student, settings, memory, objective, seed, anchored)
         found = first(lambda: _read(state, identity or {}))
         start = 0 if found is None else _resume(found, game)
-        if (
-            start == settings.epochs and each is not None and game.world.rank == 0
-        ):  # stopped before it was told of the last
-            each(game.kept, game.history, game.shown)
+        if each is not None and game.world.rank == 0 and start == settings.epochs:
+            each(game.kept, game.history, game.shown)  # it was stopped before this was said of its last epoch
         try:
             now = game.state()
             for epoch in range(start, settings.epochs):

@@ -87,7 +87,7 @@ def import_condensed(
     trial = tried(network, images, rows)
     by_place = by_name(raw, network.spec)[1]
     if not anyway:
-        _check(trial, images, network, _others(raw, network, labels, options, patches))
+        _check(trial, images, network, _others(convention, raw, network, labels, options, patches))
     given = {"pixels": pixels, "labels": labels, "patches": patches, "anyway": anyway, **asdict(options)}
     settings = {"source": source, "teacher": teacher, **given, **asdict(own), **asdict(run)}
     files = raw.files if len(raw.files) <= LOGGED else ()
@@ -140,13 +140,14 @@ def _beyond(images: Tensor, network: Network) -> float:
     return float(((images - (low + high) / 2).abs() > 0.501 * (high - low)).float().mean())
 
 
-def _others(raw: Raw, network: Network, labels: str, options: Options, patches: int) -> dict[str, Trial]:
-    """What the teacher sees by other common conventions; image files have one alone."""
+def _others(
+    read_by: Pixels, raw: Raw, network: Network, labels: str, options: Options, patches: int
+) -> dict[str, Trial]:
+    """What the teacher sees by other common conventions than the one it was read by; image files have one alone."""
     spec = network.spec
     names = ["0-1", "0-255", f"normalised:{_numbers(spec.mean)}/{_numbers(spec.std)}"] if raw.pixels is None else []
-    return {
-        name: tried(network, *_understood(raw, network, Pixels.parse(name), labels, options, patches)) for name in names
-    }
+    others = [own for own in map(Pixels.parse, names) if (own.mean, own.std) != (read_by.mean, read_by.std)]
+    return {own.name: tried(network, *_understood(raw, network, own, labels, options, patches)) for own in others}
 
 
 def _check(trial: Trial, images: Tensor, network: Network, others: dict[str, Trial]) -> None:

@@ -20,14 +20,12 @@ from ..data import Dataset
 from ..errors import UserError
 from ..evaluation import evaluate
 from ..files import write_tensors
-from ..generator import untrained
-from ..inherit import inherited
+from ..inherit import begun
 from ..network import Network
 from ..parallel import first, main_process, together, world
 from ..release import write_release
 from ..robustness import HALF, robustness
 from ..runlog import RunLog, hash_of
-from ..scene import Scene
 from .common import (
     Data,
     Model,
@@ -146,7 +144,6 @@ def _distill(
     network = load_network(teacher, source, run)
     record = load_record(teacher, source, network) if settings.statistics else None
     name, own = new_student(student, network, run)
-    begun = start == "teacher" and _begun(own, network, settings, run)
     test = test_data(own, data)
     anchored = None if near is None else _anchored(near, network)
     options = {
@@ -175,6 +172,7 @@ def _distill(
             write_release(folder, kept, notes=f"distilled from {network.name} on a generator's images{so_far}")
             log.write(folder, _result(kept, history, settings))
 
+        took = start == "teacher" and begun(own, network, settings.composition(), seed=run.seed)
         history = adversarial(
             network, own, settings, memory, record=record, anchored=anchored, seed=run.seed, state=state,
             identity=identity, score=_oracle(test), each=keep, progress=progress,
@@ -189,12 +187,7 @@ def _distill(
         state.unlink(missing_ok=True)
     _say(folder, own, network, result, memory)
     if start == "teacher":
-        print(f"  begun {'with channels of the teacher' if begun else 'at random: its layers are others, or wider'}")
-
-
-def _begun(student: Network, teacher: Network, settings: Online, run: Run) -> bool:
-    """Whether the student begins with part of its teacher, whose channels are compared on images of generators untrained."""
-    return inherited(student, teacher, untrained(teacher, settings.composition() or Scene(), seed=run.seed))
+        print(f"  begun {'with channels of the teacher' if took else 'at random: its layers are others, or wider'}")
 
 
 def _anchored(near: tuple[Path, Any], network: Network) -> Anchored:
