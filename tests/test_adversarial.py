@@ -7,13 +7,14 @@ import math
 
 import pytest
 import torch
+from torch.nn.functional import conv2d, interpolate
 
 from datafree import adversarial as online
 from datafree import alignment, replay
 from datafree.adversarial import PRESETS, Anchored, Health, Online, adversarial, preset
 from datafree.errors import UserError
 from datafree.evaluation import evaluate
-from datafree.generator import WIDTHS, Generator, new_generator, width_for
+from datafree.generator import WIDTHS, Doubled, Generator, new_generator, width_for
 from datafree.network import Network
 from datafree.replay import vae
 from datafree.scene import Scene
@@ -222,6 +223,17 @@ def test_a_generators_images_fit_any_shape_and_range(shape, tiny):
     made = new_generator(network, seed=0, width=8)(torch.randn(6, 100))
     assert made.shape == (6, *shape) and made.min() >= -1 and made.max() <= 3
     assert isinstance(new_generator(network, seed=0), Generator)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (8, 8)])
+def test_a_convolution_of_doubled_maps_is_done_at_half_the_size(size):
+    torch.manual_seed(0)
+    own, small = Doubled(3, 5, 3, padding=1).double(), torch.randn(4, 3, *size, dtype=torch.double)
+    plain = conv2d(interpolate(small, scale_factor=2), own.weight, own.bias, padding=1)
+    torch.testing.assert_close(own(small), plain)
+    sought = torch.randn_like(plain)
+    given = torch.autograd.grad(own(small), [*own.parameters()], sought)
+    torch.testing.assert_close(given, torch.autograd.grad(plain, [*own.parameters()], sought))
 
 
 def test_a_generator_is_sized_to_its_teacher_and_its_seed_decides_it(tiny):

@@ -70,5 +70,5 @@ def orthogonal(matrix: Tensor) -> Tensor:
     x = x / (torch.linalg.matrix_norm(x) + EPSILON)
     for _ in range(STEPS):
         square = x @ x.T
-        x = a * x + (b * square + c * square @ square) @ x
+        x = torch.addmm(x, torch.addmm(square, square, square, beta=b, alpha=c), x, beta=a)
     return x if wide else x.T
