@@ -50,6 +50,8 @@ class Game:
     settings: Mapping[str, Any] = field(default_factory=dict)
     replay: Mapping[str, Any] = field(default_factory=lambda: {"replay": "none"})
     preset: str | None = None
+    start: str = "teacher"
+    """What the student begins with, as `datafree distill --start` names it."""
 
     def online(self, **own: Any) -> Online:
         merged = {**own, **self.settings}
@@ -92,7 +94,7 @@ class Pair:
         if row in self.rows:
             own = self.rows[row]
             played = {"online": own.online(**self.online).model_dump(), "replay": dict(own.replay)}
-            return {**known, **played, "start": "teacher's best channels"}
+            return {**known, **played, "start": "teacher's best channels" if own.start == "teacher" else own.start}
         return known if row == "teacher" else {**known, "learning": self.learning.model_dump()}
 
 
@@ -153,8 +155,9 @@ class Chain:
         if name == "kd":
             distill(teacher, student, soft_labelled(teacher, self.train), self.pair.learning, seed=self.seed)
             return asdict(evaluate(student, self.test, teacher))
-        scene = self.pair.rows[name].online(**self.pair.online).composition()
-        begun(student, teacher, scene, seed=self.seed)  # where the layers are others, it begins at random
+        own = self.pair.rows[name]
+        if own.start == "teacher":  # where the layers are others, it begins at random
+            begun(student, teacher, own.online(**self.pair.online).composition(), seed=self.seed)
         return self.played(name, teacher, student)
 
     def taught_by_data(self) -> dict[str, Any]:

@@ -17,8 +17,10 @@ ROWS = {
     "bank": Game(replay={"replay": "bank"}),
     "bank, any ground": Game({"ground": "any"}, {"replay": "bank"}),
     "mb-dfkd": Game(preset="mb-dfkd", replay={"replay": "bank"}),
+    "bank, random start": Game(replay={"replay": "bank"}, start="random"),
+    "mb-dfkd, random start": Game(preset="mb-dfkd", replay={"replay": "bank"}, start="random"),
 }
-"""The first two are ours, told what the images are of: drawings or things on black; the last is the field's."""
+"""The first two are ours, told what the images are of: drawings or things on black; `mb-dfkd` has the field's terms."""
 
 RESNET = Pair(
     data="cifar10", teacher="resnet20", student="resnet8", rows={"bank": ROWS["bank"]},
