@@ -38,7 +38,10 @@ from datafree.training import train
 __all__ = ["Budget", "Game", "Pair", "lenet", "main", "resnets"]
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-FIGURES = ("lost", "drawdown", "decreases", "sd")
+FIGURES = {
+    "mean": "% test accuracy", "best": "% test accuracy",
+    "lost": "points", "drawdown": "points", "decreases": "points", "sd": "points",
+}  # fmt: skip
 TRAINING = Schedule(epochs=10, batch=64, learning_rate=1e-3)
 LEARNING = Distillation(epochs=10, batch=128)
 
@@ -229,9 +232,9 @@ def _values(row: str, found: dict[int, dict[str, Any]]) -> list[tuple[str, str, 
         if what:
             last = {seed: own["robustness"][key]["last"] for seed, own in found.items()}
             made.append((f"{row}{what}", "% test accuracy, last epoch", last))
-        for name in FIGURES:
+        for name, unit in FIGURES.items():
             values = {seed: own["robustness"][key][name] for seed, own in found.items()}
-            made.append((f"{row}/{name}{what}", "points, over the second half", values))
+            made.append((f"{row}/{name}{what}", f"{unit}, over the second half", values))
     speed = {seed: round(own["images in them"] / own["CPU seconds"], 1) for seed, own in found.items()}
     made.append((f"{row}/speed", "images learnt from by CPU-second, one thread", speed))
     made.append((f"{row}/bytes", "bytes replayed from", {seed: own["memory bytes"] for seed, own in found.items()}))

@@ -159,8 +159,51 @@ def test_a_collapse_has_a_name(health, said):
     assert said != "one class" or health.collapsed(1.2) is None
 
 
+@pytest.mark.parametrize("scene", [{"scene": "none"}, {"scene": "drawings", "ground": "dark"}, {"scene": "things"}])
+def test_a_generator_that_makes_one_image_is_seen_whatever_the_scene_adds(teacher, tiny, scene):
+    own = Online(**SHORT, **scene)
+    game = online.Game(
+        teacher, tiny("norm", seed=5), own, memory("none").on(teacher, 0), own.objective(teacher, None), 0
+    )
+    assert game.watch(0).collapsed(1.0) is None
+    with torch.no_grad():
+        game.generator.first.weight.zero_()
+    assert game.watch(1).collapsed(1.0) == "one image"
+
+
+def test_the_probes_are_drawn_once_and_stay(teacher, tiny):
+    own = Online(**SHORT)
+    game = online.Game(
+        teacher, tiny("norm", seed=5), own, memory("none").on(teacher, 0), own.objective(teacher, None), 0
+    )
+    game.watch(0)
+    probes = game.probes.clone()
+    assert len(probes) == 2048 and len(probes.flatten(1).unique(dim=0)) > 2000
+    game.watch(1)
+    assert torch.equal(game.probes, probes)
+
+
+def test_the_average_moves_a_shared_weight_once(teacher):
+    class Tied(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one = torch.nn.Linear(16, 16)
+            self.two, self.last = self.one, torch.nn.Linear(16, 3)
+
+        def forward(self, x):
+            return self.last(self.two(self.one(x.flatten(1)).relu()))
+
+    student, own = Network(Tied(), teacher.spec, "tied"), Online(**SHORT, ema=0.5)
+    game = online.Game(teacher, student, own, memory("none").on(teacher, 0), own.objective(teacher, None), 0)
+    before = student.module.one.weight.detach().clone()
+    with torch.no_grad():
+        student.module.one.weight += 1
+    game._follow()
+    torch.testing.assert_close(game.average.module.one.weight, before + 0.5)
+
+
 def test_a_generator_that_always_collapses_is_given_up_with_the_student_as_it_was(teacher, tiny, monkeypatch, tmp_path):
-    student, states = tiny("norm", seed=5), []
+    student, states, told = tiny("norm", seed=5), [], []
     real = online.Game.watch
 
     def watch(self, number):
@@ -173,8 +216,12 @@ def test_a_generator_that_always_collapses_is_given_up_with_the_student_as_it_wa
         adversarial(
             teacher, student, Online(**SHORT), memory("bank"), state=tmp_path / "s", identity={},
             score=lambda own: states.append(weights(own.module)) or 0.0,
+            each=lambda _, history, __: told.append((len(history.loss), list(history.rollbacks))),
         )  # fmt: skip
-    assert str(caught.value).startswith("the generator ends in one image in epoch 3, 4 times; the student is as it was")
+    assert str(caught.value).startswith(
+        "epoch 3 ends in one image, 4 times; the student is as it was after epoch 2; lower"
+    )
+    assert told == [(1, []), (2, []), (2, ["epoch 3: one image"] * 4)]
     assert same(weights(student.module), states[-1])
     monkeypatch.setattr(online.Game, "watch", real)
     history = adversarial(teacher, student, Online(**SHORT), memory("bank"), state=tmp_path / "s", identity={})
@@ -228,7 +275,7 @@ def test_a_generators_images_fit_any_shape_and_range(shape, tiny):
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (8, 8)])
 def test_a_convolution_of_doubled_maps_is_done_at_half_the_size(size):
     torch.manual_seed(0)
-    own, small = Doubled(3, 5, 3, padding=1).double(), torch.randn(4, 3, *size, dtype=torch.double)
+    own, small = Doubled(3, 5).double(), torch.randn(4, 3, *size, dtype=torch.double)
     plain = conv2d(interpolate(small, scale_factor=2), own.weight, own.bias, padding=1)
     torch.testing.assert_close(own(small), plain)
     sought = torch.randn_like(plain)

@@ -24,7 +24,7 @@ from .network import Network, frozen
 from .scene import Scene
 from .seeds import stream
 
-__all__ = ["begun", "inherited"]
+__all__ = ["alike", "begun", "inherited"]
 
 PROBES = 16
 SAME = 1e-3
@@ -33,13 +33,15 @@ RIDGE = 1e-6
 """Of the mean variance; added to every channel's."""
 TINY = 1e-30
 """Variance of channels that are all dead."""
+ROUNDS = 256
+"""In which the channels of a layer are chosen, at most."""
 CHUNK = 1 << 20
 """Pixels at a time."""
 
 
 def begun(student: Network, teacher: Network, scene: Scene | None, *, seed: int) -> bool:
     """`inherited`, on images of generators that nobody trained, of `scene`; made only for a student that can take part."""
-    if not _alike(student, teacher):
+    if not alike(student, teacher):
         return False
     return inherited(student, teacher, untrained(teacher, scene or Scene(), seed=seed))
 
@@ -55,7 +57,7 @@ def inherited(student: Network, teacher: Network, pixels: Tensor) -> bool:
     running statistics) goes along with its channel. A student of other layers stays as it is. Raises UserError for a
     teacher whose logits are not finite.
     """
-    if not _alike(student, teacher):
+    if not alike(student, teacher):
         return False
     teacher.check()
     own = student.module.state_dict()
@@ -77,7 +79,7 @@ def inherited(student: Network, teacher: Network, pixels: Tensor) -> bool:
     return True
 
 
-def _alike(student: Network, teacher: Network) -> bool:
+def alike(student: Network, teacher: Network) -> bool:
     """Whether the student has the teacher's layers, none wider."""
     own, found = student.module.state_dict(), teacher.module.state_dict()
     return own.keys() == found.keys() and all(_fits(tensor, found[name]) for name, tensor in own.items())
@@ -207,27 +209,23 @@ def _chosen(moments: _Moments, weight: Tensor, count: int, biased: bool) -> tupl
 
     `weight` (M, channels, places) is what the channels x go into. Greedy column selection: with S the covariance of x (its
     second moment where there is no bias to take a constant), each channel is the one that leaves the least of
-    E |W (x - B x_kept - c)|^2, and B = S[:, kept] S[kept, kept]^-1.
+    E |W (x - B x_kept - c)|^2, and B = S[:, kept] S[kept, kept]^-1. Of many, several are taken at a time.
     """
     mean = moments.total / moments.count if biased else torch.zeros_like(moments.total)
     spread = moments.squares / moments.count - torch.outer(mean, mean)
     left, into = spread.clone(), torch.einsum("oip,ojp->ij", weight, weight)
     through = into @ left
-    gains = (left * through).sum(0)  # of channel j: (S G S)[j, j]
     least, kept = 1e-9 * float(spread.diagonal().mean()), []
-    for _ in range(count):
-        own = left.diagonal()
+    while len(kept) < count:
+        own, gains = left.diagonal(), (left * through).sum(0)  # of channel j: (S G S)[j, j]
         worth = torch.where(own > least, gains / own.clamp(min=least), 0.0)
         worth[kept] = -1.0
-        best = int(worth.argmax())
-        kept.append(best)
-        if own[best] <= least:
-            continue
-        column, into_column, scale = left[:, best].clone(), through[:, best].clone(), float(own[best])
-        across = column @ through
-        gains = gains - 2 * column * across / scale + column.square() * float(column @ into_column) / scale**2
-        left = left - torch.outer(column, column) / scale
-        through = through - torch.outer(into_column, column) / scale
+        best = worth.topk(min(-(-count // ROUNDS), count - len(kept))).indices
+        kept += best.tolist()
+        columns = left[:, best].clone()
+        share = columns @ torch.linalg.pinv(columns[best], atol=least, hermitian=True)
+        through.addmm_(through[:, best], share.T, alpha=-1)
+        left.addmm_(columns, share.T, alpha=-1)
     chosen = torch.tensor(sorted(kept))
     ridge = RIDGE * spread.diagonal().mean().clamp(min=TINY) * torch.eye(count, dtype=torch.double)
     inner = spread[chosen][:, chosen] + ridge

@@ -104,11 +104,12 @@ def watch(
     """A dict that each forward pass fills: tap -> its activation (N, ...), pre-activation for conv and linear layers.
 
     A batch-norm tap gives the layer's input; where an image passes it several times all of them, (calls x N, ...), call
-    by call. `features` is the last layer's input. `edits` change a tap's output for what follows it (dropout masks); the
-    dict holds the edited output. Hooks are gone afterwards, whatever happens inside. `input` is the caller's to fill.
+    by call. `features` is the last layer's input; to ask for it where an image passes none is a UserError. `edits` change a
+    tap's output for what follows it (dropout masks); the dict holds the edited output. Hooks are gone afterwards, whatever
+    happens inside. `input` is the caller's to fill.
     """
     found = dict(network.module.named_modules())
-    seen: dict[str, Tensor] = {}
+    seen = _Seen(network.name)
     handles = []
 
     def forget(*_: object) -> None:
@@ -133,6 +134,19 @@ def watch(
     finally:
         for handle in handles:
             handle.remove()
+
+
+class _Seen(dict[str, Tensor]):
+    def __init__(self, name: str):
+        super().__init__()
+        self.name = name
+
+    def __missing__(self, tap: str) -> Tensor:
+        if tap != FEATURES:
+            raise KeyError(tap)
+        raise UserError(
+            f"{self.name} has no conv or linear layer, so no features to match; leave out what matches them"
+        )
 
 
 def _keep(seen: dict[str, Tensor], tap: str, edit: Edit | None):

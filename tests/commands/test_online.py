@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 
 import pytest
@@ -17,6 +18,23 @@ from .test_stop import stop
 
 SHORT = "--epochs 3 --iterations 4 --student-steps 2 --batch 32 --latent 8 --threads 1 --quiet"
 GO = f"distill teacher --online generator {SHORT}"
+
+
+BARE = """
+import torch
+from torch import nn
+
+class Bare(nn.Module):
+    def __init__(self, spec):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(spec.pixels, len(spec.classes)) / 8)
+
+    def forward(self, x):
+        return x.flatten(1) @ self.weight
+
+def build(spec):
+    return Bare(spec)
+"""
 
 
 @pytest.fixture
@@ -64,7 +82,7 @@ def test_a_preset_is_a_method_of_the_field_and_a_flag_changes_one_setting_of_it(
     assert settings["replay"]["replay"] == kind
 
 
-def test_a_stopped_run_leaves_a_whole_student_and_goes_on_to_the_same_bytes(command, here, result):
+def test_a_stopped_run_leaves_a_whole_student_and_goes_on_to_the_same_bytes(command, here, result, monkeypatch):
     line = "distill teacher hinton8 --online generator --iterations 20 --epochs 12 --batch 64 --latent 8 --threads 1 --quiet"
     code, err, seconds = stop(f"{line} --out a", here / "a" / "run.json", signal.SIGINT)
     assert code == 130 and seconds < 10
@@ -74,7 +92,10 @@ def test_a_stopped_run_leaves_a_whole_student_and_goes_on_to_the_same_bytes(comm
     assert "epochs so far" in (here / "a" / "README.md").read_text()
     assert command(f"{line} --balance 4 --out a").line.endswith("is of a run with other settings; name another --out, or "
                                                                "repeat that run's command")  # fmt: skip
-    assert command(f"{line} --out a").code == command(f"{line} --out b").code == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("datafree.commands.online.begun", lambda *_, **__: pytest.fail("a resumed student began anew"))
+        assert command(f"{line} --out a").code == 0
+    assert command(f"{line} --out b").code == 0
     assert (here / "a" / "model.safetensors").read_bytes() == (here / "b" / "model.safetensors").read_bytes()
     assert "unfinished" not in result("a") and not (here / "a" / "training.safetensors").exists()
     assert "so far" not in (here / "a" / "README.md").read_text()
@@ -152,6 +173,37 @@ def test_a_teacher_whose_logits_are_not_finite_is_one_line(refused, here):
 def test_a_run_that_diverges_at_once_is_one_line_and_leaves_nothing(command, here):
     line = "distill teacher hinton8 --online generator --iterations 3 --epochs 4 --batch 32 --latent 8 --out s"
     done = command(f"{line} --generator-rate 1e30")
-    assert "the generator ends in a loss that is not finite in epoch 1" in done.line
-    assert done.line.endswith("lower --student-rate or --generator-rate")
+    assert done.line.startswith(
+        "epoch 1 ends in a loss that is not finite, 4 times; the student is as it began; lower "
+    )
+    assert done.line.endswith("lower --student-rate or --generator-rate, and begin anew (with another --out)")
     assert not (here / "s").exists()
+
+
+def test_a_run_that_diverges_later_keeps_its_student_and_says_what_was_thrown_away(command, here, result, monkeypatch):
+    real = Game.epoch
+    monkeypatch.setattr(
+        Game, "epoch", lambda self, number, progress: real(self, number, progress) if number < 2 else (math.nan, 0.0)
+    )
+    done = command(f"{GO} hinton8 --out s")
+    assert "epoch 3 ends in a loss that is not finite, 4 times; the student is as it was after epoch 2" in done.line
+    assert result("s")["online"]["rollbacks"] == ["epoch 3: a loss that is not finite"] * 4
+    assert result("s")["unfinished"] == {"epochs": 2, "of": 3} and (here / "s" / "training.safetensors").exists()
+    assert command("evaluate s --data digits").code == 0
+
+
+def test_a_teacher_that_no_gradient_comes_through_is_one_line(refused, command):
+    assert command("quantize teacher --out q8 --quiet").code == 0
+    line = "a quantized file can be run and measured, not quantized or learnt from again; give the original"
+    for verb in ("distill q8 hinton8 --online generator", "expand q8 set", "synthesize q8"):
+        assert refused(f"{verb} --out o --quiet") == line
+
+
+def test_a_teacher_without_features_is_one_line_where_they_are_asked_for(refused, command, here):
+    (here / "bare.py").write_text(BARE)
+    assert command("train bare.py:build --data digits --epochs 1 --out bare --quiet").code == 0
+    assert command("condense --data digits --method random --per-class 1 --out few --quiet").code == 0
+    text = "has no conv or linear layer, so no features to match; leave out what matches them"
+    assert text in refused("expand bare few --code bare.py:build --out o --quiet")
+    for flags in ("--features 1", "--preset mb-dfkd", "--condensed few"):
+        assert text in refused(f"distill bare hinton8 --code bare.py:build --online generator {flags} --out o --quiet")

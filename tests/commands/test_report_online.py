@@ -37,6 +37,20 @@ def test_a_report_shows_online_runs_and_sums_up_their_seeds(command, here):
     assert "seeds:" not in (here / "other.html").read_text()
 
 
+def test_a_report_shows_a_run_as_it_was_logged(command, here):
+    line = (
+        "distill teacher hinton8 --online generator --epochs 3 --iterations 2 --student-steps 2 --batch 32 --latent 8"
+    )
+    assert command(f"{line} --data digits --out s --quiet").code == 0
+    result = json.loads((here / "s" / "run.json").read_text())["result"]
+    assert command("report teacher s --out page.html").code == 0
+    page = (here / "page.html").read_text()
+    assert (
+        f"{result['memory bytes']:,} bytes" in page and f"{result['robustness']['average_scores']['last']:.2f}" in page
+    )
+    assert page.count("data:image/png") == 1 and page.count("<svg") >= 2 and "Generated images over time" in page
+
+
 def test_generated_images_that_are_damaged_are_one_line(command, here):
     shutil.copytree(here / "student", here / "s0")
     (here / "s0" / "generated.safetensors").write_bytes(b"nothing")

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from datafree import inherit
 from datafree.data import load
 from datafree.evaluation import evaluate
 from datafree.fit import Schedule
@@ -153,6 +154,31 @@ def test_dead_channels_and_a_layer_of_nothing_else_do_no_harm():
         teacher.module.state_dict()[f"conv2.{key}"].zero_()
     assert inherited(student, teacher, pixels())
     torch.testing.assert_close(student.predict(pixels()), teacher.predict(pixels()))
+
+
+def test_of_many_channels_several_are_taken_at_a_time_and_none_that_repeats(monkeypatch):
+    rng = torch.Generator().manual_seed(3)
+    base = torch.randn(2000, 20, generator=rng, dtype=torch.double) @ torch.randn(
+        20, 20, generator=rng, dtype=torch.double
+    )
+    rows = torch.cat([base, base + 1e-6 * torch.randn(2000, 20, generator=rng, dtype=torch.double)], 1)
+    weight, moments = torch.randn(5, 40, 1, generator=rng, dtype=torch.double), _Moments.of(40)
+    moments.add(rows)
+    one, share, _ = _chosen(moments, weight, 20, biased=True)
+    monkeypatch.setattr(inherit, "ROUNDS", 7)
+    several, other, _ = _chosen(moments, weight, 20, biased=True)
+    assert len(several) == 20 == len(several.unique()) and share.shape == other.shape == (40, 20)
+
+    def missed(kept, share):
+        apart = (rows - rows.mean(0)) @ (torch.eye(40, dtype=torch.double) - share_of(kept, share)) @ weight[:, :, 0].T
+        return float(apart.square().mean() / ((rows - rows.mean(0)) @ weight[:, :, 0].T).square().mean())
+
+    def share_of(kept, share):
+        full = torch.zeros(40, 40, dtype=torch.double)
+        full[kept] = share.T
+        return full
+
+    assert missed(one, share) < 1e-6 and missed(several, other) < 0.05
 
 
 def test_a_student_begins_far_above_chance_on_images_of_nothing():

@@ -60,7 +60,11 @@ def test_every_row_of_every_budget_can_begin(paper):
                 settings, memory = row.online(**pair.online), replay.of(dict(row.replay)).on(teacher, 0)
                 scene = None if settings.scene == "none" else Scene(settings.scene)
                 memory.begin(new_generator(teacher, seed=0, latent=settings.latent, width=settings.width, scene=scene))
-                assert memory.nbytes() <= row.replay.get("replay_bytes", memory.nbytes()), (pair.id, name)
+                room = dict(row.replay).get("replay_bytes", replay.BYTES)
+                assert memory.nbytes() <= room and getattr(memory, "room", 0) <= room // teacher.spec.pixels, (
+                    pair.id,
+                    name,
+                )
                 assert settings.objective(teacher, None).parts, (pair.id, name)
 
 

@@ -76,7 +76,12 @@ def adversarial(
         try:
             now = game.state()
             for epoch in range(start, settings.epochs):
-                now = _epoch(game, epoch, now, progress)
+                try:
+                    now = _epoch(game, epoch, now, progress)
+                except UserError:  # the state stays that of the last good epoch, the history says what came after
+                    if each is not None and game.world.rank == 0 and epoch:
+                        each(game.kept, game.history, game.shown)
+                    raise
                 if score is not None:
                     game.history.scores.append(first(lambda: score(student)))
                     game.history.average_scores.append(first(lambda: score(game.average)))
@@ -116,9 +121,10 @@ def _epoch(game: Game, number: int, good: dict[str, Tensor], progress: Progress)
         game.attempt += 1
         game.renew()
     advice = "--student-rate or --generator-rate" if "loss" in why else "--generator-rate, or raise --balance"
+    kept = f"as it was after epoch {number}" if number else "as it began"
     raise UserError(
-        f"the generator ends in {why} in epoch {number + 1}, {ATTEMPTS + 1} times; the student is as it was before that "
-        f"epoch; lower {advice}"
+        f"epoch {number + 1} ends in {why}, {ATTEMPTS + 1} times; the student is {kept}; lower {advice}, and begin anew "
+        "(with another --out)"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -191,8 +192,8 @@ class Game:
 
     @torch.no_grad()
     def _follow(self) -> None:
-        """The moving average of weights and of batch statistics alike."""
-        for own, tensor in zip(self.average.module.state_dict().values(), self.student.module.state_dict().values()):
+        """The moving average of weights and of batch statistics alike, each once, however often it is used."""
+        for own, tensor in zip(_tensors(self.average.module), _tensors(self.student.module), strict=True):
             if tensor.is_floating_point():
                 own.lerp_(tensor, 1 - self.own.ema)
             else:
@@ -206,18 +207,32 @@ class Game:
 
     @torch.no_grad()
     def watch(self, number: int) -> Health:
-        """Health of a fresh batch; while there are few probes, it joins them."""
-        pixels = self._drawn(stream(self.seed, "probe", number, self.attempt), WATCHED).float().cpu()
+        """Health of a fresh batch; the first one that is healthy, and more like it, become the probes.
+
+        How images differ is judged with the scene held fixed: drawn for each image, its contrast, brightness and grain
+        make different images of one map too.
+        """
+        rng = stream(self.seed, "probe", number, self.attempt)
+        pixels, alike = self._drawn(rng, WATCHED).float().cpu(), self._alike(number)
         if not bool(pixels.isfinite().all()):
             return Health(0.0, math.nan, 0.0)
         share = self.teacher.predict(pixels).argmax(1).bincount(minlength=len(self.teacher.spec.classes)) / len(pixels)
         entropy = float(-(share * share.clamp(min=1e-12).log()).sum())
         made = to_bytes(pixels, self.teacher.spec)
-        different = len({image.numpy().tobytes() for image in made})
-        spread = float(pixels.std(0).mean()) / (self.teacher.spec.high - self.teacher.spec.low)
-        if len(self.probes) < PROBES:
+        spread = float(alike.std(0).mean()) / (self.teacher.spec.high - self.teacher.spec.low)
+        different = len({image.numpy().tobytes() for image in to_bytes(alike, self.teacher.spec)})
+        while len(self.probes) < PROBES:
             self.probes = torch.cat([self.probes, made])[:PROBES]
-        return Health(round(math.exp(entropy), 3), round(spread, 5), round(1 - different / len(made), 4))
+            made = to_bytes(self._drawn(rng, WATCHED).float().cpu(), self.teacher.spec)
+        return Health(round(math.exp(entropy), 3), round(spread, 5), round(1 - different / len(alike), 4))
+
+    def _alike(self, number: int) -> Tensor:
+        """Fresh images that differ by what the generator makes alone: all of the median scene."""
+        latents = torch.randn(
+            (WATCHED, self.generator.drawn), generator=stream(self.seed, "alike", number, self.attempt)
+        )
+        latents[:, self.generator.latent :] = 0
+        return self.generator(latents.to(self.teacher.device)).float().cpu()
 
     def agreement(self) -> list[float]:
         """In %, on the probes, of the student and of its average."""
@@ -268,3 +283,9 @@ class Game:
             self.guide.load(part("guide"))
         self.shown = {int(epoch): own.clone() for epoch, own in part("shown").items()}
         self.probes, self.temperature = found["probes"].clone(), float(found["temperature"])
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    """Parameters and buffers, a shared one once."""
+    yield from module.parameters()
+    yield from module.buffers()

@@ -196,6 +196,16 @@ def load_network(name: str, options: Model, run: Run, spec: InputSpec | None = N
     return on_device(load_model(name, code=options.code, weights=options.weights, spec=spec), run)
 
 
+def load_teacher(name: str, options: Model, run: Run) -> Network:
+    """`load_network` of one that images are made for, so gradients have to come through it."""
+    from ..quantization.folder import NO_COPY, Exported
+
+    network = load_network(name, options, run)
+    if isinstance(network.module, Exported):
+        raise UserError(NO_COPY)
+    return network
+
+
 def load_record(name: str, options: Model, network: Network) -> Record | None:
     """The record of a trained network: --record, else the one in its release, else None."""
     from ..records import Record

@@ -10,15 +10,14 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from .. import alignment as kinds
+from .. import taps
 from ..condensed import Condensed
 from ..divergence import known
-from ..errors import UserError
 from ..expansion import Expansion
 from ..expansion import expand as make
-from ..quantization.folder import NO_COPY, Exported
 from ..runlog import RunLog
 from ..syntheticset import UNIT
-from .common import Model, Run, Whole, bar, chosen, inputs_of, listed, load_network, load_record
+from .common import Model, Run, Whole, bar, chosen, inputs_of, listed, load_record, load_teacher
 from .synthesize import check_counts, finish
 
 __all__ = ["command", "expand"]
@@ -93,9 +92,8 @@ def expand(
     """
     source, run, (settings, guide) = source or Model(), run or Run(), how
     check_counts(out, images=images, unit=unit, workers=workers)
-    network = load_network(teacher, source, run)
-    if isinstance(network.module, Exported):  # before the folder is claimed
-        raise UserError(NO_COPY)
+    network = load_teacher(teacher, source, run)
+    taps.shapes(network, (taps.FEATURES,))  # before the folder is claimed
     few = Condensed.open(condensed, network)
     record = load_record(teacher, source, network)
     options = {

@@ -20,7 +20,7 @@ from ..data import Dataset
 from ..errors import UserError
 from ..evaluation import evaluate
 from ..files import write_tensors
-from ..inherit import begun
+from ..inherit import alike, begun
 from ..network import Network
 from ..parallel import first, main_process, together, world
 from ..release import write_release
@@ -36,8 +36,8 @@ from .common import (
     identity_of,
     inputs_of,
     listed,
-    load_network,
     load_record,
+    load_teacher,
     release_folder,
     test_data,
 )
@@ -141,7 +141,7 @@ def _distill(
         How near: ALIGNMENTS.
     """
     data, source, run = data or Data(), source or Model(), run or Run()
-    network = load_network(teacher, source, run)
+    network = load_teacher(teacher, source, run)
     record = load_record(teacher, source, network) if settings.statistics else None
     name, own = new_student(student, network, run)
     test = test_data(own, data)
@@ -172,7 +172,9 @@ def _distill(
             write_release(folder, kept, notes=f"distilled from {network.name} on a generator's images{so_far}")
             log.write(folder, _result(kept, history, settings))
 
-        took = start == "teacher" and begun(own, network, settings.composition(), seed=run.seed)
+        took = start == "teacher" and alike(own, network)
+        if took and not state.exists():
+            begun(own, network, settings.composition(), seed=run.seed)
         history = adversarial(
             network, own, settings, memory, record=record, anchored=anchored, seed=run.seed, state=state,
             identity=identity, score=_oracle(test), each=keep, progress=progress,

@@ -12,11 +12,10 @@ from cyclopts import Parameter
 from .. import synthesis
 from ..errors import UserError
 from ..files import read_json
-from ..quantization.folder import NO_COPY, Exported
 from ..runlog import RunLog
 from ..syntheticset import UNIT, SyntheticSet
 from ..syntheticset import synthesize as make
-from .common import Model, Run, Whole, bar, chosen, inputs_of, listed, load_network, load_record
+from .common import Model, Run, Whole, bar, chosen, inputs_of, listed, load_record, load_teacher
 
 __all__ = ["check_counts", "command", "finish", "synthesize"]
 
@@ -84,9 +83,7 @@ def synthesize(
     """
     source, run = source or Model(), run or Run()
     check_counts(out, images=images, unit=unit, workers=workers)
-    network = load_network(model, source, run)
-    if isinstance(network.module, Exported):  # before the folder is claimed
-        raise UserError(NO_COPY)
+    network = load_teacher(model, source, run)
     record = load_record(model, source, network)
     options = {
         "model": model,

@@ -1,0 +1,33 @@
+"""The first images written."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from ..network import Network
+from . import room_for
+from .stored import Images, Stored
+
+__all__ = ["Pool"]
+
+
+class Pool(Stored):
+    """Every image written, until the budget is full; then no more."""
+
+    replay: Literal["pool"] = "pool"
+
+    summary: ClassVar[str] = "the first images written, until the budget is full"
+
+    def on(self, teacher: Network, seed: int) -> First:  # noqa: ARG002
+        return First(teacher, room_for(teacher, self.replay_bytes))
+
+
+class First(Images):
+    """Full is full."""
+
+    def _slots(self, count: int, labels: Tensor, rng: torch.Generator) -> Tensor:  # noqa: ARG002
+        slots = self.seen + torch.arange(count)
+        return torch.where(slots < self.room, slots, -1)
