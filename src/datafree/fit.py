@@ -15,13 +15,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from .errors import UserError
-from .files import read_tensors, write_tensors
+from .files import write_tensors
 from .images import Source
 from .network import Network
 from .parallel import World, agree, average_gradients, broadcast, first, summed, together
 from .progress import Progress, silent
 from .settings import Settings
-from .states import check_identity, load_optimizer, optimizer_state
+from .states import load_optimizer, optimizer_state, read_state
 
 __all__ = ["Curve", "Schedule", "fit"]
 
@@ -168,8 +168,7 @@ def _read(path: Path | None, module: nn.Module, identity: dict[str, Any]) -> Sta
     """The state of a run that goes on, checked; None for one that begins."""
     if path is None or not path.exists():
         return None
-    tensors, header = read_tensors(path, kind="training-state")
-    check_identity(path, header, identity)
+    tensors, header = read_state(path, "training-state", identity)
     weights = {n.removeprefix("weights/"): t for n, t in tensors.items() if n.startswith("weights/")}
     if {n: t.shape for n, t in weights.items()} != {n: t.shape for n, t in module.state_dict().items()}:
         raise UserError(f"{path} is of another network; name another --out, or repeat that run's command")

@@ -190,6 +190,13 @@ def test_a_run_that_diverges_later_keeps_its_student_and_says_what_was_thrown_aw
     assert result("s")["online"]["rollbacks"] == ["epoch 3: a loss that is not finite"] * 4
     assert result("s")["unfinished"] == {"epochs": 2, "of": 3} and (here / "s" / "training.safetensors").exists()
     assert command("evaluate s --data digits").code == 0
+    left, advice = here / "s" / "training.safetensors", "left it: remove it to begin anew, or name another --out"
+    assert (
+        "is of kind 'online-state'; wanted 'training-state'; a stopped run " + advice
+        in command("train hinton8 --data digits --epochs 1 --out s --quiet").line
+    )
+    left.write_bytes(left.read_bytes()[:-1])
+    assert command(f"{GO} hinton8 --out s").line.endswith(advice)
 
 
 def test_a_teacher_that_no_gradient_comes_through_is_one_line(refused, command):

@@ -21,14 +21,14 @@ from torch import Tensor
 
 from ..distillation import check_student
 from ..errors import UserError
-from ..files import read_tensors, write_tensors
+from ..files import write_tensors
 from ..layout import channels_last
 from ..network import Network, frozen
 from ..parallel import broadcast, first, gathered, together, world
 from ..progress import Progress, silent
 from ..records import Record
 from ..replay.nothing import Nothing
-from ..states import check_identity
+from ..states import read_state
 from .game import Anchored, Game
 from .history import Health, History
 from .online import PRESETS, Online, preset
@@ -151,8 +151,7 @@ def _read(path: Path | None, identity: dict[str, Any]) -> tuple[dict[str, Tensor
     """The state of a run that goes on, checked; None for one that begins."""
     if path is None or not path.exists():
         return None
-    tensors, header = read_tensors(path, kind="online-state")
-    check_identity(path, header, identity)
+    tensors, header = read_state(path, "online-state", identity)
     if header.get("processes", 1) != world().size:
         raise UserError(
             f"{path} is of a run of {header.get('processes', 1)} processes with a memory each, this one has "

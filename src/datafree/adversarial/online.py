@@ -40,7 +40,7 @@ class Online(Settings):
     latent: int = Field(default=100, ge=1)
     """Numbers that an image is made of."""
     width: int | None = Field(default=None, ge=1)
-    """Channels of the generator; by default its forward pass costs at most the teacher's."""
+    """Channels of the generator; by default as many as its forward pass stays below the teacher's with, and 8 at least."""
     scene: Literal["things", "drawings", "none"] = "things"
     """Images are of things with a silhouette and a texture, or drawings; `none`: as the papers' generators make them."""
     ground: Ground = "any"
@@ -110,7 +110,8 @@ PRESETS: dict[str, tuple[dict[str, Any], str]] = {
     "mb-dfkd": ({**_DAFL, "disagreement": 1.0}, "bank"),
     "pre-dfkd": ({**_DAFL, "disagreement": 1.0, "write_every": 1}, "vae"),
 }
-"""Name -> (settings, kind of replay). The weights 1, 5, 0.1 are DAFL's; optimiser, rates and numbers of steps are ours."""
+"""Name -> (settings, kind of replay). The weights 1, 5, 0.1 are DAFL's; optimiser, rates and numbers of steps are ours,
+and so is what the command lets a student begin with."""
 
 
 def preset(name: str, **changes: Any) -> tuple[Online, str]:

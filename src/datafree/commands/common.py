@@ -258,15 +258,14 @@ def quantized_folder(out: Path, log: RunLog, identity: dict[str, Any]) -> Iterat
 
     Raises UserError for the finished network, and for the stopped fine-tuning, of another run.
     """
-    from ..files import read_header
     from ..quantization.folder import is_quantized
-    from ..states import check_identity
+    from ..states import check_state
 
     if is_quantized(out):
         _check_same_run(out, log, "quantized network")
     state = out / "training.safetensors"
     if state.exists():
-        check_identity(state, read_header(state, kind="training-state")[1], identity)
+        check_state(state, "training-state", identity)
     with own_folder(out, "quantized") as folder:
         yield folder
 
@@ -278,8 +277,7 @@ def condensed_folder(out: Path, log: RunLog) -> Iterator[tuple[Path, tuple[Path,
     Raises UserError for the finished set, and for the stopped run, of other settings.
     """
     from ..condensed import FILE
-    from ..files import read_header
-    from ..states import check_identity
+    from ..states import check_state
 
     state, identity = (
         out / "training.safetensors",
@@ -288,7 +286,7 @@ def condensed_folder(out: Path, log: RunLog) -> Iterator[tuple[Path, tuple[Path,
     if (out / FILE).exists():
         _check_same_run(out, log, "condensed set")
     if state.exists():
-        check_identity(state, read_header(state, kind="condensing-state")[1], identity)
+        check_state(state, "condensing-state", identity)
     with own_folder(out, "condensed") as folder:
         yield folder, (state, identity)
 

@@ -129,7 +129,7 @@ def _distill(
     online
         `generator`.
     preset
-        The terms and the memory of a method of the field, optimiser, rates and steps being ours: PRESETS.
+        The terms and the memory of a method of the field, optimiser, rates, steps and start being ours: PRESETS.
     replay
         What the student sees again of earlier images: KINDS
     start

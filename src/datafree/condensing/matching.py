@@ -11,11 +11,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..files import read_tensors, write_tensors
+from ..files import write_tensors
 from ..seeds import seed_of, stream
 from ..settings import Settings
 from ..spec import InputSpec
-from ..states import check_identity, load_optimizer, optimizer_state
+from ..states import load_optimizer, optimizer_state, read_state
 from . import Job
 from .siamese import KINDS, Augmentation, draw
 
@@ -139,8 +139,7 @@ def _save(job: Job, pixels: Tensor, adam: torch.optim.Adam, step: int) -> None:
 
 def _resume(job: Job, pixels: Tensor, adam: torch.optim.Adam) -> int:
     assert job.state is not None
-    tensors, header = read_tensors(job.state, kind=KIND)
-    check_identity(job.state, header, job.identity)
+    tensors, header = read_state(job.state, KIND, job.identity)
     if tensors["pixels"].shape != pixels.shape:
         raise UserError(f"{job.state} is of other images; name another --out, or repeat that run's command")
     with torch.no_grad():
