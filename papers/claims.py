@@ -75,36 +75,52 @@ def check(claims: list[dict[str, Any]]) -> list[str]:
     return wrong
 
 
+WAY = {
+    "mean": "mean", "best": "best", "lost": "best - last", "drawdown": "largest fall", "decreases": "sum of falls",
+    "sd": "sd of epochs", "speed": "images a CPU-second", "bytes": "bytes replayed from",
+}  # fmt: skip
+"""Figures of a game beside its last epoch, and their titles."""
+
+
 def render(claims: list[dict[str, Any]]) -> str:
-    """Markdown: one table a data set and teacher, rows in the order of the file."""
-    groups: dict[str, list[dict[str, Any]]] = {}
+    """Markdown: one table a data set and teacher, rows in the order of the file; what happens on a game's way is another."""
+    groups: dict[str, dict[str, dict[str, Any]]] = {}
     for own in claims:
-        groups.setdefault("/".join(own["id"].split("/")[:2]), []).append(own)
-    parts = []
-    for name, rows in groups.items():
-        lines = [
-            f"### {name}",
-            "",
-            "| row | paper | ours | seeds | seconds | status |",
-            "|---|---:|---:|---:|---:|---|",
+        data, teacher, row = own["id"].split("/", 2)
+        groups.setdefault(f"{data}/{teacher}", {})[row] = own
+    return "\n\n".join(_group(name, rows) for name, rows in groups.items()) + "\n"
+
+
+def _group(name: str, rows: dict[str, dict[str, Any]]) -> str:
+    lines = [f"### {name}", "", "| row | paper | ours | seeds | seconds | status |", "|---|---:|---:|---:|---:|---|"]
+    way: dict[str, dict[str, str]] = {}
+    for row, own in rows.items():
+        ours, (game, _, figure) = own["ours"], row.partition("/")
+        figure, comma, who = figure.partition(", ")
+        if figure in WAY and f"{game}/speed" in rows:
+            digits = 0 if figure in ("speed", "bytes") else 2
+            way.setdefault(game + comma + who, {})[figure] = spread(ours, digits)
+            continue
+        paper = "-" if own["paper"] is None else f"{own['paper']:.2f}"
+        seconds = "-" if own["seconds"] is None else f"{own['seconds']:.0f}"
+        lines.append(f"| {row} | {paper} | {spread(ours)} | {ours['n'] if ours else 0} | {seconds} | {own['status']} |")
+    notes = [f"- {row}: {own['deviation']}" for row, own in rows.items() if own["deviation"]]
+    if way:
+        notes += [
+            "| over the second half of the epochs | " + " | ".join(WAY.values()) + " |",
+            "|---|" + "---:|" * len(WAY),
         ]
-        for own in rows:
-            paper = "-" if own["paper"] is None else f"{own['paper']:.2f}"
-            ours = own["ours"]
-            text = spread(ours)
-            seconds = "-" if own["seconds"] is None else f"{own['seconds']:.0f}"
-            row = own["id"].split("/", 2)[2]
-            lines.append(f"| {row} | {paper} | {text} | {ours['n'] if ours else 0} | {seconds} | {own['status']} |")
-        notes = [f"- {own['id'].split('/', 2)[2]}: {own['deviation']}" for own in rows if own["deviation"]]
-        parts.append("\n".join([*lines, "", *notes]))
-    return "\n\n".join(parts) + "\n"
+        notes += [f"| {game} | " + " | ".join(own.get(key, "") for key in WAY) + " |" for game, own in way.items()]
+    return "\n".join([*lines, "", *notes])
 
 
-def spread(ours: dict[str, Any] | None) -> str:
+def spread(ours: dict[str, Any] | None, digits: int = 2) -> str:
     """Mean and standard deviation; the mean alone of a single seed, which has no spread."""
     if ours is None:
         return "-"
-    return f"{ours['mean']:.2f}" + (f" ± {ours['sd']:.2f}" if ours["n"] > 1 else "")
+    return f"{ours['mean']:,.{digits}f}" + (
+        f" ± {ours['sd']:,.{digits}f}" if ours["n"] > 1 and (digits or ours["sd"]) else ""
+    )
 
 
 def compare(claims: list[dict[str, Any]], columns: dict[str, str], rows: dict[str, str]) -> str:

@@ -233,7 +233,7 @@ def _values(row: str, found: dict[int, dict[str, Any]]) -> list[tuple[str, str, 
             last = {seed: own["robustness"][key]["last"] for seed, own in found.items()}
             made.append((f"{row}{what}", "% test accuracy, last epoch", last))
         for name, unit in FIGURES.items():
-            values = {seed: own["robustness"][key][name] for seed, own in found.items()}
+            values = {seed: round(own["robustness"][key][name], 3) for seed, own in found.items()}
             made.append((f"{row}/{name}{what}", f"{unit}, over the second half", values))
     speed = {seed: round(own["images in them"] / own["CPU seconds"], 1) for seed, own in found.items()}
     made.append((f"{row}/speed", "images learnt from by CPU-second, one thread", speed))

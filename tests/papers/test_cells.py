@@ -59,3 +59,22 @@ def test_a_cell_of_other_settings_is_no_claim(tmp_path, paper):
     subprocess.run([*command, "--work", str(cell.parents[3]), "--out", str(out)], check=True, capture_output=True)
     found = {own["id"]: own["status"] for own in claims.load(out)}
     assert found[FIRST[paper]] == "not run"
+
+
+def test_what_happens_on_a_games_way_is_a_table_of_its_own():
+    known = {"seconds": 3.0, "device": "", "versions": {}, "commit": "", "budget": "cpu", "deviation": ""}
+    found = {
+        "bank": 98.5,
+        "bank/lost": 0.25,
+        "bank/lost, the student that learns": 0.5,
+        "bank/speed": 3456.7,
+        "a/lost": 7.0,
+    }
+    page = claims.render(
+        [claims.claim(f"mnist/x/{row}", "ours", "", None, {0: value}, **known) for row, value in found.items()]
+    )
+    assert "| bank | - | 98.50 | 1 | 3 | no paper figure |" in page
+    assert (
+        "| bank |  |  | 0.25 |  |  |  | 3,457 |  |" in page and "| bank, the student that learns |  |  | 0.50 |" in page
+    )
+    assert "| a/lost | - | 7.00 | 1 | 3 | no paper figure |" in page  # no game has that name
