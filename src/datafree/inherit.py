@@ -54,8 +54,9 @@ def inherited(student: Network, teacher: Network, pixels: Tensor) -> bool:
     graph is asked for: that a layer's channels go into the next one alone shows where a shuffle of them, in both,
     changes no logit. Of other layers the first channels are taken, and a weight (M, N, ...) of a teacher's (P, Q, ...)
     becomes Q / N times its first M x N: with fewer inputs, a sum as large. Everything else (biases, a norm's weights and
-    running statistics) goes along with its channel. A student of other layers stays as it is. Raises UserError for a
-    teacher whose logits are not finite.
+    running statistics) goes along with its channel. What a norm over several channels (layer, group) between the two does to
+    fewer of them is not made up for. A student of other layers stays as it is. Raises UserError for a teacher whose logits
+    are not finite.
     """
     if not alike(student, teacher):
         return False
