@@ -221,9 +221,9 @@ class Game:
         made = to_bytes(pixels, self.teacher.spec)
         spread = float(alike.std(0).mean()) / (self.teacher.spec.high - self.teacher.spec.low)
         different = len({image.numpy().tobytes() for image in to_bytes(alike, self.teacher.spec)})
-        while len(self.probes) < PROBES:
-            self.probes = torch.cat([self.probes, made])[:PROBES]
-            made = to_bytes(self._drawn(rng, WATCHED).float().cpu(), self.teacher.spec)
+        if not len(self.probes):
+            more = self._drawn(rng, PROBES - WATCHED).float().cpu()
+            self.probes = torch.cat([made, to_bytes(more, self.teacher.spec)])
         return Health(round(math.exp(entropy), 3), round(spread, 5), round(1 - different / len(alike), 4))
 
     def _alike(self, number: int) -> Tensor:

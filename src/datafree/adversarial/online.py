@@ -40,7 +40,7 @@ class Online(Settings):
     latent: int = Field(default=100, ge=1)
     """Numbers that an image is made of."""
     width: int | None = Field(default=None, ge=1)
-    """Channels of the generator; by default as many as its forward pass stays below the teacher's with, and 8 at least."""
+    """Channels of the generator; by default the most whose forward pass costs at most the teacher's, and 8 at least."""
     scene: Literal["things", "drawings", "none"] = "things"
     """Images are of things with a silhouette and a texture, or drawings; `none`: as the papers' generators make them."""
     ground: Ground = "any"

@@ -9,21 +9,9 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..network import Network
-from . import room_for
 from .stored import Images, Stored, slots_of_sample
 
 __all__ = ["Balanced"]
-
-
-class Balanced(Stored):
-    """As many images of each class that the teacher sees; of a class, a uniform sample."""
-
-    replay: Literal["balanced"] = "balanced"
-
-    summary: ClassVar[str] = "a uniform sample of each class, as many of each"
-
-    def on(self, teacher: Network, seed: int) -> ByClass:  # noqa: ARG002
-        return ByClass(teacher, room_for(teacher, self.replay_bytes, extra=1))
 
 
 class ByClass(Images):
@@ -76,3 +64,13 @@ class ByClass(Images):
             slots[where] = torch.where(found >= 0, found + own * self.share, -1)
             self.by_class[own] += len(where)
         return slots
+
+
+class Balanced(Stored):
+    """As many images of each class that the teacher sees; of a class, a uniform sample."""
+
+    replay: Literal["balanced"] = "balanced"
+
+    summary: ClassVar[str] = "a uniform sample of each class, as many of each"
+    memory: ClassVar[type[Images]] = ByClass
+    beside: ClassVar[int] = 1

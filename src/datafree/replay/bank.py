@@ -7,11 +7,16 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..network import Network
-from . import room_for
 from .stored import Images, Stored
 
 __all__ = ["Bank"]
+
+
+class Ring(Images):
+    """The oldest makes room."""
+
+    def _slots(self, count: int, labels: Tensor, rng: torch.Generator) -> Tensor:  # noqa: ARG002
+        return (self.seen + torch.arange(count)) % self.room
 
 
 class Bank(Stored):
@@ -20,13 +25,4 @@ class Bank(Stored):
     replay: Literal["bank"] = "bank"
 
     summary: ClassVar[str] = "the last images written, first in, first out (Binici et al. 2021)"
-
-    def on(self, teacher: Network, seed: int) -> Ring:  # noqa: ARG002
-        return Ring(teacher, room_for(teacher, self.replay_bytes))
-
-
-class Ring(Images):
-    """The oldest makes room."""
-
-    def _slots(self, count: int, labels: Tensor, rng: torch.Generator) -> Tensor:  # noqa: ARG002
-        return (self.seen + torch.arange(count)) % self.room
+    memory: ClassVar[type[Images]] = Ring

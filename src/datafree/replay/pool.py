@@ -7,22 +7,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..network import Network
-from . import room_for
 from .stored import Images, Stored
 
 __all__ = ["Pool"]
-
-
-class Pool(Stored):
-    """Every image written, until the budget is full; then no more."""
-
-    replay: Literal["pool"] = "pool"
-
-    summary: ClassVar[str] = "the first images written, until the budget is full"
-
-    def on(self, teacher: Network, seed: int) -> First:  # noqa: ARG002
-        return First(teacher, room_for(teacher, self.replay_bytes))
 
 
 class First(Images):
@@ -31,3 +18,12 @@ class First(Images):
     def _slots(self, count: int, labels: Tensor, rng: torch.Generator) -> Tensor:  # noqa: ARG002
         slots = self.seen + torch.arange(count)
         return torch.where(slots < self.room, slots, -1)
+
+
+class Pool(Stored):
+    """Every image written, until the budget is full; then no more."""
+
+    replay: Literal["pool"] = "pool"
+
+    summary: ClassVar[str] = "the first images written, until the budget is full"
+    memory: ClassVar[type[Images]] = First

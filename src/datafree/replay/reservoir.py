@@ -7,11 +7,16 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..network import Network
-from . import room_for
 from .stored import Images, Stored, slots_of_sample
 
 __all__ = ["Reservoir"]
+
+
+class Uniform(Images):
+    """Image k of all so far takes a slot with chance room / k (Vitter's algorithm R)."""
+
+    def _slots(self, count: int, labels: Tensor, rng: torch.Generator) -> Tensor:  # noqa: ARG002
+        return slots_of_sample(self.seen + torch.arange(count), self.room, rng)
 
 
 class Reservoir(Stored):
@@ -20,13 +25,4 @@ class Reservoir(Stored):
     replay: Literal["reservoir"] = "reservoir"
 
     summary: ClassVar[str] = "a uniform sample of all images ever written (Vitter 1985)"
-
-    def on(self, teacher: Network, seed: int) -> Uniform:  # noqa: ARG002
-        return Uniform(teacher, room_for(teacher, self.replay_bytes))
-
-
-class Uniform(Images):
-    """Image k of all so far takes a slot with chance room / k (Vitter's algorithm R)."""
-
-    def _slots(self, count: int, labels: Tensor, rng: torch.Generator) -> Tensor:  # noqa: ARG002
-        return slots_of_sample(self.seen + torch.arange(count), self.room, rng)
+    memory: ClassVar[type[Images]] = Uniform

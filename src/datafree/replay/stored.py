@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -13,7 +14,7 @@ from ..generator import Generator
 from ..network import Network
 from ..settings import Settings
 from ..syntheticset import to_bytes, to_pixels
-from . import BYTES
+from . import BYTES, room_for
 
 __all__ = ["Images", "Stored", "slots_of_sample"]
 
@@ -23,6 +24,13 @@ class Stored(Settings):
 
     replay_bytes: int = Field(default=BYTES, ge=1)
     """Bytes that may be kept."""
+
+    memory: ClassVar[type[Images]]
+    beside: ClassVar[int] = 0
+    """Bytes that an image takes beside its own."""
+
+    def on(self, teacher: Network, seed: int) -> Images:  # noqa: ARG002
+        return self.memory(teacher, room_for(teacher, self.replay_bytes, self.beside))
 
 
 class Images:
