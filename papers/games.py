@@ -20,7 +20,7 @@ from chains import run as run_chains
 from claims import claim
 
 from datafree import replay
-from datafree.adversarial import Online, adversarial, preset
+from datafree.adversarial import PRESETS, Online, adversarial
 from datafree.data import load
 from datafree.distillation import Distillation, distill
 from datafree.evaluation import evaluate
@@ -56,9 +56,10 @@ class Game:
     start: str = "teacher"
     """What the student begins with, as `datafree distill --start` names it."""
 
-    def online(self, **own: Any) -> Online:
-        merged = {**own, **self.settings}
-        return Online(**merged) if self.preset is None else preset(self.preset, **merged)[0]
+    def online(self, **pair: Any) -> Online:
+        """Its own settings go before the preset's, and those before the pair's."""
+        named = {} if self.preset is None else PRESETS[self.preset][0]
+        return Online(**{**pair, **named, **self.settings})
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ sys.path[:0] = [str(FOLDER)]
 import claims
 
 from datafree import replay
+from datafree.adversarial import PRESETS
 from datafree.generator import new_generator
 from datafree.models import new_model
 from datafree.scene import Scene
@@ -24,7 +25,10 @@ ROWS = {
     "binici2021": {
         "teacher", "kd", "generator", "bank", "bank, any ground", "mb-dfkd", "bank, random start", "mb-dfkd, random start",
     },
-    "binici2022": {"teacher", "kd", "bank", "vae", "ema", "pre-dfkd"},
+    "binici2022": {
+        "teacher", "kd", "bank", "vae", "ema", "pre-dfkd", "generator, random start", "bank, random start",
+        "vae, random start", "ema, random start",
+    },
 }  # fmt: skip
 
 
@@ -41,7 +45,8 @@ def test_the_smoke_budget_runs_every_row_with_its_robustness(tmp_path, paper):
     for row in ROWS[paper] - {"teacher", "kd"}:
         assert 0 <= made[f"{row}/lost"] <= made[f"{row}/drawdown"] <= made[f"{row}/decreases"]
         assert made[f"{row}/speed"] > 0
-        assert "random start" not in row or made[row] != made[row.removesuffix(", random start")]
+        begun = row.removesuffix(", random start")
+        assert row == begun or begun not in ROWS[paper] or made[row] != made[begun]
     assert claims.check(claims.load(out)) == []
 
 
@@ -66,6 +71,30 @@ def test_every_row_of_every_budget_can_begin(paper):
                     name,
                 )
                 assert settings.objective(teacher, None).parts, (pair.id, name)
+
+
+@pytest.mark.parametrize("paper", sorted(ROWS))
+def test_a_method_of_the_field_has_its_own_terms_and_images_and_the_pairs_length(paper):
+    found = 0
+    for budget in runpy.run_path(str(FOLDER / paper / "rows.py"))["BUDGETS"].values():
+        for pair in budget.pairs:
+            for row in (own for own in pair.rows.values() if own.preset):
+                settings, found = row.online(**pair.online), found + 1
+                assert {name: getattr(settings, name) for name in PRESETS[row.preset][0]} == PRESETS[row.preset][0]
+                assert settings.scene == "none" and settings.epochs == pair.online["epochs"]
+    assert found >= 3
+
+
+def test_memories_have_as_many_bytes_within_a_percent():
+    for pair in runpy.run_path(str(FOLDER / "binici2022" / "rows.py"))["BUDGETS"]["cpu"].pairs:
+        teacher = new_model(pair.teacher, InputSpec(shape=(1, 32, 32), classes=tuple("0123456789")), seed=0)
+        taken = {}
+        for name in ("bank", "vae", "ema", "pre-dfkd", "bank, random start", "vae, random start", "ema, random start"):
+            row = pair.rows[name]
+            settings, memory = row.online(**pair.online), replay.of(dict(row.replay)).on(teacher, 0)
+            memory.begin(new_generator(teacher, seed=0, latent=settings.latent, scene=settings.composition()))
+            taken[name] = memory.room * teacher.spec.pixels if "bank" in name else memory.nbytes()
+        assert max(taken.values()) <= 1.01 * min(taken.values()), taken
 
 
 def test_memories_are_compared_at_one_budget_of_bytes(tmp_path):
