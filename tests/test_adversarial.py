@@ -14,7 +14,7 @@ from datafree import alignment, replay
 from datafree.adversarial import PRESETS, Anchored, Health, Online, adversarial, preset
 from datafree.errors import UserError
 from datafree.evaluation import evaluate
-from datafree.generator import WIDTHS, Doubled, Generator, new_generator, width_for
+from datafree.generator import LANES, WIDTHS, Doubled, Generator, Merged, PhaseNorm, new_generator, width_for
 from datafree.network import Network
 from datafree.replay import vae
 from datafree.scene import Scene
@@ -272,15 +272,60 @@ def test_a_generators_images_fit_any_shape_and_range(shape, tiny):
     assert isinstance(new_generator(network, seed=0), Generator)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (2, 3), (8, 8)])
+def phases(maps):
+    """Maps (N, C, 2 H, 2 W) as (N, 4 C, H, W), the first phase's first."""
+    return torch.cat([maps[:, :, y::2, x::2] for y in (0, 1) for x in (0, 1)], 1)
+
+
+def same_with_gradients(made, wanted, of):
+    torch.testing.assert_close(made, wanted)
+    sought = torch.randn_like(wanted)
+    torch.testing.assert_close(torch.autograd.grad(made, of, sought), torch.autograd.grad(wanted, of, sought))
+
+
+SIZES = pytest.mark.parametrize("size", [(1, 1), (2, 3), (8, 8)])
+
+
+@SIZES
 def test_a_convolution_of_doubled_maps_is_done_at_half_the_size(size):
     torch.manual_seed(0)
     own, small = Doubled(3, 5).double(), torch.randn(4, 3, *size, dtype=torch.double)
     plain = conv2d(interpolate(small, scale_factor=2), own.weight, own.bias, padding=1)
-    torch.testing.assert_close(own(small), plain)
-    sought = torch.randn_like(plain)
-    given = torch.autograd.grad(own(small), [*own.parameters()], sought)
-    torch.testing.assert_close(given, torch.autograd.grad(plain, [*own.parameters()], sought))
+    same_with_gradients(own(small), phases(plain), [*own.parameters()])
+
+
+@SIZES
+@pytest.mark.parametrize("last", [False, True])
+def test_a_convolution_of_maps_given_as_phases_is_that_of_the_maps(size, last):
+    torch.manual_seed(0)
+    own, maps = Merged(3, 2).double(), torch.randn(4, 3, 2 * size[0], 2 * size[1], dtype=torch.double).requires_grad_()
+    given = phases(maps).contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+    plain = conv2d(maps, own.weight, own.bias, padding=1)
+    same_with_gradients(own(given), plain, [*own.parameters(), maps])
+
+
+@SIZES
+@pytest.mark.parametrize("channels", [1, 5, LANES, 11])
+def test_a_batch_norm_of_phases_is_that_of_the_maps(size, channels):
+    torch.manual_seed(0)
+    own, plain = PhaseNorm(channels, track_running_stats=False).double(), torch.nn.BatchNorm2d(channels).double()
+    plain.weight, plain.bias = own.weight, own.bias
+    torch.nn.init.normal_(own.weight)
+    torch.nn.init.normal_(own.bias)
+    maps = (3 + torch.randn(4, channels, 2 * size[0], 2 * size[1], dtype=torch.double)).requires_grad_()
+    same_with_gradients(own(phases(maps)), phases(plain(maps)), [*own.parameters(), maps])
+
+
+@pytest.mark.parametrize("channels", [4, 16])
+def test_a_batch_norm_of_phases_stays_exact_in_half_precision_and_of_one_image_again_and_again(channels):
+    own = PhaseNorm(channels, track_running_stats=False)
+    maps = 100 + torch.randn(64, channels, 4, 4)
+    wanted = phases(torch.nn.BatchNorm2d(channels)(maps.bfloat16().float()))
+    with torch.autocast("cpu", torch.bfloat16):
+        made = own(phases(maps).bfloat16()).float()
+    torch.testing.assert_close(made, wanted, atol=2e-2, rtol=1e-2)
+    assert own(phases(maps[:1]).repeat(64, 1, 1, 1)).isfinite().all()
+    assert own(torch.full((8, 4 * channels, 2, 2), 7.0)).abs().max() < 1e-3  # torch's own rounds the mean
 
 
 def test_a_generator_is_sized_to_its_teacher_and_its_seed_decides_it(tiny):

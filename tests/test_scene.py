@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
-from datafree.scene import Scene
+from datafree.scene import Scene, _resized
 from datafree.spec import InputSpec
 
 
@@ -94,3 +95,19 @@ def test_drawings_are_from_grey_to_black_and_white():
     ends = ((pixels < 0.02) | (pixels > 0.98)).float().mean((1, 2, 3))
     assert float(ends.min()) < 0.3 and float(ends.max()) > 0.9
     assert torch.equal(pixels, made(spec(1, 16, 16), Scene("drawings", "dark", 1.0))), "symmetry is of things"
+
+
+@pytest.mark.parametrize(("old", "new"), [((32, 32), (16, 16)), ((7, 7), (14, 9)), ((5, 9), (3, 5)), ((1, 2), (4, 4))])
+def test_resizing_by_products_is_bilinear(old, new):
+    maps = torch.randn(3, 2, *old, dtype=torch.double, requires_grad=True)
+    made, wanted = _resized(maps, new), interpolate(maps, size=new, mode="bilinear")
+    torch.testing.assert_close(made, wanted)
+    sought = torch.randn_like(wanted)
+    torch.testing.assert_close(torch.autograd.grad(made, maps, sought), torch.autograd.grad(wanted, maps, sought))
+
+
+def test_things_are_made_of_maps_in_half_precision_too():
+    scene, of = Scene("things"), spec(1, 16, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        narrow = scene.compose(maps(of, scene).bfloat16(), drawn(of, scene), of).float()
+    assert (narrow - made(of, scene)).abs().mean() < 0.02
