@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import runpy
 import subprocess
 import sys
@@ -32,22 +33,37 @@ ROWS = {
 }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """Claims of a paper's smallest budget, seed 0, which runs once."""
+
+    @functools.cache
+    def claims_of(paper: str) -> list[dict]:
+        folder = tmp_path_factory.mktemp(paper)
+        command = [sys.executable, str(FOLDER / paper / "run.py"), "--budget", "smoke", "--jobs", "1", "--seeds", "0"]
+        command += ["--work", str(folder / "work"), "--out", str(folder / "claims.json")]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return claims.load(folder / "claims.json")
+
+    return claims_of
+
+
 @pytest.mark.parametrize("paper", sorted(ROWS))
-def test_the_smoke_budget_runs_every_row_with_its_robustness(tmp_path, paper):
-    out = tmp_path / "claims.json"
-    command = [sys.executable, str(FOLDER / paper / "run.py"), "--budget", "smoke", "--jobs", "1", "--seeds", "0"]
-    done = subprocess.run(
-        [*command, "--work", str(tmp_path / "work"), "--out", str(out)], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    made = {own["id"].split("/", 2)[2]: own["ours"]["mean"] for own in claims.load(out)}
+def test_the_smoke_budget_runs_every_row_with_its_robustness(smoke, paper):
+    made = means(smoke(paper))
     assert made.keys() >= ROWS[paper]
     for row in ROWS[paper] - {"teacher", "kd"}:
         assert 0 <= made[f"{row}/lost"] <= made[f"{row}/drawdown"] <= made[f"{row}/decreases"]
         assert made[f"{row}/speed"] > 0
         begun = row.removesuffix(", random start")
         assert row == begun or begun not in ROWS[paper] or made[row] != made[begun]
-    assert claims.check(claims.load(out)) == []
+    assert claims.check(smoke(paper)) == []
+
+
+def means(made: list[dict]) -> dict[str, float]:
+    """By row of the one pair there is."""
+    return {own["id"].split("/", 2)[2]: own["ours"]["mean"] for own in made}
 
 
 SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "fashion-mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
@@ -97,20 +113,8 @@ def test_memories_have_as_many_bytes_within_a_percent():
         assert max(taken.values()) <= 1.01 * min(taken.values()), taken
 
 
-def test_memories_are_compared_at_one_budget_of_bytes(tmp_path):
-    out = tmp_path / "claims.json"
-    command = [
-        sys.executable,
-        str(FOLDER / "binici2022" / "run.py"),
-        "--budget",
-        "smoke",
-        "--jobs",
-        "1",
-        "--seeds",
-        "0",
-    ]
-    subprocess.run([*command, "--work", str(tmp_path / "work"), "--out", str(out)], check=True, capture_output=True)
-    made = {own["id"].split("/", 2)[2]: own["ours"]["mean"] for own in claims.load(out)}
+def test_memories_are_compared_at_one_budget_of_bytes(smoke):
+    made = means(smoke("binici2022"))
     assert made["bank/bytes"] == 4 * 64 * 64  # all that it was shown: four batches, which fit
     assert all(0 < made[f"{row}/bytes"] <= 60_000 for row in ("vae", "ema"))
 
