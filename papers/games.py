@@ -37,7 +37,7 @@ from datafree.training import train
 
 __all__ = ["Budget", "Game", "Pair", "lenet", "main", "resnets"]
 
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+IMAGENET: Mapping[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 FIGURES = {
     "mean": "% test accuracy", "best": "% test accuracy",
     "lost": "points", "drawdown": "points", "decreases": "points", "sd": "points",
@@ -57,8 +57,8 @@ class Game:
     """What the student begins with, as `datafree distill --start` names it."""
 
     def online(self, **pair: Any) -> Online:
-        """Its own settings go before the preset's, and those before the pair's."""
-        named = {} if self.preset is None else PRESETS[self.preset][0]
+        """Its own settings go before the preset's, and those before the pair's, which add no term to a preset's."""
+        named = {} if self.preset is None else {"statistics": 0.0, **PRESETS[self.preset][0]}
         return Online(**{**pair, **named, **self.settings})
 
 

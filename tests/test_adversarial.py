@@ -14,7 +14,7 @@ from datafree import alignment, replay
 from datafree.adversarial import PRESETS, Anchored, Health, Online, adversarial, preset
 from datafree.errors import UserError
 from datafree.evaluation import evaluate
-from datafree.generator import LANES, WIDTHS, Doubled, Generator, Merged, PhaseNorm, new_generator, width_for
+from datafree.generator import WIDTHS, Doubled, Generator, Merged, PhaseNorm, new_generator, width_for
 from datafree.network import Network
 from datafree.replay import vae
 from datafree.scene import Scene
@@ -289,9 +289,10 @@ SIZES = pytest.mark.parametrize("size", [(1, 1), (2, 3), (8, 8)])
 @SIZES
 def test_a_convolution_of_doubled_maps_is_done_at_half_the_size(size):
     torch.manual_seed(0)
-    own, small = Doubled(3, 5).double(), torch.randn(4, 3, *size, dtype=torch.double)
-    plain = conv2d(interpolate(small, scale_factor=2), own.weight, own.bias, padding=1)
-    same_with_gradients(own(small), phases(plain), [*own.parameters()])
+    for divided in (False, True):
+        own, small = Doubled(3, 5, phases=divided).double(), torch.randn(4, 3, *size, dtype=torch.double)
+        plain = conv2d(interpolate(small, scale_factor=2), own.weight, own.bias, padding=1)
+        same_with_gradients(own(small), phases(plain) if divided else plain, [*own.parameters()])
 
 
 @SIZES
@@ -305,7 +306,7 @@ def test_a_convolution_of_maps_given_as_phases_is_that_of_the_maps(size, last):
 
 
 @SIZES
-@pytest.mark.parametrize("channels", [1, 5, LANES, 11])
+@pytest.mark.parametrize("channels", [1, 4, 9])
 def test_a_batch_norm_of_phases_is_that_of_the_maps(size, channels):
     torch.manual_seed(0)
     own, plain = PhaseNorm(channels, track_running_stats=False).double(), torch.nn.BatchNorm2d(channels).double()
@@ -316,16 +317,49 @@ def test_a_batch_norm_of_phases_is_that_of_the_maps(size, channels):
     same_with_gradients(own(phases(maps)), phases(plain(maps)), [*own.parameters(), maps])
 
 
-@pytest.mark.parametrize("channels", [4, 16])
-def test_a_batch_norm_of_phases_stays_exact_in_half_precision_and_of_one_image_again_and_again(channels):
-    own = PhaseNorm(channels, track_running_stats=False)
-    maps = 100 + torch.randn(64, channels, 4, 4)
-    wanted = phases(torch.nn.BatchNorm2d(channels)(maps.bfloat16().float()))
+def test_a_batch_norm_of_phases_stays_exact_in_half_precision_far_from_zero_and_of_one_number():
+    own, maps = PhaseNorm(4, track_running_stats=False), 100 + torch.randn(64, 4, 4, 4)
+    wanted = phases(torch.nn.BatchNorm2d(4)(maps.bfloat16().float()))
     with torch.autocast("cpu", torch.bfloat16):
         made = own(phases(maps).bfloat16()).float()
-    torch.testing.assert_close(made, wanted, atol=2e-2, rtol=1e-2)
-    assert own(phases(maps[:1]).repeat(64, 1, 1, 1)).isfinite().all()
-    assert own(torch.full((8, 4 * channels, 2, 2), 7.0)).abs().max() < 1e-3  # torch's own rounds the mean
+    torch.testing.assert_close(made, wanted, atol=1e-3, rtol=1e-3)
+    assert own(torch.full((8, 16, 2, 2), 7.0)).abs().max() < 1e-3
+
+
+def by_the_book(own, latents):
+    """A generator's images by torch's own layers at full size, of the same weights."""
+    x = own.first(latents[:, : own.latent]).view(len(latents), own.width, *own.start)
+    first, _, conv, second, leaky, doubled, third, _, last, normed = own.body
+    x = leaky(batch_norm(interpolate(batch_norm(x, first), scale_factor=2), conv, second))
+    x = leaky(batch_norm(conv2d(interpolate(x, scale_factor=2), doubled.weight, doubled.bias, padding=1), third))
+    x = normed(conv2d(x, last.weight, last.bias, padding=1))[:, :, : own.size[0], : own.size[1]]
+    if own.scene is not None:
+        return own.scene.compose(x, latents[:, own.latent :], own.spec)
+    return own.spec.low + (own.spec.high - own.spec.low) * torch.sigmoid(2 * x)
+
+
+def batch_norm(x, *layers):
+    *before, norm = layers
+    for layer in before:
+        x = layer(x)
+    return torch.nn.functional.batch_norm(x, None, None, norm.weight, norm.bias, training=True)
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["plain", "channels last"])
+@pytest.mark.parametrize("scene", [None, Scene("things")])
+@pytest.mark.parametrize(
+    ("width", "shape"), [(8, (1, 28, 28)), (8, (3, 5, 7)), (8, (1, 1, 1)), (16, (3, 9, 4)), (32, (1, 8, 8))]
+)
+def test_a_generators_images_are_those_of_plain_layers_at_full_size(width, shape, scene, last, tiny):
+    spec = tiny("linear", shape=shape, low=0.0, high=1.0, mean=(0.0,) * shape[0], std=(1.0,) * shape[0]).spec
+    torch.manual_seed(0)
+    own = (
+        Generator(spec, 6, width, scene=scene)
+        .double()
+        .to(memory_format=torch.channels_last if last else torch.preserve_format)
+    )
+    latents = torch.randn(5, own.drawn, dtype=torch.double)
+    same_with_gradients(own(latents), by_the_book(own, latents), [*own.parameters()])
 
 
 def test_a_generator_is_sized_to_its_teacher_and_its_seed_decides_it(tiny):

@@ -20,6 +20,8 @@ __all__ = ["main"]
 PARALLEL = ("train", "distill", "synthesize", "expand")
 """What the processes of a torchrun share out; the others would do the same thing in the same place, each of them."""
 RESUMES = ("train", "record", "distill", "synthesize", "expand", "condense")
+CHOOSE = ("--online", "--images", "--condensed", "--preset", "--replay", "--method", "--alignment", "--kind")
+"""Flags that decide which other flags there are."""
 PATIENCE = 5
 """Seconds that a stopped command may take to end in order; every file is whole at any moment."""
 
@@ -126,7 +128,10 @@ def _usage(error: Any, argv: list[str]) -> str:
     if type(error).__name__ == "UnusedCliTokensError":
         extra = ", ".join(repr(token) for token in error.unused_tokens)
         line = f"got {extra} too much, wanted a flag before each value (repeat it for more than one)."
-    return f"{line} Run datafree {argv[0] if argv else ''} --help for what it takes."
+    from .commands.common import chosen
+
+    others = [part for flag in CHOOSE if (own := chosen(argv, flag)) for part in (flag, own)]
+    return f"{line} Run datafree {shlex.join([*argv[:1], *others, '--help'])} for what it takes."
 
 
 def _say(line: str, code: int) -> int:

@@ -137,6 +137,24 @@ WRONG = [
     ("--online generator --replay vae --replay-bytes 64", "--replay-bytes: got 64, wanted at least"),
     ("--online generator --replay ema --replay-bytes 64", "--replay-bytes: got 64, wanted at least 256"),
     ("--online generator --epochs 0", "--epochs: got 0, wanted at least 1"),
+    ("--online generator --optimizer adam --student-rate 1e38", "--student-rate: got 1e38, wanted at most 10"),
+    ("--online generator --generator-rate 1e38", "--generator-rate: got 1e38, wanted at most 10"),
+    (
+        "--online generator --preset dafl --ground dark",
+        "--ground: got dark with --scene none, wanted things or drawings",
+    ),
+    (
+        "--online generator --scene drawings --symmetry 1",
+        "--symmetry: got 1.0 with --scene drawings, wanted things; name",
+    ),
+    (
+        "--online generator --preset dafl --replay-bytes 99",
+        "datafree distill --online generator --preset dafl --help for",
+    ),
+    (
+        "--online generator --replay balanced --replay-bytes 64",
+        "got room for 1 images, wanted at least one of each of 10",
+    ),
     ("--online generator --ground dim", "--ground: got 'dim', wanted 'any', 'dark' or 'bright'"),
     ("--online generator --disagreement 0 --one-hot 0 --balance 0", "the generator has no term of a weight above 0"),
     ("--online generator --statistics 1 --record set/set.json", "set/set.json"),
@@ -170,9 +188,11 @@ def test_a_teacher_whose_logits_are_not_finite_is_one_line(refused, here):
     assert "the logits of hinton16 are not finite" in text
 
 
-def test_a_run_that_diverges_at_once_is_one_line_and_leaves_nothing(command, here):
+def test_a_run_that_diverges_at_once_is_one_line_and_leaves_nothing(command, here, monkeypatch):
     line = "distill teacher hinton8 --online generator --iterations 3 --epochs 4 --batch 32 --latent 8 --out s"
-    done = command(f"{line} --generator-rate 1e30")
+    with monkeypatch.context() as patch:
+        patch.setattr(Game, "_rates", lambda self, _: self.maker.param_groups[0].update(lr=1e30))
+        done = command(line)
     assert done.line.startswith(
         "epoch 1 ends in a loss that is not finite, 4 times; the student is as it began; lower "
     )
@@ -180,14 +200,39 @@ def test_a_run_that_diverges_at_once_is_one_line_and_leaves_nothing(command, her
     assert not (here / "s").exists()
 
 
-def test_a_run_that_diverges_later_keeps_its_student_and_says_what_was_thrown_away(command, here, result, monkeypatch):
-    real = Game.epoch
-    monkeypatch.setattr(
-        Game, "epoch", lambda self, number, progress: real(self, number, progress) if number < 2 else (math.nan, 0.0)
-    )
+def ruined(network):
+    """By a last step that no loss was taken after."""
+    with torch.no_grad():
+        for own in network.module.parameters():
+            own.fill_(3e38)
+
+
+BREAKS = {
+    "the loss": (lambda _: None, math.nan, "a loss that is not finite"),
+    "the student": (lambda game: ruined(game.student), 0.0, "a student whose logits are not finite"),
+    "its average": (lambda game: ruined(game.average), 0.0, "a student whose logits are not finite"),
+}
+
+
+@pytest.mark.parametrize("what", BREAKS)
+def test_a_run_that_diverges_later_keeps_its_student_and_says_what_was_thrown_away(
+    command, here, result, monkeypatch, what
+):
+    real, (ruin, loss, why) = Game.epoch, BREAKS[what]
+
+    def epoch(self, number, progress):
+        found = real(self, number, progress)
+        if number < 2:
+            return found
+        ruin(self)
+        return loss, 0.0
+
+    monkeypatch.setattr(Game, "epoch", epoch)
     done = command(f"{GO} hinton8 --out s")
-    assert "epoch 3 ends in a loss that is not finite, 4 times; the student is as it was after epoch 2" in done.line
-    assert result("s")["online"]["rollbacks"] == ["epoch 3: a loss that is not finite"] * 4
+    assert (
+        f"epoch 3 ends in {why}, 4 times; the student is as it was after epoch 2; lower --student-rate or " in done.line
+    )
+    assert result("s")["online"]["rollbacks"] == [f"epoch 3: {why}"] * 4
     assert result("s")["unfinished"] == {"epochs": 2, "of": 3} and (here / "s" / "training.safetensors").exists()
     assert command("evaluate s --data digits").code == 0
     left, advice = here / "s" / "training.safetensors", "left it: remove it to begin anew, or name another --out"

@@ -58,9 +58,9 @@ def adversarial(
     `replay` is a setting of `datafree.replay`, none by default. `anchored` keeps the generator near a few images. With
     `state`, a file there holds everything after each epoch, and a run with the same `identity` goes on from it. `each` is
     told after every epoch: the student that would be kept if it were the last, the history, and generated images, uint8
-    (10, C, H, W), by epoch. An epoch that leaves a collapsed generator, or a loss that is not finite, is thrown away and
-    begun again with another generator, three times at most. Raises UserError then, the student as it was after the last
-    good epoch; and where student and teacher do not go together.
+    (10, C, H, W), by epoch. An epoch that leaves a collapsed generator, or a loss or logits that are not finite, is thrown
+    away and begun again with another generator, three times at most. Raises UserError then, the student as it was after the
+    last good epoch; and where student and teacher do not go together.
     """
     settings, replay = settings or Online(), replay or Nothing()
     check_student(student, teacher, teacher.spec)
@@ -104,12 +104,15 @@ def _epoch(game: Game, number: int, good: dict[str, Tensor], progress: Progress)
         health = first(lambda: game.watch(number))  # the probes are the first process's
         most = max((own["classes"] for own in history.health), default=1.0)
         why = "a loss that is not finite" if not math.isfinite(loss + made) else health.collapsed(most)
+        agreement = [math.nan] if why else first(game.agreement)
+        if why is None and not all(map(math.isfinite, agreement)):  # the last step came after the last loss
+            why = "a student whose logits are not finite"
         if why is None:
             own = game.history
             own.loss.append(round(loss, 6))
             own.generator.append(round(made, 6))
             own.health.append(asdict(health))
-            for kept, value in zip((own.agreement, own.average_agreement), first(game.agreement), strict=True):
+            for kept, value in zip((own.agreement, own.average_agreement), agreement, strict=True):
                 kept.append(value)
             own.memory_bytes = sum(gathered(game.memory.nbytes()))
             game.show(number)
@@ -120,7 +123,11 @@ def _epoch(game: Game, number: int, good: dict[str, Tensor], progress: Progress)
         game.history = copy.deepcopy(history)
         game.attempt += 1
         game.renew()
-    advice = "--student-rate or --generator-rate" if "loss" in why else "--generator-rate, or raise --balance"
+    advice = (
+        "--student-rate or --generator-rate"
+        if "loss" in why or "logits" in why
+        else "--generator-rate, or raise --balance"
+    )
     kept = f"as it was after epoch {number}" if number else "as it began"
     raise UserError(
         f"epoch {number + 1} ends in {why}, {ATTEMPTS + 1} times; the student is {kept}; lower {advice}, and begin anew "

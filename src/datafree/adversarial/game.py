@@ -235,11 +235,14 @@ class Game:
         return self.generator(latents.to(self.teacher.device)).float().cpu()
 
     def agreement(self) -> list[float]:
-        """In %, on the probes, of the student and of its average."""
+        """In %, on the probes, of the student and of its average; nan where its logits are not finite."""
         pixels = to_pixels(self.probes, self.teacher.spec)
         wanted = self.teacher.predict(pixels).argmax(1)
-        both = [own.predict(pixels).argmax(1) == wanted for own in (self.student, self.average)]
-        return [round(100 * float(same.float().mean()), 3) for same in both]
+        both = [own.predict(pixels) for own in (self.student, self.average)]
+        shares = [float((said.argmax(1) == wanted).float().mean()) for said in both]
+        return [
+            round(100 * own, 3) if said.isfinite().all() else math.nan for own, said in zip(shares, both, strict=True)
+        ]
 
     @torch.no_grad()
     def show(self, epoch: int) -> None:

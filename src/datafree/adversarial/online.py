@@ -47,11 +47,11 @@ class Online(Settings):
     """What is behind them: `dark`, `bright` or `any`."""
     symmetry: float = Field(default=0.5, ge=0, le=1)
     """This share of the things are their own mirror images."""
-    generator_rate: float = Field(default=1e-3, gt=0)
+    generator_rate: float = Field(default=1e-3, gt=0, le=10)
     """Of Adam on the generator, at its highest."""
     optimizer: Literal["muon", "adam"] = "muon"
     """Of the student: Muon makes each step of a weight matrix orthogonal (Jordan et al. 2024)."""
-    student_rate: float = Field(default=5e-3, gt=0)
+    student_rate: float = Field(default=5e-3, gt=0, le=10)
     """Its rate, at its highest; both rates fall to 0 along a half cosine."""
     warmup: float = Field(default=0.1, ge=0, lt=1)
     """Share of the run over which both rates rise from 0."""

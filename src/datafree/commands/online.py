@@ -99,7 +99,13 @@ def command(argv: list[str]) -> Callable[..., None]:
 def _settings(name: str | None, given: Online | None) -> Online:
     """The preset's settings, but for those that were given."""
     own = {} if given is None else {key: getattr(given, key) for key in given.model_fields_set}
-    return Online(**own) if name is None else preset(name, **own)[0]
+    made = Online(**own) if name is None else preset(name, **own)[0]
+    for flag, scenes in (("ground", ("things", "drawings")), ("symmetry", ("things",))):
+        if flag in own and made.scene not in scenes:
+            raise UserError(
+                f"--{flag}: got {own[flag]} with --scene {made.scene}, wanted {' or '.join(scenes)}; name such a --scene"
+            )
+    return made
 
 
 @together()

@@ -73,9 +73,9 @@ class Replay(Protocol):
         ...
 
 
-def room_for(teacher: Network, nbytes: int, extra: int = 0) -> int:
-    """How many images, a byte a number and `extra` bytes each, fit in `nbytes`. Raises UserError where not one does."""
-    each = teacher.spec.pixels + extra
+def room_for(teacher: Network, nbytes: int) -> int:
+    """How many images, a byte a number, fit in `nbytes`. Raises UserError where not one does."""
+    each = teacher.spec.pixels
     if nbytes < each:
         raise UserError(
             f"--replay-bytes: got {nbytes:,}, wanted at least {each:,}, which one image takes; give more, or --replay none"

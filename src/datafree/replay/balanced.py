@@ -73,4 +73,3 @@ class Balanced(Stored):
 
     summary: ClassVar[str] = "a uniform sample of each class, as many of each"
     memory: ClassVar[type[Images]] = ByClass
-    beside: ClassVar[int] = 1

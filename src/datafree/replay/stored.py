@@ -26,11 +26,9 @@ class Stored(Settings):
     """Bytes that may be kept."""
 
     memory: ClassVar[type[Images]]
-    beside: ClassVar[int] = 0
-    """Bytes that an image takes beside its own."""
 
     def on(self, teacher: Network, seed: int) -> Images:  # noqa: ARG002
-        return self.memory(teacher, room_for(teacher, self.replay_bytes, self.beside))
+        return self.memory(teacher, room_for(teacher, self.replay_bytes))
 
 
 class Images:
