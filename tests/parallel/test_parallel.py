@@ -191,6 +191,16 @@ def test_a_run_of_which_one_process_is_killed_ends_and_goes_on_to_the_same_bytes
     assert not state.exists()
 
 
+def test_two_processes_play_a_generator_against_one_student(alone):
+    line = "distill teacher hinton8 --online generator --data digits --epochs 2 --iterations 3 --batch 33 --latent 8"
+    code, out, err = both(alone, "start.py", *line.split(), "--threads", "1", "--quiet", "--out", "played")
+    assert code == 0, err
+    assert out.count("images made and learnt from") == out.count("parameters") == 1
+    log = json.loads((alone / "played" / "run.json").read_text())["result"]
+    assert log["processes"] == 2 and log["online"]["images"] == 2 * 3 * 10 * 33 and len(log["online"]["scores"]) == 2
+    assert run(["evaluate", str(alone / "played"), "--data", "digits"]) == 0
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
