@@ -27,7 +27,7 @@ class Distillation(Schedule):
     """Passes over the images."""
     batch: int = Field(default=128, ge=1)
     """Images a step."""
-    learning_rate: float = Field(default=2e-3, gt=0)
+    learning_rate: float = Field(default=2e-3, gt=0, le=1e30)
     """Of Adam, at its highest."""
     temperature: float | None = Field(default=None, gt=0)
     """Both sides' logits are divided by it; by default chosen from the scale of the teacher's logits."""

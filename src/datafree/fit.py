@@ -36,7 +36,7 @@ class Schedule(Settings):
     """Passes over the images."""
     batch: int = Field(default=64, ge=1)
     """Images a step."""
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0, le=1e30)
     """Of Adam, at its highest."""
     decay: Literal["constant", "cosine"] = "cosine"
     """The learning rate over the run: constant, or down to 0 along a half cosine."""

@@ -124,6 +124,10 @@ def test_a_generator_is_kept_near_a_condensed_set(command, here):
     assert log["settings"]["alignment"]["alignment"] == "means" and "few" in log["inputs"]
     assert command(f"{GO} hinton8 --out p").code == 0
     assert (here / "s" / "model.safetensors").read_bytes() != (here / "p" / "model.safetensors").read_bytes()
+    flags = "--condensed few --alignment discriminator --discriminator-width 8 --translate 0"
+    assert command(f"{GO} hinton8 {flags} --out d").code == 0
+    told = json.loads((here / "d" / "run.json").read_text())["settings"]["alignment"]
+    assert (told["alignment"], told["discriminator_width"], told["translate"]) == ("discriminator", 8, 0.0)
 
 
 WRONG = [
@@ -155,6 +159,11 @@ WRONG = [
         "--online generator --replay balanced --replay-bytes 64",
         "got room for 1 images, wanted at least one of each of 10",
     ),
+    (
+        "--online generator --alignment mmd --discriminator-width 8",
+        "distill --online generator --alignment mmd --help for",
+    ),
+    ("--online generator --replay vae --vae-rate 1e38", "--vae-rate: got 1e38, wanted at most 10"),
     ("--online generator --ground dim", "--ground: got 'dim', wanted 'any', 'dark' or 'bright'"),
     ("--online generator --disagreement 0 --one-hot 0 --balance 0", "the generator has no term of a weight above 0"),
     ("--online generator --statistics 1 --record set/set.json", "set/set.json"),

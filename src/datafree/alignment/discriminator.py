@@ -23,9 +23,9 @@ class Discriminator(Augmentation):
     """Anchors are real, made images are not; the hinge loss of both sides."""
 
     alignment: Literal["discriminator"] = "discriminator"
-    width: int = Field(default=64, ge=1)
+    discriminator_width: int = Field(default=64, ge=1)
     """Units of each of the discriminator's two hidden layers."""
-    discriminator_rate: float = Field(default=2e-3, gt=0)
+    discriminator_rate: float = Field(default=2e-3, gt=0, le=10)
     """Of Adam on the discriminator."""
 
     summary: ClassVar[str] = "a class-conditional discriminator of anchors and made images (Binici et al. 2024)"
@@ -87,7 +87,9 @@ class DiscriminatorGuide:
 
     def __init__(self, settings: Discriminator, anchors: Anchors, seed: int):
         self.anchors = anchors
-        net = Projection(len(anchors.centre), len(anchors.counts), settings.width, stream(seed, "discriminator"))
+        net = Projection(
+            len(anchors.centre), len(anchors.counts), settings.discriminator_width, stream(seed, "discriminator")
+        )
         self.net = net.to(anchors.teacher.device)
         self.adam = torch.optim.Adam(self.net.parameters(), lr=settings.discriminator_rate, betas=(0.5, 0.999))
 

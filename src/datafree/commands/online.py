@@ -55,6 +55,8 @@ def command(argv: list[str]) -> Callable[..., None]:
     usual = DEFAULT if name is None else preset(name)[1]
     kind = chosen(argv, "--replay") or usual
     kept = type(memories.named(kind))
+    near = chosen(argv, "--alignment") or alignments.DEFAULT
+    guide = type(alignments.named(near)) if chosen(argv, "--condensed") or chosen(argv, "--alignment") else None
 
     def generator(
         teacher: str,
@@ -70,6 +72,7 @@ def command(argv: list[str]) -> Callable[..., None]:
         memory: Any = None,
         condensed: Path | None = None,
         alignment: str | None = None,
+        aligned: Any = None,
         data: Data | None = None,
         source: Model | None = None,
         run: Run | None = None,
@@ -79,8 +82,9 @@ def command(argv: list[str]) -> Callable[..., None]:
             raise UserError(
                 f"--alignment: got {alignment} without --condensed, wanted images to align with; name a set"
             )
-        near = None if condensed is None else (condensed, alignments.named(alignment or alignments.DEFAULT))
-        _distill(teacher, student, out, start, _settings(preset, settings), own, near, data, source, run)
+        how = aligned if aligned is not None else alignments.named(alignment or alignments.DEFAULT)
+        anchors = None if condensed is None else (condensed, how)
+        _distill(teacher, student, out, start, _settings(preset, settings), own, anchors, data, source, run)
 
     generator.__doc__ = (
         (_distill.__doc__ or "").replace("KINDS", listed(memories.kinds())).replace("PRESETS", ", ".join(PRESETS))
@@ -91,6 +95,7 @@ def command(argv: list[str]) -> Callable[..., None]:
         "start": Start, "settings": Annotated[Online | None, Parameter(name="*")],
         "memory": Annotated[kept | None, Parameter(name="*")],
         "condensed": Path | None, "alignment": str | None,
+        **({} if guide is None else {"aligned": Annotated[guide | None, Parameter(name="*")]}),
         "data": Data | None, "source": Model | None, "run": Run | None, "return": None,
     }  # fmt: skip
     return generator
@@ -144,7 +149,7 @@ def _distill(
     condensed
         A condensed set (datafree condense, import-condensed) that the generator is kept near (Binici et al. 2024).
     alignment
-        How near: ALIGNMENTS.
+        How near: ALIGNMENTS; each has flags of its own (`--condensed CONDENSED --alignment KIND --help`).
     """
     data, source, run = data or Data(), source or Model(), run or Run()
     network = load_teacher(teacher, source, run)

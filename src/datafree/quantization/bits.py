@@ -60,7 +60,7 @@ class FineTuning(Distillation):
     """Passes over the images."""
     batch: int = Field(default=64, ge=1)
     """Images a step, augmented copies counted."""
-    learning_rate: float = Field(default=2e-4, gt=0)
+    learning_rate: float = Field(default=2e-4, gt=0, le=1e30)
     """Of Adam, at its highest."""
     temperature: float | None = Field(default=4.0, gt=0)
     """Both sides' logits are divided by it."""

@@ -33,7 +33,7 @@ class Vae(Settings):
     """Bytes of its weights, float32; the widest that fits is taken. Adam's moments take twice as much again."""
     vae_code: int = Field(default=64, ge=1)
     """Numbers of the code."""
-    vae_rate: float = Field(default=1e-3, gt=0)
+    vae_rate: float = Field(default=1e-3, gt=0, le=10)
     """Of Adam on its weights."""
     kl_weight: float = Field(default=1e-5, ge=0)
     """Weight of the KL divergence of the code from a standard normal, beside L1 on pixels and on the teacher's logits."""

@@ -62,7 +62,7 @@ class PriorSettings(InversionSettings):
 
     steps: int = Field(default=100, ge=1)
     """Adam steps on the pixels; more images in fewer steps teach more."""
-    learning_rate: float = Field(default=0.03, gt=0)
+    learning_rate: float = Field(default=0.03, gt=0, le=10)
     """Of Adam on the pixels, in pixel units."""
     box: bool = True
     """Keep pixels in their range."""

@@ -30,7 +30,7 @@ class InversionSettings(Settings):
 
     steps: int = Field(default=40, ge=1)
     """Adam steps on the pixels; the authors' code takes 1,000. More images in fewer steps make better students."""
-    learning_rate: float = Field(default=0.03, gt=0)
+    learning_rate: float = Field(default=0.03, gt=0, le=10)
     """Of Adam on the pixels, in pixel units: the authors take 0.07 (HINTON), 0.09 (LeNet-5), 0.05 (AlexNet)."""
     box: bool = False
     """Keep pixels in their range; the paper does not."""

@@ -37,7 +37,7 @@ class Matched(Settings):
     """Begin with images drawn from the record, where it determines the pixels, or with the paper's noise."""
     steps: int = Field(default=30, ge=1)
     """Adam steps on the pixels."""
-    learning_rate: float = Field(default=0.01, gt=0)
+    learning_rate: float = Field(default=0.01, gt=0, le=10)
     """Of Adam on the pixels, in pixel units."""
     classes: int = Field(default=2, ge=1)
     """Classes in a batch; fewer make each class's statistics less noisy."""
