@@ -25,8 +25,29 @@ from datafree.stats.moments import Moments
 from datafree.stats.spectral import SpectralAll, SpectralPairs
 from datafree.training import train
 
-torch.set_num_threads(1)
-threadpool_limits(1)  # numpy's: two threads on shared cores wait for each other
+THREADS = int(os.environ.get("DATAFREE_TEST_THREADS", "1"))
+torch.set_num_threads(THREADS)
+threadpool_limits(THREADS)  # numpy's: two threads on shared cores wait for each other
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _onnxruntime():
+    """DATAFREE_TEST_ONNXRUNTIME=unoptimized: sessions run the graph of the file as it is written (tests/portable.py)."""
+    if os.environ.get("DATAFREE_TEST_ONNXRUNTIME") != "unoptimized":
+        yield
+        return
+    import onnxruntime
+
+    class Unoptimized(onnxruntime.InferenceSession):
+        def __init__(self, source, sess_options=None, **kwargs):
+            options = sess_options or onnxruntime.SessionOptions()
+            if not options.optimized_model_filepath:
+                options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+            super().__init__(source, options, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnxruntime, "InferenceSession", Unoptimized)
+        yield
 
 
 def make_network(kind: str = "linear", *, shape=(1, 4, 4), classes: int = 3, seed: int = 0, **spec) -> Network:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -33,23 +35,17 @@ def unseen(digits):
 
 @pytest.mark.parametrize("bits", SETTINGS, ids=str)
 def test_simulated_converted_and_exported_are_one_network(bits, exported, unseen):
-    simulated, converted, ran = exported(bits).answers(unseen)
-    assert torch.equal(simulated, converted)
-    assert check(simulated, ran).largest < 1e-5
-    assert check(simulated, ran).equal == 100
+    exported(bits).check_one_network(unseen)
 
 
 def test_they_are_one_after_biases_were_corrected_and_ranges_equalised(normed, shown, unseen, export):
     own = quantize(normed, shown, Bits(weights=4), equalise=True, correct_bias="empirical")
-    simulated, converted, ran = export(own).answers(unseen)
-    assert torch.equal(simulated, converted)
-    assert check(simulated, ran).largest < 1e-5
+    export(own).check_one_network(unseen)
 
 
 def test_ranges_told_without_images_leave_at_most_ties_between_simulated_and_exported(normed, unseen, export):
-    simulated, converted, ran = export(quantize(normed, None)).answers(unseen)
-    for other in (converted, ran):
-        assert check(simulated, other).equal >= 98 and check(simulated, other).largest < 0.15
+    # The mean of four whole numbers of levels, which the pool computes, is a tie one time in four.
+    export(quantize(normed, None)).check_one_network(unseen, untied=False)
 
 
 def test_pixels_in_double_precision_are_as_good(normed, shown):
@@ -74,19 +70,22 @@ def without(path, operator: str, to) -> None:
 def test_a_grid_of_4_bits_ends_at_4_bits_in_the_onnx_file_too(normed, shown, unseen, export, tmp_path):
     """QuantizeLinear knows 256 levels whatever the number of bits; what is brighter than the grid would be let through."""
     own = export(quantize(normed, 0.3 * shown, Bits(weights=8, activations=4)))
-    simulated, converted, ran = own.answers(unseen)
-    assert torch.equal(simulated, converted)
-    assert check(simulated, ran).largest < 1e-5
+    own.check_one_network(unseen)
+    simulated, _, _ = own.answers(unseen)
     without(own.path, "Clip", tmp_path / "open.onnx")
     let_through = run(session(tmp_path / "open.onnx"), unseen)
     assert check(simulated, let_through).largest > 0.1
+    with pytest.raises(AssertionError):
+        replace(own, path=tmp_path / "open.onnx").check_one_network(unseen)
 
 
 @pytest.mark.parametrize("count", [1, 7, 65])
 def test_any_number_of_images_is_taken(count, exported, unseen):
-    simulated, converted, ran = exported(Bits()).answers(unseen[:count])
+    _, converted, ran = exported(Bits()).answers(unseen[:count])
+    whole = exported(Bits()).answers(unseen[:65])
     assert ran.shape == converted.shape == (count, 10)
-    assert check(simulated, ran).largest < 1e-5
+    for part, all_65 in ((converted, whole[1]), (ran, whole[2])):
+        assert check(part, all_65[:count]).equal >= 98
 
 
 def test_a_check_is_the_largest_difference_and_the_share_of_equal_argmax():
@@ -97,8 +96,7 @@ def test_a_check_is_the_largest_difference_and_the_share_of_equal_argmax():
 
 
 def test_more_than_8_bits_run_in_onnxruntime(exported, unseen):
-    simulated, _, ran = exported(Bits(weights=12, activations=10)).answers(unseen)
-    assert check(simulated, ran).largest < 1e-4
+    exported(Bits(weights=12, activations=10)).check_one_network(unseen)
 
 
 def test_a_channel_that_its_batch_norm_all_but_closed_is_exported_as_simulated(export):
@@ -108,6 +106,4 @@ def test_a_channel_that_its_batch_norm_all_but_closed_is_exported_as_simulated(e
     )
     module[1].weight.data[2], module[1].bias.data[2] = 1e-9, 0.5
     network, x = Network(module.eval(), SPEC, "closed"), torch.rand(50, *SPEC.shape)
-    simulated, converted, ran = export(quantize(network, x)).answers(x)
-    assert check(simulated, converted).largest < 1e-5
-    assert check(simulated, ran).largest < 1e-5
+    export(quantize(network, x)).check_one_network(x)

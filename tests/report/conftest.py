@@ -1,10 +1,7 @@
 import numpy as np
 import pytest
-import torch
 
 from datafree.report import Grid, Line, Report, Row
-
-torch.set_num_threads(1)
 
 
 def make_grid(name="Real", classes=3, channels=1, side=4, samples=2, value=0.25):
