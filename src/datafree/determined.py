@@ -169,10 +169,14 @@ def _operator(network: Network, first: str) -> tuple[np.ndarray, Tensor]:
     layer = dict(network.module.named_modules())[first]
     image = torch.rand(1, *network.spec.shape, generator=torch.Generator().manual_seed(1)).to(network.device)
     seen: list[Tensor] = []
-    handle = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+
+    def note(_: nn.Module, inputs: tuple[Tensor, ...], keywords: dict[str, Tensor]) -> None:
+        seen.append((inputs[0] if inputs else keywords["input"]).clone())
+
+    handle = layer.register_forward_pre_hook(note, with_kwargs=True)
     try:
         with torch.no_grad(), frozen(network.module):
-            network.module(image)
+            network.run(image.clone())  # it may write into it
     finally:
         handle.remove()
     if seen[0].numel() != image.numel() or not torch.allclose(seen[0].flatten(), image.flatten()):

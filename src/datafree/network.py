@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from .errors import UserError
 from .spec import InputSpec
 
-__all__ = ["Network", "frozen"]
+__all__ = ["Network", "frozen", "unwrapped"]
 
 PROBES = 16
 
@@ -28,18 +29,40 @@ class Network:
     name: str
     """What builds it: a zoo name, or the `file.py:function` the user gave."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "module", unwrapped(self.module))
+
     def logits(self, pixels: Tensor) -> Tensor:
         """Logits (N, classes) of pixels (N, C, H, W) in the spec's range. Raises UserError for another kind of output.
 
-        Pixels in double precision, which numpy makes by default, are taken in that of the weights.
+        Pixels in double precision, which numpy makes by default, are taken in that of the weights. What the module does to
+        its input or to its output later changes neither `pixels` nor logits that were returned before.
         """
         if pixels.dtype == torch.float64:
             weights = next(self.module.parameters(), None)
             pixels = pixels.to(torch.float32 if weights is None else weights.dtype)
-        found = self.module(self.spec.normalize(pixels))
-        if not isinstance(found, Tensor):
-            raise UserError(f"{self.name} gives a {type(found).__name__}, wanted a tensor of logits; return them alone")
-        return found
+        inputs = self.spec.normalize(pixels)
+        logits = self.run(inputs.clone() if inputs is pixels else inputs)
+        if not isinstance(logits, Tensor):
+            raise UserError(
+                f"{self.name} gives a {type(logits).__name__}, wanted a tensor of logits; return them alone"
+            )
+        return logits.clone()  # it may be a part of the module that the next call writes into
+
+    def run(self, inputs: Tensor) -> Any:
+        """What the module returns for normalised images (N, C, H, W), into which it may write; compiled ones run uncompiled.
+
+        Compiled code calls no hooks, so that nothing inside could be watched.
+        """
+        with torch.compiler.set_stance("force_eager") if self._compiled else nullcontext():
+            return self.module(inputs)
+
+    @property
+    def _compiled(self) -> bool:
+        marks = ("_compiled_call_impl", "_orig_mod")
+        return any(part.__dict__.get(mark) is not None for part in self.module.modules() for mark in marks) or any(
+            "_orig_mod" in part._modules for part in self.module.modules()
+        )
 
     @torch.no_grad()
     def predict(self, pixels: Tensor, batch: int | None = None) -> Tensor:
@@ -103,6 +126,27 @@ class Network:
             raise UserError(f"the logits of {self.name} are not finite; use weights that give finite logits")
 
 
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The module inside `torch.compile` and data-parallel wrappers: the same function, with the names of its own parts."""
+    while True:
+        if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            module = module.module
+        elif isinstance(inner := getattr(module, "_orig_mod", None), nn.Module):
+            module = inner
+        else:
+            return module
+
+
+def _to_eval(module: nn.Module) -> None:
+    try:
+        module.eval()
+    except NotImplementedError:
+        raise UserError(
+            f"{type(module).__name__} is an exported program, which cannot be put into eval mode; give the module that it "
+            "was exported from"
+        ) from None
+
+
 @contextmanager
 def frozen(*modules: nn.Module) -> Iterator[None]:
     """Eval mode and no gradients for parameters inside; every flag is put back as it was."""
@@ -110,7 +154,7 @@ def frozen(*modules: nn.Module) -> Iterator[None]:
     grads = [(parameter, parameter.requires_grad) for module in modules for parameter in module.parameters()]
     try:
         for module in modules:
-            module.eval()
+            _to_eval(module)
         for parameter, _ in grads:
             parameter.requires_grad_(False)
         yield
