@@ -75,8 +75,8 @@ def stored(network: Network, record: Record | None = None) -> tuple[Stored, ...]
         found = [_pooled(network, record, name, entry) for name, entry in entries if _by_place(network, record, name)]
     if not found:
         raise UserError(
-            f"{network.name} has no batch norm, and no record of moments of its layers, place by place and with variances; "
-            "record again with --kind moments --conv units, or name --record"
+            f"{tap_names.no_batch_norm(network)}, and no record of moments of its layers, place by place and with "
+            "variances; record again with --kind moments --conv units, or name --record"
         )
     return tuple(found)
 

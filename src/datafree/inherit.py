@@ -190,15 +190,17 @@ def _moments(teacher: Network, pairs: list[_Pair], pixels: Tensor) -> dict[str, 
 def _given(module: nn.Module, found: dict[str, _Moments]) -> Iterator[None]:
     """Inside, every forward pass adds what the layers are given."""
 
-    def hook(moments: _Moments, part: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        given, channels = inputs[0].detach().cpu().double(), len(moments.total)
+    def hook(moments: _Moments, part: nn.Module, inputs: tuple[Tensor, ...], keywords: dict[str, Tensor]) -> None:
+        given, channels = (inputs[0] if inputs else keywords["input"]).detach().cpu().double(), len(moments.total)
         given = given.reshape(-1, given.shape[-1]) if isinstance(part, nn.Linear) else given
         moments.add(_by_channel(given, channels).transpose(1, 2).reshape(-1, channels))
 
     handles = []
     try:
         for name, moments in found.items():
-            handles.append(module.get_submodule(name).register_forward_pre_hook(partial(hook, moments)))
+            handles.append(
+                module.get_submodule(name).register_forward_pre_hook(partial(hook, moments), with_kwargs=True)
+            )
         yield
     finally:
         for handle in handles:

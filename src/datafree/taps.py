@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .absent import LAYERS, no_batch_norm, no_layer
 from .errors import UserError, unknown
 from .network import Network, frozen
 
-__all__ = ["FEATURES", "INPUT", "batch_norm_calls", "batch_norms", "layers", "order", "shapes", "watch"]
+__all__ = [
+    "FEATURES",
+    "INPUT",
+    "batch_norm_calls",
+    "batch_norms",
+    "layers",
+    "no_batch_norm",
+    "no_layer",
+    "order",
+    "shapes",
+    "watch",
+]
 
 INPUT = "input"
 FEATURES = "features"
@@ -28,24 +41,24 @@ def layers(network: Network) -> tuple[str, ...]:
     found = _layers(network)
     if not found:
         raise UserError(
-            f"{network.name} has no conv or linear layer that an image passes exactly once, wanted one at least; "
-            "give a network of such layers"
+            f"{no_layer(network)}, wanted one at least that an image passes exactly once; give a network of such layers"
         )
     return found
 
 
 def _layers(network: Network) -> tuple[str, ...]:
-    order: list[str] = []
-    with _hooks(network.module, (nn.Linear, nn.modules.conv._ConvNd), lambda name, _: order.append(name)):
+    calls: list[tuple[str, bool]] = []
+    with _hooks(network.module, LAYERS, lambda name, _, output: calls.append((name, isinstance(output, Tensor)))):
         _probe(network)
-    return tuple(name for name in order if order.count(name) == 1)
+    order = [name for name, _ in calls]
+    return tuple(name for name, usable in calls if usable and order.count(name) == 1)
 
 
 def order(network: Network) -> tuple[str, ...]:
     """Every module with weights or buffers of its own, in the order in which an image passes them, some several times."""
     found: list[str] = []
 
-    def note(name: str, _: tuple[Tensor, ...]) -> None:
+    def note(name: str, *_: Any) -> None:
         part = network.module.get_submodule(name)
         if (
             next(part.parameters(recurse=False), None) is not None
@@ -67,8 +80,8 @@ def batch_norm_calls(network: Network) -> dict[str, int]:
     """How often an image passes each of the `batch_norms`; one that it passes in several sizes is left out."""
     sizes: dict[str, list[torch.Size]] = {}
 
-    def note(name: str, inputs: tuple[Tensor, ...]) -> None:
-        sizes.setdefault(name, []).append(inputs[0].shape)
+    def note(name: str, given: Tensor, _: Any) -> None:
+        sizes.setdefault(name, []).append(given.shape)
 
     with _hooks(network.module, (nn.modules.batchnorm._BatchNorm,), note):
         _probe(network)
@@ -107,29 +120,28 @@ def watch(
     by call. `features` is the last layer's input; to ask for it where an image passes none is a UserError. `edits` change a
     tap's output for what follows it (dropout masks); the dict holds the edited output. Hooks are gone afterwards, whatever
     happens inside. `input` is the caller's to fill.
+
+    Values are those at the moment: the first pass copies all, later ones those that an operation in place then overwrote.
     """
-    found = dict(network.module.named_modules())
-    seen = _Seen(network.name)
+    parts = dict(network.module.named_modules())
+    seen = _Seen(network)
     handles = []
-
-    def forget(*_: object) -> None:
-        for tap in [own for own in seen if isinstance(found.get(own), nn.modules.batchnorm._BatchNorm)]:
-            del seen[tap]
-
     try:
-        handles.append(network.module.register_forward_pre_hook(forget))
+        handles.append(network.module.register_forward_pre_hook(lambda *_: seen.begin()))
         for tap in taps:
             if tap == INPUT:
                 continue
-            if tap == FEATURES:
-                kinds = (nn.Linear, nn.modules.conv._ConvNd)  # whichever comes last overwrites those before it
-                own = [part for part in found.values() if isinstance(part, kinds)]
-                handles.extend(part.register_forward_pre_hook(_keep_given(seen)) for part in own)
+            if tap == FEATURES:  # whichever comes last overwrites those before it
+                own = [part for part in parts.values() if isinstance(part, LAYERS)]
+                handles.extend(part.register_forward_pre_hook(_given(seen, tap), with_kwargs=True) for part in own)
                 continue
-            if tap not in found:
+            if tap not in parts:
                 raise unknown("layer", tap, _layers(network), network.name)
-            edit = (edits or {}).get(tap)
-            handles.append(found[tap].register_forward_hook(_keep(seen, tap, edit)))
+            if isinstance(parts[tap], nn.modules.batchnorm._BatchNorm):
+                handles.append(parts[tap].register_forward_pre_hook(_given(seen, tap), with_kwargs=True))
+            else:
+                handles.append(parts[tap].register_forward_hook(_returned(seen, tap, (edits or {}).get(tap))))
+        handles.append(network.module.register_forward_hook(lambda *_: seen.end()))
         yield seen
     finally:
         for handle in handles:
@@ -137,45 +149,100 @@ def watch(
 
 
 class _Seen(dict[str, Tensor]):
-    def __init__(self, name: str):
+    """Activations by tap, and which of them a later operation of the same pass overwrites."""
+
+    def __init__(self, network: Network):
         super().__init__()
-        self.name = name
+        self.network = network
+        self.first = True
+        self.overwritten: set[str] = set()
+        self.marks: dict[str, list[tuple[Tensor, int | None, Tensor]]] = {}
+        """By tap, for each call: the live tensor, its version when it was recorded, what was recorded."""
 
     def __missing__(self, tap: str) -> Tensor:
-        if tap != FEATURES:
-            raise KeyError(tap)
-        raise UserError(
-            f"{self.name} has no conv or linear layer, so no features to match; leave out what matches them"
-        )
+        if tap == FEATURES:
+            raise UserError(f"{no_layer(self.network)}, so no features to match; leave out what matches them")
+        if tap != INPUT and tap in dict(self.network.module.named_modules()):
+            raise UserError(f"no image passes layer {tap!r} of {self.network.name}; name another layer")
+        raise KeyError(tap)
+
+    def begin(self) -> None:
+        """A pass begins: what was recorded in the one before is forgotten, except for the images, which are the caller's."""
+        for tap in [tap for tap in self if tap != INPUT]:
+            del self[tap]
+        self.marks.clear()
+
+    def note(self, tap: str, live: Tensor, *, repeated: bool) -> None:
+        """Records `live` as it is now; `repeated` calls are put together, of others the last one counts."""
+        if not isinstance(live, Tensor):
+            raise UserError(
+                f"layer {tap!r} of {self.network.name} gives a {type(live).__name__}, wanted a tensor; name another"
+            )
+        version = None if live.is_inference() else live._version
+        value = live.clone() if self.first or version is None or tap in self.overwritten else live
+        before = self.marks.get(tap, []) if repeated else []
+        self.marks[tap] = [*before, (live, version, value)]
+        self[tap] = value if not before else torch.cat([own for *_, own in self.marks[tap]])
+
+    def end(self) -> None:
+        """A pass ends: what was overwritten since is copied from now on."""
+        for tap, marks in self.marks.items():
+            for live, version, value in marks:
+                if version is None or (live._version == version and (not self.first or _same(live, value))):
+                    continue
+                if value is live:
+                    raise UserError(
+                        f"layer {tap!r} of {self.network.name} is overwritten in place in some passes and not in others, so "
+                        "its activations cannot be watched; write that operation out of place"
+                    )
+                self.overwritten.add(tap)
+        self.marks.clear()
+        self.first = False
 
 
-def _keep(seen: dict[str, Tensor], tap: str, edit: Edit | None):
-    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            seen[tap] = torch.cat([seen[tap], inputs[0]]) if tap in seen else inputs[0]
-            return None
-        seen[tap] = output if edit is None else edit(output)
-        return None if edit is None else seen[tap]
+def _same(live: Tensor, value: Tensor) -> bool:
+    """Whether what was recorded is still there; `x.data` hides a change from the version."""
+    with torch.no_grad():
+        return torch.equal(live, value)
+
+
+def _given(seen: _Seen, tap: str):
+    """Before a layer runs, since one may write into what it is given."""
+
+    def hook(_: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        seen.note(tap, _first(inputs, keywords), repeated=tap != FEATURES)
 
     return hook
 
 
-def _keep_given(seen: dict[str, Tensor]):
-    def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:  # noqa: ARG001
-        seen[FEATURES] = inputs[0]
+def _returned(seen: _Seen, tap: str, edit: Edit | None):
+    def hook(_: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:  # noqa: ARG001
+        edited = output if edit is None else edit(output)
+        seen.note(tap, edited, repeated=False)
+        return None if edit is None else edited
 
     return hook
+
+
+def _first(inputs: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    """What a module is called with, by position or by name."""
+    return inputs[0] if inputs else next(iter(keywords.values()), None)
 
 
 @contextmanager
 def _hooks(
-    module: nn.Module, kinds: tuple[type[nn.Module], ...], note: Callable[[str, tuple[Tensor, ...]], None]
+    module: nn.Module, kinds: tuple[type[nn.Module], ...], note: Callable[[str, Any, Any], None]
 ) -> Iterator[None]:
+    """Inside, `note(name, input, output)` after each call of a module of these kinds."""
     handles = []
+
+    def hook(name: str):
+        return lambda _, inputs, keywords, output: note(name, _first(inputs, keywords), output)
+
     try:
         for name, part in module.named_modules():
             if isinstance(part, kinds):
-                handles.append(part.register_forward_hook(lambda _, inputs, __, name=name: note(name, inputs)))
+                handles.append(part.register_forward_hook(hook(name), with_kwargs=True))
         yield
     finally:
         for handle in handles:

@@ -92,7 +92,10 @@ USAGE = [
     ("train hinton16 --data celeba --data-dir teacher --out o", "celeba"),
     ("record teacher", "no data named, wanted --data"),
     ("record teacher --data digits --taps fc1", "--taps: got fc1 without --kind, wanted both"),
-    ("record teacher --data digits --kind batch-norm --quiet", "hinton16 has no batch norm with running statistics"),
+    (
+        "record teacher --data digits --kind batch-norm --quiet",
+        "hinton16 has no batch norm, wanted one with running statistics",
+    ),
     ("record hinton16 --data digits", "hinton16 is no release folder, wanted --out"),
     ("synthesize teacher", "parameter --out requires an argument"),
     ("synthesize other --out o", "method 'distribution' needs a record, got none"),
@@ -193,7 +196,7 @@ def test_a_network_without_a_layer_to_record_is_refused(command, here):
     assert command("train plain.py:build --data digits --epochs 1 --out plain --quiet").code == 0
     for what in ("--preset small", "--preset full", "--kind moments", "--kind spectral-all"):
         assert (
-            "has no conv or linear layer that an image passes exactly once"
+            "has no conv or linear layer, wanted one at least that an image passes exactly once"
             in command(f"record plain --code plain.py:build --data digits {what} --quiet").line
         )
 

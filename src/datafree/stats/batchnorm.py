@@ -29,7 +29,9 @@ class BatchNorm(Settings):
         """One entry for every batch norm with running statistics, whatever the taps."""
         found = tap_names.batch_norms(network)
         if not found:
-            raise UserError(f"{network.name} has no batch norm with running statistics; record other statistics")
+            raise UserError(
+                f"{tap_names.no_batch_norm(network)}, wanted one with running statistics; record other statistics"
+            )
         return {tap: (self, (tap,)) for tap in found}
 
     def on(self, network: Network, taps: Sequence[str]) -> BatchNormMeter:

@@ -1,0 +1,172 @@
+"""What is said of a network without a batch norm or a layer that can be watched is true of that network."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from datafree import taps
+from datafree.absent import no_batch_norm, no_layer
+from datafree.divergence import stored
+from datafree.errors import UserError
+from datafree.network import Network
+from datafree.spec import InputSpec
+from datafree.stats.batchnorm import BatchNorm
+from datafree.synthesis import named
+
+SPEC = InputSpec(shape=(3, 4, 4), classes=("a", "b", "c"))
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """As torchvision's and detectron2's: buffers alone."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            self.register_buffer(name, torch.ones(channels))
+
+    def forward(self, x):
+        scale = (self.weight / self.running_var.sqrt()).view(1, -1, 1, 1)
+        return (x - self.running_mean.view(1, -1, 1, 1)) * scale + self.bias.view(1, -1, 1, 1)
+
+
+class Standardized(nn.Module):
+    """A convolution that computes its weights, as NFNets have; no torch.nn layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 3, 3, 3))
+
+    def forward(self, x):
+        spread, mean = torch.std_mean(self.weight, (1, 2, 3), keepdim=True)
+        return F.conv2d(x, (self.weight - mean) / spread)
+
+
+class Functional(nn.Module):
+    """Its layers are kept as modules, and used as functions."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 3, 4), nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        bn = self.bn
+        y = F.conv2d(x, self.conv.weight, self.conv.bias)
+        return F.batch_norm(y, bn.running_mean, bn.running_var, bn.weight, bn.bias).flatten(1)
+
+
+class Flat(nn.Module):
+    def forward(self, x):
+        return x.flatten(1)[:, :3]
+
+
+def network(module: nn.Module) -> Network:
+    return Network(module.eval(), SPEC, "net")
+
+
+def behind(norm: nn.Module) -> Network:
+    return network(nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.Flatten(), nn.Linear(16, 3)))
+
+
+def script(module: nn.Module) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.script(module.eval())
+
+
+def compiled(module: nn.Module) -> nn.Module:
+    return torch.compile(module, backend="eager")  # needs no C++ compiler
+
+
+NORMS = {
+    "none": (lambda: behind(nn.Identity()), "net has no batch norm"),
+    "frozen": (
+        lambda: behind(FrozenBatchNorm2d(4)),
+        "the norms of net are FrozenBatchNorm2d (1) and not torch.nn.BatchNorm, so it has no batch norm",
+    ),
+    "instance": (
+        lambda: behind(nn.InstanceNorm2d(4)),
+        "the norms of net are InstanceNorm2d (1) and not torch.nn.BatchNorm",
+    ),
+    "group": (lambda: behind(nn.GroupNorm(2, 4)), "the norms of net are GroupNorm, which keep no statistics"),
+    "untracked": (
+        lambda: behind(nn.BatchNorm2d(4, track_running_stats=False)),
+        "the batch norms of net (1) keep no running statistics",
+    ),
+    "functional": (
+        lambda: network(Functional()),
+        "no image passes a batch norm of net (bn) in one size, called as a module",
+    ),
+    "script": (
+        lambda: network(script(nn.Sequential(nn.Conv2d(3, 3, 4), nn.BatchNorm2d(3), nn.Flatten()))),
+        "net is a TorchScript program, whose batch norms cannot be read",
+    ),
+}
+
+LAYERS = {
+    "none": (lambda: network(nn.Flatten()), "net has no conv or linear layer"),
+    "standardized": (
+        lambda: network(nn.Sequential(Standardized(), nn.Flatten())),
+        "the weights of net are in Standardized (0) and not in torch.nn's own layers, so it has no conv or linear layer",
+    ),
+    "functional": (
+        lambda: network(Functional()),
+        "no image passes a conv or linear layer of net (conv) exactly once, called as a module",
+    ),
+    "script": (
+        lambda: network(script(nn.Sequential(nn.Flatten(), nn.Linear(48, 3)))),
+        "net is a TorchScript program, whose layers cannot be watched",
+    ),
+    "graph": (
+        lambda: network(torch.fx.symbolic_trace(Flat())),
+        "net is a captured graph of operations, whose layers cannot be watched",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", NORMS)
+def test_every_place_that_wants_a_batch_norm_says_what_norms_there_are(kind):
+    make, text = NORMS[kind]
+    assert no_batch_norm(make()).startswith(text)
+    for use in (
+        lambda own: BatchNorm().plan(own, ()),
+        lambda own: stored(own),
+        lambda own: named("bns").on(own, None),
+    ):
+        with pytest.raises(UserError) as caught:
+            use(make())
+        assert str(caught.value).startswith(text)
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_every_place_that_wants_a_layer_says_where_the_weights_are(kind):
+    make, text = LAYERS[kind]
+    assert no_layer(make()).startswith(text)
+    with pytest.raises(UserError) as caught:
+        taps.layers(make())
+    assert str(caught.value).startswith(text)
+
+
+def test_an_exported_program_is_refused_in_one_line():
+    program = torch.export.export(nn.Flatten(), (torch.rand(2, 3, 1, 1),)).module(check_guards=False)
+    with pytest.raises(UserError, match="is an exported program, which cannot be put into eval mode; give the module"):
+        Network(program, InputSpec(shape=(3, 1, 1), classes=("a", "b", "c")), "net").check()
+
+
+def test_compiled_and_wrapped_networks_are_watched_by_the_names_of_their_own_parts():
+    plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(16, 3))
+    expected = network(plain)
+    images = torch.rand(4, 3, 4, 4)
+    in_place = nn.Sequential(*plain)
+    in_place.compile(backend="eager")
+    for wrapped in (compiled(plain), nn.DataParallel(plain), compiled(nn.DataParallel(plain)), in_place):
+        own = network(wrapped)
+        assert taps.layers(own) == ("0", "4") and taps.batch_norms(own) == ("1",)
+        assert own.fingerprint() == expected.fingerprint()
+        assert torch.equal(own.predict(images), expected.predict(images))
+    part = network(nn.Sequential(compiled(plain[:3]), *plain[3:]))
+    assert len(taps.layers(part)) == 2 and torch.equal(part.predict(images), expected.predict(images))
