@@ -233,6 +233,7 @@ def _merge(a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, Tensor]:
 def _chunks(network: Network, source: Dataset | Tensor, taps: list[str]) -> Iterator[Tensor]:
     units = sum(torch.Size(shape).numel() for shape in tap_names.shapes(network, taps).values())
     size = max(1, min(1024, CHUNK_BYTES // (8 * max(units, network.spec.pixels))))
+    source = source if isinstance(source, Tensor) else source.scaled_to(network.spec)
     for start in range(0, len(source), size):
         end = min(start + size, len(source))
         if isinstance(source, Tensor):

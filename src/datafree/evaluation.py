@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import torch
 
+from .classes import class_positions
 from .data import Dataset
 from .network import Network
 from .progress import Progress, silent
-from .records import check_classes
+from .records import as_input
 
 __all__ = ["Evaluation", "evaluate"]
 
@@ -34,22 +35,39 @@ def evaluate(
 
     Raises UserError for data of other classes or another shape.
     """
-    check_classes(network, data)
+    data, theirs = as_input(network, data), None if teacher is None else as_input(teacher, data)
+    shared = teacher is not None and _same_pixels(network, teacher)
     own, others = [], []
     for start in range(0, len(data), BATCH):
         indices = torch.arange(start, min(start + BATCH, len(data)))
-        pixels = data.pixels(indices.numpy(), network.spec.shape[1:])
-        network.spec.check(pixels)
+        pixels = _pixels(network, data, indices)
         own.append(network.predict(pixels).argmax(1))
-        if teacher is not None:
-            others.append(teacher.predict(pixels).argmax(1))
+        if teacher is not None and theirs is not None:
+            others.append(teacher.predict(pixels if shared else _pixels(teacher, theirs, indices)).argmax(1))
         progress(start + len(indices), len(data))
     said = torch.cat(own)
     right = said == data.labels
     found = [right[data.labels == c] for c in range(len(data.classes))]
     by_class = [_percent(hits) if len(hits) else None for hits in found]
-    agreement = _percent(said == torch.cat(others)) if others else None
+    agreement = _percent(said == _renamed(torch.cat(others), teacher, network)) if teacher is not None else None
     return Evaluation(len(data), _percent(right), tuple(by_class), agreement)
+
+
+def _same_pixels(network: Network, other: Network) -> bool:
+    """Whether both take the same pixels of an image: its shape and range; each normalises for itself."""
+    return all(getattr(network.spec, name) == getattr(other.spec, name) for name in ("shape", "low", "high"))
+
+
+def _pixels(network: Network, data: Dataset, indices: torch.Tensor) -> torch.Tensor:
+    pixels = data.pixels(indices.numpy(), network.spec.shape[1:])
+    network.spec.check(pixels)
+    return pixels
+
+
+def _renamed(classes: torch.Tensor, teacher: Network, network: Network) -> torch.Tensor:
+    """The teacher's classes (N,) by their positions among the network's, which may be in another order."""
+    places = class_positions(teacher.spec.classes, network.spec.classes, teacher.name, network.name)
+    return torch.tensor(places)[classes]
 
 
 def _percent(hits: torch.Tensor) -> float:

@@ -18,7 +18,7 @@ from .data import Dataset
 from .errors import UserError
 from .network import Network
 from .progress import Progress, silent
-from .records import Record, check_classes
+from .records import Record, as_input
 from .seeds import stream
 from .spec import InputSpec
 from .synthesis import Maker
@@ -173,14 +173,16 @@ def fresh(method: str | Any, teacher: Network, record: Record | None, *, images:
 
 def labelled(network: Network, data: Dataset, progress: Progress = silent) -> Images:
     """The data set with its class labels, as `network` takes it. Raises UserError for data that does not fit."""
-    check_classes(network, data)
-    parts = []
+    data = as_input(network, data)
+    network.spec.check(data.pixels([0], network.spec.shape[1:]))
+    pixels = data.empty(len(data), network.spec.shape[1:])
     for start in range(0, len(data), 4096):
         indices = torch.arange(start, min(start + 4096, len(data)))
-        parts.append(data.pixels(indices.numpy(), network.spec.shape[1:]))
-        network.spec.check(parts[-1])
+        part = data.pixels(indices.numpy(), network.spec.shape[1:])
+        network.spec.check(part)
+        pixels[start : start + len(part)] = part
         progress(start + len(indices), len(data))
-    return Images(network.spec, torch.cat(parts), data.labels)
+    return Images(network.spec, pixels, data.labels)
 
 
 def soft_labelled(teacher: Network, data: Dataset) -> Images:

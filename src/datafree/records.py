@@ -15,6 +15,7 @@ from torch import Tensor
 
 from . import stats
 from . import taps as tap_names
+from .classes import class_positions
 from .data import Dataset, sha256
 from .errors import UserError, unknown
 from .files import HEADER_CAP_RECORD, read_tensors, safe_name, write_tensors
@@ -24,7 +25,7 @@ from .settings import parse
 from .spec import InputSpec
 from .stats import Meter, State, Statistic, Summary
 
-__all__ = ["Entry", "Record", "forecast_auc", "record"]
+__all__ = ["Entry", "Record", "as_input", "check_classes", "forecast_auc", "record"]
 
 CHUNK_BYTES = 256 << 20
 PROBE_TOLERANCE = 1e-3
@@ -138,6 +139,13 @@ class Record:
                 f"{network.name} takes {network.spec.shape} by {network.spec.mean} / {network.spec.std}; "
                 "use the release it came with"
             )
+        recorded, own = self.spec.classes, network.spec.classes
+        if recorded != own and sorted(recorded) == sorted(own):
+            place = next(c for c in range(len(own)) if recorded[c] != own[c])
+            raise UserError(
+                f"class {place} of the record is {recorded[place]!r}, {network.name} has {own[place]!r} there, and the same "
+                "names in another order; use the release it came with"
+            )
         if network.fingerprint() != self.fingerprint:
             raise UserError(
                 f"the record was made for another teacher (fingerprint {self.fingerprint[:12]}, {network.name} has "
@@ -175,7 +183,7 @@ def record(
     if live:
         if data is None:
             raise UserError(f"no data for {', '.join(live)}, wanted some; only batch-norm statistics need none")
-        check_classes(network, data)
+        data = as_input(network, data)
         pause = None if state is None else Pause(state, _identity(network, data, plan))
         states = _measure(network, data, live, {name: plan[name][1] for name in live}, pause, progress)
     summaries = {name: meters[name].finish(states[name]) if name in live else meters[name].read() for name in plan}
@@ -203,19 +211,17 @@ def _plan(
 
 
 def check_classes(network: Network, data: Dataset) -> None:
-    """Raises UserError where data and network do not have the same classes in the same order; bare numbers fit all names."""
-    own, wanted = data.classes, network.spec.classes
-    if len(own) != len(wanted):
-        raise UserError(
-            f"{data.name} has {len(own)} classes, {network.name} {len(wanted)}; "
-            "use the data that the network was trained for"
-        )
-    if own != wanted and not any(all(name.isdecimal() for name in names) for names in (own, wanted)):
-        first = next(c for c in range(len(own)) if own[c] != wanted[c])
-        raise UserError(
-            f"class {first} of {data.name} is {own[first]!r}, wanted {wanted[first]!r} as in {network.name}; "
-            "use the data that the network was trained for, its classes in the same order"
-        )
+    """Raises UserError where the data's classes cannot be matched with the network's; see `class_positions`."""
+    class_positions(data.classes, network.spec.classes, data.name, network.name)
+
+
+def as_input(network: Network, data: Dataset) -> Dataset:
+    """The data as `network` takes it: labels in the order of its classes, pixels in its range.
+
+    Raises UserError where the classes cannot be matched.
+    """
+    positions = class_positions(data.classes, network.spec.classes, data.name, network.name)
+    return data.relabelled(positions, network.spec.classes).scaled_to(network.spec)
 
 
 @dataclass(frozen=True)

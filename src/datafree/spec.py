@@ -89,7 +89,8 @@ class InputSpec(Settings):
         if not bool(pixels.isfinite().all()):
             raise UserError("images with NaN or infinity, wanted finite pixels; clean the data")
         low, high = float(pixels.min()), float(pixels.max())
-        if low < self.low - 1e-6 or high > self.high + 1e-6:
+        slack = 1e-6 * max(1.0, abs(self.low), abs(self.high))  # pixels are float32, the range is not
+        if low < self.low - slack or high > self.high + slack:
             raise UserError(
                 f"pixels from {low:.4g} to {high:.4g}, wanted {self.low:g} to {self.high:g}; scale the images first"
             )

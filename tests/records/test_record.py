@@ -226,7 +226,7 @@ def test_a_class_without_samples_and_data_of_other_classes_are_refused(network, 
     [
         (("a", "b", "c"), None),
         (("0", "1", "2"), None),
-        (("b", "a", "c"), "class 0 of toy is 'b', wanted 'a' as in tiny; use the data .* in the same order"),
+        (("b", "a", "c"), None),
         (("a", "b", "3"), "class 2 of toy is '3', wanted 'c' as in tiny"),
     ],
 )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, Token
 
+from ..classes import class_positions
 from ..errors import UserError
 from ..parallel import main_process
 from ..progress import Progress, silent
@@ -139,11 +140,10 @@ def test_data(student: Network, data: Data) -> Dataset | None:
     """What the student is measured on, where data is named; found to fit before an epoch is spent."""
     if data.data is None:
         return None
-    from ..records import check_classes
+    from ..records import as_input
 
     test = load_data(replace(data, limit=None), "test")
-    check_classes(student, test)
-    student.spec.check(test.pixels([0], student.spec.shape[1:]))
+    student.spec.check(as_input(student, test).pixels([0], student.spec.shape[1:]))
     return test
 
 
@@ -409,9 +409,13 @@ def say_fit(network: Network, data: Dataset) -> None:
         print(
             f"  images of {size[0]} x {size[1]} were resized to the {wanted[0]} x {wanted[1]} that {network.name} takes"
         )
+    if network.spec.shape[0] != data.shape[0]:
+        print(f"  grey and colour images were taken as the {network.spec.shape[0]} channels that {network.name} takes")
     if data.classes != network.spec.classes:
-        pairs = ", ".join(f"{own} = {other}" for own, other in list(zip(data.classes, network.spec.classes))[:3])
-        print(f"  classes of {data.name} were taken for those of {network.name} in their order: {pairs}, ...")
+        places = class_positions(data.classes, network.spec.classes, data.name, network.name)
+        how = "in their order" if places == tuple(range(len(places))) else "by name, which are in another order"
+        pairs = ", ".join(f"{own} = {network.spec.classes[place]}" for own, place in list(zip(data.classes, places))[:3])
+        print(f"  classes of {data.name} were taken for those of {network.name} {how}: {pairs}, ...")
 
 
 def _check_device(device: str) -> None:

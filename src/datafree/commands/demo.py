@@ -155,7 +155,7 @@ def _result(
 
 
 def _page(results: list[Result], sets: list[SyntheticSet], test: Dataset, spec: InputSpec) -> Report:
-    pixels = test.pixels(torch.arange(len(test)).numpy(), spec.shape[1:])
+    pixels = test.scaled_to(spec).pixels(torch.arange(len(test)).numpy(), spec.shape[1:])
     grids = [grid_of("real digits", pixels, test.labels, len(spec.classes), spec=spec, note="the test set")]
     for own in sets:
         stored_pixels, _, logits = own.load()

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from ..errors import UserError
 from ..evaluation import evaluate
 from ..quantization import Bits, FineTuning
-from ..records import check_classes
+from ..records import as_input, check_classes
 from ..runlog import RunLog, hash_of
 from ..syntheticset import SyntheticSet
 from .common import (
@@ -192,8 +192,7 @@ def _pixels(network: Network, name: str, images: int | None, data_dir: Path | No
     if isinstance(found, torch.Tensor):
         data, pixels = None, found
     else:
-        check_classes(network, found)
-        data, pixels = found, found.pixels(range(len(found)), network.spec.shape[1:])
+        data, pixels = found, as_input(network, found).pixels(range(len(found)), network.spec.shape[1:])
     network.spec.check(pixels)
     if data is not None:
         say_fit(network, data)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..classes import class_positions
 from ..divergence import UNITS, stored
 from ..errors import UserError
 from ..evaluation import evaluate
@@ -298,7 +299,9 @@ def set_grid(folder: Path) -> Grid:
 
 def real_grid(data: Data, spec: Any) -> Grid:
     """The same of real images."""
-    found = load_data(data, "test").subset(None)
+    found = load_data(data, "test")
+    positions = class_positions(found.classes, spec.classes, found.name, "the teacher")
+    found = found.relabelled(positions, spec.classes).scaled_to(spec)
     count = min(len(found), IMAGES_SHOWN)
     shown = found.subset(count)
     pixels = shown.pixels(torch.arange(len(shown)).numpy(), spec.shape[1:])

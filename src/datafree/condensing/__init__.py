@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 
+from ..classes import class_positions
 from ..condensed import Condensed, one_hot
 from ..data import Dataset
 from ..errors import UserError
@@ -44,11 +45,14 @@ class Job:
     def __post_init__(self) -> None:
         if self.per_class < 1:
             raise UserError(f"--per-class: got {self.per_class}, wanted at least 1; give a positive count")
-        if self.data.shape[0] != self.spec.shape[0] or len(self.data.classes) != len(self.spec.classes):
+        if self.spec.shape[0] not in self.data.channels or len(self.data.classes) != len(self.spec.classes):
             raise UserError(
                 f"{self.data.name} has {self.data.shape[0]} channels and {len(self.data.classes)} classes, wanted "
                 f"{self.spec.shape[0]} and {len(self.spec.classes)}; use data of that kind or another network"
             )
+        positions = class_positions(self.data.classes, self.spec.classes, self.data.name, "the network")
+        fitting = self.data.relabelled(positions, self.spec.classes).scaled_to(self.spec)
+        object.__setattr__(self, "data", fitting)  # once: neither changes what fits already
         counts = self.data.labels.bincount(minlength=len(self.spec.classes))
         if int(counts.min()) < self.per_class:
             least = int(counts.argmin())

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
@@ -16,9 +17,24 @@ from torch.nn.functional import interpolate
 from datafree.data.strata import choose
 from datafree.errors import UserError, unknown
 
+if TYPE_CHECKING:
+    from datafree.spec import InputSpec
+
 __all__ = ["Dataset", "check_labels", "check_split", "in_memory", "sha256"]
 
 Indices: TypeAlias = Sequence[int] | np.ndarray | torch.Tensor
+At: TypeAlias = Callable[[tuple[int, int, int]], Callable[[np.ndarray], np.ndarray]]
+
+READ_BYTES = 1 << 25
+"""Bytes of images read at a time."""
+FLOATS = 1 << 23
+"""Values resized at a time."""
+MOST_VALUES = 1 << 24
+"""Of one image, as for `InputSpec`."""
+SMALL = 1 << 18
+"""Pixels of an image that is decoded in full whatever it is resized to."""
+LUMA = (0.299, 0.587, 0.114)
+"""ITU-R BT.601, as Pillow's mode L."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +47,12 @@ class Dataset:
     labels: torch.Tensor  # (N,) int64, CPU
     shape: tuple[int, int, int]  # (C, H, W) of what `read` gives
     read: Callable[[np.ndarray], np.ndarray]  # (n,) int64 indices -> uint8 (n, C, H, W)
+    at: At | None = None  # shape -> the same reader at another shape: large files are not decoded in full
+    channels: tuple[int, ...] = ()  # the numbers of channels that the files have, where they differ
+    low: float = 0.0  # of the pixels that `pixels` gives
+    high: float = 1.0
+    as_channels: int | None = None  # of the pixels that `pixels` gives, where not those of `shape`
+    notes: tuple[str, ...] = ()  # what the reader chose or left out, a line each
 
     def __post_init__(self) -> None:
         labels, where = self.labels, f"data set {self.name!r}"
@@ -40,21 +62,79 @@ class Dataset:
         if len(labels) == 0:
             raise UserError(f"no image in split {self.split!r} of {where}; wanted at least one; check its files")
         check_labels(labels.numpy(), len(self.classes), where)
+        object.__setattr__(self, "channels", self.channels or (self.shape[0],))
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def pixels(self, indices: Indices, size: tuple[int, int] | None = None) -> torch.Tensor:
-        """Images as float32 in [0, 1], (n, C, H, W); resized to `size` (H, W) if it differs, bilinear, antialiased."""
-        pixels = torch.from_numpy(self.read(_positions(indices, len(self)))).float().div_(255)  # (n, C, H, W)
-        if size is None or tuple(size) == self.shape[1:]:
-            return pixels
-        if len(size) != 2 or min(size) < 1:
+        """Images as float32 in [low, high], (n, C, H, W); resized to `size` (H, W) if it differs, bilinear, antialiased.
+
+        Few at a time, so that memory is needed for the result and for a few images as they are in their files.
+        """
+        positions = _positions(indices, len(self))
+        if size is not None and (len(size) != 2 or min(size) < 1):
             raise UserError(f"size {tuple(size)} for images; wanted (height, width) of at least 1; change it")
-        if len(pixels) == 0:
-            return pixels.new_empty(0, self.shape[0], *size)
-        # clamp: the weights sum to 1 only up to rounding
-        return interpolate(pixels, tuple(size), mode="bilinear", antialias=True, align_corners=False).clamp_(0, 1)
+        height, width = size or self.shape[1:]
+        pixels = self.empty(len(positions), (height, width))
+        reader, shape = self._reader((height, width))
+        step = max(1, READ_BYTES // math.prod(shape))
+        for start in range(0, len(positions), step):
+            read = torch.from_numpy(reader(positions[start : start + step]))
+            few = max(1, FLOATS // math.prod(shape))
+            for within in range(0, len(read), few):
+                part = self._in_range(_resized(read[within : within + few].float().div_(255), (height, width)))
+                pixels[start + within : start + within + len(part)] = part
+        return pixels
+
+    def empty(self, count: int, size: tuple[int, int]) -> torch.Tensor:
+        """Room for the pixels of `count` images (count, C, *size). Raises UserError where memory has none."""
+        from datafree.models import memory
+
+        shape = (self.as_channels or self.shape[0], *size)
+        needed, there = 4 * count * math.prod(shape), memory()
+        if count and (math.prod(shape) > MOST_VALUES or (there is not None and needed > there)):
+            raise UserError(
+                f"{count} images of {' x '.join(map(str, shape))} of data set {self.name!r} need {needed:,} bytes; wanted "
+                f"at most {MOST_VALUES:,} values an image, and {there or 0:,} bytes, the memory here; give a smaller "
+                "size, or fewer images"
+            )
+        return torch.empty(count, *shape)
+
+    def scaled_to(self, spec: InputSpec) -> Dataset:
+        """The same images with pixels from the spec's low to its high, and grey or RGB as it says where files are both."""
+        channels = spec.shape[0] if spec.shape[0] in self.channels and spec.shape[0] != self.shape[0] else None
+        if (self.low, self.high, self.as_channels) == (spec.low, spec.high, channels):
+            return self
+        return dataclasses.replace(self, low=spec.low, high=spec.high, as_channels=channels)
+
+    def relabelled(self, positions: Sequence[int], classes: Sequence[str]) -> Dataset:
+        """The same images, where class c is class `positions[c]` of `classes`."""
+        if tuple(classes) == self.classes and list(positions) == list(range(len(self.classes))):
+            return self
+        labels = torch.tensor(positions, dtype=torch.int64)[self.labels]
+        return dataclasses.replace(self, labels=labels, classes=tuple(classes))
+
+    def _reader(self, size: tuple[int, int]) -> tuple[Callable[[np.ndarray], np.ndarray], tuple[int, int, int]]:
+        """What reads the images, and their shape: at a half, quarter or eighth where that is still four times `size`."""
+        c, h, w = self.shape
+        shrink = next((k for k in (8, 4, 2) if h >= 4 * k * size[0] and w >= 4 * k * size[1]), 1)
+        if self.at is None or shrink == 1 or h * w < SMALL:
+            return self.read, self.shape
+        shape = (c, -(-h // shrink), -(-w // shrink))
+        return self.at(shape), shape
+
+    def _in_range(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pixels from [0, 1] to [low, high], and to `as_channels`."""
+        if self.as_channels == 1:
+            weights = pixels.new_tensor(LUMA).view(1, 3, 1, 1)
+            pixels = (pixels * weights).sum(1, keepdim=True).clamp_(0, 1)
+        elif self.as_channels is not None:
+            pixels = pixels.expand(-1, self.as_channels, -1, -1)
+        if (self.low, self.high) == (0, 1):
+            return pixels
+        low, high = pixels.new_tensor(self.low), pixels.new_tensor(self.high)
+        return torch.lerp(low, high, pixels).clamp_(self.low, self.high)  # lerp is exact at both ends
 
     def subset(self, count: int | None, seed: int = 0) -> Dataset:
         """`count` of the images, in their order; each class keeps its share to within one image. None gives all."""
@@ -64,8 +144,8 @@ class Dataset:
             where = f"split {self.split!r} of data set {self.name!r}"
             raise UserError(f"a subset of {count} images of {where}; wanted 1 to {len(self)}; change the count")
         chosen = choose(self.labels.numpy(), count, seed)
-        read = partial(_read_chosen, self.read, chosen)
-        return dataclasses.replace(self, labels=self.labels[torch.from_numpy(chosen)], read=read)
+        read, at = partial(_read_chosen, self.read, chosen), self.at and partial(_at_chosen, self.at, chosen)
+        return dataclasses.replace(self, labels=self.labels[torch.from_numpy(chosen)], read=read, at=at)
 
 
 def in_memory(name: str, split: str, classes: Sequence[str], labels: np.ndarray, images: np.ndarray) -> Dataset:
@@ -101,8 +181,9 @@ def sha256(dataset: Dataset) -> str:
     digest = hashlib.sha256(repr((len(dataset), dataset.shape)).encode())
     digest.update(dataset.labels.numpy().astype("<i8").tobytes())
     seen = np.linspace(0, len(dataset) - 1, min(len(dataset), 1000)).round().astype(np.int64)
-    for start in range(0, len(seen), 100):  # a hundred at a time, since images may be large
-        digest.update(np.ascontiguousarray(dataset.read(seen[start : start + 100])).tobytes())
+    step = max(1, min(100, READ_BYTES // math.prod(dataset.shape)))  # few at a time, since images may be large
+    for start in range(0, len(seen), step):
+        digest.update(np.ascontiguousarray(dataset.read(seen[start : start + step])).tobytes())
     return digest.hexdigest()
 
 
@@ -117,6 +198,13 @@ def _positions(indices: Indices, total: int) -> np.ndarray:
     return positions.astype(np.int64)
 
 
+def _resized(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    if tuple(pixels.shape[2:]) == size:
+        return pixels
+    # clamp: the weights sum to 1 only up to rounding
+    return interpolate(pixels, size, mode="bilinear", antialias=True, align_corners=False).clamp_(0, 1)
+
+
 # Named functions under functools.partial, not lambdas: a Dataset can be pickled, for workers that are spawned.
 def _rows(images: np.ndarray, indices: np.ndarray) -> np.ndarray:
     return images[indices]
@@ -124,3 +212,7 @@ def _rows(images: np.ndarray, indices: np.ndarray) -> np.ndarray:
 
 def _read_chosen(read: Callable[[np.ndarray], np.ndarray], chosen: np.ndarray, indices: np.ndarray) -> np.ndarray:
     return read(chosen[indices])
+
+
+def _at_chosen(at: At, chosen: np.ndarray, shape: tuple[int, int, int]) -> Callable[[np.ndarray], np.ndarray]:
+    return partial(_read_chosen, at(shape), chosen)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
+from ..classes import are_numbers, class_positions
 from ..condensed import one_hot
 from ..errors import UserError, nearest, unknown
 from ..spec import InputSpec
@@ -154,6 +155,8 @@ def by_name(raw: Raw, spec: InputSpec) -> tuple[Tensor, str | None]:
         return torch.tensor([wanted.index(_value(name)) for name in own])[raw.labels], None
     if len(own) != len(wanted):
         raise UserError(f"{len(own)} class folders, the network has {len(wanted)} classes; give the set's own network")
+    if are_numbers(own) and are_numbers(spec.classes):
+        class_positions(own, spec.classes, "the folder", "the network")  # raises: 1 to 10 are not 0 to 9 in their order
     in_order = sorted(range(len(own)), key=lambda place: int(own[place]) if own[place].isdecimal() else 0)
     if not any(all(name.isdecimal() for name in names) for names in (own, spec.classes)):
         wrong = next(name for name in own if name not in spec.classes)

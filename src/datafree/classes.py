@@ -1,0 +1,89 @@
+"""Which class of a network each class of a data set is: by name, or by position where one side has only bare numbers."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from fractions import Fraction
+
+from .errors import UserError
+
+__all__ = ["are_bare", "are_numbers", "class_positions", "number_of", "ordered"]
+
+NUMBER = re.compile(r"-?\d{1,18}(\.\d{1,18})?")
+"""Digits of any script, as int() reads them."""
+DIGITS = re.compile(r"([0-9]+)")
+
+
+def number_of(name: str) -> Fraction | None:
+    """The value of a name that is a number, such as 7, 007, -1 or 0.5; None for other names."""
+    return Fraction(name) if NUMBER.fullmatch(name) else None
+
+
+def are_numbers(names: Sequence[str]) -> bool:
+    """Whether every name is a number, and no two are the same one."""
+    return len({number_of(name) for name in names} - {None}) == len(names) > 0
+
+
+def are_bare(names: Sequence[str]) -> bool:
+    """Whether the names are "0" to "n - 1" in order: what classes without names are called."""
+    return all(name == str(place) for place, name in enumerate(names))
+
+
+def ordered(names: Sequence[str], order: str | None = None) -> list[str]:
+    """Names in class order: numbers by value and other names as text (None), `text`, or `number`: digits inside by value."""
+    if order == "text" or (order is None and not are_numbers(names)):
+        return sorted(names)
+    if are_numbers(names):
+        return sorted(names, key=lambda name: (number_of(name), name))
+    return sorted(names, key=lambda name: ([_part(part) for part in DIGITS.split(name)], name))
+
+
+def class_positions(names: Sequence[str], expected: Sequence[str], source: str, network: str) -> tuple[int, ...]:
+    """For each class of the data, in `names`, its position among the network's, `expected`.
+
+    The same names match in any order, numbers by value (`007` is 7) and text in any Unicode form. Bare numbers 0 to n - 1
+    match other names by position. Raises UserError for everything else: `source` and `network` are named in it.
+    """
+    if len(names) != len(expected):
+        raise UserError(
+            f"{source} has {len(names)} classes, {network} {len(expected)}; "
+            "use the data that the network was trained for"
+        )
+    if tuple(names) == tuple(expected):
+        return tuple(range(len(names)))
+    for key in (str, _composed, number_of):
+        keys, places = [key(name) for name in names], {key(name): place for place, name in enumerate(expected)}
+        if None not in places and len(places) == len(expected) and set(keys) == places.keys():
+            return tuple(places[own] for own in keys)
+    if (are_bare(names) or are_bare(expected)) and not (are_numbers(names) and are_numbers(expected)):
+        return tuple(range(len(names)))
+    if are_numbers(names) and are_numbers(expected):
+        values = {number_of(name) for name in expected}
+        missing = next(name for name in names if number_of(name) not in values)
+        raise UserError(
+            f"class {missing!r} of {source} is none of {network}, which has {expected[0]!r} to {expected[-1]!r}; wanted the "
+            "same numbers; rename the classes, since counting from 1 and from 0 cannot be told apart"
+        )
+    held = {_composed(name) for name in expected}
+    wrong = next((place for place, name in enumerate(names) if _composed(name) not in held), None)
+    if wrong is None:
+        raise UserError(
+            f"classes of {source} or {network} have one name twice, and are not in the same order; rename them"
+        )
+    raise UserError(
+        f"class {wrong} of {source} is {names[wrong]!r}, wanted {expected[wrong]!r} as in {network}; use the data that the "
+        "network was trained for, with the same class names, or bare numbers from 0 in the network's order"
+    )
+
+
+def _composed(name: str) -> str:
+    """macOS writes names with accents apart; they are the same names."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _part(part: str) -> tuple[bool, int, str]:
+    """Numbers before text, by value."""
+    number = DIGITS.fullmatch(part) is not None
+    return (not number, int(part) if number else 0, part)

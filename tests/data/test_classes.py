@@ -1,0 +1,144 @@
+"""Classes of data and network are matched by name, in whatever order either has them."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from datafree.classes import class_positions, ordered
+from datafree.data.dataset import in_memory
+from datafree.errors import UserError
+from datafree.evaluation import evaluate
+from datafree.images import labelled, soft_labelled
+from datafree.records import Record, as_input, record
+from datafree.stats.moments import Moments
+
+TWELVE = tuple(str(number) for number in range(12))
+AS_TEXT = ("0", "1", "10", "11", "2", "3", "4", "5", "6", "7", "8", "9")
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (AS_TEXT, list(TWELVE)),
+        (["10", "9", "1"], ["1", "9", "10"]),
+        (["00", "10", "02"], ["00", "02", "10"]),
+        (["-1", "-10", "2"], ["-10", "-1", "2"]),
+        (["0.5", "10.5", "2.5"], ["0.5", "2.5", "10.5"]),
+        (["1", "01", "10", "2"], ["01", "1", "10", "2"]),
+        (["10", "9", "cat"], ["10", "9", "cat"]),
+        (["١٠", "٩"], ["٩", "١٠"]),
+        (["²", "¹"], ["²", "¹"]),
+        (["class10", "class9"], ["class10", "class9"]),
+        (["n02", "n01"], ["n01", "n02"]),
+    ],
+)
+def test_numbers_are_sorted_by_value_and_other_names_as_text(names, expected):
+    assert ordered(names) == expected
+
+
+def test_either_order_can_be_chosen():
+    assert ordered(TWELVE, "text") == list(AS_TEXT)
+    assert ordered(["class10", "class9", "b"], "number") == ["b", "class9", "class10"]
+    assert ordered(["a²", "a10", "a9"], "number") == ["a9", "a10", "a²"]
+    assert ordered(AS_TEXT, "number") == list(TWELVE)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected", "positions"),
+    [
+        (TWELVE, TWELVE, range(12)),
+        (AS_TEXT, TWELVE, [0, 1, 10, 11, 2, 3, 4, 5, 6, 7, 8, 9]),
+        (TWELVE, AS_TEXT, [0, 1, 4, 5, 6, 7, 8, 9, 10, 11, 2, 3]),
+        (("b", "a"), ("a", "b"), [1, 0]),
+        (("02", "00", "01"), ("0", "1", "2"), [2, 0, 1]),
+        (("cafe\u0301", "tea"), ("tea", "caf\u00e9"), [1, 0]),
+        (("١", "٠"), ("0", "1"), [1, 0]),
+        (("0", "1"), ("cat", "dog"), [0, 1]),
+        (("cat", "dog"), ("0", "1"), [0, 1]),
+        (("crane", "crane", "dog"), ("crane", "crane", "dog"), [0, 1, 2]),
+    ],
+)
+def test_classes_match_by_name_by_value_and_bare_numbers_by_position(names, expected, positions):
+    assert class_positions(names, expected, "data", "net") == tuple(positions)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected", "message"),
+    [
+        (("1", "2", "3"), ("0", "1", "2"), "class '3' of data is none of net, which has '0' to '2'; wanted the same"),
+        (("0", "1", "2"), ("1", "2", "3"), "class '0' of data is none of net"),
+        (("2", "3", "10"), ("a", "b", "c"), "class 0 of data is '2', wanted 'a' as in net"),
+        (("1", "0"), ("a", "b"), "class 0 of data is '1', wanted 'a'"),
+        (("a", "b"), ("1", "0"), "class 0 of data is 'a', wanted '1'"),
+        (("Cat", "dog"), ("cat", "dog"), "class 0 of data is 'Cat', wanted 'cat'"),
+        (("a", "dog", "dog"), ("dog", "a", "dog"), "have one name twice"),
+        (("٠", "٢"), ("0", "1"), "class '٢' of data is none of net"),
+        (("a", "b"), ("a", "b", "c"), "data has 2 classes, net 3"),
+    ],
+)
+def test_what_cannot_be_matched_is_refused_in_one_line(names, expected, message):
+    with pytest.raises(UserError, match=message):
+        class_positions(names, expected, "data", "net")
+
+
+def permuted(data, order):
+    """The same images, their classes listed in another order."""
+    place = np.argsort(order)
+    labels = torch.from_numpy(place)[data.labels]
+    return dataclasses.replace(data, labels=labels, classes=tuple(data.classes[k] for k in order))
+
+
+@pytest.fixture
+def pair(tiny, toy):
+    """A network of three classes, and the same images in two orders of classes."""
+    data = toy()
+    return tiny(), data, permuted(data, [2, 0, 1])
+
+
+def test_accuracy_and_agreement_are_those_of_the_images_in_any_order_of_classes(pair, tiny):
+    network, data, other = pair
+    teacher = tiny(seed=3)
+    renamed = dataclasses.replace(teacher, spec=teacher.spec.model_copy(update={"classes": ("c", "a", "b")}))
+    with torch.no_grad():
+        renamed.module.fc3.weight.copy_(teacher.module.fc3.weight[[2, 0, 1]].clone())
+        renamed.module.fc3.bias.copy_(teacher.module.fc3.bias[[2, 0, 1]].clone())
+    first = evaluate(network, data, tiny(seed=3))
+    assert evaluate(network, other, tiny(seed=3)) == first
+    assert evaluate(network, data, renamed) == first
+    assert len(set(first.by_class)) > 1
+
+
+def test_records_and_labels_are_in_the_networks_order(pair):
+    network, data, other = pair
+    first, second = (record(network, own, [Moments()]) for own in (data, other))
+    for name, entry in first.entries.items():
+        torch.testing.assert_close(entry.summary["mean"], second.entries[name].summary["mean"])
+        assert torch.equal(entry.summary["count"], second.entries[name].summary["count"])
+    assert torch.equal(labelled(network, data).targets, labelled(network, other).targets)
+    assert torch.equal(soft_labelled(network, data).targets, soft_labelled(network, other).targets)
+
+
+def test_matching_twice_is_matching_once(pair):
+    network, _, other = pair
+    once = as_input(network, other)
+    assert as_input(network, once) is once
+    assert once.classes == network.spec.classes
+
+
+def test_numeric_folders_sorted_as_text_match_a_network_that_counts(tiny):
+    """A record was measured with its classes permuted, since bare numbers fitted any names."""
+    network = tiny(classes=12)
+    network = dataclasses.replace(network, spec=network.spec.model_copy(update={"classes": TWELVE}))
+    images = np.arange(24 * 16, dtype=np.uint32).reshape(24, 1, 4, 4) % 251
+    data = in_memory("folder", "train", AS_TEXT, np.arange(24) % 12, images.astype(np.uint8))
+    assert as_input(network, data).labels[:4].tolist() == [0, 1, 10, 11]
+
+
+def test_a_record_whose_classes_are_in_another_order_is_not_this_networks(pair, tmp_path):
+    network, data, _ = pair
+    record(network, data, [Moments()]).save(tmp_path / "r")
+    moved = dataclasses.replace(network, spec=network.spec.model_copy(update={"classes": ("b", "a", "c")}))
+    with pytest.raises(UserError, match="class 0 of the record is 'a', tiny has 'b' there"):
+        Record.load(tmp_path / "r", moved)
