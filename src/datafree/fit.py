@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from .behaviour import check_learns
 from .errors import UserError
 from .files import write_tensors
 from .images import Source
@@ -22,6 +23,7 @@ from .parallel import World, agree, average_gradients, broadcast, first, summed,
 from .progress import Progress, silent
 from .settings import Settings
 from .states import load_optimizer, optimizer_state, read_state
+from .taps import check_batch
 
 __all__ = ["Curve", "Schedule", "fit"]
 
@@ -78,6 +80,8 @@ def fit(
     own statistics, and dropout. The first process alone reads and writes `state` and is asked for a `score`.
     """
     with together() as own:
+        check_learns(network)
+        check_batch(network, min(schedule.batch, len(source)) // own.size)
         return _fit(network, source, loss, schedule, seed, (state, identity or {}), score, progress, own)
 
 

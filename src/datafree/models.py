@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from . import zoo
 from .errors import UserError, nearest, unknown
 from .files import read_weights
-from .network import PROBES, Network
+from .network import PROBES, Network, frozen
 from .quantization.folder import is_quantized, open_quantized
 from .release import Release, is_release, is_zoo
 from .seeds import seed_of
@@ -61,15 +61,24 @@ def load_model(
     found = read_weights(path)
     if ":" not in architecture:  # before a weight of it is allocated: a few bytes of text can name 40 GB
         _check_weights(architecture, _on_meta(architecture, spec).state_dict(), found, path)
-    network = new_model(architecture, spec, seed=0)
+    network = _built(architecture, spec, seed=0)
     _load(network, found, path)
     network.module.eval()
-    network.check()
+    with _users(architecture, _folder(architecture)) if ":" in architecture else nullcontext():
+        network.check()
     return network
 
 
 def new_model(name: str, spec: InputSpec, *, seed: int) -> Network:
     """A fresh network for `spec`, the same weights for the same seed."""
+    network = _built(name, spec, seed=seed)
+    with _users(name, _folder(name)) if ":" in name else nullcontext():
+        network.check()
+    return network
+
+
+def _built(name: str, spec: InputSpec, *, seed: int) -> Network:
+    """`new_model`, its answers not checked yet; layers that take their size from a batch have taken it from a grey one."""
     if is_release(name):
         raise UserError(
             f"{name} is a trained release, wanted a fresh network; name an architecture of the zoo or your own"
@@ -79,11 +88,12 @@ def new_model(name: str, spec: InputSpec, *, seed: int) -> Network:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, "weights", name))
         module = _function(name)(spec) if ":" in name else zoo.build(name, spec)
-    if not isinstance(module, nn.Module):
-        raise UserError(f"{name!r} returned {type(module).__name__}, wanted a torch.nn.Module; return the network")
-    network = Network(module, spec, name)
-    with _users(name, _folder(name)) if ":" in name else nullcontext():
-        network.check()
+        if not isinstance(module, nn.Module):
+            raise UserError(f"{name!r} returned {type(module).__name__}, wanted a torch.nn.Module; return the network")
+        network = Network(module, spec, name)
+        if any(torch.nn.parameter.is_lazy(own) for own in network.module.parameters()):
+            with _users(name, _folder(name)), torch.no_grad(), frozen(network.module):
+                network.logits(torch.full((2, *spec.shape), (spec.low + spec.high) / 2))
     return network
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .behaviour import check_answers, check_state
 from .errors import UserError
 from .spec import InputSpec
 
@@ -35,12 +36,15 @@ class Network:
     def logits(self, pixels: Tensor) -> Tensor:
         """Logits (N, classes) of pixels (N, C, H, W) in the spec's range. Raises UserError for another kind of output.
 
-        Pixels in double precision, which numpy makes by default, are taken in that of the weights. What the module does to
+        Pixels in double precision, which numpy makes by default, are taken in that of the weights; weights in double
+        precision get pixels in theirs. What the module does to
         its input or to its output later changes neither `pixels` nor logits that were returned before.
         """
+        weights = next(self.module.parameters(), None)
         if pixels.dtype == torch.float64:
-            weights = next(self.module.parameters(), None)
             pixels = pixels.to(torch.float32 if weights is None else weights.dtype)
+        elif pixels.dtype == torch.float32 and weights is not None and weights.dtype == torch.float64:
+            pixels = pixels.double()
         inputs = self.spec.normalize(pixels)
         logits = self.run(inputs.clone() if inputs is pixels else inputs)
         if not isinstance(logits, Tensor):
@@ -100,23 +104,24 @@ class Network:
 
     def answers(self) -> Tensor:
         """Logits (16, classes) on 16 fixed probe images; with `fingerprint` they tell one teacher from another."""
+        return self.predict(self.probes())
+
+    def probes(self) -> Tensor:
+        """16 fixed images (16, C, H, W) of noise, of low to full contrast."""
         rng = np.random.Generator(np.random.PCG64(2017))
         probes = torch.from_numpy(rng.random((PROBES, *self.spec.shape), dtype=np.float32))
         contrast = torch.linspace(0.1, 1.0, PROBES).view(-1, 1, 1, 1)
-        return self.predict(self.spec.low + (self.spec.high - self.spec.low) * probes * contrast)
+        return self.spec.low + (self.spec.high - self.spec.low) * probes * contrast
 
     def check(self) -> None:
-        """Raises UserError for non-finite weights, or for logits that do not fit the spec."""
-        for name, tensor in self.module.state_dict().items():
-            if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-                raise UserError(f"weight {name!r} of {self.name} has NaN or infinity; use weights that are finite")
+        """Raises UserError for weights that are no finite numbers, logits that do not fit the spec, and answers that are not
+        an image's own: that change from call to call or with the images beside it, or change the network.
+        """
+        check_state(self)
         try:
             answers = self.answers()
-        except RuntimeError as error:
-            raise UserError(
-                f"{self.name} does not take images of shape {self.spec.shape}: {str(error).splitlines()[0]}; "
-                "give the shape it was built for"
-            ) from None
+        except (RuntimeError, ValueError) as error:
+            raise UserError(self._why_not(error)) from None
         if answers.ndim != 2 or answers.shape[1] != len(self.spec.classes):
             raise UserError(
                 f"{self.name} gives outputs of shape {tuple(answers.shape)}, wanted (images, "
@@ -124,6 +129,18 @@ class Network:
             )
         if not bool(answers.isfinite().all()):
             raise UserError(f"the logits of {self.name} are not finite; use weights that give finite logits")
+        check_answers(self, self.probes(), answers)
+
+    def _why_not(self, error: Exception) -> str:
+        """What is wrong where the probes fail."""
+        kinds = {own.dtype for own in self.module.parameters() if own.is_floating_point()}
+        reason = str(error).splitlines()[0]
+        if "type" in reason and kinds and kinds != {torch.float32}:
+            names = ", ".join(sorted(str(kind) for kind in kinds))
+            return (
+                f"the weights of {self.name} are {names}, and images are torch.float32: {reason}; call .float() on it"
+            )
+        return f"{self.name} does not take images of shape {self.spec.shape}: {reason}; give the shape it was built for"
 
 
 def unwrapped(module: nn.Module) -> nn.Module:

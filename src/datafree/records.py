@@ -176,6 +176,7 @@ def record(
     call goes on from them and removes the file. They hold more of the data than a record does: keep them in the house.
     Raises UserError for a layer that does not exist, or a class without samples.
     """
+    network.check()
     plan = _plan(network, statistics)
     meters = {name: statistic.on(network, own) for name, (statistic, own) in plan.items()}
     live = {name: meter for name, meter in meters.items() if plan[name][0].needs_data}

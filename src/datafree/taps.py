@@ -93,6 +93,41 @@ def batch_norm_calls(network: Network) -> dict[str, int]:
     }
 
 
+def check_batch(network: Network, images: int) -> None:
+    """Raises UserError where a training step of so many images gives some norm one value a channel: it has no variance."""
+    norms = nn.modules.batchnorm._NormBase
+    trained = {name for name, part in _in_training(network.module) if isinstance(part, norms)}
+    single: list[str] = []
+
+    def note(name: str, given: Tensor, _: Any) -> None:
+        alone = isinstance(network.module.get_submodule(name), nn.modules.instancenorm._InstanceNorm)
+        if name in trained and given[0, 0].numel() * (1 if alone else images) == 1:
+            single.append(name)
+
+    if not trained:
+        return
+    with _hooks(network.module, (norms,), note):
+        _probe(network)
+    if single:
+        kind = type(network.module.get_submodule(single[0])).__name__
+        advice = "take --batch 2 or more" if "Batch" in kind else "leave that norm out, or take larger images"
+        raise UserError(
+            f"--batch: got {images}, which gives {kind} {single[0]!r} of {network.name} one value a channel in training, "
+            f"wanted several; {advice}"
+        )
+
+
+def _in_training(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The parts that `train()` puts into training mode: a network may keep some of its norms as they are."""
+    flags = [(part, part.training) for part in module.modules()]
+    try:
+        module.train()
+        return [(name, part) for name, part in module.named_modules() if part.training]
+    finally:
+        for part, training in flags:
+            part.training = training
+
+
 def check(network: Network, taps: Iterable[str]) -> tuple[str, ...]:
     """The taps as given; raises UserError for one that is no layer, or none that runs just once."""
     allowed = (INPUT, *_layers(network), *batch_norms(network))

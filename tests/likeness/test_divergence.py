@@ -139,7 +139,10 @@ def test_a_batch_norm_without_running_statistics_counts_as_none(tiny):
     module = nn.Sequential(
         nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, track_running_stats=False), nn.Flatten(), nn.Linear(8, 3)
     )
-    with pytest.raises(UserError, match=r"the batch norms of tiny \(1\) keep no running statistics, and no record of moments of its layers"):
+    with pytest.raises(
+        UserError,
+        match=r"the batch norms of tiny \(1\) keep no running statistics, and no record of moments of its layers",
+    ):
         stored(Network(module.eval(), spec, "tiny"))
 
 

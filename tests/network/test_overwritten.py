@@ -45,7 +45,7 @@ OPERATIONS = {
     "nn.ELU": (nn.ELU(inplace=True), F.elu),
     "relu_": (lambda y: y.relu_(), F.relu),
     "F.relu_": (F.relu_, F.relu),
-    "sum": (lambda y: y.add_(y.detach().mean()), lambda y: y + y.detach().mean()),
+    "sum": (lambda y: y.add_(y.detach() ** 2), lambda y: y + y.detach() ** 2),
     "out=": (lambda y: torch.mul(y, 2.0, out=y) if not y.requires_grad else y.mul_(2.0), lambda y: y * 2.0),
     "view": (lambda y: y.view(len(y), -1).relu_().view_as(y), F.relu),
     "slices": (into_slices, half_of),

@@ -19,6 +19,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..behaviour import check_learns, check_pixel_gradient
 from ..distillation import check_student
 from ..errors import UserError
 from ..files import write_tensors
@@ -65,6 +66,9 @@ def adversarial(
     settings, replay = settings or Online(), replay or Nothing()
     check_student(student, teacher, teacher.spec)
     teacher.check()
+    for network in (teacher, student):
+        check_pixel_gradient(network, "--online generator")
+    check_learns(student)
     with together(), channels_last(teacher, student), frozen(teacher.module):
         broadcast(student.module)
         memory, objective = _share(replay).on(teacher, seed), settings.objective(teacher, record)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .. import taps as tap_names
 from ..augment import Augmentation
+from ..behaviour import check_pixel_gradient
 from ..errors import UserError
 from ..layout import channels_last
 from ..network import Network, frozen
@@ -43,6 +44,7 @@ class InversionSettings(Settings):
 
     def maker(self, teacher: Network, record: Record | None, objective: Objective) -> InversionMaker:
         """Units that follow `objective` as these settings say."""
+        check_pixel_gradient(teacher, f"--method {self.method}")  # type: ignore[attr-defined]
         moved = getattr(self, "jitter", 0), getattr(self, "flip", False)
         side = min(teacher.spec.shape[1:])
         if moved[0] >= side:

@@ -13,6 +13,7 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import Field
 
+from ..behaviour import check_pixel_gradient
 from ..determined import PIXELS_AT_MOST
 from ..errors import UserError
 from ..network import Network
@@ -51,6 +52,7 @@ class Matched(Settings):
 
     def on(self, teacher: Network, record: Record | None) -> MatchedMaker:
         record = needed(self.method, record)
+        check_pixel_gradient(teacher, f"--method {self.method}")
         objective = 1.0 * MatchMoments(measured(teacher, record, record.need("moments")))
         if self.smooth:
             objective = objective + self.smooth * TotalVariation()

@@ -1,0 +1,283 @@
+"""Whether a network answers an image by the image alone: the same each time, in any batch, and without changing itself.
+
+Fingerprints, records and checks of files rest on that. And whether gradients come through it, where something is to learn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from .errors import UserError
+
+if TYPE_CHECKING:
+    from .network import Network
+
+__all__ = ["check_answers", "check_learns", "check_pixel_gradient", "check_state"]
+
+ORDER = (3, 0, 9, 14)
+"""Some of the probes, in another order than theirs."""
+ALONE = 3
+"""How many of them are shown alone."""
+REPEATS = 6
+"""More calls of a network that draws random numbers and has answered alike so far."""
+SAME, ALIKE, COARSE = 1e-4, 0.02, 0.25
+"""Differences allowed, as a share of the logits' spread: of equal calls, of batches, the same in half precision."""
+RANDOM = ("dropout", "bernoulli", "rand", "normal", "uniform", "exponential", "multinomial", "poisson", "geometric")
+HALF = (torch.float16, torch.bfloat16)
+
+
+def check_state(network: Network) -> None:
+    """Raises UserError for weights that are no finite tensors of numbers, before one of them is used."""
+    for name, tensor in network.module.state_dict().items():
+        if not isinstance(tensor, Tensor) or tensor.is_quantized:
+            raise UserError(
+                f"{network.name} holds packed weights ({name!r}), as torch's quantized modules do, wanted plain tensors; "
+                "give the network in float and quantize it with `datafree quantize`"
+            )
+        if torch.nn.parameter.is_lazy(tensor):
+            raise UserError(
+                f"weight {name!r} of {network.name} has no size yet, as in torch's lazy layers; show it one batch first"
+            )
+        if tensor.is_meta:
+            raise UserError(
+                f"weight {name!r} of {network.name} is on the meta device, without values; load its weights"
+            )
+        if tensor.layout != torch.strided:
+            raise UserError(
+                f"weight {name!r} of {network.name} is {tensor.layout}, wanted a dense tensor; call to_dense()"
+            )
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise UserError(f"weight {name!r} of {network.name} has NaN or infinity; use weights that are finite")
+
+
+@torch.no_grad()
+def check_answers(network: Network, probes: Tensor, answers: Tensor) -> None:
+    """Raises UserError where other calls answer the probes otherwise than `answers` (N, classes), naming the reason.
+
+    Of a network that rounds (int8, half precision) a few answers may lie on the other side of a step in another batch, so
+    that the middle one of several rows decides.
+    """
+    few = probes[list(ORDER)]
+    cuda = [network.device] if network.device.type == "cuda" else []
+    with torch.random.fork_rng(cuda):
+        before, drawn = _state(network), torch.get_rng_state()
+        first = _answer(network, few)
+        random = not torch.equal(torch.get_rng_state(), drawn)
+        again = [_answer(network, few) for _ in range(REPEATS if random else 1)]
+        changed = _changed(before, _state(network))
+        alone = torch.cat([_answer(network, few[row : row + 1]) for row in range(ALONE)])
+        _compare(network, few, answers[list(ORDER)], first, again, alone)
+        if changed is not None:
+            raise UserError(
+                f"{network.name} changes its own {changed!r} when it answers, wanted one that stays as it is in eval mode; "
+                f"{_training(network, few) or 'change it in training alone'}"
+            )
+
+
+def _compare(network: Network, few: Tensor, answers: Tensor, first: Tensor, again: list[Tensor], alone: Tensor) -> None:
+    spread, size = float((answers - answers.mean()).abs().max()), float(answers.abs().max())
+    apart = max(float((own - first).abs().max()) for own in again)
+    if not apart <= SAME * spread + 1e-5 * size:
+        raise UserError(
+            f"{network.name} answers the same images differently each time (logits by up to {apart:.2g}), wanted the same "
+            f"answers in eval mode; {_why_random(network, few)}"
+        )
+    together, single = (first - answers).abs().amax(1), (alone - answers[:ALONE]).abs().amax(1)
+    apart = max(float(together.median()), float(single.median()))
+    if not apart <= ALIKE * spread + 1e-4 * size:
+        if apart <= COARSE * spread + 1e-2 * size and _watched(network, few).half:
+            return
+        raise UserError(
+            f"{network.name} answers an image otherwise beside other images (logits by up to {apart:.2g}), wanted answers "
+            f"that do not depend on the batch; {_why_batch(network, few)}"
+        )
+
+
+def check_pixel_gradient(network: Network, method: str) -> None:
+    """Raises UserError unless a gradient comes through the network to its images, which `method` needs."""
+    from .network import frozen
+
+    with torch.random.fork_rng([]), torch.enable_grad(), frozen(network.module):
+        leaf = network.probes()[list(ORDER)].to(network.device).requires_grad_()
+        logits = network.logits(leaf)
+        if not logits.requires_grad:
+            raise UserError(
+                f"no gradient comes through {network.name} to its images, which {method} needs; {_cut(logits)}"
+            )
+        weights = torch.linspace(1, 2, logits[0].numel(), device=logits.device, dtype=logits.dtype)
+        (gradient,) = _gradient(network, (logits * weights).sum(), [leaf])
+    if gradient is None or not bool(gradient.any()):
+        raise UserError(
+            f"the gradient that comes through {network.name} to its images is zero, and {method} needs one; leave out what "
+            "rounds or detaches within its forward"
+        )
+
+
+def check_learns(network: Network) -> None:
+    """Raises UserError unless the loss reaches at least one weight of the network with a gradient."""
+    weights = [own for own in network.module.parameters() if own.requires_grad]
+    if not weights:
+        raise UserError(
+            f"{network.name} has no weights that can learn, wanted some; call requires_grad_(True) on it, or take a "
+            "network with weights"
+        )
+    with torch.random.fork_rng([]), torch.enable_grad(), _eval(network.module):
+        logits = network.logits(network.probes()[list(ORDER)].to(network.device))
+        if not logits.requires_grad:
+            raise UserError(
+                f"no gradient comes through {network.name} to its weights, so it cannot learn; {_cut(logits)}"
+            )
+        gradients = _gradient(network, logits.sum(), weights)
+    if all(own is None for own in gradients):
+        raise UserError(f"no gradient comes through {network.name} to its weights, so it cannot learn; {_cut(logits)}")
+
+
+def _gradient(network: Network, total: Tensor, leaves: list[Any]) -> tuple[Tensor | None, ...]:
+    try:
+        return torch.autograd.grad(total, leaves, allow_unused=True)
+    except RuntimeError as error:
+        raise UserError(
+            f"gradients of {network.name} cannot be computed: {str(error).splitlines()[0][:160]}; write the operation out "
+            "of place"
+        ) from None
+
+
+def _cut(logits: Tensor) -> str:
+    inference = " under torch.inference_mode" if logits.is_inference() else ""
+    return f"its forward runs{inference or ' under torch.no_grad, or detaches'}; leave that to the caller"
+
+
+@contextmanager
+def _eval(module: nn.Module) -> Iterator[None]:
+    flags = [(part, part.training) for part in module.modules()]
+    try:
+        module.eval()
+        yield
+    finally:
+        for part, training in flags:
+            part.training = training
+
+
+def _answer(network: Network, images: Tensor) -> Tensor:
+    """Logits of one batch; raises UserError where the network takes no batch of that size."""
+    try:
+        logits = network.predict(images, batch=len(images))
+    except (RuntimeError, ValueError, IndexError) as error:
+        why = _batch_norms(network, images) or "make it work for any number of images"
+        raise UserError(
+            f"{network.name} does not take {len(images)} image{'s' * (len(images) > 1)} at a time: "
+            f"{str(error).splitlines()[0][:160]}; {why}"
+        ) from None
+    expected = (len(images), len(network.spec.classes))
+    if tuple(logits.shape) != expected:
+        raise UserError(
+            f"{network.name} gives outputs of shape {tuple(logits.shape)} for {len(images)} images, wanted {expected}; keep "
+            "the dimension of the batch"
+        )
+    return logits
+
+
+def _state(network: Network) -> dict[str, Tensor]:
+    buffers = {id(own) for own in network.module.buffers()}
+    state = network.module.state_dict(keep_vars=True)
+    return {name: own.detach().clone() for name, own in state.items() if id(own) in buffers}
+
+
+def _changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> str | None:
+    return next((name for name, own in after.items() if name in before and not torch.equal(before[name], own)), None)
+
+
+def _why_random(network: Network, few: Tensor) -> str:
+    watched = _watched(network, few)
+    if names := [name for name, kind in watched.training.items() if "Drop" in kind]:
+        return f"dropout {', '.join(map(repr, names[:3]))} stays active; leave its training mode to the caller"
+    if watched.random:
+        functions = ", ".join(sorted(watched.random)[:3])
+        return (
+            f"its forward draws random numbers ({functions}); give F.dropout training=self.training, and noise likewise"
+        )
+    if why := _training(network, few):
+        return why
+    return "its forward keeps something from one call to the next; change nothing in eval mode"
+
+
+def _why_batch(network: Network, few: Tensor) -> str:
+    return _batch_norms(network, few) or "use no statistics of the batch, and no order of the images, in eval mode"
+
+
+def _batch_norms(network: Network, few: Tensor) -> str:
+    """Which batch norms use the batch's statistics in eval mode; empty for none."""
+    modules = network.module.named_modules()
+    untracked = [
+        repr(name)
+        for name, part in modules
+        if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is None
+    ]
+    if untracked:
+        return (
+            f"batch norm {', '.join(untracked[:3])} keeps no running statistics; train it with track_running_stats=True"
+        )
+    return _training(network, few)
+
+
+def _training(network: Network, few: Tensor) -> str:
+    """What runs in training mode although the network is in eval mode; empty for nothing."""
+    watched = _watched(network, few)
+    if names := [repr(name) for name, kind in watched.training.items() if "Norm" in kind]:
+        return f"batch norm {', '.join(names[:3])} runs in training mode; leave its training mode to the caller"
+    if watched.norms:
+        return "its forward calls F.batch_norm with training=True; give it training=self.training"
+    if watched.training:
+        name = next(iter(watched.training))
+        return f"its forward puts {name or 'itself'!r} into training mode; leave its training mode to the caller"
+    return ""
+
+
+class _watched(TorchDispatchMode):
+    """What a forward pass in eval mode does: random functions, half precision, batch statistics, parts in training mode."""
+
+    def __init__(self, network: Network, few: Tensor):
+        super().__init__()
+        self.random: set[str] = set()
+        self.half = self.norms = False
+        self.training: dict[str, str] = {}
+        handles = [
+            part.register_forward_pre_hook(self._note(name), prepend=True)
+            for name, part in network.module.named_modules()
+            if not isinstance(part, torch.jit.ScriptModule)
+        ]
+        try:
+            for count in (len(few), 2):  # one that takes no batch of some size was seen up to there
+                try:
+                    with self:
+                        network.predict(few[:count], batch=count)
+                except (RuntimeError, ValueError, IndexError):
+                    continue
+                break
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _note(self, name: str) -> Any:
+        def hook(part: nn.Module, _: Any) -> None:
+            if part.training:
+                self.training.setdefault(name, type(part).__name__)
+
+        return hook
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if any(word in name for word in RANDOM) and "norm" not in name.replace("normal", ""):
+            self.random.add(name.removeprefix("native_").rstrip("_"))
+        if "batch_norm" in name and len(args) > 5 and args[5] is True:
+            self.norms = True
+        found = func(*args, **(kwargs or {}))
+        for own in found if isinstance(found, (tuple, list)) else (found,):
+            self.half |= isinstance(own, Tensor) and own.dtype in HALF
+        return found
