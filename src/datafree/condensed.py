@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot as _one_hot
 
 from .errors import UserError
-from .files import claim_folder, read_tensors, sweep, write_tensors, write_text
+from .files import claim_folder, locked, read_tensors, sweep, write_tensors, write_text
 from .network import Network
 from .settings import parse
 from .spec import InputSpec
@@ -99,10 +99,11 @@ class Condensed:
     def save(self, folder: str | Path) -> Path:
         """Writes the folder: condensed.safetensors and its card."""
         own = claim_folder(folder, kind=KIND)
-        sweep(own)
         header = {"format": FORMAT, "spec": self.spec.model_dump(mode="json"), "about": self.about}
-        write_tensors(own / FILE, {"pixels": self.pixels, "labels": self.labels}, header, kind=KIND)
-        write_text(own / "README.md", card(self))
+        with locked(own):
+            sweep(own)
+            write_tensors(own / FILE, {"pixels": self.pixels, "labels": self.labels}, header, kind=KIND)
+            write_text(own / "README.md", card(self))
         return own
 
     @classmethod

@@ -25,7 +25,7 @@ from .settings import parse
 from .spec import InputSpec
 from .stats import Meter, State, Statistic, Summary
 
-__all__ = ["Entry", "Record", "as_input", "check_classes", "forecast_auc", "record"]
+__all__ = ["Entry", "Record", "as_input", "check_classes", "forecast_auc", "is_of", "record"]
 
 CHUNK_BYTES = 256 << 20
 PROBE_TOLERANCE = 1e-3
@@ -191,9 +191,27 @@ def record(
     entries = {name: Entry(plan[name][0], plan[name][1], summaries[name]) for name in plan}
     if state is not None and state.exists():
         state.unlink()
-    used = data if live else None
-    made = {"data": used and used.name, "split": used and used.split, "samples": 0 if used is None else len(used)}
+    made = _made(data if live else None)
     return Record(network.spec, network.fingerprint(), network.answers(), entries, made, meters)
+
+
+def is_of(
+    record: Record, network: Network, data: Dataset | None,
+    statistics: Sequence[Statistic | tuple[Statistic, Iterable[str] | None]],
+) -> bool:  # fmt: skip
+    """Whether `record` holds these statistics and says that it is of this many samples of this data."""
+    plan = _plan(network, statistics)
+    entries = {name: (entry.statistic, entry.taps) for name, entry in record.entries.items()}
+    if any(statistic.needs_data for statistic, _ in plan.values()):
+        made = _made(data)
+    else:
+        made = _made(None)
+    return entries == plan and all(record.made.get(key) == value for key, value in made.items())
+
+
+def _made(data: Dataset | None) -> dict[str, Any]:
+    """What a record's header says of its data."""
+    return {"data": data and data.name, "split": data and data.split, "samples": 0 if data is None else len(data)}
 
 
 def _plan(

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +15,30 @@ from typing import Any
 from . import __version__
 from . import taps as tap_names
 from .errors import UserError
-from .files import claim_folder, read_header, read_json, safe_name, sweep, write_json, write_tensors, write_text
+from .files import claim_folder, locked, read_header, read_json, safe_name, sweep, write_json, write_tensors, write_text
+from .files.atomic import sync_folder
 from .network import Network
 from .records import Record, forecast_auc
 from .settings import parse
 from .spec import InputSpec
 
-__all__ = ["CUSTOM", "Release", "architecture_of", "is_release", "is_zoo", "write_record", "write_release"]
+__all__ = [
+    "CUSTOM",
+    "Release",
+    "architecture_of",
+    "is_release",
+    "is_zoo",
+    "sweep_records",
+    "write_record",
+    "write_release",
+]
 
 CUSTOM = "custom:"
+BEING_REPLACED = """
+## Activation record
+
+The record in this folder was being replaced when this card was written: run the same `datafree record` again.
+"""
 
 
 @dataclass(frozen=True)
@@ -97,6 +114,12 @@ def is_zoo(name: str) -> bool:
 def write_release(folder: str | Path, network: Network, record: Record | None = None, *, notes: str = "") -> Path:
     """Writes the folder; each file appears whole or not at all. Raises UserError for a folder that holds other things."""
     own = claim_folder(folder, kind="release")
+    with locked(own):
+        _write(own, network, record, notes)
+    return own
+
+
+def _write(own: Path, network: Network, record: Record | None, notes: str) -> None:
     sweep(own)
     config = {
         "format": 1,
@@ -109,9 +132,8 @@ def write_release(folder: str | Path, network: Network, record: Record | None = 
     write_tensors(own / "model.safetensors", weights, {}, kind="weights")
     write_json(own / "config.json", config)
     if record is not None:
-        record.save(own / "record.safetensors")
+        _put_record(own, network, record)
     write_text(own / "README.md", model_card(network, kept, notes))
-    return own
 
 
 def _kept_record(path: Path, network: Network) -> Record | None:
@@ -130,9 +152,44 @@ def _kept_record(path: Path, network: Network) -> Record | None:
 def write_record(folder: str | Path, network: Network, record: Record) -> Path:
     """Puts a record, and a new model card, into an existing release."""
     release = Release.open(folder)
-    record.save(release.folder / "record.safetensors")
-    write_text(release.folder / "README.md", model_card(network, record, ""))
-    return release.folder / "record.safetensors"
+    with locked(release.folder):
+        sweep_records(release.folder)
+        path = _put_record(release.folder, network, record)
+        write_text(release.folder / "README.md", model_card(network, record, ""))
+    return path
+
+
+def _put_record(folder: Path, network: Network, record: Record) -> Path:
+    """Writes record.safetensors. Its temporary file stands beside the folder, which may be handed over after a kill.
+
+    Before another record goes, the card that describes it does: a kill in between leaves no card of another record.
+    """
+    path = folder / "record.safetensors"
+    if path.exists():
+        write_text(folder / "README.md", model_card(network, None, "") + BEING_REPLACED)
+    beside = _beside(folder)
+    try:
+        record.save(beside)
+        os.replace(beside, path)
+    except (UserError, OSError):  # nothing can be written there, or the folder is a disk of its own
+        with suppress(OSError):
+            beside.unlink()
+        record.save(path)
+    sync_folder(path)
+    return path
+
+
+def sweep_records(folder: Path) -> None:
+    """Removes what a killed run left beside a release of a record that it was writing."""
+    beside = _beside(folder)
+    with suppress(OSError, UserError):
+        beside.unlink(missing_ok=True)
+        sweep(beside.parent, name=beside.name)
+
+
+def _beside(folder: Path) -> Path:
+    place = Path(os.path.realpath(folder))
+    return place.with_name(f".{place.name}.datafree-record")
 
 
 def _use(network: Network, record: Record) -> list[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import subprocess
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +25,26 @@ from .quantization.stack import FURTHER, WANTED
 if TYPE_CHECKING:
     from .data import Dataset
 
-__all__ = ["RunLog", "commit", "device_name", "hash_of", "versions"]
+__all__ = ["IGNORED", "Difference", "RunLog", "commit", "device_name", "hash_of", "versions"]
+
+IGNORED = ("quiet", "threads", "data_dir", "device", "workers")
+"""Settings that change no result."""
+
+
+NAMES = {"model": "model", "teacher": "teacher", "student": "student", "source": "source", "what": "statistics"}
+"""Settings that are no flags, in messages."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing in which a run is another than an earlier one."""
+
+    setting: str
+    got: Any
+    expected: Any
+
+    def __str__(self) -> str:
+        return f"{self.setting}: got {_short(self.got)}, expected {_short(self.expected)}"
 
 
 class RunLog:
@@ -37,7 +58,7 @@ class RunLog:
             hashes[f"{data.name} ({data.split})"] = sha256(data)
         self.began = time.perf_counter()
         self.content: dict[str, Any] = {
-            "format": 1,
+            "format": 2,
             "verb": verb,
             "argv": list(ARGV.get()),
             "settings": {key: str(own) if isinstance(own, Path) else own for key, own in settings.items()},
@@ -46,6 +67,30 @@ class RunLog:
             "device": device_name(str(settings.get("device") or "cpu")),
             "commit": commit(),
         }
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the run is: verb, settings, and inputs."""
+        kept = {key: self.content[key] for key in ("format", "verb", "settings", "inputs")}
+        return json.loads(json.dumps(kept))
+
+    def difference(self, old: dict[str, Any], *, but: str | None = None) -> Difference | None:
+        """The first thing, `but` aside, in which this run is another than the one of the log `old`; None for the same."""
+        new = self.identity
+        if old.get("verb") != new["verb"]:
+            return Difference("command", f"datafree {new['verb']}", f"datafree {old.get('verb')}")
+        got, expected = lasting(new["settings"]), lasting(old.get("settings"))
+        for key in (*got, *expected):
+            if key != but and got.get(key) != expected.get(key):
+                flag = NAMES.get(key, f"--{key.replace('_', '-')}")
+                return Difference(flag, *_apart(got.get(key), expected.get(key)))
+        got, expected = new["inputs"], old.get("inputs")
+        if old.get("format") != 2 or not isinstance(expected, dict):  # of an earlier version: by other names
+            return None
+        for key in (*got, *expected):
+            if got.get(key) != expected.get(key):
+                return Difference(f"content of {key}", got.get(key), expected.get(key))
+        return None
 
     def write(self, folder: str | Path, result: dict[str, Any]) -> Path:
         """run.json in `folder`."""
@@ -75,6 +120,28 @@ class RunLog:
             return {"recorded": {key: value for key, value in old.items() if key != "before"}} if still else {}
         earlier = old.get("before") if old.get("verb") == "record" else old
         return {"before": earlier} if isinstance(earlier, dict) else {}
+
+
+def lasting(settings: Any) -> dict[str, Any]:
+    """The settings that decide a result, as they are in a file."""
+    own = settings if isinstance(settings, dict) else {}
+    return json.loads(json.dumps({key: value for key, value in own.items() if key not in IGNORED}))
+
+
+def _apart(got: Any, expected: Any) -> tuple[Any, Any]:
+    """The first entries in which two tables or lists differ."""
+    if isinstance(got, dict) and isinstance(expected, dict):
+        key = next(key for key in (*got, *expected) if got.get(key) != expected.get(key))
+        one, other = _apart(got.get(key), expected.get(key))
+        return f"{key} {one}", f"{key} {other}"
+    if isinstance(got, list) and isinstance(expected, list) and len(got) == len(expected):
+        return _apart(*next(pair for pair in zip(got, expected) if pair[0] != pair[1]))
+    return got, expected
+
+
+def _short(value: Any) -> str:
+    text = repr(value) if not isinstance(value, str) else value
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def versions() -> dict[str, str]:
@@ -115,12 +182,12 @@ def _processor() -> str:
 
 
 def hash_of(path: str | Path) -> str:
-    """sha256 of a file, or of what counts in a release, a synthetic or a condensed set."""
+    """sha256 of a file, or of what counts in a release (its record aside), a synthetic or a condensed set."""
     path = Path(path)
     if path.is_file():
         return sha256_file(path)
     digest = hashlib.sha256()
-    for name in ("config.json", "model.safetensors", "record.safetensors", "set.json", "condensed.safetensors"):
+    for name in ("config.json", "model.safetensors", "set.json", "condensed.safetensors"):
         if (path / name).is_file():
             digest.update(f"{name} {sha256_file(path / name)}\n".encode())
     return digest.hexdigest()

@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -23,7 +23,17 @@ import torch
 from torch import Tensor
 
 from .errors import UserError
-from .files import canonical, claim_folder, read_json, read_tensors, sha256_file, sweep, write_json, write_tensors
+from .files import (
+    canonical,
+    claim_folder,
+    locked,
+    read_json,
+    read_tensors,
+    sha256_file,
+    sweep,
+    write_json,
+    write_tensors,
+)
 from .network import Network
 from .progress import Progress, silent
 from .records import Record
@@ -116,11 +126,21 @@ def synthesize(
         maker = method.on(teacher, record)
     folder = claim_folder(out, kind="synthetic-set")
     about = _about(teacher, record, getattr(maker, "settings", method), seed, unit)
+    with locked(folder) if int(os.environ.get("RANK", 0)) == 0 else nullcontext():
+        _fill(folder, maker, about, images, method.boxed, workers or os.cpu_count() or 1, progress)
+    return SyntheticSet.open(folder)
+
+
+def _fill(
+    folder: Path, maker: Maker, about: dict[str, Any], images: int, boxed: bool, workers: int, progress: Progress
+) -> None:
+    """Makes the units that are missing. A finished set stays whole, as it was, until more images are all there."""
     _same_settings(folder, about)
+    seed, unit = about["seed"], about["unit"]
     sweep(folder)
     units = -(-images // unit)
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if rank == 0:
+    if rank == 0 and not _is_finished(folder):
         write_json(folder / "set.json", {**about, "images": images, "shards": None})
     mine = [index for index in range(units) if index % world == rank]
     key = hashlib.sha256(canonical(about, "the set's settings")).hexdigest()
@@ -128,7 +148,7 @@ def synthesize(
     done = len(mine) - len(todo)
     total = min(images, len(mine) * unit)
     progress(min(done * unit, total), total)
-    with closing(_make(maker, todo, folder, key, seed, unit, method.boxed, workers or os.cpu_count() or 1)) as made:
+    with closing(_make(maker, todo, folder, key, seed, unit, boxed, workers)) as made:
         for _ in made:
             done += 1
             progress(min(done * unit, total), total)
@@ -136,7 +156,11 @@ def synthesize(
         if rank == 0:
             shards = {_name(index): sha256_file(folder / _name(index)) for index in range(units)}
             write_json(folder / "set.json", {**about, "images": images, "shards": shards})
-    return SyntheticSet.open(folder)
+
+
+def _is_finished(folder: Path) -> bool:
+    path = folder / "set.json"
+    return path.exists() and isinstance(read_json(path).get("shards"), dict)
 
 
 def _about(teacher: Network, record: Record | None, method: Any, seed: int, unit: int) -> dict[str, Any]:

@@ -16,7 +16,10 @@ NAMES = [
     ("train hinton16 --data digitz --out o", "no data set 'digitz'; nearest: 'digits'"),
     ("record teachr --data digits", "no model 'teachr' in the zoo, and no such release folder"),
     ("record teacher --data digits --kind momentz", "no kind of record 'momentz'; nearest: 'moments'"),
-    ("record teacher --data digits --kind moments --taps fc9 --quiet", "no layer 'fc9' in hinton16; nearest: 'fc"),
+    (
+        "record teacher --replace --data digits --kind moments --taps fc9 --quiet",
+        "no layer 'fc9' in hinton16; nearest: 'fc",
+    ),
     ("record teacher --data digits --preset saef", "saef"),
     ("record teacher --data digits --kind moments --covariance ful", "--covariance: got 'ful', wanted 'none'"),
     ("synthesize teacher --method distributoin --out o", "no synthesis method 'distributoin'; nearest: 'distribution'"),
@@ -217,7 +220,9 @@ def test_data_that_is_off_is_refused(refused, here):
     save("shape.npz", images.reshape(40, 64), labels)
     assert "wanted NHW, NHWC or NCHW" in refused("train hinton16 --data shape.npz --out o")
     save("five.npz", images, labels % 5)
-    assert "five.npz has 5 classes, hinton16 10" in refused("record teacher --data five.npz --preset small --quiet")
+    assert "five.npz has 5 classes, hinton16 10" in refused(
+        "record teacher --replace --data five.npz --preset small --quiet"
+    )
     assert "five.npz has 5 classes, hinton8 10" in refused("distill teacher --images set --data five.npz --out o")
     save("colour.npz", rng.random((40, 8, 8, 3)), labels)
     assert "images of shape (3, 8, 8), wanted (1, 8, 8)" in refused("evaluate teacher --data colour.npz")
@@ -235,7 +240,7 @@ def test_a_class_without_samples_is_named(refused):
         classes=np.array(list("0123456789")),
     )
     for what in ("--preset safe", "--preset small", "--kind moments"):
-        text = refused(f"record teacher --data gap.npz {what} --quiet")
+        text = refused(f"record teacher --replace --data gap.npz {what} --quiet")
         assert "class" in text and "4" in text
 
 

@@ -116,7 +116,7 @@ WRONG = [
     ("expand teacher few --exposure 2 --out o", "--exposure: got 2, wanted at most 1"),
     ("expand teacher few --start nose --out o", "--start: got 'nose', wanted 'noise' or 'anchors'"),
     ("expand teacher few --covariance 1 --out o", "Unknown option: --covariance"),
-    ("expand teacher few --images 48 --unit 16 --out set", "set holds a set with method"),
+    ("expand teacher few --images 48 --unit 16 --out set", "command: got datafree expand, expected datafree synth"),
     ("expand teacher few --images 32 --unit 16 --out set", "--images: got 32, but set holds 48 already"),
     ("expand teacher few --out teacher", "folder 'teacher' holds 'release'; wanted 'synthetic-set'"),
     ("expand teacher few --out few", "folder 'few' holds 'condensed'; wanted 'synthetic-set'"),

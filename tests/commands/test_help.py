@@ -17,7 +17,7 @@ ALL = (
 )  # fmt: skip
 FLAGS = {
     "train": ("--out", "--data", "--limit", "--size", "--epochs", "--learning-rate", "--seed", "--device", "--quiet"),
-    "record": ("--data", "--preset", "--leak", "--kind", "--taps", "--add", "--weights", "--code", "--seed"),
+    "record": ("--data", "--preset", "--leak", "--kind", "--taps", "--add", "--replace", "--weights", "--code", "--seed"),
     "inspect": ("--code",),
     "synthesize": ("--out", "--images", "--method", "--unit", "--workers", "--record", "--seed", "--inflate"),
     "expand": (

@@ -81,7 +81,7 @@ def test_a_thread_in_the_middle_of_a_long_unit_holds_nobody_up(here):
 
 
 def test_a_stopped_recording_leaves_its_sums_outside_the_release_and_goes_on(command, here):
-    line = "record teacher --data digits --preset paper --threads 1 --quiet"
+    line = "record teacher --replace --data digits --preset paper --threads 1 --quiet"
     before = (here / "teacher" / "record.safetensors").read_bytes()
     code, err, _ = stop(line, here / "begun", signal.SIGTERM, "-c", SLOW_RECORD)
     assert (code, err) == (143, f"datafree: stopped; what is whole is kept. Go on with: datafree {line}\n")

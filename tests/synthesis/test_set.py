@@ -153,7 +153,7 @@ def test_strays_are_swept_and_a_missing_shard_is_made(make):
     made = make()
     before = content(made.folder)
     stray = next(made.folder.glob("unit-000001*"))
-    machine = __import__("datafree.files.atomic", fromlist=["_machine"])._machine()
+    machine = __import__("datafree.files.atomic", fromlist=["machine"]).machine()
     temporary = made.folder / f".{stray.name}.tmp-4194305-{machine}00000000"
     stray.rename(temporary)
     assert content(make().folder) == before

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from ..data import Dataset
     from ..network import Network
     from ..records import Record
-    from ..runlog import RunLog
     from ..spec import InputSpec
 
 
@@ -48,8 +46,6 @@ __all__ = [
     "bar",
     "check_memory",
     "chosen",
-    "condensed_folder",
-    "finished",
     "identity_of",
     "images_of",
     "inputs_of",
@@ -58,9 +54,6 @@ __all__ = [
     "load_network",
     "load_record",
     "on_device",
-    "own_folder",
-    "quantized_folder",
-    "release_folder",
     "say_fit",
     "spec_of",
     "use_threads",
@@ -216,132 +209,20 @@ def load_record(name: str, options: Model, network: Network) -> Record | None:
     return Record.load(options.record, network) if options.record is not None else None
 
 
-IGNORED = ("quiet", "threads", "data_dir", "device", "workers")
-"""Settings that change no result."""
-
-
 def identity_of(settings: dict[str, Any], network: Network) -> dict[str, Any]:
     """What must be the same for a stopped run to be gone on with."""
+    from ..runlog import IGNORED
+
     kept = {key: str(value) for key, value in settings.items() if key not in IGNORED}
     return {**kept, "spec": network.spec.model_dump(mode="json")}
 
 
-def inputs_of(name: str, options: Model) -> list[str | Path | None]:
-    """The files that a model was read from, for run.json."""
+def inputs_of(name: str, options: Model, *, record: bool = False) -> list[str | Path | None]:
+    """The files that a model was read from, and its record where that is read too, for run.json."""
     code = options.code if options.code is not None else name
     file = code.rpartition(":")[0] if ":" in code else None
-    return [name if ":" not in name else None, options.weights, options.record, file]
-
-
-@contextmanager
-def release_folder(out: Path, log: RunLog, *inputs: str | Path | None) -> Iterator[Path]:
-    """The folder for a release, left as it was found where the run fails before it wrote something.
-
-    Raises UserError for one of the run's own inputs, and for the finished release of another run. Of several processes
-    the first alone has to do with it.
-    """
-    if not main_process():
-        yield out
-        return
-    for own in inputs:
-        if own is not None and out.exists() and out.resolve() == Path(own).resolve():
-            raise UserError(f"--out {out} is what this run reads, and would be lost; name another folder")
-    if (out / "model.safetensors").exists() and not (out / "training.safetensors").exists():
-        _check_same_run(out, log, "release")
-    with own_folder(out, "release") as folder:
-        yield folder
-
-
-@contextmanager
-def quantized_folder(out: Path, log: RunLog, identity: dict[str, Any]) -> Iterator[Path]:
-    """The folder for a quantized network, left as it was found where the run fails before it kept something.
-
-    Raises UserError for the finished network, and for the stopped fine-tuning, of another run.
-    """
-    from ..quantization.folder import is_quantized
-    from ..states import check_state
-
-    if is_quantized(out):
-        _check_same_run(out, log, "quantized network")
-    state = out / "training.safetensors"
-    if state.exists():
-        check_state(state, "training-state", identity)
-    with own_folder(out, "quantized") as folder:
-        yield folder
-
-
-@contextmanager
-def condensed_folder(out: Path, log: RunLog) -> Iterator[tuple[Path, tuple[Path, dict[str, Any]]]]:
-    """The folder for a condensed set, and where a stopped run keeps its state with what it must be the same in.
-
-    Raises UserError for the finished set, and for the stopped run, of other settings.
-    """
-    from ..condensed import FILE
-    from ..states import check_state
-
-    state, identity = (
-        out / "training.safetensors",
-        _lasting(log.content["settings"]) | {"inputs": log.content["inputs"]},
-    )
-    if (out / FILE).exists():
-        _check_same_run(out, log, "condensed set")
-    if state.exists():
-        check_state(state, "condensing-state", identity)
-    with own_folder(out, "condensed") as folder:
-        yield folder, (state, identity)
-
-
-@contextmanager
-def own_folder(out: Path, kind: str) -> Iterator[Path]:
-    """The folder for a result, claimed at once; left as it was found where the run fails before it kept something."""
-    from ..files import claim_folder
-
-    existed, empty = out.is_dir(), not out.is_dir() or not any(out.iterdir())
-    try:
-        yield claim_folder(out, kind=kind)
-    except BaseException:
-        if empty and out.is_dir() and not (out / "training.safetensors").exists():
-            for path in out.iterdir():  # all of it is this run's, and no part of it is of use
-                path.unlink()
-            if not existed:
-                out.rmdir()
-        raise
-
-
-def _check_same_run(out: Path, log: RunLog, kind: str) -> None:
-    """Raises UserError where what is finished in `out` is of a run with other settings."""
-    old = _logged(out)
-    if not _same_run(old, log):
-        raise UserError(
-            f"{out} holds the finished {kind} of another run ({old.get('verb') or 'made from Python'}), which would be "
-            "lost; name another --out, or remove that folder first"
-        )
-
-
-def finished(out: Path, log: RunLog) -> bool:
-    """Whether `out` holds the release of this very run, finished: the same settings, and inputs of the same content."""
-    if not (out / "model.safetensors").exists() or (out / "training.safetensors").exists():
-        return False
-    old = _logged(out)
-    return _same_run(old, log) and old.get("inputs") == log.content["inputs"]
-
-
-def _logged(out: Path) -> dict[str, Any]:
-    """The log of what made a folder, not of what recorded it later; an empty one where there is none."""
-    from ..files import read_json
-
-    old = read_json(out / "run.json") if (out / "run.json").exists() else {}
-    return old["before"] if old.get("verb") == "record" and isinstance(old.get("before"), dict) else old
-
-
-def _same_run(old: dict[str, Any], log: RunLog) -> bool:
-    return old.get("verb") == log.content["verb"] and _lasting(old.get("settings")) == _lasting(log.content["settings"])
-
-
-def _lasting(settings: Any) -> Any:
-    """The settings that decide a result, as they are in a file."""
-    own = settings if isinstance(settings, dict) else {}
-    return json.loads(json.dumps({key: value for key, value in own.items() if key not in IGNORED}))
+    there = Path(name) / "record.safetensors" if record and ":" not in name and options.record is None else None
+    return [name if ":" not in name else None, options.weights, options.record, file, there]
 
 
 def chosen(argv: list[str], flag: str) -> str | None:

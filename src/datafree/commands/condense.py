@@ -15,6 +15,7 @@ from ..condensed import FILE, Condensed
 from ..data import Dataset
 from ..errors import UserError
 from ..network import Network
+from ..output_folder import STATE, output_folder
 from ..records import check_classes
 from ..runlog import RunLog
 from .common import (
@@ -25,7 +26,6 @@ from .common import (
     Whole,
     bar,
     chosen,
-    condensed_folder,
     inputs_of,
     listed,
     load_data,
@@ -112,11 +112,12 @@ def condense(
     log = RunLog("condense", settings, inputs_of(teacher, source) if teacher else [], training)
     job = condensing.Job(training, spec, per_class, seed=run.seed, device=run.device)
     began = time.perf_counter()
-    with condensed_folder(out, log) as (folder, resume), bar(f"condense {method.method}", run.quiet) as progress:
-        made = _made(method, job.resumed(*resume, progress), network)
+    with output_folder(out, "condensed", log) as folder, bar(f"condense {method.method}", run.quiet) as progress:
+        if folder is None:
+            return
+        made = _made(method, job.resumed(folder / STATE, log.identity, progress), network)
         made.save(folder)
         log.write(folder, {"images": len(made), "teacher": made.about.get("teacher")})
-        resume[0].unlink(missing_ok=True)
     _say(made, folder, time.perf_counter() - began, network, training)
 
 

@@ -19,11 +19,11 @@ from ..data import Dataset, load
 from ..distillation import Distillation, distill
 from ..errors import UserError
 from ..evaluation import Evaluation, evaluate
-from ..files import claim_folder
 from ..fit import Curve, Schedule
 from ..images import Images, soft_labelled, stored
 from ..models import new_model
 from ..network import Network
+from ..output_folder import output_folder
 from ..records import forecast_auc, record
 from ..release import Release, write_release
 from ..report import Line, Report, Row, grid_of, write
@@ -36,6 +36,7 @@ from .common import Whole, bar
 __all__ = ["demo"]
 
 METHODS = ("top", "all", "all-dropout", "spectral-all", "spectral-pairs", "matched", "distribution")
+PARTS = ("teacher", "set-*", "student-*")
 TRAINING = Schedule(epochs=40, batch=64, learning_rate=2e-3)
 LEARNING = Distillation(epochs=30, batch=64, learning_rate=2e-3)
 
@@ -78,10 +79,17 @@ def demo(
     """
     if images < 1:
         raise UserError(f"--images: got {images}, wanted at least 1; give a positive count")
-    folder = claim_folder(out, kind="demo")
-    for old in folder.glob("set-*"):  # of a run before this one, perhaps with another version
-        shutil.rmtree(old)
     log = RunLog("demo", {"images": images, "seed": seed}, [])
+    with output_folder(out, "demo", log) as folder:
+        if folder is None:
+            return
+        for part in PARTS:  # of a run that was killed, or of another version
+            for old in folder.glob(part):
+                shutil.rmtree(old)
+        _demo(folder, log, images, seed, quiet)
+
+
+def _demo(folder: Path, log: RunLog, images: int, seed: int, quiet: bool) -> None:
     training, test = load("digits", "train"), load("digits", "test")
     spec = InputSpec(shape=training.shape, classes=training.classes)
     with one_thread():  # these networks are so small that two threads would mostly wait for each other

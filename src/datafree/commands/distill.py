@@ -16,6 +16,7 @@ from ..errors import UserError, unknown
 from ..evaluation import evaluate
 from ..images import Fresh, Source, soft_labelled, stored
 from ..network import Network
+from ..output_folder import STATE, output_folder
 from ..parallel import main_process, together, world
 from ..records import Record
 from ..release import write_release
@@ -33,7 +34,6 @@ from .common import (
     load_data,
     load_network,
     load_record,
-    release_folder,
     test_data,
 )
 from .mixed import Few, mixed
@@ -150,10 +150,13 @@ def _distill(
         **settings.model_dump(), **asdict(source), **asdict(run),
     }  # fmt: skip
     sets = learn.paths if isinstance(learn, Few) else [learn] if isinstance(learn, Path) else []
-    log = RunLog("distill", options, [*inputs_of(teacher, source), *sets], test)
+    log = RunLog("distill", options, [*inputs_of(teacher, source, record=record is not None), *sets], test)
     read = {"teacher": network.fingerprint(), "record": record and record.digest(), "sets": [*map(hash_of, sets)]}
-    with release_folder(out, log, teacher, *sets) as folder, bar(f"distill {name}", run.quiet) as progress:
-        state, identity = folder / "training.safetensors", {**identity_of(options, own), **read}
+    folders = output_folder(out, "release", log, reads=[teacher, *sets])
+    with folders as folder, bar(f"distill {name}", run.quiet) as progress:
+        if folder is None:
+            return
+        state, identity = folder / STATE, {**identity_of(options, own), **read}
         curve = teach(
             network, own, material, settings, seed=run.seed, state=state, identity=identity, progress=progress
         )
@@ -172,7 +175,6 @@ def _distill(
             result["agreement on what it learnt from"] = _agreement(own, material)
         write_release(folder, own, notes=f"distilled from {network.name} on {what}")
         log.write(folder, result)
-        state.unlink(missing_ok=True)
     _say(folder, own, network, result)
 
 

@@ -7,8 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from .. import evaluation
+from ..output_folder import output_folder
 from ..runlog import RunLog
-from .common import Data, Model, Run, bar, inputs_of, load_data, load_network, own_folder, say_fit
+from .common import Data, Model, Run, bar, inputs_of, load_data, load_network, say_fit
 
 __all__ = ["evaluate"]
 
@@ -45,7 +46,9 @@ def evaluate(
     measured = load_data(data, split)
     options = {"model": model, "split": split, "teacher": teacher, **asdict(data), **asdict(source), **asdict(run)}
     log = RunLog("evaluate", options, [*inputs_of(model, source), teacher], measured)
-    with nullcontext(None) if out is None else own_folder(out, "evaluation") as folder:
+    with nullcontext(None) if out is None else output_folder(out, "evaluation", log) as folder:
+        if out is not None and folder is None:
+            return
         with bar(f"evaluate {model}", run.quiet) as progress:
             found = evaluation.evaluate(network, measured, other, progress=progress)
         if folder is not None:

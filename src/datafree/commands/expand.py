@@ -15,6 +15,8 @@ from ..condensed import Condensed
 from ..divergence import known
 from ..expansion import Expansion
 from ..expansion import expand as make
+from ..output_folder import output_folder
+from ..parallel import main_process, together
 from ..runlog import RunLog
 from ..syntheticset import UNIT
 from .common import Model, Run, Whole, bar, chosen, inputs_of, listed, load_record, load_teacher
@@ -55,6 +57,7 @@ def command(argv: list[str]) -> Callable[..., None]:
     return one_kind
 
 
+@together()
 def expand(
     teacher: str,
     condensed: Path,
@@ -100,13 +103,16 @@ def expand(
         "teacher": teacher, "condensed": condensed, "images": images, "unit": unit, **settings.model_dump(mode="json"),
         **guide.model_dump(mode="json"), **asdict(source), **asdict(run),
     }  # fmt: skip
-    log = RunLog("expand", options, [*inputs_of(teacher, source), condensed])
+    log = RunLog("expand", options, [*inputs_of(teacher, source, record=True), condensed])
     units: dict[str, Any] = {"images": images, "unit": unit, "workers": workers, "seed": run.seed}
-    with bar("expand", run.quiet) as progress:
-        made = make(
-            network, (few.clamped(), few.labels), out, settings, guide, record=record, progress=progress, **units
-        )
-    finish(made, out, log)
+    with output_folder(out, "synthetic-set", log) as folder, bar("expand", run.quiet) as progress:
+        if folder is None:
+            return
+        anchors = few.clamped(), few.labels
+        made = make(network, anchors, folder, settings, guide, record=record, progress=progress, **units)
+        finish(made, folder, log)
+    if not main_process():
+        return
     if record is not None and settings.statistics is None and not known(network, record):
         print("  the record has no moments by channel (record --kind moments --conv units), so none were matched")
     if few.missing():

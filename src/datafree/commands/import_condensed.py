@@ -15,8 +15,9 @@ from ..imported import Options, Raw, read
 from ..imported.meaning import Pixels, by_name, decoded, fitted, labels_of
 from ..imported.trial import ALPHA, Trial, tried
 from ..network import Network
+from ..output_folder import output_folder
 from ..runlog import RunLog
-from .common import Model, Run, Whole, condensed_folder, inputs_of, load_network
+from .common import Model, Run, Whole, inputs_of, load_network
 
 __all__ = ["import_condensed"]
 
@@ -103,7 +104,9 @@ def import_condensed(
     print(f"the teacher sees the labelled class in {trial}")
     if (share := _beyond(images, network)) > BEYOND:
         print(f"  {100 * share:.0f} % of the pixels are out of range: look whether --pixels is what the authors did")
-    with condensed_folder(out, log) as (folder, _):
+    with output_folder(out, "condensed", log) as folder:
+        if folder is None:
+            return
         made.save(folder)
         log.write(folder, {"images": len(made), "accuracy": trial.accuracy, "chance": 100 * trial.chance})
     _say(made, folder)

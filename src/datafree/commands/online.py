@@ -22,7 +22,8 @@ from ..evaluation import evaluate
 from ..files import write_tensors
 from ..inherit import alike, begun
 from ..network import Network
-from ..parallel import first, main_process, together, world
+from ..output_folder import STATE, output_folder
+from ..parallel import main_process, together, world
 from ..release import write_release
 from ..robustness import HALF, robustness
 from ..runlog import RunLog, hash_of
@@ -32,13 +33,11 @@ from .common import (
     Run,
     bar,
     chosen,
-    finished,
     identity_of,
     inputs_of,
     listed,
     load_record,
     load_teacher,
-    release_folder,
     test_data,
 )
 from .students import new_student, say_accuracy, say_size
@@ -163,18 +162,17 @@ def _distill(
         "replay": memory.model_dump(), "condensed": near and near[0], "alignment": near and near[1].model_dump(),
         **asdict(data), **asdict(source), **asdict(run),
     }  # fmt: skip
-    log = RunLog("distill", options, [*inputs_of(teacher, source), near and near[0]], test)
+    log = RunLog("distill", options, [*inputs_of(teacher, source, record=record is not None), near and near[0]], test)
     read = {
         "teacher": network.fingerprint(),
         "record": record and record.digest(),
         "anchors": near and hash_of(near[0]),
     }
-    if first(lambda: finished(out, log)):
-        if main_process():
-            print(f"{out} holds this very run, finished; remove the folder to make it again")
-        return
-    with release_folder(out, log, teacher, near and near[0]) as folder, bar(f"distill {name}", run.quiet) as progress:
-        state, identity = folder / "training.safetensors", {**identity_of(options, own), **read}
+    folders = output_folder(out, "release", log, reads=[teacher, near and near[0]])
+    with folders as folder, bar(f"distill {name}", run.quiet) as progress:
+        if folder is None:
+            return
+        state, identity = folder / STATE, {**identity_of(options, own), **read}
 
         def keep(kept: Network, history: History, shown: dict[int, Tensor]) -> None:
             epochs = len(history.loss)
@@ -197,7 +195,6 @@ def _distill(
             result["evaluation"] = asdict(evaluate(own, test, network))
         write_release(folder, own, notes=f"distilled from {network.name} on a generator's images")
         log.write(folder, result)
-        state.unlink(missing_ok=True)
     _say(folder, own, network, result, memory)
     if start == "teacher":
         print(f"  begun {'with channels of the teacher' if took else 'at random: its layers are others, or wider'}")

@@ -10,10 +10,11 @@ from cyclopts import Parameter
 
 from ..errors import UserError
 from ..models import load_model
+from ..output_folder import output_folder
 from ..release import is_release, write_release
 from ..runlog import RunLog
 from ..spec import InputSpec
-from .common import Model, inputs_of, release_folder
+from .common import Model, inputs_of
 
 __all__ = ["pack"]
 
@@ -62,7 +63,9 @@ def pack(
     network = load_model(model, weights=weights, spec=spec)
     source = Model(weights=weights)
     log = RunLog("pack", {"model": model, **spec.model_dump(mode="json"), **asdict(source)}, inputs_of(model, source))
-    with release_folder(out, log, weights.parent) as folder:
+    with output_folder(out, "release", log, reads=[weights.parent]) as folder:
+        if folder is None:
+            return
         write_release(folder, network)
         log.write(folder, {"parameters": network.parameters, "bytes": network.nbytes()})
     print(f"{model}: {network.parameters:,} parameters; release in {folder}, fingerprint {network.fingerprint()[:12]}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,9 +10,11 @@ from cyclopts import Parameter
 
 from ..errors import UserError
 from ..evaluation import evaluate
+from ..output_folder import STAGED, STATE, output_folder
 from ..quantization import Bits, FineTuning
 from ..records import as_input, check_classes
 from ..runlog import RunLog, hash_of
+from ..states import check_state
 from ..syntheticset import SyntheticSet
 from .common import (
     Data,
@@ -28,7 +29,6 @@ from .common import (
     load_data,
     load_network,
     load_record,
-    quantized_folder,
     say_fit,
 )
 
@@ -131,25 +131,28 @@ def quantize(
         "checkpoint": checkpoint, "code": code, "record": record, **asdict(data), **asdict(run),
     }  # fmt: skip
     sets = [name for name in (calibrate, finetune) if name is not None and (Path(name) / "set.json").is_file()]
-    log = RunLog("quantize", options, [*inputs_of(model, source), *sets], test)
+    log = RunLog("quantize", options, [*inputs_of(model, source, record=True), *sets], test)
     identity = {**identity_of(options, network), "original": network.fingerprint(), "sets": [hash_of(s) for s in sets]}
     if test is not None:
         check_classes(network, test)
-    with quantized_folder(out, log, identity) as folder, tempfile.TemporaryDirectory() as temporary:
+    with output_folder(out, "quantized", log) as folder:
+        if folder is None:
+            return
+        if (folder / STATE).exists():
+            check_state(folder / STATE, "training-state", identity)
         known = load_record(model, source, network)
         shown = _calibration(network, calibrate, images, data.data_dir, run, known)
         taught = None if finetune is None else _pixels(network, finetune, None, data.data_dir, run)
         result, own = _make(network, shown, taught, bits, equalise, correct_bias, settings, folder, identity, run)
         result |= _sources(calibrate, shown, finetune, taught, images)
-        made = claim_folder(Path(temporary) / "made", kind="quantized")
+        made = claim_folder(folder / STAGED, kind="quantized")
         result |= _files(made, network, own, taught if taught is not None else shown, executorch, run)
         if test is not None:
             result["evaluation"] = asdict(evaluate(own.network, test, network))
             result["original"] = asdict(evaluate(network, test))
         write_quantized(made, network, bits, card(network, bits, result))
-        log.write(made, result)
         put_in_place(made, folder)
-        (folder / "training.safetensors").unlink(missing_ok=True)
+        log.write(folder, result)
     _say(folder, network, bits, result, data)
 
 
@@ -209,7 +212,7 @@ def _make(
         own = quantize(network, shown, bits, equalise=equalise, correct_bias=correct_bias, progress=progress)
     if taught is None:
         return {}, own
-    state = folder / "training.safetensors"
+    state = folder / STATE
     with bar(f"fine-tune {bits.name}", run.quiet) as progress:
         curve = finetune(
             own, network, taught, settings, seed=run.seed, state=state, identity=identity, progress=progress
@@ -285,9 +288,9 @@ def _files(
         "packed bytes": own.nbytes(),
         "agreement on its own images": asdict(check(network.predict(some), simulated)),
     }
-    with tempfile.TemporaryDirectory() as temporary:
-        original = to_onnx(network, Path(temporary) / "original.onnx", shape)
-        timed = speed(original, path, shape, threads=threads)
+    original = to_onnx(network, folder / "original.onnx", shape)
+    timed = speed(original, path, shape, threads=threads)
+    original.unlink()
     found["speed"] = {**asdict(timed), "faster": round(timed.faster, 3), "smaller": round(timed.smaller, 4)}
     if executorch:
         found["mobile"] = _mobile(folder, network, graph, some, simulated, bits)
@@ -300,8 +303,9 @@ def _mobile(folder: Path, network: Network, graph: Any, some: Tensor, simulated:
 
     shape = network.spec.shape
     path = to_mobile(graph, folder / "model.pte", shape, bits)
-    with tempfile.TemporaryDirectory() as temporary:
-        timed = mobile_speed(to_mobile(network, Path(temporary) / "original.pte", shape), path, shape)
+    original = to_mobile(network, folder / "original.pte", shape)
+    timed = mobile_speed(original, path, shape)
+    original.unlink()
     own = asdict(check(simulated, run_mobile(path, some)))
     return {**own, **asdict(timed), "faster": round(timed.faster, 3), "smaller": round(timed.smaller, 4)}
 

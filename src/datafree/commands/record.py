@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
+from dataclasses import replace as with_fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,7 +14,8 @@ from .. import presets, stats, zoo
 from ..data import Dataset
 from ..errors import UserError, unknown
 from ..network import Network
-from ..records import Record, forecast_auc
+from ..output_folder import changed_folder, output_folder, read_log
+from ..records import Record, forecast_auc, is_of
 from ..records import record as measure
 from ..release import is_release, is_zoo, write_record, write_release
 from ..runlog import RunLog
@@ -29,7 +30,6 @@ from .common import (
     load_data,
     load_network,
     load_record,
-    release_folder,
     say_fit,
     spec_of,
 )
@@ -55,18 +55,20 @@ def command(argv: list[str]) -> Callable[..., None]:
         settings: Annotated[settings | None, Parameter(name="*")] = None,  # type: ignore[valid-type]
         taps: Annotated[tuple[str, ...], Parameter(negative="")] = (),
         add: Annotated[bool, Parameter(negative="")] = False,
+        replace: Annotated[bool, Parameter(negative="")] = False,
         out: Path | None = None,
         source: Model | None = None,
         input: Input | None = None,
         run: Run | None = None,
     ) -> None:
         chosen_settings = settings if settings is not None else stats.of({"kind": kind})
-        _record(model, [(chosen_settings, taps or None)], add, out, data, source, input, run)
+        _record(model, [(chosen_settings, taps or None)], (add, replace), out, data, source, input, run)
 
     one_kind.__doc__ = record.__doc__
     one_kind.__annotations__ |= {
         "model": str, "data": Data | None, "kind": str, "taps": Annotated[tuple[str, ...], Parameter(negative="")],
-        "add": Annotated[bool, Parameter(negative="")], "out": Path | None,
+        "add": Annotated[bool, Parameter(negative="")], "replace": Annotated[bool, Parameter(negative="")],
+        "out": Path | None,
         "source": Model | None, "input": Input | None, "run": Run | None,
         "settings": Annotated[settings | None, Parameter(name="*")],
     }  # fmt: skip
@@ -83,6 +85,7 @@ def record(
     leak: float = presets.LEAK,
     taps: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     add: Annotated[bool, Parameter(negative="")] = False,
+    replace: Annotated[bool, Parameter(negative="")] = False,
     out: Path | None = None,
     source: Model | None = None,
     input: Input | None = None,
@@ -114,25 +117,30 @@ def record(
         and linear layers by default.
     add
         Keep the entries of the record that is there, and add these.
+    replace
+        Put the record in the place of another one that is there, which is lost.
     out
         The release folder to write, where the model is not one already.
     """
     if taps:
         raise UserError(f"--taps: got {', '.join(taps)} without --kind, wanted both; a preset names its own layers")
     options = input or Input()
-    _record(model, (preset, leak), add, out, data, source, options, run)
+    _record(model, (preset, leak), (add, replace), out, data, source, options, run)
 
 
 def _record(
     model: str,
     what: tuple[str, float] | list[tuple[Any, tuple[str, ...] | None]],
-    add: bool,
+    keep: tuple[bool, bool],
     out: Path | None,
     data: Data | None,
     source: Model | None,
     input: Input | None,
     run: Run | None,
 ) -> None:
+    add, anew = keep
+    if add and anew:
+        raise UserError("--add and --replace: got both, expected one of them; leave one out")
     data, source, input, run = data or Data(), source or Model(), input or Input(), run or Run()
     if not is_release(model) and ":" not in model and not is_zoo(model):
         raise unknown("model", model, zoo.names(), "the zoo, and no such release folder")
@@ -149,25 +157,55 @@ def _record(
     else:
         wanted = what
     options = {"model": model, "what": _plain(wanted), **asdict(data), **asdict(source), **asdict(run)}
-    log = RunLog("record", options, inputs_of(model, source), training)
-    target = Path(model) if _in_place(model, out) else out or Path(model)
-    log.check(target)
-    beside = target.with_name(f"{target.name}.recording")  # not within: the release is handed over, these sums are not
-    with bar(f"record {model}", run.quiet) as progress:
-        made = measure(network, training, wanted, state=beside, progress=progress)
-    if add and old is not None:
-        origin = made.made if made.made.get("samples") else old.made
-        made = replace(made, entries={**old.entries, **made.entries}, made=origin)
-    if isinstance(what, tuple) and what[0] == "safe":
-        _keep_promise(forecast_auc(made.released(network)), what[1])
-    with nullcontext(Path(model)) if _in_place(model, out) else release_folder(out or Path(model), log) as folder:
-        if _in_place(model, out):
+    log = RunLog("record", options | ({"add": True} if add else {}), inputs_of(model, source), training)
+    in_place = _in_place(model, out)
+    target = Path(model) if in_place or out is None else out
+    with changed_folder(target) if in_place else output_folder(target, "release", log) as folder:
+        if folder is None or (in_place and _is_recorded(target, log, network, wanted, training, add or anew)):
+            return
+        log.check(target)
+        beside = target.with_name(f"{target.name}.recording")  # not within: these sums are not to be handed over
+        with bar(f"record {model}", run.quiet) as progress:
+            made = measure(network, training, wanted, state=beside, progress=progress)
+        if add and old is not None:
+            origin = made.made if made.made.get("samples") else old.made
+            made = with_fields(made, entries={**old.entries, **made.entries}, made=origin)
+        if isinstance(what, tuple) and what[0] == "safe":
+            _keep_promise(forecast_auc(made.released(network)), what[1])
+        if in_place:
             write_record(folder, network, made)
         else:
             write_release(folder, network, made)
         path = folder / "record.safetensors"
         log.write(folder, {"bytes": path.stat().st_size, "forecast_auc": forecast_auc(made.released(network))})
     _say(path, made, network, training)
+
+
+def _is_recorded(
+    folder: Path, log: RunLog, network: Network, wanted: list[Any], data: Dataset | None, asked: bool
+) -> bool:
+    """Whether the release has the record of this very run, which is said.
+
+    Raises UserError for another record, which would be lost. One that is damaged, or of other weights, is of no use.
+    """
+    path, old = folder / "record.safetensors", read_log(folder)
+    if not path.exists():
+        return False
+    try:
+        there = Record.load(path, network)
+    except UserError as error:
+        print(f"the record that is there is of no use, and is replaced: {error}")
+        return False
+    other = log.difference(old) if old.get("verb") == "record" else None
+    if old.get("verb") == "record" and other is None:
+        print(f"already complete: record in {path}, of the same settings; nothing was changed")
+        return True
+    if asked or (other is None and is_of(there, network, data, wanted)):  # the latter: of a run killed before its log
+        return False
+    why = f"another record ({other})" if other is not None else "a record of other statistics or data"
+    raise UserError(
+        f"{folder} holds {why}; give --replace to lose it, --add to keep it and add to it, or name another --out"
+    )
 
 
 def _in_place(model: str, out: Path | None) -> bool:

@@ -20,9 +20,9 @@ from ..quantization.bits import ends
 from ..quantization.folder import is_quantized
 from ..release import Release
 from ..report import Grid, Likeness, Line, Match, Played, Report, Row, grid_of, online_lines, played, timeline, write
-from ..runlog import RunLog, versions
+from ..runlog import IGNORED, RunLog, versions
 from ..syntheticset import SyntheticSet, to_pixels
-from .common import IGNORED, Data, Model, Run, images_of, load_data, load_network, load_record
+from .common import Data, Model, Run, images_of, load_data, load_network, load_record
 
 if TYPE_CHECKING:
     from ..network import Network

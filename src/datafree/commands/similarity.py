@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Literal
 
 from ..errors import UserError
 from ..files import write_text
+from ..output_folder import output_folder
 from ..runlog import RunLog
-from .common import Model, Run, Whole, bar, images_of, inputs_of, load_network, load_record, own_folder
+from .common import Model, Run, Whole, bar, images_of, inputs_of, load_network, load_record
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,8 +84,10 @@ def similarity(
         "model": model, "data": list(data), "split": split, "images": images, "form": form, "shift": shift,
         "flip": flip, "data_dir": data_dir,
     }  # fmt: skip
-    log = RunLog("similarity", {**options, **asdict(source), **asdict(run)}, inputs_of(model, source))
-    with nullcontext(None) if out is None else own_folder(out, "similarity") as folder:
+    log = RunLog("similarity", {**options, **asdict(source), **asdict(run)}, inputs_of(model, source, record=True))
+    with nullcontext(None) if out is None else output_folder(out, "similarity", log) as folder:
+        if out is not None and folder is None:
+            return
         sources = {name: _images(name, network, split, images, data_dir, run.seed) for name in data}
         with bar(f"similarity {model}", run.quiet) as progress:
             found = measure(

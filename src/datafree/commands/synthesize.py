@@ -12,6 +12,8 @@ from cyclopts import Parameter
 from .. import synthesis
 from ..errors import UserError
 from ..files import read_json
+from ..output_folder import output_folder
+from ..parallel import main_process, together
 from ..runlog import RunLog
 from ..syntheticset import UNIT, SyntheticSet
 from ..syntheticset import synthesize as make
@@ -49,6 +51,7 @@ def command(argv: list[str]) -> Callable[..., None]:
     return one_method
 
 
+@together()
 def synthesize(
     model: str,
     method: Any,
@@ -93,12 +96,11 @@ def synthesize(
         **asdict(source),
         **asdict(run),
     }
-    log = RunLog("synthesize", options, inputs_of(model, source))
-    with bar(f"synthesize {method.method}", run.quiet) as progress:
-        made = make(
-            network, record, method, out, images=images, seed=run.seed, unit=unit, workers=workers, progress=progress
-        )
-    finish(made, out, log)
+    log = RunLog("synthesize", options, inputs_of(model, source, record=True))
+    units: dict[str, Any] = {"images": images, "unit": unit, "workers": workers, "seed": run.seed}
+    with output_folder(out, "synthetic-set", log) as folder, bar(f"synthesize {method.method}", run.quiet) as progress:
+        if folder is not None:
+            finish(make(network, record, method, folder, progress=progress, **units), folder, log)
 
 
 def check_counts(out: Path, *, images: int, unit: int, workers: int | None) -> None:
@@ -114,7 +116,9 @@ def check_counts(out: Path, *, images: int, unit: int, workers: int | None) -> N
 
 
 def finish(made: SyntheticSet, out: Path, log: RunLog) -> None:
-    """Writes the log of a set and says what was made."""
+    """Writes the log of a set and says what was made, in the first process alone."""
+    if not main_process():
+        return
     _, labels, logits = made.load()
     consistent = 100 * float((logits.argmax(1) == labels).float().mean())
     log.write(out, {"images": len(made), "consistent": consistent})

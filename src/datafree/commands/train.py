@@ -11,11 +11,12 @@ from cyclopts import Parameter
 from ..evaluation import evaluate
 from ..fit import Schedule
 from ..models import new_model
+from ..output_folder import STATE, output_folder
 from ..parallel import main_process, together, world
 from ..release import write_release
 from ..runlog import RunLog
 from ..training import train as fit_network
-from .common import Data, Input, Model, Run, bar, identity_of, inputs_of, load_data, on_device, release_folder, spec_of
+from .common import Data, Input, Model, Run, bar, identity_of, inputs_of, load_data, on_device, spec_of
 
 __all__ = ["train"]
 
@@ -52,8 +53,10 @@ def _train(model: str, out: Path, data: Data, input: Input, schedule: Schedule, 
     network = on_device(new_model(model, spec_of(training, model, input), seed=run.seed), run)
     settings = {"model": model, **asdict(data), **asdict(input), **schedule.model_dump(), **asdict(run)}
     log = RunLog("train", settings, inputs_of(model, Model()), training)
-    with release_folder(out, log) as folder, bar(f"train {model}", run.quiet) as progress:
-        state, identity = folder / "training.safetensors", identity_of(settings, network)
+    with output_folder(out, "release", log) as folder, bar(f"train {model}", run.quiet) as progress:
+        if folder is None:
+            return
+        state, identity = folder / STATE, identity_of(settings, network)
         curve = fit_network(
             network, training, schedule, seed=run.seed, state=state, identity=identity, progress=progress
         )
@@ -63,5 +66,4 @@ def _train(model: str, out: Path, data: Data, input: Input, schedule: Schedule, 
         write_release(folder, network)
         found = {"evaluation": asdict(result), "curve": vars(curve), "images": len(training)}
         log.write(folder, {**found, "processes": world().size})
-        state.unlink(missing_ok=True)
     print(f"{model}: accuracy {result.accuracy:.2f} % on {result.images} test images; release in {folder}")

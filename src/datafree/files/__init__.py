@@ -3,7 +3,8 @@
 from datafree.files.atomic import atomic, sweep, write_bytes, write_text
 from datafree.files.convert import convert_weights, read_torch
 from datafree.files.layout import HEADER_CAP_MODEL, HEADER_CAP_RECORD
-from datafree.files.place import claim_folder, safe_name
+from datafree.files.lock import locked
+from datafree.files.place import check_claim, claim_folder, safe_name
 from datafree.files.regular import sha256_file
 from datafree.files.strict_json import canonical, read_json, write_json
 from datafree.files.tensors import read_header, read_tensors, read_weights, write_tensors
@@ -13,8 +14,10 @@ __all__ = [
     "HEADER_CAP_RECORD",
     "atomic",
     "canonical",
+    "check_claim",
     "claim_folder",
     "convert_weights",
+    "locked",
     "read_header",
     "read_json",
     "read_tensors",

@@ -19,7 +19,7 @@ from typing import BinaryIO
 from datafree.errors import UserError
 from datafree.files.regular import check_path
 
-__all__ = ["TEMPORARY", "atomic", "sweep", "write_bytes", "write_text"]
+__all__ = ["TEMPORARY", "atomic", "machine", "sweep", "sync_folder", "write_bytes", "write_text"]
 
 TEMPORARY = re.compile(r"\.(?P<name>.+)\.tmp-(?P<pid>[0-9]{1,10})-(?P<machine>[0-9a-f]{8})(?P<random>[0-9a-f]{8})")
 _DAY = 86_400
@@ -39,7 +39,7 @@ def atomic(path: str | os.PathLike[str], *, size: int | None = None) -> Iterator
     path = Path(path)
     if not path.name:
         raise UserError(f"cannot write {str(path)!r}: it names no file; give a file name")
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}-{_machine()}{secrets.token_hex(4)}")
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}-{machine()}{secrets.token_hex(4)}")
     try:
         file = _create(temporary)
         try:
@@ -56,7 +56,7 @@ def atomic(path: str | os.PathLike[str], *, size: int | None = None) -> Iterator
         if error.filename not in (None, str(temporary)):
             raise  # the block's own business with another file
         raise _failed(path, error, size) from None
-    _sync_folder(path)
+    sync_folder(path)
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
@@ -70,8 +70,9 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
-def sweep(folder: str | os.PathLike[str]) -> int:
-    """Remove the temporary files of `atomic` whose process is gone and return how many there were.
+def sweep(folder: str | os.PathLike[str], *, name: str | None = None) -> int:
+    """Remove the temporary files of `atomic` whose process is gone, those for one `name` alone where it is given, and
+    return how many there were.
 
     Whether a process lives can only be asked on its own machine; another machine's file goes after a day untouched.
     """
@@ -79,6 +80,7 @@ def sweep(folder: str | os.PathLike[str]) -> int:
     try:
         with os.scandir(folder) as entries:
             found = [(entry, match) for entry in entries if (match := TEMPORARY.fullmatch(entry.name))]
+        found = [(entry, match) for entry, match in found if name in (None, match["name"])]
         for entry, match in found:
             with suppress(FileNotFoundError):
                 if _is_stray(entry, match):
@@ -96,7 +98,8 @@ def _create(temporary: Path) -> BinaryIO:
     return os.fdopen(os.open(temporary, flags, 0o666), "wb")
 
 
-def _machine() -> str:
+def machine() -> str:
+    """Eight digits that tell one machine from another."""
     return hashlib.sha256(platform.node().encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
@@ -104,7 +107,7 @@ def _is_stray(entry: os.DirEntry[str], match: re.Match[str]) -> bool:
     found = entry.stat(follow_symlinks=False)
     if not stat.S_ISREG(found.st_mode):
         return False
-    if os.name == "nt" or match["machine"] != _machine():  # on Windows kill(pid, 0) ends the process
+    if os.name == "nt" or match["machine"] != machine():  # on Windows kill(pid, 0) ends the process
         return time.time() - found.st_mtime > _DAY
     return not _alive(int(match["pid"]))
 
@@ -121,7 +124,8 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
+    """Makes the last rename or removal beside `path` outlast a power cut."""
     if os.name == "nt":  # a folder cannot be opened there; NTFS journals the rename
         return
     try:

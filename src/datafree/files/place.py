@@ -9,10 +9,11 @@ from pathlib import Path
 
 from datafree.errors import UserError
 from datafree.files.atomic import TEMPORARY
+from datafree.files.lock import LOCK
 from datafree.files.regular import check_path
 from datafree.files.strict_json import read_json, write_json
 
-__all__ = ["MARKER", "claim_folder", "safe_name", "why_not_component"]
+__all__ = ["MARKER", "check_claim", "claim_folder", "safe_name", "why_not_component"]
 
 MARKER = ".datafree.json"
 _COMPONENT = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -48,23 +49,42 @@ def claim_folder(path: str | os.PathLike[str], *, kind: str) -> Path:
     safe_name(kind)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not stat.S_ISDIR(os.lstat(folder).st_mode):
-            raise UserError(f"{str(folder)!r} is a link; wanted a folder; give the folder itself")
-        names = sorted(os.listdir(folder))
     except FileExistsError:
         raise UserError(f"{str(folder)!r} is a file; wanted a folder; choose another name") from None
     except OSError as error:
         raise UserError(f"cannot make or read folder {str(folder)!r}: {error.strerror}; choose another place") from None
+    if not check_claim(folder, kind=kind):
+        write_json(folder / MARKER, {"kind": kind})
+    return folder
+
+
+def check_claim(path: str | os.PathLike[str], *, kind: str) -> bool:
+    """Whether `path` is claimed for `kind`; False where it is empty or not there. Writes nothing.
+
+    Raises UserError for a link, a file, another kind's folder, and one that holds other things.
+    """
+    check_path(path)
+    folder = Path(path)
+    try:
+        mode = os.lstat(folder).st_mode
+        if stat.S_ISLNK(mode):
+            raise UserError(f"{str(folder)!r} is a link; wanted a folder; give the folder itself")
+        if not stat.S_ISDIR(mode):
+            raise UserError(f"{str(folder)!r} is a file; wanted a folder; choose another name")
+        names = sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise UserError(f"cannot make or read folder {str(folder)!r}: {error.strerror}; choose another place") from None
     if MARKER in names:
         _check_marker(folder, kind)
-        return folder
-    others = [name for name in names if not _is_stray_marker(name)]
+        return True
+    others = [name for name in names if name != LOCK and not _is_stray_marker(name)]
     if others:
         raise UserError(
             f"folder {str(folder)!r} holds {others[0]!r} and no {MARKER!r}; wanted an empty folder; choose another"
         )
-    write_json(folder / MARKER, {"kind": kind})
-    return folder
+    return False
 
 
 def _is_stray_marker(name: str) -> bool:
