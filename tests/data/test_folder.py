@@ -2,9 +2,11 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from datafree.data import load, sha256
+from datafree.spec import InputSpec
 
 
 def save(path, value=0, size=(4, 6), mode="RGB"):
@@ -39,7 +41,8 @@ def test_without_splits_a_fixed_fifth_of_each_class_is_for_testing(tmp_path):
     assert sha256(test) == sha256(load(str(tmp_path), "test"))
 
 
-@pytest.mark.parametrize("suffix", ["png", "jpg", "jpeg", "bmp", "webp", "PNG", "JpG"])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "jpeg", "jpe", "jfif", "bmp", "webp", "gif", "tif", "tiff", "ppm", "PNG",
+                                    "JpG", "TIF"])  # fmt: skip
 def test_each_format_is_read_whatever_the_case_of_its_suffix(tmp_path, suffix):
     for number in range(5):
         save(tmp_path / "a" / f"{number}.{suffix}", 100)
@@ -55,13 +58,33 @@ def test_hidden_and_other_files_are_no_images(tmp_path):
     assert (len(dataset), dataset.classes) == (1, ("a",))
 
 
-def test_all_images_get_the_size_and_channels_of_the_first_of_the_training_images(tmp_path):
+def test_all_images_get_the_size_of_the_first_training_image_and_colour_where_any_has_it(tmp_path):
     save(tmp_path / "train/a/1.png", 7, (4, 6), "L")
     save(tmp_path / "train/a/2.png", 8, (9, 9))
-    save(tmp_path / "test/a/1.png", 9, (30, 5))
+    save(tmp_path / "test/a/1.png", 9, (30, 5), "L")
     train, test = load(str(tmp_path), "train"), load(str(tmp_path), "test")
-    assert train.shape == test.shape == (1, 6, 4)
+    assert train.shape == test.shape == (3, 6, 4)
     assert greys(train) + greys(test) == [7, 8, 9]
+    assert train.notes[0] == (
+        f"{tmp_path / 'train'}: 2 images; 1 grey, read as colour; 1 of another size than 6 x 4, cropped and resized"
+    )
+
+
+def test_files_of_both_kinds_are_read_as_the_network_takes_them_and_others_are_not(tmp_path):
+    save(tmp_path / "train/a/1.png", 7, (4, 6), "L")
+    save(tmp_path / "train/a/2.png", 8, (4, 6))
+    mixed = load(str(tmp_path), "train")
+    grey = mixed.scaled_to(InputSpec(shape=(1, 6, 4), classes=("a", "b")))
+    assert grey.pixels([0, 1]).shape == (2, 1, 6, 4)
+    assert greys(grey) == [7, 8]
+    red = Image.new("RGB", (4, 6), (255, 0, 0))
+    red.save(tmp_path / "train/a/3.png")
+    assert (
+        greys(load(str(tmp_path), "train").subset(3).scaled_to(InputSpec(shape=(1, 6, 4), classes=("a", "b"))))[2] == 76
+    )
+    (tmp_path / "train/a/1.png").unlink()
+    colour = load(str(tmp_path), "train")
+    assert colour.scaled_to(InputSpec(shape=(1, 6, 4), classes=("a", "b"))).pixels([0]).shape[1] == 3
 
 
 def test_size_and_channels_can_be_chosen(tmp_path):
@@ -78,21 +101,90 @@ def test_an_image_is_cropped_in_its_middle_and_keeps_its_aspect(tmp_path):
     assert greys(load(str(tmp_path), "train", size=8)) == [255]
 
 
-@pytest.mark.parametrize(("mode", "value", "expected"), [("LA", 60, 60), ("RGBA", 60, 60), ("I;16", 60 * 256, 60)])
-@pytest.mark.parametrize("channels", [1, 3, None])
-def test_alpha_is_dropped_and_16_bits_become_8(tmp_path, mode, value, expected, channels):
-    save(tmp_path / "train/a/1.png", value, mode=mode)
-    dataset = load(str(tmp_path), "train", channels=channels)
-    assert greys(dataset) == [expected]
-    assert dataset.shape[0] == channels or (channels is None and dataset.shape[0] == (3 if mode == "RGBA" else 1))
+def test_numeric_class_folders_are_in_the_order_of_their_numbers_and_that_is_said(tmp_path, error):
+    for number in range(12):
+        save(tmp_path / "train" / str(number) / "1.png", 10 * number + 40, mode="L")
+    numbers = load(str(tmp_path), "train")
+    assert numbers.classes == tuple(map(str, range(12)))
+    assert greys(numbers) == [10 * number + 40 for number in range(12)]
+    assert [note for note in numbers.notes if "class" in note] == [
+        "class folders are sorted by their numbers (0, 1, 2 ... 11); a network that was trained on them sorted as text "
+        "(0, 1, 10, 11 ...) needs --class-order text"
+    ]
+    text = load(str(tmp_path), "train", class_order="text")
+    assert text.classes == ("0", "1", "10", "11", "2", "3", "4", "5", "6", "7", "8", "9")
+    assert greys(text)[2] == 140 and not text.notes
+    assert "no class order 'size'" in error(tmp_path, class_order="size")
 
 
-def test_palettes_with_transparency_are_read_without_a_warning(tmp_path):
-    (tmp_path / "train/a").mkdir(parents=True)
-    image = Image.new("P", (4, 4), 1)
-    image.putpalette([0, 0, 0, 90, 90, 90])
-    image.save(tmp_path / "train/a/1.png", transparency=b"\x00\x80")
-    assert greys(load(str(tmp_path), "train")) == [90]
+def test_classes_of_the_test_split_have_the_numbers_of_the_training_split(tmp_path):
+    for label in ("2", "10", "9"):
+        save(tmp_path / "train" / label / "1.png", 90)
+    for label in ("10", "9"):
+        save(tmp_path / "test" / label / "1.png", 90)
+    test = load(str(tmp_path), "test")
+    assert test.classes == ("2", "9", "10")
+    assert test.labels.tolist() == [1, 2]
+    assert test.notes[0] == f"{tmp_path / 'test'}: no folder of 1 of 3 classes ('2')"
+
+
+def test_folders_inside_class_folders_are_read_and_what_is_left_out_is_counted(tmp_path):
+    for name in ("train/a/1.png", "train/a/more/deep/2.PNG", "train/b/3.tif", "val/a/1.png"):
+        save(tmp_path / name, 100)
+    for name in (
+        "train/a/x.heic",
+        "train/a/x.txt",
+        "train/a/y.txt",
+        "train/a/.DS_Store",
+        "train/README",
+        "train/l.csv",
+    ):
+        (tmp_path / name).touch()
+    save(tmp_path / "train/loose.png")
+    (tmp_path / "train/b/gone.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "train/b/again").symlink_to(tmp_path / "train/b")
+    (tmp_path / "train/c").symlink_to(tmp_path / "train/a")
+    save(tmp_path / "train/.ipynb_checkpoints/1.png")
+    dataset = load(str(tmp_path), "train")
+    assert (dataset.classes, dataset.labels.tolist()) == (("a", "b", "c"), [0, 0, 1, 2, 2])
+    assert dataset.notes[0] == f"{tmp_path}: the folders val beside train are not read"
+    assert dataset.notes[1] == (
+        f"{tmp_path / 'train'}: 5 images; 2 in folders inside the class folders; left out: 1 .csv, 2 .heic, 4 .txt, "
+        "1 broken links, 3 hidden, 1 images beside the class folders, 1 links in a circle, 1 without suffix"
+    )
+
+
+def test_two_unicode_forms_of_a_class_are_one_class_and_two_in_one_folder_an_error(tmp_path, error):
+    save(tmp_path / "train/caf\u00e9/1.png", 99)
+    save(tmp_path / "test/cafe\u0301/1.png", 99)
+    assert load(str(tmp_path), "test").classes == load(str(tmp_path), "train").classes == ("caf\u00e9",)
+    save(tmp_path / "train/cafe\u0301/1.png", 99)
+    assert "in different Unicode forms ('caf" in error(tmp_path)
+
+
+def test_a_dark_data_set_is_said_to_be(tmp_path):
+    save(tmp_path / "train/a/1.png", 1, mode="L")
+    note = load(str(tmp_path), "train").notes[-1]
+    assert note == f"{tmp_path / 'train'}: the brightest of 1 images reaches 1 of 255; are they scaled?"
+
+
+def test_control_characters_in_names_are_not_printed(tmp_path):
+    save(tmp_path / "train/a/1.png", 99)
+    (tmp_path / "train/a/x.\x1b[31m\n").touch()
+    assert "1 .\\x1b[31m\\n" in load(str(tmp_path), "train").notes[0]
+
+
+def test_large_images_are_read_small_and_few_at_a_time(tmp_path, monkeypatch):
+    from datafree.data import dataset as module
+
+    save(tmp_path / "train/a/1.png", 50, (800, 400))
+    Image.linear_gradient("L").resize((800, 400)).convert("RGB").save(tmp_path / "train/a/2.jpg", quality=95)
+    data = load(str(tmp_path), "train")
+    full = torch.nn.functional.interpolate(data.pixels([0, 1]), (8, 16), mode="bilinear", antialias=True)
+    monkeypatch.setattr(module, "READ_BYTES", 1)
+    torch.testing.assert_close(data.pixels([0, 1], (8, 16)), full, rtol=0, atol=0.02)
+    torch.testing.assert_close(data.subset(2).pixels([1], (8, 16)), full[1:], rtol=0, atol=0.02)
+    assert data._reader((8, 16))[1] == (3, 50, 100)
 
 
 def test_a_class_that_is_called_train_is_a_class(tmp_path):
@@ -111,7 +203,9 @@ def test_an_empty_class_folder_is_an_error_that_names_it(error, tmp_path):
     save(tmp_path / "train/a/1.png")
     (tmp_path / "train/b").mkdir()
     (tmp_path / "train/b/notes.txt").touch()
-    assert f"no image in the class folder '{tmp_path}/train/b'; wanted .png, .jpg" in error(tmp_path)
+    assert f"no image in the class folder '{tmp_path}/train/b', which holds 1 .txt; wanted .png, .jpg" in error(
+        tmp_path
+    )
 
 
 @pytest.mark.parametrize("file", [None, "1.png"])
@@ -160,8 +254,8 @@ def test_an_image_cut_before_its_last_pixels_is_an_error_and_never_another_trace
 
 def test_an_image_of_another_format_is_not_read_under_a_false_name(error, tmp_path):
     save(tmp_path / "train/a/1.png")
-    Image.new("L", (4, 4)).save(tmp_path / "train/a/1.png", "TIFF")
-    assert "cannot be read (not an image); wanted PNG/JPEG/BMP/WEBP" in error(tmp_path)
+    Image.new("L", (4, 4)).save(tmp_path / "train/a/1.png", "TGA")
+    assert "cannot be read (not an image); wanted PNG/JPEG/BMP/WEBP/GIF/TIFF/PPM" in error(tmp_path)
 
 
 @pytest.mark.parametrize("most", [35, 20, 5])

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter, Token
 
@@ -88,6 +88,9 @@ class Data:
     """CelebA's attribute to classify."""
     limit: Whole | None = None
     """Use so many images, the same share of each class."""
+    class_order: Literal["number", "text"] | None = None
+    """Order of an image folder's classes: by the numbers in their names, or as text; numbers by value and other names as
+    text by default."""
 
 
 @Parameter(name="*")
@@ -116,8 +119,11 @@ class Input:
     """Divides them; one number, or one a channel."""
 
 
-def load_data(options: Data, split: str) -> Dataset:
-    """The named data set. Raises UserError where none was named."""
+def load_data(options: Data, split: str, *, beside: Dataset | None = None, quiet: bool = False) -> Dataset:
+    """The named data set; prints what its reader chose or left out, but for what was printed of the one `beside` it.
+
+    Raises UserError where none was named.
+    """
     from ..data import load
 
     if options.data is None:
@@ -125,7 +131,12 @@ def load_data(options: Data, split: str) -> Dataset:
     if options.limit is not None and options.limit < 1:
         raise UserError(f"--limit: got {options.limit}, wanted at least 1; give a positive count")
     extra = {"attribute": options.attribute} if options.data == "celeba" else {}
+    if options.class_order is not None:
+        extra["class_order"] = options.class_order
     found = load(options.data, split, data_dir=options.data_dir, **extra)
+    for note in found.notes if main_process() and not quiet else ():
+        if beside is None or note not in beside.notes:
+            print(f"  {note}")
     return found.subset(options.limit) if options.limit is not None else found
 
 

@@ -299,7 +299,7 @@ def set_grid(folder: Path) -> Grid:
 
 def real_grid(data: Data, spec: Any) -> Grid:
     """The same of real images."""
-    found = load_data(data, "test")
+    found = load_data(data, "test", quiet=True)
     positions = class_positions(found.classes, spec.classes, found.name, "the teacher")
     found = found.relabelled(positions, spec.classes).scaled_to(spec)
     count = min(len(found), IMAGES_SHOWN)

@@ -49,7 +49,8 @@ def train(
 
 @together()
 def _train(model: str, out: Path, data: Data, input: Input, schedule: Schedule, run: Run) -> None:
-    training, test = load_data(data, "train"), load_data(replace(data, limit=None), "test")
+    training = load_data(data, "train")
+    test = load_data(replace(data, limit=None), "test", beside=training)
     network = on_device(new_model(model, spec_of(training, model, input), seed=run.seed), run)
     settings = {"model": model, **asdict(data), **asdict(input), **schedule.model_dump(), **asdict(run)}
     log = RunLog("train", settings, inputs_of(model, Model()), training)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -11,14 +13,21 @@ import torch
 
 from datafree.data.dataset import Dataset, check_split
 from datafree.data.files import entries
-from datafree.data.pictures import check_size, decode, natural_shape, on_threads
+from datafree.data.listing import Listing, listed, order_note
+from datafree.data.pictures import WHITE, Look, check_size, dark_or_light, decode, look, on_threads
 from datafree.data.strata import split_rows
-from datafree.errors import UserError
+from datafree.errors import UserError, unknown
 
 __all__ = ["class_files", "folder"]
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 SPLITS = ("train", "test")
+ORDERS = ("number", "text")
+SAMPLE = 16
+"""Images that are looked at for their background and brightness."""
+QUICK = 1 << 25
+"""Bytes of a decoded image above which it is not looked at so."""
+DARK = 32
+"""A data set whose brightest pixel is below this level is said to be dark."""
 
 
 def folder(
@@ -28,74 +37,146 @@ def folder(
     *,
     size: int | tuple[int, int] | None = None,
     channels: int | None = None,
+    class_order: str | None = None,
 ) -> Dataset:
-    """Images cropped and resized to `size`, else to the first image's; `channels` 1 or 3, else the first image's.
+    """Images cropped and resized to `size`, else to the first image's; `channels` 1 or 3, else 3 where any has colour.
 
-    Classes and the first image are those of folder/train where there is one. In folder/<class>/* a fixed fifth of each
-    class is "test".
+    Classes, the first image, colour and background are those of folder/train where there is one. In folder/<class>/* a
+    fixed fifth of each class is "test". `class_order` is "number" or "text"; without it names that are all numbers are
+    sorted by value, others as text.
     """
     check_split(name, split, SPLITS)
     sides = check_size(size)
     if channels not in (None, 1, 3):
         raise UserError(f"channels {channels!r} for data set {name!r}; wanted 1 (grey) or 3 (RGB); change it")
-    classes, files, labels, first = _listed(Path(name).expanduser(), split)
-    c, h, w = natural_shape(first)
-    h, w = sides or (h, w)
-    shape = (channels or c, h, w)
-    return Dataset(name, split, classes, torch.from_numpy(labels), shape, partial(_read, files, shape))
-
-
-def _listed(root: Path, split: str) -> tuple[tuple[str, ...], list[Path], np.ndarray, Path]:
-    """Classes, files of the split, their labels, and the first of all files."""
-    splits = [part for part in SPLITS if os.path.isdir(root / part) and _folders(root / part)]
-    if not splits:
-        files, labels, classes = _labelled(class_files(root))
+    if class_order not in (None, *ORDERS):
+        raise unknown("class order", class_order, ORDERS, where=f"data set {name!r}")
+    root = Path(name).expanduser()
+    main, own, notes = _listings(root, split, class_order)
+    files = [file for images in own.classes.values() for file in images]
+    labels = np.repeat(np.arange(len(own.classes)), [len(images) for images in own.classes.values()]).astype(np.int64)
+    looks = [look(file) for file in files]
+    reference = [file for images in main.classes.values() for file in images]
+    shown = looks if main is own else [look(file) for file in reference]
+    colours = {seen.shape[0] for seen in shown}
+    shape = (channels or max(colours), *(sides or shown[0].shape[1:]))
+    place = root / split if _splits(root) else root
+    ground = _ground([file for file, seen in zip(reference, shown) if seen.alpha and seen.nbytes <= QUICK])
+    notes += [
+        note for note in (order_note(list(main.classes), class_order), _said(place, own, looks, shape, ground)) if note
+    ]
+    if place == root:
         rows = split_rows(labels, split)
-        return classes, [files[row] for row in rows], labels[rows], files[0]
-    if split not in splits:
-        raise UserError(f"no folder of classes in {str(root / split)!r}; wanted it beside {splits[0]!r}; add it")
-    by_class = {part: class_files(root / part) for part in splits}
-    main = by_class[splits[0]]
-    for label in by_class[split]:
-        if label not in main:
-            raise UserError(
-                f"class {label!r} of {split!r} is not in {str(root / splits[0])!r}; wanted it in both; add it"
-            )
-    files, labels, classes = _labelled({label: by_class[split].get(label, []) for label in main})
-    return classes, files, labels, next(iter(main.values()))[0]
+        files, looks, labels = [files[row] for row in rows], [looks[row] for row in rows], labels[rows]
+    if files and (brightest := _brightest(files, looks, shape[0], ground)) < DARK:
+        notes.append(
+            f"{place}: the brightest of {min(SAMPLE, len(files))} images reaches {brightest} of 255; are they scaled?"
+        )
+    at = partial(_reader, files, max((seen.nbytes for seen in looks), default=1), ground)
+    return Dataset(
+        name, split, tuple(main.classes), torch.from_numpy(labels), shape, at(shape), at=at,
+        channels=(channels,) if channels else tuple(sorted(colours)), notes=tuple(map(_printable, notes)),
+    )  # fmt: skip
 
 
 def class_files(root: Path) -> dict[str, list[Path]]:
-    """{class: its images}, both sorted by name."""
-    classes = {path.name: _images(path) for path in _folders(root)}
-    if not classes:
-        raise UserError(
-            f"no folder of a class in {str(root)!r}; wanted <class>/*.png or <split>/<class>/*.png; add them"
-        )
-    for label, files in classes.items():
-        if not files:
-            wanted = "wanted " + ", ".join(SUFFIXES)
+    """{class: its images}, in class order."""
+    return listed(root).classes
+
+
+def _splits(root: Path) -> list[str]:
+    return [part for part in SPLITS if os.path.isdir(root / part) and _has_folders(root / part)]
+
+
+def _has_folders(root: Path) -> bool:
+    return any(entry.is_dir() and not entry.name.startswith((".", "__")) for entry in entries(root))
+
+
+def _listings(root: Path, split: str, order: str | None) -> tuple[Listing, Listing, list[str]]:
+    """What decides on classes and shape, what is read, with the same classes, and what is to be said of both."""
+    splits = _splits(root)
+    if not splits:
+        main = listed(root, order)
+        return main, main, []
+    if split not in splits:
+        raise UserError(f"no folder of classes in {str(root / split)!r}; wanted it beside {splits[0]!r}; add it")
+    others = [
+        entry.name
+        for entry in entries(root)
+        if entry.is_dir() and entry.name not in splits and not entry.name.startswith((".", "__"))
+    ]
+    notes = [f"{root}: the folders {', '.join(others)} beside {' and '.join(splits)} are not read"] if others else []
+    main = listed(root / splits[0], order)
+    own = main if split == splits[0] else listed(root / split, order)
+    for label in own.classes:
+        if label not in main.classes:
             raise UserError(
-                f"no image in the class folder {str(root / label)!r}; {wanted}; add some or remove the folder"
+                f"class {label!r} of {split!r} is not in {str(root / splits[0])!r}; wanted it in both; add it"
             )
-    return classes
+    own.classes = {label: own.classes.get(label, []) for label in main.classes}
+    missing = [label for label, images in own.classes.items() if not images]
+    if missing:
+        notes.append(f"{root / split}: no folder of {len(missing)} of {len(main.classes)} classes ({missing[0]!r})")
+    return main, own, notes
 
 
-def _labelled(by_class: dict[str, list[Path]]) -> tuple[list[Path], np.ndarray, tuple[str, ...]]:
-    files = [file for files in by_class.values() for file in files]
-    labels = np.repeat(np.arange(len(by_class)), [len(files) for files in by_class.values()]).astype(np.int64)
-    return files, labels, tuple(by_class)
+def _printable(text: str) -> str:
+    """One line without control characters, which names of files may have."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
-def _folders(root: Path) -> list[Path]:
-    return [root / entry.name for entry in entries(root) if entry.is_dir() and not entry.name.startswith((".", "__"))]
+def _ground(files: list[Path]) -> int:
+    return dark_or_light([files[row] for row in _spread(len(files))]) if files else WHITE
 
 
-def _images(root: Path) -> list[Path]:
-    """A name that begins with a dot is no image: macOS puts ._a.jpg beside a.jpg."""
-    images = [entry for entry in entries(root) if entry.name.lower().endswith(SUFFIXES) and entry.name[0] != "."]
-    return [root / entry.name for entry in images if entry.is_file()]
+def _spread(count: int) -> list[int]:
+    """At most SAMPLE positions below `count`, from the first to the last."""
+    return np.linspace(0, count - 1, min(count, SAMPLE)).round().astype(int).tolist() if count else []
 
 
-def _read(files: list[Path], shape: tuple[int, int, int], indices: np.ndarray) -> np.ndarray:
-    return on_threads(lambda file: decode(file, str(file), shape), [files[int(index)] for index in indices], shape)
+def _brightest(files: list[Path], looks: list[Look], channels: int, ground: int) -> int:
+    """The highest level of some images that are quick to decode, each at no more than 256 x 256."""
+    most = 0
+    quick = [row for row, seen in enumerate(looks) if seen.nbytes <= QUICK]
+    if not quick:
+        return WHITE
+    for row in (quick[place] for place in _spread(len(quick))):
+        _, height, width = looks[row].shape
+        small = (channels, min(256, height), min(256, width))
+        most = max(most, int(decode(files[row], str(files[row]), small, ground).max()))
+        if most >= DARK:
+            break
+    return most
+
+
+def _said(place: Path, listing: Listing, looks: list[Look], shape: tuple[int, int, int], ground: int) -> str | None:
+    """One line of what is read otherwise than it lies there, and of what is not read."""
+    counts = Counter(
+        {
+            "grey, read as colour": sum(seen.shape[0] < shape[0] for seen in looks),
+            "in colour, read as grey": sum(seen.shape[0] > shape[0] for seen in looks),
+            f"with transparency, shown on {'white' if ground else 'black'}": sum(seen.alpha for seen in looks),
+            "with several frames, of which the first is read": sum(seen.frames for seen in looks),
+            "turned as their EXIF says": sum(seen.turned for seen in looks),
+            f"of another size than {shape[1]} x {shape[2]}, cropped and resized": sum(
+                seen.shape[1:] != shape[1:] for seen in looks
+            ),
+            "in folders inside the class folders": listing.nested,
+        }
+    )
+    parts = [f"{count:,} {text}" for text, count in counts.items() if count]
+    if listing.left_out:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(listing.left_out.items()))
+        parts.append(f"left out: {kinds}")
+    return f"{place}: {len(looks):,} images; {'; '.join(parts)}" if parts else None
+
+
+def _reader(
+    files: list[Path], nbytes: int, ground: int, shape: tuple[int, int, int]
+) -> Callable[[np.ndarray], np.ndarray]:
+    return partial(_read, files, nbytes, ground, shape)
+
+
+def _read(files: list[Path], nbytes: int, ground: int, shape: tuple[int, int, int], indices: np.ndarray) -> np.ndarray:
+    chosen = [files[int(index)] for index in indices]
+    return on_threads(lambda file: decode(file, str(file), shape, ground), chosen, shape, nbytes)

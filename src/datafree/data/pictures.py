@@ -1,11 +1,12 @@
-"""Decodes image files (PNG, JPEG, BMP, WebP) to uint8 arrays of one shape, on several threads."""
+"""Decodes image files to uint8 arrays of one shape, on several threads, as a viewer shows them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
@@ -15,41 +16,115 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from datafree.errors import UserError
 
-__all__ = ["check_size", "decode", "natural_shape", "on_threads"]
+__all__ = ["SUFFIXES", "Look", "check_size", "dark_or_light", "decode", "look", "natural_shape", "on_threads"]
 
-FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp"),
+    *(".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"),
+)
 MOST_SIDE = 8192
+MOST_BYTES = 1 << 28
+"""Of one decoded image."""
+IN_FLIGHT = 1 << 27
+"""Bytes of images that are decoded at a time, by all threads."""
+WHITE, BLACK = 255, 0
+ORIENTATION = 274  # EXIF's tag
 T = TypeVar("T")
 
 
-def decode(source: Path | bytes, name: str, shape: tuple[int, int, int]) -> np.ndarray:
+@dataclass(frozen=True)
+class Look:
+    """What an image's header says: its shape (C, H, W) as it is shown, C 1 for grey and else 3."""
+
+    shape: tuple[int, int, int]
+    alpha: bool
+    """Whether it has transparency."""
+    frames: bool
+    """Whether it has more than one frame or page."""
+    turned: bool
+    """Whether EXIF turns or mirrors it."""
+    nbytes: int
+    """Of the decoded pixels."""
+
+
+def decode(source: Path | bytes, name: str, shape: tuple[int, int, int], background: int = WHITE) -> np.ndarray:
     """An image as uint8 of `shape` (C, H, W), C 1 or 3: the largest centred crop of that aspect, resized (bilinear).
 
-    Raises UserError that names the image where it is damaged or has more than PIL.Image.MAX_IMAGE_PIXELS.
+    It is turned as its EXIF says, its first frame is taken, and transparency is shown on the grey level `background`.
+    Raises UserError that names the image where it is damaged or needs more memory than MOST_BYTES.
     """
     c, h, w = shape
-    image = _guarded(source, name, lambda image: _grey(image) if c == 1 else _rgb(image))
-    if image.size != (w, h):
+
+    def use(image: Image.Image) -> Image.Image:
+        _draft(image, (w, h))
+        upright = ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
+        shown = _grey(upright, background) if c == 1 else _rgb(upright, background)
         # reduces with antialiasing; for a face of 178x218 and a square shape the crop is rows 20 to 198
-        image = ImageOps.fit(image, (w, h), Image.Resampling.BILINEAR)
-    return np.asarray(image).reshape(h, w, c).transpose(2, 0, 1)
+        return shown if shown.size == (w, h) else ImageOps.fit(shown, (w, h), Image.Resampling.BILINEAR)
+
+    return np.asarray(_guarded(source, name, use)).reshape(h, w, c).transpose(2, 0, 1)
+
+
+def look(source: Path | bytes, name: str | None = None) -> Look:
+    """What the header of an image says; no pixel is decoded."""
+
+    def use(image: Image.Image) -> Look:
+        width, height = image.size
+        orientation = _orientation(image)
+        if orientation >= 5 and image.format != "TIFF":  # Pillow turns TIFF files itself
+            width, height = height, width
+        frames = image.format in ("GIF", "TIFF", "WEBP", "PNG") and bool(getattr(image, "is_animated", False))
+        shape = (1 if _is_grey(image) else 3, height, width)
+        return Look(shape, _has_alpha(image), frames, orientation != 1, _nbytes(image))
+
+    return _guarded(source, name or str(source), use)
 
 
 def natural_shape(source: Path | bytes, name: str | None = None) -> tuple[int, int, int]:
-    """(C, H, W) of an image as it is stored; C is 1 for grey, else 3."""
-
-    def shape(image: Image.Image) -> tuple[int, int, int]:
-        return (1 if _is_grey(image) else 3, image.height, image.width)
-
-    return _guarded(source, name or str(source), shape)
+    """(C, H, W) of an image as it is shown; C is 1 for grey, else 3."""
+    return look(source, name).shape
 
 
-def on_threads(task: Callable[[T], np.ndarray], items: Iterable[T], shape: tuple[int, ...]) -> np.ndarray:
-    """The results, stacked in the order of the items; (0, *shape) without items. Pillow decodes without the GIL."""
+def dark_or_light(sources: Sequence[Path]) -> int:
+    """The background on which transparent images are seen: white, or black where what is visible is nearer to white."""
+    weights = levels = 0.0
+    for source in sources:
+
+        def use(image: Image.Image) -> tuple[float, float]:
+            small = image.convert("LA" if _is_grey(image) else "RGBA")
+            small.thumbnail((64, 64), Image.Resampling.BOX)
+            pixels = np.asarray(small, dtype=np.float64)
+            alpha = pixels[..., -1]
+            return float(alpha.sum()), float((pixels[..., :-1].mean(-1) * alpha).sum())
+
+        weight, level = _guarded(source, str(source), use)
+        weights, levels = weights + weight, levels + level
+    return BLACK if levels > 127.5 * weights else WHITE
+
+
+def on_threads(
+    task: Callable[[T], np.ndarray], items: Sequence[T], shape: tuple[int, ...], nbytes: int = 1 << 24
+) -> np.ndarray:
+    """The results, stacked in the order of the items; (0, *shape) without items. Pillow decodes without the GIL.
+
+    `nbytes` is what the largest image needs while it is decoded: the larger, the fewer are decoded at a time.
+    """
     Image.init()  # here: if two threads find WebP not registered yet, Pillow registers it for one and fails the other
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        arrays = list(pool.map(task, items))
-    return np.stack(arrays) if arrays else np.zeros((0, *shape), np.uint8)
+    result = np.zeros((len(items), *shape), np.uint8)
+
+    def one(place: int) -> None:
+        result[place] = task(items[place])
+
+    workers = max(1, min(8, os.cpu_count() or 1, IN_FLIGHT // max(1, nbytes)))
+    if workers == 1 or len(items) < 2:
+        for place in range(len(items)):
+            one(place)
+        return result
+    with ThreadPoolExecutor(workers) as pool:
+        for _ in pool.map(one, range(len(items))):
+            pass
+    return result
 
 
 def check_size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
@@ -69,28 +144,95 @@ def _guarded(source: Path | bytes, name: str, use: Callable[[Image.Image], T]) -
             image = stack.enter_context(Image.open(stream, formats=FORMATS))
             if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS:
                 raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
+            if _nbytes(image) > MOST_BYTES and image.format != "JPEG":
+                raise Image.DecompressionBombError(f"{_nbytes(image):,} bytes decoded, more than {MOST_BYTES:,}")
             return use(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         most = f"at most {Image.MAX_IMAGE_PIXELS} pixels"
         raise UserError(f"image {name!r} is too large ({error}); wanted {most}; make it smaller") from error
+    except UserError:
+        raise
     except Exception as error:  # Pillow's decoders raise almost any type for damaged files, among them SyntaxError
         reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
         todo = "copy it again or remove it"
         raise UserError(f"image {name!r} cannot be read ({reason}); wanted {'/'.join(FORMATS)}; {todo}") from error
 
 
+def _nbytes(image: Image.Image) -> int:
+    """Of its pixels in Pillow's memory: 4 bytes a pixel but for modes of one byte."""
+    return image.width * image.height * (1 if image.mode in ("1", "L", "P") else 4)
+
+
+def _draft(image: Image.Image, size: tuple[int, int]) -> None:
+    """A JPEG is decoded at an eighth, quarter or half of its size where that is still twice `size` (width, height)."""
+    if image.format != "JPEG":
+        return
+    width, height = size[::-1] if _orientation(image) >= 5 else size
+    scale = min(image.width / width, image.height / height)
+    if scale >= 4:
+        image.draft(None, (int(2 * image.width / scale), int(2 * image.height / scale)))  # type: ignore[arg-type]
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's 1 to 8; 1 is as stored. What is no such number turns nothing, as in every viewer."""
+    try:
+        found = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # damaged EXIF beside good pixels
+        return 1
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
+def _has_alpha(image: Image.Image) -> bool:
+    return "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info
+
+
 def _is_grey(image: Image.Image) -> bool:
-    return image.mode in ("1", "L", "LA") or image.mode.startswith("I")
+    """Also an image whose palette has nothing but greys."""
+    if image.mode == "P":
+        levels = np.frombuffer(bytes(image.getpalette("RGB") or ()), np.uint8).reshape(-1, 3)
+        return bool((levels == levels[:, :1]).all())
+    return image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
 
 
-def _grey(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits: convert("L") would clip at 255
-        return Image.fromarray((np.asarray(image).astype(np.int64) // 256).clip(0, 255).astype(np.uint8))
-    return image.convert("L") if _is_grey(image) else _rgb(image).convert("L")
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey levels of 16 bits or floats as 8 bits, by value / 65535; convert("L") would clip at 255.
+
+    Raises UserError for numbers whose white is unknown.
+    """
+    values = np.asarray(image)
+    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+        low, high = float(values.min()), float(values.max())
+        if image.mode != "F" or not (low >= 0 and high <= 1):
+            raise ValueError(f"values from {low:g} to {high:g}, whose white is unknown")
+        return Image.fromarray(np.rint(values * 255).astype(np.uint8))
+    return Image.fromarray(((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _grey(image: Image.Image, background: int) -> Image.Image:
+    if not _is_grey(image):
+        return _rgb(image, background).convert("L")
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _eight_bits(image)
+    if _has_alpha(image):
+        if image.mode == "P":
+            return _on(background, image.convert("RGBA")).convert("L")
+        return _on(background, (image.convert("L") if image.mode == "1" else image).convert("LA"))
+    return image.convert("L")
+
+
+def _rgb(image: Image.Image, background: int) -> Image.Image:
     if _is_grey(image):
-        return _grey(image).convert("RGB")
-    # over RGBA, since a palette with transparency makes Pillow warn; alpha is dropped
-    return image.convert("RGBA").convert("RGB") if "transparency" in image.info else image.convert("RGB")
+        return _grey(image, background).convert("RGB")
+    # over RGBA, since a palette with transparency makes Pillow warn
+    return _on(background, image.convert("RGBA")) if _has_alpha(image) else image.convert("RGB")
+
+
+def _on(background: int, image: Image.Image) -> Image.Image:
+    """An image of mode LA or RGBA on a plain ground."""
+    mode = image.mode[:-1]
+    alpha = image.getchannel("A")
+    if alpha.getextrema() == (255, 255):
+        return image.convert(mode)
+    ground = Image.new(mode, image.size, background if mode == "L" else (background,) * 3)
+    ground.paste(image.convert(mode), mask=alpha)
+    return ground

@@ -38,7 +38,8 @@ def load(name: str, split: str, *, data_dir: str | Path | None = None, **options
 
     `name` is a built-in name, else the path of an image folder or an .npz file. `data_dir` holds the files of built-in
     data sets; without it the environment's DATAFREE_DATA does. Options by source: cifar100 `labels` ("fine", "coarse");
-    celeba `attribute`, `size`; an image folder `size`, `channels`; .npz `layout`. Raises UserError for what is missing
+    celeba `attribute`, `size`; an image folder `size`, `channels`, `class_order`; .npz `layout`. What a reader chose or
+    left out is in the data set's `notes`. Raises UserError for what is missing
     or damaged.
     """
     name = str(name)

@@ -41,4 +41,4 @@ def as_bytes(sources: list[Path] | list[bytes], names: list[str], spec: InputSpe
     def one(item: tuple[Path | bytes, str]) -> np.ndarray:
         return decode(*item, spec.shape)
 
-    return torch.from_numpy(on_threads(one, zip(sources, names), spec.shape))
+    return torch.from_numpy(on_threads(one, list(zip(sources, names)), spec.shape))

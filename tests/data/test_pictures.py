@@ -1,0 +1,184 @@
+"""An image file is read as a viewer shows it. Expected pixels are computed by hand."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from datafree.data.pictures import dark_or_light, decode, look
+from datafree.errors import UserError
+
+STEPS = np.array([[0, 40, 80], [120, 160, 200]], np.uint8)  # 2 x 3, no two alike
+COLOURS = np.stack([STEPS, STEPS + 10, 250 - STEPS], -1)
+FORMATS = {"png": {}, "tiff": {}, "webp": {"lossless": True}, "jpeg": {"quality": 100, "subsampling": 0}}
+
+
+def encoded(image, form="png", **options) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, form, **options)
+    return stream.getvalue()
+
+
+def grey(content, background=255, shape=(1, 2, 3)):
+    return decode(content, "it", shape, background)[0].tolist()
+
+
+# What a viewer shows, by EXIF's definition of the corner where row 0 and column 0 of the stored pixels are.
+TURNED = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.T,
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].T,
+    8: lambda a: np.rot90(a),
+}
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("orientation", TURNED)
+def test_all_eight_orientations_of_exif(orientation, form):
+    large = np.kron(STEPS, np.ones((8, 8), np.uint8))
+    exif = Image.Exif()
+    exif[274] = orientation
+    options = {"tiffinfo": {274: orientation}} if form == "tiff" else {"exif": exif}
+    content = encoded(Image.fromarray(large), form, **options, **FORMATS[form])
+    expected = TURNED[orientation](large)
+    seen = look(content)
+    channels = 3 if form == "webp" else 1
+    assert (seen.shape, seen.turned) == ((channels, *expected.shape), orientation != 1)
+    got = decode(content, "it", (1, *expected.shape))[0]
+    assert np.abs(got.astype(int) - expected).max() <= 4
+
+
+@pytest.mark.parametrize("value", [0, 9, 65535])
+def test_an_orientation_that_is_none_turns_nothing(value):
+    exif = Image.Exif()
+    exif[274] = value
+    assert grey(encoded(Image.fromarray(STEPS), exif=exif)) == STEPS.tolist()
+
+
+def test_damaged_exif_turns_nothing():
+    assert grey(encoded(Image.fromarray(STEPS), exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff")) == STEPS.tolist()
+
+
+@pytest.mark.parametrize("background", [255, 0])
+def test_transparency_is_shown_on_the_background(background):
+    alpha = np.array([[0, 51, 255], [0, 51, 255]], np.uint8)
+    expected = np.rint(STEPS * (alpha / 255) + background * (1 - alpha / 255))
+    for mode in ("LA", "RGBA"):
+        bands = [Image.fromarray(STEPS)] * (len(mode) - 1) + [Image.fromarray(alpha)]
+        content = encoded(Image.merge(mode, bands))
+        assert look(content).alpha
+        got = decode(content, "it", (3, 2, 3), background)
+        assert np.abs(got.astype(int) - expected).max() <= 1
+        assert np.abs(np.array(grey(content, background)) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("form", ["png", "gif"])
+def test_a_transparent_colour_of_a_palette_grey_or_rgb_image_is_shown_on_white(form):
+    image = Image.fromarray(np.array([[0, 1, 1], [1, 0, 0]], np.uint8), "P")
+    image.putpalette([10, 20, 30, 90, 90, 90])
+    content = encoded(image, form, transparency=0)
+    assert look(content).alpha
+    assert decode(content, "it", (3, 2, 3))[0].tolist() == [[255, 90, 90], [90, 255, 255]]
+    if form == "png":
+        assert grey(encoded(Image.fromarray(STEPS), transparency=40)) == [[0, 255, 80], [120, 160, 200]]
+        content = encoded(Image.fromarray(COLOURS), transparency=tuple(COLOURS[1, 1].tolist()))
+        assert decode(content, "it", (3, 2, 3))[:, 1, 1].tolist() == [255, 255, 255]
+        assert decode(content, "it", (3, 2, 3))[:, 0, 0].tolist() == COLOURS[0, 0].tolist()
+
+
+def test_opaque_alpha_changes_no_pixel():
+    content = encoded(Image.fromarray(np.dstack([COLOURS, np.full((2, 3), 255, np.uint8)])))
+    assert decode(content, "it", (3, 2, 3)).tolist() == COLOURS.transpose(2, 0, 1).tolist()
+
+
+@pytest.mark.parametrize(("level", "expected"), [(0, 255), (100, 255), (255, 0), (200, 0)])
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_what_is_visible_is_seen_on_its_background(tmp_path, level, expected, mode):
+    alpha = np.zeros((16, 16), np.uint8)
+    alpha[4:9, 4:12] = 255
+    bands = [Image.new("L", (16, 16), level)] * (len(mode) - 1) + [Image.fromarray(alpha)]
+    Image.merge(mode, bands).save(tmp_path / "a.png")
+    assert dark_or_light([tmp_path / "a.png"]) == expected
+    got = decode(tmp_path / "a.png", "it", (1, 16, 16), expected)[0]
+    assert (got[alpha > 0] == level).all() and (got[alpha == 0] == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(0, 0), (65535, 255), (257 * 60, 60), (257 * 60 + 128, 60), (32768, 128)]
+)
+@pytest.mark.parametrize("form", ["png", "tiff", "ppm"])
+def test_16_bits_become_8_by_value_over_65535(value, expected, form):
+    content = encoded(Image.fromarray(np.full((2, 3), value, np.uint16)), form)
+    assert look(content).shape == (1, 2, 3)
+    assert set(np.ravel(grey(content))) == {expected}
+    assert set(np.ravel(decode(content, "it", (3, 2, 3)))) == {expected}
+
+
+def test_floats_from_0_to_1_are_scaled_and_other_scales_are_refused():
+    assert grey(encoded(Image.fromarray(STEPS.astype(np.float32) / 255), "tiff")) == STEPS.tolist()
+    for values in (STEPS.astype(np.float32), STEPS.astype(np.int32) * 1000, STEPS.astype(np.float32) * np.nan):
+        with pytest.raises(UserError, match=r"image 'it' cannot be read \(values from .* whose white is unknown\)"):
+            grey(encoded(Image.fromarray(values), "tiff"))
+
+
+def test_bits_grey_palettes_and_four_inks():
+    bits = Image.fromarray(STEPS > 100)
+    assert (look(encoded(bits)).shape, grey(encoded(bits))) == ((1, 2, 3), [[0, 0, 0], [255, 255, 255]])
+    palette = Image.fromarray(STEPS).quantize(8)
+    assert look(encoded(palette)).shape[0] == 1 and grey(encoded(palette)) == STEPS.tolist()
+    coloured = Image.fromarray(COLOURS).quantize(8)
+    assert look(encoded(coloured)).shape[0] == 3
+    inks = Image.new("CMYK", (3, 2), (0, 255, 255, 0))  # no cyan, all magenta and yellow: red
+    assert decode(encoded(inks, "tiff"), "it", (3, 2, 3))[:, 0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("form", ["gif", "tiff", "png", "webp"])
+def test_the_first_frame_is_read_and_counted(form):
+    first, second = (Image.fromarray(np.full((2, 3), level, np.uint8)) for level in (40, 200))
+    options = {"lossless": True} if form == "webp" else {}
+    content = encoded(first, form, save_all=True, append_images=[second], **options)
+    assert look(content).frames and set(np.ravel(grey(content))) == {40}
+    assert not look(encoded(first, form, **options)).frames
+
+
+@pytest.mark.parametrize("form", ["jpeg", "png", "tiff", "gif", "webp", "bmp", "ppm"])
+def test_files_that_are_cut_or_empty_are_refused_by_name(form):
+    content = encoded(Image.fromarray(np.random.RandomState(0).randint(0, 256, (40, 40)).astype(np.uint8)), form)
+    for length in (0, 3, 20, len(content) // 2):
+        with pytest.raises(UserError, match="image 'it' cannot be read"):
+            decode(content[:length], "it", (1, 40, 40))
+
+
+def bomb(side):
+    """A PNG of side x side black pixels of one bit."""
+    return encoded(Image.new("1", (side, side)), optimize=True)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 8)])
+def test_an_image_that_would_fill_memory_is_refused_by_its_header(shape):
+    content = bomb(9500)
+    assert len(content) < 20_000
+    with pytest.raises(UserError, match=r"image 'it' is too large .* wanted at most 89478485 pixels; make it smaller"):
+        decode(content, "it", shape)
+    many = encoded(Image.new("RGB", (8300, 8300)))
+    with pytest.raises(UserError, match=r"is too large \(275,560,000 bytes decoded, more than 268,435,456\)"):
+        look(many)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_large_jpeg_is_reduced_while_it_is_decoded_and_looks_the_same(orientation):
+    exif = Image.Exif()
+    exif[274] = orientation
+    ramp = np.linspace(0, 255, 640).astype(np.uint8)[None].repeat(320, 0)
+    content = encoded(Image.fromarray(ramp), "jpeg", quality=95, exif=exif)
+    whole = ImageOps.exif_transpose(Image.fromarray(np.asarray(Image.open(io.BytesIO(content)))))
+    upright = TURNED[orientation](np.asarray(whole))
+    shape = (1, 10, 20) if orientation == 1 else (1, 20, 10)
+    expected = upright.reshape(shape[1], 32, shape[2], 32).mean((1, 3))
+    got = decode(content, "it", shape)[0]
+    assert np.abs(got - expected)[2:-2, 2:-2].max() <= 3
