@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
+
+if __name__ == "__main__" and sys.path and not sys.flags.safe_path:
+    del sys.path[0]  # `python -m` puts the working directory there: a stranger's folder may hold a torch.py
+
 import shlex
 import signal
-import sys
 import threading
 from functools import partial
 from types import FrameType

@@ -9,7 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from . import zoo
+from .codenames import CodeName, check_allowed, code_name
 from .errors import UserError, nearest, unknown
 from .files import read_weights
 from .network import PROBES, Network, frozen
@@ -46,7 +47,7 @@ def load_model(
     else:
         if Path(name).suffix in EXPORTED and Path(name).is_file():
             raise UserError(f"{name} is one file of a quantized network, wanted its folder; give {Path(name).parent}")
-        if weights is None and ":" not in name and not is_zoo(name):
+        if weights is None and code_name(name) is None and not is_zoo(name):
             raise unknown("model", name, zoo.names(), "the zoo, and no such release folder")
         if weights is None:
             raise UserError(
@@ -59,12 +60,12 @@ def load_model(
             )
         architecture, path = name, weights
     found = read_weights(path)
-    if ":" not in architecture:  # before a weight of it is allocated: a few bytes of text can name 40 GB
+    if code_name(architecture) is None:  # before a weight of it is allocated: a few bytes of text can name 40 GB
         _check_weights(architecture, _on_meta(architecture, spec).state_dict(), found, path)
     network = _built(architecture, spec, seed=0)
     _load(network, found, path)
     network.module.eval()
-    with _users(architecture, _folder(architecture)) if ":" in architecture else nullcontext():
+    with _guarded(architecture, code_name(architecture)):
         network.check()
     return network
 
@@ -72,7 +73,7 @@ def load_model(
 def new_model(name: str, spec: InputSpec, *, seed: int) -> Network:
     """A fresh network for `spec`, the same weights for the same seed."""
     network = _built(name, spec, seed=seed)
-    with _users(name, _folder(name)) if ":" in name else nullcontext():
+    with _guarded(name, code_name(name)):
         network.check()
     return network
 
@@ -83,16 +84,17 @@ def _built(name: str, spec: InputSpec, *, seed: int) -> Network:
         raise UserError(
             f"{name} is a trained release, wanted a fresh network; name an architecture of the zoo or your own"
         )
-    if ":" not in name:
+    code = code_name(name)
+    if code is None:
         _check_memory(name, spec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, "weights", name))
-        module = _function(name)(spec) if ":" in name else zoo.build(name, spec)
+        module = zoo.build(name, spec) if code is None else _function(name, code)(spec)
         if not isinstance(module, nn.Module):
             raise UserError(f"{name!r} returned {type(module).__name__}, wanted a torch.nn.Module; return the network")
         network = Network(module, spec, name)
         if any(torch.nn.parameter.is_lazy(own) for own in network.module.parameters()):
-            with _users(name, _folder(name)), torch.no_grad(), frozen(network.module):
+            with _guarded(name, code), torch.no_grad(), frozen(network.module):
                 network.logits(torch.full((2, *spec.shape), (spec.low + spec.high) / 2))
     return network
 
@@ -149,19 +151,19 @@ def _check_memory(name: str, spec: InputSpec) -> None:
         )
 
 
-def _function(name: str) -> Callable[..., Any]:
+def _function(name: str, code: CodeName) -> Callable[..., Any]:
     """The user's own function, called with the InputSpec if it takes an argument."""
-    place, _, attribute = name.rpartition(":")
-    module = _module(place)
-    function = getattr(module, attribute, None)
+    code.check()
+    module = _module(code)
+    function = getattr(module, code.attribute, None)
     if not callable(function):
         names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise unknown("function", attribute, names, place)
+        raise unknown("function", code.attribute, names, code.place)
     kinds = [parameter.kind for parameter in inspect.signature(function).parameters.values()]
     takes = inspect.Parameter.POSITIONAL_ONLY in kinds or inspect.Parameter.POSITIONAL_OR_KEYWORD in kinds
 
     def call(spec: InputSpec) -> Any:
-        with _users(name, _folder(name)):
+        with _users(name, _folder(code)):
             return function(spec) if takes else function()
 
     return call
@@ -175,15 +177,21 @@ def memory() -> int | None:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _folder(name: str) -> Path:
+def _guarded(name: str, code: CodeName | None) -> AbstractContextManager[None]:
+    """`_users` for a network that the user's own code makes; nothing for one of the zoo."""
+    return nullcontext() if code is None else _users(name, _folder(code))
+
+
+def _folder(code: CodeName) -> Path:
     """Where the code of `file.py:function` has its siblings; for a module, the working directory."""
-    place = name.rpartition(":")[0] or name
-    return Path(place).parent if place.endswith(".py") else Path()
+    return Path(code.place).parent if code.is_file else Path()
 
 
-def _module(place: str) -> Any:
-    if not place.endswith(".py"):
-        with _users(place, _folder(place)):
+def _module(code: CodeName) -> Any:
+    place = code.place
+    check_allowed(place)
+    if not code.is_file:
+        with _users(place, _folder(code)):
             return importlib.import_module(place)
     path = Path(place)
     if not path.is_file():
@@ -193,7 +201,7 @@ def _module(place: str) -> Any:
     assert made.loader is not None
     module = importlib.util.module_from_spec(made)
     sys.modules[made.name] = module  # dataclasses look their module up there
-    with _users(place, _folder(place)), _siblings_forgotten(path.parent):
+    with _users(place, _folder(code)), _siblings_forgotten(path.parent):
         made.loader.exec_module(module)
     return module
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter, Token
 
 from ..classes import class_positions
+from ..codenames import code_name
 from ..errors import UserError
 from ..parallel import main_process
 from ..progress import Progress, silent
@@ -230,10 +231,12 @@ def identity_of(settings: dict[str, Any], network: Network) -> dict[str, Any]:
 
 def inputs_of(name: str, options: Model, *, record: bool = False) -> list[str | Path | None]:
     """The files that a model was read from, and its record where that is read too, for run.json."""
-    code = options.code if options.code is not None else name
-    file = code.rpartition(":")[0] if ":" in code else None
-    there = Path(name) / "record.safetensors" if record and ":" not in name and options.record is None else None
-    return [name if ":" not in name else None, options.weights, options.record, file, there]
+    from ..release import is_release
+
+    folder = name if code_name(name) is None or is_release(name) else None
+    code = code_name(options.code) if options.code is not None else code_name(name) if folder is None else None
+    there = Path(folder) / "record.safetensors" if record and folder is not None and options.record is None else None
+    return [folder, options.weights, options.record, code and code.place, there]
 
 
 def chosen(argv: list[str], flag: str) -> str | None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from .. import presets, stats, zoo
+from ..codenames import code_name
 from ..data import Dataset
 from ..errors import UserError, unknown
 from ..network import Network
@@ -142,7 +143,7 @@ def _record(
     if add and anew:
         raise UserError("--add and --replace: got both, expected one of them; leave one out")
     data, source, input, run = data or Data(), source or Model(), input or Input(), run or Run()
-    if not is_release(model) and ":" not in model and not is_zoo(model):
+    if not is_release(model) and code_name(model) is None and not is_zoo(model):
         raise unknown("model", model, zoo.names(), "the zoo, and no such release folder")
     if not is_release(model) and out is None:
         raise UserError(f"{model} is no release folder, wanted --out; name the release folder to write")

@@ -2,68 +2,137 @@
 
 from __future__ import annotations
 
-import re
+import os
 import shlex
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import CycloptsError, Parameter
 
-from ..data.registry import names as data_names
+from ..codenames import code_name, without_code
 from ..errors import UserError
 from ..files import read_json
 
 __all__ = ["rerun"]
 
+MODELS = ("model", "teacher", "student")
+"""Parameters of the verbs that hold a model's name; so do all that end in `code`."""
+
 
 def rerun(run: Path, /, *, out: Path | None = None, trust: Annotated[bool, Parameter(negative="")] = False) -> int:
     """Repeat a run from its run.json: the same command, settings and seed.
 
-    A run.json is a file like any other: one from strangers could name code to be run, so such a command needs --trust.
+    A run.json is a file like any other: one from strangers could name code to be run, or a folder of yours to write
+    to, so such a command needs --trust.
 
     Example: datafree rerun student/run.json --out again
 
     Parameters
     ----------
     run
-        A run.json, or the folder that holds one.
+        A run.json, or the folder of a run.
     out
         Where to write instead of the first run's folder.
     trust
-        Run it even where it names a network by file.py:function or package.module:function.
+        Run it even where it names a network by file.py:function or package.module:function, or writes outside of the
+        working directory.
     """
     from ..__main__ import run as run_command
     from ..runlog import hash_of
 
-    path = run / "run.json" if run.is_dir() else run
-    if not path.is_file():
-        raise UserError(f"no file {path}, wanted a run.json; name the folder of a run")
+    path = _log(run)
     log = read_json(path)
-    argv = log.get("argv")
-    if not isinstance(argv, list) or not argv or not all(isinstance(word, str) for word in argv) or argv[0] == "rerun":
-        raise UserError(f"{path} names no command line; it was made from Python, call the same function again")
+    argv = _argv(log, path)
     words = argv if out is None else _to(argv, str(out))
     print("datafree " + shlex.join(words))
-    code = [word for word in words if _names_code(word)]
-    if code and not trust:
-        raise UserError(
-            f"that command runs the code {code[0]!r}; if it is yours, or you have read it, add --trust, or type it yourself"
-        )
-    for name, digest in (log.get("inputs") or {}).items():
-        if Path(name).exists() and hash_of(name) != digest:
+    if not trust:
+        _check(words, path, out)
+    inputs = log.get("inputs")
+    for name, digest in inputs.items() if isinstance(inputs, dict) else ():
+        if _is_path(name) and Path(name).exists() and hash_of(name) != digest:
             print(f"note: {name} has changed since that run")
-    return run_command(words)
+    with nullcontext() if trust else without_code():  # what `_check` did not see is refused where it would be imported
+        return run_command(words)
 
 
-def _names_code(word: str) -> bool:
-    """Whether a word of a command line, or the value in --flag=value, may name a function to call.
+def _log(run: Path) -> Path:
+    """The file that holds the command line: a log by its name, or the one in or beside a folder."""
+    beside = _beside(run if run.is_dir() else run.parent)
+    options = [beside, run / "run.json"] if run.is_dir() else [run]
+    for path in options:
+        if path.is_file():
+            inner = path.name == "run.json" and "argv" not in read_json(path)
+            return beside if inner and beside.is_file() else path
+    raise UserError(f"no file {run}, wanted a run.json; name the folder of a run")
 
-    `cuda:1` does not, nor does a split of a data set that we know, as in `cifar10:train`.
-    """
-    base, _, split = word.rpartition(":")
-    if base in data_names() and split in ("train", "test"):
+
+def _beside(folder: Path) -> Path:
+    """Where a run keeps what is not handed over with its folder."""
+    whole = folder.resolve()
+    return (folder if folder.name == whole.name else whole).with_name(f"{whole.name}.run.json")
+
+
+def _argv(log: dict[str, Any], path: Path) -> list[str]:
+    """The command line in a log: a verb, and words that the operating system could have passed."""
+    from . import VERBS
+
+    argv = log.get("argv")
+    if not isinstance(argv, list) or not argv or not all(isinstance(word, str) for word in argv):
+        raise UserError(f"{path} names no command line; it was made from Python, call the same function again")
+    if argv[0] not in VERBS or argv[0] == "rerun" or not all(map(_is_path, argv)):
+        raise UserError(f"{path} names no command line that can be repeated; get the file again")
+    return argv
+
+
+def _is_path(word: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(word)
+    except UnicodeEncodeError:
         return False
-    return re.search(r":\s*[^\W\d]", word) is not None
+
+
+def _check(words: list[str], path: Path, out: Path | None) -> None:
+    """Raises UserError for a command that runs code, or writes where only its user can have meant it to.
+
+    The command line is read by the parser that will run it. Where that fails, so will the run; every word counts then.
+    """
+    from . import app
+
+    try:
+        _, bound, _ = app(words).parse_args(words, exit_on_error=False, print_error=False)
+        values = bound.arguments
+    except CycloptsError:
+        values = {f"{index} code": word.rpartition("=")[2] for index, word in enumerate(words)}
+    for name in _models(values):
+        if code_name(name) is not None and not Path(name).is_dir():
+            raise UserError(
+                f"that command runs the code {name!r}; if it is yours, or you have read it, add --trust, or type it "
+                "yourself"
+            )
+    target = values.get("out") or (values.get("model") if words[0] == "record" else None)
+    if out is None and target is not None and not _is_near(Path(target), path):
+        raise UserError(
+            f"that command writes to {str(target)!r}, outside of the working directory; name the place with --out, or "
+            "add --trust"
+        )
+
+
+def _models(values: dict[str, Any]) -> Iterator[str]:
+    """The names of models among the values of a command's parameters."""
+    for key, value in values.items():
+        if (key in MODELS or key.endswith("code")) and isinstance(value, str):
+            yield value
+        elif hasattr(value, "__dataclass_fields__"):
+            yield from _models(vars(value))
+
+
+def _is_near(target: Path, log: Path) -> bool:
+    """Whether a place is in the working directory, or is where the log itself was written."""
+    place, here = target.resolve(), Path.cwd().resolve()
+    own = place in (log.parent.resolve(), log.resolve()) or _beside(place) == log.resolve()
+    return own or here in place.parents or place == here
 
 
 def _to(argv: list[str], out: str) -> list[str]:

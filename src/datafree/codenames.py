@@ -1,0 +1,60 @@
+"""A model that is named by code, `file.py:function` or `package.module:function`: how the name is read, and whether
+such code may run. The loader and every check of a name use these functions. Free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NamedTuple
+
+from .errors import UserError
+
+__all__ = ["CodeName", "check_allowed", "code_name", "without_code"]
+
+_ALLOWED: ContextVar[bool] = ContextVar("allowed", default=True)
+
+
+class CodeName(NamedTuple):
+    """Where the code is, and what in it builds the network."""
+
+    place: str
+    """A file that ends in .py, or a dotted module."""
+    attribute: str
+
+    @property
+    def is_file(self) -> bool:
+        return self.place.endswith(".py")
+
+    def check(self) -> None:
+        """Raises UserError where nothing can be imported by that name; no code has run by then."""
+        modules = self.place.split(".")
+        if not self.attribute.isidentifier() or not (self.is_file or all(part.isidentifier() for part in modules)):
+            raise UserError(
+                f"model {f'{self.place}:{self.attribute}'!r} names no function, wanted file.py:function or "
+                "package.module:function; correct the name"
+            )
+
+
+def code_name(name: str) -> CodeName | None:
+    """The two parts of a name with a colon, split at the last one; None for any other name, which runs no code."""
+    place, colon, attribute = name.rpartition(":")
+    return CodeName(place, attribute) if colon else None
+
+
+@contextmanager
+def without_code() -> Iterator[None]:
+    """Inside, `check_allowed` refuses: the names come from a file, not from the user."""
+    token = _ALLOWED.set(False)
+    try:
+        yield
+    finally:
+        _ALLOWED.reset(token)
+
+
+def check_allowed(place: str) -> None:
+    """Raises UserError inside `without_code`. Called right before a user's code is imported, and nowhere else."""
+    if not _ALLOWED.get():
+        raise UserError(
+            f"that command runs the code {place!r}; if it is yours, or you have read it, add --trust, or type it yourself"
+        )
