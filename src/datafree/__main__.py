@@ -11,13 +11,15 @@ if __name__ == "__main__" and sys.path and not sys.flags.safe_path:
 import shlex
 import signal
 import threading
+from contextlib import suppress
 from functools import partial
 from types import FrameType
 from typing import Any
 
 from .commandline import ARGV
-from .errors import UserError, unknown
+from .errors import UserError, out_of_memory, unknown
 from .parallel import say_first
+from .terminal import Stream, open_streams, printing, warn_in_one_line
 
 __all__ = ["main"]
 
@@ -26,6 +28,22 @@ PARALLEL = ("train", "distill", "synthesize", "expand")
 RESUMES = ("train", "record", "distill", "synthesize", "expand", "condense")
 CHOOSE = ("--online", "--images", "--condensed", "--preset", "--replay", "--method", "--alignment", "--kind")
 """Flags that decide which other flags there are."""
+LESS = {
+    "train": "a smaller --batch or --limit",
+    "record": "--preset small, fewer --taps or a smaller --limit",
+    "condense": "a smaller --per-class or --limit",
+    "import-condensed": "a smaller set",
+    "synthesize": "a smaller --unit or fewer --workers",
+    "expand": "a smaller --unit or fewer --workers",
+    "distill": "a smaller --batch or fewer images",
+    "quantize": "fewer --images",
+    "evaluate": "a smaller --limit",
+    "similarity": "fewer --images",
+    "report": "fewer runs, or a smaller --limit",
+    "convert": "a smaller file",
+    "demo": "fewer --images",
+}
+"""What of a command takes less memory."""
 PATIENCE = 5
 """Seconds that a stopped command may take to end in order; every file is whole at any moment."""
 
@@ -33,24 +51,37 @@ PATIENCE = 5
 def main(argv: list[str] | None = None) -> None:
     """Runs `datafree ARGV` and exits."""
     argv = sys.argv[1:] if argv is None else argv
+    open_streams()
+    warn_in_one_line()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, partial(_stop, argv))
     code = run(argv)
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader has gone: nothing more can be said to it, at exit neither
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 141
+    _close_output()
     if _many():  # torch.distributed's threads can abort an interpreter that winds down (pytorch/pytorch#179291)
-        sys.stderr.flush()
+        with suppress(OSError):
+            sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
 
 
 def run(argv: list[str]) -> int:
-    """The exit code of one command."""
-    from cyclopts import CycloptsError
+    """The exit code of one command. What it prints is escaped; a reader that has gone does not stop the work."""
+    with printing() as output:
+        try:
+            code = _run(argv)
+        except BaseException as error:
+            code = _failed(error, argv)
+    if output.failure is None or code != 0:
+        return code
+    if isinstance(output.failure, BrokenPipeError):
+        return 141
+    reason = output.failure.strerror or str(output.failure)
+    return _say(f"cannot write to standard output: {reason}; the work is done; look at its files, or run it again", 2)
 
+
+def _run(argv: list[str]) -> int:
+    if not argv or argv[0] not in ("--help", "-h", "--version"):
+        _check_here()
     from .commands import VERBS, app
 
     if argv and not argv[0].startswith("-") and argv[0] not in VERBS:
@@ -60,23 +91,48 @@ def run(argv: list[str]) -> int:
     token = ARGV.set(tuple(argv))
     try:
         code = app(argv)(argv, exit_on_error=False, print_error=False, result_action="return_value")
-        return code if isinstance(code, int) else 0
-    except UserError as error:
-        return _say(str(error), 2)
-    except CycloptsError as error:
-        return _say(_usage(error, argv), 2)
-    except KeyboardInterrupt:
-        return _say(_stopped(argv), 130)
-    except _Terminated:
-        return _say(_stopped(argv), 143)
-    except BrokenPipeError:
-        return 141
-    except MemoryError:
-        return _say("there is not enough memory; give a smaller network, smaller --batch or fewer images", 2)
-    except OSError as error:
-        return _say(f"cannot use {error.filename!r}: {error.strerror}; give another path", 2)
     finally:
         ARGV.reset(token)
+    return code if isinstance(code, int) else 0
+
+
+def _failed(error: BaseException, argv: list[str]) -> int:
+    """Says in a line what the user can fix, and returns the exit code; raises what the user cannot fix."""
+    told = isinstance(error, UserError) and "memory" in str(error)
+    if not told and out_of_memory(error):
+        much = LESS.get(argv[0], "a smaller network") if argv else "a smaller network"
+        return _say(f"there is not enough memory; give {much}, or use a machine with more memory", 2)
+    if isinstance(error, UserError):
+        return _say(str(error), 2)
+    if isinstance(error, KeyboardInterrupt):
+        return _say(_stopped(argv), 130)
+    if isinstance(error, _Terminated):
+        return _say(_stopped(argv), 143)
+    if isinstance(error, OSError):
+        what = repr(os.fspath(error.filename)) if isinstance(error.filename, (str, bytes)) else "a file or stream"
+        return _say(f"cannot use {what}: {error.strerror or error}; give another path", 2)
+    if any(
+        kind.__name__ == "CycloptsError" for kind in type(error).__mro__
+    ):  # imported by then, or it could not be one
+        return _say(_usage(error, argv), 2)
+    raise error
+
+
+def _check_here() -> None:
+    """Raises UserError where the working directory is gone: relative names mean nothing there."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UserError(f"the working directory cannot be used: {error.strerror}; change to one that exists") from None
+
+
+def _close_output() -> None:
+    """Flushes standard output; where that fails, what is left goes nowhere, so that leaving does not fail."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Terminated(BaseException):
@@ -107,10 +163,9 @@ def _importing(frame: FrameType | None) -> bool:
 
 def _leave(line: str, code: int) -> None:
     if sys.stderr.isatty():
-        sys.stderr.write("\x1b[?25h")  # the progress bar hides the cursor
+        Stream(sys.stderr, lines=False).write("\x1b[?25h")  # the progress bar hides the cursor
     if not _many() or os.environ.get("RANK") == "0":  # nobody is asked here: a lock of an import may be held
-        print(f"datafree: {line}", file=sys.stderr)
-    sys.stderr.flush()
+        _tell(line)
     os._exit(code)
 
 
@@ -141,8 +196,15 @@ def _usage(error: Any, argv: list[str]) -> str:
 def _say(line: str, code: int) -> int:
     """Of the processes of a torchrun, the first that has something to say says it for all."""
     if not _many() or say_first():
-        print(f"datafree: {line}", file=sys.stderr)
+        _tell(line)
     return code
+
+
+def _tell(line: str) -> None:
+    """One line on standard error, if there is such a thing."""
+    stream = Stream(sys.stderr, lines=True)
+    stream.write(f"datafree: {line}\n")
+    stream.flush()
 
 
 def _many() -> bool:

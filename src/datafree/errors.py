@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import re
 from collections.abc import Iterable
 
-__all__ = ["UserError", "nearest", "unknown"]
+__all__ = ["UserError", "nearest", "out_of_memory", "unknown"]
 
 
 class UserError(Exception):
@@ -28,3 +30,38 @@ def unknown(what: str, got: str, options: Iterable[str], where: str = "") -> Use
     """The error for a name that does not exist: ``no layer 'l5' in LeNet5; nearest: 'fc1'``."""
     place = f" in {where}" if where else ""
     return UserError(f"no {what} {str(got)!r}{place}; nearest: {nearest(got, options)}")
+
+
+_SHORT = re.compile(
+    "can't allocate memory|cannot allocate memory|not enough memory|out of memory|failed to allocate memory|bad_alloc"
+    "|bad allocation|can't start new thread|unable to allocate|could not create a (primitive|memory object)"
+    "|mmap failed|failed to map segment",
+    re.IGNORECASE,
+)
+"""How torch, oneDNN, onnxruntime, the loader of shared libraries and the system say that memory or threads are short."""
+_SAYS_SO = ("RuntimeError", "ImportError", "SystemError", "error", "OSError")
+"""The types that say it; `error` is zlib's and those of C extensions. Their subclasses and onnxruntime's do too."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the error, or one that led to it, says that memory (or room for a thread) is short."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        own = waiting.pop()
+        if own is None or id(own) in seen:
+            continue
+        seen.add(id(own))
+        if _is_short(own):
+            return True
+        waiting += [own.__cause__, own.__context__]
+        waiting += own.exceptions if isinstance(own, BaseExceptionGroup) else []
+    return False
+
+
+def _is_short(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    kinds = [kind.__name__ for kind in type(error).__mro__]
+    says = any(name in _SAYS_SO for name in kinds) or type(error).__module__.startswith("onnxruntime")
+    return says and _SHORT.search(str(error)) is not None

@@ -14,7 +14,7 @@ __all__ = ["seed_of", "stream"]
 def seed_of(seed: int, *name: str | int) -> int:
     """A 63-bit seed from a run's seed and the name of what it is for: ``seed_of(0, "unit", 12)``."""
     text = "/".join(str(part) for part in (seed, *name))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "big") >> 1
 
 
 def stream(seed: int, *name: str | int) -> torch.Generator:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from cyclopts import App
+from rich.console import Console
 
 from .. import __version__
+from ..terminal import plain
 
 __all__ = ["app"]
 
@@ -35,6 +37,7 @@ def app(argv: list[str]) -> App:
         name="datafree",
         help="Compress a trained neural network without its training data.",
         version=__version__,
+        console=Console(file=plain()),
         suppress_keyboard_interrupt=False,  # it would exit without a word
         help_epilogue="Data sets are looked for under --data-dir, or the folder that DATAFREE_DATA names.",
     )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from cyclopts import Parameter, Token
 
@@ -17,6 +18,7 @@ from ..codenames import code_name
 from ..errors import UserError
 from ..parallel import main_process
 from ..progress import Progress, silent
+from ..terminal import Stream, escaped
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -335,16 +337,17 @@ def bar(text: str, quiet: bool) -> Iterator[Progress]:
     )
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    console, last = Console(stderr=True), [0.0]
+    stream = Stream(sys.stderr, lines=False)
+    console, last = Console(file=cast(IO[str], stream)), [0.0]
     shown = Progress(*columns, console=console)
-    task = shown.add_task(text, total=None)
+    task = shown.add_task(escaped(text), total=None)
 
     def update(done: int, total: int) -> None:
         if console.is_terminal or done >= total:  # in a log, once

@@ -30,6 +30,7 @@ from ..report import Line, Report, Row, grid_of, write
 from ..runlog import RunLog, versions
 from ..spec import InputSpec
 from ..syntheticset import SyntheticSet, one_thread, synthesize, to_pixels
+from ..terminal import plain
 from ..training import train
 from .common import Whole, bar
 
@@ -231,4 +232,4 @@ def _print(results: list[Result]) -> None:
         table.add_row(
             name, f"{r.scores.accuracy:.1f}", agreement, f"{r.network.parameters:,}", size, f"{r.seconds:.1f}"
         )
-    Console().print(table)
+    Console(file=plain()).print(table)

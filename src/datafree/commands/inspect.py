@@ -40,7 +40,8 @@ def inspect(path: Path, /, *, code: str | None = None) -> None:
     elif path.suffix == ".safetensors" and path.is_file():
         _record(path)
     elif path.suffix == ".json" and path.is_file():
-        print(json.dumps(read_json(path), indent=2, sort_keys=True))
+        for line in json.dumps(read_json(path), indent=2, sort_keys=True).splitlines():
+            print(line)
     else:
         raise UserError(f"{path} is nothing datafree writes, wanted a release, set, record or run.json; check the path")
 
