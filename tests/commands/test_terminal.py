@@ -221,5 +221,5 @@ def test_a_process_that_is_out_of_memory_ends_in_one_line(here, line, more):
     words = [sys.executable, "-c", code, *line.split()]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("datafree: there is not enough memory") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("datafree: ") and "memory" in done.stderr and done.stderr.count("\n") == 1
     assert not (here / "new" / "run.json").exists()

@@ -311,7 +311,9 @@ def say_fit(network: Network, data: Dataset) -> None:
     if data.classes != network.spec.classes:
         places = class_positions(data.classes, network.spec.classes, data.name, network.name)
         how = "in their order" if places == tuple(range(len(places))) else "by name, which are in another order"
-        pairs = ", ".join(f"{own} = {network.spec.classes[place]}" for own, place in list(zip(data.classes, places))[:3])
+        pairs = ", ".join(
+            f"{own} = {network.spec.classes[place]}" for own, place in list(zip(data.classes, places))[:3]
+        )
         print(f"  classes of {data.name} were taken for those of {network.name} {how}: {pairs}, ...")
 
 
