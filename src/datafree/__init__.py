@@ -9,9 +9,15 @@ does not wait for torch.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
 
 __version__ = "0.1.0"
+
+# onnxruntime 1.31 reads this when it is imported: unset, empty, "0" or "false" let it write a device id and a database
+# into the user's home and send events. A value that somebody set is left alone.
+if not os.environ.get("ORT_DISABLE_TELEMETRY"):
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 _HOMES = {
     "Bits": "quantization",
