@@ -1,0 +1,150 @@
+"""Operators that keep, broadcast or reduce shapes: arithmetic, activations, norms, comparisons, reductions."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .values import BOOL, INT64, Call, Result, broadcast, rule
+
+SAME = (
+    "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Celu", "Cos", "Cosh", "Elu", "Erf", "Exp", "Gelu",
+    "HardSigmoid", "HardSwish", "Hardmax", "LeakyRelu", "Log", "LogSoftmax", "LpNormalization", "Mish", "Not", "Round",
+    "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softmax", "Softplus", "Softsign", "Tan", "Tanh", "ThresholdedRelu",
+)  # fmt: skip
+SIMPLE = {
+    "Abs": np.abs, "Neg": np.negative, "Sqrt": np.sqrt, "Ceil": np.ceil, "Floor": np.floor, "Identity": np.array,
+    "Relu": lambda x: np.maximum(x, 0), "Reciprocal": np.reciprocal,
+}  # fmt: skip
+COMPARED = {
+    "Equal": np.equal, "Greater": np.greater, "GreaterOrEqual": np.greater_equal, "Less": np.less,
+    "LessOrEqual": np.less_equal,
+}  # fmt: skip
+BINARY = {
+    "Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Max": np.maximum, "Min": np.minimum, "And": np.logical_and,
+    "Or": np.logical_or,
+}  # fmt: skip
+OTHER = ("BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Mean", "PRelu", "Sum", "Xor")
+REDUCED = {
+    "ReduceMax": np.max, "ReduceMin": np.min, "ReduceProd": np.prod, "ReduceSum": np.sum, "ReduceMean": None,
+    "ReduceL1": None, "ReduceL2": None, "ReduceLogSum": None, "ReduceLogSumExp": None, "ReduceSumSquare": None,
+}  # fmt: skip
+DEAR = 16
+"""Operations for a number of exp, erf and the like."""
+
+
+@rule(*SAME, "CumSum", "Trilu")
+def same(call: Call) -> Result:
+    return call.returns(call.take(0).shape, cost=DEAR * call.take(0).count)
+
+
+@rule(*SIMPLE)
+def simple(call: Call) -> Result:
+    return call.computed(call.returns(call.take(0).shape), SIMPLE[call.node.kind])
+
+
+@rule("IsNaN", "IsInf")
+def tested(call: Call) -> Result:
+    return call.returns(call.take(0).shape, type=BOOL)
+
+
+@rule("Clip")
+def clip(call: Call) -> Result:
+    return call.returns(call.take(0).shape)
+
+
+@rule("LRN")
+def local_norm(call: Call) -> Result:
+    size = int(call.get("size"))
+    return call.returns(call.take(0).shape, cost=call.take(0).count * (DEAR + max(0, size)))
+
+
+@rule("LayerNormalization")
+def layer_norm(call: Call) -> Result:
+    shape, axis = call.take(0).shape, int(call.get("axis", -1)) % len(call.take(0).shape)
+    rest = (*shape[:axis], *(1 for _ in shape[axis:]))
+    return call.returns(shape, rest, rest, cost=DEAR * call.take(0).count)
+
+
+@rule("InstanceNormalization", "GroupNormalization")
+def group_norm(call: Call) -> Result:
+    return call.returns(call.take(0).shape, cost=DEAR * call.take(0).count)
+
+
+@rule("BatchNormalization")
+def batch_norm(call: Call) -> Result:
+    if call.get("training_mode", 0):
+        raise ValueError("training_mode")
+    return call.returns(call.take(0).shape, cost=4 * call.take(0).count)
+
+
+@rule(*BINARY, *OTHER)
+def binary(call: Call) -> Result:
+    shape = broadcast(*(call.take(index).shape for index in range(len(call.inputs))))
+    result = call.returns(shape, cost=len(call.inputs) * int(np.prod(shape, dtype=object)))
+    own = BINARY.get(call.node.kind)
+    return call.computed(result, own) if own is not None and len(call.inputs) == 2 else result
+
+
+@rule(*COMPARED)
+def compared(call: Call) -> Result:
+    result = call.returns(broadcast(call.take(0).shape, call.take(1).shape), type=BOOL)
+    return call.computed(result, COMPARED[call.node.kind])
+
+
+@rule("Div", "Mod", "Pow")
+def divided(call: Call) -> Result:
+    shape = broadcast(call.take(0).shape, call.take(1).shape)
+    result = call.returns(shape, cost=DEAR * int(np.prod(shape, dtype=object)))
+    divisor = call.take(1)
+    whole = call.take(0).type != 1 and call.take(0).type not in (10, 11, 16)
+    if call.node.kind == "Pow":
+        return result
+    if whole and (divisor.data is None or not divisor.data.all()):
+        raise ValueError("a whole number is divided by what may be 0")  # ends the process in onnxruntime
+    if call.node.kind == "Mod":
+        return call.computed(result, np.fmod if call.get("fmod", 0) else np.mod)
+    return call.computed(result, _truncated if whole else np.true_divide)
+
+
+def _truncated(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """C's division of whole numbers, towards zero."""
+    return np.sign(one) * np.sign(other) * (np.abs(one) // np.abs(other))
+
+
+@rule("Where")
+def where(call: Call) -> Result:
+    shape = broadcast(*(call.take(index).shape for index in range(3)))
+    return call.computed(call.returns(shape, type=call.take(1).type), np.where)
+
+
+@rule(*REDUCED)
+def reduced(call: Call) -> Result:
+    value, kind = call.take(0), call.node.kind
+    if call.optional(1) is not None:
+        axes = call.numbers(1)
+    else:
+        axes = [int(own) for own in call.get("axes", [])]
+    if not axes and call.get("noop_with_empty_axes", 0):
+        return call.returns(value.shape, cost=DEAR * value.count)
+    axes, keep = normal(axes or list(range(len(value.shape))), len(value.shape)), bool(call.get("keepdims", 1))
+    result = call.returns(_without(value.shape, axes, keep), cost=DEAR * value.count)
+    own = REDUCED[kind]
+    return result if own is None else call.computed(result, lambda x, *_: own(x, axis=tuple(axes), keepdims=keep))
+
+
+@rule("ArgMax", "ArgMin")
+def argmax(call: Call) -> Result:
+    value = call.take(0)
+    axes = normal([int(call.get("axis", 0))], len(value.shape))
+    return call.returns(_without(value.shape, axes, bool(call.get("keepdims", 1))), type=INT64, cost=2 * value.count)
+
+
+def normal(axes: list[int], rank: int) -> list[int]:
+    """Axes from 0, each once."""
+    if any(not -rank <= axis < rank for axis in axes) or len({axis % rank for axis in axes}) != len(axes):
+        raise ValueError(f"axes {axes} of {rank}")
+    return [axis % rank for axis in axes]
+
+
+def _without(shape: tuple[int, ...], axes: list[int], keep: bool) -> tuple[int, ...]:
+    return tuple(1 if axis in axes else size for axis, size in enumerate(shape) if keep or axis not in axes)

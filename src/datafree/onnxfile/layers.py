@@ -1,0 +1,199 @@
+"""Layers: convolutions, products, pools, resizing, recurrent ones, and rounding to integers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from .elementwise import DEAR, normal
+from .graph import check_type
+from .values import INT64, Call, Result, broadcast, rule
+
+FURTHEST = 1 << 16
+"""Largest kernel, stride, dilation and padding."""
+
+
+def bounded(values: list[int], least: int) -> list[int]:
+    if any(not least <= own <= FURTHEST for own in values):
+        raise ValueError(f"{values} beyond {FURTHEST}")
+    return values
+
+
+def window(call: Call, sizes: tuple[int, ...], kernel: list[int]) -> tuple[int, ...]:
+    """Sizes after a kernel has moved over maps of `sizes`."""
+    rank = len(sizes)
+    strides = bounded([int(own) for own in call.get("strides", [1] * rank)], 1)
+    dilations = bounded([int(own) for own in call.get("dilations", [1] * rank)], 1)
+    pads = bounded([int(own) for own in call.get("pads", [0] * (2 * rank))], 0)
+    auto, ceil = bytes(call.get("auto_pad", b"NOTSET")), bool(call.get("ceil_mode", 0))
+    if not len(strides) == len(dilations) == len(kernel) == rank or len(pads) != 2 * rank:
+        raise ValueError("kernel, strides, dilations and pads")
+    bounded(kernel, 1)
+    found = []
+    for axis in range(rank):
+        reach = dilations[axis] * (kernel[axis] - 1) + 1
+        if auto in (b"SAME_UPPER", b"SAME_LOWER"):
+            found.append(-(-sizes[axis] // strides[axis]))
+            continue
+        padding = 0 if auto == b"VALID" else pads[axis] + pads[axis + rank]
+        free = sizes[axis] + padding - reach
+        if free < 0:
+            raise ValueError("a kernel larger than its maps")
+        count = (-(-free // strides[axis]) if ceil else free // strides[axis]) + 1
+        if ceil and (count - 1) * strides[axis] >= sizes[axis] + pads[axis]:
+            count -= 1
+        found.append(count)
+    return tuple(found)
+
+
+@rule("Conv")
+def conv(call: Call) -> Result:
+    (n, c, *sizes), (out, c_group, *kernel) = call.take(0).shape, call.take(1).shape
+    group = int(call.get("group", 1))
+    if c_group * group != c or out % group or list(call.get("kernel_shape", kernel)) != kernel:
+        raise ValueError("channels and kernel")
+    found = window(call, tuple(sizes), kernel)
+    taps = c_group * math.prod(kernel)
+    columns = 4 * taps * group * math.prod(found)  # of one image, as onnxruntime lays it out
+    result = call.returns((n, out, *found), cost=n * out * math.prod(found) * taps)
+    return Result(result.values, result.operations, columns)
+
+
+@rule("ConvTranspose")
+def conv_transpose(call: Call) -> Result:
+    (n, c, *sizes), (c_in, out_group, *kernel) = call.take(0).shape, call.take(1).shape
+    rank, group = len(sizes), int(call.get("group", 1))
+    strides = bounded([int(own) for own in call.get("strides", [1] * rank)], 1)
+    dilations = bounded([int(own) for own in call.get("dilations", [1] * rank)], 1)
+    pads = bounded([int(own) for own in call.get("pads", [0] * (2 * rank))], 0)
+    more = bounded([int(own) for own in call.get("output_padding", [0] * rank)], 0)
+    if c_in != c or group < 1 or c % group or list(call.get("kernel_shape", kernel)) != kernel:
+        raise ValueError("channels and kernel")
+    if call.get("output_shape") is not None or bytes(call.get("auto_pad", b"NOTSET")) not in (b"NOTSET", b"VALID"):
+        raise ValueError("output_shape or auto_pad")
+    if not len(strides) == len(dilations) == len(more) == len(kernel) == rank or len(pads) != 2 * rank:
+        raise ValueError("kernel, strides, dilations and pads")
+    reach = [dilation * (size - 1) + 1 for dilation, size in zip(dilations, kernel)]
+    padding = [pads[axis] + pads[axis + rank] for axis in range(rank)]
+    found = [strides[axis] * (sizes[axis] - 1) + more[axis] + reach[axis] - padding[axis] for axis in range(rank)]
+    taps = out_group * math.prod(kernel)
+    result = call.returns((n, out_group * group, *found), cost=n * c * math.prod(sizes) * taps)
+    return Result(result.values, result.operations, 4 * taps * group * math.prod(sizes))
+
+
+@rule("MaxPool", "AveragePool", "LpPool")
+def pool(call: Call) -> Result:
+    n, c, *sizes = call.take(0).shape
+    kernel = [int(own) for own in call.get("kernel_shape")]
+    found = window(call, tuple(sizes), kernel)
+    result = call.returns((n, c, *found), cost=n * c * math.prod(found) * math.prod(kernel))
+    if len(call.node.outputs) == 2 and call.node.kind == "MaxPool":  # and where the largest was
+        return Result([*result.values, replace(result.values[0], type=INT64)], result.operations)
+    return result
+
+
+@rule("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
+def whole_pool(call: Call) -> Result:
+    n, c, *sizes = call.take(0).shape
+    return call.returns((n, c, *(1 for _ in sizes)), cost=call.take(0).count)
+
+
+@rule("Gemm")
+def gemm(call: Call) -> Result:
+    one, other = call.take(0).shape, call.take(1).shape
+    (rows, inner), (inner_too, columns) = (
+        (one[::-1] if call.get("transA", 0) else one),
+        (other[::-1] if call.get("transB", 0) else other),
+    )
+    if inner != inner_too:
+        raise ValueError("sizes")
+    return call.returns((rows, columns), cost=rows * columns * (inner + 1))
+
+
+@rule("MatMul")
+def matmul(call: Call) -> Result:
+    one, other = list(call.take(0).shape), list(call.take(1).shape)
+    left = [1, *one] if len(one) == 1 else one
+    right = [*other, 1] if len(other) == 1 else other
+    if len(left) < 2 or len(right) < 2 or left[-1] != right[-2]:
+        raise ValueError("sizes")
+    batch = broadcast(tuple(left[:-2]), tuple(right[:-2]))
+    rows, columns = left[-2:-1] if len(one) > 1 else [], right[-1:] if len(other) > 1 else []
+    cost = math.prod((*batch, left[-2], right[-1])) * left[-1]
+    return call.returns((*batch, *rows, *columns), cost=cost)
+
+
+@rule("Einsum")
+def einsum(call: Call) -> Result:
+    equation = bytes(call.get("equation")).decode().replace(" ", "")
+    left, _, right = equation.partition("->")
+    terms, sizes = left.split(","), {}
+    if "->" not in equation or "." in equation or len(terms) != len(call.inputs) or len(terms) > 4:
+        raise ValueError("equation")
+    for index, term in enumerate(terms):
+        if len(term) != len(call.take(index).shape):
+            raise ValueError("equation")
+        for letter, size in zip(term, call.take(index).shape):
+            if sizes.setdefault(letter, size) != size:
+                raise ValueError("equation")
+    whole = math.prod(sizes.values())
+    result = call.returns(tuple(sizes[letter] for letter in right), cost=whole * len(terms))
+    first = {letter for term in terms[:2] for letter in term}  # intermediate results, where it takes them two by two
+    space = whole if len(terms) > 2 else math.prod(sizes[letter] for letter in first & set(right)) if first else 0
+    return Result(
+        result.values, result.operations, 4 * (space + 2 * sum(call.take(i).count for i in range(len(terms))))
+    )
+
+
+@rule("QuantizeLinear")
+def quantize(call: Call) -> Result:
+    zero, asked = call.optional(2), int(call.get("output_dtype", 0))
+    type = zero.type if zero is not None else check_type(asked or 2)
+    return call.returns(call.take(0).shape, type=type, cost=2 * call.take(0).count)
+
+
+@rule("DequantizeLinear")
+def dequantize(call: Call) -> Result:
+    return call.returns(call.take(0).shape, type=call.take(1).type, cost=2 * call.take(0).count)
+
+
+@rule("Resize")
+def resize(call: Call) -> Result:
+    value = call.take(0)
+    rank = len(value.shape)
+    axes = normal([int(own) for own in call.get("axes", range(rank))], rank)
+    sizes = list(value.shape)
+    if call.optional(3) is not None:
+        asked = call.numbers(3)
+        if call.get("keep_aspect_ratio_policy", b"stretch") != b"stretch":
+            raise ValueError("keep_aspect_ratio_policy")
+    else:
+        scales = [float(own) for own in call.known(2).ravel()]
+        if len(scales) != len(axes) or not all(0 < own < FURTHEST for own in scales):
+            raise ValueError("scales")
+        asked = [math.floor(value.shape[axis] * own) for axis, own in zip(axes, scales)]
+    if len(asked) != len(axes):
+        raise ValueError("sizes")
+    for axis, own in zip(axes, asked):
+        sizes[axis] = own
+    count = math.prod(sizes)
+    antialias = 1 if not call.get("antialias", 0) else max(1, value.count // max(1, count)) * DEAR
+    return call.returns(tuple(sizes), cost=4 * DEAR * count * antialias)
+
+
+@rule("GridSample")
+def grid_sample(call: Call) -> Result:
+    shape, grid = call.take(0).shape, call.take(1).shape
+    return call.returns((*shape[:2], *grid[1:-1]), cost=4 * DEAR * math.prod((*shape[:2], *grid[1:-1])))
+
+
+@rule("LSTM", "GRU", "RNN")
+def recurrent(call: Call) -> Result:
+    (steps, n, inputs), hidden = call.take(0).shape, int(call.get("hidden_size"))
+    (ways, gates, own), kind = call.take(1).shape, call.node.kind
+    if own != inputs or gates != hidden * {"LSTM": 4, "GRU": 3, "RNN": 1}[kind] or call.get("layout", 0):
+        raise ValueError("sizes")
+    last = (ways, n, hidden)
+    states = [(steps, ways, n, hidden), last, last][: max(2, len(call.node.outputs))]
+    result = call.returns(*states, cost=steps * n * ways * gates * (inputs + hidden + DEAR))
+    return Result(result.values, result.operations, 4 * steps * n * ways * gates)

@@ -1,0 +1,252 @@
+"""Operators that move, cut, repeat or make numbers: what their results measure."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .elementwise import DEAR, normal
+from .graph import Tensor, check_type
+from .values import FLOAT, INT64, Call, Result, Value, broadcast, rule
+
+
+@rule("Constant")
+def constant(call: Call) -> Result:
+    attributes = call.node.attributes
+    if len(attributes) != 1:
+        raise ValueError("one value")
+    (name, value), fixed = next(iter(attributes.items())), True
+    if name == "value" and isinstance(value, Tensor):
+        return Result([Value(value.type, value.shape, value.values(), fixed)], 0)
+    kinds = {"value_float": FLOAT, "value_floats": FLOAT, "value_int": INT64, "value_ints": INT64}
+    data = np.array(value, np.float32 if kinds[name] == FLOAT else np.int64)
+    return Result([Value(kinds[name], data.shape, data, fixed)], 0)
+
+
+@rule("Shape")
+def shape(call: Call) -> Result:
+    sizes = call.take(0).shape
+    rank = len(sizes)
+    start, end = int(call.get("start", 0)), int(call.get("end", rank))
+    data = np.array(sizes[max(0, start + rank if start < 0 else start) : end + rank if end < 0 else end], np.int64)
+    return Result([Value(INT64, data.shape, data, call.fixed)], 0)
+
+
+@rule("Size")
+def size(call: Call) -> Result:
+    return Result([Value(INT64, (), np.array(call.take(0).count, np.int64), call.fixed)], 0)
+
+
+@rule("Cast")
+def cast(call: Call) -> Result:
+    type = check_type(int(call.get("to")))
+    return call.computed(call.returns(call.take(0).shape, type=type), np.array)
+
+
+@rule("CastLike")
+def cast_like(call: Call) -> Result:
+    return call.returns(call.take(0).shape, type=call.take(1).type)
+
+
+@rule("Reshape")
+def reshape(call: Call) -> Result:
+    value, asked = call.take(0), call.numbers(1)
+    zero = bool(call.get("allowzero", 0))
+    sizes = [value.shape[axis] if own == 0 and not zero else own for axis, own in enumerate(asked)]
+    if -1 in sizes:
+        rest = math.prod(own for own in sizes if own != -1)
+        sizes[sizes.index(-1)] = value.count // rest if rest else 0
+    if min(sizes, default=0) < 0 or math.prod(sizes) != value.count:
+        raise ValueError(f"{value.shape} as {asked}")
+    return call.computed(call.returns(tuple(sizes)), lambda x, _: x)
+
+
+@rule("Flatten")
+def flatten(call: Call) -> Result:
+    value, axis = call.take(0), int(call.get("axis", 1))
+    axis = axis + len(value.shape) if axis < 0 else axis
+    return call.returns((math.prod(value.shape[:axis]), math.prod(value.shape[axis:])))
+
+
+@rule("Squeeze")
+def squeeze(call: Call) -> Result:
+    sizes = call.take(0).shape
+    ones = [axis for axis, own in enumerate(sizes) if own == 1]
+    axes = normal(call.numbers(1), len(sizes)) if call.optional(1) is not None else ones
+    if not set(axes) <= set(ones):
+        raise ValueError("axes that are not 1")
+    return call.computed(
+        call.returns(tuple(own for axis, own in enumerate(sizes) if axis not in axes)), lambda x, *_: x
+    )
+
+
+@rule("Unsqueeze")
+def unsqueeze(call: Call) -> Result:
+    value, asked = call.take(0), call.numbers(1)
+    rank, sizes = len(value.shape) + len(asked), iter(value.shape)
+    axes = normal(asked, rank)
+    full = tuple(1 if axis in axes else next(sizes) for axis in range(rank))
+    return call.computed(call.returns(full), lambda x, _: x)
+
+
+@rule("Transpose")
+def transpose(call: Call) -> Result:
+    value = call.take(0)
+    order = [int(own) for own in call.get("perm", range(len(value.shape))[::-1])]
+    if sorted(order) != list(range(len(value.shape))):
+        raise ValueError("perm")
+    return call.computed(call.returns(tuple(value.shape[axis] for axis in order)), lambda x: x.transpose(order))
+
+
+@rule("Concat")
+def concat(call: Call) -> Result:
+    values = [call.take(index) for index in range(len(call.inputs))]
+    axis = normal([int(call.get("axis"))], len(values[0].shape))[0]
+    rest = {(*own.shape[:axis], *own.shape[axis + 1 :]) for own in values}
+    if len(rest) != 1:
+        raise ValueError("shapes")
+    sizes = list(values[0].shape)
+    sizes[axis] = sum(own.shape[axis] for own in values)
+    return call.computed(call.returns(tuple(sizes)), lambda *parts: np.concatenate(parts, axis))
+
+
+@rule("Split")
+def split(call: Call) -> Result:
+    value, count = call.take(0), len(call.node.outputs)
+    axis = normal([int(call.get("axis", 0))], len(value.shape))[0]
+    whole = value.shape[axis]
+    if call.optional(1) is not None:
+        parts = call.numbers(1)
+    else:
+        each = -(-whole // count)
+        parts = [min(each, whole - each * index) for index in range(count)]
+    if len(parts) != count or min(parts) < 0 or sum(parts) != whole:
+        raise ValueError("parts")
+    return call.returns(*((*value.shape[:axis], own, *value.shape[axis + 1 :]) for own in parts))
+
+
+@rule("Slice")
+def cut(call: Call) -> Result:
+    value = call.take(0)
+    starts, ends = call.numbers(1), call.numbers(2)
+    axes = call.numbers(3) if call.optional(3) is not None else list(range(len(starts)))
+    steps = call.numbers(4) if call.optional(4) is not None else [1] * len(starts)
+    if not len(starts) == len(ends) == len(axes) == len(steps) or 0 in steps:
+        raise ValueError("starts and ends")
+    where = [slice(None)] * len(value.shape)
+    for axis, start, end, step in zip(normal(axes, len(value.shape)), starts, ends, steps):
+        size = value.shape[axis]
+        start, end = (own + size if own < 0 else own for own in (start, end))
+        low, high = (0, size) if step > 0 else (-1, size - 1)
+        start = min(max(start, 0), high)
+        end = min(max(end, low), size)
+        where[axis] = slice(start, None if end < 0 else end, step)
+    sizes = tuple(len(range(*own.indices(size))) for own, size in zip(where, value.shape))
+    return call.computed(call.returns(sizes), lambda x, *_: x[tuple(where)])
+
+
+@rule("Gather")
+def gather(call: Call) -> Result:
+    value, index = call.take(0), call.take(1)
+    axis = normal([int(call.get("axis", 0))], len(value.shape))[0]
+    result = call.returns((*value.shape[:axis], *index.shape, *value.shape[axis + 1 :]))
+    return call.computed(result, lambda x, own: np.take(x, own, axis))
+
+
+@rule("GatherElements")
+def gather_elements(call: Call) -> Result:
+    return call.returns(call.take(1).shape)
+
+
+@rule("GatherND")
+def gather_nd(call: Call) -> Result:
+    value, index, own = call.take(0), call.take(1), int(call.get("batch_dims", 0))
+    return call.returns((*index.shape[:-1], *value.shape[own + index.shape[-1] :]))
+
+
+@rule("ScatterElements", "ScatterND")
+def scatter(call: Call) -> Result:
+    return call.returns(call.take(0).shape, cost=call.take(0).count + 4 * call.take(2).count)
+
+
+@rule("Expand")
+def expand(call: Call) -> Result:
+    shape = broadcast(call.take(0).shape, tuple(call.numbers(1)))
+    return call.computed(call.returns(shape), lambda x, _: np.broadcast_to(x, shape))
+
+
+@rule("Tile")
+def tile(call: Call) -> Result:
+    value, repeats = call.take(0), call.numbers(1)
+    if len(repeats) != len(value.shape):
+        raise ValueError("repeats")
+    return call.computed(
+        call.returns(tuple(a * b for a, b in zip(value.shape, repeats))), lambda x, _: np.tile(x, repeats)
+    )
+
+
+@rule("Pad")
+def pad(call: Call) -> Result:
+    value, pads = call.take(0), call.numbers(1)
+    axes = normal(call.numbers(3), len(value.shape)) if call.optional(3) is not None else range(len(value.shape))
+    if len(pads) != 2 * len(axes):
+        raise ValueError("pads")
+    sizes = list(value.shape)
+    for place, axis in enumerate(axes):
+        sizes[axis] += pads[place] + pads[place + len(axes)]
+    return call.returns(tuple(sizes))
+
+
+@rule("ConstantOfShape")
+def filled(call: Call) -> Result:
+    own = call.get("value")
+    type = own.type if isinstance(own, Tensor) else FLOAT
+    content = own.values() if isinstance(own, Tensor) else np.zeros(1, np.float32)
+    result = call.returns(tuple(call.numbers(0)), type=type)
+    return call.computed(result, lambda _: np.full(result.values[0].shape, content.ravel()[0]))  # type: ignore[union-attr]
+
+
+@rule("Range")
+def numbered(call: Call) -> Result:
+    start, limit, step = (float(call.known(index)) for index in range(3))
+    count = max(0, math.ceil((limit - start) / step))
+    return call.computed(call.returns((count,)), lambda a, b, c: np.arange(a, b, c)[:count])
+
+
+@rule("OneHot")
+def one_hot(call: Call) -> Result:
+    index, depth = call.take(0), call.numbers(1)[0]
+    axis = normal([int(call.get("axis", -1))], len(index.shape) + 1)[0]
+    return call.returns((*index.shape[:axis], depth, *index.shape[axis:]), type=call.take(2).type)
+
+
+@rule("DepthToSpace", "SpaceToDepth")
+def blocks(call: Call) -> Result:
+    (n, c, h, w), own = call.take(0).shape, int(call.get("blocksize"))
+    if call.node.kind == "DepthToSpace":
+        return call.returns((n, c // (own * own), h * own, w * own))
+    return call.returns((n, c * own * own, h // own, w // own))
+
+
+@rule("TopK")
+def topk(call: Call) -> Result:
+    value, count = call.take(0), call.numbers(1)[0]
+    axis = normal([int(call.get("axis", -1))], len(value.shape))[0]
+    if not 0 <= count <= value.shape[axis]:
+        raise ValueError("k")
+    sizes = (*value.shape[:axis], count, *value.shape[axis + 1 :])
+    values = [Value(type, sizes, None, call.fixed) for type in (value.type, INT64)]
+    return Result(values, 64 * value.count)
+
+
+@rule("DFT")
+def fourier(call: Call) -> Result:
+    value, sizes = call.take(0), list(call.take(0).shape)
+    where = call.numbers(2)[0] if call.optional(2) is not None else int(call.get("axis", 1 if call.opset < 20 else -2))
+    axis = normal([where], len(sizes))[0]
+    if call.optional(1) is not None:
+        sizes[axis] = call.numbers(1)[0]
+    if call.get("onesided", 0):
+        sizes[axis] = sizes[axis] // 2 + 1
+    return call.returns((*sizes[:-1], 2), cost=4 * DEAR * DEAR * (value.count + math.prod(sizes)))
