@@ -70,7 +70,7 @@ def test_it_is_evaluated_as_any_network(written, normed, digits):
 def test_its_fingerprint_is_that_of_its_file(written, own):
     assert open_quantized(written).fingerprint() == open_quantized(own).fingerprint()
     content = own / "model.onnx"
-    content.write_bytes(content.read_bytes() + b"\x82\x01\x00")  # a field that no reader knows: the same network
+    content.write_bytes(content.read_bytes() + b"\x32\x01a")  # a description: the same network
     config = read_json(own / "config.json")
     config["sha256"]["model.onnx"] = sha256_file(content)
     (own / "config.json").write_text(json.dumps(config))
@@ -224,13 +224,12 @@ def test_a_link_is_not_followed(own, tmp_path):
 
 def with_model(own, node, inputs) -> None:
     """Puts a valid graph of one node in the place of model.onnx, with its checksum."""
-    from onnx import TensorProto, checker, helper
+    from onnx import TensorProto, helper
 
     output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 64])
     graph = helper.make_graph([node], "g", inputs, [output])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
     model.ir_version = 8
-    checker.check_model(model)
     (own / "model.onnx").write_bytes(model.SerializeToString())
     config = read_json(own / "config.json")
     config["sha256"]["model.onnx"] = sha256_file(own / "model.onnx")
@@ -242,7 +241,7 @@ def test_a_file_without_an_input_is_one_line(own):
 
     value = helper.make_tensor("v", TensorProto.FLOAT, [1, 64], [0.0] * 64)
     with_model(own, helper.make_node("Constant", [], ["logits"], value=value), [])
-    assert "is no network that takes pixels: it has 0 inputs, wanted 1" in refused(own)
+    assert "is not run: it has 0 inputs, expected 1, the pixels; get it again, or quantize again" in refused(own)
 
 
 def test_a_file_for_a_fixed_number_of_images_is_one_line(own):
@@ -250,7 +249,7 @@ def test_a_file_for_a_fixed_number_of_images_is_one_line(own):
 
     pixels = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, [1, 1, 8, 8])
     with_model(own, helper.make_node("Flatten", ["pixels"], ["logits"]), [pixels])
-    assert "takes exactly 1 images at a time, wanted any number; write it again so" in refused(own)
+    assert "is not run: it takes exactly 1 images at a time, expected any number; write it again so" in refused(own)
 
 
 def with_spec(folder, **change) -> None:
@@ -261,12 +260,12 @@ def with_spec(folder, **change) -> None:
 
 def test_a_config_of_a_network_with_other_classes_is_one_line(own):
     with_spec(own, classes=["a", "b"])
-    assert "gives outputs of shape (16, 10), wanted (images, 2 classes)" in refused(own)
+    assert "is not run: it returns 1 x 10 for one image, expected 1 x 2 logits; use the config.json" in refused(own)
 
 
 def test_a_config_of_a_network_of_other_images_is_one_line(own):
     with_spec(own, shape=[3, 8, 8])
-    assert "does not take images of shape (3, 8, 8)" in refused(own)
+    assert "is not run: it takes images of shape (1, 8, 8), expected (3, 8, 8) as config.json states" in refused(own)
 
 
 def test_a_release_is_no_quantized_folder_and_neither_is_an_empty_one(release, tmp_path):
@@ -297,3 +296,55 @@ def test_a_file_that_answers_otherwise_than_the_simulation_says_so():
     assert apart({"exported": {"equal": 99.9, "images": 1000}}) is None
     said = apart({"exported": {"equal": 99.22, "images": 1024}})
     assert "on 0.78 % of 1,024 images; measure the file itself with datafree evaluate" in str(said)
+
+
+def test_nothing_of_a_folder_is_run_to_inspect_it_and_only_the_onnx_file_to_measure_it(own, capsys, monkeypatch):
+    """torch's program is never opened, no process is started by inspect."""
+    from datafree.commands.inspect import inspect
+    from datafree.onnxfile import Process
+
+    def never(*_, **__):
+        raise AssertionError("opened")
+
+    (own / "model.pt2").write_bytes(b"anything")
+    config = read_json(own / "config.json")
+    config["sha256"]["model.pt2"] = sha256_file(own / "model.pt2")
+    (own / "config.json").write_text(json.dumps(config))
+    for place, name in ((torch.export, "load"), (torch, "load"), (torch.jit, "load")):
+        monkeypatch.setattr(place, name, never)
+    assert open_quantized(own).predict(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+    monkeypatch.setattr(Process, "__init__", never)
+    inspect(own)
+    text = capsys.readouterr().out
+    assert "quantized to w8a8, model.onnx of " in text and "model.onnx, read but not run: " in text
+    assert " 2 Conv\n" in text and "no other files, no control flow" in text
+    with pytest.raises(AssertionError, match="opened"):
+        open_quantized(own)
+
+
+def test_a_resealed_file_that_is_another_program_is_refused_by_inspect_too(own, monkeypatch):
+    from onnx import TensorProto, helper
+
+    from datafree.commands.inspect import inspect
+    from datafree.onnxfile import Process
+
+    monkeypatch.setattr(Process, "__init__", lambda *_: pytest.fail("started"))
+    size = helper.make_node("ConstantOfShape", ["s"], ["logits"])
+    held = helper.make_node("Constant", [], ["s"], value_ints=[1 << 30])
+    pixels = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", 1, 8, 8])
+    for nodes, text in ((size, "takes 's', which nothing before it makes"), (held, "'logits' is made by no operator")):
+        with_model(own, nodes, [pixels])
+        with pytest.raises(UserError) as caught:
+            inspect(own)
+        assert text in str(caught.value) and str(caught.value) == refused(own)
+
+
+def test_a_file_that_could_not_be_opened_again_is_not_written(tmp_path):
+    from datafree.quantization.export import check_written
+
+    with pytest.raises(UserError) as caught:
+        check_written(b"", tmp_path / "model.onnx", (1, 8, 8))
+    assert str(caught.value) == (
+        "this network cannot be written as ONNX that could be opened again: it is of ONNX IR version None, "
+        "expected 8 to 13; write that part of it with other operators"
+    )

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 from ..condensed import FILE, Condensed
 from ..errors import UserError
 from ..files import read_header, read_json
-from ..quantization import Bits
-from ..quantization.folder import check_files, is_quantized
+from ..quantization.folder import check_files, is_quantized, read_config, read_program
 from ..release import CUSTOM, Release
-from ..settings import parse
 from .common import Model, Run, load_network, load_record
 
 __all__ = ["inspect"]
@@ -77,17 +76,21 @@ def _release(path: Path, code: str | None) -> None:
 
 
 def _quantized(path: Path) -> None:
-    config = read_json(path / "config.json")
-    network = load_network(str(path), Model(), Run())
+    config = read_config(path)
+    program, content = read_program(path, config)
     check_files(path)
-    spec, bits = network.spec, config.get("bits")
-    own = parse(Bits, bits)
-    size = (path / "model.onnx").stat().st_size
-    print(f"{path}: {config.get('architecture')} quantized to {own.words}, model.onnx of {size:,} bytes")
-    print(f"  bits {bits}")
+    spec, bits, one = config.spec, config.bits, program.one
+    print(f"{path}: {config.architecture} quantized to {bits.words}, model.onnx of {len(content):,} bytes")
+    print(f"  bits {bits.model_dump(mode='json')}")
     print(f"  input {spec.shape}, pixels in [{spec.low:g}, {spec.high:g}], normalised within")
     print(f"  {len(spec.classes)} classes: {', '.join(spec.classes[:12])}{' ...' if len(spec.classes) > 12 else ''}")
-    print(f"  made from a network with fingerprint {config.get('original')}")
+    print(f"  made from a network with fingerprint {config.original}")
+    print(
+        f"  model.onnx, read but not run: {len(program.graph.nodes)} operators, {one.operations:,} operations and up to "
+        f"{one.peak:,} bytes for one image; no other files, no control flow"
+    )
+    for kind, count in sorted(Counter(node.kind for node in program.graph.nodes).items()):
+        print(f"    {count} {kind}")
 
 
 def _set(path: Path) -> None:

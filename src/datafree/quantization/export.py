@@ -83,8 +83,24 @@ def to_onnx(graph: GraphModule | Network, path: Path, shape: tuple[int, int, int
     _strip(model.graph)
     del model.functions[:]
     onnx.checker.check_model(model)
-    write_bytes(path, model.SerializeToString())
+    content = model.SerializeToString()
+    check_written(content, path, shape)
+    write_bytes(path, content)
     return path
+
+
+def check_written(content: bytes, path: Path, shape: tuple[int, int, int]) -> None:
+    """Raises UserError for a file that `open_quantized` would refuse."""
+    from ..onnxfile import check
+
+    try:
+        check(content, path, shape, None)
+    except UserError as error:
+        reason = str(error).removeprefix(f"{path} is not run: ").partition(";")[0]
+        raise UserError(
+            f"this network cannot be written as ONNX that could be opened again: {reason}; write that part of it with "
+            "other operators"
+        ) from None
 
 
 def _wide(module: nn.Module) -> bool:

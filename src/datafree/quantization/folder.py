@@ -1,7 +1,8 @@
 """A quantized network on disk: `model.onnx`, torch's `model.pt2`, ExecuTorch's `model.pte` where it was asked for,
 `config.json` with their checksums, a card.
 
-`open_quantized` runs the ONNX file, after its checksum; the program is for torch, and is not opened here.
+`open_quantized` runs the ONNX file, after its checksum and a check of what it does, in a process with limits on memory and
+time; the program is for torch, and is not opened here.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from ..files import atomic, claim_folder, read_json, sha256_file, sweep, write_b
 from ..files.place import MARKER
 from ..files.regular import open_regular
 from ..network import Network
+from ..onnxfile import MAX_BYTES, Program, check
 from ..release import architecture_of
 from ..settings import parse
 from ..spec import InputSpec
@@ -38,6 +40,8 @@ __all__ = [
     "is_quantized",
     "open_quantized",
     "put_in_place",
+    "read_config",
+    "read_program",
     "write_program",
     "write_quantized",
 ]
@@ -50,13 +54,14 @@ NO_COPY = "a quantized file can be run and measured, not quantized or learnt fro
 
 
 class Exported(nn.Module):
-    """An ONNX file run by onnxruntime: pixels (N, C, H, W) to logits (N, classes), on the CPU, without gradients."""
+    """An ONNX file run by onnxruntime in a process of its own: pixels (N, C, H, W) to logits (N, classes), on the CPU,
+    without gradients. Raises UserError where the file takes more time or memory than its operators account for."""
 
-    def __init__(self, path: Path, content: bytes, threads: int):
+    def __init__(self, program: Program, content: bytes, threads: int):
         super().__init__()
-        from .running import session
+        from ..onnxfile import Process
 
-        self.session = session(path, threads=threads, content=content)
+        self.program, self.process = program, Process(program, content, threads)
         self.digest: Tensor
         self.register_buffer("digest", torch.frombuffer(bytearray(hashlib.sha256(content).digest()), dtype=torch.uint8))
 
@@ -64,9 +69,14 @@ class Exported(nn.Module):
         raise UserError(NO_COPY)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        from .running import run
-
-        return run(self.session, pixels.detach().cpu().float())
+        shape, program = tuple(pixels.shape[1:]), self.program
+        if shape != program.graph.shape:
+            raise UserError(
+                f"{program.path} got images of shape {shape}, expected {program.graph.shape}; give such images"
+            )
+        if not len(pixels):
+            return torch.empty(0, program.classes or 0)
+        return torch.from_numpy(self.process.run(pixels.detach().cpu().float().numpy()).copy())
 
 
 def is_quantized(folder: str | Path) -> bool:
@@ -134,17 +144,30 @@ def open_quantized(folder: str | Path, *, threads: int = 0) -> Network:
     require("onnxruntime")
     folder = Path(folder)
     config = read_config(folder)
+    program, content = read_program(folder, config)
+    name = f"{config.architecture}-{config.bits.name}"
+    network = Network(Exported(program, content, threads), config.spec.unnormalised(), name)
+    network.check()
+    return network
+
+
+def read_program(folder: Path, config: Config) -> tuple[Program, bytes]:
+    """What model.onnx does, and its bytes; nothing is run, and no package but numpy is needed.
+
+    Raises UserError for a file that is gone or not as it was written, and for one that is refused (`onnxfile.check`).
+    """
     path = folder / "model.onnx"
     if "model.onnx" not in config.sha256 or not path.exists():
         raise UserError(f"{folder} has no model.onnx, wanted one to run; quantize again")
-    with open_regular(path) as (file, _):
-        content = file.read()
+    with open_regular(path) as (file, size):
+        if size > MAX_BYTES:
+            raise UserError(
+                f"{path} has {size:,} bytes, expected at most {MAX_BYTES:,}; get it again, or quantize again"
+            )
+        content = file.read(size + 1) or b""
     if hashlib.sha256(content).hexdigest() != config.sha256["model.onnx"]:
         raise UserError(f"{path} is not as it was written; get or write it again")
-    name = f"{config.architecture}-{config.bits.name}"
-    network = Network(Exported(path, content, threads), config.spec.unnormalised(), name)
-    network.check()
-    return network
+    return check(content, path, config.spec.shape, len(config.spec.classes)), content
 
 
 def check_files(folder: Path) -> None:
@@ -161,6 +184,8 @@ class Config:
     architecture: str
     spec: InputSpec
     bits: Bits
+    original: str
+    """The fingerprint of the network that it was made from."""
     sha256: dict[str, Any]
 
 
@@ -180,7 +205,8 @@ def read_config(folder: Path) -> Config:
     if not re.fullmatch("[0-9a-f]{64}", str(config.get("original"))):
         raise UserError(f"{path}: original: wanted the fingerprint of a network; get it again")
     try:
-        return Config(name, parse(InputSpec, config.get("spec")), parse(Bits, config.get("bits")), digests)
+        spec, bits = parse(InputSpec, config.get("spec")), parse(Bits, config.get("bits"))
+        return Config(name, spec, bits, str(config["original"]), digests)
     except UserError as error:
         found = str(error).partition(";")[0].removeprefix("--")
         raise UserError(f"{path}: {found}; get it again") from None
@@ -232,6 +258,8 @@ def card(network: Network, bits: Bits, result: dict[str, Any]) -> str:
     lines += [
         "",
         "```python",
+        "import os",
+        'os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before the import: onnxruntime sends telemetry otherwise',
         "import onnxruntime",
         'session = onnxruntime.InferenceSession("model.onnx")',
         'logits = session.run(None, {"pixels": pixels})[0]',
@@ -241,6 +269,9 @@ def card(network: Network, bits: Bits, result: dict[str, Any]) -> str:
         "import torch, torchao  # torchao first: it brings the operators",
         'logits = torch.export.load("model.pt2").module()(pixels)',
         "```",
+        "",
+        "datafree checks `model.onnx` and runs that file alone. `model.pt2` and `model.pte` are programs that it never "
+        "opens: load them only where you trust whoever made them.",
     ]
     return "\n".join(lines) + "\n"
 

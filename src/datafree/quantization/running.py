@@ -1,4 +1,5 @@
-"""Running ONNX files in onnxruntime: logits, speed beside the original, what runs in integers. Needs no torchao."""
+"""Running ONNX files that this process has written, in onnxruntime: logits, speed beside the original, what runs in
+integers. Needs no torchao."""
 
 from __future__ import annotations
 
@@ -27,11 +28,11 @@ ROUNDS = 15
 INTEGER = ("QLinear", "QGemm", "QAttention", "ConvInteger", "MatMulInteger", "DynamicQuantize")
 
 
-def session(path: Path, *, threads: int = 1, optimised: Path | None = None, content: bytes | None = None) -> Any:
-    """An onnxruntime session on the CPU; `optimised` is where it writes the graph that it will run.
+def session(path: Path, *, threads: int = 1, optimised: Path | None = None) -> Any:
+    """An onnxruntime session on the CPU, in this process, for a file that it has written itself (a stranger's file is
+    run by `onnxfile.Process`); `optimised` is where onnxruntime writes the graph that it will run.
 
-    `content` is the file's, where it was read already. Raises UserError for a file that does not take one input of any
-    number of images.
+    Raises UserError for a file that does not take one input of any number of images.
     """
     require("onnxruntime")
     import onnxruntime
@@ -42,8 +43,7 @@ def session(path: Path, *, threads: int = 1, optimised: Path | None = None, cont
         options.optimized_model_filepath = str(optimised)
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     try:
-        source = str(path) if content is None else content
-        own = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        own = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise UserError(f"onnxruntime cannot run {path}: {first_line(error)}; write it again") from error
     if len(own.get_inputs()) != 1:
