@@ -303,9 +303,9 @@ def test_a_report_leaves_its_numbers_beside_the_page_and_picks_no_best(command, 
 
 
 def test_a_report_measures_on_the_data_it_is_given_and_not_on_what_the_logs_say(command, here):
-    images, labels = np.zeros((40, 8, 8), np.uint8), np.arange(40) % 10
-    np.savez(here / "black.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
-    assert command("report teacher student --data black.npz --out page.html").code == 0
+    images, labels = np.full((40, 8, 8), 255, np.uint8), np.arange(40) % 10
+    np.savez(here / "white.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    assert command("report teacher student --data white.npz --out page.html").code == 0
     rows = read_json(here / "page.run.json")["result"]["networks"]
     assert [row["accuracy"] for row in rows] == [10.0, 10.0]
     assert rows[1]["agreement"] in (0.0, 100.0) and rows[1]["images"] == 48 and rows[0]["agreement"] is None

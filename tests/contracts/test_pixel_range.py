@@ -102,7 +102,12 @@ def test_similarity(base, data, ends):
 def test_training(tiny, data, ends):
     network = tiny(shape=(1, 8, 8), low=ends[0], high=ends[1], mean=(ends[0],), std=(ends[1] - ends[0],))
     seen = []
-    handle = network.module.register_forward_hook(lambda module, inputs, out: seen.append(inputs[0].detach()))  # noqa: ARG005
+
+    def keep(module, inputs, _):
+        if module.training:
+            seen.append(inputs[0].detach())
+
+    handle = network.module.register_forward_hook(keep)
     train(network, data, Schedule(epochs=1, batch=60))
     handle.remove()
     torch.testing.assert_close(torch.cat(seen).mean(), data.pixels(range(60), (8, 8)).mean(), rtol=1e-3, atol=1e-4)

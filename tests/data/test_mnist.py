@@ -127,3 +127,12 @@ def test_other_numbers_of_labels_than_of_images_are_an_error(error, tmp_path):
 def test_no_images_are_an_error(error, tmp_path):
     write(tmp_path, images=idx(IMAGES[:0]), labels=idx(LABELS[:0]))
     assert "no image in split 'train'" in error("mnist", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".xz"])
+def test_what_unpacks_to_many_times_its_file_is_refused(error, tmp_path, monkeypatch, suffix):
+    monkeypatch.setattr("datafree.data.files.FREE", 1000)
+    zeros = np.zeros((400, 28, 28), np.uint8)
+    write(tmp_path, suffix=suffix, images=idx(zeros), labels=idx(np.zeros(400, np.uint8)))
+    size = (tmp_path / f"train-images-idx3-ubyte{suffix}").stat().st_size
+    assert f"unpacks to more than {50 * size + 1000:,} bytes; wanted the file" in error("mnist", data_dir=tmp_path)

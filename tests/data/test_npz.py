@@ -74,6 +74,14 @@ def test_classes_are_numbered_unless_they_are_named(tmp_path):
     assert load(named, "train").classes == ("no", "yes", "perhaps")
 
 
+def test_labels_without_a_zero_are_taken_where_classes_are_named_and_gaps_are_said(tmp_path):
+    named = save(tmp_path, images=IMAGES, labels=LABELS + 1, classes=np.array(["none", "a", "b"]))
+    assert load(named, "train").classes == ("none", "a", "b")
+    gaps = load(save(tmp_path, images=IMAGES, labels=LABELS * 3), "train")
+    assert gaps.notes == (f"{tmp_path / 'a.npz'}: no image has label 1, 2, of 4 classes",)
+    assert load(save(tmp_path, images=IMAGES, labels=LABELS), "train").notes == ()
+
+
 def test_both_splits_have_the_same_classes(tmp_path):
     name = save(tmp_path, x_train=IMAGES, y_train=LABELS, x_test=IMAGES[:2], y_test=np.array([0, 3]))
     assert load(name, "train").classes == load(name, "test").classes == ("0", "1", "2", "3")
@@ -90,8 +98,27 @@ def test_both_splits_have_the_same_classes(tmp_path):
         ({"images": IMAGES, "labels": LABELS - 1}, "label -1 of image 0 in 'labels'"),
         ({"images": IMAGES, "labels": LABELS * 10**9}, "label 1000000000 of image 1"),
         ({"images": IMAGES, "labels": LABELS.astype(np.uint64) * 2**63}, "label 9223372036854775808 of image 1"),
-        ({"images": IMAGES, "labels": LABELS.astype(float)}, "is float64 (20,); wanted integers (N,)"),
+        ({"images": IMAGES, "labels": LABELS.astype(float)}, "is float64 (20,); wanted integers (N,), the numbers of"),
+        ({"images": IMAGES, "labels": LABELS.astype(float)}, "convert it with .astype(int)"),
         ({"images": IMAGES, "labels": np.eye(20, dtype=int)}, "is int64 (20, 20); wanted integers (N,)"),
+        ({"images": IMAGES, "labels": np.eye(20)}, "take .argmax(1) of one-hot rows"),
+        ({"images": IMAGES, "labels": LABELS.astype("M8[D]")}, "is datetime64[D] (20,)"),
+        ({"images": IMAGES, "labels": LABELS > 0}, "is bool (20,)"),
+        (
+            {"images": IMAGES, "labels": LABELS + 1},
+            "go from 1 to 2 and none is 0; wanted 0 to 1; save labels=labels - 1",
+        ),
+        ({"images": IMAGES, "labels": LABELS * 3 + 4}, "go from 4 to 7 and none is 0; wanted 0 to 3"),
+        ({"x_train": IMAGES, "y_train": LABELS + 1, "x_test": IMAGES, "y_test": LABELS[::-1] + 1}, "none is 0"),
+        ({"images": (IMAGES > 9).astype("u1"), "labels": LABELS}, "has values up to 1 only, which is nearly black"),
+        ({"images": IMAGES // 16, "labels": LABELS}, "has values up to 15 only"),
+        ({"images": IMAGES * 0, "labels": LABELS}, "has values up to 0 only"),
+        ({"images": IMAGES / 255**2, "labels": LABELS}, "has values up to 0.003922 only"),
+        ({"images": IMAGES.astype("u2") * 257, "labels": LABELS}, "is uint16; wanted"),
+        ({"images": IMAGES.astype("i1"), "labels": LABELS}, "is int8; wanted"),
+        ({"images": IMAGES.astype(complex), "labels": LABELS}, "is complex128; wanted"),
+        ({"images": IMAGES / 127.5 - 1, "labels": LABELS}, "has values from -1.0 to 1.0"),
+        ({"images": np.zeros(20, [("a", "u1"), ("b", "f4")]), "labels": LABELS}, "wanted plain numbers or text"),
         ({"images": IMAGES, "labels": LABELS, "classes": np.array(["a"])}, "label 1 of image 1"),
         ({"images": IMAGES, "labels": LABELS, "classes": np.arange(2)}, "'classes' in"),
         ({"images": IMAGES[:0], "labels": LABELS[:0]}, "no image in split 'train'"),
@@ -146,6 +173,73 @@ def test_a_header_that_claims_more_than_there_is_is_an_error_before_memory_is_ta
     with zipfile.ZipFile(name, "a") as archive:
         archive.writestr("images.npy", stream.getvalue())
     assert "holds 0 bytes for 3298534883328" in error(name)
+
+
+def crafted(folder, header, values=b"", *, version=(1, 0), **zipped):
+    """A file whose images.npy has that text as its header."""
+    name, text = save(folder, labels=LABELS), header.encode("latin1")
+    size = len(text).to_bytes(2 if version == (1, 0) else 4, "little")
+    with zipfile.ZipFile(name, "a", **zipped) as archive:
+        archive.writestr("images.npy", b"\x93NUMPY" + bytes(version) + size + text + values)
+    return name
+
+
+LIE = "{{'descr': {}, 'fortran_order': False, 'shape': {}}}\n".format
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0), (9, 9)])
+@pytest.mark.parametrize(
+    "header",
+    [
+        "", "(", "{", "None", "[]", "1" * 5000, "{}", "(" * 3000, "-" * 9000 + "1", "\x00", "{'descr': 1}",
+        LIE("'|u1'", "(4, 4,"), LIE("'|u1'", "4"), LIE("'|u1'", "(4.0,)"), LIE("'|u1'", "('4',)"), LIE("'|u1'", "(None,)"),
+        LIE("'|u1'", "(-1, -1)"), LIE("'|u1'", "(True, True)"), LIE("'|u1'", str((1 << 62, 1 << 62))),
+        LIE("'|u1'", str((1 << 32, 1 << 32))), LIE("'|u1'", str((0, 1 << 63))), LIE("'|u1'", str((1,) * 70)),
+        LIE("'|u1'", "()"), LIE("'|u1'", f"({'1,' * 3000})"), LIE("'x9'", "(4,)"), LIE("'|O'", "(4,)"),
+        LIE("'|V0'", "(4,)"), LIE("'|V8'", "(0,)"), LIE("'<U99999999999'", "(0,)"), LIE("'|S0'", "(9,)"),
+        LIE("('|u1', (4, 4))", "(0,)"), LIE("[('a', '|u1')]", "(0,)"), LIE("[('a', 'O')]", "(0,)"), LIE("{}", "(0,)"),
+        LIE("[]", "(0,)"), LIE("('|u1', (-1,))", "(0,)"), LIE("'|u1'", "(0,)").replace("False", "'no'"),
+        LIE("'|u1'", "(0,)").replace("'shape'", "b'shape'"), LIE("'|u1'", "(0,)").replace("}", ", 'more': 1}"),
+    ],
+)  # fmt: skip
+def test_a_header_that_lies_is_one_line_and_takes_no_memory(error, tmp_path, header, version):
+    name = crafted(tmp_path, header, b"\1" * 16, version=version)
+    assert "images" in error(name)
+
+
+def test_what_unpacks_to_many_times_its_file_is_refused_before_it_is_unpacked(error, tmp_path, monkeypatch):
+    from datafree.data import arrays
+
+    np.savez_compressed(tmp_path / "a.npz", images=np.zeros((40, 1500, 1500), np.uint8), labels=np.arange(40) % 2)
+    monkeypatch.setattr(arrays.npy, "read_array", None)
+    size = (tmp_path / "a.npz").stat().st_size
+    got = f"'images' in '{tmp_path}/a.npz' unpacks to 90,000,128 bytes, from a file of {size:,}; wanted at most"
+    assert got in error(tmp_path / "a.npz")
+
+
+def test_a_member_that_is_longer_than_its_directory_says_is_refused(error, tmp_path):
+    np.savez_compressed(tmp_path / "a.npz", images=IMAGES, labels=LABELS)
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    place = content.find(b"PK\1\2")
+    struct.pack_into("<I", content, place + 24, 500)
+    (tmp_path / "a.npz").write_bytes(content)
+    assert "cannot be read (Bad CRC-32 for file 'images.npy')" in error(tmp_path / "a.npz")
+
+
+def test_more_than_memory_a_double_member_another_packing_and_a_long_list_are_refused(error, tmp_path, monkeypatch):
+    name = save(tmp_path, images=IMAGES, labels=LABELS)
+    with monkeypatch.context() as patch:
+        patch.setattr("datafree.models.memory", lambda: 2000)
+        assert "needs 2,656 bytes; wanted at most the 2,000 of memory here" in error(name)
+    with pytest.warns(UserWarning, match="Duplicate name"), zipfile.ZipFile(name, "a") as archive:
+        archive.writestr("images.npy", b"")
+    assert "'images' in" in error(name) and "is there 2 times" in error(name)
+    packed = crafted(tmp_path, LIE("'|u1'", "(0,)"), compression=zipfile.ZIP_BZIP2)
+    assert "is packed by method 12" in error(packed)
+    with zipfile.ZipFile(name, "w") as archive:
+        for number in range(5000):
+            archive.writestr(str(number), b"")
+    assert "lists 5,000 members" in error(name)
 
 
 def test_no_damage_of_any_byte_gives_another_error_than_ours(tmp_path):

@@ -58,3 +58,10 @@ def test_other_arrays_and_labels_are_refused(tmp_path, images, error):
     assert "label 10 of image 1" in error("svhn", data_dir=tmp_path)
     scipy.io.savemat(path, {"Z": images})
     assert "holds X of () (none)" in error("svhn", data_dir=tmp_path)
+
+
+def test_what_unpacks_to_many_times_its_file_is_refused(tmp_path, monkeypatch, error):
+    path = write(tmp_path / "SVHN" / "train_32x32.mat", np.zeros((32, 32, 3, 200), np.uint8), [1] * 200)
+    monkeypatch.setattr("datafree.data.files.FREE", 1000)
+    assert "unpacks to 614,400 bytes; wanted at most" in error("svhn", data_dir=tmp_path)
+    assert path.stat().st_size < 5000

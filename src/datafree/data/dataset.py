@@ -148,15 +148,18 @@ class Dataset:
         return dataclasses.replace(self, labels=self.labels[torch.from_numpy(chosen)], read=read, at=at)
 
 
-def in_memory(name: str, split: str, classes: Sequence[str], labels: np.ndarray, images: np.ndarray) -> Dataset:
+def in_memory(
+    name: str, split: str, classes: Sequence[str], labels: np.ndarray, images: np.ndarray, notes: tuple[str, ...] = ()
+) -> Dataset:
     """A Dataset of arrays: images uint8 (N, C, H, W), labels any integers (N,)."""
     if len(labels) != len(images):
         where = f"split {split!r} of data set {name!r}"
         raise UserError(f"{len(labels)} labels for {len(images)} images in {where}; wanted as many; check its files")
     c, h, w = images.shape[1:]
     return Dataset(
-        name, split, tuple(classes), torch.from_numpy(labels.astype(np.int64)), (c, h, w), partial(_rows, images)
-    )
+        name, split, tuple(classes), torch.from_numpy(labels.astype(np.int64)), (c, h, w), partial(_rows, images),
+        notes=notes,
+    )  # fmt: skip
 
 
 def check_labels(labels: np.ndarray, classes: int, where: str) -> None:

@@ -12,10 +12,12 @@ from typing import BinaryIO, cast
 
 from datafree.errors import UserError
 
-__all__ = ["damaged", "entries", "find", "find_first", "locate", "read"]
+__all__ = ["affordable", "damaged", "entries", "find", "find_first", "locate", "read"]
 
 SUFFIXES = ("", ".gz", ".xz")
 CHUNK = 1 << 20
+RATIO, FREE = 50, 1 << 26
+"""A file may unpack to RATIO times its size and FREE bytes: many times what images compress to, and no bomb."""
 
 
 def locate(name: str, data_dir: Path | None, subfolder: str, files: Sequence[str]) -> Path:
@@ -48,13 +50,25 @@ def find_first(folder: Path, file: str) -> Path | None:
 
 
 def read(path: Path, most: int) -> bytes:
-    """The decompressed bytes, at most `most` + 1 of them: a file that is longer shows it by one byte."""
+    """The decompressed bytes, at most `most` + 1 of them: a file that is longer shows it by one byte.
+
+    Raises UserError for a file that is damaged, or unpacks to more than `affordable`.
+    """
     opener = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
     try:
         with opener(path, "rb") as stream:
-            return _read_most(cast(BinaryIO, stream), most + 1)
+            bound = affordable(path)
+            content = _read_most(cast(BinaryIO, stream), min(most, bound) + 1)
+            if len(content) > bound:
+                raise damaged(path, f"unpacks to more than {bound:,} bytes", "the file as it was published")
+            return content
     except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         raise damaged(path, f"cannot be read ({error})", "a whole file") from error
+
+
+def affordable(path: Path) -> int:
+    """The number of bytes that the file may unpack to."""
+    return RATIO * path.stat().st_size + FREE
 
 
 def entries(folder: Path) -> list[os.DirEntry[str]]:

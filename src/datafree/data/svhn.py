@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from datafree.data.dataset import Dataset, check_labels, check_split, in_memory
-from datafree.data.files import damaged, find, locate, read
+from datafree.data.files import affordable, damaged, find, locate, read
 from datafree.data.mnist import DIGITS
 
 __all__ = ["svhn"]
@@ -48,6 +48,8 @@ def _arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
             raise damaged(
                 path, f"holds X of {shape} ({kind}) and y of {numbers[0]}", "uint8 X of (32, 32, 3, n), y of (n, 1)"
             )
+        if (unpacked := count * 3 * 32 * 32) > affordable(path):
+            raise damaged(path, f"unpacks to {unpacked:,} bytes", f"at most {affordable(path):,} for its size")
         found: dict[str, Any] = loadmat(io.BytesIO(content), variable_names=("X", "y"))
         labels = np.asarray(found["y"], dtype=np.int64)[:, 0]
         return found["X"], np.where(labels == 10, 0, np.where(labels == 0, 10, labels))

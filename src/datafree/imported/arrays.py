@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..data.npz import LAYOUTS, array, keys_of
+from ..data.arrays import array, keys_of
+from ..data.npz import LAYOUTS
 from ..errors import UserError, unknown
 from ..spec import InputSpec
 from .raw import Options, Raw
@@ -21,7 +22,7 @@ LABELS = ("labels", "label", "y", "Y", "y_train", "targets")
 
 def read(path: Path, spec: InputSpec, options: Options) -> Raw:
     """Arrays by any of the names that are in use; nothing in them is unpickled."""
-    held = [key.removesuffix(".npy") for key in keys_of(path)]
+    held = keys_of(path)
     _check_size(path)
     images, labels = array(path, _one_of(IMAGES, held, path)), array(path, _one_of(LABELS, held, path))
     for name, own in (("images", images), ("labels", labels)):
