@@ -20,6 +20,7 @@ from . import zoo
 from .codenames import CodeName, check_allowed, code_name
 from .errors import UserError, nearest, unknown
 from .files import read_weights
+from .naming import check_name
 from .network import PROBES, Network, frozen
 from .quantization.folder import is_quantized, open_quantized
 from .release import Release, is_release, is_zoo
@@ -47,6 +48,7 @@ def load_model(
     else:
         if Path(name).suffix in EXPORTED and Path(name).is_file():
             raise UserError(f"{name} is one file of a quantized network, wanted its folder; give {Path(name).parent}")
+        check_name(name)
         if weights is None and code_name(name) is None and not is_zoo(name):
             raise unknown("model", name, zoo.names(), "the zoo, and no such release folder")
         if weights is None:
@@ -59,6 +61,7 @@ def load_model(
                 f"--weights {weights} --shape CHANNELS HEIGHT WIDTH --classes COUNT --out release"
             )
         architecture, path = name, weights
+    check_name(architecture)
     found = read_weights(path)
     if code_name(architecture) is None:  # before a weight of it is allocated: a few bytes of text can name 40 GB
         _check_weights(architecture, _on_meta(architecture, spec).state_dict(), found, path)
@@ -84,6 +87,7 @@ def _built(name: str, spec: InputSpec, *, seed: int) -> Network:
         raise UserError(
             f"{name} is a trained release, wanted a fresh network; name an architecture of the zoo or your own"
         )
+    check_name(name)
     code = code_name(name)
     if code is None:
         _check_memory(name, spec)
@@ -106,8 +110,39 @@ def load_weights(network: Network, path: str | Path) -> None:
 
 def _load(network: Network, found: dict[str, Tensor], path: str | Path) -> None:
     own = network.module.state_dict()
+    found = _untied(network, _plainly_named(own, found), path)
     _check_weights(network.name, own, found, path)
     network.module.load_state_dict({**own, **found})
+
+
+def _plainly_named(own: dict[str, Any], found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights `found` without the prefix that data-parallel training or `torch.compile` put before every name."""
+    for prefix in ("module.", "_orig_mod.") * 2:
+        if found and all(name.startswith(prefix) for name in found) and not any(n.startswith(prefix) for n in own):
+            found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
+    return found
+
+
+def _untied(network: Network, found: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
+    """The weights `found` with every name of a tensor that the network uses under several: a file may hold one of them.
+
+    Raises UserError where the file has different values for one tensor.
+    """
+    names: dict[int, list[str]] = {}
+    for pairs in (network.module.named_parameters, network.module.named_buffers):
+        for name, tensor in pairs(remove_duplicate=False):
+            names.setdefault(id(tensor), []).append(name)
+    whole = dict(found)
+    for tied in (own for own in names.values() if len(own) > 1):
+        first, *others = [name for name in tied if name in found] or [None]
+        for name in others:
+            if found[name].shape == found[first].shape and not torch.equal(found[name], found[first]):
+                raise UserError(
+                    f"{name!r} and {first!r} are one tensor in {network.name}, and two different ones in {path}; use weights "
+                    "of this architecture"
+                )
+        whole |= {name: found[first] for name in tied if first is not None and name not in found}
+    return whole
 
 
 def _check_weights(network: str, own: dict[str, Any], found: dict[str, Tensor], path: str | Path) -> None:
@@ -159,11 +194,17 @@ def _function(name: str, code: CodeName) -> Callable[..., Any]:
     if not callable(function):
         names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise unknown("function", code.attribute, names, code.place)
+    if isinstance(function, nn.Module):
+        raise UserError(
+            f"{name} is a network that is built already, wanted the function or class that builds it; write a function that "
+            "returns it"
+        )
     kinds = [parameter.kind for parameter in inspect.signature(function).parameters.values()]
     takes = inspect.Parameter.POSITIONAL_ONLY in kinds or inspect.Parameter.POSITIONAL_OR_KEYWORD in kinds
 
     def call(spec: InputSpec) -> Any:
-        with _users(name, _folder(code)):
+        how = ", called with the InputSpec" if takes else ""
+        with _users(name, _folder(code), how):
             return function(spec) if takes else function()
 
     return call
@@ -220,7 +261,7 @@ def _siblings_forgotten(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _users(what: str, folder: Path) -> Iterator[None]:
+def _users(what: str, folder: Path, how: str = "") -> Iterator[None]:
     """Somebody else's code runs inside: `folder` is on sys.path meanwhile; whatever it raises becomes one line."""
     before, own = list(sys.path), str(folder.resolve())
     sys.path.insert(0, own)
@@ -235,7 +276,8 @@ def _users(what: str, folder: Path) -> Iterator[None]:
         where = traceback.extract_tb(error.__traceback__)
         frame = (error.filename, error.lineno) if isinstance(error, SyntaxError) else where[-1][:2]
         raise UserError(
-            f"the code of model {what!r} fails with {type(error).__name__}: {error} ({frame[0]}, line {frame[1]}); mend it"
+            f"the code of model {what!r} fails with {type(error).__name__}: {error} ({frame[0]}, line {frame[1]}){how}; "
+            "mend it"
         ) from error
     finally:
         sys.path[:] = before

@@ -7,7 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from .. import evaluation
+from ..errors import UserError
 from ..output_folder import output_folder
+from ..quantization.folder import is_quantized
+from ..release import Release, is_release
 from ..runlog import RunLog
 from .common import Data, Model, Run, bar, inputs_of, load_data, load_network, say_fit
 
@@ -21,6 +24,7 @@ def evaluate(
     data: Data | None = None,
     split: str = "test",
     teacher: str | None = None,
+    teacher_code: str | None = None,
     out: Path | None = None,
     source: Model | None = None,
     run: Run | None = None,
@@ -37,15 +41,27 @@ def evaluate(
         `test` or `train`.
     teacher
         Another release to agree with.
+    teacher_code
+        file.py:function or package.module:function that builds the teacher, where it is of somebody's own code; --code
+        builds the model.
     out
         A folder for run.json, which holds the numbers, what they were measured on and how; only printed by default.
     """
     data, source, run = data or Data(), source or Model(), run or Run()
     network = load_network(model, source, run)
-    other = load_network(teacher, Model(), run) if teacher is not None else None
+    other = None if teacher is None else load_network(teacher, _coded(teacher, teacher_code), run)
     measured = load_data(data, split)
-    options = {"model": model, "split": split, "teacher": teacher, **asdict(data), **asdict(source), **asdict(run)}
-    log = RunLog("evaluate", options, [*inputs_of(model, source), teacher], measured)
+    options = {
+        "model": model,
+        "split": split,
+        "teacher": teacher,
+        "teacher_code": teacher_code,
+        **asdict(data),
+        **asdict(source),
+        **asdict(run),
+    }
+    read = [*inputs_of(model, source), teacher, *(inputs_of("", Model(code=teacher_code)) if teacher_code else [])]
+    log = RunLog("evaluate", options, [own for own in read if own], measured)
     with nullcontext(None) if out is None else output_folder(out, "evaluation", log) as folder:
         if out is not None and folder is None:
             return
@@ -59,3 +75,13 @@ def evaluate(
         print(f"  {name}: no images" if value is None else f"  {name}: {value:.2f} %")
     if found.agreement is not None:
         print(f"agreement with {teacher}: {found.agreement:.2f} %")
+
+
+def _coded(teacher: str, code: str | None) -> Model:
+    """How the teacher is built; raises UserError where it takes code and none was named."""
+    if code is None and is_release(teacher) and not is_quantized(teacher) and (release := Release.open(teacher)).custom:
+        raise UserError(
+            f"{teacher} holds a network of its publisher's own code ({release.config.get('architecture')!r}); name it with "
+            "--teacher-code"
+        )
+    return Model(code=code)

@@ -14,6 +14,7 @@ from .. import presets, stats, zoo
 from ..codenames import code_name
 from ..data import Dataset
 from ..errors import UserError, unknown
+from ..naming import check_name
 from ..network import Network
 from ..output_folder import changed_folder, output_folder, read_log
 from ..records import Record, forecast_auc, is_of
@@ -143,6 +144,8 @@ def _record(
     if add and anew:
         raise UserError("--add and --replace: got both, expected one of them; leave one out")
     data, source, input, run = data or Data(), source or Model(), input or Input(), run or Run()
+    if not is_release(model):
+        check_name(model)
     if not is_release(model) and code_name(model) is None and not is_zoo(model):
         raise unknown("model", model, zoo.names(), "the zoo, and no such release folder")
     if not is_release(model) and out is None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
+from cyclopts import Parameter
 
 from ..classes import class_positions
 from ..divergence import UNITS, stored
@@ -34,7 +35,12 @@ IMAGES_MATCHED = 512
 
 
 def report(
-    *runs: Path, out: Path, data: Data | None = None, title: str = "datafree report", run: Run | None = None
+    *runs: Path,
+    out: Path,
+    data: Data | None = None,
+    title: str = "datafree report",
+    code: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    run: Run | None = None,
 ) -> None:
     """One self-contained page about any number of runs: table, images, curves, settings; run.json's content beside it.
 
@@ -48,6 +54,9 @@ def report(
         The HTML file to write.
     title
         Its heading.
+    code
+        file.py:function that builds a network of somebody's own, which is not measured without; repeat it for several, in
+        their order among the runs, or as FOLDER=file.py:function.
     """
     if not runs:
         raise UserError("no runs given, wanted release folders and synthetic sets; name some")
@@ -56,15 +65,16 @@ def report(
         if not folder.is_dir():
             Release.open(folder)  # says what is wrong
     _check_page(out)
-    made = RunLog("report", {"title": title, **asdict(data), **asdict(run)}, list(runs))
+    codes = _codes(runs, code)
+    made = RunLog("report", {"title": title, "code": list(code), **asdict(data), **asdict(run)}, list(runs))
     logs = {folder: Finished.of(folder) for folder in runs}
     sets = [folder for folder in runs if (folder / "set.json").is_file()]
     networks = [folder for folder in runs if folder not in sets and logs[folder].verb != "similarity"]
     spec, teacher = Release.open(_first_release(runs)).spec, _teacher(networks, logs)
-    measured, warnings = _measured(networks, logs, teacher, data, run)
+    measured, warnings = _measured(networks, logs, teacher, data, run, codes)
     rows = [_row(folder, logs[folder], folder == teacher, measured[folder]) for folder in networks]
     grids = [set_grid(folder) for folder in sets]
-    matches, missed = _matches(sets, networks, teacher, run)
+    matches, missed = _matches(sets, networks, teacher, run, codes)
     if data.data is not None:
         grids.insert(0, real_grid(data, spec))
     page = Report(
@@ -107,7 +117,12 @@ def _teacher(networks: list[Path], logs: dict[Path, Finished]) -> Path | None:
 
 
 def _measured(
-    networks: list[Path], logs: dict[Path, Finished], teacher: Path | None, data: Data, run: Run
+    networks: list[Path],
+    logs: dict[Path, Finished],
+    teacher: Path | None,
+    data: Data,
+    run: Run,
+    codes: dict[Path, str],
 ) -> tuple[dict[Path, Scores], list[str]]:
     """Every network on the named test data, beside the teacher; without data, what the runs' own logs say."""
     if data.data is None:
@@ -115,23 +130,49 @@ def _measured(
         note = "accuracies are what the runs' own logs say of their own test data; --data measures them here"
         return {folder: logs[folder].result.evaluation for folder in networks}, [note] if told else []
     test, found, warnings = load_data(data, "test"), {}, []
-    original = None if teacher is None else _network(teacher, run)
+    original = None if teacher is None else _network(teacher, run, codes)
     for folder in networks:
-        network = _network(folder, run)
+        network = _network(folder, run, codes)
         if network is None:
             found[folder] = Scores()
-            warnings.append(f"{folder.name} is of its publisher's own code and was not measured here")
+            warnings.append(
+                f"{folder.name} is of its publisher's own code and was not measured here; name it with --code"
+            )
             continue
         own = evaluate(network, test, original if folder != teacher else None)
         found[folder] = Scores(accuracy=own.accuracy, agreement=own.agreement)
     return found, warnings
 
 
-def _network(folder: Path, run: Run) -> Network | None:
-    """None for a release that needs code, which a report does not run."""
-    if Release.open(folder).custom and not is_quantized(folder):
+def _codes(runs: tuple[Path, ...], named: tuple[str, ...]) -> dict[Path, str]:
+    """What builds each network of somebody's own, by its folder. Raises UserError for a name that belongs to none."""
+    custom = [
+        folder
+        for folder in runs
+        if (folder / "config.json").is_file() and not is_quantized(folder) and Release.open(folder).custom
+    ]
+    codes: dict[Path, str] = {}
+    for own in named:
+        place, _, code = own.rpartition("=")
+        if place:
+            meant = [folder for folder in custom if folder.resolve() == Path(place).resolve() or folder.name == place]
+        else:
+            meant = [folder for folder in custom if folder not in codes][:1]
+        if len(meant) != 1:
+            names = ", ".join(map(str, custom)) or "none"
+            raise UserError(
+                f"--code: got {own!r}, which fits {len(meant)} of the runs of somebody's own code ({names}), wanted one; "
+                "give FOLDER=file.py:function for one of them"
+            )
+        codes[meant[0]] = code
+    return codes
+
+
+def _network(folder: Path, run: Run, codes: dict[Path, str]) -> Network | None:
+    """None for a release that needs code, where none was named."""
+    if Release.open(folder).custom and not is_quantized(folder) and folder not in codes:
         return None
-    return load_network(str(folder), Model(), run)
+    return load_network(str(folder), Model(code=codes.get(folder)), run)
 
 
 def _likenesses(logs: dict[Path, Finished]) -> list[Likeness]:
@@ -184,7 +225,9 @@ def _shown(settings: dict[str, Any]) -> str:
     return f"shown as in training ({', '.join(moved)})" if moved else "shown as they are"
 
 
-def _matches(sets: list[Path], networks: list[Path], teacher: Path | None, run: Run) -> tuple[list[Match], list[str]]:
+def _matches(
+    sets: list[Path], networks: list[Path], teacher: Path | None, run: Run, codes: dict[Path, str]
+) -> tuple[list[Match], list[str]]:
     """What sets match of the statistics that the network they were made from stored, where that is among the runs."""
     wanted: dict[str, list[Path]] = {}
     for folder in sets:
@@ -193,7 +236,7 @@ def _matches(sets: list[Path], networks: list[Path], teacher: Path | None, run: 
     for folder in sorted(networks, key=lambda own: own != teacher):
         if not wanted:
             break
-        network = None if is_quantized(folder) else _network(folder, run)
+        network = None if is_quantized(folder) else _network(folder, run, codes)
         own = [] if network is None else wanted.pop(network.fingerprint(), [])
         if own and network is not None:
             match, missed = _match(folder, network, own, run)

@@ -1,0 +1,67 @@
+"""The right spelling of a model's name where a Python file was named alone. The file is read, never run."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from .errors import UserError
+from .release import is_zoo
+
+__all__ = ["builders", "check_name"]
+
+MOST = 4
+BYTES_AT_MOST = 1 << 20
+
+
+def check_name(name: str) -> None:
+    """Raises UserError for a Python file without the function in it, or a TorchScript or ONNX file, in a model's place."""
+    path = Path(name)
+    if ":" in name or is_zoo(name) or not (path.suffix or path.with_suffix(".py").is_file()):
+        return
+    if path.suffix == ".py" and not path.is_file():
+        raise UserError(
+            f"no file {name}, wanted the Python file that builds the model, as {name}:FUNCTION; check the path"
+        )
+    if path.suffix in (".pt", ".pth", ".torchscript", ".safetensors") and path.is_file():
+        raise UserError(
+            f"{name} is a file of weights or a program, wanted the Python code that builds the network; give "
+            "file.py:function and its weights with --weights"
+        )
+    source = path if path.suffix == ".py" else path.with_suffix(".py")
+    if not source.is_file():
+        return
+    names = builders(source)
+    found = " or ".join(f"{source}:{own}" for own in names[:MOST])
+    if not names:
+        raise UserError(
+            f"{source} has no function or network class at its top level, wanted one that builds the model; write one, and "
+            f"give {source}:FUNCTION"
+        )
+    raise UserError(f"{name} names no function or class that builds the model; give {found}")
+
+
+def builders(source: Path) -> list[str]:
+    """Names of a file's top-level functions and network classes: those called like a builder first, then the file's order.
+
+    Empty for a file that is no Python.
+    """
+    try:
+        with source.open("rb") as file:
+            body = ast.parse(file.read(BYTES_AT_MOST)).body
+    except (SyntaxError, ValueError, OSError, MemoryError, RecursionError):
+        return []
+    found = [own.name for own in body if isinstance(own, ast.FunctionDef) or _is_network(own)]
+    found = [name for name in found if not name.startswith("_")]
+    likely = [
+        name for name in found if any(word in name.lower() for word in ("build", "net", "model", "make", "create"))
+    ]
+    return likely + [name for name in found if name not in likely]
+
+
+def _is_network(statement: ast.stmt) -> bool:
+    """A class whose bases are named like torch's modules or like a network."""
+    if not isinstance(statement, ast.ClassDef):
+        return False
+    words = ("Module", "Sequential", "Net", "Model", "Classifier")
+    return any(any(word in ast.unparse(base) for word in words) for base in statement.bases)

@@ -1,0 +1,156 @@
+"""Networks of somebody's own on the command line: two in one command, names that are off, tied and prefixed weights."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file, save_model
+from torch import nn
+
+NETS = """
+import torch
+from torch import nn
+import pathlib; pathlib.Path("ran").write_text("x")
+def build(spec): return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+def _hidden(): return None
+class Net(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.out = nn.Linear(width, 10)
+    def forward(self, x): return self.out(x.flatten(1))
+class Settings: width = 3
+built = nn.Flatten()
+"""
+OTHER = """
+from torch import nn
+def wide(spec): return nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 10))
+"""
+TIED = """
+from torch import nn
+def build(spec):
+    m = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    m[3].weight = m[1].weight
+    return m
+"""
+PACK = "--shape 1 8 8 --classes 10"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, text in (("nets.py", NETS), ("other.py", OTHER), ("tied.py", TIED)):
+        (tmp_path / name).write_text(text)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        one = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        two = nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 10))
+    save_file(one.state_dict(), "one.safetensors")
+    save_file(two.state_dict(), "two.safetensors")
+    for prefix in ("module.", "_orig_mod.", "_orig_mod.module."):
+        save_file({prefix + name: own for name, own in one.state_dict().items()}, f"{prefix}safetensors")
+    return tmp_path
+
+
+@pytest.fixture
+def pair(here, command):
+    assert command(f"pack nets.py:build --weights one.safetensors {PACK} --out one").code == 0
+    assert command(f"pack other.py:wide --weights two.safetensors {PACK} --out two").code == 0
+    return here
+
+
+def test_a_network_agrees_with_a_teacher_of_other_code(pair, command):
+    line = "evaluate one --data digits --quiet --code nets.py:build --teacher two"
+    refused = command(line)
+    assert refused.code == 2
+    assert refused.line.endswith(
+        "two holds a network of its publisher's own code ('custom:wide'); name it with --teacher-code"
+    )
+    done = command(f"{line} --teacher-code other.py:wide --out said")
+    assert done.code == 0 and "agreement with two:" in done.out
+    log = json.loads((pair / "said" / "run.json").read_text())
+    assert log["settings"]["teacher_code"] == "other.py:wide" and "other.py" in str(log["inputs"])
+
+
+def test_a_report_measures_networks_of_different_code(pair, command):
+    line = "report one two --data digits --quiet --out page.html"
+    assert command(line).code == 0
+    page = (pair / "page.html").read_text()
+    assert "own code and was not measured here; name it with --code" in page
+    for codes in ("--code nets.py:build --code other.py:wide", "--code two=other.py:wide --code nets.py:build"):
+        assert command(f"{line} {codes}").code == 0
+        rows = json.loads((pair / "page.run.json").read_text())["result"]["networks"]
+        assert [row["name"] for row in rows] == ["one", "two"]
+        assert all(row["accuracy"] is not None for row in rows)
+    for code in (
+        "three=other.py:wide",
+        "two=other.py:wide --code two=other.py:wide --code nets.py:build --code x.py:y",
+    ):
+        refused = command(f"{line} --code {code}")
+        assert refused.code == 2 and "--code: got" in refused.line
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("nets.py", "nets.py names no function or class that builds the model; give nets.py:build or nets.py:Net"),
+        ("nets", "nets names no function or class that builds the model; give nets.py:build or nets.py:Net"),
+        ("empty.py", "empty.py has no function or network class at its top level"),
+        ("broken.py", "broken.py has no function or network class at its top level"),
+        ("gone.py", "no file gone.py, wanted the Python file that builds the model, as gone.py:FUNCTION"),
+        ("one.safetensors", "one.safetensors is a file of weights or a program, wanted the Python code"),
+        (
+            "nets.py:built",
+            "nets.py:built is a network that is built already, wanted the function or class that builds it",
+        ),
+        ("nets.py:Net", ", called with the InputSpec; mend it"),
+    ],
+)
+def test_a_name_that_builds_nothing_is_told_what_would_and_runs_nothing_for_it(name, text, here, command):
+    (here / "empty.py").write_text("x = 3\n")
+    (here / "broken.py").write_text("def build(:\n")
+    for line in (
+        f"pack {name} --weights one.safetensors {PACK} --out out",
+        f"train {name} --data digits --epochs 1 --out out --quiet",
+    ):
+        refused = command(line)
+        assert refused.code == 2 and text in refused.line, refused
+    assert (here / "ran").exists() == (":" in name) and not (here / "out").exists()
+
+
+def test_a_folder_of_the_zoo_s_name_with_code_beside_it_is_still_the_zoo(here, command):
+    (here / "hinton16.py").write_text("def build(): pass\n")
+    assert command("train hinton16 --data digits --limit 40 --epochs 1 --out out --quiet").code == 0
+
+
+def test_weights_with_the_prefix_of_a_wrapper_are_read(here, command):
+    prints = set()
+    for index, name in enumerate(
+        ("one.safetensors", "module.safetensors", "_orig_mod.safetensors", "_orig_mod.module.safetensors")
+    ):
+        done = command(f"pack nets.py:build --weights {name} {PACK} --out out{index}")
+        assert done.code == 0
+        prints.add(done.out.rpartition("fingerprint ")[2])
+    assert len(prints) == 1 and here.exists()
+
+
+def test_tied_weights_are_read_under_either_name_and_two_values_for_one_are_refused(here, command):
+    namespace: dict = {}
+    exec(TIED, namespace)
+    module = namespace["build"](None)
+    save_model(module, "tied.safetensors")
+    state = {name: own.clone() for name, own in module.state_dict().items()}
+    save_file({name: own for name, own in state.items() if name != "1.weight"}, "second.safetensors")
+    save_file(state, "both.safetensors")
+    prints = set()
+    for name in ("tied", "second", "both"):
+        done = command(f"pack tied.py:build --weights {name}.safetensors {PACK} --out {name}")
+        assert done.code == 0
+        prints.add(done.out.rpartition("fingerprint ")[2])
+        assert command(f"evaluate {name} --code tied.py:build --data digits --quiet").code == 0
+    assert len(prints) == 1
+    save_file(state | {"3.weight": state["3.weight"] + 1}, "apart.safetensors")
+    refused = command(f"pack tied.py:build --weights apart.safetensors {PACK} --out apart")
+    assert refused.code == 2 and "'3.weight' and '1.weight' are one tensor in tied.py:build" in refused.line
+    assert not (here / "apart").exists()
