@@ -138,8 +138,8 @@ def _untied(network: Network, found: dict[str, Tensor], path: str | Path) -> dic
         for name in others:
             if found[name].shape == found[first].shape and not torch.equal(found[name], found[first]):
                 raise UserError(
-                    f"{name!r} and {first!r} are one tensor in {network.name}, and two different ones in {path}; use weights "
-                    "of this architecture"
+                    f"{name!r} and {first!r} are one tensor in {network.name}, and two different ones in {path}; use "
+                    "weights of this architecture"
                 )
         whole |= {name: found[first] for name in tied if first is not None and name not in found}
     return whole

@@ -96,7 +96,7 @@ USAGE = [
     ("record teacher", "no data named, wanted --data"),
     ("record teacher --data digits --taps fc1", "--taps: got fc1 without --kind, wanted both"),
     (
-        "record teacher --data digits --kind batch-norm --quiet",
+        "record teacher --data digits --kind batch-norm --replace --quiet",
         "hinton16 has no batch norm, wanted one with running statistics",
     ),
     ("record hinton16 --data digits", "hinton16 is no release folder, wanted --out"),
