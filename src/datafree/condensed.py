@@ -16,6 +16,7 @@ from torch.nn.functional import one_hot as _one_hot
 
 from .errors import UserError
 from .files import claim_folder, locked, read_tensors, sweep, write_tensors, write_text
+from .markdown import markdown
 from .network import Network
 from .settings import parse
 from .spec import InputSpec
@@ -145,12 +146,14 @@ def card(made: Condensed) -> str:
     low, high = float(made.pixels.min()), float(made.pixels.max())
     hard = bool((made.labels.max(1).values == 1).all())
     more = " ..." if len(counts) > 20 else ""
-    facts = [f"- {key}: {_words(value)}" for key, value in made.about.items() if key != "gives_away"]
+    facts = [
+        f"- {markdown(key)}: {markdown(_words(value))}" for key, value in made.about.items() if key != "gives_away"
+    ]
     away = made.about.get("gives_away") or "Unknown: whoever made the set knows. Suppose that it shows training images."
     lines = [
         "# Condensed set",
         "",
-        f"{len(made)} images of {len(counts)} classes: {', '.join(spec.classes[:20])}{more}.",
+        f"{len(made)} images of {len(counts)} classes: {', '.join(map(markdown, spec.classes[:20]))}{more}.",
         "",
         f"- pixels: {' x '.join(map(str, spec.shape))}, from {low:.3g} to {high:.3g}, **not normalised**; the range of"
         f" images is [{spec.low:g}, {spec.high:g}], and learnt ones may leave it",
@@ -160,7 +163,7 @@ def card(made: Condensed) -> str:
         "",
         "## What it gives away",
         "",
-        str(away),
+        markdown(away),
     ]
     return "\n".join(lines) + "\n"
 

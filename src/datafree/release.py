@@ -17,6 +17,7 @@ from . import taps as tap_names
 from .errors import UserError
 from .files import claim_folder, locked, read_header, read_json, safe_name, sweep, write_json, write_tensors, write_text
 from .files.atomic import sync_folder
+from .markdown import markdown
 from .network import Network
 from .records import Record, forecast_auc
 from .settings import parse
@@ -215,14 +216,14 @@ def model_card(network: Network, record: Record | None, notes: str) -> str:
     """Markdown: what the model is, what its record holds and gives away, how to use it."""
     spec, more = network.spec, " ..." if len(network.spec.classes) > 20 else ""
     lines = [
-        f"# {network.name.rpartition(':')[2]}",
+        f"# {markdown(network.name.rpartition(':')[2])}",
         "",
-        f"A classifier of {len(spec.classes)} classes: {', '.join(spec.classes[:20])}{more}.",
+        f"A classifier of {len(spec.classes)} classes: {', '.join(map(markdown, spec.classes[:20]))}{more}.",
         "",
         f"- input: {spec.shape[0]} x {spec.shape[1]} x {spec.shape[2]} pixels in [{spec.low:g}, {spec.high:g}],"
         f" normalised by mean {list(spec.mean)} and std {list(spec.std)}",
         f"- parameters: {network.parameters:,}",
-        *([f"- {notes}"] if notes else []),
+        *([f"- {markdown(notes)}"] if notes else []),
     ]
     if record is not None:
         leak = forecast_auc(record.released(network))
@@ -231,14 +232,15 @@ def model_card(network: Network, record: Record | None, notes: str) -> str:
             "## Activation record",
             "",
             f"`record.safetensors` ({record.nbytes():,} bytes of tensors) was measured on {record.made.get('samples', 0):,} "
-            f"samples of `{record.made.get('data')}` ({record.made.get('split')}).",
+            f"samples of {markdown(record.made.get('data'), code=True)} ({markdown(record.made.get('split'))}).",
             f"Forecast of a membership attack that knows the population: AUC {leak:.3f} (0.5 is a coin, 1.0 identifies"
             " every training sample).",
             "",
             "| entry | kind | layers | bytes |",
             "|---|---|---|---|",
             *(
-                f"| {name} | {entry.statistic.kind} | {', '.join(entry.taps)} | {entry.nbytes():,} |"
+                f"| {markdown(name, cell=True)} | {entry.statistic.kind} | {markdown(', '.join(entry.taps), cell=True)} | "
+                f"{entry.nbytes():,} |"
                 for name, entry in record.entries.items()
             ),
             "",

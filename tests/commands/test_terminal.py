@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -110,7 +111,7 @@ def test_an_output_that_fails_loses_no_work(here, monkeypatch, number, code, lat
     errors = io.StringIO()
     monkeypatch.setattr(sys, "stdout", Failing(number, late))
     monkeypatch.setattr(sys, "stderr", errors)
-    assert run(TRAIN.split()) == code
+    assert run(shlex.split(TRAIN)) == code
     assert (here / "made" / "run.json").is_file()
     assert errors.getvalue().count("\n") == (code == 2) and ("standard output" in errors.getvalue()) == (code == 2)
 
@@ -120,7 +121,7 @@ def test_an_output_that_fails_loses_no_work(here, monkeypatch, number, code, lat
 def test_an_error_stream_that_fails_changes_no_exit_code(monkeypatch, late):
     monkeypatch.setattr(sys, "stderr", Failing(errno.ENOSPC, late))
     assert run(["inspect", "nosuch"]) == 2
-    assert run(TRAIN.replace(" --quiet", "").split()) == 0
+    assert run(shlex.split(TRAIN.replace(" --quiet", ""))) == 0
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-16", "shift_jis"])

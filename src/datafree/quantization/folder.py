@@ -25,6 +25,7 @@ from ..errors import UserError
 from ..files import atomic, claim_folder, read_json, sha256_file, sweep, write_bytes, write_json
 from ..files.place import MARKER
 from ..files.regular import open_regular
+from ..markdown import markdown
 from ..network import Network
 from ..onnxfile import MAX_BYTES, Program, check
 from ..release import architecture_of
@@ -218,13 +219,13 @@ def card(network: Network, bits: Bits, result: dict[str, Any]) -> str:
     operators = dict(result["integer operators"])
     other = operators.pop("other")
     lines = [
-        f"# {network.name.rpartition(':')[2]} at {bits.words}",
+        f"# {markdown(network.name.rpartition(':')[2])} at {bits.words}",
         "",
         f"Weights of {bits.weights} bits, activations of {bits.activations}"
         + (f"; first layer's weights of {bits.first}" if bits.first is not None else "")
         + (f"; last layer of {bits.last}" if bits.last is not None else "")
         + ", made by datafree.",
-        *([] if "sources" not in result else [chosen_on(result["sources"])]),
+        *([] if "sources" not in result else [markdown(chosen_on(result["sources"]))]),
         "",
         f"- input `pixels`: (images, {spec.shape[0]}, {spec.shape[1]}, {spec.shape[2]}) float32 in "
         f"[{spec.low:g}, {spec.high:g}]; normalisation is within the files",
@@ -235,7 +236,7 @@ def card(network: Network, bits: Bits, result: dict[str, Any]) -> str:
         f"- integer operators: {sum(operators.values())}, others: {other}",
     ]
     if result["left in float"]:
-        lines.append(f"- left in floating point: {', '.join(result['left in float'])}")
+        lines.append(f"- left in floating point: {markdown(', '.join(result['left in float']))}")
     if "mobile" in result:
         mobile = result["mobile"]
         lines.append(
