@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from datafree.data.pictures import dark_or_light, decode, look
+from datafree.data.pictures import decode, look, visible_on
 from datafree.errors import UserError
 
 STEPS = np.array([[0, 40, 80], [120, 160, 200]], np.uint8)  # 2 x 3, no two alike
@@ -96,16 +96,24 @@ def test_opaque_alpha_changes_no_pixel():
     assert decode(content, "it", (3, 2, 3)).tolist() == COLOURS.transpose(2, 0, 1).tolist()
 
 
-@pytest.mark.parametrize(("level", "expected"), [(0, 255), (100, 255), (255, 0), (200, 0)])
+@pytest.mark.parametrize(
+    ("levels", "expected"),
+    [([0], 255), ([100], 255), ([255], 0), ([200], 0), ([128], 255), ([0, 100], 255), ([0, 255], 128), ([255, 100], 0)],
+)
 @pytest.mark.parametrize("mode", ["LA", "RGBA"])
-def test_what_is_visible_is_seen_on_its_background(tmp_path, level, expected, mode):
+def test_whatever_is_visible_is_seen_on_its_background(tmp_path, levels, expected, mode):
     alpha = np.zeros((16, 16), np.uint8)
     alpha[4:9, 4:12] = 255
-    bands = [Image.new("L", (16, 16), level)] * (len(mode) - 1) + [Image.fromarray(alpha)]
-    Image.merge(mode, bands).save(tmp_path / "a.png")
-    assert dark_or_light([tmp_path / "a.png"]) == expected
-    got = decode(tmp_path / "a.png", "it", (1, 16, 16), expected)[0]
-    assert (got[alpha > 0] == level).all() and (got[alpha == 0] == expected).all()
+    for level in levels:
+        bands = [Image.new("L", (16, 16), level)] * (len(mode) - 1) + [Image.fromarray(alpha)]
+        Image.merge(mode, bands).save(tmp_path / f"{level}.png")
+    Image.merge(mode, [Image.new("L", (16, 16), 255)] * len(mode)).save(tmp_path / "opaque.png")
+    Image.merge(mode, [Image.new("L", (16, 16), 0)] * len(mode)).save(tmp_path / "empty.png")
+    assert visible_on(sorted(tmp_path.iterdir())) == expected
+    for level in levels:
+        got = decode(tmp_path / f"{level}.png", "it", (1, 16, 16), expected)[0]
+        assert (got[alpha > 0] == level).all() and (got[alpha == 0] == expected).all()
+    assert visible_on([tmp_path / "opaque.png", tmp_path / "empty.png"]) == 255
 
 
 @pytest.mark.parametrize(

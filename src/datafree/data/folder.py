@@ -14,7 +14,7 @@ import torch
 from datafree.data.dataset import Dataset, check_split
 from datafree.data.files import entries
 from datafree.data.listing import Listing, listed, order_note
-from datafree.data.pictures import WHITE, Look, check_size, dark_or_light, decode, look, on_threads
+from datafree.data.pictures import WHITE, Look, check_size, decode, look, on_threads, visible_on
 from datafree.data.strata import split_rows
 from datafree.errors import UserError, unknown
 
@@ -26,6 +26,7 @@ SAMPLE = 16
 """Images that are looked at for their background and brightness."""
 QUICK = 1 << 25
 """Bytes of a decoded image above which it is not looked at so."""
+NAMES = {255: "white", 0: "black", 128: "grey"}
 DARK = 32
 """A data set whose brightest pixel is below this level is said to be dark."""
 
@@ -126,7 +127,7 @@ def _printable(text: str) -> str:
 
 
 def _ground(files: list[Path]) -> int:
-    return dark_or_light([files[row] for row in _spread(len(files))]) if files else WHITE
+    return visible_on([files[row] for row in _spread(len(files))]) if files else WHITE
 
 
 def _spread(count: int) -> list[int]:
@@ -155,7 +156,7 @@ def _said(place: Path, listing: Listing, looks: list[Look], shape: tuple[int, in
         {
             "grey, read as colour": sum(seen.shape[0] < shape[0] for seen in looks),
             "in colour, read as grey": sum(seen.shape[0] > shape[0] for seen in looks),
-            f"with transparency, shown on {'white' if ground else 'black'}": sum(seen.alpha for seen in looks),
+            f"with transparency, shown on {NAMES.get(ground, ground)}": sum(seen.alpha for seen in looks),
             "with several frames, of which the first is read": sum(seen.frames for seen in looks),
             "turned as their EXIF says": sum(seen.turned for seen in looks),
             f"of another size than {shape[1]} x {shape[2]}, cropped and resized": sum(

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from datafree.errors import UserError
 
-__all__ = ["SUFFIXES", "Look", "check_size", "dark_or_light", "decode", "look", "natural_shape", "on_threads"]
+__all__ = ["SUFFIXES", "Look", "check_size", "decode", "look", "natural_shape", "on_threads", "visible_on"]
 
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 SUFFIXES = (
@@ -28,7 +28,9 @@ MOST_BYTES = 1 << 28
 """Of one decoded image."""
 IN_FLIGHT = 1 << 27
 """Bytes of images that are decoded at a time, by all threads."""
-WHITE, BLACK = 255, 0
+WHITE = 255
+GROUNDS = (WHITE, 0, 128)
+SEEN = 64
 ORIENTATION = 274  # EXIF's tag
 T = TypeVar("T")
 
@@ -86,21 +88,29 @@ def natural_shape(source: Path | bytes, name: str | None = None) -> tuple[int, i
     return look(source, name).shape
 
 
-def dark_or_light(sources: Sequence[Path]) -> int:
-    """The background on which transparent images are seen: white, or black where what is visible is nearer to white."""
-    weights = levels = 0.0
-    for source in sources:
+def visible_on(sources: Sequence[Path]) -> int:
+    """The background on which all these transparent images are seen: white, else black, else mid-grey.
 
-        def use(image: Image.Image) -> tuple[float, float]:
-            small = image.convert("LA" if _is_grey(image) else "RGBA")
-            small.thumbnail((64, 64), Image.Resampling.BOX)
-            pixels = np.asarray(small, dtype=np.float64)
-            alpha = pixels[..., -1]
-            return float(alpha.sum()), float((pixels[..., :-1].mean(-1) * alpha).sum())
+    Seen is what differs from the background by a quarter of the range, on average over what is not transparent. Images
+    without a transparent or a visible part do not count.
+    """
+    contrasts = [found for source in sources for found in _guarded(source, str(source), _contrasts)]
+    if not contrasts:
+        return WHITE
+    least = np.min(np.stack(contrasts), 0)
+    return next((ground for ground, own in zip(GROUNDS, least) if own >= SEEN), GROUNDS[int(least.argmax())])
 
-        weight, level = _guarded(source, str(source), use)
-        weights, levels = weights + weight, levels + level
-    return BLACK if levels > 127.5 * weights else WHITE
+
+def _contrasts(image: Image.Image) -> list[np.ndarray]:
+    """Mean distance of the visible part from each background; nothing where all or none of the image is visible."""
+    small = image.convert("LA" if _is_grey(image) else "RGBA")
+    small.thumbnail((64, 64), Image.Resampling.BOX)
+    pixels = np.asarray(small, dtype=np.float64)
+    alpha, levels = pixels[..., -1], pixels[..., :-1]
+    if alpha.min() == 255 or alpha.max() == 0:
+        return []
+    apart = [np.abs(levels - ground).mean(-1) for ground in GROUNDS]
+    return [np.array([(own * alpha).sum() / alpha.sum() for own in apart])]
 
 
 def on_threads(
