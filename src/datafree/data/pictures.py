@@ -26,6 +26,8 @@ SUFFIXES = (
 MOST_SIDE = 8192
 MOST_BYTES = 1 << 28
 """Of one decoded image."""
+RATIO, FREE = 300, 1 << 26
+"""An image may be decoded to FREE bytes, or to RATIO times its file where that is more."""
 IN_FLIGHT = 1 << 27
 """Bytes of images that are decoded at a time, by all threads."""
 WHITE = 255
@@ -154,8 +156,7 @@ def _guarded(source: Path | bytes, name: str, use: Callable[[Image.Image], T]) -
             image = stack.enter_context(Image.open(stream, formats=FORMATS))
             if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS:
                 raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
-            if _nbytes(image) > MOST_BYTES and image.format != "JPEG":
-                raise Image.DecompressionBombError(f"{_nbytes(image):,} bytes decoded, more than {MOST_BYTES:,}")
+            _check_bytes(image, len(source) if isinstance(source, bytes) else os.path.getsize(source), name)
             return use(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         most = f"at most {Image.MAX_IMAGE_PIXELS} pixels"
@@ -166,6 +167,21 @@ def _guarded(source: Path | bytes, name: str, use: Callable[[Image.Image], T]) -
         reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
         todo = "copy it again or remove it"
         raise UserError(f"image {name!r} cannot be read ({reason}); wanted {'/'.join(FORMATS)}; {todo}") from error
+
+
+def _check_bytes(image: Image.Image, size: int, name: str) -> None:
+    """Raises UserError for an image that needs more memory than MOST_BYTES, or than its file of `size` bytes can mean.
+
+    JPEG packs no more than 500 times, and is reduced while it is decoded.
+    """
+    if image.format == "JPEG":
+        return
+    most = min(MOST_BYTES, max(FREE, RATIO * size))
+    if _nbytes(image) > most:
+        raise UserError(
+            f"image {name!r} is too large: its {size:,} bytes are {_nbytes(image):,} when decoded; wanted at most {most:,}; "
+            "make it smaller or remove it"
+        )
 
 
 def _nbytes(image: Image.Image) -> int:
