@@ -175,7 +175,7 @@ def test_an_image_that_would_fill_memory_is_refused_by_its_header(shape):
         decode(content, "it", shape)
     for mode, side in (("1", 8200), ("RGB", 4200), ("RGBA", 4200)):
         with pytest.raises(UserError, match=r"'it' is too large: its .* when decoded; wanted at most 67,108,864; make"):
-            look(encoded(Image.new(mode, (side, side))))
+            look(encoded(Image.new(mode, (side, side))), "it")
 
 
 @pytest.mark.parametrize("orientation", [1, 6])

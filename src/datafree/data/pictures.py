@@ -82,7 +82,7 @@ def look(source: Path | bytes, name: str | None = None) -> Look:
         shape = (1 if _is_grey(image) else 3, height, width)
         return Look(shape, _has_alpha(image), frames, orientation != 1, _nbytes(image))
 
-    return _guarded(source, name or str(source), use)
+    return _guarded(source, name or ("of bytes" if isinstance(source, bytes) else str(source)), use)
 
 
 def natural_shape(source: Path | bytes, name: str | None = None) -> tuple[int, int, int]:
