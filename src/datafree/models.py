@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
-import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from . import zoo
 from .codenames import CodeName, check_allowed, code_name
+from .cost import available
 from .errors import UserError, nearest, unknown
 from .files import read_weights
 from .naming import check_name
@@ -211,11 +211,8 @@ def _function(name: str, code: CodeName) -> Callable[..., Any]:
 
 
 def memory() -> int | None:
-    """Bytes of this machine's memory, None where it does not say."""
-    names = getattr(os, "sysconf_names", {})
-    if "SC_PHYS_PAGES" not in names:
-        return None
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """Bytes of memory that are left, None where the machine does not say."""
+    return available()
 
 
 def _guarded(name: str, code: CodeName | None) -> AbstractContextManager[None]:

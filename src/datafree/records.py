@@ -16,6 +16,7 @@ from torch import Tensor
 from . import stats
 from . import taps as tap_names
 from .classes import class_positions
+from .cost import check_record
 from .data import Dataset, sha256
 from .errors import UserError, unknown
 from .files import HEADER_CAP_RECORD, read_tensors, safe_name, write_tensors
@@ -178,6 +179,8 @@ def record(
     """
     network.check()
     plan = _plan(network, statistics)
+    if data is not None:
+        check_record(network, plan, lambda taps: _chunk(network, taps), len(data))
     meters = {name: statistic.on(network, own) for name, (statistic, own) in plan.items()}
     live = {name: meter for name, meter in meters.items() if plan[name][0].needs_data}
     states: dict[str, State] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -10,11 +11,14 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from .. import synthesis
+from ..cost import check_cost, inversion_bytes
 from ..errors import UserError
 from ..files import read_json
+from ..network import Network
 from ..output_folder import output_folder
 from ..parallel import main_process, together
 from ..runlog import RunLog
+from ..synthesis.invert import InversionSettings
 from ..syntheticset import UNIT, SyntheticSet
 from ..syntheticset import synthesize as make
 from .common import Model, Run, Whole, bar, chosen, inputs_of, listed, load_record, load_teacher
@@ -88,6 +92,8 @@ def synthesize(
     check_counts(out, images=images, unit=unit, workers=workers)
     network = load_teacher(model, source, run)
     record = load_record(model, source, network)
+    if isinstance(method, InversionSettings):
+        check_unit(network, unit, min(workers or os.cpu_count() or 1, -(-images // unit)))
     options = {
         "model": model,
         "images": images,
@@ -101,6 +107,14 @@ def synthesize(
     with output_folder(out, "synthetic-set", log) as folder, bar(f"synthesize {method.method}", run.quiet) as progress:
         if folder is not None:
             finish(make(network, record, method, folder, progress=progress, **units), folder, log)
+
+
+def check_unit(network: Network, unit: int, workers: int) -> None:
+    """Raises UserError where the units that are made at a time cannot fit in memory, naming fewer or smaller ones."""
+    one = inversion_bytes(network, 1)
+    smaller = [("--workers 1", one * unit)] if workers > 1 else []
+    smaller += [(f"--workers 1 --unit {size}", one * size) for size in (unit // 4, unit // 16, 1) if size]
+    check_cost(one * unit * workers, f"making {workers} x {unit:,} images at a time", smaller)
 
 
 def check_counts(out: Path, *, images: int, unit: int, workers: int | None) -> None:

@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..censored import Censored, fit_censored
+from ..cost import check_distribution
 from ..determined import PIXELS_AT_MOST, pixel_factors, pixel_moments
 from ..network import Network
 from ..records import Record
@@ -56,6 +57,7 @@ class Distribution(Settings):
         if teacher.spec.pixels > PIXELS_AT_MOST:
             latent = Censored(*pixel_factors(teacher, record))
         else:
+            check_distribution(teacher, record, self.rank)
             found = pixel_moments(teacher, record)
             latent = fit_censored(found.mean, found.covariance, rank=self.rank)
         return DistributionMaker(self, teacher, latent).cautious()

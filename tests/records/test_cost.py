@@ -1,0 +1,132 @@
+"""What cannot fit in the memory that is left is refused before it is begun, with advice that fits."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from datafree import cost, records, taps
+from datafree.commands.synthesize import check_unit
+from datafree.cost import check_cost, distribution_bytes, inversion_bytes, record_bytes
+from datafree.errors import UserError
+from datafree.models import memory
+from datafree.network import Network
+from datafree.records import record
+from datafree.spec import InputSpec
+from datafree.stats.moments import Moments
+from datafree.stats.spectral import SpectralAll
+from datafree.synthesis import named
+
+
+@pytest.fixture
+def left(monkeypatch):
+    """Makes so many bytes available."""
+
+    def set_to(count: int | None) -> None:
+        monkeypatch.setattr(cost, "available", lambda: count)
+
+    return set_to
+
+
+def estimate(network: Network, statistic, images: int = 10**6) -> int:
+    plan = records._plan(network, [(statistic, None)])
+    return record_bytes(network, plan, lambda own: records._chunk(network, own), images)
+
+
+def wide(side: int = 56) -> Network:
+    spec = InputSpec(shape=(3, side, side), classes=tuple(map(str, range(100))))
+    return Network(
+        nn.Sequential(nn.Conv2d(3, 32, 3), nn.Flatten(), nn.Linear(32 * (side - 2) ** 2, 100)).eval(), spec, "wide"
+    )
+
+
+def test_what_is_left_is_the_least_of_machine_control_group_and_limit(monkeypatch, tmp_path):
+    found = cost.available()
+    assert found is not None and 0 < found <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for kind in ("_machine", "_group", "_limit"):
+        for other in ("_machine", "_group", "_limit"):
+            monkeypatch.setattr(cost, other, lambda: 900)
+        monkeypatch.setattr(cost, kind, lambda: 100)
+        assert cost.available() == 100
+        monkeypatch.setattr(cost, kind, lambda: None)
+        assert cost.available() == 900
+    monkeypatch.setattr(cost, "_machine", lambda: -5)
+    assert cost.available() == 0
+    for name, text in (("max", "1000"), ("current", "700"), ("memory.stat", "anon 5\ninactive_file 200\n")):
+        (tmp_path / name).write_text(text)
+    assert cost._left(tmp_path, "max", "current", "inactive_file") == 500
+    (tmp_path / "max").write_text("max\n")
+    assert cost._left(tmp_path, "max", "current", "inactive_file") is None
+    assert cost._left(Path("/nowhere"), "max", "current", "inactive_file") is None
+
+
+def test_an_estimate_grows_as_the_sums_do():
+    network = wide(16)
+    units, classes = 32 * 14 * 14, 100
+    assert estimate(network, Moments(covariance="full", conv="units")) >= 2 * 8 * classes * units**2
+    diagonal = estimate(network, Moments(conv="units"))
+    assert 2 * 3 * 8 * classes * units <= diagonal < estimate(network, Moments(covariance="lowrank", conv="units"))
+    assert estimate(network, Moments(conv="channels")) < diagonal
+    assert estimate(network, Moments(covariance="full", pooled=True, conv="units")) < 8 * 8 * units**2
+    assert estimate(network, SpectralAll()) >= 8 * (units + classes) ** 2
+    assert distribution_bytes(100, 3072, 256) > 15e9
+
+
+def test_the_record_that_is_advised_is_then_taken(left, toy):
+    network = Network(
+        nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.Flatten(), nn.Linear(8 * 64, 3)).eval(),
+        InputSpec(shape=(1, 8, 8), classes=("a", "b", "c")), "net",
+    )  # fmt: skip
+    data = toy(shape=(1, 8, 8))
+    left(3_000_000)
+    with pytest.raises(UserError, match=r"; give --kind moments --conv channels \(about \d+ MB\)"):
+        record(network, data, [Moments(covariance="full", conv="units")])
+    record(network, data, [Moments(covariance="full", conv="channels")])
+    left(100)
+    with pytest.raises(UserError, match="use a machine with more memory"):
+        record(network, data, [Moments(covariance="full", conv="units")])
+
+
+def test_a_distribution_that_cannot_fit_is_refused_with_a_method_that_can(left, toy, tiny):
+    network, data = tiny("linear"), toy()
+    pixels = record(network, data, [(Moments(covariance="full"), ("input",))])
+    both = record(network, data, [(Moments(covariance="full"), ("input", "fc3"))])
+    left(2_000)
+    for found, method in ((pixels, "--method inception"), (both, "--method top")):
+        with pytest.raises(UserError) as caught:
+            named("distribution").on(network, found)
+        assert "the distribution of 16 pixels in each of 3 classes needs about" in str(caught.value)
+        assert f"; give {method} (about 0 MB)" in str(caught.value)
+    left(None)
+    named("distribution").on(network, both)
+
+
+def test_units_that_cannot_fit_are_refused_with_ones_that_can(left, tiny):
+    network = tiny("norm")
+    one = inversion_bytes(network, 1)
+    left(300 * one)
+    check_unit(network, 256, 1)
+    with pytest.raises(UserError, match=r"making 4 x 256 images at a time needs about .*; give --workers 1 \("):
+        check_unit(network, 256, 4)
+    left(100 * one)
+    with pytest.raises(UserError, match=r"; give --workers 1 --unit 64 \("):
+        check_unit(network, 256, 1)
+
+
+def test_a_new_network_counts_the_memory_that_is_left(monkeypatch):
+    monkeypatch.setattr("datafree.models.available", lambda: 12_345)
+    assert memory() == 12_345
+    assert cost.in_words(15_600_000_000) == "15.6 GB" and cost.in_words(40_000_000) == "40 MB"
+    monkeypatch.setattr(cost, "available", lambda: 5)
+    with pytest.raises(UserError, match=r"x needs about 9\.0 GB of memory, expected at most the .*; give less"):
+        check_cost(9_000_000_000, "x", otherwise="give less")
+
+
+def test_estimating_leaves_no_hook_behind(tiny):
+    network = tiny("norm")
+    inversion_bytes(network, 3)
+    assert not any(part._forward_hooks for part in network.module.modules())
+    assert taps.layers(network) == ("conv", "fc")
