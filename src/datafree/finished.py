@@ -86,6 +86,8 @@ class Result(_Part):
     curve: Curves = Curves()
     images: int | None = Field(default=None, ge=0)
     """That a network has learnt from, in one epoch."""
+    distinct: int | None = Field(default=None, ge=0)
+    """The different ones, in all epochs."""
     parameters: int | None = Field(default=None, ge=0)
     speed: Timing | None = None
     simulated: bool = False
@@ -101,8 +103,28 @@ class Finished(_Part):
     settings: dict[str, Any] = {}
     inputs: dict[str, str] = {}
     """Path as it was typed -> sha256."""
-    seconds: float | None = None
+    seconds: float | None = Field(default=None, ge=0)
+    """Of the run that ended; where it went on from a stopped one, or from a smaller set, not of those before."""
+    resumed: bool = False
     result: Result = Result()
+
+    @property
+    def whole_seconds(self) -> float | None:
+        """What the result took; None where a part of it was made by earlier runs, whose time nobody has kept."""
+        return None if self.resumed else self.seconds
+
+    @property
+    def distinct_images(self) -> int | None:
+        """Different images that a network has learnt from, in all epochs; None where the log does not say."""
+        if self.result.online is not None and self.result.online.images is not None:
+            return self.result.online.images
+        if self.result.distinct is not None or self.result.images is None:
+            return self.result.distinct
+        words = str(self.settings.get("learns from", ""))
+        if words.startswith("fresh images"):  # of an earlier version
+            epochs = len(self.result.curve.loss)
+            return self.result.images * epochs if epochs else None
+        return None if "condensed images" in words else self.result.images
 
     @classmethod
     def of(cls, folder: str | Path) -> Finished:

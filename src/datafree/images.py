@@ -37,6 +37,10 @@ class Source(Protocol):
         """Images an epoch."""
         ...
 
+    def distinct(self, epochs: int) -> int:
+        """Different images in so many epochs."""
+        ...
+
     def epoch(self, seed: int, epoch: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Shuffled (pixels float32, targets); the same for the same seed and epoch. A last part batch is dropped."""
         ...
@@ -52,6 +56,9 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    def distinct(self, epochs: int) -> int:
+        return len(self) if epochs else 0
 
     def epoch(self, seed: int, epoch: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.randperm(len(self), generator=stream(seed, "order", epoch))
@@ -75,6 +82,9 @@ class Fresh:
 
     def __len__(self) -> int:
         return self.images
+
+    def distinct(self, epochs: int) -> int:
+        return self.images * epochs
 
     def epoch(self, seed: int, epoch: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
         units, left, batch = -(-self.images // self.unit), self.images, min(batch, self.images)
@@ -127,6 +137,10 @@ class Mixed:
 
     def __len__(self) -> int:
         return self.images
+
+    def distinct(self, epochs: int) -> int:
+        """Before they are augmented."""
+        return (len(self.pixels) if epochs else 0) + (0 if self.others is None else self.others.distinct(epochs))
 
     def epoch(self, seed: int, epoch: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
         batch = min(batch, self.images)

@@ -201,6 +201,7 @@ def _refused(out: Path, other: Difference, what: str) -> UserError:
 
 def _begin(out: Path, kind: Kind, log: RunLog) -> None:
     """Claims the folder for the run, and sweeps what killed runs left."""
+    log.resumed = _resumes(out)
     if not (out / MARKER).exists():
         claim_folder(out, kind=kind.name)
     _sweep(out)

@@ -57,6 +57,8 @@ class RunLog:
         if data is not None:
             hashes[f"{data.name} ({data.split})"] = sha256(data)
         self.began = time.perf_counter()
+        self.resumed = False
+        """Whether a part of the result is there already, so that this run's time is not all that it took."""
         self.content: dict[str, Any] = {
             "format": 2,
             "verb": verb,
@@ -99,7 +101,8 @@ class RunLog:
     def write_to(self, path: Path, result: dict[str, Any]) -> Path:
         """As `write`, in a file of that name."""
         seconds = round(time.perf_counter() - self.began, 3)
-        write_json(path, {**self.content, **self._before(path), "seconds": seconds, "result": result})
+        resumed = {"resumed": True} if self.resumed else {}
+        write_json(path, {**self.content, **self._before(path), "seconds": seconds, **resumed, "result": result})
         return path
 
     def check(self, folder: str | Path) -> None:

@@ -16,8 +16,8 @@ from datafree.spec import InputSpec
 
 HOSTILE = [
     "<script>alert(1)</script>", "[x](http://evil.example)", "![i](x)", "`code`", "``", "a|b", "# head", "*b*", "_i_",
-    "__b__", "http://evil.example", "WWW.evil.example", "<!-- ", "&lt;b&gt;", "a\n\n# head", "a\r\nb", "\x1b[2J", "\u202egnp",
-    "~~s~~",
+    "__b__", "http://evil.example", "WWW.evil.example", "<!-- ", "&lt;b&gt;", "a\n\n# head", "a\r\nb", "\x1b[2J",
+    "\u202egnp", "~~s~~",
     "\\", "x`", "mailto:a@b", "```\nfence", " ", "", "$x$", "a@b.example", "a\u2028b", "]]>", "{{x}}", "=", "a`|`b",
 ]  # fmt: skip
 PLAIN = [

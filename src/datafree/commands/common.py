@@ -47,6 +47,7 @@ __all__ = [
     "Run",
     "Whole",
     "bar",
+    "check_attribute",
     "check_memory",
     "chosen",
     "identity_of",
@@ -133,7 +134,8 @@ def load_data(options: Data, split: str, *, beside: Dataset | None = None, quiet
         raise UserError("no data named, wanted --data; give digits, mnist, a folder or an .npz file")
     if options.limit is not None and options.limit < 1:
         raise UserError(f"--limit: got {options.limit}, wanted at least 1; give a positive count")
-    extra = {"attribute": options.attribute} if options.data == "celeba" else {}
+    check_attribute(options)
+    extra: dict[str, Any] = {"attribute": options.attribute} if options.data == "celeba" else {}
     if options.class_order is not None:
         extra["class_order"] = options.class_order
     found = load(options.data, split, data_dir=options.data_dir, **extra)
@@ -143,9 +145,20 @@ def load_data(options: Data, split: str, *, beside: Dataset | None = None, quiet
     return found.subset(options.limit) if options.limit is not None else found
 
 
+def check_attribute(options: Data, *others: str | None) -> None:
+    """Raises UserError for an attribute where neither the data nor any of the `others` named in the command has one."""
+    names = [str(name).removesuffix(":train").removesuffix(":test") for name in (options.data, *others) if name]
+    if options.attribute != Data.attribute and "celeba" not in names:
+        got = ", ".join(names) or "no data"
+        raise UserError(
+            f"--attribute: got {options.attribute} with {got}, wanted celeba, whose attributes they are; leave it out"
+        )
+
+
 def test_data(student: Network, data: Data) -> Dataset | None:
     """What the student is measured on, where data is named; found to fit before an epoch is spent."""
     if data.data is None:
+        check_attribute(data)
         return None
     from ..records import as_input
 
@@ -155,10 +168,11 @@ def test_data(student: Network, data: Data) -> Dataset | None:
 
 
 def images_of(
-    name: str, network: Network, split: str, images: int | None, data_dir: Path | None, seed: int
+    name: str, network: Network, split: str, images: int | None, options: Data, seed: int
 ) -> Dataset | Tensor:
     """What a name on the command line stands for: `noise`, a synthetic set, a data set (`cifar10:train`), files.
 
+    A data set is loaded with `options`, but for its name and the limit.
     Pixels come as float32 (N, C, H, W) in the spec's range. Raises UserError for a set or data that does not fit.
     """
     if name == "noise":
@@ -179,7 +193,8 @@ def images_of(
     base, _, own = name.rpartition(":")
     if own not in ("train", "test"):
         base, own = name, split
-    dataset = load_data(Data(data=base, data_dir=data_dir), own)
+    attribute = options.attribute if base == "celeba" else Data.attribute  # of another data set in the same command
+    dataset = load_data(replace(options, data=base, limit=None, attribute=attribute), own)
     return dataset if images is None else dataset.subset(min(images, len(dataset)))
 
 

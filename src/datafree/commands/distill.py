@@ -166,6 +166,7 @@ def _distill(
             "processes": world().size,
             "curve": vars(curve),
             "images": len(material),
+            "distinct": material.distinct(len(curve.loss)),
             "parameters": own.parameters,
             "bytes": own.nbytes(),
         }

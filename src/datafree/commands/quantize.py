@@ -22,6 +22,7 @@ from .common import (
     Run,
     Whole,
     bar,
+    check_attribute,
     check_memory,
     identity_of,
     images_of,
@@ -121,6 +122,7 @@ def quantize(
         )
     if images < 1:
         raise UserError(f"--images: got {images}, wanted at least 1; give a positive count")
+    check_attribute(data, calibrate, finetune)
     source = Model(code=code, weights=checkpoint, record=record)
     network = load_network(model, source, run)
     test = load_data(data, "test") if data.data is not None else None
@@ -141,8 +143,8 @@ def quantize(
         if (folder / STATE).exists():
             check_state(folder / STATE, "training-state", identity)
         known = load_record(model, source, network)
-        shown = _calibration(network, calibrate, images, data.data_dir, run, known)
-        taught = None if finetune is None else _pixels(network, finetune, None, data.data_dir, run)
+        shown = _calibration(network, calibrate, images, data, run, known)
+        taught = None if finetune is None else _pixels(network, finetune, None, data, run)
         result, own = _make(network, shown, taught, bits, equalise, correct_bias, settings, folder, identity, run)
         result |= _sources(calibrate, shown, finetune, taught, images)
         made = claim_folder(folder / STAGED, kind="quantized")
@@ -157,7 +159,7 @@ def quantize(
 
 
 def _calibration(
-    network: Network, name: str, images: int, data_dir: Path | None, run: Run, record: Record | None
+    network: Network, name: str, images: int, data: Data, run: Run, record: Record | None
 ) -> Tensor | None:
     """Images to choose ranges on; None where the batch norms are gone by."""
     from .. import synthesis
@@ -165,7 +167,7 @@ def _calibration(
     if name == "none":
         return None
     if name not in synthesis.methods():
-        return _pixels(network, name, images, data_dir, run)
+        return _pixels(network, name, images, data, run)
     import torch
 
     steps = {"steps": STEPS} if "steps" in synthesis.methods()[name].model_fields else {}
@@ -178,7 +180,7 @@ def _calibration(
     return network.spec.clamp(torch.cat(parts)[:images])
 
 
-def _pixels(network: Network, name: str, images: int | None, data_dir: Path | None, run: Run) -> Tensor:
+def _pixels(network: Network, name: str, images: int | None, options: Data, run: Run) -> Tensor:
     import torch
 
     if (Path(name) / "set.json").is_file():
@@ -191,7 +193,7 @@ def _pixels(network: Network, name: str, images: int | None, data_dir: Path | No
             )
         if opened.about["teacher"] != network.fingerprint():
             print(f"  the set {name} was made from another network than this {network.name}")
-    found = images_of(name, network, "train", images, data_dir, run.seed)
+    found = images_of(name, network, "train", images, options, run.seed)
     if isinstance(found, torch.Tensor):
         data, pixels = None, found
     else:

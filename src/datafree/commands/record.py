@@ -27,6 +27,7 @@ from .common import (
     Model,
     Run,
     bar,
+    check_attribute,
     chosen,
     inputs_of,
     load_data,
@@ -151,6 +152,8 @@ def _record(
     if not is_release(model) and out is None:
         raise UserError(f"{model} is no release folder, wanted --out; name the release folder to write")
     needless = is_release(model) and isinstance(what, list) and not any(own.needs_data for own, _ in what)
+    if needless:
+        check_attribute(data)
     training = None if needless else load_data(data, "train")
     spec = None if is_release(model) or training is None else spec_of(training, model, input)
     network = load_network(model, source, run, spec)

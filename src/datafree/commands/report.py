@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,9 +22,10 @@ from ..quantization.bits import ends
 from ..quantization.folder import is_quantized
 from ..release import Release
 from ..report import Grid, Likeness, Line, Match, Played, Report, Row, grid_of, online_lines, played, timeline, write
-from ..runlog import IGNORED, RunLog, versions
+from ..report.numbers import duration
+from ..runlog import IGNORED, RunLog, hash_of, versions
 from ..syntheticset import SyntheticSet, to_pixels
-from .common import Data, Model, Run, images_of, load_data, load_network, load_record
+from .common import Data, Model, Run, check_attribute, images_of, load_data, load_network, load_record
 
 if TYPE_CHECKING:
     from ..network import Network
@@ -61,6 +63,7 @@ def report(
     if not runs:
         raise UserError("no runs given, wanted release folders and synthetic sets; name some")
     data, run = data or Data(), run or Run()
+    check_attribute(data)
     for folder in runs:
         if not folder.is_dir():
             Release.open(folder)  # says what is wrong
@@ -72,8 +75,9 @@ def report(
     networks = [folder for folder in runs if folder not in sets and logs[folder].verb != "similarity"]
     spec, teacher = Release.open(_first_release(runs)).spec, _teacher(networks, logs)
     measured, warnings = _measured(networks, logs, teacher, data, run, codes)
-    rows = [_row(folder, logs[folder], folder == teacher, measured[folder]) for folder in networks]
-    grids = [set_grid(folder) for folder in sets]
+    made_by = {hash_of(folder): logs[folder] for folder in sets}
+    rows = [_row(folder, logs[folder], folder == teacher, measured[folder], made_by) for folder in networks]
+    grids = [set_grid(folder, logs[folder]) for folder in sets]
     matches, missed = _matches(sets, networks, teacher, run, codes)
     if data.data is not None:
         grids.insert(0, real_grid(data, spec))
@@ -258,15 +262,17 @@ def _match(folder: Path, network: Network, sets: list[Path], run: Run) -> tuple[
             found.append(matched(network, own.name, pixels, layers))
         except UserError as error:
             warnings.append(f"{own.name} was not matched: {error}")
-    noise = images_of("noise", network, "test", IMAGES_MATCHED, None, run.seed)
+    noise = images_of("noise", network, "test", IMAGES_MATCHED, Data(), run.seed)
     assert isinstance(noise, torch.Tensor)
     found.append(matched(network, "noise", noise, layers, reference=True))
     caption = f"{folder.name}: at most {IMAGES_MATCHED} images of each set, shown as they are; noise in grey"
     return [Match(caption, found)] if len(found) > 1 else [], warnings
 
 
-def release_row(folder: Path, log: Finished, is_teacher: bool, found: Scores) -> Row:
-    """A table row from a release and its run.json."""
+def release_row(
+    folder: Path, log: Finished, is_teacher: bool, found: Scores, sets: Mapping[str, Finished] | None = None
+) -> Row:
+    """A table row from a release and its run.json; `sets` are the logs of the synthetic sets at hand, by their hash."""
     release = Release.open(folder)
     learnt = str(log.settings.get("learns from", ""))
     group = (
@@ -279,13 +285,28 @@ def release_row(folder: Path, log: Finished, is_teacher: bool, found: Scores) ->
     weights = sum(_numbers(shape) for shape in _shapes(release))
     return Row(
         name=folder.name, group=group, accuracy=found.accuracy, agreement=found.agreement,
-        parameters=weights, nbytes=(folder / "model.safetensors").stat().st_size, seconds=log.seconds,
-        images=log.result.images, note=learnt or release.config.get("architecture", ""),
+        parameters=weights, nbytes=(folder / "model.safetensors").stat().st_size, seconds=log.whole_seconds,
+        images=log.distinct_images, note=_note(learnt or str(release.config.get("architecture", "")), log, sets),
     )  # fmt: skip
 
 
-def _row(folder: Path, log: Finished, is_teacher: bool, found: Scores) -> Row:
-    return quantized_row(folder, log, found) if is_quantized(folder) else release_row(folder, log, is_teacher, found)
+def _row(folder: Path, log: Finished, is_teacher: bool, found: Scores, sets: Mapping[str, Finished]) -> Row:
+    if is_quantized(folder):
+        return quantized_row(folder, log, found)
+    return release_row(folder, log, is_teacher, found, sets)
+
+
+def _note(words: str, log: Finished, sets: Mapping[str, Finished] | None) -> str:
+    """What a network learnt from and, of a stored set, what making it took, by the set's own log: it is not in the time."""
+    if "a synthetic set" not in words:
+        return words
+    own = [sets[digest] for digest in log.inputs.values() if digest in sets] if sets else []
+    return f"{words}, {_making(own[0] if own else None)}"
+
+
+def _making(log: Finished | None) -> str:
+    seconds = None if log is None else log.whole_seconds
+    return "time to make its images unknown" if seconds is None else f"images made in {duration(seconds)}"
 
 
 def quantized_row(folder: Path, log: Finished, found: Scores) -> Row:
@@ -296,7 +317,7 @@ def quantized_row(folder: Path, log: Finished, found: Scores) -> Row:
     tuned = f", fine-tuned on {settings['finetune']}" if settings.get("finetune") else ""
     return Row(
         name=folder.name, group="quantized", accuracy=found.accuracy, agreement=found.agreement,
-        parameters=log.result.parameters, nbytes=speed.quantized_bytes, seconds=log.seconds, images=log.result.images,
+        parameters=log.result.parameters, nbytes=speed.quantized_bytes, seconds=log.whole_seconds, images=log.result.images,
         note=f"W{settings.get('weights')}A{settings.get('activations')}"
         f"{ends(settings.get('first'), settings.get('last'))}, calibrated on {settings.get('calibrate')}{tuned}; "
         f"{speed.faster:.2f} times as fast{', simulated bits' if log.result.simulated else ''}",
@@ -329,12 +350,12 @@ def curve_lines(name: str, log: Finished) -> list[Line]:
     return lines + ([Line(name, list(curve.scores), "test accuracy, %")] if curve.scores else [])
 
 
-def set_grid(folder: Path) -> Grid:
+def set_grid(folder: Path, log: Finished | None = None) -> Grid:
     """Class means and random samples of a synthetic set, by the class that the teacher sees."""
     found = SyntheticSet.open(folder)
     pixels, _, logits = found.load()
     seen = logits.argmax(1)
-    note = f"method {found.about['method']['method']}, {len(found):,} images; sorted by the teacher's answer"
+    note = f"method {found.about['method']['method']}, {len(found):,} {_making(log)}; sorted by the teacher's answer"
     return grid_of(
         folder.name, to_pixels(pixels, found.spec), seen, len(found.spec.classes), spec=found.spec, note=note
     )

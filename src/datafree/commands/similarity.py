@@ -11,7 +11,7 @@ from ..errors import UserError
 from ..files import write_text
 from ..output_folder import output_folder
 from ..runlog import RunLog
-from .common import Model, Run, Whole, bar, images_of, inputs_of, load_network, load_record
+from .common import Data, Model, Run, Whole, bar, check_attribute, images_of, inputs_of, load_network, load_record
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +34,7 @@ def similarity(
     shift: Whole = 0,
     flip: bool = False,
     data_dir: Path | None = None,
+    attribute: str = Data.attribute,
     out: Path | None = None,
     source: Model | None = None,
     run: Run | None = None,
@@ -63,6 +64,8 @@ def similarity(
         Mirror half of the images, as the network's training did.
     data_dir
         The folder with the standard layouts; else the environment's DATAFREE_DATA.
+    attribute
+        CelebA's attribute, whose two classes are shown in the same shares.
     out
         A folder for run.json and similarity.svg.
     """
@@ -77,18 +80,20 @@ def similarity(
     if twice:
         raise UserError(f"the data {twice[0]!r} was named twice, wanted every one once; name it once")
     source, run = source or Model(), run or Run()
+    read = Data(data_dir=data_dir, attribute=attribute)
+    check_attribute(read, *data)
     network = load_network(model, source, run)
     check_shift(network, shift)
     record = load_record(model, source, network)
     options = {
         "model": model, "data": list(data), "split": split, "images": images, "form": form, "shift": shift,
-        "flip": flip, "data_dir": data_dir,
+        "flip": flip, "data_dir": data_dir, "attribute": attribute,
     }  # fmt: skip
     log = RunLog("similarity", {**options, **asdict(source), **asdict(run)}, inputs_of(model, source, record=True))
     with nullcontext(None) if out is None else output_folder(out, "similarity", log) as folder:
         if out is not None and folder is None:
             return
-        sources = {name: _images(name, network, split, images, data_dir, run.seed) for name in data}
+        sources = {name: _images(name, network, split, images, read, run.seed) for name in data}
         with bar(f"similarity {model}", run.quiet) as progress:
             found = measure(
                 network, sources, record, form=form, shift=shift, flip=flip, seed=run.seed, progress=progress
@@ -109,12 +114,10 @@ def similarity(
         _say_size(name, own, network)
 
 
-def _images(
-    name: str, network: Network, split: str, images: int | None, data_dir: Path | None, seed: int
-) -> Dataset | Tensor:
+def _images(name: str, network: Network, split: str, images: int | None, options: Data, seed: int) -> Dataset | Tensor:
     """As `images_of`; its errors name the source."""
     try:
-        return images_of(name, network, split, images, data_dir, seed)
+        return images_of(name, network, split, images, options, seed)
     except UserError as error:
         raise (error if name in str(error) else UserError(f"{name}: {error}")) from None
 
