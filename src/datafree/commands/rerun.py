@@ -122,10 +122,10 @@ def _check(words: list[str], path: Path, out: Path | None) -> None:
 def _models(values: dict[str, Any]) -> Iterator[str]:
     """The names of models among the values of a command's parameters."""
     for key, value in values.items():
-        if (key in MODELS or key.endswith("code")) and isinstance(value, str):
-            yield value
-        elif hasattr(value, "__dataclass_fields__"):
+        if hasattr(value, "__dataclass_fields__"):
             yield from _models(vars(value))
+        elif key in MODELS or key.endswith("code"):
+            yield from [value] if isinstance(value, str) else value or ()
 
 
 def _is_near(target: Path, log: Path) -> bool:
