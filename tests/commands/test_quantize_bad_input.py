@@ -268,3 +268,30 @@ def test_images_that_do_not_fit_are_one_line_and_nothing_is_said_of_their_size(c
 def test_a_shift_as_wide_as_the_image_is_one_line(refused):
     text = refused("synthesize net --code normed.py:build --method bns --jitter 8 --steps 2 --images 8 --out o --quiet")
     assert text == "--jitter: got 8, wanted below 8, the images' smaller side; give less"
+
+
+UNIQUE = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, spec):
+        super().__init__()
+        self.fc = nn.Linear(spec.pixels, len(spec.classes))
+
+    def forward(self, x):
+        return self.fc(x.flatten(1)) + torch.linalg.svdvals(x[:, 0])[:, :1]
+
+def build(spec):
+    return Net(spec)
+"""
+
+
+def test_a_network_that_onnx_cannot_hold_is_refused_before_it_is_calibrated(command, here, monkeypatch):
+    from datafree import quantization
+
+    (here / "net.py").write_text(UNIQUE)
+    assert command("train net.py:build --data digits --limit 64 --epochs 1 --out odd --quiet").code == 0
+    monkeypatch.setattr(quantization, "quantize", lambda *_, **__: pytest.fail("calibrated"))
+    line = command("quantize odd --code net.py:build --calibrate noise --out o --quiet").line
+    assert line.startswith("this network cannot be written as ONNX: ")

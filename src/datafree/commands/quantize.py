@@ -104,7 +104,7 @@ def quantize(
         For a network without batch norm: its record; by default the one in the release folder.
     """
     from ..files import claim_folder
-    from ..quantization import card, check_mobile, require, write_quantized
+    from ..quantization import card, check_mobile, onnx_content, require, write_quantized
     from ..quantization.folder import put_in_place
 
     require()
@@ -145,10 +145,11 @@ def quantize(
         known = load_record(model, source, network)
         shown = _calibration(network, calibrate, images, data, run, known)
         taught = None if finetune is None else _pixels(network, finetune, None, data, run)
+        original = onnx_content(network, network.spec.shape)  # what cannot be written is said before the work
         result, own = _make(network, shown, taught, bits, equalise, correct_bias, settings, folder, identity, run)
         result |= _sources(calibrate, shown, finetune, taught, images)
         made = claim_folder(folder / STAGED, kind="quantized")
-        result |= _files(made, network, own, taught if taught is not None else shown, executorch, run)
+        result |= _files(made, network, own, original, taught if taught is not None else shown, executorch, run)
         if test is not None:
             result["evaluation"] = asdict(evaluate(own.network, test, network))
             result["original"] = asdict(evaluate(network, test))
@@ -258,11 +259,12 @@ def _source(name: str, pixels: Tensor) -> dict[str, Any]:
 
 
 def _files(
-    folder: Path, network: Network, own: Any, asked: Tensor | None, executorch: bool, run: Run
+    folder: Path, network: Network, own: Any, content: bytes, asked: Tensor | None, executorch: bool, run: Run
 ) -> dict[str, Any]:
-    """Writes the files; what they are worth beside the simulation and beside the original."""
+    """Writes the files; what they are worth beside the simulation and beside the original, whose ONNX is `content`."""
     import torch
 
+    from ..files import write_bytes
     from ..quantization import check, convert, integer_operators, session, speed, to_onnx, write_program
     from ..quantization import run as run_onnx
     from ..synthesis import named
@@ -290,7 +292,8 @@ def _files(
         "packed bytes": own.nbytes(),
         "agreement on its own images": asdict(check(network.predict(some), simulated)),
     }
-    original = to_onnx(network, folder / "original.onnx", shape)
+    original = folder / "original.onnx"
+    write_bytes(original, content)
     timed = speed(original, path, shape, threads=threads)
     original.unlink()
     found["speed"] = {**asdict(timed), "faster": round(timed.faster, 3), "smaller": round(timed.smaller, 4)}

@@ -16,7 +16,7 @@ from .bits import Bits, FineTuning
 from .stack import quiet, require
 
 if TYPE_CHECKING:
-    from .export import convert, to_onnx
+    from .export import convert, onnx_content, to_onnx
     from .finetuning import finetune
     from .folder import card, open_quantized, write_program, write_quantized
     from .mobile import check_mobile, mobile_speed, run_mobile, to_mobile
@@ -36,6 +36,7 @@ __all__ = [
     "finetune",
     "integer_operators",
     "mobile_speed",
+    "onnx_content",
     "open_quantized",
     "quantize",
     "require",
@@ -50,7 +51,7 @@ __all__ = [
 ]  # fmt: skip
 
 _IN = {
-    "export": ("convert", "to_onnx"),
+    "export": ("convert", "onnx_content", "to_onnx"),
     "finetuning": ("finetune",),
     "folder": ("card", "open_quantized", "write_program", "write_quantized"),
     "mobile": ("check_mobile", "mobile_speed", "run_mobile", "to_mobile"),

@@ -16,7 +16,7 @@ from ..network import Network
 from .prepared import Quantized, capture
 from .stack import any_number, first_line, quiet, require
 
-__all__ = ["convert", "to_onnx"]
+__all__ = ["convert", "onnx_content", "to_onnx"]
 
 _ops = torch.ops.quantized_decomposed
 RANGES = {torch.uint8: (0, 255), torch.int8: (-128, 127), torch.uint16: (0, 65535), torch.int16: (-32768, 32767)}
@@ -59,10 +59,17 @@ def _clamp(graph: GraphModule, node: Node) -> None:
 
 
 def to_onnx(graph: GraphModule | Network, path: Path, shape: tuple[int, int, int]) -> Path:
-    """Writes a graph (or a network, with its normalisation) as ONNX: input `pixels` (N, C, H, W) in the spec's range,
-    output `logits` (N, classes), any number of images.
+    """Writes a graph (or a network, with its normalisation) as ONNX: see `onnx_content`."""
+    write_bytes(path, onnx_content(graph, shape))
+    return path
 
-    Names of source lines that the exporter adds are left out. Raises UserError for an operator that it cannot write.
+
+def onnx_content(graph: GraphModule | Network, shape: tuple[int, int, int]) -> bytes:
+    """An ONNX file's bytes: input `pixels` (N, C, H, W) in the spec's range, output `logits` (N, classes), any number of
+    images.
+
+    Names of source lines that the exporter adds are left out. Raises UserError for an operator that it cannot write, and
+    for a file that `open_quantized` would refuse.
     """
     require("onnx", "onnxscript")
     import onnx
@@ -84,15 +91,15 @@ def to_onnx(graph: GraphModule | Network, path: Path, shape: tuple[int, int, int
     del model.functions[:]
     onnx.checker.check_model(model)
     content = model.SerializeToString()
-    check_written(content, path, shape)
-    write_bytes(path, content)
-    return path
+    check_written(content, shape)
+    return content
 
 
-def check_written(content: bytes, path: Path, shape: tuple[int, int, int]) -> None:
+def check_written(content: bytes, shape: tuple[int, int, int]) -> None:
     """Raises UserError for a file that `open_quantized` would refuse."""
     from ..onnxfile import check
 
+    path = Path("model.onnx")
     try:
         check(content, path, shape, None)
     except UserError as error:
