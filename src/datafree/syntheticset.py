@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 import os
 import re
 from collections.abc import Generator, Iterator
@@ -22,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import synthesis
 from .errors import UserError
 from .files import (
     canonical,
@@ -44,6 +46,8 @@ from .synthesis import Batch, Maker
 __all__ = ["SyntheticSet", "one_thread", "synthesize", "to_bytes", "to_pixels"]
 
 UNIT = 256
+CHANCE = 0.1
+"""Of the way from chance to always, how much still counts as chance."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,26 @@ class SyntheticSet:
 
     def __len__(self) -> int:
         return int(self.about["images"])
+
+    @property
+    def targeted(self) -> bool:
+        """Whether its images were made for a class each, by the method's name."""
+        settings = self.about["method"]
+        name = str(settings.get("method")) if isinstance(settings, dict) else ""
+        return getattr(synthesis.methods().get(name), "targeted", True)
+
+    def warning(self) -> str | None:
+        """That the teacher sees the wanted class hardly more often than chance would, where that is so."""
+        hits, chance = self.about.get("hits"), 1 / len(self.spec.classes)
+        if not self.targeted or not isinstance(hits, (int, float)):
+            return None
+        noise = 3 * math.sqrt(chance * (1 - chance) / max(1, len(self)))
+        if hits > chance + max(noise, CHANCE * (1 - chance)):
+            return None
+        return (
+            f"the teacher sees the wanted class in {100 * hits:.1f} % of {self.folder.name}, near chance "
+            f"({100 * chance:.1f} %): its images do not show their classes"
+        )
 
     def load(self) -> tuple[Tensor, Tensor, Tensor]:
         """All pixels (as stored: uint8 or float32), wanted classes and logits, every shard checked."""
@@ -155,7 +179,17 @@ def _fill(
     with _together(world):
         if rank == 0:
             shards = {_name(index): sha256_file(folder / _name(index)) for index in range(units)}
-            write_json(folder / "set.json", {**about, "images": images, "shards": shards})
+            share = {"hits": _hits(folder, shards, images)}
+            write_json(folder / "set.json", {**about, "images": images, "shards": shards, **share})
+
+
+def _hits(folder: Path, shards: dict[str, str], images: int) -> float:
+    """The share of the images that the teacher assigns to the class they were made for."""
+    alike = []
+    for name, digest in sorted(shards.items()):
+        _, labels, logits = _read_shard(folder, name, digest)
+        alike.append(logits.argmax(1) == labels)
+    return round(float(torch.cat(alike)[:images].double().mean()), 6)
 
 
 def _is_finished(folder: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -154,3 +155,20 @@ def test_tied_weights_are_read_under_either_name_and_two_values_for_one_are_refu
     refused = command(f"pack tied.py:build --weights apart.safetensors {PACK} --out apart")
     assert refused.code == 2 and "'3.weight' and '1.weight' are one tensor in tied.py:build" in refused.line
     assert not (here / "apart").exists()
+
+
+def test_a_set_near_chance_is_flagged_on_the_screen_in_the_student_and_in_the_report(
+    made, tmp_path, monkeypatch, command
+):
+    shutil.copytree(made, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    text = "near chance (10.0 %): its images do not show their classes"
+    done = command(
+        "synthesize teacher --method inception --steps 1 --learning-rate 1e-6 --images 64 --unit 64 --out poor --quiet"
+    )
+    assert done.code == 0 and text in done.out
+    done = command("distill teacher --images poor --epochs 1 --out pupil --quiet")
+    assert done.code == 0 and text in done.out
+    assert text in (tmp_path / "copy" / "pupil" / "README.md").read_text()
+    assert command("report teacher pupil poor --out page.html --quiet").code == 0
+    assert "near chance (10.0 %)" in (tmp_path / "copy" / "page.html").read_text()

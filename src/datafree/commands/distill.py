@@ -197,7 +197,11 @@ def _material(
         return learn.material(teacher)
     if learn is not None:
         found = SyntheticSet.open(learn, teacher)
-        return stored(found), f"a synthetic set of {found.about['method']['method']}", {"images": str(learn)}
+        words = f"a synthetic set of {found.about['method']['method']}"
+        if (warning := found.warning()) is not None:
+            print(f"warning: {warning}; a student will learn little from it")
+            words += f", in which {warning}"
+        return stored(found), words, {"images": str(learn)}
     return soft_labelled(teacher, load_data(data, "train")), f"real data, {data.data}", {"images": None}
 
 

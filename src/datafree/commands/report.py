@@ -356,6 +356,8 @@ def set_grid(folder: Path, log: Finished | None = None) -> Grid:
     pixels, _, logits = found.load()
     seen = logits.argmax(1)
     note = f"method {found.about['method']['method']}, {len(found):,} {_making(log)}; sorted by the teacher's answer"
+    if (warning := found.warning()) is not None:
+        note += f"; {warning}"
     return grid_of(
         folder.name, to_pixels(pixels, found.spec), seen, len(found.spec.classes), spec=found.spec, note=note
     )

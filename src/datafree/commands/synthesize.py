@@ -135,5 +135,8 @@ def finish(made: SyntheticSet, out: Path, log: RunLog) -> None:
         return
     _, labels, logits = made.load()
     consistent = 100 * float((logits.argmax(1) == labels).float().mean())
-    log.write(out, {"images": len(made), "consistent": consistent})
+    warning = made.warning()
+    log.write(out, {"images": len(made), "consistent": consistent, "warning": warning})
     print(f"{len(made):,} images in {out}; the teacher sees the wanted class in {consistent:.1f} % of them")
+    if warning is not None:
+        print(f"warning: {warning}; take more --steps, a higher --learning-rate, or another method")

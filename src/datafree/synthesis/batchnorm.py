@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from .. import taps as tap_names
 from ..divergence import Form, stored
 from ..network import Network
 from ..records import Record
@@ -33,6 +34,7 @@ class Gaussian(Settings):
     box: bool = True
     """Cut pixels to their range; without it they are normal to the network, and stored as floats."""
 
+    targeted: ClassVar[bool] = False
     summary: ClassVar[str] = "standard normal noise: the control (Haroush et al. 2020)"
 
     @property
@@ -110,6 +112,7 @@ class BatchNormSamples(PriorSettings):
     form: Form = "forward"
     """`forward` is the paper's KL divergence, `reverse` the other direction, `l2` ZeroQ's and DeepInversion's."""
 
+    targeted: ClassVar[bool] = False
     summary: ClassVar[str] = "batch statistics are those the batch norms stored (Haroush et al. 2020)"
 
     def on(self, teacher: Network, record: Record | None) -> InversionMaker:
@@ -123,11 +126,19 @@ class BatchNormInception(PriorSettings):
     method: Literal["bns-inception"] = "bns-inception"
     form: Form = "forward"
     """`forward` is the paper's KL divergence, `reverse` the other direction, `l2` ZeroQ's and DeepInversion's."""
-    classes: float = Field(default=1.0, ge=0)
-    """Weight of the cross-entropy to the wanted class."""
+    classes: float | None = Field(default=None, ge=0)
+    """Weight of the cross-entropy to the wanted class; by default 1, or a tenth of the number of a record's units."""
 
     summary: ClassVar[str] = "as `bns`, with the wanted class (Haroush et al. 2020; DeepInversion with --form l2)"
 
     def on(self, teacher: Network, record: Record | None) -> InversionMaker:
         term = BatchNormDivergence(stored(teacher, record), self.form)
-        return self.maker(teacher, record, 1.0 * term + self.classes * WantedClass() + self.priors())
+        weight = self._weight(teacher, term) if self.classes is None else self.classes
+        return self.maker(teacher, record, 1.0 * term + weight * WantedClass() + self.priors())
+
+    @staticmethod
+    def _weight(teacher: Network, term: BatchNormDivergence) -> float:
+        """A record's statistics are summed over every unit of every layer, which outweighs one cross-entropy by far."""
+        if tap_names.batch_norms(teacher):
+            return 1.0
+        return max(1.0, sum(len(own.mean) for own in term.layers) / 10)
