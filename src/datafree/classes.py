@@ -58,6 +58,12 @@ def class_positions(names: Sequence[str], expected: Sequence[str], source: str, 
         if None not in places and len(places) == len(expected) and set(keys) == places.keys():
             return tuple(places[own] for own in keys)
     if (are_bare(names) or are_bare(expected)) and not (are_numbers(names) and are_numbers(expected)):
+        named = expected if are_bare(names) else names
+        if len({DIGITS.sub("#", name) for name in named}) == 1 and list(named) != ordered(named, "number"):
+            raise UserError(
+                f"classes of {source} or {network} are bare numbers, and the others, {', '.join(map(repr, named[:3]))}, "
+                "..., are not in the order of their numbers; wanted the same names; rename the classes"
+            )
         return tuple(range(len(names)))
     if are_numbers(names) and are_numbers(expected):
         values = {number_of(name) for name in expected}

@@ -57,6 +57,9 @@ def test_either_order_can_be_chosen():
         (("١", "٠"), ("0", "1"), [1, 0]),
         (("0", "1"), ("cat", "dog"), [0, 1]),
         (("cat", "dog"), ("0", "1"), [0, 1]),
+        (("0", "1", "2"), ("n01440764", "n01443537", "n01484850"), [0, 1, 2]),
+        (("0", "1", "2"), ("c1", "c2", "c10"), [0, 1, 2]),
+        (("c1", "c10", "c2"), ("c1", "c2", "c10"), [0, 2, 1]),
         (("crane", "crane", "dog"), ("crane", "crane", "dog"), [0, 1, 2]),
     ],
 )
@@ -76,6 +79,9 @@ def test_classes_match_by_name_by_value_and_bare_numbers_by_position(names, expe
         (("a", "dog", "dog"), ("dog", "a", "dog"), "have one name twice"),
         (("٠", "٢"), ("0", "1"), "class '٢' of data is none of net"),
         (("a", "b"), ("a", "b", "c"), "data has 2 classes, net 3"),
+        (("0", "1", "2"), ("c1", "c10", "c2"), "'c1', 'c10', 'c2', ..., are not in the order of their numbers"),
+        (("c2", "c1"), ("0", "1"), "not in the order of their numbers"),
+        (("c1", "c10", "c2"), ("0", "1", "2"), "not in the order of their numbers; wanted the same names"),
     ],
 )
 def test_what_cannot_be_matched_is_refused_in_one_line(names, expected, message):
