@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -11,6 +12,9 @@ from torch import nn
 from .network import Network, frozen
 
 __all__ = ["channels_last"]
+
+WAYS = ((2, False, False), (2, False, True), (17, False, False), (17, True, True))
+"""Images in a batch, whether in training, whether with gradients: a network may take another way through in each."""
 
 
 @contextmanager
@@ -42,11 +46,19 @@ def _format(module: nn.Module) -> torch.memory_format:
 
 
 def _runs(network: Network) -> bool:
+    """Whether it runs in that order in every way that it is used in: with and without gradients, in training, in batches."""
     spec = network.spec
-    image = torch.full((2, *spec.shape), (spec.low + spec.high) / 2, device=network.device)
+    twin = Network(
+        copy.deepcopy(network.module), spec, network.name
+    )  # a batch norm in training would keep what it sees
+    image = torch.full((1, *spec.shape), (spec.low + spec.high) / 2, device=network.device)
+    cuda = [network.device] if network.device.type == "cuda" else []
     try:
-        with torch.no_grad(), frozen(network.module):
-            network.logits(image.contiguous(memory_format=torch.channels_last))
-    except RuntimeError:  # of the order in memory; any other comes again in the work itself
+        for images, mode, gradient in WAYS:
+            shown = image.expand(images, -1, -1, -1).contiguous(memory_format=torch.channels_last)
+            with torch.random.fork_rng(cuda), torch.set_grad_enabled(gradient), frozen(twin.module):
+                twin.module.train(mode)
+                twin.logits(shown)
+    except (RuntimeError, ValueError):  # of the order in memory; any other comes again in the work itself
         return False
     return True

@@ -134,14 +134,16 @@ def _untied(network: Network, found: dict[str, Tensor], path: str | Path) -> dic
             names.setdefault(id(tensor), []).append(name)
     whole = dict(found)
     for tied in (own for own in names.values() if len(own) > 1):
-        first, *others = [name for name in tied if name in found] or [None]
-        for name in others:
+        first = next((name for name in tied if name in found), None)
+        if first is None:
+            continue
+        for name in [name for name in tied if name in found]:
             if found[name].shape == found[first].shape and not torch.equal(found[name], found[first]):
                 raise UserError(
                     f"{name!r} and {first!r} are one tensor in {network.name}, and two different ones in {path}; use "
                     "weights of this architecture"
                 )
-        whole |= {name: found[first] for name in tied if first is not None and name not in found}
+        whole |= {name: found[first] for name in tied if name not in found}
     return whole
 
 

@@ -51,7 +51,10 @@ def builders(source: Path) -> list[str]:
             body = ast.parse(file.read(BYTES_AT_MOST)).body
     except (SyntaxError, ValueError, OSError, MemoryError, RecursionError):
         return []
-    found = [own.name for own in body if isinstance(own, ast.FunctionDef) or _is_network(own)]
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    found = [
+        own.name for own in body if isinstance(own, kinds) and (isinstance(own, ast.FunctionDef) or _is_network(own))
+    ]
     found = [name for name in found if not name.startswith("_")]
     likely = [
         name for name in found if any(word in name.lower() for word in ("build", "net", "model", "make", "create"))
@@ -59,9 +62,7 @@ def builders(source: Path) -> list[str]:
     return likely + [name for name in found if name not in likely]
 
 
-def _is_network(statement: ast.stmt) -> bool:
-    """A class whose bases are named like torch's modules or like a network."""
-    if not isinstance(statement, ast.ClassDef):
-        return False
+def _is_network(statement: ast.ClassDef) -> bool:
+    """Whether its bases are named like torch's modules or like a network."""
     words = ("Module", "Sequential", "Net", "Model", "Classifier")
     return any(any(word in ast.unparse(base) for word in words) for base in statement.bases)

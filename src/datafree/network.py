@@ -46,6 +46,8 @@ class Network:
         elif pixels.dtype == torch.float32 and weights is not None and weights.dtype == torch.float64:
             pixels = pixels.double()
         inputs = self.spec.normalize(pixels)
+        if not inputs.is_contiguous() and not self.channels_last:
+            inputs = inputs.contiguous()  # one that calls `view` on a convolution's output fails in any other order
         logits = self.run(inputs.clone() if inputs is pixels else inputs)
         if not isinstance(logits, Tensor):
             raise UserError(
@@ -60,6 +62,14 @@ class Network:
         """
         with torch.compiler.set_stance("force_eager") if self._compiled else nullcontext():
             return self.module(inputs)
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether its convolutions' weights lie channels last, so that images may too."""
+        weight = next((own for own in self.module.parameters() if own.ndim == 4), None)
+        if weight is None or min(weight.shape[1:]) < 1 or weight.is_contiguous():
+            return False
+        return weight.is_contiguous(memory_format=torch.channels_last)
 
     @property
     def _compiled(self) -> bool:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from datafree.adversarial import Online, adversarial
 from datafree.layout import channels_last
 from datafree.network import Network
 from datafree.spec import InputSpec
@@ -68,3 +69,52 @@ def test_what_was_channels_last_before_is_so_afterwards_also_where_the_work_insi
     with pytest.raises(KeyError), channels_last(network, other):
         raise KeyError
     assert is_last(network) and not is_last(other)
+
+
+class Sometimes(nn.Module):
+    """Calls `view` on a convolution's output in some of its uses alone, or on the image."""
+
+    def __init__(self, kind: str):
+        super().__init__()
+        self.conv, self.fc, self.kind = nn.Conv2d(3, 5, 3), nn.Linear(180, 4), kind
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.kind == "image":
+            x = x.view(len(x), -1).view(x.shape)
+        y = self.conv(x)
+        here = {"gradient": torch.is_grad_enabled(), "training": self.training, "many": len(x) > 2, "always": True}
+        return self.fc(y.view(len(y), -1) if here.get(self.kind) else y.flatten(1))
+
+
+KINDS = ("always", "image", "gradient", "training", "many")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_network_that_views_in_some_of_its_uses_stays_as_it_is(kind):
+    network = Network(Sometimes(kind).eval(), SPEC, kind)
+    before = network.fingerprint()
+    with channels_last(network):
+        assert not is_last(network)
+        images = torch.rand(6, 3, 8, 8).contiguous(memory_format=torch.channels_last)
+        for training in (False, True):
+            network.module.train(training)
+            assert network.logits(images.requires_grad_()).shape == (6, 4)
+    assert network.fingerprint() == before
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_network_that_views_plays_against_a_generator_that_works_channels_last(kind):
+    for viewing_teacher in (False, True):
+        players = (Network(Sometimes(kind).eval(), SPEC, kind), plain())
+        teacher, student = players if viewing_teacher else players[::-1]
+        history = adversarial(teacher, student, Online(epochs=1, iterations=1, batch=4, width=8, student_steps=1))
+        assert history.images == 4
+
+
+def test_finding_out_changes_no_batch_norm_and_draws_no_random_number():
+    module = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.Dropout(), nn.Flatten(), nn.Linear(180, 4))
+    network = Network(module.eval(), SPEC, "net")
+    before, drawn = network.fingerprint(), torch.get_rng_state()
+    with channels_last(network):
+        assert is_last(network)
+    assert network.fingerprint() == before and torch.equal(torch.get_rng_state(), drawn)

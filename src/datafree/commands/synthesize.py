@@ -92,7 +92,8 @@ def synthesize(
     check_counts(out, images=images, unit=unit, workers=workers)
     network = load_teacher(model, source, run)
     record = load_record(model, source, network)
-    if isinstance(method, InversionSettings):
+    optimised = isinstance(method, InversionSettings)
+    if optimised:
         check_unit(network, unit, min(workers or os.cpu_count() or 1, -(-images // unit)))
     options = {
         "model": model,
