@@ -184,7 +184,8 @@ class Chain:
             if header.get("identity") != settings:
                 state.unlink()
             else:
-                before = header["history"]["images"]
+                played = own.online(**self.pair.online)
+                before = header["epoch"] * played.iterations * played.student_steps * played.batch
         began = time.process_time()
         spent = [0.0]
 

@@ -16,6 +16,7 @@ from .losses import kl
 from .network import Network
 from .progress import Progress, silent
 from .spec import InputSpec
+from .states import EPOCHS
 
 __all__ = ["Distillation", "check_student", "distill", "resolved", "temperature_of"]
 
@@ -23,7 +24,7 @@ __all__ = ["Distillation", "check_student", "distill", "resolved", "temperature_
 class Distillation(Schedule):
     """How the student is trained; the same settings make the data-free student and its baseline on real data."""
 
-    epochs: int = Field(default=30, ge=1)
+    epochs: int = Field(default=30, ge=1, le=EPOCHS)
     """Passes over the images."""
     batch: int = Field(default=128, ge=1)
     """Images a step."""

@@ -7,7 +7,7 @@ import errno
 import re
 from collections.abc import Iterable
 
-__all__ = ["UserError", "nearest", "out_of_memory", "unknown"]
+__all__ = ["Notice", "UserError", "nearest", "out_of_memory", "unknown"]
 
 
 class UserError(Exception):
@@ -65,3 +65,10 @@ def _is_short(error: BaseException) -> bool:
     kinds = [kind.__name__ for kind in type(error).__mro__]
     says = any(name in _SAYS_SO for name in kinds) or type(error).__module__.startswith("onnxruntime")
     return says and _SHORT.search(str(error)) is not None
+
+
+class Notice(UserWarning):
+    """What a user should know and need not fix. The command line prints it as one line and goes on."""
+
+    def __init__(self, message: str):
+        super().__init__(" ".join(str(message).split()))

@@ -3,6 +3,7 @@ under torchrun."""
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable
@@ -16,25 +17,35 @@ from torch import Tensor, nn
 
 from .behaviour import check_learns
 from .errors import UserError
-from .files import write_tensors
 from .images import Source
 from .network import Network
 from .parallel import World, agree, average_gradients, broadcast, first, summed, together
 from .progress import Progress, silent
 from .settings import Settings
-from .states import load_optimizer, optimizer_state, read_state
+from .slots import Layout, Slot, module_slots, optimizer_slots
+from .states import (
+    EPOCHS,
+    Environment,
+    StateHeader,
+    check_room_for,
+    load_optimizer,
+    load_state,
+    open_state,
+    optimizer_state,
+    save_state,
+)
 from .taps import check_batch
 
 __all__ = ["Curve", "Schedule", "fit"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-State = tuple[dict[str, Tensor], dict[str, Any]]
+KIND = "training-state"
 
 
 class Schedule(Settings):
     """How a network is trained, the same for a teacher, a student and every baseline."""
 
-    epochs: int = Field(default=10, ge=1)
+    epochs: int = Field(default=10, ge=1, le=EPOCHS)
     """Passes over the images."""
     batch: int = Field(default=64, ge=1)
     """Images a step."""
@@ -46,6 +57,14 @@ class Schedule(Settings):
     """Share of the steps over which the learning rate rises from 0."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of forward and backward passes; weights stay float32."""
+
+
+class FitHeader(StateHeader):
+    """Of the state of a training."""
+
+    epoch: int = Field(ge=1, le=EPOCHS)
+    scored: int = Field(ge=0, le=EPOCHS)
+    """The number of epochs with a score."""
 
 
 @dataclass
@@ -93,8 +112,17 @@ def _fit(
     steps = max(1, len(source) // min(schedule.batch, len(source)))
     adam = torch.optim.Adam(network.module.parameters(), lr=schedule.learning_rate, fused=True)
     broadcast(network.module)
-    found = first(lambda: _read(state, network.module, identity))
-    start, curve = (0, Curve()) if found is None else _go_on(found, network.module, adam)
+
+    def layout(header: FitHeader) -> Layout:
+        return _layout(header, network.module, adam, steps)
+
+    def begin() -> tuple[FitHeader, dict[str, Tensor]] | None:
+        here, scored = Environment.here(), schedule.epochs if score is not None else 0
+        last = FitHeader(identity=identity, environment=here, epoch=schedule.epochs, scored=scored)
+        return None if state is None else _begin(state, last, layout)
+
+    found = first(begin)
+    start, curve = (0, Curve()) if found is None else _go_on(*found, network.module, adam)
     for epoch in range(start, schedule.epochs):
         began = time.perf_counter()
         with torch.random.fork_rng([network.device] if network.device.type == "cuda" else []):
@@ -107,7 +135,10 @@ def _fit(
         if score is not None:
             curve.scores.append(first(lambda: score(network)))
         if state is not None and own.rank == 0:
-            _save(state, network.module, adam, identity, epoch + 1, curve)
+            here = Environment.here()
+            scored = len(curve.scores)
+            header = FitHeader(identity=identity, environment=here, epoch=epoch + 1, scored=scored)
+            _save(state, header, network.module, adam, curve)
     network.module.eval()
     return curve
 
@@ -160,27 +191,42 @@ def _torch_seed(seed: int, epoch: int, own: World) -> int:
     return seed_of(seed, "fit", epoch, *([own.rank] if own.rank else []))
 
 
-def _save(
-    path: Path, module: nn.Module, adam: torch.optim.Adam, identity: dict[str, Any], epoch: int, curve: Curve
-) -> None:
-    tensors = {f"weights/{name}": tensor for name, tensor in module.state_dict().items()}
-    tensors |= optimizer_state(adam, "adam")
-    write_tensors(path, tensors, {"identity": identity, "epoch": epoch, "curve": vars(curve)}, kind="training-state")
+def _layout(header: FitHeader, module: nn.Module, adam: torch.optim.Adam, steps: int) -> Layout:
+    """Every tensor of a state: weights, moments, and the curve."""
+    return {
+        **module_slots(module, "weights"),
+        **optimizer_slots(adam, "adam", header.epoch * steps),
+        "curve/loss": Slot(torch.float64, (header.epoch,)),
+        "curve/seconds": Slot(torch.float64, (header.epoch,), low=0.0),
+        "curve/scores": Slot(torch.float64, (header.scored,)),
+    }
 
 
-def _read(path: Path | None, module: nn.Module, identity: dict[str, Any]) -> State | None:
-    """The state of a run that goes on, checked; None for one that begins."""
-    if path is None or not path.exists():
+def _begin(
+    path: Path, last: FitHeader, layout: Callable[[FitHeader], Layout]
+) -> tuple[FitHeader, dict[str, Tensor]] | None:
+    """The state of a run that goes on, checked; None for one that begins, whose last state is found to fit a file."""
+    if not path.exists():
+        check_room_for(path, KIND, last, layout(last))
         return None
-    tensors, header = read_state(path, "training-state", identity)
-    weights = {n.removeprefix("weights/"): t for n, t in tensors.items() if n.startswith("weights/")}
-    if {n: t.shape for n, t in weights.items()} != {n: t.shape for n, t in module.state_dict().items()}:
-        raise UserError(f"{path} is of another network; name another --out, or repeat that run's command")
-    return tensors, header
+    header = open_state(path, KIND, FitHeader, json.loads(json.dumps(last.identity)))
+    if header.epoch > last.epoch or header.scored > header.epoch or (last.scored and header.scored < header.epoch):
+        got = f"{header.epoch} epochs, {header.scored} with a score"
+        raise UserError(
+            f"{path} is of a run with other settings ({got}); name another --out, or repeat that run's command"
+        )
+    return header, load_state(path, KIND, header, layout(header))
 
 
-def _go_on(state: State, module: nn.Module, adam: torch.optim.Adam) -> tuple[int, Curve]:
-    tensors, header = state
+def _save(path: Path, header: FitHeader, module: nn.Module, adam: torch.optim.Adam, curve: Curve) -> None:
+    tensors = {f"weights/{name}": tensor for name, tensor in module.state_dict().items()}
+    tensors |= {f"curve/{name}": torch.tensor(values, dtype=torch.float64) for name, values in vars(curve).items()}
+    save_state(path, KIND, header, tensors | optimizer_state(adam, "adam"))
+
+
+def _go_on(
+    header: FitHeader, tensors: dict[str, Tensor], module: nn.Module, adam: torch.optim.Adam
+) -> tuple[int, Curve]:
     module.load_state_dict({n.removeprefix("weights/"): t for n, t in tensors.items() if n.startswith("weights/")})
     load_optimizer(adam, tensors, "adam")
-    return int(header["epoch"]), Curve(**header["curve"])
+    return header.epoch, Curve(*(tensors[f"curve/{name}"].tolist() for name in ("loss", "seconds", "scores")))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from . import stats
@@ -23,11 +24,14 @@ from .files import HEADER_CAP_RECORD, read_tensors, safe_name, write_tensors
 from .network import Network, frozen
 from .progress import Progress, silent
 from .settings import parse
+from .slots import Layout, Slot
 from .spec import InputSpec
+from .states import Environment, StateHeader, load_state, open_state, save_state
 from .stats import Meter, State, Statistic, Summary
 
 __all__ = ["Entry", "Record", "as_input", "check_classes", "forecast_auc", "is_of", "record"]
 
+KIND = "recording-state"
 CHUNK_BYTES = 256 << 20
 PROBE_TOLERANCE = 1e-3
 
@@ -246,6 +250,12 @@ def as_input(network: Network, data: Dataset) -> Dataset:
     return data.relabelled(positions, network.spec.classes).scaled_to(network.spec)
 
 
+class RecordingHeader(StateHeader):
+    """Of the sums of an interrupted recording."""
+
+    images: int = Field(ge=1)
+
+
 @dataclass(frozen=True)
 class Pause:
     """Where an interrupted pass leaves its sums, and whose they are."""
@@ -253,36 +263,58 @@ class Pause:
     path: Path
     identity: dict[str, Any]
 
-    def load(self) -> tuple[int, dict[str, State]]:
-        """Images seen and the state of every meter; nothing where no file is."""
+    def load(
+        self, images: int, meters: dict[str, Meter], shapes: dict[str, list[tuple[int, ...]]]
+    ) -> tuple[int, dict[str, State]]:
+        """Of a pass over `images` images: how many are seen, and the state of every meter; nothing where no file is.
+
+        `shapes` are those of the meters' activations.
+        """
         if not self.path.exists():
             return 0, {}
-        try:
-            tensors, header = read_tensors(self.path, kind="recording-state")
-        except UserError:
+        header = open_state(self.path, KIND, RecordingHeader, self.identity)
+        if header.images > images:
             raise UserError(
-                f"{self.path}, left by an interrupted recording, cannot be read; remove it, and recording starts anew"
-            ) from None
-        if header.get("identity") != self.identity:
-            raise UserError(
-                f"{self.path} is of an interrupted recording with other settings or data; repeat that run's command, or "
-                "remove the file"
+                f"{self.path} is of a run over {header.images:,} images, wanted {images:,}; remove the file"
             )
-        states: dict[str, State] = {}
-        for name, tensor in tensors.items():
+        layout = {
+            f"{name}/{key}": slot
+            for name, meter in meters.items()
+            for key, slot in _state_slots(meter, shapes[name], header.images).items()
+        }
+        states: dict[str, State] = {name: {} for name in meters}
+        for name, tensor in load_state(self.path, KIND, header, layout).items():
             entry, key = name.split("/", 1)
-            states.setdefault(entry, {})[key] = tensor
-        return int(header["images"]), states
+            states[entry][key] = tensor
+        for name, state in states.items():
+            if int(state["count"].sum()) % header.images:
+                raise UserError(
+                    f"{self.path} counts other images in {name!r} than in all; remove it, and recording begins anew"
+                )
+        return header.images, states
 
     def save(self, images: int, states: dict[str, State]) -> None:
         tensors = {f"{name}/{key}": tensor for name, own in states.items() for key, tensor in own.items()}
+        header = RecordingHeader(identity=self.identity, environment=Environment.here(), images=images)
         with suppress(UserError):  # sums that cannot be kept are measured again
-            write_tensors(self.path, tensors, {"identity": self.identity, "images": images}, kind="recording-state")
+            save_state(self.path, KIND, header, tensors)
+
+
+def _state_slots(meter: Meter, shapes: list[tuple[int, ...]], images: int) -> Layout:
+    """What each tensor of a meter's state must be after that many images: like that of one black image, in range."""
+    one = meter.reduce([torch.zeros(1, *shape) for shape in shapes], torch.zeros(1, dtype=torch.long))
+    positions = int(one["count"].sum())
+    rules = {
+        "count": {"low": 0, "high": images * positions, "whole": True},
+        "square": {"low": 0.0},
+        "key": {"low": 0.0, "high": 0.5},
+    }
+    return {name: Slot.like(tensor, **rules.get(name, {})) for name, tensor in one.items()}
 
 
 def _identity(network: Network, data: Dataset, plan: dict[str, tuple[Any, tuple[str, ...]]]) -> dict[str, Any]:
     what = {name: [statistic.model_dump(mode="json"), list(taps)] for name, (statistic, taps) in plan.items()}
-    return {"teacher": network.fingerprint(), "data": sha256(data), "what": what}
+    return {"teacher": network.fingerprint(), "content": sha256(data), "what": what}
 
 
 @torch.no_grad()
@@ -293,7 +325,9 @@ def _measure(
     """The merged state of every meter after one pass over the data."""
     wanted = sorted({tap for own in taps.values() for tap in own})
     chunk = _chunk(network, wanted)
-    done: tuple[int, dict[str, State]] = (0, {}) if pause is None else pause.load()
+    shapes = tap_names.shapes(network, wanted)
+    own = {name: [shapes[tap] for tap in taps[name]] for name in meters}
+    done: tuple[int, dict[str, State]] = (0, {}) if pause is None else pause.load(len(data), meters, own)
     try:
         with frozen(network.module), tap_names.watch(network, wanted) as seen:
             for start in range(done[0], len(data), chunk):

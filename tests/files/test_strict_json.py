@@ -35,7 +35,7 @@ def test_the_spelling_is_canonical_and_comes_back(tmp_path):
         ("", "is not valid"),
         ('{"a":1} x', "is not valid"),
         ("\ufeff{}", "is not valid"),
-        ('{"a":"' + "x" * (1 << 20) + '"}', "wanted at most 1,048,576"),
+        ('{"a":"' + "x" * (4 << 20) + '"}', "wanted at most 4,194,304"),
     ],
 )
 def test_what_is_not_plain_is_refused_with_its_reason(tmp_path, text, reason):

@@ -59,7 +59,9 @@ def test_it_does_not_go_on_from_another_run(other, network, tiny, toy, tmp_path)
     with pytest.raises(KeyboardInterrupt):
         record(network, toy(), KINDS, state=kept, progress=stop_after(16)[0])
     before = kept.read_bytes()
-    with pytest.raises(UserError, match="interrupted recording with other settings or data; repeat"):
+    with pytest.raises(
+        UserError, match=r"is of a run with other (settings|data or input files); name another --out, or repeat"
+    ):
         record(
             tiny("norm", seed=1) if other == "teacher" else network,
             toy(seed=1) if other == "data" else toy(),

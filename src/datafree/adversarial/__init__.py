@@ -10,33 +10,46 @@ student moves, in the student's nothing of the generator; the teacher is frozen 
 from __future__ import annotations
 
 import copy
+import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from pydantic import Field
 from torch import Tensor
 
 from ..behaviour import check_learns, check_pixel_gradient
 from ..distillation import check_student
 from ..errors import UserError
-from ..files import write_tensors
 from ..layout import channels_last
 from ..network import Network, frozen
 from ..parallel import broadcast, first, gathered, together, world
 from ..progress import Progress, silent
 from ..records import Record
 from ..replay.nothing import Nothing
-from ..states import read_state
+from ..slots import Layout, prefixed
+from ..states import EPOCHS, Environment, StateHeader, check_room_for, load_state, open_state, save_state
 from .game import Anchored, Game
-from .history import Health, History
+from .history import Health, History, history_of, history_slots, history_state
 from .online import PRESETS, Online, preset
 
 __all__ = ["PRESETS", "Anchored", "Health", "History", "Online", "adversarial", "preset"]
 
 ATTEMPTS = 3
+KIND = "online-state"
+
+
+class OnlineHeader(StateHeader):
+    """Of the state of a generator against a student."""
+
+    epoch: int = Field(ge=1, le=EPOCHS)
+    attempt: int = Field(ge=0, le=ATTEMPTS * EPOCHS)
+    """How many generators were given up."""
+    scored: int = Field(ge=0, le=EPOCHS)
+    """The number of epochs with a score."""
 
 
 def adversarial(
@@ -73,8 +86,8 @@ def adversarial(
         broadcast(student.module)
         memory, objective = _share(replay).on(teacher, seed), settings.objective(teacher, record)
         game = Game(teacher, student, settings, memory, objective, seed, anchored)
-        found = first(lambda: _read(state, identity or {}))
-        start = 0 if found is None else _resume(found, game)
+        saved = Saved(state, identity or {}, scored=score is not None)
+        start = saved.resume(game)
         if each is not None and game.world.rank == 0 and start == settings.epochs:
             each(game.kept, game.history, game.shown)  # it was stopped before this was said of its last epoch
         try:
@@ -90,7 +103,7 @@ def adversarial(
                     game.history.scores.append(first(lambda: score(student)))
                     game.history.average_scores.append(first(lambda: score(game.average)))
                 if state is not None:
-                    _save(state, game, now, identity or {}, epoch + 1)
+                    saved.write(game, now, epoch + 1)
                 if each is not None and game.world.rank == 0:
                     each(game.kept, game.history, game.shown)
         finally:
@@ -139,17 +152,6 @@ def _epoch(game: Game, number: int, good: dict[str, Tensor], progress: Progress)
     )
 
 
-def _save(path: Path, game: Game, now: dict[str, Tensor], identity: dict[str, Any], epoch: int) -> None:
-    header = {"identity": identity, "epoch": epoch, "attempt": game.attempt, "history": asdict(game.history)}
-    header["processes"] = game.world.size
-    tensors, rank = dict(now), game.world.rank
-    parts = [key for key in now if key.startswith(("memory/", "guide/"))] if rank else []
-    for own in gathered({key.replace("/", f"-{rank}/", 1): now[key] for key in parts}):
-        tensors |= own  # every process has a memory, and a guide, of its own
-    if rank == 0:
-        write_tensors(path, tensors, header, kind="online-state")
-
-
 def _share(replay: Any) -> Any:
     """Settings of one process's memory; all together keep what `replay` allows."""
     size = world().size
@@ -158,27 +160,96 @@ def _share(replay: Any) -> Any:
     return replay.model_copy(update={"replay_bytes": replay.replay_bytes // size})
 
 
-def _read(path: Path | None, identity: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The state of a run that goes on, checked; None for one that begins."""
-    if path is None or not path.exists():
-        return None
-    tensors, header = read_state(path, "online-state", identity)
-    if header.get("processes", 1) != world().size:
-        raise UserError(
-            f"{path} is of a run of {header.get('processes', 1)} processes with a memory each, this one has "
-            f"{world().size}; go on with as many"
+@dataclass(frozen=True)
+class Saved:
+    """The state file of a run, if it has one; the first process alone reads and writes it."""
+
+    path: Path | None
+    identity: dict[str, Any]
+    scored: bool
+
+    def resume(self, game: Game) -> int:
+        """How many epochs are done, the game as it was after them; 0 for a run that begins, which is found to fit a file."""
+        path = self.path
+        header = None if path is None else first(lambda: self._opened(path, game))
+        epochs = game.own.epochs
+        last = self._header(epochs, 0, epochs if self.scored else 0) if header is None else header
+        if path is None:
+            return 0
+        if last.attempt:
+            game.attempt = last.attempt
+            game.renew()
+        layout = self._layout(game, last)  # every process has a memory, and a guide, of its own
+        if header is None:
+            first(lambda: check_room_for(path, KIND, last, layout))
+            return 0
+        tensors = first(lambda: load_state(path, KIND, header, layout))
+        game.load(_own(tensors, game.world.rank))
+        game.history = history_of(
+            {k.removeprefix("history/"): t for k, t in tensors.items() if k.startswith("history/")}
         )
-    return tensors, header
+        return header.epoch
+
+    def write(self, game: Game, now: dict[str, Tensor], epoch: int) -> None:
+        """Everything after that many epochs; `now` is the game's state."""
+        assert self.path is not None
+        tensors, rank = dict(now), game.world.rank
+        parts = {key: now[key] for key in now if key.startswith(PARTS)} if rank else {}
+        for own in gathered(_of_rank(parts, rank)):
+            tensors |= own
+        if rank == 0:
+            tensors |= {f"history/{name}": own for name, own in history_state(game.history).items()}
+            save_state(self.path, KIND, self._header(epoch, game.attempt, len(game.history.scores)), tensors)
+
+    def _header(self, epoch: int, attempt: int, scored: int) -> OnlineHeader:
+        identity = json.loads(json.dumps(self.identity))
+        return OnlineHeader(
+            identity=identity, environment=Environment.here(), epoch=epoch, attempt=attempt, scored=scored
+        )
+
+    def _opened(self, path: Path, game: Game) -> OnlineHeader | None:
+        if not path.exists():
+            return None
+        header = open_state(path, KIND, OnlineHeader, json.loads(json.dumps(self.identity)))
+        short = self.scored and header.scored < header.epoch
+        if header.epoch > game.own.epochs or header.scored > header.epoch or short:
+            got = f"{header.epoch} epochs, {header.scored} with a score"
+            raise UserError(
+                f"{path} is of a run with other settings ({got}); name another --out, or repeat that run's command"
+            )
+        return header
+
+    def _layout(self, game: Game, header: OnlineHeader) -> Layout:
+        """Of all processes together."""
+        own = game.slots(header.epoch)
+        for rank, slots in enumerate(gathered(own)):
+            if rank:
+                own |= _of_rank({key: slot for key, slot in slots.items() if key.startswith(PARTS)}, rank)
+        images = header.epoch * game.own.iterations * game.own.student_steps * game.own.batch
+        history = history_slots(header.epoch, scored=header.scored, images=images, attempts=header.attempt)
+        return own | prefixed(history, "history")
 
 
-def _resume(found: tuple[dict[str, Tensor], dict[str, Any]], game: Game) -> int:
-    tensors, header = dict(found[0]), found[1]
-    for part in ("memory", "guide") if game.world.rank else ():
-        own = f"{part}-{game.world.rank}/"
-        kept = {f"{part}/{key.removeprefix(own)}": tensor for key, tensor in tensors.items() if key.startswith(own)}
-        tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(f"{part}/")} | kept
-    game.attempt = int(header["attempt"])
-    game.renew()
-    game.load(tensors)
-    game.history = History(**header["history"])
-    return int(header["epoch"])
+PARTS = ("memory/", "guide/")
+"""Of the state, what every process has of its own."""
+P = TypeVar("P")
+
+
+def _of_rank(parts: dict[str, P], rank: int) -> dict[str, P]:
+    """By the names that they have in the file: `memory/x` of process 2 is `memory-2/x`."""
+    return {key.replace("/", f"-{rank}/", 1): own for key, own in parts.items()}
+
+
+def _own(tensors: dict[str, Tensor], rank: int) -> dict[str, Tensor]:
+    """The state as process `rank` knows it."""
+    if rank == 0:
+        return tensors
+    shared = {key: own for key, own in tensors.items() if not key.startswith(PARTS)}
+    names = {f"{part[:-1]}-{rank}/": part for part in PARTS}
+    mine = {
+        part + key.removeprefix(own): t
+        for own, part in names.items()
+        for key, t in tensors.items()
+        if key.startswith(own)
+    }
+    return shared | mine

@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from .. import taps as tap_names
 from ..alignment import Alignment
 from ..distillation import temperature_of
-from ..errors import UserError
 from ..generator import Generator, new_generator
 from ..losses import kl
 from ..muon import Muon
 from ..network import Network, frozen
 from ..parallel import agree, average_gradients, first, summed, world
 from ..progress import Progress
-from ..replay import Memory
+from ..replay import Memory, Written
 from ..seeds import stream
+from ..slots import Layout, Slot, module_slots, optimizer_slots, prefixed
 from ..states import load_optimizer, optimizer_state
 from ..syntheticset import to_bytes, to_pixels
 from ..terms import Objective, View
@@ -247,9 +247,12 @@ class Game:
     @torch.no_grad()
     def show(self, epoch: int) -> None:
         """Keeps what the generator makes of the same latents, at some ten epochs spread over the run."""
-        if epoch % math.ceil(self.own.epochs / SHOWN) == 0 or epoch == self.own.epochs - 1:
+        if self._shows(epoch):
             made = self._drawn(stream(self.seed, "shown"), WATCHED)[:SHOWN].float().cpu()
             self.shown[epoch + 1] = to_bytes(made, self.teacher.spec)
+
+    def _shows(self, epoch: int) -> bool:
+        return epoch % math.ceil(self.own.epochs / SHOWN) == 0 or epoch == self.own.epochs - 1
 
     # -- stops ----------------------------------------------------------------------------------------------------
 
@@ -268,6 +271,23 @@ class Game:
         student, average = self.student.module, self.average.module
         return (("student", student), ("average", average), ("generator", self.generator))
 
+    def slots(self, epochs: int) -> Layout:
+        """What `state` returns in this process after so many epochs."""
+        own, image, pixels = self.own, self.teacher.spec.shape, torch.uint8
+        steps = epochs * own.iterations
+        writes = -(-steps // own.write_every)
+        fixed = {"low": own.temperature, "high": own.temperature} if own.temperature else {"low": 0.0, "high": 1e6}
+        found = {"probes": Slot(pixels, (PROBES, *image)), "temperature": Slot(torch.float64, (), **fixed)}
+        for name, module in self._modules():
+            found |= module_slots(module, name)
+        found |= optimizer_slots(self.learner, "learner", steps * own.student_steps)
+        found |= optimizer_slots(self.maker, "maker", steps * own.generator_steps)
+        found |= {f"shown/{epoch + 1}": Slot(pixels, (SHOWN, *image)) for epoch in range(epochs) if self._shows(epoch)}
+        if self.guide is not None:
+            found |= prefixed(self.guide.slots(steps * own.generator_steps), "guide")
+        written = Written(images=writes * self.share, writes=writes, steps=steps * own.generator_steps)
+        return found | prefixed(self.memory.slots(written), "memory")
+
     def load(self, found: dict[str, Tensor]) -> None:
         """Raises UserError for the state of another game."""
 
@@ -275,9 +295,6 @@ class Game:
             return {key.removeprefix(f"{name}/"): own for key, own in found.items() if key.startswith(f"{name}/")}
 
         for name, module in self._modules():
-            wanted = {key: own.shape for key, own in module.state_dict().items()}
-            if {key: own.shape for key, own in part(name).items()} != wanted:
-                raise UserError(f"that run has another {name}; name another --out, or repeat that run's command")
             module.load_state_dict(part(name))
         load_optimizer(self.learner, found, "learner")
         load_optimizer(self.maker, found, "maker")

@@ -5,10 +5,30 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-__all__ = ["ONE", "Health", "History"]
+import torch
+from torch import Tensor
+
+from ..slots import Layout, Slot
+
+__all__ = ["ONE", "REASONS", "Health", "History", "history_of", "history_slots", "history_state"]
 
 ONE = 1.05
 """Classes, fewer than which are one."""
+
+
+REASONS = (
+    "a loss that is not finite",
+    "a student whose logits are not finite",
+    "images that are not finite",
+    "one image",
+    "doubles of the same images",
+    "one class",
+)
+"""Why an epoch is thrown away."""
+SERIES = ("loss", "generator", "agreement", "average_agreement", "seconds")
+SCORES = ("scores", "average_scores")
+HEALTH = ("classes", "spread", "duplicates")
+PHASES = ("generator", "student", "memory")
 
 
 @dataclass(frozen=True)
@@ -60,3 +80,51 @@ class History:
     """New images that the student learnt from."""
     memory_bytes: int = 0
     """Of what is replayed from, after the last epoch."""
+
+
+def history_state(history: History) -> dict[str, Tensor]:
+    """The history as tensors: it grows with the epochs, which a file's header may not."""
+    series = {name: getattr(history, name) for name in (*SERIES, *SCORES)}
+    health = [[own[key] for key in HEALTH] for own in history.health]
+    rollbacks = [own.removeprefix("epoch ").split(": ", 1) for own in history.rollbacks]
+    return {
+        **{name: torch.tensor(values, dtype=torch.float64) for name, values in series.items()},
+        "health": torch.tensor(health, dtype=torch.float64).reshape(-1, len(HEALTH)),
+        "phases": torch.tensor([history.phases[name] for name in PHASES], dtype=torch.float64),
+        "rollback_epochs": torch.tensor([int(epoch) for epoch, _ in rollbacks], dtype=torch.int64),
+        "rollback_reasons": torch.tensor([REASONS.index(why) for _, why in rollbacks], dtype=torch.int64),
+        "images": torch.tensor(history.images),
+        "memory_bytes": torch.tensor(history.memory_bytes),
+    }
+
+
+def history_slots(epochs: int, *, scored: int, images: int, attempts: int) -> Layout:
+    """What `history_state` returns after `epochs` epochs of `images` images in all and that many rollbacks."""
+    percent = Slot(torch.float64, (epochs,), 0.0, 100.0)
+    return {
+        "loss": Slot(torch.float64, (epochs,)),
+        "generator": Slot(torch.float64, (epochs,)),
+        "agreement": percent,
+        "average_agreement": percent,
+        "seconds": Slot(torch.float64, (epochs,), low=0.0),
+        **dict.fromkeys(SCORES, Slot(torch.float64, (scored,))),
+        "health": Slot(torch.float64, (epochs, len(HEALTH)), low=0.0),
+        "phases": Slot(torch.float64, (len(PHASES),), low=0.0),
+        "rollback_epochs": Slot.count(epochs, 1, (attempts,)),
+        "rollback_reasons": Slot.count(len(REASONS) - 1, shape=(attempts,)),
+        "images": Slot.count(images, images),
+        "memory_bytes": Slot.count(),
+    }
+
+
+def history_of(tensors: dict[str, Tensor]) -> History:
+    """The history that `history_state` was of."""
+    rollbacks = zip(tensors["rollback_epochs"].tolist(), tensors["rollback_reasons"].tolist(), strict=True)
+    return History(
+        **{name: tensors[name].tolist() for name in (*SERIES, *SCORES)},
+        health=[dict(zip(HEALTH, own, strict=True)) for own in tensors["health"].tolist()],
+        rollbacks=[f"epoch {epoch}: {REASONS[why]}" for epoch, why in rollbacks],
+        phases=dict(zip(PHASES, tensors["phases"].tolist(), strict=True)),
+        images=int(tensors["images"]),
+        memory_bytes=int(tensors["memory_bytes"]),
+    )

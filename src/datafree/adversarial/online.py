@@ -12,6 +12,7 @@ from ..network import Network
 from ..records import Record
 from ..scene import Ground, Scene
 from ..settings import Settings
+from ..states import EPOCHS
 from ..terms import Objective
 from ..terms.batchnorm import BatchNormDivergence
 from ..terms.classes import ClassBalance
@@ -23,7 +24,7 @@ __all__ = ["PRESETS", "Online", "preset"]
 class Online(Settings):
     """A generator against a student under a frozen teacher; every weight of 0 leaves its term out."""
 
-    epochs: int = Field(default=40, ge=1)
+    epochs: int = Field(default=40, ge=1, le=EPOCHS)
     """Of so many outer iterations each; the student of the last is kept."""
     iterations: int = Field(default=50, ge=1)
     """Outer iterations an epoch."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from ..augment import Augmentation
     from ..network import Network
+    from ..slots import Layout
     from ..spec import InputSpec
 
 __all__ = ["DEFAULT", "Alignment", "Guide", "kinds", "named", "of"]
@@ -43,6 +44,10 @@ class Guide(Protocol):
 
     def state(self) -> dict[str, Tensor]:
         """Tensors from which `load` makes it again, bit for bit."""
+        ...
+
+    def slots(self, steps: int) -> Layout:
+        """What each tensor of `state` must be after at most so many steps."""
         ...
 
     def load(self, state: dict[str, Tensor]) -> None:

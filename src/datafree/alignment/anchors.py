@@ -16,6 +16,7 @@ from ..augment import Augmentation
 from ..errors import UserError
 from ..network import Network
 from ..seeds import stream
+from ..slots import Layout, Slot
 
 __all__ = ["Anchors", "Matching", "check_anchors"]
 
@@ -90,6 +91,10 @@ class Anchors:
         own = {"pixels": self.pixels, "counts": self.counts, "centre": self.centre, "scale": self.scale}
         return {name: tensor.detach().cpu().clone() for name, tensor in own.items()}
 
+    def slots(self, steps: int) -> Layout:  # noqa: ARG002
+        slots = {name: Slot.like(tensor) for name, tensor in self.state().items()}
+        return {**slots, "scale": Slot.like(self.scale, low=1e-30)}
+
     def load(self, state: dict[str, Tensor]) -> None:
         """Raises UserError for the state of other anchors."""
         mine = self.state()
@@ -125,6 +130,9 @@ class Matching:
 
     def state(self) -> dict[str, Tensor]:
         return self.anchors.state()
+
+    def slots(self, steps: int) -> Layout:
+        return self.anchors.slots(steps)
 
     def load(self, state: dict[str, Tensor]) -> None:
         self.anchors.load(state)

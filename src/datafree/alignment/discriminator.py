@@ -13,6 +13,7 @@ from ..augment import Augmentation
 from ..errors import UserError
 from ..network import Network
 from ..seeds import stream
+from ..slots import Layout, module_slots, optimizer_slots
 from ..states import load_optimizer, optimizer_state
 from .anchors import Anchors
 
@@ -123,6 +124,10 @@ class DiscriminatorGuide:
     def state(self) -> dict[str, Tensor]:
         found = {f"net/{name}": tensor.detach().cpu().clone() for name, tensor in self.net.state_dict().items()}
         return {**self.anchors.state(), **found, **optimizer_state(self.adam, "adam")}
+
+    def slots(self, steps: int) -> Layout:
+        own = {**module_slots(self.net, "net"), **optimizer_slots(self.adam, "adam", steps)}
+        return {**self.anchors.slots(steps), **own}
 
     def load(self, state: dict[str, Tensor]) -> None:
         weights = {name.removeprefix("net/"): own for name, own in state.items() if name.startswith("net/")}

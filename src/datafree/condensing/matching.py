@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
@@ -11,11 +13,20 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..files import write_tensors
 from ..seeds import seed_of, stream
 from ..settings import Settings
+from ..slots import Layout, Slot, optimizer_slots
 from ..spec import InputSpec
-from ..states import load_optimizer, optimizer_state, read_state
+from ..states import (
+    Environment,
+    StateHeader,
+    check_room_for,
+    load_optimizer,
+    load_state,
+    open_state,
+    optimizer_state,
+    save_state,
+)
 from . import Job
 from .siamese import KINDS, Augmentation, draw
 
@@ -28,6 +39,12 @@ PAUSE = 10
 """Seconds between two states on disk: what a stopped run may have to do again."""
 
 
+class MatchingHeader(StateHeader):
+    """Of the state of a run of `Matching`."""
+
+    step: int = Field(ge=1)
+
+
 class Matching(Settings):
     """Each step draws a network, an augmentation and real images, and brings the class means of the embeddings together.
 
@@ -37,7 +54,7 @@ class Matching(Settings):
     """
 
     method: Literal["dm"] = "dm"
-    iterations: int = Field(default=500, ge=1)
+    iterations: int = Field(default=500, ge=1, le=1 << 24)
     """Steps, each with a network of its own."""
     rate: float = Field(default=0.05, gt=0, le=10)
     """Of Adam on the pixels, in pixel units, at first; down to 0 along a half cosine."""
@@ -66,8 +83,8 @@ class Matching(Settings):
     def make(self, job: Job) -> Tensor:
         pixels = self._first(job).to(job.device).requires_grad_()
         adam, begin, kept = torch.optim.Adam([pixels], lr=self.rate), 0, time.monotonic()
-        if job.state is not None and job.state.exists():
-            begin = _resume(job, pixels, adam)
+        if job.state is not None:
+            begin = _begin(job.state, _header(job, self.iterations), pixels, adam)
         for step in range(begin, self.iterations):
             adam.param_groups[0]["lr"] = self.rate * 0.5 * (1 + math.cos(math.pi * step / self.iterations))
             loss = self._loss(job, pixels, step)
@@ -131,18 +148,33 @@ def _network(spec: InputSpec, width: int, depth: int, seed: int) -> nn.Module:
     return nn.Sequential(*layers, nn.Flatten()).requires_grad_(False)
 
 
+def _header(job: Job, step: int) -> MatchingHeader:
+    identity = json.loads(json.dumps(job.identity))
+    return MatchingHeader(identity=identity, environment=Environment.here(), step=step)
+
+
+def _layout(header: MatchingHeader, pixels: Tensor, adam: torch.optim.Adam) -> Layout:
+    return {"pixels": Slot.like(pixels), **optimizer_slots(adam, "adam", header.step)}
+
+
 def _save(job: Job, pixels: Tensor, adam: torch.optim.Adam, step: int) -> None:
     assert job.state is not None
     tensors = {"pixels": pixels.detach().cpu(), **optimizer_state(adam, "adam")}
-    write_tensors(job.state, tensors, {"identity": job.identity, "step": step}, kind=KIND)
+    save_state(job.state, KIND, _header(job, step), tensors)
 
 
-def _resume(job: Job, pixels: Tensor, adam: torch.optim.Adam) -> int:
-    assert job.state is not None
-    tensors, header = read_state(job.state, KIND, job.identity)
-    if tensors["pixels"].shape != pixels.shape:
-        raise UserError(f"{job.state} is of other images; name another --out, or repeat that run's command")
+def _begin(path: Path, last: MatchingHeader, pixels: Tensor, adam: torch.optim.Adam) -> int:
+    """The step to go on with, images and optimizer as they were; 0 for a run that begins."""
+    if not path.exists():
+        check_room_for(path, KIND, last, _layout(last, pixels, adam))
+        return 0
+    header = open_state(path, KIND, MatchingHeader, last.identity)
+    if header.step >= last.step:
+        raise UserError(
+            f"{path} is of a run of more than {last.step} steps; name another --out, or repeat that run's command"
+        )
+    tensors = load_state(path, KIND, header, _layout(header, pixels, adam))
     with torch.no_grad():
         pixels.copy_(tensors["pixels"])
     load_optimizer(adam, tensors, "adam")
-    return int(header["step"])
+    return header.step

@@ -2,24 +2,28 @@
 
 from datafree.files.atomic import atomic, sweep, write_bytes, write_text
 from datafree.files.convert import convert_weights, read_torch
-from datafree.files.layout import HEADER_CAP_MODEL, HEADER_CAP_RECORD
+from datafree.files.layout import HEADER_CAP_MODEL, HEADER_CAP_RECORD, Expected
 from datafree.files.lock import locked
 from datafree.files.place import check_claim, claim_folder, safe_name
 from datafree.files.regular import sha256_file
-from datafree.files.strict_json import canonical, read_json, write_json
-from datafree.files.tensors import read_header, read_tensors, read_weights, write_tensors
+from datafree.files.strict_json import canonical, read_json, read_sealed_json, write_json, write_sealed_json
+from datafree.files.tensors import cap_of, check_room, read_header, read_tensors, read_weights, write_tensors
 
 __all__ = [
     "HEADER_CAP_MODEL",
     "HEADER_CAP_RECORD",
+    "Expected",
     "atomic",
     "canonical",
+    "cap_of",
     "check_claim",
+    "check_room",
     "claim_folder",
     "convert_weights",
     "locked",
     "read_header",
     "read_json",
+    "read_sealed_json",
     "read_tensors",
     "read_torch",
     "read_weights",
@@ -28,6 +32,7 @@ __all__ = [
     "sweep",
     "write_bytes",
     "write_json",
+    "write_sealed_json",
     "write_tensors",
     "write_text",
 ]

@@ -47,8 +47,11 @@ class Seal:
         return len(text).to_bytes(8, "little") + text
 
 
-def open_seal(layout: Layout, kind: str, what: str) -> tuple[Seal, str]:
-    """The seal of a file of ours, whose data is still to be digested, and the sha256 that it must come to."""
+def open_seal(layout: Layout, kind: str | None, what: str) -> tuple[Seal, str]:
+    """The seal of a file of ours, whose data is still to be digested, and the sha256 that it must come to.
+
+    A kind of None stands for every kind.
+    """
     if layout.metadata.keys() != {_KEY}:
         raise UserError(f"{what} was not written by datafree; wanted a file of kind {kind!r}; give another file")
     content = parse(layout.metadata[_KEY].encode("utf-8", "surrogatepass"), f"the metadata of {what}")
@@ -56,7 +59,9 @@ def open_seal(layout: Layout, kind: str, what: str) -> tuple[Seal, str]:
         raise damaged(what, "its metadata is not format, kind, header and sha256")
     if type(content["format"]) is not int or content["format"] != _FORMAT:
         raise UserError(f"{what} has format {str(content['format'])[:40]}; wanted {_FORMAT}; update datafree")
-    if content["kind"] != kind:
+    if kind is None and isinstance(content["kind"], str):
+        kind = content["kind"]
+    if content["kind"] != kind or kind is None:
         raise UserError(f"{what} is of kind {str(content['kind'])[:80]!r}; wanted {kind!r}; give another file")
     seal = Seal(kind, content["header"], layout.table)
     if not isinstance(content["sha256"], str) or seal.start(content["sha256"])[8:] != layout.raw:

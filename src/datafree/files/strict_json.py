@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
+import warnings
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from datafree.errors import UserError
+from datafree.errors import Notice, UserError
 from datafree.files.atomic import write_bytes
 from datafree.files.regular import open_regular
 
-__all__ = ["canonical", "parse", "read_json", "write_json"]
+__all__ = ["canonical", "check_size", "parse", "read_json", "read_sealed_json", "write_json", "write_sealed_json"]
 
 MAX_DEPTH = 32
 MAX_DIGITS = 40
 MAX_SEPARATORS = 1 << 19  # bounds what the parser makes: 50,000 tensors, at the worst about 50 MB
+_CHECKSUM = "checksum"
 
 
-def canonical(value: object, what: str) -> bytes:
+@dataclass(frozen=True)
+class _Most:
+    """What a JSON file may have: bytes, and commas and brackets."""
+
+    size: int = 4 << 20
+    separators: int = MAX_SEPARATORS
+
+
+_RUN = _Most(48 << 20, 1_600_000)  # 100,000 epochs of the longest history, with three rollbacks each
+_SET = _Most(32 << 20)  # 200,000 shards of 93 bytes each, and the settings that made them
+
+
+def _most(path: str | os.PathLike[str]) -> _Most:
+    """By the file's name: both the writer and the reader keep to it."""
+    name = os.fsdecode(os.path.basename(path))
+    return _RUN if name.endswith("run.json") else _SET if name == "set.json" else _Most()
+
+
+def canonical(value: object, what: str, separators: int = MAX_SEPARATORS) -> bytes:
     """The one JSON text of `value`: keys sorted, no spaces, ASCII. What `parse` would refuse is refused here."""
     try:
         text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
@@ -27,15 +50,25 @@ def canonical(value: object, what: str) -> bytes:
     if not _string_keys(value):
         raise UserError(f"{what} has a key that is no string; JSON would turn it into one; give strings")
     data = text.encode("ascii")
-    parse(data, what)
+    parse(data, what, separators)
     return data
 
 
-def parse(data: bytes, what: str) -> Any:
-    """The value of a JSON text from a stranger; `what` names it in the error."""
+def check_size(data: bytes, what: str, separators: int = MAX_SEPARATORS) -> None:
+    """Raise UserError for a JSON text that `parse` would refuse for its many parts."""
+    if (count := _separators(data)) > separators:
+        raise UserError(f"{what} would have {count:,} separators; wanted at most {separators:,}; have fewer parts")
+
+
+def _separators(data: bytes) -> int:
+    return data.count(b",") + data.count(b"[") + data.count(b"{")
+
+
+def parse(data: bytes, what: str, separators: int = MAX_SEPARATORS) -> Any:
+    """The value of a JSON text from a stranger, of at most that many commas and brackets; `what` names it in the error."""
     try:
-        if data.count(b",") + data.count(b"[") + data.count(b"{") > MAX_SEPARATORS:
-            raise ValueError(f"more than {MAX_SEPARATORS:,} separators")
+        if _separators(data) > separators:
+            raise ValueError(f"more than {separators:,} separators")
         value = json.loads(
             data.decode("utf-8"),
             object_pairs_hook=_unique,
@@ -52,22 +85,60 @@ def parse(data: bytes, what: str) -> Any:
 
 
 def write_json(path: str | os.PathLike[str], value: dict[str, Any]) -> None:
-    """Write one JSON object in its canonical spelling and a line end, atomically."""
+    """Write one JSON object in its canonical spelling and a line end, atomically. Refuses what `read_json` would."""
     if not isinstance(value, dict):
         raise UserError(f"cannot write {str(path)!r}: got {type(value).__name__}; wanted a JSON object; give a dict")
-    write_bytes(path, canonical(value, f"the content of {str(path)!r}") + b"\n")
+    most = _most(path)
+    data = canonical(value, f"the content of {str(path)!r}", most.separators) + b"\n"
+    if len(data) > most.size:
+        raise UserError(f"{str(path)!r} would have {len(data):,} bytes; wanted at most {most.size:,}; have fewer parts")
+    write_bytes(path, data)
 
 
-def read_json(path: str | os.PathLike[str], *, cap: int = 1 << 20) -> dict[str, Any]:
-    """The JSON object in a file of at most `cap` bytes."""
+def read_json(path: str | os.PathLike[str], *, cap: int | None = None) -> dict[str, Any]:
+    """The JSON object in a file of at most `cap` bytes, which depends on the file's name where it is not given."""
+    most = _most(path)
+    cap = most.size if cap is None else cap
     with open_regular(path) as (file, size):
         if size > cap:
             raise UserError(f"{str(path)!r} has {size:,} bytes; wanted at most {cap:,}; it is not a file of ours")
         data = file.read(cap + 1) or b""
-    value = parse(data[: cap + 1], repr(str(path)))
+    value = parse(data[: cap + 1], repr(str(path)), most.separators)
     if not isinstance(value, dict):
         raise UserError(f"{str(path)!r} holds {_shown(value)}; wanted a JSON object; it is not a file of ours")
     return value
+
+
+def write_sealed_json(path: str | os.PathLike[str], value: dict[str, Any]) -> None:
+    """As `write_json`, with the sha256 of the rest under "checksum"."""
+    write_json(path, {**value, _CHECKSUM: _digest(value, path)})
+
+
+def read_sealed_json(path: str | os.PathLike[str], older: Collection[str]) -> dict[str, Any]:
+    """What `write_sealed_json` was given; raises UserError where the checksum does not fit.
+
+    A file of an earlier version, with no other keys than those in `older`, has no checksum and comes with a `Notice`.
+    """
+    value = read_json(path)
+    digest = value.pop(_CHECKSUM, None)
+    if digest is None:
+        if further := value.keys() - set(older):
+            raise UserError(
+                f"{str(path)!r} has no checksum, and a key {min(further)[:80]!r}; it is damaged; get it again"
+            )
+        warnings.warn(
+            Notice(f"{path} has no checksum, as an earlier version wrote it: its content is not verified"), stacklevel=2
+        )
+    elif digest != _digest(value, path):
+        raise UserError(
+            f"{str(path)!r} is not as it was written: its checksum does not fit; get it again, or, where you changed it "
+            "yourself, remove its checksum"
+        )
+    return value
+
+
+def _digest(value: dict[str, Any], path: str | os.PathLike[str]) -> str:
+    return hashlib.sha256(canonical(value, f"the content of {str(path)!r}", _most(path).separators)).hexdigest()
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -26,10 +26,11 @@ from datafree.files.layout import (
 from datafree.files.place import safe_name
 from datafree.files.regular import CHUNK, open_regular, read_into
 from datafree.files.seal import NAMES, Seal, damaged, is_ours, open_seal
+from datafree.files.strict_json import check_size
 
-__all__ = ["WEIGHTS", "read_header", "read_tensors", "read_weights", "write_tensors"]
+__all__ = ["WEIGHTS", "cap_of", "check_room", "read_header", "read_tensors", "read_weights", "write_tensors"]
 
-WEIGHTS = "weights"  # the kind whose tensors may have any name of a state dict
+WEIGHTS = "weights"  # the kind whose tensors may have any name of a state dict; of a kind "...-state" they may too
 
 
 def write_tensors(
@@ -47,12 +48,7 @@ def write_tensors(
         for piece in _pieces(view):
             _check_values(piece, seal.table[name][0], f"tensor {name!r}")
             seal.digest.update(piece)
-    start = seal.start(seal.digest.hexdigest())
-    cap = HEADER_CAP_MODEL if kind == WEIGHTS else HEADER_CAP_RECORD
-    if len(start) - 8 > cap:
-        raise UserError(
-            f"the header of {str(path)!r} would have {len(start) - 8:,} bytes; wanted at most {cap:,}; shorten"
-        )
+    start = _start(path, seal, seal.digest.hexdigest())
     digest = hashlib.sha256(start)
     with atomic(path, size=len(start) + sum(map(len, views))) as file:
         file.write(start)
@@ -63,11 +59,43 @@ def write_tensors(
     return digest.hexdigest()
 
 
+def check_room(path: str | os.PathLike[str], table: Table, header: dict[str, Any], *, kind: str) -> None:
+    """Raise UserError where tensors of these names, dtypes and shapes could not be written to `path`, or not be read again.
+
+    For before the work whose result they are.
+    """
+    for name, (dtype, _) in table.items():
+        if reason := _why_not(kind)(name):
+            raise UserError(f"tensor name {name[:80]!r} cannot be used: {reason}; rename it")
+        if dtype not in NAMES:
+            raise UserError(
+                f"tensor {name!r} is {dtype}; wanted one of {', '.join(str(d)[6:] for d in NAMES)}; cast it"
+            )
+    _start(path, Seal(safe_name(kind), header, table), "0" * 64)
+
+
+def _start(path: str | os.PathLike[str], seal: Seal, sha256: str) -> bytes:
+    """The file up to its data, which any reader of its kind takes."""
+    start, cap = seal.start(sha256), cap_of(seal.kind)
+    what = f"the header of {str(path)!r}"
+    if len(start) - 8 > cap:
+        raise UserError(
+            f"{what} would have {len(start) - 8:,} bytes; wanted at most {cap:,}; shorten names or have fewer"
+        )
+    check_size(start[8:], f"{what}, of {len(seal.table):,} tensors,")
+    return start
+
+
+def cap_of(kind: str | None) -> int:
+    """The most bytes that the header of a file of that kind may have."""
+    return HEADER_CAP_MODEL if kind is None or _loose(kind) else HEADER_CAP_RECORD
+
+
 def read_tensors(
     path: str | os.PathLike[str],
     *,
     kind: str,
-    cap: int = HEADER_CAP_RECORD,
+    cap: int | None = None,
     expect: Expected | None = None,
     finite: bool = True,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -77,7 +105,7 @@ def read_tensors(
     """
     what = repr(str(path))
     with open_regular(path) as (file, size):
-        layout = read_layout(file, size, what=what, cap=cap, why_not=_why_not(kind))
+        layout = read_layout(file, size, what=what, cap=cap_of(kind) if cap is None else cap, why_not=_why_not(kind))
         seal, digest = open_seal(layout, kind, what)
         if expect is not None:
             check_expected(layout.table, expect, what)
@@ -89,12 +117,15 @@ def read_tensors(
 
 
 def read_header(
-    path: str | os.PathLike[str], *, kind: str, cap: int = HEADER_CAP_RECORD
+    path: str | os.PathLike[str], *, kind: str | None, cap: int | None = None
 ) -> tuple[Table, dict[str, Any]]:
-    """The table of tensors, sorted by name, and the header; no data is read, so the sha256 is not compared."""
+    """The table of tensors, sorted by name, and the header; no data is read, so the sha256 is not compared.
+
+    A kind of None stands for every kind.
+    """
     what = repr(str(path))
     with open_regular(path) as (file, size):
-        layout = read_layout(file, size, what=what, cap=cap, why_not=_why_not(kind))
+        layout = read_layout(file, size, what=what, cap=cap_of(kind) if cap is None else cap, why_not=_why_not(kind))
         seal, _ = open_seal(layout, kind, what)
     return dict(sorted(seal.table.items())), seal.header
 
@@ -173,5 +204,10 @@ def _pieces(view: memoryview) -> Iterable[memoryview]:
     return (view[start : start + CHUNK] for start in range(0, len(view), CHUNK))
 
 
-def _why_not(kind: str):
-    return why_not_weight_name if kind == WEIGHTS else why_not_record_name
+def _loose(kind: str | None) -> bool:
+    """Whether its tensors may have any name of a state dict."""
+    return kind is None or kind == WEIGHTS or kind.endswith("-state")
+
+
+def _why_not(kind: str | None):
+    return why_not_weight_name if _loose(kind) else why_not_record_name

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from ..distillation import Distillation
 from ..settings import Settings
+from ..states import EPOCHS
 
 __all__ = ["Bits", "FineTuning", "ends"]
 
@@ -56,7 +57,7 @@ class Bits(Settings):
 class FineTuning(Distillation):
     """How a quantized network is fine-tuned: Adam on weights and grids alike."""
 
-    epochs: int = Field(default=30, ge=1)
+    epochs: int = Field(default=30, ge=1, le=EPOCHS)
     """Passes over the images."""
     batch: int = Field(default=64, ge=1)
     """Images a step, augmented copies counted."""

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from ..errors import UserError
@@ -17,11 +18,21 @@ if TYPE_CHECKING:
 
     from ..generator import Generator
     from ..network import Network
+    from ..slots import Layout
 
-__all__ = ["BYTES", "Memory", "Replay", "kinds", "named", "of", "room_for"]
+__all__ = ["BYTES", "Memory", "Replay", "Written", "kinds", "named", "of", "room_for"]
 
 BYTES = 3_932_160
 """The default budget: the bank of Binici et al. 2022, 1,280 colour images of 32 x 32."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a memory was shown so far: images, in so many writes, and at most so many steps of the generator."""
+
+    images: int
+    writes: int
+    steps: int
 
 
 @runtime_checkable
@@ -56,8 +67,12 @@ class Memory(Protocol):
         """Tensors from which `load` makes it again, bit for bit."""
         ...
 
+    def slots(self, written: Written) -> Layout:
+        """What each tensor of `state` must be after that much was written."""
+        ...
+
     def load(self, state: dict[str, Tensor]) -> None:
-        """Raises UserError for a state of other settings."""
+        """Takes a state that is as `slots` says. Raises UserError where its numbers contradict each other."""
         ...
 
 

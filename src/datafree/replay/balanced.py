@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..network import Network
+from ..slots import Layout, Slot
+from . import Written
 from .stored import Images, Stored, slots_of_sample
 
 __all__ = ["Balanced"]
@@ -38,11 +41,20 @@ class ByClass(Images):
             "classes": self.by_class.clone(),
         }
 
+    def slots(self, written: Written) -> Layout:
+        slots = super().slots(written)
+        free = replace(slots["pixels"], rows=slots["pixels"].shape[0])
+        return {**slots, "pixels": free, "classes": Slot.count(written.images, shape=(len(self.by_class),))}
+
     def load(self, state: dict[str, Tensor]) -> None:
         self.by_class = state["classes"].clone()
         held, pixels = self._full(), state["pixels"]
         if tuple(pixels.shape) != (len(held), *self.spec.shape) or pixels.dtype != torch.uint8:
             raise UserError("the memory of that run has other images or more of them; repeat that run's command")
+        if int(self.by_class.sum()) != int(state["seen"]):
+            raise UserError(
+                "the memory of that run counts other images by class than in all; repeat that run's command"
+            )
         self.pixels[held], self.seen = pixels, int(state["seen"])
 
     def _full(self) -> Tensor:

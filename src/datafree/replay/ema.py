@@ -13,7 +13,8 @@ from ..errors import UserError
 from ..generator import Generator
 from ..network import Network
 from ..settings import Settings
-from . import BYTES
+from ..slots import Layout, Slot
+from . import BYTES, Written
 
 __all__ = ["Ema"]
 
@@ -79,6 +80,12 @@ class Averaged:
             return {}
         weights = {f"weights/{name}": own.detach().cpu().clone() for name, own in self.own.named_parameters()}
         return {**weights, "steps": torch.tensor(self.steps)}
+
+    def slots(self, written: Written) -> Layout:
+        if self.own is None:
+            return {}
+        weights = {f"weights/{name}": Slot.like(own) for name, own in self.own.named_parameters()}
+        return {**weights, "steps": Slot.count(written.steps)}
 
     def load(self, state: dict[str, Tensor]) -> None:
         found = {name.removeprefix("weights/"): own for name, own in state.items() if name.startswith("weights/")}

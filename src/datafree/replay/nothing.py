@@ -11,6 +11,8 @@ from torch import Tensor
 from ..generator import Generator
 from ..network import Network
 from ..settings import Settings
+from ..slots import Layout
+from . import Written
 
 __all__ = ["Nothing"]
 
@@ -46,6 +48,9 @@ class Empty:
         return 0
 
     def state(self) -> dict[str, Tensor]:
+        return {}
+
+    def slots(self, written: Written) -> Layout:  # noqa: ARG002
         return {}
 
     def load(self, state: dict[str, Tensor]) -> None:

@@ -13,8 +13,9 @@ from ..errors import UserError
 from ..generator import Generator
 from ..network import Network
 from ..settings import Settings
+from ..slots import Layout, Slot
 from ..syntheticset import to_bytes, to_pixels
-from . import BYTES, room_for
+from . import BYTES, Written, room_for
 
 __all__ = ["Images", "Stored", "slots_of_sample"]
 
@@ -60,6 +61,10 @@ class Images:
 
     def state(self) -> dict[str, Tensor]:
         return {"pixels": self.pixels[: min(self.seen, self.room)].clone(), "seen": torch.tensor(self.seen)}
+
+    def slots(self, written: Written) -> Layout:
+        pixels = Slot(torch.uint8, (min(written.images, self.room), *self.spec.shape))
+        return {"pixels": pixels, "seen": Slot.count(written.images, written.images)}
 
     def load(self, state: dict[str, Tensor]) -> None:
         pixels = state["pixels"]

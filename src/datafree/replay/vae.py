@@ -15,9 +15,10 @@ from ..generator import Generator
 from ..network import Network, frozen
 from ..seeds import seed_of
 from ..settings import Settings
+from ..slots import Layout, Slot, module_slots, optimizer_slots
 from ..spec import InputSpec
 from ..states import load_optimizer, optimizer_state
-from . import BYTES
+from . import BYTES, Written
 
 __all__ = ["Vae"]
 
@@ -161,6 +162,10 @@ class VaeMemory:
     def state(self) -> dict[str, Tensor]:
         found = {f"net/{name}": tensor.detach().cpu().clone() for name, tensor in self.net.state_dict().items()}
         return {**found, **optimizer_state(self.adam, "adam"), "steps": torch.tensor(self.steps)}
+
+    def slots(self, written: Written) -> Layout:
+        steps = {"steps": Slot.count(written.writes, written.writes)}
+        return {**module_slots(self.net, "net"), **optimizer_slots(self.adam, "adam", written.writes), **steps}
 
     def load(self, state: dict[str, Tensor]) -> None:
         weights = {name.removeprefix("net/"): own for name, own in state.items() if name.startswith("net/")}
