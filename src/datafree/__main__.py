@@ -18,6 +18,7 @@ from typing import Any
 
 from .commandline import ARGV
 from .errors import UserError, out_of_memory, unknown
+from .notices import shown_notices
 from .parallel import say_first
 from .terminal import Stream, open_streams, printing, warn_in_one_line
 
@@ -90,7 +91,8 @@ def _run(argv: list[str]) -> int:
         return _say(f"{argv[0]} runs in one process, got {os.environ['WORLD_SIZE']}; start it without torchrun", 2)
     token = ARGV.set(tuple(argv))
     try:
-        code = app(argv)(argv, exit_on_error=False, print_error=False, result_action="return_value")
+        with shown_notices():
+            code = app(argv)(argv, exit_on_error=False, print_error=False, result_action="return_value")
     finally:
         ARGV.reset(token)
     return code if isinstance(code, int) else 0

@@ -28,6 +28,7 @@ from .slots import Layout, Slot
 from .spec import InputSpec
 from .states import Environment, StateHeader, load_state, open_state, save_state
 from .stats import Meter, State, Statistic, Summary
+from .stats.ranges import LARGEST
 
 __all__ = ["Entry", "Record", "as_input", "check_classes", "forecast_auc", "is_of", "record"]
 
@@ -99,6 +100,7 @@ class Record:
 
     def save(self, path: str | Path) -> str:
         """One safetensors file, tensors named `entry/name`; returns its sha256."""
+        self.check_counts()
         tensors = {f"{name}/{key}": t for name, entry in self.entries.items() for key, t in entry.summary.items()}
         header = {
             "spec": self.spec.model_dump(mode="json"),
@@ -131,10 +133,38 @@ class Record:
                     "kind does not measure together; get the record again"
                 )
             loaded.entries[name] = entry
-            loaded.meter(name, network).check(entry.summary)
+            meter = loaded.meter(name, network)
+            meter.check(entry.summary)
+            if not entry.statistic.needs_data:
+                _check_read(name, entry.summary, meter)
+        loaded.check_counts()
         if tensors:
             raise UserError(f"{path} holds a tensor {min(tensors)!r} that no entry owns; get the record again")
         return loaded
+
+    def check_counts(self) -> None:
+        """Raises UserError where entries were measured on different numbers of images, in all or of a class."""
+        samples, by_class = self.made.get("samples", 0), None
+        if type(samples) is not int or not 0 <= samples <= 1 << 53:
+            raise UserError(
+                f"the record says that it is of {str(samples)[:40]} samples, expected a count; get it again"
+            )
+        for name, entry in self.entries.items():
+            count = entry.summary.get("count")
+            if count is None:
+                continue
+            if samples and int(count.sum()) != samples:
+                raise UserError(
+                    f"entry {name!r} of the record counts {int(count.sum()):,} samples, the record {samples:,}; "
+                    "record all entries on the same data"
+                )
+            if len(count) > 1:
+                if by_class is not None and not torch.equal(count, by_class):
+                    raise UserError(
+                        f"entry {name!r} of the record counts other samples of a class than another entry; "
+                        "record all entries on the same data"
+                    )
+                by_class = count
 
     def check_teacher(self, network: Network) -> None:
         """Raises UserError unless `network` is the teacher that was recorded: its weights, its spec, its answers."""
@@ -357,12 +387,24 @@ def _forward(network: Network, pixels: Tensor, wanted: Sequence[str], seen: dict
     for tap in wanted:
         if not bool(seen[tap].isfinite().all()):
             raise UserError(f"activations of layer {tap!r} are not finite; check the weights and the data")
+        if (largest := float(seen[tap].abs().max())) > LARGEST:
+            raise UserError(
+                f"activations of layer {tap!r} are as large as {largest:.3g}, expected at most {LARGEST:g}, beyond which "
+                "float32 cannot count; check the weights and the data"
+            )
 
 
 def _chunk(network: Network, taps: Sequence[str]) -> int:
     """Images a batch, from the size of the activations alone, so that every run takes the same."""
     units = sum(math.prod(shape) for shape in tap_names.shapes(network, taps).values()) + network.spec.pixels
     return max(16, min(4096, CHUNK_BYTES // (8 * units)))
+
+
+def _check_read(name: str, summary: Summary, meter: Any) -> None:
+    """Raises UserError for an entry that is read from the network itself and is not what the network has."""
+    own = meter.read()
+    if any(not torch.equal(summary[key], tensor) for key, tensor in own.items()):
+        raise UserError(f"entry {name!r} of the record is not what the network itself holds; get the record again")
 
 
 def _entry(item: Any, tensors: dict[str, Tensor]) -> tuple[str, Entry]:

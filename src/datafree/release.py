@@ -15,7 +15,17 @@ from typing import Any
 from . import __version__
 from . import taps as tap_names
 from .errors import UserError
-from .files import claim_folder, locked, read_header, read_json, safe_name, sweep, write_json, write_tensors, write_text
+from .files import (
+    claim_folder,
+    locked,
+    read_header,
+    read_sealed_json,
+    safe_name,
+    sweep,
+    write_sealed_json,
+    write_tensors,
+    write_text,
+)
 from .files.atomic import sync_folder
 from .markdown import markdown
 from .network import Network
@@ -35,6 +45,10 @@ __all__ = [
 ]
 
 CUSTOM = "custom:"
+OLDER = ("format", "architecture", "spec", "datafree", "kind", "bits", "original", "sha256")
+"""Keys of a config.json, also of a quantized folder's, of a version that wrote no checksum."""
+LONGEST = 160
+"""Characters of an architecture's name."""
 BEING_REPLACED = """
 ## Activation record
 
@@ -57,12 +71,18 @@ class Release:
             raise UserError(f"no folder {folder}, wanted a release (config.json, model.safetensors); check the path")
         if not (folder / "config.json").is_file():
             raise UserError(f"{folder} has no config.json, wanted a release; make one with datafree train or record")
-        config = read_json(folder / "config.json")
+        config = read_sealed_json(folder / "config.json", OLDER)
         if config.get("kind") not in (None, "quantized"):
             raise UserError(f"{folder} is of kind {str(config['kind'])[:40]!r}, wanted a release; name another folder")
         if config.get("format") != 1 or not isinstance(config.get("spec"), dict):
             raise UserError(
                 f"{folder / 'config.json'} is no datafree release of format 1; make it again with this version"
+            )
+        name = config.get("architecture")
+        if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= LONGEST:
+            raise UserError(
+                f"{folder / 'config.json'}: architecture: got {str(name)[:40]!r}, expected a name of up to {LONGEST} "
+                "printable characters; get it again"
             )
         return cls(folder, config)
 
@@ -131,7 +151,7 @@ def _write(own: Path, network: Network, record: Record | None, notes: str) -> No
     weights = {key: tensor.detach().cpu().contiguous() for key, tensor in network.module.state_dict().items()}
     kept = record if record is not None else _kept_record(own / "record.safetensors", network)
     write_tensors(own / "model.safetensors", weights, {}, kind="weights")
-    write_json(own / "config.json", config)
+    write_sealed_json(own / "config.json", config)
     if record is not None:
         _put_record(own, network, record)
     write_text(own / "README.md", model_card(network, kept, notes))

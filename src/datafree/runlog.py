@@ -19,13 +19,13 @@ import torch
 from . import __version__
 from .commandline import ARGV
 from .data import sha256
-from .files import read_json, sha256_file, write_json
+from .files import canonical, read_json, sha256_file, write_json
 from .quantization.stack import FURTHER, WANTED
 
 if TYPE_CHECKING:
     from .data import Dataset
 
-__all__ = ["IGNORED", "Difference", "RunLog", "commit", "device_name", "hash_of", "versions"]
+__all__ = ["IGNORED", "Difference", "RunLog", "commit", "device_name", "hash_of", "lasting", "versions"]
 
 IGNORED = ("quiet", "threads", "data_dir", "device", "workers")
 """Settings that change no result."""
@@ -69,6 +69,7 @@ class RunLog:
             "device": device_name(str(settings.get("device") or "cpu")),
             "commit": commit(),
         }
+        canonical(self.content, "the settings of the run")  # before the work whose log could not be written
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -119,14 +119,16 @@ def check_room_for(path: Path, kind: str, header: StateHeader, layout: Layout) -
     check_room(path, table, header.model_dump(mode="json"), kind=kind)
 
 
-def open_state(path: Path, kind: str, model: type[H], identity: dict[str, Any]) -> H:
+def open_state(path: Path, kind: str, model: type[H], identity: dict[str, Any], *, partly: bool = False) -> H:
     """The checked header. Raises UserError where it is damaged, of a run of other settings, data, threads or processes.
 
     Another processor or torch is a `Notice`: results may differ in their last bits.
     """
-    table, content = _header(path, kind)
+    _, content = _header(path, kind)
     wanted = json.loads(json.dumps(identity))  # tuples are lists in the file
     got = content.get("identity")
+    if partly and isinstance(got, dict):
+        got = {key: got.get(key) for key in wanted}
     if got != wanted:
         raise UserError(
             f"{path} is of a run with {_difference(got, wanted)}; name another --out, or repeat that run's command"
@@ -143,14 +145,13 @@ def open_state(path: Path, kind: str, model: type[H], identity: dict[str, Any]) 
         raise UserError(
             f"{path} is no state of this version: {where}: {first['msg'].lower()[:120]}; {ADVICE}"
         ) from None
-    del table
     _check_environment(path, header.environment)
     return header
 
 
 def check_state(path: Path, kind: str, identity: dict[str, Any]) -> None:
-    """`open_state` of what every kind has in common."""
-    open_state(path, kind, _AnyHeader, identity)
+    """`open_state` of what every kind has in common, and of the parts of the identity that are known before the work."""
+    open_state(path, kind, _AnyHeader, identity, partly=True)
 
 
 def load_state(path: Path, kind: str, header: StateHeader, layout: Layout) -> dict[str, Tensor]:

@@ -11,16 +11,16 @@ import copy
 import hashlib
 import math
 import os
-import re
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from . import synthesis
@@ -29,25 +29,29 @@ from .files import (
     canonical,
     claim_folder,
     locked,
-    read_json,
+    read_sealed_json,
     read_tensors,
     sha256_file,
     sweep,
-    write_json,
+    write_sealed_json,
     write_tensors,
 )
+from .files.layout import check_expected
 from .network import Network
 from .progress import Progress, silent
 from .records import Record
 from .settings import parse
+from .slots import Slot, expected, fault
 from .spec import InputSpec
 from .synthesis import Batch, Maker
 
-__all__ = ["SyntheticSet", "one_thread", "synthesize", "to_bytes", "to_pixels"]
+__all__ = ["SyntheticSet", "one_thread", "read_about", "synthesize", "to_bytes", "to_pixels"]
 
 UNIT = 256
 CHANCE = 0.1
 """Of the way from chance to always, how much still counts as chance."""
+SHARDS = 200_000
+"""The most shards that a set may have: what its set.json can list."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +69,9 @@ class SyntheticSet:
             raise UserError(
                 f"no synthetic set in {folder}, wanted a folder with set.json; run datafree synthesize first"
             )
-        about = read_json(folder / "set.json")
-        missing = {"spec", "teacher", "method", "seed", "unit", "images", "shards"} - about.keys()
-        if missing:
-            raise UserError(f"{folder / 'set.json'} has no {min(missing)!r}; run datafree synthesize again")
+        about = read_about(folder)
         if about["shards"] is None:
             raise UserError(f"the synthetic set in {folder} is not finished; run the same datafree synthesize again")
-        if not isinstance(about["shards"], dict) or type(about["images"]) is not int:
-            raise UserError(f"{folder / 'set.json'} has no table of shards or count of images; synthesize again")
         if network is not None and about["teacher"] != network.fingerprint():
             raise UserError(
                 f"the set in {folder} was made from another teacher; synthesize from {network.name} instead"
@@ -108,11 +107,95 @@ class SyntheticSet:
 
     def load(self) -> tuple[Tensor, Tensor, Tensor]:
         """All pixels (as stored: uint8 or float32), wanted classes and logits, every shard checked."""
-        shards = [_read_shard(self.folder, name, digest) for name, digest in sorted(self.about["shards"].items())]
-        if not shards:
-            raise UserError(f"the synthetic set in {self.folder} is empty; synthesize more images")
+        shards = [self._shard(index, *item) for index, item in enumerate(sorted(self.about["shards"].items()))]
         pixels, labels, logits = (torch.cat(parts)[: len(self)] for parts in zip(*shards, strict=True))
         return pixels, labels, logits
+
+    def measured(self) -> float:
+        """The share of the images that the teacher assigns to the class they were made for."""
+        alike = []
+        for index, item in enumerate(sorted(self.about["shards"].items())):
+            _, labels, logits = self._shard(index, *item)
+            alike.append(logits.argmax(1) == labels)
+        return round(float(torch.cat(alike)[: len(self)].double().mean()), 6)
+
+    def _shard(self, index: int, name: str, digest: str) -> tuple[Tensor, Tensor, Tensor]:
+        path, spec, unit = self.folder / name, self.spec, self.about["unit"]
+        if not path.is_file():
+            raise UserError(f"{path} is missing; run the same datafree synthesize again, or get the whole set")
+        tensors, header = read_tensors(path, kind="shard")
+        if sha256_file(path) != digest or header != {"unit": index, "made": _key(self.about)}:
+            raise UserError(f"{path} is not the shard that the index names; run the same datafree synthesize again")
+        pixels = tensors.get("pixels")
+        stored = torch.uint8 if pixels is not None and pixels.dtype == torch.uint8 else torch.float32
+        classes = len(spec.classes)
+        layout = {
+            "pixels": Slot(stored, (unit, *spec.shape)),
+            "labels": Slot(torch.int64, (unit,), 0, classes - 1, whole=True),
+            "logits": Slot(torch.float32, (unit, classes)),
+        }
+        try:
+            check_expected(
+                {key: (t.dtype, tuple(t.shape)) for key, t in tensors.items()}, expected(layout, {}), repr(str(path))
+            )
+        except UserError as error:
+            raise UserError(f"{str(error).rpartition(';')[0]}; synthesize again, or get the whole set") from None
+        if reason := fault(layout, tensors):
+            raise UserError(f"{path} is no shard of this set: {reason}; synthesize again, or get the whole set")
+        return tensors["pixels"], tensors["labels"], tensors["logits"]
+
+
+class _About(BaseModel):
+    """What a set.json holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    format: Literal[1]
+    method: dict[str, Any]
+    seed: int
+    unit: int = Field(ge=1)
+    teacher: str = Field(pattern=r"^[0-9a-f]{64}$")
+    record: str | None = Field(pattern=r"^[0-9a-f]{64}$")
+    spec: dict[str, Any]
+    images: int = Field(ge=1)
+    shards: dict[str, str] | None
+    hits: float | None = Field(default=None, ge=0, le=1)
+    """The share of images in which the teacher sees the wanted class."""
+
+
+SETTINGS = ("format", "method", "seed", "unit", "teacher", "record", "spec")
+"""What decides the images of a set, in its set.json."""
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """The checked content of a set.json; its `shards` are None where the set is not finished."""
+    path = folder / "set.json"
+    about = read_sealed_json(path, (*SETTINGS, "images", "shards", "hits"))
+    try:
+        own = _About.model_validate(about)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UserError(
+            f"{path}: {where[:80]}: {first['msg'].lower()[:120]}; synthesize again, or get the whole set"
+        ) from None
+    parse(InputSpec, own.spec)
+    name = own.method.get("method")
+    if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= 80:
+        raise UserError(f"{path}: method: got {str(name)[:40]!r}, expected the name of a method; get the set again")
+    if own.shards is not None:
+        count = -(-own.images // own.unit)
+        if count > SHARDS or len(own.shards) != count or any(_name(index) not in own.shards for index in range(count)):
+            raise UserError(
+                f"{path} lists {len(own.shards):,} shards, expected {count:,}, which {own.images:,} images in units of "
+                f"{own.unit:,} take; synthesize again, or get the whole set"
+            )
+    return about
+
+
+def _key(about: dict[str, Any]) -> str:
+    """Of the settings that made a shard."""
+    return hashlib.sha256(canonical({key: about[key] for key in SETTINGS}, "the set's settings")).hexdigest()
 
 
 def to_pixels(stored: Tensor, spec: InputSpec) -> Tensor:
@@ -146,6 +229,11 @@ def synthesize(
     """
     if images < 1 or unit < 1:
         raise UserError(f"--images: got {images} in units of {unit}, wanted at least 1; give a positive count")
+    if (units := -(-images // unit)) > SHARDS:
+        raise UserError(
+            f"--unit: {images:,} images in units of {unit:,} are {units:,} shards, expected at most {SHARDS:,}, which an "
+            f"index can list; give --unit {-(-images // SHARDS)} or more"
+        )
     with one_thread():  # an eigenbasis, say, must not depend on the number of cores either
         maker = method.on(teacher, record)
     folder = claim_folder(out, kind="synthetic-set")
@@ -165,9 +253,9 @@ def _fill(
     units = -(-images // unit)
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if rank == 0 and not _is_finished(folder):
-        write_json(folder / "set.json", {**about, "images": images, "shards": None})
+        write_sealed_json(folder / "set.json", {**about, "images": images, "shards": None})
     mine = [index for index in range(units) if index % world == rank]
-    key = hashlib.sha256(canonical(about, "the set's settings")).hexdigest()
+    key = _key(about)
     todo = [index for index in mine if not _whole(folder / _name(index), {"unit": index, "made": key})]
     done = len(mine) - len(todo)
     total = min(images, len(mine) * unit)
@@ -179,22 +267,13 @@ def _fill(
     with _together(world):
         if rank == 0:
             shards = {_name(index): sha256_file(folder / _name(index)) for index in range(units)}
-            share = {"hits": _hits(folder, shards, images)}
-            write_json(folder / "set.json", {**about, "images": images, "shards": shards, **share})
-
-
-def _hits(folder: Path, shards: dict[str, str], images: int) -> float:
-    """The share of the images that the teacher assigns to the class they were made for."""
-    alike = []
-    for name, digest in sorted(shards.items()):
-        _, labels, logits = _read_shard(folder, name, digest)
-        alike.append(logits.argmax(1) == labels)
-    return round(float(torch.cat(alike)[:images].double().mean()), 6)
+            made = SyntheticSet(folder, {**about, "images": images, "shards": shards})
+            write_sealed_json(folder / "set.json", {**made.about, "hits": made.measured()})
 
 
 def _is_finished(folder: Path) -> bool:
     path = folder / "set.json"
-    return path.exists() and isinstance(read_json(path).get("shards"), dict)
+    return path.exists() and read_about(folder)["shards"] is not None
 
 
 def _about(teacher: Network, record: Record | None, method: Any, seed: int, unit: int) -> dict[str, Any]:
@@ -212,7 +291,7 @@ def _about(teacher: Network, record: Record | None, method: Any, seed: int, unit
 def _same_settings(folder: Path, about: dict[str, Any]) -> None:
     if not (folder / "set.json").exists():
         return
-    old = read_json(folder / "set.json")
+    old = read_about(folder)
     for key, value in about.items():
         before = old.get(key)
         if before != value:
@@ -245,20 +324,6 @@ def _whole(path: Path, header: dict[str, int | str]) -> bool:
     if not whole:
         path.unlink()
     return whole
-
-
-def _read_shard(folder: Path, name: str, digest: str) -> tuple[Tensor, Tensor, Tensor]:
-    if not re.fullmatch(r"unit-[0-9]{6,12}\.safetensors", name):
-        raise UserError(f"the set's index names {name[:80]!r}, wanted unit-NNNNNN.safetensors; synthesize again")
-    path = folder / name
-    if not path.is_file():
-        raise UserError(f"{path} is missing; run the same datafree synthesize again, or get the whole set")
-    tensors, _ = read_tensors(path, kind="shard")
-    if sha256_file(path) != digest:
-        raise UserError(f"{path} is not the shard that the index names; run the same datafree synthesize again")
-    if tensors.keys() != {"pixels", "labels", "logits"} or len({len(tensor) for tensor in tensors.values()}) != 1:
-        raise UserError(f"{path} has no pixels, labels and logits of the same images; synthesize again")
-    return tensors["pixels"], tensors["labels"], tensors["logits"]
 
 
 def _make(

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from datafree.files import read_json, read_tensors, write_json, write_tensors
+from datafree.files import read_json, read_tensors, write_sealed_json, write_tensors
 
 READERS = {
     "teacher/model.safetensors": ("evaluate teacher --data digits", "record teacher --data digits", "inspect teacher"),
@@ -55,7 +55,7 @@ def test_a_damaged_file_is_named_in_one_line_by_every_verb_that_reads_it(refused
     "architecture", ["hinton99999", "resnet20", "alexnet", "hinton123456", "nosuch", "", 7, None, ["a"]]
 )
 def test_an_architecture_that_does_not_fit_its_weights_is_refused(refused, architecture):
-    write_json("teacher/config.json", {**read_json("teacher/config.json"), "architecture": architecture})
+    write_sealed_json("teacher/config.json", {**read_json("teacher/config.json"), "architecture": architecture})
     refused("evaluate teacher --data digits")
 
 
@@ -72,7 +72,7 @@ def test_an_architecture_that_does_not_fit_its_weights_is_refused(refused, archi
 )
 def test_a_spec_that_cannot_be_is_refused(refused, change, text):
     config = read_json("teacher/config.json")
-    write_json("teacher/config.json", {**config, "spec": {**config["spec"], **change}})
+    write_sealed_json("teacher/config.json", {**config, "spec": {**config["spec"], **change}})
     assert text in refused("evaluate teacher --data digits")
 
 
@@ -80,7 +80,7 @@ def test_a_spec_that_cannot_be_is_refused(refused, change, text):
 def test_a_shape_bomb_costs_no_memory():
     """Eleven letters name weights of 40 GB."""
     config = read_json("teacher/config.json")
-    write_json("teacher/config.json", {**config, "architecture": "hinton99999"})
+    write_sealed_json("teacher/config.json", {**config, "architecture": "hinton99999"})
     line = (
         "import sys, resource\n"
         "from datafree.__main__ import run\n"

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError
 import pytest
 
 from datafree.__main__ import run
+from datafree.files import read_json, write_sealed_json
 from datafree.quantization import stack
 from datafree.quantization.stack import quiet
 
@@ -252,7 +253,7 @@ def test_one_file_of_a_quantized_network_is_pointed_to_its_folder(command, here)
 
 def test_a_folder_of_another_kind_says_which(refused, here):
     config = here / "teacher" / "config.json"
-    config.write_text(config.read_text().replace("{", '{"kind": "other", ', 1))
+    write_sealed_json(config, {**read_json(config), "kind": "other"})
     assert "teacher is of kind 'other', wanted a release" in refused("evaluate teacher --data digits")
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from datafree.errors import UserError
-from datafree.files import write_json, write_tensors
+from datafree.files import write_sealed_json, write_tensors
 from datafree.models import load_model, load_weights, new_model
 from datafree.network import Network
 from datafree.records import Record, record
@@ -164,7 +164,7 @@ def test_a_name_inside_a_file_imports_nothing(name, tmp_path, monkeypatch, relea
     monkeypatch.chdir(tmp_path)
     folder = write_release(tmp_path / "hostile", load_model(str(release)))
     config = {**Release.open(folder).config, "architecture": name}
-    write_json(folder / "config.json", config)
+    write_sealed_json(folder / "config.json", config)
     events, watching = [], [True]
 
     def audit(event, args):
@@ -217,7 +217,7 @@ def test_a_folder_that_is_no_release_is_refused(tmp_path, release):
     (tmp_path / "empty" / "config.json").write_text('{"format": 2}')
     assert "is no datafree release of format 1" in refused(lambda: Release.open(tmp_path / "empty"))
     folder = write_release(tmp_path / "own", new_model("hinton8", SPEC, seed=0))
-    write_json(folder / "config.json", {**Release.open(folder).config, "architecture": "hinton16"})
+    write_sealed_json(folder / "config.json", {**Release.open(folder).config, "architecture": "hinton16"})
     assert "weight 'fc1.bias' in" in refused(lambda: load_model(str(folder)))
     (folder / "model.safetensors").unlink()
     assert "model.safetensors" in refused(lambda: load_model(str(folder)))

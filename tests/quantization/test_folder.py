@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 
@@ -12,7 +11,7 @@ import torch
 
 from datafree.errors import UserError
 from datafree.evaluation import evaluate
-from datafree.files import read_json, sha256_file
+from datafree.files import read_json, sha256_file, write_sealed_json
 from datafree.models import load_model
 from datafree.quantization.stack import quiet
 
@@ -73,7 +72,7 @@ def test_its_fingerprint_is_that_of_its_file(written, own):
     content.write_bytes(content.read_bytes() + b"\x32\x01a")  # a description: the same network
     config = read_json(own / "config.json")
     config["sha256"]["model.onnx"] = sha256_file(content)
-    (own / "config.json").write_text(json.dumps(config))
+    write_sealed_json(own / "config.json", config)
     assert open_quantized(written).fingerprint() != open_quantized(own).fingerprint()
 
 
@@ -188,7 +187,7 @@ def test_a_folder_without_its_file_or_its_checksum_is_refused(own):
     assert refused(own) == f"{own} has no model.onnx, wanted one to run; quantize again"
     config = read_json(own / "config.json")
     del config["sha256"]["model.onnx"]
-    (own / "config.json").write_text(json.dumps(config))
+    write_sealed_json(own / "config.json", config)
     (own / "model.onnx").write_bytes(b"")
     assert refused(own) == f"{own} has no model.onnx, wanted one to run; quantize again"
 
@@ -211,7 +210,7 @@ def test_a_folder_without_its_file_or_its_checksum_is_refused(own):
 )
 def test_a_config_that_is_off_is_one_line(change, text, own):
     config = read_json(own / "config.json")
-    (own / "config.json").write_text(json.dumps({**config, **change}))
+    write_sealed_json(own / "config.json", {**config, **change})
     assert text in refused(own)
 
 
@@ -233,7 +232,7 @@ def with_model(own, node, inputs) -> None:
     (own / "model.onnx").write_bytes(model.SerializeToString())
     config = read_json(own / "config.json")
     config["sha256"]["model.onnx"] = sha256_file(own / "model.onnx")
-    (own / "config.json").write_text(json.dumps(config))
+    write_sealed_json(own / "config.json", config)
 
 
 def test_a_file_without_an_input_is_one_line(own):
@@ -255,7 +254,7 @@ def test_a_file_for_a_fixed_number_of_images_is_one_line(own):
 def with_spec(folder, **change) -> None:
     config = read_json(folder / "config.json")
     spec = {**config["spec"], **change, "mean": [0.0], "std": [1.0]}
-    (folder / "config.json").write_text(json.dumps({**config, "spec": spec}))
+    write_sealed_json(folder / "config.json", {**config, "spec": spec})
 
 
 def test_a_config_of_a_network_with_other_classes_is_one_line(own):
@@ -309,7 +308,7 @@ def test_nothing_of_a_folder_is_run_to_inspect_it_and_only_the_onnx_file_to_meas
     (own / "model.pt2").write_bytes(b"anything")
     config = read_json(own / "config.json")
     config["sha256"]["model.pt2"] = sha256_file(own / "model.pt2")
-    (own / "config.json").write_text(json.dumps(config))
+    write_sealed_json(own / "config.json", config)
     for place, name in ((torch.export, "load"), (torch, "load"), (torch.jit, "load")):
         monkeypatch.setattr(place, name, never)
     assert open_quantized(own).predict(torch.zeros(2, 1, 8, 8)).shape == (2, 10)

@@ -7,8 +7,11 @@ import pytest
 import torch
 
 from datafree.errors import UserError
+from datafree.spec import InputSpec
 from datafree.stats.batchnorm import BatchNorm
 from datafree.stats.input import InputMeter, InputMoments
+
+SPEC = InputSpec(shape=(2, 3, 4), low=-1e9, high=1e9, classes=("a", "b"))
 
 
 def images(count=50, offset=0.0):
@@ -19,7 +22,7 @@ def images(count=50, offset=0.0):
 @pytest.mark.parametrize("offset", [0.0, 1e6])
 def test_input_moments_are_those_of_numpy_for_any_split(per, offset):
     x, labels = images(offset=offset), torch.zeros(50, dtype=torch.long)
-    meter = InputMeter(InputMoments(per=per), (2, 3, 4))
+    meter = InputMeter(InputMoments(per=per), SPEC)
     axes = 0 if per == "pixel" else (0, 2, 3)
     wanted = x.numpy().astype(np.longdouble)
     mean = wanted.mean(axes, keepdims=True)
@@ -40,7 +43,7 @@ def test_input_moments_are_those_of_numpy_for_any_split(per, offset):
 
 def test_the_distance_to_the_own_moments_is_zero_and_grows_with_the_square_of_a_shift():
     x, labels = images().float(), torch.zeros(50, dtype=torch.long)
-    meter = InputMeter(InputMoments(), (2, 3, 4))
+    meter = InputMeter(InputMoments(), SPEC)
     summary = meter.finish(meter.reduce([x], labels))
     assert float(meter.distance(summary, [x], labels)) < 1e-12
     assert float(meter.distance(summary, [x + 0.5], labels)) == pytest.approx(0.25, rel=1e-5)
@@ -48,7 +51,7 @@ def test_the_distance_to_the_own_moments_is_zero_and_grows_with_the_square_of_a_
 
 def test_noise_has_the_inputs_mean_and_spread():
     x, labels = images(500), torch.zeros(500, dtype=torch.long)
-    meter = InputMeter(InputMoments(), (2, 3, 4))
+    meter = InputMeter(InputMoments(), SPEC)
     summary = meter.finish(meter.reduce([x], labels))
     drawn = meter.sample(summary, torch.zeros(20_000, dtype=torch.long), torch.Generator().manual_seed(0))[0]
     torch.testing.assert_close(drawn.mean(0), summary["mean"], rtol=0, atol=0.01)

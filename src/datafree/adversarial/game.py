@@ -276,8 +276,8 @@ class Game:
         own, image, pixels = self.own, self.teacher.spec.shape, torch.uint8
         steps = epochs * own.iterations
         writes = -(-steps // own.write_every)
-        fixed = {"low": own.temperature, "high": own.temperature} if own.temperature else {"low": 0.0, "high": 1e6}
-        found = {"probes": Slot(pixels, (PROBES, *image)), "temperature": Slot(torch.float64, (), **fixed)}
+        low, high = (own.temperature, own.temperature) if own.temperature else (0.0, 1e6)
+        found = {"probes": Slot(pixels, (PROBES, *image)), "temperature": Slot(torch.float64, (), low, high)}
         for name, module in self._modules():
             found |= module_slots(module, name)
         found |= optimizer_slots(self.learner, "learner", steps * own.student_steps)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..data import Dataset
     from ..network import Network
     from ..records import Record
+    from ..runlog import RunLog
     from ..spec import InputSpec
 
 
@@ -58,6 +59,7 @@ __all__ = [
     "load_network",
     "load_record",
     "on_device",
+    "resumed",
     "say_fit",
     "spec_of",
     "use_threads",
@@ -238,12 +240,35 @@ def load_record(name: str, options: Model, network: Network) -> Record | None:
     return Record.load(options.record, network) if options.record is not None else None
 
 
-def identity_of(settings: dict[str, Any], network: Network) -> dict[str, Any]:
-    """What must be the same for a stopped run to be gone on with."""
+def identity_of(settings: dict[str, Any], network: Network, log: RunLog, *hashes: str) -> dict[str, Any]:
+    """What must be the same for a stopped run to be gone on with: settings, and data and input files by content.
+
+    `hashes` are of what the log does not list.
+    """
     from ..runlog import IGNORED
 
     kept = {key: str(value) for key, value in settings.items() if key not in IGNORED}
-    return {**kept, "spec": network.spec.model_dump(mode="json")}
+    content = sorted({*log.content["inputs"].values(), *hashes})
+    return {**kept, "spec": network.spec.model_dump(mode="json"), "content": content}
+
+
+def resumed(run: Run, state: Path) -> Run:
+    """The run with the threads of the stopped one that left `state`, since another count gives other numbers.
+
+    Raises UserError where `--threads` is another.
+    """
+    from ..parallel import first
+    from ..states import threads_of
+
+    begun = first(lambda: threads_of(state))
+    if begun is None or run.threads == begun:
+        return run
+    if run.threads is not None:
+        raise UserError(
+            f"--threads: got {run.threads}, expected {begun}, on which the stopped run that left {state} was begun: another "
+            "count ends in other numbers; leave --threads out, or name another --out"
+        )
+    return replace(run, threads=begun)
 
 
 def inputs_of(name: str, options: Model, *, record: bool = False) -> list[str | Path | None]:

@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..network import Network
 from ..output_folder import STATE, output_folder
 from ..records import check_classes
-from ..runlog import RunLog
+from ..runlog import RunLog, lasting
 from .common import (
     Data,
     Input,
@@ -30,6 +30,7 @@ from .common import (
     listed,
     load_data,
     load_network,
+    resumed,
     say_fit,
     spec_of,
     use_threads,
@@ -95,6 +96,7 @@ def condense(
         A release folder whose size and classes the images get, and which is tried on them; else --size, --mean, --std.
     """
     data, source, input, run = data or Data(), source or Model(), input or Input(), run or Run()
+    run = resumed(run, out / STATE)
     training = load_data(data, "train")
     network = None if teacher is None else load_network(teacher, source, run)
     if network is None:
@@ -115,7 +117,8 @@ def condense(
     with output_folder(out, "condensed", log) as folder, bar(f"condense {method.method}", run.quiet) as progress:
         if folder is None:
             return
-        made = _made(method, job.resumed(folder / STATE, log.identity, progress), network)
+        identity = {**log.identity, "settings": lasting(log.content["settings"])}
+        made = _made(method, job.resumed(folder / STATE, identity, progress), network)
         made.save(folder)
         log.write(folder, {"images": len(made), "teacher": made.about.get("teacher")})
     _say(made, folder, time.perf_counter() - began, network, training)

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from .. import synthesis
+from ..data import sha256
 from ..distillation import Distillation, resolved
 from ..distillation import distill as teach
 from ..errors import UserError, unknown
@@ -34,6 +35,7 @@ from .common import (
     load_data,
     load_network,
     load_record,
+    resumed,
     test_data,
 )
 from .mixed import Few, mixed
@@ -139,6 +141,7 @@ def _distill(
     settings: Distillation | None, data: Data | None, source: Model | None, run: Run | None,
 ) -> None:  # fmt: skip
     settings, data, source, run = settings or Distillation(), data or Data(), source or Model(), run or Run()
+    run = resumed(run, out / STATE)
     network = load_network(teacher, source, run)
     record = load_record(teacher, source, network) if isinstance(learn, tuple) or source.record else None
     name, own = new_student(student, network, run)
@@ -152,11 +155,12 @@ def _distill(
     sets = learn.paths if isinstance(learn, Few) else [learn] if isinstance(learn, Path) else []
     log = RunLog("distill", options, [*inputs_of(teacher, source, record=record is not None), *sets], test)
     read = {"teacher": network.fingerprint(), "record": record and record.digest(), "sets": [*map(hash_of, sets)]}
+    taught = [sha256(load_data(data, "train"))] if learn is None else []
     folders = output_folder(out, "release", log, reads=[teacher, *sets])
     with folders as folder, bar(f"distill {name}", run.quiet) as progress:
         if folder is None:
             return
-        state, identity = folder / STATE, {**identity_of(options, own), **read}
+        state, identity = folder / STATE, {**identity_of(options, own, log, *taught), **read}
         curve = teach(
             network, own, material, settings, seed=run.seed, state=state, identity=identity, progress=progress
         )

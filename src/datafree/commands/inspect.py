@@ -11,6 +11,7 @@ from ..errors import UserError
 from ..files import read_header, read_json
 from ..quantization.folder import check_files, is_quantized, read_config, read_program
 from ..release import CUSTOM, Release
+from ..syntheticset import read_about
 from .common import Model, Run, load_network, load_record
 
 __all__ = ["inspect"]
@@ -94,10 +95,8 @@ def _quantized(path: Path) -> None:
 
 
 def _set(path: Path) -> None:
-    about = read_json(path / "set.json")
-    shards = about.get("shards")
-    if type(about.get("images")) is not int or not isinstance(shards, (dict, type(None))):
-        raise UserError(f"{path / 'set.json'} has no table of shards or count of images; synthesize again")
+    about = read_about(path)
+    shards = about["shards"]
     state = "not finished" if shards is None else f"{len(shards)} shards"
     print(f"{path}: synthetic set of {about.get('images'):,} images, {state}, seed {about.get('seed')}")
     print(f"  method {about.get('method')}")

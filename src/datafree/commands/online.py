@@ -38,6 +38,7 @@ from .common import (
     listed,
     load_record,
     load_teacher,
+    resumed,
     test_data,
 )
 from .students import new_student, say_accuracy, say_size
@@ -151,6 +152,7 @@ def _distill(
         How near: ALIGNMENTS; each has flags of its own (`--condensed CONDENSED --alignment KIND --help`).
     """
     data, source, run = data or Data(), source or Model(), run or Run()
+    run = resumed(run, out / STATE)
     network = load_teacher(teacher, source, run)
     record = load_record(teacher, source, network) if settings.statistics else None
     name, own = new_student(student, network, run)
@@ -172,7 +174,7 @@ def _distill(
     with folders as folder, bar(f"distill {name}", run.quiet) as progress:
         if folder is None:
             return
-        state, identity = folder / STATE, {**identity_of(options, own), **read}
+        state, identity = folder / STATE, {**identity_of(options, own, log), **read}
 
         def keep(kept: Network, history: History, shown: dict[int, Tensor]) -> None:
             epochs = len(history.loss)

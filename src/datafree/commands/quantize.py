@@ -30,6 +30,7 @@ from .common import (
     load_data,
     load_network,
     load_record,
+    resumed,
     say_fit,
 )
 
@@ -124,6 +125,7 @@ def quantize(
         raise UserError(f"--images: got {images}, wanted at least 1; give a positive count")
     check_attribute(data, calibrate, finetune)
     source = Model(code=code, weights=checkpoint, record=record)
+    run = resumed(run, out / STATE)
     network = load_network(model, source, run)
     test = load_data(data, "test") if data.data is not None else None
     options = {
@@ -134,7 +136,11 @@ def quantize(
     }  # fmt: skip
     sets = [name for name in (calibrate, finetune) if name is not None and (Path(name) / "set.json").is_file()]
     log = RunLog("quantize", options, [*inputs_of(model, source, record=True), *sets], test)
-    identity = {**identity_of(options, network), "original": network.fingerprint(), "sets": [hash_of(s) for s in sets]}
+    identity = {
+        **identity_of(options, network, log),
+        "original": network.fingerprint(),
+        "sets": [hash_of(s) for s in sets],
+    }
     if test is not None:
         check_classes(network, test)
     with output_folder(out, "quantized", log) as folder:

@@ -33,6 +33,7 @@ from .common import (
     load_data,
     load_network,
     load_record,
+    resumed,
     say_fit,
     spec_of,
 )
@@ -151,6 +152,9 @@ def _record(
         raise unknown("model", model, zoo.names(), "the zoo, and no such release folder")
     if not is_release(model) and out is None:
         raise UserError(f"{model} is no release folder, wanted --out; name the release folder to write")
+    target = out if out is not None and not _in_place(model, out) else Path(model)
+    beside = target.with_name(f"{target.name}.recording")  # not within: these sums are not to be handed over
+    run = resumed(run, beside)
     needless = is_release(model) and isinstance(what, list) and not any(own.needs_data for own, _ in what)
     if needless:
         check_attribute(data)
@@ -166,12 +170,15 @@ def _record(
     options = {"model": model, "what": _plain(wanted), **asdict(data), **asdict(source), **asdict(run)}
     log = RunLog("record", options | ({"add": True} if add else {}), inputs_of(model, source), training)
     in_place = _in_place(model, out)
-    target = Path(model) if in_place or out is None else out
     with changed_folder(target) if in_place else output_folder(target, "release", log) as folder:
         if folder is None or (in_place and _is_recorded(target, log, network, wanted, training, add or anew)):
             return
         log.check(target)
-        beside = target.with_name(f"{target.name}.recording")  # not within: these sums are not to be handed over
+        if old is not None and training is not None and old.made.get("samples") not in (0, None, len(training)):
+            raise UserError(
+                f"--add: the record is of {old.made['samples']:,} images, the data has {len(training):,}; "
+                "name the data that was recorded, or give --replace"
+            )
         with bar(f"record {model}", run.quiet) as progress:
             made = measure(network, training, wanted, state=beside, progress=progress)
         if add and old is not None:

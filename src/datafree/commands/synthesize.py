@@ -13,13 +13,12 @@ from cyclopts import Parameter
 from .. import synthesis
 from ..cost import check_cost, inversion_bytes
 from ..errors import UserError
-from ..files import read_json
 from ..network import Network
 from ..output_folder import output_folder
 from ..parallel import main_process, together
 from ..runlog import RunLog
 from ..synthesis.invert import InversionSettings
-from ..syntheticset import UNIT, SyntheticSet
+from ..syntheticset import UNIT, SyntheticSet, read_about
 from ..syntheticset import synthesize as make
 from .common import Model, Run, Whole, bar, chosen, inputs_of, listed, load_record, load_teacher
 
@@ -125,7 +124,7 @@ def check_counts(out: Path, *, images: int, unit: int, workers: int | None) -> N
     for name, count in (("images", images), ("unit", unit)):
         if count < 1:
             raise UserError(f"--{name}: got {count}, wanted at least 1; give a positive count")
-    found = read_json(out / "set.json").get("images") if (out / "set.json").is_file() else 0
+    found = read_about(out)["images"] if (out / "set.json").is_file() else 0
     if isinstance(found, int) and found > images:
         raise UserError(f"--images: got {images}, but {out} holds {found:,} already; name another --out")
 

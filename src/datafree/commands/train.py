@@ -16,7 +16,7 @@ from ..parallel import main_process, together, world
 from ..release import write_release
 from ..runlog import RunLog
 from ..training import train as fit_network
-from .common import Data, Input, Model, Run, bar, identity_of, inputs_of, load_data, on_device, spec_of
+from .common import Data, Input, Model, Run, bar, identity_of, inputs_of, load_data, on_device, resumed, spec_of
 
 __all__ = ["train"]
 
@@ -49,6 +49,7 @@ def train(
 
 @together()
 def _train(model: str, out: Path, data: Data, input: Input, schedule: Schedule, run: Run) -> None:
+    run = resumed(run, out / STATE)
     training = load_data(data, "train")
     test = load_data(replace(data, limit=None), "test", beside=training)
     network = on_device(new_model(model, spec_of(training, model, input), seed=run.seed), run)
@@ -57,7 +58,7 @@ def _train(model: str, out: Path, data: Data, input: Input, schedule: Schedule, 
     with output_folder(out, "release", log) as folder, bar(f"train {model}", run.quiet) as progress:
         if folder is None:
             return
-        state, identity = folder / STATE, identity_of(settings, network)
+        state, identity = folder / STATE, identity_of(settings, network, log)
         curve = fit_network(
             network, training, schedule, seed=run.seed, state=state, identity=identity, progress=progress
         )

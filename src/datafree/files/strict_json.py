@@ -110,7 +110,8 @@ def read_json(path: str | os.PathLike[str], *, cap: int | None = None) -> dict[s
 
 
 def write_sealed_json(path: str | os.PathLike[str], value: dict[str, Any]) -> None:
-    """As `write_json`, with the sha256 of the rest under "checksum"."""
+    """As `write_json`, with the sha256 of the rest under "checksum", in the place of one that is there."""
+    value = {key: own for key, own in value.items() if key != _CHECKSUM}
     write_json(path, {**value, _CHECKSUM: _digest(value, path)})
 
 
@@ -126,9 +127,9 @@ def read_sealed_json(path: str | os.PathLike[str], older: Collection[str]) -> di
             raise UserError(
                 f"{str(path)!r} has no checksum, and a key {min(further)[:80]!r}; it is damaged; get it again"
             )
-        warnings.warn(
-            Notice(f"{path} has no checksum, as an earlier version wrote it: its content is not verified"), stacklevel=2
-        )
+        if value.get("format") == 1:  # what is of another format is refused by who reads it
+            words = "has no checksum, as an earlier version wrote it: its content is not verified"
+            warnings.warn(Notice(f"{path} {words}"), stacklevel=2)
     elif digest != _digest(value, path):
         raise UserError(
             f"{str(path)!r} is not as it was written: its checksum does not fit; get it again, or, where you changed it "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,9 +89,21 @@ def finetune(
     for part in pixels.split(4096):
         teacher.spec.check(to_pixels(part, teacher.spec))
     source = Augmented(teacher, pixels, settings)
+    content = {"images": _digest({"": pixels}), "start": _digest(quantized.network.module.state_dict())}
+    identity = {**(identity or {}), **content} if state is not None else identity
     curve = distill(
         teacher, quantized.network, source, settings,
         seed=seed, state=state, identity=identity, progress=progress,
     )  # fmt: skip
     round_biases(quantized)
     return curve
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    """sha256 of names, number formats, shapes and numbers."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors.items():
+        own = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {own.dtype} {tuple(own.shape)} ".encode())
+        digest.update(own.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -22,13 +22,22 @@ from torch import Tensor, nn
 
 from .. import __version__
 from ..errors import UserError
-from ..files import atomic, claim_folder, read_json, sha256_file, sweep, write_bytes, write_json
+from ..files import (
+    atomic,
+    claim_folder,
+    read_json,
+    read_sealed_json,
+    sha256_file,
+    sweep,
+    write_bytes,
+    write_sealed_json,
+)
 from ..files.place import MARKER
 from ..files.regular import open_regular
 from ..markdown import markdown
 from ..network import Network
 from ..onnxfile import MAX_BYTES, Program, check
-from ..release import architecture_of
+from ..release import LONGEST, OLDER, architecture_of
 from ..settings import parse
 from ..spec import InputSpec
 from .bits import Bits
@@ -49,7 +58,6 @@ __all__ = [
 
 KIND = "quantized"
 FILES = ("model.onnx", "model.pt2", "model.pte")
-LONGEST = 160
 ALIKE = 99.9
 NO_COPY = "a quantized file can be run and measured, not quantized or learnt from again; give the original"
 
@@ -113,7 +121,7 @@ def write_quantized(folder: Path, network: Network, bits: Bits, card: str) -> Pa
         "sha256": {name: sha256_file(own / name) for name in FILES if (own / name).is_file()},
         "datafree": __version__,
     }
-    write_json(own / "config.json", config)
+    write_sealed_json(own / "config.json", config)
     return own
 
 
@@ -193,7 +201,7 @@ class Config:
 def read_config(folder: Path) -> Config:
     """Raises UserError for a folder of something else, and for a config that nobody wrote with datafree."""
     path = folder / "config.json"
-    config = read_json(path)
+    config = read_sealed_json(path, OLDER)
     digests: Any = config.get("sha256")
     if config.get("format") != 1 or config.get("kind") != KIND or not isinstance(digests, dict):
         raise UserError(f"{folder} holds no quantized network of format 1; make one with datafree quantize")

@@ -14,6 +14,7 @@ from ..network import Network
 from ..settings import Settings
 from . import State, Summary, Table, table
 from .chan import group_means, merge_means
+from .ranges import LARGEST, check_size
 
 __all__ = ["BatchNorm", "BatchNormMeter"]
 
@@ -82,6 +83,9 @@ class BatchNormMeter:
             raise UserError(f"entry {self.tap!r} of the record has {got}, wanted {wanted}; record this network again")
         if float(summary["variance"].min()) < 0:
             raise UserError(f"entry {self.tap!r} of the record has a negative variance; get the record again")
+        where = f"entry {self.tap!r} of the record"
+        check_size(summary["mean"], where, "mean")
+        check_size(summary["variance"], where, "variance", LARGEST**2)
 
     def sample(self, summary: Summary, labels: Tensor, rng: torch.Generator) -> list[Tensor]:
         noise = torch.randn(len(labels), len(summary["mean"]), generator=rng)

@@ -12,8 +12,10 @@ from .. import taps as tap_names
 from ..errors import UserError
 from ..network import Network
 from ..settings import Settings
+from ..spec import InputSpec
 from . import State, Summary, Table, table
 from .chan import group_means, merge_means
+from .ranges import check_counts, check_pixels
 
 __all__ = ["InputMeter", "InputMoments"]
 
@@ -31,14 +33,15 @@ class InputMoments(Settings):
         return {"input-moments": (self, (tap_names.INPUT,))}
 
     def on(self, network: Network, taps: Sequence[str]) -> InputMeter:  # noqa: ARG002
-        return InputMeter(self, network.spec.shape)
+        return InputMeter(self, network.spec)
 
 
 class InputMeter:
     """States: count (1,), mean, rest and square (1, D); summaries: mean and std, (C, H, W) or (C, 1, 1)."""
 
-    def __init__(self, settings: InputMoments, shape: tuple[int, int, int]):
-        self.settings, self.shape = settings, shape
+    def __init__(self, settings: InputMoments, spec: InputSpec):
+        shape = spec.shape
+        self.settings, self.spec, self.shape = settings, spec, shape
         self.positions = 1 if settings.per == "pixel" else shape[1] * shape[2]
         self.stored = shape if settings.per == "pixel" else (shape[0], 1, 1)
 
@@ -70,8 +73,11 @@ class InputMeter:
         wanted: Table = {"count": ("int64", (1,)), "mean": ("float32", self.stored), "std": ("float32", self.stored)}
         if got != wanted:
             raise UserError(f"the record's input moments have {got}, wanted {wanted}; record this network again")
-        if float(summary["std"].min()) < 0 or int(summary["count"]) < 1:
-            raise UserError("the record's input moments have a negative std or count; get the record again")
+        if float(summary["std"].min()) < 0:
+            raise UserError("the record's input moments have a negative std; get the record again")
+        check_counts(summary["count"], "the record's input moments")
+        count = summary["count"] * self.positions
+        check_pixels(summary["mean"], summary["std"].square(), count, self.spec, "the record's input moments")
 
     def sample(self, summary: Summary, labels: Tensor, rng: torch.Generator) -> list[Tensor]:
         noise = torch.randn(len(labels), *self.shape, generator=rng)

@@ -17,8 +17,10 @@ from .. import taps as tap_names
 from ..errors import UserError
 from ..network import Network
 from ..settings import Settings
+from ..spec import InputSpec
 from . import State, Summary, Table, table
 from .chan import group_means, merge_means
+from .ranges import LARGEST, check_counts, check_pixels, check_size
 from .sketch import nystrom, test_matrix
 
 __all__ = ["Moments", "MomentsMeter"]
@@ -57,14 +59,16 @@ class Moments(Settings):
 
     def on(self, network: Network, taps: Sequence[str]) -> MomentsMeter:
         (tap,) = taps
-        return MomentsMeter(self, tap, tap_names.shapes(network, taps)[tap], len(network.spec.classes))
+        return MomentsMeter(self, tap, tap_names.shapes(network, taps)[tap], len(network.spec.classes), network.spec)
 
 
 class MomentsMeter:
     """Moments of one tap. States: count (K,), mean and rest (K, D), and by covariance the centred sums of squares."""
 
-    def __init__(self, settings: Moments, tap: str, shape: tuple[int, ...], classes: int):
-        self.settings, self.tap, self.classes = settings, tap, classes
+    def __init__(
+        self, settings: Moments, tap: str, shape: tuple[int, ...], classes: int, spec: InputSpec | None = None
+    ):
+        self.settings, self.tap, self.classes, self.spec = settings, tap, classes, spec
         coarse = settings.downsample
         self.shape = (shape[0], -(-shape[1] // coarse), -(-shape[2] // coarse)) if len(shape) == 3 else shape
         self.full_shape = shape
@@ -157,8 +161,18 @@ class MomentsMeter:
         got = table(summary)
         if got != wanted:
             raise UserError(f"entry {self.tap!r} of the record has {got}, wanted {wanted}; record this network again")
-        if int(summary["count"].min()) < 1 or ("variance" in summary and float(summary["variance"].min()) < 0):
-            raise UserError(f"entry {self.tap!r} of the record has a count or variance below 0; get the record again")
+        where = f"entry {self.tap!r} of the record"
+        if "variance" in summary and float(summary["variance"].min()) < 0:
+            raise UserError(f"{where} has a variance below 0; get the record again")
+        check_counts(summary["count"], where)
+        check_size(summary["mean"], where, "mean")
+        variance = None if self.settings.covariance == "none" else self.variance(summary)
+        if variance is not None:
+            check_size(variance, where, "variance", LARGEST**2)
+        if self.tap == tap_names.INPUT and self.spec is not None:
+            scale = self.settings.scale
+            pixels = None if variance is None else variance / scale**2
+            check_pixels(summary["mean"].float() / scale, pixels, summary["count"], self.spec, where)
 
     # -- using ----------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from ..graph import Basis, Graph, fourier
 from ..seeds import stream
 from . import State, Summary
 from .chan import group_means, shift_weights
+from .ranges import LARGEST, check_counts, check_size
 from .sketch import nystrom, test_matrix
 
 __all__ = ["SpectralMeter"]
@@ -171,8 +172,11 @@ class SpectralMeter:
         wanted = self._wanted()
         if got != wanted:
             raise UserError(f"{self._where} has {got}, wanted {wanted}; record this network again")
-        if int(summary["count"].min()) < 1:
-            raise UserError(f"{self._where} has a class without samples; get the record again")
+        check_counts(summary["count"], self._where)
+        for name, tensor in summary.items():  # coefficients in an orthonormal basis: at most the signal's length
+            if tensor.is_floating_point():
+                power = 2 if name == "variance" else 1
+                check_size(tensor, self._where, name, (LARGEST * self.size**0.5) ** power)
         if not all(bool(t.isfinite().all()) for t in summary.values()):
             raise UserError(f"{self._where} has NaN or infinity; get the record again")
         if "variance" in summary and float(summary["variance"].min()) < 0:

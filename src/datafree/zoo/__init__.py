@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 __all__ = ["build", "half", "names"]
 
+SIZES = {"hinton": 99_999, "alexnet/": 999, "resnet": 1202}
+"""The largest number in a name; 1202 layers are the deepest of He et al. 2016."""
+WEIGHTS = 1 << 36
+"""More than a file of weights could be read for."""
 _HALVES = {"hinton1200": "hinton800", "lenet5": "lenet5-half", "alexnet": "alexnet-half", "resnet44": "resnet20"}
 
 
@@ -30,8 +34,21 @@ def half(name: str) -> str | None:
     return _HALVES.get(name)
 
 
+def check(name: str, spec: InputSpec) -> None:
+    """Raises UserError for a name that is none of the zoo's, or whose network no machine could hold; nothing is built."""
+    sized = re.fullmatch(r"(hinton|alexnet/|resnet)(\d{1,40})|lenet5(?:-half)?|alexnet(?:-half)?", name)
+    if sized is None:
+        raise unknown("model", name, names(), "the zoo, and no such file, module or folder")
+    kind, size = sized[1], int(sized[2] or 1)
+    if kind is not None and size > SIZES[kind]:
+        raise UserError(f"model {name[:60]!r}: got size {size}, expected at most {SIZES[kind]:,}; name a smaller one")
+    if kind == "hinton" and size * (spec.pixels + size + len(spec.classes)) > WEIGHTS:
+        raise UserError(f"model {name!r} for images {spec.shape} has more than {WEIGHTS:,} weights; name a smaller one")
+
+
 def build(name: str, spec: InputSpec) -> nn.Module:
     """A fresh network by its zoo name; weights from torch's global random stream, seeded by the caller."""
+    check(name, spec)
     from .alexnet import AlexNet
     from .hinton import Hinton
     from .lenet5 import LeNet5
