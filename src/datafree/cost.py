@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from . import taps as tap_names
@@ -139,7 +140,8 @@ def inversion_bytes(network: Network, images: int) -> int:
     def note(_: nn.Module, __: Any, output: Any) -> None:
         units.append(output.numel() if isinstance(output, Tensor) else 0)
 
-    handles = [part.register_forward_hook(note) for part in network.module.modules() if not [*part.children()]]
+    leaves = [part for part in network.module.modules() if not [*part.children()]]
+    handles = [part.register_forward_hook(note) for part in leaves if not isinstance(part, torch.jit.ScriptModule)]
     try:
         network.predict(network.probes()[:1])
     finally:

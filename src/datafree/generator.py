@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -155,12 +156,13 @@ def untrained(teacher: Network, scene: Scene | None, *, seed: int) -> Tensor:
 
 def width_for(teacher: Network) -> int:
     """The widest generator whose forward pass costs no more than the teacher's; at least the narrowest."""
-    most = _flops(teacher.module, torch.zeros(2, *teacher.spec.shape, device=teacher.device))
-    fitting = [width for width in WIDTHS if _flops(Generator(teacher.spec, 100, width), torch.zeros(2, 100)) <= most]
+    most = _flops(teacher.module, teacher.logits, torch.zeros(2, *teacher.spec.shape, device=teacher.device))
+    generators = [(width, Generator(teacher.spec, 100, width)) for width in WIDTHS]
+    fitting = [width for width, own in generators if _flops(own, own, torch.zeros(2, 100)) <= most]
     return max(fitting, default=WIDTHS[0])
 
 
-def _flops(module: nn.Module, given: Tensor) -> int:
+def _flops(module: nn.Module, call: Callable[[Tensor], Tensor], given: Tensor) -> int:
     with FlopCounterMode(display=False) as counter, torch.no_grad(), frozen(module):
-        module(given)
+        call(given)
     return counter.get_total_flops()

@@ -21,7 +21,7 @@ from .cost import available
 from .errors import UserError, nearest, unknown
 from .files import read_weights
 from .naming import check_name
-from .network import PROBES, Network, frozen
+from .network import PROBES, Network
 from .quantization.folder import is_quantized, open_quantized
 from .release import Release, is_release, is_zoo
 from .seeds import seed_of
@@ -98,8 +98,10 @@ def _built(name: str, spec: InputSpec, *, seed: int) -> Network:
             raise UserError(f"{name!r} returned {type(module).__name__}, wanted a torch.nn.Module; return the network")
         network = Network(module, spec, name)
         if any(torch.nn.parameter.is_lazy(own) for own in network.module.parameters()):
-            with _guarded(name, code), torch.no_grad(), frozen(network.module):
+            with _guarded(name, code), torch.no_grad():
+                module.eval()  # `frozen` would ask for the gradients of weights that are not there yet
                 network.logits(torch.full((2, *spec.shape), (spec.low + spec.high) / 2))
+                module.train()
     return network
 
 

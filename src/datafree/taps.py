@@ -160,7 +160,13 @@ def watch(
     """
     parts = dict(network.module.named_modules())
     seen = _Seen(network)
-    handles = []
+    taps, handles = tuple(taps), []
+    watched = [parts.get(tap) for tap in taps if tap != INPUT]
+    if watched and any(isinstance(part, torch.jit.ScriptModule) for part in (network.module, *watched)):
+        raise UserError(f"{no_layer(network)}; give the Python code that it was made from")
+    if not watched:
+        yield seen
+        return
     try:
         handles.append(network.module.register_forward_pre_hook(lambda *_: seen.begin()))
         for tap in taps:
@@ -276,7 +282,7 @@ def _hooks(
 
     try:
         for name, part in module.named_modules():
-            if isinstance(part, kinds):
+            if isinstance(part, kinds) and not isinstance(part, torch.jit.ScriptModule):
                 handles.append(part.register_forward_hook(hook(name), with_kwargs=True))
         yield
     finally:

@@ -11,8 +11,12 @@ from torch.nn import functional as F
 
 from datafree import taps
 from datafree.absent import no_batch_norm, no_layer
+from datafree.adversarial import adversarial
+from datafree.cost import inversion_bytes
 from datafree.divergence import stored
 from datafree.errors import UserError
+from datafree.generator import width_for
+from datafree.models import new_model
 from datafree.network import Network
 from datafree.spec import InputSpec
 from datafree.stats.batchnorm import BatchNorm
@@ -167,6 +171,43 @@ def test_compiled_and_wrapped_networks_are_watched_by_the_names_of_their_own_par
         own = network(wrapped)
         assert taps.layers(own) == ("0", "4") and taps.batch_norms(own) == ("1",)
         assert own.fingerprint() == expected.fingerprint()
-        assert torch.equal(own.predict(images), expected.predict(images))
+        assert torch.equal(own.predict(images), network(plain).predict(images))
     part = network(nn.Sequential(compiled(plain[:3]), *plain[3:]))
     assert len(taps.layers(part)) == 2 and torch.equal(part.predict(images), expected.predict(images))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_torchscript_network_answers_and_is_refused_in_one_line_where_its_parts_are_needed():
+    plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)).eval()
+    images = torch.rand(4, 3, 4, 4)
+    for module in (script(plain), torch.jit.trace(plain, images)):
+        own = network(module)
+        own.check()
+        torch.testing.assert_close(own.predict(images), expected.predict(images))
+        assert named("inception", steps=1).on(own, None).unit(0, 0, 4).pixels.shape == (4, 3, 4, 4)
+        assert inversion_bytes(own, 2) > 0
+        for use in (
+            lambda own: taps.layers(own),
+            lambda own: taps.watch(own, ["4"]).__enter__(),
+            lambda own: adversarial(own, network(plain)),
+            lambda own: adversarial(network(plain), own),
+        ):
+            with pytest.raises(UserError, match="net is a TorchScript program"):
+                use(own)
+
+
+def test_layers_that_take_their_size_from_a_batch_are_built_for_the_images(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lazy.py").write_text(
+        "from torch import nn\n"
+        "def build(): return nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(3))\n"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch says that lazy modules may change
+        one, other = (new_model("lazy.py:build", SPEC, seed=0) for _ in range(2))
+    assert one.module[3].weight.shape == (3, 16) and one.fingerprint() == other.fingerprint()
+    assert torch.equal(one.module[1].running_mean, torch.zeros(4))
+
+
+def test_a_generator_is_sized_for_a_teacher_in_double_precision():
+    assert width_for(network(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 3)).double())) > 0

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -80,6 +81,11 @@ def adversarial(
     check_student(student, teacher, teacher.spec)
     teacher.check()
     for network in (teacher, student):
+        if isinstance(network.module, torch.jit.ScriptModule):
+            raise UserError(
+                f"{network.name} is a TorchScript program, which cannot be copied to play against a generator; give the "
+                "Python code that it was made from"
+            )
         check_pixel_gradient(network, "--online generator")
     check_learns(student)
     with together(), channels_last(teacher, student), frozen(teacher.module):
