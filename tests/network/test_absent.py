@@ -171,7 +171,7 @@ def test_compiled_and_wrapped_networks_are_watched_by_the_names_of_their_own_par
         own = network(wrapped)
         assert taps.layers(own) == ("0", "4") and taps.batch_norms(own) == ("1",)
         assert own.fingerprint() == expected.fingerprint()
-        assert torch.equal(own.predict(images), network(plain).predict(images))
+        assert torch.equal(own.predict(images), expected.predict(images))
     part = network(nn.Sequential(compiled(plain[:3]), *plain[3:]))
     assert len(taps.layers(part)) == 2 and torch.equal(part.predict(images), expected.predict(images))
 
@@ -183,7 +183,7 @@ def test_a_torchscript_network_answers_and_is_refused_in_one_line_where_its_part
     for module in (script(plain), torch.jit.trace(plain, images)):
         own = network(module)
         own.check()
-        torch.testing.assert_close(own.predict(images), expected.predict(images))
+        torch.testing.assert_close(own.predict(images), network(plain).predict(images))
         assert named("inception", steps=1).on(own, None).unit(0, 0, 4).pixels.shape == (4, 3, 4, 4)
         assert inversion_bytes(own, 2) > 0
         for use in (
