@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
@@ -95,7 +95,7 @@ def _kinds(parts: Iterable[tuple[str, nn.Module]]) -> str:
     return " and ".join(sorted({type(part).__name__ for _, part in parts}))
 
 
-def _named(parts: list[tuple[str, nn.Module]]) -> str:
+def _named(parts: Sequence[tuple[str, nn.Module]]) -> str:
     """The first two names, and that there are more; a network that is one such part has no name for it."""
     names = [name or "the network itself" for name, _ in parts]
     return ", ".join(names[:2]) + (", ..." if len(names) > 2 else "")

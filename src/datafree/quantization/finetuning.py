@@ -42,6 +42,9 @@ class Augmented:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    def distinct(self, epochs: int) -> int:
+        return len(self.pixels) if epochs else 0
+
     def epoch(self, seed: int, epoch: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """One epoch shows every image once; with `repeats`, a share of them, each so many times in its batch.
 
