@@ -205,6 +205,8 @@ def _begin(out: Path, kind: Kind, log: RunLog) -> None:
     if not (out / MARKER).exists():
         claim_folder(out, kind=kind.name)
     _sweep(out)
+    if kind.name == "release":
+        sweep_records(out)
     wanted = {"kind": kind.name, "unfinished": log.identity}
     if _marker(out) != wanted:
         write_json(out / MARKER, wanted)

@@ -15,7 +15,7 @@ from ..classes import class_positions
 from ..divergence import UNITS, stored
 from ..errors import UserError
 from ..evaluation import evaluate
-from ..files import read_json
+from ..files import read_json, sweep
 from ..finished import Finished, Scores
 from ..likeness import Similarity, matched
 from ..quantization.bits import ends
@@ -89,6 +89,9 @@ def report(
         likenesses=_likenesses(logs), matches=matches, online=_online(networks, logs),
         timelines=[found for folder in networks if (found := timeline(folder)) is not None],
     )  # fmt: skip
+    for path in (out, out.with_suffix(".run.json")):
+        if path.parent.is_dir():
+            sweep(path.parent, name=path.name)
     write(page, out)
     made.write_to(out.with_suffix(".run.json"), {"networks": [asdict(row) for row in rows]})
     print(f"{out}: {len(rows)} networks, {len(grids)} sets of images")
