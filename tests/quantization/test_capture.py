@@ -42,7 +42,7 @@ class Skip(nn.Module):
 def test_below_8_bits_the_operands_of_additions_stay_in_floating_point():
     torch.manual_seed(0)
     network, x = Network(Skip().eval(), SPEC, "skip"), torch.rand(100, 1, 8, 8)
-    assert distance(network, quantize(network, x, Bits(activations=2, last=8)).network, x) < 0.02
+    assert distance(network, quantize(network, x, Bits(activations=2, last=8)).network, x) < 0.04
 
 
 def test_at_8_bits_the_operands_of_additions_and_pools_are_rounded_so_that_kernels_run_them():
@@ -51,7 +51,7 @@ def test_at_8_bits_the_operands_of_additions_and_pools_are_rounded_so_that_kerne
     own = quantize(network, x)
     sums = [node for node in own.graph.graph.nodes if node.target == torch.ops.aten.add.Tensor]
     assert [[operand.op for operand in node.args[:2]] for node in sums] == [["call_module", "call_module"]]
-    assert distance(network, own.network, x) < 0.02
+    assert distance(network, own.network, x) < 0.04
 
 
 class ByValue(nn.Module):

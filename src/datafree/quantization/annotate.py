@@ -16,7 +16,7 @@ from torchao.quantization.pt2e.quantizer import (
     SharedQuantizationSpec,
 )
 
-from .bits import Bits
+from .bits import Bits, TargetCPU, largest_weight
 from .steps import Step
 
 __all__ = [
@@ -143,9 +143,10 @@ def parameter_of(graph: GraphModule, node: object) -> torch.nn.Parameter:
 class Uniform(Quantizer):
     """Annotates conv and linear layers, and with 8-bit activations additions and pools, as `bits` says."""
 
-    def __init__(self, bits: Bits):
+    def __init__(self, bits: Bits, target_cpu: TargetCPU = "any"):
         super().__init__()
         self.bits = bits
+        self.target_cpu: TargetCPU = target_cpu
         self._activations: dict[int, QuantizationSpec] = {}
 
     def annotate(self, model: GraphModule) -> GraphModule:
@@ -184,7 +185,8 @@ class Uniform(Quantizer):
                 activations = max(activations, IMAGE_BITS)
             weight = node.args[1]
             assert isinstance(weight, Node)
-            yield node, {source: self._activation(activations), weight: _weight(weights)}
+            top = largest_weight(weights, activations, self.target_cpu)
+            yield node, {source: self._activation(activations), weight: _weight(weights, top)}
 
     def _activation(self, bits: int) -> QuantizationSpec:
         """One object for every number of bits: tensors whose two ends agree on it share a grid."""
@@ -197,8 +199,8 @@ class Uniform(Quantizer):
     def validate(self, model: GraphModule) -> None: ...
 
 
-def _weight(bits: int) -> QuantizationSpec:
-    dtype, top = torch.int8 if bits <= 8 else torch.int16, 2 ** (bits - 1) - 1
+def _weight(bits: int, top: int) -> QuantizationSpec:
+    dtype = torch.int8 if bits <= 8 else torch.int16
     make = Step.with_args(quant_min=-top, quant_max=top, dtype=dtype, by_channel=True)
     return QuantizationSpec(dtype, make, -top, top, torch.per_channel_symmetric, 0)
 

@@ -41,6 +41,7 @@ from ..release import LONGEST, OLDER, architecture_of
 from ..settings import parse
 from ..spec import InputSpec
 from .bits import Bits
+from .processors import processor_lines
 
 __all__ = [
     "Exported",
@@ -243,6 +244,8 @@ def card(network: Network, bits: Bits, result: dict[str, Any]) -> str:
         f"{speed['threads']} threads of onnxruntime, both in one run",
         f"- integer operators: {sum(operators.values())}, others: {other}",
     ]
+    if "target cpu" in result:
+        lines += [f"- {line}" for line in processor_lines(result)]
     if result["left in float"]:
         lines.append(f"- left in floating point: {markdown(', '.join(result['left in float']))}")
     if "mobile" in result:

@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..network import Network
 from ..progress import Progress, silent
 from .annotate import Uniform, behind, parameter_of, unrounded, weighted
-from .bits import Bits
+from .bits import Bits, TargetCPU
 from .capture import capture, compare
 from .equalize import equalize
 from .folding import fold_batch_norms, untie
@@ -60,6 +60,7 @@ class Quantized:
 
     network: Network
     bits: Bits
+    target_cpu: TargetCPU = "any"
 
     @property
     def graph(self) -> GraphModule:
@@ -81,6 +82,20 @@ class Quantized:
         """The layers and products that are not rounded, each as `place: operator`, such as `up: conv_transpose2d`."""
         return unrounded(self.graph, {node for node, _, _ in self.layers()})
 
+    def reduced(self) -> bool:
+        """Whether some weights of 8 bits use 7 of them, as `target_cpu` any asks for."""
+        asked = {own for own in (self.bits.weights, self.bits.first, self.bits.last) if own is not None}
+        meet = any((weight.quant_max, data.quant_max) == (63, 255) for _, data, weight in self.layers())
+        return self.target_cpu == "any" and meet and 8 in asked
+
+    def fits_16_bits(self) -> bool:
+        """Whether the sum of any two products of an 8-bit layer fits 16 bits, so that no x86 processor cuts it."""
+        return all(
+            2 * data.quant_max * weight.quant_max < 2**15
+            for _, data, weight in self.layers()
+            if data.quant_max <= 255 and weight.quant_max <= 127
+        )
+
     def nbytes(self) -> int:
         """Bytes of weights packed at their bits, with their steps and biases in float32; what storage could come to."""
         total = 0
@@ -101,6 +116,7 @@ def quantize(
     *,
     equalise: bool = True,
     correct_bias: Correction = "analytic",
+    target_cpu: TargetCPU = "any",
     progress: Progress = silent,
 ) -> Quantized:
     """A quantized copy of `network`, its grids those of least squared error on `pixels` (N, C, H, W) in the spec's range.
@@ -108,7 +124,8 @@ def quantize(
     Without pixels the grids cover six standard deviations of what the batch norms say. `equalise` scales neighbouring
     layers' weights against each other first. `correct_bias` takes the mean error that rounded weights make in each layer's
     outputs out of its bias: `analytic` by what the batch norms say of its input, where they say anything, `empirical` by
-    what it is on the pixels. All three without pixels are Nagel et al. 2019 (DFQ). The network is left as found. Raises
+    what it is on the pixels. All three without pixels are Nagel et al. 2019 (DFQ). `target_cpu` any keeps 8-bit weights that
+    meet 8-bit activations within -63..63, vnni within -127..127; see `TargetCPU`. The network is left as found. Raises
     UserError for pixels that do not fit, for a network that torch.export cannot capture, and for a batch norm that has no
     running statistics.
     """
@@ -132,7 +149,7 @@ def quantize(
     gone = fold_batch_norms(captured)
     told |= {heir: told[name] for name, heir in gone.items() if name in told}
     with quiet():
-        graph = prepare_pt2e(captured, Uniform(bits))
+        graph = prepare_pt2e(captured, Uniform(bits, target_cpu))
     if not weighted(graph):
         if unrounded(graph, set()):
             raise UserError(
@@ -144,7 +161,7 @@ def quantize(
         parameter.requires_grad_(True)
     scales = equalize(graph) if equalise else {}
     spec = network.spec.unnormalised()  # the captured graph normalises for itself
-    own = Quantized(Network(Simulated(graph), spec, f"{network.name}-{bits.name}"), bits)
+    own = Quantized(Network(Simulated(graph), spec, f"{network.name}-{bits.name}"), bits, target_cpu)
     told = {name: told[name].scaled(scales.get(name)) for name in told}
     with torch.no_grad():
         _check_unrounded(own, network, network.probes())
