@@ -248,7 +248,9 @@ def is_of(
 
 def _made(data: Dataset | None) -> dict[str, Any]:
     """What a record's header says of its data."""
-    return {"data": data and data.name, "split": data and data.split, "samples": 0 if data is None else len(data)}
+    if data is None:
+        return {"data": None, "split": None, "samples": 0}
+    return {"data": data.public, "split": data.split, "samples": len(data), "sha256": sha256(data)}
 
 
 def _plan(

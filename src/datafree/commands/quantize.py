@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from ..errors import UserError
 from ..evaluation import evaluate
 from ..output_folder import STAGED, STATE, output_folder
+from ..provenance import place, shown
 from ..quantization import Bits, FineTuning
 from ..quantization.bits import TargetCPU
 from ..records import as_input, check_classes
@@ -140,9 +141,11 @@ def quantize(
         "checkpoint": checkpoint, "code": code, "record": record, **asdict(data), **asdict(run),
     }  # fmt: skip
     sets = [name for name in (calibrate, finetune) if name is not None and (Path(name) / "set.json").is_file()]
-    log = RunLog("quantize", options, [*inputs_of(model, source, record=True), *sets], test)
+    given = {"calibrate": calibrate, "finetune": finetune}
+    inputs = inputs_of(model, source, record=True) | {role: name for role, name in given.items() if name in sets}
+    log = RunLog("quantize", options, inputs, test)
     identity = {
-        **identity_of(options, network, log),
+        **identity_of(log.content["settings"], network, log),
         "original": network.fingerprint(),
         "sets": [hash_of(s) for s in sets],
     }
@@ -269,7 +272,7 @@ def _source(name: str, pixels: Tensor) -> dict[str, Any]:
     elif base in names():
         what = f"images of {base} ({split} split)"
     else:
-        what = f"images of {Path(base).name} ({split} split), of unknown origin"
+        what = f"images of {shown(place(base))} ({split} split), of unknown origin"
     synthetic = name == "noise" or made or name in synthesis.methods()
     return {"what": f"{len(pixels):,} {what}", "images": len(pixels), "synthetic": synthetic}
 

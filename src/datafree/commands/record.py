@@ -173,7 +173,8 @@ def _record(
     with changed_folder(target) if in_place else output_folder(target, "release", log) as folder:
         if folder is None or (in_place and _is_recorded(target, log, network, wanted, training, add or anew)):
             return
-        log.check(target)
+        if in_place:
+            log.check(target)
         if old is not None and training is not None and old.made.get("samples") not in (0, None, len(training)):
             raise UserError(
                 f"--add: the record is of {old.made['samples']:,} images, the data has {len(training):,}; "

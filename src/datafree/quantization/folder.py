@@ -102,9 +102,18 @@ def write_program(graph: nn.Module, path: Path, shape: tuple[int, int, int]) -> 
     content = io.BytesIO()
     with torch.no_grad(), quiet():
         program = torch.export.export(graph, (torch.zeros(2, *shape),), dynamic_shapes=any_number())
+        _forget_sources(program.graph_module)
         torch.export.save(program, content)
     write_bytes(path, content.getvalue())
     return path
+
+
+def _forget_sources(graph: nn.Module) -> None:
+    """Removes the source lines, with paths of whoever exported, that torch keeps with every operation."""
+    for module in graph.modules():
+        for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
+            for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torch_fn"):
+                node.meta.pop(key, None)
 
 
 def write_quantized(folder: Path, network: Network, bits: Bits, card: str) -> Path:
