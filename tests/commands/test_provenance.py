@@ -186,8 +186,15 @@ def test_a_folder_of_an_earlier_version_is_complete_and_its_paths_go_when_it_is_
     assert command(line).out.startswith("already complete: release in other")
 
 
-def test_a_log_of_a_page_is_not_lost(command, refused, here):
+def test_a_page_and_a_folder_of_one_name_have_logs_of_their_own(command, here):
+    assert command("report other --out other.html").code == 0
+    assert read_json(here / "other.run.json")["verb"] == "train"
+    assert read_json(here / "other.html.run.json")["verb"] == "report"
+
+
+def test_a_log_of_a_page_of_an_earlier_version_is_not_lost(command, refused, here):
     assert command("report teacher --out o.html").code == 0
+    shutil.move(here / "o.html.run.json", here / "o.run.json")
     assert "o.run.json is the log of a report" in refused("train hinton8 --data digits --epochs 1 --out o --quiet")
     assert (here / "o.run.json").exists()
 

@@ -299,7 +299,7 @@ def test_an_evaluation_is_kept_where_a_folder_is_named(command, here):
 
 def test_a_report_leaves_its_numbers_beside_the_page_and_picks_no_best(command, here):
     assert command("report teacher student --data digits --out page.html").code == 0
-    own = read_json(here / "page.run.json")
+    own = read_json(here / "page.html.run.json")
     assert [row["name"] for row in own["result"]["networks"]] == ["teacher", "student"]
     shown = (here / "page.html").read_text()
     accuracy = own["result"]["networks"][1]["accuracy"]
@@ -310,7 +310,7 @@ def test_a_report_measures_on_the_data_it_is_given_and_not_on_what_the_logs_say(
     images, labels = np.full((40, 8, 8), 255, np.uint8), np.arange(40) % 10
     np.savez(here / "white.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
     assert command("report teacher student --data white.npz --out page.html").code == 0
-    rows = read_json(here / "page.run.json")["result"]["networks"]
+    rows = read_json(here / "page.html.run.json")["result"]["networks"]
     assert [row["accuracy"] for row in rows] == [10.0, 10.0]
     assert rows[1]["agreement"] in (0.0, 100.0) and rows[1]["images"] == 48 and rows[0]["agreement"] is None
     assert [row["group"] for row in rows] == ["teacher", "without data"]
@@ -321,14 +321,14 @@ def test_a_report_knows_the_teacher_where_the_folders_have_moved(command, here):
     for name in ("teacher", "student"):
         shutil.copytree(here / name, here / "moved" / name)
     assert command("report moved/teacher moved/student --data digits --out page.html").code == 0
-    rows = read_json(here / "page.run.json")["result"]["networks"]
+    rows = read_json(here / "page.html.run.json")["result"]["networks"]
     assert [row["group"] for row in rows] == ["teacher", "without data"] and rows[1]["agreement"] is not None
 
 
 def test_a_report_measures_what_a_quantized_network_shares_with_the_one_it_was_made_from(command, here):
     assert command("quantize teacher --calibrate noise --images 20 --out int8 --quiet").code == 0
     assert command("report int8 teacher --data digits --out page.html --quiet").code == 0
-    rows = {row["name"]: row for row in read_json(here / "page.run.json")["result"]["networks"]}
+    rows = {row["name"]: row for row in read_json(here / "page.html.run.json")["result"]["networks"]}
     assert rows["teacher"]["agreement"] is None and rows["int8"]["agreement"] > 90
 
 

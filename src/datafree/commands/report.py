@@ -95,19 +95,24 @@ def report(
         if path.parent.is_dir():
             sweep(path.parent, name=path.name)
     write(page, out)
-    made.write_to(out.with_suffix(".run.json"), {"networks": [asdict(row) for row in rows]})
+    made.write_to(_beside(out), {"networks": [asdict(row) for row in rows]})
     print(f"{out}: {len(rows)} networks, {len(grids)} sets of images")
 
 
 def _check_page(out: Path) -> None:
     """Raises UserError where the page, or the log beside it, would take the place of another kind of file."""
-    beside = out.with_suffix(".run.json")
+    beside = _beside(out)
     if out.is_dir():
         raise UserError(f"--out {out} is a folder, wanted a file; give it a name, as in {out / 'report.html'}")
     if out.is_file() and not _is_page(out):
         raise UserError(f"--out {out} is there already and no HTML page, and would be lost; name another file")
     if beside.is_file() and read_json(beside).get("verb") != "report":
         raise UserError(f"{beside} is there already and is no report's, and would be lost; name another --out")
+
+
+def _beside(out: Path) -> Path:
+    """The page's log: its whole name is in the log's, since teacher.run.json is the log of a folder `teacher`."""
+    return out.with_name(f"{out.name}.run.json")
 
 
 def _is_page(path: Path) -> bool:
