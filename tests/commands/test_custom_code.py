@@ -81,7 +81,7 @@ def test_a_report_measures_networks_of_different_code(pair, command):
     assert "own code and was not measured here; name it with --code" in page
     for codes in ("--code nets.py:build --code other.py:wide", "--code two=other.py:wide --code nets.py:build"):
         assert command(f"{line} {codes}").code == 0
-        rows = json.loads((pair / "page.run.json").read_text())["result"]["networks"]
+        rows = json.loads((pair / "page.html.run.json").read_text())["result"]["networks"]
         assert [row["name"] for row in rows] == ["one", "two"]
         assert all(row["accuracy"] is not None for row in rows)
     for code in (
