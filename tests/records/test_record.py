@@ -57,7 +57,7 @@ def rewritten(path, change) -> None:
     write_tensors(path, tensors, header, kind="record")
 
 
-def test_a_round_trip_keeps_every_bit_and_the_digest(made, network, path):
+def test_a_round_trip_keeps_every_bit_and_the_digest(made, network, path, toy):
     loaded = Record.load(path, network)
     assert list(loaded.entries) == list(made.entries) == ["input-moments", "conv", "fc", "bn", "graph", "conv--fc"]
     for name, entry in made.entries.items():

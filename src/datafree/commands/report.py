@@ -24,7 +24,7 @@ from ..quantization.folder import is_quantized
 from ..release import Release
 from ..report import Grid, Likeness, Line, Match, Played, Report, Row, grid_of, online_lines, played, timeline, write
 from ..report.numbers import duration
-from ..runlog import IGNORED, RunLog, hash_of, versions
+from ..runlog import IGNORED, RunLog, versions
 from ..syntheticset import SyntheticSet, to_pixels
 from .common import Data, Model, Run, check_attribute, images_of, load_data, load_network, load_record
 
