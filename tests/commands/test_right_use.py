@@ -129,10 +129,8 @@ def test_a_student_learns_from_a_set_from_fresh_images_or_from_data(command, her
     done = command("distill teacher --data digits --limit 200 --epochs 1 --out c --quiet")
     assert done.code == 0 and "on 500 test images" in done.out
     learnt = {name: log(here / name)["settings"] for name in "abc"}
-    assert (
-        learnt["a"]["images"].startswith("synthetic set ")
-        and learnt["a"]["learns from"] == "a synthetic set of distribution"
-    )
+    assert learnt["a"]["images"].startswith("synthetic set ")
+    assert learnt["a"]["learns from"].startswith("a synthetic set of distribution")
     assert learnt["b"]["method"]["mix"] == 0 and learnt["b"]["epoch_images"] == 64
     assert learnt["c"]["learns from"] == "real data, digits" and learnt["c"]["limit"] == 200
     assert len({weights(here / name) for name in "abc"}) == 3

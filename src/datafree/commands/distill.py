@@ -167,6 +167,8 @@ def _distill(
     with folders as folder, bar(f"distill {name}", run.quiet) as progress:
         if folder is None:
             return
+        if isinstance(learn, Path) and (warning := SyntheticSet.open(learn).warning()) is not None and main_process():
+            print(f"warning: {warning}; a student will learn little from it")
         state, identity = folder / STATE, {**identity_of(log.content["settings"], own, log), **read}
         curve = teach(
             network, own, material, settings, seed=run.seed, state=state, identity=identity, progress=progress
@@ -209,9 +211,8 @@ def _material(
     if learn is not None:
         found = SyntheticSet.open(learn, teacher)
         words = f"a synthetic set of {found.about['method']['method']}"
-        if (warning := found.warning()) is not None:
-            print(f"warning: {warning}; a student will learn little from it")
-            words += f", in which {warning}"
+        if found.warning() is not None:  # in words without the folder's name: this goes onto the student's card
+            words += ", in which the teacher sees the wanted class near chance"
         return stored(found), words, {"images": str(learn)}
     assert real is not None
     return soft_labelled(teacher, real), f"real data, {real.public}", {"images": None}
