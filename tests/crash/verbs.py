@@ -62,7 +62,7 @@ VERBS = {
         ("README.md", "config.json", "model.pt2"),
     ),
 }
-TIMES = ("seconds", "phases", "speed", "resumed", "made in")
+TIMES = ("seconds", "phases", "speed", "resumed", "threads")
 
 
 def prepare(folder: Path) -> None:
