@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-portable lint clean bench bench-mct help
+.PHONY: demo test test-portable crash fuzz lint clean bench bench-mct help
 
 demo: $(VENV)/.ready ## set up, then the whole journey on scikit-learn's digits; writes demo/report.html
 	$(BIN)/datafree demo --out demo
@@ -14,6 +14,12 @@ test: $(VENV)/.ready ## set up, then the tests
 
 test-portable: $(VENV)/.ready ## the tests once per thing that CPUs differ in (tests/portable.py); an hour on 2 cores
 	$(BIN)/python tests/portable.py $(ARGS)
+
+crash: $(VENV)/.ready ## every crash point, failing operation, random kills, power cuts (tests/crash); an hour on 2 cores
+	$(BIN)/python tests/crash/runner.py $(ARGS)
+
+fuzz: $(VENV)/.ready ## spoilt files of every kind; ARGS="--seed 1 --mutants 20000"
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 lint: $(VENV)/.ready ## ruff and pyright
 	$(BIN)/ruff check src tests papers benchmarks examples

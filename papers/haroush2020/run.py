@@ -170,7 +170,7 @@ class Chain:
         shown = None if pixels is None else pixels[: self.pair.calibration]
         plain = source == "none"
         own = quantize(
-            self.network, shown, Bits(weights=width, activations=width),
+            self.network, shown, Bits(weights=width, activations=width), target_cpu="vnni",
             equalise=plain or corrected,
             correct_bias="analytic" if plain or corrected else "empirical" if tuned else "none",
         )  # fmt: skip
@@ -186,7 +186,7 @@ class Chain:
 
     def row_int8(self) -> dict[str, Any]:
         """The int8 file calibrated on `bns` samples, beside the fp32 file: size, speed, and how far the forms differ."""
-        own = quantize(self.network, self.images("bns", -(-self.pair.calibration // UNIT)), Bits())
+        own = quantize(self.network, self.images("bns", -(-self.pair.calibration // UNIT)), Bits(), target_cpu="vnni")
         graph, shape = convert(own), self.network.spec.shape
         pixels = self.test.pixels(range(len(self.test)), shape[1:])
         simulated = own.network.predict(pixels)

@@ -123,6 +123,7 @@ def _writing(out: Path, kind: Kind, log: RunLog, reads: list[str | Path | None])
         if path is not None and out.exists() and out.resolve() == Path(path).resolve():
             raise UserError(f"--out {out} is what this run reads, and would be lost; name another folder")
     check_claim(out, kind=kind.name)
+    log.check(out)
     with _there(out) as before, _lock(out):
         if _is_complete(out, kind, log):
             _tidy(out)
@@ -205,6 +206,8 @@ def _begin(out: Path, kind: Kind, log: RunLog) -> None:
     if not (out / MARKER).exists():
         claim_folder(out, kind=kind.name)
     _sweep(out)
+    if kind.name == "release":
+        sweep_records(out)
     wanted = {"kind": kind.name, "unfinished": log.identity}
     if _marker(out) != wanted:
         write_json(out / MARKER, wanted)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -200,6 +200,7 @@ def record(
     *,
     state: Path | None = None,
     progress: Progress = silent,
+    answered: Callable[[Tensor, Tensor], None] | None = None,
 ) -> Record:
     """Measures `statistics` of `network` on `data` in one pass in float64.
 
@@ -209,6 +210,7 @@ def record(
     record up to rounding; the batch is fixed by the network, so two
     runs give the same bytes. A pass that is interrupted leaves its sums in the file `state`, where one is named; the same
     call goes on from them and removes the file. They hold more of the data than a record does: keep them in the house.
+    `answered` is called with the logits (N, classes) and labels (N,) of every batch of the pass.
     Raises UserError for a layer that does not exist, or a class without samples.
     """
     network.check()
@@ -223,7 +225,7 @@ def record(
             raise UserError(f"no data for {', '.join(live)}, wanted some; only batch-norm statistics need none")
         data = as_input(network, data)
         pause = None if state is None else Pause(state, _identity(network, data, plan))
-        states = _measure(network, data, live, {name: plan[name][1] for name in live}, pause, progress)
+        states = _measure(network, data, live, {name: plan[name][1] for name in live}, pause, progress, answered)
     summaries = {name: meters[name].finish(states[name]) if name in live else meters[name].read() for name in plan}
     entries = {name: Entry(plan[name][0], plan[name][1], summaries[name]) for name in plan}
     if state is not None and state.exists():
@@ -248,7 +250,9 @@ def is_of(
 
 def _made(data: Dataset | None) -> dict[str, Any]:
     """What a record's header says of its data."""
-    return {"data": data and data.name, "split": data and data.split, "samples": 0 if data is None else len(data)}
+    if data is None:
+        return {"data": None, "split": None, "samples": 0}
+    return {"data": data.public, "split": data.split, "samples": len(data), "sha256": sha256(data)}
 
 
 def _plan(
@@ -350,7 +354,7 @@ def _identity(network: Network, data: Dataset, plan: dict[str, tuple[Any, tuple[
 @torch.no_grad()
 def _measure(
     network: Network, data: Dataset, meters: dict[str, Meter], taps: dict[str, tuple[str, ...]],
-    pause: Pause | None, progress: Progress,
+    pause: Pause | None, progress: Progress, answered: Callable[[Tensor, Tensor], None] | None = None,
 ) -> dict[str, State]:  # fmt: skip
     """The merged state of every meter after one pass over the data."""
     wanted = sorted({tap for own in taps.values() for tap in own})
@@ -364,7 +368,9 @@ def _measure(
                 indices = torch.arange(start, min(start + chunk, len(data)))
                 pixels, labels = data.pixels(indices.numpy(), network.spec.shape[1:]), data.labels[indices]
                 network.spec.check(pixels)
-                _forward(network, pixels, wanted, seen)
+                logits = _forward(network, pixels, wanted, seen)
+                if answered is not None:
+                    answered(logits, labels)
                 states = {}
                 for name, meter in meters.items():
                     state = meter.reduce([seen[tap] for tap in taps[name]], labels)
@@ -381,8 +387,9 @@ def _measure(
     return done[1]
 
 
-def _forward(network: Network, pixels: Tensor, wanted: Sequence[str], seen: dict[str, Tensor]) -> None:
-    network.logits(pixels.to(network.device))
+def _forward(network: Network, pixels: Tensor, wanted: Sequence[str], seen: dict[str, Tensor]) -> Tensor:
+    """The logits; activations are put into `seen`, and checked."""
+    logits = network.logits(pixels.to(network.device))
     seen[tap_names.INPUT] = pixels
     for tap in wanted:
         if not bool(seen[tap].isfinite().all()):
@@ -392,6 +399,7 @@ def _forward(network: Network, pixels: Tensor, wanted: Sequence[str], seen: dict
                 f"activations of layer {tap!r} are as large as {largest:.3g}, expected at most {LARGEST:g}, beyond which "
                 "float32 cannot count; check the weights and the data"
             )
+    return logits.cpu()
 
 
 def _chunk(network: Network, taps: Sequence[str]) -> int:

@@ -213,6 +213,11 @@ def _beside(folder: Path) -> Path:
     return place.with_name(f".{place.name}.datafree-record")
 
 
+def _hash(record: Record) -> str:
+    digest = record.made.get("sha256")
+    return f", sha256 {str(digest)[:16]}" if re.fullmatch("[0-9a-f]{64}", str(digest)) else ""
+
+
 def _use(network: Network, record: Record) -> list[str]:
     """How to distill from this record; that depends on what it holds."""
     taps = {entry.taps for entry in record.of_kind("moments").values()}
@@ -252,7 +257,9 @@ def model_card(network: Network, record: Record | None, notes: str) -> str:
             "## Activation record",
             "",
             f"`record.safetensors` ({record.nbytes():,} bytes of tensors) was measured on {record.made.get('samples', 0):,} "
-            f"samples of {markdown(record.made.get('data'), code=True)} ({markdown(record.made.get('split'))}).",
+            f"samples of {markdown(record.made.get('data'), code=True)} "
+            f"({markdown(record.made.get('split'))}{_hash(record)}).",
+            f"This card describes the record of the content {record.digest()[:16]}.",
             f"Forecast of a membership attack that knows the population: AUC {leak:.3f} (0.5 is a coin, 1.0 identifies"
             " every training sample).",
             "",

@@ -1,13 +1,14 @@
-"""run.json: what a run did, resolved settings, input hashes, seed, versions, device and time, so that it can be repeated."""
+"""run.json: what a run did, settings, input hashes, seed, versions and time; and beside its folder all that repeats it."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
 import subprocess
+import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -19,13 +20,18 @@ import torch
 from . import __version__
 from .commandline import ARGV
 from .data import sha256
-from .files import canonical, read_json, sha256_file, write_json
+from .errors import UserError
+from .files import canonical, read_json, write_json
+from .provenance import hash_of, public_settings
 from .quantization.stack import FURTHER, WANTED
 
 if TYPE_CHECKING:
     from .data import Dataset
 
-__all__ = ["IGNORED", "Difference", "RunLog", "commit", "device_name", "hash_of", "lasting", "versions"]
+__all__ = ["IGNORED", "Difference", "RunLog", "commit", "device_name", "hash_of", "lasting", "private_log", "versions"]
+
+FORMAT = 2
+"""Of a public log. The first held the command line and paths, and is still read."""
 
 IGNORED = ("quiet", "threads", "data_dir", "device", "workers")
 """Settings that change no result."""
@@ -48,26 +54,37 @@ class Difference:
 
 
 class RunLog:
-    """Started with the run, written at its end into its output folder; paths stay as the user typed them."""
+    """What a run is and did, started with the run: a public log and the publisher's own.
+
+    `run.json` in the output folder names data sets, hashes, settings, seeds and versions. The whole, with the command
+    line and paths as they were typed, which `rerun` needs, is FOLDER.run.json beside the folder, and is not handed over.
+    """
 
     def __init__(
-        self, verb: str, settings: dict[str, Any], inputs: list[str | Path | None], data: Dataset | None = None
+        self, verb: str, settings: dict[str, Any], inputs: Mapping[str, str | Path | None], *data: Dataset | None
     ):
-        hashes = {str(path): hash_of(path) for path in inputs if path is not None and Path(path).exists()}
-        if data is not None:
-            hashes[f"{data.name} ({data.split})"] = sha256(data)
         self.began = time.perf_counter()
         self.resumed = False
         """Whether a part of the result is there already, so that this run's time is not all that it took."""
+        there = {role: path for role, path in inputs.items() if path is not None and Path(path).exists()}
+        hashes = {role: hash_of(path) for role, path in there.items()}
+        sets = {f"{own.public} ({own.split})": sha256(own) for own in data if own is not None}
+        shared = {"format": FORMAT, "verb": verb, "versions": versions(), "commit": commit()}
+        device = str(settings.get("device") or "cpu")
         self.content: dict[str, Any] = {
-            "format": 2,
-            "verb": verb,
+            **shared,
+            "settings": public_settings(settings),
+            "inputs": {**hashes, **sets},
+            "device": "GPU" if device.startswith("cuda") else device.upper(),
+            "threads": torch.get_num_threads(),
+        }
+        self.private: dict[str, Any] = {
+            **shared,
             "argv": list(ARGV.get()),
+            "folder": os.getcwd(),
             "settings": {key: str(own) if isinstance(own, Path) else own for key, own in settings.items()},
-            "inputs": hashes,
-            "versions": versions(),
-            "device": device_name(str(settings.get("device") or "cpu")),
-            "commit": commit(),
+            "inputs": {**{str(there[role]): digest for role, digest in hashes.items()}, **sets},
+            "device": device_name(device),
         }
         canonical(self.content, "the settings of the run")  # before the work whose log could not be written
 
@@ -78,8 +95,11 @@ class RunLog:
         return json.loads(json.dumps(kept))
 
     def difference(self, old: dict[str, Any], *, but: str | None = None) -> Difference | None:
-        """The first thing, `but` aside, in which this run is another than the one of the log `old`; None for the same."""
-        new = self.identity
+        """The first thing, `but` aside, in which this run is another than the one of the log `old`; None for the same.
+
+        Inputs are compared by their content; an earlier version's log knows settings alone, with paths as they were typed.
+        """
+        new = self.identity if old.get("format") == FORMAT or "argv" not in old else self.private
         if old.get("verb") != new["verb"]:
             return Difference("command", f"datafree {new['verb']}", f"datafree {old.get('verb')}")
         got, expected = lasting(new["settings"]), lasting(old.get("settings"))
@@ -88,7 +108,7 @@ class RunLog:
                 flag = NAMES.get(key, f"--{key.replace('_', '-')}")
                 return Difference(flag, *_apart(got.get(key), expected.get(key)))
         got, expected = new["inputs"], old.get("inputs")
-        if old.get("format") != 2 or not isinstance(expected, dict):  # of an earlier version: by other names
+        if old.get("format") != FORMAT or not isinstance(expected, dict):  # of an earlier version: by other names
             return None
         for key in (*got, *expected):
             if got.get(key) != expected.get(key):
@@ -96,21 +116,42 @@ class RunLog:
         return None
 
     def write(self, folder: str | Path, result: dict[str, Any]) -> Path:
-        """run.json in `folder`."""
-        return self.write_to(Path(folder) / "run.json", result)
+        """The publisher's log beside `folder` and then, as the last file of all, run.json in it."""
+        path, beside = Path(folder) / "run.json", private_log(folder)
+        seconds = round(time.perf_counter() - self.began, 3)
+        content = {**self.content, **_redacted(self._before(path)), "seconds": seconds, "result": result}
+        if self.resumed:
+            content["resumed"] = True
+        whole = path.is_file() and beside.is_file()  # else what is beside may be of a folder that is gone
+        self._write_private(beside, self._before(path, beside if whole else path))
+        write_json(path, content)
+        return path
 
     def write_to(self, path: Path, result: dict[str, Any]) -> Path:
-        """As `write`, in a file of that name."""
+        """The publisher's log and the result in one file of that name."""
         seconds = round(time.perf_counter() - self.began, 3)
-        resumed = {"resumed": True} if self.resumed else {}
-        write_json(path, {**self.content, **self._before(path), "seconds": seconds, **resumed, "result": result})
+        write_json(path, {**self.private, "seconds": seconds, "result": result})
         return path
 
     def check(self, folder: str | Path) -> None:
-        """Raises UserError where the log in `folder`, which is to be kept, is damaged; before any work is done."""
+        """Raises UserError where a log that is to be kept is damaged, or a page's is in the place of this run's."""
         self._before(Path(folder) / "run.json")
+        beside = private_log(folder)
+        if beside.is_file() and read_json(beside).get("verb") == "report" != self.content["verb"]:
+            raise UserError(
+                f"{beside} is the log of a report and would be lost; expected that name free; name another --out"
+            )
 
-    def _before(self, path: Path) -> dict[str, Any]:
+    def _write_private(self, beside: Path, before: dict[str, Any]) -> None:
+        content = json.loads(json.dumps({**self.private, **before}))
+        try:
+            if not beside.is_file() or read_json(beside) != content:
+                write_json(beside, content)
+        except UserError as error:
+            why = str(error).split(";")[0]
+            print(f"datafree: the command line is kept nowhere: {why}", file=sys.stderr)
+
+    def _before(self, path: Path, log: Path | None = None) -> dict[str, Any]:
         """A record is added to a release that another run made: that run's log stays, under "before"; and its own under
         "recorded", where the release is then made again.
 
@@ -118,12 +159,31 @@ class RunLog:
         """
         if not path.is_file():
             return {}
-        old = read_json(path)
+        old = read_json(log or path)
         if self.content["verb"] != "record":
             still = old.get("verb") == "record" and (path.parent / "record.safetensors").is_file()
             return {"recorded": {key: value for key, value in old.items() if key != "before"}} if still else {}
         earlier = old.get("before") if old.get("verb") == "record" else old
-        return {"before": earlier} if isinstance(earlier, dict) else {}
+        return {"before": earlier} if isinstance(earlier, dict) and earlier else {}
+
+
+def private_log(folder: str | Path) -> Path:
+    """The publisher's log of an output folder, beside it."""
+    place = Path(os.path.realpath(folder))
+    return place.with_name(f"{place.name}.run.json")
+
+
+def _redacted(earlier: dict[str, Any]) -> dict[str, Any]:
+    """Logs that an earlier version wrote, in public form."""
+    return {key: own if own.get("format") == FORMAT else _public(own) for key, own in earlier.items()}
+
+
+def _public(old: dict[str, Any]) -> dict[str, Any]:
+    own = {key: value for key, value in old.items() if key in ("verb", "versions", "seconds", "resumed", "result")}
+    settings = old.get("settings")
+    inputs = sorted(map(str, old["inputs"].values())) if isinstance(old.get("inputs"), dict) else []
+    named = {f"input {index}": digest for index, digest in enumerate(inputs, 1)}
+    return {**own, "settings": public_settings(settings if isinstance(settings, dict) else {}), "inputs": named}
 
 
 def lasting(settings: Any) -> dict[str, Any]:
@@ -185,29 +245,26 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def hash_of(path: str | Path) -> str:
-    """sha256 of a file, or of what counts in a release (its record aside), a synthetic or a condensed set."""
-    path = Path(path)
-    if path.is_file():
-        return sha256_file(path)
-    digest = hashlib.sha256()
-    for name in ("config.json", "model.safetensors", "set.json", "condensed.safetensors"):
-        if (path / name).is_file():
-            digest.update(f"{name} {sha256_file(path / name)}\n".encode())
-    return digest.hexdigest()
-
-
 def commit() -> str | None:
-    """The commit of the library's own checkout, None where it is installed otherwise."""
+    """The commit of the library's own checkout, None where it is installed otherwise, in somebody's repository say."""
     here = Path(__file__).resolve().parent
+    top = _git(here, "rev-parse", "--show-toplevel")
+    if top is None or Path(top, "src", "datafree").resolve() != here:
+        return None
+    project = Path(top, "pyproject.toml")
+    if not project.is_file() or '\nname = "datafree"\n' not in project.read_text("utf-8", "replace"):
+        return None
+    if _git(here, "ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return None
+    return _git(here, "rev-parse", "--short", "HEAD")
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    """What git prints; None where it fails."""
     try:
         done = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "--short", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=False,
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=5, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() or None
+    return done.stdout.strip() or None if done.returncode == 0 else None

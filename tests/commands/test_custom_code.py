@@ -71,7 +71,9 @@ def test_a_network_agrees_with_a_teacher_of_other_code(pair, command):
     done = command(f"{line} --teacher-code other.py:wide --out said")
     assert done.code == 0 and "agreement with two:" in done.out
     log = json.loads((pair / "said" / "run.json").read_text())
-    assert log["settings"]["teacher_code"] == "other.py:wide" and "other.py" in str(log["inputs"])
+    assert log["settings"]["teacher_code"] == "custom:wide" and len(log["inputs"]["code of teacher"]) == 64
+    beside = json.loads((pair / "said.run.json").read_text())
+    assert beside["settings"]["teacher_code"] == "other.py:wide" and "other.py" in str(beside["inputs"])
 
 
 def test_a_report_measures_networks_of_different_code(pair, command):
@@ -81,7 +83,7 @@ def test_a_report_measures_networks_of_different_code(pair, command):
     assert "own code and was not measured here; name it with --code" in page
     for codes in ("--code nets.py:build --code other.py:wide", "--code two=other.py:wide --code nets.py:build"):
         assert command(f"{line} {codes}").code == 0
-        rows = json.loads((pair / "page.run.json").read_text())["result"]["networks"]
+        rows = json.loads((pair / "page.html.run.json").read_text())["result"]["networks"]
         assert [row["name"] for row in rows] == ["one", "two"]
         assert all(row["accuracy"] is not None for row in rows)
     for code in (

@@ -28,7 +28,8 @@ READERS = {
         "report teacher --out o.html",
     ),
     "set/set.json": ("distill teacher --images set --out o", "inspect set"),
-    "student/run.json": ("rerun student", "inspect student/run.json"),
+    "student/run.json": ("rerun student/run.json", "inspect student/run.json"),
+    "student.run.json": ("rerun student", "inspect student.run.json"),
 }
 DAMAGE = {
     "truncated": lambda data: data[: len(data) // 2],

@@ -45,12 +45,16 @@ def test_a_few_images_become_many_and_a_student_learns_from_both(command, here):
     assert len(made) == 40 and made.about["method"]["method"] == "expand"
     assert made.load()[1].tolist() == [*range(10)] * 4
     log = json.loads((here / "many" / "run.json").read_text())
-    assert (log["verb"], log["settings"]["alignment"], set(log["inputs"])) == ("expand", "mmd", {"teacher", "few"})
+    assert (log["verb"], log["settings"]["alignment"], set(log["inputs"])) == (
+        "expand",
+        "mmd",
+        {"teacher", "record", "condensed"},
+    )
     line = "distill teacher --images many --condensed few --share 0.25 --epochs 2 --data digits --out mixed --quiet"
     assert command(line).code == 0
     log = json.loads((here / "mixed" / "run.json").read_text())
     assert (log["settings"]["share"], log["settings"]["epoch_images"], log["result"]["images"]) == (0.25, 40, 40)
-    assert set(log["inputs"]) == {"teacher", "few", "many", "digits (test)"}
+    assert set(log["inputs"]) == {"teacher", "condensed", "images", "digits (test)"}
 
 
 def test_condensed_images_alone_teach_for_as_many_steps_as_asked(command, here):

@@ -121,7 +121,7 @@ def test_a_generator_is_kept_near_a_condensed_set(command, here):
     assert command("condense --data digits --method kmeans --per-class 1 --out few --quiet").code == 0
     assert command(f"{GO} hinton8 --condensed few --alignment means --guidance 5 --out s").code == 0
     log = json.loads((here / "s" / "run.json").read_text())
-    assert log["settings"]["alignment"]["alignment"] == "means" and "few" in log["inputs"]
+    assert log["settings"]["alignment"]["alignment"] == "means" and "condensed" in log["inputs"]
     assert command(f"{GO} hinton8 --out p").code == 0
     assert (here / "s" / "model.safetensors").read_bytes() != (here / "p" / "model.safetensors").read_bytes()
     flags = "--condensed few --alignment discriminator --discriminator-width 8 --translate 0"

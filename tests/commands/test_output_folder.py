@@ -222,3 +222,24 @@ def test_a_file_system_without_locks_is_said_and_used(command, here, monkeypatch
         "datafree: the file system of o takes no locks (No locks available): start no second run in it\n"
     )
     assert not (here / "o" / LOCK).exists()
+
+
+def test_recording_says_how_well_the_teacher_knows_the_data_and_warns_of_other_data(command, here):
+    import numpy as np
+
+    from datafree.data import load
+
+    assert command("train hinton32 --data digits --epochs 8 --out good --quiet").code == 0
+    done = command("record good --data digits --preset small --quiet")
+    found = float(done.out.split("recorded images: ")[1].split(" %")[0])
+    assert found > 60 and "1,297 recorded images" in done.out and "warning" not in done.out
+    assert abs(read_json(here / "good" / "run.json")["result"]["accuracy on the data"] - found) < 0.01
+    digits = load("digits", "train")
+    images = (255 * digits.pixels(np.arange(300))[:, 0]).round().byte().numpy()
+    for name, labels, text in (
+        ("shuffled", np.random.default_rng(0).permutation(digits.labels[:300].numpy()), "near chance (10.0 %)"),
+        ("half", np.where(np.arange(300) % 2, digits.labels[:300], (digits.labels[:300] + 1) % 10), "its own log says"),
+    ):
+        np.savez(f"{name}.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+        done = command(f"record good --data {name}.npz --preset small --replace --quiet")
+        assert done.code == 0 and done.out.count("warning: ") == 1 and text in done.out

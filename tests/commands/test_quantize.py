@@ -44,7 +44,7 @@ def test_it_writes_what_runs_and_says_what_it_is_worth(command, here, digits):
     assert names(here / "int8") == WRITTEN
     own = read_json(here / "int8" / "run.json")
     found, result = own["result"]["evaluation"], own["result"]
-    assert own["inputs"].keys() >= {"net", "shown", "digits (test)"}
+    assert own["inputs"].keys() >= {"model", "calibrate", "digits (test)"}
     assert own["versions"].keys() >= {"torchao", "onnx", "onnxscript", "onnxruntime"}
     assert own["settings"]["images"] == 256 and result["images"] == 64
     told = "Ranges chosen on 64 synthetic images (bns), all there are; no training data was used."
@@ -127,7 +127,7 @@ def test_data_that_it_was_made_with_is_named(command, here):
     result = read_json(here / "q" / "run.json")["result"]
     learnt = result["images"]
     assert (
-        f"Ranges chosen on 30 images of digits (train split); fine-tuned on {learnt} images of ten.npz "
+        f"Ranges chosen on 30 images of digits (train split); fine-tuned on {learnt} images of an .npz file "
         "(train split), of unknown origin." in text
     )
     assert "no training data" not in text and "without training data" not in text

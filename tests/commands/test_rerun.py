@@ -194,9 +194,7 @@ def test_a_run_is_repeated_where_its_own_log_lies(command, tmp_path, monkeypatch
 
 def test_the_command_line_may_stand_beside_the_folder(command, here):
     """What is handed over names no command line; the publisher's full log does."""
-    whole = json.loads((here / "other" / "run.json").read_text())
-    (here / "other.run.json").write_text(json.dumps(whole))
-    (here / "other" / "run.json").write_text(json.dumps({key: whole[key] for key in whole if key != "argv"}))
+    assert "argv" not in json.loads((here / "other" / "run.json").read_text())
     expected = (here / "other" / "model.safetensors").read_bytes()
     for index, source in enumerate(("other", "other/", "other/run.json", "other.run.json", "./other/../other")):
         done = command(f"rerun {source} --out again{index}")

@@ -28,10 +28,11 @@ def log(folder) -> dict:
 
 def test_a_run_says_what_it_did(here):
     own = log(here / "other")
-    assert own.keys() == {
-        "format", "verb", "argv", "settings", "inputs", "versions", "device", "commit", "seconds", "result"
-    }  # fmt: skip
-    assert own["argv"] == [
+    shared = {"format", "verb", "settings", "inputs", "versions", "device", "commit"}
+    assert own.keys() == shared | {"threads", "seconds", "result"}
+    beside = read_json(here / "other.run.json")
+    assert beside.keys() == shared | {"argv", "folder"}
+    assert beside["argv"] == [
         "train",
         "hinton16",
         "--data",
@@ -49,7 +50,7 @@ def test_a_run_says_what_it_did(here):
     assert {"datafree", "python", "torch", "numpy"} <= own["versions"].keys()
     assert own["versions"]["torch"] == torch.__version__
     assert len(own["inputs"]["digits (train)"]) == 64
-    assert own["device"].startswith("CPU") and own["seconds"] > 0
+    assert own["device"] == "CPU" and own["threads"] > 0 and own["seconds"] > 0
     assert own["result"]["evaluation"]["images"] == 500
 
 
@@ -58,8 +59,8 @@ def test_no_absolute_path_that_was_not_typed_is_in_a_run(here):
         own = log(here / folder)
         assert str(here.parent) not in json.dumps({key: own[key] for key in own if key != "result"})
     inputs = log(here / "student")["inputs"]
-    assert inputs.keys() == {"teacher", "set"}
-    assert log(here / "set")["inputs"].keys() == {"teacher", "teacher/record.safetensors"}
+    assert inputs.keys() == {"teacher", "images"}
+    assert log(here / "set")["inputs"].keys() == {"model", "record"}
 
 
 def test_a_record_keeps_the_log_of_the_training(command, here):
@@ -128,7 +129,8 @@ def test_a_student_learns_from_a_set_from_fresh_images_or_from_data(command, her
     done = command("distill teacher --data digits --limit 200 --epochs 1 --out c --quiet")
     assert done.code == 0 and "on 500 test images" in done.out
     learnt = {name: log(here / name)["settings"] for name in "abc"}
-    assert learnt["a"]["images"] == "set" and learnt["a"]["learns from"] == "a synthetic set of distribution"
+    assert learnt["a"]["images"].startswith("synthetic set ")
+    assert learnt["a"]["learns from"].startswith("a synthetic set of distribution")
     assert learnt["b"]["method"]["mix"] == 0 and learnt["b"]["epoch_images"] == 64
     assert learnt["c"]["learns from"] == "real data, digits" and learnt["c"]["limit"] == 200
     assert len({weights(here / name) for name in "abc"}) == 3
@@ -208,7 +210,7 @@ def test_a_zoo_model_own_code_and_a_module_name_a_model(command, here):
     assert command("synthesize custom --code own.py:build --method top --steps 2 --images 8 --out s --quiet").code == 0
     assert command("distill custom own.py:build --code own.py:build --images s --epochs 1 --out st --quiet").code == 0
     assert command("inspect custom --code own.py:build").code == 0
-    assert len(log(here / "s")["inputs"]["own.py"]) == 64
+    assert len(log(here / "s")["inputs"]["code of model"]) == 64
 
 
 def test_weights_alone_are_packed_into_a_release(command, here):
@@ -220,7 +222,7 @@ def test_weights_alone_are_packed_into_a_release(command, here):
     assert spec["shape"] == [1, 8, 8] and spec["mean"] == [0.5] and spec["std"] == [0.25]
     assert spec["classes"] == [str(digit) for digit in range(10)]
     assert command(line).code == 0
-    assert log(here / "p")["inputs"].keys() >= {"teacher/model.safetensors"}
+    assert log(here / "p")["inputs"].keys() == {"weights"}
     assert command("evaluate p --data digits").code == 0
     names = " ".join("abcdefghij")
     assert command(f"pack hinton16 --weights p/model.safetensors --shape 1 8 8 --classes {names} --out q").code == 0
@@ -259,7 +261,7 @@ def test_a_damaged_record_can_be_recorded_again_and_hinders_no_evaluation(comman
 
 def test_a_data_folder_can_be_named(command, here):
     done = command(f"train hinton8 --data digits --data-dir {here} --epochs 1 --out own --quiet")
-    assert done.code == 0 and log(here / "own")["settings"]["data_dir"] == str(here)
+    assert done.code == 0 and "data_dir" not in log(here / "own")["settings"]
     assert command("synthesize teacher --record teacher/record.safetensors --images 4 --out s --quiet").code == 0
 
 
@@ -284,7 +286,7 @@ def test_an_evaluation_is_kept_where_a_folder_is_named(command, here):
     done = command("evaluate student --data digits --teacher teacher --out found --quiet")
     assert done.code == 0
     own = log(here / "found")
-    assert own["inputs"].keys() == {"student", "teacher", "digits (test)"}
+    assert own["inputs"].keys() == {"model", "teacher", "digits (test)"}
     found = own["result"]["evaluation"]
     assert f"accuracy {found['accuracy']:.2f} % on 500 images" in done.out
     assert f"agreement with teacher: {found['agreement']:.2f} %" in done.out
@@ -295,7 +297,7 @@ def test_an_evaluation_is_kept_where_a_folder_is_named(command, here):
 
 def test_a_report_leaves_its_numbers_beside_the_page_and_picks_no_best(command, here):
     assert command("report teacher student --data digits --out page.html").code == 0
-    own = read_json(here / "page.run.json")
+    own = read_json(here / "page.html.run.json")
     assert [row["name"] for row in own["result"]["networks"]] == ["teacher", "student"]
     shown = (here / "page.html").read_text()
     accuracy = own["result"]["networks"][1]["accuracy"]
@@ -306,7 +308,7 @@ def test_a_report_measures_on_the_data_it_is_given_and_not_on_what_the_logs_say(
     images, labels = np.full((40, 8, 8), 255, np.uint8), np.arange(40) % 10
     np.savez(here / "white.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
     assert command("report teacher student --data white.npz --out page.html").code == 0
-    rows = read_json(here / "page.run.json")["result"]["networks"]
+    rows = read_json(here / "page.html.run.json")["result"]["networks"]
     assert [row["accuracy"] for row in rows] == [10.0, 10.0]
     assert rows[1]["agreement"] in (0.0, 100.0) and rows[1]["images"] == 48 and rows[0]["agreement"] is None
     assert [row["group"] for row in rows] == ["teacher", "without data"]
@@ -317,14 +319,14 @@ def test_a_report_knows_the_teacher_where_the_folders_have_moved(command, here):
     for name in ("teacher", "student"):
         shutil.copytree(here / name, here / "moved" / name)
     assert command("report moved/teacher moved/student --data digits --out page.html").code == 0
-    rows = read_json(here / "page.run.json")["result"]["networks"]
+    rows = read_json(here / "page.html.run.json")["result"]["networks"]
     assert [row["group"] for row in rows] == ["teacher", "without data"] and rows[1]["agreement"] is not None
 
 
 def test_a_report_measures_what_a_quantized_network_shares_with_the_one_it_was_made_from(command, here):
     assert command("quantize teacher --calibrate noise --images 20 --out int8 --quiet").code == 0
     assert command("report int8 teacher --data digits --out page.html --quiet").code == 0
-    rows = {row["name"]: row for row in read_json(here / "page.run.json")["result"]["networks"]}
+    rows = {row["name"]: row for row in read_json(here / "page.html.run.json")["result"]["networks"]}
     assert rows["teacher"]["agreement"] is None and rows["int8"]["agreement"] > 90
 
 
@@ -408,7 +410,7 @@ def test_a_report_shows_similarities_apart_that_cannot_be_compared(command, here
         "teacher: l2, without a unit; 500 to 1,000 images; shown as they are; from three",
         "teacher: forward, in nats; 500 to 1,000 images; shown as in training (moved by up to 2 pixels, "
         "mirrored half of the time); from four",
-        "other: forward, in nats; 500 images each; shown as they are; from five",
+        ": forward, in nats; 500 images each; shown as they are; from five",
     ):
         assert caption in page
     assert "digits (one)" in page and "digits (two)" in page

@@ -61,7 +61,7 @@ def test_a_folder_holds_the_numbers_and_the_picture_and_the_run_can_be_repeated(
         ".datafree.json", "run.json", "similarity.svg"
     ]  # fmt: skip
     own = read_json(here / "found" / "run.json")
-    assert own["settings"]["form"] == "l2" and own["inputs"].keys() >= {"net"}
+    assert own["settings"]["form"] == "l2" and own["inputs"].keys() >= {"model"}
     assert [row["name"] for row in own["result"]["similarity"]] == ["digits", "noise"]
     for row in own["result"]["similarity"]:
         assert row["images"] == 100 and row["total"] == pytest.approx(sum(row["by_layer"].values()))

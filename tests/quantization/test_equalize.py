@@ -14,8 +14,8 @@ with quiet():
     pytest.importorskip("torchao")
     from datafree.quantization import Bits, convert, quantize
     from datafree.quantization.annotate import parameter_of
+    from datafree.quantization.capture import capture
     from datafree.quantization.equalize import equalize, pairs
-    from datafree.quantization.prepared import capture
 
 SPEC = InputSpec(shape=(1, 6, 6), classes=("a", "b", "c"))
 

@@ -8,6 +8,7 @@ import dataclasses
 import pytest
 import torch
 
+from datafree.data import sha256
 from datafree.errors import UserError
 from datafree.files import read_tensors, write_tensors
 from datafree.network import Network
@@ -56,7 +57,7 @@ def rewritten(path, change) -> None:
     write_tensors(path, tensors, header, kind="record")
 
 
-def test_a_round_trip_keeps_every_bit_and_the_digest(made, network, path):
+def test_a_round_trip_keeps_every_bit_and_the_digest(made, network, path, toy):
     loaded = Record.load(path, network)
     assert list(loaded.entries) == list(made.entries) == ["input-moments", "conv", "fc", "bn", "graph", "conv--fc"]
     for name, entry in made.entries.items():
@@ -68,7 +69,12 @@ def test_a_round_trip_keeps_every_bit_and_the_digest(made, network, path):
             assert torch.equal(own.summary[key], tensor)
     assert loaded.digest() == made.digest()
     assert (loaded.spec, loaded.fingerprint, loaded.made) == (made.spec, made.fingerprint, made.made)
-    assert made.made == {"data": "toy", "split": "train", "samples": 60}
+    assert made.made == {
+        "data": "toy",
+        "split": "train",
+        "samples": 60,
+        "sha256": sha256(toy()),
+    }
 
 
 def test_two_runs_write_the_same_bytes(network, toy, tmp_path):

@@ -271,14 +271,25 @@ def resumed(run: Run, state: Path) -> Run:
     return replace(run, threads=begun)
 
 
-def inputs_of(name: str, options: Model, *, record: bool = False) -> list[str | Path | None]:
-    """The files that a model was read from, and its record where that is read too, for run.json."""
+def inputs_of(name: str, options: Model, *, role: str = "model", record: bool = False) -> dict[str, str | Path | None]:
+    """By role, the files that a model was read from, and its record where that is read too, for run.json."""
     from ..release import is_release
 
     folder = name if code_name(name) is None or is_release(name) else None
-    code = code_name(options.code) if options.code is not None else code_name(name) if folder is None else None
-    there = Path(folder) / "record.safetensors" if record and folder is not None and options.record is None else None
-    return [folder, options.weights, options.record, code and code.place, there]
+    there = Path(folder) / "record.safetensors" if record and folder is not None else None
+    code = options.code if options.code is not None else name if folder is None else None
+    return {
+        role: folder,
+        "weights": options.weights,
+        "record": options.record or there,
+        f"code of {role}": None if code is None else code_file(code),
+    }
+
+
+def code_file(name: str) -> str | None:
+    """The file of `file.py:function`; None for a network that is named otherwise."""
+    code = code_name(name)
+    return code.place if code is not None and code.is_file else None
 
 
 def chosen(argv: list[str], flag: str) -> str | None:

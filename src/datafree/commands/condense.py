@@ -111,7 +111,7 @@ def condense(
         **{"per_class": per_class, "teacher": teacher}, **method.model_dump(mode="json"),
         **asdict(data), **asdict(source), **asdict(input), **asdict(run),
     }  # fmt: skip
-    log = RunLog("condense", settings, inputs_of(teacher, source) if teacher else [], training)
+    log = RunLog("condense", settings, inputs_of(teacher, source, role="teacher") if teacher else {}, training)
     job = condensing.Job(training, spec, per_class, seed=run.seed, device=run.device)
     began = time.perf_counter()
     with output_folder(out, "condensed", log) as folder, bar(f"condense {method.method}", run.quiet) as progress:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import UserError
-from ..files import convert_weights
+from ..files import convert_weights, sweep
 
 __all__ = ["convert"]
 
@@ -24,5 +24,7 @@ def convert(weights: Path, /, *, out: Path) -> None:
     """
     if out.exists():
         raise UserError(f"{out} is there already, and would be lost; name another file, or remove it first")
+    if out.parent.is_dir():
+        sweep(out.parent, name=out.name)
     names = convert_weights(weights, out)
     print(f"{out}: {len(names)} tensors")

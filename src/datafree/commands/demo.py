@@ -80,7 +80,7 @@ def demo(
     """
     if images < 1:
         raise UserError(f"--images: got {images}, wanted at least 1; give a positive count")
-    log = RunLog("demo", {"images": images, "seed": seed}, [])
+    log = RunLog("demo", {"images": images, "seed": seed}, {})
     with output_folder(out, "demo", log) as folder:
         if folder is None:
             return

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from .. import synthesis
-from ..data import sha256
+from ..data import Dataset
 from ..distillation import Distillation, resolved
 from ..distillation import distill as teach
 from ..errors import UserError, unknown
@@ -20,7 +20,7 @@ from ..network import Network
 from ..output_folder import STATE, output_folder
 from ..parallel import main_process, together, world
 from ..records import Record
-from ..release import write_release
+from ..release import architecture_of, write_release
 from ..runlog import RunLog, hash_of
 from ..syntheticset import SyntheticSet
 from .common import (
@@ -30,6 +30,7 @@ from .common import (
     Whole,
     bar,
     chosen,
+    code_file,
     identity_of,
     inputs_of,
     load_data,
@@ -145,22 +146,30 @@ def _distill(
     network = load_network(teacher, source, run)
     record = load_record(teacher, source, network) if isinstance(learn, tuple) or source.record else None
     name, own = new_student(student, network, run)
-    material, what, learnt = _material(network, record, learn, data)
+    real = load_data(data, "train") if learn is None else None
+    material, what, learnt = _material(network, record, learn, real)
     test = test_data(own, data)
     settings = resolved(settings, material, seed=run.seed)
     options = {
         "teacher": teacher, "student": name, "learns from": what, **learnt, **asdict(data),
         **settings.model_dump(), **asdict(source), **asdict(run),
     }  # fmt: skip
-    sets = learn.paths if isinstance(learn, Few) else [learn] if isinstance(learn, Path) else []
-    log = RunLog("distill", options, [*inputs_of(teacher, source, record=record is not None), *sets], test)
-    read = {"teacher": network.fingerprint(), "record": record and record.digest(), "sets": [*map(hash_of, sets)]}
-    taught = [sha256(load_data(data, "train"))] if learn is None else []
-    folders = output_folder(out, "release", log, reads=[teacher, *sets])
+    sets = learn.paths if isinstance(learn, Few) else {"images": learn} if isinstance(learn, Path) else {}
+    inputs = inputs_of(teacher, source, role="teacher", record=record is not None)
+    inputs |= {"code of student": code_file(name), **sets}
+    log = RunLog("distill", options, inputs, real, test)
+    read = {
+        "teacher": network.fingerprint(),
+        "record": record and record.digest(),
+        "sets": [*map(hash_of, sets.values())],
+    }
+    folders = output_folder(out, "release", log, reads=[teacher, *sets.values()])
     with folders as folder, bar(f"distill {name}", run.quiet) as progress:
         if folder is None:
             return
-        state, identity = folder / STATE, {**identity_of(options, own, log, *taught), **read}
+        if isinstance(learn, Path) and (warning := SyntheticSet.open(learn).warning()) is not None and main_process():
+            print(f"warning: {warning}; a student will learn little from it")
+        state, identity = folder / STATE, {**identity_of(log.content["settings"], own, log), **read}
         curve = teach(
             network, own, material, settings, seed=run.seed, state=state, identity=identity, progress=progress
         )
@@ -178,13 +187,13 @@ def _distill(
             result["evaluation"] = asdict(evaluate(own, test, network))
         else:
             result["agreement on what it learnt from"] = _agreement(own, material)
-        write_release(folder, own, notes=f"distilled from {network.name} on {what}")
+        write_release(folder, own, notes=f"distilled from {architecture_of(network)} on {what}")
         log.write(folder, result)
     _say(folder, own, network, result)
 
 
 def _material(
-    teacher: Network, record: Record | None, learn: Path | Few | tuple[Any, int] | None, data: Data
+    teacher: Network, record: Record | None, learn: Path | Few | tuple[Any, int] | None, real: Dataset | None
 ) -> tuple[Source, str, dict[str, Any]]:
     """What the student learns from, that in words, and the settings that made it."""
     if isinstance(learn, tuple):
@@ -202,11 +211,11 @@ def _material(
     if learn is not None:
         found = SyntheticSet.open(learn, teacher)
         words = f"a synthetic set of {found.about['method']['method']}"
-        if (warning := found.warning()) is not None:
-            print(f"warning: {warning}; a student will learn little from it")
-            words += f", in which {warning}"
+        if found.warning() is not None:  # in words without the folder's name: this goes onto the student's card
+            words += ", in which the teacher sees the wanted class near chance"
         return stored(found), words, {"images": str(learn)}
-    return soft_labelled(teacher, load_data(data, "train")), f"real data, {data.data}", {"images": None}
+    assert real is not None
+    return soft_labelled(teacher, real), f"real data, {real.public}", {"images": None}
 
 
 def _agreement(student: Network, material: Source) -> float:

@@ -12,7 +12,7 @@ from ..output_folder import output_folder
 from ..quantization.folder import is_quantized
 from ..release import Release, is_release
 from ..runlog import RunLog
-from .common import Data, Model, Run, bar, inputs_of, load_data, load_network, say_fit
+from .common import Data, Model, Run, bar, code_file, inputs_of, load_data, load_network, say_fit
 
 __all__ = ["evaluate"]
 
@@ -60,8 +60,8 @@ def evaluate(
         **asdict(source),
         **asdict(run),
     }
-    read = [*inputs_of(model, source), teacher, *(inputs_of("", Model(code=teacher_code)) if teacher_code else [])]
-    log = RunLog("evaluate", options, [own for own in read if own], measured)
+    others = {"teacher": teacher, "code of teacher": None if teacher_code is None else code_file(teacher_code)}
+    log = RunLog("evaluate", options, {**inputs_of(model, source), **others}, measured)
     with nullcontext(None) if out is None else output_folder(out, "evaluation", log) as folder:
         if out is not None and folder is None:
             return

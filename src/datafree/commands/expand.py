@@ -103,7 +103,7 @@ def expand(
         "teacher": teacher, "condensed": condensed, "images": images, "unit": unit, **settings.model_dump(mode="json"),
         **guide.model_dump(mode="json"), **asdict(source), **asdict(run),
     }  # fmt: skip
-    log = RunLog("expand", options, [*inputs_of(teacher, source, record=True), condensed])
+    log = RunLog("expand", options, {**inputs_of(teacher, source, role="teacher", record=True), "condensed": condensed})
     units: dict[str, Any] = {"images": images, "unit": unit, "workers": workers, "seed": run.seed}
     with output_folder(out, "synthetic-set", log) as folder, bar("expand", run.quiet) as progress:
         if folder is None:

@@ -91,10 +91,10 @@ def import_condensed(
         _check(trial, images, network, _others(convention, raw, network, labels, options, patches))
     given = {"pixels": pixels, "labels": labels, "patches": patches, "anyway": anyway, **asdict(options)}
     settings = {"source": source, "teacher": teacher, **given, **asdict(own), **asdict(run)}
-    files = raw.files if len(raw.files) <= LOGGED else ()
-    log = RunLog("import-condensed", settings, [*inputs_of(teacher, own), *files])
+    files = {f"file {index}": file for index, file in enumerate(raw.files, 1)} if len(raw.files) <= LOGGED else {}
+    log = RunLog("import-condensed", settings, {**inputs_of(teacher, own, role="teacher"), **files})
     about = {
-        "made": {"format": raw.format, "files": [file.name for file in files], "patches": patches, "labels": labels},
+        "made": {"format": raw.format, "files": len(raw.files), "patches": patches, "labels": labels},
         "pixels": convention.name,
         "teacher": {"fingerprint": network.fingerprint(), "accuracy": round(trial.accuracy, 2)},
     }

@@ -35,8 +35,9 @@ class Few:
     how: Augmentation
 
     @property
-    def paths(self) -> list[Path]:
-        return [self.condensed, *([self.images] if self.images is not None else [])]
+    def paths(self) -> dict[str, Path]:
+        """By role."""
+        return {"condensed": self.condensed, **({"images": self.images} if self.images is not None else {})}
 
     def material(self, teacher: Network) -> tuple[Source, str, dict[str, Any]]:
         """What is learnt from, in words, and the settings. Raises UserError for sets that do not fit the teacher."""

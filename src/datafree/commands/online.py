@@ -24,7 +24,7 @@ from ..inherit import alike, begun
 from ..network import Network
 from ..output_folder import STATE, output_folder
 from ..parallel import main_process, together, world
-from ..release import write_release
+from ..release import architecture_of, write_release
 from ..robustness import HALF, robustness
 from ..runlog import RunLog, hash_of
 from .common import (
@@ -33,6 +33,7 @@ from .common import (
     Run,
     bar,
     chosen,
+    code_file,
     identity_of,
     inputs_of,
     listed,
@@ -164,7 +165,8 @@ def _distill(
         "replay": memory.model_dump(), "condensed": near and near[0], "alignment": near and near[1].model_dump(),
         **asdict(data), **asdict(source), **asdict(run),
     }  # fmt: skip
-    log = RunLog("distill", options, [*inputs_of(teacher, source, record=record is not None), near and near[0]], test)
+    inputs = inputs_of(teacher, source, role="teacher", record=record is not None)
+    log = RunLog("distill", options, inputs | {"code of student": code_file(name), "condensed": near and near[0]}, test)
     read = {
         "teacher": network.fingerprint(),
         "record": record and record.digest(),
@@ -174,13 +176,15 @@ def _distill(
     with folders as folder, bar(f"distill {name}", run.quiet) as progress:
         if folder is None:
             return
-        state, identity = folder / STATE, {**identity_of(options, own, log), **read}
+        state, identity = folder / STATE, {**identity_of(log.content["settings"], own, log), **read}
 
         def keep(kept: Network, history: History, shown: dict[int, Tensor]) -> None:
             epochs = len(history.loss)
             so_far = "" if epochs == settings.epochs else f", {epochs} of {settings.epochs} epochs so far"
             write_shown(folder / "generated.safetensors", shown)
-            write_release(folder, kept, notes=f"distilled from {network.name} on a generator's images{so_far}")
+            write_release(
+                folder, kept, notes=f"distilled from {architecture_of(network)} on a generator's images{so_far}"
+            )
             log.write(folder, _result(kept, history, settings))
 
         took = start == "teacher" and alike(own, network)
@@ -195,7 +199,7 @@ def _distill(
         result = _result(own, history, settings)
         if test is not None:
             result["evaluation"] = asdict(evaluate(own, test, network))
-        write_release(folder, own, notes=f"distilled from {network.name} on a generator's images")
+        write_release(folder, own, notes=f"distilled from {architecture_of(network)} on a generator's images")
         log.write(folder, result)
     _say(folder, own, network, result, memory)
     if start == "teacher":

@@ -11,7 +11,9 @@ from cyclopts import Parameter
 from ..errors import UserError
 from ..evaluation import evaluate
 from ..output_folder import STAGED, STATE, output_folder
+from ..provenance import place, shown
 from ..quantization import Bits, FineTuning
+from ..quantization.bits import TargetCPU
 from ..records import as_input, check_classes
 from ..runlog import RunLog, hash_of
 from ..states import check_state
@@ -57,6 +59,7 @@ def quantize(
     images: Whole = IMAGES,
     equalise: bool = True,
     correct_bias: Literal["analytic", "empirical", "none"] = "analytic",
+    target_cpu: TargetCPU = "any",
     finetune: str | None = None,
     executorch: Annotated[bool, Parameter(negative="")] = False,
     settings: Annotated[FineTuning | None, Parameter(name="*")] = None,
@@ -91,6 +94,9 @@ def quantize(
     correct_bias
         Take the mean error of the rounded weights out of the biases (Nagel et al. 2019): `analytic`, by what the batch norms
         say, which no image can spoil; `empirical`, by the images; `none`.
+    target_cpu
+        `any`: 8-bit weights use 7 bits, so that onnxruntime gives the same answers on x86 processors without VNNI, which cut
+        sums to 16 bits; `vnni`: all 8 bits, for x86 processors with VNNI alone.
     finetune
         Then distill from the original into the rounded network, on a synthetic set, a data set or an image folder.
     executorch
@@ -130,14 +136,16 @@ def quantize(
     test = load_data(data, "test") if data.data is not None else None
     options = {
         "model": model, **bits.model_dump(), "calibrate": calibrate, "images": images, "equalise": equalise,
-        "correct_bias": correct_bias, "finetune": finetune, **(settings.model_dump() if finetune else {}),
-        "executorch": executorch,
+        "correct_bias": correct_bias, "target_cpu": target_cpu,
+        "finetune": finetune, **(settings.model_dump() if finetune else {}), "executorch": executorch,
         "checkpoint": checkpoint, "code": code, "record": record, **asdict(data), **asdict(run),
     }  # fmt: skip
     sets = [name for name in (calibrate, finetune) if name is not None and (Path(name) / "set.json").is_file()]
-    log = RunLog("quantize", options, [*inputs_of(model, source, record=True), *sets], test)
+    given = {"calibrate": calibrate, "finetune": finetune}
+    inputs = inputs_of(model, source, record=True) | {role: name for role, name in given.items() if name in sets}
+    log = RunLog("quantize", options, inputs, test)
     identity = {
-        **identity_of(options, network, log),
+        **identity_of(log.content["settings"], network, log),
         "original": network.fingerprint(),
         "sets": [hash_of(s) for s in sets],
     }
@@ -152,7 +160,9 @@ def quantize(
         shown = _calibration(network, calibrate, images, data, run, known)
         taught = None if finetune is None else _pixels(network, finetune, None, data, run)
         original = onnx_content(network, network.spec.shape)  # what cannot be written is said before the work
-        result, own = _make(network, shown, taught, bits, equalise, correct_bias, settings, folder, identity, run)
+        result, own = _make(
+            network, shown, taught, bits, equalise, correct_bias, settings, target_cpu, folder, identity, run
+        )
         result |= _sources(calibrate, shown, finetune, taught, images)
         made = claim_folder(folder / STAGED, kind="quantized")
         result |= _files(made, network, own, original, taught if taught is not None else shown, executorch, run)
@@ -213,12 +223,15 @@ def _pixels(network: Network, name: str, images: int | None, options: Data, run:
 
 def _make(
     network: Network, shown: Tensor | None, taught: Tensor | None, bits: Bits, equalise: bool, correct_bias: Any,
-    settings: FineTuning, folder: Path, identity: dict[str, Any], run: Run,
+    settings: FineTuning, target_cpu: TargetCPU, folder: Path, identity: dict[str, Any], run: Run,
 ) -> tuple[dict[str, Any], Any]:  # fmt: skip
     from ..quantization import finetune, quantize
 
     with bar(f"calibrate {bits.name}", run.quiet) as progress:
-        own = quantize(network, shown, bits, equalise=equalise, correct_bias=correct_bias, progress=progress)
+        own = quantize(
+            network, shown, bits,
+            equalise=equalise, correct_bias=correct_bias, target_cpu=target_cpu, progress=progress,
+        )  # fmt: skip
     if taught is None:
         return {}, own
     state = folder / STATE
@@ -259,7 +272,7 @@ def _source(name: str, pixels: Tensor) -> dict[str, Any]:
     elif base in names():
         what = f"images of {base} ({split} split)"
     else:
-        what = f"images of {Path(base).name} ({split} split), of unknown origin"
+        what = f"images of {shown(place(base))} ({split} split), of unknown origin"
     synthetic = name == "noise" or made or name in synthesis.methods()
     return {"what": f"{len(pixels):,} {what}", "images": len(pixels), "synthetic": synthetic}
 
@@ -273,6 +286,7 @@ def _files(
     from ..files import write_bytes
     from ..quantization import check, convert, integer_operators, session, speed, to_onnx, write_program
     from ..quantization import run as run_onnx
+    from ..quantization.processors import instruction_sets
     from ..synthesis import named
 
     shape, bits = network.spec.shape, own.bits
@@ -292,6 +306,14 @@ def _files(
         "exported": asdict(check(simulated, run_onnx(session(path, threads=threads), some))),
         "integer operators": integer_operators(path),
         "left in float": own.left_in_float(),
+        "bits": bits.name,
+        "target cpu": {
+            "asked": own.target_cpu,
+            "reduced": own.reduced(),
+            "integer": bits.integer,
+            "fits 16 bits": own.fits_16_bits(),
+            "checked on": instruction_sets(),
+        },
         "simulated": bits.simulated,
         "asked": what,
         "parameters": network.parameters,
@@ -323,6 +345,7 @@ def _mobile(folder: Path, network: Network, graph: Any, some: Tensor, simulated:
 
 def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], data: Data) -> None:
     from ..quantization.folder import apart, chosen_on, simulation
+    from ..quantization.processors import processor_lines
 
     speed, operators = result["speed"], dict(result["integer operators"])
     other = operators.pop("other")
@@ -338,6 +361,8 @@ def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], dat
         f"{speed['threads']} threads of onnxruntime, {speed['faster']:.2f} times as fast; integer operators: {kinds}; "
         f"others: {other}"
     )
+    for line in processor_lines(result):
+        print(line)
     if result["left in float"]:
         print(
             f"left in floating point, for no quantized form of it is known here: {', '.join(result['left in float'])}"

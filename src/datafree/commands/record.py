@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from dataclasses import replace as with_fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
+from torch import Tensor
 
 from .. import presets, stats, zoo
 from ..codenames import code_name
 from ..data import Dataset
 from ..errors import UserError, unknown
+from ..finished import Finished
 from ..naming import check_name
 from ..network import Network
 from ..output_folder import changed_folder, output_folder, read_log
@@ -39,6 +41,9 @@ from .common import (
 )
 
 __all__ = ["command", "record"]
+
+FAR = 15
+"""Points of accuracy below that of the release's own log that are said."""
 
 
 def command(argv: list[str]) -> Callable[..., None]:
@@ -173,14 +178,16 @@ def _record(
     with changed_folder(target) if in_place else output_folder(target, "release", log) as folder:
         if folder is None or (in_place and _is_recorded(target, log, network, wanted, training, add or anew)):
             return
-        log.check(target)
+        if in_place:
+            log.check(target)
         if old is not None and training is not None and old.made.get("samples") not in (0, None, len(training)):
             raise UserError(
                 f"--add: the record is of {old.made['samples']:,} images, the data has {len(training):,}; "
                 "name the data that was recorded, or give --replace"
             )
         with bar(f"record {model}", run.quiet) as progress:
-            made = measure(network, training, wanted, state=beside, progress=progress)
+            seen = Seen()
+            made = measure(network, training, wanted, state=beside, progress=progress, answered=seen.add)
         if add and old is not None:
             origin = made.made if made.made.get("samples") else old.made
             made = with_fields(made, entries={**old.entries, **made.entries}, made=origin)
@@ -191,8 +198,40 @@ def _record(
         else:
             write_release(folder, network, made)
         path = folder / "record.safetensors"
-        log.write(folder, {"bytes": path.stat().st_size, "forecast_auc": forecast_auc(made.released(network))})
+        usual = Finished.of(folder).result.evaluation.accuracy
+        log.write(
+            folder,
+            {"bytes": path.stat().st_size, "forecast_auc": forecast_auc(made.released(network)), **seen.result()},
+        )
     _say(path, made, network, training)
+    seen.say(len(network.spec.classes), usual)
+
+
+@dataclass
+class Seen:
+    """The teacher's answers on the images of the pass; after a stop, on those that were left."""
+
+    images: int = 0
+    right: int = 0
+
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        self.images += len(labels)
+        self.right += int((logits.argmax(1) == labels).sum())
+
+    def result(self) -> dict[str, Any]:
+        return {} if not self.images else {"accuracy on the data": 100 * self.right / self.images}
+
+    def say(self, classes: int, usual: float | None) -> None:
+        """Prints the accuracy, and a warning where it is near chance or far below what the release's log says."""
+        if not self.images:
+            return
+        accuracy, chance = 100 * self.right / self.images, 100 / classes
+        print(f"the teacher's accuracy on {self.images:,} recorded images: {accuracy:.2f} %")
+        noise = 3 * (chance * (100 - chance) / self.images) ** 0.5
+        if accuracy <= chance + max(noise, 5):
+            print(f"  warning: near chance ({chance:.1f} %): this is not the data that the network was trained for")
+        elif usual is not None and accuracy < usual - FAR:
+            print(f"  warning: its own log says {usual:.2f} % of its test data: is this the data it was trained for?")
 
 
 def _is_recorded(

@@ -15,15 +15,16 @@ from ..classes import class_positions
 from ..divergence import UNITS, stored
 from ..errors import UserError
 from ..evaluation import evaluate
-from ..files import read_json
+from ..files import read_json, sweep
 from ..finished import Finished, Scores
 from ..likeness import Similarity, matched
+from ..provenance import hash_of, place, shown
 from ..quantization.bits import ends
 from ..quantization.folder import is_quantized
 from ..release import Release
 from ..report import Grid, Likeness, Line, Match, Played, Report, Row, grid_of, online_lines, played, timeline, write
 from ..report.numbers import duration
-from ..runlog import IGNORED, RunLog, hash_of, versions
+from ..runlog import IGNORED, RunLog, versions
 from ..syntheticset import SyntheticSet, to_pixels
 from .common import Data, Model, Run, check_attribute, images_of, load_data, load_network, load_record
 
@@ -69,7 +70,8 @@ def report(
             Release.open(folder)  # says what is wrong
     _check_page(out)
     codes = _codes(runs, code)
-    made = RunLog("report", {"title": title, "code": list(code), **asdict(data), **asdict(run)}, list(runs))
+    read: dict[str, str | Path | None] = {str(folder): folder for folder in runs}
+    made = RunLog("report", {"title": title, "code": list(code), **asdict(data), **asdict(run)}, read)
     logs = {folder: Finished.of(folder) for folder in runs}
     sets = [folder for folder in runs if (folder / "set.json").is_file()]
     networks = [folder for folder in runs if folder not in sets and logs[folder].verb != "similarity"]
@@ -89,14 +91,17 @@ def report(
         likenesses=_likenesses(logs), matches=matches, online=_online(networks, logs),
         timelines=[found for folder in networks if (found := timeline(folder)) is not None],
     )  # fmt: skip
+    for path in (out, out.with_suffix(".run.json")):
+        if path.parent.is_dir():
+            sweep(path.parent, name=path.name)
     write(page, out)
-    made.write_to(out.with_suffix(".run.json"), {"networks": [asdict(row) for row in rows]})
+    made.write_to(_beside(out), {"networks": [asdict(row) for row in rows]})
     print(f"{out}: {len(rows)} networks, {len(grids)} sets of images")
 
 
 def _check_page(out: Path) -> None:
     """Raises UserError where the page, or the log beside it, would take the place of another kind of file."""
-    beside = out.with_suffix(".run.json")
+    beside = _beside(out)
     if out.is_dir():
         raise UserError(f"--out {out} is a folder, wanted a file; give it a name, as in {out / 'report.html'}")
     if out.is_file() and not _is_page(out):
@@ -105,13 +110,23 @@ def _check_page(out: Path) -> None:
         raise UserError(f"{beside} is there already and is no report's, and would be lost; name another --out")
 
 
+def _beside(out: Path) -> Path:
+    """The page's log: its whole name is in the log's, since teacher.run.json is the log of a folder `teacher`."""
+    return out.with_name(f"{out.name}.run.json")
+
+
 def _is_page(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(64).lstrip().startswith(b"<!doctype html>")
 
 
 def _teacher(networks: list[Path], logs: dict[Path, Finished]) -> Path | None:
-    """The release that another run learnt from or was quantized from, by its path or, elsewhere now, by its name."""
+    """The release that another run learnt from or was quantized from, by its content; in older logs by its path or, where
+    that is elsewhere now, by its name."""
+    read = {log.inputs.get("model" if log.verb == "quantize" else "teacher") for log in logs.values()}
+    for folder in networks:
+        if hash_of(folder) in read:
+            return folder
     asked = [log.settings.get("model" if log.verb == "quantize" else "teacher") for log in logs.values()]
     named = [Path(str(own)) for own in asked if own]
     for folder in networks:
@@ -186,11 +201,14 @@ def _likenesses(logs: dict[Path, Finished]) -> list[Likeness]:
         if log.verb == "similarity" and log.result.similarity:
             network = [str(log.settings.get(key)) for key in ("model", "code", "weights", "record")]
             how = [str(log.settings.get(key, 0)) for key in ("form", "shift", "flip")]
-            groups.setdefault((*(log.inputs.get(own, own) for own in network), *how), []).append(folder)
-    return [_likeness({folder: logs[folder] for folder in own}) for own in groups.values()]
+            groups.setdefault(
+                (*(log.inputs.get(own, own) for own in network), log.inputs.get("record", ""), *how), []
+            ).append(folder)
+    names = {place(folder): folder.name for folder in logs}
+    return [_likeness({folder: logs[folder] for folder in own}, names) for own in groups.values()]
 
 
-def _likeness(logs: dict[Path, Finished]) -> Likeness:
+def _likeness(logs: dict[Path, Finished], releases: dict[str, str]) -> Likeness:
     pairs = [(folder, own) for folder, log in logs.items() for own in log.result.similarity]
     names = [own.name for _, own in pairs]
     found = [
@@ -200,8 +218,9 @@ def _likeness(logs: dict[Path, Finished]) -> Likeness:
     settings = next(iter(logs.values())).settings
     form, counts = str(settings.get("form", "forward")), sorted({own.images for own in found})
     unit = UNITS.get(form, "")
+    name = releases.get(str(settings.get("model")), settings.get("model"))
     parts = [
-        f"{settings.get('model')}: {form}, {f'in {unit}' if unit else 'without a unit'}",
+        f"{name}: {form}, {f'in {unit}' if unit else 'without a unit'}",
         f"{counts[0]:,} images each" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,} images",
         _shown(settings),
         f"from {', '.join(map(str, logs))}",
@@ -314,12 +333,12 @@ def quantized_row(folder: Path, log: Finished, found: Scores) -> Row:
     settings, speed = log.settings, log.result.speed
     if speed is None or log.result.parameters is None:
         raise UserError(f"{folder / 'run.json'} is no finished run of datafree quantize; run it again")
-    tuned = f", fine-tuned on {settings['finetune']}" if settings.get("finetune") else ""
+    tuned = f", fine-tuned on {shown(settings['finetune'])}" if settings.get("finetune") else ""
     return Row(
         name=folder.name, group="quantized", accuracy=found.accuracy, agreement=found.agreement,
         parameters=log.result.parameters, nbytes=speed.quantized_bytes, seconds=log.whole_seconds, images=log.result.images,
         note=f"W{settings.get('weights')}A{settings.get('activations')}"
-        f"{ends(settings.get('first'), settings.get('last'))}, calibrated on {settings.get('calibrate')}{tuned}; "
+        f"{ends(settings.get('first'), settings.get('last'))}, calibrated on {shown(settings.get('calibrate'))}{tuned}; "
         f"{speed.faster:.2f} times as fast{', simulated bits' if log.result.simulated else ''}",
     )  # fmt: skip
 

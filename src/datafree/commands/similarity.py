@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import UserError
 from ..files import write_text
 from ..output_folder import output_folder
+from ..provenance import place
 from ..runlog import RunLog
 from .common import Data, Model, Run, Whole, bar, check_attribute, images_of, inputs_of, load_network, load_record
 
@@ -102,8 +103,9 @@ def similarity(
             from ..divergence import UNITS
             from ..report.similarity import similarity_svg
 
-            write_text(folder / "similarity.svg", similarity_svg(found, UNITS[form]))
-            log.write(folder, {"similarity": [asdict(own) for own in found]})
+            public = [replace(own, name=place(own.name)) for own in found]
+            write_text(folder / "similarity.svg", similarity_svg(public, UNITS[form]))
+            log.write(folder, {"similarity": [asdict(own) for own in public]})
     _say(found, layers)
     if not shift and not flip and any(name != "noise" and not (Path(name) / "set.json").is_file() for name in data):
         print(

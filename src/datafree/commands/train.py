@@ -54,11 +54,11 @@ def _train(model: str, out: Path, data: Data, input: Input, schedule: Schedule, 
     test = load_data(replace(data, limit=None), "test", beside=training)
     network = on_device(new_model(model, spec_of(training, model, input), seed=run.seed), run)
     settings = {"model": model, **asdict(data), **asdict(input), **schedule.model_dump(), **asdict(run)}
-    log = RunLog("train", settings, inputs_of(model, Model()), training)
+    log = RunLog("train", settings, inputs_of(model, Model()), training, test)
     with output_folder(out, "release", log) as folder, bar(f"train {model}", run.quiet) as progress:
         if folder is None:
             return
-        state, identity = folder / STATE, identity_of(settings, network, log)
+        state, identity = folder / STATE, identity_of(log.content["settings"], network, log)
         curve = fit_network(
             network, training, schedule, seed=run.seed, state=state, identity=identity, progress=progress
         )

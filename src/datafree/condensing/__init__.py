@@ -15,7 +15,7 @@ import torch
 
 from ..classes import class_positions
 from ..condensed import Condensed, one_hot
-from ..data import Dataset
+from ..data import Dataset, sha256
 from ..errors import UserError
 from ..progress import Progress, silent
 from ..settings import Settings, family, pick
@@ -106,7 +106,12 @@ def condense(method: Any, job: Job) -> Condensed:
     labels = one_hot(torch.arange(len(job.spec.classes)).repeat_interleave(job.per_class), len(job.spec.classes))
     about = {
         "made": {**method.model_dump(mode="json"), "seed": job.seed, "per_class": job.per_class},
-        "data": {"name": job.data.name, "split": job.data.split, "images": len(job.data)},
+        "data": {
+            "name": job.data.public,
+            "sha256": sha256(job.data)[:16],
+            "split": job.data.split,
+            "images": len(job.data),
+        },
         "gives_away": method.gives_away,
     }
     return Condensed(pixels.float().cpu(), labels, job.spec, about)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -53,6 +54,7 @@ class Dataset:
     high: float = 1.0
     as_channels: int | None = None  # of the pixels that `pixels` gives, where not those of `shape`
     notes: tuple[str, ...] = ()  # what the reader chose or left out, a line each
+    public: str = ""  # what is said of it in a folder that is handed over; the name, unless that is a path
 
     def __post_init__(self) -> None:
         labels, where = self.labels, f"data set {self.name!r}"
@@ -63,6 +65,8 @@ class Dataset:
             raise UserError(f"no image in split {self.split!r} of {where}; wanted at least one; check its files")
         check_labels(labels.numpy(), len(self.classes), where)
         object.__setattr__(self, "channels", self.channels or (self.shape[0],))
+        if not self.public:
+            object.__setattr__(self, "public", "images" if re.search(r"[/\\]", self.name) else self.name)
 
     def __len__(self) -> int:
         return len(self.labels)

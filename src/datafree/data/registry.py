@@ -6,6 +6,7 @@ import importlib
 import inspect
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ SOURCES = {
     "svhn": ("svhn", "svhn"),
     "celeba": ("celeba", "celeba"),
 }
+PATHS = {"folder": "a folder of images", "npz": "an .npz file"}
+"""What is said of data that a path names: the path may tell more than whoever hands a result over wants to."""
 
 
 def names() -> tuple[str, ...]:
@@ -45,7 +48,8 @@ def load(name: str, split: str, *, data_dir: str | Path | None = None, **options
     name = str(name)
     source = _source(name)
     _check_options(name, source, options)
-    return source(name, split, _folder(data_dir), **options)
+    found = source(name, split, _folder(data_dir), **options)
+    return found if name in SOURCES else replace(found, public=PATHS[_path_source(name)[0]])
 
 
 def _source(name: str) -> Callable[..., Dataset]:

@@ -16,10 +16,13 @@ from torchao.quantization.pt2e.quantizer import (
     SharedQuantizationSpec,
 )
 
-from .bits import Bits
+from .bits import Bits, TargetCPU, largest_weight
 from .steps import Step
 
-__all__ = ["BATCH_NORM", "Uniform", "behind", "groups", "parameter_of", "unrounded", "untie", "weighted"]
+__all__ = [
+    "BATCH_NORM", "TRANSPOSED", "WEIGHTED", "Uniform", "behind", "groups", "own_tensors", "parameter_of", "unrounded",
+    "weighted",
+]  # fmt: skip
 
 _aten = torch.ops.aten
 WEIGHTED = (
@@ -81,27 +84,26 @@ def groups(layer: Node) -> int:
     return given
 
 
-def untie(graph: GraphModule) -> None:
-    """Gives every layer a weight and a bias that nothing else reads, and every batch norm a layer of its own, in place.
-
-    A layer is changed by folding a batch norm into it, by scaling it and by its bias; where it is used twice, or its
-    output is read beside the batch norm, the other use would change with it, in silence.
-    """
-    for node in list(graph.graph.nodes):
-        layer = node.args[0] if node.target in BATCH_NORM else None
-        if isinstance(layer, Node) and layer.target in (*WEIGHTED, *TRANSPOSED) and len(layer.users) > 1:
-            with graph.graph.inserting_before(node):
-                node.replace_input_with(layer, graph.graph.node_copy(layer))
-    taken: set[int] = set()
-    for node in list(graph.graph.nodes):
-        if node.op != "call_function" or node.target not in (*WEIGHTED, *TRANSPOSED):
-            continue
+def own_tensors(graph: GraphModule) -> None:
+    """Gives every layer a weight and a bias that nothing else reads, in place."""
+    layers = [node for node in graph.graph.nodes if node.target in (*WEIGHTED, *TRANSPOSED)]
+    taken = {
+        id(parameter_of(graph, node))
+        for node in graph.graph.nodes
+        if node.op == "get_attr" and {*node.users} - {*layers}
+    }
+    storages: set[int] = set()
+    for node in layers:
         for own in node.args[1:3]:
             if isinstance(own, Node) and own.op == "get_attr":
                 if id(parameter_of(graph, own)) in taken or len(own.users) > 1:
                     own = _copied(graph, node, own)
-                taken.add(id(parameter_of(graph, own)))
-    graph.recompile()
+                tensor = parameter_of(graph, own)
+                taken.add(id(tensor))
+                storage = tensor.untyped_storage()
+                if storage.data_ptr() in storages or storage.nbytes() != tensor.nbytes:  # a view of some other tensor
+                    tensor.data = tensor.detach().clone(memory_format=torch.contiguous_format)
+                storages.add(tensor.untyped_storage().data_ptr())
 
 
 def _copied(graph: GraphModule, node: Node, source: Node) -> Node:
@@ -141,9 +143,10 @@ def parameter_of(graph: GraphModule, node: object) -> torch.nn.Parameter:
 class Uniform(Quantizer):
     """Annotates conv and linear layers, and with 8-bit activations additions and pools, as `bits` says."""
 
-    def __init__(self, bits: Bits):
+    def __init__(self, bits: Bits, target_cpu: TargetCPU = "any"):
         super().__init__()
         self.bits = bits
+        self.target_cpu: TargetCPU = target_cpu
         self._activations: dict[int, QuantizationSpec] = {}
 
     def annotate(self, model: GraphModule) -> GraphModule:
@@ -182,7 +185,8 @@ class Uniform(Quantizer):
                 activations = max(activations, IMAGE_BITS)
             weight = node.args[1]
             assert isinstance(weight, Node)
-            yield node, {source: self._activation(activations), weight: _weight(weights)}
+            top = largest_weight(weights, activations, self.target_cpu)
+            yield node, {source: self._activation(activations), weight: _weight(weights, top)}
 
     def _activation(self, bits: int) -> QuantizationSpec:
         """One object for every number of bits: tensors whose two ends agree on it share a grid."""
@@ -195,8 +199,8 @@ class Uniform(Quantizer):
     def validate(self, model: GraphModule) -> None: ...
 
 
-def _weight(bits: int) -> QuantizationSpec:
-    dtype, top = torch.int8 if bits <= 8 else torch.int16, 2 ** (bits - 1) - 1
+def _weight(bits: int, top: int) -> QuantizationSpec:
+    dtype = torch.int8 if bits <= 8 else torch.int16
     make = Step.with_args(quant_min=-top, quant_max=top, dtype=dtype, by_channel=True)
     return QuantizationSpec(dtype, make, -top, top, torch.per_channel_symmetric, 0)
 

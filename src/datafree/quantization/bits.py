@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 from pydantic import Field, model_validator
 
 from ..distillation import Distillation
 from ..settings import Settings
 from ..states import EPOCHS
 
-__all__ = ["Bits", "FineTuning", "ends"]
+__all__ = ["Bits", "FineTuning", "TargetCPU", "ends", "largest_weight"]
+
+TargetCPU: TypeAlias = Literal["any", "vnni"]
+"""`any`: weights of 8 bits that meet activations of 8 bits use 7 of them, so that sums of two products fit 16 bits, to which
+x86 processors without VNNI cut them in onnxruntime. `vnni`: all 8."""
 
 
 def ends(first: object, last: object) -> str:
     """The bits of the first and last layer in words, in brackets; nothing where none were chosen."""
     found = [f"{what} layer {own} bits" for what, own in (("first", first), ("last", last)) if own is not None]
     return f" ({', '.join(found)})" if found else ""
+
+
+def largest_weight(weights: int, activations: int, target_cpu: TargetCPU) -> int:
+    """The end of a weight's grid -end..end: 127 at 8 bits; 63 where `target_cpu` is any and activations have 8 bits too."""
+    if target_cpu == "any" and weights == activations == 8:
+        return 2**6 - 1
+    return 2 ** (weights - 1) - 1
 
 
 class Bits(Settings):

@@ -13,7 +13,9 @@ from torch.fx import GraphModule, Node
 from ..errors import UserError
 from ..files import write_bytes
 from ..network import Network
-from .prepared import Quantized, capture
+from .annotate import BATCH_NORM
+from .capture import capture
+from .prepared import Quantized
 from .stack import any_number, first_line, quiet, require
 
 __all__ = ["convert", "onnx_content", "to_onnx"]
@@ -31,7 +33,14 @@ def convert(quantized: Quantized) -> GraphModule:
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
     with torch.no_grad(), quiet():
-        graph = convert_pt2e(copy.deepcopy(quantized.graph))
+        held = copy.deepcopy(quantized.graph)
+        for node in held.graph.nodes:
+            if node.target == BATCH_NORM[0]:
+                node.target = batch_norm
+        graph = convert_pt2e(held)
+    for node in graph.graph.nodes:
+        if node.target is batch_norm:
+            node.target = BATCH_NORM[0]
     for node in list(graph.graph.nodes):
         if node.target == _ops.quantize_per_tensor.default:
             _clamp(graph, node)
@@ -44,6 +53,11 @@ def convert(quantized: Quantized) -> GraphModule:
     graph.delete_all_unused_submodules()
     graph.recompile()
     return graph
+
+
+def batch_norm(*args: Any) -> Any:
+    """Stands for a batch norm while torchao converts, which for one searches 20 s for patterns of training."""
+    return BATCH_NORM[0](*args)
 
 
 def _clamp(graph: GraphModule, node: Node) -> None:

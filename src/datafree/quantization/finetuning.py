@@ -92,7 +92,10 @@ def finetune(
     for part in pixels.split(4096):
         teacher.spec.check(to_pixels(part, teacher.spec))
     source = Augmented(teacher, pixels, settings)
-    content = {"images": _digest({"": pixels}), "start": _digest(quantized.network.module.state_dict())}
+    content = {
+        "sha256 of images": _digest({"": pixels}),
+        "sha256 of start": _digest(quantized.network.module.state_dict()),
+    }
     identity = {**(identity or {}), **content} if state is not None else identity
     curve = distill(
         teacher, quantized.network, source, settings,

@@ -41,6 +41,7 @@ from ..release import LONGEST, OLDER, architecture_of
 from ..settings import parse
 from ..spec import InputSpec
 from .bits import Bits
+from .processors import processor_lines
 
 __all__ = [
     "Exported",
@@ -101,9 +102,18 @@ def write_program(graph: nn.Module, path: Path, shape: tuple[int, int, int]) -> 
     content = io.BytesIO()
     with torch.no_grad(), quiet():
         program = torch.export.export(graph, (torch.zeros(2, *shape),), dynamic_shapes=any_number())
+        _forget_sources(program.graph_module)
         torch.export.save(program, content)
     write_bytes(path, content.getvalue())
     return path
+
+
+def _forget_sources(graph: nn.Module) -> None:
+    """Removes the source lines, with paths of whoever exported, that torch keeps with every operation."""
+    for module in graph.modules():
+        for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
+            for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torch_fn"):
+                node.meta.pop(key, None)
 
 
 def write_quantized(folder: Path, network: Network, bits: Bits, card: str) -> Path:
@@ -243,6 +253,8 @@ def card(network: Network, bits: Bits, result: dict[str, Any]) -> str:
         f"{speed['threads']} threads of onnxruntime, both in one run",
         f"- integer operators: {sum(operators.values())}, others: {other}",
     ]
+    if "target cpu" in result:
+        lines += [f"- {line}" for line in processor_lines(result)]
     if result["left in float"]:
         lines.append(f"- left in floating point: {markdown(', '.join(result['left in float']))}")
     if "mobile" in result:

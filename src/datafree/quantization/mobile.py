@@ -19,7 +19,7 @@ from ..files import write_bytes
 from ..network import Network
 from .annotate import parameter_of
 from .bits import Bits
-from .prepared import capture
+from .capture import capture
 from .running import BATCH, Speed, least_ms
 from .stack import first_line, quiet, require
 

@@ -2,46 +2,41 @@
 
 from __future__ import annotations
 
-import copy
-import sys
-import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 
+from ..absent import no_layer
 from ..errors import UserError
 from ..network import Network
 from ..progress import Progress, silent
-from .annotate import BATCH_NORM, Uniform, behind, parameter_of, unrounded, untie, weighted
-from .bits import Bits
+from .annotate import Uniform, behind, parameter_of, unrounded, weighted
+from .bits import Bits, TargetCPU
+from .capture import capture, compare
 from .equalize import equalize
+from .folding import fold_batch_norms, untie
 from .ranges import Moments, moments, weighed
-from .stack import any_number, first_line, quiet, require
+from .stack import quiet, require
 from .steps import Step
 
-__all__ = ["Correction", "Quantized", "Simulated", "capture", "quantize"]
+__all__ = ["Correction", "Quantized", "Simulated", "quantize"]
 
 BATCH = 64
 Correction = Literal["analytic", "empirical", "none"]
 """Of biases, in the words of Nagel et al. 2019."""
 LARGEST_BIAS = 2.0**30
-
-
-class Normalised(nn.Module):
-    """Pixels in the spec's range to logits: what is exported, so that a deployed file needs no constants beside it."""
-
-    def __init__(self, network: Network):
-        super().__init__()
-        self.network = network.module
-        self.spec = network.spec
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        return self.network(self.spec.normalize(pixels))
+CHECKED = 512
+"""Of the calibration images, how many the graph is compared with the network on before anything is rounded."""
+ROUNDING = 1e-2
+"""As `capture.SAME`, after batch norms were folded and weights scaled, which moves every sum a little."""
+UNROUNDED = (
+    "its graph, batch norms folded and nothing rounded yet,",
+    "check the network's batch norms for tiny variances",
+)
 
 
 class Simulated(nn.Module):
@@ -65,6 +60,7 @@ class Quantized:
 
     network: Network
     bits: Bits
+    target_cpu: TargetCPU = "any"
 
     @property
     def graph(self) -> GraphModule:
@@ -86,6 +82,20 @@ class Quantized:
         """The layers and products that are not rounded, each as `place: operator`, such as `up: conv_transpose2d`."""
         return unrounded(self.graph, {node for node, _, _ in self.layers()})
 
+    def reduced(self) -> bool:
+        """Whether some weights of 8 bits use 7 of them, as `target_cpu` any asks for."""
+        asked = {own for own in (self.bits.weights, self.bits.first, self.bits.last) if own is not None}
+        meet = any((weight.quant_max, data.quant_max) == (63, 255) for _, data, weight in self.layers())
+        return self.target_cpu == "any" and meet and 8 in asked
+
+    def fits_16_bits(self) -> bool:
+        """Whether the sum of any two products of an 8-bit layer fits 16 bits, so that no x86 processor cuts it."""
+        return all(
+            2 * data.quant_max * weight.quant_max < 2**15
+            for _, data, weight in self.layers()
+            if data.quant_max <= 255 and weight.quant_max <= 127
+        )
+
     def nbytes(self) -> int:
         """Bytes of weights packed at their bits, with their steps and biases in float32; what storage could come to."""
         total = 0
@@ -106,6 +116,7 @@ def quantize(
     *,
     equalise: bool = True,
     correct_bias: Correction = "analytic",
+    target_cpu: TargetCPU = "any",
     progress: Progress = silent,
 ) -> Quantized:
     """A quantized copy of `network`, its grids those of least squared error on `pixels` (N, C, H, W) in the spec's range.
@@ -113,7 +124,8 @@ def quantize(
     Without pixels the grids cover six standard deviations of what the batch norms say. `equalise` scales neighbouring
     layers' weights against each other first. `correct_bias` takes the mean error that rounded weights make in each layer's
     outputs out of its bias: `analytic` by what the batch norms say of its input, where they say anything, `empirical` by
-    what it is on the pixels. All three without pixels are Nagel et al. 2019 (DFQ). The network is left as found. Raises
+    what it is on the pixels. All three without pixels are Nagel et al. 2019 (DFQ). `target_cpu` any keeps 8-bit weights that
+    meet 8-bit activations within -63..63, vnni within -127..127; see `TargetCPU`. The network is left as found. Raises
     UserError for pixels that do not fit, for a network that torch.export cannot capture, and for a batch norm that has no
     running statistics.
     """
@@ -131,28 +143,32 @@ def quantize(
     from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
 
     captured = capture(network)
-    if any(node.target in BATCH_NORM and node.args[3] is None for node in captured.graph.nodes):
-        raise UserError(
-            f"{network.name} has a batch norm without running statistics (track_running_stats=False), wanted one with "
-            "them; train it so"
-        )
     untie(captured)
     wanted = pixels is None or correct_bias == "analytic"
     told = moments(network, captured, partly=pixels is not None) if wanted else {}
+    gone = fold_batch_norms(captured)
+    told |= {heir: told[name] for name, heir in gone.items() if name in told}
     with quiet():
-        graph = prepare_pt2e(captured, Uniform(bits))
+        graph = prepare_pt2e(captured, Uniform(bits, target_cpu))
     if not weighted(graph):
-        raise UserError(f"{network.name} has no conv or linear layer, so there is nothing to round; give one that has")
+        if unrounded(graph, set()):
+            raise UserError(
+                f"{network.name} has no conv or linear layer whose weights are its own, so there is nothing to round: "
+                f"{', '.join(unrounded(graph, set())[:3])}; give a network that has one"
+            )
+        raise UserError(f"{no_layer(network)}, so there is nothing to round; give one that has")
     for parameter in graph.parameters():  # a bias that comes of a folded batch norm would stay as it is
         parameter.requires_grad_(True)
     scales = equalize(graph) if equalise else {}
     spec = network.spec.unnormalised()  # the captured graph normalises for itself
-    own = Quantized(Network(Simulated(graph), spec, f"{network.name}-{bits.name}"), bits)
+    own = Quantized(Network(Simulated(graph), spec, f"{network.name}-{bits.name}"), bits, target_cpu)
     told = {name: told[name].scaled(scales.get(name)) for name in told}
     with torch.no_grad():
+        _check_unrounded(own, network, network.probes())
         if pixels is None:
             _start_by(own, told)
         else:
+            _check_unrounded(own, network, pixels[:CHECKED])
             _start_on(own, pixels, progress)
         if correct_bias == "analytic":
             _correct_by(own, told)
@@ -160,6 +176,16 @@ def quantize(
             _correct_on(own, pixels)
         round_biases(own)
     return own
+
+
+def _check_unrounded(own: Quantized, network: Network, pixels: Tensor) -> None:
+    """Raises UserError where the graph answers differently from the network although nothing is rounded yet."""
+    for step in own.steps():
+        step.observing = False
+    logits = torch.cat([own.graph(part) for part in pixels.split(BATCH)])
+    compare(network.name, network.predict(pixels.clone(), BATCH), logits, UNROUNDED, ROUNDING)
+    for step in own.steps():
+        step.observing = True
 
 
 def _start_on(own: Quantized, pixels: Tensor, progress: Progress) -> None:
@@ -203,41 +229,6 @@ def covering(low: float, high: float, top: int) -> tuple[Tensor, Tensor]:
     step = max((high - low) / top, 1e-12)
     zero = min(max(round(-low / step), 0), top)
     return torch.tensor([step]), torch.tensor([zero])
-
-
-def capture(network: Network) -> GraphModule:
-    """The network, with its normalisation, as torch.export's graph, for any number of images.
-
-    Raises UserError naming the operator or line that cannot be captured.
-    """
-    module = copy.deepcopy(Normalised(network)).cpu().eval()
-    image = torch.full((2, *network.spec.shape), (network.spec.low + network.spec.high) / 2)
-    try:
-        with torch.no_grad(), quiet():
-            return torch.export.export(module, (image,), dynamic_shapes=any_number()).module()
-    except Exception as error:  # torch.export raises whatever the network's code or its own passes do
-        raise UserError(
-            f"torch.export cannot capture {network.name}: {_cause(error)}{_place(error)}; write that part of the network "
-            "without it (no branch on a tensor's value, no fixed number of images)"
-        ) from error
-
-
-def _cause(error: Exception) -> str:
-    line = first_line(error)
-    if line.startswith("Constraints violated (batch)"):
-        return "it is written for a fixed number of images, or for some numbers alone, wanted any number"
-    return line
-
-
-def _place(error: Exception) -> str:
-    """The innermost line on the way to the error that is the network's own; nothing where there is none."""
-    others = {"torch", "torchao", "sympy", "numpy", *sys.stdlib_module_names}
-    found = ""
-    for frame, line in traceback.walk_tb(error.__traceback__):
-        module, code = str(frame.f_globals.get("__name__")), frame.f_code
-        if module != __name__ and module.partition(".")[0] not in others and not code.co_filename.startswith("<"):
-            found = f", at {Path(code.co_filename).name}:{line} in {code.co_name}"
-    return found
 
 
 def _grid(graph: GraphModule, node: object) -> Step | None:

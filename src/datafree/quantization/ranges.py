@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
-from torch.fx.node import map_arg
 
+from ..absent import no_batch_norm
 from ..errors import UserError
 from ..network import Network
 from .annotate import ADDS, AVERAGES, BATCH_NORM, SELECTIONS, WEIGHTED, behind, groups, parameter_of
+from .constants import Constants
 
 __all__ = ["WIDTH", "Moments", "moments", "rectified", "weighed"]
 
@@ -86,11 +87,11 @@ def moments(network: Network, graph: GraphModule, *, partly: bool = False) -> di
     if not any(node.target in BATCH_NORM for node in graph.graph.nodes):
         if partly:
             return {}
-        raise UserError(f"{network.name} has no batch norm, and no images were given; name some with --calibrate")
+        raise UserError(f"{no_batch_norm(network)}, and no images were given; name some with --calibrate")
     ends = [(spec.low, spec.high)] * spec.shape[0]
     low, high = (torch.tensor(own) for own in zip(*ends))
     image = Moments((low + high) / 2, (high - low).square() / 12, low, high)
-    constants, lost = _Constants(graph).found, set()
+    constants, lost = Constants(graph), set()
     for node in graph.graph.nodes:
         if node.op == "placeholder":
             found[node.name] = image
@@ -105,29 +106,20 @@ def moments(network: Network, graph: GraphModule, *, partly: bool = False) -> di
                     raise
                 lost.add(node)
                 continue
-            if own is not None:
+            if own is not None and _fits(own, node):
                 found[node.name] = own
+            elif own is not None and not partly:
+                raise _stuck(node)
+            elif own is not None:
+                lost.add(node)
     return found
 
 
-class _Constants:
-    """Node name -> value, of every tensor that does not depend on the image."""
-
-    def __init__(self, graph: GraphModule):
-        self.found: dict[str, Tensor] = {}
-        values: dict[Node, object] = {}
-        for node in graph.graph.nodes:
-            if node.op == "get_attr":
-                values[node] = parameter_of(graph, node).detach()
-            elif node.op == "call_function" and node.all_input_nodes and all(o in values for o in node.all_input_nodes):
-                args, kwargs = map_arg((node.args, node.kwargs), lambda own: values[own])  # type: ignore
-                values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
-        self.found = {node.name: value for node, value in values.items() if isinstance(value, Tensor)}
-
-
-def _through(graph: GraphModule, node: Node, found: dict[str, Moments], constants: dict[str, Tensor]) -> Moments | None:
+def _through(graph: GraphModule, node: Node, found: dict[str, Moments], constants: Constants) -> Moments | None:
     """The moments of one node; None for arithmetic on constants and for a layer whose batch norm comes next."""
     sources = [found[own.name] for own in node.all_input_nodes if own.name in found]
+    if not isinstance(node.meta.get("val"), Tensor):  # the number of images
+        return None
     if node.target in BATCH_NORM:
         channels = len(parameter_of(graph, node.args[3]))
         gamma, beta = (
@@ -149,7 +141,7 @@ def _through(graph: GraphModule, node: Node, found: dict[str, Moments], constant
     if node.target in ARITHMETIC and len(sources) == 1:
         return _affine(node, sources[0], constants)
     if node.target == _aten.sub.Tensor and len(sources) == 2 and node.args[0] is not node.args[1]:
-        return _sum(sources, -_alpha(node))
+        return _sum(node, sources, -_alpha(node))
     if node.target in RELU:
         return rectified(sources[0])
     if node.target in HARD:
@@ -157,7 +149,7 @@ def _through(graph: GraphModule, node: Node, found: dict[str, Moments], constant
             raise _stuck(node)
         return rectified(sources[0], float(node.args[2]) if len(node.args) > 2 else math.inf)  # type: ignore[arg-type]
     if node.target in ADDS and len(sources) == 2:
-        return _sum(sources, _alpha(node))
+        return _sum(node, sources, _alpha(node))
     if node.target == _aten.pad.default:
         return _padded(node, sources[0])
     if node.target == _aten.cat.default:
@@ -169,21 +161,29 @@ def _through(graph: GraphModule, node: Node, found: dict[str, Moments], constant
     raise _stuck(node)
 
 
+def _fits(own: Moments, node: Node) -> bool:
+    """Whether there are as many channels as the node has; behind a flattened image each has several places in a row."""
+    shape = node.meta["val"].shape
+    return len(shape) <= 2 or shape[1] == len(own.mean)
+
+
 def _alpha(node: Node) -> float:
     """What an addition or subtraction multiplies its second operand by."""
     return float(node.kwargs.get("alpha", 1))  # type: ignore[arg-type]
 
 
-def _sum(sources: list[Moments], alpha: float) -> Moments:
+def _sum(node: Node, sources: list[Moments], alpha: float) -> Moments:
     """Of x + alpha y."""
     one, other = sources
+    if len(one.mean) != len(other.mean):
+        raise _stuck(node)
     return Moments.normal(one.mean + alpha * other.mean, one.variance + alpha**2 * other.variance)
 
 
-def _affine(node: Node, source: Moments, constants: dict[str, Tensor]) -> Moments:
+def _affine(node: Node, source: Moments, constants: Constants) -> Moments:
     """Of x + c, x - c, x c or x / c, where c is a number or one a channel."""
     other = node.args[1]
-    value = constants.get(other.name) if isinstance(other, Node) else torch.tensor(float(other))  # type: ignore[arg-type]
+    value = constants.tensor(other) if isinstance(other, Node) else torch.tensor(float(other))  # type: ignore[arg-type]
     if value is None or value.numel() not in (1, len(source.mean)):
         raise _stuck(node)
     value = value.flatten().float().expand(len(source.mean))
@@ -195,9 +195,9 @@ def _affine(node: Node, source: Moments, constants: dict[str, Tensor]) -> Moment
     return Moments(source.mean * value, source.variance * value.square(), ends.amin(0), ends.amax(0))
 
 
-def _linear(node: Node, source: Moments, constants: dict[str, Tensor]) -> Moments:
+def _linear(node: Node, source: Moments, constants: Constants) -> Moments:
     """Of a layer that no batch norm follows: means and variances of a sum of independent inputs."""
-    weight, bias = (constants.get(own.name) if isinstance(own, Node) else None for own in (*node.args, None)[1:3])
+    weight, bias = (constants.tensor(own) for own in (*node.args, None)[1:3])
     if weight is None:
         raise _stuck(node)
     mean, variance = weighed(node, weight, source.mean), weighed(node, weight.square(), source.variance)

@@ -1,0 +1,51 @@
+"""Which processors an exported file answers alike on, in words for its card.
+
+onnxruntime multiplies uint8 activations by int8 weights. On x86 without VNNI it adds each pair of products in 16 bits
+(`vpmaddubsw`), which cuts sums beyond 32,767; 2 x 255 x 63 = 32,130 fits, 2 x 255 x 127 does not.
+"""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import Any
+
+__all__ = ["instruction_sets", "processor_lines"]
+
+SETS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
+"""What decides which of onnxruntime's integer kernels run, as Linux names it."""
+
+
+def instruction_sets(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
+    """This processor's architecture and those of its instruction sets that matter to integer kernels.
+
+    The architecture alone where the system does not list them.
+    """
+    flags: set[str] = set()
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(errors="replace").splitlines():
+            if line.partition(":")[0].strip() in ("flags", "Features"):
+                flags = set(line.partition(":")[2].split())
+                break
+    return [platform.machine() or "unknown", *(name for name in SETS if name in flags)]
+
+
+def processor_lines(result: dict[str, Any]) -> list[str]:
+    """Sentences: where the file was checked, and what is known of other processors. `result` is that of `quantize`."""
+    target = result["target cpu"]
+    name = result["bits"].upper()
+    where = f"model.onnx was checked in onnxruntime on {', '.join(target['checked on'])}"
+    if not target["integer"]:
+        return [f"{where}; other processors were not tried."]
+    if target["fits 16 bits"]:
+        reduced = (
+            f"{name}, reduced range: int8 weights are within -63..63, 7 bits of 8, so that" if target["reduced"] else ""
+        )
+        sums = "no sum of two products exceeds 16 bits, which x86 processors without VNNI (AVX2, AVX-512) cut sums to"
+        lines = [f"{reduced} {sums}." if reduced else f"{sums[0].upper()}{sums[1:]}."]
+    else:
+        lines = [
+            f"{name}, full range, for x86 processors with VNNI: on x86 without VNNI (AVX2, AVX-512) onnxruntime cuts "
+            "sums of two products to 16 bits and this file answers differently; --target-cpu any avoids it."
+        ]
+    return [*lines, f"{where}; ARM and other processors were not tried."]

@@ -1,0 +1,136 @@
+"""The fuzzer: spoils samples of every kind of file and opens each in a child process with limits of memory and time."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import select
+import shutil
+import signal
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from datafree.errors import Notice, UserError
+
+from .mutations import mutate
+from .subjects import SUBJECTS, meaning
+
+__all__ = ["Report", "fuzz"]
+
+SECONDS = 20.0
+"""For one file."""
+MEMORY = 600 << 20
+"""More than before, for one file."""
+
+
+@dataclass
+class Report:
+    """What came of it: counts by verdict, and the failures in words."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+
+
+def fuzz(folder: Path, *, seed: int, mutants: int, kinds: Iterable[str] | None = None, first: int = 0) -> Report:
+    """Opens `mutants` spoilt files, kind after kind in turn; mutant `i` depends on the seed and `i` alone."""
+    names, report = list(kinds or SUBJECTS), Report()
+    originals = {name: folder / "originals" / str(index) for index, name in enumerate(names)}
+    for name in names:
+        originals[name].mkdir(parents=True)
+        said = _child(lambda name=name: _make(name, originals[name]), 300.0)
+        if not said.startswith("made"):
+            report.failures.append(f"{name}: the sample itself: {said}")
+    for index in range(first, first + mutants):
+        name = names[index % len(names)]
+        work = folder / "work"
+        shutil.rmtree(work, ignore_errors=True)
+        shutil.copytree(originals[name], work)
+        rng = random.Random(f"{seed} {name} {index}")
+        target = rng.choice(SUBJECTS[name].files)
+        words, sealed = mutate(work / target, rng)
+        expected = None if sealed or not SUBJECTS[name].sealed else (originals[name] / "meaning.txt").read_text()
+        shutil.copytree(work, folder / "kept", dirs_exist_ok=True)
+        verdict = _child(lambda work=work, name=name, e=expected: _verdict(name, work, e), SECONDS)
+        report.counts[verdict.partition(":")[0]] += 1
+        if verdict.startswith(("refused", "same", "accepted")):
+            shutil.rmtree(folder / "kept")
+        else:
+            kept = folder / f"failure-{index}"
+            shutil.move(folder / "kept", kept)
+            report.failures.append(f"mutant {index}, {name}, {target}, {words}: {verdict} ({kept})")
+    return report
+
+
+def _make(name: str, folder: Path) -> str:
+    SUBJECTS[name].make(folder)
+    copy = folder.with_name(f"{folder.name}-read")
+    shutil.copytree(folder, copy)
+    said = meaning(SUBJECTS[name].open(copy))
+    shutil.rmtree(copy)
+    (folder / "meaning.txt").write_text(said)
+    return "made"
+
+
+def _verdict(name: str, work: Path, expected: str | None) -> str:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Notice)
+            got = meaning(SUBJECTS[name].open(work))
+    except UserError as error:
+        text = str(error)
+        verdict = "refused" if "\n" not in text and text and len(text) < 1500 else f"FAILURE: message {text[:200]!r}"
+    except MemoryError:
+        verdict = "FAILURE: memory"
+    except Exception:
+        verdict = "FAILURE: " + " | ".join(traceback.format_exc().splitlines()[-5:])
+    else:
+        verdict = "accepted" if expected is None else "same" if got == expected else "FAILURE: another meaning"
+    used = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10) - before
+    return f"FAILURE: {used:,} bytes of memory" if used > MEMORY else verdict
+
+
+def _child(work, seconds: float) -> str:
+    """What a function returns in a child process; how that ended otherwise."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.close(reader)
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, 1)
+            os.dup2(null, 2)
+            limit = _mapped() + (3 << 30)
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+            try:
+                said = work()
+            except BaseException:
+                said = "FAILURE: " + " | ".join(traceback.format_exc().splitlines()[-5:])
+            os.write(writer, said.encode("utf-8", "backslashreplace")[:4000])
+        finally:
+            os._exit(0)
+    os.close(writer)
+    said, end = b"", time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0 and select.select([reader], [], [], left)[0]:
+        part = os.read(reader, 4096)
+        if not part:
+            break
+        said += part
+    os.close(reader)
+    late = time.monotonic() >= end
+    if late:
+        os.kill(pid, signal.SIGKILL)
+    status = os.waitpid(pid, 0)[1]
+    if late:
+        return f"FAILURE: longer than {seconds:g} s"
+    return f"FAILURE: signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else said.decode() or "FAILURE: no answer"
+
+
+def _mapped() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,18 @@
+"""A few spoilt files of every kind; `make fuzz` opens more."""
+
+from __future__ import annotations
+
+import random
+
+from tests.fuzz.run import fuzz
+from tests.fuzz.subjects import SUBJECTS
+
+CHEAP = [name for name in SUBJECTS if "game" not in name]
+
+
+def test_spoilt_files_of_every_kind_are_refused_in_one_line_or_mean_what_they_meant(tmp_path):
+    seed = random.SystemRandom().randrange(1 << 32)
+    print(f"seed {seed}")
+    report = fuzz(tmp_path, seed=seed, mutants=3 * len(CHEAP), kinds=CHEAP)
+    assert report.failures == [], f"seed {seed}"
+    assert sum(report.counts.values()) == 3 * len(CHEAP) and report.counts["refused"] > len(CHEAP)
