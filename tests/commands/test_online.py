@@ -90,8 +90,9 @@ def test_a_stopped_run_leaves_a_whole_student_and_goes_on_to_the_same_bytes(comm
     assert (here / "a" / "training.safetensors").exists() and result("a")["unfinished"]["of"] == 12
     assert command("evaluate a --data digits").code == 0
     assert "epochs so far" in (here / "a" / "README.md").read_text()
-    assert command(f"{line} --balance 4 --out a").line.endswith("is of a run with other settings; name another --out, or "
-                                                               "repeat that run's command")  # fmt: skip
+    assert "a holds an unfinished release of another run: --online: got balance 4.0, expected balance 5.0; name" in (
+        command(f"{line} --balance 4 --out a").line
+    )
     with monkeypatch.context() as patch:
         patch.setattr("datafree.commands.online.begun", lambda *_, **__: pytest.fail("a resumed student began anew"))
         assert command(f"{line} --out a").code == 0
@@ -105,9 +106,12 @@ def test_a_finished_run_is_not_made_again_over_itself(command, here):
     assert command(f"{GO} hinton8 --data digits --out s").code == 0
     before = {path.name: path.read_bytes() for path in (here / "s").iterdir()}
     done = command(f"{GO} hinton8 --data digits --out s")
-    assert (done.code, done.out) == (0, "s holds this very run, finished; remove the folder to make it again\n")
+    assert (done.code, done.out) == (0, "already complete: release in s, of the same settings; nothing was changed\n")
     assert {path.name: path.read_bytes() for path in (here / "s").iterdir()} == before
-    assert "would be lost; name another --out" in command(f"{GO} hinton8 --data digits --seed 1 --out s").line
+    assert (
+        ": --seed: got 1, expected 0; name another --out"
+        in command(f"{GO} hinton8 --data digits --seed 1 --out s").line
+    )
 
 
 def test_a_generator_of_one_class_is_said(command, here, monkeypatch):  # noqa: ARG001
@@ -246,7 +250,7 @@ def test_a_run_that_diverges_later_keeps_its_student_and_says_what_was_thrown_aw
     assert command("evaluate s --data digits").code == 0
     left, advice = here / "s" / "training.safetensors", "left it: remove it to begin anew, or name another --out"
     assert (
-        "is of kind 'online-state'; wanted 'training-state'; a stopped run " + advice
+        "s holds an unfinished release of another run: command: got datafree train, expected datafree distill"
         in command("train hinton8 --data digits --epochs 1 --out s --quiet").line
     )
     left.write_bytes(left.read_bytes()[:-1])
