@@ -14,7 +14,7 @@ from datafree.adversarial import adversarial
 from datafree.errors import UserError
 from datafree.fit import Schedule
 from datafree.network import Network
-from datafree.records import record
+from datafree.records import Record, record
 from datafree.spec import InputSpec
 from datafree.stats.moments import Moments
 from datafree.synthesis import named
@@ -193,9 +193,11 @@ def test_a_network_in_double_precision_takes_images_as_they_are(toy):
         torch.testing.assert_close(found.entries[name].summary["mean"], expected.entries[name].summary["mean"])
 
 
-def test_a_random_network_is_not_recorded(toy):
+def test_the_record_of_a_random_network_is_refused_for_that_reason_and_not_for_its_code(toy, tmp_path):
+    own = network(Net(lambda _, y: F.dropout(y)))
+    record(own, toy(shape=SPEC.shape), [Moments()]).save(tmp_path / "record.safetensors")
     with pytest.raises(UserError, match=RANDOM):
-        record(network(Net(lambda _, y: F.dropout(y))), toy(shape=SPEC.shape), [Moments()])
+        Record.load(tmp_path / "record.safetensors", own)
 
 
 class Closed(nn.Module):

@@ -187,9 +187,16 @@ def _distill(
             result["evaluation"] = asdict(evaluate(own, test, network))
         else:
             result["agreement on what it learnt from"] = _agreement(own, material)
-        write_release(folder, own, notes=f"distilled from {architecture_of(network)} on {what}")
+        notes = f"distilled from {architecture_of(network)} on {what}{_flag(learn)}"
+        write_release(folder, own, notes=notes)
         log.write(folder, result)
     _say(folder, own, network, result)
+
+
+def _flag(learn: Path | Few | tuple[Any, int] | None) -> str:
+    """What the student's card says of a set near chance, without the folder's name; empty for any other."""
+    near = isinstance(learn, Path) and SyntheticSet.open(learn).warning() is not None
+    return ", in which the teacher sees the wanted class near chance" if near else ""
 
 
 def _material(
@@ -211,8 +218,8 @@ def _material(
     if learn is not None:
         found = SyntheticSet.open(learn, teacher)
         words = f"a synthetic set of {found.about['method']['method']}"
-        if found.warning() is not None:  # in words without the folder's name: this goes onto the student's card
-            words += ", in which the teacher sees the wanted class near chance"
+        if (warning := found.warning()) is not None:
+            print(f"warning: {warning}; a student will learn little from it")
         return stored(found), words, {"images": str(learn)}
     assert real is not None
     return soft_labelled(teacher, real), f"real data, {real.public}", {"images": None}
