@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from contextlib import nullcontext
 
 import pytest
 import torch
 
-from datafree.errors import UserError
+from datafree.errors import Notice, UserError
 from datafree.evaluation import evaluate
 from datafree.files import read_json, sha256_file, write_sealed_json
 from datafree.models import load_model
@@ -42,13 +43,33 @@ def written(normed, exported, tmp_path_factory):
     (folder / ".datafree.json").write_text('{"kind": "quantized"}')
     (folder / "model.onnx").write_bytes(own.path.read_bytes())
     write_program(own.graph, folder / "model.pt2", normed.spec.shape)
-    return write_quantized(folder, normed, Bits(), card(normed, Bits(), RESULT))
+    return write_quantized(folder, normed, Bits(), card(normed, Bits(), RESULT), fits_16_bits=True)
 
 
 @pytest.fixture
 def own(written, tmp_path):
     """A copy to damage."""
     return shutil.copytree(written, tmp_path / "own")
+
+
+@pytest.mark.parametrize(
+    ("fits", "sets", "words"),
+    [
+        (True, ["x86_64", "avx2"], None),
+        (False, ["x86_64", "avx2", "avx512f"], "is for processors with VNNI, which this one lacks"),
+        (None, ["AMD64", "avx2"], "does not say for which processors it is"),
+        (False, ["x86_64", "avx2", "avx_vnni"], None),
+        (None, ["x86_64", "avx512f", "avx512_vnni"], None),
+        (False, ["aarch64", "asimddp"], None),
+    ],
+)
+def test_a_file_that_this_processor_may_run_differently_is_opened_with_a_notice(
+    fits, sets, words, own, normed, monkeypatch
+):
+    monkeypatch.setattr("datafree.quantization.processors.instruction_sets", lambda: sets)
+    write_quantized(own, normed, Bits(), "card", fits_16_bits=fits)
+    with pytest.warns(Notice, match=words) if words else nullcontext():
+        open_quantized(own)
 
 
 def test_it_answers_as_it_was_written(written, exported, normed, shown):

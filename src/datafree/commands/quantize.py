@@ -169,7 +169,8 @@ def quantize(
         if test is not None:
             result["evaluation"] = asdict(evaluate(own.network, test, network))
             result["original"] = asdict(evaluate(network, test))
-        write_quantized(made, network, bits, card(network, bits, result))
+        text, fits = card(network, bits, result), result["target cpu"]["fits 16 bits"]
+        write_quantized(made, network, bits, text, fits_16_bits=fits)
         put_in_place(made, folder)
         log.write(folder, result)
     _say(folder, network, bits, result, data)

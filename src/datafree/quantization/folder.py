@@ -12,6 +12,7 @@ import io
 import os
 import re
 import shutil
+import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import __version__
-from ..errors import UserError
+from ..errors import Notice, UserError
 from ..files import (
     atomic,
     claim_folder,
@@ -41,7 +42,7 @@ from ..release import LONGEST, OLDER, architecture_of
 from ..settings import parse
 from ..spec import InputSpec
 from .bits import Bits
-from .processors import processor_lines
+from .processors import cut_sums, processor_lines
 
 __all__ = [
     "Exported",
@@ -116,8 +117,12 @@ def _forget_sources(graph: nn.Module) -> None:
                 node.meta.pop(key, None)
 
 
-def write_quantized(folder: Path, network: Network, bits: Bits, card: str) -> Path:
-    """Writes config.json, last, and the card, over the files that are in the folder already."""
+def write_quantized(folder: Path, network: Network, bits: Bits, card: str, *, fits_16_bits: bool | None = None) -> Path:
+    """Writes config.json, last, and the card, over the files that are in the folder already.
+
+    `fits_16_bits` is whether no sum of two products in model.onnx exceeds 16 bits, which x86 processors without VNNI need;
+    None where that is unknown.
+    """
     own = claim_folder(folder, kind=KIND)
     sweep(own)
     write_bytes(own / "README.md", card.encode())
@@ -130,6 +135,7 @@ def write_quantized(folder: Path, network: Network, bits: Bits, card: str) -> Pa
         "original": network.fingerprint(),
         "sha256": {name: sha256_file(own / name) for name in FILES if (own / name).is_file()},
         "datafree": __version__,
+        **({} if fits_16_bits is None else {"fits_16_bits": fits_16_bits}),
     }
     write_sealed_json(own / "config.json", config)
     return own
@@ -156,7 +162,8 @@ def put_in_place(made: Path, folder: Path) -> None:
 def open_quantized(folder: str | Path, *, threads: int = 0) -> Network:
     """The network in a folder that `datafree quantize` wrote; `threads` 0 is as many as there are cores.
 
-    Raises UserError for another folder, and for a file that is not as it was written.
+    Raises UserError for another folder, and for a file that is not as it was written. A file that may answer differently
+    on this processor comes with a `Notice`.
     """
     from .stack import require
 
@@ -164,6 +171,8 @@ def open_quantized(folder: str | Path, *, threads: int = 0) -> Network:
     folder = Path(folder)
     config = read_config(folder)
     program, content = read_program(folder, config)
+    if config.bits.integer and (difference := cut_sums(config.fits_16_bits)):
+        warnings.warn(Notice(f"{folder} {difference}"), stacklevel=2)
     name = f"{config.architecture}-{config.bits.name}"
     network = Network(Exported(program, content, threads), config.spec.unnormalised(), name)
     network.check()
@@ -206,6 +215,8 @@ class Config:
     original: str
     """The fingerprint of the network that it was made from."""
     sha256: dict[str, Any]
+    fits_16_bits: bool | None
+    """Whether no sum of two products exceeds 16 bits; None where the file does not say."""
 
 
 def read_config(folder: Path) -> Config:
@@ -225,7 +236,8 @@ def read_config(folder: Path) -> Config:
         raise UserError(f"{path}: original: wanted the fingerprint of a network; get it again")
     try:
         spec, bits = parse(InputSpec, config.get("spec")), parse(Bits, config.get("bits"))
-        return Config(name, spec, bits, str(config["original"]), digests)
+        fits = config.get("fits_16_bits")
+        return Config(name, spec, bits, str(config["original"]), digests, fits if isinstance(fits, bool) else None)
     except UserError as error:
         found = str(error).partition(";")[0].removeprefix("--")
         raise UserError(f"{path}: {found}; get it again") from None

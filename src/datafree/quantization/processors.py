@@ -10,7 +10,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-__all__ = ["instruction_sets", "processor_lines"]
+__all__ = ["cut_sums", "instruction_sets", "processor_lines"]
 
 SETS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
 """What decides which of onnxruntime's integer kernels run, as Linux names it."""
@@ -28,6 +28,21 @@ def instruction_sets(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
                 flags = set(line.partition(":")[2].split())
                 break
     return [platform.machine() or "unknown", *(name for name in SETS if name in flags)]
+
+
+def cut_sums(fits: bool | None) -> str | None:
+    """A sentence where an int8 file may answer differently on this processor, x86 without VNNI; else None.
+
+    `fits` is whether no sum of two products exceeds 16 bits; None for a file that does not say so.
+    """
+    machine, *sets = instruction_sets()
+    if fits or machine.lower() not in ("x86_64", "amd64") or {"avx_vnni", "avx512_vnni"}.intersection(sets):
+        return None
+    reason = "is for processors with VNNI" if fits is False else "does not say for which processors it is"
+    return (
+        f"{reason}, which this one lacks: sums of products may be cut to 16 bits and answers differ; quantize again with "
+        "--target-cpu any"
+    )
 
 
 def processor_lines(result: dict[str, Any]) -> list[str]:
