@@ -20,7 +20,7 @@ class UserError(Exception):
 def nearest(got: str, options: Iterable[str], most: int = 3) -> str:
     """The options most like `got`, quoted and joined by commas; all of them where none is near and they are few."""
     options = [str(option) for option in options]
-    close = difflib.get_close_matches(str(got), options, n=most, cutoff=0.5)
+    close = difflib.get_close_matches(_cut(got), options, n=most, cutoff=0.5)
     if not close:
         close = options if len(options) <= 12 else options[:most]
     return ", ".join(repr(option) for option in close) or "none"
@@ -29,7 +29,13 @@ def nearest(got: str, options: Iterable[str], most: int = 3) -> str:
 def unknown(what: str, got: str, options: Iterable[str], where: str = "") -> UserError:
     """The error for a name that does not exist: ``no layer 'l5' in LeNet5; nearest: 'fc1'``."""
     place = f" in {where}" if where else ""
-    return UserError(f"no {what} {str(got)!r}{place}; nearest: {nearest(got, options)}")
+    return UserError(f"no {what} {_cut(got)!r}{place}; nearest: {nearest(got, options)}")
+
+
+def _cut(name: object) -> str:
+    """At most 80 characters: a name out of a file may have a million."""
+    text = str(name)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 _SHORT = re.compile(

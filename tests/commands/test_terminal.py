@@ -58,7 +58,7 @@ def named(here):
     (here / "own.py").write_text(
         "from torch import nn\nbuild = lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
     )
-    np.savez(here / "d.npz", images=np.zeros((20, 8, 8), np.uint8), labels=np.arange(20) % 10)
+    np.savez(here / "d.npz", images=np.full((20, 8, 8), 255, np.uint8), labels=np.arange(20) % 10)
     about = json.loads((here / "set" / "set.json").read_text())
     about["method"] = {"method": "\x1b]0;title\x07"}
     (here / "set" / "set.json").write_text(json.dumps(about))

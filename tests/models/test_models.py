@@ -116,7 +116,7 @@ def test_a_release_gives_back_the_network_and_the_record(release, teacher, whole
     assert own.digest() == whole_record.digest()
     card = (release / "README.md").read_text()
     assert "- parameters: 3,466" in card
-    assert "samples of `digits` (train)" in card
+    assert "samples of `digits` (train, sha256 " in card
     assert {path.name for path in release.iterdir()} == {
         ".datafree.json", "README.md", "config.json", "model.safetensors", "record.safetensors"
     }  # fmt: skip

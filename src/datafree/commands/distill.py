@@ -217,10 +217,7 @@ def _material(
         return learn.material(teacher)
     if learn is not None:
         found = SyntheticSet.open(learn, teacher)
-        words = f"a synthetic set of {found.about['method']['method']}"
-        if (warning := found.warning()) is not None:
-            print(f"warning: {warning}; a student will learn little from it")
-        return stored(found), words, {"images": str(learn)}
+        return stored(found), f"a synthetic set of {found.about['method']['method']}", {"images": str(learn)}
     assert real is not None
     return soft_labelled(teacher, real), f"real data, {real.public}", {"images": None}
 
