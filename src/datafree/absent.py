@@ -9,7 +9,7 @@ from torch import nn
 
 from .network import Network
 
-__all__ = ["no_batch_norm", "no_layer"]
+__all__ = ["is_program", "no_batch_norm", "no_layer"]
 
 LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
 STATELESS = (nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm, *([nn.RMSNorm] if hasattr(nn, "RMSNorm") else []))
@@ -26,7 +26,7 @@ def no_batch_norm(network: Network) -> str:
     other = [(name, part) for name, part in modules if _keeps_statistics(part)]
     stateless = [(name, part) for name, part in modules if isinstance(part, STATELESS)]
     if program := _program(network):
-        return f"{network.name} is {program}, whose batch norms cannot be read"
+        return f"{network.name} {program}, whose batch norms cannot be read"
     if norms and all(part.running_mean is None for _, part in norms):
         return f"the batch norms of {network.name} ({_named(norms)}) keep no running statistics"
     if norms:
@@ -56,7 +56,7 @@ def no_layer(network: Network) -> str:
         and any(own.ndim >= 2 for own in part.parameters(recurse=False))
     ]
     if program := _program(network):
-        return f"{network.name} is {program}, whose layers cannot be watched"
+        return f"{network.name} {program}, whose layers cannot be watched"
     if layers:
         return (
             f"no image passes a conv or linear layer of {network.name} ({_named(layers)}) exactly once, "
@@ -70,14 +70,20 @@ def no_layer(network: Network) -> str:
     return f"{network.name} has no conv or linear layer"
 
 
+def is_program(network: Network) -> bool:
+    """Whether parts of it are compiled, so that nothing can be recorded in them."""
+    return bool(_program(network))
+
+
 def _program(network: Network) -> str:
-    """What kind of compiled program a network is, empty for one of plain modules."""
-    if isinstance(network.module, torch.jit.ScriptModule):
-        return "a TorchScript program"
+    """That a network is, or holds, a compiled program; empty for one of plain modules."""
+    for name, part in network.module.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            return f"holds a TorchScript program, {name!r}" if name else "is a TorchScript program"
     if isinstance(network.module, torch.fx.GraphModule):
         kinds = {node.op for node in network.module.graph.nodes}
         if "call_module" not in kinds:
-            return "a captured graph of operations"
+            return "is a captured graph of operations"
     return ""
 
 

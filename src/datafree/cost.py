@@ -167,7 +167,7 @@ def _state_bytes(network: Network, statistic: Any, taps: tuple[str, ...], shapes
     if statistic.covariance in ("diagonal", "lowrank"):
         each += size
     if statistic.covariance == "lowrank":
-        each += size * min(size, 2 * statistic.rank + 8)
+        each += 2 * size * min(size, 2 * statistic.rank + 8)  # the sketch, and as much again while it is added to
     if statistic.covariance in ("full", "shrunk"):
         each += size * size
     return FLOAT64 * (2 * classes * size + groups * each)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from . import taps as tap_names
+from .absent import is_program
 from .data import Dataset
 from .errors import UserError
 from .network import Network, frozen
@@ -74,9 +75,14 @@ def stored(network: Network, record: Record | None = None) -> tuple[Stored, ...]
         entries = record.of_kind("moments").items()
         found = [_pooled(network, record, name, entry) for name, entry in entries if _by_place(network, record, name)]
     if not found:
+        advice = (
+            "give the module that it was made from"
+            if is_program(network)
+            else "record again with --kind moments --conv units, or name --record"
+        )
         raise UserError(
             f"{tap_names.no_batch_norm(network)}, and no record of moments of its layers, place by place and with "
-            "variances; record again with --kind moments --conv units, or name --record"
+            f"variances; {advice}"
         )
     return tuple(found)
 

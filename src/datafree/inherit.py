@@ -7,7 +7,6 @@ weights take over what the dropped ones said, as far as the kept ones tell it: l
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from . import taps
 from .errors import UserError
 from .generator import untrained
-from .network import Network, frozen
+from .network import Network, copied, frozen
 from .scene import Scene
 from .seeds import stream
 
@@ -120,25 +119,25 @@ def _pairs(own: dict[str, Tensor], teacher: Network, pixels: Tensor) -> list[_Pa
     except UserError:
         return []
     passed = taps.order(teacher)
-    copied = Network(copy.deepcopy(teacher.module), teacher.spec, teacher.name)
+    twin = Network(copied(teacher.module), teacher.spec, teacher.name)
     wanted, found = teacher.predict(pixels), []
-    state = {name: tensor.clone() for name, tensor in copied.module.state_dict().items()}
+    state = {name: tensor.clone() for name, tensor in twin.module.state_dict().items()}
     for layer, into in pairwise(layers):
         if not {f"{layer}.weight", f"{into}.weight"} <= state.keys():  # made of other tensors, by a parametrization
             continue
-        channels, module = len(state[f"{layer}.weight"]), copied.module.get_submodule(into)
+        channels, module = len(state[f"{layer}.weight"]), twin.module.get_submodule(into)
         between = passed[passed.index(layer) : passed.index(into)]
         tensors = [
             f"{name}.{key}"
             for name in between
-            for key, tensor in copied.module.get_submodule(name).state_dict().items()
+            for key, tensor in twin.module.get_submodule(name).state_dict().items()
             if f"{name}.{key}" in state and (name == layer or tensor.shape == (channels,))
         ]
         narrower = len(own[f"{layer}.weight"]) < channels
         if not narrower or getattr(module, "groups", 1) > 1 or state[f"{into}.weight"].shape[1] % channels:
             continue
         pair = _Pair(layer, into, channels, tuple(tensors))
-        if _alone(pair, copied, state, pixels, wanted):
+        if _alone(pair, twin, state, pixels, wanted):
             found.append(pair)
     return found
 

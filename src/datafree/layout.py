@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import copy
+import io
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr
 
 import torch
 from torch import nn
 
-from .network import Network, frozen
+from .network import Network, copied, frozen
 
 __all__ = ["channels_last"]
 
@@ -48,17 +48,21 @@ def _format(module: nn.Module) -> torch.memory_format:
 def _runs(network: Network) -> bool:
     """Whether it runs in that order in every way that it is used in: with and without gradients, in training, in batches."""
     spec = network.spec
-    twin = Network(
-        copy.deepcopy(network.module), spec, network.name
-    )  # a batch norm in training would keep what it sees
+    twin = Network(copied(network.module), spec, network.name)  # a batch norm in training would keep what it sees
     image = torch.full((1, *spec.shape), (spec.low + spec.high) / 2, device=network.device)
     cuda = [network.device] if network.device.type == "cuda" else []
     try:
         for images, mode, gradient in WAYS:
             shown = image.expand(images, -1, -1, -1).contiguous(memory_format=torch.channels_last)
-            with torch.random.fork_rng(cuda), torch.set_grad_enabled(gradient), frozen(twin.module):
+            quiet = redirect_stderr(io.StringIO()) if _prints(twin.module) else nullcontext()
+            with torch.random.fork_rng(cuda), torch.set_grad_enabled(gradient), frozen(twin.module), quiet:
                 twin.module.train(mode)
                 twin.logits(shown)
     except (RuntimeError, ValueError):  # of the order in memory; any other comes again in the work itself
         return False
     return True
+
+
+def _prints(module: nn.Module) -> bool:
+    """Whether an error inside is printed before it is raised, as torch.fx's graphs do."""
+    return any(isinstance(part, torch.fx.GraphModule) for part in module.modules())

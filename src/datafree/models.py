@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from . import zoo
+from .behaviour import check_state
 from .codenames import CodeName, check_allowed, code_name
 from .cost import available
 from .errors import UserError, nearest, unknown
@@ -112,6 +113,8 @@ def load_weights(network: Network, path: str | Path) -> None:
 
 def _load(network: Network, found: dict[str, Tensor], path: str | Path) -> None:
     own = network.module.state_dict()
+    if any(isinstance(tensor, Tensor) and tensor.layout != torch.strided for tensor in own.values()):
+        check_state(network)  # raises: sparse tensors take no copy of dense ones
     found = _untied(network, _plainly_named(own, found), path)
     _check_weights(network.name, own, found, path)
     network.module.load_state_dict({**own, **found})
@@ -273,7 +276,7 @@ def _users(what: str, folder: Path, how: str = "") -> Iterator[None]:
     except ModuleNotFoundError as error:
         do = "" if ".py" in what else ", or name a file as path/file.py:name"
         raise UserError(f"no module {error.name!r} for model {what!r}; install it{do}") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that was not meant to be imported may exit
         where = traceback.extract_tb(error.__traceback__)
         frame = (error.filename, error.lineno) if isinstance(error, SyntaxError) else where[-1][:2]
         raise UserError(

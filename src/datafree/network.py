@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -16,7 +17,7 @@ from .behaviour import check_answers, check_state
 from .errors import UserError
 from .spec import InputSpec
 
-__all__ = ["Network", "frozen", "unwrapped"]
+__all__ = ["Network", "copied", "frozen", "unwrapped"]
 
 PROBES = 16
 
@@ -162,6 +163,18 @@ def unwrapped(module: nn.Module) -> nn.Module:
             module = inner
         else:
             return module
+
+
+def copied(module: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
+    """A deep copy whose parameters are leaves with the gradient flags of the original's.
+
+    With gradients on, the copy of a TorchScript module would have parameters that are results of operations.
+    """
+    with torch.no_grad():
+        twin = copy.deepcopy(module, memo)
+    for parameter, original in zip(twin.parameters(), module.parameters(), strict=True):
+        parameter.requires_grad_(original.requires_grad)
+    return twin
 
 
 def _to_eval(module: nn.Module) -> None:

@@ -7,7 +7,6 @@ written once, atomically; a killed run goes on from the shards that are whole, a
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import math
 import os
@@ -37,7 +36,7 @@ from .files import (
     write_tensors,
 )
 from .files.layout import check_expected
-from .network import Network
+from .network import Network, copied
 from .progress import Progress, silent
 from .records import Record
 from .settings import parse
@@ -336,7 +335,7 @@ def _make(
     count = 1 if on_gpu else max(1, min(workers, len(todo)))
     copies: SimpleQueue[Maker] = SimpleQueue()
     for _ in range(count):
-        own = replace(maker.teacher, module=copy.deepcopy(maker.teacher.module))
+        own = replace(maker.teacher, module=copied(maker.teacher.module))
         copies.put(replace(maker, teacher=own))  # type: ignore[type-var]
 
     def one(index: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from ..distillation import temperature_of
 from ..generator import Generator, new_generator
 from ..losses import kl
 from ..muon import Muon
-from ..network import Network, frozen
+from ..network import Network, copied, frozen
 from ..parallel import agree, average_gradients, first, summed, world
 from ..progress import Progress
 from ..replay import Memory, Written
@@ -73,7 +72,7 @@ class Game:
         """New images a step that this process draws; all processes together draw `batch`."""
         self.history = History()
         self.probes = torch.empty((0, *teacher.spec.shape), dtype=torch.uint8)
-        self.average = Network(copy.deepcopy(student.module).eval(), student.spec, student.name)
+        self.average = Network(copied(student.module).eval(), student.spec, student.name)
         self.shown: dict[int, Tensor] = {}
         optimizer = Muon if own.optimizer == "muon" else torch.optim.Adam
         self.learner = optimizer(student.module.parameters(), lr=own.student_rate)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -14,7 +13,7 @@ from torch.nn.functional import one_hot
 from .. import taps as tap_names
 from ..augment import Augmentation
 from ..errors import UserError
-from ..network import Network
+from ..network import Network, copied
 from ..seeds import stream
 from ..slots import Layout, Slot
 
@@ -144,4 +143,4 @@ def _twin(network: Network) -> Network:
     A guide asks for its anchors' features while somebody watches the teacher, and must not overwrite what is seen.
     """
     memo = {id(own): own for own in chain(network.module.parameters(), network.module.buffers())}
-    return replace(network, module=copy.deepcopy(network.module, memo).eval())
+    return replace(network, module=copied(network.module, memo).eval())

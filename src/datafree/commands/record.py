@@ -186,9 +186,10 @@ def _record(
                 "name the data that was recorded, or give --replace"
             )
         with bar(f"record {model}", run.quiet) as progress:
-            seen = Seen()
+            seen = Seen(0 if training is None else len(training))
             made = measure(network, training, wanted, state=beside, progress=progress, answered=seen.add)
         if add and old is not None:
+            _check_added(old, made)
             origin = made.made if made.made.get("samples") else old.made
             made = with_fields(made, entries={**old.entries, **made.entries}, made=origin)
         if isinstance(what, tuple) and what[0] == "safe":
@@ -207,10 +208,23 @@ def _record(
     seen.say(len(network.spec.classes), usual)
 
 
+def _check_added(old: Record, new: Record) -> None:
+    """Raises UserError where an entry that is added has the name of one that is there, with other settings."""
+    for name, entry in new.entries.items():
+        before = old.entries.get(name)
+        if before is not None and (before.statistic, before.taps) != (entry.statistic, entry.taps):
+            raise UserError(
+                f"--add: the record has an entry {name!r} with other settings, which would be lost; leave that layer out "
+                "with --taps, or give --replace to begin the record again"
+            )
+
+
 @dataclass
 class Seen:
     """The teacher's answers on the images of the pass; after a stop, on those that were left."""
 
+    recorded: int
+    """Images that the record is of."""
     images: int = 0
     right: int = 0
 
@@ -219,14 +233,16 @@ class Seen:
         self.right += int((logits.argmax(1) == labels).sum())
 
     def result(self) -> dict[str, Any]:
-        return {} if not self.images else {"accuracy on the data": 100 * self.right / self.images}
+        whole = 0 < self.images == self.recorded
+        return {"accuracy on the data": 100 * self.right / self.images} if whole else {}
 
     def say(self, classes: int, usual: float | None) -> None:
         """Prints the accuracy, and a warning where it is near chance or far below what the release's log says."""
         if not self.images:
             return
         accuracy, chance = 100 * self.right / self.images, 100 / classes
-        print(f"the teacher's accuracy on {self.images:,} recorded images: {accuracy:.2f} %")
+        part = "" if self.images == self.recorded else f" of {self.recorded:,}, those read since the run went on"
+        print(f"the teacher's accuracy on {self.images:,} recorded images{part}: {accuracy:.2f} %")
         noise = 3 * (chance * (100 - chance) / self.images) ** 0.5
         if accuracy <= chance + max(noise, 5):
             print(f"  warning: near chance ({chance:.1f} %): this is not the data that the network was trained for")

@@ -390,7 +390,7 @@ def real_grid(data: Data, spec: Any) -> Grid:
     count = min(len(found), IMAGES_SHOWN)
     shown = found.subset(count)
     pixels = shown.pixels(torch.arange(len(shown)).numpy(), spec.shape[1:])
-    return grid_of(f"real: {found.name}", pixels, shown.labels, len(spec.classes), spec=spec, note="test images")
+    return grid_of(f"real: {found.public}", pixels, shown.labels, len(spec.classes), spec=spec, note="test images")
 
 
 def _first_release(runs: tuple[Path, ...]) -> Path:

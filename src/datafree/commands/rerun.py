@@ -22,17 +22,17 @@ MODELS = ("model", "teacher", "student")
 
 
 def rerun(run: Path, /, *, out: Path | None = None, trust: Annotated[bool, Parameter(negative="")] = False) -> int:
-    """Repeat a run from its run.json: the same command, settings and seed.
+    """Repeat a run from its log: the same command, settings and seed, in the folder where it was given.
 
-    A run.json is a file like any other: one from strangers could name code to be run, or a folder of yours to write
-    to, so such a command needs --trust.
+    The log is OUT.run.json, beside the folder that the run wrote. A log is a file like any other: one from strangers could
+    name code to be run, or a folder of yours to write to, so such a command needs --trust.
 
-    Example: datafree rerun student/run.json --out again
+    Example: datafree rerun student --out again
 
     Parameters
     ----------
     run
-        A run.json, or the folder of a run.
+        The folder of a run, or a log.
     out
         Where to write instead of the first run's folder.
     trust
@@ -49,6 +49,9 @@ def rerun(run: Path, /, *, out: Path | None = None, trust: Annotated[bool, Param
     print("datafree " + shlex.join(words))
     if not trust:
         _check(words, path, out)
+    place = log.get("folder")
+    if isinstance(place, str) and Path(place) != Path.cwd():
+        print(f"note: that command was given in {place}; its relative names are looked up here")
     inputs = log.get("inputs")
     for name, digest in inputs.items() if isinstance(inputs, dict) else ():
         if _is_path(name) and Path(name).exists() and hash_of(name) != digest:
@@ -80,7 +83,11 @@ def _argv(log: dict[str, Any], path: Path) -> list[str]:
 
     argv = log.get("argv")
     if not isinstance(argv, list) or not argv or not all(isinstance(word, str) for word in argv):
-        raise UserError(f"{path} names no command line; it was made from Python, call the same function again")
+        beside = _beside(path.parent).name
+        raise UserError(
+            f"{path} names no command line: {beside} does, which lies beside the folder where the run was made (a run "
+            "from Python has none); rerun that file"
+        )
     if argv[0] not in VERBS or argv[0] == "rerun" or not all(map(_is_path, argv)):
         raise UserError(f"{path} names no command line that can be repeated; get the file again")
     return argv

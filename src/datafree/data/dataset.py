@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -181,17 +182,22 @@ def check_split(name: str, split: str, splits: Sequence[str] = ("train", "test")
 
 
 def sha256(dataset: Dataset) -> str:
-    """Hex SHA-256 of shape, labels and images, to tell data sets apart in run.json.
+    """Hex SHA-256 of shape, labels and every image, to tell data sets apart; computed once per Dataset object.
 
-    All labels, but at most 1000 images, evenly spaced from the first to the last: another image may differ unseen.
+    47 MB of MNIST take 0.1 s; a folder of image files is decoded once more.
     """
-    digest = hashlib.sha256(repr((len(dataset), dataset.shape)).encode())
-    digest.update(dataset.labels.numpy().astype("<i8").tobytes())
-    seen = np.linspace(0, len(dataset) - 1, min(len(dataset), 1000)).round().astype(np.int64)
-    step = max(1, min(100, READ_BYTES // math.prod(dataset.shape)))  # few at a time, since images may be large
-    for start in range(0, len(seen), step):
-        digest.update(np.ascontiguousarray(dataset.read(seen[start : start + step])).tobytes())
-    return digest.hexdigest()
+    if dataset not in _DIGESTS:
+        digest = hashlib.sha256(repr((len(dataset), dataset.shape)).encode())
+        digest.update(dataset.labels.numpy().astype("<i8").tobytes())
+        step = max(1, READ_BYTES // math.prod(dataset.shape))
+        for start in range(0, len(dataset), step):
+            images = dataset.read(np.arange(start, min(start + step, len(dataset))))
+            digest.update(np.ascontiguousarray(images).tobytes())
+        _DIGESTS[dataset] = digest.hexdigest()
+    return _DIGESTS[dataset]
+
+
+_DIGESTS: WeakKeyDictionary[Dataset, str] = WeakKeyDictionary()
 
 
 def _positions(indices: Indices, total: int) -> np.ndarray:

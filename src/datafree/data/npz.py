@@ -90,7 +90,10 @@ def _channels_first(images: np.ndarray, where: str, layout: str | None) -> np.nd
     if not fits or 0 in shape[1:]:
         raise UserError(f"{where} has the shape {shape}; wanted NHW, NHWC or NCHW with 1 or 3 channels; transpose it")
     if len(fits) > 1:
-        raise UserError(f"{where} has the shape {shape}, NHWC as well as NCHW; wanted one; pass the option layout")
+        raise UserError(
+            f"{where} has the shape {shape}, NHWC as well as NCHW; wanted one of them; from Python, name the layout; "
+            "else resize the images"
+        )
     return images.transpose(0, 3, 1, 2) if fits[0] == "NHWC" else images
 
 

@@ -84,7 +84,10 @@ def _uncapturable(name: str, error: Exception) -> UserError:
 CAPTURED = (
     "its captured graph", "write that part of the network without randomness, state, or writes to `.data`"
 )  # fmt: skip
-FIXED = "it is written for a fixed number of images, or for some numbers alone, wanted any number"
+FIXED = (
+    "it is written for a fixed number of images, or for some numbers alone, wanted any number; to torch.export len(x) is a "
+    "fixed number, and x.shape[0] is not"
+)
 
 
 def compare(name: str, expected: Tensor, logits: Tensor, form: tuple[str, str], most: float = SAME) -> None:
