@@ -21,7 +21,7 @@ from . import __version__
 from .commandline import ARGV
 from .data import sha256
 from .errors import UserError
-from .files import canonical, read_json, write_json
+from .files import canonical, read_json, sweep, write_json
 from .provenance import hash_of, public_settings
 from .quantization.stack import FURTHER, WANTED
 
@@ -137,19 +137,22 @@ class RunLog:
         """Raises UserError where a log that is to be kept is damaged, or a page's is in the place of this run's."""
         self._before(Path(folder) / "run.json")
         beside = private_log(folder)
+        if os.access(beside.parent, os.W_OK):
+            sweep(beside.parent, name=beside.name)  # what a run that was killed left beside the folder
         if beside.is_file() and read_json(beside).get("verb") == "report" != self.content["verb"]:
             raise UserError(
                 f"{beside} is the log of a report and would be lost; expected that name free; name another --out"
             )
 
     def _write_private(self, beside: Path, before: dict[str, Any]) -> None:
+        """Where the folder may not be written to, a line says so; a full disk is an error, as for any other file."""
         content = json.loads(json.dumps({**self.private, **before}))
-        try:
-            if not beside.is_file() or read_json(beside) != content:
-                write_json(beside, content)
-        except UserError as error:
-            why = str(error).split(";")[0]
-            print(f"datafree: the command line is kept nowhere: {why}", file=sys.stderr)
+        if not os.access(beside.parent, os.W_OK):
+            print(
+                f"datafree: no command line is kept for rerun: {str(beside.parent)!r} is not writable", file=sys.stderr
+            )
+        elif not beside.is_file() or read_json(beside) != content:
+            write_json(beside, content)
 
     def _before(self, path: Path, log: Path | None = None) -> dict[str, Any]:
         """A record is added to a release that another run made: that run's log stays, under "before"; and its own under

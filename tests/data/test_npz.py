@@ -55,7 +55,10 @@ def test_grey_images_need_no_channel_axis(tmp_path):
 
 def test_a_shape_that_fits_two_layouts_needs_the_option(error, tmp_path):
     name = save(tmp_path, images=IMAGES[:, :3], labels=LABELS)  # (20, 3, 4, 3)
-    assert "has the shape (20, 3, 4, 3), NHWC as well as NCHW; wanted one; pass the option layout" in error(name)
+    assert (
+        "has the shape (20, 3, 4, 3), NHWC as well as NCHW; wanted one of them; from Python, name the layout"
+        in error(name)
+    )
     assert load(name, "train", layout="NHWC").shape == (3, 3, 4)
     assert load(name, "train", layout="NCHW").shape == (3, 4, 3)
     assert "no layout 'HWC'" in error(name, layout="HWC")
