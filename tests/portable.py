@@ -60,7 +60,9 @@ def run(name: str, extra: list[str]) -> tuple[str, float, list[str]]:
     seconds = time.perf_counter() - start
     closing = CLOSING.findall(done.stdout)
     summary = closing[-1][0] if closing else f"pytest ended with {done.returncode}: {done.stderr.strip()[-300:]}"
-    return summary, seconds, FAILED.findall(done.stdout)
+    failures = FAILED.findall(done.stdout)
+    print(f"  {summary} in {seconds:.0f} s{''.join(f'; {failure}' for failure in failures)}", flush=True)
+    return summary, seconds, failures
 
 
 if __name__ == "__main__":
