@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import UserError
 from .files import read_json
+from .settings import first_problem
 
 __all__ = ["Curves", "Divergence", "Finished", "Health", "Online", "Result", "Scores", "Timing"]
 
@@ -139,8 +140,6 @@ class Finished(_Part):
         try:
             return cls.model_validate(log["before"] if isinstance(log.get("before"), dict) else log)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
             raise UserError(
-                f"{path} is no log of a run: {where}: {first['msg'].lower()}; get the folder again, or remove that file"
+                f"{path} is no log of a run: {first_problem(error)}; get the folder again, or remove that file"
             ) from None

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import UserError, unknown
 
-__all__ = ["Settings", "family", "parse", "pick"]
+__all__ = ["Settings", "family", "first_problem", "parse", "pick"]
 
 
 class Settings(BaseModel):
@@ -62,6 +62,13 @@ def pick(package: str, field: str, what: str, values: Any) -> Any:
     if not isinstance(name, str) or name not in kinds:
         raise unknown(what, str(name), kinds)
     return parse(kinds[name], values)
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing in a file's content that does not fit, as `field.part: message`, of at most some 200 characters."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where[:80]}: {first['msg'].lower()[:120]}"
 
 
 def _one_line(cls: type[BaseModel], error: ValidationError) -> UserError:

@@ -21,6 +21,7 @@ from torch import Tensor
 from .errors import Notice, UserError
 from .files import check_room, read_header, read_tensors, write_tensors
 from .parallel import world
+from .settings import first_problem
 from .slots import Layout, expected, fault, moments_of
 
 __all__ = [
@@ -142,9 +143,7 @@ def open_state(path: Path, kind: str, model: type[H], identity: dict[str, Any], 
             raise UserError(
                 f"{path} was written by an earlier version, which did not store its number of threads; {ADVICE}"
             ) from None
-        raise UserError(
-            f"{path} is no state of this version: {where}: {first['msg'].lower()[:120]}; {ADVICE}"
-        ) from None
+        raise UserError(f"{path} is no state of this version: {first_problem(error)}; {ADVICE}") from None
     _check_environment(path, header.environment)
     return header
 

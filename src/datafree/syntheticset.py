@@ -39,7 +39,7 @@ from .files.layout import check_expected
 from .network import Network, copied
 from .progress import Progress, silent
 from .records import Record
-from .settings import parse
+from .settings import first_problem, parse
 from .slots import Slot, expected, fault
 from .spec import InputSpec
 from .synthesis import Batch, Maker
@@ -173,11 +173,7 @@ def read_about(folder: Path) -> dict[str, Any]:
     try:
         own = _About.model_validate(about)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(
-            f"{path}: {where[:80]}: {first['msg'].lower()[:120]}; synthesize again, or get the whole set"
-        ) from None
+        raise UserError(f"{path}: {first_problem(error)}; synthesize again, or get the whole set") from None
     parse(InputSpec, own.spec)
     name = own.method.get("method")
     if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= 80:
