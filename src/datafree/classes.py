@@ -40,12 +40,17 @@ def ordered(names: Sequence[str], order: str | None = None) -> list[str]:
     return sorted(names, key=lambda name: ([_part(part) for part in DIGITS.split(name)], name))
 
 
-def class_positions(names: Sequence[str], expected: Sequence[str], source: str, network: str) -> tuple[int, ...]:
+def class_positions(
+    names: Sequence[str], expected: Sequence[str], source: str, network: str, *, part: bool = False
+) -> tuple[int, ...]:
     """For each class of the data, in `names`, its position among the network's, `expected`.
 
     The same names match in any order, numbers by value (`007` is 7) and text in any Unicode form. Bare numbers 0 to n - 1
-    match other names by position. Raises UserError for everything else: `source` and `network` are named in it.
+    match other names by position. With `part`, data may have some of the network's classes, by name. Raises UserError for
+    everything else: `source` and `network` are named in it.
     """
+    if part and len(names) < len(expected):
+        return _part_positions(names, expected, source, network)
     if len(names) != len(expected):
         raise UserError(
             f"{source} has {len(names)} classes, {network} {len(expected)}; "
@@ -53,10 +58,8 @@ def class_positions(names: Sequence[str], expected: Sequence[str], source: str, 
         )
     if tuple(names) == tuple(expected):
         return tuple(range(len(names)))
-    for key in (str, _composed, number_of):
-        keys, places = [key(name) for name in names], {key(name): place for place, name in enumerate(expected)}
-        if None not in places and len(places) == len(expected) and set(keys) == places.keys():
-            return tuple(places[own] for own in keys)
+    if (places := _by_name(names, expected)) is not None:
+        return places
     if (are_bare(names) or are_bare(expected)) and not (are_numbers(names) and are_numbers(expected)):
         named = expected if are_bare(names) else names
         if len({DIGITS.sub("#", name) for name in named}) == 1 and list(named) != ordered(named, "number"):
@@ -82,6 +85,29 @@ def class_positions(names: Sequence[str], expected: Sequence[str], source: str, 
         f"class {wrong} of {source} is {names[wrong]!r}, wanted {expected[wrong]!r} as in {network}; use the data that the "
         "network was trained for, with the same class names, or bare numbers from 0 in the network's order"
     )
+
+
+def _by_name(names: Sequence[str], expected: Sequence[str]) -> tuple[int, ...] | None:
+    """The position of each name among those expected: as text, in another Unicode form, or by value; None without."""
+    for key in (str, _composed, number_of):
+        keys, places = [key(name) for name in names], {key(name): place for place, name in enumerate(expected)}
+        distinct = None not in places and len(places) == len(expected)
+        if distinct and len(set(keys)) == len(keys) and set(keys) <= places.keys():
+            return tuple(places[own] for own in keys)
+    return None
+
+
+def _part_positions(names: Sequence[str], expected: Sequence[str], source: str, network: str) -> tuple[int, ...]:
+    """`class_positions` of data with fewer classes than the network: by name alone, since a position says nothing then."""
+    places = _by_name(names, expected)
+    if places is None:
+        other = next((name for name in names if _by_name([name], expected) is None), names[0])
+        raise UserError(
+            f"{source} has {len(names)} classes, {network} {len(expected)}, and {other!r} is none of those "
+            f"({', '.join(map(repr, expected[:3]))}, ...); use the data that the network was trained for, or give classes "
+            "the network's names"
+        )
+    return places
 
 
 def _composed(name: str) -> str:

@@ -55,7 +55,7 @@ def pixel_moments(network: Network, record: Record) -> PixelMoments:
             return _through(network, entry, first)
     raise UserError(
         "the record has no moments of the input or of the first layer, so it does not determine the pixels; "
-        f"take --method all or top, or record again with --taps input or --taps {first}"
+        f"take --method all or top, or ask the publisher for a record with --taps input or --taps {first}"
     )
 
 
@@ -72,7 +72,8 @@ def pixel_factors(network: Network, record: Record) -> tuple[Tensor, Tensor]:
     if not found:
         raise UserError(
             f"images of {network.spec.pixels} numbers and no low-rank moments of the input in the record; "
-            "record again with --kind moments --covariance lowrank --conv units --taps input, or take --method all"
+            "take --method all, or ask the publisher for a record with --kind moments --covariance lowrank --conv units "
+            "--taps input"
         )
     low, width = network.spec.low, network.spec.high - network.spec.low
     summary = found[0].summary
@@ -128,7 +129,7 @@ def _through(network: Network, entry: Entry, first: str) -> PixelMoments:
     if share < 0.5:
         raise UserError(
             f"layer {first!r} determines {100 * share:.0f} % of the pixel directions, wanted at least 50 %; "
-            "take --method all, or record again with --taps input"
+            "take --method all, or ask the publisher for a record with --taps input"
         )
     inverse = torch.from_numpy((right[kept].T / singular[kept]) @ left[:, kept].T)  # (P, D)
     if entry.statistic.downsample > 1:
@@ -189,7 +190,7 @@ def _operator(network: Network, first: str) -> tuple[np.ndarray, Tensor]:
     if not isinstance(layer, nn.Linear) or layer.in_features != network.spec.pixels:
         raise UserError(
             f"layer {first!r} is neither a 2-d convolution nor one linear map of the whole image, so its record does not "
-            "determine the pixels; take --method all, or record again with --taps input"
+            "determine the pixels; take --method all, or ask the publisher for a record with --taps input"
         )
     bias = torch.zeros(shape[0]) if layer.bias is None else layer.bias.detach().cpu()
     return layer.weight.detach().cpu().double().numpy(), bias.double()

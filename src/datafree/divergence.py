@@ -23,7 +23,18 @@ from .records import Entry, Record
 from .stats.chan import group_means, merge_means
 from .stats.moments import MomentsMeter
 
-__all__ = ["UNITS", "Form", "Stored", "by_channel", "channels", "divergence", "known", "statistics", "stored"]
+__all__ = [
+    "UNITS",
+    "Form",
+    "Stored",
+    "by_channel",
+    "channels",
+    "divergence",
+    "known",
+    "statistics",
+    "stored",
+    "stored_pixels",
+]
 
 Form: TypeAlias = Literal["forward", "reverse", "l2"]
 UNITS: dict[str, str] = {"forward": "nats", "reverse": "nats", "l2": ""}
@@ -45,6 +56,8 @@ class Stored:
     variance: Tensor
     epsilon: float = EPSILON
     calls: int = 1
+    view: Callable[[Tensor], Tensor] | None = None
+    """Of the pixels (N, C, H, W): what of them is compared, (N, C) or (N, C, ...)."""
 
 
 def known(network: Network, record: Record | None = None) -> bool:
@@ -59,7 +72,7 @@ def stored(network: Network, record: Record | None = None) -> tuple[Stored, ...]
 
     One that an image passes several times counts once; one that it passes in several sizes is left out.
 
-    Raises UserError where there are neither.
+    Raises UserError where there are neither, with what to do without the training data.
     """
     layers = dict(network.module.named_modules())
     found = []
@@ -75,16 +88,68 @@ def stored(network: Network, record: Record | None = None) -> tuple[Stored, ...]
         entries = record.of_kind("moments").items()
         found = [_pooled(network, record, name, entry) for name, entry in entries if _by_place(network, record, name)]
     if not found:
-        advice = (
-            "give the module that it was made from"
-            if is_program(network)
-            else "record again with --kind moments --conv units, or name --record"
-        )
-        raise UserError(
-            f"{tap_names.no_batch_norm(network)}, and no record of moments of its layers, place by place and with "
-            f"variances; {advice}"
-        )
+        raise UserError(_nothing_stored(network, record))
     return tuple(found)
+
+
+def _nothing_stored(network: Network, record: Record | None) -> str:
+    """What is missing, and what to do for whoever has the network alone, without its data; then for its publisher."""
+    missing = (
+        f"{tap_names.no_batch_norm(network)}, and no record of moments of its layers, place by place and with variances"
+    )
+    if is_program(network):
+        return f"{missing}; give the module that it was made from"
+    instead = "method 'inception', which needs none, or name --record"
+    if record is not None:
+        instead = (
+            "method 'distribution', which draws from its record" if _holds_pixels(record) else "a method of its record"
+        )
+    return f"{missing}; use {instead}; its publisher can add them: datafree record --add --kind moments --conv units"
+
+
+def _holds_pixels(record: Record) -> bool:
+    return any(entry.taps == (tap_names.INPUT,) for entry in record.of_kind("moments").values())
+
+
+def stored_pixels(network: Network, record: Record | None) -> tuple[Stored, ...]:
+    """Mean and variance of the pixels over the training data, as the record has them; empty where it has none.
+
+    Those at each place of the finest grid, where it holds moments of the input with variances, else those by channel.
+    """
+    if record is None:
+        return ()
+    found = []
+    for name, entry in record.of_kind("moments").items():
+        meter = record.meter(name, network)
+        assert isinstance(meter, MomentsMeter)
+        if entry.taps == (tap_names.INPUT,) and entry.statistic.covariance != "none":
+            found.append((meter.size, _by_unit(entry, meter)))
+    if found:
+        return (max(found, key=lambda own: own[0])[1],)
+    for entry in record.of_kind("input").values():
+        channels = network.spec.shape[0]
+        mean = entry.summary["mean"].double().view(channels, -1)
+        spread = entry.summary["std"].double().square().view(channels, -1)
+        total = (spread + (mean - mean.mean(1, keepdim=True)).square()).mean(1)
+        return (Stored(tap_names.INPUT, mean.mean(1).float(), total.float(), view=lambda pixels: pixels),)
+    return ()
+
+
+def _by_unit(entry: Entry, meter: MomentsMeter) -> Stored:
+    """A class-conditional entry of the pixels as one mean and variance of each unit."""
+    mean, variance = _over_classes(entry, meter)
+    scale = entry.statistic.scale
+    return Stored(tap_names.INPUT, mean.float(), variance.float(), view=lambda pixels: meter.live([pixels])[0] / scale)
+
+
+def _over_classes(entry: Entry, meter: MomentsMeter) -> tuple[Tensor, Tensor]:
+    """Mean (D,) and variance (D,) of an entry's units: the law of total variance over classes."""
+    scale, count = entry.statistic.scale, entry.summary["count"].double()
+    share = (count / count.sum())[:, None]
+    biased = ((count - 1) / count).clamp(min=0)[:, None]  # as `statistics` measures
+    means, within = entry.summary["mean"].double() / scale, meter.variance(entry.summary).double() / scale**2
+    mean = (share * means).sum(0)
+    return mean, (share * (biased * within + (means - mean).square())).sum(0)
 
 
 def _check_layers(network: Network) -> None:
@@ -114,12 +179,7 @@ def _pooled(network: Network, record: Record, name: str, entry: Entry) -> Stored
     """A class-conditional entry as one mean and variance by channel: the law of total variance over classes and places."""
     meter = record.meter(name, network)
     assert isinstance(meter, MomentsMeter)
-    scale, count = entry.statistic.scale, entry.summary["count"].double()
-    share = (count / count.sum())[:, None]
-    biased = ((count - 1) / count).clamp(min=0)[:, None]  # as `statistics` measures
-    means, within = entry.summary["mean"].double() / scale, meter.variance(entry.summary).double() / scale**2
-    mean = (share * means).sum(0)
-    variance = (share * (biased * within + (means - mean).square())).sum(0)
+    mean, variance = _over_classes(entry, meter)
     places = mean.view(meter.shape[0], -1)
     spread = variance.view_as(places)
     channel = places.mean(1)
@@ -207,16 +267,20 @@ def statistics(
     `source` is a data set, or pixels (N, C, H, W) in the spec's range, where not `boxed` beyond it too; `show` changes what
     the network sees of them. Raises UserError for images that do not fit.
     """
-    calls = {own.tap: own.calls for own in layers}
+    layers = tuple(layers)
+    calls, views = {own.tap: own.calls for own in layers}, {own.tap: own.view for own in layers}
     taps = list(calls)
     total, states = len(source), {}
     with frozen(network.module), tap_names.watch(network, taps) as seen:
         done = 0
         for pixels in _chunks(network, source, taps):
             network.spec.check(pixels if boxed else network.spec.clamp(pixels))
-            network.logits((pixels if show is None else show(pixels)).to(network.device))
+            images = pixels if show is None else show(pixels)
+            network.logits(images.to(network.device))
             for tap in taps:
-                state = _state(channels(seen[tap].detach().cpu().double()), calls[tap])
+                view = views[tap]
+                activation = seen[tap] if view is None else view(images)
+                state = _state(channels(activation.detach().cpu().double()), calls[tap])
                 states[tap] = _merge(states[tap], state) if tap in states else state
             done += len(pixels)
             progress(done, total)

@@ -33,9 +33,11 @@ def evaluate(
 ) -> Evaluation:
     """Accuracy in % on `data`, in total and by class, and agreement with `teacher` in %, a batch at a time.
 
+    Data of some of the network's classes is measured on those: the network still chooses among all of its classes.
     Raises UserError for data of other classes or another shape.
     """
-    data, theirs = as_input(network, data), None if teacher is None else as_input(teacher, data)
+    theirs = None if teacher is None else as_input(teacher, data, part=True)
+    data = as_input(network, data, part=True)
     shared = teacher is not None and _same_pixels(network, teacher)
     own, others = [], []
     for start in range(0, len(data), BATCH):

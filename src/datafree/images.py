@@ -185,9 +185,12 @@ def fresh(method: str | Any, teacher: Network, record: Record | None, *, images:
     return Fresh(teacher.spec, own.on(teacher, record), images)
 
 
-def labelled(network: Network, data: Dataset, progress: Progress = silent) -> Images:
-    """The data set with its class labels, as `network` takes it. Raises UserError for data that does not fit."""
-    data = as_input(network, data)
+def labelled(network: Network, data: Dataset, progress: Progress = silent, *, part: bool = False) -> Images:
+    """The data set with its class labels, as `network` takes it; with `part`, some of its classes will do.
+
+    Raises UserError for data that does not fit.
+    """
+    data = as_input(network, data, part=part)
     network.spec.check(data.pixels([0], network.spec.shape[1:]))
     pixels = data.empty(len(data), network.spec.shape[1:])
     for start in range(0, len(data), 4096):
@@ -201,7 +204,7 @@ def labelled(network: Network, data: Dataset, progress: Progress = silent) -> Im
 
 def soft_labelled(teacher: Network, data: Dataset) -> Images:
     """The data set with the teacher's logits: the baseline of a distillation with data."""
-    own = labelled(teacher, data)
+    own = labelled(teacher, data, part=True)
     return Images(own.spec, own.pixels, teacher.predict(own.pixels))
 
 

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .absent import is_program, no_batch_norm
 from .augment import mirrored, shifted
 from .data import Dataset
-from .divergence import Form, Stored, divergence, statistics, stored
+from .divergence import Form, Stored, divergence, statistics, stored, stored_pixels
 from .errors import UserError
 from .network import Network
 from .progress import Progress, silent
+from .quantization.folder import Exported
 from .records import Record
 from .seeds import stream
 
@@ -74,6 +76,7 @@ def similarity(
 ) -> list[Similarity]:
     """Every source's divergence from what the network's batch norms (or its record) say, the most alike first.
 
+    A record that holds no layer, as the default one, is gone by its pixels: `by_layer` has `input` alone then.
     A source is a data set, or pixels (N, C, H, W) in the spec's range. Labels are not looked at. Compare sources of about
     the same number of images: few make their own spread part of the number. `shift` and `flip` show every source as
     training did, moved by up to so many pixels on black, and mirrored half of the time: batch norms stored what they were
@@ -81,7 +84,7 @@ def similarity(
     Raises UserError for images that do not fit, naming their source.
     """
     check_shift(network, shift)
-    layers = stored(network, record)
+    layers = _layers(network, record)
 
     def show(pixels: Tensor, rng: torch.Generator) -> Tensor:
         moved = shifted(pixels, shift, rng, network.spec.black)
@@ -102,6 +105,21 @@ def similarity(
             raise UserError(f"{name}: {error}") from None
         found.append(_one(name, len(source), measured, layers, form))
     return sorted(found, key=lambda own: own.total)
+
+
+def _layers(network: Network, record: Record | None) -> tuple[Stored, ...]:
+    try:
+        return stored(network, record)
+    except UserError:
+        if pixels := stored_pixels(network, record):
+            return pixels
+        if isinstance(network.module, Exported) or is_program(network):
+            raise
+        held = "no record" if record is None else "a record that says nothing of variances"
+        raise UserError(
+            f"{no_batch_norm(network)}, and {held}, so nothing says what its training data was like; name a record with "
+            "--record, which its publisher makes with datafree record"
+        ) from None
 
 
 def check_shift(network: Network, shift: int) -> None:

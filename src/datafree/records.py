@@ -77,7 +77,7 @@ class Record:
         found = self.of_kind(kind)
         if not found:
             have = ", ".join(sorted({entry.statistic.kind for entry in self.entries.values()})) or "nothing"
-            raise UserError(f"the record holds {have}, wanted {kind!r}; record again with --kind {kind}")
+            raise UserError(f"the record holds {have}, wanted {kind!r}; ask its publisher for one with --kind {kind}")
         return found
 
     def nbytes(self) -> int:
@@ -270,17 +270,17 @@ def _plan(
     return plan
 
 
-def check_classes(network: Network, data: Dataset) -> None:
+def check_classes(network: Network, data: Dataset, *, part: bool = False) -> None:
     """Raises UserError where the data's classes cannot be matched with the network's; see `class_positions`."""
-    class_positions(data.classes, network.spec.classes, data.name, network.name)
+    class_positions(data.classes, network.spec.classes, data.name, network.name, part=part)
 
 
-def as_input(network: Network, data: Dataset) -> Dataset:
+def as_input(network: Network, data: Dataset, *, part: bool = False) -> Dataset:
     """The data as `network` takes it: labels in the order of its classes, pixels in its range.
 
-    Raises UserError where the classes cannot be matched.
+    With `part`, data of some of its classes will do. Raises UserError where the classes cannot be matched.
     """
-    positions = class_positions(data.classes, network.spec.classes, data.name, network.name)
+    positions = class_positions(data.classes, network.spec.classes, data.name, network.name, part=part)
     return data.relabelled(positions, network.spec.classes).scaled_to(network.spec)
 
 

@@ -241,7 +241,11 @@ def test_data_that_is_off_is_refused(refused, here):
     assert "five.npz has 5 classes, hinton16 10" in refused(
         "record teacher --replace --data five.npz --preset small --quiet"
     )
-    assert "five.npz has 5 classes, hinton8 10" in refused("distill teacher --images set --data five.npz --out o")
+    classes = np.array(["0", "1", "2", "3", "cat"])
+    np.savez("cat.npz", images=images, labels=labels % 5, classes=classes)
+    assert "cat.npz has 5 classes, hinton8 10, and 'cat' is none of those" in refused(
+        "distill teacher --images set --data cat.npz --out o"
+    )
     save("colour.npz", rng.random((40, 8, 8, 3)), labels)
     assert "images of shape (3, 8, 8), wanted (1, 8, 8)" in refused("evaluate teacher --data colour.npz")
     (here / "cut.npz").write_bytes((here / "five.npz").read_bytes()[:300])

@@ -47,7 +47,7 @@ def test_it_writes_what_runs_and_says_what_it_is_worth(command, here, digits):
     assert own["inputs"].keys() >= {"model", "calibrate", "digits (test)"}
     assert own["versions"].keys() >= {"torchao", "onnx", "onnxscript", "onnxruntime"}
     assert own["settings"]["images"] == 256 and result["images"] == 64
-    told = "Ranges chosen on 64 synthetic images (bns), all there are; no training data was used."
+    told = "Ranges chosen on 64 synthetic images (bns), all there are; no training image was used."
     assert told in done.out and told in (here / "int8" / "README.md").read_text()
     assert result["converted"]["largest"] == 0
     assert result["exported"]["equal"] >= 98 and result["exported"]["images"] == 64
@@ -94,7 +94,7 @@ def test_at_4_bits_fine_tuned_it_calls_itself_simulated_and_is_clamped_in_the_fi
     assert "no accuracy: no labelled data was given" in done.out
     assert "simulated" in (here / "few" / "README.md").read_text()
     for said in (done.out, (here / "few" / "README.md").read_text()):
-        assert "fine-tuned on 64 synthetic images (bns); no training data was used." in said
+        assert "fine-tuned on 64 synthetic images (bns); no training image was used." in said
         assert "this file runs entirely in floating point, at" in said
         assert f"packed, the weights would take {own['result']['packed bytes']:,} bytes" in said
     kinds = [node.op_type for node in onnx.load(here / "few" / "model.onnx").graph.node]

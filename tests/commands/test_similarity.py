@@ -114,7 +114,7 @@ REFUSED = [
     ("other digits --record teacher/record.safetensors", "the record was made for another teacher"),
     (
         "other digits",
-        "hinton16 has no batch norm, and no record of moments of its layers, place by place",
+        "hinton16 has no batch norm, and no record, so nothing says what its training data was like; name a record with",
     ),
     (f"{NET} digits colour.npz", "colour.npz: images of shape (3, 8, 8), wanted (1, 8, 8)"),
     (f"{NET} digits one.npz", "one.npz has 1 images, wanted at least 2; give more"),

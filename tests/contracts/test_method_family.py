@@ -153,13 +153,14 @@ def test_a_method_that_reads_batch_norms_says_so_where_there_are_none_and_no_rec
         quick(name).on(teacher, None)
     assert str(caught.value) == (
         "hinton32 has no batch norm, and no record of moments of its layers, place by place and "
-        "with variances; record again with --kind moments --conv units, or name --record"
+        "with variances; use method 'inception', which needs none, or name --record; its publisher can add them: datafree "
+        "record --add --kind moments --conv units"
     )
 
 
 @pytest.mark.parametrize("name", [*RECORDED, *FROM_BATCH_NORM])
 def test_a_record_without_what_it_needs_is_refused(name, teacher, whole_record):
-    with pytest.raises(UserError, match="record again"):
+    with pytest.raises(UserError, match="publisher"):
         quick(name).on(teacher, bare(whole_record))
 
 

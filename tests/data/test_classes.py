@@ -89,6 +89,45 @@ def test_what_cannot_be_matched_is_refused_in_one_line(names, expected, message)
         class_positions(names, expected, "data", "net")
 
 
+@pytest.mark.parametrize(
+    ("names", "expected", "positions"),
+    [
+        (("b",), ("a", "b", "c"), [1]),
+        (("c", "a"), ("a", "b", "c"), [2, 0]),
+        (("07", "3"), TWELVE, [7, 3]),
+        (("tea",), ("caf\u00e9", "tea"), [1]),
+        (("cafe\u0301",), ("tea", "caf\u00e9"), [1]),
+    ],
+)
+def test_some_of_the_classes_match_by_name_where_that_is_asked_for(names, expected, positions):
+    assert class_positions(names, expected, "data", "net", part=True) == tuple(positions)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("0", "1"), ("cat", "dog", "owl")),
+        (("cat", "fox"), ("cat", "dog", "owl")),
+        (("1", "01"), ("0", "1", "2")),
+        (("cat",), ("0", "1")),
+    ],
+)
+def test_fewer_classes_match_by_no_position(names, expected):
+    with pytest.raises(UserError, match="is none of those"):
+        class_positions(names, expected, "data", "net", part=True)
+
+
+def test_accuracy_on_some_classes_is_that_of_their_images(tiny, toy):
+    network, data = tiny(), toy()
+    rows = (data.labels != 1).nonzero().flatten()
+    images = data.read(rows.numpy())
+    labels = np.where(data.labels[rows].numpy() == 2, 0, 1)
+    part = evaluate(network, in_memory("part", "test", ("c", "a"), labels, images))
+    whole = evaluate(network, data)
+    assert (part.by_class[0], part.by_class[1], part.by_class[2]) == (whole.by_class[0], None, whole.by_class[2])
+    assert part.images == len(rows)
+
+
 def permuted(data, order):
     """The same images, their classes listed in another order."""
     place = np.argsort(order)

@@ -212,7 +212,8 @@ def test_an_empty_class_folder_is_an_error_that_names_it(error, tmp_path):
 def test_a_folder_without_classes_is_an_error(error, tmp_path, file):
     if file:
         save(tmp_path / file)
-    assert f"no folder of a class in {str(tmp_path)!r}; wanted <class>/*.png or <split>" in error(tmp_path)
+    held = "which holds 1 image and no folder" if file else "which has no folder in it"
+    assert f"no folder of a class in {str(tmp_path)!r}, {held}; wanted <class>/*.png or <split>" in error(tmp_path)
 
 
 def test_a_split_without_its_folder_is_an_error(error, tmp_path):

@@ -251,12 +251,13 @@ def test_batch_norms_are_gone_by_where_there_are_both(tiny, toy):
 
 def test_neither_batch_norm_nor_record_nor_moments_of_a_layer_is_one_line(tiny, toy):
     network = tiny("linear")
-    for known in (None, record(network, toy(), [InputMoments()])):
+    inception = "method 'inception', which needs none, or name --record"
+    for known, instead in ((None, inception), (record(network, toy(), [InputMoments()]), "a method of its record")):
         with pytest.raises(UserError) as caught:
             stored(network, known)
         assert str(caught.value) == (
-            "tiny has no batch norm, and no record of moments of its layers, place by place and with variances; "
-            "record again with --kind moments --conv units, or name --record"
+            "tiny has no batch norm, and no record of moments of its layers, place by place and with variances; use "
+            f"{instead}; its publisher can add them: datafree record --add --kind moments --conv units"
         )
 
 
@@ -286,5 +287,5 @@ def test_moments_that_do_not_tell_the_variance_by_channel_are_refused_or_left_ou
     """No variance, that of spatial means, that of averages over squares."""
     network, data = plain(), toy(3000, shape=(1, 6, 6))
     known = record(network, data, [(Moments(**settings), ("0",))])
-    with pytest.raises(UserError, match="record again"):
+    with pytest.raises(UserError, match="publisher"):
         stored(network, known)

@@ -126,10 +126,13 @@ def test_progress_ends_at_the_whole(normed, digits):
 def test_bad_input_is_one_line(teacher, normed, digits, tiny, toy):
     with pytest.raises(UserError) as caught:
         similarity(teacher, {"some": digits.subset(10)})
-    assert "hinton32 has no batch norm, and no record of moments of its layers" in str(caught.value)
+    assert "hinton32 has no batch norm, and no record, so nothing says what its training data was like" in str(
+        caught.value
+    )
     network = tiny("linear")
-    with pytest.raises(UserError, match="record again with --kind moments"):
-        similarity(network, {"some": toy()}, record(network, toy(), [(Moments(), ("input",))]))
+    means = record(network, toy(), [(Moments(covariance="none"), ("input",))])
+    with pytest.raises(UserError, match="and a record that says nothing of variances, so nothing says"):
+        similarity(network, {"some": toy()}, means)
     for few in (digits.subset(1), noise(1, digits.shape), noise(0, digits.shape)):
         with pytest.raises(UserError) as caught:
             similarity(normed, {"few": few})

@@ -61,6 +61,7 @@ __all__ = [
     "on_device",
     "resumed",
     "say_fit",
+    "say_size",
     "spec_of",
     "use_threads",
 ]
@@ -125,12 +126,14 @@ class Input:
     """Divides them; one number, or one a channel."""
 
 
-def load_data(options: Data, split: str, *, beside: Dataset | None = None, quiet: bool = False) -> Dataset:
+def load_data(
+    options: Data, split: str, *, beside: Dataset | None = None, quiet: bool = False, labelled: bool = True
+) -> Dataset:
     """The named data set; prints what its reader chose or left out, but for what was printed of the one `beside` it.
 
-    Raises UserError where none was named.
+    Where labels do not count (not `labelled`) files of images may come without. Raises UserError where none was named.
     """
-    from ..data import load
+    from ..data import load, names
 
     if options.data is None:
         raise UserError("no data named, wanted --data; give digits, mnist, a folder or an .npz file")
@@ -140,6 +143,8 @@ def load_data(options: Data, split: str, *, beside: Dataset | None = None, quiet
     extra: dict[str, Any] = {"attribute": options.attribute} if options.data == "celeba" else {}
     if options.class_order is not None:
         extra["class_order"] = options.class_order
+    if not labelled and options.data not in names():
+        extra["labelled"] = False
     found = load(options.data, split, data_dir=options.data_dir, **extra)
     for note in found.notes if main_process() and not quiet else ():
         if beside is None or note not in beside.notes:
@@ -165,7 +170,9 @@ def test_data(student: Network, data: Data) -> Dataset | None:
     from ..records import as_input
 
     test = load_data(replace(data, limit=None), "test")
-    student.spec.check(as_input(student, test).pixels([0], student.spec.shape[1:]))
+    student.spec.check(as_input(student, test, part=True).pixels([0], student.spec.shape[1:]))
+    if main_process():
+        say_fit(student, test)
     return test
 
 
@@ -174,7 +181,7 @@ def images_of(
 ) -> Dataset | Tensor:
     """What a name on the command line stands for: `noise`, a synthetic set, a data set (`cifar10:train`), files.
 
-    A data set is loaded with `options`, but for its name and the limit.
+    A data set is loaded with `options`, but for its name and the limit; its labels do not count, and files need none.
     Pixels come as float32 (N, C, H, W) in the spec's range. Raises UserError for a set or data that does not fit.
     """
     if name == "noise":
@@ -196,7 +203,7 @@ def images_of(
     if own not in ("train", "test"):
         base, own = name, split
     attribute = options.attribute if base == "celeba" else Data.attribute  # of another data set in the same command
-    dataset = load_data(replace(options, data=base, limit=None, attribute=attribute), own)
+    dataset = load_data(replace(options, data=base, limit=None, attribute=attribute), own, labelled=False)
     return dataset if images is None else dataset.subset(min(images, len(dataset)))
 
 
@@ -350,8 +357,8 @@ def on_device(network: Network, run: Run) -> Network:
     return network
 
 
-def say_fit(network: Network, data: Dataset) -> None:
-    """What was done to the data so that it fits the network; nothing where it fits as it is."""
+def say_size(network: Network, data: Dataset) -> None:
+    """What was done to the images so that they fit the network; nothing where they fit as they are."""
     size, wanted = data.shape[1:], network.spec.shape[1:]
     if size != wanted:
         print(
@@ -359,7 +366,18 @@ def say_fit(network: Network, data: Dataset) -> None:
         )
     if network.spec.shape[0] != data.shape[0]:
         print(f"  grey and colour images were taken as the {network.spec.shape[0]} channels that {network.name} takes")
-    if data.classes != network.spec.classes:
+
+
+def say_fit(network: Network, data: Dataset) -> None:
+    """What was done to the data so that it fits the network; nothing where it fits as it is."""
+    say_size(network, data)
+    if len(data.classes) < len(network.spec.classes):
+        names = ", ".join(data.classes[:8]) + (", ..." if len(data.classes) > 8 else "")
+        print(
+            f"  {data.name} has {len(data.classes)} of the {len(network.spec.classes)} classes of {network.name}, and the "
+            f"numbers are of those alone: {names}"
+        )
+    elif data.classes != network.spec.classes:
         places = class_positions(data.classes, network.spec.classes, data.name, network.name)
         how = "in their order" if places == tuple(range(len(places))) else "by name, which are in another order"
         pairs = ", ".join(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,7 +15,7 @@ from ..output_folder import STAGED, STATE, output_folder
 from ..provenance import place, shown
 from ..quantization import Bits, FineTuning
 from ..quantization.bits import TargetCPU
-from ..records import as_input, check_classes
+from ..records import check_classes
 from ..runlog import RunLog, hash_of
 from ..states import check_state
 from ..syntheticset import SyntheticSet
@@ -34,11 +35,13 @@ from .common import (
     load_record,
     resumed,
     say_fit,
+    say_size,
 )
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..data import Dataset
     from ..network import Network
     from ..records import Record
 
@@ -55,7 +58,7 @@ def quantize(
     *,
     out: Path,
     bits: Annotated[Bits | None, Parameter(name="*")] = None,
-    calibrate: str = "bns",
+    calibrate: str | None = None,
     images: Whole = IMAGES,
     equalise: bool = True,
     correct_bias: Literal["analytic", "empirical", "none"] = "analytic",
@@ -85,8 +88,8 @@ def quantize(
         The folder to write: model.onnx, model.pt2, config.json, run.json, README.md.
     calibrate
         What the ranges of activations are chosen on: a synthetic set, a data set by name, an image folder, `noise`;
-        a synthesis method's name (`bns` by default) makes images for it, in 40 steps; `none` goes by the batch norms
-        alone.
+        a synthesis method's name makes images for it, in 40 steps; `none` uses the batch norms alone. `bns` by default;
+        `distribution` where there is no batch norm and a record of pixels alone. Images need no labels.
     images
         Images to calibrate on.
     equalise
@@ -133,6 +136,9 @@ def quantize(
     source = Model(code=code, weights=checkpoint, record=record)
     run = resumed(run, out / STATE)
     network = load_network(model, source, run)
+    known = load_record(model, source, network)
+    if calibrate is None:
+        calibrate = default_method(network, known)
     test = load_data(data, "test") if data.data is not None else None
     options = {
         "model": model, **bits.model_dump(), "calibrate": calibrate, "images": images, "equalise": equalise,
@@ -150,13 +156,12 @@ def quantize(
         "sets": [hash_of(s) for s in sets],
     }
     if test is not None:
-        check_classes(network, test)
+        check_classes(network, test, part=True)
     with output_folder(out, "quantized", log) as folder:
         if folder is None:
             return
         if (folder / STATE).exists():
             check_state(folder / STATE, "training-state", identity)
-        known = load_record(model, source, network)
         shown = _calibration(network, calibrate, images, data, run, known)
         taught = None if finetune is None else _pixels(network, finetune, None, data, run)
         original = onnx_content(network, network.spec.shape)  # what cannot be written is said before the work
@@ -173,7 +178,25 @@ def quantize(
         write_quantized(made, network, bits, text, fits_16_bits=fits)
         put_in_place(made, folder)
         log.write(folder, result)
-    _say(folder, network, bits, result, data)
+    _say(folder, network, bits, result, data, test)
+
+
+def default_method(network: Network, record: Record | None) -> str:
+    """The synthesis method that makes the images where the user names none. Raises UserError where nothing serves one."""
+    from .. import synthesis
+    from ..absent import is_program, no_batch_norm
+    from ..divergence import known
+
+    if known(network, record) or is_program(network):
+        return "bns"
+    with suppress(UserError):
+        synthesis.named("distribution").on(network, record)
+        return "distribution"
+    held = "no record" if record is None else "a record that no images can be made from here"
+    raise UserError(
+        f"{no_batch_norm(network)}, and {held}; name what to choose ranges on with --calibrate: a folder of images (labels "
+        "are not needed), a data set, inception, or noise"
+    )
 
 
 def _calibration(
@@ -203,22 +226,16 @@ def _pixels(network: Network, name: str, images: int | None, options: Data, run:
 
     if (Path(name) / "set.json").is_file():
         opened = SyntheticSet.open(name)
-        classes = opened.spec.classes
-        if len(classes) != len(network.spec.classes):
-            raise UserError(
-                f"the set {name} is of {len(classes)} classes, wanted the {len(network.spec.classes)} of {network.name}; "
-                "synthesize one from it"
-            )
         if opened.about["teacher"] != network.fingerprint():
             print(f"  the set {name} was made from another network than this {network.name}")
     found = images_of(name, network, "train", images, options, run.seed)
     if isinstance(found, torch.Tensor):
         data, pixels = None, found
     else:
-        data, pixels = found, as_input(network, found).pixels(range(len(found)), network.spec.shape[1:])
+        data, pixels = found, found.scaled_to(network.spec).pixels(range(len(found)), network.spec.shape[1:])
     network.spec.check(pixels)
     if data is not None:
-        say_fit(network, data)
+        say_size(network, data)
     return network.spec.clamp(pixels) if name == "noise" else pixels
 
 
@@ -344,7 +361,7 @@ def _mobile(folder: Path, network: Network, graph: Any, some: Tensor, simulated:
     return {**own, **asdict(timed), "faster": round(timed.faster, 3), "smaller": round(timed.smaller, 4)}
 
 
-def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], data: Data) -> None:
+def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], data: Data, test: Dataset | None) -> None:
     from ..quantization.folder import apart, chosen_on, simulation
     from ..quantization.processors import processor_lines
 
@@ -388,6 +405,8 @@ def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], dat
         print(f"  {apart(result)}")
     if "evaluation" in result:
         found, original = result["evaluation"], result["original"]
+        if test is not None:
+            say_fit(network, test)
         print(
             f"accuracy {found['accuracy']:.2f} % (original {original['accuracy']:.2f} %) on {found['images']:,} test "
             f"images of {data.data}; agreement with the original {found['agreement']:.2f} %"

@@ -385,7 +385,7 @@ def set_grid(folder: Path, log: Finished | None = None) -> Grid:
 def real_grid(data: Data, spec: Any) -> Grid:
     """The same of real images."""
     found = load_data(data, "test", quiet=True)
-    positions = class_positions(found.classes, spec.classes, found.name, "the teacher")
+    positions = class_positions(found.classes, spec.classes, found.name, "the teacher", part=True)
     found = found.relabelled(positions, spec.classes).scaled_to(spec)
     count = min(len(found), IMAGES_SHOWN)
     shown = found.subset(count)

@@ -12,6 +12,7 @@ from ..files import write_text
 from ..output_folder import output_folder
 from ..provenance import place
 from ..runlog import RunLog
+from ..taps import INPUT
 from .common import Data, Model, Run, Whole, bar, check_attribute, images_of, inputs_of, load_network, load_record
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def similarity(
     Parameters
     ----------
     model
-        A release folder, or a model with --weights. Without batch norm, its record of moments is gone by.
+        A release folder, or a model with --weights. Without batch norm its record is used: moments of layers, or else
+        of the pixels.
     data
         Data sets by name (`cifar10`, or `cifar10:train` for another split), image folders, .npz files, synthetic sets,
         and `noise`.
@@ -107,6 +109,11 @@ def similarity(
             write_text(folder / "similarity.svg", similarity_svg(public, UNITS[form]))
             log.write(folder, {"similarity": [asdict(own) for own in public]})
     _say(found, layers)
+    if all(list(own.by_layer) == [INPUT] for own in found):
+        print(
+            f"  {network.name} has no batch norm and its record holds no layer: pixels alone were compared, which says "
+            "less than activations would"
+        )
     if not shift and not flip and any(name != "noise" and not (Path(name) / "set.json").is_file() for name in data):
         print(
             "  images were shown as they are; where training moved or mirrored its images, --shift 4 --flip shows them so: "

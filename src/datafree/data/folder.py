@@ -13,7 +13,7 @@ import torch
 
 from datafree.data.dataset import Dataset, check_split
 from datafree.data.files import entries
-from datafree.data.listing import Listing, listed, order_note
+from datafree.data.listing import Listing, flat_listing, listed, order_note
 from datafree.data.pictures import WHITE, Look, check_size, decode, look, on_threads, visible_on
 from datafree.data.strata import split_rows
 from datafree.errors import UserError, unknown
@@ -39,12 +39,14 @@ def folder(
     size: int | tuple[int, int] | None = None,
     channels: int | None = None,
     class_order: str | None = None,
+    labelled: bool = True,
 ) -> Dataset:
     """Images cropped and resized to `size`, else to the first image's; `channels` 1 or 3, else 3 where any has colour.
 
     Classes, the first image, colour and background are those of folder/train where there is one. In folder/<class>/* a
     fixed fifth of each class is "test". `class_order` is "number" or "text"; without it names that are all numbers are
-    sorted by value, others as text.
+    sorted by value, others as text. Where labels do not count (not `labelled`), images may lie in the folder itself: all
+    of it is read then, for either split, as one class.
     """
     check_split(name, split, SPLITS)
     sides = check_size(size)
@@ -53,7 +55,8 @@ def folder(
     if class_order not in (None, *ORDERS):
         raise unknown("class order", class_order, ORDERS, where=f"data set {name!r}")
     root = Path(name).expanduser()
-    main, own, notes = _listings(root, split, class_order)
+    flat = None if labelled else flat_listing(root) or _flat_split(root, split)
+    main, own, notes = _listings(root, split, class_order, labelled) if flat is None else (flat, flat, [])
     files = [file for images in own.classes.values() for file in images]
     labels = np.repeat(np.arange(len(own.classes)), [len(images) for images in own.classes.values()]).astype(np.int64)
     looks = [look(file) for file in files]
@@ -61,12 +64,11 @@ def folder(
     shown = looks if main is own else [look(file) for file in reference]
     colours = {seen.shape[0] for seen in shown}
     shape = (channels or max(colours), *(sides or shown[0].shape[1:]))
-    place = root / split if _splits(root) else root
+    place = root / split if flat is None and _splits(root) else root
     ground = _ground([file for file, seen in zip(reference, shown) if seen.alpha and seen.nbytes <= QUICK])
-    notes += [
-        note for note in (order_note(list(main.classes), class_order), _said(place, own, looks, shape, ground)) if note
-    ]
-    if place == root:
+    order = order_note(list(main.classes), class_order) if labelled else None
+    notes += [note for note in (order, _said(place, own, looks, shape, ground)) if note]
+    if place == root and flat is None:
         rows = split_rows(labels, split)
         files, looks, labels = [files[row] for row in rows], [looks[row] for row in rows], labels[rows]
     if files and (brightest := _brightest(files, looks, shape[0], ground)) < DARK:
@@ -89,16 +91,23 @@ def _splits(root: Path) -> list[str]:
     return [part for part in SPLITS if os.path.isdir(root / part) and _has_folders(root / part)]
 
 
+def _flat_split(root: Path, split: str) -> Listing | None:
+    """The images of folder/train/* or folder/test/*, without class folders; None where there are none."""
+    return flat_listing(root / split) if os.path.isdir(root / split) else None
+
+
 def _has_folders(root: Path) -> bool:
     return any(entry.is_dir() and not entry.name.startswith((".", "__")) for entry in entries(root))
 
 
-def _listings(root: Path, split: str, order: str | None) -> tuple[Listing, Listing, list[str]]:
+def _listings(root: Path, split: str, order: str | None, labelled: bool) -> tuple[Listing, Listing, list[str]]:
     """What decides on classes and shape, what is read, with the same classes, and what is to be said of both."""
     splits = _splits(root)
     if not splits:
         main = listed(root, order)
         return main, main, []
+    if split not in splits and not labelled:
+        split = splits[0]
     if split not in splits:
         raise UserError(f"no folder of classes in {str(root / split)!r}; wanted it beside {splits[0]!r}; add it")
     others = [
@@ -109,6 +118,8 @@ def _listings(root: Path, split: str, order: str | None) -> tuple[Listing, Listi
     notes = [f"{root}: the folders {', '.join(others)} beside {' and '.join(splits)} are not read"] if others else []
     main = listed(root / splits[0], order)
     own = main if split == splits[0] else listed(root / split, order)
+    if not labelled:
+        return own, own, notes
     for label in own.classes:
         if label not in main.classes:
             raise UserError(

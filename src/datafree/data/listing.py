@@ -13,7 +13,7 @@ from datafree.data.files import entries
 from datafree.data.pictures import SUFFIXES
 from datafree.errors import UserError
 
-__all__ = ["Listing", "listed", "order_note"]
+__all__ = ["Listing", "flat_listing", "listed", "order_note"]
 
 DEPTH = 32
 
@@ -48,8 +48,13 @@ def listed(root: Path, order: str | None = None) -> Listing:
         else:
             listing.left_out[_kind(entry)] += 1
     if not found:
+        beside = listing.left_out.pop("images beside the class folders", 0)
+        held = (
+            f"which holds {beside:,} image{'s' * (beside > 1)} and no folder" if beside else "which has no folder in it"
+        )
         raise UserError(
-            f"no folder of a class in {str(root)!r}; wanted <class>/*.png or <split>/<class>/*.png; add them"
+            f"no folder of a class in {str(root)!r}, {held}; wanted <class>/*.png or <split>/<class>/*.png; "
+            "put the images of each class into a folder of its own"
         )
     for label in ordered(list(found), order):
         before = listing.left_out.copy()
@@ -60,6 +65,15 @@ def listed(root: Path, order: str | None = None) -> Listing:
                 f"no image in the class folder {str(found[label])!r}{f', which holds {held}' if held else ''}; wanted "
                 f"{', '.join(SUFFIXES)}; add some or remove the folder"
             )
+    return listing
+
+
+def flat_listing(root: Path) -> Listing | None:
+    """Images that lie in `root` itself, and those in folders in it, as one class; None where none lies in `root` itself."""
+    if not any(entry.name.lower().endswith(SUFFIXES) and not _hidden(entry) for entry in entries(root)):
+        return None
+    listing = Listing()
+    listing.classes = {"images": list(_images(root, listing, ()))}
     return listing
 
 

@@ -19,26 +19,37 @@ DARKEST = 64
 """Images none of which reaches this level, of 255, are in another scale: 0 and 1, 0 to 16, or divided by 255 twice."""
 
 
-def npz(name: str, split: str, _folder: Path | None, *, layout: str | None = None) -> Dataset:
+def npz(name: str, split: str, _folder: Path | None, *, layout: str | None = None, labelled: bool = True) -> Dataset:
     """uint8 0 to 255 or float 0 to 1 (rounded to uint8), (N, H, W), (N, H, W, C) or (N, C, H, W); labels (N,).
 
     `layout` says which of the last two, for shapes that fit both. Without x_train a fixed fifth is "test". Refused are
-    images in another scale, and labels of which none is 0 in a file without `classes`.
+    images in another scale, and labels of which none is 0 in a file without `classes`. Where labels do not count (not
+    `labelled`) a file without labels, or with others, is read whole, as one class.
     """
     check_split(name, split)
     if layout not in (None, *LAYOUTS):
         raise unknown("layout", layout, LAYOUTS, where=f"data set {name!r}")
     path = Path(name).expanduser()
-    own_split = "x_train" in keys_of(path)
+    keys = keys_of(path)
+    own_split = "x_train" in keys
     pairs = ("x_train", "y_train"), ("x_test", "y_test")
     image_key, label_key = pairs[split == "test"] if own_split else ("images", "labels")
+    if own_split and not labelled and image_key not in keys:
+        image_key, label_key = pairs[0]
     check_room(path, image_key)
-    labels = _labels(path, label_key)
-    every = {key: _labels(path, key) for _, key in pairs} if own_split else {label_key: labels}
-    classes, notes = _classes(path, every)
     images = _uint8(_channels_first(array(path, image_key), f"{image_key!r} in {name!r}", layout), image_key, name)
-    if len(images) != len(labels):
-        raise UserError(f"{len(labels)} labels for {len(images)} images in {name!r}; wanted as many; correct the file")
+    try:
+        labels = _labels(path, label_key)
+        every = {key: _labels(path, key) for _, key in pairs} if own_split else {label_key: labels}
+        classes, notes = _classes(path, every)
+        if len(images) != len(labels):
+            raise UserError(
+                f"{len(labels)} labels for {len(images)} images in {name!r}; wanted as many; correct the file"
+            )
+    except UserError:
+        if labelled:
+            raise
+        return in_memory(name, split, ("images",), np.zeros(len(images), np.int64), images)
     rows = slice(None) if own_split else split_rows(labels, split)
     return in_memory(name, split, classes, labels[rows], images[rows], notes)
 

@@ -314,7 +314,7 @@ def chosen_on(sources: dict[str, Any]) -> str:
     ranges, taught = sources["ranges"], sources.get("fine-tuning")
     words = f"Ranges chosen on {ranges['what']}"
     words += f"; fine-tuned on {taught['what']}" if taught else ""
-    return words + ("; no training data was used." if all(own["synthetic"] for own in sources.values()) else ".")
+    return words + ("; no training image was used." if all(own["synthetic"] for own in sources.values()) else ".")
 
 
 def apart(result: dict[str, Any]) -> str | None:

@@ -74,6 +74,6 @@ def _maker(
     if top_only:
         entries = {name: entry for name, entry in entries.items() if entry.taps == (top,)}
     if not entries:
-        raise UserError(f"the record has no moments of layer {top!r}; record again with that layer among --taps")
+        raise UserError(f"the record has no moments of layer {top!r}; ask its publisher for one of --taps {top}")
     term = MatchTargets(measured(teacher, record, entries), relu_logits=settings.relu_logits, dropout=dropout)
     return settings.maker(teacher, record, Objective(((1.0, term),)))
