@@ -1,0 +1,166 @@
+"""Numeric arrays of MATLAB files of version 5, by MathWorks' "MAT-File Format"; every length is checked before it is used.
+
+scipy's reader believes the counts and types in a file: one changed byte ends the process.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["Matrix", "matrices"]
+
+HEADER, HEAD = 128, 1024
+"""Bytes before the first element; and, at the most, of what stands before an array's numbers."""
+MOST_ELEMENTS = 1000
+COMPRESSED, MATRIX, UINT32, INT32, INT8 = 15, 14, 6, 5, 1
+STORED = {
+    1: "int8", 2: "uint8", 3: "int16", 4: "uint16", 5: "int32", 6: "uint32", 7: "float32", 9: "float64", 12: "int64",
+    13: "uint64",
+}  # fmt: skip
+"""Type of an element -> the numbers in it."""
+CLASSES = {
+    1: "cell", 2: "struct", 3: "object", 4: "char", 5: "sparse", 6: "float64", 7: "float32", 8: "int8", 9: "uint8",
+    10: "int16", 11: "uint16", 12: "int32", 13: "uint32", 14: "int64", 15: "uint64",
+}  # fmt: skip
+"""Class of an array -> what it is in MATLAB, whatever its numbers are stored as."""
+COMPLEX = 0x0800
+CUT = "it ends within an array"
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """One array, whose numbers are not read yet."""
+
+    shape: tuple[int, ...]
+    kind: str
+    """A number format, or what else it is: struct, cell, char."""
+    element: memoryview
+    """As it is in the file."""
+    compressed: bool
+    start: int
+    """Where its numbers begin, in the element as it is without compression."""
+
+    @property
+    def nbytes(self) -> int:
+        """Of its numbers, in the format of its kind."""
+        return math.prod(self.shape) * np.dtype(self.kind).itemsize
+
+    def values(self) -> np.ndarray:
+        """The numbers, in the format of its kind. Raises ValueError where the file holds others than it says."""
+        if self.kind not in STORED.values():
+            raise ValueError(f"it holds a {self.kind} for numbers")
+        content = self._whole() if self.compressed else self.element
+        type, start, size, _ = _tag(content, self.start)
+        stored = np.dtype(STORED.get(type, "V"))
+        if stored.kind == "V" or size != math.prod(self.shape) * stored.itemsize or start + size > len(content):
+            raise ValueError(f"an array of shape {self.shape} holds {size:,} bytes of type {type}")
+        found = np.frombuffer(content, stored.newbyteorder("<"), math.prod(self.shape), start)
+        if stored != self.kind and not _fits(found, np.dtype(self.kind)):
+            raise ValueError(f"an array of {self.kind} holds {stored} beyond it")
+        return found.astype(self.kind, copy=False).reshape(self.shape, order="F")
+
+    def _whole(self) -> memoryview:
+        """The element without compression: as many bytes as its numbers can take, and no more."""
+        most = HEAD + 8 * math.prod(self.shape) + 16
+        stream = zlib.decompressobj()
+        content = stream.decompress(self.element, most + 1)
+        if len(content) > most:
+            raise ValueError("an array unpacks to more than its shape says")
+        if stream.decompress(stream.unconsumed_tail, 1) or not stream.eof:
+            raise ValueError(CUT)
+        return memoryview(content)
+
+
+def matrices(content: bytes, names: tuple[str, ...]) -> dict[str, Matrix]:
+    """The arrays of these names. Raises ValueError with what is wrong with the file, zlib.error for a damaged stream."""
+    if len(content) < HEADER or content[124:128] != b"\x00\x01IM":
+        raise ValueError("it does not begin as version 5 does, with the lowest byte first")
+    found: dict[str, Matrix] = {}
+    for type, element in _elements(memoryview(content)):
+        if type not in (COMPRESSED, MATRIX):
+            continue
+        packed = type == COMPRESSED
+        head = memoryview(zlib.decompressobj().decompress(element, HEAD)) if packed else element[:HEAD]
+        own = _head(head, packed)
+        if own is None:
+            continue
+        name, shape, kind, start = own
+        if name in found:
+            raise ValueError(f"it holds {name} twice")
+        if name in names:
+            found[name] = Matrix(shape, kind, element, packed, start)
+    return found
+
+
+def _elements(data: memoryview) -> Iterator[tuple[int, memoryview]]:
+    at, count = HEADER, 0
+    while at < len(data):
+        count += 1
+        if count > MOST_ELEMENTS:
+            raise ValueError(f"it holds more than {MOST_ELEMENTS:,} arrays")
+        if at + 8 > len(data):
+            raise ValueError("it ends within an element")
+        type, size = struct.unpack_from("<II", data, at)
+        if size > len(data) - at - 8:
+            raise ValueError("it ends within an element")
+        yield type, data[at + 8 : at + 8 + size]
+        at += 8 + size
+
+
+def _head(data: memoryview, packed: bool) -> tuple[str, tuple[int, ...], str, int] | None:
+    """Name, shape, kind, and where the numbers begin; None for another element than an array, in compressed form."""
+    at = 0
+    if packed:
+        if len(data) < 8:
+            raise ValueError(CUT)
+        if struct.unpack_from("<I", data)[0] != MATRIX:
+            return None
+        at = 8
+    flags, at = _part(data, at, UINT32, 8)
+    sizes, at = _part(data, at, INT32, 4 * 32)
+    letters, at = _part(data, at, INT8, 256)
+    if len(flags) != 8 or len(sizes) % 4 or len(sizes) < 8:
+        raise ValueError("an array has no class or no shape")
+    (word,) = struct.unpack_from("<I", flags)
+    shape = struct.unpack(f"<{len(sizes) // 4}i", sizes)
+    if min(shape) < 0:
+        raise ValueError(f"an array has the shape {shape}")
+    kind = "complex" if word & COMPLEX else CLASSES.get(word & 0xFF, "unknown")
+    return bytes(letters).decode("ascii", "replace"), shape, kind, at
+
+
+def _part(data: memoryview, at: int, type: int, most: int) -> tuple[memoryview, int]:
+    """A part of an array's head, and where the next one begins."""
+    got, start, size, end = _tag(data, at)
+    if got != type or size > most or start + size > len(data):
+        raise ValueError(f"an array has {size:,} bytes of type {got} in its head")
+    return data[start : start + size], end
+
+
+def _tag(data: memoryview, at: int) -> tuple[int, int, int, int]:
+    """Of a part: its type, where it begins, its bytes, and where the next one begins. 4 bytes fit the tag itself."""
+    if at + 8 > len(data):
+        raise ValueError(CUT)
+    type, size = struct.unpack_from("<II", data, at)
+    if type >> 16:
+        if type >> 16 > 4:
+            raise ValueError(f"an array has {type >> 16} bytes in a tag that holds 4")
+        return type & 0xFFFF, at + 4, type >> 16, at + 8
+    return type, at + 8, size, at + 8 + size + -size % 8
+
+
+def _fits(values: np.ndarray, kind: np.dtype) -> bool:
+    """Whether numbers mean the same in another format; MATLAB stores whole doubles as bytes."""
+    if kind.kind == "f" or not values.size:
+        return True
+    limits = np.iinfo(kind)
+    low, high = values.min(), values.max()
+    return bool(
+        low >= limits.min and high <= limits.max and (values.dtype.kind != "f" or (values == values.round()).all())
+    )
