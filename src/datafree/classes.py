@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
+import warnings
 from collections.abc import Sequence
 from fractions import Fraction
 
-from .errors import UserError
+from .errors import Notice, UserError
 
-__all__ = ["are_bare", "are_numbers", "class_positions", "number_of", "ordered"]
+__all__ = ["are_bare", "are_numbers", "check_names", "class_positions", "number_of", "ordered"]
+
+MOST_CLASSES = 1 << 16
+LONGEST_NAME = 255
+"""Characters, as of a file's name."""
+MOST_BYTES = 768 << 10
+"""Of all names as a record's header holds them, which may have 1 MiB."""
 
 NUMBER = re.compile(r"-?\d{1,18}(\.\d{1,18})?")
 """Digits of any script, as int() reads them."""
@@ -38,6 +46,61 @@ def ordered(names: Sequence[str], order: str | None = None) -> list[str]:
     if are_numbers(names):
         return sorted(names, key=lambda name: (number_of(name), name))
     return sorted(names, key=lambda name: ([_part(part) for part in DIGITS.split(name)], name))
+
+
+def check_names(names: Sequence[str], source: str, *, stored: bool = False) -> None:
+    """Raises UserError unless there are at most 65,536 names, different ones of 1 to 255 characters, which fit a file.
+
+    `stored`: of data, or of a file that an earlier version may have written. A name that is empty, or there twice, is a
+    `Notice` then: such classes have their order, and are compared by it.
+    """
+    if len(names) > MOST_CLASSES:
+        raise UserError(f"{source} has {len(names):,} classes, expected at most {MOST_CLASSES:,}; give fewer")
+    for place, name in enumerate(names):
+        if len(name) > LONGEST_NAME:
+            raise UserError(
+                f"class {place} of {source} has a name of {len(name):,} characters, expected 1 to {LONGEST_NAME}; shorten it"
+            )
+        if not _is_text(name):
+            raise UserError(f"class {place} of {source} has the name {name!r}, expected Unicode text; rename it")
+    if 14 * sum(map(len, names)) + 6 * len(names) > MOST_BYTES:  # else they fit, whatever is in them
+        size = len(json.dumps(json.dumps(list(names))))
+        if size > MOST_BYTES:
+            raise UserError(
+                f"the {len(names):,} class names of {source} take {size:,} bytes in a file's header, expected at most "
+                f"{MOST_BYTES:,}; shorten them"
+            )
+    if problem := _not_told_apart(names):
+        if not stored:
+            raise UserError(f"{source} has {problem}, expected a different name for each; rename it")
+        warnings.warn(
+            Notice(f"{source} has {problem}: such classes are told apart by their order alone; rename it"), stacklevel=3
+        )
+
+
+def _not_told_apart(names: Sequence[str]) -> str | None:
+    """The first name that is empty, or that an earlier class has too."""
+    seen: dict[str, int] = {}
+    for place, name in enumerate(names):
+        if not name:
+            return f"no name for class {place}"
+        if name in seen:
+            return f"the name {_cut(name)!r} for class {seen[name]} and for class {place}"
+        seen[name] = place
+    return None
+
+
+def _is_text(name: str) -> bool:
+    """Whether it can be written; a folder's name that is not in UTF-8 can, as its own bytes."""
+    try:
+        name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= 80 else f"{name[:77]}..."
 
 
 def class_positions(

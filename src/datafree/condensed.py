@@ -18,7 +18,6 @@ from .errors import UserError
 from .files import claim_folder, locked, read_tensors, sweep, write_tensors, write_text
 from .markdown import markdown
 from .network import Network
-from .settings import parse
 from .spec import InputSpec
 
 __all__ = ["FILE", "Condensed", "one_hot"]
@@ -119,7 +118,8 @@ class Condensed:
             raise UserError(f"{path} has format {str(header.get('format'))[:40]}; wanted {FORMAT}; update datafree")
         if tensors.keys() != {"pixels", "labels"} or not isinstance(header.get("about"), dict):
             raise UserError(f"{path} is no whole condensed set: wanted pixels, labels and about; get it again")
-        opened = cls(tensors["pixels"], tensors["labels"], parse(InputSpec, header.get("spec")), header["about"])
+        spec = InputSpec.stored(header.get("spec"), path)
+        opened = cls(tensors["pixels"], tensors["labels"], spec, header["about"])
         if network is not None:
             opened.check_fits(network)
         return opened

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +20,9 @@ from .classes import class_positions
 from .cost import check_record
 from .data import Dataset, sha256
 from .errors import UserError, unknown
-from .files import HEADER_CAP_RECORD, read_tensors, safe_name, write_tensors
+from .files import HEADER_CAP_RECORD, check_room, read_tensors, safe_name, write_tensors
 from .network import Network, frozen
 from .progress import Progress, silent
-from .settings import parse
 from .slots import Layout, Slot
 from .spec import InputSpec
 from .states import Environment, StateHeader, load_state, open_state, save_state
@@ -102,15 +101,8 @@ class Record:
         """One safetensors file, tensors named `entry/name`; returns its sha256."""
         self.check_counts()
         tensors = {f"{name}/{key}": t for name, entry in self.entries.items() for key, t in entry.summary.items()}
-        header = {
-            "spec": self.spec.model_dump(mode="json"),
-            "fingerprint": self.fingerprint,
-            "entries": [
-                {"name": name, "taps": list(entry.taps), "statistic": entry.statistic.model_dump(mode="json")}
-                for name, entry in self.entries.items()
-            ],
-            "made": self.made,
-        }
+        plan = {name: (entry.statistic, entry.taps) for name, entry in self.entries.items()}
+        header = _header(self.spec, self.fingerprint, plan, self.made)
         return write_tensors(path, {"probes/answers": self.answers, **tensors}, header, kind="record")
 
     @classmethod
@@ -121,7 +113,7 @@ class Record:
         parts = (header.get("entries"), list), (header.get("spec"), dict), (header.get("made"), dict)
         if answers is None or not all(isinstance(got, wanted) for got, wanted in parts):
             raise UserError(f"{path} is no whole record: entries, spec or probe answers are missing; get it again")
-        spec = parse(InputSpec, header["spec"])
+        spec = InputSpec.stored(header["spec"], path)
         loaded = cls(spec, str(header.get("fingerprint")), answers, {}, header["made"])
         loaded.check_teacher(network)
         for item in header["entries"]:
@@ -218,6 +210,7 @@ def record(
     if data is not None:
         check_record(network, plan, lambda taps: _chunk(network, taps), len(data))
     meters = {name: statistic.on(network, own) for name, (statistic, own) in plan.items()}
+    _check_room(network, plan, meters)
     live = {name: meter for name, meter in meters.items() if plan[name][0].needs_data}
     states: dict[str, State] = {}
     if live:
@@ -232,6 +225,32 @@ def record(
         state.unlink()
     made = _made(data if live else None)
     return Record(network.spec, network.fingerprint(), network.answers(), entries, made, meters)
+
+
+def _header(spec: InputSpec, fingerprint: str, plan: Mapping[str, Any], made: dict[str, Any]) -> dict[str, Any]:
+    """What a record's file holds beside its tensors; `plan` is entry name -> (statistic, taps)."""
+    entries = [
+        {"name": name, "taps": list(taps), "statistic": statistic.model_dump(mode="json")}
+        for name, (statistic, taps) in plan.items()
+    ]
+    return {"spec": spec.model_dump(mode="json"), "fingerprint": fingerprint, "entries": entries, "made": made}
+
+
+def _check_room(network: Network, plan: Mapping[str, Any], meters: Mapping[str, Meter]) -> None:
+    """Raises UserError where a record of the plan would have more layers or classes than a file can list."""
+    table = {
+        f"{name}/{key}": (getattr(torch, number), shape)
+        for name, meter in meters.items()
+        for key, (number, shape) in meter.layout().items()
+    }
+    header = _header(network.spec, "0" * 64, plan, {"data": "", "split": "", "samples": 0, "sha256": "0" * 64})
+    try:
+        check_room("record.safetensors", table, header, kind="record")
+    except UserError as error:
+        raise UserError(
+            f"that record of {len(plan):,} entries and {len(network.spec.classes):,} classes cannot be written: "
+            f"{str(error).rpartition(';')[0]}; record fewer layers (--kind with --taps), or shorten the class names"
+        ) from None
 
 
 def is_of(

@@ -30,7 +30,6 @@ from .files.atomic import sync_folder
 from .markdown import markdown
 from .network import Network
 from .records import Record, forecast_auc
-from .settings import parse
 from .spec import InputSpec
 
 __all__ = [
@@ -88,10 +87,13 @@ class Release:
 
     @property
     def spec(self) -> InputSpec:
+        path = self.folder / "config.json"
         try:
-            return parse(InputSpec, self.config["spec"])
+            return InputSpec.stored(self.config["spec"], path)
         except UserError as error:
-            raise UserError(f"{self.folder / 'config.json'} holds no input spec: {error}") from None
+            if str(path) in str(error):
+                raise
+            raise UserError(f"{path} holds no input spec: {error}") from None
 
     @property
     def weights(self) -> Path:

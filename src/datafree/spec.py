@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator, model_validator
 
+from .classes import check_names
 from .errors import UserError
-from .settings import Settings
+from .settings import Settings, parse
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +35,7 @@ class InputSpec(Settings):
     high: float = 1.0
     """The largest value a pixel can have."""
     classes: tuple[str, ...] = Field(min_length=2)
-    """One name a class, in the order of the logits."""
+    """One name per class, in the order of the logits: 2 to 65,536 different ones of 1 to 255 characters."""
 
     @field_validator("shape")
     @classmethod
@@ -41,6 +43,22 @@ class InputSpec(Settings):
         if min(shape) < 1 or math.prod(shape) > 1 << 24:
             raise ValueError("channels, height and width, each at least 1 and at most 2^24 pixels together")
         return shape
+
+    @field_validator("classes")
+    @classmethod
+    def _names(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        check_names(classes, "the network")
+        return classes
+
+    @classmethod
+    def stored(cls, values: Any, source: object) -> InputSpec:
+        """The spec in the file `source`. Names that are there twice, as in files of earlier versions, are a `Notice`."""
+        names = values.get("classes") if isinstance(values, Mapping) else None
+        if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+            return parse(cls, values)  # raises
+        check_names(names, str(source), stored=True)
+        numbered = parse(cls, {**values, "classes": [str(place) for place in range(len(names))]})
+        return numbered.model_copy(update={"classes": tuple(names)})
 
     @model_validator(mode="after")
     def _consistent(self) -> InputSpec:

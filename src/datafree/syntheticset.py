@@ -39,7 +39,7 @@ from .files.layout import check_expected
 from .network import Network, copied
 from .progress import Progress, silent
 from .records import Record
-from .settings import first_problem, parse
+from .settings import first_problem
 from .slots import Slot, expected, fault
 from .spec import InputSpec
 from .synthesis import Batch, Maker
@@ -79,7 +79,7 @@ class SyntheticSet:
 
     @property
     def spec(self) -> InputSpec:
-        return parse(InputSpec, self.about["spec"])
+        return InputSpec.stored(self.about["spec"], self.folder / "set.json")
 
     def __len__(self) -> int:
         return int(self.about["images"])
@@ -174,7 +174,7 @@ def read_about(folder: Path) -> dict[str, Any]:
         own = _About.model_validate(about)
     except ValidationError as error:
         raise UserError(f"{path}: {first_problem(error)}; synthesize again, or get the whole set") from None
-    parse(InputSpec, own.spec)
+    InputSpec.stored(own.spec, path)
     name = own.method.get("method")
     if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= 80:
         raise UserError(f"{path}: method: got {str(name)[:40]!r}, expected the name of a method; get the set again")

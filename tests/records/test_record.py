@@ -284,3 +284,39 @@ def test_a_missing_kind_names_what_there_is(made):
 def test_the_size_is_that_of_the_tensors(made, path):
     assert made.nbytes() == sum(t.numel() * t.element_size() for e in made.entries.values() for t in e.summary.values())
     assert made.nbytes() < path.stat().st_size
+
+
+def test_a_record_that_no_file_could_list_is_refused_before_an_image_is_read(tiny, toy, monkeypatch):
+    """Many layers, for a limit of 20,000 bytes; and long class names, for that of 1 MiB."""
+    network = tiny("norm")
+    many = {f"layer{index:05d}": (Moments(), ("fc",)) for index in range(60)}
+    unread = lambda *_: pytest.fail("an image was read")  # noqa: E731
+    data = dataclasses.replace(toy(), read=unread)
+    with monkeypatch.context() as patch:
+        patch.setattr("datafree.records._plan", lambda *_: many)
+        patch.setattr("datafree.files.tensors.HEADER_CAP_RECORD", 20_000)
+        with pytest.raises(UserError, match=r"record of 60 entries and 3 classes cannot be written: .*at most 20,000"):
+            record(network, data, [Moments()])
+    names = tuple(f"{'x' * 250}{index}" for index in range(5000))
+    wide = dataclasses.replace(network, spec=network.spec.model_copy(update={"classes": names}))
+    with pytest.raises(UserError, match=r"record of 2 entries and 5,000 classes cannot be written: .*at most 1,048,576"):
+        record(wide, data, [Moments()])
+
+
+def test_the_room_that_is_asked_for_is_what_a_record_takes(made, network):
+    """`layout` names the tensors that are written; the largest of shapes that the data decides."""
+    for name, entry in made.entries.items():
+        layout = made.meter(name, network).layout()
+        assert layout.keys() == entry.summary.keys()
+        for key, (number, shape) in layout.items():
+            got = tuple(entry.summary[key].shape)
+            assert number == str(entry.summary[key].dtype).removeprefix("torch.")
+            assert len(got) == len(shape) and all(own <= most for own, most in zip(got, shape))
+
+
+def test_a_file_of_many_strange_tensors_is_refused_in_a_short_line(network, path):
+    def change(tensors, _header):
+        tensors |= {f"fc/mean{index}": torch.zeros(1) for index in range(3000)}
+
+    rewritten(path, change)
+    assert len(refused(path, network)) < 400

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from datafree.classes import check_names
 from datafree.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def load(name: str, split: str, *, data_dir: str | Path | None = None, **options
     source = _source(name)
     _check_options(name, source, options)
     found = source(name, split, _folder(data_dir), **options)
+    check_names(found.classes, f"data set {name!r}", stored=True)
     return found if name in SOURCES else replace(found, public=PATHS[_path_source(name)[0]])
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..network import Network
 from ..settings import Settings, family, pick
 
-__all__ = ["Meter", "State", "Statistic", "Summary", "Table", "kinds", "of", "table"]
+__all__ = ["Meter", "State", "Statistic", "Summary", "Table", "difference", "kinds", "of", "table"]
 
 State = dict[str, Tensor]
 """Sums in float64: a monoid under `merge`, counted in samples."""
@@ -28,6 +28,15 @@ Table = dict[str, tuple[str, tuple[int, ...]]]
 def table(summary: Summary) -> Table:
     """The number formats and shapes of a summary."""
     return {name: (str(t.dtype).removeprefix("torch."), tuple(t.shape)) for name, t in summary.items()}
+
+
+def difference(got: Table, wanted: Table) -> str:
+    """The first tensor that is missing, too much or of another format or shape, in words; for tables that differ."""
+    name = next(own for own in sorted({*got, *wanted}) if got.get(own) != wanted.get(own))
+    one, other = (
+        "none" if name not in own else " ".join(str(part)[:80] for part in own[name]) for own in (got, wanted)
+    )
+    return f"{name[:80]!r}: got {one}, wanted {other}"
 
 
 @runtime_checkable
@@ -44,6 +53,10 @@ class Meter(Protocol):
 
     def finish(self, state: State) -> Summary:
         """What is stored. Raises UserError for a class without samples."""
+        ...
+
+    def layout(self) -> Table:
+        """Names, number formats and shapes of a summary; of a shape that depends on the data, the largest."""
         ...
 
     def check(self, summary: Summary) -> None:

@@ -12,7 +12,7 @@ from .. import taps as tap_names
 from ..errors import UserError
 from ..network import Network
 from ..settings import Settings
-from . import State, Summary, Table, table
+from . import State, Summary, Table, difference, table
 from .chan import group_means, merge_means
 from .ranges import LARGEST, check_size
 
@@ -76,11 +76,15 @@ class BatchNormMeter:
         variance = state["square"] / (state["count"] - 1).clamp(min=1)[:, None]
         return {"mean": state["mean"][0].float(), "variance": variance[0].float()}
 
+    def layout(self) -> Table:
+        return dict.fromkeys(("mean", "variance"), ("float32", (self.layer.num_features,)))
+
     def check(self, summary: Summary) -> None:
-        got = table(summary)
-        wanted: Table = dict.fromkeys(("mean", "variance"), ("float32", (self.layer.num_features,)))
+        got, wanted = table(summary), self.layout()
         if got != wanted:
-            raise UserError(f"entry {self.tap!r} of the record has {got}, wanted {wanted}; record this network again")
+            raise UserError(
+                f"entry {self.tap!r} of the record differs in {difference(got, wanted)}; record this network again"
+            )
         if float(summary["variance"].min()) < 0:
             raise UserError(f"entry {self.tap!r} of the record has a negative variance; get the record again")
         where = f"entry {self.tap!r} of the record"

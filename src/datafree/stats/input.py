@@ -13,7 +13,7 @@ from ..errors import UserError
 from ..network import Network
 from ..settings import Settings
 from ..spec import InputSpec
-from . import State, Summary, Table, table
+from . import State, Summary, Table, difference, table
 from .chan import group_means, merge_means
 from .ranges import check_counts, check_pixels
 
@@ -68,11 +68,15 @@ class InputMeter:
             "std": std.reshape(self.stored).float(),
         }
 
+    def layout(self) -> Table:
+        return {"count": ("int64", (1,)), "mean": ("float32", self.stored), "std": ("float32", self.stored)}
+
     def check(self, summary: Summary) -> None:
-        got = table(summary)
-        wanted: Table = {"count": ("int64", (1,)), "mean": ("float32", self.stored), "std": ("float32", self.stored)}
+        got, wanted = table(summary), self.layout()
         if got != wanted:
-            raise UserError(f"the record's input moments have {got}, wanted {wanted}; record this network again")
+            raise UserError(
+                f"the record's input moments differ in {difference(got, wanted)}; record this network again"
+            )
         if float(summary["std"].min()) < 0:
             raise UserError("the record's input moments have a negative std; get the record again")
         check_counts(summary["count"], "the record's input moments")

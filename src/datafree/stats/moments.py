@@ -18,7 +18,7 @@ from ..errors import UserError
 from ..network import Network
 from ..settings import Settings
 from ..spec import InputSpec
-from . import State, Summary, Table, table
+from . import State, Summary, Table, difference, table
 from .chan import group_means, merge_means
 from .ranges import LARGEST, check_counts, check_pixels, check_size
 from .sketch import nystrom, test_matrix
@@ -148,19 +148,28 @@ class MomentsMeter:
             return _oas(state["outer"] / freedom[:, None, None], freedom)
         return {}
 
-    def check(self, summary: Summary) -> None:
+    def layout(self) -> Table:
         groups, size = 1 if self.settings.pooled else self.classes, self.size
         number = self.settings.storage
-        wanted: Table = {"count": ("int64", (self.classes,)), "mean": (number, (self.classes, size))}
+        found: Table = {"count": ("int64", (self.classes,)), "mean": (number, (self.classes, size))}
         if self.settings.covariance in ("diagonal", "lowrank", "shrunk"):
-            wanted["variance"] = (number, (groups, size))
+            found["variance"] = (number, (groups, size))
         if self.settings.covariance in ("lowrank", "full", "shrunk"):
             most = self.settings.rank if self.settings.covariance == "lowrank" else size
+            found["factor"] = (number, (groups, size, min(most, size)))
+        return found
+
+    def check(self, summary: Summary) -> None:
+        wanted = self.layout()
+        if "factor" in wanted:
+            number, (groups, size, most) = wanted["factor"]
             rank = summary["factor"].shape[-1] if "factor" in summary and summary["factor"].ndim == 3 else 1
-            wanted["factor"] = (number, (groups, size, min(max(rank, 1), most, size)))
+            wanted["factor"] = (number, (groups, size, min(max(rank, 1), most)))
         got = table(summary)
         if got != wanted:
-            raise UserError(f"entry {self.tap!r} of the record has {got}, wanted {wanted}; record this network again")
+            raise UserError(
+                f"entry {self.tap!r} of the record differs in {difference(got, wanted)}; record this network again"
+            )
         where = f"entry {self.tap!r} of the record"
         if "variance" in summary and float(summary["variance"].min()) < 0:
             raise UserError(f"{where} has a variance below 0; get the record again")

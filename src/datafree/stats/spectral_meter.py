@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..graph import Basis, Graph, fourier
 from ..seeds import stream
-from . import State, Summary
+from . import State, Summary, Table, difference
 from .chan import group_means, shift_weights
 from .ranges import LARGEST, check_counts, check_size
 from .sketch import nystrom, test_matrix
@@ -169,9 +169,9 @@ class SpectralMeter:
 
     def check(self, summary: Summary) -> None:
         got = {name: (str(t.dtype).removeprefix("torch."), tuple(t.shape)) for name, t in summary.items()}
-        wanted = self._wanted()
+        wanted = self.layout()
         if got != wanted:
-            raise UserError(f"{self._where} has {got}, wanted {wanted}; record this network again")
+            raise UserError(f"{self._where} differs in {difference(got, wanted)}; record this network again")
         check_counts(summary["count"], self._where)
         for name, tensor in summary.items():  # coefficients in an orthonormal basis: at most the signal's length
             if tensor.is_floating_point():
@@ -191,10 +191,9 @@ class SpectralMeter:
         """Raises UserError where the basis, derived now if it was not before, is another than at the publisher's."""
         self._check_basis(summary["check"], summary["index"].long().unique())
 
-    def _wanted(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+    def layout(self) -> Table:
         groups: tuple[int, ...] = (self.classes, self.kept)
-        wanted: dict[str, tuple[str, tuple[int, ...]]]
-        wanted = {"count": ("int64", (self.classes,)), "check": ("float32", (self.size,))}
+        wanted: Table = {"count": ("int64", (self.classes,)), "check": ("float32", (self.size,))}
         if self.settings.signal == "examples":
             groups = (self.classes, self.settings.examples, self.kept)
             return wanted | {"index": ("int32", groups), "value": ("float32", groups)}
