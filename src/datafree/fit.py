@@ -27,6 +27,7 @@ from .states import (
     EPOCHS,
     Environment,
     StateHeader,
+    check_positions,
     check_room_for,
     load_optimizer,
     load_state,
@@ -123,6 +124,8 @@ def _fit(
 
     found = first(begin)
     start, curve = (0, Curve()) if found is None else _go_on(*found, network.module, adam)
+    if start and state is not None:
+        check_positions(state, network)
     for epoch in range(start, schedule.epochs):
         began = time.perf_counter()
         with torch.random.fork_rng([network.device] if network.device.type == "cuda" else []):

@@ -131,7 +131,7 @@ class Network:
         check_state(self)
         try:
             answers = self.answers()
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, IndexError) as error:
             raise UserError(self._why_not(error)) from None
         if answers.ndim != 2 or answers.shape[1] != len(self.spec.classes):
             raise UserError(

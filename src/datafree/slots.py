@@ -117,7 +117,12 @@ def prefixed(layout: Layout, prefix: str) -> Layout:
 
 
 def _slot(name: str, tensor: Tensor) -> Slot:
+    """Whole numbers of several values (positions, an order) stay within those that a fresh network has: a position beyond
+    them can end the process. One value, or the same everywhere, may be a count."""
     last = name.rpartition(".")[2]
     if last == "num_batches_tracked":
         return Slot.like(tensor, low=0, high=COUNT, whole=True)
+    if tensor.dtype in (torch.int64, torch.int32) and tensor.numel():
+        low, high = (int(own) for own in tensor.aminmax())
+        return Slot.like(tensor, low=low, high=high) if low < high else Slot.like(tensor, low=min(low, 0), high=COUNT)
     return Slot.like(tensor, low=0.0) if last in NOT_NEGATIVE else Slot.like(tensor)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .errors import Notice, UserError
 from .files import check_room, read_header, read_tensors, write_tensors
+from .network import Network
 from .parallel import world
 from .settings import first_problem
 from .slots import Layout, expected, fault, moments_of
@@ -28,6 +29,7 @@ __all__ = [
     "EPOCHS",
     "Environment",
     "StateHeader",
+    "check_positions",
     "check_room_for",
     "check_state",
     "load_optimizer",
@@ -165,6 +167,30 @@ def load_state(path: Path, kind: str, header: StateHeader, layout: Layout) -> di
     if reason := fault(layout, tensors):
         raise UserError(f"{path} is no state of this run: {reason}; {ADVICE}")
     return tensors
+
+
+def check_positions(path: Path, network: Network) -> None:
+    """Raises UserError where a network that was loaded from the state `path` fails by whole numbers in it: positions, say.
+
+    Torch finds them as it uses them, those of sparse tensors only where it is told to.
+    """
+    held = network.module.state_dict()
+    whole = [name for name, own in held.items() if own.dtype in (torch.int64, torch.int32) and not _is_counter(name)]
+    if not whole:
+        return
+    try:
+        with torch.sparse.check_sparse_tensor_invariants():
+            network.answers()
+    except Exception as error:  # a network of the user's own raises what it likes
+        reason = (str(error).splitlines() or [""])[0][:200]
+        raise UserError(
+            f"{path} is no state of this run: with its whole numbers ({', '.join(whole)[:80]}) {network.name} fails: "
+            f"{type(error).__name__}: {reason}; {ADVICE}"
+        ) from None
+
+
+def _is_counter(name: str) -> bool:
+    return name.rpartition(".")[2] == "num_batches_tracked"
 
 
 def threads_of(path: Path) -> int | None:

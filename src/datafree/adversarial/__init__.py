@@ -32,7 +32,16 @@ from ..progress import Progress, silent
 from ..records import Record
 from ..replay.nothing import Nothing
 from ..slots import Layout, prefixed
-from ..states import EPOCHS, Environment, StateHeader, check_room_for, load_state, open_state, save_state
+from ..states import (
+    EPOCHS,
+    Environment,
+    StateHeader,
+    check_positions,
+    check_room_for,
+    load_state,
+    open_state,
+    save_state,
+)
 from .game import Anchored, Game
 from .history import Health, History, history_of, history_slots, history_state
 from .online import PRESETS, Online, preset
@@ -191,6 +200,8 @@ class Saved:
             return 0
         tensors = first(lambda: load_state(path, KIND, header, layout))
         game.load(_own(tensors, game.world.rank))
+        for network in (game.student, game.average):
+            check_positions(path, network)
         game.history = history_of(
             {k.removeprefix("history/"): t for k, t in tensors.items() if k.startswith("history/")}
         )
