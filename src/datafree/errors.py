@@ -10,11 +10,21 @@ from collections.abc import Iterable
 __all__ = ["Notice", "UserError", "nearest", "out_of_memory", "unknown"]
 
 
+LONGEST = 1200
+"""Characters of a message."""
+
+
 class UserError(Exception):
     """What the user can fix. The command line prints ``str(error)`` as one line and exits with 2."""
 
     def __init__(self, message: str):
-        super().__init__(" ".join(str(message).split()))
+        super().__init__(_line(message))
+
+
+def _line(message: str) -> str:
+    """One line, cut in its middle where something out of a file made it long: what is wrong and what to do stay."""
+    text = " ".join(str(message).split())
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 400]} ... {text[-390:]}"
 
 
 def nearest(got: str, options: Iterable[str], most: int = 3) -> str:
@@ -77,4 +87,4 @@ class Notice(UserWarning):
     """What a user should know and need not fix. The command line prints it as one line and goes on."""
 
     def __init__(self, message: str):
-        super().__init__(" ".join(str(message).split()))
+        super().__init__(_line(message))

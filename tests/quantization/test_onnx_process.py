@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
+import resource
 import signal
+import struct
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -186,3 +191,16 @@ def test_a_large_network_is_run_on_fewer_images_at_a_time():
     own, pixels = Process(program, made, 1), np.random.default_rng(0).random((17, *SHAPE), dtype=np.float32)
     np.testing.assert_allclose(own.run(pixels), pixels.reshape(17, 64) @ WEIGHT, rtol=1e-3)
     own.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux alone")
+def test_a_file_runs_under_a_limit_of_memory_that_is_lower_than_its_own():
+    """`ulimit -v` of the user: a process may not raise it, and need not."""
+    settings = {"threads": 1, "memory": 1 << 40, "input": "pixels", "shape": SHAPE, "batch": 4}
+    with subprocess.Popen(
+        [sys.executable, str(Path(process.__file__).with_name("worker.py"))], stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30)),
+    ) as worker:  # fmt: skip
+        frames = [json.dumps(settings).encode(), HARMLESS, np.zeros((1, *SHAPE), np.float32).tobytes()]
+        answers, _ = worker.communicate(b"".join(struct.pack("<Q", len(own)) + own for own in frames))
+    assert answers == b"D" + bytes(8) + b"D" + struct.pack("<Q", 40) + bytes(40)

@@ -41,6 +41,8 @@ def _read(path: Path, spec: InputSpec, own: Options) -> Raw:
         return _folder(path, spec, own)
     if not path.exists():
         raise UserError(f"no file or folder {str(path)!r}; give a condensed set: {_named()}")
+    if not path.is_file():
+        raise UserError(f"{str(path)!r} is a device or a pipe, wanted a file; give a condensed set: {_named()}")
     if path.suffix in (".pt", ".pth"):
         from . import torchfiles
 

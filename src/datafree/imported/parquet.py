@@ -39,6 +39,8 @@ def read(paths: list[Path], spec: InputSpec, options: Options) -> Raw:
 
 def _read_one(path: Path, images: list[bytes], labels: list[Any]) -> None:
     """Appends the rows of one file, a few at a time, and never more bytes than a file of its size may hold."""
+    if not path.is_file():  # one of a folder's
+        raise UserError(f"{str(path)!r} is a folder, a device or a pipe, wanted a parquet file; remove it")
     module, most = _pyarrow(), 20 * path.stat().st_size + (16 << 20)
     try:
         with module.ParquetFile(path) as file:

@@ -59,7 +59,9 @@ def limit(memory: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
     if sys.platform == "linux":
-        resource.setrlimit(resource.RLIMIT_AS, (USED + memory, USED + memory))
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]  # of a user who has set one already (ulimit -v)
+        most = USED + memory if hard == resource.RLIM_INFINITY else min(USED + memory, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
 def used() -> int:

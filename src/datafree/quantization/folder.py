@@ -201,7 +201,11 @@ def read_program(folder: Path, config: Config) -> tuple[Program, bytes]:
 def check_files(folder: Path) -> None:
     """Raises UserError where a file of a quantized network is gone, or not as it was written."""
     for name, digest in read_config(folder).sha256.items():
-        if name not in FILES or not (folder / name).is_file() or sha256_file(folder / name) != digest:
+        if name not in FILES:
+            raise UserError(
+                f"{folder / 'config.json'}: sha256: got a file {name[:80]!r}, expected {', '.join(FILES)}; get it again"
+            )
+        if not (folder / name).is_file() or sha256_file(folder / name) != digest:
             raise UserError(f"{folder / name} is not as it was written; get or write it again")
 
 
@@ -235,10 +239,12 @@ def read_config(folder: Path) -> Config:
     if not re.fullmatch("[0-9a-f]{64}", str(config.get("original"))):
         raise UserError(f"{path}: original: wanted the fingerprint of a network; get it again")
     try:
-        spec, bits = parse(InputSpec, config.get("spec")), parse(Bits, config.get("bits"))
+        spec, bits = InputSpec.stored(config.get("spec"), path), parse(Bits, config.get("bits"))
         fits = config.get("fits_16_bits")
         return Config(name, spec, bits, str(config["original"]), digests, fits if isinstance(fits, bool) else None)
     except UserError as error:
+        if str(path) in str(error):
+            raise
         found = str(error).partition(";")[0].removeprefix("--")
         raise UserError(f"{path}: {found}; get it again") from None
 
