@@ -117,9 +117,7 @@ RELEASES = {
     "weights": Subject(_release, ("r/model.safetensors",), _network),
     "config.json": Subject(_release, ("r/config.json",), lambda f: (Release.open(f / "r").config, _network(f))),
     "run.json": Subject(_release, ("r/run.json",), _log, sealed=False),
-    "release of code": Subject(
-        _coded, ("r/config.json", "r/model.safetensors", "r/record.safetensors"), _with_code
-    ),
+    "release of code": Subject(_coded, ("r/config.json", "r/model.safetensors", "r/record.safetensors"), _with_code),
     "plain safetensors": Subject(
         _plain,
         ("w.safetensors",),

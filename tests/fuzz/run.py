@@ -18,13 +18,12 @@ from pathlib import Path
 
 from datafree.errors import Notice, UserError
 
-from .mutations import mutate
-from .subjects import SUBJECTS, meaning
+from .mutations import copied, mutate
+from .subject import Stopped, meaning, teacher, toy
+from .subjects import SUBJECTS
 
 __all__ = ["Report", "fuzz"]
 
-SECONDS = 20.0
-"""For one file."""
 MEMORY = 600 << 20
 """More than before, for one file."""
 
@@ -40,23 +39,29 @@ class Report:
 def fuzz(folder: Path, *, seed: int, mutants: int, kinds: Iterable[str] | None = None, first: int = 0) -> Report:
     """Opens `mutants` spoilt files, kind after kind in turn; mutant `i` depends on the seed and `i` alone."""
     names, report = list(kinds or SUBJECTS), Report()
+    teacher(), toy()
     originals = {name: folder / "originals" / str(index) for index, name in enumerate(names)}
     for name in names:
         originals[name].mkdir(parents=True)
+        if (prepare := SUBJECTS[name].prepare) is not None:
+            prepare()
         said = _child(lambda name=name: _make(name, originals[name]), 300.0)
         if not said.startswith("made"):
             report.failures.append(f"{name}: the sample itself: {said}")
     for index in range(first, first + mutants):
         name = names[index % len(names)]
-        work = folder / "work"
+        work, own = folder / "work", SUBJECTS[name]
         shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(originals[name], work)
         rng = random.Random(f"{seed} {name} {index}")
-        target = rng.choice(SUBJECTS[name].files)
-        words, sealed = mutate(work / target, rng)
-        expected = None if sealed or not SUBJECTS[name].sealed else (originals[name] / "meaning.txt").read_text()
-        shutil.copytree(work, folder / "kept", dirs_exist_ok=True)
-        verdict = _child(lambda work=work, name=name, e=expected: _verdict(name, work, e), SECONDS)
+        target = rng.choice(own.files)
+        if own.mutate is not None and rng.random() < 0.6:
+            words, sealed = own.mutate(work, target, rng)
+        else:
+            words, sealed = mutate(work / target, rng)
+        expected = None if sealed or not own.sealed else (originals[name] / "meaning.txt").read_text()
+        copied(work, folder / "kept")
+        verdict = _child(lambda work=work, name=name, e=expected: _verdict(name, work, e), own.seconds)
         report.counts[verdict.partition(":")[0]] += 1
         if verdict.startswith(("refused", "same", "accepted")):
             shutil.rmtree(folder / "kept")
@@ -71,7 +76,12 @@ def _make(name: str, folder: Path) -> str:
     SUBJECTS[name].make(folder)
     copy = folder.with_name(f"{folder.name}-read")
     shutil.copytree(folder, copy)
-    said = meaning(SUBJECTS[name].open(copy))
+    try:
+        said = meaning(SUBJECTS[name].open(copy))
+    except UserError:
+        if not SUBJECTS[name].refused:
+            raise
+        said = "refused"
     shutil.rmtree(copy)
     (folder / "meaning.txt").write_text(said)
     return "made"
@@ -86,6 +96,8 @@ def _verdict(name: str, work: Path, expected: str | None) -> str:
     except UserError as error:
         text = str(error)
         verdict = "refused" if "\n" not in text and text and len(text) < 1500 else f"FAILURE: message {text[:200]!r}"
+    except Stopped:
+        verdict = "accepted"  # begun anew, and stopped as the sample was
     except MemoryError:
         verdict = "FAILURE: memory"
     except Exception:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch._dynamo  # once, not in every child
 
 from datafree.data.dataset import in_memory
 from datafree.models import new_model
@@ -39,6 +40,8 @@ class Subject:
     """Reads the folder as a command does; what it returns is the meaning."""
     sealed: bool = True
     """Whether a change must be refused or be without effect."""
+    refused: bool = False
+    """Whether the sample itself is refused: a program, say."""
     mutate: Mutation | None = None
     """Changes the structure of this kind, beside what is done to every file."""
     prepare: Callable[[], Any] | None = None
