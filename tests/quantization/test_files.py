@@ -91,6 +91,7 @@ def test_an_original_is_exported_with_its_normalisation(normed, unseen, original
 def test_conv_layers_and_pools_run_in_integers_at_8_bits_and_nothing_does_in_the_original(exported, original):
     found = integer_operators(exported(Bits()).path)
     assert found["QLinearConv"] == 2 and found["QLinearAveragePool"] == 1
+    assert [path.name for path in exported(Bits()).path.parent.glob(".*")] == []
     none = integer_operators(original)
     assert set(none) == {"other"} and none["other"] > 0
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -70,10 +69,14 @@ def integer_operators(path: Path) -> dict[str, int]:
     """Operators that onnxruntime runs in integers, by kind, and under "other" how many it does not."""
     import onnx
 
-    with tempfile.TemporaryDirectory() as folder:
-        optimised = Path(folder) / "optimised.onnx"
+    optimised = path.with_name(
+        f".{path.name}.optimised"
+    )  # not in a shared folder, where a kill would leave the network
+    try:
         session(path, optimised=optimised)
         kinds = Counter(node.op_type for node in onnx.load(optimised).graph.node)
+    finally:
+        optimised.unlink(missing_ok=True)
     found = {kind: count for kind, count in sorted(kinds.items()) if kind.startswith(INTEGER)}
     return {**found, "other": sum(kinds.values()) - sum(found.values())}
 
