@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import UserError
 from ..files import convert_weights, sweep
 
 __all__ = ["convert"]
@@ -22,9 +21,10 @@ def convert(weights: Path, /, *, out: Path) -> None:
     out
         The safetensors file to write.
     """
-    if out.exists():
-        raise UserError(f"{out} is there already, and would be lost; name another file, or remove it first")
     if out.parent.is_dir():
         sweep(out.parent, name=out.name)
     names = convert_weights(weights, out)
-    print(f"{out}: {len(names)} tensors")
+    if names is None:
+        print(f"already complete: {out} holds the tensors of {weights}; nothing was changed")
+    else:
+        print(f"{out}: {len(names)} tensors")

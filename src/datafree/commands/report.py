@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,10 +13,12 @@ import torch
 from cyclopts import Parameter
 
 from ..classes import class_positions
+from ..difference import difference
 from ..divergence import UNITS, stored
 from ..errors import UserError
 from ..evaluation import evaluate
-from ..files import read_json, sweep
+from ..files import locked, read_json, sha256_file, sweep
+from ..files.atomic import sync_folder
 from ..finished import Finished, Scores
 from ..likeness import Similarity, matched
 from ..provenance import hash_of, place, shown
@@ -29,6 +32,7 @@ from ..syntheticset import SyntheticSet, to_pixels
 from .common import Data, Model, Run, check_attribute, images_of, load_data, load_network, load_record
 
 if TYPE_CHECKING:
+    from ..data import Dataset
     from ..network import Network
 
 __all__ = ["report"]
@@ -70,13 +74,27 @@ def report(
             Release.open(folder)  # says what is wrong
     _check_page(out)
     codes = _codes(runs, code)
-    read: dict[str, str | Path | None] = {str(folder): folder for folder in runs}
-    made = RunLog("report", {"title": title, "code": list(code), **asdict(data), **asdict(run)}, read)
+    test = None if data.data is None else load_data(data, "test")
+    settings = {"runs": list(map(str, runs)), "title": title, "code": list(code), **asdict(data), **asdict(run)}
+    made = RunLog("report", settings, _read(runs), test)
+    with locked(out.parent, file=out.name) if out.parent.is_dir() else nullcontext():
+        if _is_complete(out, made):
+            print(f"already complete: report in {out}, of the same runs and settings; nothing was changed")
+            return
+        rows, grids = _write(out, runs, codes, made, data, test, title, run)
+    print(f"{out}: {rows} networks, {grids} sets of images")
+
+
+def _write(
+    out: Path, runs: tuple[Path, ...], codes: dict[Path, str], made: RunLog, data: Data, test: Dataset | None,
+    title: str, run: Run,
+) -> tuple[int, int]:  # fmt: skip
+    """Writes the page and, last, its log; how many networks and sets of images are on it."""
     logs = {folder: Finished.of(folder) for folder in runs}
     sets = [folder for folder in runs if (folder / "set.json").is_file()]
     networks = [folder for folder in runs if folder not in sets and logs[folder].verb != "similarity"]
     spec, teacher = Release.open(_first_release(runs)).spec, _teacher(networks, logs)
-    measured, warnings = _measured(networks, logs, teacher, data, run, codes)
+    measured, warnings = _measured(networks, logs, teacher, test, run, codes)
     made_by = {hash_of(folder): logs[folder] for folder in sets}
     rows = [_row(folder, logs[folder], folder == teacher, measured[folder], made_by) for folder in networks]
     grids = [set_grid(folder, logs[folder]) for folder in sets]
@@ -91,12 +109,9 @@ def report(
         likenesses=_likenesses(logs), matches=matches, online=_online(networks, logs),
         timelines=[found for folder in networks if (found := timeline(folder)) is not None],
     )  # fmt: skip
-    for path in (out, out.with_suffix(".run.json")):
-        if path.parent.is_dir():
-            sweep(path.parent, name=path.name)
     write(page, out)
-    made.write_to(_beside(out), {"networks": [asdict(row) for row in rows]})
-    print(f"{out}: {len(rows)} networks, {len(grids)} sets of images")
+    made.write_to(_beside(out), {"networks": [asdict(row) for row in rows], "page": sha256_file(out)})
+    return len(rows), len(grids)
 
 
 def _check_page(out: Path) -> None:
@@ -108,6 +123,35 @@ def _check_page(out: Path) -> None:
         raise UserError(f"--out {out} is there already and no HTML page, and would be lost; name another file")
     if beside.is_file() and read_json(beside).get("verb") != "report":
         raise UserError(f"{beside} is there already and is no report's, and would be lost; name another --out")
+
+
+def _read(runs: tuple[Path, ...]) -> dict[str, str | Path | None]:
+    """What the page is made from, by path."""
+    files = [folder / name for folder in runs for name in ("run.json", "record.safetensors")]
+    return {str(path): path for path in (*runs, *files)}
+
+
+def _is_complete(out: Path, log: RunLog) -> bool:
+    """Whether the page is that of this very run. Raises UserError for another run's, which would be lost.
+
+    A page without a log is of a run that was stopped, and is made again; so is one that has changed since.
+    """
+    beside = _beside(out)
+    for path in (out, beside) if out.parent.is_dir() else ():
+        sweep(path.parent, name=path.name)
+    if not out.exists():
+        if beside.exists():  # the log of a page that is gone
+            beside.unlink()
+            sync_folder(beside)
+        return False
+    old = read_json(beside) if beside.is_file() else {}
+    result = old.get("result")
+    if not isinstance(result, dict) or "page" not in result:  # of an earlier version
+        return False
+    other = difference(log.private, old)
+    if other is not None:
+        raise UserError(f"{out} was made {other}: name another --out, or remove that page first")
+    return result["page"] == sha256_file(out)
 
 
 def _beside(out: Path) -> Path:
@@ -139,16 +183,16 @@ def _measured(
     networks: list[Path],
     logs: dict[Path, Finished],
     teacher: Path | None,
-    data: Data,
+    test: Dataset | None,
     run: Run,
     codes: dict[Path, str],
 ) -> tuple[dict[Path, Scores], list[str]]:
-    """Every network on the named test data, beside the teacher; without data, what the runs' own logs say."""
-    if data.data is None:
+    """Every network on the test data, beside the teacher; without data, what the runs' own logs say."""
+    if test is None:
         told = any(logs[folder].result.evaluation.accuracy is not None for folder in networks)
         note = "accuracies are what the runs' own logs say of their own test data; --data measures them here"
         return {folder: logs[folder].result.evaluation for folder in networks}, [note] if told else []
-    test, found, warnings = load_data(data, "test"), {}, []
+    found, warnings = {}, []
     original = None if teacher is None else _network(teacher, run, codes)
     for folder in networks:
         network = _network(folder, run, codes)

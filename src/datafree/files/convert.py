@@ -9,6 +9,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable
+from contextlib import nullcontext
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ from torch import Tensor
 
 from datafree.errors import UserError
 from datafree.files.layout import why_not_weight_name
+from datafree.files.lock import locked
 from datafree.files.pickles import Described, Opaque, describe
 from datafree.files.regular import open_regular
-from datafree.files.tensors import WEIGHTS, write_tensors
+from datafree.files.tensors import WEIGHTS, read_tensors, write_tensors
 
 __all__ = ["convert_weights", "read_torch"]
 
@@ -42,8 +44,10 @@ _BAD_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, Runti
 
 def convert_weights(
     source: str | os.PathLike[str], target: str | os.PathLike[str], *, cap: int = 16 << 30
-) -> list[str]:
+) -> list[str] | None:
     """Write the state dict in `source` to `target`, kind "weights", and return its tensors' names, sorted.
+
+    None where `target` is there and holds just that; UserError where it holds anything else, which is never replaced.
 
     Takes what `torch.save` has written since torch 1.6: a state dict, or one under "state_dict" or "model"; a prefix
     "module." that all names share is dropped. The older format without a zip is refused, whatever its size.
@@ -53,8 +57,27 @@ def convert_weights(
     """
     what = repr(str(Path(source)))
     tensors = read_torch(source, lambda content: _state_dict(content, what), cap=cap)
-    write_tensors(target, tensors, {"source": Path(source).name}, kind=WEIGHTS)
+    out = Path(target)
+    with locked(out.parent, file=out.name) if out.name and out.parent.is_dir() else nullcontext():
+        if os.path.lexists(out):
+            _check_same(out, tensors)
+            return None
+        write_tensors(out, tensors, {"source": Path(source).name}, kind=WEIGHTS)
     return sorted(tensors)
+
+
+def _check_same(target: Path, tensors: dict[str, Tensor]) -> None:
+    """Raises UserError where the file holds other tensors than these."""
+    table = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+    try:
+        there = read_tensors(target, kind=WEIGHTS, expect=table)[0]
+    except UserError:
+        there = {}
+    if there.keys() != tensors.keys() or any(not torch.equal(there[name], own) for name, own in tensors.items()):
+        raise UserError(
+            f"{target} is there already and holds other weights or another file, which would be lost: name another file, or "
+            "remove it first"
+        )
 
 
 def read_torch(

@@ -24,36 +24,38 @@ _TAKEN = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 
 
 @contextmanager
-def locked(folder: str | os.PathLike[str]) -> Iterator[str | None]:
+def locked(folder: str | os.PathLike[str], *, file: str | None = None) -> Iterator[str | None]:
     """Holds an existing folder for one writer; yields None, or the reason why its file system takes no lock (NFS, say).
+
+    With `file`, only that name in the folder is held, for a command whose result is one file.
 
     Another process, or another thread of this one, gets a UserError that names the process. A lock taken by a caller of
     the same thread is shared. The file names a process number and a hash of the machine's name, and goes with the lock.
     """
-    place = os.path.realpath(folder)
+    path = Path(os.path.realpath(folder), LOCK if file is None else f".{file}{LOCK}")
+    place = str(path)
     if place in _HELD.get():
         yield None
         return
-    number, reason = _acquire(Path(place))
+    number, reason = _acquire(path, f"folder {str(path.parent)!r}" if file is None else repr(str(path.parent / file)))
     token = _HELD.set(_HELD.get() | {place})
     try:
         yield reason
     finally:
         _HELD.reset(token)
         if number is not None:
-            _release(Path(place) / LOCK, number)
+            _release(path, number)
 
 
-def _acquire(folder: Path) -> tuple[int | None, str | None]:
-    """The open lock file, or the reason why there is none. Raises UserError where another run holds it."""
-    path = folder / LOCK
+def _acquire(path: Path, what: str) -> tuple[int | None, str | None]:
+    """The open lock file, or the reason why there is none. Raises UserError where another run holds `what`."""
     for _ in range(100):  # each time, another run has released it, and removed the file, in between
         try:
             number = os.open(path, _flags(), 0o666)
         except OSError as error:
             if error.errno in _UNWRITABLE:  # nothing can be written here: the first write says so, if there is one
                 return None, None
-            raise UserError(f"cannot lock folder {str(folder)!r}: {error.strerror}; name another folder") from None
+            raise UserError(f"cannot lock {what}: {error.strerror}; name another folder") from None
         try:
             _take(number)
         except OSError as error:
@@ -65,8 +67,8 @@ def _acquire(folder: Path) -> tuple[int | None, str | None]:
             holder = _holder(number)
             os.close(number)
             raise UserError(
-                f"folder {str(folder)!r} is in use by {holder}; expected one that no other run writes to; wait until "
-                "that run ends, or name another folder"
+                f"{what} is in use by {holder}; expected one that no other run writes to; wait until that run ends, or "
+                "name another one"
             ) from None
         if _is_there(path, number):
             with suppress(OSError):  # a full disk: the lock holds without the name of its holder
@@ -74,7 +76,7 @@ def _acquire(folder: Path) -> tuple[int | None, str | None]:
                 os.write(number, f"{os.getpid()} {machine()}\n".encode())
             return number, None
         os.close(number)
-    raise UserError(f"folder {str(folder)!r} is taken and released all the time; start one run in it at a time")
+    raise UserError(f"{what} is taken and released all the time; start one run in it at a time")
 
 
 def _release(path: Path, number: int) -> None:
