@@ -19,6 +19,7 @@ from .files import claim_folder, locked, read_tensors, sweep, write_tensors, wri
 from .markdown import markdown
 from .network import Network
 from .spec import InputSpec
+from .unfinished import check_finished
 
 __all__ = ["FILE", "Condensed", "one_hot"]
 
@@ -109,9 +110,10 @@ class Condensed:
     @classmethod
     def open(cls, path: str | Path, network: Network | None = None) -> Condensed:
         """The set in a folder or file; raises UserError for one that is damaged, or not for `network`."""
-        path = Path(path)
+        folder, path = Path(path), Path(path)
         path = path / FILE if path.is_dir() else path
         if not path.exists():
+            check_finished(folder)
             raise UserError(f"no condensed set {path}; run datafree condense or import-condensed first")
         tensors, header = read_tensors(path, kind=KIND)
         if header.get("format") != FORMAT:

@@ -31,6 +31,7 @@ from .markdown import markdown
 from .network import Network
 from .records import Record, forecast_auc
 from .spec import InputSpec
+from .unfinished import check_finished
 
 __all__ = [
     "CUSTOM",
@@ -69,6 +70,7 @@ class Release:
         if not folder.is_dir():
             raise UserError(f"no folder {folder}, wanted a release (config.json, model.safetensors); check the path")
         if not (folder / "config.json").is_file():
+            check_finished(folder)
             raise UserError(f"{folder} has no config.json, wanted a release; make one with datafree train or record")
         config = read_sealed_json(folder / "config.json", OLDER)
         if config.get("kind") not in (None, "quantized"):

@@ -43,6 +43,7 @@ from .settings import first_problem
 from .slots import Slot, expected, fault
 from .spec import InputSpec
 from .synthesis import Batch, Maker
+from .unfinished import check_finished
 
 __all__ = ["SyntheticSet", "one_thread", "read_about", "synthesize", "to_bytes", "to_pixels"]
 
@@ -65,11 +66,13 @@ class SyntheticSet:
         """The finished set in `folder`; raises UserError for one that is not whole, or was made from another teacher."""
         folder = Path(folder)
         if not (folder / "set.json").is_file():
+            check_finished(folder)
             raise UserError(
                 f"no synthetic set in {folder}, wanted a folder with set.json; run datafree synthesize first"
             )
         about = read_about(folder)
         if about["shards"] is None:
+            check_finished(folder)
             raise UserError(f"the synthetic set in {folder} is not finished; run the same datafree synthesize again")
         if network is not None and about["teacher"] != network.fingerprint():
             raise UserError(

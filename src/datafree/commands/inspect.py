@@ -12,6 +12,7 @@ from ..files import read_header, read_json
 from ..quantization.folder import check_files, is_quantized, read_config, read_program
 from ..release import CUSTOM, Release
 from ..syntheticset import read_about
+from ..unfinished import check_finished
 from .common import Model, Run, load_network, load_record
 
 __all__ = ["inspect"]
@@ -43,6 +44,7 @@ def inspect(path: Path, /, *, code: str | None = None) -> None:
         for line in json.dumps(read_json(path), indent=2, sort_keys=True).splitlines():
             print(line)
     else:
+        check_finished(path)
         raise UserError(f"{path} is nothing datafree writes, wanted a release, set, record or run.json; check the path")
 
 

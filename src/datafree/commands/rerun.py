@@ -14,6 +14,7 @@ from cyclopts import CycloptsError, Parameter
 from ..codenames import code_name, without_code
 from ..errors import UserError
 from ..files import read_json
+from ..unfinished import check_finished
 
 __all__ = ["rerun"]
 
@@ -68,6 +69,7 @@ def _log(run: Path) -> Path:
         if path.is_file():
             inner = path.name == "run.json" and "argv" not in read_json(path)
             return beside if inner and beside.is_file() else path
+    check_finished(run)
     raise UserError(f"no file {run}, wanted a run.json; name the folder of a run")
 
 
