@@ -26,7 +26,8 @@ __all__ = ["main"]
 
 PARALLEL = ("train", "distill", "synthesize", "expand")
 """What the processes of a torchrun share out; the others would do the same thing in the same place, each of them."""
-RESUMES = ("train", "record", "distill", "synthesize", "expand", "condense")
+RESUMES = ("train", "record", "distill", "synthesize", "expand", "condense", "quantize")
+"""What goes on, once stopped, from the part that is complete."""
 CHOOSE = ("--online", "--images", "--condensed", "--preset", "--replay", "--method", "--alignment", "--kind")
 """Flags that decide which other flags there are."""
 LESS = {
@@ -148,8 +149,8 @@ def _stop(argv: list[str], number: int, frame: FrameType | None) -> None:
     """
     code = 130 if number == signal.SIGINT else 143
     if _importing(frame):
-        _leave(_stopped(argv), code)
-    last = threading.Timer(PATIENCE, partial(_leave, _stopped(argv), code))
+        _leave(argv, code)
+    last = threading.Timer(PATIENCE, partial(_leave, argv, code))
     last.daemon = True
     last.start()
     raise KeyboardInterrupt if number == signal.SIGINT else _Terminated
@@ -163,24 +164,32 @@ def _importing(frame: FrameType | None) -> bool:
     return False
 
 
-def _leave(line: str, code: int) -> None:
+def _leave(argv: list[str], code: int) -> None:
     if sys.stderr.isatty():
         Stream(sys.stderr, lines=False).write("\x1b[?25h")  # the progress bar hides the cursor
     if not _many() or os.environ.get("RANK") == "0":  # nobody is asked here: a lock of an import may be held
-        _tell(line)
+        _tell(_stopped(argv))
     os._exit(code)
 
 
 def _stopped(argv: list[str]) -> str:
-    kept = "what is whole is kept. Go on" if _resumes(argv) else "nothing was lost. Start again"
+    kept = "the part that is complete is kept. Go on" if _resumes(argv) else "no part is complete. Start again"
     return f"stopped; {kept} with: datafree {shlex.join(argv)}"
 
 
 def _resumes(argv: list[str]) -> bool:
-    """Whether the command, once stopped, goes on where it was; of `quantize` only fine-tuning does."""
-    if argv[:1] == ["quantize"]:
-        return any(word.split("=")[0] == "--finetune" for word in argv)
-    return bool(argv) and argv[0] in RESUMES
+    """Whether the stopped command left something that it goes on from. Imports nothing: a lock of an import may be held."""
+    folders = sys.modules.get("datafree.output_folder")
+    if folders is None or not argv or argv[0] not in RESUMES:
+        return False
+    places = [word.removeprefix("--out=") for word in argv if word.startswith("--out=")]
+    places += [argv[index + 1] for index, word in enumerate(argv[:-1]) if word == "--out"]
+    if argv[0] == "record":  # of a release in place
+        places += [word for word in argv[1:] if not word.startswith("-")]
+    try:
+        return any(map(folders.is_resumable, places))
+    except (OSError, ValueError):
+        return False
 
 
 def _usage(error: Any, argv: list[str]) -> str:

@@ -16,12 +16,24 @@ from typing import Any
 
 from .errors import UserError
 from .files import check_claim, claim_folder, locked, read_json, read_tensors, read_weights, sweep, write_json
+from .files.atomic import sync_folder
 from .files.place import MARKER
 from .parallel import first
 from .release import sweep_records
-from .runlog import Difference, RunLog
+from .runlog import RunLog
+from .unfinished import PENDING
 
-__all__ = ["STAGED", "STATE", "Kind", "changed_folder", "logged", "output_folder", "read_log"]
+__all__ = [
+    "STAGED",
+    "STATE",
+    "Kind",
+    "changed_folder",
+    "is_resumable",
+    "logged",
+    "output_folder",
+    "read_log",
+    "recording_state",
+]
 
 STATE = "training.safetensors"
 """What a stopped run goes on from."""
@@ -145,6 +157,8 @@ def _there(out: Path) -> Iterator[set[str]]:
     missing = [path for path in (out, *out.parents) if not path.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
+        for path in missing:
+            sync_folder(path)  # else a power cut could lose the folder of a finished run
         names = {path.name for path in out.iterdir()}
     except OSError as error:
         raise UserError(f"cannot make or read folder {str(out)!r}: {error.strerror}; choose another place") from None
@@ -170,16 +184,19 @@ def _lock(folder: Path) -> Iterator[None]:
 def _is_complete(out: Path, kind: Kind, log: RunLog) -> bool:
     """Whether the folder holds the whole result of this very run. Raises UserError for what is of another."""
     there = not kind.files or (out / kind.files[0]).exists()
-    old, pending = logged(out), _marker(out).get("unfinished")
+    old, pending = logged(out), _marker(out).get(PENDING)
     if is_final(old) and there:
         other = log.difference(old, but=kind.grows)
         if other is not None:
-            raise _refused(out, other, f"the finished {kind.noun}")
+            raise UserError(f"{out} was made {other}: name another --out, or remove that folder first")
         return (kind.grows is None or log.difference(old) is None) and _is_whole(out, kind)
     if isinstance(pending, dict) and (there or _resumes(out)):
         other = log.difference(pending, but=kind.grows)
         if other is not None:
-            raise _refused(out, other, f"an unfinished {kind.noun}")
+            raise UserError(
+                f"{out} holds an unfinished run {other}: give that run's command again to finish it, name another --out, or "
+                "remove that folder first"
+            )
     elif not old and there and kind.files and kind.grows is None and not _resumes(out):
         raise UserError(
             f"{out} holds a {kind.noun} that no run of datafree is known to have made, and which would be lost; "
@@ -196,10 +213,6 @@ def _is_whole(out: Path, kind: Kind) -> bool:
     return True
 
 
-def _refused(out: Path, other: Difference, what: str) -> UserError:
-    return UserError(f"{out} holds {what} of another run: {other}; name another --out, or remove that folder first")
-
-
 def _begin(out: Path, kind: Kind, log: RunLog) -> None:
     """Claims the folder for the run, and sweeps what killed runs left."""
     log.resumed = _resumes(out)
@@ -208,7 +221,7 @@ def _begin(out: Path, kind: Kind, log: RunLog) -> None:
     _sweep(out)
     if kind.name == "release":
         sweep_records(out)
-    wanted = {"kind": kind.name, "unfinished": log.identity}
+    wanted = {"kind": kind.name, PENDING: log.identity}
     if _marker(out) != wanted:
         write_json(out / MARKER, wanted)
 
@@ -224,6 +237,17 @@ def _undo(out: Path, kind: Kind, before: set[str]) -> None:
     _sweep(out)
 
 
+def is_resumable(place: str | Path) -> bool:
+    """Whether a stopped run left something in an output folder, or its sums beside a release, that it goes on from."""
+    out = Path(place)
+    return _resumes(out) or recording_state(out).exists()
+
+
+def recording_state(release: Path) -> Path:
+    """The sums of a stopped recording: beside the release, which is handed over, and not in it."""
+    return release.with_name(f"{release.name}.recording")
+
+
 def _resumes(out: Path) -> bool:
     return (out / STATE).exists() or next(out.glob(SHARDS), None) is not None
 
@@ -232,11 +256,11 @@ def _tidy(out: Path) -> None:
     """Removes what a finished folder needs no more; what cannot be removed now is removed by the next run."""
     marker = _marker(out)
     with suppress(OSError, UserError):
+        _sweep(out)
         if is_final(logged(out)):
             (out / STATE).unlink(missing_ok=True)
-            if "unfinished" in marker:
+            if PENDING in marker:  # last: it syncs the folder, so that a power cut brings nothing of all that back
                 write_json(out / MARKER, {"kind": marker.get("kind")})
-        _sweep(out)
 
 
 def _sweep(out: Path) -> None:

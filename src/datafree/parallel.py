@@ -237,6 +237,6 @@ def _reached() -> Iterator[None]:
     except RuntimeError as error:
         why = str(error).splitlines()[0][:120]
         raise UserError(
-            f"another process of this run has ended or cannot be reached ({why}); what is whole is kept: run the same "
-            "command again"
+            f"another process of this run has ended or cannot be reached ({why}); the part that is complete is kept: run "
+            "the same command again"
         ) from None

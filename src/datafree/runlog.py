@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ import torch
 from . import __version__
 from .commandline import ARGV
 from .data import sha256
+from .difference import IGNORED, difference, lasting
 from .errors import UserError
 from .files import canonical, read_json, sweep, write_json
 from .provenance import hash_of, public_settings
@@ -28,29 +28,10 @@ from .quantization.stack import FURTHER, WANTED
 if TYPE_CHECKING:
     from .data import Dataset
 
-__all__ = ["IGNORED", "Difference", "RunLog", "commit", "device_name", "hash_of", "lasting", "private_log", "versions"]
+__all__ = ["IGNORED", "RunLog", "commit", "device_name", "hash_of", "lasting", "private_log", "versions"]
 
 FORMAT = 2
 """Of a public log. The first held the command line and paths, and is still read."""
-
-IGNORED = ("quiet", "threads", "data_dir", "device", "workers")
-"""Settings that change no result."""
-
-
-NAMES = {"model": "model", "teacher": "teacher", "student": "student", "source": "source", "what": "statistics"}
-"""Settings that are no flags, in messages."""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One thing in which a run is another than an earlier one."""
-
-    setting: str
-    got: Any
-    expected: Any
-
-    def __str__(self) -> str:
-        return f"{self.setting}: got {_short(self.got)}, expected {_short(self.expected)}"
 
 
 class RunLog:
@@ -94,26 +75,16 @@ class RunLog:
         kept = {key: self.content[key] for key in ("format", "verb", "settings", "inputs")}
         return json.loads(json.dumps(kept))
 
-    def difference(self, old: dict[str, Any], *, but: str | None = None) -> Difference | None:
-        """The first thing, `but` aside, in which this run is another than the one of the log `old`; None for the same.
+    def difference(self, old: dict[str, Any], *, but: str | None = None) -> str | None:
+        """In words, the first thing, `but` aside, in which this run is another than the one of the log `old`; None for the
+        same.
 
         Inputs are compared by their content; an earlier version's log knows settings alone, with paths as they were typed.
         """
-        new = self.identity if old.get("format") == FORMAT or "argv" not in old else self.private
-        if old.get("verb") != new["verb"]:
-            return Difference("command", f"datafree {new['verb']}", f"datafree {old.get('verb')}")
-        got, expected = lasting(new["settings"]), lasting(old.get("settings"))
-        for key in (*got, *expected):
-            if key != but and got.get(key) != expected.get(key):
-                flag = NAMES.get(key, f"--{key.replace('_', '-')}")
-                return Difference(flag, *_apart(got.get(key), expected.get(key)))
-        got, expected = new["inputs"], old.get("inputs")
-        if old.get("format") != FORMAT or not isinstance(expected, dict):  # of an earlier version: by other names
-            return None
-        for key in (*got, *expected):
-            if got.get(key) != expected.get(key):
-                return Difference(f"content of {key}", got.get(key), expected.get(key))
-        return None
+        if old.get("format") == FORMAT:
+            return difference(self.identity, old, but=but)
+        new = self.private if "argv" in old else self.identity
+        return difference({"verb": new["verb"], "settings": new["settings"]}, old, but=but)
 
     def write(self, folder: str | Path, result: dict[str, Any]) -> Path:
         """The publisher's log beside `folder` and then, as the last file of all, run.json in it."""
@@ -187,28 +158,6 @@ def _public(old: dict[str, Any]) -> dict[str, Any]:
     inputs = sorted(map(str, old["inputs"].values())) if isinstance(old.get("inputs"), dict) else []
     named = {f"input {index}": digest for index, digest in enumerate(inputs, 1)}
     return {**own, "settings": public_settings(settings if isinstance(settings, dict) else {}), "inputs": named}
-
-
-def lasting(settings: Any) -> dict[str, Any]:
-    """The settings that decide a result, as they are in a file."""
-    own = settings if isinstance(settings, dict) else {}
-    return json.loads(json.dumps({key: value for key, value in own.items() if key not in IGNORED}))
-
-
-def _apart(got: Any, expected: Any) -> tuple[Any, Any]:
-    """The first entries in which two tables or lists differ."""
-    if isinstance(got, dict) and isinstance(expected, dict):
-        key = next(key for key in (*got, *expected) if got.get(key) != expected.get(key))
-        one, other = _apart(got.get(key), expected.get(key))
-        return f"{key} {one}", f"{key} {other}"
-    if isinstance(got, list) and isinstance(expected, list) and len(got) == len(expected):
-        return _apart(*next(pair for pair in zip(got, expected) if pair[0] != pair[1]))
-    return got, expected
-
-
-def _short(value: Any) -> str:
-    text = repr(value) if not isinstance(value, str) else value
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def versions() -> dict[str, str]:

@@ -91,7 +91,7 @@ def test_a_stopped_expansion_goes_on_to_the_same_bytes(command, here):
     line = "expand teacher few --images 400 --unit 8 --steps 20 --workers 2 --threads 1 --out {} --quiet"
     code, err, seconds = stop(line.format("a"), here / "a" / "unit-000002.safetensors", signal.SIGINT)
     assert (code, seconds < 10) == (130, True)
-    assert err == f"datafree: stopped; what is whole is kept. Go on with: datafree {line.format('a')}\n"
+    assert err == f"datafree: stopped; the part that is complete is kept. Go on with: datafree {line.format('a')}\n"
     assert not (here / "a" / "run.json").exists()
     assert command(line.format("a")).code == 0 and command(line.format("b")).code == 0
     shards = [SyntheticSet.open(here / name).about["shards"] for name in "ab"]
@@ -120,7 +120,7 @@ WRONG = [
     ("expand teacher few --exposure 2 --out o", "--exposure: got 2, wanted at most 1"),
     ("expand teacher few --start nose --out o", "--start: got 'nose', wanted 'noise' or 'anchors'"),
     ("expand teacher few --covariance 1 --out o", "Unknown option: --covariance"),
-    ("expand teacher few --images 48 --unit 16 --out set", "command: got datafree expand, expected datafree synth"),
+    ("expand teacher few --images 48 --unit 16 --out set", "set was made by datafree synthesize, not datafree expand: "),
     ("expand teacher few --images 32 --unit 16 --out set", "--images: got 32, but set holds 48 already"),
     ("expand teacher few --out teacher", "folder 'teacher' holds 'release'; wanted 'synthetic-set'"),
     ("expand teacher few --out few", "folder 'few' holds 'condensed'; wanted 'synthetic-set'"),

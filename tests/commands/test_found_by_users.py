@@ -26,7 +26,7 @@ def test_one_changed_image_is_another_run_and_never_already_complete(here, comma
     assert command(line).out.startswith("already complete")
     assert command("record one --data d.npz --quiet --preset small").code == 0
     arrays(here / "d.npz", changed=True)
-    assert "one holds the finished release of another run: content of an .npz file" in command(line).line
+    assert "one was made with other content of an .npz file" in command(line).line
     assert "content of an .npz file" in command("record one --data d.npz --quiet --preset small").line
 
 

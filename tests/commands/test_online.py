@@ -86,11 +86,11 @@ def test_a_stopped_run_leaves_a_whole_student_and_goes_on_to_the_same_bytes(comm
     line = "distill teacher hinton8 --online generator --iterations 20 --epochs 12 --batch 64 --latent 8 --threads 1 --quiet"
     code, err, seconds = stop(f"{line} --out a", here / "a" / "run.json", signal.SIGINT)
     assert code == 130 and seconds < 10
-    assert err == f"datafree: stopped; what is whole is kept. Go on with: datafree {line} --out a\n"
+    assert err == f"datafree: stopped; the part that is complete is kept. Go on with: datafree {line} --out a\n"
     assert (here / "a" / "training.safetensors").exists() and result("a")["unfinished"]["of"] == 12
     assert command("evaluate a --data digits").code == 0
     assert "epochs so far" in (here / "a" / "README.md").read_text()
-    assert "a holds an unfinished release of another run: --online: got balance 4.0, expected balance 5.0; name" in (
+    assert "a holds an unfinished run with --online balance 5.0, not balance 4.0: give that run's command again" in (
         command(f"{line} --balance 4 --out a").line
     )
     with monkeypatch.context() as patch:
@@ -109,7 +109,7 @@ def test_a_finished_run_is_not_made_again_over_itself(command, here):
     assert (done.code, done.out) == (0, "already complete: release in s, of the same settings; nothing was changed\n")
     assert {path.name: path.read_bytes() for path in (here / "s").iterdir()} == before
     assert (
-        ": --seed: got 1, expected 0; name another --out"
+        "s was made with --seed 0, not 1: name another --out"
         in command(f"{GO} hinton8 --data digits --seed 1 --out s").line
     )
 
@@ -250,7 +250,7 @@ def test_a_run_that_diverges_later_keeps_its_student_and_says_what_was_thrown_aw
     assert command("evaluate s --data digits").code == 0
     left, advice = here / "s" / "training.safetensors", "left it: remove it to begin anew, or name another --out"
     assert (
-        "s holds an unfinished release of another run: command: got datafree train, expected datafree distill"
+        "s holds an unfinished run by datafree distill, not datafree train: give that run's command again to finish it"
         in command("train hinton8 --data digits --epochs 1 --out s --quiet").line
     )
     left.write_bytes(left.read_bytes()[:-1])

@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
 
 from datafree.files import read_json
 from datafree.files.lock import LOCK
@@ -32,6 +34,30 @@ OTHER = {
     "train": "--seed 1", "record": "--limit 900", "distill": "--batch 32", "condense": "--seed 1",
     "synthesize": "--seed 1", "pack": "--mean 0.5", "evaluate": "--split train", "similarity": "--form l2",
 }  # fmt: skip
+WORDS = {
+    "train": "with --seed 0, not 1", "record": "without --limit, not with --limit 900",
+    "distill": "with --batch 128, not 32", "condense": "with --seed 0, not 1", "synthesize": "with --seed 0, not 1",
+    "pack": "with --mean 0.0, not 0.5", "evaluate": "with --split test, not train",
+    "similarity": "with --form forward, not l2",
+}  # fmt: skip
+AGAIN = {
+    "import-condensed": (
+        "import-condensed few.npz teacher --pixels 0-1 --anyway --out o", "--resize", "without --resize, not with it"
+    ),
+    "expand": (
+        "expand teacher few --images 10 --unit 10 --steps 1 --workers 1 --out o --quiet", "--seed 1", "with --seed 0, not 1"
+    ),
+    "online": (
+        "distill teacher hinton8 --online generator --epochs 1 --iterations 1 --batch 8 --latent 8 --out o --quiet",
+        "--balance 4", "with --online balance 5.0, not balance 4.0",
+    ),
+    "demo": ("demo --images 20 --out o --quiet", "--seed 1", "with --seed 0, not 1"),
+    "rerun": ("rerun set --out o", "", ""),
+    "report": ("report teacher set --out o", "--title Other", "with --title datafree report, not Other"),
+    "convert": ("convert weights.pt --out o", "", ""),
+    "record --add": ("record teacher --data digits --kind input --add --quiet", "", ""),
+}  # fmt: skip
+"""Command, another setting, and how the refusal names what made the result."""
 IN_PLACE = "record teacher --data digits --preset small --replace --quiet"
 
 
@@ -80,7 +106,7 @@ def test_two_runs_end_with_one_result_and_one_refusal_and_a_killed_one_leaves_th
         assert f"is in use by process {process.pid} on " in line
         process.send_signal(signal.SIGKILL)
     assert (here / "o" / LOCK).exists()
-    assert "o holds an unfinished release of another run: --epochs: got 1" in (
+    assert "o holds an unfinished run with --epochs 100000, not 1: give that run's command again to finish it, " in (
         command(slow.replace("--epochs 100000", "--epochs 1")).line
     )
     assert not (here / "o" / LOCK).exists()
@@ -96,8 +122,110 @@ def test_a_finished_command_given_again_is_complete_and_with_other_settings_it_i
     assert (done.code, done.err) == (0, "") and done.out.startswith("already complete: ")
     assert done.out.count("\n") == 1 and tree(here) == before
     text = command(f"{line} {OTHER[verb]}").line
-    assert text.startswith("o holds the finished ") and ": got " in text and ", expected " in text
+    assert text == f"o was made {WORDS[verb]}: name another --out, or remove that folder first"
     assert tree(here) == before
+
+
+@pytest.fixture
+def material(here, command, monkeypatch):
+    """What the further commands read; a demo of one method and one epoch."""
+    from datafree import synthesis
+    from datafree.commands import demo
+
+    rng = np.random.default_rng(0)
+    np.savez("few.npz", images=rng.random((20, 8, 8)).astype(np.float32), labels=np.arange(20) % 10)
+    torch.save({"w": torch.zeros(2)}, "weights.pt")
+    torch.save({"w": torch.ones(2)}, "other.pt")
+    assert command("condense --data digits --method random --per-class 1 --out few --quiet").code == 0
+    assert (here / "few").is_dir()
+    monkeypatch.setattr(demo, "METHODS", (synthesis.DEFAULT,))
+    for name in ("TRAINING", "LEARNING"):
+        monkeypatch.setattr(demo, name, getattr(demo, name).model_copy(update={"epochs": 1}))
+
+
+@pytest.mark.usefixtures("material")
+@pytest.mark.parametrize("verb", AGAIN)
+def test_every_other_command_given_again_is_complete_and_with_other_settings_it_is_refused(command, here, verb):
+    line, flag, words = AGAIN[verb]
+    assert command(line).code == 0
+    before = tree(here)
+    done = command(line)
+    assert (done.code, done.err) == (0, "") and "already complete: " in done.out and tree(here) == before
+    if flag:
+        text = command(f"{line} {flag}").err
+        assert text.startswith(f"datafree: o was made {words}: name another --out, or remove that "), text
+        assert tree(here) == before
+
+
+@pytest.mark.usefixtures("material")
+def test_a_converted_file_is_not_lost_to_other_weights(command, refused):
+    assert command("convert weights.pt --out o").code == 0
+    assert refused("convert other.pt --out o") == (
+        "o is there already and holds other weights or another file, which would be lost: name another file, or remove it "
+        "first"
+    )
+    torch.save({"w": torch.zeros(2)}, "renamed.pt")
+    assert (
+        command("convert renamed.pt --out o").out
+        == "already complete: o holds the tensors of renamed.pt; nothing was changed\n"
+    )
+
+
+def test_a_page_is_made_again_where_a_run_on_it_was_stopped_and_refused_where_its_runs_have_changed(command, here):
+    line = "report teacher --out page.html"
+    assert command(line).code == 0
+    page, log = here / "page.html", here / "page.html.run.json"
+    content = page.read_bytes()
+    log.unlink()  # as a run leaves it that is killed before its log
+    assert command(line).out.startswith("page.html: ") and page.read_bytes() == content
+    page.write_bytes(content[:-1])
+    assert command(line).out.startswith("page.html: ") and page.read_bytes() == content
+    page.unlink()
+    assert command(f"{line} --title Other").out.startswith("page.html: ")
+    (here / "teacher" / "run.json").write_text((here / "teacher" / "run.json").read_text() + " ")
+    text = command(f"{line} --title Other").line
+    assert text.startswith("page.html was made with other content of teacher/run.json: sha256 ")
+
+
+UNFINISHED = "o holds an unfinished run of `datafree {}`, and no result yet: give the same command again to finish it"
+
+
+@pytest.mark.parametrize("verb", ["train", "distill", "synthesize"])
+def test_an_unfinished_folder_says_what_it_is_and_what_to_do(command, here, refused, monkeypatch, verb):
+    with monkeypatch.context() as inside:
+        inside.setattr(RunLog, "write", stop)
+        assert command(QUICK[verb].format("o")).code == 130
+    for name in ("config.json", "model.safetensors"):
+        (here / "o" / name).unlink(missing_ok=True)  # as a kill leaves it before they are written
+    for line in ("inspect o", "rerun o", "evaluate o --data digits", "distill o --images set --out p"):
+        if (verb, line) != ("synthesize", "inspect o"):
+            assert refused(line) == UNFINISHED.format(verb), line
+    assert command(QUICK[verb].format("o")).code == 0
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("line", "kept"),
+    [
+        (QUICK["train"], "no part is complete. Start again"),
+        (f"{QUICK['train']} --epochs=2", "the part that is complete is kept. Go on"),
+        (QUICK["condense"], "no part is complete. Start again"),
+        ("record teacher --data digits --kind input --add --quiet", "no part is complete. Start again"),
+    ],
+)
+def test_a_stopped_command_says_whether_it_goes_on(command, monkeypatch, line, kept):
+    from datafree import fit, records
+
+    epoch, line = fit._epoch, line.replace("--epochs 1", "" if "--epochs=2" in line else "--epochs 1").format("o")
+
+    def one(*args):
+        return epoch(*args) if args[6] == 0 and "--epochs=2" in line else stop()
+
+    monkeypatch.setattr(fit, "_epoch", one)
+    monkeypatch.setattr(records, "_forward", stop)
+    monkeypatch.setattr("datafree.condensing.condense", stop)
+    done = command(line)
+    assert (done.code, done.err) == (130, f"datafree: stopped; {kept} with: datafree {' '.join(line.split())}\n")
 
 
 @pytest.mark.parametrize("verb", QUICK)
@@ -183,9 +311,12 @@ def test_another_record_is_not_lost_unless_that_is_asked_for(command, refused):
         "already complete: record in teacher/record.safetensors, of the same settings; nothing was changed\n"
     )
     text = refused("record teacher --data digits --preset small --quiet")
-    assert text.startswith("teacher holds another record (statistics: got ") and "give --replace to lose it" in text
+    assert text == (
+        "teacher holds another record, made with --preset full, not small: give --replace to lose it, --add to keep it and "
+        "add to it, or name another --out"
+    )
     text = refused("record teacher --data digits --limit 900 --preset full --quiet")
-    assert "--limit: got 900, expected None" in text
+    assert text.startswith("teacher holds another record, made without --limit, not with --limit 900: give --replace")
     assert command(IN_PLACE).code == 0
 
 

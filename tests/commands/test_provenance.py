@@ -155,7 +155,7 @@ def test_the_same_content_at_another_path_is_the_same_run_and_other_content_is_n
     with np.load("secretdata.npz") as arrays:
         np.savez("moved.npz", **{**arrays, "x_train": arrays["x_train"][::-1]})
     text = command(line.format("moved.npz")).line
-    assert "o holds the finished release of another run: content of an .npz file (train): got " in text
+    assert "o was made with other content of an .npz file (train): sha256 " in text
 
 
 def test_a_run_is_repeated_from_the_log_beside_its_folder_and_from_an_old_log_in_it(command, here):
@@ -178,7 +178,7 @@ def test_a_folder_of_an_earlier_version_is_complete_and_its_paths_go_when_it_is_
     (here / "other.run.json").unlink()
     line = "train hinton16 --data digits --epochs 1 --seed 1 --out other --quiet"
     assert command(line).out.startswith("already complete: release in other")
-    assert ": --epochs: got 2, expected 1" in command(line.replace("--epochs 1", "--epochs 2")).line
+    assert "o was made with --epochs 1, not 2: " in command(line.replace("--epochs 1", "--epochs 2")).line
     assert command("record other --data digits --preset small --quiet").code == 0
     text = (here / "other" / "run.json").read_text()
     assert "argv" not in text and "somebody" not in text and '"before"' in text

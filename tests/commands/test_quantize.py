@@ -177,8 +177,7 @@ def test_a_finished_folder_is_not_lost_to_another_run(command, here):
     assert command(PLAIN).code == 0
     before = files(here)
     assert command(f"{PLAIN} --weights 4").line == (
-        "q holds the finished quantized network of another run: --weights: got 4, expected 8; name another --out, or "
-        "remove that folder first"
+        "q was made with --weights 8, not 4: name another --out, or remove that folder first"
     )
     assert files(here) == before
 
@@ -196,7 +195,7 @@ def test_stopped_without_fine_tuning_it_keeps_nothing_and_says_so(command, here,
     monkeypatch.setattr(RunLog, "write", stop)
     done = command(PLAIN)
     assert done.code == 130 and not (here / "q").exists()
-    assert done.err == f"datafree: stopped; nothing was lost. Start again with: datafree {PLAIN}\n"
+    assert done.err == f"datafree: stopped; no part is complete. Start again with: datafree {PLAIN}\n"
 
 
 def test_a_stopped_fine_tuning_goes_on_to_the_same_bytes_and_leaves_nothing_of_it_behind(command, here, monkeypatch):
@@ -211,13 +210,17 @@ def test_a_stopped_fine_tuning_goes_on_to_the_same_bytes_and_leaves_nothing_of_i
         patch.setattr(fit, "_save", saved)
         done = command(line.format("a"))
     assert done.code == 130
-    assert done.err == f"datafree: stopped; what is whole is kept. Go on with: datafree {line.format('a')}\n"
+    assert (
+        done.err == f"datafree: stopped; the part that is complete is kept. Go on with: datafree {line.format('a')}\n"
+    )
     assert names(here / "a") == [".datafree.json", "training.safetensors"]
     before = files(here)
     for other in (PLAIN.replace("--out q", "--out a"), line.format("a").replace("--epochs 3", "--epochs 2")):
-        assert "a holds an unfinished quantized network of another run: " in command(other).line
+        assert "a holds an unfinished run with" in command(other).line
     assert files(here) == before
-    assert command("evaluate a --data digits").code == 2
+    assert command("evaluate a --data digits").line.startswith(
+        "a holds an unfinished run of `datafree quantize`, and no "
+    )
     assert command(line.format("a")).code == command(line.format("b")).code == 0
     assert names(here / "a") == WRITTEN
     assert sha256_file(here / "a" / "model.onnx") == sha256_file(here / "b" / "model.onnx")

@@ -52,7 +52,7 @@ def test_it_goes_on_with_the_threads_it_was_begun_on(stopped, command):
 def test_it_does_not_go_on_with_other_data(stopped, command):
     before = stopped.read_bytes()
     write_data("data.npz", 1)
-    assert "of another run" in command(LINE).line
+    assert "a holds an unfinished run with other content of an .npz file (train): sha256 " in command(LINE).line
     (stopped.parent / ".datafree.json").write_text('{"kind":"release"}\n')  # without what names the run
     assert "is of a run with other data or input files" in command(LINE).line
     assert stopped.read_bytes() == before

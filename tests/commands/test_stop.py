@@ -64,7 +64,7 @@ def stop(line: str, begun: Path, number: signal.Signals, *start: str) -> tuple[i
 def test_a_stopped_run_goes_on_to_the_same_bytes(command, here, line, begun, last, number):
     code, err, seconds = stop(line.format("a"), here / "a" / begun, number)
     assert code == 128 + number
-    assert err == f"datafree: stopped; what is whole is kept. Go on with: datafree {line.format('a')}\n"
+    assert err == f"datafree: stopped; the part that is complete is kept. Go on with: datafree {line.format('a')}\n"
     assert seconds < 10
     assert (here / "a" / begun).exists() and not (here / "a" / "run.json").exists()
     assert command(line.format("a")).code == 0
@@ -77,14 +77,14 @@ def test_a_thread_in_the_middle_of_a_long_unit_holds_nobody_up(here):
     line = "synthesize teacher --images 16 --unit 8 --out c --quiet"
     code, err, seconds = stop(line, here / "begun", signal.SIGINT, "-c", SLOW)
     assert code == 130 and seconds < 10
-    assert err == f"datafree: stopped; what is whole is kept. Go on with: datafree {line}\n"
+    assert err == f"datafree: stopped; the part that is complete is kept. Go on with: datafree {line}\n"
 
 
 def test_a_stopped_recording_leaves_its_sums_outside_the_release_and_goes_on(command, here):
     line = "record teacher --replace --data digits --preset paper --threads 1 --quiet"
     before = (here / "teacher" / "record.safetensors").read_bytes()
     code, err, _ = stop(line, here / "begun", signal.SIGTERM, "-c", SLOW_RECORD)
-    assert (code, err) == (143, f"datafree: stopped; what is whole is kept. Go on with: datafree {line}\n")
+    assert (code, err) == (143, f"datafree: stopped; the part that is complete is kept. Go on with: datafree {line}\n")
     assert (here / "teacher.recording").exists()
     assert (here / "teacher" / "record.safetensors").read_bytes() == before
     assert command(line).code == 0

@@ -181,7 +181,7 @@ def test_a_run_of_which_one_process_is_killed_ends_and_goes_on_to_the_same_bytes
         sent = time.monotonic()
         _, err = process.communicate(timeout=60)
         assert process.returncode != 0 and time.monotonic() - sent < 20
-    assert len(lines(err)) == 1 and "what is whole is kept" in lines(err)[0], err
+    assert len(lines(err)) == 1 and "the part that is complete is kept" in lines(err)[0], err
     names = {path.name for path in state.parent.iterdir()}
     assert state.name in names and "model.safetensors" not in names, "killed too late to mean anything"
     assert not [name for name in names if ".tmp-" in name]

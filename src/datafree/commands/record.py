@@ -18,7 +18,7 @@ from ..errors import UserError, unknown
 from ..finished import Finished
 from ..naming import check_name
 from ..network import Network
-from ..output_folder import changed_folder, output_folder, read_log
+from ..output_folder import changed_folder, output_folder, read_log, recording_state
 from ..records import Record, forecast_auc, is_of
 from ..records import record as measure
 from ..release import is_release, is_zoo, write_record, write_release
@@ -158,7 +158,7 @@ def _record(
     if not is_release(model) and out is None:
         raise UserError(f"{model} is no release folder, wanted --out; name the release folder to write")
     target = out if out is not None and not _in_place(model, out) else Path(model)
-    beside = target.with_name(f"{target.name}.recording")  # not within: these sums are not to be handed over
+    beside = recording_state(target)
     run = resumed(run, beside)
     needless = is_release(model) and isinstance(what, list) and not any(own.needs_data for own, _ in what)
     if needless:
@@ -166,13 +166,14 @@ def _record(
     training = None if needless else load_data(data, "train")
     spec = None if is_release(model) or training is None else spec_of(training, model, input)
     network = load_network(model, source, run, spec)
-    old = load_record(model, source, network) if add else None
     if isinstance(what, tuple):
         assert training is not None
         wanted = presets.preset(what[0], network, training, leak=what[1])
     else:
         wanted = what
     options = {"model": model, "what": _plain(wanted), **asdict(data), **asdict(source), **asdict(run)}
+    if isinstance(what, tuple):
+        options |= {"preset": what[0]} | ({"leak": what[1]} if what[0] == "safe" else {})
     log = RunLog("record", options | ({"add": True} if add else {}), inputs_of(model, source), training)
     in_place = _in_place(model, out)
     with changed_folder(target) if in_place else output_folder(target, "release", log) as folder:
@@ -180,6 +181,7 @@ def _record(
             return
         if in_place:
             log.check(target)
+        old = load_record(model, source, network) if add else None  # not before: another run may add to it
         if old is not None and training is not None and old.made.get("samples") not in (0, None, len(training)):
             raise UserError(
                 f"--add: the record is of {old.made['samples']:,} images, the data has {len(training):,}; "
@@ -271,9 +273,10 @@ def _is_recorded(
         return True
     if asked or (other is None and is_of(there, network, data, wanted)):  # the latter: of a run killed before its log
         return False
-    why = f"another record ({other})" if other is not None else "a record of other statistics or data"
+    names = ", ".join(there.entries)
+    why = f"another record, made {other}" if other is not None else f"a record of other data or entries ({names[:200]})"
     raise UserError(
-        f"{folder} holds {why}; give --replace to lose it, --add to keep it and add to it, or name another --out"
+        f"{folder} holds {why}: give --replace to lose it, --add to keep it and add to it, or name another --out"
     )
 
 

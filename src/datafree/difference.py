@@ -1,0 +1,103 @@
+"""In what one run is another than an earlier one, in words for its user."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+__all__ = ["IGNORED", "difference", "lasting"]
+
+IGNORED = ("quiet", "threads", "data_dir", "device", "workers")
+"""Settings that change no result."""
+NAMES = {"model": "model", "teacher": "teacher", "student": "student", "source": "source"}
+"""Settings that are no flags, in messages."""
+STATISTICS = "what"
+DESCRIBING = ("preset", "leak")
+"""Settings that say how a record's `STATISTICS` were chosen. They are not compared: older logs have none."""
+SHOWN = 3
+"""Layers, or entries, that are named one by one."""
+
+
+def difference(new: dict[str, Any], old: dict[str, Any], *, but: str | None = None) -> str | None:
+    """The first thing, the setting `but` aside, in which a run is another than the one before: `with --epochs 3, not 4`.
+
+    Each is a log's verb, settings and inputs; where one has no inputs, they are not compared. The earlier run comes first
+    in the words, since it made what is there. None for the same run.
+    """
+    if old.get("verb") != new["verb"]:
+        return f"by datafree {old.get('verb')}, not datafree {new['verb']}"
+    one, other = lasting(old.get("settings")), lasting(new["settings"])
+    for key in (*other, *one):
+        if key not in (but, *DESCRIBING) and one.get(key) != other.get(key):
+            return _statistics(one, other) if key == STATISTICS else _setting(key, one.get(key), other.get(key))
+    one, other = old.get("inputs"), new.get("inputs")
+    if not isinstance(one, dict) or not isinstance(other, dict):
+        return None
+    for key in (*other, *one):
+        if one.get(key) != other.get(key):
+            return f"with other content of {key}: {_hash(one.get(key))}, not {_hash(other.get(key))}"
+    return None
+
+
+def lasting(settings: Any) -> dict[str, Any]:
+    """The settings that decide a result, as they are in a file."""
+    table = settings if isinstance(settings, dict) else {}
+    return json.loads(json.dumps({key: value for key, value in table.items() if key not in IGNORED}))
+
+
+def _setting(key: str, old: Any, new: Any) -> str:
+    flag = NAMES.get(key, f"--{key.replace('_', '-')}")
+    if old is None or old is False:
+        return f"without {flag}, not with " + ("it" if new is True or new is False else f"{flag} {_short(new)}")
+    if new is None or new is False:
+        return f"with {flag}" + ("" if old is True else f" {_short(old)}") + ", not without"
+    one, other = _apart(old, new)
+    return f"with {flag} {_short(one)}, not {_short(other)}"
+
+
+def _statistics(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """Of a record: its preset, or else its entries."""
+    if old.get("preset") and new.get("preset"):
+        for key in DESCRIBING:
+            if old.get(key) != new.get(key):
+                return _setting(key, old.get(key), new.get(key))
+    one, other = _entries(old.get(STATISTICS)), _entries(new.get(STATISTICS))
+    if one != other:
+        return f"with the entries {one}, not {other}"
+    one, other = _apart(old.get(STATISTICS), new.get(STATISTICS))
+    return f"with entries of other settings: {_short(one)}, not {_short(other)}"
+
+
+def _entries(statistics: Any) -> str:
+    """`moments of fc1, fc2; input of 1 layer`."""
+    found = []
+    for entry in statistics if isinstance(statistics, list) else ():
+        if not isinstance(entry, dict) or not isinstance(entry.get("statistic"), dict):
+            continue
+        taps = entry.get("taps")
+        layers = "all layers" if not isinstance(taps, list) else f"{len(taps)} layers" if len(taps) > SHOWN else None
+        found.append(f"{entry['statistic'].get('kind')} of {layers or ', '.join(map(str, taps))}")  # type: ignore[arg-type]
+    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return _short("; ".join(found[:SHOWN])) + more if found else "of an earlier version"
+
+
+def _apart(old: Any, new: Any) -> tuple[Any, Any]:
+    """The first entries in which two tables or lists differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        key = next(key for key in (*new, *old) if old.get(key) != new.get(key))
+        one, other = _apart(old.get(key), new.get(key))
+        return f"{key} {one}", f"{key} {other}"
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return _apart(*next(pair for pair in zip(old, new) if pair[0] != pair[1]))
+    return old, new
+
+
+def _hash(value: Any) -> str:
+    return "nothing" if value is None else f"sha256 {str(value)[:12]}"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        value = " ".join(map(str, value))
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,68 @@
+"""In what a run is another than an earlier one: the words, for every kind of setting and input."""
+
+from __future__ import annotations
+
+import pytest
+
+from datafree.difference import difference
+
+MOMENTS = {"statistic": {"kind": "moments", "covariance": "none"}, "taps": ["fc1", "fc2"]}
+FULL = {"statistic": {"kind": "moments", "covariance": "full"}, "taps": ["fc1", "fc2"]}
+INPUT = {"statistic": {"kind": "input"}, "taps": None}
+MANY = {"statistic": {"kind": "ranges"}, "taps": [f"layer{index}" for index in range(40)]}
+
+
+def log(inputs=None, /, verb="train", **settings):
+    return {"verb": verb, "settings": settings} | ({} if inputs is None else {"inputs": inputs})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ({"epochs": 3}, {"epochs": 4}, "with --epochs 3, not 4"),
+        ({"seed": 0}, {"seed": 1}, "with --seed 0, not 1"),
+        ({"batch": 1}, {"batch": 0}, "with --batch 1, not 0"),
+        ({"limit": None}, {"limit": 900}, "without --limit, not with --limit 900"),
+        ({"limit": 900}, {"limit": None}, "with --limit 900, not without"),
+        ({}, {"limit": 900}, "without --limit, not with --limit 900"),
+        ({"equalise": True}, {"equalise": False}, "with --equalise, not without"),
+        ({"executorch": False}, {"executorch": True}, "without --executorch, not with it"),
+        ({"target_cpu": "any"}, {"target_cpu": "vnni"}, "with --target-cpu any, not vnni"),
+        ({"model": "hinton8"}, {"model": "hinton16"}, "with model hinton8, not hinton16"),
+        ({"mean": [0.0]}, {"mean": [0.5, 0.5]}, "with --mean 0.0, not 0.5 0.5"),
+        ({"mean": [0.0, 1.0]}, {"mean": [0.0, 2.0]}, "with --mean 1.0, not 2.0"),
+        ({"online": {"balance": 5.0}}, {"online": {"balance": 4.0}}, "with --online balance 5.0, not balance 4.0"),
+        ({"title": "x" * 90}, {"title": "y"}, f"with --title {'x' * 57}..., not y"),
+        ({"what": [MOMENTS], "preset": "full"}, {"what": [INPUT], "preset": "small"}, "with --preset full, not small"),
+        (
+            {"what": [MOMENTS], "preset": "safe", "leak": 0.6},
+            {"what": [INPUT], "preset": "safe", "leak": 0.55},
+            "with --leak 0.6, not 0.55",
+        ),
+        ({"what": [MOMENTS, INPUT]}, {"what": [INPUT]}, "with the entries moments of fc1, fc2; input of all layers, not "
+         "input of all layers"),
+        ({"what": [MOMENTS]}, {"what": [INPUT], "preset": "small"}, "with the entries moments of fc1, fc2, not input of all "
+         "layers"),
+        ({"what": [MANY]}, {"what": [INPUT]}, "with the entries ranges of 40 layers, not input of all layers"),
+        ({"what": [FULL]}, {"what": [MOMENTS]}, "with entries of other settings: statistic covariance full, not statistic "
+         "covariance none"),
+    ],
+)  # fmt: skip
+def test_the_setting_that_made_the_result_comes_first_and_is_named_as_it_is_typed(old, new, words):
+    assert difference(log(**new), log(**old)) == words
+
+
+def test_equal_runs_settings_that_change_no_result_and_the_one_that_may_grow_are_no_difference():
+    one = log({"data": "a"}, epochs=3, threads=2, quiet=True, images=10)
+    other = log({"data": "a"}, epochs=3, threads=1, quiet=False, images=20)
+    assert difference(other, one, but="images") is None
+    assert difference(other, one) == "with --images 10, not 20"
+    assert difference(log(what=[MOMENTS], preset="full"), log(what=[MOMENTS], preset="paper")) is None
+
+
+def test_another_command_and_other_content_are_named():
+    assert difference(log(verb="train"), log(verb="distill")) == "by datafree distill, not datafree train"
+    old, new = log({"digits (train)": "a" * 64}), log({"digits (train)": "b" * 64})
+    assert difference(new, old) == f"with other content of digits (train): sha256 {'a' * 12}, not sha256 {'b' * 12}"
+    assert difference(log({}), old) == f"with other content of digits (train): sha256 {'a' * 12}, not nothing"
+    assert difference(log(), old) is None
