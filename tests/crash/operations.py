@@ -10,12 +10,15 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CRASHED", "Ended", "Operation", "child"]
+import torch
+
+__all__ = ["CRASHED", "Act", "Ended", "Operation", "Started", "child", "finish", "start"]
 
 CRASHED = 77
 """Exit code of a process that ended at the operation it was told to end at."""
@@ -29,7 +32,13 @@ class Ended:
 
     code: int
     error: str
+    output: str = ""
     operations: list[Operation] = field(default_factory=list)
+
+    @property
+    def refused(self) -> bool:
+        """Whether it ended with one line for its user and exit code 2."""
+        return self.code == 2 and self.error.startswith("datafree: ") and self.error.count("\n") == 1
 
 
 @dataclass
@@ -45,6 +54,17 @@ class _Watch:
     def note(self, *operation: Any) -> None:
         self.log.append(operation)
         self.act(len(self.log), operation)
+
+    @contextmanager
+    def noted(self, *operation: Any) -> Iterator[None]:
+        """As `note`; an operation that fails by itself changes nothing."""
+        self.note(*operation)
+        place = len(self.log) - 1
+        try:
+            yield
+        except OSError:
+            self.log[place] = ("failed", *operation)
+            raise
 
     def inside(self, path: Any, dir_fd: int | None = None) -> str | None:
         """The path below the folder, None for another."""
@@ -69,10 +89,9 @@ class _Watch:
 
         def open_(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
             inside = watch.inside(path, dir_fd) if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) else None
-            if inside is not None:
-                new = not os.path.exists(os.path.join(watch.root, inside))
-                watch.note("create" if new else "open", inside)
-            number = real_open(path, flags, mode, dir_fd=dir_fd)
+            kind = "open" if inside is None or os.path.exists(os.path.join(watch.root, inside)) else "create"
+            with nullcontext() if inside is None else watch.noted(kind, inside):
+                number = real_open(path, flags, mode, dir_fd=dir_fd)
             watch.inodes.pop(number, None)
             if inside is not None:
                 watch.begin(number, inside)
@@ -112,24 +131,23 @@ class _Watch:
 
         def replace(source: Any, target: Any, **options: Any) -> None:
             one, other = watch.inside(source), watch.inside(target)
-            if one is not None or other is not None:
-                watch.note("rename", one, other)
-            real_replace(source, target, **options)
+            with nullcontext() if one is None and other is None else watch.noted("rename", one, other):
+                real_replace(source, target, **options)
 
         def unlink(path: Any, *, dir_fd: int | None = None) -> None:
-            if (inside := watch.inside(path, dir_fd)) is not None:
-                watch.note("unlink", inside)
-            real_unlink(path, dir_fd=dir_fd)
+            inside = watch.inside(path, dir_fd)
+            with nullcontext() if inside is None else watch.noted("unlink", inside):
+                real_unlink(path, dir_fd=dir_fd)
 
         def mkdir(path: Any, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
-            if (inside := watch.inside(path, dir_fd)) is not None:
-                watch.note("mkdir", inside)
-            real_mkdir(path, mode, dir_fd=dir_fd)
+            inside = watch.inside(path, dir_fd)
+            with nullcontext() if inside is None else watch.noted("mkdir", inside):
+                real_mkdir(path, mode, dir_fd=dir_fd)
 
         def rmdir(path: Any, *, dir_fd: int | None = None) -> None:
-            if (inside := watch.inside(path, dir_fd)) is not None:
-                watch.note("rmdir", inside)
-            real_rmdir(path, dir_fd=dir_fd)
+            inside = watch.inside(path, dir_fd)
+            with nullcontext() if inside is None else watch.noted("rmdir", inside):
+                real_rmdir(path, dir_fd=dir_fd)
 
         del real_fsync
         os.open, os.replace, os.rename, os.fsync = open_, replace, replace, fsync  # type: ignore[assignment]
@@ -164,28 +182,48 @@ class _File:
         return written
 
 
+Act = Callable[[int, Operation], None]
+
+
+@dataclass(frozen=True)
+class Started:
+    """A process that may still run, and the files that it writes to."""
+
+    pid: int
+    files: tuple[str, str, str]
+    """Operations, standard output, standard error."""
+
+    @property
+    def ended(self) -> bool:
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
 def child(
-    root: Path, argv: list[str], act: Callable[[int, Operation], None] = lambda *_: None, *, kill_after: float | None = None
-) -> Ended:  # fmt: skip
+    root: Path, argv: list[str], act: Act = lambda *_: None, *, kill_after: float | None = None, threads: int = 1
+) -> Ended:
     """Runs `datafree ARGV` in a forked process in `root`; `kill_after` seconds it gets SIGKILL."""
-    pid, result, errors = start(root, argv, act)
+    started = start(root, argv, act, threads=threads)
     if kill_after is not None:
         time.sleep(kill_after)
-        os.kill(pid, signal.SIGKILL)
-    return finish(pid, result, errors)
+        os.kill(started.pid, signal.SIGKILL)
+    return finish(started)
 
 
-def start(root: Path, argv: list[str], act: Callable[[int, Operation], None]) -> tuple[int, str, str]:
-    result, errors = tempfile.mkstemp()[1], tempfile.mkstemp()[1]
+def start(root: Path, argv: list[str], act: Act, *, threads: int = 1) -> Started:
+    """As `child`, without waiting. Temporary files go to the folder `tmp` in `root`; torch has `threads` by default."""
+    files = tuple(tempfile.mkstemp()[1] for _ in range(3))
+    assert len(files) == 3
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
     if pid:
-        return pid, result, errors
+        return Started(pid, files)
     code = 1
     try:
         os.chdir(root)
-        for number, place in ((0, os.devnull), (1, os.devnull), (2, errors)):
+        os.environ["TMPDIR"] = tempfile.tempdir = str(root / "tmp")
+        torch.set_num_threads(threads)
+        for number, place in ((0, os.devnull), (1, files[1]), (2, files[2])):
             os.dup2(os.open(place, os.O_RDWR), number)
         sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
         watch = _Watch(os.path.realpath(root), act)
@@ -193,21 +231,26 @@ def start(root: Path, argv: list[str], act: Callable[[int, Operation], None]) ->
         from datafree.__main__ import run
 
         code = run(argv)
+        sys.stdout.flush()
         sys.stderr.flush()
-        with io.FileIO(result, "w") as file:
+        with io.FileIO(files[0], "w") as file:
             file.write(pickle.dumps(watch.log))
     except BaseException:
         import traceback
 
         traceback.print_exc()
         sys.stderr.flush()
+        code = 1
     finally:
         os._exit(code)
 
 
-def finish(pid: int, result: str, errors: str) -> Ended:
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    data, error = Path(result).read_bytes(), Path(errors).read_text("utf-8", "replace")
-    os.unlink(result)
-    os.unlink(errors)
-    return Ended(code, error, pickle.loads(data) if data else [])
+def finish(started: Started) -> Ended:
+    """Waits for it, and removes its files."""
+    code = os.waitstatus_to_exitcode(os.waitpid(started.pid, 0)[1])
+    data, output, error = (Path(name).read_bytes() for name in started.files)
+    for name in started.files:
+        os.unlink(name)
+    return Ended(
+        code, error.decode("utf-8", "replace"), output.decode("utf-8", "replace"), pickle.loads(data) if data else []
+    )

@@ -1,4 +1,4 @@
-"""What may be on a disk after a power cut, from the operations before it: only what was synced is certain."""
+"""What is on a disk after a kill, and what may be after a power cut, from the operations before it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from operations import Operation
 
-__all__ = ["after_a_cut"]
+__all__ = ["after_a_cut", "after_a_kill"]
 
 
 @dataclass
@@ -26,6 +26,38 @@ class _Inode:
         old, new = self.synced or b"", bytes(self.data)
         part, grown = new[: rng.randint(0, len(new))], old[: len(new)] + bytes(max(0, len(new) - len(old)))
         return rng.choice([old, new, part, bytes(len(new)), grown])
+
+
+def after_a_kill(base: Path, root: Path, log: list[Operation]) -> None:
+    """Makes `root` as it is after the operations of `log` on what is in `base`: all of them, in their order."""
+    shutil.copytree(base, root)
+    data: dict[int, bytearray] = {}
+    names: dict[str, int] = {}
+    for kind, *rest in log:
+        if kind == "file":
+            inode, path = rest
+            known = names.get(path)
+            (root / path).touch()
+            data[inode] = bytearray((root / path).read_bytes()) if known is None else data[known]
+            names[path] = inode
+        elif kind in ("write", "truncate") and rest[0] in data:
+            if kind == "write":
+                data[rest[0]] += rest[1]
+            else:
+                del data[rest[0]][rest[1] :]
+            for path in [path for path, inode in names.items() if data[inode] is data[rest[0]]]:
+                (root / path).write_bytes(data[rest[0]])
+        elif kind == "rename":
+            os.replace(root / rest[0], root / rest[1])
+            if rest[0] in names:
+                names[rest[1]] = names.pop(rest[0])
+        elif kind == "unlink":
+            (root / rest[0]).unlink(missing_ok=True)  # a library may have written it by itself
+            names.pop(rest[0], None)
+        elif kind == "mkdir":
+            (root / rest[0]).mkdir()
+        elif kind == "rmdir":
+            (root / rest[0]).rmdir()
 
 
 def after_a_cut(base: Path, root: Path, log: list[Operation], rng: random.Random) -> None:
@@ -67,7 +99,7 @@ def after_a_cut(base: Path, root: Path, log: list[Operation], rng: random.Random
             pending.append((os.path.dirname(rest[0]), (kind, rest[0])))
         elif kind == "syncdir":
             folder = "" if rest[0] == "." else rest[0]
-            certain = [own for where, own in pending if where == folder or own == ("mkdir", folder)]
+            certain = [own for where, own in pending if where == folder]
             pending = [(where, own) for where, own in pending if own not in certain]
             _apply(root, certain, placed)
     _apply(root, [own for _, own in pending if rng.random() < 0.5], placed)

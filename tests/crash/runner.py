@@ -1,7 +1,8 @@
-"""`make crash`: every crash point, every failing operation, random kills, two runs at once, and power cuts.
+"""`make crash`: every crash point, failing operations, interrupts, random kills, two runs at once, and power cuts.
 
-Each command runs in forked processes on networks of a few hundred weights. After each disturbance: no file that opens is
-wrong, the same command then finishes with the bytes of an undisturbed run, and nothing is left over.
+Each command runs in forked processes on networks of a few hundred weights. After each disturbance: every file is as before
+or as after, nothing of another run has changed, nothing is in the folder for temporary files; the same command then
+finishes with the bytes of an undisturbed run, and nothing is left over.
 """
 
 from __future__ import annotations
@@ -17,23 +18,26 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from operations import CRASHED, Operation, child, finish, start
-from power import after_a_cut
-from verbs import VERBS, Verb, contents, copy, prepare
+from judge import contents, stages, unfinished_faults, wrong_files
+from operations import CRASHED, Act, Ended, Operation, child, finish, start
+from power import after_a_cut, after_a_kill
+from verbs import READERS, VERBS, copy, prepare, warm
 
-from datafree.errors import UserError
-from datafree.files import read_tensors, read_weights
+from datafree.files.atomic import TEMPORARY
+from datafree.files.lock import LOCK
+from datafree.output_folder import STATE
 
-SETTLED = ("model.safetensors", "record.safetensors", "condensed.safetensors", "model.onnx", "new.safetensors")
-"""Files that a reader takes for a result as soon as they open."""
+FULL = ("create", "open", "write", "mkdir", "fsync")
+"""Operations that a full disk refuses; names and removals go on."""
+FINISHED = "already complete: "
 
 
 class Case:
@@ -44,103 +48,121 @@ class Case:
         self.base, self.root = work / "base", work / "root"
         self.faults: list[str] = []
         self.points = 0
-        copy(self.base, self.root)
-        done = child(self.root, self.verb.argv)
+        began = time.perf_counter()
+        done = self.begin()
+        self.seconds = time.perf_counter() - began
         assert done.code == 0, (name, done)
         self.before, self.after = contents(self.base, self.verb), contents(self.root, self.verb)
         self.log = done.operations
-        self.written = written(self.log)
-        """What an undisturbed run wrote, also on its way: `--online generator` leaves a whole release every epoch."""
+        self.on_the_way = stages(self.log, self.verb)
         self.numbers = [index + 1 for index, own in enumerate(self.log) if own[0] != "file"]
+        shutil.rmtree(self.root)
+        after_a_kill(self.base, self.root, self.log)
+        if self.name != "quantize --executorch":  # whose writer is not seen
+            self.check_same("the log of operations")
+
+    def begin(self, act: Act = lambda *_: None, *, kill_after: float | None = None) -> Ended:
+        """The command in a fresh copy."""
+        copy(self.base, self.root)
+        return child(self.root, self.verb.argv, act, kill_after=kill_after)
 
     def fault(self, what: str, detail: str = "") -> None:
-        self.faults.append(f"{self.name}: {what}: {detail}"[:400])
-
-    def known(self) -> dict[str, list[Any]]:
-        return {
-            key: [own[key] for own in (self.before, self.after) if key in own] for key in {**self.before, **self.after}
-        }
+        self.faults.append(f"{self.name}: {what}: {detail}"[:500])
 
     def check_now(self, what: str) -> None:
-        """No result that opens is other than before or after; a card fits its record."""
-        now = contents(self.root, Verb("", (*self.verb.loose, "run.json", *self._logs())))
-        for key, options in self.known().items():
-            if (
-                key in now
-                and Path(key).name in SETTLED
-                and now[key] not in [*options, *self.written]
-                and self._opens(self.root / key)
-            ):
-                self.fault(f"{what}: a wrong file opens", key)
-        card, record = "teacher/README.md", "teacher/record.safetensors"
-        pair = now.get(card), now.get(record)
-        whole = [(own.get(card), own.get(record)) for own in (self.before, self.after)]
-        if None not in pair and pair not in whole and b"AUC" in pair[0]:
-            self.fault(f"{what}: the card is of another record")
+        for fault in wrong_files(self.root, self.verb, self.before, self.after, self.on_the_way):
+            self.fault(what, fault)
 
-    def _logs(self) -> list[str]:
-        return [Path(key).name for key in {**self.before, **self.after} if key.endswith("run.json")]
-
-    @staticmethod
-    def _opens(path: Path) -> bool:
-        readers = [read_weights, *(lambda p, kind=kind: read_tensors(p, kind=kind) for kind in ("record", "condensed"))]
-        if path.suffix != ".safetensors":
-            return True
-        for reader in readers:
-            with contextlib.suppress(UserError):
-                reader(path)
-                return True
-        return False
+    def check_same(self, what: str) -> None:
+        for fault in unfinished_faults(contents(self.root, self.verb), self.after):
+            self.fault(what, fault)
 
     def check_again(self, what: str) -> None:
-        """The same command finishes, to the same bytes, with nothing left over."""
-        again = child(self.root, self.verb.argv)
-        complete = self.verb.argv[0] == "convert" and again.code == 2 and (self.root / "new.safetensors").exists()
-        if again.code != 0 and not complete:
+        """The same command finishes, to the same bytes, with nothing left over; with the stopped run's threads."""
+        out = self.root / self.verb.writes[0]
+        stopped = (out / STATE).exists() or (self.root / "teacher.recording").exists()
+        again = child(self.root, self.verb.argv, threads=2 if stopped else 1)
+        if again.code != 0:
             return self.fault(f"{what}: the same command does not finish", again.error.strip()[-250:])
-        now = contents(self.root, self.verb)
-        more, fewer = sorted(now.keys() - self.after.keys()), sorted(self.after.keys() - now.keys())
-        if more or fewer:
-            return self.fault(f"{what}: left over {more}, missing {fewer}")
-        other = [key for key in now if now[key] != self.after[key]]
-        if other:
-            self.fault(f"{what}: other bytes", ", ".join(f"{key} {apart(now[key], self.after[key])}" for key in other))
-        return None
+        return self.check_same(what)
 
 
 def crash_points(case: Case, numbers: list[int]) -> None:
-    """The process ends right before its N-th operation."""
-    for number in numbers:
-        copy(case.base, case.root)
+    """The process ends right before its N-th operation.
+
+    One point in ten is of a process that ends there; the others are made from the log of the undisturbed run. Where two
+    differ in the content of temporary files alone, which nobody reads, the command goes on from the first of them.
+    """
+    seen: list[dict] = []
+    for index, number in enumerate(numbers):
 
         def act(here: int, _: Operation, number: int = number) -> None:
             if here >= number:
                 os._exit(CRASHED)
 
         what = f"ended before operation {number}, {shown(case.log[number - 1])}"
-        done = child(case.root, case.verb.argv, act)
         case.points += 1
-        if done.code not in (CRASHED, 0):
+        if index % 10 == 0:
+            done = case.begin(act)
+            if done.code not in (CRASHED, 0):
+                case.fault(what, f"exit {done.code}: {done.error[-200:]}")
+        else:
+            shutil.rmtree(case.root)
+            after_a_kill(case.base, case.root, case.log[: number - 1])
+        case.check_now(what)
+        now = contents(case.root, case.verb)
+        now = {path: ... if TEMPORARY.fullmatch(Path(path).name) else value for path, value in now.items()}
+        if now not in seen:
+            seen.append(now)
+            case.check_again(what)
+
+
+def failures(case: Case, numbers: list[int], fails: Callable[[int, int, str], bool], words: str, code: int) -> None:
+    """Operations fail: one line and exit code 2, or the whole result."""
+    for number in numbers:
+
+        def act(here: int, operation: Operation, number: int = number) -> None:
+            if fails(here, number, operation[0]):
+                raise OSError(code, os.strerror(code))
+
+        what = f"{errno.errorcode[code]} {words} operation {number}, {shown(case.log[number - 1])}"
+        done = case.begin(act)
+        case.points += 1
+        if done.code != 0 and not done.refused:
             case.fault(what, f"exit {done.code}: {done.error[-200:]}")
+        if done.code == 0:
+            now = contents(case.root, case.verb)
+            for fault in unfinished_faults({path: now[path] for path in now if path in case.after}, case.after):
+                if ".datafree.json" not in fault:  # what cannot be removed or changed now is mended by the next run
+                    case.fault(f"{what}: exit 0", fault)
         case.check_now(what)
         case.check_again(what)
 
 
-def failures(case: Case, numbers: list[int], rng: random.Random) -> None:
-    """The N-th operation fails: one line and exit code 2, or no consequence at all."""
+def once(here: int, number: int, _: str) -> bool:
+    return here == number
+
+
+def full(here: int, number: int, kind: str) -> bool:
+    return here >= number and kind in FULL
+
+
+def broken(here: int, number: int, _: str) -> bool:
+    return here >= number
+
+
+def interrupts(case: Case, numbers: list[int]) -> None:
+    """Ctrl-C at the N-th operation: one line, exit code 130, and the same command goes on."""
     for number in numbers:
-        copy(case.base, case.root)
-        code = rng.choice([errno.ENOSPC, errno.EIO])
 
-        def act(here: int, _: Operation, number: int = number, code: int = code) -> None:
+        def act(here: int, _: Operation, number: int = number) -> None:
             if here == number:
-                raise OSError(code, os.strerror(code))
+                raise KeyboardInterrupt
 
-        what = f"{errno.errorcode[code]} at operation {number}, {shown(case.log[number - 1])}"
-        done = child(case.root, case.verb.argv, act)
+        what = f"interrupted at operation {number}, {shown(case.log[number - 1])}"
+        done = case.begin(act)
         case.points += 1
-        one_line = done.error.startswith("datafree: ") and done.error.count("\n") == 1
-        if done.code != 0 and not (done.code == 2 and one_line):
+        if done.code not in (0, 130) or (done.code and done.error.count("\n") != 1):
             case.fault(what, f"exit {done.code}: {done.error[-200:]}")
         case.check_now(what)
         case.check_again(what)
@@ -148,13 +170,9 @@ def failures(case: Case, numbers: list[int], rng: random.Random) -> None:
 
 def kills(case: Case, count: int, rng: random.Random) -> None:
     """SIGKILL at a random time, up to three times in a row, then the command to its end."""
-    copy(case.base, case.root)
-    began = time.perf_counter()
-    child(case.root, case.verb.argv)
-    whole = time.perf_counter() - began
     for _ in range(count):
         copy(case.base, case.root)
-        times = [rng.uniform(0, 1.1 * whole) for _ in range(rng.randint(1, 3))]
+        times = [rng.uniform(0, 1.1 * case.seconds) for _ in range(rng.randint(1, 3))]
         what = f"killed after {', '.join(f'{own:.3f} s' for own in times)}"
         for seconds in times:
             child(case.root, case.verb.argv, kill_after=seconds)
@@ -163,63 +181,99 @@ def kills(case: Case, count: int, rng: random.Random) -> None:
         case.check_again(what)
 
 
-def two_at_once(case: Case) -> None:
-    """Of two runs in one folder one finishes and the other is told so; another run's result is never touched."""
-    copy(case.base, case.root)
+def pairs(case: Case, count: int, rng: random.Random) -> None:
+    """Two runs at once end as one after the other, or as one of them, the other being refused."""
+    lines = [case.verb.line, *([case.verb.other] if case.verb.other else [])]
+    outcomes = {pair: _outcomes(case, *pair) for pair in ((case.verb.line, own) for own in lines)}
+    for index in range(count):
+        one, other = case.verb.line, lines[index % len(lines)]
+        copy(case.base, case.root)
+        pauses = [rng.uniform(0, 0.01), rng.uniform(0, 0.01)]
+
+        def slowly(*_: object, seconds: float = pauses[0]) -> None:
+            time.sleep(seconds)
+
+        gap, what = rng.uniform(0, 2 * case.seconds), f"beside {other!r}"
+        first = start(case.root, one.split(), slowly)
+        time.sleep(gap)
+        second = child(case.root, other.split(), lambda *_, seconds=pauses[1]: time.sleep(seconds))
+        ended = finish(first), second
+        what = f"{what}, {gap:.3f} s later, pauses of {pauses[0]:.4f} and {pauses[1]:.4f} s"
+        case.points += 1
+        for done in ended:
+            if done.code != 0 and not done.refused:
+                case.fault(what, f"exit {done.code}: {done.error[-200:]}")
+        codes = tuple(done.code for done in ended)
+        expected = outcomes[one, other].get(codes, [])
+        now = contents(case.root, case.verb)
+        if now not in expected:
+            faults = unfinished_faults(now, expected[0]) if expected else [done.error.strip()[-150:] for done in ended]
+            case.fault(what, f"exit {codes}: {'; '.join(faults)}")
+
+
+def _outcomes(case: Case, one: str, other: str) -> dict[tuple[int, ...], list[dict]]:
+    """Exit codes -> what there may be after two runs."""
+    found: dict[tuple[int, ...], list[dict]] = {}
+    for order in ((one, other), (other, one)):
+        copy(case.base, case.root)
+        codes = []
+        for line in order:
+            codes.append(child(case.root, line.split()).code)
+            now = contents(case.root, case.verb)
+            so_far = (*codes, 2)[:2] if order[0] == one else (2, *codes[::-1])[-2:]
+            found.setdefault(so_far, []).append(now)
+    return found
+
+
+def finished(case: Case, rng: random.Random) -> None:
+    """A finished command is complete when it is given again, and refused with another setting, killed or not."""
+    case.begin()
     case.points += 1
+    before = raw(case.root)
+    again = child(case.root, case.verb.argv)
+    if again.code != 0 or FINISHED not in again.output or again.error:
+        case.fault("given again", f"exit {again.code}: {again.output[-150:]} {again.error[-150:]}")
+    if case.verb.other is None:
+        return
+    for seconds in (None, rng.uniform(0, case.seconds), rng.uniform(0, case.seconds)):
+        other = child(case.root, case.verb.other.split(), kill_after=seconds)
+        if seconds is None and not other.refused and case.name != "record --add":
+            case.fault("another run", f"exit {other.code}: {other.error[-200:]}")
+        if case.name != "record --add" and raw(case.root) != before:
+            case.fault("another run", "changed the finished result")
 
-    def slowly(*_: object) -> None:
-        time.sleep(0.02)
 
-    first = start(case.root, case.verb.argv, slowly)
-    while not (case.root / "new").exists() and case.verb.argv[-2:] and time.sleep(0.005) is None:
-        if os.waitid(os.P_PID, first[0], os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
-            break
-    second = child(case.root, case.verb.argv)
-    one = finish(*first)
-    if sorted([one.code, second.code]) not in ([0, 2], [0, 0]) or one.code != 0:
-        case.fault("two at once", f"exit {one.code} and {second.code}: {one.error[-150:]} {second.error[-150:]}")
-    if contents(case.root, case.verb) != case.after:
-        case.fault("two at once", "the result is another")
-    if "--epochs 2" in case.verb.line or "--per-class 1" in case.verb.line:
-        other = case.verb.line.replace("--epochs 2", "--epochs 3").replace("--per-class 1", "--per-class 2")
-        for seconds in (0.05, 0.2, 0.5):
-            child(case.root, other.split(), kill_after=seconds)
-            if contents(case.root, case.verb) != case.after:
-                case.fault("another run, killed", "changed the finished result")
+def raw(root: Path) -> dict[Path, bytes]:
+    """Every byte of every file but for locks, which a killed process cannot remove."""
+    return {path: path.read_bytes() for path in root.rglob("*") if path.is_file() and path.name != LOCK}
 
 
 def power_cuts(case: Case, count: int, rng: random.Random) -> None:
     """What a disk may hold after a power cut: unsynced writes lost, cut, zeroed or reordered."""
-    for _ in range(count):
-        cut = rng.randint(0, len(case.log))
+    for index in range(count):
+        cut = len(case.log) if index == 0 else rng.randint(0, len(case.log))
         shutil.rmtree(case.root, ignore_errors=True)
         after_a_cut(case.base, case.root, case.log[:cut], rng)
         what = f"power cut after operation {cut}"
         case.points += 1
         case.check_now(what)
+        if index == 0:
+            # the removal of a lock may be lost; without its process it locks nobody out
+            for lock in case.root.rglob(f"*{LOCK}"):
+                if str(lock.relative_to(case.root)) not in case.after:
+                    lock.unlink()
+            case.check_same(f"{what}, the last")
         case.check_again(what)
 
 
-def written(log: list[Operation]) -> set[bytes]:
-    """The contents of files when they were synced."""
-    data: dict[int, bytes] = {}
-    whole: set[bytes] = set()
-    for kind, *rest in log:
-        if kind == "write":
-            data[rest[0]] = data.get(rest[0], b"") + rest[1]
-        elif kind == "fsync":
-            whole.add(data.get(rest[0], b""))
-    return whole
-
-
-def apart(got: Any, expected: Any) -> str:
-    """The first place where two logs differ; their lengths for bytes."""
-    if isinstance(got, dict) and isinstance(expected, dict):
-        key = next(key for key in (*got, *expected) if got.get(key) != expected.get(key))
-        return f"{key}: {apart(got.get(key), expected.get(key))}"
-    one, other = (f"{len(own)} bytes" if isinstance(own, bytes) else str(own)[:80] for own in (got, expected))
-    return f"{one}, not {other}"
+def readers(work: Path) -> list[str]:
+    """Commands that only read, write nothing, wherever they are killed."""
+    faults = []
+    for line in READERS:
+        done = child(copy(work / "base", work / "root"), line.split())
+        if done.code != 0 or done.operations:
+            faults.append(f"{line}: exit {done.code}, {list(map(shown, done.operations))[:4]} {done.error[-200:]}")
+    return faults
 
 
 def shown(operation: Operation) -> str:
@@ -231,18 +285,36 @@ def some(numbers: list[int], most: int | None, rng: random.Random) -> list[int]:
 
 
 def examine(
-    work: Path, names: list[str], rng: random.Random, *, points: int | None, random_kills: int, cuts: int
+    work: Path,
+    names: list[str],
+    rng: random.Random,
+    *,
+    points: int | None,
+    failing: int | None,
+    random_kills: int,
+    at_once: int,
+    cuts: int,
 ) -> list[str]:
-    """Runs everything on the named commands; the faults. `points` limits the crash points of each kind and command."""
+    """Runs everything on the named commands; the faults. `points` and `failing` limit the points of each command."""
     faults: list[str] = []
     counts: Counter[str] = Counter()
+    warm(work / "base", work / "root", names)
     for name in names:
         case, began = Case(work, name), time.perf_counter()
+        fails = partial(failures, case)
         tests = {
             "crash points": partial(crash_points, case, some(case.numbers, points, rng)),
-            "failures": partial(failures, case, some(case.numbers, points, rng), rng),
+            "operations that fail": partial(fails, some(case.numbers, failing, rng), once, "at", errno.EIO),
+            "disks that are full from there on": partial(
+                fails, some(case.numbers, failing, rng), full, "from", errno.ENOSPC
+            ),
+            "disks that are broken from there on": partial(
+                fails, some(case.numbers, failing, rng), broken, "from", errno.EROFS
+            ),
+            "interrupts": partial(interrupts, case, some(case.numbers, failing, rng)),
             "random kills": partial(kills, case, random_kills, rng),
-            "pairs of runs": partial(two_at_once, case),
+            "pairs of runs": partial(pairs, case, at_once, rng),
+            "finished runs": partial(finished, case, rng),
             "power cuts": partial(power_cuts, case, cuts, rng),
         }
         for kind, test in tests.items():
@@ -254,27 +326,35 @@ def examine(
         for fault in case.faults[:20]:
             print(f"  {fault}", flush=True)
         faults += case.faults
-    print(", ".join(f"{count} {kind}" for kind, count in counts.items()) + f"; {len(faults)} faults")
+    print(", ".join(f"{count} {kind}" for kind, count in counts.items()) + f"; {len(faults)} faults", flush=True)
     return faults
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
+    parser.add_argument("--points", type=int, default=None, help="crash points of each command; all by default")
     parser.add_argument(
-        "--points", type=int, default=None, help="crash points and failures of each command; all by default"
+        "--failing", type=int, default=None, help="points of each kind of failure and interrupt; all by default"
     )
     parser.add_argument("--kills", type=int, default=20, help="random kills of each command")
+    parser.add_argument("--pairs", type=int, default=10, help="pairs of runs at once of each command")
     parser.add_argument("--cuts", type=int, default=10, help="power cuts of each command")
     parser.add_argument("--only", nargs="*", default=list(VERBS), choices=list(VERBS))
     options = parser.parse_args()
-    print(f"seed {options.seed}")
+    print(f"seed {options.seed}", flush=True)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as work:
         with contextlib.redirect_stdout(io.StringIO()):
             prepare(Path(work) / "base")
-        limits = {"points": options.points, "random_kills": options.kills, "cuts": options.cuts}
+        limits = {
+            "points": options.points, "failing": options.failing, "random_kills": options.kills,
+            "at_once": options.pairs, "cuts": options.cuts,
+        }  # fmt: skip
         faults = examine(Path(work), options.only, random.Random(options.seed), **limits)
+        faults += (found := readers(Path(work)))
+        for fault in found:
+            print(f"  {fault}")
     return 1 if faults else 0
 
 
