@@ -41,7 +41,7 @@ def contents(root: Path, verb: Verb) -> Contents:
 def content(name: str, data: bytes, verb: Verb) -> Any:
     if name in verb.loose:
         return ...
-    if name.endswith("run.json"):
+    if name.endswith("run.json") or name == MARKER:
         with contextlib.suppress(ValueError):
             return _timeless(json.loads(data))
     return data
