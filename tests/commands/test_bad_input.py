@@ -155,10 +155,6 @@ FOLDERS = [
     ("report teacher --out no/such/page.html", "cannot write 'no/such/page.html'"),
     ("report teacher --out set", "--out set is a folder, wanted a file"),
     ("report teacher --out teacher/model.safetensors", "is there already and no HTML page, and would be lost"),
-    (
-        "convert weights.pt --out teacher/model.safetensors",
-        "teacher/model.safetensors is there already and holds other",
-    ),
     ("synthesize teacher --images 32 --unit 16 --out set", "--images: got 32, but set holds 48 already"),
     ("train hinton16 --data digits --limit 5 --out o", "no training images of class '0' in digits"),
     ("demo --out set", "folder 'set' holds 'synthetic-set'; wanted 'demo'"),

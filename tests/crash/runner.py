@@ -221,8 +221,10 @@ def _outcomes(case: Case, one: str, other: str) -> dict[tuple[int, ...], list[di
         for line in order:
             codes.append(child(case.root, line.split()).code)
             now = contents(case.root, case.verb)
-            so_far = (*codes, 2)[:2] if order[0] == one else (2, *codes[::-1])[-2:]
-            found.setdefault(so_far, []).append(now)
+            if order[0] == one:
+                found.setdefault((*codes, 2)[:2], []).append(now)
+            if order[0] == other:
+                found.setdefault((2, *codes[::-1])[-2:], []).append(now)
     return found
 
 

@@ -299,7 +299,9 @@ def test_a_record_that_no_file_could_list_is_refused_before_an_image_is_read(tin
             record(network, data, [Moments()])
     names = tuple(f"{'x' * 250}{index}" for index in range(5000))
     wide = dataclasses.replace(network, spec=network.spec.model_copy(update={"classes": names}))
-    with pytest.raises(UserError, match=r"record of 2 entries and 5,000 classes cannot be written: .*at most 1,048,576"):
+    with pytest.raises(
+        UserError, match=r"record of 2 entries and 5,000 classes cannot be written: .*at most 1,048,576"
+    ):
         record(wide, data, [Moments()])
 
 
