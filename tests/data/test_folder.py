@@ -289,3 +289,16 @@ def test_a_folder_that_cannot_be_listed_is_an_error(error, tmp_path, monkeypatch
     assert (
         error(tmp_path) == f"{str(tmp_path)!r} cannot be listed (Permission denied); wanted a folder; check its rights"
     )
+
+
+@pytest.mark.parametrize("place", ["a", "", "a/deep"])
+@pytest.mark.parametrize("name", ["loop.png", "loop"])
+def test_a_link_to_itself_is_left_out_and_counted(tmp_path, place, name):
+    for label in ("a", "a/deep", "b"):
+        (tmp_path / label).mkdir(exist_ok=True)
+        Image.new("L", (8, 8), 200).save(tmp_path / label / "0.png")
+    link = tmp_path / place / name
+    link.symlink_to(link)
+    dataset = load(str(tmp_path), "train")
+    assert dataset.classes == ("a", "b")
+    assert len(dataset) + len(load(str(tmp_path), "test")) == 3

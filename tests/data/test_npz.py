@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from datafree.data import load, sha256
+from datafree.errors import UserError
 
 IMAGES = np.random.RandomState(0).randint(0, 256, (20, 5, 4, 3)).astype(np.uint8)  # NHWC
 LABELS = np.arange(20) % 2
@@ -271,3 +272,13 @@ def test_an_encrypted_array_is_an_error(error, tmp_path):
             place = content.find(signature, place + 4)
     (tmp_path / "a.npz").write_bytes(content)
     assert "cannot be read" in error(name)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_letters_beyond_unicode_are_refused(tmp_path, order):
+    """Python has no text of them: str() of such an array is a SystemError."""
+    names = np.array(["ab", "c"], f"{order}U2")
+    names.view(f"{order}u4")[1] = 0x110000
+    np.savez(tmp_path / "d.npz", images=np.full((4, 4, 4), 200, np.uint8), labels=np.arange(4) % 2, classes=names)
+    with pytest.raises(UserError, match=r"'classes' in .* holds letters that Unicode does not have; wanted text"):
+        load(str(tmp_path / "d.npz"), "train")

@@ -18,6 +18,8 @@ __all__ = ["array", "check_room", "keys_of"]
 MOST_BYTES = 1 << 34  # of one array
 MOST_MEMBERS = 1 << 12
 DIRECTORY = 1 << 20  # bytes of the list of members
+LAST_CODE = 0x10FFFF
+"""Of Unicode."""
 TAIL = 22 + (1 << 16) + 20  # a zip's last record, its comment, and the locator of zip64
 RATIO, FREE = 50, 1 << 26
 """An array may unpack to RATIO times its file and FREE bytes: twenty times what images compress to, and no bomb."""
@@ -38,11 +40,19 @@ def array(path: Path, key: str) -> np.ndarray:
             with archive.open(member) as stream:
                 _check_header(stream, where, member.file_size)
             with archive.open(member) as stream:
-                return npy.read_array(stream, allow_pickle=False)
+                found = npy.read_array(stream, allow_pickle=False)
         except UserError:
             raise
         except Exception as error:  # of a stranger's bytes zipfile, zlib and numpy raise almost any type
             raise _unreadable(where, error) from error
+    if found.dtype.kind == "U" and found.size and _codes(found).max() > LAST_CODE:
+        raise UserError(f"{where} holds letters that Unicode does not have; wanted text; save it again")
+    return found
+
+
+def _codes(text: np.ndarray) -> np.ndarray:
+    """The numbers of the letters, as numpy stores them; Python cannot make text of those beyond Unicode."""
+    return np.ascontiguousarray(text).view(np.dtype(np.uint32).newbyteorder(text.dtype.byteorder))
 
 
 def check_room(path: Path, key: str) -> None:

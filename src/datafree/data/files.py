@@ -7,12 +7,13 @@ import lzma
 import os
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from datafree.errors import UserError
 
-__all__ = ["affordable", "damaged", "entries", "find", "find_first", "locate", "read"]
+__all__ = ["affordable", "damaged", "entries", "find", "find_first", "is_file", "is_folder", "locate", "read"]
 
 SUFFIXES = ("", ".gz", ".xz")
 CHUNK = 1 << 20
@@ -79,6 +80,20 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
     except OSError as error:
         got = f"{str(folder)!r} cannot be listed ({error.strerror})"
         raise UserError(f"{got}; wanted a folder; check its rights") from error
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Also through a link; False for one that leads in a circle, where the entry's own method raises."""
+    with suppress(OSError):
+        return entry.is_dir()
+    return False
+
+
+def is_file(entry: os.DirEntry[str]) -> bool:
+    """As `is_folder`."""
+    with suppress(OSError):
+        return entry.is_file()
+    return False
 
 
 def damaged(path: Path | str, got: str, wanted: str) -> UserError:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from datafree.data.dataset import Dataset, check_split
-from datafree.data.files import entries
+from datafree.data.files import entries, is_folder
 from datafree.data.listing import Listing, flat_listing, listed, order_note
 from datafree.data.pictures import WHITE, Look, check_size, decode, look, on_threads, visible_on
 from datafree.data.strata import split_rows
@@ -97,7 +97,7 @@ def _flat_split(root: Path, split: str) -> Listing | None:
 
 
 def _has_folders(root: Path) -> bool:
-    return any(entry.is_dir() and not entry.name.startswith((".", "__")) for entry in entries(root))
+    return any(is_folder(entry) and not entry.name.startswith((".", "__")) for entry in entries(root))
 
 
 def _listings(root: Path, split: str, order: str | None, labelled: bool) -> tuple[Listing, Listing, list[str]]:
@@ -113,7 +113,7 @@ def _listings(root: Path, split: str, order: str | None, labelled: bool) -> tupl
     others = [
         entry.name
         for entry in entries(root)
-        if entry.is_dir() and entry.name not in splits and not entry.name.startswith((".", "__"))
+        if is_folder(entry) and entry.name not in splits and not entry.name.startswith((".", "__"))
     ]
     notes = [f"{root}: the folders {', '.join(others)} beside {' and '.join(splits)} are not read"] if others else []
     main = listed(root / splits[0], order)

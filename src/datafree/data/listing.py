@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from datafree.classes import are_numbers, ordered
-from datafree.data.files import entries
+from datafree.data.files import entries, is_file, is_folder
 from datafree.data.pictures import SUFFIXES
 from datafree.errors import UserError
 
@@ -35,7 +35,7 @@ def listed(root: Path, order: str | None = None) -> Listing:
     for entry in entries(root):
         if _hidden(entry):
             listing.left_out["hidden"] += 1
-        elif entry.is_dir():
+        elif is_folder(entry):
             label = unicodedata.normalize("NFC", entry.name)  # macOS writes accents apart: the same name
             if label in found:
                 raise UserError(
@@ -99,9 +99,9 @@ def _images(folder: Path, listing: Listing, above: tuple[str, ...]) -> list[Path
     for entry in entries(folder):
         if _hidden(entry):
             listing.left_out["hidden"] += 1
-        elif entry.is_dir():
+        elif is_folder(entry):
             inside += _images(folder / entry.name, listing, (*above, here))
-        elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
+        elif entry.name.lower().endswith(SUFFIXES) and is_file(entry):
             own.append(folder / entry.name)
         else:
             listing.left_out[_kind(entry)] += 1
@@ -110,10 +110,10 @@ def _images(folder: Path, listing: Listing, above: tuple[str, ...]) -> list[Path
 
 
 def _hidden(entry: os.DirEntry[str]) -> bool:
-    return entry.name.startswith((".", "__")) if entry.is_dir() else entry.name.startswith(".")
+    return entry.name.startswith((".", "__")) if is_folder(entry) else entry.name.startswith(".")
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
-    if not entry.is_file():
+    if not is_file(entry):
         return "broken links" if entry.is_symlink() else "pipes or devices"
     return os.path.splitext(entry.name)[1].lower() or "without suffix"
