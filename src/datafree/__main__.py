@@ -112,7 +112,7 @@ def _failed(error: BaseException, argv: list[str]) -> int:
     if isinstance(error, _Terminated):
         return _say(_stopped(argv), 143)
     if isinstance(error, OSError):
-        what = repr(os.fspath(error.filename)) if isinstance(error.filename, (str, bytes)) else "a file or stream"
+        what = repr(os.fspath(error.filename)[:200]) if isinstance(error.filename, (str, bytes)) else "a file or stream"
         return _say(f"cannot use {what}: {error.strerror or error}; give another path", 2)
     if any(
         kind.__name__ == "CycloptsError" for kind in type(error).__mro__

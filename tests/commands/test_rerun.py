@@ -158,10 +158,18 @@ def test_words_that_no_user_can_have_typed_are_refused(command, argv):
     assert "command line" in command("rerun run.json").line
 
 
-@pytest.mark.parametrize("inputs", [["x"], "x", 1, {"a\0b": "0"}, {"teacher": 7}])
+@pytest.mark.parametrize("inputs", [["x"], "x", 1, {"a\0b": "0"}, {"teacher": 7}, {"x" * 5000: "0"}])
 @pytest.mark.usefixtures("here")
 def test_inputs_of_any_form_are_no_traceback(command, inputs):
     write_log(["evaluate", "teacher", "--data", "digits", "--quiet"], inputs=inputs)
+    assert command("rerun run.json").code == 0
+
+
+@pytest.mark.usefixtures("here")
+def test_a_whole_disk_among_the_inputs_is_not_walked(command, monkeypatch):
+    """Only files, and folders of ours, have hashes that a log could hold."""
+    monkeypatch.setattr(Path, "rglob", lambda *_: pytest.fail("walked"))
+    write_log(["evaluate", "teacher", "--data", "digits", "--quiet"], inputs={"/": "0" * 64, "..": "0" * 64})
     assert command("rerun run.json").code == 0
 
 

@@ -14,10 +14,13 @@ from cyclopts import CycloptsError, Parameter
 from ..codenames import code_name, without_code
 from ..errors import UserError
 from ..files import read_json
+from ..provenance import PARTS
 from ..unfinished import check_finished
 
 __all__ = ["rerun"]
 
+LARGEST_INPUT = 1 << 36
+"""Bytes of a file that is hashed to see whether it has changed."""
 MODELS = ("model", "teacher", "student")
 """Parameters of the verbs that hold a model's name; so do all that end in `code`."""
 
@@ -55,7 +58,7 @@ def rerun(run: Path, /, *, out: Path | None = None, trust: Annotated[bool, Param
         print(f"note: that command was given in {place}; its relative names are looked up here")
     inputs = log.get("inputs")
     for name, digest in inputs.items() if isinstance(inputs, dict) else ():
-        if _is_path(name) and Path(name).exists() and hash_of(name) != digest:
+        if _is_path(name) and _is_input(Path(name)) and hash_of(name) != digest:
             print(f"note: {name} has changed since that run")
     with nullcontext() if trust else without_code():  # what `_check` did not see is refused where it would be imported
         return run_command(words)
@@ -102,6 +105,23 @@ def _is_path(word: str) -> bool:
         return False
 
 
+def _is_input(path: Path) -> bool:
+    """Whether it is a file, or a folder of ours, whose hash can be compared: a log may name the whole disk."""
+    try:
+        if path.is_dir():
+            return any((path / part).is_file() for part in PARTS)
+        return path.is_file() and path.stat().st_size <= LARGEST_INPUT
+    except OSError:  # a name that is too long, say
+        return False
+
+
+def _is_folder(name: str) -> bool:
+    try:
+        return Path(name).is_dir()
+    except OSError:
+        return False
+
+
 def _check(words: list[str], path: Path, out: Path | None) -> None:
     """Raises UserError for a command that runs code, or writes where only its user can have meant it to.
 
@@ -115,7 +135,7 @@ def _check(words: list[str], path: Path, out: Path | None) -> None:
     except CycloptsError:
         values = {f"{index} code": word.rpartition("=")[2] for index, word in enumerate(words)}
     for name in _models(values):
-        if code_name(name) is not None and not Path(name).is_dir():
+        if code_name(name) is not None and not _is_folder(name):
             raise UserError(
                 f"that command runs the code {name!r}; if it is yours, or you have read it, add --trust, or type it "
                 "yourself"
