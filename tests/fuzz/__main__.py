@@ -7,6 +7,7 @@ import random
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -29,14 +30,12 @@ def main() -> int:
     torch.set_num_threads(1)
     print(f"seed {seed}, {own.mutants:,} mutants of {len(own.kinds or SUBJECTS)} kinds, in {out}", flush=True)
     began = time.monotonic()
-    report = fuzz(out, seed=seed, mutants=own.mutants, kinds=own.kinds, first=own.first)
-    for line in report.failures:
-        print(line)
+    report = fuzz(out, seed=seed, mutants=own.mutants, kinds=own.kinds, first=own.first, say=partial(print, flush=True))
     kinds = "" if own.kinds is None else " --kinds " + " ".join(f"'{kind}'" for kind in own.kinds)
     if report.failures:
-        print(f"repeat one: python -m tests.fuzz --seed {seed} --first NUMBER --mutants 1{kinds}")
-    counts = ", ".join(f"{count:,} {name}" for name, count in sorted(report.counts.items()))
-    print(f"{counts}; {time.monotonic() - began:.0f} s")
+        again = f"python -m tests.fuzz --seed {seed} --first NUMBER --mutants 1{kinds}"
+        print(f"{len(report.failures)} failures; repeat one: {again}")
+    print(f"{report.counted()}; {time.monotonic() - began:.0f} s")
     return 1 if report.failures else 0
 
 

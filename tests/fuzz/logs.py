@@ -122,10 +122,10 @@ LOGS: dict[str, Subject] = {
     "report": Subject(
         _runs,
         ("r/run.json", "t/run.json", "l/run.json", "s/run.json", "t/generated.safetensors", "s/set.json", "r/config.json"),
-        _page, sealed=False,
+        _page, sealed=False, slow=True,
     ),
     "similarity": Subject(
-        _runs, ("s/set.json", "s/unit-000000.safetensors", "r/record.safetensors", "r/config.json"), _similar
+        _runs, ("s/set.json", "s/unit-000000.safetensors", "r/record.safetensors", "r/config.json"), _similar, slow=True
     ),
     "inspect": Subject(
         _runs, ("r/record.safetensors", "r/config.json", "r/run.json", "s/set.json"), _look, sealed=False

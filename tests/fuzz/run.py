@@ -12,7 +12,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from .subjects import SUBJECTS
 
 __all__ = ["Report", "fuzz"]
 
+ROUNDS = 5
 MEMORY = 600 << 20
 """More than before, for one file."""
 
@@ -35,10 +36,21 @@ class Report:
     counts: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
 
+    def counted(self) -> str:
+        """The counts in words."""
+        return ", ".join(f"{count:,} {name}" for name, count in sorted(self.counts.items()))
 
-def fuzz(folder: Path, *, seed: int, mutants: int, kinds: Iterable[str] | None = None, first: int = 0) -> Report:
-    """Opens `mutants` spoilt files, kind after kind in turn; mutant `i` depends on the seed and `i` alone."""
+
+def fuzz(
+    folder: Path, *, seed: int, mutants: int, kinds: Iterable[str] | None = None, first: int = 0,
+    say: Callable[[str], None] = lambda _: None,
+) -> Report:  # fmt: skip
+    """Opens `mutants` spoilt files, kind after kind in turn; mutant `i` depends on the seed, the kinds and `i` alone.
+
+    Says failures as they come, and the counts after every 500.
+    """
     names, report = list(kinds or SUBJECTS), Report()
+    turns = [name for turn in range(ROUNDS) for name in names if turn == 0 or not SUBJECTS[name].slow]
     teacher(), toy()
     originals = {name: folder / "originals" / str(index) for index, name in enumerate(names)}
     for name in names:
@@ -48,8 +60,9 @@ def fuzz(folder: Path, *, seed: int, mutants: int, kinds: Iterable[str] | None =
         said = _child(lambda name=name: _make(name, originals[name]), 300.0)
         if not said.startswith("made"):
             report.failures.append(f"{name}: the sample itself: {said}")
+            say(report.failures[-1])
     for index in range(first, first + mutants):
-        name = names[index % len(names)]
+        name = turns[index % len(turns)]
         work, own = folder / "work", SUBJECTS[name]
         shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(originals[name], work)
@@ -68,7 +81,10 @@ def fuzz(folder: Path, *, seed: int, mutants: int, kinds: Iterable[str] | None =
         else:
             kept = folder / f"failure-{index}"
             shutil.move(folder / "kept", kept)
-            report.failures.append(f"mutant {index}, {name}, {target}, {words}: {verdict} ({kept})")
+            report.failures.append(f"mutant {index}, {name}, {target}, {words}: {verdict[:2000]} ({kept})")
+            say(report.failures[-1])
+        if (index + 1 - first) % 500 == 0:
+            say(f"{index + 1 - first:,} mutants: {report.counted()}")
     return report
 
 

@@ -48,6 +48,8 @@ class Subject:
     """What every opening needs and takes long (imports, a network): called once, before the processes that open."""
     seconds: float = 20.0
     """For one file."""
+    slow: bool = False
+    """Whether an opening takes a second: it has its turn in every fifth round of the kinds."""
 
 
 class Stopped(BaseException):
