@@ -20,6 +20,7 @@ from .commandline import ARGV
 from .errors import UserError, out_of_memory, unknown
 from .notices import shown_notices
 from .parallel import say_first
+from .startup import check_address_space
 from .terminal import Stream, open_streams, printing, warn_in_one_line
 
 __all__ = ["main"]
@@ -84,6 +85,7 @@ def run(argv: list[str]) -> int:
 def _run(argv: list[str]) -> int:
     if not argv or argv[0] not in ("--help", "-h", "--version"):
         _check_here()
+        check_address_space()
     from .commands import VERBS, app
 
     if argv and not argv[0].startswith("-") and argv[0] not in VERBS:
