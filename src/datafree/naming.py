@@ -46,6 +46,8 @@ def builders(source: Path) -> list[str]:
 
     Empty for a file that is no Python.
     """
+    if not source.is_file():  # a pipe would be waited for
+        return []
     try:
         with source.open("rb") as file:
             body = ast.parse(file.read(BYTES_AT_MOST)).body
