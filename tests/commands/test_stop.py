@@ -77,7 +77,7 @@ def test_a_thread_in_the_middle_of_a_long_unit_holds_nobody_up(here):
     line = "synthesize teacher --images 16 --unit 8 --out c --quiet"
     code, err, seconds = stop(line, here / "begun", signal.SIGINT, "-c", SLOW)
     assert code == 130 and seconds < 10
-    assert err == f"datafree: stopped; the part that is complete is kept. Go on with: datafree {line}\n"
+    assert err == f"datafree: stopped; no part is complete. Start again with: datafree {line}\n"
 
 
 def test_a_stopped_recording_leaves_its_sums_outside_the_release_and_goes_on(command, here):
