@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 __all__ = ["InputSpec"]
 
 
+LARGEST = 1e12
+"""Of pixels, beyond which float32 cannot count; and, of their standard deviation, also the reciprocal."""
+LEVELS = 256 * 2.0**-23
+"""The share of the larger end of the range that 256 levels of float32 take there."""
+
+
 class InputSpec(Settings):
     """Shape, normalisation and classes of a classifier. Pixels are float32 in [low, high], (N, C, H, W).
 
@@ -67,6 +73,11 @@ class InputSpec(Settings):
                 raise ValueError(f"{name} with 1 number or one for each of {self.shape[0]} channels")
         if min(self.std) <= 0 or not self.low < self.high:
             raise ValueError("std above 0 and low below high")
+        largest = max(map(abs, (self.low, self.high, *self.mean)))
+        if largest > LARGEST or not 1 / LARGEST <= min(self.std) <= max(self.std) <= LARGEST:
+            raise ValueError(f"low, high and mean within {LARGEST:g} of 0, and std from {1 / LARGEST:g} to {LARGEST:g}")
+        if self.high - self.low < LEVELS * max(abs(self.low), abs(self.high)):
+            raise ValueError("low and high so far apart that float32 has 256 levels between them")
         return self
 
     @property

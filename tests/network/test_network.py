@@ -175,3 +175,19 @@ def test_settings_are_frozen_and_every_error_is_one_line():
         Own(steps="x")
     with pytest.raises(Exception, match="frozen"):
         Own().steps = 4
+
+
+@pytest.mark.parametrize("change", [
+    {"low": -1e20}, {"high": 1e13}, {"mean": (1e300,)}, {"std": (1e-13,)}, {"std": (1e20,)}, {"low": 1e6, "high": 1e6 + 1},
+    {"low": -1e9 - 1, "high": -1e9},
+])  # fmt: skip
+def test_a_range_that_float32_cannot_hold_is_refused(change):
+    with pytest.raises(UserError, match="the settings of InputSpec do not fit together, wanted "):
+        InputSpec(shape=(1, 4, 4), classes=("a", "b"), **change)
+
+
+@pytest.mark.parametrize("ends", [(0, 255), (-1, 1), (0, 65535), (0, 2.0**32), (1000, 1001), (0, 1e-9), (-1024, 3071)])
+def test_ranges_with_256_levels_are_taken(ends):
+    spec = InputSpec(shape=(1, 4, 4), classes=("a", "b"), low=ends[0], high=ends[1])
+    levels = torch.lerp(torch.tensor(spec.low), torch.tensor(spec.high), torch.linspace(0, 1, 256))
+    assert len(levels.unique()) == 256
