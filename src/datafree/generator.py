@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -157,9 +158,16 @@ def untrained(teacher: Network, scene: Scene | None, *, seed: int) -> Tensor:
 def width_for(teacher: Network) -> int:
     """The widest generator whose forward pass costs no more than the teacher's; at least the narrowest."""
     most = _flops(teacher.module, teacher.logits, torch.zeros(2, *teacher.spec.shape, device=teacher.device))
-    generators = [(width, Generator(teacher.spec, 100, width)) for width in WIDTHS]
-    fitting = [width for width, own in generators if _flops(own, own, torch.zeros(2, 100)) <= most]
+    fitting = [width for width, flops in _generator_flops(teacher.spec).items() if flops <= most]
     return max(fitting, default=WIDTHS[0])
+
+
+@cache
+def _generator_flops(spec: InputSpec) -> dict[int, int]:
+    """Operations of a forward pass of two images, by width; once a process, since building all takes a while."""
+    with torch.random.fork_rng(devices=[]):
+        generators = {width: Generator(spec, 100, width) for width in WIDTHS}
+    return {width: _flops(own, own, torch.zeros(2, 100)) for width, own in generators.items()}
 
 
 def _flops(module: nn.Module, call: Callable[[Tensor], Tensor], given: Tensor) -> int:

@@ -179,18 +179,39 @@ def _on_meta(name: str, spec: InputSpec) -> nn.Module:
 
 def _check_memory(name: str, spec: InputSpec) -> None:
     """Raises UserError for a zoo network whose weights, or activations of the probe images, cannot fit in memory."""
-    module, sizes = _on_meta(name, spec), [0]
-    for part in module.modules():
-        part.register_forward_hook(lambda *given: sizes.append(given[2].numel()))
-    with torch.no_grad(), suppress(RuntimeError):  # images of a wrong shape: Network.check says it in words
-        module.eval()(torch.empty(PROBES, *spec.shape, device="meta"))
+    module = _on_meta(name, spec)
     weights = 4 * sum(parameter.numel() for parameter in module.parameters())
-    needed, there = weights + 8 * max(sizes), memory()
-    if there is not None and needed > there:
+    there = memory()
+    most = (
+        max(_widest(module), spec.shape[0]) * spec.shape[1] * spec.shape[2]
+    )  # of no layer of the zoo the maps are larger than the image
+    if there is None or weights + 8 * PROBES * most <= there:
+        return
+    needed = weights + 8 * _largest_output(module, spec)
+    if needed > there:
         raise UserError(
             f"{name} for images {spec.shape} needs {needed:,} bytes, wanted at most the {there:,} of memory here; "
             "give a smaller network or smaller images"
         )
+
+
+def _widest(module: nn.Module) -> int:
+    """The most channels or features that one of its layers gives."""
+    convolutions = (part.out_channels for part in module.modules() if isinstance(part, nn.Conv2d))
+    linears = (part.out_features for part in module.modules() if isinstance(part, nn.Linear))
+    return max(*convolutions, *linears, 1)
+
+
+def _largest_output(module: nn.Module, spec: InputSpec) -> int:
+    """Numbers in the largest output of its parts for the probe images. The first call in a process imports torch's
+    compiler, which takes two seconds.
+    """
+    sizes = [0]
+    for part in module.modules():
+        part.register_forward_hook(lambda *given: sizes.append(given[2].numel()))
+    with torch.no_grad(), suppress(RuntimeError):  # images of a wrong shape: Network.check says it in words
+        module.eval()(torch.empty(PROBES, *spec.shape, device="meta"))
+    return max(sizes)
 
 
 def _function(name: str, code: CodeName) -> Callable[..., Any]:

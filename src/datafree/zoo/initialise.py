@@ -8,9 +8,11 @@ __all__ = ["he"]
 
 
 def he(module: nn.Module) -> None:
-    """Weights of linear and conv layers ~ N(0, 2 / fan_in), biases 0 (He et al. 2015, eq. 10), in place."""
+    """Weights of linear and conv layers ~ N(0, 2 / fan_in), biases 0 (He et al. 2015, eq. 10), in place; nothing on the meta device."""
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Conv2d):
+            if part.weight.is_meta:  # no values to draw, and torch would import its whole compiler for it, two seconds
+                continue
             nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
