@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,19 @@ def _onnxruntime():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(onnxruntime, "InferenceSession", Unoptimized)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _operators_read_once():
+    """torch.onnx reads the signatures of its 550 operators anew for every export, almost half the time of a small one."""
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+    except ImportError:  # private, and elsewhere in another torch: then as slow as it is
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(ONNXRegistry.from_torchlib)))
         yield
 
 
