@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from . import synthesis
+from .cost import check_cost
 from .errors import UserError
 from .files import (
     canonical,
@@ -107,10 +108,16 @@ class SyntheticSet:
             f"({100 * chance:.1f} %): its images do not show their classes"
         )
 
-    def load(self) -> tuple[Tensor, Tensor, Tensor]:
-        """All pixels (as stored: uint8 or float32), wanted classes and logits, every shard checked."""
-        shards = [self._shard(index, *item) for index, item in enumerate(sorted(self.about["shards"].items()))]
-        pixels, labels, logits = (torch.cat(parts)[: len(self)] for parts in zip(*shards, strict=True))
+    def load(self, count: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Pixels (N, C, H, W; as stored: uint8 or float32), wanted classes (N,) and logits (N, classes) of the first `count`
+        images, of all by default; every shard that is read is checked. Raises UserError where they cannot fit in memory.
+        """
+        count, unit = min(len(self), len(self) if count is None else count), self.about["unit"]
+        items = sorted(self.about["shards"].items())[: max(1, -(-count // unit))]
+        size = sum((self.folder / name).stat().st_size for name, _ in items if (self.folder / name).is_file())
+        check_cost(2 * size, f"the images of {self.folder}", otherwise="give a smaller set, or fewer --images")
+        shards = [self._shard(index, *item) for index, item in enumerate(items)]
+        pixels, labels, logits = (torch.cat(parts)[:count] for parts in zip(*shards, strict=True))
         return pixels, labels, logits
 
     def measured(self) -> float:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from datafree import cost, records, taps
+from datafree import condensing, cost, records, taps
 from datafree.commands.synthesize import check_unit
+from datafree.condensing import Job, condense
 from datafree.cost import check_cost, distribution_bytes, inversion_bytes, record_bytes
 from datafree.errors import UserError
 from datafree.models import memory
@@ -19,6 +20,7 @@ from datafree.spec import InputSpec
 from datafree.stats.moments import Moments
 from datafree.stats.spectral import SpectralAll
 from datafree.synthesis import named
+from datafree.syntheticset import SyntheticSet, synthesize
 
 
 @pytest.fixture
@@ -130,3 +132,40 @@ def test_estimating_leaves_no_hook_behind(tiny):
     inversion_bytes(network, 3)
     assert not any(part._forward_hooks for part in network.module.modules())
     assert taps.layers(network) == ("conv", "fc")
+
+
+@pytest.mark.parametrize(
+    ("method", "line"),
+    [
+        (
+            {"method": "dm", "iterations": 1},
+            "learning 6 images at once needs about .* MB of memory, .* lower --per-class",
+        ),
+        (
+            {"method": "kmeans"},
+            "k-means on the 20 images of one class needs about .* give a lower --limit, or --method",
+        ),
+    ],
+)
+def test_condensing_that_cannot_fit_is_refused_before_an_image_is_read(method, line, toy, left, monkeypatch):
+    left(1000)
+    job = Job(toy(shape=(1, 8, 8)), InputSpec(shape=(1, 8, 8), classes=tuple("abc")), 2)
+    monkeypatch.setattr(Job, "pixels", lambda *_: pytest.fail("an image was read"))
+    with pytest.raises(UserError, match=line):
+        condense(condensing.of(method), job)
+
+
+def test_a_set_that_cannot_fit_is_refused_and_of_a_part_only_its_files_are_read(tiny, tmp_path, left):
+    folder = tmp_path / "set"
+    synthesize(tiny("linear"), None, named("gaussian"), folder, images=7, unit=3, workers=1)
+    (folder / "unit-000002.safetensors").unlink()
+    opened = SyntheticSet.open(folder)
+    pixels, labels, logits = opened.load(5)
+    assert (len(pixels), len(labels), len(logits)) == (5, 5, 5)
+    with pytest.raises(UserError, match=r"unit-000002\.safetensors is missing"):
+        opened.load()
+    left(100)
+    with pytest.raises(
+        UserError, match=r"the images of .*set needs about 0 MB .* give a smaller set, or fewer --images"
+    ):
+        opened.load(5)

@@ -197,8 +197,7 @@ def images_of(
             raise UserError(
                 f"the set {name} has images of shape {opened.spec.shape}, wanted {network.spec.shape}; give another"
             )
-        pixels = opened.load()[0]
-        return to_pixels(pixels if images is None else pixels[:images], opened.spec)
+        return to_pixels(opened.load(images)[0], opened.spec)
     base, _, own = name.rpartition(":")
     if own not in ("train", "test"):
         base, own = name, split

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from ..cost import check_cost
 from ..errors import UserError
 from ..seeds import seed_of
 from ..settings import Settings
@@ -32,6 +33,12 @@ class Centres(Settings):
     )
 
     def make(self, job: Job) -> Tensor:
+        most = int(job.data.labels.bincount().max())
+        check_cost(
+            3 * 4 * most * job.spec.pixels,  # the pixels, scikit-learn's centred copy, and what a step works on
+            f"k-means on the {most:,} images of one class",
+            otherwise="give a lower --limit, or --method random",
+        )
         made = [self._centres(job, label, job.pixels(positions)) for label, positions in job.by_class()]
         return torch.cat(made)
 

@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from ..cost import check_cost
 from ..errors import UserError
 from ..seeds import seed_of, stream
 from ..settings import Settings
@@ -35,6 +36,8 @@ __all__ = ["Matching"]
 KIND = "condensing-state"
 TOGETHER = 64
 """Images a pass: more at a time leave a processor's caches."""
+MAPS = 3
+"""Outputs of a block that its gradient needs: of the convolution, the norm and, in place, the ReLU; and the pooled ones."""
 PAUSE = 10
 """Seconds between two states on disk: what a stopped run may have to do again."""
 
@@ -81,6 +84,12 @@ class Matching(Settings):
         return learnt + (began if self.start == "real" else "")
 
     def make(self, job: Job) -> Tensor:
+        images = job.per_class * len(job.spec.classes)
+        check_cost(
+            self._bytes(job.spec, images),
+            f"learning {images:,} images at once",
+            otherwise="lower --per-class or --width",
+        )
         pixels = self._first(job).to(job.device).requires_grad_()
         adam, begin, kept = torch.optim.Adam([pixels], lr=self.rate), 0, time.monotonic()
         if job.state is not None:
@@ -124,6 +133,11 @@ class Matching(Settings):
         with torch.no_grad():
             wanted = means(job.pixels(chosen).to(job.device))
         return (means(pixels) - wanted).square().sum()
+
+    def _bytes(self, spec: InputSpec, images: int) -> int:
+        """Of a step: what the gradient of all images needs of the blocks, each a quarter as large as the one before."""
+        maps = self.width * spec.shape[1] * spec.shape[2] * 4 / 3
+        return int(4 * images * (MAPS * maps + 8 * spec.pixels) + 4 * self.real * len(spec.classes) * spec.pixels)
 
     def _augmentation(self, rng: torch.Generator) -> Augmentation:
         kinds = [kind for kind in KINDS if kind != "mirror"] if self.augment else []

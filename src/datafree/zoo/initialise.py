@@ -8,7 +8,10 @@ __all__ = ["he"]
 
 
 def he(module: nn.Module) -> None:
-    """Weights of linear and conv layers ~ N(0, 2 / fan_in), biases 0 (He et al. 2015, eq. 10), in place; nothing on the meta device."""
+    """Weights of linear and conv layers ~ N(0, 2 / fan_in), biases 0 (He et al. 2015, eq. 10), in place.
+
+    Networks on the meta device stay as they are.
+    """
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Conv2d):
             if part.weight.is_meta:  # no values to draw, and torch would import its whole compiler for it, two seconds
