@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from functools import cache
+
 import pytest
 import torch
 
@@ -35,10 +38,16 @@ def apart(network, other, x) -> float:
     return float((other.predict(x) - z).norm() / z.norm())
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def fresh(normed, shown):
-    """Makes the same network at few bits again."""
-    return lambda bits=FEW: quantize(normed, shown, bits, equalise=False, correct_bias="none")
+    """Copies of the same network at few bits, quantized once."""
+    quantized = cache(lambda bits: quantize(normed, shown, bits, equalise=False, correct_bias="none"))
+
+    def copied(bits=FEW):
+        with quiet():  # torch's own graphs warn of themselves when they are copied
+            return copy.deepcopy(quantized(bits))
+
+    return copied
 
 
 def test_the_loss_falls_and_the_answers_come_nearer_on_images_that_were_not_shown(fresh, normed, shown, digits):
