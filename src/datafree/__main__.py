@@ -49,6 +49,8 @@ LESS = {
 """What of a command takes less memory."""
 PATIENCE = 5
 """Seconds that a stopped command may take to end in order; every file is whole at any moment."""
+_TOLD = threading.Event()
+"""Set once the stop has been told: where the command has ended in order, but a thread of it has not, no second line follows."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -109,10 +111,9 @@ def _failed(error: BaseException, argv: list[str]) -> int:
         return _say(f"there is not enough memory; give {much}, or use a machine with more memory", 2)
     if isinstance(error, UserError):
         return _say(str(error), 2)
-    if isinstance(error, KeyboardInterrupt):
-        return _say(_stopped(argv), 130)
-    if isinstance(error, _Terminated):
-        return _say(_stopped(argv), 143)
+    if isinstance(error, (KeyboardInterrupt, _Terminated)):
+        _TOLD.set()
+        return _say(_stopped(argv), 130 if isinstance(error, KeyboardInterrupt) else 143)
     if isinstance(error, OSError):
         what = repr(os.fspath(error.filename)[:200]) if isinstance(error.filename, (str, bytes)) else "a file or stream"
         return _say(f"cannot use {what}: {error.strerror or error}; give another path", 2)
@@ -150,6 +151,7 @@ def _stop(argv: list[str], number: int, frame: FrameType | None) -> None:
     In the middle of an import it ends at once: packages do not all survive an exception there.
     """
     code = 130 if number == signal.SIGINT else 143
+    _TOLD.clear()
     if _importing(frame):
         _leave(argv, code)
     last = threading.Timer(PATIENCE, partial(_leave, argv, code))
@@ -169,7 +171,9 @@ def _importing(frame: FrameType | None) -> bool:
 def _leave(argv: list[str], code: int) -> None:
     if sys.stderr.isatty():
         Stream(sys.stderr, lines=False).write("\x1b[?25h")  # the progress bar hides the cursor
-    if not _many() or os.environ.get("RANK") == "0":  # nobody is asked here: a lock of an import may be held
+    if not _TOLD.is_set() and (
+        not _many() or os.environ.get("RANK") == "0"
+    ):  # nobody is asked here: a lock of an import may be held
         _tell(_stopped(argv))
     os._exit(code)
 

@@ -92,6 +92,14 @@ def test_a_stopped_recording_leaves_its_sums_outside_the_release_and_goes_on(com
     assert (here / "teacher" / "record.safetensors").read_bytes() != before
 
 
+def test_a_thread_that_outlives_the_command_adds_no_second_line():
+    code = "from datafree import __main__ as m\ndef stopped(argv): raise KeyboardInterrupt\nm._run = stopped\n"
+    code += "print(m.run(['inspect', 'x']), flush=True)\nm._leave(['inspect', 'x'], 130)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (130, "130\n")
+    assert done.stderr == "datafree: stopped; no part is complete. Start again with: datafree inspect x\n"
+
+
 def test_in_the_middle_of_an_import_the_process_ends_at_once(tmp_path):
     (tmp_path / "slow.py").write_text(
         "import time\ntry:\n    time.sleep(30)\nexcept BaseException:\n    print('in here')\n"
