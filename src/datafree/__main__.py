@@ -50,7 +50,7 @@ LESS = {
 PATIENCE = 5
 """Seconds that a stopped command may take to end in order; every file is whole at any moment."""
 _TOLD = threading.Event()
-"""Set once the stop has been told: where the command has ended in order, but a thread of it has not, no second line follows."""
+"""Set once a stop has been told: no second line follows where the command has ended in order, but a thread of it has not."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -171,9 +171,8 @@ def _importing(frame: FrameType | None) -> bool:
 def _leave(argv: list[str], code: int) -> None:
     if sys.stderr.isatty():
         Stream(sys.stderr, lines=False).write("\x1b[?25h")  # the progress bar hides the cursor
-    if not _TOLD.is_set() and (
-        not _many() or os.environ.get("RANK") == "0"
-    ):  # nobody is asked here: a lock of an import may be held
+    # the other processes of a torchrun are not asked here: a lock of an import may be held
+    if not _TOLD.is_set() and (not _many() or os.environ.get("RANK") == "0"):
         _tell(_stopped(argv))
     os._exit(code)
 

@@ -193,7 +193,7 @@ def record(
     *,
     state: Path | None = None,
     progress: Progress = silent,
-    answered: Callable[[Tensor, Tensor], None] | None = None,
+    answered: Callable[[int, int], None] | None = None,
 ) -> Record:
     """Measures `statistics` of `network` on `data` in one pass in float64.
 
@@ -203,7 +203,8 @@ def record(
     record up to rounding; the batch is fixed by the network, so two
     runs give the same bytes. A pass that is interrupted leaves its sums in the file `state`, where one is named; the same
     call goes on from them and removes the file. They hold more of the data than a record does: keep them in the house.
-    `answered` is called with the logits (N, classes) and labels (N,) of every batch of the pass.
+    `answered` is called for every batch of the pass with the number of images and of those whose class the network sees;
+    where a pass goes on, first for all that it has seen already.
     Raises UserError for a layer that does not exist, or a class without samples.
     """
     plan = _plan(network, statistics)
@@ -307,6 +308,8 @@ class RecordingHeader(StateHeader):
     """Of the sums of an interrupted recording."""
 
     images: int = Field(ge=1)
+    right: int | None = Field(default=None, ge=0)
+    """Those whose class the network sees; None in files of earlier versions."""
 
 
 @dataclass(frozen=True)
@@ -318,17 +321,23 @@ class Pause:
 
     def load(
         self, images: int, meters: dict[str, Meter], shapes: dict[str, list[tuple[int, ...]]]
-    ) -> tuple[int, dict[str, State]]:
-        """Of a pass over `images` images: how many are seen, and the state of every meter; nothing where no file is.
+    ) -> tuple[int, dict[str, State], int | None]:
+        """Of a pass over `images` images: how many are seen, the state of every meter, and how many were answered right;
+        nothing where no file is.
 
         `shapes` are those of the meters' activations.
         """
         if not self.path.exists():
-            return 0, {}
+            return 0, {}, 0
         header = open_state(self.path, KIND, RecordingHeader, self.identity)
         if header.images > images:
             raise UserError(
                 f"{self.path} is of a run over {header.images:,} images, wanted {images:,}; remove the file"
+            )
+        if header.right is not None and header.right > header.images:
+            raise UserError(
+                f"{self.path} counts {header.right:,} right answers on {header.images:,} images, expected at most as many; "
+                "remove it, and recording begins anew"
             )
         layout = {
             f"{name}/{key}": slot
@@ -344,11 +353,11 @@ class Pause:
                 raise UserError(
                     f"{self.path} counts other images in {name!r} than in all; remove it, and recording begins anew"
                 )
-        return header.images, states
+        return header.images, states, header.right
 
-    def save(self, images: int, states: dict[str, State]) -> None:
+    def save(self, images: int, states: dict[str, State], right: int | None) -> None:
         tensors = {f"{name}/{key}": tensor for name, own in states.items() for key, tensor in own.items()}
-        header = RecordingHeader(identity=self.identity, environment=Environment.here(), images=images)
+        header = RecordingHeader(identity=self.identity, environment=Environment.here(), images=images, right=right)
         with suppress(UserError):  # sums that cannot be kept are measured again
             save_state(self.path, KIND, header, tensors)
 
@@ -373,14 +382,18 @@ def _identity(network: Network, data: Dataset, plan: dict[str, tuple[Any, tuple[
 @torch.no_grad()
 def _measure(
     network: Network, data: Dataset, meters: dict[str, Meter], taps: dict[str, tuple[str, ...]],
-    pause: Pause | None, progress: Progress, answered: Callable[[Tensor, Tensor], None] | None = None,
+    pause: Pause | None, progress: Progress, answered: Callable[[int, int], None] | None = None,
 ) -> dict[str, State]:  # fmt: skip
     """The merged state of every meter after one pass over the data."""
     wanted = sorted({tap for own in taps.values() for tap in own})
     chunk = _chunk(network, wanted)
     shapes = tap_names.shapes(network, wanted)
     own = {name: [shapes[tap] for tap in taps[name]] for name in meters}
-    done: tuple[int, dict[str, State]] = (0, {}) if pause is None else pause.load(len(data), meters, own)
+    done: tuple[int, dict[str, State], int | None] = (0, {}, 0)
+    if pause is not None:
+        done = pause.load(len(data), meters, own)
+        if answered is not None and done[0] and done[2] is not None:
+            answered(done[0], done[2])
     try:
         with frozen(network.module), tap_names.watch(network, wanted) as seen:
             for start in range(done[0], len(data), chunk):
@@ -388,8 +401,9 @@ def _measure(
                 pixels, labels = data.pixels(indices.numpy(), network.spec.shape[1:]), data.labels[indices]
                 network.spec.check(pixels)
                 logits = _forward(network, pixels, wanted, seen)
+                right = int((logits.argmax(1) == labels).sum())
                 if answered is not None:
-                    answered(logits, labels)
+                    answered(len(labels), right)
                 states = {}
                 for name, meter in meters.items():
                     state = meter.reduce([seen[tap] for tap in taps[name]], labels)
@@ -397,6 +411,7 @@ def _measure(
                 done = (
                     start + len(indices),
                     states,
+                    None if done[2] is None else done[2] + right,
                 )  # one assignment: an interruption finds all meters at the same image
                 progress(done[0], len(data))
     except BaseException as stop:

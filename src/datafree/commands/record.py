@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
-from torch import Tensor
 
 from .. import presets, stats, zoo
 from ..codenames import code_name
@@ -223,16 +222,16 @@ def _check_added(old: Record, new: Record) -> None:
 
 @dataclass
 class Seen:
-    """The teacher's answers on the images of the pass; after a stop, on those that were left."""
+    """The teacher's answers on the images of the pass; on those that were left, where an earlier version began it."""
 
     recorded: int
     """Images that the record is of."""
     images: int = 0
     right: int = 0
 
-    def add(self, logits: Tensor, labels: Tensor) -> None:
-        self.images += len(labels)
-        self.right += int((logits.argmax(1) == labels).sum())
+    def add(self, images: int, right: int) -> None:
+        self.images += images
+        self.right += right
 
     def result(self) -> dict[str, Any]:
         whole = 0 < self.images == self.recorded
