@@ -4,13 +4,16 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-portable crash fuzz lint clean bench bench-mct help
+.PHONY: demo test test-slow test-portable crash fuzz lint clean bench bench-mct help
 
 demo: $(VENV)/.ready ## set up, then the whole journey on scikit-learn's digits; writes demo/report.html
 	$(BIN)/datafree demo --out demo
 
 test: $(VENV)/.ready ## set up, then the tests
 	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+test-slow: $(VENV)/.ready ## the tests that `make test` leaves out: every smoke budget of the papers, all published accuracies
+	$(BIN)/python -m pytest -n 2 -m slow $(ARGS)
 
 test-portable: $(VENV)/.ready ## the tests once per thing that CPUs differ in (tests/portable.py); an hour on 2 cores
 	$(BIN)/python tests/portable.py $(ARGS)

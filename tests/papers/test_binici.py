@@ -49,6 +49,7 @@ def smoke(tmp_path_factory):
     return claims_of
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("paper", sorted(ROWS))
 def test_the_smoke_budget_runs_every_row_with_its_robustness(smoke, paper):
     made = means(smoke(paper))
@@ -116,6 +117,7 @@ def test_memories_have_as_many_bytes_within_a_percent():
         assert len(taken) >= 4 and max(taken.values()) <= 1.01 * min(taken.values()), taken
 
 
+@pytest.mark.slow
 def test_memories_are_compared_at_one_budget_of_bytes(smoke):
     made = means(smoke("binici2022"))
     assert made["bank/bytes"] == 4 * 64 * 64  # all that it was shown: four batches, which fit

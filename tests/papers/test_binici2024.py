@@ -11,6 +11,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "papers"
 sys.path[:0] = [str(FOLDER)]
 
 import claims
+import pytest
 
 spec = importlib.util.spec_from_file_location("rows_of_binici2024", FOLDER / "binici2024" / "rows.py")
 assert spec is not None and spec.loader is not None
@@ -19,6 +20,7 @@ sys.modules[spec.name] = rows
 spec.loader.exec_module(rows)
 
 
+@pytest.mark.slow
 def test_the_smoke_budget_runs_every_row_and_a_second_run_nothing(tmp_path):
     out = tmp_path / "claims.json"
     command = [sys.executable, str(FOLDER / "binici2024" / "run.py"), "--budget", "smoke", "--jobs", "1"]

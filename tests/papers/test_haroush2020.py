@@ -10,6 +10,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "papers"
 sys.path[:0] = [str(FOLDER)]
 
 import claims
+import pytest
 
 ROWS = {
     "fp32", "w8a8/none", "w8a8/gaussian", "w8a8/inception", "w8a8/bns", "w8a8/bns-inception", "w8a8/real",
@@ -18,6 +19,7 @@ ROWS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_smoke_budget_runs_every_row(tmp_path):
     out = tmp_path / "claims.json"
     command = [sys.executable, str(FOLDER / "haroush2020" / "run.py"), "--budget", "smoke", "--jobs", "1"]

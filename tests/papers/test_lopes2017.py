@@ -16,6 +16,7 @@ import claims
 import rows
 
 
+@pytest.mark.slow
 def test_the_smoke_budget_runs_every_row(tmp_path):
     out = tmp_path / "claims.json"
     command = [sys.executable, str(FOLDER / "lopes2017" / "run.py"), "--budget", "smoke", "--jobs", "1"]
