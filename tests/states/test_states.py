@@ -29,6 +29,8 @@ from datafree.stats.spectral import SpectralPairs
 SHORT = {"epochs": 1, "iterations": 3, "student_steps": 2, "batch": 16, "latent": 8, "write_every": 2}
 MEMORIES = {"none": {}, "ema": {"replay_bytes": 90_000}, "vae": {"replay_bytes": 40_000, "vae_code": 4}}
 ONLINE = [f"online {kind}" for kind in replay.kinds()] + [f"guided {kind}" for kind in alignment.kinds()]
+MIDDLE = tuple(f"adam/{index}/" for index in range(1, 5))
+"""Moments like those of the first and the last weight."""
 KINDS = ["training", *ONLINE, "condensing", "recording"]
 
 
@@ -143,6 +145,7 @@ def test_no_state_that_this_run_would_not_have_written_is_taken(kind, run, tmp_p
     )
     cases = hostile(tensors, header)
     assert len(cases) > 60
+    cases = {name: case for name, case in cases.items() if not name.startswith(MIDDLE)}
     if kind in ONLINE:  # a spread of them
         cases = {name: cases[name] for name in list(cases)[:: len(cases) // 12]}
     taken = []
