@@ -308,8 +308,8 @@ class RecordingHeader(StateHeader):
     """Of the sums of an interrupted recording."""
 
     images: int = Field(ge=1)
-    right: int | None = Field(default=None, ge=0)
-    """Those whose class the network sees; None in files of earlier versions."""
+    right: int = Field(ge=0)
+    """Those whose class the network sees."""
 
 
 @dataclass(frozen=True)
@@ -321,7 +321,7 @@ class Pause:
 
     def load(
         self, images: int, meters: dict[str, Meter], shapes: dict[str, list[tuple[int, ...]]]
-    ) -> tuple[int, dict[str, State], int | None]:
+    ) -> tuple[int, dict[str, State], int]:
         """Of a pass over `images` images: how many are seen, the state of every meter, and how many were answered right;
         nothing where no file is.
 
@@ -334,7 +334,7 @@ class Pause:
             raise UserError(
                 f"{self.path} is of a run over {header.images:,} images, wanted {images:,}; remove the file"
             )
-        if header.right is not None and header.right > header.images:
+        if header.right > header.images:
             raise UserError(
                 f"{self.path} counts {header.right:,} right answers on {header.images:,} images, expected at most as many; "
                 "remove it, and recording begins anew"
@@ -355,7 +355,7 @@ class Pause:
                 )
         return header.images, states, header.right
 
-    def save(self, images: int, states: dict[str, State], right: int | None) -> None:
+    def save(self, images: int, states: dict[str, State], right: int) -> None:
         tensors = {f"{name}/{key}": tensor for name, own in states.items() for key, tensor in own.items()}
         header = RecordingHeader(identity=self.identity, environment=Environment.here(), images=images, right=right)
         with suppress(UserError):  # sums that cannot be kept are measured again
@@ -389,10 +389,10 @@ def _measure(
     chunk = _chunk(network, wanted)
     shapes = tap_names.shapes(network, wanted)
     own = {name: [shapes[tap] for tap in taps[name]] for name in meters}
-    done: tuple[int, dict[str, State], int | None] = (0, {}, 0)
+    done: tuple[int, dict[str, State], int] = (0, {}, 0)
     if pause is not None:
         done = pause.load(len(data), meters, own)
-        if answered is not None and done[0] and done[2] is not None:
+        if answered is not None and done[0]:
             answered(done[0], done[2])
     try:
         with frozen(network.module), tap_names.watch(network, wanted) as seen:
@@ -411,7 +411,7 @@ def _measure(
                 done = (
                     start + len(indices),
                     states,
-                    None if done[2] is None else done[2] + right,
+                    done[2] + right,
                 )  # one assignment: an interruption finds all meters at the same image
                 progress(done[0], len(data))
     except BaseException as stop:

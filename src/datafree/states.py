@@ -162,7 +162,7 @@ def load_state(path: Path, kind: str, header: StateHeader, layout: Layout) -> di
         tensors, again = read_tensors(path, kind=kind, expect=expected(layout, table))
     except UserError as error:
         raise UserError(f"{str(error).rpartition(';')[0]}; {ADVICE}") from None
-    if again != header.model_dump(mode="json", exclude_unset=True):  # an earlier version's has fewer fields
+    if again != header.model_dump(mode="json"):
         raise UserError(f"{path} has changed while it was read; {ADVICE}")
     if reason := fault(layout, tensors):
         raise UserError(f"{path} is no state of this run: {reason}; {ADVICE}")

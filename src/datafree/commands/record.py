@@ -187,7 +187,7 @@ def _record(
                 "name the data that was recorded, or give --replace"
             )
         with bar(f"record {model}", run.quiet) as progress:
-            seen = Seen(0 if training is None else len(training))
+            seen = Seen()
             made = measure(network, training, wanted, state=beside, progress=progress, answered=seen.add)
         if add and old is not None:
             _check_added(old, made)
@@ -222,10 +222,8 @@ def _check_added(old: Record, new: Record) -> None:
 
 @dataclass
 class Seen:
-    """The teacher's answers on the images of the pass; on those that were left, where an earlier version began it."""
+    """The teacher's answers on the images of the pass."""
 
-    recorded: int
-    """Images that the record is of."""
     images: int = 0
     right: int = 0
 
@@ -234,16 +232,14 @@ class Seen:
         self.right += right
 
     def result(self) -> dict[str, Any]:
-        whole = 0 < self.images == self.recorded
-        return {"accuracy on the data": 100 * self.right / self.images} if whole else {}
+        return {"accuracy on the data": 100 * self.right / self.images} if self.images else {}
 
     def say(self, classes: int, usual: float | None) -> None:
         """Prints the accuracy, and a warning where it is near chance or far below what the release's log says."""
         if not self.images:
             return
         accuracy, chance = 100 * self.right / self.images, 100 / classes
-        part = "" if self.images == self.recorded else f" of {self.recorded:,}, those read since the run went on"
-        print(f"the teacher's accuracy on {self.images:,} recorded images{part}: {accuracy:.2f} %")
+        print(f"the teacher's accuracy on {self.images:,} recorded images: {accuracy:.2f} %")
         noise = 3 * (chance * (100 - chance) / self.images) ** 0.5
         if accuracy <= chance + max(noise, 5):
             print(f"  warning: near chance ({chance:.1f} %): this is not the data that the network was trained for")
