@@ -214,6 +214,7 @@ def record(
     _check_room(network, plan, meters)
     live = {name: meter for name, meter in meters.items() if plan[name][0].needs_data}
     states: dict[str, State] = {}
+    resumed = state is not None and state.exists()
     if live:
         if data is None:
             raise UserError(f"no data for {', '.join(live)}, wanted some; only batch-norm statistics need none")
@@ -222,10 +223,24 @@ def record(
         states = _measure(network, data, live, {name: plan[name][1] for name in live}, pause, progress, answered)
     summaries = {name: meters[name].finish(states[name]) if name in live else meters[name].read() for name in plan}
     entries = {name: Entry(plan[name][0], plan[name][1], summaries[name]) for name in plan}
+    if resumed:
+        _check_resumed(state, meters, summaries)
     if state is not None and state.exists():
         state.unlink()
     made = _made(data if live else None)
     return Record(network.spec, network.fingerprint(), network.answers(), entries, made, meters)
+
+
+def _check_resumed(state: Path | None, meters: Mapping[str, Meter], summaries: Mapping[str, Summary]) -> None:
+    """Raises UserError where sums out of a file came to a record that could not be opened: of no images at all."""
+    for name, summary in summaries.items():
+        try:
+            meters[name].check(summary)
+        except UserError as error:
+            raise UserError(
+                f"{state} holds sums of {name!r} that no images have: {str(error).rpartition(';')[0]}; remove it, and "
+                "recording begins anew"
+            ) from None
 
 
 def _header(spec: InputSpec, fingerprint: str, plan: Mapping[str, Any], made: dict[str, Any]) -> dict[str, Any]:
@@ -349,6 +364,11 @@ class Pause:
             entry, key = name.split("/", 1)
             states[entry][key] = tensor
         for name, state in states.items():
+            if "outer" in state and not _is_sum_of_squares(state["outer"]):
+                raise UserError(
+                    f"{self.path} holds sums of squares in {name!r} that no images have; remove it, and recording begins "
+                    "anew"
+                )
             if int(state["count"].sum()) % header.images:
                 raise UserError(
                     f"{self.path} counts other images in {name!r} than in all; remove it, and recording begins anew"
@@ -360,6 +380,15 @@ class Pause:
         header = RecordingHeader(identity=self.identity, environment=Environment.here(), images=images, right=right)
         with suppress(UserError):  # sums that cannot be kept are measured again
             save_state(self.path, KIND, header, tensors)
+
+
+def _is_sum_of_squares(outer: Tensor) -> bool:
+    """Whether no matrix (G, D, D) has a diagonal below 0, or an entry larger than its diagonal's largest, rounding aside."""
+    for own in outer:
+        (low, high), diagonal = own.aminmax(), own.diagonal()
+        if float(diagonal.min()) < 0 or float(max(-low, high)) > (1 + 1e-6) * float(diagonal.max()):
+            return False
+    return True
 
 
 def _state_slots(meter: Meter, shapes: list[tuple[int, ...]], images: int) -> Layout:

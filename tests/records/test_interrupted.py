@@ -101,3 +101,24 @@ def test_nothing_is_left_by_an_error_or_where_no_file_is_named(network, toy, tmp
         record(network, toy(), KINDS[:1], state=kept).entries["input-moments"].summary["mean"],
         record(network, toy(), KINDS[:1]).entries["input-moments"].summary["mean"],
     )
+
+
+@pytest.mark.usefixtures("slow")
+@pytest.mark.parametrize(("name", "value"), [
+    ("input-moments/mean", 1e30), ("input-moments/mean", -5.0), ("input-moments/square", 1e9), ("fc/mean", 1e30),
+    ("fc/outer", -1.0), ("conv/outer", -1e6), ("fc/square-of-one", 1e12),
+])  # fmt: skip
+def test_sums_that_no_images_have_are_refused_and_make_no_record(network, toy, tmp_path, name, value):
+    kept, data = tmp_path / "release.recording", toy()
+    with pytest.raises(KeyboardInterrupt):
+        record(network, data, KINDS, state=kept, progress=stop_after(32)[0])
+    tensors, header = read_tensors(kept, kind="recording-state")
+    if name == "fc/square-of-one":
+        tensors["fc/outer"][0, 0, 1] = value
+    else:
+        tensors[name].fill_(value)
+    kept.unlink()
+    write_tensors(kept, tensors, header, kind="recording-state")
+    with pytest.raises(UserError, match=r"that no images have.*; remove it, and recording begins anew"):
+        record(network, data, KINDS, state=kept)
+    assert kept.exists()
