@@ -27,6 +27,8 @@ FILE = "condensed.safetensors"
 KIND = "condensed"
 FORMAT = 1
 TOLERANCE = 1e-4
+BEYOND = 1000
+"""Times the range of images, how far learnt pixels may lie outside it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +58,7 @@ class Condensed:
             got = f"{len(self.labels)} labels for {len(self.pixels)} images"
             raise UserError(f"the condensed set has {got}; wanted as many, and at least one; make or get it again")
         _check_rows(self.labels)
+        _check_pixels(self.pixels, self.spec)
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -130,6 +133,15 @@ class Condensed:
 def one_hot(labels: Tensor, classes: int) -> Tensor:
     """Class numbers (N,) as label rows (N, classes)."""
     return _one_hot(labels.long(), classes).float()
+
+
+def _check_pixels(pixels: Tensor, spec: InputSpec) -> None:
+    most, low, high = BEYOND * (spec.high - spec.low), float(pixels.min()), float(pixels.max())
+    if low < spec.low - most or high > spec.high + most:
+        raise UserError(
+            f"pixels of the condensed set go from {low:.4g} to {high:.4g}, wanted {spec.low - most:g} to "
+            f"{spec.high + most:g}, {BEYOND} times the range of images beyond it; make or get it again"
+        )
 
 
 def _check_rows(labels: Tensor) -> None:

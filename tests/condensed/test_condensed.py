@@ -103,3 +103,13 @@ def test_another_network_is_refused(tmp_path, tiny):
         Condensed.open(own, named)
     numbered = replace(tiny(), spec=tiny().spec.model_copy(update={"classes": ("0", "1", "2")}))
     assert len(Condensed.open(own, numbered)) == 6
+
+
+@pytest.mark.parametrize("value", [1e30, -1e30, 1e6, -1001.5])
+def test_pixels_a_thousand_ranges_away_are_refused(value):
+    pixels = made().pixels.clone()
+    pixels[3, 0, 1, 2] = value
+    with pytest.raises(
+        UserError, match=r"pixels of the condensed set go from .*, wanted -1000 to 1001, 1000 times the range"
+    ):
+        made(pixels=pixels)
