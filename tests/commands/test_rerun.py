@@ -13,6 +13,7 @@ import pytest
 
 from datafree.codenames import code_name, without_code
 from datafree.commands import VERBS
+from datafree.commands.rerun import _defaults_then
 from datafree.errors import UserError
 from datafree.models import new_model
 from datafree.spec import InputSpec
@@ -212,3 +213,51 @@ def test_the_command_line_may_stand_beside_the_folder(command, here):
     (here / "other.run.json").unlink()
     assert "names no command line" in command("rerun other").line
     assert set(VERBS) >= {"rerun"}
+
+
+@pytest.mark.usefixtures("here")
+def test_what_a_command_read_and_is_not_here_is_named_with_the_folder_where_it_was(command, tmp_path):
+    write_log(["evaluate", "gone", "--data", "digits"], folder="/far/away", inputs={"gone": "0", "digits (test)": "0"})
+    done = command("rerun run.json")
+    assert done.code == 2
+    assert done.err.startswith("datafree: that command was given in /far/away and reads 'gone', which is not in ")
+    assert done.err.endswith("; change to that folder, or to one that holds the same files, and rerun it there\n")
+    assert not (tmp_path / "gone").exists()
+
+
+@pytest.mark.usefixtures("here")
+def test_where_everything_is_here_too_a_note_says_from_where_names_are_taken(command, here):
+    argv = ["evaluate", "teacher", "--data", "digits", "--quiet"]
+    write_log(argv, folder="/far/away", inputs={"teacher": "0", "digits (test)": "0"})
+    done = command("rerun run.json")
+    assert done.code == 0
+    assert (
+        f"note: that command was given in /far/away; relative names, of what it writes too, are taken from {here}"
+        in done.out
+    )
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_folder_is_said_to_have_changed_only_where_its_hash_was_taken_as_now(command, here, version):
+    argv = ["evaluate", "teacher", "--data", "digits", "--quiet"]
+    (here / "w.bin").write_bytes(b"x")
+    write_log(argv, format=version, inputs={"teacher": "0", "w.bin": "0"})
+    out = command("rerun run.json").out
+    assert ("note: teacher has changed" in out) == (version == 2)
+    assert "note: w.bin has changed since that run" in out
+
+
+@pytest.mark.parametrize(
+    ("settings", "argv", "more"),
+    [
+        ({"calibrate": "bns"}, ["quantize", "net"], ["--target-cpu", "vnni"]),
+        ({"calibrate": "bns"}, ["quantize", "net", "--target-cpu", "any"], []),
+        ({"calibrate": "bns"}, ["quantize", "net", "--target-cpu=any"], []),
+        ({"target_cpu": "any"}, ["quantize", "net"], []),
+        ({"target_cpu": "vnni"}, ["quantize", "net"], []),
+        ({}, ["train", "net"], []),
+        (None, ["quantize", "net"], []),
+    ],
+)
+def test_a_quantization_of_an_earlier_version_is_repeated_with_all_8_bits(settings, argv, more):
+    assert _defaults_then({"settings": settings}, argv) == more

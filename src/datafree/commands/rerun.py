@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -21,6 +22,8 @@ __all__ = ["rerun"]
 
 LARGEST_INPUT = 1 << 36
 """Bytes of a file that is hashed to see whether it has changed."""
+DATA = re.compile(r" \(\w+\)$")
+"""What ends the name of a data set and its split among a log's inputs."""
 MODELS = ("model", "teacher", "student")
 """Parameters of the verbs that hold a model's name; so do all that end in `code`."""
 
@@ -44,24 +47,53 @@ def rerun(run: Path, /, *, out: Path | None = None, trust: Annotated[bool, Param
         working directory.
     """
     from ..__main__ import run as run_command
-    from ..runlog import hash_of
 
     path = _log(run)
     log = read_json(path)
     argv = _argv(log, path)
+    argv = [*argv, *_defaults_then(log, argv)]
     words = argv if out is None else _to(argv, str(out))
     print("datafree " + shlex.join(words))
     if not trust:
         _check(words, path, out)
-    place = log.get("folder")
-    if isinstance(place, str) and Path(place) != Path.cwd():
-        print(f"note: that command was given in {place}; its relative names are looked up here")
+    from ..runlog import FORMAT, hash_of
+
     inputs = log.get("inputs")
-    for name, digest in inputs.items() if isinstance(inputs, dict) else ():
-        if _is_path(name) and _is_input(Path(name)) and hash_of(name) != digest:
+    names = {name: digest for name, digest in inputs.items() if _is_path(name)} if isinstance(inputs, dict) else {}
+    _check_place(log.get("folder"), names)
+    for name, digest in names.items():
+        known = log.get("format") == FORMAT or Path(name).is_file()  # earlier versions took another hash of a folder
+        if known and _is_input(Path(name)) and hash_of(name) != digest:
             print(f"note: {name} has changed since that run")
     with nullcontext() if trust else without_code():  # what `_check` did not see is refused where it would be imported
         return run_command(words)
+
+
+def _defaults_then(log: dict[str, Any], argv: list[str]) -> list[str]:
+    """Flags for what a run of an earlier version did by default and this one does not, said in a line."""
+    settings = log.get("settings")
+    if argv[0] != "quantize" or not isinstance(settings, dict) or "target_cpu" in settings:
+        return []
+    if any(word.split("=")[0] == "--target-cpu" for word in argv):
+        return []
+    print("note: that run is of a version without --target-cpu, which used all 8 bits as vnni does now; vnni is added")
+    return ["--target-cpu", "vnni"]
+
+
+def _check_place(place: Any, inputs: dict[str, Any]) -> None:
+    """Says where the command was given, if not here. Raises UserError where what it read by a relative name is not here."""
+    if not isinstance(place, str) or Path(place) == Path.cwd():
+        return
+    relative = [name for name in inputs if not Path(name).is_absolute() and not DATA.search(name)]
+    missing = next((name for name in relative if not Path(name).exists()), None)
+    if missing is not None:
+        raise UserError(
+            f"that command was given in {place} and reads {missing!r}, which is not in {Path.cwd()}; change to that folder, "
+            "or to one that holds the same files, and rerun it there"
+        )
+    print(
+        f"note: that command was given in {place}; relative names, of what it writes too, are taken from {Path.cwd()}"
+    )
 
 
 def _log(run: Path) -> Path:
