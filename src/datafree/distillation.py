@@ -25,11 +25,11 @@ class Distillation(Schedule):
     """How the student is trained; the same settings make the data-free student and its baseline on real data."""
 
     epochs: int = Field(default=30, ge=1, le=EPOCHS)
-    """Passes over the images."""
+    """Number of passes over the images."""
     batch: int = Field(default=128, ge=1)
-    """Images a step."""
+    """Number of images per step."""
     learning_rate: float = Field(default=2e-3, gt=0, le=1e30)
-    """Of Adam, at its highest."""
+    """Highest learning rate of Adam."""
     temperature: float | None = Field(default=None, gt=0)
     """Both sides' logits are divided by it; by default chosen from the scale of the teacher's logits."""
     loss: Literal["kl", "mse"] = "kl"

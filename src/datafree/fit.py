@@ -47,17 +47,17 @@ class Schedule(Settings):
     """How a network is trained, the same for a teacher, a student and every baseline."""
 
     epochs: int = Field(default=10, ge=1, le=EPOCHS)
-    """Passes over the images."""
+    """Number of passes over the images."""
     batch: int = Field(default=64, ge=1)
-    """Images a step."""
+    """Number of images per step."""
     learning_rate: float = Field(default=1e-3, gt=0, le=1e30)
-    """Of Adam, at its highest."""
+    """Highest learning rate of Adam."""
     decay: Literal["constant", "cosine"] = "cosine"
     """The learning rate over the run: constant, or down to 0 along a half cosine."""
     warmup: float = Field(default=0.0, ge=0, lt=1)
     """Share of the steps over which the learning rate rises from 0."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of forward and backward passes; weights stay float32."""
+    """Number format of forward and backward passes; weights stay float32."""
 
 
 class FitHeader(StateHeader):

@@ -202,7 +202,7 @@ def record(
     `data` may be None where no statistic needs any (batch norm). Any split of the data into batches gives the same
     record up to rounding; the batch is fixed by the network, so two
     runs give the same bytes. A pass that is interrupted leaves its sums in the file `state`, where one is named; the same
-    call goes on from them and removes the file. They hold more of the data than a record does: keep them in the house.
+    call goes on from them and removes the file. They hold more of the data than a record does: do not hand them over.
     `answered` is called for every batch of the pass with the number of images and of those whose class the network sees;
     where a pass goes on, first for all that it has seen already.
     Raises UserError for a layer that does not exist, or a class without samples.

@@ -20,12 +20,12 @@ class Warp(Settings):
 
     degrees: float
     shift: float
-    """Of the larger side."""
+    """Random shift, at most, as a share of the larger side."""
     scale: float
-    """Of the logarithm of the size."""
+    """Random change of the logarithm of the size, at most."""
     shear: float
     elastic: float
-    """Of the larger side, standard deviation of a smooth 6x6 field."""
+    """Standard deviation of a smooth 6x6 displacement field, as a share of the larger side."""
 
 
 def warp(images: Tensor, how: Warp, rng: torch.Generator, together: int = TOGETHER) -> Tensor:

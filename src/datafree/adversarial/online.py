@@ -25,45 +25,45 @@ class Online(Settings):
     """A generator against a student under a frozen teacher; every weight of 0 leaves its term out."""
 
     epochs: int = Field(default=40, ge=1, le=EPOCHS)
-    """Of so many outer iterations each; the student of the last is kept."""
+    """Number of epochs, of --iterations outer iterations each; the final student is saved."""
     iterations: int = Field(default=50, ge=1)
-    """Outer iterations an epoch."""
+    """Number of outer iterations per epoch."""
     generator_steps: int = Field(default=1, ge=1)
-    """Steps of the generator in an outer iteration."""
+    """Number of generator steps per outer iteration."""
     student_steps: int = Field(default=10, ge=1)
-    """Steps of the student in an outer iteration, each on new images."""
+    """Number of student steps per outer iteration, each on new images."""
     batch: int = Field(default=128, ge=2)
-    """New images a step."""
+    """Number of new images per step."""
     replayed: float = Field(default=0.125, ge=0, le=1)
-    """Replayed images beside them, as a share of `batch`."""
+    """Number of replayed images beside them, as a share of `batch`."""
     write_every: int = Field(default=5, ge=1)
-    """Outer iterations from one write into the memory to the next."""
+    """Number of outer iterations between two writes into the memory."""
     latent: int = Field(default=100, ge=1)
-    """Numbers that an image is made of."""
+    """Number of latent values per image."""
     width: int | None = Field(default=None, ge=1)
-    """Channels of the generator; by default the most whose forward pass costs at most the teacher's, and 8 at least."""
+    """Channels of the generator; by default as many as cost no more than the teacher's forward pass, and at least 8."""
     scene: Literal["things", "drawings", "none"] = "things"
     """Images are of things with a silhouette and a texture, or drawings; `none`: as the papers' generators make them."""
     ground: Ground = "any"
-    """What is behind them: `dark`, `bright` or `any`."""
+    """Background of the images: `dark`, `bright`, or `any` for both and all between."""
     symmetry: float = Field(default=0.5, ge=0, le=1)
-    """This share of the things are their own mirror images."""
+    """Share of the things that are symmetric left to right."""
     generator_rate: float = Field(default=1e-3, gt=0, le=10)
-    """Of Adam on the generator, at its highest."""
+    """Highest learning rate of the generator's Adam."""
     optimizer: Literal["muon", "adam"] = "muon"
-    """Of the student: Muon makes each step of a weight matrix orthogonal (Jordan et al. 2024)."""
+    """The student's optimizer; Muon makes each step of a weight matrix orthogonal (Jordan et al. 2024)."""
     student_rate: float = Field(default=5e-3, gt=0, le=10)
-    """Its rate, at its highest; both rates fall to 0 along a half cosine."""
+    """Highest learning rate of the student; both rates fall to 0 along a half cosine."""
     warmup: float = Field(default=0.1, ge=0, lt=1)
     """Share of the run over which both rates rise from 0."""
     loss: Literal["kl", "l1"] = "kl"
-    """Of the student: KL divergence at the temperature, or the mean absolute difference of logits."""
+    """The student's loss: KL divergence at the temperature, or the mean absolute difference of logits."""
     temperature: float | None = Field(default=None, gt=0)
     """Both sides' logits are divided by it; by default chosen from the scale of the teacher's logits."""
     disagreement: float = Field(default=1.0, ge=0)
-    """Weight of minus the teacher's and the student's disagreement, for the generator."""
+    """Weight of the disagreement between teacher and student, which the generator seeks."""
     kind: Kind = "js"
-    """Of disagreement: `js`, `l1` or `kl`."""
+    """Measure of the disagreement: `js`, `l1` or `kl`."""
     sharpness: float = Field(default=3.0, gt=0)
     """The temperature of the disagreement."""
     one_hot: float = Field(default=1.0, ge=0)
@@ -71,17 +71,17 @@ class Online(Settings):
     balance: float = Field(default=5.0, ge=0)
     """Weight of the class balance."""
     features: float = Field(default=0.0, ge=0)
-    """Weight of minus the mean absolute penultimate feature."""
+    """Weight of the mean absolute penultimate feature, which the generator seeks."""
     statistics: float = Field(default=0.0, ge=0)
     """Weight of the divergence from the teacher's batch norms, or from a record's moments by channel where it has none."""
     guidance: float | None = Field(default=None, ge=0)
     """Weight of the alignment with condensed images, where there are some; by default that of its kind."""
     ema: float = Field(default=0.99, ge=0, lt=1)
-    """Decay of the moving average of the student, by step."""
+    """Decay of the student's moving average, per step."""
     keep: Literal["average", "last"] = "average"
-    """The student that is kept after each epoch: the moving average, or the one that learns."""
+    """The student that is saved after each epoch: the moving average, or the one that learns."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of forward and backward passes; weights stay float32."""
+    """Number format of forward and backward passes; weights stay float32."""
 
     summary: ClassVar[str] = "a generator against the student, with --replay (Binici et al. 2021, 2022)"
 

@@ -27,7 +27,7 @@ class Discriminator(Augmentation):
     discriminator_width: int = Field(default=64, ge=1)
     """Units of each of the discriminator's two hidden layers."""
     discriminator_rate: float = Field(default=2e-3, gt=0, le=10)
-    """Of Adam on the discriminator."""
+    """Learning rate of the discriminator's Adam."""
 
     summary: ClassVar[str] = "a class-conditional discriminator of anchors and made images (Binici et al. 2024)"
     guidance: ClassVar[float] = 1.0

@@ -73,11 +73,11 @@ class Run:
     """How a run is made."""
 
     seed: Whole = 0
-    """Decides every random number; the same seed gives the same result on the same machine."""
+    """Seed of every random number; the same result for the same seed, machine and number of threads."""
     device: str = "cpu"
     """`cpu`, `cuda` or `cuda:1`."""
     threads: Whole | None = None
-    """Threads of torch; as many as there are cores unless given."""
+    """Number of torch's threads; the number of cores by default."""
     quiet: Annotated[bool, Parameter(negative="")] = False
     """No progress bar."""
 
@@ -94,7 +94,7 @@ class Data:
     attribute: str = "Attractive"
     """CelebA's attribute to classify."""
     limit: Whole | None = None
-    """Use so many images, the same share of each class."""
+    """Number of images to use, the same share of each class; all by default."""
     class_order: Literal["number", "text"] | None = None
     """Order of an image folder's classes: by the numbers in their names, or as text; numbers by value and other names as
     text by default."""
@@ -108,7 +108,7 @@ class Model:
     code: str | None = None
     """file.py:function or package.module:function that builds the network, for a release of somebody's own."""
     weights: Path | None = None
-    """Its weights as safetensors, where the model is not a release folder."""
+    """Weights of the model as safetensors, where it is not a release folder."""
     record: Path | None = None
     """The record; by default the one in the release folder."""
 
@@ -121,9 +121,9 @@ class Input:
     size: Whole | None = None
     """Height and width the images are resized to; the data's own by default, 32 for lenet5."""
     mean: Annotated[tuple[float, ...], Parameter(consume_multiple=True, negative="")] = (0.0,)
-    """Subtracted from pixels in [0, 1]; one number, or one a channel."""
+    """Mean subtracted from pixels in [0, 1]; one number, or one per channel."""
     std: Annotated[tuple[float, ...], Parameter(consume_multiple=True, negative="")] = (1.0,)
-    """Divides them; one number, or one a channel."""
+    """Standard deviation that pixels are then divided by; one number, or one per channel."""
 
 
 def load_data(

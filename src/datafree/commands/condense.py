@@ -89,9 +89,9 @@ def condense(
     out
         The folder to write: condensed.safetensors, README.md, run.json.
     per_class
-        Images of each class.
+        Number of images per class.
     method
-        How; each has flags of its own, shown by `datafree condense --method METHOD --help`. METHODS
+        Condensing method; each has flags of its own, shown by `datafree condense --method METHOD --help`. METHODS
     teacher
         A release folder whose size and classes the images get, and which is tried on them; else --size, --mean, --std.
     """

@@ -70,11 +70,11 @@ def demo(
     Parameters
     ----------
     out
-        The folder for all that is made; report.html in it is the page to open.
+        The folder for all results; open report.html in it.
     images
-        Synthetic images for each method.
+        Number of synthetic images per method.
     seed
-        Decides every random number.
+        Seed of every random number.
     quiet
         No progress bar.
     """

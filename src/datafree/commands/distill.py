@@ -127,7 +127,7 @@ def distill(
     condensed
         A condensed set, shown augmented: beside --images a --share of every batch, without them all of it.
     epoch_images
-        With --online or --condensed, images an epoch.
+        With --online or --condensed, number of images per epoch.
     """
     if images is None and (data is None or data.data is None):
         raise UserError(

@@ -85,13 +85,13 @@ def expand(
     out
         The folder for the set: checksummed safetensors shards, set.json, run.json.
     images
-        How many; a larger number on a second run appends.
+        Number of images; a larger number on a second run appends.
     alignment
-        What pulls the images to the few; each has flags of its own (`datafree expand --alignment KIND --help`). KINDS
+        Distance to the few that is reduced; each has flags of its own (`datafree expand --alignment KIND --help`). KINDS
     unit
-        Images in a work unit, the grain in which a run resumes and is shared out.
+        Number of images per work unit; a run resumes, and is split among processes, by whole units.
     workers
-        Units made at a time, one thread each; as many as there are cores by default.
+        Number of units made at a time, one thread each; the number of cores by default.
     """
     source, run, (settings, guide) = source or Model(), run or Run(), how
     check_counts(out, images=images, unit=unit, workers=workers)

@@ -61,17 +61,17 @@ def import_condensed(
     out
         The folder to write: condensed.safetensors, README.md, run.json.
     pixels
-        What the stored numbers are: 0-1, 0-255, or normalised:MEAN/STD with the authors' numbers, one or one a channel.
-        Image files say it themselves.
+        What the stored numbers are: 0-1, 0-255, or normalised:MEAN/STD with the authors' numbers, one or one per channel.
+        Image files need none.
     labels
         How soft labels are read: `auto` takes class numbers and distributions alone, `logits` takes their softmax, `hard`
         the highest alone.
     patches
-        IDC's: each image holds so many by so many parts, each of which becomes an image.
+        For IDC: number of parts per side of each image; each part becomes an image.
     entry
-        Of a file with several sets, which; the last by default.
+        Index of the set in a file with several; the last by default.
     layout
-        Where an .npz fits both.
+        Layout of an .npz whose shape fits both.
     zca
         The set was learnt under ZCA whitening: images_zca_*.pt, the un-whitened images, must be there.
     resize

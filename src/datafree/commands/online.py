@@ -143,14 +143,14 @@ def _distill(
     preset
         The terms and the memory of a method of the field, optimiser, rates, steps and start being ours: PRESETS.
     replay
-        What the student sees again of earlier images: KINDS
+        Memory of earlier images that the student sees again: KINDS
     start
-        Of the student: teacher: the channels of the teacher's layers that stand best for all of them, where it has the same
-        layers, none wider; random: a random start.
+        Start of the student: `teacher`, the channels of the teacher's layers that stand best for all of them, where it has
+        the same layers, none wider; or `random`.
     condensed
         A condensed set (datafree condense, import-condensed) that the generator is kept near (Binici et al. 2024).
     alignment
-        How near: ALIGNMENTS; each has flags of its own (`--condensed CONDENSED --alignment KIND --help`).
+        Distance to the condensed set: ALIGNMENTS; each has flags of its own (`--condensed SET --alignment KIND --help`).
     """
     data, source, run = data or Data(), source or Model(), run or Run()
     run = resumed(run, out / STATE)

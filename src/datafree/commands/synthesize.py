@@ -79,13 +79,13 @@ def synthesize(
     out
         The folder for the set: checksummed safetensors shards, set.json, run.json.
     images
-        How many; a larger number on a second run appends.
+        Number of images; a larger number on a second run appends.
     method
-        How; each has flags of its own, shown by `datafree synthesize --method METHOD --help`. METHODS
+        Synthesis method; each has flags of its own, shown by `datafree synthesize --method METHOD --help`. METHODS
     unit
-        Images in a work unit, the grain in which a run resumes and is shared out.
+        Number of images per work unit; a run resumes, and is split among processes, by whole units.
     workers
-        Units made at a time, one thread each; as many as there are cores by default.
+        Number of units made at a time, one thread each; the number of cores by default.
     """
     source, run = source or Model(), run or Run()
     check_counts(out, images=images, unit=unit, workers=workers)

@@ -24,7 +24,7 @@ class Centres(Settings):
 
     method: Literal["kmeans"] = "kmeans"
     starts: int = Field(default=1, ge=1)
-    """Times that it is begun anew; the tightest clusters are kept."""
+    """Number of random starts; the tightest clusters are kept."""
 
     summary: ClassVar[str] = "k-means centres of each class's pixels"
     gives_away: ClassVar[str] = (

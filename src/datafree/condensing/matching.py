@@ -58,11 +58,11 @@ class Matching(Settings):
 
     method: Literal["dm"] = "dm"
     iterations: int = Field(default=500, ge=1, le=1 << 24)
-    """Steps, each with a network of its own."""
+    """Number of steps, each with a new random network."""
     rate: float = Field(default=0.05, gt=0, le=10)
-    """Of Adam on the pixels, in pixel units, at first; down to 0 along a half cosine."""
+    """First learning rate of Adam on the pixels, in pixel units; falls to 0 along a half cosine."""
     real: int = Field(default=32, ge=1)
-    """Real images of each class a step."""
+    """Number of real images per class and step."""
     width: int = Field(default=32, ge=1)
     """Channels of the networks."""
     depth: int = Field(default=3, ge=1)
@@ -72,7 +72,7 @@ class Matching(Settings):
     augment: bool = True
     """Differentiable siamese augmentation: moves, sizes, rotations, holes, colours, the same for real and learnt images."""
     mirror: bool = False
-    """Left to right too."""
+    """Mirror images left to right as well."""
 
     summary: ClassVar[str] = "learnt so that mean embeddings in random networks match (Zhao & Bilen 2023)"
 

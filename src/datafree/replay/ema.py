@@ -24,9 +24,9 @@ class Ema(Settings):
 
     replay: Literal["ema"] = "ema"
     replay_bytes: int = Field(default=BYTES, ge=1)
-    """Bytes of its weights, float32; a generator that does not fit is refused."""
+    """Number of bytes of the averaged weights, in float32; a generator that does not fit is refused."""
     decay: float = Field(default=0.995, ge=0, lt=1)
-    """Of the average, by step of the generator."""
+    """Decay of the moving average, per generator step."""
 
     summary: ClassVar[str] = "the moving average of the generator's weights; no image is kept"
 

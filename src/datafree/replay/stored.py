@@ -24,7 +24,7 @@ class Stored(Settings):
     """Settings of such a memory."""
 
     replay_bytes: int = Field(default=BYTES, ge=1)
-    """Bytes that may be kept."""
+    """Number of bytes that the memory may take."""
 
     memory: ClassVar[type[Images]]
 

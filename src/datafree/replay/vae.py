@@ -31,15 +31,15 @@ class Vae(Settings):
 
     replay: Literal["vae"] = "vae"
     replay_bytes: int = Field(default=BYTES, ge=1)
-    """Bytes of its weights, float32; the widest that fits is taken. Adam's moments take twice as much again."""
+    """Number of bytes of the VAE's weights, in float32; the widest that fits is used. Adam takes twice as much again."""
     vae_code: int = Field(default=64, ge=1)
-    """Numbers of the code."""
+    """Number of latent values of the VAE."""
     vae_rate: float = Field(default=1e-3, gt=0, le=10)
-    """Of Adam on its weights."""
+    """Learning rate of the VAE's Adam."""
     kl_weight: float = Field(default=1e-5, ge=0)
     """Weight of the KL divergence of the code from a standard normal, beside L1 on pixels and on the teacher's logits."""
     steer: float = Field(default=0.02, ge=0)
-    """Before a draw the codes take one Adam step of this size towards confident, balanced predictions; 0: they do not."""
+    """Size of one Adam step of the codes towards confident, balanced predictions before a draw; 0 leaves it out."""
 
     summary: ClassVar[str] = (
         "a VAE of the images so far, which replays from itself; no image is kept (Binici et al. 2022)"

@@ -25,7 +25,7 @@ class _Spectral(Settings):
     rank: int = Field(default=32, ge=1, le=4096)
     """Directions of the covariance that `class-moments` keeps; the variance left over is kept by coefficient."""
     examples: int = Field(default=32, ge=1, le=65536)
-    """Examples a class that `examples` keeps, chosen by a hash of their activations."""
+    """Number of examples per class that `examples` keeps, chosen by a hash of their activations."""
     graph: Literal["auto", "units", "channels"] = "auto"
     """A vertex per unit, or per channel (spatial means); auto: units up to 8,192 of them."""
     directed: bool = False

@@ -63,9 +63,9 @@ class PriorSettings(InversionSettings):
     """The fields of every method that optimises pixels under priors."""
 
     steps: int = Field(default=100, ge=1)
-    """Adam steps on the pixels; more images in fewer steps teach more."""
+    """Number of Adam steps on the pixels; more images in fewer steps teach more."""
     learning_rate: float = Field(default=0.03, gt=0, le=10)
-    """Of Adam on the pixels, in pixel units."""
+    """Learning rate of Adam on the pixels, in pixel units."""
     box: bool = True
     """Keep pixels in their range."""
     smooth: float = Field(default=0.0, ge=0)
@@ -77,9 +77,9 @@ class PriorSettings(InversionSettings):
     balance: float = Field(default=0.0, ge=0)
     """Weight of the batch's class balance."""
     jitter: int = Field(default=0, ge=0)
-    """Each step the network sees the batch shifted by up to so many pixels."""
+    """Shift the batch by up to this many pixels before the network, each step."""
     flip: bool = False
-    """Each step the network sees the batch mirrored left to right, or not, as a coin says."""
+    """Mirror the batch left to right before the network with probability 1/2, each step."""
 
     def priors(self) -> Objective:
         """The weighted priors; without the ones of weight 0."""

@@ -30,13 +30,13 @@ class InversionSettings(Settings):
     """The fields that every method that optimises pixels from noise has."""
 
     steps: int = Field(default=40, ge=1)
-    """Adam steps on the pixels; the authors' code takes 1,000. More images in fewer steps make better students."""
+    """Number of Adam steps on the pixels; the authors' code takes 1,000. More images in fewer steps make better students."""
     learning_rate: float = Field(default=0.03, gt=0, le=10)
-    """Of Adam on the pixels, in pixel units: the authors take 0.07 (HINTON), 0.09 (LeNet-5), 0.05 (AlexNet)."""
+    """Learning rate of Adam on the pixels, in pixel units; the authors': 0.07 (HINTON), 0.09 (LeNet-5), 0.05 (AlexNet)."""
     box: bool = False
     """Keep pixels in their range; the paper does not."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the teacher's forward pass; bfloat16 is up to 3 times as fast on CPUs that have it."""
+    """Number format of the teacher's forward pass; bfloat16 is up to 3 times as fast on CPUs that have it."""
 
     @property
     def boxed(self) -> bool:
@@ -64,7 +64,7 @@ class Inversion:
     jitter: int = 0
     """Each step the network sees the batch shifted by up to so many pixels, around the edges."""
     flip: bool = False
-    """Each step the network sees the batch mirrored left to right, or not, as a coin says."""
+    """Mirror the batch left to right before the network with probability 1/2, each step."""
     augment: Augmentation | None = None
     """Each step the network sees every image augmented in a way of its own."""
 

@@ -37,15 +37,15 @@ class Matched(Settings):
     start: Literal["distribution", "noise"] = "distribution"
     """Begin with images drawn from the record, where it determines the pixels, or with the paper's noise."""
     steps: int = Field(default=30, ge=1)
-    """Adam steps on the pixels."""
+    """Number of Adam steps on the pixels."""
     learning_rate: float = Field(default=0.01, gt=0, le=10)
-    """Of Adam on the pixels, in pixel units."""
+    """Learning rate of Adam on the pixels, in pixel units."""
     classes: int = Field(default=2, ge=1)
     """Classes in a batch; fewer make each class's statistics less noisy."""
     smooth: float = Field(default=0.0, ge=0)
     """Weight of the total variation, which keeps neighbouring pixels alike."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the teacher's forward pass."""
+    """Number format of the teacher's forward pass."""
 
     summary: ClassVar[str] = "batches whose moments at every recorded layer are the record's (ours)"
     boxed: ClassVar[bool] = True
