@@ -27,6 +27,7 @@ from .files import (
     write_text,
 )
 from .files.atomic import sync_folder
+from .folders import is_release, is_zoo, no_release
 from .markdown import markdown
 from .network import Network
 from .records import Record, forecast_auc
@@ -71,7 +72,7 @@ class Release:
             raise UserError(f"no folder {folder}, wanted a release (config.json, model.safetensors); check the path")
         if not (folder / "config.json").is_file():
             check_finished(folder)
-            raise UserError(f"{folder} has no config.json, wanted a release; make one with datafree train or record")
+            raise UserError(no_release(folder))
         config = read_sealed_json(folder / "config.json", OLDER)
         if config.get("kind") not in (None, "quantized"):
             raise UserError(f"{folder} is of kind {str(config['kind'])[:40]!r}, wanted a release; name another folder")
@@ -124,16 +125,6 @@ class Release:
 def architecture_of(network: Network) -> str:
     """What config.json calls it: a zoo name, or `custom:` and the name of the function that builds it, never a path."""
     return network.name if ":" not in network.name else CUSTOM + safe_name(network.name.rpartition(":")[2])
-
-
-def is_release(name: str | Path) -> bool:
-    """Whether the name is a folder; what is in it is checked on opening. A zoo's name needs a config.json in it."""
-    return Path(name).is_dir() and ((Path(name) / "config.json").is_file() or not is_zoo(str(name)))
-
-
-def is_zoo(name: str) -> bool:
-    """Whether the name has the form of a zoo name, whatever its sizes."""
-    return re.fullmatch(r"hinton\d+|lenet5(-half)?|alexnet(/\d+|-half)?|resnet\d+", name) is not None
 
 
 def write_release(folder: str | Path, network: Network, record: Record | None = None, *, notes: str = "") -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..files import convert_weights, sweep
+from ..files import sweep
 
 __all__ = ["convert"]
 
@@ -23,6 +23,8 @@ def convert(weights: Path, /, *, out: Path) -> None:
     """
     if out.parent.is_dir():
         sweep(out.parent, name=out.name)
+    from ..files import convert_weights
+
     names = convert_weights(weights, out)
     if names is None:
         print(f"already complete: {out} holds the tensors of {weights}; nothing was changed")

@@ -6,13 +6,9 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
-from .. import evaluation
 from ..errors import UserError
-from ..output_folder import output_folder
-from ..quantization.folder import is_quantized
-from ..release import Release, is_release
-from ..runlog import RunLog
-from .common import Data, Model, Run, bar, code_file, inputs_of, load_data, load_network, say_fit
+from ..folders import is_quantized, is_release
+from .common import Data, Model, Run, bar, code_file, inputs_of, load_data, load_network, say_fit, say_size
 
 __all__ = ["evaluate"]
 
@@ -47,6 +43,10 @@ def evaluate(
     out
         A folder for run.json, which holds the numbers, what they were measured on and how; only printed by default.
     """
+    from .. import evaluation
+    from ..output_folder import output_folder
+    from ..runlog import RunLog
+
     data, source, run = data or Data(), source or Model(), run or Run()
     network = load_network(model, source, run)
     other = None if teacher is None else load_network(teacher, _coded(teacher, teacher_code), run)
@@ -73,12 +73,16 @@ def evaluate(
     say_fit(network, measured)
     for name, value in zip(network.spec.classes, found.by_class, strict=True):
         print(f"  {name}: no images" if value is None else f"  {name}: {value:.2f} %")
-    if found.agreement is not None:
+    if found.agreement is not None and other is not None:
+        if other.spec.shape != network.spec.shape:
+            say_size(other, measured)
         print(f"agreement with {teacher}: {found.agreement:.2f} %")
 
 
 def _coded(teacher: str, code: str | None) -> Model:
     """How the teacher is built; raises UserError where it takes code and none was named."""
+    from ..release import Release
+
     if code is None and is_release(teacher) and not is_quantized(teacher) and (release := Release.open(teacher)).custom:
         raise UserError(
             f"{teacher} holds a network of its publisher's own code ({release.config.get('architecture')!r}); name it with "

@@ -9,10 +9,6 @@ from typing import TYPE_CHECKING, Literal
 
 from ..errors import UserError
 from ..files import write_text
-from ..output_folder import output_folder
-from ..provenance import place
-from ..runlog import RunLog
-from ..taps import INPUT
 from .common import Data, Model, Run, Whole, bar, check_attribute, images_of, inputs_of, load_network, load_record
 
 if TYPE_CHECKING:
@@ -54,15 +50,15 @@ def similarity(
         Data sets by name (`cifar10`, or `cifar10:train` for another split), image folders, .npz files, synthetic sets,
         and `noise`.
     split
-        Of the data sets that name none.
+        Split of the data sets that name none.
     images
-        Use so many of each; the same number makes the figures comparable.
+        Number of images of each; the same number makes the figures comparable.
     form
         `forward`: KL of the stored from the measured Gaussian, in nats; `reverse`: the other way; `l2`: squared distances.
     layers
         Show every layer.
     shift
-        Move every image by up to so many pixels on black, as the network's training did: 4 for most on CIFAR.
+        Move every image by up to this many pixels on black, as the network's training did: 4 for most on CIFAR.
     flip
         Mirror half of the images, as the network's training did.
     data_dir
@@ -74,6 +70,10 @@ def similarity(
     """
     from ..likeness import check_shift
     from ..likeness import similarity as measure
+    from ..output_folder import output_folder
+    from ..provenance import place
+    from ..runlog import RunLog
+    from ..taps import INPUT
 
     if not data:
         raise UserError("no data named, wanted at least one data set, synthetic set or `noise`; name some")

@@ -16,7 +16,7 @@ from datafree.errors import UserError, unknown
 if TYPE_CHECKING:
     from datafree.data.dataset import Dataset
 
-__all__ = ["load", "names"]
+__all__ = ["check_exists", "load", "names"]
 
 # name: (module, function); a function takes (name, split, folder or None, **its options) and gives a Dataset
 SOURCES = {
@@ -52,6 +52,12 @@ def load(name: str, split: str, *, data_dir: str | Path | None = None, **options
     found = source(name, split, _folder(data_dir), **options)
     check_names(found.classes, f"data set {name!r}", stored=True)
     return found if name in SOURCES else replace(found, public=PATHS[_path_source(name)[0]])
+
+
+def check_exists(name: str) -> None:
+    """Raises UserError where no data set has that name or path; nothing is read."""
+    if name not in SOURCES:
+        _path_source(name)
 
 
 def _source(name: str) -> Callable[..., Dataset]:

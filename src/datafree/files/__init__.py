@@ -1,13 +1,20 @@
 """Files: checked names and folders, atomic writes, and checksummed safetensors. Bad content is always a `UserError`."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from datafree.files.atomic import atomic, sweep, write_bytes, write_text
-from datafree.files.convert import convert_weights, read_torch
-from datafree.files.layout import HEADER_CAP_MODEL, HEADER_CAP_RECORD, Expected
 from datafree.files.lock import locked
 from datafree.files.place import check_claim, claim_folder, safe_name
 from datafree.files.regular import sha256_file
 from datafree.files.strict_json import canonical, read_json, read_sealed_json, write_json, write_sealed_json
-from datafree.files.tensors import cap_of, check_room, read_header, read_tensors, read_weights, write_tensors
+
+if TYPE_CHECKING:
+    from datafree.files.convert import convert_weights, read_torch
+    from datafree.files.layout import HEADER_CAP_MODEL, HEADER_CAP_RECORD, Expected
+    from datafree.files.tensors import cap_of, check_room, read_header, read_tensors, read_weights, write_tensors
 
 __all__ = [
     "HEADER_CAP_MODEL",
@@ -36,3 +43,17 @@ __all__ = [
     "write_tensors",
     "write_text",
 ]
+
+LATE = {
+    "convert": ("convert_weights", "read_torch"),
+    "layout": ("HEADER_CAP_MODEL", "HEADER_CAP_RECORD", "Expected"),
+    "tensors": ("cap_of", "check_room", "read_header", "read_tensors", "read_weights", "write_tensors"),
+}
+"""Names by their file, which needs torch: they load on first use, so that a wrong argument does not wait for it."""
+
+
+def __getattr__(name: str) -> Any:
+    for file, names in LATE.items():
+        if name in names:
+            return getattr(importlib.import_module(f"datafree.files.{file}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

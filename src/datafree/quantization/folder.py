@@ -26,7 +26,6 @@ from ..errors import Notice, UserError
 from ..files import (
     atomic,
     claim_folder,
-    read_json,
     read_sealed_json,
     sha256_file,
     sweep,
@@ -35,6 +34,7 @@ from ..files import (
 )
 from ..files.place import MARKER
 from ..files.regular import open_regular
+from ..folders import QUANTIZED, is_quantized
 from ..markdown import markdown
 from ..network import Network
 from ..onnxfile import MAX_BYTES, Program, check
@@ -58,7 +58,7 @@ __all__ = [
     "write_quantized",
 ]
 
-KIND = "quantized"
+KIND = QUANTIZED
 FILES = ("model.onnx", "model.pt2", "model.pte")
 ALIKE = 99.9
 NO_COPY = "a quantized file can be run and measured, not quantized or learnt from again; give the original"
@@ -88,12 +88,6 @@ class Exported(nn.Module):
         if not len(pixels):
             return torch.empty(0, program.classes or 0)
         return torch.from_numpy(self.process.run(pixels.detach().cpu().float().numpy()).copy())
-
-
-def is_quantized(folder: str | Path) -> bool:
-    """Whether the folder says that it holds a quantized network; what is in it is checked on opening."""
-    path = Path(folder) / "config.json"
-    return path.is_file() and read_json(path).get("kind") == KIND
 
 
 def write_program(graph: nn.Module, path: Path, shape: tuple[int, int, int]) -> Path:

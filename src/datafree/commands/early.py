@@ -1,0 +1,73 @@
+"""What can be seen to be wrong with a command line before torch is imported, which takes seconds: names of networks, data
+and folders. What is seen here is refused with the words of the place where it would be used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .. import zoo
+from ..codenames import code_name
+from ..data.registry import check_exists
+from ..errors import UserError, unknown
+from ..folders import is_release, is_zoo, no_release
+from ..naming import check_name
+from ..unfinished import check_finished
+from .common import chosen
+
+__all__ = ["check"]
+
+TRAINED = ("record", "synthesize", "expand", "distill", "quantize", "evaluate", "similarity")
+"""Verbs whose first argument is a trained network."""
+FRESH = ("train", "pack")
+EXPORTED = (".onnx", ".pt2", ".pte")
+"""Files of a quantized network, for which the loader has words of its own."""
+
+
+def check(argv: list[str]) -> None:
+    """Raises UserError for a network, data set or folder that is not there."""
+    verb, words = argv[0], argv[1:]
+    if any(word in ("--help", "-h") for word in words):
+        return
+    if words and not words[0].startswith("-"):
+        if verb in TRAINED:
+            _check_trained(words[0])
+        elif verb in FRESH:
+            _check_fresh(words[0])
+        elif verb == "report":
+            for word in words:
+                if word.startswith("-"):
+                    break
+                if not Path(word).is_dir():
+                    raise UserError(
+                        f"no folder {word}, wanted a release (config.json, model.safetensors); check the path"
+                    )
+    if verb in (*TRAINED, "train", "condense", "report") and (data := chosen(argv, "--data")) is not None:
+        check_exists(data)
+
+
+def _check_trained(name: str) -> None:
+    if is_release(name):
+        if not (Path(name) / "config.json").is_file():
+            check_finished(name)
+            raise UserError(no_release(Path(name)))
+        return
+    if Path(name).suffix not in EXPORTED:
+        _check_code(name)
+        if code_name(name) is None and not is_zoo(name):
+            raise unknown("model", name, zoo.names(), "the zoo, and no such release folder")
+
+
+def _check_fresh(name: str) -> None:
+    if not is_release(name):
+        _check_code(name)
+        if code_name(name) is None and not is_zoo(name):
+            raise unknown("model", name, zoo.names(), "the zoo, and no such file, module or folder")
+
+
+def _check_code(name: str) -> None:
+    check_name(name)
+    code = code_name(name)
+    if code is not None:
+        code.check()
+        if code.is_file and not Path(code.place).is_file():
+            raise UserError(f"no file {code.place}, wanted the Python file that builds the model; check the path")
