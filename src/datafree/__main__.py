@@ -94,6 +94,10 @@ def _run(argv: list[str]) -> int:
         return _say(str(unknown("command", argv[0], VERBS)), 2)
     if argv and argv[0] in VERBS and argv[0] not in PARALLEL and int(os.environ.get("WORLD_SIZE", "1")) > 1 and _many():
         return _say(f"{argv[0]} runs in one process, got {os.environ['WORLD_SIZE']}; start it without torchrun", 2)
+    if argv and argv[0] in VERBS:
+        from .commands.early import check
+
+        check(argv)
     token = ARGV.set(tuple(argv))
     try:
         with shown_notices():
@@ -203,10 +207,21 @@ def _usage(error: Any, argv: list[str]) -> str:
     if type(error).__name__ == "UnusedCliTokensError":
         extra = ", ".join(repr(token) for token in error.unused_tokens)
         line = f"got {extra} too much, wanted a flag before each value (repeat it for more than one)."
+    if type(error).__name__ == "MissingArgumentError" and (missing := _missing(error, argv)) is not None:
+        line = missing
     from .commands.common import chosen
 
     others = [part for flag in CHOOSE if (own := chosen(argv, flag)) for part in (flag, own)]
     return f"{line} Run datafree {shlex.join([*argv[:1], *others, '--help'])} for what it takes."
+
+
+def _missing(error: Any, argv: list[str]) -> str | None:
+    """That a required argument was not given; None where it is a flag that was given without its value."""
+    argument = getattr(error, "argument", None)
+    name = getattr(argument, "name", "")
+    if not name or name in argv:
+        return None
+    return f"{argv[0] if argv else 'the command'} needs {name}, which was not given."
 
 
 def _say(line: str, code: int) -> int:

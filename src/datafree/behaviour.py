@@ -208,7 +208,14 @@ def _why_random(network: Network, few: Tensor) -> str:
 
 
 def _why_batch(network: Network, few: Tensor) -> str:
-    return _batch_norms(network, few) or "use no statistics of the batch, and no order of the images, in eval mode"
+    if why := _batch_norms(network, few):
+        return why
+    if random := sorted(_watched(network, few).random):
+        return (
+            f"its forward draws random numbers ({', '.join(random[:3])}) from a seed that it sets itself; give F.dropout "
+            "training=self.training, and noise likewise"
+        )
+    return "use no statistics of the batch, and no order of the images, in eval mode"
 
 
 def _batch_norms(network: Network, few: Tensor) -> str:

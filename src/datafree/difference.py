@@ -46,6 +46,9 @@ def lasting(settings: Any) -> dict[str, Any]:
 
 
 def _setting(key: str, old: Any, new: Any) -> str:
+    if isinstance(old, dict) and isinstance(new, dict):  # a group of settings, each with a flag of its own
+        inner = next(name for name in (*new, *old) if new.get(name) != old.get(name))
+        return _setting(inner, old.get(inner), new.get(inner))
     flag = NAMES.get(key, f"--{key.replace('_', '-')}")
     if old is None or old is False:
         return f"without {flag}, not with " + ("it" if new is True or new is False else f"{flag} {_short(new)}")

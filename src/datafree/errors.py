@@ -27,19 +27,33 @@ def _line(message: str) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 400]} ... {text[-390:]}"
 
 
+ALIKE = 0.6
+"""Share of two names' letters that agree, from which on one may be a slip for the other; difflib's own default."""
+FEW = 12
+"""Names that a line lists in full."""
+
+
 def nearest(got: str, options: Iterable[str], most: int = 3) -> str:
-    """The options most like `got`, quoted and joined by commas; all of them where none is near and they are few."""
+    """``nearest: 'fc1'`` with the options like `got`; where none is, ``expected one of`` few options, or their number."""
     options = [str(option) for option in options]
-    close = difflib.get_close_matches(_cut(got), options, n=most, cutoff=0.5)
-    if not close:
-        close = options if len(options) <= 12 else options[:most]
-    return ", ".join(repr(option) for option in close) or "none"
+    close = difflib.get_close_matches(_cut(got), options, n=most, cutoff=ALIKE)
+    if close:
+        return f"nearest: {_quoted(close)}"
+    if not options:
+        return "there are none"
+    if len(options) <= FEW:
+        return f"expected {'one of ' if len(options) > 1 else ''}{_quoted(options)}"
+    return f"none of the {len(options)} names there is like it, of which the first is {_cut(options[0])!r}"
 
 
 def unknown(what: str, got: str, options: Iterable[str], where: str = "") -> UserError:
     """The error for a name that does not exist: ``no layer 'l5' in LeNet5; nearest: 'fc1'``."""
     place = f" in {where}" if where else ""
-    return UserError(f"no {what} {_cut(got)!r}{place}; nearest: {nearest(got, options)}")
+    return UserError(f"no {what} {_cut(got)!r}{place}; {nearest(got, options)}")
+
+
+def _quoted(names: list[str]) -> str:
+    return ", ".join(repr(_cut(name)) for name in names)
 
 
 def _cut(name: object) -> str:

@@ -40,7 +40,7 @@ class Expansion(PriorSettings):
     start: Literal["noise", "anchors"] = "anchors"
     """What an image is before the first step: an anchor of its class as it is shown, or noise, which wants more steps."""
     steps: int = Field(default=20, ge=1)
-    """Adam steps on the pixels; few keep what an anchor shows."""
+    """Number of Adam steps on the pixels; few steps keep what an anchor shows."""
     guidance: float | None = Field(default=None, ge=0)
     """Weight of the alignment to the anchors, by default the kind's own; 0 is plain inversion."""
     classes: float = Field(default=1.0, ge=0)

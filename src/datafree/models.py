@@ -156,7 +156,7 @@ def _check_weights(network: str, own: dict[str, Any], found: dict[str, Tensor], 
     """Raises UserError unless the tensors `found` in `path` have the names, shapes and dtypes of a network's `own`."""
     counters = {name for name in own if name.endswith("num_batches_tracked")}  # absent in older files; not used in eval
     for name in sorted(own.keys() - found.keys() - counters):
-        raise UserError(f"{path} has no weight {name!r} of {network}; nearest: {nearest(name, found)}")
+        raise UserError(f"{path} has no weight {name!r} of {network}; {nearest(name, found)}")
     for name in sorted(found.keys() - own.keys()):
         raise unknown("weight", name, own, network)
     for name, tensor in found.items():
@@ -227,15 +227,46 @@ def _function(name: str, code: CodeName) -> Callable[..., Any]:
             f"{name} is a network that is built already, wanted the function or class that builds it; write a function that "
             "returns it"
         )
-    kinds = [parameter.kind for parameter in inspect.signature(function).parameters.values()]
-    takes = inspect.Parameter.POSITIONAL_ONLY in kinds or inspect.Parameter.POSITIONAL_OR_KEYWORD in kinds
+    takes = _spec_parameter(name, function)
 
     def call(spec: InputSpec) -> Any:
-        how = ", called with the InputSpec" if takes else ""
+        how = ", called with the InputSpec" if takes is not None else ""
         with _users(name, _folder(code), how):
-            return function(spec) if takes else function()
+            if takes is None:
+                return function()
+            return function(spec) if takes == "" else function(**{takes: spec})
 
     return call
+
+
+def _spec_parameter(name: str, function: Callable[..., Any]) -> str | None:
+    """The parameter that gets the InputSpec: "" for the first, a name for one by keyword, None for none.
+
+    It is the one named `spec` or annotated as InputSpec, or else the only required one. Raises UserError where others are
+    required.
+    """
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):  # of compiled code
+        return None
+    kinds = inspect.Parameter
+    named = [own for own in parameters if own.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)]
+    chosen = next((own for own in named if own.name == "spec" or _is_spec(own.annotation)), None)
+    variable = (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD)
+    required = [own for own in parameters if own.default is kinds.empty and own.kind not in variable]
+    if chosen is None and len(required) == 1 and required[0].kind is not kinds.KEYWORD_ONLY:
+        return ""
+    if others := [own.name for own in required if own is not chosen]:
+        raise UserError(
+            f"{name} needs {len(required)} argument{'s' * (len(required) > 1)} ({', '.join(own.name for own in required)}), "
+            f"wanted none or the InputSpec alone; give {others[-1]!r} a default, or name a function that calls it"
+        )
+    return None if chosen is None else chosen.name
+
+
+def _is_spec(annotation: Any) -> bool:
+    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+    return text.rpartition(".")[2] == "InputSpec"
 
 
 def memory() -> int | None:
@@ -298,11 +329,14 @@ def _users(what: str, folder: Path, how: str = "") -> Iterator[None]:
         do = "" if ".py" in what else ", or name a file as path/file.py:name"
         raise UserError(f"no module {error.name!r} for model {what!r}; install it{do}") from None
     except (Exception, SystemExit) as error:  # a script that was not meant to be imported may exit
-        where = traceback.extract_tb(error.__traceback__)
-        frame = (error.filename, error.lineno) if isinstance(error, SyntaxError) else where[-1][:2]
+        if isinstance(error, SyntaxError):
+            reason, place = error.msg, f" ({error.filename}, line {error.lineno})"
+        else:
+            here = str(Path(__file__).parent)
+            theirs = [own for own in traceback.extract_tb(error.__traceback__) if not own.filename.startswith(here)]
+            reason, place = str(error), f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
         raise UserError(
-            f"the code of model {what!r} fails with {type(error).__name__}: {error} ({frame[0]}, line {frame[1]}){how}; "
-            "mend it"
+            f"the code of model {what!r} fails with {type(error).__name__}: {reason}{place}{how}; mend it"
         ) from error
     finally:
         sys.path[:] = before

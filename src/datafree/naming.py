@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 from .errors import UserError
-from .release import is_zoo
+from .folders import is_zoo
 
 __all__ = ["builders", "check_name"]
 
@@ -24,13 +24,16 @@ def check_name(name: str) -> None:
             f"no file {name}, wanted the Python file that builds the model, as {name}:FUNCTION; check the path"
         )
     if path.suffix in (".pt", ".pth", ".torchscript", ".safetensors") and path.is_file():
+        weights, first = (name, "") if path.suffix == ".safetensors" else (f"{path.stem}.safetensors", _convert(name))
         raise UserError(
-            f"{name} is a file of weights or a program, wanted the Python code that builds the network; give "
-            "file.py:function and its weights with --weights"
+            f"{name} is a file of weights or a program, wanted the Python code that builds the network; {first}datafree "
+            f"pack file.py:function --weights {weights} --shape CHANNELS HEIGHT WIDTH --classes COUNT --out release"
         )
     source = path if path.suffix == ".py" else path.with_suffix(".py")
     if not source.is_file():
         return
+    if (broken := _broken(source)) is not None:
+        raise UserError(f"{source} is no Python that can be read: {broken}; mend it, and give {source}:FUNCTION")
     names = builders(source)
     found = " or ".join(f"{source}:{own}" for own in names[:MOST])
     if not names:
@@ -39,6 +42,22 @@ def check_name(name: str) -> None:
             f"give {source}:FUNCTION"
         )
     raise UserError(f"{name} names no function or class that builds the model; give {found}")
+
+
+def _convert(name: str) -> str:
+    return f"datafree convert {name} --out {Path(name).stem}.safetensors, then "
+
+
+def _broken(source: Path) -> str | None:
+    """Why a file cannot be parsed, with its line; None where it can be."""
+    try:
+        with source.open("rb") as file:
+            ast.parse(file.read(BYTES_AT_MOST))
+    except SyntaxError as error:
+        return f"{error.msg} (line {error.lineno})"
+    except (ValueError, OSError, MemoryError, RecursionError) as error:
+        return str(error) or type(error).__name__
+    return None
 
 
 def builders(source: Path) -> list[str]:

@@ -36,8 +36,8 @@ def train(
     empty = (data.labels.bincount(minlength=len(data.classes)) == 0).nonzero().flatten().tolist()
     if empty:
         raise UserError(
-            f"no training images of class {data.classes[empty[0]]!r} in {data.name}, wanted some of each; give data with "
-            "every class, or a higher --limit"
+            f"none of the {len(data):,} training images of {data.name} is of class {data.classes[empty[0]]!r}, wanted some "
+            "of each class; give more images, of every class"
         )
     source = labelled(network, data)
     options: dict[str, Any] = {"seed": seed, "state": state, "identity": identity, "score": score}

@@ -85,8 +85,8 @@ NUMBERS = [
 ]
 
 USAGE = [
-    ("train --data digits --out o", "parameter MODEL requires an argument. Run datafree train --help"),
-    ("train hinton16 --data digits", "parameter --out requires an argument"),
+    ("train --data digits --out o", "needs MODEL, which was not given. Run datafree train --help"),
+    ("train hinton16 --data digits", "needs --out, which was not given"),
     ("train hinton16 --out o", "no data named, wanted --data; give digits"),
     ("train hinton16 --data digits --out o --epoch 3", "Unknown option: --epoch. Did you mean --epochs?"),
     ("train hinton16 extra --data digits --out o", "got 'extra' too much"),
@@ -100,7 +100,7 @@ USAGE = [
         "hinton16 has no batch norm, wanted one with running statistics",
     ),
     ("record hinton16 --data digits", "hinton16 is no release folder, wanted --out"),
-    ("synthesize teacher", "parameter --out requires an argument"),
+    ("synthesize teacher", "needs --out, which was not given"),
     ("synthesize other --out o", "method 'distribution' needs a record, got none"),
     ("synthesize other --out o --record teacher/record.safetensors", "the record was made for another teacher"),
     ("synthesize other --out o --record nosuch", "cannot read 'nosuch'"),
@@ -111,8 +111,8 @@ USAGE = [
     ("distill teacher own.py:build --images teacher --out o", "no synthetic set in teacher"),
     ("evaluate hinton16 --weights teacher/model.safetensors --data digits", "datafree pack hinton16 --weights"),
     ("evaluate teacher", "no data named, wanted --data"),
-    ("evaluate set --data digits", "set has no config.json, wanted a release"),
-    ("inspect", "parameter PATH requires an argument"),
+    ("evaluate set --data digits", "set is a synthetic set, which holds no network, wanted a release"),
+    ("inspect", "needs PATH, which was not given"),
     ("inspect " + "x" * 5000, "File name too long"),
 ]
 
@@ -156,7 +156,7 @@ FOLDERS = [
     ("report teacher --out set", "--out set is a folder, wanted a file"),
     ("report teacher --out teacher/model.safetensors", "is there already and no HTML page, and would be lost"),
     ("synthesize teacher --images 32 --unit 16 --out set", "--images: got 32, but set holds 48 already"),
-    ("train hinton16 --data digits --limit 5 --out o", "no training images of class '0' in digits"),
+    ("train hinton16 --data digits --limit 5 --out o", "none of the 5 training images of digits is of class '0'"),
     ("demo --out set", "folder 'set' holds 'synthetic-set'; wanted 'demo'"),
 ]
 

@@ -100,7 +100,7 @@ def test_a_report_measures_networks_of_different_code(pair, command):
         ("nets.py", "nets.py names no function or class that builds the model; give nets.py:build or nets.py:Net"),
         ("nets", "nets names no function or class that builds the model; give nets.py:build or nets.py:Net"),
         ("empty.py", "empty.py has no function or network class at its top level"),
-        ("broken.py", "broken.py has no function or network class at its top level"),
+        ("broken.py", "broken.py is no Python that can be read: "),
         ("gone.py", "no file gone.py, wanted the Python file that builds the model, as gone.py:FUNCTION"),
         ("one.safetensors", "one.safetensors is a file of weights or a program, wanted the Python code"),
         (

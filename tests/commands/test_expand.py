@@ -124,7 +124,7 @@ WRONG = [
     ("expand teacher few --images 32 --unit 16 --out set", "--images: got 32, but set holds 48 already"),
     ("expand teacher few --out teacher", "folder 'teacher' holds 'release'; wanted 'synthetic-set'"),
     ("expand teacher few --out few", "folder 'few' holds 'condensed'; wanted 'synthetic-set'"),
-    ("expand teacher", "parameter CONDENSED requires an argument"),
+    ("expand teacher", "needs CONDENSED, which was not given"),
     ("distill teacher --condensed nosuch --out o", "no condensed set nosuch"),
     ("distill teacher --condensed larger --out o", "the condensed set is of images (1, 9, 8) of 10 classes"),
     ("distill teacher --condensed few --images nosuch --out o", "no synthetic set in nosuch"),

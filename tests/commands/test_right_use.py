@@ -174,7 +174,7 @@ def test_rerun_says_where_an_input_has_changed_and_passes_on_the_exit_code(comma
     shutil.copytree(here / "other", here / "moved")
     shutil.rmtree(here / "set")
     done = command("rerun student --out again")
-    assert done.code == 2 and "no synthetic set in set" in done.err
+    assert done.code == 2 and "and reads 'set', which is not in" in done.err
     shutil.copy(here / "other" / "model.safetensors", here / "teacher" / "model.safetensors")
     assert "note: teacher has changed since that run\n" in command("rerun student/run.json --out again").out
 

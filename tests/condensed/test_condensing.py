@@ -157,7 +157,7 @@ def test_inspect_says_what_is_in_it(command, here):  # noqa: ARG001
         ("--data digits --method dm --per-class 1 --rate 0 --out got", "--rate: got 0, wanted above 0"),
         ("--data digits --method dm --per-class 1 --rate 1e38 --out got", "--rate: got 1e38, wanted at most 10"),
         ("--method random --per-class 1 --out got", "no data named, wanted --data"),
-        ("--data digits --method random --per-class 1", "parameter --out requires an argument"),
+        ("--data digits --method random --per-class 1", "needs --out, which was not given"),
         ("--data digits --method random --per-class 1 --teacher nosuch --out got", "no model 'nosuch'"),
         (
             "--data digits --method random --per-class 1 --teacher teacher --size 9 --out got",

@@ -66,7 +66,8 @@ def test_all_images_get_the_size_of_the_first_training_image_and_colour_where_an
     assert train.shape == test.shape == (3, 6, 4)
     assert greys(train) + greys(test) == [7, 8, 9]
     assert train.notes[0] == (
-        f"{tmp_path / 'train'}: 2 images; 1 grey, read as colour; 1 of another size than 6 x 4, cropped and resized"
+        f"{tmp_path / 'train'}: 2 images; 1 grey, read as colour; 1 of another size than the first, 6 x 4, "
+        "cropped to its shape and resized"
     )
 
 
@@ -276,7 +277,9 @@ def test_other_channels_than_1_and_3_are_an_error(error, tmp_path, channels):
 
 def test_an_unknown_split_is_an_error(error, tmp_path):
     save(tmp_path / "train/a/1.png")
-    assert f"no split 'valid' in data set {str(tmp_path)!r}; nearest: 'train', 'test'" in error(tmp_path, "valid")
+    assert f"no split 'valid' in data set {str(tmp_path)!r}; expected one of 'train', 'test'" in error(
+        tmp_path, "valid"
+    )
 
 
 def test_a_folder_that_cannot_be_listed_is_an_error(error, tmp_path, monkeypatch):

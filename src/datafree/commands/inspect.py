@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from ..condensed import FILE, Condensed
 from ..errors import UserError
-from ..files import read_header, read_json
-from ..quantization.folder import check_files, is_quantized, read_config, read_program
-from ..release import CUSTOM, Release
-from ..syntheticset import read_about
+from ..files import read_json
+from ..folders import is_quantized
+from ..spec import InputSpec
 from ..unfinished import check_finished
 from .common import Model, Run, load_network, load_record
 
 __all__ = ["inspect"]
+
+CONDENSED = "condensed.safetensors"
 
 
 def inspect(path: Path, /, *, code: str | None = None) -> None:
@@ -36,7 +38,7 @@ def inspect(path: Path, /, *, code: str | None = None) -> None:
         _release(path, code)
     elif (path / "set.json").is_file():
         _set(path)
-    elif (path / FILE).is_file() or path.name == FILE:
+    elif (path / CONDENSED).is_file() or path.name == CONDENSED:
         _condensed(path)
     elif path.suffix == ".safetensors" and path.is_file():
         _record(path)
@@ -49,12 +51,15 @@ def inspect(path: Path, /, *, code: str | None = None) -> None:
 
 
 def _release(path: Path, code: str | None) -> None:
+    from ..release import CUSTOM, Release
+
     release = Release.open(path)
     if code is None and release.custom:
         spec, name = release.spec, str(release.config["architecture"]).removeprefix(CUSTOM)
         print(f"{path}: release of its publisher's own network {name}")
         print(
-            f"  input {spec.shape}, {len(spec.classes)} classes; --code FILE.py:FUNCTION builds it and checks its record"
+            f"  input {size_of(spec.shape)}, {len(spec.classes)} classes; --code FILE.py:FUNCTION builds it and checks its "
+            "record"
         )
         if (path / "record.safetensors").is_file():
             _record(path / "record.safetensors")
@@ -63,8 +68,11 @@ def _release(path: Path, code: str | None) -> None:
     record = load_record(str(path), Model(), network)
     spec = network.spec
     print(f"{path}: release of {network.name}, {network.parameters:,} parameters, {network.nbytes():,} bytes")
-    print(f"  input {spec.shape}, pixels in [{spec.low:g}, {spec.high:g}], mean {spec.mean}, std {spec.std}")
-    print(f"  {len(spec.classes)} classes: {', '.join(spec.classes[:12])}{' ...' if len(spec.classes) > 12 else ''}")
+    print(
+        f"  input {size_of(spec.shape)}, pixels in [{spec.low:g}, {spec.high:g}], mean {numbers(spec.mean)}, "
+        f"std {numbers(spec.std)}"
+    )
+    print(_classes(spec))
     print(f"  fingerprint {network.fingerprint()}")
     if record is None:
         print("  no record")
@@ -72,21 +80,25 @@ def _release(path: Path, code: str | None) -> None:
     from ..records import forecast_auc
 
     auc = forecast_auc(record.released(network))
-    print(f"  record: {record.nbytes():,} bytes of {record.made}, forecast of a membership attack: AUC {auc:.3f}")
+    print(f"  record: {record.nbytes():,} bytes, {made_from(record.made)}")
+    print(f"  forecast of a membership attack: AUC {auc:.3f} (0.5 none, 1.0 identifies everybody)")
     for name, entry in record.entries.items():
-        settings = entry.statistic.model_dump(exclude_defaults=True)
-        print(f"    {name}: {entry.statistic.kind} {settings or ''} {entry.nbytes():,} bytes")
+        settings = entry.statistic.model_dump(exclude_defaults=True, exclude={"kind"})
+        parts = [entry.statistic.kind, *listed(settings), f"{entry.nbytes():,} bytes"]
+        print(f"    {name}: {', '.join(parts)}")
 
 
 def _quantized(path: Path) -> None:
+    from ..quantization.folder import check_files, read_config, read_program
+
     config = read_config(path)
     program, content = read_program(path, config)
     check_files(path)
     spec, bits, one = config.spec, config.bits, program.one
     print(f"{path}: {config.architecture} quantized to {bits.words}, model.onnx of {len(content):,} bytes")
-    print(f"  bits {bits.model_dump(mode='json')}")
-    print(f"  input {spec.shape}, pixels in [{spec.low:g}, {spec.high:g}], normalised within")
-    print(f"  {len(spec.classes)} classes: {', '.join(spec.classes[:12])}{' ...' if len(spec.classes) > 12 else ''}")
+    print(f"  bits: {', '.join(listed(bits.model_dump(mode='json')))}")
+    print(f"  input {size_of(spec.shape)}, pixels in [{spec.low:g}, {spec.high:g}], normalised within")
+    print(_classes(spec))
     print(f"  made from a network with fingerprint {config.original}")
     print(
         f"  model.onnx, read but not run: {len(program.graph.nodes)} operators, {one.operations:,} operations and up to "
@@ -97,25 +109,74 @@ def _quantized(path: Path) -> None:
 
 
 def _set(path: Path) -> None:
+    from ..syntheticset import read_about
+
     about = read_about(path)
     shards = about["shards"]
-    state = "not finished" if shards is None else f"{len(shards)} shards"
+    state = "not finished" if shards is None else f"{len(shards)} shard{'s' * (len(shards) != 1)}"
     print(f"{path}: synthetic set of {about.get('images'):,} images, {state}, seed {about.get('seed')}")
-    print(f"  method {about.get('method')}")
+    method = dict(about["method"]) if isinstance(about.get("method"), dict) else {}
+    print(f"  method {method.pop('method', 'unknown')}")
+    for line in listed(method):
+        print(f"    {line}")
     print(f"  teacher {about.get('teacher')}")
 
 
 def _condensed(path: Path) -> None:
+    from ..condensed import Condensed
+
     opened = Condensed.open(path)
-    print(f"{path}: condensed set of {len(opened)} images {opened.spec.shape}, {len(opened.spec.classes)} classes")
+    print(
+        f"{path}: condensed set of {len(opened)} images {size_of(opened.spec.shape)}, {len(opened.spec.classes)} classes"
+    )
     print(f"  images by class: {', '.join(map(str, opened.by_class()))}")
-    for key, value in opened.about.items():
-        print(f"  {key}: {value}")
+    for line in listed(opened.about):
+        print(f"  {line}")
 
 
 def _record(path: Path) -> None:
+    from ..files import read_header
+
     table, header = read_header(path, kind="record")
     print(f"{path}: record for a teacher with fingerprint {header.get('fingerprint')}")
-    print(f"  made from {header.get('made')}")
+    made = header.get("made")
+    print(f"  {made_from(made if isinstance(made, dict) else {})}")
     for name, (dtype, shape) in sorted(table.items()):
-        print(f"    {name}: {str(dtype).removeprefix('torch.')} {tuple(shape)}")
+        print(f"    {name}: {str(dtype).removeprefix('torch.')} {size_of(shape)}")
+
+
+def _classes(spec: InputSpec) -> str:
+    return f"  {len(spec.classes)} classes: {', '.join(spec.classes[:12])}{' ...' if len(spec.classes) > 12 else ''}"
+
+
+def size_of(shape: Sequence[int]) -> str:
+    """`3 x 32 x 32`; `one number` for no dimension."""
+    return " x ".join(map(str, shape)) or "one number"
+
+
+def numbers(values: Sequence[float]) -> str:
+    """`0.5` or `0.49, 0.48, 0.45`."""
+    return ", ".join(f"{value:g}" for value in values)
+
+
+def made_from(made: Mapping[str, Any]) -> str:
+    """What a record's header says of its data, in words."""
+    samples = made.get("samples")
+    if not samples:
+        return "read from the network itself, not from data"
+    count = f"{samples:,}" if isinstance(samples, int) else str(samples)
+    return f"of {count} images of {made.get('data')} ({made.get('split')} split), sha256 {made.get('sha256')}"
+
+
+def listed(table: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """`key value` for each entry, of tables within too; empty ones are left out."""
+    lines = []
+    for key, value in table.items():
+        name = f"{prefix}{key}".replace("_", " ")
+        if isinstance(value, Mapping):
+            lines += listed(value, f"{name}.")
+        elif isinstance(value, (list, tuple)):
+            lines += [f"{name} {', '.join(map(str, value))}"] if value else []
+        elif value is not None:
+            lines.append(f"{name} {'yes' if value is True else 'no' if value is False else value}")
+    return lines

@@ -9,10 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..errors import UserError
-from ..models import load_model
-from ..output_folder import output_folder
-from ..release import is_release, write_release
-from ..runlog import RunLog
+from ..folders import is_release
 from ..spec import InputSpec
 from .common import Model, inputs_of
 
@@ -43,18 +40,23 @@ def pack(
     model
         A zoo name, or file.py:function of your own that builds the network.
     weights
-        Its weights as safetensors (`datafree convert` makes them from a .pt file).
+        Weights of the network as safetensors (`datafree convert` makes them from a .pt file).
     shape
-        What it takes: channels, height and width.
+        Shape of an image: channels, height and width.
     classes
-        How many classes it tells apart, or their names in the order of its outputs.
+        Number of classes, or their names in the order of the network's outputs.
     out
         The release folder to write.
     mean
-        Subtracted from pixels in [0, 1]; one number, or one a channel.
+        Mean subtracted from pixels in [0, 1]; one number, or one per channel.
     std
-        Divides them; one number, or one a channel.
+        Standard deviation that pixels are then divided by; one number, or one per channel.
     """
+    from ..models import load_model
+    from ..output_folder import output_folder
+    from ..release import write_release
+    from ..runlog import RunLog
+
     if is_release(model):
         raise UserError(
             f"{model} is a release already, wanted an architecture; name one of the zoo or file.py:function"

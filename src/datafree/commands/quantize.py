@@ -91,7 +91,7 @@ def quantize(
         a synthesis method's name makes images for it, in 40 steps; `none` uses the batch norms alone. `bns` by default;
         `distribution` where there is no batch norm and a record of pixels alone. Images need no labels.
     images
-        Images to calibrate on.
+        Number of images to calibrate on.
     equalise
         First make the ranges of neighbouring layers' weights alike (Nagel et al. 2019).
     correct_bias

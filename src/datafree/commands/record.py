@@ -43,6 +43,8 @@ __all__ = ["command", "record"]
 
 FAR = 15
 """Points of accuracy below that of the release's own log that are said."""
+NEAR = 0.15
+"""Share of the way from chance to 100 % up to which an accuracy is called near chance."""
 
 
 def command(argv: list[str]) -> Callable[..., None]:
@@ -50,6 +52,8 @@ def command(argv: list[str]) -> Callable[..., None]:
     kind = chosen(argv, "--kind")
     if kind is None:
         return record
+    if chosen(argv, "--preset") is not None:
+        raise UserError("--kind and --preset: got both, wanted one of them to say what is recorded; leave one out")
     if kind not in stats.kinds():
         raise unknown("kind of record", kind, stats.kinds())
     settings = stats.kinds()[kind]
@@ -200,7 +204,7 @@ def _record(
         else:
             write_release(folder, network, made)
         path = folder / "record.safetensors"
-        usual = Finished.of(folder).result.evaluation.accuracy
+        usual = Finished.of(model).result.evaluation.accuracy if is_release(model) else None
         log.write(
             folder,
             {"bytes": path.stat().st_size, "forecast_auc": forecast_auc(made.released(network)), **seen.result()},
@@ -241,10 +245,11 @@ class Seen:
         accuracy, chance = 100 * self.right / self.images, 100 / classes
         print(f"the teacher's accuracy on {self.images:,} recorded images: {accuracy:.2f} %")
         noise = 3 * (chance * (100 - chance) / self.images) ** 0.5
-        if accuracy <= chance + max(noise, 5):
-            print(f"  warning: near chance ({chance:.1f} %): this is not the data that the network was trained for")
+        known = "" if usual is None else f", and its own log says {usual:.2f} % on its test data"
+        if accuracy <= chance + max(noise, NEAR * (100 - chance)):
+            print(f"  warning: near chance ({chance:.1f} %){known}: is this the data that the network was trained for?")
         elif usual is not None and accuracy < usual - FAR:
-            print(f"  warning: its own log says {usual:.2f} % of its test data: is this the data it was trained for?")
+            print(f"  warning: its own log says {usual:.2f} % on its test data: is this the data it was trained for?")
 
 
 def _is_recorded(

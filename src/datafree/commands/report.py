@@ -60,7 +60,7 @@ def report(
     out
         The HTML file to write.
     title
-        Its heading.
+        Heading of the page.
     code
         file.py:function that builds a network of somebody's own, which is not measured without; repeat it for several, in
         their order among the runs, or as FOLDER=file.py:function.
@@ -72,6 +72,11 @@ def report(
     for folder in runs:
         if not folder.is_dir():
             Release.open(folder)  # says what is wrong
+        if Finished.of(folder).verb == "evaluate" and not (folder / "config.json").is_file():
+            raise UserError(
+                f"{folder} is what datafree evaluate wrote, wanted a release, set or similarity; name the folder of the "
+                "network that it measured, and the data with --data"
+            )
     _check_page(out)
     codes = _codes(runs, code)
     test = None if data.data is None else load_data(data, "test")
@@ -81,15 +86,17 @@ def report(
         if _is_complete(out, made):
             print(f"already complete: report in {out}, of the same runs and settings; nothing was changed")
             return
-        rows, grids = _write(out, runs, codes, made, data, test, title, run)
-    print(f"{out}: {rows} networks, {grids} sets of images")
+        rows, grids, warnings = _write(out, runs, codes, made, data, test, title, run)
+    print(f"{out}: {_count(rows, 'network')}, {_count(grids, 'set')} of images")
+    for warning in warnings:
+        print(f"  {warning}")
 
 
 def _write(
     out: Path, runs: tuple[Path, ...], codes: dict[Path, str], made: RunLog, data: Data, test: Dataset | None,
     title: str, run: Run,
-) -> tuple[int, int]:  # fmt: skip
-    """Writes the page and, last, its log; how many networks and sets of images are on it."""
+) -> tuple[int, int, list[str]]:  # fmt: skip
+    """Writes the page and, last, its log; how many networks and sets of images are on it, and its warnings."""
     logs = {folder: Finished.of(folder) for folder in runs}
     sets = [folder for folder in runs if (folder / "set.json").is_file()]
     networks = [folder for folder in runs if folder not in sets and logs[folder].verb != "similarity"]
@@ -111,7 +118,11 @@ def _write(
     )  # fmt: skip
     write(page, out)
     made.write_to(_beside(out), {"networks": [asdict(row) for row in rows], "page": sha256_file(out)})
-    return len(rows), len(grids)
+    return len(rows), len(grids), page.warnings
+
+
+def _count(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"
 
 
 def _check_page(out: Path) -> None:

@@ -16,7 +16,20 @@ from ..parallel import main_process, together, world
 from ..release import write_release
 from ..runlog import RunLog
 from ..training import train as fit_network
-from .common import Data, Input, Model, Run, bar, identity_of, inputs_of, load_data, on_device, resumed, spec_of
+from .common import (
+    Data,
+    Input,
+    Model,
+    Run,
+    bar,
+    identity_of,
+    inputs_of,
+    load_data,
+    on_device,
+    resumed,
+    say_size,
+    spec_of,
+)
 
 __all__ = ["train"]
 
@@ -53,6 +66,8 @@ def _train(model: str, out: Path, data: Data, input: Input, schedule: Schedule, 
     training = load_data(data, "train")
     test = load_data(replace(data, limit=None), "test", beside=training)
     network = on_device(new_model(model, spec_of(training, model, input), seed=run.seed), run)
+    if input.size is not None and main_process():
+        say_size(network, training)
     settings = {"model": model, **asdict(data), **asdict(input), **schedule.model_dump(), **asdict(run)}
     log = RunLog("train", settings, inputs_of(model, Model()), training, test)
     with output_folder(out, "release", log) as folder, bar(f"train {model}", run.quiet) as progress:

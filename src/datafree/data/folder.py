@@ -170,7 +170,7 @@ def _said(place: Path, listing: Listing, looks: list[Look], shape: tuple[int, in
             f"with transparency, shown on {NAMES.get(ground, ground)}": sum(seen.alpha for seen in looks),
             "with several frames, of which the first is read": sum(seen.frames for seen in looks),
             "turned as their EXIF says": sum(seen.turned for seen in looks),
-            f"of another size than {shape[1]} x {shape[2]}, cropped and resized": sum(
+            f"of another size than the first, {shape[1]} x {shape[2]}, cropped to its shape and resized": sum(
                 seen.shape[1:] != shape[1:] for seen in looks
             ),
             "in folders inside the class folders": listing.nested,

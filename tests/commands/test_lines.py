@@ -1,0 +1,150 @@
+"""Lines that users found untrue or of no help: what they say now."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datafree.difference import difference
+from datafree.errors import UserError, nearest, unknown
+from datafree.fit import Schedule
+from datafree.training import train
+
+PACK = "--weights teacher/model.safetensors --shape 1 8 8 --classes 10 --out o"
+NET = "from torch import nn\n\ndef {}:\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, {}))\n"
+
+
+def test_only_names_that_are_like_it_are_called_nearest():
+    assert str(unknown("layer", "fc9", ["fc1", "conv"])) == "no layer 'fc9'; nearest: 'fc1'"
+    assert str(unknown("layer", "zzz", ["fc1", "conv"])) == "no layer 'zzz'; expected one of 'fc1', 'conv'"
+    assert nearest("zzz", ["fc1"]) == "expected 'fc1'"
+    assert nearest("zzz", []) == "there are none"
+    names = [f"layer{number}" for number in range(40)]
+    assert nearest("zzz", names) == "none of the 40 names there is like it, of which the first is 'layer0'"
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        (
+            "pack teacher/model.safetensors",
+            "datafree pack file.py:function --weights teacher/model.safetensors --shape",
+        ),
+        ("pack w.pt", "datafree convert w.pt --out w.safetensors, then datafree pack file.py:function --weights w.saf"),
+        ("pack hinton16 --weights w --shape 1 8 8 --classes 10", "pack needs --out, which was not given."),
+        ("train hinton16 --data digits --out", "parameter --out requires an argument"),
+        ("record teacher --data digits --kind moments --preset small", "--kind and --preset: got both, wanted one"),
+        ("record teacher --data digits --preset=small --kind=input", "--kind and --preset: got both, wanted one"),
+        ("evaluate set --data digits", "set is a synthetic set, which holds no network, wanted a release"),
+        ("evaluate told --data digits", "told is what datafree evaluate wrote, which holds no network"),
+        ("report told --out page.html", "told is what datafree evaluate wrote, wanted a release, set or similarity"),
+        ("report teacher told --out page.html", "name the folder of the network that it measured, and the data"),
+        ("pack broken.py " + PACK, "broken.py is no Python that can be read: "),
+        (
+            "pack three.py:build " + PACK,
+            "three.py:build needs 3 arguments (a, b, c), wanted none or the InputSpec alone",
+        ),
+        ("pack three.py:both " + PACK, "three.py:both needs 2 arguments (spec, depth), wanted none or the InputSpec"),
+    ],
+    ids=lambda own: own[:40],
+)
+def test_the_line_says_what_is_wrong_and_what_to_do(refused, here, line, text):
+    (here / "w.pt").write_bytes(b"")
+    (here / "broken.py").write_text("def build(:\n")
+    (here / "three.py").write_text("def build(a, b, c): ...\n\ndef both(spec, depth): ...\n")
+    (here / "told").mkdir()
+    (here / "told" / "run.json").write_text(json.dumps({"verb": "evaluate"}))
+    assert text in refused(line)
+
+
+@pytest.mark.parametrize(
+    ("signature", "outputs"),
+    [
+        ("build(width=10)", "width"),
+        ("build(*args)", "10 - len(args)"),
+        ("build(spec=None)", "len(spec.classes)"),
+        ("build(width=10, spec=None)", "len(spec.classes) * width // 10"),
+        ("build(*, spec)", "len(spec.classes)"),
+        ("build(anything)", "len(anything.classes)"),
+        ("build(how: 'InputSpec' = None)", "len(how.classes)"),
+        ("build(anything, /, width=10)", "len(anything.classes)"),
+    ],
+)
+def test_the_input_spec_goes_to_the_parameter_that_is_meant_for_it(command, here, signature, outputs):
+    (here / "net.py").write_text(NET.format(signature, outputs))
+    assert command("train net.py:build --data digits --epochs 1 --limit 50 --out o --quiet").code == 0
+
+
+def test_a_builder_that_fails_is_not_blamed_on_datafree(refused, here):
+    (here / "net.py").write_text("def build(spec):\n    return int(spec)\n")
+    line = refused(f"pack net.py:build {PACK}")
+    assert "TypeError" in line and "net.py, line 2)" in line and "models.py" not in line
+
+
+def test_a_class_that_no_image_shows_is_a_line_about_the_data(tiny, toy):
+    data = toy(20)
+    lacking = dataclasses.replace(data, labels=data.labels * 0)
+    with pytest.raises(
+        UserError, match="none of the 20 training images of toy is of class 'b', wanted some of each class"
+    ):
+        train(tiny(), lacking, Schedule(epochs=1))
+
+
+def test_the_size_that_was_asked_for_is_told_beside_the_folders_own(command, here):
+    rng = np.random.default_rng(0)
+    for label in "ab":
+        (here / "pics" / label).mkdir(parents=True)
+        for side in range(20, 30):
+            Image.fromarray(rng.integers(0, 256, (side, side)).astype(np.uint8)).save(here / f"pics/{label}/{side}.png")
+    done = command("train hinton8 --data pics --size 8 --epochs 1 --out o --quiet")
+    assert "18 of another size than the first, 20 x 20, cropped to its shape and resized" in done.out
+    assert "  images of 20 x 20 were resized to the 8 x 8 that hinton8 takes\n" in done.out
+
+
+def test_a_page_is_printed_with_what_it_lacks(command, here):
+    (here / "own.py").write_text(NET.format("build(spec)", 10))
+    assert command("train own.py:build --data digits --epochs 1 --limit 50 --out custom --quiet").code == 0
+    done = command("report teacher custom --data digits --out page.html --quiet")
+    assert done.out.splitlines() == [
+        "page.html: 2 networks, 1 set of images",
+        "  custom is of its publisher's own code and was not measured here; name it with --code",
+        "  no accuracy was measured for custom",
+    ]
+
+
+@pytest.mark.usefixtures("here")
+def test_inspect_prints_lines_and_no_python(command):
+    for path in ("teacher", "teacher/record.safetensors", "set"):
+        out = command(f"inspect {path}").out
+        assert not set("{}[]'") & set(out.replace("[0, 1]", "")), out
+    assert "  method distribution\n    caution 0.8\n" in command("inspect set").out
+    assert "record: " in command("inspect teacher").out
+    assert "images of digits (train split), sha256 " in command("inspect teacher").out
+
+
+def test_other_data_recorded_into_a_new_release_is_flagged_by_the_networks_own_log(command, here):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (300, 8, 8)).astype(np.uint8), np.arange(300) % 10
+    np.savez(here / "d.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    done = command("record teacher --data d.npz --preset small --out other-data --quiet")
+    assert "warning: near chance (10.0 %), and its own log says " in done.out
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        ({"online": {"balance": 0.1}}, {"online": {"balance": 0.2}}, "with --balance 0.1, not 0.2"),
+        ({"method": {"method": "bns"}}, {"method": {"method": "top"}}, "with --method bns, not top"),
+        ({"method": {"warp": {"shift": 1}}}, {"method": {"warp": {"shift": 2}}}, "with --shift 1, not 2"),
+        ({"epoch_images": 1}, {"epoch_images": 2}, "with --epoch-images 1, not 2"),
+    ],
+)
+def test_a_setting_that_differs_is_named_by_its_own_flag(old, new, text):
+    before, after = ({"verb": "distill", "settings": own, "inputs": {}} for own in (old, new))
+    assert difference(after, before) == text
+
+
