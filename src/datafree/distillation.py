@@ -4,36 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 
 from .errors import UserError
-from .fit import Curve, Schedule, fit
+from .fit import Curve, fit
 from .images import Source
 from .losses import kl
 from .network import Network
 from .progress import Progress, silent
+from .schedule import Distillation
 from .spec import InputSpec
-from .states import EPOCHS
 
 __all__ = ["Distillation", "check_student", "distill", "resolved", "temperature_of"]
-
-
-class Distillation(Schedule):
-    """How the student is trained; the same settings make the data-free student and its baseline on real data."""
-
-    epochs: int = Field(default=30, ge=1, le=EPOCHS)
-    """Number of passes over the images."""
-    batch: int = Field(default=128, ge=1)
-    """Number of images per step."""
-    learning_rate: float = Field(default=2e-3, gt=0, le=1e30)
-    """Highest learning rate of Adam."""
-    temperature: float | None = Field(default=None, gt=0)
-    """Both sides' logits are divided by it; by default chosen from the scale of the teacher's logits."""
-    loss: Literal["kl", "mse"] = "kl"
-    """KL divergence at the temperature, or the mean squared difference of centred logits."""
 
 
 def temperature_of(logits: torch.Tensor) -> float:

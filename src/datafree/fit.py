@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -21,10 +21,9 @@ from .images import Source
 from .network import Network
 from .parallel import World, agree, average_gradients, broadcast, first, summed, together
 from .progress import Progress, silent
-from .settings import Settings
+from .schedule import EPOCHS, Schedule
 from .slots import Layout, Slot, module_slots, optimizer_slots
 from .states import (
-    EPOCHS,
     Environment,
     StateHeader,
     check_positions,
@@ -41,23 +40,6 @@ __all__ = ["Curve", "Schedule", "fit"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 KIND = "training-state"
-
-
-class Schedule(Settings):
-    """How a network is trained, the same for a teacher, a student and every baseline."""
-
-    epochs: int = Field(default=10, ge=1, le=EPOCHS)
-    """Number of passes over the images."""
-    batch: int = Field(default=64, ge=1)
-    """Number of images per step."""
-    learning_rate: float = Field(default=1e-3, gt=0, le=1e30)
-    """Highest learning rate of Adam."""
-    decay: Literal["constant", "cosine"] = "cosine"
-    """The learning rate over the run: constant, or down to 0 along a half cosine."""
-    warmup: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the steps over which the learning rate rises from 0."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Number format of forward and backward passes; weights stay float32."""
 
 
 class FitHeader(StateHeader):

@@ -255,7 +255,7 @@ def model_card(network: Network, record: Record | None, notes: str) -> str:
             f"samples of {markdown(record.made.get('data'), code=True)} "
             f"({markdown(record.made.get('split'))}{_hash(record)}).",
             f"This card describes the record of the content {record.digest()[:16]}.",
-            f"Forecast of a membership attack that knows the population: AUC {leak:.3f} (0.5 is a coin, 1.0 identifies"
+            f"Forecast of a membership attack that knows the population: AUC {leak:.3f} (0.5 is a coin toss, 1.0 identifies"
             " every training sample).",
             "",
             "| entry | kind | layers | bytes |",

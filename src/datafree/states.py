@@ -22,6 +22,7 @@ from .errors import Notice, UserError
 from .files import check_room, read_header, read_tensors, write_tensors
 from .network import Network
 from .parallel import world
+from .schedule import EPOCHS
 from .settings import first_problem
 from .slots import Layout, expected, fault, moments_of
 
@@ -41,8 +42,6 @@ __all__ = [
     "threads_of",
 ]
 
-EPOCHS = 100_000
-"""The most epochs that a run may have: what its history may take in run.json."""
 ADVICE = "a stopped run left it: remove it to begin anew, or name another --out"
 
 

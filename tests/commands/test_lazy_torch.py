@@ -30,6 +30,12 @@ LINES = [
     "pack broken.py",
     "pack hinton16 --shape 1 8",
     "report nosuch --out page.html",
+    "train hinton16 --data digits --out x --epochs 0",
+    "train hinton16 --data digits --out x --epoch 3",
+    "quantize teacher --out x --weights 1",
+    "quantize teacher --bits 4",
+    "distill teacher --images set --out x --temprature 3",
+    "distill teacher --images set",
     "rerun nosuch",
     "convert",
 ]

@@ -183,7 +183,7 @@ def test_short_memory_of_any_kind_is_one_line_that_says_what_to_reduce(command, 
             raise UserError("the image is damaged; copy it again") from inner
 
     for failing in (fail, masked):
-        monkeypatch.setattr(datafree.commands.train, "new_model", failing)
+        monkeypatch.setattr(datafree.models, "new_model", failing)
         line = command(TRAIN).line
         assert line.startswith("there is not enough memory") and "--batch" in line
 

@@ -5,24 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from .. import synthesis
-from ..data import Dataset
-from ..distillation import Distillation, resolved
-from ..distillation import distill as teach
 from ..errors import UserError, unknown
-from ..evaluation import evaluate
-from ..images import Fresh, Source, soft_labelled, stored
-from ..network import Network
-from ..output_folder import STATE, output_folder
 from ..parallel import main_process, together, world
-from ..records import Record
-from ..release import architecture_of, write_release
-from ..runlog import RunLog, hash_of
-from ..syntheticset import SyntheticSet
+from ..schedule import Distillation
 from .common import (
     Data,
     Model,
@@ -39,9 +28,13 @@ from .common import (
     resumed,
     test_data,
 )
-from .mixed import Few, mixed
-from .online import command as generator_command
-from .students import new_student, say_accuracy, say_size
+
+if TYPE_CHECKING:
+    from ..data import Dataset
+    from ..images import Source
+    from ..network import Network
+    from ..records import Record
+    from .mixed import Few
 
 __all__ = ["command", "distill"]
 
@@ -50,11 +43,17 @@ def command(argv: list[str]) -> Callable[..., None]:
     """`distill` with the flags of the method named by --online, or those of --condensed, if any."""
     name = chosen(argv, "--online")
     if name != "generator" and chosen(argv, "--condensed") is not None:
+        from .mixed import mixed
+
         return mixed(argv, distill, _distill)
     if name is None:
         return distill
     if name == "generator" and chosen(argv, "--images") is None:
+        from .online import command as generator_command
+
         return generator_command(argv)
+    from .. import synthesis
+
     if name not in (*synthesis.methods(), "generator"):
         raise unknown("synthesis method", name, [*synthesis.methods(), "generator"])
     if chosen(argv, "--images") is not None:
@@ -141,6 +140,16 @@ def _distill(
     teacher: str, student: str | None, out: Path, learn: Path | Few | tuple[Any, int] | None,
     settings: Distillation | None, data: Data | None, source: Model | None, run: Run | None,
 ) -> None:  # fmt: skip
+    from ..distillation import distill as teach
+    from ..distillation import resolved
+    from ..evaluation import evaluate
+    from ..output_folder import STATE, output_folder
+    from ..release import architecture_of, write_release
+    from ..runlog import RunLog, hash_of
+    from ..syntheticset import SyntheticSet
+    from .mixed import Few
+    from .students import new_student
+
     settings, data, source, run = settings or Distillation(), data or Data(), source or Model(), run or Run()
     run = resumed(run, out / STATE)
     network = load_network(teacher, source, run)
@@ -195,6 +204,8 @@ def _distill(
 
 def _flag(learn: Path | Few | tuple[Any, int] | None) -> str:
     """What the student's card says of a set near chance, without the folder's name; empty for any other."""
+    from ..syntheticset import SyntheticSet
+
     near = isinstance(learn, Path) and SyntheticSet.open(learn).warning() is not None
     return ", in which the teacher sees the wanted class near chance" if near else ""
 
@@ -203,6 +214,10 @@ def _material(
     teacher: Network, record: Record | None, learn: Path | Few | tuple[Any, int] | None, real: Dataset | None
 ) -> tuple[Source, str, dict[str, Any]]:
     """What the student learns from, that in words, and the settings that made it."""
+    from ..images import Fresh, soft_labelled, stored
+    from ..syntheticset import SyntheticSet
+    from .mixed import Few
+
     if isinstance(learn, tuple):
         method, count = learn
         if count < 1:
@@ -229,6 +244,8 @@ def _agreement(student: Network, material: Source) -> float:
 
 
 def _say(folder: Path, student: Network, teacher: Network, result: dict[str, Any]) -> None:
+    from .students import say_accuracy, say_size
+
     say_size(folder, student, teacher)
     if "agreement on what it learnt from" in result:
         print(

@@ -10,15 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from ..errors import UserError
-from ..evaluation import evaluate
-from ..output_folder import STAGED, STATE, output_folder
-from ..provenance import place, shown
-from ..quantization import Bits, FineTuning
-from ..quantization.bits import TargetCPU
-from ..records import check_classes
-from ..runlog import RunLog, hash_of
-from ..states import check_state
-from ..syntheticset import SyntheticSet
+from ..quantization.bits import Bits, FineTuning, TargetCPU
 from .common import (
     Data,
     Model,
@@ -98,8 +90,8 @@ def quantize(
         Take the mean error of the rounded weights out of the biases (Nagel et al. 2019): `analytic`, by what the batch norms
         say, which no image can spoil; `empirical`, by the images; `none`.
     target_cpu
-        `any`: 8-bit weights use 7 bits, so that onnxruntime gives the same answers on x86 processors without VNNI, which cut
-        sums to 16 bits; `vnni`: all 8 bits, for x86 processors with VNNI alone.
+        `any`: x86 processors with and without VNNI; 8-bit weights use 7 bits, so that no sum exceeds the 16 bits to which
+        onnxruntime cuts sums without VNNI. `vnni`: all 8 bits, for x86 processors with VNNI alone. Others were not tried.
     finetune
         Then distill from the original into the rounded network, on a synthetic set, a data set or an image folder.
     executorch
@@ -113,9 +105,14 @@ def quantize(
     record
         For a network without batch norm: its record; by default the one in the release folder.
     """
+    from ..evaluation import evaluate
     from ..files import claim_folder
+    from ..output_folder import STAGED, STATE, output_folder
     from ..quantization import card, check_mobile, onnx_content, require, write_quantized
     from ..quantization.folder import put_in_place
+    from ..records import check_classes
+    from ..runlog import RunLog, hash_of
+    from ..states import check_state
 
     require()
     if settings is not None and finetune is None:
@@ -224,6 +221,8 @@ def _calibration(
 def _pixels(network: Network, name: str, images: int | None, options: Data, run: Run) -> Tensor:
     import torch
 
+    from ..syntheticset import SyntheticSet
+
     if (Path(name) / "set.json").is_file():
         opened = SyntheticSet.open(name)
         if opened.about["teacher"] != network.fingerprint():
@@ -243,6 +242,7 @@ def _make(
     network: Network, shown: Tensor | None, taught: Tensor | None, bits: Bits, equalise: bool, correct_bias: Any,
     settings: FineTuning, target_cpu: TargetCPU, folder: Path, identity: dict[str, Any], run: Run,
 ) -> tuple[dict[str, Any], Any]:  # fmt: skip
+    from ..output_folder import STATE
     from ..quantization import finetune, quantize
 
     with bar(f"calibrate {bits.name}", run.quiet) as progress:
@@ -278,6 +278,8 @@ def _source(name: str, pixels: Tensor) -> dict[str, Any]:
     """In words, without a path; synthetic where no image of it was taken from the world."""
     from .. import synthesis
     from ..data.registry import names
+    from ..provenance import place, shown
+    from ..syntheticset import SyntheticSet
 
     made = (Path(name) / "set.json").is_file()
     method = SyntheticSet.open(name).about["method"] if made else {"method": name}
@@ -376,7 +378,8 @@ def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], dat
     kinds = ", ".join(f"{count} {kind}" for kind, count in operators.items()) or "none"
     print(
         f"speed: {speed['original_ms']:.1f} ms -> {speed['quantized_ms']:.1f} ms for {speed['batch']} images on "
-        f"{speed['threads']} threads of onnxruntime, {speed['faster']:.2f} times as fast; integer operators: {kinds}; "
+        f"{speed['threads']} thread{'s' * (speed['threads'] != 1)} of onnxruntime, {speed['faster']:.2f} times as fast; "
+        f"integer operators: {kinds}; "
         f"others: {other}"
     )
     for line in processor_lines(result):

@@ -120,8 +120,8 @@ def record(
         `datafree record --kind KIND --help` shows them.
     preset
         A ready choice: `small` (top layer only), `safe` (coarse class means of the pixels and directions that all
-        classes share, within --leak), `sharp` (fine ones for each class), `best` (all of each class's covariance),
-        `paper` (all that the paper's methods need), `full` (everything).
+        classes share, with a forecast within --leak; no promise of privacy), `sharp` (fine ones for each class),
+        `best` (all of each class's covariance), `paper` (all that the paper's methods need), `full` (everything).
     leak
         What `safe` may give away: the forecast area under the ROC curve of a membership attack, above 0.5 and below 1.
     taps

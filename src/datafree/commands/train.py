@@ -8,14 +8,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from ..evaluation import evaluate
-from ..fit import Schedule
-from ..models import new_model
-from ..output_folder import STATE, output_folder
 from ..parallel import main_process, together, world
-from ..release import write_release
-from ..runlog import RunLog
-from ..training import train as fit_network
+from ..schedule import Schedule
 from .common import (
     Data,
     Input,
@@ -62,6 +56,13 @@ def train(
 
 @together()
 def _train(model: str, out: Path, data: Data, input: Input, schedule: Schedule, run: Run) -> None:
+    from ..evaluation import evaluate
+    from ..models import new_model
+    from ..output_folder import STATE, output_folder
+    from ..release import write_release
+    from ..runlog import RunLog
+    from ..training import train as fit_network
+
     run = resumed(run, out / STATE)
     training = load_data(data, "train")
     test = load_data(replace(data, limit=None), "test", beside=training)

@@ -6,9 +6,8 @@ from typing import Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
-from ..distillation import Distillation
+from ..schedule import EPOCHS, Distillation
 from ..settings import Settings
-from ..states import EPOCHS
 
 __all__ = ["Bits", "FineTuning", "TargetCPU", "ends", "largest_weight"]
 

@@ -9,10 +9,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from importlib.metadata import PackageNotFoundError, version
-
-import torch
+from typing import TYPE_CHECKING
 
 from ..errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["any_number", "first_line", "quiet", "require"]
 
@@ -48,6 +50,8 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def any_number() -> tuple[dict[int, torch.export.Dim]]:
     """For torch.export's `dynamic_shapes`: images (N, C, H, W), any number of them."""
+    import torch
+
     return ({0: torch.export.Dim("batch", min=1, max=1 << 20)},)
 
 
