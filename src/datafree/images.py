@@ -195,9 +195,9 @@ def labelled(network: Network, data: Dataset, progress: Progress = silent, *, pa
     pixels = data.empty(len(data), network.spec.shape[1:])
     for start in range(0, len(data), 4096):
         indices = torch.arange(start, min(start + 4096, len(data)))
-        part = data.pixels(indices.numpy(), network.spec.shape[1:])
-        network.spec.check(part)
-        pixels[start : start + len(part)] = part
+        chunk = data.pixels(indices.numpy(), network.spec.shape[1:])
+        network.spec.check(chunk)
+        pixels[start : start + len(chunk)] = chunk
         progress(start + len(indices), len(data))
     return Images(network.spec, pixels, data.labels)
 

@@ -172,8 +172,9 @@ def test_a_run_is_repeated_to_the_byte(command, here, source):
 
 def test_rerun_says_where_an_input_has_changed_and_passes_on_the_exit_code(command, here):
     shutil.copytree(here / "other", here / "moved")
-    shutil.rmtree(here / "set")
+    (here / "set").rename(here / "away")
     done = command("rerun student --out again")
+    (here / "away").rename(here / "set")
     assert done.code == 2 and "and reads 'set', which is not in" in done.err
     shutil.copy(here / "other" / "model.safetensors", here / "teacher" / "model.safetensors")
     assert "note: teacher has changed since that run\n" in command("rerun student/run.json --out again").out

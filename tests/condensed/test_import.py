@@ -203,7 +203,7 @@ def test_class_folders_are_matched_by_name_numbers_by_value_and_else_in_order():
     assert labels.tolist() == [2, 0, 1]
     assert note == "class folders were taken for the network's classes in their order: 2 = a, 3 = b, 10 = c, ..."
     with pytest.raises(
-        UserError, match="class folder 'dog' is no class of the network, which has 'a', 'b', 'c'; rename"
+        UserError, match="class folder 'dog' is no class of the network, expected one of 'a', 'b', 'c'; rename"
     ):
         folders("a", "b", "dog")
     with pytest.raises(UserError, match="class '3' of the folder is none of the network, which has '0' to '2'"):

@@ -148,7 +148,7 @@ def test_a_missing_list_is_named(error, tmp_path, file):
     ("file", "old", "new", "got"),
     [
         ("list_attr_celeba.txt", "4.jpg -1 -1 -1\n", "", "holds 3 rows; wanted a line with their number"),
-        ("list_attr_celeba.txt", "4\n", "", "; nearest: "),
+        ("list_attr_celeba.txt", "4\n", "", "; expected one of "),
         ("list_attr_celeba.txt", "4.jpg -1 -1 -1", "4.jpg -1 -1", "has a bad row for '4.jpg'"),
         ("list_attr_celeba.txt", "4.jpg -1 -1 -1", "4.jpg -1 0 -1", "has a bad row for '4.jpg'"),
         ("list_attr_celeba.txt", "4.jpg", "3.jpg", "lists an image twice"),

@@ -24,7 +24,7 @@ def test_the_module_has_what_it_promises_and_nothing_else():
 
 
 def test_an_unknown_name_gets_the_nearest(error):
-    assert error("mnits") == "no data set 'mnits'; nearest: 'mnist', 'digits'"
+    assert error("mnits") == "no data set 'mnits'; nearest: 'mnist'"
     assert "'fashion-mnist'" in error("FashionMNIST")
 
 
@@ -46,7 +46,8 @@ def test_another_kind_of_file_is_an_error(error, tmp_path):
 @pytest.mark.parametrize("name", names())
 @pytest.mark.parametrize("split", ["tset", "", "Train"])
 def test_every_source_refuses_an_unknown_split(error, name, split, tmp_path):
-    assert f"no split {split!r} in data set {name!r}; nearest: " in error(name, split, data_dir=tmp_path)
+    text = error(name, split, data_dir=tmp_path)
+    assert f"no split {split!r} in data set {name!r}; " in text and ("'train'" in text or "'test'" in text)
 
 
 @pytest.mark.parametrize("name", names())

@@ -130,7 +130,7 @@ def _condensed(path: Path) -> None:
         f"{path}: condensed set of {len(opened)} images {size_of(opened.spec.shape)}, {len(opened.spec.classes)} classes"
     )
     print(f"  images by class: {', '.join(map(str, opened.by_class()))}")
-    for line in listed(opened.about):
+    for line in listed(opened.about, between=": "):
         print(f"  {line}")
 
 
@@ -168,15 +168,15 @@ def made_from(made: Mapping[str, Any]) -> str:
     return f"of {count} images of {made.get('data')} ({made.get('split')} split), sha256 {made.get('sha256')}"
 
 
-def listed(table: Mapping[str, Any], prefix: str = "") -> list[str]:
+def listed(table: Mapping[str, Any], prefix: str = "", between: str = " ") -> list[str]:
     """`key value` for each entry, of tables within too; empty ones are left out."""
     lines = []
     for key, value in table.items():
         name = f"{prefix}{key}".replace("_", " ")
         if isinstance(value, Mapping):
-            lines += listed(value, f"{name}.")
+            lines += listed(value, f"{name}, ", between)
         elif isinstance(value, (list, tuple)):
-            lines += [f"{name} {', '.join(map(str, value))}"] if value else []
+            lines += [f"{name}{between}{', '.join(map(str, value))}"] if value else []
         elif value is not None:
-            lines.append(f"{name} {'yes' if value is True else 'no' if value is False else value}")
+            lines.append(f"{name}{between}{'yes' if value is True else 'no' if value is False else value}")
     return lines

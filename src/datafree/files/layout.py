@@ -76,12 +76,10 @@ def check_expected(table: Table, expect: Expected, what: str) -> None:
     for name in sorted(expect.keys() | table.keys()):
         if name not in table:
             near = nearest(name, list(table)[:1000])
-            raise UserError(f"no tensor {name!r} in {what}; nearest: {near}; it was made for another network")
+            raise UserError(f"no tensor {name!r} in {what}; {near}; it was made for another network")
         if name not in expect:
             near = nearest(name, list(expect)[:1000])
-            raise UserError(
-                f"tensor {name!r} in {what} is not wanted; nearest: {near}; it was made for another network"
-            )
+            raise UserError(f"tensor {name!r} in {what} is not wanted; {near}; it was made for another network")
         for part, got, wanted in zip(("dtype", "shape"), table[name], expect[name]):
             if got != wanted:
                 raise UserError(

@@ -161,7 +161,7 @@ def by_name(raw: Raw, spec: InputSpec) -> tuple[Tensor, str | None]:
     if not any(all(name.isdecimal() for name in names) for names in (own, spec.classes)):
         wrong = next(name for name in own if name not in spec.classes)
         raise UserError(
-            f"class folder {wrong!r} is no class of the network, which has {nearest(wrong, spec.classes)}; rename the "
+            f"class folder {wrong!r} is no class of the network, {nearest(wrong, spec.classes)}; rename the "
             f"folders, or number them 0 to {len(own) - 1} in the network's order"
         )
     pairs = ", ".join(f"{own[place]} = {spec.classes[here]}" for here, place in enumerate(in_order[:3]))
