@@ -148,8 +148,6 @@ def test_a_setting_that_differs_is_named_by_its_own_flag(old, new, text):
     assert difference(after, before) == text
 
 
-
-
 @pytest.mark.usefixtures("here")
 def test_a_teacher_of_another_input_size_is_told_of(command):
     assert command("train hinton8 --data digits --size 16 --epochs 1 --limit 50 --out larger --quiet").code == 0
