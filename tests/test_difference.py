@@ -31,7 +31,7 @@ def log(inputs=None, /, verb="train", **settings):
         ({"model": "hinton8"}, {"model": "hinton16"}, "with model hinton8, not hinton16"),
         ({"mean": [0.0]}, {"mean": [0.5, 0.5]}, "with --mean 0.0, not 0.5 0.5"),
         ({"mean": [0.0, 1.0]}, {"mean": [0.0, 2.0]}, "with --mean 1.0, not 2.0"),
-        ({"online": {"balance": 5.0}}, {"online": {"balance": 4.0}}, "with --online balance 5.0, not balance 4.0"),
+        ({"online": {"balance": 5.0}}, {"online": {"balance": 4.0}}, "with --balance 5.0, not 4.0"),
         ({"title": "x" * 90}, {"title": "y"}, f"with --title {'x' * 57}..., not y"),
         ({"what": [MOMENTS], "preset": "full"}, {"what": [INPUT], "preset": "small"}, "with --preset full, not small"),
         (
