@@ -49,7 +49,7 @@ AGAIN = {
     ),
     "online": (
         "distill teacher hinton8 --online generator --epochs 1 --iterations 1 --batch 8 --latent 8 --out o --quiet",
-        "--balance 4", "with --online balance 5.0, not balance 4.0",
+        "--balance 4", "with --balance 5.0, not 4.0",
     ),
     "demo": ("demo --images 20 --out o --quiet", "--seed 1", "with --seed 0, not 1"),
     "rerun": ("rerun set --out o", "", ""),
