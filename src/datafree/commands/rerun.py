@@ -62,8 +62,9 @@ def rerun(run: Path, /, *, out: Path | None = None, trust: Annotated[bool, Param
     names = {name: digest for name, digest in inputs.items() if _is_path(name)} if isinstance(inputs, dict) else {}
     _check_place(log.get("folder"), names)
     for name, digest in names.items():
-        known = log.get("format") == FORMAT or Path(name).is_file()  # earlier versions took another hash of a folder
-        if known and _is_input(Path(name)) and hash_of(name) != digest:
+        if not _is_input(Path(name)) or (log.get("format") != FORMAT and Path(name).is_dir()):
+            continue  # earlier versions took another hash of a folder
+        if hash_of(name) != digest:
             print(f"note: {name} has changed since that run")
     with nullcontext() if trust else without_code():  # what `_check` did not see is refused where it would be imported
         return run_command(words)
@@ -85,14 +86,14 @@ def _check_place(place: Any, inputs: dict[str, Any]) -> None:
     if not isinstance(place, str) or Path(place) == Path.cwd():
         return
     relative = [name for name in inputs if not Path(name).is_absolute() and not DATA.search(name)]
-    missing = next((name for name in relative if not Path(name).exists()), None)
+    missing = next((name for name in relative if not os.path.exists(name)), None)  # False for a name too long
     if missing is not None:
         raise UserError(
-            f"that command was given in {place} and reads {missing!r}, which is not in {Path.cwd()}; change to that folder, "
-            "or to one that holds the same files, and rerun it there"
+            f"that command was given in {place[:200]} and reads {missing[:80]!r}, which is not in {Path.cwd()}; change to that "
+            "folder, or to one that holds the same files, and rerun it there"
         )
     print(
-        f"note: that command was given in {place}; relative names, of what it writes too, are taken from {Path.cwd()}"
+        f"note: that command was given in {place[:200]}; relative names, of what it writes too, are taken from {Path.cwd()}"
     )
 
 
