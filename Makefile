@@ -18,7 +18,7 @@ test-slow: $(VENV)/.ready ## the tests that `make test` leaves out: every smoke 
 test-portable: $(VENV)/.ready ## the tests once per thing that CPUs differ in (tests/portable.py); an hour on 2 cores
 	$(BIN)/python tests/portable.py $(ARGS)
 
-crash: $(VENV)/.ready ## every crash point, failing operation, random kills, power cuts (tests/crash); an hour on a free core
+crash: $(VENV)/.ready ## every crash point, failing operation, random kills, power cuts (tests/crash); ARGS="--only pack"
 	$(BIN)/python tests/crash/runner.py $(ARGS)
 
 fuzz: $(VENV)/.ready ## spoilt files of every kind; ARGS="--seed 1 --mutants 20000"
