@@ -89,8 +89,8 @@ def _check_place(place: Any, inputs: dict[str, Any]) -> None:
     missing = next((name for name in relative if not os.path.exists(name)), None)  # False for a name too long
     if missing is not None:
         raise UserError(
-            f"that command was given in {place[:200]} and reads {missing[:80]!r}, which is not in {Path.cwd()}; change to that "
-            "folder, or to one that holds the same files, and rerun it there"
+            f"that command was given in {place[:200]} and reads {missing[:80]!r}, which is not in {Path.cwd()}; change to "
+            "that folder, or to one that holds the same files, and rerun it there"
         )
     print(
         f"note: that command was given in {place[:200]}; relative names, of what it writes too, are taken from {Path.cwd()}"
