@@ -158,7 +158,8 @@ def untrained(teacher: Network, scene: Scene | None, *, seed: int) -> Tensor:
 def width_for(teacher: Network) -> int:
     """The widest generator whose forward pass costs no more than the teacher's; at least the narrowest."""
     most = _flops(teacher.module, teacher.logits, torch.zeros(2, *teacher.spec.shape, device=teacher.device))
-    fitting = [width for width, flops in _generator_flops(teacher.spec).items() if flops <= most]
+    costs = _generator_flops(teacher.spec)  # pyright: ignore[reportArgumentType]: being frozen, it has a hash
+    fitting = [width for width, flops in costs.items() if flops <= most]
     return max(fitting, default=WIDTHS[0])
 
 
