@@ -62,6 +62,7 @@ def _unfinished(folder: Path) -> None:
 def _typed(folder: Path) -> None:
     argv = ["train", "hinton8", "--data", "digits", "--seed", "3", "--out", "r"]
     log = {"argv": argv, "folder": str(folder), "inputs": {"w.safetensors": "0" * 64}, "verb": "train"}
+    (folder / "w.safetensors").write_bytes(b"")
     (folder / "r").mkdir()
     (folder / "r.run.json").write_text(json.dumps(log))
     (folder / "r" / "run.json").write_text(json.dumps({"format": 2, "verb": "train"}))
