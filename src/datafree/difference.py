@@ -9,7 +9,7 @@ __all__ = ["IGNORED", "difference", "lasting"]
 
 IGNORED = ("quiet", "threads", "data_dir", "device", "workers")
 """Settings that change no result."""
-NAMES = {"model": "model", "teacher": "teacher", "student": "student", "source": "source"}
+NAMES = {"model": "model", "teacher": "teacher", "student": "student", "source": "source", "runs": "runs"}
 """Settings that are no flags, in messages."""
 STATISTICS = "what"
 DESCRIBING = ("preset", "leak")
@@ -49,10 +49,11 @@ def _setting(key: str, old: Any, new: Any) -> str:
     if isinstance(old, dict) and isinstance(new, dict):  # a group of settings, each with a flag of its own
         inner = next(name for name in (*new, *old) if new.get(name) != old.get(name))
         return _setting(inner, old.get(inner), new.get(inner))
-    flag = NAMES.get(key, f"--{key.replace('_', '-')}")
-    if old is None or old is False:
+    several = key == "data" and isinstance(new or old, list)  # data sets are arguments where there may be several
+    flag = "data" if several else NAMES.get(key, f"--{key.replace('_', '-')}")
+    if old is None or old is False or old == []:
         return f"without {flag}, not with " + ("it" if new is True or new is False else f"{flag} {_short(new)}")
-    if new is None or new is False:
+    if new is None or new is False or new == []:
         return f"with {flag}" + ("" if old is True else f" {_short(old)}") + ", not without"
     one, other = _apart(old, new)
     return f"with {flag} {_short(one)}, not {_short(other)}"

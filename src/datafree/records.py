@@ -487,7 +487,7 @@ def _entry(item: Any, tensors: dict[str, Tensor]) -> tuple[str, Entry]:
     statistic = stats.of(item.get("statistic"))
     own = {key: tensors.pop(key) for key in [key for key in tensors if key.startswith(f"{name}/")]}
     if not own:
-        raise unknown("entry", name, {key.split("/")[0] for key in tensors}, "the record's tensors")
+        raise unknown("entry", name, sorted({key.split("/")[0] for key in tensors}), "the record's tensors")
     return name, Entry(statistic, tuple(taps), {key.split("/", 1)[1]: tensor for key, tensor in own.items()})
 
 

@@ -77,20 +77,23 @@ def test_a_network_agrees_with_a_teacher_of_other_code(pair, command):
 
 
 def test_a_report_measures_networks_of_different_code(pair, command):
-    line = "report one two --data digits --quiet --out page.html"
-    assert command(line).code == 0
+    line = "report one two --data digits --quiet"
+    assert command(f"{line} --out page.html").code == 0
     page = (pair / "page.html").read_text()
     assert "own code and was not measured here; name it with --code" in page
-    for codes in ("--code nets.py:build --code other.py:wide", "--code two=other.py:wide --code nets.py:build"):
-        assert command(f"{line} {codes}").code == 0
-        rows = json.loads((pair / "page.html.run.json").read_text())["result"]["networks"]
+    for name, codes in (
+        ("listed", "--code nets.py:build --code other.py:wide"),
+        ("named", "--code two=other.py:wide --code nets.py:build"),
+    ):
+        assert command(f"{line} {codes} --out {name}.html").code == 0
+        rows = json.loads((pair / f"{name}.html.run.json").read_text())["result"]["networks"]
         assert [row["name"] for row in rows] == ["one", "two"]
         assert all(row["accuracy"] is not None for row in rows)
     for code in (
         "three=other.py:wide",
         "two=other.py:wide --code two=other.py:wide --code nets.py:build --code x.py:y",
     ):
-        refused = command(f"{line} --code {code}")
+        refused = command(f"{line} --out page.html --code {code}")
         assert refused.code == 2 and "--code: got" in refused.line
 
 

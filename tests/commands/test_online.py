@@ -90,7 +90,7 @@ def test_a_stopped_run_leaves_a_whole_student_and_goes_on_to_the_same_bytes(comm
     assert (here / "a" / "training.safetensors").exists() and result("a")["unfinished"]["of"] == 12
     assert command("evaluate a --data digits").code == 0
     assert "epochs so far" in (here / "a" / "README.md").read_text()
-    assert "a holds an unfinished run with --online balance 5.0, not balance 4.0: give that run's command again" in (
+    assert "a holds an unfinished run with --balance 5.0, not 4.0: give that run's command again" in (
         command(f"{line} --balance 4 --out a").line
     )
     with monkeypatch.context() as patch:

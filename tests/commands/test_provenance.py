@@ -178,7 +178,7 @@ def test_a_folder_of_an_earlier_version_is_complete_and_its_paths_go_when_it_is_
     (here / "other.run.json").unlink()
     line = "train hinton16 --data digits --epochs 1 --seed 1 --out other --quiet"
     assert command(line).out.startswith("already complete: release in other")
-    assert "o was made with --epochs 1, not 2: " in command(line.replace("--epochs 1", "--epochs 2")).line
+    assert "other was made with --epochs 1, not 2: " in command(line.replace("epochs 1", "epochs 2")).line
     assert command("record other --data digits --preset small --quiet").code == 0
     text = (here / "other" / "run.json").read_text()
     assert "argv" not in text and "somebody" not in text and '"before"' in text

@@ -426,5 +426,5 @@ def test_a_report_shows_what_sets_match_of_their_teachers_statistics(command, he
     assert "teacher: at most 512 images of each set, shown as they are; noise in grey" in page
     label = page.split("Statistics matched and missed, mean over layers. ")[1].split('"')[0]
     assert [own.split(":")[0] for own in label.split("; ")] == ["set", "plain", "noise"]
-    assert command("report student set --out page.html").code == 0
-    assert "matched and missed" not in (here / "page.html").read_text()
+    assert command("report student set --out other.html").code == 0
+    assert "matched and missed" not in (here / "other.html").read_text()

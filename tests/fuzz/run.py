@@ -13,6 +13,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from .subjects import SUBJECTS
 __all__ = ["Report", "fuzz"]
 
 ROUNDS = 5
+PATIENCE = 4.0
 MEMORY = 600 << 20
 """More than before, for one file."""
 
@@ -125,7 +127,9 @@ def _verdict(name: str, work: Path, expected: str | None) -> str:
 
 
 def _child(work, seconds: float) -> str:
-    """What a function returns in a child process; how that ended otherwise."""
+    """What a function returns in a child process; how that ended otherwise. It has `seconds` of processor time, on a busy
+    machine up to `PATIENCE` times as many to wait for.
+    """
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -144,20 +148,27 @@ def _child(work, seconds: float) -> str:
         finally:
             os._exit(0)
     os.close(writer)
-    said, end = b"", time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0 and select.select([reader], [], [], left)[0]:
-        part = os.read(reader, 4096)
-        if not part:
-            break
-        said += part
+    said, part, end = b"", None, time.monotonic() + PATIENCE * seconds
+    while part != b"" and time.monotonic() < end and _seconds_of(pid) < seconds:
+        if select.select([reader], [], [], 1.0)[0]:
+            part = os.read(reader, 4096)
+            said += part
     os.close(reader)
-    late = time.monotonic() >= end
+    late = part != b""
     if late:
         os.kill(pid, signal.SIGKILL)
     status = os.waitpid(pid, 0)[1]
     if late:
         return f"FAILURE: longer than {seconds:g} s"
     return f"FAILURE: signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else said.decode() or "FAILURE: no answer"
+
+
+def _seconds_of(pid: int) -> float:
+    """Processor time that a running child has used; 0 for one that has ended."""
+    with suppress(OSError, IndexError, ValueError):
+        ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+    return 0.0
 
 
 def _mapped() -> int:
