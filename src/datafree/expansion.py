@@ -17,6 +17,7 @@ from torch import Tensor
 from . import alignment as alignments
 from .alignment import Alignment
 from .alignment.anchors import check_anchors
+from .behaviour import check_pixel_gradient
 from .divergence import known, stored
 from .network import Network
 from .progress import Progress, silent
@@ -87,7 +88,10 @@ class GuidedInversion:
         return {**settings, "alignment": own.model_dump(mode=mode), "anchors": anchors}
 
     def on(self, teacher: Network, record: Record | None) -> ExpansionMaker:
-        """Raises UserError for anchors that do not fit, and for a weight of statistics that nobody knows."""
+        """Raises UserError for anchors that do not fit, a weight of statistics that nobody knows, and a teacher through
+        which no gradient comes to its images.
+        """
+        check_pixel_gradient(teacher, "expand")
         check_anchors(teacher, self.pixels, self.labels)
         return ExpansionMaker(teacher, record, self.settings.objective(teacher, record), self)
 

@@ -160,3 +160,20 @@ def test_anchors_that_do_not_fit_are_refused_before_the_work_starts(normed, digi
     with pytest.raises(UserError, match="got no anchor image"):
         expand(normed, (pixels[:0], labels[:0]), tmp_path / "set", images=10)
     assert not (tmp_path / "set").exists()
+
+
+class Rounding(torch.nn.Module):
+    """A network through which no gradient comes to the images."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, images):
+        return self.inner(images.detach())
+
+
+def test_a_network_that_lets_no_gradient_through_is_refused_before_an_image_is_made(digits, normed):
+    teacher = Network(Rounding(copy.deepcopy(normed.module)), normed.spec, "rounding")
+    with pytest.raises(UserError, match=r"no gradient comes through rounding to its images, which expand needs"):
+        method(digits).on(teacher, None)
