@@ -20,6 +20,7 @@ from .commandline import ARGV
 from .errors import UserError, out_of_memory, unknown
 from .notices import shown_notices
 from .parallel import say_first
+from .resumable import is_resumable
 from .startup import check_address_space
 from .terminal import Stream, open_streams, printing, warn_in_one_line
 
@@ -187,16 +188,15 @@ def _stopped(argv: list[str]) -> str:
 
 
 def _resumes(argv: list[str]) -> bool:
-    """Whether the stopped command left something that it goes on from. Imports nothing: a lock of an import may be held."""
-    folders = sys.modules.get("datafree.output_folder")
-    if folders is None or not argv or argv[0] not in RESUMES:
+    """Whether the stopped command left something that it goes on from, or another before it."""
+    if not argv or argv[0] not in RESUMES:
         return False
     places = [word.removeprefix("--out=") for word in argv if word.startswith("--out=")]
     places += [argv[index + 1] for index, word in enumerate(argv[:-1]) if word == "--out"]
     if argv[0] == "record":  # of a release in place
         places += [word for word in argv[1:] if not word.startswith("-")]
     try:
-        return any(map(folders.is_resumable, places))
+        return any(map(is_resumable, places))
     except (OSError, ValueError):
         return False
 

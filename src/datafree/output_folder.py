@@ -20,6 +20,7 @@ from .files.atomic import sync_folder
 from .files.place import MARKER
 from .parallel import first
 from .release import sweep_records
+from .resumable import STATE, holds_state, is_resumable, recording_state
 from .runlog import RunLog
 from .unfinished import PENDING
 
@@ -35,11 +36,8 @@ __all__ = [
     "recording_state",
 ]
 
-STATE = "training.safetensors"
-"""What a stopped run goes on from."""
 STAGED = ".staged"
 """A folder in the output folder for files that are moved into place once all of them are whole."""
-SHARDS = "unit-*.safetensors"
 LOG = "run.json"
 
 
@@ -190,14 +188,14 @@ def _is_complete(out: Path, kind: Kind, log: RunLog) -> bool:
         if other is not None:
             raise UserError(f"{out} was made {other}: name another --out, or remove that folder first")
         return (kind.grows is None or log.difference(old) is None) and _is_whole(out, kind)
-    if isinstance(pending, dict) and (there or _resumes(out)):
+    if isinstance(pending, dict) and (there or holds_state(out)):
         other = log.difference(pending, but=kind.grows)
         if other is not None:
             raise UserError(
                 f"{out} holds an unfinished run {other}: give that run's command again to finish it, name another --out, or "
                 "remove that folder first"
             )
-    elif not old and there and kind.files and kind.grows is None and not _resumes(out):
+    elif not old and there and kind.files and kind.grows is None and not holds_state(out):
         raise UserError(
             f"{out} holds a {kind.noun} that no run of datafree is known to have made, and which would be lost; "
             "name another --out, or remove that folder first"
@@ -215,7 +213,7 @@ def _is_whole(out: Path, kind: Kind) -> bool:
 
 def _begin(out: Path, kind: Kind, log: RunLog) -> None:
     """Claims the folder for the run, and sweeps what killed runs left."""
-    log.resumed = _resumes(out)
+    log.resumed = holds_state(out)
     if not (out / MARKER).exists():
         claim_folder(out, kind=kind.name)
     _sweep(out)
@@ -228,28 +226,13 @@ def _begin(out: Path, kind: Kind, log: RunLog) -> None:
 
 def _undo(out: Path, kind: Kind, before: set[str]) -> None:
     """Removes what a failed run wrote, where no later run could go on from it."""
-    if is_final(logged(out)) or _resumes(out):
+    if is_final(logged(out)) or holds_state(out):
         return
     for name in (*kind.files, LOG, MARKER):
         if name not in before:
             with suppress(OSError):
                 (out / name).unlink()
     _sweep(out)
-
-
-def is_resumable(place: str | Path) -> bool:
-    """Whether a stopped run left something in an output folder, or its sums beside a release, that it goes on from."""
-    out = Path(place)
-    return _resumes(out) or recording_state(out).exists()
-
-
-def recording_state(release: Path) -> Path:
-    """The sums of a stopped recording: beside the release, which is handed over, and not in it."""
-    return release.with_name(f"{release.name}.recording")
-
-
-def _resumes(out: Path) -> bool:
-    return (out / STATE).exists() or next(out.glob(SHARDS), None) is not None
 
 
 def _tidy(out: Path) -> None:

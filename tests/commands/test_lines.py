@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from datafree.commands.synthesize import _advice
 from datafree.difference import difference
 from datafree.errors import UserError, nearest, unknown
 from datafree.fit import Schedule
@@ -153,3 +154,50 @@ def test_a_teacher_of_another_input_size_is_told_of(command):
     assert command("train hinton8 --data digits --size 16 --epochs 1 --limit 50 --out larger --quiet").code == 0
     done = command("evaluate teacher --teacher larger --data digits --quiet")
     assert "  images of 8 x 8 were resized to the 16 x 16 that hinton8 takes\nagreement with larger: " in done.out
+
+
+@pytest.mark.usefixtures("here")
+def test_pack_says_what_the_network_is_shown(command):
+    plain = command(f"pack hinton16 {PACK}1")
+    assert "pixels in [0, 1] reach it as they are; if it was trained on normalised ones" in plain.out
+    normed = command(f"pack hinton16 {PACK}2 --mean 0.5 --std 0.25").out
+    assert "reach it as (pixels - mean) / std, mean 0.5, std 0.25" in normed and "warning" not in normed
+    for values in ("--mean 128 --std 64", "--mean 0.5 --std 64", "--mean 128"):
+        done = command(f"pack hinton16 {PACK}{values.replace(' ', '').replace('-', '')} {values}")
+        assert "warning: no pixels in [0, 1] have that mean and deviation; divide both by 255" in done.out
+
+
+@pytest.mark.usefixtures("here")
+def test_advice_about_images_near_chance_names_only_what_the_method_has(command):
+    assert _advice({"method": "distribution"}) == "try another --method, or a record that holds more"
+    learnt = command("synthesize teacher --method inception --steps 1 --images 16 --unit 8 --out learnt --quiet")
+    assert "try more --steps, a higher --learning-rate, another --method, or a record that holds more" in learnt.out
+
+
+def test_training_says_that_test_images_of_another_size_are_resized(command, here):
+    rng = np.random.default_rng(0)
+    images = {
+        name: rng.integers(0, 256, (20, side, side)).astype(np.uint8) for name, side in (("train", 8), ("test", 9))
+    }
+    labels = np.arange(20) % 2
+    np.savez(here / "d.npz", **{f"x_{name}": pixels for name, pixels in images.items()}, y_train=labels, y_test=labels)
+    done = command("train hinton8 --data d.npz --epochs 1 --out o --quiet")
+    assert done.code == 0 and "  test images of 9 x 9 were resized to the 8 x 8 that hinton8 takes\n" in done.out
+
+
+def test_other_code_for_recorded_weights_is_refused_by_every_verb_that_reads_it(command, here):
+    text = (
+        "from torch import nn\n\ndef build():\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.{}(), nn.Linear(16, 10))\n"
+    )
+    for name, layer in (("right", "ReLU"), ("wrong", "Tanh")):
+        (here / f"{name}.py").write_text(text.format(layer))
+    assert command("train right.py:build --data digits --limit 200 --epochs 1 --out o --quiet").code == 0
+    assert command("record o --code right.py:build --data digits --limit 200 --preset small --quiet").code == 0
+    for line in ("evaluate o --data digits", "distill o hinton8 --data digits --epochs 1 --out s"):
+        assert command(f"{line} --code right.py:build --quiet --limit 100").code == 0
+        refused = command(f"{line}2 --code wrong.py:build --quiet --limit 100".replace("digits2", "digits"))
+        assert refused.code == 2
+        assert (
+            "wrong.py:build has the recorded weights but answers otherwise; use the code it came with" in refused.line
+        )

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from datafree.errors import UserError
+from datafree.errors import Notice, UserError
 from datafree.files import convert_weights, read_header, read_weights
 from datafree.files.pickles import MAX_STEPS
 
@@ -242,3 +242,19 @@ def test_a_plain_pickle_in_no_zip_is_refused(tmp_path):
     pickle.dump({"w": 1}, stream)
     (tmp_path / "x.pt").write_bytes(stream.getvalue())
     refused(tmp_path, tmp_path / "x.pt", "is no zip")
+
+
+@pytest.mark.parametrize("other", ["ema", "model_ema", "teacher", "state_dict"])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_file_of_two_networks_says_which_was_taken(tmp_path, other, wrapped):
+    first, second = network().state_dict(), network().state_dict()
+    taken, left = ("state_dict", "model") if other == "state_dict" else ("model", other)
+    content = {
+        left: {"module": second, "updates": 3} if wrapped and left == other else second,
+        taken: first,
+        "epoch": 1,
+    }
+    torch.save(content, tmp_path / "x.pt")
+    with pytest.warns(Notice, match=f"the weights under '{taken}' are taken, not '{left}'"):
+        convert_weights(tmp_path / "x.pt", tmp_path / "x.safetensors")
+    assert same(read_weights(tmp_path / "x.safetensors"), first)

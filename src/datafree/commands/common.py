@@ -219,11 +219,15 @@ def check_memory(images: int, spec: InputSpec) -> None:
 
 
 def load_network(name: str, options: Model, run: Run, spec: InputSpec | None = None) -> Network:
-    """A trained network on its device; its record is not looked at."""
+    """A trained network on its device. The record of a release tells whether code given for it is the publisher's."""
     from ..models import load_model
+    from ..release import Release, is_release
 
     _check_device(run.device)
-    return on_device(load_model(name, code=options.code, weights=options.weights, spec=spec), run)
+    network = load_model(name, code=options.code, weights=options.weights, spec=spec)
+    if options.code is not None and options.weights is None and is_release(name) and options.record is None:
+        Release.open(name).record(network, None)  # raises for code that makes another function of the same weights
+    return on_device(network, run)
 
 
 def load_teacher(name: str, options: Model, run: Run) -> Network:
@@ -356,12 +360,12 @@ def on_device(network: Network, run: Run) -> Network:
     return network
 
 
-def say_size(network: Network, data: Dataset) -> None:
+def say_size(network: Network, data: Dataset, images: str = "images") -> None:
     """What was done to the images so that they fit the network; nothing where they fit as they are."""
     size, wanted = data.shape[1:], network.spec.shape[1:]
     if size != wanted:
         print(
-            f"  images of {size[0]} x {size[1]} were resized to the {wanted[0]} x {wanted[1]} that {network.name} takes"
+            f"  {images} of {size[0]} x {size[1]} were resized to the {wanted[0]} x {wanted[1]} that {network.name} takes"
         )
     if network.spec.shape[0] != data.shape[0]:
         print(f"  grey and colour images were taken as the {network.spec.shape[0]} channels that {network.name} takes")

@@ -71,6 +71,24 @@ def pack(
         write_release(folder, network)
         log.write(folder, {"parameters": network.parameters, "bytes": network.nbytes()})
     print(f"{model}: {network.parameters:,} parameters; release in {folder}, fingerprint {network.fingerprint()[:12]}")
+    _say_pixels(spec)
+
+
+def _say_pixels(spec: InputSpec) -> None:
+    """What the network is shown; a wrong normalisation costs accuracy that nobody without data sees."""
+    mean, std = (" ".join(f"{value:g}" for value in values) for values in (spec.mean, spec.std))
+    if spec.mean == (0.0,) and spec.std == (1.0,):
+        print(
+            f"  pixels in [{spec.low:g}, {spec.high:g}] reach it as they are; if it was trained on normalised ones, pack it "
+            "again with --mean and --std"
+        )
+        return
+    print(f"  pixels in [{spec.low:g}, {spec.high:g}] reach it as (pixels - mean) / std, mean {mean}, std {std}")
+    if not all(spec.low <= value <= spec.high for value in spec.mean) or max(spec.std) > spec.high - spec.low:
+        print(
+            f"  warning: no pixels in [{spec.low:g}, {spec.high:g}] have that mean and deviation; divide both by 255 if "
+            "they are of pixels from 0 to 255"
+        )
 
 
 def _named(classes: tuple[str, ...]) -> tuple[str, ...]:

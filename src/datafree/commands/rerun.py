@@ -29,7 +29,7 @@ MODELS = ("model", "teacher", "student")
 
 
 def rerun(run: Path, /, *, out: Path | None = None, trust: Annotated[bool, Parameter(negative="")] = False) -> int:
-    """Repeat a run from its log: the same command, settings and seed, in the folder where it was given.
+    """Repeat a run from its log: the same command, settings and seed, in the working directory.
 
     The log is OUT.run.json, beside the folder that the run wrote. A log is a file like any other: one from strangers could
     name code to be run, or a folder of yours to write to, so such a command needs --trust.
@@ -65,7 +65,7 @@ def rerun(run: Path, /, *, out: Path | None = None, trust: Annotated[bool, Param
         if not _is_input(Path(name)) or (log.get("format") != FORMAT and Path(name).is_dir()):
             continue  # earlier versions took another hash of a folder
         if hash_of(name) != digest:
-            print(f"note: {name} has changed since that run")
+            print(f"note: {name} is not what that run read: it has changed, or is another one; the result will differ")
     with nullcontext() if trust else without_code():  # what `_check` did not see is refused where it would be imported
         return run_command(words)
 
@@ -93,7 +93,7 @@ def _check_place(place: Any, inputs: dict[str, Any]) -> None:
             "that folder, or to one that holds the same files, and rerun it there"
         )
     print(
-        f"note: that command was given in {place[:200]}; relative names, of what it writes too, are taken from {Path.cwd()}"
+        f"note: that command was given in {place[:200]}; relative paths, output included, are resolved in {Path.cwd()}"
     )
 
 

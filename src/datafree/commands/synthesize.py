@@ -139,4 +139,15 @@ def finish(made: SyntheticSet, out: Path, log: RunLog) -> None:
     log.write(out, {"images": len(made), "consistent": consistent, "warning": warning})
     print(f"{len(made):,} images in {out}; the teacher sees the wanted class in {consistent:.1f} % of them")
     if warning is not None:
-        print(f"warning: {warning}; take more --steps, a higher --learning-rate, or another method")
+        print(f"warning: {warning}; {_advice(made.about['method'])}")
+
+
+def _advice(settings: dict[str, Any]) -> str:
+    """What may help, of what this method has."""
+    flags = {"steps": "more --steps", "learning_rate": "a higher --learning-rate"}
+    options = [
+        *(words for name, words in flags.items() if name in settings),
+        "another --method",
+        "a record that holds more",
+    ]
+    return f"try {', '.join(options[:-1])}, or {options[-1]}"

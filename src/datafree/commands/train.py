@@ -67,8 +67,10 @@ def _train(model: str, out: Path, data: Data, input: Input, schedule: Schedule, 
     training = load_data(data, "train")
     test = load_data(replace(data, limit=None), "test", beside=training)
     network = on_device(new_model(model, spec_of(training, model, input), seed=run.seed), run)
-    if input.size is not None and main_process():
+    if main_process():
         say_size(network, training)
+        if test.shape != training.shape:
+            say_size(network, test, "test images")
     settings = {"model": model, **asdict(data), **asdict(input), **schedule.model_dump(), **asdict(run)}
     log = RunLog("train", settings, inputs_of(model, Model()), training, test)
     with output_folder(out, "release", log) as folder, bar(f"train {model}", run.quiet) as progress:

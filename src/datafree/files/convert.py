@@ -6,6 +6,7 @@ import math
 import os
 import re
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from datafree.errors import UserError
+from datafree.errors import Notice, UserError
 from datafree.files.layout import why_not_weight_name
 from datafree.files.lock import locked
 from datafree.files.pickles import Described, Opaque, describe
@@ -151,10 +152,23 @@ def _read(members: zipfile.ZipFile, name: str, cap: int, default: bytes | None =
     return members.read(member)
 
 
+def _has_weights(content: Any) -> bool:
+    """Whether it is a table of tensors, or holds one, as in `{"module": {...}, "updates": 3}`."""
+    tables = [content, *content.values()] if isinstance(content, dict) else []
+    return any(isinstance(own, dict) and own and all(isinstance(x, Described) for x in own.values()) for own in tables)
+
+
 def _state_dict(content: Any, what: str) -> dict[str, Described]:
     """The described tensors by name, out of their nest and without 'module.'."""
     for nest in _NESTS:
         if isinstance(content, dict) and isinstance(content.get(nest), dict):
+            others = [name for name, value in content.items() if name != nest and _has_weights(value)]
+            if others:
+                names = ", ".join(map(_shown, others[:5]))
+                warnings.warn(
+                    Notice(f"{what} holds more than one network: the weights under {nest!r} are taken, not {names}"),
+                    stacklevel=4,
+                )
             content = content[nest]
             break
     if not isinstance(content, dict):
