@@ -62,6 +62,24 @@ def test_a_file_of_an_earlier_version_opens_with_a_notice(release, tmp_path):
         Release.open(folder)
 
 
+@pytest.mark.parametrize("further", [{}, {"fits_16_bits": True}, {"kind": "quantized", "original": "0" * 64}])
+def test_removing_a_checksum_is_advised_only_where_the_file_opens_without_it(further, tmp_path):
+    path = tmp_path / "config.json"
+    write_sealed_json(path, {"format": 1, "architecture": "hinton8", **further})
+    write_json(path, {**read_json(path), "architecture": "hinton9"})
+    with pytest.raises(UserError, match=r"its checksum does not fit; get it or make it again") as caught:
+        read_sealed_json(path, OLDER)
+    write_json(path, {key: part for key, part in read_json(path).items() if key != "checksum"})
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Notice)
+            opens = bool(read_sealed_json(path, OLDER))
+    except UserError:
+        opens = False
+    assert opens == ("remove its checksum" in str(caught.value))
+    assert opens == (further != {"fits_16_bits": True})
+
+
 def test_a_command_prints_the_notice_once_and_goes_on(release, tmp_path, capsys):
     from datafree.__main__ import run
 

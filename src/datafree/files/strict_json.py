@@ -131,9 +131,10 @@ def read_sealed_json(path: str | os.PathLike[str], older: Collection[str]) -> di
             words = "has no checksum, as an earlier version wrote it: its content is not verified"
             warnings.warn(Notice(f"{path} {words}"), stacklevel=2)
     elif digest != _digest(value, path):
+        # without a checksum only a file that an earlier version could have written is opened
+        changed = "" if value.keys() - set(older) else ", or, where you changed it yourself, remove its checksum"
         raise UserError(
-            f"{str(path)!r} is not as it was written: its checksum does not fit; get it again, or, where you changed it "
-            "yourself, remove its checksum"
+            f"{str(path)!r} is not as it was written: its checksum does not fit; get it or make it again{changed}"
         )
     return value
 
