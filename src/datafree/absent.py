@@ -77,9 +77,13 @@ def is_program(network: Network) -> bool:
 
 def _program(network: Network) -> str:
     """That a network is, or holds, a compiled program; empty for one of plain modules."""
+    from .quantization.folder import Exported
+
     for name, part in network.module.named_modules():
         if isinstance(part, torch.jit.ScriptModule):
             return f"holds a TorchScript program, {name!r}" if name else "is a TorchScript program"
+    if isinstance(network.module, Exported):
+        return "is a quantized file"
     if isinstance(network.module, torch.fx.GraphModule):
         kinds = {node.op for node in network.module.graph.nodes}
         if "call_module" not in kinds:

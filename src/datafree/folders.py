@@ -9,10 +9,14 @@ from pathlib import Path
 from .errors import UserError
 from .files import read_json
 
-__all__ = ["QUANTIZED", "is_quantized", "is_release", "is_zoo", "no_release"]
+__all__ = ["NO_COPY", "QUANTIZED", "check_original", "is_quantized", "is_release", "is_zoo", "no_release"]
 
 QUANTIZED = "quantized"
 """The kind that the config.json of a quantized network names."""
+NO_COPY = (
+    "a quantized file gives answers alone: it cannot be quantized again, no layer of it can be recorded, and no gradient "
+    "passes it; give the original"
+)
 
 
 def is_zoo(name: str) -> bool:
@@ -29,6 +33,12 @@ def is_quantized(folder: str | Path) -> bool:
     """Whether the folder says that it holds a quantized network; what is in it is checked on opening."""
     path = Path(folder) / "config.json"
     return path.is_file() and read_json(path).get("kind") == QUANTIZED
+
+
+def check_original(name: str | Path) -> None:
+    """Raises UserError for the folder of a quantized network, where gradients, layers or weights are needed."""
+    if is_quantized(name):
+        raise UserError(f"{name}: {NO_COPY}")
 
 
 def no_release(folder: Path) -> str:

@@ -259,9 +259,9 @@ def test_a_run_that_diverges_later_keeps_its_student_and_says_what_was_thrown_aw
 
 def test_a_teacher_that_no_gradient_comes_through_is_one_line(refused, command):
     assert command("quantize teacher --out q8 --quiet").code == 0
-    line = "a quantized file can be run and measured, not quantized or learnt from again; give the original"
+    line = "q8: a quantized file gives answers alone: it cannot be quantized again, no layer of it can be recorded"
     for verb in ("distill q8 hinton8 --online generator", "expand q8 set", "synthesize q8"):
-        assert refused(f"{verb} --out o --quiet") == line
+        assert refused(f"{verb} --out o --quiet").startswith(line)
 
 
 def test_a_teacher_without_features_is_one_line_where_they_are_asked_for(refused, command, here):

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from datafree.__main__ import run
+from datafree.absent import no_batch_norm, no_layer
 from datafree.files import read_json, write_sealed_json
+from datafree.models import load_model
 from datafree.quantization import stack
 from datafree.quantization.stack import quiet
 
@@ -221,12 +223,33 @@ def quantized(made_normed, tmp_path_factory):
 
 @pytest.mark.parametrize(
     "line",
-    ["quantize int8 --calibrate digits", "synthesize int8 --method gaussian --images 4"],
-    ids=lambda own: own[:10],
-)
-def test_a_quantized_network_is_nothing_to_quantize_or_to_synthesize_from(refused, here, quantized, line):
+    [
+        "quantize int8", "quantize int8 --calibrate digits", "quantize int8 --calibrate nosuch", "quantize int8 --images 0",
+        "synthesize int8 --method gaussian --images 4", "synthesize int8 --method bns", "expand int8 nosuch",
+        "record int8 --data digits", "record int8 --data digits --kind moments", "record int8",
+        "distill int8 --online generator",
+    ],
+)  # fmt: skip
+def test_a_quantized_network_where_more_than_answers_is_needed_is_refused_for_that_first(
+    refused, here, quantized, line
+):
     shutil.copytree(quantized, here / "int8")
-    assert refused(f"{line} --out o --quiet").startswith("a quantized file can be run and measured, not quantized")
+    expected = (
+        "int8: a quantized file gives answers alone: it cannot be quantized again, no layer of it can be recorded"
+    )
+    assert refused(f"{line} --out o --quiet").startswith(expected)
+
+
+def test_a_quantized_network_teaches_where_its_answers_are_enough(command, here, quantized):
+    shutil.copytree(quantized, here / "int8")
+    line = "distill int8 hinton8 --online gaussian --epochs 1 --epoch-images 64 --out learnt --quiet"
+    assert command(line).code == 0
+
+
+def test_why_a_quantized_network_shows_no_layer_is_told_truly(quantized):
+    network = load_model(str(quantized))
+    assert no_layer(network).endswith("is a quantized file, whose layers cannot be watched")
+    assert no_batch_norm(network).endswith("is a quantized file, whose batch norms cannot be read")
 
 
 def test_inspect_says_what_a_quantized_folder_holds(command, here, quantized):

@@ -16,6 +16,7 @@ from cyclopts import Parameter, Token
 from ..classes import class_positions
 from ..codenames import code_name
 from ..errors import UserError
+from ..folders import check_original
 from ..parallel import main_process
 from ..progress import Progress, silent
 from ..terminal import Stream, escaped
@@ -232,12 +233,8 @@ def load_network(name: str, options: Model, run: Run, spec: InputSpec | None = N
 
 def load_teacher(name: str, options: Model, run: Run) -> Network:
     """`load_network` of one that images are made for, so gradients have to come through it."""
-    from ..quantization.folder import NO_COPY, Exported
-
-    network = load_network(name, options, run)
-    if isinstance(network.module, Exported):
-        raise UserError(NO_COPY)
-    return network
+    check_original(name)
+    return load_network(name, options, run)
 
 
 def load_record(name: str, options: Model, network: Network) -> Record | None:

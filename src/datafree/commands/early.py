@@ -9,7 +9,7 @@ from .. import zoo
 from ..codenames import code_name
 from ..data.registry import check_exists
 from ..errors import UserError, unknown
-from ..folders import is_release, is_zoo, no_release
+from ..folders import check_original, is_release, is_zoo, no_release
 from ..naming import check_name
 from ..unfinished import check_finished
 from .common import chosen
@@ -18,6 +18,8 @@ __all__ = ["check"]
 
 TRAINED = ("record", "synthesize", "expand", "distill", "quantize", "evaluate", "similarity")
 """Verbs whose first argument is a trained network."""
+CHANGED = ("record", "synthesize", "expand", "quantize")
+"""Of those, the verbs that need its gradients, layers or weights, and not its answers alone."""
 FRESH = ("train", "pack")
 EXPORTED = (".onnx", ".pt2", ".pte")
 """Files of a quantized network, for which the loader has words of its own."""
@@ -31,6 +33,8 @@ def check(argv: list[str]) -> None:
     if words and not words[0].startswith("-"):
         if verb in TRAINED:
             _check_trained(words[0])
+            if verb in CHANGED or (verb == "distill" and chosen(argv, "--online") == "generator"):
+                check_original(words[0])
         elif verb in FRESH:
             _check_fresh(words[0])
         elif verb == "report":

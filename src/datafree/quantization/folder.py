@@ -34,7 +34,7 @@ from ..files import (
 )
 from ..files.place import MARKER
 from ..files.regular import open_regular
-from ..folders import QUANTIZED, is_quantized
+from ..folders import NO_COPY, QUANTIZED, is_quantized
 from ..markdown import markdown
 from ..network import Network
 from ..onnxfile import MAX_BYTES, Program, check
@@ -61,7 +61,6 @@ __all__ = [
 KIND = QUANTIZED
 FILES = ("model.onnx", "model.pt2", "model.pte")
 ALIKE = 99.9
-NO_COPY = "a quantized file can be run and measured, not quantized or learnt from again; give the original"
 
 
 class Exported(nn.Module):
