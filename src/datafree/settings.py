@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -29,11 +30,13 @@ class Settings(BaseModel):
 S = TypeVar("S", bound=BaseModel)
 
 _SHORTER = {
+    "match pattern": "text that matches",
     "greater than or equal to": "at least",
     "less than or equal to": "at most",
     "greater than": "above",
     "less than": "below",
 }
+_COUNTED = re.compile(r"^[A-Z]\w* should (?:have )?(.*?)(?: after validation, not \d+| characters?, not \d+)?$")
 
 
 def parse(cls: type[S], values: Any) -> S:
@@ -73,16 +76,39 @@ def first_problem(error: ValidationError) -> str:
 
 def _one_line(cls: type[BaseModel], error: ValidationError) -> UserError:
     first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"]) or cls.__name__
+    field, place = _flag(cls, first["loc"])
     if first["type"] == "extra_forbidden":
-        return unknown("setting", field, cls.model_fields, cls.__name__)
+        return unknown("setting", ".".join(map(str, first["loc"])), cls.model_fields, cls.__name__)
+    if first["type"] == "missing":
+        got, wanted = (
+            ("nothing", "a value") if place is None else (_short(first["input"]), f"a number {place + 1} as well")
+        )
+        return UserError(f"--{field}: got {got}, wanted {wanted}; give --{field} such a value")
     wanted = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ").split(", unable to")[0]
+    wanted = _COUNTED.sub(r"\1", wanted)  # "Tuple should have at least 2 items after validation, not 1"
     for long, short in _SHORTER.items():
         wanted = wanted.replace(long, short)
     if not first["loc"]:
         return UserError(f"the settings of {cls.__name__} do not fit together, wanted {wanted}; change one of them")
-    flag = field.replace("_", "-")
-    return UserError(f"--{flag}: got {_short(first.get('input'))}, wanted {wanted}; give --{flag} such a value")
+    got = _short(first.get("input")) + (f" as number {place + 1}" if place is not None else "")
+    return UserError(f"--{field}: got {got}, wanted {wanted}; give --{field} such a value")
+
+
+def _flag(cls: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, int | None]:
+    """The flag that an error's location is of, and its place in the flag's list.
+
+    pydantic's location goes on with the place in a tuple, the key of a table or the type that was tried of several, which
+    no flag is named by.
+    """
+    names: list[str] = []
+    model: Any = cls
+    for part in location:
+        if not (isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields):
+            break
+        names.append(str(part).replace("_", "-"))
+        model = model.model_fields[part].annotation
+    rest = location[len(names) :]
+    return ".".join(names) or cls.__name__, next((part for part in rest if isinstance(part, int)), None)
 
 
 def _short(value: Any) -> str:

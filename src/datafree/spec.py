@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["InputSpec"]
 
 
+MOST_PIXELS = 1 << 24
+"""Numbers in one image."""
 LARGEST = 1e12
 """Of pixels, beyond which float32 cannot count; and, of their standard deviation, also the reciprocal."""
 LEVELS = 256 * 2.0**-23
@@ -46,7 +48,7 @@ class InputSpec(Settings):
     @field_validator("shape")
     @classmethod
     def _positive(cls, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        if min(shape) < 1 or math.prod(shape) > 1 << 24:
+        if min(shape) < 1 or math.prod(shape) > MOST_PIXELS:
             raise ValueError("channels, height and width, each at least 1 and at most 2^24 pixels together")
         return shape
 

@@ -46,6 +46,7 @@ NAMES = [
     ("convert own.py --out o", "'own.py' is no zip"),
 ]
 
+PACK = "pack hinton16 --weights teacher/model.safetensors --shape 1 8 8 --classes 10 --out o"
 NUMBERS = [
     ("train hinton16 --data digits --out o --epochs 0", "--epochs: got 0, wanted at least 1"),
     ("train hinton16 --data digits --out o --batch -1", "--batch: got -1, wanted at least 1"),
@@ -82,6 +83,19 @@ NUMBERS = [
     ("pack hinton16 --weights teacher/model.safetensors --shape 1 8 --classes 10 --out o", "--shape requires 3"),
     ("pack hinton16 --weights teacher/model.safetensors --shape 1 0 8 --classes 10 --out o", "--shape: got (1, 0, 8)"),
     ("pack hinton16 --weights teacher/model.safetensors --shape 1 8 8 --classes 1 --out o", "--classes: got 1, wanted"),
+    (f"{PACK} --mean nan", "--mean: got nan as number 1, wanted a finite number; give --mean such a value"),
+    (
+        f"{PACK} --mean 0 0 inf".replace("--shape 1", "--shape 3"),
+        "--mean: got inf as number 3, wanted a finite number; give --mean",
+    ),
+    (f"{PACK} --std nan", "--std: got nan as number 1, wanted a finite number; give --std such a value"),
+    (f"{PACK} --mean 0 1", "--mean: got 2 numbers, wanted 1 or one for each of 1 channels"),
+    (f"{PACK} --std 0", "--std: got 0.0, wanted above 0"),
+    ("train hinton16 --data digits --out o --mean nan", "--mean: got nan as number 1, wanted a finite number"),
+    (
+        "train hinton16 --data digits --out o --size 4097",
+        "images of 1 x 4097 x 4097 in data set 'digits', wanted at most",
+    ),
 ]
 
 USAGE = [
@@ -164,6 +178,15 @@ FOLDERS = [
 @pytest.mark.parametrize(("line", "text"), [*NAMES, *NUMBERS, *USAGE, *FOLDERS], ids=lambda value: value[:50])
 def test_a_mistake_is_one_line_and_nothing_is_touched(refused, line, text):
     assert text in refused(line)
+
+
+@pytest.mark.parametrize("line", ["train hinton16", "record hinton16 --weights teacher/model.safetensors"])
+def test_data_of_one_class_is_named_and_no_flag_that_the_command_does_not_have(refused, here, line):
+    np.savez(here / "one.npz", images=np.full((9, 8, 8), 200, np.uint8), labels=np.zeros(9, int))
+    expected = (
+        "data set 'one.npz' has images of one class alone, '0', wanted 2 classes at least to tell apart; name data"
+    )
+    assert expected in refused(f"{line} --data one.npz --out o")
 
 
 def test_celebas_attributes_are_named(refused, here):

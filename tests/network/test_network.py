@@ -130,7 +130,7 @@ def test_counts_of_parameters_and_bytes(tiny):
         ({"shape": (1, 4, 4), "std": (0.0,)}, "std above 0 and low below high"),
         ({"shape": (1, 4, 4), "low": 1.0}, "std above 0 and low below high"),
         ({"shape": (3, 4, 4), "mean": (0.1, 0.2)}, "mean with 1 number or one for each of 3 channels"),
-        ({"shape": (1, 4, 4), "mean": (float("nan"),)}, "--mean.0: got nan, wanted a finite number"),
+        ({"shape": (1, 4, 4), "mean": (float("nan"),)}, "--mean: got nan as number 1, wanted a finite number"),
         ({"shape": (1, 4, 4), "sdt": 1}, "no setting 'sdt' in InputSpec; nearest: 'std'"),
         ({"shape": (1, 4, 4), "classes": ("a",)}, "--classes: "),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import time
@@ -51,6 +52,7 @@ __all__ = [
     "bar",
     "check_attribute",
     "check_memory",
+    "check_normalisation",
     "chosen",
     "identity_of",
     "images_of",
@@ -316,22 +318,36 @@ def listed(kinds: dict[str, Any]) -> str:
 
 def spec_of(data: Dataset, model: str, options: Input) -> InputSpec:
     """The spec for a fresh `model` on `data`."""
-    from ..spec import InputSpec
+    from ..spec import MOST_PIXELS, InputSpec
 
     side = options.size if options.size is not None else 32 if model.startswith("lenet5") else None
     if side is not None and side < 1:
         raise UserError(f"--size: got {side}, wanted at least 1; give a positive size")
-    for name, values in (("mean", options.mean), ("std", options.std)):
-        if len(values) not in (1, data.shape[0]):
-            raise UserError(
-                f"--{name}: got {len(values)} numbers, wanted 1 or one for each of {data.shape[0]} channels"
-            )
-    if min(options.std) <= 0:
+    check_normalisation(options.mean, options.std, data.shape[0])
+    if len(data.classes) < 2:
         raise UserError(
-            f"--std: got {min(options.std)}, wanted above 0; give the deviations that the pixels are divided by"
+            f"data set {data.name!r} has images of one class alone, {data.classes[0]!r}, wanted 2 classes at least to tell "
+            "apart; name data with images of another class too"
         )
     shape = data.shape if side is None else (data.shape[0], side, side)
+    if math.prod(shape) > MOST_PIXELS:
+        got = " x ".join(map(str, shape))
+        raise UserError(
+            f"images of {got} in data set {data.name!r}, wanted at most {MOST_PIXELS:,} values an image; give a smaller "
+            "--size, or smaller images"
+        )
     return InputSpec(shape=shape, mean=options.mean, std=options.std, classes=data.classes)
+
+
+def check_normalisation(mean: tuple[float, ...], std: tuple[float, ...], channels: int) -> None:
+    """Raises UserError for --mean and --std that do not fit that many channels."""
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) not in (1, channels):
+            raise UserError(
+                f"--{name}: got {len(values)} numbers, wanted 1 or one for each of {channels} channels; give as many"
+            )
+    if min(std) <= 0:
+        raise UserError(f"--std: got {min(std)}, wanted above 0; give the deviations that the pixels are divided by")
 
 
 def use_threads(run: Run) -> None:

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from ..errors import UserError
 from ..folders import is_release
 from ..spec import InputSpec
-from .common import Model, inputs_of
+from .common import Model, check_normalisation, inputs_of
 
 __all__ = ["pack"]
 
@@ -61,6 +61,7 @@ def pack(
         raise UserError(
             f"{model} is a release already, wanted an architecture; name one of the zoo or file.py:function"
         )
+    check_normalisation(mean, std, shape[0])
     spec = InputSpec(shape=shape, mean=mean, std=std, classes=_named(classes))
     network = load_model(model, weights=weights, spec=spec)
     source = Model(weights=weights)

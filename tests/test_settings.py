@@ -1,0 +1,54 @@
+"""What is wrong with settings is told in one line, by the flag that there is, in words that are not pydantic's."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import pytest
+from pydantic import Field
+
+from datafree.errors import UserError
+from datafree.settings import Settings, parse
+
+
+class Several(Settings):
+    needed: int
+    per_channel: tuple[Annotated[float, Field(gt=0)], ...] = (1.0,)
+    names: tuple[str, ...] = Field(("a", "b"), min_length=2, max_length=3)
+    three_numbers: tuple[int, int, int] = (1, 2, 3)
+    either: float | str = Field(1.0, union_mode="left_to_right")
+    table: dict[str, int] = Field({})
+    word: str = Field("ab", min_length=2, max_length=3)
+    form: str = Field("ab", pattern="^a")
+    even: int = Field(2, multiple_of=2)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"per_channel": (1, float("nan"))}, "--per-channel: got nan as number 2, wanted a finite number"),
+        ({"per_channel": (0, 1)}, "--per-channel: got 0 as number 1, wanted above 0"),
+        ({"per_channel": (1, "x")}, "--per-channel: got 'x' as number 2, wanted a valid number"),
+        ({"names": ("a",)}, "--names: got ('a',), wanted at least 2 items"),
+        ({"names": tuple("abcd")}, "--names: got ('a', 'b', 'c', 'd'), wanted at most 3 items"),
+        ({"three_numbers": (1, 2)}, "--three-numbers: got (1, 2), wanted a number 3 as well"),
+        ({"three_numbers": (1, 2, 3, 4)}, "--three-numbers: got (1, 2, 3, 4), wanted at most 3 items"),
+        ({"either": ()}, "--either: got (), wanted a valid number"),
+        ({"table": {"k": "x"}}, "--table: got 'x', wanted a valid integer"),
+        ({"word": "a"}, "--word: got 'a', wanted at least 2 characters"),
+        ({"word": "abcd"}, "--word: got 'abcd', wanted at most 3 characters"),
+        ({"form": "b"}, "--form: got 'b', wanted text that matches '^a'"),
+        ({"even": 3}, "--even: got 3, wanted a multiple of 2"),
+    ],
+    ids=str,
+)
+def test_a_setting_that_does_not_fit_is_told_by_its_own_flag(values, expected):
+    with pytest.raises(UserError) as caught:
+        parse(Several, {"needed": 1, **values})
+    flag = expected.partition(":")[0]
+    assert str(caught.value) == f"{expected}; give {flag} such a value"
+
+
+def test_a_setting_that_is_missing_is_told_by_its_flag():
+    with pytest.raises(UserError, match=r"^--needed: got nothing, wanted a value; give --needed such a value$"):
+        parse(Several, {})
