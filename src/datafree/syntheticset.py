@@ -40,19 +40,41 @@ from .files.layout import check_expected
 from .network import Network, copied
 from .progress import Progress, silent
 from .records import Record
+from .seeds import seed_of
 from .settings import first_problem
 from .slots import Slot, expected, fault
 from .spec import InputSpec
 from .synthesis import Batch, Maker
 from .unfinished import check_finished
 
-__all__ = ["SyntheticSet", "one_thread", "read_about", "synthesize", "to_bytes", "to_pixels"]
+__all__ = ["SyntheticSet", "judged", "near_chance", "one_thread", "read_about", "synthesize", "to_bytes", "to_pixels"]
 
 UNIT = 256
 CHANCE = 0.1
 """Of the way from chance to always, how much still counts as chance."""
 SHARDS = 200_000
 """The most shards that a set may have: what its set.json can list."""
+
+
+def near_chance(hits: float, images: int, classes: int, name: str) -> str | None:
+    """A line where the teacher sees the wanted class in a share `hits` of so many images, hardly more than chance would."""
+    chance = 1 / classes
+    noise = 3 * math.sqrt(chance * (1 - chance) / max(1, images))
+    if hits > chance + max(noise, CHANCE * (1 - chance)):
+        return None
+    return (
+        f"the teacher sees the wanted class in {100 * hits:.1f} % of {name}, near chance ({100 * chance:.1f} %): its images "
+        "do not show their classes"
+    )
+
+
+def judged(method: Any, maker: Maker, teacher: Network, *, seed: int, images: int = 512) -> str | None:
+    """`near_chance` of that many images of a method that makes new ones as it goes; None for one without wanted classes."""
+    if not getattr(type(method), "targeted", True):
+        return None
+    batch = maker.unit(0, seed_of(seed, "judged"), images)
+    hits = float((teacher.predict(batch.pixels).argmax(1) == batch.labels).double().mean())
+    return near_chance(hits, images, len(teacher.spec.classes), f"{images} images of {method.method}")
 
 
 @dataclass(frozen=True)
@@ -97,16 +119,10 @@ class SyntheticSet:
 
     def warning(self) -> str | None:
         """That the teacher sees the wanted class hardly more often than chance would, where that is so."""
-        hits, chance = self.about.get("hits"), 1 / len(self.spec.classes)
+        hits = self.about.get("hits")
         if not self.targeted or not isinstance(hits, (int, float)):
             return None
-        noise = 3 * math.sqrt(chance * (1 - chance) / max(1, len(self)))
-        if hits > chance + max(noise, CHANCE * (1 - chance)):
-            return None
-        return (
-            f"the teacher sees the wanted class in {100 * hits:.1f} % of {self.folder.name}, near chance "
-            f"({100 * chance:.1f} %): its images do not show their classes"
-        )
+        return near_chance(hits, len(self), len(self.spec.classes), self.folder.name)
 
     def load(self, count: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Pixels (N, C, H, W; as stored: uint8 or float32), wanted classes (N,) and logits (N, classes) of the first `count`

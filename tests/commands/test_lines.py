@@ -127,12 +127,19 @@ def test_inspect_prints_lines_and_no_python(command):
     assert "images of digits (train split), sha256 " in command("inspect teacher").out
 
 
-def test_other_data_recorded_into_a_new_release_is_flagged_by_the_networks_own_log(command, here):
+def test_other_data_recorded_into_a_new_release_is_flagged_by_the_networks_own_log(command, here, release):
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (300, 8, 8)).astype(np.uint8), np.arange(300) % 10
     np.savez(here / "d.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
     done = command("record teacher --data d.npz --preset small --out other-data --quiet")
     assert "warning: near chance (10.0 %), and its own log says " in done.out
+    assert command("record teacher --data d.npz --preset full --out noise-data --quiet").code == 0
+    line = "--online distribution --epoch-images 64 --epochs 1 --quiet --out"
+    done = command(f"distill noise-data {line} unlike")
+    text = "near chance (10.0 %): its images do not show their classes; a student will learn little from them"
+    assert done.code == 0 and f" of 512 images of distribution, {text}" in done.out
+    assert "in which the teacher sees the wanted class near chance" in (here / "unlike" / "README.md").read_text()
+    assert "near chance" not in command(f"distill {release} {line} like").out
 
 
 @pytest.mark.parametrize(

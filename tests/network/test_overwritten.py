@@ -133,7 +133,8 @@ def test_images_made_by_gradient_are_those_of_the_network_written_out_of_place(p
     if pair[0].module.operation in (OPERATIONS["x.data"][0], OPERATIONS["detached"][0]):
         pytest.skip("autograd does not see these operations")
     made = [named("bns-inception", steps=3).on(network, None).unit(0, 0, 6).pixels for network in pair]
-    torch.testing.assert_close(made[0], made[1])
+    # Adam's step hardly depends on a gradient's size: rounding moves a pixel by 1e-5, another gradient by 0.1
+    torch.testing.assert_close(made[0], made[1], rtol=0, atol=1e-3)
 
 
 def test_a_tidy_network_is_copied_in_the_first_pass_alone(tiny):

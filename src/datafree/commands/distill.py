@@ -143,10 +143,11 @@ def _distill(
     from ..distillation import distill as teach
     from ..distillation import resolved
     from ..evaluation import evaluate
+    from ..images import Fresh
     from ..output_folder import STATE, output_folder
     from ..release import architecture_of, write_release
     from ..runlog import RunLog, hash_of
-    from ..syntheticset import SyntheticSet
+    from ..syntheticset import SyntheticSet, judged
     from .mixed import Few
     from .students import new_student
 
@@ -176,8 +177,13 @@ def _distill(
     with folders as folder, bar(f"distill {name}", run.quiet) as progress:
         if folder is None:
             return
-        if isinstance(learn, Path) and (warning := SyntheticSet.open(learn).warning()) is not None and main_process():
-            print(f"warning: {warning}; a student will learn little from it")
+        warning = None
+        if isinstance(learn, Path):
+            warning = SyntheticSet.open(learn).warning()
+        elif isinstance(material, Fresh) and isinstance(learn, tuple):
+            warning = judged(learn[0], material.maker, network, seed=run.seed)
+        if warning is not None and main_process():
+            print(f"warning: {warning}; a student will learn little from {'it' if isinstance(learn, Path) else 'them'}")
         state, identity = folder / STATE, {**identity_of(log.content["settings"], own, log), **read}
         curve = teach(
             network, own, material, settings, seed=run.seed, state=state, identity=identity, progress=progress
@@ -196,18 +202,11 @@ def _distill(
             result["evaluation"] = asdict(evaluate(own, test, network))
         else:
             result["agreement on what it learnt from"] = _agreement(own, material)
-        notes = f"distilled from {architecture_of(network)} on {what}{_flag(learn)}"
+        near = ", in which the teacher sees the wanted class near chance" if warning is not None else ""
+        notes = f"distilled from {architecture_of(network)} on {what}{near}"
         write_release(folder, own, notes=notes)
         log.write(folder, result)
     _say(folder, own, network, result)
-
-
-def _flag(learn: Path | Few | tuple[Any, int] | None) -> str:
-    """What the student's card says of a set near chance, without the folder's name; empty for any other."""
-    from ..syntheticset import SyntheticSet
-
-    near = isinstance(learn, Path) and SyntheticSet.open(learn).warning() is not None
-    return ", in which the teacher sees the wanted class near chance" if near else ""
 
 
 def _material(
