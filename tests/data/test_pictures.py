@@ -91,6 +91,13 @@ def test_a_transparent_colour_of_a_palette_grey_or_rgb_image_is_shown_on_white(f
         assert decode(content, "it", (3, 2, 3))[:, 0, 0].tolist() == COLOURS[0, 0].tolist()
 
 
+@pytest.mark.parametrize(("lightness", "expected"), [(255, 255), (0, 0)])
+def test_the_second_band_of_lab_is_a_colour_and_no_transparency(lightness, expected):
+    content = encoded(Image.new("LAB", (3, 2), (lightness, 128, 128)), "tiff")  # a and b of 128: no hue
+    assert not look(content).alpha and look(content).shape == (3, 2, 3)
+    assert np.abs(decode(content, "it", (3, 2, 3)).astype(int) - expected).max() <= 2
+
+
 def test_opaque_alpha_changes_no_pixel():
     content = encoded(Image.fromarray(np.dstack([COLOURS, np.full((2, 3), 255, np.uint8)])))
     assert decode(content, "it", (3, 2, 3)).tolist() == COLOURS.transpose(2, 0, 1).tolist()

@@ -209,7 +209,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _has_alpha(image: Image.Image) -> bool:
-    return "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info
+    return image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info  # the A of LAB is a colour
 
 
 def _is_grey(image: Image.Image) -> bool:
