@@ -195,6 +195,66 @@ def test_a_class_that_is_called_train_is_a_class(tmp_path):
     assert load(str(tmp_path), "train").classes == ("bus", "train")
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("Train", "Test"),
+        ("TRAIN", "TEST"),
+        ("train", "Test"),
+        ("Train", "test"),
+        ("training", "testing"),
+        ("Training", "test"),
+    ],
+)
+def test_splits_are_known_in_any_case_where_no_class_can_be_meant(tmp_path, first, second):
+    for number, label in enumerate("ab"):
+        save(tmp_path / first / label / "1.png", 40 + number)
+        save(tmp_path / second / label / "1.png", 60 + number)
+    train, test = load(str(tmp_path), "train"), load(str(tmp_path), "test")
+    assert train.classes == test.classes == ("a", "b")
+    assert (greys(train), greys(test)) == ([40, 41], [60, 61])
+    assert greys(load(str(tmp_path), "test", labelled=False)) == [60, 61]
+
+
+def test_a_class_that_is_called_as_a_split_beside_others_is_a_class(tmp_path):
+    for name in ("Train/old/1.png", "Train/new/1.png", "bus/1.png", "bus/2.png"):
+        save(tmp_path / name)
+    assert load(str(tmp_path), "train").classes == ("Train", "bus")
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (
+            ("Train/1.png", "Test/1.png"),
+            "(Test, Train), without class folders in 'Test', 'Train'; wanted train/<class>/*",
+        ),
+        (
+            ("train/1.png", "test/1.png"),
+            "(test, train), without class folders in 'test', 'train'; wanted train/<class>/*",
+        ),
+        (
+            ("training/1.png", "validation/1.png"),
+            "are called as splits are (training, validation), without class folders",
+        ),
+        (("val/a/1.png", "val/b/1.png"), "are called as splits are (val), neither train nor test among them; wanted"),
+        (("Train/a/1.png", "training/a/1.png"), "folders 'Train', 'training' in"),
+    ],
+)
+def test_splits_are_never_taken_for_classes(error, tmp_path, names, expected):
+    for name in names:
+        save(tmp_path / name)
+    assert expected in error(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["val", "Valid", "validation"])
+def test_a_folder_of_validation_images_is_not_tested_on_without_a_word(error, tmp_path, name):
+    save(tmp_path / "Train/a/1.png")
+    save(tmp_path / name / "a/1.png")
+    assert load(str(tmp_path), "train").notes[0] == f"{tmp_path}: the folders {name} beside Train are not read"
+    assert f"wanted it beside 'Train'; add it, or rename {name!r} if that is what to test on" in error(tmp_path, "test")
+
+
 def test_the_folder_can_be_pickled_and_read_elsewhere(tmp_path):
     save(tmp_path / "train/a/1.png", 9)
     assert greys(pickle.loads(pickle.dumps(load(str(tmp_path), "train")))) == [9]

@@ -32,6 +32,12 @@ def test_flat_folders_of_splits_are_each_read_for_their_own(tmp_path):
     assert (greys("train", tmp_path), greys("test", tmp_path)) == ([100], [200])
 
 
+def test_flat_folders_of_splits_are_known_in_any_case(tmp_path):
+    save(tmp_path / "Training" / "1.png", 100)
+    save(tmp_path / "TEST" / "1.png", 200)
+    assert (greys("train", tmp_path), greys("test", tmp_path)) == ([100], [200])
+
+
 def test_class_folders_are_split_as_with_labels(tmp_path):
     for value in range(10):
         save(tmp_path / "ab"[value % 2] / f"{value}.png", 100 + value)

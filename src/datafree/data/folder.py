@@ -21,6 +21,11 @@ from datafree.errors import UserError, unknown
 __all__ = ["class_files", "folder"]
 
 SPLITS = ("train", "test")
+WORDS = {
+    "train": "train", "training": "train", "test": "test", "testing": "test",
+    "val": "validation", "valid": "validation", "validation": "validation",
+}  # fmt: skip
+"""What folders of splits are called, in lower case."""
 ORDERS = ("number", "text")
 SAMPLE = 16
 """Images that are looked at for their background and brightness."""
@@ -64,7 +69,8 @@ def folder(
     shown = looks if main is own else [look(file) for file in reference]
     colours = {seen.shape[0] for seen in shown}
     shape = (channels or max(colours), *(sides or shown[0].shape[1:]))
-    place = root / split if flat is None and _splits(root) else root
+    splits = {} if flat is not None else _splits(root)
+    place = root / splits.get(split, next(iter(splits.values()))) if splits else root
     ground = _ground([file for file, seen in zip(reference, shown) if seen.alpha and seen.nbytes <= QUICK])
     order = order_note(list(main.classes), class_order) if labelled else None
     notes += [note for note in (order, _said(place, own, looks, shape, ground)) if note]
@@ -87,48 +93,96 @@ def class_files(root: Path) -> dict[str, list[Path]]:
     return listed(root).classes
 
 
-def _splits(root: Path) -> list[str]:
-    return [part for part in SPLITS if os.path.isdir(root / part) and _has_folders(root / part)]
+def _visible(root: Path) -> list[str]:
+    """The folders in `root` that may be classes or splits."""
+    return [entry.name for entry in entries(root) if is_folder(entry) and not entry.name.startswith((".", "__"))]
+
+
+def _named(root: Path) -> dict[str, str]:
+    """{split: its folder in `root`}: train and test, and, where no class can be meant, Train, TEST, training.
+
+    A class can be meant where there is neither train/<class> nor test/<class> and some folder is called otherwise.
+    """
+    names = _visible(root)
+    exact = {split: split for split in SPLITS if split in names}
+    if not all(name.lower() in WORDS for name in names) and not any(_has_folders(root / name) for name in exact):
+        return exact
+    for split in SPLITS:
+        alike = [name for name in names if WORDS.get(name.lower()) == split]
+        if split not in exact and len(alike) > 1:
+            raise UserError(
+                f"folders {', '.join(map(repr, sorted(alike)))} in {str(root)!r}, of one split; wanted one {split!r}; "
+                "merge them or move one away"
+            )
+        if split not in exact and alike:
+            exact[split] = alike[0]
+    return {split: exact[split] for split in SPLITS if split in exact}
+
+
+def _splits(root: Path) -> dict[str, str]:
+    """{split: its folder in `root`}, of those with folders of classes."""
+    return {split: name for split, name in _named(root).items() if _has_folders(root / name)}
+
+
+def _check_classes(root: Path) -> None:
+    """Raises UserError for folders that are called as splits are and would be read as classes."""
+    names = sorted(_visible(root))
+    if not names or not all(name.lower() in WORDS for name in names):
+        return
+    flat = [name for name in names if not _has_folders(root / name)]
+    if len(names) > 1 or not flat:
+        got = f"without class folders in {', '.join(map(repr, flat))}" if flat else "neither train nor test among them"
+        raise UserError(
+            f"the folders of {str(root)!r} are called as splits are ({', '.join(names)}), {got}; wanted train/<class>/* and "
+            "test/<class>/*; put the images of each class into a folder of its own there, or rename the folders"
+        )
 
 
 def _flat_split(root: Path, split: str) -> Listing | None:
     """The images of folder/train/* or folder/test/*, without class folders; None where there are none."""
-    return flat_listing(root / split) if os.path.isdir(root / split) else None
+    name = _named(root).get(split)
+    return flat_listing(root / name) if name is not None and os.path.isdir(root / name) else None
 
 
 def _has_folders(root: Path) -> bool:
-    return any(is_folder(entry) and not entry.name.startswith((".", "__")) for entry in entries(root))
+    return bool(_visible(root))
 
 
 def _listings(root: Path, split: str, order: str | None, labelled: bool) -> tuple[Listing, Listing, list[str]]:
     """What decides on classes and shape, what is read, with the same classes, and what is to be said of both."""
     splits = _splits(root)
     if not splits:
+        if labelled:
+            _check_classes(root)
         main = listed(root, order)
         return main, main, []
+    first = next(iter(splits))
     if split not in splits and not labelled:
-        split = splits[0]
+        split = first
+    others = [name for name in _visible(root) if name not in splits.values()]
     if split not in splits:
-        raise UserError(f"no folder of classes in {str(root / split)!r}; wanted it beside {splits[0]!r}; add it")
-    others = [
-        entry.name
-        for entry in entries(root)
-        if is_folder(entry) and entry.name not in splits and not entry.name.startswith((".", "__"))
-    ]
-    notes = [f"{root}: the folders {', '.join(others)} beside {' and '.join(splits)} are not read"] if others else []
-    main = listed(root / splits[0], order)
-    own = main if split == splits[0] else listed(root / split, order)
+        held_out = [name for name in others if WORDS.get(name.lower()) == "validation"]
+        rename = f", or rename {held_out[0]!r} if that is what to test on" if held_out and split == "test" else ""
+        raise UserError(
+            f"no folder of classes in {str(root / split)!r}; wanted it beside {splits[first]!r}; add it{rename}"
+        )
+    beside = " and ".join(splits.values())
+    notes = [f"{root}: the folders {', '.join(others)} beside {beside} are not read"] if others else []
+    main = listed(root / splits[first], order)
+    own = main if split == first else listed(root / splits[split], order)
     if not labelled:
         return own, own, notes
     for label in own.classes:
         if label not in main.classes:
             raise UserError(
-                f"class {label!r} of {split!r} is not in {str(root / splits[0])!r}; wanted it in both; add it"
+                f"class {label!r} of {splits[split]!r} is not in {str(root / splits[first])!r}; wanted it in both; add it"
             )
     own.classes = {label: own.classes.get(label, []) for label in main.classes}
     missing = [label for label, images in own.classes.items() if not images]
     if missing:
-        notes.append(f"{root / split}: no folder of {len(missing)} of {len(main.classes)} classes ({missing[0]!r})")
+        notes.append(
+            f"{root / splits[split]}: no folder of {len(missing)} of {len(main.classes)} classes ({missing[0]!r})"
+        )
     return main, own, notes
 
 
