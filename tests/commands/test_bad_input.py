@@ -189,6 +189,40 @@ def test_data_of_one_class_is_named_and_no_flag_that_the_command_does_not_have(r
     assert expected in refused(f"{line} --data one.npz --out o")
 
 
+@pytest.mark.parametrize(
+    ("tested", "expected"),
+    [
+        (
+            [0, 1, 0, 5],
+            "label 5 (class '5') of test image 3 in own.npz, of 1 such, is that of no training image; wanted",
+        ),
+        (
+            [2, 1, 2, 2],
+            "label 2 (class '2') of test image 0 in own.npz, of 3 such, is that of no training image; wanted",
+        ),
+        ([0, 1, 0, 1], None),
+    ],
+)
+def test_a_label_of_test_images_alone_is_the_one_that_is_named(command, here, tested, expected):
+    images = np.full((4, 8, 8), 200, np.uint8)
+    np.savez(here / "own.npz", x_train=images, y_train=[0, 1, 0, 1], x_test=images, y_test=tested)
+    line = "train hinton8 --data own.npz --epochs 1 --out o --quiet"
+    done = command(line)
+    assert done.code == (0 if expected is None else 2)
+    assert (expected or "") in done.err and (here / "o").exists() == (expected is None)
+
+
+def test_a_gap_between_labels_is_named_and_the_advice_closes_it(command, here):
+    images, labels, line = np.full((20, 8, 8), 200, np.uint8), np.arange(20) % 2 * 3, "train hinton8 --data own.npz"
+    np.savez(here / "own.npz", images=images, labels=labels)
+    expected = (
+        "no image in own.npz is of class '1', one of 4; wanted some of each; add images of it, or number the labels"
+    )
+    assert expected in command(f"{line} --out o").err
+    np.savez(here / "own.npz", images=images, labels=np.unique(labels, return_inverse=True)[1])
+    assert command(f"{line} --epochs 1 --out o --quiet").code == 0
+
+
 def test_celebas_attributes_are_named(refused, here):
     folder = here / "faces" / "celeba"
     folder.mkdir(parents=True)

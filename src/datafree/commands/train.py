@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from ..errors import UserError
 from ..parallel import main_process, together, world
 from ..schedule import Schedule
 from .common import (
@@ -24,6 +25,9 @@ from .common import (
     say_size,
     spec_of,
 )
+
+if TYPE_CHECKING:
+    from ..data import Dataset
 
 __all__ = ["train"]
 
@@ -66,6 +70,8 @@ def _train(model: str, out: Path, data: Data, input: Input, schedule: Schedule, 
     run = resumed(run, out / STATE)
     training = load_data(data, "train")
     test = load_data(replace(data, limit=None), "test", beside=training)
+    if data.limit is None:
+        _check_classes(training, test)
     network = on_device(new_model(model, spec_of(training, model, input), seed=run.seed), run)
     if main_process():
         say_size(network, training)
@@ -87,3 +93,22 @@ def _train(model: str, out: Path, data: Data, input: Input, schedule: Schedule, 
         found = {"evaluation": asdict(result), "curve": vars(curve), "images": len(training)}
         log.write(folder, {**found, "processes": world().size})
     print(f"{model}: accuracy {result.accuracy:.2f} % on {result.images} test images; release in {folder}")
+
+
+def _check_classes(training: Dataset, test: Dataset) -> None:
+    """Raises UserError for a class without training images, by what is there of it."""
+    count, names = len(training.classes), training.classes
+    trained, tested = training.labels.bincount(minlength=count), test.labels.bincount(minlength=count)
+    missing = (trained == 0).nonzero().flatten().tolist()
+    stray = [label for label in missing if tested[label]]
+    if stray:
+        first = (test.labels == stray[0]).nonzero().flatten().tolist()
+        raise UserError(
+            f"label {stray[0]} (class {names[stray[0]]!r}) of test image {first[0]} in {training.name}, of {len(first):,} "
+            "such, is that of no training image; wanted training images of each class; correct it, or add such images"
+        )
+    if missing and len(names) > 1:
+        raise UserError(
+            f"no image in {training.name} is of class {names[missing[0]]!r}, one of {len(names)}; wanted some of each; add "
+            "images of it, or number the labels from 0 without a gap (np.unique(labels, return_inverse=True)[1])"
+        )
