@@ -113,7 +113,9 @@ def _kind(path: Path) -> str:
         return "condensed set"
     if path.is_dir():
         return "folder"
-    return f"{path.suffix} file" if path.suffix in (".npz", ".safetensors", ".pt", ".pth", ".parquet") else "file"
+    return (
+        f"{path.suffix} file" if path.suffix.lower() in (".npz", ".safetensors", ".pt", ".pth", ".parquet") else "file"
+    )
 
 
 def _function(text: str) -> str:

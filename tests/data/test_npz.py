@@ -145,6 +145,87 @@ def test_arrays_that_are_no_labelled_images_are_an_error(error, tmp_path, arrays
     assert got in error(save(tmp_path, **arrays))
 
 
+GREY = IMAGES[..., 0]
+
+
+@pytest.mark.parametrize(
+    ("images", "advice", "after"),
+    [
+        (GREY[:, :4].reshape(20, 16), "reshape its rows to images, with .reshape(-1, 4, 4)", lambda x: x.reshape(-1, 4, 4)),
+        (IMAGES[:, :4].reshape(20, 48), "with .reshape(-1, 3, 4, 4) if they are", lambda x: x.reshape(-1, 3, 4, 4)),
+        (GREY.reshape(20, 20), "with .reshape(-1, height, width)", lambda x: x.reshape(-1, 5, 4)),
+        (GREY[:, 0, 0], "save the pixels of the images, not one number for each", None),
+        (IMAGES[..., [0, 1, 2, 2]], "drop the fourth channel, of transparency, with [..., :3]", lambda x: x[..., :3]),
+        (IMAGES.repeat(2, 2).transpose(0, 3, 1, 2)[:, [0, 1, 2, 2]], "with [:, :3]", lambda x: x[:, :3]),
+        (IMAGES[..., :2], "take one of its two channels, with [..., :1]", lambda x: x[..., :1]),
+        (IMAGES.transpose(0, 3, 1, 2)[:, :2], "take one of its two channels, with [:, :1]", lambda x: x[:, :1]),
+        (IMAGES[..., [0, 1, 2, 2, 2, 2]], "take 1 or 3 of its channels", lambda x: x[..., :3]),
+        (IMAGES.transpose(1, 2, 3, 0), "with .transpose(3, 0, 1, 2) if they are last", lambda x: x.transpose(3, 0, 1, 2)),
+        (IMAGES.transpose(3, 1, 2, 0), "with .transpose(3, 0, 1, 2) if they are last", lambda x: x.transpose(3, 0, 1, 2)),
+        (IMAGES[:, None], "save one picture for each image", lambda x: x[:, 0]),
+        (GREY[:, None, None], "save one picture for each image", lambda x: x[:, 0]),
+        (IMAGES[:, :0], "save images with pixels: an axis has the length 0", None),
+        (np.where(IMAGES == 7, np.nan, 0.5), "leave out the images with NaN or infinity", lambda x: np.nan_to_num(x)),
+        (np.where(IMAGES == 7, np.inf, 0.5), "leave out the images with NaN or infinity", lambda x: x.clip(0, 1)),
+        (IMAGES / 127.5 - 1, "save (it + 1) / 2, if it goes from -1 to 1", lambda x: ((x + 1) / 2).clip(0, 1)),
+        (IMAGES.astype("f4"), "divide it by 255", lambda x: x / 255),
+        ((IMAGES / 255 - 0.5) * 4, "undo its normalisation", lambda x: x / 4 + 0.5),
+        (IMAGES > 9, "save it as .astype(np.uint8) * 255", lambda x: x.astype(np.uint8) * 255),
+        (IMAGES.astype(int), "save it as .astype(np.uint8)", lambda x: x.astype(np.uint8)),
+        (IMAGES.astype("u2") * 257, "divide it by its largest possible value, 65535", lambda x: x / 65535),
+        (IMAGES.astype("i2") - 128, "add and scale, so that its possible values", lambda x: (x + 128).astype("u1")),
+    ],
+)  # fmt: skip
+def test_the_advice_on_a_shape_or_a_scale_makes_the_file_readable(error, tmp_path, images, advice, after):
+    message = error(save(tmp_path, images=images, labels=LABELS))
+    assert advice in message.rpartition("; ")[2]
+    if after is not None:
+        assert len(load(save(tmp_path, images=after(images), labels=LABELS), "train")) == 16
+
+
+def test_a_layout_that_a_shape_is_not_of_is_advised_against(error, tmp_path):
+    assert "it is not NCHW: leave the layout out" in error(save(tmp_path, images=IMAGES, labels=LABELS), layout="NCHW")
+
+
+def test_a_suffix_in_capitals_is_read(tmp_path):
+    save(tmp_path, images=IMAGES, labels=LABELS)
+    (tmp_path / "a.npz").rename(tmp_path / "A.NPZ")
+    assert len(load(str(tmp_path / "A.NPZ"), "train")) == 16
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("key", ["x_train", "x_test"])
+def test_a_file_of_two_data_sets_is_refused(error, tmp_path, key, labelled):
+    name = save(tmp_path, images=IMAGES, labels=LABELS, **{key: IMAGES, key.replace("x", "y"): LABELS})
+    for split in ("train", "test"):
+        assert f"holds both 'images' and {key!r}, wanted images and labels, or" in error(name, split, labelled=labelled)
+
+
+@pytest.mark.parametrize("key", ["images", "labels", "classes"])
+def test_an_array_that_is_there_under_both_its_names_is_refused(error, tmp_path, key):
+    name = save(tmp_path, images=IMAGES, labels=LABELS, classes=np.array(["a", "b"]))
+    with zipfile.ZipFile(name, "a") as archive:
+        archive.writestr(key, archive.read(f"{key}.npy"))
+    assert f"{key!r} in {name!r} is there 2 times; wanted once" in error(name)
+
+
+def test_an_array_without_the_suffix_in_the_zip_is_read_as_numpy_does(tmp_path):
+    name = save(tmp_path, images=IMAGES, labels=LABELS)
+    with zipfile.ZipFile(name) as old, zipfile.ZipFile(tmp_path / "b.npz", "w") as new:
+        for key in ("images", "labels"):
+            new.writestr(key, old.read(f"{key}.npy"))
+    assert sha256(load(str(tmp_path / "b.npz"), "train")) == sha256(load(name, "train"))
+
+
+def test_labels_that_start_at_1_are_shifted_in_every_array_and_classes_are_for_measuring_alone(error, tmp_path):
+    name = save(tmp_path, x_train=IMAGES, y_train=LABELS + 1, x_test=IMAGES, y_test=LABELS + 1)
+    expected = (
+        "save y_train=y_train - 1 and y_test=y_test - 1; only to measure a network that has 3 classes, save an array "
+        "`classes` of their names instead"
+    )
+    assert error(name).endswith(expected)
+
+
 class Trap:
     """Writes a file when it is unpickled."""
 

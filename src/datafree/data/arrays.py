@@ -100,7 +100,7 @@ def _check_directory(path: Path) -> None:
 
 def _member(archive: zipfile.ZipFile, path: Path, key: str) -> zipfile.ZipInfo:
     held = archive.infolist()
-    found = [member for member in held if member.filename == f"{key}.npy"]
+    found = [member for member in held if member.filename in (key, f"{key}.npy")]  # numpy.load reads either
     if not found:
         got = ", ".join(repr(member.filename.removesuffix(".npy")) for member in held[:8]) or "nothing"
         wanted = "wanted images and labels, or x_train, y_train, x_test and y_test"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,11 @@ def npz(name: str, split: str, _folder: Path | None, *, layout: str | None = Non
     path = Path(name).expanduser()
     keys = keys_of(path)
     own_split = "x_train" in keys
+    if "images" in keys and (beside := [key for key in ("x_train", "x_test") if key in keys]):
+        raise UserError(
+            f"{name!r} holds both 'images' and {beside[0]!r}, wanted images and labels, or x_train, y_train, x_test and "
+            "y_test; save those to use in a file of their own"
+        )
     pairs = ("x_train", "y_train"), ("x_test", "y_test")
     image_key, label_key = pairs[split == "test"] if own_split else ("images", "labels")
     if own_split and not labelled and image_key not in keys:
@@ -74,10 +80,11 @@ def _classes(path: Path, every: dict[str, np.ndarray]) -> tuple[tuple[str, ...],
     if "classes" not in keys_of(path):
         highest = int(used[-1]) if len(used) else 0
         if len(used) > 1 and used[0] > 0:
-            key = next(iter(every))
+            shifted = " and ".join(f"{key}={key} - {used[0]}" for key in every)
             raise UserError(
                 f"labels in {str(path)!r} go from {used[0]} to {highest} and none is 0; wanted 0 to {highest - used[0]}; "
-                f"save {key}={key} - {used[0]}, or an array `classes` with the names of all {highest + 1}"
+                f"save {shifted}; only to measure a network that has {highest + 1} classes, save an array `classes` of "
+                "their names instead"
             )
         missing = sorted(set(range(highest + 1)) - set(used.tolist()))
         shown = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
@@ -99,7 +106,8 @@ def _channels_first(images: np.ndarray, where: str, layout: str | None) -> np.nd
         return images[:, None]
     fits = [fit for fit in LAYOUTS if len(shape) == 4 and shape[axes[fit]] in (1, 3) and layout in (None, fit)]
     if not fits or 0 in shape[1:]:
-        raise UserError(f"{where} has the shape {shape}; wanted NHW, NHWC or NCHW with 1 or 3 channels; transpose it")
+        wanted = "wanted NHW, NHWC or NCHW with 1 or 3 channels"
+        raise UserError(f"{where} has the shape {shape}; {wanted}; {_reshaped(shape, layout)}")
     if len(fits) > 1:
         raise UserError(
             f"{where} has the shape {shape}, NHWC as well as NCHW; wanted one of them; from Python, name the layout; "
@@ -108,19 +116,71 @@ def _channels_first(images: np.ndarray, where: str, layout: str | None) -> np.nd
     return images.transpose(0, 3, 1, 2) if fits[0] == "NHWC" else images
 
 
+def _reshaped(shape: tuple[int, ...], layout: str | None) -> str:
+    """What to do about a shape that is not one of images."""
+    if 0 in shape[1:]:
+        return "save images with pixels: an axis has the length 0"
+    if len(shape) < 2:
+        return "save the pixels of the images, not one number for each"
+    if len(shape) == 2:
+        side, deep = math.isqrt(shape[1]), math.isqrt(shape[1] // 3)
+        if side * side == shape[1]:
+            return f"reshape its rows to images, with .reshape(-1, {side}, {side}) if they are square"
+        if 3 * deep * deep == shape[1]:
+            return f"reshape its rows to images, with .reshape(-1, 3, {deep}, {deep}) if they are channel by channel"
+        return "reshape its rows to images, with .reshape(-1, height, width)"
+    if len(shape) > 4:
+        return (
+            "save one picture for each image: take one frame, or drop the axes of length 1, with .reshape or an index"
+        )
+    if layout is not None and {shape[1], shape[3]} & {1, 3}:
+        return f"it is not {layout}: leave the layout out"
+    if shape[2] in (1, 3):
+        return "move its images to the first axis, with .transpose(3, 0, 1, 2) if they are last"
+    if shape[0] in (1, 3) and shape[3] > shape[1]:
+        return "move its images to the first axis, with .transpose(3, 0, 1, 2) if they are last"
+    first = shape[1] < shape[3]
+    if min(shape[1], shape[3]) == 4 < max(shape[1], shape[3]):
+        return f"drop the fourth channel, of transparency, with [{':, :3' if first else '..., :3'}]"
+    if min(shape[1], shape[3]) == 2 < max(shape[1], shape[3]):
+        return f"take one of its two channels, with [{':, :1' if first else '..., :1'}]"
+    return "take 1 or 3 of its channels"
+
+
+def _rescaled(images: np.ndarray) -> str:
+    """What to do about numbers that are neither uint8 nor floats from 0 to 1."""
+    if images.dtype.kind == "b":
+        return "save it as .astype(np.uint8) * 255"
+    if images.dtype.kind not in "iuf" or not images.size:
+        return "save its levels as numbers of that kind"
+    low, high = images.min(), images.max()
+    if not np.isfinite([low, high]).all():
+        return "leave out the images with NaN or infinity, or put a number in its place"
+    if low >= 0 and high <= 255:
+        return "save it as .astype(np.uint8)" if images.dtype.kind in "iu" else "divide it by 255"
+    if low >= -1 and high <= 1:
+        return "save (it + 1) / 2, if it goes from -1 to 1"
+    if low >= 0 and images.dtype.kind in "iu":
+        return f"divide it by its largest possible value, {'65535' if high > 4095 else '4095 or 65535'} for instance"
+    if images.dtype.kind == "i":
+        return "add and scale, so that its possible values go from 0 to 255"
+    return "undo its normalisation: multiply it by the deviation and add the mean that it was normalised with"
+
+
 def _uint8(images: np.ndarray, key: str, name: str) -> np.ndarray:
     wanted = "wanted uint8 0 to 255 or float 0 to 1"
     if images.dtype == np.uint8:
         converted = np.ascontiguousarray(images)
     elif images.dtype.kind != "f":
-        raise UserError(f"{key!r} in {name!r} is {images.dtype}; {wanted}; convert it")
+        raise UserError(f"{key!r} in {name!r} is {images.dtype}; {wanted}; {_rescaled(images)}")
     else:
         converted = np.empty(images.shape, np.uint8)
         for start in range(0, len(images), 1024):  # in parts: the whole would need twice its memory
             part = images[start : start + 1024]
             low, high = part.min(), part.max()
             if not (low >= 0 and high <= 1):  # NaN is neither
-                raise UserError(f"{key!r} in {name!r} has values from {low} to {high}; {wanted}; rescale it")
+                todo = _rescaled(images)
+                raise UserError(f"{key!r} in {name!r} has values from {low} to {high}; {wanted}; {todo}")
             converted[start : start + 1024] = np.rint(part.astype(np.float32) * 255)
     if len(converted) and converted.max() < DARKEST:
         got = f"values up to {images.max():.4g} only"

@@ -69,12 +69,12 @@ def _path_source(name: str) -> tuple[str, str]:
     path = Path(name).expanduser()
     if name and os.path.isdir(path):
         return "folder", "folder"
-    if path.suffix == ".npz" and os.path.isfile(path):
+    if path.suffix.lower() == ".npz" and os.path.isfile(path):
         return "npz", "npz"
     wanted = "wanted a folder of images or a file that ends in .npz"
     if name and os.path.exists(path):
         raise UserError(f"no data set {name!r}: it is another kind of file; {wanted}")
-    if path.suffix == ".npz" or os.path.dirname(name):
+    if path.suffix.lower() == ".npz" or os.path.dirname(name):
         raise UserError(f"no data set {name!r}: no such file or folder; {wanted}, or one of {', '.join(SOURCES)}")
     raise unknown("data set", name, SOURCES)
 

@@ -47,7 +47,7 @@ def _read(path: Path, spec: InputSpec, own: Options) -> Raw:
         from . import torchfiles
 
         return torchfiles.read(path, own)
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         from . import arrays
 
         return arrays.read(path, spec, own)
