@@ -208,3 +208,19 @@ def test_other_code_for_recorded_weights_is_refused_by_every_verb_that_reads_it(
         assert (
             "wrong.py:build has the recorded weights but answers otherwise; use the code it came with" in refused.line
         )
+
+
+def test_a_network_of_ones_own_is_handed_over_with_its_code_and_a_larger_student_is_flagged(command, here):
+    (here / "own.py").write_text(NET.format("build()", 10))
+    done = command("train own.py:build --data digits --epochs 1 --limit 50 --out o --quiet")
+    assert "the release does not hold the network's code: hand over own.py with it, for --code\n" in done.out
+    assert "hand over" not in command(f"pack hinton16 {PACK}1").out
+    done = command("distill o hinton64 --code own.py:build --data digits --limit 50 --epochs 1 --out s --quiet")
+    assert "13.80 times as many as" in done.out and "warning: the student is larger than its teacher" in done.out
+
+
+@pytest.mark.usefixtures("here")
+def test_a_file_that_is_safetensors_already_is_said_to_be(command):
+    assert command("convert teacher/model.safetensors --out o").line == (
+        "'teacher/model.safetensors' is safetensors already, wanted what torch.save writes; use it as it is"
+    )

@@ -138,7 +138,8 @@ def test_a_release_of_own_code_needs_that_code_named(code, tmp_path):
     folder = write_release(tmp_path / "own", network)
     assert Release.open(folder).config["architecture"] == "custom:with_spec"
     assert refused(lambda: load_model(str(folder))) == (
-        f"{folder} holds a network of its publisher's own code ('custom:with_spec'); name it with --code"
+        f"{folder} holds a network of its publisher's own code ('custom:with_spec'); name it with --code FILE.py:FUNCTION, "
+        "the Python file that its publisher hands over beside this folder"
     )
     assert load_model(str(folder), code=f"{code}:with_spec").fingerprint() == network.fingerprint()
 

@@ -63,6 +63,7 @@ __all__ = [
     "load_record",
     "on_device",
     "resumed",
+    "say_code",
     "say_fit",
     "say_size",
     "spec_of",
@@ -299,6 +300,13 @@ def code_file(name: str) -> str | None:
     """The file of `file.py:function`; None for a network that is named otherwise."""
     code = code_name(name)
     return code.place if code is not None and code.is_file else None
+
+
+def say_code(model: str) -> None:
+    """That a release of one's own network is of no use without the file that builds it."""
+    if (code := code_name(model)) is not None:
+        file = Path(code.place).name if code.is_file else f"the module {code.place}"
+        print(f"  the release does not hold the network's code: hand over {file} with it, for --code")
 
 
 def chosen(argv: list[str], flag: str) -> str | None:

@@ -36,7 +36,7 @@ def evaluate(
     split
         `test` or `train`.
     teacher
-        Another release to agree with.
+        A release to measure agreement with.
     teacher_code
         file.py:function or package.module:function that builds the teacher, where it is of somebody's own code; --code
         builds the model.

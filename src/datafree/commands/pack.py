@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from ..errors import UserError
 from ..folders import is_release
 from ..spec import InputSpec
-from .common import Model, check_normalisation, inputs_of
+from .common import Model, check_normalisation, inputs_of, say_code
 
 __all__ = ["pack"]
 
@@ -72,6 +72,7 @@ def pack(
         write_release(folder, network)
         log.write(folder, {"parameters": network.parameters, "bytes": network.nbytes()})
     print(f"{model}: {network.parameters:,} parameters; release in {folder}, fingerprint {network.fingerprint()[:12]}")
+    say_code(model)
     _say_pixels(spec)
 
 

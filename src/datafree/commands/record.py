@@ -314,5 +314,6 @@ def _say(path: Path, made: Record, network: Network, data: Dataset | None) -> No
     )
     if total > 0.6:
         print(
-            "  above 0.60: training samples can be told from others. --preset safe, fewer layers or --pooled give less away"
+            "  above 0.60: training samples can be told from others. --preset safe gives less away, and so do fewer --taps "
+            "or --pooled with --kind moments"
         )

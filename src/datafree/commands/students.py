@@ -28,9 +28,10 @@ def new_student(name: str | None, teacher: Network, run: Run) -> tuple[str, Netw
 def say_size(folder: Path, student: Network, teacher: Network) -> None:
     """Its parameters beside the teacher's."""
     smaller = teacher.parameters / student.parameters
-    print(
-        f"{student.name}: {student.parameters:,} parameters, {smaller:.2f} times fewer than {teacher.name}; in {folder}"
-    )
+    words = f"{smaller:.2f} times fewer than" if smaller >= 1 else f"{1 / smaller:.2f} times as many as"
+    print(f"{student.name}: {student.parameters:,} parameters, {words} {teacher.name}; in {folder}")
+    if smaller < 1:
+        print("  warning: the student is larger than its teacher")
 
 
 def say_accuracy(result: dict[str, Any]) -> None:

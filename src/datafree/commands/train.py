@@ -22,6 +22,7 @@ from .common import (
     load_data,
     on_device,
     resumed,
+    say_code,
     say_size,
     spec_of,
 )
@@ -93,6 +94,7 @@ def _train(model: str, out: Path, data: Data, input: Input, schedule: Schedule, 
         found = {"evaluation": asdict(result), "curve": vars(curve), "images": len(training)}
         log.write(folder, {**found, "processes": world().size})
     print(f"{model}: accuracy {result.accuracy:.2f} % on {result.images} test images; release in {folder}")
+    say_code(model)
 
 
 def _check_classes(training: Dataset, test: Dataset) -> None:

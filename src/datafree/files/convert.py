@@ -105,7 +105,10 @@ def read_torch(
 
 def _members(file: FileIO, size: int, what: str) -> tuple[zipfile.ZipFile, str]:
     """The zip, whose directory and members are of bounded size, and the folder in it that holds data.pkl."""
-    if file.read(2) != b"PK":
+    start = file.read(9)
+    if start[8:] == b"{" and int.from_bytes(start[:8], "little") < size:
+        raise UserError(f"{what} is safetensors already, wanted what torch.save writes; use it as it is")
+    if start[:2] != b"PK":
         raise UserError(
             f"{what} is no zip: it is no torch file, or one in the format before torch 1.6; wanted a zip; load it with "
             "torch.load(FILE, weights_only=True) where you trust it, and torch.save it again"

@@ -261,7 +261,7 @@ def card(network: Network, bits: Bits, result: dict[str, Any]) -> str:
         f"- output `logits`: (images, {len(spec.classes)})",
         f"- `model.onnx`: {speed['quantized_bytes']:,} bytes, {100 * speed['smaller']:.1f} % of the original as ONNX",
         f"- {speed['faster']:.2f} times as fast as the original, {speed['batch']} images at a time on "
-        f"{speed['threads']} threads of onnxruntime, both in one run",
+        f"{speed['threads']} thread{'s' * (speed['threads'] != 1)} of onnxruntime, both in one run",
         f"- integer operators: {sum(operators.values())}, others: {other}",
     ]
     if "target cpu" in result:

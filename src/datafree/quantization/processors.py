@@ -56,7 +56,7 @@ def processor_lines(result: dict[str, Any]) -> list[str]:
         reduced = (
             f"{name}, reduced range: int8 weights are within -63..63, 7 bits of 8, so that" if target["reduced"] else ""
         )
-        sums = "no sum of two products exceeds 16 bits, which x86 processors without VNNI (AVX2, AVX-512) cut sums to"
+        sums = "sums of two products fit the 16 bits that x86 processors without VNNI (AVX2, AVX-512) have for them"
         lines = [f"{reduced} {sums}." if reduced else f"{sums[0].upper()}{sums[1:]}."]
     else:
         lines = [
