@@ -107,8 +107,8 @@ class Release:
         name = str(self.config.get("architecture"))
         if ":" in name or "/" in name.removeprefix("alexnet/"):
             raise UserError(
-                f"{self.folder} holds a network of its publisher's own code ({name!r}); name it with --code FILE.py:FUNCTION, "
-                "the Python file that its publisher hands over beside this folder"
+                f"{self.folder} holds a network of its publisher's own code ({name!r}); name it with --code "
+                "FILE.py:FUNCTION, the Python file that its publisher hands over beside this folder"
             )
         return name
 
