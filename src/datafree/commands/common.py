@@ -332,7 +332,7 @@ def spec_of(data: Dataset, model: str, options: Input) -> InputSpec:
     if side is not None and side < 1:
         raise UserError(f"--size: got {side}, wanted at least 1; give a positive size")
     check_normalisation(options.mean, options.std, data.shape[0])
-    if len(data.classes) < 2:
+    if len(data.classes) == 1:
         raise UserError(
             f"data set {data.name!r} has images of one class alone, {data.classes[0]!r}, wanted 2 classes at least to tell "
             "apart; name data with images of another class too"

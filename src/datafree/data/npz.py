@@ -133,17 +133,16 @@ def _reshaped(shape: tuple[int, ...], layout: str | None) -> str:
         return (
             "save one picture for each image: take one frame, or drop the axes of length 1, with .reshape or an index"
         )
-    if layout is not None and {shape[1], shape[3]} & {1, 3}:
+    second, last = shape[1], shape[-1]
+    if layout is not None and {second, last} & {1, 3}:
         return f"it is not {layout}: leave the layout out"
-    if shape[2] in (1, 3):
+    if shape[2] in (1, 3) or (shape[0] in (1, 3) and last > second):
         return "move its images to the first axis, with .transpose(3, 0, 1, 2) if they are last"
-    if shape[0] in (1, 3) and shape[3] > shape[1]:
-        return "move its images to the first axis, with .transpose(3, 0, 1, 2) if they are last"
-    first = shape[1] < shape[3]
-    if min(shape[1], shape[3]) == 4 < max(shape[1], shape[3]):
-        return f"drop the fourth channel, of transparency, with [{':, :3' if first else '..., :3'}]"
-    if min(shape[1], shape[3]) == 2 < max(shape[1], shape[3]):
-        return f"take one of its two channels, with [{':, :1' if first else '..., :1'}]"
+    channels, index = (second, ":, :{}") if second < last else (last, "..., :{}")
+    if channels == 4 and second != last:
+        return f"drop the fourth channel, of transparency, with [{index.format(3)}]"
+    if channels == 2 and second != last:
+        return f"take one of its two channels, with [{index.format(1)}]"
     return "take 1 or 3 of its channels"
 
 
