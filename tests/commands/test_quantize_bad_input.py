@@ -227,7 +227,7 @@ def quantized(made_normed, tmp_path_factory):
         "quantize int8", "quantize int8 --calibrate digits", "quantize int8 --calibrate nosuch", "quantize int8 --images 0",
         "synthesize int8 --method gaussian --images 4", "synthesize int8 --method bns", "expand int8 nosuch",
         "record int8 --data digits", "record int8 --data digits --kind moments", "record int8",
-        "distill int8 --online generator",
+        "distill int8 --online generator", "distill int8 hinton8 --online distribution", "distill int8 hinton8 --online bns",
     ],
 )  # fmt: skip
 def test_a_quantized_network_where_more_than_answers_is_needed_is_refused_for_that_first(
@@ -243,7 +243,8 @@ def test_a_quantized_network_where_more_than_answers_is_needed_is_refused_for_th
 def test_a_quantized_network_teaches_where_its_answers_are_enough(command, here, quantized):
     shutil.copytree(quantized, here / "int8")
     line = "distill int8 hinton8 --online gaussian --epochs 1 --epoch-images 64 --out learnt --quiet"
-    assert command(line).code == 0
+    done = command(line)
+    assert done.code == 0 and "hinton8: 682 parameters; in learnt" in done.out  # 65 * 8 + 9 * 8 + 9 * 10
 
 
 def test_why_a_quantized_network_shows_no_layer_is_told_truly(quantized):

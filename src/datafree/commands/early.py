@@ -20,6 +20,8 @@ TRAINED = ("record", "synthesize", "expand", "distill", "quantize", "evaluate", 
 """Verbs whose first argument is a trained network."""
 CHANGED = ("record", "synthesize", "expand", "quantize")
 """Of those, the verbs that need its gradients, layers or weights, and not its answers alone."""
+UNGUIDED = (None, "gaussian")
+"""Of distill's --online, what makes images without the teacher's gradients and record."""
 FRESH = ("train", "pack")
 EXPORTED = (".onnx", ".pt2", ".pte")
 """Files of a quantized network, for which the loader has words of its own."""
@@ -33,7 +35,7 @@ def check(argv: list[str]) -> None:
     if words and not words[0].startswith("-"):
         if verb in TRAINED:
             _check_trained(words[0])
-            if verb in CHANGED or (verb == "distill" and chosen(argv, "--online") == "generator"):
+            if verb in CHANGED or (verb == "distill" and chosen(argv, "--online") not in UNGUIDED):
                 check_original(words[0])
         elif verb in FRESH:
             _check_fresh(words[0])

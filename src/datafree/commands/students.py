@@ -27,6 +27,9 @@ def new_student(name: str | None, teacher: Network, run: Run) -> tuple[str, Netw
 
 def say_size(folder: Path, student: Network, teacher: Network) -> None:
     """Its parameters beside the teacher's."""
+    if not teacher.parameters:  # of a quantized file nobody counts them
+        print(f"{student.name}: {student.parameters:,} parameters; in {folder}")
+        return
     smaller = teacher.parameters / student.parameters
     words = f"{smaller:.2f} times fewer than" if smaller >= 1 else f"{1 / smaller:.2f} times as many as"
     print(f"{student.name}: {student.parameters:,} parameters, {words} {teacher.name}; in {folder}")
