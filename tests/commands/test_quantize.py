@@ -226,6 +226,7 @@ def test_a_stopped_fine_tuning_goes_on_to_the_same_bytes_and_leaves_nothing_of_i
     assert sha256_file(here / "a" / "model.onnx") == sha256_file(here / "b" / "model.onnx")
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.usefixtures("here")
 def test_a_published_resnet_is_quantized_from_its_weights_alone(command, real_data, tmp_path):
