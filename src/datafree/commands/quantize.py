@@ -187,7 +187,7 @@ def default_method(network: Network, record: Record | None) -> str:
     if known(network, record) or is_program(network):
         return "bns"
     with suppress(UserError):
-        synthesis.named("distribution").on(network, record)
+        synthesis.named("distribution").check(network, record)
         return "distribution"
     held = "no record" if record is None else "a record that no images can be made from here"
     raise UserError(

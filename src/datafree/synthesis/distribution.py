@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..censored import Censored, fit_censored
 from ..cost import check_distribution
-from ..determined import PIXELS_AT_MOST, pixel_factors, pixel_moments
+from ..determined import PIXELS_AT_MOST, PixelMoments, pixel_factors, pixel_moments
 from ..network import Network
 from ..records import Record
 from ..seeds import stream
@@ -53,14 +53,22 @@ class Distribution(Settings):
     boxed: ClassVar[bool] = True
 
     def on(self, teacher: Network, record: Record | None) -> DistributionMaker:
+        known = self._known(teacher, record)
+        if not isinstance(known, Censored):
+            known = fit_censored(known.mean, known.covariance, rank=self.rank)
+        return DistributionMaker(self, teacher, known).cautious()
+
+    def check(self, teacher: Network, record: Record | None) -> None:
+        """Raises UserError where `on` would, without the fit, which takes seconds to minutes."""
+        self._known(teacher, record)
+
+    def _known(self, teacher: Network, record: Record | None) -> Censored | PixelMoments:
+        """What the record says of the pixels: of many, the latent normals themselves; else the moments to be fitted."""
         record = needed(self.method, record)
         if teacher.spec.pixels > PIXELS_AT_MOST:
-            latent = Censored(*pixel_factors(teacher, record))
-        else:
-            check_distribution(teacher, record, self.rank)
-            found = pixel_moments(teacher, record)
-            latent = fit_censored(found.mean, found.covariance, rank=self.rank)
-        return DistributionMaker(self, teacher, latent).cautious()
+            return Censored(*pixel_factors(teacher, record))
+        check_distribution(teacher, record, self.rank)
+        return pixel_moments(teacher, record)
 
 
 @dataclass(frozen=True)
