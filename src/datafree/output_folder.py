@@ -16,7 +16,7 @@ from typing import Any
 
 from .errors import UserError
 from .files import check_claim, claim_folder, locked, read_json, read_tensors, read_weights, sweep, write_json
-from .files.atomic import sync_folder
+from .files.atomic import make_folder
 from .files.place import MARKER
 from .parallel import first
 from .release import sweep_records
@@ -152,11 +152,8 @@ def _writing(out: Path, kind: Kind, log: RunLog, reads: list[str | Path | None])
 @contextmanager
 def _there(out: Path) -> Iterator[set[str]]:
     """Makes the folder, and removes what was made of its path where nothing came to be in it; yields the names in it."""
-    missing = [path for path in (out, *out.parents) if not path.exists()]
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        for path in missing:
-            sync_folder(path)  # else a power cut could lose the folder of a finished run
+        missing = make_folder(out)
         names = {path.name for path in out.iterdir()}
     except OSError as error:
         raise UserError(f"cannot make or read folder {str(out)!r}: {error.strerror}; choose another place") from None

@@ -124,6 +124,15 @@ def _alive(pid: int) -> bool:
     return True
 
 
+def make_folder(folder: Path) -> list[Path]:
+    """Makes a folder and those above it, which outlast a power cut then; those that were missing, the innermost first."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        sync_folder(path)
+    return missing
+
+
 def sync_folder(path: Path) -> None:
     """Makes the last rename or removal beside `path` outlast a power cut."""
     if os.name == "nt":  # a folder cannot be opened there; NTFS journals the rename

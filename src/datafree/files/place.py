@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 
 from datafree.errors import UserError
-from datafree.files.atomic import TEMPORARY, sync_folder
+from datafree.files.atomic import TEMPORARY, make_folder
 from datafree.files.lock import LOCK
 from datafree.files.regular import check_path
 from datafree.files.strict_json import read_json, write_json
@@ -48,10 +48,7 @@ def claim_folder(path: str | os.PathLike[str], *, kind: str) -> Path:
     folder = Path(path)
     safe_name(kind)
     try:
-        missing = [own for own in (folder, *folder.parents) if not own.exists()]
-        folder.mkdir(parents=True, exist_ok=True)
-        for own in missing:
-            sync_folder(own)  # else a power cut could lose the folder of a finished run
+        make_folder(folder)
     except FileExistsError:
         raise UserError(f"{str(folder)!r} is a file; wanted a folder; choose another name") from None
     except OSError as error:
