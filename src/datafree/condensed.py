@@ -16,6 +16,7 @@ from torch.nn.functional import one_hot as _one_hot
 
 from .errors import UserError
 from .files import claim_folder, locked, read_tensors, sweep, write_tensors, write_text
+from .folders import CONDENSED as FILE
 from .markdown import markdown
 from .network import Network
 from .spec import InputSpec
@@ -23,7 +24,6 @@ from .unfinished import check_finished
 
 __all__ = ["FILE", "Condensed", "one_hot"]
 
-FILE = "condensed.safetensors"
 KIND = "condensed"
 FORMAT = 1
 TOLERANCE = 1e-4

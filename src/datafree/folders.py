@@ -9,8 +9,21 @@ from pathlib import Path
 from .errors import UserError
 from .files import read_json
 
-__all__ = ["NO_COPY", "QUANTIZED", "check_original", "is_quantized", "is_release", "is_zoo", "no_release"]
+__all__ = [
+    "CONDENSED",
+    "EXPORTED",
+    "NO_COPY",
+    "QUANTIZED",
+    "check_original",
+    "is_quantized",
+    "is_release",
+    "is_zoo",
+    "no_release",
+]
 
+EXPORTED = (".onnx", ".pt2", ".pte")
+"""Files of a quantized network."""
+CONDENSED = "condensed.safetensors"
 QUANTIZED = "quantized"
 """The kind that the config.json of a quantized network names."""
 NO_COPY = (
@@ -48,7 +61,7 @@ def no_release(folder: Path) -> str:
             f"{folder} is a synthetic set, which holds no network, wanted a release; name the network's folder, and a set "
             "with --images or --calibrate"
         )
-    if (folder / "condensed.safetensors").is_file():
+    if (folder / CONDENSED).is_file():
         return f"{folder} is a condensed set, which holds no network, wanted a release; name the network's folder"
     with suppress(UserError):
         verb = read_json(folder / "run.json").get("verb") if (folder / "run.json").is_file() else None

@@ -21,6 +21,7 @@ from .codenames import CodeName, check_allowed, code_name
 from .cost import available
 from .errors import UserError, nearest, unknown
 from .files import read_weights
+from .folders import EXPORTED
 from .naming import check_name
 from .network import PROBES, Network
 from .quantization.folder import is_quantized, open_quantized
@@ -29,8 +30,6 @@ from .seeds import seed_of
 from .spec import InputSpec
 
 __all__ = ["load_model", "load_weights", "new_model"]
-
-EXPORTED = (".onnx", ".pt2", ".pte")
 
 
 def load_model(
@@ -182,9 +181,8 @@ def _check_memory(name: str, spec: InputSpec) -> None:
     module = _on_meta(name, spec)
     weights = 4 * sum(parameter.numel() for parameter in module.parameters())
     there = memory()
-    most = (
-        max(_widest(module), spec.shape[0]) * spec.shape[1] * spec.shape[2]
-    )  # of no layer of the zoo the maps are larger than the image
+    # no layer of the zoo has maps larger than the image
+    most = max(_widest(module), spec.shape[0]) * spec.shape[1] * spec.shape[2]
     if there is None or weights + 8 * PROBES * most <= there:
         return
     needed = weights + 8 * _largest_output(module, spec)

@@ -51,6 +51,7 @@ __all__ = [
     "Whole",
     "bar",
     "check_attribute",
+    "check_code",
     "check_memory",
     "check_normalisation",
     "chosen",
@@ -223,15 +224,20 @@ def check_memory(images: int, spec: InputSpec) -> None:
 
 
 def load_network(name: str, options: Model, run: Run, spec: InputSpec | None = None) -> Network:
-    """A trained network on its device. The record of a release tells whether code given for it is the publisher's."""
+    """A trained network on its device; its record is not looked at."""
     from ..models import load_model
-    from ..release import Release, is_release
 
     _check_device(run.device)
-    network = load_model(name, code=options.code, weights=options.weights, spec=spec)
-    if options.code is not None and options.weights is None and is_release(name) and options.record is None:
-        Release.open(name).record(network, None)  # raises for code that makes another function of the same weights
-    return on_device(network, run)
+    return on_device(load_model(name, code=options.code, weights=options.weights, spec=spec), run)
+
+
+def check_code(name: str, options: Model, network: Network) -> None:
+    """Raises UserError where code given for a release makes another function of its recorded weights.
+
+    For commands that do not read the record otherwise.
+    """
+    if options.code is not None and options.weights is None and options.record is None:
+        load_record(name, options, network)
 
 
 def load_teacher(name: str, options: Model, run: Run) -> Network:

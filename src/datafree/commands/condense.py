@@ -25,6 +25,7 @@ from .common import (
     Run,
     Whole,
     bar,
+    check_code,
     chosen,
     inputs_of,
     listed,
@@ -99,6 +100,8 @@ def condense(
     run = resumed(run, out / STATE)
     training = load_data(data, "train")
     network = None if teacher is None else load_network(teacher, source, run)
+    if teacher is not None and network is not None:
+        check_code(teacher, source, network)
     if network is None:
         spec = spec_of(training, "", input)
         use_threads(run)

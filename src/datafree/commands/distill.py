@@ -18,6 +18,7 @@ from .common import (
     Run,
     Whole,
     bar,
+    check_code,
     chosen,
     code_file,
     identity_of,
@@ -155,6 +156,8 @@ def _distill(
     run = resumed(run, out / STATE)
     network = load_network(teacher, source, run)
     record = load_record(teacher, source, network) if isinstance(learn, tuple) or source.record else None
+    if record is None:
+        check_code(teacher, source, network)
     name, own = new_student(student, network, run)
     real = load_data(data, "train") if learn is None else None
     material, what, learnt = _material(network, record, learn, real)

@@ -9,7 +9,7 @@ from .. import zoo
 from ..codenames import code_name
 from ..data.registry import check_exists
 from ..errors import UserError, unknown
-from ..folders import check_original, is_release, is_zoo, no_release
+from ..folders import EXPORTED, check_original, is_release, is_zoo, no_release
 from ..naming import check_name
 from ..unfinished import check_finished
 from .common import chosen
@@ -19,12 +19,10 @@ __all__ = ["check"]
 TRAINED = ("record", "synthesize", "expand", "distill", "quantize", "evaluate", "similarity")
 """Verbs whose first argument is a trained network."""
 CHANGED = ("record", "synthesize", "expand", "quantize")
-"""Of those, the verbs that need its gradients, layers or weights, and not its answers alone."""
+"""Verbs that need its gradients, layers or weights; for the others its answers are enough."""
 UNGUIDED = (None, "gaussian")
-"""Of distill's --online, what makes images without the teacher's gradients and record."""
+"""Values of distill's --online that need neither the teacher's gradients nor its record."""
 FRESH = ("train", "pack")
-EXPORTED = (".onnx", ".pt2", ".pte")
-"""Files of a quantized network, for which the loader has words of its own."""
 
 
 def check(argv: list[str]) -> None:
@@ -57,7 +55,7 @@ def _check_trained(name: str) -> None:
             check_finished(name)
             raise UserError(no_release(Path(name)))
         return
-    if Path(name).suffix not in EXPORTED:
+    if Path(name).suffix not in EXPORTED:  # for those the loader has words of its own
         _check_code(name)
         if code_name(name) is None and not is_zoo(name):
             raise unknown("model", name, zoo.names(), "the zoo, and no such release folder")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..folders import is_quantized, is_release
-from .common import Data, Model, Run, bar, code_file, inputs_of, load_data, load_network, say_fit, say_size
+from .common import Data, Model, Run, bar, check_code, code_file, inputs_of, load_data, load_network, say_fit, say_size
 
 __all__ = ["evaluate"]
 
@@ -49,7 +49,12 @@ def evaluate(
 
     data, source, run = data or Data(), source or Model(), run or Run()
     network = load_network(model, source, run)
-    other = None if teacher is None else load_network(teacher, _coded(teacher, teacher_code), run)
+    check_code(model, source, network)
+    other = None
+    if teacher is not None:
+        coded = _coded(teacher, teacher_code)
+        other = load_network(teacher, coded, run)
+        check_code(teacher, coded, other)
     measured = load_data(data, split)
     options = {
         "model": model,

@@ -17,7 +17,7 @@ from ..imported.trial import ALPHA, Trial, tried
 from ..network import Network
 from ..output_folder import output_folder
 from ..runlog import RunLog
-from .common import Model, Run, Whole, inputs_of, load_network
+from .common import Model, Run, Whole, check_code, inputs_of, load_network
 
 __all__ = ["import_condensed"]
 
@@ -81,6 +81,7 @@ def import_condensed(
     """
     own, run = model or Model(), run or Run()
     network = load_network(teacher, own, run)
+    check_code(teacher, own, network)
     options = Options(entry=entry, zca=zca, layout=layout, resize=resize)
     raw = read(source, network.spec, options)
     convention = _convention(raw, pixels)

@@ -10,14 +10,12 @@ from typing import Any
 
 from ..errors import UserError
 from ..files import read_json
-from ..folders import is_quantized
+from ..folders import CONDENSED, is_quantized
 from ..spec import InputSpec
 from ..unfinished import check_finished
 from .common import Model, Run, load_network, load_record
 
 __all__ = ["inspect"]
-
-CONDENSED = "condensed.safetensors"
 
 
 def inspect(path: Path, /, *, code: str | None = None) -> None:

@@ -32,6 +32,7 @@ from .common import (
     Model,
     Run,
     bar,
+    check_code,
     chosen,
     code_file,
     identity_of,
@@ -156,6 +157,8 @@ def _distill(
     run = resumed(run, out / STATE)
     network = load_teacher(teacher, source, run)
     record = load_record(teacher, source, network) if settings.statistics else None
+    if record is None:
+        check_code(teacher, source, network)
     name, own = new_student(student, network, run)
     test = test_data(own, data)
     anchored = None if near is None else _anchored(near, network)

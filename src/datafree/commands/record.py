@@ -29,6 +29,7 @@ from .common import (
     Run,
     bar,
     check_attribute,
+    check_code,
     chosen,
     inputs_of,
     load_data,
@@ -169,6 +170,7 @@ def _record(
     training = None if needless else load_data(data, "train")
     spec = None if is_release(model) or training is None else spec_of(training, model, input)
     network = load_network(model, source, run, spec)
+    check_code(model, source, network)
     if isinstance(what, tuple):
         assert training is not None
         wanted = presets.preset(what[0], network, training, leak=what[1])

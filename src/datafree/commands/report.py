@@ -29,7 +29,7 @@ from ..report import Grid, Likeness, Line, Match, Played, Report, Row, grid_of, 
 from ..report.numbers import duration
 from ..runlog import IGNORED, RunLog, versions
 from ..syntheticset import SyntheticSet, to_pixels
-from .common import Data, Model, Run, check_attribute, images_of, load_data, load_network, load_record
+from .common import Data, Model, Run, check_attribute, check_code, images_of, load_data, load_network, load_record
 
 if TYPE_CHECKING:
     from ..data import Dataset
@@ -246,7 +246,10 @@ def _network(folder: Path, run: Run, codes: dict[Path, str]) -> Network | None:
     """None for a release that needs code, where none was named."""
     if Release.open(folder).custom and not is_quantized(folder) and folder not in codes:
         return None
-    return load_network(str(folder), Model(code=codes.get(folder)), run)
+    source = Model(code=codes.get(folder))
+    network = load_network(str(folder), source, run)
+    check_code(str(folder), source, network)
+    return network
 
 
 def _likenesses(logs: dict[Path, Finished]) -> list[Likeness]:
