@@ -225,7 +225,7 @@ def _missing(error: Any, argv: list[str]) -> str | None:
 
 
 def _say(line: str, code: int) -> int:
-    """Of the processes of a torchrun, the first that has something to say says it for all."""
+    """Prints a line, once for all processes of a torchrun, and returns the exit code."""
     if not _many() or say_first():
         _tell(line)
     return code

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from fractions import Fraction
 
-from .errors import Notice, UserError
+from .errors import Notice, UserError, cut
 
 __all__ = ["are_bare", "are_numbers", "check_names", "class_positions", "number_of", "ordered"]
 
@@ -17,7 +17,7 @@ MOST_CLASSES = 1 << 16
 LONGEST_NAME = 255
 """Characters, as of a file's name."""
 MOST_BYTES = 768 << 10
-"""Of all names as a record's header holds them, which may have 1 MiB."""
+"""Bytes of all names as a record's header holds them, which may have 1 MiB."""
 
 NUMBER = re.compile(r"-?\d{1,18}(\.\d{1,18})?")
 """Digits of any script, as int() reads them."""
@@ -85,7 +85,7 @@ def _not_told_apart(names: Sequence[str]) -> str | None:
         if not name:
             return f"no name for class {place}"
         if name in seen:
-            return f"the name {_cut(name)!r} for class {seen[name]} and for class {place}"
+            return f"the name {cut(name)!r} for class {seen[name]} and for class {place}"
         seen[name] = place
     return None
 
@@ -97,10 +97,6 @@ def _is_text(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _cut(name: str) -> str:
-    return name if len(name) <= 80 else f"{name[:77]}..."
 
 
 def class_positions(

@@ -60,7 +60,7 @@ def _setting(key: str, old: Any, new: Any) -> str:
 
 
 def _statistics(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """Of a record: its preset, or else its entries."""
+    """The difference of two records: in their preset, or else in their entries."""
     if old.get("preset") and new.get("preset"):
         for key in DESCRIBING:
             if old.get(key) != new.get(key):

@@ -57,7 +57,7 @@ class Stored:
     epsilon: float = EPSILON
     calls: int = 1
     view: Callable[[Tensor], Tensor] | None = None
-    """Of the pixels (N, C, H, W): what of them is compared, (N, C) or (N, C, ...)."""
+    """Takes pixels (N, C, H, W) and returns the part that is compared, (N, C) or (N, C, ...)."""
 
 
 def known(network: Network, record: Record | None = None) -> bool:

@@ -7,7 +7,7 @@ import errno
 import re
 from collections.abc import Iterable
 
-__all__ = ["Notice", "UserError", "nearest", "out_of_memory", "unknown"]
+__all__ = ["Notice", "UserError", "cut", "nearest", "out_of_memory", "unknown"]
 
 
 LONGEST = 1200
@@ -36,27 +36,27 @@ FEW = 12
 def nearest(got: str, options: Iterable[str], most: int = 3) -> str:
     """``nearest: 'fc1'`` with the options like `got`; where none is, ``expected one of`` few options, or their number."""
     options = [str(option) for option in options]
-    close = difflib.get_close_matches(_cut(got), options, n=most, cutoff=ALIKE)
+    close = difflib.get_close_matches(cut(got), options, n=most, cutoff=ALIKE)
     if close:
         return f"nearest: {_quoted(close)}"
     if not options:
         return "there are none"
     if len(options) <= FEW:
         return f"expected {'one of ' if len(options) > 1 else ''}{_quoted(options)}"
-    return f"none of the {len(options)} names there is like it, of which the first is {_cut(options[0])!r}"
+    return f"none of the {len(options)} names there is like it, of which the first is {cut(options[0])!r}"
 
 
 def unknown(what: str, got: str, options: Iterable[str], where: str = "") -> UserError:
     """The error for a name that does not exist: ``no layer 'l5' in LeNet5; nearest: 'fc1'``."""
     place = f" in {where}" if where else ""
-    return UserError(f"no {what} {_cut(got)!r}{place}; {nearest(got, options)}")
+    return UserError(f"no {what} {cut(got)!r}{place}; {nearest(got, options)}")
 
 
 def _quoted(names: list[str]) -> str:
-    return ", ".join(repr(_cut(name)) for name in names)
+    return ", ".join(repr(cut(name)) for name in names)
 
 
-def _cut(name: object) -> str:
+def cut(name: object) -> str:
     """At most 80 characters: a name out of a file may have a million."""
     text = str(name)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -50,7 +50,7 @@ def _left() -> int | None:
 
 
 def _threads() -> int:
-    """Of OpenBLAS: as many as there are cores, or as the environment says where those are fewer."""
+    """Number of OpenBLAS's threads: the cores, or what the environment says where that is less."""
     cores = os.cpu_count() or 1
     with suppress(AttributeError):
         cores = len(os.sched_getaffinity(0))

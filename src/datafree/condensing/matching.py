@@ -135,7 +135,7 @@ class Matching(Settings):
         return (means(pixels) - wanted).square().sum()
 
     def _bytes(self, spec: InputSpec, images: int) -> int:
-        """Of a step: what the gradient of all images needs of the blocks, each a quarter as large as the one before."""
+        """Bytes of a step: the outputs of blocks, each a quarter as large as the one before, that the gradient needs."""
         maps = self.width * spec.shape[1] * spec.shape[2] * 4 / 3
         return int(4 * images * (MAPS * maps + 8 * spec.pixels) + 4 * self.real * len(spec.classes) * spec.pixels)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..graph import Basis, Graph, fourier
 from ..seeds import stream
-from . import State, Summary, Table, difference
+from . import State, Summary, Table, difference, table
 from .chan import group_means, shift_weights
 from .ranges import LARGEST, check_counts, check_size
 from .sketch import nystrom, test_matrix
@@ -168,8 +168,7 @@ class SpectralMeter:
     # -- checking -------------------------------------------------------------------------------------------------
 
     def check(self, summary: Summary) -> None:
-        got = {name: (str(t.dtype).removeprefix("torch."), tuple(t.shape)) for name, t in summary.items()}
-        wanted = self.layout()
+        got, wanted = table(summary), self.layout()
         if got != wanted:
             raise UserError(f"{self._where} differs in {difference(got, wanted)}; record this network again")
         check_counts(summary["count"], self._where)
