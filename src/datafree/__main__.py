@@ -183,8 +183,8 @@ def _leave(argv: list[str], code: int) -> None:
 
 
 def _stopped(argv: list[str]) -> str:
-    kept = "the part that is complete is kept. Go on" if _resumes(argv) else "no part is complete. Start again"
-    return f"stopped; {kept} with: datafree {shlex.join(argv)}"
+    state = "the part that is complete is kept. Go on" if _resumes(argv) else "no part is complete. Start again"
+    return f"stopped; {state} with: datafree {shlex.join(argv)}"
 
 
 def _resumes(argv: list[str]) -> bool:

@@ -74,15 +74,15 @@ def _statistics(old: dict[str, Any], new: dict[str, Any]) -> str:
 
 def _entries(statistics: Any) -> str:
     """`moments of fc1, fc2; input of 1 layer`."""
-    found = []
+    words = []
     for entry in statistics if isinstance(statistics, list) else ():
         if not isinstance(entry, dict) or not isinstance(entry.get("statistic"), dict):
             continue
         taps = entry.get("taps")
         layers = "all layers" if not isinstance(taps, list) else f"{len(taps)} layers" if len(taps) > SHOWN else None
-        found.append(f"{entry['statistic'].get('kind')} of {layers or ', '.join(map(str, taps))}")  # type: ignore[arg-type]
-    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    return _short("; ".join(found[:SHOWN])) + more if found else "of an earlier version"
+        words.append(f"{entry['statistic'].get('kind')} of {layers or ', '.join(map(str, taps))}")  # type: ignore[arg-type]
+    more = f" and {len(words) - SHOWN} more" if len(words) > SHOWN else ""
+    return _short("; ".join(words[:SHOWN])) + more if words else "of an earlier version"
 
 
 def _apart(old: Any, new: Any) -> tuple[Any, Any]:

@@ -118,14 +118,14 @@ def stored_pixels(network: Network, record: Record | None) -> tuple[Stored, ...]
     """
     if record is None:
         return ()
-    found = []
+    grids = []
     for name, entry in record.of_kind("moments").items():
         meter = record.meter(name, network)
         assert isinstance(meter, MomentsMeter)
         if entry.taps == (tap_names.INPUT,) and entry.statistic.covariance != "none":
-            found.append((meter.size, _by_unit(entry, meter)))
-    if found:
-        return (max(found, key=lambda own: own[0])[1],)
+            grids.append((meter.size, _by_unit(entry, meter)))
+    if grids:
+        return (max(grids, key=lambda sized: sized[0])[1],)
     for entry in record.of_kind("input").values():
         channels = network.spec.shape[0]
         mean = entry.summary["mean"].double().view(channels, -1)

@@ -168,7 +168,7 @@ def _generator_flops(spec: InputSpec) -> dict[int, int]:
     """Operations of a forward pass of two images, by width; once a process, since building all takes a while."""
     with torch.random.fork_rng(devices=[]):
         generators = {width: Generator(spec, 100, width) for width in WIDTHS}
-    return {width: _flops(own, own, torch.zeros(2, 100)) for width, own in generators.items()}
+    return {width: _flops(generator, generator, torch.zeros(2, 100)) for width, generator in generators.items()}
 
 
 def _flops(module: nn.Module, call: Callable[[Tensor], Tensor], given: Tensor) -> int:

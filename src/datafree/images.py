@@ -204,8 +204,8 @@ def labelled(network: Network, data: Dataset, progress: Progress = silent, *, pa
 
 def soft_labelled(teacher: Network, data: Dataset) -> Images:
     """The data set with the teacher's logits: the baseline of a distillation with data."""
-    own = labelled(teacher, data, part=True)
-    return Images(own.spec, own.pixels, teacher.predict(own.pixels))
+    images = labelled(teacher, data, part=True)
+    return Images(images.spec, images.pixels, teacher.predict(images.pixels))
 
 
 def stored(synthetic: SyntheticSet) -> Images:

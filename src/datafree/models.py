@@ -248,16 +248,22 @@ def _spec_parameter(name: str, function: Callable[..., Any]) -> str | None:
     except (TypeError, ValueError):  # of compiled code
         return None
     kinds = inspect.Parameter
-    named = [own for own in parameters if own.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)]
-    chosen = next((own for own in named if own.name == "spec" or _is_spec(own.annotation)), None)
+    named = [
+        parameter for parameter in parameters if parameter.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)
+    ]
+    chosen = next(
+        (parameter for parameter in named if parameter.name == "spec" or _is_spec(parameter.annotation)), None
+    )
     variable = (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD)
-    required = [own for own in parameters if own.default is kinds.empty and own.kind not in variable]
+    required = [
+        parameter for parameter in parameters if parameter.default is kinds.empty and parameter.kind not in variable
+    ]
     if chosen is None and len(required) == 1 and required[0].kind is not kinds.KEYWORD_ONLY:
         return ""
-    if others := [own.name for own in required if own is not chosen]:
+    if others := [parameter.name for parameter in required if parameter is not chosen]:
+        names = ", ".join(parameter.name for parameter in required)
         raise UserError(
-            f"{name} needs {len(required)} argument{'s' * (len(required) > 1)} ({', '.join(own.name for own in required)}), "
-            f"wanted none or the InputSpec alone; give {others[-1]!r} a default, or name a function that calls it"
+            f"{name} needs {len(required)} argument{'s' * (len(required) > 1)} ({names}), wanted none or the InputSpec alone; give {others[-1]!r} a default, or name a function that calls it"
         )
     return None if chosen is None else chosen.name
 

@@ -243,13 +243,13 @@ def _check_resumed(state: Path | None, meters: Mapping[str, Meter], summaries: M
             ) from None
 
 
-def _header(spec: InputSpec, fingerprint: str, plan: Mapping[str, Any], made: dict[str, Any]) -> dict[str, Any]:
+def _header(spec: InputSpec, fingerprint: str, plan: Mapping[str, Any], source: dict[str, Any]) -> dict[str, Any]:
     """What a record's file holds beside its tensors; `plan` is entry name -> (statistic, taps)."""
     entries = [
         {"name": name, "taps": list(taps), "statistic": statistic.model_dump(mode="json")}
         for name, (statistic, taps) in plan.items()
     ]
-    return {"spec": spec.model_dump(mode="json"), "fingerprint": fingerprint, "entries": entries, "made": made}
+    return {"spec": spec.model_dump(mode="json"), "fingerprint": fingerprint, "entries": entries, "made": source}
 
 
 def _check_room(network: Network, plan: Mapping[str, Any], meters: Mapping[str, Meter]) -> None:
@@ -384,8 +384,8 @@ class Pause:
 
 def _is_sum_of_squares(outer: Tensor) -> bool:
     """Whether no matrix (G, D, D) has a diagonal below 0, or an entry larger than its diagonal's largest, rounding aside."""
-    for own in outer:
-        (low, high), diagonal = own.aminmax(), own.diagonal()
+    for matrix in outer:
+        (low, high), diagonal = matrix.aminmax(), matrix.diagonal()
         if float(diagonal.min()) < 0 or float(max(-low, high)) > (1 + 1e-6) * float(diagonal.max()):
             return False
     return True

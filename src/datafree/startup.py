@@ -55,7 +55,7 @@ def _threads() -> int:
     with suppress(AttributeError):
         cores = len(os.sched_getaffinity(0))
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
-        told = os.environ.get(name, "")
-        if told.isdecimal() and int(told) > 0:
-            return min(cores, int(told))
+        value = os.environ.get(name, "")
+        if value.isdecimal() and int(value) > 0:
+            return min(cores, int(value))
     return cores

@@ -173,9 +173,11 @@ def check_positions(path: Path, network: Network) -> None:
 
     Torch finds them as it uses them, those of sparse tensors only where it is told to.
     """
-    held = network.module.state_dict()
-    whole = [name for name, own in held.items() if own.dtype in (torch.int64, torch.int32) and not _is_counter(name)]
-    if not whole:
+    weights = network.module.state_dict()
+    integers = [
+        name for name, tensor in weights.items() if tensor.dtype in (torch.int64, torch.int32) and not _is_counter(name)
+    ]
+    if not integers:
         return
     try:
         with torch.sparse.check_sparse_tensor_invariants():
@@ -183,7 +185,7 @@ def check_positions(path: Path, network: Network) -> None:
     except Exception as error:  # a network of the user's own raises what it likes
         reason = (str(error).splitlines() or [""])[0][:200]
         raise UserError(
-            f"{path} is no state of this run: with its whole numbers ({', '.join(whole)[:80]}) {network.name} fails: "
+            f"{path} is no state of this run: with its whole numbers ({', '.join(integers)[:80]}) {network.name} fails: "
             f"{type(error).__name__}: {reason}; {ADVICE}"
         ) from None
 

@@ -137,8 +137,8 @@ def _record(path: Path) -> None:
 
     table, header = read_header(path, kind="record")
     print(f"{path}: record for a teacher with fingerprint {header.get('fingerprint')}")
-    made = header.get("made")
-    print(f"  {made_from(made if isinstance(made, dict) else {})}")
+    source = header.get("made")
+    print(f"  {made_from(source if isinstance(source, dict) else {})}")
     for name, (dtype, shape) in sorted(table.items()):
         print(f"    {name}: {str(dtype).removeprefix('torch.')} {size_of(shape)}")
 
@@ -157,13 +157,13 @@ def numbers(values: Sequence[float]) -> str:
     return ", ".join(f"{value:g}" for value in values)
 
 
-def made_from(made: Mapping[str, Any]) -> str:
+def made_from(source: Mapping[str, Any]) -> str:
     """What a record's header says of its data, in words."""
-    samples = made.get("samples")
+    samples = source.get("samples")
     if not samples:
         return "read from the network itself, not from data"
     count = f"{samples:,}" if isinstance(samples, int) else str(samples)
-    return f"of {count} images of {made.get('data')} ({made.get('split')} split), sha256 {made.get('sha256')}"
+    return f"of {count} images of {source.get('data')} ({source.get('split')} split), sha256 {source.get('sha256')}"
 
 
 def listed(table: Mapping[str, Any], prefix: str = "", between: str = " ") -> list[str]:

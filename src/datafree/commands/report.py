@@ -81,19 +81,19 @@ def report(
     codes = _codes(runs, code)
     test = None if data.data is None else load_data(data, "test")
     settings = {"runs": list(map(str, runs)), "title": title, "code": list(code), **asdict(data), **asdict(run)}
-    made = RunLog("report", settings, _read(runs), test)
+    log = RunLog("report", settings, _read(runs), test)
     with locked(out.parent, file=out.name) if out.parent.is_dir() else nullcontext():
-        if _is_complete(out, made):
+        if _is_complete(out, log):
             print(f"already complete: report in {out}, of the same runs and settings; nothing was changed")
             return
-        rows, grids, warnings = _write(out, runs, codes, made, data, test, title, run)
+        rows, grids, warnings = _write(out, runs, codes, log, data, test, title, run)
     print(f"{out}: {_count(rows, 'network')}, {_count(grids, 'set')} of images")
     for warning in warnings:
         print(f"  {warning}")
 
 
 def _write(
-    out: Path, runs: tuple[Path, ...], codes: dict[Path, str], made: RunLog, data: Data, test: Dataset | None,
+    out: Path, runs: tuple[Path, ...], codes: dict[Path, str], log: RunLog, data: Data, test: Dataset | None,
     title: str, run: Run,
 ) -> tuple[int, int, list[str]]:  # fmt: skip
     """Writes the page and, last, its log; how many networks and sets of images are on it, and its warnings."""
@@ -117,7 +117,7 @@ def _write(
         timelines=[found for folder in networks if (found := timeline(folder)) is not None],
     )  # fmt: skip
     write(page, out)
-    made.write_to(_beside(out), {"networks": [asdict(row) for row in rows], "page": sha256_file(out)})
+    log.write_to(_beside(out), {"networks": [asdict(row) for row in rows], "page": sha256_file(out)})
     return len(rows), len(grids), page.warnings
 
 

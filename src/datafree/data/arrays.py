@@ -99,16 +99,16 @@ def _check_directory(path: Path) -> None:
 
 
 def _member(archive: zipfile.ZipFile, path: Path, key: str) -> zipfile.ZipInfo:
-    held = archive.infolist()
-    found = [member for member in held if member.filename in (key, f"{key}.npy")]  # numpy.load reads either
-    if not found:
-        got = ", ".join(repr(member.filename.removesuffix(".npy")) for member in held[:8]) or "nothing"
+    entries = archive.infolist()
+    members = [member for member in entries if member.filename in (key, f"{key}.npy")]  # numpy.load reads either
+    if not members:
+        got = ", ".join(repr(member.filename.removesuffix(".npy")) for member in entries[:8]) or "nothing"
         wanted = "wanted images and labels, or x_train, y_train, x_test and y_test"
         raise UserError(f"no array {key!r} in {str(path)!r}, which holds {got}; {wanted}; add it")
-    member, size = found[0], path.stat().st_size
+    member, size = members[0], path.stat().st_size
     where = f"{key!r} in {str(path)!r}"
-    if len(found) > 1:
-        raise UserError(f"{where} is there {len(found)} times; wanted once; save the arrays again")
+    if len(members) > 1:
+        raise UserError(f"{where} is there {len(members)} times; wanted once; save the arrays again")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise UserError(
             f"{where} is packed by method {member.compress_type}; wanted numpy's own; save the arrays again"

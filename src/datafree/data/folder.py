@@ -61,19 +61,20 @@ def folder(
         raise unknown("class order", class_order, ORDERS, where=f"data set {name!r}")
     root = Path(name).expanduser()
     flat = None if labelled else flat_listing(root) or _flat_split(root, split)
-    main, own, notes = _listings(root, split, class_order, labelled) if flat is None else (flat, flat, [])
-    files = [file for images in own.classes.values() for file in images]
-    labels = np.repeat(np.arange(len(own.classes)), [len(images) for images in own.classes.values()]).astype(np.int64)
+    main, listing, notes = _listings(root, split, class_order, labelled) if flat is None else (flat, flat, [])
+    files = [file for images in listing.classes.values() for file in images]
+    counts = [len(images) for images in listing.classes.values()]
+    labels = np.repeat(np.arange(len(counts)), counts).astype(np.int64)
     looks = [look(file) for file in files]
     reference = [file for images in main.classes.values() for file in images]
-    shown = looks if main is own else [look(file) for file in reference]
+    shown = looks if main is listing else [look(file) for file in reference]
     colours = {seen.shape[0] for seen in shown}
     shape = (channels or max(colours), *(sides or shown[0].shape[1:]))
     splits = {} if flat is not None else _splits(root)
     place = root / splits.get(split, next(iter(splits.values()))) if splits else root
     ground = _ground([file for file, seen in zip(reference, shown) if seen.alpha and seen.nbytes <= QUICK])
     order = order_note(list(main.classes), class_order) if labelled else None
-    notes += [note for note in (order, _said(place, own, looks, shape, ground)) if note]
+    notes += [note for note in (order, _said(place, listing, looks, shape, ground)) if note]
     if place == root and flat is None:
         rows = split_rows(labels, split)
         files, looks, labels = [files[row] for row in rows], [looks[row] for row in rows], labels[rows]
@@ -169,21 +170,21 @@ def _listings(root: Path, split: str, order: str | None, labelled: bool) -> tupl
     beside = " and ".join(splits.values())
     notes = [f"{root}: the folders {', '.join(others)} beside {beside} are not read"] if others else []
     main = listed(root / splits[first], order)
-    own = main if split == first else listed(root / splits[split], order)
+    listing = main if split == first else listed(root / splits[split], order)
     if not labelled:
-        return own, own, notes
-    for label in own.classes:
+        return listing, listing, notes
+    for label in listing.classes:
         if label not in main.classes:
             raise UserError(
                 f"class {label!r} of {splits[split]!r} is not in {str(root / splits[first])!r}; wanted it in both; add it"
             )
-    own.classes = {label: own.classes.get(label, []) for label in main.classes}
-    missing = [label for label, images in own.classes.items() if not images]
+    listing.classes = {label: listing.classes.get(label, []) for label in main.classes}
+    missing = [label for label, images in listing.classes.items() if not images]
     if missing:
         notes.append(
             f"{root / splits[split]}: no folder of {len(missing)} of {len(main.classes)} classes ({missing[0]!r})"
         )
-    return main, own, notes
+    return main, listing, notes
 
 
 def _printable(text: str) -> str:

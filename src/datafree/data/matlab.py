@@ -60,10 +60,10 @@ class Matrix:
         stored = np.dtype(STORED.get(type, "V"))
         if stored.kind == "V" or size != math.prod(self.shape) * stored.itemsize or start + size > len(content):
             raise ValueError(f"an array of shape {self.shape} holds {size:,} bytes of type {type}")
-        found = np.frombuffer(content, stored.newbyteorder("<"), math.prod(self.shape), start)
-        if stored != self.kind and not _fits(found, np.dtype(self.kind)):
+        numbers = np.frombuffer(content, stored.newbyteorder("<"), math.prod(self.shape), start)
+        if stored != self.kind and not _fits(numbers, np.dtype(self.kind)):
             raise ValueError(f"an array of {self.kind} holds {stored} beyond it")
-        return found.astype(self.kind, copy=False).reshape(self.shape, order="F")
+        return numbers.astype(self.kind, copy=False).reshape(self.shape, order="F")
 
     def _whole(self) -> memoryview:
         """The element without compression: as many bytes as its numbers can take, and no more."""
@@ -81,21 +81,21 @@ def matrices(content: bytes, names: tuple[str, ...]) -> dict[str, Matrix]:
     """The arrays of these names. Raises ValueError with what is wrong with the file, zlib.error for a damaged stream."""
     if len(content) < HEADER or content[124:128] != b"\x00\x01IM":
         raise ValueError("it does not begin as version 5 does, with the lowest byte first")
-    found: dict[str, Matrix] = {}
+    arrays: dict[str, Matrix] = {}
     for type, element in _elements(memoryview(content)):
         if type not in (COMPRESSED, MATRIX):
             continue
         packed = type == COMPRESSED
         head = memoryview(zlib.decompressobj().decompress(element, HEAD)) if packed else element[:HEAD]
-        own = _head(head, packed)
-        if own is None:
+        heading = _head(head, packed)
+        if heading is None:
             continue
-        name, shape, kind, start = own
-        if name in found:
+        name, shape, kind, start = heading
+        if name in arrays:
             raise ValueError(f"it holds {name} twice")
         if name in names:
-            found[name] = Matrix(shape, kind, element, packed, start)
-    return found
+            arrays[name] = Matrix(shape, kind, element, packed, start)
+    return arrays
 
 
 def _elements(data: memoryview) -> Iterator[tuple[int, memoryview]]:

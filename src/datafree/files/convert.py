@@ -158,7 +158,10 @@ def _read(members: zipfile.ZipFile, name: str, cap: int, default: bytes | None =
 def _has_weights(content: Any) -> bool:
     """Whether it is a table of tensors, or holds one, as in `{"module": {...}, "updates": 3}`."""
     tables = [content, *content.values()] if isinstance(content, dict) else []
-    return any(isinstance(own, dict) and own and all(isinstance(x, Described) for x in own.values()) for own in tables)
+    return any(
+        isinstance(table, dict) and table and all(isinstance(value, Described) for value in table.values())
+        for table in tables
+    )
 
 
 def _state_dict(content: Any, what: str) -> dict[str, Described]:

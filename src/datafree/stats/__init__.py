@@ -32,9 +32,10 @@ def table(summary: Summary) -> Table:
 
 def difference(got: Table, wanted: Table) -> str:
     """The first tensor that is missing, too much or of another format or shape, in words; for tables that differ."""
-    name = next(own for own in sorted({*got, *wanted}) if got.get(own) != wanted.get(own))
+    name = next(key for key in sorted({*got, *wanted}) if got.get(key) != wanted.get(key))
     one, other = (
-        "none" if name not in own else " ".join(str(part)[:80] for part in own[name]) for own in (got, wanted)
+        "none" if name not in entries else " ".join(str(part)[:80] for part in entries[name])
+        for entries in (got, wanted)
     )
     return f"{name[:80]!r}: got {one}, wanted {other}"
 

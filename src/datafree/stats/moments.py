@@ -151,13 +151,13 @@ class MomentsMeter:
     def layout(self) -> Table:
         groups, size = 1 if self.settings.pooled else self.classes, self.size
         number = self.settings.storage
-        found: Table = {"count": ("int64", (self.classes,)), "mean": (number, (self.classes, size))}
+        tensors: Table = {"count": ("int64", (self.classes,)), "mean": (number, (self.classes, size))}
         if self.settings.covariance in ("diagonal", "lowrank", "shrunk"):
-            found["variance"] = (number, (groups, size))
+            tensors["variance"] = (number, (groups, size))
         if self.settings.covariance in ("lowrank", "full", "shrunk"):
             most = self.settings.rank if self.settings.covariance == "lowrank" else size
-            found["factor"] = (number, (groups, size, min(most, size)))
-        return found
+            tensors["factor"] = (number, (groups, size, min(most, size)))
+        return tensors
 
     def check(self, summary: Summary) -> None:
         wanted = self.layout()
