@@ -248,7 +248,7 @@ def finished(case: Case, rng: random.Random) -> None:
 
 def raw(root: Path) -> dict[Path, bytes]:
     """Every byte of every file but for locks, which a killed process cannot remove."""
-    return {path: path.read_bytes() for path in root.rglob("*") if path.is_file() and path.name != LOCK}
+    return {path: path.read_bytes() for path in root.rglob("*") if path.is_file() and not path.name.endswith(LOCK)}
 
 
 def power_cuts(case: Case, count: int, rng: random.Random) -> None:
