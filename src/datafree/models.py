@@ -181,11 +181,10 @@ def _check_memory(name: str, spec: InputSpec) -> None:
     module = _on_meta(name, spec)
     weights = 4 * sum(parameter.numel() for parameter in module.parameters())
     there = memory()
-    # no layer of the zoo has maps larger than the image
-    most = max(_widest(module), spec.shape[0]) * spec.shape[1] * spec.shape[2]
-    if there is None or weights + 8 * PROBES * most <= there:
+    if there is None or weights + 8 * PROBES * _most_outputs(module, spec) <= there:
         return
-    needed = weights + 8 * _largest_output(module, spec)
+    # what the weights alone decide needs no more: under a limit torch's compiler may not load in the memory that is left
+    needed = weights if weights > there else weights + 8 * _largest_output(module, spec)
     if needed > there:
         raise UserError(
             f"{name} for images {spec.shape} needs {needed:,} bytes, wanted at most the {there:,} of memory here; "
@@ -193,11 +192,12 @@ def _check_memory(name: str, spec: InputSpec) -> None:
         )
 
 
-def _widest(module: nn.Module) -> int:
-    """The most channels or features that one of its layers gives."""
-    convolutions = (part.out_channels for part in module.modules() if isinstance(part, nn.Conv2d))
+def _most_outputs(module: nn.Module, spec: InputSpec) -> int:
+    """Numbers that the largest output for one image has at most: no layer of the zoo has maps larger than the image."""
+    area = spec.shape[1] * spec.shape[2]
+    convolutions = (part.out_channels * area for part in module.modules() if isinstance(part, nn.Conv2d))
     linears = (part.out_features for part in module.modules() if isinstance(part, nn.Linear))
-    return max(*convolutions, *linears, 1)
+    return max(*convolutions, *linears, spec.pixels)
 
 
 def _largest_output(module: nn.Module, spec: InputSpec) -> int:
@@ -263,7 +263,8 @@ def _spec_parameter(name: str, function: Callable[..., Any]) -> str | None:
     if others := [parameter.name for parameter in required if parameter is not chosen]:
         names = ", ".join(parameter.name for parameter in required)
         raise UserError(
-            f"{name} needs {len(required)} argument{'s' * (len(required) > 1)} ({names}), wanted none or the InputSpec alone; give {others[-1]!r} a default, or name a function that calls it"
+            f"{name} needs {len(required)} argument{'s' * (len(required) > 1)} ({names}), wanted none or the "
+            f"InputSpec alone; give {others[-1]!r} a default, or name a function that calls it"
         )
     return None if chosen is None else chosen.name
 

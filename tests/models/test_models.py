@@ -7,10 +7,11 @@ import sys
 import pytest
 import torch
 
+from datafree import models
 from datafree.errors import UserError
 from datafree.files import write_sealed_json, write_tensors
 from datafree.models import load_model, load_weights, new_model
-from datafree.network import Network
+from datafree.network import PROBES, Network
 from datafree.records import Record, record
 from datafree.release import Release, write_record, write_release
 from datafree.spec import InputSpec
@@ -234,3 +235,28 @@ def test_weights_with_nan_are_not_written_and_not_released(tmp_path):
 def test_other_peoples_folders_are_not_written_to(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     assert "holds 'thesis.txt'" in refused(lambda: write_release(tmp_path, Network(torch.nn.Identity(), SPEC, "x")))
+
+
+def test_a_network_whose_weights_alone_do_not_fit_is_refused_without_torchs_compiler(monkeypatch):
+    monkeypatch.setattr(models, "memory", lambda: 1 << 20)
+    monkeypatch.setattr(models, "_largest_output", lambda *_: pytest.fail("outputs were measured"))
+    spec = InputSpec(shape=(1, 8, 8), classes=tuple("abc"))
+    weights = 4 * (64 * 30_000 + 30_000 + 30_000**2 + 30_000 + 3 * 30_000 + 3)
+    with pytest.raises(
+        UserError, match=f"hinton30000 for images .* needs {weights:,} bytes, wanted at most the 1,048,576"
+    ):
+        new_model("hinton30000", spec, seed=0)
+
+
+OTHERS = ("hinton16", "alexnet", "alexnet/32", "resnet8", "resnet20")
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [(name, shape) for shape in ((1, 32, 32), (3, 32, 32)) for name in ("lenet5", "lenet5-half", *OTHERS)]
+    + [(name, (3, 64, 48)) for name in OTHERS],
+)
+def test_no_layer_of_the_zoo_gives_more_than_is_reckoned_with(name, shape):
+    spec = InputSpec(shape=shape, classes=tuple("abc"))
+    module = models._on_meta(name, spec)
+    assert 0 < models._largest_output(module, spec) <= PROBES * models._most_outputs(module, spec)
