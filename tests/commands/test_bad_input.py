@@ -66,7 +66,7 @@ NUMBERS = [
     ("train hinton16 --data digits --out o --learning-rate 1e30 --quiet", "the loss is not finite in epoch 1; lower"),
     ("train hinton0 --data digits --out o", "got size 0, wanted at least 1"),
     ("train resnet21 --data digits --out o", "no CIFAR ResNet of depth 21"),
-    ("train hinton99999 --data digits --size 512 --out o", "needs 144,873,"),
+    ("train hinton99999 --data digits --size 750 --out o", "needs 265,001,749,996"),
     ("train lenet5 --data digits --size 28 --out o", "lenet5 takes 32x32 images, got (28, 28)"),
     ("record teacher --data digits --leak 1.2", "--leak: got 1.2, wanted above 0.5 and below 1"),
     ("record teacher --data digits --kind moments --rank 0", "--rank: got 0, wanted at least 1"),
