@@ -61,6 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     warn_in_one_line()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, partial(_stop, argv))
+    sys.unraisablehook = _stop_again
     code = run(argv)
     _close_output()
     if _many():  # torch.distributed's threads can abort an interpreter that winds down (pytorch/pytorch#179291)
@@ -163,6 +164,20 @@ def _stop(argv: list[str], number: int, frame: FrameType | None) -> None:
     last.daemon = True
     last.start()
     raise KeyboardInterrupt if number == signal.SIGINT else _Terminated
+
+
+def _stop_again(lost: sys.UnraisableHookArgs) -> None:
+    """Sends the signal once more where its exception was raised in a destructor or a callback, which Python discards.
+
+    Any other discarded exception is shown as Python shows it.
+    """
+    if lost.exc_type not in (KeyboardInterrupt, _Terminated):
+        sys.__unraisablehook__(lost)
+        return
+    number = signal.SIGINT if lost.exc_type is KeyboardInterrupt else signal.SIGTERM
+    again = threading.Timer(0.02, os.kill, (os.getpid(), number))
+    again.daemon = True
+    again.start()
 
 
 def _importing(frame: FrameType | None) -> bool:

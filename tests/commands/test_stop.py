@@ -116,6 +116,34 @@ def test_in_the_middle_of_an_import_the_process_ends_at_once(tmp_path):
     assert (started.returncode, out) == (130, "") and err.count("\n") == 1 and err.startswith("datafree: stopped")
 
 
+LOST = """
+import sys, time
+from datafree import __main__
+class Slow:
+    def __del__(self):
+        print("ready", flush=True)
+        time.sleep(30)
+def work(argv):
+    Slow()
+    time.sleep(30)
+__main__._run = work
+__main__.main(["inspect", "x"])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_a_destructor_stops_the_command_without_a_traceback(number):
+    words = [sys.executable, "-c", LOST]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as started:
+        assert started.stdout is not None and started.stdout.readline() == "ready\n"
+        started.send_signal(number)
+        sent = time.monotonic()
+        _, err = started.communicate(timeout=20)
+    assert time.monotonic() - sent < 4
+    assert started.returncode == 128 + number
+    assert err == "datafree: stopped; no part is complete. Start again with: datafree inspect x\n"
+
+
 @pytest.mark.usefixtures("here")
 def test_a_reader_that_has_gone_is_no_traceback():
     words = [sys.executable, "-m", "datafree", "inspect", "teacher/record.safetensors"]
