@@ -12,7 +12,7 @@ from .network import Network
 from .progress import Progress, silent
 from .records import as_input
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "evaluate", "in_words"]
 
 BATCH = 2048
 
@@ -53,6 +53,12 @@ def evaluate(
     by_class = [_percent(hits) if len(hits) else None for hits in found]
     agreement = _percent(said == _renamed(torch.cat(others), teacher, network)) if teacher is not None else None
     return Evaluation(len(data), _percent(right), tuple(by_class), agreement)
+
+
+def in_words(measured: Evaluation, data: str) -> str:
+    """`accuracy 97.20 % on 500 test images of digits`, with the agreement where a teacher was there."""
+    words = f"accuracy {measured.accuracy:.2f} % on {measured.images:,} test images of {data}"
+    return words if measured.agreement is None else f"{words}, agreement with its teacher {measured.agreement:.2f} %"
 
 
 def _same_pixels(network: Network, other: Network) -> bool:

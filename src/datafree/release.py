@@ -50,6 +50,8 @@ OLDER = ("format", "architecture", "spec", "datafree", "kind", "bits", "original
 """Keys of a config.json, also of a quantized folder's, of a version that wrote no checksum."""
 LONGEST = 160
 """Characters of an architecture's name."""
+NOTES = 1000
+"""Characters of the notes on how a network came to be."""
 BEING_REPLACED = """
 ## Activation record
 
@@ -86,7 +88,18 @@ class Release:
                 f"{folder / 'config.json'}: architecture: got {str(name)[:40]!r}, expected a name of up to {LONGEST} "
                 "printable characters; get it again"
             )
+        notes = config.get("notes", "")
+        if not isinstance(notes, str) or not (notes == "" or notes.isprintable()) or len(notes) > NOTES:
+            raise UserError(
+                f"{folder / 'config.json'}: notes: got {str(notes)[:40]!r}, expected a line of up to {NOTES} printable "
+                "characters; get it again"
+            )
         return cls(folder, config)
+
+    @property
+    def notes(self) -> str:
+        """What its publisher's command said of how it came to be; one line, empty where nothing is known."""
+        return str(self.config.get("notes", ""))
 
     @property
     def spec(self) -> InputSpec:
@@ -129,7 +142,11 @@ def architecture_of(network: Network) -> str:
 
 
 def write_release(folder: str | Path, network: Network, record: Record | None = None, *, notes: str = "") -> Path:
-    """Writes the folder; each file appears whole or not at all. Raises UserError for a folder that holds other things."""
+    """Writes the folder; each file appears whole or not at all. Raises UserError for a folder that holds other things.
+
+    `notes` say in a line how the network came to be and how good it is; config.json keeps them and the card shows them.
+    """
+    notes = "".join(character if character.isprintable() else " " for character in notes)[:NOTES].strip()
     own = claim_folder(folder, kind="release")
     with locked(own):
         _write(own, network, record, notes)
@@ -143,13 +160,14 @@ def _write(own: Path, network: Network, record: Record | None, notes: str) -> No
         "architecture": architecture_of(network),
         "spec": network.spec.model_dump(mode="json"),
         "datafree": __version__,
+        **({"notes": notes} if notes else {}),
     }
     weights = {key: tensor.detach().cpu().contiguous() for key, tensor in network.module.state_dict().items()}
     kept = record if record is not None else _kept_record(own / "record.safetensors", network)
     write_tensors(own / "model.safetensors", weights, {}, kind="weights")
     write_sealed_json(own / "config.json", config)
     if record is not None:
-        _put_record(own, network, record)
+        _put_record(own, network, record, notes)
     write_text(own / "README.md", model_card(network, kept, notes))
 
 
@@ -171,19 +189,19 @@ def write_record(folder: str | Path, network: Network, record: Record) -> Path:
     release = Release.open(folder)
     with locked(release.folder):
         sweep_records(release.folder)
-        path = _put_record(release.folder, network, record)
-        write_text(release.folder / "README.md", model_card(network, record, ""))
+        path = _put_record(release.folder, network, record, release.notes)
+        write_text(release.folder / "README.md", model_card(network, record, release.notes))
     return path
 
 
-def _put_record(folder: Path, network: Network, record: Record) -> Path:
+def _put_record(folder: Path, network: Network, record: Record, notes: str) -> Path:
     """Writes record.safetensors. Its temporary file stands beside the folder, which may be handed over after a kill.
 
     Before another record goes, the card that describes it does: a kill in between leaves no card of another record.
     """
     path = folder / "record.safetensors"
     if path.exists():
-        write_text(folder / "README.md", model_card(network, None, "") + BEING_REPLACED)
+        write_text(folder / "README.md", model_card(network, None, notes) + BEING_REPLACED)
     beside = _beside(folder)
     try:
         record.save(beside)
@@ -218,19 +236,32 @@ def _use(network: Network, record: Record) -> list[str]:
     """How to distill from this record; that depends on what it holds."""
     taps = {entry.taps for entry in record.of_kind("moments").values()}
     top = (tap_names.layers(network)[-1],)
-    own = "" if ":" not in network.name else " --code FILE.py:FUNCTION"
+    code = "" if ":" not in network.name else " --code FILE.py:FUNCTION"
     if (tap_names.INPUT,) in taps:
-        lines = [f"`datafree distill THIS_FOLDER STUDENT --online distribution --out student{own}`."]
+        lines = [f"`datafree distill THIS_FOLDER STUDENT --online distribution --out student{code}`"]
+        if any(getattr(part, "running_mean", None) is not None for part in network.module.modules()):
+            lines[0] += ", or with what the batch norms of the network say:"
+            lines += _by_images("bns-inception", code)
+        else:
+            lines[0] += "."
     else:
-        found = [kind for kind in ("spectral-pairs", "spectral-all") if record.of_kind(kind)]
-        method = found[0] if found else "all" if taps - {top} else "top" if taps else None
+        kinds = [kind for kind in ("spectral-pairs", "spectral-all") if record.of_kind(kind)]
+        method = kinds[0] if kinds else "all" if taps - {top} else "top" if taps else None
         if method is None:
             return ["No method makes images from these entries alone."]
-        lines = [
-            f"`datafree synthesize THIS_FOLDER --method {method} --images 20000 --out set{own}`, then",
-            f"`datafree distill THIS_FOLDER STUDENT --images set --out student{own}`.",
-        ]
-    return ["A smaller network can be distilled from it without the training data:", *lines]
+        lines = _by_images(method, code)
+    return [
+        "A smaller network can be distilled from it without the training data:",
+        *lines,
+        "How good it is depends on the data: measure it with `datafree evaluate` where labelled images are at hand.",
+    ]
+
+
+def _by_images(method: str, code: str) -> list[str]:
+    return [
+        f"`datafree synthesize THIS_FOLDER --method {method} --images 20000 --out set{code}`, then",
+        f"`datafree distill THIS_FOLDER STUDENT --images set --out student{code}`.",
+    ]
 
 
 def model_card(network: Network, record: Record | None, notes: str) -> str:
@@ -257,7 +288,8 @@ def model_card(network: Network, record: Record | None, notes: str) -> str:
             f"({markdown(record.made.get('split'))}{_hash(record)}).",
             f"This card describes the record of the content {record.digest()[:16]}.",
             f"Forecast of a membership attack that knows the population: AUC {leak:.3f} (0.5 is a coin toss, 1.0 identifies"
-            " every training sample).",
+            " every training sample). It is of the record alone: the weights of a network give away something of its "
+            "training samples too, which nothing here measured.",
             "",
             "| entry | kind | layers | bytes |",
             "|---|---|---|---|",

@@ -61,7 +61,9 @@ def test_a_student_is_learnt_from_a_generator_and_the_log_says_how(command, here
 
 def test_without_data_agreement_on_probes_is_all_that_is_claimed(command, result):
     done = command(f"{GO} hinton8 --replay none --out s")
-    assert "no accuracy: no labelled data was given" in done.out and "memory (none): 0 bytes" in done.out
+    assert (
+        "accuracy was not measured, as no labelled data was given" in done.out and "memory (none): 0 bytes" in done.out
+    )
     assert "evaluation" not in result("s") and result("s")["online"]["scores"] == []
 
 

@@ -9,7 +9,7 @@ import torch
 
 from datafree import models
 from datafree.errors import UserError
-from datafree.files import write_sealed_json, write_tensors
+from datafree.files import read_sealed_json, write_sealed_json, write_tensors
 from datafree.models import load_model, load_weights, new_model
 from datafree.network import PROBES, Network
 from datafree.records import Record, record
@@ -260,3 +260,21 @@ def test_no_layer_of_the_zoo_gives_more_than_is_reckoned_with(name, shape):
     spec = InputSpec(shape=shape, classes=tuple("abc"))
     module = models._on_meta(name, spec)
     assert 0 < models._largest_output(module, spec) <= PROBES * models._most_outputs(module, spec)
+
+
+def test_what_a_command_says_of_a_network_outlives_a_record(toy, tmp_path):
+    network = Network(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)).eval(), SPEC, "x.py:net")
+    write_release(tmp_path / "a", network, notes="trained on digits: accuracy 97.20 %\n")
+    assert Release.open(tmp_path / "a").notes == "trained on digits: accuracy 97.20 %"
+    made = record(network, toy(), [Moments()])
+    write_record(tmp_path / "a", network, made)
+    card = (tmp_path / "a" / "README.md").read_text()
+    assert "- trained on digits: accuracy 97.20 %" in card and "the weights of a network give away something" in card
+
+
+@pytest.mark.parametrize("notes", [3, ["x"], "a\nb", "x" * 1001, None])
+def test_notes_that_are_no_line_are_refused(tmp_path, notes):
+    write_release(tmp_path, new_model("hinton8", InputSpec(shape=(1, 8, 8), classes=("a", "b")), seed=0))
+    config = read_sealed_json(tmp_path / "config.json", ())
+    write_sealed_json(tmp_path / "config.json", {**config, "notes": notes})
+    assert "notes: got" in refused(lambda: Release.open(tmp_path))

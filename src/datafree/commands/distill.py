@@ -31,6 +31,7 @@ from .common import (
 )
 
 if TYPE_CHECKING:
+    from ..agreement import Agreement
     from ..data import Dataset
     from ..images import Source
     from ..network import Network
@@ -141,9 +142,10 @@ def _distill(
     teacher: str, student: str | None, out: Path, learn: Path | Few | tuple[Any, int] | None,
     settings: Distillation | None, data: Data | None, source: Model | None, run: Run | None,
 ) -> None:  # fmt: skip
+    from ..agreement import NO_ACCURACY
     from ..distillation import distill as teach
     from ..distillation import resolved
-    from ..evaluation import evaluate
+    from ..evaluation import evaluate, in_words
     from ..images import Fresh
     from ..output_folder import STATE, output_folder
     from ..release import architecture_of, write_release
@@ -202,11 +204,15 @@ def _distill(
             "bytes": own.nbytes(),
         }
         if test is not None:
-            result["evaluation"] = asdict(evaluate(own, test, network))
+            evaluation = evaluate(own, test, network)
+            result["evaluation"], worth = asdict(evaluation), in_words(evaluation, test.public)
         else:
-            result["agreement on what it learnt from"] = _agreement(own, material)
+            found = _agreement(network, own, material)
+            result["agreement on what it learnt from"] = found.equal
+            result["agreement warning"] = found.warning
+            worth = f"agreement with its teacher {found.equal:.2f} % on images it learnt from; {NO_ACCURACY}"
         near = ", in which the teacher sees the wanted class near chance" if warning is not None else ""
-        notes = f"distilled from {architecture_of(network)} on {what}{near}"
+        notes = f"distilled from {architecture_of(network)} on {what}{near}: {worth}"
         write_release(folder, own, notes=notes)
         log.write(folder, result)
     _say(folder, own, network, result)
@@ -239,10 +245,12 @@ def _material(
     return soft_labelled(teacher, real), f"real data, {real.public}", {"images": None}
 
 
-def _agreement(student: Network, material: Source) -> float:
-    """Agreement in % on up to 4,096 images the student learnt from: a sample, not a test."""
+def _agreement(teacher: Network, student: Network, material: Source) -> Agreement:
+    """Agreement on up to 4,096 images the student learnt from: a sample, not a test."""
+    from ..agreement import agreement
+
     pixels, logits = next(iter(material.epoch(0, 0, 4096)))
-    return 100 * float((student.predict(pixels).argmax(1) == logits.argmax(1)).float().mean())
+    return agreement(logits, student.predict(pixels), teacher.spec.classes)
 
 
 def _say(folder: Path, student: Network, teacher: Network, result: dict[str, Any]) -> None:

@@ -15,10 +15,11 @@ from .. import alignment as alignments
 from .. import replay as memories
 from ..adversarial import PRESETS, Anchored, History, Online, adversarial, preset
 from ..adversarial.history import ONE
+from ..agreement import NO_ACCURACY
 from ..condensed import Condensed
 from ..data import Dataset
 from ..errors import UserError
-from ..evaluation import evaluate
+from ..evaluation import evaluate, in_words
 from ..files import write_tensors
 from ..inherit import alike, begun
 from ..network import Network
@@ -201,12 +202,21 @@ def _distill(
             return
         result = _result(own, history, settings)
         if test is not None:
-            result["evaluation"] = asdict(evaluate(own, test, network))
-        write_release(folder, own, notes=f"distilled from {architecture_of(network)} on a generator's images")
+            evaluation = evaluate(own, test, network)
+            result["evaluation"], worth = asdict(evaluation), in_words(evaluation, test.public)
+        else:
+            worth = (
+                f"agreement with its teacher {result['agreement on probes']:.2f} % on generated images; {NO_ACCURACY}"
+            )
+        notes = f"distilled from {architecture_of(network)} on a generator's images: {worth}"
+        write_release(folder, own, notes=notes)
         log.write(folder, result)
     _say(folder, own, network, result, memory)
     if start == "teacher":
-        print(f"  begun {'with channels of the teacher' if took else 'at random: its layers are others, or wider'}")
+        start_words = (
+            "with channels of the teacher" if took else "from random weights: its layers do not match the teacher's"
+        )
+        print(f"  started {start_words}")
 
 
 def _anchored(near: tuple[Path, Any], network: Network) -> Anchored:

@@ -303,6 +303,7 @@ def _files(
     """Writes the files; what they are worth beside the simulation and beside the original, whose ONNX is `content`."""
     import torch
 
+    from ..agreement import agreement
     from ..files import write_bytes
     from ..quantization import check, convert, integer_operators, session, speed, to_onnx, write_program
     from ..quantization import run as run_onnx
@@ -338,7 +339,7 @@ def _files(
         "asked": what,
         "parameters": network.parameters,
         "packed bytes": own.nbytes(),
-        "agreement on its own images": asdict(check(network.predict(some), simulated)),
+        "agreement on its own images": asdict(agreement(network.predict(some), simulated, network.spec.classes)),
     }
     original = folder / "original.onnx"
     write_bytes(original, content)
@@ -364,6 +365,7 @@ def _mobile(folder: Path, network: Network, graph: Any, some: Tensor, simulated:
 
 
 def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], data: Data, test: Dataset | None) -> None:
+    from ..agreement import NO_ACCURACY
     from ..quantization.folder import apart, chosen_on, simulation
     from ..quantization.processors import processor_lines
 
@@ -417,4 +419,6 @@ def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], dat
     else:
         found = result["agreement on its own images"]
         print(f"agreement with the original on {found['images']:,} {result['asked']}: {found['equal']:.2f} %")
-        print("  no accuracy: no labelled data was given (datafree evaluate measures it where some is at hand)")
+        if found["warning"] is not None:
+            print(f"  warning: {found['warning']}")
+        print(f"  {NO_ACCURACY}")

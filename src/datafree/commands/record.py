@@ -20,7 +20,7 @@ from ..network import Network
 from ..output_folder import changed_folder, output_folder, read_log, recording_state
 from ..records import Record, forecast_auc, is_of
 from ..records import record as measure
-from ..release import is_release, is_zoo, write_record, write_release
+from ..release import Release, is_release, is_zoo, write_record, write_release
 from ..runlog import RunLog
 from .common import (
     Data,
@@ -204,7 +204,7 @@ def _record(
         if in_place:
             write_record(folder, network, made)
         else:
-            write_release(folder, network, made)
+            write_release(folder, network, made, notes=Release.open(model).notes if is_release(model) else "")
         path = folder / "record.safetensors"
         usual = Finished.of(model).result.evaluation.accuracy if is_release(model) else None
         log.write(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import zoo
+from ..agreement import NO_ACCURACY
 from ..errors import UserError
 from ..models import new_model
 from ..network import Network
@@ -38,11 +39,13 @@ def say_size(folder: Path, student: Network, teacher: Network) -> None:
 
 
 def say_accuracy(result: dict[str, Any]) -> None:
-    """Accuracy and agreement on test images, or that there were none."""
+    """Accuracy and agreement on test images, or that there were none; and where an agreement says little."""
+    if result.get("agreement warning"):
+        print(f"  warning: {result['agreement warning']}")
     if "evaluation" in result:
         found = result["evaluation"]
         print(
             f"accuracy {found['accuracy']:.2f} % on {found['images']} test images, agreement {found['agreement']:.2f} %"
         )
     else:
-        print("  no accuracy: no labelled data was given (datafree evaluate measures it where some is at hand)")
+        print(f"  {NO_ACCURACY}")

@@ -61,7 +61,7 @@ def train(
 
 @together()
 def _train(model: str, out: Path, data: Data, input: Input, schedule: Schedule, run: Run) -> None:
-    from ..evaluation import evaluate
+    from ..evaluation import evaluate, in_words
     from ..models import new_model
     from ..output_folder import STATE, output_folder
     from ..release import write_release
@@ -90,7 +90,7 @@ def _train(model: str, out: Path, data: Data, input: Input, schedule: Schedule, 
         if not main_process():
             return
         result = evaluate(network, test)
-        write_release(folder, network)
+        write_release(folder, network, notes=f"trained on {training.public}: {in_words(result, test.public)}")
         found = {"evaluation": asdict(result), "curve": vars(curve), "images": len(training)}
         log.write(folder, {**found, "processes": world().size})
     print(f"{model}: accuracy {result.accuracy:.2f} % on {result.images} test images; release in {folder}")

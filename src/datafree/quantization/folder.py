@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import __version__
+from ..agreement import NO_ACCURACY
 from ..errors import Notice, UserError
 from ..files import (
     atomic,
@@ -287,6 +288,7 @@ def card(network: Network, bits: Bits, result: dict[str, Any]) -> str:
     else:
         found = result["agreement on its own images"]
         lines.append(f"- agreement with the original on {found['images']:,} {result['asked']}: {found['equal']:.2f} %")
+        lines += [f"  ({markdown(found['warning'])})"] * bool(found.get("warning")) + [f"- {NO_ACCURACY}"]
     lines += [
         "",
         "```python",
