@@ -16,6 +16,7 @@ from ..errors import UserError
 from ..network import Network
 from .annotate import BATCH_NORM, WEIGHTED
 from .constants import fold_constants
+from .plain import write_plainly
 from .stack import any_number, first_line, quiet
 
 __all__ = ["Normalised", "capture", "compare"]
@@ -66,6 +67,7 @@ def capture(network: Network) -> GraphModule:
     _whole_batch_norms(graph)
     _check_statistics(network.name, graph)
     _without_writes(network.name, graph)
+    write_plainly(graph)
     fold_constants(graph)
     try:
         with torch.no_grad():

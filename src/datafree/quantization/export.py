@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,12 @@ def _clamp(graph: GraphModule, node: Node) -> None:
     node.replace_input_with(source, held)  # type: ignore[arg-type]
 
 
+OPERATOR = re.compile(
+    r"OpOverload\(op='((?:aten|prims)\.\w+)'|(?:overload for|ops\.)\s*((?:aten|prims)\.\w+)", re.IGNORECASE
+)
+"""An operator in what the exporter says of one that it cannot write."""
+
+
 def to_onnx(graph: GraphModule | Network, path: Path, shape: tuple[int, int, int]) -> Path:
     """Writes a graph (or a network, with its normalisation) as ONNX: see `onnx_content`."""
     write_bytes(path, onnx_content(graph, shape))
@@ -132,9 +139,11 @@ def _wide(module: nn.Module) -> bool:
 
 
 def _cause(error: BaseException) -> str:
-    """The first line of what went wrong first; the exporter wraps it in its own banners."""
+    """What went wrong first: the exporter wraps it in its own banners. Of an operator without a form in ONNX its name."""
     while error.__cause__ is not None:
         error = error.__cause__
+    if named := OPERATOR.search(str(error)):
+        return f"torch's operator {named[1] or named[2]} has no form in it here"
     return first_line(error)
 
 

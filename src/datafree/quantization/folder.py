@@ -288,7 +288,7 @@ def card(network: Network, bits: Bits, result: dict[str, Any]) -> str:
     else:
         found = result["agreement on its own images"]
         lines.append(f"- agreement with the original on {found['images']:,} {result['asked']}: {found['equal']:.2f} %")
-        lines += [f"  ({markdown(found['warning'])})"] * bool(found.get("warning")) + [f"- {NO_ACCURACY}"]
+        lines += [f"  ({markdown(found.get('warning'))})"] * bool(found.get("warning")) + [f"- {NO_ACCURACY}"]
     lines += [
         "",
         "```python",
