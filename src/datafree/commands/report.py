@@ -102,6 +102,7 @@ def _write(
     networks = [folder for folder in runs if folder not in sets and logs[folder].verb != "similarity"]
     spec, teacher = Release.open(_first_release(runs)).spec, _teacher(networks, logs)
     measured, warnings = _measured(networks, logs, teacher, test, run, codes)
+    warnings = warnings + _of_other_networks(networks, logs, teacher)
     made_by = {hash_of(folder): logs[folder] for folder in sets}
     rows = [_row(folder, logs[folder], folder == teacher, measured[folder], made_by) for folder in networks]
     grids = [set_grid(folder, logs[folder]) for folder in sets]
@@ -188,6 +189,22 @@ def _teacher(networks: list[Path], logs: dict[Path, Finished]) -> Path | None:
         if any(own.resolve() == folder.resolve() for own in named):
             return folder
     return next((folder for folder in networks if any(own.name == folder.name for own in named)), None)
+
+
+def _of_other_networks(networks: list[Path], logs: dict[Path, Finished], teacher: Path | None) -> list[str]:
+    """A warning for each network that was made from another one than the teacher that all are compared with."""
+    if teacher is None:
+        return []
+    names = {hash_of(folder): folder.name for folder in networks}
+    expected, warnings = hash_of(teacher), []
+    for folder in networks:
+        source = logs[folder].inputs.get("model" if logs[folder].verb == "quantize" else "teacher")
+        if folder != teacher and source is not None and source != expected:
+            warnings.append(
+                f"{folder.name} was made from {names.get(str(source), 'another network')}; its agreement here is with "
+                f"{teacher.name}"
+            )
+    return warnings
 
 
 def _measured(
