@@ -433,11 +433,11 @@ def test_a_report_shows_what_sets_match_of_their_teachers_statistics(command, he
 
 
 def test_a_report_says_which_network_was_made_from_another_than_the_teacher_on_it(command, here):
-    assert command("train hinton8 --data digits --epochs 2 --seed 5 --out other --quiet").code == 0
-    assert command("quantize other --calibrate noise --images 20 --out small --quiet").code == 0
+    assert command("train hinton8 --data digits --epochs 2 --seed 5 --out stranger --quiet").code == 0
+    assert command("quantize stranger --calibrate noise --images 20 --out small --quiet").code == 0
     done = command("report teacher student small --data digits --out page.html")
     assert done.code == 0
     assert "small was made from another network; its agreement here is with teacher" in done.out
     assert "student was made from" not in done.out
-    done = command("report teacher student other small --data digits --out page2.html")
-    assert "small was made from other; its agreement here is with teacher" in done.out
+    done = command("report teacher student stranger small --data digits --out page2.html")
+    assert "small was made from stranger; its agreement here is with teacher" in done.out
