@@ -222,12 +222,22 @@ def _usage(error: Any, argv: list[str]) -> str:
     if type(error).__name__ == "UnusedCliTokensError":
         extra = ", ".join(repr(token) for token in error.unused_tokens)
         line = f"got {extra} too much, wanted a flag before each value (repeat it for more than one)."
-    if type(error).__name__ == "MissingArgumentError" and (missing := _missing(error, argv)) is not None:
-        line = missing
+    if type(error).__name__ == "MissingArgumentError":
+        line = _misspelt(error) or _missing(error, argv) or line
     from .commands.common import chosen
 
     others = [part for flag in CHOOSE if (own := chosen(argv, flag)) for part in (flag, own)]
     return f"{line} Run datafree {shlex.join([*argv[:1], *others, '--help'])} for what it takes."
+
+
+def _misspelt(error: Any) -> str | None:
+    """That a flag is unknown: cyclopts says first that another is missing, which may be what the misspelt one stood for."""
+    unknown_flags = [word.partition("=")[0] for word in error.unused_tokens or () if word.startswith("--")]
+    if not unknown_flags or error.app is None:
+        return None
+    names = [name for argument in error.app.assemble_argument_collection() for name in argument.names]
+    flags = sorted({name for name in names if name.startswith("--")})
+    return None if unknown_flags[0] in flags else f"{unknown('flag', unknown_flags[0], flags)}."
 
 
 def _missing(error: Any, argv: list[str]) -> str | None:

@@ -64,6 +64,8 @@ NUMBERS = [
     ("train hinton16 --data digits --out o --device gpu", "--device: got 'gpu', wanted cpu, mps, cuda or cuda:1"),
     ("train hinton16 --data digits --out o --device meta", "--device: got 'meta'"),
     ("train hinton16 --data digits --out o --learning-rate 1e30 --quiet", "the loss is not finite in epoch 1; lower"),
+    ("synthesize teacher --mehod top", "no flag '--mehod'; nearest: '--method'"),
+    ("train hinton16 --data digits --otu=x", "no flag '--otu'; nearest: '--out'"),
     ("train hinton0 --data digits --out o", "got size 0, wanted at least 1"),
     ("train resnet21 --data digits --out o", "no CIFAR ResNet of depth 21"),
     ("train hinton99999 --data digits --size 750 --out o", "needs 265,001,749,996"),

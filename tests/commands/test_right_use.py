@@ -432,7 +432,8 @@ def test_a_report_shows_what_sets_match_of_their_teachers_statistics(command, he
     assert "matched and missed" not in (here / "other.html").read_text()
 
 
-def test_a_report_says_which_network_was_made_from_another_than_the_teacher_on_it(command, here):
+@pytest.mark.usefixtures("here")
+def test_a_report_says_which_network_was_made_from_another_than_the_teacher_on_it(command):
     assert command("train hinton8 --data digits --epochs 2 --seed 5 --out stranger --quiet").code == 0
     assert command("quantize stranger --calibrate noise --images 20 --out small --quiet").code == 0
     done = command("report teacher student small --data digits --out page.html")

@@ -42,15 +42,16 @@ def test_every_network_has_the_papers_number_of_parameters(name):
     assert set(zoo.names()) == SIZES.keys()
 
 
+RESNETS = {"resnet44": "resnet20", "resnet20": "resnet8", "resnet14": "resnet8", "resnet56": "resnet26"}
+
+
 def test_a_student_is_half_its_teacher():
-    halves = {
-        name: zoo.half(name) for name in ("hinton1200", "hinton400", "lenet5", "alexnet", "alexnet/4", "resnet44")
-    }
+    halves = {name: zoo.half(name) for name in ("hinton1200", "hinton400", "lenet5", "alexnet", "alexnet/4", *RESNETS)}
     assert halves == {
         "hinton1200": "hinton800", "hinton400": "hinton200", "lenet5": "lenet5-half", "alexnet": "alexnet-half",
-        "alexnet/4": "alexnet/8", "resnet44": "resnet20",
+        "alexnet/4": "alexnet/8", **RESNETS,
     }  # fmt: skip
-    assert zoo.half("lenet5-half") is zoo.half("mine.py:net") is None
+    assert zoo.half("lenet5-half") is zoo.half("mine.py:net") is zoo.half("resnet8") is None
 
 
 @pytest.mark.parametrize("name", ["hinton1200", "lenet5", "resnet20"])

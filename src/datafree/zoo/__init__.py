@@ -18,7 +18,7 @@ SIZES = {"hinton": 99_999, "alexnet/": 999, "resnet": 1202}
 """The largest number in a name; 1202 layers are the deepest of He et al. 2016."""
 WEIGHTS = 1 << 36
 """More than a file of weights could be read for."""
-_HALVES = {"hinton1200": "hinton800", "lenet5": "lenet5-half", "alexnet": "alexnet-half", "resnet44": "resnet20"}
+_HALVES = {"hinton1200": "hinton800", "lenet5": "lenet5-half", "alexnet": "alexnet-half"}
 
 
 def names() -> tuple[str, ...]:
@@ -27,10 +27,12 @@ def names() -> tuple[str, ...]:
 
 
 def half(name: str) -> str | None:
-    """The smaller student that the papers pair with a teacher, None where there is none."""
+    """The smaller student that the papers pair with a teacher, or one of half the size; None where there is none."""
     sized = re.fullmatch(r"(hinton|alexnet/)(\d+)", name)
     if sized and name not in _HALVES:
         return sized[1] + str(int(sized[2]) // 2 if sized[1] == "hinton" else int(sized[2]) * 2)
+    if (deep := re.fullmatch(r"resnet(\d{1,4})", name)) and (blocks := (int(deep[1]) - 2) // 12) > 0:
+        return f"resnet{6 * blocks + 2}"
     return _HALVES.get(name)
 
 
