@@ -13,7 +13,10 @@ NAMES = [
     ("train nosuch --data digits --out o", "no model 'nosuch' in the zoo"),
     ("train lenet6 --data digits --out o", "nearest: 'lenet5'"),
     ("train teacher --data digits --out o", "teacher is a trained release, wanted a fresh network"),
-    ("train hinton16 --data digitz --out o", "no data set 'digitz'; nearest: 'digits'"),
+    (
+        "train hinton16 --data digitz --out o",
+        "no data set 'digitz' in the data sets, and no such folder or .npz file; nearest: 'digits'",
+    ),
     ("record teachr --data digits", "no model 'teachr' in the zoo, and no such release folder"),
     ("record teacher --data digits --kind momentz", "no kind of record 'momentz'; nearest: 'moments'"),
     (
@@ -32,7 +35,7 @@ NAMES = [
     ("evaluate studnt --data digits", "no model 'studnt' in the zoo, and no such release folder"),
     ("evaluate teacher --data digits --split tset", "no split 'tset' in data set 'digits'; nearest: 'test'"),
     ("evaluate teacher --data digits --teacher nosuch", "no model 'nosuch' in the zoo"),
-    ("inspect nosuch", "nosuch is nothing datafree writes"),
+    ("inspect nosuch", "nosuch is nothing that inspect reads"),
     ("inspect set/unit-000000.safetensors", "is of kind 'shard'; wanted 'record'"),
     ("rerun nosuch", "no file nosuch, wanted a run.json"),
     ("rerun teacher/config.json", "teacher/config.json names no command line"),

@@ -39,7 +39,10 @@ REFUSED = [
     ("--images 0", "--images: got 0, wanted at least 1"),
     ("--epochs 0 --finetune shown", "--epochs: got 0, wanted at least 1"),
     ("--mixup 2 --finetune shown", "--mixup: got 2, wanted at most 1"),
-    ("--calibrate nosuch", "no data set 'nosuch'; expected one of 'digits'"),
+    (
+        "--calibrate nosuch",
+        "no data set 'nosuch' in the data sets, and no such folder or .npz file; expected one of 'digits'",
+    ),
     ("--calibrate empty.npz", "no image in split 'train' of data set 'empty.npz'; wanted at least one"),
     ("--calibrate nan.npz", "values from nan to nan"),
     ("--calibrate range.npz", "wanted uint8 0 to 255 or float 0 to 1"),

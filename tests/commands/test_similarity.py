@@ -96,7 +96,10 @@ def test_images_of_another_size_are_resized_and_that_is_said(command, here):
 
 REFUSED = [
     (f"{NET}", "no data named, wanted at least one data set, synthetic set or `noise`; name some"),
-    (f"{NET} nosuch", "no data set 'nosuch'; expected one of 'digits', 'mnist',"),
+    (
+        f"{NET} nosuch",
+        "no data set 'nosuch' in the data sets, and no such folder or .npz file; expected one of 'digits', 'mnist',",
+    ),
     (f"{NET} digits:validation", "no data set 'digits:validation'"),
     (f"{NET} digits --images 1", "--images: got 1, wanted at least 2; give more"),
     (f"{NET} digits --images 0", "--images: got 0, wanted at least 2"),

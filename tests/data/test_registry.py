@@ -24,7 +24,7 @@ def test_the_module_has_what_it_promises_and_nothing_else():
 
 
 def test_an_unknown_name_gets_the_nearest(error):
-    assert error("mnits") == "no data set 'mnits'; nearest: 'mnist'"
+    assert error("mnits") == "no data set 'mnits' in the data sets, and no such folder or .npz file; nearest: 'mnist'"
     assert "'fashion-mnist'" in error("FashionMNIST")
 
 

@@ -45,7 +45,9 @@ def inspect(path: Path, /, *, code: str | None = None) -> None:
             print(line)
     else:
         check_finished(path)
-        raise UserError(f"{path} is nothing datafree writes, wanted a release, set, record or run.json; check the path")
+        raise UserError(
+            f"{path} is nothing that inspect reads, wanted a release, set, record or run.json; check the path"
+        )
 
 
 def _release(path: Path, code: str | None) -> None:
@@ -72,6 +74,8 @@ def _release(path: Path, code: str | None) -> None:
     )
     print(_classes(spec))
     print(f"  fingerprint {network.fingerprint()}")
+    if notes := Release.open(path).notes:
+        print(f"  {notes}")
     if record is None:
         print("  no record")
         return
@@ -107,7 +111,7 @@ def _quantized(path: Path) -> None:
 
 
 def _set(path: Path) -> None:
-    from ..syntheticset import read_about
+    from ..syntheticset import SyntheticSet, read_about
 
     about = read_about(path)
     shards = about["shards"]
@@ -118,6 +122,13 @@ def _set(path: Path) -> None:
     for line in listed(method):
         print(f"    {line}")
     print(f"  teacher {about.get('teacher')}")
+    hits = about.get("hits")
+    if shards is not None and isinstance(hits, (int, float)):
+        opened = SyntheticSet(path, about)
+        if opened.targeted:
+            print(f"  the teacher sees the wanted class in {100 * hits:.1f} % of them")
+        if warning := opened.warning():
+            print(f"  warning: {warning}")
 
 
 def _condensed(path: Path) -> None:

@@ -137,7 +137,8 @@ def finish(made: SyntheticSet, out: Path, log: RunLog) -> None:
     consistent = 100 * float((logits.argmax(1) == labels).float().mean())
     warning = made.warning()
     log.write(out, {"images": len(made), "consistent": consistent, "warning": warning})
-    print(f"{len(made):,} images in {out}; the teacher sees the wanted class in {consistent:.1f} % of them")
+    seen = f"; the teacher sees the wanted class in {consistent:.1f} % of them" if made.targeted else ""
+    print(f"{len(made):,} images in {out}{seen}")
     if warning is not None:
         print(f"warning: {warning}; {_advice(made.about['method'])}")
 

@@ -76,7 +76,7 @@ def _path_source(name: str) -> tuple[str, str]:
         raise UserError(f"no data set {name!r}: it is another kind of file; {wanted}")
     if path.suffix.lower() == ".npz" or os.path.dirname(name):
         raise UserError(f"no data set {name!r}: no such file or folder; {wanted}, or one of {', '.join(SOURCES)}")
-    raise unknown("data set", name, SOURCES)
+    raise unknown("data set", name, SOURCES, "the data sets, and no such folder or .npz file")
 
 
 def _check_options(name: str, source: Callable[..., Dataset], options: dict[str, Any]) -> None:

@@ -76,10 +76,16 @@ def unit_labels(index: int, size: int, classes: int) -> Tensor:
     return (index * size + torch.arange(size)) % classes
 
 
-def needed(method: str, record: Record | None) -> Record:
-    """The record, for the method of that name, which cannot do without. Raises UserError where there is none."""
+def needed(method: str, record: Record | None, teacher: Network) -> Record:
+    """The record, for the method of that name, which cannot do without. Raises UserError where there is none, naming a
+    method that asks the teacher alone.
+    """
     if record is None:
-        raise UserError(f"method {method!r} needs a record, got none; ask the publisher for it, or name --record")
+        normed = any(getattr(part, "running_mean", None) is not None for part in teacher.module.modules())
+        raise UserError(
+            f"method {method!r} needs a record, got none; ask the publisher for it, name --record, or use "
+            f"--method {'bns-inception' if normed else 'inception'}, which needs none"
+        )
     return record
 
 

@@ -68,7 +68,7 @@ def _maker(
     dropout: float = 0.0,
 ) -> InversionMaker:
     """Follows MatchTargets over the record's moments: those of the top layer, or of all layers."""
-    record = needed(settings.method, record)
+    record = needed(settings.method, record, teacher)
     top = tap_names.layers(teacher)[-1]
     entries = {name: entry for name, entry in record.need("moments").items() if entry.taps != (tap_names.INPUT,)}
     if top_only:

@@ -64,7 +64,7 @@ class Distribution(Settings):
 
     def _known(self, teacher: Network, record: Record | None) -> Censored | PixelMoments:
         """What the record says of the pixels: of many, the latent normals themselves; else the moments to be fitted."""
-        record = needed(self.method, record)
+        record = needed(self.method, record, teacher)
         if teacher.spec.pixels > PIXELS_AT_MOST:
             return Censored(*pixel_factors(teacher, record))
         check_distribution(teacher, record, self.rank)

@@ -51,7 +51,7 @@ class Matched(Settings):
     boxed: ClassVar[bool] = True
 
     def on(self, teacher: Network, record: Record | None) -> MatchedMaker:
-        record = needed(self.method, record)
+        record = needed(self.method, record, teacher)
         check_pixel_gradient(teacher, f"--method {self.method}")
         objective = 1.0 * MatchMoments(measured(teacher, record, record.need("moments")))
         if self.smooth:

@@ -42,7 +42,7 @@ class SpectralLayerPairs(InversionSettings):
 
 def _maker(settings: SpectralAllLayers | SpectralLayerPairs, teacher: Network, record: Record | None) -> InversionMaker:
     """Follows the plain sum of squares over all vertices of the graph, or of each pair's graph."""
-    record = needed(settings.method, record)
+    record = needed(settings.method, record, teacher)
     entries = measured(teacher, record, record.need(settings.method))
     term = MatchTargets(entries, normalise=False, relu=settings.relu, relu_logits=settings.relu)
     return settings.maker(teacher, record, Objective(((1.0, term),)))
