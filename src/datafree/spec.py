@@ -113,9 +113,15 @@ class InputSpec(Settings):
     def check(self, pixels: Tensor) -> None:
         """Raises UserError unless `pixels` is a finite (N, C, H, W) batch of this shape within [low, high]."""
         if tuple(pixels.shape[1:]) != self.shape:
+            kinds = {1: "grey", 3: "colour"}
+            found, expected = kinds.get(pixels.shape[1]), kinds.get(self.shape[0])
+            advice = "use data of that shape or another network"
+            if found and expected and found != expected:
+                advice = (
+                    f"the images are {found} and the network takes {expected}: convert them, or use another network"
+                )
             raise UserError(
-                f"images of shape {tuple(pixels.shape[1:])}, wanted {self.shape} (channels, height, width); "
-                "use data of that shape or another network"
+                f"images of shape {tuple(pixels.shape[1:])}, wanted {self.shape} (channels, height, width); {advice}"
             )
         if not bool(pixels.isfinite().all()):
             raise UserError("images with NaN or infinity, wanted finite pixels; clean the data")

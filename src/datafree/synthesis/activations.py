@@ -70,10 +70,13 @@ def _maker(
     """Follows MatchTargets over the record's moments: those of the top layer, or of all layers."""
     record = needed(settings.method, record, teacher)
     top = tap_names.layers(teacher)[-1]
-    entries = {name: entry for name, entry in record.need("moments").items() if entry.taps != (tap_names.INPUT,)}
+    moments = record.need("moments")
+    entries = {name: entry for name, entry in moments.items() if entry.taps != (tap_names.INPUT,)}
     if top_only:
         entries = {name: entry for name, entry in entries.items() if entry.taps == (top,)}
     if not entries:
-        raise UserError(f"the record has no moments of layer {top!r}; ask its publisher for one of --taps {top}")
+        of_input = any(entry.taps == (tap_names.INPUT,) for entry in moments.values())
+        other = ", or use --method distribution, which needs those of the input alone" if of_input else ""
+        raise UserError(f"the record has no moments of layer {top!r}; ask its publisher for one of --taps {top}{other}")
     term = MatchTargets(measured(teacher, record, entries), relu_logits=settings.relu_logits, dropout=dropout)
     return settings.maker(teacher, record, Objective(((1.0, term),)))
