@@ -17,6 +17,7 @@ from typing import Any
 from .errors import UserError
 from .files import check_claim, claim_folder, locked, read_json, read_tensors, read_weights, sweep, write_json
 from .files.atomic import make_folder
+from .files.lock import LOCK
 from .files.place import MARKER
 from .parallel import first
 from .release import sweep_records
@@ -225,11 +226,22 @@ def _undo(out: Path, kind: Kind, before: set[str]) -> None:
     """Removes what a failed run wrote, where no later run could go on from it."""
     if is_final(logged(out)) or holds_state(out):
         return
-    for name in (*kind.files, LOG, MARKER):
+    for name in (*kind.files, LOG):
         if name not in before:
             with suppress(OSError):
                 (out / name).unlink()
     _sweep(out)
+    if MARKER not in before and not _others(out, before):  # while something is there, the folder stays this run's
+        with suppress(OSError):
+            (out / MARKER).unlink()
+
+
+def _others(out: Path, before: set[str]) -> set[str]:
+    """What a failed run left in the folder, as the demo does folders of its own."""
+    try:
+        return {path.name for path in out.iterdir()} - before - {MARKER, LOCK}
+    except OSError:
+        return set()
 
 
 def _tidy(out: Path) -> None:

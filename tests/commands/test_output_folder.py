@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import torch
 
 from datafree.files import read_json
 from datafree.files.lock import LOCK
+from datafree.output_folder import output_folder
 from datafree.runlog import RunLog
 
 from .conftest import tree
@@ -377,3 +379,27 @@ def test_recording_says_how_well_the_teacher_knows_the_data_and_warns_of_other_d
         np.savez(f"{name}.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
         done = command(f"record good --data {name}.npz --preset small --replace --quiet")
         assert done.code == 0 and done.out.count("warning: ") == 1 and text in done.out
+
+
+def test_a_demo_that_fails_in_a_folder_of_its_own_is_made_again_by_the_same_command(here):
+    log = RunLog("demo", {"images": 20, "seed": 0}, {})
+    for _ in range(2):
+        with suppress(FileNotFoundError), output_folder(here / "failed", "demo", log) as folder:
+            (folder / "teacher").mkdir(exist_ok=True)
+            (folder / "missing").read_bytes()
+    with output_folder(here / "failed", "demo", log) as folder:
+        (folder / "report.html").write_text("<!doctype html>")
+        log.write(folder, {})
+    assert not list(here.glob("failed/.*lock"))
+
+
+def test_the_locks_in_a_finished_demos_folders_go(command, here):
+    demo = here / "finished"
+    log = RunLog("demo", {"images": 20, "seed": 0}, {})
+    with output_folder(demo, "demo", log) as folder:
+        (folder / "set-top").mkdir()
+        (folder / "set-top" / LOCK).touch()
+        (folder / "report.html").write_text("<!doctype html>")
+        log.write(folder, {})
+    assert command("demo --images 20 --out finished --quiet").out.startswith("already complete")
+    assert not (demo / "set-top" / LOCK).exists()

@@ -19,6 +19,7 @@ from ..data import Dataset, load
 from ..distillation import Distillation, distill
 from ..errors import UserError
 from ..evaluation import Evaluation, evaluate
+from ..files import locked, sweep
 from ..fit import Curve, Schedule
 from ..images import Images, soft_labelled, stored
 from ..models import new_model
@@ -83,11 +84,19 @@ def demo(
     log = RunLog("demo", {"images": images, "seed": seed}, {})
     with output_folder(out, "demo", log) as folder:
         if folder is None:
+            _sweep_parts(out)
             return
         for part in PARTS:  # of a run that was killed, or of another version
             for old in folder.glob(part):
                 shutil.rmtree(old)
         _demo(folder, log, images, seed, quiet)
+
+
+def _sweep_parts(out: Path) -> None:
+    """Removes what a power cut brought back in the folders of a finished demo: locks and temporary files."""
+    for folder in (folder for part in PARTS for folder in out.glob(part)):
+        with locked(folder):
+            sweep(folder)
 
 
 def _demo(folder: Path, log: RunLog, images: int, seed: int, quiet: bool) -> None:
