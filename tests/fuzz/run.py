@@ -17,6 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
 from datafree.errors import Notice, UserError
 
 from .mutations import copied, mutate
@@ -140,6 +142,7 @@ def _child(work, seconds: float) -> str:
             os.dup2(null, 2)
             limit = _mapped() + (3 << 30)
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+            torch.set_num_threads(1)  # OpenMP's threads are not forked, and two of them would be waited for
             try:
                 said = work()
             except BaseException:
