@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .errors import UserError
 from .files import read_json
+from .files.lock import writer
 from .files.place import MARKER
 
 __all__ = ["PENDING", "check_finished"]
@@ -22,6 +23,10 @@ def check_finished(folder: str | Path) -> None:
         run = read_json(Path(folder) / MARKER).get(PENDING) if (Path(folder) / MARKER).is_file() else None
     verb = run.get("verb") if isinstance(run, dict) else None
     if isinstance(verb, str) and verb.replace("-", "").isalpha() and len(verb) < 40:
+        if process := writer(folder):
+            raise UserError(
+                f"{folder} has no result yet: `datafree {verb}` is at work in it ({process}); wait until it ends"
+            )
         raise UserError(
             f"{folder} holds an unfinished run of `datafree {verb}`, and no result yet: give the same command again to "
             "finish it"

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from datafree.files import read_json
+from datafree.files import locked, read_json
 from datafree.files.lock import LOCK
 from datafree.output_folder import output_folder
 from datafree.runlog import RunLog
@@ -205,6 +205,9 @@ def test_an_unfinished_folder_says_what_it_is_and_what_to_do(command, here, refu
     for line in ("inspect o", "rerun o", "evaluate o --data digits", "distill o --images set --out p"):
         if (verb, line) != ("synthesize", "inspect o"):
             assert refused(line) == UNFINISHED.format(verb), line
+    with locked(here / "o"):
+        line = f"o has no result yet: `datafree {verb}` is at work in it (another run of this process ({os.getpid()}))"
+        assert refused("evaluate o --data digits") == f"{line}; wait until it ends"
     assert command(QUICK[verb].format("o")).code == 0
 
 

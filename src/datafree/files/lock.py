@@ -14,7 +14,7 @@ from pathlib import Path
 from datafree.errors import UserError
 from datafree.files.atomic import machine
 
-__all__ = ["LOCK", "locked"]
+__all__ = ["LOCK", "locked", "writer"]
 
 LOCK = ".datafree.lock"
 _HELD: ContextVar[frozenset[str]] = ContextVar("held", default=frozenset())
@@ -45,6 +45,24 @@ def locked(folder: str | os.PathLike[str], *, file: str | None = None) -> Iterat
         _HELD.reset(token)
         if number is not None:
             _release(path, number)
+
+
+def writer(folder: str | os.PathLike[str]) -> str | None:
+    """The process that holds `folder`, in words; None where none does, or nothing can be said of it."""
+    path = Path(os.path.realpath(folder), LOCK)
+    try:
+        number = os.open(
+            path, os.O_RDWR | sum(getattr(os, flag, 0) for flag in ("O_NOFOLLOW", "O_CLOEXEC", "O_NONBLOCK"))
+        )
+    except OSError:
+        return None
+    try:
+        _take(number)
+    except OSError as error:
+        return _holder(number) if error.errno in _TAKEN else None
+    finally:
+        os.close(number)
+    return None
 
 
 def _acquire(path: Path, what: str) -> tuple[int | None, str | None]:
