@@ -128,7 +128,7 @@ def test_numbers_say_what_was_measured_over_how_many_seeds(report):
     assert table["pairs"][:6] == [
         "92.47 ± 0.41, n = 5", "93.00", "15,738 4.0× smaller", "64.2 kB", "12,000", "46 min 44 s",
     ]  # fmt: skip
-    assert table["big"] == ["98.90", "not measured", "62,952", "248.3 kB", "60,000", "not measured", "ten epochs"]
+    assert table["big"] == ["98.90", "–", "62,952", "248.3 kB", "60,000", "not measured", "ten epochs"]
     assert table["top"][2:6] == ["15,738 4.0× smaller", "812 B", "not measured", "3.0 s"]
 
 

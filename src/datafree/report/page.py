@@ -80,7 +80,7 @@ def _row(row: Row, rows: list[Row]) -> dict[str, Any]:
         "name": row.name,
         "accuracy": numbers.percent(row.accuracy),
         "spread": numbers.spread(row.sd, row.seeds),
-        "agreement": numbers.percent(row.agreement),
+        "agreement": "–" if row.group == "teacher" else numbers.percent(row.agreement),
         "parameters": numbers.count(row.parameters),
         "factor": numbers.factor(row.parameters, teacher),
         "size": numbers.size(row.nbytes),
@@ -92,7 +92,7 @@ def _row(row: Row, rows: list[Row]) -> dict[str, Any]:
 
 def _steep(heads: tuple[str, ...]) -> bool:
     """Whether the class names are too long to stand level above their columns."""
-    return max(map(len, heads), default=0) > max(4, 50 // max(1, len(heads)))
+    return max(map(len, heads), default=0) > max(4, 40 // max(1, len(heads)))
 
 
 def _figure(grid: Grid, classes: tuple[str, ...]) -> dict[str, Any]:
