@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections import OrderedDict
 from functools import cache
 from pathlib import Path
@@ -29,6 +30,14 @@ from datafree.training import train
 THREADS = int(os.environ.get("DATAFREE_TEST_THREADS", "1"))
 torch.set_num_threads(THREADS)
 threadpool_limits(THREADS)  # numpy's: two threads on shared cores wait for each other
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Every test, with its fixtures, begins at the same random state, whatever ran before it in the same process."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session", autouse=True)
