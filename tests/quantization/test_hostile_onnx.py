@@ -339,6 +339,46 @@ of(FIT, "a pool without strides", [node("MaxPool", ["pixels"], kernel_shape=[2, 
 of(FIT, "a group of 0", [node("Conv", ["pixels", "k"], group=0)], [weights("k", (1, 1, 3, 3))])
 of(FIT, "too few inputs", [node("Conv", ["pixels"])])
 of(FIT, "whole numbers divided by 0", [node("Div", ["s", "s"])], [whole("s", 0)])
+for kind in ("Div", "Mod"):
+    for bits in (32, 64):
+        least, minus = (
+            numpy_helper.from_array(np.array(own, f"int{bits}"), name)
+            for name, own in (("least", -(1 << bits - 1)), ("minus", -1))
+        )
+        of("divided by -1", f"{kind} of the least int{bits} by -1", [node(kind, ["least", "minus"])], [least, minus])
+        of(
+            "divided by -1",
+            f"{kind} of an int{bits} that depends on the images by -1",
+            [node("Cast", ["pixels"], ["i"], to=6 if bits == 32 else 7), node(kind, ["i", "minus"])],
+            [minus],
+        )
+EMPTY = ([0, 0, 0, 0], [1, 1, 0, 8])
+of(
+    FIT,
+    "instances of no numbers",
+    [node("Slice", ["pixels", "a", "b"], ["e"]), node("InstanceNormalization", ["e", "k", "k"])],
+    [whole("a", *EMPTY[0]), whole("b", *EMPTY[1]), weights("k", (1,))],
+)
+for kind, gates in (("RNN", 1), ("GRU", 3), ("LSTM", 4)):
+    shapes = {"q": (0, 1, 2), "k": (1, gates * 4, 2), "r": (1, gates * 4, 4)}
+    held = [weights(name, shape) for name, shape in shapes.items()]
+    of(FIT, f"{kind} of no steps", [node(kind, ["q", "k", "r"], hidden_size=4)], held)
+of(FIT, "the last of no numbers", [node("ArgMax", ["q"], axis=-1)], [weights("q", (0, 3))])
+of(
+    FIT,
+    "a sum of no numbers over the last axis",
+    [node("ReduceSum", ["q", "s"])],
+    [weights("q", (5, 0)), whole("s", -1)],
+)
+of(FIT, "fewer parts than it says", [node("Split", ["pixels"], ["x", "y"], axis=3, num_outputs=1)])
+of(FIT, "more parts than it says", [node("Split", ["pixels"], ["x", "y"], axis=3, num_outputs=2**31 - 1)])
+for name in ("keepdims", "noop_with_empty_axes"):
+    of(FIT, f"{name} of 2", [node("ReduceMean", ["pixels"], **{name: 2})])
+of(FIT, "ceil_mode of 2", [node("MaxPool", ["pixels"], kernel_shape=[2, 2], ceil_mode=2)])
+of(FIT, "allowzero of -1", [node("Reshape", ["pixels", "s"], allowzero=-1)], [whole("s", 0, 64)])
+for size in (-3, 4, 2**31 - 1):
+    of(FIT, f"a norm over {size} channels", [node("LRN", ["pixels"], size=size)])
+of(FIT, "blocks of 0", [node("SpaceToDepth", ["pixels"], blocksize=0)])
 of(FIT, "a rank of 2^20", [node("Unsqueeze", ["pixels", "s"])], [whole("s", 1 << 20)])
 of(SHAPE, "a rank of 30", [node("Unsqueeze", ["pixels", "s"])], [whole("s", *range(26))])
 of(
@@ -530,6 +570,14 @@ def test_the_same_file_without_a_hostile_part_is_accepted():
     assert program.one.output == (1, 10) and program.batch == 64
     assert program.cost(64).operations == 64 * (64 + 10 * 65)
     assert (program.one.weights, program.one.fixed) == (4 * 640, 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "number"), [("Div", "int8", -128), ("Mod", "int16", -(2**15)), ("Div", "int64", 1 - 2**63)]
+)
+def test_whole_numbers_are_divided_by_minus_1_where_it_fits(kind, dtype, number):
+    held = [numpy_helper.from_array(np.array(own, dtype), name) for name, own in (("a", number), ("b", -1))]
+    check(model([node(kind, ["a", "b"])], held).SerializeToString(), PATH, (1, 8, 8), 10)
 
 
 def test_the_peak_is_what_is_needed_at_the_same_time():

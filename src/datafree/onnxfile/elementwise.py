@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .values import BOOL, INT64, Call, Result, broadcast, rule
+from .values import BOOL, INT32, INT64, Call, Result, Value, broadcast, rule
 
 SAME = (
     "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Celu", "Cos", "Cosh", "Elu", "Erf", "Exp", "Gelu",
@@ -55,7 +55,9 @@ def clip(call: Call) -> Result:
 @rule("LRN")
 def local_norm(call: Call) -> Result:
     size = int(call.get("size"))
-    return call.returns(call.take(0).shape, cost=call.take(0).count * (DEAR + max(0, size)))
+    if not 0 < size <= 1 << 16 or size % 2 == 0:
+        raise ValueError("size")
+    return call.returns(call.take(0).shape, cost=call.take(0).count * (DEAR + size))
 
 
 @rule("LayerNormalization")
@@ -67,12 +69,14 @@ def layer_norm(call: Call) -> Result:
 
 @rule("InstanceNormalization", "GroupNormalization")
 def group_norm(call: Call) -> Result:
+    if not call.take(0).count:
+        raise ValueError("no numbers")  # ends the process in onnxruntime
     return call.returns(call.take(0).shape, cost=DEAR * call.take(0).count)
 
 
 @rule("BatchNormalization")
 def batch_norm(call: Call) -> Result:
-    if call.get("training_mode", 0):
+    if call.flag("training_mode"):
         raise ValueError("training_mode")
     return call.returns(call.take(0).shape, cost=4 * call.take(0).count)
 
@@ -101,14 +105,25 @@ def divided(call: Call) -> Result:
         return result
     if whole and (divisor.data is None or not divisor.data.all()):
         raise ValueError("a whole number is divided by what may be 0")  # ends the process in onnxruntime
+    if whole and not call.flag("fmod") and _may_overflow(call.take(0), divisor):
+        raise ValueError("what may be the least number of its format is divided by -1")  # ends it as well
     if call.node.kind == "Mod":
-        return call.computed(result, np.fmod if call.get("fmod", 0) else np.mod)
+        return call.computed(result, np.fmod if call.flag("fmod") else np.mod)
     return call.computed(result, _truncated if whole else np.true_divide)
+
+
+def _may_overflow(dividend: Value, divisor: Value) -> bool:
+    """Whether a quotient may not fit: -2^31 / -1 is a trap of x86 processors; smaller formats are divided as int32."""
+    if dividend.type not in (INT32, INT64) or divisor.data is None or not (divisor.data == -1).any():
+        return False
+    least = -(1 << 31) if dividend.type == INT32 else -(1 << 63)
+    return dividend.data is None or bool(((dividend.data == least) & (divisor.data == -1)).any())
 
 
 def _truncated(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """C's division of whole numbers, towards zero."""
-    return np.sign(one) * np.sign(other) * (np.abs(one) // np.abs(other))
+    below = one // other
+    return below + ((below * other != one) & ((one < 0) != (other < 0)))
 
 
 @rule("Where")
@@ -124,19 +139,39 @@ def reduced(call: Call) -> Result:
         axes = call.numbers(1)
     else:
         axes = [int(own) for own in call.get("axes", [])]
-    if not axes and call.get("noop_with_empty_axes", 0):
+    if not axes and call.flag("noop_with_empty_axes"):
         return call.returns(value.shape, cost=DEAR * value.count)
-    axes, keep = normal(axes or list(range(len(value.shape))), len(value.shape)), bool(call.get("keepdims", 1))
+    if not value.count and min(axes, default=0) < 0:
+        raise ValueError("axes from the end of no numbers")  # onnxruntime leaves such axes in
+    axes, keep = normal(axes or list(range(len(value.shape))), len(value.shape)), call.flag("keepdims", True)
     result = call.returns(_without(value.shape, axes, keep), cost=DEAR * value.count)
     own = REDUCED[kind]
-    return result if own is None else call.computed(result, lambda x, *_: own(x, axis=tuple(axes), keepdims=keep))
+    return (
+        result
+        if own is None or not _exact(value, kind)
+        else call.computed(result, lambda x, *_: own(x, axis=tuple(axes), keepdims=keep))
+    )
+
+
+def _exact(value: Value, kind: str) -> bool:
+    """Whether a reduction returns the same in any order, and in float64, in which onnxruntime sums and multiplies."""
+    if value.data is None or value.data.dtype.kind == "f":
+        return False
+    if kind in ("ReduceMax", "ReduceMin"):
+        return True
+    sizes = np.abs(value.data.astype(np.float64))
+    with np.errstate(over="ignore"):
+        most = sizes.sum() if kind == "ReduceSum" else np.maximum(sizes, 1).prod()
+    return bool(most < 1 << (31 if value.type == INT32 else 53))
 
 
 @rule("ArgMax", "ArgMin")
 def argmax(call: Call) -> Result:
     value = call.take(0)
     axes = normal([int(call.get("axis", 0))], len(value.shape))
-    return call.returns(_without(value.shape, axes, bool(call.get("keepdims", 1))), type=INT64, cost=2 * value.count)
+    if not value.count:
+        raise ValueError("no numbers")
+    return call.returns(_without(value.shape, axes, call.flag("keepdims", True)), type=INT64, cost=2 * value.count)
 
 
 def normal(axes: list[int], rank: int) -> list[int]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
+
 from .elementwise import DEAR, normal
 from .graph import check_type
 from .values import INT64, Call, Result, broadcast, rule
@@ -19,29 +21,38 @@ def bounded(values: list[int], least: int) -> list[int]:
     return values
 
 
-def window(call: Call, sizes: tuple[int, ...], kernel: list[int]) -> tuple[int, ...]:
-    """Sizes after a kernel has moved over maps of `sizes`."""
+def window(call: Call, sizes: tuple[int, ...], kernel: list[int], *, pool: bool = False) -> tuple[int, ...]:
+    """Sizes after a kernel has moved over maps of `sizes`; of a pool as onnxruntime rounds them."""
     rank = len(sizes)
     strides = bounded([int(own) for own in call.get("strides", [1] * rank)], 1)
     dilations = bounded([int(own) for own in call.get("dilations", [1] * rank)], 1)
     pads = bounded([int(own) for own in call.get("pads", [0] * (2 * rank))], 0)
-    auto, ceil = bytes(call.get("auto_pad", b"NOTSET")), bool(call.get("ceil_mode", 0))
+    auto, ceil = bytes(call.get("auto_pad", b"NOTSET")), call.flag("ceil_mode")
     if not len(strides) == len(dilations) == len(kernel) == rank or len(pads) != 2 * rank:
         raise ValueError("kernel, strides, dilations and pads")
     bounded(kernel, 1)
     found = []
     for axis in range(rank):
         reach = dilations[axis] * (kernel[axis] - 1) + 1
+        before, after = (0, 0) if auto == b"VALID" else (pads[axis], pads[axis + rank])
         if auto in (b"SAME_UPPER", b"SAME_LOWER"):
-            found.append(-(-sizes[axis] // strides[axis]))
-            continue
-        padding = 0 if auto == b"VALID" else pads[axis] + pads[axis + rank]
-        free = sizes[axis] + padding - reach
-        if free < 0:
+            count = -(-sizes[axis] // strides[axis])
+            if not pool:
+                found.append(count)
+                continue
+            padding = (
+                (count - 1) * strides[axis] + kernel[axis] - sizes[axis]
+            )  # whatever the dilation; -1 and less, too
+            before = int(padding / 2) if auto == b"SAME_UPPER" else int((padding + 1) / 2)
+            after = padding - before
+        free = sizes[axis] + before + after - reach
+        if free < 0 and not pool:
             raise ValueError("a kernel larger than its maps")
-        count = (-(-free // strides[axis]) if ceil else free // strides[axis]) + 1
-        if ceil and (count - 1) * strides[axis] >= sizes[axis] + pads[axis]:
+        count = (-(-free // strides[axis]) if ceil or free < 0 else free // strides[axis]) + 1  # towards 0
+        if ceil and (count - 1) * strides[axis] >= sizes[axis] + before:
             count -= 1
+        if count < 0:
+            raise ValueError("a kernel larger than its maps")
         found.append(count)
     return tuple(found)
 
@@ -85,7 +96,7 @@ def conv_transpose(call: Call) -> Result:
 def pool(call: Call) -> Result:
     n, c, *sizes = call.take(0).shape
     kernel = [int(own) for own in call.get("kernel_shape")]
-    found = window(call, tuple(sizes), kernel)
+    found = window(call, tuple(sizes), kernel, pool=True)
     result = call.returns((n, c, *found), cost=n * c * math.prod(found) * math.prod(kernel))
     if len(call.node.outputs) == 2 and call.node.kind == "MaxPool":  # and where the largest was
         return Result([*result.values, replace(result.values[0], type=INT64)], result.operations)
@@ -102,8 +113,8 @@ def whole_pool(call: Call) -> Result:
 def gemm(call: Call) -> Result:
     one, other = call.take(0).shape, call.take(1).shape
     (rows, inner), (inner_too, columns) = (
-        (one[::-1] if call.get("transA", 0) else one),
-        (other[::-1] if call.get("transB", 0) else other),
+        (one[::-1] if call.flag("transA") else one),
+        (other[::-1] if call.flag("transB") else other),
     )
     if inner != inner_too:
         raise ValueError("sizes")
@@ -168,16 +179,18 @@ def resize(call: Call) -> Result:
         if call.get("keep_aspect_ratio_policy", b"stretch") != b"stretch":
             raise ValueError("keep_aspect_ratio_policy")
     else:
-        scales = [float(own) for own in call.known(2).ravel()]
+        scales = call.known(2).ravel()
         if len(scales) != len(axes) or not all(0 < own < FURTHEST for own in scales):
             raise ValueError("scales")
-        asked = [math.floor(value.shape[axis] * own) for axis, own in zip(axes, scales)]
+        asked = [
+            math.floor(np.float32(value.shape[axis]) * own) for axis, own in zip(axes, scales)
+        ]  # rounded: 10 * 0.7 is 7
     if len(asked) != len(axes):
         raise ValueError("sizes")
     for axis, own in zip(axes, asked):
         sizes[axis] = own
     count = math.prod(sizes)
-    antialias = 1 if not call.get("antialias", 0) else max(1, value.count // max(1, count)) * DEAR
+    antialias = 1 if not call.flag("antialias") else max(1, value.count // max(1, count)) * DEAR
     return call.returns(tuple(sizes), cost=4 * DEAR * count * antialias)
 
 
@@ -191,8 +204,10 @@ def grid_sample(call: Call) -> Result:
 def recurrent(call: Call) -> Result:
     (steps, n, inputs), hidden = call.take(0).shape, int(call.get("hidden_size"))
     (ways, gates, own), kind = call.take(1).shape, call.node.kind
-    if own != inputs or gates != hidden * {"LSTM": 4, "GRU": 3, "RNN": 1}[kind] or call.get("layout", 0):
+    if own != inputs or gates != hidden * {"LSTM": 4, "GRU": 3, "RNN": 1}[kind] or call.flag("layout"):
         raise ValueError("sizes")
+    if not (steps and n and inputs and hidden):
+        raise ValueError("no numbers")  # ends the process in onnxruntime
     last = (ways, n, hidden)
     states = [(steps, ways, n, hidden), last, last][: max(2, len(call.node.outputs))]
     result = call.returns(*states, cost=steps * n * ways * gates * (inputs + hidden + DEAR))

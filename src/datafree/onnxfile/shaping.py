@@ -10,6 +10,9 @@ from .elementwise import DEAR, normal
 from .graph import Tensor, check_type
 from .values import FLOAT, INT64, Call, Result, Value, broadcast, rule
 
+OPEN_ENDS = (1 << 31) - 1, (1 << 63) - 1
+"""As the end of a Slice, all that is left: to the last number, or backwards to the first, which no other end names."""
+
 
 @rule("Constant")
 def constant(call: Call) -> Result:
@@ -28,8 +31,9 @@ def constant(call: Call) -> Result:
 def shape(call: Call) -> Result:
     sizes = call.take(0).shape
     rank = len(sizes)
-    start, end = int(call.get("start", 0)), int(call.get("end", rank))
-    data = np.array(sizes[max(0, start + rank if start < 0 else start) : end + rank if end < 0 else end], np.int64)
+    ends = int(call.get("start", 0)), int(call.get("end", rank))
+    start, end = (max(0, own + rank if own < 0 else own) for own in ends)
+    data = np.array(sizes[start:end], np.int64)
     return Result([Value(INT64, data.shape, data, call.fixed)], 0)
 
 
@@ -52,7 +56,7 @@ def cast_like(call: Call) -> Result:
 @rule("Reshape")
 def reshape(call: Call) -> Result:
     value, asked = call.take(0), call.numbers(1)
-    zero = bool(call.get("allowzero", 0))
+    zero = call.flag("allowzero")
     sizes = [value.shape[axis] if own == 0 and not zero else own for axis, own in enumerate(asked)]
     if -1 in sizes:
         rest = math.prod(own for own in sizes if own != -1)
@@ -73,9 +77,10 @@ def flatten(call: Call) -> Result:
 def squeeze(call: Call) -> Result:
     sizes = call.take(0).shape
     ones = [axis for axis, own in enumerate(sizes) if own == 1]
-    axes = normal(call.numbers(1), len(sizes)) if call.optional(1) is not None else ones
+    axes = normal(call.numbers(1), len(sizes)) if call.optional(1) is not None else []
     if not set(axes) <= set(ones):
         raise ValueError("axes that are not 1")
+    axes = axes or ones
     return call.computed(
         call.returns(tuple(own for axis, own in enumerate(sizes) if axis not in axes)), lambda x, *_: x
     )
@@ -119,6 +124,8 @@ def split(call: Call) -> Result:
     if call.optional(1) is not None:
         parts = call.numbers(1)
     else:
+        if int(call.get("num_outputs", count)) != count:
+            raise ValueError("num_outputs")
         each = -(-whole // count)
         parts = [min(each, whole - each * index) for index in range(count)]
     if len(parts) != count or min(parts) < 0 or sum(parts) != whole:
@@ -137,10 +144,12 @@ def cut(call: Call) -> Result:
     where = [slice(None)] * len(value.shape)
     for axis, start, end, step in zip(normal(axes, len(value.shape)), starts, ends, steps):
         size = value.shape[axis]
-        start, end = (own + size if own < 0 else own for own in (start, end))
         low, high = (0, size) if step > 0 else (-1, size - 1)
-        start = min(max(start, 0), high)
-        end = min(max(end, low), size)
+        if end in OPEN_ENDS:
+            end = size if step > 0 else -1
+        else:
+            end = min(max(end + size if end < 0 else end, low), size)
+        start = min(max(start + size if start < 0 else start, 0), high)
         where[axis] = slice(start, None if end < 0 else end, step)
     sizes = tuple(len(range(*own.indices(size))) for own, size in zip(where, value.shape))
     return call.computed(call.returns(sizes), lambda x, *_: x[tuple(where)])
@@ -211,7 +220,11 @@ def filled(call: Call) -> Result:
 def numbered(call: Call) -> Result:
     start, limit, step = (float(call.known(index)) for index in range(3))
     count = max(0, math.ceil((limit - start) / step))
-    return call.computed(call.returns((count,)), lambda a, b, c: np.arange(a, b, c)[:count])
+
+    def numbers(first: np.ndarray, _: np.ndarray, each: np.ndarray) -> np.ndarray:
+        return np.cumsum([first, *[each] * (count - 1)], dtype=first.dtype)[:count]  # rounded at each step
+
+    return call.computed(call.returns((count,)), numbers)
 
 
 @rule("OneHot")
@@ -224,6 +237,8 @@ def one_hot(call: Call) -> Result:
 @rule("DepthToSpace", "SpaceToDepth")
 def blocks(call: Call) -> Result:
     (n, c, h, w), own = call.take(0).shape, int(call.get("blocksize"))
+    if own < 1 or (c % (own * own) if call.node.kind == "DepthToSpace" else h % own or w % own):
+        raise ValueError("blocksize")
     if call.node.kind == "DepthToSpace":
         return call.returns((n, c // (own * own), h * own, w * own))
     return call.returns((n, c * own * own, h // own, w // own))
@@ -245,8 +260,16 @@ def fourier(call: Call) -> Result:
     value, sizes = call.take(0), list(call.take(0).shape)
     where = call.numbers(2)[0] if call.optional(2) is not None else int(call.get("axis", 1 if call.opset < 20 else -2))
     axis = normal([where], len(sizes))[0]
+    inverse, onesided = call.flag("inverse"), call.flag("onesided")
+    if axis == len(sizes) - 1 or sizes[-1] not in ((1 + inverse,) if onesided else (1, 2)):
+        raise ValueError("real and imaginary parts")
     if call.optional(1) is not None:
         sizes[axis] = call.numbers(1)[0]
-    if call.get("onesided", 0):
+        if sizes[axis] < 1:
+            raise ValueError("dft_length")
+    elif onesided and inverse:  # half a spectrum, of an even number of values
+        sizes[axis] = 2 * (sizes[axis] - 1)
+    if onesided and not inverse:
         sizes[axis] = sizes[axis] // 2 + 1
-    return call.returns((*sizes[:-1], 2), cost=4 * DEAR * DEAR * (value.count + math.prod(sizes)))
+    parts = 1 if onesided and inverse else 2
+    return call.returns((*sizes[:-1], parts), cost=4 * DEAR * DEAR * (value.count + 2 * math.prod(sizes)))

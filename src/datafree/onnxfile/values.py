@@ -14,7 +14,7 @@ from .graph import SMALL, Node, numpy_type, size_of
 
 __all__ = ["RULES", "Call", "Result", "Value", "broadcast", "rule"]
 
-BOOL, INT64, FLOAT = 9, 7, 1
+BOOL, INT32, INT64, FLOAT, HALF = 9, 6, 7, 1, 10
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,8 @@ class Call:
         value = self.take(index)
         if value.data is None or value.count > limit:
             raise UserError(
-                f"the size of what {self.node.kind} returns depends on the images, and cannot be known before it is run"
+                f"the size of what {self.node.kind} returns cannot be known before it is run: it depends on the images, or "
+                "on more or larger numbers than are followed"
             )
         return value.data
 
@@ -81,6 +82,13 @@ class Call:
 
     def get(self, name: str, default: Any = None) -> Any:
         return self.node.attributes.get(name, default)
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        """An attribute that is 0 or 1; of other numbers some operators make one, and some the other."""
+        value = self.get(name, int(default))
+        if value not in (0, 1):
+            raise ValueError(f"{name} {value}")
+        return bool(value)
 
     def returns(self, *shapes: tuple[int, ...], type: int | None = None, cost: int | None = None) -> Result:
         """Values of these shapes, by default in the first input's format and at one operation a number."""
@@ -94,13 +102,21 @@ class Call:
         dtype = numpy_type(value.type)
         if value.count > SMALL or dtype is None or any(own is not None and own.data is None for own in self.inputs):
             return result
+        if value.type == HALF:  # onnxruntime works in float32, and need not round what lies between two operators
+            return result
         with np.errstate(all="ignore"):
             data = compute(*(None if own is None else own.data for own in self.inputs))
-        if data.dtype.kind == "f" and dtype.kind in "iu" and not (np.abs(data) < 2.0**62).all():
+        if data.dtype.kind == "f" and dtype.kind in "iu" and not _within(data, dtype):
             return result
         return Result(
             [Value(value.type, value.shape, data.astype(dtype).reshape(value.shape), value.fixed)], result.operations
         )
+
+
+def _within(data: np.ndarray, dtype: np.dtype) -> bool:
+    """Whether C says what these numbers are as whole numbers; of others each processor makes something else."""
+    limits, whole = np.iinfo(dtype), np.trunc(data.astype(np.float64))
+    return bool(((whole >= float(limits.min)) & (whole < float(limits.max) + (dtype.itemsize < 8))).all())
 
 
 Rule = Callable[[Call], Result]
