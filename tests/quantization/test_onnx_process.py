@@ -21,6 +21,7 @@ import torch
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
+import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from datafree.errors import UserError
@@ -126,6 +127,45 @@ def test_a_hang_that_the_check_did_not_see_is_stopped(program):
     began = time.monotonic()
     assert "model.onnx was stopped after 3 s without an answer" in refused(program, hostile, START=3.0)
     assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize("classes", [0, 6, 11, 1000])
+def test_another_number_of_logits_is_one_line_at_once_and_ends_the_process(program, classes):
+    cut = numpy_helper.from_array(np.resize(WEIGHT, (64, classes)), "v")
+    nodes = [helper.make_node("Flatten", ["pixels"], ["f"]), helper.make_node("MatMul", ["f", "v"], ["other"])]
+    made = onnx.ModelProto.FromString(content(*nodes, initializers=[cut]))
+    made.graph.output[0].CopyFrom(helper.make_tensor_value_info("other", 1, ["n", classes]))
+    opened, began = Process(program, made.SerializeToString(), 1), time.monotonic()
+    with pytest.raises(UserError) as caught:
+        opened.run(np.zeros((2, *SHAPE), np.float32))
+    assert str(caught.value) == (
+        f"onnxruntime cannot run model.onnx: it returned {8 * classes:,} bytes of logits, expected 80; "
+        "get it again, or quantize again"
+    )
+    assert time.monotonic() - began < 10 and opened.process.poll() is not None
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ("os.close(1); time.sleep(99)", "it stopped answering"),
+        ("os.close(0); os.close(1); time.sleep(99)", "it stopped answering"),
+        ("os.write(1, b'Q' + bytes(8)); time.sleep(99)", "it answered with something else"),
+        ("os.write(1, b'D' + bytes(7) + bytes([255])); time.sleep(99)", "it returned 18,374,686,479,671,623,680 bytes"),
+        ("sys.exit(3)", "it ended with code 3"),
+    ],
+)
+def test_a_process_that_answers_otherwise_is_one_line_at_once(program, answer, reason, tmp_path, monkeypatch):
+    worker = tmp_path / "worker.py"
+    worker.write_text(f"import os, sys, time\n{answer}\n")
+    monkeypatch.setattr(process, "WORKER", worker)
+    monkeypatch.setattr(process, "ENDING", 0.2)
+    began = time.monotonic()
+    with pytest.raises(
+        UserError, match=f"onnxruntime cannot run model.onnx: {reason}.*; get it again, or quantize again$"
+    ):
+        Process(program, HARMLESS, 1)
+    assert time.monotonic() - began < 10
 
 
 def test_memory_that_the_check_did_not_see_is_refused(program):

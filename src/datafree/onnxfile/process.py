@@ -22,6 +22,9 @@ __all__ = ["Process", "memory_limit"]
 
 START, SLOWEST = 60.0, 5e8
 """Seconds that anything may take, and operations in one more second: a hundredth of what one core does."""
+ENDING = 10.0
+"""Seconds within which a process that has closed its pipes ends, on a busy machine as well."""
+WORKER = Path(__file__).with_name("worker.py")
 SPARE, THREAD = 768 << 20, 80 << 20
 """Bytes for onnxruntime itself, and for a thread's stack and its part of the heap."""
 
@@ -38,7 +41,7 @@ class Process:
 
     def __init__(self, program: Program, content: bytes, threads: int):
         self.program, self.lock, self.owner = program, threading.Lock(), os.getpid()
-        command = [sys.executable, "-P", "-W", "ignore", str(Path(__file__).with_name("worker.py"))]
+        command = [sys.executable, "-P", "-W", "ignore", str(WORKER)]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             start_new_session=True, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
@@ -53,7 +56,7 @@ class Process:
 
     def run(self, pixels: np.ndarray) -> np.ndarray:
         """Logits (N, classes) of float32 pixels (N, C, H, W), which are run `program.batch` images at a time."""
-        count, classes, batch = len(pixels), self.program.classes or 0, self.program.batch
+        count, classes, batch = len(pixels), self.program.one.output[1], self.program.batch
         sizes = [batch] * (count // batch) + [rest for rest in (count % batch,) if rest]
         seconds = START + sum(self.program.cost(own).operations for own in sizes) / SLOWEST
         with self.lock:
@@ -75,15 +78,13 @@ class Process:
             reason = "it needs more memory than its operators account for" if _memory(str(error)) else str(error)
             raise UserError(f"onnxruntime cannot run {path}: {reason}; get it again, or quantize again") from None
         except (OSError, EOFError):
-            code = self.process.wait()
+            reason = _ending(self.process)
             self.close()
             if late.is_set():
                 raise UserError(
                     f"{path} was stopped after {seconds:.0f} s without an answer; get it again, or quantize again"
                 ) from None
-            raise UserError(
-                f"onnxruntime cannot run {path}: it {_ending(code)}; get it again, or quantize again"
-            ) from None
+            raise UserError(f"onnxruntime cannot run {path}: it {reason}; get it again, or quantize again") from None
         except BaseException:  # an interrupt in the middle of an answer, whose rest nobody would read
             self.close()
             raise
@@ -103,8 +104,12 @@ class Process:
         (size,) = struct.unpack("<Q", head[1:])
         if head[:1] == b"E":
             raise _Refused(_line(told.read(min(size, 1 << 16))))
-        data = told.read(size) if size == expected else b""
-        if len(data) != expected or size != expected:
+        if head[:1] != b"D":
+            raise _Refused("it answered with something else than logits")
+        if size != expected:
+            raise _Refused(f"it returned {size:,} bytes of logits, expected {expected:,}")
+        data = told.read(size)
+        if len(data) < size:
             raise EOFError
         return data
 
@@ -124,7 +129,12 @@ def _memory(reason: str) -> bool:
     return any(word in reason for word in ("bad_alloc", "allocate", "MemoryError", "out of memory"))
 
 
-def _ending(code: int) -> str:
+def _ending(process: subprocess.Popen[bytes]) -> str:
+    """How a process that has closed its pipes ended, if it did."""
+    try:
+        code = process.wait(ENDING)
+    except subprocess.TimeoutExpired:
+        return "stopped answering"
     if code >= 0:
         return f"ended with code {code}"
     try:
