@@ -1,4 +1,7 @@
-"""Whether an ONNX file from a stranger is a network that can be run: decided from its bytes, within a second."""
+"""Whether an ONNX file from a stranger is a network that can be run: decided from its bytes, in seconds.
+
+CPU time with 20,000 operators, on one core of a server: 0.8 s for `Neg`, 3 s for the slowest kind that was tried.
+"""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def known(kind: str) -> bool:
 
 def cost(graph: Graph, images: int) -> Cost:
     """What `images` images need. Raises UserError where an operator cannot be worked out without running it."""
-    values = {name: Value(own.type, own.shape, own.values(), True) for name, own in graph.tensors.items()}
+    values = {name: Value(own.type, own.shape, graph.contents[name], True) for name, own in graph.tensors.items()}
     values[graph.input] = Value(1, (images, *graph.shape))
     last = {name: index for index, node in enumerate(graph.nodes) for name in node.inputs}
     last[graph.output] = len(graph.nodes)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from ..errors import UserError
 from .fields import ELSEWHERE, MODEL, SUBGRAPH
-from .wire import parse, signed, varint
+from .wire import parse, varints
 
 __all__ = ["CONTROL", "SMALL", "Graph", "Node", "Tensor", "name_of", "numpy_type", "read", "size_of"]
 
@@ -60,18 +61,15 @@ class Tensor:
         dtype, (field, parts) = numpy_type(self.type), self.stored
         if dtype is None or math.prod(self.shape) > SMALL:
             return None
-        content = b"".join(parts)
+        content = parts[0] if len(parts) == 1 else b"".join(parts)
         if field == "raw_data":
             return np.frombuffer(content, dtype).reshape(self.shape)
         if field in ("float_data", "double_data"):
             return np.frombuffer(content, dtype).reshape(self.shape)
-        numbers, at = [], 0
-        while at < len(content):
-            number, at = varint(memoryview(content), at, "TensorProto")
-            numbers.append(signed(number))
+        numbers = varints(content, "TensorProto")
         if self.type == 10:  # half precision is stored as the bits
-            return np.array(numbers, np.int64).astype(np.uint16).view(np.float16).reshape(self.shape)
-        return np.array(numbers, np.int64).astype(dtype).reshape(self.shape)
+            return numbers.astype(np.uint16).view(np.float16).reshape(self.shape)
+        return numbers.astype(dtype).reshape(self.shape)
 
 
 @dataclass(frozen=True)
@@ -97,6 +95,11 @@ class Graph:
     opset: int
     nbytes: int
     """Of the file."""
+
+    @cached_property
+    def contents(self) -> dict[str, np.ndarray | None]:
+        """The numbers of each small weight, read once for any number of images."""
+        return {name: tensor.values() for name, tensor in self.tensors.items()}
 
 
 def read(content: bytes, known: Callable[[str], bool]) -> Graph:

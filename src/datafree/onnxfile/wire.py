@@ -11,9 +11,11 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ..errors import UserError
 
-__all__ = ["MAX_FIELDS", "Field", "Schema", "parse"]
+__all__ = ["MAX_FIELDS", "Field", "Schema", "parse", "varints"]
 
 MAX_FIELDS = 250_000
 """A ResNet-152 in integers has 60,000."""
@@ -127,6 +129,22 @@ def text(part: memoryview, field: Field, schema: Schema) -> str:
 
 def signed(number: int) -> int:
     return number - (1 << 64 if number >> 63 else 0)
+
+
+def varints(content: bytes | memoryview, name: str) -> np.ndarray:
+    """All numbers of `content`, one behind the other, as int64. Raises UserError as `varint` does."""
+    data = np.frombuffer(content, np.uint8)
+    if not len(data):
+        return np.zeros(0, np.int64)
+    ends = np.flatnonzero(data < 128) + 1
+    if data[-1] >= 128:
+        raise UserError(f"a number of its {name} goes beyond the end; the file is cut off or damaged")
+    starts = np.concatenate([[0], ends[:-1]])
+    places = np.arange(len(data)) - np.repeat(starts, ends - starts)
+    if places.max() > 9 or (data[places == 9] > 1).any():
+        raise UserError(f"a number of its {name} has more than 64 bits; the file is damaged")
+    parts = (data & 127).astype(np.uint64) << (7 * places).astype(np.uint64)
+    return np.bitwise_or.reduceat(parts, starts).view(np.int64)
 
 
 def varint(data: memoryview, at: int, name: str) -> tuple[int, int]:
