@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import stat
 import subprocess
 import sys
 import time
@@ -110,7 +111,16 @@ class RunLog:
         beside = private_log(folder)
         if os.access(beside.parent, os.W_OK):
             sweep(beside.parent, name=beside.name)  # what a run that was killed left beside the folder
-        if beside.is_file() and read_json(beside).get("verb") == "report" != self.content["verb"]:
+        if not os.path.lexists(beside):
+            return
+        if not stat.S_ISREG(os.lstat(beside).st_mode):
+            raise UserError(f"{beside} is there already and no file, and would be lost; name another --out")
+        old = read_json(beside)
+        if not isinstance(old.get("verb"), str) or not isinstance(old.get("settings"), dict):
+            raise UserError(
+                f"{beside} is there already and no log of datafree's, and would be lost; name another --out"
+            )
+        if old["verb"] == "report" != self.content["verb"]:
             raise UserError(
                 f"{beside} is the log of a report and would be lost; expected that name free; name another --out"
             )

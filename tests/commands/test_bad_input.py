@@ -173,7 +173,7 @@ FOLDERS = [
     ("pack hinton16 --weights teacher/model.safetensors --shape 1 8 8 --classes 10 --out teacher", "this run reads"),
     ("report teacher --out no/such/page.html", "cannot write 'no/such/page.html'"),
     ("report teacher --out set", "--out set is a folder, wanted a file"),
-    ("report teacher --out teacher/model.safetensors", "is there already and no HTML page, and would be lost"),
+    ("report teacher --out teacher/model.safetensors", "is there already and no page of datafree's, and would be lost"),
     ("synthesize teacher --images 32 --unit 16 --out set", "--images: got 32, but set holds 48 already"),
     ("train hinton16 --data digits --limit 5 --out o", "none of the 5 training images of digits is of class '0'"),
     ("demo --out set", "folder 'set' holds 'synthetic-set'; wanted 'demo'"),

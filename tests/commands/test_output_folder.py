@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -406,3 +407,41 @@ def test_the_locks_in_a_finished_demos_folders_go(command, here):
         log.write(folder, {})
     assert command("demo --images 20 --out finished --quiet").out.startswith("already complete")
     assert not (demo / "set-top" / LOCK).exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
+@pytest.mark.parametrize("kind", ["pipe", "socket", "link", "page", "text"])
+def test_a_report_takes_no_other_things_place(here, refused, kind):
+    out = here / "x.html"
+    (here / "mine").write_text("<!doctype html><p>my own page")
+    if kind == "pipe":
+        os.mkfifo(out)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as own:
+            own.bind("x.html")
+    elif kind == "link":
+        out.symlink_to("mine")
+    else:
+        out.write_text("<!doctype html><p>my own page" if kind == "page" else "text")
+    before = os.lstat(out)
+    assert "x.html is there already and no page of datafree's, and would be lost" in refused(
+        "report teacher --out x.html"
+    )
+    assert os.lstat(out) == before and (here / "mine").read_text() == "<!doctype html><p>my own page"
+
+
+def test_a_page_of_an_earlier_version_is_known_by_its_log(command, here):
+    assert command("report teacher --out x.html").code == 0
+    page, log = here / "x.html", here / "x.html.run.json"
+    page.write_text(page.read_text().replace('<meta name="generator" content="datafree">', ""))
+    log.write_text(log.read_text().replace('"page": "', '"page": "0'))
+    assert command("report teacher --out x.html").code == 0
+    assert 'content="datafree"' in page.read_text()
+
+
+@pytest.mark.parametrize("verb", QUICK)
+@pytest.mark.parametrize("content", ['{"mine": 1}', '{"verb": "train"}', "mine"], ids=["json", "verb", "text"])
+def test_a_users_own_file_beside_the_folder_is_not_replaced_by_the_log(here, refused, verb, content):
+    (here / "o.run.json").write_text(content)
+    refused(QUICK[verb].format("o"))
+    assert (here / "o.run.json").read_text() == content and not (here / "o").exists()

@@ -70,7 +70,9 @@ def hostile(here, monkeypatch):
         (here / place).write_text(EVIL.format(flag=str(flag)))
     config = json.loads((here / "teacher" / "config.json").read_text())
     shutil.copytree(here / "teacher", here / "custom", ignore=shutil.ignore_patterns("record*", "run.json"))
-    kept = {key: value for key, value in config.items() if key not in ("checksum", "sha256", "notes")}  # of another content
+    kept = {
+        key: value for key, value in config.items() if key not in ("checksum", "sha256", "notes")
+    }  # of another content
     (here / "custom" / "config.json").write_text(json.dumps(kept | {"architecture": "custom:build"}))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     yield flag

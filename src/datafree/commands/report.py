@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 
 __all__ = ["report"]
 
+GENERATOR = b'<meta name="generator" content="datafree">'
+"""What a page of datafree's has near its start."""
 IMAGES_SHOWN = 4096
 IMAGES_MATCHED = 512
 
@@ -131,8 +135,10 @@ def _check_page(out: Path) -> None:
     beside = _beside(out)
     if out.is_dir():
         raise UserError(f"--out {out} is a folder, wanted a file; give it a name, as in {out / 'report.html'}")
-    if out.is_file() and not _is_page(out):
-        raise UserError(f"--out {out} is there already and no HTML page, and would be lost; name another file")
+    if os.path.lexists(out) and not _is_page(out, beside):
+        raise UserError(f"--out {out} is there already and no page of datafree's, and would be lost; name another file")
+    if os.path.lexists(beside) and not stat.S_ISREG(os.lstat(beside).st_mode):
+        raise UserError(f"{beside} is there already and no file, and would be lost; name another --out")
     if beside.is_file() and read_json(beside).get("verb") != "report":
         raise UserError(f"{beside} is there already and is no report's, and would be lost; name another --out")
 
@@ -171,9 +177,15 @@ def _beside(out: Path) -> Path:
     return out.with_name(f"{out.name}.run.json")
 
 
-def _is_page(path: Path) -> bool:
+def _is_page(path: Path, log: Path) -> bool:
+    """Whether datafree wrote the page; those of earlier versions are known by their log."""
+    if not stat.S_ISREG(os.lstat(path).st_mode):
+        return False
     with path.open("rb") as file:
-        return file.read(64).lstrip().startswith(b"<!doctype html>")
+        start = file.read(2048)
+    if not start.lstrip().startswith(b"<!doctype html>"):
+        return False
+    return GENERATOR in start or (log.is_file() and read_json(log).get("verb") == "report")
 
 
 def _teacher(networks: list[Path], logs: dict[Path, Finished]) -> Path | None:

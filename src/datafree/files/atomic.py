@@ -39,6 +39,12 @@ def atomic(path: str | os.PathLike[str], *, size: int | None = None) -> Iterator
     path = Path(path)
     if not path.name:
         raise UserError(f"cannot write {str(path)!r}: it names no file; give a file name")
+    with suppress(OSError):
+        mode = os.lstat(path).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode)):
+            raise UserError(
+                f"cannot write {str(path)!r}: it is a pipe, socket or device; wanted a file; give another name"
+            )
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}-{machine()}{secrets.token_hex(4)}")
     try:
         file = _create(temporary)
