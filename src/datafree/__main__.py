@@ -9,6 +9,7 @@ if __name__ == "__main__" and sys.path and not sys.flags.safe_path:
     del sys.path[0]  # `python -m` puts the working directory there: a stranger's folder may hold a torch.py
 
 import shlex
+import shutil
 import signal
 import threading
 from contextlib import suppress
@@ -48,6 +49,8 @@ LESS = {
     "demo": "fewer --images",
 }
 """What of a command takes less memory."""
+NARROWEST, WIDEST = 20, 1000
+"""Columns that help and tables take: in fewer or more, the libraries that lay them out fail or never end."""
 PATIENCE = 5
 """Seconds that a stopped command may take to end in order; every file is whole at any moment."""
 _TOLD = threading.Event()
@@ -59,6 +62,10 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     open_streams()
     warn_in_one_line()
+    columns = os.environ.get("COLUMNS", "")
+    width = int(columns) if columns.isdecimal() else shutil.get_terminal_size().columns
+    if not NARROWEST <= width <= WIDEST:
+        os.environ["COLUMNS"] = str(min(max(width, NARROWEST), WIDEST))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, partial(_stop, argv))
     sys.unraisablehook = _stop_again

@@ -34,7 +34,10 @@ def channels_last(*networks: Network) -> Iterator[None]:
 
 
 def _turn(module: nn.Module, wanted: torch.memory_format) -> None:
-    module.to(memory_format=wanted)  # type: ignore[call-overload]
+    """Puts the numbers of tensors of four axes in that order; Module.to would do so with those of five, and fail."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.ndim == 4:
+            tensor.data = tensor.data.contiguous(memory_format=wanted)
 
 
 def _format(module: nn.Module) -> torch.memory_format:

@@ -224,3 +224,12 @@ def test_a_process_that_is_out_of_memory_ends_in_one_line(here, line, more):
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("datafree: ") and "memory" in done.stderr and done.stderr.count("\n") == 1
     assert not (here / "new" / "run.json").exists()
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "9" * 20])
+def test_a_terminal_of_no_or_endless_width_is_no_traceback(columns):
+    line = [sys.executable, "-m", "datafree", "inspect", "--help"]
+    done = subprocess.run(
+        line, env={**os.environ, "COLUMNS": columns}, capture_output=True, text=True, timeout=20, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "") and "--code" in done.stdout

@@ -118,3 +118,28 @@ def test_finding_out_changes_no_batch_norm_and_draws_no_random_number():
     with channels_last(network):
         assert is_last(network)
     assert network.fingerprint() == before and torch.equal(torch.get_rng_state(), drawn)
+
+
+class Volume(nn.Module):
+    """A convolution of images, and one of five axes."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.deep = nn.Conv2d(3, 5, 3), nn.Conv3d(1, 2, 3, padding=1)
+        self.shift = nn.Parameter(torch.ones(1, 1, 1, 1, 1))
+        self.register_buffer("scale", torch.full((1, 1, 1, 1, 1), 2.0))
+        self.fc = nn.Linear(2, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc((self.deep(self.conv(x)[:, None]) * self.scale + self.shift).mean((2, 3, 4)))
+
+
+def test_tensors_of_five_axes_stay_in_their_order():
+    network = Network(Volume().eval(), SPEC, "volume")
+    before, pixels = network.fingerprint(), torch.rand(6, 3, 8, 8)
+    expected, weight = network.predict(pixels), network.module.conv.weight
+    with channels_last(network):
+        assert weight.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(network.predict(pixels), expected)
+    assert weight.is_contiguous() and network.fingerprint() == before
+    assert torch.equal(network.predict(pixels), expected)
