@@ -37,6 +37,14 @@ def log(inputs=None, /, verb="train", **settings):
         ({"mean": [0.0]}, {"mean": [0.5, 0.5]}, "with --mean 0.0, not 0.5 0.5"),
         ({"mean": [0.0, 1.0]}, {"mean": [0.0, 2.0]}, "with --mean 1.0, not 2.0"),
         ({"online": {"balance": 5.0}}, {"online": {"balance": 4.0}}, "with --balance 5.0, not 4.0"),
+        (
+            {"method": {"method": "distribution"}}, {"method": {"steps": 100, "method": "bns"}},
+            "with --method distribution, not bns",
+        ),
+        (
+            {"learns from": "a set of top", "images": "s"}, {"learns from": "fresh images of top", "method": {}},
+            "from a set of top, not from fresh images of top",
+        ),
         ({"title": "x" * 90}, {"title": "y"}, f"with --title {'x' * 57}..., not y"),
         ({"what": [MOMENTS], "preset": "full"}, {"what": [INPUT], "preset": "small"}, "with --preset full, not small"),
         (

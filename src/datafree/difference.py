@@ -11,6 +11,8 @@ IGNORED = ("quiet", "threads", "data_dir", "device", "workers")
 """Settings that change no result."""
 NAMES = {"model": "model", "teacher": "teacher", "student": "student", "source": "source", "runs": "runs"}
 """Settings that are no flags, in messages."""
+CHOOSING = ("method", "kind", "replay", "alignment")
+"""Settings that decide which others there are."""
 STATISTICS = "what"
 DESCRIBING = ("preset", "leak")
 """Settings that say how a record's `STATISTICS` were chosen. They are not compared: older logs have none."""
@@ -47,8 +49,11 @@ def lasting(settings: Any) -> dict[str, Any]:
 
 def _setting(key: str, old: Any, new: Any) -> str:
     if isinstance(old, dict) and isinstance(new, dict):  # a group of settings, each with a flag of its own
-        inner = next(name for name in (*new, *old) if new.get(name) != old.get(name))
+        names = (*(name for name in CHOOSING if name in new), *new, *old)
+        inner = next(name for name in names if new.get(name) != old.get(name))
         return _setting(inner, old.get(inner), new.get(inner))
+    if key == "learns from" and old and new:
+        return f"from {_short(old)}, not from {_short(new)}"
     several = key == "data" and isinstance(new or old, list)  # data sets are arguments where there may be several
     flag = "data" if several else NAMES.get(key, f"--{key.replace('_', '-')}")
     if old is None or old is False or old == []:

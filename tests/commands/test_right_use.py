@@ -443,3 +443,27 @@ def test_a_report_says_which_network_was_made_from_another_than_the_teacher_on_i
     assert "student was made from" not in done.out
     done = command("report teacher student stranger small --data digits --out page2.html")
     assert "small was made from stranger; its agreement here is with teacher" in done.out
+
+
+def test_students_of_condensed_images_are_no_students_without_data(command, here):
+    assert command("condense --data digits --method random --per-class 1 --out reals --quiet").code == 0
+    assert command("distill teacher --condensed reals --epochs 1 --epoch-images 64 --out of-reals --quiet").code == 0
+    done = command("expand teacher reals --images 10 --unit 10 --steps 1 --workers 1 --out bent --quiet")
+    assert done.code == 0 and command("distill teacher --images bent --epochs 1 --out of-bent --quiet").code == 0
+    assert command("report teacher student of-reals of-bent --data digits --out page.html").code == 0
+    rows = {row["name"]: row["group"] for row in read_json(here / "page.html.run.json")["result"]["networks"]}
+    assert rows == {
+        "teacher": "teacher",
+        "student": "without data",
+        "of-reals": "from a few images",
+        "of-bent": "from a few images",
+    }
+
+
+def test_without_labels_a_report_claims_no_accuracy(command, here):
+    line = "pack hinton16 --weights teacher/model.safetensors --shape 1 8 8 --classes 10 --out packed"
+    assert command(line).code == 0
+    assert command("report packed --out plain.html").code == 0
+    page = (here / "plain.html").read_text()
+    assert "No accuracy was measured: --data names labelled images to measure on." in page
+    assert "Accuracy on the test set" not in page

@@ -82,8 +82,10 @@ def test_labels_without_a_zero_are_taken_where_classes_are_named_and_gaps_are_sa
     named = save(tmp_path, images=IMAGES, labels=LABELS + 1, classes=np.array(["none", "a", "b"]))
     assert load(named, "train").classes == ("none", "a", "b")
     gaps = load(save(tmp_path, images=IMAGES, labels=LABELS * 3), "train")
-    assert gaps.notes == (f"{tmp_path / 'a.npz'}: no image has label 1, 2, of 4 classes",)
-    assert load(save(tmp_path, images=IMAGES, labels=LABELS), "train").notes == ()
+    assert len(gaps.notes) == 2 and gaps.notes[0] == f"{tmp_path / 'a.npz'}: no image has label 1, 2, of 4 classes"
+    assert "a fixed fifth of each class, 4 of 20 images, is the test split" in gaps.notes[1]
+    assert len(load(named, "all")) == len(load(named, "train")) + len(load(named, "test")) == 20
+    assert len(load(save(tmp_path, images=IMAGES, labels=LABELS), "train").notes) == 1
 
 
 def test_both_splits_have_the_same_classes(tmp_path):

@@ -34,7 +34,7 @@ def evaluate(
     model
         A release folder, or a model with --weights.
     split
-        `test` or `train`.
+        `test`, `train`, or, of an image folder or .npz file without splits of its own, `all`.
     teacher
         A release to measure agreement with.
     teacher_code

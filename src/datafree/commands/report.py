@@ -41,6 +41,8 @@ __all__ = ["report"]
 
 GENERATOR = b'<meta name="generator" content="datafree">'
 """What a page of datafree's has near its start."""
+FEW = "from a few images"
+"""The group of students that learnt from condensed images, which may be training images as they are."""
 IMAGES_SHOWN = 4096
 IMAGES_MATCHED = 512
 
@@ -386,6 +388,8 @@ def release_row(
         if is_teacher or log.verb in (None, "record", "pack")
         else "with data"
         if log.verb == "train" or "real" in learnt
+        else FEW
+        if "condensed" in learnt or "a synthetic set of expand" in learnt
         else "without data"
     )
     weights = sum(_numbers(shape) for shape in _shapes(release))
@@ -404,6 +408,8 @@ def _row(folder: Path, log: Finished, is_teacher: bool, found: Scores, sets: Map
 
 def _note(words: str, log: Finished, sets: Mapping[str, Finished] | None) -> str:
     """What a network learnt from and, of a stored set, what making it took, by the set's own log: it is not in the time."""
+    if "condensed images" in words:
+        words += " (their card says whether they are training images)"
     if "a synthetic set" not in words:
         return words
     own = [sets[digest] for digest in log.inputs.values() if digest in sets] if sets else []
@@ -490,10 +496,12 @@ def _first_release(runs: tuple[Path, ...]) -> Path:
 def _summary(rows: list[Row]) -> str:
     """What every student reached; none is picked out by its accuracy."""
     parts = []
-    for group in ("without data", "quantized", "with data", "teacher"):
+    for group in ("without data", FEW, "quantized", "with data", "teacher"):
         own = [f"{row.name} {row.accuracy:.2f} %" for row in rows if row.group == group and row.accuracy is not None]
         parts += [f"{group}: {', '.join(own)}"] if own else []
-    if not parts or not parts[0].startswith(("without", "quantized")):
+    if not parts:
+        return "No accuracy was measured: --data names labelled images to measure on."
+    if not parts[0].startswith(("without", FEW, "quantized")):
         parts.insert(0, "no student without data was measured with labels")
     return "Accuracy on the test set. " + ". ".join(part[0].upper() + part[1:] for part in parts) + "."
 

@@ -15,7 +15,7 @@ from datafree.data.dataset import Dataset, check_split
 from datafree.data.files import entries, is_folder
 from datafree.data.listing import Listing, flat_listing, listed, order_note
 from datafree.data.pictures import WHITE, Look, check_size, decode, look, on_threads, visible_on
-from datafree.data.strata import split_rows
+from datafree.data.strata import ALL, split_note, split_rows
 from datafree.errors import UserError, unknown
 
 __all__ = ["class_files", "folder"]
@@ -53,7 +53,7 @@ def folder(
     sorted by value, others as text. Where labels do not count (not `labelled`), images may lie in the folder itself: all
     of it is read then, for either split, as one class.
     """
-    check_split(name, split, SPLITS)
+    check_split(name, split, (*SPLITS, ALL))
     sides = check_size(size)
     if channels not in (None, 1, 3):
         raise UserError(f"channels {channels!r} for data set {name!r}; wanted 1 (grey) or 3 (RGB); change it")
@@ -71,11 +71,14 @@ def folder(
     colours = {seen.shape[0] for seen in shown}
     shape = (channels or max(colours), *(sides or shown[0].shape[1:]))
     splits = {} if flat is not None else _splits(root)
+    if split == ALL and splits:
+        raise unknown("split", split, splits, where=f"data set {name!r}")
     place = root / splits.get(split, next(iter(splits.values()))) if splits else root
     ground = _ground([file for file, seen in zip(reference, shown) if seen.alpha and seen.nbytes <= QUICK])
     order = order_note(list(main.classes), class_order) if labelled else None
     notes += [note for note in (order, _said(place, listing, looks, shape, ground)) if note]
     if place == root and flat is None:
+        notes.append(split_note(root, "train and test folders", labels))
         rows = split_rows(labels, split)
         files, looks, labels = [files[row] for row in rows], [looks[row] for row in rows], labels[rows]
     if files and (brightest := _brightest(files, looks, shape[0], ground)) < DARK:

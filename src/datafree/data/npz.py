@@ -9,7 +9,7 @@ import numpy as np
 
 from datafree.data.arrays import array, check_room, keys_of
 from datafree.data.dataset import Dataset, check_labels, check_split, in_memory
-from datafree.data.strata import split_rows
+from datafree.data.strata import ALL, split_note, split_rows
 from datafree.errors import UserError, unknown
 
 __all__ = ["array", "keys_of", "npz"]
@@ -27,7 +27,7 @@ def npz(name: str, split: str, _folder: Path | None, *, layout: str | None = Non
     images in another scale, and labels of which none is 0 in a file without `classes`. Where labels do not count (not
     `labelled`) a file without labels, or with others, is read whole, as one class.
     """
-    check_split(name, split)
+    check_split(name, split, ("train", "test", ALL))
     if layout not in (None, *LAYOUTS):
         raise unknown("layout", layout, LAYOUTS, where=f"data set {name!r}")
     path = Path(name).expanduser()
@@ -39,6 +39,8 @@ def npz(name: str, split: str, _folder: Path | None, *, layout: str | None = Non
             "y_test; save those to use in a file of their own"
         )
     pairs = ("x_train", "y_train"), ("x_test", "y_test")
+    if split == ALL and own_split:
+        raise unknown("split", split, ("train", "test"), where=f"data set {name!r}")
     image_key, label_key = pairs[split == "test"] if own_split else ("images", "labels")
     if own_split and not labelled and image_key not in keys:
         image_key, label_key = pairs[0]
@@ -57,6 +59,7 @@ def npz(name: str, split: str, _folder: Path | None, *, layout: str | None = Non
             raise
         return in_memory(name, split, ("images",), np.zeros(len(images), np.int64), images)
     rows = slice(None) if own_split else split_rows(labels, split)
+    notes = notes if own_split else (*notes, split_note(name, "x_train and x_test", labels))
     return in_memory(name, split, classes, labels[rows], images[rows], notes)
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["choose", "split_rows"]
+__all__ = ["ALL", "choose", "split_note", "split_rows"]
+
+ALL = "all"
+"""The split that is every image, of data without splits of its own."""
 
 
 def choose(labels: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
@@ -17,11 +20,22 @@ def choose(labels: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
 
 
 def split_rows(labels: np.ndarray, split: str, test: int | None = None) -> np.ndarray:
-    """Rows of "train" or "test" for data without a split of their own; `test` rows are for testing, else a fifth."""
+    """Rows of "train", "test" or "all" for data without a split of their own; `test` rows are for testing, else a fifth."""
+    if split == ALL:
+        return np.arange(len(labels))
     if len(labels) == 0:
         return np.zeros(0, np.int64)
     held_out = choose(labels, max(1, round(len(labels) / 5)) if test is None else test)
     return held_out if split == "test" else np.setdiff1d(np.arange(len(labels)), held_out)
+
+
+def split_note(place: object, lacking: str, labels: np.ndarray) -> str:
+    """A line on data without splits of their own: how much of it is for testing."""
+    count = len(split_rows(labels, "test"))
+    return (
+        f"{place} has no {lacking}: a fixed fifth of each class, {count:,} of {len(labels):,} images, "
+        "is the test split, and the rest the training split (evaluate --split all measures every image)"
+    )
 
 
 def _shares(sizes: np.ndarray, count: int) -> np.ndarray:

@@ -24,7 +24,7 @@ from .tradeoff import tradeoff_svg
 
 __all__ = ["render", "write"]
 
-_ORDER = ("teacher", "with data", "without data", "quantized")
+_ORDER = ("teacher", "with data", "from a few images", "without data", "quantized")
 
 
 def render(report: Report) -> str:
