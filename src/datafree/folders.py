@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +20,7 @@ __all__ = [
     "is_release",
     "is_zoo",
     "no_release",
+    "without_logs",
 ]
 
 EXPORTED = (".onnx", ".pt2", ".pte")
@@ -71,3 +73,10 @@ def no_release(folder: Path) -> str:
                 "network that was measured"
             )
     return f"{folder} has no config.json, wanted a release; make one with datafree train, distill or pack"
+
+
+def without_logs(paths: Iterable[Path]) -> tuple[Path, ...]:
+    """The paths without each FOLDER.run.json whose FOLDER is among them, as a shell's `runs-*` names both."""
+    named = tuple(paths)
+    logs = {folder.with_name(f"{folder.name}.run.json") for folder in named if folder.name}
+    return tuple(path for path in named if path not in logs)

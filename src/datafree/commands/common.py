@@ -17,7 +17,7 @@ from cyclopts import Parameter, Token
 from ..classes import class_positions
 from ..codenames import code_name
 from ..errors import UserError
-from ..folders import check_original
+from ..folders import CONDENSED, check_original
 from ..parallel import main_process
 from ..progress import Progress, silent
 from ..terminal import Stream, escaped
@@ -184,7 +184,8 @@ def test_data(student: Network, data: Data) -> Dataset | None:
 def images_of(
     name: str, network: Network, split: str, images: int | None, options: Data, seed: int
 ) -> Dataset | Tensor:
-    """What a name on the command line stands for: `noise`, a synthetic set, a data set (`cifar10:train`), files.
+    """What a name on the command line stands for: `noise`, a synthetic or condensed set, a data set (`cifar10:train`),
+    files.
 
     A data set is loaded with `options`, but for its name and the limit; its labels do not count, and files need none.
     Pixels come as float32 (N, C, H, W) in the spec's range. Raises UserError for a set or data that does not fit.
@@ -203,6 +204,10 @@ def images_of(
                 f"the set {name} has images of shape {opened.spec.shape}, wanted {network.spec.shape}; give another"
             )
         return to_pixels(opened.load(images)[0], opened.spec)
+    if (Path(name) / CONDENSED).is_file():
+        from ..condensed import Condensed
+
+        return Condensed.open(name, network).clamped()[:images]
     base, _, own = name.rpartition(":")
     if own not in ("train", "test"):
         base, own = name, split

@@ -9,7 +9,7 @@ from .. import zoo
 from ..codenames import code_name
 from ..data.registry import check_exists
 from ..errors import UserError, unknown
-from ..folders import EXPORTED, check_original, is_release, is_zoo, no_release
+from ..folders import EXPORTED, check_original, is_release, is_zoo, no_release, without_logs
 from ..naming import check_name
 from ..unfinished import check_finished
 from .common import chosen
@@ -38,10 +38,9 @@ def check(argv: list[str]) -> None:
         elif verb in FRESH:
             _check_fresh(words[0])
         elif verb == "report":
-            for word in words:
-                if word.startswith("-"):
-                    break
-                if not Path(word).is_dir():
+            flags = [index for index, word in enumerate(words) if word.startswith("-")]
+            for word in without_logs(map(Path, words[: flags[0]] if flags else words)):
+                if not word.is_dir():
                     raise UserError(
                         f"no folder {word}, wanted a release (config.json, model.safetensors); check the path"
                     )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import asdict
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from ..errors import UserError
+from ..data import names
+from ..errors import UserError, unknown
 from ..quantization.bits import Bits, FineTuning, TargetCPU
 from .common import (
     Data,
@@ -205,6 +207,9 @@ def _calibration(
     if name == "none":
         return None
     if name not in synthesis.methods():
+        words = ("none", "noise", *synthesis.methods())
+        if not Path(name).exists() and get_close_matches(name, words, n=1):
+            raise unknown("data set or method", name, (*words, *names()))
         return _pixels(network, name, images, data, run)
     import torch
 

@@ -22,6 +22,7 @@ from ..evaluation import evaluate
 from ..files import locked, read_json, sha256_file, sweep
 from ..files.atomic import sync_folder
 from ..finished import Finished, Scores
+from ..folders import without_logs
 from ..likeness import Similarity, matched
 from ..provenance import hash_of, place, shown
 from ..quantization.bits import ends
@@ -75,6 +76,7 @@ def report(
         raise UserError("no runs given, wanted release folders and synthetic sets; name some")
     data, run = data or Data(), run or Run()
     check_attribute(data)
+    runs = without_logs(runs)
     for folder in runs:
         if not folder.is_dir():
             Release.open(folder)  # says what is wrong
