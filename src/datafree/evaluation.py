@@ -12,9 +12,11 @@ from .network import Network
 from .progress import Progress, silent
 from .records import as_input
 
-__all__ = ["Evaluation", "evaluate", "in_words"]
+__all__ = ["Evaluation", "doubt", "evaluate", "in_words"]
 
 BATCH = 2048
+NEAR = 0.15
+"""Share of the way from chance to 100 % up to which an accuracy is called near chance."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,19 @@ def in_words(measured: Evaluation, data: str) -> str:
     """`accuracy 97.20 % on 500 test images of digits`, with the agreement where a teacher was there."""
     words = f"accuracy {measured.accuracy:.2f} % on {measured.images:,} test images of {data}"
     return words if measured.agreement is None else f"{words}, agreement with its teacher {measured.agreement:.2f} %"
+
+
+def doubt(accuracy: float, images: int, classes: int, known: str = "") -> str | None:
+    """A line where an accuracy in % on so many images is hardly above that of guessing; `known` is added to it."""
+    chance = 100 / classes
+    noise = 3 * (chance * (100 - chance) / images) ** 0.5
+    if accuracy > chance + max(noise, NEAR * (100 - chance)):
+        return None
+    below = "below" if accuracy < chance - noise else "near"
+    return (
+        f"{below} chance ({chance:.1f} %){known}: is this the data that the network was trained for, with its classes in "
+        "this order, and are its mean and std right?"
+    )
 
 
 def _same_pixels(network: Network, other: Network) -> bool:

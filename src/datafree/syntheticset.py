@@ -99,7 +99,7 @@ class SyntheticSet:
             raise UserError(f"the synthetic set in {folder} is not finished; run the same datafree synthesize again")
         if network is not None and about["teacher"] != network.fingerprint():
             raise UserError(
-                f"the set in {folder} was made from another teacher; synthesize from {network.name} instead"
+                f"the set in {folder} was made from another teacher than {network.name}; name the one that it was made from"
             )
         return cls(folder, about)
 

@@ -163,7 +163,7 @@ def test_strays_are_swept_and_a_missing_shard_is_made(make):
 def test_a_set_that_is_not_finished_or_of_another_teacher_is_refused(make, tiny, tmp_path):
     made = make()
     assert texts(lambda: SyntheticSet.open(made.folder, tiny())) == (
-        f"the set in {made.folder} was made from another teacher; synthesize from tiny instead"
+        f"the set in {made.folder} was made from another teacher than tiny; name the one that it was made from"
     )
     write_sealed_json(made.folder / "set.json", {**made.about, "shards": None})
     assert texts(lambda: SyntheticSet.open(made.folder)) == (

@@ -75,6 +75,8 @@ def evaluate(
         if folder is not None:
             log.write(folder, {"evaluation": asdict(found)})
     print(f"accuracy {found.accuracy:.2f} % on {found.images:,} images of {data.data} ({split})")
+    if warning := evaluation.doubt(found.accuracy, found.images, len(network.spec.classes)):
+        print(f"  warning: {warning}")
     say_fit(network, measured)
     for name, value in zip(network.spec.classes, found.by_class, strict=True):
         print(f"  {name}: no images" if value is None else f"  {name}: {value:.2f} %")

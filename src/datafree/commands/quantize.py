@@ -208,7 +208,7 @@ def _calibration(
         return None
     if name not in synthesis.methods():
         words = ("none", "noise", *synthesis.methods())
-        if not Path(name).exists() and get_close_matches(name, words, n=1):
+        if name not in words and not Path(name).exists() and get_close_matches(name, words, n=1):
             raise unknown("data set or method", name, (*words, *names()))
         return _pixels(network, name, images, data, run)
     import torch

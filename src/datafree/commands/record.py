@@ -14,6 +14,7 @@ from .. import presets, stats, zoo
 from ..codenames import code_name
 from ..data import Dataset
 from ..errors import UserError, unknown
+from ..evaluation import doubt
 from ..finished import Finished
 from ..naming import check_name
 from ..network import Network
@@ -44,8 +45,6 @@ __all__ = ["command", "record"]
 
 FAR = 15
 """Points of accuracy below that of the release's own log that are said."""
-NEAR = 0.15
-"""Share of the way from chance to 100 % up to which an accuracy is called near chance."""
 
 
 def command(argv: list[str]) -> Callable[..., None]:
@@ -244,12 +243,11 @@ class Seen:
         """Prints the accuracy, and a warning where it is near chance or far below what the release's log says."""
         if not self.images:
             return
-        accuracy, chance = 100 * self.right / self.images, 100 / classes
+        accuracy = 100 * self.right / self.images
         print(f"the teacher's accuracy on {self.images:,} recorded images: {accuracy:.2f} %")
-        noise = 3 * (chance * (100 - chance) / self.images) ** 0.5
         known = "" if usual is None else f", and its own log says {usual:.2f} % on its test data"
-        if accuracy <= chance + max(noise, NEAR * (100 - chance)):
-            print(f"  warning: near chance ({chance:.1f} %){known}: is this the data that the network was trained for?")
+        if warning := doubt(accuracy, self.images, classes, known):
+            print(f"  warning: {warning}")
         elif usual is not None and accuracy < usual - FAR:
             print(f"  warning: its own log says {usual:.2f} % on its test data: is this the data it was trained for?")
 
