@@ -25,7 +25,7 @@ from .folders import EXPORTED
 from .naming import check_name
 from .network import PROBES, Network
 from .quantization.folder import is_quantized, open_quantized
-from .release import Release, is_release, is_zoo
+from .release import Release, check_code, is_release, is_zoo
 from .seeds import seed_of
 from .spec import InputSpec
 
@@ -40,6 +40,7 @@ def load_model(
     A release folder brings spec and weights, a quantized one its ONNX file; `code` names the function that builds it
     where it is not of the zoo. Any other name needs `spec` and `weights`. Raises UserError in one line.
     """
+    release = None
     if is_release(name):
         if is_quantized(name):
             return open_quantized(name)
@@ -70,6 +71,8 @@ def load_model(
     network.module.eval()
     with _guarded(architecture, code_name(architecture)), torch.sparse.check_sparse_tensor_invariants():
         network.check()  # positions of sparse tensors too, which torch otherwise uses as they are
+        if release is not None and release.custom and weights is None:
+            check_code(release, network)
     return network
 
 

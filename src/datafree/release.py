@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from contextlib import suppress
@@ -30,7 +31,7 @@ from .files.atomic import sync_folder
 from .folders import is_release, is_zoo, no_release
 from .markdown import markdown
 from .network import Network
-from .records import Record, forecast_auc
+from .records import PROBE_TOLERANCE, Record, forecast_auc
 from .spec import InputSpec
 from .unfinished import check_finished
 
@@ -52,6 +53,8 @@ LONGEST = 160
 """Characters of an architecture's name."""
 NOTES = 1000
 """Characters of the notes on how a network came to be."""
+ANSWERS = 512
+"""Logits of fixed images that a release of somebody's own network keeps, to tell other code by."""
 BEING_REPLACED = """
 ## Activation record
 
@@ -164,11 +167,39 @@ def _write(own: Path, network: Network, record: Record | None, notes: str) -> No
     }
     weights = {key: tensor.detach().cpu().contiguous() for key, tensor in network.module.state_dict().items()}
     kept = record if record is not None else _kept_record(own / "record.safetensors", network)
-    write_tensors(own / "model.safetensors", weights, {}, kind="weights")
+    header = {"answers": _answers(network)} if ":" in network.name else {}
+    write_tensors(own / "model.safetensors", weights, header, kind="weights")
     write_sealed_json(own / "config.json", config)
     if record is not None:
         _put_record(own, network, record, notes)
     write_text(own / "README.md", model_card(network, kept, notes))
+
+
+def _answers(network: Network) -> list[float]:
+    return network.answers().flatten()[:ANSWERS].tolist()
+
+
+def check_code(release: Release, network: Network) -> None:
+    """Raises UserError where `network`, of its publisher's code, has the release's weights but gives other logits.
+
+    Releases of earlier versions, and those with weights that datafree did not write, hold no logits to compare with.
+    """
+    try:
+        expected = read_header(release.weights, kind="weights")[1].get("answers")
+    except UserError:
+        return
+    if not isinstance(expected, list) or not 0 < len(expected) <= ANSWERS:
+        return
+    if not all(isinstance(value, float) and math.isfinite(value) for value in expected):
+        return
+    logits = network.answers().flatten()[: len(expected)].double().tolist()
+    most = PROBE_TOLERANCE * (1 + max(map(abs, expected)))
+    if len(logits) == len(expected) and all(abs(one - other) <= most for one, other in zip(logits, expected)):
+        return
+    raise UserError(
+        f"{network.name} takes the weights in {release.folder} but gives other logits than its publisher's network; use the "
+        "code that came with it, unchanged"
+    )
 
 
 def _kept_record(path: Path, network: Network) -> Record | None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from datafree import models
 from datafree.errors import UserError
-from datafree.files import read_sealed_json, write_sealed_json, write_tensors
+from datafree.files import read_sealed_json, read_weights, write_sealed_json, write_tensors
 from datafree.models import load_model, load_weights, new_model
 from datafree.network import PROBES, Network
 from datafree.records import Record, record
@@ -278,3 +280,24 @@ def test_notes_that_are_no_line_are_refused(tmp_path, notes):
     config = read_sealed_json(tmp_path / "config.json", ())
     write_sealed_json(tmp_path / "config.json", {**config, "notes": notes})
     assert "notes: got" in refused(lambda: Release.open(tmp_path))
+
+
+OTHER_CODE = """
+from torch import nn
+def relu(): return nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3))
+def gelu(): return nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.GELU(), nn.Linear(8, 3))
+"""
+
+
+def test_a_release_without_a_record_tells_other_code_by_its_logits(tmp_path):
+    code = tmp_path / "nets.py"
+    code.write_text(OTHER_CODE)
+    folder = write_release(tmp_path / "r", new_model(f"{code}:relu", SPEC, seed=0))
+    assert load_model(str(folder), code=f"{code}:relu").module(torch.zeros(1, 1, 4, 4)).shape == (1, 3)
+    line = refused(lambda: load_model(str(folder), code=f"{code}:gelu"))
+    assert "but gives other logits than its publisher's network; use the code that came with it" in line
+    weights = tmp_path / "plain.safetensors"
+    save_file(read_weights(folder / "model.safetensors"), weights)
+    assert load_model(str(folder), code=f"{code}:gelu", weights=weights)  # other weights than the release's
+    os.replace(weights, folder / "model.safetensors")  # which datafree did not write
+    assert load_model(str(folder), code=f"{code}:gelu")
