@@ -187,6 +187,8 @@ def _distill(
             warning = SyntheticSet.open(learn).warning()
         elif isinstance(material, Fresh) and isinstance(learn, tuple):
             warning = judged(learn[0], material.maker, network, seed=run.seed)
+        if isinstance(material, Fresh) and isinstance(learn, tuple) and main_process():
+            _say_cost(*learn, settings.epochs)
         if warning is not None and main_process():
             print(f"warning: {warning}; a student will learn little from {'it' if isinstance(learn, Path) else 'them'}")
         state, identity = folder / STATE, {**identity_of(log.content["settings"], own, log), **read}
@@ -243,6 +245,16 @@ def _material(
         return stored(found), f"a synthetic set of {found.about['method']['method']}", {"images": str(learn)}
     assert real is not None
     return soft_labelled(teacher, real), f"real data, {real.public}", {"images": None}
+
+
+def _say_cost(method: Any, count: int, epochs: int) -> None:
+    """That images which are optimised one by one are made anew for every epoch, where the method does so."""
+    steps = getattr(getattr(method, "settings", method), "steps", None)
+    if isinstance(steps, int):
+        print(
+            f"  {method.method} takes {steps:,} steps for every image, and {count * epochs:,} images are made in all: "
+            f"a set made once is faster (datafree synthesize --method {method.method}, then --images)"
+        )
 
 
 def _agreement(teacher: Network, student: Network, material: Source) -> Agreement:
