@@ -1,3 +1,4 @@
+import os
 import pickle
 
 import numpy as np
@@ -365,3 +366,15 @@ def test_a_link_to_itself_is_left_out_and_counted(tmp_path, place, name):
     dataset = load(str(tmp_path), "train")
     assert dataset.classes == ("a", "b")
     assert len(dataset) + len(load(str(tmp_path), "test")) == 3
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links and devices of POSIX")
+def test_a_link_to_a_folder_above_its_class_brings_in_no_other_class(tmp_path):
+    for name in ("a/1.png", "b/2.png", "b/3.png"):
+        save(tmp_path / "own" / name, 100)
+    (tmp_path / "own/a/up").symlink_to("..")
+    (tmp_path / "own/b/top").symlink_to(tmp_path)
+    (tmp_path / "own/b/zero.png").symlink_to("/dev/zero")
+    dataset = load(str(tmp_path / "own"), "all")
+    assert dataset.labels.tolist() == [0, 1, 1]
+    assert "left out: 2 links in a circle, 1 pipes or devices" in dataset.notes[0]

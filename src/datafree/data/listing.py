@@ -93,7 +93,10 @@ def _images(folder: Path, listing: Listing, above: tuple[str, ...]) -> list[Path
     A name that begins with a dot is no image: macOS puts ._a.jpg beside a.jpg.
     """
     here, own, inside = os.path.realpath(folder), [], []
-    if here in above or len(above) > DEPTH:
+    holds_class = bool(above) and above[0].startswith(
+        os.path.join(here, "")
+    )  # a link to the parent: all classes are there
+    if here in above or holds_class or len(above) > DEPTH:
         listing.left_out["links in a circle"] += 1
         return []
     for entry in entries(folder):
@@ -115,5 +118,5 @@ def _hidden(entry: os.DirEntry[str]) -> bool:
 
 def _kind(entry: os.DirEntry[str]) -> str:
     if not is_file(entry):
-        return "broken links" if entry.is_symlink() else "pipes or devices"
+        return "pipes or devices" if os.path.exists(entry.path) else "broken links"
     return os.path.splitext(entry.name)[1].lower() or "without suffix"

@@ -167,4 +167,4 @@ def _failed(path: Path, error: OSError, size: int | None) -> UserError:
     do = "free some space" if error.errno in _FULL else "give a folder that exists and that you may write to"
     if error.errno == errno.EFBIG:
         do = "raise the limit that is set for a file's size (ulimit -f)"
-    return UserError(f"cannot write {str(path)!r}: {reason}; {need}, {free}; nothing was changed; {do}")
+    return UserError(f"cannot write {str(path)!r}: {reason}; {need}, {free}; that file is as it was; {do}")
