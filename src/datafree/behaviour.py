@@ -150,7 +150,7 @@ def _gradient(network: Network, total: Tensor, leaves: list[Any]) -> tuple[Tenso
 
 def _cut(logits: Tensor) -> str:
     inference = " under torch.inference_mode" if logits.is_inference() else ""
-    return f"its forward runs{inference or ' under torch.no_grad, or detaches'}; leave that to the caller"
+    return f"its forward runs{inference or ' under torch.no_grad, detaches, or turns numbers into integers'}; leave that out of it"
 
 
 @contextmanager

@@ -220,10 +220,10 @@ def wrong_gradient(_, y):
 
 
 NO_GRADIENT = {
-    "no_grad": (lambda: Closed(torch.no_grad), "runs under torch.no_grad, or detaches"),
+    "no_grad": (lambda: Closed(torch.no_grad), "runs under torch.no_grad, detaches, or turns numbers into integers"),
     "inference_mode": (lambda: Closed(torch.inference_mode), "under torch.no"),
-    "detach": (lambda: Net(last=lambda _, z: z.detach()), "runs under torch.no_grad, or detaches"),
-    "data": (lambda: Net(last=lambda _, z: z.data), "runs under torch.no_grad, or detaches"),
+    "detach": (lambda: Net(last=lambda _, z: z.detach()), "runs under torch.no_grad, detaches, or turns numbers into integers"),
+    "data": (lambda: Net(last=lambda _, z: z.data), "runs under torch.no_grad, detaches, or turns numbers into integers"),
     "numpy": (lambda: Net(last=lambda _, z: torch.from_numpy(z.detach().numpy())), "or detaches"),
 }  # fmt: skip
 
