@@ -95,7 +95,9 @@ def test_whichever_call_fails_the_old_file_is_whole_and_no_stray_remains(tmp_pat
 
 def test_a_full_disk_is_told_with_the_bytes_needed_and_free(tmp_path, monkeypatch):
     fail_call(monkeypatch, 2, errno.ENOSPC)
-    with pytest.raises(UserError, match=r"No space left on device; 1,234 bytes are needed, [0-9,]+ free; that file is as it was"):
+    with pytest.raises(
+        UserError, match=r"No space left on device; 1,234 bytes are needed, [0-9,]+ free; that file is as it was"
+    ):
         write_bytes(tmp_path / "x", b"x" * 1234)
 
 

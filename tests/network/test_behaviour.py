@@ -219,12 +219,14 @@ def wrong_gradient(_, y):
     return w + z
 
 
+CUT = "runs under torch.no_grad, detaches, or turns numbers into integers"
 NO_GRADIENT = {
-    "no_grad": (lambda: Closed(torch.no_grad), "runs under torch.no_grad, detaches, or turns numbers into integers"),
+    "integers": (lambda: Net(last=lambda _, z: z.round().long().float()), CUT),
+    "no_grad": (lambda: Closed(torch.no_grad), CUT),
     "inference_mode": (lambda: Closed(torch.inference_mode), "under torch.no"),
-    "detach": (lambda: Net(last=lambda _, z: z.detach()), "runs under torch.no_grad, detaches, or turns numbers into integers"),
-    "data": (lambda: Net(last=lambda _, z: z.data), "runs under torch.no_grad, detaches, or turns numbers into integers"),
-    "numpy": (lambda: Net(last=lambda _, z: torch.from_numpy(z.detach().numpy())), "or detaches"),
+    "detach": (lambda: Net(last=lambda _, z: z.detach()), CUT),
+    "data": (lambda: Net(last=lambda _, z: z.data), CUT),
+    "numpy": (lambda: Net(last=lambda _, z: torch.from_numpy(z.detach().numpy())), CUT),
 }  # fmt: skip
 
 
