@@ -61,7 +61,8 @@ def array(rng: random.Random, shape: list[int], dtype: Any = np.float32) -> np.n
         pool = [rng.uniform(-4, 4), rng.uniform(-4, 4), float(rng.randint(-4, 4)), 0.5, -2.5, 1e4]
     else:
         limits = np.iinfo(dtype)
-        pool = [own for own in range(-9, 10) if own >= limits.min] + [int(limits.min), int(limits.max)]
+        pool = [*range(-9, 10), int(limits.min), int(limits.max), 1 << 31, 5 << 40, -(1 << 31) - 1, -(3 << 40)]
+        pool = [own for own in pool if limits.min <= own <= limits.max]
     return np.array([rng.choice(pool) for _ in range(math.prod(shape))], dtype).reshape(shape)
 
 
@@ -94,6 +95,8 @@ def binary(rng, kind):
     dtype = bool if logical else rng.choice(INTEGERS) if bits else any_type(rng)
     if kind in ("Mean", "Sum", "PRelu", "Pow"):
         dtype = np.float32
+    elif kind in ("Max", "Min"):
+        dtype = rng.choice([*INTEGERS, *REALS])
     one, other = together(rng)
     return [array(rng, one, dtype), array(rng, other, dtype)], {}, 1
 

@@ -172,10 +172,25 @@ def test_a_quotient_of_whole_numbers_is_rounded_towards_zero_to_the_least_number
         ("ReduceProd", np.array([3] * 40)),
         ("ReduceSum", np.array([0.1, 1e8, 0.3], np.float32)),
         ("Neg", np.array([0.1], np.float16)),
+        ("ReduceMax", np.array([1, 1 << 31])),
+        ("ReduceMin", np.array([1, -(1 << 40), 3])),
+        ("Relu", np.array([1 << 40, -1])),
     ],
 )
 def test_contents_that_engines_round_in_their_own_way_are_not_relied_upon(kind, values):
     assert of(kind, values).data is None
+
+
+@pytest.mark.parametrize("kind", ["Max", "Min"])
+def test_the_larger_of_two_int64_is_relied_upon_within_32_bits_alone(kind):
+    """onnxruntime 1.31 returns 4 as the larger of 2^31 and 4 where there are four pairs, on x86 with AVX."""
+    least, most = -(1 << 31), (1 << 31) - 1
+    assert (
+        of(kind, np.array([least, most]), np.array([most, least])).data.tolist()
+        == [most if kind == "Max" else least] * 2
+    )
+    assert of(kind, np.array([4, most + 1]), np.array([1, 2])).data is None
+    assert of(kind, np.array([4, 5]), np.array([least - 1])).data is None
 
 
 @pytest.mark.parametrize("number", [300.0, -1.0, np.inf, np.nan, 2.0**63])
