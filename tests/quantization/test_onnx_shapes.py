@@ -173,12 +173,18 @@ def test_a_quotient_of_whole_numbers_is_rounded_towards_zero_to_the_least_number
         ("ReduceSum", np.array([0.1, 1e8, 0.3], np.float32)),
         ("Neg", np.array([0.1], np.float16)),
         ("ReduceMax", np.array([1, 1 << 31])),
+        ("ReduceMax", np.array([1, np.nan, 2], np.float32)),
         ("ReduceMin", np.array([1, -(1 << 40), 3])),
         ("Relu", np.array([1 << 40, -1])),
     ],
 )
 def test_contents_that_engines_round_in_their_own_way_are_not_relied_upon(kind, values):
     assert of(kind, values).data is None
+
+
+def test_the_largest_of_some_reals_is_relied_upon():
+    assert of("ReduceMax", np.array([0.5, np.inf, -2.5], np.float32), keepdims=0).data == np.inf
+    assert of("ReduceMin", np.array([[0.5, 1.5], [-2.5, 7]], np.float32), [1], keepdims=0).data.tolist() == [0.5, -2.5]
 
 
 @pytest.mark.parametrize("kind", ["Max", "Min"])
