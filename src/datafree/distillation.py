@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from .arguments import checked
 from .errors import UserError
 from .fit import Curve, fit
 from .images import Source
@@ -26,6 +27,7 @@ def temperature_of(logits: torch.Tensor) -> float:
     return min(64.0, max(1.0, round(spread / 2, 2)))
 
 
+@checked
 def distill(
     teacher: Network,
     student: Network,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from . import taps as tap_names
 from .absent import is_program
+from .arguments import check_argument
 from .data import Dataset
 from .errors import UserError
 from .network import Network, frozen
@@ -244,6 +245,8 @@ def divergence(apart: Tensor, variance: Tensor, own: Stored, form: Form = "forwa
     forward: KL(N(mu, sigma^2) || N(m, s^2)) in nats, stored against measured, as in the paper; reverse: measured against
     stored; l2: (m - mu)^2 + (s^2 - sigma^2)^2, whose sum is the squared form of ZeroQ's and DeepInversion's loss.
     """
+    if not isinstance(form, str) or form not in UNITS:
+        check_argument("form", form, Form)  # raises
     sigma2 = own.variance.to(variance)
     if form == "l2":
         return apart.square() + (variance - sigma2).square()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from .arguments import checked
 from .classes import class_positions
 from .data import Dataset
 from .network import Network
@@ -30,6 +31,7 @@ class Evaluation:
     agreement: float | None = None
 
 
+@checked
 def evaluate(
     network: Network, data: Dataset, teacher: Network | None = None, *, progress: Progress = silent
 ) -> Evaluation:

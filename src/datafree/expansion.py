@@ -17,6 +17,7 @@ from torch import Tensor
 from . import alignment as alignments
 from .alignment import Alignment
 from .alignment.anchors import check_anchors
+from .arguments import checked
 from .behaviour import check_pixel_gradient
 from .divergence import known, stored
 from .network import Network
@@ -137,6 +138,7 @@ class ExpansionMaker:
         return spec.clamp(images) if own.settings.box else images
 
 
+@checked
 def expand(
     teacher: Network,
     condensed: tuple[Tensor, Tensor],
@@ -156,6 +158,8 @@ def expand(
     `condensed` are pixels (N, C, H, W) in the spec's range and labels (N, classes), probabilities. Made in units as every
     set is: the same for any number of workers, and resumable. Raises UserError for anchors that do not fit the teacher.
     """
-    method = GuidedInversion(*condensed, settings or Expansion(), alignment or alignments.named(alignments.DEFAULT))
+    method: Any = GuidedInversion(
+        *condensed, settings or Expansion(), alignment or alignments.named(alignments.DEFAULT)
+    )
     options: dict[str, Any] = {"images": images, "seed": seed, "unit": unit, "workers": workers, "progress": progress}
     return synthesize(teacher, record, method, out, **options)

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from . import synthesis
+from .arguments import check_count, check_fields, checked
 from .augment import Augmentation
 from .data import Dataset
 from .errors import UserError
@@ -27,6 +28,7 @@ from .syntheticset import SyntheticSet, to_pixels
 __all__ = ["Fresh", "Images", "Mixed", "Source", "fresh", "labelled", "soft_labelled", "stored"]
 
 
+@runtime_checkable
 class Source(Protocol):
     """Epochs of batches. `targets` are class indices (N,) in training and logits (N, classes) in distillation."""
 
@@ -48,11 +50,26 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Images:
-    """A fixed set in memory: pixels uint8 or float32 (N, C, H, W), one target each."""
+    """A fixed set in memory: pixels (N, C, H, W), uint8 or float32 in the spec's range, and one target each.
+
+    Targets are class numbers (N,), int64, to train on, or the teacher's logits (N, classes), float32, to distill from.
+    Raises UserError where the three do not fit together.
+    """
 
     spec: InputSpec
     pixels: Tensor
     targets: Tensor
+    boxed: bool = True
+    """Whether all pixels lie in the spec's range; some methods of synthesis make images that do not."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        self.spec.check_form(self.pixels, stored=True)
+        if not len(self.pixels):
+            raise UserError("pixels: got no image, expected at least one; give some images")
+        if self.pixels.dtype != torch.uint8:
+            (self.spec.check if self.boxed else self.spec.check_finite)(self.pixels)
+        _check_targets(self.targets, len(self.pixels), len(self.spec.classes))
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -64,6 +81,27 @@ class Images:
         order = torch.randperm(len(self), generator=stream(seed, "order", epoch))
         for part in _parts(order, batch):
             yield to_pixels(self.pixels[part], self.spec), self.targets[part]
+
+
+def _check_targets(targets: Tensor, images: int, classes: int) -> None:
+    """Raises UserError unless there is a class number, or a row of finite logits, for each image."""
+    shape = tuple(targets.shape)
+    if shape not in ((images,), (images, classes)):
+        raise UserError(
+            f"targets: got shape {shape}, expected ({images},) class numbers or ({images}, {classes}) logits, one for each "
+            f"image; give as many targets as images"
+        )
+    expected = (torch.int64,) if targets.ndim == 1 else (torch.float32, torch.float64)
+    if targets.dtype not in expected:
+        what, advice = ("class numbers", ".long()") if targets.ndim == 1 else ("logits", ".float()")
+        raise UserError(f"targets: got {what} of {targets.dtype}, expected {expected[0]}; use {advice}")
+    low, high = map(float, targets.aminmax())
+    if targets.ndim == 1 and not 0 <= low <= high < classes:
+        raise UserError(
+            f"targets: got classes from {low:g} to {high:g}, expected 0 to {classes - 1}; correct the class numbers"
+        )
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise UserError("targets: got logits with NaN or infinity, expected finite ones; check the teacher")
 
 
 def _parts(order: Tensor, batch: int) -> list[Tensor]:
@@ -79,6 +117,15 @@ class Fresh:
     maker: Maker
     images: int
     unit: int = 1024
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_count("images", self.images)
+        check_count("unit", self.unit)
+
+    @property
+    def teacher(self) -> Network:
+        return self.maker.teacher
 
     def __len__(self) -> int:
         return self.images
@@ -124,12 +171,13 @@ class Mixed:
     how: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not 0 < self.share <= 1:
             raise UserError(f"--share: got {self.share:g}, wanted above 0 and at most 1; give such a share")
+        self.teacher.spec.check(self.pixels)
         if self.images < 1 or not len(self.pixels):
             counts = f"{self.images} an epoch of {len(self.pixels)} images"
             raise UserError(f"--epoch-images: got {counts}, wanted at least 1; give a positive count")
-        self.teacher.spec.check(self.pixels)
 
     @property
     def spec(self) -> InputSpec:
@@ -179,12 +227,14 @@ def _rounds(size: int, count: int, rng: torch.Generator) -> Tensor:
     return torch.cat([torch.randperm(size, generator=rng) for _ in range(turns)] or [torch.empty(0).long()])[:count]
 
 
+@checked
 def fresh(method: str | Any, teacher: Network, record: Record | None, *, images: int) -> Fresh:
     """`images` new images an epoch by a method, given by name or as settings; for methods that draw in closed form."""
     own = synthesis.of({"method": method}) if isinstance(method, str) else method
     return Fresh(teacher.spec, own.on(teacher, record), images)
 
 
+@checked
 def labelled(network: Network, data: Dataset, progress: Progress = silent, *, part: bool = False) -> Images:
     """The data set with its class labels, as `network` takes it; with `part`, some of its classes will do.
 
@@ -202,13 +252,17 @@ def labelled(network: Network, data: Dataset, progress: Progress = silent, *, pa
     return Images(network.spec, pixels, data.labels)
 
 
+@checked
 def soft_labelled(teacher: Network, data: Dataset) -> Images:
     """The data set with the teacher's logits: the baseline of a distillation with data."""
     images = labelled(teacher, data, part=True)
     return Images(images.spec, images.pixels, teacher.predict(images.pixels))
 
 
+@checked
 def stored(synthetic: SyntheticSet) -> Images:
     """A synthetic set with its stored logits."""
     pixels, _, logits = synthetic.load()
-    return Images(synthetic.spec, pixels, logits)
+    return Images(
+        synthetic.spec, pixels, logits, boxed=pixels.dtype == torch.uint8
+    )  # floats are of a method without a box

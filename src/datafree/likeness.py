@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .absent import is_program, no_batch_norm
+from .arguments import checked
 from .augment import mirrored, shifted
 from .data import Dataset
 from .divergence import Form, Stored, divergence, statistics, stored, stored_pixels
@@ -63,6 +64,7 @@ def _rms(values: Tensor) -> float:
     return float(values.square().mean().sqrt())
 
 
+@checked
 def similarity(
     network: Network,
     sources: Mapping[str, Dataset | Tensor],
@@ -92,6 +94,8 @@ def similarity(
 
     found = []
     for index, (name, source) in enumerate(sources.items()):
+        if isinstance(source, Tensor):
+            _check_form(network, name, source)
         if len(source) < 2:
             raise UserError(f"{name} has {len(source)} images, wanted at least 2; give more")
 
@@ -105,6 +109,13 @@ def similarity(
             raise UserError(f"{name}: {error}") from None
         found.append(_one(name, len(source), measured, layers, form))
     return sorted(found, key=lambda own: own.total)
+
+
+def _check_form(network: Network, name: str, pixels: Tensor) -> None:
+    try:
+        network.spec.check_form(pixels)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
 
 
 def _layers(network: Network, record: Record | None) -> tuple[Stored, ...]:

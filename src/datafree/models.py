@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from . import zoo
+from .arguments import checked
 from .behaviour import check_state
 from .codenames import CodeName, check_allowed, code_name
 from .cost import available
@@ -32,6 +33,7 @@ from .spec import InputSpec
 __all__ = ["load_model", "load_weights", "new_model"]
 
 
+@checked
 def load_model(
     name: str, *, code: str | None = None, weights: str | Path | None = None, spec: InputSpec | None = None
 ) -> Network:
@@ -76,6 +78,7 @@ def load_model(
     return network
 
 
+@checked
 def new_model(name: str, spec: InputSpec, *, seed: int) -> Network:
     """A fresh network for `spec`, the same weights for the same seed."""
     network = _built(name, spec, seed=seed)

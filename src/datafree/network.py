@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .arguments import check_fields
 from .behaviour import check_answers, check_state
 from .errors import UserError
 from .spec import InputSpec
@@ -32,6 +33,7 @@ class Network:
     """What builds it: a zoo name, or the `file.py:function` the user gave."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         object.__setattr__(self, "module", unwrapped(self.module))
 
     def logits(self, pixels: Tensor) -> Tensor:
@@ -84,7 +86,10 @@ class Network:
         """Logits in eval mode without gradients, `batch` images at a time, as float32 on the CPU.
 
         By default 128 on a CPU, whose caches hold that many (half the time of 512 for a ResNet-20), and 512 elsewhere.
+        Raises UserError for images of another shape or number format, and for NaN and infinity. Pixels beyond the spec's
+        range are not refused, since some methods make such images.
         """
+        self.spec.check_finite(pixels)
         device = self.device
         batch = batch or (128 if device.type == "cpu" else 512)
         with frozen(self.module):

@@ -8,6 +8,7 @@ from statistics import NormalDist
 from typing import Any
 
 from . import taps as tap_names
+from .arguments import checked
 from .data import Dataset
 from .determined import PIXELS_AT_MOST
 from .errors import UserError, unknown
@@ -49,6 +50,7 @@ def statistics(name: str, network: Network, counts: Sequence[int], *, leak: floa
     raise unknown("preset", name, PRESETS)
 
 
+@checked
 def preset(name: str, network: Network, data: Dataset, *, leak: float = LEAK) -> Choice:
     """What to record of `network` on `data`, by the name of a ready choice: `record(network, data, preset(...))`."""
     check_classes(network, data)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from . import stats
 from . import taps as tap_names
+from .arguments import checked
 from .classes import class_positions
 from .cost import check_record
 from .data import Dataset, sha256
@@ -186,6 +187,7 @@ class Record:
             raise UserError(f"{network.name} has the recorded weights but answers otherwise; use the code it came with")
 
 
+@checked
 def record(
     network: Network,
     data: Dataset | None,
@@ -491,6 +493,7 @@ def _entry(item: Any, tensors: dict[str, Tensor]) -> tuple[str, Entry]:
     return name, Entry(statistic, tuple(taps), {key.split("/", 1)[1]: tensor for key, tensor in own.items()})
 
 
+@checked
 def forecast_auc(released: float) -> float:
     """Area under the ROC curve of a membership attack that knows the population: Phi(sqrt(D / 2n)).
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from . import __version__
 from . import taps as tap_names
+from .arguments import checked
 from .errors import UserError
 from .files import (
     claim_folder,
@@ -144,6 +145,7 @@ def architecture_of(network: Network) -> str:
     return network.name if ":" not in network.name else CUSTOM + safe_name(network.name.rpartition(":")[2])
 
 
+@checked
 def write_release(folder: str | Path, network: Network, record: Record | None = None, *, notes: str = "") -> Path:
     """Writes the folder; each file appears whole or not at all. Raises UserError for a folder that holds other things.
 
@@ -215,6 +217,7 @@ def _kept_record(path: Path, network: Network) -> Record | None:
     return Record.load(path, network)
 
 
+@checked
 def write_record(folder: str | Path, network: Network, record: Record) -> Path:
     """Puts a record, and a new model card, into an existing release."""
     release = Release.open(folder)

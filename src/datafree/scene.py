@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from .arguments import check_fields
 from .spec import InputSpec
 
 __all__ = ["Ground", "Kind", "Scene", "drawing"]
@@ -50,6 +51,9 @@ class Scene:
     kind: Kind = "things"
     ground: Ground = "any"
     symmetry: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def maps(self, spec: InputSpec) -> int:
         """How many maps an image is made of."""

@@ -25,6 +25,10 @@ LARGEST = 1e12
 LEVELS = 256 * 2.0**-23
 """The share of the larger end of the range that 256 levels of float32 take there."""
 
+OVERSHOOT = 0.25
+"""Of the range, by how much the weights below 0 of a bicubic or Lanczos resize take a corner between black and white beyond
+it: 1.1 squared, and a little."""
+
 
 class InputSpec(Settings):
     """Shape, normalisation and classes of a classifier. Pixels are float32 in [low, high], (N, C, H, W).
@@ -112,25 +116,64 @@ class InputSpec(Settings):
 
     def check(self, pixels: Tensor) -> None:
         """Raises UserError unless `pixels` is a finite (N, C, H, W) batch of this shape within [low, high]."""
-        if tuple(pixels.shape[1:]) != self.shape:
-            kinds = {1: "grey", 3: "colour"}
-            found, expected = kinds.get(pixels.shape[1]), kinds.get(self.shape[0])
-            advice = "use data of that shape or another network"
-            if found and expected and found != expected:
-                advice = (
-                    f"the images are {found} and the network takes {expected}: convert them, or use another network"
-                )
-            raise UserError(
-                f"images of shape {tuple(pixels.shape[1:])}, wanted {self.shape} (channels, height, width); {advice}"
-            )
-        if not bool(pixels.isfinite().all()):
-            raise UserError("images with NaN or infinity, wanted finite pixels; clean the data")
-        low, high = float(pixels.min()), float(pixels.max())
+        self.check_finite(pixels)
+        if not len(pixels):
+            return
+        low, high = map(float, pixels.aminmax())
         slack = 1e-6 * max(1.0, abs(self.low), abs(self.high))  # pixels are float32, the range is not
         if low < self.low - slack or high > self.high + slack:
+            advice, over = "scale the images first", OVERSHOOT * (self.high - self.low)
+            if low >= self.low - over and high <= self.high + over:
+                advice = f"clip them with .clamp({self.low:g}, {self.high:g}), if a resize made them overshoot"
+            raise UserError(f"pixels from {low:.4g} to {high:.4g}, wanted {self.low:g} to {self.high:g}; {advice}")
+
+    def check_finite(self, pixels: Tensor) -> None:
+        """As `check`, without the range, which synthetic images may exceed."""
+        self.check_form(pixels)
+        if len(pixels) and not all(map(math.isfinite, map(float, pixels.aminmax()))):  # of which NaN makes NaN
+            raise UserError("images with NaN or infinity, wanted finite pixels; clean the data")
+
+    def check_form(self, pixels: Tensor, *, stored: bool = False) -> None:
+        """Raises UserError unless `pixels` is a dense float32 or float64 tensor (N, C, H, W) of this shape.
+
+        No value is read. Where `stored`, uint8 is accepted too: bytes, which stand for the range from low to high.
+        """
+        import torch
+
+        from .arguments import check_argument
+
+        check_argument("pixels", pixels, torch.Tensor)
+        if tuple(pixels.shape[1:]) != self.shape:
             raise UserError(
-                f"pixels from {low:.4g} to {high:.4g}, wanted {self.low:g} to {self.high:g}; scale the images first"
+                f"images of shape {tuple(pixels.shape[1:])}, wanted {self.shape} (channels, height, width); "
+                f"{self._reshaped(tuple(pixels.shape))}"
             )
+        if pixels.dtype not in (torch.float32, torch.float64, *([torch.uint8] if stored else [])):
+            scaled = ".float() / 255, where they are bytes" if pixels.dtype == torch.uint8 else ".float()"
+            raise UserError(
+                f"images of {pixels.dtype}, expected torch.float32 from {self.low:g} to {self.high:g}; use "
+                f"{'real numbers' if pixels.is_complex() else scaled}"
+            )
+        if pixels.layout != torch.strided or pixels.device.type == "meta":
+            got, advice = (
+                ("without values (device meta)", "load them")
+                if pixels.device.type == "meta"
+                else (f"in the layout {pixels.layout}", "use .to_dense()")
+            )
+            raise UserError(f"images {got}, expected a dense tensor with values; {advice}")
+
+    def _reshaped(self, shape: tuple[int, ...]) -> str:
+        """What to do about images of another shape."""
+        kinds = {1: "grey", 3: "colour"}
+        channels, height, width = self.shape
+        if shape == self.shape:
+            return "that is one image: give a batch, with [None]"
+        if shape[1:] == (height, width, channels):
+            return "move the channels first, with .permute(0, 3, 1, 2)"
+        if len(shape) == 4 and {shape[1], channels} == kinds.keys():
+            both = f"the images are {kinds[shape[1]]} and the network takes {kinds[channels]}"
+            return f"{both}: convert them, or use another network"
+        return "use data of that shape or another network"
 
     @staticmethod
     def _channels(like: Tensor, values: tuple[float, ...]) -> Tensor:

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from . import synthesis
+from .arguments import checked
 from .cost import check_cost
 from .errors import UserError
 from .files import (
@@ -44,7 +45,7 @@ from .seeds import seed_of
 from .settings import first_problem
 from .slots import Slot, expected, fault
 from .spec import InputSpec
-from .synthesis import Batch, Maker
+from .synthesis import Batch, Maker, Synthesizer
 from .unfinished import check_finished
 
 __all__ = ["SyntheticSet", "judged", "near_chance", "one_thread", "read_about", "synthesize", "to_bytes", "to_pixels"]
@@ -231,10 +232,11 @@ def to_bytes(pixels: Tensor, spec: InputSpec) -> Tensor:
     return ((pixels - spec.low) * (255 / (spec.high - spec.low))).round().clamp(0, 255).to(torch.uint8)
 
 
+@checked
 def synthesize(
     teacher: Network,
     record: Record | None,
-    method: Any,
+    method: Synthesizer,
     out: str | Path,
     *,
     images: int,

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch.nn.functional import cross_entropy
 
+from .arguments import checked
 from .data import Dataset
 from .errors import UserError
 from .fit import Curve, Schedule, fit
@@ -18,6 +19,7 @@ from .progress import Progress, silent
 __all__ = ["train"]
 
 
+@checked
 def train(
     network: Network,
     data: Dataset,

@@ -157,9 +157,8 @@ def test_progress_counts_steps(tiny, source):
 
 def test_an_epoch_of_images_has_every_image_once_in_an_order_of_its_own(tiny, toy):
     data = toy(48)
-    source = Images(
-        tiny().spec, torch.arange(48, dtype=torch.float32).view(48, 1, 1, 1).expand(48, 1, 4, 4), data.labels
-    )
+    numbered = torch.arange(48, dtype=torch.float32).view(48, 1, 1, 1).expand(48, 1, 4, 4)
+    source = Images(tiny().spec, numbered, data.labels, boxed=False)
     epochs = [torch.cat([x[:, 0, 0, 0] for x, _ in source.epoch(0, epoch, 16)]).int().tolist() for epoch in (0, 1, 0)]
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(48))
     assert epochs[0] == epochs[2] != epochs[1]

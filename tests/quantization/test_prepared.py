@@ -40,7 +40,7 @@ def unseen(digits):
     return digits.pixels(range(300, 700))
 
 
-@pytest.mark.parametrize("options", [{}, {"equalise": True, "correct_bias": True}])
+@pytest.mark.parametrize("options", [{}, {"equalise": True, "correct_bias": "none"}])
 @pytest.mark.parametrize("training", [False, True])
 def test_the_network_is_left_as_found(training, options, normed, shown):
     module = copy.deepcopy(normed.module).train(training)
@@ -122,7 +122,7 @@ def test_ranges_are_those_of_the_images_that_were_shown(normed, shown):
 
 
 def test_biases_are_whole_numbers_of_their_inputs_step_times_their_weights(normed, shown):
-    for options in ({}, {"correct_bias": True, "equalise": True}):
+    for options in ({}, {"correct_bias": "none", "equalise": True}):
         own = quantize(normed, shown, **options)
         for node, data, weight in own.layers():
             units = own.graph.get_parameter(str(node.args[2].target)).detach() / (data.step * weight.step).detach()

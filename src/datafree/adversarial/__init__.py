@@ -22,6 +22,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from ..arguments import checked
 from ..behaviour import check_learns, check_pixel_gradient
 from ..distillation import check_student
 from ..errors import UserError
@@ -62,6 +63,7 @@ class OnlineHeader(StateHeader):
     """The number of epochs with a score."""
 
 
+@checked
 def adversarial(
     teacher: Network,
     student: Network,

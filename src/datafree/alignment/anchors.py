@@ -24,9 +24,9 @@ MEASURED = 512
 
 def check_anchors(teacher: Network, pixels: Tensor, labels: Tensor) -> None:
     """Raises UserError for anchors that `teacher` does not take, or labels (N, classes) that are no probabilities."""
+    teacher.spec.check(pixels)
     if not len(pixels):
         raise UserError("got no anchor image, wanted one at least; give condensed images or a few real ones")
-    teacher.spec.check(pixels)
     wanted = (len(pixels), len(teacher.spec.classes))
     if tuple(labels.shape) != wanted:
         raise UserError(

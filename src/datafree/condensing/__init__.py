@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 
+from ..arguments import checked
 from ..classes import class_positions
 from ..condensed import Condensed, one_hot
 from ..data import Dataset, sha256
@@ -100,6 +101,7 @@ class Condenser(Protocol):
         ...
 
 
+@checked
 def condense(method: Any, job: Job) -> Condensed:
     """The condensed set of a method, with hard labels."""
     pixels = method.make(job)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..arguments import checked
 from ..augment import mirrored, shifted
 from ..distillation import distill
 from ..errors import UserError
@@ -71,6 +72,7 @@ class Augmented:
         return pixels
 
 
+@checked
 def finetune(
     quantized: Quantized,
     teacher: Network,
@@ -87,6 +89,7 @@ def finetune(
     Raises UserError for images that do not fit, and when the loss turns non-finite.
     """
     settings = settings or FineTuning()
+    teacher.spec.check_form(pixels, stored=True)
     if len(pixels) == 0:
         raise UserError("no images to fine-tune on, wanted at least 1; give some")
     for part in pixels.split(4096):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 
 from ..absent import no_layer
+from ..arguments import checked
 from ..errors import UserError
 from ..network import Network
 from ..progress import Progress, silent
@@ -109,6 +110,7 @@ class Quantized:
         return total + sum(own.numel() * own.element_size() for own in rest.values())
 
 
+@checked
 def quantize(
     network: Network,
     pixels: Tensor | None,
@@ -132,9 +134,9 @@ def quantize(
     require("torchao")
     bits = bits or Bits()
     if pixels is not None:
+        network.spec.check(pixels)
         if len(pixels) == 0:
             raise UserError("no images to calibrate on, wanted at least 1; give some")
-        network.spec.check(pixels)
         pixels = pixels.float()
     elif correct_bias == "empirical":
         raise UserError(

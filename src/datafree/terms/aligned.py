@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..alignment import Guide
+from ..arguments import check_fields
 from ..network import Network
 from ..taps import FEATURES
 from . import Term, View
@@ -27,6 +28,9 @@ class Aligned(Term):
     meant: Literal["wanted", "seen"] = "wanted"
     """An image's class: the one it is made for, or, of a generator that is told none, the one that the teacher sees."""
     rng: torch.Generator | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self, "meant")
 
     @property
     def taps(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..arguments import check_fields
 from ..divergence import Form, Stored, by_channel, divergence
 from . import Term, View
 
@@ -22,6 +23,9 @@ class BatchNormDivergence(Term):
 
     layers: tuple[Stored, ...]
     form: Form = "forward"
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def taps(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax
 
+from ..arguments import check_fields
 from ..taps import FEATURES
 from . import Term, View
 
@@ -41,6 +42,9 @@ class Disagreement(Term):
 
     kind: Kind = "js"
     temperature: float = 3.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def __call__(self, view: View) -> Tensor:
         if view.student is None:

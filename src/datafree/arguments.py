@@ -1,0 +1,192 @@
+"""Arguments of public functions, checked against their annotations before the work starts: one line where one is wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import numbers
+import os
+import types
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+from pydantic import BaseModel
+
+from .errors import UserError, cut, unknown
+
+__all__ = ["check_argument", "check_count", "check_fields", "checked"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def checked(function: Callable[P, R]) -> Callable[P, R]:
+    """The same function, which raises UserError for an argument that is not what its annotation says.
+
+    Classes, settings, words of a Literal, numbers, paths, and what is in a mapping, sequence or tuple are checked; `Any`
+    and the signature of a callable are not.
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def check_and_call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            arguments = signature.bind(*args, **kwargs).arguments
+        except TypeError:  # one too many or too few: Python's own words name the function
+            return function(*args, **kwargs)
+        hints = _hints(function)
+        for name, value in arguments.items():
+            if signature.parameters[name].kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+                check_argument(name, value, hints.get(name, Any))
+        return function(*args, **kwargs)
+
+    return check_and_call
+
+
+def check_fields(instance: Any, *names: str) -> None:
+    """As `checked`, of these fields of a dataclass, of all by default: call it in `__post_init__`."""
+    hints = _hints(type(instance))
+    for name in names or [field.name for field in dataclasses.fields(instance)]:
+        check_argument(name, getattr(instance, name), hints[name])
+
+
+def check_count(name: str, value: Any, least: int = 1) -> None:
+    """Raises UserError unless `value` is a whole number of at least `least`."""
+    check_argument(name, value, int)
+    if value < least:
+        raise UserError(f"{name}: got {value}, expected at least {least}; give a larger number")
+
+
+def check_argument(name: str, value: Any, hint: Any) -> None:
+    """Raises UserError unless `value` is of the type `hint`, naming the part of it that is not."""
+    if _fits(value, hint):
+        return
+    for part, item, of in _parts(name, value, hint):
+        check_argument(part, item, of)
+    words = [word for option in _options(hint) if get_origin(option) is Literal for word in get_args(option)]
+    if words and isinstance(value, str):
+        raise unknown(name, value, words)
+    expected = " or ".join(_expected(option) for option in _options(hint))
+    raise UserError(f"{name}: got {_got(value)}, expected {expected}; {_advice(value, _options(hint))}")
+
+
+@functools.cache
+def _hints(annotated: Any) -> dict[str, Any]:
+    return get_type_hints(annotated)
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    """The types of a union; else the type alone."""
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    options = _options(hint)
+    if len(options) > 1:
+        return any(_fits(value, option) for option in options)
+    origin = get_origin(hint)
+    if hint is Any:
+        return True
+    if hint is None or hint is type(None):
+        return value is None
+    if origin is Literal:
+        return isinstance(value, str) and value in get_args(hint)
+    if hint in (int, float):
+        whole = numbers.Integral if hint is int else numbers.Real
+        return isinstance(value, whole) and not isinstance(value, bool)
+    if hint is bool:
+        return isinstance(value, (bool, np.bool_))
+    if hint is str:
+        return isinstance(value, (str, os.PathLike))
+    if origin is not None:
+        is_kind = isinstance(value, (tuple, list) if origin is tuple else origin) and not isinstance(value, str)
+        return is_kind and _has_length(value, hint) and all(_fits(item, of) for _, item, of in _parts("", value, hint))
+    is_class = isinstance(hint, type) and (not getattr(hint, "_is_protocol", False) or _is_runtime(hint))
+    return isinstance(value, hint) if is_class else True
+
+
+def _is_runtime(protocol: type) -> bool:
+    return bool(getattr(protocol, "_is_runtime_protocol", False))
+
+
+def _has_length(value: Any, hint: Any) -> bool:
+    return get_origin(hint) is not tuple or get_args(hint)[-1] is ... or len(value) == len(get_args(hint))
+
+
+def _parts(name: str, value: Any, hint: Any) -> list[tuple[str, Any, Any]]:
+    """(name, item, type) of what is in a mapping, sequence or tuple; of a union's, where `value` is of one such type."""
+    for option in _options(hint):
+        origin, inside = get_origin(option), get_args(option)
+        if origin is Mapping and isinstance(value, Mapping):
+            return [(f"{name}[{cut(key)!r}]", item, inside[1]) for key, item in value.items()]
+        if origin is Sequence and isinstance(value, Sequence) and not isinstance(value, str):
+            return [(f"{name}[{place}]", item, inside[0]) for place, item in enumerate(value)]
+        if origin is tuple and isinstance(value, (tuple, list)) and inside[-1] is not ... and len(value) == len(inside):
+            return [(f"{name}[{place}]", *both) for place, both in enumerate(zip(value, inside, strict=True))]
+    return []
+
+
+def _got(value: Any) -> str:
+    if value is None or isinstance(value, (str, bool, numbers.Number)):
+        return cut(repr(value))
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+
+
+PLAIN = {int: "a whole number", float: "a number", bool: "True or False", str: "text", Path: "a pathlib.Path"}
+
+
+def _expected(hint: Any) -> str:
+    origin, inside = get_origin(hint), get_args(hint)
+    if hint is type(None):
+        return "None"
+    if origin is Literal:
+        return " or ".join(map(repr, inside))
+    if origin is tuple and inside[-1] is not ...:
+        return f"a pair ({', '.join(_name(item) for item in inside)})" if len(inside) == 2 else f"{len(inside)} values"
+    if origin is not None:
+        return {"Mapping": "a dict", "Sequence": "a list", "Callable": "a function"}.get(_name(origin), _name(origin))
+    return PLAIN.get(hint) or f"{'an' if _name(hint)[0] in 'AEIO' else 'a'} {_name(hint)}"
+
+
+def _name(hint: Any) -> str:
+    return "torch.Tensor" if _is_tensor(hint) else getattr(hint, "__name__", str(hint))
+
+
+def _is_tensor(hint: Any) -> bool:
+    return isinstance(hint, type) and hint.__module__.startswith("torch") and hint.__name__ == "Tensor"
+
+
+SOURCES = {
+    "Network": "give what load_model or new_model returns, or Network(module, spec, name)",
+    "Record": "give what record or Record.load returns",
+    "Dataset": "give what load_data returns; it reads folders of images and .npz files",
+    "InputSpec": "give an InputSpec(shape=..., classes=...)",
+    "Quantized": "give what quantize returns",
+    "SyntheticSet": "give what synthesize or SyntheticSet.open returns",
+    "Source": "give what fresh, stored or soft_labelled returns, or Images(spec, pixels, targets)",
+    "Synthesizer": "give what method(name) returns",
+    "Statistic": "give what preset(name, network, data) returns",
+    "Path": "give Path(...)",
+}
+"""Where a value of each class comes from."""
+
+
+def _advice(value: Any, options: tuple[Any, ...]) -> str:
+    if any(map(_is_tensor, options)):
+        if isinstance(value, np.ndarray):
+            return "use torch.from_numpy(...)"
+        if isinstance(value, (list, tuple)):
+            return "use torch.tensor(...) or torch.stack(...)"
+    if any(get_origin(option) is Mapping for option in options):
+        return "give {name: value}"
+    for option in (*options, *(kind for own in options for inside in get_args(own) for kind in _options(inside))):
+        name = _name(option)
+        if isinstance(option, type) and issubclass(option, BaseModel) and name not in SOURCES:
+            return f"use {name}(**values)" if isinstance(value, Mapping) else f"give a {name}(...)"
+        if name in SOURCES:
+            is_name = name == "Synthesizer" and isinstance(value, str)
+            return f"use method({cut(value)!r})" if is_name else SOURCES[name]
+    return "give one of them" if any(get_origin(option) is Literal for option in options) else "give such a value"

@@ -1,0 +1,334 @@
+"""Wrong arguments of public functions: one line, before anything is written, and never a silent other meaning."""
+
+from __future__ import annotations
+
+import inspect
+from collections import OrderedDict
+from typing import Literal, get_args, get_origin, get_type_hints
+
+import numpy as np
+import pytest
+import torch
+from tests.conftest import make_data, make_network
+from torch import nn
+
+import datafree as df
+from datafree.adversarial import adversarial
+from datafree.divergence import Stored, divergence
+from datafree.quantization import finetune, quantize
+from datafree.release import write_record
+from datafree.scene import Scene
+from datafree.settings import Settings
+from datafree.terms.batchnorm import BatchNormDivergence
+from datafree.terms.online import Disagreement
+
+FREE = {"kl", "load_data", "method"}
+"""Public functions that check their arguments themselves; `kl` is called in every step of a training."""
+FUNCTIONS = {
+    name: getattr(df, name) for name in df._HOMES if inspect.isfunction(getattr(df, name)) and name not in FREE
+}
+TEACHER, OTHER = make_network("norm"), make_network("norm", seed=1)
+DATA = make_data()
+PIXELS = torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+LOGITS = torch.rand(6, 3, generator=torch.Generator().manual_seed(1))
+LABELS = torch.arange(6) % 3
+ONE_HOT = torch.eye(3)[LABELS]
+
+
+OUT = "out"
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def recorded() -> df.Record:
+    """What was measured of OTHER."""
+    return df.record(OTHER, DATA, df.preset("sharp", OTHER, DATA))
+
+
+def error(call) -> str:
+    with pytest.raises(df.UserError) as raised:
+        call()
+    return str(raised.value)
+
+
+def student() -> df.Network:
+    return make_network(seed=2)
+
+
+def test_every_public_function_checks_its_arguments_against_their_annotations():
+    assert len(FUNCTIONS) == 18
+    assert [name for name, function in FUNCTIONS.items() if not hasattr(function, "__wrapped__")] == []
+    for function in (*FUNCTIONS.values(), adversarial, write_record):
+        get_type_hints(function)  # raises for a name that is there for the type checker alone
+
+
+# -- words ------------------------------------------------------------
+
+
+def words_of(hint: object) -> tuple[str, ...]:
+    options = (hint, *get_args(hint))
+    return next((get_args(own) for own in options if get_origin(own) is Literal), ())
+
+
+def test_the_parameters_of_a_few_words_are_known():
+    hints = {name: get_type_hints(function) for name, function in FUNCTIONS.items()}
+    found = {(name, parameter) for name, own in hints.items() for parameter, hint in own.items() if words_of(hint)}
+    assert found == {("similarity", "form"), ("quantize", "correct_bias"), ("quantize", "target_cpu")}
+
+
+LAYER = Stored("bn", torch.zeros(3), torch.ones(3))
+WORDS = {
+    "form": lambda word: df.similarity(TEACHER, {"a": PIXELS}, form=word),
+    "correct_bias": lambda word: quantize(TEACHER, PIXELS, correct_bias=word),
+    "target_cpu": lambda word: quantize(TEACHER, PIXELS, target_cpu=word),
+    "kind": lambda word: Disagreement(word),
+    "ground": lambda word: Scene("things", word),
+    "form ": lambda word: BatchNormDivergence((LAYER,), word),
+    "form  ": lambda word: divergence(torch.zeros(3), torch.ones(3), LAYER, word),
+}
+
+
+@pytest.mark.parametrize("name", WORDS)
+@pytest.mark.parametrize("word", ["x", "Forward", "", None, 1, np.zeros(2), ["forward"]])
+def test_a_word_that_is_none_of_the_words_is_refused(name, word):
+    message = error(lambda: WORDS[name](word))
+    assert message.startswith((f"no {name.strip()} ", f"{name.strip()}: got ")) and (
+        "expected" in message or "nearest" in message
+    )
+
+
+def test_a_slip_in_a_word_is_answered_with_the_word():
+    assert error(lambda: WORDS["form"]("Forward")) == "no form 'Forward'; nearest: 'forward'"
+    assert error(lambda: WORDS["correct_bias"](None)) == (
+        "correct_bias: got None, expected 'analytic' or 'empirical' or 'none'; give one of them"
+    )
+
+
+def all_settings(of: type = Settings) -> list[type]:
+    return [own for kind in of.__subclasses__() for own in (kind, *all_settings(kind))]
+
+
+def test_settings_refuse_other_words():
+    fields = {
+        (own, name, word)
+        for own in all_settings()
+        if own.__module__.startswith("datafree.")
+        for name, field in own.model_fields.items()
+        for word in words_of(field.annotation)[:1]
+    }
+    assert len(fields) > 20
+    for own, name, word in fields:
+        for wrong in (word.upper(), "x", 1):
+            assert f"--{name.replace('_', '-')}: got" in error(
+                lambda own=own, name=name, wrong=wrong: own(**{name: wrong})
+            )
+
+
+# -- images ------------------------------------------------------------
+
+
+def changed(value: float) -> torch.Tensor:
+    pixels = PIXELS.clone()
+    pixels[3, 0, 1, 2] = value
+    return pixels
+
+
+NO_IMAGES = {
+    "numpy": (PIXELS.numpy(), "pixels: got ndarray, expected a torch.Tensor; use torch.from_numpy(...)"),
+    "list": (PIXELS.tolist(), "pixels: got list, expected a torch.Tensor; use torch.tensor(...) or torch.stack(...)"),
+    "none": (None, "pixels: got None, expected a torch.Tensor; give such a value"),
+    "half": (PIXELS.half(), "images of torch.float16, expected torch.float32 from 0 to 1; use .float()"),
+    "whole": (PIXELS.long(), "images of torch.int64, expected torch.float32 from 0 to 1; use .float()"),
+    "complex": (PIXELS + 0j, "images of torch.complex64, expected torch.float32 from 0 to 1; use real numbers"),
+    "sparse": (PIXELS.to_sparse(), "images in the layout torch.sparse_coo, expected a dense tensor with values; use .to"),
+    "meta": (PIXELS.to("meta"), "images without values (device meta), expected a dense tensor with values; load them"),
+    "one": (PIXELS[0], "wanted (1, 4, 4) (channels, height, width); that is one image: give a batch, with [None]"),
+    "last": (PIXELS.permute(0, 2, 3, 1), "move the channels first, with .permute(0, 3, 1, 2)"),
+    "colour": (PIXELS.expand(-1, 3, -1, -1), "the images are colour and the network takes grey: convert them"),
+    "flat": (PIXELS.flatten(1), "images of shape (16,), wanted (1, 4, 4)"),
+    "number": (torch.tensor(1.0), "images of shape (), wanted (1, 4, 4)"),
+    "NaN": (changed(float("nan")), "images with NaN or infinity, wanted finite pixels"),
+    "infinity": (changed(float("-inf")), "images with NaN or infinity, wanted finite pixels"),
+}  # fmt: skip
+OUT_OF_RANGE = {
+    "0 to 255": (PIXELS * 255, "wanted 0 to 1; scale the images first"),
+    "negative": (PIXELS - 1, "wanted 0 to 1; scale the images first"),
+    "resized": (changed(1.07), "to 1.07, wanted 0 to 1; clip them with .clamp(0, 1), if a resize made them overshoot"),
+}
+
+
+def uses(pixels):
+    """Every public function that takes images."""
+    return {
+        "similarity": lambda: df.similarity(TEACHER, {"a": pixels}),
+        "quantize": lambda: quantize(TEACHER, pixels),
+        "expand": lambda: df.expand(TEACHER, (pixels, ONE_HOT), OUT, images=8),
+        "Images": lambda: df.Images(TEACHER.spec, pixels, LOGITS),
+        "Mixed": lambda: df.Mixed(TEACHER, pixels, None, 8),
+        "finetune": lambda: finetune(quantize(TEACHER, None), TEACHER, pixels, df.FineTuning(epochs=1)),
+    }
+
+
+@pytest.mark.parametrize("kind", [*NO_IMAGES, *OUT_OF_RANGE])
+def test_what_are_no_images_is_refused_wherever_images_are_taken(tmp_path, kind):
+    pixels, expected = (NO_IMAGES | OUT_OF_RANGE)[kind]
+    if kind in NO_IMAGES:
+        assert expected in error(lambda: TEACHER.predict(pixels))
+    used = uses(pixels)
+    if kind == "none":  # ranges from the batch norms
+        used.pop("quantize")
+    if kind not in ("half", "NaN"):  # quantizes first, which takes time
+        used.pop("finetune")
+    for name, use in used.items():
+        got, wanted = error(use), expected.removeprefix("pixels: ").partition(", expected a torch.Tensor")
+        assert wanted[0] in got and wanted[2].rpartition("; ")[2] in got.replace("load_data", wanted[2]), name
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_double_precision_and_images_beyond_the_range_are_predicted():
+    torch.testing.assert_close(TEACHER.predict(PIXELS.double()), TEACHER.predict(PIXELS))
+    assert bool(TEACHER.predict(PIXELS * 3).isfinite().all())
+    assert TEACHER.predict(PIXELS[:0]).shape == (0, 3)
+
+
+FIT = "targets: got shape {}, expected (6,) class numbers or (6, 3) logits, one for each image; give as many"
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ((TEACHER.spec, PIXELS, torch.rand(7, 3)), FIT.format((7, 3))),
+        ((TEACHER.spec, PIXELS, torch.rand(5, 3)), FIT.format((5, 3))),
+        ((TEACHER.spec, PIXELS, torch.rand(6, 4)), FIT.format((6, 4))),
+        ((TEACHER.spec, PIXELS, torch.tensor(1)), FIT.format(())),
+        (
+            (TEACHER.spec, PIXELS, LOGITS.long()),
+            "targets: got logits of torch.int64, expected torch.float32; use .float()",
+        ),
+        (
+            (TEACHER.spec, PIXELS, LABELS.int()),
+            "targets: got class numbers of torch.int32, expected torch.int64; use .long()",
+        ),
+        (
+            (TEACHER.spec, PIXELS, LABELS + 1),
+            "targets: got classes from 1 to 3, expected 0 to 2; correct the class numbers",
+        ),
+        (
+            (TEACHER.spec, PIXELS, LOGITS.log() - torch.inf),
+            "targets: got logits with NaN or infinity, expected finite ones",
+        ),
+        ((TEACHER.spec, PIXELS[:0], LOGITS[:0]), "pixels: got no image, expected at least one; give some images"),
+        (
+            (PIXELS, LOGITS, TEACHER.spec),
+            "spec: got Tensor, expected an InputSpec; give an InputSpec(shape=..., classes=...)",
+        ),
+        (
+            (TEACHER.spec, PIXELS, LOGITS.numpy()),
+            "targets: got ndarray, expected a torch.Tensor; use torch.from_numpy(...)",
+        ),
+        ((TEACHER, PIXELS, LOGITS), "spec: got Network, expected an InputSpec"),
+    ],
+)
+def test_images_and_targets_that_do_not_fit_together_are_refused_when_they_are_put_together(fields, expected):
+    assert expected in error(lambda: df.Images(*fields))
+
+
+def test_images_take_bytes_class_numbers_and_pixels_without_a_box():
+    assert len(df.Images(TEACHER.spec, (PIXELS * 255).to(torch.uint8), LABELS)) == 6
+    assert len(df.Images(TEACHER.spec, PIXELS * 3 - 1, LOGITS, boxed=False)) == 6
+
+
+@pytest.mark.parametrize(
+    ("images", "expected"),
+    [
+        (0, "images: got 0, expected at least 1; give a larger number"),
+        (-5, "images: got -5, expected at least 1; give a larger number"),
+        ("x", "images: got 'x', expected a whole number; give such a value"),
+        (8.5, "images: got 8.5, expected a whole number; give such a value"),
+        (True, "images: got True, expected a whole number; give such a value"),
+        (None, "images: got None, expected a whole number; give such a value"),
+    ],
+)
+def test_a_count_of_images_is_a_whole_number_from_1_on(tmp_path, images, expected):
+    assert error(lambda: df.fresh("gaussian", TEACHER, None, images=images)) == expected
+    maker = df.method("gaussian").on(TEACHER, None)
+    assert error(lambda: df.Fresh(TEACHER.spec, maker, images)) == expected
+    with pytest.raises(df.UserError, match="images: got"):
+        df.synthesize(TEACHER, None, df.method("gaussian"), OUT, images=images)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_whole_number_of_numpy_is_one():
+    assert len(df.fresh("gaussian", TEACHER, None, images=np.int64(8))) == 8
+
+
+# -- other kinds of objects ------------------------------------------------------------
+
+MODULE = nn.Sequential(OrderedDict(flat=nn.Flatten(), fc=nn.Linear(16, 3)))
+NETWORK = "give what load_model or new_model returns, or Network(module, spec, name)"
+DATASET = "give what load_data returns; it reads folders of images and .npz files"
+SET = df.Distillation(epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (lambda: df.evaluate(MODULE, DATA), f"network: got Sequential, expected a Network; {NETWORK}"),
+        (lambda: df.evaluate("lenet5", DATA), f"network: got 'lenet5', expected a Network; {NETWORK}"),
+        (lambda: df.evaluate(TEACHER, PIXELS), f"data: got Tensor, expected a Dataset; {DATASET}"),
+        (lambda: df.evaluate(TEACHER, [(1, 2)]), f"data: got list, expected a Dataset; {DATASET}"),
+        (lambda: df.evaluate(TEACHER, DATA, MODULE), f"teacher: got Sequential, expected a Network or None; {NETWORK}"),
+        (lambda: df.train(None, DATA, df.Schedule()), f"network: got None, expected a Network; {NETWORK}"),
+        (lambda: df.train(TEACHER, DATA, {"epochs": 1}), "schedule: got dict, expected a Schedule; use Schedule(**"),
+        (lambda: df.train(TEACHER, DATA, 3), "schedule: got 3, expected a Schedule; give a Schedule(...)"),
+        (lambda: df.train(TEACHER, DATA, df.Schedule), "schedule: got the class Schedule, expected a Schedule; give a"),
+        (lambda: df.distill(TEACHER, MODULE, None, SET), f"student: got Sequential, expected a Network; {NETWORK}"),
+        (lambda: df.distill(TEACHER, student(), "set", SET), "source: got 'set', expected a Source; give what"),
+        (lambda: df.distill(TEACHER, student(), DATA, SET), "source: got Dataset, expected a Source; give what fresh"),
+        (lambda: df.distill(TEACHER, student(), df.Images(TEACHER.spec, PIXELS, LOGITS), None), "expected a Distillation"),
+        (lambda: df.distill(TEACHER, student(), df.Images(TEACHER.spec, PIXELS, LOGITS), SET, state="a"), "a pathlib.Path"),
+        (lambda: df.record(TEACHER, DATA, None), "statistics: got None, expected a list; give what preset(name"),
+        (lambda: df.record(TEACHER, DATA, "safe"), "statistics: got 'safe', expected a list; give what preset(name"),
+        (lambda: df.record(TEACHER, DATA, ["safe"]), "statistics[0]: got 'safe', expected a Statistic"),
+        (lambda: df.record(MODULE, DATA, []), f"network: got Sequential, expected a Network; {NETWORK}"),
+        (lambda: df.record(TEACHER, PIXELS, []), "data: got Tensor, expected a Dataset or None"),
+        (lambda: df.synthesize(TEACHER, None, "bns", OUT, images=8), "expected a Synthesizer; use method('bns')"),
+        (lambda: df.synthesize(TEACHER, {}, df.method("bns"), OUT, images=8), "record: got dict, expected a Record or None"),
+        (lambda: df.synthesize(MODULE, None, df.method("bns"), OUT, images=8), "teacher: got Sequential, expected a Net"),
+        (lambda: df.expand(TEACHER, PIXELS, OUT, images=8), "condensed: got Tensor, expected a pair (torch.T"),
+        (lambda: df.expand(TEACHER, (PIXELS, [0]), OUT, images=8), "condensed[1]: got list, expected a torch.Tensor"),
+        (lambda: df.expand(TEACHER, (PIXELS, ONE_HOT), OUT, {}, images=8), "settings: got dict, expected an Expansion"),
+        (lambda: df.similarity(TEACHER, [DATA]), "sources: got list, expected a dict; give {name: value}"),
+        (lambda: df.similarity(TEACHER, {"a": [1]}), "sources['a']: got list, expected a Dataset or a torch.Tensor"),
+        (lambda: df.similarity(TEACHER, {"a": PIXELS}, flip="no"), "flip: got 'no', expected True or False"),
+        (lambda: quantize(MODULE, PIXELS), f"network: got Sequential, expected a Network; {NETWORK}"),
+        (lambda: quantize(TEACHER, PIXELS, 8), "bits: got 8, expected a Bits or None; give a Bits(...)"),
+        (lambda: quantize(TEACHER, PIXELS, {"weights": 4}), "bits: got dict, expected a Bits or None; use Bits(**values)"),
+        (lambda: finetune(TEACHER, TEACHER, PIXELS), "quantized: got Network, expected a Quantized; give"),
+        (lambda: df.write_release(OUT, MODULE), f"network: got Sequential, expected a Network; {NETWORK}"),
+        (lambda: df.write_release(None, TEACHER), "folder: got None, expected text or a pathlib.Path"),
+        (lambda: df.write_release(OUT, TEACHER, "record"), "record: got 'record', expected a Record or None"),
+        (lambda: df.Network(lambda x: x, TEACHER.spec, "n"), "module: got function, expected a Module"),
+        (lambda: df.Network(MODULE, None, "n"), "spec: got None, expected an InputSpec; give an InputSpec"),
+        (lambda: df.new_model("hinton8", TEACHER.spec, seed="x"), "seed: got 'x', expected a whole number"),
+        (lambda: df.new_model("hinton8", None, seed=0), "spec: got None, expected an InputSpec"),
+        (lambda: df.load_model(None), "name: got None, expected text"),
+        (lambda: df.preset("safe", None, DATA), f"network: got None, expected a Network; {NETWORK}"),
+        (lambda: df.stored("set"), "synthetic: got 'set', expected a SyntheticSet; give what synthesize"),
+        (lambda: df.forecast_auc("x"), "released: got 'x', expected a number"),
+        (lambda: df.Mixed(MODULE, PIXELS, None, 8), f"teacher: got Sequential, expected a Network; {NETWORK}"),
+    ],
+)  # fmt: skip
+def test_another_kind_of_object_is_one_line_that_names_the_argument(tmp_path, call, expected):
+    message = error(lambda: call())
+    assert expected in message and len(message.split("; ")) >= 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_many_arguments_are_said_in_the_words_of_python():
+    with pytest.raises(TypeError, match=r"evaluate\(\) got an unexpected keyword argument 'dtaa'"):
+        df.evaluate(TEACHER, dtaa=DATA)
