@@ -14,11 +14,13 @@ from torch import nn
 
 import datafree as df
 from datafree.adversarial import adversarial
+from datafree.adversarial.online import Online
 from datafree.divergence import Stored, divergence
 from datafree.quantization import finetune, quantize
 from datafree.release import write_record
 from datafree.scene import Scene
 from datafree.settings import Settings
+from datafree.synthesis import batches
 from datafree.terms.batchnorm import BatchNormDivergence
 from datafree.terms.online import Disagreement
 
@@ -126,6 +128,47 @@ def test_settings_refuse_other_words():
             assert f"--{name.replace('_', '-')}: got" in error(
                 lambda own=own, name=name, wrong=wrong: own(**{name: wrong})
             )
+
+
+# -- the record of another network ------------------------------------------------------------
+
+RECORDS = {
+    "similarity": lambda record: df.similarity(TEACHER, {"a": PIXELS}, record),
+    "fresh": lambda record: df.fresh("distribution", TEACHER, record, images=8),
+    "fresh without its use": lambda record: df.fresh(df.method("gaussian"), TEACHER, record, images=8),
+    "synthesize": lambda record: df.synthesize(TEACHER, record, df.method("distribution"), OUT, images=8),
+    "synthesize without its use": lambda record: df.synthesize(
+        TEACHER, record, df.method("bns", steps=1), OUT, images=8
+    ),
+    "expand": lambda record: df.expand(TEACHER, (PIXELS, ONE_HOT), OUT, images=8, record=record),
+    "write_release": lambda record: df.write_release(OUT, TEACHER, record),
+    "adversarial": lambda record: adversarial(TEACHER, student(), Online(epochs=1, iterations=1), record=record),
+    "batches": lambda record: list(batches(df.method("gaussian"), TEACHER, record, units=[0], seed=0, size=4)),
+}
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_the_record_of_another_network_is_refused_and_nothing_is_written(recorded, tmp_path, name):
+    message = error(lambda: RECORDS[name](recorded))
+    assert message.startswith("the record was made for another teacher") and message.endswith(
+        "use the record of this model"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_record_of_another_network_is_not_put_into_a_release(recorded, tmp_path):
+    folder = df.write_release(tmp_path / "teacher", TEACHER)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert "another teacher" in error(lambda: write_record(folder, TEACHER, recorded))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["similarity", "fresh", "synthesize", "expand", "write_release"])
+def test_a_record_is_compared_with_its_network_once_a_call(recorded, monkeypatch, name):
+    calls = []
+    monkeypatch.setattr(df.Record, "check_teacher", lambda *given: calls.append(given))
+    RECORDS[name](recorded)
+    assert len(calls) == 1
 
 
 # -- images ------------------------------------------------------------

@@ -230,6 +230,8 @@ def _rounds(size: int, count: int, rng: torch.Generator) -> Tensor:
 @checked
 def fresh(method: str | Any, teacher: Network, record: Record | None, *, images: int) -> Fresh:
     """`images` new images an epoch by a method, given by name or as settings; for methods that draw in closed form."""
+    if record is not None:
+        record.check_teacher(teacher)
     own = synthesis.of({"method": method}) if isinstance(method, str) else method
     return Fresh(teacher.spec, own.on(teacher, record), images)
 

@@ -86,6 +86,8 @@ def similarity(
     Raises UserError for images that do not fit, naming their source.
     """
     check_shift(network, shift)
+    if record is not None:
+        record.check_teacher(network)
     layers = _layers(network, record)
 
     def show(pixels: Tensor, rng: torch.Generator) -> Tensor:

@@ -160,7 +160,10 @@ class Record:
                 by_class = count
 
     def check_teacher(self, network: Network) -> None:
-        """Raises UserError unless `network` is the teacher that was recorded: its weights, its spec, its answers."""
+        """Raises UserError unless `network` is the teacher that was recorded: its weights, its spec, its answers.
+
+        Every function that takes a network and its record calls it once; it reads all weights, and predicts 16 images.
+        """
         if network.spec.model_dump(exclude={"classes"}) != self.spec.model_dump(exclude={"classes"}):
             raise UserError(
                 f"the record is for images {self.spec.shape} normalised by {self.spec.mean} / {self.spec.std}, "

@@ -152,6 +152,8 @@ def write_release(folder: str | Path, network: Network, record: Record | None = 
     `notes` say in a line how the network came to be and how good it is; config.json keeps them and the card shows them.
     """
     notes = "".join(character if character.isprintable() else " " for character in notes)[:NOTES].strip()
+    if record is not None:
+        record.check_teacher(network)
     own = claim_folder(folder, kind="release")
     with locked(own):
         _write(own, network, record, notes)
@@ -220,6 +222,7 @@ def _kept_record(path: Path, network: Network) -> Record | None:
 @checked
 def write_record(folder: str | Path, network: Network, record: Record) -> Path:
     """Puts a record, and a new model card, into an existing release."""
+    record.check_teacher(network)
     release = Release.open(folder)
     with locked(release.folder):
         sweep_records(release.folder)

@@ -257,6 +257,8 @@ def synthesize(
             f"--unit: {images:,} images in units of {unit:,} are {units:,} shards, expected at most {SHARDS:,}, which an "
             f"index can list; give --unit {-(-images // SHARDS)} or more"
         )
+    if record is not None:
+        record.check_teacher(teacher)
     with one_thread():  # an eigenbasis, say, must not depend on the number of cores either
         maker = method.on(teacher, record)
     folder = claim_folder(out, kind="synthetic-set")

@@ -91,6 +91,8 @@ def adversarial(
     settings, replay = settings or Online(), replay or Nothing()
     check_student(student, teacher, teacher.spec)
     teacher.check()
+    if record is not None:
+        record.check_teacher(teacher)
     for network in (teacher, student):
         if isinstance(network.module, torch.jit.ScriptModule):
             raise UserError(

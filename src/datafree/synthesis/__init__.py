@@ -64,6 +64,8 @@ def batches(
     method: Synthesizer, teacher: Network, record: Record | None, *, units: Iterable[int], seed: int, size: int
 ) -> Iterator[Batch]:
     """The named work units, in order."""
+    if record is not None:
+        record.check_teacher(teacher)
     maker = method.on(teacher, record)
     for index in units:
         yield maker.unit(index, seed, size)
