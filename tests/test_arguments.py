@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import OrderedDict
+from dataclasses import replace
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -171,6 +172,12 @@ def test_a_record_is_compared_with_its_network_once_a_call(recorded, monkeypatch
     assert len(calls) == 1
 
 
+def test_images_with_the_logits_of_another_teacher_are_refused(recorded):
+    source = df.fresh("distribution", OTHER, recorded, images=8)
+    message = error(lambda: df.distill(TEACHER, student(), source, df.Distillation(epochs=1, batch=4)))
+    assert message.startswith("source: its logits are of another teacher")
+
+
 # -- images ------------------------------------------------------------
 
 
@@ -283,6 +290,36 @@ def test_images_and_targets_that_do_not_fit_together_are_refused_when_they_are_p
 def test_images_take_bytes_class_numbers_and_pixels_without_a_box():
     assert len(df.Images(TEACHER.spec, (PIXELS * 255).to(torch.uint8), LABELS)) == 6
     assert len(df.Images(TEACHER.spec, PIXELS * 3 - 1, LOGITS, boxed=False)) == 6
+
+
+def test_a_student_of_another_range_or_order_of_classes_and_the_teacher_itself_are_refused():
+    source, settings = df.Images(TEACHER.spec, PIXELS, LOGITS), df.Distillation(epochs=1, batch=2)
+    wide, turned = make_network(low=-1.0), replace(student(), spec=replace_classes(TEACHER.spec, "cba"))
+    assert error(lambda: df.distill(TEACHER, wide, source, settings)) == (
+        "student tiny takes pixels from -1 to 1, the images go from 0 to 1; give a student like its teacher"
+    )
+    assert error(lambda: df.distill(TEACHER, turned, source, settings)) == (
+        "class 0 of student tiny is 'c', teacher tiny has 'a' there, and the same names in another order; give a student "
+        "like its teacher"
+    )
+    assert error(lambda: df.distill(TEACHER, TEACHER, source, settings)) == (
+        "student: got the teacher tiny itself, expected another network, which is trained in place; give a new one"
+    )
+
+
+def replace_classes(spec: df.InputSpec, classes: str) -> df.InputSpec:
+    return spec.model_copy(update={"classes": tuple(classes)})
+
+
+@pytest.mark.parametrize(("shape", "t"), [((6, 4), 1.0), ((5, 3), 1.0), ((6, 3), 0.0), ((6, 3), float("nan"))])
+def test_logits_of_other_shapes_and_a_temperature_of_0_have_no_divergence(shape, t):
+    assert "expected" in error(lambda: df.kl(LOGITS, torch.rand(shape), t))
+
+
+def test_class_numbers_are_not_distilled_from():
+    source = df.Images(TEACHER.spec, PIXELS, LABELS)
+    message = error(lambda: df.distill(TEACHER, student(), source, df.Distillation(epochs=1, batch=2)))
+    assert message.startswith("source: got images with class numbers, expected the logits of tiny; use soft_labelled")
 
 
 @pytest.mark.parametrize(

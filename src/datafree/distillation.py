@@ -11,7 +11,7 @@ import torch
 from .arguments import checked
 from .errors import UserError
 from .fit import Curve, fit
-from .images import Source
+from .images import Images, Source
 from .losses import kl
 from .network import Network
 from .progress import Progress, silent
@@ -45,6 +45,7 @@ def distill(
     Raises UserError where student and teacher differ in classes or input.
     """
     check_student(student, teacher, source.spec)
+    _check_source(source, teacher)
     t = resolved(settings, source, seed=seed).temperature
     assert t is not None
 
@@ -59,11 +60,47 @@ def distill(
 
 
 def check_student(student: Network, teacher: Network, spec: InputSpec) -> None:
-    """Raises UserError where the student has other classes than the teacher, or does not take images of `spec`."""
+    """Raises UserError where the student is the teacher, has other classes or order, or takes other images."""
     if len(student.spec.classes) != len(teacher.spec.classes) or student.spec.shape != spec.shape:
         raise UserError(
             f"student {student.name} takes {student.spec.shape} into {len(student.spec.classes)} classes, teacher "
             f"{teacher.name} {teacher.spec.shape} into {len(teacher.spec.classes)}; give a student like its teacher"
+        )
+    if student.module is teacher.module:
+        raise UserError(
+            f"student: got the teacher {teacher.name} itself, expected another network, which is trained in "
+            "place; give a new one"
+        )
+    if (student.spec.low, student.spec.high) != (spec.low, spec.high):
+        raise UserError(
+            f"student {student.name} takes pixels from {student.spec.low:g} to {student.spec.high:g}, the images go from "
+            f"{spec.low:g} to {spec.high:g}; give a student like its teacher"
+        )
+    learnt, taught = student.spec.classes, teacher.spec.classes
+    if learnt != taught and sorted(learnt) == sorted(taught):
+        place = next(c for c in range(len(taught)) if learnt[c] != taught[c])
+        raise UserError(
+            f"class {place} of student {student.name} is {learnt[place]!r}, teacher {teacher.name} has {taught[place]!r} "
+            "there, and the same names in another order; give a student like its teacher"
+        )
+
+
+def _check_source(source: Source, teacher: Network) -> None:
+    """Raises UserError for images with class numbers, and for a source that asks another teacher than `teacher`."""
+    if isinstance(source, Images) and source.targets.ndim == 1:
+        raise UserError(
+            f"source: got images with class numbers, expected the logits of {teacher.name}; use "
+            "soft_labelled(teacher, data), or train on the class numbers"
+        )
+    other = getattr(source, "teacher", None)
+    if (
+        isinstance(other, Network)
+        and other.module is not teacher.module
+        and other.fingerprint() != teacher.fingerprint()
+    ):
+        raise UserError(
+            f"source: its logits are of another teacher {other.name}, expected those of {teacher.name}; make "
+            "the source from the same teacher"
         )
 
 
