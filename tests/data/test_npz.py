@@ -185,6 +185,57 @@ def test_the_advice_on_a_shape_or_a_scale_makes_the_file_readable(error, tmp_pat
         assert len(load(save(tmp_path, images=after(images), labels=LABELS), "train")) == 16
 
 
+UNIT = IMAGES / 255
+CLIP = "save it as .clip(0, 1), if a resize made it overshoot"
+BYTES = "save (it / 255).clip(0, 1), if it goes from 0 to 255 and a resize made it overshoot"
+ODD = "save it as .clip(0, 255).astype(np.uint8), if a resize made it overshoot"
+
+
+def reaching(images, *ends):
+    """The images, where some black pixel has the first end as its value and some white one the last."""
+    images = images.copy()
+    for end in ends:
+        black = end <= (float(images.min()) + float(images.max())) / 2
+        images.flat[(np.argmin if black else np.argmax)(images)] = end
+    return images
+
+
+@pytest.mark.parametrize(
+    ("images", "advice", "after"),
+    [
+        (reaching(UNIT, -1e-9), CLIP, lambda x: x.clip(0, 1)),
+        (reaching(UNIT, 1.0001), CLIP, lambda x: x.clip(0, 1)),
+        (reaching(UNIT, -0.08, 1.13), CLIP, lambda x: x.clip(0, 1)),
+        (reaching(UNIT, -0.25, 1.25), CLIP, lambda x: x.clip(0, 1)),
+        (reaching(UNIT.astype("f2"), -0.001, 1.002), CLIP, lambda x: x.clip(0, 1)),
+        (reaching(UNIT * 255, 255.3), BYTES, lambda x: (x / 255).clip(0, 1)),
+        (reaching(UNIT * 255, -1e-6), BYTES, lambda x: (x / 255).clip(0, 1)),
+        (reaching(UNIT * 255, -20, 290), BYTES, lambda x: (x / 255).clip(0, 1)),
+        (UNIT * 2, "divide it by its largest possible value", lambda x: x / 2),
+        (UNIT * 16, "divide it by its largest possible value", lambda x: x / 16),
+        (reaching(UNIT * 16, -1e-6), "divide it by its largest possible value and clip it, with .clip(0, 1)",
+         lambda x: (x / 16).clip(0, 1)),
+        (UNIT * 65535, "divide it by its largest possible value, 4095 or 65535 for instance", lambda x: x / 65535),
+        (UNIT - 0.5, "add 0.5, if it goes from -0.5 to 0.5", lambda x: x + 0.5),
+        (UNIT * 2 - 1, "save (it + 1) / 2, if it goes from -1 to 1", lambda x: (x + 1) / 2),
+        (reaching(UNIT * 2 - 1, -1.04, 1.03), "save ((it + 1) / 2).clip(0, 1), if it goes from -1 to 1 and a resize made it "
+         "overshoot", lambda x: ((x + 1) / 2).clip(0, 1)),
+        ((UNIT - 0.13) / 0.31, "undo its normalisation", lambda x: x * 0.31 + 0.13),
+        (UNIT * 255 - 120, "undo its normalisation", lambda x: (x + 120) / 255),
+        (reaching(IMAGES.astype("i2"), -3, 258), ODD, lambda x: x.clip(0, 255).astype(np.uint8)),
+        (reaching(IMAGES.astype("u2"), 260), f"{ODD}; else divide it by its largest possible value, 4095 or 65535",
+         lambda x: x.clip(0, 255).astype(np.uint8)),
+    ],
+)  # fmt: skip
+def test_the_advice_on_a_range_brings_the_images_back(error, tmp_path, images, advice, after):
+    before = images.copy()
+    assert f"; {advice}" in error(save(tmp_path, images=images, labels=LABELS))
+    both = [load(save(tmp_path, images=own, labels=LABELS), "train") for own in (after(images), IMAGES)]
+    one, other = (bytes_of(own).astype(int) for own in both)
+    assert np.abs(one - other).max() <= 1
+    assert np.array_equal(images, before)
+
+
 def test_a_layout_that_a_shape_is_not_of_is_advised_against(error, tmp_path):
     assert "it is not NCHW: leave the layout out" in error(save(tmp_path, images=IMAGES, labels=LABELS), layout="NCHW")
 

@@ -11,11 +11,13 @@ from datafree.data.arrays import array, check_room, keys_of
 from datafree.data.dataset import Dataset, check_labels, check_split, in_memory
 from datafree.data.strata import ALL, split_note, split_rows
 from datafree.errors import UserError, unknown
+from datafree.spec import OVERSHOOT
 
 __all__ = ["array", "keys_of", "npz"]
 
 MOST_CLASSES = 1 << 16  # without `classes`: a label of a billion is a mistake, not a class
 LAYOUTS = ("NHWC", "NCHW")
+RESIZED = "if a resize made it overshoot"
 DARKEST = 64
 """Images none of which reaches this level, of 255, are in another scale: 0 and 1, 0 to 16, or divided by 255 twice."""
 
@@ -155,17 +157,40 @@ def _rescaled(images: np.ndarray) -> str:
         return "save it as .astype(np.uint8) * 255"
     if images.dtype.kind not in "iuf" or not images.size:
         return "save its levels as numbers of that kind"
-    low, high = images.min(), images.max()
-    if not np.isfinite([low, high]).all():
+    low, high = float(images.min()), float(images.max())
+    if not (math.isfinite(low) and math.isfinite(high)):
         return "leave out the images with NaN or infinity, or put a number in its place"
+    return _rescaled_floats(low, high) if images.dtype.kind == "f" else _rescaled_integers(low, high)
+
+
+def _rescaled_integers(low: float, high: float) -> str:
+    largest = f"its largest possible value, {'65535' if high > 4095 else '4095 or 65535'} for instance"
     if low >= 0 and high <= 255:
-        return "save it as .astype(np.uint8)" if images.dtype.kind in "iu" else "divide it by 255"
+        return "save it as .astype(np.uint8)"
+    if low >= -OVERSHOOT * 255 and high <= (1 + OVERSHOOT) * 255:
+        clipped = f"save it as .clip(0, 255).astype(np.uint8), {RESIZED}"
+        return clipped if low < 0 else f"{clipped}; else divide it by {largest}"
+    if low >= 0:
+        return f"divide it by {largest}"
+    return "add and scale, so that its possible values go from 0 to 255"
+
+
+def _rescaled_floats(low: float, high: float) -> str:
+    if low >= -OVERSHOOT and high <= 1 + OVERSHOOT:
+        return f"save it as .clip(0, 1), {RESIZED}"
+    if low >= 0 and DARKEST <= high <= 255:
+        return "divide it by 255"
+    if low >= -OVERSHOOT * 255 and DARKEST <= high <= (1 + OVERSHOOT) * 255:
+        return f"save (it / 255).clip(0, 1), if it goes from 0 to 255 and {RESIZED.removeprefix('if ')}"
+    if low >= -0.01 * high:  # no normalisation leaves black so near to 0
+        clipped = "" if low >= 0 else " and clip it, with .clip(0, 1)"
+        return f"divide it by its largest possible value{', 4095 or 65535 for instance' if high > 255 else ''}{clipped}"
+    if low >= -0.5 and high <= 0.5:
+        return "add 0.5, if it goes from -0.5 to 0.5"
     if low >= -1 and high <= 1:
         return "save (it + 1) / 2, if it goes from -1 to 1"
-    if low >= 0 and images.dtype.kind in "iu":
-        return f"divide it by its largest possible value, {'65535' if high > 4095 else '4095 or 65535'} for instance"
-    if images.dtype.kind == "i":
-        return "add and scale, so that its possible values go from 0 to 255"
+    if low >= -1.1 and high <= 1.1:
+        return f"save ((it + 1) / 2).clip(0, 1), if it goes from -1 to 1 and {RESIZED.removeprefix('if ')}"
     return "undo its normalisation: multiply it by the deviation and add the mean that it was normalised with"
 
 
