@@ -150,7 +150,8 @@ def _gradient(network: Network, total: Tensor, leaves: list[Any]) -> tuple[Tenso
 
 def _cut(logits: Tensor) -> str:
     inference = " under torch.inference_mode" if logits.is_inference() else ""
-    return f"its forward runs{inference or ' under torch.no_grad, detaches, or turns numbers into integers'}; leave that out of it"
+    reason = inference or " under torch.no_grad, detaches, or turns numbers into integers"
+    return f"its forward runs{reason}; leave that out of it"
 
 
 @contextmanager
