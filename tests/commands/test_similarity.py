@@ -119,8 +119,6 @@ REFUSED = [
         "other digits",
         "hinton16 has no batch norm, and no record, so nothing says what its training data was like; name a record with",
     ),
-    (f"{NET} digits colour.npz", "colour.npz: images of shape (3, 8, 8), wanted (1, 8, 8)"),
-    (f"{NET} digits one.npz", "one.npz has 1 images, wanted at least 2; give more"),
     (f"{NET} digits unboxed", "unboxed: pixels from"),
     (f"{NET} unboxed", "wanted 0 to 1; scale the images first"),
 ]
@@ -129,6 +127,20 @@ REFUSED = [
 @pytest.mark.parametrize(("line", "text"), REFUSED, ids=lambda value: value[:40])
 def test_a_mistake_is_one_line(refused, line, text):
     assert text in refused(f"similarity {line} --quiet")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("colour.npz", "colour.npz: images of shape (3, 8, 8), wanted (1, 8, 8)"),
+        ("one.npz", "one.npz has 1 images, wanted at least 2; give more"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_one_line_after_what_was_chosen_of_it(command, here, name, text):
+    done = command(f"similarity {NET} digits {name} --out found --quiet")
+    assert (done.code, done.err.count("\n")) == (2, 1) and text in done.err
+    assert done.out.startswith(f"  {name} has no x_train and x_test: a fixed fifth") and done.out.count("\n") == 1
+    assert not (here / "found").exists()
 
 
 @pytest.mark.parametrize(("line", "text"), REFUSED, ids=lambda value: value[:40])

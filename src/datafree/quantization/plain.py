@@ -40,15 +40,18 @@ def _is_float(node: object) -> bool:
 def _clamp(graph: GraphModule, node: Node) -> Node | None:
     """Both ends as floats: the exporter knows no clamp between an int and a float."""
     ends = [*node.args[1:], *(node.kwargs.get(name) for name in ("min", "max")[len(node.args) - 1 :])]
-    if not _is_float(node.args[0]) or not all(end is None or isinstance(end, (int, float)) for end in ends):
+    numbers = [float(end) if isinstance(end, (int, float)) else None for end in ends]
+    if not _is_float(node.args[0]) or any(end is not None for end, own in zip(ends, numbers) if own is None):
         return None
-    return _call(graph, _aten.clamp.default, node.args[0], *(None if end is None else float(end) for end in ends))
+    return _call(graph, _aten.clamp.default, node.args[0], *numbers)
 
 
 def _rrelu(graph: GraphModule, node: Node) -> Node | None:
     """A leaky rectifier of the mean slope, which it is outside training."""
     lower, upper, training = (*node.args[1:4], *(1 / 8, 1 / 3, False)[len(node.args) - 1 :])
-    return None if training else _call(graph, _aten.leaky_relu.default, node.args[0], (lower + upper) / 2)
+    if training or not isinstance(lower, (int, float)) or not isinstance(upper, (int, float)):
+        return None
+    return _call(graph, _aten.leaky_relu.default, node.args[0], (lower + upper) / 2)
 
 
 def _masked(graph: GraphModule, node: Node) -> Node | None:
