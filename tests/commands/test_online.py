@@ -85,7 +85,7 @@ def test_a_preset_is_a_method_of_the_field_and_a_flag_changes_one_setting_of_it(
 
 
 def test_a_stopped_run_leaves_a_whole_student_and_goes_on_to_the_same_bytes(command, here, result, monkeypatch):
-    line = "distill teacher hinton8 --online generator --iterations 20 --epochs 12 --batch 64 --latent 8 --threads 1 --quiet"
+    line = "distill teacher hinton8 --online generator --iterations 10 --epochs 12 --batch 16 --latent 8 --threads 1 --quiet"
     code, err, seconds = stop(f"{line} --out a", here / "a" / "run.json", signal.SIGINT)
     assert code == 130 and seconds < 10
     assert err == f"datafree: stopped; the part that is complete is kept. Go on with: datafree {line} --out a\n"

@@ -152,11 +152,17 @@ def test_a_link_put_in_place_after_the_look_is_not_followed(tmp_path, record, mo
         read_tensors(link, kind="record")
 
 
+LOOP = 0.15
+"""Seconds that three million rounds of an empty loop take where the second is measured."""
 MEASURE = """
 import resource, sys, time, torch
 from datafree.errors import UserError
 from datafree.files import read_weights, convert_weights
 torch.set_num_threads(1)
+start = time.process_time()
+for number in range(3_000_000):
+    pass
+print(f"{time.process_time() - start:.4f}")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for path in sys.argv[1:]:
     start = time.process_time()
@@ -192,11 +198,12 @@ def test_a_header_that_exhausts_safetensors_costs_less_than_a_second_and_200_mb(
     }
     for name, text in texts.items():
         (tmp_path / name).write_bytes(file_of(text))
-    lines = run_python(MEASURE, *(tmp_path / name for name in texts))
+    loop, *lines = run_python(MEASURE, *(tmp_path / name for name in texts))
+    second = max(1, float(loop) / LOOP)  # a second of a processor that is not slowed down by others beside it
     assert len(lines) == len(texts)
     for name, line in zip(texts, lines):
         seconds, megabytes = line.split()
-        assert float(seconds) < 1, (name, line)
+        assert float(seconds) < second, (name, line, loop)
         assert int(megabytes) < 200, (name, line)
 
 

@@ -191,6 +191,7 @@ def test_a_run_of_which_one_process_is_killed_ends_and_goes_on_to_the_same_bytes
     assert not state.exists()
 
 
+@pytest.mark.slow  # as test_playing.py, through the command line
 def test_two_processes_play_a_generator_against_one_student(alone):
     line = "distill teacher hinton8 --online generator --data digits --epochs 2 --iterations 3 --batch 33 --latent 8"
     code, out, err = both(alone, "start.py", *line.split(), "--threads", "1", "--quiet", "--out", "played")
@@ -205,7 +206,11 @@ def test_two_processes_play_a_generator_against_one_student(alone):
     ("line", "said"),
     [
         ("train hinton16 --data digits --epochs 1 --batch 1 --out bad", "--batch: got 1 images a step for 2 processes"),
-        ("distill teacher --data digits --out teacher", "--out teacher is what this run reads"),  # of the first alone
+        pytest.param(  # of the first alone
+            "distill teacher --data digits --out teacher",
+            "--out teacher is what this run reads",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_what_a_user_can_fix_is_one_line_once_and_exit_code_2(alone, line, said):
