@@ -24,7 +24,7 @@ FACTORS: dict[str, dict[str, str]] = {
     "onnxruntime-unoptimized": {"DATAFREE_TEST_ONNXRUNTIME": "unoptimized"},
 }
 """Name -> environment variables. The last two are read by tests/conftest.py."""
-FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+.*?)(?: - .*)?$", re.MULTILINE)
+FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+.{,300})", re.MULTILINE)
 CLOSING = re.compile(r"^=* ?((?:\d+ \w+(?:, )?)+) in ([\d.]+)s", re.MULTILINE)
 
 

@@ -383,6 +383,7 @@ SET = df.Distillation(epochs=1)
         (lambda: df.expand(TEACHER, (PIXELS, [0]), OUT, images=8), "condensed[1]: got list, expected a torch.Tensor"),
         (lambda: df.expand(TEACHER, (PIXELS, ONE_HOT), OUT, {}, images=8), "settings: got dict, expected an Expansion"),
         (lambda: df.similarity(TEACHER, [DATA]), "sources: got list, expected a dict; give {name: value}"),
+        (lambda: df.similarity(TEACHER, {}), "sources: got none, expected at least one data set or images by name"),
         (lambda: df.similarity(TEACHER, {"a": [1]}), "sources['a']: got list, expected a Dataset or a torch.Tensor"),
         (lambda: df.similarity(TEACHER, {"a": PIXELS}, flip="no"), "flip: got 'no', expected True or False"),
         (lambda: quantize(MODULE, PIXELS), f"network: got Sequential, expected a Network; {NETWORK}"),

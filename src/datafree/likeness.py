@@ -86,6 +86,8 @@ def similarity(
     Raises UserError for images that do not fit, naming their source.
     """
     check_shift(network, shift)
+    if not sources:
+        raise UserError("sources: got none, expected at least one data set or images by name; give {\"mine\": images}")
     if record is not None:
         record.check_teacher(network)
     layers = _layers(network, record)

@@ -23,7 +23,7 @@ from .cost import available
 from .errors import UserError, nearest, unknown
 from .files import read_weights
 from .folders import EXPORTED
-from .naming import check_name
+from .naming import check_name, pack_command
 from .network import PROBES, Network
 from .quantization.folder import is_quantized, open_quantized
 from .release import Release, check_code, is_release, is_zoo
@@ -59,10 +59,7 @@ def load_model(
                 f"model {name!r} has no weights; give a release folder, or --weights FILE.safetensors beside the model"
             )
         if spec is None:
-            raise UserError(
-                f"model {name!r} does not say what it takes; make a release of it: datafree pack {name} "
-                f"--weights {weights} --shape CHANNELS HEIGHT WIDTH --classes COUNT --out release"
-            )
+            raise UserError(f"model {name!r} does not say what it takes; make a release of it: {pack_command(name, weights)}")
         architecture, path = name, weights
     check_name(architecture)
     found = read_weights(path)

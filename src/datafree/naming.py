@@ -8,7 +8,7 @@ from pathlib import Path
 from .errors import UserError
 from .folders import is_zoo
 
-__all__ = ["builders", "check_name"]
+__all__ = ["builders", "check_name", "pack_command"]
 
 MOST = 4
 BYTES_AT_MOST = 1 << 20
@@ -24,10 +24,9 @@ def check_name(name: str) -> None:
             f"no file {name}, wanted the Python file that builds the model, as {name}:FUNCTION; check the path"
         )
     if path.suffix in (".pt", ".pth", ".torchscript", ".safetensors") and path.is_file():
-        weights, first = (name, "") if path.suffix == ".safetensors" else (f"{path.stem}.safetensors", _convert(name))
         raise UserError(
-            f"{name} is a file of weights or a program, wanted the Python code that builds the network; {first}datafree "
-            f"pack file.py:function --weights {weights} --shape CHANNELS HEIGHT WIDTH --classes COUNT --out release"
+            f"{name} is a file of weights or a program, wanted the Python code that builds the network; "
+            f"{pack_command('file.py:function', name)}"
         )
     source = path if path.suffix == ".py" else path.with_suffix(".py")
     if not source.is_file():
@@ -44,8 +43,14 @@ def check_name(name: str) -> None:
     raise UserError(f"{name} names no function or class that builds the model; give {found}")
 
 
-def _convert(name: str) -> str:
-    return f"datafree convert {name} --out {Path(name).stem}.safetensors, then "
+def pack_command(model: str, weights: str | Path) -> str:
+    """The commands that make a release of a user's own network: a torch file of weights is converted first."""
+    first = ""
+    if (path := Path(weights)).suffix in (".pt", ".pth", ".torchscript"):
+        first, weights = f"datafree convert {path} --out {path.stem}.safetensors, then ", f"{path.stem}.safetensors"
+    return (
+        f"{first}datafree pack {model} --weights {weights} --shape CHANNELS HEIGHT WIDTH --classes COUNT --out release"
+    )
 
 
 def _broken(source: Path) -> str | None:

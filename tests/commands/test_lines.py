@@ -36,6 +36,10 @@ def test_only_names_that_are_like_it_are_called_nearest():
             "datafree pack file.py:function --weights teacher/model.safetensors --shape",
         ),
         ("pack w.pt", "datafree convert w.pt --out w.safetensors, then datafree pack file.py:function --weights w.saf"),
+        (
+            "evaluate mine:Net --weights w.pth --data digits",
+            "make a release of it: datafree convert w.pth --out w.safetensors, then datafree pack mine:Net --weights w.s",
+        ),
         ("pack hinton16 --weights w --shape 1 8 8 --classes 10", "pack needs --out, which was not given."),
         ("train hinton16 --data digits --out", "parameter --out requires an argument"),
         ("record teacher --data digits --kind moments --preset small", "--kind and --preset: got both, wanted one"),

@@ -159,10 +159,12 @@ import resource, sys, time, torch
 from datafree.errors import UserError
 from datafree.files import read_weights, convert_weights
 torch.set_num_threads(1)
-start = time.process_time()
-for number in range(3_000_000):
-    pass
-print(f"{time.process_time() - start:.4f}")
+def loop():
+    start = time.process_time()
+    for number in range(3_000_000):
+        pass
+    return time.process_time() - start
+slowest = loop()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for path in sys.argv[1:]:
     start = time.process_time()
@@ -171,6 +173,8 @@ for path in sys.argv[1:]:
         print("accepted", path)
     except UserError as error:
         print(f"{time.process_time() - start:.4f}", (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
+    slowest = max(slowest, loop())
+print(f"{slowest:.4f}")
 """
 
 
@@ -198,7 +202,7 @@ def test_a_header_that_exhausts_safetensors_costs_less_than_a_second_and_200_mb(
     }
     for name, text in texts.items():
         (tmp_path / name).write_bytes(file_of(text))
-    loop, *lines = run_python(MEASURE, *(tmp_path / name for name in texts))
+    *lines, loop = run_python(MEASURE, *(tmp_path / name for name in texts))
     second = max(1, float(loop) / LOOP)  # a second of a processor that is not slowed down by others beside it
     assert len(lines) == len(texts)
     for name, line in zip(texts, lines):

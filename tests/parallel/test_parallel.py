@@ -47,7 +47,7 @@ def start(folder: Path, *argv: str) -> subprocess.Popen[str]:
 def both(folder: Path, *argv: str) -> tuple[int, str, str]:
     """Exit code, standard output and error of the same command in two processes."""
     with start(folder, *argv) as process:
-        out, err = process.communicate(timeout=100)
+        out, err = process.communicate(timeout=300)
         return process.returncode, out, err
 
 

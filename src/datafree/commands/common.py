@@ -113,7 +113,7 @@ class Model:
     code: str | None = None
     """file.py:function or package.module:function that builds the network, for a release of somebody's own."""
     weights: Path | None = None
-    """Weights of the model as safetensors, where it is not a release folder."""
+    """Weights as safetensors, in the place of the release's own; `record` takes them with a model that is no release."""
     record: Path | None = None
     """The record; by default the one in the release folder."""
 

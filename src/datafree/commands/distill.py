@@ -115,7 +115,7 @@ def distill(
     Parameters
     ----------
     teacher
-        A release folder, or a model with --weights.
+        A release folder; --weights takes the place of its own.
     student
         A zoo name or file.py:function of your own; by default the teacher's half, where the zoo has one.
     out

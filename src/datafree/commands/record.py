@@ -114,7 +114,7 @@ def record(
     Parameters
     ----------
     model
-        A release folder, or a model with --weights (then --out names the release to write).
+        A release folder, or a network by name with --weights (then --out names the release to write).
     kind
         One kind of statistic with flags of its own: moments, spectral-all, spectral-pairs, batch-norm, input.
         `datafree record --kind KIND --help` shows them.

@@ -44,7 +44,7 @@ def similarity(
     Parameters
     ----------
     model
-        A release folder, or a model with --weights. Without batch norm its record is used: moments of layers, or else
+        A release folder. Without batch norm its record is used: moments of layers, or else
         of the pixels.
     data
         Data sets by name (`cifar10`, or `cifar10:train` for another split), image folders, .npz files, synthetic sets,

@@ -75,7 +75,7 @@ def synthesize(
     Parameters
     ----------
     model
-        A release folder, or a model with --weights and --record.
+        A release folder; --weights and --record take the place of its own.
     out
         The folder for the set: checksummed safetensors shards, set.json, run.json.
     images

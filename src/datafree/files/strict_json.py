@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ MAX_DEPTH = 32
 MAX_DIGITS = 40
 MAX_SEPARATORS = 1 << 19  # bounds what the parser makes: 50,000 tensors, at the worst about 50 MB
 _CHECKSUM = "checksum"
+_LONG_NUMBER = re.compile(rb"[0-9]{%d}" % (MAX_DIGITS + 1))
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def parse(data: bytes, what: str, separators: int = MAX_SEPARATORS) -> Any:
         value = json.loads(
             data.decode("utf-8"),
             object_pairs_hook=_unique,
-            parse_int=_bounded_int,
+            parse_int=_bounded_int if _LONG_NUMBER.search(data) else None,  # None is five times as fast
             parse_float=_finite_float,
             parse_constant=_no_constant,
         )
