@@ -87,7 +87,7 @@ def similarity(
     """
     check_shift(network, shift)
     if not sources:
-        raise UserError("sources: got none, expected at least one data set or images by name; give {\"mine\": images}")
+        raise UserError('sources: got none, expected at least one data set or images by name; give {"mine": images}')
     if record is not None:
         record.check_teacher(network)
     layers = _layers(network, record)

@@ -59,7 +59,9 @@ def load_model(
                 f"model {name!r} has no weights; give a release folder, or --weights FILE.safetensors beside the model"
             )
         if spec is None:
-            raise UserError(f"model {name!r} does not say what it takes; make a release of it: {pack_command(name, weights)}")
+            raise UserError(
+                f"model {name!r} does not say what it takes; make a release of it: {pack_command(name, weights)}"
+            )
         architecture, path = name, weights
     check_name(architecture)
     found = read_weights(path)

@@ -89,7 +89,7 @@ class Misfit(ByValue):
         return self.fc(x)
 
 
-ANY = "it is written for a fixed number of images, or for some numbers alone, wanted any number; "
+ANY = "it can do so for a fixed number of images alone, or for some numbers, expected any number; "
 
 
 @pytest.mark.parametrize(

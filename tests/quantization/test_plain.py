@@ -17,7 +17,7 @@ from .small_networks import SPEC, Of, images
 with quiet():
     pytest.importorskip("torchao")
     pytest.importorskip("onnxscript")
-    from datafree.quantization import run, session, to_onnx
+    from datafree.quantization import Bits, convert, quantize, run, session, to_onnx
 
 
 def masked(x, *where):
@@ -37,6 +37,15 @@ OPERATIONS = {
     "values under a mask": lambda x: masked(x, (lambda y: y < 0, 0.1)),
     "images under a mask": lambda x: masked(x, (lambda y: y.mean((1, 2, 3)) < 0, 2.0)),
     "channels under a mask": lambda x: masked(x, (lambda y: y.amax((2, 3)) > 0.5, -1.0), (lambda y: y > 0.4, 0.0)),
+    "average pool with a divisor": lambda x: F.avg_pool2d(x, 2, divisor_override=3),
+    "average pool with a divisor, padded": lambda x: F.avg_pool2d(x, 3, 2, 1, divisor_override=1),
+    "average pool that rounds up": lambda x: F.avg_pool2d(x, 2, 2, 0, True),
+    "average pool that rounds up, padded": lambda x: F.avg_pool2d(x, 3, 2, 1, True),
+    "average pool that rounds up and leaves out": lambda x: F.avg_pool2d(x, 3, 2, 1, True, False),
+    "average pool of sides of their own": lambda x: F.avg_pool2d(x, (3, 2), (2, 3), (1, 0), True, divisor_override=5),
+    "average pool over rows that rounds up": lambda x: F.avg_pool1d(x.flatten(2), 5, 3, 2, True)[..., None],
+    "average pool over space": lambda x: F.avg_pool3d(x[:, :, None], (1, 3, 3), (1, 2, 2), (0, 1, 1), True)[:, :, 0],
+    "two average pools": lambda x: F.avg_pool2d(F.avg_pool2d(x, 2, 1, ceil_mode=True), 2, 2, 1, divisor_override=7),
     "a filled mask": lambda x: x.masked_fill(x > 0.2, 0.2),
 }
 
@@ -71,3 +80,34 @@ def test_an_operator_without_a_form_is_named_in_a_line(tmp_path, operation, word
     line = f"^this network cannot be written as ONNX: {words}; write that part of it with other operators$"
     with pytest.raises(UserError, match=line):
         to_onnx(network(operation), tmp_path / "model.onnx", SPEC.shape)
+
+
+@pytest.mark.parametrize("bits", [Bits(), Bits(weights=16, activations=16)])
+@pytest.mark.parametrize("operation", [own for name, own in OPERATIONS.items() if "pool" in name])
+def test_the_file_of_a_quantized_network_pools_as_its_graph_does(tmp_path, operation, bits):
+    graph = convert(quantize(network(operation), images(64), bits))
+    before = graph(images(16))
+    path = to_onnx(graph, tmp_path / "model.onnx", SPEC.shape)
+    logits = run(session(path, threads=1), images(16))
+    spread = float((before - before.mean(0)).abs().max())
+    assert float((logits - before).abs().mean()) < 0.02 * spread  # a rare rounding tie, and not another divisor
+    assert torch.equal(graph(images(16)), before)
+
+
+def bf16(x):
+    return (x.bfloat16() * 2).float()
+
+
+def test_what_onnxruntime_cannot_run_or_answers_otherwise_is_said_before_anything_is_written(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="cannot run net as ONNX: .*compute that part in float32, or with other"):
+        to_onnx(network(bf16), tmp_path / "model.onnx", SPEC.shape)
+    monkeypatch.setattr("datafree.quantization.export.run", lambda _, pixels: 1.5 * network(F.relu).predict(pixels))
+    with pytest.raises(UserError, match="onnxruntime answers differently from net: .* with other operators"):
+        to_onnx(network(F.relu), tmp_path / "model.onnx", SPEC.shape)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_logits_of_another_format_are_refused_with_what_to_do(tmp_path):
+    module = Of(lambda own, x: own.fc(x.mean((2, 3))).double(), fc=nn.Linear(3, 5))
+    with pytest.raises(UserError, match=r"its logits are of type .*; return them as float32, with \.float\(\)"):
+        to_onnx(Network(module.eval(), SPEC, "net"), tmp_path / "model.onnx", SPEC.shape)

@@ -203,7 +203,7 @@ REFUSED = [
     (scratch_in_part, "writes its tensor 'scratch' on every call and its logits depend on it"),
     (constant, "Constant"),
     (data, "answers differently from data"),
-    (unbound, "it is written for a fixed number of images"),
+    (unbound, "it can do so for a fixed number of images alone"),
 ]
 
 

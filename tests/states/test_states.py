@@ -181,7 +181,10 @@ def test_a_short_moment_of_adam_is_named(run, tmp_path):
 @pytest.mark.parametrize("kind", ["training", "online bank", "condensing", "recording"])
 @pytest.mark.parametrize(
     ("what", "words"),
-    [("threads", f"on 3 threads, this one has {torch.get_num_threads()}"), ("processes", "of 3 processes, this one has 1")],
+    [
+        ("threads", f"on 3 threads, this one has {torch.get_num_threads()}"),
+        ("processes", "of 3 processes, this one has 1"),
+    ],
 )
 def test_a_run_goes_on_with_as_many_threads_and_processes_alone(kind, what, words, run, tmp_path):
     go, path = run(kind), tmp_path / "state.safetensors"

@@ -24,6 +24,7 @@ __all__ = ["Normalised", "capture", "compare"]
 _aten = torch.ops.aten
 SAME = 1e-3
 """The largest difference between two forms of one network that counts as rounding, in units of the logits' spread."""
+ALONE = "leave out what depends on the other images of a batch in eval mode"
 ADVICE = "write that part of the network without it (no branch on a tensor's value, no fixed number of images)"
 
 
@@ -59,10 +60,14 @@ def capture(network: Network) -> GraphModule:
                 program = program.run_decompositions({})
             graph = program.module()
     except Exception as error:  # torch.export raises whatever the network's code or its own passes do
-        raise _uncapturable(network.name, error) from error
+        raise _uncapturable(network, error) from error
     if expected is None:
         assert failure is not None
-        raise failure if isinstance(failure, UserError) else _uncapturable(network.name, failure) from failure
+        raise failure if isinstance(failure, UserError) else _uncapturable(network, failure) from failure
+    together, alone = expected.split([len(images), 1])
+    compare(
+        network.name, together, torch.cat([alone, together[1:]]), (f"{network.name}, given one of them alone,", ALONE)
+    )
     assert isinstance(graph, GraphModule)
     _whole_batch_norms(graph)
     _check_statistics(network.name, graph)
@@ -79,16 +84,20 @@ def capture(network: Network) -> GraphModule:
     return graph
 
 
-def _uncapturable(name: str, error: Exception) -> UserError:
-    return UserError(f"torch.export cannot capture {name}: {_cause(error)}{_place(error)}; {ADVICE}")
+def _uncapturable(network: Network, error: Exception) -> UserError:
+    halves = {own.dtype for own in network.module.parameters()} & {torch.float16, torch.bfloat16}
+    advice = ADVICE
+    if halves:
+        advice = f"it has weights in {str(min(halves, key=str)).removeprefix('torch.')}: call .float() on it first"
+    return UserError(f"torch.export cannot capture {network.name}: {_cause(error)}{_place(error)}; {advice}")
 
 
 CAPTURED = (
     "its captured graph", "write that part of the network without randomness, state, or writes to `.data`"
 )  # fmt: skip
 FIXED = (
-    "it is written for a fixed number of images, or for some numbers alone, wanted any number; to torch.export len(x) is a "
-    "fixed number, and x.shape[0] is not"
+    "it can do so for a fixed number of images alone, or for some numbers, expected any number; to torch.export len(x) is a "
+    "fixed number, which x.shape[0] is not, and so is that of the parts of x.unbind()"
 )
 
 

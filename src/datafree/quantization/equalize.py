@@ -6,7 +6,7 @@ Depthwise and grouped convolutions, which the paper scales in threes, are left a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -62,21 +62,27 @@ def _sole(node: Node) -> Node | None:
 
 
 @torch.no_grad()
-def equalize(graph: GraphModule) -> dict[str, Tensor]:
+def equalize(graph: GraphModule, highest: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
     """Scales each pair's weights, in place, until both have the same range in every channel they share (eq. 11).
 
+    `highest` is node name -> the highest value (C,) that a layer's output has by channel, where it is known; its bias stands
+    for it where it is not. No channel is scaled above what the layer's highest channel had: one grid is for all of them.
     Returns node name -> what its channels (C,) were divided by, for the first of each pair and the ReLU behind it.
     """
+    # differs from the paper, which lets the smallest weights grow without bound and absorbs high biases afterwards: a
+    # channel that is constant has weights of about 0, and its bias would set the grid of the whole layer
     found = [
         (first, parameter_of(graph, first.args[1]), parameter_of(graph, second.args[1]))
         for first, second in pairs(graph)
     ]
     scales = {first.name: torch.ones(len(weight)) for first, weight, _ in found}
+    least = {first.name: _least_scale(graph, first, highest or {}) for first, _, _ in found}
     for _ in range(ROUNDS):
         change = 0.0
         for first, a, b in found:
             over, under = _range(a, 0), _range(b, 1)
             scale = torch.where((over > 0) & (under > 0), (over / under).sqrt(), torch.ones_like(over))
+            scale = torch.maximum(scale, least[first.name] / scales[first.name])
             a.data /= scale.view(-1, *[1] * (a.ndim - 1))
             b.data *= scale.view(1, -1, *[1] * (b.ndim - 2))
             if len(first.args) > 2 and first.args[2] is not None:
@@ -88,6 +94,16 @@ def equalize(graph: GraphModule) -> dict[str, Tensor]:
     for first, _, _ in found:
         scales[next(iter(first.users)).name] = scales[first.name]
     return scales
+
+
+def _least_scale(graph: GraphModule, layer: Node, highest: Mapping[str, Tensor]) -> Tensor:
+    """What each channel (C,) may be divided by at least so that none is above what the highest of them was."""
+    bias = layer.args[2] if len(layer.args) > 2 else None
+    known = highest.get(layer.name)
+    if known is None:
+        known = torch.zeros(1) if bias is None else parameter_of(graph, bias).detach()
+    reached = known.clamp(min=0)  # behind a ReLU
+    return reached / reached.max().clamp(min=torch.finfo(reached.dtype).tiny)
 
 
 def _range(weight: Tensor, axis: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import re
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from ..errors import UserError
 from ..files import write_bytes
 from ..network import Network
 from .annotate import BATCH_NORM
-from .capture import capture
+from .capture import capture, compare
+from .plain import plain_pools
 from .prepared import Quantized
+from .running import run, session
 from .stack import any_number, first_line, quiet, require
 
 __all__ = ["convert", "onnx_content", "to_onnx"]
@@ -89,13 +92,14 @@ def onnx_content(graph: GraphModule | Network, shape: tuple[int, int, int]) -> b
     """An ONNX file's bytes: input `pixels` (N, C, H, W) in the spec's range, output `logits` (N, classes), any number of
     images.
 
-    Names of source lines that the exporter adds are left out. Raises UserError for an operator that it cannot write, and
-    for a file that `open_quantized` would refuse.
+    Names of source lines that the exporter adds are left out. Raises UserError for an operator that it cannot write, for a
+    file that `open_quantized` would refuse, and for a network whose file onnxruntime, where it is installed, cannot run or
+    answers otherwise than the network.
     """
     require("onnx", "onnxscript")
     import onnx
 
-    module = capture(graph) if isinstance(graph, Network) else graph
+    module = plain_pools(capture(graph) if isinstance(graph, Network) else graph)
     try:
         with torch.no_grad(), quiet():
             made = torch.onnx.export(
@@ -113,7 +117,23 @@ def onnx_content(graph: GraphModule | Network, shape: tuple[int, int, int]) -> b
     onnx.checker.check_model(model)
     content = model.SerializeToString()
     check_written(content, shape)
+    if isinstance(graph, Network) and importlib.util.find_spec("onnxruntime"):
+        _check_answers(content, graph)
     return content
+
+
+def _check_answers(content: bytes, network: Network) -> None:
+    """Raises UserError where onnxruntime cannot run a file of the network as it is, or has other logits on noise."""
+    images = network.probes()
+    try:
+        logits = run(session(content), images)
+    except (UserError, RuntimeError) as error:
+        reason = str(error).removeprefix("onnxruntime cannot run the file: ").removesuffix("; write it again")
+        raise UserError(
+            f"onnxruntime cannot run {network.name} as ONNX: {reason}; compute that part in float32, or with other operators"
+        ) from None
+    expected = network.predict(images.clone())
+    compare(network.name, expected, logits, ("onnxruntime", "write what it computes otherwise with other operators"))
 
 
 def check_written(content: bytes, shape: tuple[int, int, int]) -> None:
@@ -125,9 +145,11 @@ def check_written(content: bytes, shape: tuple[int, int, int]) -> None:
         check(content, path, shape, None)
     except UserError as error:
         reason = str(error).removeprefix(f"{path} is not run: ").partition(";")[0]
+        advice = "write that part of it with other operators"
+        if reason.startswith("its logits are of type"):
+            advice = "return them as float32, with .float()"
         raise UserError(
-            f"this network cannot be written as ONNX that could be opened again: {reason}; write that part of it with "
-            "other operators"
+            f"this network cannot be written as ONNX that could be opened again: {reason}; {advice}"
         ) from None
 
 

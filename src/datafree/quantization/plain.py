@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-__all__ = ["write_plainly"]
+from .stack import quiet
+
+__all__ = ["plain_pools", "write_plainly"]
 
 _aten = torch.ops.aten
 
@@ -70,6 +74,69 @@ def _masked(graph: GraphModule, node: Node) -> Node | None:
         chosen = _call(graph, _aten.unsqueeze.default, chosen, -1)
     return _call(graph, _aten.where.self, chosen, number, source)
 
+
+def plain_pools(graph: GraphModule) -> GraphModule:
+    """A graph without average pools that divide by another number than that of the places they see; itself if it has none.
+
+    The exporter drops that number, and onnx counts places beyond the image otherwise. As a pool of the padded image that
+    divides by all of its places, times what corrects each output.
+    """
+    if not any(_divides_otherwise(node) for node in graph.graph.nodes):
+        return graph
+    with quiet():
+        graph = copy.deepcopy(graph)
+    for node in [own for own in graph.graph.nodes if _divides_otherwise(own)]:
+        rank = _POOLS[node.target]
+        source = node.args[0]
+        while "val" not in source.meta:  # of a converted graph's grids
+            source = source.args[0]
+        kernel, stride, padding, ceil, counted, divisor = _pool_arguments(node)
+        sides = tuple(int(side) for side in source.meta["val"].shape[-rank:])
+        ones = torch.ones(1, 1, *sides)
+        expected = node.target(ones, kernel, stride, padding, ceil, counted, *(() if rank == 1 else (divisor,)))
+        amounts: list[int] = []
+        for axis in reversed(range(rank)):
+            needed = (expected.shape[2 + axis] - 1) * stride[axis] + kernel[axis]
+            amounts += [padding[axis], max(0, needed - sides[axis] - padding[axis])]
+        correction = (expected / node.target(torch.nn.functional.pad(ones, amounts), kernel, stride))[0]
+        name = next(f"pool_{index}" for index in range(1 << 20) if not hasattr(graph, f"pool_{index}"))
+        graph.register_buffer(name, correction)
+        with graph.graph.inserting_before(node):
+            padded = _call(graph, _aten.pad.default, node.args[0], amounts)
+            mean = _call(graph, node.target, padded, kernel, stride)
+            plain = _call(graph, _aten.mul.Tensor, mean, graph.graph.get_attr(name))
+        plain.meta = dict(node.meta)
+        node.replace_all_uses_with(plain)
+        graph.graph.erase_node(node)
+    graph.recompile()
+    return graph
+
+
+def _divides_otherwise(node: Node) -> bool:
+    if node.target not in _POOLS:
+        return False
+    *_, ceil, _, divisor = _pool_arguments(node)
+    return divisor is not None or ceil
+
+
+def _pool_arguments(node: Node) -> tuple[Any, ...]:
+    """Kernel, stride and padding, each a number per side, whether it rounds up, counts what was padded, and its divisor."""
+    given: list[Any] = [*node.args[1:], *[None] * (7 - len(node.args))]
+    given = [node.kwargs.get(name, own) for name, own in zip(_POOL_ARGUMENTS, given)]
+    kernel, stride, padding = (
+        list(own) * _POOLS[node.target] if len(own) == 1 else list(own)
+        for own in (given[0], given[1] or given[0], given[2] or [0])
+    )
+    return kernel, stride, padding, bool(given[3]), given[4] is not False, given[5]
+
+
+_POOLS: dict[Any, int] = {
+    _aten.avg_pool1d.default: 1,
+    _aten.avg_pool2d.default: 2,
+    _aten.avg_pool3d.default: 3,
+}
+"""Average pools, and over how many sides each goes."""
+_POOL_ARGUMENTS = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
 
 _REWRITES: dict[object, Callable[[GraphModule, Node], Node | None]] = {
     _aten.clamp.default: _clamp,

@@ -146,7 +146,7 @@ def quantize(
 
     captured = capture(network)
     untie(captured)
-    wanted = pixels is None or correct_bias == "analytic"
+    wanted = pixels is None or correct_bias == "analytic" or equalise
     told = moments(network, captured, partly=pixels is not None) if wanted else {}
     gone = fold_batch_norms(captured)
     told |= {heir: told[name] for name, heir in gone.items() if name in told}
@@ -161,7 +161,7 @@ def quantize(
         raise UserError(f"{no_layer(network)}, so there is nothing to round; give one that has")
     for parameter in graph.parameters():  # a bias that comes of a folded batch norm would stay as it is
         parameter.requires_grad_(True)
-    scales = equalize(graph) if equalise else {}
+    scales = equalize(graph, {name: own.high for name, own in told.items()}) if equalise else {}
     spec = network.spec.unnormalised()  # the captured graph normalises for itself
     own = Quantized(Network(Simulated(graph), spec, f"{network.name}-{bits.name}"), bits, target_cpu)
     told = {name: told[name].scaled(scales.get(name)) for name in told}

@@ -27,7 +27,14 @@ WIDTH = 6.0
 """Standard deviations on each side of the mean that a grid covers (sec. 5)."""
 _aten = torch.ops.aten
 RELU = (_aten.relu.default, _aten.relu_.default)
-HARD = (_aten.hardtanh.default, _aten.hardtanh_.default, _aten.clamp.default, _aten.clamp_.default)
+HARD = (
+    _aten.hardtanh.default,
+    _aten.hardtanh_.default,
+    _aten.clamp.default,
+    _aten.clamp_.default,
+    _aten.clamp_min.default,
+)
+SIX = (_aten.relu6.default, _aten.relu6_.default)
 ARITHMETIC = (*ADDS, _aten.sub.Tensor, _aten.mul.Tensor, _aten.div.Tensor)
 SAME = (*AVERAGES, *SELECTIONS, _aten.dropout.default, _aten.dropout_.default, _aten.clone.default, _aten.squeeze.dims)
 
@@ -144,27 +151,53 @@ def _through(graph: GraphModule, node: Node, found: dict[str, Moments], constant
         return _sum(node, sources, -_alpha(node))
     if node.target in RELU:
         return rectified(sources[0])
+    if node.target in SIX:
+        return rectified(sources[0], 6.0)
     if node.target in HARD:
-        if node.args[1] != 0:
+        low, high = (*node.args[1:3], None, None)[:2]
+        if low != 0 or isinstance(high, Node) or node.kwargs:
             raise _stuck(node)
-        return rectified(sources[0], float(node.args[2]) if len(node.args) > 2 else math.inf)  # type: ignore[arg-type]
+        return rectified(sources[0], math.inf if high is None else float(high))  # type: ignore[arg-type]
     if node.target in ADDS and len(sources) == 2:
         return _sum(node, sources, _alpha(node))
     if node.target == _aten.pad.default:
         return _padded(node, sources[0])
     if node.target == _aten.cat.default:
-        return Moments(
-            *(torch.cat([getattr(own, key) for own in sources]) for key in ("mean", "variance", "low", "high"))
-        )
+        return _joined(node, found)
     if node.target in SAME:
-        return sources[0]
+        return _rearranged(node, sources[0])
     raise _stuck(node)
 
 
 def _fits(own: Moments, node: Node) -> bool:
-    """Whether there are as many channels as the node has; behind a flattened image each has several places in a row."""
+    """Whether there are as many channels as the node has on its axis 1."""
     shape = node.meta["val"].shape
-    return len(shape) <= 2 or shape[1] == len(own.mean)
+    return len(shape) < 2 or shape[1] == len(own.mean)
+
+
+def _joined(node: Node, found: dict[str, Moments]) -> Moments:
+    """Of a concatenation along the channels."""
+    parts, axis = (*node.args, 0)[:2]
+    assert isinstance(parts, (list, tuple)) and isinstance(axis, int)
+    known = [found.get(part.name) if isinstance(part, Node) else None for part in parts]
+    if axis % node.meta["val"].ndim != 1 or None in known:
+        raise _stuck(node)
+    return Moments(*(torch.cat([getattr(own, key) for own in known]) for key in ("mean", "variance", "low", "high")))
+
+
+def _rearranged(node: Node, source: Moments) -> Moments:
+    """Of an operator that averages, selects or reorders places; a flattened image has a channel's places in a row."""
+    before, after = node.args[0].meta["val"].shape, node.meta["val"].shape  # type: ignore[union-attr]
+    if node.target == _aten.mean.dim:
+        axes = node.args[1] if isinstance(node.args[1], (list, tuple)) else [node.args[1]]
+        if not axes or any(axis % len(before) < 2 for axis in axes):  # type: ignore[operator]
+            raise _stuck(node)
+    if len(before) > len(after) == 2 and isinstance(after[1], int):
+        places, over = divmod(after[1], len(source.mean))
+        if over or after[0] != before[0]:
+            raise _stuck(node)
+        return Moments(*(getattr(source, key).repeat_interleave(places) for key in ("mean", "variance", "low", "high")))
+    return source
 
 
 def _alpha(node: Node) -> float:
@@ -184,7 +217,10 @@ def _affine(node: Node, source: Moments, constants: Constants) -> Moments:
     """Of x + c, x - c, x c or x / c, where c is a number or one a channel."""
     other = node.args[1]
     value = constants.tensor(other) if isinstance(other, Node) else torch.tensor(float(other))  # type: ignore[arg-type]
-    if value is None or value.numel() not in (1, len(source.mean)):
+    axis = node.meta["val"].ndim - 1  # of the channels, from the end
+    if value is None or (value.numel() != 1 and (value.ndim < axis or value.shape[-axis] != value.numel())):
+        raise _stuck(node)
+    if value.numel() not in (1, len(source.mean)):
         raise _stuck(node)
     value = value.flatten().float().expand(len(source.mean))
     if node.target in (*ADDS, _aten.sub.Tensor):
@@ -223,14 +259,31 @@ def weighed(layer: Node, weight: Tensor, values: Tensor) -> Tensor | None:
 
 
 def _padded(node: Node, source: Moments) -> Moments:
-    """Zeros around an image change nothing here; channels of zeros are channels."""
-    amounts: Any = node.args[1]
-    before, after = (amounts[4], amounts[5]) if len(amounts) > 4 else (0, 0)
+    """Zeros around an image change nothing here; other numbers are mixed in, and channels of a number are channels."""
+    amounts, mode, number = (*node.args[1:], *("constant", None)[len(node.args) - 2 :])
+    assert isinstance(amounts, (list, tuple))
+    rank, value = node.meta["val"].ndim, 0.0 if number is None else float(number)  # type: ignore[arg-type]
+    place = 2 * (rank - 2)
+    around: Any = amounts[:place]
+    channels: Any = (*amounts[place : place + 2], 0, 0)[:2]
+    if any(amounts[place + 2 :]) or (mode != "constant" and any(channels)):
+        raise _stuck(node)
+    if mode != "constant":
+        return source
+    mean, variance, low, high = source.mean, source.variance, source.low, source.high
+    if any(around):  # the grid covers the number too
+        low, high = low.clamp(max=value), high.clamp(min=value)
+    if value and any(around):
+        before, after = (math.prod(own.meta["val"].shape[2:]) for own in (node.args[0], node))  # type: ignore[union-attr]
+        share = before / after
+        square = share * (variance + mean.square()) + (1 - share) * value**2
+        mean = share * mean + (1 - share) * value
+        variance = (square - mean.square()).clamp(min=0)
 
-    def wide(own: Tensor) -> Tensor:
-        return torch.nn.functional.pad(own, (before, after))
+    def wide(own: Tensor, number: float) -> Tensor:
+        return torch.nn.functional.pad(own, channels, value=number)
 
-    return Moments(wide(source.mean), wide(source.variance), wide(source.low), wide(source.high))
+    return Moments(wide(mean, value), wide(variance, 0.0), wide(low, value), wide(high, value))
 
 
 def _stuck(node: Node) -> UserError:

@@ -27,9 +27,9 @@ ROUNDS = 15
 INTEGER = ("QLinear", "QGemm", "QAttention", "ConvInteger", "MatMulInteger", "DynamicQuantize")
 
 
-def session(path: Path, *, threads: int = 1, optimised: Path | None = None) -> Any:
-    """An onnxruntime session on the CPU, in this process, for a file that it has written itself (a stranger's file is
-    run by `onnxfile.Process`); `optimised` is where onnxruntime writes the graph that it will run.
+def session(path: Path | bytes, *, threads: int = 1, optimised: Path | None = None) -> Any:
+    """An onnxruntime session on the CPU, in this process, for a file, or the bytes of one, that it has written itself (a
+    stranger's file is run by `onnxfile.Process`); `optimised` is where onnxruntime writes the graph that it will run.
 
     Raises UserError for a file that does not take one input of any number of images.
     """
@@ -41,17 +41,18 @@ def session(path: Path, *, threads: int = 1, optimised: Path | None = None) -> A
     if optimised is not None:
         options.optimized_model_filepath = str(optimised)
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    content, name = (path, "the file") if isinstance(path, bytes) else (str(path), str(path))
     try:
-        own = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        own = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise UserError(f"onnxruntime cannot run {path}: {first_line(error)}; write it again") from error
+        raise UserError(f"onnxruntime cannot run {name}: {first_line(error)}; write it again") from error
     if len(own.get_inputs()) != 1:
         raise UserError(
-            f"{path} is no network that takes pixels: it has {len(own.get_inputs())} inputs, wanted 1; get or write it again"
+            f"{name} is no network that takes pixels: it has {len(own.get_inputs())} inputs, wanted 1; get or write it again"
         )
     count = (own.get_inputs()[0].shape or [None])[0]
     if isinstance(count, int):
-        raise UserError(f"{path} takes exactly {count} images at a time, wanted any number; write it again so")
+        raise UserError(f"{name} takes exactly {count} images at a time, wanted any number; write it again so")
     return own
 
 

@@ -20,6 +20,8 @@ __all__ = ["GAIN", "Step", "nearest_step"]
 GAIN = 5.0
 """The step is `start x exp(GAIN x learnt)`: with Adam, it moves by GAIN learning rates, relative to itself, at most."""
 CLIPS = 100
+FINEST = 256
+"""Levels above which torchao's observer, whose histogram is then too coarse for its search, cuts off too much."""
 
 
 class _Round(torch.autograd.Function):
@@ -101,6 +103,8 @@ class Step(FakeQuantizeBase):
             if not bool(self.observer.min_val <= self.observer.max_val):  # type: ignore[operator]
                 raise RuntimeError("an activation's grid was started before its layer was run")
             step, zero = self.observer.calculate_qparams()  # type: ignore[operator]
+            if self.quant_max - self.quant_min >= FINEST:
+                step, zero = self.observer._calculate_qparams(*fine_range(self.observer, self.quant_max))  # type: ignore[operator]
         self.set(step.float().flatten(), zero.flatten())
 
     def set(self, step: Tensor, zero: Tensor) -> None:
@@ -139,6 +143,25 @@ class Step(FakeQuantizeBase):
             self._weight = x
         elif self.observer is not None:
             self.observer(x)
+
+
+def fine_range(observer: Any, top: int) -> tuple[Tensor, Tensor]:
+    """Of 100 x 100 ranges within what a histogram has seen, the one whose grid 0..`top` has the least squared error.
+
+    A grid finer than the histogram's bins: within the range a value is off by a uniform part of a step, beyond it by its
+    distance from the range's end.
+    """
+    counts = observer.histogram.double()
+    first, last = observer.min_val.double(), observer.max_val.double()
+    places = first + (last - first) * (torch.arange(len(counts)).double() + 0.5) / len(counts)
+    shares = torch.linspace(1 / CLIPS, 1.0, CLIPS, dtype=torch.float64)
+    lows, highs = shares * first.clamp(max=0), shares * last.clamp(min=0)
+    below = (((lows[:, None] - places).clamp(min=0)).square() * counts).sum(1)
+    above = (((places - highs[:, None]).clamp(min=0)).square() * counts).sum(1)
+    step = (highs - lows[:, None]) / top
+    errors = below[:, None] + above + counts.sum() * step.square() / 12
+    best = int(errors.argmin())
+    return lows[best // CLIPS].float().view(-1)[0], highs[best % CLIPS].float().view(-1)[0]
 
 
 def nearest_step(weight: Tensor, high: int) -> Tensor:
