@@ -218,3 +218,20 @@ def test_a_network_in_which_nothing_can_be_rounded_is_refused():
 
     with pytest.raises(UserError):
         quantize(Network(Product().eval(), SPEC, "product"), torch.rand(4, 1, 8, 8))
+
+
+@pytest.mark.parametrize("function", [lambda y: y - y.mean(0), lambda y: y - y[:1], lambda y: y.sort(0)[0]])
+def test_a_network_whose_answer_to_an_image_depends_on_the_others_is_refused(function):
+    layer = nn.Linear(64, 3)
+    module = nn.Module()
+    module.layer = layer
+    module.forward = lambda x: function(layer(x.flatten(1)))
+    with pytest.raises(UserError, match=r"given one of them alone, answers differently from mixed: .* in eval mode"):
+        quantize(Network(module.eval(), SPEC, "mixed"), torch.rand(4, 1, 8, 8))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_network_of_half_precision_is_refused_with_what_to_do(dtype):
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).to(dtype).eval()
+    with pytest.raises(UserError, match=r"weights in \w*float16: call \.float\(\) on it first"):
+        quantize(Network(module, SPEC, "half"), torch.rand(4, 1, 8, 8))

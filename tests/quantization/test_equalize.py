@@ -258,3 +258,25 @@ def test_linear_layers_are_pairs_too_and_layers_without_bias():
     ((first, second),) = ranges(graph)
     torch.testing.assert_close(first, second, rtol=5e-3, atol=0)
     torch.testing.assert_close(graph(x).detach(), before, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("gamma", [1e-8, 1e-5, 1e-3, 0.0])
+@pytest.mark.parametrize("normed", [True, False])
+def test_a_constant_channel_does_not_take_the_grid_of_its_layer(gamma, normed):
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(8)
+    norm.weight.data.uniform_(0.5, 1.5)
+    norm.weight.data[:2], norm.bias.data[:2] = gamma, torch.tensor([0.5, 2.0])
+    norm.running_var.fill_(0.1)
+    layers = [nn.Conv2d(1, 8, 3), norm, nn.ReLU(), nn.Conv2d(8, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten()]
+    module = nn.Sequential(*layers, nn.Linear(24, 3)).eval()
+    if not normed:
+        module[0] = nn.utils.fusion.fuse_conv_bn_eval(module[0], module[1])
+        module[1], module[4] = nn.Identity(), nn.Identity()
+    network, x = Network(module, SPEC, "constant"), images(200)
+    expected = network.predict(x)
+    for pixels in [x, None] if normed else [x]:
+        errors = [
+            float((quantize(network, pixels, equalise=on).network.predict(x) - expected).norm()) for on in (True, False)
+        ]
+        assert errors[0] < 3 * errors[1]

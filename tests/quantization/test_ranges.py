@@ -302,3 +302,84 @@ def test_what_is_told_in_part_ends_at_an_operator_that_is_not_known_and_goes_on_
 def test_nothing_is_told_in_part_of_a_network_without_batch_norm():
     network = Network(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval(), SPEC, "plain")
     assert moments(network, capture(network), partly=True) == {}
+
+
+CHANNELS = torch.arange(1.0, 7.0) / 2
+"""The biases of a batch norm whose weights are so small that its outputs are these numbers, whatever the image."""
+WIDE = torch.linspace(0.5, 3.0, 6).view(6, 1, 1)
+FORMS = {
+    "pooled": lambda x: x.mean((2, 3)),
+    "joined with itself": lambda x: torch.cat([x.mean((2, 3))] * 2, 1),
+    "pooled, channels added in front": lambda x: nn.functional.pad(x.mean((2, 3)), (6, 0)),
+    "pooled, channels cut off": lambda x: nn.functional.pad(x.mean((2, 3)), (-2, 0)),
+    "two sizes, flattened": lambda x: torch.cat([x[:, :, :2].flatten(1), x.flatten(1)], 1),
+    "flattened and pooled": lambda x: torch.cat([x.flatten(1), x.mean((2, 3))], 1),
+    "averaged over rows, flattened": lambda x: x.mean(2).flatten(1),
+    "times a row": lambda x: (x * torch.arange(6.0)).mean((2, 3)),
+    "plus a row": lambda x: (x + torch.arange(6.0)).mean((2, 3)),
+    "times channels": lambda x: (x * WIDE).mean((2, 3)),
+    "averaged over channels": lambda x: x.mean((1, 2)),
+    "averaged over channels, flattened": lambda x: x.mean(1).flatten(1),
+    "every sixth place": lambda x: x.flatten(1)[:, ::6],
+    "half of the places": lambda x: x.flatten(1)[:, 108:],
+    "turned": lambda x: x.transpose(1, 2).mean((2, 3)),
+    "as rows": lambda x: x.reshape(x.shape[0], 6, 6, 6).mean((1, 2)),
+    "padded by a number": lambda x: nn.functional.pad(x, (1, 2, 0, 1), value=20.0).mean((2, 3)),
+    "padded by a number below": lambda x: nn.functional.pad(x, (1, 1, 1, 1), value=-5.0).mean((2, 3)),
+    "padded by its border": lambda x: nn.functional.pad(x, (1, 1, 1, 1), mode="reflect").mean((2, 3)),
+    "channels of a number": lambda x: nn.functional.pad(x, (0, 0, 0, 0, 2, 1), value=3.0).mean((2, 3)),
+    "clamped from below": lambda x: (x - 1).clamp(min=0.0).mean((2, 3)),
+    "clamped from below by a whole number": lambda x: torch.clamp(x - 1, 0).mean((2, 3)),
+    "clamped from below in place": lambda x: (x - 1).clamp_(min=0.0).mean((2, 3)),
+    "clamped at both ends": lambda x: (x - 1).clamp(0, 1).mean((2, 3)),
+    "clamped from above": lambda x: x.clamp(max=1.0).mean((2, 3)),
+    "clamped to 6": lambda x: nn.functional.relu6(3 * x).mean((2, 3)),
+    "clamp_min": lambda x: torch.clamp_min(x - 1, 0).mean((2, 3)),
+}
+NOT_CARRIED = {
+    "times a row", "plus a row", "averaged over channels", "averaged over channels, flattened", "every sixth place",
+    "half of the places", "turned", "as rows", "clamped from above",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_what_is_told_of_a_constant_image_is_its_numbers_in_every_place_or_nothing(name):
+    norm = nn.BatchNorm2d(6)
+    norm.weight.data.fill_(1e-4)
+    norm.bias.data.copy_(CHANNELS)
+    with torch.no_grad():
+        width = FORMS[name](CHANNELS.view(1, 6, 1, 1).expand(1, 6, 6, 6).clone()).shape[1]
+    module = Made(
+        lambda own, x: own.fc(FORMS[name](own.bn(own.conv(x)))),
+        conv=nn.Conv2d(1, 6, 3),
+        bn=norm,
+        fc=nn.Linear(width, 10),
+    )
+    network = Network(module.eval(), SPEC, "constant")
+    graph = capture(network)
+    found = moments(network, graph, partly=True)
+    source = next(node.args[0].name for node in graph.graph.nodes if node.target == _aten.linear.default)
+    assert (source not in found) == (name in NOT_CARRIED)
+    if source in found:
+        with torch.no_grad():
+            expected = FORMS[name](CHANNELS.view(1, 6, 1, 1).expand(1, 6, 6, 6).clone())[0]
+        own = found[source]
+        torch.testing.assert_close(own.mean, expected, rtol=1e-3, atol=2e-3)
+        assert (own.low <= expected + 1e-3).all() and (own.high >= expected - 1e-3).all()
+        quantize(network, None, Bits())
+    else:
+        with pytest.raises(UserError, match="ranges cannot be told without images"):
+            quantize(network, None, Bits())
+
+
+@pytest.mark.parametrize("value", [20.0, -5.0])
+def test_a_grid_covers_what_an_image_is_padded_with(value):
+    def forward(own, x):
+        padded = nn.functional.pad(relu(own.bn(own.conv(x))), (1, 1, 1, 1), value=value)
+        return own.fc(relu(own.last(padded)).flatten(1))
+
+    module = Made(
+        forward,
+        conv=nn.Conv2d(1, 6, 3), bn=nn.BatchNorm2d(6), last=nn.Conv2d(6, 2, 3), fc=nn.Linear(72, 10),
+    )  # fmt: skip
+    assert error(seen(module), None) < 0.1

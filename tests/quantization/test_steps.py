@@ -176,3 +176,22 @@ def test_by_tensor_it_has_the_bits_of_torchs_own_rounding_halves_and_gradient_to
     seen = x.detach().requires_grad_(True)
     own(seen).sum().backward()
     assert torch.equal(seen.grad.bool(), inside)
+
+
+@pytest.mark.parametrize("levels", [512, 1024, 4096, 65536])
+@pytest.mark.parametrize("spread", ["rectified", "even", "with an outlier"])
+def test_a_fine_grid_of_activations_is_as_good_as_one_that_covers_all_values(levels, spread):
+    x = torch.randn(20_000, generator=torch.Generator().manual_seed(0))
+    x = {"rectified": x.relu(), "even": x.sigmoid() - 0.3, "with an outlier": torch.cat([x, torch.tensor([300.0])])}[
+        spread
+    ]
+    own = activation_step(levels - 1)
+    for part in x.split(4000):
+        own(part)
+    own.start()
+    low, high = min(0.0, float(x.min())), max(0.0, float(x.max()))
+    step = (high - low) / (levels - 1)
+    covering = float((x - ((x - low) / step).round() * step - low).square().mean())
+    with torch.no_grad():
+        error = float((own(x) - x).square().mean())
+    assert error < 1.15 * covering

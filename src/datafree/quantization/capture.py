@@ -64,14 +64,11 @@ def capture(network: Network) -> GraphModule:
     if expected is None:
         assert failure is not None
         raise failure if isinstance(failure, UserError) else _uncapturable(network, failure) from failure
-    together, alone = expected.split([len(images), 1])
-    compare(
-        network.name, together, torch.cat([alone, together[1:]]), (f"{network.name}, given one of them alone,", ALONE)
-    )
     assert isinstance(graph, GraphModule)
     _whole_batch_norms(graph)
     _check_statistics(network.name, graph)
     _without_writes(network.name, graph)
+    _check_alone(network.name, expected)
     write_plainly(graph)
     fold_constants(graph)
     try:
@@ -117,6 +114,12 @@ def compare(name: str, expected: Tensor, logits: Tensor, form: tuple[str, str], 
             f"{what} answers differently from {name}: logits differ by up to {apart:.2g} on {len(expected)} images, "
             f"expected at most {most * unit:.2g}; {advice}"
         )
+
+
+def _check_alone(name: str, logits: Tensor) -> None:
+    """Raises UserError unless the last logits (N + 1, classes), of the first image alone, are the first ones."""
+    alone = torch.cat([logits[-1:], logits[1:-1]])
+    compare(name, logits[:-1], alone, (f"{name}, given one of them alone,", ALONE))
 
 
 def _copied(network: Network) -> nn.Module:

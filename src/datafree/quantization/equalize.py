@@ -13,10 +13,13 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from .annotate import behind, groups, parameter_of, weighted
+from .ranges import Moments
 
 __all__ = ["equalize", "pairs"]
 
 ROUNDS = 20
+ALWAYS = 3.0
+"""Standard deviations below the mean that a channel always has, as in sec. 4.1.3."""
 _aten = torch.ops.aten
 RELUS = (_aten.relu.default, _aten.relu_.default)
 
@@ -62,21 +65,21 @@ def _sole(node: Node) -> Node | None:
 
 
 @torch.no_grad()
-def equalize(graph: GraphModule, highest: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+def equalize(graph: GraphModule, known: Mapping[str, Moments] | None = None) -> dict[str, Tensor]:
     """Scales each pair's weights, in place, until both have the same range in every channel they share (eq. 11).
 
-    `highest` is node name -> the highest value (C,) that a layer's output has by channel, where it is known; its bias stands
-    for it where it is not. No channel is scaled above what the layer's highest channel had: one grid is for all of them.
-    Returns node name -> what its channels (C,) were divided by, for the first of each pair and the ReLU behind it.
+    `known` is node name -> the moments of a layer's outputs: a channel that is always above 0 is not scaled above what the
+    layer's highest one had. Returns node name -> what its channels (C,) were divided by, for the first of each pair and the
+    ReLU behind it.
     """
-    # differs from the paper, which lets the smallest weights grow without bound and absorbs high biases afterwards: a
-    # channel that is constant has weights of about 0, and its bias would set the grid of the whole layer
+    # differs from the paper, which absorbs high biases into the next layer afterwards (sec. 4.1.3): a channel that is
+    # constant has weights of about 0, and scaled up without bound its bias would set the grid of the whole layer
     found = [
         (first, parameter_of(graph, first.args[1]), parameter_of(graph, second.args[1]))
         for first, second in pairs(graph)
     ]
     scales = {first.name: torch.ones(len(weight)) for first, weight, _ in found}
-    least = {first.name: _least_scale(graph, first, highest or {}) for first, _, _ in found}
+    least = {first.name: _least_scale(graph, first, known or {}) for first, _, _ in found}
     for _ in range(ROUNDS):
         change = 0.0
         for first, a, b in found:
@@ -96,14 +99,13 @@ def equalize(graph: GraphModule, highest: Mapping[str, Tensor] | None = None) ->
     return scales
 
 
-def _least_scale(graph: GraphModule, layer: Node, highest: Mapping[str, Tensor]) -> Tensor:
-    """What each channel (C,) may be divided by at least so that none is above what the highest of them was."""
-    bias = layer.args[2] if len(layer.args) > 2 else None
-    known = highest.get(layer.name)
-    if known is None:
-        known = torch.zeros(1) if bias is None else parameter_of(graph, bias).detach()
-    reached = known.clamp(min=0)  # behind a ReLU
-    return reached / reached.max().clamp(min=torch.finfo(reached.dtype).tiny)
+def _least_scale(graph: GraphModule, layer: Node, known: Mapping[str, Moments]) -> Tensor:
+    """What each channel (C,) may be divided by at least so that what it always has is not above the layer's highest."""
+    own = known.get(layer.name)
+    if own is None:
+        return torch.zeros(())
+    always = (own.mean - ALWAYS * own.variance.sqrt()).clamp(min=0)  # behind a ReLU
+    return always / own.high.max().clamp(min=torch.finfo(always.dtype).tiny)
 
 
 def _range(weight: Tensor, axis: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +18,7 @@ from ..progress import Progress, silent
 from .annotate import Uniform, behind, parameter_of, unrounded, weighted
 from .bits import Bits, TargetCPU
 from .capture import capture, compare
-from .equalize import equalize
+from .equalize import equalize, pairs
 from .folding import fold_batch_norms, untie
 from .ranges import Moments, moments, weighed
 from .stack import quiet, require
@@ -161,7 +161,10 @@ def quantize(
         raise UserError(f"{no_layer(network)}, so there is nothing to round; give one that has")
     for parameter in graph.parameters():  # a bias that comes of a folded batch norm would stay as it is
         parameter.requires_grad_(True)
-    scales = equalize(graph, {name: own.high for name, own in told.items()}) if equalise else {}
+    scales = {}
+    if equalise:
+        unknown = {first.name for first, _ in pairs(graph)} - told.keys()
+        scales = equalize(graph, told if pixels is None else told | _measured(graph, unknown, pixels[:BATCH]))
     spec = network.spec.unnormalised()  # the captured graph normalises for itself
     own = Quantized(Network(Simulated(graph), spec, f"{network.name}-{bits.name}"), bits, target_cpu)
     told = {name: told[name].scaled(scales.get(name)) for name in told}
@@ -274,6 +277,36 @@ class _Means(Interpreter):
             value = value + short.view([-1 if own == axis else 1 for own in range(value.ndim)])
         self.means[n.name] = mean
         return value
+
+
+class _Outputs(Interpreter):
+    """Runs a graph and keeps the moments of the outputs of the named layers, by channel."""
+
+    def __init__(self, graph: GraphModule, names: Set[str]):
+        super().__init__(graph)
+        self.names, self.moments = names, {}
+
+    def run_node(self, n: Node) -> object:
+        value = super().run_node(n)
+        if n.name in self.names:
+            rows = value.movedim(-1 if n.target == torch.ops.aten.linear.default else 1, 0).flatten(1)
+            self.moments[n.name] = Moments(rows.mean(1), rows.var(1, correction=0), rows.amin(1), rows.amax(1))
+        return value
+
+
+@torch.no_grad()
+def _measured(graph: GraphModule, names: Set[str], pixels: Tensor) -> dict[str, Moments]:
+    """Moments of the named layers' outputs on images, nothing rounded and no grid chosen yet."""
+    if not names:
+        return {}
+    steps = [part for part in graph.modules() if isinstance(part, Step)]
+    for step in steps:
+        step.observing = False
+    run = _Outputs(graph, names)
+    run.run(pixels)
+    for step in steps:
+        step.observing = True
+    return run.moments
 
 
 def _correct_on(own: Quantized, pixels: Tensor) -> None:
