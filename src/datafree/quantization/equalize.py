@@ -68,8 +68,8 @@ def _sole(node: Node) -> Node | None:
 def equalize(graph: GraphModule, known: Mapping[str, Moments] | None = None) -> dict[str, Tensor]:
     """Scales each pair's weights, in place, until both have the same range in every channel they share (eq. 11).
 
-    `known` is node name -> the moments of a layer's outputs: a channel that is always above 0 is not scaled above what the
-    layer's highest one had. Returns node name -> what its channels (C,) were divided by, for the first of each pair and the
+    `known` is node name -> the moments of a layer's outputs: a channel that is always above 0 is not scaled above the
+    range of the others. Returns node name -> what its channels (C,) were divided by, for the first of each pair and the
     ReLU behind it.
     """
     # differs from the paper, which absorbs high biases into the next layer afterwards (sec. 4.1.3): a channel that is
@@ -79,13 +79,13 @@ def equalize(graph: GraphModule, known: Mapping[str, Moments] | None = None) -> 
         for first, second in pairs(graph)
     ]
     scales = {first.name: torch.ones(len(weight)) for first, weight, _ in found}
-    least = {first.name: _least_scale(graph, first, known or {}) for first, _, _ in found}
     for _ in range(ROUNDS):
         change = 0.0
         for first, a, b in found:
             over, under = _range(a, 0), _range(b, 1)
             scale = torch.where((over > 0) & (under > 0), (over / under).sqrt(), torch.ones_like(over))
-            scale = torch.maximum(scale, least[first.name] / scales[first.name])
+            if known and first.name in known:
+                scale = torch.maximum(scale, _least_scale(known[first.name].scaled(scales[first.name] * scale)) * scale)
             a.data /= scale.view(-1, *[1] * (a.ndim - 1))
             b.data *= scale.view(1, -1, *[1] * (b.ndim - 2))
             if len(first.args) > 2 and first.args[2] is not None:
@@ -99,13 +99,11 @@ def equalize(graph: GraphModule, known: Mapping[str, Moments] | None = None) -> 
     return scales
 
 
-def _least_scale(graph: GraphModule, layer: Node, known: Mapping[str, Moments]) -> Tensor:
-    """What each channel (C,) may be divided by at least so that what it always has is not above the layer's highest."""
-    own = known.get(layer.name)
-    if own is None:
-        return torch.zeros(())
+def _least_scale(own: Moments) -> Tensor:
+    """What a layer's channels (C,) have to be divided by so that what one always has is within the others' range."""
     always = (own.mean - ALWAYS * own.variance.sqrt()).clamp(min=0)  # behind a ReLU
-    return always / own.high.max().clamp(min=torch.finfo(always.dtype).tiny)
+    others = own.high[(always == 0) & (own.high > 0)]
+    return always / (others if len(others) else own.high.abs()).max() if always.any() else always
 
 
 def _range(weight: Tensor, axis: int) -> Tensor:
