@@ -15,10 +15,17 @@ __all__ = ["Curves", "Divergence", "Finished", "Health", "Online", "Result", "Sc
 
 EPOCHS = 100_000
 """That a history may have."""
+SOURCES = 500
+"""Data sets that one page can compare."""
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+Number = Annotated[float, Field(ge=-1e15, le=1e15)]
+"""Of a size that can be summed up and drawn."""
+Seconds = Annotated[float, Field(ge=0, le=1e12)]
 
 
 class Scores(_Part):
@@ -31,8 +38,8 @@ class Scores(_Part):
 class Curves(_Part):
     """By epoch."""
 
-    loss: tuple[float, ...] = ()
-    scores: tuple[float, ...] = ()
+    loss: tuple[Number, ...] = ()
+    scores: tuple[Number, ...] = ()
 
 
 class Timing(_Part):
@@ -47,14 +54,14 @@ class Divergence(_Part):
 
     name: str
     images: int
-    total: float
-    by_layer: dict[str, float]
+    total: Number
+    by_layer: dict[str, Number]
 
 
 class Health(_Part):
     """Of a generator's images after an epoch."""
 
-    classes: float = Field(ge=0)
+    classes: Annotated[float, Field(ge=0, le=1e6)]
     duplicates: float = Field(ge=0, le=1)
 
 
@@ -65,16 +72,16 @@ Percents = Annotated[tuple[Percent, ...], Field(max_length=EPOCHS)]
 class Online(_Part):
     """The history of a generator against a student, by epoch."""
 
-    loss: Annotated[tuple[float, ...], Field(max_length=EPOCHS)] = ()
+    loss: Annotated[tuple[Number, ...], Field(max_length=EPOCHS)] = ()
     scores: Percents = ()
     agreement: Percents = ()
     average_scores: Percents = ()
     """Of the moving average of the student, as `average_agreement`."""
     average_agreement: Percents = ()
     health: Annotated[tuple[Health, ...], Field(max_length=EPOCHS)] = ()
-    seconds: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(max_length=EPOCHS)] = ()
+    seconds: Annotated[tuple[Seconds, ...], Field(max_length=EPOCHS)] = ()
     rollbacks: Annotated[tuple[str, ...], Field(max_length=EPOCHS)] = ()
-    phases: Annotated[dict[str, Annotated[float, Field(ge=0)]], Field(max_length=12)] = {}
+    phases: Annotated[dict[str, Seconds], Field(max_length=12)] = {}
     """Seconds; writing to the memory is in `memory` and in `student`."""
     images: int | None = Field(default=None, ge=0)
     memory_bytes: int | None = Field(default=None, ge=0)
@@ -93,7 +100,7 @@ class Result(_Part):
     speed: Timing | None = None
     simulated: bool = False
     """Whether some number of bits has no kernel."""
-    similarity: tuple[Divergence, ...] = ()
+    similarity: Annotated[tuple[Divergence, ...], Field(max_length=SOURCES)] = ()
     online: Online | None = None
 
 
@@ -104,7 +111,7 @@ class Finished(_Part):
     settings: dict[str, Any] = {}
     inputs: dict[str, str] = {}
     """Path as it was typed -> sha256."""
-    seconds: float | None = Field(default=None, ge=0)
+    seconds: Seconds | None = None
     """Of the run that ended; where it went on from a stopped one, or from a smaller set, not of those before."""
     resumed: bool = False
     result: Result = Result()

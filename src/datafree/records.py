@@ -146,7 +146,7 @@ class Record:
             count = entry.summary.get("count")
             if count is None:
                 continue
-            if samples and int(count.sum()) != samples:
+            if int(count.sum()) != samples:
                 raise UserError(
                     f"entry {name!r} of the record counts {int(count.sum()):,} samples, the record {samples:,}; "
                     "record all entries on the same data"

@@ -197,3 +197,17 @@ def test_a_large_jpeg_is_reduced_while_it_is_decoded_and_looks_the_same(orientat
     expected = upright.reshape(shape[1], 32, shape[2], 32).mean((1, 3))
     got = decode(content, "it", shape)[0]
     assert np.abs(got - expected)[2:-2, 2:-2].max() <= 3
+
+
+def scans(image: Image.Image, count: int) -> bytes:
+    """A progressive JPEG whose last scan stands there `count` times."""
+    data = encoded(image, "jpeg", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    return data[:last] + data[last:-2] * count + data[-2:]
+
+
+def test_a_jpeg_with_hundreds_of_scans_is_refused_before_it_is_decoded():
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8))
+    with pytest.raises(UserError, match=r"'it' goes over its pixels in more than 100 scans, .*; save it again"):
+        look(scans(image, 200), "it")
+    assert decode(scans(image, 1), "it", (3, 16, 16)).shape == (3, 16, 16)

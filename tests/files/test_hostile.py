@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import struct
@@ -289,3 +290,12 @@ def test_loading_a_strangers_file_runs_nothing(tmp_path):
                 )
     assert run_python(AUDIT, folder, tmp_path / "out") == [f"{51 + 36} 5 False []"]
     assert not (tmp_path / "owned").exists()
+
+
+def test_of_a_file_without_size_and_end_nothing_is_read(tmp_path):
+    endless = Path("/proc/self/pagemap")
+    if not endless.is_file():
+        pytest.skip("needs Linux's /proc")
+    assert sha256_file(endless) == hashlib.sha256().hexdigest()
+    (tmp_path / "a").write_bytes(b"abc" * 1_000_000)
+    assert sha256_file(tmp_path / "a") == hashlib.sha256(b"abc" * 1_000_000).hexdigest()

@@ -322,3 +322,10 @@ def test_a_file_of_many_strange_tensors_is_refused_in_a_short_line(network, path
 
     rewritten(path, change)
     assert len(refused(path, network)) < 400
+
+
+def test_a_record_that_counts_images_and_says_it_is_of_none_is_refused(network, toy):
+    recorded = record(network, toy(), [InputMoments()])
+    altered = dataclasses.replace(recorded, made={**recorded.made, "samples": 0})
+    with pytest.raises(UserError, match=r"counts .* samples, the record 0"):
+        altered.check_counts()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -200,9 +201,9 @@ def _teacher(networks: list[Path], logs: dict[Path, Finished]) -> Path | None:
         if hash_of(folder) in read:
             return folder
     asked = [log.settings.get("model" if log.verb == "quantize" else "teacher") for log in logs.values()]
-    named = [Path(str(own)) for own in asked if own]
+    named = [str(own) for own in asked if own]
     for folder in networks:
-        if any(own.resolve() == folder.resolve() for own in named):
+        if any(own == os.path.realpath(folder) for own in map(_real, named)):
             return folder
     return next((folder for folder in networks if any(own.name == folder.name for own in named)), None)
 
@@ -285,6 +286,14 @@ def _network(folder: Path, run: Run, codes: dict[Path, str]) -> Network | None:
     return network
 
 
+def _real(name: str) -> str | None:
+    """The place that a log names, links followed; None where it can be no path."""
+    try:
+        return os.path.realpath(name)
+    except (ValueError, OSError):  # a NUL, or letters that no file name has
+        return None
+
+
 def _likenesses(logs: dict[Path, Finished]) -> list[Likeness]:
     """The similarities among the runs, those together that can be compared: of one network, form and way of showing."""
     groups: dict[tuple[str, ...], list[Path]] = {}
@@ -301,9 +310,9 @@ def _likenesses(logs: dict[Path, Finished]) -> list[Likeness]:
 
 def _likeness(logs: dict[Path, Finished], releases: dict[str, str]) -> Likeness:
     pairs = [(folder, own) for folder, log in logs.items() for own in log.result.similarity]
-    names = [own.name for _, own in pairs]
+    times = Counter(own.name for _, own in pairs)
     found = [
-        Similarity(**{**own.model_dump(), "name": own.name if names.count(own.name) == 1 else f"{own.name} ({folder})"})
+        Similarity(**{**own.model_dump(), "name": own.name if times[own.name] == 1 else f"{own.name} ({folder.name})"})
         for folder, own in pairs
     ]
     settings = next(iter(logs.values())).settings
@@ -314,7 +323,7 @@ def _likeness(logs: dict[Path, Finished], releases: dict[str, str]) -> Likeness:
         f"{name}: {form}, {f'in {unit}' if unit else 'without a unit'}",
         f"{counts[0]:,} images each" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,} images",
         _shown(settings),
-        f"from {', '.join(map(str, logs))}",
+        f"from {', '.join(folder.name for folder in logs)}",
     ]
     return Likeness("; ".join(parts), sorted(found, key=lambda own: own.total), unit)
 

@@ -144,14 +144,14 @@ def _is_input(path: Path) -> bool:
         if path.is_dir():
             return any((path / part).is_file() for part in PARTS)
         return path.is_file() and path.stat().st_size <= LARGEST_INPUT
-    except OSError:  # a name that is too long, say
+    except (OSError, ValueError):  # a name that is too long, say, or has a NUL
         return False
 
 
 def _is_folder(name: str) -> bool:
     try:
         return Path(name).is_dir()
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 

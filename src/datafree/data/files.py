@@ -63,6 +63,8 @@ def read(path: Path, most: int) -> bytes:
             if len(content) > bound:
                 raise damaged(path, f"unpacks to more than {bound:,} bytes", "the file as it was published")
             return content
+    except MemoryError as error:  # an .xz file names the memory that unpacking takes
+        raise damaged(path, "needs more memory than there is", "the file as it was published") from error
     except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         raise damaged(path, f"cannot be read ({error})", "a whole file") from error
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -139,6 +139,11 @@ def on_threads(
     return result
 
 
+SCAN = b"\xff\xda"
+"""What each scan of a JPEG begins with; within a scan it cannot occur."""
+MOST_SCANS = 100
+
+
 def check_size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
     """(height, width) of the option `size`: one number is a square."""
     if size is None:
@@ -156,6 +161,7 @@ def _guarded(source: Path | bytes, name: str, use: Callable[[Image.Image], T]) -
             image = stack.enter_context(Image.open(stream, formats=FORMATS))
             if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS:
                 raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
+            _check_scans(image, stream, name)
             _check_bytes(image, len(source) if isinstance(source, bytes) else os.path.getsize(source), name)
             return use(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -181,6 +187,23 @@ def _check_bytes(image: Image.Image, size: int, name: str) -> None:
         raise UserError(
             f"image {name!r} is too large: its {size:,} bytes are {_nbytes(image):,} when decoded; wanted at most {most:,}; "
             "make it smaller or remove it"
+        )
+
+
+def _check_scans(image: Image.Image, stream: IO[bytes], name: str) -> None:
+    """Raises UserError for a progressive JPEG that goes over its pixels more often than any camera's or editor's does."""
+    if image.format != "JPEG" or not image.info.get("progressive"):
+        return
+    place, count, before = stream.tell(), 0, b""
+    stream.seek(0)
+    while count <= MOST_SCANS and (part := stream.read(1 << 20)):
+        count += (before + part).count(SCAN)
+        before = part[-1:]
+    stream.seek(place)
+    if count > MOST_SCANS:
+        raise UserError(
+            f"image {name!r} goes over its pixels in more than {MOST_SCANS} scans, which would take long to decode; wanted "
+            f"at most {MOST_SCANS}; save it again or remove it"
         )
 
 
