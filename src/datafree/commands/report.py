@@ -205,7 +205,7 @@ def _teacher(networks: list[Path], logs: dict[Path, Finished]) -> Path | None:
     for folder in networks:
         if any(own == os.path.realpath(folder) for own in map(_real, named)):
             return folder
-    return next((folder for folder in networks if any(own.name == folder.name for own in named)), None)
+    return next((folder for folder in networks if any(Path(own).name == folder.name for own in named)), None)
 
 
 def _of_other_networks(networks: list[Path], logs: dict[Path, Finished], teacher: Path | None) -> list[str]:
