@@ -6,6 +6,7 @@ torchao's own for x86 leaves residual additions in floating point, which makes a
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
@@ -20,8 +21,8 @@ from .bits import Bits, TargetCPU, largest_weight
 from .steps import Step
 
 __all__ = [
-    "BATCH_NORM", "TRANSPOSED", "WEIGHTED", "Uniform", "behind", "groups", "own_tensors", "parameter_of", "unrounded",
-    "weighted",
+    "BATCH_NORM", "TRANSPOSED", "WEIGHTED", "Uniform", "arguments", "behind", "groups", "own_tensors", "parameter_of",
+    "unrounded", "weighted",
 ]  # fmt: skip
 
 _aten = torch.ops.aten
@@ -75,6 +76,14 @@ def unrounded(model: GraphModule, rounded: set[Node]) -> list[str]:
             place, _, name = (own or [node.name])[0].removeprefix("network.").rpartition(".")
             found.append(f"{place or name}: {kind}")
     return found
+
+
+def arguments(node: Node) -> dict[str, Any]:
+    """The arguments of an operator by their names in its schema, defaults included."""
+    assert isinstance(node.target, torch._ops.OpOverload)
+    values = dict(zip((argument.name for argument in node.target._schema.arguments), node.args, strict=False))
+    defaults = {argument.name: argument.default_value for argument in node.target._schema.arguments}
+    return {**defaults, **values, **node.kwargs}
 
 
 def groups(layer: Node) -> int:

@@ -128,7 +128,7 @@ def _check_answers(content: bytes, network: Network) -> None:
     try:
         logits = run(session(content), images)
     except (UserError, RuntimeError) as error:
-        reason = str(error).removeprefix("onnxruntime cannot run the file: ").removesuffix("; write it again")
+        reason = first_line(error.__cause__ or error)
         raise UserError(
             f"onnxruntime cannot run {network.name} as ONNX: {reason}; compute that part in float32, or with other operators"
         ) from None

@@ -10,17 +10,37 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from .annotate import arguments
 from .stack import quiet
 
 __all__ = ["plain_pools", "write_plainly"]
 
 _aten = torch.ops.aten
+Rewrites = dict[object, Callable[[GraphModule, Node], Node | None]]
+"""Operator -> what writes it with others; None leaves it as it is."""
 
 
 def write_plainly(graph: GraphModule) -> None:
     """Rewrites them in place; each has the values of the operator that it takes the place of."""
+    _rewrite(graph, _REWRITES)
+
+
+def plain_pools(graph: GraphModule) -> GraphModule:
+    """The graph itself, or a copy without average pools whose divisor is not the number of places in the kernel.
+
+    The exporter drops such a divisor, and ONNX counts places beyond the image differently.
+    """
+    if not any(node.target in _POOLS and _divides_otherwise(node) for node in graph.graph.nodes):
+        return graph
+    with quiet():
+        graph = copy.deepcopy(graph)
+    _rewrite(graph, dict.fromkeys(_POOLS, _pool))
+    return graph
+
+
+def _rewrite(graph: GraphModule, rewrites: Rewrites) -> None:
     for node in list(graph.graph.nodes):
-        rewrite = _REWRITES.get(node.target)
+        rewrite = rewrites.get(node.target)
         if rewrite is None:
             continue
         with graph.graph.inserting_before(node):
@@ -43,7 +63,8 @@ def _is_float(node: object) -> bool:
 
 def _clamp(graph: GraphModule, node: Node) -> Node | None:
     """Both ends as floats: the exporter knows no clamp between an int and a float."""
-    ends = [*node.args[1:], *(node.kwargs.get(name) for name in ("min", "max")[len(node.args) - 1 :])]
+    given = arguments(node)
+    ends = [given["min"], given["max"]]
     numbers = [float(end) if isinstance(end, (int, float)) else None for end in ends]
     if not _is_float(node.args[0]) or any(end is not None for end, own in zip(ends, numbers) if own is None):
         return None
@@ -52,8 +73,9 @@ def _clamp(graph: GraphModule, node: Node) -> Node | None:
 
 def _rrelu(graph: GraphModule, node: Node) -> Node | None:
     """A leaky rectifier of the mean slope, which it is outside training."""
-    lower, upper, training = (*node.args[1:4], *(1 / 8, 1 / 3, False)[len(node.args) - 1 :])
-    if training or not isinstance(lower, (int, float)) or not isinstance(upper, (int, float)):
+    given = arguments(node)
+    lower, upper = given["lower"], given["upper"]
+    if given["training"] or not isinstance(lower, (int, float)) or not isinstance(upper, (int, float)):
         return None
     return _call(graph, _aten.leaky_relu.default, node.args[0], (lower + upper) / 2)
 
@@ -75,70 +97,45 @@ def _masked(graph: GraphModule, node: Node) -> Node | None:
     return _call(graph, _aten.where.self, chosen, number, source)
 
 
-def plain_pools(graph: GraphModule) -> GraphModule:
-    """A graph without average pools that divide by another number than that of the places they see; itself if it has none.
-
-    The exporter drops that number, and onnx counts places beyond the image otherwise. As a pool of the padded image that
-    divides by all of its places, times what corrects each output.
-    """
-    if not any(_divides_otherwise(node) for node in graph.graph.nodes):
-        return graph
-    with quiet():
-        graph = copy.deepcopy(graph)
-    for node in [own for own in graph.graph.nodes if _divides_otherwise(own)]:
-        rank = _POOLS[node.target]
-        source = node.args[0]
-        while "val" not in source.meta:  # of a converted graph's grids
-            source = source.args[0]
-        kernel, stride, padding, ceil, counted, divisor = _pool_arguments(node)
-        sides = tuple(int(side) for side in source.meta["val"].shape[-rank:])
-        ones = torch.ones(1, 1, *sides)
-        expected = node.target(ones, kernel, stride, padding, ceil, counted, *(() if rank == 1 else (divisor,)))
-        amounts: list[int] = []
-        for axis in reversed(range(rank)):
-            needed = (expected.shape[2 + axis] - 1) * stride[axis] + kernel[axis]
-            amounts += [padding[axis], max(0, needed - sides[axis] - padding[axis])]
-        correction = (expected / node.target(torch.nn.functional.pad(ones, amounts), kernel, stride))[0]
-        name = next(f"pool_{index}" for index in range(1 << 20) if not hasattr(graph, f"pool_{index}"))
-        graph.register_buffer(name, correction)
-        with graph.graph.inserting_before(node):
-            padded = _call(graph, _aten.pad.default, node.args[0], amounts)
-            mean = _call(graph, node.target, padded, kernel, stride)
-            plain = _call(graph, _aten.mul.Tensor, mean, graph.graph.get_attr(name))
-        plain.meta = dict(node.meta)
-        node.replace_all_uses_with(plain)
-        graph.graph.erase_node(node)
-    graph.recompile()
-    return graph
+def _divides_otherwise(pool: Node) -> bool:
+    given = arguments(pool)
+    return bool(given["ceil_mode"]) or given.get("divisor_override") is not None
 
 
-def _divides_otherwise(node: Node) -> bool:
-    if node.target not in _POOLS:
-        return False
-    *_, ceil, _, divisor = _pool_arguments(node)
-    return divisor is not None or ceil
-
-
-def _pool_arguments(node: Node) -> tuple[Any, ...]:
-    """Kernel, stride and padding, each a number per side, whether it rounds up, counts what was padded, and its divisor."""
-    given: list[Any] = [*node.args[1:], *[None] * (7 - len(node.args))]
-    given = [node.kwargs.get(name, own) for name, own in zip(_POOL_ARGUMENTS, given)]
+def _pool(graph: GraphModule, node: Node) -> Node | None:
+    """A pool of the padded image that divides by all places of the kernel, times a correction for each output place."""
+    if not _divides_otherwise(node):
+        return None
+    assert isinstance(node.target, torch._ops.OpOverload)
+    source: Any = node.args[0]
+    while "val" not in source.meta:  # quantize and dequantize operators of a converted graph
+        source = source.args[0]
+    given, rank = arguments(node), _POOLS[node.target]
     kernel, stride, padding = (
-        list(own) * _POOLS[node.target] if len(own) == 1 else list(own)
-        for own in (given[0], given[1] or given[0], given[2] or [0])
+        list(sides) * (rank // len(sides))
+        for sides in (given["kernel_size"], given["stride"] or given["kernel_size"], given["padding"])
     )
-    return kernel, stride, padding, bool(given[3]), given[4] is not False, given[5]
+    ones = torch.ones(1, 1, *(int(side) for side in source.meta["val"].shape[-rank:]))
+    expected = node.target(ones, *node.args[1:], **node.kwargs)
+    amounts: list[int] = []
+    for axis in reversed(range(rank)):
+        needed = (expected.shape[2 + axis] - 1) * stride[axis] + kernel[axis]
+        amounts += [padding[axis], max(0, needed - ones.shape[2 + axis] - padding[axis])]
+    correction = (expected / node.target(torch.nn.functional.pad(ones, amounts), kernel, stride))[0]
+    name = next(f"pool_{index}" for index in range(1 << 20) if not hasattr(graph, f"pool_{index}"))
+    graph.register_buffer(name, correction)
+    padded = _call(graph, _aten.pad.default, node.args[0], amounts)
+    mean = _call(graph, node.target, padded, kernel, stride)
+    return _call(graph, _aten.mul.Tensor, mean, graph.graph.get_attr(name))
 
 
-_POOLS: dict[Any, int] = {
+_POOLS: dict[object, int] = {
     _aten.avg_pool1d.default: 1,
     _aten.avg_pool2d.default: 2,
     _aten.avg_pool3d.default: 3,
 }
-"""Average pools, and over how many sides each goes."""
-_POOL_ARGUMENTS = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
-
-_REWRITES: dict[object, Callable[[GraphModule, Node], Node | None]] = {
+"""Average pools, and the number of axes each averages over."""
+_REWRITES: Rewrites = {
     _aten.clamp.default: _clamp,
     _aten.rrelu.default: _rrelu,
     _aten.index_put.default: _masked,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,7 +23,7 @@ from .equalize import equalize, pairs
 from .folding import fold_batch_norms, untie
 from .ranges import Moments, moments, weighed
 from .stack import quiet, require
-from .steps import Step
+from .steps import Step, covering
 
 __all__ = ["Correction", "Quantized", "Simulated", "quantize"]
 
@@ -161,12 +162,12 @@ def quantize(
         raise UserError(f"{no_layer(network)}, so there is nothing to round; give one that has")
     for parameter in graph.parameters():  # a bias that comes of a folded batch norm would stay as it is
         parameter.requires_grad_(True)
+    spec = network.spec.unnormalised()  # the captured graph normalises for itself
+    own = Quantized(Network(Simulated(graph), spec, f"{network.name}-{bits.name}"), bits, target_cpu)
     scales = {}
     if equalise:
         unknown = {first.name for first, _ in pairs(graph)} - told.keys()
-        scales = equalize(graph, told if pixels is None else told | _measured(graph, unknown, pixels[:BATCH]))
-    spec = network.spec.unnormalised()  # the captured graph normalises for itself
-    own = Quantized(Network(Simulated(graph), spec, f"{network.name}-{bits.name}"), bits, target_cpu)
+        scales = equalize(graph, told if pixels is None else told | _measured(own, unknown, pixels[:BATCH]))
     told = {name: told[name].scaled(scales.get(name)) for name in told}
     with torch.no_grad():
         _check_unrounded(own, network, network.probes())
@@ -185,12 +186,21 @@ def quantize(
 
 def _check_unrounded(own: Quantized, network: Network, pixels: Tensor) -> None:
     """Raises UserError where the graph answers differently from the network although nothing is rounded yet."""
-    for step in own.steps():
-        step.observing = False
-    logits = torch.cat([own.graph(part) for part in pixels.split(BATCH)])
+    with _not_observing(own):
+        logits = torch.cat([own.graph(part) for part in pixels.split(BATCH)])
     compare(network.name, network.predict(pixels.clone(), BATCH), logits, UNROUNDED, ROUNDING)
-    for step in own.steps():
-        step.observing = True
+
+
+@contextmanager
+def _not_observing(quantized: Quantized) -> Iterator[None]:
+    """The grids do not see what is run meanwhile."""
+    for step in quantized.steps():
+        step.observing = False
+    try:
+        yield
+    finally:
+        for step in quantized.steps():
+            step.observing = True
 
 
 def _start_on(own: Quantized, pixels: Tensor, progress: Progress) -> None:
@@ -229,13 +239,6 @@ def _correct_by(own: Quantized, told: dict[str, Moments]) -> None:
                 parameter_of(own.graph, node.args[2]).data -= error
 
 
-def covering(low: float, high: float, top: int) -> tuple[Tensor, Tensor]:
-    """Step and zero point of the grid 0..top that covers [low, high], with 0 on it."""
-    step = max((high - low) / top, 1e-12)
-    zero = min(max(round(-low / step), 0), top)
-    return torch.tensor([step]), torch.tensor([zero])
-
-
 def _grid(graph: GraphModule, node: object) -> Step | None:
     if isinstance(node, Node) and node.op == "call_module":
         part = graph.get_submodule(str(node.target))
@@ -269,7 +272,7 @@ class _Means(Interpreter):
         value = super().run_node(n)
         if n not in self.layers:
             return value
-        axis = value.ndim - 1 if n.target == torch.ops.aten.linear.default else 1
+        axis = _channel_axis(n, value)
         mean = value.mean([own for own in range(value.ndim) if own != axis])
         if n.name in self.wanted:
             short = self.wanted[n.name] - mean
@@ -289,24 +292,24 @@ class _Outputs(Interpreter):
     def run_node(self, n: Node) -> object:
         value = super().run_node(n)
         if n.name in self.names:
-            rows = value.movedim(-1 if n.target == torch.ops.aten.linear.default else 1, 0).flatten(1)
+            rows = value.movedim(_channel_axis(n, value), 0).flatten(1)
             self.moments[n.name] = Moments(rows.mean(1), rows.var(1, correction=0), rows.amin(1), rows.amax(1))
         return value
 
 
+def _channel_axis(layer: Node, output: Tensor) -> int:
+    return output.ndim - 1 if layer.target == torch.ops.aten.linear.default else 1
+
+
 @torch.no_grad()
-def _measured(graph: GraphModule, names: Set[str], pixels: Tensor) -> dict[str, Moments]:
-    """Moments of the named layers' outputs on images, nothing rounded and no grid chosen yet."""
+def _measured(quantized: Quantized, names: Set[str], pixels: Tensor) -> dict[str, Moments]:
+    """Moments of the named layers' outputs on images, before anything is rounded or a grid is chosen."""
     if not names:
         return {}
-    steps = [part for part in graph.modules() if isinstance(part, Step)]
-    for step in steps:
-        step.observing = False
-    run = _Outputs(graph, names)
-    run.run(pixels)
-    for step in steps:
-        step.observing = True
-    return run.moments
+    outputs = _Outputs(quantized.graph, names)
+    with _not_observing(quantized):
+        outputs.run(pixels)
+    return outputs.moments
 
 
 def _correct_on(own: Quantized, pixels: Tensor) -> None:

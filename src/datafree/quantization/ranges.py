@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ from torch.fx import GraphModule, Node
 from ..absent import no_batch_norm
 from ..errors import UserError
 from ..network import Network
-from .annotate import ADDS, AVERAGES, BATCH_NORM, SELECTIONS, WEIGHTED, behind, groups, parameter_of
+from .annotate import ADDS, AVERAGES, BATCH_NORM, SELECTIONS, WEIGHTED, arguments, behind, groups, parameter_of
 from .constants import Constants
 
 __all__ = ["WIDTH", "Moments", "moments", "rectified", "weighed"]
@@ -28,12 +27,8 @@ WIDTH = 6.0
 _aten = torch.ops.aten
 RELU = (_aten.relu.default, _aten.relu_.default)
 HARD = (
-    _aten.hardtanh.default,
-    _aten.hardtanh_.default,
-    _aten.clamp.default,
-    _aten.clamp_.default,
-    _aten.clamp_min.default,
-)
+    _aten.hardtanh.default, _aten.hardtanh_.default, _aten.clamp.default, _aten.clamp_.default, _aten.clamp_min.default,
+)  # fmt: skip
 SIX = (_aten.relu6.default, _aten.relu6_.default)
 ARITHMETIC = (*ADDS, _aten.sub.Tensor, _aten.mul.Tensor, _aten.div.Tensor)
 SAME = (*AVERAGES, *SELECTIONS, _aten.dropout.default, _aten.dropout_.default, _aten.clone.default, _aten.squeeze.dims)
@@ -52,6 +47,10 @@ class Moments:
     def normal(cls, mean: Tensor, variance: Tensor) -> Moments:
         spread = WIDTH * variance.sqrt()
         return cls(mean, variance, mean - spread, mean + spread)
+
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The four, in the order in which they are given."""
+        return self.mean, self.variance, self.low, self.high
 
     def scaled(self, scale: Tensor | None) -> Moments:
         """After every channel was divided by `scale` (C,), which is above 0; None is 1."""
@@ -154,10 +153,10 @@ def _through(graph: GraphModule, node: Node, found: dict[str, Moments], constant
     if node.target in SIX:
         return rectified(sources[0], 6.0)
     if node.target in HARD:
-        low, high = (*node.args[1:3], None, None)[:2]
-        if low != 0 or isinstance(high, Node) or node.kwargs:
+        _, low, high = (*arguments(node).values(), None)[:3]
+        if low != 0 or isinstance(high, Node):
             raise _stuck(node)
-        return rectified(sources[0], math.inf if high is None else float(high))  # type: ignore[arg-type]
+        return rectified(sources[0], math.inf if high is None else float(high))
     if node.target in ADDS and len(sources) == 2:
         return _sum(node, sources, _alpha(node))
     if node.target == _aten.pad.default:
@@ -182,7 +181,7 @@ def _joined(node: Node, found: dict[str, Moments]) -> Moments:
     known = [found.get(part.name) if isinstance(part, Node) else None for part in parts]
     if axis % node.meta["val"].ndim != 1 or None in known:
         raise _stuck(node)
-    return Moments(*(torch.cat([getattr(own, key) for own in known]) for key in ("mean", "variance", "low", "high")))
+    return Moments(*map(torch.cat, zip(*(part.tensors() for part in known if part is not None), strict=True)))
 
 
 def _rearranged(node: Node, source: Moments) -> Moments:
@@ -196,7 +195,7 @@ def _rearranged(node: Node, source: Moments) -> Moments:
         places, over = divmod(after[1], len(source.mean))
         if over or after[0] != before[0]:
             raise _stuck(node)
-        return Moments(*(getattr(source, key).repeat_interleave(places) for key in ("mean", "variance", "low", "high")))
+        return Moments(*(tensor.repeat_interleave(places) for tensor in source.tensors()))
     return source
 
 
@@ -218,9 +217,8 @@ def _affine(node: Node, source: Moments, constants: Constants) -> Moments:
     other = node.args[1]
     value = constants.tensor(other) if isinstance(other, Node) else torch.tensor(float(other))  # type: ignore[arg-type]
     axis = node.meta["val"].ndim - 1  # of the channels, from the end
-    if value is None or (value.numel() != 1 and (value.ndim < axis or value.shape[-axis] != value.numel())):
-        raise _stuck(node)
-    if value.numel() not in (1, len(source.mean)):
+    by_channel = value is not None and value.ndim >= axis and value.shape[-axis] == value.numel() == len(source.mean)
+    if value is None or (value.numel() != 1 and not by_channel):
         raise _stuck(node)
     value = value.flatten().float().expand(len(source.mean))
     if node.target in (*ADDS, _aten.sub.Tensor):
@@ -251,24 +249,20 @@ def weighed(layer: Node, weight: Tensor, values: Tensor) -> Tensor | None:
     value = behind(layer.args[0]).meta.get("val")
     if layer.target == _aten.linear.default and (not isinstance(value, Tensor) or value.ndim != 2):
         return None
-    each, over = divmod(parts * flat.shape[1], len(values))
-    if over:
+    if parts * flat.shape[1] != len(values):
         return None
-    values = values.repeat_interleave(each)  # a linear layer behind a flattened image has a channel's places in a row
     return (flat.view(parts, -1, flat.shape[1]) @ values.view(parts, -1, 1)).flatten()
 
 
 def _padded(node: Node, source: Moments) -> Moments:
     """Zeros around an image change nothing here; other numbers are mixed in, and channels of a number are channels."""
-    amounts, mode, number = (*node.args[1:], *("constant", None)[len(node.args) - 2 :])
-    assert isinstance(amounts, (list, tuple))
-    rank, value = node.meta["val"].ndim, 0.0 if number is None else float(number)  # type: ignore[arg-type]
-    place = 2 * (rank - 2)
-    around: Any = amounts[:place]
-    channels: Any = (*amounts[place : place + 2], 0, 0)[:2]
-    if any(amounts[place + 2 :]) or (mode != "constant" and any(channels)):
+    given = arguments(node)
+    amounts, value = given["pad"], float(given["value"] or 0)
+    place = 2 * (node.meta["val"].ndim - 2)
+    around, channels = amounts[:place], (*amounts[place : place + 2], 0, 0)[:2]
+    if any(amounts[place + 2 :]) or (given["mode"] != "constant" and any(channels)):
         raise _stuck(node)
-    if mode != "constant":
+    if given["mode"] != "constant":
         return source
     mean, variance, low, high = source.mean, source.variance, source.low, source.high
     if any(around):  # the grid covers the number too

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torchao.quantization.pt2e import HistogramObserver
 from torchao.quantization.pt2e.fake_quantize import FakeQuantizeBase
 
-__all__ = ["GAIN", "Step", "nearest_step"]
+__all__ = ["GAIN", "Step", "covering", "nearest_step"]
 
 GAIN = 5.0
 """The step is `start x exp(GAIN x learnt)`: with Adam, it moves by GAIN learning rates, relative to itself, at most."""
 CLIPS = 100
-FINEST = 256
-"""Levels above which torchao's observer, whose histogram is then too coarse for its search, cuts off too much."""
+OBSERVED_LEVELS = 256
+"""Up to so many levels torchao's observer chooses the range; for more its histogram is too coarse, and it clips too much."""
 
 
 class _Round(torch.autograd.Function):
@@ -102,9 +102,10 @@ class Step(FakeQuantizeBase):
             assert self.observer is not None
             if not bool(self.observer.min_val <= self.observer.max_val):  # type: ignore[operator]
                 raise RuntimeError("an activation's grid was started before its layer was run")
-            step, zero = self.observer.calculate_qparams()  # type: ignore[operator]
-            if self.quant_max - self.quant_min >= FINEST:
-                step, zero = self.observer._calculate_qparams(*fine_range(self.observer, self.quant_max))  # type: ignore[operator]
+            if self.quant_max - self.quant_min < OBSERVED_LEVELS:
+                step, zero = self.observer.calculate_qparams()  # type: ignore[operator]
+            else:
+                step, zero = covering(*nearest_range(self.observer, self.quant_max), self.quant_max)
         self.set(step.float().flatten(), zero.flatten())
 
     def set(self, step: Tensor, zero: Tensor) -> None:
@@ -145,23 +146,30 @@ class Step(FakeQuantizeBase):
             self.observer(x)
 
 
-def fine_range(observer: Any, top: int) -> tuple[Tensor, Tensor]:
-    """Of 100 x 100 ranges within what a histogram has seen, the one whose grid 0..`top` has the least squared error.
+def covering(low: float, high: float, top: int) -> tuple[Tensor, Tensor]:
+    """Step and zero point of the grid 0..top that covers [low, high], with 0 on it."""
+    step = max((high - low) / top, 1e-12)
+    zero = min(max(round(-low / step), 0), top)
+    return torch.tensor([step]), torch.tensor([zero])
 
-    A grid finer than the histogram's bins: within the range a value is off by a uniform part of a step, beyond it by its
-    distance from the range's end.
+
+def nearest_range(observer: Any, top: int) -> tuple[float, float]:
+    """Lower and upper end of the range whose grid 0..`top` has the least squared error on what a histogram observer saw.
+
+    The best of 100 x 100 clips of its two ends. For grids finer than the histogram's bins: a value in the range is off by a
+    uniform part of a step, one beyond it by its distance from the end.
     """
     counts = observer.histogram.double()
     first, last = observer.min_val.double(), observer.max_val.double()
     places = first + (last - first) * (torch.arange(len(counts)).double() + 0.5) / len(counts)
     shares = torch.linspace(1 / CLIPS, 1.0, CLIPS, dtype=torch.float64)
     lows, highs = shares * first.clamp(max=0), shares * last.clamp(min=0)
-    below = (((lows[:, None] - places).clamp(min=0)).square() * counts).sum(1)
-    above = (((places - highs[:, None]).clamp(min=0)).square() * counts).sum(1)
+    below = ((lows[:, None] - places).clamp(min=0).square() * counts).sum(1)
+    above = ((places - highs[:, None]).clamp(min=0).square() * counts).sum(1)
     step = (highs - lows[:, None]) / top
     errors = below[:, None] + above + counts.sum() * step.square() / 12
     best = int(errors.argmin())
-    return lows[best // CLIPS].float().view(-1)[0], highs[best % CLIPS].float().view(-1)[0]
+    return float(lows[best // CLIPS]), float(highs[best % CLIPS])
 
 
 def nearest_step(weight: Tensor, high: int) -> Tensor:
