@@ -11,20 +11,20 @@ from .errors import UserError
 from .files import read_json
 from .settings import first_problem
 
-__all__ = ["Curves", "Divergence", "Finished", "Health", "Online", "Result", "Scores", "Timing"]
+__all__ = ["SOURCES", "Curves", "Divergence", "Finished", "Health", "Online", "Result", "Scores", "Timing"]
 
 EPOCHS = 100_000
 """That a history may have."""
 SOURCES = 500
-"""Data sets that one page can compare."""
+"""Maximum number of data sets of one similarity run; each is drawn."""
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
-Number = Annotated[float, Field(ge=-1e15, le=1e15)]
-"""Of a size that can be summed up and drawn."""
+Number = Annotated[float, Field(ge=-1e100, le=1e100)]
+"""A number that can be added up and drawn; float32, in which runs compute, ends at 3.4e38."""
 Seconds = Annotated[float, Field(ge=0, le=1e12)]
 
 
@@ -59,7 +59,7 @@ class Divergence(_Part):
 
 
 class Health(_Part):
-    """Of a generator's images after an epoch."""
+    """Variety of a generator's images after an epoch."""
 
     classes: Annotated[float, Field(ge=0, le=1e6)]
     duplicates: float = Field(ge=0, le=1)
@@ -76,7 +76,7 @@ class Online(_Part):
     scores: Percents = ()
     agreement: Percents = ()
     average_scores: Percents = ()
-    """Of the moving average of the student, as `average_agreement`."""
+    """Accuracy of the student's moving average; `average_agreement` is its agreement."""
     average_agreement: Percents = ()
     health: Annotated[tuple[Health, ...], Field(max_length=EPOCHS)] = ()
     seconds: Annotated[tuple[Seconds, ...], Field(max_length=EPOCHS)] = ()
@@ -112,7 +112,7 @@ class Finished(_Part):
     inputs: dict[str, str] = {}
     """Path as it was typed -> sha256."""
     seconds: Seconds | None = None
-    """Of the run that ended; where it went on from a stopped one, or from a smaller set, not of those before."""
+    """Duration of the last run, without the earlier runs that it continued."""
     resumed: bool = False
     result: Result = Result()
 

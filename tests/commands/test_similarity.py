@@ -152,3 +152,11 @@ def test_a_folder_of_something_else_is_left_alone(refused):
     assert "folder 'set' holds 'synthetic-set'; wanted 'similarity'" in refused(
         f"similarity {NET} digits --out set --quiet"
     )
+
+
+def test_more_data_sets_than_a_report_reads_are_not_written(refused, here):
+    names = " ".join(f"d{number}" for number in range(501))
+    assert refused(f"similarity teacher {names} --out many") == (
+        "got 501 data sets with --out, expected at most 500; compare them in several runs"
+    )
+    assert not (here / "many").exists()

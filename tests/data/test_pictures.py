@@ -211,3 +211,11 @@ def test_a_jpeg_with_hundreds_of_scans_is_refused_before_it_is_decoded():
     with pytest.raises(UserError, match=r"'it' goes over its pixels in more than 100 scans, .*; save it again"):
         look(scans(image, 200), "it")
     assert decode(scans(image, 1), "it", (3, 16, 16)).shape == (3, 16, 16)
+
+
+def test_hundreds_of_scans_are_refused_in_a_jpeg_of_several_images_too():
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8))
+    content = encoded(image, "mpo", save_all=True, append_images=[image] * 200, progressive=True)
+    assert Image.open(io.BytesIO(content)).format == "MPO"
+    with pytest.raises(UserError, match=r"'it' goes over its pixels in more than 100 scans"):
+        look(content, "it")

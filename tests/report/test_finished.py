@@ -8,6 +8,8 @@ import pytest
 
 from datafree.errors import UserError
 from datafree.finished import Finished
+from datafree.likeness import Similarity
+from datafree.report.similarity import similarity_svg
 
 HUGE = 1.7e308
 PARTS = {
@@ -20,6 +22,10 @@ PARTS = {
     "divergence of a layer": {"similarity": [{"name": "a", "images": 2, "total": 1.0, "by_layer": {"x": HUGE}}]},
     "many data sets": {"similarity": [{"name": "a", "images": 2, "total": 1.0, "by_layer": {}}] * 9000},
 }
+
+
+def test_a_divergence_of_float32s_range_is_drawn():
+    similarity_svg([Similarity("a", 2, 3e38, {"x": 3e38}), Similarity("b", 2, 1e100, {"x": -1e100})], "nats")
 
 
 @pytest.mark.parametrize("result", PARTS.values(), ids=PARTS)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ..errors import UserError
 from ..files import write_text
+from ..finished import SOURCES
 from .common import Data, Model, Run, Whole, bar, check_attribute, images_of, inputs_of, load_network, load_record
 
 if TYPE_CHECKING:
@@ -44,8 +45,7 @@ def similarity(
     Parameters
     ----------
     model
-        A release folder. Without batch norm its record is used: moments of layers, or else
-        of the pixels.
+        A release folder. Without batch norm its record is used: moments of layers, or else of the pixels.
     data
         Data sets by name (`cifar10`, or `cifar10:train` for another split), image folders, .npz files, synthetic sets,
         and `noise`.
@@ -82,6 +82,10 @@ def similarity(
     twice = [name for index, name in enumerate(data) if name in data[:index]]
     if twice:
         raise UserError(f"the data {twice[0]!r} was named twice, wanted every one once; name it once")
+    if out is not None and len(data) > SOURCES:
+        raise UserError(
+            f"got {len(data):,} data sets with --out, expected at most {SOURCES}; compare them in several runs"
+        )
     source, run = source or Model(), run or Run()
     read = Data(data_dir=data_dir, attribute=attribute)
     check_attribute(read, *data)

@@ -25,11 +25,15 @@ SUFFIXES = (
 )
 MOST_SIDE = 8192
 MOST_BYTES = 1 << 28
-"""Of one decoded image."""
+"""Maximum number of bytes of one decoded image."""
 RATIO, FREE = 300, 1 << 26
 """An image may be decoded to FREE bytes, or to RATIO times its file where that is more."""
 IN_FLIGHT = 1 << 27
 """Bytes of images that are decoded at a time, by all threads."""
+SCAN = b"\xff\xda"
+"""The marker before each scan of a JPEG; it cannot occur within one."""
+MOST_SCANS = 100
+"""Maximum number of scans in a progressive JPEG; cameras and editors write up to about 20."""
 WHITE = 255
 GROUNDS = (WHITE, 0, 128)
 SEEN = 64
@@ -49,7 +53,7 @@ class Look:
     turned: bool
     """Whether EXIF turns or mirrors it."""
     nbytes: int
-    """Of the decoded pixels."""
+    """Number of bytes of the decoded pixels."""
 
 
 def decode(source: Path | bytes, name: str, shape: tuple[int, int, int], background: int = WHITE) -> np.ndarray:
@@ -139,11 +143,6 @@ def on_threads(
     return result
 
 
-SCAN = b"\xff\xda"
-"""What each scan of a JPEG begins with; within a scan it cannot occur."""
-MOST_SCANS = 100
-
-
 def check_size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
     """(height, width) of the option `size`: one number is a square."""
     if size is None:
@@ -191,8 +190,11 @@ def _check_bytes(image: Image.Image, size: int, name: str) -> None:
 
 
 def _check_scans(image: Image.Image, stream: IO[bytes], name: str) -> None:
-    """Raises UserError for a progressive JPEG that goes over its pixels more often than any camera's or editor's does."""
-    if image.format != "JPEG" or not image.info.get("progressive"):
+    """Raises UserError for a progressive JPEG with more than MOST_SCANS scans, each of which is decoded over all pixels.
+
+    A JPEG that holds several images has the format MPO.
+    """
+    if image.format not in ("JPEG", "MPO") or not image.info.get("progressive"):
         return
     place, count, before = stream.tell(), 0, b""
     stream.seek(0)
@@ -208,7 +210,7 @@ def _check_scans(image: Image.Image, stream: IO[bytes], name: str) -> None:
 
 
 def _nbytes(image: Image.Image) -> int:
-    """Of its pixels in Pillow's memory: 4 bytes a pixel but for modes of one byte."""
+    """Number of bytes of the pixels in Pillow's memory: 4 per pixel, 1 in the modes of one byte."""
     return image.width * image.height * (1 if image.mode in ("1", "L", "P") else 4)
 
 
