@@ -50,7 +50,10 @@ class Matched:
 def matched(
     network: Network, name: str, pixels: Tensor, layers: tuple[Stored, ...], *, reference: bool = False
 ) -> Matched:
-    """Of pixels (N, C, H, W) as they are, beyond the spec's range too. Raises UserError for images that do not fit."""
+    """Compares the statistics of pixels (N, C, H, W), not clamped to the spec's range, with the stored ones.
+
+    Raises UserError for images that do not fit.
+    """
     measured, means, spreads = statistics(network, pixels, layers, boxed=False), [], []
     for own in layers:
         mean, variance = measured[own.tap]

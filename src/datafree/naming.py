@@ -12,6 +12,7 @@ __all__ = ["builders", "check_name", "pack_command"]
 
 MOST = 4
 BYTES_AT_MOST = 1 << 20
+TORCH_SUFFIXES = (".pt", ".pth", ".torchscript")
 
 
 def check_name(name: str) -> None:
@@ -23,7 +24,7 @@ def check_name(name: str) -> None:
         raise UserError(
             f"no file {name}, wanted the Python file that builds the model, as {name}:FUNCTION; check the path"
         )
-    if path.suffix in (".pt", ".pth", ".torchscript", ".safetensors") and path.is_file():
+    if path.suffix in (*TORCH_SUFFIXES, ".safetensors") and path.is_file():
         raise UserError(
             f"{name} is a file of weights or a program, wanted the Python code that builds the network; "
             f"{pack_command('file.py:function', name)}"
@@ -45,9 +46,10 @@ def check_name(name: str) -> None:
 
 def pack_command(model: str, weights: str | Path) -> str:
     """The commands that make a release of a user's own network: a torch file of weights is converted first."""
-    first = ""
-    if (path := Path(weights)).suffix in (".pt", ".pth", ".torchscript"):
-        first, weights = f"datafree convert {path} --out {path.stem}.safetensors, then ", f"{path.stem}.safetensors"
+    path, first = Path(weights), ""
+    if path.suffix in TORCH_SUFFIXES:
+        weights = f"{path.stem}.safetensors"
+        first = f"datafree convert {path} --out {weights}, then "
     return (
         f"{first}datafree pack {model} --weights {weights} --shape CHANNELS HEIGHT WIDTH --classes COUNT --out release"
     )

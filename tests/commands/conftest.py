@@ -54,10 +54,8 @@ class Done:
     def line(self) -> str:
         """The one line of an error."""
         assert self.code == 2, (self.code, self.out, self.err)
-        said = [
-            line for line in self.out.splitlines() if SPLIT not in line
-        ]  # what was chosen is said before it is used
-        assert not said, said
+        others = [line for line in self.out.splitlines() if SPLIT not in line]  # the choice of a split comes first
+        assert not others, others
         assert self.err.startswith("datafree: ")
         assert self.err.count("\n") == 1, self.err
         return self.err.removeprefix("datafree: ").rstrip("\n")

@@ -113,7 +113,7 @@ class Model:
     code: str | None = None
     """file.py:function or package.module:function that builds the network, for a release of somebody's own."""
     weights: Path | None = None
-    """Weights as safetensors, in the place of the release's own; `record` takes them with a model that is no release."""
+    """Safetensors file of weights to use instead of the release's own; with `record`, the weights of a named network."""
     record: Path | None = None
     """The record; by default the one in the release folder."""
 

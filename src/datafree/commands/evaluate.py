@@ -32,7 +32,7 @@ def evaluate(
     Parameters
     ----------
     model
-        A release folder; --weights takes the place of its own.
+        A release folder. With --weights, those weights are used instead of its own.
     split
         `test`, `train`, or, of an image folder or .npz file without splits of its own, `all`.
     teacher

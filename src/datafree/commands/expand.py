@@ -79,7 +79,7 @@ def expand(
     Parameters
     ----------
     teacher
-        A release folder; --weights takes the place of its own.
+        A release folder. With --weights, those weights are used instead of its own.
     condensed
         What `datafree condense` or `import-condensed` wrote: the folder, or its condensed.safetensors.
     out

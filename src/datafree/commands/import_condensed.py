@@ -57,7 +57,7 @@ def import_condensed(
         A .pt of DC, DSA, DM or IDC, a folder with images_best.pt and labels_best.pt (MTT, DATM), an .npz (KIP, FRePo), a
         folder of class folders of images (SRe2L, RDED), or parquet. No pickle in it is run.
     teacher
-        A release folder; the set's size and classes must be its own.
+        A release folder whose image size and classes the set must have.
     out
         The folder to write: condensed.safetensors, README.md, run.json.
     pixels

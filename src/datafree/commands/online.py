@@ -135,7 +135,7 @@ def _distill(
     Parameters
     ----------
     teacher
-        A release folder; --weights takes the place of its own.
+        A release folder. With --weights, those weights are used instead of its own.
     student
         A zoo name or file.py:function of your own; by default the teacher's half, where the zoo has one.
     out

@@ -200,12 +200,13 @@ def _teacher(networks: list[Path], logs: dict[Path, Finished]) -> Path | None:
     for folder in networks:
         if hash_of(folder) in read:
             return folder
-    asked = [log.settings.get("model" if log.verb == "quantize" else "teacher") for log in logs.values()]
-    named = [str(own) for own in asked if own]
+    settings = [log.settings.get("model" if log.verb == "quantize" else "teacher") for log in logs.values()]
+    teachers = [str(name) for name in settings if name]
+    paths, names = set(map(_real, teachers)), {Path(name).name for name in teachers}
     for folder in networks:
-        if any(own == os.path.realpath(folder) for own in map(_real, named)):
+        if os.path.realpath(folder) in paths:
             return folder
-    return next((folder for folder in networks if any(Path(own).name == folder.name for own in named)), None)
+    return next((folder for folder in networks if folder.name in names), None)
 
 
 def _of_other_networks(networks: list[Path], logs: dict[Path, Finished], teacher: Path | None) -> list[str]:
@@ -287,10 +288,10 @@ def _network(folder: Path, run: Run, codes: dict[Path, str]) -> Network | None:
 
 
 def _real(name: str) -> str | None:
-    """The place that a log names, links followed; None where it can be no path."""
+    """The absolute path without links; None for a name that no file can have."""
     try:
         return os.path.realpath(name)
-    except (ValueError, OSError):  # a NUL, or letters that no file name has
+    except (ValueError, OSError):  # a NUL, or a lone surrogate
         return None
 
 
@@ -309,14 +310,19 @@ def _likenesses(logs: dict[Path, Finished]) -> list[Likeness]:
 
 
 def _likeness(logs: dict[Path, Finished], releases: dict[str, str]) -> Likeness:
-    pairs = [(folder, own) for folder, log in logs.items() for own in log.result.similarity]
-    times = Counter(own.name for _, own in pairs)
-    found = [
-        Similarity(**{**own.model_dump(), "name": own.name if times[own.name] == 1 else f"{own.name} ({folder.name})"})
-        for folder, own in pairs
+    pairs = [(folder, entry) for folder, log in logs.items() for entry in log.result.similarity]
+    counts_by_name = Counter(entry.name for _, entry in pairs)
+    similarities = [
+        Similarity(
+            **{
+                **entry.model_dump(),
+                "name": entry.name if counts_by_name[entry.name] == 1 else f"{entry.name} ({folder.name})",
+            }
+        )
+        for folder, entry in pairs
     ]
     settings = next(iter(logs.values())).settings
-    form, counts = str(settings.get("form", "forward")), sorted({own.images for own in found})
+    form, counts = str(settings.get("form", "forward")), sorted({entry.images for entry in similarities})
     unit = UNITS.get(form, "")
     name = releases.get(str(settings.get("model")), settings.get("model"))
     parts = [
@@ -325,7 +331,7 @@ def _likeness(logs: dict[Path, Finished], releases: dict[str, str]) -> Likeness:
         _shown(settings),
         f"from {', '.join(folder.name for folder in logs)}",
     ]
-    return Likeness("; ".join(parts), sorted(found, key=lambda own: own.total), unit)
+    return Likeness("; ".join(parts), sorted(similarities, key=lambda entry: entry.total), unit)
 
 
 def _online(networks: list[Path], logs: dict[Path, Finished]) -> list[Played]:

@@ -75,7 +75,7 @@ def synthesize(
     Parameters
     ----------
     model
-        A release folder; --weights and --record take the place of its own.
+        A release folder. With --weights or --record, those are used instead of its own.
     out
         The folder for the set: checksummed safetensors shards, set.json, run.json.
     images

@@ -63,7 +63,7 @@ def read_into(file: FileIO, view: memoryview) -> bool:
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:
-    """The sha256 of the file's bytes, in hexadecimal; of as many as it had when it was opened."""
+    """The sha256 of the bytes that the file has when it is opened, in hexadecimal."""
     digest = hashlib.sha256()
     with open_regular(path) as (file, size):  # some files of the system have size 0 and no end
         while size > 0 and (chunk := file.read(min(CHUNK, size))):

@@ -82,7 +82,7 @@ def capture(network: Network) -> GraphModule:
 
 
 def _uncapturable(network: Network, error: Exception) -> UserError:
-    halves = {own.dtype for own in network.module.parameters()} & {torch.float16, torch.bfloat16}
+    halves = {parameter.dtype for parameter in network.module.parameters()} & {torch.float16, torch.bfloat16}
     advice = ADVICE
     if halves:
         advice = f"it has weights in {str(min(halves, key=str)).removeprefix('torch.')}: call .float() on it first"

@@ -18,8 +18,8 @@ from .ranges import Moments
 __all__ = ["equalize", "pairs"]
 
 ROUNDS = 20
-ALWAYS = 3.0
-"""Standard deviations below the mean that a channel always has, as in sec. 4.1.3."""
+CERTAIN = 3.0
+"""Standard deviations below its mean down to which a channel's output counts as constant, as in sec. 4.1.3."""
 _aten = torch.ops.aten
 RELUS = (_aten.relu.default, _aten.relu_.default)
 
@@ -99,11 +99,11 @@ def equalize(graph: GraphModule, known: Mapping[str, Moments] | None = None) -> 
     return scales
 
 
-def _least_scale(own: Moments) -> Tensor:
-    """What a layer's channels (C,) have to be divided by so that what one always has is within the others' range."""
-    always = (own.mean - ALWAYS * own.variance.sqrt()).clamp(min=0)  # behind a ReLU
-    others = own.high[(always == 0) & (own.high > 0)]
-    return always / (others if len(others) else own.high.abs()).max() if always.any() else always
+def _least_scale(outputs: Moments) -> Tensor:
+    """Divisors (C,) of a layer's channels that bring the constant part of each into the range of the others."""
+    constant = (outputs.mean - CERTAIN * outputs.variance.sqrt()).clamp(min=0)  # a ReLU follows
+    others = outputs.high[(constant == 0) & (outputs.high > 0)]
+    return constant / (others if len(others) else outputs.high.abs()).max() if constant.any() else constant
 
 
 def _range(weight: Tensor, axis: int) -> Tensor:

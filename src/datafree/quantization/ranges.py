@@ -175,7 +175,7 @@ def _fits(own: Moments, node: Node) -> bool:
 
 
 def _joined(node: Node, found: dict[str, Moments]) -> Moments:
-    """Of a concatenation along the channels."""
+    """Moments of a concatenation along the channels."""
     parts, axis = (*node.args, 0)[:2]
     assert isinstance(parts, (list, tuple)) and isinstance(axis, int)
     known = [found.get(part.name) if isinstance(part, Node) else None for part in parts]
@@ -185,7 +185,7 @@ def _joined(node: Node, found: dict[str, Moments]) -> Moments:
 
 
 def _rearranged(node: Node, source: Moments) -> Moments:
-    """Of an operator that averages, selects or reorders places; a flattened image has a channel's places in a row."""
+    """Moments after an average, a selection or a reshape; flattened, each channel has one feature per place, in a row."""
     before, after = node.args[0].meta["val"].shape, node.meta["val"].shape  # type: ignore[union-attr]
     if node.target == _aten.mean.dim:
         axes = node.args[1] if isinstance(node.args[1], (list, tuple)) else [node.args[1]]
@@ -255,7 +255,7 @@ def weighed(layer: Node, weight: Tensor, values: Tensor) -> Tensor | None:
 
 
 def _padded(node: Node, source: Moments) -> Moments:
-    """Zeros around an image change nothing here; other numbers are mixed in, and channels of a number are channels."""
+    """Moments of a padded image: zeros around it are ignored, another number around it counts, and so do new channels."""
     given = arguments(node)
     amounts, value = given["pad"], float(given["value"] or 0)
     place = 2 * (node.meta["val"].ndim - 2)
