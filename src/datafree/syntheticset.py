@@ -48,7 +48,9 @@ from .spec import InputSpec
 from .synthesis import Batch, Maker, Synthesizer
 from .unfinished import check_finished
 
-__all__ = ["SyntheticSet", "judged", "near_chance", "one_thread", "read_about", "synthesize", "to_bytes", "to_pixels"]
+__all__ = [
+    "SyntheticSet", "judged", "near_chance", "one_thread", "read_about", "synthesize", "to_bytes", "to_pixels", "unit_of",
+]  # fmt: skip
 
 UNIT = 256
 CHANCE = 0.1
@@ -232,6 +234,16 @@ def to_bytes(pixels: Tensor, spec: InputSpec) -> Tensor:
     return ((pixels - spec.low) * (255 / (spec.high - spec.low))).round().clamp(0, 255).to(torch.uint8)
 
 
+def unit_of(method: Any, teacher: Network, images: int, out: Path) -> int:
+    """Images in a work unit where nobody says: 256, or as the method has it for so many; the set's in `out`, if one is."""
+    own = getattr(method, "unit_size", None)
+    if own is None or images < 1:
+        return UNIT
+    if (out / "set.json").is_file():
+        return int(read_about(out)["unit"])
+    return own(len(teacher.spec.classes), images)
+
+
 @checked
 def synthesize(
     teacher: Network,
@@ -241,15 +253,17 @@ def synthesize(
     *,
     images: int,
     seed: int = 0,
-    unit: int = UNIT,
+    unit: int | None = None,
     workers: int | None = None,
     progress: Progress = silent,
 ) -> SyntheticSet:
     """Makes `images` images by `method` into the folder `out`, or goes on where an earlier run stopped.
 
     The same seed gives the same bytes for any number of workers (threads here, processes under torchrun): a unit is
-    made on one thread from its index. Raises UserError for a folder that holds something else or another set.
+    made on one thread from its index. `unit` images are made together, by default as many as suits the method. Raises
+    UserError for a folder that holds something else or another set.
     """
+    unit = unit_of(method, teacher, images, Path(out)) if unit is None else unit
     if images < 1 or unit < 1:
         raise UserError(f"--images: got {images} in units of {unit}, wanted at least 1; give a positive count")
     if (units := -(-images // unit)) > SHARDS:
