@@ -129,23 +129,40 @@ class SyntheticSet:
 
     def load(self, count: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Pixels (N, C, H, W; as stored: uint8 or float32), wanted classes (N,) and logits (N, classes) of the first `count`
-        images, of all by default; every shard that is read is checked. Raises UserError where they cannot fit in memory.
+        images, of all by default; of a unit that is cut, as many of each class. Every shard that is read is checked. Raises
+        UserError where they cannot fit in memory.
         """
         count, unit = min(len(self), len(self) if count is None else count), self.about["unit"]
         items = sorted(self.about["shards"].items())[: max(1, -(-count // unit))]
         size = sum((self.folder / name).stat().st_size for name, _ in items if (self.folder / name).is_file())
         check_cost(2 * size, f"the images of {self.folder}", otherwise="give a smaller set, or fewer --images")
         shards = [self._shard(index, *item) for index, item in enumerate(items)]
-        pixels, labels, logits = (torch.cat(parts)[:count] for parts in zip(*shards, strict=True))
+        kept = self._kept(count, shards[-1][1], len(shards) - 1)
+        shards[-1] = tuple(part[kept] for part in shards[-1])
+        pixels, labels, logits = (torch.cat(parts) for parts in zip(*shards, strict=True))
         return pixels, labels, logits
 
     def measured(self) -> float:
         """The share of the images that the teacher assigns to the class they were made for."""
-        alike = []
-        for index, item in enumerate(sorted(self.about["shards"].items())):
+        alike, items = [], sorted(self.about["shards"].items())
+        for index, item in enumerate(items):
             _, labels, logits = self._shard(index, *item)
-            alike.append(logits.argmax(1) == labels)
-        return round(float(torch.cat(alike)[: len(self)].double().mean()), 6)
+            kept = self._kept(len(self), labels, index) if index + 1 == len(items) else slice(None)
+            alike.append(logits.argmax(1)[kept] == labels[kept])
+        return round(float(torch.cat(alike).double().mean()), 6)
+
+    def _kept(self, count: int, labels: Tensor, index: int) -> Tensor:
+        """Which images of the last unit, number `index`, belong to the first `count`: those that keep the classes balanced."""
+        unit, classes = self.about["unit"], len(self.spec.classes)
+        wanted, rest = synthesis.unit_labels(index, unit, classes), count - index * unit
+        if not torch.equal(labels.sort().values, wanted.sort().values):  # of a method that counts otherwise
+            return torch.arange(rest)
+        most = wanted[:rest].bincount(minlength=classes)
+        turn = torch.zeros(unit, dtype=torch.int64)
+        for label in range(classes):
+            own = labels == label
+            turn[own] = torch.arange(int(own.sum()))
+        return (turn < most[labels]).nonzero()[:, 0]
 
     def _shard(self, index: int, name: str, digest: str) -> tuple[Tensor, Tensor, Tensor]:
         path, spec, unit = self.folder / name, self.spec, self.about["unit"]
