@@ -152,7 +152,7 @@ class SyntheticSet:
         return round(float(torch.cat(alike).double().mean()), 6)
 
     def _kept(self, count: int, labels: Tensor, index: int) -> Tensor:
-        """Which images of the last unit, number `index`, belong to the first `count`: those that keep the classes balanced."""
+        """Which images of the last unit, number `index`, are of the first `count`: those that keep the classes balanced."""
         unit, classes = self.about["unit"], len(self.spec.classes)
         wanted, rest = synthesis.unit_labels(index, unit, classes), count - index * unit
         if not torch.equal(labels.sort().values, wanted.sort().values):  # of a method that counts otherwise
