@@ -107,8 +107,8 @@ class InputSpec(Settings):
 
     @property
     def black(self) -> float:
-        """What images are padded with: pixel 0, or the end of the range that is nearest to it."""
-        return min(max(0.0, self.low), self.high)
+        """What images are padded with: the smallest value that a pixel can have."""
+        return self.low
 
     def unnormalised(self) -> InputSpec:
         """This spec for a network that normalises for itself."""
