@@ -91,9 +91,14 @@ class InputSpec(Settings):
         """Numbers in one image."""
         return math.prod(self.shape)
 
+    @property
+    def normalises(self) -> bool:
+        """Whether the network sees anything else than the pixels themselves."""
+        return set(self.mean) != {0.0} or set(self.std) != {1.0}
+
     def normalize(self, pixels: Tensor) -> Tensor:
         """Pixels (N, C, H, W) to what the network's module takes."""
-        if self.mean == (0.0,) and self.std == (1.0,):
+        if not self.normalises:
             return pixels
         return (pixels - self._channels(pixels, self.mean)) / self._channels(pixels, self.std)
 

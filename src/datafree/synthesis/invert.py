@@ -137,7 +137,7 @@ def noise(network: Network, record: Record | None, labels: Tensor, rng: torch.Ge
     from the middle of the range with a quarter of it as std.
     """
     spec = network.spec
-    if spec.mean == (0.0,) and spec.std == (1.0,):
+    if not spec.normalises:
         mean, std = torch.tensor((spec.low + spec.high) / 2), torch.tensor((spec.high - spec.low) / 4)
     else:
         mean, std = (torch.tensor(own).view(-1, 1, 1) for own in (spec.mean, spec.std))
