@@ -42,7 +42,7 @@ class Matched(Settings):
     steps: int = Field(default=30, ge=1)
     """Number of Adam steps on the pixels."""
     learning_rate: float = Field(default=0.01, gt=0, le=10)
-    """Learning rate of Adam on the pixels, in pixel units."""
+    """Learning rate of Adam on the pixels, as a share of the range of pixel values."""
     classes: int = Field(default=2, ge=1)
     """Classes in a batch; the fewer, the more batches a work unit is made in."""
     smooth: float = Field(default=0.0, ge=0)
