@@ -138,7 +138,7 @@ class SyntheticSet:
         check_cost(2 * size, f"the images of {self.folder}", otherwise="give a smaller set, or fewer --images")
         shards = [self._shard(index, *item) for index, item in enumerate(items)]
         kept = self._kept(count, shards[-1][1], len(shards) - 1)
-        shards[-1] = tuple(part[kept] for part in shards[-1])
+        shards[-1] = shards[-1][0][kept], shards[-1][1][kept], shards[-1][2][kept]
         pixels, labels, logits = (torch.cat(parts) for parts in zip(*shards, strict=True))
         return pixels, labels, logits
 
