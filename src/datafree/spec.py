@@ -91,9 +91,14 @@ class InputSpec(Settings):
         """Numbers in one image."""
         return math.prod(self.shape)
 
+    @property
+    def normalises(self) -> bool:
+        """Whether the network sees anything else than the pixels themselves."""
+        return set(self.mean) != {0.0} or set(self.std) != {1.0}
+
     def normalize(self, pixels: Tensor) -> Tensor:
         """Pixels (N, C, H, W) to what the network's module takes."""
-        if self.mean == (0.0,) and self.std == (1.0,):
+        if not self.normalises:
             return pixels
         return (pixels - self._channels(pixels, self.mean)) / self._channels(pixels, self.std)
 
@@ -107,8 +112,8 @@ class InputSpec(Settings):
 
     @property
     def black(self) -> float:
-        """What images are padded with: pixel 0, or the end of the range that is nearest to it."""
-        return min(max(0.0, self.low), self.high)
+        """What images are padded with: the smallest value that a pixel can have."""
+        return self.low
 
     def unnormalised(self) -> InputSpec:
         """This spec for a network that normalises for itself."""

@@ -48,7 +48,9 @@ from .spec import InputSpec
 from .synthesis import Batch, Maker, Synthesizer
 from .unfinished import check_finished
 
-__all__ = ["SyntheticSet", "judged", "near_chance", "one_thread", "read_about", "synthesize", "to_bytes", "to_pixels"]
+__all__ = [
+    "SyntheticSet", "judged", "near_chance", "one_thread", "read_about", "synthesize", "to_bytes", "to_pixels", "unit_of",
+]  # fmt: skip
 
 UNIT = 256
 CHANCE = 0.1
@@ -127,23 +129,40 @@ class SyntheticSet:
 
     def load(self, count: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Pixels (N, C, H, W; as stored: uint8 or float32), wanted classes (N,) and logits (N, classes) of the first `count`
-        images, of all by default; every shard that is read is checked. Raises UserError where they cannot fit in memory.
+        images, of all by default; of a unit that is cut, as many of each class. Every shard that is read is checked. Raises
+        UserError where they cannot fit in memory.
         """
         count, unit = min(len(self), len(self) if count is None else count), self.about["unit"]
         items = sorted(self.about["shards"].items())[: max(1, -(-count // unit))]
         size = sum((self.folder / name).stat().st_size for name, _ in items if (self.folder / name).is_file())
         check_cost(2 * size, f"the images of {self.folder}", otherwise="give a smaller set, or fewer --images")
         shards = [self._shard(index, *item) for index, item in enumerate(items)]
-        pixels, labels, logits = (torch.cat(parts)[:count] for parts in zip(*shards, strict=True))
+        kept = self._kept(count, shards[-1][1], len(shards) - 1)
+        shards[-1] = shards[-1][0][kept], shards[-1][1][kept], shards[-1][2][kept]
+        pixels, labels, logits = (torch.cat(parts) for parts in zip(*shards, strict=True))
         return pixels, labels, logits
 
     def measured(self) -> float:
         """The share of the images that the teacher assigns to the class they were made for."""
-        alike = []
-        for index, item in enumerate(sorted(self.about["shards"].items())):
+        alike, items = [], sorted(self.about["shards"].items())
+        for index, item in enumerate(items):
             _, labels, logits = self._shard(index, *item)
-            alike.append(logits.argmax(1) == labels)
-        return round(float(torch.cat(alike)[: len(self)].double().mean()), 6)
+            kept = self._kept(len(self), labels, index) if index + 1 == len(items) else slice(None)
+            alike.append(logits.argmax(1)[kept] == labels[kept])
+        return round(float(torch.cat(alike).double().mean()), 6)
+
+    def _kept(self, count: int, labels: Tensor, index: int) -> Tensor:
+        """Which images of the last unit, number `index`, are of the first `count`: those that keep the classes balanced."""
+        unit, classes = self.about["unit"], len(self.spec.classes)
+        wanted, rest = synthesis.unit_labels(index, unit, classes), count - index * unit
+        if not torch.equal(labels.sort().values, wanted.sort().values):  # of a method that counts otherwise
+            return torch.arange(rest)
+        most = wanted[:rest].bincount(minlength=classes)
+        turn = torch.zeros(unit, dtype=torch.int64)
+        for label in range(classes):
+            own = labels == label
+            turn[own] = torch.arange(int(own.sum()))
+        return (turn < most[labels]).nonzero()[:, 0]
 
     def _shard(self, index: int, name: str, digest: str) -> tuple[Tensor, Tensor, Tensor]:
         path, spec, unit = self.folder / name, self.spec, self.about["unit"]
@@ -232,6 +251,16 @@ def to_bytes(pixels: Tensor, spec: InputSpec) -> Tensor:
     return ((pixels - spec.low) * (255 / (spec.high - spec.low))).round().clamp(0, 255).to(torch.uint8)
 
 
+def unit_of(method: Any, teacher: Network, images: int, out: Path) -> int:
+    """Images in a work unit where nobody says: 256, or as the method has it for so many; the set's in `out`, if one is."""
+    own = getattr(method, "unit_size", None)
+    if own is None or images < 1:
+        return UNIT
+    if (out / "set.json").is_file():
+        return int(read_about(out)["unit"])
+    return own(len(teacher.spec.classes), images)
+
+
 @checked
 def synthesize(
     teacher: Network,
@@ -241,15 +270,17 @@ def synthesize(
     *,
     images: int,
     seed: int = 0,
-    unit: int = UNIT,
+    unit: int | None = None,
     workers: int | None = None,
     progress: Progress = silent,
 ) -> SyntheticSet:
     """Makes `images` images by `method` into the folder `out`, or goes on where an earlier run stopped.
 
     The same seed gives the same bytes for any number of workers (threads here, processes under torchrun): a unit is
-    made on one thread from its index. Raises UserError for a folder that holds something else or another set.
+    made on one thread from its index. `unit` images are made together, by default as many as suits the method. Raises
+    UserError for a folder that holds something else or another set.
     """
+    unit = unit_of(method, teacher, images, Path(out)) if unit is None else unit
     if images < 1 or unit < 1:
         raise UserError(f"--images: got {images} in units of {unit}, wanted at least 1; give a positive count")
     if (units := -(-images // unit)) > SHARDS:

@@ -36,17 +36,18 @@ def warp(images: Tensor, how: Warp, rng: torch.Generator, together: int = TOGETH
     count, channels, height, width = images.shape
     groups = -(-count // together)
     images = torch.cat([images, images[:1].expand(groups * together - count, -1, -1, -1)])
-    grid = affine_grid(_affine(groups, how, rng), [groups, 1, height, width], align_corners=False)
+    grid = affine_grid(_affine(groups, how, rng, height, width), [groups, 1, height, width], align_corners=False)
     if how.elastic:
         field = torch.randn(groups, 2, 6, 6, generator=rng) * (2 * how.elastic)
+        field = field * field.new_tensor(_stretch(height, width)).view(1, 2, 1, 1)
         grid = grid + interpolate(field, size=(height, width), mode="bicubic").permute(0, 2, 3, 1)
     packed = images.reshape(groups, together * channels, height, width)
     bent = grid_sample(packed, grid.to(packed), mode="bilinear", padding_mode="border", align_corners=False)
     return bent.reshape(-1, channels, height, width)[:count]
 
 
-def _affine(groups: int, how: Warp, rng: torch.Generator) -> Tensor:
-    """(groups, 2, 3) matrices, each parameter uniform in +- its bound."""
+def _affine(groups: int, how: Warp, rng: torch.Generator, height: int, width: int) -> Tensor:
+    """(groups, 2, 3) matrices, each parameter uniform in +- its bound; -1 to 1 is a whole side, long or short."""
 
     def draw(bound: float) -> Tensor:
         return (torch.rand(groups, generator=rng) * 2 - 1) * bound
@@ -54,5 +55,13 @@ def _affine(groups: int, how: Warp, rng: torch.Generator) -> Tensor:
     angle, size, shear = draw(math.radians(how.degrees)), draw(how.scale).exp(), draw(how.shear)
     cos, sin = angle.cos() / size, angle.sin() / size
     across, down = draw(2 * how.shift), draw(2 * how.shift)
-    rows = torch.stack([cos, -sin + shear * cos, across, sin, cos + shear * sin, down], 1)
-    return rows.reshape(groups, 2, 3)
+    wide, high = _stretch(height, width)
+    upper = [cos, (-sin + shear * cos) * (wide / high), across * wide]
+    lower = [sin * (high / wide), cos + shear * sin, down * high]
+    return torch.stack([*upper, *lower], 1).reshape(groups, 2, 3)
+
+
+def _stretch(height: int, width: int) -> tuple[float, float]:
+    """How often width and height go into the larger side."""
+    larger = max(height, width)
+    return larger / width, larger / height

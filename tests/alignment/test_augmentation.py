@@ -70,6 +70,16 @@ def test_tints_of_strength_0_change_nothing_and_a_grey_image_keeps_its_tone():
     )
 
 
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 1.0), (0.0, 255.0), (-123.7, 151.1), (0.25, 0.5)])
+@pytest.mark.parametrize("how", [{"translate": 0.3}, {"translate": 0, "cutout": 0.5}])
+def test_what_comes_in_and_what_is_cut_out_is_black_in_any_range(how, low, high):
+    spec = COLOUR.model_copy(update={"low": low, "high": high})
+    own = Augmentation(**how, colour=0, bend=0, exposure=0)
+    found, first = own.show(torch.full((6, 3, 8, 8), high), spec, rng()), own.show(images() * 0 + 1, COLOUR, rng())
+    assert bool((first == 0).any())
+    torch.testing.assert_close(found, low + (high - low) * first)
+
+
 @pytest.mark.parametrize("how", [ALL, Augmentation(), Augmentation(cutout=0.5)])
 def test_one_stream_gives_one_showing_and_the_next_another(how):
     found = [how.show(images(), COLOUR, rng(seed)) for seed in (0, 0, 1)]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
 
 from datafree import condensing
 from datafree.condensed import Condensed
-from datafree.condensing import Job, condense, matching
+from datafree.condensing import Job, condense, matching, siamese
 from datafree.condensing.siamese import KINDS, draw
 from datafree.data.dataset import in_memory
 from datafree.errors import UserError
@@ -54,6 +55,17 @@ def test_an_augmentation_is_the_same_for_every_image_and_has_a_gradient(kind):
 def test_no_augmentation_leaves_images():
     images = torch.rand(2, 1, 8, 8)
     assert draw((), torch.Generator())(images) is images
+
+
+def test_a_rotation_is_one_on_images_that_are_not_square():
+    images = torch.zeros(1, 1, 16, 64)
+    images[..., 7:9, 24:40] = 1  # a bar along the middle
+    matrix = siamese._matrix("rotate", 1, 0, 16 / 64)
+    bent = siamese._bent(images, matrix)[0, 0]
+    rows, columns = torch.meshgrid(torch.arange(16).double(), torch.arange(64).double(), indexing="ij")
+    spread = torch.cov(torch.stack([columns, rows]).flatten(1), aweights=bent.double().flatten())
+    x, y = torch.linalg.eigh(spread).eigenvectors[:, 1].tolist()
+    assert abs(math.degrees(math.atan(y / x))) == pytest.approx(15, abs=1)
 
 
 def test_a_hole_takes_a_quarter_of_the_pixels_at_most_and_the_rest_stays():

@@ -67,6 +67,16 @@ def test_the_order_of_the_sources_changes_no_number(shown_in_training):
     assert similarity(network, second, shift=3, flip=True) == [own for own in found[0] if own.name == "two"]
 
 
+def test_images_in_another_range_are_moved_on_black_too(shown_in_training):
+    network, pixels = shown_in_training
+    spec = network.spec.model_copy(update={"low": -1.0, "mean": (-1.0,), "std": (2.0,)})
+    other = Network(network.module, spec, "own")
+    found, wanted = (
+        similarity(own, {"data": x}, shift=3)[0].total for own, x in ((other, 2 * pixels - 1), (network, pixels))
+    )
+    assert found == pytest.approx(wanted, rel=1e-3)
+
+
 @pytest.mark.parametrize("shift", [-1, 8, 40000])
 def test_images_are_not_moved_out_of_sight(shift, shown_in_training):
     network, pixels = shown_in_training

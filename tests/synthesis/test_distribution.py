@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -34,9 +36,9 @@ def test_a_warp_of_nothing_leaves_every_image(count):
 
 
 def centre(images) -> torch.Tensor:
-    side = torch.arange(images.shape[2], dtype=torch.float32)
+    rows, columns = (torch.arange(side, dtype=torch.float32) for side in images.shape[2:])
     weight = images.sum((1, 2, 3))
-    down, across = (images.sum((1, 3)) @ side / weight, images.sum((1, 2)) @ side / weight)
+    down, across = (images.sum((1, 3)) @ rows / weight, images.sum((1, 2)) @ columns / weight)
     return torch.stack([down, across], 1)
 
 
@@ -57,6 +59,54 @@ def test_a_rotation_by_180_degrees_at_most_keeps_the_distance_to_the_middle():
     torch.testing.assert_close(moved.norm(dim=1), torch.full((10,), 3.0), rtol=0, atol=0.25)
     assert float(moved[:, 1].min()) < -1
     assert float(moved[:, 0].abs().max()) > 1
+
+
+def at_its_bound(images, monkeypatch, **how):
+    """The images, every draw of the warp at its upper end."""
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "rand", lambda *size, **_: torch.ones(*size))
+        return warp(images, Warp(**{**NONE, **how}), rng(), together=1)
+
+
+def axis(image) -> float:
+    """The angle of an image's longer axis to the horizontal, in degrees, from -90 to 90."""
+    rows, columns = torch.meshgrid(*(torch.arange(side).double() for side in image.shape), indexing="ij")
+    places, weight = torch.stack([columns, rows]).flatten(1), image.double().flatten()
+    x, y = torch.linalg.eigh(torch.cov(places, aweights=weight)).eigenvectors[:, 1].tolist()
+    return math.degrees(math.atan(y / x))
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 64), (64, 16), (32, 32)])
+def test_a_rotation_turns_by_its_angle_whatever_the_sides(height, width, monkeypatch):
+    images = torch.zeros(1, 1, height, width)
+    images[..., height // 2 - 1 : height // 2 + 1, width // 2 - 5 : width // 2 + 5] = 1
+    for degrees in (20, 40):
+        assert abs(axis(at_its_bound(images, monkeypatch, degrees=degrees)[0, 0])) == pytest.approx(degrees, abs=1)
+    turned = at_its_bound(images, monkeypatch, degrees=90)[0, 0]
+    rows, columns = (turned > 0.5).nonzero(as_tuple=True)
+    assert (int(rows.max() - rows.min()) + 1, int(columns.max() - columns.min()) + 1) == (10, 2)
+
+
+@pytest.mark.parametrize(("height", "width"), [(20, 60), (60, 20), (60, 60)])
+def test_a_shift_is_a_share_of_the_larger_side_and_a_shear_a_slope(height, width, monkeypatch):
+    images = torch.zeros(1, 1, height, width)
+    images[..., height // 2, width // 2] = 1
+    before, after = centre(images), centre(at_its_bound(images, monkeypatch, shift=0.05))
+    torch.testing.assert_close((after - before).abs(), torch.full((1, 2), 3.0), rtol=0, atol=1e-2)
+    images = torch.zeros(1, 1, height, width)
+    images[..., height // 2 + 4, width // 2] = 1
+    moved = (centre(at_its_bound(images, monkeypatch, shear=0.5)) - centre(images)).abs()
+    torch.testing.assert_close(moved, torch.tensor([[0.0, 2.25]]), rtol=0, atol=1e-2)  # 4.5 from the middle, times 0.5
+
+
+@pytest.mark.parametrize(("height", "width"), [(20, 60), (60, 20)])
+def test_an_elastic_field_moves_as_far_down_as_across(height, width):
+    rows, columns = torch.meshgrid(torch.arange(height).float(), torch.arange(width).float(), indexing="ij")
+    places = torch.stack([rows, columns]).expand(200, 2, height, width)
+    bent = warp(places, Warp(**{**NONE, "elastic": 0.02}), rng(), together=1)
+    moved = (bent - places)[:, :, 8:-8, 8:-8].std((0, 2, 3))
+    assert 0.7 < float(moved[0] / moved[1]) < 1.4
+    assert 0.5 * 0.02 * 60 < float(moved.mean()) < 1.1 * 0.02 * 60
 
 
 @pytest.mark.parametrize("count", [1, 10, 31, 33])

@@ -84,6 +84,14 @@ def test_noise_has_the_moments_of_the_input(teacher, whole_record):
     torch.testing.assert_close(made.std(0), entry["std"], rtol=0.05, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "given", [{"mean": (0.0, 0.0, 0.0)}, {"std": (1.0,) * 3}, {"mean": (0.0,) * 3, "std": (1.0,) * 3}]
+)
+def test_a_normalisation_of_nothing_is_none_however_many_numbers_say_so(given, tiny):
+    wanted, found = drawn(tiny(shape=(3, 4, 4)), None, 100), drawn(tiny(shape=(3, 4, 4), **given), None, 100)
+    assert torch.equal(found, wanted)
+
+
 @pytest.mark.parametrize("recorded", [False, True])
 def test_noise_without_input_statistics_or_normalisation_is_in_the_middle_of_the_range(tiny, recorded):
     network = tiny(low=-1.0, high=3.0)

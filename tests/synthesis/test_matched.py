@@ -13,6 +13,8 @@ from datafree.models import new_model
 from datafree.network import frozen
 from datafree.records import record
 from datafree.spec import InputSpec
+from datafree.synthesis import unit_labels
+from datafree.syntheticset import synthesize
 from datafree.terms import View
 
 
@@ -41,10 +43,39 @@ def test_more_steps_match_the_moments_better(published, start):
     assert values[1] < 0.6 * values[0]
 
 
-def test_units_go_through_the_classes_in_turn(published):
-    maker = synthesis.named("matched", steps=1, classes=2).on(*published)
-    seen = [sorted(set(maker.unit(index, 0, 8).labels.tolist())) for index in range(6)]
-    assert seen == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9], [0, 1]]
+@pytest.mark.parametrize("images", [10, 100, 256, 1000, 1281, 2600])
+def test_a_set_of_any_size_has_all_classes_alike(images):
+    size = synthesis.named("matched").unit_size(10, images)
+    assert size <= 1280
+    units = [unit_labels(index, size, 10) for index in range(-(-images // size))]
+    counts = torch.cat(units)[:images].bincount(minlength=10)
+    assert int(counts.max() - counts.min()) <= 1
+    assert min(int(own.bincount(minlength=10).min()) for own in units) >= 25, "statistics want more than a few images"
+
+
+def test_every_unit_and_every_cut_of_it_has_all_classes_alike(published):
+    labels = synthesis.named("matched", steps=1, classes=3).on(*published).unit(0, 0, 47).labels
+    for cut in (10, 30, 47):
+        counts = labels[:cut].bincount(minlength=10)
+        assert int(counts.max() - counts.min()) <= 1
+
+
+def test_a_unit_is_a_batch_for_each_few_classes(published):
+    maker = synthesis.named("matched", steps=40, learning_rate=0.02).on(*published)
+    before = synthesis.named("matched", steps=1, learning_rate=1e-9).on(*published)
+    made, drawn = maker.unit(0, 0, 640), before.unit(0, 0, 640)
+    for first in range(0, 10, 2):
+        rows = made.labels // 2 == first // 2
+        after, start = (distance(maker, own.pixels[rows], own.labels[rows]) for own in (made, drawn))
+        assert after < 0.8 * start
+
+
+def test_a_set_says_nothing_of_units_and_is_balanced_and_grows_in_the_units_it_has(published, tmp_path):
+    method = synthesis.named("matched", steps=1, start="noise")
+    for images in (300, 301):
+        made = synthesize(*published, method, tmp_path / "set", images=images, workers=1)
+        assert made.about["unit"] == 300
+        assert sorted(set(made.load()[1].bincount(minlength=10).tolist())) in ([30], [30, 31])
 
 
 def test_no_record_is_one_line(published):

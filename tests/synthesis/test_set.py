@@ -75,6 +75,21 @@ def test_a_set_gives_back_its_images_labels_and_the_teachers_logits(make, teache
     assert float((to_pixels(pixels[20:40], made.spec) - unit.pixels).abs().max()) <= 0.5 / 255 + 1e-6
 
 
+@pytest.mark.parametrize("images", [3, 10, 27, 50, 60])
+def test_a_cut_unit_leaves_all_classes_alike_and_whole_units_as_they_are(images, make, teacher, whole_record):
+    own = make(method=Distribution(), images=images)
+    pixels, labels, logits = own.load()
+    counts = labels.bincount(minlength=10)
+    assert len(pixels) == len(logits) == images and int(counts.max() - counts.min()) <= 1
+    hits = (logits.argmax(1) == labels).double().mean()
+    assert own.measured() == pytest.approx(float(hits), abs=1e-6)
+    maker = Distribution().on(teacher, whole_record)
+    whole = torch.cat([maker.unit(index, 0, 20).labels for index in range(images // 20)] or [labels[:0]])
+    assert torch.equal(labels[: len(whole)], whole)
+    counts = own.load(7)[1].bincount(minlength=10)
+    assert int(counts.max() - counts.min()) <= 1
+
+
 def test_methods_without_a_box_are_stored_as_they_are(make, teacher, whole_record):
     pixels = make().load()[0]
     assert pixels.dtype == torch.float32

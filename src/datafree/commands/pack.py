@@ -79,7 +79,7 @@ def pack(
 def _say_pixels(spec: InputSpec) -> None:
     """What the network is shown; a wrong normalisation costs accuracy that nobody without data sees."""
     mean, std = (" ".join(f"{value:g}" for value in values) for values in (spec.mean, spec.std))
-    if spec.mean == (0.0,) and spec.std == (1.0,):
+    if not spec.normalises:
         print(
             f"  pixels in [{spec.low:g}, {spec.high:g}] reach it as they are; if it was trained on normalised ones, pack it "
             "again with --mean and --std"

@@ -18,7 +18,7 @@ from ..output_folder import output_folder
 from ..parallel import main_process, together
 from ..runlog import RunLog
 from ..synthesis.invert import InversionSettings
-from ..syntheticset import UNIT, SyntheticSet, read_about
+from ..syntheticset import SyntheticSet, read_about, unit_of
 from ..syntheticset import synthesize as make
 from .common import Model, Run, Whole, bar, chosen, inputs_of, listed, load_record, load_teacher
 
@@ -37,7 +37,7 @@ def command(argv: list[str]) -> Callable[..., None]:
         images: int = 10_000,
         method: str = synthesis.DEFAULT,
         settings: Any = None,
-        unit: int = UNIT,
+        unit: int | None = None,
         workers: int | None = None,
         source: Model | None = None,
         run: Run | None = None,
@@ -47,7 +47,7 @@ def command(argv: list[str]) -> Callable[..., None]:
 
     one_method.__doc__ = (synthesize.__doc__ or "").replace("METHODS", listed(synthesis.methods()))
     one_method.__annotations__ = {
-        "model": str, "out": Path, "images": Whole, "method": str, "unit": Whole, "workers": Whole | None,  # type: ignore[operator]
+        "model": str, "out": Path, "images": Whole, "method": str, "unit": Whole | None, "workers": Whole | None,  # type: ignore[operator]
         "settings": Annotated[settings | None, Parameter(name="*")],  # type: ignore[valid-type]
         "source": Model | None, "run": Run | None, "return": None,
     }  # fmt: skip
@@ -61,7 +61,7 @@ def synthesize(
     *,
     out: Path,
     images: int,
-    unit: int,
+    unit: int | None,
     workers: int | None,
     source: Model | None,
     run: Run | None,
@@ -83,13 +83,15 @@ def synthesize(
     method
         Synthesis method; each has flags of its own, shown by `datafree synthesize --method METHOD --help`. METHODS
     unit
-        Number of images per work unit; a run resumes, and is split among processes, by whole units.
+        Number of images per work unit; a run resumes, and is split among processes, by whole units. By default 256; for
+        `matched` enough for a batch of each few classes.
     workers
         Number of units made at a time, one thread each; the number of cores by default.
     """
     source, run = source or Model(), run or Run()
     check_counts(out, images=images, unit=unit, workers=workers)
     network = load_teacher(model, source, run)
+    unit = unit_of(method, network, images, out) if unit is None else unit
     record = load_record(model, source, network)
     optimised = isinstance(method, InversionSettings)
     if optimised:
@@ -117,12 +119,12 @@ def check_unit(network: Network, unit: int, workers: int) -> None:
     check_cost(one * unit * workers, f"making {workers} x {unit:,} images at a time", smaller)
 
 
-def check_counts(out: Path, *, images: int, unit: int, workers: int | None) -> None:
+def check_counts(out: Path, *, images: int, unit: int | None, workers: int | None) -> None:
     """Raises UserError for counts below 1, and for fewer images than the set in `out` has already."""
     if workers is not None and workers < 1:
         raise UserError(f"--workers: got {workers}, wanted at least 1; give a positive count")
     for name, count in (("images", images), ("unit", unit)):
-        if count < 1:
+        if count is not None and count < 1:
             raise UserError(f"--{name}: got {count}, wanted at least 1; give a positive count")
     found = read_about(out)["images"] if (out / "set.json").is_file() else 0
     if isinstance(found, int) and found > images:

@@ -60,7 +60,7 @@ class Matching(Settings):
     iterations: int = Field(default=500, ge=1, le=1 << 24)
     """Number of steps, each with a new random network."""
     rate: float = Field(default=0.05, gt=0, le=10)
-    """First learning rate of Adam on the pixels, in pixel units; falls to 0 along a half cosine."""
+    """First learning rate of Adam on the pixels, as a share of the range of pixel values; falls to 0 along a half cosine."""
     real: int = Field(default=32, ge=1)
     """Number of real images per class and step."""
     width: int = Field(default=32, ge=1)
@@ -91,11 +91,12 @@ class Matching(Settings):
             otherwise="lower --per-class or --width",
         )
         pixels = self._first(job).to(job.device).requires_grad_()
-        adam, begin, kept = torch.optim.Adam([pixels], lr=self.rate), 0, time.monotonic()
+        width = job.spec.high - job.spec.low
+        adam, begin, kept = torch.optim.Adam([pixels], lr=self.rate * width, eps=1e-8 / width), 0, time.monotonic()
         if job.state is not None:
             begin = _begin(job.state, _header(job, self.iterations), pixels, adam)
         for step in range(begin, self.iterations):
-            adam.param_groups[0]["lr"] = self.rate * 0.5 * (1 + math.cos(math.pi * step / self.iterations))
+            adam.param_groups[0]["lr"] = self.rate * width * 0.5 * (1 + math.cos(math.pi * step / self.iterations))
             loss = self._loss(job, pixels, step)
             adam.zero_grad(set_to_none=True)
             loss.backward()
@@ -123,11 +124,12 @@ class Matching(Settings):
         rng, classes = stream(job.seed, "dm", "step", step), len(job.spec.classes)
         count = min(self.real, int(job.data.labels.bincount(minlength=classes).min()))
         chosen = torch.cat([_some(job, label, count, rng) for label in range(classes)])
-        bend = self._augmentation(rng)
+        bend, low, width = self._augmentation(rng), job.spec.low, job.spec.high - job.spec.low
         network = _network(job.spec, self.width, self.depth, seed_of(job.seed, "dm", "network", step)).to(job.device)
 
         def means(images: Tensor) -> Tensor:
-            embedded = torch.cat([network(job.spec.normalize(bend(part))) for part in images.split(TOGETHER)])
+            bent = [low + width * bend((part - low) / width) for part in images.split(TOGETHER)]
+            embedded = torch.cat([network(job.spec.normalize(part)) for part in bent])
             return embedded.view(classes, -1, embedded.shape[1]).mean(1)
 
         with torch.no_grad():

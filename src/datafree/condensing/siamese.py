@@ -31,7 +31,7 @@ def draw(kinds: tuple[str, ...], rng: torch.Generator) -> Augmentation:
         return lambda images: images * _hole(images, u, v)
     if kind == "mirror":
         return lambda images: images.flip(3) if u < 0.5 else images
-    return lambda images: _bent(images, _matrix(kind, u, v))
+    return lambda images: _bent(images, _matrix(kind, u, v, images.shape[2] / images.shape[3]))
 
 
 def _colour(images: Tensor, u: float, v: float, w: float) -> Tensor:
@@ -50,14 +50,14 @@ def _hole(images: Tensor, u: float, v: float) -> Tensor:
     return (~(rows[:, None] & columns)).float()
 
 
-def _matrix(kind: str, u: float, v: float) -> list[list[float]]:
-    """Where an output point (x, y) in [-1, 1] is taken from."""
+def _matrix(kind: str, u: float, v: float, tall: float = 1.0) -> list[list[float]]:
+    """Where an output point (x, y) in [-1, 1] is taken from, of images `tall` times as high as wide."""
     if kind == "scale":
         return [[1.2 ** (2 * u - 1), 0, 0], [0, 1.2 ** (2 * v - 1), 0]]
     if kind == "move":
         return [[1, 0, 0.25 * (2 * u - 1)], [0, 1, 0.25 * (2 * v - 1)]]
     angle = math.radians(15) * (2 * u - 1)
-    return [[math.cos(angle), -math.sin(angle), 0], [math.sin(angle), math.cos(angle), 0]]
+    return [[math.cos(angle), -math.sin(angle) * tall, 0], [math.sin(angle) / tall, math.cos(angle), 0]]
 
 
 def _bent(images: Tensor, matrix: list[list[float]]) -> Tensor:

@@ -60,12 +60,12 @@ class GaussianMaker:
 
 
 class PriorSettings(InversionSettings):
-    """The fields of every method that optimises pixels under priors."""
+    """The fields of every method that optimises pixels under priors, which take pixels as shares of their range."""
 
     steps: int = Field(default=100, ge=1)
     """Number of Adam steps on the pixels; more images in fewer steps teach more."""
     learning_rate: float = Field(default=0.03, gt=0, le=10)
-    """Learning rate of Adam on the pixels, in pixel units."""
+    """Learning rate of Adam on the pixels, as a share of the range of pixel values."""
     box: bool = True
     """Keep pixels in their range."""
     smooth: float = Field(default=0.0, ge=0)
@@ -73,7 +73,7 @@ class PriorSettings(InversionSettings):
     total_variation: float = Field(default=0.0, ge=0)
     """Weight of the total variation."""
     pixel_norm: float = Field(default=0.0, ge=0)
-    """Weight of the mean square of the pixels."""
+    """Weight of the mean square of the pixels, which draws them to the dark end of the range."""
     balance: float = Field(default=0.0, ge=0)
     """Weight of the batch's class balance."""
     jitter: int = Field(default=0, ge=0)

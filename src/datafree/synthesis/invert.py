@@ -32,7 +32,7 @@ class InversionSettings(Settings):
     steps: int = Field(default=40, ge=1)
     """Number of Adam steps on the pixels; the authors' code takes 1,000. More images in fewer steps make better students."""
     learning_rate: float = Field(default=0.03, gt=0, le=10)
-    """Learning rate of Adam on the pixels, in pixel units; the authors': 0.07 (HINTON), 0.09 (LeNet-5), 0.05 (AlexNet)."""
+    """Learning rate of Adam on the pixels, of a range of 1; the authors': 0.07 (HINTON), 0.09 (LeNet-5), 0.05 (AlexNet)."""
     box: bool = False
     """Keep pixels in their range; the paper does not."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -55,7 +55,9 @@ class InversionSettings(Settings):
 
 @dataclass(frozen=True)
 class Inversion:
-    """How pixels are optimised: Adam, `steps` times at `learning_rate`; `box` keeps them in the spec's range."""
+    """How pixels are optimised: Adam, `steps` times at `learning_rate`, a share of the range of pixel values; `box` keeps
+    them in it.
+    """
 
     steps: int
     learning_rate: float
@@ -79,7 +81,8 @@ def invert(
     learns, it learns after each step. Raises UserError when the objective turns non-finite, naming the step.
     """
     pixels = start.clone().requires_grad_(True)
-    adam = torch.optim.Adam([pixels], lr=how.learning_rate)
+    width = network.spec.high - network.spec.low
+    adam = torch.optim.Adam([pixels], lr=how.learning_rate * width, eps=1e-8 / width)
     narrow = how.precision == "bfloat16"
     turned = channels_last(network) if network.device.type == "cpu" else nullcontext()  # measured on CPUs only
     with turned, frozen(network.module), tap_names.watch(network, objective.taps, objective.edits) as seen:
@@ -137,7 +140,7 @@ def noise(network: Network, record: Record | None, labels: Tensor, rng: torch.Ge
     from the middle of the range with a quarter of it as std.
     """
     spec = network.spec
-    if spec.mean == (0.0,) and spec.std == (1.0,):
+    if not spec.normalises:
         mean, std = torch.tensor((spec.low + spec.high) / 2), torch.tensor((spec.high - spec.low) / 4)
     else:
         mean, std = (torch.tensor(own).view(-1, 1, 1) for own in (spec.mean, spec.std))

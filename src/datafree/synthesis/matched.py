@@ -2,7 +2,7 @@
 
 The paper gives every image a target of its own, drawn independently at each layer, and such targets cannot be reached
 together. Here a batch of one class (or a few) is optimised until its own means and spreads are those recorded, in units
-of each unit's standard deviation, so that no layer outweighs another.
+of each unit's standard deviation, so that no layer outweighs another. A work unit holds a batch for each few classes.
 """
 
 from __future__ import annotations
@@ -23,11 +23,14 @@ from ..settings import Settings
 from ..terms import Objective
 from ..terms.match import MatchMoments, measured
 from ..terms.priors import TotalVariation
-from . import Batch, needed
+from . import Batch, needed, unit_labels
 from .distribution import Distribution, DistributionMaker
 from .invert import Inversion, invert, noise
 
 __all__ = ["Matched"]
+
+BATCH = 256
+"""Images in a batch, as many as statistics want; fewer where fewer images are asked for."""
 
 
 class Matched(Settings):
@@ -39,9 +42,9 @@ class Matched(Settings):
     steps: int = Field(default=30, ge=1)
     """Number of Adam steps on the pixels."""
     learning_rate: float = Field(default=0.01, gt=0, le=10)
-    """Learning rate of Adam on the pixels, in pixel units."""
+    """Learning rate of Adam on the pixels, as a share of the range of pixel values."""
     classes: int = Field(default=2, ge=1)
-    """Classes in a batch; fewer make each class's statistics less noisy."""
+    """Classes in a batch; the fewer, the more batches a work unit is made in."""
     smooth: float = Field(default=0.0, ge=0)
     """Weight of the total variation, which keeps neighbouring pixels alike."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -49,6 +52,11 @@ class Matched(Settings):
 
     summary: ClassVar[str] = "batches whose moments at every recorded layer are the record's (ours)"
     boxed: ClassVar[bool] = True
+
+    def unit_size(self, classes: int, images: int) -> int:
+        """Images in a work unit, of so many in all: whole batches of all classes, in units that are alike."""
+        whole = BATCH * -(-classes // min(self.classes, classes))
+        return max(BATCH, -(-images // -(-images // whole)))
 
     def on(self, teacher: Network, record: Record | None) -> MatchedMaker:
         record = needed(self.method, record, teacher)
@@ -70,7 +78,7 @@ class Matched(Settings):
 
 @dataclass(frozen=True)
 class MatchedMaker:
-    """Units of a few classes each."""
+    """Units of all classes, of which a few at a time are optimised as one batch."""
 
     settings: Matched
     teacher: Network
@@ -79,14 +87,21 @@ class MatchedMaker:
     drawn: DistributionMaker | None
 
     def unit(self, index: int, seed: int, size: int) -> Batch:
-        classes = len(self.teacher.spec.classes)
-        few = min(self.settings.classes, classes)
-        labels = (index * few + torch.arange(size) % few) % classes
-        rng = stream(seed, "unit", index)
+        labels = unit_labels(index, size, len(self.teacher.spec.classes))
+        batches = -(-len(self.teacher.spec.classes) // self.settings.classes)
+        pixels = torch.empty(size, *self.teacher.spec.shape)
+        for number in range(batches):
+            rows = (labels // self.settings.classes == number).nonzero()[:, 0]
+            if len(rows):
+                pixels[rows] = self._batch(labels[rows], stream(seed, "unit", index * batches + number))
+        return Batch(pixels, labels)
+
+    def _batch(self, labels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+        """Images of a few classes, optimised together."""
         start = self._start(labels, rng).to(self.teacher.device)
         bound = self.objective.bind(self.teacher, labels, rng)
         how = Inversion(self.settings.steps, self.settings.learning_rate, True, self.settings.precision)
-        return Batch(invert(self.teacher, bound, start, labels.to(self.teacher.device), how).cpu(), labels)
+        return invert(self.teacher, bound, start, labels.to(self.teacher.device), how).cpu()
 
     def _start(self, labels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
         spec = self.teacher.spec
