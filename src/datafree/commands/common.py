@@ -401,7 +401,8 @@ def say_size(network: Network, data: Dataset, images: str = "images") -> None:
             f"  {images} of {size[0]} x {size[1]} were resized to the {wanted[0]} x {wanted[1]} that {network.name} takes"
         )
     if network.spec.shape[0] != data.shape[0]:
-        print(f"  grey and colour images were taken as the {network.spec.shape[0]} channels that {network.name} takes")
+        kind = {1: "grey", 3: "colour"}.get(network.spec.shape[0], f"{network.spec.shape[0]} channels")
+        print(f"  grey and colour images were all taken as {kind}, which {network.name} takes")
 
 
 def say_fit(network: Network, data: Dataset) -> None:
