@@ -299,8 +299,8 @@ def test_a_student_of_another_range_or_order_of_classes_and_the_teacher_itself_a
         "student tiny takes pixels from -1 to 1, the images go from 0 to 1; give a student like its teacher"
     )
     assert error(lambda: df.distill(TEACHER, turned, source, settings)) == (
-        "class 0 of student tiny is 'c', teacher tiny has 'a' there, and the same names in another order; give a student "
-        "like its teacher"
+        "class 0 of student tiny is 'c', teacher tiny has 'a' there, and 'c' at another place; give a student like its "
+        "teacher"
     )
     assert error(lambda: df.distill(TEACHER, TEACHER, source, settings)) == (
         "student: got the teacher tiny itself, expected another network, which is trained in place; give a new one"

@@ -11,7 +11,7 @@ from fractions import Fraction
 
 from .errors import Notice, UserError, cut
 
-__all__ = ["are_bare", "are_numbers", "check_names", "class_positions", "number_of", "ordered"]
+__all__ = ["are_bare", "are_numbers", "check_names", "class_positions", "moved", "number_of", "ordered"]
 
 MOST_CLASSES = 1 << 16
 LONGEST_NAME = 255
@@ -144,6 +144,18 @@ def class_positions(
         f"class {wrong} of {source} is {names[wrong]!r}, wanted {expected[wrong]!r} as in {network}; use the data that the "
         "network was trained for, with the same class names, or bare numbers from 0 in the network's order"
     )
+
+
+def moved(names: Sequence[str], expected: Sequence[str]) -> int | None:
+    """The first place whose name is one of those expected, at another place; numbers by value, text in any Unicode form."""
+    own, wanted = ([_key(name) for name in both] for both in (names, expected))
+    held = set(wanted)
+    return next((place for place, (name, there) in enumerate(zip(own, wanted)) if name != there and name in held), None)
+
+
+def _key(name: str) -> Fraction | str:
+    value = number_of(name)
+    return _composed(name) if value is None else value
 
 
 def _by_name(names: Sequence[str], expected: Sequence[str]) -> tuple[int, ...] | None:

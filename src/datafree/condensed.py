@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot as _one_hot
 
+from .classes import class_positions
+from .data.strata import choose
 from .errors import UserError
 from .files import claim_folder, locked, read_tensors, sweep, write_tensors, write_text
 from .folders import CONDENSED as FILE
@@ -84,21 +86,30 @@ class Condensed:
         """The names of the classes that have no image."""
         return tuple(name for name, count in zip(self.spec.classes, self.by_class()) if not count)
 
-    def check_fits(self, network: Network) -> None:
-        """Raises UserError for a network of other images or other classes; bare numbers fit all names."""
+    def chosen(self, count: int | None) -> Tensor:
+        """`clamped`, of so many images that keep each class's share; None gives all."""
+        if count is None or count >= len(self):
+            return self.clamped()
+        return self.clamped()[torch.from_numpy(choose(self.classes.numpy(), count))]
+
+    def fitted(self, network: Network) -> Condensed:
+        """The set as `network` takes it: labels in the order of its classes, pixels in its range.
+
+        Raises UserError for a network of other images or other classes; classes match as those of data do.
+        """
         own, wanted = (self.spec.shape, len(self.spec.classes)), (network.spec.shape, len(network.spec.classes))
         if own != wanted:
             raise UserError(
                 f"the condensed set is of images {own[0]} of {own[1]} classes, {network.name} takes {wanted[0]} of "
                 f"{wanted[1]}; condense or import for this network"
             )
-        names = self.spec.classes, network.spec.classes
-        if names[0] != names[1] and not any(all(name.isdecimal() for name in own) for own in names):
-            first = next(c for c in range(own[1]) if names[0][c] != names[1][c])
-            raise UserError(
-                f"class {first} of the condensed set is {names[0][first]!r}, {network.name} has {names[1][first]!r}; "
-                "condense or import for this network"
-            )
+        places = class_positions(self.spec.classes, network.spec.classes, "the condensed set", network.name)
+        ordered = places == tuple(range(len(places)))
+        if ordered and (self.spec.low, self.spec.high) == (network.spec.low, network.spec.high):
+            return self
+        labels = self.labels if ordered else self.labels[:, torch.tensor(places).argsort()]
+        pixels = self.spec.rescaled(self.pixels, network.spec)
+        return Condensed(pixels, labels, network.spec, self.about)
 
     def save(self, folder: str | Path) -> Path:
         """Writes the folder: condensed.safetensors and its card."""
@@ -112,7 +123,10 @@ class Condensed:
 
     @classmethod
     def open(cls, path: str | Path, network: Network | None = None) -> Condensed:
-        """The set in a folder or file; raises UserError for one that is damaged, or not for `network`."""
+        """The set in a folder or file, as `network` takes it where one is given; see `fitted`.
+
+        Raises UserError for one that is damaged, or not for `network`.
+        """
         folder, path = Path(path), Path(path)
         path = path / FILE if path.is_dir() else path
         if not path.exists():
@@ -125,9 +139,7 @@ class Condensed:
             raise UserError(f"{path} is no whole condensed set: wanted pixels, labels and about; get it again")
         spec = InputSpec.stored(header.get("spec"), path)
         opened = cls(tensors["pixels"], tensors["labels"], spec, header["about"])
-        if network is not None:
-            opened.check_fits(network)
-        return opened
+        return opened if network is None else opened.fitted(network)
 
 
 def one_hot(labels: Tensor, classes: int) -> Tensor:

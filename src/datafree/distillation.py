@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from .arguments import checked
+from .classes import moved
 from .errors import UserError
 from .fit import Curve, fit
 from .images import Images, Source
@@ -60,11 +61,14 @@ def distill(
 
 
 def check_student(student: Network, teacher: Network, spec: InputSpec) -> None:
-    """Raises UserError where the student is the teacher, has other classes or order, or takes other images."""
+    """Raises UserError where the student is the teacher, takes other images, or has another number of classes or one
+    of the teacher's names at another place; other names at a place are other words for what the teacher sees.
+    """
     if len(student.spec.classes) != len(teacher.spec.classes) or student.spec.shape != spec.shape:
+        shown = f", and the images are {spec.shape}" if spec.shape != teacher.spec.shape else ""
         raise UserError(
             f"student {student.name} takes {student.spec.shape} into {len(student.spec.classes)} classes, teacher "
-            f"{teacher.name} {teacher.spec.shape} into {len(teacher.spec.classes)}; give a student like its teacher"
+            f"{teacher.name} {teacher.spec.shape} into {len(teacher.spec.classes)}{shown}; give a student like its teacher"
         )
     if student.module is teacher.module:
         raise UserError(
@@ -77,11 +81,10 @@ def check_student(student: Network, teacher: Network, spec: InputSpec) -> None:
             f"{spec.low:g} to {spec.high:g}; give a student like its teacher"
         )
     learnt, taught = student.spec.classes, teacher.spec.classes
-    if learnt != taught and sorted(learnt) == sorted(taught):
-        place = next(c for c in range(len(taught)) if learnt[c] != taught[c])
+    if (place := moved(learnt, taught)) is not None:
         raise UserError(
             f"class {place} of student {student.name} is {learnt[place]!r}, teacher {teacher.name} has {taught[place]!r} "
-            "there, and the same names in another order; give a student like its teacher"
+            f"there, and {learnt[place]!r} at another place; give a student like its teacher"
         )
 
 

@@ -33,6 +33,7 @@ class Scores(_Part):
 
     accuracy: float | None = Field(default=None, ge=0, le=100)
     agreement: float | None = Field(default=None, ge=0, le=100)
+    images: int | None = Field(default=None, ge=1)
 
 
 class Curves(_Part):

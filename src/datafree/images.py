@@ -178,6 +178,8 @@ class Mixed:
         if self.images < 1 or not len(self.pixels):
             counts = f"{self.images} an epoch of {len(self.pixels)} images"
             raise UserError(f"--epoch-images: got {counts}, wanted at least 1; give a positive count")
+        if self.others is not None:
+            _check_alike(self.others.spec, self.spec)
 
     @property
     def spec(self) -> InputSpec:
@@ -219,6 +221,19 @@ class Mixed:
                 held = torch.cat([held[0], more[0]]), torch.cat([held[1], more[1]])
             yield held[0][:count], held[1][:count]
             held = held[0][count:], held[1][count:]
+
+
+def _check_alike(others: InputSpec, spec: InputSpec) -> None:
+    """Raises UserError for images that are not of the teacher's shape and range, which stand in one batch with its own."""
+    if others.shape != spec.shape:
+        raise UserError(
+            f"others: got images of shape {others.shape}, expected {spec.shape}; give images for this teacher"
+        )
+    if (others.low, others.high) != (spec.low, spec.high):
+        raise UserError(
+            f"others: got pixels from {others.low:g} to {others.high:g}, expected {spec.low:g} to {spec.high:g}, as the "
+            "teacher takes them; give images for this teacher"
+        )
 
 
 def _rounds(size: int, count: int, rng: torch.Generator) -> Tensor:

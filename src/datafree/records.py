@@ -165,10 +165,13 @@ class Record:
         Every function that takes a network and its record calls it once; it reads all weights, and predicts 16 images.
         """
         if network.spec.model_dump(exclude={"classes"}) != self.spec.model_dump(exclude={"classes"}):
+            ours, theirs = self.spec, network.spec
+            ranges = ["", ""]
+            if (ours.low, ours.high) != (theirs.low, theirs.high):
+                ranges = [f" from {own.low:g} to {own.high:g}" for own in (ours, theirs)]
             raise UserError(
-                f"the record is for images {self.spec.shape} normalised by {self.spec.mean} / {self.spec.std}, "
-                f"{network.name} takes {network.spec.shape} by {network.spec.mean} / {network.spec.std}; "
-                "use the release it came with"
+                f"the record is for images {ours.shape}{ranges[0]} normalised by {ours.mean} / {ours.std}, {network.name} "
+                f"takes {theirs.shape}{ranges[1]} by {theirs.mean} / {theirs.std}; use the release it came with"
             )
         recorded, own = self.spec.classes, network.spec.classes
         if recorded != own and sorted(recorded) == sorted(own):

@@ -110,6 +110,12 @@ class InputSpec(Settings):
         """Pixels cut to [low, high]."""
         return pixels.clamp(self.low, self.high)
 
+    def rescaled(self, pixels: Tensor, to: InputSpec) -> Tensor:
+        """Pixels of this spec as the same images in the range of `to`; what lies outside one lies outside the other."""
+        if (self.low, self.high) == (to.low, to.high):
+            return pixels
+        return (pixels - self.low) * ((to.high - to.low) / (self.high - self.low)) + to.low
+
     @property
     def black(self) -> float:
         """What images are padded with: the smallest value that a pixel can have."""

@@ -49,8 +49,7 @@ from .synthesis import Batch, Maker, Synthesizer
 from .unfinished import check_finished
 
 __all__ = [
-    "SyntheticSet", "judged", "near_chance", "one_thread", "read_about", "synthesize", "to_bytes", "to_pixels", "unit_of",
-]  # fmt: skip
+    "SyntheticSet", "judged", "near_chance", "one_thread", "pixels_for", "read_about", "synthesize", "to_bytes", "to_pixels", "unit_of",
 
 UNIT = 256
 CHANCE = 0.1
@@ -244,6 +243,13 @@ def to_pixels(stored: Tensor, spec: InputSpec) -> Tensor:
     if stored.dtype != torch.uint8:
         return stored
     return stored.float() * ((spec.high - spec.low) / 255) + spec.low
+
+
+def pixels_for(taken: InputSpec, stored: Tensor, spec: InputSpec) -> Tensor:
+    """Pixels of a set of `spec`, as stored, as float32 in the range that a network takes (`taken`)."""
+    if stored.dtype == torch.uint8:
+        return to_pixels(stored, taken)  # bytes stand for any range
+    return spec.rescaled(stored, taken)
 
 
 def to_bytes(pixels: Tensor, spec: InputSpec) -> Tensor:

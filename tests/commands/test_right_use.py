@@ -70,7 +70,7 @@ def test_a_record_keeps_the_log_of_the_training(command, here):
     again = log(here / "teacher")
     assert again["before"] == own["before"]
     done = command("report teacher student set --data digits --out page.html")
-    assert (done.code, done.out) == (0, "page.html: 2 networks, 2 sets of images\n")
+    assert (done.code, done.out.splitlines()[0]) == (0, "page.html: 2 networks, 2 sets of images")
     accuracy = own["before"]["result"]["evaluation"]["accuracy"]
     assert f"{accuracy:.2f}" in (here / "page.html").read_text()
 
@@ -316,6 +316,27 @@ def test_a_report_measures_on_the_data_it_is_given_and_not_on_what_the_logs_say(
     assert [row["accuracy"] for row in rows] == [10.0, 10.0]
     assert rows[1]["agreement"] in (0.0, 100.0) and rows[1]["images"] == 48 and rows[0]["agreement"] is None
     assert [row["group"] for row in rows] == ["teacher", "without data"]
+
+
+def test_a_report_doubts_an_accuracy_near_chance_as_evaluate_does(command, here):
+    images, labels = np.full((40, 8, 8), 255, np.uint8), np.arange(40) % 10  # all alike: one in ten is right
+    np.savez(here / "white.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    doubt = "near chance (10.0 %): is this the data that the network was trained for"
+    assert f"warning: {doubt}" in command("evaluate student --data white.npz --quiet").out
+    done = command("report teacher student --data white.npz --out page.html")
+    for name in ("teacher", "student"):
+        assert f"  {name}: accuracy 10.00 % is {doubt}" in done.out
+        assert f"{name}: accuracy 10.00 % is {doubt}" in (here / "page.html").read_text()
+
+
+def test_a_report_doubts_an_accuracy_that_a_log_says(command, here):
+    shutil.copytree(here / "student", here / "s")
+    log = json.loads((here / "s" / "run.json").read_text())
+    for accuracy, doubted in ((10.8, True), (97.0, False)):
+        log["result"]["evaluation"] = {"images": 500, "accuracy": accuracy, "by_class": [], "agreement": None}
+        (here / "s" / "run.json").write_text(json.dumps(log))
+        done = command("report s --out page.html")
+        assert ("  s: accuracy 10.80 % is near chance (10.0 %)" in done.out, "chance" in done.out) == (doubted, doubted)
 
 
 def test_a_report_knows_the_teacher_where_the_folders_have_moved(command, here):

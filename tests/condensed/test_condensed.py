@@ -99,7 +99,7 @@ def test_another_network_is_refused(tmp_path, tiny):
     with pytest.raises(UserError, match=r"of images \(1, 4, 4\) of 3 classes, tiny takes \(1, 6, 6\) of 3"):
         Condensed.open(own, tiny(shape=(1, 6, 6)))
     named = replace(tiny(), spec=tiny().spec.model_copy(update={"classes": ("a", "z", "c")}))
-    with pytest.raises(UserError, match=r"class 1 of the condensed set is 'b', tiny has 'z'; condense or import"):
+    with pytest.raises(UserError, match=r"class 1 of the condensed set is 'b', wanted 'z' as in tiny; use the data"):
         Condensed.open(own, named)
     numbered = replace(tiny(), spec=tiny().spec.model_copy(update={"classes": ("0", "1", "2")}))
     assert len(Condensed.open(own, numbered)) == 6
@@ -113,3 +113,56 @@ def test_pixels_a_thousand_ranges_away_are_refused(value):
         UserError, match=r"pixels of the condensed set go from .*, wanted -1000 to 1001, 1000 times the range"
     ):
         made(pixels=pixels)
+
+
+def like(tiny, **changes):
+    """The tiny network with another range or other class names."""
+    return replace(tiny(classes=len(changes.get("classes", "abc"))), spec=SPEC.model_copy(update=changes))
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 255.0), (-1.0, 1.0), (100.0, 101.0)])
+def test_a_network_of_another_range_gets_the_same_images_in_its_own(tmp_path, tiny, low, high):
+    own = made(pixels=torch.linspace(-0.5, 1.5, 96).view(6, 1, 4, 4))
+    got = Condensed.open(own.save(tmp_path / "set"), like(tiny, low=low, high=high))
+    assert (got.pixels.double() - (low + (high - low) * own.pixels.double())).abs().max() < 1e-6 * max(
+        map(abs, (low, high))
+    )
+    shown = got.clamped()
+    assert (float(shown.min()), float(shown.max())) == (low, high)
+    assert torch.equal(got.labels, own.labels) and got.spec.high == high
+    assert torch.equal(Condensed.open(tmp_path / "set", like(tiny)).pixels, own.pixels)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected", "order"),
+    [
+        (("1", "2", "10"), ("1", "10", "2"), [0, 2, 1]),
+        (("0", "1", "2"), ("2", "0", "1"), [2, 0, 1]),
+        (("a", "b", "c"), ("c", "a", "b"), [2, 0, 1]),
+        (("007", "3", "1"), ("1", "3", "7"), [2, 1, 0]),
+        (("0", "1", "2"), ("a", "b", "c"), [0, 1, 2]),
+    ],
+)
+def test_labels_come_in_the_order_of_the_networks_classes(tmp_path, tiny, names, expected, order):
+    """`order`: for each class of the network, which column of the set's labels is its own."""
+    own = made(spec=SPEC.model_copy(update={"classes": names}))
+    got = Condensed.open(own.save(tmp_path / "set"), like(tiny, classes=expected))
+    assert torch.equal(got.labels, own.labels[:, order]) and torch.equal(got.pixels, own.pixels)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"), [(("1", "2", "3"), ("0", "1", "2")), (("0", "1", "2"), ("1", "2", "3"))]
+)
+def test_counting_from_0_is_not_counting_from_1(tmp_path, tiny, names, expected):
+    own = made(spec=SPEC.model_copy(update={"classes": names})).save(tmp_path / "set")
+    with pytest.raises(UserError, match="wanted the same numbers"):
+        Condensed.open(own, like(tiny, classes=expected))
+
+
+def test_some_of_the_images_are_of_every_class_alike():
+    labels = one_hot(torch.arange(30) // 10, 3)
+    own = made(pixels=torch.arange(30.0).view(30, 1, 1, 1).expand(30, 1, 4, 4) / 30, labels=labels)
+    for count, each in ((9, [3, 3, 3]), (15, [5, 5, 5]), (30, [10] * 3), (99, [10] * 3)):
+        chosen = (own.chosen(count)[:, 0, 0, 0] * 30).round().long()
+        assert (chosen // 10).bincount(minlength=3).tolist() == each and len(set(chosen.tolist())) == len(chosen)
+    assert torch.equal(own.chosen(None), own.clamped())

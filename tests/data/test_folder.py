@@ -67,8 +67,8 @@ def test_all_images_get_the_size_of_the_first_training_image_and_colour_where_an
     assert train.shape == test.shape == (3, 6, 4)
     assert greys(train) + greys(test) == [7, 8, 9]
     assert train.notes[0] == (
-        f"{tmp_path / 'train'}: 2 images; 1 grey, read as colour; 1 of another size than the first, 6 x 4, "
-        "cropped to its shape and resized"
+        f"{tmp_path / 'train'}: 2 images; 1 grey, read as colour (all as grey for a network of 1 channel); 1 of another "
+        "size than the first, 6 x 4, cropped to its shape and resized"
     )
 
 
@@ -87,6 +87,13 @@ def test_files_of_both_kinds_are_read_as_the_network_takes_them_and_others_are_n
     (tmp_path / "train/a/1.png").unlink()
     colour = load(str(tmp_path), "train")
     assert colour.scaled_to(InputSpec(shape=(1, 6, 4), classes=("a", "b"))).pixels([0]).shape[1] == 3
+
+
+def test_the_channels_that_were_chosen_are_said_without_an_if(tmp_path):
+    save(tmp_path / "train/a/1.png", 40, (4, 6), "L")
+    save(tmp_path / "train/a/2.png", 40, (4, 6))
+    for channels, words in ((3, "1 grey, read as colour"), (1, "1 in colour, read as grey")):
+        assert load(str(tmp_path), "train", channels=channels).notes == (f"{tmp_path / 'train'}: 2 images; {words}",)
 
 
 def test_size_and_channels_can_be_chosen(tmp_path):
@@ -111,7 +118,7 @@ def test_numeric_class_folders_are_in_the_order_of_their_numbers_and_that_is_sai
     assert greys(numbers) == [10 * number + 40 for number in range(12)]
     assert [note for note in numbers.notes if "class" in note] == [
         "class folders are sorted by their numbers (0, 1, 2 ... 11); a network that was trained on them sorted as text "
-        "(0, 1, 10, 11 ...) needs --class-order text"
+        "(0, 1, 10, 11 ...) needs these names in that order (pack --classes)"
     ]
     text = load(str(tmp_path), "train", class_order="text")
     assert text.classes == ("0", "1", "10", "11", "2", "3", "4", "5", "6", "7", "8", "9")

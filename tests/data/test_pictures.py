@@ -1,6 +1,8 @@
 """An image file is read as a viewer shows it. Expected pixels are computed by hand."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -150,6 +152,98 @@ def test_bits_grey_palettes_and_four_inks():
     assert look(encoded(coloured)).shape[0] == 3
     inks = Image.new("CMYK", (3, 2), (0, 255, 255, 0))  # no cyan, all magenta and yellow: red
     assert decode(encoded(inks, "tiff"), "it", (3, 2, 3))[:, 0, 0].tolist() == [255, 0, 0]
+
+
+def png(rows, depth: int, kind: int, transparent: bytes = b"") -> bytes:
+    """A PNG written by hand: `rows` of packed samples; colour type `kind` is 0 grey, 2 RGB, 4 grey and 6 RGB with alpha."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    rows = [np.asarray(row, ">u2" if depth == 16 else np.uint8).tobytes() for row in rows]
+    width = 8 * len(rows[0]) // (depth * {0: 1, 2: 3, 4: 2, 6: 4}[kind])
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, len(rows), depth, kind, 0, 0, 0))
+    extra = chunk(b"tRNS", transparent) if transparent else b""
+    pixels = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
+    return b"\x89PNG\r\n\x1a\n" + header + extra + pixels + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("depth", "row", "hidden", "levels"),
+    [
+        (1, [0b01010101], 1, [0, 255, 0, 255, 0, 255, 0, 255]),
+        (1, [0b01010101], 0, [0, 255, 0, 255, 0, 255, 0, 255]),
+        (2, [0b00011011], 1, [0, 85, 170, 255]),
+        (4, [0x19, 0x2F], 9, [17, 153, 34, 255]),
+        (8, [0, 100, 200, 255], 200, [0, 100, 200, 255]),
+        (16, [0, 30000, 30001, 65535], 30000, [0, 117, 117, 255]),
+        (16, [0, 30000, 65535, 1000], 65535, [0, 117, 255, 4]),
+    ],
+)
+def test_a_transparent_grey_level_is_shown_on_the_ground_at_every_depth(tmp_path, depth, row, hidden, levels):
+    content = png([row], depth, 0, struct.pack(">H", hidden))
+    count, top = len(levels), 2**depth - 1
+    samples = row if depth >= 8 else [int(bit, 2) for bit in _parts("".join(f"{byte:08b}" for byte in row), depth)]
+    assert [round(255 * sample / top) for sample in samples] == levels
+    for ground in (128, 40):
+        expected = [ground if sample == hidden else level for sample, level in zip(samples, levels)]
+        assert grey(content, ground, (1, 1, count)) == [expected]
+        assert decode(content, "it", (3, 1, count), ground).tolist() == [[expected]] * 3
+    assert look(content).alpha and look(content).shape == (1, 1, count)
+    (tmp_path / "it.png").write_bytes(content)
+    far = {
+        ground: np.mean([abs(own - ground) for own, s in zip(levels, samples) if s != hidden])
+        for ground in (255, 0, 128)
+    }
+    assert visible_on([tmp_path / "it.png"]) == next(ground for ground, own in far.items() if own >= 64)
+
+
+def _parts(text: str, size: int) -> list[str]:
+    return [text[place : place + size] for place in range(0, len(text), size)]
+
+
+def test_a_transparent_colour_of_16_bits_is_that_colour_alone():
+    row = [[0, 0, 0], [30000, 20000, 10000], [30001, 20000, 10000], [30000, 20000, 10001]]
+    content = png([row], 16, 2, struct.pack(">HHH", 30000, 20000, 10000))
+    got = decode(content, "it", (3, 1, 4), 255)[:, 0].T.tolist()
+    assert got == [[0, 0, 0], [255, 255, 255], [117, 78, 39], [117, 78, 39]]
+    assert look(content).alpha
+
+
+def test_16_bits_of_grey_with_alpha_are_grey():
+    content = png([[[0, 65535], [30000, 65535], [65535, 0]]], 16, 4)
+    assert look(content).shape == (1, 1, 3) and look(content).alpha
+    assert grey(content, 40, (1, 1, 3)) == [[0, 117, 40]]
+    assert decode(content, "it", (3, 1, 3), 40).tolist() == [[[0, 117, 40]]] * 3
+    assert look(png([[[0, 0, 0, 65535]]], 16, 6)).shape == (3, 1, 1)
+
+
+@pytest.mark.parametrize("orientation", [1, 3])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+def test_where_zero_is_white_it_is_shown_white_at_every_depth(kind, orientation):
+    top = 1 if kind == np.float32 else np.iinfo(kind).max
+    values = np.array([[0, 0.2, 0.6, 1]], np.float64) * top
+    stored = np.rint(values).astype(kind) if kind != np.float32 else values.astype(kind)
+    content = bytearray(encoded(Image.fromarray(stored), "tiff", tiffinfo={274: orientation}))
+    at = content.index(struct.pack("<HHI", 262, 3, 1)) + 8  # the tag that says what 0 is: 1 for black
+    assert content[at] == 1
+    content[at] = 0
+    expected = [255, 204, 102, 0][:: 1 if orientation == 1 else -1]
+    assert grey(bytes(content), shape=(1, 1, 4)) == [expected]
+    assert decode(bytes(content), "it", (3, 1, 4)).tolist() == [[expected]] * 3
+
+
+def test_a_png_whose_pixels_are_overwritten_is_refused_by_name(tmp_path):
+    levels = np.random.RandomState(0).randint(0, 256, (64, 64)).astype(np.uint8)
+    content = bytearray(encoded(Image.fromarray(levels)))
+    content[len(content) // 2 : len(content) // 2 + 200] = bytes(200)
+    (tmp_path / "it.png").write_bytes(content)
+    for source in (bytes(content), tmp_path / "it.png"):
+        with pytest.raises(UserError, match=r"image 'it' cannot be read \(the checksum of its pixels does not fit"):
+            decode(source, "it", (1, 64, 64))
+    for form in ("RGBA", "P", "L"):
+        whole = encoded(Image.fromarray(levels).convert(form))
+        assert (decode(whole, "it", (1, 64, 64))[0] == levels).all()
 
 
 @pytest.mark.parametrize("form", ["gif", "tiff", "png", "webp"])

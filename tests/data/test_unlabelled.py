@@ -46,6 +46,23 @@ def test_class_folders_are_split_as_with_labels(tmp_path):
         assert greys(split, tmp_path) == sorted((data.pixels(range(len(data))).mean((1, 2, 3)) * 255).round().tolist())
 
 
+@pytest.mark.parametrize("name", ["train", "test"])
+def test_a_class_that_is_called_as_a_split_is_a_class_as_with_labels(tmp_path, name):
+    for value in range(15):
+        save(tmp_path / ("bus", "car", name)[value % 3] / f"{value}.png", 100 + value)
+    for split, count in (("train", 12), ("test", 3)):
+        data = load(str(tmp_path), split)
+        own = sorted((data.pixels(range(len(data))).mean((1, 2, 3)) * 255).round().int().tolist())
+        assert greys(split, tmp_path) == own and len(own) == count
+        assert data.classes == tuple(sorted(("bus", "car", name)))
+
+
+def test_a_flat_split_beside_one_with_classes_and_another_folder_is_a_split(tmp_path):
+    for value, place in enumerate(("train/a", "train/b", "test", "extra")):
+        save(tmp_path / place / "1.png", 100 + value)
+    assert (greys("train", tmp_path), greys("test", tmp_path)) == ([100, 101], [102])
+
+
 def test_a_folder_with_one_split_is_read_for_the_other(tmp_path):
     save(tmp_path / "train" / "a" / "1.png", 100)
     assert greys("test", tmp_path) == [100]

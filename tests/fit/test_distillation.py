@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.distributions import Categorical, kl_divergence
 
-from datafree.distillation import Distillation, distill, temperature_of
+from datafree.distillation import Distillation, check_student, distill, temperature_of
 from datafree.errors import UserError
 from datafree.evaluation import evaluate
 from datafree.fit import Schedule
@@ -82,6 +84,38 @@ def test_students_and_teachers_must_be_alike(teacher, digits, tiny):
         "student tiny takes (1, 4, 4) into 3 classes, teacher hinton32 (1, 8, 8) into 10; "
         "give a student like its teacher"
     )
+
+
+@pytest.mark.parametrize(
+    ("learnt", "taught", "place"),
+    [
+        (("dog", "cat", "wolf"), ("cat", "dog", "fox"), 0),
+        (("cat", "fox", "wolf"), ("cat", "dog", "fox"), 1),
+        (("1", "2", "3"), ("0", "1", "2"), 0),
+        (("01", "0", "x"), ("0", "1", "y"), 0),
+        (("x", "y", "z"), ("cat", "dog", "fox"), None),
+        (("cat", "y", "fox"), ("cat", "dog", "fox"), None),
+        (("0", "1", "2"), ("cat", "dog", "fox"), None),
+        (("00", "01", "02"), ("0", "1", "2"), None),
+    ],
+)
+def test_a_student_with_the_teachers_names_at_other_places_is_refused(tiny, learnt, taught, place):
+    teacher, student = (replace(tiny(seed=seed), spec=tiny().spec.model_copy(update={"classes": names}))
+                        for seed, names in enumerate((taught, learnt)))  # fmt: skip
+    if place is None:
+        check_student(student, teacher, teacher.spec)
+        return
+    with pytest.raises(UserError) as caught:
+        check_student(student, teacher, teacher.spec)
+    assert str(caught.value) == (
+        f"class {place} of student tiny is {learnt[place]!r}, teacher tiny has {taught[place]!r} there, and "
+        f"{learnt[place]!r} at another place; give a student like its teacher"
+    )
+
+
+def test_images_of_another_shape_than_the_teachers_are_named(tiny):
+    with pytest.raises(UserError, match=r"tiny \(1, 4, 4\) into 3, and the images are \(1, 5, 4\); give"):
+        check_student(tiny(seed=1), tiny(), tiny(shape=(1, 5, 4)).spec)
 
 
 def test_accuracy_and_agreement_are_counted_over_all_images(tiny, toy):

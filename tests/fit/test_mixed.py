@@ -104,3 +104,11 @@ def test_what_does_not_fit_is_refused_before_an_epoch(tiny, changes, text):
     with pytest.raises(UserError) as error:
         Mixed(network, **{"pixels": few(network), "others": None, "images": 8, "share": 0.5, **changes})
     assert text in str(error.value)
+
+
+def test_images_of_another_range_are_not_mixed_in(tiny):
+    other = many(tiny(low=0.0, high=255.0))
+    with pytest.raises(
+        UserError, match=r"others: got pixels from 0 to 255, expected 0 to 1, as the teacher takes them"
+    ):
+        Mixed(tiny(), few(tiny()), other, 8)

@@ -134,6 +134,11 @@ def test_another_seed_another_normalisation_and_another_activation_are_refused(n
         "the record is for images (1, 4, 4) normalised by (0.4,) / (0.2,), other takes (1, 4, 4) by (0.5,) / (0.2,); "
         "use the release it came with"
     )
+    wide = Network(network.module, network.spec.model_copy(update={"high": 255.0}), "wide")
+    assert refused(path, wide) == (
+        "the record is for images (1, 4, 4) from 0 to 1 normalised by (0.4,) / (0.2,), wide takes (1, 4, 4) from 0 to 255 "
+        "by (0.4,) / (0.2,); use the release it came with"
+    )
     tanh = altered(network, lambda m: setattr(m, "relu", torch.nn.Tanh()))
     assert refused(path, tanh) == "tiny has the recorded weights but answers otherwise; use the code it came with"
 

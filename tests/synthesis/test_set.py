@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from datafree.commands.common import Data, images_of
 from datafree.errors import UserError
 from datafree.files import read_json, read_tensors, write_sealed_json, write_tensors
 from datafree.spec import InputSpec
@@ -313,3 +315,16 @@ def test_a_run_killed_in_the_middle_goes_on_to_the_same_bytes(release, uninterru
     run(*argv)
     assert content(out) == uninterrupted
     assert not [path for path in out.iterdir() if ".tmp-" in path.name]
+
+
+@pytest.mark.parametrize("box", [True, False])
+@pytest.mark.parametrize(("low", "high"), [(0.0, 255.0), (-1.0, 1.0), (0.0, 1.0)])
+def test_a_network_of_another_range_is_shown_the_same_images_in_its_own(make, teacher, tmp_path, low, high, box):
+    pixels, _, _ = make(method=AllLayers(steps=2, box=box), images=20).load()
+    unit = to_pixels(pixels, teacher.spec).double()
+    other = replace(teacher, spec=teacher.spec.model_copy(update={"low": low, "high": high}))
+    got = images_of(str(tmp_path / "set"), other, "test", None, Data(), 0)
+    assert isinstance(got, torch.Tensor) and got.dtype == torch.float32
+    assert float((got.double() - (low + (high - low) * unit)).abs().max()) < 1e-6 * (high - low)
+    if (low, high) == (0, 1):
+        assert torch.equal(got, to_pixels(pixels, teacher.spec))

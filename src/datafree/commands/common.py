@@ -188,7 +188,8 @@ def images_of(
     files.
 
     A data set is loaded with `options`, but for its name and the limit; its labels do not count, and files need none.
-    Pixels come as float32 (N, C, H, W) in the spec's range. Raises UserError for a set or data that does not fit.
+    Pixels come as float32 (N, C, H, W) in the network's range, whatever that of a set is; some of a condensed set are of
+    its classes alike. Raises UserError for a set or data that does not fit.
     """
     if name == "noise":
         from ..synthesis import named
@@ -196,18 +197,18 @@ def images_of(
         check_memory(images or 1000, network.spec)
         return named("gaussian").on(network, None).unit(0, seed, images or 1000).pixels
     if (Path(name) / "set.json").is_file():
-        from ..syntheticset import SyntheticSet, to_pixels
+        from ..syntheticset import SyntheticSet, pixels_for
 
         opened = SyntheticSet.open(name)
         if opened.spec.shape != network.spec.shape:
             raise UserError(
                 f"the set {name} has images of shape {opened.spec.shape}, wanted {network.spec.shape}; give another"
             )
-        return to_pixels(opened.load(images)[0], opened.spec)
+        return pixels_for(network.spec, opened.load(images)[0], opened.spec)
     if (Path(name) / CONDENSED).is_file():
         from ..condensed import Condensed
 
-        return Condensed.open(name, network).clamped()[:images]
+        return Condensed.open(name, network).chosen(images)
     base, _, own = name.rpartition(":")
     if own not in ("train", "test"):
         base, own = name, split
@@ -400,7 +401,8 @@ def say_size(network: Network, data: Dataset, images: str = "images") -> None:
             f"  {images} of {size[0]} x {size[1]} were resized to the {wanted[0]} x {wanted[1]} that {network.name} takes"
         )
     if network.spec.shape[0] != data.shape[0]:
-        print(f"  grey and colour images were taken as the {network.spec.shape[0]} channels that {network.name} takes")
+        kind = {1: "grey", 3: "colour"}.get(network.spec.shape[0], f"{network.spec.shape[0]} channels")
+        print(f"  grey and colour images were all taken as {kind}, which {network.name} takes")
 
 
 def say_fit(network: Network, data: Dataset) -> None:

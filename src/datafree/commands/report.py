@@ -19,7 +19,7 @@ from ..classes import class_positions
 from ..difference import difference
 from ..divergence import UNITS, stored
 from ..errors import UserError
-from ..evaluation import evaluate
+from ..evaluation import doubt, evaluate
 from ..files import locked, read_json, sha256_file, sweep
 from ..files.atomic import sync_folder
 from ..finished import Finished, Scores
@@ -122,7 +122,7 @@ def _write(
         title=title, summary=_summary(rows), rows=rows, grids=grids,
         lines=[line for folder in networks for line in curve_lines(folder.name, logs[folder])],
         settings={**{folder.name: logs[folder].settings for folder in runs}, "versions": versions()},
-        warnings=warnings + missed + _warnings(rows), classes=spec.classes,
+        warnings=warnings + _doubts(networks, measured) + missed + _warnings(rows), classes=spec.classes,
         likenesses=_likenesses(logs), matches=matches, online=_online(networks, logs),
         timelines=[found for folder in networks if (found := timeline(folder)) is not None],
     )  # fmt: skip
@@ -249,7 +249,7 @@ def _measured(
             )
             continue
         own = evaluate(network, test, original if folder != teacher else None)
-        found[folder] = Scores(accuracy=own.accuracy, agreement=own.agreement)
+        found[folder] = Scores(accuracy=own.accuracy, agreement=own.agreement, images=own.images)
     return found, warnings
 
 
@@ -521,6 +521,18 @@ def _summary(rows: list[Row]) -> str:
     if not parts[0].startswith(("without", FEW, "quantized")):
         parts.insert(0, "no student without data was measured with labels")
     return "Accuracy on the test set. " + ". ".join(part[0].upper() + part[1:] for part in parts) + "."
+
+
+def _doubts(networks: list[Path], measured: dict[Path, Scores]) -> list[str]:
+    """As `datafree evaluate` has it, a warning for each accuracy that is hardly above that of guessing."""
+    found = []
+    for folder in networks:
+        own = measured[folder]
+        if own.accuracy is None or own.images is None:
+            continue
+        if warning := doubt(own.accuracy, own.images, len(Release.open(folder).spec.classes)):
+            found.append(f"{folder.name}: accuracy {own.accuracy:.2f} % is {warning}")
+    return found
 
 
 def _warnings(rows: list[Row]) -> list[str]:

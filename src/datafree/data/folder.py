@@ -75,8 +75,9 @@ def folder(
         raise unknown("split", split, splits, where=f"data set {name!r}")
     place = root / splits.get(split, next(iter(splits.values()))) if splits else root
     ground = _ground([file for file, seen in zip(reference, shown) if seen.alpha and seen.nbytes <= QUICK])
+    either = channels is None and len(colours) > 1  # a network of one channel gets them all as grey
     order = order_note(list(main.classes), class_order) if labelled else None
-    notes += [note for note in (order, _said(place, listing, looks, shape, ground)) if note]
+    notes += [note for note in (order, _said(place, listing, looks, shape, ground, either)) if note]
     if place == root and flat is None:
         notes.append(split_note(root, "train and test folders", labels))
         rows = split_rows(labels, split)
@@ -143,7 +144,12 @@ def _check_classes(root: Path) -> None:
 
 
 def _flat_split(root: Path, split: str) -> Listing | None:
-    """The images of folder/train/* or folder/test/*, without class folders; None where there are none."""
+    """The images of folder/train/* or folder/test/*, without class folders; None where there are none, or classes are meant.
+
+    They are where some folder is called otherwise and no split has class folders, as with labels.
+    """
+    if not all(own.lower() in WORDS for own in _visible(root)) and not _splits(root):
+        return None
     name = _named(root).get(split)
     return flat_listing(root / name) if name is not None and os.path.isdir(root / name) else None
 
@@ -219,11 +225,15 @@ def _brightest(files: list[Path], looks: list[Look], channels: int, ground: int)
     return most
 
 
-def _said(place: Path, listing: Listing, looks: list[Look], shape: tuple[int, int, int], ground: int) -> str | None:
-    """One line of what is read otherwise than it lies there, and of what is not read."""
+def _said(
+    place: Path, listing: Listing, looks: list[Look], shape: tuple[int, int, int], ground: int, either: bool
+) -> str | None:  # fmt: skip
+    """One line of what is read otherwise than it lies there, and of what is not read; `either` grey or colour will do."""
     counts = Counter(
         {
-            "grey, read as colour": sum(seen.shape[0] < shape[0] for seen in looks),
+            f"grey, read as colour{' (all as grey for a network of 1 channel)' if either else ''}": sum(
+                seen.shape[0] < shape[0] for seen in looks
+            ),
             "in colour, read as grey": sum(seen.shape[0] > shape[0] for seen in looks),
             f"with transparency, shown on {NAMES.get(ground, ground)}": sum(seen.alpha for seen in looks),
             "with several frames, of which the first is read": sum(seen.frames for seen in looks),

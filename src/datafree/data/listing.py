@@ -83,7 +83,8 @@ def order_note(classes: list[str], order: str | None) -> str | None:
         return None
     return (
         f"class folders are sorted by their numbers ({', '.join(classes[:3])} ... {classes[-1]}); a network that was "
-        f"trained on them sorted as text ({', '.join(sorted(classes)[:4])} ...) needs --class-order text"
+        f"trained on them sorted as text ({', '.join(sorted(classes)[:4])} ...) needs these names in that order (pack "
+        "--classes)"
     )
 
 

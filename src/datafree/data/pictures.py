@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import IO, TypeVar
+from zlib import crc32
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from datafree.errors import UserError
 
@@ -38,6 +39,8 @@ WHITE = 255
 GROUNDS = (WHITE, 0, 128)
 SEEN = 64
 ORIENTATION = 274  # EXIF's tag
+ZERO_IS = 262  # TIFF's tag: 0 is white, 1 is black
+PNG = b"\x89PNG\r\n\x1a\n"
 T = TypeVar("T")
 
 
@@ -64,7 +67,8 @@ def decode(source: Path | bytes, name: str, shape: tuple[int, int, int], backgro
     """
     c, h, w = shape
 
-    def use(image: Image.Image) -> Image.Image:
+    def use(opened: Image.Image) -> Image.Image:
+        image = _as_meant(opened)
         _draft(image, (w, h))
         upright = ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
         shown = _grey(upright, background) if c == 1 else _rgb(upright, background)
@@ -79,12 +83,12 @@ def look(source: Path | bytes, name: str | None = None) -> Look:
 
     def use(image: Image.Image) -> Look:
         width, height = image.size
+        channels = 1 if _is_grey(image) else 3  # first: to look for EXIF at a PNG's end decodes it
         orientation = _orientation(image)
         if orientation >= 5 and image.format != "TIFF":  # Pillow turns TIFF files itself
             width, height = height, width
         frames = image.format in ("GIF", "TIFF", "WEBP", "PNG") and bool(getattr(image, "is_animated", False))
-        shape = (1 if _is_grey(image) else 3, height, width)
-        return Look(shape, _has_alpha(image), frames, orientation != 1, _nbytes(image))
+        return Look((channels, height, width), _has_alpha(image), frames, orientation != 1, _nbytes(image))
 
     return _guarded(source, name or ("of bytes" if isinstance(source, bytes) else str(source)), use)
 
@@ -109,6 +113,7 @@ def visible_on(sources: Sequence[Path]) -> int:
 
 def _contrasts(image: Image.Image) -> list[np.ndarray]:
     """Mean distance of the visible part from each background; nothing where all or none of the image is visible."""
+    image = _as_meant(image)
     small = image.convert("LA" if _is_grey(image) else "RGBA")
     small.thumbnail((64, 64), Image.Resampling.BOX)
     pixels = np.asarray(small, dtype=np.float64)
@@ -242,7 +247,72 @@ def _is_grey(image: Image.Image) -> bool:
     if image.mode == "P":
         levels = np.frombuffer(bytes(image.getpalette("RGB") or ()), np.uint8).reshape(-1, 3)
         return bool((levels == levels[:, :1]).all())
-    return image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
+    return image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I") or _stored(image) == "LA;16B"
+
+
+def _stored(image: Image.Image) -> str:
+    """How an image that is not decoded yet is stored, in Pillow's word."""
+    tiles = getattr(image, "tile", None)
+    how = tiles[0][3] if tiles else ""
+    return str(how[0] if isinstance(how, tuple) and how else how)
+
+
+def _as_meant(image: Image.Image) -> Image.Image:
+    """The image as its file means it, where Pillow would read it otherwise or lose its transparent level.
+
+    Raises ValueError for a PNG whose pixels are damaged.
+    """
+    stored, hidden = _stored(image), image.info.get("transparency")
+    if image.format == "TIFF" and image.tag_v2.get(ZERO_IS) == 0 and image.mode in ("F", "I;16", "I;16B"):  # type: ignore[attr-defined]
+        return ImageChops.invert(_eight_bits(image))
+    if image.format != "PNG":
+        return image
+    _check_sums(image)
+    if stored == "LA;16B":
+        return image.convert("LA")
+    if stored in ("L;2", "L;4") and isinstance(hidden, int):
+        most = 2 ** int(stored[2:]) - 1
+        image.info["transparency"] = (hidden & most) * (255 // most)
+    elif image.mode.startswith("I") and isinstance(hidden, int):
+        image = _hiding(image, _eight_bits(image), np.asarray(image) == hidden)
+    elif stored == "RGB;16B" and isinstance(hidden, tuple):
+        low = _low_bytes(image)  # before the image is decoded, which lets go of its file
+        values = np.asarray(image).astype(int) * 256 + low
+        image = _hiding(image, image, (values == hidden).all(-1))
+    return image
+
+
+def _hiding(image: Image.Image, shown: Image.Image, hidden: np.ndarray) -> Image.Image:
+    """`shown` with what is `hidden` transparent, turned as `image` is."""
+    result = shown.copy()
+    result.info = {key: value for key, value in image.info.items() if key != "transparency"}
+    result.putalpha(Image.fromarray(np.where(hidden, 0, 255).astype(np.uint8)))
+    return result
+
+
+def _low_bytes(image: Image.Image) -> np.ndarray:
+    """Of 16-bit colours, of which Pillow reads the high bytes: it takes the others where it is told that they come last."""
+    stream = image.fp  # type: ignore[attr-defined]
+    stream.seek(0)
+    again = Image.open(stream, formats=("PNG",))
+    again.tile = [tile._replace(args="RGB;16L") for tile in again.tile]  # type: ignore[attr-defined]
+    return np.asarray(again)
+
+
+def _check_sums(image: Image.Image) -> None:
+    """Raises ValueError for a PNG in which a checksum of the pixels does not fit; Pillow passes over them."""
+    stream = image.fp  # type: ignore[attr-defined]
+    place = stream.tell()
+    stream.seek(len(PNG))
+    while len(head := stream.read(8)) == 8 and head[4:] != b"IEND":
+        length = int.from_bytes(head[:4])
+        if head[4:] != b"IDAT":
+            stream.seek(length + 4, os.SEEK_CUR)
+            continue
+        data, expected = stream.read(length), stream.read(4)
+        if len(expected) == 4 and crc32(data, crc32(b"IDAT")) != int.from_bytes(expected):
+            raise ValueError("the checksum of its pixels does not fit: it is damaged")
+    stream.seek(place)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
