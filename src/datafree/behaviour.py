@@ -18,7 +18,7 @@ from .errors import UserError
 if TYPE_CHECKING:
     from .network import Network
 
-__all__ = ["check_answers", "check_learns", "check_pixel_gradient", "check_state"]
+__all__ = ["check_answers", "check_finite", "check_learns", "check_pixel_gradient", "check_state"]
 
 ORDER = (3, 0, 9, 14)
 """Some of the probes, in another order than theirs."""
@@ -54,6 +54,20 @@ def check_state(network: Network) -> None:
             )
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise UserError(f"weight {name!r} of {network.name} has NaN or infinity; use weights that are finite")
+
+
+def check_finite(name: str, logits: Tensor, start: int = 0) -> None:
+    """Raises UserError where rows of logits (N, classes) have NaN or infinity: such an answer is no class.
+
+    `start` is the number of the first row's image.
+    """
+    bad = (~logits.isfinite()).flatten(1).any(1)
+    if bool(bad.any()):
+        raise UserError(
+            f"the logits of {name} are not finite on {int(bad.sum()):,} of {start + len(logits):,} images, the first of "
+            f"them image {start + int(bad.nonzero()[0]):,} (counted from 0); use weights that give finite logits, and no "
+            "images on which its forward divides by 0, such as blank ones where it standardises each"
+        )
 
 
 @torch.no_grad()
@@ -175,12 +189,6 @@ def _answer(network: Network, images: Tensor) -> Tensor:
             f"{network.name} does not take {len(images)} image{'s' * (len(images) > 1)} at a time: "
             f"{str(error).splitlines()[0][:160]}; {why}"
         ) from None
-    expected = (len(images), len(network.spec.classes))
-    if tuple(logits.shape) != expected:
-        raise UserError(
-            f"{network.name} gives outputs of shape {tuple(logits.shape)} for {len(images)} images, wanted {expected}; keep "
-            "the dimension of the batch"
-        )
     return logits
 
 
@@ -265,7 +273,7 @@ class _watched(TorchDispatchMode):
                 try:
                     with self:
                         network.predict(few[:count], batch=count)
-                except (RuntimeError, ValueError, IndexError):
+                except (RuntimeError, ValueError, IndexError, UserError):
                     continue
                 break
         finally:

@@ -17,6 +17,7 @@ from torch import Tensor
 from . import stats
 from . import taps as tap_names
 from .arguments import checked
+from .behaviour import check_finite
 from .classes import class_positions
 from .cost import check_record
 from .data import Dataset, sha256
@@ -435,6 +436,7 @@ def _measure(
                 pixels, labels = data.pixels(indices.numpy(), network.spec.shape[1:]), data.labels[indices]
                 network.spec.check(pixels)
                 logits = _forward(network, pixels, wanted, seen)
+                check_finite(network.name, logits, start)
                 right = int((logits.argmax(1) == labels).sum())
                 if answered is not None:
                     answered(len(labels), right)

@@ -298,6 +298,7 @@ def test_a_record_that_no_file_could_list_is_refused_before_an_image_is_read(tin
         with pytest.raises(UserError, match=r"record of 60 entries and 3 classes cannot be written: .*at most 20,000"):
             record(network, data, [Moments()])
     names = tuple(f"{'x' * 250}{index}" for index in range(5000))
+    network.module.fc = torch.nn.Linear(12, len(names))
     wide = dataclasses.replace(network, spec=network.spec.model_copy(update={"classes": names}))
     with pytest.raises(
         UserError, match=r"record of 2 entries and 5,000 classes cannot be written: .*at most 1,048,576"
