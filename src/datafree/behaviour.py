@@ -24,6 +24,10 @@ ORDER = (3, 0, 9, 14)
 """Some of the probes, in another order than theirs."""
 ALONE = 3
 """How many of them are shown alone."""
+MANY = 130
+"""Images of the one large batch, more than `predict` takes at a time on a CPU; fewer where they are large."""
+ROOM = 1 << 19
+"""Pixels that the large batch has at most, unless the probes alone have more."""
 REPEATS = 6
 """More calls of a network that draws random numbers and has answered alike so far."""
 SAME, ALIKE, COARSE = 1e-4, 0.02, 0.25
@@ -87,6 +91,7 @@ def check_answers(network: Network, probes: Tensor, answers: Tensor) -> None:
         changed = _changed(before, _state(network))
         alone = torch.cat([_answer(network, few[row : row + 1]) for row in range(ALONE)])
         _compare(network, few, answers[list(ORDER)], first, again, alone)
+        _compare_many(network, probes, answers)
         if changed is not None:
             raise UserError(
                 f"{network.name} changes its own {changed!r} when it answers, wanted one that stays as it is in eval mode; "
@@ -103,7 +108,12 @@ def _compare(network: Network, few: Tensor, answers: Tensor, first: Tensor, agai
             f"answers in eval mode; {_why_random(network, few)}"
         )
     together, single = (first - answers).abs().amax(1), (alone - answers[:ALONE]).abs().amax(1)
-    apart = max(float(together.median()), float(single.median()))
+    _check_apart(network, few, answers, max(float(together.median()), float(single.median())))
+
+
+def _check_apart(network: Network, few: Tensor, answers: Tensor, apart: float) -> None:
+    """Raises UserError where logits in another batch are `apart` by more than rounding can make them."""
+    spread, size = float((answers - answers.mean()).abs().max()), float(answers.abs().max())
     if not apart <= ALIKE * spread + 1e-4 * size:
         if apart <= COARSE * spread + 1e-2 * size and _watched(network, few).half:
             return
@@ -111,6 +121,14 @@ def _compare(network: Network, few: Tensor, answers: Tensor, first: Tensor, agai
             f"{network.name} answers an image otherwise beside other images (logits by up to {apart:.2g}), wanted answers "
             f"that do not depend on the batch; {_why_batch(network, few)}"
         )
+
+
+def _compare_many(network: Network, probes: Tensor, answers: Tensor) -> None:
+    """All probes in another order, each several times, in one large batch: for who sorts a batch, or changes with its size."""
+    count = max(len(probes), min(MANY, ROOM // network.spec.pixels))
+    rows = (5 * torch.arange(count) + 3) % len(probes)  # no probe in its own place
+    apart = float((_answer(network, probes[rows]) - answers[rows]).abs().amax(1).median())
+    _check_apart(network, probes[list(ORDER)], answers, apart)
 
 
 def check_pixel_gradient(network: Network, method: str) -> None:

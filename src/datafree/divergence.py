@@ -300,8 +300,8 @@ def _check_finite(network: Network, tap: str, activation: Tensor, calls: int, im
         rows = bad.view(calls, images).any(0).nonzero()
         which = f"{len(rows):,} images, the first of them image {start + int(rows[0]):,}"
     raise UserError(
-        f"activations of layer {tap!r} of {network.name} are not finite on {which} (counted from 0); leave those images out, "
-        "or use weights that give finite numbers"
+        f"activations of layer {tap!r} of {network.name} are not finite on {which} (counted from 0); leave those images "
+        "out, or use weights that give finite numbers"
     )
 
 

@@ -71,6 +71,13 @@ def rare(_, y):
     return y if float(torch.rand(())) > 0.3 else 2 * y
 
 
+class Sorting(Net):
+    """Sorts a batch by its images' means."""
+
+    def forward(self, x):
+        return super().forward(x[x.mean((1, 2, 3)).argsort()])
+
+
 RANDOM = "answers the same images differently each time"
 BESIDE = "answers an image otherwise beside other images"
 
@@ -96,6 +103,12 @@ REFUSED = {
     "place": (lambda: Net(lambda _, y: y * torch.arange(len(y)).view(-1, 1, 1, 1)), BESIDE, "no order of the images"),
     "softmax": (lambda: Net(last=lambda _, z: z.softmax(0)), BESIDE, "use no statistics of the batch"),
     "largest": (lambda: Net(last=lambda _, z: z / z.abs().max()), BESIDE, "use no statistics of the batch"),
+    "sorted": (lambda: Net(last=lambda _, z: z[z.mean(1).argsort()]), BESIDE, "no order of the images"),
+    "sorted images": (lambda: Sorting(), BESIDE, "no order of the images"),
+    "large batch": (
+        lambda: Net(lambda _, y: y - y.mean(0) if len(y) > 64 else y), BESIDE, "use no statistics of the batch"
+    ),
+    "larger batch": (lambda: Net(last=lambda _, z: z.flip(0) if len(z) > 128 else z), BESIDE, "no order of the images"),
     "counter": (lambda: Net(counting), "changes its own 'steps' when it answers", "in training alone"),
     "new counter": (lambda: Net(replacing), "changes its own 'steps' when it answers", "in training alone"),
     "squeezed": (lambda: Net(last=lambda _, z: z.squeeze()), "shape (3,) for 1 images", "keep the dimension"),
