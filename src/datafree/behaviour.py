@@ -5,6 +5,7 @@ Fingerprints, records and checks of files rest on that. And whether gradients co
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -13,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .errors import UserError
+from .errors import Notice, UserError
 
 if TYPE_CHECKING:
     from .network import Network
 
-__all__ = ["check_answers", "check_finite", "check_learns", "check_pixel_gradient", "check_state"]
+__all__ = ["check_answers", "check_finite", "check_learns", "check_pixel_gradient", "check_state", "say_probabilities"]
 
 ORDER = (3, 0, 9, 14)
 """Some of the probes, in another order than theirs."""
@@ -28,6 +29,8 @@ MANY = 130
 """Images of the one large batch, more than `predict` takes at a time on a CPU; fewer where they are large."""
 ROOM = 1 << 19
 """Pixels that the large batch has at most, unless the probes alone have more."""
+SUM = 1e-3
+"""How far from 1 the sum of an image's probabilities may be, in half precision."""
 REPEATS = 6
 """More calls of a network that draws random numbers and has answered alike so far."""
 SAME, ALIKE, COARSE = 1e-4, 0.02, 0.25
@@ -71,6 +74,22 @@ def check_finite(name: str, logits: Tensor, start: int = 0) -> None:
             f"the logits of {name} are not finite on {int(bad.sum()):,} of {start + len(logits):,} images, the first of "
             f"them image {start + int(bad.nonzero()[0]):,} (counted from 0); use weights that give finite logits, and no "
             "images on which its forward divides by 0, such as blank ones where it standardises each"
+        )
+
+
+def say_probabilities(name: str, answers: Tensor) -> None:
+    """A `Notice` where answers (N, classes) to the probes are probabilities, as behind a softmax, and no logits.
+
+    Of one that answers all of them alike nothing can be told.
+    """
+    sums, several = (answers.sum(1) - 1).abs(), answers.shape[1] > 1 and not bool((answers == answers[0]).all())
+    if several and float(answers.min()) >= 0 and float(sums.max()) < SUM:
+        warnings.warn(
+            Notice(
+                f"the outputs of {name} are probabilities (from 0, with a sum of 1 for each probe image), expected logits, "
+                "from which students and images learn far more; give it without the softmax at its end"
+            ),
+            stacklevel=3,
         )
 
 
@@ -124,7 +143,7 @@ def _check_apart(network: Network, few: Tensor, answers: Tensor, apart: float) -
 
 
 def _compare_many(network: Network, probes: Tensor, answers: Tensor) -> None:
-    """All probes in another order, each several times, in one large batch: for who sorts a batch, or changes with its size."""
+    """All probes in another order, each several times, in one large batch: for who sorts it, or changes with its size."""
     count = max(len(probes), min(MANY, ROOM // network.spec.pixels))
     rows = (5 * torch.arange(count) + 3) % len(probes)  # no probe in its own place
     apart = float((_answer(network, probes[rows]) - answers[rows]).abs().amax(1).median())

@@ -91,6 +91,7 @@ def similarity(
         raise UserError('sources: got none, expected at least one data set or images by name; give {"mine": images}')
     if record is not None:
         record.check_teacher(network)
+    network.check()
     layers = _layers(network, record)
 
     def show(pixels: Tensor, rng: torch.Generator) -> Tensor:

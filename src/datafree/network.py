@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .arguments import check_fields
-from .behaviour import check_answers, check_finite, check_state
+from .behaviour import check_answers, check_finite, check_state, say_probabilities
 from .errors import UserError
 from .spec import InputSpec
 
@@ -150,6 +150,8 @@ class Network:
     def check(self) -> None:
         """Raises UserError for weights that are no finite numbers, logits that do not fit the spec, and answers that are not
         an image's own: that change from call to call or with the images beside it, or change the network.
+
+        Warns with a `Notice` of a network whose outputs are probabilities.
         """
         check_state(self)
         try:
@@ -157,6 +159,7 @@ class Network:
         except (RuntimeError, ValueError, IndexError) as error:
             raise UserError(self._why_not(error)) from None
         check_answers(self, self.probes(), answers)
+        say_probabilities(self.name, answers)
 
     def _why_not(self, error: Exception) -> str:
         """What is wrong where the probes fail."""

@@ -213,6 +213,7 @@ def record(
     where a pass goes on, first for all that it has seen already.
     Raises UserError for a layer that does not exist, or a class without samples.
     """
+    network.check()
     plan = _plan(network, statistics)
     if data is not None:
         check_record(network, plan, lambda taps: _chunk(network, taps), len(data))

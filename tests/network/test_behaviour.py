@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -13,15 +14,18 @@ from datafree import zoo
 from datafree.adversarial import adversarial
 from datafree.agreement import agreement
 from datafree.data.dataset import in_memory
-from datafree.errors import UserError
+from datafree.distillation import Distillation, distill
+from datafree.errors import Notice, UserError
 from datafree.evaluation import evaluate
 from datafree.fit import Schedule
+from datafree.images import soft_labelled
 from datafree.network import Network
 from datafree.quantization.running import check as same_answers
 from datafree.records import Record, record
 from datafree.spec import InputSpec
 from datafree.stats.moments import Moments
 from datafree.synthesis import named
+from datafree.syntheticset import synthesize
 from datafree.training import train
 
 SPEC = InputSpec(shape=(3, 6, 6), classes=("a", "b", "c"))
@@ -211,8 +215,11 @@ def test_a_network_in_double_precision_takes_images_as_they_are(toy):
 
 
 def test_the_record_of_a_random_network_is_refused_for_that_reason_and_not_for_its_code(toy, tmp_path):
-    own = network(Net(lambda _, y: F.dropout(y)))
+    own = network(Net())
     record(own, toy(shape=SPEC.shape), [Moments()]).save(tmp_path / "record.safetensors")
+    own.module.middle = lambda _, y: F.dropout(y)
+    with pytest.raises(UserError, match=RANDOM):
+        record(own, toy(shape=SPEC.shape), [Moments()])
     with pytest.raises(UserError, match=RANDOM):
         Record.load(tmp_path / "record.safetensors", own)
 
@@ -393,3 +400,27 @@ def test_a_network_whose_answers_are_not_its_images_own_is_not_evaluated(kind, t
     for players in ((network(make()), None), (network(Net()), network(make()))):
         with pytest.raises(UserError, match=text):
             evaluate(players[0], toy(shape=SPEC.shape), players[1])
+
+
+PROBABILITIES = "the outputs of net are probabilities .*; give it without the softmax at its end"
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "record", "synthesize", "distill"])
+def test_a_network_that_ends_in_a_softmax_is_said(verb, toy, tmp_path):
+    own, data = network(Net(last=lambda _, z: z.softmax(1))), toy(12, shape=SPEC.shape)
+    verbs = {
+        "evaluate": lambda: evaluate(own, data),
+        "record": lambda: record(own, data, [(Moments(), ("input",))]),
+        "synthesize": lambda: synthesize(own, None, named("gaussian"), tmp_path / "set", images=2, unit=2),
+        "distill": lambda: distill(own, network(Net()), soft_labelled(own, data), Distillation(epochs=1)),
+    }
+    with pytest.warns(Notice, match=PROBABILITIES) as caught:
+        verbs[verb]()
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize("last", [lambda _, z: z.log_softmax(1), lambda _, z: z, lambda _, z: z.sigmoid()])
+def test_logits_of_any_kind_are_not_called_probabilities(last):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Notice)
+        network(Net(last=last)).check()

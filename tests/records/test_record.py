@@ -253,7 +253,9 @@ def test_two_statistics_under_one_name_are_refused_and_not_dropped(network, toy)
 
 def test_weights_and_activations_that_are_not_finite_are_refused_by_the_name_of_their_layer(network, toy):
     broken = altered(network, lambda m: m.conv.bias.data.fill_(torch.inf))
-    with pytest.raises(UserError, match="activations of layer 'conv' are not finite; check the weights and the data"):
+    with pytest.raises(
+        UserError, match=r"weight 'conv\.bias' of tiny has NaN or infinity; use weights that are finite"
+    ):
         record(broken, toy(), [Moments()])
     beyond = altered(network, lambda m: (m.conv.bias.data.fill_(3e38), m.conv.weight.data.fill_(3e38)))
     beyond.module.bn.register_forward_pre_hook(lambda _, inputs: inputs[0].clamp(-1, 1))
