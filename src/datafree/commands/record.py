@@ -19,7 +19,7 @@ from ..finished import Finished
 from ..naming import check_name
 from ..network import Network
 from ..output_folder import changed_folder, output_folder, read_log, recording_state
-from ..records import Record, forecast_auc, is_of
+from ..records import Promised, Record, forecast_auc, is_of, keep_promise
 from ..records import record as measure
 from ..release import Release, is_release, is_zoo, write_record, write_release
 from ..runlog import RunLog
@@ -198,8 +198,8 @@ def _record(
             _check_added(old, made)
             origin = made.made if made.made.get("samples") else old.made
             made = with_fields(made, entries={**old.entries, **made.entries}, made=origin)
-        if isinstance(what, tuple) and what[0] == "safe":
-            _keep_promise(forecast_auc(made.released(network)), what[1])
+            if isinstance(wanted, Promised):
+                keep_promise(made, network, wanted.leak)
         if in_place:
             write_record(folder, network, made)
         else:
@@ -282,15 +282,6 @@ def _is_recorded(
 
 def _in_place(model: str, out: Path | None) -> bool:
     return out is None or (out.is_dir() and is_release(model) and out.resolve() == Path(model).resolve())
-
-
-def _keep_promise(auc: float, leak: float) -> None:
-    """`safe` says what it gives away before it is written, and writes nothing that gives more."""
-    if auc > leak:
-        raise UserError(
-            f"the least that --preset safe records forecasts AUC {auc:.3f}, wanted at most --leak {leak:g}; "
-            "record more samples of each class, or give a higher --leak"
-        )
 
 
 def _plain(wanted: list[Any]) -> list[Any]:
