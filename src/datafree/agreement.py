@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from .behaviour import check_finite
+
 __all__ = ["NO_ACCURACY", "Agreement", "agreement"]
 
 ONE_CLASS = 0.9
@@ -34,8 +36,11 @@ def agreement(teacher: Tensor, student: Tensor, classes: Sequence[str]) -> Agree
     """Compares logits (N, classes) of the teacher and of the student for the same images.
 
     It warns where the teacher gives one class for nearly all of them, and where the two agree hardly more often than
-    networks would that choose independently, each class as often as these do (Cohen 1960, eq. 1).
+    networks would that choose independently, each class as often as these do (Cohen 1960, eq. 1). Raises UserError for
+    logits with NaN or infinity, of which no class can be told.
     """
+    check_finite("the teacher", teacher)
+    check_finite("the student", student)
     chosen, other = teacher.argmax(1), student.argmax(1)
     equal = float((chosen == other).double().mean())
     shares = [answers.bincount(minlength=len(classes)).double() / len(teacher) for answers in (chosen, other)]

@@ -5,6 +5,7 @@ Fingerprints, records and checks of files rest on that. And whether gradients co
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -13,17 +14,23 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .errors import UserError
+from .errors import Notice, UserError
 
 if TYPE_CHECKING:
     from .network import Network
 
-__all__ = ["check_answers", "check_learns", "check_pixel_gradient", "check_state"]
+__all__ = ["check_answers", "check_finite", "check_learns", "check_pixel_gradient", "check_state", "say_probabilities"]
 
 ORDER = (3, 0, 9, 14)
 """Some of the probes, in another order than theirs."""
 ALONE = 3
 """How many of them are shown alone."""
+MANY = 130
+"""Images of the one large batch, more than `predict` takes at a time on a CPU; fewer where they are large."""
+ROOM = 1 << 19
+"""Pixels that the large batch has at most, unless the probes alone have more."""
+SUM = 1e-3
+"""How far from 1 the sum of an image's probabilities may be, in half precision."""
 REPEATS = 6
 """More calls of a network that draws random numbers and has answered alike so far."""
 SAME, ALIKE, COARSE = 1e-4, 0.02, 0.25
@@ -56,6 +63,36 @@ def check_state(network: Network) -> None:
             raise UserError(f"weight {name!r} of {network.name} has NaN or infinity; use weights that are finite")
 
 
+def check_finite(name: str, logits: Tensor, start: int = 0) -> None:
+    """Raises UserError where rows of logits (N, classes) have NaN or infinity: such an answer is no class.
+
+    `start` is the number of the first row's image.
+    """
+    bad = (~logits.isfinite()).flatten(1).any(1)
+    if bool(bad.any()):
+        raise UserError(
+            f"the logits of {name} are not finite on {int(bad.sum()):,} of {start + len(logits):,} images, the first of "
+            f"them image {start + int(bad.nonzero()[0]):,} (counted from 0); use weights that give finite logits, and no "
+            "images on which its forward divides by 0, such as blank ones where it standardises each"
+        )
+
+
+def say_probabilities(name: str, answers: Tensor) -> None:
+    """A `Notice` where answers (N, classes) to the probes are probabilities, as behind a softmax, and no logits.
+
+    Of one that answers all of them alike nothing can be told.
+    """
+    sums, several = (answers.sum(1) - 1).abs(), answers.shape[1] > 1 and not bool((answers == answers[0]).all())
+    if several and float(answers.min()) >= 0 and float(sums.max()) < SUM:
+        warnings.warn(
+            Notice(
+                f"the outputs of {name} are probabilities (from 0, with a sum of 1 for each probe image), expected logits, "
+                "from which students and images learn far more; give it without the softmax at its end"
+            ),
+            stacklevel=3,
+        )
+
+
 @torch.no_grad()
 def check_answers(network: Network, probes: Tensor, answers: Tensor) -> None:
     """Raises UserError where other calls answer the probes otherwise than `answers` (N, classes), naming the reason.
@@ -73,6 +110,7 @@ def check_answers(network: Network, probes: Tensor, answers: Tensor) -> None:
         changed = _changed(before, _state(network))
         alone = torch.cat([_answer(network, few[row : row + 1]) for row in range(ALONE)])
         _compare(network, few, answers[list(ORDER)], first, again, alone)
+        _compare_many(network, probes, answers)
         if changed is not None:
             raise UserError(
                 f"{network.name} changes its own {changed!r} when it answers, wanted one that stays as it is in eval mode; "
@@ -89,7 +127,12 @@ def _compare(network: Network, few: Tensor, answers: Tensor, first: Tensor, agai
             f"answers in eval mode; {_why_random(network, few)}"
         )
     together, single = (first - answers).abs().amax(1), (alone - answers[:ALONE]).abs().amax(1)
-    apart = max(float(together.median()), float(single.median()))
+    _check_apart(network, few, answers, max(float(together.median()), float(single.median())))
+
+
+def _check_apart(network: Network, few: Tensor, answers: Tensor, apart: float) -> None:
+    """Raises UserError where logits in another batch are `apart` by more than rounding can make them."""
+    spread, size = float((answers - answers.mean()).abs().max()), float(answers.abs().max())
     if not apart <= ALIKE * spread + 1e-4 * size:
         if apart <= COARSE * spread + 1e-2 * size and _watched(network, few).half:
             return
@@ -97,6 +140,14 @@ def _compare(network: Network, few: Tensor, answers: Tensor, first: Tensor, agai
             f"{network.name} answers an image otherwise beside other images (logits by up to {apart:.2g}), wanted answers "
             f"that do not depend on the batch; {_why_batch(network, few)}"
         )
+
+
+def _compare_many(network: Network, probes: Tensor, answers: Tensor) -> None:
+    """All probes in another order, each several times, in one large batch: for who sorts it, or changes with its size."""
+    count = max(len(probes), min(MANY, ROOM // network.spec.pixels))
+    rows = (5 * torch.arange(count) + 3) % len(probes)  # no probe in its own place
+    apart = float((_answer(network, probes[rows]) - answers[rows]).abs().amax(1).median())
+    _check_apart(network, probes[list(ORDER)], answers, apart)
 
 
 def check_pixel_gradient(network: Network, method: str) -> None:
@@ -175,12 +226,6 @@ def _answer(network: Network, images: Tensor) -> Tensor:
             f"{network.name} does not take {len(images)} image{'s' * (len(images) > 1)} at a time: "
             f"{str(error).splitlines()[0][:160]}; {why}"
         ) from None
-    expected = (len(images), len(network.spec.classes))
-    if tuple(logits.shape) != expected:
-        raise UserError(
-            f"{network.name} gives outputs of shape {tuple(logits.shape)} for {len(images)} images, wanted {expected}; keep "
-            "the dimension of the batch"
-        )
     return logits
 
 
@@ -265,7 +310,7 @@ class _watched(TorchDispatchMode):
                 try:
                     with self:
                         network.predict(few[:count], batch=count)
-                except (RuntimeError, ValueError, IndexError):
+                except (RuntimeError, ValueError, IndexError, UserError):
                     continue
                 break
         finally:

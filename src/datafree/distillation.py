@@ -47,6 +47,8 @@ def distill(
     """
     check_student(student, teacher, source.spec)
     _check_source(source, teacher)
+    teacher.check()
+    student.check()
     t = resolved(settings, source, seed=seed).temperature
     assert t is not None
 

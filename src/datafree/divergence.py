@@ -268,7 +268,7 @@ def statistics(
     """Tap -> mean (C,) and biased variance (C,) over a whole data set, in one pass in float64.
 
     `source` is a data set, or pixels (N, C, H, W) in the spec's range, where not `boxed` beyond it too; `show` changes what
-    the network sees of them. Raises UserError for images that do not fit.
+    the network sees of them. Raises UserError for images that do not fit, and for activations with NaN or infinity.
     """
     layers = tuple(layers)
     calls, views = {own.tap: own.calls for own in layers}, {own.tap: own.view for own in layers}
@@ -283,11 +283,26 @@ def statistics(
             for tap in taps:
                 view = views[tap]
                 activation = seen[tap] if view is None else view(images)
+                _check_finite(network, tap, activation, calls[tap], len(images), done)
                 state = _state(channels(activation.detach().cpu().double()), calls[tap])
                 states[tap] = _merge(states[tap], state) if tap in states else state
             done += len(pixels)
             progress(done, total)
     return {tap: (own["mean"].mean(0), (own["square"] / own["count"][:, None]).mean(0)) for tap, own in states.items()}
+
+
+def _check_finite(network: Network, tap: str, activation: Tensor, calls: int, images: int, start: int) -> None:
+    bad = (~activation.isfinite()).flatten(1).any(1)
+    if not bool(bad.any()):
+        return
+    which = f"images {start:,} to {start + images - 1:,}"
+    if len(bad) == calls * images:
+        rows = bad.view(calls, images).any(0).nonzero()
+        which = f"{len(rows):,} images, the first of them image {start + int(rows[0]):,}"
+    raise UserError(
+        f"activations of layer {tap!r} of {network.name} are not finite on {which} (counted from 0); leave those images "
+        "out, or use weights that give finite numbers"
+    )
 
 
 def _state(rows: Tensor, calls: int) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from .arguments import checked
+from .behaviour import check_finite
 from .classes import class_positions
 from .data import Dataset
 from .network import Network
@@ -38,24 +39,27 @@ def evaluate(
     """Accuracy in % on `data`, in total and by class, and agreement with `teacher` in %, a batch at a time.
 
     Data of some of the network's classes is measured on those: the network still chooses among all of its classes.
-    Raises UserError for data of other classes or another shape.
+    Raises UserError for data of other classes or another shape, for logits with NaN or infinity, and for a network that
+    does not answer each image by the image alone (`Network.check`).
     """
     theirs = None if teacher is None else as_input(teacher, data, part=True)
     data = as_input(network, data, part=True)
     shared = teacher is not None and _same_pixels(network, teacher)
+    for one in (network,) if teacher is None else (network, teacher):
+        one.check()
     own, others = [], []
     for start in range(0, len(data), BATCH):
         indices = torch.arange(start, min(start + BATCH, len(data)))
         pixels = _pixels(network, data, indices)
-        own.append(network.predict(pixels).argmax(1))
+        own.append(network.predict(pixels, finite=False))
         if teacher is not None and theirs is not None:
-            others.append(teacher.predict(pixels if shared else _pixels(teacher, theirs, indices)).argmax(1))
+            others.append(teacher.predict(pixels if shared else _pixels(teacher, theirs, indices), finite=False))
         progress(start + len(indices), len(data))
-    said = torch.cat(own)
+    said = _chosen(network, own)
     right = said == data.labels
     found = [right[data.labels == c] for c in range(len(data.classes))]
     by_class = [_percent(hits) if len(hits) else None for hits in found]
-    agreement = _percent(said == _renamed(torch.cat(others), teacher, network)) if teacher is not None else None
+    agreement = _percent(said == _renamed(_chosen(teacher, others), teacher, network)) if teacher is not None else None
     return Evaluation(len(data), _percent(right), tuple(by_class), agreement)
 
 
@@ -87,6 +91,13 @@ def _pixels(network: Network, data: Dataset, indices: torch.Tensor) -> torch.Ten
     pixels = data.pixels(indices.numpy(), network.spec.shape[1:])
     network.spec.check(pixels)
     return pixels
+
+
+def _chosen(network: Network, logits: list[torch.Tensor]) -> torch.Tensor:
+    """The likeliest class (N,) of logits, batch by batch. Raises UserError where one has none, of all batches together."""
+    found = torch.cat(logits)
+    check_finite(network.name, found)
+    return found.argmax(1)
 
 
 def _renamed(classes: torch.Tensor, teacher: Network, network: Network) -> torch.Tensor:

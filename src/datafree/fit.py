@@ -40,6 +40,8 @@ __all__ = ["Curve", "Schedule", "fit"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 KIND = "training-state"
+USUAL = 1e4
+"""A weight larger than this has come of steps that were too large."""
 
 
 class FitHeader(StateHeader):
@@ -134,7 +136,7 @@ def _epoch(
 ) -> float:  # fmt: skip
     """One pass; the sum of the losses of its steps."""
     network.module.train()
-    device, total = network.device, torch.zeros(())
+    device, total, why = network.device, torch.zeros(()), ""
     narrow = schedule.precision == "bfloat16"
     for step, (pixels, targets) in enumerate(source.epoch(seed, epoch, schedule.batch)):
         if step >= steps:
@@ -147,16 +149,31 @@ def _epoch(
         with torch.autocast(device.type, torch.bfloat16, enabled=narrow):
             logits = network.logits(pixels[part].to(device))
         value = loss(logits.float(), targets[part].to(device))
+        measured = value.detach().cpu()
+        if not math.isfinite(float(measured)):
+            why = why or _unanswered(network, logits)
         adam.zero_grad(set_to_none=True)
         value.backward()
         average_gradients(network.module.parameters(), share)
         adam.step()
-        total = total + share * value.detach().cpu()
+        total = total + share * measured
         progress(epoch * steps + step + 1, schedule.epochs * steps)
     total = summed(total)
     if not math.isfinite(float(total)):
-        raise UserError(f"the loss is not finite in epoch {epoch + 1}; lower --learning-rate")
+        raise UserError(f"the loss is not finite in epoch {epoch + 1}; {why or 'lower --learning-rate'}")
     return float(total)
+
+
+def _unanswered(network: Network, logits: Tensor) -> str:
+    """That it is the images, where some logits are no numbers although no weight is large; else empty."""
+    bad = ~logits.detach().isfinite().flatten(1).all(1)
+    usual = all(float(own.detach().abs().amax()) < USUAL for own in network.module.parameters() if own.numel())
+    if not usual or not bool(bad.any()):
+        return ""
+    return (
+        f"the logits of {network.name} are not finite on {int(bad.sum()):,} of {len(bad):,} images of a batch, although its "
+        "weights are: leave images out on which its forward divides by 0, such as blank ones where it standardises each"
+    )
 
 
 def _rate(schedule: Schedule, step: int, steps: int) -> float:

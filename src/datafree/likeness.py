@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -86,13 +87,14 @@ def similarity(
     the same number of images: few make their own spread part of the number. `shift` and `flip` show every source as
     training did, moved by up to so many pixels on black, and mirrored half of the time: batch norms stored what they were
     shown, and borders are most of the difference where that is left out. The moves are drawn alike for every source.
-    Raises UserError for images that do not fit, naming their source.
+    Raises UserError for images that do not fit, and for those that give no finite divergence, naming their source.
     """
     check_shift(network, shift)
     if not sources:
         raise UserError('sources: got none, expected at least one data set or images by name; give {"mine": images}')
     if record is not None:
         record.check_teacher(network)
+    network.check()
     layers = _layers(network, record)
 
     def show(pixels: Tensor, rng: torch.Generator) -> Tensor:
@@ -157,4 +159,10 @@ def _one(
     for own in layers:
         mean, variance = measured[own.tap]
         parts[own.tap] = float(divergence(mean - own.mean.to(mean), variance, own, form).sum())
+    if not all(map(math.isfinite, parts.values())):
+        tap = next(tap for tap, value in parts.items() if not math.isfinite(value))
+        raise UserError(
+            f"{name}: its divergence at layer {tap!r} is {parts[tap]}, expected a number; leave it out, or use weights and "
+            "images with activations that float64 can square"
+        )
     return Similarity(name, images, sum(parts.values()), parts)

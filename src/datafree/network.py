@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .arguments import check_fields
-from .behaviour import check_answers, check_state
+from .behaviour import check_answers, check_finite, check_state, say_probabilities
 from .errors import UserError
 from .spec import InputSpec
 
@@ -56,7 +56,21 @@ class Network:
             raise UserError(
                 f"{self.name} gives a {type(logits).__name__}, wanted a tensor of logits; return them alone"
             )
+        self._check_shape(tuple(logits.shape), len(inputs))
         return logits.clone()  # it may be a part of the module that the next call writes into
+
+    def _check_shape(self, shape: tuple[int, ...], images: int) -> None:
+        classes = len(self.spec.classes)
+        if (len(shape) != 2 and (images != 1 or shape != (classes,))) or shape[-1] != classes:
+            raise UserError(
+                f"{self.name} gives outputs of shape {shape}, wanted (images, {classes} classes); give a classifier for "
+                "these classes"
+            )
+        if shape != (images, classes):
+            raise UserError(
+                f"{self.name} gives outputs of shape {shape} for {images} images, wanted {(images, classes)}; keep the "
+                "dimension of the batch"
+            )
 
     def run(self, inputs: Tensor) -> Any:
         """What the module returns for normalised images (N, C, H, W), into which it may write; compiled ones run uncompiled.
@@ -82,19 +96,23 @@ class Network:
         )
 
     @torch.no_grad()
-    def predict(self, pixels: Tensor, batch: int | None = None) -> Tensor:
+    def predict(self, pixels: Tensor, batch: int | None = None, *, finite: bool = True) -> Tensor:
         """Logits in eval mode without gradients, `batch` images at a time, as float32 on the CPU.
 
         By default 128 on a CPU, whose caches hold that many (half the time of 512 for a ResNet-20), and 512 elsewhere.
-        Raises UserError for images of another shape or number format, and for NaN and infinity. Pixels beyond the spec's
-        range are not refused, since some methods make such images.
+        Raises UserError for images of another shape or number format, for NaN and infinity in them, and, unless told that
+        they need not be `finite`, in the logits, of which no class can be told. Pixels beyond the spec's range are not
+        refused, since some methods make such images.
         """
         self.spec.check_finite(pixels)
         device = self.device
         batch = batch or (128 if device.type == "cpu" else 512)
         with frozen(self.module):
             parts = [self.logits(part.to(device)).float().cpu() for part in pixels.split(batch)]
-        return torch.cat(parts) if parts else torch.empty(0, len(self.spec.classes))
+        logits = torch.cat(parts) if parts else torch.empty(0, len(self.spec.classes))
+        if finite:
+            check_finite(self.name, logits)
+        return logits
 
     @property
     def device(self) -> torch.device:
@@ -132,20 +150,16 @@ class Network:
     def check(self) -> None:
         """Raises UserError for weights that are no finite numbers, logits that do not fit the spec, and answers that are not
         an image's own: that change from call to call or with the images beside it, or change the network.
+
+        Warns with a `Notice` of a network whose outputs are probabilities.
         """
         check_state(self)
         try:
             answers = self.answers()
         except (RuntimeError, ValueError, IndexError) as error:
             raise UserError(self._why_not(error)) from None
-        if answers.ndim != 2 or answers.shape[1] != len(self.spec.classes):
-            raise UserError(
-                f"{self.name} gives outputs of shape {tuple(answers.shape)}, wanted (images, "
-                f"{len(self.spec.classes)} classes); give a classifier for these classes"
-            )
-        if not bool(answers.isfinite().all()):
-            raise UserError(f"the logits of {self.name} are not finite; use weights that give finite logits")
         check_answers(self, self.probes(), answers)
+        say_probabilities(self.name, answers)
 
     def _why_not(self, error: Exception) -> str:
         """What is wrong where the probes fail."""

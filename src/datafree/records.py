@@ -17,6 +17,7 @@ from torch import Tensor
 from . import stats
 from . import taps as tap_names
 from .arguments import checked
+from .behaviour import check_finite
 from .classes import class_positions
 from .cost import check_record
 from .data import Dataset, sha256
@@ -30,7 +31,17 @@ from .states import Environment, StateHeader, load_state, open_state, save_state
 from .stats import Meter, State, Statistic, Summary
 from .stats.ranges import LARGEST
 
-__all__ = ["Entry", "Record", "as_input", "check_classes", "forecast_auc", "is_of", "record"]
+__all__ = [
+    "Entry",
+    "Promised",
+    "Record",
+    "as_input",
+    "check_classes",
+    "forecast_auc",
+    "is_of",
+    "keep_promise",
+    "record",
+]
 
 KIND = "recording-state"
 CHUNK_BYTES = 256 << 20
@@ -47,6 +58,14 @@ class Entry:
 
     def nbytes(self) -> int:
         return sum(tensor.numel() * tensor.element_size() for tensor in self.summary.values())
+
+
+class Promised(list[tuple[Any, tuple[str, ...] | None]]):
+    """Statistics, of a preset, with the forecast AUC that a record of them is not to exceed; see `keep_promise`."""
+
+    def __init__(self, statistics: Iterable[tuple[Any, tuple[str, ...] | None]], leak: float):
+        super().__init__(statistics)
+        self.leak = leak
 
 
 @dataclass(frozen=True)
@@ -213,8 +232,10 @@ def record(
     call goes on from them and removes the file. They hold more of the data than a record does: do not hand them over.
     `answered` is called for every batch of the pass with the number of images and of those whose class the network sees;
     where a pass goes on, first for all that it has seen already.
-    Raises UserError for a layer that does not exist, or a class without samples.
+    Raises UserError for a layer that does not exist, a class without samples, and a record that would forecast more than
+    its preset promises (`safe`).
     """
+    network.check()
     plan = _plan(network, statistics)
     if data is not None:
         check_record(network, plan, lambda taps: _chunk(network, taps), len(data))
@@ -236,7 +257,19 @@ def record(
     if state is not None and state.exists():
         state.unlink()
     made = _made(data if live else None)
-    return Record(network.spec, network.fingerprint(), network.answers(), entries, made, meters)
+    whole = Record(network.spec, network.fingerprint(), network.answers(), entries, made, meters)
+    if isinstance(statistics, Promised):
+        keep_promise(whole, network, statistics.leak)
+    return whole
+
+
+def keep_promise(made: Record, network: Network, leak: float) -> None:
+    """Raises UserError where a record, as the preset `safe` makes it, forecasts more than `leak`: it is not handed out."""
+    if (auc := forecast_auc(made.released(network))) > leak:
+        raise UserError(
+            f"the least that --preset safe records forecasts AUC {auc:.3f}, wanted at most --leak {leak:g}; "
+            "record more samples of each class, or give a higher --leak"
+        )
 
 
 def _check_resumed(state: Path | None, meters: Mapping[str, Meter], summaries: Mapping[str, Summary]) -> None:
@@ -438,6 +471,7 @@ def _measure(
                 pixels, labels = data.pixels(indices.numpy(), network.spec.shape[1:]), data.labels[indices]
                 network.spec.check(pixels)
                 logits = _forward(network, pixels, wanted, seen)
+                check_finite(network.name, logits, start)
                 right = int((logits.argmax(1) == labels).sum())
                 if answered is not None:
                     answered(len(labels), right)

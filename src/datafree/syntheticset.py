@@ -294,6 +294,7 @@ def synthesize(
             f"--unit: {images:,} images in units of {unit:,} are {units:,} shards, expected at most {SHARDS:,}, which an "
             f"index can list; give --unit {-(-images // SHARDS)} or more"
         )
+    teacher.check()
     if record is not None:
         record.check_teacher(teacher)
     with one_thread():  # an eigenbasis, say, must not depend on the number of cores either

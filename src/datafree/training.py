@@ -41,6 +41,7 @@ def train(
             f"none of the {len(data):,} training images of {data.name} is of class {data.classes[empty[0]]!r}, wanted some "
             "of each class; give more images, of every class"
         )
+    network.check()
     source = labelled(network, data)
     options: dict[str, Any] = {"seed": seed, "state": state, "identity": identity, "score": score}
     return fit(network, source, cross_entropy, schedule, progress=progress, **options)

@@ -7,6 +7,10 @@ import json
 import numpy as np
 import pytest
 
+from datafree.divergence import stored
+from datafree.models import load_model
+from datafree.records import Record
+
 pytestmark = pytest.mark.usefixtures("here")
 
 
@@ -58,9 +62,22 @@ def test_a_network_with_sparse_weights_is_one_line(here, command):
 def test_entries_with_other_settings_are_not_replaced_by_adding(here, command):
     assert command("record teacher --data digits --preset sharp --replace --quiet").code == 0
     before = (here / "teacher" / "record.safetensors").read_bytes()
-    text = command("record teacher --data digits --add --kind moments --conv units --quiet").line
-    assert "has an entry 'fc" in text and "with other settings, which would be lost" in text
-    assert (here / "teacher" / "record.safetensors").read_bytes() == before
+    for taps in ("--taps fc3", "--taps fc2 --taps fc3"):
+        text = command(f"record teacher --data digits --add --kind moments --conv units {taps} --quiet").line
+        assert "has an entry 'fc3' with other settings, which would be lost" in text
+        assert (here / "teacher" / "record.safetensors").read_bytes() == before
+
+
+def test_moments_of_the_layers_that_a_record_lacks_can_be_added_as_bns_advises(here, command):
+    assert command("record teacher --data digits --preset sharp --replace --quiet").code == 0
+    network = load_model(str(here / "teacher"))
+    sharp = Record.load(here / "teacher" / "record.safetensors", network)
+    found = command("record teacher --data digits --add --kind moments --conv units --quiet")
+    assert found.code == 0 and "kept as the record has them, with other settings: fc3;" in found.out
+    both = Record.load(here / "teacher" / "record.safetensors", network)
+    assert set(both.entries) == {*sharp.entries, "fc1", "fc2"}
+    assert all(both.entries[name].statistic == entry.statistic for name, entry in sharp.entries.items())
+    assert [own.tap for own in stored(network, both)] == ["fc3", "fc1", "fc2"]
 
 
 def test_a_folder_that_was_moved_says_where_its_command_line_is(here, command):

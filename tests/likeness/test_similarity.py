@@ -148,3 +148,32 @@ def test_bad_input_is_one_line(teacher, normed, digits, tiny, toy):
         assert text in str(caught.value)
         assert str(caught.value).startswith("some: ")
         assert "\n" not in str(caught.value)
+
+
+class Standardising(torch.nn.Module):
+    """Standardises each image by itself, so that a blank one gives 0 / 0."""
+
+    def __init__(self, inner: torch.nn.Module):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner((x - x.mean((1, 2, 3), keepdim=True)) / x.std((1, 2, 3), keepdim=True))
+
+
+def test_images_that_give_no_number_are_refused_by_the_name_of_their_source(normed, digits):
+    own, blank = Network(Standardising(normed.module), normed.spec, "own"), digits.pixels(range(20)).clone()
+    blank[[3, 8]] = 0.25
+    text = "activations of layer 'inner.bn1' of own are not finite on 2 images, the first of them image 3 (counted from 0); "
+    with pytest.raises(UserError) as caught:
+        similarity(own, {"good": digits.subset(20), "blanks": blank})
+    assert str(caught.value).startswith(f"blanks: {text}")
+    with pytest.raises(UserError) as caught:
+        matched(own, "blanks", blank, stored(own))
+    assert str(caught.value).startswith(text)
+
+
+def test_a_divergence_that_no_number_can_hold_is_refused(normed, digits, monkeypatch):
+    monkeypatch.setattr("datafree.likeness.divergence", lambda *_: torch.tensor([torch.inf]))
+    with pytest.raises(UserError, match="some: its divergence at layer 'bn1' is inf, expected a number; leave it out"):
+        similarity(normed, {"some": digits.subset(10)})

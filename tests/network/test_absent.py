@@ -68,6 +68,13 @@ class Flat(nn.Module):
         return x.flatten(1)[:, :3]
 
 
+class Three(nn.Module):
+    """The first three numbers, as logits."""
+
+    def forward(self, x):
+        return x[:, :3]
+
+
 def network(module: nn.Module) -> Network:
     return Network(module.eval(), SPEC, "net")
 
@@ -112,9 +119,9 @@ NORMS = {
 }
 
 LAYERS = {
-    "none": (lambda: network(nn.Flatten()), "net has no conv or linear layer"),
+    "none": (lambda: network(Flat()), "net has no conv or linear layer"),
     "standardized": (
-        lambda: network(nn.Sequential(Standardized(), nn.Flatten())),
+        lambda: network(nn.Sequential(Standardized(), nn.Flatten(), Three())),
         "the weights of net are in Standardized (0) and not in torch.nn's own layers, so it has no conv or linear layer",
     ),
     "functional": (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -11,13 +12,20 @@ from torch.nn import functional as F
 
 from datafree import zoo
 from datafree.adversarial import adversarial
-from datafree.errors import UserError
+from datafree.agreement import agreement
+from datafree.data.dataset import in_memory
+from datafree.distillation import Distillation, distill
+from datafree.errors import Notice, UserError
+from datafree.evaluation import evaluate
 from datafree.fit import Schedule
+from datafree.images import soft_labelled
 from datafree.network import Network
+from datafree.quantization.running import check as same_answers
 from datafree.records import Record, record
 from datafree.spec import InputSpec
 from datafree.stats.moments import Moments
 from datafree.synthesis import named
+from datafree.syntheticset import synthesize
 from datafree.training import train
 
 SPEC = InputSpec(shape=(3, 6, 6), classes=("a", "b", "c"))
@@ -67,6 +75,13 @@ def rare(_, y):
     return y if float(torch.rand(())) > 0.3 else 2 * y
 
 
+class Sorting(Net):
+    """Sorts a batch by its images' means."""
+
+    def forward(self, x):
+        return super().forward(x[x.mean((1, 2, 3)).argsort()])
+
+
 RANDOM = "answers the same images differently each time"
 BESIDE = "answers an image otherwise beside other images"
 
@@ -92,6 +107,12 @@ REFUSED = {
     "place": (lambda: Net(lambda _, y: y * torch.arange(len(y)).view(-1, 1, 1, 1)), BESIDE, "no order of the images"),
     "softmax": (lambda: Net(last=lambda _, z: z.softmax(0)), BESIDE, "use no statistics of the batch"),
     "largest": (lambda: Net(last=lambda _, z: z / z.abs().max()), BESIDE, "use no statistics of the batch"),
+    "sorted": (lambda: Net(last=lambda _, z: z[z.mean(1).argsort()]), BESIDE, "no order of the images"),
+    "sorted images": (lambda: Sorting(), BESIDE, "no order of the images"),
+    "large batch": (
+        lambda: Net(lambda _, y: y - y.mean(0) if len(y) > 64 else y), BESIDE, "use no statistics of the batch"
+    ),
+    "larger batch": (lambda: Net(last=lambda _, z: z.flip(0) if len(z) > 128 else z), BESIDE, "no order of the images"),
     "counter": (lambda: Net(counting), "changes its own 'steps' when it answers", "in training alone"),
     "new counter": (lambda: Net(replacing), "changes its own 'steps' when it answers", "in training alone"),
     "squeezed": (lambda: Net(last=lambda _, z: z.squeeze()), "shape (3,) for 1 images", "keep the dimension"),
@@ -194,8 +215,11 @@ def test_a_network_in_double_precision_takes_images_as_they_are(toy):
 
 
 def test_the_record_of_a_random_network_is_refused_for_that_reason_and_not_for_its_code(toy, tmp_path):
-    own = network(Net(lambda _, y: F.dropout(y)))
+    own = network(Net())
     record(own, toy(shape=SPEC.shape), [Moments()]).save(tmp_path / "record.safetensors")
+    own.module.middle = lambda _, y: F.dropout(y)
+    with pytest.raises(UserError, match=RANDOM):
+        record(own, toy(shape=SPEC.shape), [Moments()])
     with pytest.raises(UserError, match=RANDOM):
         Record.load(tmp_path / "record.safetensors", own)
 
@@ -292,3 +316,111 @@ def test_a_batch_that_a_norm_cannot_be_trained_on_is_refused_before_the_first_st
     with pytest.raises(UserError, match=r"--batch: got \d+, which gives .*Norm.* one value a channel in training"):
         train(own, data, Schedule(epochs=1, batch=4 if kind == "instance norm" else 1))
     assert all(torch.equal(own, before[name]) for name, own in own.module.state_dict().items())
+
+
+class Standardised(Net):
+    """Standardises each image by itself, so that a blank one gives 0 / 0."""
+
+    def forward(self, x):
+        return super().forward((x - x.mean((1, 2, 3), keepdim=True)) / x.std((1, 2, 3), keepdim=True))
+
+
+def with_blanks(toy, count: int = 12, blank=(4, 7)):
+    """Images of `toy`, of which some are blank."""
+    images = toy(count, shape=SPEC.shape).pixels(torch.arange(count).numpy(), SPEC.shape[1:]).clone()
+    images[list(blank)] = 0.5
+    labels = (torch.arange(count) % 3).numpy()
+    return in_memory("toy", "test", SPEC.classes, labels, (255 * images).round().to(torch.uint8).numpy())
+
+
+NOT_FINITE = (
+    r"the logits of net are not finite on 2 of 12 images, the first of them image 4 \(counted from 0\); use weights"
+)
+
+
+def test_an_image_that_gives_no_number_is_refused_wherever_logits_become_a_class(toy):
+    own, data = network(Standardised()), with_blanks(toy)
+    own.check()
+    pixels = data.pixels(torch.arange(12).numpy(), SPEC.shape[1:])
+    calls = (
+        lambda: own.predict(pixels),
+        lambda: evaluate(own, data),
+        lambda: evaluate(network(Net()), data, own),
+        lambda: record(own, data, [(Moments(), ("input",))]),
+    )
+    for call in calls:
+        with pytest.raises(UserError, match=NOT_FINITE):
+            call()
+    assert bool(own.predict(pixels, finite=False)[4].isnan().all())
+    with pytest.raises(UserError, match="the logits of net are not finite on 12 of 12 images of a batch"):
+        train(own, data, Schedule(epochs=1, batch=12))
+    nan = torch.eye(3).index_fill(0, torch.tensor(1), torch.nan)
+    for pair in ((nan, torch.eye(3)), (torch.eye(3), nan)):
+        with pytest.raises(UserError, match="not finite on 1 of 3 images, the first of them image 1"):
+            agreement(*pair, SPEC.classes)
+        with pytest.raises(UserError, match="not finite on 1 of 3 images, the first of them image 1"):
+            same_answers(*pair)
+
+
+def test_an_image_that_gives_no_number_is_counted_over_all_batches(toy, monkeypatch):
+    monkeypatch.setattr("datafree.evaluation.BATCH", 5)
+    with pytest.raises(UserError, match=NOT_FINITE):
+        evaluate(network(Standardised()), with_blanks(toy))
+
+
+OTHER_OUTPUTS = {
+    "maps": (lambda _, z: z[:, :, None, None], r"outputs of shape \(\d+, 3, 1, 1\), wanted \(images, 3 classes\)"),
+    "one logit": (lambda _, z: z[:, :1], r"outputs of shape \(\d+, 1\), wanted \(images, 3 classes\)"),
+    "no logits": (lambda _, z: z[:, 0], r"outputs of shape \(\d+,\), wanted \(images, 3 classes\)"),
+    "all in one": (lambda _, z: z.sum(), r"outputs of shape \(\), wanted \(images, 3 classes\)"),
+    "one row": (lambda _, z: z.mean(0, keepdim=True), r"outputs of shape \(1, 3\) for \d+ images"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_OUTPUTS)
+def test_outputs_that_are_no_logits_are_refused_by_every_function(kind, toy):
+    last, text = OTHER_OUTPUTS[kind]
+    own, data = network(Net(last=last)), toy(12, shape=SPEC.shape)
+    pixels = data.pixels(torch.arange(12).numpy(), SPEC.shape[1:])
+    for call in (
+        lambda: own.predict(pixels),
+        lambda: evaluate(own, data),
+        lambda: evaluate(network(Net()), data, own),
+        lambda: train(own, data, Schedule(epochs=1)),
+        lambda: named("inception").on(own, None),
+        lambda: record(own, data, [Moments()]),
+    ):
+        with pytest.raises(UserError, match=text):
+            call()
+
+
+@pytest.mark.parametrize("kind", ["F.dropout", "batch mean", "counter"])
+def test_a_network_whose_answers_are_not_its_images_own_is_not_evaluated(kind, toy):
+    make, text, _ = REFUSED[kind]
+    for players in ((network(make()), None), (network(Net()), network(make()))):
+        with pytest.raises(UserError, match=text):
+            evaluate(players[0], toy(shape=SPEC.shape), players[1])
+
+
+PROBABILITIES = "the outputs of net are probabilities .*; give it without the softmax at its end"
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "record", "synthesize", "distill"])
+def test_a_network_that_ends_in_a_softmax_is_said(verb, toy, tmp_path):
+    own, data = network(Net(last=lambda _, z: z.softmax(1))), toy(12, shape=SPEC.shape)
+    verbs = {
+        "evaluate": lambda: evaluate(own, data),
+        "record": lambda: record(own, data, [(Moments(), ("input",))]),
+        "synthesize": lambda: synthesize(own, None, named("gaussian"), tmp_path / "set", images=2, unit=2),
+        "distill": lambda: distill(own, network(Net()), soft_labelled(own, data), Distillation(epochs=1)),
+    }
+    with pytest.warns(Notice, match=PROBABILITIES) as caught:
+        verbs[verb]()
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize("last", [lambda _, z: z.log_softmax(1), lambda _, z: z, lambda _, z: z.sigmoid()])
+def test_logits_of_any_kind_are_not_called_probabilities(last):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Notice)
+        network(Net(last=last)).check()

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import norm, rankdata
 
-from datafree.records import forecast_auc
+from datafree.errors import UserError
+from datafree.presets import preset
+from datafree.records import forecast_auc, record
 
 
 @pytest.mark.parametrize("released", [0.0, 1e-4, 0.1, 1.0, 3.7, 40.0])
@@ -58,3 +60,15 @@ def test_what_a_record_releases_is_the_sum_over_its_entries(whole_record, teache
     assert moments.statistic.on(teacher, ("fc3",)).released(moments.summary) == pytest.approx((10 + 55) / least)
     pixels = whole_record.entries["input-moments"]
     assert pixels.statistic.on(teacher, ("input",)).released(pixels.summary) == pytest.approx(2 * 64 / 1297)
+
+
+def test_safe_records_nothing_that_forecasts_more_than_it_promises(tiny, toy):
+    network, few = tiny("linear"), toy(15)
+    choice = preset("safe", network, few)
+    with pytest.raises(UserError, match=r"the least that --preset safe records forecasts AUC 0\.\d+, wanted at most"):
+        record(network, few, choice)
+    forecast = forecast_auc(record(network, few, list(choice)).released(network))
+    assert forecast > 0.6
+    assert record(network, few, preset("safe", network, few, leak=forecast + 0.01)).released(network) > 0
+    many = toy(600)
+    assert forecast_auc(record(network, many, preset("safe", network, many)).released(network)) <= 0.6

@@ -258,7 +258,9 @@ def test_two_statistics_under_one_name_are_refused_and_not_dropped(network, toy)
 
 def test_weights_and_activations_that_are_not_finite_are_refused_by_the_name_of_their_layer(network, toy):
     broken = altered(network, lambda m: m.conv.bias.data.fill_(torch.inf))
-    with pytest.raises(UserError, match="activations of layer 'conv' are not finite; check the weights and the data"):
+    with pytest.raises(
+        UserError, match=r"weight 'conv\.bias' of tiny has NaN or infinity; use weights that are finite"
+    ):
         record(broken, toy(), [Moments()])
     beyond = altered(network, lambda m: (m.conv.bias.data.fill_(3e38), m.conv.weight.data.fill_(3e38)))
     beyond.module.bn.register_forward_pre_hook(lambda _, inputs: inputs[0].clamp(-1, 1))
@@ -303,6 +305,7 @@ def test_a_record_that_no_file_could_list_is_refused_before_an_image_is_read(tin
         with pytest.raises(UserError, match=r"record of 60 entries and 3 classes cannot be written: .*at most 20,000"):
             record(network, data, [Moments()])
     names = tuple(f"{'x' * 250}{index}" for index in range(5000))
+    network.module.fc = torch.nn.Linear(12, len(names))
     wide = dataclasses.replace(network, spec=network.spec.model_copy(update={"classes": names}))
     with pytest.raises(
         UserError, match=r"record of 2 entries and 5,000 classes cannot be written: .*at most 1,048,576"

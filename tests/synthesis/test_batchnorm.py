@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import nullcontext
 
 import pytest
@@ -220,3 +221,32 @@ def test_a_unit_is_made_channels_last_and_is_the_plain_one_but_for_rounding(name
     lain.clear()
     torch.testing.assert_close(made(normed, name, steps=4, size=12).pixels, last, rtol=0, atol=1e-4)
     assert not any(lain)
+
+
+class FrozenNorm(torch.nn.Module):
+    """As torchvision's FrozenBatchNorm2d, it has statistics and is no batch norm of torch's."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(3))
+        self.register_buffer("running_var", torch.ones(3))
+
+    def forward(self, x):
+        return (x - self.running_mean.view(1, 3, 1, 1)) / self.running_var.view(1, 3, 1, 1).sqrt()
+
+
+@pytest.mark.parametrize("norm", ["batch", "frozen", "instance", "rounded"])
+def test_the_method_that_is_named_where_there_is_no_record_makes_images(norm, tiny):
+    network = tiny("norm")
+    if norm == "frozen":
+        network.module.bn = FrozenNorm()
+    elif norm == "instance":
+        network.module.bn = torch.nn.InstanceNorm2d(3, track_running_stats=True).eval()
+    elif norm == "rounded":
+        network.module.fc.register_forward_hook(lambda *own: own[2].detach())
+    with pytest.raises(UserError) as caught:
+        synthesis.named("distribution").on(network, None)
+    name = re.search("use --method ([a-z-]+), which needs none", str(caught.value)).group(1)
+    assert name == {"batch": "bns-inception", "rounded": "gaussian"}.get(norm, "inception")
+    steps = {} if name == "gaussian" else {"steps": 1}
+    assert synthesis.named(name, **steps).on(network, None).unit(0, 0, 2).pixels.shape == (2, 1, 4, 4)

@@ -237,7 +237,7 @@ class Game:
         """In %, on the probes, of the student and of its average; nan where its logits are not finite."""
         pixels = to_pixels(self.probes, self.teacher.spec)
         wanted = self.teacher.predict(pixels).argmax(1)
-        both = [own.predict(pixels) for own in (self.student, self.average)]
+        both = [own.predict(pixels, finite=False) for own in (self.student, self.average)]
         shares = [float((said.argmax(1) == wanted).float().mean()) for said in both]
         return [
             round(100 * own, 3) if said.isfinite().all() else math.nan for own, said in zip(shares, both, strict=True)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from .. import presets, stats, zoo
+from .. import taps as tap_names
 from ..codenames import code_name
 from ..data import Dataset
 from ..errors import UserError, unknown
@@ -19,10 +20,11 @@ from ..finished import Finished
 from ..naming import check_name
 from ..network import Network
 from ..output_folder import changed_folder, output_folder, read_log, recording_state
-from ..records import Record, forecast_auc, is_of
+from ..records import Promised, Record, forecast_auc, is_of, keep_promise
 from ..records import record as measure
 from ..release import Release, is_release, is_zoo, write_record, write_release
 from ..runlog import RunLog
+from ..stats.moments import Moments
 from .common import (
     Data,
     Input,
@@ -128,7 +130,7 @@ def record(
         With --kind: a layer to record, by torch's dotted name, or `input` for the pixels; repeat it for more. All conv
         and linear layers by default.
     add
-        Keep the entries of the record that is there, and add these.
+        Keep the entries of the record that is there, and add these; without --taps, those of layers that it lacks.
     replace
         Put the record in the place of another one that is there, which is lost.
     out
@@ -191,15 +193,16 @@ def _record(
                 f"--add: the record is of {old.made['samples']:,} images, the data has {len(training):,}; "
                 "name the data that was recorded, or give --replace"
             )
+        missing = wanted if old is None or isinstance(what, tuple) else _missing(wanted, old, network)
         with bar(f"record {model}", run.quiet) as progress:
             seen = Seen()
-            made = measure(network, training, wanted, state=beside, progress=progress, answered=seen.add)
+            made = measure(network, training, missing, state=beside, progress=progress, answered=seen.add)
         if add and old is not None:
             _check_added(old, made)
             origin = made.made if made.made.get("samples") else old.made
             made = with_fields(made, entries={**old.entries, **made.entries}, made=origin)
-        if isinstance(what, tuple) and what[0] == "safe":
-            _keep_promise(forecast_auc(made.released(network)), what[1])
+            if isinstance(wanted, Promised):
+                keep_promise(made, network, wanted.leak)
         if in_place:
             write_record(folder, network, made)
         else:
@@ -214,11 +217,32 @@ def _record(
     seen.say(len(network.spec.classes), usual)
 
 
+def _missing(wanted: list[Any], old: Record, network: Network) -> list[Any]:
+    """`wanted`, where no layers are named without those that `old` has with other settings, which are kept and said.
+
+    Where it has all of them so, or a kind measures its layers together, `_check_added` refuses them.
+    """
+    found = []
+    for statistic, taps in wanted:
+        own = tap_names.layers(network) if taps is None and isinstance(statistic, Moments) else ()
+        plans = {tap: statistic.plan(network, (tap,)) for tap in own}
+        kept = [tap for tap, plan in plans.items() if any(_differs(old, name, *entry) for name, entry in plan.items())]
+        if kept and len(kept) < len(own):
+            print(f"kept as the record has them, with other settings: {', '.join(kept)}; --replace begins it again")
+            taps = tuple(tap for tap in own if tap not in kept)
+        found.append((statistic, taps))
+    return found
+
+
+def _differs(old: Record, name: str, statistic: Any, taps: tuple[str, ...]) -> bool:
+    before = old.entries.get(name)
+    return before is not None and (before.statistic, before.taps) != (statistic, taps)
+
+
 def _check_added(old: Record, new: Record) -> None:
     """Raises UserError where an entry that is added has the name of one that is there, with other settings."""
     for name, entry in new.entries.items():
-        before = old.entries.get(name)
-        if before is not None and (before.statistic, before.taps) != (entry.statistic, entry.taps):
+        if _differs(old, name, entry.statistic, entry.taps):
             raise UserError(
                 f"--add: the record has an entry {name!r} with other settings, which would be lost; leave that layer out "
                 "with --taps, or give --replace to begin the record again"
@@ -282,15 +306,6 @@ def _is_recorded(
 
 def _in_place(model: str, out: Path | None) -> bool:
     return out is None or (out.is_dir() and is_release(model) and out.resolve() == Path(model).resolve())
-
-
-def _keep_promise(auc: float, leak: float) -> None:
-    """`safe` says what it gives away before it is written, and writes nothing that gives more."""
-    if auc > leak:
-        raise UserError(
-            f"the least that --preset safe records forecasts AUC {auc:.3f}, wanted at most --leak {leak:g}; "
-            "record more samples of each class, or give a higher --leak"
-        )
 
 
 def _plain(wanted: list[Any]) -> list[Any]:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..behaviour import check_finite
 from ..errors import UserError
 from .stack import first_line, require
 
@@ -93,7 +94,9 @@ class Check:
 
 
 def check(one: Tensor, other: Tensor) -> Check:
-    """Compares logits (N, classes)."""
+    """Compares logits (N, classes). Raises UserError for NaN and infinity in them."""
+    for logits in (one, other):
+        check_finite("one of the two forms", logits)
     equal = 100 * float((one.argmax(1) == other.argmax(1)).double().mean())
     return Check(len(one), float((one - other).abs().max()), equal)
 

@@ -83,12 +83,24 @@ def needed(method: str, record: Record | None, teacher: Network) -> Record:
     method that asks the teacher alone.
     """
     if record is None:
-        normed = any(getattr(part, "running_mean", None) is not None for part in teacher.module.modules())
+        other = _without_record(teacher)
         raise UserError(
-            f"method {method!r} needs a record, got none; ask the publisher for it, name --record, or use "
-            f"--method {'bns-inception' if normed else 'inception'}, which needs none"
+            f"method {method!r} needs a record, got none; ask the publisher for it, name --record, or use --method {other}, "
+            "which needs none"
         )
     return record
+
+
+def _without_record(teacher: Network) -> str:
+    """The best method that does with this teacher alone."""
+    from ..behaviour import check_pixel_gradient
+    from ..divergence import known
+
+    try:
+        check_pixel_gradient(teacher, "--method inception")
+    except UserError:
+        return "gaussian"
+    return "bns-inception" if known(teacher) else "inception"
 
 
 def methods() -> dict[str, type[Settings]]:
