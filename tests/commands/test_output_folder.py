@@ -357,7 +357,7 @@ def test_a_record_that_cannot_be_replaced_keeps_its_card_and_a_wrong_card_is_wri
     assert command(line).code == 0
     before = tree(here / "other")
 
-    def full(self, path):
+    def full(*_):
         raise UserError("No space left on device")
 
     with monkeypatch.context() as inside:
