@@ -103,3 +103,13 @@ def test_class_names_alone_make_another_run():
     assert other.difference(one.content) == "with other class names of x (test)"
     old = {role: own for role, own in one.content["inputs"].items() if not role.startswith("class names")}
     assert other.difference({**one.content, "inputs": old}) is None
+
+
+def test_a_page_is_not_complete_for_other_code(command, here):
+    line = "report mine --code own.py:build --out r.html"
+    assert command("train own.py:build --data digits --epochs 1 --out mine --quiet").code == 0
+    assert command(line).code == 0
+    assert "already complete: " in command(line).out
+    with (here / "own.py").open("a") as file:
+        file.write("# other\n")
+    assert "r.html was made with other content of code (images): sha256 " in command(line).err
