@@ -20,7 +20,7 @@ from typing import Any
 from .commandline import ARGV
 from .errors import UserError, out_of_memory, unknown
 from .notices import shown_notices
-from .parallel import say_first
+from .parallel import say_first, started
 from .resumable import is_resumable
 from .startup import check_address_space
 from .terminal import Stream, open_streams, printing, warn_in_one_line
@@ -101,8 +101,9 @@ def _run(argv: list[str]) -> int:
 
     if argv and not argv[0].startswith("-") and argv[0] not in VERBS:
         return _say(str(unknown("command", argv[0], VERBS)), 2)
-    if argv and argv[0] in VERBS and argv[0] not in PARALLEL and int(os.environ.get("WORLD_SIZE", "1")) > 1 and _many():
-        return _say(f"{argv[0]} runs in one process, got {os.environ['WORLD_SIZE']}; start it without torchrun", 2)
+    processes = started().size
+    if argv and argv[0] in VERBS and argv[0] not in PARALLEL and processes > 1 and _many():
+        return _say(f"{argv[0]} runs in one process, got {processes}; start it without torchrun", 2)
     if argv and argv[0] in VERBS:
         from .commands.early import check
 
@@ -196,6 +197,9 @@ def _importing(frame: FrameType | None) -> bool:
 
 
 def _leave(argv: list[str], code: int) -> None:
+    sys.stderr = (
+        sys.__stderr__ or sys.stderr
+    )  # what a library says may be kept from it just now, which this is not to be
     if sys.stderr.isatty():
         Stream(sys.stderr, lines=False).write("\x1b[?25h")  # the progress bar hides the cursor
     # the other processes of a torchrun are not asked here: a lock of an import may be held

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-__all__ = ["IGNORED", "difference", "lasting"]
+__all__ = ["CLASS_NAMES", "CONTENT", "IGNORED", "LATER", "difference", "lasting"]
 
 IGNORED = ("quiet", "threads", "data_dir", "device", "workers")
 """Settings that change no result."""
+CLASS_NAMES, CONTENT = "class names of ", "content of "
+LATER = (CLASS_NAMES, CONTENT)
+"""Begin the inputs that logs of earlier versions have not, which are compared where both logs have them."""
 NAMES = {"model": "model", "teacher": "teacher", "student": "student", "source": "source", "runs": "runs"}
 """Settings that are no flags, in messages."""
 CHOOSING = ("method", "kind", "replay", "alignment")
@@ -36,8 +39,14 @@ def difference(new: dict[str, Any], old: dict[str, Any], *, but: str | None = No
     if not isinstance(one, dict) or not isinstance(other, dict):
         return None
     for key in (*other, *one):
+        if key.startswith(LATER) and not (key in one and key in other):
+            continue
+        if key.startswith(CLASS_NAMES) and one[key] != other[key]:
+            return f"with other class names of {key.removeprefix(CLASS_NAMES)}"
         if one.get(key) != other.get(key):
-            return f"with other content of {key}: {_hash(one.get(key))}, not {_hash(other.get(key))}"
+            return (
+                f"with other content of {key.removeprefix(CONTENT)}: {_hash(one.get(key))}, not {_hash(other.get(key))}"
+            )
     return None
 
 

@@ -15,7 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError
-from .files import check_claim, claim_folder, locked, read_json, read_tensors, read_weights, sweep, write_json
+from .files import (
+    HEADER_CAP_RECORD,
+    check_claim,
+    claim_folder,
+    locked,
+    read_json,
+    read_tensors,
+    read_weights,
+    sha256_file,
+    sweep,
+    write_json,
+)
 from .files.atomic import make_folder
 from .files.lock import LOCK
 from .files.place import MARKER
@@ -61,6 +72,17 @@ class Kind:
 def _check_release(folder: Path) -> None:
     read_json(folder / "config.json")
     read_weights(folder / "model.safetensors")
+    log = read_log(folder)
+    if log.get("verb") == "record" and not log.get("before"):  # the record is what the folder was made for
+        _check_record(folder / "record.safetensors", log.get("result"))
+
+
+def _check_record(path: Path, result: Any) -> None:
+    """Raises UserError where the record is missing, damaged, or not the one that the log of its run is of."""
+    read_tensors(path, kind="record", cap=HEADER_CAP_RECORD)
+    wanted = result.get("sha256") if isinstance(result, dict) else None  # none in an earlier version's log
+    if wanted is not None and sha256_file(path) != wanted:
+        raise UserError(f"{path} is not the record that its log is of; record it again")
 
 
 def _check_quantized(folder: Path) -> None:

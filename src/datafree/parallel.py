@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ __all__ = [
     "gathered",
     "main_process",
     "say_first",
+    "started",
     "summed",
     "together",
     "world",
@@ -33,6 +35,9 @@ __all__ = [
 
 PATIENCE = timedelta(hours=6)
 """How long a process waits for the others, which may be measuring or writing. One that ends is noticed at once."""
+
+MOST = 1 << 20
+"""Processes of a run."""
 
 T = TypeVar("T")
 
@@ -66,6 +71,25 @@ def world() -> World:
     return World()
 
 
+def started() -> World:
+    """What the environment says of the processes that torchrun has started; one where it says nothing of several.
+
+    Raises UserError for what torchrun never sets.
+    """
+    size = _number("WORLD_SIZE", 1, 1, MOST)
+    return World() if size == 1 else World(_number("RANK", 0, 0, size - 1), size)
+
+
+def _number(name: str, default: int, low: int, high: int) -> int:
+    text = os.environ.get(name, str(default))
+    if not re.fullmatch("[0-9]{1,9}", text) or not low <= int(text) <= high:
+        wanted = f"a whole number from {low} to {high}"
+        raise UserError(
+            f"the environment's {name}: got {text[:40]!r}, wanted {wanted}; start with torchrun, or unset it"
+        )
+    return int(text)
+
+
 def main_process() -> bool:
     """Whether this is the process that writes and prints."""
     return world().rank == 0
@@ -78,7 +102,7 @@ def together() -> Iterator[World]:
     Where a group is started already, or torchrun did not start this process, nothing is done. Each process of a machine
     gets a GPU of its own, where there are as many. Raises UserError where the others cannot be reached.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or world().size > 1:
+    if started().size == 1 or world().size > 1:
         yield world()
         return
     import torch.distributed as dist

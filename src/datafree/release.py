@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 import os
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ __all__ = [
     "architecture_of",
     "is_release",
     "is_zoo",
+    "mend_card",
     "sweep_records",
     "write_record",
     "write_release",
@@ -234,21 +236,62 @@ def write_record(folder: str | Path, network: Network, record: Record) -> Path:
 def _put_record(folder: Path, network: Network, record: Record, notes: str) -> Path:
     """Writes record.safetensors. Its temporary file stands beside the folder, which may be handed over after a kill.
 
-    Before another record goes, the card that describes it does: a kill in between leaves no card of another record.
+    Before another record goes, and once the new one is written, the card that describes it does: a kill in between leaves
+    no card of another record.
     """
-    path = folder / "record.safetensors"
-    if path.exists():
-        write_text(folder / "README.md", model_card(network, None, notes) + BEING_REPLACED)
-    beside = _beside(folder)
+    path, beside = folder / "record.safetensors", _beside(folder)
     try:
         record.save(beside)
-        os.replace(beside, path)
-    except (UserError, OSError):  # nothing can be written there, or the folder is a disk of its own
-        with suppress(OSError):
-            beside.unlink()
-        record.save(path)
+    except (UserError, OSError):  # nothing can be written there
+        _remove(beside)
+    with _card_taken_down(folder, network, notes) if path.exists() else nullcontext():
+        try:
+            os.replace(beside, path)
+        except OSError:  # it was not written, or the folder is a disk of its own
+            _remove(beside)
+            record.save(path)
     sync_folder(path)
     return path
+
+
+@contextmanager
+def _card_taken_down(folder: Path, network: Network, notes: str) -> Iterator[None]:
+    """The card describes no record while the block replaces it; where that fails, the card that was there comes back."""
+    card = folder / "README.md"
+    try:
+        before = card.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        before = None
+    try:
+        write_text(card, model_card(network, None, notes) + BEING_REPLACED)
+        yield
+    except BaseException:
+        if before is not None:
+            with suppress(OSError, UserError):
+                write_text(card, before)
+        raise
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()
+
+
+def mend_card(folder: Path, network: Network, record: Record) -> bool:
+    """Writes the card again where it is missing, or is of another record, or says that the record is being replaced.
+
+    A card that names no record's content, its publisher's own say, stays. Whether it was written.
+    """
+    card = folder / "README.md"
+    try:
+        text = card.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = BEING_REPLACED
+    named = re.findall(r"^This card describes the record of the content ([0-9a-f]{16})\.$", text, re.MULTILINE)
+    if BEING_REPLACED.strip() not in text and all(own == record.digest()[:16] for own in named):
+        return False
+    write_text(card, model_card(network, record, Release.open(folder).notes))
+    return True
 
 
 def sweep_records(folder: Path) -> None:

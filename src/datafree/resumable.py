@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 __all__ = ["SHARDS", "STATE", "holds_state", "is_resumable", "recording_state"]
@@ -19,7 +20,8 @@ def is_resumable(place: str | Path) -> bool:
 
 def recording_state(release: Path) -> Path:
     """The sums of a stopped recording: beside the release, which is handed over, and not in it."""
-    return release.with_name(f"{release.name}.recording")
+    place = Path(os.path.realpath(release)) if release.name in ("", "..") else release
+    return place.with_name(f"{place.name}.recording")
 
 
 def holds_state(out: Path) -> bool:

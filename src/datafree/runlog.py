@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -9,7 +10,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,9 +21,9 @@ import torch
 from . import __version__
 from .commandline import ARGV
 from .data import sha256
-from .difference import IGNORED, difference, lasting
+from .difference import CLASS_NAMES, CONTENT, IGNORED, difference, lasting
 from .errors import UserError
-from .files import canonical, read_json, sweep, write_json
+from .files import canonical, read_json, sha256_file, sweep, write_json
 from .provenance import hash_of, public_settings
 from .quantization.stack import FURTHER, WANTED
 
@@ -43,14 +44,18 @@ class RunLog:
     """
 
     def __init__(
-        self, verb: str, settings: dict[str, Any], inputs: Mapping[str, str | Path | None], *data: Dataset | None
-    ):
+        self, verb: str, settings: dict[str, Any], inputs: Mapping[str, str | Path | None], *data: Dataset | None,
+        images: Mapping[str, Dataset | Iterable[Path]] | None = None,
+    ):  # fmt: skip
+        """`images` are by role what else was read: data whose labels do not count, or the files of a folder."""
         self.began = time.perf_counter()
         self.resumed = False
         """Whether a part of the result is there already, so that this run's time is not all that it took."""
         there = {role: path for role, path in inputs.items() if path is not None and Path(path).exists()}
         hashes = {role: hash_of(path) for role, path in there.items()}
         sets = {f"{own.public} ({own.split})": sha256(own) for own in data if own is not None}
+        sets |= {f"{CLASS_NAMES}{own.public} ({own.split})": _names(own) for own in data if own is not None}
+        sets |= {f"{CONTENT}{role} (images)": _content(own) for role, own in (images or {}).items()}
         shared = {"format": FORMAT, "verb": verb, "versions": versions(), "commit": commit()}
         device = str(settings.get("device") or "cpu")
         self.content: dict[str, Any] = {
@@ -149,6 +154,18 @@ class RunLog:
             return {"recorded": {key: value for key, value in old.items() if key != "before"}} if still else {}
         earlier = old.get("before") if old.get("verb") == "record" else old
         return {"before": earlier} if isinstance(earlier, dict) and earlier else {}
+
+
+def _names(data: Dataset) -> str:
+    """A hash of the classes' names, which decide whose class a label is."""
+    return hashlib.sha256(repr(data.classes).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _content(images: Dataset | Iterable[Path]) -> str:
+    """sha256 of a data set's images, or of the content of files in their order."""
+    if isinstance(images, Iterable):
+        return hashlib.sha256("".join(map(sha256_file, images)).encode()).hexdigest()
+    return sha256(images)
 
 
 def private_log(folder: str | Path) -> Path:

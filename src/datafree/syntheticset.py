@@ -39,6 +39,7 @@ from .files import (
 )
 from .files.layout import check_expected
 from .network import Network, copied
+from .parallel import started
 from .progress import Progress, silent
 from .records import Record
 from .seeds import seed_of
@@ -301,7 +302,7 @@ def synthesize(
         maker = method.on(teacher, record)
     folder = claim_folder(out, kind="synthetic-set")
     about = _about(teacher, record, getattr(maker, "settings", method), seed, unit)
-    with locked(folder) if int(os.environ.get("RANK", 0)) == 0 else nullcontext():
+    with locked(folder) if started().rank == 0 else nullcontext():
         _fill(folder, maker, about, images, method.boxed, workers or os.cpu_count() or 1, progress)
     return SyntheticSet.open(folder)
 
@@ -314,7 +315,7 @@ def _fill(
     seed, unit = about["seed"], about["unit"]
     sweep(folder)
     units = -(-images // unit)
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    rank, world = started().rank, started().size
     if rank == 0 and not _is_finished(folder):
         write_sealed_json(folder / "set.json", {**about, "images": images, "shards": None})
     mine = [index for index in range(units) if index % world == rank]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -15,9 +16,12 @@ import numpy as np
 import pytest
 import torch
 
+from datafree.errors import UserError
 from datafree.files import locked, read_json
 from datafree.files.lock import LOCK
 from datafree.output_folder import output_folder
+from datafree.records import Record
+from datafree.release import BEING_REPLACED
 from datafree.runlog import RunLog
 
 from .conftest import tree
@@ -327,6 +331,61 @@ def test_another_record_is_not_lost_unless_that_is_asked_for(command, refused):
     text = refused("record teacher --data digits --limit 900 --preset full --quiet")
     assert text.startswith("teacher holds another record, made without --limit, not with --limit 900: give --replace")
     assert command(IN_PLACE).code == 0
+
+
+def test_a_log_of_another_record_than_the_one_that_is_there_is_not_taken_for_it(command, here, refused, monkeypatch):
+    safe = "record other --data digits --quiet"
+    assert command(safe).code == 0
+    with monkeypatch.context() as inside:
+        inside.setattr(RunLog, "write", stop)
+        assert command(f"{safe} --preset full --replace").code == 130
+    text = refused(safe)
+    assert text.startswith("other holds a record of other data or entries (") and "give --replace" in text
+    log = read_json(here / "other" / "run.json")
+    del log["result"]["sha256"]
+    (here / "other" / "run.json").write_text(json.dumps(log))  # as an earlier version wrote it
+    assert refused(safe) == text
+    assert command(f"{safe} --replace").code == 0
+    log = read_json(here / "other" / "run.json")
+    assert log["result"].pop("sha256") == tree(here)["other/record.safetensors"]
+    (here / "other" / "run.json").write_text(json.dumps(log))
+    assert command(safe).out.endswith("of the same settings; nothing was changed\n")
+
+
+def test_a_record_that_cannot_be_replaced_keeps_its_card_and_a_wrong_card_is_written_again(command, here, monkeypatch):
+    line = "record other --data digits --preset small --quiet"
+    assert command(line).code == 0
+    before = tree(here / "other")
+
+    def full(*_):
+        raise UserError("No space left on device")
+
+    with monkeypatch.context() as inside:
+        inside.setattr(Record, "save", full)
+        assert "No space left" in command(f"{line} --limit 500 --replace").err
+    assert tree(here / "other") == before
+    card = here / "other" / "README.md"
+    card.write_text(card.read_text().partition("## Activation")[0] + BEING_REPLACED)
+    assert command(line).out.endswith("of the same settings; the card alone was written again\n")
+    assert tree(here / "other") == before
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "another"])
+def test_a_release_that_was_made_to_record_is_not_complete_without_its_record(command, here, damage):
+    line = "record teacher --data digits --preset small --out o --quiet"
+    assert command(line).code == 0
+    path, before = here / "o" / "record.safetensors", tree(here / "o")["record.safetensors"]
+    if damage == "gone":
+        path.unlink()
+    elif damage == "cut":
+        path.write_bytes(path.read_bytes()[:-9])
+    else:
+        shutil.copy(here / "teacher" / "record.safetensors", path)
+        assert command(line).err.startswith("datafree: o holds a record of other data or entries (")
+        line += " --replace"
+    assert command(line).code == 0
+    assert tree(here / "o")["record.safetensors"] == before
+    assert command(line).out.startswith("already complete: ")
 
 
 def test_a_larger_count_that_is_stopped_leaves_the_set_that_was_there_whole(command, here, monkeypatch):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from datafree import fit
+from datafree.data.dataset import in_memory
 from datafree.files import read_header
+from datafree.runlog import RunLog
 
 LINE = "train hinton8 --data data.npz --epochs 2 --out a --quiet"
 
@@ -56,3 +61,55 @@ def test_it_does_not_go_on_with_other_data(stopped, command):
     (stopped.parent / ".datafree.json").write_text('{"kind":"release"}\n')  # without what names the run
     assert "is of a run with other data or input files" in command(LINE).line
     assert stopped.read_bytes() == before
+
+
+def write_folder(place, seed: int) -> None:
+    """Class folders of pictures whose files have the same names and sizes with every seed."""
+    rng = np.random.default_rng(seed)
+    for index in range(20):
+        (place / str(index % 10)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (8, 8)).astype(np.uint8)).save(place / str(index % 10) / f"{index}.bmp")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "similarity teacher files --out o --quiet",
+        "import-condensed files teacher --anyway --out o --quiet",
+        "quantize teacher --calibrate files --images 20 --out o --quiet",
+    ],
+    ids=lambda line: line.split()[0],
+)
+def test_a_result_is_not_complete_for_other_pixels_in_files_of_the_same_names_and_sizes(command, here, line):
+    if line.startswith("quantize"):
+        pytest.importorskip("torchao")
+    write_folder(here / "files", 0)
+    assert command(line).code == 0
+    assert "already complete: " in command(line).out
+    log = json.loads((here / "o" / "run.json").read_text())
+    write_folder(here / "files", 1)
+    assert "o was made with other content of content of " not in command(line).err
+    assert "o was made with other content of " in command(line).err
+    log["inputs"] = {role: own for role, own in log["inputs"].items() if not role.startswith("content of ")}
+    (here / "o" / "run.json").write_text(json.dumps(log))
+    assert "already complete: " in command(line).out  # an earlier version's log cannot tell
+
+
+def test_class_names_alone_make_another_run():
+    classes = ("a", "b"), ("a", "c")
+    images, labels = np.zeros((2, 1, 2, 2), np.uint8), np.arange(2)
+    one, other = (RunLog("evaluate", {}, {}, in_memory("x", "test", own, labels, images)) for own in classes)
+    assert one.difference(one.content) is None
+    assert other.difference(one.content) == "with other class names of x (test)"
+    old = {role: own for role, own in one.content["inputs"].items() if not role.startswith("class names")}
+    assert other.difference({**one.content, "inputs": old}) is None
+
+
+def test_a_page_is_not_complete_for_other_code(command, here):
+    line = "report mine --code own.py:build --out r.html"
+    assert command("train own.py:build --data digits --epochs 1 --out mine --quiet").code == 0
+    assert command(line).code == 0
+    assert "already complete: " in command(line).out
+    with (here / "own.py").open("a") as file:
+        file.write("# other\n")
+    assert "r.html was made with other content of code (images): sha256 " in command(line).err

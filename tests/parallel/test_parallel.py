@@ -17,7 +17,7 @@ import datafree
 from datafree.__main__ import run
 from datafree.errors import UserError
 from datafree.files import read_weights
-from datafree.parallel import World, average_gradients, first, gathered, summed, together, world
+from datafree.parallel import World, average_gradients, first, gathered, started, summed, together, world
 
 if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
     pytest.skip("this torch has no gloo, so torchrun cannot start", allow_module_level=True)
@@ -221,3 +221,23 @@ def test_what_a_user_can_fix_is_one_line_once_and_exit_code_2(alone, line, said)
     assert "exitcode  : 2" in err and "parameters" not in out
     assert {path: path.stat().st_mtime_ns for path in alone.rglob("*") if path.is_file()} == before
     assert not (alone / "bad").exists()
+
+
+@pytest.mark.parametrize(
+    ("size", "rank", "expected"),
+    [
+        (None, None, World()), (None, "1", World()), ("1", "x", World()), ("2", "1", World(1, 2)),
+        ("", None, "WORLD_SIZE: got ''"), ("abc", None, "WORLD_SIZE: got 'abc'"), ("0", None, "WORLD_SIZE: got '0'"),
+        ("2", "x", "RANK: got 'x', wanted a whole number from 0 to 1; start with torchrun"), ("2", "2", "RANK: got '2'"),
+    ],
+)  # fmt: skip
+def test_what_the_environment_says_of_processes_is_taken_or_refused_in_a_line(monkeypatch, size, rank, expected):
+    for name, value in (("WORLD_SIZE", size), ("RANK", rank)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    if isinstance(expected, World):
+        assert started() == expected
+    else:
+        with pytest.raises(UserError, match=expected):
+            started()

@@ -267,10 +267,11 @@ def identity_of(settings: dict[str, Any], network: Network, log: RunLog, *hashes
 
     `hashes` are of what the log does not list.
     """
-    from ..runlog import IGNORED
+    from ..difference import IGNORED, LATER
 
     kept = {key: str(value) for key, value in settings.items() if key not in IGNORED}
-    content = sorted({*log.content["inputs"].values(), *hashes})
+    inputs = {role: own for role, own in log.content["inputs"].items() if not role.startswith(LATER)}
+    content = sorted({*inputs.values(), *hashes})  # as in the states of earlier versions
     return {**kept, "spec": network.spec.model_dump(mode="json"), "content": content}
 
 

@@ -13,6 +13,7 @@ from cyclopts import Parameter
 from .. import condensing
 from ..condensed import FILE, Condensed
 from ..data import Dataset
+from ..difference import LATER
 from ..errors import UserError
 from ..network import Network
 from ..output_folder import STATE, output_folder
@@ -120,7 +121,8 @@ def condense(
     with output_folder(out, "condensed", log) as folder, bar(f"condense {method.method}", run.quiet) as progress:
         if folder is None:
             return
-        identity = {**log.identity, "settings": lasting(log.content["settings"])}
+        inputs = {role: own for role, own in log.identity["inputs"].items() if not role.startswith(LATER)}
+        identity = {**log.identity, "settings": lasting(log.content["settings"]), "inputs": inputs}
         made = _made(method, job.resumed(folder / STATE, identity, progress), network)
         made.save(folder)
         log.write(folder, {"images": len(made), "teacher": made.about.get("teacher")})

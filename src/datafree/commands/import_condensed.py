@@ -27,7 +27,7 @@ BEYOND, WRONG = 0.25, 0.5
 FLAT = 0.05
 """The share of the range that some pixels must differ by."""
 LOGGED = 8
-"""Files of a set whose hashes run.json holds; folders of images have more."""
+"""Files of a set whose hashes run.json holds one by one; folders of images have more, and one hash for all."""
 
 
 def import_condensed(
@@ -93,7 +93,9 @@ def import_condensed(
     given = {"pixels": pixels, "labels": labels, "patches": patches, "anyway": anyway, **asdict(options)}
     settings = {"source": source, "teacher": teacher, **given, **asdict(own), **asdict(run)}
     files = {f"file {index}": file for index, file in enumerate(raw.files, 1)} if len(raw.files) <= LOGGED else {}
-    log = RunLog("import-condensed", settings, {**inputs_of(teacher, own, role="teacher"), **files})
+    log = RunLog(
+        "import-condensed", settings, {**inputs_of(teacher, own, role="teacher"), **files}, images={"source": raw.files}
+    )
     about = {
         "made": {"format": raw.format, "files": len(raw.files), "patches": patches, "labels": labels},
         "pixels": convention.name,

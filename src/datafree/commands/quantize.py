@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from ..data import names
 from ..errors import UserError, unknown
+from ..folders import CONDENSED
 from ..quantization.bits import Bits, FineTuning, TargetCPU
 from .common import (
     Data,
@@ -148,7 +149,10 @@ def quantize(
     sets = [name for name in (calibrate, finetune) if name is not None and (Path(name) / "set.json").is_file()]
     given = {"calibrate": calibrate, "finetune": finetune}
     inputs = inputs_of(model, source, record=True) | {role: name for role, name in given.items() if name in sets}
-    log = RunLog("quantize", options, inputs, test)
+    counts = {"calibrate": images, "finetune": None}
+    read = {role: _read(network, name, counts[role], data, run) for role, name in given.items() if name is not None}
+    read = {role: own for role, own in read.items() if own is not None}
+    log = RunLog("quantize", options, inputs, test, images=read)
     identity = {
         **identity_of(log.content["settings"], network, log),
         "original": network.fingerprint(),
@@ -161,8 +165,8 @@ def quantize(
             return
         if (folder / STATE).exists():
             check_state(folder / STATE, "training-state", identity)
-        shown = _calibration(network, calibrate, images, data, run, known)
-        taught = None if finetune is None else _pixels(network, finetune, None, data, run)
+        shown = _calibration(network, calibrate, images, data, run, known, read.get("calibrate"))
+        taught = None if finetune is None else _pixels(network, finetune, None, data, run, read.get("finetune"))
         original = onnx_content(network, network.spec.shape)  # what cannot be written is said before the work
         result, own = _make(
             network, shown, taught, bits, equalise, correct_bias, settings, target_cpu, folder, identity, run
@@ -199,7 +203,7 @@ def default_method(network: Network, record: Record | None) -> str:
 
 
 def _calibration(
-    network: Network, name: str, images: int, data: Data, run: Run, record: Record | None
+    network: Network, name: str, images: int, data: Data, run: Run, record: Record | None, read: Dataset | None
 ) -> Tensor | None:
     """Images to choose ranges on; None where the batch norms are gone by."""
     from .. import synthesis
@@ -207,10 +211,7 @@ def _calibration(
     if name == "none":
         return None
     if name not in synthesis.methods():
-        words = ("none", "noise", *synthesis.methods())
-        if name not in words and not Path(name).exists() and get_close_matches(name, words, n=1):
-            raise unknown("data set or method", name, (*words, *names()))
-        return _pixels(network, name, images, data, run)
+        return _pixels(network, name, images, data, run, read)
     import torch
 
     steps = {"steps": STEPS} if "steps" in synthesis.methods()[name].model_fields else {}
@@ -223,7 +224,21 @@ def _calibration(
     return network.spec.clamp(torch.cat(parts)[:images])
 
 
-def _pixels(network: Network, name: str, images: int | None, options: Data, run: Run) -> Tensor:
+def _read(network: Network, name: str, images: int | None, options: Data, run: Run) -> Dataset | None:
+    """The data set, or the files, of that name; None for images that are made, and for a set of ours."""
+    from .. import synthesis
+    from ..data import Dataset
+
+    words = ("none", "noise", *synthesis.methods())
+    if name in words or (Path(name) / "set.json").is_file() or (Path(name) / CONDENSED).is_file():
+        return None
+    if not Path(name).exists() and get_close_matches(name, words, n=1):
+        raise unknown("data set or method", name, (*words, *names()))
+    found = images_of(name, network, "train", images, options, run.seed)
+    return found if isinstance(found, Dataset) else None
+
+
+def _pixels(network: Network, name: str, images: int | None, options: Data, run: Run, read: Dataset | None) -> Tensor:
     import torch
 
     from ..syntheticset import SyntheticSet
@@ -232,7 +247,7 @@ def _pixels(network: Network, name: str, images: int | None, options: Data, run:
         opened = SyntheticSet.open(name)
         if opened.about["teacher"] != network.fingerprint():
             print(f"  the set {name} was made from another network than this {network.name}")
-    found = images_of(name, network, "train", images, options, run.seed)
+    found = read if read is not None else images_of(name, network, "train", images, options, run.seed)
     if isinstance(found, torch.Tensor):
         data, pixels = None, found
     else:

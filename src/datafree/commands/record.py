@@ -16,13 +16,14 @@ from ..codenames import code_name
 from ..data import Dataset
 from ..errors import UserError, unknown
 from ..evaluation import doubt
+from ..files import sha256_file
 from ..finished import Finished
 from ..naming import check_name
 from ..network import Network
 from ..output_folder import changed_folder, output_folder, read_log, recording_state
 from ..records import Promised, Record, forecast_auc, is_of, keep_promise
 from ..records import record as measure
-from ..release import Release, is_release, is_zoo, write_record, write_release
+from ..release import Release, is_release, is_zoo, mend_card, write_record, write_release
 from ..runlog import RunLog
 from ..stats.moments import Moments
 from .common import (
@@ -47,6 +48,8 @@ __all__ = ["command", "record"]
 
 FAR = 15
 """Points of accuracy below that of the release's own log that are said."""
+SAME = 1e-6
+"""Forecasts of one record differ by less, on any machine."""
 
 
 def command(argv: list[str]) -> Callable[..., None]:
@@ -183,7 +186,7 @@ def _record(
     log = RunLog("record", options | ({"add": True} if add else {}), inputs_of(model, source), training)
     in_place = _in_place(model, out)
     with changed_folder(target) if in_place else output_folder(target, "release", log) as folder:
-        if folder is None or (in_place and _is_recorded(target, log, network, wanted, training, add or anew)):
+        if folder is None or _is_recorded(target, log, network, wanted, training, add or anew, in_place):
             return
         if in_place:
             log.check(target)
@@ -211,7 +214,12 @@ def _record(
         usual = Finished.of(model).result.evaluation.accuracy if is_release(model) else None
         log.write(
             folder,
-            {"bytes": path.stat().st_size, "forecast_auc": forecast_auc(made.released(network)), **seen.result()},
+            {
+                "bytes": path.stat().st_size,
+                "sha256": sha256_file(path),
+                "forecast_auc": forecast_auc(made.released(network)),
+                **seen.result(),
+            },
         )
     _say(path, made, network, training)
     seen.say(len(network.spec.classes), usual)
@@ -277,9 +285,9 @@ class Seen:
 
 
 def _is_recorded(
-    folder: Path, log: RunLog, network: Network, wanted: list[Any], data: Dataset | None, asked: bool
+    folder: Path, log: RunLog, network: Network, wanted: list[Any], data: Dataset | None, asked: bool, in_place: bool
 ) -> bool:
-    """Whether the release has the record of this very run, which is said.
+    """Whether the release has the record of this very run, which is said. One that is not made `in place` is incomplete.
 
     Raises UserError for another record, which would be lost. One that is damaged, or of other weights, is of no use.
     """
@@ -292,16 +300,30 @@ def _is_recorded(
         print(f"the record that is there is of no use, and is replaced: {error}")
         return False
     other = log.difference(old) if old.get("verb") == "record" else None
-    if old.get("verb") == "record" and other is None:
-        print(f"already complete: record in {path}, of the same settings; nothing was changed")
+    own = old.get("verb") == "record" and other is None and _is_logged(path, there, network, old)
+    if own and in_place:
+        what = "the card alone was written again" if mend_card(folder, network, there) else "nothing was changed"
+        print(f"already complete: record in {path}, of the same settings; {what}")
         return True
-    if asked or (other is None and is_of(there, network, data, wanted)):  # the latter: of a run killed before its log
+    # of the same command, or of a run killed before its log
+    if asked or own or (other is None and is_of(there, network, data, wanted)):
         return False
     names = ", ".join(there.entries)
     why = f"another record, made {other}" if other is not None else f"a record of other data or entries ({names[:200]})"
     raise UserError(
         f"{folder} holds {why}: give --replace to lose it, --add to keep it and add to it, or name another --out"
     )
+
+
+def _is_logged(path: Path, there: Record, network: Network, log: dict[str, Any]) -> bool:
+    """Whether the record in `path` is the one that its log is of: another may have come in its place before its own log."""
+    result = log.get("result")
+    if not isinstance(result, dict):
+        return False
+    if "sha256" in result:
+        return result["sha256"] == sha256_file(path)
+    leak, logged = forecast_auc(there.released(network)), result.get("forecast_auc")  # an earlier version's log
+    return result.get("bytes") == path.stat().st_size and isinstance(logged, float) and abs(leak - logged) < SAME
 
 
 def _in_place(model: str, out: Path | None) -> bool:

@@ -16,6 +16,7 @@ import torch
 from cyclopts import Parameter
 
 from ..classes import class_positions
+from ..codenames import code_name
 from ..difference import difference
 from ..divergence import UNITS, stored
 from ..errors import UserError
@@ -90,7 +91,8 @@ def report(
     codes = _codes(runs, code)
     test = None if data.data is None else load_data(data, "test")
     settings = {"runs": list(map(str, runs)), "title": title, "code": list(code), **asdict(data), **asdict(run)}
-    log = RunLog("report", settings, _read(runs), test)
+    files = [Path(name.place) for own in codes.values() if (name := code_name(own)) is not None and name.is_file]
+    log = RunLog("report", settings, _read(runs), test, images={"code": files} if files else None)
     with locked(out.parent, file=out.name) if out.parent.is_dir() else nullcontext():
         if _is_complete(out, log):
             print(f"already complete: report in {out}, of the same runs and settings; nothing was changed")

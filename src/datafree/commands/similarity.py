@@ -68,6 +68,7 @@ def similarity(
     out
         A folder for run.json and similarity.svg.
     """
+    from ..data import Dataset
     from ..likeness import check_shift
     from ..likeness import similarity as measure
     from ..output_folder import output_folder
@@ -96,11 +97,17 @@ def similarity(
         "model": model, "data": list(data), "split": split, "images": images, "form": form, "shift": shift,
         "flip": flip, "data_dir": data_dir, "attribute": attribute,
     }  # fmt: skip
-    log = RunLog("similarity", {**options, **asdict(source), **asdict(run)}, inputs_of(model, source, record=True))
+    sources = {name: _images(name, network, split, images, read, run.seed) for name in data}
+    shown = {
+        f"data {index}": own
+        for index, own in enumerate(sources.values(), 1)
+        if isinstance(own, Dataset) and out is not None
+    }
+    inputs = inputs_of(model, source, record=True)
+    log = RunLog("similarity", {**options, **asdict(source), **asdict(run)}, inputs, images=shown)
     with nullcontext(None) if out is None else output_folder(out, "similarity", log) as folder:
         if out is not None and folder is None:
             return
-        sources = {name: _images(name, network, split, images, read, run.seed) for name in data}
         with bar(f"similarity {model}", run.quiet) as progress:
             found = measure(
                 network, sources, record, form=form, shift=shift, flip=flip, seed=run.seed, progress=progress
