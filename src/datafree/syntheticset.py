@@ -50,11 +50,17 @@ from .synthesis import Batch, Maker, Synthesizer
 from .unfinished import check_finished
 
 __all__ = [
-    "SyntheticSet", "judged", "near_chance", "one_thread", "pixels_for", "read_about", "synthesize", "to_bytes", "to_pixels", "unit_of",
+    "SyntheticSet", "judged", "near_chance", "one_thread", "pixels_for", "read_about", "synthesize", "to_bytes", "to_pixels",
+    "unit_of",
+]  # fmt: skip
 
 UNIT = 256
 CHANCE = 0.1
 """Of the way from chance to always, how much still counts as chance."""
+COMPARED = 32
+"""Images of a shard whose logits are compared with the teacher's."""
+ROUNDING = 0.05
+"""Of the logits' spread: what another machine, number format or batch may change."""
 SHARDS = 200_000
 """The most shards that a set may have: what its set.json can list."""
 
@@ -89,7 +95,9 @@ class SyntheticSet:
 
     @classmethod
     def open(cls, folder: str | Path, network: Network | None = None) -> SyntheticSet:
-        """The finished set in `folder`; raises UserError for one that is not whole, or was made from another teacher."""
+        """The finished set in `folder`; raises UserError for one that is not whole, was made from another teacher, or holds
+        logits that are not that teacher's.
+        """
         folder = Path(folder)
         if not (folder / "set.json").is_file():
             check_finished(folder)
@@ -104,7 +112,10 @@ class SyntheticSet:
             raise UserError(
                 f"the set in {folder} was made from another teacher than {network.name}; name the one that it was made from"
             )
-        return cls(folder, about)
+        opened = cls(folder, about)
+        if network is not None:
+            opened.check_answers(network)
+        return opened
 
     @property
     def spec(self) -> InputSpec:
@@ -126,6 +137,31 @@ class SyntheticSet:
         if not self.targeted or not isinstance(hits, (int, float)):
             return None
         return near_chance(hits, len(self), len(self.spec.classes), self.folder.name)
+
+    def check_hits(self) -> None:
+        """Raises UserError where the share in set.json is not that of the labels and logits in the shards."""
+        hits = self.about.get("hits")
+        if isinstance(hits, (int, float)) and abs((measured := self.measured()) - hits) > 2e-6:
+            raise UserError(
+                f"{self.folder / 'set.json'} says that the teacher sees the wanted class in {100 * hits:.4g} % of the images, "
+                f"the labels and logits beside it say {100 * measured:.4g} %; synthesize again, or get the whole set"
+            )
+
+    def check_answers(self, network: Network) -> None:
+        """Raises UserError where the stored logits are not the network's, on images of the first and the last shard, or
+        where `check_hits` does.
+        """
+        self.check_hits()
+        items = sorted(self.about["shards"].items())
+        shards = [self._shard(index, *items[index]) for index in sorted({0, len(items) - 1})]
+        pixels, logits = (torch.cat([shard[part][:COMPARED] for shard in shards]) for part in (0, 2))
+        answers = network.predict(pixels_for(network.spec, pixels, self.spec))
+        spread, apart = float((answers - answers.mean()).abs().max()), float((answers - logits).abs().amax(1).median())
+        if not apart <= ROUNDING * spread + 1e-3 * float(answers.abs().max()):
+            raise UserError(
+                f"the logits in {self.folder} are not those of {network.name}: on {len(pixels)} of its images they differ by "
+                f"{apart:.2g} in the median, expected at most {ROUNDING * spread:.2g}; synthesize again, or get the whole set"
+            )
 
     def load(self, count: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Pixels (N, C, H, W; as stored: uint8 or float32), wanted classes (N,) and logits (N, classes) of the first `count`

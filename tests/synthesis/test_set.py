@@ -16,7 +16,7 @@ import torch
 
 from datafree.commands.common import Data, images_of
 from datafree.errors import UserError
-from datafree.files import read_json, read_tensors, write_sealed_json, write_tensors
+from datafree.files import read_json, read_tensors, sha256_file, write_sealed_json, write_tensors
 from datafree.spec import InputSpec
 from datafree.synthesis.activations import AllLayers, TopLayer
 from datafree.synthesis.distribution import Distribution
@@ -328,3 +328,45 @@ def test_a_network_of_another_range_is_shown_the_same_images_in_its_own(make, te
     assert float((got.double() - (low + (high - low) * unit)).abs().max()) < 1e-6 * (high - low)
     if (low, high) == (0, 1):
         assert torch.equal(got, to_pixels(pixels, teacher.spec))
+
+
+def resealed(made, change, **about):
+    """The set with its shards changed by `change` and sealed again, as by somebody who knows the format."""
+    shards = {}
+    for name in made.about["shards"]:
+        tensors, header = read_tensors(made.folder / name, kind="shard")
+        change(tensors)
+        write_tensors(made.folder / name, tensors, header, kind="shard")
+        shards[name] = sha256_file(made.folder / name)
+    write_sealed_json(made.folder / "set.json", {**made.about, "shards": shards, **about})
+
+
+@pytest.mark.parametrize("kind", ["rolled", "rolled with labels", "huge", "zero", "pixels of others"])
+def test_logits_that_are_not_the_teachers_are_refused(kind, make, teacher):
+    made = make(method=Distribution())
+
+    def change(tensors):
+        if kind == "pixels of others":
+            tensors["pixels"] = tensors["pixels"].flip(0).contiguous()
+        elif kind.startswith("rolled"):
+            tensors["logits"] = tensors["logits"].roll(1, 1).contiguous()
+        else:
+            tensors["logits"] = tensors["logits"] * (1e30 if kind == "huge" else 0)
+        if "labels" in kind:
+            tensors["labels"] = (tensors["labels"] + 1) % 10
+
+    resealed(made, change, hits=None)
+    assert len(SyntheticSet.open(made.folder)) == 50, "the file is as it should be"
+    with pytest.raises(UserError, match=r"logits in .* are not those of .*, expected at most .*; synthesize again"):
+        SyntheticSet.open(made.folder, teacher)
+    assert len(SyntheticSet.open(make("good", Distribution()).folder, teacher)) == 50
+
+
+def test_a_share_of_hits_that_the_shards_do_not_have_is_refused(make, teacher):
+    made = make(method=Distribution())
+    made.check_hits()
+    resealed(made, lambda tensors: None, hits=0.125)
+    with pytest.raises(UserError, match=r"sees the wanted class in 12\.5 % of the images, the labels .* say"):
+        SyntheticSet.open(made.folder, teacher)
+    with pytest.raises(UserError, match=r"sees the wanted class in 12\.5 %"):
+        SyntheticSet.open(made.folder).check_hits()

@@ -125,6 +125,7 @@ def _set(path: Path) -> None:
     hits = about.get("hits")
     if shards is not None and isinstance(hits, (int, float)):
         opened = SyntheticSet(path, about)
+        opened.check_hits()
         if opened.targeted:
             print(f"  the teacher sees the wanted class in {100 * hits:.1f} % of them")
         if warning := opened.warning():

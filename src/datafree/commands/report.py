@@ -484,6 +484,7 @@ def curve_lines(name: str, log: Finished) -> list[Line]:
 def set_grid(folder: Path, log: Finished | None = None) -> Grid:
     """Class means and random samples of a synthetic set, by the class that the teacher sees."""
     found = SyntheticSet.open(folder)
+    found.check_hits()
     pixels, _, logits = found.load()
     seen = logits.argmax(1)
     note = f"method {found.about['method']['method']}, {len(found):,} {_making(log)}; sorted by the teacher's answer"

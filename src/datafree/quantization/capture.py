@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
+from ..behaviour import check_answers
 from ..errors import UserError
 from ..network import Network
 from .annotate import BATCH_NORM, WEIGHTED
@@ -24,7 +25,6 @@ __all__ = ["Normalised", "capture", "compare"]
 _aten = torch.ops.aten
 SAME = 1e-3
 """The largest difference between two forms of one network that counts as rounding, in units of the logits' spread."""
-ALONE = "leave out what depends on the other images of a batch in eval mode"
 ADVICE = "write that part of the network without it (no branch on a tensor's value, no fixed number of images)"
 
 
@@ -68,7 +68,7 @@ def capture(network: Network) -> GraphModule:
     _whole_batch_norms(graph)
     _check_statistics(network.name, graph)
     _without_writes(network.name, graph)
-    _check_alone(network.name, expected)
+    check_answers(network, images, expected[:-1])
     write_plainly(graph)
     fold_constants(graph)
     try:
@@ -114,12 +114,6 @@ def compare(name: str, expected: Tensor, logits: Tensor, form: tuple[str, str], 
             f"{what} answers differently from {name}: logits differ by up to {apart:.2g} on {len(expected)} images, "
             f"expected at most {most * unit:.2g}; {advice}"
         )
-
-
-def _check_alone(name: str, logits: Tensor) -> None:
-    """Raises UserError unless the last logits (N + 1, classes), of the first image alone, are the first ones."""
-    alone = torch.cat([logits[-1:], logits[1:-1]])
-    compare(name, logits[:-1], alone, (f"{name}, given one of them alone,", ALONE))
 
 
 def _copied(network: Network) -> nn.Module:
