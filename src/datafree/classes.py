@@ -11,7 +11,7 @@ from fractions import Fraction
 
 from .errors import Notice, UserError, cut
 
-__all__ = ["are_bare", "are_numbers", "check_names", "class_positions", "moved", "number_of", "ordered"]
+__all__ = ["are_bare", "are_numbers", "check_names", "check_order", "class_positions", "moved", "number_of", "ordered"]
 
 MOST_CLASSES = 1 << 16
 LONGEST_NAME = 255
@@ -151,6 +151,20 @@ def moved(names: Sequence[str], expected: Sequence[str]) -> int | None:
     own, wanted = ([_key(name) for name in both] for both in (names, expected))
     held = set(wanted)
     return next((place for place, (name, there) in enumerate(zip(own, wanted)) if name != there and name in held), None)
+
+
+def check_order(names: Sequence[str], expected: Sequence[str], source: str, network: str) -> None:
+    """Raises UserError unless `source`, which was made from the network, has as many classes, with no name at another place.
+
+    Classes that were given other names since are no fault.
+    """
+    if len(names) != len(expected):
+        raise UserError(f"{source} has {len(names)} classes, {network} {len(expected)}; use the release it came with")
+    if (place := moved(names, expected)) is not None:
+        raise UserError(
+            f"class {place} of {source} is {cut(names[place])!r}, {network} has {cut(expected[place])!r} there and that name "
+            "at another place; use the release it came with"
+        )
 
 
 def _key(name: str) -> Fraction | str:

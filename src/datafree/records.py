@@ -18,7 +18,7 @@ from . import stats
 from . import taps as tap_names
 from .arguments import checked
 from .behaviour import check_finite
-from .classes import class_positions
+from .classes import check_order, class_positions
 from .cost import check_record
 from .data import Dataset, sha256
 from .errors import UserError, unknown
@@ -192,13 +192,7 @@ class Record:
                 f"the record is for images {ours.shape}{ranges[0]} normalised by {ours.mean} / {ours.std}, {network.name} "
                 f"takes {theirs.shape}{ranges[1]} by {theirs.mean} / {theirs.std}; use the release it came with"
             )
-        recorded, own = self.spec.classes, network.spec.classes
-        if recorded != own and sorted(recorded) == sorted(own):
-            place = next(c for c in range(len(own)) if recorded[c] != own[c])
-            raise UserError(
-                f"class {place} of the record is {recorded[place]!r}, {network.name} has {own[place]!r} there, and the same "
-                "names in another order; use the release it came with"
-            )
+        check_order(self.spec.classes, network.spec.classes, "the record", network.name)
         if network.fingerprint() != self.fingerprint:
             raise UserError(
                 f"the record was made for another teacher (fingerprint {self.fingerprint[:12]}, {network.name} has "

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from . import synthesis
 from .arguments import checked
+from .classes import check_order
 from .cost import check_cost
 from .errors import UserError
 from .files import (
@@ -114,6 +115,7 @@ class SyntheticSet:
             )
         opened = cls(folder, about)
         if network is not None:
+            check_order(opened.spec.classes, network.spec.classes, f"the set in {folder}", network.name)
             opened.check_answers(network)
         return opened
 

@@ -10,9 +10,12 @@ from datafree.classes import class_positions, ordered
 from datafree.data.dataset import in_memory
 from datafree.errors import UserError
 from datafree.evaluation import evaluate
+from datafree.files import write_sealed_json
 from datafree.images import labelled, soft_labelled
 from datafree.records import Record, as_input, record
 from datafree.stats.moments import Moments
+from datafree.synthesis import named
+from datafree.syntheticset import SyntheticSet, synthesize
 
 TWELVE = tuple(str(number) for number in range(12))
 AS_TEXT = ("0", "1", "10", "11", "2", "3", "4", "5", "6", "7", "8", "9")
@@ -184,6 +187,20 @@ def test_numeric_folders_sorted_as_text_match_a_network_that_counts(tiny):
 def test_a_record_whose_classes_are_in_another_order_is_not_this_networks(pair, tmp_path):
     network, data, _ = pair
     record(network, data, [Moments()]).save(tmp_path / "r")
-    moved = dataclasses.replace(network, spec=network.spec.model_copy(update={"classes": ("b", "a", "c")}))
-    with pytest.raises(UserError, match="class 0 of the record is 'a', tiny has 'b' there"):
-        Record.load(tmp_path / "r", moved)
+    for names in (("b", "a", "c"), ("b", "a", "other"), ("b", "x", "y"), ("x", "a", "b")):
+        moved = dataclasses.replace(network, spec=network.spec.model_copy(update={"classes": names}))
+        place, name = next((place, name) for place, name in enumerate("abc") if name in names and names[place] != name)
+        with pytest.raises(UserError, match=f"class {place} of the record is '{name}', tiny has '{names[place]}' there"):
+            Record.load(tmp_path / "r", moved)
+    renamed = dataclasses.replace(network, spec=network.spec.model_copy(update={"classes": ("x", "b", "z")}))
+    assert Record.load(tmp_path / "r", renamed)
+
+
+def test_a_set_whose_classes_are_in_another_order_is_not_this_networks(pair, tmp_path):
+    network, _, _ = pair
+    made = synthesize(network, None, named("gaussian"), tmp_path / "s", images=3, unit=3, workers=1)
+    about = made.about
+    for names in (["b", "a", "c"], ["b", "a", "other"], ["x", "c", "y"]):
+        write_sealed_json(tmp_path / "s" / "set.json", {**about, "spec": {**about["spec"], "classes": names}})
+        with pytest.raises(UserError, match=r"class \d of the set in .* tiny has '.' there and that name at another place"):
+            SyntheticSet.open(tmp_path / "s", network)
