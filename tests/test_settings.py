@@ -8,7 +8,12 @@ import pytest
 from pydantic import Field
 
 from datafree.errors import UserError
+from datafree.files import write_sealed_json
+from datafree.quantization.folder import read_config
+from datafree.release import Release
 from datafree.settings import Settings, parse
+from datafree.spec import InputSpec
+from datafree.syntheticset import read_about
 
 
 class Several(Settings):
@@ -52,3 +57,36 @@ def test_a_setting_that_does_not_fit_is_told_by_its_own_flag(values, expected):
 def test_a_setting_that_is_missing_is_told_by_its_flag():
     with pytest.raises(UserError, match=r"^--needed: got nothing, wanted a value; give --needed such a value$"):
         parse(Several, {})
+
+
+SPEC = {"shape": [1, 8, 8], "mean": [0.0], "std": [1.0], "low": 0.0, "high": 1.0, "classes": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("low", False), ("high", True), ("high", "1.0"), ("shape", [True, 8, 8]), ("shape", [1.0, 8, 8]),
+        ("shape", ["1", 8, 8]), ("mean", [False]), ("std", ["1"]), ("classes", [1, 2]), ("classes", "ab"),
+    ],
+)  # fmt: skip
+def test_a_value_of_another_json_type_in_a_file_is_refused(field, value):
+    assert InputSpec.stored({**SPEC, "low": 0, "mean": [0], "high": 1}, "file") == InputSpec.stored(SPEC, "file")
+    with pytest.raises(UserError, match=f"^--{field}: got .*, wanted "):
+        InputSpec.stored({**SPEC, field: value}, "file")
+
+
+@pytest.mark.parametrize("number", [True, 1.0, "1", None, 2])
+def test_a_format_that_is_no_whole_1_is_refused_in_every_file(number, tmp_path):
+    about = {"format": number, "spec": SPEC, "architecture": "hinton8", "kind": "quantized", "sha256": {}}
+    about |= {"method": {"method": "top"}, "seed": 0, "unit": 1, "teacher": "0" * 64, "record": None}
+    (tmp_path / "r").mkdir()
+    write_sealed_json(tmp_path / "r" / "config.json", about)
+    with pytest.raises(UserError, match="format"):
+        read_config(tmp_path / "r")
+    write_sealed_json(tmp_path / "r" / "config.json", {**about, "kind": None})
+    with pytest.raises(UserError, match="format"):
+        Release.open(tmp_path / "r")
+    kept = ("format", "method", "seed", "unit", "teacher", "record", "spec")
+    write_sealed_json(tmp_path / "r" / "set.json", {**{key: about[key] for key in kept}, "images": 1, "shards": None})
+    with pytest.raises(UserError, match="format"):
+        read_about(tmp_path / "r")

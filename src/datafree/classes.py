@@ -162,8 +162,8 @@ def check_order(names: Sequence[str], expected: Sequence[str], source: str, netw
         raise UserError(f"{source} has {len(names)} classes, {network} {len(expected)}; use the release it came with")
     if (place := moved(names, expected)) is not None:
         raise UserError(
-            f"class {place} of {source} is {cut(names[place])!r}, {network} has {cut(expected[place])!r} there and that name "
-            "at another place; use the release it came with"
+            f"class {place} of {source} is {cut(names[place])!r}, {network} has {cut(expected[place])!r} there and that "
+            "name at another place; use the release it came with"
         )
 
 

@@ -17,7 +17,7 @@ from torch.nn.functional import one_hot as _one_hot
 from .classes import class_positions
 from .data.strata import choose
 from .errors import UserError
-from .files import claim_folder, locked, read_tensors, sweep, write_tensors, write_text
+from .files import claim_folder, is_format, locked, read_tensors, sweep, write_tensors, write_text
 from .folders import CONDENSED as FILE
 from .markdown import markdown
 from .network import Network
@@ -133,7 +133,7 @@ class Condensed:
             check_finished(folder)
             raise UserError(f"no condensed set {path}; run datafree condense or import-condensed first")
         tensors, header = read_tensors(path, kind=KIND)
-        if header.get("format") != FORMAT:
+        if not is_format(header.get("format"), FORMAT):
             raise UserError(f"{path} has format {str(header.get('format'))[:40]}; wanted {FORMAT}; update datafree")
         if tensors.keys() != {"pixels", "labels"} or not isinstance(header.get("about"), dict):
             raise UserError(f"{path} is no whole condensed set: wanted pixels, labels and about; get it again")

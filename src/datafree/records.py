@@ -516,10 +516,10 @@ def _check_read(name: str, summary: Summary, meter: Any) -> None:
 
 def _entry(item: Any, tensors: dict[str, Tensor]) -> tuple[str, Entry]:
     """One entry of a header, its tensors taken out of `tensors`."""
-    taps = item.get("taps") if isinstance(item, dict) else None
-    if not isinstance(taps, list) or not taps or not all(isinstance(tap, str) for tap in taps):
+    taps, name = (item.get("taps"), item.get("name")) if isinstance(item, dict) else (None, None)
+    if not isinstance(taps, list) or not taps or not all(isinstance(own, str) for own in (*taps, name)):
         raise UserError("an entry of the record is not an object with name, taps and statistic; get the record again")
-    name = safe_name(str(item.get("name")))
+    name = safe_name(name)
     statistic = stats.of(item.get("statistic"))
     own = {key: tensors.pop(key) for key in [key for key in tensors if key.startswith(f"{name}/")]}
     if not own:

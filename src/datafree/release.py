@@ -20,6 +20,7 @@ from .arguments import checked
 from .errors import UserError
 from .files import (
     claim_folder,
+    is_format,
     locked,
     read_header,
     read_sealed_json,
@@ -84,7 +85,7 @@ class Release:
         config = read_sealed_json(folder / "config.json", OLDER)
         if config.get("kind") not in (None, "quantized"):
             raise UserError(f"{folder} is of kind {str(config['kind'])[:40]!r}, wanted a release; name another folder")
-        if config.get("format") != 1 or not isinstance(config.get("spec"), dict):
+        if not is_format(config.get("format"), 1) or not isinstance(config.get("spec"), dict):
             raise UserError(
                 f"{folder / 'config.json'} is no datafree release of format 1; make it again with this version"
             )

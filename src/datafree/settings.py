@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from .errors import UserError, unknown
+from .errors import UserError, cut, unknown
 
 __all__ = ["Settings", "family", "first_problem", "parse", "pick"]
 
@@ -40,13 +40,33 @@ _COUNTED = re.compile(r"^[A-Z]\w* should (?:have )?(.*?)(?: after validation, no
 
 
 def parse(cls: type[S], values: Any) -> S:
-    """`values`, a mapping, as a `cls`; raises UserError with the first thing wrong, in one line."""
+    """`values`, a mapping out of a JSON file, as a `cls`; raises UserError with the first thing wrong, in one line.
+
+    A value of another JSON type is wrong: text or true where a number is due, 1.0 where a whole number is.
+    """
     if not isinstance(values, Mapping):
         raise UserError(f"{cls.__name__} is {type(values).__name__}, wanted a table of settings; get the file again")
     try:
-        return cls.model_validate(dict(values))
+        settings = cls.model_validate(dict(values))
     except ValidationError as error:
         raise _one_line(cls, error) from None
+    kept = settings.model_dump(mode="json")
+    for field, value in values.items():  # pydantic turns text and true into numbers
+        if not _same_type(value, kept[field]):
+            name = field.replace("_", "-")
+            raise UserError(
+                f"--{name}: got {cut(repr(value))}, wanted {cut(repr(kept[field]))}; give --{name} such a value"
+            )
+    return settings
+
+
+def _same_type(value: Any, kept: Any) -> bool:
+    """Whether a value of JSON has the type it is kept in; a whole number may stand for a float."""
+    if isinstance(kept, dict):
+        return isinstance(value, Mapping) and all(_same_type(own, kept.get(key)) for key, own in value.items())
+    if isinstance(kept, list):
+        return isinstance(value, (list, tuple)) and all(map(_same_type, value, kept))
+    return type(value) is type(kept) or (type(value) is int and type(kept) is float)
 
 
 def family(package: str, field: str) -> dict[str, type[Settings]]:

@@ -30,6 +30,7 @@ from .errors import UserError
 from .files import (
     canonical,
     claim_folder,
+    is_format,
     locked,
     read_sealed_json,
     read_tensors,
@@ -145,8 +146,8 @@ class SyntheticSet:
         hits = self.about.get("hits")
         if isinstance(hits, (int, float)) and abs((measured := self.measured()) - hits) > 2e-6:
             raise UserError(
-                f"{self.folder / 'set.json'} says that the teacher sees the wanted class in {100 * hits:.4g} % of the images, "
-                f"the labels and logits beside it say {100 * measured:.4g} %; synthesize again, or get the whole set"
+                f"{self.folder / 'set.json'} says that the teacher sees the wanted class in {100 * hits:.4g} % of the "
+                f"images, the labels and logits beside it say {100 * measured:.4g} %; synthesize again, or get the whole set"
             )
 
     def check_answers(self, network: Network) -> None:
@@ -161,8 +162,9 @@ class SyntheticSet:
         spread, apart = float((answers - answers.mean()).abs().max()), float((answers - logits).abs().amax(1).median())
         if not apart <= ROUNDING * spread + 1e-3 * float(answers.abs().max()):
             raise UserError(
-                f"the logits in {self.folder} are not those of {network.name}: on {len(pixels)} of its images they differ by "
-                f"{apart:.2g} in the median, expected at most {ROUNDING * spread:.2g}; synthesize again, or get the whole set"
+                f"the logits in {self.folder} are not those of {network.name}: on {len(pixels)} of its images they differ "
+                f"by {apart:.2g} in the median, expected at most {ROUNDING * spread:.2g}; synthesize again, or get the "
+                "whole set"
             )
 
     def load(self, count: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -256,6 +258,10 @@ def read_about(folder: Path) -> dict[str, Any]:
     about = read_sealed_json(path, (*SETTINGS, "images", "shards", "hits"))
     try:
         own = _About.model_validate(about)
+        if not is_format(about["format"], 1):  # to pydantic true is 1
+            raise UserError(
+                f"{path} has format {about['format']!r}, expected 1; synthesize again, or get the whole set"
+            )
     except ValidationError as error:
         raise UserError(f"{path}: {first_problem(error)}; synthesize again, or get the whole set") from None
     InputSpec.stored(own.spec, path)

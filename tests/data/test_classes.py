@@ -190,7 +190,9 @@ def test_a_record_whose_classes_are_in_another_order_is_not_this_networks(pair, 
     for names in (("b", "a", "c"), ("b", "a", "other"), ("b", "x", "y"), ("x", "a", "b")):
         moved = dataclasses.replace(network, spec=network.spec.model_copy(update={"classes": names}))
         place, name = next((place, name) for place, name in enumerate("abc") if name in names and names[place] != name)
-        with pytest.raises(UserError, match=f"class {place} of the record is '{name}', tiny has '{names[place]}' there"):
+        with pytest.raises(
+            UserError, match=f"class {place} of the record is '{name}', tiny has '{names[place]}' there"
+        ):
             Record.load(tmp_path / "r", moved)
     renamed = dataclasses.replace(network, spec=network.spec.model_copy(update={"classes": ("x", "b", "z")}))
     assert Record.load(tmp_path / "r", renamed)
@@ -202,5 +204,7 @@ def test_a_set_whose_classes_are_in_another_order_is_not_this_networks(pair, tmp
     about = made.about
     for names in (["b", "a", "c"], ["b", "a", "other"], ["x", "c", "y"]):
         write_sealed_json(tmp_path / "s" / "set.json", {**about, "spec": {**about["spec"], "classes": names}})
-        with pytest.raises(UserError, match=r"class \d of the set in .* tiny has '.' there and that name at another place"):
+        with pytest.raises(
+            UserError, match=r"class \d of the set in .* tiny has '.' there and that name at another place"
+        ):
             SyntheticSet.open(tmp_path / "s", network)

@@ -9,7 +9,7 @@ from datafree.files.atomic import atomic, sweep, write_bytes, write_text
 from datafree.files.lock import locked
 from datafree.files.place import check_claim, claim_folder, safe_name
 from datafree.files.regular import sha256_file
-from datafree.files.strict_json import canonical, read_json, read_sealed_json, write_json, write_sealed_json
+from datafree.files.strict_json import canonical, is_format, read_json, read_sealed_json, write_json, write_sealed_json
 
 if TYPE_CHECKING:
     from datafree.files.convert import convert_weights, read_torch
@@ -27,6 +27,7 @@ __all__ = [
     "check_room",
     "claim_folder",
     "convert_weights",
+    "is_format",
     "locked",
     "read_header",
     "read_json",

@@ -11,7 +11,7 @@ import torch
 
 from datafree.errors import UserError
 from datafree.files.layout import DTYPES, Layout, Table
-from datafree.files.strict_json import canonical, parse
+from datafree.files.strict_json import canonical, is_format, parse
 
 __all__ = ["NAMES", "Seal", "damaged", "is_ours", "open_seal"]
 
@@ -57,7 +57,7 @@ def open_seal(layout: Layout, kind: str | None, what: str) -> tuple[Seal, str]:
     content = parse(layout.metadata[_KEY].encode("utf-8", "surrogatepass"), f"the metadata of {what}")
     if not isinstance(content, dict) or content.keys() != {"format", "kind", "header", "sha256"}:
         raise damaged(what, "its metadata is not format, kind, header and sha256")
-    if type(content["format"]) is not int or content["format"] != _FORMAT:
+    if not is_format(content["format"], _FORMAT):
         raise UserError(f"{what} has format {str(content['format'])[:40]}; wanted {_FORMAT}; update datafree")
     if kind is None and isinstance(content["kind"], str):
         kind = content["kind"]

@@ -16,7 +16,16 @@ from datafree.errors import Notice, UserError
 from datafree.files.atomic import write_bytes
 from datafree.files.regular import open_regular
 
-__all__ = ["canonical", "check_size", "parse", "read_json", "read_sealed_json", "write_json", "write_sealed_json"]
+__all__ = [
+    "canonical",
+    "check_size",
+    "is_format",
+    "parse",
+    "read_json",
+    "read_sealed_json",
+    "write_json",
+    "write_sealed_json",
+]
 
 MAX_DEPTH = 32
 MAX_DIGITS = 40
@@ -97,6 +106,11 @@ def write_json(path: str | os.PathLike[str], value: dict[str, Any]) -> None:
     write_bytes(path, data)
 
 
+def is_format(value: Any, number: int) -> bool:
+    """Whether what a file says of its format is that number; `true` and 1.0 are not 1."""
+    return type(value) is int and value == number
+
+
 def read_json(path: str | os.PathLike[str], *, cap: int | None = None) -> dict[str, Any]:
     """The JSON object in a file of at most `cap` bytes, which depends on the file's name where it is not given."""
     most = _most(path)
@@ -129,7 +143,7 @@ def read_sealed_json(path: str | os.PathLike[str], older: Collection[str]) -> di
             raise UserError(
                 f"{str(path)!r} has no checksum, and a key {min(further)[:80]!r}; it is damaged; get it again"
             )
-        if value.get("format") == 1:  # what is of another format is refused by who reads it
+        if is_format(value.get("format"), 1):  # what is of another format is refused by who reads it
             words = "has no checksum, as an earlier version wrote it: its content is not verified"
             warnings.warn(Notice(f"{path} {words}"), stacklevel=2)
     elif digest != _digest(value, path):

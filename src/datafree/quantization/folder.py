@@ -27,6 +27,7 @@ from ..errors import Notice, UserError
 from ..files import (
     atomic,
     claim_folder,
+    is_format,
     read_sealed_json,
     sha256_file,
     sweep,
@@ -222,7 +223,7 @@ def read_config(folder: Path) -> Config:
     path = folder / "config.json"
     config = read_sealed_json(path, OLDER)
     digests: Any = config.get("sha256")
-    if config.get("format") != 1 or config.get("kind") != KIND or not isinstance(digests, dict):
+    if not is_format(config.get("format"), 1) or config.get("kind") != KIND or not isinstance(digests, dict):
         raise UserError(f"{folder} holds no quantized network of format 1; make one with datafree quantize")
     name = config.get("architecture")
     if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= LONGEST:

@@ -28,17 +28,17 @@ def names() -> tuple[str, ...]:
 
 def half(name: str) -> str | None:
     """The smaller student that the papers pair with a teacher, or one of half the size; None where there is none."""
-    sized = re.fullmatch(r"(hinton|alexnet/)(\d+)", name)
+    sized = re.fullmatch(r"(hinton|alexnet/)([0-9]+)", name)
     if sized and name not in _HALVES:
         return sized[1] + str(int(sized[2]) // 2 if sized[1] == "hinton" else int(sized[2]) * 2)
-    if (deep := re.fullmatch(r"resnet(\d{1,4})", name)) and (blocks := (int(deep[1]) - 2) // 12) > 0:
+    if (deep := re.fullmatch(r"resnet([0-9]{1,4})", name)) and (blocks := (int(deep[1]) - 2) // 12) > 0:
         return f"resnet{6 * blocks + 2}"
     return _HALVES.get(name)
 
 
 def check(name: str, spec: InputSpec) -> None:
     """Raises UserError for a name that is none of the zoo's, or whose network no machine could hold; nothing is built."""
-    sized = re.fullmatch(r"(hinton|alexnet/|resnet)(\d{1,40})|lenet5(?:-half)?|alexnet(?:-half)?", name)
+    sized = re.fullmatch(r"(hinton|alexnet/|resnet)([0-9]{1,40})|lenet5(?:-half)?|alexnet(?:-half)?", name)
     if sized is None:
         raise unknown("model", name, names(), "the zoo, and no such file, module or folder")
     kind, size = sized[1], int(sized[2] or 1)
@@ -56,14 +56,14 @@ def build(name: str, spec: InputSpec) -> nn.Module:
     from .lenet5 import LeNet5
     from .resnet import CifarResNet
 
-    if hinton := re.fullmatch(r"hinton(\d{1,5})", name):
+    if hinton := re.fullmatch(r"hinton([0-9]{1,5})", name):
         width = int(hinton[1])
         return Hinton(spec, width=_size(name, width), dropout=0.5 if name == "hinton1200" else 0.0)
     if name in ("lenet5", "lenet5-half"):
         return LeNet5(spec, half=name.endswith("half"))
-    if alexnet := re.fullmatch(r"alexnet(?:/(\d{1,3})|-half)?", name):
+    if alexnet := re.fullmatch(r"alexnet(?:/([0-9]{1,3})|-half)?", name):
         return AlexNet(spec, divide=2 if name.endswith("half") else _size(name, int(alexnet[1] or 1)))
-    if resnet := re.fullmatch(r"resnet(\d{1,4})", name):
+    if resnet := re.fullmatch(r"resnet([0-9]{1,4})", name):
         return CifarResNet(spec, depth=int(resnet[1]))
     raise unknown("model", name, names(), "the zoo, and no such file, module or folder")
 
