@@ -30,7 +30,7 @@ from .release import Release, check_code, is_release, is_zoo
 from .seeds import seed_of
 from .spec import InputSpec
 
-__all__ = ["load_model", "load_weights", "new_model"]
+__all__ = ["code_files", "load_model", "load_weights", "new_model"]
 
 
 @checked
@@ -298,7 +298,7 @@ def _module(code: CodeName) -> Any:
     place = code.place
     check_allowed(place)
     if not code.is_file:
-        with _users(place, _folder(code)):
+        with _users(place, _folder(code)), _noted(place, Path()):
             return importlib.import_module(place)
     path = Path(place)
     if not path.is_file():
@@ -308,9 +308,41 @@ def _module(code: CodeName) -> Any:
     assert made.loader is not None
     module = importlib.util.module_from_spec(made)
     sys.modules[made.name] = module  # dataclasses look their module up there
-    with _users(place, _folder(code)), _siblings_forgotten(path.parent):
+    with _users(place, _folder(code)), _siblings_forgotten(path.parent), _noted(place, path.parent):
         made.loader.exec_module(module)
     return module
+
+
+_FILES: dict[str, list[Path]] = {}
+"""What `code_files` returns for code that was imported in this process."""
+
+
+def code_files(code: CodeName) -> list[Path]:
+    """The Python files beside the code's own that were read with it: of its package, and from its folder.
+
+    For a module, its own file too. Empty for code that was not imported in this process. Packages that are installed
+    elsewhere are not listed.
+    """
+    return _FILES.get(code.place, [])
+
+
+@contextmanager
+def _noted(place: str, folder: Path) -> Iterator[None]:
+    """Notes for `code_files` which files of `folder`, and of the package of `place`, are imported inside."""
+    before, base, here = set(sys.modules), folder.resolve(), Path(__file__).parent
+    yield
+    package = None if place.endswith(".py") else place.partition(".")[0]
+    if package is not None and place in _FILES:  # a module is imported once in a process
+        return
+    files = set()
+    for name, module in list(sys.modules.items()):
+        path = Path(getattr(module, "__file__", None) or "").resolve()
+        if path.suffix != ".py" or here in path.parents:
+            continue
+        installed = "site-packages" in path.parts or "dist-packages" in path.parts
+        if name.partition(".")[0] == package or (name not in before and base in path.parents and not installed):
+            files.add(path)
+    _FILES[place] = sorted(files - {Path(place).resolve()})
 
 
 @contextmanager

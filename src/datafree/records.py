@@ -519,7 +519,7 @@ def _entry(item: Any, tensors: dict[str, Tensor]) -> tuple[str, Entry]:
     taps, name = (item.get("taps"), item.get("name")) if isinstance(item, dict) else (None, None)
     if not isinstance(taps, list) or not taps or not all(isinstance(own, str) for own in (*taps, name)):
         raise UserError("an entry of the record is not an object with name, taps and statistic; get the record again")
-    name = safe_name(name)
+    name = safe_name(str(name))
     statistic = stats.of(item.get("statistic"))
     own = {key: tensors.pop(key) for key in [key for key in tensors if key.startswith(f"{name}/")]}
     if not own:

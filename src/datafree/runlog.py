@@ -44,18 +44,22 @@ class RunLog:
     """
 
     def __init__(
-        self, verb: str, settings: dict[str, Any], inputs: Mapping[str, str | Path | None], *data: Dataset | None,
-        images: Mapping[str, Dataset | Iterable[Path]] | None = None,
+        self, verb: str, settings: dict[str, Any], inputs: Mapping[str, str | Path | list[Path] | None],
+        *data: Dataset | None, images: Mapping[str, Dataset | Iterable[Path]] | None = None,
     ):  # fmt: skip
-        """`images` are by role what else was read: data whose labels do not count, or the files of a folder."""
+        """`images` are by role what else was read: data whose labels do not count, or the files of a folder. An input may
+        be several files."""
         self.began = time.perf_counter()
         self.resumed = False
         """Whether a part of the result is there already, so that this run's time is not all that it took."""
-        there = {role: path for role, path in inputs.items() if path is not None and Path(path).exists()}
+        several = {role: files for role, files in inputs.items() if isinstance(files, list)}
+        single = {role: path for role, path in inputs.items() if path is not None and not isinstance(path, list)}
+        there = {role: path for role, path in single.items() if Path(path).exists()}
         hashes = {role: hash_of(path) for role, path in there.items()}
         sets = {f"{own.public} ({own.split})": sha256(own) for own in data if own is not None}
         sets |= {f"{CLASS_NAMES}{own.public} ({own.split})": _names(own) for own in data if own is not None}
         sets |= {f"{CONTENT}{role} (images)": _content(own) for role, own in (images or {}).items()}
+        sets |= {f"{CONTENT}{role}": _content(files) for role, files in several.items()}
         shared = {"format": FORMAT, "verb": verb, "versions": versions(), "commit": commit()}
         device = str(settings.get("device") or "cpu")
         self.content: dict[str, Any] = {
@@ -70,7 +74,11 @@ class RunLog:
             "argv": list(ARGV.get()),
             "folder": os.getcwd(),
             "settings": {key: str(own) if isinstance(own, Path) else own for key, own in settings.items()},
-            "inputs": {**{str(there[role]): digest for role, digest in hashes.items()}, **sets},
+            "inputs": {
+                **{str(there[role]): digest for role, digest in hashes.items()},
+                **{str(file): sha256_file(file) for files in several.values() for file in files},
+                **sets,
+            },
             "device": device_name(device),
         }
         canonical(self.content, "the settings of the run")  # before the work whose log could not be written

@@ -212,11 +212,15 @@ def _header(path: Path, kind: str) -> tuple[Any, dict[str, Any]]:
         raise UserError(f"{str(error).rpartition(';')[0]}; {ADVICE}") from None
 
 
+READ = {"content", "sets", "record", "teacher", "original", "model", "inputs"}
+"""What an identity has of files that were read."""
+
+
 def _difference(got: Any, wanted: dict[str, Any]) -> str:
     """In words: whether other settings were given, or files have changed since."""
     old = got if isinstance(got, dict) else {}
     keys = {key for key in (*old, *wanted) if old.get(key) != wanted.get(key)}
-    return "other data or input files" if keys == {"content"} else "other settings"
+    return "other data or input files" if keys <= READ else "other settings"
 
 
 def _check_environment(path: Path, begun: Environment) -> None:

@@ -112,4 +112,4 @@ def test_a_page_is_not_complete_for_other_code(command, here):
     assert "already complete: " in command(line).out
     with (here / "own.py").open("a") as file:
         file.write("# other\n")
-    assert "r.html was made with other content of code (images): sha256 " in command(line).err
+    assert "r.html was made with other content of own.py: sha256 " in command(line).err

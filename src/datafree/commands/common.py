@@ -267,11 +267,14 @@ def identity_of(settings: dict[str, Any], network: Network, log: RunLog, *hashes
 
     `hashes` are of what the log does not list.
     """
-    from ..difference import IGNORED, LATER
+    from ..difference import CONTENT, IGNORED, LATER
 
     kept = {key: str(value) for key, value in settings.items() if key not in IGNORED}
-    inputs = {role: own for role, own in log.content["inputs"].items() if not role.startswith(LATER)}
-    content = sorted({*inputs.values(), *hashes})  # as in the states of earlier versions
+    inputs = log.content["inputs"]
+    kept_inputs = [
+        own for role, own in inputs.items() if not role.startswith(LATER) or role.startswith(f"{CONTENT}modules")
+    ]
+    content = sorted({*kept_inputs, *hashes})  # as in the states of earlier versions
     return {**kept, "spec": network.spec.model_dump(mode="json"), "content": content}
 
 
@@ -294,7 +297,10 @@ def resumed(run: Run, state: Path) -> Run:
     return replace(run, threads=begun)
 
 
-def inputs_of(name: str, options: Model, *, role: str = "model", record: bool = False) -> dict[str, str | Path | None]:
+Inputs = dict[str, str | Path | list[Path] | None]
+
+
+def inputs_of(name: str, options: Model, *, role: str = "model", record: bool = False) -> Inputs:
     """By role, the files that a model was read from, and its record where that is read too, for run.json."""
     from ..release import is_release
 
@@ -305,14 +311,18 @@ def inputs_of(name: str, options: Model, *, role: str = "model", record: bool = 
         role: folder,
         "weights": options.weights,
         "record": options.record or there,
-        f"code of {role}": None if code is None else code_file(code),
+        **code_of(role, code),
     }
 
 
-def code_file(name: str) -> str | None:
-    """The file of `file.py:function`; None for a network that is named otherwise."""
-    code = code_name(name)
-    return code.place if code is not None and code.is_file else None
+def code_of(role: str, name: str | None) -> Inputs:
+    """The Python files of a network that `file.py:function` or `package.module:function` names, once it is loaded."""
+    from ..models import code_files
+
+    code = None if name is None else code_name(name)
+    if code is None:
+        return {}
+    return {f"code of {role}": code.place if code.is_file else None, f"modules of {role}": code_files(code) or None}
 
 
 def say_code(model: str) -> None:

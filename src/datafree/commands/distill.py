@@ -20,7 +20,7 @@ from .common import (
     bar,
     check_code,
     chosen,
-    code_file,
+    code_of,
     identity_of,
     inputs_of,
     load_data,
@@ -171,7 +171,7 @@ def _distill(
     }  # fmt: skip
     sets = learn.paths if isinstance(learn, Few) else {"images": learn} if isinstance(learn, Path) else {}
     inputs = inputs_of(teacher, source, role="teacher", record=record is not None)
-    inputs |= {"code of student": code_file(name), **sets}
+    inputs |= {**code_of("student", name), **sets}
     log = RunLog("distill", options, inputs, real, test)
     read = {
         "teacher": network.fingerprint(),

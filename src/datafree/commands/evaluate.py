@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..folders import is_quantized, is_release
-from .common import Data, Model, Run, bar, check_code, code_file, inputs_of, load_data, load_network, say_fit, say_size
+from .common import Data, Model, Run, bar, check_code, code_of, inputs_of, load_data, load_network, say_fit, say_size
 
 __all__ = ["evaluate"]
 
@@ -65,7 +65,7 @@ def evaluate(
         **asdict(source),
         **asdict(run),
     }
-    others = {"teacher": teacher, "code of teacher": None if teacher_code is None else code_file(teacher_code)}
+    others = {"teacher": teacher, **code_of("teacher", teacher_code)}
     log = RunLog("evaluate", options, {**inputs_of(model, source), **others}, measured)
     with nullcontext(None) if out is None else output_folder(out, "evaluation", log) as folder:
         if out is not None and folder is None:

@@ -35,7 +35,7 @@ from .common import (
     bar,
     check_code,
     chosen,
-    code_file,
+    code_of,
     identity_of,
     inputs_of,
     listed,
@@ -170,7 +170,7 @@ def _distill(
         **asdict(data), **asdict(source), **asdict(run),
     }  # fmt: skip
     inputs = inputs_of(teacher, source, role="teacher", record=record is not None)
-    log = RunLog("distill", options, inputs | {"code of student": code_file(name), "condensed": near and near[0]}, test)
+    log = RunLog("distill", options, inputs | {**code_of("student", name), "condensed": near and near[0]}, test)
     read = {
         "teacher": network.fingerprint(),
         "record": record and record.digest(),

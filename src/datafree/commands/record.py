@@ -234,7 +234,11 @@ def _missing(wanted: list[Any], old: Record, network: Network) -> list[Any]:
     for statistic, taps in wanted:
         own = tap_names.layers(network) if taps is None and isinstance(statistic, Moments) else ()
         plans = {tap: statistic.plan(network, (tap,)) for tap in own}
-        kept = [tap for tap, plan in plans.items() if any(_differs(old, name, *entry) for name, entry in plan.items())]
+        kept = [
+            tap
+            for tap, plan in plans.items()
+            if any(_differs(old, name, planned, at) for name, (planned, at) in plan.items())
+        ]
         if kept and len(kept) < len(own):
             print(f"kept as the record has them, with other settings: {', '.join(kept)}; --replace begins it again")
             taps = tuple(tap for tap in own if tap not in kept)

@@ -92,7 +92,7 @@ def report(
     test = None if data.data is None else load_data(data, "test")
     settings = {"runs": list(map(str, runs)), "title": title, "code": list(code), **asdict(data), **asdict(run)}
     files = [Path(name.place) for own in codes.values() if (name := code_name(own)) is not None and name.is_file]
-    log = RunLog("report", settings, _read(runs), test, images={"code": files} if files else None)
+    log = RunLog("report", settings, {**_read(runs), "code": files or None}, test)
     with locked(out.parent, file=out.name) if out.parent.is_dir() else nullcontext():
         if _is_complete(out, log):
             print(f"already complete: report in {out}, of the same runs and settings; nothing was changed")

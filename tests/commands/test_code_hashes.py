@@ -1,0 +1,84 @@
+"""The code that builds a network is an input of a run: its file, what it imports from beside it, and its package."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from datafree.codenames import code_name
+from datafree.files import sha256_file
+from datafree.models import code_files, new_model
+from datafree.spec import InputSpec
+
+BUILD = """
+from torch import nn
+{imports}
+def build(spec):
+    return nn.Sequential(nn.Flatten(), nn.Linear({width}, 10))
+"""
+SPEC = InputSpec(shape=(1, 8, 8), classes=tuple("abcdefghij"))
+
+
+@pytest.fixture
+def code(tmp_path, monkeypatch):
+    """own.py with a helper that imports another, and a package with one."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(BUILD.format(imports="from helper_one import WIDTH", width="WIDTH"))
+    (tmp_path / "helper_one.py").write_text("import helper_two\nWIDTH = 64\n")
+    (tmp_path / "helper_two.py").write_text("")
+    (tmp_path / "not_read.py").write_text("")
+    package = tmp_path / "of_mine" / "nets"
+    package.mkdir(parents=True)
+    (package / "small.py").write_text(BUILD.format(imports="from .parts import WIDTH", width="WIDTH"))
+    (package / "parts.py").write_text("WIDTH = 64\n")
+    return tmp_path
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "datafree", *words], capture_output=True, text=True, timeout=200)
+
+
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("own.py:build", ["helper_one.py", "helper_two.py"]),
+        ("of_mine.nets.small:build", ["of_mine/nets/parts.py", "of_mine/nets/small.py"]),
+    ],
+)
+def test_the_files_that_code_is_made_of_are_known_once_it_is_loaded(code, name, files):
+    for _ in range(2):
+        new_model(name, SPEC, seed=0)
+        found = code_files(code_name(name))
+        assert [path.relative_to(code.resolve()).as_posix() for path in found] == files
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [("own.py:build", "helper_two.py"), ("of_mine.nets.small:build", "of_mine/nets/parts.py")],
+)
+def test_a_result_of_other_code_is_not_complete_and_rerun_says_so(code, name, changed):
+    line = ["train", name, "--data", "digits", "--epochs", "1", "--out", "net", "--quiet"]
+    assert run(*line).returncode == 0
+    assert "already complete" in run(*line).stdout
+    log = json.loads((code / "net" / "run.json").read_text())
+    assert "content of modules of model" in log["inputs"] and str(code) not in json.dumps(log)
+    beside = json.loads((code / "net.run.json").read_text())
+    assert beside["inputs"][str((code / changed).resolve())] == sha256_file(code / changed)
+    with (code / changed).open("a") as file:
+        file.write("# other\n")
+    done = run(*line)
+    assert done.returncode == 2 and "net was made with other content of modules of model: sha256 " in done.stderr
+    done = run("rerun", "net", "--out", "again", "--trust")
+    assert f"note: {(code / changed).resolve()} is not what that run read" in done.stdout
+
+
+def test_a_result_of_an_earlier_version_is_complete_whatever_its_modules_were(code):
+    line = ["train", "own.py:build", "--data", "digits", "--epochs", "1", "--out", "net", "--quiet"]
+    assert run(*line).returncode == 0
+    log = json.loads((code / "net" / "run.json").read_text())
+    del log["inputs"]["content of modules of model"]
+    (code / "net" / "run.json").write_text(json.dumps(log))
+    assert "already complete" in run(*line).stdout
