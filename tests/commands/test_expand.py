@@ -54,7 +54,7 @@ def test_a_few_images_become_many_and_a_student_learns_from_both(command, here):
     assert command(line).code == 0
     log = json.loads((here / "mixed" / "run.json").read_text())
     assert (log["settings"]["share"], log["settings"]["epoch_images"], log["result"]["images"]) == (0.25, 40, 40)
-    assert set(log["inputs"]) == {"teacher", "condensed", "images", "digits (test)"}
+    assert set(log["inputs"]) == {"teacher", "condensed", "images", "digits (test)", "class names of digits (test)"}
 
 
 def test_condensed_images_alone_teach_for_as_many_steps_as_asked(command, here):

@@ -290,7 +290,7 @@ def test_an_evaluation_is_kept_where_a_folder_is_named(command, here):
     done = command("evaluate student --data digits --teacher teacher --out found --quiet")
     assert done.code == 0
     own = log(here / "found")
-    assert own["inputs"].keys() == {"model", "teacher", "digits (test)"}
+    assert own["inputs"].keys() == {"model", "teacher", "digits (test)", "class names of digits (test)"}
     found = own["result"]["evaluation"]
     assert f"accuracy {found['accuracy']:.2f} % on 500 images" in done.out
     assert f"agreement with teacher: {found['agreement']:.2f} %" in done.out

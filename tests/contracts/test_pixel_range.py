@@ -194,7 +194,7 @@ def test_calibration_and_fine_tuning_images_and_the_held_out_data(base, ends, tm
     np.savez(tmp_path / "d.npz", x_train=images, y_train=np.arange(30) % 3, x_test=images, y_test=np.arange(30) % 3)
     name = str(tmp_path / "d.npz")
     stored = images_of(name, network, "train", None, Data(), 0)
-    close(_pixels(network, name, None, Data(), Run()), expected(stored, network.spec), network.spec)
+    close(_pixels(network, name, None, Data(), Run(), None), expected(stored, network.spec), network.spec)
     assert held_out(network, Data(data=name)) is not None
     grid = real_grid(Data(data=name), network.spec)
     assert (grid.low, grid.high) == ends

@@ -196,9 +196,9 @@ def unbound(_, x):
 KEPT = [
     padded, interleaved, border, added, swapped, one_by_one, masked, indexed, scattered, copied_into_view, view_of_view,
     diagonal, into_out, chunks, splits, not_assigned, other_branch, residual, activations, detached, in_list, scratch,
-    counted,
 ]  # fmt: skip
 REFUSED = [
+    (counted, "changes its own 'count' when it answers"),
     (counted_in_logits, "writes its tensor 'count' on every call and its logits depend on it"),
     (scratch_in_part, "writes its tensor 'scratch' on every call and its logits depend on it"),
     (constant, "Constant"),
