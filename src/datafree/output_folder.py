@@ -155,6 +155,12 @@ def _writing(out: Path, kind: Kind, log: RunLog, reads: list[str | Path | None])
     for path in reads:
         if path is not None and out.exists() and out.resolve() == Path(path).resolve():
             raise UserError(f"--out {out} is what this run reads, and would be lost; name another folder")
+    for path in log.read_folders():
+        if path.resolve() in (place := out.resolve(), *place.parents):
+            raise UserError(
+                f"--out {out} is inside {path}, which this run reads as images: the next run would find its files there; "
+                "name a folder elsewhere"
+            )
     check_claim(out, kind=kind.name)
     log.check(out)
     with _there(out) as before, _lock(out):

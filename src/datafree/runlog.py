@@ -24,7 +24,8 @@ from .data import sha256
 from .difference import CLASS_NAMES, CONTENT, IGNORED, difference, lasting
 from .errors import UserError
 from .files import canonical, read_json, sha256_file, sweep, write_json
-from .provenance import hash_of, public_settings
+from .files.atomic import check_name_length
+from .provenance import PARTS, PLACES, hash_of, public_settings
 from .quantization.stack import FURTHER, WANTED
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["IGNORED", "RunLog", "commit", "device_name", "hash_of", "lasting", "private_log", "versions"]
 
+OURS = (*PARTS, "config.json", ".datafree.json")
+"""Files of a folder that datafree wrote."""
 FORMAT = 2
 """Of a public log. The first held the command line and paths, and is still read."""
 
@@ -118,10 +121,18 @@ class RunLog:
         write_json(path, {**self.private, "seconds": seconds, "result": result})
         return path
 
+    def read_folders(self) -> list[Path]:
+        """The folders of somebody's images that the settings name: no release, set or record is in them."""
+        values = [self.private["settings"].get(key) for key in PLACES]
+        names = [own for value in values for own in (value if isinstance(value, (list, tuple)) else [value])]
+        folders = [Path(name) for name in names if isinstance(name, str) and os.path.isdir(name)]
+        return [folder for folder in folders if not any((folder / name).exists() for name in OURS)]
+
     def check(self, folder: str | Path) -> None:
         """Raises UserError where a log that is to be kept is damaged, or a page's is in the place of this run's."""
         self._before(Path(folder) / "run.json")
         beside = private_log(folder)
+        check_name_length(beside)
         if os.access(beside.parent, os.W_OK):
             sweep(beside.parent, name=beside.name)  # what a run that was killed left beside the folder
         if not os.path.lexists(beside):

@@ -339,6 +339,8 @@ def synthesize(
             f"--unit: {images:,} images in units of {unit:,} are {units:,} shards, expected at most {SHARDS:,}, which an "
             f"index can list; give --unit {-(-images // SHARDS)} or more"
         )
+    if (Path(out) / "set.json").is_file() and (there := read_about(Path(out))["images"]) > images:
+        raise UserError(f"--images: got {images}, but {out} holds {there:,} already; name another --out")
     teacher.check()
     if record is not None:
         record.check_teacher(teacher)

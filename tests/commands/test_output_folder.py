@@ -15,6 +15,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from datafree.errors import UserError
 from datafree.files import locked, read_json
@@ -504,3 +505,40 @@ def test_a_users_own_file_beside_the_folder_is_not_replaced_by_the_log(here, ref
     (here / "o.run.json").write_text(content)
     refused(QUICK[verb].format("o"))
     assert (here / "o.run.json").read_text() == content and not (here / "o").exists()
+
+
+def test_a_finished_set_grows_and_does_not_shrink(command, here, refused):
+    line = "synthesize teacher --method gaussian --images {} --unit 4 --workers 1 --out s --quiet"
+    assert command(line.format(8)).code == 0
+    before = tree(here / "s")
+    assert "--images: got 6, but s holds 8 already" in refused(line.format(6))
+    assert tree(here / "s") == before
+    assert command(line.format(12)).code == 0
+    assert len(list((here / "s").glob("unit-*"))) == 3 and "already complete" in command(line.format(12)).out
+
+
+@pytest.mark.parametrize("verb", [*QUICK])
+@pytest.mark.parametrize("length", [214, 240, 300])
+def test_a_name_that_is_too_long_for_the_files_beside_it_is_refused_before_the_work(here, refused, verb, length):
+    names = set(os.listdir(here))
+    assert "name" in refused(QUICK[verb].format("n" * length)).lower()
+    assert set(os.listdir(here)) == names
+
+
+@pytest.mark.usefixtures("here")
+def test_a_page_of_too_long_a_name_is_refused_before_the_work(refused):
+    assert "give a shorter --out" in refused(f"report teacher --out {'n' * 240}.html --quiet")
+
+
+@pytest.mark.parametrize("place", ["pics/o", "pics/train/o", "pics/train/a/o", "./pics/../pics/o"])
+def test_a_folder_inside_the_images_that_a_run_reads_is_refused(here, refused, place):
+    for split in ("train", "test"):
+        for label in "ab":
+            (here / "pics" / split / label).mkdir(parents=True)
+            for index in range(4):
+                pixels = np.random.default_rng(index).integers(0, 256, (8, 8), dtype=np.uint8)
+                Image.fromarray(pixels).save(here / "pics" / split / label / f"{index}.png")
+    before = tree(here / "pics")
+    for line in ("train hinton8 --data pics --epochs 1", "condense --data pics --method random --per-class 1"):
+        assert " is inside pics, which this run reads as images" in refused(f"{line} --out {place} --quiet")
+    assert tree(here / "pics") == before

@@ -330,6 +330,13 @@ def test_a_network_of_another_range_is_shown_the_same_images_in_its_own(make, te
         assert torch.equal(got, to_pixels(pixels, teacher.spec))
 
 
+def test_a_set_does_not_shrink(make):
+    before = content(make().folder)
+    with pytest.raises(UserError, match="--images: got 20, but .* holds 50 already"):
+        make(images=20)
+    assert content(make().folder) == before
+
+
 def resealed(made, change, **about):
     """The set with its shards changed by `change` and sealed again, as by somebody who knows the format."""
     shards = {}

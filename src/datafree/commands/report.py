@@ -22,7 +22,7 @@ from ..divergence import UNITS, stored
 from ..errors import UserError
 from ..evaluation import doubt, evaluate
 from ..files import locked, read_json, sha256_file, sweep
-from ..files.atomic import sync_folder
+from ..files.atomic import check_name_length, sync_folder
 from ..finished import Finished, Scores
 from ..folders import without_logs
 from ..likeness import Similarity, matched
@@ -140,6 +140,7 @@ def _count(count: int, word: str) -> str:
 def _check_page(out: Path) -> None:
     """Raises UserError where the page, or the log beside it, would take the place of another kind of file."""
     beside = _beside(out)
+    check_name_length(beside)
     if out.is_dir():
         raise UserError(f"--out {out} is a folder, wanted a file; give it a name, as in {out / 'report.html'}")
     if os.path.lexists(out) and not _is_page(out, beside):

@@ -16,12 +16,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from datafree.errors import UserError
+from datafree.errors import UserError, cut
 from datafree.files.regular import check_path
 
-__all__ = ["TEMPORARY", "atomic", "machine", "sweep", "sync_folder", "write_bytes", "write_text"]
+__all__ = ["TEMPORARY", "atomic", "check_name_length", "machine", "sweep", "sync_folder", "write_bytes", "write_text"]
 
 TEMPORARY = re.compile(r"\.(?P<name>.+)\.tmp-(?P<pid>[0-9]{1,10})-(?P<machine>[0-9a-f]{8})(?P<random>[0-9a-f]{8})")
+_SUFFIX = len(".") + len(".tmp-") + 10 + len("-") + 16
+"""What `TEMPORARY` adds to a name."""
 _DAY = 86_400
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
@@ -63,6 +65,23 @@ def atomic(path: str | os.PathLike[str], *, size: int | None = None) -> Iterator
             raise  # the block's own business with another file
         raise _failed(path, error, size) from None
     sync_folder(path)
+
+
+def check_name_length(path: str | os.PathLike[str]) -> None:
+    """Raises UserError for a file that `atomic` could not write, since its name or path is too long there."""
+    name, folder = Path(path).name, Path(path).parent
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    most = {"PC_NAME_MAX": 255, "PC_PATH_MAX": 4096}
+    for key in most:
+        with suppress(OSError, ValueError, AttributeError):  # not a thing of every system
+            most[key] = os.pathconf(folder, key)
+    length = len(os.fsencode(name)) + _SUFFIX
+    if length > most["PC_NAME_MAX"] or length + len(os.fsencode(os.path.abspath(folder))) > most["PC_PATH_MAX"]:
+        raise UserError(
+            f"the name of {cut(path)!r} takes {length - _SUFFIX:,} bytes, expected at most "
+            f"{most['PC_NAME_MAX'] - _SUFFIX}, in a path of {most['PC_PATH_MAX'] - _SUFFIX}; give a shorter --out"
+        )
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
