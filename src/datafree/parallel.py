@@ -231,7 +231,7 @@ def _start() -> None:
         raise UserError(
             f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but there is {what}; start with torchrun, or unset it"
         )
-    backend, local = "gloo", int(os.environ.get("LOCAL_RANK", "0"))
+    backend, local = "gloo", _number("LOCAL_RANK", 0, 0, MOST)
     if torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"])):
         torch.cuda.set_device(local)  # what `cuda` means from here on
         backend = "cpu:gloo,cuda:nccl" if dist.is_nccl_available() else "gloo"

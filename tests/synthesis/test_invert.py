@@ -9,7 +9,7 @@ from datafree.errors import UserError
 from datafree.records import Record
 from datafree.synthesis import batches, unit_labels
 from datafree.synthesis.activations import AllLayers, AllLayersDropout, TopLayer
-from datafree.synthesis.invert import Inversion, invert, noise
+from datafree.synthesis.invert import BEFORE_A_STEP, Inversion, invert, noise
 from datafree.terms import Objective, Term
 from datafree.terms.classes import WantedClass
 from datafree.terms.priors import PixelNorm
@@ -71,7 +71,7 @@ def test_an_objective_that_is_not_finite_names_the_step(tiny):
             torch.zeros(1).long(),
             Inversion(5, 0.1, False),
         )
-    assert str(caught.value) == "the objective is not finite at step 0; lower --learning-rate"
+    assert str(caught.value) == "the objective is not finite at step 0; " + BEFORE_A_STEP
 
 
 def drawn(network, known, count):

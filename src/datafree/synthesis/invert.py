@@ -71,6 +71,9 @@ class Inversion:
     """Each step the network sees every image augmented in a way of its own."""
 
 
+BEFORE_A_STEP = "the network or its record gives numbers beyond float32 on the first images; use another --method"
+
+
 def invert(
     network: Network, objective: Objective, start: Tensor, labels: Tensor, how: Inversion,
     rng: torch.Generator | None = None,
@@ -95,7 +98,8 @@ def invert(
             total, _ = objective(view)
             (pixels.grad,) = torch.autograd.grad(total, pixels)
             if not bool(total.isfinite()):
-                raise UserError(f"the objective is not finite at step {step}; lower --learning-rate")
+                what = "lower --learning-rate" if step else BEFORE_A_STEP
+                raise UserError(f"the objective is not finite at step {step}; {what}")
             adam.step()
             objective.learn(view)
             if how.box:
