@@ -336,11 +336,13 @@ def _noted(place: str, folder: Path) -> Iterator[None]:
         return
     files = set()
     for name, module in list(sys.modules.items()):
-        path = Path(getattr(module, "__file__", None) or "").resolve()
-        if path.suffix != ".py" or here in path.parents:
+        of_package = name.partition(".")[0] == package
+        if name in before and not of_package:
             continue
+        path = Path(getattr(module, "__file__", None) or "").resolve()
         installed = "site-packages" in path.parts or "dist-packages" in path.parts
-        if name.partition(".")[0] == package or (name not in before and base in path.parents and not installed):
+        beside = base in path.parents and here not in path.parents and not installed
+        if path.suffix == ".py" and (of_package or beside):
             files.add(path)
     _FILES[place] = sorted(files - {Path(place).resolve()})
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 
 import pytest
 
+from datafree import models
 from datafree.codenames import code_name
 from datafree.files import sha256_file
-from datafree.models import code_files, new_model
 from datafree.spec import InputSpec
 
 BUILD = """
@@ -30,15 +29,14 @@ def code(tmp_path, monkeypatch):
     (tmp_path / "helper_one.py").write_text("import helper_two\nWIDTH = 64\n")
     (tmp_path / "helper_two.py").write_text("")
     (tmp_path / "not_read.py").write_text("")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "of_mine"]:  # of an earlier test
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(models, "_FILES", {})
     package = tmp_path / "of_mine" / "nets"
     package.mkdir(parents=True)
     (package / "small.py").write_text(BUILD.format(imports="from .parts import WIDTH", width="WIDTH"))
     (package / "parts.py").write_text("WIDTH = 64\n")
     return tmp_path
-
-
-def run(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "datafree", *words], capture_output=True, text=True, timeout=200)
 
 
 @pytest.mark.parametrize(
@@ -50,8 +48,8 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 )
 def test_the_files_that_code_is_made_of_are_known_once_it_is_loaded(code, name, files):
     for _ in range(2):
-        new_model(name, SPEC, seed=0)
-        found = code_files(code_name(name))
+        models.new_model(name, SPEC, seed=0)
+        found = models.code_files(code_name(name))
         assert [path.relative_to(code.resolve()).as_posix() for path in found] == files
 
 
@@ -59,26 +57,26 @@ def test_the_files_that_code_is_made_of_are_known_once_it_is_loaded(code, name, 
     ("name", "changed"),
     [("own.py:build", "helper_two.py"), ("of_mine.nets.small:build", "of_mine/nets/parts.py")],
 )
-def test_a_result_of_other_code_is_not_complete_and_rerun_says_so(code, name, changed):
-    line = ["train", name, "--data", "digits", "--epochs", "1", "--out", "net", "--quiet"]
-    assert run(*line).returncode == 0
-    assert "already complete" in run(*line).stdout
+def test_a_result_of_other_code_is_not_complete_and_rerun_says_so(code, command, name, changed):
+    line = f"train {name} --data digits --limit 50 --epochs 1 --out net --quiet"
+    assert command(line).code == 0
+    assert "already complete" in command(line).out
     log = json.loads((code / "net" / "run.json").read_text())
     assert "content of modules of model" in log["inputs"] and str(code) not in json.dumps(log)
     beside = json.loads((code / "net.run.json").read_text())
     assert beside["inputs"][str((code / changed).resolve())] == sha256_file(code / changed)
     with (code / changed).open("a") as file:
         file.write("# other\n")
-    done = run(*line)
-    assert done.returncode == 2 and "net was made with other content of modules of model: sha256 " in done.stderr
-    done = run("rerun", "net", "--out", "again", "--trust")
-    assert f"note: {(code / changed).resolve()} is not what that run read" in done.stdout
+    done = command(line)
+    assert done.code == 2 and "net was made with other content of modules of model: sha256 " in done.err
+    done = command("rerun net --out again --trust")
+    assert f"note: {(code / changed).resolve()} is not what that run read" in done.out
 
 
-def test_a_result_of_an_earlier_version_is_complete_whatever_its_modules_were(code):
-    line = ["train", "own.py:build", "--data", "digits", "--epochs", "1", "--out", "net", "--quiet"]
-    assert run(*line).returncode == 0
+def test_a_result_of_an_earlier_version_is_complete_whatever_its_modules_were(code, command):
+    line = "train own.py:build --data digits --limit 50 --epochs 1 --out net --quiet"
+    assert command(line).code == 0
     log = json.loads((code / "net" / "run.json").read_text())
     del log["inputs"]["content of modules of model"]
     (code / "net" / "run.json").write_text(json.dumps(log))
-    assert "already complete" in run(*line).stdout
+    assert "already complete" in command(line).out
