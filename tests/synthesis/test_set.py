@@ -118,7 +118,7 @@ def test_a_larger_count_appends_and_earlier_shards_keep_their_bytes_and_times(ma
     assert [path.stat().st_mtime_ns for path in sorted(grown.folder.glob("unit-*"))][:3] == times
     assert content(grown.folder) == content(tmp_path / "whole")
     assert torch.equal(grown.load()[0][:50], SyntheticSet.open(grown.folder).load()[0][:50])
-    assert len(make("grown", images=10).load()[0]) == 10
+    assert len(SyntheticSet.open(grown.folder).load(10)[0]) == 10
 
 
 def test_other_settings_are_refused_by_name_and_nothing_is_touched(make, teacher, whole_record):
