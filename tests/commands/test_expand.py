@@ -87,6 +87,7 @@ def test_workers_a_larger_count_and_a_second_run_change_no_byte(command, here):
     assert shards[0] == shards[1] == shards[2]
 
 
+@pytest.mark.slow  # the other kinds of runs are stopped in `make test`, and `make crash` stops this one at every point
 def test_a_stopped_expansion_goes_on_to_the_same_bytes(command, here):
     line = "expand teacher few --images 400 --unit 8 --steps 20 --workers 2 --threads 1 --out {} --quiet"
     code, err, seconds = stop(line.format("a"), here / "a" / "unit-000002.safetensors", signal.SIGINT)
@@ -98,6 +99,7 @@ def test_a_stopped_expansion_goes_on_to_the_same_bytes(command, here):
     assert shards[0] == shards[1]
 
 
+@pytest.mark.slow  # the other kinds of runs are stopped in `make test`, and `make crash` stops this one at every point
 def test_a_stopped_student_goes_on_to_the_same_bytes(command, here):
     line = "distill teacher --condensed few --images set --epochs 120 --threads 1 --out {} --quiet"
     assert stop(line.format("a"), here / "a" / "training.safetensors", signal.SIGTERM)[0] == 143

@@ -19,6 +19,9 @@ LINES = {
     "pack hinton16 --weights teacher/model.safetensors --shape 1 8 8 --classes 10 --out new": "new/model.safetensors",
 }
 
+LONG = ("synthesize", "distill")
+"""Verbs whose disk is full in the slow tests alone."""
+
 
 def whole(folder) -> int:
     """Reads every tensor file below; a part of a file would be refused."""
@@ -33,7 +36,10 @@ def whole(folder) -> int:
     return len(files)
 
 
-@pytest.mark.parametrize("line", LINES, ids=lambda line: line.split()[0])
+@pytest.mark.parametrize(
+    "line",
+    [pytest.param(line, id=(verb := line.split()[0]), marks=[pytest.mark.slow] * (verb in LONG)) for line in LINES],
+)
 def test_a_full_disk_at_any_write_is_one_line_and_loses_nothing(command, here, monkeypatch, line):
     """Every call of fsync fails once, in a folder of its own; then the command is given again."""
     real, calls = os.fsync, []

@@ -57,7 +57,7 @@ def stop(line: str, begun: Path, number: signal.Signals, *start: str) -> tuple[i
     [
         (TRAIN, "training.safetensors", "model.safetensors", signal.SIGINT),
         (MADE, "unit-000002.safetensors", "unit-000049.safetensors", signal.SIGTERM),
-        (DISTILL, "training.safetensors", "model.safetensors", signal.SIGTERM),
+        pytest.param(DISTILL, "training.safetensors", "model.safetensors", signal.SIGTERM, marks=pytest.mark.slow),
     ],
     ids=["train-INT", "synthesize-TERM", "distill-TERM"],
 )

@@ -78,12 +78,13 @@ def test_a_unit_is_finite_has_the_wanted_classes_and_stays_in_range_where_it_say
     name, settings, teacher, whole_record
 ):
     method = quick(name, **settings)
-    batch = method.on(teacher, whole_record).unit(3, 0, 20)
+    maker = method.on(teacher, whole_record)
+    batch = maker.unit(3, 0, 20)
     assert batch.pixels.shape == (20, 1, 8, 8)
     assert batch.pixels.dtype == torch.float32
     assert batch.pixels.isfinite().all()
     assert not batch.pixels.requires_grad
-    wanted = torch.cat([method.on(teacher, whole_record).unit(index, 0, 20).labels for index in range(5)])
+    wanted = torch.cat([maker.unit(index, 0, 20).labels for index in range(5)])
     assert wanted.bincount().tolist() == 10 * [10]  # a unit may hold a few classes only; five of 20 hold all alike
     inside = float(batch.pixels.min()) >= 0 and float(batch.pixels.max()) <= 1
     assert inside or not method.boxed

@@ -49,7 +49,9 @@ def test_every_paper_is_here():
     assert {path.parent.name for path in FOLDER.glob("*/run.py")} == set(FIRST)
 
 
-@pytest.mark.parametrize("paper", sorted(FIRST))
+@pytest.mark.parametrize(
+    "paper", [pytest.param(name, marks=[pytest.mark.slow] * (name != "binici2022")) for name in sorted(FIRST)]
+)
 def test_a_cell_of_other_settings_is_no_claim(tmp_path, paper):
     pair, _, row = FIRST[paper].rpartition("/")
     cell, out = tmp_path / "work" / pair / "seed-0" / f"{row}.json", tmp_path / "claims.json"

@@ -171,6 +171,7 @@ def test_two_processes_distil_what_one_does_up_to_rounding_and_say_it_once(alone
     assert {path.name for path in folder.iterdir()} == {path.name for path in (alone / "student").iterdir()}
 
 
+@pytest.mark.slow
 def test_a_run_of_which_one_process_is_killed_ends_and_goes_on_to_the_same_bytes(alone, two):
     words, state = DISTILL.format("killed").split(), alone / "killed" / "training.safetensors"
     with start(alone, "start.py", *words) as process:

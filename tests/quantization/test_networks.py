@@ -105,7 +105,11 @@ def network(name: str, images: torch.Tensor) -> Network:
     return Network(module.eval(), SPEC, name.replace(" ", "-"))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+SLOW = ("no bias", "linear", "grouped", "shortened")
+"""Networks of the slow tests alone."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in NETWORKS])
 def test_it_answers_alike_at_8_bits_in_every_form_and_runs_in_integers(name, images, export):
     original = network(name, images)
     own = export(quantize(original, images))

@@ -57,7 +57,19 @@ def network(operation) -> Network:
     return Network(module.eval(), SPEC, "net")
 
 
-@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
+QUICK = (
+    "values under a mask", "images under a mask", "average pool with a divisor, padded",
+    "average pool that rounds up, padded", "average pool over rows that rounds up", "two average pools",
+)  # fmt: skip
+"""The others are slow tests: an export takes a second."""
+
+
+def parameters(*names):
+    marks = {name: [] if name in QUICK else [pytest.mark.slow] for name in names}
+    return [pytest.param(OPERATIONS[name], id=name, marks=marks[name]) for name in names]
+
+
+@pytest.mark.parametrize("operation", parameters(*OPERATIONS))
 def test_the_file_gives_the_logits_of_the_network(tmp_path, operation):
     own = network(operation)
     expected = own.predict(images(16))
@@ -83,7 +95,7 @@ def test_an_operator_without_a_form_is_named_in_a_line(tmp_path, operation, word
 
 
 @pytest.mark.parametrize("bits", [Bits(), Bits(weights=16, activations=16)])
-@pytest.mark.parametrize("operation", [own for name, own in OPERATIONS.items() if "pool" in name])
+@pytest.mark.parametrize("operation", parameters(*(name for name in OPERATIONS if "pool" in name)))
 def test_the_file_of_a_quantized_network_pools_as_its_graph_does(tmp_path, operation, bits):
     graph = convert(quantize(network(operation), images(64), bits))
     before = graph(images(16))

@@ -298,6 +298,7 @@ def test_processes_of_torchrun_make_the_bytes_of_one(release, uninterrupted, tmp
     assert content(tmp_path / "set") == uninterrupted
 
 
+@pytest.mark.slow  # the other kinds of runs are stopped in `make test`, and `make crash` stops this one at every point
 def test_a_run_killed_in_the_middle_goes_on_to_the_same_bytes(release, uninterrupted, tmp_path):
     out, argv = tmp_path / "set", command(release, tmp_path / "set", "--images", "600", "--workers", "2")
     process = subprocess.Popen(
