@@ -147,8 +147,14 @@ def class_positions(
 
 
 def moved(names: Sequence[str], expected: Sequence[str]) -> int | None:
-    """The first place whose name is one of those expected, at another place; numbers by value, text in any Unicode form."""
-    own, wanted = ([_key(name) for name in both] for both in (names, expected))
+    """The first place whose name is one of those expected, at another place; numbers by value, text in any Unicode form.
+
+    None where both are numbers in their order, which may count from 0 and from 1.
+    """
+    if all(are_numbers(both) and list(both) == ordered(both) for both in (names, expected)):
+        return None
+    key = str if {*names} == {*expected} else _key  # "1" and "01" may be two classes
+    own, wanted = ([key(name) for name in both] for both in (names, expected))
     held = set(wanted)
     return next((place for place, (name, there) in enumerate(zip(own, wanted)) if name != there and name in held), None)
 
@@ -156,7 +162,7 @@ def moved(names: Sequence[str], expected: Sequence[str]) -> int | None:
 def check_order(names: Sequence[str], expected: Sequence[str], source: str, network: str) -> None:
     """Raises UserError unless `source`, which was made from the network, has as many classes, with no name at another place.
 
-    Classes that were given other names since are no fault.
+    Classes that were given other names since, or count from another number, are no fault.
     """
     if len(names) != len(expected):
         raise UserError(f"{source} has {len(names)} classes, {network} {len(expected)}; use the release it came with")

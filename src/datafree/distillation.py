@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from .arguments import checked
-from .classes import moved
+from .classes import check_order, moved
 from .errors import UserError
 from .fit import Curve, fit
 from .images import Images, Source
@@ -82,6 +82,7 @@ def check_student(student: Network, teacher: Network, spec: InputSpec) -> None:
             f"student {student.name} takes pixels from {student.spec.low:g} to {student.spec.high:g}, the images go from "
             f"{spec.low:g} to {spec.high:g}; give a student like its teacher"
         )
+    check_order(spec.classes, teacher.spec.classes, "the images", teacher.name)
     learnt, taught = student.spec.classes, teacher.spec.classes
     if (place := moved(learnt, taught)) is not None:
         raise UserError(

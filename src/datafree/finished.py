@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -146,7 +147,8 @@ class Finished(_Part):
             return cls()
         log = read_json(path)
         try:
-            return cls.model_validate(log["before"] if isinstance(log.get("before"), dict) else log)
+            content = json.dumps(log["before"] if isinstance(log.get("before"), dict) else log, ensure_ascii=False)
+            return cls.model_validate_json(content.encode("utf-8", "replace"), strict=True)  # true is no number there
         except ValidationError as error:
             raise UserError(
                 f"{path} is no log of a run: {first_problem(error)}; get the folder again, or remove that file"

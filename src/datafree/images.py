@@ -15,6 +15,7 @@ from torch import Tensor
 from . import synthesis
 from .arguments import check_count, check_fields, checked
 from .augment import Augmentation
+from .classes import check_order
 from .data import Dataset
 from .errors import UserError
 from .network import Network
@@ -234,6 +235,7 @@ def _check_alike(others: InputSpec, spec: InputSpec) -> None:
             f"others: got pixels from {others.low:g} to {others.high:g}, expected {spec.low:g} to {spec.high:g}, as the "
             "teacher takes them; give images for this teacher"
         )
+    check_order(others.classes, spec.classes, "others", "the teacher")
 
 
 def _rounds(size: int, count: int, rng: torch.Generator) -> Tensor:

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -30,7 +31,7 @@ from .release import Release, check_code, is_release, is_zoo
 from .seeds import seed_of
 from .spec import InputSpec
 
-__all__ = ["code_files", "load_model", "load_weights", "new_model"]
+__all__ = ["code_files", "load_model", "load_weights", "new_model", "read_code"]
 
 
 @checked
@@ -107,7 +108,31 @@ def _built(name: str, spec: InputSpec, *, seed: int) -> Network:
                 module.eval()  # `frozen` would ask for the gradients of weights that are not there yet
                 network.logits(torch.full((2, *spec.shape), (spec.low + spec.high) / 2))
                 module.train()
+        elif code is not None:
+            _check_modes(network)
+            with suppress(Exception), torch.no_grad():  # Network.check says what is wrong
+                module.eval()  # some make layers and buffers in the first forward, which then are of this seed
+                network.logits(torch.full((2, *spec.shape), (spec.low + spec.high) / 2))
+            module.train()
     return network
+
+
+def _check_modes(network: Network) -> None:
+    """Raises UserError for a new network whose weights change with its mode: what is saved is not what would be loaded."""
+    module = network.module
+    before = {
+        name: tensor.detach().clone() for name, tensor in module.state_dict().items() if isinstance(tensor, Tensor)
+    }
+    with torch.no_grad():
+        module.eval()
+    after = module.state_dict()
+    changed = [name for name, tensor in before.items() if name not in after or not torch.equal(tensor, after[name])]
+    module.train()
+    if changed:
+        raise UserError(
+            f"eval() changes the weight {changed[0]!r} of {network.name}, as LoRA layers that merge do, wanted one that is "
+            "the same in both modes, since a release holds it as in eval mode; build it without merging"
+        )
 
 
 def load_weights(network: Network, path: str | Path) -> None:
@@ -234,7 +259,7 @@ def _function(name: str, code: CodeName) -> Callable[..., Any]:
 
     def call(spec: InputSpec) -> Any:
         how = ", called with the InputSpec" if takes is not None else ""
-        with _users(name, _folder(code), how):
+        with _users(name, _folder(code), how), _noted(code.place):
             if takes is None:
                 return function()
             return function(spec) if takes == "" else function(**{takes: spec})
@@ -298,7 +323,7 @@ def _module(code: CodeName) -> Any:
     place = code.place
     check_allowed(place)
     if not code.is_file:
-        with _users(place, _folder(code)), _noted(place, Path()):
+        with _users(place, _folder(code)), _noted(place):
             return importlib.import_module(place)
     path = Path(place)
     if not path.is_file():
@@ -308,43 +333,57 @@ def _module(code: CodeName) -> Any:
     assert made.loader is not None
     module = importlib.util.module_from_spec(made)
     sys.modules[made.name] = module  # dataclasses look their module up there
-    with _users(place, _folder(code)), _siblings_forgotten(path.parent), _noted(place, path.parent):
+    _FILES.pop(place, None)
+    with _users(place, _folder(code)), _siblings_forgotten(path.parent), _noted(place):
         made.loader.exec_module(module)
     return module
 
 
-_FILES: dict[str, list[Path]] = {}
+_FILES: dict[str, set[Path]] = {}
 """What `code_files` returns for code that was imported in this process."""
+_INSTALLED = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib"))
 
 
 def code_files(code: CodeName) -> list[Path]:
-    """The Python files beside the code's own that were read with it: of its package, and from its folder.
+    """The Python files that code was made of beside its own file: of its package, and what it imported, also while it
+    built the network.
 
-    For a module, its own file too. Empty for code that was not imported in this process. Packages that are installed
-    elsewhere are not listed.
+    For a module, its own file too. Empty for code that was not imported in this process. Python's own modules and installed
+    packages are not listed, unless the code is in one of them.
     """
-    return _FILES.get(code.place, [])
+    return sorted(_FILES.get(code.place, ()))
+
+
+def read_code(name: str) -> list[Path]:
+    """The files that `file.py:function` or `package.module:function` is made of, which is imported for that."""
+    code = code_name(name)
+    assert code is not None
+    code.check()
+    _module(code)
+    return [*([Path(code.place)] if code.is_file else []), *code_files(code)]
 
 
 @contextmanager
-def _noted(place: str, folder: Path) -> Iterator[None]:
-    """Notes for `code_files` which files of `folder`, and of the package of `place`, are imported inside."""
-    before, base, here = set(sys.modules), folder.resolve(), Path(__file__).parent
+def _noted(place: str) -> Iterator[None]:
+    """Notes for `code_files` what is imported inside, and the package of the module `place`."""
+    before = set(sys.modules)
     yield
+    files = _FILES.setdefault(place, set())
     package = None if place.endswith(".py") else place.partition(".")[0]
-    if package is not None and place in _FILES:  # a module is imported once in a process
-        return
-    files = set()
     for name, module in list(sys.modules.items()):
         of_package = name.partition(".")[0] == package
-        if name in before and not of_package:
+        if (name in before and not of_package) or name == f"datafree_code_{Path(place).stem}":
             continue
-        path = Path(getattr(module, "__file__", None) or "").resolve()
-        installed = "site-packages" in path.parts or "dist-packages" in path.parts
-        beside = base in path.parents and here not in path.parents and not installed
-        if path.suffix == ".py" and (of_package or beside):
-            files.add(path)
-    _FILES[place] = sorted(files - {Path(place).resolve()})
+        file = getattr(module, "__file__", None) or ""
+        if file.endswith(".py") and (of_package or not _is_installed(Path(file).absolute())):
+            files.add(Path(file).absolute())
+
+
+def _is_installed(path: Path) -> bool:
+    """Whether a module is Python's, a package's that was installed, or of datafree itself."""
+    if not {"site-packages", "dist-packages"}.isdisjoint(path.parts):
+        return True
+    return any(folder in path.resolve().parents for folder in (*_INSTALLED, Path(__file__).parent))
 
 
 @contextmanager

@@ -108,11 +108,21 @@ class Network:
         device = self.device
         batch = batch or (128 if device.type == "cpu" else 512)
         with frozen(self.module):
-            parts = [self.logits(part.to(device)).float().cpu() for part in pixels.split(batch)]
+            parts = [self._narrow(self.logits(part.to(device))).cpu() for part in pixels.split(batch)]
         logits = torch.cat(parts) if parts else torch.empty(0, len(self.spec.classes))
         if finite:
             check_finite(self.name, logits)
         return logits
+
+    def _narrow(self, logits: Tensor) -> Tensor:
+        """Logits as float32. Raises UserError where that changes the class of an image."""
+        narrow = logits.float()
+        if logits.dtype == torch.float64 and len(logits) and bool((narrow.argmax(1) != logits.argmax(1)).any()):
+            raise UserError(
+                f"logits of {self.name} from {float(logits.min()):.4g} to {float(logits.max()):.4g} in float64, whose "
+                "differences float32 cannot hold; subtract each image's largest logit in its forward, or scale them"
+            )
+        return narrow
 
     @property
     def device(self) -> torch.device:
@@ -189,6 +199,11 @@ def copied(module: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
 
     With gradients on, the copy of a TorchScript module would have parameters that are results of operations.
     """
+    memo = {} if memo is None else memo
+    for part in module.modules():  # what weight_norm, say, has computed with gradients
+        for value in vars(part).values():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
     with torch.no_grad():
         twin = copy.deepcopy(module, memo)
     for parameter, original in zip(twin.parameters(), module.parameters(), strict=True):

@@ -520,7 +520,7 @@ def _entry(item: Any, tensors: dict[str, Tensor]) -> tuple[str, Entry]:
     if not isinstance(taps, list) or not taps or not all(isinstance(own, str) for own in (*taps, name)):
         raise UserError("an entry of the record is not an object with name, taps and statistic; get the record again")
     name = safe_name(str(name))
-    statistic = stats.of(item.get("statistic"))
+    statistic = stats.of(item.get("statistic"), strict=True)
     own = {key: tensors.pop(key) for key in [key for key in tensors if key.startswith(f"{name}/")]}
     if not own:
         raise unknown("entry", name, sorted({key.split("/")[0] for key in tensors}), "the record's tensors")

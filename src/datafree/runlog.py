@@ -25,7 +25,7 @@ from .difference import CLASS_NAMES, CONTENT, IGNORED, difference, lasting
 from .errors import UserError
 from .files import canonical, read_json, sha256_file, sweep, write_json
 from .files.atomic import check_name_length
-from .provenance import PARTS, PLACES, hash_of, public_settings
+from .provenance import PARTS, hash_of, is_known, public_settings
 from .quantization.stack import FURTHER, WANTED
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["IGNORED", "RunLog", "commit", "device_name", "hash_of", "lasting", "private_log", "versions"]
 
+READ = ("data", "calibrate", "finetune", "source")
+"""Settings that may name a folder of images."""
 OURS = (*PARTS, "config.json", ".datafree.json")
 """Files of a folder that datafree wrote."""
 FORMAT = 2
@@ -123,9 +125,9 @@ class RunLog:
 
     def read_folders(self) -> list[Path]:
         """The folders of somebody's images that the settings name: no release, set or record is in them."""
-        values = [self.private["settings"].get(key) for key in PLACES]
+        values = [self.private["settings"].get(key) for key in READ]
         names = [own for value in values for own in (value if isinstance(value, (list, tuple)) else [value])]
-        folders = [Path(name) for name in names if isinstance(name, str) and os.path.isdir(name)]
+        folders = [Path(own) for own in names if isinstance(own, str) and not is_known(own) and os.path.isdir(own)]
         return [folder for folder in folders if not any((folder / name).exists() for name in OURS)]
 
     def check(self, folder: str | Path) -> None:

@@ -39,10 +39,10 @@ _SHORTER = {
 _COUNTED = re.compile(r"^[A-Z]\w* should (?:have )?(.*?)(?: after validation, not \d+| characters?, not \d+)?$")
 
 
-def parse(cls: type[S], values: Any) -> S:
+def parse(cls: type[S], values: Any, *, strict: bool = True) -> S:
     """`values`, a mapping out of a JSON file, as a `cls`; raises UserError with the first thing wrong, in one line.
 
-    A value of another JSON type is wrong: text or true where a number is due, 1.0 where a whole number is.
+    Where `strict`, a value of another JSON type is wrong: text or true where a number is due, 1.0 where a whole number is.
     """
     if not isinstance(values, Mapping):
         raise UserError(f"{cls.__name__} is {type(values).__name__}, wanted a table of settings; get the file again")
@@ -50,8 +50,8 @@ def parse(cls: type[S], values: Any) -> S:
         settings = cls.model_validate(dict(values))
     except ValidationError as error:
         raise _one_line(cls, error) from None
-    kept = settings.model_dump(mode="json")
-    for field, value in values.items():  # pydantic turns text and true into numbers
+    kept = settings.model_dump(mode="json") if strict else {}
+    for field, value in values.items() if strict else ():  # pydantic turns text and true into numbers
         if not _same_type(value, kept[field]):
             name = field.replace("_", "-")
             raise UserError(
@@ -79,12 +79,12 @@ def family(package: str, field: str) -> dict[str, type[Settings]]:
     return dict(sorted(found.items()))
 
 
-def pick(package: str, field: str, what: str, values: Any) -> Any:
+def pick(package: str, field: str, what: str, values: Any, *, strict: bool = False) -> Any:
     """The settings that `values`, a mapping, are of, by their `field`; raises UserError where there is no such `what`."""
     kinds, name = family(package, field), values.get(field) if isinstance(values, Mapping) else None
     if not isinstance(name, str) or name not in kinds:
         raise unknown(what, str(name), kinds)
-    return parse(kinds[name], values)
+    return parse(kinds[name], values, strict=strict)
 
 
 def first_problem(error: ValidationError) -> str:

@@ -333,7 +333,7 @@ def test_a_network_of_another_range_is_shown_the_same_images_in_its_own(make, te
 
 def test_a_set_does_not_shrink(make):
     before = content(make().folder)
-    with pytest.raises(UserError, match=r"--images: got 20, but .* holds 50 already"):
+    with pytest.raises(UserError, match=r"--images: got 20, but the set in .* is of 50 already"):
         make(images=20)
     assert content(make().folder) == before
 

@@ -91,6 +91,7 @@ def adversarial(
     settings, replay = settings or Online(), replay or Nothing()
     check_student(student, teacher, teacher.spec)
     teacher.check()
+    student.check()
     if record is not None:
         record.check_teacher(teacher)
     for network in (teacher, student):

@@ -193,7 +193,9 @@ class Game:
     def _follow(self) -> None:
         """The moving average of weights and of batch statistics alike, each once, however often it is used."""
         for own, tensor in zip(_tensors(self.average.module), _tensors(self.student.module), strict=True):
-            if tensor.is_floating_point():
+            if own.shape != tensor.shape:  # a buffer of somebody's network that follows the size of the batch
+                own.data = tensor.detach().clone()
+            elif tensor.is_floating_point():
                 own.lerp_(tensor, 1 - self.own.ema)
             else:
                 own.copy_(tensor)

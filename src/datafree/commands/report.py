@@ -16,7 +16,6 @@ import torch
 from cyclopts import Parameter
 
 from ..classes import class_positions
-from ..codenames import code_name
 from ..difference import difference
 from ..divergence import UNITS, stored
 from ..errors import UserError
@@ -26,6 +25,7 @@ from ..files.atomic import check_name_length, sync_folder
 from ..finished import Finished, Scores
 from ..folders import without_logs
 from ..likeness import Similarity, matched
+from ..models import read_code
 from ..provenance import hash_of, place, shown
 from ..quantization.bits import ends
 from ..quantization.folder import is_quantized
@@ -91,7 +91,7 @@ def report(
     codes = _codes(runs, code)
     test = None if data.data is None else load_data(data, "test")
     settings = {"runs": list(map(str, runs)), "title": title, "code": list(code), **asdict(data), **asdict(run)}
-    files = [Path(name.place) for own in codes.values() if (name := code_name(own)) is not None and name.is_file]
+    files = [path for name in codes.values() for path in read_code(name)]
     log = RunLog("report", settings, {**_read(runs), "code": files or None}, test)
     with locked(out.parent, file=out.name) if out.parent.is_dir() else nullcontext():
         if _is_complete(out, log):

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from cyclopts import CycloptsError, Parameter
 
 from ..codenames import code_name, without_code
+from ..difference import LATER
 from ..errors import UserError
 from ..files import read_json
 from ..provenance import PARTS
@@ -85,7 +86,9 @@ def _check_place(place: Any, inputs: dict[str, Any]) -> None:
     """Says where the command was given, if not here. Raises UserError where what it read by a relative name is not here."""
     if not isinstance(place, str) or Path(place) == Path.cwd():
         return
-    relative = [name for name in inputs if not Path(name).is_absolute() and not DATA.search(name)]
+    relative = [
+        name for name in inputs if not (Path(name).is_absolute() or DATA.search(name) or name.startswith(LATER))
+    ]
     missing = next((name for name in relative if not os.path.exists(name)), None)  # False for a name too long
     if missing is not None:
         raise UserError(

@@ -128,7 +128,7 @@ def check_counts(out: Path, *, images: int, unit: int | None, workers: int | Non
             raise UserError(f"--{name}: got {count}, wanted at least 1; give a positive count")
     found = read_about(out)["images"] if (out / "set.json").is_file() else 0
     if isinstance(found, int) and found > images:
-        raise UserError(f"--images: got {images}, but {out} holds {found:,} already; name another --out")
+        raise UserError(f"--images: got {images}, but the set in {out} is of {found:,} already; name another --out")
 
 
 def finish(made: SyntheticSet, out: Path, log: RunLog) -> None:

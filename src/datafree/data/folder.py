@@ -146,11 +146,12 @@ def _check_classes(root: Path) -> None:
 def _flat_split(root: Path, split: str) -> Listing | None:
     """The images of folder/train/* or folder/test/*, without class folders; None where there are none, or classes are meant.
 
-    They are where some folder is called otherwise and no split has class folders, as with labels.
+    They are where one split is there alone, beside folders that are called otherwise, and has no class folders.
     """
-    if not all(own.lower() in WORDS for own in _visible(root)) and not _splits(root):
+    named = _named(root)
+    if len(named) < len(SPLITS) and not all(own.lower() in WORDS for own in _visible(root)) and not _splits(root):
         return None
-    name = _named(root).get(split)
+    name = named.get(split)
     return flat_listing(root / name) if name is not None and os.path.isdir(root / name) else None
 
 

@@ -39,6 +39,7 @@ WHITE = 255
 GROUNDS = (WHITE, 0, 128)
 SEEN = 64
 ORIENTATION = 274  # EXIF's tag
+BITS = 258  # TIFF's tag: of each channel
 ZERO_IS = 262  # TIFF's tag: 0 is white, 1 is black
 PNG = b"\x89PNG\r\n\x1a\n"
 T = TypeVar("T")
@@ -265,6 +266,8 @@ def _as_meant(image: Image.Image) -> Image.Image:
     stored, hidden = _stored(image), image.info.get("transparency")
     if image.format == "TIFF" and image.tag_v2.get(ZERO_IS) == 0 and image.mode in ("F", "I;16", "I;16B"):  # type: ignore[attr-defined]
         return ImageChops.invert(_eight_bits(image))
+    if image.mode.startswith("I;16") and _white(image) != 65535:
+        return _eight_bits(image)  # while the file's tags are there
     if image.format != "PNG":
         return image
     _check_sums(image)
@@ -316,17 +319,26 @@ def _check_sums(image: Image.Image) -> None:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey levels of 16 bits or floats as 8 bits, by value / 65535; convert("L") would clip at 255.
+    """Grey levels of up to 16 bits or floats as 8 bits, by value / white; convert("L") would clip at 255.
 
     Raises UserError for numbers whose white is unknown.
     """
-    values = np.asarray(image)
+    values, most = np.asarray(image), _white(image)
     if image.mode == "F" or values.min() < 0 or values.max() > 65535:
         low, high = float(values.min()), float(values.max())
         if image.mode != "F" or not (low >= 0 and high <= 1):
             raise ValueError(f"values from {low:g} to {high:g}, whose white is unknown")
         return Image.fromarray(np.rint(values * 255).astype(np.uint8))
-    return Image.fromarray(((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))
+    if values.max() > most:
+        raise ValueError(f"values up to {values.max():,}, above the {most:,} of its bits")
+    return Image.fromarray(((values.astype(np.uint32) * 255 + most // 2) // most).astype(np.uint8))
+
+
+def _white(image: Image.Image) -> int:
+    """The largest value of a level: 65,535, or what a TIFF of fewer than 16 bits can hold."""
+    bits = image.tag_v2.get(BITS) if image.format == "TIFF" else None  # type: ignore[attr-defined]
+    bits = bits[0] if isinstance(bits, tuple) and len(bits) == 1 else bits
+    return 2**bits - 1 if isinstance(bits, int) and 8 < bits < 16 else 65535
 
 
 def _grey(image: Image.Image, background: int) -> Image.Image:

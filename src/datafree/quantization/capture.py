@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from ..behaviour import check_answers
+from ..behaviour import check_answers, check_state
 from ..errors import UserError
 from ..network import Network
 from .annotate import BATCH_NORM, WEIGHTED
@@ -46,6 +46,7 @@ def capture(network: Network) -> GraphModule:
     No operator of the graph writes into a tensor, so that each can be read, rounded and moved by itself. Raises UserError
     naming the operator or line that cannot be captured, and for a graph that answers differently from the network on noise.
     """
+    check_state(network)
     images, failure, expected = network.probes(), None, None
     try:  # before the copy: some layers hold a weight that cannot be copied until they were run without gradients
         expected = torch.cat([network.predict(images.clone()), network.predict(images[:1].clone())])

@@ -69,6 +69,9 @@ class Exported(nn.Module):
     """An ONNX file run by onnxruntime in a process of its own: pixels (N, C, H, W) to logits (N, classes), on the CPU,
     without gradients. Raises UserError where the file takes more time or memory than its operators account for."""
 
+    rounds = True
+    """Its answers jump from level to level."""
+
     def __init__(self, program: Program, content: bytes, threads: int):
         super().__init__()
         from ..onnxfile import Process

@@ -102,6 +102,8 @@ def kinds() -> dict[str, type[Settings]]:
     return family(__name__, "kind")
 
 
-def of(values: Any) -> Any:
-    """A statistic from its dict; raises UserError for an unknown kind or a setting that is off."""
-    return pick(__name__, "kind", "statistic", values)
+def of(values: Any, *, strict: bool = False) -> Any:
+    """A statistic from its dict; raises UserError for an unknown kind or a setting that is off; where `strict`, as in a
+    file, for a value of another JSON type too.
+    """
+    return pick(__name__, "kind", "statistic", values, strict=strict)
