@@ -292,9 +292,14 @@ def _changed(before: dict[str, Any], after: dict[str, Any]) -> str | None:
     return next((name for name, own in after.items() if name in before and not torch.equal(before[name], own)), None)
 
 
-def _generators() -> tuple[bytes, bytes, Any]:
-    """The states of the random generators of torch, numpy and Python."""
-    return torch.get_rng_state().numpy().tobytes(), np.random.get_state()[1].tobytes(), random_module.getstate()  # type: ignore[index]
+def _generators() -> dict[str, Any]:
+    """The states of the random generators that a forward pass may draw from."""
+    _, key, place, *_ = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state().numpy().tobytes(),
+        "numpy.random": (key.tobytes(), place),  # type: ignore[union-attr]
+        "random": random_module.getstate(),
+    }
 
 
 def _why_random(network: Network, few: Tensor) -> str:
@@ -308,6 +313,10 @@ def _why_random(network: Network, few: Tensor) -> str:
         )
     if why := _training(network, few):
         return why
+    before = _generators()
+    _answer(network, few)
+    if drawn := [name for name, state in _generators().items() if state != before[name]]:
+        return f"its forward draws random numbers ({drawn[0]}); do so in training mode alone"
     return "its forward keeps something from one call to the next; change nothing in eval mode"
 
 

@@ -107,6 +107,12 @@ def _apart(old: Any, new: Any) -> tuple[Any, Any]:
         return f"{key} {one}", f"{key} {other}"
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         return _apart(*next(pair for pair in zip(old, new) if pair[0] != pair[1]))
+    if isinstance(old, list) and isinstance(new, list):
+        missing, added = [own for own in old if own not in new], [own for own in new if own not in old]
+        if missing:
+            return f"{missing[0]} as well", "without it"
+        if added:
+            return f"other than {added[0]}", f"{added[0]} as well"
     return old, new
 
 

@@ -78,7 +78,7 @@ def doubt(accuracy: float, images: int, classes: int, known: str = "") -> str | 
     below = "below" if accuracy < chance - noise else "near"
     return (
         f"{below} chance ({chance:.1f} %){known}: is this the data that the network was trained for, with its classes in "
-        "this order, and are its mean and std right?"
+        "this order, and are its mean and std right (pack --classes, --mean and --std say them)?"
     )
 
 

@@ -175,7 +175,7 @@ class Mixed:
         check_fields(self)
         if not 0 < self.share <= 1:
             raise UserError(f"--share: got {self.share:g}, wanted above 0 and at most 1; give such a share")
-        self.teacher.spec.check(self.pixels)
+        self.teacher.spec.check_set(self.pixels)
         if self.images < 1 or not len(self.pixels):
             counts = f"{self.images} an epoch of {len(self.pixels)} images"
             raise UserError(f"--epoch-images: got {counts}, wanted at least 1; give a positive count")

@@ -109,30 +109,11 @@ def _built(name: str, spec: InputSpec, *, seed: int) -> Network:
                 network.logits(torch.full((2, *spec.shape), (spec.low + spec.high) / 2))
                 module.train()
         elif code is not None:
-            _check_modes(network)
             with suppress(Exception), torch.no_grad():  # Network.check says what is wrong
                 module.eval()  # some make layers and buffers in the first forward, which then are of this seed
                 network.logits(torch.full((2, *spec.shape), (spec.low + spec.high) / 2))
             module.train()
     return network
-
-
-def _check_modes(network: Network) -> None:
-    """Raises UserError for a new network whose weights change with its mode: what is saved is not what would be loaded."""
-    module = network.module
-    before = {
-        name: tensor.detach().clone() for name, tensor in module.state_dict().items() if isinstance(tensor, Tensor)
-    }
-    with torch.no_grad():
-        module.eval()
-    after = module.state_dict()
-    changed = [name for name, tensor in before.items() if name not in after or not torch.equal(tensor, after[name])]
-    module.train()
-    if changed:
-        raise UserError(
-            f"eval() changes the weight {changed[0]!r} of {network.name}, as LoRA layers that merge do, wanted one that is "
-            "the same in both modes, since a release holds it as in eval mode; build it without merging"
-        )
 
 
 def load_weights(network: Network, path: str | Path) -> None:
@@ -409,8 +390,10 @@ def _users(what: str, folder: Path, how: str = "") -> Iterator[None]:
     except UserError:
         raise
     except ModuleNotFoundError as error:
-        do = "" if ".py" in what else ", or name a file as path/file.py:name"
-        raise UserError(f"no module {error.name!r} for model {what!r}; install it{do}") from None
+        do = f"get {error.name}.py from who wrote that file and put it beside it, or install the package of that name"
+        if ".py" not in what:
+            do = "install it, or name a file as path/file.py:name"
+        raise UserError(f"no module {error.name!r} for model {what!r}; {do}") from None
     except (Exception, SystemExit) as error:  # a script that was not meant to be imported may exit
         if isinstance(error, SyntaxError):
             reason, place = error.msg, f" ({error.filename}, line {error.lineno})"

@@ -8,16 +8,20 @@ from __future__ import annotations
 import math
 import os
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from . import __version__
 from . import taps as tap_names
 from .arguments import checked
-from .errors import UserError
+from .errors import Notice, UserError
 from .files import (
     claim_folder,
     is_format,
@@ -51,6 +55,8 @@ __all__ = [
 ]
 
 CUSTOM = "custom:"
+LONGEST_OWN = 80
+"""Characters of the name of somebody's own network."""
 OLDER = ("format", "architecture", "spec", "datafree", "kind", "bits", "original", "sha256")
 """Keys of a config.json, also of a quantized folder's, of a version that wrote no checksum."""
 LONGEST = 160
@@ -125,7 +131,7 @@ class Release:
     def architecture(self) -> str:
         """The zoo name that builds it; code named inside a file is never imported."""
         name = str(self.config.get("architecture"))
-        if ":" in name or "/" in name.removeprefix("alexnet/"):
+        if self.custom:
             raise UserError(
                 f"{self.folder} holds a network of its publisher's own code ({name!r}); name it with --code "
                 "FILE.py:FUNCTION, the Python file that its publisher hands over beside this folder"
@@ -135,7 +141,7 @@ class Release:
     @property
     def custom(self) -> bool:
         """Whether it takes its publisher's own code to build it."""
-        return str(self.config.get("architecture")).startswith(CUSTOM)
+        return not is_zoo(str(self.config.get("architecture")))
 
     def record(self, network: Network, path: str | Path | None = None) -> Record | None:
         """Its record, or the one in `path`; None where there is none."""
@@ -144,8 +150,28 @@ class Release:
 
 
 def architecture_of(network: Network) -> str:
-    """What config.json calls it: a zoo name, or `custom:` and the name of the function that builds it, never a path."""
-    return network.name if ":" not in network.name else CUSTOM + safe_name(network.name.rpartition(":")[2])
+    """What config.json calls it: the zoo's name of a network with the zoo's weights, or `custom:` and the name of the
+    function that builds it, never a path.
+    """
+    if is_zoo(network.name) and _is_of_zoo(network):
+        return network.name
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", network.name.rpartition(":")[2]).strip(".-")
+    return CUSTOM + safe_name(name[:LONGEST_OWN] or "network")
+
+
+def _is_of_zoo(network: Network) -> bool:
+    """Whether its weights have the names and shapes of the zoo's network of that name."""
+    from . import zoo
+
+    try:
+        with torch.device("meta"):
+            built = zoo.build(network.name, network.spec).state_dict()
+    except UserError:
+        return False
+    own = network.module.state_dict()
+    return {name: tensor.shape for name, tensor in built.items()} == {
+        name: tensor.shape for name, tensor in own.items()
+    }
 
 
 @checked
@@ -157,6 +183,9 @@ def write_release(folder: str | Path, network: Network, record: Record | None = 
     notes = "".join(character if character.isprintable() else " " for character in notes)[:NOTES].strip()
     if record is not None:
         record.check_teacher(network)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Notice)  # was said when the network was made
+        network.check()
     own = claim_folder(folder, kind="release")
     with locked(own):
         _write(own, network, record, notes)
@@ -172,14 +201,26 @@ def _write(own: Path, network: Network, record: Record | None, notes: str) -> No
         "datafree": __version__,
         **({"notes": notes} if notes else {}),
     }
-    weights = {key: tensor.detach().cpu().contiguous() for key, tensor in network.module.state_dict().items()}
+    weights = _weights(network)
     kept = record if record is not None else _kept_record(own / "record.safetensors", network)
-    header = {"answers": _answers(network)} if ":" in network.name else {}
+    header = {"answers": _answers(network)} if architecture_of(network).startswith(CUSTOM) else {}
     write_tensors(own / "model.safetensors", weights, header, kind="weights")
     write_sealed_json(own / "config.json", config)
     if record is not None:
         _put_record(own, network, record, notes)
     write_text(own / "README.md", model_card(network, kept, notes))
+
+
+def _weights(network: Network) -> dict[str, Tensor]:
+    """The state in training mode, in which weights are loaded: layers of LoRA, say, merge theirs in eval mode."""
+    module, flags = network.module, [(part, part.training) for part in network.module.modules()]
+    try:
+        module.train()
+        return {key: tensor.detach().cpu().contiguous().clone() for key, tensor in module.state_dict().items()}
+    finally:
+        module.train(flags[0][1])
+        for part, training in flags:
+            part.training = training
 
 
 def _answers(network: Network) -> list[float]:

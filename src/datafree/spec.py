@@ -25,6 +25,8 @@ LARGEST = 1e12
 LEVELS = 256 * 2.0**-23
 """The share of the larger end of the range that 256 levels of float32 take there."""
 
+NARROW = 0.05
+"""The share of the range that images of another scale take at most."""
 OVERSHOOT = 0.25
 """Of the range, by how much the weights below 0 of a bicubic or Lanczos resize take a corner between black and white beyond
 it: 1.1 squared, and a little."""
@@ -134,9 +136,25 @@ class InputSpec(Settings):
         slack = 1e-6 * max(1.0, abs(self.low), abs(self.high))  # pixels are float32, the range is not
         if low < self.low - slack or high > self.high + slack:
             advice, over = "scale the images first", OVERSHOOT * (self.high - self.low)
-            if low >= self.low - over and high <= self.high + over:
+            if (
+                low >= self.low - over
+                and high <= self.high + over
+                and max(self.low - low, high - self.high) <= (high - low) / 4
+            ):
                 advice = f"clip them with .clamp({self.low:g}, {self.high:g}), if a resize made them overshoot"
             raise UserError(f"pixels from {low:.4g} to {high:.4g}, wanted {self.low:g} to {self.high:g}; {advice}")
+
+    def check_set(self, pixels: Tensor) -> None:
+        """As `check`, of all images together: raises UserError too where they take a twentieth of the range or less."""
+        self.check(pixels)
+        if not len(pixels):
+            return
+        low, high = map(float, pixels.aminmax())
+        if high - low < NARROW * (self.high - self.low):
+            raise UserError(
+                f"pixels from {low:.4g} to {high:.4g} alone, wanted images in a range of {self.low:g} to {self.high:g}, of "
+                "which these are one colour; scale them to that range"
+            )
 
     def check_finite(self, pixels: Tensor) -> None:
         """As `check`, without the range, which synthetic images may exceed."""

@@ -24,7 +24,7 @@ MEASURED = 512
 
 def check_anchors(teacher: Network, pixels: Tensor, labels: Tensor) -> None:
     """Raises UserError for anchors that `teacher` does not take, or labels (N, classes) that are no probabilities."""
-    teacher.spec.check(pixels)
+    teacher.spec.check_set(pixels)
     if not len(pixels):
         raise UserError("got no anchor image, wanted one at least; give condensed images or a few real ones")
     wanted = (len(pixels), len(teacher.spec.classes))

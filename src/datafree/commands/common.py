@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import sys
 import time
@@ -325,11 +326,23 @@ def code_of(role: str, name: str | None) -> Inputs:
     return {f"code of {role}": code.place if code.is_file else None, f"modules of {role}": code_files(code) or None}
 
 
+def listed_files(files: list[Path]) -> str:
+    """`own.py, blocks.py`, seen from the folder of the first, a few of them."""
+    if not files:
+        return ""
+    folder = files[0].absolute().parent
+    names = [os.path.relpath(file.absolute(), folder) for file in files]
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more files" if len(names) > 8 else "")
+
+
 def say_code(model: str) -> None:
     """That a release of one's own network is of no use without the file that builds it."""
     if (code := code_name(model)) is not None:
-        file = Path(code.place).name if code.is_file else f"the module {code.place}"
-        print(f"  the release does not hold the network's code: hand over {file} with it, for --code")
+        from ..models import code_files
+
+        files = [Path(code.place), *code_files(code)] if code.is_file else code_files(code)
+        names = listed_files(files) or f"the module {code.place}"
+        print(f"  the release does not hold the network's code: hand over {names} with it, for --code")
 
 
 def chosen(argv: list[str], flag: str) -> str | None:
@@ -431,7 +444,8 @@ def say_fit(network: Network, data: Dataset) -> None:
         pairs = ", ".join(
             f"{own} = {network.spec.classes[place]}" for own, place in list(zip(data.classes, places))[:3]
         )
-        print(f"  classes of {data.name} were taken for those of {network.name} {how}: {pairs}, ...")
+        more = ", ..." if len(data.classes) > 3 else ""
+        print(f"  classes of {data.name} were taken for those of {network.name} {how}: {pairs}{more}")
 
 
 def _check_device(device: str) -> None:

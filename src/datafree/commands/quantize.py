@@ -311,10 +311,29 @@ def _source(name: str, pixels: Tensor) -> dict[str, Any]:
         what = f"synthetic images ({own})" if own in synthesis.methods() else "synthetic images"
     elif base in names():
         what = f"images of {base} ({split} split)"
+    elif (Path(name) / CONDENSED).is_file():
+        what = _condensed_source(Path(name))
     else:
         what = f"images of {shown(place(base))} ({split} split), of unknown origin"
     synthetic = name == "noise" or made or name in synthesis.methods()
     return {"what": f"{len(pixels):,} {what}", "images": len(pixels), "synthetic": synthetic}
+
+
+def _condensed_source(folder: Path) -> str:
+    """What a condensed set says of its images' origin."""
+    from .. import condensing
+    from ..condensed import Condensed
+    from ..provenance import is_known
+
+    about = Condensed.open(folder).about
+    made, data = (dict(about[key]) if isinstance(about.get(key), dict) else {} for key in ("made", "data"))
+    method, name = made.get("method"), data.get("name")
+    if method not in condensing.methods():
+        return "images of a condensed set, of unknown origin"
+    known = (
+        f"{name} ({data.get('split')} split)" if isinstance(name, str) and is_known(name) else "data of its publisher"
+    )
+    return f"images of a condensed set, made of {known} by {method}"
 
 
 def _files(

@@ -256,8 +256,8 @@ def _check_added(old: Record, new: Record) -> None:
     for name, entry in new.entries.items():
         if _differs(old, name, entry.statistic, entry.taps):
             raise UserError(
-                f"--add: the record has an entry {name!r} with other settings, which would be lost; leave that layer out "
-                "with --taps, or give --replace to begin the record again"
+                f"--add: the record has an entry {name!r} with other settings, which would be lost; give --replace "
+                "to begin the record again, or add one kind of statistics of other layers alone (--kind and --taps)"
             )
 
 

@@ -135,8 +135,7 @@ def finish(made: SyntheticSet, out: Path, log: RunLog) -> None:
     """Writes the log of a set and says what was made, in the first process alone."""
     if not main_process():
         return
-    _, labels, logits = made.load()
-    consistent = 100 * float((logits.argmax(1) == labels).float().mean())
+    consistent = 100 * made.measured()
     warning = made.warning()
     log.write(out, {"images": len(made), "consistent": consistent, "warning": warning})
     seen = f"; the teacher sees the wanted class in {consistent:.1f} % of them" if made.targeted else ""

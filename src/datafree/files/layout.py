@@ -130,7 +130,7 @@ def _not_safetensors(head: bytes, what: str, size: int) -> UserError:
     if head[:1] == b"\x80" or head[:2] == b"PK":
         return UserError(
             f"{what} is a pickle (a torch .pt file?), which can run code; wanted safetensors; "
-            "do: datafree convert FILE.pt"
+            "do: datafree convert FILE.pt --out FILE.safetensors"
         )
     return _damaged(what, f"its {size:,} bytes do not begin with a header that fits")
 

@@ -135,7 +135,7 @@ def quantize(
     require("torchao")
     bits = bits or Bits()
     if pixels is not None:
-        network.spec.check(pixels)
+        network.spec.check_set(pixels)
         if len(pixels) == 0:
             raise UserError("no images to calibrate on, wanted at least 1; give some")
         pixels = pixels.float()

@@ -18,7 +18,10 @@ class LeNet5(nn.Module):
     def __init__(self, spec: InputSpec, *, half: bool = False):
         super().__init__()
         if spec.shape[1:] != (32, 32):
-            raise UserError(f"lenet5 takes 32x32 images, got {spec.shape[1:]}; make its InputSpec 32x32 (--size 32)")
+            raise UserError(
+                f"lenet5 takes 32x32 images, got {spec.shape[1:]}; name another network, or train on images of 32x32 "
+                "(train --size 32)"
+            )
         first, second = (3, 8) if half else (6, 16)
         self.conv1 = nn.Conv2d(spec.shape[0], first, 5)
         self.conv2 = nn.Conv2d(first, second, 5)
