@@ -206,6 +206,7 @@ NO_IMAGES = {
 }  # fmt: skip
 OUT_OF_RANGE = {
     "0 to 255": (PIXELS * 255, "wanted 0 to 1; scale the images first"),
+    "bipolar of another range": (PIXELS * 2 - 1, "wanted 0 to 1; scale the images first"),
     "negative": (PIXELS - 1, "wanted 0 to 1; scale the images first"),
     "resized": (changed(1.07), "to 1.07, wanted 0 to 1; clip them with .clamp(0, 1), if a resize made them overshoot"),
 }
@@ -237,6 +238,19 @@ def test_what_are_no_images_is_refused_wherever_images_are_taken(tmp_path, kind)
         got, wanted = error(use), expected.removeprefix("pixels: ").partition(", expected a torch.Tensor")
         assert wanted[0] in got and wanted[2].rpartition("; ")[2] in got.replace("load_data", wanted[2]), name
     assert list(tmp_path.iterdir()) == []
+
+
+def test_images_of_a_narrower_scale_are_refused_as_a_set():
+    spec = TEACHER.spec.model_copy(update={"high": 255.0})
+    network = replace(TEACHER, spec=spec)
+    for use in ("quantize", "expand", "Mixed"):
+        calls = {
+            "quantize": lambda: quantize(network, PIXELS),
+            "expand": lambda: df.expand(network, (PIXELS, ONE_HOT), OUT, images=8),
+            "Mixed": lambda: df.Mixed(network, PIXELS, None, 8),
+        }
+        assert "alone, wanted images in a range of 0 to 255, of which these are one colour" in error(calls[use])
+        assert spec.check(PIXELS) is None
 
 
 def test_double_precision_and_images_beyond_the_range_are_predicted():

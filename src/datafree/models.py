@@ -240,7 +240,8 @@ def _function(name: str, code: CodeName) -> Callable[..., Any]:
 
     def call(spec: InputSpec) -> Any:
         how = ", called with the InputSpec" if takes is not None else ""
-        with _users(name, _folder(code), how), _noted(code.place):
+        forgotten = _siblings_forgotten(_folder(code)) if code.is_file else nullcontext()
+        with _users(name, _folder(code), how), forgotten, _noted(code.place):
             if takes is None:
                 return function()
             return function(spec) if takes == "" else function(**{takes: spec})

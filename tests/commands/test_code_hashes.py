@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -71,6 +72,50 @@ def test_a_result_of_other_code_is_not_complete_and_rerun_says_so(code, command,
     assert done.code == 2 and "net was made with other content of modules of model: sha256 " in done.err
     done = command("rerun net --out again --trust")
     assert f"note: {(code / changed).resolve()} is not what that run read" in done.out
+
+
+LATE = """
+def build(spec):
+    from helper_one import WIDTH
+    return __import__("own").build(spec)
+"""
+
+
+def test_what_code_imports_while_it_builds_and_from_other_folders_counts(code, command):
+    (code / "late.py").write_text(LATE)
+    (code / "elsewhere").mkdir()
+    (code / "elsewhere" / "far.py").write_text("WIDTH = 64\n")
+    far = "import sys\nsys.path.insert(0, 'elsewhere')\nfrom far import WIDTH"
+    (code / "reaching.py").write_text(BUILD.format(imports=far, width="WIDTH"))
+    (code / "linked.py").write_text(BUILD.format(imports="from link import WIDTH", width="WIDTH"))
+    (code / "link.py").symlink_to(code / "elsewhere" / "far.py")
+    for name, files in (
+        ("late", {"helper_one.py", "helper_two.py", "own.py"}), ("reaching", {"elsewhere/far.py"}), ("linked", {"link.py"}),
+    ):  # fmt: skip
+        models.new_model(f"{name}.py:build", SPEC, seed=0)
+        found = models.code_files(code_name(f"{name}.py:build"))
+        assert {path.relative_to(code).as_posix() for path in found} == files, name
+    line = "train late.py:build --data digits --limit 50 --epochs 1 --out net --quiet"
+    done = command(line)
+    assert "hand over late.py, helper_one.py, helper_two.py, own.py with it" in done.out
+    report = "report net --code late.py:build --data digits --out r.html --quiet"
+    assert command(report).code == 0 and "already complete" in command(report).out
+    (code / "late.py").write_text(LATE + "# other\n")
+    assert "r.html was made with other content of late.py" in command(report).err
+
+
+def test_a_helper_that_was_not_handed_over_is_named(code, command):
+    (code / "helper_one.py").unlink()
+    done = command("train own.py:build --data digits --epochs 1 --out net --quiet")
+    assert done.code == 2
+    assert "no module 'helper_one' for model 'own.py'; get helper_one.py from who wrote that file" in done.err
+
+
+def test_a_run_of_code_with_a_helper_is_rerun_in_a_copy_of_the_folder(code, command, monkeypatch):
+    assert command("train own.py:build --data digits --limit 50 --epochs 1 --out net --quiet").code == 0
+    shutil.copytree(code, code.parent / "copy")
+    monkeypatch.chdir(code.parent / "copy")
+    assert command("rerun net --out again --trust").code == 0
 
 
 def test_a_result_of_an_earlier_version_is_complete_whatever_its_modules_were(code, command):

@@ -542,3 +542,13 @@ def test_a_folder_inside_the_images_that_a_run_reads_is_refused(here, refused, p
     for line in ("train hinton8 --data pics --epochs 1", "condense --data pics --method random --per-class 1"):
         assert " is inside pics, which this run reads as images" in refused(f"{line} --out {place} --quiet")
     assert tree(here / "pics") == before
+
+
+@pytest.mark.usefixtures("here")
+def test_a_folder_that_is_called_as_a_word_of_the_product_is_no_folder_of_images(command):
+    for place in ("digits", "hinton8", "gaussian"):
+        for seed in (0, 1, 0):
+            line = f"train hinton8 --data digits --limit 50 --epochs 1 --seed {seed} --out {place}/{seed} --quiet"
+            assert command(line).code == 0
+    assert command("synthesize teacher --method gaussian --images 8 --out gaussian/s --quiet").code == 0
+    assert command("quantize teacher --calibrate gaussian --images 16 --out gaussian/q --quiet").code == 0

@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from datafree.classes import class_positions, ordered
+from datafree.classes import class_positions, moved, ordered
 from datafree.data.dataset import in_memory
+from datafree.distillation import distill
 from datafree.errors import UserError
 from datafree.evaluation import evaluate
 from datafree.files import write_sealed_json
-from datafree.images import labelled, soft_labelled
+from datafree.images import Mixed, labelled, soft_labelled
+from datafree.models import new_model
 from datafree.records import Record, as_input, record
+from datafree.schedule import Distillation
 from datafree.stats.moments import Moments
 from datafree.synthesis import named
 from datafree.syntheticset import SyntheticSet, synthesize
@@ -196,6 +199,24 @@ def test_a_record_whose_classes_are_in_another_order_is_not_this_networks(pair, 
             Record.load(tmp_path / "r", moved)
     renamed = dataclasses.replace(network, spec=network.spec.model_copy(update={"classes": ("x", "b", "z")}))
     assert Record.load(tmp_path / "r", renamed)
+
+
+def test_equal_values_of_other_names_are_told_apart_and_counting_from_1_is_no_other_order():
+    assert moved(["1", "01"], ["01", "1"]) == 0 and moved(["1.0", "1"], ["1", "1.0"]) == 0
+    assert moved(["0", "1", "2"], ["1", "2", "3"]) is None and moved(["007", "8"], ["7", "8"]) is None
+    assert moved(["1", "0", "2"], ["1", "2", "3"]) == 2
+
+
+def test_images_of_another_class_order_do_not_teach(pair):
+    network, data, _ = pair
+    source = soft_labelled(network, data)
+    spec = network.spec.model_copy(update={"classes": ("b", "a", "c")})
+    other = dataclasses.replace(source, spec=spec)
+    student = new_model("hinton4", network.spec, seed=0)
+    with pytest.raises(UserError, match="class 0 of the images is 'b', tiny has 'a' there"):
+        distill(network, student, other, Distillation(epochs=1))
+    with pytest.raises(UserError, match="class 0 of others is 'b', the teacher has 'a' there"):
+        Mixed(network, source.pixels[:4], other, 8)
 
 
 def test_a_set_whose_classes_are_in_another_order_is_not_this_networks(pair, tmp_path):

@@ -313,3 +313,28 @@ def test_hundreds_of_scans_are_refused_in_a_jpeg_of_several_images_too():
     assert Image.open(io.BytesIO(content)).format == "MPO"
     with pytest.raises(UserError, match=r"'it' goes over its pixels in more than 100 scans"):
         look(content, "it")
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_a_tiff_of_fewer_than_16_bits_is_white_at_its_own_largest_value(bits):
+    """Written by hand: Pillow writes none."""
+    most = 2**bits - 1
+    levels = [[0, most // 3, most // 2], [most - 1, most, 1]]
+    rows = b""
+    for row in levels:
+        digits = "".join(f"{level:0{bits}b}" for level in row)
+        digits = digits.ljust(-(-len(digits) // 8) * 8, "0")
+        rows += bytes(int(digits[place : place + 8], 2) for place in range(0, len(digits), 8))
+    tags = [
+        (256, 3), (257, 2), (258, bits), (259, 1), (262, 1), (273, 8), (277, 1), (278, 2), (279, len(rows)),
+    ]  # fmt: skip
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    padding = b"\0" * (len(rows) % 2)
+    content = b"II*\0" + struct.pack("<I", 8 + len(rows) + len(padding)) + rows + padding + directory + b"\0" * 4
+    expected = [[round(255 * level / most) for level in row] for row in levels]
+    try:
+        shown = grey(content)
+    except UserError:
+        assert bits != 12, "Pillow reads 12 bits"
+    else:
+        assert np.abs(np.array(shown) - expected).max() <= 1

@@ -106,3 +106,15 @@ def test_arrays_with_labels_are_split_as_with_labels(tmp_path):
 def test_training_images_alone_are_read_for_either_split(tmp_path):
     np.savez(tmp_path / "d.npz", x_train=IMAGES)
     assert [len(load(str(tmp_path / "d.npz"), own, labelled=False)) for own in ("train", "test")] == [10, 10]
+
+
+@pytest.mark.parametrize("third", ["unlabeled", "annotations"])
+def test_a_folder_beside_both_splits_is_no_class(tmp_path, third):
+    save(tmp_path / "train" / "1.png", 100)
+    save(tmp_path / "test" / "1.png", 200)
+    (tmp_path / third).mkdir()
+    if third == "unlabeled":
+        save(tmp_path / third / "1.png", 150)
+    else:
+        (tmp_path / third / "a.json").write_text("{}")
+    assert (greys("train", tmp_path), greys("test", tmp_path)) == ([100], [200])

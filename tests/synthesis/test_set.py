@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,6 +19,7 @@ from datafree.commands.common import Data, images_of
 from datafree.errors import UserError
 from datafree.files import read_json, read_tensors, sha256_file, write_sealed_json, write_tensors
 from datafree.spec import InputSpec
+from datafree.synthesis import named
 from datafree.synthesis.activations import AllLayers, TopLayer
 from datafree.synthesis.distribution import Distribution
 from datafree.syntheticset import SyntheticSet, synthesize, to_bytes, to_pixels
@@ -378,3 +380,17 @@ def test_a_share_of_hits_that_the_shards_do_not_have_is_refused(make, teacher):
         SyntheticSet.open(made.folder, teacher)
     with pytest.raises(UserError, match=r"sees the wanted class in 12\.5 %"):
         SyntheticSet.open(made.folder).check_hits()
+
+
+def test_a_set_of_an_earlier_version_that_was_cut_otherwise_opens(make, teacher):
+    made = make(method=Distribution(), images=50)
+    whole = [read_tensors(made.folder / name, kind="shard")[0] for name in sorted(made.about["shards"])]
+    right = torch.cat([own["logits"].argmax(1) == own["labels"] for own in whole])[:50]  # the first 50 rows
+    resealed(made, lambda _: None, hits=round(float(right.double().mean()), 6))
+    assert len(SyntheticSet.open(made.folder, teacher)) == 50
+    assert made.measured(first=True) == pytest.approx(float(right.double().mean()), abs=1e-6)
+
+
+def test_numpy_scalars_are_settings_of_a_method():
+    settings = named("inception", learning_rate=np.float64(0.05), steps=np.int64(5))
+    assert (settings.learning_rate, settings.steps) == (0.05, 5)

@@ -303,9 +303,11 @@ Inputs = dict[str, str | Path | list[Path] | None]
 
 def inputs_of(name: str, options: Model, *, role: str = "model", record: bool = False) -> Inputs:
     """By role, the files that a model was read from, and its record where that is read too, for run.json."""
-    from ..release import is_release
+    from ..release import is_release, is_zoo
 
-    folder = name if code_name(name) is None or is_release(name) else None
+    folder = (
+        name if is_release(name) or not (code_name(name) or is_zoo(name)) else None
+    )  # a folder may be called hinton8
     there = Path(folder) / "record.safetensors" if record and folder is not None else None
     code = options.code if options.code is not None else name if folder is None else None
     return {

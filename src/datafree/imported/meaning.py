@@ -157,12 +157,6 @@ def by_name(raw: Raw, spec: InputSpec) -> tuple[Tensor, str | None]:
         raise UserError(f"{len(own)} class folders, the network has {len(wanted)} classes; give the set's own network")
     if are_numbers(own) and are_numbers(spec.classes):
         class_positions(own, spec.classes, "the folder", "the network")  # raises: 1 to 10 are not 0 to 9 in their order
-    numbers = next((names for names in (own, spec.classes) if all(name.isdecimal() for name in names)), None)
-    if numbers is not None and sorted(map(int, numbers)) != list(range(len(own))):
-        raise UserError(
-            f"class numbers {', '.join(numbers[:3])} to {numbers[-1]} stand for no order of names, expected 0 to "
-            f"{len(own) - 1}; rename the class folders to the network's classes ({', '.join(spec.classes[:3])}, ...)"
-        )
     in_order = sorted(range(len(own)), key=lambda place: int(own[place]) if own[place].isdecimal() else 0)
     if not any(all(name.isdecimal() for name in names) for names in (own, spec.classes)):
         wrong = next(name for name in own if name not in spec.classes)
