@@ -79,3 +79,10 @@ def test_another_command_and_other_content_are_named():
     assert difference(new, old) == f"with other content of digits (train): sha256 {'a' * 12}, not sha256 {'b' * 12}"
     assert difference(log({}), old) == f"with other content of digits (train): sha256 {'a' * 12}, not nothing"
     assert difference(log(), old) is None
+
+
+def test_of_long_lists_the_entry_that_differs_is_named():
+    data = [f"a folder of images {number:012d}" for number in range(5)]
+    one, other = ({"verb": "similarity", "settings": {"data": own}} for own in (data, data[:-1]))
+    assert difference(other, one) == f"with data {data[-1]} as well, not without it"
+    assert difference(one, other) == f"with data other than {data[-1]}, not {data[-1]} as well"

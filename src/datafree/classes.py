@@ -147,25 +147,25 @@ def class_positions(
 
 
 def moved(names: Sequence[str], expected: Sequence[str]) -> int | None:
-    """The first place whose name is one of those expected, at another place; numbers by value, text in any Unicode form.
-
-    None where both are numbers in their order, which may count from 0 and from 1.
-    """
-    if all(are_numbers(both) and list(both) == ordered(both) for both in (names, expected)):
-        return None
+    """The first place whose name is one of those expected, at another place; numbers by value, text in any Unicode form."""
     key = str if {*names} == {*expected} else _key  # "1" and "01" may be two classes
     own, wanted = ([key(name) for name in both] for both in (names, expected))
     held = set(wanted)
     return next((place for place, (name, there) in enumerate(zip(own, wanted)) if name != there and name in held), None)
 
 
-def check_order(names: Sequence[str], expected: Sequence[str], source: str, network: str) -> None:
+def check_order(
+    names: Sequence[str], expected: Sequence[str], source: str, network: str, *, renamed: bool = False
+) -> None:
     """Raises UserError unless `source`, which was made from the network, has as many classes, with no name at another place.
 
-    Classes that were given other names since, or count from another number, are no fault.
+    Other names are no fault; nor, where `source` is known to be of the network's own weights so that it may have been
+    `renamed`, are numbers in their order that begin with another one.
     """
     if len(names) != len(expected):
         raise UserError(f"{source} has {len(names)} classes, {network} {len(expected)}; use the release it came with")
+    if renamed and all(are_numbers(both) and list(both) == ordered(both) for both in (names, expected)):
+        return
     if (place := moved(names, expected)) is not None:
         raise UserError(
             f"class {place} of {source} is {cut(names[place])!r}, {network} has {cut(expected[place])!r} there and that "

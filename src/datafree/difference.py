@@ -19,6 +19,8 @@ CHOOSING = ("method", "kind", "replay", "alignment")
 STATISTICS = "what"
 DESCRIBING = ("preset", "leak")
 """Settings that say how a record's `STATISTICS` were chosen. They are not compared: older logs have none."""
+LONG = 60
+"""Characters of a value that are shown."""
 SHOWN = 3
 """Layers, or entries, that are named one by one."""
 
@@ -107,7 +109,7 @@ def _apart(old: Any, new: Any) -> tuple[Any, Any]:
         return f"{key} {one}", f"{key} {other}"
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         return _apart(*next(pair for pair in zip(old, new) if pair[0] != pair[1]))
-    if isinstance(old, list) and isinstance(new, list):
+    if isinstance(old, list) and isinstance(new, list) and max(len(str(old)), len(str(new))) > LONG:
         missing, added = [own for own in old if own not in new], [own for own in new if own not in old]
         if missing:
             return f"{missing[0]} as well", "without it"
@@ -124,4 +126,4 @@ def _short(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         value = " ".join(map(str, value))
     text = str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return text if len(text) <= LONG else text[: LONG - 3] + "..."

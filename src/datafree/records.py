@@ -192,8 +192,9 @@ class Record:
                 f"the record is for images {ours.shape}{ranges[0]} normalised by {ours.mean} / {ours.std}, {network.name} "
                 f"takes {theirs.shape}{ranges[1]} by {theirs.mean} / {theirs.std}; use the release it came with"
             )
-        check_order(self.spec.classes, network.spec.classes, "the record", network.name)
-        if network.fingerprint() != self.fingerprint:
+        same = network.fingerprint() == self.fingerprint
+        check_order(self.spec.classes, network.spec.classes, "the record", network.name, renamed=same)
+        if not same:
             raise UserError(
                 f"the record was made for another teacher (fingerprint {self.fingerprint[:12]}, {network.name} has "
                 f"{network.fingerprint()[:12]}); use the record of this model"

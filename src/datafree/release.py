@@ -23,6 +23,7 @@ from . import taps as tap_names
 from .arguments import checked
 from .errors import Notice, UserError
 from .files import (
+    check_claim,
     claim_folder,
     is_format,
     locked,
@@ -183,6 +184,7 @@ def write_release(folder: str | Path, network: Network, record: Record | None = 
     notes = "".join(character if character.isprintable() else " " for character in notes)[:NOTES].strip()
     if record is not None:
         record.check_teacher(network)
+    check_claim(folder, kind="release")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Notice)  # was said when the network was made
         network.check()

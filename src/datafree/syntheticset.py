@@ -116,7 +116,7 @@ class SyntheticSet:
             )
         opened = cls(folder, about)
         if network is not None:
-            check_order(opened.spec.classes, network.spec.classes, f"the set in {folder}", network.name)
+            check_order(opened.spec.classes, network.spec.classes, f"the set in {folder}", network.name, renamed=True)
             opened.check_answers(network)
         return opened
 

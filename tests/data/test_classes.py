@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from datafree.classes import class_positions, moved, ordered
+from datafree.classes import check_order, class_positions, moved, ordered
 from datafree.data.dataset import in_memory
 from datafree.distillation import distill
 from datafree.errors import UserError
@@ -203,7 +203,11 @@ def test_a_record_whose_classes_are_in_another_order_is_not_this_networks(pair, 
 
 def test_equal_values_of_other_names_are_told_apart_and_counting_from_1_is_no_other_order():
     assert moved(["1", "01"], ["01", "1"]) == 0 and moved(["1.0", "1"], ["1", "1.0"]) == 0
-    assert moved(["0", "1", "2"], ["1", "2", "3"]) is None and moved(["007", "8"], ["7", "8"]) is None
+    assert moved(["0", "1", "2"], ["1", "2", "3"]) == 1 and moved(["007", "8"], ["7", "8"]) is None
+    check_order(["0", "1", "2"], ["1", "2", "3"], "it", "net", renamed=True)
+    for names in (["1", "0", "2"], ["0", "2", "1"], ["2", "1", "0"]):
+        with pytest.raises(UserError, match="at another place"):
+            check_order(names, ["1", "2", "3"], "it", "net", renamed=True)
     assert moved(["1", "0", "2"], ["1", "2", "3"]) == 2
 
 

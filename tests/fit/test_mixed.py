@@ -13,8 +13,10 @@ STILL = Augmentation(translate=0, colour=0, bend=0, exposure=0)
 
 
 def few(network, count=4):
-    """Images of one brightness each: 0.01, 0.02, ..."""
-    return (torch.arange(count) + 1.0).view(-1, 1, 1, 1).expand(-1, *network.spec.shape) / 100
+    """Images of one brightness each, 0.01, 0.02, ..., with one white corner."""
+    pixels = ((torch.arange(count) + 1.0).view(-1, 1, 1, 1).expand(-1, *network.spec.shape) / 100).clone()
+    pixels[:, :, -1, -1] = network.spec.high
+    return pixels
 
 
 def many(network, count=30):

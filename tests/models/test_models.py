@@ -230,7 +230,9 @@ def test_a_folder_that_is_no_release_is_refused(tmp_path, release):
 def test_weights_with_nan_are_not_written_and_not_released(tmp_path):
     network = new_model("hinton8", SPEC, seed=0)
     network.module.fc1.bias.data[0] = torch.nan
-    assert "tensor 'fc1.bias' has NaN or infinity" in refused(lambda: write_release(tmp_path / "own", network))
+    assert "weight 'fc1.bias' of hinton8 has NaN or infinity" in refused(
+        lambda: write_release(tmp_path / "own", network)
+    )
     assert not (tmp_path / "own" / "model.safetensors").exists()
 
 

@@ -53,6 +53,7 @@ def test_all_different_images_are_counted(release, log, images):
 
 def test_a_source_counts_what_differs(teacher):
     pixels = torch.zeros(6, *teacher.spec.shape)
+    pixels[:, :, 0, 0] = 1
     stored = Images(teacher.spec, pixels, torch.zeros(6, 10))
     fresh = Fresh(teacher.spec, None, 50)  # type: ignore[arg-type]
     assert (stored.distinct(3), fresh.distinct(3), stored.distinct(0)) == (6, 150, 0)

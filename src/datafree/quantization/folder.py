@@ -40,7 +40,7 @@ from ..folders import NO_COPY, QUANTIZED, is_quantized
 from ..markdown import markdown
 from ..network import Network
 from ..onnxfile import MAX_BYTES, Program, check
-from ..release import LONGEST, OLDER, architecture_of
+from ..release import CUSTOM, LONGEST, OLDER, architecture_of
 from ..settings import parse
 from ..spec import InputSpec
 from .bits import Bits
@@ -127,7 +127,7 @@ def write_quantized(folder: Path, network: Network, bits: Bits, card: str, *, fi
     config = {
         "format": 1,
         "kind": KIND,
-        "architecture": architecture_of(network),
+        "architecture": architecture_of(network).removeprefix("" if ":" in network.name else CUSTOM),
         "spec": network.spec.model_dump(mode="json"),
         "bits": bits.model_dump(mode="json"),
         "original": network.fingerprint(),
