@@ -110,7 +110,14 @@ def test_by_default_ranges_come_from_samples_of_the_batch_norms(command, here):
     assert found["images"] == 30 and found["equal"] > 85
 
 
-@pytest.mark.parametrize("given", ["", "--correct-bias analytic", "--correct-bias empirical --no-equalise"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        "",
+        pytest.param("--correct-bias analytic", marks=pytest.mark.slow),
+        pytest.param("--correct-bias empirical --no-equalise", marks=pytest.mark.slow),
+    ],
+)
 def test_biases_are_corrected_by_the_batch_norms_unless_another_way_is_named(command, here, given):
     done = command(f"quantize {NET} --calibrate noise --images 8 {given} --out a --quiet")
     assert (done.code, done.err) == (0, "")
@@ -198,6 +205,7 @@ def test_stopped_without_fine_tuning_it_keeps_nothing_and_says_so(command, here,
     assert done.err == f"datafree: stopped; no part is complete. Start again with: datafree {PLAIN}\n"
 
 
+@pytest.mark.slow  # `make crash` stops it at every point
 def test_a_stopped_fine_tuning_goes_on_to_the_same_bytes_and_leaves_nothing_of_it_behind(command, here, monkeypatch):
     line = f"quantize {NET} --calibrate noise --images 64 --finetune shown --epochs 3 --batch 32 --out {{}} --quiet"
     save = fit._save

@@ -15,7 +15,11 @@ from datafree.stats.batchnorm import BatchNorm
 NETWORKS = {"resnet8": 8, "alexnet/32": 32, "lenet5-half": 32}
 
 
-@pytest.fixture(scope="module", params=NETWORKS, ids=str)
+@pytest.fixture(
+    scope="module",
+    params=["resnet8", "alexnet/32", pytest.param("lenet5-half", marks=pytest.mark.slow)],
+    ids=str,
+)
 def published(request):
     data = load("digits", "train").subset(120)
     side = NETWORKS[request.param]

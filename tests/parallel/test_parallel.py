@@ -206,7 +206,11 @@ def test_two_processes_play_a_generator_against_one_student(alone):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("train hinton16 --data digits --epochs 1 --batch 1 --out bad", "--batch: got 1 images a step for 2 processes"),
+        pytest.param(
+            "train hinton16 --data digits --epochs 1 --batch 1 --out bad",
+            "--batch: got 1 images a step for 2 processes",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(  # of the first alone
             "distill teacher --data digits --out teacher",
             "--out teacher is what this run reads",
