@@ -155,7 +155,13 @@ def moved(names: Sequence[str], expected: Sequence[str]) -> int | None:
 
 
 def check_order(
-    names: Sequence[str], expected: Sequence[str], source: str, network: str, *, renamed: bool = False
+    names: Sequence[str],
+    expected: Sequence[str],
+    source: str,
+    network: str,
+    *,
+    renamed: bool = False,
+    advice: str = "use the release it came with",
 ) -> None:
     """Raises UserError unless `source`, which was made from the network, has as many classes, with no name at another place.
 
@@ -163,13 +169,13 @@ def check_order(
     `renamed`, are numbers in their order that begin with another one.
     """
     if len(names) != len(expected):
-        raise UserError(f"{source} has {len(names)} classes, {network} {len(expected)}; use the release it came with")
+        raise UserError(f"{source} has {len(names)} classes, {network} {len(expected)}; {advice}")
     if renamed and all(are_numbers(both) and list(both) == ordered(both) for both in (names, expected)):
         return
     if (place := moved(names, expected)) is not None:
         raise UserError(
             f"class {place} of {source} is {cut(names[place])!r}, {network} has {cut(expected[place])!r} there and that "
-            "name at another place; use the release it came with"
+            f"name at another place; {advice}"
         )
 
 

@@ -82,7 +82,7 @@ def check_student(student: Network, teacher: Network, spec: InputSpec) -> None:
             f"student {student.name} takes pixels from {student.spec.low:g} to {student.spec.high:g}, the images go from "
             f"{spec.low:g} to {spec.high:g}; give a student like its teacher"
         )
-    check_order(spec.classes, teacher.spec.classes, "the images", teacher.name)
+    check_order(spec.classes, teacher.spec.classes, "the images", teacher.name, advice="have this teacher label them")
     learnt, taught = student.spec.classes, teacher.spec.classes
     if (place := moved(learnt, taught)) is not None:
         raise UserError(

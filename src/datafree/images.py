@@ -235,7 +235,7 @@ def _check_alike(others: InputSpec, spec: InputSpec) -> None:
             f"others: got pixels from {others.low:g} to {others.high:g}, expected {spec.low:g} to {spec.high:g}, as the "
             "teacher takes them; give images for this teacher"
         )
-    check_order(others.classes, spec.classes, "others", "the teacher")
+    check_order(others.classes, spec.classes, "others", "the teacher", advice="have this teacher label them")
 
 
 def _rounds(size: int, count: int, rng: torch.Generator) -> Tensor:
