@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
@@ -18,6 +18,33 @@ __version__ = "0.1.0"
 # into the user's home and send events. A value that somebody set is left alone.
 if not os.environ.get("ORT_DISABLE_TELEMETRY"):
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+if TYPE_CHECKING:  # the same names for type checkers and editors, which do not run `__getattr__`
+    from .condensed import Condensed
+    from .condensing import condense
+    from .data import Dataset
+    from .data import load as load_data
+    from .distillation import Distillation, distill
+    from .errors import UserError
+    from .evaluation import Evaluation, evaluate
+    from .expansion import Expansion, expand
+    from .fit import Schedule
+    from .images import Fresh, Images, Mixed, fresh, soft_labelled, stored
+    from .likeness import Similarity, similarity
+    from .losses import kl
+    from .models import load_model, new_model
+    from .network import Network
+    from .presets import preset
+    from .quantization import Bits, FineTuning
+    from .quantization import finetune as finetune
+    from .quantization import quantize as quantize
+    from .records import Record, forecast_auc, record
+    from .release import Release, write_release
+    from .spec import InputSpec
+    from .synthesis import named as method
+    from .syntheticset import SyntheticSet, synthesize
+    from .terms import Objective
+    from .training import train
 
 _HOMES = {
     "Bits": "quantization",
@@ -62,10 +89,48 @@ _HOMES = {
     "write_release": "release",
 }
 
-_EXTRA = ("finetune", "quantize")
-"""Names that need packages of an extra: `from datafree import *` does without."""
-
-__all__ = sorted([*(name for name in _HOMES if name not in _EXTRA), "__version__"])
+__all__ = [
+    "Bits",
+    "Condensed",
+    "Dataset",
+    "Distillation",
+    "Evaluation",
+    "Expansion",
+    "FineTuning",
+    "Fresh",
+    "Images",
+    "InputSpec",
+    "Mixed",
+    "Network",
+    "Objective",
+    "Record",
+    "Release",
+    "Schedule",
+    "Similarity",
+    "SyntheticSet",
+    "UserError",
+    "__version__",
+    "condense",
+    "distill",
+    "evaluate",
+    "expand",
+    "forecast_auc",
+    "fresh",
+    "kl",
+    "load_data",
+    "load_model",
+    "method",
+    "new_model",
+    "preset",
+    "record",
+    "similarity",
+    "soft_labelled",
+    "stored",
+    "synthesize",
+    "train",
+    "write_release",
+]
+"""Without names that need packages of an extra, `finetune` and `quantize`: `from datafree import *` does without."""
 
 
 def __getattr__(name: str) -> Any:
