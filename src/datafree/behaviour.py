@@ -33,7 +33,7 @@ ROOM = 1 << 19
 """Pixels that the large batch has at most, unless the probes alone have more."""
 SUM = 1e-2
 """How far from 1 the sum of an image's probabilities may be, in bfloat16."""
-REPEATS = 6
+REPEATS = 30
 """More calls of a network that draws random numbers and has answered alike so far."""
 SAME, ALIKE, COARSE = 1e-4, 0.02, 0.25
 """Differences allowed, as a share of the logits' spread: of equal calls, of batches, the same in half precision."""
@@ -87,8 +87,14 @@ def check_finite(name: str, logits: Tensor, start: int = 0) -> None:
 
     `start` is the number of the first row's image.
     """
-    bad = (~logits.isfinite()).flatten(1).any(1)
+    wrong = ~logits.isfinite()
+    bad = wrong.flatten(1).any(1)
     if bool(bad.any()):
+        if bool((logits[wrong] == -torch.inf).all()) and bool((wrong == wrong[0]).all()):
+            raise UserError(
+                f"the logits of {name} are -inf for {int(wrong[0].sum())} of {logits.shape[1]} classes on every image, as "
+                "where classes are masked, wanted finite logits; mask them with a finite number, such as -1e4"
+            )
         raise UserError(
             f"the logits of {name} are not finite on {int(bad.sum()):,} of {start + len(logits):,} images, the first of "
             f"them image {start + int(bad.nonzero()[0]):,} (counted from 0); use weights that give finite logits, and no "

@@ -169,3 +169,27 @@ def test_a_release_of_a_network_of_any_name_is_its_publishers_own(name, tmp_path
         load_model(str(tmp_path / "r"))
     loaded = load_model(str(tmp_path / "r"), code="own.py:build")
     assert torch.equal(loaded.answers(), network.answers())
+
+
+def test_masked_classes_are_told_as_such():
+    mask = torch.arange(10) < 5
+    network = Network(Of(lambda net, x: net.base(x).masked_fill(~mask, -torch.inf)).eval(), SPEC, "masked")
+    with pytest.raises(UserError, match=r"are -inf for 5 of 10 classes on every image, .* such as -1e4"):
+        network.predict(torch.rand(3, 1, 8, 8))
+
+
+@pytest.mark.parametrize(
+    "draw", [lambda: torch.rand(1).item(), np.random.rand, random.random], ids=["torch", "numpy", "python"]
+)
+def test_a_layer_that_is_left_out_one_time_in_ten_is_found(draw):
+    found = 0
+    for seed in range(10):
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
+        network = Network(Of(lambda net, x: net.base(x) * (1 + (draw() < 0.1))).eval(), SPEC, "depth")
+        try:
+            network.check()
+        except UserError:
+            found += 1
+    assert found >= 8  # each is missed once in 25 times
