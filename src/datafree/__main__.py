@@ -197,9 +197,7 @@ def _importing(frame: FrameType | None) -> bool:
 
 
 def _leave(argv: list[str], code: int) -> None:
-    sys.stderr = (
-        sys.__stderr__ or sys.stderr
-    )  # what a library says may be kept from it just now, which this is not to be
+    sys.stderr = sys.__stderr__ or sys.stderr  # the messages of a library may be redirected just now
     if sys.stderr.isatty():
         Stream(sys.stderr, lines=False).write("\x1b[?25h")  # the progress bar hides the cursor
     # the other processes of a torchrun are not asked here: a lock of an import may be held

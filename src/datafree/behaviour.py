@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import random as random_module
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .errors import Notice, UserError
+from .modes import modes_kept
 
 if TYPE_CHECKING:
     from .network import Network
@@ -40,19 +39,8 @@ SAME, ALIKE, COARSE = 1e-4, 0.02, 0.25
 STEPPED = 0.1
 """The share of rows that may lie on the other side of a step."""
 STEPS = (
-    "round",
-    "floor",
-    "ceil",
-    "trunc",
-    "quantize",
-    "sign",
-    "heaviside",
-    "bucketize",
-    "argmax",
-    "argmin",
-    "topk",
-    "sort",
-)
+    "round", "floor", "ceil", "trunc", "quantize", "sign", "heaviside", "bucketize", "argmax", "argmin", "topk", "sort",
+)  # fmt: skip
 """Operators whose results jump: their names hold one of these."""
 RANDOM = ("dropout", "bernoulli", "rand", "normal", "uniform", "exponential", "multinomial", "poisson", "geometric")
 HALF = (torch.float16, torch.bfloat16)
@@ -220,7 +208,8 @@ def check_learns(network: Network) -> None:
 
 
 def _check_learns(network: Network, *, training: bool) -> None:
-    with torch.random.fork_rng([]), torch.enable_grad(), _mode(network.module, training):
+    with torch.random.fork_rng([]), torch.enable_grad(), modes_kept(network.module):
+        network.module.train(training)
         weights = [own for own in network.module.parameters() if own.requires_grad]
         if not weights:
             raise UserError(
@@ -253,17 +242,6 @@ def _cut(logits: Tensor) -> str:
     return f"its forward runs{reason}; leave that out of it"
 
 
-@contextmanager
-def _mode(module: nn.Module, training: bool) -> Iterator[None]:
-    flags = [(part, part.training) for part in module.modules()]
-    try:
-        module.train(training)
-        yield
-    finally:
-        for part, training in flags:
-            part.training = training
-
-
 def _answer(network: Network, images: Tensor) -> Tensor:
     """Logits of one batch; raises UserError where the network takes no batch of that size."""
     try:
@@ -279,23 +257,21 @@ def _answer(network: Network, images: Tensor) -> Tensor:
 
 def _state(network: Network) -> dict[str, Any]:
     """Persistent buffers, and two sums of each weight, which may be large."""
-    buffers = {id(own) for own in network.module.buffers()}
-    state = network.module.state_dict(keep_vars=True)
-    kept: dict[str, Any] = {name: own.detach().clone() for name, own in state.items() if id(own) in buffers}
-    for name, own in state.items():
-        if (
-            id(own) not in buffers
-            and isinstance(own, Tensor)
-            and own.is_floating_point()
-            and own.layout == torch.strided
-        ):
-            tensor = own.detach()
-            kept[name] = torch.stack([tensor.sum(dtype=torch.float64), tensor.norm(dtype=torch.float64)])
-    return kept
+    buffers = {id(buffer) for buffer in network.module.buffers()}
+    summary: dict[str, Any] = {}
+    for name, value in network.module.state_dict(keep_vars=True).items():
+        if id(value) in buffers:
+            summary[name] = value.detach().clone()
+        elif isinstance(value, Tensor) and value.is_floating_point() and value.layout == torch.strided:
+            weight = value.detach()
+            summary[name] = torch.stack([weight.sum(dtype=torch.float64), weight.norm(dtype=torch.float64)])
+    return summary
 
 
 def _changed(before: dict[str, Any], after: dict[str, Any]) -> str | None:
-    return next((name for name, own in after.items() if name in before and not torch.equal(before[name], own)), None)
+    return next(
+        (name for name, value in after.items() if name in before and not torch.equal(before[name], value)), None
+    )
 
 
 def _generators() -> dict[str, Any]:

@@ -149,9 +149,10 @@ def class_positions(
 def moved(names: Sequence[str], expected: Sequence[str]) -> int | None:
     """The first place whose name is one of those expected, at another place; numbers by value, text in any Unicode form."""
     key = str if {*names} == {*expected} else _key  # "1" and "01" may be two classes
-    own, wanted = ([key(name) for name in both] for both in (names, expected))
-    held = set(wanted)
-    return next((place for place, (name, there) in enumerate(zip(own, wanted)) if name != there and name in held), None)
+    keys, expected_keys = ([key(name) for name in both] for both in (names, expected))
+    known = set(expected_keys)
+    pairs = enumerate(zip(keys, expected_keys))
+    return next((place for place, (name, there) in pairs if name != there and name in known), None)
 
 
 def check_order(

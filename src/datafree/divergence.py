@@ -39,7 +39,7 @@ __all__ = [
 
 Form: TypeAlias = Literal["forward", "reverse", "l2"]
 UNITS: dict[str, str] = {"forward": "nats", "reverse": "nats", "l2": ""}
-"""Of each form's divergence; squared distances have none."""
+"""Unit of each form of divergence; squared distances have none."""
 EPSILON = 1e-5
 CHUNK_BYTES = 256 << 20
 
@@ -69,7 +69,7 @@ def known(network: Network, record: Record | None = None) -> bool:
 
 
 def stored(network: Network, record: Record | None = None) -> tuple[Stored, ...]:
-    """Of every batch norm with running statistics; of a network that has none, from its record's moments.
+    """The stored statistics of every batch norm that has some; without batch norm, those of the record's moments.
 
     One that an image passes several times counts once; one that it passes in several sizes is left out.
 

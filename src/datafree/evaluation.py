@@ -95,9 +95,9 @@ def _pixels(network: Network, data: Dataset, indices: torch.Tensor) -> torch.Ten
 
 def _chosen(network: Network, logits: list[torch.Tensor]) -> torch.Tensor:
     """The likeliest class (N,) of logits, batch by batch. Raises UserError where one has none, of all batches together."""
-    found = torch.cat(logits)
-    check_finite(network.name, found)
-    return found.argmax(1)
+    joined = torch.cat(logits)
+    check_finite(network.name, joined)
+    return joined.argmax(1)
 
 
 def _renamed(classes: torch.Tensor, teacher: Network, network: Network) -> torch.Tensor:

@@ -31,7 +31,7 @@ from .release import Release, check_code, is_release, is_zoo
 from .seeds import seed_of
 from .spec import InputSpec
 
-__all__ = ["code_files", "load_model", "load_weights", "new_model", "read_code"]
+__all__ = ["all_files", "code_files", "load_model", "load_weights", "new_model", "read_code"]
 
 
 @checked
@@ -67,7 +67,7 @@ def load_model(
     check_name(architecture)
     found = read_weights(path)
     if code_name(architecture) is None:  # before a weight of it is allocated: a few bytes of text can name 40 GB
-        _check_weights(architecture, _on_meta(architecture, spec).state_dict(), found, path)
+        _check_weights(architecture, zoo.on_meta(architecture, spec).state_dict(), found, path)
     network = _built(architecture, spec, seed=0)
     _load(network, found, path)
     network.module.eval()
@@ -103,17 +103,24 @@ def _built(name: str, spec: InputSpec, *, seed: int) -> Network:
         if not isinstance(module, nn.Module):
             raise UserError(f"{name!r} returned {type(module).__name__}, wanted a torch.nn.Module; return the network")
         network = Network(module, spec, name)
-        if any(torch.nn.parameter.is_lazy(own) for own in network.module.parameters()):
-            with _guarded(name, code), torch.no_grad():
-                module.eval()  # `frozen` would ask for the gradients of weights that are not there yet
-                network.logits(torch.full((2, *spec.shape), (spec.low + spec.high) / 2))
-                module.train()
+        if any(torch.nn.parameter.is_lazy(parameter) for parameter in network.module.parameters()):
+            with _guarded(name, code):
+                _first_pass(network)
         elif code is not None:
-            with suppress(Exception), torch.no_grad():  # Network.check says what is wrong
-                module.eval()  # some make layers and buffers in the first forward, which then are of this seed
-                network.logits(torch.full((2, *spec.shape), (spec.low + spec.high) / 2))
-            module.train()
+            with suppress(Exception):  # Network.check says what is wrong
+                _first_pass(network)
     return network
+
+
+@torch.no_grad()
+def _first_pass(network: Network) -> None:
+    """One forward pass in eval mode, which makes what some networks make on their first one: lazy layers, buffers."""
+    module, spec = network.module, network.spec
+    try:
+        module.eval()  # `frozen` would ask for the gradients of weights that are not there yet
+        network.logits(torch.full((2, *spec.shape), (spec.low + spec.high) / 2))
+    finally:
+        module.train()
 
 
 def load_weights(network: Network, path: str | Path) -> None:
@@ -181,15 +188,9 @@ def _check_weights(network: str, own: dict[str, Any], found: dict[str, Tensor], 
             )
 
 
-def _on_meta(name: str, spec: InputSpec) -> nn.Module:
-    """A zoo network without memory: names and sizes only, and no number of torch's random stream."""
-    with torch.device("meta"):
-        return zoo.build(name, spec)
-
-
 def _check_memory(name: str, spec: InputSpec) -> None:
     """Raises UserError for a zoo network whose weights, or activations of the probe images, cannot fit in memory."""
-    module = _on_meta(name, spec)
+    module = zoo.on_meta(name, spec)
     weights = 4 * sum(parameter.numel() for parameter in module.parameters())
     there = memory()
     if there is None or weights + 8 * PROBES * _most_outputs(module, spec) <= there:
@@ -336,13 +337,18 @@ def code_files(code: CodeName) -> list[Path]:
     return sorted(_FILES.get(code.place, ()))
 
 
+def all_files(code: CodeName) -> list[Path]:
+    """`code_files`, after the code's own file."""
+    return [*([Path(code.place)] if code.is_file else []), *code_files(code)]
+
+
 def read_code(name: str) -> list[Path]:
     """The files that `file.py:function` or `package.module:function` is made of, which is imported for that."""
     code = code_name(name)
     assert code is not None
     code.check()
     _module(code)
-    return [*([Path(code.place)] if code.is_file else []), *code_files(code)]
+    return all_files(code)
 
 
 @contextmanager

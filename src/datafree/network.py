@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .arguments import check_fields
 from .behaviour import check_answers, check_finite, check_state, say_probabilities
 from .errors import UserError
+from .modes import modes_kept
 from .spec import InputSpec
 
 __all__ = ["Network", "copied", "frozen", "unwrapped"]
@@ -224,16 +225,14 @@ def _to_eval(module: nn.Module) -> None:
 @contextmanager
 def frozen(*modules: nn.Module) -> Iterator[None]:
     """Eval mode and no gradients for parameters inside; every flag is put back as it was."""
-    flags = [(part, part.training) for module in modules for part in module.modules()]
     grads = [(parameter, parameter.requires_grad) for module in modules for parameter in module.parameters()]
-    try:
-        for module in modules:
-            _to_eval(module)
-        for parameter, _ in grads:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for part, training in flags:
-            part.training = training
-        for parameter, wanted in grads:
-            parameter.requires_grad_(wanted)
+    with modes_kept(*modules):
+        try:
+            for module in modules:
+                _to_eval(module)
+            for parameter, _ in grads:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for parameter, learns in grads:
+                parameter.requires_grad_(learns)

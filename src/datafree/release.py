@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from . import __version__
+from . import __version__, zoo
 from . import taps as tap_names
 from .arguments import checked
 from .errors import Notice, UserError
@@ -38,6 +37,7 @@ from .files import (
 from .files.atomic import sync_folder
 from .folders import is_release, is_zoo, no_release
 from .markdown import markdown
+from .modes import modes_kept
 from .network import Network
 from .records import PROBE_TOLERANCE, Record, forecast_auc
 from .spec import InputSpec
@@ -162,17 +162,14 @@ def architecture_of(network: Network) -> str:
 
 def _is_of_zoo(network: Network) -> bool:
     """Whether its weights have the names and shapes of the zoo's network of that name."""
-    from . import zoo
-
     try:
-        with torch.device("meta"):
-            built = zoo.build(network.name, network.spec).state_dict()
+        built = zoo.on_meta(network.name, network.spec)
     except UserError:
         return False
-    own = network.module.state_dict()
-    return {name: tensor.shape for name, tensor in built.items()} == {
-        name: tensor.shape for name, tensor in own.items()
-    }
+    shapes, expected = (
+        {name: tensor.shape for name, tensor in module.state_dict().items()} for module in (network.module, built)
+    )
+    return shapes == expected
 
 
 @checked
@@ -196,16 +193,17 @@ def write_release(folder: str | Path, network: Network, record: Record | None = 
 
 def _write(own: Path, network: Network, record: Record | None, notes: str) -> None:
     sweep(own)
+    architecture = architecture_of(network)
     config = {
         "format": 1,
-        "architecture": architecture_of(network),
+        "architecture": architecture,
         "spec": network.spec.model_dump(mode="json"),
         "datafree": __version__,
         **({"notes": notes} if notes else {}),
     }
     weights = _weights(network)
     kept = record if record is not None else _kept_record(own / "record.safetensors", network)
-    header = {"answers": _answers(network)} if architecture_of(network).startswith(CUSTOM) else {}
+    header = {"answers": _answers(network)} if architecture.startswith(CUSTOM) else {}
     write_tensors(own / "model.safetensors", weights, header, kind="weights")
     write_sealed_json(own / "config.json", config)
     if record is not None:
@@ -215,14 +213,13 @@ def _write(own: Path, network: Network, record: Record | None, notes: str) -> No
 
 def _weights(network: Network) -> dict[str, Tensor]:
     """The state in training mode, in which weights are loaded: layers of LoRA, say, merge theirs in eval mode."""
-    module, flags = network.module, [(part, part.training) for part in network.module.modules()]
-    try:
+    module, training = network.module, network.module.training
+    with modes_kept(module):
         module.train()
-        return {key: tensor.detach().cpu().contiguous().clone() for key, tensor in module.state_dict().items()}
-    finally:
-        module.train(flags[0][1])
-        for part, training in flags:
-            part.training = training
+        try:
+            return {key: tensor.detach().cpu().contiguous().clone() for key, tensor in module.state_dict().items()}
+        finally:
+            module.train(training)  # merges them again
 
 
 def _answers(network: Network) -> list[float]:

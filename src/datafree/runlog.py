@@ -25,6 +25,7 @@ from .difference import CLASS_NAMES, CONTENT, IGNORED, difference, lasting
 from .errors import UserError
 from .files import canonical, read_json, sha256_file, sweep, write_json
 from .files.atomic import check_name_length
+from .files.place import MARKER
 from .provenance import PARTS, hash_of, is_known, public_settings
 from .quantization.stack import FURTHER, WANTED
 
@@ -33,9 +34,9 @@ if TYPE_CHECKING:
 
 __all__ = ["IGNORED", "RunLog", "commit", "device_name", "hash_of", "lasting", "private_log", "versions"]
 
-READ = ("data", "calibrate", "finetune", "source")
+IMAGE_SETTINGS = ("data", "calibrate", "finetune", "source")
 """Settings that may name a folder of images."""
-OURS = (*PARTS, "config.json", ".datafree.json")
+OURS = (*PARTS, "config.json", MARKER)
 """Files of a folder that datafree wrote."""
 FORMAT = 2
 """Of a public log. The first held the command line and paths, and is still read."""
@@ -57,14 +58,18 @@ class RunLog:
         self.began = time.perf_counter()
         self.resumed = False
         """Whether a part of the result is there already, so that this run's time is not all that it took."""
-        several = {role: files for role, files in inputs.items() if isinstance(files, list)}
+        digests = {
+            role: {str(file): sha256_file(file) for file in files}
+            for role, files in inputs.items()
+            if isinstance(files, list)
+        }
         single = {role: path for role, path in inputs.items() if path is not None and not isinstance(path, list)}
         there = {role: path for role, path in single.items() if Path(path).exists()}
         hashes = {role: hash_of(path) for role, path in there.items()}
         sets = {f"{own.public} ({own.split})": sha256(own) for own in data if own is not None}
         sets |= {f"{CLASS_NAMES}{own.public} ({own.split})": _names(own) for own in data if own is not None}
         sets |= {f"{CONTENT}{role} (images)": _content(own) for role, own in (images or {}).items()}
-        sets |= {f"{CONTENT}{role}": _content(files) for role, files in several.items()}
+        sets |= {f"{CONTENT}{role}": _joined(files.values()) for role, files in digests.items()}
         shared = {"format": FORMAT, "verb": verb, "versions": versions(), "commit": commit()}
         device = str(settings.get("device") or "cpu")
         self.content: dict[str, Any] = {
@@ -81,7 +86,7 @@ class RunLog:
             "settings": {key: str(own) if isinstance(own, Path) else own for key, own in settings.items()},
             "inputs": {
                 **{str(there[role]): digest for role, digest in hashes.items()},
-                **{str(file): sha256_file(file) for files in several.values() for file in files},
+                **{file: digest for files in digests.values() for file, digest in files.items()},
                 **sets,
             },
             "device": device_name(device),
@@ -125,9 +130,9 @@ class RunLog:
 
     def read_folders(self) -> list[Path]:
         """The folders of somebody's images that the settings name: no release, set or record is in them."""
-        values = [self.private["settings"].get(key) for key in READ]
-        names = [own for value in values for own in (value if isinstance(value, (list, tuple)) else [value])]
-        folders = [Path(own) for own in names if isinstance(own, str) and not is_known(own) and os.path.isdir(own)]
+        values = [self.private["settings"].get(key) for key in IMAGE_SETTINGS]
+        names = [name for value in values for name in (value if isinstance(value, (list, tuple)) else [value])]
+        folders = [Path(name) for name in names if isinstance(name, str) and not is_known(name) and os.path.isdir(name)]
         return [folder for folder in folders if not any((folder / name).exists() for name in OURS)]
 
     def check(self, folder: str | Path) -> None:
@@ -185,8 +190,12 @@ def _names(data: Dataset) -> str:
 def _content(images: Dataset | Iterable[Path]) -> str:
     """sha256 of a data set's images, or of the content of files in their order."""
     if isinstance(images, Iterable):
-        return hashlib.sha256("".join(map(sha256_file, images)).encode()).hexdigest()
+        return _joined(map(sha256_file, images))
     return sha256(images)
+
+
+def _joined(digests: Iterable[str]) -> str:
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def private_log(folder: str | Path) -> Path:

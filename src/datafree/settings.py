@@ -50,23 +50,28 @@ def parse(cls: type[S], values: Any, *, strict: bool = True) -> S:
         settings = cls.model_validate(dict(values))
     except ValidationError as error:
         raise _one_line(cls, error) from None
-    kept = settings.model_dump(mode="json") if strict else {}
-    for field, value in values.items() if strict else ():  # pydantic turns text and true into numbers
-        if not _same_type(value, kept[field]):
-            name = field.replace("_", "-")
-            raise UserError(
-                f"--{name}: got {cut(repr(value))}, wanted {cut(repr(kept[field]))}; give --{name} such a value"
-            )
+    if strict:
+        _check_types(values, settings.model_dump(mode="json"))
     return settings
 
 
-def _same_type(value: Any, kept: Any) -> bool:
-    """Whether a value of JSON has the type it is kept in; a whole number may stand for a float."""
-    if isinstance(kept, dict):
-        return isinstance(value, Mapping) and all(_same_type(own, kept.get(key)) for key, own in value.items())
-    if isinstance(kept, list):
-        return isinstance(value, (list, tuple)) and all(map(_same_type, value, kept))
-    return type(value) is type(kept) or (type(value) is int and type(kept) is float)
+def _check_types(values: Mapping[str, Any], parsed: dict[str, Any]) -> None:
+    """Raises UserError for a value that pydantic has turned into another JSON type."""
+    for field, value in values.items():
+        if not _same_type(value, parsed[field]):
+            name = field.replace("_", "-")
+            raise UserError(
+                f"--{name}: got {cut(repr(value))}, wanted {cut(repr(parsed[field]))}; give --{name} such a value"
+            )
+
+
+def _same_type(value: Any, parsed: Any) -> bool:
+    """Whether a JSON value has the type that it was parsed into; a whole number may stand for a float."""
+    if isinstance(parsed, dict):
+        return isinstance(value, Mapping) and all(_same_type(entry, parsed.get(key)) for key, entry in value.items())
+    if isinstance(parsed, list):
+        return isinstance(value, (list, tuple)) and all(map(_same_type, value, parsed))
+    return type(value) is type(parsed) or (type(value) is int and type(parsed) is float)
 
 
 def family(package: str, field: str) -> dict[str, type[Settings]]:

@@ -52,8 +52,8 @@ from .synthesis import Batch, Maker, Synthesizer
 from .unfinished import check_finished
 
 __all__ = [
-    "SyntheticSet", "judged", "near_chance", "one_thread", "pixels_for", "read_about", "synthesize", "to_bytes", "to_pixels",
-    "unit_of",
+    "SyntheticSet", "check_grows", "judged", "near_chance", "one_thread", "pixels_for", "read_about", "synthesize",
+    "to_bytes", "to_pixels", "unit_of",
 ]  # fmt: skip
 
 UNIT = 256
@@ -199,15 +199,15 @@ class SyntheticSet:
     def _kept(self, count: int, labels: Tensor, index: int) -> Tensor:
         """Which images of the last unit, number `index`, are of the first `count`: those that keep the classes balanced."""
         unit, classes = self.about["unit"], len(self.spec.classes)
-        wanted, rest = synthesis.unit_labels(index, unit, classes), count - index * unit
-        if not torch.equal(labels.sort().values, wanted.sort().values):  # of a method that counts otherwise
+        expected_labels, rest = synthesis.unit_labels(index, unit, classes), count - index * unit
+        if not torch.equal(labels.sort().values, expected_labels.sort().values):  # of a method that counts otherwise
             return torch.arange(rest)
-        most = wanted[:rest].bincount(minlength=classes)
-        turn = torch.zeros(unit, dtype=torch.int64)
+        counts = expected_labels[:rest].bincount(minlength=classes)
+        rank = torch.zeros(unit, dtype=torch.int64)  # of each image among those of its class
         for label in range(classes):
-            own = labels == label
-            turn[own] = torch.arange(int(own.sum()))
-        return (turn < most[labels]).nonzero()[:, 0]
+            rows = labels == label
+            rank[rows] = torch.arange(int(rows.sum()))
+        return (rank < counts[labels]).nonzero()[:, 0]
 
     def _shard(self, index: int, name: str, digest: str) -> tuple[Tensor, Tensor, Tensor]:
         path, spec, unit = self.folder / name, self.spec, self.about["unit"]
@@ -309,12 +309,19 @@ def to_bytes(pixels: Tensor, spec: InputSpec) -> Tensor:
 
 def unit_of(method: Any, teacher: Network, images: int, out: Path) -> int:
     """Images in a work unit where nobody says: 256, or as the method has it for so many; the set's in `out`, if one is."""
-    own = getattr(method, "unit_size", None)
-    if own is None or images < 1:
+    unit_size = getattr(method, "unit_size", None)
+    if unit_size is None or images < 1:
         return UNIT
     if (out / "set.json").is_file():
         return int(read_about(out)["unit"])
-    return own(len(teacher.spec.classes), images)
+    return unit_size(len(teacher.spec.classes), images)
+
+
+def check_grows(out: Path, images: int) -> None:
+    """Raises UserError for fewer images than the set in `out` has already, or was begun with."""
+    there = read_about(out)["images"] if (out / "set.json").is_file() else 0
+    if there > images:
+        raise UserError(f"--images: got {images}, but the set in {out} is of {there:,} already; name another --out")
 
 
 @checked
@@ -344,8 +351,7 @@ def synthesize(
             f"--unit: {images:,} images in units of {unit:,} are {units:,} shards, expected at most {SHARDS:,}, which an "
             f"index can list; give --unit {-(-images // SHARDS)} or more"
         )
-    if (Path(out) / "set.json").is_file() and (there := read_about(Path(out))["images"]) > images:
-        raise UserError(f"--images: got {images}, but the set in {out} is of {there:,} already; name another --out")
+    check_grows(Path(out), images)
     teacher.check()
     if record is not None:
         record.check_teacher(teacher)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .absent import LAYERS, no_batch_norm, no_layer
 from .errors import UserError, unknown
+from .modes import modes_kept
 from .network import Network, frozen
 
 __all__ = [
@@ -119,13 +120,9 @@ def check_batch(network: Network, images: int) -> None:
 
 def _in_training(module: nn.Module) -> list[tuple[str, nn.Module]]:
     """The parts that `train()` puts into training mode: a network may keep some of its norms as they are."""
-    flags = [(part, part.training) for part in module.modules()]
-    try:
+    with modes_kept(module):
         module.train()
         return [(name, part) for name, part in module.named_modules() if part.training]
-    finally:
-        for part, training in flags:
-            part.training = training
 
 
 def check(network: Network, taps: Iterable[str]) -> tuple[str, ...]:

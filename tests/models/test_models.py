@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from datafree import models
+from datafree import models, zoo
 from datafree.errors import UserError
 from datafree.files import read_sealed_json, read_weights, write_sealed_json, write_tensors
 from datafree.models import load_model, load_weights, new_model
@@ -262,7 +262,7 @@ OTHERS = ("hinton16", "alexnet", "alexnet/32", "resnet8", "resnet20")
 )
 def test_no_layer_of_the_zoo_gives_more_than_is_reckoned_with(name, shape):
     spec = InputSpec(shape=shape, classes=tuple("abc"))
-    module = models._on_meta(name, spec)
+    module = zoo.on_meta(name, spec)
     assert 0 < models._largest_output(module, spec) <= PROBES * models._most_outputs(module, spec)
 
 

@@ -54,7 +54,7 @@ KIND = "online-state"
 
 
 class OnlineHeader(StateHeader):
-    """Of the state of a generator against a student."""
+    """Header of the state file of a generator against a student."""
 
     epoch: int = Field(ge=1, le=EPOCHS)
     attempt: int = Field(ge=0, le=ATTEMPTS * EPOCHS)
@@ -242,7 +242,7 @@ class Saved:
         return header
 
     def _layout(self, game: Game, header: OnlineHeader) -> Layout:
-        """Of all processes together."""
+        """Slots of the state file, with the parts of every process."""
         own = game.slots(header.epoch)
         for rank, slots in enumerate(gathered(own)):
             if rank:
@@ -253,7 +253,7 @@ class Saved:
 
 
 PARTS = ("memory/", "guide/")
-"""Of the state, what every process has of its own."""
+"""Prefixes of the parts of the state that each process has for itself."""
 P = TypeVar("P")
 
 

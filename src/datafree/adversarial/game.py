@@ -192,13 +192,13 @@ class Game:
     @torch.no_grad()
     def _follow(self) -> None:
         """The moving average of weights and of batch statistics alike, each once, however often it is used."""
-        for own, tensor in zip(_tensors(self.average.module), _tensors(self.student.module), strict=True):
-            if own.shape != tensor.shape:  # a buffer of somebody's network that follows the size of the batch
-                own.data = tensor.detach().clone()
+        for average, tensor in zip(_tensors(self.average.module), _tensors(self.student.module), strict=True):
+            if average.shape != tensor.shape:  # a buffer of somebody's network that follows the size of the batch
+                average.data = tensor.detach().clone()
             elif tensor.is_floating_point():
-                own.lerp_(tensor, 1 - self.own.ema)
+                average.lerp_(tensor, 1 - self.own.ema)
             else:
-                own.copy_(tensor)
+                average.copy_(tensor)
 
     @property
     def kept(self) -> Network:

@@ -112,7 +112,7 @@ class Matching:
 
     anchors: Anchors
     distance: Distance
-    """Of made (N, F), anchors (N, F), and the classes (N,) of both; summed over images."""
+    """Distance of generated features (N, F) from anchors (N, F), given the classes (N,) of both; summed over images."""
 
     def loss(self, features: Tensor, labels: Tensor, rng: torch.Generator) -> Tensor:
         guided = self.anchors.known(labels)

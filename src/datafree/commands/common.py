@@ -271,11 +271,12 @@ def identity_of(settings: dict[str, Any], network: Network, log: RunLog, *hashes
     from ..difference import CONTENT, IGNORED, LATER
 
     kept = {key: str(value) for key, value in settings.items() if key not in IGNORED}
-    inputs = log.content["inputs"]
-    kept_inputs = [
-        own for role, own in inputs.items() if not role.startswith(LATER) or role.startswith(f"{CONTENT}modules")
-    ]
-    content = sorted({*kept_inputs, *hashes})  # as in the states of earlier versions
+    compared = {
+        role: digest
+        for role, digest in log.content["inputs"].items()
+        if not role.startswith(LATER) or role.startswith(f"{CONTENT}modules")
+    }
+    content = sorted({*compared.values(), *hashes})  # as in the states of earlier versions
     return {**kept, "spec": network.spec.model_dump(mode="json"), "content": content}
 
 
@@ -305,9 +306,8 @@ def inputs_of(name: str, options: Model, *, role: str = "model", record: bool = 
     """By role, the files that a model was read from, and its record where that is read too, for run.json."""
     from ..release import is_release, is_zoo
 
-    folder = (
-        name if is_release(name) or not (code_name(name) or is_zoo(name)) else None
-    )  # a folder may be called hinton8
+    built = code_name(name) is not None or is_zoo(name)  # even where a folder is called hinton8
+    folder = name if is_release(name) or not built else None
     there = Path(folder) / "record.safetensors" if record and folder is not None else None
     code = options.code if options.code is not None else name if folder is None else None
     return {
@@ -340,10 +340,9 @@ def listed_files(files: list[Path]) -> str:
 def say_code(model: str) -> None:
     """That a release of one's own network is of no use without the file that builds it."""
     if (code := code_name(model)) is not None:
-        from ..models import code_files
+        from ..models import all_files
 
-        files = [Path(code.place), *code_files(code)] if code.is_file else code_files(code)
-        names = listed_files(files) or f"the module {code.place}"
+        names = listed_files(all_files(code)) or f"the module {code.place}"
         print(f"  the release does not hold the network's code: hand over {names} with it, for --code")
 
 

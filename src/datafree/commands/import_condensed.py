@@ -17,6 +17,7 @@ from ..imported.trial import ALPHA, Trial, tried
 from ..network import Network
 from ..output_folder import output_folder
 from ..runlog import RunLog
+from ..spec import NARROW
 from .common import Model, Run, Whole, check_code, inputs_of, load_network
 
 __all__ = ["import_condensed"]
@@ -24,8 +25,6 @@ __all__ = ["import_condensed"]
 Flag = Annotated[bool, Parameter(negative="")]
 BEYOND, WRONG = 0.25, 0.5
 """The shares of pixels out of range that are said, and refused: learnt pixels leave it now and then, not so often."""
-FLAT = 0.05
-"""The share of the range that some pixels must differ by."""
 LOGGED = 8
 """Files of a set whose hashes run.json holds one by one; folders of images have more, and one hash for all."""
 
@@ -177,7 +176,7 @@ def _check(trial: Trial, images: Tensor, network: Network, others: dict[str, Tri
             f"{100 * share:.0f} % of the pixels are out of range, {came}",
             f"at most {100 * WRONG:.0f} %{other}",
         )
-    elif high - low < FLAT * (spec.high - spec.low):
+    elif high - low < NARROW * (spec.high - spec.low):
         why, wanted = f"{came}, which is one grey", f"some of the range {spec.low:g} to {spec.high:g}{other}"
     else:
         return

@@ -528,15 +528,15 @@ def _summary(rows: list[Row]) -> str:
 
 
 def _doubts(networks: list[Path], measured: dict[Path, Scores]) -> list[str]:
-    """As `datafree evaluate` has it, a warning for each accuracy that is hardly above that of guessing."""
-    found = []
+    """A warning for each accuracy that is hardly above that of guessing, as `datafree evaluate` prints it."""
+    warnings = []
     for folder in networks:
-        own = measured[folder]
-        if own.accuracy is None or own.images is None:
+        scores = measured[folder]
+        if scores.accuracy is None or scores.images is None:
             continue
-        if warning := doubt(own.accuracy, own.images, len(Release.open(folder).spec.classes)):
-            found.append(f"{folder.name}: accuracy {own.accuracy:.2f} % is {warning}")
-    return found
+        if warning := doubt(scores.accuracy, scores.images, len(Release.open(folder).spec.classes)):
+            warnings.append(f"{folder.name}: accuracy {scores.accuracy:.2f} % is {warning}")
+    return warnings
 
 
 def _warnings(rows: list[Row]) -> list[str]:

@@ -18,7 +18,7 @@ from ..output_folder import output_folder
 from ..parallel import main_process, together
 from ..runlog import RunLog
 from ..synthesis.invert import InversionSettings
-from ..syntheticset import SyntheticSet, read_about, unit_of
+from ..syntheticset import SyntheticSet, check_grows, unit_of
 from ..syntheticset import synthesize as make
 from .common import Model, Run, Whole, bar, chosen, inputs_of, listed, load_record, load_teacher
 
@@ -126,16 +126,14 @@ def check_counts(out: Path, *, images: int, unit: int | None, workers: int | Non
     for name, count in (("images", images), ("unit", unit)):
         if count is not None and count < 1:
             raise UserError(f"--{name}: got {count}, wanted at least 1; give a positive count")
-    found = read_about(out)["images"] if (out / "set.json").is_file() else 0
-    if isinstance(found, int) and found > images:
-        raise UserError(f"--images: got {images}, but the set in {out} is of {found:,} already; name another --out")
+    check_grows(out, images)
 
 
 def finish(made: SyntheticSet, out: Path, log: RunLog) -> None:
     """Writes the log of a set and says what was made, in the first process alone."""
     if not main_process():
         return
-    consistent = 100 * made.measured()
+    consistent = 100 * made.about["hits"]
     warning = made.warning()
     log.write(out, {"images": len(made), "consistent": consistent, "warning": warning})
     seen = f"; the teacher sees the wanted class in {consistent:.1f} % of them" if made.targeted else ""

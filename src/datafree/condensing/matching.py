@@ -43,7 +43,7 @@ PAUSE = 10
 
 
 class MatchingHeader(StateHeader):
-    """Of the state of a run of `Matching`."""
+    """Header of the state file of a run of `Matching`."""
 
     step: int = Field(ge=1)
 

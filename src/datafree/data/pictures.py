@@ -294,7 +294,7 @@ def _hiding(image: Image.Image, shown: Image.Image, hidden: np.ndarray) -> Image
 
 
 def _low_bytes(image: Image.Image) -> np.ndarray:
-    """Of 16-bit colours, of which Pillow reads the high bytes: it takes the others where it is told that they come last."""
+    """Low bytes of 16-bit colours. Pillow reads the high ones; told that the low ones come last, it reads those instead."""
     stream = image.fp  # type: ignore[attr-defined]
     stream.seek(0)
     again = Image.open(stream, formats=("PNG",))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from ..spec import InputSpec
 
-__all__ = ["build", "half", "names"]
+__all__ = ["build", "half", "names", "on_meta"]
 
 SIZES = {"hinton": 99_999, "alexnet/": 999, "resnet": 1202}
 """The largest number in a name; 1202 layers are the deepest of He et al. 2016."""
@@ -66,6 +66,14 @@ def build(name: str, spec: InputSpec) -> nn.Module:
     if resnet := re.fullmatch(r"resnet([0-9]{1,4})", name):
         return CifarResNet(spec, depth=int(resnet[1]))
     raise unknown("model", name, names(), "the zoo, and no such file, module or folder")
+
+
+def on_meta(name: str, spec: InputSpec) -> nn.Module:
+    """`build` without memory: names and sizes of weights only, and no number of torch's random stream."""
+    import torch
+
+    with torch.device("meta"):
+        return build(name, spec)
 
 
 def _size(name: str, value: int) -> int:
