@@ -27,14 +27,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from datafree import synthesis
 from datafree.data import load
-from datafree.evaluation import evaluate
-from datafree.likeness import similarity
-from datafree.models import load_model
-from datafree.network import Network
+from datafree.evaluation.accuracy import evaluate
+from datafree.evaluation.similarity import similarity
+from datafree.models.input_spec import InputSpec
+from datafree.models.network import Network
 from datafree.quantization import Bits, quantize
-from datafree.spec import InputSpec
+from datafree.releases.load import load_model
+from datafree.synthesis import methods
 
 UNIT = 128
 
@@ -80,7 +80,7 @@ def theirs(mct: Any, network: Network, images: int, seed: int, **options: Any) -
 
 
 def ours(network: Network, images: int, seed: int, name: str, **options: Any) -> Tensor:
-    maker = synthesis.named(name, **options).on(network, None)
+    maker = methods.named(name, **options).on(network, None)
     made = [maker.unit(index, seed, UNIT).pixels for index in range(-(-images // UNIT))]
     return network.spec.clamp(torch.cat(made)[:images])
 

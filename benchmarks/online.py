@@ -15,13 +15,13 @@ from statistics import mean, stdev
 import torch
 from torch.nn.functional import cross_entropy
 
-from datafree import replay
-from datafree.adversarial import Online, adversarial
-from datafree.generator import new_generator
-from datafree.losses import kl
-from datafree.models import new_model
-from datafree.network import Network
-from datafree.spec import InputSpec
+from datafree.distillation import replay
+from datafree.distillation.kl import kl
+from datafree.distillation.online.generator import new_generator
+from datafree.distillation.online.run import Online, adversarial
+from datafree.models.input_spec import InputSpec
+from datafree.models.network import Network
+from datafree.releases.load import new_model
 
 ROUNDS, BATCH = 5, 512
 SPEC = InputSpec(shape=(1, 32, 32), classes=tuple("0123456789"))

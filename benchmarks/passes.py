@@ -25,12 +25,13 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from datafree import synthesis, taps
-from datafree.layout import channels_last
-from datafree.models import new_model
-from datafree.network import Network, frozen
-from datafree.spec import InputSpec
-from datafree.terms import View
+from datafree.models import hooks
+from datafree.models.input_spec import InputSpec
+from datafree.models.memory_format import channels_last
+from datafree.models.network import Network, frozen
+from datafree.releases.load import new_model
+from datafree.synthesis import methods
+from datafree.synthesis.losses import View
 
 Step = Callable[[], object]
 Way = tuple[str, bool, bool]
@@ -42,7 +43,7 @@ def a_step(stack: ExitStack, model: str, method: str, way: Way, images: int) -> 
     precision, last, compiled = way
     shape = (1 if model.startswith("lenet5") else 3, 32, 32)
     network = new_model(model, InputSpec(shape=shape, classes=tuple("0123456789")), seed=0)
-    objective = synthesis.named(method).on(network, None).objective
+    objective = methods.named(method).on(network, None).objective
     stack.enter_context(channels_last(network) if last else nullcontext())
     stack.enter_context(frozen(network.module))
     look = _looked(stack, network, objective.taps, precision == "bfloat16")
@@ -53,7 +54,7 @@ def a_step(stack: ExitStack, model: str, method: str, way: Way, images: int) -> 
     def step() -> Tensor:
         pixels = start.clone().requires_grad_(True)
         logits, activations = look(pixels)
-        total, _ = objective(View(pixels, labels, logits, {**activations, taps.INPUT: pixels}))
+        total, _ = objective(View(pixels, labels, logits, {**activations, hooks.INPUT: pixels}))
         return torch.autograd.grad(total, pixels)[0]
 
     return step
@@ -62,8 +63,8 @@ def a_step(stack: ExitStack, model: str, method: str, way: Way, images: int) -> 
 def _looked(
     stack: ExitStack, network: Network, wanted: tuple[str, ...], narrow: bool
 ) -> Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]]:
-    wanted = tuple(tap for tap in wanted if tap != taps.INPUT)
-    seen = stack.enter_context(taps.watch(network, wanted))
+    wanted = tuple(tap for tap in wanted if tap != hooks.INPUT)
+    seen = stack.enter_context(hooks.watch(network, wanted))
 
     def look(pixels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.autocast("cpu", torch.bfloat16, enabled=narrow):

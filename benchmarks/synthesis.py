@@ -24,17 +24,18 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from datafree import presets, synthesis
+from datafree._core.errors import UserError
 from datafree.data import load
-from datafree.distillation import Distillation, distill
-from datafree.errors import UserError
-from datafree.images import Fresh, stored
-from datafree.models import new_model
-from datafree.network import Network
-from datafree.records import Record, record
-from datafree.spec import InputSpec
-from datafree.synthesis.invert import InversionMaker
-from datafree.syntheticset import synthesize
+from datafree.distillation.distill import Distillation, distill
+from datafree.distillation.sources import Fresh, stored
+from datafree.models.input_spec import InputSpec
+from datafree.models.network import Network
+from datafree.records import presets
+from datafree.records.record import Record, record
+from datafree.releases.load import new_model
+from datafree.synthesis import methods
+from datafree.synthesis.methods.inversion import InversionMaker
+from datafree.synthesis.synthetic_set import synthesize
 
 METHODS = ("top", "all", "all-dropout", "spectral-all", "spectral-pairs", "matched", "distribution")
 BASELINE = "all"
@@ -60,7 +61,7 @@ def measure(name: str, model: str, precision: str, images: int, steps: int, data
     torch.set_flush_denormal(True)
     teacher, known = _published(model, name, data_dir)
     settings = {} if name == "distribution" else {"steps": steps, "precision": precision}
-    method = synthesis.of({"method": name, **settings})
+    method = methods.of({"method": name, **settings})
     began = time.process_time()
     maker = method.on(teacher, known)
     maker.unit(0, 0, 256)  # a graph's basis is built when it is first needed

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
-from datafree.files import read_json, write_json
-from datafree.runlog import commit, device_name, versions
+from datafree._core.files import read_json, write_json
+from datafree.runs.run_log import commit, device_name, versions
 
 __all__ = ["Chain", "by_seed", "common", "deviations", "file_of", "keep", "read"]
 

@@ -19,21 +19,21 @@ from chains import arguments, with_gpu
 from chains import run as run_chains
 from claims import claim
 
-from datafree import replay
-from datafree.adversarial import PRESETS, Online, adversarial
+from datafree._core.files import read_header
 from datafree.data import load
-from datafree.distillation import Distillation, distill
-from datafree.evaluation import evaluate
-from datafree.files import read_header
-from datafree.fit import Schedule
-from datafree.images import soft_labelled
-from datafree.inherit import begun
-from datafree.models import load_model, new_model
-from datafree.network import Network
-from datafree.release import write_release
-from datafree.robustness import HALF, robustness
-from datafree.spec import InputSpec
-from datafree.training import train
+from datafree.distillation import replay
+from datafree.distillation.distill import Distillation, distill
+from datafree.distillation.online.run import PRESETS, Online, adversarial
+from datafree.distillation.sources import soft_labelled
+from datafree.distillation.student_init import begun
+from datafree.distillation.train import train
+from datafree.distillation.training_loop import Schedule
+from datafree.evaluation.accuracy import evaluate
+from datafree.evaluation.stability import HALF, robustness
+from datafree.models.input_spec import InputSpec
+from datafree.models.network import Network
+from datafree.releases.load import load_model, new_model
+from datafree.releases.release import write_release
 
 __all__ = ["Budget", "Game", "Pair", "lenet", "main", "resnets"]
 

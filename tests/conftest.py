@@ -16,16 +16,16 @@ from torch import nn
 
 from datafree.data import Dataset, load
 from datafree.data.dataset import in_memory
-from datafree.fit import Schedule
-from datafree.models import new_model
-from datafree.network import Network
-from datafree.records import Record, record
-from datafree.release import write_release
-from datafree.spec import InputSpec
-from datafree.stats.input import InputMoments
-from datafree.stats.moments import Moments
-from datafree.stats.spectral import SpectralAll, SpectralPairs
-from datafree.training import train
+from datafree.distillation.train import train
+from datafree.distillation.training_loop import Schedule
+from datafree.models.input_spec import InputSpec
+from datafree.models.network import Network
+from datafree.records.record import Record, record
+from datafree.records.statistics.input import InputMoments
+from datafree.records.statistics.moments import Moments
+from datafree.records.statistics.spectral import SpectralAll, SpectralPairs
+from datafree.releases.load import new_model
+from datafree.releases.release import write_release
 
 THREADS = int(os.environ.get("DATAFREE_TEST_THREADS", "1"))
 torch.set_num_threads(THREADS)

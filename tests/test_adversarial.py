@@ -9,18 +9,26 @@ import pytest
 import torch
 from torch.nn.functional import conv2d, interpolate
 
-from datafree import adversarial as online
-from datafree import alignment, replay
-from datafree.adversarial import PRESETS, Anchored, Health, Online, adversarial, preset
-from datafree.errors import UserError
-from datafree.evaluation import evaluate
-from datafree.generator import WIDTHS, Doubled, Generator, Merged, PhaseNorm, new_generator, width_for
-from datafree.network import Network
-from datafree.replay import vae
-from datafree.scene import Scene
-from datafree.taps import INPUT, watch
-from datafree.terms import Objective, View
-from datafree.terms.aligned import Aligned
+from datafree._core.errors import UserError
+from datafree.distillation import replay
+from datafree.distillation.online import run as online
+from datafree.distillation.online.generator import (
+    WIDTHS,
+    Doubled,
+    Generator,
+    Merged,
+    PhaseNorm,
+    new_generator,
+    width_for,
+)
+from datafree.distillation.online.run import PRESETS, Anchored, Health, Online, adversarial, preset
+from datafree.distillation.online.scene import Scene
+from datafree.distillation.replay import vae
+from datafree.evaluation.accuracy import evaluate
+from datafree.models.hooks import INPUT, watch
+from datafree.models.network import Network
+from datafree.synthesis.losses import Objective, View, alignment
+from datafree.synthesis.losses.alignment_loss import Aligned
 
 SHORT = {"epochs": 4, "iterations": 3, "student_steps": 2, "batch": 16, "latent": 8, "write_every": 1}
 
@@ -366,8 +374,8 @@ def test_a_generators_images_are_those_of_plain_layers_at_full_size(width, shape
 
 
 def test_a_generator_is_sized_to_its_teacher_and_its_seed_decides_it(tiny):
-    from datafree.models import new_model
-    from datafree.spec import InputSpec
+    from datafree.models.input_spec import InputSpec
+    from datafree.releases.load import new_model
 
     spec = InputSpec(shape=(3, 32, 32), classes=tuple("abc"))
     widths = [width_for(new_model(name, spec, seed=0)) for name in ("lenet5", "resnet20")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import one_hot
 
-from datafree.agreement import Agreement, agreement
+from datafree.models.agreement import Agreement, agreement
 
 CLASSES = ("a", "b", "c", "d")
 

@@ -14,16 +14,16 @@ from tests.conftest import make_data, make_network
 from torch import nn
 
 import datafree as df
-from datafree.adversarial import adversarial
-from datafree.adversarial.online import Online
-from datafree.divergence import Stored, divergence
+from datafree._core.settings import Settings
+from datafree.distillation.online.run import adversarial
+from datafree.distillation.online.scene import Scene
+from datafree.distillation.online.settings import Online
 from datafree.quantization import finetune, quantize
-from datafree.release import write_record
-from datafree.scene import Scene
-from datafree.settings import Settings
-from datafree.synthesis import batches
-from datafree.terms.batchnorm import BatchNormDivergence
-from datafree.terms.online import Disagreement
+from datafree.records.divergence import Stored, divergence
+from datafree.releases.release import write_record
+from datafree.synthesis.losses.batchnorm import BatchNormDivergence
+from datafree.synthesis.losses.online import Disagreement
+from datafree.synthesis.methods import batches
 
 FREE = {"kl", "load_data", "method"}
 """Public functions that check their arguments themselves; `kl` is called in every step of a training."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from datafree.difference import difference
+from datafree.runs.difference import difference
 
 MOMENTS = {"statistic": {"kind": "moments", "covariance": "none"}, "taps": ["fc1", "fc2"]}
 FULL = {"statistic": {"kind": "moments", "covariance": "full"}, "taps": ["fc1", "fc2"]}

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datafree.errors import UserError
-from datafree.robustness import FIGURES, Robustness, Spread, over_seeds, robustness
+from datafree._core.errors import UserError
+from datafree.evaluation.stability import FIGURES, Robustness, Spread, over_seeds, robustness
 
 percentages = st.lists(st.floats(0, 100), min_size=1, max_size=30)
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from datafree.scene import Scene, _resized
-from datafree.spec import InputSpec
+from datafree.distillation.online.scene import Scene, _resized
+from datafree.models.input_spec import InputSpec
 
 
 def spec(*shape: int, **own) -> InputSpec:

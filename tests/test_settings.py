@@ -7,13 +7,13 @@ from typing import Annotated
 import pytest
 from pydantic import Field
 
-from datafree.errors import UserError
-from datafree.files import write_sealed_json
-from datafree.quantization.folder import read_config
-from datafree.release import Release
-from datafree.settings import Settings, parse
-from datafree.spec import InputSpec
-from datafree.syntheticset import read_about
+from datafree._core.errors import UserError
+from datafree._core.files import write_sealed_json
+from datafree._core.settings import Settings, parse
+from datafree.models.input_spec import InputSpec
+from datafree.releases.quantized import read_config
+from datafree.releases.release import Release
+from datafree.synthesis.synthetic_set import read_about
 
 
 class Several(Settings):

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from games import Budget, Game, Pair, lenet, resnets
 
-from datafree.distillation import Distillation
-from datafree.fit import Schedule
+from datafree.distillation.distill import Distillation
+from datafree.distillation.training_loop import Schedule
 
 __all__ = ["BUDGETS", "PAPER"]
 

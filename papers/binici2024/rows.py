@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from datafree.augment import Augmentation
-from datafree.distillation import Distillation
-from datafree.fit import Schedule
+from datafree.data.augmentation import Augmentation
+from datafree.distillation.distill import Distillation
+from datafree.distillation.training_loop import Schedule
 
 __all__ = ["BUDGETS", "FEW", "SHOWN", "WAYS", "Budget", "Pair", "split"]
 

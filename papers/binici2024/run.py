@@ -31,19 +31,20 @@ from claims import claim
 from rows import BUDGETS, FEW, SHOWN, WAYS, Pair, split
 from torch import Tensor
 
-from datafree import alignment, condensing
-from datafree.augment import Augmentation
-from datafree.condensed import Condensed
 from datafree.data import load
-from datafree.distillation import distill
-from datafree.evaluation import evaluate
-from datafree.expansion import Expansion, expand
-from datafree.images import Images, Mixed, Source, soft_labelled, stored
-from datafree.models import load_model, new_model
-from datafree.network import Network
-from datafree.release import write_release
-from datafree.spec import InputSpec
-from datafree.training import train
+from datafree.data.augmentation import Augmentation
+from datafree.data.condensed import methods
+from datafree.data.condensed.condensed_set import Condensed
+from datafree.distillation.distill import distill
+from datafree.distillation.sources import Images, Mixed, Source, soft_labelled, stored
+from datafree.distillation.train import train
+from datafree.evaluation.accuracy import evaluate
+from datafree.models.input_spec import InputSpec
+from datafree.models.network import Network
+from datafree.releases.load import load_model, new_model
+from datafree.releases.release import write_release
+from datafree.synthesis.expansion import Expansion, expand
+from datafree.synthesis.losses import alignment
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def settings(pair: Pair, row: str) -> dict[str, Any]:
 
 def condenser(pair: Pair, kind: str) -> Any:
     """How the few images of a kind are made."""
-    return condensing.named(FEW[kind], **(pair.condensing if FEW[kind] == "dm" else {}))
+    return methods.named(FEW[kind], **(pair.condensing if FEW[kind] == "dm" else {}))
 
 
 def expansion(pair: Pair, way: str) -> Expansion:
@@ -148,8 +149,8 @@ class Chain:
         made = {**method.model_dump(mode="json"), "seed": self.seed, "per_class": count}
         if folder.exists() and Condensed.open(folder).about["made"] == made:
             return Condensed.open(folder)
-        job = condensing.Job(self.train, self.spec, count, seed=self.seed, device=self.device)
-        condensing.condense(method, job).save(folder)
+        job = methods.Job(self.train, self.spec, count, seed=self.seed, device=self.device)
+        methods.condense(method, job).save(folder)
         return Condensed.open(folder)
 
     def expanded(self, few: Condensed, way: str) -> Source:

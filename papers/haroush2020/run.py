@@ -33,15 +33,16 @@ from chains import run as run_chains
 from claims import claim
 from rows import BUDGETS, FIELD, Pair
 
-from datafree import synthesis
+from datafree._core.files import read_weights
 from datafree.data import load
-from datafree.evaluation import evaluate
-from datafree.files import read_weights
-from datafree.fit import Schedule
-from datafree.likeness import similarity
-from datafree.models import load_model
-from datafree.network import Network
-from datafree.quantization import (
+from datafree.distillation.train import train
+from datafree.distillation.training_loop import Schedule
+from datafree.evaluation.accuracy import evaluate
+from datafree.evaluation.similarity import similarity
+from datafree.models.input_spec import InputSpec
+from datafree.models.network import Network
+from datafree.models.pixel_bytes import to_pixels
+from datafree.quantization import (  # fmt: skip
     Bits,
     check,
     convert,
@@ -52,10 +53,10 @@ from datafree.quantization import (
     session,
     speed,
     to_onnx,
-)  # fmt: skip
-from datafree.spec import InputSpec
-from datafree.syntheticset import synthesize, to_pixels
-from datafree.training import train
+)
+from datafree.releases.load import load_model
+from datafree.synthesis import methods
+from datafree.synthesis.synthetic_set import synthesize
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 UNIT = 128
@@ -82,7 +83,7 @@ def settings(pair: Pair, row: str) -> dict[str, Any]:
         found["biases"] = "analytic"
     if row.startswith(("w4a4/", "w3a3/")):
         found["tuning"] = pair.tuning
-    if source in synthesis.methods():
+    if source in methods.methods():
         found["method"] = method(pair, source).model_dump(mode="json")
     if row in ("fp32", "similarity"):
         found = {"measured": pair.measured, "steps": pair.steps, "shown": SHOWN.get(pair.data)}
@@ -91,7 +92,7 @@ def settings(pair: Pair, row: str) -> dict[str, Any]:
 
 def method(pair: Pair, source: str) -> Any:
     own = {} if source == "gaussian" else {"steps": pair.steps, "precision": "bfloat16"}
-    return synthesis.named(source, **own)
+    return methods.named(source, **own)
 
 
 class Chain:
@@ -135,7 +136,7 @@ class Chain:
         network, path = Network(small(spec), spec, self.pair.name), self.folder / "teacher.safetensors"
         if not path.exists():
             train(network, self.train, Schedule(epochs=3, batch=128, learning_rate=2e-3), seed=self.seed)
-            from datafree.files import write_tensors
+            from datafree._core.files import write_tensors
 
             self.folder.mkdir(parents=True, exist_ok=True)
             write_tensors(path, dict(network.module.state_dict()), {}, kind="weights")
@@ -208,7 +209,7 @@ class Chain:
         count = self.pair.measured
         sources: dict[str, Any] = {
             "train": self.train.subset(count), "test": self.test.subset(count),
-            "noise": synthesis.named("gaussian").on(self.network, None).unit(0, self.seed, count).pixels,
+            "noise": methods.named("gaussian").on(self.network, None).unit(0, self.seed, count).pixels,
         }  # fmt: skip
         if self.pair.data == "cifar10":
             sources["cifar100"] = load("cifar100", "test", data_dir=self.data_dir).subset(count)

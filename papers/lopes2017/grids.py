@@ -17,12 +17,14 @@ from PIL import Image
 from rows import BUDGETS
 from run import HERE, Chain
 
-from datafree import presets, synthesis
-from datafree.files import write_bytes
-from datafree.models import load_model
-from datafree.records import record
-from datafree.report import grid_of, grid_png
-from datafree.syntheticset import SyntheticSet, to_pixels
+from datafree._core.files import write_bytes
+from datafree.evaluation.report import grid_of, grid_png
+from datafree.models.pixel_bytes import to_pixels
+from datafree.records import presets
+from datafree.records.record import record
+from datafree.releases.load import load_model
+from datafree.synthesis import methods
+from datafree.synthesis.synthetic_set import SyntheticSet
 
 
 def stored_grid(chain: Chain, row: str) -> bytes:
@@ -37,7 +39,7 @@ def drawn_grid(chain: Chain) -> bytes:
     """Of images that `best` draws."""
     teacher = load_model(str(chain.folder / "teacher"))
     known = record(teacher, chain.train, presets.best(teacher))
-    pixels = synthesis.named("distribution").on(teacher, known).unit(0, 0, 4096).pixels
+    pixels = methods.named("distribution").on(teacher, known).unit(0, 0, 4096).pixels
     seen = teacher.predict(pixels).argmax(1)
     return grid_png(grid_of("best", pixels, seen, len(chain.spec.classes), spec=chain.spec, samples=2))
 

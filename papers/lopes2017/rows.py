@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from datafree.distillation import Distillation
-from datafree.fit import Schedule
+from datafree.distillation.distill import Distillation
+from datafree.distillation.training_loop import Schedule
 
 __all__ = ["BUDGETS", "PAPER", "Budget", "Pair"]
 

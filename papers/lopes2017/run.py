@@ -26,18 +26,20 @@ from chains import arguments, run
 from claims import claim
 from rows import BUDGETS, PAPER, Pair
 
-from datafree import presets, synthesis
 from datafree.data import load
-from datafree.distillation import distill
-from datafree.evaluation import evaluate
-from datafree.images import Fresh, soft_labelled, stored
-from datafree.models import load_model, new_model
-from datafree.network import Network
-from datafree.records import Record, forecast_auc, record
-from datafree.release import Release, write_record, write_release
-from datafree.spec import InputSpec
-from datafree.syntheticset import synthesize
-from datafree.training import train
+from datafree.distillation.distill import distill
+from datafree.distillation.sources import Fresh, soft_labelled, stored
+from datafree.distillation.train import train
+from datafree.evaluation.accuracy import evaluate
+from datafree.models.input_spec import InputSpec
+from datafree.models.network import Network
+from datafree.records import presets
+from datafree.records.forecast import forecast_auc
+from datafree.records.record import Record, record
+from datafree.releases.load import load_model, new_model
+from datafree.releases.release import Release, write_record, write_release
+from datafree.synthesis import methods
+from datafree.synthesis.synthetic_set import synthesize
 
 DRAWN = ("safe", "best")
 """Rows whose student learns from fresh images drawn from the record."""
@@ -46,7 +48,7 @@ DRAWN = ("safe", "best")
 def settings(pair: Pair, row: str) -> dict[str, Any]:
     """What decides a cell's number: a cell of other settings is run again, and is no claim."""
     learning = {"teacher": pair.training, "student": pair.training} | dict.fromkeys(("kd", *DRAWN), pair.learning)
-    drawn = synthesis.named("distribution").model_dump()
+    drawn = methods.named("distribution").model_dump()
     return {
         "teacher": pair.teacher, "student": pair.student, "training": pair.training.model_dump(),
         "distillation": learning.get(row, pair.faithful).model_dump(),
@@ -119,7 +121,7 @@ class Chain:
         """A student on fresh images drawn from a record of `statistics`."""
         teacher, known = self.published(statistics)
         began = time.perf_counter()
-        method = synthesis.named("distribution")
+        method = methods.named("distribution")
         source = Fresh(self.spec, method.on(teacher, known), self.pair.epoch_images)
         result = self.taught(teacher, source, self.pair.learning)
         seconds = round(time.perf_counter() - began, 2)
@@ -128,7 +130,7 @@ class Chain:
     def faithful(self, row: str) -> dict[str, Any]:
         limit = self.pair.spectral_limit if row.startswith("spectral") else None
         teacher, known = self.published(presets.paper_row(row, self.fresh(self.pair.teacher)), limit)
-        method = synthesis.of({"method": row, **self.pair.methods.get(row, {})})
+        method = methods.of({"method": row, **self.pair.methods.get(row, {})})
         began = time.perf_counter()
         made = synthesize(
             teacher, known, method, self.folder / f"set-{row}", images=self.pair.images_of.get(row, self.pair.images),

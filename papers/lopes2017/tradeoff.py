@@ -27,20 +27,22 @@ from claims import between
 from rows import BUDGETS
 from run import HERE, Chain
 
-from datafree import presets, synthesis
-from datafree.distillation import Distillation
-from datafree.evaluation import evaluate
-from datafree.files import read_json, write_json, write_text
-from datafree.images import Fresh, stored
-from datafree.models import load_model
-from datafree.network import Network
-from datafree.records import Record, forecast_auc, record
-from datafree.report import tradeoff_svg
-from datafree.runlog import device_name, versions
-from datafree.stats.input import InputMoments
-from datafree.stats.moments import Moments
-from datafree.stats.spectral import SpectralAll, SpectralPairs
-from datafree.syntheticset import synthesize
+from datafree._core.files import read_json, write_json, write_text
+from datafree.distillation.distill import Distillation
+from datafree.distillation.sources import Fresh, stored
+from datafree.evaluation.accuracy import evaluate
+from datafree.evaluation.report import tradeoff_svg
+from datafree.models.network import Network
+from datafree.records import presets
+from datafree.records.forecast import forecast_auc
+from datafree.records.record import Record, record
+from datafree.records.statistics.input import InputMoments
+from datafree.records.statistics.moments import Moments
+from datafree.records.statistics.spectral import SpectralAll, SpectralPairs
+from datafree.releases.load import load_model
+from datafree.runs.run_log import device_name, versions
+from datafree.synthesis import methods
+from datafree.synthesis.synthetic_set import synthesize
 
 LEARNING = Distillation(epochs=5, batch=128, learning_rate=3e-3)
 EPOCH_IMAGES = 61_440
@@ -116,16 +118,16 @@ def measure(kind: str, seed: int, work: Path, data_dir: str | None) -> dict[str,
 
 
 def _student(chain: Chain, teacher: Network, known: Record, method: str, folder: Path) -> Network:
-    from datafree.distillation import distill
+    from datafree.distillation.distill import distill
 
     student = chain.fresh(chain.pair.student)
     if method == "distribution":
-        made = synthesis.of({"method": method}).on(teacher, known)
+        made = methods.of({"method": method}).on(teacher, known)
         distill(teacher, student, Fresh(chain.spec, made, EPOCH_IMAGES), LEARNING, seed=chain.seed)
         return student
     settings = {"method": method, "precision": "bfloat16"}
     settings |= {} if method == "matched" else {"steps": STEPS, "learning_rate": 0.03}
-    made = synthesize(teacher, known, synthesis.of(settings), folder, images=IMAGES, seed=chain.seed, workers=1)
+    made = synthesize(teacher, known, methods.of(settings), folder, images=IMAGES, seed=chain.seed, workers=1)
     # the same number of steps: 30 passes over 10,240 images are 5 over 61,440
     schedule = LEARNING.model_copy(update={"epochs": LEARNING.epochs * EPOCH_IMAGES // IMAGES})
     distill(teacher, student, stored(made), schedule, seed=chain.seed)

@@ -12,7 +12,7 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from ._core.version import VERSION as __version__
 
 # onnxruntime 1.31 reads this when it is imported: unset, empty, "0" or "false" let it write a device id and a database
 # into the user's home and send events. A value that somebody set is left alone.
@@ -20,73 +20,74 @@ if not os.environ.get("ORT_DISABLE_TELEMETRY"):
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 if TYPE_CHECKING:  # the same names for type checkers and editors, which do not run `__getattr__`
-    from .condensed import Condensed
-    from .condensing import condense
+    from ._core.errors import UserError
     from .data import Dataset
     from .data import load as load_data
-    from .distillation import Distillation, distill
-    from .errors import UserError
-    from .evaluation import Evaluation, evaluate
-    from .expansion import Expansion, expand
-    from .fit import Schedule
-    from .images import Fresh, Images, Mixed, fresh, soft_labelled, stored
-    from .likeness import Similarity, similarity
-    from .losses import kl
-    from .models import load_model, new_model
-    from .network import Network
-    from .presets import preset
+    from .data.condensed.condensed_set import Condensed
+    from .data.condensed.methods import condense
+    from .distillation.distill import Distillation, distill
+    from .distillation.kl import kl
+    from .distillation.sources import Fresh, Images, Mixed, fresh, soft_labelled, stored
+    from .distillation.train import train
+    from .distillation.training_loop import Schedule
+    from .evaluation.accuracy import Evaluation, evaluate
+    from .evaluation.similarity import Similarity, similarity
+    from .models.input_spec import InputSpec
+    from .models.network import Network
     from .quantization import Bits, FineTuning
     from .quantization import finetune as finetune
     from .quantization import quantize as quantize
-    from .records import Record, forecast_auc, record
-    from .release import Release, write_release
-    from .spec import InputSpec
-    from .synthesis import named as method
-    from .syntheticset import SyntheticSet, synthesize
-    from .terms import Objective
-    from .training import train
+    from .records.forecast import forecast_auc
+    from .records.presets import preset
+    from .records.record import Record, record
+    from .releases.load import load_model, new_model
+    from .releases.release import Release, write_release
+    from .synthesis.expansion import Expansion, expand
+    from .synthesis.losses import Objective
+    from .synthesis.methods import named as method
+    from .synthesis.synthetic_set import SyntheticSet, synthesize
 
 _HOMES = {
     "Bits": "quantization",
-    "Condensed": "condensed",
+    "Condensed": "data.condensed.condensed_set",
     "Dataset": "data",
-    "Distillation": "distillation",
-    "Evaluation": "evaluation",
-    "Expansion": "expansion",
+    "Distillation": "distillation.distill",
+    "Evaluation": "evaluation.accuracy",
+    "Expansion": "synthesis.expansion",
     "FineTuning": "quantization",
-    "Fresh": "images",
-    "Images": "images",
-    "InputSpec": "spec",
-    "Mixed": "images",
-    "Network": "network",
-    "Objective": "terms",
-    "Record": "records",
-    "Release": "release",
-    "Schedule": "fit",
-    "Similarity": "likeness",
-    "SyntheticSet": "syntheticset",
-    "UserError": "errors",
-    "condense": "condensing",
-    "distill": "distillation",
-    "evaluate": "evaluation",
-    "expand": "expansion",
+    "Fresh": "distillation.sources",
+    "Images": "distillation.sources",
+    "InputSpec": "models.input_spec",
+    "Mixed": "distillation.sources",
+    "Network": "models.network",
+    "Objective": "synthesis.losses",
+    "Record": "records.record",
+    "Release": "releases.release",
+    "Schedule": "distillation.training_loop",
+    "Similarity": "evaluation.similarity",
+    "SyntheticSet": "synthesis.synthetic_set",
+    "UserError": "_core.errors",
+    "condense": "data.condensed.methods",
+    "distill": "distillation.distill",
+    "evaluate": "evaluation.accuracy",
+    "expand": "synthesis.expansion",
     "finetune": "quantization",
-    "forecast_auc": "records",
-    "fresh": "images",
-    "kl": "losses",
+    "forecast_auc": "records.forecast",
+    "fresh": "distillation.sources",
+    "kl": "distillation.kl",
     "load_data": "data",
-    "load_model": "models",
-    "new_model": "models",
-    "method": "synthesis",
-    "preset": "presets",
+    "load_model": "releases.load",
+    "new_model": "releases.load",
+    "method": "synthesis.methods",
+    "preset": "records.presets",
     "quantize": "quantization",
-    "record": "records",
-    "similarity": "likeness",
-    "soft_labelled": "images",
-    "stored": "images",
-    "synthesize": "syntheticset",
-    "train": "training",
-    "write_release": "release",
+    "record": "records.record",
+    "similarity": "evaluation.similarity",
+    "soft_labelled": "distillation.sources",
+    "stored": "distillation.sources",
+    "synthesize": "synthesis.synthetic_set",
+    "train": "distillation.train",
+    "write_release": "releases.release",
 }
 
 __all__ = [

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from datafree.augment import Augmentation, cut, exposed, shifted, tinted
-from datafree.errors import UserError
-from datafree.spec import InputSpec
+from datafree._core.errors import UserError
+from datafree.data.augmentation import Augmentation, cut, exposed, shifted, tinted
+from datafree.models.input_spec import InputSpec
 
 COLOUR = InputSpec(shape=(3, 8, 8), classes=("a", "b"))
 GREY = InputSpec(shape=(1, 8, 8), classes=("a", "b"))

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
-from datafree import taps
-from datafree.alignment.anchors import Anchors
-from datafree.alignment.coral import coral_distance
-from datafree.alignment.discriminator import Discriminator, Normed, Projection
-from datafree.alignment.means import class_means, mean_distance
-from datafree.alignment.mmd import WIDTHS, mmd_distance
-from datafree.augment import Augmentation
-from datafree.errors import UserError
+from datafree._core.errors import UserError
+from datafree.data.augmentation import Augmentation
+from datafree.models import hooks
+from datafree.synthesis.losses.alignment.anchors import Anchors
+from datafree.synthesis.losses.alignment.coral import coral_distance
+from datafree.synthesis.losses.alignment.discriminator import Discriminator, Normed, Projection
+from datafree.synthesis.losses.alignment.means import class_means, mean_distance
+from datafree.synthesis.losses.alignment.mmd import WIDTHS, mmd_distance
 
 STILL = Augmentation(translate=0, cutout=0, colour=0, bend=0, exposure=0)
 
@@ -110,9 +110,9 @@ def test_anchors_of_a_class_take_turns_so_that_as_many_labels_show_each_once(tin
     network, pixels = tiny("linear"), torch.rand(7, 1, 4, 4)
     classes = torch.tensor([1, 0, 1, 2, 0, 1, 1])
     anchors = Anchors(network, pixels, one_hot(classes, 3).float(), STILL, 0)
-    with torch.no_grad(), taps.watch(network, (taps.FEATURES,)) as seen:
+    with torch.no_grad(), hooks.watch(network, (hooks.FEATURES,)) as seen:
         network.logits(pixels)
-    wanted = anchors.standard(seen[taps.FEATURES])
+    wanted = anchors.standard(seen[hooks.FEATURES])
     for seed in range(5):
         found = anchors.features(classes, torch.Generator().manual_seed(seed))
         for c in range(3):

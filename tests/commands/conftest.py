@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from datafree.__main__ import run
+from datafree.cli.main import run
 
 MAKE = (
     "train hinton16 --data digits --epochs 3 --out teacher --quiet",

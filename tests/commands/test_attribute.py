@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datafree.files import read_json
+from datafree._core.files import read_json
 
 FILES = [f"{index:06d}.jpg" for index in range(1, 41)]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from datafree.models import load_model
+from datafree.releases.load import load_model
 
 NAMES = [
     ("trian hinton16", "no command 'trian'; nearest: 'train'"),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from datafree.__main__ import run
-from datafree.models import new_model
-from datafree.records import Record
-from datafree.release import write_release
-from datafree.spec import InputSpec
+from datafree.cli.main import run
+from datafree.models.input_spec import InputSpec
+from datafree.records.record import Record
+from datafree.releases.load import new_model
+from datafree.releases.release import write_release
 
 
 def test_a_batch_norm_record_needs_no_data(tmp_path, capsys):

@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
-from datafree import models
-from datafree.codenames import code_name
-from datafree.files import sha256_file
-from datafree.spec import InputSpec
+from datafree._core.code_names import code_name
+from datafree._core.files import sha256_file
+from datafree.models.input_spec import InputSpec
+from datafree.releases import load
 
 BUILD = """
 from torch import nn
@@ -32,7 +32,7 @@ def code(tmp_path, monkeypatch):
     (tmp_path / "not_read.py").write_text("")
     for name in [name for name in sys.modules if name.partition(".")[0] == "of_mine"]:  # of an earlier test
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(models, "_FILES", {})
+    monkeypatch.setattr(load, "_FILES", {})
     package = tmp_path / "of_mine" / "nets"
     package.mkdir(parents=True)
     (package / "small.py").write_text(BUILD.format(imports="from .parts import WIDTH", width="WIDTH"))
@@ -49,8 +49,8 @@ def code(tmp_path, monkeypatch):
 )
 def test_the_files_that_code_is_made_of_are_known_once_it_is_loaded(code, name, files):
     for _ in range(2):
-        models.new_model(name, SPEC, seed=0)
-        found = models.code_files(code_name(name))
+        load.new_model(name, SPEC, seed=0)
+        found = load.code_files(code_name(name))
         assert [path.relative_to(code.resolve()).as_posix() for path in found] == files
 
 
@@ -92,8 +92,8 @@ def test_what_code_imports_while_it_builds_and_from_other_folders_counts(code, c
     for name, files in (
         ("late", {"helper_one.py", "helper_two.py", "own.py"}), ("reaching", {"elsewhere/far.py"}), ("linked", {"link.py"}),
     ):  # fmt: skip
-        models.new_model(f"{name}.py:build", SPEC, seed=0)
-        found = models.code_files(code_name(f"{name}.py:build"))
+        load.new_model(f"{name}.py:build", SPEC, seed=0)
+        found = load.code_files(code_name(f"{name}.py:build"))
         assert {path.relative_to(code).as_posix() for path in found} == files, name
     line = "train late.py:build --data digits --limit 50 --epochs 1 --out net --quiet"
     done = command(line)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from datafree.files import read_json, read_tensors, write_sealed_json, write_tensors
+from datafree._core.files import read_json, read_tensors, write_sealed_json, write_tensors
 
 READERS = {
     "teacher/model.safetensors": ("evaluate teacher --data digits", "record teacher --data digits", "inspect teacher"),
@@ -84,8 +84,8 @@ def test_a_shape_bomb_costs_no_memory():
     write_sealed_json("teacher/config.json", {**config, "architecture": "hinton99999"})
     line = (
         "import sys, resource\n"
-        "from datafree.__main__ import run\n"
-        "import datafree.models  # before the limit: torch maps much\n"
+        "from datafree.cli.main import run\n"
+        "import datafree.releases.load  # before the limit: torch maps much\n"
         "resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))\n"
         "sys.exit(run(sys.argv[1:]))\n"
     )
@@ -98,13 +98,13 @@ def test_a_shape_bomb_costs_no_memory():
 
 
 def test_a_large_image_for_small_weights_is_no_bomb_either(refused, monkeypatch):
-    from datafree import models
-    from datafree.models import new_model
-    from datafree.spec import InputSpec
+    from datafree.models.input_spec import InputSpec
+    from datafree.releases import load
+    from datafree.releases.load import new_model
 
     module = new_model("resnet8", InputSpec(shape=(1, 8, 8), classes=tuple("0123456789")), seed=0).module
     save_file(module.state_dict(), "resnet8.safetensors")
-    monkeypatch.setattr(models, "memory", lambda: 8 << 30)
+    monkeypatch.setattr(load, "memory", lambda: 8 << 30)
     text = refused("pack resnet8 --weights resnet8.safetensors --shape 1 4096 4096 --classes 10 --out o")
     assert re.fullmatch(
         r"resnet8 for images \(1, 4096, 4096\) needs [0-9,]+ bytes, wanted at most the 8,589,934,592 of memory here; "
@@ -145,9 +145,9 @@ def test_a_record_of_impossible_numbers_is_refused(refused):
 
 @pytest.mark.usefixtures("here")
 def test_a_network_trained_again_loses_a_record_that_is_no_longer_its_own(command):
-    from datafree.models import new_model
-    from datafree.release import write_release
-    from datafree.spec import InputSpec
+    from datafree.models.input_spec import InputSpec
+    from datafree.releases.load import new_model
+    from datafree.releases.release import write_release
 
     spec = InputSpec(shape=(1, 8, 8), classes=tuple("0123456789"))
     write_release("teacher", new_model("hinton16", spec, seed=5))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from datafree import presets
-from datafree.commands.quantize import default_method
-from datafree.errors import UserError
-from datafree.likeness import similarity
-from datafree.records import record
-from datafree.stats.input import InputMoments
-from datafree.stats.moments import Moments
+from datafree._core.errors import UserError
+from datafree.cli.quantize import default_method
+from datafree.evaluation.similarity import similarity
+from datafree.records import presets
+from datafree.records.record import record
+from datafree.records.statistics.input import InputMoments
+from datafree.records.statistics.moments import Moments
 
 BY_RECORD = {"safe": "distribution", "best": "distribution", "sharp": "bns", "small": "bns"}
 """The last two hold moments of the top layer."""

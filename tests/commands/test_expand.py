@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from datafree.__main__ import run
-from datafree.condensed import Condensed
-from datafree.syntheticset import SyntheticSet
+from datafree.cli.main import run
+from datafree.data.condensed.condensed_set import Condensed
+from datafree.synthesis.synthetic_set import SyntheticSet
 
 from .test_stop import stop
 

@@ -7,9 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from datafree.divergence import stored
-from datafree.models import load_model
-from datafree.records import Record
+from datafree.records.divergence import stored
+from datafree.records.record import Record
+from datafree.releases.load import load_model
 
 pytestmark = pytest.mark.usefixtures("here")
 

@@ -8,8 +8,8 @@ import shutil
 
 import pytest
 
-from datafree.files import read_tensors, read_weights
-from datafree.files.atomic import TEMPORARY
+from datafree._core.files import read_tensors, read_weights
+from datafree._core.files.atomic import TEMPORARY
 
 LINES = {
     "train hinton16 --data digits --epochs 2 --out new --quiet": "new/model.safetensors",

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from datafree.commands import VERBS
+from datafree.cli import VERBS
 
 ALL = (
     "demo", "train", "record", "inspect", "synthesize", "distill", "quantize", "evaluate", "similarity", "report", "pack",
@@ -76,7 +76,7 @@ def test_a_methods_and_a_kinds_own_flags_are_in_its_help(command):
 
 
 def test_help_takes_under_a_second_of_cpu_and_leaves_torch_alone():
-    code = "import sys; from datafree.__main__ import run; run(['--help']); sys.exit('torch' in sys.modules)"
+    code = "import sys; from datafree.cli.main import run; run(['--help']); sys.exit('torch' in sys.modules)"
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=False).returncode == 0
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from datafree.finished import Finished
-from datafree.models import new_model
-from datafree.spec import InputSpec
+from datafree.models.input_spec import InputSpec
+from datafree.releases.load import new_model
+from datafree.runs.run_reader import Finished
 
 SPEC = InputSpec(shape=(1, 8, 8), classes=tuple("0123456789"))
 LATER = """

@@ -41,7 +41,7 @@ LINES = [
 ]
 CODE = """
 import sys
-from datafree.__main__ import run
+from datafree.cli.main import run
 for line in sys.stdin.read().splitlines():
     try:
         run(line.split())

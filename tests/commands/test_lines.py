@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datafree.commands.synthesize import _advice
-from datafree.difference import difference
-from datafree.errors import UserError, nearest, unknown
-from datafree.fit import Schedule
-from datafree.training import train
+from datafree._core.errors import UserError, nearest, unknown
+from datafree.cli.synthesize import _advice
+from datafree.distillation.train import train
+from datafree.distillation.training_loop import Schedule
+from datafree.runs.difference import difference
 
 PACK = "--weights teacher/model.safetensors --shape 1 8 8 --classes 10 --out o"
 NET = "from torch import nn\n\ndef {}:\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, {}))\n"

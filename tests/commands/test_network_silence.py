@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import datafree
-from datafree.commands import VERBS
-from datafree.quantization.stack import quiet
+from datafree._core.optional_packages import quiet
+from datafree.cli import VERBS
 
 with quiet():
     pytest.importorskip("torchao")
@@ -51,7 +51,7 @@ def hook(event, args):
 sys.addaudithook(hook)
 import torch
 torch.set_num_threads(1)
-from datafree.__main__ import run
+from datafree.cli.main import run
 torch.save({"fc.weight": torch.zeros(2, 2)}, "weights.pt")
 import numpy as np
 from datafree.data import load

@@ -9,10 +9,10 @@ import signal
 import pytest
 import torch
 
-from datafree import replay
-from datafree.adversarial import PRESETS, Health
-from datafree.adversarial.game import Game
-from datafree.files import read_tensors
+from datafree._core.files import read_tensors
+from datafree.distillation import replay
+from datafree.distillation.online.run import PRESETS, Health
+from datafree.distillation.online.trainer import Game
 
 from .test_stop import stop
 
@@ -96,7 +96,7 @@ def test_a_stopped_run_leaves_a_whole_student_and_goes_on_to_the_same_bytes(comm
         command(f"{line} --balance 4 --out a").line
     )
     with monkeypatch.context() as patch:
-        patch.setattr("datafree.commands.online.begun", lambda *_, **__: pytest.fail("a resumed student began anew"))
+        patch.setattr("datafree.cli.online.begun", lambda *_, **__: pytest.fail("a resumed student began anew"))
         assert command(f"{line} --out a").code == 0
     assert command(f"{line} --out b").code == 0
     assert (here / "a" / "model.safetensors").read_bytes() == (here / "b" / "model.safetensors").read_bytes()

@@ -17,13 +17,13 @@ import pytest
 import torch
 from PIL import Image
 
-from datafree.errors import UserError
-from datafree.files import locked, read_json
-from datafree.files.lock import LOCK
-from datafree.output_folder import output_folder
-from datafree.records import Record
-from datafree.release import BEING_REPLACED
-from datafree.runlog import RunLog
+from datafree._core.errors import UserError
+from datafree._core.files import locked, read_json
+from datafree._core.files.lock import LOCK
+from datafree.records.record import Record
+from datafree.releases.release import BEING_REPLACED
+from datafree.runs.output_folder import DEMO_FOLDER, output_folder
+from datafree.runs.run_log import RunLog
 
 from .conftest import tree
 
@@ -137,8 +137,8 @@ def test_a_finished_command_given_again_is_complete_and_with_other_settings_it_i
 @pytest.fixture
 def material(here, command, monkeypatch):
     """What the further commands read; a demo of one method and one epoch."""
-    from datafree import synthesis
-    from datafree.commands import demo
+    from datafree.cli import demo
+    from datafree.synthesis import methods
 
     rng = np.random.default_rng(0)
     np.savez("few.npz", images=rng.random((20, 8, 8)).astype(np.float32), labels=np.arange(20) % 10)
@@ -146,7 +146,7 @@ def material(here, command, monkeypatch):
     torch.save({"w": torch.ones(2)}, "other.pt")
     assert command("condense --data digits --method random --per-class 1 --out few --quiet").code == 0
     assert (here / "few").is_dir()
-    monkeypatch.setattr(demo, "METHODS", (synthesis.DEFAULT,))
+    monkeypatch.setattr(demo, "METHODS", (methods.DEFAULT,))
     for name in ("TRAINING", "LEARNING"):
         monkeypatch.setattr(demo, name, getattr(demo, name).model_copy(update={"epochs": 1}))
 
@@ -228,16 +228,20 @@ def test_an_unfinished_folder_says_what_it_is_and_what_to_do(command, here, refu
     ],
 )
 def test_a_stopped_command_says_whether_it_goes_on(command, monkeypatch, line, kept):
-    from datafree import fit, records
+    from datafree.distillation import training_loop
+    from datafree.records import record as records
 
-    epoch, line = fit._epoch, line.replace("--epochs 1", "" if "--epochs=2" in line else "--epochs 1").format("o")
+    epoch, line = (
+        training_loop._epoch,
+        line.replace("--epochs 1", "" if "--epochs=2" in line else "--epochs 1").format("o"),
+    )
 
     def one(*args):
         return epoch(*args) if args[6] == 0 and "--epochs=2" in line else stop()
 
-    monkeypatch.setattr(fit, "_epoch", one)
+    monkeypatch.setattr(training_loop, "_epoch", one)
     monkeypatch.setattr(records, "_forward", stop)
-    monkeypatch.setattr("datafree.condensing.condense", stop)
+    monkeypatch.setattr("datafree.data.condensed.methods.condense", stop)
     done = command(line)
     assert (done.code, done.err) == (130, f"datafree: stopped; {kept} with: datafree {' '.join(line.split())}\n")
 
@@ -394,7 +398,7 @@ def test_a_larger_count_that_is_stopped_leaves_the_set_that_was_there_whole(comm
     before = tree(here / "set")
     with monkeypatch.context() as inside:
         inside.setattr(RunLog, "write", stop)
-        inside.setattr("datafree.syntheticset.sha256_file", stop)
+        inside.setattr("datafree.synthesis.synthetic_set.sha256_file", stop)
         assert command(line.format(64)).code == 130
     assert {name: tree(here / "set")[name] for name in before if name != ".datafree.json"} == {
         name: text for name, text in before.items() if name != ".datafree.json"
@@ -448,10 +452,10 @@ def test_recording_says_how_well_the_teacher_knows_the_data_and_warns_of_other_d
 def test_a_demo_that_fails_in_a_folder_of_its_own_is_made_again_by_the_same_command(here):
     log = RunLog("demo", {"images": 20, "seed": 0}, {})
     for _ in range(2):
-        with suppress(FileNotFoundError), output_folder(here / "failed", "demo", log) as folder:
+        with suppress(FileNotFoundError), output_folder(here / "failed", DEMO_FOLDER, log) as folder:
             (folder / "teacher").mkdir(exist_ok=True)
             (folder / "missing").read_bytes()
-    with output_folder(here / "failed", "demo", log) as folder:
+    with output_folder(here / "failed", DEMO_FOLDER, log) as folder:
         (folder / "report.html").write_text("<!doctype html>")
         log.write(folder, {})
     assert not list(here.glob("failed/.*lock"))
@@ -460,7 +464,7 @@ def test_a_demo_that_fails_in_a_folder_of_its_own_is_made_again_by_the_same_comm
 def test_the_locks_in_a_finished_demos_folders_go(command, here):
     demo = here / "finished"
     log = RunLog("demo", {"images": 20, "seed": 0}, {})
-    with output_folder(demo, "demo", log) as folder:
+    with output_folder(demo, DEMO_FOLDER, log) as folder:
         (folder / "set-top").mkdir()
         (folder / "set-top" / LOCK).touch()
         (folder / "report.html").write_text("<!doctype html>")

@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datafree import runlog
+from datafree._core.files import read_json
+from datafree._core.optional_packages import quiet
 from datafree.data import load
-from datafree.files import read_json
-from datafree.quantization.stack import quiet
+from datafree.runs import run_log
+from datafree.runs.provenance import METHODS
+from datafree.synthesis.methods import methods
 
 from .conftest import tree
 
@@ -72,7 +74,7 @@ def secret(tmp_path, monkeypatch) -> Path:
     for name in ("USER", "LOGNAME", "HOME", "USERNAME"):
         monkeypatch.setenv(name, str(folder.parent))
     monkeypatch.setattr(platform, "node", lambda: "secrethost")
-    monkeypatch.setattr(runlog, "_processor", lambda: "secretprocessor")
+    monkeypatch.setattr(run_log, "_processor", lambda: "secretprocessor")
     monkeypatch.setattr(getpass, "getuser", lambda: "secretuser")
     digits = load("digits", "train")
     images = (255 * digits.pixels(np.arange(80))[:, 0]).round().byte().numpy()
@@ -98,7 +100,7 @@ def everything(path: Path) -> bytes:
 
 def told(folder: Path) -> dict[str, bytes]:
     """By file, what is around every mark in an output folder."""
-    marks = (b"secret", os.fsencode(str(Path.home())), os.fsencode(Path(runlog.__file__).parent.parent))
+    marks = (b"secret", os.fsencode(str(Path.home())), os.fsencode(Path(run_log.__file__).parents[2]))
     found = {}
     for path in folder.rglob("*"):
         content = everything(path) if path.is_file() else b""
@@ -139,7 +141,7 @@ def test_a_state_that_a_stopped_run_leaves_names_no_path_either(command, secret,
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runlog.RunLog, "write", stop)
+    monkeypatch.setattr(run_log.RunLog, "write", stop)
     assert command(LINES[0]).code == 130
     assert (secret / "secretnet" / "training.safetensors").exists()
     assert told(secret / "secretnet") == {}
@@ -202,9 +204,13 @@ def test_a_log_of_a_page_of_an_earlier_version_is_not_lost(command, refused, her
 def test_the_commit_is_that_of_the_librarys_own_checkout_alone(tmp_path, monkeypatch):
     package = tmp_path / "venv" / "datafree"
     package.mkdir(parents=True)
-    (package / "runlog.py").write_text("")
+    (package / "__init__.py").write_text("")
     git = ["git", "-c", "user.name=x", "-c", "user.email=x@example.com", "-C", str(tmp_path)]
     for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "somebody's"]):
         subprocess.run([*git, *words], check=True)
-    monkeypatch.setattr(runlog, "__file__", str(package / "runlog.py"))
-    assert runlog.commit() is None
+    monkeypatch.setattr(run_log, "FOLDER", package)
+    assert run_log.commit() is None
+
+
+def test_the_known_names_of_methods_are_those_there_are():
+    assert sorted(METHODS) == sorted(methods())

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from datafree import fit
-from datafree.evaluation import evaluate
-from datafree.files import read_json, sha256_file
-from datafree.models import load_model
-from datafree.quantization.stack import quiet
-from datafree.runlog import RunLog
+from datafree._core.files import read_json, sha256_file
+from datafree._core.optional_packages import quiet
+from datafree.distillation import training_loop
+from datafree.evaluation.accuracy import evaluate
+from datafree.releases.load import load_model
+from datafree.runs.run_log import RunLog
 
 with quiet():
     pytest.importorskip("torchao")
@@ -208,14 +208,14 @@ def test_stopped_without_fine_tuning_it_keeps_nothing_and_says_so(command, here,
 @pytest.mark.slow  # `make crash` stops it at every point
 def test_a_stopped_fine_tuning_goes_on_to_the_same_bytes_and_leaves_nothing_of_it_behind(command, here, monkeypatch):
     line = f"quantize {NET} --calibrate noise --images 64 --finetune shown --epochs 3 --batch 32 --out {{}} --quiet"
-    save = fit._save
+    save = training_loop._save
 
     def saved(*own) -> None:
         save(*own)
         raise Stopped
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit, "_save", saved)
+        patch.setattr(training_loop, "_save", saved)
         done = command(line.format("a"))
     assert done.code == 130
     assert (

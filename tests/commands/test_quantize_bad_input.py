@@ -9,12 +9,12 @@ from importlib.metadata import PackageNotFoundError
 import numpy as np
 import pytest
 
-from datafree.__main__ import run
-from datafree.absent import no_batch_norm, no_layer
-from datafree.files import read_json, write_sealed_json
-from datafree.models import load_model
-from datafree.quantization import stack
-from datafree.quantization.stack import quiet
+from datafree._core import optional_packages
+from datafree._core.files import read_json, write_sealed_json
+from datafree._core.optional_packages import quiet
+from datafree.cli.main import run
+from datafree.models.missing_layers import no_batch_norm, no_layer
+from datafree.releases.load import load_model
 
 with quiet():
     pytest.importorskip("torchao")
@@ -146,14 +146,14 @@ def test_a_model_or_folder_that_will_not_do_is_one_line(refused, line, text):
 @pytest.mark.parametrize("name", ["torchao", "onnx", "onnxscript", "onnxruntime"])
 @pytest.mark.parametrize("found", [None, "0.0.1"])
 def test_a_package_that_is_missing_or_of_another_version_is_named_with_the_pip_line(refused, monkeypatch, name, found):
-    real = stack.version
+    real = optional_packages.version
 
     def version(asked: str) -> str:
         if asked == name and found is None:
             raise PackageNotFoundError(asked)
         return found if asked == name else real(asked)
 
-    monkeypatch.setattr(stack, "version", version)
+    monkeypatch.setattr(optional_packages, "version", version)
     text = refused(f"quantize {NET} --calibrate shown --out o --quiet")
     assert text.startswith(f"quantization needs {name}>=")
     assert text.endswith(f'got {found or "none"}; install it: pip install "datafree[quantize]"')
@@ -167,11 +167,13 @@ def test_executorch_is_asked_for_before_anything_is_done(refused, monkeypatch):
             raise PackageNotFoundError(asked)
         return others.get(asked, "1.20.0")
 
-    monkeypatch.setattr(stack, "version", version)
+    monkeypatch.setattr(optional_packages, "version", version)
     text = refused(f"quantize {NET} --executorch --out o --quiet")
     assert text == 'quantization needs executorch>=1.5,<1.6, got none; install it: pip install "datafree[executorch]"'
 
-    monkeypatch.setattr(stack, "version", lambda asked: {**others, "executorch": "1.5.1"}.get(asked, "1.20.0"))
+    monkeypatch.setattr(
+        optional_packages, "version", lambda asked: {**others, "executorch": "1.5.1"}.get(asked, "1.20.0")
+    )
     text = refused(f"quantize {NET} --executorch --activations 4 --out o --quiet")
     assert text == (
         "ExecuTorch runs integers, got w8a4, wanted weights of at most 8 bits and activations of 8; give such bits, or "

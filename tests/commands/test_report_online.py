@@ -7,7 +7,7 @@ import shutil
 
 import torch
 
-from datafree.files import write_tensors
+from datafree._core.files import write_tensors
 
 
 def online(folder, seed: int) -> None:

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from datafree.codenames import code_name, without_code
-from datafree.commands import VERBS
-from datafree.commands.rerun import _defaults_then
-from datafree.errors import UserError
-from datafree.models import new_model
-from datafree.spec import InputSpec
+from datafree._core.code_names import code_name, without_code
+from datafree._core.errors import UserError
+from datafree.cli import VERBS
+from datafree.cli.rerun import _defaults_then
+from datafree.models.input_spec import InputSpec
+from datafree.releases.load import new_model
 
 EVIL = "import pathlib\npathlib.Path({flag!r}).touch()\ndef build(spec):\n    raise ValueError\n"
 NAMES = [
@@ -154,7 +154,7 @@ def test_a_name_that_can_be_no_function_is_refused_before_its_file_runs(hostile)
 
 @pytest.mark.parametrize("argv", [
     ["rerun", "run.json"], ["--", "rerun", "run.json"], ["--help"], ["--version"], [], ["train", "a\0b"],
-    ["train", "\ud800"], "train x", [1], [["train"]], None, ["datafree.commands.train"], ["train\n"], ["@run.json"],
+    ["train", "\ud800"], "train x", [1], [["train"]], None, ["datafree.cli.train"], ["train\n"], ["@run.json"],
 ])  # fmt: skip
 @pytest.mark.usefixtures("here")
 def test_words_that_no_user_can_have_typed_are_refused(command, argv):

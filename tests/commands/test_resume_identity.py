@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from datafree import fit
+from datafree._core.files import read_header
 from datafree.data.dataset import in_memory
-from datafree.files import read_header
-from datafree.runlog import RunLog
+from datafree.distillation import training_loop
+from datafree.runs.run_log import RunLog
 
 LINE = "train hinton8 --data data.npz --epochs 2 --out a --quiet"
 
@@ -30,14 +30,14 @@ def write_data(path, seed: int) -> None:
 def stopped(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_data("data.npz", 0)
-    save = fit._save
+    save = training_loop._save
 
     def saved(*own) -> None:
         save(*own)
         raise Stopped
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit, "_save", saved)
+        patch.setattr(training_loop, "_save", saved)
         assert command(f"{LINE} --threads 2").code == 130
     return tmp_path / "a" / "training.safetensors"
 

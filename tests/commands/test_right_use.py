@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from datafree import synthesis
-from datafree.commands import demo
-from datafree.distillation import Distillation
-from datafree.files import read_json, read_tensors
-from datafree.fit import Schedule
+from datafree._core.files import read_json, read_tensors
+from datafree.cli import demo
+from datafree.distillation.distill import Distillation
+from datafree.distillation.training_loop import Schedule
+from datafree.synthesis import methods
 
 from .conftest import tree
 
@@ -112,12 +112,12 @@ def test_inspect_says_what_a_release_a_record_a_set_and_a_run_hold(command, here
     assert "no record" in command("inspect other").out
 
 
-@pytest.mark.parametrize("method", sorted(synthesis.methods()))
+@pytest.mark.parametrize("method", sorted(methods.methods()))
 def test_every_method_makes_its_images(command, here, method):
-    steps = "--steps 2" if "steps" in synthesis.methods()[method].model_fields else ""
+    steps = "--steps 2" if "steps" in methods.methods()[method].model_fields else ""
     done = command(f"synthesize teacher --method {method} {steps} --images 8 --unit 8 --out made --quiet")
     assert (done.code, done.err) == (0, "")
-    targeted = getattr(synthesis.methods()[method], "targeted", True)
+    targeted = getattr(methods.methods()[method], "targeted", True)
     assert done.out.startswith(f"8 images in made{'; the teacher sees the wanted class in ' if targeted else chr(10)}")
     assert log(here / "made")["settings"]["method"] == method
 
@@ -242,7 +242,7 @@ def test_weights_are_recorded_with_data_and_need_no_pack(command, here):
 
 @pytest.mark.usefixtures("here")
 def test_a_converted_state_dict_makes_the_same_release(command):
-    from datafree.models import load_model
+    from datafree.releases.load import load_model
 
     torch.save(load_model("teacher").module.state_dict(), "weights.pt")
     assert command("convert weights.pt --out converted.safetensors").out == "converted.safetensors: 6 tensors\n"

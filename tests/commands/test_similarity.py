@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from datafree.files import read_json
+from datafree._core.files import read_json
 
 NET = "net --code normed.py:build"
 

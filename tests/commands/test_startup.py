@@ -8,14 +8,14 @@ import sys
 
 import pytest
 
-from datafree import startup
-from datafree.errors import UserError
+from datafree._core.errors import UserError
+from datafree.cli import startup
 
 pytestmark = pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="asks Linux how much memory it has")
 LIMITED = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv.pop(1)) << 20, resource.RLIM_INFINITY))
-from datafree.__main__ import main
+from datafree.cli.main import main
 sys.argv[0] = "datafree"
 main()
 """

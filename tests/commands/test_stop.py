@@ -24,7 +24,7 @@ __main__.main(sys.argv[1:])
 SLOW_RECORD = """
 import pathlib, sys, time
 from datafree import __main__, records
-from datafree.stats.input import InputMeter
+from datafree.records.statistics.input import InputMeter
 chunk, reduce, batches = records._chunk, InputMeter.reduce, []
 records._chunk = lambda *_: 256
 def slow(*args):
@@ -104,7 +104,7 @@ def test_in_the_middle_of_an_import_the_process_ends_at_once(tmp_path):
     (tmp_path / "slow.py").write_text(
         "import time\ntry:\n    time.sleep(30)\nexcept BaseException:\n    print('in here')\n"
     )
-    code = "import signal, sys; from functools import partial; from datafree.__main__ import _stop\n"
+    code = "import signal, sys; from functools import partial; from datafree.cli.main import _stop\n"
     code += "signal.signal(signal.SIGINT, partial(_stop, ['inspect', 'x'])); print('ready', flush=True); import slow"
     started = subprocess.Popen(
         [sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

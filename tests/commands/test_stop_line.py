@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from datafree.__main__ import _TOLD, _leave, _stopped
-from datafree.resumable import recording_state
+from datafree.cli.main import _TOLD, _leave, _stopped
+from datafree.runs.resumable import recording_state
 
 
 @pytest.mark.parametrize("left", ["o/training.safetensors", "o/unit-000000.safetensors", "o.recording"])

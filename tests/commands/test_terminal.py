@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 import torch
 
-import datafree.commands.train
-from datafree.__main__ import run
-from datafree.errors import UserError, out_of_memory
-from datafree.network import Network
-from datafree.release import write_release
-from datafree.spec import InputSpec
-from datafree.terminal import Stream, escaped
+import datafree.cli.train
+from datafree._core.errors import UserError, out_of_memory
+from datafree._core.text import escaped
+from datafree.cli.main import run
+from datafree.cli.terminal import Stream
+from datafree.models.input_spec import InputSpec
+from datafree.models.network import Network
+from datafree.releases.release import write_release
 
 TRAIN = "train hinton4 --data digits --epochs 1 --out made --quiet"
 HOSTILE = {
@@ -200,8 +201,8 @@ def test_onnxruntimes_own_errors_are_known_by_their_module():
 
 
 CAPPED = """
-import resource, sys, torch, datafree.commands.{verb}, datafree.models
-from datafree.__main__ import run
+import resource, sys, torch, datafree.cli.{verb}, datafree.releases.load
+from datafree.cli.main import run
 from datafree.data import load
 torch.set_num_threads(1)
 load("digits", "train")  # OpenBLAS, which comes with it, waits for ever where it is loaded without memory

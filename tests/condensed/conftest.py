@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from datafree.__main__ import run
+from datafree.cli.main import run
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from datafree.condensed import FILE, Condensed, one_hot
-from datafree.errors import UserError
-from datafree.files import write_tensors
-from datafree.spec import InputSpec
+from datafree._core.errors import UserError
+from datafree._core.files import write_tensors
+from datafree.data.condensed.condensed_set import FILE, Condensed, one_hot
+from datafree.models.input_spec import InputSpec
 
 SPEC = InputSpec(shape=(1, 4, 4), classes=("a", "b", "c"), mean=(0.3,), std=(0.2,))
 

@@ -8,20 +8,20 @@ import math
 import pytest
 import torch
 
-from datafree import condensing
-from datafree.condensed import Condensed
-from datafree.condensing import Job, condense, matching, siamese
-from datafree.condensing.siamese import KINDS, draw
+from datafree._core.errors import UserError
+from datafree.data.condensed import methods
+from datafree.data.condensed.condensed_set import Condensed
+from datafree.data.condensed.methods import Job, condense, distribution_matching, siamese_augmentation
+from datafree.data.condensed.methods.siamese_augmentation import KINDS, draw
 from datafree.data.dataset import in_memory
-from datafree.errors import UserError
-from datafree.spec import InputSpec
+from datafree.models.input_spec import InputSpec
 
 SPEC = InputSpec(shape=(1, 8, 8), classes=tuple("abc"))
 
 
 def test_random_shots_are_images_of_the_data_each_once(toy):
     data = toy(shape=(1, 8, 8))
-    made, every = condense(condensing.named("random"), Job(data, SPEC, 20)), data.pixels(torch.arange(60))
+    made, every = condense(methods.named("random"), Job(data, SPEC, 20)), data.pixels(torch.arange(60))
     for label in range(3):
         own = made.pixels[made.classes == label].flatten(1)
         assert sorted(own.tolist()) == sorted(every[data.labels == label].flatten(1).tolist())
@@ -30,7 +30,7 @@ def test_random_shots_are_images_of_the_data_each_once(toy):
 def test_one_centre_is_the_class_mean_and_every_centre_a_mean(toy):
     data = toy(shape=(1, 8, 8))
     every = data.pixels(torch.arange(60))
-    made = condense(condensing.named("kmeans"), Job(data, SPEC, 1)).pixels
+    made = condense(methods.named("kmeans"), Job(data, SPEC, 1)).pixels
     wanted = torch.stack([every[data.labels == label].mean(0) for label in range(3)])
     assert float((made - wanted).abs().max()) < 1e-6
 
@@ -38,7 +38,7 @@ def test_one_centre_is_the_class_mean_and_every_centre_a_mean(toy):
 def test_more_centres_than_different_images_are_refused():
     data = in_memory("same", "train", "abc", torch.arange(9).numpy() % 3, torch.zeros(9, 1, 8, 8).byte().numpy())
     with pytest.raises(UserError, match="--per-class: got 2, but class 'a' of same has fewer different images"):
-        condense(condensing.named("kmeans"), Job(data, SPEC, 2))
+        condense(methods.named("kmeans"), Job(data, SPEC, 2))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -60,8 +60,8 @@ def test_no_augmentation_leaves_images():
 def test_a_rotation_is_one_on_images_that_are_not_square():
     images = torch.zeros(1, 1, 16, 64)
     images[..., 7:9, 24:40] = 1  # a bar along the middle
-    matrix = siamese._matrix("rotate", 1, 0, 16 / 64)
-    bent = siamese._bent(images, matrix)[0, 0]
+    matrix = siamese_augmentation._matrix("rotate", 1, 0, 16 / 64)
+    bent = siamese_augmentation._bent(images, matrix)[0, 0]
     rows, columns = torch.meshgrid(torch.arange(16).double(), torch.arange(64).double(), indexing="ij")
     spread = torch.cov(torch.stack([columns, rows]).flatten(1), aweights=bent.double().flatten())
     x, y = torch.linalg.eigh(spread).eigenvectors[:, 1].tolist()
@@ -78,7 +78,7 @@ def embedding_distance(made, data, seeds=range(100, 110)) -> float:
     """Squared distance of class means, summed over networks that were not learnt from."""
     total, every = 0.0, data.pixels(torch.arange(len(data)))
     for seed in seeds:
-        network = matching._network(made.spec, 8, 3, seed)
+        network = distribution_matching._network(made.spec, 8, 3, seed)
         for label in range(len(made.spec.classes)):
             wanted = network(every[data.labels == label]).mean(0)
             total += float((wanted - network(made.pixels[made.classes == label]).mean(0)).square().sum())
@@ -90,7 +90,7 @@ def test_matching_brings_the_class_means_together_in_networks_it_never_saw(digit
     spec, data = InputSpec(shape=digits.shape, classes=digits.classes), digits.subset(400)
     first, last = (
         embedding_distance(
-            condense(condensing.named("dm", iterations=steps, start=start, width=8), Job(data, spec, 1)), data
+            condense(methods.named("dm", iterations=steps, start=start, width=8), Job(data, spec, 1)), data
         )
         for steps in (1, 80)
     )
@@ -98,9 +98,9 @@ def test_matching_brings_the_class_means_together_in_networks_it_never_saw(digit
 
 
 def test_a_stopped_run_goes_on_to_the_same_images(toy, tmp_path, monkeypatch):
-    data, method = toy(shape=(1, 8, 8)), condensing.named("dm", iterations=8, real=4, width=4)
+    data, method = toy(shape=(1, 8, 8)), methods.named("dm", iterations=8, real=4, width=4)
     wanted = condense(method, Job(data, SPEC, 2)).pixels
-    monkeypatch.setattr(matching, "PAUSE", -1)
+    monkeypatch.setattr(distribution_matching, "PAUSE", -1)
 
     def stop(done, _):
         if done == 5:

@@ -12,12 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from datafree.condensed import Condensed, one_hot
-from datafree.errors import UserError
-from datafree.imported.meaning import Pixels, by_name, decoded, labels_of
-from datafree.imported.raw import Raw
-from datafree.imported.trial import Trial
-from datafree.spec import InputSpec
+from datafree._core.errors import UserError
+from datafree.data.condensed.condensed_set import Condensed, one_hot
+from datafree.data.condensed.importers.meaning import Pixels, by_name, decoded, labels_of
+from datafree.data.condensed.importers.raw import Raw
+from datafree.data.condensed.importers.trial import Trial
+from datafree.models.input_spec import InputSpec
 
 MEAN, STD = 0.3, 0.4
 NORMALISED = f"normalised:{MEAN}/{STD}"

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
-from datafree import alignment, taps
-from datafree.alignment import Alignment, Guide
-from datafree.errors import UserError
-from datafree.network import frozen
+from datafree._core.errors import UserError
+from datafree.models import hooks as taps
+from datafree.models.network import frozen
+from datafree.synthesis.losses import alignment
+from datafree.synthesis.losses.alignment import Alignment, Guide
 
 KINDS = tuple(alignment.kinds())
 STILL = {"translate": 0.0, "cutout": 0.0, "colour": 0.0, "bend": 0.0, "exposure": 0.0}

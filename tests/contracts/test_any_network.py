@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from datafree import presets, synthesis
-from datafree import taps as tap_names
 from datafree.data import load
-from datafree.models import new_model
-from datafree.records import record
-from datafree.spec import InputSpec
-from datafree.stats.batchnorm import BatchNorm
+from datafree.models import hooks as tap_names
+from datafree.models.input_spec import InputSpec
+from datafree.records import presets
+from datafree.records.record import record
+from datafree.records.statistics.batchnorm import BatchNorm
+from datafree.releases.load import new_model
+from datafree.synthesis import methods
 
 NETWORKS = {"resnet8": 8, "alexnet/32": 32, "lenet5-half": 32}
 
@@ -31,15 +32,15 @@ def published(request):
     return network, record(network, data, statistics)
 
 
-@pytest.mark.parametrize("name", sorted(synthesis.methods()))
+@pytest.mark.parametrize("name", sorted(methods.methods()))
 def test_every_method_makes_finite_images_of_the_input_shape(published, name):
     network, known = published
-    few = {"steps": 3} if "steps" in synthesis.methods()[name].model_fields else {}
+    few = {"steps": 3} if "steps" in methods.methods()[name].model_fields else {}
     if name in ("distribution", "matched") and network.name == "lenet5-half":
         pytest.skip("its first layer has 3 filters and is recorded by a low rank; tests/synthesis covers it")
     if name in ("distribution", "matched") and network.name == "alexnet/32":
         pytest.skip("its first layer is strided and does not determine the pixels; tests/synthesis covers the refusal")
-    made = synthesis.named(name, **few).on(network, known).unit(0, 0, 20)
+    made = methods.named(name, **few).on(network, known).unit(0, 0, 20)
     assert made.pixels.shape == (20, *network.spec.shape)
     assert made.pixels.isfinite().all()
     assert made.labels.bincount(minlength=10).sum() == 20

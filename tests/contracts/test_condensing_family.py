@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from datafree import condensing
-from datafree.condensing import Condenser, Job, condense
-from datafree.errors import UserError
-from datafree.spec import InputSpec
+from datafree._core.errors import UserError
+from datafree.data.condensed import methods
+from datafree.data.condensed.methods import Condenser, Job, condense
+from datafree.models.input_spec import InputSpec
 
-METHODS = tuple(condensing.methods())
+METHODS = tuple(methods.methods())
 SPEC = InputSpec(shape=(1, 8, 8), classes=tuple("abc"))
 SMALL = {"dm": {"iterations": 3, "real": 4, "width": 4}}
 
@@ -21,7 +21,7 @@ def test_there_are_three_methods():
 
 @pytest.fixture(params=METHODS)
 def method(request):
-    return condensing.named(request.param, **SMALL.get(request.param, {}))
+    return methods.named(request.param, **SMALL.get(request.param, {}))
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def data(toy):
 
 def test_it_obeys_its_protocol_and_its_settings_go_through_a_file(method):
     assert isinstance(method, Condenser)
-    assert condensing.of(method.model_dump(mode="json")) == method
+    assert methods.of(method.model_dump(mode="json")) == method
     assert method.summary and method.gives_away.endswith(".")
 
 

@@ -7,30 +7,30 @@ import copy
 import pytest
 import torch
 
-from datafree import synthesis
-from datafree.errors import UserError
-from datafree.records import Record
-from datafree.synthesis import Synthesizer
+from datafree._core.errors import UserError
+from datafree.records.record import Record
+from datafree.synthesis import methods
+from datafree.synthesis.methods import Synthesizer
 
 FREE = ("gaussian", "inception")
 FROM_BATCH_NORM = ("bns", "bns-inception")
 ELEVEN = {
     "top", "all", "all-dropout", "distribution", "matched", "spectral-all", "spectral-pairs", *FREE, *FROM_BATCH_NORM
 }  # fmt: skip
-NAMES = tuple(synthesis.methods())
+NAMES = tuple(methods.methods())
 RECORDED = tuple(name for name in NAMES if name not in (*FREE, *FROM_BATCH_NORM))
 BOXED = [
     (name, own)
     for name in NAMES
     for own in ({}, {"box": True}, {"box": False})
-    if not own or "box" in synthesis.methods()[name].model_fields
+    if not own or "box" in methods.methods()[name].model_fields
 ]
 
 
 def quick(name: str, **settings):
     """The method with three steps, where it has steps."""
-    steps = {"steps": 3} if "steps" in synthesis.methods()[name].model_fields else {}
-    return synthesis.of({"method": name, **steps, **settings})
+    steps = {"steps": 3} if "steps" in methods.methods()[name].model_fields else {}
+    return methods.of({"method": name, **steps, **settings})
 
 
 def hooks(network) -> int:
@@ -68,7 +68,7 @@ def test_there_are_eleven_methods():
 def test_a_method_obeys_its_protocol_and_survives_its_dict(name):
     method = quick(name)
     assert isinstance(method, Synthesizer)
-    assert synthesis.of(method.model_dump(mode="json")) == method
+    assert methods.of(method.model_dump(mode="json")) == method
     assert method.summary
     assert "\n" not in method.summary
 
@@ -183,4 +183,4 @@ def test_neither_batch_norm_nor_record_is_needed_by_noise_and_by_logits_alone(na
 
 def test_an_unknown_method_names_the_nearest():
     with pytest.raises(UserError, match="no synthesis method 'spectral'; nearest: 'spectral-"):
-        synthesis.of({"method": "spectral"})
+        methods.of({"method": "spectral"})

@@ -12,16 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from datafree.adversarial import adversarial
-from datafree.behaviour import check_learns
-from datafree.errors import Notice, UserError
-from datafree.evaluation import evaluate
-from datafree.models import load_model
-from datafree.network import Network, copied
-from datafree.records import record
-from datafree.release import Release, write_release
-from datafree.spec import InputSpec
-from datafree.stats.moments import Moments
+from datafree._core.errors import Notice, UserError
+from datafree.distillation.online.run import adversarial
+from datafree.evaluation.accuracy import evaluate
+from datafree.models.behaviour import check_learns
+from datafree.models.input_spec import InputSpec
+from datafree.models.network import Network, copied
+from datafree.records.record import record
+from datafree.records.statistics.moments import Moments
+from datafree.releases.load import load_model
+from datafree.releases.release import Release, write_release
 
 SPEC = InputSpec(shape=(1, 8, 8), classes=tuple("0123456789"))
 

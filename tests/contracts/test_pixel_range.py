@@ -8,25 +8,25 @@ import pytest
 import torch
 from torch import nn
 
-from datafree import synthesis
-from datafree.commands.common import Data, Run, images_of
-from datafree.commands.common import test_data as held_out
-from datafree.commands.quantize import _pixels
-from datafree.commands.report import real_grid
-from datafree.condensing import Job, condense, methods, named
-from datafree.condensing.matching import Matching
-from datafree.condensing.siamese import KINDS, draw
-from datafree.evaluation import evaluate
-from datafree.fit import Schedule
-from datafree.images import labelled, soft_labelled
-from datafree.likeness import similarity
-from datafree.records import record
-from datafree.spec import InputSpec
-from datafree.stats.input import InputMoments
-from datafree.stats.moments import Moments
-from datafree.terms import View
-from datafree.terms.priors import PixelNorm, Smoothness, TotalVariation
-from datafree.training import train
+from datafree.cli.common import Data, Run, images_of
+from datafree.cli.common import test_data as held_out
+from datafree.cli.quantize import _pixels
+from datafree.cli.report import real_grid
+from datafree.data.condensed.methods import Job, condense, methods, named
+from datafree.data.condensed.methods.distribution_matching import Matching
+from datafree.data.condensed.methods.siamese_augmentation import KINDS, draw
+from datafree.distillation.sources import labelled, soft_labelled
+from datafree.distillation.train import train
+from datafree.distillation.training_loop import Schedule
+from datafree.evaluation.accuracy import evaluate
+from datafree.evaluation.similarity import similarity
+from datafree.models.input_spec import InputSpec
+from datafree.records.record import record
+from datafree.records.statistics.input import InputMoments
+from datafree.records.statistics.moments import Moments
+from datafree.synthesis import methods as synthesis
+from datafree.synthesis.losses import View
+from datafree.synthesis.losses.priors import PixelNorm, Smoothness, TotalVariation
 
 RANGES = [(0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (-0.5, 0.5), (0.25, 0.5), (-123.7, 151.1)]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from datafree import replay
-from datafree.errors import UserError
-from datafree.generator import new_generator
-from datafree.replay import Memory, Replay, vae
+from datafree._core.errors import UserError
+from datafree.distillation import replay
+from datafree.distillation.online.generator import new_generator
+from datafree.distillation.replay import Memory, Replay, vae
 
 KINDS = tuple(replay.kinds())
 STORED = ("bank", "reservoir", "balanced", "pool")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from datafree import stats, taps
-from datafree.errors import UserError
-from datafree.records import record
-from datafree.stats import Meter, Statistic
+from datafree._core.errors import UserError
+from datafree.models import hooks
+from datafree.records import statistics
+from datafree.records.record import record
+from datafree.records.statistics import Meter, Statistic
 
-KINDS = tuple(stats.kinds())
+KINDS = tuple(statistics.kinds())
 CASES = [(kind, {}) for kind in KINDS] + [
     ("moments", {"covariance": how, "pooled": pooled, "rank": 2})
     for how in ("none", "lowrank", "shrunk", "full")
@@ -30,12 +31,12 @@ def network(tiny):
 @pytest.fixture(params=CASES, ids=lambda case: "-".join(map(str, (case[0], *case[1].values()))))
 def bound(request, network):
     """Of the first entry that the statistic plans: itself, its taps, its meter, and activations with labels."""
-    statistic = stats.of({"kind": request.param[0], **request.param[1]})
-    own, names = next(iter(statistic.plan(network, taps.layers(network)).values()))
+    statistic = statistics.of({"kind": request.param[0], **request.param[1]})
+    own, names = next(iter(statistic.plan(network, hooks.layers(network)).values()))
     rng = torch.Generator().manual_seed(0)
     labels = torch.arange(48) % 3
     x = torch.rand(48, 1, 4, 4, generator=rng) + 0.3 * labels[:, None, None, None]
-    with taps.watch(network, names) as seen, torch.no_grad():
+    with hooks.watch(network, names) as seen, torch.no_grad():
         network.logits(x)
     seen["input"] = x
     return own, names, own.on(network, names), [seen[name] for name in names], labels
@@ -50,7 +51,7 @@ def test_a_statistic_and_its_meter_obey_their_protocols(bound):
     statistic, names, meter, activations, labels = bound
     assert isinstance(statistic, Statistic)
     assert isinstance(meter, Meter)
-    assert stats.of(statistic.model_dump(mode="json")) == statistic
+    assert statistics.of(statistic.model_dump(mode="json")) == statistic
     summary = finished(bound)
     assert all(isinstance(tensor, torch.Tensor) and tensor.isfinite().all() for tensor in summary.values())
     live = meter.live(activations)

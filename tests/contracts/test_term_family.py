@@ -9,12 +9,13 @@ import pkgutil
 import pytest
 import torch
 
-from datafree import alignment, taps, terms
-from datafree.divergence import stored
-from datafree.records import record
-from datafree.stats.moments import Moments
-from datafree.terms import Term, View
-from datafree.terms.match import measured
+from datafree.models import hooks as taps
+from datafree.records.divergence import stored
+from datafree.records.record import record
+from datafree.records.statistics.moments import Moments
+from datafree.synthesis import losses
+from datafree.synthesis.losses import Term, View, alignment
+from datafree.synthesis.losses.match import measured
 
 TEN = {
     "BatchNormDivergence", "Box", "ClassBalance", "MatchMoments", "MatchTargets", "PixelNorm", "Smoothness",
@@ -25,8 +26,8 @@ FORMS = ("forward", "reverse", "l2")
 
 def family() -> dict[str, type[Term]]:
     found = {}
-    for module in pkgutil.iter_modules(terms.__path__):
-        for name, value in vars(importlib.import_module(f"{terms.__name__}.{module.name}")).items():
+    for module in pkgutil.iter_modules(losses.__path__):
+        for name, value in vars(importlib.import_module(f"{losses.__name__}.{module.name}")).items():
             if isinstance(value, type) and issubclass(value, Term) and not inspect.isabstract(value):
                 found[name] = value
     return found

@@ -11,12 +11,13 @@ from typing import Any
 from operations import Operation
 from verbs import Verb
 
-from datafree.errors import UserError
-from datafree.files.atomic import TEMPORARY
-from datafree.files.lock import LOCK
-from datafree.files.place import MARKER
-from datafree.output_folder import STAGED, STATE
-from datafree.quantization.folder import check_files, is_quantized
+from datafree._core.errors import UserError
+from datafree._core.files.atomic import TEMPORARY
+from datafree._core.files.lock import LOCK
+from datafree._core.files.paths import MARKER
+from datafree.quantization.folder import is_quantized
+from datafree.releases.quantized import check_files
+from datafree.runs.output_folder import STAGED, STATE
 
 __all__ = ["apart", "contents", "stages", "unfinished_faults", "wrong_files"]
 

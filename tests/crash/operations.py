@@ -228,7 +228,7 @@ def start(root: Path, argv: list[str], act: Act, *, threads: int = 1) -> Started
         sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
         watch = _Watch(os.path.realpath(root), act)
         watch.install()
-        from datafree.__main__ import run
+        from datafree.cli.main import run
 
         code = run(argv)
         sys.stdout.flush()

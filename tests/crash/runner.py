@@ -32,9 +32,9 @@ from operations import CRASHED, Act, Ended, Operation, child, finish, start
 from power import after_a_cut, after_a_kill
 from verbs import READERS, VERBS, copy, prepare, warm
 
-from datafree.files.atomic import TEMPORARY
-from datafree.files.lock import LOCK
-from datafree.output_folder import STATE
+from datafree._core.files.atomic import TEMPORARY
+from datafree._core.files.lock import LOCK
+from datafree.runs.output_folder import STATE
 
 FULL = ("create", "open", "write", "mkdir", "fsync")
 """Operations that a full disk refuses; names and removals go on."""

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from operations import CRASHED, child
 
-from datafree.__main__ import run
+from datafree.cli.main import run
 
 __all__ = ["READERS", "VERBS", "Verb", "copy", "prepare", "warm"]
 
@@ -167,12 +167,13 @@ def prepare(folder: Path) -> None:
 
 def _shorten() -> None:
     """`demo` on one method and in one epoch; the commit is not asked for again and again, and may change meanwhile."""
-    from datafree import runlog, synthesis
-    from datafree.commands import demo
+    from datafree.cli import demo
+    from datafree.runs import run_log
+    from datafree.synthesis import methods
 
-    demo.METHODS = (synthesis.DEFAULT,)
+    demo.METHODS = (methods.DEFAULT,)
     demo.TRAINING, demo.LEARNING = (own.model_copy(update={"epochs": 1}) for own in (demo.TRAINING, demo.LEARNING))
-    runlog.commit = lambda: "0000000"
+    run_log.commit = lambda: "0000000"
 
 
 def warm(base: Path, root: Path, names: list[str]) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from datafree._core.errors import UserError
 from datafree.data import load
-from datafree.errors import UserError
 
 REAL = Path(os.environ.get("DATAFREE_DATA") or Path(__file__).parents[3] / "shared" / "data")
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from datafree._core.errors import UserError
 from datafree.data import load, sha256
-from datafree.data.archive import members, read_member
-from datafree.errors import UserError
+from datafree.data.zip_members import members, read_member
 
 NAMES = ["Bald", "Attractive", "Male"]
 VALUES = {"1.jpg": [-1, 1, 1], "2.jpg": [1, -1, 1], "3.jpg": [-1, 1, -1], "4.jpg": [-1, -1, -1]}

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from datafree.classes import LONGEST_NAME, MOST_BYTES, MOST_CLASSES
-from datafree.condensed import Condensed, one_hot
+from datafree._core.errors import Notice, UserError
+from datafree._core.files import check_room, write_sealed_json
 from datafree.data import load
-from datafree.errors import Notice, UserError
-from datafree.files import check_room, write_sealed_json
-from datafree.models import load_model, new_model
-from datafree.quantization.folder import read_config
-from datafree.release import write_release
-from datafree.spec import InputSpec
-from datafree.synthesis import named
-from datafree.syntheticset import SyntheticSet, synthesize
+from datafree.data.condensed.condensed_set import Condensed, one_hot
+from datafree.models.class_names import LONGEST_NAME, MOST_BYTES, MOST_CLASSES
+from datafree.models.input_spec import InputSpec
+from datafree.releases.load import load_model, new_model
+from datafree.releases.quantized import read_config
+from datafree.releases.release import write_release
+from datafree.synthesis.methods import named
+from datafree.synthesis.synthetic_set import SyntheticSet, synthesize
 
 SPEC = InputSpec(shape=(1, 4, 4), classes=("a", "b", "c"))
 BAD = {

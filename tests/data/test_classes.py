@@ -6,19 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-from datafree.classes import check_order, class_positions, moved, ordered
+from datafree._core.errors import UserError
+from datafree._core.files import write_sealed_json
 from datafree.data.dataset import in_memory
-from datafree.distillation import distill
-from datafree.errors import UserError
-from datafree.evaluation import evaluate
-from datafree.files import write_sealed_json
-from datafree.images import Mixed, labelled, soft_labelled
-from datafree.models import new_model
-from datafree.records import Record, as_input, record
-from datafree.schedule import Distillation
-from datafree.stats.moments import Moments
-from datafree.synthesis import named
-from datafree.syntheticset import SyntheticSet, synthesize
+from datafree.data.dataset_checks import as_input
+from datafree.distillation.distill import distill
+from datafree.distillation.schedule import Distillation
+from datafree.distillation.sources import Mixed, labelled, soft_labelled
+from datafree.evaluation.accuracy import evaluate
+from datafree.models.class_names import check_order, class_positions, moved, ordered
+from datafree.records.record import Record, record
+from datafree.records.statistics.moments import Moments
+from datafree.releases.load import new_model
+from datafree.synthesis.methods import named
+from datafree.synthesis.synthetic_set import SyntheticSet, synthesize
 
 TWELVE = tuple(str(number) for number in range(12))
 AS_TEXT = ("0", "1", "10", "11", "2", "3", "4", "5", "6", "7", "8", "9")

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
+from datafree._core.errors import UserError
 from datafree.data import Dataset, sha256
 from datafree.data.dataset import in_memory
-from datafree.errors import UserError
 
 
 def made(labels, images=None, classes=("a", "b", "c")):

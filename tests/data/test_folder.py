@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from datafree.data import load, sha256
-from datafree.spec import InputSpec
+from datafree.models.input_spec import InputSpec
 
 
 def save(path, value=0, size=(4, 6), mode="RGB"):

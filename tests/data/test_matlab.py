@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import scipy.io
 
+from datafree._core.errors import UserError
 from datafree.data import load
 from datafree.data.matlab import matrices
-from datafree.errors import UserError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (32, 32, 3, 3)).astype(np.uint8)
 

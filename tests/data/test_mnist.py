@@ -131,7 +131,7 @@ def test_no_images_are_an_error(error, tmp_path):
 
 @pytest.mark.parametrize("suffix", [".gz", ".xz"])
 def test_what_unpacks_to_many_times_its_file_is_refused(error, tmp_path, monkeypatch, suffix):
-    monkeypatch.setattr("datafree.data.files.FREE", 1000)
+    monkeypatch.setattr("datafree.data.find_files.FREE", 1000)
     zeros = np.zeros((400, 28, 28), np.uint8)
     write(tmp_path, suffix=suffix, images=idx(zeros), labels=idx(np.zeros(400, np.uint8)))
     size = (tmp_path / f"train-images-idx3-ubyte{suffix}").stat().st_size

@@ -5,8 +5,8 @@ import zipfile
 import numpy as np
 import pytest
 
+from datafree._core.errors import UserError
 from datafree.data import load, sha256
-from datafree.errors import UserError
 
 IMAGES = np.random.RandomState(0).randint(0, 256, (20, 5, 4, 3)).astype(np.uint8)  # NHWC
 LABELS = np.arange(20) % 2
@@ -367,7 +367,7 @@ def test_a_member_that_is_longer_than_its_directory_says_is_refused(error, tmp_p
 def test_more_than_memory_a_double_member_another_packing_and_a_long_list_are_refused(error, tmp_path, monkeypatch):
     name = save(tmp_path, images=IMAGES, labels=LABELS)
     with monkeypatch.context() as patch:
-        patch.setattr("datafree.models.memory", lambda: 2000)
+        patch.setattr("datafree._core.memory.available", lambda: 2000)
         assert "needs 2,656 bytes; wanted at most the 2,000 of memory here" in error(name)
     with pytest.warns(UserWarning, match="Duplicate name"), zipfile.ZipFile(name, "a") as archive:
         archive.writestr("images.npy", b"")
@@ -382,7 +382,7 @@ def test_more_than_memory_a_double_member_another_packing_and_a_long_list_are_re
 
 def test_no_damage_of_any_byte_gives_another_error_than_ours(tmp_path):
     """Each byte of a small file is changed in turn: it still loads, or a UserError says why not."""
-    from datafree.errors import UserError
+    from datafree._core.errors import UserError
 
     name = save(tmp_path, images=IMAGES[:5, :2, :2, 0], labels=LABELS[:5])
     content = (tmp_path / "a.npz").read_bytes()

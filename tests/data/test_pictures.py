@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from datafree.data.pictures import decode, look, visible_on
-from datafree.errors import UserError
+from datafree._core.errors import UserError
+from datafree.data.image_files import decode, look, visible_on
 
 STEPS = np.array([[0, 40, 80], [120, 160, 200]], np.uint8)  # 2 x 3, no two alike
 COLOURS = np.stack([STEPS, STEPS + 10, 250 - STEPS], -1)

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import scipy.io
 
+from datafree._core.errors import UserError
 from datafree.data import load
-from datafree.errors import UserError
 
 
 def write(path, images, labels, **more):
@@ -62,6 +62,6 @@ def test_other_arrays_and_labels_are_refused(tmp_path, images, error):
 
 def test_what_unpacks_to_many_times_its_file_is_refused(tmp_path, monkeypatch, error):
     path = write(tmp_path / "SVHN" / "train_32x32.mat", np.zeros((32, 32, 3, 200), np.uint8), [1] * 200)
-    monkeypatch.setattr("datafree.data.files.FREE", 1000)
+    monkeypatch.setattr("datafree.data.find_files.FREE", 1000)
     assert "unpacks to 614,400 bytes; wanted at most" in error("svhn", data_dir=tmp_path)
     assert path.stat().st_size < 5000

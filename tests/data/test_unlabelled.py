@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from datafree._core.errors import UserError
 from datafree.data import load
-from datafree.errors import UserError
 
 
 def save(path, value):

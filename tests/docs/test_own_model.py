@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from datafree.__main__ import run
+from datafree.cli.main import run
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 

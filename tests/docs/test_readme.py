@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from datafree.commands import VERBS
+from datafree.cli import VERBS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "papers").glob("*/README.md"))]

@@ -7,15 +7,16 @@ import copy
 import pytest
 import torch
 
-from datafree import alignment, taps
-from datafree.errors import UserError
-from datafree.expansion import Expansion, GuidedInversion, expand
-from datafree.network import Network, frozen
-from datafree.presets import preset
-from datafree.records import record
-from datafree.stats.moments import Moments
-from datafree.synthesis import Synthesizer
-from datafree.syntheticset import SyntheticSet
+from datafree._core.errors import UserError
+from datafree.models import hooks as taps
+from datafree.models.network import Network, frozen
+from datafree.records.presets import preset
+from datafree.records.record import record
+from datafree.records.statistics.moments import Moments
+from datafree.synthesis.expansion import Expansion, GuidedInversion, expand
+from datafree.synthesis.losses import alignment
+from datafree.synthesis.methods import Synthesizer
+from datafree.synthesis.synthetic_set import SyntheticSet
 
 KINDS = sorted(alignment.kinds())
 

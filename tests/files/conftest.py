@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from datafree.files import write_tensors
+from datafree._core.files import write_tensors
 
 
 @pytest.fixture(autouse=True)

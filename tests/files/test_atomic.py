@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from datafree.errors import UserError
-from datafree.files import atomic, read_tensors, sweep, write_bytes, write_json, write_tensors, write_text
+from datafree._core.errors import UserError
+from datafree._core.files import atomic, read_tensors, sweep, write_bytes, write_json, write_tensors, write_text
 
 
 class FailingFile:
@@ -195,7 +195,7 @@ class ForkServer:
 
     CODE = """
 import os, signal, sys, time, torch
-from datafree.files import write_tensors
+from datafree._core.files import write_tensors
 torch.set_num_threads(1)
 values = torch.zeros(300_000), torch.ones(300_000)
 for line in sys.stdin:

@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import nn
 
-from datafree.errors import Notice, UserError
-from datafree.files import convert_weights, read_header, read_weights
-from datafree.files.pickles import MAX_STEPS
+from datafree._core.errors import Notice, UserError
+from datafree._core.files import convert_weights, read_header, read_weights
+from datafree._core.files.pickle_reader import MAX_STEPS
 
 
 def network() -> nn.Module:

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from datafree.errors import UserError
-from datafree.files import HEADER_CAP_MODEL, read_header, read_json, read_tensors, read_weights, sha256_file
+from datafree._core.errors import UserError
+from datafree._core.files import HEADER_CAP_MODEL, read_header, read_json, read_tensors, read_weights, sha256_file
 
 READERS = [
     lambda path: read_tensors(path, kind="record"),
@@ -157,8 +157,8 @@ LOOP = 0.15
 """Seconds that three million rounds of an empty loop take where the second is measured."""
 MEASURE = """
 import resource, sys, time, torch
-from datafree.errors import UserError
-from datafree.files import read_weights, convert_weights
+from datafree._core.errors import UserError
+from datafree._core.files import read_weights, convert_weights
 torch.set_num_threads(1)
 def loop():
     start = time.process_time()
@@ -214,8 +214,8 @@ def test_a_header_that_exhausts_safetensors_costs_less_than_a_second_and_200_mb(
 
 AUDIT = """
 import builtins, os, sys, torch
-from datafree.errors import UserError
-from datafree.files import convert_weights, read_header, read_json, read_tensors, read_weights
+from datafree._core.errors import UserError
+from datafree._core.files import convert_weights, read_header, read_json, read_tensors, read_weights
 torch.set_num_threads(1)
 folder, target = sys.argv[1:]
 paths = sorted(os.path.join(folder, name) for name in os.listdir(folder))

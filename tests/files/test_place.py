@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from datafree.errors import UserError
-from datafree.files import claim_folder, safe_name
+from datafree._core.errors import UserError
+from datafree._core.files import claim_folder, safe_name
 
 
 @pytest.mark.parametrize(

@@ -9,16 +9,16 @@ import warnings
 
 import pytest
 
-from datafree import syntheticset
-from datafree.errors import Notice, UserError
-from datafree.files import read_json, read_sealed_json, write_json, write_sealed_json
-from datafree.models import load_model
-from datafree.release import OLDER, Release
-from datafree.spec import InputSpec
-from datafree.states import EPOCHS
-from datafree.synthesis import named
-from datafree.syntheticset import SETTINGS, SHARDS, synthesize
-from datafree.zoo import build
+from datafree._core.errors import Notice, UserError
+from datafree._core.files import read_json, read_sealed_json, write_json, write_sealed_json
+from datafree._core.limits import EPOCHS
+from datafree.models.input_spec import InputSpec
+from datafree.models.zoo import build
+from datafree.releases.load import load_model
+from datafree.releases.release import OLDER, Release
+from datafree.synthesis import synthetic_set
+from datafree.synthesis.methods import named
+from datafree.synthesis.synthetic_set import SETTINGS, SHARDS, synthesize
 
 SPEC = InputSpec(shape=(1, 4, 4), classes=("a", "b"))
 
@@ -81,7 +81,7 @@ def test_removing_a_checksum_is_advised_only_where_the_file_opens_without_it(fur
 
 
 def test_a_command_prints_the_notice_once_and_goes_on(release, tmp_path, capsys):
-    from datafree.__main__ import run
+    from datafree.cli.main import run
 
     folder = tmp_path / "older"
     shutil.copytree(release, folder)
@@ -127,9 +127,9 @@ def test_the_largest_index_that_is_written_can_be_read(tmp_path, monkeypatch):
         "format": 1, "method": {"method": "gaussian"}, "seed": 0, "unit": 1, "teacher": "0" * 64, "record": None,
         "spec": SPEC.model_dump(mode="json"), "images": SHARDS,
     }  # fmt: skip
-    shards = {syntheticset._name(index): "f" * 64 for index in range(SHARDS)}
+    shards = {synthetic_set._name(index): "f" * 64 for index in range(SHARDS)}
     write_sealed_json(tmp_path / "set.json", {**about, "shards": shards})
-    assert len(syntheticset.read_about(tmp_path)["shards"]) == SHARDS
+    assert len(synthetic_set.read_about(tmp_path)["shards"]) == SHARDS
 
 
 def test_the_longest_history_that_is_written_can_be_read(tmp_path):

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from datafree.errors import UserError
-from datafree.files import read_json, write_json
+from datafree._core.errors import UserError
+from datafree._core.files import read_json, write_json
 
 
 def test_the_spelling_is_canonical_and_comes_back(tmp_path):

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save
 
-from datafree.errors import UserError
-from datafree.files import read_header, read_tensors, read_weights, sha256_file, write_tensors
+from datafree._core.errors import UserError
+from datafree._core.files import read_header, read_tensors, read_weights, sha256_file, write_tensors
 
 GOLDEN = "47b394340f1392a5effa80c6481da5c8cdb0f512e3822ed136a0620e8b999fdf"
 DTYPES = [

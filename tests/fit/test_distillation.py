@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch.distributions import Categorical, kl_divergence
 
-from datafree.distillation import Distillation, check_student, distill, temperature_of
-from datafree.errors import UserError
-from datafree.evaluation import evaluate
-from datafree.fit import Schedule
-from datafree.images import soft_labelled
-from datafree.losses import kl
-from datafree.models import new_model
-from datafree.spec import InputSpec
-from datafree.training import train
+from datafree._core.errors import UserError
+from datafree.distillation.distill import Distillation, check_student, distill, temperature_of
+from datafree.distillation.kl import kl
+from datafree.distillation.sources import soft_labelled
+from datafree.distillation.train import train
+from datafree.distillation.training_loop import Schedule
+from datafree.evaluation.accuracy import evaluate
+from datafree.models.input_spec import InputSpec
+from datafree.releases.load import new_model
 
 
 def logits(seed, scale=3.0):

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from datafree.errors import UserError
-from datafree.files import read_tensors, write_tensors
-from datafree.fit import Schedule, _rate, fit
-from datafree.images import Fresh, Images, labelled, soft_labelled
-from datafree.synthesis.distribution import Distribution
+from datafree._core.errors import UserError
+from datafree._core.files import read_tensors, write_tensors
+from datafree.distillation.sources import Fresh, Images, labelled, soft_labelled
+from datafree.distillation.training_loop import Schedule, _rate, fit
+from datafree.synthesis.methods.distribution import Distribution
 
 SCHEDULE = Schedule(epochs=4, batch=16, warmup=0.1)
 

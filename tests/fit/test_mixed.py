@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from datafree.augment import Augmentation
-from datafree.errors import UserError
-from datafree.images import Images, Mixed
+from datafree._core.errors import UserError
+from datafree.data.augmentation import Augmentation
+from datafree.distillation.sources import Images, Mixed
 
 STILL = Augmentation(translate=0, colour=0, bend=0, exposure=0)
 

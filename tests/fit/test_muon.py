@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from datafree.muon import MATCH, Muon, orthogonal
-from datafree.states import load_optimizer, optimizer_state
+from datafree._core.resume import load_optimizer, optimizer_state
+from datafree.distillation.muon import MATCH, Muon, orthogonal
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (5, 40), (40, 5), (1, 7), (7, 1)])

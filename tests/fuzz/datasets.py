@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from datafree._core.files import convert_weights
 from datafree.data import load
-from datafree.files import convert_weights
-from datafree.imported import Options
-from datafree.imported import read as read_condensed
-from datafree.imported.meaning import LABELS, Pixels, decoded, fitted, labels_of
-from datafree.naming import builders
+from datafree.data.condensed.importers import Options
+from datafree.data.condensed.importers import read as read_condensed
+from datafree.data.condensed.importers.meaning import LABELS, Pixels, decoded, fitted, labels_of
+from datafree.releases.builder_names import builders
 
 from .mutations import spoilt_bytes
 from .packed import inside

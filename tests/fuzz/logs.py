@@ -9,15 +9,15 @@ from typing import Any
 
 import torch
 
-from datafree import __main__ as program
-from datafree.commands.inspect import inspect
-from datafree.commands.report import report
-from datafree.commands.rerun import rerun
-from datafree.commands.similarity import similarity
-from datafree.files import claim_folder, write_tensors
-from datafree.output_folder import output_folder
-from datafree.release import write_release
-from datafree.runlog import RunLog
+from datafree._core.files import claim_folder, write_tensors
+from datafree.cli import main as program
+from datafree.cli.inspect import inspect
+from datafree.cli.report import report
+from datafree.cli.rerun import rerun
+from datafree.cli.similarity import similarity
+from datafree.releases.release import RELEASE_FOLDER, write_release
+from datafree.runs.output_folder import output_folder
+from datafree.runs.run_log import RunLog
 
 from .releases import RELEASES
 from .subject import Subject, teacher
@@ -41,7 +41,7 @@ def _claim(folder: Path) -> Any:
 def _finish(folder: Path) -> Any:
     """The same run: it finds its result, or makes it."""
     log = RunLog("distill", {"seed": 0, "epochs": 2, "data": "digits"}, {})
-    with output_folder(folder / "r", "release", log) as out:
+    with output_folder(folder / "r", RELEASE_FOLDER, log) as out:
         if out is not None:
             write_release(out, teacher())
             log.write(out, {"evaluation": {"accuracy": 50.0}})

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from datafree.errors import UserError
-from datafree.files import read_tensors, write_sealed_json, write_tensors
+from datafree._core.errors import UserError
+from datafree._core.files import read_tensors, write_sealed_json, write_tensors
 
 __all__ = ["changed_json", "mutate", "mutate_json", "mutate_tensors", "spoilt_bytes"]
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from datafree.onnxfile.values import RULES
+from datafree.releases.onnx_session.values import RULES
 
 __all__ = ["changed_onnx"]
 

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from datafree.commands.inspect import inspect
-from datafree.evaluation import evaluate
-from datafree.files import write_sealed_json
-from datafree.network import Network
-from datafree.quantization.folder import open_quantized, write_quantized
-from datafree.spec import InputSpec
+from datafree._core.files import write_sealed_json
+from datafree.cli.inspect import inspect
+from datafree.evaluation.accuracy import evaluate
+from datafree.models.input_spec import InputSpec
+from datafree.models.network import Network
+from datafree.quantization.folder import write_quantized
+from datafree.releases.quantized import open_quantized
 
 from .mutations import spoilt_bytes
 from .onnx_mutations import changed_onnx

@@ -8,19 +8,19 @@ from typing import Any
 
 import torch
 
-from datafree.condensed import Condensed, one_hot
-from datafree.files import write_tensors
-from datafree.finished import Finished
-from datafree.images import stored
-from datafree.models import load_model
-from datafree.output_folder import logged
-from datafree.records import Record, record
-from datafree.release import Release, write_release
-from datafree.stats.input import InputMoments
-from datafree.stats.moments import Moments
-from datafree.stats.spectral import SpectralPairs
-from datafree.synthesis import named
-from datafree.syntheticset import SyntheticSet, synthesize
+from datafree._core.files import write_tensors
+from datafree.data.condensed.condensed_set import Condensed, one_hot
+from datafree.distillation.sources import stored
+from datafree.records.record import Record, record
+from datafree.records.statistics.input import InputMoments
+from datafree.records.statistics.moments import Moments
+from datafree.records.statistics.spectral import SpectralPairs
+from datafree.releases.load import load_model
+from datafree.releases.release import Release, write_release
+from datafree.runs.output_folder import logged
+from datafree.runs.run_reader import Finished
+from datafree.synthesis.methods import named
+from datafree.synthesis.synthetic_set import SyntheticSet, synthesize
 
 from .subject import SPEC, Subject, teacher, toy
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from datafree.errors import Notice, UserError
+from datafree._core.errors import Notice, UserError
 
 from .mutations import copied, mutate
 from .subject import Stopped, meaning, teacher, toy

@@ -13,19 +13,22 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from datafree import alignment, condensing, records, replay
-from datafree.adversarial import Anchored, Online, adversarial
-from datafree.condensing import Job, condense, matching
+from datafree.data.condensed import methods
+from datafree.data.condensed.methods import Job, condense, distribution_matching
 from datafree.data.dataset import in_memory
-from datafree.fit import Schedule, fit
-from datafree.images import labelled
-from datafree.models import new_model
-from datafree.network import Network
-from datafree.records import record
-from datafree.spec import InputSpec
-from datafree.stats.input import InputMoments
-from datafree.stats.moments import Moments
-from datafree.stats.spectral import SpectralPairs
+from datafree.distillation import replay
+from datafree.distillation.online.run import Anchored, Online, adversarial
+from datafree.distillation.sources import labelled
+from datafree.distillation.training_loop import Schedule, fit
+from datafree.models.input_spec import InputSpec
+from datafree.models.network import Network
+from datafree.records import record as records
+from datafree.records.record import record
+from datafree.records.statistics.input import InputMoments
+from datafree.records.statistics.moments import Moments
+from datafree.records.statistics.spectral import SpectralPairs
+from datafree.releases.load import new_model
+from datafree.synthesis.losses import alignment
 
 from .subject import SPEC, Stopped, Subject, left, teacher, toy
 
@@ -60,7 +63,7 @@ def _condense(folder: Path) -> Any:
         np.random.default_rng(0).integers(0, 256, (12, 1, 8, 8)),
     )
     data = in_memory("toy", "train", "abc", np.arange(12) % 3, pixels.astype(np.uint8))
-    before, matching.PAUSE = matching.PAUSE, -1
+    before, distribution_matching.PAUSE = distribution_matching.PAUSE, -1
     first = not (folder / "state").exists()
 
     def stop(*_: int) -> None:
@@ -69,11 +72,11 @@ def _condense(folder: Path) -> Any:
 
     try:
         return condense(
-            condensing.named("dm", iterations=2, real=2, width=4),
+            methods.named("dm", iterations=2, real=2, width=4),
             Job(data, spec, 2).resumed(folder / "state", {}, stop),
         ).pixels
     finally:
-        matching.PAUSE = before
+        distribution_matching.PAUSE = before
 
 
 def _sums(folder: Path) -> Any:

@@ -16,9 +16,9 @@ import torch
 import torch._dynamo  # once, not in every child
 
 from datafree.data.dataset import in_memory
-from datafree.models import new_model
-from datafree.network import Network
-from datafree.spec import InputSpec
+from datafree.models.input_spec import InputSpec
+from datafree.models.network import Network
+from datafree.releases.load import new_model
 
 __all__ = ["SPEC", "Stopped", "Subject", "left", "meaning", "teacher", "toy"]
 

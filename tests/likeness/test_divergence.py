@@ -7,17 +7,17 @@ import torch
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
-from datafree import taps
-from datafree.divergence import Stored, by_channel, channels, divergence, statistics, stored
-from datafree.errors import UserError
-from datafree.network import Network
-from datafree.quantization.folder import Exported
-from datafree.records import Record, record
-from datafree.spec import InputSpec
-from datafree.stats.input import InputMoments
-from datafree.stats.moments import Moments
-from datafree.terms import View
-from datafree.terms.batchnorm import BatchNormDivergence
+from datafree._core.errors import UserError
+from datafree.models import hooks
+from datafree.models.input_spec import InputSpec
+from datafree.models.network import Network
+from datafree.records.divergence import Stored, by_channel, channels, divergence, statistics, stored
+from datafree.records.record import Record, record
+from datafree.records.statistics.input import InputMoments
+from datafree.records.statistics.moments import Moments
+from datafree.releases.quantized import Exported
+from datafree.synthesis.losses import View
+from datafree.synthesis.losses.batchnorm import BatchNormDivergence
 
 FORMS = ("forward", "reverse", "l2")
 SHAPES = [(50, 4), (20, 4, 9), (12, 4, 5, 3)]
@@ -150,9 +150,9 @@ def test_a_batch_norm_without_running_statistics_counts_as_none(tiny):
 def test_statistics_over_chunks_are_those_of_one_pass_over_everything_in_float64(count, limit, tiny, toy, monkeypatch):
     network, data = tiny("norm"), toy(count)
     layers = stored(network)
-    monkeypatch.setattr("datafree.divergence.CHUNK_BYTES", limit * 8 * 3 * 4)  # bn sees 3 channels of 2 x 2
+    monkeypatch.setattr("datafree.records.divergence.CHUNK_BYTES", limit * 8 * 3 * 4)  # bn sees 3 channels of 2 x 2
     pixels = data.pixels(range(count))
-    with taps.watch(network, ["bn"]) as seen, torch.no_grad():
+    with hooks.watch(network, ["bn"]) as seen, torch.no_grad():
         network.logits(pixels)
     exact = rows_of(seen["bn"].double())
     calls = []
@@ -181,7 +181,7 @@ def test_of_a_batch_norm_that_runs_twice_both_calls_count_as_in_its_running_stat
     with torch.no_grad():
         network.logits(pixels)
     network.module.eval()
-    with taps.watch(network, ["bn"]) as seen, torch.no_grad():
+    with hooks.watch(network, ["bn"]) as seen, torch.no_grad():
         network.logits(pixels)
     (own,) = stored(network)
     assert own.calls == 2 and seen["bn"].shape == (4000, 3, 4, 4)
@@ -189,7 +189,7 @@ def test_of_a_batch_norm_that_runs_twice_both_calls_count_as_in_its_running_stat
     wanted = torch.stack([part.mean(0) for part in both]).mean(0)
     spread = torch.stack([part.var(0, correction=0) for part in both]).mean(0)
     for size in (7, 2000):
-        monkeypatch.setattr("datafree.divergence.CHUNK_BYTES", size * 8 * 48)
+        monkeypatch.setattr("datafree.records.divergence.CHUNK_BYTES", size * 8 * 48)
         mean, variance = statistics(network, pixels, [own])["bn"]
         torch.testing.assert_close(mean, wanted, rtol=1e-6, atol=1e-7)
         torch.testing.assert_close(variance, spread, rtol=1e-6, atol=1e-9)
@@ -205,7 +205,9 @@ def test_any_split_gives_the_same_statistics_to_the_last_digits(tiny, toy, monke
     layers = tuple(Stored(tap, torch.zeros(1), torch.ones(1)) for tap in ("fc1", "fc2"))
     found = []
     for size in (1, 13, 97):
-        monkeypatch.setattr("datafree.divergence.CHUNK_BYTES", size * 8 * 16)  # 16 pixels are more than 7 + 5 units
+        monkeypatch.setattr(
+            "datafree.records.divergence.CHUNK_BYTES", size * 8 * 16
+        )  # 16 pixels are more than 7 + 5 units
         found.append(statistics(network, pixels, layers))
     for other in found[1:]:
         for tap in ("fc1", "fc2"):

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from datafree.augment import mirrored, shifted
-from datafree.errors import UserError
-from datafree.likeness import similarity
-from datafree.network import Network
-from datafree.spec import InputSpec
+from datafree._core.errors import UserError
+from datafree.data.augmentation import mirrored, shifted
+from datafree.evaluation.similarity import similarity
+from datafree.models.input_spec import InputSpec
+from datafree.models.network import Network
 
 
 def rng(seed: int = 0) -> torch.Generator:

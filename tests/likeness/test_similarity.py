@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from datafree import Similarity, similarity
+from datafree._core.errors import UserError
 from datafree.data import load
-from datafree.divergence import statistics, stored
-from datafree.errors import UserError
-from datafree.likeness import matched
-from datafree.network import Network
-from datafree.records import record
-from datafree.stats.moments import Moments
+from datafree.evaluation.similarity import matched
+from datafree.models.network import Network
+from datafree.records.divergence import statistics, stored
+from datafree.records.record import record
+from datafree.records.statistics.moments import Moments
 
 FORMS = ("forward", "reverse", "l2")
 
@@ -174,6 +174,6 @@ def test_images_that_give_no_number_are_refused_by_the_name_of_their_source(norm
 
 
 def test_a_divergence_that_no_number_can_hold_is_refused(normed, digits, monkeypatch):
-    monkeypatch.setattr("datafree.likeness.divergence", lambda *_: torch.tensor([torch.inf]))
+    monkeypatch.setattr("datafree.evaluation.similarity.divergence", lambda *_: torch.tensor([torch.inf]))
     with pytest.raises(UserError, match="some: its divergence at layer 'bn1' is inf, expected a number; leave it out"):
         similarity(normed, {"some": digits.subset(10)})

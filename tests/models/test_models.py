@@ -9,15 +9,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from datafree import models, zoo
-from datafree.errors import UserError
-from datafree.files import read_sealed_json, read_weights, write_sealed_json, write_tensors
-from datafree.models import load_model, load_weights, new_model
-from datafree.network import PROBES, Network
-from datafree.records import Record, record
-from datafree.release import Release, write_record, write_release
-from datafree.spec import InputSpec
-from datafree.stats.moments import Moments
+from datafree._core.errors import UserError
+from datafree._core.files import read_sealed_json, read_weights, write_sealed_json, write_tensors
+from datafree.models import zoo
+from datafree.models.input_spec import InputSpec
+from datafree.models.network import PROBES, Network
+from datafree.records.record import Record, record
+from datafree.records.statistics.moments import Moments
+from datafree.releases import load
+from datafree.releases.load import load_model, load_weights, new_model
+from datafree.releases.release import Release, write_record, write_release
 
 SPEC = InputSpec(shape=(1, 4, 4), classes=("a", "b", "c"))
 CODE = """
@@ -242,8 +243,8 @@ def test_other_peoples_folders_are_not_written_to(tmp_path):
 
 
 def test_a_network_whose_weights_alone_do_not_fit_is_refused_without_torchs_compiler(monkeypatch):
-    monkeypatch.setattr(models, "memory", lambda: 1 << 20)
-    monkeypatch.setattr(models, "_largest_output", lambda *_: pytest.fail("outputs were measured"))
+    monkeypatch.setattr(load, "memory", lambda: 1 << 20)
+    monkeypatch.setattr(load, "_largest_output", lambda *_: pytest.fail("outputs were measured"))
     spec = InputSpec(shape=(1, 8, 8), classes=tuple("abc"))
     weights = 4 * (64 * 30_000 + 30_000 + 30_000**2 + 30_000 + 3 * 30_000 + 3)
     with pytest.raises(
@@ -263,7 +264,7 @@ OTHERS = ("hinton16", "alexnet", "alexnet/32", "resnet8", "resnet20")
 def test_no_layer_of_the_zoo_gives_more_than_is_reckoned_with(name, shape):
     spec = InputSpec(shape=shape, classes=tuple("abc"))
     module = zoo.on_meta(name, spec)
-    assert 0 < models._largest_output(module, spec) <= PROBES * models._most_outputs(module, spec)
+    assert 0 < load._largest_output(module, spec) <= PROBES * load._most_outputs(module, spec)
 
 
 def test_what_a_command_says_of_a_network_outlives_a_record(toy, tmp_path):

@@ -7,13 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from datafree import presets, zoo
+from datafree._core.errors import UserError
 from datafree.data import load
 from datafree.data.dataset import in_memory
-from datafree.errors import UserError
-from datafree.models import load_weights, new_model
-from datafree.records import forecast_auc, record
-from datafree.spec import InputSpec
+from datafree.models import zoo
+from datafree.models.input_spec import InputSpec
+from datafree.records import presets
+from datafree.records.forecast import forecast_auc
+from datafree.records.record import record
+from datafree.releases.load import load_weights, new_model
 
 TEN = tuple("0123456789")
 SIZES = {

@@ -9,18 +9,18 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from datafree import taps
-from datafree.absent import no_batch_norm, no_layer
-from datafree.adversarial import adversarial
-from datafree.cost import inversion_bytes
-from datafree.divergence import stored
-from datafree.errors import UserError
-from datafree.generator import width_for
-from datafree.models import new_model
-from datafree.network import Network
-from datafree.spec import InputSpec
-from datafree.stats.batchnorm import BatchNorm
-from datafree.synthesis import named
+from datafree._core.errors import UserError
+from datafree.distillation.online.generator import width_for
+from datafree.distillation.online.run import adversarial
+from datafree.models import hooks
+from datafree.models.input_spec import InputSpec
+from datafree.models.missing_layers import no_batch_norm, no_layer
+from datafree.models.network import Network
+from datafree.records.divergence import stored
+from datafree.records.statistics.batchnorm import BatchNorm
+from datafree.releases.load import new_model
+from datafree.synthesis.cost import inversion_bytes
+from datafree.synthesis.methods import named
 
 SPEC = InputSpec(shape=(3, 4, 4), classes=("a", "b", "c"))
 
@@ -158,7 +158,7 @@ def test_every_place_that_wants_a_layer_says_where_the_weights_are(kind):
     make, text = LAYERS[kind]
     assert no_layer(make()).startswith(text)
     with pytest.raises(UserError) as caught:
-        taps.layers(make())
+        hooks.layers(make())
     assert str(caught.value).startswith(text)
 
 
@@ -176,11 +176,11 @@ def test_compiled_and_wrapped_networks_are_watched_by_the_names_of_their_own_par
     in_place.compile(backend="eager")
     for wrapped in (compiled(plain), nn.DataParallel(plain), compiled(nn.DataParallel(plain)), in_place):
         own = network(wrapped)
-        assert taps.layers(own) == ("0", "4") and taps.batch_norms(own) == ("1",)
+        assert hooks.layers(own) == ("0", "4") and hooks.batch_norms(own) == ("1",)
         assert own.fingerprint() == expected.fingerprint()
         assert torch.equal(own.predict(images), expected.predict(images))
     part = network(nn.Sequential(compiled(plain[:3]), *plain[3:]))
-    assert len(taps.layers(part)) == 2 and torch.equal(part.predict(images), expected.predict(images))
+    assert len(hooks.layers(part)) == 2 and torch.equal(part.predict(images), expected.predict(images))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -194,8 +194,8 @@ def test_a_torchscript_network_answers_and_is_refused_in_one_line_where_its_part
         assert named("inception", steps=1).on(own, None).unit(0, 0, 4).pixels.shape == (4, 3, 4, 4)
         assert inversion_bytes(own, 2) > 0
         for use in (
-            lambda own: taps.layers(own),
-            lambda own: taps.watch(own, ["4"]).__enter__(),
+            lambda own: hooks.layers(own),
+            lambda own: hooks.watch(own, ["4"]).__enter__(),
             lambda own: adversarial(own, network(plain)),
             lambda own: adversarial(network(plain), own),
         ):

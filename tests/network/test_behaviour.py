@@ -10,23 +10,23 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from datafree import zoo
-from datafree.adversarial import adversarial
-from datafree.agreement import agreement
+from datafree._core.errors import Notice, UserError
 from datafree.data.dataset import in_memory
-from datafree.distillation import Distillation, distill
-from datafree.errors import Notice, UserError
-from datafree.evaluation import evaluate
-from datafree.fit import Schedule
-from datafree.images import soft_labelled
-from datafree.network import Network
-from datafree.quantization.running import check as same_answers
-from datafree.records import Record, record
-from datafree.spec import InputSpec
-from datafree.stats.moments import Moments
-from datafree.synthesis import named
-from datafree.syntheticset import synthesize
-from datafree.training import train
+from datafree.distillation.distill import Distillation, distill
+from datafree.distillation.online.run import adversarial
+from datafree.distillation.sources import soft_labelled
+from datafree.distillation.train import train
+from datafree.distillation.training_loop import Schedule
+from datafree.evaluation.accuracy import evaluate
+from datafree.models import zoo
+from datafree.models.agreement import agreement
+from datafree.models.input_spec import InputSpec
+from datafree.models.network import Network
+from datafree.quantization.onnxruntime import check as same_answers
+from datafree.records.record import Record, record
+from datafree.records.statistics.moments import Moments
+from datafree.synthesis.methods import named
+from datafree.synthesis.synthetic_set import synthesize
 
 SPEC = InputSpec(shape=(3, 6, 6), classes=("a", "b", "c"))
 
@@ -363,7 +363,7 @@ def test_an_image_that_gives_no_number_is_refused_wherever_logits_become_a_class
 
 
 def test_an_image_that_gives_no_number_is_counted_over_all_batches(toy, monkeypatch):
-    monkeypatch.setattr("datafree.evaluation.BATCH", 5)
+    monkeypatch.setattr("datafree.evaluation.accuracy.BATCH", 5)
     with pytest.raises(UserError, match=NOT_FINITE):
         evaluate(network(Standardised()), with_blanks(toy))
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from datafree.layout import channels_last
-from datafree.network import Network, copied, frozen
-from datafree.spec import InputSpec
-from datafree.synthesis import named
+from datafree.models.input_spec import InputSpec
+from datafree.models.memory_format import channels_last
+from datafree.models.network import Network, copied, frozen
+from datafree.synthesis.methods import named
 
 SPEC = InputSpec(shape=(1, 8, 8), classes=tuple("abc"))
 
@@ -47,7 +47,7 @@ KINDS = {
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("kind", KINDS)
 def test_images_are_made_from_a_copy_of_any_kind_of_module_and_nothing_is_printed(kind, tmp_path, capfd):
-    from datafree.syntheticset import synthesize
+    from datafree.synthesis.synthetic_set import synthesize
 
     network = Network(KINDS[kind]().eval(), SPEC, kind)
     twin = copied(network.module)

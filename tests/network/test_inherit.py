@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from datafree import inherit
 from datafree.data import load
-from datafree.evaluation import evaluate
-from datafree.fit import Schedule
-from datafree.generator import untrained
-from datafree.inherit import _chosen, _Moments, _pairs, begun, inherited
-from datafree.models import new_model
-from datafree.network import Network
-from datafree.scene import Scene
-from datafree.spec import InputSpec
-from datafree.training import train
+from datafree.distillation import student_init
+from datafree.distillation.online.generator import untrained
+from datafree.distillation.online.scene import Scene
+from datafree.distillation.student_init import _chosen, _Moments, _pairs, begun, inherited
+from datafree.distillation.train import train
+from datafree.distillation.training_loop import Schedule
+from datafree.evaluation.accuracy import evaluate
+from datafree.models.input_spec import InputSpec
+from datafree.models.network import Network
+from datafree.releases.load import new_model
 
 SPEC = InputSpec(shape=(1, 8, 8), classes=tuple("abcd"))
 
@@ -165,7 +165,7 @@ def test_of_many_channels_several_are_taken_at_a_time_and_none_that_repeats(monk
     weight, moments = torch.randn(5, 40, 1, generator=rng, dtype=torch.double), _Moments.of(40)
     moments.add(rows)
     one, share, _ = _chosen(moments, weight, 20, biased=True)
-    monkeypatch.setattr(inherit, "ROUNDS", 7)
+    monkeypatch.setattr(student_init, "ROUNDS", 7)
     several, other, _ = _chosen(moments, weight, 20, biased=True)
     assert len(several) == 20 == len(several.unique()) and share.shape == other.shape == (40, 20)
 

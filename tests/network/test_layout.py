@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from datafree.adversarial import Online, adversarial
-from datafree.layout import channels_last
-from datafree.network import Network
-from datafree.spec import InputSpec
+from datafree.distillation.online.run import Online, adversarial
+from datafree.models.input_spec import InputSpec
+from datafree.models.memory_format import channels_last
+from datafree.models.network import Network
 
 SPEC = InputSpec(shape=(3, 8, 8), classes=tuple("abcd"))
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from datafree.errors import UserError
-from datafree.network import Network, frozen
-from datafree.seeds import seed_of, stream
-from datafree.settings import Settings, parse
-from datafree.spec import InputSpec
+from datafree._core.errors import UserError
+from datafree._core.seeds import seed_of, stream
+from datafree._core.settings import Settings, parse
+from datafree.models.input_spec import InputSpec
+from datafree.models.network import Network, frozen
 
 
 def test_frozen_is_eval_without_gradients_and_puts_every_flag_back(tiny):

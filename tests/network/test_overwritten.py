@@ -7,16 +7,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from datafree import taps
-from datafree.determined import _operator
-from datafree.divergence import Stored, statistics
-from datafree.errors import UserError
-from datafree.network import Network
-from datafree.records import record
-from datafree.spec import InputSpec
-from datafree.stats.batchnorm import BatchNorm
-from datafree.stats.moments import Moments
-from datafree.synthesis import named
+from datafree._core.errors import UserError
+from datafree.models import hooks
+from datafree.models.input_spec import InputSpec
+from datafree.models.network import Network
+from datafree.records.divergence import Stored, statistics
+from datafree.records.record import record
+from datafree.records.statistics.batchnorm import BatchNorm
+from datafree.records.statistics.moments import Moments
+from datafree.synthesis.methods import named
+from datafree.synthesis.pixel_moments import _operator
 
 SPEC = InputSpec(shape=(3, 6, 6), classes=("a", "b", "c"))
 
@@ -83,13 +83,13 @@ def pixels(count: int = 12) -> torch.Tensor:
     return torch.rand(count, *SPEC.shape, generator=torch.Generator().manual_seed(1))
 
 
-NAMES = ("one", "bn", "two", "fc", taps.FEATURES)
+NAMES = ("one", "bn", "two", "fc", hooks.FEATURES)
 
 
 def test_every_pass_records_what_the_layers_gave(pair):
     found, expected = ([], [])
     for network, own in zip(pair, (found, expected), strict=True):
-        with torch.no_grad(), taps.watch(network, NAMES) as seen:
+        with torch.no_grad(), hooks.watch(network, NAMES) as seen:
             for start in (0, 4, 8):
                 network.logits(pixels()[start : start + 4])
                 own.append({tap: seen[tap].clone() for tap in NAMES})
@@ -120,7 +120,7 @@ def test_a_gradient_through_a_tap_is_that_of_the_network_written_out_of_place(pa
     gradients = []
     for network in pair:
         leaf = pixels(4).requires_grad_()
-        with taps.watch(network, NAMES) as seen:
+        with hooks.watch(network, NAMES) as seen:
             for _ in range(2):  # the first pass copies all, the second one only what is overwritten
                 logits = network.logits(leaf)
                 total = sum(seen[tap].square().sum() for tap in NAMES) + logits.square().sum()
@@ -139,7 +139,7 @@ def test_images_made_by_gradient_are_those_of_the_network_written_out_of_place(p
 
 def test_a_tidy_network_is_copied_in_the_first_pass_alone(tiny):
     network = tiny("norm")
-    with torch.no_grad(), taps.watch(network, ["conv", "bn"]) as seen:
+    with torch.no_grad(), hooks.watch(network, ["conv", "bn"]) as seen:
         network.logits(torch.rand(2, 1, 4, 4))
         assert seen["conv"].data_ptr() != seen["bn"].data_ptr()
         network.logits(torch.rand(2, 1, 4, 4))
@@ -148,7 +148,7 @@ def test_a_tidy_network_is_copied_in_the_first_pass_alone(tiny):
 
 def test_a_layer_that_is_overwritten_in_some_passes_alone_is_refused_and_not_recorded_wrong():
     network = Network(Net(lambda y: y.relu_() if len(y) == 1 else y.relu()).eval(), SPEC, "net")
-    with torch.no_grad(), taps.watch(network, ["one"]):
+    with torch.no_grad(), hooks.watch(network, ["one"]):
         network.logits(pixels(4))
         with pytest.raises(
             UserError, match="layer 'one' of net is overwritten in place in some passes and not in others"
@@ -175,7 +175,7 @@ def test_a_batch_norm_used_twice_records_both_inputs_as_they_were():
     found = []
     for inplace in (True, False):
         network = Network(Twice(inplace).eval(), SPEC, "twice")
-        with torch.no_grad(), taps.watch(network, ["bn"]) as seen:
+        with torch.no_grad(), hooks.watch(network, ["bn"]) as seen:
             for _ in range(2):
                 network.logits(pixels() - 0.5)
                 found.append(seen["bn"].clone())
@@ -195,10 +195,10 @@ class Keyword(nn.Module):
 
 def test_layers_that_are_called_by_keyword_are_watched():
     network = Network(Keyword().eval(), SPEC, "keyword")
-    assert taps.layers(network) == ("fc",) and taps.batch_norms(network) == ("bn",)
-    with torch.no_grad(), taps.watch(network, ["bn", taps.FEATURES]) as seen:
+    assert hooks.layers(network) == ("fc",) and hooks.batch_norms(network) == ("bn",)
+    with torch.no_grad(), hooks.watch(network, ["bn", hooks.FEATURES]) as seen:
         network.logits(pixels())
-    assert torch.equal(seen["bn"], pixels()) and seen[taps.FEATURES].shape == (12, 108)
+    assert torch.equal(seen["bn"], pixels()) and seen[hooks.FEATURES].shape == (12, 108)
 
 
 class Pair(nn.Linear):
@@ -218,9 +218,9 @@ def test_a_layer_that_gives_two_tensors_is_no_tap():
             return self.fc(self.pair(x.flatten(1))[0])
 
     network = Network(Two().eval(), SPEC, "two")
-    assert taps.layers(network) == ("fc",)
+    assert hooks.layers(network) == ("fc",)
     with (
-        taps.watch(network, ["pair"]),
+        hooks.watch(network, ["pair"]),
         pytest.raises(UserError, match="layer 'pair' of two gives a tuple, wanted a tensor"),
     ):
         network.logits(pixels())

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from datafree import taps
-from datafree.errors import UserError
-from datafree.network import Network
-from datafree.spec import InputSpec
+from datafree._core.errors import UserError
+from datafree.models import hooks as taps
+from datafree.models.input_spec import InputSpec
+from datafree.models.network import Network
 
 
 class Nested(nn.Module):

@@ -15,12 +15,12 @@ sys.path[:0] = [str(FOLDER)]
 
 import claims
 
-from datafree import replay
-from datafree.adversarial import PRESETS
-from datafree.generator import new_generator
-from datafree.models import new_model
-from datafree.scene import Scene
-from datafree.spec import InputSpec
+from datafree.distillation import replay
+from datafree.distillation.online.generator import new_generator
+from datafree.distillation.online.run import PRESETS
+from datafree.distillation.online.scene import Scene
+from datafree.models.input_spec import InputSpec
+from datafree.releases.load import new_model
 
 ROWS = {
     "binici2021": {

@@ -12,12 +12,12 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from datafree.errors import UserError
-from datafree.fit import Schedule, fit
-from datafree.images import Images
-from datafree.network import Network
-from datafree.parallel import agree, average_gradients, broadcast, first, gathered, together, world
-from datafree.spec import InputSpec
+from datafree._core.distributed import agree, average_gradients, broadcast, first, gathered, together, world
+from datafree._core.errors import UserError
+from datafree.distillation.sources import Images
+from datafree.distillation.training_loop import Schedule, fit
+from datafree.models.input_spec import InputSpec
+from datafree.models.network import Network
 
 torch.set_num_threads(1)
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
-from datafree.adversarial import Online, adversarial
-from datafree.errors import UserError
-from datafree.models import new_model
-from datafree.parallel import together, world
-from datafree.replay import named
-from datafree.spec import InputSpec
+from datafree._core.distributed import together, world
+from datafree._core.errors import UserError
+from datafree.distillation.online.run import Online, adversarial
+from datafree.distillation.replay import named
+from datafree.models.input_spec import InputSpec
+from datafree.releases.load import new_model
 
 torch.set_num_threads(1)
 SPEC = InputSpec(shape=(1, 8, 8), classes=tuple("abcdefghij"))

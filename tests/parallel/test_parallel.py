@@ -14,10 +14,10 @@ import pytest
 import torch
 
 import datafree
-from datafree.__main__ import run
-from datafree.errors import UserError
-from datafree.files import read_weights
-from datafree.parallel import World, average_gradients, first, gathered, started, summed, together, world
+from datafree._core.distributed import World, average_gradients, first, gathered, started, summed, together, world
+from datafree._core.errors import UserError
+from datafree._core.files import read_weights
+from datafree.cli.main import run
 
 if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
     pytest.skip("this torch has no gloo, so torchrun cannot start", allow_module_level=True)
@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 COMMAND = """
 import os, pathlib, sys
 pathlib.Path(f"pid-{os.environ['RANK']}-of-{os.environ['WORLD_SIZE']}").write_text(str(os.getpid()))
-from datafree.__main__ import main
+from datafree.cli.main import main
 main()
 """
 """As `-m datafree`, and leaves the number of its process."""

@@ -6,7 +6,7 @@ import json
 
 import torch
 
-from datafree.files import read_tensors
+from datafree._core.files import read_tensors
 
 from .test_parallel import HERE, both
 

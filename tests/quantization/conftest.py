@@ -81,7 +81,7 @@ class Roundings(Interpreter):
         self.largest, self.from_tie = 0.0, 0.0
 
     def call_module(self, target, args, kwargs):
-        from datafree.quantization.steps import Step
+        from datafree.quantization.fake_quantize import Step
 
         result, grid = super().call_module(target, args, kwargs), self.fetch_attr(str(target))
         if not isinstance(grid, Step) or grid.by_channel:

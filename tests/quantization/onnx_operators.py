@@ -1,4 +1,4 @@
-"""Random models of one ONNX operator each, for every kind that `datafree.onnxfile` lets through, with its edge cases."""
+"""Random models of one ONNX operator each, with its edge cases, for every kind that is let through."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, helper, numpy_helper
 
-from datafree.onnxfile.elementwise import BINARY, COMPARED, REDUCED, SAME, SIMPLE
+from datafree.releases.onnx_session.elementwise import BINARY, COMPARED, REDUCED, SAME, SIMPLE
 
 __all__ = ["KINDS", "one_operator"]
 

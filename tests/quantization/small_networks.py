@@ -14,8 +14,8 @@ from torch.nn import BatchNorm2d as BN
 from torch.nn import Linear, Sequential
 from torch.nn.utils import parametrizations, parametrize
 
-from datafree.network import Network
-from datafree.spec import InputSpec
+from datafree.models.input_spec import InputSpec
+from datafree.models.network import Network
 
 SPEC = InputSpec(shape=(3, 8, 8), classes=tuple("abcde"), mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.25))
 

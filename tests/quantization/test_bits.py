@@ -9,8 +9,9 @@ from importlib.metadata import PackageNotFoundError
 import pytest
 
 from datafree import quantization
-from datafree.errors import UserError
-from datafree.quantization import Bits, FineTuning, require, stack
+from datafree._core import optional_packages
+from datafree._core.errors import UserError
+from datafree.quantization import Bits, FineTuning, require
 
 WANTED = {"torchao": ">=0.18,<0.19", "onnx": ">=1.17,<2", "onnxscript": ">=0.5,<1", "onnxruntime": ">=1.20,<2"}
 
@@ -66,7 +67,7 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it(name, monkeyp
             raise PackageNotFoundError(asked)
         return {"torchao": "0.18.0", "onnx": "1.20.0", "onnxscript": "0.6.0", "onnxruntime": "1.25.0"}[asked]
 
-    monkeypatch.setattr(stack, "version", version)
+    monkeypatch.setattr(optional_packages, "version", version)
     with pytest.raises(UserError) as caught:
         require()
     assert str(caught.value) == (
@@ -80,7 +81,7 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it(name, monkeyp
     [("torchao", "0.17.0"), ("torchao", "0.19.0"), ("torchao", "1.0"), ("onnx", "1.16.2"), ("onnxruntime", "2.0.0")],
 )
 def test_another_version_is_named_beside_the_wanted_one(name, found, monkeypatch):
-    monkeypatch.setattr(stack, "version", lambda _: found)
+    monkeypatch.setattr(optional_packages, "version", lambda _: found)
     with pytest.raises(UserError) as caught:
         require(name)
     assert str(caught.value) == (
@@ -90,7 +91,7 @@ def test_another_version_is_named_beside_the_wanted_one(name, found, monkeypatch
 
 @pytest.mark.parametrize("found", ["0.18.0", "0.18", "0.18.1+cpu", "0.18.0rc1", "0.18.0.dev20260101+cu126"])
 def test_builds_and_patches_of_a_version_will_do(found, monkeypatch):
-    monkeypatch.setattr(stack, "version", lambda _: found)
+    monkeypatch.setattr(optional_packages, "version", lambda _: found)
     require("torchao")
 
 
@@ -98,7 +99,7 @@ def test_without_torchao_the_quantizer_is_refused_when_it_is_asked_for_and_the_s
     def missing(name: str) -> str:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(stack, "version", missing)
+    monkeypatch.setattr(optional_packages, "version", missing)
     for name in ("quantize", "convert", "to_onnx", "finetune"):
         monkeypatch.delitem(vars(quantization), name, raising=False)
         with pytest.raises(UserError, match=r'needs torchao>=0.18,<0.19, got none; install it: pip install "datafree'):

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from datafree.errors import UserError
-from datafree.network import Network
-from datafree.quantization.stack import quiet
-from datafree.spec import InputSpec
+from datafree._core.errors import UserError
+from datafree._core.optional_packages import quiet
+from datafree.models.input_spec import InputSpec
+from datafree.models.network import Network
 
 with quiet():
     pytest.importorskip("torchao")

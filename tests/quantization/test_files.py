@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from datafree.errors import UserError
-from datafree.network import Network
-from datafree.quantization.stack import quiet
-from datafree.spec import InputSpec
+from datafree._core.errors import UserError
+from datafree._core.optional_packages import quiet
+from datafree.models.input_spec import InputSpec
+from datafree.models.network import Network
 
 with quiet():
     pytest.importorskip("torchao")
@@ -18,7 +18,7 @@ with quiet():
     import onnx
     from onnx import numpy_helper
 
-    from datafree.quantization import (
+    from datafree.quantization import (  # fmt: skip
         Bits,
         Speed,
         check,
@@ -29,7 +29,7 @@ with quiet():
         speed,
         to_onnx,
         write_program,
-    )  # fmt: skip
+    )
 
 SPEC = InputSpec(shape=(1, 8, 8), classes=tuple("abc"))
 

@@ -8,14 +8,14 @@ from functools import cache
 import pytest
 import torch
 
-from datafree.errors import UserError
-from datafree.quantization.stack import quiet
-from datafree.syntheticset import to_bytes
+from datafree._core.errors import UserError
+from datafree._core.optional_packages import quiet
+from datafree.models.pixel_bytes import to_bytes
 
 with quiet():
     pytest.importorskip("torchao")
     from datafree.quantization import Bits, FineTuning, finetune, quantize
-    from datafree.quantization.finetuning import Augmented
+    from datafree.quantization.fine_tuning import Augmented
 
 FEW = Bits(weights=2, activations=3)
 PLAIN = FineTuning(shift=0, flip=False, mixup=0.0)

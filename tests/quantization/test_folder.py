@@ -10,11 +10,11 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from datafree.errors import Notice, UserError
-from datafree.evaluation import evaluate
-from datafree.files import read_json, sha256_file, write_sealed_json
-from datafree.models import load_model
-from datafree.quantization.stack import quiet
+from datafree._core.errors import Notice, UserError
+from datafree._core.files import read_json, sha256_file, write_sealed_json
+from datafree._core.optional_packages import quiet
+from datafree.evaluation.accuracy import evaluate
+from datafree.releases.load import load_model
 
 with quiet():
     pytest.importorskip("torchao")
@@ -66,7 +66,7 @@ def own(written, tmp_path):
 def test_a_file_that_this_processor_may_run_differently_is_opened_with_a_notice(
     fits, sets, words, own, normed, monkeypatch
 ):
-    monkeypatch.setattr("datafree.quantization.processors.instruction_sets", lambda: sets)
+    monkeypatch.setattr("datafree.releases.processors.instruction_sets", lambda: sets)
     write_quantized(own, normed, Bits(), "card", fits_16_bits=fits)
     with pytest.warns(Notice, match=words) if words else nullcontext():
         open_quantized(own)
@@ -302,7 +302,7 @@ def test_a_folder_of_something_else_is_not_written_to(release, normed):
 
 
 def test_a_network_of_its_publishers_own_code_leaves_no_path_in_the_folder(normed, tmp_path):
-    from datafree.network import Network
+    from datafree.models.network import Network
 
     folder = tmp_path / "own"
     write_quantized(folder, Network(normed.module, normed.spec, "/home/somebody/net.py:build"), Bits(), "card")
@@ -320,8 +320,8 @@ def test_a_file_that_answers_otherwise_than_the_simulation_says_so():
 
 def test_nothing_of_a_folder_is_run_to_inspect_it_and_only_the_onnx_file_to_measure_it(own, capsys, monkeypatch):
     """torch's program is never opened, no process is started by inspect."""
-    from datafree.commands.inspect import inspect
-    from datafree.onnxfile import Process
+    from datafree.cli.inspect import inspect
+    from datafree.releases.onnx_session import Process
 
     def never(*_, **__):
         raise AssertionError("opened")
@@ -345,8 +345,8 @@ def test_nothing_of_a_folder_is_run_to_inspect_it_and_only_the_onnx_file_to_meas
 def test_a_resealed_file_that_is_another_program_is_refused_by_inspect_too(own, monkeypatch):
     from onnx import TensorProto, helper
 
-    from datafree.commands.inspect import inspect
-    from datafree.onnxfile import Process
+    from datafree.cli.inspect import inspect
+    from datafree.releases.onnx_session import Process
 
     monkeypatch.setattr(Process, "__init__", lambda *_: pytest.fail("started"))
     size = helper.make_node("ConstantOfShape", ["s"], ["logits"])

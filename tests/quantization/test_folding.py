@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from datafree.errors import UserError
-from datafree.network import Network
-from datafree.quantization.stack import quiet
+from datafree._core.errors import UserError
+from datafree._core.optional_packages import quiet
+from datafree.models.network import Network
 
 from .small_networks import BUILD, REFUSED, SPEC, conv, head, images, network
 
 with quiet():
     pytest.importorskip("torchao")
-    from datafree.quantization import Bits, convert, prepared, quantize
+    from datafree.quantization import Bits, convert, post_training, quantize
     from datafree.quantization.annotate import BATCH_NORM
     from datafree.quantization.capture import capture
     from datafree.quantization.folding import fold_batch_norms, untie
@@ -45,7 +45,7 @@ def test_folding_keeps_the_logits_and_8_bits_keep_the_answers(name, monkeypatch)
     fold_batch_norms(folded)
     with torch.no_grad():
         assert float((folded(x) - expected).abs().max() / spread) < 1e-4
-    monkeypatch.setattr(prepared, "capture", lambda _: graph)
+    monkeypatch.setattr(post_training, "capture", lambda _: graph)
     quantized = quantize(original, x)
     logits = quantized.network.predict(x)
     assert float((logits - expected).norm() / (expected - expected.mean(0)).norm()) < 0.12
@@ -90,7 +90,7 @@ def test_a_graph_that_answers_differently_from_the_network_is_refused_at_every_b
         next(own for name, own in graph.named_parameters() if name.endswith("0.weight")).data.mul_(1.2)
         return graph
 
-    monkeypatch.setattr(prepared, "capture", wrong)
+    monkeypatch.setattr(post_training, "capture", wrong)
     for bits in (Bits(), Bits(weights=16, activations=7), Bits(weights=4, activations=4)):
         for pixels in (images(), None):
             with pytest.raises(UserError, match="answers differently from conv BN: logits differ by up to"):

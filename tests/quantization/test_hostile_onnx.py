@@ -16,9 +16,9 @@ pytest.importorskip("onnx")
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from datafree.errors import UserError
-from datafree.onnxfile import check
-from datafree.onnxfile.values import RULES
+from datafree._core.errors import UserError
+from datafree.releases.onnx_session import check
+from datafree.releases.onnx_session.values import RULES
 
 HUGE, PATH = 1 << 62, Path("model.onnx")
 MEMBERS: dict[str, tuple[Callable[[], bytes], str]] = {}

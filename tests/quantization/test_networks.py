@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.nn.functional import relu
 
-from datafree.network import Network
-from datafree.quantization.stack import quiet
-from datafree.spec import InputSpec
+from datafree._core.optional_packages import quiet
+from datafree.models.input_spec import InputSpec
+from datafree.models.network import Network
 
 with quiet():
     pytest.importorskip("torchao")

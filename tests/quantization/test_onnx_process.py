@@ -24,10 +24,10 @@ pytest.importorskip("onnxruntime")
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from datafree.errors import UserError
-from datafree.onnxfile import Process, check, process
-from datafree.onnxfile.checking import Program
-from datafree.quantization.folder import Exported
+from datafree._core.errors import UserError
+from datafree.releases.onnx_session import Process, check, process
+from datafree.releases.onnx_session.checking import Program
+from datafree.releases.quantized import Exported
 
 PATH, SHAPE = Path("model.onnx"), (1, 8, 8)
 WEIGHT = np.arange(640, dtype=np.float32).reshape(64, 10) / 640

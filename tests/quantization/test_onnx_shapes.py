@@ -1,4 +1,4 @@
-"""What `datafree.onnxfile` works out of an operator's results is what onnxruntime returns: shapes, types, small contents."""
+"""What is worked out of each operator's results is what onnxruntime returns: shapes, types, small contents."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ pytest.importorskip("onnxruntime")
 import onnxruntime
 from onnx import ModelProto, helper, numpy_helper
 
-from datafree.errors import UserError
-from datafree.onnxfile.cost import MALFORMED, known
-from datafree.onnxfile.graph import TYPES, read
-from datafree.onnxfile.values import RULES, Call, Value
+from datafree._core.errors import UserError
+from datafree.releases.onnx_session.cost import MALFORMED, known
+from datafree.releases.onnx_session.graph import TYPES, read
+from datafree.releases.onnx_session.values import RULES, Call, Value
 
 from .onnx_operators import KINDS, one_operator
 

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from datafree.errors import UserError
-from datafree.network import Network
-from datafree.quantization.stack import quiet
+from datafree._core.errors import UserError
+from datafree._core.optional_packages import quiet
+from datafree.models.network import Network
 
 from .small_networks import SPEC, Of, images
 

@@ -7,15 +7,15 @@ import copy
 import pytest
 import torch
 
-from datafree.errors import UserError
-from datafree.network import Network
-from datafree.quantization.stack import quiet
-from datafree.spec import InputSpec
+from datafree._core.errors import UserError
+from datafree._core.optional_packages import quiet
+from datafree.models.input_spec import InputSpec
+from datafree.models.network import Network
 
 with quiet():
     pytest.importorskip("torchao")
     from datafree.quantization import Bits, quantize
-    from datafree.quantization.prepared import Simulated
+    from datafree.quantization.post_training import Simulated
 
 SPEC = InputSpec(shape=(1, 8, 8), classes=tuple("abc"))
 

@@ -10,18 +10,18 @@ import torch
 from torch import nn
 from torch.nn.functional import relu
 
-from datafree.errors import UserError
-from datafree.network import Network
-from datafree.quantization.stack import quiet
-from datafree.spec import InputSpec
+from datafree._core.errors import UserError
+from datafree._core.optional_packages import quiet
+from datafree.models.input_spec import InputSpec
+from datafree.models.network import Network
 
 with quiet():
     pytest.importorskip("torchao")
     from datafree.quantization import Bits, quantize
     from datafree.quantization.annotate import parameter_of
+    from datafree.quantization.batchnorm_ranges import WIDTH, Moments, moments, rectified
     from datafree.quantization.capture import capture
-    from datafree.quantization.prepared import covering
-    from datafree.quantization.ranges import WIDTH, Moments, moments, rectified
+    from datafree.quantization.post_training import covering
 
 _aten = torch.ops.aten
 SPEC = InputSpec(shape=(1, 8, 8), classes=tuple("abcdefghij"), mean=(0.4,), std=(0.5,))

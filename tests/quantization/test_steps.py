@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from datafree.quantization.stack import quiet
+from datafree._core.optional_packages import quiet
 
 with quiet():
     pytest.importorskip("torchao")
-    from datafree.quantization.steps import GAIN, Step, nearest_step
+    from datafree.quantization.fake_quantize import GAIN, Step, nearest_step
 
 
 def squared_error(weight, step, high):

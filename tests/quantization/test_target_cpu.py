@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from datafree.quantization.processors import instruction_sets, processor_lines
-from datafree.quantization.stack import quiet
+from datafree._core.optional_packages import quiet
+from datafree.releases.processors import instruction_sets, processor_lines
 
 with quiet():
     pytest.importorskip("torchao")
@@ -16,8 +16,8 @@ with quiet():
     from onnx import numpy_helper
 
     from datafree.quantization import Bits, check, quantize
-    from datafree.quantization.bits import largest_weight
-    from datafree.quantization.steps import nearest_step
+    from datafree.quantization.fake_quantize import nearest_step
+    from datafree.releases.bits import largest_weight
 
 
 def ends(own) -> list[tuple[int, int]]:

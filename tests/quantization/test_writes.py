@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from datafree.errors import UserError
-from datafree.network import Network
-from datafree.quantization.stack import quiet
-from datafree.spec import InputSpec
+from datafree._core.errors import UserError
+from datafree._core.optional_packages import quiet
+from datafree.models.input_spec import InputSpec
+from datafree.models.network import Network
 
 from .small_networks import images
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from datafree.condensed import Condensed, card
-from datafree.markdown import markdown
-from datafree.network import Network
-from datafree.release import model_card
-from datafree.spec import InputSpec
+from datafree._core.text import markdown
+from datafree.data.condensed.condensed_set import Condensed, card
+from datafree.models.input_spec import InputSpec
+from datafree.models.network import Network
+from datafree.releases.release import model_card
 
 HOSTILE = [
     "<script>alert(1)</script>", "[x](http://evil.example)", "![i](x)", "`code`", "``", "a|b", "# head", "*b*", "_i_",

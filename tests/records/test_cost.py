@@ -8,19 +8,23 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from datafree import condensing, cost, records, taps
-from datafree.commands.synthesize import check_unit
-from datafree.condensing import Job, condense
-from datafree.cost import check_cost, distribution_bytes, inversion_bytes, record_bytes
-from datafree.errors import UserError
-from datafree.models import memory
-from datafree.network import Network
-from datafree.records import record
-from datafree.spec import InputSpec
-from datafree.stats.moments import Moments
-from datafree.stats.spectral import SpectralAll
-from datafree.synthesis import named
-from datafree.syntheticset import SyntheticSet, synthesize
+from datafree._core.errors import UserError
+from datafree._core.memory import available, check_cost
+from datafree.cli.synthesize import check_unit
+from datafree.data.condensed import methods
+from datafree.data.condensed.methods import Job, condense
+from datafree.models import hooks
+from datafree.models.input_spec import InputSpec
+from datafree.models.network import Network
+from datafree.records import cost
+from datafree.records import record as records
+from datafree.records.cost import record_bytes
+from datafree.records.record import record
+from datafree.records.statistics.moments import Moments
+from datafree.records.statistics.spectral import SpectralAll
+from datafree.synthesis.cost import distribution_bytes, inversion_bytes
+from datafree.synthesis.methods import named
+from datafree.synthesis.synthetic_set import SyntheticSet, synthesize
 
 
 @pytest.fixture
@@ -119,8 +123,8 @@ def test_units_that_cannot_fit_are_refused_with_ones_that_can(left, tiny):
 
 
 def test_a_new_network_counts_the_memory_that_is_left(monkeypatch):
-    monkeypatch.setattr("datafree.models.available", lambda: 12_345)
-    assert memory() == 12_345
+    monkeypatch.setattr("datafree.releases.load.available", lambda: 12_345)
+    assert available() == 12_345
     assert cost.in_words(15_600_000_000) == "15.6 GB" and cost.in_words(40_000_000) == "40 MB"
     monkeypatch.setattr(cost, "available", lambda: 5)
     with pytest.raises(UserError, match=r"x needs about 9\.0 GB of memory, expected at most the .*; give less"):
@@ -131,7 +135,7 @@ def test_estimating_leaves_no_hook_behind(tiny):
     network = tiny("norm")
     inversion_bytes(network, 3)
     assert not any(part._forward_hooks for part in network.module.modules())
-    assert taps.layers(network) == ("conv", "fc")
+    assert hooks.layers(network) == ("conv", "fc")
 
 
 @pytest.mark.parametrize(
@@ -152,7 +156,7 @@ def test_condensing_that_cannot_fit_is_refused_before_an_image_is_read(method, l
     job = Job(toy(shape=(1, 8, 8)), InputSpec(shape=(1, 8, 8), classes=tuple("abc")), 2)
     monkeypatch.setattr(Job, "pixels", lambda *_: pytest.fail("an image was read"))
     with pytest.raises(UserError, match=line):
-        condense(condensing.of(method), job)
+        condense(methods.of(method), job)
 
 
 def test_a_set_that_cannot_fit_is_refused_and_of_a_part_only_its_files_are_read(tiny, tmp_path, left):

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy.stats import norm, rankdata
 
-from datafree.errors import UserError
-from datafree.presets import preset
-from datafree.records import forecast_auc, record
+from datafree._core.errors import UserError
+from datafree.records.forecast import forecast_auc
+from datafree.records.presets import preset
+from datafree.records.record import record
 
 
 @pytest.mark.parametrize("released", [0.0, 1e-4, 0.1, 1.0, 3.7, 40.0])

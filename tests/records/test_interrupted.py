@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from datafree import records
-from datafree.errors import UserError
-from datafree.files import read_tensors, write_tensors
-from datafree.records import record
-from datafree.stats.input import InputMoments
-from datafree.stats.moments import Moments
-from datafree.stats.spectral import SpectralAll, SpectralPairs
+from datafree._core.errors import UserError
+from datafree._core.files import read_tensors, write_tensors
+from datafree.records import record as records
+from datafree.records.record import record
+from datafree.records.statistics.input import InputMoments
+from datafree.records.statistics.moments import Moments
+from datafree.records.statistics.spectral import SpectralAll, SpectralPairs
 
 KINDS = [InputMoments(), Moments(covariance="full"), (SpectralAll(), ("conv", "fc")), SpectralPairs()]
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from datafree._core.errors import UserError
+from datafree._core.files import read_tensors, write_tensors
 from datafree.data.dataset import in_memory
-from datafree.errors import UserError
-from datafree.files import read_tensors, write_tensors
-from datafree.records import Record, record
-from datafree.stats.batchnorm import BatchNorm
-from datafree.stats.input import InputMoments
-from datafree.stats.moments import Moments
-from datafree.stats.spectral import SpectralPairs
+from datafree.records.record import Record, record
+from datafree.records.statistics.batchnorm import BatchNorm
+from datafree.records.statistics.input import InputMoments
+from datafree.records.statistics.moments import Moments
+from datafree.records.statistics.spectral import SpectralPairs
 
 KINDS = ["none", "diagonal", "lowrank", "shrunk", "full"]
 

@@ -8,15 +8,15 @@ import dataclasses
 import pytest
 import torch
 
+from datafree._core.errors import UserError
+from datafree._core.files import read_tensors, write_tensors
 from datafree.data import sha256
-from datafree.errors import UserError
-from datafree.files import read_tensors, write_tensors
-from datafree.network import Network
-from datafree.records import Record, record
-from datafree.stats.batchnorm import BatchNorm
-from datafree.stats.input import InputMoments
-from datafree.stats.moments import Moments
-from datafree.stats.spectral import SpectralAll, SpectralPairs
+from datafree.models.network import Network
+from datafree.records.record import Record, record
+from datafree.records.statistics.batchnorm import BatchNorm
+from datafree.records.statistics.input import InputMoments
+from datafree.records.statistics.moments import Moments
+from datafree.records.statistics.spectral import SpectralAll, SpectralPairs
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_the_digest_changes_with_any_number_and_any_setting(made, network, toy):
 
 def test_the_batch_has_no_part_in_the_record(network, toy, monkeypatch):
     whole = record(network, toy(), [Moments(covariance="full"), InputMoments()])
-    monkeypatch.setattr("datafree.records._chunk", lambda *_: 16)
+    monkeypatch.setattr("datafree.records.record._chunk", lambda *_: 16)
     split = record(network, toy(), [Moments(covariance="full"), InputMoments()])
     for name, entry in whole.entries.items():
         for key, tensor in entry.summary.items():
@@ -167,7 +167,7 @@ def test_a_foreign_tensor_is_refused(path, network):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_numbers_that_are_none_are_refused(path, network, bad, monkeypatch):
-    monkeypatch.setattr("datafree.files.tensors._check_values", lambda *_: None)  # as a stranger's writer would
+    monkeypatch.setattr("datafree._core.files.tensors._check_values", lambda *_: None)  # as a stranger's writer would
     rewritten(path, lambda tensors, _: tensors["fc/mean"].view(-1)[0].fill_(bad))
     monkeypatch.undo()
     assert "tensor 'fc/mean' in" in refused(path, network)
@@ -300,8 +300,8 @@ def test_a_record_that_no_file_could_list_is_refused_before_an_image_is_read(tin
     unread = lambda *_: pytest.fail("an image was read")  # noqa: E731
     data = dataclasses.replace(toy(), read=unread)
     with monkeypatch.context() as patch:
-        patch.setattr("datafree.records._plan", lambda *_: many)
-        patch.setattr("datafree.files.tensors.HEADER_CAP_RECORD", 20_000)
+        patch.setattr("datafree.records.record._plan", lambda *_: many)
+        patch.setattr("datafree._core.files.tensors.HEADER_CAP_RECORD", 20_000)
         with pytest.raises(UserError, match=r"record of 60 entries and 3 classes cannot be written: .*at most 20,000"):
             record(network, data, [Moments()])
     names = tuple(f"{'x' * 250}{index}" for index in range(5000))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from datafree.report import Grid, Line, Report, Row
+from datafree.evaluation.report import Grid, Line, Report, Row
 
 
 def make_grid(name="Real", classes=3, channels=1, side=4, samples=2, value=0.25):

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from datafree.errors import UserError
-from datafree.finished import Finished
-from datafree.likeness import Similarity
-from datafree.report.similarity import similarity_svg
+from datafree._core.errors import UserError
+from datafree.evaluation.report.similarity import similarity_svg
+from datafree.evaluation.similarity import Similarity
+from datafree.runs.run_reader import Finished
 
 HUGE = 1.7e308
 PARTS = {

@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from datafree.errors import UserError
-from datafree.report import Grid, grid_of, grid_png
-from datafree.report.images import GAP, caption
+from datafree._core.errors import UserError
+from datafree.evaluation.report import Grid, grid_of, grid_png
+from datafree.evaluation.report.images import GAP, caption
 
 from .conftest import make_grid
 
@@ -15,7 +15,7 @@ SPEC_CLASSES = ("a", "b", "c")
 
 
 def spec(shape, low=0.0, high=1.0):
-    from datafree.spec import InputSpec
+    from datafree.models.input_spec import InputSpec
 
     return InputSpec(shape=shape, low=low, high=high, classes=SPEC_CLASSES)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 
-from datafree.likeness import Matched
-from datafree.report import Likeness, Match, render
-from datafree.report.matched import matched_svg
+from datafree.evaluation.report import Likeness, Match, render
+from datafree.evaluation.report.matched import matched_svg
+from datafree.evaluation.similarity import Matched
 
 from .test_page import Reader
 from .test_similarity_plot import FOUND, texts

@@ -13,14 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
-from datafree.errors import UserError
-from datafree.files import write_tensors
-from datafree.finished import Finished, Online
-from datafree.report import Timeline, online_lines, played, render, timeline
-from datafree.report.images import GAP
-from datafree.report.online import facts, figures
-from datafree.report.phases import phases_svg
-from datafree.report.timelines import FILE, timeline_png
+from datafree._core.errors import UserError
+from datafree._core.files import write_tensors
+from datafree.evaluation.report import Timeline, online_lines, played, render, timeline
+from datafree.evaluation.report.images import GAP
+from datafree.evaluation.report.online import facts, figures
+from datafree.evaluation.report.phases import phases_svg
+from datafree.evaluation.report.timelines import FILE, timeline_png
+from datafree.runs.run_reader import Finished, Online
 
 from .test_page import HOSTILE, Reader
 from .test_plots import texts

@@ -9,8 +9,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from datafree.errors import UserError
-from datafree.report import Grid, Line, Report, Row, render, write
+from datafree._core.errors import UserError
+from datafree.evaluation.report import Grid, Line, Report, Row, render, write
 
 from .conftest import make_grid
 
@@ -84,7 +84,7 @@ def test_a_hostile_page_can_be_written(tmp_path):
 
 
 def test_the_same_report_gives_the_same_bytes_in_another_process(report):
-    code = "import pickle, sys; from datafree.report import render; "
+    code = "import pickle, sys; from datafree.evaluation.report import render; "
     code += "sys.stdout.buffer.write(render(pickle.load(sys.stdin.buffer)).encode())"
     given, other = pickle.dumps(hostile()), {**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "LC_ALL": "C"}
     run = subprocess.run([sys.executable, "-c", code], input=given, capture_output=True, check=True, env=other)
@@ -219,6 +219,7 @@ def test_seven_methods_of_incompressible_digits_stay_below_a_megabyte(report):
 
 
 def test_importing_the_report_imports_none_of_torch_matplotlib_jinja_and_pillow():
-    code = "import sys, datafree.report; print(sorted({'torch', 'matplotlib', 'jinja2', 'PIL'} & set(sys.modules)))"
+    packages = "{'torch', 'matplotlib', 'jinja2', 'PIL'}"
+    code = f"import sys, datafree.evaluation.report; print(sorted({packages} & set(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

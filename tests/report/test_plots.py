@@ -6,9 +6,9 @@ import xml.etree.ElementTree as ET
 import matplotlib
 import pytest
 
-from datafree.report import Line, curves_svg, numbers, tradeoff_svg
-from datafree.report.page import __file__ as page_file
-from datafree.report.svg import COLOURS, STYLES, spread
+from datafree.evaluation.report import Line, curves_svg, numbers, tradeoff_svg
+from datafree.evaluation.report.page import __file__ as page_file
+from datafree.evaluation.report.svg import COLOURS, STYLES, spread
 
 POINTS = [("top", 880.0, 0.51, 77.3), ("pairs", 1.5e6, 0.83, 92.5), ("nothing", 0.0, float("nan"), 11.2)]
 

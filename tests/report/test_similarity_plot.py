@@ -8,8 +8,8 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from datafree import Similarity
-from datafree.report.similarity import similarity_svg
-from datafree.report.svg import looks
+from datafree.evaluation.report.similarity import similarity_svg
+from datafree.evaluation.report.svg import looks
 
 FOUND = [
     Similarity("train", 100, 3.0, {"bn1": 1.0, "bn2": 2.0}),

@@ -7,9 +7,9 @@ import json
 import pytest
 import torch
 
-from datafree.commands.report import release_row, set_grid
-from datafree.finished import Finished, Scores
-from datafree.images import Fresh, Images, Mixed
+from datafree.cli.report import release_row, set_grid
+from datafree.distillation.sources import Fresh, Images, Mixed
+from datafree.runs.run_reader import Finished, Scores
 
 
 def finished(**log: object) -> Finished:
@@ -62,7 +62,7 @@ def test_a_source_counts_what_differs(teacher):
 
 
 def test_logs_of_the_commands_say_so(tmp_path, monkeypatch, release):
-    from datafree.__main__ import run
+    from datafree.cli.main import run
 
     monkeypatch.chdir(tmp_path)
     line = ["synthesize", str(release), "--method", "top", "--steps", "1", "--unit", "8", "--out", "set", "--quiet"]

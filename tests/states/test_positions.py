@@ -9,14 +9,14 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from datafree.errors import UserError
-from datafree.files import read_tensors, write_tensors
-from datafree.fit import Schedule, fit
-from datafree.images import labelled
-from datafree.models import load_model
-from datafree.network import Network
-from datafree.release import write_release
-from datafree.spec import InputSpec
+from datafree._core.errors import UserError
+from datafree._core.files import read_tensors, write_tensors
+from datafree.distillation.sources import labelled
+from datafree.distillation.training_loop import Schedule, fit
+from datafree.models.input_spec import InputSpec
+from datafree.models.network import Network
+from datafree.releases.load import load_model
+from datafree.releases.release import write_release
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse invariant checks are implicitly disabled")
 SPEC = InputSpec(shape=(1, 4, 4), classes=tuple("abc"))

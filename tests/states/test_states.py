@@ -11,20 +11,23 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from datafree import alignment, condensing, records, replay
-from datafree.adversarial import Anchored, Online, adversarial
-from datafree.condensing import Job, condense, matching
-from datafree.errors import Notice, UserError
-from datafree.files import read_tensors, write_tensors
-from datafree.fit import Schedule, fit
-from datafree.images import labelled
-from datafree.records import record
-from datafree.replay import vae
-from datafree.spec import InputSpec
-from datafree.states import Environment
-from datafree.stats.input import InputMoments
-from datafree.stats.moments import Moments
-from datafree.stats.spectral import SpectralPairs
+from datafree._core.errors import Notice, UserError
+from datafree._core.files import read_tensors, write_tensors
+from datafree._core.resume import Environment
+from datafree.data.condensed import methods
+from datafree.data.condensed.methods import Job, condense, distribution_matching
+from datafree.distillation import replay
+from datafree.distillation.online.run import Anchored, Online, adversarial
+from datafree.distillation.replay import vae
+from datafree.distillation.sources import labelled
+from datafree.distillation.training_loop import Schedule, fit
+from datafree.models.input_spec import InputSpec
+from datafree.records import record as records
+from datafree.records.record import record
+from datafree.records.statistics.input import InputMoments
+from datafree.records.statistics.moments import Moments
+from datafree.records.statistics.spectral import SpectralPairs
+from datafree.synthesis.losses import alignment
 
 SHORT = {"epochs": 1, "iterations": 3, "student_steps": 2, "batch": 16, "latent": 8, "write_every": 2}
 MEMORIES = {"none": {}, "ema": {"replay_bytes": 90_000}, "vae": {"replay_bytes": 40_000, "vae_code": 4}}
@@ -41,7 +44,7 @@ class Stopped(BaseException):
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
     monkeypatch.setattr(vae, "WARM", 2)
-    monkeypatch.setattr(matching, "PAUSE", -1)
+    monkeypatch.setattr(distribution_matching, "PAUSE", -1)
     monkeypatch.setattr(records, "_chunk", lambda *_: 16)
 
 
@@ -66,7 +69,7 @@ def run(tiny, toy, tmp_path) -> Callable[[str], Callable[[], object]]:
                 state=path,
             )
         if how == "condensing":
-            method = condensing.named("dm", iterations=3, real=2, width=4)
+            method = methods.named("dm", iterations=3, real=2, width=4)
             job = Job(toy(shape=(1, 8, 8)), InputSpec(shape=(1, 8, 8), classes=tuple("abc")), 2)
             return lambda: condense(method, job.resumed(path, {"seed": 0}, stop))
         if how == "recording":

@@ -10,14 +10,14 @@ import torch
 from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from datafree import taps, zoo
-from datafree.errors import UserError
-from datafree.graph import build, fourier, pairs
-from datafree.graph.basis import canonical, complement
-from datafree.graph.operators import between, channel_matrix, conv_matrix
-from datafree.graph.wiring import wire
-from datafree.network import Network
-from datafree.spec import InputSpec
+from datafree._core.errors import UserError
+from datafree.models import hooks, zoo
+from datafree.models.input_spec import InputSpec
+from datafree.models.network import Network
+from datafree.records.graph import build, fourier, pairs
+from datafree.records.graph.basis import canonical, complement
+from datafree.records.graph.operators import between, channel_matrix, conv_matrix
+from datafree.records.graph.wiring import wire
 
 
 @pytest.fixture(autouse=True)
@@ -89,7 +89,7 @@ def dense(basis) -> torch.Tensor:
 def test_a_chain_is_found_in_the_papers_networks(name):
     spec = InputSpec(shape=(1, 32, 32), classes=tuple("0123456789"))
     net = Network(seeded(zoo.build, name, spec), spec, name)
-    layers = taps.layers(net)
+    layers = hooks.layers(net)
     assert wire(net).feeds == tuple(pairwise(layers))
 
 
@@ -107,7 +107,7 @@ def test_a_branch_is_found_and_dead_relus_do_not_hide_it():
 def test_cifar_resnets_have_two_sides_and_every_layer_an_edge():
     spec = InputSpec(shape=(3, 32, 32), classes=tuple("0123456789"))
     net = Network(seeded(zoo.build, "resnet8", spec), spec, "resnet8")
-    graph = build(net, taps.layers(net))
+    graph = build(net, hooks.layers(net))
     assert graph.kind == "channels"
     assert graph.sizes == (16, 16, 16, 32, 32, 64, 64, 10)
     assert graph.sides() is not None
@@ -201,7 +201,7 @@ def test_edges_are_the_linear_network_where_nothing_lies_between():
     )
     net = network(module)
     graph = build(net, ("0", "1", "3"))
-    with taps.watch(net, ("0", "1", "3")) as seen, torch.no_grad():
+    with hooks.watch(net, ("0", "1", "3")) as seen, torch.no_grad():
         net.logits(torch.rand(2, 1, 8, 8))
     a, b, c = (seen[t].flatten(1).double().numpy() for t in ("0", "1", "3"))
     np.testing.assert_allclose(a @ graph.edges[0, 1].T, b, atol=1e-5)
@@ -223,7 +223,7 @@ CASES = {
 def graph(request):
     make, kind = CASES[request.param]
     net = network(seeded(make))
-    return build(net, taps.layers(net), kind)
+    return build(net, hooks.layers(net), kind)
 
 
 def test_the_basis_is_orthonormal_and_rebuilds_every_signal(graph):
@@ -251,7 +251,7 @@ def test_the_largest_entry_of_every_vector_is_positive(graph):
 
 def test_only_the_triangle_has_no_two_sides():
     sided = {
-        name: build(n := network(seeded(make)), taps.layers(n), kind).sides() for name, (make, kind) in CASES.items()
+        name: build(n := network(seeded(make)), hooks.layers(n), kind).sides() for name, (make, kind) in CASES.items()
     }
     assert [name for name, sides in sided.items() if sides is None] == ["triangle"]
 
@@ -283,7 +283,7 @@ def test_a_re_mixed_degenerate_eigenspace_gives_the_same_basis(monkeypatch, name
         middle.weight.copy_(torch.eye(6)[[3, 1, 0, 2, 5, 4]])
         last.weight.zero_()
     net = network(module)
-    graph = build(net, taps.layers(net))
+    graph = build(net, hooks.layers(net))
     want = dense(fourier(graph))
     svd, eigh = torch.linalg.svd, torch.linalg.eigh
     torch.manual_seed(7)
@@ -314,7 +314,7 @@ def test_weights_of_zero_still_have_an_orthonormal_basis():
             for weight in module.parameters():
                 weight.zero_()
         net = network(module)
-        basis = fourier(build(net, taps.layers(net)))
+        basis = fourier(build(net, hooks.layers(net)))
         v = dense(basis)
         assert bool((basis.values == 0).all())
         torch.testing.assert_close(v.T @ v, torch.eye(len(v), dtype=torch.float64), rtol=0, atol=1e-10)
@@ -324,7 +324,7 @@ def test_renaming_hidden_units_renames_the_basis():
     """Permuted units: the same eigenvalues, and the same coefficients of the permuted signal where they are simple."""
     module = seeded(mlp, 64, 12, 7, 3)
     net = network(module)
-    layers = taps.layers(net)
+    layers = hooks.layers(net)
     before = fourier(build(net, layers))
     signal = torch.randn(4, 22, dtype=torch.float64)
     turn = torch.randperm(12)
@@ -380,12 +380,12 @@ def test_a_graph_too_large_for_a_dense_basis_is_refused_with_a_way_out():
     module = nn.Sequential(nn.Conv2d(1, 16, 1), nn.Conv2d(16, 16, 1), nn.Flatten(), nn.Linear(16 * 900, 3))
     net = network(module, (1, 30, 30))
     with pytest.raises(UserError, match="28803 units, wanted at most 16384; take --graph channels"):
-        build(net, taps.layers(net), "units")
-    assert build(net, taps.layers(net)).sizes == (16, 16, 3)
+        build(net, hooks.layers(net), "units")
+    assert build(net, hooks.layers(net)).sizes == (16, 16, 3)
 
 
 def test_a_transposed_convolution_is_refused():
     module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ConvTranspose2d(2, 2, 3), nn.Flatten(), nn.Linear(128, 3))
     net = network(module)
     with pytest.raises(UserError, match="ConvTranspose2d layer, wanted Conv2d and Linear"):
-        build(net, taps.layers(net))
+        build(net, hooks.layers(net))

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from datafree.errors import UserError
-from datafree.spec import InputSpec
-from datafree.stats.batchnorm import BatchNorm
-from datafree.stats.input import InputMeter, InputMoments
+from datafree._core.errors import UserError
+from datafree.models.input_spec import InputSpec
+from datafree.records.statistics.batchnorm import BatchNorm
+from datafree.records.statistics.input import InputMeter, InputMoments
 
 SPEC = InputSpec(shape=(2, 3, 4), low=-1e9, high=1e9, classes=("a", "b"))
 

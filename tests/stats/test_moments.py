@@ -9,10 +9,10 @@ import pytest
 import torch
 from sklearn.covariance import OAS
 
-from datafree.errors import UserError
-from datafree.stats.moments import Moments, MomentsMeter
-from datafree.stats.sketch import nystrom
-from datafree.stats.sketch import test_matrix as sketch_matrix
+from datafree._core.errors import UserError
+from datafree.records.statistics.moments import Moments, MomentsMeter
+from datafree.records.statistics.sketch import nystrom
+from datafree.records.statistics.sketch import test_matrix as sketch_matrix
 
 CLASSES, UNITS = 3, 6
 KINDS = ("none", "diagonal", "lowrank", "shrunk", "full")

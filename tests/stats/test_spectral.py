@@ -6,13 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from datafree import stats, taps
+from datafree._core.errors import UserError
 from datafree.data.dataset import Dataset
-from datafree.errors import UserError
-from datafree.network import Network
-from datafree.records import Record, forecast_auc, record
-from datafree.spec import InputSpec
-from datafree.stats.spectral import SpectralAll, SpectralPairs
+from datafree.models import hooks
+from datafree.models.input_spec import InputSpec
+from datafree.models.network import Network
+from datafree.records import statistics
+from datafree.records.forecast import forecast_auc
+from datafree.records.record import Record, record
+from datafree.records.statistics.spectral import SpectralAll, SpectralPairs
 
 CLASSES = 3
 SIGNALS = ("class-mean", "class-moments", "examples")
@@ -47,14 +49,14 @@ def batch(net) -> tuple[list[torch.Tensor], torch.Tensor]:
     rng = torch.Generator().manual_seed(3)
     labels = torch.arange(120) % CLASSES
     pixels = torch.rand(120, 1, 8, 8, generator=rng) * (0.4 + 0.3 * labels[:, None, None, None])
-    layers = taps.layers(net)
-    with taps.watch(net, layers) as seen, torch.no_grad():
+    layers = hooks.layers(net)
+    with hooks.watch(net, layers) as seen, torch.no_grad():
         net.logits(pixels)
     return [seen[t] for t in layers], labels
 
 
 def meter_of(net: Network, **settings):
-    return SpectralAll(**settings).on(net, taps.layers(net))
+    return SpectralAll(**settings).on(net, hooks.layers(net))
 
 
 def measured(meter, batch, sizes=(120,)):
@@ -83,7 +85,7 @@ def rng() -> torch.Generator:
 
 
 def test_both_kinds_are_discovered():
-    assert {"spectral-all", "spectral-pairs"} <= set(stats.kinds())
+    assert {"spectral-all", "spectral-pairs"} <= set(statistics.kinds())
 
 
 @pytest.mark.parametrize("signal", SIGNALS)
@@ -231,11 +233,11 @@ def test_a_channel_graph_takes_spatial_means(net, batch):
 
 
 def test_pairs_are_named_after_their_layers_and_take_two_taps(net):
-    assert {name: own for name, (_, own) in SpectralPairs().plan(net, taps.layers(net)).items()} == {
+    assert {name: own for name, (_, own) in SpectralPairs().plan(net, hooks.layers(net)).items()} == {
         "0--4": ("0", "4"),
         "4--6": ("4", "6"),
     }
-    assert list(SpectralAll().plan(net, taps.layers(net))) == ["graph"]
+    assert list(SpectralAll().plan(net, hooks.layers(net))) == ["graph"]
 
 
 @pytest.mark.parametrize("signal", SIGNALS)

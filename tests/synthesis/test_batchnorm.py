@@ -8,20 +8,21 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from datafree import similarity, synthesis
-from datafree import taps as tap_names
-from datafree.errors import UserError
-from datafree.network import frozen
-from datafree.synthesis.invert import Inversion, invert
-from datafree.terms import Objective, Term, View
-from datafree.terms.classes import ClassBalance, WantedClass, WantedLogit
-from datafree.terms.priors import PixelNorm, Smoothness, TotalVariation
+from datafree import similarity
+from datafree._core.errors import UserError
+from datafree.models import hooks as tap_names
+from datafree.models.network import frozen
+from datafree.synthesis import methods
+from datafree.synthesis.losses import Objective, Term, View
+from datafree.synthesis.losses.classes import ClassBalance, WantedClass, WantedLogit
+from datafree.synthesis.losses.priors import PixelNorm, Smoothness, TotalVariation
+from datafree.synthesis.methods.inversion import Inversion, invert
 
 FORMS = ("forward", "reverse", "l2")
 
 
 def made(network, name, known=None, *, unit=0, seed=0, size=40, **settings):
-    return synthesis.named(name, **settings).on(network, known).unit(unit, seed, size)
+    return methods.named(name, **settings).on(network, known).unit(unit, seed, size)
 
 
 def divergence_of(network, pixels, known=None, form="forward") -> float:
@@ -43,7 +44,7 @@ def agreement(network, batch) -> float:
 def test_the_loss_falls_with_the_steps(name, form, normed):
     values = []
     for steps in (1, 10, 40):
-        maker = synthesis.named(name, form=form, steps=steps).on(normed, None)
+        maker = methods.named(name, form=form, steps=steps).on(normed, None)
         values.append(loss_of(maker, maker.unit(0, 0, 40)))
     assert values == sorted(values, reverse=True)
     assert values[2] < 0.6 * values[0]
@@ -92,7 +93,7 @@ def test_a_network_without_batch_norm_is_matched_through_its_record(teacher, who
 def test_an_empty_network_of_neither_is_one_line(teacher):
     for name in ("bns", "bns-inception"):
         with pytest.raises(UserError, match="hinton32 has no batch norm, and no record of moments of its layers"):
-            synthesis.named(name).on(teacher, None)
+            methods.named(name).on(teacher, None)
 
 
 def test_gaussian_noise_is_standard_normal_to_the_network_and_boxed_where_it_says_so(normed):
@@ -102,7 +103,7 @@ def test_gaussian_noise_is_standard_normal_to_the_network_and_boxed_where_it_say
     assert float(seen.std()) == pytest.approx(1, abs=0.02)
     assert float(free.min()) < 0 and float(free.max()) > 1
     assert torch.equal(boxed, free.clamp(0, 1))
-    settings = [synthesis.named("gaussian"), synthesis.named("gaussian", box=False)]
+    settings = [methods.named("gaussian"), methods.named("gaussian", box=False)]
     assert [own.boxed for own in settings] == [True, False]
 
 
@@ -159,14 +160,14 @@ def test_every_step_shows_the_batch_moved_around_the_edges_by_at_most_so_many_pi
 
 def test_a_prior_takes_part_where_its_weight_is_not_zero(normed):
     own = {"smooth": 1.0, "total_variation": 2.0, "pixel_norm": 3.0, "balance": 4.0}
-    objective = synthesis.named("bns", **own).on(normed, None).objective
+    objective = methods.named("bns", **own).on(normed, None).objective
     kinds = {type(term): weight for weight, term in objective.parts}
     assert (kinds[Smoothness], kinds[TotalVariation], kinds[PixelNorm], kinds[ClassBalance]) == (1.0, 2.0, 3.0, 4.0)
-    assert len(synthesis.named("bns").on(normed, None).objective.parts) == 1
-    assert [type(term) for _, term in synthesis.named("inception").on(normed, None).objective.parts] == [
+    assert len(methods.named("bns").on(normed, None).objective.parts) == 1
+    assert [type(term) for _, term in methods.named("inception").on(normed, None).objective.parts] == [
         WantedLogit, Smoothness
     ]  # fmt: skip
-    both = synthesis.named("bns-inception", classes=0.5).on(normed, None).objective
+    both = methods.named("bns-inception", classes=0.5).on(normed, None).objective
     assert {type(term): weight for weight, term in both.parts}[WantedClass] == 0.5
 
 
@@ -217,7 +218,7 @@ def test_a_unit_is_made_channels_last_and_is_the_plain_one_but_for_rounding(name
     last = made(normed, name, steps=4, size=12).pixels
     assert any(lain)
     assert all(part.is_contiguous() for part in normed.module.parameters())
-    monkeypatch.setattr("datafree.synthesis.invert.channels_last", lambda _: plain)
+    monkeypatch.setattr("datafree.synthesis.methods.inversion.channels_last", lambda _: plain)
     lain.clear()
     torch.testing.assert_close(made(normed, name, steps=4, size=12).pixels, last, rtol=0, atol=1e-4)
     assert not any(lain)
@@ -245,8 +246,8 @@ def test_the_method_that_is_named_where_there_is_no_record_makes_images(norm, ti
     elif norm == "rounded":
         network.module.fc.register_forward_hook(lambda *own: own[2].detach())
     with pytest.raises(UserError) as caught:
-        synthesis.named("distribution").on(network, None)
+        methods.named("distribution").on(network, None)
     name = re.search("use --method ([a-z-]+), which needs none", str(caught.value)).group(1)
     assert name == {"batch": "bns-inception", "rounded": "gaussian"}.get(norm, "inception")
     steps = {} if name == "gaussian" else {"steps": 1}
-    assert synthesis.named(name, **steps).on(network, None).unit(0, 0, 2).pixels.shape == (2, 1, 4, 4)
+    assert methods.named(name, **steps).on(network, None).unit(0, 0, 2).pixels.shape == (2, 1, 4, 4)

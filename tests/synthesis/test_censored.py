@@ -11,7 +11,7 @@ from scipy.integrate import quad
 from scipy.special import eval_hermitenorm, gammaln
 from scipy.stats import norm
 
-from datafree.censored import Censored, censored_moments, fit_censored, hermite
+from datafree.synthesis.censored_gaussian import Censored, censored_moments, fit_censored, hermite
 
 CASES = [(0.5, 0.2), (0.05, 0.3), (-0.7, 0.5), (1.4, 0.6), (0.5, 5.0), (0.3, 0.01), (-3.0, 1.0)]
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from datafree.determined import pixel_moments
-from datafree.errors import UserError
-from datafree.network import Network
-from datafree.records import record
-from datafree.spec import InputSpec
-from datafree.stats.moments import Moments
-from datafree.synthesis.distribution import Distribution
+from datafree._core.errors import UserError
+from datafree.models.input_spec import InputSpec
+from datafree.models.network import Network
+from datafree.records.record import record
+from datafree.records.statistics.moments import Moments
+from datafree.synthesis.methods.distribution import Distribution
+from datafree.synthesis.pixel_moments import pixel_moments
 
 
 def network_of(first: nn.Module, units: int, *, shape=(2, 4, 4), **spec) -> Network:

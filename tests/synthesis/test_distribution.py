@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from datafree.data.dataset import in_memory
-from datafree.records import record
-from datafree.stats.moments import Moments
-from datafree.synthesis.distribution import WARPS, Distribution
-from datafree.warp import Warp, warp
+from datafree.data.warp import Warp, warp
+from datafree.records.record import record
+from datafree.records.statistics.moments import Moments
+from datafree.synthesis.methods.distribution import WARPS, Distribution
 
 NONE = {"degrees": 0.0, "shift": 0.0, "scale": 0.0, "shear": 0.0, "elastic": 0.0}
 PLAIN = Distribution(inflate=1, mix=0, **NONE)

@@ -7,11 +7,11 @@ import json
 import pytest
 import torch
 
-from datafree.network import Network
-from datafree.records import record
-from datafree.stats.moments import Moments
-from datafree.synthesis import methods, named
-from datafree.syntheticset import SyntheticSet, synthesize
+from datafree.models.network import Network
+from datafree.records.record import record
+from datafree.records.statistics.moments import Moments
+from datafree.synthesis.methods import methods, named
+from datafree.synthesis.synthetic_set import SyntheticSet, synthesize
 
 
 @pytest.fixture(scope="module")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from datafree.errors import UserError
-from datafree.records import Record
-from datafree.synthesis import batches, unit_labels
-from datafree.synthesis.activations import AllLayers, AllLayersDropout, TopLayer
-from datafree.synthesis.invert import BEFORE_A_STEP, Inversion, invert, noise
-from datafree.terms import Objective, Term
-from datafree.terms.classes import WantedClass
-from datafree.terms.priors import PixelNorm
+from datafree._core.errors import UserError
+from datafree.records.record import Record
+from datafree.synthesis.losses import Objective, Term
+from datafree.synthesis.losses.classes import WantedClass
+from datafree.synthesis.losses.priors import PixelNorm
+from datafree.synthesis.methods import batches, unit_labels
+from datafree.synthesis.methods.activations import AllLayers, AllLayersDropout, TopLayer
+from datafree.synthesis.methods.inversion import BEFORE_A_STEP, Inversion, invert, noise
 
 
 class Towards(Term):

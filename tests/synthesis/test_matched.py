@@ -5,17 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 
-from datafree import presets, synthesis
-from datafree import taps as tap_names
+from datafree._core.errors import UserError
 from datafree.data import load
-from datafree.errors import UserError
-from datafree.models import new_model
-from datafree.network import frozen
-from datafree.records import record
-from datafree.spec import InputSpec
-from datafree.synthesis import unit_labels
-from datafree.syntheticset import synthesize
-from datafree.terms import View
+from datafree.models import hooks as tap_names
+from datafree.models.input_spec import InputSpec
+from datafree.models.network import frozen
+from datafree.records import presets
+from datafree.records.record import record
+from datafree.releases.load import new_model
+from datafree.synthesis import methods
+from datafree.synthesis.losses import View
+from datafree.synthesis.methods import unit_labels
+from datafree.synthesis.synthetic_set import synthesize
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def distance(maker, pixels, labels):
 def test_more_steps_match_the_moments_better(published, start):
     values = []
     for steps in (1, 60):
-        maker = synthesis.named("matched", start=start, steps=steps, learning_rate=0.02).on(*published)
+        maker = methods.named("matched", start=start, steps=steps, learning_rate=0.02).on(*published)
         made = maker.unit(0, 0, 128)
         values.append(distance(maker, made.pixels, made.labels))
     assert values[1] < 0.6 * values[0]
@@ -45,7 +46,7 @@ def test_more_steps_match_the_moments_better(published, start):
 
 @pytest.mark.parametrize("images", [10, 100, 256, 1000, 1281, 2600])
 def test_a_set_of_any_size_has_all_classes_alike(images):
-    size = synthesis.named("matched").unit_size(10, images)
+    size = methods.named("matched").unit_size(10, images)
     assert size <= 1280
     units = [unit_labels(index, size, 10) for index in range(-(-images // size))]
     counts = torch.cat(units)[:images].bincount(minlength=10)
@@ -54,15 +55,15 @@ def test_a_set_of_any_size_has_all_classes_alike(images):
 
 
 def test_every_unit_and_every_cut_of_it_has_all_classes_alike(published):
-    labels = synthesis.named("matched", steps=1, classes=3).on(*published).unit(0, 0, 47).labels
+    labels = methods.named("matched", steps=1, classes=3).on(*published).unit(0, 0, 47).labels
     for cut in (10, 30, 47):
         counts = labels[:cut].bincount(minlength=10)
         assert int(counts.max() - counts.min()) <= 1
 
 
 def test_a_unit_is_a_batch_for_each_few_classes(published):
-    maker = synthesis.named("matched", steps=40, learning_rate=0.02).on(*published)
-    before = synthesis.named("matched", steps=1, learning_rate=1e-9).on(*published)
+    maker = methods.named("matched", steps=40, learning_rate=0.02).on(*published)
+    before = methods.named("matched", steps=1, learning_rate=1e-9).on(*published)
     made, drawn = maker.unit(0, 0, 640), before.unit(0, 0, 640)
     for first in range(0, 10, 2):
         rows = made.labels // 2 == first // 2
@@ -71,7 +72,7 @@ def test_a_unit_is_a_batch_for_each_few_classes(published):
 
 
 def test_a_set_says_nothing_of_units_and_is_balanced_and_grows_in_the_units_it_has(published, tmp_path):
-    method = synthesis.named("matched", steps=1, start="noise")
+    method = methods.named("matched", steps=1, start="noise")
     for images in (300, 301):
         made = synthesize(*published, method, tmp_path / "set", images=images, workers=1)
         assert made.about["unit"] == 300
@@ -80,4 +81,4 @@ def test_a_set_says_nothing_of_units_and_is_balanced_and_grows_in_the_units_it_h
 
 def test_no_record_is_one_line(published):
     with pytest.raises(UserError, match="method 'matched' needs a record, got none"):
-        synthesis.named("matched").on(published[0], None)
+        methods.named("matched").on(published[0], None)

@@ -15,14 +15,15 @@ import numpy as np
 import pytest
 import torch
 
-from datafree.commands.common import Data, images_of
-from datafree.errors import UserError
-from datafree.files import read_json, read_tensors, sha256_file, write_sealed_json, write_tensors
-from datafree.spec import InputSpec
-from datafree.synthesis import named
-from datafree.synthesis.activations import AllLayers, TopLayer
-from datafree.synthesis.distribution import Distribution
-from datafree.syntheticset import SyntheticSet, synthesize, to_bytes, to_pixels
+from datafree._core.errors import UserError
+from datafree._core.files import read_json, read_tensors, sha256_file, write_sealed_json, write_tensors
+from datafree.cli.common import Data, images_of
+from datafree.models.input_spec import InputSpec
+from datafree.models.pixel_bytes import to_bytes, to_pixels
+from datafree.synthesis.methods import named
+from datafree.synthesis.methods.activations import AllLayers, TopLayer
+from datafree.synthesis.methods.distribution import Distribution
+from datafree.synthesis.synthetic_set import SyntheticSet, synthesize
 
 QUICK = AllLayers(steps=2)
 
@@ -172,7 +173,7 @@ def test_strays_are_swept_and_a_missing_shard_is_made(make):
     made = make()
     before = content(made.folder)
     stray = next(made.folder.glob("unit-000001*"))
-    machine = __import__("datafree.files.atomic", fromlist=["machine"]).machine()
+    machine = __import__("datafree._core.files.atomic", fromlist=["machine"]).machine()
     temporary = made.folder / f".{stray.name}.tmp-4194305-{machine}00000000"
     stray.rename(temporary)
     assert content(make().folder) == before
@@ -235,7 +236,7 @@ def test_a_shard_without_logits_is_refused(make):
 
 
 def test_images_that_are_not_finite_are_never_written(make, monkeypatch, tmp_path):
-    monkeypatch.setattr("datafree.synthesis.invert.invert", lambda *_: torch.full((20, 1, 8, 8), torch.nan))
+    monkeypatch.setattr("datafree.synthesis.methods.inversion.invert", lambda *_: torch.full((20, 1, 8, 8), torch.nan))
     assert texts(make) == "unit 0 came out non-finite; lower --learning-rate"
     assert shards(tmp_path / "set") == {}
     assert read_json(tmp_path / "set" / "set.json")["shards"] is None

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from datafree import alignment, taps
-from datafree.network import frozen
-from datafree.terms import View
-from datafree.terms.aligned import Aligned
-from datafree.terms.classes import WantedClass
+from datafree.models import hooks
+from datafree.models.network import frozen
+from datafree.synthesis.losses import View, alignment
+from datafree.synthesis.losses.alignment_loss import Aligned
+from datafree.synthesis.losses.classes import WantedClass
 
 
 class Noting:
@@ -34,7 +34,7 @@ class Noting:
 def view(count=4):
     features = torch.arange(2.0 * count).view(count, 2, 1).requires_grad_()
     logits = torch.eye(3)[torch.arange(count) % 3] * 5
-    return View(torch.zeros(count, 1, 2, 2), torch.zeros(count, dtype=torch.long), logits, {taps.FEATURES: features})
+    return View(torch.zeros(count, 1, 2, 2), torch.zeros(count, dtype=torch.long), logits, {hooks.FEATURES: features})
 
 
 def bound(term, seed=0):
@@ -86,7 +86,7 @@ def test_it_stands_beside_terms_that_look_at_other_layers(kind, tiny):
     network = tiny("norm")
     guide = alignment.named(kind).on(network, torch.rand(3, *network.spec.shape), torch.eye(3), 0)
     x, labels = torch.rand(6, *network.spec.shape, requires_grad=True), torch.arange(6) % 3
-    with frozen(network.module), taps.watch(network, (taps.FEATURES, "bn")) as seen:
+    with frozen(network.module), hooks.watch(network, (hooks.FEATURES, "bn")) as seen:
         made = View(x, labels, network.logits(x), seen)
         held = seen["bn"].detach().clone()
         term = bound(Aligned(guide))

@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from datafree import taps
-from datafree.terms import View
-from datafree.terms.online import Disagreement, FeatureNorm, OneHot, jensen_shannon
+from datafree.models import hooks
+from datafree.synthesis.losses import View
+from datafree.synthesis.losses.online import Disagreement, FeatureNorm, OneHot, jensen_shannon
 
 
 def logits(seed: int, classes: int = 10, scale: float = 3.0, count: int = 64):
@@ -75,10 +75,10 @@ def test_one_hot_is_0_where_the_teacher_is_sure():
 @pytest.mark.parametrize("kind", ["linear", "norm"])
 def test_features_are_what_the_last_layer_is_given(tiny, kind):
     network, x = tiny(kind), torch.rand(5, 1, 4, 4)
-    with taps.watch(network, FeatureNorm().taps) as seen, torch.no_grad():
+    with hooks.watch(network, FeatureNorm().taps) as seen, torch.no_grad():
         said = network.logits(x)
     last = network.module[-1]
-    torch.testing.assert_close(last(seen[taps.FEATURES]), said)
-    wanted = -float(seen[taps.FEATURES].abs().mean(1).sum())
-    assert float(FeatureNorm()(view(said, features=seen[taps.FEATURES]))) == pytest.approx(wanted, rel=1e-6)
+    torch.testing.assert_close(last(seen[hooks.FEATURES]), said)
+    wanted = -float(seen[hooks.FEATURES].abs().mean(1).sum())
+    assert float(FeatureNorm()(view(said, features=seen[hooks.FEATURES]))) == pytest.approx(wanted, rel=1e-6)
     assert not any(part._forward_pre_hooks or part._forward_hooks for part in network.module.modules())

@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch.distributions import Categorical, Normal, kl_divergence
 
-from datafree import taps
-from datafree.divergence import Stored
-from datafree.records import record
-from datafree.stats.moments import Moments
-from datafree.terms import Objective, View
-from datafree.terms.batchnorm import BatchNormDivergence
-from datafree.terms.classes import ClassBalance, WantedClass, WantedLogit
-from datafree.terms.match import MatchMoments, MatchTargets, measured
-from datafree.terms.priors import Box, PixelNorm, Smoothness, TotalVariation
+from datafree.models import hooks
+from datafree.records.divergence import Stored
+from datafree.records.record import record
+from datafree.records.statistics.moments import Moments
+from datafree.synthesis.losses import Objective, View
+from datafree.synthesis.losses.batchnorm import BatchNormDivergence
+from datafree.synthesis.losses.classes import ClassBalance, WantedClass, WantedLogit
+from datafree.synthesis.losses.match import MatchMoments, MatchTargets, measured
+from datafree.synthesis.losses.priors import Box, PixelNorm, Smoothness, TotalVariation
 
 
 def view(pixels=None, logits=None, labels=None, **activations) -> View:
@@ -118,7 +118,7 @@ def made(network, toy):
 
 
 def seen(network, x, labels) -> View:
-    with taps.watch(network, taps.layers(network)) as found:
+    with hooks.watch(network, hooks.layers(network)) as found:
         logits = network.logits(x)
     return View(x, labels, logits, found)
 
@@ -147,10 +147,10 @@ def test_a_dropout_mask_is_held_and_scaled_and_not_drawn_for_the_logits(network,
     mask = bound.masks["fc1"]
     assert mask.unique().tolist() == [0.0, pytest.approx(4 / 3)]
     assert float(mask.mean()) == pytest.approx(1, abs=0.03)
-    with taps.watch(network, term.taps, bound.edits) as found:
+    with hooks.watch(network, term.taps, bound.edits) as found:
         network.logits(x)
     torch.testing.assert_close(found["fc1"], network.module.fc1(x.flatten(1)) * mask)
-    with taps.watch(network, term.taps, bound.edits) as again:
+    with hooks.watch(network, term.taps, bound.edits) as again:
         network.logits(x)
     assert torch.equal(found["fc2"], again["fc2"])
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from datafree.data.registry import load, names
+from .registry import load, names
 
 if TYPE_CHECKING:
-    from datafree.data.dataset import Dataset, sha256
+    from .dataset import Dataset, sha256
 
 __all__ = ["Dataset", "load", "names", "sha256"]
 
@@ -19,7 +19,7 @@ __all__ = ["Dataset", "load", "names", "sha256"]
 def __getattr__(name: str) -> Any:
     # Late, so that names() (a command line's completion and --help) does not wait for torch.
     if name in ("Dataset", "sha256"):
-        from datafree.data import dataset
+        from . import dataset
 
         return getattr(dataset, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.lib import format as npy
 
-from datafree.errors import UserError
+from .._core.errors import UserError
 
 __all__ = ["array", "check_room", "keys_of"]
 
@@ -57,10 +57,10 @@ def _codes(text: np.ndarray) -> np.ndarray:
 
 def check_room(path: Path, key: str) -> None:
     """Raises UserError where memory has no room for the array, and again for the images that are made of it."""
-    from datafree.models import memory
+    from .._core.memory import available
 
     with _opened(path) as archive:
-        needed, there = 2 * _member(archive, path, key).file_size, memory()
+        needed, there = 2 * _member(archive, path, key).file_size, available()
     if there is not None and needed > there:
         raise UserError(
             f"{key!r} in {str(path)!r} needs {needed:,} bytes; wanted at most the {there:,} of memory here; "

@@ -11,11 +11,11 @@ from zipfile import ZipInfo
 import numpy as np
 import torch
 
-from datafree.data.archive import members, read_member
-from datafree.data.dataset import Dataset, check_split
-from datafree.data.files import damaged, entries, find, locate, read
-from datafree.data.pictures import check_size, decode, on_threads
-from datafree.errors import UserError, unknown
+from .._core.errors import UserError, unknown
+from .dataset import Dataset, check_split
+from .find_files import damaged, entries, find, locate, read
+from .image_files import check_size, decode, on_threads
+from .zip_members import members, read_member
 
 __all__ = ["celeba"]
 

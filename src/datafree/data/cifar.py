@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from datafree.data.cifar_names import CIFAR10, COARSE, FINE
-from datafree.data.dataset import Dataset, check_labels, check_split, in_memory
-from datafree.data.files import damaged, find, find_first, locate, read
-from datafree.errors import unknown
+from .._core.errors import unknown
+from .cifar_names import CIFAR10, COARSE, FINE
+from .dataset import Dataset, check_labels, check_split, in_memory
+from .find_files import damaged, find, find_first, locate, read
 
 __all__ = ["cifar10", "cifar100"]
 

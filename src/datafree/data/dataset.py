@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
-from datafree.data.strata import choose
-from datafree.errors import UserError, unknown
+from .._core.errors import UserError, unknown
+from .stratified import choose
 
 if TYPE_CHECKING:
-    from datafree.spec import InputSpec
+    from ..models.input_spec import InputSpec
 
 __all__ = ["Dataset", "check_labels", "check_split", "in_memory", "sha256"]
 
@@ -94,10 +94,10 @@ class Dataset:
 
     def empty(self, count: int, size: tuple[int, int]) -> torch.Tensor:
         """Room for the pixels of `count` images (count, C, *size). Raises UserError where memory has none."""
-        from datafree.models import memory
+        from .._core.memory import available
 
         shape = (self.as_channels or self.shape[0], *size)
-        needed, there = 4 * count * math.prod(shape), memory()
+        needed, there = 4 * count * math.prod(shape), available()
         if count and (math.prod(shape) > MOST_VALUES or (there is not None and needed > there)):
             raise UserError(
                 f"{count} images of {' x '.join(map(str, shape))} of data set {self.name!r} need {needed:,} bytes; wanted "

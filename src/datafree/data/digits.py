@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from datafree.data.dataset import Dataset, check_split, in_memory
-from datafree.data.strata import split_rows
+from .dataset import Dataset, check_split, in_memory
+from .stratified import split_rows
 
 __all__ = ["digits"]
 

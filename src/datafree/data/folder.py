@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from datafree.data.dataset import Dataset, check_split
-from datafree.data.files import entries, is_folder
-from datafree.data.listing import Listing, flat_listing, listed, order_note
-from datafree.data.pictures import WHITE, Look, check_size, decode, look, on_threads, visible_on
-from datafree.data.strata import ALL, split_note, split_rows
-from datafree.errors import UserError, unknown
+from .._core.errors import UserError, unknown
+from .dataset import Dataset, check_split
+from .find_files import entries, is_folder
+from .image_files import WHITE, Look, check_size, decode, look, on_threads, visible_on
+from .listing import Listing, flat_listing, listed, order_note
+from .stratified import ALL, split_note, split_rows
 
 __all__ = ["class_files", "folder"]
 

@@ -8,10 +8,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from datafree.classes import are_numbers, ordered
-from datafree.data.files import entries, is_file, is_folder
-from datafree.data.pictures import SUFFIXES
-from datafree.errors import UserError
+from .._core.errors import UserError
+from ..models.class_names import are_numbers, ordered
+from .find_files import entries, is_file, is_folder
+from .image_files import SUFFIXES
 
 __all__ = ["Listing", "flat_listing", "listed", "order_note"]
 

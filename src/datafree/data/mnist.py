@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from datafree.data.dataset import Dataset, check_labels, check_split, in_memory
-from datafree.data.files import damaged, find, locate, read
+from .dataset import Dataset, check_labels, check_split, in_memory
+from .find_files import damaged, find, locate, read
 
 __all__ = ["fashion_mnist", "mnist"]
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from datafree.data.arrays import array, check_room, keys_of
-from datafree.data.dataset import Dataset, check_labels, check_split, in_memory
-from datafree.data.strata import ALL, split_note, split_rows
-from datafree.errors import UserError, unknown
-from datafree.spec import OVERSHOOT
+from .._core.errors import UserError, unknown
+from ..models.input_spec import OVERSHOOT
+from .arrays import array, check_room, keys_of
+from .dataset import Dataset, check_labels, check_split, in_memory
+from .stratified import ALL, split_note, split_rows
 
 __all__ = ["array", "keys_of", "npz"]
 

@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datafree.classes import check_names
-from datafree.errors import UserError, unknown
+from .._core.errors import UserError, unknown
+from ..models.class_names import check_names
 
 if TYPE_CHECKING:
-    from datafree.data.dataset import Dataset
+    from .dataset import Dataset
 
 __all__ = ["check_exists", "load", "names"]
 

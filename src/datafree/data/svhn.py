@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from datafree.data.dataset import Dataset, check_labels, check_split, in_memory
-from datafree.data.files import affordable, damaged, find, locate, read
-from datafree.data.matlab import Matrix, matrices
-from datafree.data.mnist import DIGITS
+from .dataset import Dataset, check_labels, check_split, in_memory
+from .find_files import affordable, damaged, find, locate, read
+from .matlab import Matrix, matrices
+from .mnist import DIGITS
 
 __all__ = ["svhn"]
 

@@ -12,16 +12,17 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .bits import Bits, FineTuning
-from .stack import quiet, require
+from .._core.optional_packages import quiet, require
+from ..releases.bits import Bits
+from .settings import FineTuning
 
 if TYPE_CHECKING:
+    from .executorch import check_mobile, mobile_speed, run_mobile, to_mobile
     from .export import convert, onnx_content, to_onnx
-    from .finetuning import finetune
-    from .folder import card, open_quantized, write_program, write_quantized
-    from .mobile import check_mobile, mobile_speed, run_mobile, to_mobile
-    from .prepared import Quantized, quantize
-    from .running import Check, Speed, check, integer_operators, run, session, speed
+    from .fine_tuning import finetune
+    from .folder import card, write_program, write_quantized
+    from .onnxruntime import Check, Speed, check, integer_operators, run, session, speed
+    from .post_training import Quantized, quantize
 
 __all__ = [
     "Bits",
@@ -37,7 +38,6 @@ __all__ = [
     "integer_operators",
     "mobile_speed",
     "onnx_content",
-    "open_quantized",
     "quantize",
     "require",
     "run",
@@ -52,14 +52,14 @@ __all__ = [
 
 _IN = {
     "export": ("convert", "onnx_content", "to_onnx"),
-    "finetuning": ("finetune",),
-    "folder": ("card", "open_quantized", "write_program", "write_quantized"),
-    "mobile": ("check_mobile", "mobile_speed", "run_mobile", "to_mobile"),
-    "prepared": ("Quantized", "quantize"),
-    "running": ("Check", "Speed", "check", "integer_operators", "run", "session", "speed"),
+    "fine_tuning": ("finetune",),
+    "folder": ("card", "write_program", "write_quantized"),
+    "executorch": ("check_mobile", "mobile_speed", "run_mobile", "to_mobile"),
+    "post_training": ("Quantized", "quantize"),
+    "onnxruntime": ("Check", "Speed", "check", "integer_operators", "run", "session", "speed"),
 }
 _HOMES = {name: module for module, names in _IN.items() for name in names}
-_WITHOUT_TORCHAO = ("folder", "running")
+_WITHOUT_TORCHAO = ("folder", "onnxruntime")
 
 
 def __getattr__(name: str) -> Any:

@@ -17,8 +17,8 @@ from torchao.quantization.pt2e.quantizer import (
     SharedQuantizationSpec,
 )
 
-from .bits import Bits, TargetCPU, largest_weight
-from .steps import Step
+from ..releases.bits import Bits, TargetCPU, largest_weight
+from .fake_quantize import Step
 
 __all__ = [
     "BATCH_NORM", "TRANSPOSED", "WEIGHTED", "Uniform", "arguments", "behind", "groups", "own_tensors", "parameter_of",

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from ..behaviour import check_answers, check_state
-from ..errors import UserError
-from ..network import Network
+from .._core.errors import UserError
+from .._core.optional_packages import any_number, first_line, quiet
+from ..models.behaviour import check_answers, check_state
+from ..models.network import Network
 from .annotate import BATCH_NORM, WEIGHTED
 from .constants import fold_constants
-from .plain import write_plainly
-from .stack import any_number, first_line, quiet
+from .plain_operators import write_plainly
 
 __all__ = ["Normalised", "capture", "compare"]
 

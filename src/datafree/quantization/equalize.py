@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from .annotate import behind, groups, parameter_of, weighted
-from .ranges import Moments
+from .batchnorm_ranges import Moments
 
 __all__ = ["equalize", "pairs"]
 

@@ -12,15 +12,15 @@ import torch
 from torch import nn
 from torch.fx import GraphModule, Node
 
-from ..errors import UserError
-from ..files import write_bytes
-from ..network import Network
+from .._core.errors import UserError
+from .._core.files import write_bytes
+from .._core.optional_packages import any_number, first_line, quiet, require
+from ..models.network import Network
 from .annotate import BATCH_NORM
 from .capture import capture, compare
-from .plain import plain_pools
-from .prepared import Quantized
-from .running import run, session
-from .stack import any_number, first_line, quiet, require
+from .onnxruntime import run, session
+from .plain_operators import plain_pools
+from .post_training import Quantized
 
 __all__ = ["convert", "onnx_content", "to_onnx"]
 
@@ -138,7 +138,7 @@ def _check_answers(content: bytes, network: Network) -> None:
 
 def check_written(content: bytes, shape: tuple[int, int, int]) -> None:
     """Raises UserError for a file that `open_quantized` would refuse."""
-    from ..onnxfile import check
+    from ..releases.onnx_session import check
 
     path = Path("model.onnx")
     try:

@@ -7,96 +7,50 @@ time; the program is for torch, and is not opened here.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
-import re
 import shutil
-import warnings
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from .. import __version__
-from ..agreement import NO_ACCURACY
-from ..errors import Notice, UserError
-from ..files import (
+from .._core.files import (
     atomic,
     claim_folder,
-    is_format,
-    read_sealed_json,
     sha256_file,
     sweep,
     write_bytes,
     write_sealed_json,
 )
-from ..files.place import MARKER
-from ..files.regular import open_regular
-from ..folders import NO_COPY, QUANTIZED, is_quantized
-from ..markdown import markdown
-from ..network import Network
-from ..onnxfile import MAX_BYTES, Program, check
-from ..release import CUSTOM, LONGEST, OLDER, architecture_of
-from ..settings import parse
-from ..spec import InputSpec
-from .bits import Bits
-from .processors import cut_sums, processor_lines
+from .._core.files.paths import MARKER
+from .._core.folder_kinds import is_quantized
+from .._core.text import markdown
+from .._core.version import VERSION
+from ..models.agreement import NO_ACCURACY
+from ..models.network import Network
+from ..releases.bits import Bits
+from ..releases.processors import processor_lines
+from ..releases.quantized import FILES, KIND
+from ..releases.release import CUSTOM, architecture_of
 
 __all__ = [
-    "Exported",
     "apart",
     "card",
-    "check_files",
     "is_quantized",
-    "open_quantized",
     "put_in_place",
-    "read_config",
-    "read_program",
     "write_program",
     "write_quantized",
 ]
 
-KIND = QUANTIZED
-FILES = ("model.onnx", "model.pt2", "model.pte")
 ALIKE = 99.9
-
-
-class Exported(nn.Module):
-    """An ONNX file run by onnxruntime in a process of its own: pixels (N, C, H, W) to logits (N, classes), on the CPU,
-    without gradients. Raises UserError where the file takes more time or memory than its operators account for."""
-
-    rounds = True
-    """Its answers jump from level to level."""
-
-    def __init__(self, program: Program, content: bytes, threads: int):
-        super().__init__()
-        from ..onnxfile import Process
-
-        self.program, self.process = program, Process(program, content, threads)
-        self.digest: Tensor
-        self.register_buffer("digest", torch.frombuffer(bytearray(hashlib.sha256(content).digest()), dtype=torch.uint8))
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Exported:
-        raise UserError(NO_COPY)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        shape, program = tuple(pixels.shape[1:]), self.program
-        if shape != program.graph.shape:
-            raise UserError(
-                f"{program.path} got images of shape {shape}, expected {program.graph.shape}; give such images"
-            )
-        if not len(pixels):
-            return torch.empty(0, program.classes or 0)
-        return torch.from_numpy(self.process.run(pixels.detach().cpu().float().numpy()).copy())
 
 
 def write_program(graph: nn.Module, path: Path, shape: tuple[int, int, int]) -> Path:
     """Torch's quantized program: ``torch.export.load(path)`` after ``import torchao``."""
-    from .stack import any_number, quiet
+    from .._core.optional_packages import any_number, quiet
 
     content = io.BytesIO()
     with torch.no_grad(), quiet():
@@ -132,7 +86,7 @@ def write_quantized(folder: Path, network: Network, bits: Bits, card: str, *, fi
         "bits": bits.model_dump(mode="json"),
         "original": network.fingerprint(),
         "sha256": {name: sha256_file(own / name) for name in FILES if (own / name).is_file()},
-        "datafree": __version__,
+        "datafree": VERSION,
         **({} if fits_16_bits is None else {"fits_16_bits": fits_16_bits}),
     }
     write_sealed_json(own / "config.json", config)
@@ -155,96 +109,6 @@ def put_in_place(made: Path, folder: Path) -> None:
             os.fsync(file.fileno())
         for name in ("config.json", *(own for own in FILES if own not in names)):
             (folder / name).unlink(missing_ok=True)
-
-
-def open_quantized(folder: str | Path, *, threads: int = 0) -> Network:
-    """The network in a folder that `datafree quantize` wrote; `threads` 0 is as many as there are cores.
-
-    Raises UserError for another folder, and for a file that is not as it was written. A file that may answer differently
-    on this processor comes with a `Notice`.
-    """
-    from .stack import require
-
-    require("onnxruntime")
-    folder = Path(folder)
-    config = read_config(folder)
-    program, content = read_program(folder, config)
-    if config.bits.integer and (difference := cut_sums(config.fits_16_bits)):
-        warnings.warn(Notice(f"{folder} {difference}"), stacklevel=2)
-    name = f"{config.architecture}-{config.bits.name}"
-    network = Network(Exported(program, content, threads), config.spec.unnormalised(), name)
-    network.check()
-    return network
-
-
-def read_program(folder: Path, config: Config) -> tuple[Program, bytes]:
-    """What model.onnx does, and its bytes; nothing is run, and no package but numpy is needed.
-
-    Raises UserError for a file that is gone or not as it was written, and for one that is refused (`onnxfile.check`).
-    """
-    path = folder / "model.onnx"
-    if "model.onnx" not in config.sha256 or not path.exists():
-        raise UserError(f"{folder} has no model.onnx, wanted one to run; quantize again")
-    with open_regular(path) as (file, size):
-        if size > MAX_BYTES:
-            raise UserError(
-                f"{path} has {size:,} bytes, expected at most {MAX_BYTES:,}; get it again, or quantize again"
-            )
-        content = file.read(size + 1) or b""
-    if hashlib.sha256(content).hexdigest() != config.sha256["model.onnx"]:
-        raise UserError(f"{path} is not as it was written; get or write it again")
-    return check(content, path, config.spec.shape, len(config.spec.classes)), content
-
-
-def check_files(folder: Path) -> None:
-    """Raises UserError where a file of a quantized network is gone, or not as it was written."""
-    for name, digest in read_config(folder).sha256.items():
-        if name not in FILES:
-            raise UserError(
-                f"{folder / 'config.json'}: sha256: got a file {name[:80]!r}, expected {', '.join(FILES)}; get it again"
-            )
-        if not (folder / name).is_file() or sha256_file(folder / name) != digest:
-            raise UserError(f"{folder / name} is not as it was written; get or write it again")
-
-
-@dataclass(frozen=True)
-class Config:
-    """What config.json says, checked."""
-
-    architecture: str
-    spec: InputSpec
-    bits: Bits
-    original: str
-    """The fingerprint of the network that it was made from."""
-    sha256: dict[str, Any]
-    fits_16_bits: bool | None
-    """Whether no sum of two products exceeds 16 bits; None where the file does not say."""
-
-
-def read_config(folder: Path) -> Config:
-    """Raises UserError for a folder of something else, and for a config that nobody wrote with datafree."""
-    path = folder / "config.json"
-    config = read_sealed_json(path, OLDER)
-    digests: Any = config.get("sha256")
-    if not is_format(config.get("format"), 1) or config.get("kind") != KIND or not isinstance(digests, dict):
-        raise UserError(f"{folder} holds no quantized network of format 1; make one with datafree quantize")
-    name = config.get("architecture")
-    if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= LONGEST:
-        raise UserError(
-            f"{path}: architecture: got {str(name)[:40]!r}, wanted a name of up to {LONGEST} printable characters; "
-            "get it again"
-        )
-    if not re.fullmatch("[0-9a-f]{64}", str(config.get("original"))):
-        raise UserError(f"{path}: original: wanted the fingerprint of a network; get it again")
-    try:
-        spec, bits = InputSpec.stored(config.get("spec"), path), parse(Bits, config.get("bits"))
-        fits = config.get("fits_16_bits")
-        return Config(name, spec, bits, str(config["original"]), digests, fits if isinstance(fits, bool) else None)
-    except UserError as error:
-        if str(path) in str(error):
-            raise
-        found = str(error).partition(";")[0].removeprefix("--")
-        raise UserError(f"{path}: {found}; get it again") from None
 
 
 def card(network: Network, bits: Bits, result: dict[str, Any]) -> str:

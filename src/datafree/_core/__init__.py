@@ -1,0 +1,1 @@
+"""What every other package uses: errors, settings, seeds, files, memory, processes. It imports no other package."""

@@ -1,0 +1,209 @@
+"""JSON in one spelling: canonical when written; when read, no duplicate key, NaN, deep nesting or huge number."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import warnings
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from ..errors import Notice, UserError
+from .atomic import write_bytes
+from .open_file import open_regular
+
+__all__ = [
+    "canonical",
+    "check_size",
+    "is_format",
+    "parse",
+    "read_json",
+    "read_sealed_json",
+    "write_json",
+    "write_sealed_json",
+]
+
+MAX_DEPTH = 32
+MAX_DIGITS = 40
+MAX_SEPARATORS = 1 << 19  # bounds what the parser makes: 50,000 tensors, at the worst about 50 MB
+_CHECKSUM = "checksum"
+_LONG_NUMBER = re.compile(rb"[0-9]{%d}" % (MAX_DIGITS + 1))
+
+
+@dataclass(frozen=True)
+class _Most:
+    """What a JSON file may have: bytes, and commas and brackets."""
+
+    size: int = 4 << 20
+    separators: int = MAX_SEPARATORS
+
+
+_RUN = _Most(48 << 20, 1_600_000)  # 100,000 epochs of the longest history, with three rollbacks each
+_SET = _Most(32 << 20)  # 200,000 shards of 93 bytes each, and the settings that made them
+
+
+def _most(path: str | os.PathLike[str]) -> _Most:
+    """By the file's name: both the writer and the reader keep to it."""
+    name = os.fsdecode(os.path.basename(path))
+    return _RUN if name.endswith("run.json") else _SET if name == "set.json" else _Most()
+
+
+def canonical(value: object, what: str, separators: int = MAX_SEPARATORS) -> bytes:
+    """The one JSON text of `value`: keys sorted, no spaces, ASCII. What `parse` would refuse is refused here."""
+    try:
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{what} is no JSON: {error}; give dicts, lists, strings, finite numbers, booleans") from None
+    if not _string_keys(value):
+        raise UserError(f"{what} has a key that is no string; JSON would turn it into one; give strings")
+    data = text.encode("ascii")
+    parse(data, what, separators)
+    return data
+
+
+def check_size(data: bytes, what: str, separators: int = MAX_SEPARATORS) -> None:
+    """Raise UserError for a JSON text that `parse` would refuse for its many parts."""
+    if (count := _separators(data)) > separators:
+        raise UserError(f"{what} would have {count:,} separators; wanted at most {separators:,}; have fewer parts")
+
+
+def _separators(data: bytes) -> int:
+    return data.count(b",") + data.count(b"[") + data.count(b"{")
+
+
+def parse(data: bytes, what: str, separators: int = MAX_SEPARATORS) -> Any:
+    """The value of a JSON text from a stranger, of at most that many commas and brackets; `what` names it in the error."""
+    try:
+        if _separators(data) > separators:
+            raise ValueError(f"more than {separators:,} separators")
+        value = json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=_unique,
+            parse_int=_bounded_int if _LONG_NUMBER.search(data) else None,  # None is five times as fast
+            parse_float=_finite_float,
+            parse_constant=_no_constant,
+        )
+        _check_depth(value)
+    except RecursionError:
+        raise UserError(f"{what} is nested deeper than {MAX_DEPTH} levels; it is damaged or hostile") from None
+    except ValueError as error:
+        raise UserError(f"{what} is not valid: {error}; it is damaged, or not a file of ours") from None
+    return value
+
+
+def write_json(path: str | os.PathLike[str], value: dict[str, Any]) -> None:
+    """Write one JSON object in its canonical spelling and a line end, atomically. Refuses what `read_json` would."""
+    if not isinstance(value, dict):
+        raise UserError(f"cannot write {str(path)!r}: got {type(value).__name__}; wanted a JSON object; give a dict")
+    most = _most(path)
+    data = canonical(value, f"the content of {str(path)!r}", most.separators) + b"\n"
+    if len(data) > most.size:
+        raise UserError(f"{str(path)!r} would have {len(data):,} bytes; wanted at most {most.size:,}; have fewer parts")
+    write_bytes(path, data)
+
+
+def is_format(value: Any, number: int) -> bool:
+    """Whether what a file says of its format is that number; `true` and 1.0 are not 1."""
+    return type(value) is int and value == number
+
+
+def read_json(path: str | os.PathLike[str], *, cap: int | None = None) -> dict[str, Any]:
+    """The JSON object in a file of at most `cap` bytes, which depends on the file's name where it is not given."""
+    most = _most(path)
+    cap = most.size if cap is None else cap
+    with open_regular(path) as (file, size):
+        if size > cap:
+            raise UserError(f"{str(path)!r} has {size:,} bytes; wanted at most {cap:,}; it is not a file of ours")
+        data = file.read(cap + 1) or b""
+    value = parse(data[: cap + 1], repr(str(path)), most.separators)
+    if not isinstance(value, dict):
+        raise UserError(f"{str(path)!r} holds {_shown(value)}; wanted a JSON object; it is not a file of ours")
+    return value
+
+
+def write_sealed_json(path: str | os.PathLike[str], value: dict[str, Any]) -> None:
+    """As `write_json`, with the sha256 of the rest under "checksum", in the place of one that is there."""
+    value = {key: own for key, own in value.items() if key != _CHECKSUM}
+    write_json(path, {**value, _CHECKSUM: _digest(value, path)})
+
+
+def read_sealed_json(path: str | os.PathLike[str], older: Collection[str]) -> dict[str, Any]:
+    """What `write_sealed_json` was given; raises UserError where the checksum does not fit.
+
+    A file of an earlier version, with no other keys than those in `older`, has no checksum and comes with a `Notice`.
+    """
+    value = read_json(path)
+    digest = value.pop(_CHECKSUM, None)
+    if digest is None:
+        if further := value.keys() - set(older):
+            raise UserError(
+                f"{str(path)!r} has no checksum, and a key {min(further)[:80]!r}; it is damaged; get it again"
+            )
+        if is_format(value.get("format"), 1):  # what is of another format is refused by who reads it
+            words = "has no checksum, as an earlier version wrote it: its content is not verified"
+            warnings.warn(Notice(f"{path} {words}"), stacklevel=2)
+    elif digest != _digest(value, path):
+        # without a checksum only a file that an earlier version could have written is opened
+        changed = "" if value.keys() - set(older) else ", or, where you changed it yourself, remove its checksum"
+        raise UserError(
+            f"{str(path)!r} is not as it was written: its checksum does not fit; get it or make it again{changed}"
+        )
+    return value
+
+
+def _digest(value: dict[str, Any], path: str | os.PathLike[str]) -> str:
+    return hashlib.sha256(canonical(value, f"the content of {str(path)!r}", _most(path).separators)).hexdigest()
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        raise ValueError(f"key {twice[:80]!r} occurs twice")
+    return value
+
+
+def _bounded_int(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"an integer of {len(text)} digits")
+    return int(text)
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {text[:40]} is not finite")
+    return value
+
+
+def _no_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no JSON")
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [child for node in level if isinstance(node, (dict, list)) for child in _children(node)]
+        if not level:
+            return
+    raise RecursionError
+
+
+def _children(node: dict[str, Any] | list[Any]) -> Any:
+    return node.values() if isinstance(node, dict) else node
+
+
+def _string_keys(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(type(key) is str and _string_keys(child) for key, child in value.items())
+    return not isinstance(value, (list, tuple)) or all(map(_string_keys, value))
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,213 @@
+"""Named tensors with a header in one checksummed safetensors file; and any plain safetensors, read as safely."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from io import FileIO
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from .atomic import atomic
+from .checksum import NAMES, Seal, damaged, is_ours, open_seal
+from .header import (
+    HEADER_CAP_MODEL,
+    HEADER_CAP_RECORD,
+    Expected,
+    Table,
+    check_expected,
+    read_layout,
+    why_not_record_name,
+    why_not_weight_name,
+)
+from .open_file import CHUNK, open_regular, read_into
+from .paths import safe_name
+from .strict_json import check_size
+
+__all__ = ["WEIGHTS", "cap_of", "check_room", "read_header", "read_tensors", "read_weights", "write_tensors"]
+
+WEIGHTS = "weights"  # the kind whose tensors may have any name of a state dict; of a kind "...-state" they may too
+
+
+def write_tensors(
+    path: str | os.PathLike[str], tensors: dict[str, Tensor], header: dict[str, Any], *, kind: str
+) -> str:
+    """Write one file, atomically, and return the sha256 of its bytes; the same content gives the same bytes.
+
+    A tensor with NaN or infinity, or of a dtype that the format does not have, is refused by name.
+    """
+    ready = {name: _ready(name, tensors[name], kind) for name in tensors}
+    table: Table = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in ready.items()}
+    seal = Seal(safe_name(kind), header, table)
+    views = [_view(ready[name]) for name in seal.table]
+    for name, view in zip(seal.table, views):
+        for piece in _pieces(view):
+            _check_values(piece, seal.table[name][0], f"tensor {name!r}")
+            seal.digest.update(piece)
+    start = _start(path, seal, seal.digest.hexdigest())
+    digest = hashlib.sha256(start)
+    with atomic(path, size=len(start) + sum(map(len, views))) as file:
+        file.write(start)
+        for view in views:
+            for piece in _pieces(view):
+                file.write(piece)
+                digest.update(piece)
+    return digest.hexdigest()
+
+
+def check_room(path: str | os.PathLike[str], table: Table, header: dict[str, Any], *, kind: str) -> None:
+    """Raise UserError where tensors of these names, dtypes and shapes could not be written to `path`, or not be read again.
+
+    For before the work whose result they are.
+    """
+    for name, (dtype, _) in table.items():
+        if reason := _why_not(kind)(name):
+            raise UserError(f"tensor name {name[:80]!r} cannot be used: {reason}; rename it")
+        if dtype not in NAMES:
+            raise UserError(
+                f"tensor {name!r} is {dtype}; wanted one of {', '.join(str(d)[6:] for d in NAMES)}; cast it"
+            )
+    _start(path, Seal(safe_name(kind), header, table), "0" * 64)
+
+
+def _start(path: str | os.PathLike[str], seal: Seal, sha256: str) -> bytes:
+    """The file up to its data, which any reader of its kind takes."""
+    start, cap = seal.start(sha256), cap_of(seal.kind)
+    what = f"the header of {str(path)!r}"
+    if len(start) - 8 > cap:
+        raise UserError(
+            f"{what} would have {len(start) - 8:,} bytes; wanted at most {cap:,}; shorten names or have fewer"
+        )
+    check_size(start[8:], f"{what}, of {len(seal.table):,} tensors,")
+    return start
+
+
+def cap_of(kind: str | None) -> int:
+    """The most bytes that the header of a file of that kind may have."""
+    return HEADER_CAP_MODEL if kind is None or _loose(kind) else HEADER_CAP_RECORD
+
+
+def read_tensors(
+    path: str | os.PathLike[str],
+    *,
+    kind: str,
+    cap: int | None = None,
+    expect: Expected | None = None,
+    finite: bool = True,
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors, sorted by name, and the header that `write_tensors` was given.
+
+    Every check comes before what it guards: the kind of file, size, header, names, `expect`, then data, sha256, finite.
+    """
+    what = repr(str(path))
+    with open_regular(path) as (file, size):
+        layout = read_layout(file, size, what=what, cap=cap_of(kind) if cap is None else cap, why_not=_why_not(kind))
+        seal, digest = open_seal(layout, kind, what)
+        if expect is not None:
+            check_expected(layout.table, expect, what)
+        tensors = _read_data(file, layout.table, what, seal=seal)
+        if seal.digest.hexdigest() != digest:
+            raise damaged(what, "its sha256 does not fit")
+    _check_all(tensors, what, finite)
+    return tensors, seal.header
+
+
+def read_header(
+    path: str | os.PathLike[str], *, kind: str | None, cap: int | None = None
+) -> tuple[Table, dict[str, Any]]:
+    """The table of tensors, sorted by name, and the header; no data is read, so the sha256 is not compared.
+
+    A kind of None stands for every kind.
+    """
+    what = repr(str(path))
+    with open_regular(path) as (file, size):
+        layout = read_layout(file, size, what=what, cap=cap_of(kind) if cap is None else cap, why_not=_why_not(kind))
+        seal, _ = open_seal(layout, kind, what)
+    return dict(sorted(seal.table.items())), seal.header
+
+
+def read_weights(
+    path: str | os.PathLike[str], *, cap: int = HEADER_CAP_MODEL, expect: Expected | None = None
+) -> dict[str, Tensor]:
+    """The tensors, sorted by name, of any safetensors file; one of ours, of kind "weights", has its sha256 verified."""
+    what = repr(str(path))
+    with open_regular(path) as (file, size):
+        layout = read_layout(file, size, what=what, cap=cap, why_not=why_not_weight_name)
+        seal, digest = open_seal(layout, WEIGHTS, what) if is_ours(layout) else (None, None)
+        if expect is not None:
+            check_expected(layout.table, expect, what)
+        tensors = _read_data(file, layout.table, what, seal=seal)
+        if seal is not None and seal.digest.hexdigest() != digest:
+            raise damaged(what, "its sha256 does not fit")
+    _check_all(tensors, what, finite=True)
+    return tensors
+
+
+def _read_data(file: FileIO, table: Table, what: str, *, seal: Seal | None) -> dict[str, Tensor]:
+    tensors = {}
+    for name, (dtype, shape) in table.items():
+        data = _allocate(torch.Size(shape).numel() * dtype.itemsize)
+        for piece in _pieces(_view(data)):
+            if not read_into(file, piece):
+                raise damaged(what, f"it ends inside tensor {name!r}")
+            if seal is not None:
+                seal.digest.update(piece)
+        tensors[name] = data.view(dtype).reshape(shape)
+    return dict(sorted(tensors.items()))
+
+
+def _allocate(size: int) -> Tensor:
+    try:
+        return torch.empty(size, dtype=torch.uint8)
+    except RuntimeError:  # how torch says that memory is short
+        raise MemoryError from None
+
+
+def _check_all(tensors: dict[str, Tensor], what: str, finite: bool) -> None:
+    for name, tensor in tensors.items():
+        if finite or tensor.dtype == torch.bool:
+            for piece in _pieces(_view(tensor)):
+                _check_values(piece, tensor.dtype, f"tensor {name!r} in {what}")
+
+
+def _check_values(piece: memoryview, dtype: torch.dtype, what: str) -> None:
+    """Refuse NaN and infinity, and truth values other than 0 and 1, in some bytes of a tensor."""
+    if dtype == torch.bool:
+        if torch.frombuffer(piece, dtype=torch.uint8).max() > 1:
+            raise UserError(f"{what} has truth values that are neither 0 nor 1; it is damaged; write it again")
+    elif dtype.is_floating_point and not torch.isfinite(torch.frombuffer(piece, dtype=dtype)).all():
+        raise UserError(f"{what} has NaN or infinity; wanted finite numbers; find where they arise and write it again")
+
+
+def _ready(name: str, tensor: Tensor, kind: str) -> Tensor:
+    if reason := _why_not(kind)(name):
+        raise UserError(f"tensor name {str(name)[:80]!r} cannot be used: {reason}; rename it")
+    if not isinstance(tensor, Tensor):
+        raise UserError(f"{name!r} is {type(tensor).__name__}; wanted a tensor; put other values in the header")
+    if tensor.dtype not in NAMES or tensor.layout != torch.strided or tensor.device.type == "meta":
+        got = f"{tensor.dtype}, {tensor.layout}, on {tensor.device}"
+        raise UserError(
+            f"tensor {name!r} is {got}; wanted a dense one of {', '.join(str(dtype)[6:] for dtype in NAMES)}; cast it"
+        )
+    return tensor.detach().cpu().resolve_neg().contiguous()
+
+
+def _view(tensor: Tensor) -> memoryview:
+    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy())  # pyright: ignore[reportArgumentType]
+
+
+def _pieces(view: memoryview) -> Iterable[memoryview]:
+    return (view[start : start + CHUNK] for start in range(0, len(view), CHUNK))
+
+
+def _loose(kind: str | None) -> bool:
+    """Whether its tensors may have any name of a state dict."""
+    return kind is None or kind == WEIGHTS or kind.endswith("-state")
+
+
+def _why_not(kind: str | None):
+    return why_not_weight_name if _loose(kind) else why_not_record_name

@@ -1,0 +1,251 @@
+"""The one way from a torch `.pt` / `.pth` state dict to a file that is safe to load."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import struct
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable
+from contextlib import nullcontext
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import Notice, UserError
+from .header import why_not_weight_name
+from .lock import locked
+from .open_file import open_regular
+from .pickle_reader import Described, Opaque, describe
+from .tensors import WEIGHTS, read_tensors, write_tensors
+
+__all__ = ["convert_weights", "read_torch"]
+
+_PICKLE_CAP = 16 << 20
+_DIRECTORY_CAP = 4 << 20  # 40,000 members; the zipfile module takes about 100 MB for them
+_NESTS = ("state_dict", "model")
+_STORAGES = {
+    "Double": torch.float64,
+    "Float": torch.float32,
+    "Half": torch.float16,
+    "BFloat16": torch.bfloat16,
+    "Long": torch.int64,
+    "Int": torch.int32,
+    "Byte": torch.uint8,
+    "Bool": torch.bool,
+}
+_BAD_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, struct.error)
+
+
+def convert_weights(
+    source: str | os.PathLike[str], target: str | os.PathLike[str], *, cap: int = 16 << 30
+) -> list[str] | None:
+    """Write the state dict in `source` to `target`, kind "weights", and return its tensors' names, sorted.
+
+    None where `target` is there and holds just that; UserError where it holds anything else, which is never replaced.
+
+    Takes what `torch.save` has written since torch 1.6: a state dict, or one under "state_dict" or "model"; a prefix
+    "module." that all names share is dropped. The older format without a zip is refused, whatever its size.
+    `source` has at most `cap` bytes, and neither its members nor its tensors have more than 20 times its size + 16 MiB.
+    differs from torch.load(weights_only=True): that allocates what the pickle asks for (`bytearray(2**40)` is on its
+    list) before one can look; here the pickle is only described, and each tensor checked against its storage's bytes.
+    """
+    what = repr(str(Path(source)))
+    tensors = read_torch(source, lambda content: _state_dict(content, what), cap=cap)
+    out = Path(target)
+    with locked(out.parent, file=out.name) if out.name and out.parent.is_dir() else nullcontext():
+        if os.path.lexists(out):
+            _check_same(out, tensors)
+            return None
+        write_tensors(out, tensors, {"source": Path(source).name}, kind=WEIGHTS)
+    return sorted(tensors)
+
+
+def _check_same(target: Path, tensors: dict[str, Tensor]) -> None:
+    """Raises UserError where the file holds other tensors than these."""
+    table = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+    try:
+        there = read_tensors(target, kind=WEIGHTS, expect=table)[0]
+    except UserError:
+        there = {}
+    if there.keys() != tensors.keys() or any(not torch.equal(there[name], own) for name, own in tensors.items()):
+        raise UserError(
+            f"{target} is there already and holds other weights or another file, which would be lost: name another file, or "
+            "remove it first"
+        )
+
+
+def read_torch(
+    source: str | os.PathLike[str], pick: Callable[[Any], dict[str, Described]], *, cap: int = 16 << 30
+) -> dict[str, Tensor]:
+    """The tensors that `pick` takes, by name, out of what a torch file describes: dicts, lists, numbers, text, tensors.
+
+    Under the same limits as `convert_weights`; only what was picked is checked and read.
+    """
+    what = repr(str(Path(source)))
+    with open_regular(source) as (file, size):
+        if size > cap:
+            raise UserError(f"{what} has {size:,} bytes; wanted at most {cap:,}; raise the cap if you trust it")
+        try:
+            members, root = _members(file, size, what)
+            order = _read(members, f"{root}byteorder", 16, default=b"little")
+            content = describe(_read(members, f"{root}data.pkl", _PICKLE_CAP))
+            if order != b"little":
+                raise ValueError(f"its byte order is {order!r}")
+            return _tensors(members, root, pick(content), 20 * size + (16 << 20), what)
+        except _BAD_ZIP as error:
+            raise UserError(f"{what} is not a readable torch file: {error}; get it or save it again") from None
+
+
+def _members(file: FileIO, size: int, what: str) -> tuple[zipfile.ZipFile, str]:
+    """The zip, whose directory and members are of bounded size, and the folder in it that holds data.pkl."""
+    start = file.read(9)
+    if start[8:] == b"{" and int.from_bytes(start[:8], "little") < size:
+        raise UserError(f"{what} is safetensors already, wanted what torch.save writes; use it as it is")
+    if start[:2] != b"PK":
+        raise UserError(
+            f"{what} is no zip: it is no torch file, or one in the format before torch 1.6; wanted a zip; load it with "
+            "torch.load(FILE, weights_only=True) where you trust it, and torch.save it again"
+        )
+    if _directory_size(file, size) > _DIRECTORY_CAP:
+        raise ValueError(f"its directory is longer than {_DIRECTORY_CAP:,} bytes")
+    members = zipfile.ZipFile(file)  # pyright: ignore[reportArgumentType]
+    total, most = sum(member.file_size for member in members.infolist()), 20 * size + (16 << 20)
+    if total > most:
+        raise UserError(f"{what} of {size:,} bytes unpacks to {total:,}; wanted at most {most:,}; it is hostile")
+    names = members.namelist()
+    if len(set(names)) != len(names):
+        raise ValueError("a member occurs twice")
+    roots = [name[: -len("data.pkl")] for name in names if re.fullmatch(r"[^/]+/data\.pkl", name)]
+    if len(roots) != 1:
+        raise ValueError(f"it has {len(roots)} members */data.pkl, not 1")
+    return members, roots[0]
+
+
+def _directory_size(file: FileIO, size: int) -> int:
+    """The bytes of the zip's directory, of which the zipfile module would make objects; 0 where it finds no end."""
+    file.seek(max(0, size - 98))
+    tail = (file.read(98) or b"").rjust(98, b"\0")
+    if tail[76:80] != b"PK\5\6" or tail[96:] != b"\0\0":
+        raise ValueError("it does not end with a zip's end of directory")
+    wide = tail[56:60] == b"PK\6\7"
+    if wide and (tail[:4] != b"PK\6\6" or int.from_bytes(tail[64:72], "little") != size - 98):
+        raise ValueError("its two ends of directory do not agree")
+    return int.from_bytes(tail[40:48] if wide else tail[88:92], "little")
+
+
+def _read(members: zipfile.ZipFile, name: str, cap: int, default: bytes | None = None) -> bytes:
+    """The whole member `name`, of at most `cap` bytes; its sum was checked against the file's size before."""
+    try:
+        member = members.getinfo(name)
+    except KeyError:
+        if default is not None:
+            return default
+        raise ValueError(f"member {name[:80]!r} is missing") from None
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or member.flag_bits & 1:
+        raise ValueError(f"member {name[:80]!r} is compressed in a way that torch does not use, or encrypted")
+    if member.file_size > cap:
+        raise ValueError(f"member {name[:80]!r} has {member.file_size:,} bytes; wanted at most {cap:,}")
+    return members.read(member)
+
+
+def _has_weights(content: Any) -> bool:
+    """Whether it is a table of tensors, or holds one, as in `{"module": {...}, "updates": 3}`."""
+    tables = [content, *content.values()] if isinstance(content, dict) else []
+    return any(
+        isinstance(table, dict) and table and all(isinstance(value, Described) for value in table.values())
+        for table in tables
+    )
+
+
+def _state_dict(content: Any, what: str) -> dict[str, Described]:
+    """The described tensors by name, out of their nest and without 'module.'."""
+    for nest in _NESTS:
+        if isinstance(content, dict) and isinstance(content.get(nest), dict):
+            others = [name for name, value in content.items() if name != nest and _has_weights(value)]
+            if others:
+                names = ", ".join(map(_shown, others[:5]))
+                warnings.warn(
+                    Notice(f"{what} holds more than one network: the weights under {nest!r} are taken, not {names}"),
+                    stacklevel=4,
+                )
+            content = content[nest]
+            break
+    if not isinstance(content, dict):
+        got = content.name if isinstance(content, Opaque) else type(content).__name__
+        raise UserError(
+            f"{what} holds {got[:80]!r}; wanted a state dict; torch.save(model.state_dict(), FILE) where it runs"
+        )
+    for name, value in content.items():
+        if not isinstance(value, Described):
+            got = value.name if isinstance(value, Opaque) else type(value).__name__
+            raise UserError(f"{_shown(name)} in {what} is {got[:80]!r}; wanted a tensor; save the state dict alone")
+        if reason := why_not_weight_name(name):
+            raise UserError(f"tensor name {_shown(name)} in {what} cannot be used: {reason}; rename it")
+    if content and all(name.startswith("module.") for name in content):
+        content = {name[len("module.") :]: value for name, value in content.items()}
+    return content
+
+
+def _tensors(
+    members: zipfile.ZipFile, root: str, described: dict[str, Described], most: int, what: str
+) -> dict[str, Tensor]:
+    """The tensors, each checked against the bytes of its storage before any is read; together at most `most` bytes."""
+    checked = {name: _check(members, root, tensor, f"tensor {name!r} in {what}") for name, tensor in described.items()}
+    total = sum(
+        math.prod(tensor.shape) * dtype.itemsize for tensor, (dtype, _) in zip(described.values(), checked.values())
+    )
+    if total > most:
+        raise UserError(f"the tensors of {what} share storages and take {total:,} bytes; wanted at most {most:,}")
+    storages: dict[str, bytearray] = {}
+    tensors = {}
+    for name, (dtype, key) in checked.items():
+        if key not in storages:
+            storages[key] = bytearray(_read(members, key, most))
+        tensors[name] = _tensor(storages[key], dtype, described[name])
+    return tensors
+
+
+def _check(members: zipfile.ZipFile, root: str, tensor: Described, what: str) -> tuple[torch.dtype, str]:
+    """The dtype and the storage's member of a tensor that its storage can hold."""
+    dtype = _STORAGES.get(tensor.storage.removeprefix("torch ").removesuffix("Storage"))
+    if dtype is None:
+        raise UserError(f"{what} is in {tensor.storage[:80]!r}; wanted one of {', '.join(_STORAGES)}; cast it first")
+    key = f"{root}data/{tensor.key}"
+    if key not in members.NameToInfo:
+        raise ValueError(f"the storage of {what} is missing")
+    shape, strides = tensor.shape, tensor.strides
+    if not (_counts(shape) and _counts(strides) and _counts((tensor.offset,)) and len(shape) == len(strides)):
+        raise UserError(f"{what} has an impossible shape, stride or offset; it is hostile or damaged")
+    count, held = math.prod(shape), members.getinfo(key).file_size // dtype.itemsize
+    last = tensor.offset + sum((size - 1) * stride for size, stride in zip(shape, strides)) if count else 0
+    if math.prod(size or 1 for size in shape) > 1 << 48 or count > held or (count and last >= held):
+        raise UserError(
+            f"{what} declares shape {str(shape)[:80]}, but its storage holds {held:,} numbers; it is hostile"
+        )
+    return dtype, key
+
+
+def _tensor(storage: bytearray, dtype: torch.dtype, tensor: Described) -> Tensor:
+    if not math.prod(tensor.shape):
+        return torch.empty(tensor.shape, dtype=dtype)
+    whole = torch.frombuffer(storage, dtype=dtype, count=len(storage) // dtype.itemsize)
+    return whole.as_strided(tensor.shape, tensor.strides, tensor.offset)
+
+
+def _counts(value: Any) -> bool:
+    return (
+        isinstance(value, tuple)
+        and len(value) <= 16
+        and all(type(item) is int and 0 <= item < 1 << 48 for item in value)
+    )
+
+
+def _shown(name: object) -> str:
+    return repr(name[:80]) if isinstance(name, str) else f"a key of type {type(name).__name__}"

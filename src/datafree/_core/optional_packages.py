@@ -1,0 +1,74 @@
+"""The optional packages behind quantization: found, of the version that was tried, and kept quiet."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from .errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["any_number", "first_line", "quiet", "require"]
+
+WANTED = {
+    "torchao": ((0, 18), (0, 19)),
+    "onnx": ((1, 17), (2,)),
+    "onnxscript": ((0, 5), (1,)),
+    "onnxruntime": ((1, 20), (2,)),
+}
+"""Package -> the first version that will do, and the first that will not. torchao's moves between minor versions."""
+FURTHER = {"executorch": ((1, 5), (1, 6))}
+"""As WANTED, of the further extra `executorch`."""
+
+
+def require(*packages: str) -> None:
+    """Raises UserError for a package that is missing or of another version, with the line that mends it."""
+    for name in packages or WANTED:
+        low, high = {**WANTED, **FURTHER}[name]
+        pip = f'pip install "datafree[{"executorch" if name in FURTHER else "quantize"}]"'
+        wanted = f">={'.'.join(map(str, low))},<{'.'.join(map(str, high))}"
+        try:
+            found = version(name)
+        except PackageNotFoundError:
+            raise UserError(f"quantization needs {name}{wanted}, got none; install it: {pip}") from None
+        if not low <= _numbers(found) < high:
+            raise UserError(f"quantization needs {name}{wanted}, got {found}; install it: {pip}")
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    parts = text.split("+")[0].split(".")[:3]
+    return tuple(int(digits) for part in parts if (digits := "".join(c for c in part if c.isdigit())))
+
+
+def any_number() -> tuple[dict[int, torch.export.Dim]]:
+    """For torch.export's `dynamic_shapes`: images (N, C, H, W), any number of them."""
+    import torch
+
+    return ({0: torch.export.Dim("batch", min=1, max=1 << 20)},)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line that says something, without colours; the error's name where there is none."""
+    lines = [re.sub("\x1b\\[[0-9;]*m", "", line).strip() for line in str(error).splitlines()]
+    return next((line for line in lines if line), type(error).__name__)[:300]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what torchao and the exporter say of kernels that this machine has no use for."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

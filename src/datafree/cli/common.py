@@ -1,0 +1,502 @@
+"""What verbs share on the command line: seed and device, data, an input spec, a bar with an estimate of the time left."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, cast
+
+from cyclopts import Parameter, Token
+
+from .._core.code_names import code_name
+from .._core.distributed import main_process
+from .._core.errors import UserError
+from .._core.folder_kinds import CONDENSED, check_original
+from .._core.progress import Progress, silent
+from .._core.text import escaped
+from ..models.class_names import class_positions
+from .terminal import Stream
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..data import Dataset
+    from ..models.input_spec import InputSpec
+    from ..models.network import Network
+    from ..records.record import Record
+    from ..runs.run_log import RunLog
+
+
+def _whole(_: Any, tokens: Sequence[Token]) -> int:
+    """cyclopts itself would take 1.5 for 1."""
+    try:
+        return int(tokens[0].value)
+    except ValueError:
+        raise ValueError(f"got {tokens[0].value}, wanted a whole number.") from None
+
+
+Whole = Annotated[int, Parameter(converter=_whole)]
+"""A flag that is a whole number."""
+
+__all__ = [
+    "Data",
+    "Input",
+    "Model",
+    "Run",
+    "Whole",
+    "bar",
+    "check_attribute",
+    "check_code",
+    "check_memory",
+    "check_normalisation",
+    "chosen",
+    "identity_of",
+    "images_of",
+    "inputs_of",
+    "listed",
+    "load_data",
+    "load_network",
+    "load_record",
+    "on_device",
+    "resumed",
+    "say_code",
+    "say_fit",
+    "say_size",
+    "spec_of",
+    "use_threads",
+]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Run:
+    """How a run is made."""
+
+    seed: Whole = 0
+    """Seed of every random number; the same result for the same seed, machine and number of threads."""
+    device: str = "cpu"
+    """`cpu`, `cuda` or `cuda:1`."""
+    threads: Whole | None = None
+    """Number of torch's threads; the number of cores by default."""
+    quiet: Annotated[bool, Parameter(negative="")] = False
+    """No progress bar."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Data:
+    """Where data comes from."""
+
+    data: str | None = None
+    """`digits`, `mnist`, `fashion-mnist`, `cifar10`, `cifar100`, `svhn`, `celeba`, an image folder, or an .npz file."""
+    data_dir: Path | None = None
+    """The folder with the standard layouts; else the environment's DATAFREE_DATA."""
+    attribute: str = "Attractive"
+    """CelebA's attribute to classify."""
+    limit: Whole | None = None
+    """Number of images to use, the same share of each class; all by default."""
+    class_order: Literal["number", "text"] | None = None
+    """Order of an image folder's classes: by the numbers in their names, or as text; numbers by value and other names as
+    text by default."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Model:
+    """How a model is built that is not a release of the zoo's networks."""
+
+    code: str | None = None
+    """file.py:function or package.module:function that builds the network, for a release of somebody's own."""
+    weights: Path | None = None
+    """Safetensors file of weights to use instead of the release's own; with `record`, the weights of a named network."""
+    record: Path | None = None
+    """The record; by default the one in the release folder."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Input:
+    """What the network takes, where the model is not a release that says so itself."""
+
+    size: Whole | None = None
+    """Height and width the images are resized to; the data's own by default, 32 for lenet5."""
+    mean: Annotated[tuple[float, ...], Parameter(consume_multiple=True, negative="")] = (0.0,)
+    """Mean subtracted from pixels in [0, 1]; one number, or one per channel."""
+    std: Annotated[tuple[float, ...], Parameter(consume_multiple=True, negative="")] = (1.0,)
+    """Standard deviation that pixels are then divided by; one number, or one per channel."""
+
+
+def load_data(
+    options: Data, split: str, *, beside: Dataset | None = None, quiet: bool = False, labelled: bool = True
+) -> Dataset:
+    """The named data set; prints what its reader chose or left out, but for what was printed of the one `beside` it.
+
+    Where labels do not count (not `labelled`) files of images may come without. Raises UserError where none was named.
+    """
+    from ..data import load, names
+
+    if options.data is None:
+        raise UserError("no data named, wanted --data; give digits, mnist, a folder or an .npz file")
+    if options.limit is not None and options.limit < 1:
+        raise UserError(f"--limit: got {options.limit}, wanted at least 1; give a positive count")
+    check_attribute(options)
+    extra: dict[str, Any] = {"attribute": options.attribute} if options.data == "celeba" else {}
+    if options.class_order is not None:
+        extra["class_order"] = options.class_order
+    if not labelled and options.data not in names():
+        extra["labelled"] = False
+    found = load(options.data, split, data_dir=options.data_dir, **extra)
+    for note in found.notes if main_process() and not quiet else ():
+        if beside is None or note not in beside.notes:
+            print(f"  {note}")
+    return found.subset(options.limit) if options.limit is not None else found
+
+
+def check_attribute(options: Data, *others: str | None) -> None:
+    """Raises UserError for an attribute where neither the data nor any of the `others` named in the command has one."""
+    names = [str(name).removesuffix(":train").removesuffix(":test") for name in (options.data, *others) if name]
+    if options.attribute != Data.attribute and "celeba" not in names:
+        got = ", ".join(names) or "no data"
+        raise UserError(
+            f"--attribute: got {options.attribute} with {got}, wanted celeba, whose attributes they are; leave it out"
+        )
+
+
+def test_data(student: Network, data: Data) -> Dataset | None:
+    """What the student is measured on, where data is named; found to fit before an epoch is spent."""
+    if data.data is None:
+        check_attribute(data)
+        return None
+    from ..data.dataset_checks import as_input
+
+    test = load_data(replace(data, limit=None), "test")
+    student.spec.check(as_input(student, test, part=True).pixels([0], student.spec.shape[1:]))
+    if main_process():
+        say_fit(student, test)
+    return test
+
+
+def images_of(
+    name: str, network: Network, split: str, images: int | None, options: Data, seed: int
+) -> Dataset | Tensor:
+    """What a name on the command line stands for: `noise`, a synthetic or condensed set, a data set (`cifar10:train`),
+    files.
+
+    A data set is loaded with `options`, but for its name and the limit; its labels do not count, and files need none.
+    Pixels come as float32 (N, C, H, W) in the network's range, whatever that of a set is; some of a condensed set are of
+    its classes alike. Raises UserError for a set or data that does not fit.
+    """
+    if name == "noise":
+        from ..synthesis.methods import named
+
+        check_memory(images or 1000, network.spec)
+        return named("gaussian").on(network, None).unit(0, seed, images or 1000).pixels
+    if (Path(name) / "set.json").is_file():
+        from ..models.pixel_bytes import pixels_for
+        from ..synthesis.synthetic_set import SyntheticSet
+
+        opened = SyntheticSet.open(name)
+        if opened.spec.shape != network.spec.shape:
+            raise UserError(
+                f"the set {name} has images of shape {opened.spec.shape}, wanted {network.spec.shape}; give another"
+            )
+        return pixels_for(network.spec, opened.load(images)[0], opened.spec)
+    if (Path(name) / CONDENSED).is_file():
+        from ..data.condensed.condensed_set import Condensed
+
+        return Condensed.open(name, network).chosen(images)
+    base, _, own = name.rpartition(":")
+    if own not in ("train", "test"):
+        base, own = name, split
+    attribute = options.attribute if base == "celeba" else Data.attribute  # of another data set in the same command
+    dataset = load_data(replace(options, data=base, limit=None, attribute=attribute), own, labelled=False)
+    return dataset if images is None else dataset.subset(min(images, len(dataset)))
+
+
+def check_memory(images: int, spec: InputSpec) -> None:
+    """Raises UserError where that many new images cannot fit in memory, twice: in parts and put together."""
+    from .._core.memory import available
+
+    needed, there = 8 * images * spec.pixels, available()
+    if there is not None and needed > there:
+        raise UserError(
+            f"--images: got {images:,}, which need {needed:,} bytes, wanted at most the {there:,} of memory here; "
+            "give a smaller count"
+        )
+
+
+def load_network(name: str, options: Model, run: Run, spec: InputSpec | None = None) -> Network:
+    """A trained network on its device; its record is not looked at."""
+    from ..releases.load import load_model
+
+    _check_device(run.device)
+    return on_device(load_model(name, code=options.code, weights=options.weights, spec=spec), run)
+
+
+def check_code(name: str, options: Model, network: Network) -> None:
+    """Raises UserError where code given for a release makes another function of its recorded weights.
+
+    For commands that do not read the record otherwise.
+    """
+    if options.code is not None and options.weights is None and options.record is None:
+        load_record(name, options, network)
+
+
+def load_teacher(name: str, options: Model, run: Run) -> Network:
+    """`load_network` of one that images are made for, so gradients have to come through it."""
+    check_original(name)
+    return load_network(name, options, run)
+
+
+def load_record(name: str, options: Model, network: Network) -> Record | None:
+    """The record of a trained network: --record, else the one in its release, else None."""
+    from ..records.record import Record
+    from ..releases.release import Release, is_release
+
+    if is_release(name):
+        return Release.open(name).record(network, options.record)
+    return Record.load(options.record, network) if options.record is not None else None
+
+
+def identity_of(settings: dict[str, Any], network: Network, log: RunLog, *hashes: str) -> dict[str, Any]:
+    """What must be the same for a stopped run to be gone on with: settings, and data and input files by content.
+
+    `hashes` are of what the log does not list.
+    """
+    from ..runs.difference import CONTENT, IGNORED, LATER
+
+    kept = {key: str(value) for key, value in settings.items() if key not in IGNORED}
+    compared = {
+        role: digest
+        for role, digest in log.content["inputs"].items()
+        if not role.startswith(LATER) or role.startswith(f"{CONTENT}modules")
+    }
+    content = sorted({*compared.values(), *hashes})  # as in the states of earlier versions
+    return {**kept, "spec": network.spec.model_dump(mode="json"), "content": content}
+
+
+def resumed(run: Run, state: Path) -> Run:
+    """The run with the threads of the stopped one that left `state`, since another count gives other numbers.
+
+    Raises UserError where `--threads` is another.
+    """
+    from .._core.distributed import first
+    from .._core.resume import threads_of
+
+    begun = first(lambda: threads_of(state))
+    if begun is None or run.threads == begun:
+        return run
+    if run.threads is not None:
+        raise UserError(
+            f"--threads: got {run.threads}, expected {begun}, on which the stopped run that left {state} was begun: another "
+            "count ends in other numbers; leave --threads out, or name another --out"
+        )
+    return replace(run, threads=begun)
+
+
+Inputs = dict[str, str | Path | list[Path] | None]
+
+
+def inputs_of(name: str, options: Model, *, role: str = "model", record: bool = False) -> Inputs:
+    """By role, the files that a model was read from, and its record where that is read too, for run.json."""
+    from ..releases.release import is_release, is_zoo
+
+    built = code_name(name) is not None or is_zoo(name)  # even where a folder is called hinton8
+    folder = name if is_release(name) or not built else None
+    there = Path(folder) / "record.safetensors" if record and folder is not None else None
+    code = options.code if options.code is not None else name if folder is None else None
+    return {
+        role: folder,
+        "weights": options.weights,
+        "record": options.record or there,
+        **code_of(role, code),
+    }
+
+
+def code_of(role: str, name: str | None) -> Inputs:
+    """The Python files of a network that `file.py:function` or `package.module:function` names, once it is loaded."""
+    from ..releases.load import code_files
+
+    code = None if name is None else code_name(name)
+    if code is None:
+        return {}
+    return {f"code of {role}": code.place if code.is_file else None, f"modules of {role}": code_files(code) or None}
+
+
+def listed_files(files: list[Path]) -> str:
+    """`own.py, blocks.py`, seen from the folder of the first, a few of them."""
+    if not files:
+        return ""
+    folder = files[0].absolute().parent
+    names = [os.path.relpath(file.absolute(), folder) for file in files]
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more files" if len(names) > 8 else "")
+
+
+def say_code(model: str) -> None:
+    """That a release of one's own network is of no use without the file that builds it."""
+    if (code := code_name(model)) is not None:
+        from ..releases.load import all_files
+
+        names = listed_files(all_files(code)) or f"the module {code.place}"
+        print(f"  the release does not hold the network's code: hand over {names} with it, for --code")
+
+
+def chosen(argv: list[str], flag: str) -> str | None:
+    """The value of `--flag VALUE` or `--flag=VALUE` in a command line, before it is parsed in full."""
+    for here, word in enumerate(argv):
+        if word == flag and here + 1 < len(argv):
+            return argv[here + 1]
+        if word.startswith(f"{flag}="):
+            return word.split("=", 1)[1]
+    return None
+
+
+def listed(kinds: dict[str, Any]) -> str:
+    """What each kind of settings is, for a command's help."""
+    return "\n\n" + ";\n".join(f"        {name}: {kind.summary}" for name, kind in kinds.items())
+
+
+def spec_of(data: Dataset, model: str, options: Input) -> InputSpec:
+    """The spec for a fresh `model` on `data`."""
+    from ..models.input_spec import MOST_PIXELS, InputSpec
+
+    side = options.size if options.size is not None else 32 if model.startswith("lenet5") else None
+    if side is not None and side < 1:
+        raise UserError(f"--size: got {side}, wanted at least 1; give a positive size")
+    check_normalisation(options.mean, options.std, data.shape[0])
+    if len(data.classes) == 1:
+        raise UserError(
+            f"data set {data.name!r} has images of one class alone, {data.classes[0]!r}, wanted 2 classes at least to tell "
+            "apart; name data with images of another class too"
+        )
+    shape = data.shape if side is None else (data.shape[0], side, side)
+    if math.prod(shape) > MOST_PIXELS:
+        got = " x ".join(map(str, shape))
+        raise UserError(
+            f"images of {got} in data set {data.name!r}, wanted at most {MOST_PIXELS:,} values an image; give a smaller "
+            "--size, or smaller images"
+        )
+    return InputSpec(shape=shape, mean=options.mean, std=options.std, classes=data.classes)
+
+
+def check_normalisation(mean: tuple[float, ...], std: tuple[float, ...], channels: int) -> None:
+    """Raises UserError for --mean and --std that do not fit that many channels."""
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) not in (1, channels):
+            raise UserError(
+                f"--{name}: got {len(values)} numbers, wanted 1 or one for each of {channels} channels; give as many"
+            )
+    if min(std) <= 0:
+        raise UserError(f"--std: got {min(std)}, wanted above 0; give the deviations that the pixels are divided by")
+
+
+def use_threads(run: Run) -> None:
+    """Sets torch's threads. Raises UserError for a device or a count of threads that cannot be."""
+    import torch
+
+    _check_device(run.device)
+    if run.threads is not None:
+        if run.threads < 1:
+            raise UserError(f"--threads: got {run.threads}, wanted at least 1; give a positive count")
+        torch.set_num_threads(run.threads)
+    try:
+        torch.empty(0, device=run.device)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).splitlines()[0]
+        raise UserError(f"--device: got {run.device!r}, wanted one that is here ({first}); give cpu") from None
+
+
+def on_device(network: Network, run: Run) -> Network:
+    """Moves the network in place, sets torch's threads, and returns it."""
+    use_threads(run)
+    network.module.to(run.device)
+    return network
+
+
+def say_size(network: Network, data: Dataset, images: str = "images") -> None:
+    """What was done to the images so that they fit the network; nothing where they fit as they are."""
+    size, wanted = data.shape[1:], network.spec.shape[1:]
+    if size != wanted:
+        print(
+            f"  {images} of {size[0]} x {size[1]} were resized to the {wanted[0]} x {wanted[1]} that {network.name} takes"
+        )
+    if network.spec.shape[0] != data.shape[0]:
+        kind = {1: "grey", 3: "colour"}.get(network.spec.shape[0], f"{network.spec.shape[0]} channels")
+        print(f"  grey and colour images were all taken as {kind}, which {network.name} takes")
+
+
+def say_fit(network: Network, data: Dataset) -> None:
+    """What was done to the data so that it fits the network; nothing where it fits as it is."""
+    say_size(network, data)
+    if len(data.classes) < len(network.spec.classes):
+        names = ", ".join(data.classes[:8]) + (", ..." if len(data.classes) > 8 else "")
+        print(
+            f"  {data.name} has {len(data.classes)} of the {len(network.spec.classes)} classes of {network.name}, and the "
+            f"numbers are of those alone: {names}"
+        )
+    elif data.classes != network.spec.classes:
+        places = class_positions(data.classes, network.spec.classes, data.name, network.name)
+        how = "in their order" if places == tuple(range(len(places))) else "by name, which are in another order"
+        pairs = ", ".join(
+            f"{own} = {network.spec.classes[place]}" for own, place in list(zip(data.classes, places))[:3]
+        )
+        more = ", ..." if len(data.classes) > 3 else ""
+        print(f"  classes of {data.name} were taken for those of {network.name} {how}: {pairs}{more}")
+
+
+def _check_device(device: str) -> None:
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", device):
+        raise UserError(f"--device: got {device!r}, wanted cpu, mps, cuda or cuda:1; give one of them")
+
+
+@contextmanager
+def bar(text: str, quiet: bool) -> Iterator[Progress]:
+    """A progress bar on standard error with the time gone and an estimate of the time left."""
+    if quiet or not main_process():
+        yield silent
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    stream = Stream(sys.stderr, lines=False)
+    console, last = Console(file=cast(IO[str], stream)), [0.0]
+    shown = Progress(*columns, console=console)
+    task = shown.add_task(escaped(text), total=None)
+
+    def update(done: int, total: int) -> None:
+        if console.is_terminal or done >= total:  # in a log, once
+            shown.start()  # not before: what is wrong with the settings is said without a bar
+        if done >= total or time.perf_counter() - last[0] > 0.1:
+            last[0] = time.perf_counter()
+            shown.update(task, completed=done, total=total)
+
+    try:
+        yield update
+    except BaseException:
+        shown.live.transient = True  # the one line of the error stays alone
+        raise
+    finally:
+        if shown.live.is_started:
+            shown.stop()

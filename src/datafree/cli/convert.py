@@ -1,0 +1,32 @@
+"""datafree convert"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .._core.files import sweep
+
+__all__ = ["convert"]
+
+
+def convert(weights: Path, /, *, out: Path) -> None:
+    """Turn a .pt / .pth state dict into safetensors; no code in it is run.
+
+    Example: datafree convert model.pt --out model.safetensors
+
+    Parameters
+    ----------
+    weights
+        The state dict that torch.save wrote.
+    out
+        The safetensors file to write.
+    """
+    if out.parent.is_dir():
+        sweep(out.parent, name=out.name)
+    from .._core.files import convert_weights
+
+    names = convert_weights(weights, out)
+    if names is None:
+        print(f"already complete: {out} holds the tensors of {weights}; nothing was changed")
+    else:
+        print(f"{out}: {len(names)} tensors")

@@ -1,0 +1,98 @@
+"""datafree evaluate"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+
+from .._core.errors import UserError
+from .._core.folder_kinds import is_quantized, is_release
+from .common import Data, Model, Run, bar, check_code, code_of, inputs_of, load_data, load_network, say_fit, say_size
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    model: str,
+    /,
+    *,
+    data: Data | None = None,
+    split: str = "test",
+    teacher: str | None = None,
+    teacher_code: str | None = None,
+    out: Path | None = None,
+    source: Model | None = None,
+    run: Run | None = None,
+) -> None:
+    """Accuracy of a network on labelled data, in total and by class, and its agreement with a teacher.
+
+    Example: datafree evaluate student --data mnist --teacher teacher
+
+    Parameters
+    ----------
+    model
+        A release folder. With --weights, those weights are used instead of its own.
+    split
+        `test`, `train`, or, of an image folder or .npz file without splits of its own, `all`.
+    teacher
+        A release to measure agreement with.
+    teacher_code
+        file.py:function or package.module:function that builds the teacher, where it is of somebody's own code; --code
+        builds the model.
+    out
+        A folder for run.json, which holds the numbers, what they were measured on and how; only printed by default.
+    """
+    from ..evaluation import accuracy
+    from ..runs.output_folder import EVALUATION_FOLDER, output_folder
+    from ..runs.run_log import RunLog
+
+    data, source, run = data or Data(), source or Model(), run or Run()
+    network = load_network(model, source, run)
+    check_code(model, source, network)
+    other = None
+    if teacher is not None:
+        coded = _coded(teacher, teacher_code)
+        other = load_network(teacher, coded, run)
+        check_code(teacher, coded, other)
+    measured = load_data(data, split)
+    options = {
+        "model": model,
+        "split": split,
+        "teacher": teacher,
+        "teacher_code": teacher_code,
+        **asdict(data),
+        **asdict(source),
+        **asdict(run),
+    }
+    others = {"teacher": teacher, **code_of("teacher", teacher_code)}
+    log = RunLog("evaluate", options, {**inputs_of(model, source), **others}, measured)
+    with nullcontext(None) if out is None else output_folder(out, EVALUATION_FOLDER, log) as folder:
+        if out is not None and folder is None:
+            return
+        with bar(f"evaluate {model}", run.quiet) as progress:
+            found = accuracy.evaluate(network, measured, other, progress=progress)
+        if folder is not None:
+            log.write(folder, {"evaluation": asdict(found)})
+    print(f"accuracy {found.accuracy:.2f} % on {found.images:,} images of {data.data} ({split})")
+    if warning := accuracy.doubt(found.accuracy, found.images, len(network.spec.classes)):
+        print(f"  warning: {warning}")
+    say_fit(network, measured)
+    for name, value in zip(network.spec.classes, found.by_class, strict=True):
+        print(f"  {name}: no images" if value is None else f"  {name}: {value:.2f} %")
+    if found.agreement is not None and other is not None:
+        if other.spec.shape != network.spec.shape:
+            say_size(other, measured)
+        print(f"agreement with {teacher}: {found.agreement:.2f} %")
+
+
+def _coded(teacher: str, code: str | None) -> Model:
+    """How the teacher is built; raises UserError where it takes code and none was named."""
+    from ..releases.release import Release
+
+    if code is None and is_release(teacher) and not is_quantized(teacher) and (release := Release.open(teacher)).custom:
+        raise UserError(
+            f"{teacher} holds a network of its publisher's own code ({release.config.get('architecture')!r}); name it with "
+            "--teacher-code"
+        )
+    return Model(code=code)

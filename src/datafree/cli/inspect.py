@@ -1,0 +1,192 @@
+"""datafree inspect"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .._core.errors import UserError
+from .._core.files import read_json
+from .._core.files.unfinished import check_finished
+from .._core.folder_kinds import CONDENSED, is_quantized
+from ..models.input_spec import InputSpec
+from .common import Model, Run, load_network, load_record
+
+__all__ = ["inspect"]
+
+
+def inspect(path: Path, /, *, code: str | None = None) -> None:
+    """Say what is in a release, a record, a synthetic set or a run; no code in it is run.
+
+    Example: datafree inspect teacher
+
+    Parameters
+    ----------
+    path
+        A release folder, the folder of a synthetic or a condensed set, a record.safetensors, or a run.json.
+    code
+        file.py:function that builds a release's network, where it is not of the zoo.
+    """
+    if is_quantized(path):
+        _quantized(path)
+    elif (path / "config.json").is_file():
+        _release(path, code)
+    elif (path / "set.json").is_file():
+        _set(path)
+    elif (path / CONDENSED).is_file() or path.name == CONDENSED:
+        _condensed(path)
+    elif path.suffix == ".safetensors" and path.is_file():
+        _record(path)
+    elif path.suffix == ".json" and path.is_file():
+        for line in json.dumps(read_json(path), indent=2, sort_keys=True).splitlines():
+            print(line)
+    else:
+        check_finished(path)
+        raise UserError(
+            f"{path} is nothing that inspect reads, wanted a release, set, record or run.json; check the path"
+        )
+
+
+def _release(path: Path, code: str | None) -> None:
+    from ..releases.release import CUSTOM, Release
+
+    release = Release.open(path)
+    if code is None and release.custom:
+        spec, name = release.spec, str(release.config["architecture"]).removeprefix(CUSTOM)
+        print(f"{path}: release of its publisher's own network {name}")
+        print(
+            f"  input {size_of(spec.shape)}, {len(spec.classes)} classes; --code FILE.py:FUNCTION builds it and checks its "
+            "record"
+        )
+        if (path / "record.safetensors").is_file():
+            _record(path / "record.safetensors")
+        return
+    network = load_network(str(path), Model(code=code), Run())
+    record = load_record(str(path), Model(), network)
+    spec = network.spec
+    print(f"{path}: release of {network.name}, {network.parameters:,} parameters, {network.nbytes():,} bytes")
+    print(
+        f"  input {size_of(spec.shape)}, pixels in [{spec.low:g}, {spec.high:g}], mean {numbers(spec.mean)}, "
+        f"std {numbers(spec.std)}"
+    )
+    print(_classes(spec))
+    print(f"  fingerprint {network.fingerprint()}")
+    if notes := Release.open(path).notes:
+        print(f"  {notes}")
+    if record is None:
+        print("  no record")
+        return
+    from ..records.forecast import forecast_auc
+
+    auc = forecast_auc(record.released(network))
+    print(f"  record: {record.nbytes():,} bytes, {made_from(record.made)}")
+    print(f"  forecast of a membership attack: AUC {auc:.3f} (0.5 none, 1.0 identifies everybody)")
+    for name, entry in record.entries.items():
+        settings = entry.statistic.model_dump(exclude_defaults=True, exclude={"kind"})
+        parts = [entry.statistic.kind, *listed(settings), f"{entry.nbytes():,} bytes"]
+        print(f"    {name}: {', '.join(parts)}")
+
+
+def _quantized(path: Path) -> None:
+    from ..releases.quantized import check_files, read_config, read_program
+
+    config = read_config(path)
+    program, content = read_program(path, config)
+    check_files(path)
+    spec, bits, one = config.spec, config.bits, program.one
+    print(f"{path}: {config.architecture} quantized to {bits.words}, model.onnx of {len(content):,} bytes")
+    print(f"  bits: {', '.join(listed(bits.model_dump(mode='json')))}")
+    print(f"  input {size_of(spec.shape)}, pixels in [{spec.low:g}, {spec.high:g}], normalised within")
+    print(_classes(spec))
+    print(f"  made from a network with fingerprint {config.original}")
+    print(
+        f"  model.onnx, read but not run: {len(program.graph.nodes)} operators, {one.operations:,} operations and up to "
+        f"{one.peak:,} bytes for one image; no other files, no control flow"
+    )
+    for kind, count in sorted(Counter(node.kind for node in program.graph.nodes).items()):
+        print(f"    {count} {kind}")
+
+
+def _set(path: Path) -> None:
+    from ..synthesis.synthetic_set import SyntheticSet, read_about
+
+    about = read_about(path)
+    shards = about["shards"]
+    state = "not finished" if shards is None else f"{len(shards)} shard{'s' * (len(shards) != 1)}"
+    print(f"{path}: synthetic set of {about.get('images'):,} images, {state}, seed {about.get('seed')}")
+    method = dict(about["method"]) if isinstance(about.get("method"), dict) else {}
+    print(f"  method {method.pop('method', 'unknown')}")
+    for line in listed(method):
+        print(f"    {line}")
+    print(f"  teacher {about.get('teacher')}")
+    hits = about.get("hits")
+    if shards is not None and isinstance(hits, (int, float)):
+        opened = SyntheticSet(path, about)
+        opened.check_hits()
+        if opened.targeted:
+            print(f"  the teacher sees the wanted class in {100 * hits:.1f} % of them")
+        if warning := opened.warning():
+            print(f"  warning: {warning}")
+
+
+def _condensed(path: Path) -> None:
+    from ..data.condensed.condensed_set import Condensed
+
+    opened = Condensed.open(path)
+    print(
+        f"{path}: condensed set of {len(opened)} images {size_of(opened.spec.shape)}, {len(opened.spec.classes)} classes"
+    )
+    print(f"  images by class: {', '.join(map(str, opened.by_class()))}")
+    for line in listed(opened.about, between=": "):
+        print(f"  {line}")
+
+
+def _record(path: Path) -> None:
+    from .._core.files import read_header
+
+    table, header = read_header(path, kind="record")
+    print(f"{path}: record for a teacher with fingerprint {header.get('fingerprint')}")
+    source = header.get("made")
+    print(f"  {made_from(source if isinstance(source, dict) else {})}")
+    for name, (dtype, shape) in sorted(table.items()):
+        print(f"    {name}: {str(dtype).removeprefix('torch.')} {size_of(shape)}")
+
+
+def _classes(spec: InputSpec) -> str:
+    return f"  {len(spec.classes)} classes: {', '.join(spec.classes[:12])}{' ...' if len(spec.classes) > 12 else ''}"
+
+
+def size_of(shape: Sequence[int]) -> str:
+    """`3 x 32 x 32`; `one number` for no dimension."""
+    return " x ".join(map(str, shape)) or "one number"
+
+
+def numbers(values: Sequence[float]) -> str:
+    """`0.5` or `0.49, 0.48, 0.45`."""
+    return ", ".join(f"{value:g}" for value in values)
+
+
+def made_from(source: Mapping[str, Any]) -> str:
+    """What a record's header says of its data, in words."""
+    samples = source.get("samples")
+    if not samples:
+        return "read from the network itself, not from data"
+    count = f"{samples:,}" if isinstance(samples, int) else str(samples)
+    return f"of {count} images of {source.get('data')} ({source.get('split')} split), sha256 {source.get('sha256')}"
+
+
+def listed(table: Mapping[str, Any], prefix: str = "", between: str = " ") -> list[str]:
+    """`key value` for each entry, of tables within too; empty ones are left out."""
+    lines = []
+    for key, value in table.items():
+        name = f"{prefix}{key}".replace("_", " ")
+        if isinstance(value, Mapping):
+            lines += listed(value, f"{name}, ", between)
+        elif isinstance(value, (list, tuple)):
+            lines += [f"{name}{between}{', '.join(map(str, value))}"] if value else []
+        elif value is not None:
+            lines.append(f"{name}{between}{'yes' if value is True else 'no' if value is False else value}")
+    return lines

@@ -1,0 +1,34 @@
+"""Notices of a command: one line each on standard error, each once."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from .._core.distributed import main_process
+from .._core.errors import Notice
+from .._core.text import escaped
+
+__all__ = ["shown_notices"]
+
+
+@contextmanager
+def shown_notices() -> Iterator[None]:
+    """Prints what is warned of as a `Notice` inside; other warnings go their way."""
+    said: set[str] = set()
+    with warnings.catch_warnings():
+        other = warnings.showwarning
+        warnings.simplefilter("always", Notice)
+
+        def show(message: Any, category: type[Warning], *rest: Any, **named: Any) -> None:
+            if not issubclass(category, Notice):
+                other(message, category, *rest, **named)
+            elif str(message) not in said and main_process():
+                said.add(str(message))
+                print(f"datafree: note: {escaped(message)}", file=sys.stderr)
+
+        warnings.showwarning = show
+        yield

@@ -1,0 +1,102 @@
+"""datafree pack"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from .._core.errors import UserError
+from .._core.folder_kinds import is_release
+from ..models.input_spec import InputSpec
+from .common import Model, check_normalisation, inputs_of, say_code
+
+__all__ = ["pack"]
+
+Values = Annotated[tuple[float, ...], Parameter(consume_multiple=True, negative="")]
+
+
+def pack(
+    model: str,
+    /,
+    *,
+    weights: Path,
+    shape: Annotated[tuple[int, int, int], Parameter(negative="")],
+    classes: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")],
+    out: Path,
+    mean: Values = (0.0,),
+    std: Values = (1.0,),
+) -> None:
+    """Make a release from a network's weights alone, where there is no data to record it on.
+
+    Example: datafree pack resnet20 --weights w.safetensors --shape 3 32 32 --classes 10 --out teacher
+
+    Example: datafree pack net.py:build --weights w.safetensors --shape 1 28 28 --classes cat dog --out teacher
+
+    Parameters
+    ----------
+    model
+        A zoo name, or file.py:function of your own that builds the network.
+    weights
+        Weights of the network as safetensors (`datafree convert` makes them from a .pt file).
+    shape
+        Shape of an image: channels, height and width.
+    classes
+        Number of classes, or their names in the order of the network's outputs.
+    out
+        The release folder to write.
+    mean
+        Mean subtracted from pixels in [0, 1]; one number, or one per channel.
+    std
+        Standard deviation that pixels are then divided by; one number, or one per channel.
+    """
+    from ..releases.load import load_model
+    from ..releases.release import RELEASE_FOLDER, write_release
+    from ..runs.output_folder import output_folder
+    from ..runs.run_log import RunLog
+
+    if is_release(model):
+        raise UserError(
+            f"{model} is a release already, wanted an architecture; name one of the zoo or file.py:function"
+        )
+    check_normalisation(mean, std, shape[0])
+    spec = InputSpec(shape=shape, mean=mean, std=std, classes=_named(classes))
+    network = load_model(model, weights=weights, spec=spec)
+    source = Model(weights=weights)
+    log = RunLog("pack", {"model": model, **spec.model_dump(mode="json"), **asdict(source)}, inputs_of(model, source))
+    with output_folder(out, RELEASE_FOLDER, log, reads=[weights.parent]) as folder:
+        if folder is None:
+            return
+        write_release(folder, network)
+        log.write(folder, {"parameters": network.parameters, "bytes": network.nbytes()})
+    print(f"{model}: {network.parameters:,} parameters; release in {folder}, fingerprint {network.fingerprint()[:12]}")
+    say_code(model)
+    _say_pixels(spec)
+
+
+def _say_pixels(spec: InputSpec) -> None:
+    """What the network is shown; a wrong normalisation costs accuracy that nobody without data sees."""
+    mean, std = (" ".join(f"{value:g}" for value in values) for values in (spec.mean, spec.std))
+    if not spec.normalises:
+        print(
+            f"  pixels in [{spec.low:g}, {spec.high:g}] reach it as they are; if it was trained on normalised ones, pack it "
+            "again with --mean and --std"
+        )
+        return
+    print(f"  pixels in [{spec.low:g}, {spec.high:g}] reach it as (pixels - mean) / std, mean {mean}, std {std}")
+    if not all(spec.low <= value <= spec.high for value in spec.mean) or max(spec.std) > spec.high - spec.low:
+        print(
+            f"  warning: no pixels in [{spec.low:g}, {spec.high:g}] have that mean and deviation; divide both by 255 if "
+            "they are of pixels from 0 to 255"
+        )
+
+
+def _named(classes: tuple[str, ...]) -> tuple[str, ...]:
+    """`10` means "0" to "9"; anything else is the names themselves."""
+    if len(classes) != 1:
+        return classes
+    if not classes[0].isdecimal() or not 2 <= int(classes[0]) <= 1 << 16:
+        raise UserError(f"--classes: got {classes[0]}, wanted a count from 2 to 65,536, or two names; change it")
+    return tuple(str(index) for index in range(int(classes[0])))

@@ -1,0 +1,362 @@
+"""datafree record"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from dataclasses import replace as with_fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from .._core.code_names import code_name
+from .._core.errors import UserError, unknown
+from .._core.files import sha256_file
+from ..data import Dataset
+from ..evaluation.accuracy import doubt
+from ..models import hooks as tap_names
+from ..models import zoo
+from ..models.network import Network
+from ..records import presets, statistics
+from ..records.forecast import forecast_auc
+from ..records.record import Promised, Record, is_of, keep_promise
+from ..records.record import record as measure
+from ..records.statistics.moments import Moments
+from ..releases.builder_names import check_name
+from ..releases.release import RELEASE_FOLDER, Release, is_release, is_zoo, mend_card, write_record, write_release
+from ..runs.output_folder import changed_folder, output_folder, read_log, recording_state
+from ..runs.run_log import RunLog
+from ..runs.run_reader import Finished
+from .common import (
+    Data,
+    Input,
+    Model,
+    Run,
+    bar,
+    check_attribute,
+    check_code,
+    chosen,
+    inputs_of,
+    load_data,
+    load_network,
+    load_record,
+    resumed,
+    say_fit,
+    spec_of,
+)
+
+__all__ = ["command", "record"]
+
+FAR = 15
+"""Points of accuracy below that of the release's own log that are said."""
+SAME = 1e-6
+"""Forecasts of one record differ by less, on any machine."""
+
+
+def command(argv: list[str]) -> Callable[..., None]:
+    """`record` with the flags of the kind named by --kind, or those of the presets."""
+    kind = chosen(argv, "--kind")
+    if kind is None:
+        return record
+    if chosen(argv, "--preset") is not None:
+        raise UserError("--kind and --preset: got both, wanted one of them to say what is recorded; leave one out")
+    if kind not in statistics.kinds():
+        raise unknown("kind of record", kind, statistics.kinds())
+    settings = statistics.kinds()[kind]
+
+    def one_kind(
+        model: str,
+        /,
+        *,
+        data: Data | None = None,
+        kind: str,
+        settings: Annotated[settings | None, Parameter(name="*")] = None,  # type: ignore[valid-type]
+        taps: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+        add: Annotated[bool, Parameter(negative="")] = False,
+        replace: Annotated[bool, Parameter(negative="")] = False,
+        out: Path | None = None,
+        source: Model | None = None,
+        input: Input | None = None,
+        run: Run | None = None,
+    ) -> None:
+        chosen_settings = settings if settings is not None else statistics.of({"kind": kind})
+        _record(model, [(chosen_settings, taps or None)], (add, replace), out, data, source, input, run)
+
+    one_kind.__doc__ = record.__doc__
+    one_kind.__annotations__ |= {
+        "model": str, "data": Data | None, "kind": str, "taps": Annotated[tuple[str, ...], Parameter(negative="")],
+        "add": Annotated[bool, Parameter(negative="")], "replace": Annotated[bool, Parameter(negative="")],
+        "out": Path | None,
+        "source": Model | None, "input": Input | None, "run": Run | None,
+        "settings": Annotated[settings | None, Parameter(name="*")],
+    }  # fmt: skip
+    return one_kind
+
+
+def record(
+    model: str,
+    /,
+    *,
+    data: Data | None = None,
+    kind: str | None = None,  # noqa: ARG001
+    preset: Literal["small", "safe", "sharp", "best", "paper", "full"] = "safe",
+    leak: float = presets.LEAK,
+    taps: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    add: Annotated[bool, Parameter(negative="")] = False,
+    replace: Annotated[bool, Parameter(negative="")] = False,
+    out: Path | None = None,
+    source: Model | None = None,
+    input: Input | None = None,
+    run: Run | None = None,
+) -> None:
+    """Measure a network's activations on its training data and write the record into its release.
+
+    Stopped with Ctrl-C, it leaves its sums beside the release, in RELEASE.recording, and goes on from them.
+
+    Example: datafree record teacher --data mnist
+
+    Example: datafree record teacher --data mnist --kind moments --covariance lowrank --rank 32 --taps fc1 --taps fc2
+
+    Parameters
+    ----------
+    model
+        A release folder, or a network by name with --weights (then --out names the release to write).
+    kind
+        One kind of statistic with flags of its own: moments, spectral-all, spectral-pairs, batch-norm, input.
+        `datafree record --kind KIND --help` shows them.
+    preset
+        A ready choice: `small` (top layer only), `safe` (coarse class means of the pixels and directions that all
+        classes share, with a forecast within --leak; no promise of privacy), `sharp` (fine ones for each class),
+        `best` (all of each class's covariance), `paper` (all that the paper's methods need), `full` (everything).
+    leak
+        What `safe` may give away: the forecast area under the ROC curve of a membership attack, above 0.5 and below 1.
+    taps
+        With --kind: a layer to record, by torch's dotted name, or `input` for the pixels; repeat it for more. All conv
+        and linear layers by default.
+    add
+        Keep the entries of the record that is there, and add these; without --taps, those of layers that it lacks.
+    replace
+        Put the record in the place of another one that is there, which is lost.
+    out
+        The release folder to write, where the model is not one already.
+    """
+    if taps:
+        raise UserError(f"--taps: got {', '.join(taps)} without --kind, wanted both; a preset names its own layers")
+    options = input or Input()
+    _record(model, (preset, leak), (add, replace), out, data, source, options, run)
+
+
+def _record(
+    model: str,
+    what: tuple[str, float] | list[tuple[Any, tuple[str, ...] | None]],
+    keep: tuple[bool, bool],
+    out: Path | None,
+    data: Data | None,
+    source: Model | None,
+    input: Input | None,
+    run: Run | None,
+) -> None:
+    add, anew = keep
+    if add and anew:
+        raise UserError("--add and --replace: got both, expected one of them; leave one out")
+    data, source, input, run = data or Data(), source or Model(), input or Input(), run or Run()
+    if not is_release(model):
+        check_name(model)
+    if not is_release(model) and code_name(model) is None and not is_zoo(model):
+        raise unknown("model", model, zoo.names(), "the zoo, and no such release folder")
+    if not is_release(model) and out is None:
+        raise UserError(f"{model} is no release folder, wanted --out; name the release folder to write")
+    target = out if out is not None and not _in_place(model, out) else Path(model)
+    beside = recording_state(target)
+    run = resumed(run, beside)
+    needless = is_release(model) and isinstance(what, list) and not any(own.needs_data for own, _ in what)
+    if needless:
+        check_attribute(data)
+    training = None if needless else load_data(data, "train")
+    spec = None if is_release(model) or training is None else spec_of(training, model, input)
+    network = load_network(model, source, run, spec)
+    check_code(model, source, network)
+    if isinstance(what, tuple):
+        assert training is not None
+        wanted = presets.preset(what[0], network, training, leak=what[1])
+    else:
+        wanted = what
+    options = {"model": model, "what": _plain(wanted), **asdict(data), **asdict(source), **asdict(run)}
+    if isinstance(what, tuple):
+        options |= {"preset": what[0]} | ({"leak": what[1]} if what[0] == "safe" else {})
+    log = RunLog("record", options | ({"add": True} if add else {}), inputs_of(model, source), training)
+    in_place = _in_place(model, out)
+    with changed_folder(target, RELEASE_FOLDER) if in_place else output_folder(target, RELEASE_FOLDER, log) as folder:
+        if folder is None or _is_recorded(target, log, network, wanted, training, add or anew, in_place):
+            return
+        if in_place:
+            log.check(target)
+        old = load_record(model, source, network) if add else None  # not before: another run may add to it
+        if old is not None and training is not None and old.made.get("samples") not in (0, None, len(training)):
+            raise UserError(
+                f"--add: the record is of {old.made['samples']:,} images, the data has {len(training):,}; "
+                "name the data that was recorded, or give --replace"
+            )
+        missing = wanted if old is None or isinstance(what, tuple) else _missing(wanted, old, network)
+        with bar(f"record {model}", run.quiet) as progress:
+            seen = Seen()
+            made = measure(network, training, missing, state=beside, progress=progress, answered=seen.add)
+        if add and old is not None:
+            _check_added(old, made)
+            origin = made.made if made.made.get("samples") else old.made
+            made = with_fields(made, entries={**old.entries, **made.entries}, made=origin)
+            if isinstance(wanted, Promised):
+                keep_promise(made, network, wanted.leak)
+        if in_place:
+            write_record(folder, network, made)
+        else:
+            write_release(folder, network, made, notes=Release.open(model).notes if is_release(model) else "")
+        path = folder / "record.safetensors"
+        usual = Finished.of(model).result.evaluation.accuracy if is_release(model) else None
+        log.write(
+            folder,
+            {
+                "bytes": path.stat().st_size,
+                "sha256": sha256_file(path),
+                "forecast_auc": forecast_auc(made.released(network)),
+                **seen.result(),
+            },
+        )
+    _say(path, made, network, training)
+    seen.say(len(network.spec.classes), usual)
+
+
+def _missing(wanted: list[Any], old: Record, network: Network) -> list[Any]:
+    """`wanted`, where no layers are named without those that `old` has with other settings, which are kept and said.
+
+    Where it has all of them so, or a kind measures its layers together, `_check_added` refuses them.
+    """
+    found = []
+    for statistic, taps in wanted:
+        own = tap_names.layers(network) if taps is None and isinstance(statistic, Moments) else ()
+        plans = {tap: statistic.plan(network, (tap,)) for tap in own}
+        kept = [
+            tap
+            for tap, plan in plans.items()
+            if any(_differs(old, name, planned, at) for name, (planned, at) in plan.items())
+        ]
+        if kept and len(kept) < len(own):
+            print(f"kept as the record has them, with other settings: {', '.join(kept)}; --replace begins it again")
+            taps = tuple(tap for tap in own if tap not in kept)
+        found.append((statistic, taps))
+    return found
+
+
+def _differs(old: Record, name: str, statistic: Any, taps: tuple[str, ...]) -> bool:
+    before = old.entries.get(name)
+    return before is not None and (before.statistic, before.taps) != (statistic, taps)
+
+
+def _check_added(old: Record, new: Record) -> None:
+    """Raises UserError where an entry that is added has the name of one that is there, with other settings."""
+    for name, entry in new.entries.items():
+        if _differs(old, name, entry.statistic, entry.taps):
+            raise UserError(
+                f"--add: the record has an entry {name!r} with other settings, which would be lost; give --replace "
+                "to begin the record again, or add one kind of statistics of other layers alone (--kind and --taps)"
+            )
+
+
+@dataclass
+class Seen:
+    """The teacher's answers on the images of the pass."""
+
+    images: int = 0
+    right: int = 0
+
+    def add(self, images: int, right: int) -> None:
+        self.images += images
+        self.right += right
+
+    def result(self) -> dict[str, Any]:
+        return {"accuracy on the data": 100 * self.right / self.images} if self.images else {}
+
+    def say(self, classes: int, usual: float | None) -> None:
+        """Prints the accuracy, and a warning where it is near chance or far below what the release's log says."""
+        if not self.images:
+            return
+        accuracy = 100 * self.right / self.images
+        print(f"the teacher's accuracy on {self.images:,} recorded images: {accuracy:.2f} %")
+        known = "" if usual is None else f", and its own log says {usual:.2f} % on its test data"
+        if warning := doubt(accuracy, self.images, classes, known):
+            print(f"  warning: {warning}")
+        elif usual is not None and accuracy < usual - FAR:
+            print(f"  warning: its own log says {usual:.2f} % on its test data: is this the data it was trained for?")
+
+
+def _is_recorded(
+    folder: Path, log: RunLog, network: Network, wanted: list[Any], data: Dataset | None, asked: bool, in_place: bool
+) -> bool:
+    """Whether the release has the record of this very run, which is said. One that is not made `in place` is incomplete.
+
+    Raises UserError for another record, which would be lost. One that is damaged, or of other weights, is of no use.
+    """
+    path, old = folder / "record.safetensors", read_log(folder)
+    if not path.exists():
+        return False
+    try:
+        there = Record.load(path, network)
+    except UserError as error:
+        print(f"the record that is there is of no use, and is replaced: {error}")
+        return False
+    other = log.difference(old) if old.get("verb") == "record" else None
+    own = old.get("verb") == "record" and other is None and _is_logged(path, there, network, old)
+    if own and in_place:
+        what = "the card alone was written again" if mend_card(folder, network, there) else "nothing was changed"
+        print(f"already complete: record in {path}, of the same settings; {what}")
+        return True
+    # of the same command, or of a run killed before its log
+    if asked or own or (other is None and is_of(there, network, data, wanted)):
+        return False
+    names = ", ".join(there.entries)
+    why = f"another record, made {other}" if other is not None else f"a record of other data or entries ({names[:200]})"
+    raise UserError(
+        f"{folder} holds {why}: give --replace to lose it, --add to keep it and add to it, or name another --out"
+    )
+
+
+def _is_logged(path: Path, there: Record, network: Network, log: dict[str, Any]) -> bool:
+    """Whether the record in `path` is the one that its log is of: another may have come in its place before its own log."""
+    result = log.get("result")
+    if not isinstance(result, dict):
+        return False
+    if "sha256" in result:
+        return result["sha256"] == sha256_file(path)
+    leak, logged = forecast_auc(there.released(network)), result.get("forecast_auc")  # an earlier version's log
+    return result.get("bytes") == path.stat().st_size and isinstance(logged, float) and abs(leak - logged) < SAME
+
+
+def _in_place(model: str, out: Path | None) -> bool:
+    return out is None or (out.is_dir() and is_release(model) and out.resolve() == Path(model).resolve())
+
+
+def _plain(wanted: list[Any]) -> list[Any]:
+    return [{"statistic": s.model_dump(mode="json"), "taps": list(t) if t else None} for s, t in wanted]
+
+
+def _say(path: Path, made: Record, network: Network, data: Dataset | None) -> None:
+    """What it costs in bytes, what it gives away."""
+    beside = f"model {network.nbytes():,}"
+    if data is not None:
+        beside += f"; the {len(data):,} images as bytes {len(data) * network.spec.pixels:,}"
+    print(f"{path}: {path.stat().st_size:,} bytes ({beside})")
+    if data is not None:
+        say_fit(network, data)
+    for name, entry in made.entries.items():
+        own = made.meter(name, network).released(entry.summary)
+        print(f"  {name}: {entry.statistic.kind}, {entry.nbytes():,} bytes, forecast AUC {forecast_auc(own):.3f}")
+    total = forecast_auc(made.released(network))
+    print(
+        f"forecast of a membership attack that knows the population: AUC {total:.3f} (0.5 none, 1.0 identifies everybody)"
+    )
+    if total > 0.6:
+        print(
+            "  above 0.60: training samples can be told from others. --preset safe gives less away, and so do fewer --taps "
+            "or --pooled with --kind moments"
+        )

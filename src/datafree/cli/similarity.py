@@ -1,0 +1,160 @@
+"""datafree similarity"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from .._core.errors import UserError
+from .._core.files import write_text
+from ..runs.run_reader import SOURCES
+from .common import Data, Model, Run, Whole, bar, check_attribute, images_of, inputs_of, load_network, load_record
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..data import Dataset
+    from ..evaluation.similarity import Similarity
+    from ..models.network import Network
+
+__all__ = ["similarity"]
+
+
+def similarity(
+    model: str,
+    /,
+    *data: str,
+    split: Literal["train", "test"] = "test",
+    images: Whole | None = None,
+    form: Literal["forward", "reverse", "l2"] = "forward",
+    layers: bool = False,
+    shift: Whole = 0,
+    flip: bool = False,
+    data_dir: Path | None = None,
+    attribute: str = Data.attribute,
+    out: Path | None = None,
+    source: Model | None = None,
+    run: Run | None = None,
+) -> None:
+    """Rank data sets by how like a network's training data they are: the divergence of its batch-norm statistics.
+
+    Example: datafree similarity teacher cifar10:train cifar10 cifar100 set noise --images 1000
+
+    Parameters
+    ----------
+    model
+        A release folder. Without batch norm its record is used: moments of layers, or else of the pixels.
+    data
+        Data sets by name (`cifar10`, or `cifar10:train` for another split), image folders, .npz files, synthetic sets,
+        and `noise`.
+    split
+        Split of the data sets that name none.
+    images
+        Number of images of each; the same number makes the figures comparable.
+    form
+        `forward`: KL of the stored from the measured Gaussian, in nats; `reverse`: the other way; `l2`: squared distances.
+    layers
+        Show every layer.
+    shift
+        Move every image by up to this many pixels on black, as the network's training did: 4 for most on CIFAR.
+    flip
+        Mirror half of the images, as the network's training did.
+    data_dir
+        The folder with the standard layouts; else the environment's DATAFREE_DATA.
+    attribute
+        CelebA's attribute, whose two classes are shown in the same shares.
+    out
+        A folder for run.json and similarity.svg.
+    """
+    from ..data import Dataset
+    from ..evaluation.similarity import check_shift
+    from ..evaluation.similarity import similarity as measure
+    from ..models.hooks import INPUT
+    from ..runs.output_folder import SIMILARITY_FOLDER, output_folder
+    from ..runs.provenance import place
+    from ..runs.run_log import RunLog
+
+    if not data:
+        raise UserError("no data named, wanted at least one data set, synthetic set or `noise`; name some")
+    if images is not None and images < 2:
+        raise UserError(f"--images: got {images}, wanted at least 2; give more")
+    twice = [name for index, name in enumerate(data) if name in data[:index]]
+    if twice:
+        raise UserError(f"the data {twice[0]!r} was named twice, wanted every one once; name it once")
+    if out is not None and len(data) > SOURCES:
+        raise UserError(
+            f"got {len(data):,} data sets with --out, expected at most {SOURCES}; compare them in several runs"
+        )
+    source, run = source or Model(), run or Run()
+    read = Data(data_dir=data_dir, attribute=attribute)
+    check_attribute(read, *data)
+    network = load_network(model, source, run)
+    check_shift(network, shift)
+    record = load_record(model, source, network)
+    options = {
+        "model": model, "data": list(data), "split": split, "images": images, "form": form, "shift": shift,
+        "flip": flip, "data_dir": data_dir, "attribute": attribute,
+    }  # fmt: skip
+    sources = {name: _images(name, network, split, images, read, run.seed) for name in data}
+    shown = {
+        f"data {index}": own
+        for index, own in enumerate(sources.values(), 1)
+        if isinstance(own, Dataset) and out is not None
+    }
+    inputs = inputs_of(model, source, record=True)
+    log = RunLog("similarity", {**options, **asdict(source), **asdict(run)}, inputs, images=shown)
+    with nullcontext(None) if out is None else output_folder(out, SIMILARITY_FOLDER, log) as folder:
+        if out is not None and folder is None:
+            return
+        with bar(f"similarity {model}", run.quiet) as progress:
+            found = measure(
+                network, sources, record, form=form, shift=shift, flip=flip, seed=run.seed, progress=progress
+            )
+        if folder is not None:
+            from ..evaluation.report.similarity import similarity_svg
+            from ..records.divergence import UNITS
+
+            public = [replace(own, name=place(own.name)) for own in found]
+            write_text(folder / "similarity.svg", similarity_svg(public, UNITS[form]))
+            log.write(folder, {"similarity": [asdict(own) for own in public]})
+    _say(found, layers)
+    if all(list(own.by_layer) == [INPUT] for own in found):
+        print(
+            f"  {network.name} has no batch norm and its record holds no layer: pixels alone were compared, which says "
+            "less than activations would"
+        )
+    if not shift and not flip and any(name != "noise" and not (Path(name) / "set.json").is_file() for name in data):
+        print(
+            "  images were shown as they are; where training moved or mirrored its images, --shift 4 --flip shows them so: "
+            "without it that difference can be most of every number here"
+        )
+    for name, own in sources.items():
+        _say_size(name, own, network)
+
+
+def _images(name: str, network: Network, split: str, images: int | None, options: Data, seed: int) -> Dataset | Tensor:
+    """As `images_of`; its errors name the source."""
+    try:
+        return images_of(name, network, split, images, options, seed)
+    except UserError as error:
+        raise (error if name in str(error) else UserError(f"{name}: {error}")) from None
+
+
+def _say_size(name: str, source: Dataset | Tensor, network: Network) -> None:
+    """That images were resized, where they were: another size is another spread."""
+    size, wanted = tuple(source.shape[-2:]), network.spec.shape[1:]
+    if size != wanted:
+        print(
+            f"  {name}: images of {size[0]} x {size[1]} were resized to the {wanted[0]} x {wanted[1]} of {network.name}"
+        )
+
+
+def _say(found: list[Similarity], layers: bool) -> None:
+    width = max(len(own.name) for own in found)
+    print(f"{'':{width}}  {'images':>7}  divergence, the most alike first")
+    for own in found:
+        print(f"{own.name:{width}}  {own.images:>7,}  {own.total:.4g}")
+        for tap, value in own.by_layer.items() if layers else ():
+            print(f"{'':{width}}  {tap:>20}  {value:.4g}")

@@ -1,0 +1,118 @@
+"""datafree train"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from .._core.distributed import main_process, together, world
+from .._core.errors import UserError
+from ..distillation.schedule import Schedule
+from .common import (
+    Data,
+    Input,
+    Model,
+    Run,
+    bar,
+    identity_of,
+    inputs_of,
+    load_data,
+    on_device,
+    resumed,
+    say_code,
+    say_size,
+    spec_of,
+)
+
+if TYPE_CHECKING:
+    from ..data import Dataset
+
+__all__ = ["train"]
+
+
+def train(
+    model: str,
+    /,
+    *,
+    out: Path,
+    data: Data | None = None,
+    input: Input | None = None,
+    schedule: Annotated[Schedule | None, Parameter(name="*")] = None,
+    run: Run | None = None,
+) -> None:
+    """Train a network on labelled data and write it as a release folder.
+
+    Example: datafree train lenet5 --data mnist --out teacher
+
+    Example: torchrun --nproc-per-node 2 -m datafree train lenet5 --data mnist --out teacher
+
+    Parameters
+    ----------
+    model
+        A zoo name, or file.py:function of your own. The zoo: hinton1200, hinton800, lenet5, lenet5-half, alexnet,
+        alexnet-half, resnet20, resnet44, and other sizes as hintonN (two hidden layers of N), resnetN (8, 14, 20, ...
+        layers) and alexnet/N (an Nth of the channels).
+    out
+        The release folder to write: config.json, model.safetensors, README.md, run.json.
+    """
+    _train(model, out, data or Data(), input or Input(), schedule or Schedule(), run or Run())
+
+
+@together()
+def _train(model: str, out: Path, data: Data, input: Input, schedule: Schedule, run: Run) -> None:
+    from ..distillation.train import train as fit_network
+    from ..evaluation.accuracy import evaluate, in_words
+    from ..releases.load import new_model
+    from ..releases.release import RELEASE_FOLDER, write_release
+    from ..runs.output_folder import STATE, output_folder
+    from ..runs.run_log import RunLog
+
+    run = resumed(run, out / STATE)
+    training = load_data(data, "train")
+    test = load_data(replace(data, limit=None), "test", beside=training)
+    if data.limit is None:
+        _check_classes(training, test)
+    network = on_device(new_model(model, spec_of(training, model, input), seed=run.seed), run)
+    if main_process():
+        say_size(network, training)
+        if test.shape != training.shape:
+            say_size(network, test, "test images")
+    settings = {"model": model, **asdict(data), **asdict(input), **schedule.model_dump(), **asdict(run)}
+    log = RunLog("train", settings, inputs_of(model, Model()), training, test)
+    with output_folder(out, RELEASE_FOLDER, log) as folder, bar(f"train {model}", run.quiet) as progress:
+        if folder is None:
+            return
+        state, identity = folder / STATE, identity_of(log.content["settings"], network, log)
+        curve = fit_network(
+            network, training, schedule, seed=run.seed, state=state, identity=identity, progress=progress
+        )
+        if not main_process():
+            return
+        result = evaluate(network, test)
+        write_release(folder, network, notes=f"trained on {training.public}: {in_words(result, test.public)}")
+        found = {"evaluation": asdict(result), "curve": vars(curve), "images": len(training)}
+        log.write(folder, {**found, "processes": world().size})
+    print(f"{model}: accuracy {result.accuracy:.2f} % on {result.images} test images; release in {folder}")
+    say_code(model)
+
+
+def _check_classes(training: Dataset, test: Dataset) -> None:
+    """Raises UserError for a class without training images, by what is there of it."""
+    count, names = len(training.classes), training.classes
+    trained, tested = training.labels.bincount(minlength=count), test.labels.bincount(minlength=count)
+    missing = (trained == 0).nonzero().flatten().tolist()
+    stray = [label for label in missing if tested[label]]
+    if stray:
+        first = (test.labels == stray[0]).nonzero().flatten().tolist()
+        raise UserError(
+            f"label {stray[0]} (class {names[stray[0]]!r}) of test image {first[0]} in {training.name}, of {len(first):,} "
+            "such, is that of no training image; wanted training images of each class; correct it, or add such images"
+        )
+    if missing and len(names) > 1:
+        raise UserError(
+            f"no image in {training.name} is of class {names[missing[0]]!r}, one of {len(names)}; wanted some of each; add "
+            "images of it, or number the labels from 0 without a gap (np.unique(labels, return_inverse=True)[1])"
+        )

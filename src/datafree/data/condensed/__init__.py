@@ -1,0 +1,1 @@
+"""Condensed sets: a few images per class that stand for a data set; made, imported, stored."""

@@ -1,0 +1,105 @@
+"""`.pt` files of condensed sets: dictionaries of DC, DSA and DM, lists of IDC, pairs of files of MTT and DATM."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ...._core.errors import UserError
+from ...._core.files import read_torch
+from ...._core.files.pickle_reader import Described, Opaque
+from .raw import UNWHITENED, Options, Raw
+
+__all__ = ["best", "read"]
+
+CAP = 4 << 30
+
+
+def read(path: Path, options: Options) -> Raw:
+    """One file; a lone tensor of images has its labels beside it."""
+    if path.name.startswith("images_"):
+        return best(path.parent, path)
+    notes, kind = [], []
+
+    def pick(content: Any) -> dict[str, Described]:
+        if isinstance(content, Described):
+            raise UserError(
+                f"{str(path)!r} holds a tensor alone; wanted images_*.pt with labels_*.pt beside; rename it"
+            )
+        chosen, name = _chosen(content, path, options, notes)
+        kind.append(name)
+        return {"images": chosen[0], "labels": chosen[1]}
+
+    found = read_torch(path, pick, cap=CAP)
+    return Raw(_images(found["images"], path), found["labels"], kind[0], (path,), notes=tuple(notes))
+
+
+def best(folder: Path, named: Path | None = None) -> Raw:
+    """images_best.pt with labels_best.pt, or, of a set learnt under ZCA, the un-whitened images_zca_*.pt beside it."""
+    plain, notes = sorted(folder.glob(f"{UNWHITENED}*.pt"), key=_number), []
+    path = named or folder / "images_best.pt"
+    if not path.name.startswith(UNWHITENED) and plain:
+        path = plain[-1]
+        notes.append(
+            f"{named.name if named else 'images_best.pt'} is ZCA-whitened; {path.name}, the un-whitened, was read"
+        )
+    labels = _labels_beside(path)
+    images = read_torch(path, lambda content: {"it": _tensor(content, path)}, cap=CAP)["it"]
+    rows = read_torch(labels, lambda content: {"it": _tensor(content, labels)}, cap=CAP)["it"]
+    return Raw(_images(images, path), rows, "best", (path, labels), notes=tuple(notes))
+
+
+def _chosen(content: Any, path: Path, options: Options, notes: list[str]) -> tuple[list[Described], str]:
+    """[images, labels], and the name of the format."""
+    if isinstance(content, dict) and isinstance(content.get("data"), list) and content["data"]:
+        sets = content["data"]
+        if not -len(sets) <= options.entry < len(sets):
+            raise UserError(
+                f"--entry: got {options.entry}, but {str(path)!r} holds {len(sets)} sets; give 0 to {len(sets) - 1}"
+            )
+        if len(sets) > 1:
+            notes.append(f"{path.name} holds {len(sets)} sets; number {options.entry % len(sets)} was read (--entry)")
+        content, name = sets[options.entry], "dc"
+    else:
+        name = "pair"
+    if not isinstance(content, list | tuple) or len(content) != 2:
+        raise UserError(
+            f"{str(path)!r} holds {_kind(content)}; wanted [images, labels], or a dictionary whose 'data' lists such; "
+            "save it so"
+        )
+    return [_tensor(part, path) for part in content], name
+
+
+def _tensor(content: Any, path: Path) -> Described:
+    if not isinstance(content, Described):
+        raise UserError(f"{str(path)!r} holds {_kind(content)} for a tensor; wanted torch tensors; save them as such")
+    return content
+
+
+def _kind(content: Any) -> str:
+    return repr(content.name[:80]) if isinstance(content, Opaque) else f"'{type(content).__name__}'"
+
+
+def _images(images: Tensor, path: Path) -> Tensor:
+    if images.ndim != 4 or not images.numel():
+        raise UserError(
+            f"images in {str(path)!r} have the shape {tuple(images.shape)}; wanted (N, C, H, W); reshape them"
+        )
+    return images
+
+
+def _number(path: Path) -> tuple[bool, int]:
+    """images_zca_best last, else by the iteration in the name."""
+    digits = re.search(r"(\d+)\.pt$", path.name)
+    return digits is None, int(digits[1]) if digits else 0
+
+
+def _labels_beside(path: Path) -> Path:
+    end = path.name.removeprefix("images_").removeprefix("zca_")
+    for name in (f"labels_{end}", "labels_best.pt"):
+        if (path.parent / name).is_file():
+            return path.parent / name
+    raise UserError(f"no labels for {str(path)!r}; wanted labels_{end} or labels_best.pt beside it; get it too")

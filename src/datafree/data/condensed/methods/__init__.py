@@ -1,0 +1,134 @@
+"""Condensing: a few images a class that stand for a data set. Frozen settings with a `method`, one file each, discovered.
+
+A publisher's verb, since it reads the data. `method.make(job)` gives pixels, class after class; `condense` makes the
+`Condensed` set of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+import torch
+
+from ...._core.arguments import checked
+from ...._core.errors import UserError
+from ...._core.progress import Progress, silent
+from ...._core.settings import Settings, family, pick
+from ....models.class_names import class_positions
+from ....models.input_spec import InputSpec
+from ... import Dataset, sha256
+from ..condensed_set import Condensed, one_hot
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Condenser", "Job", "condense", "methods", "named", "of"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be condensed. Raises UserError for data that has not enough images of some class."""
+
+    data: Dataset
+    spec: InputSpec
+    per_class: int
+    seed: int = 0
+    device: str = "cpu"
+    state: Path | None = None
+    """Where a method that takes long leaves what it has, when it is stopped."""
+    identity: dict[str, Any] = field(default_factory=dict)
+    """What must be the same for a stopped run to be gone on with."""
+    progress: Progress = silent
+
+    def __post_init__(self) -> None:
+        if self.per_class < 1:
+            raise UserError(f"--per-class: got {self.per_class}, wanted at least 1; give a positive count")
+        if self.spec.shape[0] not in self.data.channels or len(self.data.classes) != len(self.spec.classes):
+            raise UserError(
+                f"{self.data.name} has {self.data.shape[0]} channels and {len(self.data.classes)} classes, wanted "
+                f"{self.spec.shape[0]} and {len(self.spec.classes)}; use data of that kind or another network"
+            )
+        positions = class_positions(self.data.classes, self.spec.classes, self.data.name, "the network")
+        fitting = self.data.relabelled(positions, self.spec.classes).scaled_to(self.spec)
+        object.__setattr__(self, "data", fitting)  # once: neither changes what fits already
+        counts = self.data.labels.bincount(minlength=len(self.spec.classes))
+        if int(counts.min()) < self.per_class:
+            least = int(counts.argmin())
+            raise UserError(
+                f"--per-class: got {self.per_class}, but {self.data.name} has {int(counts[least])} images of class "
+                f"{self.spec.classes[least]!r}; give at most as many, or a higher --limit"
+            )
+
+    def resumed(self, state: Path, identity: dict[str, Any], progress: Progress) -> Job:
+        """The same job, which goes on from `state` where that is there."""
+        return replace(self, state=state, identity=identity, progress=progress)
+
+    def of_class(self, label: int) -> Tensor:
+        """The positions of a class's images in the data."""
+        return (self.data.labels == label).nonzero()[:, 0]
+
+    def by_class(self) -> Iterator[tuple[int, Tensor]]:
+        """Every class with the positions of its images; the progress goes on with each."""
+        for label in range(len(self.spec.classes)):
+            self.progress(label, len(self.spec.classes))
+            yield label, self.of_class(label)
+        self.progress(len(self.spec.classes), len(self.spec.classes))
+
+    def pixels(self, positions: Tensor) -> Tensor:
+        """Those images (n, C, H, W), float32 in the spec's range, resized to its shape."""
+        pixels = self.data.pixels(positions, self.spec.shape[1:])
+        self.spec.check(pixels)
+        return pixels
+
+
+@runtime_checkable
+class Condenser(Protocol):
+    """Settings with a `method`; `make` gives the images."""
+
+    method: str
+    summary: ClassVar[str]
+
+    @property
+    def gives_away(self) -> str:
+        """What whoever has the images has of the data, in a sentence or two."""
+        ...
+
+    def make(self, job: Job) -> Tensor:
+        """(classes * per_class, C, H, W) in the spec's pixel units, class after class; the same for the same seed."""
+        ...
+
+
+@checked
+def condense(method: Any, job: Job) -> Condensed:
+    """The condensed set of a method, with hard labels."""
+    pixels = method.make(job)
+    labels = one_hot(torch.arange(len(job.spec.classes)).repeat_interleave(job.per_class), len(job.spec.classes))
+    about = {
+        "made": {**method.model_dump(mode="json"), "seed": job.seed, "per_class": job.per_class},
+        "data": {
+            "name": job.data.public,
+            "sha256": sha256(job.data)[:16],
+            "split": job.data.split,
+            "images": len(job.data),
+        },
+        "gives_away": method.gives_away,
+    }
+    return Condensed(pixels.float().cpu(), labels, job.spec, about)
+
+
+def methods() -> dict[str, type[Settings]]:
+    """Every method of this folder by its name."""
+    return family(__name__, "method")
+
+
+def named(name: str, /, **settings: Any) -> Any:
+    """A method by name with settings: ``named("dm", iterations=100)``."""
+    return of({"method": name, **settings})
+
+
+def of(values: dict[str, Any]) -> Any:
+    """A method from its dict; raises UserError for an unknown name or a setting that is off."""
+    return pick(__name__, "method", "condensing method", values)

@@ -1,0 +1,196 @@
+"""Distribution matching (Zhao & Bilen 2023): images whose mean embedding in any random network is that of their class."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from ...._core.errors import UserError
+from ...._core.memory import check_cost
+from ...._core.resume import (
+    Environment,
+    StateHeader,
+    check_room_for,
+    load_optimizer,
+    load_state,
+    open_state,
+    optimizer_state,
+    save_state,
+)
+from ...._core.seeds import seed_of, stream
+from ...._core.settings import Settings
+from ...._core.slots import Layout, Slot, optimizer_slots
+from ....models.input_spec import InputSpec
+from . import Job
+from .siamese_augmentation import KINDS, Augmentation, draw
+
+__all__ = ["Matching"]
+
+KIND = "condensing-state"
+TOGETHER = 64
+"""Images a pass: more at a time leave a processor's caches."""
+MAPS = 3
+"""Outputs of a block that its gradient needs: of the convolution, the norm and, in place, the ReLU; and the pooled ones."""
+PAUSE = 10
+"""Seconds between two states on disk: what a stopped run may have to do again."""
+
+
+class MatchingHeader(StateHeader):
+    """Header of the state file of a run of `Matching`."""
+
+    step: int = Field(ge=1)
+
+
+class Matching(Settings):
+    """Each step draws a network, an augmentation and real images, and brings the class means of the embeddings together.
+
+    differs from the paper: narrower networks, fewer real images and steps, and Adam with a falling rate for SGD, so that a
+    run takes minutes on one thread (the paper's: width 128, 256 images, 20,000 steps, SGD 1.0); one augmentation a step
+    for all classes, so that they share a pass; no mirroring unless asked for, since mirrored digits are others.
+    """
+
+    method: Literal["dm"] = "dm"
+    iterations: int = Field(default=500, ge=1, le=1 << 24)
+    """Number of steps, each with a new random network."""
+    rate: float = Field(default=0.05, gt=0, le=10)
+    """First learning rate of Adam on the pixels, as a share of the range of pixel values; falls to 0 along a half cosine."""
+    real: int = Field(default=32, ge=1)
+    """Number of real images per class and step."""
+    width: int = Field(default=32, ge=1)
+    """Channels of the networks."""
+    depth: int = Field(default=3, ge=1)
+    """Blocks of convolution, instance norm, ReLU and average pooling; fewer for small images, 2 x 2 must be left."""
+    start: Literal["real", "noise"] = "real"
+    """What the images are at first: real ones, or noise around the data's mean."""
+    augment: bool = True
+    """Differentiable siamese augmentation: moves, sizes, rotations, holes, colours, the same for real and learnt images."""
+    mirror: bool = False
+    """Mirror images left to right as well."""
+
+    summary: ClassVar[str] = "learnt so that mean embeddings in random networks match (Zhao & Bilen 2023)"
+
+    @property
+    def gives_away(self) -> str:
+        """By how the images began."""
+        learnt = "These images were learnt from the training images. Nothing here is private by construction."
+        began = " They began as training images, and after few steps those can still be seen in them."
+        return learnt + (began if self.start == "real" else "")
+
+    def make(self, job: Job) -> Tensor:
+        images = job.per_class * len(job.spec.classes)
+        check_cost(
+            self._bytes(job.spec, images),
+            f"learning {images:,} images at once",
+            otherwise="lower --per-class or --width",
+        )
+        pixels = self._first(job).to(job.device).requires_grad_()
+        width = job.spec.high - job.spec.low
+        adam, begin, kept = torch.optim.Adam([pixels], lr=self.rate * width, eps=1e-8 / width), 0, time.monotonic()
+        if job.state is not None:
+            begin = _begin(job.state, _header(job, self.iterations), pixels, adam)
+        for step in range(begin, self.iterations):
+            adam.param_groups[0]["lr"] = self.rate * width * 0.5 * (1 + math.cos(math.pi * step / self.iterations))
+            loss = self._loss(job, pixels, step)
+            adam.zero_grad(set_to_none=True)
+            loss.backward()
+            if not math.isfinite(float(loss.detach())):
+                raise UserError(f"the loss is not finite in step {step + 1}; lower --rate")
+            adam.step()
+            job.progress(step + 1, self.iterations)
+            if job.state is not None and time.monotonic() - kept > PAUSE and step + 1 < self.iterations:
+                _save(job, pixels, adam, step + 1)
+                kept = time.monotonic()
+        return pixels.detach().cpu()
+
+    def _first(self, job: Job) -> Tensor:
+        """Real images, or the data's mean pixel in noise of its deviation."""
+        classes = range(len(job.spec.classes))
+        chosen = torch.cat([_some(job, label, job.per_class, stream(job.seed, "dm", label)) for label in classes])
+        pixels = job.pixels(chosen)
+        if self.start == "real":
+            return pixels.clone()
+        noise = torch.randn(pixels.shape, generator=stream(job.seed, "dm", "noise"))
+        return job.spec.clamp(pixels.mean() + pixels.std() * noise)
+
+    def _loss(self, job: Job, pixels: Tensor, step: int) -> Tensor:
+        """Sum over classes of the squared distance of the mean embeddings (eq. 5)."""
+        rng, classes = stream(job.seed, "dm", "step", step), len(job.spec.classes)
+        count = min(self.real, int(job.data.labels.bincount(minlength=classes).min()))
+        chosen = torch.cat([_some(job, label, count, rng) for label in range(classes)])
+        bend, low, width = self._augmentation(rng), job.spec.low, job.spec.high - job.spec.low
+        network = _network(job.spec, self.width, self.depth, seed_of(job.seed, "dm", "network", step)).to(job.device)
+
+        def means(images: Tensor) -> Tensor:
+            bent = [low + width * bend((part - low) / width) for part in images.split(TOGETHER)]
+            embedded = torch.cat([network(job.spec.normalize(part)) for part in bent])
+            return embedded.view(classes, -1, embedded.shape[1]).mean(1)
+
+        with torch.no_grad():
+            wanted = means(job.pixels(chosen).to(job.device))
+        return (means(pixels) - wanted).square().sum()
+
+    def _bytes(self, spec: InputSpec, images: int) -> int:
+        """Bytes of a step: the outputs of blocks, each a quarter as large as the one before, that the gradient needs."""
+        maps = self.width * spec.shape[1] * spec.shape[2] * 4 / 3
+        return int(4 * images * (MAPS * maps + 8 * spec.pixels) + 4 * self.real * len(spec.classes) * spec.pixels)
+
+    def _augmentation(self, rng: torch.Generator) -> Augmentation:
+        kinds = [kind for kind in KINDS if kind != "mirror"] if self.augment else []
+        return draw((*kinds, *(["mirror"] if self.mirror else [])), rng)
+
+
+def _some(job: Job, label: int, count: int, rng: torch.Generator) -> Tensor:
+    """Positions of `count` images of a class, without replacement."""
+    positions = job.of_class(label)
+    return positions[torch.randperm(len(positions), generator=rng)[:count]]
+
+
+def _network(spec: InputSpec, width: int, depth: int, seed: int) -> nn.Module:
+    """The field's ConvNet without its classifier, at torch's own random start; (N, C, H, W) to (N, features)."""
+    layers, channels = [], spec.shape[0]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for _ in range(max(1, min(depth, int(math.log2(min(spec.shape[1:]))) - 1))):
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.GroupNorm(width, width), nn.ReLU(inplace=True)]
+            layers += [nn.AvgPool2d(2)] if min(spec.shape[1:]) > 1 else []
+            channels = width
+    return nn.Sequential(*layers, nn.Flatten()).requires_grad_(False)
+
+
+def _header(job: Job, step: int) -> MatchingHeader:
+    identity = json.loads(json.dumps(job.identity))
+    return MatchingHeader(identity=identity, environment=Environment.here(), step=step)
+
+
+def _layout(header: MatchingHeader, pixels: Tensor, adam: torch.optim.Adam) -> Layout:
+    return {"pixels": Slot.like(pixels), **optimizer_slots(adam, "adam", header.step)}
+
+
+def _save(job: Job, pixels: Tensor, adam: torch.optim.Adam, step: int) -> None:
+    assert job.state is not None
+    tensors = {"pixels": pixels.detach().cpu(), **optimizer_state(adam, "adam")}
+    save_state(job.state, KIND, _header(job, step), tensors)
+
+
+def _begin(path: Path, last: MatchingHeader, pixels: Tensor, adam: torch.optim.Adam) -> int:
+    """The step to go on with, images and optimizer as they were; 0 for a run that begins."""
+    if not path.exists():
+        check_room_for(path, KIND, last, _layout(last, pixels, adam))
+        return 0
+    header = open_state(path, KIND, MatchingHeader, last.identity)
+    if header.step >= last.step:
+        raise UserError(
+            f"{path} is of a run of more than {last.step} steps; name another --out, or repeat that run's command"
+        )
+    tensors = load_state(path, KIND, header, _layout(header, pixels, adam))
+    with torch.no_grad():
+        pixels.copy_(tensors["pixels"])
+    load_optimizer(adam, tensors, "adam")
+    return header.step

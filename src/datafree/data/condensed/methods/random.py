@@ -1,0 +1,30 @@
+"""Random shots: real images as they are; few-shot data, and the control that any condensed set has to beat."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from ...._core.seeds import stream
+from ...._core.settings import Settings
+from . import Job
+
+__all__ = ["Shots"]
+
+
+class Shots(Settings):
+    """So many images of each class, drawn without replacement."""
+
+    method: Literal["random"] = "random"
+
+    summary: ClassVar[str] = "real images, drawn at random: few-shot data, and the control"
+    gives_away: ClassVar[str] = "These are training images, as they are: whoever has this file has them."
+
+    def make(self, job: Job) -> Tensor:
+        chosen = []
+        for label, positions in job.by_class():
+            order = torch.randperm(len(positions), generator=stream(job.seed, "shots", label))
+            chosen.append(positions[order[: job.per_class]])
+        return job.pixels(torch.cat(chosen))

@@ -1,0 +1,1 @@
+"""Online distillation: a generator is trained against the student while the student learns."""

@@ -1,0 +1,57 @@
+"""No replay: the control."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from ..._core.settings import Settings
+from ..._core.slots import Layout
+from ...models.network import Network
+from ..online.generator import Generator
+from . import Written
+
+__all__ = ["Nothing"]
+
+
+class Nothing(Settings):
+    """Keeps nothing."""
+
+    replay: Literal["none"] = "none"
+
+    summary: ClassVar[str] = "nothing is seen again: the control"
+
+    def on(self, teacher: Network, seed: int) -> Empty:  # noqa: ARG002
+        return Empty()
+
+
+@dataclass
+class Empty:
+    """A memory of nothing."""
+
+    def begin(self, generator: Generator) -> None:
+        pass
+
+    def follow(self, generator: Generator) -> None:
+        pass
+
+    def write(self, pixels: Tensor, logits: Tensor, rng: torch.Generator) -> None:
+        pass
+
+    def sample(self, count: int, rng: torch.Generator) -> Tensor | None:  # noqa: ARG002
+        return None
+
+    def nbytes(self) -> int:
+        return 0
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+    def slots(self, written: Written) -> Layout:  # noqa: ARG002
+        return {}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        pass

@@ -1,0 +1,88 @@
+"""What the memories that keep images share: their bytes, a byte a number, in slots."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ..._core.errors import UserError
+from ..._core.settings import Settings
+from ..._core.slots import Layout, Slot
+from ...models.network import Network
+from ...models.pixel_bytes import to_bytes, to_pixels
+from ..online.generator import Generator
+from . import BYTES, Written, room_for
+
+__all__ = ["Images", "Stored", "slots_of_sample"]
+
+
+class Stored(Settings):
+    """Settings of such a memory."""
+
+    replay_bytes: int = Field(default=BYTES, ge=1)
+    """Number of bytes that the memory may take."""
+
+    memory: ClassVar[type[Images]]
+
+    def on(self, teacher: Network, seed: int) -> Images:  # noqa: ARG002
+        return self.memory(teacher, room_for(teacher, self.replay_bytes))
+
+
+class Images:
+    """Images as bytes in a fixed number of slots; a subclass says which slot a new image takes."""
+
+    def __init__(self, teacher: Network, room: int):
+        self.spec, self.room, self.seen = teacher.spec, room, 0
+        self.pixels = torch.empty((room, *teacher.spec.shape), dtype=torch.uint8)
+
+    def begin(self, generator: Generator) -> None:
+        pass
+
+    def follow(self, generator: Generator) -> None:
+        pass
+
+    def write(self, pixels: Tensor, logits: Tensor, rng: torch.Generator) -> None:
+        slots = self._slots(len(pixels), logits.detach().cpu().argmax(1), rng)
+        for slot, index in {int(slot): index for index, slot in enumerate(slots) if slot >= 0}.items():  # the last wins
+            self.pixels[slot] = to_bytes(pixels[index].detach().cpu(), self.spec)
+        self.seen += len(pixels)
+
+    def sample(self, count: int, rng: torch.Generator) -> Tensor | None:
+        if not self.seen:
+            return None
+        return to_pixels(self.pixels[self._drawn(count, rng)], self.spec)
+
+    def nbytes(self) -> int:
+        return min(self.seen, self.room) * self.spec.pixels
+
+    def state(self) -> dict[str, Tensor]:
+        return {"pixels": self.pixels[: min(self.seen, self.room)].clone(), "seen": torch.tensor(self.seen)}
+
+    def slots(self, written: Written) -> Layout:
+        pixels = Slot(torch.uint8, (min(written.images, self.room), *self.spec.shape))
+        return {"pixels": pixels, "seen": Slot.count(written.images, written.images)}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        pixels = state["pixels"]
+        if tuple(pixels.shape[1:]) != self.spec.shape or pixels.dtype != torch.uint8 or len(pixels) > self.room:
+            raise UserError("the memory of that run has other images or more of them; repeat that run's command")
+        self.pixels[: len(pixels)], self.seen = pixels, int(state["seen"])
+
+    def _drawn(self, count: int, rng: torch.Generator) -> Tensor:
+        """Slots (count,) to replay."""
+        return torch.randint(min(self.seen, self.room), (count,), generator=rng)
+
+    @abstractmethod
+    def _slots(self, count: int, labels: Tensor, rng: torch.Generator) -> Tensor:
+        """Slots (count,) for new images of those classes; -1 for one that is not kept."""
+
+
+def slots_of_sample(numbers: Tensor, room: int, rng: torch.Generator) -> Tensor:
+    """Slots for images of those numbers, counted from 0; -1 for one that is not kept. Vitter 1985, algorithm R."""
+    drawn = (torch.rand(len(numbers), generator=rng, dtype=torch.float64) * (numbers + 1)).long()
+    slots = torch.where(numbers < room, numbers, drawn)
+    return torch.where(slots < room, slots, -1)

@@ -1,0 +1,47 @@
+"""Training on labelled data: the publisher's teacher, and the student that a data-free one is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch.nn.functional import cross_entropy
+
+from .._core.arguments import checked
+from .._core.errors import UserError
+from .._core.progress import Progress, silent
+from ..data import Dataset
+from ..models.network import Network
+from .sources import labelled
+from .training_loop import Curve, Schedule, fit
+
+__all__ = ["train"]
+
+
+@checked
+def train(
+    network: Network,
+    data: Dataset,
+    schedule: Schedule,
+    *,
+    seed: int = 0,
+    state: Path | None = None,
+    identity: dict[str, Any] | None = None,
+    score: Callable[[Network], float] | None = None,
+    progress: Progress = silent,
+) -> Curve:
+    """Trains `network` in place with cross-entropy (nats); the last epoch is kept.
+
+    Raises UserError for a class without images, and for data that does not fit.
+    """
+    empty = (data.labels.bincount(minlength=len(data.classes)) == 0).nonzero().flatten().tolist()
+    if empty:
+        raise UserError(
+            f"none of the {len(data):,} training images of {data.name} is of class {data.classes[empty[0]]!r}, wanted some "
+            "of each class; give more images, of every class"
+        )
+    network.check()
+    source = labelled(network, data)
+    options: dict[str, Any] = {"seed": seed, "state": state, "identity": identity, "score": score}
+    return fit(network, source, cross_entropy, schedule, progress=progress, **options)

@@ -1,0 +1,1 @@
+"""Evaluation: accuracy, agreement, similarity of data, stability of training curves, and the report."""

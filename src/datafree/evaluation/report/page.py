@@ -1,0 +1,145 @@
+"""The page: one HTML file that needs no network, no script and no other file."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..._core.errors import UserError
+from . import numbers
+from .curves import curves_svg
+from .images import SHOWN, blank, caption, grid_png
+from .matched import matched_svg
+from .model import Grid, Report, Row, Timeline
+from .online import facts, figures
+from .phases import phases_svg
+from .similarity import similarity_svg
+from .svg import printable
+from .timelines import timeline_png
+from .tradeoff import tradeoff_svg
+
+__all__ = ["render", "write"]
+
+_ORDER = ("teacher", "with data", "from a few images", "without data", "quantized")
+
+
+def render(report: Report) -> str:
+    """The report as HTML; the same report gives the same text. Raises UserError for a grid that does not fit."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    here = Path(__file__).parent
+    pages = Environment(
+        loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    page = pages.get_template("page.html").render(
+        report=report,
+        css=Markup((here / "page.css").read_text(encoding="utf-8")),
+        groups=[(name, [_row(row, report.rows) for row in rows]) for name, rows in _groups(report.rows)],
+        several=any(row.seeds > 1 for row in report.rows),
+        figures=[_figure(grid, report.classes) for grid in report.grids],
+        heads=report.classes[:SHOWN],
+        steep=_steep(report.classes[:SHOWN]),
+        curves=Markup(curves_svg(report.lines)),
+        tradeoff=Markup(tradeoff_svg(report.scatter)),
+        likenesses=[
+            (own.caption, Markup(similarity_svg(own.found, own.unit, str(index))))
+            for index, own in enumerate(report.likenesses)
+        ],
+        online=facts(report.online),
+        robust=figures(report.online),
+        phases=Markup(phases_svg(report.online)),
+        timelines=[_timeline(own) for own in report.timelines],
+        matches=[(own.caption, Markup(matched_svg(own.found, str(index)))) for index, own in enumerate(report.matches)],
+        settings=_settings(report.settings),
+    )
+    return printable(page)
+
+
+def write(report: Report, path: str | os.PathLike[str]) -> None:
+    """`render` into a file that is whole or not there at all."""
+    from ..._core.files import write_text  # imports torch
+
+    write_text(path, render(report))
+
+
+def _groups(rows: list[Row]) -> list[tuple[str, list[Row]]]:
+    """Teacher, with data, without data, quantized, then other groups as they come; rows keep their order."""
+    names = [name for name in _ORDER if any(row.group == name for row in rows)]
+    names += [name for name in dict.fromkeys(row.group for row in rows) if name not in _ORDER]
+    return [(name, [row for row in rows if row.group == name]) for name in names]
+
+
+def _row(row: Row, rows: list[Row]) -> dict[str, Any]:
+    teacher = next((own.parameters for own in rows if own.group == "teacher"), None)
+    return {
+        "name": row.name,
+        "accuracy": numbers.percent(row.accuracy),
+        "spread": numbers.spread(row.sd, row.seeds),
+        "agreement": "–" if row.group == "teacher" else numbers.percent(row.agreement),
+        "parameters": numbers.count(row.parameters),
+        "factor": numbers.factor(row.parameters, teacher),
+        "size": numbers.size(row.nbytes),
+        "images": numbers.count(row.images),
+        "time": numbers.duration(row.seconds),
+        "note": row.note,
+    }
+
+
+def _steep(heads: tuple[str, ...]) -> bool:
+    """Whether the class names are too long to stand level above their columns."""
+    return max(map(len, heads), default=0) > max(4, 40 // max(1, len(heads)))
+
+
+def _figure(grid: Grid, classes: tuple[str, ...]) -> dict[str, Any]:
+    if len(grid.means) != len(classes):
+        raise UserError(
+            f"grid {grid.name!r} has {len(grid.means)} classes, the report {len(classes)}; give one a class"
+        )
+    missing = [classes[k] for k in blank(grid)]
+    samples = len(grid.samples)
+    alt = f"{grid.name}: the mean image of each class" + (f", below it {samples} random images" if samples else "")
+    alt += f". Columns: {', '.join(classes[:SHOWN])}."
+    return {
+        "name": grid.name,
+        "caption": caption(grid),
+        "missing": missing,
+        "alt": alt + (f" No images of {', '.join(missing)}." if missing else ""),
+        "rows": ["mean", *[f"sample {i + 1}" if samples > 1 else "sample" for i in range(samples)]],
+        "png": base64.b64encode(grid_png(grid)).decode("ascii"),
+    }
+
+
+def _timeline(found: Timeline) -> dict[str, Any]:
+    count, shown = found.pixels.shape[1], len(found.epochs)
+    some = f", {shown} of {found.of:,} shown" if shown < found.of else ""
+    epochs = f"epoch {found.epochs[0]}" if shown == 1 else f"epochs {found.epochs[0]} to {found.epochs[-1]}{some}"
+    return {
+        "name": found.name,
+        "caption": f"{epochs}, from the top; a column is always the same latent",
+        "alt": f"{found.name}: images generated from the same {count} latents in {epochs}.",
+        "count": count,
+        "rows": [f"{own:,}" for own in found.epochs],
+        "png": base64.b64encode(timeline_png(found)).decode("ascii"),
+    }
+
+
+def _settings(settings: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Groups of (name, value): the plain ones first, then each dict, versions last."""
+    plain = [(str(key), numbers.setting(value)) for key, value in settings.items() if not isinstance(value, Mapping)]
+    nested = [(str(key), _flat(value)) for key, value in settings.items() if isinstance(value, Mapping)]
+    nested.sort(key=lambda group: group[0] == "versions")
+    if not any(name.partition(".")[0] == "versions" for name, _ in [*nested, *plain]):
+        nested.append(("versions", [("versions", "not recorded")]))
+    return [("", plain), *nested] if plain else nested
+
+
+def _flat(values: Mapping[Any, Any], prefix: str = "") -> list[tuple[str, str]]:
+    pairs: list[tuple[str, str]] = []
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        pairs += _flat(value, f"{name}.") if isinstance(value, Mapping) and value else [(name, numbers.setting(value))]
+    return pairs

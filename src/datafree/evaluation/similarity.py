@@ -1,0 +1,167 @@
+"""Which data is like what a network was trained on: batch-norm divergence, data set by data set (Haroush et al. 2020)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .._core.arguments import checked
+from .._core.errors import UserError
+from .._core.progress import Progress, silent
+from .._core.seeds import stream
+from ..data import Dataset
+from ..data.augmentation import mirrored, shifted
+from ..models.missing_layers import is_program, no_batch_norm
+from ..models.network import Network, OpaqueModule
+from ..records.divergence import Form, Stored, divergence, statistics, stored, stored_pixels
+from ..records.record import Record
+
+__all__ = ["Matched", "Similarity", "check_shift", "matched", "similarity"]
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """One data set's divergence from the training data, in nats (`l2`: in squared activations), summed over channels."""
+
+    name: str
+    images: int
+    total: float
+    by_layer: dict[str, float]
+    """Tap -> the sum over its channels; they add up to `total`."""
+
+
+@dataclass(frozen=True)
+class Matched:
+    """How far images' statistics are from the stored ones, layer by layer, in stored standard deviations; 0 is a match."""
+
+    name: str
+    mean: tuple[float, ...]
+    """Root mean square over channels of (m - mu) / sigma."""
+    spread: tuple[float, ...]
+    """Root mean square over channels of s / sigma - 1."""
+    reference: bool = False
+    """Whether it is noise to compare with."""
+
+
+def matched(
+    network: Network, name: str, pixels: Tensor, layers: tuple[Stored, ...], *, reference: bool = False
+) -> Matched:
+    """Compares the statistics of pixels (N, C, H, W), not clamped to the spec's range, with the stored ones.
+
+    Raises UserError for images that do not fit.
+    """
+    measured, means, spreads = statistics(network, pixels, layers, boxed=False), [], []
+    for own in layers:
+        mean, variance = measured[own.tap]
+        sigma = (own.variance.to(mean) + own.epsilon).sqrt()
+        means.append(_rms((mean - own.mean.to(mean)) / sigma))
+        spreads.append(_rms((variance + own.epsilon).sqrt() / sigma - 1))
+    return Matched(name, tuple(means), tuple(spreads), reference)
+
+
+def _rms(values: Tensor) -> float:
+    return float(values.square().mean().sqrt())
+
+
+@checked
+def similarity(
+    network: Network,
+    sources: Mapping[str, Dataset | Tensor],
+    record: Record | None = None,
+    *,
+    form: Form = "forward",
+    shift: int = 0,
+    flip: bool = False,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> list[Similarity]:
+    """Every source's divergence from what the network's batch norms (or its record) say, the most alike first.
+
+    A record that holds no layer, as the default one, is gone by its pixels: `by_layer` has `input` alone then.
+    A source is a data set, or pixels (N, C, H, W) in the spec's range. Labels are not looked at. Compare sources of about
+    the same number of images: few make their own spread part of the number. `shift` and `flip` show every source as
+    training did, moved by up to so many pixels on black, and mirrored half of the time: batch norms stored what they were
+    shown, and borders are most of the difference where that is left out. The moves are drawn alike for every source.
+    Raises UserError for images that do not fit, and for those that give no finite divergence, naming their source.
+    """
+    check_shift(network, shift)
+    if not sources:
+        raise UserError('sources: got none, expected at least one data set or images by name; give {"mine": images}')
+    if record is not None:
+        record.check_teacher(network)
+    network.check()
+    layers = _layers(network, record)
+
+    def show(pixels: Tensor, rng: torch.Generator) -> Tensor:
+        moved = shifted(pixels, shift, rng, network.spec.black)
+        return mirrored(moved, rng) if flip else moved
+
+    found = []
+    for index, (name, source) in enumerate(sources.items()):
+        if isinstance(source, Tensor):
+            _check_form(network, name, source)
+        if len(source) < 2:
+            raise UserError(f"{name} has {len(source)} images, wanted at least 2; give more")
+
+        def step(done: int, total: int, index: int = index) -> None:
+            progress(index * 1000 + 1000 * done // total, 1000 * len(sources))
+
+        rng = stream(seed, "shown", 0)
+        try:
+            measured = statistics(network, source, layers, show=lambda own, rng=rng: show(own, rng), progress=step)
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from None
+        found.append(_one(name, len(source), measured, layers, form))
+    return sorted(found, key=lambda own: own.total)
+
+
+def _check_form(network: Network, name: str, pixels: Tensor) -> None:
+    try:
+        network.spec.check_form(pixels)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
+
+
+def _layers(network: Network, record: Record | None) -> tuple[Stored, ...]:
+    try:
+        return stored(network, record)
+    except UserError:
+        if pixels := stored_pixels(network, record):
+            return pixels
+        if isinstance(network.module, OpaqueModule) or is_program(network):
+            raise
+        held = "no record" if record is None else "a record that says nothing of variances"
+        raise UserError(
+            f"{no_batch_norm(network)}, and {held}, so nothing says what its training data was like; name a record with "
+            "--record, which its publisher makes with datafree record"
+        ) from None
+
+
+def check_shift(network: Network, shift: int) -> None:
+    """Raises UserError for images moved by less than nothing, or wholly out of sight."""
+    side = min(network.spec.shape[1:])
+    if not 0 <= shift < side:
+        raise UserError(
+            f"--shift: got {shift}, wanted at least 0 and less than the {side} pixels of an image's side; "
+            "give a count of pixels"
+        )
+
+
+def _one(
+    name: str, images: int, measured: Mapping[str, tuple[Tensor, Tensor]], layers: tuple[Stored, ...], form: Form
+) -> Similarity:
+    parts = {}
+    for own in layers:
+        mean, variance = measured[own.tap]
+        parts[own.tap] = float(divergence(mean - own.mean.to(mean), variance, own, form).sum())
+    if not all(map(math.isfinite, parts.values())):
+        tap = next(tap for tap, value in parts.items() if not math.isfinite(value))
+        raise UserError(
+            f"{name}: its divergence at layer {tap!r} is {parts[tap]}, expected a number; leave it out, or use weights and "
+            "images with activations that float64 can square"
+        )
+    return Similarity(name, images, sum(parts.values()), parts)

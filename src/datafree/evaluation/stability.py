@@ -1,0 +1,139 @@
+"""Figures of a curve that say how safe it is to stop at any moment, since nobody without data can pick the best one.
+
+Binici et al. 2022 ask for a student that gets better and never worse. Each figure below says how far a curve of
+accuracies or agreements (in %) is from that.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from .._core.errors import UserError
+
+__all__ = ["FIGURES", "HALF", "Robustness", "Spread", "over_seeds", "robustness"]
+
+FIGURES = {
+    "mean": ("%", "also what stopping at a uniformly random epoch is expected to give"),
+    "sd": ("points", "sample standard deviation; also the risk of a random stop"),
+    "best": ("%", "what nobody without data can pick"),
+    "last": ("%", "after the last epoch, where a run ends"),
+    "lost": ("points", "best - last"),
+    "drawdown": ("points", "the largest fall from a value that was reached before"),
+    "decreases": ("points", "sum of all falls from one epoch to the next"),
+}
+"""Figure -> (unit, in words)."""
+
+
+HALF = 0.5
+"""The window of reports and run.json: the second half of the epochs so far, rounded up."""
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """Of the `epochs` values of a window, in the unit of the values (% for accuracies), differences in points.
+
+    A curve that never falls has lost = drawdown = decreases = 0; lost <= drawdown <= decreases for every curve.
+    """
+
+    epochs: int
+    mean: float
+    sd: float | None
+    """Sample standard deviation; None for one value."""
+    best: float
+    last: float
+    lost: float
+    """best - last."""
+    drawdown: float
+    """The largest fall from a running maximum; 0 where there is no fall."""
+    decreases: float
+    """Sum of the falls from one epoch to the next, as a number >= 0."""
+
+    @property
+    def random_stop(self) -> float:
+        """The expected value at a uniformly random epoch of the window: the mean, by definition."""
+        return self.mean
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One figure over `n` seeds."""
+
+    mean: float
+    sd: float | None
+    """Sample standard deviation; None for one seed."""
+    n: int
+
+    @property
+    def error(self) -> float | None:
+        """Standard error of the mean. Seeds are independent, the epochs of one run are not, so only these have one."""
+        return None if self.sd is None else self.sd / math.sqrt(self.n)
+
+
+def robustness(values: Sequence[float], window: int | float | None = None) -> Robustness:
+    """Figures of a curve by epoch, over its last `window` epochs (a whole number) or that share of them (0.5: the second
+    half, rounded up); over all of it by default. Best and running maximum are those of the window too.
+
+    Raises UserError for no values, values that are not finite, and a window that does not fit.
+    """
+    shown = [float(value) for value in values]
+    if not shown:
+        raise UserError("a curve without values has no robustness, wanted one epoch at least; run one")
+    bad = next((index for index, value in enumerate(shown) if not math.isfinite(value)), None)
+    if bad is not None:
+        raise UserError(f"the curve has {shown[bad]} in epoch {bad + 1}, wanted finite numbers; leave that run out")
+    shown = shown[len(shown) - _width(window, len(shown)) :]
+    peak, drawdown = shown[0], 0.0
+    for value in shown:
+        peak = max(peak, value)
+        drawdown = max(drawdown, peak - value)
+    return Robustness(
+        epochs=len(shown),
+        mean=statistics.fmean(shown),
+        sd=statistics.stdev(shown) if len(shown) > 1 else None,
+        best=max(shown),
+        last=shown[-1],
+        lost=max(shown) - shown[-1],
+        drawdown=drawdown,
+        decreases=math.fsum(max(0.0, before - after) for before, after in pairwise(shown)),
+    )
+
+
+def over_seeds(runs: Sequence[Robustness]) -> dict[str, Spread]:
+    """Mean and sample standard deviation of every figure over runs of several seeds, by its name.
+
+    A figure that some run lacks (the sd of one value) is left out. Raises UserError for no runs, or runs over windows of
+    different lengths, whose figures do not compare.
+    """
+    if not runs:
+        raise UserError("no runs to sum up, wanted one seed at least; give some")
+    lengths = sorted({run.epochs for run in runs})
+    if len(lengths) > 1:
+        raise UserError(
+            f"windows of {lengths[0]} and {lengths[-1]} epochs do not compare, wanted the same for every seed; "
+            "give one window"
+        )
+    found = {}
+    for name in FIGURES:
+        values = [value for run in runs if (value := getattr(run, name)) is not None]
+        if len(values) == len(runs):
+            sd = statistics.stdev(values) if len(values) > 1 else None
+            found[name] = Spread(statistics.fmean(values), sd, len(values))
+    return found
+
+
+def _width(window: int | float | None, count: int) -> int:
+    """How many of the `count` epochs the window takes."""
+    if window is None:
+        return count
+    if isinstance(window, float) and 0 < window <= 1:
+        return max(1, math.ceil(round(window * count, 9)))
+    if isinstance(window, int) and not isinstance(window, bool) and 1 <= window <= count:
+        return window
+    raise UserError(
+        f"window: got {window} for {count} epochs, wanted 1 to {count} epochs, or a share above 0.0 and up to 1.0; "
+        "give another"
+    )

@@ -1,0 +1,1 @@
+"""Models: networks, their input specification, where they can be watched, and the papers' architectures."""

@@ -1,0 +1,118 @@
+"""Quantization-aware distillation: the rounded network learns the original's outputs; batch norm is folded, so frozen."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._core.arguments import checked
+from .._core.errors import UserError
+from .._core.progress import Progress, silent
+from .._core.seeds import stream
+from ..data.augmentation import mirrored, shifted
+from ..distillation.distill import distill
+from ..distillation.training_loop import Curve
+from ..models.input_spec import InputSpec
+from ..models.network import Network
+from ..models.pixel_bytes import to_pixels
+from .post_training import Quantized, round_biases
+from .settings import FineTuning
+
+__all__ = ["Augmented", "finetune"]
+
+
+@dataclass(frozen=True)
+class Augmented:
+    """Images with new shifts, flips and blends every epoch, each labelled by the teacher as it is shown."""
+
+    teacher: Network
+    pixels: Tensor
+    """uint8 or float32 (N, C, H, W)."""
+    settings: FineTuning
+
+    @property
+    def spec(self) -> InputSpec:
+        return self.teacher.spec
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def distinct(self, epochs: int) -> int:
+        return len(self.pixels) if epochs else 0
+
+    def epoch(self, seed: int, epoch: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """One epoch shows every image once; with `repeats`, a share of them, each so many times in its batch.
+
+        Batches are whole: what is left at the end, of 100 images at 64 a batch 36, is not shown in that epoch.
+        """
+        rng, own = stream(seed, "augment", epoch), self.settings
+        order = torch.randperm(len(self), generator=rng)
+        distinct = max(1, min(batch, len(self)) // own.repeats)
+        for start in range(0, len(self) - min(batch, len(self)) + 1, min(batch, len(self))):
+            first = start // own.repeats
+            chosen = order[first : first + distinct].repeat(own.repeats)
+            shown = self._shown(to_pixels(self.pixels[chosen], self.spec), rng)
+            yield shown, self.teacher.predict(shown)
+
+    def _shown(self, pixels: Tensor, rng: torch.Generator) -> Tensor:
+        own = self.settings
+        most = self.spec.shape[1] // 8 if own.shift is None else own.shift
+        pixels = shifted(pixels, most, rng, self.spec.black)
+        pixels = mirrored(pixels, rng) if own.flip else pixels
+        if own.mixup:
+            share = torch.rand(len(pixels), 1, 1, 1, generator=rng)
+            share = torch.where(torch.rand(len(pixels), 1, 1, 1, generator=rng) < own.mixup, share, torch.ones(()))
+            pixels = share * pixels + (1 - share) * pixels[torch.randperm(len(pixels), generator=rng)]
+        return pixels
+
+
+@checked
+def finetune(
+    quantized: Quantized,
+    teacher: Network,
+    pixels: Tensor,
+    settings: FineTuning | None = None,
+    *,
+    seed: int = 0,
+    state: Path | None = None,
+    identity: dict[str, Any] | None = None,
+    progress: Progress = silent,
+) -> Curve:
+    """Trains `quantized` in place to answer like `teacher` on `pixels` (N, C, H, W), no labels needed; last epoch kept.
+
+    Raises UserError for images that do not fit, and when the loss turns non-finite.
+    """
+    settings = settings or FineTuning()
+    teacher.spec.check_form(pixels, stored=True)
+    if len(pixels) == 0:
+        raise UserError("no images to fine-tune on, wanted at least 1; give some")
+    for part in pixels.split(4096):
+        teacher.spec.check(to_pixels(part, teacher.spec))
+    source = Augmented(teacher, pixels, settings)
+    content = {
+        "sha256 of images": _digest({"": pixels}),
+        "sha256 of start": _digest(quantized.network.module.state_dict()),
+    }
+    identity = {**(identity or {}), **content} if state is not None else identity
+    curve = distill(
+        teacher, quantized.network, source, settings,
+        seed=seed, state=state, identity=identity, progress=progress,
+    )  # fmt: skip
+    round_biases(quantized)
+    return curve
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    """sha256 of names, number formats, shapes and numbers."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors.items():
+        own = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {own.dtype} {tuple(own.shape)} ".encode())
+        digest.update(own.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

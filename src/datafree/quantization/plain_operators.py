@@ -1,0 +1,142 @@
+"""Operators of a captured graph that onnx has no form for, as others that compute the same."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from .._core.optional_packages import quiet
+from .annotate import arguments
+
+__all__ = ["plain_pools", "write_plainly"]
+
+_aten = torch.ops.aten
+Rewrites = dict[object, Callable[[GraphModule, Node], Node | None]]
+"""Operator -> what writes it with others; None leaves it as it is."""
+
+
+def write_plainly(graph: GraphModule) -> None:
+    """Rewrites them in place; each has the values of the operator that it takes the place of."""
+    _rewrite(graph, _REWRITES)
+
+
+def plain_pools(graph: GraphModule) -> GraphModule:
+    """The graph itself, or a copy without average pools whose divisor is not the number of places in the kernel.
+
+    The exporter drops such a divisor, and ONNX counts places beyond the image differently.
+    """
+    if not any(node.target in _POOLS and _divides_otherwise(node) for node in graph.graph.nodes):
+        return graph
+    with quiet():
+        graph = copy.deepcopy(graph)
+    _rewrite(graph, dict.fromkeys(_POOLS, _pool))
+    return graph
+
+
+def _rewrite(graph: GraphModule, rewrites: Rewrites) -> None:
+    for node in list(graph.graph.nodes):
+        rewrite = rewrites.get(node.target)
+        if rewrite is None:
+            continue
+        with graph.graph.inserting_before(node):
+            plain = rewrite(graph, node)
+        if plain is not None:
+            plain.meta = dict(node.meta)
+            node.replace_all_uses_with(plain)
+            graph.graph.erase_node(node)
+    graph.recompile()
+
+
+def _call(graph: GraphModule, target: torch._ops.OpOverload, *args: object) -> Node:
+    return graph.graph.call_function(target, args)  # type: ignore[arg-type]
+
+
+def _is_float(node: object) -> bool:
+    value = node.meta.get("val") if isinstance(node, Node) else None
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _clamp(graph: GraphModule, node: Node) -> Node | None:
+    """Both ends as floats: the exporter knows no clamp between an int and a float."""
+    given = arguments(node)
+    ends = [given["min"], given["max"]]
+    numbers = [float(end) if isinstance(end, (int, float)) else None for end in ends]
+    if not _is_float(node.args[0]) or any(end is not None for end, own in zip(ends, numbers) if own is None):
+        return None
+    return _call(graph, _aten.clamp.default, node.args[0], *numbers)
+
+
+def _rrelu(graph: GraphModule, node: Node) -> Node | None:
+    """A leaky rectifier of the mean slope, which it is outside training."""
+    given = arguments(node)
+    lower, upper = given["lower"], given["upper"]
+    if given["training"] or not isinstance(lower, (int, float)) or not isinstance(upper, (int, float)):
+        return None
+    return _call(graph, _aten.leaky_relu.default, node.args[0], (lower + upper) / 2)
+
+
+def _masked(graph: GraphModule, node: Node) -> Node | None:
+    """`x[mask] = number`: a choice by the mask."""
+    source, indices, number = node.args[:3]
+    if any(node.args[3:]) or node.kwargs or not isinstance(indices, (list, tuple)) or len(indices) != 1:
+        return None
+    mask, value = (own.meta.get("val") if isinstance(own, Node) else None for own in (indices[0], number))
+    image = source.meta.get("val") if isinstance(source, Node) else None
+    if not (isinstance(mask, Tensor) and isinstance(value, Tensor) and isinstance(image, Tensor)):
+        return None
+    if mask.dtype != torch.bool or value.ndim or value.dtype != image.dtype:
+        return None
+    chosen = indices[0]
+    for _ in range(image.ndim - mask.ndim):
+        chosen = _call(graph, _aten.unsqueeze.default, chosen, -1)
+    return _call(graph, _aten.where.self, chosen, number, source)
+
+
+def _divides_otherwise(pool: Node) -> bool:
+    given = arguments(pool)
+    return bool(given["ceil_mode"]) or given.get("divisor_override") is not None
+
+
+def _pool(graph: GraphModule, node: Node) -> Node | None:
+    """A pool of the padded image that divides by all places of the kernel, times a correction for each output place."""
+    if not _divides_otherwise(node):
+        return None
+    assert isinstance(node.target, torch._ops.OpOverload)
+    source: Any = node.args[0]
+    while "val" not in source.meta:  # quantize and dequantize operators of a converted graph
+        source = source.args[0]
+    given, rank = arguments(node), _POOLS[node.target]
+    kernel, stride, padding = (
+        list(sides) * (rank // len(sides))
+        for sides in (given["kernel_size"], given["stride"] or given["kernel_size"], given["padding"])
+    )
+    ones = torch.ones(1, 1, *(int(side) for side in source.meta["val"].shape[-rank:]))
+    expected = node.target(ones, *node.args[1:], **node.kwargs)
+    amounts: list[int] = []
+    for axis in reversed(range(rank)):
+        needed = (expected.shape[2 + axis] - 1) * stride[axis] + kernel[axis]
+        amounts += [padding[axis], max(0, needed - ones.shape[2 + axis] - padding[axis])]
+    correction = (expected / node.target(torch.nn.functional.pad(ones, amounts), kernel, stride))[0]
+    name = next(f"pool_{index}" for index in range(1 << 20) if not hasattr(graph, f"pool_{index}"))
+    graph.register_buffer(name, correction)
+    padded = _call(graph, _aten.pad.default, node.args[0], amounts)
+    mean = _call(graph, node.target, padded, kernel, stride)
+    return _call(graph, _aten.mul.Tensor, mean, graph.graph.get_attr(name))
+
+
+_POOLS: dict[object, int] = {
+    _aten.avg_pool1d.default: 1,
+    _aten.avg_pool2d.default: 2,
+    _aten.avg_pool3d.default: 3,
+}
+"""Average pools, and the number of axes each averages over."""
+_REWRITES: Rewrites = {
+    _aten.clamp.default: _clamp,
+    _aten.rrelu.default: _rrelu,
+    _aten.index_put.default: _masked,
+}

@@ -1,0 +1,1 @@
+"""Records: what a publisher measures of a network's activations on its data."""

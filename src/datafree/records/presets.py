@@ -1,0 +1,116 @@
+"""Ready choices of what to record, from the least to all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+from typing import Any
+
+from .._core.arguments import checked
+from .._core.errors import UserError, unknown
+from ..data import Dataset
+from ..data.dataset_checks import check_classes
+from ..models import hooks as tap_names
+from ..models.network import Network
+from .record import Promised
+from .statistics.input import InputMoments
+from .statistics.moments import Moments
+from .statistics.spectral import SpectralAll, SpectralPairs
+
+__all__ = ["LEAK", "PIXELS_AT_MOST", "PRESETS", "best", "budgeted", "paper_row", "preset", "statistics"]
+
+Choice = list[tuple[Any, tuple[str, ...] | None]]
+
+PRESETS = ("small", "safe", "sharp", "best", "paper", "full")
+COARSEST = 64
+LEAK = 0.6
+"""Forecast AUC that a record of `safe` is at most, as docs/records.md argues."""
+
+
+def statistics(name: str, network: Network, counts: Sequence[int], *, leak: float = LEAK) -> Choice:
+    """(statistic, taps) pairs; taps None means all conv and linear layers. Raises UserError for an unknown name.
+
+    `counts` are the samples of each class, which decide how much `safe` can record below a forecast of `leak`.
+    """
+    top = (Moments(covariance="full"), (tap_names.layers(network)[-1],))
+    if name == "small":
+        return [(InputMoments(per="channel"), None), top]
+    if name == "safe":
+        own = [(InputMoments(per="channel"), None), (budgeted(network, counts, leak), (tap_names.INPUT,))]
+        return Promised(own, leak)
+    if name == "sharp":
+        sharp = Moments(covariance="lowrank", rank=32, conv="units")
+        return [(InputMoments(), None), top, (sharp, (tap_names.INPUT,))]
+    if name == "best":
+        return best(network)
+    if name == "paper":
+        return [(InputMoments(), None), *_by_size(network), (SpectralAll(), None), (SpectralPairs(), None)]
+    if name == "full":
+        return [*statistics("paper", network, counts), *best(network)]
+    raise unknown("preset", name, PRESETS)
+
+
+@checked
+def preset(name: str, network: Network, data: Dataset, *, leak: float = LEAK) -> Choice:
+    """What to record of `network` on `data`, by the name of a ready choice: `record(network, data, preset(...))`.
+
+    `record` raises UserError for what `safe` chose where even the least of it has a forecast above `leak`.
+    """
+    check_classes(network, data)
+    counts = data.labels.bincount(minlength=len(data.classes)).tolist()
+    if min(counts) < 1:
+        raise UserError(f"no samples of class {data.classes[counts.index(0)]!r}, wanted at least 1 of each; add some")
+    return statistics(name, network, counts, leak=leak)
+
+
+def budgeted(network: Network, counts: Sequence[int], leak: float) -> Moments:
+    """The finest class means of the pixels, and the most shared directions, whose forecast stays below `leak`.
+
+    It is above only where that of the coarsest grid is, which `record` then refuses.
+
+    Means take at most three fifths of the budget D / n = 2 Phi^-1(leak)^2, directions of the pooled covariance the rest.
+    """
+    if not 0.5 < leak < 1:
+        raise UserError(f"--leak: got {leak}, wanted above 0.5 and below 1; 0.6 is the default")
+    channels, height, width = network.spec.shape
+    budget = 2 * NormalDist().inv_cdf(leak) ** 2 - 2 * channels / sum(counts)
+    for downsample in range(1, COARSEST + 1):
+        numbers = channels * -(-height // downsample) * -(-width // downsample)
+        means = numbers / min(counts)
+        if means <= 0.6 * budget or downsample == COARSEST:
+            rank = min(numbers, int((budget - means) * sum(counts) / numbers) - 1)
+            shared = {"covariance": "lowrank", "rank": rank} if rank > 0 else {"covariance": "none"}
+            return Moments(pooled=rank > 0, downsample=downsample, conv="units", **shared)  # type: ignore[arg-type]
+    raise AssertionError("the coarsest grid is always taken")
+
+
+def best(network: Network) -> Choice:
+    """What `distribution` draws its best images from: the full class covariances of the pixels, where they fit."""
+    if network.spec.pixels <= PIXELS_AT_MOST:
+        return [(InputMoments(), None), (Moments(covariance="full"), (tap_names.INPUT,))]
+    return [(InputMoments(), None), (Moments(covariance="lowrank", rank=128, conv="units"), (tap_names.INPUT,))]
+
+
+def paper_row(row: str, network: Network) -> Choice:
+    """What one of the paper's objectives needs, and no more: `top`, `all`, `all-dropout`, `spectral-all`, ..."""
+    start: Choice = [(InputMoments(), None)]
+    if row == "top":
+        return [*start, (Moments(covariance="full"), (tap_names.layers(network)[-1],))]
+    if row in ("all", "all-dropout"):
+        return [*start, *_by_size(network)]
+    if row in ("spectral-all", "spectral-pairs"):
+        return [*start, (SpectralAll() if row == "spectral-all" else SpectralPairs(), None)]
+    raise unknown("objective of the paper", row, ("top", "all", "all-dropout", "spectral-all", "spectral-pairs"))
+
+
+def _by_size(network: Network) -> Choice:
+    """Full covariances up to 2,048 units; low rank with the variance left over above that."""
+    sizes = {tap: math.prod(shape) for tap, shape in tap_names.shapes(network, tap_names.layers(network)).items()}
+    small = tuple(tap for tap, size in sizes.items() if size <= 2048)
+    large = tuple(tap for tap, size in sizes.items() if size > 2048)
+    choice: Choice = [(Moments(covariance="full"), small)] if small else []
+    return choice + ([(Moments(covariance="lowrank", rank=128), large)] if large else [])
+
+
+PIXELS_AT_MOST = 4096

@@ -1,0 +1,513 @@
+"""The record: what a publisher measures of a network's activations on its data, in one small file."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from .._core.arguments import checked
+from .._core.errors import UserError, unknown
+from .._core.files import HEADER_CAP_RECORD, check_room, read_tensors, safe_name, write_tensors
+from .._core.progress import Progress, silent
+from .._core.resume import Environment, StateHeader, load_state, open_state, save_state
+from .._core.slots import Layout, Slot
+from ..data import Dataset, sha256
+from ..data.dataset_checks import as_input
+from ..models import hooks as tap_names
+from ..models.behaviour import check_finite
+from ..models.class_names import check_order
+from ..models.input_spec import InputSpec
+from ..models.network import Network, frozen
+from . import statistics as stats
+from .cost import check_record
+from .forecast import forecast_auc
+from .statistics import Meter, State, Statistic, Summary
+from .statistics.limits import LARGEST
+
+__all__ = [
+    "Entry",
+    "Promised",
+    "Record",
+    "is_of",
+    "keep_promise",
+    "record",
+]
+
+KIND = "recording-state"
+CHUNK_BYTES = 256 << 20
+PROBE_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One measured statistic: what it is, of which taps, and its tensors."""
+
+    statistic: Any
+    taps: tuple[str, ...]
+    summary: Summary
+
+    def nbytes(self) -> int:
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.summary.values())
+
+
+class Promised(list[tuple[Any, tuple[str, ...] | None]]):
+    """Statistics, of a preset, with the forecast AUC that a record of them is not to exceed; see `keep_promise`."""
+
+    def __init__(self, statistics: Iterable[tuple[Any, tuple[str, ...] | None]], leak: float):
+        super().__init__(statistics)
+        self.leak = leak
+
+
+@dataclass(frozen=True)
+class Record:
+    """Entries by name, for one teacher, told by its fingerprint and its answers to fixed probes."""
+
+    spec: InputSpec
+    fingerprint: str
+    answers: Tensor
+    entries: dict[str, Entry]
+    made: dict[str, Any] = field(default_factory=dict)
+    meters: dict[str, Meter] = field(default_factory=dict, repr=False, compare=False)
+    """By entry, once made: a meter's preparation (the basis of a graph) can take seconds."""
+
+    def meter(self, name: str, network: Network) -> Meter:
+        """The meter of an entry, for the record's own teacher."""
+        if name not in self.meters:
+            entry = self.entries[name]
+            self.meters[name] = entry.statistic.on(network, entry.taps)
+        return self.meters[name]
+
+    def of_kind(self, kind: str) -> dict[str, Entry]:
+        """The entries of one kind of statistic, in order."""
+        return {name: entry for name, entry in self.entries.items() if entry.statistic.kind == kind}
+
+    def need(self, kind: str) -> dict[str, Entry]:
+        """As `of_kind`; raises UserError where there are none."""
+        found = self.of_kind(kind)
+        if not found:
+            have = ", ".join(sorted({entry.statistic.kind for entry in self.entries.values()})) or "nothing"
+            raise UserError(f"the record holds {have}, wanted {kind!r}; ask its publisher for one with --kind {kind}")
+        return found
+
+    def nbytes(self) -> int:
+        """Bytes of its tensors."""
+        return sum(entry.nbytes() for entry in self.entries.values())
+
+    def released(self, network: Network) -> float:
+        """Sum over entries of statistics released by sample: `forecast_auc` makes a leakage of it."""
+        return sum(self.meter(name, network).released(entry.summary) for name, entry in self.entries.items())
+
+    def digest(self) -> str:
+        """sha256 of its content, the same before saving and after loading."""
+        digest = hashlib.sha256(self.fingerprint.encode())
+        for name, entry in sorted(self.entries.items()):
+            digest.update(f"{name} {entry.taps} {entry.statistic.model_dump_json()}".encode())
+            for key, tensor in sorted(entry.summary.items()):
+                digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+                digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def save(self, path: str | Path) -> str:
+        """One safetensors file, tensors named `entry/name`; returns its sha256."""
+        self.check_counts()
+        tensors = {f"{name}/{key}": t for name, entry in self.entries.items() for key, t in entry.summary.items()}
+        plan = {name: (entry.statistic, entry.taps) for name, entry in self.entries.items()}
+        header = _header(self.spec, self.fingerprint, plan, self.made)
+        return write_tensors(path, {"probes/answers": self.answers, **tensors}, header, kind="record")
+
+    @classmethod
+    def load(cls, path: str | Path, network: Network) -> Record:
+        """The record in `path`, checked against `network`; raises UserError for any that is damaged or another's."""
+        tensors, header = read_tensors(path, kind="record", cap=HEADER_CAP_RECORD)
+        answers = tensors.pop("probes/answers", None)
+        parts = (header.get("entries"), list), (header.get("spec"), dict), (header.get("made"), dict)
+        if answers is None or not all(isinstance(got, wanted) for got, wanted in parts):
+            raise UserError(f"{path} is no whole record: entries, spec or probe answers are missing; get it again")
+        spec = InputSpec.stored(header["spec"], path)
+        loaded = cls(spec, str(header.get("fingerprint")), answers, {}, header["made"])
+        loaded.check_teacher(network)
+        for item in header["entries"]:
+            name, entry = _entry(item, tensors)
+            planned = entry.statistic.plan(network, tap_names.check(network, entry.taps))
+            if entry.taps not in [taps for _, taps in planned.values()]:
+                raise UserError(
+                    f"entry {name!r} of the record is {entry.statistic.kind!r} of {', '.join(entry.taps)}, which that "
+                    "kind does not measure together; get the record again"
+                )
+            loaded.entries[name] = entry
+            meter = loaded.meter(name, network)
+            meter.check(entry.summary)
+            if not entry.statistic.needs_data:
+                _check_read(name, entry.summary, meter)
+        loaded.check_counts()
+        if tensors:
+            raise UserError(f"{path} holds a tensor {min(tensors)!r} that no entry owns; get the record again")
+        return loaded
+
+    def check_counts(self) -> None:
+        """Raises UserError where entries were measured on different numbers of images, in all or of a class."""
+        samples, by_class = self.made.get("samples", 0), None
+        if type(samples) is not int or not 0 <= samples <= 1 << 53:
+            raise UserError(
+                f"the record says that it is of {str(samples)[:40]} samples, expected a count; get it again"
+            )
+        for name, entry in self.entries.items():
+            count = entry.summary.get("count")
+            if count is None:
+                continue
+            if int(count.sum()) != samples:
+                raise UserError(
+                    f"entry {name!r} of the record counts {int(count.sum()):,} samples, the record {samples:,}; "
+                    "record all entries on the same data"
+                )
+            if len(count) > 1:
+                if by_class is not None and not torch.equal(count, by_class):
+                    raise UserError(
+                        f"entry {name!r} of the record counts other samples of a class than another entry; "
+                        "record all entries on the same data"
+                    )
+                by_class = count
+
+    def check_teacher(self, network: Network) -> None:
+        """Raises UserError unless `network` is the teacher that was recorded: its weights, its spec, its answers.
+
+        Every function that takes a network and its record calls it once; it reads all weights, and predicts 16 images.
+        """
+        if network.spec.model_dump(exclude={"classes"}) != self.spec.model_dump(exclude={"classes"}):
+            ours, theirs = self.spec, network.spec
+            ranges = ["", ""]
+            if (ours.low, ours.high) != (theirs.low, theirs.high):
+                ranges = [f" from {own.low:g} to {own.high:g}" for own in (ours, theirs)]
+            raise UserError(
+                f"the record is for images {ours.shape}{ranges[0]} normalised by {ours.mean} / {ours.std}, {network.name} "
+                f"takes {theirs.shape}{ranges[1]} by {theirs.mean} / {theirs.std}; use the release it came with"
+            )
+        same = network.fingerprint() == self.fingerprint
+        check_order(self.spec.classes, network.spec.classes, "the record", network.name, renamed=same)
+        if not same:
+            raise UserError(
+                f"the record was made for another teacher (fingerprint {self.fingerprint[:12]}, {network.name} has "
+                f"{network.fingerprint()[:12]}); use the record of this model"
+            )
+        answers = network.answers()
+        if answers.shape != self.answers.shape or float((answers - self.answers).abs().max()) > PROBE_TOLERANCE * (
+            1 + float(self.answers.abs().max())
+        ):
+            network.check()  # it may answer otherwise each time
+            raise UserError(f"{network.name} has the recorded weights but answers otherwise; use the code it came with")
+
+
+@checked
+def record(
+    network: Network,
+    data: Dataset | None,
+    statistics: Sequence[Statistic | tuple[Statistic, Iterable[str] | None]],
+    *,
+    state: Path | None = None,
+    progress: Progress = silent,
+    answered: Callable[[int, int], None] | None = None,
+) -> Record:
+    """Measures `statistics` of `network` on `data` in one pass in float64.
+
+    Each is a statistic, of all conv and linear layers, or a pair (statistic, layers).
+
+    `data` may be None where no statistic needs any (batch norm). Any split of the data into batches gives the same
+    record up to rounding; the batch is fixed by the network, so two
+    runs give the same bytes. A pass that is interrupted leaves its sums in the file `state`, where one is named; the same
+    call goes on from them and removes the file. They hold more of the data than a record does: do not hand them over.
+    `answered` is called for every batch of the pass with the number of images and of those whose class the network sees;
+    where a pass goes on, first for all that it has seen already.
+    Raises UserError for a layer that does not exist, a class without samples, and a record that would forecast more than
+    its preset promises (`safe`).
+    """
+    network.check()
+    plan = _plan(network, statistics)
+    if data is not None:
+        check_record(network, plan, lambda taps: _chunk(network, taps), len(data))
+    meters = {name: statistic.on(network, own) for name, (statistic, own) in plan.items()}
+    _check_room(network, plan, meters)
+    live = {name: meter for name, meter in meters.items() if plan[name][0].needs_data}
+    states: dict[str, State] = {}
+    resumed = state is not None and state.exists()
+    if live:
+        if data is None:
+            raise UserError(f"no data for {', '.join(live)}, wanted some; only batch-norm statistics need none")
+        data = as_input(network, data)
+        pause = None if state is None else Pause(state, _identity(network, data, plan))
+        states = _measure(network, data, live, {name: plan[name][1] for name in live}, pause, progress, answered)
+    summaries = {name: meters[name].finish(states[name]) if name in live else meters[name].read() for name in plan}
+    entries = {name: Entry(plan[name][0], plan[name][1], summaries[name]) for name in plan}
+    if resumed:
+        _check_resumed(state, meters, summaries)
+    if state is not None and state.exists():
+        state.unlink()
+    made = _made(data if live else None)
+    whole = Record(network.spec, network.fingerprint(), network.answers(), entries, made, meters)
+    if isinstance(statistics, Promised):
+        keep_promise(whole, network, statistics.leak)
+    return whole
+
+
+def keep_promise(made: Record, network: Network, leak: float) -> None:
+    """Raises UserError where a record, as the preset `safe` makes it, forecasts more than `leak`: it is not handed out."""
+    if (auc := forecast_auc(made.released(network))) > leak:
+        raise UserError(
+            f"the least that --preset safe records forecasts AUC {auc:.3f}, wanted at most --leak {leak:g}; "
+            "record more samples of each class, or give a higher --leak"
+        )
+
+
+def _check_resumed(state: Path | None, meters: Mapping[str, Meter], summaries: Mapping[str, Summary]) -> None:
+    """Raises UserError where sums out of a file came to a record that could not be opened: of no images at all."""
+    for name, summary in summaries.items():
+        try:
+            meters[name].check(summary)
+        except UserError as error:
+            raise UserError(
+                f"{state} holds sums of {name!r} that no images have: {str(error).rpartition(';')[0]}; remove it, and "
+                "recording begins anew"
+            ) from None
+
+
+def _header(spec: InputSpec, fingerprint: str, plan: Mapping[str, Any], source: dict[str, Any]) -> dict[str, Any]:
+    """What a record's file holds beside its tensors; `plan` is entry name -> (statistic, taps)."""
+    entries = [
+        {"name": name, "taps": list(taps), "statistic": statistic.model_dump(mode="json")}
+        for name, (statistic, taps) in plan.items()
+    ]
+    return {"spec": spec.model_dump(mode="json"), "fingerprint": fingerprint, "entries": entries, "made": source}
+
+
+def _check_room(network: Network, plan: Mapping[str, Any], meters: Mapping[str, Meter]) -> None:
+    """Raises UserError where a record of the plan would have more layers or classes than a file can list."""
+    table = {
+        f"{name}/{key}": (getattr(torch, number), shape)
+        for name, meter in meters.items()
+        for key, (number, shape) in meter.layout().items()
+    }
+    header = _header(network.spec, "0" * 64, plan, {"data": "", "split": "", "samples": 0, "sha256": "0" * 64})
+    try:
+        check_room("record.safetensors", table, header, kind="record")
+    except UserError as error:
+        raise UserError(
+            f"that record of {len(plan):,} entries and {len(network.spec.classes):,} classes cannot be written: "
+            f"{str(error).rpartition(';')[0]}; record fewer layers (--kind with --taps), or shorten the class names"
+        ) from None
+
+
+def is_of(
+    record: Record, network: Network, data: Dataset | None,
+    statistics: Sequence[Statistic | tuple[Statistic, Iterable[str] | None]],
+) -> bool:  # fmt: skip
+    """Whether `record` holds these statistics and says that it is of this many samples of this data."""
+    plan = _plan(network, statistics)
+    entries = {name: (entry.statistic, entry.taps) for name, entry in record.entries.items()}
+    if any(statistic.needs_data for statistic, _ in plan.values()):
+        made = _made(data)
+    else:
+        made = _made(None)
+    return entries == plan and all(record.made.get(key) == value for key, value in made.items())
+
+
+def _made(data: Dataset | None) -> dict[str, Any]:
+    """What a record's header says of its data."""
+    if data is None:
+        return {"data": None, "split": None, "samples": 0}
+    return {"data": data.public, "split": data.split, "samples": len(data), "sha256": sha256(data)}
+
+
+def _plan(
+    network: Network, statistics: Sequence[Statistic | tuple[Statistic, Iterable[str] | None]]
+) -> dict[str, tuple[Any, tuple[str, ...]]]:
+    """Entry name -> (statistic, taps)."""
+    plan: dict[str, tuple[Any, tuple[str, ...]]] = {}
+    for item in statistics:
+        statistic, taps = item if isinstance(item, tuple) else (item, None)
+        chosen = tap_names.layers(network) if taps is None else tap_names.check(network, taps)
+        for name, own in statistic.plan(network, chosen).items():
+            if plan.get(name, own) != own:
+                raise UserError(f"two statistics would be entry {name!r} of the record; record one of them by itself")
+            plan[safe_name(name)] = own
+    return plan
+
+
+class RecordingHeader(StateHeader):
+    """Of the sums of an interrupted recording."""
+
+    images: int = Field(ge=1)
+    right: int = Field(ge=0)
+    """Those whose class the network sees."""
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Where an interrupted pass leaves its sums, and whose they are."""
+
+    path: Path
+    identity: dict[str, Any]
+
+    def load(
+        self, images: int, meters: dict[str, Meter], shapes: dict[str, list[tuple[int, ...]]]
+    ) -> tuple[int, dict[str, State], int]:
+        """Of a pass over `images` images: how many are seen, the state of every meter, and how many were answered right;
+        nothing where no file is.
+
+        `shapes` are those of the meters' activations.
+        """
+        if not self.path.exists():
+            return 0, {}, 0
+        header = open_state(self.path, KIND, RecordingHeader, self.identity)
+        if header.images > images:
+            raise UserError(
+                f"{self.path} is of a run over {header.images:,} images, wanted {images:,}; remove the file"
+            )
+        if header.right > header.images:
+            raise UserError(
+                f"{self.path} counts {header.right:,} right answers on {header.images:,} images, expected at most as many; "
+                "remove it, and recording begins anew"
+            )
+        layout = {
+            f"{name}/{key}": slot
+            for name, meter in meters.items()
+            for key, slot in _state_slots(meter, shapes[name], header.images).items()
+        }
+        states: dict[str, State] = {name: {} for name in meters}
+        for name, tensor in load_state(self.path, KIND, header, layout).items():
+            entry, key = name.split("/", 1)
+            states[entry][key] = tensor
+        for name, state in states.items():
+            if "outer" in state and not _is_sum_of_squares(state["outer"]):
+                raise UserError(
+                    f"{self.path} holds sums of squares in {name!r} that no images have; remove it, and recording begins "
+                    "anew"
+                )
+            if int(state["count"].sum()) % header.images:
+                raise UserError(
+                    f"{self.path} counts other images in {name!r} than in all; remove it, and recording begins anew"
+                )
+        return header.images, states, header.right
+
+    def save(self, images: int, states: dict[str, State], right: int) -> None:
+        tensors = {f"{name}/{key}": tensor for name, own in states.items() for key, tensor in own.items()}
+        header = RecordingHeader(identity=self.identity, environment=Environment.here(), images=images, right=right)
+        with suppress(UserError):  # sums that cannot be kept are measured again
+            save_state(self.path, KIND, header, tensors)
+
+
+def _is_sum_of_squares(outer: Tensor) -> bool:
+    """Whether no matrix (G, D, D) has a diagonal below 0, or an entry larger than its diagonal's largest, rounding aside."""
+    for matrix in outer:
+        (low, high), diagonal = matrix.aminmax(), matrix.diagonal()
+        if float(diagonal.min()) < 0 or float(max(-low, high)) > (1 + 1e-6) * float(diagonal.max()):
+            return False
+    return True
+
+
+def _state_slots(meter: Meter, shapes: list[tuple[int, ...]], images: int) -> Layout:
+    """What each tensor of a meter's state must be after that many images: like that of one black image, in range."""
+    one = meter.reduce([torch.zeros(1, *shape) for shape in shapes], torch.zeros(1, dtype=torch.long))
+    positions = int(one["count"].sum())
+    rules = {
+        "count": {"low": 0, "high": images * positions, "whole": True},
+        "square": {"low": 0.0},
+        "key": {"low": 0.0, "high": 0.5},
+    }
+    return {name: Slot.like(tensor, **rules.get(name, {})) for name, tensor in one.items()}
+
+
+def _identity(network: Network, data: Dataset, plan: dict[str, tuple[Any, tuple[str, ...]]]) -> dict[str, Any]:
+    what = {name: [statistic.model_dump(mode="json"), list(taps)] for name, (statistic, taps) in plan.items()}
+    return {"teacher": network.fingerprint(), "content": sha256(data), "what": what}
+
+
+@torch.no_grad()
+def _measure(
+    network: Network, data: Dataset, meters: dict[str, Meter], taps: dict[str, tuple[str, ...]],
+    pause: Pause | None, progress: Progress, answered: Callable[[int, int], None] | None = None,
+) -> dict[str, State]:  # fmt: skip
+    """The merged state of every meter after one pass over the data."""
+    wanted = sorted({tap for own in taps.values() for tap in own})
+    chunk = _chunk(network, wanted)
+    shapes = tap_names.shapes(network, wanted)
+    own = {name: [shapes[tap] for tap in taps[name]] for name in meters}
+    done: tuple[int, dict[str, State], int] = (0, {}, 0)
+    if pause is not None:
+        done = pause.load(len(data), meters, own)
+        if answered is not None and done[0]:
+            answered(done[0], done[2])
+    try:
+        with frozen(network.module), tap_names.watch(network, wanted) as seen:
+            for start in range(done[0], len(data), chunk):
+                indices = torch.arange(start, min(start + chunk, len(data)))
+                pixels, labels = data.pixels(indices.numpy(), network.spec.shape[1:]), data.labels[indices]
+                network.spec.check(pixels)
+                logits = _forward(network, pixels, wanted, seen)
+                check_finite(network.name, logits, start)
+                right = int((logits.argmax(1) == labels).sum())
+                if answered is not None:
+                    answered(len(labels), right)
+                states = {}
+                for name, meter in meters.items():
+                    state = meter.reduce([seen[tap] for tap in taps[name]], labels)
+                    states[name] = meter.merge(done[1][name], state) if name in done[1] else state
+                done = (
+                    start + len(indices),
+                    states,
+                    done[2] + right,
+                )  # one assignment: an interruption finds all meters at the same image
+                progress(done[0], len(data))
+    except BaseException as stop:
+        if pause is not None and done[0] and not isinstance(stop, Exception):
+            pause.save(*done)
+        raise
+    return done[1]
+
+
+def _forward(network: Network, pixels: Tensor, wanted: Sequence[str], seen: dict[str, Tensor]) -> Tensor:
+    """The logits; activations are put into `seen`, and checked."""
+    logits = network.logits(pixels.to(network.device))
+    seen[tap_names.INPUT] = pixels
+    for tap in wanted:
+        if not bool(seen[tap].isfinite().all()):
+            raise UserError(f"activations of layer {tap!r} are not finite; check the weights and the data")
+        if (largest := float(seen[tap].abs().max())) > LARGEST:
+            raise UserError(
+                f"activations of layer {tap!r} are as large as {largest:.3g}, expected at most {LARGEST:g}, beyond which "
+                "float32 cannot count; check the weights and the data"
+            )
+    return logits.cpu()
+
+
+def _chunk(network: Network, taps: Sequence[str]) -> int:
+    """Images a batch, from the size of the activations alone, so that every run takes the same."""
+    units = sum(math.prod(shape) for shape in tap_names.shapes(network, taps).values()) + network.spec.pixels
+    return max(16, min(4096, CHUNK_BYTES // (8 * units)))
+
+
+def _check_read(name: str, summary: Summary, meter: Any) -> None:
+    """Raises UserError for an entry that is read from the network itself and is not what the network has."""
+    own = meter.read()
+    if any(not torch.equal(summary[key], tensor) for key, tensor in own.items()):
+        raise UserError(f"entry {name!r} of the record is not what the network itself holds; get the record again")
+
+
+def _entry(item: Any, tensors: dict[str, Tensor]) -> tuple[str, Entry]:
+    """One entry of a header, its tensors taken out of `tensors`."""
+    taps, name = (item.get("taps"), item.get("name")) if isinstance(item, dict) else (None, None)
+    if not isinstance(taps, list) or not taps or not all(isinstance(own, str) for own in (*taps, name)):
+        raise UserError("an entry of the record is not an object with name, taps and statistic; get the record again")
+    name = safe_name(str(name))
+    statistic = stats.of(item.get("statistic"), strict=True)
+    own = {key: tensors.pop(key) for key in [key for key in tensors if key.startswith(f"{name}/")]}
+    if not own:
+        raise unknown("entry", name, sorted({key.split("/")[0] for key in tensors}), "the record's tensors")
+    return name, Entry(statistic, tuple(taps), {key.split("/", 1)[1]: tensor for key, tensor in own.items()})

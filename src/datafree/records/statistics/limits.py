@@ -1,0 +1,52 @@
+"""What numbers a summary may hold: of pixels what the input spec allows, of activations what float32 can hold."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..._core.errors import UserError
+from ...models.input_spec import InputSpec
+
+__all__ = ["LARGEST", "check_counts", "check_pixels", "check_size"]
+
+LARGEST = 1e12
+"""Of an activation, and of a standard deviation. Beyond it float32 cannot add 1."""
+COUNT = 1 << 53
+"""The largest count: float64, in which sums are kept, holds every whole number up to it."""
+ROUNDING = 1.02
+"""Of float16 storage and of a covariance that is kept in part."""
+ADVICE = "get the record again"
+
+
+def check_counts(count: Tensor, where: str) -> None:
+    """Raises UserError for counts of samples below 1, or larger than can be counted."""
+    low, high = int(count.min()), int(count.max())
+    if low < 1 or high > COUNT or int(count.double().sum()) > COUNT:
+        raise UserError(f"{where} has counts from {low} to {high}, expected 1 to {COUNT:,} together; {ADVICE}")
+
+
+def check_size(tensor: Tensor, where: str, what: str, most: float = LARGEST) -> None:
+    """Raises UserError for a number of a magnitude above `most`, or one that is not finite."""
+    largest = float(tensor.abs().max()) if tensor.numel() else 0.0
+    if not largest <= most:
+        raise UserError(f"{where} has a {what} of {largest:.4g}, expected at most {most:.4g}; {ADVICE}")
+
+
+def check_pixels(mean: Tensor, variance: Tensor | None, count: Tensor, spec: InputSpec, where: str) -> None:
+    """Raises UserError for means outside the range of pixels, or variances that no pixels in it have.
+
+    `count` are the samples of each row of `variance`, which is the unbiased one.
+    """
+    slack = (ROUNDING - 1) * (spec.high - spec.low)
+    low, high = float(mean.min()), float(mean.max())
+    if not (low >= spec.low - slack and high <= spec.high + slack):
+        raise UserError(
+            f"{where} has pixel means from {low:.4g} to {high:.4g}, expected {spec.low:g} to {spec.high:g}; {ADVICE}"
+        )
+    if variance is None:
+        return
+    several = count[count > 1].double()
+    unbiased = float((several / (several - 1)).max()) if len(several) else 1.0
+    most, largest = ((spec.high - spec.low) / 2) ** 2 * unbiased * ROUNDING, float(variance.max())
+    if not largest <= most:
+        raise UserError(f"{where} has a pixel variance of {largest:.4g}, expected at most {most:.4g}; {ADVICE}")

@@ -1,0 +1,69 @@
+"""Activations compressed in the graph Fourier basis of the network, or of each pair of its layers (sec. 3.1.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from ..._core.settings import Settings
+from ...models.network import Network
+from .. import graph
+from .spectral_accumulator import SpectralMeter
+
+__all__ = ["SpectralAll", "SpectralPairs"]
+
+
+class _Spectral(Settings):
+    """What both kinds have in common; abstract, as it has no kind."""
+
+    fraction: float = Field(default=0.1, gt=0, le=1)
+    """The share of the spectrum's coefficients kept: those of largest magnitude."""
+    signal: Literal["class-mean", "class-moments", "examples"] = "class-moments"
+    """Kept of each class: its mean; mean and covariance; or N examples, which are compressed images of real data."""
+    rank: int = Field(default=32, ge=1, le=4096)
+    """Directions of the covariance that `class-moments` keeps; the variance left over is kept by coefficient."""
+    examples: int = Field(default=32, ge=1, le=65536)
+    """Number of examples per class that `examples` keeps, chosen by a hash of their activations."""
+    graph: Literal["auto", "units", "channels"] = "auto"
+    """A vertex per unit, or per channel (spatial means); auto: units up to 8,192 of them."""
+    directed: bool = False
+    """The graph with directed edges, as the paper has it: it has no Fourier basis, so this is refused."""
+
+    needs_data: ClassVar[bool] = True
+
+    @field_validator("directed")
+    @classmethod
+    def _undirected(cls, directed: bool) -> bool:
+        if directed:
+            raise ValueError(
+                "false: the directed adjacency of a feed-forward network is strictly block-triangular, hence nilpotent: "
+                "all its eigenvalues are 0 and it is not diagonalisable, so there is no Fourier basis; the symmetrised "
+                "graph has one"
+            )
+        return directed
+
+
+class SpectralAll(_Spectral):
+    """The activation of all recorded layers in the Fourier basis of their graph, compressed for each class."""
+
+    kind: Literal["spectral-all"] = "spectral-all"
+
+    def plan(self, network: Network, taps: Sequence[str]) -> dict[str, tuple[SpectralAll, tuple[str, ...]]]:  # noqa: ARG002
+        return {"graph": (self, tuple(taps))}
+
+    def on(self, network: Network, taps: Sequence[str]) -> SpectralMeter:
+        return SpectralMeter(self, graph.build(network, taps, self.graph), len(network.spec.classes))
+
+
+class SpectralPairs(_Spectral):
+    """The activation of each two adjacent layers in the Fourier basis of their weights, compressed for each class."""
+
+    kind: Literal["spectral-pairs"] = "spectral-pairs"
+
+    def plan(self, network: Network, taps: Sequence[str]) -> dict[str, tuple[SpectralPairs, tuple[str, ...]]]:
+        return {f"{a}--{b}": (self, (a, b)) for a, b in graph.pairs(network, taps, self.graph)}
+
+    def on(self, network: Network, taps: Sequence[str]) -> SpectralMeter:
+        return SpectralMeter(self, graph.build(network, taps, self.graph), len(network.spec.classes))

@@ -1,0 +1,1 @@
+"""Releases: the folders that are handed over, and how a network is loaded from one."""

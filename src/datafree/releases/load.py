@@ -1,0 +1,411 @@
+"""Naming a model: a zoo name, `file.py:function` or `package.module:function` of the user's own, or a release folder."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+import sysconfig
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .._core.arguments import checked
+from .._core.code_names import CodeName, check_allowed, code_name
+from .._core.errors import UserError, nearest, unknown
+from .._core.files import read_weights
+from .._core.folder_kinds import EXPORTED, is_quantized
+from .._core.memory import available
+from .._core.seeds import seed_of
+from .._core.version import FOLDER
+from ..models import zoo
+from ..models.behaviour import check_state
+from ..models.input_spec import InputSpec
+from ..models.network import PROBES, Network
+from .builder_names import check_name, pack_command
+from .quantized import open_quantized
+from .release import Release, check_code, is_release, is_zoo
+
+__all__ = ["all_files", "code_files", "load_model", "load_weights", "new_model", "read_code"]
+
+
+@checked
+def load_model(
+    name: str, *, code: str | None = None, weights: str | Path | None = None, spec: InputSpec | None = None
+) -> Network:
+    """A trained network. Import paths come from `name` or `code`, which the user typed, never from inside a file.
+
+    A release folder brings spec and weights, a quantized one its ONNX file; `code` names the function that builds it
+    where it is not of the zoo. Any other name needs `spec` and `weights`. Raises UserError in one line.
+    """
+    release = None
+    if is_release(name):
+        if is_quantized(name):
+            return open_quantized(name)
+        release = Release.open(name)
+        architecture, spec, path = code or release.architecture(), release.spec, weights or release.weights
+    else:
+        if Path(name).suffix in EXPORTED and Path(name).is_file():
+            raise UserError(f"{name} is one file of a quantized network, wanted its folder; give {Path(name).parent}")
+        check_name(name)
+        if weights is None and code_name(name) is None and not is_zoo(name):
+            raise unknown("model", name, zoo.names(), "the zoo, and no such release folder")
+        if weights is None:
+            raise UserError(
+                f"model {name!r} has no weights; give a release folder, or --weights FILE.safetensors beside the model"
+            )
+        if spec is None:
+            raise UserError(
+                f"model {name!r} does not say what it takes; make a release of it: {pack_command(name, weights)}"
+            )
+        architecture, path = name, weights
+    check_name(architecture)
+    found = read_weights(path)
+    if code_name(architecture) is None:  # before a weight of it is allocated: a few bytes of text can name 40 GB
+        _check_weights(architecture, zoo.on_meta(architecture, spec).state_dict(), found, path)
+    network = _built(architecture, spec, seed=0)
+    _load(network, found, path)
+    network.module.eval()
+    with _guarded(architecture, code_name(architecture)), torch.sparse.check_sparse_tensor_invariants():
+        network.check()  # positions of sparse tensors too, which torch otherwise uses as they are
+        if release is not None and release.custom and weights is None:
+            check_code(release, network)
+    return network
+
+
+@checked
+def new_model(name: str, spec: InputSpec, *, seed: int) -> Network:
+    """A fresh network for `spec`, the same weights for the same seed."""
+    network = _built(name, spec, seed=seed)
+    with _guarded(name, code_name(name)):
+        network.check()
+    return network
+
+
+def _built(name: str, spec: InputSpec, *, seed: int) -> Network:
+    """`new_model`, its answers not checked yet; layers that take their size from a batch have taken it from a grey one."""
+    if is_release(name):
+        raise UserError(
+            f"{name} is a trained release, wanted a fresh network; name an architecture of the zoo or your own"
+        )
+    check_name(name)
+    code = code_name(name)
+    if code is None:
+        _check_memory(name, spec)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(seed, "weights", name))
+        module = zoo.build(name, spec) if code is None else _function(name, code)(spec)
+        if not isinstance(module, nn.Module):
+            raise UserError(f"{name!r} returned {type(module).__name__}, wanted a torch.nn.Module; return the network")
+        network = Network(module, spec, name)
+        if any(torch.nn.parameter.is_lazy(parameter) for parameter in network.module.parameters()):
+            with _guarded(name, code):
+                _first_pass(network)
+        elif code is not None:
+            with suppress(Exception):  # Network.check says what is wrong
+                _first_pass(network)
+    return network
+
+
+@torch.no_grad()
+def _first_pass(network: Network) -> None:
+    """One forward pass in eval mode, which makes what some networks make on their first one: lazy layers, buffers."""
+    module, spec = network.module, network.spec
+    try:
+        module.eval()  # `frozen` would ask for the gradients of weights that are not there yet
+        network.logits(torch.full((2, *spec.shape), (spec.low + spec.high) / 2))
+    finally:
+        module.train()
+
+
+def load_weights(network: Network, path: str | Path) -> None:
+    """Loads a safetensors file into the network; names, dtypes and shapes must be its own."""
+    _load(network, read_weights(path), path)
+
+
+def _load(network: Network, found: dict[str, Tensor], path: str | Path) -> None:
+    own = network.module.state_dict()
+    if any(isinstance(tensor, Tensor) and tensor.layout != torch.strided for tensor in own.values()):
+        check_state(network)  # raises: sparse tensors take no copy of dense ones
+    found = _untied(network, _plainly_named(own, found), path)
+    _check_weights(network.name, own, found, path)
+    network.module.load_state_dict({**own, **found})
+
+
+def _plainly_named(own: dict[str, Any], found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights `found` without the prefix that data-parallel training or `torch.compile` put before every name."""
+    for prefix in ("module.", "_orig_mod.") * 2:
+        if found and all(name.startswith(prefix) for name in found) and not any(n.startswith(prefix) for n in own):
+            found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
+    return found
+
+
+def _untied(network: Network, found: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
+    """The weights `found` with every name of a tensor that the network uses under several: a file may hold one of them.
+
+    Raises UserError where the file has different values for one tensor.
+    """
+    names: dict[int, list[str]] = {}
+    for pairs in (network.module.named_parameters, network.module.named_buffers):
+        for name, tensor in pairs(remove_duplicate=False):
+            names.setdefault(id(tensor), []).append(name)
+    whole = dict(found)
+    for tied in (own for own in names.values() if len(own) > 1):
+        first = next((name for name in tied if name in found), None)
+        if first is None:
+            continue
+        for name in [name for name in tied if name in found]:
+            if found[name].shape == found[first].shape and not torch.equal(found[name], found[first]):
+                raise UserError(
+                    f"{name!r} and {first!r} are one tensor in {network.name}, and two different ones in {path}; use "
+                    "weights of this architecture"
+                )
+        whole |= {name: found[first] for name in tied if name not in found}
+    return whole
+
+
+def _check_weights(network: str, own: dict[str, Any], found: dict[str, Tensor], path: str | Path) -> None:
+    """Raises UserError unless the tensors `found` in `path` have the names, shapes and dtypes of a network's `own`."""
+    counters = {name for name in own if name.endswith("num_batches_tracked")}  # absent in older files; not used in eval
+    for name in sorted(own.keys() - found.keys() - counters):
+        raise UserError(f"{path} has no weight {name!r} of {network}; {nearest(name, found)}")
+    for name in sorted(found.keys() - own.keys()):
+        raise unknown("weight", name, own, network)
+    for name, tensor in found.items():
+        if tensor.shape != own[name].shape:
+            raise UserError(
+                f"weight {name!r} in {path} is {tuple(tensor.shape)}, wanted {tuple(own[name].shape)} for {network}; "
+                "use the weights of this architecture and input size"
+            )
+        if tensor.dtype != own[name].dtype:
+            raise UserError(
+                f"weight {name!r} in {path} is {tensor.dtype}, wanted {own[name].dtype}; use weights in that number format"
+            )
+
+
+def _check_memory(name: str, spec: InputSpec) -> None:
+    """Raises UserError for a zoo network whose weights, or activations of the probe images, cannot fit in memory."""
+    module = zoo.on_meta(name, spec)
+    weights = 4 * sum(parameter.numel() for parameter in module.parameters())
+    there = available()
+    if there is None or weights + 8 * PROBES * _most_outputs(module, spec) <= there:
+        return
+    # what the weights alone decide needs no more: under a limit torch's compiler may not load in the memory that is left
+    needed = weights if weights > there else weights + 8 * _largest_output(module, spec)
+    if needed > there:
+        raise UserError(
+            f"{name} for images {spec.shape} needs {needed:,} bytes, wanted at most the {there:,} of memory here; "
+            "give a smaller network or smaller images"
+        )
+
+
+def _most_outputs(module: nn.Module, spec: InputSpec) -> int:
+    """Numbers that the largest output for one image has at most: no layer of the zoo has maps larger than the image."""
+    area = spec.shape[1] * spec.shape[2]
+    convolutions = (part.out_channels * area for part in module.modules() if isinstance(part, nn.Conv2d))
+    linears = (part.out_features for part in module.modules() if isinstance(part, nn.Linear))
+    return max(*convolutions, *linears, spec.pixels)
+
+
+def _largest_output(module: nn.Module, spec: InputSpec) -> int:
+    """Numbers in the largest output of its parts for the probe images. The first call in a process imports torch's
+    compiler, which takes two seconds.
+    """
+    sizes = [0]
+    for part in module.modules():
+        part.register_forward_hook(lambda *given: sizes.append(given[2].numel()))
+    with torch.no_grad(), suppress(RuntimeError):  # images of a wrong shape: Network.check says it in words
+        module.eval()(torch.empty(PROBES, *spec.shape, device="meta"))
+    return max(sizes)
+
+
+def _function(name: str, code: CodeName) -> Callable[..., Any]:
+    """The user's own function, called with the InputSpec if it takes an argument."""
+    code.check()
+    module = _module(code)
+    function = getattr(module, code.attribute, None)
+    if not callable(function):
+        names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise unknown("function", code.attribute, names, code.place)
+    if isinstance(function, nn.Module):
+        raise UserError(
+            f"{name} is a network that is built already, wanted the function or class that builds it; write a function that "
+            "returns it"
+        )
+    takes = _spec_parameter(name, function)
+
+    def call(spec: InputSpec) -> Any:
+        how = ", called with the InputSpec" if takes is not None else ""
+        forgotten = _siblings_forgotten(_folder(code)) if code.is_file else nullcontext()
+        with _users(name, _folder(code), how), forgotten, _noted(code.place):
+            if takes is None:
+                return function()
+            return function(spec) if takes == "" else function(**{takes: spec})
+
+    return call
+
+
+def _spec_parameter(name: str, function: Callable[..., Any]) -> str | None:
+    """The parameter that gets the InputSpec: "" for the first, a name for one by keyword, None for none.
+
+    It is the one named `spec` or annotated as InputSpec, or else the only required one. Raises UserError where others are
+    required.
+    """
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):  # of compiled code
+        return None
+    kinds = inspect.Parameter
+    named = [
+        parameter for parameter in parameters if parameter.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)
+    ]
+    chosen = next(
+        (parameter for parameter in named if parameter.name == "spec" or _is_spec(parameter.annotation)), None
+    )
+    variable = (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD)
+    required = [
+        parameter for parameter in parameters if parameter.default is kinds.empty and parameter.kind not in variable
+    ]
+    if chosen is None and len(required) == 1 and required[0].kind is not kinds.KEYWORD_ONLY:
+        return ""
+    if others := [parameter.name for parameter in required if parameter is not chosen]:
+        names = ", ".join(parameter.name for parameter in required)
+        raise UserError(
+            f"{name} needs {len(required)} argument{'s' * (len(required) > 1)} ({names}), wanted none or the "
+            f"InputSpec alone; give {others[-1]!r} a default, or name a function that calls it"
+        )
+    return None if chosen is None else chosen.name
+
+
+def _is_spec(annotation: Any) -> bool:
+    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+    return text.rpartition(".")[2] == "InputSpec"
+
+
+def _guarded(name: str, code: CodeName | None) -> AbstractContextManager[None]:
+    """`_users` for a network that the user's own code makes; nothing for one of the zoo."""
+    return nullcontext() if code is None else _users(name, _folder(code))
+
+
+def _folder(code: CodeName) -> Path:
+    """Where the code of `file.py:function` has its siblings; for a module, the working directory."""
+    return Path(code.place).parent if code.is_file else Path()
+
+
+def _module(code: CodeName) -> Any:
+    place = code.place
+    check_allowed(place)
+    if not code.is_file:
+        with _users(place, _folder(code)), _noted(place):
+            return importlib.import_module(place)
+    path = Path(place)
+    if not path.is_file():
+        raise UserError(f"no file {place}, wanted the Python file that builds the model; check the path")
+    made = importlib.util.spec_from_file_location(f"datafree_code_{path.stem}", path)
+    assert made is not None
+    assert made.loader is not None
+    module = importlib.util.module_from_spec(made)
+    sys.modules[made.name] = module  # dataclasses look their module up there
+    _FILES.pop(place, None)
+    with _users(place, _folder(code)), _siblings_forgotten(path.parent), _noted(place):
+        made.loader.exec_module(module)
+    return module
+
+
+_FILES: dict[str, set[Path]] = {}
+"""What `code_files` returns for code that was imported in this process."""
+_INSTALLED = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib"))
+
+
+def code_files(code: CodeName) -> list[Path]:
+    """The Python files that code was made of beside its own file: of its package, and what it imported, also while it
+    built the network.
+
+    For a module, its own file too. Empty for code that was not imported in this process. Python's own modules and installed
+    packages are not listed, unless the code is in one of them.
+    """
+    return sorted(_FILES.get(code.place, ()))
+
+
+def all_files(code: CodeName) -> list[Path]:
+    """`code_files`, after the code's own file."""
+    return [*([Path(code.place)] if code.is_file else []), *code_files(code)]
+
+
+def read_code(name: str) -> list[Path]:
+    """The files that `file.py:function` or `package.module:function` is made of, which is imported for that."""
+    code = code_name(name)
+    assert code is not None
+    code.check()
+    _module(code)
+    return all_files(code)
+
+
+@contextmanager
+def _noted(place: str) -> Iterator[None]:
+    """Notes for `code_files` what is imported inside, and the package of the module `place`."""
+    before = set(sys.modules)
+    yield
+    files = _FILES.setdefault(place, set())
+    package = None if place.endswith(".py") else place.partition(".")[0]
+    for name, module in list(sys.modules.items()):
+        of_package = name.partition(".")[0] == package
+        if (name in before and not of_package) or name == f"datafree_code_{Path(place).stem}":
+            continue
+        file = getattr(module, "__file__", None) or ""
+        if file.endswith(".py") and (of_package or not _is_installed(Path(file).absolute())):
+            files.add(Path(file).absolute())
+
+
+def _is_installed(path: Path) -> bool:
+    """Whether a module is Python's, a package's that was installed, or of datafree itself."""
+    if not {"site-packages", "dist-packages"}.isdisjoint(path.parts):
+        return True
+    return any(folder in path.resolve().parents for folder in (*_INSTALLED, FOLDER))
+
+
+@contextmanager
+def _siblings_forgotten(folder: Path) -> Iterator[None]:
+    """Modules that are imported from `folder` inside leave sys.modules: another folder may have some of that name."""
+    before, own = set(sys.modules), folder.resolve()
+    try:
+        yield
+    finally:
+        for name in set(sys.modules) - before:
+            place = getattr(sys.modules[name], "__file__", None)
+            if place and own in Path(place).resolve().parents:
+                del sys.modules[name]
+
+
+@contextmanager
+def _users(what: str, folder: Path, how: str = "") -> Iterator[None]:
+    """Somebody else's code runs inside: `folder` is on sys.path meanwhile; whatever it raises becomes one line."""
+    before, own = list(sys.path), str(folder.resolve())
+    sys.path.insert(0, own)
+    try:
+        yield
+    except UserError:
+        raise
+    except ModuleNotFoundError as error:
+        do = f"get {error.name}.py from who wrote that file and put it beside it, or install the package of that name"
+        if ".py" not in what:
+            do = "install it, or name a file as path/file.py:name"
+        raise UserError(f"no module {error.name!r} for model {what!r}; {do}") from None
+    except (Exception, SystemExit) as error:  # a script that was not meant to be imported may exit
+        if isinstance(error, SyntaxError):
+            reason, place = error.msg, f" ({error.filename}, line {error.lineno})"
+        else:
+            here = str(FOLDER)
+            theirs = [own for own in traceback.extract_tb(error.__traceback__) if not own.filename.startswith(here)]
+            reason, place = str(error), f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
+        raise UserError(
+            f"the code of model {what!r} fails with {type(error).__name__}: {reason}{place}{how}; mend it"
+        ) from error
+    finally:
+        sys.path[:] = before

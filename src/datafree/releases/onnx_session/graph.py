@@ -1,0 +1,253 @@
+"""An ONNX file as what datafree needs to know of it: read from its bytes alone, and refused where it is another program."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ..._core.errors import UserError
+from .fields import ELSEWHERE, MODEL, SUBGRAPH
+from .wire import parse, varints
+
+__all__ = ["CONTROL", "SMALL", "Graph", "Node", "Tensor", "name_of", "numpy_type", "read", "size_of"]
+
+SIZES = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 16: 2}
+"""Number format -> bytes of a number: ONNX's own numbers, of those that datafree writes or that arithmetic needs."""
+TYPES = {
+    1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 8: "string", 9: "bool",
+    10: "float16", 11: "float64", 12: "uint32", 13: "uint64", 14: "complex64", 15: "complex128", 16: "bfloat16",
+}  # fmt: skip
+STORED = {"float_data": (1,), "int32_data": (2, 3, 4, 5, 6, 9, 10, 16), "int64_data": (7,), "double_data": (11,)}
+STORED["uint64_data"] = (12, 13)
+CONTROL = ("If", "Loop", "Scan", "SequenceMap")
+SMALL = 512
+"""Numbers of a tensor whose values are looked at: shapes, axes, scales."""
+LARGEST = 1 << 31
+RANK = 8
+OPSETS, IRS = (18, 21), (8, 13)
+VALUES = {
+    1: ("f", 0.0),
+    2: ("i", 0),
+    3: ("s", b""),
+    4: ("t", None),
+    6: ("floats", []),
+    7: ("ints", []),
+    8: ("strings", []),
+}
+"""Type of an attribute -> the field that holds it, and what it is where the field is left out."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Numbers that the file holds: weights, scales, shapes."""
+
+    name: str
+    type: int
+    shape: tuple[int, ...]
+    stored: tuple[str, list[memoryview]]
+    """The field they are in, and its parts."""
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * SIZES[self.type]
+
+    def values(self) -> np.ndarray | None:
+        """The numbers of a small tensor; None of a large one, or one in a format that numpy lacks."""
+        dtype, (field, parts) = numpy_type(self.type), self.stored
+        if dtype is None or math.prod(self.shape) > SMALL:
+            return None
+        content = parts[0] if len(parts) == 1 else b"".join(parts)
+        if field == "raw_data":
+            return np.frombuffer(content, dtype).reshape(self.shape)
+        if field in ("float_data", "double_data"):
+            return np.frombuffer(content, dtype).reshape(self.shape)
+        numbers = varints(content, "TensorProto")
+        if self.type == 10:  # half precision is stored as the bits
+            return numbers.astype(np.uint16).view(np.float16).reshape(self.shape)
+        return numbers.astype(dtype).reshape(self.shape)
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator: its kind, the names of its inputs and outputs, its attributes by name."""
+
+    kind: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Operators in the order in which they are run, weights by name, and the one input and output."""
+
+    nodes: tuple[Node, ...]
+    tensors: dict[str, Tensor]
+    input: str
+    shape: tuple[int, ...]
+    """Of one image, as the file states it."""
+    output: str
+    opset: int
+    nbytes: int
+    """Of the file."""
+
+    @cached_property
+    def contents(self) -> dict[str, np.ndarray | None]:
+        """The numbers of each small weight, read once for any number of images."""
+        return {name: tensor.values() for name, tensor in self.tensors.items()}
+
+
+def read(content: bytes, known: Callable[[str], bool]) -> Graph:
+    """The graph in an ONNX file; `known` says which operators may be in it. Raises UserError with the reason alone."""
+    model = parse(content, MODEL)
+    opset = _versions(model)
+    graph = model.get("graph")
+    if graph is None:
+        raise UserError("it has no graph")
+    tensors: dict[str, Tensor] = {}
+    for own in graph.get("initializer", []):
+        tensor = _tensor(own)
+        if not tensor.name or tensor.name in tensors:
+            raise UserError(f"it has two weights called {name_of(tensor.name)}, or one without a name")
+        tensors[tensor.name] = tensor
+    name, shape = _input(graph, tensors)
+    nodes = _nodes(graph, {name, *tensors}, known)
+    outputs = graph.get("output", [])
+    if len(outputs) != 1:
+        raise UserError(f"it has {len(outputs)} outputs, expected 1, the logits")
+    output = str(outputs[0].get("name", ""))
+    if output not in {out for node in nodes for out in node.outputs} or not output:
+        raise UserError(f"its output {name_of(output)} is made by no operator")
+    return Graph(nodes, tensors, name, shape, output, opset, len(content))
+
+
+def name_of(name: str) -> str:
+    """A name of the file for a message: printable, and short."""
+    return ascii(name[:60])
+
+
+def size_of(type: int) -> int:
+    return SIZES[type]
+
+
+def numpy_type(type: int) -> np.dtype | None:
+    """None of bfloat16, which numpy lacks."""
+    return None if type == 16 else np.dtype(TYPES[type])
+
+
+def check_type(type: int) -> int:
+    if type not in SIZES:
+        raise UserError(
+            f"it has numbers of type {TYPES.get(type, type)}, expected integers or floating point of 8 to 64 bits"
+        )
+    return type
+
+
+def _versions(model: dict[str, Any]) -> int:
+    if model.get("metadata_props") or (model.get("graph") or {}).get("metadata_props"):
+        raise UserError("it has metadata, which onnxruntime can take for settings; no file written by datafree has any")
+    version = model.get("ir_version")
+    if not isinstance(version, int) or not IRS[0] <= version <= IRS[1]:
+        raise UserError(f"it is of ONNX IR version {version}, expected {IRS[0]} to {IRS[1]}; write it again")
+    imports = [(own.get("domain", ""), own.get("version")) for own in model.get("opset_import", [])]
+    others = [name for name, _ in imports if name not in ("", "ai.onnx")]
+    if others:
+        raise UserError(f"it uses operators of domain {name_of(others[0])}, expected ONNX's own alone")
+    if len(imports) != 1:
+        raise UserError(f"it names {len(imports)} versions of ONNX's operators, expected 1; write it again")
+    opset = imports[0][1]
+    if not isinstance(opset, int) or not OPSETS[0] <= opset <= OPSETS[1]:
+        raise UserError(f"it is of ONNX opset {opset}, expected {OPSETS[0]} to {OPSETS[1]}; write it again")
+    return opset
+
+
+def _input(graph: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[str, tuple[int, ...]]:
+    inputs = graph.get("input", [])
+    if len(inputs) != 1:
+        raise UserError(f"it has {len(inputs)} inputs, expected 1, the pixels")
+    name, tensor = str(inputs[0].get("name", "")), inputs[0].get("type", {}).get("tensor_type", {})
+    if not name or name in tensors:
+        raise UserError(f"its input {name_of(name)} is also a weight, or has no name")
+    if tensor.get("elem_type") != 1:
+        raise UserError(f"its input is of type {TYPES.get(tensor.get('elem_type'), 'none')}, expected float32")
+    sizes = [own.get("dim_value") for own in tensor.get("shape", {}).get("dim", [])]
+    if sizes and sizes[0] is not None:
+        raise UserError(f"it takes exactly {sizes[0]} images at a time, expected any number; write it again so")
+    if len(sizes) != 4 or not all(isinstance(size, int) and 0 < size <= LARGEST for size in sizes[1:]):
+        shown = ", ".join("any" if size is None else str(size) for size in sizes)
+        raise UserError(f"its input has shape ({shown}), expected (images, channels, height, width)")
+    return name, tuple(int(size) for size in sizes[1:])
+
+
+def _nodes(graph: dict[str, Any], names: set[str], known: Callable[[str], bool]) -> tuple[Node, ...]:
+    nodes = []
+    for own in graph.get("node", []):
+        kind, domain = str(own.get("op_type", "")), own.get("domain", "")
+        if domain not in ("", "ai.onnx"):
+            raise UserError(f"it uses the operator {name_of(kind)} of domain {name_of(domain)}, expected ONNX's own")
+        if kind in CONTROL:
+            raise UserError(SUBGRAPH)
+        if own.get("overload") or not known(kind):
+            raise UserError(f"it uses the operator {name_of(kind)}, which is not among those that datafree writes")
+        for name in own.get("input", []):
+            if name and name not in names:
+                raise UserError(f"{kind} takes {name_of(name)}, which nothing before it makes")
+        outputs = tuple(own.get("output", []))
+        for name in outputs:
+            if name in names:
+                raise UserError(f"{name_of(name)} is made twice")
+            names.update({name} - {""})
+        if not any(outputs):
+            raise UserError(f"an operator {kind} has no output")
+        nodes.append(Node(kind, tuple(own.get("input", [])), outputs, _attributes(kind, own.get("attribute", []))))
+    if not nodes:
+        raise UserError("it has no operator")
+    return tuple(nodes)
+
+
+def _attributes(kind: str, stored: list[dict[str, Any]]) -> dict[str, Any]:
+    attributes: dict[str, Any] = {}
+    for own in stored:
+        name, field = own.get("name", ""), VALUES.get(own.get("type", 0))
+        if not name or name in attributes:
+            raise UserError(f"{kind} has two attributes {name_of(name)}, or one without a name")
+        if field is None or own.keys() - {"name", "type", "doc_string", field[0]}:
+            raise UserError(f"attribute {name_of(name)} of {kind} has no value, or several of different types")
+        value = own.get(field[0], field[1])
+        if field[0] == "t":
+            value = _tensor(value or {})
+        elif field[0] in ("s", "strings"):
+            value = bytes(value) if field[0] == "s" else [bytes(part) for part in value]
+        attributes[name] = value
+    return attributes
+
+
+def _tensor(own: dict[str, Any]) -> Tensor:
+    if own.get("data_location", 0) != 0:
+        raise UserError(ELSEWHERE)
+    name, type, shape = own.get("name", ""), check_type(own.get("data_type", 0)), tuple(own.get("dims", []))
+    if len(shape) > RANK or any(not 0 <= size <= LARGEST for size in shape) or math.prod(shape) > LARGEST:
+        raise UserError(f"weight {name_of(name)} has shape {str(shape[:RANK])[:80]}, expected up to 2^31 numbers")
+    fields = [field for field in ("raw_data", *STORED) if field in own]
+    count = math.prod(shape)
+    if len(fields) > 1 or (not fields and count):
+        raise UserError(f"weight {name_of(name)} holds {len(fields)} kinds of numbers, expected 1")
+    field = fields[0] if fields else "raw_data"
+    parts = own.get(field, b"") if field != "raw_data" else [own.get(field, memoryview(b""))]
+    stored = sum(len(part) for part in parts)
+    if field == "raw_data":
+        held = stored / SIZES[type]
+    elif type not in STORED[field]:
+        raise UserError(f"weight {name_of(name)} of type {TYPES[type]} is stored as {field}, expected raw_data")
+    elif field in ("float_data", "double_data"):
+        held = stored / SIZES[type]
+    else:  # a number ends with the byte whose highest bit is not set
+        held = sum(int((np.frombuffer(part, np.uint8) < 128).sum()) for part in parts)
+    if held != count:
+        raise UserError(f"weight {name_of(name)} of shape {shape} holds {held:g} numbers, expected {count:,}")
+    return Tensor(name, type, shape, (field, list(parts)))

@@ -1,0 +1,460 @@
+"""A release: the folder a publisher hands over, and all that a deployer needs. Laid out as on the Hugging Face hub.
+
+`config.json` (architecture, InputSpec), `model.safetensors`, `record.safetensors` (where there is one), `README.md`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from .._core.arguments import checked
+from .._core.errors import Notice, UserError
+from .._core.files import (
+    HEADER_CAP_RECORD,
+    check_claim,
+    claim_folder,
+    is_format,
+    locked,
+    read_header,
+    read_json,
+    read_sealed_json,
+    read_tensors,
+    read_weights,
+    safe_name,
+    sha256_file,
+    sweep,
+    write_sealed_json,
+    write_tensors,
+    write_text,
+)
+from .._core.files.atomic import sync_folder
+from .._core.files.unfinished import check_finished
+from .._core.folder_kinds import is_release, is_zoo, no_release
+from .._core.text import markdown
+from .._core.version import VERSION
+from ..models import hooks as tap_names
+from ..models import zoo
+from ..models.input_spec import InputSpec
+from ..models.modes import modes_kept
+from ..models.network import Network
+from ..records.forecast import forecast_auc
+from ..records.record import PROBE_TOLERANCE, Record
+from ..runs.output_folder import Kind, read_log
+
+__all__ = [
+    "CUSTOM",
+    "RELEASE_FOLDER",
+    "Release",
+    "architecture_of",
+    "is_release",
+    "is_zoo",
+    "mend_card",
+    "sweep_records",
+    "write_record",
+    "write_release",
+]
+
+CUSTOM = "custom:"
+LONGEST_OWN = 80
+"""Characters of the name of somebody's own network."""
+OLDER = ("format", "architecture", "spec", "datafree", "kind", "bits", "original", "sha256")
+"""Keys of a config.json, also of a quantized folder's, of a version that wrote no checksum."""
+LONGEST = 160
+"""Characters of an architecture's name."""
+NOTES = 1000
+"""Characters of the notes on how a network came to be."""
+ANSWERS = 512
+"""Logits of fixed images that a release of somebody's own network keeps, to tell other code by."""
+BEING_REPLACED = """
+## Activation record
+
+The record in this folder was being replaced when this card was written: run the same `datafree record` again.
+"""
+
+
+@dataclass(frozen=True)
+class Release:
+    """An opened release folder; `config` is checked."""
+
+    folder: Path
+    config: dict[str, Any]
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Release:
+        """Raises UserError for a folder that is no release."""
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise UserError(f"no folder {folder}, wanted a release (config.json, model.safetensors); check the path")
+        if not (folder / "config.json").is_file():
+            check_finished(folder)
+            raise UserError(no_release(folder))
+        config = read_sealed_json(folder / "config.json", OLDER)
+        if config.get("kind") not in (None, "quantized"):
+            raise UserError(f"{folder} is of kind {str(config['kind'])[:40]!r}, wanted a release; name another folder")
+        if not is_format(config.get("format"), 1) or not isinstance(config.get("spec"), dict):
+            raise UserError(
+                f"{folder / 'config.json'} is no datafree release of format 1; make it again with this version"
+            )
+        name = config.get("architecture")
+        if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= LONGEST:
+            raise UserError(
+                f"{folder / 'config.json'}: architecture: got {str(name)[:40]!r}, expected a name of up to {LONGEST} "
+                "printable characters; get it again"
+            )
+        notes = config.get("notes", "")
+        if not isinstance(notes, str) or not (notes == "" or notes.isprintable()) or len(notes) > NOTES:
+            raise UserError(
+                f"{folder / 'config.json'}: notes: got {str(notes)[:40]!r}, expected a line of up to {NOTES} printable "
+                "characters; get it again"
+            )
+        return cls(folder, config)
+
+    @property
+    def notes(self) -> str:
+        """What its publisher's command said of how it came to be; one line, empty where nothing is known."""
+        return str(self.config.get("notes", ""))
+
+    @property
+    def spec(self) -> InputSpec:
+        path = self.folder / "config.json"
+        try:
+            return InputSpec.stored(self.config["spec"], path)
+        except UserError as error:
+            if str(path) in str(error):
+                raise
+            raise UserError(f"{path} holds no input spec: {error}") from None
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / "model.safetensors"
+
+    def architecture(self) -> str:
+        """The zoo name that builds it; code named inside a file is never imported."""
+        name = str(self.config.get("architecture"))
+        if self.custom:
+            raise UserError(
+                f"{self.folder} holds a network of its publisher's own code ({name!r}); name it with --code "
+                "FILE.py:FUNCTION, the Python file that its publisher hands over beside this folder"
+            )
+        return name
+
+    @property
+    def custom(self) -> bool:
+        """Whether it takes its publisher's own code to build it."""
+        return not is_zoo(str(self.config.get("architecture")))
+
+    def record(self, network: Network, path: str | Path | None = None) -> Record | None:
+        """Its record, or the one in `path`; None where there is none."""
+        found = Path(path) if path is not None else self.folder / "record.safetensors"
+        return Record.load(found, network) if path is not None or found.exists() else None
+
+
+def architecture_of(network: Network) -> str:
+    """What config.json calls it: the zoo's name of a network with the zoo's weights, or `custom:` and the name of the
+    function that builds it, never a path.
+    """
+    if is_zoo(network.name) and _is_of_zoo(network):
+        return network.name
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", network.name.rpartition(":")[2]).strip(".-")
+    return CUSTOM + safe_name(name[:LONGEST_OWN] or "network")
+
+
+def _is_of_zoo(network: Network) -> bool:
+    """Whether its weights have the names and shapes of the zoo's network of that name."""
+    try:
+        built = zoo.on_meta(network.name, network.spec)
+    except UserError:
+        return False
+    shapes, expected = (
+        {name: tensor.shape for name, tensor in module.state_dict().items()} for module in (network.module, built)
+    )
+    return shapes == expected
+
+
+@checked
+def write_release(folder: str | Path, network: Network, record: Record | None = None, *, notes: str = "") -> Path:
+    """Writes the folder; each file appears whole or not at all. Raises UserError for a folder that holds other things.
+
+    `notes` say in a line how the network came to be and how good it is; config.json keeps them and the card shows them.
+    """
+    notes = "".join(character if character.isprintable() else " " for character in notes)[:NOTES].strip()
+    if record is not None:
+        record.check_teacher(network)
+    check_claim(folder, kind="release")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Notice)  # was said when the network was made
+        network.check()
+    own = claim_folder(folder, kind="release")
+    with locked(own):
+        _write(own, network, record, notes)
+    return own
+
+
+def _write(own: Path, network: Network, record: Record | None, notes: str) -> None:
+    sweep(own)
+    architecture = architecture_of(network)
+    config = {
+        "format": 1,
+        "architecture": architecture,
+        "spec": network.spec.model_dump(mode="json"),
+        "datafree": VERSION,
+        **({"notes": notes} if notes else {}),
+    }
+    weights = _weights(network)
+    kept = record if record is not None else _kept_record(own / "record.safetensors", network)
+    header = {"answers": _answers(network)} if architecture.startswith(CUSTOM) else {}
+    write_tensors(own / "model.safetensors", weights, header, kind="weights")
+    write_sealed_json(own / "config.json", config)
+    if record is not None:
+        _put_record(own, network, record, notes)
+    write_text(own / "README.md", model_card(network, kept, notes))
+
+
+def _weights(network: Network) -> dict[str, Tensor]:
+    """The state in training mode, in which weights are loaded: layers of LoRA, say, merge theirs in eval mode."""
+    module, training = network.module, network.module.training
+    with modes_kept(module):
+        module.train()
+        try:
+            return {key: tensor.detach().cpu().contiguous().clone() for key, tensor in module.state_dict().items()}
+        finally:
+            module.train(training)  # merges them again
+
+
+def _answers(network: Network) -> list[float]:
+    return network.answers().flatten()[:ANSWERS].tolist()
+
+
+def check_code(release: Release, network: Network) -> None:
+    """Raises UserError where `network`, of its publisher's code, has the release's weights but gives other logits.
+
+    Releases of earlier versions, and those with weights that datafree did not write, hold no logits to compare with.
+    """
+    try:
+        expected = read_header(release.weights, kind="weights")[1].get("answers")
+    except UserError:
+        return
+    if not isinstance(expected, list) or not 0 < len(expected) <= ANSWERS:
+        return
+    if not all(isinstance(value, float) and math.isfinite(value) for value in expected):
+        return
+    logits = network.answers().flatten()[: len(expected)].double().tolist()
+    most = PROBE_TOLERANCE * (1 + max(map(abs, expected)))
+    if len(logits) == len(expected) and all(abs(one - other) <= most for one, other in zip(logits, expected)):
+        return
+    raise UserError(
+        f"{network.name} takes the weights in {release.folder} but gives other logits than its publisher's network; use the "
+        "code that came with it, unchanged"
+    )
+
+
+def _kept_record(path: Path, network: Network) -> Record | None:
+    """The record that is there, where it is of this network.
+
+    One that was made for the weights that are replaced is of no use, would make the release unreadable, and is removed.
+    """
+    if not path.is_file():
+        return None
+    if read_header(path, kind="record")[1].get("fingerprint") != network.fingerprint():
+        path.unlink()
+        return None
+    return Record.load(path, network)
+
+
+@checked
+def write_record(folder: str | Path, network: Network, record: Record) -> Path:
+    """Puts a record, and a new model card, into an existing release."""
+    record.check_teacher(network)
+    release = Release.open(folder)
+    with locked(release.folder):
+        sweep_records(release.folder)
+        path = _put_record(release.folder, network, record, release.notes)
+        write_text(release.folder / "README.md", model_card(network, record, release.notes))
+    return path
+
+
+def _put_record(folder: Path, network: Network, record: Record, notes: str) -> Path:
+    """Writes record.safetensors. Its temporary file stands beside the folder, which may be handed over after a kill.
+
+    Before another record goes, and once the new one is written, the card that describes it does: a kill in between leaves
+    no card of another record.
+    """
+    path, beside = folder / "record.safetensors", _beside(folder)
+    try:
+        record.save(beside)
+    except (UserError, OSError):  # nothing can be written there
+        _remove(beside)
+    with _card_taken_down(folder, network, notes) if path.exists() else nullcontext():
+        try:
+            os.replace(beside, path)
+        except OSError:  # it was not written, or the folder is a disk of its own
+            _remove(beside)
+            record.save(path)
+    sync_folder(path)
+    return path
+
+
+@contextmanager
+def _card_taken_down(folder: Path, network: Network, notes: str) -> Iterator[None]:
+    """The card describes no record while the block replaces it; where that fails, the card that was there comes back."""
+    card = folder / "README.md"
+    try:
+        before = card.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        before = None
+    try:
+        write_text(card, model_card(network, None, notes) + BEING_REPLACED)
+        yield
+    except BaseException:
+        if before is not None:
+            with suppress(OSError, UserError):
+                write_text(card, before)
+        raise
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()
+
+
+def mend_card(folder: Path, network: Network, record: Record) -> bool:
+    """Writes the card again where it is missing, or is of another record, or says that the record is being replaced.
+
+    A card that names no record's content, its publisher's own say, stays. Whether it was written.
+    """
+    card = folder / "README.md"
+    try:
+        text = card.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = BEING_REPLACED
+    named = re.findall(r"^This card describes the record of the content ([0-9a-f]{16})\.$", text, re.MULTILINE)
+    if BEING_REPLACED.strip() not in text and all(own == record.digest()[:16] for own in named):
+        return False
+    write_text(card, model_card(network, record, Release.open(folder).notes))
+    return True
+
+
+def sweep_records(folder: Path) -> None:
+    """Removes what a killed run left beside a release of a record that it was writing."""
+    beside = _beside(folder)
+    with suppress(OSError, UserError):
+        beside.unlink(missing_ok=True)
+        sweep(beside.parent, name=beside.name)
+
+
+def _beside(folder: Path) -> Path:
+    place = Path(os.path.realpath(folder))
+    return place.with_name(f".{place.name}.datafree-record")
+
+
+def _hash(record: Record) -> str:
+    digest = record.made.get("sha256")
+    return f", sha256 {str(digest)[:16]}" if re.fullmatch("[0-9a-f]{64}", str(digest)) else ""
+
+
+def _use(network: Network, record: Record) -> list[str]:
+    """How to distill from this record; that depends on what it holds."""
+    taps = {entry.taps for entry in record.of_kind("moments").values()}
+    top = (tap_names.layers(network)[-1],)
+    code = "" if ":" not in network.name else " --code FILE.py:FUNCTION"
+    if (tap_names.INPUT,) in taps:
+        lines = [f"`datafree distill THIS_FOLDER STUDENT --online distribution --out student{code}`"]
+        if any(getattr(part, "running_mean", None) is not None for part in network.module.modules()):
+            lines[0] += ", or with what the batch norms of the network say:"
+            lines += _by_images("bns-inception", code)
+        else:
+            lines[0] += "."
+    else:
+        kinds = [kind for kind in ("spectral-pairs", "spectral-all") if record.of_kind(kind)]
+        method = kinds[0] if kinds else "all" if taps - {top} else "top" if taps else None
+        if method is None:
+            return ["No method makes images from these entries alone."]
+        lines = _by_images(method, code)
+    return [
+        "A smaller network can be distilled from it without the training data:",
+        *lines,
+        "How good it is depends on the data: measure it with `datafree evaluate` where labelled images are at hand.",
+    ]
+
+
+def _by_images(method: str, code: str) -> list[str]:
+    return [
+        f"`datafree synthesize THIS_FOLDER --method {method} --images 20000 --out set{code}`, then",
+        f"`datafree distill THIS_FOLDER STUDENT --images set --out student{code}`.",
+    ]
+
+
+def model_card(network: Network, record: Record | None, notes: str) -> str:
+    """Markdown: what the model is, what its record holds and gives away, how to use it."""
+    spec, more = network.spec, " ..." if len(network.spec.classes) > 20 else ""
+    lines = [
+        f"# {markdown(network.name.rpartition(':')[2])}",
+        "",
+        f"A classifier of {len(spec.classes)} classes: {', '.join(map(markdown, spec.classes[:20]))}{more}.",
+        "",
+        f"- input: {spec.shape[0]} x {spec.shape[1]} x {spec.shape[2]} pixels in [{spec.low:g}, {spec.high:g}],"
+        f" normalised by mean {list(spec.mean)} and std {list(spec.std)}",
+        f"- parameters: {network.parameters:,}",
+        *([f"- {markdown(notes)}"] if notes else []),
+    ]
+    if record is not None:
+        leak = forecast_auc(record.released(network))
+        lines += [
+            "",
+            "## Activation record",
+            "",
+            f"`record.safetensors` ({record.nbytes():,} bytes of tensors) was measured on {record.made.get('samples', 0):,} "
+            f"samples of {markdown(record.made.get('data'), code=True)} "
+            f"({markdown(record.made.get('split'))}{_hash(record)}).",
+            f"This card describes the record of the content {record.digest()[:16]}.",
+            f"Forecast of a membership attack that knows the population: AUC {leak:.3f} (0.5 is a coin toss, 1.0 identifies"
+            " every training sample). It is of the record alone: the weights of a network give away something of its "
+            "training samples too, which nothing here measured.",
+            "",
+            "| entry | kind | layers | bytes |",
+            "|---|---|---|---|",
+            *(
+                f"| {markdown(name, cell=True)} | {entry.statistic.kind} | {markdown(', '.join(entry.taps), cell=True)} | "
+                f"{entry.nbytes():,} |"
+                for name, entry in record.entries.items()
+            ),
+            "",
+            *_use(network, record),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _check_release(folder: Path) -> None:
+    read_json(folder / "config.json")
+    read_weights(folder / "model.safetensors")
+    log = read_log(folder)
+    if log.get("verb") == "record" and not log.get("before"):  # the record is what the folder was made for
+        _check_record(folder / "record.safetensors", log.get("result"))
+
+
+def _check_record(path: Path, result: Any) -> None:
+    """Raises UserError where the record is missing, damaged, or not the one that the log of its run is of."""
+    read_tensors(path, kind="record", cap=HEADER_CAP_RECORD)
+    wanted = result.get("sha256") if isinstance(result, dict) else None  # none in an earlier version's log
+    if wanted is not None and sha256_file(path) != wanted:
+        raise UserError(f"{path} is not the record that its log is of; record it again")
+
+
+RELEASE_FOLDER = Kind(
+    "release",
+    "release",
+    ("model.safetensors", "config.json", "README.md", "record.safetensors", "generated.safetensors"),
+    _check_release,
+    tidy=sweep_records,
+)
+"""The folder of a release, as `runs.output_folder` takes it."""

@@ -1,0 +1,165 @@
+"""Condensed data expanded by guided inversion (Binici et al. 2024): a few anchors become as many images as wanted.
+
+Images are inverted from the teacher class by class, and pulled to where the anchors lie in its penultimate features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from .._core.arguments import checked
+from .._core.progress import Progress, silent
+from .._core.seeds import seed_of, stream
+from ..models.behaviour import check_pixel_gradient
+from ..models.network import Network
+from ..records.divergence import known, stored
+from ..records.record import Record
+from .losses import Objective
+from .losses import alignment as alignments
+from .losses.alignment import Alignment
+from .losses.alignment.anchors import check_anchors
+from .losses.alignment_loss import Aligned
+from .losses.batchnorm import BatchNormDivergence
+from .losses.classes import WantedClass
+from .methods import Batch, unit_labels
+from .methods.batch_norm import PriorSettings
+from .methods.inversion import Inversion, invert, noise
+from .synthetic_set import UNIT, SyntheticSet, synthesize
+
+__all__ = ["Expansion", "ExpansionMaker", "GuidedInversion", "expand"]
+
+
+class Expansion(PriorSettings):
+    """How images are inverted and guided; every weight of 0 leaves its term out."""
+
+    start: Literal["noise", "anchors"] = "anchors"
+    """What an image is before the first step: an anchor of its class as it is shown, or noise, which wants more steps."""
+    steps: int = Field(default=20, ge=1)
+    """Number of Adam steps on the pixels; few steps keep what an anchor shows."""
+    guidance: float | None = Field(default=None, ge=0)
+    """Weight of the alignment to the anchors, by default the kind's own; 0 is plain inversion."""
+    classes: float = Field(default=1.0, ge=0)
+    """Weight of the cross-entropy to the wanted class."""
+    balance: float = Field(default=1.0, ge=0)
+    """Weight of the batch's class balance."""
+    statistics: float | None = Field(default=None, ge=0)
+    """Weight of the divergence from the teacher's batch norms, or from a record's moments by channel where it has none; by
+    default 1 where there are any."""
+
+    summary: ClassVar[str] = "a few anchors expanded by images inverted near them (Binici et al. 2024)"
+
+    def objective(self, teacher: Network, record: Record | None) -> Objective:
+        """All but the alignment, which begins anew with every unit. Raises UserError for `statistics` that nobody knows."""
+        parts = Objective(((self.classes, WantedClass()),) if self.classes else ()) + self.priors()
+        weight = float(known(teacher, record)) if self.statistics is None else self.statistics
+        return parts + weight * BatchNormDivergence(stored(teacher, record)) if weight else parts
+
+
+@dataclass(frozen=True)
+class GuidedInversion:
+    """A method of synthesis that has its anchors with it: pixels (N, C, H, W), labels (N, classes) as probabilities."""
+
+    pixels: Tensor
+    labels: Tensor
+    settings: Expansion = field(default_factory=Expansion)
+    alignment: Alignment = field(default_factory=lambda: alignments.named(alignments.DEFAULT))
+
+    method: ClassVar[str] = "expand"
+    summary: ClassVar[str] = Expansion.summary
+
+    @property
+    def boxed(self) -> bool:
+        return self.settings.boxed
+
+    def model_dump(self, mode: str = "json") -> dict[str, Any]:
+        """What a set stores: the settings of both, and the anchors' number and checksum."""
+        digest = hashlib.sha256()
+        for tensor in (self.pixels, self.labels):
+            digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+        anchors = {"images": len(self.pixels), "sha256": digest.hexdigest()}
+        own: Any = self.alignment
+        settings = {"method": self.method, **self.settings.model_dump(mode=mode)}
+        return {**settings, "alignment": own.model_dump(mode=mode), "anchors": anchors}
+
+    def on(self, teacher: Network, record: Record | None) -> ExpansionMaker:
+        """Raises UserError for anchors that do not fit, a weight of statistics that nobody knows, and a teacher through
+        which no gradient comes to its images.
+        """
+        check_pixel_gradient(teacher, "expand")
+        check_anchors(teacher, self.pixels, self.labels)
+        return ExpansionMaker(teacher, record, self.settings.objective(teacher, record), self)
+
+
+@dataclass(frozen=True)
+class ExpansionMaker:
+    """Units that each have a guide of their own, so that one depends on seed and index alone."""
+
+    teacher: Network
+    record: Record | None
+    objective: Objective
+    method: GuidedInversion
+
+    def unit(self, index: int, seed: int, size: int) -> Batch:
+        labels, rng = unit_labels(index, size, len(self.teacher.spec.classes)), stream(seed, "unit", index)
+        start = self._start(labels, rng).to(self.teacher.device)
+        bound = self._guided(seed_of(seed, "guide", index)).bind(self.teacher, labels, rng)
+        pixels = invert(self.teacher, bound, start, labels.to(self.teacher.device), self._how(), rng).cpu()
+        return Batch(pixels, labels)
+
+    def _guided(self, seed: int) -> Objective:
+        own, weight = self.method, self.method.settings.guidance
+        if weight == 0:
+            return self.objective
+        guide = own.alignment.on(self.teacher, own.pixels, own.labels, seed)
+        return self.objective + (own.alignment.guidance if weight is None else weight) * Aligned(guide)
+
+    def _how(self) -> Inversion:
+        own, moved = self.method.settings, (self.method.settings.jitter, self.method.settings.flip)
+        augment = self.method.alignment.steady()
+        return Inversion(own.steps, own.learning_rate, own.box, own.precision, *moved, augment=augment)
+
+    def _start(self, labels: Tensor, rng: torch.Generator) -> Tensor:
+        """Noise; where anchors are asked for, an augmented one wherever the class has any."""
+        images, own, spec = noise(self.teacher, self.record, labels, rng), self.method, self.teacher.spec
+        if own.settings.start == "anchors":
+            classes = own.labels.argmax(1).cpu()
+            for row, label in enumerate(labels):
+                held = (classes == label).nonzero()[:, 0]
+                if len(held):
+                    images[row] = own.pixels[held[int(torch.randint(len(held), (1,), generator=rng))]]
+            images = own.alignment.show(images, spec, rng)
+        return spec.clamp(images) if own.settings.box else images
+
+
+@checked
+def expand(
+    teacher: Network,
+    condensed: tuple[Tensor, Tensor],
+    out: str | Path,
+    settings: Expansion | None = None,
+    alignment: Alignment | None = None,
+    *,
+    images: int,
+    record: Record | None = None,
+    seed: int = 0,
+    unit: int = UNIT,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> SyntheticSet:
+    """A set of `images` images near the condensed ones, in the folder `out`; the condensed images are not part of it.
+
+    `condensed` are pixels (N, C, H, W) in the spec's range and labels (N, classes), probabilities. Made in units as every
+    set is: the same for any number of workers, and resumable. Raises UserError for anchors that do not fit the teacher.
+    """
+    method: Any = GuidedInversion(
+        *condensed, settings or Expansion(), alignment or alignments.named(alignments.DEFAULT)
+    )
+    options: dict[str, Any] = {"images": images, "seed": seed, "unit": unit, "workers": workers, "progress": progress}
+    return synthesize(teacher, record, method, out, **options)

@@ -1,0 +1,46 @@
+"""Made images have the anchors' class means and covariance (CORAL, Sun & Saenko 2016)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import ClassVar, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from ....data.augmentation import Augmentation
+from ....models.network import Network
+from .anchors import Anchors, Matching
+from .means import class_means, mean_distance
+
+__all__ = ["Coral", "coral_distance"]
+
+
+class Coral(Augmentation):
+    """Class means, and the covariance about them."""
+
+    alignment: Literal["coral"] = "coral"
+    covariance: float = Field(default=1.0, ge=0)
+    """Weight of the covariance beside the class means."""
+
+    summary: ClassVar[str] = "the anchors' class means and the covariance about them (Sun & Saenko 2016)"
+    guidance: ClassVar[float] = 10.0
+
+    def on(self, teacher: Network, pixels: Tensor, labels: Tensor, seed: int) -> Matching:
+        return Matching(Anchors(teacher, pixels, labels, self, seed), partial(coral_distance, weight=self.covariance))
+
+
+def coral_distance(made: Tensor, anchors: Tensor, labels: Tensor, weight: float = 1.0) -> Tensor:
+    """Distance of class means, plus |C - C'|^2 / 4F^2 (eq. 1 of Sun & Saenko), times the number of images; 0 at equality.
+
+    C is the covariance (F, F) about the class means, pooled over classes.
+    """
+    # differs from the paper: it has neither classes nor means, and a class alone has too few images for a covariance.
+    apart = (_within(made, labels) - _within(anchors, labels)).square().sum() / (4 * made.shape[1] ** 2)
+    return mean_distance(made, anchors, labels) + weight * apart * len(made)
+
+
+def _within(features: Tensor, labels: Tensor) -> Tensor:
+    own = labels.unique(return_inverse=True)[1]
+    left = features - class_means(features, labels)[0][own]
+    return left.T @ left / len(left)

@@ -1,0 +1,40 @@
+"""Made images have the anchors' mean feature, class by class."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from ....data.augmentation import Augmentation
+from ....models.network import Network
+from .anchors import Anchors, Matching
+
+__all__ = ["Means", "class_means", "mean_distance"]
+
+
+class Means(Augmentation):
+    """The mean of each class, and nothing of how it is spread."""
+
+    alignment: Literal["means"] = "means"
+
+    summary: ClassVar[str] = "made images have the anchors' mean feature, class by class"
+    guidance: ClassVar[float] = 10.0
+
+    def on(self, teacher: Network, pixels: Tensor, labels: Tensor, seed: int) -> Matching:
+        return Matching(Anchors(teacher, pixels, labels, self, seed), mean_distance)
+
+
+def class_means(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Means (K, F) and counts (K,) of the K classes that are there, in ascending order; features are (N, F)."""
+    _, own, counts = labels.unique(return_inverse=True, return_counts=True)
+    sums = torch.zeros(len(counts), features.shape[1], dtype=features.dtype, device=features.device)
+    return sums.index_add(0, own, features) / counts[:, None], counts
+
+
+def mean_distance(made: Tensor, anchors: Tensor, labels: Tensor) -> Tensor:
+    """Mean squared difference of class means, summed over images; 0 at equality."""
+    ours, counts = class_means(made, labels)
+    theirs, _ = class_means(anchors, labels)
+    return (counts * (ours - theirs).square().mean(1)).sum()

@@ -1,0 +1,79 @@
+"""What a generator is driven by while a student learns: where they disagree, and what the teacher makes of an image.
+
+T and S are the teacher's and the student's logits, p = softmax(T).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, log_softmax
+
+from ..._core.arguments import check_fields
+from ...models.hooks import FEATURES
+from . import Term, View
+
+__all__ = ["Disagreement", "FeatureNorm", "OneHot", "jensen_shannon"]
+
+Kind = Literal["js", "l1", "kl"]
+
+
+def jensen_shannon(teacher: Tensor, student: Tensor, t: float = 1.0) -> Tensor:
+    """JS(softmax(T / t), softmax(S / t)) by image, (N,), in nats: between 0 and ln 2; logits (N, classes).
+
+    In log space: log of the mean is logaddexp(log p, log q) - ln 2, so no probability is clamped and the gradient is
+    alive for any number of classes and any confidence.
+    """
+    p, q = log_softmax(teacher / t, 1), log_softmax(student / t, 1)
+    mean = torch.logaddexp(p, q) - torch.log(p.new_tensor(2.0))
+    return 0.5 * ((p.exp() * (p - mean)).sum(1) + (q.exp() * (q - mean)).sum(1)).clamp(min=0)
+
+
+@dataclass(frozen=True)
+class Disagreement(Term):
+    """Minus how far teacher and student are apart, summed over images: a generator that lowers it seeks what is not learnt.
+
+    `js`: Jensen-Shannon divergence at `temperature` (Binici et al. 2022); `l1`: mean absolute difference of logits
+    (Fang et al. 2019, DFAD); `kl`: KL(teacher || student) at `temperature`. 0 where no student takes part.
+    """
+
+    kind: Kind = "js"
+    temperature: float = 3.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def __call__(self, view: View) -> Tensor:
+        if view.student is None:
+            return view.logits.float().sum() * 0
+        teacher, student, t = view.logits.float(), view.student.float(), self.temperature
+        if self.kind == "l1":
+            return -(teacher - student).abs().mean(1).sum()
+        if self.kind == "kl":
+            p, q = log_softmax(teacher / t, 1), log_softmax(student / t, 1)
+            return -(p.exp() * (p - q)).sum()
+        return -jensen_shannon(teacher, student, t).sum()
+
+
+@dataclass(frozen=True)
+class OneHot(Term):
+    """Cross-entropy of the teacher's prediction against its own argmax, in nats, summed over images (Chen et al. 2019)."""
+
+    def __call__(self, view: View) -> Tensor:
+        logits = view.logits.float()
+        return cross_entropy(logits, logits.argmax(1).detach(), reduction="sum")
+
+
+@dataclass(frozen=True)
+class FeatureNorm(Term):
+    """Minus the mean absolute feature, what the last layer is given, summed over images (Chen et al. 2019, DAFL)."""
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        return (FEATURES,)
+
+    def __call__(self, view: View) -> Tensor:
+        return -view.activations[FEATURES].float().abs().flatten(1).mean(1).sum()

@@ -1,0 +1,72 @@
+"""What an image is like without looking at the network: smooth, small, within its box."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, pad
+
+from ...models.network import Network
+from . import Term, View
+
+__all__ = ["Box", "PixelNorm", "Smoothness", "TotalVariation"]
+
+
+@dataclass(frozen=True)
+class _OfRange(Term):
+    """Takes pixels as shares of the range from `low` to `high`, which `bind` sets to the network's."""
+
+    low: float = 0.0
+    high: float = 1.0
+
+    def bind(self, network: Network, labels: Tensor, rng: torch.Generator) -> Self:  # noqa: ARG002
+        return replace(self, low=network.spec.low, high=network.spec.high)
+
+    def shares(self, view: View) -> Tensor:
+        if (self.low, self.high) == (0, 1):
+            return view.pixels  # not as a result of its own, since gradients would be added up in another order
+        return (view.pixels - self.low) / (self.high - self.low)
+
+
+@dataclass(frozen=True)
+class TotalVariation(_OfRange):
+    """Mean squared difference of neighbouring pixels, as shares of the range, summed over images; 0 for a constant one."""
+
+    def __call__(self, view: View) -> Tensor:
+        x = self.shares(view)
+        down, right = x[:, :, 1:] - x[:, :, :-1], x[:, :, :, 1:] - x[:, :, :, :-1]
+        return (down.square().sum() + right.square().sum()) / x[0].numel()
+
+
+@dataclass(frozen=True)
+class PixelNorm(_OfRange):
+    """Mean square of the pixels, as shares of the range from its low end, summed over images."""
+
+    def __call__(self, view: View) -> Tensor:
+        return self.shares(view).square().sum() / view.pixels[0].numel()
+
+
+@dataclass(frozen=True)
+class Smoothness(_OfRange):
+    """Mean squared distance to the 3x3 blurred image, as a share of the range, summed over images; 0 for a constant one."""
+
+    def __call__(self, view: View) -> Tensor:
+        x = self.shares(view)
+        blurred = avg_pool2d(pad(x, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+        return (x - blurred).square().sum() / x[0].numel()
+
+
+@dataclass(frozen=True)
+class Box(Term):
+    """Mean squared distance of pixels outside [low, high] to it, as a share of its width, summed over images."""
+
+    low: float = 0.0
+    high: float = 1.0
+
+    def __call__(self, view: View) -> Tensor:
+        x = view.pixels
+        outside = (x - x.clamp(self.low, self.high)) / (self.high - self.low)
+        return outside.square().sum() / x[0].numel()

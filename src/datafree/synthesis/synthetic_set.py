@@ -1,0 +1,505 @@
+"""A synthetic set on disk: images and the teacher's soft labels, in checksummed shards of a fixed number of images.
+
+Shard `unit-000012.safetensors` holds work unit 12: `pixels` (uint8 where the method keeps them in range, else
+float32), `labels` (the class each was made for), `logits` (the teacher's). `set.json` says what made them. A shard is
+written once, atomically; a killed run goes on from the shards that are whole, and a larger count appends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+
+from .._core.arguments import checked
+from .._core.distributed import started
+from .._core.errors import UserError
+from .._core.files import (
+    canonical,
+    claim_folder,
+    is_format,
+    locked,
+    read_sealed_json,
+    read_tensors,
+    sha256_file,
+    sweep,
+    write_sealed_json,
+    write_tensors,
+)
+from .._core.files.header import check_expected
+from .._core.files.unfinished import check_finished
+from .._core.memory import check_cost
+from .._core.progress import Progress, silent
+from .._core.seeds import seed_of
+from .._core.settings import first_problem
+from .._core.slots import Slot, expected, fault
+from ..models.class_names import check_order
+from ..models.input_spec import InputSpec
+from ..models.network import Network, copied
+from ..models.pixel_bytes import pixels_for, to_bytes, to_pixels
+from ..records.record import Record
+from ..runs.output_folder import Kind
+from . import methods
+from .methods import Batch, Maker, Synthesizer
+
+__all__ = ["SET_FOLDER", 
+    "SyntheticSet", "check_grows", "judged", "near_chance", "one_thread", "read_about", "synthesize",
+    "unit_of",
+]  # fmt: skip
+
+UNIT = 256
+CHANCE = 0.1
+"""Of the way from chance to always, how much still counts as chance."""
+COMPARED = 32
+"""Images of a shard whose logits are compared with the teacher's."""
+ROUNDING = 0.05
+"""Of the logits' spread: what another machine, number format or batch may change."""
+SHARDS = 200_000
+"""The most shards that a set may have: what its set.json can list."""
+
+
+def near_chance(hits: float, images: int, classes: int, name: str) -> str | None:
+    """A line where the teacher sees the wanted class in a share `hits` of so many images, hardly more than chance would."""
+    chance = 1 / classes
+    noise = 3 * math.sqrt(chance * (1 - chance) / max(1, images))
+    if hits > chance + max(noise, CHANCE * (1 - chance)):
+        return None
+    return (
+        f"the teacher sees the wanted class in {100 * hits:.1f} % of {name}, near chance ({100 * chance:.1f} %): its images "
+        "do not show their classes"
+    )
+
+
+def judged(method: Any, maker: Maker, teacher: Network, *, seed: int, images: int = 512) -> str | None:
+    """`near_chance` of that many images of a method that makes new ones as it goes; None for one without wanted classes."""
+    if not getattr(type(method), "targeted", True):
+        return None
+    batch = maker.unit(0, seed_of(seed, "judged"), images)
+    hits = float((teacher.predict(batch.pixels).argmax(1) == batch.labels).double().mean())
+    return near_chance(hits, images, len(teacher.spec.classes), f"{images} images of {method.method}")
+
+
+@dataclass(frozen=True)
+class SyntheticSet:
+    """A folder of shards. `about` is the content of its set.json."""
+
+    folder: Path
+    about: dict[str, Any]
+
+    @classmethod
+    def open(cls, folder: str | Path, network: Network | None = None) -> SyntheticSet:
+        """The finished set in `folder`; raises UserError for one that is not whole, was made from another teacher, or holds
+        logits that are not that teacher's.
+        """
+        folder = Path(folder)
+        if not (folder / "set.json").is_file():
+            check_finished(folder)
+            raise UserError(
+                f"no synthetic set in {folder}, wanted a folder with set.json; run datafree synthesize first"
+            )
+        about = read_about(folder)
+        if about["shards"] is None:
+            check_finished(folder)
+            raise UserError(f"the synthetic set in {folder} is not finished; run the same datafree synthesize again")
+        if network is not None and about["teacher"] != network.fingerprint():
+            raise UserError(
+                f"the set in {folder} was made from another teacher than {network.name}; name the one that it was made from"
+            )
+        opened = cls(folder, about)
+        if network is not None:
+            check_order(opened.spec.classes, network.spec.classes, f"the set in {folder}", network.name, renamed=True)
+            opened.check_answers(network)
+        return opened
+
+    @property
+    def spec(self) -> InputSpec:
+        return InputSpec.stored(self.about["spec"], self.folder / "set.json")
+
+    def __len__(self) -> int:
+        return int(self.about["images"])
+
+    @property
+    def targeted(self) -> bool:
+        """Whether its images were made for a class each, by the method's name."""
+        settings = self.about["method"]
+        name = str(settings.get("method")) if isinstance(settings, dict) else ""
+        return getattr(methods.methods().get(name), "targeted", True)
+
+    def warning(self) -> str | None:
+        """That the teacher sees the wanted class hardly more often than chance would, where that is so."""
+        hits = self.about.get("hits")
+        if not self.targeted or not isinstance(hits, (int, float)):
+            return None
+        return near_chance(hits, len(self), len(self.spec.classes), self.folder.name)
+
+    def check_hits(self) -> None:
+        """Raises UserError where the share in set.json is not that of the labels and logits in the shards."""
+        hits = self.about.get("hits")
+        if not isinstance(hits, (int, float)) or abs((measured := self.measured()) - hits) <= 2e-6:
+            return
+        if abs(self.measured(first=True) - hits) > 2e-6:  # as earlier versions cut the last shard
+            raise UserError(
+                f"{self.folder / 'set.json'} says that the teacher sees the wanted class in {100 * hits:.4g} % of the "
+                f"images, the labels and logits beside it say {100 * measured:.4g} %; synthesize again, or get the whole set"
+            )
+
+    def check_answers(self, network: Network) -> None:
+        """Raises UserError where the stored logits are not the network's, on images of the first and the last shard, or
+        where `check_hits` does.
+        """
+        self.check_hits()
+        items = sorted(self.about["shards"].items())
+        shards = [self._shard(index, *items[index]) for index in sorted({0, len(items) - 1})]
+        pixels, logits = (torch.cat([shard[part][:COMPARED] for shard in shards]) for part in (0, 2))
+        answers = network.predict(pixels_for(network.spec, pixels, self.spec))
+        spread, apart = float((answers - answers.mean()).abs().max()), float((answers - logits).abs().amax(1).median())
+        if not apart <= ROUNDING * spread + 1e-3 * float(answers.abs().max()):
+            raise UserError(
+                f"the logits in {self.folder} are not those of {network.name}: on {len(pixels)} of its images they differ "
+                f"by {apart:.2g} in the median, expected at most {ROUNDING * spread:.2g}; synthesize again, or get the "
+                "whole set"
+            )
+
+    def load(self, count: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Pixels (N, C, H, W; as stored: uint8 or float32), wanted classes (N,) and logits (N, classes) of the first `count`
+        images, of all by default; of a unit that is cut, as many of each class. Every shard that is read is checked. Raises
+        UserError where they cannot fit in memory.
+        """
+        count, unit = min(len(self), len(self) if count is None else count), self.about["unit"]
+        items = sorted(self.about["shards"].items())[: max(1, -(-count // unit))]
+        size = sum((self.folder / name).stat().st_size for name, _ in items if (self.folder / name).is_file())
+        check_cost(2 * size, f"the images of {self.folder}", otherwise="give a smaller set, or fewer --images")
+        shards = [self._shard(index, *item) for index, item in enumerate(items)]
+        kept = self._kept(count, shards[-1][1], len(shards) - 1)
+        shards[-1] = shards[-1][0][kept], shards[-1][1][kept], shards[-1][2][kept]
+        pixels, labels, logits = (torch.cat(parts) for parts in zip(*shards, strict=True))
+        return pixels, labels, logits
+
+    def measured(self, *, first: bool = False) -> float:
+        """The share of the images that the teacher assigns to the class they were made for; where the last shard is cut, of
+        those that `load` gives, or of its `first` ones.
+        """
+        alike, items = [], sorted(self.about["shards"].items())
+        for index, item in enumerate(items):
+            _, labels, logits = self._shard(index, *item)
+            rest = slice(len(self) - index * self.about["unit"]) if first else self._kept(len(self), labels, index)
+            kept = rest if index + 1 == len(items) else slice(None)
+            alike.append(logits.argmax(1)[kept] == labels[kept])
+        return round(float(torch.cat(alike).double().mean()), 6)
+
+    def _kept(self, count: int, labels: Tensor, index: int) -> Tensor:
+        """Which images of the last unit, number `index`, are of the first `count`: those that keep the classes balanced."""
+        unit, classes = self.about["unit"], len(self.spec.classes)
+        expected_labels, rest = methods.unit_labels(index, unit, classes), count - index * unit
+        if not torch.equal(labels.sort().values, expected_labels.sort().values):  # of a method that counts otherwise
+            return torch.arange(rest)
+        counts = expected_labels[:rest].bincount(minlength=classes)
+        rank = torch.zeros(unit, dtype=torch.int64)  # of each image among those of its class
+        for label in range(classes):
+            rows = labels == label
+            rank[rows] = torch.arange(int(rows.sum()))
+        return (rank < counts[labels]).nonzero()[:, 0]
+
+    def _shard(self, index: int, name: str, digest: str) -> tuple[Tensor, Tensor, Tensor]:
+        path, spec, unit = self.folder / name, self.spec, self.about["unit"]
+        if not path.is_file():
+            raise UserError(f"{path} is missing; run the same datafree synthesize again, or get the whole set")
+        tensors, header = read_tensors(path, kind="shard")
+        if sha256_file(path) != digest or header != {"unit": index, "made": _key(self.about)}:
+            raise UserError(f"{path} is not the shard that the index names; run the same datafree synthesize again")
+        pixels = tensors.get("pixels")
+        stored = torch.uint8 if pixels is not None and pixels.dtype == torch.uint8 else torch.float32
+        classes = len(spec.classes)
+        layout = {
+            "pixels": Slot(stored, (unit, *spec.shape)),
+            "labels": Slot(torch.int64, (unit,), 0, classes - 1, whole=True),
+            "logits": Slot(torch.float32, (unit, classes)),
+        }
+        try:
+            check_expected(
+                {key: (t.dtype, tuple(t.shape)) for key, t in tensors.items()}, expected(layout, {}), repr(str(path))
+            )
+        except UserError as error:
+            raise UserError(f"{str(error).rpartition(';')[0]}; synthesize again, or get the whole set") from None
+        if reason := fault(layout, tensors):
+            raise UserError(f"{path} is no shard of this set: {reason}; synthesize again, or get the whole set")
+        return tensors["pixels"], tensors["labels"], tensors["logits"]
+
+
+class _About(BaseModel):
+    """What a set.json holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    format: Literal[1]
+    method: dict[str, Any]
+    seed: int
+    unit: int = Field(ge=1)
+    teacher: str = Field(pattern=r"^[0-9a-f]{64}$")
+    record: str | None = Field(pattern=r"^[0-9a-f]{64}$")
+    spec: dict[str, Any]
+    images: int = Field(ge=1)
+    shards: dict[str, str] | None
+    hits: float | None = Field(default=None, ge=0, le=1)
+    """The share of images in which the teacher sees the wanted class."""
+
+
+SETTINGS = ("format", "method", "seed", "unit", "teacher", "record", "spec")
+"""What decides the images of a set, in its set.json."""
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """The checked content of a set.json; its `shards` are None where the set is not finished."""
+    path = folder / "set.json"
+    about = read_sealed_json(path, (*SETTINGS, "images", "shards", "hits"))
+    try:
+        own = _About.model_validate(about)
+        if not is_format(about["format"], 1):  # to pydantic true is 1
+            raise UserError(
+                f"{path} has format {about['format']!r}, expected 1; synthesize again, or get the whole set"
+            )
+    except ValidationError as error:
+        raise UserError(f"{path}: {first_problem(error)}; synthesize again, or get the whole set") from None
+    InputSpec.stored(own.spec, path)
+    name = own.method.get("method")
+    if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= 80:
+        raise UserError(f"{path}: method: got {str(name)[:40]!r}, expected the name of a method; get the set again")
+    if own.shards is not None:
+        count = -(-own.images // own.unit)
+        if count > SHARDS or len(own.shards) != count or any(_name(index) not in own.shards for index in range(count)):
+            raise UserError(
+                f"{path} lists {len(own.shards):,} shards, expected {count:,}, which {own.images:,} images in units of "
+                f"{own.unit:,} take; synthesize again, or get the whole set"
+            )
+    return about
+
+
+def _key(about: dict[str, Any]) -> str:
+    """Of the settings that made a shard."""
+    return hashlib.sha256(canonical({key: about[key] for key in SETTINGS}, "the set's settings")).hexdigest()
+
+
+def unit_of(method: Any, teacher: Network, images: int, out: Path) -> int:
+    """Images in a work unit where nobody says: 256, or as the method has it for so many; the set's in `out`, if one is."""
+    unit_size = getattr(method, "unit_size", None)
+    if unit_size is None or images < 1:
+        return UNIT
+    if (out / "set.json").is_file():
+        return int(read_about(out)["unit"])
+    return unit_size(len(teacher.spec.classes), images)
+
+
+def check_grows(out: Path, images: int) -> None:
+    """Raises UserError for fewer images than the set in `out` has already, or was begun with."""
+    there = read_about(out)["images"] if (out / "set.json").is_file() else 0
+    if there > images:
+        raise UserError(f"--images: got {images}, but the set in {out} is of {there:,} already; name another --out")
+
+
+@checked
+def synthesize(
+    teacher: Network,
+    record: Record | None,
+    method: Synthesizer,
+    out: str | Path,
+    *,
+    images: int,
+    seed: int = 0,
+    unit: int | None = None,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> SyntheticSet:
+    """Makes `images` images by `method` into the folder `out`, or goes on where an earlier run stopped.
+
+    The same seed gives the same bytes for any number of workers (threads here, processes under torchrun): a unit is
+    made on one thread from its index. `unit` images are made together, by default as many as suits the method. Raises
+    UserError for a folder that holds something else or another set.
+    """
+    unit = unit_of(method, teacher, images, Path(out)) if unit is None else unit
+    if images < 1 or unit < 1:
+        raise UserError(f"--images: got {images} in units of {unit}, wanted at least 1; give a positive count")
+    if (units := -(-images // unit)) > SHARDS:
+        raise UserError(
+            f"--unit: {images:,} images in units of {unit:,} are {units:,} shards, expected at most {SHARDS:,}, which an "
+            f"index can list; give --unit {-(-images // SHARDS)} or more"
+        )
+    check_grows(Path(out), images)
+    teacher.check()
+    if record is not None:
+        record.check_teacher(teacher)
+    with one_thread():  # an eigenbasis, say, must not depend on the number of cores either
+        maker = method.on(teacher, record)
+    folder = claim_folder(out, kind="synthetic-set")
+    about = _about(teacher, record, getattr(maker, "settings", method), seed, unit)
+    with locked(folder) if started().rank == 0 else nullcontext():
+        _fill(folder, maker, about, images, method.boxed, workers or os.cpu_count() or 1, progress)
+    return SyntheticSet.open(folder)
+
+
+def _fill(
+    folder: Path, maker: Maker, about: dict[str, Any], images: int, boxed: bool, workers: int, progress: Progress
+) -> None:
+    """Makes the units that are missing. A finished set stays whole, as it was, until more images are all there."""
+    _same_settings(folder, about)
+    seed, unit = about["seed"], about["unit"]
+    sweep(folder)
+    units = -(-images // unit)
+    rank, world = started().rank, started().size
+    if rank == 0 and not _is_finished(folder):
+        write_sealed_json(folder / "set.json", {**about, "images": images, "shards": None})
+    mine = [index for index in range(units) if index % world == rank]
+    key = _key(about)
+    todo = [index for index in mine if not _whole(folder / _name(index), {"unit": index, "made": key})]
+    done = len(mine) - len(todo)
+    total = min(images, len(mine) * unit)
+    progress(min(done * unit, total), total)
+    with closing(_make(maker, todo, folder, key, seed, unit, boxed, workers)) as made:
+        for _ in made:
+            done += 1
+            progress(min(done * unit, total), total)
+    with _together(world):
+        if rank == 0:
+            shards = {_name(index): sha256_file(folder / _name(index)) for index in range(units)}
+            made = SyntheticSet(folder, {**about, "images": images, "shards": shards})
+            write_sealed_json(folder / "set.json", {**made.about, "hits": made.measured()})
+
+
+def _is_finished(folder: Path) -> bool:
+    path = folder / "set.json"
+    return path.exists() and read_about(folder)["shards"] is not None
+
+
+def _about(teacher: Network, record: Record | None, method: Any, seed: int, unit: int) -> dict[str, Any]:
+    return {
+        "format": 1,
+        "method": method.model_dump(mode="json"),
+        "seed": seed,
+        "unit": unit,
+        "teacher": teacher.fingerprint(),
+        "record": None if record is None else record.digest(),
+        "spec": teacher.spec.model_dump(mode="json"),
+    }
+
+
+def _same_settings(folder: Path, about: dict[str, Any]) -> None:
+    if not (folder / "set.json").exists():
+        return
+    old = read_about(folder)
+    for key, value in about.items():
+        before = old.get(key)
+        if before != value:
+            if isinstance(before, dict) and isinstance(value, dict):
+                key = next((k for k in (*value, *before) if before.get(k) != value.get(k)), key)
+                before, value = before.get(key), value.get(key)
+            raise UserError(
+                f"{folder} holds a set with {key} {_short(before)}, this run has {_short(value)}; "
+                "name another --out, or repeat the run that made it"
+            )
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _name(index: int) -> str:
+    return f"unit-{index:06d}.safetensors"
+
+
+def _whole(path: Path, header: dict[str, int | str]) -> bool:
+    """Whether the shard is there and its checksum holds; one that is damaged or another's is removed and made again."""
+    if not path.exists():
+        return False
+    try:
+        whole = read_tensors(path, kind="shard")[1] == header
+    except UserError:
+        whole = False
+    if not whole:
+        path.unlink()
+    return whole
+
+
+def _make(
+    maker: Maker, todo: list[int], folder: Path, key: str, seed: int, unit: int, boxed: bool, workers: int
+) -> Generator[int, None, None]:
+    """Makes the units on a pool of threads, each with its own copy of the teacher, each unit on one thread."""
+    if not todo:
+        return
+    on_gpu = maker.teacher.device.type != "cpu"
+    count = 1 if on_gpu else max(1, min(workers, len(todo)))
+    copies: SimpleQueue[Maker] = SimpleQueue()
+    for _ in range(count):
+        own = replace(maker.teacher, module=copied(maker.teacher.module))
+        copies.put(replace(maker, teacher=own))  # type: ignore[type-var]
+
+    def one(index: int) -> int:
+        own = copies.get()
+        try:
+            _write_shard(folder / _name(index), own.unit(index, seed, unit), own.teacher, index, key, boxed)
+        finally:
+            copies.put(own)
+        return index
+
+    with one_thread(), ThreadPoolExecutor(count) as pool:
+        futures = [pool.submit(one, index) for index in todo]
+        try:
+            for future in futures:
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _write_shard(path: Path, batch: Batch, teacher: Network, index: int, key: str, boxed: bool) -> None:
+    if not bool(batch.pixels.isfinite().all()):
+        raise UserError(f"unit {index} came out non-finite; lower --learning-rate")
+    pixels = to_bytes(batch.pixels, teacher.spec) if boxed else batch.pixels.float()
+    logits = teacher.predict(to_pixels(pixels, teacher.spec))
+    tensors = {"pixels": pixels, "labels": batch.labels, "logits": logits}
+    write_tensors(path, tensors, {"unit": index, "made": key}, kind="shard")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread an operation, so that results do not depend on the number of cores; put back afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _together(world: int) -> Iterator[None]:
+    """All processes of a torchrun reach this point before any goes on, and leave together."""
+    if world == 1:
+        yield
+        return
+    started = not torch.distributed.is_initialized()
+    if started:
+        torch.distributed.init_process_group("gloo")
+    torch.distributed.barrier()
+    yield
+    torch.distributed.barrier()
+    if started:
+        torch.distributed.destroy_process_group()
+
+
+def _check_set(folder: Path) -> None:
+    SyntheticSet.open(folder).load()
+
+
+SET_FOLDER = Kind("synthetic-set", "synthetic set", ("set.json",), _check_set, grows="images")
+"""The folder of a synthetic set, as `runs.output_folder` takes it."""
