@@ -80,8 +80,8 @@ def theirs(mct: Any, network: Network, images: int, seed: int, **options: Any) -
 
 
 def ours(network: Network, images: int, seed: int, name: str, **options: Any) -> Tensor:
-    maker = methods.named(name, **options).on(network, None)
-    made = [maker.unit(index, seed, UNIT).pixels for index in range(-(-images // UNIT))]
+    maker = methods.from_name(name, **options).bind(network, None)
+    made = [maker.chunk(index, seed, UNIT).pixels for index in range(-(-images // UNIT))]
     return network.spec.clamp(torch.cat(made)[:images])
 
 

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from datafree.distillation import replay
 from datafree.distillation.kl import kl
 from datafree.distillation.online.generator import new_generator
-from datafree.distillation.online.run import Online, adversarial
+from datafree.distillation.online.run import OnlineDistillation, distill_online
 from datafree.models.input_spec import InputSpec
 from datafree.models.network import Network
 from datafree.releases.load import new_model
@@ -55,9 +55,11 @@ def dafl(steps: int = 4) -> float:
 
 def ours(scene: str, iterations: int = 50) -> float:
     teacher, student = players()
-    settings = Online.model_validate({"epochs": 1, "iterations": iterations, "scene": scene, "ground": "dark"})
+    settings = OnlineDistillation.model_validate(
+        {"epochs": 1, "iterations": iterations, "scene": scene, "ground": "dark"}
+    )
     began = time.process_time()
-    history = adversarial(teacher, student, settings, replay.named("bank", replay_bytes=1 << 20))
+    history = distill_online(teacher, student, settings, replay.from_name("bank", replay_bytes=1 << 20))
     return history.images / (time.process_time() - began)
 
 

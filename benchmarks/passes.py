@@ -43,7 +43,7 @@ def a_step(stack: ExitStack, model: str, method: str, way: Way, images: int) -> 
     precision, last, compiled = way
     shape = (1 if model.startswith("lenet5") else 3, 32, 32)
     network = new_model(model, InputSpec(shape=shape, classes=tuple("0123456789")), seed=0)
-    objective = methods.named(method).on(network, None).objective
+    objective = methods.from_name(method).bind(network, None).objective
     stack.enter_context(channels_last(network) if last else nullcontext())
     stack.enter_context(frozen(network.module))
     look = _looked(stack, network, objective.taps, precision == "bfloat16")

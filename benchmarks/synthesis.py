@@ -27,14 +27,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from datafree._core.errors import UserError
 from datafree.data import load
 from datafree.distillation.distill import Distillation, distill
-from datafree.distillation.sources import Fresh, stored
+from datafree.distillation.sources import FreshImages, stored_images
 from datafree.models.input_spec import InputSpec
 from datafree.models.network import Network
 from datafree.records import presets
 from datafree.records.record import Record, record
 from datafree.releases.load import new_model
 from datafree.synthesis import methods
-from datafree.synthesis.methods.inversion import InversionMaker
+from datafree.synthesis.methods.inversion import BoundInversion
 from datafree.synthesis.synthetic_set import synthesize
 
 METHODS = ("top", "all", "all-dropout", "spectral-all", "spectral-pairs", "matched", "distribution")
@@ -61,17 +61,17 @@ def measure(name: str, model: str, precision: str, images: int, steps: int, data
     torch.set_flush_denormal(True)
     teacher, known = _published(model, name, data_dir)
     settings = {} if name == "distribution" else {"steps": steps, "precision": precision}
-    method = methods.of({"method": name, **settings})
+    method = methods.from_dict({"method": name, **settings})
     began = time.process_time()
-    maker = method.on(teacher, known)
-    maker.unit(0, 0, 256)  # a graph's basis is built when it is first needed
+    maker = method.bind(teacher, known)
+    maker.chunk(0, 0, 256)  # a graph's basis is built when it is first needed
     prepare = time.process_time() - began
     before = _memory()
-    small = _seconds(lambda: [maker.unit(index, 0, 256) for index in range(max(1, images // 1024))])
-    large = _seconds(lambda: [maker.unit(index, 0, 256) for index in range(images // 256)])
+    small = _seconds(lambda: [maker.chunk(index, 0, 256) for index in range(max(1, images // 1024))])
+    large = _seconds(lambda: [maker.chunk(index, 0, 256) for index in range(images // 256)])
     rate = images / large
     student = _student(teacher, known, method, images)
-    flops = _flops(teacher, maker) * steps if isinstance(maker, InversionMaker) else None
+    flops = _flops(teacher, maker) * steps if isinstance(maker, BoundInversion) else None
     share = None if flops is None else flops * rate / _matmul_peak(precision)
     made = max(1, images // 1024) * 256
     return Measured(
@@ -107,7 +107,7 @@ def _memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _flops(teacher: Network, maker: InversionMaker) -> float:
+def _flops(teacher: Network, maker: BoundInversion) -> float:
     """Floating-point operations (2 a multiply-add) of one image and step: the forward pass, and the gradient's."""
     x = torch.rand(1, *teacher.spec.shape, requires_grad=True)
     for parameter in maker.teacher.module.parameters():
@@ -134,11 +134,11 @@ def _student(teacher: Network, known: Record, method: Any, images: int) -> float
     student = new_model({"hinton1200": "hinton800", "lenet5": "lenet5-half"}[teacher.name], teacher.spec, seed=1)
     settings = Distillation(epochs=10, batch=128, temperature=4)
     if method.method == "distribution":
-        distill(teacher, student, Fresh(teacher.spec, method.on(teacher, known), images), settings)
+        distill(teacher, student, FreshImages(teacher.spec, method.bind(teacher, known), images), settings)
     else:
         with tempfile.TemporaryDirectory() as folder:
             made = synthesize(teacher, known, method, Path(folder) / "set", images=images, workers=1)
-            distill(teacher, student, stored(made), settings)
+            distill(teacher, student, stored_images(made), settings)
     return time.perf_counter() - began
 
 

@@ -10,10 +10,10 @@ known = df.record(teacher, digits, df.preset("sharp", teacher, digits))
 
 # The deployer has the teacher and the record, and no data.
 student = df.new_model("hinton128", spec, seed=0)
-images = df.fresh("distribution", teacher, known, images=2560)
+images = df.fresh_images("distribution", teacher, known, images=2560)
 df.distill(teacher, student, images, df.Distillation(epochs=30, batch=64))
 
 print(
-    f"record: {known.nbytes():,} bytes, forecast membership attack: AUC {df.forecast_auc(known.released(teacher)):.3f}"
+    f"record: {known.nbytes():,} bytes, forecast membership attack: AUC {df.forecast_auc(known.released_statistics(teacher)):.3f}"
 )
 print(f"teacher {df.evaluate(teacher, test).accuracy} %, student without data {df.evaluate(student, test).accuracy} %")

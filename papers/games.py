@@ -23,9 +23,9 @@ from datafree._core.files import read_header
 from datafree.data import load
 from datafree.distillation import replay
 from datafree.distillation.distill import Distillation, distill
-from datafree.distillation.online.run import PRESETS, Online, adversarial
+from datafree.distillation.online.run import PRESETS, OnlineDistillation, distill_online
 from datafree.distillation.sources import soft_labelled
-from datafree.distillation.student_init import begun
+from datafree.distillation.student_init import init_student_from_teacher
 from datafree.distillation.train import train
 from datafree.distillation.training_loop import Schedule
 from datafree.evaluation.accuracy import evaluate
@@ -56,10 +56,10 @@ class Game:
     start: str = "teacher"
     """What the student begins with, as `datafree distill --start` names it."""
 
-    def online(self, **pair: Any) -> Online:
+    def online(self, **pair: Any) -> OnlineDistillation:
         """Its own settings go before the preset's, and those before the pair's, which add no term to a preset's."""
         named = {} if self.preset is None else {"statistics": 0.0, **PRESETS[self.preset][0]}
-        return Online(**{**pair, **named, **self.settings})
+        return OnlineDistillation(**{**pair, **named, **self.settings})
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class Chain:
             return asdict(evaluate(student, self.test, teacher))
         own = self.pair.rows[name]
         if own.start == "teacher":  # where the layers are others, it begins at random
-            begun(student, teacher, own.online(**self.pair.online).composition(), seed=self.seed)
+            init_student_from_teacher(student, teacher, own.online(**self.pair.online).composition(), seed=self.seed)
         return self.played(name, teacher, student)
 
     def taught_by_data(self) -> dict[str, Any]:
@@ -195,8 +195,8 @@ class Chain:
             spent[0] += time.process_time() - here
             return found
 
-        history = adversarial(
-            teacher, student, own.online(**self.pair.online), replay.of(dict(own.replay)), seed=self.seed, state=state,
+        history = distill_online(
+            teacher, student, own.online(**self.pair.online), replay.from_dict(dict(own.replay)), seed=self.seed, state=state,
             identity=settings, score=oracle,
         )  # fmt: skip
         seconds = time.process_time() - began - spent[0]

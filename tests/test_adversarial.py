@@ -21,14 +21,21 @@ from datafree.distillation.online.generator import (
     new_generator,
     width_for,
 )
-from datafree.distillation.online.run import PRESETS, Anchored, Health, Online, adversarial, preset
+from datafree.distillation.online.run import (
+    PRESETS,
+    Anchored,
+    GeneratorHealth,
+    OnlineDistillation,
+    distill_online,
+    online_preset,
+)
 from datafree.distillation.online.scene import Scene
 from datafree.distillation.replay import vae
 from datafree.evaluation.accuracy import evaluate
 from datafree.models.hooks import INPUT, watch
 from datafree.models.network import Network
 from datafree.synthesis.losses import Objective, View, alignment
-from datafree.synthesis.losses.alignment_loss import Aligned
+from datafree.synthesis.losses.alignment_loss import AlignmentLoss
 
 SHORT = {"epochs": 4, "iterations": 3, "student_steps": 2, "batch": 16, "latent": 8, "write_every": 1}
 
@@ -53,13 +60,15 @@ def same(a, b):
 
 def memory(kind):
     own = {"none": {}, "ema": {"replay_bytes": 90_000}, "vae": {"replay_bytes": 40_000, "vae_code": 4}}
-    return replay.named(kind, **own.get(kind, {"replay_bytes": 2000}))
+    return replay.from_name(kind, **own.get(kind, {"replay_bytes": 2000}))
 
 
 def game(teacher, tiny, **changes):
-    settings = Online(**{**SHORT, **changes})
+    settings = OnlineDistillation(**{**SHORT, **changes})
     student = tiny("norm", seed=5)
-    return online.Game(teacher, student, settings, memory("bank").on(teacher, 0), settings.objective(teacher, None), 0)
+    return online.OnlineTrainer(
+        teacher, student, settings, memory("bank").bind(teacher, 0), settings.objective(teacher, None), 0
+    )
 
 
 def test_in_the_generators_phase_nothing_of_the_student_or_the_teacher_moves(teacher, tiny):
@@ -87,8 +96,8 @@ def test_in_the_students_phase_nothing_of_the_generator_or_the_teacher_moves(tea
 @pytest.mark.parametrize("kind", sorted(replay.kinds()))
 def test_a_run_that_was_stopped_goes_on_to_the_same_student(teacher, tiny, tmp_path, kind):
     whole, cut = tiny("norm", seed=5), tiny("norm", seed=5)
-    settings = Online(**SHORT)
-    history = adversarial(teacher, whole, settings, memory(kind), seed=3)
+    settings = OnlineDistillation(**SHORT)
+    history = distill_online(teacher, whole, settings, memory(kind), seed=3)
 
     class Stopped(Exception):
         pass
@@ -102,13 +111,13 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_student(teacher, tiny, tmp_p
     stop.calls = 0
     options = {"seed": 3, "state": tmp_path / "state.safetensors", "identity": {"a": 1}}
     with pytest.raises(Stopped):
-        adversarial(teacher, cut, settings, memory(kind), score=stop, **options)
+        distill_online(teacher, cut, settings, memory(kind), score=stop, **options)
     again = tiny("norm", seed=9)
-    found = adversarial(teacher, again, settings, memory(kind), **options)
+    found = distill_online(teacher, again, settings, memory(kind), **options)
     assert same(weights(again.module), weights(whole.module))
     assert (found.loss, found.agreement, found.images) == (history.loss, history.agreement, history.images)
     with pytest.raises(UserError, match="of a run with other settings"):
-        adversarial(teacher, again, settings, memory(kind), **{**options, "identity": {"a": 2}})
+        distill_online(teacher, again, settings, memory(kind), **{**options, "identity": {"a": 2}})
 
 
 def test_a_run_that_was_killed_in_its_last_word_says_it_again(teacher, tiny, tmp_path):
@@ -119,10 +128,17 @@ def test_a_run_that_was_killed_in_its_last_word_says_it_again(teacher, tiny, tmp
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        adversarial(teacher, tiny("norm", seed=5), Online(**SHORT), memory("bank"), each=killed, **options)
+        distill_online(
+            teacher, tiny("norm", seed=5), OnlineDistillation(**SHORT), memory("bank"), each=killed, **options
+        )
     told = []
-    again = adversarial(
-        teacher, tiny("norm", seed=5), Online(**SHORT), memory("bank"), each=lambda *own: told.append(own), **options
+    again = distill_online(
+        teacher,
+        tiny("norm", seed=5),
+        OnlineDistillation(**SHORT),
+        memory("bank"),
+        each=lambda *own: told.append(own),
+        **options,
     )
     assert len(told) == 1 and len(again.loss) == SHORT["epochs"] and max(told[0][2]) == SHORT["epochs"]
 
@@ -130,10 +146,10 @@ def test_a_run_that_was_killed_in_its_last_word_says_it_again(teacher, tiny, tmp
 def test_what_a_run_tells_is_complete_and_the_students_last_state_is_kept(teacher, tiny):
     student = tiny("norm", seed=5)
     seen = []
-    history = adversarial(
+    history = distill_online(
         teacher,
         student,
-        Online(**SHORT),
+        OnlineDistillation(**SHORT),
         memory("reservoir"),
         score=lambda own: seen.append(weights(own.module)) or 1.0,
     )
@@ -152,8 +168,8 @@ def test_the_student_learns_its_teachers_answers_on_images_nobody_showed_it(norm
         if hasattr(part, "reset_parameters"):
             part.reset_parameters()
     before = evaluate(student, digits, normed).agreement
-    settings = Online(epochs=4, iterations=20, batch=64, student_rate=5e-3, statistics=1.0)
-    history = adversarial(normed, student, settings, replay.named("bank", replay_bytes=100_000))
+    settings = OnlineDistillation(epochs=4, iterations=20, batch=64, student_rate=5e-3, statistics=1.0)
+    history = distill_online(normed, student, settings, replay.from_name("bank", replay_bytes=100_000))
     assert history.agreement[-1] > 75
     assert evaluate(student, digits, normed).agreement > before + 30
 
@@ -161,8 +177,8 @@ def test_the_student_learns_its_teachers_answers_on_images_nobody_showed_it(norm
 @pytest.mark.parametrize(
     ("health", "said"),
     [
-        (Health(5.0, 0.2, 0.0), None), (Health(1.0, 0.2, 0.0), "one class"), (Health(5.0, 0.001, 0.0), "one image"),
-        (Health(5.0, 0.2, 0.5), "doubles of the same images"), (Health(0.0, math.nan, 0.0), "images that are not finite"),
+        (GeneratorHealth(5.0, 0.2, 0.0), None), (GeneratorHealth(1.0, 0.2, 0.0), "one class"), (GeneratorHealth(5.0, 0.001, 0.0), "one image"),
+        (GeneratorHealth(5.0, 0.2, 0.5), "doubles of the same images"), (GeneratorHealth(0.0, math.nan, 0.0), "images that are not finite"),
     ],
 )  # fmt: skip
 def test_a_collapse_has_a_name(health, said):
@@ -172,9 +188,9 @@ def test_a_collapse_has_a_name(health, said):
 
 @pytest.mark.parametrize("scene", [{"scene": "none"}, {"scene": "drawings", "ground": "dark"}, {"scene": "things"}])
 def test_a_generator_that_makes_one_image_is_seen_whatever_the_scene_adds(teacher, tiny, scene):
-    own = Online(**SHORT, **scene)
-    game = online.Game(
-        teacher, tiny("norm", seed=5), own, memory("none").on(teacher, 0), own.objective(teacher, None), 0
+    own = OnlineDistillation(**SHORT, **scene)
+    game = online.OnlineTrainer(
+        teacher, tiny("norm", seed=5), own, memory("none").bind(teacher, 0), own.objective(teacher, None), 0
     )
     assert game.watch(0).collapsed(1.0) is None
     with torch.no_grad():
@@ -183,9 +199,9 @@ def test_a_generator_that_makes_one_image_is_seen_whatever_the_scene_adds(teache
 
 
 def test_the_probes_are_drawn_once_and_stay(teacher, tiny):
-    own = Online(**SHORT)
-    game = online.Game(
-        teacher, tiny("norm", seed=5), own, memory("none").on(teacher, 0), own.objective(teacher, None), 0
+    own = OnlineDistillation(**SHORT)
+    game = online.OnlineTrainer(
+        teacher, tiny("norm", seed=5), own, memory("none").bind(teacher, 0), own.objective(teacher, None), 0
     )
     game.watch(0)
     probes = game.probes.clone()
@@ -204,8 +220,8 @@ def test_the_average_moves_a_shared_weight_once(teacher):
         def forward(self, x):
             return self.last(self.two(self.one(x.flatten(1)).relu()))
 
-    student, own = Network(Tied(), teacher.spec, "tied"), Online(**SHORT, ema=0.5)
-    game = online.Game(teacher, student, own, memory("none").on(teacher, 0), own.objective(teacher, None), 0)
+    student, own = Network(Tied(), teacher.spec, "tied"), OnlineDistillation(**SHORT, ema=0.5)
+    game = online.OnlineTrainer(teacher, student, own, memory("none").bind(teacher, 0), own.objective(teacher, None), 0)
     before = student.module.one.weight.detach().clone()
     with torch.no_grad():
         student.module.one.weight += 1
@@ -215,17 +231,17 @@ def test_the_average_moves_a_shared_weight_once(teacher):
 
 def test_a_generator_that_always_collapses_is_given_up_with_the_student_as_it_was(teacher, tiny, monkeypatch, tmp_path):
     student, states, told = tiny("norm", seed=5), [], []
-    real = online.Game.watch
+    real = online.OnlineTrainer.watch
 
     def watch(self, number):
         if number < 2:
             return real(self, number)
-        return Health(5.0, 0.0, 1.0)
+        return GeneratorHealth(5.0, 0.0, 1.0)
 
-    monkeypatch.setattr(online.Game, "watch", watch)
+    monkeypatch.setattr(online.OnlineTrainer, "watch", watch)
     with pytest.raises(UserError) as caught:
-        adversarial(
-            teacher, student, Online(**SHORT), memory("bank"), state=tmp_path / "s", identity={},
+        distill_online(
+            teacher, student, OnlineDistillation(**SHORT), memory("bank"), state=tmp_path / "s", identity={},
             score=lambda own: states.append(weights(own.module)) or 0.0,
             each=lambda _, history, __: told.append((len(history.loss), list(history.rollbacks))),
         )  # fmt: skip
@@ -234,30 +250,32 @@ def test_a_generator_that_always_collapses_is_given_up_with_the_student_as_it_wa
     )
     assert told == [(1, []), (2, []), (2, ["epoch 3: one image"] * 4)]
     assert same(weights(student.module), states[-1])
-    monkeypatch.setattr(online.Game, "watch", real)
-    history = adversarial(teacher, student, Online(**SHORT), memory("bank"), state=tmp_path / "s", identity={})
+    monkeypatch.setattr(online.OnlineTrainer, "watch", real)
+    history = distill_online(
+        teacher, student, OnlineDistillation(**SHORT), memory("bank"), state=tmp_path / "s", identity={}
+    )
     assert len(history.loss) == 4
 
 
 def test_one_collapse_is_rolled_back_and_told(teacher, tiny, monkeypatch):
     student, bad = tiny("norm", seed=5), [True]
-    real = online.Game.watch
+    real = online.OnlineTrainer.watch
     monkeypatch.setattr(
-        online.Game, "watch",
-        lambda self, number: Health(5.0, 0.0, 1.0) if number == 1 and bad and bad.pop() else real(self, number),
+        online.OnlineTrainer, "watch",
+        lambda self, number: GeneratorHealth(5.0, 0.0, 1.0) if number == 1 and bad and bad.pop() else real(self, number),
     )  # fmt: skip
-    history = adversarial(teacher, student, Online(**SHORT), memory("pool"))
+    history = distill_online(teacher, student, OnlineDistillation(**SHORT), memory("pool"))
     assert history.rollbacks == ["epoch 2: one image"] and len(history.loss) == 4
     assert history.images == 4 * 3 * 2 * 16
 
 
 def test_a_student_of_other_classes_and_an_objective_of_nothing_are_one_line(teacher, tiny):
     with pytest.raises(UserError, match=r"into 4 classes, teacher tiny .* into 3; give a student like its teacher"):
-        adversarial(teacher, tiny("norm", classes=4), Online(**SHORT))
+        distill_online(teacher, tiny("norm", classes=4), OnlineDistillation(**SHORT))
     with pytest.raises(UserError, match="no term of a weight above 0"):
-        adversarial(teacher, tiny("norm"), Online(disagreement=0, one_hot=0, balance=0))
+        distill_online(teacher, tiny("norm"), OnlineDistillation(disagreement=0, one_hot=0, balance=0))
     with pytest.raises(UserError, match="has no batch norm, and no record"):
-        adversarial(tiny("linear"), tiny("linear"), Online(statistics=1.0))
+        distill_online(tiny("linear"), tiny("linear"), OnlineDistillation(statistics=1.0))
 
 
 def test_a_teacher_whose_logits_are_not_finite_is_refused(tiny):
@@ -265,13 +283,13 @@ def test_a_teacher_whose_logits_are_not_finite_is_refused(tiny):
     with torch.no_grad():
         broken.module.fc.bias[0] = math.inf
     with pytest.raises(UserError, match="has NaN or infinity"):
-        adversarial(broken, tiny("norm"), Online(**SHORT))
+        distill_online(broken, tiny("norm"), OnlineDistillation(**SHORT))
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_every_method_of_the_field_is_a_preset_that_runs(teacher, tiny, name):
-    settings, kind = preset(name, **{**SHORT, "epochs": 1})
-    history = adversarial(teacher, tiny("norm", seed=5), settings, memory(kind))
+    settings, kind = online_preset(name, **{**SHORT, "epochs": 1})
+    history = distill_online(teacher, tiny("norm", seed=5), settings, memory(kind))
     assert len(history.loss) == 1 and math.isfinite(history.loss[0])
 
 
@@ -407,8 +425,8 @@ def test_the_average_is_kept_unless_the_last_is_asked_for(teacher, tiny):
     found = {}
     for keep in ("last", "average"):
         student, seen = tiny("norm", seed=5), []
-        adversarial(
-            teacher, student, Online(**SHORT, keep=keep), memory("none"),
+        distill_online(
+            teacher, student, OnlineDistillation(**SHORT, keep=keep), memory("none"),
             score=lambda own, seen=seen: seen.append(weights(own.module)) or 1.0,
         )  # fmt: skip
         found[keep], last, average = weights(student.module), *seen[-2:]
@@ -428,8 +446,8 @@ def test_the_average_is_the_exponential_one_of_every_step(teacher, tiny):
 def test_each_epoch_is_told_with_the_student_to_keep_and_what_the_generator_makes_of_the_same_latents(teacher, tiny):
     told = []
     student = tiny("norm", seed=5)
-    adversarial(
-        teacher, student, Online(**SHORT), memory("bank"),
+    distill_online(
+        teacher, student, OnlineDistillation(**SHORT), memory("bank"),
         each=lambda own, history, shown: told.append((weights(own.module), len(history.loss), dict(shown))),
     )  # fmt: skip
     assert [count for _, count, _ in told] == [1, 2, 3, 4] and same(told[-1][0], weights(student.module))
@@ -442,7 +460,7 @@ def test_each_epoch_is_told_with_the_student_to_keep_and_what_the_generator_make
 def anchored(teacher, kind, count=6):
     rng = torch.Generator().manual_seed(1)
     return Anchored(
-        alignment.named(kind), torch.rand(count, *teacher.spec.shape, generator=rng), torch.eye(3).repeat(2, 1)
+        alignment.from_name(kind), torch.rand(count, *teacher.spec.shape, generator=rng), torch.eye(3).repeat(2, 1)
     )
 
 
@@ -450,7 +468,7 @@ def anchored(teacher, kind, count=6):
 def test_a_guided_run_that_was_stopped_goes_on_to_the_same_student(teacher, tiny, tmp_path, kind):
     whole, cut, again = (tiny("norm", seed=5) for _ in range(3))
     own, path = anchored(teacher, kind), tmp_path / "state"
-    history = adversarial(teacher, whole, Online(**SHORT), memory("none"), anchored=own)
+    history = distill_online(teacher, whole, OnlineDistillation(**SHORT), memory("none"), anchored=own)
 
     def stop(_, told, __):
         if len(told.loss) == 2:
@@ -458,12 +476,12 @@ def test_a_guided_run_that_was_stopped_goes_on_to_the_same_student(teacher, tiny
 
     before = teacher.fingerprint()
     with pytest.raises(KeyboardInterrupt):
-        adversarial(teacher, cut, Online(**SHORT), memory("none"), anchored=own, state=path, each=stop)
-    found = adversarial(teacher, again, Online(**SHORT), memory("none"), anchored=own, state=path)
+        distill_online(teacher, cut, OnlineDistillation(**SHORT), memory("none"), anchored=own, state=path, each=stop)
+    found = distill_online(teacher, again, OnlineDistillation(**SHORT), memory("none"), anchored=own, state=path)
     assert same(weights(again.module), weights(whole.module)) and found.generator == history.generator
     assert teacher.fingerprint() == before
     plain = tiny("norm", seed=5)
-    adversarial(teacher, plain, Online(**SHORT), memory("none"))
+    distill_online(teacher, plain, OnlineDistillation(**SHORT), memory("none"))
     assert not same(weights(plain.module), weights(whole.module))
 
 
@@ -471,12 +489,12 @@ def test_a_guided_run_that_was_stopped_goes_on_to_the_same_student(teacher, tiny
 def test_guidance_draws_the_generator_to_the_anchors(teacher, tiny, kind):
     """On images drawn anew, the alignment's own loss is lower after 40 steps with guidance than without."""
     pixels = 0.9 + 0.1 * torch.rand(6, *teacher.spec.shape, generator=torch.Generator().manual_seed(1))
-    bright = Anchored(alignment.named(kind), pixels, torch.eye(3).repeat(2, 1))
+    bright = Anchored(alignment.from_name(kind), pixels, torch.eye(3).repeat(2, 1))
     losses = {}
     for guidance in (0.0, None):
-        settings = Online(**{**SHORT, "disagreement": 0.0, "one_hot": 0.01, "guidance": guidance})
-        objective, memoryless = settings.objective(teacher, None), memory("none").on(teacher, 0)
-        run = online.Game(teacher, tiny("norm", seed=5), settings, memoryless, objective, 0, bright)
+        settings = OnlineDistillation(**{**SHORT, "disagreement": 0.0, "one_hot": 0.01, "guidance": guidance})
+        objective, memoryless = settings.objective(teacher, None), memory("none").bind(teacher, 0)
+        run = online.OnlineTrainer(teacher, tiny("norm", seed=5), settings, memoryless, objective, 0, bright)
         rng = torch.Generator().manual_seed(0)
         for _ in range(40):
             run._generator_step(rng)
@@ -486,7 +504,9 @@ def test_guidance_draws_the_generator_to_the_anchors(teacher, tiny, kind):
 
 def alignment_loss(run, anchors, rng, count=256):
     """Of `count` images that the generator has not made before, shown as in training."""
-    objective = Objective(((1.0, Aligned(run.guide, "seen")),)).bind(run.teacher, torch.empty(0, dtype=torch.long), rng)
+    objective = Objective(((1.0, AlignmentLoss(run.guide, "seen")),)).bind(
+        run.teacher, torch.empty(0, dtype=torch.long), rng
+    )
     with torch.no_grad(), watch(run.teacher, objective.taps) as seen:
         shown = anchors.alignment.show(run._drawn(rng, count), run.teacher.spec, rng)
         logits, seen[INPUT] = run.teacher.logits(shown), shown

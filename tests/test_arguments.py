@@ -15,11 +15,11 @@ from torch import nn
 
 import datafree as df
 from datafree._core.settings import Settings
-from datafree.distillation.online.run import adversarial
+from datafree.distillation.online.run import distill_online
 from datafree.distillation.online.scene import Scene
-from datafree.distillation.online.settings import Online
+from datafree.distillation.online.settings import OnlineDistillation
 from datafree.quantization import finetune, quantize
-from datafree.records.divergence import Stored, divergence
+from datafree.records.divergence import StoredStatistics, divergence
 from datafree.releases.release import write_record
 from datafree.synthesis.losses.batchnorm import BatchNormDivergence
 from datafree.synthesis.losses.online import Disagreement
@@ -65,7 +65,7 @@ def student() -> df.Network:
 def test_every_public_function_checks_its_arguments_against_their_annotations():
     assert len(FUNCTIONS) == 18
     assert [name for name, function in FUNCTIONS.items() if not hasattr(function, "__wrapped__")] == []
-    for function in (*FUNCTIONS.values(), adversarial, write_record):
+    for function in (*FUNCTIONS.values(), distill_online, write_record):
         get_type_hints(function)  # raises for a name that is there for the type checker alone
 
 
@@ -83,7 +83,7 @@ def test_the_parameters_of_a_few_words_are_known():
     assert found == {("similarity", "form"), ("quantize", "correct_bias"), ("quantize", "target_cpu")}
 
 
-LAYER = Stored("bn", torch.zeros(3), torch.ones(3))
+LAYER = StoredStatistics("bn", torch.zeros(3), torch.ones(3))
 WORDS = {
     "form": lambda word: df.similarity(TEACHER, {"a": PIXELS}, form=word),
     "correct_bias": lambda word: quantize(TEACHER, PIXELS, correct_bias=word),
@@ -135,15 +135,17 @@ def test_settings_refuse_other_words():
 
 RECORDS = {
     "similarity": lambda record: df.similarity(TEACHER, {"a": PIXELS}, record),
-    "fresh": lambda record: df.fresh("distribution", TEACHER, record, images=8),
-    "fresh without its use": lambda record: df.fresh(df.method("gaussian"), TEACHER, record, images=8),
+    "fresh": lambda record: df.fresh_images("distribution", TEACHER, record, images=8),
+    "fresh without its use": lambda record: df.fresh_images(df.method("gaussian"), TEACHER, record, images=8),
     "synthesize": lambda record: df.synthesize(TEACHER, record, df.method("distribution"), OUT, images=8),
     "synthesize without its use": lambda record: df.synthesize(
         TEACHER, record, df.method("bns", steps=1), OUT, images=8
     ),
     "expand": lambda record: df.expand(TEACHER, (PIXELS, ONE_HOT), OUT, images=8, record=record),
     "write_release": lambda record: df.write_release(OUT, TEACHER, record),
-    "adversarial": lambda record: adversarial(TEACHER, student(), Online(epochs=1, iterations=1), record=record),
+    "adversarial": lambda record: distill_online(
+        TEACHER, student(), OnlineDistillation(epochs=1, iterations=1), record=record
+    ),
     "batches": lambda record: list(batches(df.method("gaussian"), TEACHER, record, units=[0], seed=0, size=4)),
 }
 
@@ -173,7 +175,7 @@ def test_a_record_is_compared_with_its_network_once_a_call(recorded, monkeypatch
 
 
 def test_images_with_the_logits_of_another_teacher_are_refused(recorded):
-    source = df.fresh("distribution", OTHER, recorded, images=8)
+    source = df.fresh_images("distribution", OTHER, recorded, images=8)
     message = error(lambda: df.distill(TEACHER, student(), source, df.Distillation(epochs=1, batch=4)))
     assert message.startswith("source: its logits are of another teacher")
 
@@ -218,8 +220,8 @@ def uses(pixels):
         "similarity": lambda: df.similarity(TEACHER, {"a": pixels}),
         "quantize": lambda: quantize(TEACHER, pixels),
         "expand": lambda: df.expand(TEACHER, (pixels, ONE_HOT), OUT, images=8),
-        "Images": lambda: df.Images(TEACHER.spec, pixels, LOGITS),
-        "Mixed": lambda: df.Mixed(TEACHER, pixels, None, 8),
+        "Images": lambda: df.StoredImages(TEACHER.spec, pixels, LOGITS),
+        "Mixed": lambda: df.MixedImages(TEACHER, pixels, None, 8),
         "finetune": lambda: finetune(quantize(TEACHER, None), TEACHER, pixels, df.FineTuning(epochs=1)),
     }
 
@@ -247,7 +249,7 @@ def test_images_of_a_narrower_scale_are_refused_as_a_set():
         calls = {
             "quantize": lambda: quantize(network, PIXELS),
             "expand": lambda: df.expand(network, (PIXELS, ONE_HOT), OUT, images=8),
-            "Mixed": lambda: df.Mixed(network, PIXELS, None, 8),
+            "Mixed": lambda: df.MixedImages(network, PIXELS, None, 8),
         }
         assert "alone, wanted images in a range of 0 to 255, of which these are one colour" in error(calls[use])
         assert spec.check(PIXELS) is None
@@ -298,16 +300,16 @@ FIT = "targets: got shape {}, expected (6,) class numbers or (6, 3) logits, one 
     ],
 )
 def test_images_and_targets_that_do_not_fit_together_are_refused_when_they_are_put_together(fields, expected):
-    assert expected in error(lambda: df.Images(*fields))
+    assert expected in error(lambda: df.StoredImages(*fields))
 
 
 def test_images_take_bytes_class_numbers_and_pixels_without_a_box():
-    assert len(df.Images(TEACHER.spec, (PIXELS * 255).to(torch.uint8), LABELS)) == 6
-    assert len(df.Images(TEACHER.spec, PIXELS * 3 - 1, LOGITS, boxed=False)) == 6
+    assert len(df.StoredImages(TEACHER.spec, (PIXELS * 255).to(torch.uint8), LABELS)) == 6
+    assert len(df.StoredImages(TEACHER.spec, PIXELS * 3 - 1, LOGITS, in_range=False)) == 6
 
 
 def test_a_student_of_another_range_or_order_of_classes_and_the_teacher_itself_are_refused():
-    source, settings = df.Images(TEACHER.spec, PIXELS, LOGITS), df.Distillation(epochs=1, batch=2)
+    source, settings = df.StoredImages(TEACHER.spec, PIXELS, LOGITS), df.Distillation(epochs=1, batch=2)
     wide, turned = make_network(low=-1.0), replace(student(), spec=replace_classes(TEACHER.spec, "cba"))
     assert error(lambda: df.distill(TEACHER, wide, source, settings)) == (
         "student tiny takes pixels from -1 to 1, the images go from 0 to 1; give a student like its teacher"
@@ -331,7 +333,7 @@ def test_logits_of_other_shapes_and_a_temperature_of_0_have_no_divergence(shape,
 
 
 def test_class_numbers_are_not_distilled_from():
-    source = df.Images(TEACHER.spec, PIXELS, LABELS)
+    source = df.StoredImages(TEACHER.spec, PIXELS, LABELS)
     message = error(lambda: df.distill(TEACHER, student(), source, df.Distillation(epochs=1, batch=2)))
     assert message.startswith("source: got images with class numbers, expected the logits of tiny; use soft_labelled")
 
@@ -348,16 +350,16 @@ def test_class_numbers_are_not_distilled_from():
     ],
 )
 def test_a_count_of_images_is_a_whole_number_from_1_on(tmp_path, images, expected):
-    assert error(lambda: df.fresh("gaussian", TEACHER, None, images=images)) == expected
-    maker = df.method("gaussian").on(TEACHER, None)
-    assert error(lambda: df.Fresh(TEACHER.spec, maker, images)) == expected
+    assert error(lambda: df.fresh_images("gaussian", TEACHER, None, images=images)) == expected
+    maker = df.method("gaussian").bind(TEACHER, None)
+    assert error(lambda: df.FreshImages(TEACHER.spec, maker, images)) == expected
     with pytest.raises(df.UserError, match="images: got"):
         df.synthesize(TEACHER, None, df.method("gaussian"), OUT, images=images)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_whole_number_of_numpy_is_one():
-    assert len(df.fresh("gaussian", TEACHER, None, images=np.int64(8))) == 8
+    assert len(df.fresh_images("gaussian", TEACHER, None, images=np.int64(8))) == 8
 
 
 # -- other kinds of objects ------------------------------------------------------------
@@ -383,8 +385,8 @@ SET = df.Distillation(epochs=1)
         (lambda: df.distill(TEACHER, MODULE, None, SET), f"student: got Sequential, expected a Network; {NETWORK}"),
         (lambda: df.distill(TEACHER, student(), "set", SET), "source: got 'set', expected a Source; give what"),
         (lambda: df.distill(TEACHER, student(), DATA, SET), "source: got Dataset, expected a Source; give what fresh"),
-        (lambda: df.distill(TEACHER, student(), df.Images(TEACHER.spec, PIXELS, LOGITS), None), "expected a Distillation"),
-        (lambda: df.distill(TEACHER, student(), df.Images(TEACHER.spec, PIXELS, LOGITS), SET, state="a"), "a pathlib.Path"),
+        (lambda: df.distill(TEACHER, student(), df.StoredImages(TEACHER.spec, PIXELS, LOGITS), None), "expected a Distillation"),
+        (lambda: df.distill(TEACHER, student(), df.StoredImages(TEACHER.spec, PIXELS, LOGITS), SET, state="a"), "a pathlib.Path"),
         (lambda: df.record(TEACHER, DATA, None), "statistics: got None, expected a list; give what preset(name"),
         (lambda: df.record(TEACHER, DATA, "safe"), "statistics: got 'safe', expected a list; give what preset(name"),
         (lambda: df.record(TEACHER, DATA, ["safe"]), "statistics[0]: got 'safe', expected a Statistic"),
@@ -413,9 +415,9 @@ SET = df.Distillation(epochs=1)
         (lambda: df.new_model("hinton8", None, seed=0), "spec: got None, expected an InputSpec"),
         (lambda: df.load_model(None), "name: got None, expected text"),
         (lambda: df.preset("safe", None, DATA), f"network: got None, expected a Network; {NETWORK}"),
-        (lambda: df.stored("set"), "synthetic: got 'set', expected a SyntheticSet; give what synthesize"),
+        (lambda: df.stored_images("set"), "synthetic: got 'set', expected a SyntheticSet; give what synthesize"),
         (lambda: df.forecast_auc("x"), "released: got 'x', expected a number"),
-        (lambda: df.Mixed(MODULE, PIXELS, None, 8), f"teacher: got Sequential, expected a Network; {NETWORK}"),
+        (lambda: df.MixedImages(MODULE, PIXELS, None, 8), f"teacher: got Sequential, expected a Network; {NETWORK}"),
     ],
 )  # fmt: skip
 def test_another_kind_of_object_is_one_line_that_names_the_argument(tmp_path, call, expected):

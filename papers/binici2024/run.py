@@ -36,7 +36,7 @@ from datafree.data.augmentation import Augmentation
 from datafree.data.condensed import methods
 from datafree.data.condensed.condensed_set import Condensed
 from datafree.distillation.distill import distill
-from datafree.distillation.sources import Images, Mixed, Source, soft_labelled, stored
+from datafree.distillation.sources import MixedImages, Source, StoredImages, soft_labelled, stored_images
 from datafree.distillation.train import train
 from datafree.evaluation.accuracy import evaluate
 from datafree.models.input_spec import InputSpec
@@ -51,7 +51,7 @@ from datafree.synthesis.losses import alignment
 class Some:
     """Of each shuffled pass over the whole only the first `images`: a pass of as many steps as every other row's."""
 
-    whole: Images
+    whole: StoredImages
     images: int
 
     @property
@@ -77,13 +77,13 @@ def settings(pair: Pair, row: str) -> dict[str, Any]:
     made = None if WAYS[way] is None else {**expansion(pair, way).model_dump(), "images": pair.images}
     return {
         **found, "few": condenser(pair, kind).model_dump(), "count": count, "shown": shown(way).model_dump(),
-        "made": made, "guide": None if made is None else alignment.named("mmd").model_dump(),
+        "made": made, "guide": None if made is None else alignment.from_name("mmd").model_dump(),
     }  # fmt: skip
 
 
 def condenser(pair: Pair, kind: str) -> Any:
     """How the few images of a kind are made."""
-    return methods.named(FEW[kind], **(pair.condensing if FEW[kind] == "dm" else {}))
+    return methods.from_name(FEW[kind], **(pair.condensing if FEW[kind] == "dm" else {}))
 
 
 def expansion(pair: Pair, way: str) -> Expansion:
@@ -129,7 +129,7 @@ class Chain:
         kind, count, way = split(name)
         few = self.few(kind, count)
         others = None if WAYS[way] is None else self.expanded(few, way)
-        return self.taught(Mixed(self.teacher, few.clamped(), others, self.pair.epoch_images, how=shown(way)))
+        return self.taught(MixedImages(self.teacher, few.clamped(), others, self.pair.epoch_images, how=shown(way)))
 
     # -- parts ----------------------------------------------------------------------------------------------------
 
@@ -161,7 +161,9 @@ class Chain:
         known = [how.model_dump(mode="json"), hashlib.sha256(anchors[0].numpy().tobytes()).hexdigest()]
         name = hashlib.sha256(json.dumps(known).encode()).hexdigest()[:12]
         out = self.folder / f"set-{name}"
-        return stored(expand(self.teacher, anchors, out, how, images=self.pair.images, seed=self.seed, workers=1))
+        return stored_images(
+            expand(self.teacher, anchors, out, how, images=self.pair.images, seed=self.seed, workers=1)
+        )
 
     def taught(self, source: Source) -> dict[str, Any]:
         student = self.fresh(self.pair.student)

@@ -92,7 +92,7 @@ def settings(pair: Pair, row: str) -> dict[str, Any]:
 
 def method(pair: Pair, source: str) -> Any:
     own = {} if source == "gaussian" else {"steps": pair.steps, "precision": "bfloat16"}
-    return methods.named(source, **own)
+    return methods.from_name(source, **own)
 
 
 class Chain:
@@ -209,7 +209,7 @@ class Chain:
         count = self.pair.measured
         sources: dict[str, Any] = {
             "train": self.train.subset(count), "test": self.test.subset(count),
-            "noise": methods.named("gaussian").on(self.network, None).unit(0, self.seed, count).pixels,
+            "noise": methods.from_name("gaussian").bind(self.network, None).chunk(0, self.seed, count).pixels,
         }  # fmt: skip
         if self.pair.data == "cifar10":
             sources["cifar100"] = load("cifar100", "test", data_dir=self.data_dir).subset(count)

@@ -39,7 +39,7 @@ def drawn_grid(chain: Chain) -> bytes:
     """Of images that `best` draws."""
     teacher = load_model(str(chain.folder / "teacher"))
     known = record(teacher, chain.train, presets.best(teacher))
-    pixels = methods.named("distribution").on(teacher, known).unit(0, 0, 4096).pixels
+    pixels = methods.from_name("distribution").bind(teacher, known).chunk(0, 0, 4096).pixels
     seen = teacher.predict(pixels).argmax(1)
     return grid_png(grid_of("best", pixels, seen, len(chain.spec.classes), spec=chain.spec, samples=2))
 

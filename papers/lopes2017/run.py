@@ -28,7 +28,7 @@ from rows import BUDGETS, PAPER, Pair
 
 from datafree.data import load
 from datafree.distillation.distill import distill
-from datafree.distillation.sources import Fresh, soft_labelled, stored
+from datafree.distillation.sources import FreshImages, soft_labelled, stored_images
 from datafree.distillation.train import train
 from datafree.evaluation.accuracy import evaluate
 from datafree.models.input_spec import InputSpec
@@ -48,7 +48,7 @@ DRAWN = ("safe", "best")
 def settings(pair: Pair, row: str) -> dict[str, Any]:
     """What decides a cell's number: a cell of other settings is run again, and is no claim."""
     learning = {"teacher": pair.training, "student": pair.training} | dict.fromkeys(("kd", *DRAWN), pair.learning)
-    drawn = methods.named("distribution").model_dump()
+    drawn = methods.from_name("distribution").model_dump()
     return {
         "teacher": pair.teacher, "student": pair.student, "training": pair.training.model_dump(),
         "distillation": learning.get(row, pair.faithful).model_dump(),
@@ -121,8 +121,8 @@ class Chain:
         """A student on fresh images drawn from a record of `statistics`."""
         teacher, known = self.published(statistics)
         began = time.perf_counter()
-        method = methods.named("distribution")
-        source = Fresh(self.spec, method.on(teacher, known), self.pair.epoch_images)
+        method = methods.from_name("distribution")
+        source = FreshImages(self.spec, method.bind(teacher, known), self.pair.epoch_images)
         result = self.taught(teacher, source, self.pair.learning)
         seconds = round(time.perf_counter() - began, 2)
         return {**result, **self.costs(teacher, known), "record to student, seconds": seconds}
@@ -130,13 +130,13 @@ class Chain:
     def faithful(self, row: str) -> dict[str, Any]:
         limit = self.pair.spectral_limit if row.startswith("spectral") else None
         teacher, known = self.published(presets.paper_row(row, self.fresh(self.pair.teacher)), limit)
-        method = methods.of({"method": row, **self.pair.methods.get(row, {})})
+        method = methods.from_dict({"method": row, **self.pair.methods.get(row, {})})
         began = time.perf_counter()
         made = synthesize(
             teacher, known, method, self.folder / f"set-{row}", images=self.pair.images_of.get(row, self.pair.images),
             seed=self.seed, workers=1,
         )  # fmt: skip
-        result = self.taught(teacher, stored(made), self.pair.faithful)
+        result = self.taught(teacher, stored_images(made), self.pair.faithful)
         seconds = round(time.perf_counter() - began, 2)
         return {**result, **self.costs(teacher, known), "record to student, seconds": seconds}
 
@@ -165,7 +165,7 @@ class Chain:
 
     def costs(self, teacher: Network, known: Record) -> dict[str, Any]:
         size = (self.folder / "teacher" / "record.safetensors").stat().st_size
-        return {"record bytes": size, "forecast AUC": forecast_auc(known.released(teacher))}
+        return {"record bytes": size, "forecast AUC": forecast_auc(known.released_statistics(teacher))}
 
 
 def collect(budget: str, work: Path) -> list[dict[str, Any]]:

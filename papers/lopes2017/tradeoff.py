@@ -29,7 +29,7 @@ from run import HERE, Chain
 
 from datafree._core.files import read_json, write_json, write_text
 from datafree.distillation.distill import Distillation
-from datafree.distillation.sources import Fresh, stored
+from datafree.distillation.sources import FreshImages, stored_images
 from datafree.evaluation.accuracy import evaluate
 from datafree.evaluation.report import tradeoff_svg
 from datafree.models.network import Network
@@ -108,7 +108,7 @@ def measure(kind: str, seed: int, work: Path, data_dir: str | None) -> dict[str,
     began = time.perf_counter()
     student = _student(chain, teacher, known, method, folder)
     found = {
-        "accuracy": evaluate(student, chain.test).accuracy, "bytes": known.nbytes(), "released": known.released(teacher),
+        "accuracy": evaluate(student, chain.test).accuracy, "bytes": known.nbytes(), "released": known.released_statistics(teacher),
         "seconds": round(time.perf_counter() - began, 1), "settings": settings,
     }  # fmt: skip
     cell.parent.mkdir(parents=True, exist_ok=True)
@@ -122,15 +122,15 @@ def _student(chain: Chain, teacher: Network, known: Record, method: str, folder:
 
     student = chain.fresh(chain.pair.student)
     if method == "distribution":
-        made = methods.of({"method": method}).on(teacher, known)
-        distill(teacher, student, Fresh(chain.spec, made, EPOCH_IMAGES), LEARNING, seed=chain.seed)
+        made = methods.from_dict({"method": method}).bind(teacher, known)
+        distill(teacher, student, FreshImages(chain.spec, made, EPOCH_IMAGES), LEARNING, seed=chain.seed)
         return student
     settings = {"method": method, "precision": "bfloat16"}
     settings |= {} if method == "matched" else {"steps": STEPS, "learning_rate": 0.03}
-    made = synthesize(teacher, known, methods.of(settings), folder, images=IMAGES, seed=chain.seed, workers=1)
+    made = synthesize(teacher, known, methods.from_dict(settings), folder, images=IMAGES, seed=chain.seed, workers=1)
     # the same number of steps: 30 passes over 10,240 images are 5 over 61,440
     schedule = LEARNING.model_copy(update={"epochs": LEARNING.epochs * EPOCH_IMAGES // IMAGES})
-    distill(teacher, student, stored(made), schedule, seed=chain.seed)
+    distill(teacher, student, stored_images(made), schedule, seed=chain.seed)
     return student
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors, which do not 
     from .data.condensed.methods import condense
     from .distillation.distill import Distillation, distill
     from .distillation.kl import kl
-    from .distillation.sources import Fresh, Images, Mixed, fresh, soft_labelled, stored
+    from .distillation.sources import FreshImages, MixedImages, StoredImages, fresh_images, soft_labelled, stored_images
     from .distillation.train import train
     from .distillation.training_loop import Schedule
     from .evaluation.accuracy import Evaluation, evaluate
@@ -44,7 +44,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors, which do not 
     from .releases.release import Release, write_release
     from .synthesis.expansion import Expansion, expand
     from .synthesis.losses import Objective
-    from .synthesis.methods import named as method
+    from .synthesis.methods import from_name as method
     from .synthesis.synthetic_set import SyntheticSet, synthesize
 
 _HOMES = {
@@ -98,16 +98,16 @@ __all__ = [
     "Evaluation",
     "Expansion",
     "FineTuning",
-    "Fresh",
-    "Images",
+    "FreshImages",
     "InputSpec",
-    "Mixed",
+    "MixedImages",
     "Network",
     "Objective",
     "Record",
     "Release",
     "Schedule",
     "Similarity",
+    "StoredImages",
     "SyntheticSet",
     "UserError",
     "__version__",
@@ -116,7 +116,7 @@ __all__ = [
     "evaluate",
     "expand",
     "forecast_auc",
-    "fresh",
+    "fresh_images",
     "kl",
     "load_data",
     "load_model",
@@ -126,7 +126,7 @@ __all__ = [
     "record",
     "similarity",
     "soft_labelled",
-    "stored",
+    "stored_images",
     "synthesize",
     "train",
     "write_release",

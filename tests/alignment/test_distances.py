@@ -101,7 +101,7 @@ def test_a_discriminators_gradient_is_at_most_that_of_its_spectral_norms():
 
 def test_a_state_of_another_discriminator_is_refused(tiny):
     network, pixels = tiny("linear"), torch.rand(3, 1, 4, 4)
-    guides = [Discriminator(discriminator_width=width).on(network, pixels, torch.eye(3), 0) for width in (4, 8)]
+    guides = [Discriminator(discriminator_width=width).bind(network, pixels, torch.eye(3), 0) for width in (4, 8)]
     with pytest.raises(UserError, match="another discriminator; repeat"):
         guides[0].load(guides[1].state())
 

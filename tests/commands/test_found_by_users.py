@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from datafree.records.divergence import stored
+from datafree.records.divergence import stored_statistics
 from datafree.records.record import Record
 from datafree.releases.load import load_model
 
@@ -77,7 +77,7 @@ def test_moments_of_the_layers_that_a_record_lacks_can_be_added_as_bns_advises(h
     both = Record.load(here / "teacher" / "record.safetensors", network)
     assert set(both.entries) == {*sharp.entries, "fc1", "fc2"}
     assert all(both.entries[name].statistic == entry.statistic for name, entry in sharp.entries.items())
-    assert [own.tap for own in stored(network, both)] == ["fc3", "fc1", "fc2"]
+    assert [own.tap for own in stored_statistics(network, both)] == ["fc3", "fc1", "fc2"]
 
 
 def test_a_folder_that_was_moved_says_where_its_command_line_is(here, command):

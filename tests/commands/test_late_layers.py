@@ -7,7 +7,7 @@ import torch
 
 from datafree.models.input_spec import InputSpec
 from datafree.releases.load import new_model
-from datafree.runs.run_reader import Finished
+from datafree.runs.run_reader import FinishedRun
 
 SPEC = InputSpec(shape=(1, 8, 8), classes=tuple("0123456789"))
 LATER = """
@@ -73,7 +73,7 @@ def test_networks_that_are_made_or_changed_on_their_way_train_and_open_again(nam
     done = command(f"evaluate net --code later.py:{name} --data digits")
     assert done.code == 0, done.err
     accuracy = float(done.out.split("accuracy ")[1].split(" %")[0])
-    assert accuracy == pytest.approx(Finished.of("net").result.evaluation.accuracy, abs=0.3)
+    assert accuracy == pytest.approx(FinishedRun.of("net").result.evaluation.accuracy, abs=0.3)
     assert (
         command(f"distill net later.py:{name} --code later.py:{name} --data digits --epochs 1 --out s --quiet").code
         == 0

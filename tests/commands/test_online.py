@@ -11,8 +11,8 @@ import torch
 
 from datafree._core.files import read_tensors
 from datafree.distillation import replay
-from datafree.distillation.online.run import PRESETS, Health
-from datafree.distillation.online.trainer import Game
+from datafree.distillation.online.run import PRESETS, GeneratorHealth
+from datafree.distillation.online.trainer import OnlineTrainer
 
 from .test_stop import stop
 
@@ -96,7 +96,10 @@ def test_a_stopped_run_leaves_a_whole_student_and_goes_on_to_the_same_bytes(comm
         command(f"{line} --balance 4 --out a").line
     )
     with monkeypatch.context() as patch:
-        patch.setattr("datafree.cli.online.begun", lambda *_, **__: pytest.fail("a resumed student began anew"))
+        patch.setattr(
+            "datafree.cli.online.init_student_from_teacher",
+            lambda *_, **__: pytest.fail("a resumed student began anew"),
+        )
         assert command(f"{line} --out a").code == 0
     assert command(f"{line} --out b").code == 0
     assert (here / "a" / "model.safetensors").read_bytes() == (here / "b" / "model.safetensors").read_bytes()
@@ -117,8 +120,8 @@ def test_a_finished_run_is_not_made_again_over_itself(command, here):
 
 
 def test_a_generator_of_one_class_is_said(command, here, monkeypatch):  # noqa: ARG001
-    monkeypatch.setattr(Game, "watch", lambda *_: Health(1.0, 0.2, 0.0))
-    monkeypatch.setattr(Game, "agreement", lambda _: [50.0, 50.0])
+    monkeypatch.setattr(OnlineTrainer, "watch", lambda *_: GeneratorHealth(1.0, 0.2, 0.0))
+    monkeypatch.setattr(OnlineTrainer, "agreement", lambda _: [50.0, 50.0])
     done = command(f"{GO} hinton8 --out s")
     assert done.code == 0 and "the teacher sees one class alone in the generator's last images" in done.out
 
@@ -206,7 +209,7 @@ def test_a_teacher_whose_logits_are_not_finite_is_one_line(refused, here):
 def test_a_run_that_diverges_at_once_is_one_line_and_leaves_nothing(command, here, monkeypatch):
     line = "distill teacher hinton8 --online generator --iterations 3 --epochs 4 --batch 32 --latent 8 --out s"
     with monkeypatch.context() as patch:
-        patch.setattr(Game, "_rates", lambda self, _: self.maker.param_groups[0].update(lr=1e30))
+        patch.setattr(OnlineTrainer, "_rates", lambda self, _: self.maker.param_groups[0].update(lr=1e30))
         done = command(line)
     assert done.line.startswith(
         "epoch 1 ends in a loss that is not finite, 4 times; the student is as it began; lower "
@@ -233,7 +236,7 @@ BREAKS = {
 def test_a_run_that_diverges_later_keeps_its_student_and_says_what_was_thrown_away(
     command, here, result, monkeypatch, what
 ):
-    real, (ruin, loss, why) = Game.epoch, BREAKS[what]
+    real, (ruin, loss, why) = OnlineTrainer.epoch, BREAKS[what]
 
     def epoch(self, number, progress):
         found = real(self, number, progress)
@@ -242,7 +245,7 @@ def test_a_run_that_diverges_later_keeps_its_student_and_says_what_was_thrown_aw
         ruin(self)
         return loss, 0.0
 
-    monkeypatch.setattr(Game, "epoch", epoch)
+    monkeypatch.setattr(OnlineTrainer, "epoch", epoch)
     done = command(f"{GO} hinton8 --out s")
     assert (
         f"epoch 3 ends in {why}, 4 times; the student is as it was after epoch 2; lower --student-rate or " in done.line

@@ -21,7 +21,7 @@ SPEC = InputSpec(shape=(1, 8, 8), classes=tuple("abc"))
 
 def test_random_shots_are_images_of_the_data_each_once(toy):
     data = toy(shape=(1, 8, 8))
-    made, every = condense(methods.named("random"), Job(data, SPEC, 20)), data.pixels(torch.arange(60))
+    made, every = condense(methods.from_name("random"), Job(data, SPEC, 20)), data.pixels(torch.arange(60))
     for label in range(3):
         own = made.pixels[made.classes == label].flatten(1)
         assert sorted(own.tolist()) == sorted(every[data.labels == label].flatten(1).tolist())
@@ -30,7 +30,7 @@ def test_random_shots_are_images_of_the_data_each_once(toy):
 def test_one_centre_is_the_class_mean_and_every_centre_a_mean(toy):
     data = toy(shape=(1, 8, 8))
     every = data.pixels(torch.arange(60))
-    made = condense(methods.named("kmeans"), Job(data, SPEC, 1)).pixels
+    made = condense(methods.from_name("kmeans"), Job(data, SPEC, 1)).pixels
     wanted = torch.stack([every[data.labels == label].mean(0) for label in range(3)])
     assert float((made - wanted).abs().max()) < 1e-6
 
@@ -38,7 +38,7 @@ def test_one_centre_is_the_class_mean_and_every_centre_a_mean(toy):
 def test_more_centres_than_different_images_are_refused():
     data = in_memory("same", "train", "abc", torch.arange(9).numpy() % 3, torch.zeros(9, 1, 8, 8).byte().numpy())
     with pytest.raises(UserError, match="--per-class: got 2, but class 'a' of same has fewer different images"):
-        condense(methods.named("kmeans"), Job(data, SPEC, 2))
+        condense(methods.from_name("kmeans"), Job(data, SPEC, 2))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -90,7 +90,7 @@ def test_matching_brings_the_class_means_together_in_networks_it_never_saw(digit
     spec, data = InputSpec(shape=digits.shape, classes=digits.classes), digits.subset(400)
     first, last = (
         embedding_distance(
-            condense(methods.named("dm", iterations=steps, start=start, width=8), Job(data, spec, 1)), data
+            condense(methods.from_name("dm", iterations=steps, start=start, width=8), Job(data, spec, 1)), data
         )
         for steps in (1, 80)
     )
@@ -98,7 +98,7 @@ def test_matching_brings_the_class_means_together_in_networks_it_never_saw(digit
 
 
 def test_a_stopped_run_goes_on_to_the_same_images(toy, tmp_path, monkeypatch):
-    data, method = toy(shape=(1, 8, 8)), methods.named("dm", iterations=8, real=4, width=4)
+    data, method = toy(shape=(1, 8, 8)), methods.from_name("dm", iterations=8, real=4, width=4)
     wanted = condense(method, Job(data, SPEC, 2)).pixels
     monkeypatch.setattr(distribution_matching, "PAUSE", -1)
 

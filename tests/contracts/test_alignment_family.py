@@ -35,7 +35,7 @@ def anchors(teacher, count=COUNT, classes=3, seed=0):
 
 def guide_of(kind, teacher, seed=0, **settings):
     classes = settings.pop("classes", 3)
-    return alignment.named(kind, **settings).on(teacher, *anchors(teacher, classes=classes), seed)
+    return alignment.from_name(kind, **settings).bind(teacher, *anchors(teacher, classes=classes), seed)
 
 
 def features(teacher, pixels):
@@ -59,10 +59,10 @@ def test_there_are_four_kinds():
 
 
 def test_it_obeys_its_protocol_and_its_settings_go_through_a_file(kind, teacher):
-    own = alignment.named(kind, translate=0.25)
+    own = alignment.from_name(kind, translate=0.25)
     assert isinstance(own, Alignment)
-    assert isinstance(own.on(teacher, *anchors(teacher), 0), Guide)
-    assert alignment.of(own.model_dump(mode="json")) == own
+    assert isinstance(own.bind(teacher, *anchors(teacher), 0), Guide)
+    assert alignment.from_dict(own.model_dump(mode="json")) == own
     assert own.summary and "\n" not in own.summary and own.guidance > 0
 
 
@@ -171,14 +171,14 @@ def test_nbytes_are_those_of_all_that_is_kept(kind, teacher):
 
 def test_one_anchor_in_all_is_enough(kind, teacher):
     pixels, labels = anchors(teacher, count=1)
-    guide = alignment.named(kind, **STILL).on(teacher, pixels, labels, 0)
+    guide = alignment.from_name(kind, **STILL).bind(teacher, pixels, labels, 0)
     own = torch.randn(4, 5, generator=rng()).requires_grad_()
     (gradient,) = torch.autograd.grad(guide.loss(own, torch.zeros(4, dtype=torch.long), rng()), own)
     assert gradient.isfinite().all() and gradient.any()
 
 
 def test_a_state_of_other_anchors_is_refused(kind, teacher):
-    other = alignment.named(kind).on(teacher, *anchors(teacher, seed=5), 0)
+    other = alignment.from_name(kind).bind(teacher, *anchors(teacher, seed=5), 0)
     with pytest.raises(UserError, match="other anchors; repeat"):
         guide_of(kind, teacher).load(other.state())
 
@@ -196,10 +196,10 @@ BAD = {
 @pytest.mark.parametrize("line", BAD)
 def test_bad_anchors_are_one_line(kind, line, teacher):
     with pytest.raises(UserError) as caught:
-        alignment.named(kind).on(teacher, *BAD[line](*anchors(teacher)), 0)
+        alignment.from_name(kind).bind(teacher, *BAD[line](*anchors(teacher)), 0)
     assert str(caught.value).startswith(line) and "\n" not in str(caught.value)
 
 
 def test_an_unknown_kind_names_the_nearest():
     with pytest.raises(UserError, match="no kind of alignment 'mdd'; nearest: 'mmd'"):
-        alignment.named("mdd")
+        alignment.from_name("mdd")

@@ -40,7 +40,7 @@ def test_every_method_makes_finite_images_of_the_input_shape(published, name):
         pytest.skip("its first layer has 3 filters and is recorded by a low rank; tests/synthesis covers it")
     if name in ("distribution", "matched") and network.name == "alexnet/32":
         pytest.skip("its first layer is strided and does not determine the pixels; tests/synthesis covers the refusal")
-    made = methods.named(name, **few).on(network, known).unit(0, 0, 20)
+    made = methods.from_name(name, **few).bind(network, known).chunk(0, 0, 20)
     assert made.pixels.shape == (20, *network.spec.shape)
     assert made.pixels.isfinite().all()
     assert made.labels.bincount(minlength=10).sum() == 20

@@ -21,7 +21,7 @@ def test_there_are_three_methods():
 
 @pytest.fixture(params=METHODS)
 def method(request):
-    return methods.named(request.param, **SMALL.get(request.param, {}))
+    return methods.from_name(request.param, **SMALL.get(request.param, {}))
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def data(toy):
 
 def test_it_obeys_its_protocol_and_its_settings_go_through_a_file(method):
     assert isinstance(method, Condenser)
-    assert methods.of(method.model_dump(mode="json")) == method
+    assert methods.from_dict(method.model_dump(mode="json")) == method
     assert method.summary and method.gives_away.endswith(".")
 
 

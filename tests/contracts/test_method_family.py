@@ -30,7 +30,7 @@ BOXED = [
 def quick(name: str, **settings):
     """The method with three steps, where it has steps."""
     steps = {"steps": 3} if "steps" in methods.methods()[name].model_fields else {}
-    return methods.of({"method": name, **steps, **settings})
+    return methods.from_dict({"method": name, **steps, **settings})
 
 
 def hooks(network) -> int:
@@ -68,7 +68,7 @@ def test_there_are_eleven_methods():
 def test_a_method_obeys_its_protocol_and_survives_its_dict(name):
     method = quick(name)
     assert isinstance(method, Synthesizer)
-    assert methods.of(method.model_dump(mode="json")) == method
+    assert methods.from_dict(method.model_dump(mode="json")) == method
     assert method.summary
     assert "\n" not in method.summary
 
@@ -78,30 +78,30 @@ def test_a_unit_is_finite_has_the_wanted_classes_and_stays_in_range_where_it_say
     name, settings, teacher, whole_record
 ):
     method = quick(name, **settings)
-    maker = method.on(teacher, whole_record)
-    batch = maker.unit(3, 0, 20)
+    maker = method.bind(teacher, whole_record)
+    batch = maker.chunk(3, 0, 20)
     assert batch.pixels.shape == (20, 1, 8, 8)
     assert batch.pixels.dtype == torch.float32
     assert batch.pixels.isfinite().all()
     assert not batch.pixels.requires_grad
-    wanted = torch.cat([maker.unit(index, 0, 20).labels for index in range(5)])
+    wanted = torch.cat([maker.chunk(index, 0, 20).labels for index in range(5)])
     assert wanted.bincount().tolist() == 10 * [10]  # a unit may hold a few classes only; five of 20 hold all alike
     inside = float(batch.pixels.min()) >= 0 and float(batch.pixels.max()) <= 1
-    assert inside or not method.boxed
-    assert method.boxed == settings.get("box", name in ("distribution", "matched", *FREE, *FROM_BATCH_NORM))
+    assert inside or not method.in_range
+    assert method.in_range == settings.get("box", name in ("distribution", "matched", *FREE, *FROM_BATCH_NORM))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_unit_depends_on_seed_and_index_alone(name, teacher, whole_record):
-    maker = quick(name).on(teacher, whole_record)
+    maker = quick(name).bind(teacher, whole_record)
     torch.manual_seed(0)
-    first = maker.unit(5, 7, 20)
-    maker.unit(2, 7, 20)
+    first = maker.chunk(5, 7, 20)
+    maker.chunk(2, 7, 20)
     torch.manual_seed(1)
-    again = quick(name).on(teacher, whole_record).unit(5, 7, 20)
+    again = quick(name).bind(teacher, whole_record).chunk(5, 7, 20)
     assert torch.equal(first.pixels, again.pixels)
     assert torch.equal(first.labels, again.labels)
-    others = [maker.unit(6, 7, 20).pixels, maker.unit(5, 8, 20).pixels]
+    others = [maker.chunk(6, 7, 20).pixels, maker.chunk(5, 8, 20).pixels]
     assert all((first.pixels - other).abs().flatten(1).amax(1).min() > 1e-3 for other in others)
     assert len(first.pixels.flatten(1).unique(dim=0)) == 20
 
@@ -109,7 +109,7 @@ def test_a_unit_depends_on_seed_and_index_alone(name, teacher, whole_record):
 @pytest.mark.parametrize("name", NAMES)
 def test_torchs_global_stream_is_not_used(name, teacher, whole_record):
     before = torch.get_rng_state()
-    quick(name).on(teacher, whole_record).unit(0, 0, 10)
+    quick(name).bind(teacher, whole_record).chunk(0, 0, 10)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -117,7 +117,7 @@ def test_torchs_global_stream_is_not_used(name, teacher, whole_record):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_teacher_is_left_as_it_was_however_it_fails(name, way, own_teacher, whole_record, monkeypatch):
     before = state(own_teacher)
-    maker = quick(name).on(own_teacher, whole_record)
+    maker = quick(name).bind(own_teacher, whole_record)
     assert state(own_teacher) == before
 
     def failing(*_, **__):
@@ -131,10 +131,10 @@ def test_the_teacher_is_left_as_it_was_however_it_fails(name, way, own_teacher, 
     elif way == "in the optimiser":
         monkeypatch.setattr("torch.optim.Adam.step", failing)
     if way == "not at all" or closed:  # a closed form neither asks the teacher nor optimises
-        maker.unit(0, 0, 10)
+        maker.chunk(0, 0, 10)
     else:
         with pytest.raises(ZeroDivisionError):
-            maker.unit(0, 0, 10)
+            maker.chunk(0, 0, 10)
     monkeypatch.undo()
     assert state(own_teacher) == before
 
@@ -142,7 +142,7 @@ def test_the_teacher_is_left_as_it_was_however_it_fails(name, way, own_teacher, 
 @pytest.mark.parametrize("name", RECORDED)
 def test_without_a_record_a_method_says_what_it_needs(name, teacher):
     with pytest.raises(UserError) as caught:
-        quick(name).on(teacher, None)
+        quick(name).bind(teacher, None)
     assert str(caught.value) == (
         f"method {name!r} needs a record, got none; ask the publisher for it, name --record, or use --method inception, "
         "which needs none"
@@ -152,7 +152,7 @@ def test_without_a_record_a_method_says_what_it_needs(name, teacher):
 @pytest.mark.parametrize("name", FROM_BATCH_NORM)
 def test_a_method_that_reads_batch_norms_says_so_where_there_are_none_and_no_record(name, teacher):
     with pytest.raises(UserError) as caught:
-        quick(name).on(teacher, None)
+        quick(name).bind(teacher, None)
     assert str(caught.value) == (
         "hinton32 has no batch norm, and no record of moments of its layers, place by place and "
         "with variances; use method 'inception', which needs none, or name --record; its publisher can add them: datafree "
@@ -163,24 +163,24 @@ def test_a_method_that_reads_batch_norms_says_so_where_there_are_none_and_no_rec
 @pytest.mark.parametrize("name", [*RECORDED, *FROM_BATCH_NORM])
 def test_a_record_without_what_it_needs_is_refused(name, teacher, whole_record):
     with pytest.raises(UserError, match="publisher"):
-        quick(name).on(teacher, bare(whole_record))
+        quick(name).bind(teacher, bare(whole_record))
 
 
 @pytest.mark.parametrize("name", [*FREE, *FROM_BATCH_NORM])
 def test_batch_norms_are_record_enough_for_every_method_that_reads_nothing_else(name, tiny):
     network = tiny("norm")
-    alone, beside = (quick(name).on(network, known).unit(0, 0, 12) for known in (None, empty_record(network)))
+    alone, beside = (quick(name).bind(network, known).chunk(0, 0, 12) for known in (None, empty_record(network)))
     assert alone.pixels.isfinite().all()
     assert torch.equal(alone.pixels, beside.pixels)
 
 
 @pytest.mark.parametrize("name", FREE)
 def test_neither_batch_norm_nor_record_is_needed_by_noise_and_by_logits_alone(name, teacher):
-    made = quick(name).on(teacher, None).unit(0, 0, 20)
+    made = quick(name).bind(teacher, None).chunk(0, 0, 20)
     assert made.pixels.isfinite().all()
     assert made.labels.bincount(minlength=10).tolist() == 10 * [2]
 
 
 def test_an_unknown_method_names_the_nearest():
     with pytest.raises(UserError, match="no synthesis method 'spectral'; nearest: 'spectral-"):
-        methods.of({"method": "spectral"})
+        methods.from_dict({"method": "spectral"})

@@ -12,8 +12,8 @@ from datafree.cli.common import Data, Run, images_of
 from datafree.cli.common import test_data as held_out
 from datafree.cli.quantize import _pixels
 from datafree.cli.report import real_grid
-from datafree.data.condensed.methods import Job, condense, methods, named
-from datafree.data.condensed.methods.distribution_matching import Matching
+from datafree.data.condensed.methods import Job, condense, from_name, methods
+from datafree.data.condensed.methods.distribution_matching import DistributionMatching
 from datafree.data.condensed.methods.siamese_augmentation import KINDS, draw
 from datafree.distillation.sources import labelled, soft_labelled
 from datafree.distillation.train import train
@@ -123,8 +123,8 @@ def test_condensed_sets(base, data, ends, method):
     norm = {"mean": (ends[0],), "std": (ends[1] - ends[0],)}  # which for the range of 1 is none
     spec = base.spec.model_copy(update={"low": ends[0], "high": ends[1], **norm})
     settings = {"dm": {"iterations": 3, "real": 2, "width": 2}}.get(method, {})
-    pixels = condense(named(method, **settings), Job(data, spec, 2)).pixels
-    unit = condense(named(method, **settings), Job(data, base.spec, 2)).pixels
+    pixels = condense(from_name(method, **settings), Job(data, spec, 2)).pixels
+    unit = condense(from_name(method, **settings), Job(data, base.spec, 2)).pixels
     if method == "dm":
         assert alike((pixels - spec.low) / (spec.high - spec.low), unit)
     elif method != "kmeans":  # its ties may fall otherwise
@@ -141,12 +141,14 @@ def alike(got, wanted):
 def test_augmentations_of_learnt_images(base, toy, ends, kind, monkeypatch):
     """The loss of one step, of which all depends on the augmentation, on images that are not the data's."""
     data, losses = toy(shape=(3, 8, 8)), []
-    monkeypatch.setattr(Matching, "_augmentation", lambda *_: draw((kind,), torch.Generator().manual_seed(1)))
+    monkeypatch.setattr(
+        DistributionMatching, "_augmentation", lambda *_: draw((kind,), torch.Generator().manual_seed(1))
+    )
     for low, high in (ends, (0.0, 1.0)):
         norm = {"mean": (low + 0.3 * (high - low),), "std": (0.5 * (high - low),)}
         spec = base.spec.model_copy(update={"shape": (3, 8, 8), "low": low, "high": high, **norm})
         pixels = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * (high - low) + low
-        losses.append(float(Matching(real=4, width=4)._loss(Job(data, spec, 2), pixels, 0)))
+        losses.append(float(DistributionMatching(real=4, width=4)._loss(Job(data, spec, 2), pixels, 0)))
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
@@ -168,7 +170,7 @@ def test_optimised_images(base, data, ends, method, settings):
     for network, layer in ((scaled(base, ends), "module.fc"), (base, "fc")):
         known = record(network, data, [(Moments(), (layer,))])
         start, after = (
-            synthesis.named(method, steps=steps, **settings, **rate).on(network, known).unit(0, 0, 12).pixels
+            synthesis.from_name(method, steps=steps, **settings, **rate).bind(network, known).chunk(0, 0, 12).pixels
             for steps, rate in ((1, {"learning_rate": 1e-9}), (10, {}))
         )
         spec = network.spec

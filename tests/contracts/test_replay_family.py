@@ -31,7 +31,7 @@ def teacher(tiny):
 def small(kind: str, room: int = 12):
     """A memory of about 12 images of 16 bytes, or the smallest VAE."""
     own = {"vae": {"replay_bytes": 40_000, "vae_code": 4}, "ema": {"replay_bytes": 20_000}, "none": {}}
-    return replay.named(kind, **own.get(kind, {"replay_bytes": room * 17}))
+    return replay.from_name(kind, **own.get(kind, {"replay_bytes": room * 17}))
 
 
 def followed(memory, teacher, step):
@@ -42,7 +42,7 @@ def followed(memory, teacher, step):
 
 
 def filled(kind, teacher, count=6, size=9, seed=0):
-    memory, rng = small(kind).on(teacher, seed), torch.Generator().manual_seed(seed)
+    memory, rng = small(kind).bind(teacher, seed), torch.Generator().manual_seed(seed)
     for step in range(count):
         followed(memory, teacher, step)
         pixels = torch.rand(size, *teacher.spec.shape, generator=rng)
@@ -58,12 +58,12 @@ def kind(request):
 def test_it_obeys_its_protocol_and_its_settings_go_through_a_file(kind, teacher):
     own = small(kind)
     assert isinstance(own, Replay)
-    assert isinstance(own.on(teacher, 0), Memory)
-    assert replay.of(own.model_dump(mode="json")) == own
+    assert isinstance(own.bind(teacher, 0), Memory)
+    assert replay.from_dict(own.model_dump(mode="json")) == own
 
 
 def test_an_empty_memory_replays_nothing_and_a_full_one_keeps_to_its_budget(kind, teacher):
-    assert small(kind).on(teacher, 0).sample(4, torch.Generator()) is None
+    assert small(kind).bind(teacher, 0).sample(4, torch.Generator()) is None
     memory, own = filled(kind, teacher), small(kind)
     if kind == "none":
         assert memory.sample(4, torch.Generator()) is None and memory.nbytes() == 0
@@ -86,11 +86,11 @@ def test_its_bytes_are_those_of_what_it_replays_from(kind, teacher):
 
 
 def test_a_memory_that_was_stopped_goes_on_to_the_same_bits(kind, teacher):
-    whole, own = filled(kind, teacher), small(kind).on(teacher, 0)
+    whole, own = filled(kind, teacher), small(kind).bind(teacher, 0)
     rng = torch.Generator().manual_seed(0)
     for step in range(6):
         if step == 4:
-            again = small(kind).on(teacher, 99)
+            again = small(kind).bind(teacher, 99)
             again.begin(new_generator(teacher, seed=77, latent=4, width=8))
             again.load({name: tensor.clone() for name, tensor in own.state().items()})
             own = again
@@ -114,7 +114,7 @@ def test_writing_and_sampling_leave_the_teacher_as_it_was(kind, teacher):
 @pytest.mark.parametrize("name", [*STORED, "vae", "ema"])
 def test_a_budget_too_small_for_one_image_is_one_line(name, teacher):
     with pytest.raises(UserError) as caught:
-        replay.named(name, replay_bytes=3).on(teacher, 0)
+        replay.from_name(name, replay_bytes=3).bind(teacher, 0)
     assert str(caught.value).startswith("--replay-bytes: got") and "\n" not in str(caught.value)
 
 
@@ -122,12 +122,12 @@ def test_a_budget_too_small_for_one_image_is_one_line(name, teacher):
 def test_a_state_of_other_images_is_refused(name, teacher, tiny):
     other = tiny("norm", shape=(1, 5, 5))
     with pytest.raises(UserError, match="other images"):
-        small(name).on(other, 0).load(filled(name, teacher).state())
+        small(name).bind(other, 0).load(filled(name, teacher).state())
 
 
 def written(name, teacher, count, room=12):
     """A memory that was shown `count` images, image k all of byte k."""
-    memory = replay.named(name, replay_bytes=room * 16).on(teacher, 0)
+    memory = replay.from_name(name, replay_bytes=room * 16).bind(teacher, 0)
     rng = torch.Generator().manual_seed(0)
     for start in range(0, count, 7):
         numbers = torch.arange(start, min(start + 7, count))
@@ -146,7 +146,7 @@ def test_a_reservoir_keeps_every_image_with_the_same_chance(teacher):
     counts = torch.zeros(60)
     for seed in range(400):
         memory, rng = (
-            replay.named("reservoir", replay_bytes=12 * 16).on(teacher, 0),
+            replay.from_name("reservoir", replay_bytes=12 * 16).bind(teacher, 0),
             torch.Generator().manual_seed(seed),
         )
         for start in range(0, 60, 20):
@@ -158,7 +158,7 @@ def test_a_reservoir_keeps_every_image_with_the_same_chance(teacher):
 
 
 def test_the_balanced_one_has_as_many_of_each_class_however_many_were_written(teacher):
-    memory, rng = replay.named("balanced", replay_bytes=12 * 16).on(teacher, 0), torch.Generator().manual_seed(0)
+    memory, rng = replay.from_name("balanced", replay_bytes=12 * 16).bind(teacher, 0), torch.Generator().manual_seed(0)
     for label, count in ((0, 90), (1, 5), (2, 2)):
         pixels = torch.full((count, 1, 4, 4), label / 255)
         memory.write(pixels, torch.eye(3)[torch.full((count,), label)], rng)
@@ -168,7 +168,7 @@ def test_the_balanced_one_has_as_many_of_each_class_however_many_were_written(te
 
 
 def test_the_moving_average_is_the_exponential_one_of_the_generators_weights(teacher):
-    memory = replay.named("ema", replay_bytes=20_000, decay=0.5).on(teacher, 0)
+    memory = replay.from_name("ema", replay_bytes=20_000, decay=0.5).bind(teacher, 0)
     made = [new_generator(teacher, seed=seed, latent=4, width=8) for seed in range(4)]
     memory.begin(made[0])
     wanted = made[0].first.weight.detach()
@@ -179,4 +179,4 @@ def test_the_moving_average_is_the_exponential_one_of_the_generators_weights(tea
     torch.testing.assert_close(memory.own.first.weight, wanted)
     assert memory.nbytes() == 4 * sum(own.numel() for own in made[0].parameters())
     with pytest.raises(UserError, match=r"got 2,000, wanted at least [\d,]+, which the generator's weights take"):
-        replay.named("ema", replay_bytes=2_000).on(teacher, 0).begin(made[0])
+        replay.from_name("ema", replay_bytes=2_000).bind(teacher, 0).begin(made[0])

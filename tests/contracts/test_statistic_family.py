@@ -9,7 +9,7 @@ from datafree._core.errors import UserError
 from datafree.models import hooks
 from datafree.records import statistics
 from datafree.records.record import record
-from datafree.records.statistics import Meter, Statistic
+from datafree.records.statistics import Accumulator, Statistic
 
 KINDS = tuple(statistics.kinds())
 CASES = [(kind, {}) for kind in KINDS] + [
@@ -31,7 +31,7 @@ def network(tiny):
 @pytest.fixture(params=CASES, ids=lambda case: "-".join(map(str, (case[0], *case[1].values()))))
 def bound(request, network):
     """Of the first entry that the statistic plans: itself, its taps, its meter, and activations with labels."""
-    statistic = statistics.of({"kind": request.param[0], **request.param[1]})
+    statistic = statistics.from_dict({"kind": request.param[0], **request.param[1]})
     own, names = next(iter(statistic.plan(network, hooks.layers(network)).values()))
     rng = torch.Generator().manual_seed(0)
     labels = torch.arange(48) % 3
@@ -39,7 +39,7 @@ def bound(request, network):
     with hooks.watch(network, names) as seen, torch.no_grad():
         network.logits(x)
     seen["input"] = x
-    return own, names, own.on(network, names), [seen[name] for name in names], labels
+    return own, names, own.bind(network, names), [seen[name] for name in names], labels
 
 
 def finished(bound):
@@ -50,17 +50,17 @@ def finished(bound):
 def test_a_statistic_and_its_meter_obey_their_protocols(bound):
     statistic, names, meter, activations, labels = bound
     assert isinstance(statistic, Statistic)
-    assert isinstance(meter, Meter)
-    assert statistics.of(statistic.model_dump(mode="json")) == statistic
+    assert isinstance(meter, Accumulator)
+    assert statistics.from_dict(statistic.model_dump(mode="json")) == statistic
     summary = finished(bound)
     assert all(isinstance(tensor, torch.Tensor) and tensor.isfinite().all() for tensor in summary.values())
-    live = meter.live(activations)
+    live = meter.observe(activations)
     drawn = meter.sample(summary, labels, torch.Generator().manual_seed(0))
     assert len(live) == len(drawn) == len(names)
     for a, b in zip(live, drawn):
         assert a.shape[1:] == b.shape[1:]
         assert len(b) == len(labels)
-    assert meter.released(summary) >= 0
+    assert meter.released_statistics(summary) >= 0
 
 
 def test_merging_is_associative_and_commutative(bound):

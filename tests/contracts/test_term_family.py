@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from datafree.models import hooks as taps
-from datafree.records.divergence import stored
+from datafree.records.divergence import stored_statistics
 from datafree.records.record import record
 from datafree.records.statistics.moments import Moments
 from datafree.synthesis import losses
@@ -53,12 +53,12 @@ CASES = [
 def term(request, network, toy) -> Term:
     cls, settings = family()[request.param[0]], request.param[1]
     if "layers" in inspect.signature(cls).parameters:
-        return cls(stored(network, record(network, toy(), [Moments()])), **settings)
+        return cls(stored_statistics(network, record(network, toy(), [Moments()])), **settings)
     if "entries" in inspect.signature(cls).parameters:
         made = record(network, toy(), [Moments()])
         return cls(measured(network, made, made.entries))
     if "guide" in inspect.signature(cls).parameters:
-        return cls(alignment.named("discriminator").on(network, torch.rand(3, 1, 4, 4), torch.eye(3), 0))
+        return cls(alignment.from_name("discriminator").bind(network, torch.rand(3, 1, 4, 4), torch.eye(3), 0))
     return cls()
 
 

@@ -12,13 +12,13 @@ from datafree.data.dataset import in_memory
 from datafree.data.dataset_checks import as_input
 from datafree.distillation.distill import distill
 from datafree.distillation.schedule import Distillation
-from datafree.distillation.sources import Mixed, labelled, soft_labelled
+from datafree.distillation.sources import MixedImages, labelled, soft_labelled
 from datafree.evaluation.accuracy import evaluate
 from datafree.models.class_names import check_order, class_positions, moved, ordered
 from datafree.records.record import Record, record
 from datafree.records.statistics.moments import Moments
 from datafree.releases.load import new_model
-from datafree.synthesis.methods import named
+from datafree.synthesis.methods import from_name
 from datafree.synthesis.synthetic_set import SyntheticSet, synthesize
 
 TWELVE = tuple(str(number) for number in range(12))
@@ -221,12 +221,12 @@ def test_images_of_another_class_order_do_not_teach(pair):
     with pytest.raises(UserError, match="class 0 of the images is 'b', tiny has 'a' there"):
         distill(network, student, other, Distillation(epochs=1))
     with pytest.raises(UserError, match="class 0 of others is 'b', the teacher has 'a' there"):
-        Mixed(network, source.pixels[:4], other, 8)
+        MixedImages(network, source.pixels[:4], other, 8)
 
 
 def test_a_set_whose_classes_are_in_another_order_is_not_this_networks(pair, tmp_path):
     network, _, _ = pair
-    made = synthesize(network, None, named("gaussian"), tmp_path / "s", images=3, unit=3, workers=1)
+    made = synthesize(network, None, from_name("gaussian"), tmp_path / "s", images=3, unit=3, workers=1)
     about = made.about
     for names in (["b", "a", "c"], ["b", "a", "other"], ["x", "c", "y"]):
         write_sealed_json(tmp_path / "s" / "set.json", {**about, "spec": {**about["spec"], "classes": names}})

@@ -29,7 +29,7 @@ def anchors(digits, per=1):
 
 def method(digits, kind="mmd", per=1, **settings):
     own = {"steps": 3, **settings}
-    return GuidedInversion(*anchors(digits, per), Expansion(**own), alignment.named(kind))
+    return GuidedInversion(*anchors(digits, per), Expansion(**own), alignment.from_name(kind))
 
 
 def state(network):
@@ -42,14 +42,14 @@ def state(network):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_unit_depends_on_seed_and_index_alone(kind, start, normed, digits):
     own = method(digits, kind, start=start)
-    maker = own.on(normed, None)
+    maker = own.bind(normed, None)
     before = torch.get_rng_state()
-    first = maker.unit(5, 7, 20)
-    maker.unit(2, 7, 20)
-    again = method(digits, kind, start=start).on(normed, None).unit(5, 7, 20)
+    first = maker.chunk(5, 7, 20)
+    maker.chunk(2, 7, 20)
+    again = method(digits, kind, start=start).bind(normed, None).chunk(5, 7, 20)
     assert torch.equal(first.pixels, again.pixels) and torch.equal(first.labels, again.labels)
     assert torch.equal(torch.get_rng_state(), before)
-    for other in (maker.unit(6, 7, 20), maker.unit(5, 8, 20)):
+    for other in (maker.chunk(6, 7, 20), maker.chunk(5, 8, 20)):
         assert (first.pixels - other.pixels).abs().flatten(1).amax(1).min() > 1e-3
     assert first.labels.tolist() == [*range(10), *range(10)]
     assert first.pixels.min() >= 0 and first.pixels.max() <= 1
@@ -61,26 +61,26 @@ def test_the_teacher_is_left_as_it_was(kind, failing, normed, digits, monkeypatc
     module = copy.deepcopy(normed.module).train()
     module.fc.weight.requires_grad_(False)
     own = Network(module, normed.spec, "own")
-    before, maker = state(own), method(digits, kind).on(own, None)
+    before, maker = state(own), method(digits, kind).bind(own, None)
     if failing:
         monkeypatch.setattr(alignment.kinds()[kind], "show", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            maker.unit(0, 0, 10)
+            maker.chunk(0, 0, 10)
     else:
-        maker.unit(0, 0, 10)
+        maker.chunk(0, 0, 10)
     assert state(own) == before
 
 
 def test_it_is_a_method_of_synthesis_whose_set_knows_its_anchors(digits):
     own = method(digits)
-    assert isinstance(own, Synthesizer) and own.boxed
+    assert isinstance(own, Synthesizer) and own.in_range
     about = own.model_dump(mode="json")
     assert about["method"] == "expand" and about["alignment"]["alignment"] == "mmd" and about["anchors"]["images"] == 10
     assert about != method(digits, per=2).model_dump(mode="json")
 
 
 def test_workers_and_stops_change_no_byte(normed, digits, tmp_path):
-    options = {"settings": Expansion(steps=2), "alignment": alignment.named("discriminator"), "unit": 10}
+    options = {"settings": Expansion(steps=2), "alignment": alignment.from_name("discriminator"), "unit": 10}
     one = expand(normed, anchors(digits), tmp_path / "one", images=40, workers=1, **options)
     expand(normed, anchors(digits), tmp_path / "two", images=10, workers=2, **options)
     two = expand(normed, anchors(digits), tmp_path / "two", images=40, workers=2, **options)
@@ -93,11 +93,11 @@ def test_workers_and_stops_change_no_byte(normed, digits, tmp_path):
 def test_a_record_without_moments_by_channel_is_left_out_unless_its_statistics_are_asked_for(tiny, digits):
     teacher, few = tiny("linear", shape=(1, 8, 8), classes=10), anchors(digits)
     kept = record(teacher, digits, preset("safe", teacher, digits))
-    assert len(GuidedInversion(*few, Expansion()).on(teacher, kept).objective.parts) == 2
+    assert len(GuidedInversion(*few, Expansion()).bind(teacher, kept).objective.parts) == 2
     with pytest.raises(UserError, match="no record of moments of its layers"):
-        GuidedInversion(*few, Expansion(statistics=1.0)).on(teacher, kept)
+        GuidedInversion(*few, Expansion(statistics=1.0)).bind(teacher, kept)
     with pytest.raises(UserError, match="no record of moments of its layers"):
-        GuidedInversion(*few, Expansion(statistics=1.0)).on(teacher, None)
+        GuidedInversion(*few, Expansion(statistics=1.0)).bind(teacher, None)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "discriminator"])
@@ -113,7 +113,11 @@ def test_guided_images_are_nearer_to_the_anchors_than_plain_ones(kind, normed, d
 
     def apart(weight):
         settings = Expansion(steps=60, learning_rate=0.05, guidance=weight)
-        made = GuidedInversion(pixels, labels, settings, alignment.named(kind, **still)).on(normed, None).unit(0, 0, 60)
+        made = (
+            GuidedInversion(pixels, labels, settings, alignment.from_name(kind, **still))
+            .bind(normed, None)
+            .chunk(0, 0, 60)
+        )
         means = [(features(x).view(len(x), -1), y) for x, y in ((made.pixels, made.labels), (pixels, labels.argmax(1)))]
         centres = [torch.stack([x[y == c].mean(0) for c in range(10)]) for x, y in means]
         return float((centres[0] - centres[1]).norm())
@@ -123,15 +127,15 @@ def test_guided_images_are_nearer_to_the_anchors_than_plain_ones(kind, normed, d
 
 def test_a_weight_of_0_never_asks_the_guide(normed, digits, monkeypatch):
     monkeypatch.setattr(alignment.kinds()["mmd"], "on", lambda *_: 1 / 0)
-    method(digits, guidance=0.0).on(normed, None).unit(0, 0, 10)
+    method(digits, guidance=0.0).bind(normed, None).chunk(0, 0, 10)
     with pytest.raises(ZeroDivisionError):
-        method(digits).on(normed, None).unit(0, 0, 10)
+        method(digits).bind(normed, None).chunk(0, 0, 10)
 
 
 def test_the_weight_is_the_kinds_own_where_none_is_given(normed, digits):
     made = [
-        method(digits, "discriminator", guidance=weight).on(normed, None).unit(0, 0, 10).pixels
-        for weight in (None, alignment.named("discriminator").guidance, 50.0)
+        method(digits, "discriminator", guidance=weight).bind(normed, None).chunk(0, 0, 10).pixels
+        for weight in (None, alignment.from_name("discriminator").guidance, 50.0)
     ]
     assert torch.equal(made[0], made[1]) and not torch.equal(made[0], made[2])
 
@@ -148,7 +152,7 @@ def test_without_batch_norm_statistics_come_from_a_record_or_are_left_out(teache
 def test_a_class_without_an_anchor_starts_as_noise_and_is_made_all_the_same(normed, digits):
     pixels, labels = anchors(digits)
     own = GuidedInversion(pixels[:9], labels[:9], Expansion(steps=3, start="anchors", guidance=0.0, learning_rate=1e-9))
-    made = own.on(normed, None).unit(0, 0, 20)
+    made = own.bind(normed, None).chunk(0, 0, 20)
     near = (made.pixels[:, None] - pixels).flatten(2).norm(dim=2)
     assert made.labels[9] == 9 and made.pixels.isfinite().all()
     assert float(near[0].min()) < float(near[9].min())
@@ -177,4 +181,4 @@ class Rounding(torch.nn.Module):
 def test_a_network_that_lets_no_gradient_through_is_refused_before_an_image_is_made(digits, normed):
     teacher = Network(Rounding(copy.deepcopy(normed.module)), normed.spec, "rounding")
     with pytest.raises(UserError, match=r"no gradient comes through rounding to its images, which expand needs"):
-        method(digits).on(teacher, None)
+        method(digits).bind(teacher, None)

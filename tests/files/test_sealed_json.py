@@ -17,7 +17,7 @@ from datafree.models.zoo import build
 from datafree.releases.load import load_model
 from datafree.releases.release import OLDER, Release
 from datafree.synthesis import synthetic_set
-from datafree.synthesis.methods import named
+from datafree.synthesis.methods import from_name
 from datafree.synthesis.synthetic_set import SETTINGS, SHARDS, synthesize
 
 SPEC = InputSpec(shape=(1, 4, 4), classes=("a", "b"))
@@ -117,7 +117,7 @@ def test_a_name_of_an_impossible_size_is_refused_at_once(name, release, tmp_path
 
 def test_more_shards_than_an_index_can_list_are_refused_before_the_first(teacher, tmp_path):
     with pytest.raises(UserError, match=r"200,001 shards, expected at most 200,000.*give --unit 2 or more"):
-        synthesize(teacher, None, named("gaussian"), tmp_path / "set", images=SHARDS + 1, unit=1)
+        synthesize(teacher, None, from_name("gaussian"), tmp_path / "set", images=SHARDS + 1, unit=1)
     assert not (tmp_path / "set").exists()
 
 

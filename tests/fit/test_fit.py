@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from datafree._core.errors import UserError
 from datafree._core.files import read_tensors, write_tensors
-from datafree.distillation.sources import Fresh, Images, labelled, soft_labelled
+from datafree.distillation.sources import FreshImages, StoredImages, labelled, soft_labelled
 from datafree.distillation.training_loop import Schedule, _rate, fit
 from datafree.synthesis.methods.distribution import Distribution
 
@@ -158,7 +158,7 @@ def test_progress_counts_steps(tiny, source):
 def test_an_epoch_of_images_has_every_image_once_in_an_order_of_its_own(tiny, toy):
     data = toy(48)
     numbered = torch.arange(48, dtype=torch.float32).view(48, 1, 1, 1).expand(48, 1, 4, 4)
-    source = Images(tiny().spec, numbered, data.labels, boxed=False)
+    source = StoredImages(tiny().spec, numbered, data.labels, in_range=False)
     epochs = [torch.cat([x[:, 0, 0, 0] for x, _ in source.epoch(0, epoch, 16)]).int().tolist() for epoch in (0, 1, 0)]
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(48))
     assert epochs[0] == epochs[2] != epochs[1]
@@ -172,7 +172,7 @@ def test_an_epoch_of_images_has_every_image_once_in_an_order_of_its_own(tiny, to
     ("images", "unit", "batch"), [(64, 32, 16), (100, 32, 20), (100, 32, 48), (50, 64, 16), (20, 32, 64)]
 )
 def test_fresh_images_give_as_many_batches_as_they_say_whatever_the_unit(images, unit, batch, teacher, whole_record):
-    source = Fresh(teacher.spec, Distribution().on(teacher, whole_record), images, unit)
+    source = FreshImages(teacher.spec, Distribution().bind(teacher, whole_record), images, unit)
     made = list(source.epoch(0, 0, batch))
     wanted = min(batch, images)
     assert [len(x) for x, _ in made] == [wanted] * (len(source) // wanted)

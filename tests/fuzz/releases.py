@@ -10,7 +10,7 @@ import torch
 
 from datafree._core.files import write_tensors
 from datafree.data.condensed.condensed_set import Condensed, one_hot
-from datafree.distillation.sources import stored
+from datafree.distillation.sources import stored_images
 from datafree.records.record import Record, record
 from datafree.records.statistics.input import InputMoments
 from datafree.records.statistics.moments import Moments
@@ -18,8 +18,8 @@ from datafree.records.statistics.spectral import SpectralPairs
 from datafree.releases.load import load_model
 from datafree.releases.release import Release, write_release
 from datafree.runs.output_folder import logged
-from datafree.runs.run_reader import Finished
-from datafree.synthesis.methods import named
+from datafree.runs.run_reader import FinishedRun
+from datafree.synthesis.methods import from_name
 from datafree.synthesis.synthetic_set import SyntheticSet, synthesize
 
 from .subject import SPEC, Subject, teacher, toy
@@ -46,11 +46,11 @@ def _record(folder: Path) -> Any:
     rng = torch.Generator().manual_seed(0)
     for name, entry in opened.entries.items():  # used, as a method uses it
         opened.meter(name, teacher()).sample(entry.summary, torch.arange(3), rng)
-    return opened.digest(), opened.made, opened.released(teacher())
+    return opened.digest(), opened.made, opened.released_statistics(teacher())
 
 
 def _log(folder: Path) -> Any:
-    return Finished.of(folder / "r").model_dump(), logged(folder / "r")
+    return FinishedRun.of(folder / "r").model_dump(), logged(folder / "r")
 
 
 def _plain(folder: Path) -> None:
@@ -60,12 +60,12 @@ def _plain(folder: Path) -> None:
 
 
 def _set(folder: Path) -> None:
-    synthesize(teacher(), None, named("gaussian"), folder / "s", images=5, unit=3, workers=1)
+    synthesize(teacher(), None, from_name("gaussian"), folder / "s", images=5, unit=3, workers=1)
 
 
 def _open_set(folder: Path) -> Any:
     opened = SyntheticSet.open(folder / "s", teacher())
-    material = stored(opened)
+    material = stored_images(opened)
     return opened.load(), opened.about["method"]["method"], opened.spec.model_dump(), opened.warning(), len(material)
 
 

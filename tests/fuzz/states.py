@@ -17,7 +17,7 @@ from datafree.data.condensed import methods
 from datafree.data.condensed.methods import Job, condense, distribution_matching
 from datafree.data.dataset import in_memory
 from datafree.distillation import replay
-from datafree.distillation.online.run import Anchored, Online, adversarial
+from datafree.distillation.online.run import Anchored, OnlineDistillation, distill_online
 from datafree.distillation.sources import labelled
 from datafree.distillation.training_loop import Schedule, fit
 from datafree.models.input_spec import InputSpec
@@ -43,15 +43,15 @@ def _fit(folder: Path) -> Any:
 
 def _online(kind: str, guide: str | None = None) -> Callable[[Path], Any]:
     own = {"none": {}, "ema": {"replay_bytes": 90_000}, "vae": {"replay_bytes": 40_000, "vae_code": 4}}
-    settings = Online(epochs=1, iterations=2, student_steps=2, batch=16, latent=8, write_every=1)
+    settings = OnlineDistillation(epochs=1, iterations=2, student_steps=2, batch=16, latent=8, write_every=1)
 
     def play(folder: Path) -> Any:
         student, anchored = new_model("hinton8", SPEC, seed=1), None
         if guide is not None:
             pixels = torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(1))
-            anchored = Anchored(alignment.named(guide), pixels, torch.eye(3).repeat(2, 1))
-        memory = replay.named(kind, **own.get(kind, {"replay_bytes": 600}))
-        history = adversarial(teacher(), student, settings, memory, anchored=anchored, state=folder / "state")
+            anchored = Anchored(alignment.from_name(guide), pixels, torch.eye(3).repeat(2, 1))
+        memory = replay.from_name(kind, **own.get(kind, {"replay_bytes": 600}))
+        history = distill_online(teacher(), student, settings, memory, anchored=anchored, state=folder / "state")
         return student.module.state_dict(), history.loss, history.health
 
     return play
@@ -72,7 +72,7 @@ def _condense(folder: Path) -> Any:
 
     try:
         return condense(
-            methods.named("dm", iterations=2, real=2, width=4),
+            methods.from_name("dm", iterations=2, real=2, width=4),
             Job(data, spec, 2).resumed(folder / "state", {}, stop),
         ).pixels
     finally:

@@ -11,7 +11,14 @@ from datafree._core.errors import UserError
 from datafree.models import hooks
 from datafree.models.input_spec import InputSpec
 from datafree.models.network import Network
-from datafree.records.divergence import Stored, by_channel, channels, divergence, statistics, stored
+from datafree.records.divergence import (
+    StoredStatistics,
+    by_channel,
+    channels,
+    divergence,
+    statistics,
+    stored_statistics,
+)
 from datafree.records.record import Record, record
 from datafree.records.statistics.input import InputMoments
 from datafree.records.statistics.moments import Moments
@@ -23,10 +30,10 @@ FORMS = ("forward", "reverse", "l2")
 SHAPES = [(50, 4), (20, 4, 9), (12, 4, 5, 3)]
 
 
-def gaussians(epsilon: float = 1e-5) -> tuple[Stored, torch.Tensor, torch.Tensor]:
+def gaussians(epsilon: float = 1e-5) -> tuple[StoredStatistics, torch.Tensor, torch.Tensor]:
     """One layer's stored statistics, and measured ones, mean and variance, in float64."""
     rng = torch.Generator().manual_seed(0)
-    own = Stored("a", torch.randn(6, generator=rng), torch.rand(6, generator=rng) + 0.1, epsilon)
+    own = StoredStatistics("a", torch.randn(6, generator=rng), torch.rand(6, generator=rng) + 0.1, epsilon)
     return own, torch.randn(6, generator=rng).double(), torch.rand(6, generator=rng).double() * 3
 
 
@@ -62,7 +69,7 @@ def test_it_is_zero_at_equality_and_only_there(form):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_channel_that_never_moves_has_a_finite_divergence(form):
-    dead = Stored("a", torch.zeros(2), torch.zeros(2))
+    dead = StoredStatistics("a", torch.zeros(2), torch.zeros(2))
     assert divergence(torch.zeros(2), torch.zeros(2), dead, form).tolist() == [0, 0]
     assert divergence(torch.ones(2), torch.tensor([0.0, 3.0]), dead, form).isfinite().all()
 
@@ -126,7 +133,7 @@ def test_a_constant_channel_has_no_variance_and_a_finite_gradient():
 def test_every_batch_norm_tells_its_running_statistics_and_epsilon_in_order_as_copies(tiny):
     network = tiny("norm")
     network.module.bn.eps = 0.02
-    (own,) = stored(network)
+    (own,) = stored_statistics(network)
     assert (own.tap, own.epsilon) == ("bn", 0.02)
     assert torch.equal(own.mean, network.module.bn.running_mean)
     assert torch.equal(own.variance, network.module.bn.running_var)
@@ -143,13 +150,13 @@ def test_a_batch_norm_without_running_statistics_counts_as_none(tiny):
         UserError,
         match=r"the batch norms of tiny \(1\) keep no running statistics, and no record of moments of its layers",
     ):
-        stored(Network(module.eval(), spec, "tiny"))
+        stored_statistics(Network(module.eval(), spec, "tiny"))
 
 
 @pytest.mark.parametrize(("count", "limit"), [(70, 1), (70, 16), (300, 64), (300, 299)])
 def test_statistics_over_chunks_are_those_of_one_pass_over_everything_in_float64(count, limit, tiny, toy, monkeypatch):
     network, data = tiny("norm"), toy(count)
-    layers = stored(network)
+    layers = stored_statistics(network)
     monkeypatch.setattr("datafree.records.divergence.CHUNK_BYTES", limit * 8 * 3 * 4)  # bn sees 3 channels of 2 x 2
     pixels = data.pixels(range(count))
     with hooks.watch(network, ["bn"]) as seen, torch.no_grad():
@@ -183,7 +190,7 @@ def test_of_a_batch_norm_that_runs_twice_both_calls_count_as_in_its_running_stat
     network.module.eval()
     with hooks.watch(network, ["bn"]) as seen, torch.no_grad():
         network.logits(pixels)
-    (own,) = stored(network)
+    (own,) = stored_statistics(network)
     assert own.calls == 2 and seen["bn"].shape == (4000, 3, 4, 4)
     both = [rows_of(part.double()) for part in seen["bn"].split(2000)]
     wanted = torch.stack([part.mean(0) for part in both]).mean(0)
@@ -202,7 +209,7 @@ def test_of_a_batch_norm_that_runs_twice_both_calls_count_as_in_its_running_stat
 
 def test_any_split_gives_the_same_statistics_to_the_last_digits(tiny, toy, monkeypatch):
     network, pixels = tiny("linear"), toy(97).pixels(range(97))
-    layers = tuple(Stored(tap, torch.zeros(1), torch.ones(1)) for tap in ("fc1", "fc2"))
+    layers = tuple(StoredStatistics(tap, torch.zeros(1), torch.ones(1)) for tap in ("fc1", "fc2"))
     found = []
     for size in (1, 13, 97):
         monkeypatch.setattr(
@@ -230,7 +237,7 @@ def plain(shape=(1, 6, 6), classes=3) -> Network:
 @pytest.mark.parametrize("pooled", [False, True])
 def test_without_batch_norm_a_records_moments_pool_to_those_of_all_activations(covariance, pooled, toy):
     network, data = plain(), toy(3000, shape=(1, 6, 6))
-    layers = stored(network, moments_record(network, data, covariance=covariance, pooled=pooled))
+    layers = stored_statistics(network, moments_record(network, data, covariance=covariance, pooled=pooled))
     assert [own.tap for own in layers] == ["0", "2", "4"]
     measured = statistics(network, data, layers)
     for own in layers:
@@ -241,14 +248,14 @@ def test_without_batch_norm_a_records_moments_pool_to_those_of_all_activations(c
 
 def test_the_logits_that_a_record_holds_at_a_temperature_are_scaled_back(toy):
     network, data = plain(), toy(3000, shape=(1, 6, 6))
-    found = [stored(network, moments_record(network, data, temperature=t))[-1] for t in (1.0, 8.0)]
+    found = [stored_statistics(network, moments_record(network, data, temperature=t))[-1] for t in (1.0, 8.0)]
     torch.testing.assert_close(found[0].mean, found[1].mean, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(found[0].variance, found[1].variance, rtol=1e-4, atol=1e-6)
 
 
 def test_batch_norms_are_gone_by_where_there_are_both(tiny, toy):
     network = tiny("norm")
-    assert [own.tap for own in stored(network, moments_record(network, toy()))] == ["bn"]
+    assert [own.tap for own in stored_statistics(network, moments_record(network, toy()))] == ["bn"]
 
 
 def test_neither_batch_norm_nor_record_nor_moments_of_a_layer_is_one_line(tiny, toy):
@@ -256,7 +263,7 @@ def test_neither_batch_norm_nor_record_nor_moments_of_a_layer_is_one_line(tiny, 
     inception = "method 'inception', which needs none, or name --record"
     for known, instead in ((None, inception), (record(network, toy(), [InputMoments()]), "a method of its record")):
         with pytest.raises(UserError) as caught:
-            stored(network, known)
+            stored_statistics(network, known)
         assert str(caught.value) == (
             "tiny has no batch norm, and no record of moments of its layers, place by place and with variances; use "
             f"{instead}; its publisher can add them: datafree record --add --kind moments --conv units"
@@ -276,7 +283,7 @@ class File(Exported):
 def test_an_exported_file_is_said_to_hold_no_batch_norms_and_no_record_is_asked_for():
     spec = InputSpec(shape=(1, 4, 4), classes=("a", "b", "c"))
     with pytest.raises(UserError) as caught:
-        stored(Network(File(), spec, "net-w8a8"))
+        stored_statistics(Network(File(), spec, "net-w8a8"))
     assert str(caught.value) == (
         "net-w8a8 is an exported file, which holds no batch norms, wanted the network it was made from; give the original"
     )
@@ -290,4 +297,4 @@ def test_moments_that_do_not_tell_the_variance_by_channel_are_refused_or_left_ou
     network, data = plain(), toy(3000, shape=(1, 6, 6))
     known = record(network, data, [(Moments(**settings), ("0",))])
     with pytest.raises(UserError, match="publisher"):
-        stored(network, known)
+        stored_statistics(network, known)

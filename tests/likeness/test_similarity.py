@@ -10,9 +10,9 @@ import torch
 from datafree import Similarity, similarity
 from datafree._core.errors import UserError
 from datafree.data import load
-from datafree.evaluation.similarity import matched
+from datafree.evaluation.similarity import layer_matches
 from datafree.models.network import Network
-from datafree.records.divergence import statistics, stored
+from datafree.records.divergence import statistics, stored_statistics
 from datafree.records.record import record
 from datafree.records.statistics.moments import Moments
 
@@ -94,26 +94,30 @@ def test_without_batch_norm_a_publishers_record_is_gone_by(teacher, whole_record
     given = {"noise": noise(400, digits.shape), "train": digits.subset(400)}
     found = similarity(teacher, given, whole_record)
     assert [own.name for own in found] == ["train", "noise"]
-    assert list(found[0].by_layer) == [own.tap for own in stored(teacher, whole_record)] == ["fc1", "fc2", "fc3"]
+    assert (
+        list(found[0].by_layer)
+        == [own.tap for own in stored_statistics(teacher, whole_record)]
+        == ["fc1", "fc2", "fc3"]
+    )
     assert found[1].total > 10 * found[0].total
 
 
 def test_what_is_matched_is_told_in_stored_standard_deviations_by_layer(normed, digits):
-    layers, pixels = stored(normed), digits.subset(200).pixels(range(200))
+    layers, pixels = stored_statistics(normed), digits.subset(200).pixels(range(200))
     measured = statistics(normed, pixels, layers)
-    own = matched(normed, "some", pixels, layers)
+    own = layer_matches(normed, "some", pixels, layers)
     for layer, mean, spread in zip(layers, own.mean, own.spread, strict=True):
         m, s2 = measured[layer.tap]
         sigma = (layer.variance.double() + layer.epsilon).sqrt()
         assert mean == pytest.approx(float(((m - layer.mean) / sigma).square().mean().sqrt()))
         assert spread == pytest.approx(float(((s2 + layer.epsilon).sqrt() / sigma - 1).square().mean().sqrt()))
     exact = [replace(one, mean=measured[one.tap][0], variance=measured[one.tap][1]) for one in layers]
-    same = matched(normed, "same", pixels, tuple(exact))
+    same = layer_matches(normed, "same", pixels, tuple(exact))
     assert max(*same.mean, *same.spread) < 1e-9
-    beyond = matched(normed, "beyond", 3 * pixels, layers)
+    beyond = layer_matches(normed, "beyond", 3 * pixels, layers)
     assert min(beyond.mean) > max(own.mean)
     with pytest.raises(UserError, match="NaN"):
-        matched(normed, "nan", torch.nan * pixels, layers)
+        layer_matches(normed, "nan", torch.nan * pixels, layers)
 
 
 def test_progress_ends_at_the_whole(normed, digits):
@@ -169,7 +173,7 @@ def test_images_that_give_no_number_are_refused_by_the_name_of_their_source(norm
         similarity(own, {"good": digits.subset(20), "blanks": blank})
     assert str(caught.value).startswith(f"blanks: {text}")
     with pytest.raises(UserError) as caught:
-        matched(own, "blanks", blank, stored(own))
+        layer_matches(own, "blanks", blank, stored_statistics(own))
     assert str(caught.value).startswith(text)
 
 

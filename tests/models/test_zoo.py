@@ -118,7 +118,7 @@ def test_presets_record_what_they_say(tiny, toy):
         made = record(network, toy(), presets.statistics(name, network, counts))
         assert made.entries.keys() == entries
         assert presets.preset(name, network, toy()) == presets.statistics(name, network, counts)
-        released[name] = made.released(network)
+        released[name] = made.released_statistics(network)
     assert released["safe"] < min(released["small"], released["sharp"], released["paper"])
     assert released["full"] > max(released["sharp"], released["paper"])
     with pytest.raises(UserError, match="no preset 'papers'; nearest: 'paper'"):
@@ -130,7 +130,9 @@ def safe_forecast(network, count: int, leak: float) -> float:
     labels = np.arange(count) % 3
     images = np.random.default_rng(0).integers(0, 256, (count, *network.spec.shape), dtype=np.uint8)
     data = in_memory("toy", "train", "abc", labels, images)
-    return forecast_auc(record(network, data, presets.preset("safe", network, data, leak=leak)).released(network))
+    return forecast_auc(
+        record(network, data, presets.preset("safe", network, data, leak=leak)).released_statistics(network)
+    )
 
 
 @pytest.mark.parametrize("leak", [0.55, 0.6, 0.7, 0.9])

@@ -11,16 +11,16 @@ from torch.nn import functional as F
 
 from datafree._core.errors import UserError
 from datafree.distillation.online.generator import width_for
-from datafree.distillation.online.run import adversarial
+from datafree.distillation.online.run import distill_online
 from datafree.models import hooks
 from datafree.models.input_spec import InputSpec
 from datafree.models.missing_layers import no_batch_norm, no_layer
 from datafree.models.network import Network
-from datafree.records.divergence import stored
+from datafree.records.divergence import stored_statistics
 from datafree.records.statistics.batchnorm import BatchNorm
 from datafree.releases.load import new_model
 from datafree.synthesis.cost import inversion_bytes
-from datafree.synthesis.methods import named
+from datafree.synthesis.methods import from_name
 
 SPEC = InputSpec(shape=(3, 4, 4), classes=("a", "b", "c"))
 
@@ -145,8 +145,8 @@ def test_every_place_that_wants_a_batch_norm_says_what_norms_there_are(kind):
     assert no_batch_norm(make()).startswith(text)
     for use in (
         lambda own: BatchNorm().plan(own, ()),
-        lambda own: stored(own),
-        lambda own: named("bns").on(own, None),
+        lambda own: stored_statistics(own),
+        lambda own: from_name("bns").bind(own, None),
     ):
         with pytest.raises(UserError) as caught:
             use(make())
@@ -191,13 +191,13 @@ def test_a_torchscript_network_answers_and_is_refused_in_one_line_where_its_part
         own = network(module)
         own.check()
         torch.testing.assert_close(own.predict(images), network(plain).predict(images))
-        assert named("inception", steps=1).on(own, None).unit(0, 0, 4).pixels.shape == (4, 3, 4, 4)
+        assert from_name("inception", steps=1).bind(own, None).chunk(0, 0, 4).pixels.shape == (4, 3, 4, 4)
         assert inversion_bytes(own, 2) > 0
         for use in (
             lambda own: hooks.layers(own),
             lambda own: hooks.watch(own, ["4"]).__enter__(),
-            lambda own: adversarial(own, network(plain)),
-            lambda own: adversarial(network(plain), own),
+            lambda own: distill_online(own, network(plain)),
+            lambda own: distill_online(network(plain), own),
         ):
             with pytest.raises(UserError, match="net is a TorchScript program"):
                 use(own)

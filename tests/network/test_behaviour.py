@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from datafree._core.errors import Notice, UserError
 from datafree.data.dataset import in_memory
 from datafree.distillation.distill import Distillation, distill
-from datafree.distillation.online.run import adversarial
+from datafree.distillation.online.run import distill_online
 from datafree.distillation.sources import soft_labelled
 from datafree.distillation.train import train
 from datafree.distillation.training_loop import Schedule
@@ -25,7 +25,7 @@ from datafree.models.network import Network
 from datafree.quantization.onnxruntime import check as same_answers
 from datafree.records.record import Record, record
 from datafree.records.statistics.moments import Moments
-from datafree.synthesis.methods import named
+from datafree.synthesis.methods import from_name
 from datafree.synthesis.synthetic_set import synthesize
 
 SPEC = InputSpec(shape=(3, 6, 6), classes=("a", "b", "c"))
@@ -262,7 +262,7 @@ def test_a_network_without_a_gradient_answers_and_is_refused_where_one_is_needed
     assert own.predict(torch.rand(5, *SPEC.shape)).shape == (5, 3)
     for method in ("inception", "bns"):
         with pytest.raises(UserError) as caught:
-            named(method).on(own, None)
+            from_name(method).bind(own, None)
         assert f"no gradient comes through net to its images, which --method {method} needs" in str(caught.value)
         assert text in str(caught.value)
     with pytest.raises(UserError, match="no gradient comes through net to its weights, so it cannot learn"):
@@ -272,16 +272,16 @@ def test_a_network_without_a_gradient_answers_and_is_refused_where_one_is_needed
         with pytest.raises(
             UserError, match="no gradient comes through net to its images, which --online generator needs"
         ):
-            adversarial(*players)
+            distill_online(*players)
 
 
 def test_a_gradient_that_is_zero_or_cannot_be_computed_is_refused_where_one_is_needed():
     with pytest.raises(UserError, match="the gradient that comes through net to its images is zero"):
-        named("inception").on(network(Net(lambda _, y: y.sign())), None)
+        from_name("inception").bind(network(Net(lambda _, y: y.sign())), None)
     own = network(Net(wrong_gradient))
     own.check()
     with pytest.raises(UserError, match=r"gradients of net cannot be computed: .*; write the operation out of place"):
-        named("inception").on(own, None)
+        from_name("inception").bind(own, None)
 
 
 def test_a_network_that_is_frozen_cannot_be_trained(toy):
@@ -387,7 +387,7 @@ def test_outputs_that_are_no_logits_are_refused_by_every_function(kind, toy):
         lambda: evaluate(own, data),
         lambda: evaluate(network(Net()), data, own),
         lambda: train(own, data, Schedule(epochs=1)),
-        lambda: named("inception").on(own, None),
+        lambda: from_name("inception").bind(own, None),
         lambda: record(own, data, [Moments()]),
     ):
         with pytest.raises(UserError, match=text):
@@ -411,7 +411,7 @@ def test_a_network_that_ends_in_a_softmax_is_said(verb, toy, tmp_path):
     verbs = {
         "evaluate": lambda: evaluate(own, data),
         "record": lambda: record(own, data, [(Moments(), ("input",))]),
-        "synthesize": lambda: synthesize(own, None, named("gaussian"), tmp_path / "set", images=2, unit=2),
+        "synthesize": lambda: synthesize(own, None, from_name("gaussian"), tmp_path / "set", images=2, unit=2),
         "distill": lambda: distill(own, network(Net()), soft_labelled(own, data), Distillation(epochs=1)),
     }
     with pytest.warns(Notice, match=PROBABILITIES) as caught:

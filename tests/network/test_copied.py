@@ -11,7 +11,7 @@ from torch import nn
 from datafree.models.input_spec import InputSpec
 from datafree.models.memory_format import channels_last
 from datafree.models.network import Network, copied, frozen
-from datafree.synthesis.methods import named
+from datafree.synthesis.methods import from_name
 
 SPEC = InputSpec(shape=(1, 8, 8), classes=tuple("abc"))
 
@@ -59,7 +59,7 @@ def test_images_are_made_from_a_copy_of_any_kind_of_module_and_nothing_is_printe
     before = network.fingerprint()
     with frozen(twin), channels_last(network):
         pass
-    settings = named("inception", steps=2)
+    settings = from_name("inception", steps=2)
     made = synthesize(network, None, settings, tmp_path / "set", images=6, unit=6, workers=1)
     assert made.load()[0].shape == (6, 1, 8, 8)
     assert network.fingerprint() == before

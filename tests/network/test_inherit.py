@@ -12,7 +12,7 @@ from datafree.data import load
 from datafree.distillation import student_init
 from datafree.distillation.online.generator import untrained
 from datafree.distillation.online.scene import Scene
-from datafree.distillation.student_init import _chosen, _Moments, _pairs, begun, inherited
+from datafree.distillation.student_init import _chosen, _Moments, _pairs, inherited, init_student_from_teacher
 from datafree.distillation.train import train
 from datafree.distillation.training_loop import Schedule
 from datafree.evaluation.accuracy import evaluate
@@ -189,7 +189,7 @@ def test_a_student_begins_far_above_chance_on_images_of_nothing():
     student = Network(nn.Sequential(nn.Conv2d(1, 8, 5, stride=2), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Flatten(),
                                     nn.Linear(256, 10)), spec, "own")  # fmt: skip
     train(teacher, digits, Schedule(epochs=4, batch=32, learning_rate=3e-3))
-    assert begun(student, teacher, Scene("drawings", "dark"), seed=0)
+    assert init_student_from_teacher(student, teacher, Scene("drawings", "dark"), seed=0)
     assert evaluate(student, test).accuracy > 50
 
 

@@ -11,11 +11,11 @@ from datafree._core.errors import UserError
 from datafree.models import hooks
 from datafree.models.input_spec import InputSpec
 from datafree.models.network import Network
-from datafree.records.divergence import Stored, statistics
+from datafree.records.divergence import StoredStatistics, statistics
 from datafree.records.record import record
 from datafree.records.statistics.batchnorm import BatchNorm
 from datafree.records.statistics.moments import Moments
-from datafree.synthesis.methods import named
+from datafree.synthesis.methods import from_name
 from datafree.synthesis.pixel_moments import _operator
 
 SPEC = InputSpec(shape=(3, 6, 6), classes=("a", "b", "c"))
@@ -107,7 +107,10 @@ def test_records_are_those_of_the_network_written_out_of_place(pair, toy):
 
 
 def test_similarities_are_those_of_the_network_written_out_of_place(pair):
-    layers = [Stored("bn", torch.zeros(4), torch.ones(4)), Stored("two", torch.zeros(4), torch.ones(4))]
+    layers = [
+        StoredStatistics("bn", torch.zeros(4), torch.ones(4)),
+        StoredStatistics("two", torch.zeros(4), torch.ones(4)),
+    ]
     one, other = (statistics(network, pixels(), layers) for network in pair)
     for tap, expected in other.items():
         for got, moment in zip(one[tap], expected, strict=True):
@@ -132,7 +135,7 @@ def test_a_gradient_through_a_tap_is_that_of_the_network_written_out_of_place(pa
 def test_images_made_by_gradient_are_those_of_the_network_written_out_of_place(pair):
     if pair[0].module.operation in (OPERATIONS["x.data"][0], OPERATIONS["detached"][0]):
         pytest.skip("autograd does not see these operations")
-    made = [named("bns-inception", steps=3).on(network, None).unit(0, 0, 6).pixels for network in pair]
+    made = [from_name("bns-inception", steps=3).bind(network, None).chunk(0, 0, 6).pixels for network in pair]
     # Adam's step hardly depends on a gradient's size: rounding moves a pixel by 1e-5, another gradient by 0.1
     torch.testing.assert_close(made[0], made[1], rtol=0, atol=1e-3)
 

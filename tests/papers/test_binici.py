@@ -79,7 +79,7 @@ def test_every_row_of_every_budget_can_begin(paper):
             shape = (channels, *(size if pair.size is None else (pair.size, pair.size)))
             teacher = new_model(pair.teacher, InputSpec(shape=shape, classes=tuple("0123456789")), seed=0)
             for name, row in pair.rows.items():
-                settings, memory = row.online(**pair.online), replay.of(dict(row.replay)).on(teacher, 0)
+                settings, memory = row.online(**pair.online), replay.from_dict(dict(row.replay)).bind(teacher, 0)
                 scene = None if settings.scene == "none" else Scene(settings.scene)
                 memory.begin(new_generator(teacher, seed=0, latent=settings.latent, width=settings.width, scene=scene))
                 room = dict(row.replay).get("replay_bytes", replay.BYTES)
@@ -111,7 +111,7 @@ def test_memories_have_as_many_bytes_within_a_percent():
         for name, row in pair.rows.items():
             if row.replay["replay"] == "none":
                 continue
-            settings, memory = row.online(**pair.online), replay.of(dict(row.replay)).on(teacher, 0)
+            settings, memory = row.online(**pair.online), replay.from_dict(dict(row.replay)).bind(teacher, 0)
             memory.begin(new_generator(teacher, seed=0, latent=settings.latent, scene=settings.composition()))
             taken[name] = memory.room * teacher.spec.pixels if "bank" in name else memory.nbytes()
         assert len(taken) >= 4 and max(taken.values()) <= 1.01 * min(taken.values()), taken

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from datafree._core.distributed import agree, average_gradients, broadcast, first, gathered, together, world
 from datafree._core.errors import UserError
-from datafree.distillation.sources import Images
+from datafree.distillation.sources import StoredImages
 from datafree.distillation.training_loop import Schedule, fit
 from datafree.models.input_spec import InputSpec
 from datafree.models.network import Network
@@ -74,7 +74,7 @@ def training(found: dict, folder: Path) -> None:
     """With batch norm and dropout, stopped after two of three epochs; all processes end with the same network."""
     spec = InputSpec(shape=(1, 6, 6), classes=("a", "b", "c"))
     pixels = torch.from_numpy(np.random.default_rng(0).random((48, 1, 6, 6), dtype=np.float32))
-    source = Images(spec, pixels, torch.arange(48) % 3)
+    source = StoredImages(spec, pixels, torch.arange(48) % 3)
     masks: list[float] = []
 
     def new() -> Network:

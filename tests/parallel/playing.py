@@ -10,14 +10,14 @@ import torch
 
 from datafree._core.distributed import together, world
 from datafree._core.errors import UserError
-from datafree.distillation.online.run import Online, adversarial
-from datafree.distillation.replay import named
+from datafree.distillation.online.run import OnlineDistillation, distill_online
+from datafree.distillation.replay import from_name
 from datafree.models.input_spec import InputSpec
 from datafree.releases.load import new_model
 
 torch.set_num_threads(1)
 SPEC = InputSpec(shape=(1, 8, 8), classes=tuple("abcdefghij"))
-OWN = Online(epochs=3, iterations=4, batch=63, student_steps=2, replayed=0.25, write_every=1)
+OWN = OnlineDistillation(epochs=3, iterations=4, batch=63, student_steps=2, replay_fraction=0.25, write_every=1)
 
 
 class Once:
@@ -35,15 +35,15 @@ class Once:
 
 def main(folder: Path) -> None:
     with together() as own:
-        teacher, replay = new_model("hinton32", SPEC, seed=0), named("bank", replay_bytes=64 * 40)
+        teacher, replay = new_model("hinton32", SPEC, seed=0), from_name("bank", replay_bytes=64 * 40)
         one, other = (new_model("hinton16", SPEC, seed=own.rank) for _ in range(2))  # the first process's is taken
-        whole = adversarial(teacher, one, OWN, replay, state=folder / "whole.safetensors", score=lambda _: 1.0)
+        whole = distill_online(teacher, one, OWN, replay, state=folder / "whole.safetensors", score=lambda _: 1.0)
         stopped = ""
         try:
-            adversarial(teacher, other, OWN, replay, state=folder / "stopped.safetensors", score=Once())
+            distill_online(teacher, other, OWN, replay, state=folder / "stopped.safetensors", score=Once())
         except UserError as error:
             stopped = str(error)
-        again = adversarial(teacher, other, OWN, replay, state=folder / "stopped.safetensors", score=lambda _: 1.0)
+        again = distill_online(teacher, other, OWN, replay, state=folder / "stopped.safetensors", score=lambda _: 1.0)
         found = {
             "size": world().size, "stopped": stopped, "students": [one.fingerprint(), other.fingerprint()],
             "losses": [whole.loss, again.loss], "agreements": [whole.agreement, again.agreement], "images": whole.images,

@@ -81,10 +81,10 @@ class Roundings(Interpreter):
         self.largest, self.from_tie = 0.0, 0.0
 
     def call_module(self, target, args, kwargs):
-        from datafree.quantization.fake_quantize import Step
+        from datafree.quantization.fake_quantize import FakeQuantize
 
         result, grid = super().call_module(target, args, kwargs), self.fetch_attr(str(target))
-        if not isinstance(grid, Step) or grid.by_channel:
+        if not isinstance(grid, FakeQuantize) or grid.by_channel:
             return result
         step, zero = float(grid.step.detach()), int(grid.zero_point)
         rounded = (result.double() / step).round() + zero

@@ -311,10 +311,10 @@ def test_a_network_of_its_publishers_own_code_leaves_no_path_in_the_folder(norme
 
 
 def test_a_file_that_answers_otherwise_than_the_simulation_says_so():
-    from datafree.quantization.folder import apart
+    from datafree.quantization.folder import exported_difference
 
-    assert apart({"exported": {"equal": 99.9, "images": 1000}}) is None
-    said = apart({"exported": {"equal": 99.22, "images": 1024}})
+    assert exported_difference({"exported": {"equal": 99.9, "images": 1000}}) is None
+    said = exported_difference({"exported": {"equal": 99.22, "images": 1024}})
     assert "on 0.78 % of 1,024 images; measure the file itself with datafree evaluate" in str(said)
 
 

@@ -19,7 +19,7 @@ with quiet():
     pytest.importorskip("torchao")
     from datafree.quantization import Bits, quantize
     from datafree.quantization.annotate import parameter_of
-    from datafree.quantization.batchnorm_ranges import WIDTH, Moments, moments, rectified
+    from datafree.quantization.batchnorm_ranges import WIDTH, ActivationMoments, moments, rectified
     from datafree.quantization.capture import capture
     from datafree.quantization.post_training import covering
 
@@ -54,14 +54,14 @@ def seen(module: nn.Module, spec: InputSpec = SPEC) -> Network:
     return Network(module.eval(), spec, "seen")
 
 
-def told(network: Network) -> list[tuple[object, Moments]]:
+def told(network: Network) -> list[tuple[object, ActivationMoments]]:
     """(operator, its output's moments) in order."""
     graph = capture(network)
     found = moments(network, graph)
     return [(node.target, found[node.name]) for node in graph.graph.nodes if node.name in found]
 
 
-def moments_of(network: Network, operator) -> list[Moments]:
+def moments_of(network: Network, operator) -> list[ActivationMoments]:
     return [own for target, own in told(network) if target == operator]
 
 
@@ -69,7 +69,7 @@ def moments_of(network: Network, operator) -> list[Moments]:
 def test_a_rectified_normal_has_the_moments_of_its_samples(top):
     mean = torch.tensor([-4.0, -1.0, 0.0, 0.5, 3.0, 8.0])
     variance = torch.tensor([1.0, 4.0, 1.0, 0.25, 9.0, 1.0])
-    own = rectified(Moments.normal(mean, variance), top)
+    own = rectified(ActivationMoments.normal(mean, variance), top)
     rng = torch.Generator().manual_seed(0)
     x = (mean + variance.sqrt() * torch.randn(400_000, 6, generator=rng, dtype=torch.float64)).clamp(0, top)
     torch.testing.assert_close(own.mean.double(), x.mean(0), rtol=0.01, atol=0.01)
@@ -79,7 +79,7 @@ def test_a_rectified_normal_has_the_moments_of_its_samples(top):
 
 
 def test_a_constant_is_rectified_to_a_constant():
-    own = rectified(Moments.normal(torch.tensor([2.0, -2.0]), torch.zeros(2)))
+    own = rectified(ActivationMoments.normal(torch.tensor([2.0, -2.0]), torch.zeros(2)))
     torch.testing.assert_close(own.mean, torch.tensor([2.0, 0.0]), rtol=0, atol=1e-5)
     torch.testing.assert_close(own.variance, torch.zeros(2), rtol=0, atol=1e-5)
 

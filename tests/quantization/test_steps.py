@@ -9,7 +9,7 @@ from datafree._core.optional_packages import quiet
 
 with quiet():
     pytest.importorskip("torchao")
-    from datafree.quantization.fake_quantize import GAIN, Step, nearest_step
+    from datafree.quantization.fake_quantize import GAIN, FakeQuantize, nearest_step
 
 
 def squared_error(weight, step, high):
@@ -17,12 +17,12 @@ def squared_error(weight, step, high):
     return (rows - (rows / step[:, None]).round().clamp(-high, high) * step[:, None]).square().sum(1)
 
 
-def activation_step(top: int) -> Step:
-    return Step(quant_min=0, quant_max=top, dtype=torch.uint8, by_channel=False)
+def activation_step(top: int) -> FakeQuantize:
+    return FakeQuantize(quant_min=0, quant_max=top, dtype=torch.uint8, by_channel=False)
 
 
-def weight_step(top: int) -> Step:
-    return Step(quant_min=-top, quant_max=top, dtype=torch.int8, by_channel=True)
+def weight_step(top: int) -> FakeQuantize:
+    return FakeQuantize(quant_min=-top, quant_max=top, dtype=torch.int8, by_channel=True)
 
 
 @pytest.mark.parametrize("high", [1, 3, 7, 127])
@@ -165,7 +165,7 @@ def test_gradients_of_a_grid_whose_step_is_frozen_are_those_of_the_input_alone()
 @pytest.mark.parametrize(("top", "zero"), [(255, 31), (15, 0), (7, 3), (65535, 777)])
 @pytest.mark.parametrize("step", [0.013, 0.1, 0.7312])
 def test_by_tensor_it_has_the_bits_of_torchs_own_rounding_halves_and_gradient_too(top, zero, step):
-    own = Step(0, top, torch.uint8, by_channel=False)
+    own = FakeQuantize(0, top, torch.uint8, by_channel=False)
     own.set(torch.tensor([step]), torch.tensor([zero]))
     halves = (torch.arange(600) + 0.5 - zero) * step
     x = torch.cat([torch.randn(4000, generator=torch.Generator().manual_seed(0)) * step * top / 2, halves])

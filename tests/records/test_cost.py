@@ -23,7 +23,7 @@ from datafree.records.record import record
 from datafree.records.statistics.moments import Moments
 from datafree.records.statistics.spectral import SpectralAll
 from datafree.synthesis.cost import distribution_bytes, inversion_bytes
-from datafree.synthesis.methods import named
+from datafree.synthesis.methods import from_name
 from datafree.synthesis.synthetic_set import SyntheticSet, synthesize
 
 
@@ -103,11 +103,11 @@ def test_a_distribution_that_cannot_fit_is_refused_with_a_method_that_can(left, 
     left(2_000)
     for found, method in ((pixels, "--method inception"), (both, "--method top")):
         with pytest.raises(UserError) as caught:
-            named("distribution").on(network, found)
+            from_name("distribution").bind(network, found)
         assert "the distribution of 16 pixels in each of 3 classes needs about" in str(caught.value)
         assert f"; give {method} (about 0 MB)" in str(caught.value)
     left(None)
-    named("distribution").on(network, both)
+    from_name("distribution").bind(network, both)
 
 
 def test_units_that_cannot_fit_are_refused_with_ones_that_can(left, tiny):
@@ -156,12 +156,12 @@ def test_condensing_that_cannot_fit_is_refused_before_an_image_is_read(method, l
     job = Job(toy(shape=(1, 8, 8)), InputSpec(shape=(1, 8, 8), classes=tuple("abc")), 2)
     monkeypatch.setattr(Job, "pixels", lambda *_: pytest.fail("an image was read"))
     with pytest.raises(UserError, match=line):
-        condense(methods.of(method), job)
+        condense(methods.from_dict(method), job)
 
 
 def test_a_set_that_cannot_fit_is_refused_and_of_a_part_only_its_files_are_read(tiny, tmp_path, left):
     folder = tmp_path / "set"
-    synthesize(tiny("linear"), None, named("gaussian"), folder, images=7, unit=3, workers=1)
+    synthesize(tiny("linear"), None, from_name("gaussian"), folder, images=7, unit=3, workers=1)
     (folder / "unit-000002.safetensors").unlink()
     opened = SyntheticSet.open(folder)
     pixels, labels, logits = opened.load(5)

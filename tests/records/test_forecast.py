@@ -54,13 +54,20 @@ def test_an_attack_on_means_and_covariances_stays_below_its_forecast(dimensions,
 
 
 def test_what_a_record_releases_is_the_sum_over_its_entries(whole_record, teacher):
-    parts = [entry.statistic.on(teacher, entry.taps).released(entry.summary) for entry in whole_record.entries.values()]
-    assert whole_record.released(teacher) == pytest.approx(sum(parts))
+    parts = [
+        entry.statistic.bind(teacher, entry.taps).released_statistics(entry.summary)
+        for entry in whole_record.entries.values()
+    ]
+    assert whole_record.released_statistics(teacher) == pytest.approx(sum(parts))
     least = 126  # samples of the rarest class of the digits
     moments = whole_record.entries["fc3"]
-    assert moments.statistic.on(teacher, ("fc3",)).released(moments.summary) == pytest.approx((10 + 55) / least)
+    assert moments.statistic.bind(teacher, ("fc3",)).released_statistics(moments.summary) == pytest.approx(
+        (10 + 55) / least
+    )
     pixels = whole_record.entries["input-moments"]
-    assert pixels.statistic.on(teacher, ("input",)).released(pixels.summary) == pytest.approx(2 * 64 / 1297)
+    assert pixels.statistic.bind(teacher, ("input",)).released_statistics(pixels.summary) == pytest.approx(
+        2 * 64 / 1297
+    )
 
 
 def test_safe_records_nothing_that_forecasts_more_than_it_promises(tiny, toy):
@@ -68,8 +75,8 @@ def test_safe_records_nothing_that_forecasts_more_than_it_promises(tiny, toy):
     choice = preset("safe", network, few)
     with pytest.raises(UserError, match=r"the least that --preset safe records forecasts AUC 0\.\d+, wanted at most"):
         record(network, few, choice)
-    forecast = forecast_auc(record(network, few, list(choice)).released(network))
+    forecast = forecast_auc(record(network, few, list(choice)).released_statistics(network))
     assert forecast > 0.6
-    assert record(network, few, preset("safe", network, few, leak=forecast + 0.01)).released(network) > 0
+    assert record(network, few, preset("safe", network, few, leak=forecast + 0.01)).released_statistics(network) > 0
     many = toy(600)
-    assert forecast_auc(record(network, many, preset("safe", network, many)).released(network)) <= 0.6
+    assert forecast_auc(record(network, many, preset("safe", network, many)).released_statistics(network)) <= 0.6

@@ -9,7 +9,7 @@ import pytest
 from datafree._core.errors import UserError
 from datafree.evaluation.report.similarity import similarity_svg
 from datafree.evaluation.similarity import Similarity
-from datafree.runs.run_reader import Finished
+from datafree.runs.run_reader import FinishedRun
 
 HUGE = 1.7e308
 PARTS = {
@@ -32,5 +32,5 @@ def test_a_divergence_of_float32s_range_is_drawn():
 def test_a_number_beyond_what_can_be_drawn_is_refused(tmp_path, result):
     (tmp_path / "run.json").write_text(json.dumps({"verb": "similarity", "result": result}))
     with pytest.raises(UserError) as caught:
-        Finished.of(tmp_path)
+        FinishedRun.of(tmp_path)
     assert "\n" not in str(caught.value)

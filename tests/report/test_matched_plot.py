@@ -5,16 +5,16 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 
-from datafree.evaluation.report import Likeness, Match, render
+from datafree.evaluation.report import Match, SimilarityTable, render
 from datafree.evaluation.report.matched import matched_svg
-from datafree.evaluation.similarity import Matched
+from datafree.evaluation.similarity import LayerMatches
 
 from .test_page import Reader
 from .test_similarity_plot import FOUND, texts
 
 SETS = [
-    Matched("a $very$ <set>", (0.1, 0.3), (0.5, 0.0)),
-    Matched("noise", (3.0, 5.0), (1.0, 2.0), reference=True),
+    LayerMatches("a $very$ <set>", (0.1, 0.3), (0.5, 0.0)),
+    LayerMatches("noise", (3.0, 5.0), (1.0, 2.0), reference=True),
 ]
 
 
@@ -35,12 +35,12 @@ def test_the_picture_says_in_words_what_it_shows():
 
 
 def test_one_layer_is_drawn_and_no_set_is_no_picture():
-    assert "set" in texts(matched_svg([Matched("set", (0.0,), (1.0,))]))
+    assert "set" in texts(matched_svg([LayerMatches("set", (0.0,), (1.0,))]))
     assert matched_svg([]) == ""
 
 
 def test_several_plots_on_a_page_keep_apart_with_captions_of_their_own(report):
-    likenesses = [Likeness("first <b>", FOUND), Likeness("second", FOUND, "")]
+    likenesses = [SimilarityTable("first <b>", FOUND), SimilarityTable("second", FOUND, "")]
     page = render(replace(report, likenesses=likenesses, matches=[Match("of one", SETS), Match("of two", SETS)]))
     ids = [attrs["id"] for _, attrs in Reader(page).elements if "id" in attrs]
     assert len(ids) == len(set(ids))

@@ -15,12 +15,12 @@ from PIL import Image
 
 from datafree._core.errors import UserError
 from datafree._core.files import write_tensors
-from datafree.evaluation.report import Timeline, online_lines, played, render, timeline
+from datafree.evaluation.report import Timeline, online_lines, online_run, render, timeline
 from datafree.evaluation.report.images import GAP
 from datafree.evaluation.report.online import facts, figures
 from datafree.evaluation.report.phases import phases_svg
 from datafree.evaluation.report.timelines import FILE, timeline_png
-from datafree.runs.run_reader import Finished, Online
+from datafree.runs.run_reader import FinishedRun, OnlineLog
 
 from .test_page import HOSTILE, Reader
 from .test_plots import texts
@@ -35,7 +35,7 @@ HISTORY = {
 
 
 def run(name="student", series="", replay="bank", **changes):
-    return played(name, Online.model_validate({**HISTORY, **changes}), replay, series)
+    return online_run(name, OnlineLog.model_validate({**HISTORY, **changes}), replay, series)
 
 
 def cells(page, number):
@@ -105,7 +105,7 @@ def test_names_in_the_legend_and_beside_the_bars_do_not_overlap():
 
 
 def test_curves_share_panels_with_those_of_other_runs_and_the_average_has_a_name_of_its_own():
-    lines = online_lines("s", Online.model_validate({**HISTORY, "average_scores": [1, 2, 3, 4]}))
+    lines = online_lines("s", OnlineLog.model_validate({**HISTORY, "average_scores": [1, 2, 3, 4]}))
     assert [(line.name, line.unit) for line in lines if "accuracy" in line.unit] == [
         ("s", "test accuracy, %"), ("average: s", "test accuracy, %")
     ]  # fmt: skip
@@ -122,10 +122,10 @@ def test_a_hostile_name_is_only_ever_text_here_too(report):
 
 
 def test_a_run_without_curves_memory_or_phases_says_not_measured(report):
-    row = facts([played("s", Online())])[0]
+    row = facts([online_run("s", OnlineLog())])[0]
     assert {row["memory"], row["images"], row["time"], row["classes"]} == {"not measured"}
-    assert figures([played("s", Online())]) == []
-    assert "Online distillation" in render(replace(report, online=[played("s", Online())]))
+    assert figures([online_run("s", OnlineLog())]) == []
+    assert "Online distillation" in render(replace(report, online=[online_run("s", OnlineLog())]))
     assert "Online distillation" not in render(report)
 
 
@@ -220,11 +220,11 @@ def test_another_kind_of_file_or_more_tensors_are_one_line(tmp_path):
 def test_a_history_that_is_off_is_one_line(tmp_path, change):
     (tmp_path / "run.json").write_text(json.dumps({"verb": "distill", "result": {"online": {**HISTORY, **change}}}))
     with pytest.raises(UserError, match=r"run.json is no log of a run: result.online"):
-        Finished.of(tmp_path)
+        FinishedRun.of(tmp_path)
 
 
 def test_a_history_is_read_as_it_was_written(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({"verb": "distill", "result": {"online": HISTORY}}))
-    found = Finished.of(tmp_path).result.online
+    found = FinishedRun.of(tmp_path).result.online
     assert found.memory_bytes == 1_234_567 and found.scores == (50, 90, 80, 85)
-    assert Finished.of(tmp_path.parent).result.online is None
+    assert FinishedRun.of(tmp_path.parent).result.online is None

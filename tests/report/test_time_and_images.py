@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from datafree.cli.report import release_row, set_grid
-from datafree.distillation.sources import Fresh, Images, Mixed
-from datafree.runs.run_reader import Finished, Scores
+from datafree.distillation.sources import FreshImages, MixedImages, StoredImages
+from datafree.runs.run_reader import FinishedRun, Scores
 
 
-def finished(**log: object) -> Finished:
-    return Finished.model_validate({"verb": "distill", "seconds": 2.0, **log})
+def finished(**log: object) -> FinishedRun:
+    return FinishedRun.model_validate({"verb": "distill", "seconds": 2.0, **log})
 
 
-def row(release, log: Finished, sets: dict | None = None):
+def row(release, log: FinishedRun, sets: dict | None = None):
     return release_row(release, log, False, Scores(), sets)
 
 
@@ -28,7 +28,7 @@ def test_a_stored_sets_time_comes_from_its_own_log_or_is_unknown(release):
     made = finished(verb="synthesize", seconds=75.4)
     assert row(release, log, {"0" * 64: made}).note.endswith("images made in 1 min 15 s")
     resumed = finished(verb="synthesize", seconds=0.01, resumed=True)
-    for sets in (None, {}, {"1" * 64: made}, {"0" * 64: resumed}, {"0" * 64: Finished()}):
+    for sets in (None, {}, {"1" * 64: made}, {"0" * 64: resumed}, {"0" * 64: FinishedRun()}):
         note = row(release, log, sets).note
         assert note.endswith("time to make its images unknown") and " 0" not in note
 
@@ -54,11 +54,11 @@ def test_all_different_images_are_counted(release, log, images):
 def test_a_source_counts_what_differs(teacher):
     pixels = torch.zeros(6, *teacher.spec.shape)
     pixels[:, :, 0, 0] = 1
-    stored = Images(teacher.spec, pixels, torch.zeros(6, 10))
-    fresh = Fresh(teacher.spec, None, 50)  # type: ignore[arg-type]
+    stored = StoredImages(teacher.spec, pixels, torch.zeros(6, 10))
+    fresh = FreshImages(teacher.spec, None, 50)  # type: ignore[arg-type]
     assert (stored.distinct(3), fresh.distinct(3), stored.distinct(0)) == (6, 150, 0)
-    assert Mixed(teacher, pixels[:2], stored, 1000).distinct(3) == 8
-    assert Mixed(teacher, pixels[:2], None, 1000).distinct(3) == 2
+    assert MixedImages(teacher, pixels[:2], stored, 1000).distinct(3) == 8
+    assert MixedImages(teacher, pixels[:2], None, 1000).distinct(3) == 2
 
 
 def test_logs_of_the_commands_say_so(tmp_path, monkeypatch, release):
@@ -67,9 +67,9 @@ def test_logs_of_the_commands_say_so(tmp_path, monkeypatch, release):
     monkeypatch.chdir(tmp_path)
     line = ["synthesize", str(release), "--method", "top", "--steps", "1", "--unit", "8", "--out", "set", "--quiet"]
     assert run([*line, "--images", "8"]) == 0
-    assert "made in" in set_grid(tmp_path / "set", Finished.of("set")).note
+    assert "made in" in set_grid(tmp_path / "set", FinishedRun.of("set")).note
     assert run([*line, "--images", "16"]) == 0  # the first 8 took time that the second log does not know
-    assert "time to make its images unknown" in set_grid(tmp_path / "set", Finished.of("set")).note
+    assert "time to make its images unknown" in set_grid(tmp_path / "set", FinishedRun.of("set")).note
     assert run(["distill", str(release), "hinton4", "--online", "gaussian", "--epochs", "3", "--epoch-images", "20",
                 "--out", "s", "--quiet"]) == 0  # fmt: skip
     assert json.loads((tmp_path / "s" / "run.json").read_text())["result"]["distinct"] == 60

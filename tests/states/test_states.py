@@ -17,7 +17,7 @@ from datafree._core.resume import Environment
 from datafree.data.condensed import methods
 from datafree.data.condensed.methods import Job, condense, distribution_matching
 from datafree.distillation import replay
-from datafree.distillation.online.run import Anchored, Online, adversarial
+from datafree.distillation.online.run import Anchored, OnlineDistillation, distill_online
 from datafree.distillation.replay import vae
 from datafree.distillation.sources import labelled
 from datafree.distillation.training_loop import Schedule, fit
@@ -69,7 +69,7 @@ def run(tiny, toy, tmp_path) -> Callable[[str], Callable[[], object]]:
                 state=path,
             )
         if how == "condensing":
-            method = methods.named("dm", iterations=3, real=2, width=4)
+            method = methods.from_name("dm", iterations=3, real=2, width=4)
             job = Job(toy(shape=(1, 8, 8)), InputSpec(shape=(1, 8, 8), classes=tuple("abc")), 2)
             return lambda: condense(method, job.resumed(path, {"seed": 0}, stop))
         if how == "recording":
@@ -81,12 +81,18 @@ def run(tiny, toy, tmp_path) -> Callable[[str], Callable[[], object]]:
 
             return lambda: record(teacher, toy(), kinds, state=path, progress=interrupted)
         pixels = torch.rand(6, *teacher.spec.shape, generator=torch.Generator().manual_seed(1))
-        guide = Anchored(alignment.named(name), pixels, torch.eye(3).repeat(2, 1)) if how == "guided" else None
-        memory = replay.named(
+        guide = Anchored(alignment.from_name(name), pixels, torch.eye(3).repeat(2, 1)) if how == "guided" else None
+        memory = replay.from_name(
             name if how == "online" else "none", **MEMORIES.get(name, {"replay_bytes": 600} if how == "online" else {})
         )
-        return lambda: adversarial(
-            teacher, tiny("norm", seed=5), Online(**SHORT), memory, anchored=guide, state=path, score=lambda _: 1.0
+        return lambda: distill_online(
+            teacher,
+            tiny("norm", seed=5),
+            OnlineDistillation(**SHORT),
+            memory,
+            anchored=guide,
+            state=path,
+            score=lambda _: 1.0,
         )
 
     return one

@@ -9,7 +9,7 @@ import torch
 from datafree._core.errors import UserError
 from datafree.models.input_spec import InputSpec
 from datafree.records.statistics.batchnorm import BatchNorm
-from datafree.records.statistics.input import InputMeter, InputMoments
+from datafree.records.statistics.input import InputAccumulator, InputMoments
 
 SPEC = InputSpec(shape=(2, 3, 4), low=-1e9, high=1e9, classes=("a", "b"))
 
@@ -22,7 +22,7 @@ def images(count=50, offset=0.0):
 @pytest.mark.parametrize("offset", [0.0, 1e6])
 def test_input_moments_are_those_of_numpy_for_any_split(per, offset):
     x, labels = images(offset=offset), torch.zeros(50, dtype=torch.long)
-    meter = InputMeter(InputMoments(per=per), SPEC)
+    meter = InputAccumulator(InputMoments(per=per), SPEC)
     axes = 0 if per == "pixel" else (0, 2, 3)
     wanted = x.numpy().astype(np.longdouble)
     mean = wanted.mean(axes, keepdims=True)
@@ -43,7 +43,7 @@ def test_input_moments_are_those_of_numpy_for_any_split(per, offset):
 
 def test_the_distance_to_the_own_moments_is_zero_and_grows_with_the_square_of_a_shift():
     x, labels = images().float(), torch.zeros(50, dtype=torch.long)
-    meter = InputMeter(InputMoments(), SPEC)
+    meter = InputAccumulator(InputMoments(), SPEC)
     summary = meter.finish(meter.reduce([x], labels))
     assert float(meter.distance(summary, [x], labels)) < 1e-12
     assert float(meter.distance(summary, [x + 0.5], labels)) == pytest.approx(0.25, rel=1e-5)
@@ -51,7 +51,7 @@ def test_the_distance_to_the_own_moments_is_zero_and_grows_with_the_square_of_a_
 
 def test_noise_has_the_inputs_mean_and_spread():
     x, labels = images(500), torch.zeros(500, dtype=torch.long)
-    meter = InputMeter(InputMoments(), SPEC)
+    meter = InputAccumulator(InputMoments(), SPEC)
     summary = meter.finish(meter.reduce([x], labels))
     drawn = meter.sample(summary, torch.zeros(20_000, dtype=torch.long), torch.Generator().manual_seed(0))[0]
     torch.testing.assert_close(drawn.mean(0), summary["mean"], rtol=0, atol=0.01)
@@ -62,7 +62,7 @@ def test_the_batch_norm_entry_is_the_layers_buffers(tiny):
     network = tiny("norm")
     (entry,) = BatchNorm().plan(network, ()).items()
     assert entry == ("bn", (BatchNorm(), ("bn",)))
-    summary = BatchNorm().on(network, ("bn",)).read()
+    summary = BatchNorm().bind(network, ("bn",)).read()
     assert torch.equal(summary["mean"], network.module.bn.running_mean)
     assert torch.equal(summary["variance"], network.module.bn.running_var)
     network.module.bn.running_mean.add_(1)
@@ -72,7 +72,7 @@ def test_the_batch_norm_entry_is_the_layers_buffers(tiny):
 def test_the_batch_norm_statistic_is_what_torch_would_track(tiny):
     """With momentum 1 a batch norm in training keeps the statistics of its one batch."""
     network, a = tiny("norm"), torch.randn(40, 3, 2, 2)
-    meter = BatchNorm().on(network, ("bn",))
+    meter = BatchNorm().bind(network, ("bn",))
     layer = torch.nn.BatchNorm2d(3, momentum=1.0)
     layer(a)
     summary = meter.finish(meter.merge(*(meter.reduce([part], torch.zeros(20)) for part in a.split(20))))
@@ -86,4 +86,4 @@ def test_a_network_without_batch_norm_is_refused(tiny):
         BatchNorm().plan(tiny("linear"), ())
     assert str(caught.value) == "tiny has no batch norm, wanted one with running statistics; record other statistics"
     with pytest.raises(UserError, match=r"'fc' of tiny is no batch norm; name one of \('bn',\)"):
-        BatchNorm().on(tiny("norm"), ("fc",))
+        BatchNorm().bind(tiny("norm"), ("fc",))

@@ -10,7 +10,7 @@ import torch
 from sklearn.covariance import OAS
 
 from datafree._core.errors import UserError
-from datafree.records.statistics.moments import Moments, MomentsMeter
+from datafree.records.statistics.moments import Moments, MomentsAccumulator
 from datafree.records.statistics.sketch import nystrom
 from datafree.records.statistics.sketch import test_matrix as sketch_matrix
 
@@ -18,8 +18,8 @@ CLASSES, UNITS = 3, 6
 KINDS = ("none", "diagonal", "lowrank", "shrunk", "full")
 
 
-def meter_of(covariance="full", *, units=UNITS, classes=CLASSES, **settings) -> MomentsMeter:
-    return MomentsMeter(Moments(covariance=covariance, **settings), "fc", (units,), classes)
+def meter_of(covariance="full", *, units=UNITS, classes=CLASSES, **settings) -> MomentsAccumulator:
+    return MomentsAccumulator(Moments(covariance=covariance, **settings), "fc", (units,), classes)
 
 
 def samples(count=240, *, units=UNITS, classes=CLASSES, offset=0.0, seed=0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -302,25 +302,25 @@ def test_released_counts_means_and_the_free_numbers_of_the_covariance():
     numbers = {"none": 0, "diagonal": 6, "full": 21, "lowrank": 6 + 6 * 2 - 1, "shrunk": 1 + 21}
     for kind, extra in numbers.items():
         meter = meter_of(kind, rank=2)
-        assert meter.released(finished(meter, a, labels)) == pytest.approx((6 + extra) / least)
+        assert meter.released_statistics(finished(meter, a, labels)) == pytest.approx((6 + extra) / least)
     pooled = meter_of("full", pooled=True)
-    assert pooled.released(finished(pooled, a, labels)) == pytest.approx(6 / least + 21 / 240)
+    assert pooled.released_statistics(finished(pooled, a, labels)) == pytest.approx(6 / least + 21 / 240)
 
 
 def test_logits_are_recorded_divided_by_the_temperature_and_hidden_layers_are_not(tiny):
     network = tiny("linear")
     plan = Moments(temperature=4.0).plan(network, ("fc1", "fc3"))
     assert {name: own.scale for name, (own, _) in plan.items()} == {"fc1": 1.0, "fc3": 0.25}
-    meter = plan["fc3"][0].on(network, ("fc3",))
-    assert torch.equal(meter.live([torch.full((2, 3), 8.0)])[0], torch.full((2, 3), 2.0))
+    meter = plan["fc3"][0].bind(network, ("fc3",))
+    assert torch.equal(meter.observe([torch.full((2, 3), 8.0)])[0], torch.full((2, 3), 2.0))
 
 
 def test_channels_are_means_over_positions(tiny):
     network = tiny("norm")
-    meter = Moments(conv="channels").on(network, ("conv",))
+    meter = Moments(conv="channels").bind(network, ("conv",))
     a = torch.randn(5, 3, 2, 2)
-    torch.testing.assert_close(meter.live([a])[0], a.mean((2, 3)))
-    assert Moments(conv="units").on(network, ("conv",)).live([a])[0].shape == (5, 12)
+    torch.testing.assert_close(meter.observe([a])[0], a.mean((2, 3)))
+    assert Moments(conv="units").bind(network, ("conv",)).observe([a])[0].shape == (5, 12)
 
 
 def test_float16_storage_refuses_what_it_cannot_hold():

@@ -56,7 +56,7 @@ def batch(net) -> tuple[list[torch.Tensor], torch.Tensor]:
 
 
 def meter_of(net: Network, **settings):
-    return SpectralAll(**settings).on(net, hooks.layers(net))
+    return SpectralAll(**settings).bind(net, hooks.layers(net))
 
 
 def measured(meter, batch, sizes=(120,)):
@@ -212,11 +212,13 @@ def test_a_batch_of_zeros_is_at_distance_1(net, batch):
 
 def test_leakage_counts_numbers_by_samples_and_examples_count_as_seen(net, batch):
     n = 131
-    released = {s: (m := meter_of(net, signal=s, fraction=1.0, rank=2)).released(measured(m, batch)) for s in SIGNALS}
+    released = {
+        s: (m := meter_of(net, signal=s, fraction=1.0, rank=2)).released_statistics(measured(m, batch)) for s in SIGNALS
+    }
     assert released["class-mean"] == n / 40
     assert released["class-moments"] == (n + n * 2 - 1 + n) / 40
     few = meter_of(net, signal="examples", fraction=1e-9, examples=1)
-    assert forecast_auc(few.released(measured(few, batch))) > 0.999
+    assert forecast_auc(few.released_statistics(measured(few, batch))) > 0.999
 
 
 # -- channels, pairs and files ----------------------------------------------------------------------------------------
@@ -224,7 +226,7 @@ def test_leakage_counts_numbers_by_samples_and_examples_count_as_seen(net, batch
 
 def test_a_channel_graph_takes_spatial_means(net, batch):
     meter = meter_of(net, graph="channels", fraction=1.0, signal="class-mean")
-    live = meter.live(batch[0])
+    live = meter.observe(batch[0])
     assert [t.shape for t in live] == [(120, 3), (120, 20), (120, 3)]
     torch.testing.assert_close(live[0], batch[0][0].mean((2, 3)))
     got = meter.sample(measured(meter, batch), torch.tensor([1]), rng())
@@ -251,7 +253,7 @@ def test_a_record_of_both_kinds_survives_its_file(net, tmp_path, signal):
     for name, entry in made.entries.items():
         torch.testing.assert_close(back.entries[name].summary, entry.summary, rtol=0, atol=0)
         assert back.entries[name].statistic == entry.statistic
-    assert back.released(net) == made.released(net)
+    assert back.released_statistics(net) == made.released_statistics(net)
 
 
 # -- wrong inputs -----------------------------------------------------------------------------------------------------

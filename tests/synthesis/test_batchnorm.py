@@ -22,7 +22,7 @@ FORMS = ("forward", "reverse", "l2")
 
 
 def made(network, name, known=None, *, unit=0, seed=0, size=40, **settings):
-    return methods.named(name, **settings).on(network, known).unit(unit, seed, size)
+    return methods.from_name(name, **settings).bind(network, known).chunk(unit, seed, size)
 
 
 def divergence_of(network, pixels, known=None, form="forward") -> float:
@@ -44,8 +44,8 @@ def agreement(network, batch) -> float:
 def test_the_loss_falls_with_the_steps(name, form, normed):
     values = []
     for steps in (1, 10, 40):
-        maker = methods.named(name, form=form, steps=steps).on(normed, None)
-        values.append(loss_of(maker, maker.unit(0, 0, 40)))
+        maker = methods.from_name(name, form=form, steps=steps).bind(normed, None)
+        values.append(loss_of(maker, maker.chunk(0, 0, 40)))
     assert values == sorted(values, reverse=True)
     assert values[2] < 0.6 * values[0]
 
@@ -93,18 +93,18 @@ def test_a_network_without_batch_norm_is_matched_through_its_record(teacher, who
 def test_an_empty_network_of_neither_is_one_line(teacher):
     for name in ("bns", "bns-inception"):
         with pytest.raises(UserError, match="hinton32 has no batch norm, and no record of moments of its layers"):
-            methods.named(name).on(teacher, None)
+            methods.from_name(name).bind(teacher, None)
 
 
 def test_gaussian_noise_is_standard_normal_to_the_network_and_boxed_where_it_says_so(normed):
-    free, boxed = (made(normed, "gaussian", size=500, box=box).pixels for box in (False, True))
+    free, in_range = (made(normed, "gaussian", size=500, box=box).pixels for box in (False, True))
     seen = normed.spec.normalize(free)
     assert float(seen.mean()) == pytest.approx(0, abs=0.02)
     assert float(seen.std()) == pytest.approx(1, abs=0.02)
     assert float(free.min()) < 0 and float(free.max()) > 1
-    assert torch.equal(boxed, free.clamp(0, 1))
-    settings = [methods.named("gaussian"), methods.named("gaussian", box=False)]
-    assert [own.boxed for own in settings] == [True, False]
+    assert torch.equal(in_range, free.clamp(0, 1))
+    settings = [methods.from_name("gaussian"), methods.from_name("gaussian", box=False)]
+    assert [own.in_range for own in settings] == [True, False]
 
 
 def test_gaussian_noise_takes_the_inputs_moments_from_a_record(teacher, whole_record):
@@ -160,14 +160,14 @@ def test_every_step_shows_the_batch_moved_around_the_edges_by_at_most_so_many_pi
 
 def test_a_prior_takes_part_where_its_weight_is_not_zero(normed):
     own = {"smooth": 1.0, "total_variation": 2.0, "pixel_norm": 3.0, "balance": 4.0}
-    objective = methods.named("bns", **own).on(normed, None).objective
+    objective = methods.from_name("bns", **own).bind(normed, None).objective
     kinds = {type(term): weight for weight, term in objective.parts}
     assert (kinds[Smoothness], kinds[TotalVariation], kinds[PixelNorm], kinds[ClassBalance]) == (1.0, 2.0, 3.0, 4.0)
-    assert len(methods.named("bns").on(normed, None).objective.parts) == 1
-    assert [type(term) for _, term in methods.named("inception").on(normed, None).objective.parts] == [
+    assert len(methods.from_name("bns").bind(normed, None).objective.parts) == 1
+    assert [type(term) for _, term in methods.from_name("inception").bind(normed, None).objective.parts] == [
         WantedLogit, Smoothness
     ]  # fmt: skip
-    both = methods.named("bns-inception", classes=0.5).on(normed, None).objective
+    both = methods.from_name("bns-inception", classes=0.5).bind(normed, None).objective
     assert {type(term): weight for weight, term in both.parts}[WantedClass] == 0.5
 
 
@@ -246,8 +246,8 @@ def test_the_method_that_is_named_where_there_is_no_record_makes_images(norm, ti
     elif norm == "rounded":
         network.module.fc.register_forward_hook(lambda *own: own[2].detach())
     with pytest.raises(UserError) as caught:
-        methods.named("distribution").on(network, None)
+        methods.from_name("distribution").bind(network, None)
     name = re.search("use --method ([a-z-]+), which needs none", str(caught.value)).group(1)
     assert name == {"batch": "bns-inception", "rounded": "gaussian"}.get(norm, "inception")
     steps = {} if name == "gaussian" else {"steps": 1}
-    assert methods.named(name, **steps).on(network, None).unit(0, 0, 2).pixels.shape == (2, 1, 4, 4)
+    assert methods.from_name(name, **steps).bind(network, None).chunk(0, 0, 2).pixels.shape == (2, 1, 4, 4)

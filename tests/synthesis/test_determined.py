@@ -85,7 +85,7 @@ def test_pooled_covariances_serve_every_class(toy):
 def refused(network, data, tap, **settings) -> str:
     made = record(network, data, [(Moments(covariance="full", **settings), (tap,))])
     with pytest.raises(UserError) as caught:
-        Distribution().on(network, made)
+        Distribution().bind(network, made)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

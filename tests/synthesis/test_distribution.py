@@ -126,11 +126,11 @@ def test_whole_groups_do_not_depend_on_how_many_follow():
 @pytest.fixture(scope="module")
 def plain(teacher, whole_record):
     """The method without warps, bound to the record once: its fit takes two seconds."""
-    return PLAIN.on(teacher, whole_record)
+    return PLAIN.bind(teacher, whole_record)
 
 
 def test_plain_images_have_the_classes_mean(plain, whole_record):
-    batch = plain.unit(0, 0, 5000)
+    batch = plain.chunk(0, 0, 5000)
     wanted = whole_record.entries["input"].summary["mean"]
     for c in range(10):
         own = batch.pixels[batch.labels == c].flatten(1).mean(0)
@@ -150,9 +150,9 @@ def test_plain_images_have_the_classes_mean(plain, whole_record):
     ],
 )
 def test_every_setting_changes_the_images_of_small_units_too(setting, plain, teacher, whole_record):
-    changed = PLAIN.model_copy(update=setting).on(teacher, whole_record)
+    changed = PLAIN.model_copy(update=setting).bind(teacher, whole_record)
     for size in (10, 64):
-        before, after = plain.unit(0, 0, size), changed.unit(0, 0, size)
+        before, after = plain.chunk(0, 0, size), changed.chunk(0, 0, size)
         assert torch.equal(before.labels, after.labels)
         assert ((before.pixels - after.pixels).abs().flatten(1).amax(1) > 1e-3).float().mean() >= 0.8
 
@@ -191,7 +191,7 @@ def test_warps_are_cut_to_a_quarter_where_the_teacher_does_not_follow_them(follo
     network = turned(tiny, follows)
     known = record(network, spots, [(Moments(covariance="full"), ("input",))])
     method = Distribution(degrees=180, shift=0.2)
-    used = method.on(network, known).settings
+    used = method.bind(network, known).settings
     assert [getattr(used, name) for name in WARPS] == [share * getattr(method, name) for name in WARPS]
     assert used.inflate == method.inflate and used.mix == method.mix
-    assert Distribution(degrees=180, caution=0).on(network, known).settings.degrees == 180
+    assert Distribution(degrees=180, warp_acceptance=0).bind(network, known).settings.degrees == 180

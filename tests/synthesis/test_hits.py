@@ -10,7 +10,7 @@ import torch
 from datafree.models.network import Network
 from datafree.records.record import record
 from datafree.records.statistics.moments import Moments
-from datafree.synthesis.methods import methods, named
+from datafree.synthesis.methods import from_name, methods
 from datafree.synthesis.synthetic_set import SyntheticSet, synthesize
 
 
@@ -24,13 +24,14 @@ def hits(network: Network, made) -> float:
 
 
 def test_few_steps_from_a_record_already_show_the_class(teacher, recorded):
-    assert hits(teacher, named("bns-inception", steps=60).on(teacher, recorded).unit(0, 0, 64)) > 0.9
-    assert hits(teacher, named("bns-inception", steps=5, classes=0.0).on(teacher, recorded).unit(0, 0, 64)) < 0.5
+    assert hits(teacher, from_name("bns-inception", steps=60).bind(teacher, recorded).chunk(0, 0, 64)) > 0.9
+    assert hits(teacher, from_name("bns-inception", steps=5, classes=0.0).bind(teacher, recorded).chunk(0, 0, 64)) < 0.5
 
 
 def test_beside_batch_norms_the_class_has_a_weight_of_one(normed):
     made = [
-        named("bns-inception", steps=2, **own).on(normed, None).unit(0, 0, 8).pixels for own in ({}, {"classes": 1.0})
+        from_name("bns-inception", steps=2, **own).bind(normed, None).chunk(0, 0, 8).pixels
+        for own in ({}, {"classes": 1.0})
     ]
     assert torch.equal(*made)
 
@@ -43,7 +44,7 @@ def test_a_set_near_chance_says_so_and_any_other_does_not(teacher, recorded, tmp
     poor = synthesize(
         teacher,
         recorded,
-        named("bns-inception", steps=1, classes=0.0),
+        from_name("bns-inception", steps=1, classes=0.0),
         tmp_path / "poor",
         images=64,
         unit=64,
@@ -53,15 +54,17 @@ def test_a_set_near_chance_says_so_and_any_other_does_not(teacher, recorded, tmp
     assert about["hits"] == pytest.approx(hits_of(poor), abs=1e-6)
     assert poor.warning() is not None
     assert "near chance (10.0 %): its images do not show their classes" in poor.warning()
-    good = synthesize(teacher, recorded, named("inception", steps=40), tmp_path / "good", images=64, unit=64, workers=1)
+    good = synthesize(
+        teacher, recorded, from_name("inception", steps=40), tmp_path / "good", images=64, unit=64, workers=1
+    )
     assert hits_of(good) > 0.9 and good.warning() is None
-    plain = synthesize(teacher, None, named("gaussian"), tmp_path / "noise", images=64, unit=64, workers=1)
+    plain = synthesize(teacher, None, from_name("gaussian"), tmp_path / "noise", images=64, unit=64, workers=1)
     assert plain.warning() is None
 
 
 def test_a_set_of_an_earlier_version_without_the_share_opens_without_a_warning(teacher, recorded, tmp_path):
     made = synthesize(
-        teacher, recorded, named("bns-inception", steps=1, classes=0.0), tmp_path, images=8, unit=8, workers=1
+        teacher, recorded, from_name("bns-inception", steps=1, classes=0.0), tmp_path, images=8, unit=8, workers=1
     )
     older = SyntheticSet(made.folder, {key: own for key, own in made.about.items() if key != "hits"})
     assert older.warning() is None

@@ -38,15 +38,15 @@ def distance(maker, pixels, labels):
 def test_more_steps_match_the_moments_better(published, start):
     values = []
     for steps in (1, 60):
-        maker = methods.named("matched", start=start, steps=steps, learning_rate=0.02).on(*published)
-        made = maker.unit(0, 0, 128)
+        maker = methods.from_name("matched", start=start, steps=steps, learning_rate=0.02).bind(*published)
+        made = maker.chunk(0, 0, 128)
         values.append(distance(maker, made.pixels, made.labels))
     assert values[1] < 0.6 * values[0]
 
 
 @pytest.mark.parametrize("images", [10, 100, 256, 1000, 1281, 2600])
 def test_a_set_of_any_size_has_all_classes_alike(images):
-    size = methods.named("matched").unit_size(10, images)
+    size = methods.from_name("matched").unit_size(10, images)
     assert size <= 1280
     units = [unit_labels(index, size, 10) for index in range(-(-images // size))]
     counts = torch.cat(units)[:images].bincount(minlength=10)
@@ -55,16 +55,16 @@ def test_a_set_of_any_size_has_all_classes_alike(images):
 
 
 def test_every_unit_and_every_cut_of_it_has_all_classes_alike(published):
-    labels = methods.named("matched", steps=1, classes=3).on(*published).unit(0, 0, 47).labels
+    labels = methods.from_name("matched", steps=1, classes=3).bind(*published).chunk(0, 0, 47).labels
     for cut in (10, 30, 47):
         counts = labels[:cut].bincount(minlength=10)
         assert int(counts.max() - counts.min()) <= 1
 
 
 def test_a_unit_is_a_batch_for_each_few_classes(published):
-    maker = methods.named("matched", steps=40, learning_rate=0.02).on(*published)
-    before = methods.named("matched", steps=1, learning_rate=1e-9).on(*published)
-    made, drawn = maker.unit(0, 0, 640), before.unit(0, 0, 640)
+    maker = methods.from_name("matched", steps=40, learning_rate=0.02).bind(*published)
+    before = methods.from_name("matched", steps=1, learning_rate=1e-9).bind(*published)
+    made, drawn = maker.chunk(0, 0, 640), before.chunk(0, 0, 640)
     for first in range(0, 10, 2):
         rows = made.labels // 2 == first // 2
         after, start = (distance(maker, own.pixels[rows], own.labels[rows]) for own in (made, drawn))
@@ -72,7 +72,7 @@ def test_a_unit_is_a_batch_for_each_few_classes(published):
 
 
 def test_a_set_says_nothing_of_units_and_is_balanced_and_grows_in_the_units_it_has(published, tmp_path):
-    method = methods.named("matched", steps=1, start="noise")
+    method = methods.from_name("matched", steps=1, start="noise")
     for images in (300, 301):
         made = synthesize(*published, method, tmp_path / "set", images=images, workers=1)
         assert made.about["unit"] == 300
@@ -81,4 +81,4 @@ def test_a_set_says_nothing_of_units_and_is_balanced_and_grows_in_the_units_it_h
 
 def test_no_record_is_one_line(published):
     with pytest.raises(UserError, match="method 'matched' needs a record, got none"):
-        methods.named("matched").on(published[0], None)
+        methods.from_name("matched").bind(published[0], None)

@@ -20,7 +20,7 @@ from datafree._core.files import read_json, read_tensors, sha256_file, write_sea
 from datafree.cli.common import Data, images_of
 from datafree.models.input_spec import InputSpec
 from datafree.models.pixel_bytes import to_bytes, to_pixels
-from datafree.synthesis.methods import named
+from datafree.synthesis.methods import from_name
 from datafree.synthesis.methods.activations import AllLayers, TopLayer
 from datafree.synthesis.methods.distribution import Distribution
 from datafree.synthesis.synthetic_set import SyntheticSet, synthesize
@@ -74,7 +74,7 @@ def test_a_set_gives_back_its_images_labels_and_the_teachers_logits(make, teache
     pixels, labels, logits = made.load()
     assert (len(made), pixels.shape, pixels.dtype) == (50, (50, 1, 8, 8), torch.uint8)
     assert torch.equal(logits[:20], teacher.predict(to_pixels(pixels[:20], made.spec)))
-    unit = Distribution().on(teacher, whole_record).unit(1, 0, 20)
+    unit = Distribution().bind(teacher, whole_record).chunk(1, 0, 20)
     assert torch.equal(labels[20:40], unit.labels)
     assert torch.equal(pixels[20:40], to_bytes(unit.pixels, made.spec))
     assert float((to_pixels(pixels[20:40], made.spec) - unit.pixels).abs().max()) <= 0.5 / 255 + 1e-6
@@ -88,8 +88,8 @@ def test_a_cut_unit_leaves_all_classes_alike_and_whole_units_as_they_are(images,
     assert len(pixels) == len(logits) == images and int(counts.max() - counts.min()) <= 1
     hits = (logits.argmax(1) == labels).double().mean()
     assert own.measured() == pytest.approx(float(hits), abs=1e-6)
-    maker = Distribution().on(teacher, whole_record)
-    whole = torch.cat([maker.unit(index, 0, 20).labels for index in range(images // 20)] or [labels[:0]])
+    maker = Distribution().bind(teacher, whole_record)
+    whole = torch.cat([maker.chunk(index, 0, 20).labels for index in range(images // 20)] or [labels[:0]])
     assert torch.equal(labels[: len(whole)], whole)
     counts = own.load(7)[1].bincount(minlength=10)
     assert int(counts.max() - counts.min()) <= 1
@@ -98,8 +98,8 @@ def test_a_cut_unit_leaves_all_classes_alike_and_whole_units_as_they_are(images,
 def test_methods_without_a_box_are_stored_as_they_are(make, teacher, whole_record):
     pixels = make().load()[0]
     assert pixels.dtype == torch.float32
-    assert torch.equal(pixels[:20], QUICK.on(teacher, whole_record).unit(0, 0, 20).pixels)
-    assert make("boxed", AllLayers(steps=2, box=True)).load()[0].dtype == torch.uint8
+    assert torch.equal(pixels[:20], QUICK.bind(teacher, whole_record).chunk(0, 0, 20).pixels)
+    assert make("in_range", AllLayers(steps=2, box=True)).load()[0].dtype == torch.uint8
 
 
 @pytest.mark.parametrize("bounds", [(0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)])
@@ -393,5 +393,5 @@ def test_a_set_of_an_earlier_version_that_was_cut_otherwise_opens(make, teacher)
 
 
 def test_numpy_scalars_are_settings_of_a_method():
-    settings = named("inception", learning_rate=np.float64(0.05), steps=np.int64(5))
+    settings = from_name("inception", learning_rate=np.float64(0.05), steps=np.int64(5))
     assert (settings.learning_rate, settings.steps) == (0.05, 5)

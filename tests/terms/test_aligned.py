@@ -10,7 +10,7 @@ import torch
 from datafree.models import hooks
 from datafree.models.network import frozen
 from datafree.synthesis.losses import View, alignment
-from datafree.synthesis.losses.alignment_loss import Aligned
+from datafree.synthesis.losses.alignment_loss import AlignmentLoss
 from datafree.synthesis.losses.classes import WantedClass
 
 
@@ -44,7 +44,7 @@ def bound(term, seed=0):
 def test_a_guide_is_given_flat_features_and_the_wanted_or_the_seen_class():
     for meant, classes in (("wanted", [0, 0, 0, 0]), ("seen", [0, 1, 2, 0])):
         guide, own = Noting(), view()
-        term = bound(Aligned(guide, meant))
+        term = bound(AlignmentLoss(guide, meant))
         assert term(own).requires_grad
         term.learn(own)
         assert [name for name, *_ in guide.calls] == ["loss", "learn"]
@@ -54,7 +54,7 @@ def test_a_guide_is_given_flat_features_and_the_wanted_or_the_seen_class():
 
 def test_an_objective_lets_each_of_its_terms_learn_and_others_learn_nothing():
     guide = Noting()
-    objective = bound(2.0 * WantedClass() + 3.0 * Aligned(guide))
+    objective = bound(2.0 * WantedClass() + 3.0 * AlignmentLoss(guide))
     total, parts = objective(view())
     assert float(total.detach()) == pytest.approx(2 * float(parts["WantedClass"]) + 3 * float(parts["Aligned"]))
     objective.learn(view())
@@ -64,34 +64,34 @@ def test_an_objective_lets_each_of_its_terms_learn_and_others_learn_nothing():
 def test_its_random_numbers_are_the_streams_that_it_is_bound_with_and_take_one_draw_of_it():
     def drawn(seed):
         guide = Noting()
-        term = bound(Aligned(guide), seed)
+        term = bound(AlignmentLoss(guide), seed)
         term(view()), term(view())
         return [call[3] for call in guide.calls]
 
     assert drawn(0) == drawn(0) != drawn(1)
     assert len(set(drawn(0))) == 2
     streams = [torch.Generator().manual_seed(0) for _ in range(2)]
-    bound_twice = [Aligned(Noting()).bind(None, torch.zeros(n, dtype=torch.long), streams[n]) for n in (0, 1)]
+    bound_twice = [AlignmentLoss(Noting()).bind(None, torch.zeros(n, dtype=torch.long), streams[n]) for n in (0, 1)]
     assert len(bound_twice) == 2 and torch.equal(streams[0].get_state(), streams[1].get_state())
 
 
 def test_an_unbound_one_says_so():
     with pytest.raises(ValueError, match="call bind first"):
-        Aligned(Noting())(view())
+        AlignmentLoss(Noting())(view())
 
 
 @pytest.mark.parametrize("kind", sorted(alignment.kinds()))
 def test_it_stands_beside_terms_that_look_at_other_layers(kind, tiny):
     """A guide looks at its anchors in the middle of a view; what the others see must be the made images all the same."""
     network = tiny("norm")
-    guide = alignment.named(kind).on(network, torch.rand(3, *network.spec.shape), torch.eye(3), 0)
+    guide = alignment.from_name(kind).bind(network, torch.rand(3, *network.spec.shape), torch.eye(3), 0)
     x, labels = torch.rand(6, *network.spec.shape, requires_grad=True), torch.arange(6) % 3
     with frozen(network.module), hooks.watch(network, (hooks.FEATURES, "bn")) as seen:
         made = View(x, labels, network.logits(x), seen)
         held = seen["bn"].detach().clone()
-        term = bound(Aligned(guide))
+        term = bound(AlignmentLoss(guide))
         (gradient,) = torch.autograd.grad(term(made), x)
         term.learn(made)
         assert torch.equal(seen["bn"].detach(), held)
     assert gradient.isfinite().all() and gradient.any()
-    assert replace(term, rng=None) == Aligned(guide)
+    assert replace(term, rng=None) == AlignmentLoss(guide)

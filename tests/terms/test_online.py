@@ -9,7 +9,7 @@ import torch
 
 from datafree.models import hooks
 from datafree.synthesis.losses import View
-from datafree.synthesis.losses.online import Disagreement, FeatureNorm, OneHot, jensen_shannon
+from datafree.synthesis.losses.online import ConfidenceLoss, Disagreement, FeatureNorm, jensen_shannon
 
 
 def logits(seed: int, classes: int = 10, scale: float = 3.0, count: int = 64):
@@ -68,8 +68,8 @@ def test_disagreement_is_less_the_more_they_differ_and_0_without_a_student():
 
 def test_one_hot_is_0_where_the_teacher_is_sure():
     sure = 1e4 * torch.eye(10)
-    assert float(OneHot()(view(sure))) == 0
-    assert float(OneHot()(view(torch.zeros(4, 10)))) == pytest.approx(4 * math.log(10), rel=1e-6)
+    assert float(ConfidenceLoss()(view(sure))) == 0
+    assert float(ConfidenceLoss()(view(torch.zeros(4, 10)))) == pytest.approx(4 * math.log(10), rel=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["linear", "norm"])

@@ -9,7 +9,7 @@ import torch
 from torch.distributions import Categorical, Normal, kl_divergence
 
 from datafree.models import hooks
-from datafree.records.divergence import Stored
+from datafree.records.divergence import StoredStatistics
 from datafree.records.record import record
 from datafree.records.statistics.moments import Moments
 from datafree.synthesis.losses import Objective, View
@@ -60,7 +60,10 @@ def test_the_wanted_logit_is_the_negative_logit_summed_whatever_the_other_logits
 def batch_norm_case():
     rng = torch.Generator().manual_seed(0)
     a, b = torch.randn(2, 3, 4, 4, generator=rng), 2 * torch.randn(2, 5, generator=rng) + 1
-    layers = (Stored("a", torch.zeros(3), torch.ones(3)), Stored("b", torch.full((5,), 0.5), torch.full((5,), 2.0)))
+    layers = (
+        StoredStatistics("a", torch.zeros(3), torch.ones(3)),
+        StoredStatistics("b", torch.full((5,), 0.5), torch.full((5,), 2.0)),
+    )
     return layers, a, b
 
 
@@ -93,7 +96,9 @@ def test_a_batch_shown_twice_costs_twice_and_one_with_the_stored_statistics_noth
     double = view(torch.zeros(4, 1, 4, 4), a=torch.cat([a, a]), b=torch.cat([b, b]))
     assert float(term(double)) == pytest.approx(2 * once, rel=1e-5)
     met = tuple(
-        Stored(tap, own.transpose(0, 1).flatten(1).mean(1), own.transpose(0, 1).flatten(1).var(1, correction=0))
+        StoredStatistics(
+            tap, own.transpose(0, 1).flatten(1).mean(1), own.transpose(0, 1).flatten(1).var(1, correction=0)
+        )
         for tap, own in (("a", a), ("b", b))
     )
     assert float(BatchNormDivergence(met, form)(view(a=a, b=b))) == pytest.approx(0, abs=1e-5)

@@ -21,8 +21,8 @@ from torch import Tensor
 from .distributed import world
 from .errors import Notice, UserError
 from .files import check_room, read_header, read_tensors, write_tensors
-from .settings import first_problem
-from .slots import Layout, expected, fault, moments_of
+from .settings import first_problem, modern
+from .slots import Slots, expected, fault, moments_of
 
 __all__ = [
     "Environment",
@@ -111,7 +111,7 @@ def save_state(path: Path, kind: str, header: StateHeader, tensors: dict[str, Te
     write_tensors(path, tensors, header.model_dump(mode="json"), kind=kind)
 
 
-def check_room_for(path: Path, kind: str, header: StateHeader, layout: Layout) -> None:
+def check_room_for(path: Path, kind: str, header: StateHeader, layout: Slots) -> None:
     """Raises UserError where such a state could not be written, or not be read again; before any work is done."""
     table = {name: (slot.dtype, slot.shape) for name, slot in layout.items()}
     check_room(path, table, header.model_dump(mode="json"), kind=kind)
@@ -124,7 +124,7 @@ def open_state(path: Path, kind: str, model: type[H], identity: dict[str, Any], 
     """
     _, content = _header(path, kind)
     wanted = json.loads(json.dumps(identity))  # tuples are lists in the file
-    got = content.get("identity")
+    got = modern(content.get("identity"))
     if partly and isinstance(got, dict):
         got = {key: got.get(key) for key in wanted}
     if got != wanted:
@@ -150,7 +150,7 @@ def check_state(path: Path, kind: str, identity: dict[str, Any]) -> None:
     open_state(path, kind, _AnyHeader, identity, partly=True)
 
 
-def load_state(path: Path, kind: str, header: StateHeader, layout: Layout) -> dict[str, Tensor]:
+def load_state(path: Path, kind: str, header: StateHeader, layout: Slots) -> dict[str, Tensor]:
     """The tensors, which are as `layout` says. Raises UserError where any is missing, too much or otherwise."""
     table, _ = _header(path, kind)
     try:

@@ -12,7 +12,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import UserError, cut, unknown
 
-__all__ = ["Settings", "family", "first_problem", "parse", "pick"]
+__all__ = ["RENAMED", "Settings", "family", "first_problem", "modern", "parse", "pick"]
+
+RENAMED = {
+    "caution": "warp_acceptance",
+    "replayed": "replay_fraction",
+    "sharpness": "disagreement_temperature",
+    "steer": "latent_step",
+}
+"""Settings that earlier versions wrote under another name: old name, new name."""
 
 
 class Settings(BaseModel):
@@ -46,13 +54,24 @@ def parse(cls: type[S], values: Any, *, strict: bool = True) -> S:
     """
     if not isinstance(values, Mapping):
         raise UserError(f"{cls.__name__} is {type(values).__name__}, wanted a table of settings; get the file again")
+    values = modern(dict(values))
     try:
-        settings = cls.model_validate(dict(values))
+        settings = cls.model_validate(values)
     except ValidationError as error:
         raise _one_line(cls, error) from None
     if strict:
         _check_types(values, settings.model_dump(mode="json"))
     return settings
+
+
+def modern(value: Any) -> Any:
+    """A JSON value of any version, its settings under their present names."""
+    if isinstance(value, Mapping):
+        return {
+            (RENAMED[key] if key in RENAMED and RENAMED[key] not in value else key): modern(entry)
+            for key, entry in value.items()
+        }
+    return [modern(entry) for entry in value] if isinstance(value, list) else value
 
 
 def _check_types(values: Mapping[str, Any], parsed: dict[str, Any]) -> None:

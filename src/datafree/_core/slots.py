@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .files import Expected
 
-__all__ = ["COUNT", "Layout", "Slot", "expected", "fault", "module_slots", "moments_of", "optimizer_slots", "prefixed"]
+__all__ = ["COUNT", "Slot", "Slots", "expected", "fault", "module_slots", "moments_of", "optimizer_slots", "prefixed"]
 
 COUNT = 1 << 53
 """The largest count: float64 holds every whole number up to it."""
@@ -43,10 +43,10 @@ class Slot:
         return cls(torch.int64, shape, low, high, whole=True)
 
 
-Layout = dict[str, Slot]
+Slots = dict[str, Slot]
 
 
-def expected(layout: Layout, table: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]) -> Expected:
+def expected(layout: Slots, table: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]) -> Expected:
     """The layout as dtypes and shapes; a free first dimension is that of `table`, where it is within its bound."""
     found: Expected = {}
     for name, slot in layout.items():
@@ -59,7 +59,7 @@ def expected(layout: Layout, table: Mapping[str, tuple[torch.dtype, tuple[int, .
     return found
 
 
-def fault(layout: Layout, tensors: Mapping[str, Tensor]) -> str | None:
+def fault(layout: Slots, tensors: Mapping[str, Tensor]) -> str | None:
     """The first thing wrong with the numbers of tensors whose formats and shapes are right; None where nothing is."""
     for name, slot in layout.items():
         tensor = tensors[name]
@@ -75,12 +75,12 @@ def fault(layout: Layout, tensors: Mapping[str, Tensor]) -> str | None:
     return None
 
 
-def module_slots(module: nn.Module, prefix: str) -> Layout:
+def module_slots(module: nn.Module, prefix: str) -> Slots:
     """Of a network's state dict, as `prefix/name`."""
     return {f"{prefix}/{name}": _slot(name, tensor) for name, tensor in module.state_dict().items()}
 
 
-def optimizer_slots(optimizer: torch.optim.Optimizer, prefix: str, steps: int) -> Layout:
+def optimizer_slots(optimizer: torch.optim.Optimizer, prefix: str, steps: int) -> Slots:
     """Of every parameter's moments, as `prefix/index/key`, after at most `steps` steps."""
     return {
         f"{prefix}/{index}/{key}": replace(slot, low=0, high=steps, whole=True) if key == "step" else slot
@@ -111,7 +111,7 @@ def moments_of(optimizer: torch.optim.Optimizer) -> list[dict[str, Slot]]:
     ]
 
 
-def prefixed(layout: Layout, prefix: str) -> Layout:
+def prefixed(layout: Slots, prefix: str) -> Slots:
     """The same slots under `prefix/name`."""
     return {f"{prefix}/{name}": slot for name, slot in layout.items()}
 

@@ -194,10 +194,10 @@ def images_of(
     its classes alike. Raises UserError for a set or data that does not fit.
     """
     if name == "noise":
-        from ..synthesis.methods import named
+        from ..synthesis.methods import from_name
 
         check_memory(images or 1000, network.spec)
-        return named("gaussian").on(network, None).unit(0, seed, images or 1000).pixels
+        return from_name("gaussian").bind(network, None).chunk(0, seed, images or 1000).pixels
     if (Path(name) / "set.json").is_file():
         from ..models.pixel_bytes import pixels_for
         from ..synthesis.synthetic_set import SyntheticSet

@@ -43,7 +43,7 @@ __all__ = ["command", "condense"]
 
 def command(argv: list[str]) -> Callable[..., None]:
     """`condense` with the flags of the method named by --method."""
-    own = type(methods.named(chosen(argv, "--method") or "dm"))
+    own = type(methods.from_name(chosen(argv, "--method") or "dm"))
 
     def one_method(
         *,
@@ -57,7 +57,7 @@ def command(argv: list[str]) -> Callable[..., None]:
         input: Input | None = None,
         run: Run | None = None,
     ) -> None:
-        found = settings if settings is not None else methods.of({"method": method})
+        found = settings if settings is not None else methods.from_dict({"method": method})
         condense(found, out=out, per_class=per_class, teacher=teacher, data=data, source=source, input=input, run=run)
 
     one_method.__doc__ = (condense.__doc__ or "").replace("METHODS", listed(methods.methods()))

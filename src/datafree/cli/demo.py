@@ -18,7 +18,7 @@ from .._core.errors import UserError
 from .._core.files import locked, sweep
 from ..data import Dataset, load
 from ..distillation.distill import Distillation, distill
-from ..distillation.sources import Images, soft_labelled, stored
+from ..distillation.sources import StoredImages, soft_labelled, stored_images
 from ..distillation.train import train
 from ..distillation.training_loop import Curve, Schedule
 from ..evaluation.accuracy import Evaluation, evaluate
@@ -155,11 +155,11 @@ def _without(
     began = time.perf_counter()
     known = Release.open(folder / "teacher").record(teacher)
     steps = {} if name == "distribution" else {"steps": 100}
-    method = methods.of({"method": name, **steps})
+    method = methods.from_dict({"method": name, **steps})
     with bar(f"synthesize {name}", quiet) as progress:
         made = synthesize(teacher, known, method, folder / f"set-{name}", images=images, seed=seed, progress=progress)
     student = new_model("hinton128", teacher.spec, seed=seed)
-    source: Images = stored(made)
+    source: StoredImages = stored_images(made)
     curve = distill(teacher, student, source, LEARNING, seed=seed, score=accuracy_on(test))
     write_release(folder / f"student-{name}", student, notes=f"distilled without data, method {name}")
     assert known is not None
@@ -187,7 +187,7 @@ def _page(results: list[Result], sets: list[SyntheticSet], test: Dataset, spec: 
         )
     known = Release.open(sets[0].folder.parent / "teacher").record(results[0].network)
     assert known is not None
-    leak = forecast_auc(known.released(results[0].network))
+    leak = forecast_auc(known.released_statistics(results[0].network))
     return Report(
         title="A student without data, on scikit-learn's digits",
         summary=_summary(results),

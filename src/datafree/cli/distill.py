@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ..models.agreement import Agreement
     from ..models.network import Network
     from ..records.record import Record
-    from .mixed import Few
+    from .mixed import CondensedSource
 
 __all__ = ["command", "distill"]
 
@@ -75,7 +75,7 @@ def command(argv: list[str]) -> Callable[..., None]:
         source: Model | None = None,
         run: Run | None = None,
     ) -> None:
-        own = method if method is not None else methods.of({"method": online})
+        own = method if method is not None else methods.from_dict({"method": online})
         _distill(teacher, student, out, (own, epoch_images), settings, data, source, run)
 
     online_method.__doc__ = distill.__doc__
@@ -139,19 +139,19 @@ def distill(
 
 @together()
 def _distill(
-    teacher: str, student: str | None, out: Path, learn: Path | Few | tuple[Any, int] | None,
+    teacher: str, student: str | None, out: Path, learn: Path | CondensedSource | tuple[Any, int] | None,
     settings: Distillation | None, data: Data | None, source: Model | None, run: Run | None,
 ) -> None:  # fmt: skip
     from ..distillation.distill import distill as teach
     from ..distillation.distill import resolved
-    from ..distillation.sources import Fresh
+    from ..distillation.sources import FreshImages
     from ..evaluation.accuracy import evaluate, in_words
     from ..models.agreement import NO_ACCURACY
     from ..releases.release import RELEASE_FOLDER, architecture_of, write_release
     from ..runs.output_folder import STATE, output_folder
     from ..runs.run_log import RunLog, hash_of
     from ..synthesis.synthetic_set import SyntheticSet, judged
-    from .mixed import Few
+    from .mixed import CondensedSource
     from .students import new_student
 
     settings, data, source, run = settings or Distillation(), data or Data(), source or Model(), run or Run()
@@ -169,7 +169,7 @@ def _distill(
         "teacher": teacher, "student": name, "learns from": what, **learnt, **asdict(data),
         **settings.model_dump(), **asdict(source), **asdict(run),
     }  # fmt: skip
-    sets = learn.paths if isinstance(learn, Few) else {"images": learn} if isinstance(learn, Path) else {}
+    sets = learn.paths if isinstance(learn, CondensedSource) else {"images": learn} if isinstance(learn, Path) else {}
     inputs = inputs_of(teacher, source, role="teacher", record=record is not None)
     inputs |= {**code_of("student", name), **sets}
     log = RunLog("distill", options, inputs, real, test)
@@ -185,9 +185,9 @@ def _distill(
         warning = None
         if isinstance(learn, Path):
             warning = SyntheticSet.open(learn).warning()
-        elif isinstance(material, Fresh) and isinstance(learn, tuple):
+        elif isinstance(material, FreshImages) and isinstance(learn, tuple):
             warning = judged(learn[0], material.maker, network, seed=run.seed)
-        if isinstance(material, Fresh) and isinstance(learn, tuple) and main_process():
+        if isinstance(material, FreshImages) and isinstance(learn, tuple) and main_process():
             _say_cost(*learn, settings.epochs)
         if warning is not None and main_process():
             print(f"warning: {warning}; a student will learn little from {'it' if isinstance(learn, Path) else 'them'}")
@@ -221,28 +221,31 @@ def _distill(
 
 
 def _material(
-    teacher: Network, record: Record | None, learn: Path | Few | tuple[Any, int] | None, real: Dataset | None
+    teacher: Network,
+    record: Record | None,
+    learn: Path | CondensedSource | tuple[Any, int] | None,
+    real: Dataset | None,
 ) -> tuple[Source, str, dict[str, Any]]:
     """What the student learns from, that in words, and the settings that made it."""
-    from ..distillation.sources import Fresh, soft_labelled, stored
+    from ..distillation.sources import FreshImages, soft_labelled, stored_images
     from ..synthesis.synthetic_set import SyntheticSet
-    from .mixed import Few
+    from .mixed import CondensedSource
 
     if isinstance(learn, tuple):
         method, count = learn
         if count < 1:
             raise UserError(f"--epoch-images: got {count}, wanted at least 1; give a positive count")
-        maker = method.on(teacher, record)
+        maker = method.bind(teacher, record)
         used, words = getattr(maker, "settings", method), f"fresh images of {method.method}"
         if used != method:
             words += ", warps cut to a quarter, which the teacher does not follow"
         settings = {"method": used.model_dump(mode="json"), "epoch_images": count}
-        return Fresh(teacher.spec, maker, count), words, settings
-    if isinstance(learn, Few):
+        return FreshImages(teacher.spec, maker, count), words, settings
+    if isinstance(learn, CondensedSource):
         return learn.material(teacher)
     if learn is not None:
         found = SyntheticSet.open(learn, teacher)
-        return stored(found), f"a synthetic set of {found.about['method']['method']}", {"images": str(learn)}
+        return stored_images(found), f"a synthetic set of {found.about['method']['method']}", {"images": str(learn)}
     assert real is not None
     return soft_labelled(teacher, real), f"real data, {real.public}", {"images": None}
 

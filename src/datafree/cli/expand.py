@@ -27,7 +27,7 @@ __all__ = ["command", "expand"]
 
 def command(argv: list[str]) -> Callable[..., None]:
     """`expand` with the flags of the kind of alignment named by --alignment."""
-    kind = type(kinds.named(chosen(argv, "--alignment") or kinds.DEFAULT))
+    kind = type(kinds.from_name(chosen(argv, "--alignment") or kinds.DEFAULT))
 
     def one_kind(
         teacher: str,
@@ -44,7 +44,7 @@ def command(argv: list[str]) -> Callable[..., None]:
         source: Model | None = None,
         run: Run | None = None,
     ) -> None:
-        how = settings or Expansion(), guide if guide is not None else kinds.named(alignment)
+        how = settings or Expansion(), guide if guide is not None else kinds.from_name(alignment)
         expand(teacher, condensed, how, out=out, images=images, unit=unit, workers=workers, source=source, run=run)
 
     one_kind.__doc__ = (expand.__doc__ or "").replace("KINDS", listed(kinds.kinds()))

@@ -81,7 +81,7 @@ def _release(path: Path, code: str | None) -> None:
         return
     from ..records.forecast import forecast_auc
 
-    auc = forecast_auc(record.released(network))
+    auc = forecast_auc(record.released_statistics(network))
     print(f"  record: {record.nbytes():,} bytes, {made_from(record.made)}")
     print(f"  forecast of a membership attack: AUC {auc:.3f} (0.5 none, 1.0 identifies everybody)")
     for name, entry in record.entries.items():

@@ -13,19 +13,19 @@ from .._core.errors import UserError
 from ..data.augmentation import Augmentation
 from ..data.condensed.condensed_set import Condensed
 from ..distillation.distill import Distillation
-from ..distillation.sources import Mixed, Source, stored
+from ..distillation.sources import MixedImages, Source, stored_images
 from ..models.network import Network
 from ..synthesis.synthetic_set import SyntheticSet
 from .common import Data, Model, Run, Whole, chosen
 
-__all__ = ["Few", "mixed"]
+__all__ = ["CondensedSource", "mixed"]
 
 ALONE = 10_000
 """Images an epoch where there is no set that says."""
 
 
 @dataclass(frozen=True)
-class Few:
+class CondensedSource:
     """A condensed set, and beside it perhaps a synthetic one."""
 
     condensed: Path
@@ -43,10 +43,10 @@ class Few:
         """What is learnt from, in words, and the settings. Raises UserError for sets that do not fit the teacher."""
         few = Condensed.open(self.condensed, teacher)
         made = None if self.images is None else SyntheticSet.open(self.images, teacher)
-        others, count = None if made is None else stored(made), self.epoch_images
+        others, count = None if made is None else stored_images(made), self.epoch_images
         if count is None:
             count = ALONE if others is None else len(others)
-        source = Mixed(teacher, few.clamped(), others, count, share=self.share, how=self.how)
+        source = MixedImages(teacher, few.clamped(), others, count, share=self.share, how=self.how)
         beside = "" if made is None else f" and a synthetic set of {made.about['method']['method']}"
         settings = {
             "condensed": self.condensed, "images": self.images, "share": 1.0 if made is None else self.share,
@@ -77,7 +77,7 @@ def mixed(argv: list[str], distill: Callable[..., None], run_it: Callable[..., N
         source: Model | None = None,
         run: Run | None = None,
     ) -> None:
-        learn = Few(condensed, images, share, epoch_images, how or Augmentation())
+        learn = CondensedSource(condensed, images, share, epoch_images, how or Augmentation())
         run_it(teacher, student, out, learn, settings, data, source, run)
 
     share = "    share\n        Of what is learnt from, the condensed images' part; the rest are those of --images.\n"

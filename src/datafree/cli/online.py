@@ -18,8 +18,8 @@ from ..data import Dataset
 from ..data.condensed.condensed_set import Condensed
 from ..distillation import replay as memories
 from ..distillation.online.history import ONE
-from ..distillation.online.run import PRESETS, Anchored, History, Online, adversarial, preset
-from ..distillation.student_init import alike, begun
+from ..distillation.online.run import PRESETS, Anchored, History, OnlineDistillation, distill_online, online_preset
+from ..distillation.student_init import init_student_from_teacher, same_architecture
 from ..evaluation.accuracy import evaluate, in_words
 from ..evaluation.stability import HALF, robustness
 from ..models.agreement import NO_ACCURACY
@@ -55,11 +55,11 @@ Start = Literal["teacher", "random"]
 def command(argv: list[str]) -> Callable[..., None]:
     """`distill --online generator` with the flags of the memory named by --replay, or by the --preset."""
     name = chosen(argv, "--preset")
-    usual = DEFAULT if name is None else preset(name)[1]
+    usual = DEFAULT if name is None else online_preset(name)[1]
     kind = chosen(argv, "--replay") or usual
-    kept = type(memories.named(kind))
+    kept = type(memories.from_name(kind))
     near = chosen(argv, "--alignment") or alignments.DEFAULT
-    guide = type(alignments.named(near)) if chosen(argv, "--condensed") or chosen(argv, "--alignment") else None
+    guide = type(alignments.from_name(near)) if chosen(argv, "--condensed") or chosen(argv, "--alignment") else None
 
     def generator(
         teacher: str,
@@ -80,12 +80,12 @@ def command(argv: list[str]) -> Callable[..., None]:
         source: Model | None = None,
         run: Run | None = None,
     ) -> None:
-        own = memory if memory is not None else memories.named(replay)
+        own = memory if memory is not None else memories.from_name(replay)
         if alignment is not None and condensed is None:
             raise UserError(
                 f"--alignment: got {alignment} without --condensed, wanted images to align with; name a set"
             )
-        how = aligned if aligned is not None else alignments.named(alignment or alignments.DEFAULT)
+        how = aligned if aligned is not None else alignments.from_name(alignment or alignments.DEFAULT)
         anchors = None if condensed is None else (condensed, how)
         _distill(teacher, student, out, start, _settings(preset, settings), own, anchors, data, source, run)
 
@@ -95,7 +95,7 @@ def command(argv: list[str]) -> Callable[..., None]:
     generator.__doc__ = generator.__doc__.replace("ALIGNMENTS", ", ".join(alignments.kinds()))
     generator.__annotations__ = {
         "teacher": str, "student": str | None, "out": Path, "online": str, "preset": str | None, "replay": str,
-        "start": Start, "settings": Annotated[Online | None, Parameter(name="*")],
+        "start": Start, "settings": Annotated[OnlineDistillation | None, Parameter(name="*")],
         "memory": Annotated[kept | None, Parameter(name="*")],
         "condensed": Path | None, "alignment": str | None,
         **({} if guide is None else {"aligned": Annotated[guide | None, Parameter(name="*")]}),
@@ -104,10 +104,10 @@ def command(argv: list[str]) -> Callable[..., None]:
     return generator
 
 
-def _settings(name: str | None, given: Online | None) -> Online:
+def _settings(name: str | None, given: OnlineDistillation | None) -> OnlineDistillation:
     """The preset's settings, but for those that were given."""
     own = {} if given is None else {key: getattr(given, key) for key in given.model_fields_set}
-    made = Online(**own) if name is None else preset(name, **own)[0]
+    made = OnlineDistillation(**own) if name is None else online_preset(name, **own)[0]
     for flag, scenes in (("ground", ("things", "drawings")), ("symmetry", ("things",))):
         if flag in own and made.scene not in scenes:
             raise UserError(
@@ -118,7 +118,7 @@ def _settings(name: str | None, given: Online | None) -> Online:
 
 @together()
 def _distill(
-    teacher: str, student: str | None, out: Path, start: Start, settings: Online, memory: Any,
+    teacher: str, student: str | None, out: Path, start: Start, settings: OnlineDistillation, memory: Any,
     near: tuple[Path, Any] | None, data: Data | None, source: Model | None, run: Run | None,
 ) -> None:  # fmt: skip
     """Train a student against a generator that seeks what it has not learnt yet; no image, record or data is needed.
@@ -191,10 +191,10 @@ def _distill(
             )
             log.write(folder, _result(kept, history, settings))
 
-        took = start == "teacher" and alike(own, network)
+        took = start == "teacher" and same_architecture(own, network)
         if took and not state.exists():
-            begun(own, network, settings.composition(), seed=run.seed)
-        history = adversarial(
+            init_student_from_teacher(own, network, settings.composition(), seed=run.seed)
+        history = distill_online(
             network, own, settings, memory, record=record, anchored=anchored, seed=run.seed, state=state,
             identity=identity, score=_oracle(test), each=keep, progress=progress,
         )  # fmt: skip
@@ -237,7 +237,7 @@ def write_shown(path: Path, shown: dict[int, Tensor]) -> None:
     write_tensors(path, {"pixels": pixels}, {"epochs": epochs}, kind="generated")
 
 
-def _result(student: Network, history: History, settings: Online) -> dict[str, Any]:
+def _result(student: Network, history: History, settings: OnlineDistillation) -> dict[str, Any]:
     found: dict[str, Any] = {
         "online": asdict(history),
         "processes": world().size,

@@ -195,7 +195,7 @@ def default_method(network: Network, record: Record | None) -> str:
     if known(network, record) or is_program(network):
         return "bns"
     with suppress(UserError):
-        methods.named("distribution").check(network, record)
+        methods.from_name("distribution").check(network, record)
         return "distribution"
     held = "no record" if record is None else "a record that no images can be made from here"
     raise UserError(
@@ -218,10 +218,10 @@ def _calibration(
 
     steps = {"steps": STEPS} if "steps" in methods.methods()[name].model_fields else {}
     check_memory(images, network.spec)
-    maker, parts, unit = methods.named(name, **steps).on(network, record), [], 128
+    maker, parts, unit = methods.from_name(name, **steps).bind(network, record), [], 128
     with bar(f"{name} images", run.quiet) as progress:
         for index in range(-(-images // unit)):
-            parts.append(maker.unit(index, run.seed, unit).pixels)
+            parts.append(maker.chunk(index, run.seed, unit).pixels)
             progress(min((index + 1) * unit, images), images)
     return network.spec.clamp(torch.cat(parts)[:images])
 
@@ -349,7 +349,7 @@ def _files(
     from ..quantization import check, convert, integer_operators, session, speed, to_onnx, write_program
     from ..quantization import run as run_onnx
     from ..releases.processors import instruction_sets
-    from ..synthesis.methods import named
+    from ..synthesis.methods import from_name
 
     shape, bits = network.spec.shape, own.bits
     graph = convert(own)
@@ -357,7 +357,7 @@ def _files(
     path = to_onnx(graph, folder / "model.onnx", shape)
     what = "images it was made with" if asked is not None else "images of noise"
     if asked is None:
-        asked = network.spec.clamp(named("gaussian").on(network, None).unit(0, run.seed, 256).pixels)
+        asked = network.spec.clamp(from_name("gaussian").bind(network, None).chunk(0, run.seed, 256).pixels)
     some = asked[:1024]
     simulated = own.network.predict(some)
     with torch.no_grad():
@@ -407,7 +407,7 @@ def _mobile(folder: Path, network: Network, graph: Any, some: Tensor, simulated:
 
 def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], data: Data, test: Dataset | None) -> None:
     from ..models.agreement import NO_ACCURACY
-    from ..quantization.folder import apart, chosen_on, simulation
+    from ..quantization.folder import chosen_on, exported_difference, simulation
     from ..releases.processors import processor_lines
 
     speed, operators = result["speed"], dict(result["integer operators"])
@@ -447,8 +447,8 @@ def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], dat
             f"{form} against simulated: largest logit difference {found['largest']:.2g}, "
             f"argmax equal on {found['equal']:.2f} % of {found['images']:,} images"
         )
-    if apart(result) is not None:
-        print(f"  {apart(result)}")
+    if exported_difference(result) is not None:
+        print(f"  {exported_difference(result)}")
     if "evaluation" in result:
         found, original = result["evaluation"], result["original"]
         if test is not None:

@@ -27,7 +27,7 @@ from ..releases.builder_names import check_name
 from ..releases.release import RELEASE_FOLDER, Release, is_release, is_zoo, mend_card, write_record, write_release
 from ..runs.output_folder import changed_folder, output_folder, read_log, recording_state
 from ..runs.run_log import RunLog
-from ..runs.run_reader import Finished
+from ..runs.run_reader import FinishedRun
 from .common import (
     Data,
     Input,
@@ -80,7 +80,7 @@ def command(argv: list[str]) -> Callable[..., None]:
         input: Input | None = None,
         run: Run | None = None,
     ) -> None:
-        chosen_settings = settings if settings is not None else statistics.of({"kind": kind})
+        chosen_settings = settings if settings is not None else statistics.from_dict({"kind": kind})
         _record(model, [(chosen_settings, taps or None)], (add, replace), out, data, source, input, run)
 
     one_kind.__doc__ = record.__doc__
@@ -213,13 +213,13 @@ def _record(
         else:
             write_release(folder, network, made, notes=Release.open(model).notes if is_release(model) else "")
         path = folder / "record.safetensors"
-        usual = Finished.of(model).result.evaluation.accuracy if is_release(model) else None
+        usual = FinishedRun.of(model).result.evaluation.accuracy if is_release(model) else None
         log.write(
             folder,
             {
                 "bytes": path.stat().st_size,
                 "sha256": sha256_file(path),
-                "forecast_auc": forecast_auc(made.released(network)),
+                "forecast_auc": forecast_auc(made.released_statistics(network)),
                 **seen.result(),
             },
         )
@@ -328,7 +328,10 @@ def _is_logged(path: Path, there: Record, network: Network, log: dict[str, Any])
         return False
     if "sha256" in result:
         return result["sha256"] == sha256_file(path)
-    leak, logged = forecast_auc(there.released(network)), result.get("forecast_auc")  # an earlier version's log
+    leak, logged = (
+        forecast_auc(there.released_statistics(network)),
+        result.get("forecast_auc"),
+    )  # an earlier version's log
     return result.get("bytes") == path.stat().st_size and isinstance(logged, float) and abs(leak - logged) < SAME
 
 
@@ -349,9 +352,9 @@ def _say(path: Path, made: Record, network: Network, data: Dataset | None) -> No
     if data is not None:
         say_fit(network, data)
     for name, entry in made.entries.items():
-        own = made.meter(name, network).released(entry.summary)
+        own = made.meter(name, network).released_statistics(entry.summary)
         print(f"  {name}: {entry.statistic.kind}, {entry.nbytes():,} bytes, forecast AUC {forecast_auc(own):.3f}")
-    total = forecast_auc(made.released(network))
+    total = forecast_auc(made.released_statistics(network))
     print(
         f"forecast of a membership attack that knows the population: AUC {total:.3f} (0.5 none, 1.0 identifies everybody)"
     )

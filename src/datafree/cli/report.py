@@ -22,31 +22,31 @@ from .._core.folder_kinds import without_logs
 from ..evaluation.accuracy import doubt, evaluate
 from ..evaluation.report import (
     Grid,
-    Likeness,
     Line,
     Match,
-    Played,
+    OnlineRun,
     Report,
     Row,
+    SimilarityTable,
     grid_of,
     online_lines,
-    played,
+    online_run,
     timeline,
     write,
 )
 from ..evaluation.report.numbers import duration
-from ..evaluation.similarity import Similarity, matched
+from ..evaluation.similarity import Similarity, layer_matches
 from ..models.class_names import class_positions
 from ..models.pixel_bytes import to_pixels
 from ..quantization.folder import is_quantized
-from ..records.divergence import UNITS, stored
+from ..records.divergence import UNITS, stored_statistics
 from ..releases.bits import ends
 from ..releases.load import read_code
 from ..releases.release import Release
 from ..runs.difference import difference
 from ..runs.provenance import hash_of, place, shown
 from ..runs.run_log import IGNORED, RunLog, versions
-from ..runs.run_reader import Finished, Scores
+from ..runs.run_reader import FinishedRun, Scores
 from ..synthesis.synthetic_set import SyntheticSet
 from .common import Data, Model, Run, check_attribute, check_code, images_of, load_data, load_network, load_record
 
@@ -96,7 +96,7 @@ def report(
     for folder in runs:
         if not folder.is_dir():
             Release.open(folder)  # says what is wrong
-        if Finished.of(folder).verb == "evaluate" and not (folder / "config.json").is_file():
+        if FinishedRun.of(folder).verb == "evaluate" and not (folder / "config.json").is_file():
             raise UserError(
                 f"{folder} is what datafree evaluate wrote, wanted a release, set or similarity; name the folder of the "
                 "network that it measured, and the data with --data"
@@ -122,7 +122,7 @@ def _write(
     title: str, run: Run,
 ) -> tuple[int, int, list[str]]:  # fmt: skip
     """Writes the page and, last, its log; how many networks and sets of images are on it, and its warnings."""
-    logs = {folder: Finished.of(folder) for folder in runs}
+    logs = {folder: FinishedRun.of(folder) for folder in runs}
     sets = [folder for folder in runs if (folder / "set.json").is_file()]
     networks = [folder for folder in runs if folder not in sets and logs[folder].verb != "similarity"]
     spec, teacher = Release.open(_first_release(runs)).spec, _teacher(networks, logs)
@@ -210,7 +210,7 @@ def _is_page(path: Path, log: Path) -> bool:
     return GENERATOR in start or (log.is_file() and read_json(log).get("verb") == "report")
 
 
-def _teacher(networks: list[Path], logs: dict[Path, Finished]) -> Path | None:
+def _teacher(networks: list[Path], logs: dict[Path, FinishedRun]) -> Path | None:
     """The release that another run learnt from or was quantized from, by its content; in older logs by its path or, where
     that is elsewhere now, by its name."""
     read = {log.inputs.get("model" if log.verb == "quantize" else "teacher") for log in logs.values()}
@@ -226,7 +226,7 @@ def _teacher(networks: list[Path], logs: dict[Path, Finished]) -> Path | None:
     return next((folder for folder in networks if folder.name in names), None)
 
 
-def _of_other_networks(networks: list[Path], logs: dict[Path, Finished], teacher: Path | None) -> list[str]:
+def _of_other_networks(networks: list[Path], logs: dict[Path, FinishedRun], teacher: Path | None) -> list[str]:
     """A warning for each network that was made from another one than the teacher that all are compared with."""
     if teacher is None:
         return []
@@ -244,7 +244,7 @@ def _of_other_networks(networks: list[Path], logs: dict[Path, Finished], teacher
 
 def _measured(
     networks: list[Path],
-    logs: dict[Path, Finished],
+    logs: dict[Path, FinishedRun],
     teacher: Path | None,
     test: Dataset | None,
     run: Run,
@@ -312,7 +312,7 @@ def _real(name: str) -> str | None:
         return None
 
 
-def _likenesses(logs: dict[Path, Finished]) -> list[Likeness]:
+def _likenesses(logs: dict[Path, FinishedRun]) -> list[SimilarityTable]:
     """The similarities among the runs, those together that can be compared: of one network, form and way of showing."""
     groups: dict[tuple[str, ...], list[Path]] = {}
     for folder, log in logs.items():
@@ -326,7 +326,7 @@ def _likenesses(logs: dict[Path, Finished]) -> list[Likeness]:
     return [_likeness({folder: logs[folder] for folder in own}, names) for own in groups.values()]
 
 
-def _likeness(logs: dict[Path, Finished], releases: dict[str, str]) -> Likeness:
+def _likeness(logs: dict[Path, FinishedRun], releases: dict[str, str]) -> SimilarityTable:
     pairs = [(folder, entry) for folder, log in logs.items() for entry in log.result.similarity]
     counts_by_name = Counter(entry.name for _, entry in pairs)
     similarities = [
@@ -348,10 +348,10 @@ def _likeness(logs: dict[Path, Finished], releases: dict[str, str]) -> Likeness:
         _shown(settings),
         f"from {', '.join(folder.name for folder in logs)}",
     ]
-    return Likeness("; ".join(parts), sorted(similarities, key=lambda entry: entry.total), unit)
+    return SimilarityTable("; ".join(parts), sorted(similarities, key=lambda entry: entry.total), unit)
 
 
-def _online(networks: list[Path], logs: dict[Path, Finished]) -> list[Played]:
+def _online(networks: list[Path], logs: dict[Path, FinishedRun]) -> list[OnlineRun]:
     """The online runs; a series is of those with the same settings but for the seed, from the same inputs."""
     found = []
     for folder in networks:
@@ -361,7 +361,7 @@ def _online(networks: list[Path], logs: dict[Path, Finished]) -> list[Played]:
             series = json.dumps([log.verb, own, log.inputs], sort_keys=True)
             memory = log.settings.get("replay")
             kind = str(memory.get("replay", ""))[:80] if isinstance(memory, dict) else ""
-            found.append(played(folder.name, log.result.online, kind, series))
+            found.append(online_run(folder.name, log.result.online, kind, series))
     return found
 
 
@@ -393,7 +393,7 @@ def _matches(
 def _match(folder: Path, network: Network, sets: list[Path], run: Run) -> tuple[list[Match], list[str]]:
     record = load_record(str(folder), Model(), network)
     try:
-        layers = stored(network, record)
+        layers = stored_statistics(network, record)
     except UserError:  # it stored nothing to match
         return [], []
     found, warnings = [], []
@@ -401,18 +401,18 @@ def _match(folder: Path, network: Network, sets: list[Path], run: Run) -> tuple[
         opened = SyntheticSet.open(own)
         pixels = to_pixels(opened.load()[0][:IMAGES_MATCHED], opened.spec)
         try:
-            found.append(matched(network, own.name, pixels, layers))
+            found.append(layer_matches(network, own.name, pixels, layers))
         except UserError as error:
             warnings.append(f"{own.name} was not matched: {error}")
     noise = images_of("noise", network, "test", IMAGES_MATCHED, Data(), run.seed)
     assert isinstance(noise, torch.Tensor)
-    found.append(matched(network, "noise", noise, layers, reference=True))
+    found.append(layer_matches(network, "noise", noise, layers, reference=True))
     caption = f"{folder.name}: at most {IMAGES_MATCHED} images of each set, shown as they are; noise in grey"
     return [Match(caption, found)] if len(found) > 1 else [], warnings
 
 
 def release_row(
-    folder: Path, log: Finished, is_teacher: bool, found: Scores, sets: Mapping[str, Finished] | None = None
+    folder: Path, log: FinishedRun, is_teacher: bool, found: Scores, sets: Mapping[str, FinishedRun] | None = None
 ) -> Row:
     """A table row from a release and its run.json; `sets` are the logs of the synthetic sets at hand, by their hash."""
     release = Release.open(folder)
@@ -434,13 +434,13 @@ def release_row(
     )  # fmt: skip
 
 
-def _row(folder: Path, log: Finished, is_teacher: bool, found: Scores, sets: Mapping[str, Finished]) -> Row:
+def _row(folder: Path, log: FinishedRun, is_teacher: bool, found: Scores, sets: Mapping[str, FinishedRun]) -> Row:
     if is_quantized(folder):
         return quantized_row(folder, log, found)
     return release_row(folder, log, is_teacher, found, sets)
 
 
-def _note(words: str, log: Finished, sets: Mapping[str, Finished] | None) -> str:
+def _note(words: str, log: FinishedRun, sets: Mapping[str, FinishedRun] | None) -> str:
     """What a network learnt from and, of a stored set, what making it took, by the set's own log: it is not in the time."""
     if "condensed images" in words:
         words += " (their card says whether they are training images)"
@@ -450,12 +450,12 @@ def _note(words: str, log: Finished, sets: Mapping[str, Finished] | None) -> str
     return f"{words}, {_making(own[0] if own else None)}"
 
 
-def _making(log: Finished | None) -> str:
+def _making(log: FinishedRun | None) -> str:
     seconds = None if log is None else log.whole_seconds
     return "time to make its images unknown" if seconds is None else f"images made in {duration(seconds)}"
 
 
-def quantized_row(folder: Path, log: Finished, found: Scores) -> Row:
+def quantized_row(folder: Path, log: FinishedRun, found: Scores) -> Row:
     """A table row from the run.json of `datafree quantize`."""
     settings, speed = log.settings, log.result.speed
     if speed is None or log.result.parameters is None:
@@ -487,7 +487,7 @@ def _numbers(shape: tuple[int, ...]) -> int:
     return total
 
 
-def curve_lines(name: str, log: Finished) -> list[Line]:
+def curve_lines(name: str, log: FinishedRun) -> list[Line]:
     """The curves that a run.json holds."""
     if log.result.online is not None:
         return online_lines(name, log.result.online)
@@ -496,7 +496,7 @@ def curve_lines(name: str, log: Finished) -> list[Line]:
     return lines + ([Line(name, list(curve.scores), "test accuracy, %")] if curve.scores else [])
 
 
-def set_grid(folder: Path, log: Finished | None = None) -> Grid:
+def set_grid(folder: Path, log: FinishedRun | None = None) -> Grid:
     """Class means and random samples of a synthetic set, by the class that the teacher sees."""
     found = SyntheticSet.open(folder)
     found.check_hits()

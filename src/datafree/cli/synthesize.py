@@ -28,7 +28,7 @@ __all__ = ["check_counts", "command", "finish", "synthesize"]
 
 def command(argv: list[str]) -> Callable[..., None]:
     """`synthesize` with the flags of the method named by --method."""
-    settings = type(methods.named(chosen(argv, "--method") or methods.DEFAULT))
+    settings = type(methods.from_name(chosen(argv, "--method") or methods.DEFAULT))
 
     def one_method(
         model: str,
@@ -43,7 +43,7 @@ def command(argv: list[str]) -> Callable[..., None]:
         source: Model | None = None,
         run: Run | None = None,
     ) -> None:
-        own = settings if settings is not None else methods.of({"method": method})
+        own = settings if settings is not None else methods.from_dict({"method": method})
         synthesize(model, own, out=out, images=images, unit=unit, workers=workers, source=source, run=run)
 
     one_method.__doc__ = (synthesize.__doc__ or "").replace("METHODS", listed(methods.methods()))

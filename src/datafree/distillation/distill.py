@@ -16,7 +16,7 @@ from ..models.input_spec import InputSpec
 from ..models.network import Network
 from .kl import kl
 from .schedule import Distillation
-from .sources import Images, Source
+from .sources import Source, StoredImages
 from .training_loop import Curve, fit
 
 __all__ = ["Distillation", "check_student", "distill", "resolved", "temperature_of"]
@@ -93,7 +93,7 @@ def check_student(student: Network, teacher: Network, spec: InputSpec) -> None:
 
 def _check_source(source: Source, teacher: Network) -> None:
     """Raises UserError for images with class numbers, and for a source that asks another teacher than `teacher`."""
-    if isinstance(source, Images) and source.targets.ndim == 1:
+    if isinstance(source, StoredImages) and source.targets.ndim == 1:
         raise UserError(
             f"source: got images with class numbers, expected the logits of {teacher.name}; use "
             "soft_labelled(teacher, data), or train on the class numbers"

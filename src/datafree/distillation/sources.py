@@ -25,10 +25,19 @@ from ..models.network import Network
 from ..models.pixel_bytes import to_pixels
 from ..records.record import Record
 from ..synthesis import methods
-from ..synthesis.methods import Maker
+from ..synthesis.methods import BoundMethod
 from ..synthesis.synthetic_set import SyntheticSet
 
-__all__ = ["Fresh", "Images", "Mixed", "Source", "fresh", "labelled", "soft_labelled", "stored"]
+__all__ = [
+    "FreshImages",
+    "MixedImages",
+    "Source",
+    "StoredImages",
+    "fresh_images",
+    "labelled",
+    "soft_labelled",
+    "stored_images",
+]
 
 
 @runtime_checkable
@@ -52,7 +61,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class Images:
+class StoredImages:
     """A fixed set in memory: pixels (N, C, H, W), uint8 or float32 in the spec's range, and one target each.
 
     Targets are class numbers (N,), int64, to train on, or the teacher's logits (N, classes), float32, to distill from.
@@ -62,7 +71,7 @@ class Images:
     spec: InputSpec
     pixels: Tensor
     targets: Tensor
-    boxed: bool = True
+    in_range: bool = True
     """Whether all pixels lie in the spec's range; some methods of synthesis make images that do not."""
 
     def __post_init__(self) -> None:
@@ -71,7 +80,7 @@ class Images:
         if not len(self.pixels):
             raise UserError("pixels: got no image, expected at least one; give some images")
         if self.pixels.dtype != torch.uint8:
-            (self.spec.check if self.boxed else self.spec.check_finite)(self.pixels)
+            (self.spec.check if self.in_range else self.spec.check_finite)(self.pixels)
         _check_targets(self.targets, len(self.pixels), len(self.spec.classes))
 
     def __len__(self) -> int:
@@ -113,11 +122,11 @@ def _parts(order: Tensor, batch: int) -> list[Tensor]:
 
 
 @dataclass(frozen=True)
-class Fresh:
+class FreshImages:
     """New images every epoch from a closed-form method: `images` an epoch, made in units and mixed."""
 
     spec: InputSpec
-    maker: Maker
+    maker: BoundMethod
     images: int
     unit: int = 1024
 
@@ -154,12 +163,12 @@ class Fresh:
                 rest = own[0][whole:], own[1][whole:]
 
     def _made(self, index: int, seed: int) -> tuple[Tensor, Tensor]:
-        pixels = self.maker.unit(index, seed, self.unit).pixels
+        pixels = self.maker.chunk(index, seed, self.unit).pixels
         return pixels, self.maker.teacher.predict(pixels, batch=self.unit)
 
 
 @dataclass(frozen=True)
-class Mixed:
+class MixedImages:
     """A few images among many: `share` of what is learnt from are `pixels` (N, C, H, W), in the spec's range.
 
     They are augmented anew each time, and the target is what the teacher says of that showing. `images` an epoch, however
@@ -247,16 +256,16 @@ def _rounds(size: int, count: int, rng: torch.Generator) -> Tensor:
 
 
 @checked
-def fresh(method: str | Any, teacher: Network, record: Record | None, *, images: int) -> Fresh:
+def fresh_images(method: str | Any, teacher: Network, record: Record | None, *, images: int) -> FreshImages:
     """`images` new images an epoch by a method, given by name or as settings; for methods that draw in closed form."""
     if record is not None:
         record.check_teacher(teacher)
-    own = methods.of({"method": method}) if isinstance(method, str) else method
-    return Fresh(teacher.spec, own.on(teacher, record), images)
+    own = methods.from_dict({"method": method}) if isinstance(method, str) else method
+    return FreshImages(teacher.spec, own.bind(teacher, record), images)
 
 
 @checked
-def labelled(network: Network, data: Dataset, progress: Progress = silent, *, part: bool = False) -> Images:
+def labelled(network: Network, data: Dataset, progress: Progress = silent, *, part: bool = False) -> StoredImages:
     """The data set with its class labels, as `network` takes it; with `part`, some of its classes will do.
 
     Raises UserError for data that does not fit.
@@ -270,20 +279,20 @@ def labelled(network: Network, data: Dataset, progress: Progress = silent, *, pa
         network.spec.check(chunk)
         pixels[start : start + len(chunk)] = chunk
         progress(start + len(indices), len(data))
-    return Images(network.spec, pixels, data.labels)
+    return StoredImages(network.spec, pixels, data.labels)
 
 
 @checked
-def soft_labelled(teacher: Network, data: Dataset) -> Images:
+def soft_labelled(teacher: Network, data: Dataset) -> StoredImages:
     """The data set with the teacher's logits: the baseline of a distillation with data."""
     images = labelled(teacher, data, part=True)
-    return Images(images.spec, images.pixels, teacher.predict(images.pixels))
+    return StoredImages(images.spec, images.pixels, teacher.predict(images.pixels))
 
 
 @checked
-def stored(synthetic: SyntheticSet) -> Images:
+def stored_images(synthetic: SyntheticSet) -> StoredImages:
     """A synthetic set with its stored logits."""
     pixels, _, logits = synthetic.load()
-    return Images(
-        synthetic.spec, pixels, logits, boxed=pixels.dtype == torch.uint8
+    return StoredImages(
+        synthetic.spec, pixels, logits, in_range=pixels.dtype == torch.uint8
     )  # floats are of a method without a box

@@ -23,7 +23,7 @@ from ..models.network import Network, copied, frozen
 from .online.generator import untrained
 from .online.scene import Scene
 
-__all__ = ["alike", "begun", "inherited"]
+__all__ = ["inherited", "init_student_from_teacher", "same_architecture"]
 
 PROBES = 16
 SAME = 1e-3
@@ -38,9 +38,9 @@ CHUNK = 1 << 20
 """Pixels at a time."""
 
 
-def begun(student: Network, teacher: Network, scene: Scene | None, *, seed: int) -> bool:
+def init_student_from_teacher(student: Network, teacher: Network, scene: Scene | None, *, seed: int) -> bool:
     """`inherited`, on images of generators that nobody trained, of `scene`; made only for a student that can take part."""
-    if not alike(student, teacher):
+    if not same_architecture(student, teacher):
         return False
     return inherited(student, teacher, untrained(teacher, scene or Scene(), seed=seed))
 
@@ -57,7 +57,7 @@ def inherited(student: Network, teacher: Network, pixels: Tensor) -> bool:
     fewer of them is not made up for. A student of other layers stays as it is. Raises UserError for a teacher whose logits
     are not finite.
     """
-    if not alike(student, teacher):
+    if not same_architecture(student, teacher):
         return False
     teacher.check()
     own = student.module.state_dict()
@@ -79,7 +79,7 @@ def inherited(student: Network, teacher: Network, pixels: Tensor) -> bool:
     return True
 
 
-def alike(student: Network, teacher: Network) -> bool:
+def same_architecture(student: Network, teacher: Network) -> bool:
     """Whether the student has the teacher's layers, none wider."""
     own, found = student.module.state_dict(), teacher.module.state_dict()
     return own.keys() == found.keys() and all(_fits(tensor, found[name]) for name, tensor in own.items())

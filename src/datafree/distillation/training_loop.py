@@ -29,7 +29,7 @@ from .._core.resume import (
     optimizer_state,
     save_state,
 )
-from .._core.slots import Layout, Slot, module_slots, optimizer_slots
+from .._core.slots import Slot, Slots, module_slots, optimizer_slots
 from ..models.behaviour import check_learns
 from ..models.hooks import check_batch
 from ..models.network import Network
@@ -99,7 +99,7 @@ def _fit(
     adam = torch.optim.Adam(network.module.parameters(), lr=schedule.learning_rate, fused=True)
     broadcast(network.module)
 
-    def layout(header: FitHeader) -> Layout:
+    def layout(header: FitHeader) -> Slots:
         return _layout(header, network.module, adam, steps)
 
     def begin() -> tuple[FitHeader, dict[str, Tensor]] | None:
@@ -194,7 +194,7 @@ def _torch_seed(seed: int, epoch: int, own: World) -> int:
     return seed_of(seed, "fit", epoch, *([own.rank] if own.rank else []))
 
 
-def _layout(header: FitHeader, module: nn.Module, adam: torch.optim.Adam, steps: int) -> Layout:
+def _layout(header: FitHeader, module: nn.Module, adam: torch.optim.Adam, steps: int) -> Slots:
     """Every tensor of a state: weights, moments, and the curve."""
     return {
         **module_slots(module, "weights"),
@@ -206,7 +206,7 @@ def _layout(header: FitHeader, module: nn.Module, adam: torch.optim.Adam, steps:
 
 
 def _begin(
-    path: Path, last: FitHeader, layout: Callable[[FitHeader], Layout]
+    path: Path, last: FitHeader, layout: Callable[[FitHeader], Slots]
 ) -> tuple[FitHeader, dict[str, Tensor]] | None:
     """The state of a run that goes on, checked; None for one that begins, whose last state is found to fit a file."""
     if not path.exists():

@@ -17,10 +17,10 @@ from ..data import Dataset
 from ..data.augmentation import mirrored, shifted
 from ..models.missing_layers import is_program, no_batch_norm
 from ..models.network import Network, OpaqueModule
-from ..records.divergence import Form, Stored, divergence, statistics, stored, stored_pixels
+from ..records.divergence import Form, StoredStatistics, divergence, statistics, stored_pixels, stored_statistics
 from ..records.record import Record
 
-__all__ = ["Matched", "Similarity", "check_shift", "matched", "similarity"]
+__all__ = ["LayerMatches", "Similarity", "check_shift", "layer_matches", "similarity"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Similarity:
 
 
 @dataclass(frozen=True)
-class Matched:
+class LayerMatches:
     """How far images' statistics are from the stored ones, layer by layer, in stored standard deviations; 0 is a match."""
 
     name: str
@@ -47,20 +47,20 @@ class Matched:
     """Whether it is noise to compare with."""
 
 
-def matched(
-    network: Network, name: str, pixels: Tensor, layers: tuple[Stored, ...], *, reference: bool = False
-) -> Matched:
+def layer_matches(
+    network: Network, name: str, pixels: Tensor, layers: tuple[StoredStatistics, ...], *, reference: bool = False
+) -> LayerMatches:
     """Compares the statistics of pixels (N, C, H, W), not clamped to the spec's range, with the stored ones.
 
     Raises UserError for images that do not fit.
     """
-    measured, means, spreads = statistics(network, pixels, layers, boxed=False), [], []
+    measured, means, spreads = statistics(network, pixels, layers, in_range=False), [], []
     for own in layers:
         mean, variance = measured[own.tap]
         sigma = (own.variance.to(mean) + own.epsilon).sqrt()
         means.append(_rms((mean - own.mean.to(mean)) / sigma))
         spreads.append(_rms((variance + own.epsilon).sqrt() / sigma - 1))
-    return Matched(name, tuple(means), tuple(spreads), reference)
+    return LayerMatches(name, tuple(means), tuple(spreads), reference)
 
 
 def _rms(values: Tensor) -> float:
@@ -126,9 +126,9 @@ def _check_form(network: Network, name: str, pixels: Tensor) -> None:
         raise UserError(f"{name}: {error}") from None
 
 
-def _layers(network: Network, record: Record | None) -> tuple[Stored, ...]:
+def _layers(network: Network, record: Record | None) -> tuple[StoredStatistics, ...]:
     try:
-        return stored(network, record)
+        return stored_statistics(network, record)
     except UserError:
         if pixels := stored_pixels(network, record):
             return pixels
@@ -152,7 +152,11 @@ def check_shift(network: Network, shift: int) -> None:
 
 
 def _one(
-    name: str, images: int, measured: Mapping[str, tuple[Tensor, Tensor]], layers: tuple[Stored, ...], form: Form
+    name: str,
+    images: int,
+    measured: Mapping[str, tuple[Tensor, Tensor]],
+    layers: tuple[StoredStatistics, ...],
+    form: Form,
 ) -> Similarity:
     parts = {}
     for own in layers:

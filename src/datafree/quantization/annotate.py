@@ -18,10 +18,10 @@ from torchao.quantization.pt2e.quantizer import (
 )
 
 from ..releases.bits import Bits, TargetCPU, largest_weight
-from .fake_quantize import Step
+from .fake_quantize import FakeQuantize
 
 __all__ = [
-    "BATCH_NORM", "TRANSPOSED", "WEIGHTED", "Uniform", "arguments", "behind", "groups", "own_tensors", "parameter_of",
+    "BATCH_NORM", "TRANSPOSED", "WEIGHTED", "UniformQuantizer", "arguments", "behind", "groups", "own_tensors", "parameter_of",
     "unrounded", "weighted",
 ]  # fmt: skip
 
@@ -149,7 +149,7 @@ def parameter_of(graph: GraphModule, node: object) -> torch.nn.Parameter:
     return getattr(graph.get_submodule(place), name)
 
 
-class Uniform(Quantizer):
+class UniformQuantizer(Quantizer):
     """Annotates conv and linear layers, and with 8-bit activations additions and pools, as `bits` says."""
 
     def __init__(self, bits: Bits, target_cpu: TargetCPU = "any"):
@@ -201,7 +201,7 @@ class Uniform(Quantizer):
         """One object for every number of bits: tensors whose two ends agree on it share a grid."""
         if bits not in self._activations:
             dtype, top = (torch.uint8, 2**bits - 1) if bits <= 8 else (torch.uint16, 2**bits - 1)
-            make = Step.with_args(quant_min=0, quant_max=top, dtype=dtype, by_channel=False)
+            make = FakeQuantize.with_args(quant_min=0, quant_max=top, dtype=dtype, by_channel=False)
             self._activations[bits] = QuantizationSpec(dtype, make, 0, top, torch.per_tensor_affine)
         return self._activations[bits]
 
@@ -210,7 +210,7 @@ class Uniform(Quantizer):
 
 def _weight(bits: int, top: int) -> QuantizationSpec:
     dtype = torch.int8 if bits <= 8 else torch.int16
-    make = Step.with_args(quant_min=-top, quant_max=top, dtype=dtype, by_channel=True)
+    make = FakeQuantize.with_args(quant_min=-top, quant_max=top, dtype=dtype, by_channel=True)
     return QuantizationSpec(dtype, make, -top, top, torch.per_channel_symmetric, 0)
 
 

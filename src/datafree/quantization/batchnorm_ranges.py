@@ -20,7 +20,7 @@ from ..models.network import Network
 from .annotate import ADDS, AVERAGES, BATCH_NORM, SELECTIONS, WEIGHTED, arguments, behind, groups, parameter_of
 from .constants import Constants
 
-__all__ = ["WIDTH", "Moments", "moments", "rectified", "weighed"]
+__all__ = ["WIDTH", "ActivationMoments", "moments", "rectified", "weighed"]
 
 WIDTH = 6.0
 """Standard deviations on each side of the mean that a grid covers (sec. 5)."""
@@ -35,7 +35,7 @@ SAME = (*AVERAGES, *SELECTIONS, _aten.dropout.default, _aten.dropout_.default, _
 
 
 @dataclass(frozen=True)
-class Moments:
+class ActivationMoments:
     """One activation by channel (C,): mean, variance, and the range that its grid should cover."""
 
     mean: Tensor
@@ -44,7 +44,7 @@ class Moments:
     high: Tensor
 
     @classmethod
-    def normal(cls, mean: Tensor, variance: Tensor) -> Moments:
+    def normal(cls, mean: Tensor, variance: Tensor) -> ActivationMoments:
         spread = WIDTH * variance.sqrt()
         return cls(mean, variance, mean - spread, mean + spread)
 
@@ -52,14 +52,14 @@ class Moments:
         """The four, in the order in which they are given."""
         return self.mean, self.variance, self.low, self.high
 
-    def scaled(self, scale: Tensor | None) -> Moments:
+    def scaled(self, scale: Tensor | None) -> ActivationMoments:
         """After every channel was divided by `scale` (C,), which is above 0; None is 1."""
         if scale is None:
             return self
-        return Moments(self.mean / scale, self.variance / scale.square(), self.low / scale, self.high / scale)
+        return ActivationMoments(self.mean / scale, self.variance / scale.square(), self.low / scale, self.high / scale)
 
 
-def rectified(own: Moments, top: float = math.inf) -> Moments:
+def rectified(own: ActivationMoments, top: float = math.inf) -> ActivationMoments:
     """Of min(max(x, 0), top) for a normal x, by its closed form (Nagel et al. 2019, appendix C)."""
     spread = own.variance.clamp(min=1e-12).sqrt()
     unit = torch.distributions.Normal(torch.zeros_like(spread), torch.ones_like(spread))
@@ -79,10 +79,10 @@ def rectified(own: Moments, top: float = math.inf) -> Moments:
         square = (own.mean.square() + own.variance) * mass + top * top * over
         square = square + spread * (own.mean * density(a) - (own.mean + top) * density(b))
     cut: Callable[[Tensor], Tensor] = lambda x: x.clamp(0, None if math.isinf(top) else top)  # noqa: E731
-    return Moments(mean, (square - mean.square()).clamp(min=0), cut(own.low), cut(own.high))
+    return ActivationMoments(mean, (square - mean.square()).clamp(min=0), cut(own.low), cut(own.high))
 
 
-def moments(network: Network, graph: GraphModule, *, partly: bool = False) -> dict[str, Moments]:
+def moments(network: Network, graph: GraphModule, *, partly: bool = False) -> dict[str, ActivationMoments]:
     """Node name -> its moments, in a captured graph whose batch norms are not yet folded.
 
     A layer that a batch norm follows goes by the batch norm's, as after folding. `partly` leaves out what is not known:
@@ -96,7 +96,7 @@ def moments(network: Network, graph: GraphModule, *, partly: bool = False) -> di
         raise UserError(f"{no_batch_norm(network)}, and no images were given; name some with --calibrate")
     ends = [(spec.low, spec.high)] * spec.shape[0]
     low, high = (torch.tensor(own) for own in zip(*ends))
-    image = Moments((low + high) / 2, (high - low).square() / 12, low, high)
+    image = ActivationMoments((low + high) / 2, (high - low).square() / 12, low, high)
     constants, lost = Constants(graph), set()
     for node in graph.graph.nodes:
         if node.op == "placeholder":
@@ -121,7 +121,9 @@ def moments(network: Network, graph: GraphModule, *, partly: bool = False) -> di
     return found
 
 
-def _through(graph: GraphModule, node: Node, found: dict[str, Moments], constants: Constants) -> Moments | None:
+def _through(
+    graph: GraphModule, node: Node, found: dict[str, ActivationMoments], constants: Constants
+) -> ActivationMoments | None:
     """The moments of one node; None for arithmetic on constants and for a layer whose batch norm comes next."""
     sources = [found[own.name] for own in node.all_input_nodes if own.name in found]
     if not isinstance(node.meta.get("val"), Tensor):  # the number of images
@@ -132,7 +134,7 @@ def _through(graph: GraphModule, node: Node, found: dict[str, Moments], constant
             torch.full((channels,), default) if own is None else parameter_of(graph, own).detach()
             for own, default in zip(node.args[1:3], (1.0, 0.0), strict=True)
         )
-        own = Moments.normal(beta, gamma.square())
+        own = ActivationMoments.normal(beta, gamma.square())
         source = node.args[0]
         assert isinstance(source, Node)
         if source.target in WEIGHTED:
@@ -168,23 +170,23 @@ def _through(graph: GraphModule, node: Node, found: dict[str, Moments], constant
     raise _stuck(node)
 
 
-def _fits(own: Moments, node: Node) -> bool:
+def _fits(own: ActivationMoments, node: Node) -> bool:
     """Whether there are as many channels as the node has on its axis 1."""
     shape = node.meta["val"].shape
     return len(shape) < 2 or shape[1] == len(own.mean)
 
 
-def _joined(node: Node, found: dict[str, Moments]) -> Moments:
+def _joined(node: Node, found: dict[str, ActivationMoments]) -> ActivationMoments:
     """Moments of a concatenation along the channels."""
     parts, axis = (*node.args, 0)[:2]
     assert isinstance(parts, (list, tuple)) and isinstance(axis, int)
     known = [found.get(part.name) if isinstance(part, Node) else None for part in parts]
     if axis % node.meta["val"].ndim != 1 or None in known:
         raise _stuck(node)
-    return Moments(*map(torch.cat, zip(*(part.tensors() for part in known if part is not None), strict=True)))
+    return ActivationMoments(*map(torch.cat, zip(*(part.tensors() for part in known if part is not None), strict=True)))
 
 
-def _rearranged(node: Node, source: Moments) -> Moments:
+def _rearranged(node: Node, source: ActivationMoments) -> ActivationMoments:
     """Moments after an average, a selection or a reshape; flattened, each channel has one feature per place, in a row."""
     before, after = node.args[0].meta["val"].shape, node.meta["val"].shape  # type: ignore[union-attr]
     if node.target == _aten.mean.dim:
@@ -195,7 +197,7 @@ def _rearranged(node: Node, source: Moments) -> Moments:
         places, over = divmod(after[1], len(source.mean))
         if over or after[0] != before[0]:
             raise _stuck(node)
-        return Moments(*(tensor.repeat_interleave(places) for tensor in source.tensors()))
+        return ActivationMoments(*(tensor.repeat_interleave(places) for tensor in source.tensors()))
     return source
 
 
@@ -204,15 +206,15 @@ def _alpha(node: Node) -> float:
     return float(node.kwargs.get("alpha", 1))  # type: ignore[arg-type]
 
 
-def _sum(node: Node, sources: list[Moments], alpha: float) -> Moments:
+def _sum(node: Node, sources: list[ActivationMoments], alpha: float) -> ActivationMoments:
     """Of x + alpha y."""
     one, other = sources
     if len(one.mean) != len(other.mean):
         raise _stuck(node)
-    return Moments.normal(one.mean + alpha * other.mean, one.variance + alpha**2 * other.variance)
+    return ActivationMoments.normal(one.mean + alpha * other.mean, one.variance + alpha**2 * other.variance)
 
 
-def _affine(node: Node, source: Moments, constants: Constants) -> Moments:
+def _affine(node: Node, source: ActivationMoments, constants: Constants) -> ActivationMoments:
     """Of x + c, x - c, x c or x / c, where c is a number or one a channel."""
     other = node.args[1]
     value = constants.tensor(other) if isinstance(other, Node) else torch.tensor(float(other))  # type: ignore[arg-type]
@@ -223,13 +225,13 @@ def _affine(node: Node, source: Moments, constants: Constants) -> Moments:
     value = value.flatten().float().expand(len(source.mean))
     if node.target in (*ADDS, _aten.sub.Tensor):
         value = _alpha(node) * (-value if node.target == _aten.sub.Tensor else value)
-        return Moments(source.mean + value, source.variance, source.low + value, source.high + value)
+        return ActivationMoments(source.mean + value, source.variance, source.low + value, source.high + value)
     value = 1 / value if node.target == _aten.div.Tensor else value
     ends = torch.stack([source.low * value, source.high * value])
-    return Moments(source.mean * value, source.variance * value.square(), ends.amin(0), ends.amax(0))
+    return ActivationMoments(source.mean * value, source.variance * value.square(), ends.amin(0), ends.amax(0))
 
 
-def _linear(node: Node, source: Moments, constants: Constants) -> Moments:
+def _linear(node: Node, source: ActivationMoments, constants: Constants) -> ActivationMoments:
     """Of a layer that no batch norm follows: means and variances of a sum of independent inputs."""
     weight, bias = (constants.tensor(own) for own in (*node.args, None)[1:3])
     if weight is None:
@@ -237,7 +239,7 @@ def _linear(node: Node, source: Moments, constants: Constants) -> Moments:
     mean, variance = weighed(node, weight, source.mean), weighed(node, weight.square(), source.variance)
     if mean is None or variance is None:
         raise _stuck(node)
-    return Moments.normal(mean if bias is None else mean + bias, variance)
+    return ActivationMoments.normal(mean if bias is None else mean + bias, variance)
 
 
 def weighed(layer: Node, weight: Tensor, values: Tensor) -> Tensor | None:
@@ -254,7 +256,7 @@ def weighed(layer: Node, weight: Tensor, values: Tensor) -> Tensor | None:
     return (flat.view(parts, -1, flat.shape[1]) @ values.view(parts, -1, 1)).flatten()
 
 
-def _padded(node: Node, source: Moments) -> Moments:
+def _padded(node: Node, source: ActivationMoments) -> ActivationMoments:
     """Moments of a padded image: zeros around it are ignored, another number around it counts, and so do new channels."""
     given = arguments(node)
     amounts, value = given["pad"], float(given["value"] or 0)
@@ -277,7 +279,7 @@ def _padded(node: Node, source: Moments) -> Moments:
     def wide(own: Tensor, number: float) -> Tensor:
         return torch.nn.functional.pad(own, channels, value=number)
 
-    return Moments(wide(mean, value), wide(variance, 0.0), wide(low, value), wide(high, value))
+    return ActivationMoments(wide(mean, value), wide(variance, 0.0), wide(low, value), wide(high, value))
 
 
 def _stuck(node: Node) -> UserError:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from .annotate import behind, groups, parameter_of, weighted
-from .batchnorm_ranges import Moments
+from .batchnorm_ranges import ActivationMoments
 
 __all__ = ["equalize", "pairs"]
 
@@ -65,7 +65,7 @@ def _sole(node: Node) -> Node | None:
 
 
 @torch.no_grad()
-def equalize(graph: GraphModule, known: Mapping[str, Moments] | None = None) -> dict[str, Tensor]:
+def equalize(graph: GraphModule, known: Mapping[str, ActivationMoments] | None = None) -> dict[str, Tensor]:
     """Scales each pair's weights, in place, until both have the same range in every channel they share (eq. 11).
 
     `known` is node name -> the moments of a layer's outputs: a channel that is always above 0 is not scaled above the
@@ -99,7 +99,7 @@ def equalize(graph: GraphModule, known: Mapping[str, Moments] | None = None) -> 
     return scales
 
 
-def _least_scale(outputs: Moments) -> Tensor:
+def _least_scale(outputs: ActivationMoments) -> Tensor:
     """Divisors (C,) of a layer's channels that bring the constant part of each into the range of the others."""
     constant = (outputs.mean - CERTAIN * outputs.variance.sqrt()).clamp(min=0)  # a ReLU follows
     others = outputs.high[(constant == 0) & (outputs.high > 0)]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchao.quantization.pt2e import HistogramObserver
 from torchao.quantization.pt2e.fake_quantize import FakeQuantizeBase
 
-__all__ = ["GAIN", "Step", "covering", "nearest_step"]
+__all__ = ["GAIN", "FakeQuantize", "covering", "nearest_step"]
 
 GAIN = 5.0
 """The step is `start x exp(GAIN x learnt)`: with Adam, it moves by GAIN learning rates, relative to itself, at most."""
@@ -69,7 +69,7 @@ class _Levels(HistogramObserver):
         self.dst_nbins = levels
 
 
-class Step(FakeQuantizeBase):
+class FakeQuantize(FakeQuantizeBase):
     """One tensor's grid: `levels` from `quant_min` to `quant_max`, by channel (weights) or with a zero point."""
 
     def __init__(self, quant_min: int, quant_max: int, dtype: torch.dtype, by_channel: bool, **_: Any):

@@ -37,8 +37,8 @@ from ..releases.quantized import FILES, KIND
 from ..releases.release import CUSTOM, architecture_of
 
 __all__ = [
-    "apart",
     "card",
+    "exported_difference",
     "is_quantized",
     "put_in_place",
     "write_program",
@@ -145,8 +145,8 @@ def card(network: Network, bits: Bits, result: dict[str, Any]) -> str:
         )
     if bits.simulated:
         lines.append(f"- {simulation(result)}")
-    if apart(result) is not None:
-        lines.append(f"- {apart(result)}")
+    if exported_difference(result) is not None:
+        lines.append(f"- {exported_difference(result)}")
     if "evaluation" in result:
         found, original = result["evaluation"], result["original"]
         lines.append(
@@ -186,7 +186,7 @@ def chosen_on(sources: dict[str, Any]) -> str:
     return words + ("; no training image was used." if all(own["synthetic"] for own in sources.values()) else ".")
 
 
-def apart(result: dict[str, Any]) -> str | None:
+def exported_difference(result: dict[str, Any]) -> str | None:
     """A warning where the file answers otherwise than what was measured, on more than one image in a thousand."""
     found = result["exported"]
     if found["equal"] >= ALIKE:

@@ -18,11 +18,11 @@ from .._core.progress import Progress, silent
 from ..models.missing_layers import no_layer
 from ..models.network import Network
 from ..releases.bits import Bits, TargetCPU
-from .annotate import Uniform, behind, parameter_of, unrounded, weighted
-from .batchnorm_ranges import Moments, moments, weighed
+from .annotate import UniformQuantizer, behind, parameter_of, unrounded, weighted
+from .batchnorm_ranges import ActivationMoments, moments, weighed
 from .capture import capture, compare
 from .equalize import equalize, pairs
-from .fake_quantize import Step, covering
+from .fake_quantize import FakeQuantize, covering
 from .folding import fold_batch_norms, untie
 
 __all__ = ["Correction", "Quantized", "Simulated", "quantize"]
@@ -69,11 +69,11 @@ class Quantized:
         assert isinstance(self.network.module, Simulated)
         return self.network.module.graph
 
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[FakeQuantize]:
         """Its grids."""
-        return [part for part in self.graph.modules() if isinstance(part, Step)]
+        return [part for part in self.graph.modules() if isinstance(part, FakeQuantize)]
 
-    def layers(self) -> Iterator[tuple[Node, Step, Step]]:
+    def layers(self) -> Iterator[tuple[Node, FakeQuantize, FakeQuantize]]:
         """Every conv and linear node whose weight is rounded, with its input's and its weight's grid."""
         for node in weighted(self.graph):
             grids = [_grid(self.graph, own) for own in node.args[:2]]
@@ -152,7 +152,7 @@ def quantize(
     gone = fold_batch_norms(captured)
     told |= {heir: told[name] for name, heir in gone.items() if name in told}
     with quiet():
-        graph = prepare_pt2e(captured, Uniform(bits, target_cpu))
+        graph = prepare_pt2e(captured, UniformQuantizer(bits, target_cpu))
     if not weighted(graph):
         if unrounded(graph, set()):
             raise UserError(
@@ -211,7 +211,7 @@ def _start_on(own: Quantized, pixels: Tensor, progress: Progress) -> None:
         step.start()
 
 
-def _start_by(own: Quantized, told: dict[str, Moments]) -> None:
+def _start_by(own: Quantized, told: dict[str, ActivationMoments]) -> None:
     image = torch.full((2, *own.network.spec.shape), (own.network.spec.low + own.network.spec.high) / 2)
     own.graph(image)  # weights are seen by being used
     for node in own.graph.graph.nodes:
@@ -228,7 +228,7 @@ def _start_by(own: Quantized, told: dict[str, Moments]) -> None:
         step.set(*covering(low, high, step.quant_max))
 
 
-def _correct_by(own: Quantized, told: dict[str, Moments]) -> None:
+def _correct_by(own: Quantized, told: dict[str, ActivationMoments]) -> None:
     """The mean error of rounded weights, at the mean that each layer's input is said to have, goes into its bias."""
     for node, _, grid in own.layers():
         source = behind(node.args[0])
@@ -239,10 +239,10 @@ def _correct_by(own: Quantized, told: dict[str, Moments]) -> None:
                 parameter_of(own.graph, node.args[2]).data -= error
 
 
-def _grid(graph: GraphModule, node: object) -> Step | None:
+def _grid(graph: GraphModule, node: object) -> FakeQuantize | None:
     if isinstance(node, Node) and node.op == "call_module":
         part = graph.get_submodule(str(node.target))
-        return part if isinstance(part, Step) else None
+        return part if isinstance(part, FakeQuantize) else None
     return None
 
 
@@ -293,7 +293,9 @@ class _Outputs(Interpreter):
         value = super().run_node(n)
         if n.name in self.names:
             rows = value.movedim(_channel_axis(n, value), 0).flatten(1)
-            self.moments[n.name] = Moments(rows.mean(1), rows.var(1, correction=0), rows.amin(1), rows.amax(1))
+            self.moments[n.name] = ActivationMoments(
+                rows.mean(1), rows.var(1, correction=0), rows.amin(1), rows.amax(1)
+            )
         return value
 
 
@@ -302,7 +304,7 @@ def _channel_axis(layer: Node, output: Tensor) -> int:
 
 
 @torch.no_grad()
-def _measured(quantized: Quantized, names: Set[str], pixels: Tensor) -> dict[str, Moments]:
+def _measured(quantized: Quantized, names: Set[str], pixels: Tensor) -> dict[str, ActivationMoments]:
     """Moments of the named layers' outputs on images, before anything is rounded or a grid is chosen."""
     if not names:
         return {}

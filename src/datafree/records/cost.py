@@ -13,7 +13,7 @@ from .._core.errors import UserError
 from .._core.memory import available, check_cost
 from ..models import hooks as tap_names
 from ..models.network import Network
-from .statistics.moments import Moments, MomentsMeter
+from .statistics.moments import Moments, MomentsAccumulator
 
 if TYPE_CHECKING:
     pass
@@ -88,7 +88,7 @@ def _state_bytes(network: Network, statistic: Any, taps: tuple[str, ...], shapes
         vertices = units if units <= 8192 else channels  # as graph.build chooses
         columns = 2 * statistic.rank + 8 if statistic.signal == "class-moments" else 2
         return FLOAT64 * (classes * vertices * columns + vertices * vertices)
-    meter = MomentsMeter(statistic, taps[0], shapes[taps[0]], classes)
+    meter = MomentsAccumulator(statistic, taps[0], shapes[taps[0]], classes)
     size, groups = meter.size, 1 if statistic.pooled else classes
     each = 0
     if statistic.covariance in ("diagonal", "lowrank"):

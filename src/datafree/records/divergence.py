@@ -22,19 +22,19 @@ from ..models.missing_layers import is_program
 from ..models.network import Network, OpaqueModule, frozen
 from .record import Entry, Record
 from .statistics.merge import group_means, merge_means
-from .statistics.moments import MomentsMeter
+from .statistics.moments import MomentsAccumulator
 
 __all__ = [
     "UNITS",
     "Form",
-    "Stored",
+    "StoredStatistics",
     "by_channel",
     "channels",
     "divergence",
     "known",
     "statistics",
-    "stored",
     "stored_pixels",
+    "stored_statistics",
 ]
 
 Form: TypeAlias = Literal["forward", "reverse", "l2"]
@@ -45,7 +45,7 @@ CHUNK_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredStatistics:
     """One layer's statistics by channel over its training data: mean (C,), variance (C,), in float32 on the CPU.
 
     `epsilon` is added to variances before they are compared, as a batch norm does before it divides. Of a batch norm that
@@ -68,7 +68,7 @@ def known(network: Network, record: Record | None = None) -> bool:
     return record is not None and any(_by_place(network, record, name) for name in record.of_kind("moments"))
 
 
-def stored(network: Network, record: Record | None = None) -> tuple[Stored, ...]:
+def stored_statistics(network: Network, record: Record | None = None) -> tuple[StoredStatistics, ...]:
     """The stored statistics of every batch norm that has some; without batch norm, those of the record's moments.
 
     One that an image passes several times counts once; one that it passes in several sizes is left out.
@@ -82,7 +82,7 @@ def stored(network: Network, record: Record | None = None) -> tuple[Stored, ...]
         assert isinstance(layer, nn.modules.batchnorm._BatchNorm)
         assert layer.running_mean is not None and layer.running_var is not None
         mean, variance = (t.detach().cpu().float().clone() for t in (layer.running_mean, layer.running_var))
-        found.append(Stored(tap, mean, variance, layer.eps, calls))
+        found.append(StoredStatistics(tap, mean, variance, layer.eps, calls))
     if not found:
         _check_layers(network)
     if not found and record is not None:
@@ -112,7 +112,7 @@ def _holds_pixels(record: Record) -> bool:
     return any(entry.taps == (tap_names.INPUT,) for entry in record.of_kind("moments").values())
 
 
-def stored_pixels(network: Network, record: Record | None) -> tuple[Stored, ...]:
+def stored_pixels(network: Network, record: Record | None) -> tuple[StoredStatistics, ...]:
     """Mean and variance of the pixels over the training data, as the record has them; empty where it has none.
 
     Those at each place of the finest grid, where it holds moments of the input with variances, else those by channel.
@@ -122,7 +122,7 @@ def stored_pixels(network: Network, record: Record | None) -> tuple[Stored, ...]
     grids = []
     for name, entry in record.of_kind("moments").items():
         meter = record.meter(name, network)
-        assert isinstance(meter, MomentsMeter)
+        assert isinstance(meter, MomentsAccumulator)
         if entry.taps == (tap_names.INPUT,) and entry.statistic.covariance != "none":
             grids.append((meter.size, _by_unit(entry, meter)))
     if grids:
@@ -132,18 +132,20 @@ def stored_pixels(network: Network, record: Record | None) -> tuple[Stored, ...]
         mean = entry.summary["mean"].double().view(channels, -1)
         spread = entry.summary["std"].double().square().view(channels, -1)
         total = (spread + (mean - mean.mean(1, keepdim=True)).square()).mean(1)
-        return (Stored(tap_names.INPUT, mean.mean(1).float(), total.float(), view=lambda pixels: pixels),)
+        return (StoredStatistics(tap_names.INPUT, mean.mean(1).float(), total.float(), view=lambda pixels: pixels),)
     return ()
 
 
-def _by_unit(entry: Entry, meter: MomentsMeter) -> Stored:
+def _by_unit(entry: Entry, meter: MomentsAccumulator) -> StoredStatistics:
     """A class-conditional entry of the pixels as one mean and variance of each unit."""
     mean, variance = _over_classes(entry, meter)
     scale = entry.statistic.scale
-    return Stored(tap_names.INPUT, mean.float(), variance.float(), view=lambda pixels: meter.live([pixels])[0] / scale)
+    return StoredStatistics(
+        tap_names.INPUT, mean.float(), variance.float(), view=lambda pixels: meter.observe([pixels])[0] / scale
+    )
 
 
-def _over_classes(entry: Entry, meter: MomentsMeter) -> tuple[Tensor, Tensor]:
+def _over_classes(entry: Entry, meter: MomentsAccumulator) -> tuple[Tensor, Tensor]:
     """Mean (D,) and variance (D,) of an entry's units: the law of total variance over classes."""
     scale, count = entry.statistic.scale, entry.summary["count"].double()
     share = (count / count.sum())[:, None]
@@ -164,7 +166,7 @@ def _check_layers(network: Network) -> None:
 def _by_place(network: Network, record: Record, name: str) -> bool:
     """Whether an entry holds what is needed: variances of the activations themselves, not of averages over places."""
     entry, meter = record.entries[name], record.meter(name, network)
-    assert isinstance(meter, MomentsMeter)
+    assert isinstance(meter, MomentsAccumulator)
     own = entry.statistic
     return (
         entry.taps != (tap_names.INPUT,)
@@ -174,16 +176,16 @@ def _by_place(network: Network, record: Record, name: str) -> bool:
     )
 
 
-def _pooled(network: Network, record: Record, name: str, entry: Entry) -> Stored:
+def _pooled(network: Network, record: Record, name: str, entry: Entry) -> StoredStatistics:
     """A class-conditional entry as one mean and variance by channel: the law of total variance over classes and places."""
     meter = record.meter(name, network)
-    assert isinstance(meter, MomentsMeter)
+    assert isinstance(meter, MomentsAccumulator)
     mean, variance = _over_classes(entry, meter)
     places = mean.view(meter.shape[0], -1)
     spread = variance.view_as(places)
     channel = places.mean(1)
     total = (spread + (places - channel[:, None]).square()).mean(1)
-    return Stored(entry.taps[0], channel.float(), total.float())
+    return StoredStatistics(entry.taps[0], channel.float(), total.float())
 
 
 def channels(activation: Tensor) -> Tensor:
@@ -237,7 +239,7 @@ def _wide(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.ndim - 2))
 
 
-def divergence(apart: Tensor, variance: Tensor, own: Stored, form: Form = "forward") -> Tensor:
+def divergence(apart: Tensor, variance: Tensor, own: StoredStatistics, form: Form = "forward") -> Tensor:
     """By channel (C,), 0 at equality; `apart` is the measured mean m less the stored one.
 
     forward: KL(N(mu, sigma^2) || N(m, s^2)) in nats, stored against measured, as in the paper; reverse: measured against
@@ -257,15 +259,15 @@ def divergence(apart: Tensor, variance: Tensor, own: Stored, form: Form = "forwa
 def statistics(
     network: Network,
     source: Dataset | Tensor,
-    layers: Iterable[Stored],
+    layers: Iterable[StoredStatistics],
     *,
     show: Callable[[Tensor], Tensor] | None = None,
-    boxed: bool = True,
+    in_range: bool = True,
     progress: Progress = silent,
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Tap -> mean (C,) and biased variance (C,) over a whole data set, in one pass in float64.
 
-    `source` is a data set, or pixels (N, C, H, W) in the spec's range, where not `boxed` beyond it too; `show` changes what
+    `source` is a data set, or pixels (N, C, H, W) in the spec's range, where not `in_range` beyond it too; `show` changes what
     the network sees of them. Raises UserError for images that do not fit, and for activations with NaN or infinity.
     """
     layers = tuple(layers)
@@ -275,7 +277,7 @@ def statistics(
     with frozen(network.module), tap_names.watch(network, taps) as seen:
         done = 0
         for pixels in _chunks(network, source, taps):
-            network.spec.check(pixels if boxed else network.spec.clamp(pixels))
+            network.spec.check(pixels if in_range else network.spec.clamp(pixels))
             images = pixels if show is None else show(pixels)
             network.logits(images.to(network.device))
             for tap in taps:

@@ -19,7 +19,7 @@ from .._core.errors import UserError, unknown
 from .._core.files import HEADER_CAP_RECORD, check_room, read_tensors, safe_name, write_tensors
 from .._core.progress import Progress, silent
 from .._core.resume import Environment, StateHeader, load_state, open_state, save_state
-from .._core.slots import Layout, Slot
+from .._core.slots import Slot, Slots
 from ..data import Dataset, sha256
 from ..data.dataset_checks import as_input
 from ..models import hooks as tap_names
@@ -30,7 +30,7 @@ from ..models.network import Network, frozen
 from . import statistics as stats
 from .cost import check_record
 from .forecast import forecast_auc
-from .statistics import Meter, State, Statistic, Summary
+from .statistics import Accumulator, State, Statistic, Summary
 from .statistics.limits import LARGEST
 
 __all__ = [
@@ -76,14 +76,14 @@ class Record:
     answers: Tensor
     entries: dict[str, Entry]
     made: dict[str, Any] = field(default_factory=dict)
-    meters: dict[str, Meter] = field(default_factory=dict, repr=False, compare=False)
+    meters: dict[str, Accumulator] = field(default_factory=dict, repr=False, compare=False)
     """By entry, once made: a meter's preparation (the basis of a graph) can take seconds."""
 
-    def meter(self, name: str, network: Network) -> Meter:
+    def meter(self, name: str, network: Network) -> Accumulator:
         """The meter of an entry, for the record's own teacher."""
         if name not in self.meters:
             entry = self.entries[name]
-            self.meters[name] = entry.statistic.on(network, entry.taps)
+            self.meters[name] = entry.statistic.bind(network, entry.taps)
         return self.meters[name]
 
     def of_kind(self, kind: str) -> dict[str, Entry]:
@@ -102,9 +102,9 @@ class Record:
         """Bytes of its tensors."""
         return sum(entry.nbytes() for entry in self.entries.values())
 
-    def released(self, network: Network) -> float:
+    def released_statistics(self, network: Network) -> float:
         """Sum over entries of statistics released by sample: `forecast_auc` makes a leakage of it."""
-        return sum(self.meter(name, network).released(entry.summary) for name, entry in self.entries.items())
+        return sum(self.meter(name, network).released_statistics(entry.summary) for name, entry in self.entries.items())
 
     def digest(self) -> str:
         """sha256 of its content, the same before saving and after loading."""
@@ -233,7 +233,7 @@ def record(
     plan = _plan(network, statistics)
     if data is not None:
         check_record(network, plan, lambda taps: _chunk(network, taps), len(data))
-    meters = {name: statistic.on(network, own) for name, (statistic, own) in plan.items()}
+    meters = {name: statistic.bind(network, own) for name, (statistic, own) in plan.items()}
     _check_room(network, plan, meters)
     live = {name: meter for name, meter in meters.items() if plan[name][0].needs_data}
     states: dict[str, State] = {}
@@ -259,14 +259,14 @@ def record(
 
 def keep_promise(made: Record, network: Network, leak: float) -> None:
     """Raises UserError where a record, as the preset `safe` makes it, forecasts more than `leak`: it is not handed out."""
-    if (auc := forecast_auc(made.released(network))) > leak:
+    if (auc := forecast_auc(made.released_statistics(network))) > leak:
         raise UserError(
             f"the least that --preset safe records forecasts AUC {auc:.3f}, wanted at most --leak {leak:g}; "
             "record more samples of each class, or give a higher --leak"
         )
 
 
-def _check_resumed(state: Path | None, meters: Mapping[str, Meter], summaries: Mapping[str, Summary]) -> None:
+def _check_resumed(state: Path | None, meters: Mapping[str, Accumulator], summaries: Mapping[str, Summary]) -> None:
     """Raises UserError where sums out of a file came to a record that could not be opened: of no images at all."""
     for name, summary in summaries.items():
         try:
@@ -287,7 +287,7 @@ def _header(spec: InputSpec, fingerprint: str, plan: Mapping[str, Any], source: 
     return {"spec": spec.model_dump(mode="json"), "fingerprint": fingerprint, "entries": entries, "made": source}
 
 
-def _check_room(network: Network, plan: Mapping[str, Any], meters: Mapping[str, Meter]) -> None:
+def _check_room(network: Network, plan: Mapping[str, Any], meters: Mapping[str, Accumulator]) -> None:
     """Raises UserError where a record of the plan would have more layers or classes than a file can list."""
     table = {
         f"{name}/{key}": (getattr(torch, number), shape)
@@ -356,7 +356,7 @@ class Pause:
     identity: dict[str, Any]
 
     def load(
-        self, images: int, meters: dict[str, Meter], shapes: dict[str, list[tuple[int, ...]]]
+        self, images: int, meters: dict[str, Accumulator], shapes: dict[str, list[tuple[int, ...]]]
     ) -> tuple[int, dict[str, State], int]:
         """Of a pass over `images` images: how many are seen, the state of every meter, and how many were answered right;
         nothing where no file is.
@@ -412,7 +412,7 @@ def _is_sum_of_squares(outer: Tensor) -> bool:
     return True
 
 
-def _state_slots(meter: Meter, shapes: list[tuple[int, ...]], images: int) -> Layout:
+def _state_slots(meter: Accumulator, shapes: list[tuple[int, ...]], images: int) -> Slots:
     """What each tensor of a meter's state must be after that many images: like that of one black image, in range."""
     one = meter.reduce([torch.zeros(1, *shape) for shape in shapes], torch.zeros(1, dtype=torch.long))
     positions = int(one["count"].sum())
@@ -431,7 +431,7 @@ def _identity(network: Network, data: Dataset, plan: dict[str, tuple[Any, tuple[
 
 @torch.no_grad()
 def _measure(
-    network: Network, data: Dataset, meters: dict[str, Meter], taps: dict[str, tuple[str, ...]],
+    network: Network, data: Dataset, meters: dict[str, Accumulator], taps: dict[str, tuple[str, ...]],
     pause: Pause | None, progress: Progress, answered: Callable[[int, int], None] | None = None,
 ) -> dict[str, State]:  # fmt: skip
     """The merged state of every meter after one pass over the data."""
@@ -506,7 +506,7 @@ def _entry(item: Any, tensors: dict[str, Tensor]) -> tuple[str, Entry]:
     if not isinstance(taps, list) or not taps or not all(isinstance(own, str) for own in (*taps, name)):
         raise UserError("an entry of the record is not an object with name, taps and statistic; get the record again")
     name = safe_name(str(name))
-    statistic = stats.of(item.get("statistic"), strict=True)
+    statistic = stats.from_dict(item.get("statistic"), strict=True)
     own = {key: tensors.pop(key) for key in [key for key in tensors if key.startswith(f"{name}/")]}
     if not own:
         raise unknown("entry", name, sorted({key.split("/")[0] for key in tensors}), "the record's tensors")

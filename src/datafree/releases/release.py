@@ -408,7 +408,7 @@ def model_card(network: Network, record: Record | None, notes: str) -> str:
         *([f"- {markdown(notes)}"] if notes else []),
     ]
     if record is not None:
-        leak = forecast_auc(record.released(network))
+        leak = forecast_auc(record.released_statistics(network))
         lines += [
             "",
             "## Activation record",

@@ -23,6 +23,7 @@ from .._core.files import canonical, read_json, sha256_file, sweep, write_json
 from .._core.files.atomic import check_name_length
 from .._core.files.paths import MARKER
 from .._core.optional_packages import FURTHER, WANTED
+from .._core.settings import modern
 from .._core.version import FOLDER, VERSION
 from ..data import sha256
 from .command_line import ARGV
@@ -105,6 +106,7 @@ class RunLog:
 
         Inputs are compared by their content; an earlier version's log knows settings alone, with paths as they were typed.
         """
+        old = modern(old)
         if old.get("format") == FORMAT:
             return difference(self.identity, old, but=but)
         new = self.private if "argv" in old else self.identity

@@ -12,7 +12,7 @@ from .._core.errors import UserError
 from .._core.files import read_json
 from .._core.settings import first_problem
 
-__all__ = ["SOURCES", "Curves", "Divergence", "Finished", "Health", "Online", "Result", "Scores", "Timing"]
+__all__ = ["SOURCES", "Curves", "Divergence", "FinishedRun", "HealthLog", "OnlineLog", "Result", "Scores", "Timing"]
 
 EPOCHS = 100_000
 """That a history may have."""
@@ -60,7 +60,7 @@ class Divergence(_Part):
     by_layer: dict[str, Number]
 
 
-class Health(_Part):
+class HealthLog(_Part):
     """Variety of a generator's images after an epoch."""
 
     classes: Annotated[float, Field(ge=0, le=1e6)]
@@ -71,7 +71,7 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 Percents = Annotated[tuple[Percent, ...], Field(max_length=EPOCHS)]
 
 
-class Online(_Part):
+class OnlineLog(_Part):
     """The history of a generator against a student, by epoch."""
 
     loss: Annotated[tuple[Number, ...], Field(max_length=EPOCHS)] = ()
@@ -80,7 +80,7 @@ class Online(_Part):
     average_scores: Percents = ()
     """Accuracy of the student's moving average; `average_agreement` is its agreement."""
     average_agreement: Percents = ()
-    health: Annotated[tuple[Health, ...], Field(max_length=EPOCHS)] = ()
+    health: Annotated[tuple[HealthLog, ...], Field(max_length=EPOCHS)] = ()
     seconds: Annotated[tuple[Seconds, ...], Field(max_length=EPOCHS)] = ()
     rollbacks: Annotated[tuple[str, ...], Field(max_length=EPOCHS)] = ()
     phases: Annotated[dict[str, Seconds], Field(max_length=12)] = {}
@@ -103,10 +103,10 @@ class Result(_Part):
     simulated: bool = False
     """Whether some number of bits has no kernel."""
     similarity: Annotated[tuple[Divergence, ...], Field(max_length=SOURCES)] = ()
-    online: Online | None = None
+    online: OnlineLog | None = None
 
 
-class Finished(_Part):
+class FinishedRun(_Part):
     """A run that has ended."""
 
     verb: str | None = None
@@ -137,7 +137,7 @@ class Finished(_Part):
         return None if "condensed images" in words else self.result.images
 
     @classmethod
-    def of(cls, folder: str | Path) -> Finished:
+    def of(cls, folder: str | Path) -> FinishedRun:
         """The log of what made a folder, not of what recorded it later; an empty one where there is none.
 
         Raises UserError for a file that is no log.

@@ -19,13 +19,13 @@ from .._core.progress import Progress, silent
 from .._core.seeds import seed_of, stream
 from ..models.behaviour import check_pixel_gradient
 from ..models.network import Network
-from ..records.divergence import known, stored
+from ..records.divergence import known, stored_statistics
 from ..records.record import Record
 from .losses import Objective
 from .losses import alignment as alignments
 from .losses.alignment import Alignment
 from .losses.alignment.anchors import check_anchors
-from .losses.alignment_loss import Aligned
+from .losses.alignment_loss import AlignmentLoss
 from .losses.batchnorm import BatchNormDivergence
 from .losses.classes import WantedClass
 from .methods import Batch, unit_labels
@@ -33,7 +33,7 @@ from .methods.batch_norm import PriorSettings
 from .methods.inversion import Inversion, invert, noise
 from .synthetic_set import UNIT, SyntheticSet, synthesize
 
-__all__ = ["Expansion", "ExpansionMaker", "GuidedInversion", "expand"]
+__all__ = ["BoundExpansion", "Expansion", "GuidedInversion", "expand"]
 
 
 class Expansion(PriorSettings):
@@ -59,7 +59,7 @@ class Expansion(PriorSettings):
         """All but the alignment, which begins anew with every unit. Raises UserError for `statistics` that nobody knows."""
         parts = Objective(((self.classes, WantedClass()),) if self.classes else ()) + self.priors()
         weight = float(known(teacher, record)) if self.statistics is None else self.statistics
-        return parts + weight * BatchNormDivergence(stored(teacher, record)) if weight else parts
+        return parts + weight * BatchNormDivergence(stored_statistics(teacher, record)) if weight else parts
 
 
 @dataclass(frozen=True)
@@ -69,14 +69,14 @@ class GuidedInversion:
     pixels: Tensor
     labels: Tensor
     settings: Expansion = field(default_factory=Expansion)
-    alignment: Alignment = field(default_factory=lambda: alignments.named(alignments.DEFAULT))
+    alignment: Alignment = field(default_factory=lambda: alignments.from_name(alignments.DEFAULT))
 
     method: ClassVar[str] = "expand"
     summary: ClassVar[str] = Expansion.summary
 
     @property
-    def boxed(self) -> bool:
-        return self.settings.boxed
+    def in_range(self) -> bool:
+        return self.settings.in_range
 
     def model_dump(self, mode: str = "json") -> dict[str, Any]:
         """What a set stores: the settings of both, and the anchors' number and checksum."""
@@ -88,17 +88,17 @@ class GuidedInversion:
         settings = {"method": self.method, **self.settings.model_dump(mode=mode)}
         return {**settings, "alignment": own.model_dump(mode=mode), "anchors": anchors}
 
-    def on(self, teacher: Network, record: Record | None) -> ExpansionMaker:
+    def bind(self, teacher: Network, record: Record | None) -> BoundExpansion:
         """Raises UserError for anchors that do not fit, a weight of statistics that nobody knows, and a teacher through
         which no gradient comes to its images.
         """
         check_pixel_gradient(teacher, "expand")
         check_anchors(teacher, self.pixels, self.labels)
-        return ExpansionMaker(teacher, record, self.settings.objective(teacher, record), self)
+        return BoundExpansion(teacher, record, self.settings.objective(teacher, record), self)
 
 
 @dataclass(frozen=True)
-class ExpansionMaker:
+class BoundExpansion:
     """Units that each have a guide of their own, so that one depends on seed and index alone."""
 
     teacher: Network
@@ -106,7 +106,7 @@ class ExpansionMaker:
     objective: Objective
     method: GuidedInversion
 
-    def unit(self, index: int, seed: int, size: int) -> Batch:
+    def chunk(self, index: int, seed: int, size: int) -> Batch:
         labels, rng = unit_labels(index, size, len(self.teacher.spec.classes)), stream(seed, "unit", index)
         start = self._start(labels, rng).to(self.teacher.device)
         bound = self._guided(seed_of(seed, "guide", index)).bind(self.teacher, labels, rng)
@@ -117,8 +117,8 @@ class ExpansionMaker:
         own, weight = self.method, self.method.settings.guidance
         if weight == 0:
             return self.objective
-        guide = own.alignment.on(self.teacher, own.pixels, own.labels, seed)
-        return self.objective + (own.alignment.guidance if weight is None else weight) * Aligned(guide)
+        guide = own.alignment.bind(self.teacher, own.pixels, own.labels, seed)
+        return self.objective + (own.alignment.guidance if weight is None else weight) * AlignmentLoss(guide)
 
     def _how(self) -> Inversion:
         own, moved = self.method.settings, (self.method.settings.jitter, self.method.settings.flip)
@@ -159,7 +159,7 @@ def expand(
     set is: the same for any number of workers, and resumable. Raises UserError for anchors that do not fit the teacher.
     """
     method: Any = GuidedInversion(
-        *condensed, settings or Expansion(), alignment or alignments.named(alignments.DEFAULT)
+        *condensed, settings or Expansion(), alignment or alignments.from_name(alignments.DEFAULT)
     )
     options: dict[str, Any] = {"images": images, "seed": seed, "unit": unit, "workers": workers, "progress": progress}
     return synthesize(teacher, record, method, out, **options)

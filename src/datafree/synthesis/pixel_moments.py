@@ -20,7 +20,7 @@ from ..models import hooks as tap_names
 from ..models.network import Network, frozen
 from ..records.graph.operators import conv_matrix
 from ..records.record import Entry, Record
-from ..records.statistics.moments import MomentsMeter
+from ..records.statistics.moments import MomentsAccumulator
 
 __all__ = ["PixelMoments", "pixel_factors", "pixel_moments"]
 
@@ -82,23 +82,23 @@ def pixel_factors(network: Network, record: Record) -> tuple[Tensor, Tensor]:
     return (mean - low) / width, (factor / width).expand(len(mean), -1, -1)
 
 
-def _meter(network: Network, record: Record, name: str) -> MomentsMeter:
+def _meter(network: Network, record: Record, name: str) -> MomentsAccumulator:
     meter = record.meter(name, network)
-    assert isinstance(meter, MomentsMeter)
+    assert isinstance(meter, MomentsAccumulator)
     return meter
 
 
 def _finer(network: Network, entry: Entry, rows: Tensor) -> Tensor:
     """Rows (N, p) on the entry's grid as rows (N, P) of pixels, by bilinear interpolation."""
-    meter = entry.statistic.on(network, entry.taps)
+    meter = entry.statistic.bind(network, entry.taps)
     coarse = rows.view(-1, *meter.shape)
     return interpolate(coarse, size=network.spec.shape[1:], mode="bilinear", align_corners=False).flatten(1)
 
 
 def _moments(network: Network, entry: Entry) -> tuple[Tensor, Tensor]:
     """Mean (K, D) and covariance (K, D, D) in float64 of an entry, in the layer's own units."""
-    meter = entry.statistic.on(network, entry.taps)
-    assert isinstance(meter, MomentsMeter)
+    meter = entry.statistic.bind(network, entry.taps)
+    assert isinstance(meter, MomentsAccumulator)
     if meter.pool_positions:
         raise UserError(
             f"entry {entry.taps[0]!r} holds channel means, which do not determine pixels; take --conv units"

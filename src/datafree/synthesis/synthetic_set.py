@@ -42,7 +42,7 @@ from .._core.files.unfinished import check_finished
 from .._core.memory import check_cost
 from .._core.progress import Progress, silent
 from .._core.seeds import seed_of
-from .._core.settings import first_problem
+from .._core.settings import first_problem, modern
 from .._core.slots import Slot, expected, fault
 from ..models.class_names import check_order
 from ..models.input_spec import InputSpec
@@ -51,7 +51,7 @@ from ..models.pixel_bytes import pixels_for, to_bytes, to_pixels
 from ..records.record import Record
 from ..runs.output_folder import Kind
 from . import methods
-from .methods import Batch, Maker, Synthesizer
+from .methods import Batch, BoundMethod, Synthesizer
 
 __all__ = ["SET_FOLDER", 
     "SyntheticSet", "check_grows", "judged", "near_chance", "one_thread", "read_about", "synthesize",
@@ -81,11 +81,11 @@ def near_chance(hits: float, images: int, classes: int, name: str) -> str | None
     )
 
 
-def judged(method: Any, maker: Maker, teacher: Network, *, seed: int, images: int = 512) -> str | None:
+def judged(method: Any, maker: BoundMethod, teacher: Network, *, seed: int, images: int = 512) -> str | None:
     """`near_chance` of that many images of a method that makes new ones as it goes; None for one without wanted classes."""
     if not getattr(type(method), "targeted", True):
         return None
-    batch = maker.unit(0, seed_of(seed, "judged"), images)
+    batch = maker.chunk(0, seed_of(seed, "judged"), images)
     hits = float((teacher.predict(batch.pixels).argmax(1) == batch.labels).double().mean())
     return near_chance(hits, images, len(teacher.spec.classes), f"{images} images of {method.method}")
 
@@ -339,19 +339,25 @@ def synthesize(
     if record is not None:
         record.check_teacher(teacher)
     with one_thread():  # an eigenbasis, say, must not depend on the number of cores either
-        maker = method.on(teacher, record)
+        maker = method.bind(teacher, record)
     folder = claim_folder(out, kind="synthetic-set")
     about = _about(teacher, record, getattr(maker, "settings", method), seed, unit)
     with locked(folder) if started().rank == 0 else nullcontext():
-        _fill(folder, maker, about, images, method.boxed, workers or os.cpu_count() or 1, progress)
+        _fill(folder, maker, about, images, method.in_range, workers or os.cpu_count() or 1, progress)
     return SyntheticSet.open(folder)
 
 
 def _fill(
-    folder: Path, maker: Maker, about: dict[str, Any], images: int, boxed: bool, workers: int, progress: Progress
+    folder: Path,
+    maker: BoundMethod,
+    about: dict[str, Any],
+    images: int,
+    in_range: bool,
+    workers: int,
+    progress: Progress,
 ) -> None:
     """Makes the units that are missing. A finished set stays whole, as it was, until more images are all there."""
-    _same_settings(folder, about)
+    about = _same_settings(folder, about)
     seed, unit = about["seed"], about["unit"]
     sweep(folder)
     units = -(-images // unit)
@@ -364,7 +370,7 @@ def _fill(
     done = len(mine) - len(todo)
     total = min(images, len(mine) * unit)
     progress(min(done * unit, total), total)
-    with closing(_make(maker, todo, folder, key, seed, unit, boxed, workers)) as made:
+    with closing(_make(maker, todo, folder, key, seed, unit, in_range, workers)) as made:
         for _ in made:
             done += 1
             progress(min(done * unit, total), total)
@@ -392,10 +398,15 @@ def _about(teacher: Network, record: Record | None, method: Any, seed: int, unit
     }
 
 
-def _same_settings(folder: Path, about: dict[str, Any]) -> None:
+def _same_settings(folder: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """`about` with the method's settings as the set in `folder` spells them, which its shards name.
+
+    Raises UserError where that set has other settings.
+    """
     if not (folder / "set.json").exists():
-        return
-    old = read_about(folder)
+        return about
+    stored = read_about(folder)
+    old = modern(stored)
     for key, value in about.items():
         before = old.get(key)
         if before != value:
@@ -406,6 +417,7 @@ def _same_settings(folder: Path, about: dict[str, Any]) -> None:
                 f"{folder} holds a set with {key} {_short(before)}, this run has {_short(value)}; "
                 "name another --out, or repeat the run that made it"
             )
+    return {**about, "method": stored["method"]}
 
 
 def _short(value: Any) -> str:
@@ -431,14 +443,14 @@ def _whole(path: Path, header: dict[str, int | str]) -> bool:
 
 
 def _make(
-    maker: Maker, todo: list[int], folder: Path, key: str, seed: int, unit: int, boxed: bool, workers: int
+    maker: BoundMethod, todo: list[int], folder: Path, key: str, seed: int, unit: int, in_range: bool, workers: int
 ) -> Generator[int, None, None]:
     """Makes the units on a pool of threads, each with its own copy of the teacher, each unit on one thread."""
     if not todo:
         return
     on_gpu = maker.teacher.device.type != "cpu"
     count = 1 if on_gpu else max(1, min(workers, len(todo)))
-    copies: SimpleQueue[Maker] = SimpleQueue()
+    copies: SimpleQueue[BoundMethod] = SimpleQueue()
     for _ in range(count):
         own = replace(maker.teacher, module=copied(maker.teacher.module))
         copies.put(replace(maker, teacher=own))  # type: ignore[type-var]
@@ -446,7 +458,7 @@ def _make(
     def one(index: int) -> int:
         own = copies.get()
         try:
-            _write_shard(folder / _name(index), own.unit(index, seed, unit), own.teacher, index, key, boxed)
+            _write_shard(folder / _name(index), own.chunk(index, seed, unit), own.teacher, index, key, in_range)
         finally:
             copies.put(own)
         return index
@@ -461,10 +473,10 @@ def _make(
             raise
 
 
-def _write_shard(path: Path, batch: Batch, teacher: Network, index: int, key: str, boxed: bool) -> None:
+def _write_shard(path: Path, batch: Batch, teacher: Network, index: int, key: str, in_range: bool) -> None:
     if not bool(batch.pixels.isfinite().all()):
         raise UserError(f"unit {index} came out non-finite; lower --learning-rate")
-    pixels = to_bytes(batch.pixels, teacher.spec) if boxed else batch.pixels.float()
+    pixels = to_bytes(batch.pixels, teacher.spec) if in_range else batch.pixels.float()
     logits = teacher.predict(to_pixels(pixels, teacher.spec))
     tensors = {"pixels": pixels, "labels": batch.labels, "logits": logits}
     write_tensors(path, tensors, {"unit": index, "made": key}, kind="shard")

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..._core.slots import Layout, Slot
+from ..._core.slots import Slot, Slots
 
-__all__ = ["ONE", "REASONS", "Health", "History", "history_of", "history_slots", "history_state"]
+__all__ = ["ONE", "REASONS", "GeneratorHealth", "History", "history_of", "history_slots", "history_state"]
 
 ONE = 1.05
 """Classes, fewer than which are one."""
@@ -32,7 +32,7 @@ PHASES = ("generator", "student", "memory")
 
 
 @dataclass(frozen=True)
-class Health:
+class GeneratorHealth:
     """What a fresh batch of the generator looks like; nobody's data is needed to know."""
 
     classes: float
@@ -98,7 +98,7 @@ def history_state(history: History) -> dict[str, Tensor]:
     }
 
 
-def history_slots(epochs: int, *, scored: int, images: int, attempts: int) -> Layout:
+def history_slots(epochs: int, *, scored: int, images: int, attempts: int) -> Slots:
     """What `history_state` returns after `epochs` epochs of `images` images in all and that many rollbacks."""
     percent = Slot(torch.float64, (epochs,), 0.0, 100.0)
     return {

@@ -28,19 +28,19 @@ from ..._core.errors import UserError
 from ..._core.limits import EPOCHS
 from ..._core.progress import Progress, silent
 from ..._core.resume import Environment, StateHeader, check_room_for, load_state, open_state, save_state
-from ..._core.slots import Layout, prefixed
+from ..._core.slots import Slots, prefixed
 from ...models.behaviour import check_learns, check_pixel_gradient
 from ...models.memory_format import channels_last
 from ...models.network import Network, frozen
 from ...models.positions import check_positions
 from ...records.record import Record
 from ..distill import check_student
-from ..replay.none import Nothing
-from .history import Health, History, history_of, history_slots, history_state
-from .settings import PRESETS, Online, preset
-from .trainer import Anchored, Game
+from ..replay.none import NoReplay
+from .history import GeneratorHealth, History, history_of, history_slots, history_state
+from .settings import PRESETS, OnlineDistillation, online_preset
+from .trainer import Anchored, OnlineTrainer
 
-__all__ = ["PRESETS", "Anchored", "Health", "History", "Online", "adversarial", "preset"]
+__all__ = ["PRESETS", "Anchored", "GeneratorHealth", "History", "OnlineDistillation", "distill_online", "online_preset"]
 
 ATTEMPTS = 3
 KIND = "online-state"
@@ -57,10 +57,10 @@ class OnlineHeader(StateHeader):
 
 
 @checked
-def adversarial(
+def distill_online(
     teacher: Network,
     student: Network,
-    settings: Online | None = None,
+    settings: OnlineDistillation | None = None,
     replay: Any = None,
     *,
     record: Record | None = None,
@@ -81,7 +81,7 @@ def adversarial(
     away and begun again with another generator, three times at most. Raises UserError then, the student as it was after the
     last good epoch; and where student and teacher do not go together.
     """
-    settings, replay = settings or Online(), replay or Nothing()
+    settings, replay = settings or OnlineDistillation(), replay or NoReplay()
     check_student(student, teacher, teacher.spec)
     teacher.check()
     student.check()
@@ -97,9 +97,9 @@ def adversarial(
     check_learns(student)
     with together(), channels_last(teacher, student), frozen(teacher.module):
         broadcast(student.module)
-        memory, objective = _share(replay).on(teacher, seed), settings.objective(teacher, record)
-        game = Game(teacher, student, settings, memory, objective, seed, anchored)
-        saved = Saved(state, identity or {}, scored=score is not None)
+        memory, objective = _share(replay).bind(teacher, seed), settings.objective(teacher, record)
+        game = OnlineTrainer(teacher, student, settings, memory, objective, seed, anchored)
+        saved = SavedStudent(state, identity or {}, scored=score is not None)
         start = saved.resume(game)
         if each is not None and game.world.rank == 0 and start == settings.epochs:
             each(game.kept, game.history, game.shown)  # it was stopped before this was said of its last epoch
@@ -125,7 +125,7 @@ def adversarial(
     return game.history
 
 
-def _epoch(game: Game, number: int, good: dict[str, Tensor], progress: Progress) -> dict[str, Tensor]:
+def _epoch(game: OnlineTrainer, number: int, good: dict[str, Tensor], progress: Progress) -> dict[str, Tensor]:
     """One epoch that ends well, and the state after it; or a UserError with everything as it was before: in `good`."""
     history = copy.deepcopy(game.history)
     for _ in range(ATTEMPTS + 1):
@@ -174,14 +174,14 @@ def _share(replay: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Saved:
+class SavedStudent:
     """The state file of a run, if it has one; the first process alone reads and writes it."""
 
     path: Path | None
     identity: dict[str, Any]
     scored: bool
 
-    def resume(self, game: Game) -> int:
+    def resume(self, game: OnlineTrainer) -> int:
         """How many epochs are done, the game as it was after them; 0 for a run that begins, which is found to fit a file."""
         path = self.path
         header = None if path is None else first(lambda: self._opened(path, game))
@@ -205,7 +205,7 @@ class Saved:
         )
         return header.epoch
 
-    def write(self, game: Game, now: dict[str, Tensor], epoch: int) -> None:
+    def write(self, game: OnlineTrainer, now: dict[str, Tensor], epoch: int) -> None:
         """Everything after that many epochs; `now` is the game's state."""
         assert self.path is not None
         tensors, rank = dict(now), game.world.rank
@@ -222,7 +222,7 @@ class Saved:
             identity=identity, environment=Environment.here(), epoch=epoch, attempt=attempt, scored=scored
         )
 
-    def _opened(self, path: Path, game: Game) -> OnlineHeader | None:
+    def _opened(self, path: Path, game: OnlineTrainer) -> OnlineHeader | None:
         if not path.exists():
             return None
         header = open_state(path, KIND, OnlineHeader, json.loads(json.dumps(self.identity)))
@@ -234,7 +234,7 @@ class Saved:
             )
         return header
 
-    def _layout(self, game: Game, header: OnlineHeader) -> Layout:
+    def _layout(self, game: OnlineTrainer, header: OnlineHeader) -> Slots:
         """Slots of the state file, with the parts of every process."""
         own = game.slots(header.epoch)
         for rank, slots in enumerate(gathered(own)):

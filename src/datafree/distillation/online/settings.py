@@ -11,18 +11,18 @@ from ..._core.limits import EPOCHS
 from ..._core.settings import Settings
 from ...data.tone import Ground
 from ...models.network import Network
-from ...records.divergence import stored
+from ...records.divergence import stored_statistics
 from ...records.record import Record
 from ...synthesis.losses import Objective
 from ...synthesis.losses.batchnorm import BatchNormDivergence
 from ...synthesis.losses.classes import ClassBalance
-from ...synthesis.losses.online import Disagreement, FeatureNorm, Kind, OneHot
+from ...synthesis.losses.online import ConfidenceLoss, Disagreement, FeatureNorm, Kind
 from .scene import Scene
 
-__all__ = ["PRESETS", "Online", "preset"]
+__all__ = ["PRESETS", "OnlineDistillation", "online_preset"]
 
 
-class Online(Settings):
+class OnlineDistillation(Settings):
     """A generator against a student under a frozen teacher; every weight of 0 leaves its term out."""
 
     epochs: int = Field(default=40, ge=1, le=EPOCHS)
@@ -35,7 +35,7 @@ class Online(Settings):
     """Number of student steps per outer iteration, each on new images."""
     batch: int = Field(default=128, ge=2)
     """Number of new images per step."""
-    replayed: float = Field(default=0.125, ge=0, le=1)
+    replay_fraction: float = Field(default=0.125, ge=0, le=1)
     """Number of replayed images beside them, as a share of `batch`."""
     write_every: int = Field(default=5, ge=1)
     """Number of outer iterations between two writes into the memory."""
@@ -65,7 +65,7 @@ class Online(Settings):
     """Weight of the disagreement between teacher and student, which the generator seeks."""
     kind: Kind = "js"
     """Measure of the disagreement: `js`, `l1` or `kl`."""
-    sharpness: float = Field(default=3.0, gt=0)
+    disagreement_temperature: float = Field(default=3.0, gt=0)
     """The temperature of the disagreement."""
     one_hot: float = Field(default=1.0, ge=0)
     """Weight of the cross-entropy against the teacher's own answer."""
@@ -93,11 +93,11 @@ class Online(Settings):
     def objective(self, teacher: Network, record: Record | None) -> Objective:
         """The generator's; raises UserError where `statistics` is asked for and nobody knows any."""
         parts: list[tuple[float, Any]] = [
-            (self.disagreement, Disagreement(self.kind, self.sharpness)), (self.one_hot, OneHot()),
+            (self.disagreement, Disagreement(self.kind, self.disagreement_temperature)), (self.one_hot, ConfidenceLoss()),
             (self.balance, ClassBalance()), (self.features, FeatureNorm()),
         ]  # fmt: skip
         if self.statistics:
-            parts.append((self.statistics, BatchNormDivergence(stored(teacher, record))))
+            parts.append((self.statistics, BatchNormDivergence(stored_statistics(teacher, record))))
         kept = tuple((weight, term) for weight, term in parts if weight)
         if not kept:
             raise UserError("the generator has no term of a weight above 0, wanted one at least; give --disagreement 1")
@@ -116,9 +116,9 @@ PRESETS: dict[str, tuple[dict[str, Any], str]] = {
 and so is what the command lets a student begin with."""
 
 
-def preset(name: str, **changes: Any) -> tuple[Online, str]:
+def online_preset(name: str, **changes: Any) -> tuple[OnlineDistillation, str]:
     """The settings of a method of the field, and its kind of replay. Raises UserError for another name."""
     if name not in PRESETS:
         raise unknown("preset", name, PRESETS)
     own, kind = PRESETS[name]
-    return Online(**{**own, **changes}), kind
+    return OnlineDistillation(**{**own, **changes}), kind

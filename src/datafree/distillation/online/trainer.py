@@ -16,22 +16,22 @@ from ..._core.distributed import agree, average_gradients, first, summed, world
 from ..._core.progress import Progress
 from ..._core.resume import load_optimizer, optimizer_state
 from ..._core.seeds import stream
-from ..._core.slots import Layout, Slot, module_slots, optimizer_slots, prefixed
+from ..._core.slots import Slot, Slots, module_slots, optimizer_slots, prefixed
 from ...models import hooks as tap_names
 from ...models.network import Network, copied, frozen
 from ...models.pixel_bytes import to_bytes, to_pixels
 from ...synthesis.losses import Objective, View
 from ...synthesis.losses.alignment import Alignment
-from ...synthesis.losses.alignment_loss import Aligned
+from ...synthesis.losses.alignment_loss import AlignmentLoss
 from ..distill import temperature_of
 from ..kl import kl
 from ..muon import Muon
 from ..replay import Memory, Written
 from .generator import Generator, new_generator
-from .history import Health, History
-from .settings import Online
+from .history import GeneratorHealth, History
+from .settings import OnlineDistillation
 
-__all__ = ["Anchored", "Game"]
+__all__ = ["Anchored", "OnlineTrainer"]
 
 PROBES = 2048
 WATCHED = 512
@@ -49,21 +49,21 @@ class Anchored:
     """(N, classes), probabilities."""
 
 
-class Game:
+class OnlineTrainer:
     """Both players, their optimisers, the memory, the moving average and the probes: all that a stop must keep."""
 
     def __init__(
-        self, teacher: Network, student: Network, own: Online, memory: Memory, objective: Objective, seed: int,
+        self, teacher: Network, student: Network, own: OnlineDistillation, memory: Memory, objective: Objective, seed: int,
         anchored: Anchored | None = None,
     ):  # fmt: skip
         self.teacher, self.student, self.own, self.memory = teacher, student, own, memory
         self.alignment = None if anchored is None else anchored.alignment
         self.guide = (
-            None if anchored is None else anchored.alignment.on(teacher, anchored.pixels, anchored.labels, seed)
+            None if anchored is None else anchored.alignment.bind(teacher, anchored.pixels, anchored.labels, seed)
         )
         if self.guide is not None and self.alignment is not None:
             weight = self.alignment.guidance if own.guidance is None else own.guidance
-            objective = objective + weight * Aligned(self.guide, "seen")
+            objective = objective + weight * AlignmentLoss(self.guide, "seen")
         self.objective = objective
         self.seed, self.attempt = seed, 0
         self.world = world()
@@ -75,7 +75,7 @@ class Game:
         self.average = Network(copied(student.module).eval(), student.spec, student.name)
         self.shown: dict[int, Tensor] = {}
         optimizer = Muon if own.optimizer == "muon" else torch.optim.Adam
-        self.learner = optimizer(student.module.parameters(), lr=own.student_rate)
+        self.student_optimizer = optimizer(student.module.parameters(), lr=own.student_rate)
         self.temperature = own.temperature or 0.0
         self.renew()
 
@@ -90,7 +90,9 @@ class Game:
             scene=own.composition(),
         ).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.memory.begin(self.generator)
-        self.maker = torch.optim.Adam(self.generator.parameters(), lr=own.generator_rate, betas=(0.5, 0.999))
+        self.generator_optimizer = torch.optim.Adam(
+            self.generator.parameters(), lr=own.generator_rate, betas=(0.5, 0.999)
+        )
 
     # -- one epoch ------------------------------------------------------------------------------------------------
 
@@ -126,7 +128,10 @@ class Game:
         steps = self.own.epochs * self.own.iterations
         rise = min(1.0, (step + 1) / max(self.own.warmup * steps, 1))
         fall = rise * 0.5 * (1 + math.cos(math.pi * step / steps))
-        for one, rate in ((self.maker, self.own.generator_rate), (self.learner, self.own.student_rate)):
+        for one, rate in (
+            (self.generator_optimizer, self.own.generator_rate),
+            (self.student_optimizer, self.own.student_rate),
+        ):
             for group in one.param_groups:
                 group["lr"] = rate * fall
 
@@ -151,10 +156,10 @@ class Game:
             view = View(pixels, labels, logits, seen, student=said)
             total, _ = objective(view)
         loss = total / len(pixels)
-        self.maker.zero_grad(set_to_none=True)
+        self.generator_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         average_gradients(self.generator.parameters(), self.share)
-        self.maker.step()
+        self.generator_optimizer.step()
         objective.learn(view)
         self.memory.follow(self.generator)
         return float(loss.detach())
@@ -164,7 +169,7 @@ class Game:
         own = self.own
         with torch.no_grad(), self._narrow():
             pixels = self._drawn(rng).float()
-        old = self.memory.sample(round(own.replayed * self.share), rng) if own.replayed else None
+        old = self.memory.sample(round(own.replay_fraction * self.share), rng) if own.replay_fraction else None
         shown = pixels if old is None else torch.cat([pixels, old.to(pixels)])
         with torch.no_grad(), self._narrow():
             targets = self.teacher.logits(shown).float()
@@ -176,10 +181,10 @@ class Game:
         loss = (
             (said.float() - targets).abs().mean() if own.loss == "l1" else kl(said.float(), targets, self.temperature)
         )
-        self.learner.zero_grad(set_to_none=True)
+        self.student_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         average_gradients(self.student.module.parameters(), self.share)
-        self.learner.step()
+        self.student_optimizer.step()
         self.student.module.eval()
         self._follow()
         self.history.images += own.batch
@@ -207,7 +212,7 @@ class Game:
     # -- what is known without data -------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def watch(self, number: int) -> Health:
+    def watch(self, number: int) -> GeneratorHealth:
         """Health of a fresh batch; the first one that is healthy, and more like it, become the probes.
 
         How images differ is judged with the scene held fixed: drawn for each image, its contrast, brightness and grain
@@ -216,7 +221,7 @@ class Game:
         rng = stream(self.seed, "probe", number, self.attempt)
         pixels, alike = self._drawn(rng, WATCHED).float().cpu(), self._alike(number)
         if not bool(pixels.isfinite().all()):
-            return Health(0.0, math.nan, 0.0)
+            return GeneratorHealth(0.0, math.nan, 0.0)
         share = self.teacher.predict(pixels).argmax(1).bincount(minlength=len(self.teacher.spec.classes)) / len(pixels)
         entropy = float(-(share * share.clamp(min=1e-12).log()).sum())
         made = to_bytes(pixels, self.teacher.spec)
@@ -225,7 +230,7 @@ class Game:
         if not len(self.probes):
             more = self._drawn(rng, PROBES - WATCHED).float().cpu()
             self.probes = torch.cat([made, to_bytes(more, self.teacher.spec)])
-        return Health(round(math.exp(entropy), 3), round(spread, 5), round(1 - different / len(alike), 4))
+        return GeneratorHealth(round(math.exp(entropy), 3), round(spread, 5), round(1 - different / len(alike), 4))
 
     def _alike(self, number: int) -> Tensor:
         """Fresh images that differ by what the generator makes alone: all of the median scene."""
@@ -262,7 +267,7 @@ class Game:
         found = {"probes": self.probes.clone(), "temperature": torch.tensor(self.temperature, dtype=torch.float64)}
         for name, module in self._modules():
             found |= {f"{name}/{key}": own.detach().cpu().clone() for key, own in module.state_dict().items()}
-        found |= optimizer_state(self.learner, "learner") | optimizer_state(self.maker, "maker")
+        found |= optimizer_state(self.student_optimizer, "learner") | optimizer_state(self.generator_optimizer, "maker")
         found |= {f"shown/{epoch}": own for epoch, own in self.shown.items()}
         if self.guide is not None:
             found |= {f"guide/{key}": own for key, own in self.guide.state().items()}
@@ -272,7 +277,7 @@ class Game:
         student, average = self.student.module, self.average.module
         return (("student", student), ("average", average), ("generator", self.generator))
 
-    def slots(self, epochs: int) -> Layout:
+    def slots(self, epochs: int) -> Slots:
         """What `state` returns in this process after so many epochs."""
         own, image, pixels = self.own, self.teacher.spec.shape, torch.uint8
         steps = epochs * own.iterations
@@ -281,8 +286,8 @@ class Game:
         found = {"probes": Slot(pixels, (PROBES, *image)), "temperature": Slot(torch.float64, (), low, high)}
         for name, module in self._modules():
             found |= module_slots(module, name)
-        found |= optimizer_slots(self.learner, "learner", steps * own.student_steps)
-        found |= optimizer_slots(self.maker, "maker", steps * own.generator_steps)
+        found |= optimizer_slots(self.student_optimizer, "learner", steps * own.student_steps)
+        found |= optimizer_slots(self.generator_optimizer, "maker", steps * own.generator_steps)
         found |= {f"shown/{epoch + 1}": Slot(pixels, (SHOWN, *image)) for epoch in range(epochs) if self._shows(epoch)}
         if self.guide is not None:
             found |= prefixed(self.guide.slots(steps * own.generator_steps), "guide")
@@ -297,8 +302,8 @@ class Game:
 
         for name, module in self._modules():
             module.load_state_dict(part(name))
-        load_optimizer(self.learner, found, "learner")
-        load_optimizer(self.maker, found, "maker")
+        load_optimizer(self.student_optimizer, found, "learner")
+        load_optimizer(self.generator_optimizer, found, "maker")
         self.memory.load(part("memory"))
         if self.guide is not None:
             self.guide.load(part("guide"))

@@ -1,6 +1,6 @@
 """Replay: what a student sees again of the images a generator made before. Frozen settings, one file each, discovered.
 
-`Replay.on(teacher, seed)` gives a `Memory`: `write` new images, `sample` old ones, `nbytes` of what it replays from, and
+`Replay.bind(teacher, seed)` gives a `Memory`: `write` new images, `sample` old ones, `nbytes` of what it replays from, and
 `state` / `load`, which carry it through a stop without a difference.
 """
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from ..._core.slots import Layout
+    from ..._core.slots import Slots
     from ...models.network import Network
     from ..online.generator import Generator
 
-__all__ = ["BYTES", "Memory", "Replay", "Written", "kinds", "named", "of", "room_for"]
+__all__ = ["BYTES", "Memory", "Replay", "Written", "from_dict", "from_name", "kinds", "room_for"]
 
 BYTES = 3_932_160
 """The default budget: the bank of Binici et al. 2022, 1,280 colour images of 32 x 32."""
@@ -67,7 +67,7 @@ class Memory(Protocol):
         """Tensors from which `load` makes it again, bit for bit."""
         ...
 
-    def slots(self, written: Written) -> Layout:
+    def slots(self, written: Written) -> Slots:
         """What each tensor of `state` must be after that much was written."""
         ...
 
@@ -83,7 +83,7 @@ class Replay(Protocol):
     replay: str
     summary: ClassVar[str]
 
-    def on(self, teacher: Network, seed: int) -> Memory:
+    def bind(self, teacher: Network, seed: int) -> Memory:
         """Raises UserError where the budget is too small for the least that it has to keep."""
         ...
 
@@ -103,11 +103,11 @@ def kinds() -> dict[str, type[Settings]]:
     return family(__name__, "replay")
 
 
-def named(name: str, /, **settings: Any) -> Any:
+def from_name(name: str, /, **settings: Any) -> Any:
     """A kind by name with settings: ``named("bank", replay_bytes=1 << 20)``."""
-    return of({"replay": name, **settings})
+    return from_dict({"replay": name, **settings})
 
 
-def of(values: dict[str, Any]) -> Any:
+def from_dict(values: dict[str, Any]) -> Any:
     """A kind from its dict; raises UserError for an unknown name or a setting that is off."""
     return pick(__name__, "replay", "kind of replay", values)

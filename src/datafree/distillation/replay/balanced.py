@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from ..._core.errors import UserError
-from ..._core.slots import Layout, Slot
+from ..._core.slots import Slot, Slots
 from ...models.network import Network
 from . import Written
-from .stored import Images, Stored, slots_of_sample
+from .stored import ImageMemory, StoredReplay, slots_of_sample
 
 __all__ = ["Balanced"]
 
 
-class ByClass(Images):
+class ByClass(ImageMemory):
     """A reservoir for each class; replayed by class, all that were seen alike."""
 
     def __init__(self, teacher: Network, room: int):
@@ -41,7 +41,7 @@ class ByClass(Images):
             "classes": self.by_class.clone(),
         }
 
-    def slots(self, written: Written) -> Layout:
+    def slots(self, written: Written) -> Slots:
         slots = super().slots(written)
         free = replace(slots["pixels"], rows=slots["pixels"].shape[0])
         return {**slots, "pixels": free, "classes": Slot.count(written.images, shape=(len(self.by_class),))}
@@ -78,10 +78,10 @@ class ByClass(Images):
         return slots
 
 
-class Balanced(Stored):
+class Balanced(StoredReplay):
     """As many images of each class that the teacher sees; of a class, a uniform sample."""
 
     replay: Literal["balanced"] = "balanced"
 
     summary: ClassVar[str] = "a uniform sample of each class, as many of each"
-    memory: ClassVar[type[Images]] = ByClass
+    memory: ClassVar[type[ImageMemory]] = ByClass

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..._core.errors import UserError
 from ..._core.settings import Settings
-from ..._core.slots import Layout, Slot
+from ..._core.slots import Slot, Slots
 from ...models.network import Network
 from ..online.generator import Generator
 from . import BYTES, Written
@@ -30,7 +30,7 @@ class Ema(Settings):
 
     summary: ClassVar[str] = "the moving average of the generator's weights; no image is kept"
 
-    def on(self, teacher: Network, seed: int) -> Averaged:  # noqa: ARG002
+    def bind(self, teacher: Network, seed: int) -> Averaged:  # noqa: ARG002
         if self.replay_bytes < 4 * teacher.spec.pixels:
             raise UserError(
                 f"--replay-bytes: got {self.replay_bytes:,}, wanted at least {4 * teacher.spec.pixels:,}, less than any "
@@ -81,7 +81,7 @@ class Averaged:
         weights = {f"weights/{name}": own.detach().cpu().clone() for name, own in self.own.named_parameters()}
         return {**weights, "steps": torch.tensor(self.steps)}
 
-    def slots(self, written: Written) -> Layout:
+    def slots(self, written: Written) -> Slots:
         if self.own is None:
             return {}
         weights = {f"weights/{name}": Slot.like(own) for name, own in self.own.named_parameters()}

@@ -9,27 +9,27 @@ import torch
 from torch import Tensor
 
 from ..._core.settings import Settings
-from ..._core.slots import Layout
+from ..._core.slots import Slots
 from ...models.network import Network
 from ..online.generator import Generator
 from . import Written
 
-__all__ = ["Nothing"]
+__all__ = ["NoReplay"]
 
 
-class Nothing(Settings):
+class NoReplay(Settings):
     """Keeps nothing."""
 
     replay: Literal["none"] = "none"
 
     summary: ClassVar[str] = "nothing is seen again: the control"
 
-    def on(self, teacher: Network, seed: int) -> Empty:  # noqa: ARG002
-        return Empty()
+    def bind(self, teacher: Network, seed: int) -> EmptyMemory:  # noqa: ARG002
+        return EmptyMemory()
 
 
 @dataclass
-class Empty:
+class EmptyMemory:
     """A memory of nothing."""
 
     def begin(self, generator: Generator) -> None:
@@ -50,7 +50,7 @@ class Empty:
     def state(self) -> dict[str, Tensor]:
         return {}
 
-    def slots(self, written: Written) -> Layout:  # noqa: ARG002
+    def slots(self, written: Written) -> Slots:  # noqa: ARG002
         return {}
 
     def load(self, state: dict[str, Tensor]) -> None:

@@ -7,12 +7,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from .stored import Images, Stored
+from .stored import ImageMemory, StoredReplay
 
 __all__ = ["Pool"]
 
 
-class First(Images):
+class First(ImageMemory):
     """Full is full."""
 
     def _slots(self, count: int, labels: Tensor, rng: torch.Generator) -> Tensor:  # noqa: ARG002
@@ -20,10 +20,10 @@ class First(Images):
         return torch.where(slots < self.room, slots, -1)
 
 
-class Pool(Stored):
+class Pool(StoredReplay):
     """Every image written, until the budget is full; then no more."""
 
     replay: Literal["pool"] = "pool"
 
     summary: ClassVar[str] = "the first images written, until the budget is full"
-    memory: ClassVar[type[Images]] = First
+    memory: ClassVar[type[ImageMemory]] = First

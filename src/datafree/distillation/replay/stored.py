@@ -11,28 +11,28 @@ from torch import Tensor
 
 from ..._core.errors import UserError
 from ..._core.settings import Settings
-from ..._core.slots import Layout, Slot
+from ..._core.slots import Slot, Slots
 from ...models.network import Network
 from ...models.pixel_bytes import to_bytes, to_pixels
 from ..online.generator import Generator
 from . import BYTES, Written, room_for
 
-__all__ = ["Images", "Stored", "slots_of_sample"]
+__all__ = ["ImageMemory", "StoredReplay", "slots_of_sample"]
 
 
-class Stored(Settings):
+class StoredReplay(Settings):
     """Settings of such a memory."""
 
     replay_bytes: int = Field(default=BYTES, ge=1)
     """Number of bytes that the memory may take."""
 
-    memory: ClassVar[type[Images]]
+    memory: ClassVar[type[ImageMemory]]
 
-    def on(self, teacher: Network, seed: int) -> Images:  # noqa: ARG002
+    def bind(self, teacher: Network, seed: int) -> ImageMemory:  # noqa: ARG002
         return self.memory(teacher, room_for(teacher, self.replay_bytes))
 
 
-class Images:
+class ImageMemory:
     """Images as bytes in a fixed number of slots; a subclass says which slot a new image takes."""
 
     def __init__(self, teacher: Network, room: int):
@@ -62,7 +62,7 @@ class Images:
     def state(self) -> dict[str, Tensor]:
         return {"pixels": self.pixels[: min(self.seen, self.room)].clone(), "seen": torch.tensor(self.seen)}
 
-    def slots(self, written: Written) -> Layout:
+    def slots(self, written: Written) -> Slots:
         pixels = Slot(torch.uint8, (min(written.images, self.room), *self.spec.shape))
         return {"pixels": pixels, "seen": Slot.count(written.images, written.images)}
 

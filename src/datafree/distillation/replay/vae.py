@@ -14,7 +14,7 @@ from ..._core.errors import UserError
 from ..._core.resume import load_optimizer, optimizer_state
 from ..._core.seeds import seed_of
 from ..._core.settings import Settings
-from ..._core.slots import Layout, Slot, module_slots, optimizer_slots
+from ..._core.slots import Slot, Slots, module_slots, optimizer_slots
 from ...models.input_spec import InputSpec
 from ...models.network import Network, frozen
 from ..online.generator import Generator
@@ -38,14 +38,14 @@ class Vae(Settings):
     """Learning rate of the VAE's Adam."""
     kl_weight: float = Field(default=1e-5, ge=0)
     """Weight of the KL divergence of the code from a standard normal, beside L1 on pixels and on the teacher's logits."""
-    steer: float = Field(default=0.02, ge=0)
+    latent_step: float = Field(default=0.02, ge=0)
     """Size of one Adam step of the codes towards confident, balanced predictions before a draw; 0 leaves it out."""
 
     summary: ClassVar[str] = (
         "a VAE of the images so far, which replays from itself; no image is kept (Binici et al. 2022)"
     )
 
-    def on(self, teacher: Network, seed: int) -> VaeMemory:
+    def bind(self, teacher: Network, seed: int) -> VaeMemory:
         return VaeMemory(self, teacher, seed)
 
 
@@ -141,7 +141,7 @@ class VaeMemory:
         if self.steps < WARM:
             return None
         codes = torch.randn((count, self.settings.vae_code), generator=rng).to(self.teacher.device)
-        if self.settings.steer:
+        if self.settings.latent_step:
             codes = self._steered(codes)
         with torch.no_grad():
             return self.net.decode(codes).cpu()
@@ -154,7 +154,7 @@ class VaeMemory:
         mean = logits.softmax(1).mean(0)
         loss = cross_entropy(logits, logits.argmax(1)) + (mean * mean.clamp(min=1e-12).log()).sum()
         (grad,) = torch.autograd.grad(loss, codes)
-        return (codes - self.settings.steer * grad.sign()).detach()
+        return (codes - self.settings.latent_step * grad.sign()).detach()
 
     def nbytes(self) -> int:
         return sum(own.numel() * own.element_size() for own in self.net.state_dict().values())
@@ -163,7 +163,7 @@ class VaeMemory:
         found = {f"net/{name}": tensor.detach().cpu().clone() for name, tensor in self.net.state_dict().items()}
         return {**found, **optimizer_state(self.adam, "adam"), "steps": torch.tensor(self.steps)}
 
-    def slots(self, written: Written) -> Layout:
+    def slots(self, written: Written) -> Slots:
         steps = {"steps": Slot.count(written.writes, written.writes)}
         return {**module_slots(self.net, "net"), **optimizer_slots(self.adam, "adam", written.writes), **steps}
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from .svg import LEADING, Words, by_layer, looks, name_ends, style, svg
 
 if TYPE_CHECKING:
-    from ..similarity import Matched
+    from ..similarity import LayerMatches
 
 __all__ = ["matched_svg"]
 
@@ -16,7 +16,7 @@ _LEAST = 1e-4
 _GREY = "#808890"
 
 
-def matched_svg(found: Sequence[Matched], salt: str = "") -> str:
+def matched_svg(found: Sequence[LayerMatches], salt: str = "") -> str:
     """Two panels with a line for each set on log axes, references in grey; empty without sets."""
     from matplotlib.figure import Figure
 
@@ -40,7 +40,7 @@ def matched_svg(found: Sequence[Matched], salt: str = "") -> str:
         return svg(figure, words, _label(found))
 
 
-def _label(found: Sequence[Matched]) -> str:
+def _label(found: Sequence[LayerMatches]) -> str:
     """All lines in words, for those who cannot see them: the mean over layers."""
     told = (
         f"{one.name}: means off by {sum(one.mean) / len(one.mean):.2g} standard deviations, "

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from ...runs.run_reader import Online
-    from ..similarity import Matched, Similarity
+    from ...runs.run_reader import OnlineLog
+    from ..similarity import LayerMatches, Similarity
 
-__all__ = ["Grid", "Likeness", "Line", "Match", "Played", "Report", "Row", "Timeline"]
+__all__ = ["Grid", "Line", "Match", "OnlineRun", "Report", "Row", "SimilarityTable", "Timeline"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Likeness:
+class SimilarityTable:
     """Divergences that can be compared: by one network, in one form, of images shown in one way."""
 
     caption: str
@@ -82,15 +82,15 @@ class Match:
     """What the images of synthetic sets match of the statistics that one network stored, layer by layer."""
 
     caption: str
-    found: Sequence[Matched]
+    found: Sequence[LayerMatches]
 
 
 @dataclass(frozen=True)
-class Played:
+class OnlineRun:
     """One online distillation."""
 
     name: str
-    found: Online
+    found: OnlineLog
     phases: Mapping[str, float]
     """Seconds; no second is in two of them."""
     replay: str = ""
@@ -126,9 +126,9 @@ class Report:
     classes: tuple[str, ...]
     scatter: Sequence[tuple[str, float, float, float]] = ()
     """Name, bytes of the record, forecast leakage (AUC), accuracy in percent."""
-    likenesses: Sequence[Likeness] = ()
+    likenesses: Sequence[SimilarityTable] = ()
     """How far data sets are from what a network was trained on, one for each way of measuring."""
     matches: Sequence[Match] = ()
     """One for each network that sets were made from."""
-    online: Sequence[Played] = ()
+    online: Sequence[OnlineRun] = ()
     timelines: Sequence[Timeline] = ()

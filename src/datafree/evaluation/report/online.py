@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..stability import FIGURES, HALF, Robustness, Spread, over_seeds, robustness
 from . import numbers
-from .model import Line, Played
+from .model import Line, OnlineRun
 
 if TYPE_CHECKING:
-    from ...runs.run_reader import Online
+    from ...runs.run_reader import OnlineLog
 
-__all__ = ["REST", "facts", "figures", "online_lines", "played"]
+__all__ = ["REST", "facts", "figures", "online_lines", "online_run"]
 
 REST = "watching and the rest"
 """The phase that is what no other phase counted."""
@@ -22,7 +22,7 @@ _TOLD = 5
 _ACCURACY, _AGREEMENT = "test accuracy, %", "agreement with the teacher on generated probes, %"
 
 
-def played(name: str, found: Online, replay: str = "", series: str = "") -> Played:
+def online_run(name: str, found: OnlineLog, replay: str = "", series: str = "") -> OnlineRun:
     """What a run.json says of one online run; runs of one `series` differ in their seed alone."""
     spent = {key: seconds for key, seconds in found.phases.items() if seconds > 0}
     if "student" in spent and "memory" in spent:  # written within the student's steps, and counted in both
@@ -30,10 +30,10 @@ def played(name: str, found: Online, replay: str = "", series: str = "") -> Play
     rest = math.fsum(found.seconds) - math.fsum(spent.values())
     if rest > 0:
         spent[REST] = rest
-    return Played(name, found, spent, replay, series)
+    return OnlineRun(name, found, spent, replay, series)
 
 
-def online_lines(name: str, found: Online) -> list[Line]:
+def online_lines(name: str, found: OnlineLog) -> list[Line]:
     """Its curves by epoch; the moving average of the student has a line of its own."""
     average = f"average: {name}"  # first, since the end of a long name is cut off
     lines = [
@@ -50,9 +50,9 @@ def online_lines(name: str, found: Online) -> list[Line]:
 # -- tables -------------------------------------------------------------------------------------------------------
 
 
-def figures(runs: Sequence[Played]) -> list[tuple[str, list[dict[str, Any]]]]:
+def figures(runs: Sequence[OnlineRun]) -> list[tuple[str, list[dict[str, Any]]]]:
     """A group of rows for every run, one for each curve and window, then a group for every series of two seeds or more."""
-    groups, series = [], dict[str, list[Played]]()
+    groups, series = [], dict[str, list[OnlineRun]]()
     for run in runs:
         rows = [
             _row(*key, {name: _cell(getattr(own, name)) for name in FIGURES}) for key, own in _measured(run).items()
@@ -67,13 +67,13 @@ def figures(runs: Sequence[Played]) -> list[tuple[str, list[dict[str, Any]]]]:
     return groups
 
 
-def _measured(run: Played) -> dict[tuple[str, str], Robustness]:
+def _measured(run: OnlineRun) -> dict[tuple[str, str], Robustness]:
     """By curve and window, both in words."""
     curves = _curves(run.found)
     return {(curve, window): own for curve, values in curves for window, own in _windows(values)}
 
 
-def _together(several: Sequence[Played]) -> list[dict[str, Any]]:
+def _together(several: Sequence[OnlineRun]) -> list[dict[str, Any]]:
     """Of the curves and windows that all of them have."""
     found, rows = [_measured(run) for run in several], []
     for key in found[0]:
@@ -95,7 +95,7 @@ def _spread(own: Spread | None) -> tuple[str, str]:
     return ("", "") if own is None or own.sd is None else (f"{own.mean:.2f}", f"± {own.sd:.2f}")
 
 
-def facts(runs: Sequence[Played]) -> list[dict[str, Any]]:
+def facts(runs: Sequence[OnlineRun]) -> list[dict[str, Any]]:
     """A row for every run: its memory, how much it made in what time, how its generator ended, what was rolled back."""
     rows = []
     for run in runs:
@@ -123,7 +123,7 @@ def facts(runs: Sequence[Played]) -> list[dict[str, Any]]:
     return rows
 
 
-def _curves(found: Online) -> list[tuple[str, tuple[float, ...]]]:
+def _curves(found: OnlineLog) -> list[tuple[str, tuple[float, ...]]]:
     named = [
         ("test accuracy", found.scores), ("test accuracy of the average", found.average_scores),
         ("agreement on probes", found.agreement), ("agreement of the average", found.average_agreement),

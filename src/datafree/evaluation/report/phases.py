@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import numbers
-from .model import Played
+from .model import OnlineRun
 from .online import REST
 from .svg import COLOURS, INK, LEADING, Words, style, svg
 
@@ -19,7 +19,7 @@ __all__ = ["phases_svg"]
 _COLUMNS = 4
 
 
-def phases_svg(runs: Sequence[Played]) -> str:
+def phases_svg(runs: Sequence[OnlineRun]) -> str:
     """A stacked bar of seconds for each run, in the order of the phases; empty where no run counted any."""
     from matplotlib.figure import Figure
 
@@ -44,7 +44,7 @@ def phases_svg(runs: Sequence[Played]) -> str:
         return svg(figure, words, _phases_label(runs))
 
 
-def _stack(axes: Axes, runs: Sequence[Played], names: Sequence[str], words: Words) -> None:
+def _stack(axes: Axes, runs: Sequence[OnlineRun], names: Sequence[str], words: Words) -> None:
     """Bars from the left, in the unit of the largest; a share is written where it has room."""
     longest = max(math.fsum(run.phases.values()) for run in runs)
     unit, per = ("hours", 3600) if longest >= 2 * 3600 else ("minutes", 60) if longest >= 120 else ("seconds", 1)
@@ -76,7 +76,7 @@ def _colour(index: int, name: str) -> str:
     return "#808890" if name == REST else COLOURS[index % len(COLOURS)]
 
 
-def _phases_label(runs: Sequence[Played]) -> str:
+def _phases_label(runs: Sequence[OnlineRun]) -> str:
     """All bars in words, for those who cannot see them."""
     told = (
         f"{run.name}: {', '.join(f'{name} {numbers.duration(own)}' for name, own in run.phases.items())}"

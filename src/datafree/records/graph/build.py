@@ -37,7 +37,7 @@ class Graph:
     def vertices(self) -> int:
         return sum(self.sizes)
 
-    def live(self, activations: Sequence[Tensor]) -> list[Tensor]:
+    def observe(self, activations: Sequence[Tensor]) -> list[Tensor]:
         """Activations (N, ...) of each tap as the graph's signal, each (N, sizes[t]): flat, or means over positions."""
         if self.kind == "units":
             return [a.flatten(1) for a in activations]

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..._core.settings import Settings, family, pick
 from ...models.network import Network
 
-__all__ = ["Meter", "State", "Statistic", "Summary", "Table", "difference", "kinds", "of", "table"]
+__all__ = ["Accumulator", "State", "Statistic", "Summary", "Table", "difference", "from_dict", "kinds", "table"]
 
 State = dict[str, Tensor]
 """Sums in float64: a monoid under `merge`, counted in samples."""
@@ -41,7 +41,7 @@ def difference(got: Table, wanted: Table) -> str:
 
 
 @runtime_checkable
-class Meter(Protocol):
+class Accumulator(Protocol):
     """A statistic bound to one network and its taps."""
 
     def reduce(self, activations: Sequence[Tensor], labels: Tensor) -> State:
@@ -68,7 +68,7 @@ class Meter(Protocol):
         """One target activation for every label and tap, each (N, ...) like what `live` gives."""
         ...
 
-    def live(self, activations: Sequence[Tensor]) -> list[Tensor]:
+    def observe(self, activations: Sequence[Tensor]) -> list[Tensor]:
         """Activations as `sample` draws them: scaled, pooled over positions, or as they are."""
         ...
 
@@ -76,7 +76,7 @@ class Meter(Protocol):
         """How far the batch's own statistic is from the summary: a scalar with a gradient, 0 at equality."""
         ...
 
-    def released(self, summary: Summary) -> float:
+    def released_statistics(self, summary: Summary) -> float:
         """Sum over groups of (statistics released) / (samples they were taken from): what a forecast of leakage needs."""
         ...
 
@@ -92,7 +92,7 @@ class Statistic(Protocol):
         """Entry name -> (the statistic to store with it, its taps)."""
         ...
 
-    def on(self, network: Network, taps: Sequence[str]) -> Meter:
+    def bind(self, network: Network, taps: Sequence[str]) -> Accumulator:
         """The meter for those taps of that network."""
         ...
 
@@ -102,7 +102,7 @@ def kinds() -> dict[str, type[Settings]]:
     return family(__name__, "kind")
 
 
-def of(values: Any, *, strict: bool = False) -> Any:
+def from_dict(values: Any, *, strict: bool = False) -> Any:
     """A statistic from its dict; raises UserError for an unknown kind or a setting that is off; where `strict`, as in a
     file, for a value of another JSON type too.
     """

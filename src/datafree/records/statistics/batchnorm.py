@@ -16,7 +16,7 @@ from . import State, Summary, Table, difference, table
 from .limits import LARGEST, check_size
 from .merge import group_means, merge_means
 
-__all__ = ["BatchNorm", "BatchNormMeter"]
+__all__ = ["BatchNorm", "BatchNormAccumulator"]
 
 
 class BatchNorm(Settings):
@@ -35,15 +35,15 @@ class BatchNorm(Settings):
             )
         return {tap: (self, (tap,)) for tap in found}
 
-    def on(self, network: Network, taps: Sequence[str]) -> BatchNormMeter:
+    def bind(self, network: Network, taps: Sequence[str]) -> BatchNormAccumulator:
         (tap,) = taps
         layer = dict(network.module.named_modules()).get(tap)
         if not isinstance(layer, nn.modules.batchnorm._BatchNorm):
             raise UserError(f"{tap!r} of {network.name} is no batch norm; name one of {tap_names.batch_norms(network)}")
-        return BatchNormMeter(tap, layer)
+        return BatchNormAccumulator(tap, layer)
 
 
-class BatchNormMeter:
+class BatchNormAccumulator:
     """Summaries: mean (C,) and variance (C,), the variance unbiased, as torch keeps it."""
 
     def __init__(self, tap: str, layer: nn.modules.batchnorm._BatchNorm):
@@ -57,12 +57,12 @@ class BatchNormMeter:
             "variance": self.layer.running_var.detach().cpu().float().clone(),
         }
 
-    def live(self, activations: Sequence[Tensor]) -> list[Tensor]:
+    def observe(self, activations: Sequence[Tensor]) -> list[Tensor]:
         (a,) = activations
         return [a.transpose(0, 1).flatten(1).T if a.ndim > 2 else a]
 
     def reduce(self, activations: Sequence[Tensor], labels: Tensor) -> State:  # noqa: ARG002
-        signal = self.live([activations[0].detach().cpu().double()])[0]
+        signal = self.observe([activations[0].detach().cpu().double()])[0]
         count, mean = group_means(signal, torch.zeros(len(signal), dtype=torch.long), 1)
         centred = signal - mean
         rest = centred.mean(0, keepdim=True)
@@ -97,10 +97,10 @@ class BatchNormMeter:
 
     def distance(self, summary: Summary, activations: Sequence[Tensor], labels: Tensor) -> Tensor:  # noqa: ARG002
         """|m - mu|_2 + |s^2 - sigma^2|_2 over channels (DeepInversion, Yin et al. 2020, eq. 4)."""
-        signal = self.live(activations)[0]
+        signal = self.observe(activations)[0]
         mean, variance = signal.mean(0), signal.var(0)
         apart = (mean - summary["mean"].to(signal.device)), (variance - summary["variance"].to(signal.device))
         return torch.linalg.vector_norm(apart[0]) + torch.linalg.vector_norm(apart[1])
 
-    def released(self, summary: Summary) -> float:  # noqa: ARG002
+    def released_statistics(self, summary: Summary) -> float:  # noqa: ARG002
         return 0.0  # the model gives these away already

@@ -17,7 +17,7 @@ from . import State, Summary, Table, difference, table
 from .limits import check_counts, check_pixels
 from .merge import group_means, merge_means
 
-__all__ = ["InputMeter", "InputMoments"]
+__all__ = ["InputAccumulator", "InputMoments"]
 
 
 class InputMoments(Settings):
@@ -32,11 +32,11 @@ class InputMoments(Settings):
     def plan(self, network: Network, taps: Sequence[str]) -> dict[str, tuple[InputMoments, tuple[str, ...]]]:  # noqa: ARG002
         return {"input-moments": (self, (tap_names.INPUT,))}
 
-    def on(self, network: Network, taps: Sequence[str]) -> InputMeter:  # noqa: ARG002
-        return InputMeter(self, network.spec)
+    def bind(self, network: Network, taps: Sequence[str]) -> InputAccumulator:  # noqa: ARG002
+        return InputAccumulator(self, network.spec)
 
 
-class InputMeter:
+class InputAccumulator:
     """States: count (1,), mean, rest and square (1, D); summaries: mean and std, (C, H, W) or (C, 1, 1)."""
 
     def __init__(self, settings: InputMoments, spec: InputSpec):
@@ -45,7 +45,7 @@ class InputMeter:
         self.positions = 1 if settings.per == "pixel" else shape[1] * shape[2]
         self.stored = shape if settings.per == "pixel" else (shape[0], 1, 1)
 
-    def live(self, activations: Sequence[Tensor]) -> list[Tensor]:
+    def observe(self, activations: Sequence[Tensor]) -> list[Tensor]:
         return [activations[0]]
 
     def reduce(self, activations: Sequence[Tensor], labels: Tensor) -> State:  # noqa: ARG002
@@ -95,5 +95,5 @@ class InputMeter:
         mu, sigma = summary["mean"].to(x.device), summary["std"].to(x.device)
         return ((mean - mu).square() + (std - sigma).square()).mean()
 
-    def released(self, summary: Summary) -> float:
+    def released_statistics(self, summary: Summary) -> float:
         return 2 * summary["mean"].numel() / float(summary["count"])

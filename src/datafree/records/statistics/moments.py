@@ -23,7 +23,7 @@ from .limits import LARGEST, check_counts, check_pixels, check_size
 from .merge import group_means, merge_means
 from .sketch import nystrom, test_matrix
 
-__all__ = ["Moments", "MomentsMeter"]
+__all__ = ["Moments", "MomentsAccumulator"]
 
 UNITS_AT_MOST = 8192
 
@@ -57,12 +57,14 @@ class Moments(Settings):
         scales = {tap: 1 / self.temperature if tap == top else 1.0 for tap in taps}
         return {tap: (self.model_copy(update={"scale": scales[tap]}), (tap,)) for tap in taps}
 
-    def on(self, network: Network, taps: Sequence[str]) -> MomentsMeter:
+    def bind(self, network: Network, taps: Sequence[str]) -> MomentsAccumulator:
         (tap,) = taps
-        return MomentsMeter(self, tap, tap_names.shapes(network, taps)[tap], len(network.spec.classes), network.spec)
+        return MomentsAccumulator(
+            self, tap, tap_names.shapes(network, taps)[tap], len(network.spec.classes), network.spec
+        )
 
 
-class MomentsMeter:
+class MomentsAccumulator:
     """Moments of one tap. States: count (K,), mean and rest (K, D), and by covariance the centred sums of squares."""
 
     def __init__(
@@ -84,7 +86,7 @@ class MomentsMeter:
 
     # -- measuring ------------------------------------------------------------------------------------------------
 
-    def live(self, activations: Sequence[Tensor]) -> list[Tensor]:
+    def observe(self, activations: Sequence[Tensor]) -> list[Tensor]:
         (a,) = activations
         if self.shape != self.full_shape:
             a = adaptive_avg_pool2d(a, (self.shape[1], self.shape[2]))
@@ -92,7 +94,7 @@ class MomentsMeter:
         return [signal * self.settings.scale if self.settings.scale != 1 else signal]
 
     def reduce(self, activations: Sequence[Tensor], labels: Tensor) -> State:
-        signal = self.live([activations[0].detach().cpu().double()])[0]
+        signal = self.observe([activations[0].detach().cpu().double()])[0]
         counts, means = group_means(signal, labels, self.classes)
         centred = signal - means[labels]
         rest = group_means(centred, labels, self.classes)[1]
@@ -215,7 +217,7 @@ class MomentsMeter:
 
         Without a recorded covariance it is the mean of (m - mu)^2, in the layer's own units.
         """
-        signal = self.live(activations)[0]
+        signal = self.observe(activations)[0]
         sigma = self.variance(summary).to(signal.device).sqrt()
         unit = sigma.clamp(min=float(sigma.mean()) * 1e-2 + 1e-6)  # a dead unit counts in a hundredth of the others'
         unit = torch.ones_like(unit) if self.settings.covariance == "none" else unit
@@ -229,7 +231,7 @@ class MomentsMeter:
                 parts[-1] = parts[-1] + (spread - sigma[c] / unit[c]).square().mean()
         return torch.stack(parts).mean()
 
-    def released(self, summary: Summary) -> float:
+    def released_statistics(self, summary: Summary) -> float:
         counts = summary["count"].double()
         per_group = 0
         if "variance" in summary:

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 from ..._core.settings import Settings
 from ...models.network import Network
 from .. import graph
-from .spectral_accumulator import SpectralMeter
+from .spectral_accumulator import SpectralAccumulator
 
 __all__ = ["SpectralAll", "SpectralPairs"]
 
@@ -53,8 +53,8 @@ class SpectralAll(_Spectral):
     def plan(self, network: Network, taps: Sequence[str]) -> dict[str, tuple[SpectralAll, tuple[str, ...]]]:  # noqa: ARG002
         return {"graph": (self, tuple(taps))}
 
-    def on(self, network: Network, taps: Sequence[str]) -> SpectralMeter:
-        return SpectralMeter(self, graph.build(network, taps, self.graph), len(network.spec.classes))
+    def bind(self, network: Network, taps: Sequence[str]) -> SpectralAccumulator:
+        return SpectralAccumulator(self, graph.build(network, taps, self.graph), len(network.spec.classes))
 
 
 class SpectralPairs(_Spectral):
@@ -65,5 +65,5 @@ class SpectralPairs(_Spectral):
     def plan(self, network: Network, taps: Sequence[str]) -> dict[str, tuple[SpectralPairs, tuple[str, ...]]]:
         return {f"{a}--{b}": (self, (a, b)) for a, b in graph.pairs(network, taps, self.graph)}
 
-    def on(self, network: Network, taps: Sequence[str]) -> SpectralMeter:
-        return SpectralMeter(self, graph.build(network, taps, self.graph), len(network.spec.classes))
+    def bind(self, network: Network, taps: Sequence[str]) -> SpectralAccumulator:
+        return SpectralAccumulator(self, graph.build(network, taps, self.graph), len(network.spec.classes))

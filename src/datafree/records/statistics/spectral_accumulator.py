@@ -17,7 +17,7 @@ from .limits import LARGEST, check_counts, check_size
 from .merge import group_means, shift_weights
 from .sketch import nystrom, test_matrix
 
-__all__ = ["SpectralMeter"]
+__all__ = ["SpectralAccumulator"]
 
 SAME_BASIS = 1e-3
 """Coefficients of standard normal noise differ by less where two machines derive the same basis."""
@@ -38,7 +38,7 @@ class _Settings(Protocol):
     def examples(self) -> int: ...
 
 
-class SpectralMeter:
+class SpectralAccumulator:
     """Coefficients of one graph. K classes, n vertices, k kept coefficients, N examples.
 
     States: count (K,) and, by signal, class-mean: mean (K, n) over vertices; class-moments: mean (K, n), square (K, n)
@@ -67,11 +67,11 @@ class SpectralMeter:
 
     # -- measuring ------------------------------------------------------------------------------------------------
 
-    def live(self, activations: Sequence[Tensor]) -> list[Tensor]:
-        return self.graph.live(activations)
+    def observe(self, activations: Sequence[Tensor]) -> list[Tensor]:
+        return self.graph.observe(activations)
 
     def reduce(self, activations: Sequence[Tensor], labels: Tensor) -> State:
-        signal = torch.cat(self.live([a.detach().cpu().double() for a in activations]), 1)
+        signal = torch.cat(self.observe([a.detach().cpu().double() for a in activations]), 1)
         if self.settings.signal == "examples":
             return self._choose(signal, labels)
         moments = self.settings.signal == "class-moments"
@@ -244,7 +244,7 @@ class SpectralMeter:
         Compared is the batch's class mean with the recorded one; for `examples`, every image with the recorded example
         nearest to it (mean over images).
         """
-        signal = torch.cat(self.live(activations), 1)
+        signal = torch.cat(self.observe(activations), 1)
         basis, parts = self.basis_on(signal), []
         for c in labels.unique().tolist():
             own = signal[labels == c]
@@ -265,7 +265,7 @@ class SpectralMeter:
         ]
         return torch.stack(apart).amin(0).mean()
 
-    def released(self, summary: Summary) -> float:
+    def released_statistics(self, summary: Summary) -> float:
         """Kept numbers of a class by its samples; the choice of indices is not counted.
 
         An example's coefficients are k statistics of one sample: their members are known for certain, so the forecast

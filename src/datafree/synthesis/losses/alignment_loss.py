@@ -14,11 +14,11 @@ from ...models.network import Network
 from . import Term, View
 from .alignment import Guide
 
-__all__ = ["Aligned"]
+__all__ = ["AlignmentLoss"]
 
 
 @dataclass(frozen=True)
-class Aligned(Term):
+class AlignmentLoss(Term):
     """The guide's loss on the penultimate features, summed over images; `learn` is the guide's own step on the same ones.
 
     The guide is shared by all that `bind` returns: binding draws a stream of random numbers, it does not begin again.
@@ -36,7 +36,7 @@ class Aligned(Term):
     def taps(self) -> tuple[str, ...]:
         return (FEATURES,)
 
-    def bind(self, network: Network, labels: Tensor, rng: torch.Generator) -> Aligned:  # noqa: ARG002
+    def bind(self, network: Network, labels: Tensor, rng: torch.Generator) -> AlignmentLoss:  # noqa: ARG002
         own = torch.Generator().manual_seed(int(torch.randint(2**62, (1,), generator=rng)))
         return replace(self, rng=own)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..._core.arguments import check_fields
-from ...records.divergence import Form, Stored, by_channel, divergence
+from ...records.divergence import Form, StoredStatistics, by_channel, divergence
 from . import Term, View
 
 __all__ = ["BatchNormDivergence"]
@@ -21,7 +21,7 @@ class BatchNormDivergence(Term):
     `l2` is ZeroQ's and DeepInversion's (Yin et al. 2020, eq. 4): |m - mu| + |s^2 - sigma^2| of each layer, not squared.
     """
 
-    layers: tuple[Stored, ...]
+    layers: tuple[StoredStatistics, ...]
     form: Form = "forward"
 
     def __post_init__(self) -> None:
@@ -34,7 +34,7 @@ class BatchNormDivergence(Term):
     def __call__(self, view: View) -> Tensor:
         return torch.stack([self._one(own, view.activations[own.tap]) for own in self.layers]).sum() * len(view.pixels)
 
-    def _one(self, own: Stored, activation: Tensor) -> Tensor:
+    def _one(self, own: StoredStatistics, activation: Tensor) -> Tensor:
         apart, variance = by_channel(activation, own.mean.to(activation.device), own.calls)
         if self.form == "l2":
             spread = variance - own.variance.to(variance)

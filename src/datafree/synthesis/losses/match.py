@@ -13,8 +13,8 @@ from ...models import hooks as tap_names
 from ...models.hooks import Edit
 from ...models.network import Network
 from ...records.record import Entry, Record
-from ...records.statistics import Meter
-from ...records.statistics.spectral_accumulator import SpectralMeter
+from ...records.statistics import Accumulator
+from ...records.statistics.spectral_accumulator import SpectralAccumulator
 from . import Term, View
 
 __all__ = ["MatchMoments", "MatchTargets", "Measured", "measured"]
@@ -25,14 +25,14 @@ class Measured:
     """An entry of a record with its meter, whose preparation (a graph's basis, say) is done once."""
 
     entry: Entry
-    meter: Meter
+    meter: Accumulator
 
     @property
     def taps(self) -> tuple[str, ...]:
         return self.entry.taps
 
-    def live(self, view: View) -> list[Tensor]:
-        return self.meter.live([view.activations[tap].float() for tap in self.taps])
+    def observe(self, view: View) -> list[Tensor]:
+        return self.meter.observe([view.activations[tap].float() for tap in self.taps])
 
 
 def measured(network: Network, record: Record, entries: Iterable[str]) -> tuple[Measured, ...]:
@@ -42,7 +42,7 @@ def measured(network: Network, record: Record, entries: Iterable[str]) -> tuple[
     """
     found = tuple(Measured(record.entries[name], record.meter(name, network)) for name in entries)
     for own in found:
-        if isinstance(own.meter, SpectralMeter):
+        if isinstance(own.meter, SpectralAccumulator):
             own.meter.ready(own.entry.summary)
     return found
 
@@ -94,7 +94,7 @@ class MatchTargets(Term):
     def __call__(self, view: View) -> Tensor:
         total = view.pixels.new_zeros(())
         for own, targets in zip(self.entries, self.targets, strict=True):
-            for tap, activation, target in zip(own.taps, own.live(view), targets, strict=True):
+            for tap, activation, target in zip(own.taps, own.observe(view), targets, strict=True):
                 total = total + self._one(tap, activation, target)
         return total
 

@@ -16,7 +16,7 @@ from ..._core.arguments import check_fields
 from ...models.hooks import FEATURES
 from . import Term, View
 
-__all__ = ["Disagreement", "FeatureNorm", "OneHot", "jensen_shannon"]
+__all__ = ["ConfidenceLoss", "Disagreement", "FeatureNorm", "jensen_shannon"]
 
 Kind = Literal["js", "l1", "kl"]
 
@@ -59,7 +59,7 @@ class Disagreement(Term):
 
 
 @dataclass(frozen=True)
-class OneHot(Term):
+class ConfidenceLoss(Term):
     """Cross-entropy of the teacher's prediction against its own argmax, in nats, summed over images (Chen et al. 2019)."""
 
     def __call__(self, view: View) -> Tensor:

@@ -16,7 +16,18 @@ from ..._core.settings import Settings, family, pick
 from ...models.network import Network
 from ...records.record import Record
 
-__all__ = ["DEFAULT", "Batch", "Maker", "Synthesizer", "batches", "methods", "named", "needed", "of", "unit_labels"]
+__all__ = [
+    "DEFAULT",
+    "Batch",
+    "BoundMethod",
+    "Synthesizer",
+    "batches",
+    "from_dict",
+    "from_name",
+    "methods",
+    "needed",
+    "unit_labels",
+]
 
 
 DEFAULT = "distribution"
@@ -33,7 +44,7 @@ class Batch:
     labels: Tensor
 
 
-class Maker(Protocol):
+class BoundMethod(Protocol):
     """A method bound to a teacher and its record, all costly preparation done: a frozen dataclass.
 
     Another thread works on ``dataclasses.replace(maker, teacher=copy)``, since hooks on one module are not for two.
@@ -42,7 +53,7 @@ class Maker(Protocol):
     @property
     def teacher(self) -> Network: ...
 
-    def unit(self, index: int, seed: int, size: int) -> Batch: ...
+    def chunk(self, index: int, seed: int, size: int) -> Batch: ...
 
 
 @runtime_checkable
@@ -52,10 +63,10 @@ class Synthesizer(Protocol):
     method: str
     summary: ClassVar[str]
     """One line for the help."""
-    boxed: bool
+    in_range: bool
     """Pixels stay within the spec's range, so that a set can store them as bytes."""
 
-    def on(self, teacher: Network, record: Record | None) -> Maker:
+    def bind(self, teacher: Network, record: Record | None) -> BoundMethod:
         """Raises UserError where the record lacks what the method needs."""
         ...
 
@@ -66,9 +77,9 @@ def batches(
     """The named work units, in order."""
     if record is not None:
         record.check_teacher(teacher)
-    maker = method.on(teacher, record)
+    maker = method.bind(teacher, record)
     for index in units:
-        yield maker.unit(index, seed, size)
+        yield maker.chunk(index, seed, size)
 
 
 def unit_labels(index: int, size: int, classes: int) -> Tensor:
@@ -108,11 +119,11 @@ def methods() -> dict[str, type[Settings]]:
     return family(__name__, "method")
 
 
-def named(name: str, /, **settings: Any) -> Any:
+def from_name(name: str, /, **settings: Any) -> Any:
     """A method by name with settings: ``method("spectral-pairs", steps=200)``."""
-    return of({"method": name, **settings})
+    return from_dict({"method": name, **settings})
 
 
-def of(values: dict[str, Any]) -> Any:
+def from_dict(values: dict[str, Any]) -> Any:
     """A method from its dict; raises UserError for an unknown name or a setting that is off."""
     return pick(__name__, "method", "synthesis method", values)

@@ -13,7 +13,7 @@ from ...records.record import Record
 from ..losses import Objective
 from ..losses.match import MatchTargets, measured
 from . import needed
-from .inversion import InversionMaker, InversionSettings
+from .inversion import BoundInversion, InversionSettings
 
 __all__ = ["AllLayers", "AllLayersDropout", "TopLayer"]
 
@@ -27,7 +27,7 @@ class TopLayer(InversionSettings):
 
     summary: ClassVar[str] = "logits match targets drawn from the top layer's record (Lopes et al. 2017, eq. 1)"
 
-    def on(self, teacher: Network, record: Record | None) -> InversionMaker:
+    def bind(self, teacher: Network, record: Record | None) -> BoundInversion:
         return _maker(self, teacher, record, top_only=True)
 
 
@@ -40,7 +40,7 @@ class AllLayers(InversionSettings):
 
     summary: ClassVar[str] = "activations of all layers match targets drawn from their records (eq. 2)"
 
-    def on(self, teacher: Network, record: Record | None) -> InversionMaker:
+    def bind(self, teacher: Network, record: Record | None) -> BoundInversion:
         return _maker(self, teacher, record)
 
 
@@ -55,7 +55,7 @@ class AllLayersDropout(InversionSettings):
 
     summary: ClassVar[str] = "as `all`, under dropout masks fixed for each image (sec. 3.1.2)"
 
-    def on(self, teacher: Network, record: Record | None) -> InversionMaker:
+    def bind(self, teacher: Network, record: Record | None) -> BoundInversion:
         return _maker(self, teacher, record, dropout=self.dropout)
 
 
@@ -66,7 +66,7 @@ def _maker(
     *,
     top_only: bool = False,
     dropout: float = 0.0,
-) -> InversionMaker:
+) -> BoundInversion:
     """Follows MatchTargets over the record's moments: those of the top layer, or of all layers."""
     record = needed(settings.method, record, teacher)
     top = tap_names.layers(teacher)[-1]

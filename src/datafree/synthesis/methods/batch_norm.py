@@ -15,14 +15,14 @@ from ..._core.seeds import stream
 from ..._core.settings import Settings
 from ...models import hooks as tap_names
 from ...models.network import Network
-from ...records.divergence import Form, stored
+from ...records.divergence import Form, stored_statistics
 from ...records.record import Record
 from ..losses import Objective
 from ..losses.batchnorm import BatchNormDivergence
 from ..losses.classes import ClassBalance, WantedClass, WantedLogit
 from ..losses.priors import PixelNorm, Smoothness, TotalVariation
 from . import Batch, unit_labels
-from .inversion import InversionMaker, InversionSettings, noise
+from .inversion import BoundInversion, InversionSettings, noise
 
 __all__ = ["BatchNormInception", "BatchNormSamples", "Gaussian", "Inception", "PriorSettings"]
 
@@ -38,22 +38,22 @@ class Gaussian(Settings):
     summary: ClassVar[str] = "standard normal noise: the control (Haroush et al. 2020)"
 
     @property
-    def boxed(self) -> bool:
+    def in_range(self) -> bool:
         return self.box
 
-    def on(self, teacher: Network, record: Record | None) -> GaussianMaker:
-        return GaussianMaker(self, teacher, record)
+    def bind(self, teacher: Network, record: Record | None) -> BoundGaussian:
+        return BoundGaussian(self, teacher, record)
 
 
 @dataclass(frozen=True)
-class GaussianMaker:
+class BoundGaussian:
     """Units of noise, with the input's recorded mean and std where there is a record of them."""
 
     settings: Gaussian
     teacher: Network
     record: Record | None
 
-    def unit(self, index: int, seed: int, size: int) -> Batch:
+    def chunk(self, index: int, seed: int, size: int) -> Batch:
         labels, rng = unit_labels(index, size, len(self.teacher.spec.classes)), stream(seed, "unit", index)
         pixels = noise(self.teacher, self.record, labels, rng)
         return Batch(self.teacher.spec.clamp(pixels) if self.settings.box else pixels, labels)
@@ -101,7 +101,7 @@ class Inception(PriorSettings):
 
     summary: ClassVar[str] = "the wanted class's logit is maximised under a smooth prior (Haroush et al. 2020)"
 
-    def on(self, teacher: Network, record: Record | None) -> InversionMaker:
+    def bind(self, teacher: Network, record: Record | None) -> BoundInversion:
         return self.maker(teacher, record, Objective(((1.0, WantedLogit()),)) + self.priors())
 
 
@@ -115,8 +115,8 @@ class BatchNormSamples(PriorSettings):
     targeted: ClassVar[bool] = False
     summary: ClassVar[str] = "batch statistics are those the batch norms stored (Haroush et al. 2020)"
 
-    def on(self, teacher: Network, record: Record | None) -> InversionMaker:
-        term = BatchNormDivergence(stored(teacher, record), self.form)
+    def bind(self, teacher: Network, record: Record | None) -> BoundInversion:
+        term = BatchNormDivergence(stored_statistics(teacher, record), self.form)
         return self.maker(teacher, record, 1.0 * term + self.priors())
 
 
@@ -131,8 +131,8 @@ class BatchNormInception(PriorSettings):
 
     summary: ClassVar[str] = "as `bns`, with the wanted class (Haroush et al. 2020; DeepInversion with --form l2)"
 
-    def on(self, teacher: Network, record: Record | None) -> InversionMaker:
-        term = BatchNormDivergence(stored(teacher, record), self.form)
+    def bind(self, teacher: Network, record: Record | None) -> BoundInversion:
+        term = BatchNormDivergence(stored_statistics(teacher, record), self.form)
         weight = self._weight(teacher, term) if self.classes is None else self.classes
         return self.maker(teacher, record, 1.0 * term + weight * WantedClass() + self.priors())
 

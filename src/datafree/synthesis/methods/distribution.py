@@ -44,20 +44,20 @@ class Distribution(Settings):
     """Random shear, at most."""
     elastic: float = Field(default=0.025, ge=0, le=1)
     """Standard deviation of a smooth random displacement, as a share of the larger side."""
-    caution: float = Field(default=0.8, ge=0, le=1)
+    warp_acceptance: float = Field(default=0.8, ge=0, le=1)
     """Warps are cut to a quarter where they change the teacher's mind: where it keeps its class on fewer bent images than
     this, times its share of unbent ones that it sees the wanted class in. 0: warps as they are set."""
     rank: int = Field(default=256, ge=1, le=4096)
     """Directions kept of a class's latent covariance."""
 
     summary: ClassVar[str] = "drawn from the record as a censored Gaussian, where it determines the pixels (ours)"
-    boxed: ClassVar[bool] = True
+    in_range: ClassVar[bool] = True
 
-    def on(self, teacher: Network, record: Record | None) -> DistributionMaker:
+    def bind(self, teacher: Network, record: Record | None) -> BoundDistribution:
         known = self._known(teacher, record)
         if not isinstance(known, Censored):
             known = fit_censored(known.mean, known.covariance, rank=self.rank)
-        return DistributionMaker(self, teacher, known).cautious()
+        return BoundDistribution(self, teacher, known).cautious()
 
     def check(self, teacher: Network, record: Record | None) -> None:
         """Raises UserError where `on` would, without the fit, which takes seconds to minutes."""
@@ -73,17 +73,17 @@ class Distribution(Settings):
 
 
 @dataclass(frozen=True)
-class DistributionMaker:
+class BoundDistribution:
     """Draws units from the fitted distribution."""
 
     settings: Distribution
     teacher: Network
     latent: Censored
 
-    def cautious(self) -> DistributionMaker:
+    def cautious(self) -> BoundDistribution:
         """This maker, its warps cut to a quarter where the teacher does not follow them; always decided alike."""
         own = self.settings
-        if not own.caution or not any(self._warp().model_dump().values()):
+        if not own.warp_acceptance or not any(self._warp().model_dump().values()):
             return self
         rng = stream(0, "caution")
         labels = unit_labels(0, PROBED, len(self.teacher.spec.classes))
@@ -93,11 +93,11 @@ class DistributionMaker:
         before = self.teacher.predict(straight).argmax(1)
         after = self.teacher.predict(warp(straight, self._warp(), rng)).argmax(1)
         kept, seen = (before == after).float().mean(), (before.cpu() == labels).float().mean()
-        if kept >= own.caution * seen:
+        if kept >= own.warp_acceptance * seen:
             return self
         return replace(self, settings=own.model_copy(update={name: getattr(own, name) / 4 for name in WARPS}))
 
-    def unit(self, index: int, seed: int, size: int) -> Batch:
+    def chunk(self, index: int, seed: int, size: int) -> Batch:
         rng, spec = stream(seed, "unit", index), self.teacher.spec
         labels = unit_labels(index, size, len(spec.classes))[torch.randperm(size, generator=rng)]
         return Batch(self.draw(labels, rng), labels)

@@ -23,7 +23,7 @@ from ...records.record import Record
 from ..losses import Objective, View
 from . import Batch, unit_labels
 
-__all__ = ["Inversion", "InversionMaker", "InversionSettings", "invert", "noise"]
+__all__ = ["BoundInversion", "Inversion", "InversionSettings", "invert", "noise"]
 
 
 class InversionSettings(Settings):
@@ -39,10 +39,10 @@ class InversionSettings(Settings):
     """Number format of the teacher's forward pass; bfloat16 is up to 3 times as fast on CPUs that have it."""
 
     @property
-    def boxed(self) -> bool:
+    def in_range(self) -> bool:
         return self.box
 
-    def maker(self, teacher: Network, record: Record | None, objective: Objective) -> InversionMaker:
+    def maker(self, teacher: Network, record: Record | None, objective: Objective) -> BoundInversion:
         """Units that follow `objective` as these settings say."""
         check_pixel_gradient(teacher, f"--method {self.method}")  # type: ignore[attr-defined]
         moved = getattr(self, "jitter", 0), getattr(self, "flip", False)
@@ -50,7 +50,7 @@ class InversionSettings(Settings):
         if moved[0] >= side:
             raise UserError(f"--jitter: got {moved[0]}, wanted below {side}, the images' smaller side; give less")
         how = Inversion(self.steps, self.learning_rate, self.box, self.precision, *moved)
-        return InversionMaker(teacher, record, objective, how)
+        return BoundInversion(teacher, record, objective, how)
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _shown(pixels: Tensor, how: Inversion, spec: InputSpec, rng: torch.Generator
 
 
 @dataclass(frozen=True)
-class InversionMaker:
+class BoundInversion:
     """Units that start from noise, of the input record where there is one, and are optimised under `objective`."""
 
     teacher: Network
@@ -129,7 +129,7 @@ class InversionMaker:
     objective: Objective
     how: Inversion
 
-    def unit(self, index: int, seed: int, size: int) -> Batch:
+    def chunk(self, index: int, seed: int, size: int) -> Batch:
         labels, rng = unit_labels(index, size, len(self.teacher.spec.classes)), stream(seed, "unit", index)
         start = noise(self.teacher, self.record, labels, rng).to(self.teacher.device)
         bound = self.objective.bind(self.teacher, labels, rng)

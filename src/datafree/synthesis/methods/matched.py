@@ -24,16 +24,16 @@ from ..losses import Objective
 from ..losses.match import MatchMoments, measured
 from ..losses.priors import TotalVariation
 from . import Batch, needed, unit_labels
-from .distribution import Distribution, DistributionMaker
+from .distribution import BoundDistribution, Distribution
 from .inversion import Inversion, invert, noise
 
-__all__ = ["Matched"]
+__all__ = ["MomentMatching"]
 
 BATCH = 256
 """Images in a batch, as many as statistics want; fewer where fewer images are asked for."""
 
 
-class Matched(Settings):
+class MomentMatching(Settings):
     """Batches whose moments at every recorded layer match the record's."""
 
     method: Literal["matched"] = "matched"
@@ -51,14 +51,14 @@ class Matched(Settings):
     """Number format of the teacher's forward pass."""
 
     summary: ClassVar[str] = "batches whose moments at every recorded layer are the record's (ours)"
-    boxed: ClassVar[bool] = True
+    in_range: ClassVar[bool] = True
 
     def unit_size(self, classes: int, images: int) -> int:
         """Images in a work unit, of so many in all: whole batches of all classes, in units that are alike."""
         whole = BATCH * -(-classes // min(self.classes, classes))
         return max(BATCH, -(-images // -(-images // whole)))
 
-    def on(self, teacher: Network, record: Record | None) -> MatchedMaker:
+    def bind(self, teacher: Network, record: Record | None) -> BoundMatching:
         record = needed(self.method, record, teacher)
         check_pixel_gradient(teacher, f"--method {self.method}")
         objective = 1.0 * MatchMoments(measured(teacher, record, record.need("moments")))
@@ -72,21 +72,21 @@ class Matched(Settings):
                 f"--start: got 'distribution' for images of {teacher.spec.pixels} numbers, wanted at most {PIXELS_AT_MOST}; "
                 "give --start noise"
             )
-        drawn = plain.on(teacher, record) if self.start == "distribution" else None
-        return MatchedMaker(self, teacher, record, objective, drawn)
+        drawn = plain.bind(teacher, record) if self.start == "distribution" else None
+        return BoundMatching(self, teacher, record, objective, drawn)
 
 
 @dataclass(frozen=True)
-class MatchedMaker:
+class BoundMatching:
     """Units of all classes, of which a few at a time are optimised as one batch."""
 
-    settings: Matched
+    settings: MomentMatching
     teacher: Network
     record: Record
     objective: Objective
-    drawn: DistributionMaker | None
+    drawn: BoundDistribution | None
 
-    def unit(self, index: int, seed: int, size: int) -> Batch:
+    def chunk(self, index: int, seed: int, size: int) -> Batch:
         labels = unit_labels(index, size, len(self.teacher.spec.classes))
         batches = -(-len(self.teacher.spec.classes) // self.settings.classes)
         pixels = torch.empty(size, *self.teacher.spec.shape)

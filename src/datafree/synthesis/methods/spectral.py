@@ -9,7 +9,7 @@ from ...records.record import Record
 from ..losses import Objective
 from ..losses.match import MatchTargets, measured
 from . import needed
-from .inversion import InversionMaker, InversionSettings
+from .inversion import BoundInversion, InversionSettings
 
 __all__ = ["SpectralAllLayers", "SpectralLayerPairs"]
 
@@ -23,7 +23,7 @@ class SpectralAllLayers(InversionSettings):
 
     summary: ClassVar[str] = "activations match a spectrum over the graph of the whole network (sec. 3.1.3)"
 
-    def on(self, teacher: Network, record: Record | None) -> InversionMaker:
+    def bind(self, teacher: Network, record: Record | None) -> BoundInversion:
         return _maker(self, teacher, record)
 
 
@@ -36,11 +36,11 @@ class SpectralLayerPairs(InversionSettings):
 
     summary: ClassVar[str] = "activations match spectra over each pair of adjacent layers (sec. 3.1.3)"
 
-    def on(self, teacher: Network, record: Record | None) -> InversionMaker:
+    def bind(self, teacher: Network, record: Record | None) -> BoundInversion:
         return _maker(self, teacher, record)
 
 
-def _maker(settings: SpectralAllLayers | SpectralLayerPairs, teacher: Network, record: Record | None) -> InversionMaker:
+def _maker(settings: SpectralAllLayers | SpectralLayerPairs, teacher: Network, record: Record | None) -> BoundInversion:
     """Follows the plain sum of squares over all vertices of the graph, or of each pair's graph."""
     record = needed(settings.method, record, teacher)
     entries = measured(teacher, record, record.need(settings.method))

@@ -25,7 +25,7 @@ from ..condensed_set import Condensed, one_hot
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Condenser", "Job", "condense", "methods", "named", "of"]
+__all__ = ["Condenser", "Job", "condense", "from_dict", "from_name", "methods"]
 
 
 @dataclass(frozen=True)
@@ -124,11 +124,11 @@ def methods() -> dict[str, type[Settings]]:
     return family(__name__, "method")
 
 
-def named(name: str, /, **settings: Any) -> Any:
+def from_name(name: str, /, **settings: Any) -> Any:
     """A method by name with settings: ``named("dm", iterations=100)``."""
-    return of({"method": name, **settings})
+    return from_dict({"method": name, **settings})
 
 
-def of(values: dict[str, Any]) -> Any:
+def from_dict(values: dict[str, Any]) -> Any:
     """A method from its dict; raises UserError for an unknown name or a setting that is off."""
     return pick(__name__, "method", "condensing method", values)

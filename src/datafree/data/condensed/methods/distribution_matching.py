@@ -26,12 +26,12 @@ from ...._core.resume import (
 )
 from ...._core.seeds import seed_of, stream
 from ...._core.settings import Settings
-from ...._core.slots import Layout, Slot, optimizer_slots
+from ...._core.slots import Slot, Slots, optimizer_slots
 from ....models.input_spec import InputSpec
 from . import Job
 from .siamese_augmentation import KINDS, Augmentation, draw
 
-__all__ = ["Matching"]
+__all__ = ["DistributionMatching"]
 
 KIND = "condensing-state"
 TOGETHER = 64
@@ -48,7 +48,7 @@ class MatchingHeader(StateHeader):
     step: int = Field(ge=1)
 
 
-class Matching(Settings):
+class DistributionMatching(Settings):
     """Each step draws a network, an augmentation and real images, and brings the class means of the embeddings together.
 
     differs from the paper: narrower networks, fewer real images and steps, and Adam with a falling rate for SGD, so that a
@@ -169,7 +169,7 @@ def _header(job: Job, step: int) -> MatchingHeader:
     return MatchingHeader(identity=identity, environment=Environment.here(), step=step)
 
 
-def _layout(header: MatchingHeader, pixels: Tensor, adam: torch.optim.Adam) -> Layout:
+def _layout(header: MatchingHeader, pixels: Tensor, adam: torch.optim.Adam) -> Slots:
     return {"pixels": Slot.like(pixels), **optimizer_slots(adam, "adam", header.step)}
 
 

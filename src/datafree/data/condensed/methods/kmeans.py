@@ -16,10 +16,10 @@ from ...._core.seeds import seed_of
 from ...._core.settings import Settings
 from . import Job
 
-__all__ = ["Centres"]
+__all__ = ["KMeans"]
 
 
-class Centres(Settings):
+class KMeans(Settings):
     """Lloyd's algorithm with k-means++ on the pixels of one class after another; scikit-learn's."""
 
     method: Literal["kmeans"] = "kmeans"

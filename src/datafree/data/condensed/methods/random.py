@@ -11,10 +11,10 @@ from ...._core.seeds import stream
 from ...._core.settings import Settings
 from . import Job
 
-__all__ = ["Shots"]
+__all__ = ["RandomImages"]
 
 
-class Shots(Settings):
+class RandomImages(Settings):
     """So many images of each class, drawn without replacement."""
 
     method: Literal["random"] = "random"

@@ -1,6 +1,6 @@
 """Alignment: made images are pulled to where a few anchors lie in the teacher's penultimate features (Binici et al. 2024).
 
-Frozen settings, one file each, discovered. `Alignment.on(teacher, pixels, labels, seed)` gives a `Guide`: `loss` for the
+Frozen settings, one file each, discovered. `Alignment.bind(teacher, pixels, labels, seed)` gives a `Guide`: `loss` for the
 images being made, `learn` for what the guide itself learns, `nbytes` of all that it keeps, and `state` / `load`, which carry
 it through a stop without a difference. An image made for a class without an anchor is not guided: it adds nothing to the
 loss, gets no gradient, and nothing is learnt from it.
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from ...._core.slots import Layout
+    from ...._core.slots import Slots
     from ....data.augmentation import Augmentation
     from ....models.input_spec import InputSpec
     from ....models.network import Network
 
-__all__ = ["DEFAULT", "Alignment", "Guide", "kinds", "named", "of"]
+__all__ = ["DEFAULT", "Alignment", "Guide", "from_dict", "from_name", "kinds"]
 
 DEFAULT = "mmd"
 
@@ -46,7 +46,7 @@ class Guide(Protocol):
         """Tensors from which `load` makes it again, bit for bit."""
         ...
 
-    def slots(self, steps: int) -> Layout:
+    def slots(self, steps: int) -> Slots:
         """What each tensor of `state` must be after at most so many steps."""
         ...
 
@@ -69,7 +69,7 @@ class Alignment(Protocol):
     @property
     def alignment(self) -> str: ...
 
-    def on(self, teacher: Network, pixels: Tensor, labels: Tensor, seed: int) -> Guide:
+    def bind(self, teacher: Network, pixels: Tensor, labels: Tensor, seed: int) -> Guide:
         """Anchors are pixels (N, C, H, W) in the spec's range with labels (N, classes), probabilities.
 
         An anchor stands for its most likely class; a class may have none. Raises UserError where there are no anchors, or
@@ -91,11 +91,11 @@ def kinds() -> dict[str, type[Settings]]:
     return family(__name__, "alignment")
 
 
-def named(name: str, /, **settings: Any) -> Any:
+def from_name(name: str, /, **settings: Any) -> Any:
     """A kind by name with settings: ``named("mmd", cutout=0.2)``."""
-    return of({"alignment": name, **settings})
+    return from_dict({"alignment": name, **settings})
 
 
-def of(values: dict[str, Any]) -> Any:
+def from_dict(values: dict[str, Any]) -> Any:
     """A kind from its dict; raises UserError for an unknown name or a setting that is off."""
     return pick(__name__, "alignment", "kind of alignment", values)

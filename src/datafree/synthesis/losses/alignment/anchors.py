@@ -12,12 +12,12 @@ from torch.nn.functional import one_hot
 
 from ...._core.errors import UserError
 from ...._core.seeds import stream
-from ...._core.slots import Layout, Slot
+from ...._core.slots import Slot, Slots
 from ....data.augmentation import Augmentation
 from ....models import hooks as tap_names
 from ....models.network import Network, copied
 
-__all__ = ["Anchors", "Matching", "check_anchors"]
+__all__ = ["Anchors", "FeatureMatching", "check_anchors"]
 
 MEASURED = 512
 
@@ -90,7 +90,7 @@ class Anchors:
         own = {"pixels": self.pixels, "counts": self.counts, "centre": self.centre, "scale": self.scale}
         return {name: tensor.detach().cpu().clone() for name, tensor in own.items()}
 
-    def slots(self, steps: int) -> Layout:  # noqa: ARG002
+    def slots(self, steps: int) -> Slots:  # noqa: ARG002
         slots = {name: Slot.like(tensor) for name, tensor in self.state().items()}
         return {**slots, "scale": Slot.like(self.scale, low=1e-30)}
 
@@ -107,7 +107,7 @@ Distance = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Matching:
+class FeatureMatching:
     """A guide that learns nothing: the distance of made features from those of as many anchors of the same classes."""
 
     anchors: Anchors
@@ -130,7 +130,7 @@ class Matching:
     def state(self) -> dict[str, Tensor]:
         return self.anchors.state()
 
-    def slots(self, steps: int) -> Layout:
+    def slots(self, steps: int) -> Slots:
         return self.anchors.slots(steps)
 
     def load(self, state: dict[str, Tensor]) -> None:

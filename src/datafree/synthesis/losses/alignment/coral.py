@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ....data.augmentation import Augmentation
 from ....models.network import Network
-from .anchors import Anchors, Matching
+from .anchors import Anchors, FeatureMatching
 from .means import class_means, mean_distance
 
 __all__ = ["Coral", "coral_distance"]
@@ -26,8 +26,10 @@ class Coral(Augmentation):
     summary: ClassVar[str] = "the anchors' class means and the covariance about them (Sun & Saenko 2016)"
     guidance: ClassVar[float] = 10.0
 
-    def on(self, teacher: Network, pixels: Tensor, labels: Tensor, seed: int) -> Matching:
-        return Matching(Anchors(teacher, pixels, labels, self, seed), partial(coral_distance, weight=self.covariance))
+    def bind(self, teacher: Network, pixels: Tensor, labels: Tensor, seed: int) -> FeatureMatching:
+        return FeatureMatching(
+            Anchors(teacher, pixels, labels, self, seed), partial(coral_distance, weight=self.covariance)
+        )
 
 
 def coral_distance(made: Tensor, anchors: Tensor, labels: Tensor, weight: float = 1.0) -> Tensor:

@@ -12,7 +12,7 @@ from torch.nn.functional import leaky_relu, linear, normalize
 from ...._core.errors import UserError
 from ...._core.resume import load_optimizer, optimizer_state
 from ...._core.seeds import stream
-from ...._core.slots import Layout, module_slots, optimizer_slots
+from ...._core.slots import Slots, module_slots, optimizer_slots
 from ....data.augmentation import Augmentation
 from ....models.network import Network
 from .anchors import Anchors
@@ -32,7 +32,7 @@ class Discriminator(Augmentation):
     summary: ClassVar[str] = "a class-conditional discriminator of anchors and made images (Binici et al. 2024)"
     guidance: ClassVar[float] = 1.0
 
-    def on(self, teacher: Network, pixels: Tensor, labels: Tensor, seed: int) -> DiscriminatorGuide:
+    def bind(self, teacher: Network, pixels: Tensor, labels: Tensor, seed: int) -> DiscriminatorGuide:
         return DiscriminatorGuide(self, Anchors(teacher, pixels, labels, self, seed), seed)
 
 
@@ -125,7 +125,7 @@ class DiscriminatorGuide:
         found = {f"net/{name}": tensor.detach().cpu().clone() for name, tensor in self.net.state_dict().items()}
         return {**self.anchors.state(), **found, **optimizer_state(self.adam, "adam")}
 
-    def slots(self, steps: int) -> Layout:
+    def slots(self, steps: int) -> Slots:
         own = {**module_slots(self.net, "net"), **optimizer_slots(self.adam, "adam", steps)}
         return {**self.anchors.slots(steps), **own}
 

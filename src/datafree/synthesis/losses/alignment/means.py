@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ....data.augmentation import Augmentation
 from ....models.network import Network
-from .anchors import Anchors, Matching
+from .anchors import Anchors, FeatureMatching
 
 __all__ = ["Means", "class_means", "mean_distance"]
 
@@ -22,8 +22,8 @@ class Means(Augmentation):
     summary: ClassVar[str] = "made images have the anchors' mean feature, class by class"
     guidance: ClassVar[float] = 10.0
 
-    def on(self, teacher: Network, pixels: Tensor, labels: Tensor, seed: int) -> Matching:
-        return Matching(Anchors(teacher, pixels, labels, self, seed), mean_distance)
+    def bind(self, teacher: Network, pixels: Tensor, labels: Tensor, seed: int) -> FeatureMatching:
+        return FeatureMatching(Anchors(teacher, pixels, labels, self, seed), mean_distance)
 
 
 def class_means(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ....data.augmentation import Augmentation
 from ....models.network import Network
-from .anchors import Anchors, Matching
+from .anchors import Anchors, FeatureMatching
 
 __all__ = ["Mmd", "mmd_distance"]
 
@@ -25,8 +25,8 @@ class Mmd(Augmentation):
     summary: ClassVar[str] = "no kernel tells made images from the anchors of their class (Gretton et al. 2012)"
     guidance: ClassVar[float] = 10.0
 
-    def on(self, teacher: Network, pixels: Tensor, labels: Tensor, seed: int) -> Matching:
-        return Matching(Anchors(teacher, pixels, labels, self, seed), mmd_distance)
+    def bind(self, teacher: Network, pixels: Tensor, labels: Tensor, seed: int) -> FeatureMatching:
+        return FeatureMatching(Anchors(teacher, pixels, labels, self, seed), mmd_distance)
 
 
 def mmd_distance(made: Tensor, anchors: Tensor, labels: Tensor) -> Tensor:
