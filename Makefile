@@ -24,10 +24,11 @@ crash: $(VENV)/.ready ## every crash point, failing operation, random kills, pow
 fuzz: $(VENV)/.ready ## spoilt files of every kind; ARGS="--seed 1 --mutants 20000"
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
-lint: $(VENV)/.ready ## ruff and pyright
+lint: $(VENV)/.ready ## ruff, pyright, and that every package imports only those below it
 	$(BIN)/ruff check src tests papers benchmarks examples
 	$(BIN)/ruff format --check src tests papers benchmarks examples
 	$(BIN)/pyright
+	$(BIN)/lint-imports
 
 bench: $(VENV)/.ready ## speed and memory of every synthesis method, as ratios in one run
 	$(BIN)/python benchmarks/synthesis.py
