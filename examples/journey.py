@@ -14,6 +14,7 @@ images = df.fresh_images("distribution", teacher, known, images=2560)
 df.distill(teacher, student, images, df.Distillation(epochs=30, batch=64))
 
 print(
-    f"record: {known.nbytes():,} bytes, forecast membership attack: AUC {df.forecast_auc(known.released_statistics(teacher)):.3f}"
+    f"record: {known.nbytes():,} bytes, forecast membership attack: "
+    f"AUC {df.forecast_auc(known.released_statistics(teacher)):.3f}"
 )
 print(f"teacher {df.evaluate(teacher, test).accuracy} %, student without data {df.evaluate(student, test).accuracy} %")

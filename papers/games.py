@@ -206,7 +206,7 @@ class Chain:
             **asdict(evaluate(student, self.test, teacher)), "history": asdict(history),
             "robustness": {key: asdict(robustness(values, HALF)) for key, values in curves.items()},
             "CPU seconds": round(seconds, 2), "images in them": history.images - before,
-            "memory bytes": history.memory_bytes,
+            "memory_bytes": history.memory_bytes,
         }  # fmt: skip
 
 
@@ -239,7 +239,7 @@ def _values(row: str, found: dict[int, dict[str, Any]]) -> list[tuple[str, str, 
             made.append((f"{row}/{name}{what}", f"{unit}, over the second half", values))
     speed = {seed: round(own["images in them"] / own["CPU seconds"], 1) for seed, own in found.items()}
     made.append((f"{row}/speed", "images learnt from by CPU-second, one thread", speed))
-    made.append((f"{row}/bytes", "bytes replayed from", {seed: own["memory bytes"] for seed, own in found.items()}))
+    made.append((f"{row}/bytes", "bytes replayed from", {seed: own["memory_bytes"] for seed, own in found.items()}))
     return made
 
 

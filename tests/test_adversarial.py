@@ -177,8 +177,10 @@ def test_the_student_learns_its_teachers_answers_on_images_nobody_showed_it(norm
 @pytest.mark.parametrize(
     ("health", "said"),
     [
-        (GeneratorHealth(5.0, 0.2, 0.0), None), (GeneratorHealth(1.0, 0.2, 0.0), "one class"), (GeneratorHealth(5.0, 0.001, 0.0), "one image"),
-        (GeneratorHealth(5.0, 0.2, 0.5), "doubles of the same images"), (GeneratorHealth(0.0, math.nan, 0.0), "images that are not finite"),
+        (GeneratorHealth(5.0, 0.2, 0.0), None), (GeneratorHealth(1.0, 0.2, 0.0), "one class"),
+        (GeneratorHealth(5.0, 0.001, 0.0), "one image"),
+        (GeneratorHealth(5.0, 0.2, 0.5), "doubles of the same images"),
+        (GeneratorHealth(0.0, math.nan, 0.0), "images that are not finite"),
     ],
 )  # fmt: skip
 def test_a_collapse_has_a_name(health, said):

@@ -42,7 +42,7 @@ def log(inputs=None, /, verb="train", **settings):
             "with --method distribution, not bns",
         ),
         (
-            {"learns from": "a set of top", "images": "s"}, {"learns from": "fresh images of top", "method": {}},
+            {"learns_from": "a set of top", "images": "s"}, {"learns_from": "fresh images of top", "method": {}},
             "from a set of top, not from fresh images of top",
         ),
         ({"title": "x" * 90}, {"title": "y"}, f"with --title {'x' * 57}..., not y"),

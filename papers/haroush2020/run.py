@@ -183,7 +183,7 @@ class Chain:
             curve = finetune(own, self.network, pixels, tuning, seed=self.seed)
             result |= {"loss": curve.loss, "fine-tuning, seconds": round(time.perf_counter() - began, 1)}
             result |= {"images": len(pixels), "epochs": tuning.epochs}
-        return {**result, **asdict(evaluate(own.network, self.test, self.network)), "packed bytes": own.nbytes()}
+        return {**result, **asdict(evaluate(own.network, self.test, self.network)), "packed_bytes": own.nbytes()}
 
     def row_int8(self) -> dict[str, Any]:
         """The int8 file calibrated on `bns` samples, beside the fp32 file: size, speed, and how far the forms differ."""

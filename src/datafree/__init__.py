@@ -55,10 +55,10 @@ _HOMES = {
     "Evaluation": "evaluation.accuracy",
     "Expansion": "synthesis.expansion",
     "FineTuning": "quantization",
-    "Fresh": "distillation.sources",
-    "Images": "distillation.sources",
+    "FreshImages": "distillation.sources",
+    "StoredImages": "distillation.sources",
     "InputSpec": "models.input_spec",
-    "Mixed": "distillation.sources",
+    "MixedImages": "distillation.sources",
     "Network": "models.network",
     "Objective": "synthesis.losses",
     "Record": "records.record",
@@ -73,7 +73,7 @@ _HOMES = {
     "expand": "synthesis.expansion",
     "finetune": "quantization",
     "forecast_auc": "records.forecast",
-    "fresh": "distillation.sources",
+    "fresh_images": "distillation.sources",
     "kl": "distillation.kl",
     "load_data": "data",
     "load_model": "releases.load",
@@ -84,7 +84,7 @@ _HOMES = {
     "record": "records.record",
     "similarity": "evaluation.similarity",
     "soft_labelled": "distillation.sources",
-    "stored": "distillation.sources",
+    "stored_images": "distillation.sources",
     "synthesize": "synthesis.synthetic_set",
     "train": "distillation.train",
     "write_release": "releases.release",
@@ -138,7 +138,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'datafree' has no attribute {name!r}")
     home = importlib.import_module(f"datafree.{_HOMES[name]}")
-    value = getattr(home, {"load_data": "load", "method": "named"}.get(name, name))
+    value = getattr(home, {"load_data": "load", "method": "from_name"}.get(name, name))
     globals()[name] = value
     return value
 

@@ -104,7 +104,7 @@ def test_a_large_image_for_small_weights_is_no_bomb_either(refused, monkeypatch)
 
     module = new_model("resnet8", InputSpec(shape=(1, 8, 8), classes=tuple("0123456789")), seed=0).module
     save_file(module.state_dict(), "resnet8.safetensors")
-    monkeypatch.setattr(load, "memory", lambda: 8 << 30)
+    monkeypatch.setattr(load.memory, "available", lambda: 8 << 30)
     text = refused("pack resnet8 --weights resnet8.safetensors --shape 1 4096 4096 --classes 10 --out o")
     assert re.fullmatch(
         r"resnet8 for images \(1, 4096, 4096\) needs [0-9,]+ bytes, wanted at most the 8,589,934,592 of memory here; "

@@ -132,7 +132,7 @@ def test_inspect_prints_lines_and_no_python(command):
     for path in ("teacher", "teacher/record.safetensors", "set"):
         out = command(f"inspect {path}").out
         assert not set("{}[]'") & set(out.replace("[0, 1]", "")), out
-    assert "  method distribution\n    warp_acceptance 0.8\n" in command("inspect set").out
+    assert "  method distribution\n    degrees 15.0\n" in command("inspect set").out
     assert "record: " in command("inspect teacher").out
     assert "images of digits (train split), sha256 " in command("inspect teacher").out
 

@@ -48,7 +48,7 @@ def test_a_student_is_learnt_from_a_generator_and_the_log_says_how(command, here
     own = result("s")
     online = own["online"]
     assert len(online["scores"]) == len(online["average_scores"]) == len(online["agreement"]) == 3
-    assert own["memory bytes"] == online["memory_bytes"] > 0 and "unfinished" not in own
+    assert own["memory_bytes"] == online["memory_bytes"] > 0 and "unfinished" not in own
     assert own["evaluation"]["accuracy"] == online["average_scores"][-1]
     assert own["robustness"]["average_scores"]["last"] == online["average_scores"][-1]
     assert f"accuracy {online['average_scores'][-1]:.2f} % on" in done.out
@@ -71,7 +71,7 @@ def test_without_data_agreement_on_probes_is_all_that_is_claimed(command, result
 def test_every_memory_is_named_on_the_command_line_with_its_own_flags(command, result, kind):
     budget = "" if kind == "none" else "--replay-bytes 400000"
     assert command(f"{GO} hinton8 --replay {kind} {budget} --out s").code == 0
-    assert result("s")["memory bytes"] <= 400_000
+    assert result("s")["memory_bytes"] <= 400_000
     assert command(f"distill --online generator --replay {kind} --help").code == 0
 
 
@@ -209,7 +209,7 @@ def test_a_teacher_whose_logits_are_not_finite_is_one_line(refused, here):
 def test_a_run_that_diverges_at_once_is_one_line_and_leaves_nothing(command, here, monkeypatch):
     line = "distill teacher hinton8 --online generator --iterations 3 --epochs 4 --batch 32 --latent 8 --out s"
     with monkeypatch.context() as patch:
-        patch.setattr(OnlineTrainer, "_rates", lambda self, _: self.maker.param_groups[0].update(lr=1e30))
+        patch.setattr(OnlineTrainer, "_rates", lambda self, _: self.generator_optimizer.param_groups[0].update(lr=1e30))
         done = command(line)
     assert done.line.startswith(
         "epoch 1 ends in a loss that is not finite, 4 times; the student is as it began; lower "

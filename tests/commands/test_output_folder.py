@@ -437,7 +437,7 @@ def test_recording_says_how_well_the_teacher_knows_the_data_and_warns_of_other_d
     done = command("record good --data digits --preset small --quiet")
     found = float(done.out.split("recorded images: ")[1].split(" %")[0])
     assert found > 60 and "1,297 recorded images" in done.out and "warning" not in done.out
-    assert abs(read_json(here / "good" / "run.json")["result"]["accuracy on the data"] - found) < 0.01
+    assert abs(read_json(here / "good" / "run.json")["result"]["accuracy_on_the_data"] - found) < 0.01
     digits = load("digits", "train")
     images = (255 * digits.pixels(np.arange(300))[:, 0]).round().byte().numpy()
     for name, labels, text in (

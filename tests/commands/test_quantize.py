@@ -51,7 +51,7 @@ def test_it_writes_what_runs_and_says_what_it_is_worth(command, here, digits):
     assert told in done.out and told in (here / "int8" / "README.md").read_text()
     assert result["converted"]["largest"] == 0
     assert result["exported"]["equal"] >= 98 and result["exported"]["images"] == 64
-    assert result["integer operators"]["QLinearConv"] == 2
+    assert result["integer_operators"]["QLinearConv"] == 2
     assert result["speed"]["quantized_bytes"] == (here / "int8" / "model.onnx").stat().st_size
     assert result["speed"]["smaller"] == pytest.approx(
         result["speed"]["quantized_bytes"] / result["speed"]["original_bytes"], abs=1e-4
@@ -96,7 +96,7 @@ def test_at_4_bits_fine_tuned_it_calls_itself_simulated_and_is_clamped_in_the_fi
     for said in (done.out, (here / "few" / "README.md").read_text()):
         assert "fine-tuned on 64 synthetic images (bns); no training image was used." in said
         assert "this file runs entirely in floating point, at" in said
-        assert f"packed, the weights would take {own['result']['packed bytes']:,} bytes" in said
+        assert f"packed, the weights would take {own['result']['packed_bytes']:,} bytes" in said
     kinds = [node.op_type for node in onnx.load(here / "few" / "model.onnx").graph.node]
     assert kinds.count("Clip") == 1  # between the layers; the image and the last layer have 8 bits
 
@@ -106,7 +106,7 @@ def test_by_default_ranges_come_from_samples_of_the_batch_norms(command, here):
     assert (done.code, done.err) == (0, "")
     own = read_json(here / "int8" / "run.json")
     assert own["settings"]["calibrate"] == "bns" and own["settings"]["images"] == 30
-    found = own["result"]["agreement on its own images"]
+    found = own["result"]["agreement_on_its_own_images"]
     assert found["images"] == 30 and found["equal"] > 85
 
 
@@ -156,7 +156,7 @@ def test_with_executorch_a_program_for_it_is_written_that_answers_alike(command,
 def test_ranges_come_from_batch_norms_alone_too(command, here):
     done = command(f"quantize {NET} --calibrate none --out int8 --quiet")
     assert (done.code, done.err) == (0, "")
-    assert read_json(here / "int8" / "run.json")["result"]["agreement on its own images"]["equal"] > 85
+    assert read_json(here / "int8" / "run.json")["result"]["agreement_on_its_own_images"]["equal"] > 85
 
 
 def test_a_network_without_batch_norm_is_quantized_on_noise_and_the_run_can_be_repeated(command, here):
@@ -247,7 +247,7 @@ def test_a_published_resnet_is_quantized_from_its_weights_alone(command, real_da
     assert (done.code, done.err) == (0, "")
     result = read_json(tmp_path / "int8" / "run.json")["result"]
     assert result["converted"]["largest"] == 0
-    assert result["integer operators"]["QLinearConv"] >= 19 and result["integer operators"]["QLinearAdd"] == 9
+    assert result["integer_operators"]["QLinearConv"] >= 19 and result["integer_operators"]["QLinearAdd"] == 9
     assert result["speed"]["smaller"] < 0.3
     pixels = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     assert load_model(str(tmp_path / "int8")).predict(pixels).shape == (8, 10)

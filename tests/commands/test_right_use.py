@@ -131,9 +131,9 @@ def test_a_student_learns_from_a_set_from_fresh_images_or_from_data(command, her
     assert done.code == 0 and "on 500 test images" in done.out
     learnt = {name: log(here / name)["settings"] for name in "abc"}
     assert learnt["a"]["images"].startswith("synthetic set ")
-    assert learnt["a"]["learns from"].startswith("a synthetic set of distribution")
+    assert learnt["a"]["learns_from"].startswith("a synthetic set of distribution")
     assert learnt["b"]["method"]["mix"] == 0 and learnt["b"]["epoch_images"] == 64
-    assert learnt["c"]["learns from"] == "real data, digits" and learnt["c"]["limit"] == 200
+    assert learnt["c"]["learns_from"] == "real data, digits" and learnt["c"]["limit"] == 200
     assert len({weights(here / name) for name in "abc"}) == 3
     assert log(here / "a")["result"]["evaluation"]["agreement"] >= 0
 

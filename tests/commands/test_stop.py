@@ -16,25 +16,27 @@ MADE = "synthesize teacher --method top --steps 20 --images 400 --unit 8 --worke
 DISTILL = "distill teacher --images set --epochs 120 --threads 1 --out {} --quiet"
 SLOW = """
 import pathlib, sys, time
-from datafree import __main__, syntheticset
-__main__.PATIENCE = 0.5
-syntheticset._write_shard = lambda *_: (pathlib.Path("begun").touch(), time.sleep(60))
-__main__.main(sys.argv[1:])
+from datafree.cli import main
+from datafree.synthesis import synthetic_set
+main.PATIENCE = 0.5
+synthetic_set._write_shard = lambda *_: (pathlib.Path("begun").touch(), time.sleep(60))
+main.main(sys.argv[1:])
 """
 SLOW_RECORD = """
 import pathlib, sys, time
-from datafree import __main__, records
-from datafree.records.statistics.input import InputMeter
-chunk, reduce, batches = records._chunk, InputMeter.reduce, []
-records._chunk = lambda *_: 256
+from datafree.cli import main
+from datafree.records import record
+from datafree.records.statistics.input import InputAccumulator
+chunk, reduce, batches = record._chunk, InputAccumulator.reduce, []
+record._chunk = lambda *_: 256
 def slow(*args):
     batches.append(1)
     if len(batches) == 3:
         pathlib.Path("begun").touch()
         time.sleep(60)
     return reduce(*args)
-InputMeter.reduce = slow
-__main__.main(sys.argv[1:])
+InputAccumulator.reduce = slow
+main.main(sys.argv[1:])
 """
 
 
@@ -93,7 +95,7 @@ def test_a_stopped_recording_leaves_its_sums_outside_the_release_and_goes_on(com
 
 
 def test_a_thread_that_outlives_the_command_adds_no_second_line():
-    code = "from datafree import __main__ as m\ndef stopped(argv): raise KeyboardInterrupt\nm._run = stopped\n"
+    code = "from datafree.cli import main as m\ndef stopped(argv): raise KeyboardInterrupt\nm._run = stopped\n"
     code += "print(m.run(['inspect', 'x']), flush=True)\nm._leave(['inspect', 'x'], 130)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout) == (130, "130\n")
@@ -118,7 +120,7 @@ def test_in_the_middle_of_an_import_the_process_ends_at_once(tmp_path):
 
 LOST = """
 import sys, time
-from datafree import __main__
+from datafree.cli import main
 class Slow:
     def __del__(self):
         print("ready", flush=True)
@@ -126,8 +128,8 @@ class Slow:
 def work(argv):
     Slow()
     time.sleep(30)
-__main__._run = work
-__main__.main(["inspect", "x"])
+main._run = work
+main.main(["inspect", "x"])
 """
 
 

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 import torch
 
-import datafree.cli.train
 from datafree._core.errors import UserError, out_of_memory
 from datafree._core.text import escaped
 from datafree.cli.main import run
 from datafree.cli.terminal import Stream
 from datafree.models.input_spec import InputSpec
 from datafree.models.network import Network
+from datafree.releases import load
 from datafree.releases.release import write_release
 
 TRAIN = "train hinton4 --data digits --epochs 1 --out made --quiet"
@@ -184,7 +184,7 @@ def test_short_memory_of_any_kind_is_one_line_that_says_what_to_reduce(command, 
             raise UserError("the image is damaged; copy it again") from inner
 
     for failing in (fail, masked):
-        monkeypatch.setattr(datafree.models, "new_model", failing)
+        monkeypatch.setattr(load, "new_model", failing)
         line = command(TRAIN).line
         assert line.startswith("there is not enough memory") and "--batch" in line
 

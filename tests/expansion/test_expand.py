@@ -126,7 +126,7 @@ def test_guided_images_are_nearer_to_the_anchors_than_plain_ones(kind, normed, d
 
 
 def test_a_weight_of_0_never_asks_the_guide(normed, digits, monkeypatch):
-    monkeypatch.setattr(alignment.kinds()["mmd"], "on", lambda *_: 1 / 0)
+    monkeypatch.setattr(alignment.kinds()["mmd"], "bind", lambda *_: 1 / 0)
     method(digits, guidance=0.0).bind(normed, None).chunk(0, 0, 10)
     with pytest.raises(ZeroDivisionError):
         method(digits).bind(normed, None).chunk(0, 0, 10)

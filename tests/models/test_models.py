@@ -243,7 +243,7 @@ def test_other_peoples_folders_are_not_written_to(tmp_path):
 
 
 def test_a_network_whose_weights_alone_do_not_fit_is_refused_without_torchs_compiler(monkeypatch):
-    monkeypatch.setattr(load, "memory", lambda: 1 << 20)
+    monkeypatch.setattr(load.memory, "available", lambda: 1 << 20)
     monkeypatch.setattr(load, "_largest_output", lambda *_: pytest.fail("outputs were measured"))
     spec = InputSpec(shape=(1, 8, 8), classes=tuple("abc"))
     weights = 4 * (64 * 30_000 + 30_000 + 30_000**2 + 30_000 + 3 * 30_000 + 3)

@@ -27,11 +27,11 @@ RESULT = {
         "quantized_bytes": 250, "smaller": 0.25, "faster": 2.5, "batch": 64, "threads": 2, "original_bytes": 1000,
         "original_ms": 10.0, "quantized_ms": 4.0,
     },
-    "integer operators": {"QLinearConv": 2, "other": 7},
-    "left in float": [],
-    "packed bytes": 123,
+    "integer_operators": {"QLinearConv": 2, "other": 7},
+    "left_in_float": [],
+    "packed_bytes": 123,
     "asked": "images it was made with",
-    "agreement on its own images": {"images": 300, "equal": 98.5, "largest": 0.1},
+    "agreement_on_its_own_images": {"images": 300, "equal": 98.5, "largest": 0.1},
 }  # fmt: skip
 
 

@@ -96,7 +96,7 @@ def test_without_vnni_sums_are_exact_for_any_and_not_for_vnni():
 
 RESULT = {
     "bits": "w8a8",
-    "target cpu": {"reduced": True, "integer": True, "fits 16 bits": True, "checked on": ["x86_64", "avx2"]},
+    "target_cpu": {"reduced": True, "integer": True, "fits_16_bits": True, "checked_on": ["x86_64", "avx2"]},
 }
 
 
@@ -105,7 +105,7 @@ def test_the_card_names_the_reduced_range_the_instruction_sets_and_what_was_not_
     assert (
         "W8A8, reduced range" in text and "x86_64, avx2" in text and "ARM and other processors were not tried" in text
     )
-    full = " ".join(processor_lines({**RESULT, "target cpu": {**RESULT["target cpu"], "fits 16 bits": False}}))
+    full = " ".join(processor_lines({**RESULT, "target_cpu": {**RESULT["target_cpu"], "fits_16_bits": False}}))
     assert "reduced" not in full and "without VNNI" in full and "answers differently" in full
 
 

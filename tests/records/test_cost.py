@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from torch import nn
 
+from datafree._core import memory
 from datafree._core.errors import UserError
-from datafree._core.memory import available, check_cost
+from datafree._core.memory import check_cost
 from datafree.cli.synthesize import check_unit
 from datafree.data.condensed import methods
 from datafree.data.condensed.methods import Job, condense
 from datafree.models import hooks
 from datafree.models.input_spec import InputSpec
 from datafree.models.network import Network
-from datafree.records import cost
 from datafree.records import record as records
 from datafree.records.cost import record_bytes
 from datafree.records.record import record
@@ -32,7 +32,7 @@ def left(monkeypatch):
     """Makes so many bytes available."""
 
     def set_to(count: int | None) -> None:
-        monkeypatch.setattr(cost, "available", lambda: count)
+        monkeypatch.setattr(memory, "available", lambda: count)
 
     return set_to
 
@@ -50,23 +50,23 @@ def wide(side: int = 56) -> Network:
 
 
 def test_what_is_left_is_the_least_of_machine_control_group_and_limit(monkeypatch, tmp_path):
-    found = cost.available()
+    found = memory.available()
     assert found is not None and 0 < found <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for kind in ("_machine", "_group", "_limit"):
         for other in ("_machine", "_group", "_limit"):
-            monkeypatch.setattr(cost, other, lambda: 900)
-        monkeypatch.setattr(cost, kind, lambda: 100)
-        assert cost.available() == 100
-        monkeypatch.setattr(cost, kind, lambda: None)
-        assert cost.available() == 900
-    monkeypatch.setattr(cost, "_machine", lambda: -5)
-    assert cost.available() == 0
+            monkeypatch.setattr(memory, other, lambda: 900)
+        monkeypatch.setattr(memory, kind, lambda: 100)
+        assert memory.available() == 100
+        monkeypatch.setattr(memory, kind, lambda: None)
+        assert memory.available() == 900
+    monkeypatch.setattr(memory, "_machine", lambda: -5)
+    assert memory.available() == 0
     for name, text in (("max", "1000"), ("current", "700"), ("memory.stat", "anon 5\ninactive_file 200\n")):
         (tmp_path / name).write_text(text)
-    assert cost._left(tmp_path, "max", "current", "inactive_file") == 500
+    assert memory._left(tmp_path, "max", "current", "inactive_file") == 500
     (tmp_path / "max").write_text("max\n")
-    assert cost._left(tmp_path, "max", "current", "inactive_file") is None
-    assert cost._left(Path("/nowhere"), "max", "current", "inactive_file") is None
+    assert memory._left(tmp_path, "max", "current", "inactive_file") is None
+    assert memory._left(Path("/nowhere"), "max", "current", "inactive_file") is None
 
 
 def test_an_estimate_grows_as_the_sums_do():
@@ -123,10 +123,10 @@ def test_units_that_cannot_fit_are_refused_with_ones_that_can(left, tiny):
 
 
 def test_a_new_network_counts_the_memory_that_is_left(monkeypatch):
-    monkeypatch.setattr("datafree.releases.load.available", lambda: 12_345)
-    assert available() == 12_345
-    assert cost.in_words(15_600_000_000) == "15.6 GB" and cost.in_words(40_000_000) == "40 MB"
-    monkeypatch.setattr(cost, "available", lambda: 5)
+    monkeypatch.setattr(memory, "available", lambda: 12_345)
+    assert memory.available() == 12_345
+    assert memory.in_words(15_600_000_000) == "15.6 GB" and memory.in_words(40_000_000) == "40 MB"
+    monkeypatch.setattr(memory, "available", lambda: 5)
     with pytest.raises(UserError, match=r"x needs about 9\.0 GB of memory, expected at most the .*; give less"):
         check_cost(9_000_000_000, "x", otherwise="give less")
 

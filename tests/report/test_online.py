@@ -53,7 +53,7 @@ def test_the_page_shows_the_figures_of_every_curve_and_window_as_by_hand(report)
     assert found[1] == ["student"]
     assert found[2] == ["test accuracy", "all 4", "76.25", "17.97", "90.00", "85.00", "5.00", "10.00", "10.00"]
     assert found[3] == ["test accuracy", "last 2", "82.50", "3.54", "85.00", "85.00", "0.00", "0.00", "0.00"]
-    assert [row[0] for row in found[4:]] == ["agreement on probes"] * 2
+    assert [row[0] for row in found[4:]] == ["agreement_on_probes"] * 2
 
 
 def test_runs_that_differ_in_their_seed_alone_are_summed_up_and_others_are_not():

@@ -20,7 +20,7 @@ def row(release, log: FinishedRun, sets: dict | None = None):
     return release_row(release, log, False, Scores(), sets)
 
 
-STORED = {"settings": {"learns from": "a synthetic set of top"}, "inputs": {"set": "0" * 64}}
+STORED = {"settings": {"learns_from": "a synthetic set of top"}, "inputs": {"set": "0" * 64}}
 
 
 def test_a_stored_sets_time_comes_from_its_own_log_or_is_unknown(release):
@@ -40,11 +40,11 @@ def test_the_time_of_a_run_that_went_on_is_not_measured(release):
 
 @pytest.mark.parametrize(("log", "images"), [
     ({"result": {"images": 100, "distinct": 700}}, 700),
-    ({"settings": {"learns from": "fresh images of top"}, "result": {"images": 100, "curve": {"loss": [1, 1, 1]}}}, 300),
-    ({"settings": {"learns from": "fresh images of top"}, "result": {"images": 100}}, None),
-    ({"settings": {"learns from": "a generator's images"}, "result": {"images": 9, "online": {"images": 90}}}, 90),
-    ({"settings": {"learns from": "10 condensed images"}, "result": {"images": 10_000}}, None),
-    ({"settings": {"learns from": "a synthetic set of top"}, "result": {"images": 48}}, 48),
+    ({"settings": {"learns_from": "fresh images of top"}, "result": {"images": 100, "curve": {"loss": [1, 1, 1]}}}, 300),
+    ({"settings": {"learns_from": "fresh images of top"}, "result": {"images": 100}}, None),
+    ({"settings": {"learns_from": "a generator's images"}, "result": {"images": 9, "online": {"images": 90}}}, 90),
+    ({"settings": {"learns_from": "10 condensed images"}, "result": {"images": 10_000}}, None),
+    ({"settings": {"learns_from": "a synthetic set of top"}, "result": {"images": 48}}, 48),
     ({"verb": "train", "result": {"images": 1297}}, 1297),
 ])  # fmt: skip
 def test_all_different_images_are_counted(release, log, images):

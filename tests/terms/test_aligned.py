@@ -56,7 +56,7 @@ def test_an_objective_lets_each_of_its_terms_learn_and_others_learn_nothing():
     guide = Noting()
     objective = bound(2.0 * WantedClass() + 3.0 * AlignmentLoss(guide))
     total, parts = objective(view())
-    assert float(total.detach()) == pytest.approx(2 * float(parts["WantedClass"]) + 3 * float(parts["Aligned"]))
+    assert float(total.detach()) == pytest.approx(2 * float(parts["WantedClass"]) + 3 * float(parts["AlignmentLoss"]))
     objective.learn(view())
     assert [name for name, *_ in guide.calls] == ["loss", "learn"]
 

@@ -19,8 +19,28 @@ RENAMED = {
     "replayed": "replay_fraction",
     "sharpness": "disagreement_temperature",
     "steer": "latent_step",
+    **{
+        key: key.replace(" ", "_")
+        for key in (
+            "accuracy on the data",
+            "agreement on its own images",
+            "agreement on probes",
+            "agreement on what it learnt from",
+            "agreement warning",
+            "checked on",
+            "fits 16 bits",
+            "integer operators",
+            "learns from",
+            "left in float",
+            "memory bytes",
+            "packed bytes",
+            "sha256 of images",
+            "sha256 of start",
+            "target cpu",
+        )
+    },
 }
-"""Settings that earlier versions wrote under another name: old name, new name."""
+"""Settings and keys of logs that earlier versions wrote under another name: old name, new name."""
 
 
 class Settings(BaseModel):

@@ -166,7 +166,7 @@ def _distill(
     test = test_data(own, data)
     settings = resolved(settings, material, seed=run.seed)
     options = {
-        "teacher": teacher, "student": name, "learns from": what, **learnt, **asdict(data),
+        "teacher": teacher, "student": name, "learns_from": what, **learnt, **asdict(data),
         **settings.model_dump(), **asdict(source), **asdict(run),
     }  # fmt: skip
     sets = learn.paths if isinstance(learn, CondensedSource) else {"images": learn} if isinstance(learn, Path) else {}
@@ -210,8 +210,8 @@ def _distill(
             result["evaluation"], worth = asdict(evaluation), in_words(evaluation, test.public)
         else:
             found = _agreement(network, own, material)
-            result["agreement on what it learnt from"] = found.equal
-            result["agreement warning"] = found.warning
+            result["agreement_on_what_it_learnt_from"] = found.equal
+            result["agreement_warning"] = found.warning
             worth = f"agreement with its teacher {found.equal:.2f} % on images it learnt from; {NO_ACCURACY}"
         near = ", in which the teacher sees the wanted class near chance" if warning is not None else ""
         notes = f"distilled from {architecture_of(network)} on {what}{near}: {worth}"
@@ -272,8 +272,8 @@ def _say(folder: Path, student: Network, teacher: Network, result: dict[str, Any
     from .students import say_accuracy, say_size
 
     say_size(folder, student, teacher)
-    if "agreement on what it learnt from" in result:
+    if "agreement_on_what_it_learnt_from" in result:
         print(
-            f"agreement with the teacher on images it learnt from: {result['agreement on what it learnt from']:.2f} %"
+            f"agreement with the teacher on images it learnt from: {result['agreement_on_what_it_learnt_from']:.2f} %"
         )
     say_accuracy(result)

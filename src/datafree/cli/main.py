@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
-
-if __name__ == "__main__" and sys.path and not sys.flags.safe_path:
-    del sys.path[0]  # `python -m` puts the working directory there: a stranger's folder may hold a torch.py
-
 import shlex
 import shutil
 import signal
+import sys
 import threading
 from contextlib import suppress
 from functools import partial
@@ -275,7 +271,3 @@ def _tell(line: str) -> None:
 def _many() -> bool:
     """Whether torchrun has started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ
-
-
-if __name__ == "__main__":
-    main()

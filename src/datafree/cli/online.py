@@ -164,7 +164,7 @@ def _distill(
     test = test_data(own, data)
     anchored = None if near is None else _anchored(near, network)
     options = {
-        "teacher": teacher, "student": name, "learns from": "a generator's images", "start": start,
+        "teacher": teacher, "student": name, "learns_from": "a generator's images", "start": start,
         "online": settings.model_dump(),
         "replay": memory.model_dump(), "condensed": near and near[0], "alignment": near and near[1].model_dump(),
         **asdict(data), **asdict(source), **asdict(run),
@@ -206,7 +206,7 @@ def _distill(
             result["evaluation"], worth = asdict(evaluation), in_words(evaluation, test.public)
         else:
             worth = (
-                f"agreement with its teacher {result['agreement on probes']:.2f} % on generated images; {NO_ACCURACY}"
+                f"agreement with its teacher {result['agreement_on_probes']:.2f} % on generated images; {NO_ACCURACY}"
             )
         notes = f"distilled from {architecture_of(network)} on a generator's images: {worth}"
         write_release(folder, own, notes=notes)
@@ -242,10 +242,10 @@ def _result(student: Network, history: History, settings: OnlineDistillation) ->
         "online": asdict(history),
         "processes": world().size,
         "images": history.images // max(len(history.loss), 1),
-        "memory bytes": history.memory_bytes,
+        "memory_bytes": history.memory_bytes,
         "parameters": student.parameters,
         "bytes": student.nbytes(),
-        "agreement on probes": (history.average_agreement if settings.keep == "average" else history.agreement)[-1],
+        "agreement_on_probes": (history.average_agreement if settings.keep == "average" else history.agreement)[-1],
     }
     if len(history.loss) < settings.epochs:
         found["unfinished"] = {"epochs": len(history.loss), "of": settings.epochs}
@@ -261,7 +261,7 @@ def _say(folder: Path, student: Network, teacher: Network, result: dict[str, Any
     history = result["online"]
     say_size(folder, student, teacher)
     print(
-        f"{history['images']:,} images made and learnt from; memory ({memory.replay}): {result['memory bytes']:,} bytes"
+        f"{history['images']:,} images made and learnt from; memory ({memory.replay}): {result['memory_bytes']:,} bytes"
     )
     if history["health"][-1]["classes"] < ONE:
         print(
@@ -270,6 +270,6 @@ def _say(folder: Path, student: Network, teacher: Network, result: dict[str, Any
     for why in history["rollbacks"]:
         print(f"  begun again with another generator, {why}")
     print(
-        f"agreement with the teacher on generated images that it did not learn from: {result['agreement on probes']:.2f} %"
+        f"agreement with the teacher on generated images that it did not learn from: {result['agreement_on_probes']:.2f} %"
     )
     say_accuracy(result)

@@ -179,7 +179,7 @@ def quantize(
         if test is not None:
             result["evaluation"] = asdict(evaluate(own.network, test, network))
             result["original"] = asdict(evaluate(network, test))
-        text, fits = card(network, bits, result), result["target cpu"]["fits 16 bits"]
+        text, fits = card(network, bits, result), result["target_cpu"]["fits_16_bits"]
         write_quantized(made, network, bits, text, fits_16_bits=fits)
         put_in_place(made, folder)
         log.write(folder, result)
@@ -366,21 +366,21 @@ def _files(
     found: dict[str, Any] = {
         "converted": asdict(check(simulated, converted)),
         "exported": asdict(check(simulated, run_onnx(session(path, threads=threads), some))),
-        "integer operators": integer_operators(path),
-        "left in float": own.left_in_float(),
+        "integer_operators": integer_operators(path),
+        "left_in_float": own.left_in_float(),
         "bits": bits.name,
-        "target cpu": {
+        "target_cpu": {
             "asked": own.target_cpu,
             "reduced": own.reduced(),
             "integer": bits.integer,
-            "fits 16 bits": own.fits_16_bits(),
-            "checked on": instruction_sets(),
+            "fits_16_bits": own.fits_16_bits(),
+            "checked_on": instruction_sets(),
         },
         "simulated": bits.simulated,
         "asked": what,
         "parameters": network.parameters,
-        "packed bytes": own.nbytes(),
-        "agreement on its own images": asdict(agreement(network.predict(some), simulated, network.spec.classes)),
+        "packed_bytes": own.nbytes(),
+        "agreement_on_its_own_images": asdict(agreement(network.predict(some), simulated, network.spec.classes)),
     }
     original = folder / "original.onnx"
     write_bytes(original, content)
@@ -410,7 +410,7 @@ def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], dat
     from ..quantization.folder import chosen_on, exported_difference, simulation
     from ..releases.processors import processor_lines
 
-    speed, operators = result["speed"], dict(result["integer operators"])
+    speed, operators = result["speed"], dict(result["integer_operators"])
     other = operators.pop("other")
     print(f"{network.name} at {bits.words} in {folder}: model.onnx for onnxruntime, model.pt2 for torch")
     print(chosen_on(result["sources"]))
@@ -427,9 +427,9 @@ def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], dat
     )
     for line in processor_lines(result):
         print(line)
-    if result["left in float"]:
+    if result["left_in_float"]:
         print(
-            f"left in floating point, for no quantized form of it is known here: {', '.join(result['left in float'])}"
+            f"left in floating point, for no quantized form of it is known here: {', '.join(result['left_in_float'])}"
         )
     if "mobile" in result:
         mobile = result["mobile"]
@@ -458,7 +458,7 @@ def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], dat
             f"images of {data.data}; agreement with the original {found['agreement']:.2f} %"
         )
     else:
-        found = result["agreement on its own images"]
+        found = result["agreement_on_its_own_images"]
         print(f"agreement with the original on {found['images']:,} {result['asked']}: {found['equal']:.2f} %")
         if found["warning"] is not None:
             print(f"  warning: {found['warning']}")

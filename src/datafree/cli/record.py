@@ -275,7 +275,7 @@ class Seen:
         self.right += right
 
     def result(self) -> dict[str, Any]:
-        return {"accuracy on the data": 100 * self.right / self.images} if self.images else {}
+        return {"accuracy_on_the_data": 100 * self.right / self.images} if self.images else {}
 
     def say(self, classes: int, usual: float | None) -> None:
         """Prints the accuracy, and a warning where it is near chance or far below what the release's log says."""

@@ -416,7 +416,7 @@ def release_row(
 ) -> Row:
     """A table row from a release and its run.json; `sets` are the logs of the synthetic sets at hand, by their hash."""
     release = Release.open(folder)
-    learnt = str(log.settings.get("learns from", ""))
+    learnt = str(log.settings.get("learns_from", ""))
     group = (
         "teacher"
         if is_teacher or log.verb in (None, "record", "pack")

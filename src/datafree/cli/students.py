@@ -40,8 +40,8 @@ def say_size(folder: Path, student: Network, teacher: Network) -> None:
 
 def say_accuracy(result: dict[str, Any]) -> None:
     """Accuracy and agreement on test images, or that there were none; and where an agreement says little."""
-    if result.get("agreement warning"):
-        print(f"  warning: {result['agreement warning']}")
+    if result.get("agreement_warning"):
+        print(f"  warning: {result['agreement_warning']}")
     if "evaluation" in result:
         found = result["evaluation"]
         print(

@@ -96,8 +96,8 @@ def finetune(
         teacher.spec.check(to_pixels(part, teacher.spec))
     source = Augmented(teacher, pixels, settings)
     content = {
-        "sha256 of images": _digest({"": pixels}),
-        "sha256 of start": _digest(quantized.network.module.state_dict()),
+        "sha256_of_images": _digest({"": pixels}),
+        "sha256_of_start": _digest(quantized.network.module.state_dict()),
     }
     identity = {**(identity or {}), **content} if state is not None else identity
     curve = distill(

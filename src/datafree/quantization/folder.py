@@ -114,7 +114,7 @@ def put_in_place(made: Path, folder: Path) -> None:
 def card(network: Network, bits: Bits, result: dict[str, Any]) -> str:
     """Markdown: what was made of which network, how it is run, what it is worth beside the original."""
     spec, speed = network.spec, result["speed"]
-    operators = dict(result["integer operators"])
+    operators = dict(result["integer_operators"])
     other = operators.pop("other")
     lines = [
         f"# {markdown(network.name.rpartition(':')[2])} at {bits.words}",
@@ -133,10 +133,10 @@ def card(network: Network, bits: Bits, result: dict[str, Any]) -> str:
         f"{speed['threads']} thread{'s' * (speed['threads'] != 1)} of onnxruntime, both in one run",
         f"- integer operators: {sum(operators.values())}, others: {other}",
     ]
-    if "target cpu" in result:
+    if "target_cpu" in result:
         lines += [f"- {line}" for line in processor_lines(result)]
-    if result["left in float"]:
-        lines.append(f"- left in floating point: {markdown(', '.join(result['left in float']))}")
+    if result["left_in_float"]:
+        lines.append(f"- left in floating point: {markdown(', '.join(result['left_in_float']))}")
     if "mobile" in result:
         mobile = result["mobile"]
         lines.append(
@@ -154,7 +154,7 @@ def card(network: Network, bits: Bits, result: dict[str, Any]) -> str:
             f"images; agreement with the original {found['agreement']:.2f} %"
         )
     else:
-        found = result["agreement on its own images"]
+        found = result["agreement_on_its_own_images"]
         lines.append(f"- agreement with the original on {found['images']:,} {result['asked']}: {found['equal']:.2f} %")
         lines += [f"  ({markdown(found.get('warning'))})"] * bool(found.get("warning")) + [f"- {NO_ACCURACY}"]
     lines += [
@@ -199,10 +199,10 @@ def exported_difference(result: dict[str, Any]) -> str | None:
 
 def simulation(result: dict[str, Any]) -> str:
     """What bits without kernels mean for the size and the speed that were measured."""
-    integer = sum(count for kind, count in result["integer operators"].items() if kind != "other")
+    integer = sum(count for kind, count in result["integer_operators"].items() if kind != "other")
     how = f"with {integer} operators in integers of 8 bits and the others" if integer else "entirely"
     return (
         f"bits other than 8 are simulated: no kernels for them exist; this file runs {how} in floating point, at "
         f"{result['speed']['faster']:.2f} times the original's speed; packed, the weights would take "
-        f"{result['packed bytes']:,} bytes"
+        f"{result['packed_bytes']:,} bytes"
     )

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from .._core import memory
 from .._core.errors import UserError
-from .._core.memory import available, check_cost
+from .._core.memory import check_cost
 from ..models import hooks as tap_names
 from ..models.network import Network
 from .statistics.moments import Moments, MomentsAccumulator
@@ -40,7 +41,7 @@ SMALLER: tuple[tuple[str, dict[str, Any]], ...] = (
 
 def check_record(network: Network, plan: Plan, chunk: Chunk, images: int) -> None:
     """Raises UserError where measuring a plan on so many images cannot fit, naming the first kind of record that would."""
-    there = available()
+    there = memory.available()
     needed = record_bytes(network, plan, chunk, images)
     if there is not None and needed > there:
         check_cost(needed, "that record", list(smaller_records(network, plan, chunk, images)))

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._core import memory
 from .._core.arguments import checked
 from .._core.code_names import CodeName, check_allowed, code_name
 from .._core.errors import UserError, nearest, unknown
 from .._core.files import read_weights
 from .._core.folder_kinds import EXPORTED, is_quantized
-from .._core.memory import available
 from .._core.seeds import seed_of
 from .._core.version import FOLDER
 from ..models import zoo
@@ -193,7 +193,7 @@ def _check_memory(name: str, spec: InputSpec) -> None:
     """Raises UserError for a zoo network whose weights, or activations of the probe images, cannot fit in memory."""
     module = zoo.on_meta(name, spec)
     weights = 4 * sum(parameter.numel() for parameter in module.parameters())
-    there = available()
+    there = memory.available()
     if there is None or weights + 8 * PROBES * _most_outputs(module, spec) <= there:
         return
     # what the weights alone decide needs no more: under a limit torch's compiler may not load in the memory that is left

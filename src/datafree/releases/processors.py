@@ -47,12 +47,12 @@ def cut_sums(fits: bool | None) -> str | None:
 
 def processor_lines(result: dict[str, Any]) -> list[str]:
     """Sentences: where the file was checked, and what is known of other processors. `result` is that of `quantize`."""
-    target = result["target cpu"]
+    target = result["target_cpu"]
     name = result["bits"].upper()
-    where = f"model.onnx was checked in onnxruntime on {', '.join(target['checked on'])}"
+    where = f"model.onnx was checked in onnxruntime on {', '.join(target['checked_on'])}"
     if not target["integer"]:
         return [f"{where}; other processors were not tried."]
-    if target["fits 16 bits"]:
+    if target["fits_16_bits"]:
         reduced = (
             f"{name}, reduced range: int8 weights are within -63..63, 7 bits of 8, so that" if target["reduced"] else ""
         )

@@ -63,7 +63,7 @@ def _setting(key: str, old: Any, new: Any) -> str:
         names = (*(name for name in CHOOSING if name in new), *new, *old)
         inner = next(name for name in names if new.get(name) != old.get(name))
         return _setting(inner, old.get(inner), new.get(inner))
-    if key == "learns from" and old and new:
+    if key == "learns_from" and old and new:
         return f"from {_short(old)}, not from {_short(new)}"
     several = key == "data" and isinstance(new or old, list)  # data sets are arguments where there may be several
     flag = "data" if several else NAMES.get(key, f"--{key.replace('_', '-')}")

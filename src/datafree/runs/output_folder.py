@@ -29,6 +29,7 @@ from .._core.files.atomic import make_folder
 from .._core.files.lock import LOCK
 from .._core.files.paths import MARKER
 from .._core.files.unfinished import PENDING
+from .._core.settings import modern
 from .resumable import STATE, holds_state, is_resumable, recording_state
 from .run_log import RunLog
 
@@ -255,7 +256,7 @@ def logged(out: Path) -> dict[str, Any]:
 
 def read_log(out: Path) -> dict[str, Any]:
     """The run.json of a folder; an empty one where there is none."""
-    return read_json(out / LOG) if (out / LOG).exists() else {}
+    return modern(read_json(out / LOG)) if (out / LOG).exists() else {}
 
 
 def is_final(log: dict[str, Any]) -> bool:

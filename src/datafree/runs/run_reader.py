@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .._core.errors import UserError
 from .._core.files import read_json
-from .._core.settings import first_problem
+from .._core.settings import first_problem, modern
 
 __all__ = ["SOURCES", "Curves", "Divergence", "FinishedRun", "HealthLog", "OnlineLog", "Result", "Scores", "Timing"]
 
@@ -130,7 +130,7 @@ class FinishedRun(_Part):
             return self.result.online.images
         if self.result.distinct is not None or self.result.images is None:
             return self.result.distinct
-        words = str(self.settings.get("learns from", ""))
+        words = str(self.settings.get("learns_from", ""))
         if words.startswith("fresh images"):  # of an earlier version
             epochs = len(self.result.curve.loss)
             return self.result.images * epochs if epochs else None
@@ -145,7 +145,7 @@ class FinishedRun(_Part):
         path = Path(folder) / "run.json"
         if not path.is_file():
             return cls()
-        log = read_json(path)
+        log = modern(read_json(path))
         try:
             content = json.dumps(log["before"] if isinstance(log.get("before"), dict) else log, ensure_ascii=False)
             return cls.model_validate_json(content.encode("utf-8", "replace"), strict=True)  # true is no number there

@@ -126,7 +126,7 @@ def facts(runs: Sequence[OnlineRun]) -> list[dict[str, Any]]:
 def _curves(found: OnlineLog) -> list[tuple[str, tuple[float, ...]]]:
     named = [
         ("test accuracy", found.scores), ("test accuracy of the average", found.average_scores),
-        ("agreement on probes", found.agreement), ("agreement of the average", found.average_agreement),
+        ("agreement_on_probes", found.agreement), ("agreement of the average", found.average_agreement),
     ]  # fmt: skip
     return [(name, values) for name, values in named if values]
 

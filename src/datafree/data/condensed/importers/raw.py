@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ...._core import memory
 from ...._core.errors import UserError
-from ...._core.memory import available
 
 __all__ = ["UNWHITENED", "Options", "Raw", "check_room"]
 
@@ -48,7 +48,7 @@ class Raw:
 
 def check_room(numbers: int, what: str) -> None:
     """Raises UserError where so many float32 numbers do not fit in memory three times."""
-    needed, there = 12 * numbers, available()
+    needed, there = 12 * numbers, memory.available()
     if there is not None and needed > there:
         raise UserError(
             f"{what} needs {needed:,} bytes, wanted at most the {there:,} of memory here; give a part of it"
