@@ -19,7 +19,8 @@ from datafree.releases.load import load_model
 with quiet():
     pytest.importorskip("torchao")
     pytest.importorskip("onnxruntime")
-    from datafree.quantization import Bits, card, open_quantized, write_program, write_quantized
+    from datafree.quantization import Bits, card, write_program, write_quantized
+    from datafree.releases.quantized import open_quantized
 
 RESULT = {
     "exported": {"equal": 100.0, "images": 64},
