@@ -332,7 +332,7 @@ def _class_names(classes: int | Sequence[str] | None) -> tuple[str, ...]:
 
 def _is_count(value: Any) -> bool:
     """Whether it is a whole number of at least 1."""
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value) >= 1
 
 
 def _numbers(name: str, values: Channels) -> tuple[float, ...]:

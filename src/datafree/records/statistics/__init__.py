@@ -15,7 +15,18 @@ from torch import Tensor
 from ..._core.settings import Settings, family, pick
 from ...models.network import Network
 
-__all__ = ["Accumulator", "State", "Statistic", "Summary", "Table", "difference", "from_dict", "kinds", "table"]
+__all__ = [
+    "Accumulator",
+    "State",
+    "Statistic",
+    "Summary",
+    "Table",
+    "difference",
+    "from_dict",
+    "kinds",
+    "offered",
+    "table",
+]
 
 State = dict[str, Tensor]
 """Sums in float64: a monoid under `merge`, counted in samples."""
@@ -100,6 +111,11 @@ class Statistic(Protocol):
 def kinds() -> dict[str, type[Settings]]:
     """Every statistic of this folder by its kind."""
     return family(__name__, "kind")
+
+
+def offered() -> dict[str, type[Settings]]:
+    """The kinds that new records can have; files of earlier versions may hold the others of `kinds` too."""
+    return {kind: settings for kind, settings in kinds().items() if getattr(settings, "offered", True)}
 
 
 def from_dict(values: Any, *, strict: bool = False) -> Any:
