@@ -73,7 +73,7 @@ NUMBERS = [
     ("train resnet21 --data digits --out o", "no CIFAR ResNet of depth 21"),
     ("train hinton99999 --data digits --size 750 --out o", "needs 265,001,749,996"),
     ("train lenet5 --data digits --size 28 --out o", "lenet5 takes 32x32 images, got (28, 28)"),
-    ("record teacher --data digits --leak 1.2", "--leak: got 1.2, wanted above 0.5 and below 1"),
+    ("record teacher --data digits --leak 1.2", "--leak: got 1.2, expected above 0.5 and below 1"),
     ("record teacher --data digits --kind moments --rank 0", "--rank: got 0, wanted at least 1"),
     ("record teacher --data digits --kind spectral-all --fraction 1.5", "--fraction: got 1.5, wanted at most 1"),
     ("synthesize teacher --out o --images -1", "--images: got -1, wanted at least 1"),
@@ -116,7 +116,7 @@ USAGE = [
     ("record teacher --data digits --taps fc1", "--taps: got fc1 without --kind, wanted both"),
     (
         "record teacher --data digits --kind batch-norm --replace --quiet",
-        "hinton16 has no batch norm, wanted one with running statistics",
+        "no kind of record 'batch-norm'; expected one of 'input', 'moments', 'spectral-all', 'spectral-pairs'",
     ),
     ("record hinton16 --data digits", "hinton16 is no release folder, wanted --out"),
     ("synthesize teacher", "needs --out, which was not given"),

@@ -104,9 +104,9 @@ def _from_arrays(data: Any, spec: InputSpec, labelled: bool, name: str) -> Datas
         numbers = _label_array(_tensor(labels, f"{name}[1]"), len(images), len(spec.classes), f"{name}[1]")
     step = max(1, READ_BYTES // (4 * spec.pixels))
     chunks = (images[start : start + step].cpu() for start in range(0, len(images), step))
-    found = _looked_at(chunks, spec, where)
-    read = partial(_rows, images, spec, found.as_bytes)
-    return _dataset("arrays", spec, found, numbers, None, read, spec.shape, name)
+    look = _looked_at(chunks, spec, where)
+    read = partial(_rows, images, spec, look.as_bytes)
+    return _dataset("arrays", spec, look, numbers, None, read, spec.shape, name)
 
 
 def _rows(images: Tensor, spec: InputSpec, as_bytes: bool, indices: np.ndarray) -> np.ndarray:
@@ -162,8 +162,8 @@ def _from_items(source: TorchDataset[Any], spec: InputSpec, labelled: bool, name
     items.shape = (int(first.shape[0]), int(first.shape[1]), int(first.shape[2]))
     items.is_float = first.is_floating_point()
     labels = np.zeros(count, np.int64)
-    found = _looked_at(items.chunks(labels if labelled else None), spec, name)
-    items.as_bytes, items.digests = found.as_bytes, found.digests
+    look = _looked_at(items.chunks(labels if labelled else None), spec, name)
+    items.as_bytes, items.digests = look.as_bytes, look.digests
     items(np.unique(np.linspace(0, count - 1, min(count, AGAIN)).astype(np.int64)))
     if items.shape != spec.shape:
         size, expected = (" x ".join(map(str, shape[1:])) for shape in (items.shape, spec.shape))
@@ -171,7 +171,7 @@ def _from_items(source: TorchDataset[Any], spec: InputSpec, labelled: bool, name
             Notice(f"{name}: images of {size} are resized to the {expected} that the network takes"), stacklevel=4
         )
     classes = _names_of(source) if labelled else None
-    return _dataset("torch Dataset", spec, found, labels if labelled else None, classes, items, items.shape, name)
+    return _dataset("torch Dataset", spec, look, labels if labelled else None, classes, items, items.shape, name)
 
 
 def _length(source: Any, name: str) -> int:
@@ -472,8 +472,8 @@ def _check_width(lowest: float, highest: float, spec: InputSpec, where: str) -> 
 def _digests(images: Tensor) -> np.ndarray:
     """A hash of each image, (N,) uint64."""
     rows = np.ascontiguousarray(images.numpy())
-    found = [hashlib.blake2b(memoryview(row).cast("B"), digest_size=8).digest() for row in rows]
-    return np.frombuffer(b"".join(found), np.uint64)
+    hashes = [hashlib.blake2b(memoryview(row).cast("B"), digest_size=8).digest() for row in rows]
+    return np.frombuffer(b"".join(hashes), np.uint64)
 
 
 def _bytes_as_floats(spec: InputSpec) -> Tensor:
@@ -504,14 +504,14 @@ def _stored(images: Tensor, spec: InputSpec, as_bytes: bool) -> np.ndarray:
 def _dataset(
     public: str,
     spec: InputSpec,
-    found: _Look,
+    look: _Look,
     labels: np.ndarray | None,
     names: Sequence[str] | None,
     read: Any,
     shape: tuple[int, int, int],
     name: str,
 ) -> Dataset:
-    count = len(found.digests)
+    count = len(look.digests)
     classes = tuple(names or spec.classes) if labels is not None else ("images",)
     if labels is None:
         labels = np.zeros(count, np.int64)
@@ -525,6 +525,6 @@ def _dataset(
         read=read,
         low=spec.low,
         high=spec.high,
-        floats=None if found.as_bytes else (spec.low, spec.high),
+        floats=None if look.as_bytes else (spec.low, spec.high),
         public=public,
     )

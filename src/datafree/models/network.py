@@ -302,7 +302,7 @@ def _spec(
         return InputSpec(**values)
     except UserError as error:
         text = str(error).replace("shape:", "input_shape:")
-        raise UserError(_FLAG.sub(lambda found: found[1], text)) from None
+        raise UserError(_FLAG.sub(lambda match: match[1], text)) from None
 
 
 _FLAG = re.compile(r"--([a-z]\w*)")

@@ -317,8 +317,8 @@ def _keep_promise(made: Record, network: Network, leak: float) -> None:
     """Raises UserError where a record, as the preset `safe` makes it, forecasts more than `leak`: it is not handed out."""
     if (auc := forecast_auc(made.released_statistics(network))) > leak:
         raise UserError(
-            f"leak: the least that the preset 'safe' records has a forecast AUC of {auc:.3f}, expected at most {leak:g}; give "
-            "more samples of each class, or a higher leak"
+            f"leak: got a forecast AUC of {auc:.3f} for the least that the preset 'safe' records, expected at most {leak:g}; "
+            "give more samples of each class, or a higher leak"
         )
 
 
@@ -329,13 +329,13 @@ def _check_addable(add_to: Record, network: Network, data: Dataset | None) -> No
         return
     if add_to.made["samples"] != len(data):
         raise UserError(
-            f"add_to: the record is of {add_to.made['samples']:,} images, the data has {len(data):,}; "
+            f"add_to: got a record of {add_to.made['samples']:,} images, expected one of the {len(data):,} of the data; "
             "give the data that was recorded, or record all of it again"
         )
     recorded = add_to.made.get("sha256")
     if recorded is not None and recorded != sha256(as_input(network, data)):
         raise UserError(
-            f"add_to: the record is of other images or labels than the {len(data):,} of the data; "
+            f"add_to: got a record of other images or labels, expected one of the {len(data):,} of the data; "
             "give the data that was recorded, or record all of it again"
         )
 
@@ -380,7 +380,7 @@ def _joined(add_to: Record, new: Record) -> Record:
     for name, entry in new.entries.items():
         if _differs(add_to, name, entry.statistic, entry.taps):
             raise UserError(
-                f"add_to: the record has an entry {name!r} with other settings, which would be lost; "
+                f"add_to: got a record that has an entry {name!r} with other settings, which would be lost; "
                 "record all of it again, or add one kind of statistics of other layers alone"
             )
     joined = replace(
