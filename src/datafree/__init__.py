@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors, which do not 
     from .models.input_spec import InputSpec
     from .models.network import Network
     from .quantization import Bits, FineTuning
+    from .quantization import QuantizedNetwork as QuantizedNetwork
     from .quantization import finetune as finetune
     from .quantization import quantize as quantize
     from .records.forecast import forecast_auc
@@ -62,6 +63,7 @@ _HOMES = {
     "MixedImages": "distillation.sources",
     "Network": "models.network",
     "Objective": "synthesis.losses",
+    "QuantizedNetwork": "quantization",
     "Record": "records.record",
     "Release": "releases.release",
     "Schedule": "distillation.training_loop",
@@ -134,7 +136,7 @@ __all__ = [
     "train",
     "write_release",
 ]
-"""Without names that need packages of an extra, `finetune` and `quantize`: `from datafree import *` does without."""
+"""Without names that need packages of an extra, such as `quantize`: `from datafree import *` does without."""
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from datafree.cli.report import release_row, set_grid
+from datafree.evaluation.report.collect import release_row, set_grid
 from datafree.distillation.sources import FreshImages, MixedImages, StoredImages
 from datafree.runs.run_reader import FinishedRun, Scores
 

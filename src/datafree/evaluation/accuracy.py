@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 
 from .._core.arguments import checked
@@ -11,6 +9,7 @@ from .._core.progress import Progress, silent
 from ..data import Dataset
 from ..data.adapters import LabelledData, as_dataset
 from ..data.dataset_checks import as_input
+from ..models.agreement import Evaluation
 from ..models.behaviour import check_finite
 from ..models.class_names import class_positions
 from ..models.network import Network
@@ -20,17 +19,6 @@ __all__ = ["Evaluation", "doubt", "evaluate", "in_words"]
 BATCH = 2048
 NEAR = 0.15
 """Share of the way from chance to 100 % up to which an accuracy is called near chance."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Percentages over `images` images; `agreement` only where a teacher was given."""
-
-    images: int
-    accuracy: float
-    by_class: tuple[float | None, ...]
-    """None for a class without images."""
-    agreement: float | None = None
 
 
 @checked

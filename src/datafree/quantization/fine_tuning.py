@@ -24,7 +24,7 @@ from ..models.pixel_bytes import to_pixels
 from .post_training import Quantized, round_biases
 from .settings import FineTuning
 
-__all__ = ["Augmented", "finetune"]
+__all__ = ["Augmented", "digest_of", "finetune"]
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ def finetune(
         teacher.spec.check(to_pixels(part, teacher.spec))
     source = Augmented(teacher, pixels, settings)
     content = {
-        "sha256_of_images": _digest({"": pixels}),
-        "sha256_of_start": _digest(quantized.network.module.state_dict()),
+        "sha256_of_images": digest_of({"": pixels}),
+        "sha256_of_start": digest_of(quantized.network.module.state_dict()),
     }
     identity = {**(identity or {}), **content} if state is not None else identity
     curve = distill(
@@ -108,7 +108,7 @@ def finetune(
     return curve
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
+def digest_of(tensors: dict[str, Tensor]) -> str:
     """sha256 of names, number formats, shapes and numbers."""
     digest = hashlib.sha256()
     for name, tensor in tensors.items():

@@ -180,10 +180,11 @@ def card(network: Network, bits: Bits, result: dict[str, Any]) -> str:
 
 def chosen_on(sources: dict[str, Any]) -> str:
     """A sentence on the images that a network was quantized with."""
-    ranges, taught = sources["ranges"], sources.get("fine-tuning")
-    words = f"Ranges chosen on {ranges['what']}"
-    words += f"; fine-tuned on {taught['what']}" if taught else ""
-    return words + ("; no training image was used." if all(own["synthetic"] for own in sources.values()) else ".")
+    ranges, learnt = sources["ranges"], sources.get("fine_tuning")
+    words = f"Ranges chosen on {ranges['description']}"
+    words += f"; fine-tuned on {learnt['description']}" if learnt else ""
+    all_synthetic = all(origin["synthetic"] for origin in sources.values())
+    return words + ("; no training image was used." if all_synthetic else ".")
 
 
 def exported_difference(result: dict[str, Any]) -> str | None:

@@ -25,7 +25,7 @@ from .equalize import equalize, pairs
 from .fake_quantize import FakeQuantize, covering
 from .folding import fold_batch_norms, untie
 
-__all__ = ["Correction", "Quantized", "Simulated", "quantize"]
+__all__ = ["Correction", "Quantized", "Simulated", "calibrate"]
 
 BATCH = 64
 Correction = Literal["analytic", "empirical", "none"]
@@ -112,7 +112,7 @@ class Quantized:
 
 
 @checked
-def quantize(
+def calibrate(
     network: Network,
     pixels: Tensor | None,
     bits: Bits | None = None,

@@ -84,9 +84,14 @@ DEMO_FOLDER = Kind("demo", "demo", ("report.html",))
 
 @contextmanager
 def output_folder(
-    out: Path, kind: Kind, log: RunLog, *, reads: Iterable[str | Path | None] = ()
+    out: Path,
+    kind: Kind,
+    log: RunLog,
+    *,
+    reads: Iterable[str | Path | None] = (),
+    say: Callable[[str], object] = print,
 ) -> Iterator[Path | None]:
-    """The folder for the result of the run `log`; None where it holds that very result already, which is said.
+    """The folder for the result of the run `log`; None where it holds that very result already, which `say` is told.
 
     The block writes the result and, last, calls `log.write`. Where the block fails, what it wrote is removed, unless a
     stopped run can go on from it; nothing that was there before is ever removed. Of several processes the first alone has
@@ -94,7 +99,7 @@ def output_folder(
     the run reads from, and one that another run is writing to.
     """
     with ExitStack() as stack:
-        complete = first(lambda: stack.enter_context(_writing(Path(out), kind, log, [*reads])))
+        complete = first(lambda: stack.enter_context(_writing(Path(out), kind, log, [*reads], say)))
         yield None if complete else Path(out)
 
 
@@ -108,7 +113,9 @@ def changed_folder(folder: Path, kind: Kind) -> Iterator[Path]:
 
 
 @contextmanager
-def _writing(out: Path, kind: Kind, log: RunLog, reads: list[str | Path | None]) -> Iterator[bool]:
+def _writing(
+    out: Path, kind: Kind, log: RunLog, reads: list[str | Path | None], say: Callable[[str], object]
+) -> Iterator[bool]:
     for path in reads:
         if path is not None and out.exists() and out.resolve() == Path(path).resolve():
             raise UserError(f"--out {out} is what this run reads, and would be lost; name another folder")
@@ -123,7 +130,7 @@ def _writing(out: Path, kind: Kind, log: RunLog, reads: list[str | Path | None])
     with _there(out) as before, _lock(out):
         if _is_complete(out, kind, log):
             _tidy(out)
-            print(f"already complete: {kind.noun} in {out}, of the same settings; nothing was changed")
+            say(f"already complete: {kind.noun} in {out}, of the same settings; nothing was changed")
             yield True
             return
         _begin(out, kind, log)

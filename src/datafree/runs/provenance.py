@@ -13,7 +13,7 @@ from .._core.files import read_json, sha256_file
 from .._core.folder_kinds import is_zoo
 from ..data import names as data_names
 
-__all__ = ["hash_of", "is_known", "place", "public_settings", "shown"]
+__all__ = ["IN_MEMORY", "hash_of", "is_known", "place", "public_settings", "shown"]
 
 PLACES = (
     "model", "teacher", "student", "source", "weights", "checkpoint", "record", "code", "data", "images", "condensed",
@@ -28,6 +28,8 @@ METHODS = (
     "spectral-pairs", "top",
 )  # fmt: skip
 """Names of synthesis methods; a test compares them with `synthesis.methods.methods()`."""
+IN_MEMORY = "images in memory"
+"""What settings call images that were handed over in Python; their hash is among the inputs."""
 SHOWN = 12
 """Digits of a hash in settings; the whole is among the inputs."""
 
@@ -73,7 +75,7 @@ def is_known(text: str) -> bool:
     """Whether `text` is a word of the product: it says nothing of whoever typed it."""
     base, _, split = text.rpartition(":")
     word = base if split in ("train", "test") else text
-    return is_zoo(text) or word in data_names() or text in ("noise", "none") or text in METHODS
+    return is_zoo(text) or word in data_names() or text in ("noise", "none", IN_MEMORY) or text in METHODS
 
 
 def hash_of(path: str | Path) -> str:

@@ -52,31 +52,41 @@ class RunLog:
 
     def __init__(
         self, verb: str, settings: dict[str, Any], inputs: Mapping[str, str | Path | list[Path] | None],
-        *data: Dataset | None, images: Mapping[str, Dataset | Iterable[Path]] | None = None,
+        *data: Dataset | None, images: Mapping[str, Dataset | torch.Tensor | Iterable[Path]] | None = None,
+        hashes: Mapping[str, str] | None = None,
     ):  # fmt: skip
-        """`images` are by role what else was read: data whose labels do not count, or the files of a folder. An input may
-        be several files."""
+        """What a run is: `verb`, `settings` as JSON values, and by role what it reads.
+
+        `inputs` are files and folders, of which one may be several files, and `data` labelled data sets. `images` are data
+        whose labels do not count, pixels in memory, or the files of a folder. `hashes` are those of what no file was named for,
+        as in a run from Python: `{"model_fingerprint": network.fingerprint()}`.
+        """
         self.began = time.perf_counter()
         self.resumed = False
         """Whether a part of the result is there already, so that this run's time is not all that it took."""
-        digests = {
-            role: {str(file): sha256_file(file) for file in files}
-            for role, files in inputs.items()
-            if isinstance(files, list)
+        files = {
+            role: {str(file): sha256_file(file) for file in paths}
+            for role, paths in inputs.items()
+            if isinstance(paths, list)
         }
         single = {role: path for role, path in inputs.items() if path is not None and not isinstance(path, list)}
-        there = {role: path for role, path in single.items() if Path(path).exists()}
-        hashes = {role: hash_of(path) for role, path in there.items()}
-        sets = {f"{own.public} ({own.split})": sha256(own) for own in data if own is not None}
-        sets |= {f"{CLASS_NAMES}{own.public} ({own.split})": _names(own) for own in data if own is not None}
-        sets |= {f"{CONTENT}{role} (images)": _content(own) for role, own in (images or {}).items()}
-        sets |= {f"{CONTENT}{role}": _joined(files.values()) for role, files in digests.items()}
+        present = {role: path for role, path in single.items() if Path(path).exists()}
+        digests = {role: hash_of(path) for role, path in present.items()}
+        sets = {f"{dataset.public} ({dataset.split})": sha256(dataset) for dataset in data if dataset is not None}
+        sets |= {
+            f"{CLASS_NAMES}{dataset.public} ({dataset.split})": _hash_of_names(dataset)
+            for dataset in data
+            if dataset is not None
+        }
+        sets |= {f"{CONTENT}{role} (images)": _hash_of_images(source) for role, source in (images or {}).items()}
+        sets |= {f"{CONTENT}{role}": _joined(by_file.values()) for role, by_file in files.items()}
+        sets |= hashes or {}
         shared = {"format": FORMAT, "verb": verb, "versions": versions(), "commit": commit()}
         device = str(settings.get("device") or "cpu")
         self.content: dict[str, Any] = {
             **shared,
             "settings": public_settings(settings),
-            "inputs": {**hashes, **sets},
+            "inputs": {**digests, **sets},
             "device": "GPU" if device.startswith("cuda") else device.upper(),
             "threads": torch.get_num_threads(),
         }
@@ -84,10 +94,10 @@ class RunLog:
             **shared,
             "argv": list(ARGV.get()),
             "folder": os.getcwd(),
-            "settings": {key: str(own) if isinstance(own, Path) else own for key, own in settings.items()},
+            "settings": {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()},
             "inputs": {
-                **{str(there[role]): digest for role, digest in hashes.items()},
-                **{file: digest for files in digests.values() for file, digest in files.items()},
+                **{str(present[role]): digest for role, digest in digests.items()},
+                **{file: digest for by_file in files.values() for file, digest in by_file.items()},
                 **sets,
             },
             "device": device_name(device),
@@ -184,13 +194,18 @@ class RunLog:
         return {"before": earlier} if isinstance(earlier, dict) and earlier else {}
 
 
-def _names(data: Dataset) -> str:
+def _hash_of_names(data: Dataset) -> str:
     """A hash of the classes' names, which decide whose class a label is."""
     return hashlib.sha256(repr(data.classes).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _content(images: Dataset | Iterable[Path]) -> str:
-    """sha256 of a data set's images, or of the content of files in their order."""
+def _hash_of_images(images: Dataset | torch.Tensor | Iterable[Path]) -> str:
+    """sha256 of a data set's images, of pixels with their shape and number format, or of files in their order."""
+    if isinstance(images, torch.Tensor):
+        pixels = images.detach().cpu().contiguous()
+        digest = hashlib.sha256(f"{pixels.dtype} {tuple(pixels.shape)} ".encode())
+        digest.update(pixels.flatten().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
     if isinstance(images, Iterable):
         return _joined(map(sha256_file, images))
     return sha256(images)
