@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors, which do not 
     from .distillation.train import train
     from .distillation.training_loop import Schedule
     from .evaluation.accuracy import Evaluation, evaluate
+    from .evaluation.report.collect import WrittenReport, report
     from .evaluation.similarity import Similarity, similarity
     from .models.input_spec import InputSpec
     from .models.network import Network
@@ -69,6 +70,7 @@ _HOMES = {
     "Schedule": "distillation.training_loop",
     "Similarity": "evaluation.similarity",
     "SyntheticSet": "synthesis.synthetic_set",
+    "WrittenReport": "evaluation.report.collect",
     "UserError": "_core.errors",
     "as_dataset": "data.adapters",
     "condense": "data.condensed.methods",
@@ -86,6 +88,7 @@ _HOMES = {
     "preset": "records.presets",
     "quantize": "quantization",
     "record": "records.record",
+    "report": "evaluation.report.collect",
     "similarity": "evaluation.similarity",
     "soft_labelled": "distillation.sources",
     "stored_images": "distillation.sources",
@@ -114,6 +117,7 @@ __all__ = [
     "StoredImages",
     "SyntheticSet",
     "UserError",
+    "WrittenReport",
     "__version__",
     "as_dataset",
     "condense",
@@ -129,6 +133,7 @@ __all__ = [
     "new_model",
     "preset",
     "record",
+    "report",
     "similarity",
     "soft_labelled",
     "stored_images",

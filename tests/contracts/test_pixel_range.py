@@ -18,7 +18,7 @@ from datafree.distillation.sources import labelled, soft_labelled
 from datafree.distillation.train import train
 from datafree.distillation.training_loop import Schedule
 from datafree.evaluation.accuracy import evaluate
-from datafree.evaluation.report.collect import real_grid
+from datafree.evaluation.report.sets import real_grid
 from datafree.evaluation.similarity import similarity
 from datafree.models.input_spec import InputSpec
 from datafree.quantization.image_sources import load_images

@@ -148,7 +148,7 @@ def test_without_batch_norms_the_analytic_correction_leaves_biases_and_without_i
 ):
     plain, own = (calibrate(teacher, shown, Bits(weights=3), correct_bias=how) for how in ("none", "analytic"))
     assert torch.equal(plain.network.predict(shown), own.network.predict(shown))
-    with pytest.raises(UserError, match="got empirical and no images, wanted images to correct on"):
+    with pytest.raises(UserError, match="correct_bias: got 'empirical' without images, expected images to correct on"):
         calibrate(teacher, None, correct_bias="empirical")
 
 
@@ -187,7 +187,7 @@ def test_the_same_images_give_the_same_network_and_progress_ends_at_all_of_them(
 @pytest.mark.parametrize(
     ("pixels", "text"),
     [
-        (torch.rand(0, 1, 8, 8), "no images to calibrate on, wanted at least 1; give some"),
+        (torch.rand(0, 1, 8, 8), "pixels: got no image, expected at least 1 to calibrate on; give some"),
         (torch.rand(4, 3, 8, 8), "images of shape (3, 8, 8), wanted (1, 8, 8) (channels, height, width)"),
         (torch.rand(4, 1, 6, 8), "images of shape (1, 6, 8), wanted (1, 8, 8)"),
         (torch.full((4, 1, 8, 8), -1.0), "pixels from -1 to -1, wanted 0 to 1; scale the images first"),

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -32,6 +29,7 @@ from .common import (
     say_fit,
     say_size,
 )
+from .parameters import flags_named
 
 if TYPE_CHECKING:
     from ..data import Dataset
@@ -135,7 +133,7 @@ def quantize(
     network = load_network(model, source, run)
     known = load_record(model, source, network)
     if calibrate is None:
-        with _flags_named():
+        with flags_named("calibrate", "correct_bias", "images", fine_tune="finetune"):
             calibrate = default_method(network, known)
     test = load_data(data, "test") if data.data is not None else None
     options = {
@@ -163,7 +161,7 @@ def quantize(
         if (folder / STATE).exists():
             check_state(folder / STATE, "training-state", identity)
         original_onnx = onnx_content(network, network.spec.shape)  # raises before the work
-        with _flags_named():
+        with flags_named("calibrate", "correct_bias", "images", fine_tune="finetune"):
             quantized = quantization.quantize(
                 network, bits,
                 calibrate=datasets.get("calibrate", calibrate), images=images, equalise=equalise,
@@ -183,22 +181,6 @@ def quantize(
         )  # fmt: skip
         log.write(folder, result)
     _say(folder, network, bits, result, data, test)
-
-
-FLAGS = ("calibrate", "correct_bias", "fine_tune", "images")
-
-
-@contextmanager
-def _flags_named() -> Iterator[None]:
-    """The library's errors name its parameters; the command line's name flags."""
-    try:
-        yield
-    except UserError as error:
-        parameter = re.match(rf"({'|'.join(FLAGS)}): ", str(error))
-        if parameter is None:
-            raise
-        flag = {"fine_tune": "finetune"}.get(parameter[1], parameter[1]).replace("_", "-")
-        raise UserError(f"--{flag}: {str(error)[parameter.end() :]}") from None
 
 
 def _read(network: Network, name: str, images: int | None, options: Data, run: Run) -> Dataset | None:

@@ -11,6 +11,7 @@ from .._core.errors import UserError
 from .._core.files import write_text
 from ..runs.run_reader import SOURCES
 from .common import Data, Model, Run, Whole, bar, check_attribute, images_of, inputs_of, load_network, load_record
+from .parameters import flags_named
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,7 +92,8 @@ def similarity(
     read = Data(data_dir=data_dir, attribute=attribute)
     check_attribute(read, *data)
     network = load_network(model, source, run)
-    check_shift(network, shift)
+    with flags_named("shift"):
+        check_shift(network, shift)
     record = load_record(model, source, network)
     options = {
         "model": model, "data": list(data), "split": split, "images": images, "form": form, "shift": shift,
@@ -108,7 +110,7 @@ def similarity(
     with nullcontext(None) if out is None else output_folder(out, SIMILARITY_FOLDER, log) as folder:
         if out is not None and folder is None:
             return
-        with bar(f"similarity {model}", run.quiet) as progress:
+        with bar(f"similarity {model}", run.quiet) as progress, flags_named("record"):
             found = measure(
                 network, sources, record, form=form, shift=shift, flip=flip, seed=run.seed, progress=progress
             )
