@@ -24,7 +24,7 @@ from ..records.record import Record
 from ..releases.bits import Bits, TargetCPU
 from ..releases.quantized import QUANTIZED_FOLDER
 from ..releases.release import architecture_of
-from ..runs.output_folder import output_folder
+from ..runs.output_folder import output_folder, parameters_named
 from ..runs.run_log import RunLog
 from .executorch import check_mobile
 from .export import onnx_content
@@ -122,6 +122,12 @@ class QuantizedNetwork:
         result already stays as it is, which a `Notice` says. Raises UserError for a folder of something else, for a network
         that ONNX cannot hold, and where weights or grids were changed since `quantize`; nothing is left half-written.
         """
+        with parameters_named(out="folder", executorch="mobile"):
+            return self._save(Path(folder), mobile, evaluation, original_evaluation)
+
+    def _save(
+        self, folder: Path, mobile: bool, evaluation: Evaluation | None, original_evaluation: Evaluation | None
+    ) -> Path:
         require()
         if mobile:
             check_mobile(self.bits)
@@ -136,7 +142,7 @@ class QuantizedNetwork:
         log = RunLog("quantize", settings, folders, images=content, hashes=self.hashes)
         log.began -= self.seconds
         original_onnx = onnx_content(self.original, self.original.spec.shape)  # raises before a folder is made
-        with output_folder(Path(folder), QUANTIZED_FOLDER, log, say=_notice) as out:
+        with output_folder(folder, QUANTIZED_FOLDER, log, say=_notice) as out:
             if out is not None:
                 result = write_files(
                     out, self.original, self.simulation, self.sources, self.pixels,
@@ -145,7 +151,7 @@ class QuantizedNetwork:
                     curve=None if self.curve is None else vars(self.curve),
                 )  # fmt: skip
                 log.write(out, result)
-        return Path(folder)
+        return folder
 
 
 @checked
@@ -287,4 +293,4 @@ def _of_all(origin: Origin, source: object, asked: int) -> Origin:
 
 
 def _notice(line: str) -> None:
-    warnings.warn(Notice(line), stacklevel=6)
+    warnings.warn(Notice(line), stacklevel=7)

@@ -6,6 +6,7 @@ again after a kill at any moment.
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -30,6 +31,7 @@ from .._core.files.lock import LOCK
 from .._core.files.paths import MARKER
 from .._core.files.unfinished import PENDING
 from .._core.settings import modern
+from .command_line import ARGV
 from .resumable import STATE, holds_state, is_resumable, recording_state
 from .run_log import RunLog
 
@@ -45,6 +47,7 @@ __all__ = [
     "is_resumable",
     "logged",
     "output_folder",
+    "parameters_named",
     "read_log",
     "recording_state",
 ]
@@ -52,6 +55,7 @@ __all__ = [
 STAGED = ".staged"
 """A folder in the output folder for files that are moved into place once all of them are whole."""
 LOG = "run.json"
+FLAG = re.compile(r"(?<![\w-])--([a-z][a-z-]*)")
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,20 @@ def output_folder(
 
 
 @contextmanager
+def parameters_named(**renamed: str) -> Iterator[None]:
+    """Errors inside name parameters in place of flags, `learning_rate` for `--learning-rate`, unless a command is running;
+    `renamed` are flag=parameter.
+    """
+    try:
+        yield
+    except UserError as error:
+        if ARGV.get():
+            raise
+        text = FLAG.sub(lambda flag: renamed.get(flag[1], flag[1]).replace("-", "_"), str(error))
+        raise UserError(text) from None
+
+
+@contextmanager
 def changed_folder(folder: Path, kind: Kind) -> Iterator[Path]:
     """A finished folder while something is added to it: locked, and swept of what killed runs left."""
     with _lock(folder):
@@ -144,7 +162,7 @@ def _writing(
 
 @contextmanager
 def _there(out: Path) -> Iterator[set[str]]:
-    """Makes the folder, and removes what was made of its path where nothing came to be in it; yields the names in it."""
+    """Creates the folder and yields the names in it; afterwards removes what it created of the path if that stayed empty."""
     try:
         missing = make_folder(out)
         names = {path.name for path in out.iterdir()}
@@ -208,9 +226,9 @@ def _begin(out: Path, kind: Kind, log: RunLog) -> None:
         claim_folder(out, kind=kind.name)
     _sweep(out)
     kind.tidy(out)
-    wanted = {"kind": kind.name, PENDING: log.identity}
-    if _marker(out) != wanted:
-        write_json(out / MARKER, wanted)
+    marker = {"kind": kind.name, PENDING: log.identity}
+    if _marker(out) != marker:
+        write_json(out / MARKER, marker)
 
 
 def _undo(out: Path, kind: Kind, before: set[str]) -> None:
@@ -228,7 +246,7 @@ def _undo(out: Path, kind: Kind, before: set[str]) -> None:
 
 
 def _others(out: Path, before: set[str]) -> set[str]:
-    """What a failed run left in the folder, as the demo does folders of its own."""
+    """What a failed run left in the folder, such as the folders inside a demo's."""
     try:
         return {path.name for path in out.iterdir()} - before - {MARKER, LOCK}
     except OSError:

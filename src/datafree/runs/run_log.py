@@ -1,4 +1,4 @@
-"""run.json: what a run did, settings, input hashes, seed, versions and time; and beside its folder all that repeats it."""
+"""run.json: settings, input hashes, versions, time and result of a run; beside its folder, all that repeats it."""
 
 from __future__ import annotations
 
@@ -38,16 +38,23 @@ __all__ = ["IGNORED", "RunLog", "commit", "device_name", "hash_of", "lasting", "
 IMAGE_SETTINGS = ("data", "calibrate", "finetune", "source")
 """Settings that may name a folder of images."""
 OURS = (*PARTS, "config.json", MARKER)
-"""Files of a folder that datafree wrote."""
+"""Files by which a folder is known to be one that datafree wrote."""
 FORMAT = 2
-"""Of a public log. The first held the command line and paths, and is still read."""
+"""Format of a public log. Format 1 held the command line and paths, and is still read."""
 
 
 class RunLog:
-    """What a run is and did, started with the run: a public log and the publisher's own.
+    """The log of a run, of a command or from Python, created when the run begins: a public part and a private one.
 
-    `run.json` in the output folder names data sets, hashes, settings, seeds and versions. The whole, with the command
-    line and paths as they were typed, which `rerun` needs, is FOLDER.run.json beside the folder, and is not handed over.
+    The public part is `run.json` in the output folder: data sets, hashes, settings, seeds and versions. The private part is
+    FOLDER.run.json beside the folder, with the command line and paths as typed, which `rerun` needs; a run from Python has
+    an empty command line. It is not handed over with the folder. ::
+
+        log = RunLog("quantize", {"weights": 8}, {}, hashes={"model_fingerprint": network.fingerprint()})
+        with output_folder(folder, KIND, log) as out:
+            if out is not None:
+                ...  # write the result into `out`
+                log.write(out, {"images": 256})
     """
 
     def __init__(
@@ -107,8 +114,7 @@ class RunLog:
     @property
     def identity(self) -> dict[str, Any]:
         """What the run is: verb, settings, and inputs."""
-        kept = {key: self.content[key] for key in ("format", "verb", "settings", "inputs")}
-        return json.loads(json.dumps(kept))
+        return json.loads(json.dumps({key: self.content[key] for key in ("format", "verb", "settings", "inputs")}))
 
     def difference(self, old: dict[str, Any], *, but: str | None = None) -> str | None:
         """In words, the first thing, `but` aside, in which this run is another than the one of the log `old`; None for the
@@ -188,8 +194,8 @@ class RunLog:
             return {}
         old = read_json(log or path)
         if self.content["verb"] != "record":
-            still = old.get("verb") == "record" and (path.parent / "record.safetensors").is_file()
-            return {"recorded": {key: value for key, value in old.items() if key != "before"}} if still else {}
+            has_record = old.get("verb") == "record" and (path.parent / "record.safetensors").is_file()
+            return {"recorded": {key: value for key, value in old.items() if key != "before"}} if has_record else {}
         earlier = old.get("before") if old.get("verb") == "record" else old
         return {"before": earlier} if isinstance(earlier, dict) and earlier else {}
 
@@ -223,19 +229,19 @@ def private_log(folder: str | Path) -> Path:
 
 def _redacted(earlier: dict[str, Any]) -> dict[str, Any]:
     """Logs that an earlier version wrote, in public form."""
-    return {key: own if own.get("format") == FORMAT else _public(own) for key, own in earlier.items()}
+    return {key: log if log.get("format") == FORMAT else _public(log) for key, log in earlier.items()}
 
 
 def _public(old: dict[str, Any]) -> dict[str, Any]:
-    own = {key: value for key, value in old.items() if key in ("verb", "versions", "seconds", "resumed", "result")}
+    public = {key: value for key, value in old.items() if key in ("verb", "versions", "seconds", "resumed", "result")}
     settings = old.get("settings")
     inputs = sorted(map(str, old["inputs"].values())) if isinstance(old.get("inputs"), dict) else []
     named = {f"input {index}": digest for index, digest in enumerate(inputs, 1)}
-    return {**own, "settings": public_settings(settings if isinstance(settings, dict) else {}), "inputs": named}
+    return {**public, "settings": public_settings(settings if isinstance(settings, dict) else {}), "inputs": named}
 
 
 def versions() -> dict[str, str]:
-    """Of what decides the numbers."""
+    """Versions of Python and the packages that decide the numbers."""
     import numpy
 
     return {
@@ -248,12 +254,12 @@ def versions() -> dict[str, str]:
 
 
 def _installed() -> dict[str, str]:
-    """The packages that quantize and run quantized files, those that are there; none is imported."""
-    found = {}
+    """Versions of the installed packages that quantize and run quantized files; none is imported."""
+    installed = {}
     for name in (*WANTED, *FURTHER):
         with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+            installed[name] = version(name)
+    return installed
 
 
 def device_name(device: str) -> str:
