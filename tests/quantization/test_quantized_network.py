@@ -7,6 +7,7 @@ import re
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import datafree as df
 from datafree._core.files import read_json
@@ -149,11 +150,13 @@ def test_ranges_are_chosen_on_what_is_named(normed, kind):
 
 def test_ranges_are_chosen_on_what_is_handed_over(normed, digits, shown, tmp_path):
     synthetic = synthesize(normed, None, df.method("gaussian"), tmp_path / "set", images=20, unit=20)
-    condensed = df.condense("random", digits, SPEC, 2) if False else None
-    assert condensed is None
     unknown = "given in memory, of unknown origin"
     for source, description in (
         (shown, f"300 images {unknown}"),
+        (shown.numpy(), f"300 images {unknown}"),
+        ((shown * 255).byte(), f"300 images {unknown}"),
+        (TensorDataset(shown), f"256 images {unknown}"),
+        (DataLoader(TensorDataset(shown), batch_size=7), f"256 images {unknown}"),
         (digits, "256 images of digits"),
         (synthetic, "20 synthetic images (gaussian), all there are"),
         (str(tmp_path / "set"), "20 synthetic images (gaussian), all there are"),
@@ -241,9 +244,10 @@ def test_a_mistake_is_one_line(normed, arguments, text):
 
 def test_a_quantized_network_is_not_quantized_again(by_default, tmp_path):
     opened = df.load_model(str(by_default.save(tmp_path / "q")))
-    assert error(opened).startswith("network: got custom:normed-w8a8, which gives answers alone, expected ")
+    assert error(opened).startswith("network: got normed-w8a8, which gives answers alone, expected ")
 
 
 def test_the_record_of_another_network_is_refused(normed, digits):
-    known = df.record(dense(), digits, df.preset("small", dense(), digits))
+    other = df.Network(normed.module[:0].append(nn.Flatten()).append(nn.Linear(64, 10)).eval(), normed.spec, "other")
+    known = df.record(other, digits, "small")
     assert error(normed, record=known).startswith("the record was made for another teacher")

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,8 +19,10 @@ from .._core.progress import Progress, silent
 from ..data import Dataset
 from ..data import load as load_data
 from ..data import names as data_names
+from ..data.adapters import ImageData, as_dataset
 from ..data.condensed import methods as condensing
 from ..data.condensed.condensed_set import Condensed
+from ..data.registry import PATHS
 from ..models.input_spec import InputSpec
 from ..models.missing_layers import is_program, no_batch_norm
 from ..models.network import Network
@@ -33,9 +36,10 @@ from ..synthesis.synthetic_set import SyntheticSet
 
 __all__ = ["NO_IMAGES", "ImageSource", "Images", "Origin", "default_method", "is_made", "load_images"]
 
-ImageSource: TypeAlias = str | Path | Tensor | Dataset | SyntheticSet | Condensed | Synthesizer
+ImageSource: TypeAlias = str | Path | ImageData | SyntheticSet | Condensed | Synthesizer
 """Where images come from: a synthesis method by name or with its settings, `noise`, a data set by name (`cifar10:test`),
-the path of an image folder, .npz file, synthetic or condensed set, or one of those opened, or pixels (N, C, H, W)."""
+the path of an image folder, .npz file, synthetic or condensed set, one of those opened, a torch Dataset or DataLoader, or
+pixels (N, C, H, W) as a tensor or array."""
 
 NO_IMAGES = "none"
 """The word for ranges that come from the batch norms alone."""
@@ -116,12 +120,12 @@ def load_images(
 ) -> Images:
     """`count` images from `source` as `network` takes them; of a data set, the same share of each class. None takes all.
 
-    A tensor is taken whole. `role` is the parameter that the source was given as, for messages. Raises UserError for a
+    A tensor or array is taken whole. `role` is the parameter that the source was given as, for messages. Raises UserError for a
     source that does not exist or whose images do not fit the network.
     """
     if isinstance(source, (str, Path)):
         return _by_name(network, str(source), count, role=role, record=record, seed=seed, progress=progress)
-    if isinstance(source, Tensor):
+    if isinstance(source, Tensor) and source.dtype != torch.uint8:
         network.spec.check_set(source)
         origin = Origin(
             f"{len(source):,} images given in memory, of unknown origin", synthetic=False, images=len(source)
@@ -133,6 +137,10 @@ def load_images(
         return _of_set(network, source, count)
     if isinstance(source, Condensed):
         return _of_condensed(network, source.fitted(network), count, IN_MEMORY)
+    if not isinstance(source, Synthesizer):
+        whole = isinstance(source, (Tensor, np.ndarray))
+        data = as_dataset(source, network, labelled=False, name=role)
+        return _of_dataset(network, data, None if whole else count)
     name = source.method
     _check_memory(count or NOISE_IMAGES, network.spec)
     pixels = _synthetic(network, source, count or NOISE_IMAGES, record, seed, progress)
@@ -226,7 +234,7 @@ def _of_dataset(network: Network, source: Dataset, count: int | None) -> Images:
     network.spec.check(pixels)
     if is_known(data.name):
         setting, description = data.name, f"images of {data.name} ({data.split} split)"
-    elif Path(data.name).exists():
+    elif data.public in PATHS.values():
         setting = data.name
         description = f"images of {shown(place(data.name))} ({data.split} split), of unknown origin"
     else:

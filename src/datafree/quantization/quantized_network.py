@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from .._core.arguments import check_argument, check_count, checked
@@ -177,10 +178,11 @@ def quantize(
     `bits`: a `Bits`, `"w4a8"` (weights and activations), or one number for both; 8 by default.
 
     `calibrate`: what the ranges of activations are chosen on. A synthesis method by name (in 40 steps) or with its
-    settings, `"noise"`, a data set by name, the path of a folder of images, an .npz file, a synthetic or condensed set, one
-    of those opened, or pixels (N, C, H, W) in the network's range; `"none"` uses the batch norms alone. By default `"bns"`;
-    `"distribution"` for a network without batch norm whose `record` holds pixels alone. Labels do not count. `images` is
-    the number of images that are made or taken; a tensor is taken whole.
+    settings; `"noise"`; a data set by name; the path of a folder of images, an .npz file, a synthetic or condensed set; one
+    of those opened; a torch Dataset or DataLoader; pixels (N, C, H, W) in the network's range, as a tensor or array; or
+    `"none"`, for the batch norms alone. By default `"bns"`, or `"distribution"` for a network without batch norm whose
+    `record` holds pixels alone. Labels do not count. `images` is the number of images that are made or taken; a tensor or
+    array is taken whole.
 
     `fine_tune`: images to distill from the original into the rounded network on, as for `calibrate`; a `FineTuning`, which
     takes the images for ranges; or both, ``{"images": ..., "epochs": 10}``.
@@ -287,7 +289,7 @@ def _is_no_images(source: object) -> bool:
 
 def _of_all(origin: Origin, source: object, asked: int) -> Origin:
     """Says of fewer images than were asked for that there are no more."""
-    if origin.images is None or origin.images >= asked or isinstance(source, Tensor):
+    if origin.images is None or origin.images >= asked or isinstance(source, (Tensor, np.ndarray)):
         return origin
     return Origin(f"{origin.description}, all there are", origin.synthetic, origin.images)
 

@@ -16,6 +16,8 @@ from ..._core.files import locked, read_json, sha256_file, sweep
 from ..._core.files.atomic import check_name_length, sync_folder
 from ..._core.folder_kinds import without_logs
 from ...data import Dataset
+from ...data.adapters import LabelledData, as_dataset
+from ...data.registry import PATHS
 from ...models.input_spec import InputSpec
 from ...quantization.folder import is_quantized
 from ...releases.load import read_code
@@ -59,7 +61,7 @@ class WrittenReport:
 def report(
     runs: Sequence[str | Path],
     out: str | Path = "report.html",
-    data: Dataset | None = None,
+    data: LabelledData | None = None,
     *,
     title: str = "datafree report",
     code: Sequence[str] = (),
@@ -70,10 +72,11 @@ def report(
     """Writes one self-contained page about any number of runs: a table, images, curves and settings.
 
     `runs` are folders as the commands, `write_release` and `QuantizedNetwork.save` wrote them: releases, synthetic sets,
-    quantized networks, similarities. Every network is measured on `data`, beside the release that others learnt from;
-    without data the page shows what the runs' own logs say. `code` names what builds a network of its publisher's own,
-    ``file.py:function`` in the order of the runs or ``FOLDER=file.py:function``. `settings` are what the page's log says of
-    the call, by default its arguments.
+    quantized networks, similarities. Every network is measured on `data` (what `load_data` returns, a torch Dataset or
+    DataLoader, or a pair of images and labels) and compared with the release that others learnt from; without data the page
+    shows what the runs' own logs state. `code` names what builds a network of its publisher's own: ``file.py:function``, in
+    the order of the runs, or ``FOLDER=file.py:function``. `settings` are what the page's log states of the call, by default
+    its arguments.
 
     Raises UserError for a folder that holds no run, for runs without a release, and where `out` or its log would take the
     place of another file; nothing is left half-written.
@@ -92,12 +95,13 @@ def report(
                     "network that it measured, and the data to measure it on"
                 )
         _check_page(out)
+        test = None if data is None else as_dataset(data, _spec(folders))
         codes = code_by_folder(folders, code)
-        log = _log(folders, codes, data, settings or _settings(folders, data, title, code, seed))
+        log = _log(folders, codes, test, settings or _settings(folders, test, title, code, seed))
         with locked(out.parent, file=out.name) if out.parent.is_dir() else nullcontext():
             if _is_complete(out, log):
                 return WrittenReport(out, 0, 0, (), unchanged=True)
-            page = collect(folders, data, title=title, opener=NetworkOpener(codes, device), seed=seed)
+            page = collect(folders, test, title=title, opener=NetworkOpener(codes, device), seed=seed)
             write(page, out)
             log.write_to(_beside(out), {"networks": [asdict(row) for row in page.rows], "page": sha256_file(out)})
         return WrittenReport(out, len(page.rows), len(page.grids), tuple(page.warnings))
@@ -136,7 +140,7 @@ def _settings(
 ) -> dict[str, Any]:
     """What the log says of a call from Python."""
     name = None if data is None else data.name
-    if name is not None and not is_known(name) and not Path(name).exists():
+    if data is not None and not is_known(data.name) and data.public not in PATHS.values():
         name = IN_MEMORY
     return {"runs": list(map(str, folders)), "title": title, "code": list(code), "data": name, "seed": seed}
 
