@@ -175,7 +175,7 @@ SOURCES = {
     "Dataset": "give what load_data returns, which reads folders of images and .npz files; or a torch Dataset, or "
     "(images, labels)",
     "InputSpec": "give an InputSpec(shape=..., classes=...)",
-    "Quantized": "give what quantize returns",
+    "Quantized": "give what quantization.calibrate returns, or quantize(...).simulation",
     "SyntheticSet": "give what synthesize or SyntheticSet.open returns",
     "Source": "give what fresh, stored or soft_labelled returns, or Images(spec, pixels, targets)",
     "Synthesizer": "give what method(name) returns",
