@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from torch import nn
 
 import datafree as df
 from datafree._core.files import read_json
@@ -78,3 +79,19 @@ def test_mistakes_are_one_line_and_nothing_is_written(runs, tmp_path):
     assert refused("teacher", tmp_path / "a.html").startswith("runs: got 'teacher', expected a list")
     assert [path.name for path in tmp_path.iterdir()] == ["notes.html"]
     assert (tmp_path / "notes.html").read_text() == "mine"
+
+
+def test_a_network_of_somebodys_own_is_measured_when_it_is_handed_over(runs, digits, tmp_path):
+    spec = df.load_model(str(runs / "teacher")).spec
+    network, other = (df.Network(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval(), spec, "mine") for _ in range(2))
+    folder = str(df.write_release(tmp_path / "mine", network))
+    assert [
+        line for line in df.report([folder], tmp_path / "a.html", digits).warnings if "was not measured here" in line
+    ]
+    page = df.report([folder], tmp_path / "b.html", digits, networks={folder: network})
+    assert not [line for line in page.warnings if "was not measured here" in line]
+    assert refused([folder], tmp_path / "c.html", digits, networks={folder: other}).startswith(
+        f"networks: got a network with other weights than those in {folder}, expected its own"
+    )
+    assert refused([folder], tmp_path / "c.html", networks={"x": other}).startswith("networks: got one for x, expected")
+    assert not (tmp_path / "c.html").exists()

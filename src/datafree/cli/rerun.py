@@ -125,8 +125,8 @@ def _argv(log: dict[str, Any], path: Path) -> list[str]:
     argv = log.get("argv")
     if argv == []:
         raise UserError(
-            f"{path} is the log of a run that was made from Python, expected one of a command: it cannot be repeated by "
-            "command; run that Python code again"
+            f"{path} names no command line: that run was made from Python, and no command can repeat it; run that Python code "
+            "again"
         )
     if not isinstance(argv, list) or not argv or not all(isinstance(word, str) for word in argv):
         beside = _beside(path.parent).name

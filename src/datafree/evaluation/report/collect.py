@@ -10,15 +10,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..._core.arguments import checked
 from ..._core.errors import UserError
-from ..._core.files import locked, read_json, sha256_file, sweep
+from ..._core.files import locked, read_json, read_weights, sha256_file, sweep
 from ..._core.files.atomic import check_name_length, sync_folder
 from ..._core.folder_kinds import without_logs
 from ...data import Dataset
 from ...data.adapters import LabelledData, as_dataset
 from ...data.registry import PATHS
 from ...models.input_spec import InputSpec
+from ...models.network import Network
 from ...quantization.folder import is_quantized
 from ...releases.load import read_code
 from ...releases.release import Release
@@ -65,6 +68,7 @@ def report(
     *,
     title: str = "datafree report",
     code: Sequence[str] = (),
+    networks: Mapping[str, Network] | None = None,
     device: str = "cpu",
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
@@ -75,7 +79,8 @@ def report(
     quantized networks, similarities. Every network is measured on `data` (what `load_data` returns, a torch Dataset or
     DataLoader, or a pair of images and labels) and compared with the release that others learnt from; without data the page
     shows what the runs' own logs state. `code` names what builds a network of its publisher's own: ``file.py:function``, in
-    the order of the runs, or ``FOLDER=file.py:function``. `settings` are what the page's log states of the call, by default
+    the order of the runs, or ``FOLDER=file.py:function``; `networks` are such networks by folder, opened already, as by
+    ``load_model(folder, module=...)``. `settings` are what the page's log states of the call, by default
     its arguments.
 
     Raises UserError for a folder that holds no run, for runs without a release, and where `out` or its log would take the
@@ -95,13 +100,14 @@ def report(
                     "network that it measured, and the data to measure it on"
                 )
         _check_page(out)
+        opened = _opened(folders, networks or {})
         test = None if data is None else as_dataset(data, _spec(folders))
         codes = code_by_folder(folders, code)
         log = _log(folders, codes, test, settings or _settings(folders, test, title, code, seed))
         with locked(out.parent, file=out.name) if out.parent.is_dir() else nullcontext():
             if _is_complete(out, log):
                 return WrittenReport(out, 0, 0, (), unchanged=True)
-            page = collect(folders, test, title=title, opener=NetworkOpener(codes, device), seed=seed)
+            page = collect(folders, test, title=title, opener=NetworkOpener(codes, device, opened), seed=seed)
             write(page, out)
             log.write_to(_beside(out), {"networks": [asdict(row) for row in page.rows], "page": sha256_file(out)})
         return WrittenReport(out, len(page.rows), len(page.grids), tuple(page.warnings))
@@ -130,6 +136,27 @@ def collect(
         likenesses=similarity_tables(logs), matches=set_matches, online=online_runs(networks, logs),
         timelines=[images for folder in networks if (images := timeline(folder)) is not None],
     )  # fmt: skip
+
+
+def _opened(folders: Sequence[Path], networks: Mapping[str, Network]) -> dict[Path, Network]:
+    """The opened networks by folder. Raises UserError for a folder that is no run, and for another network than its own."""
+    by_folder = {Path(name): network for name, network in networks.items()}
+    for folder, network in by_folder.items():
+        if folder not in folders:
+            raise UserError(
+                f"networks: got one for {folder}, expected folders among the runs; leave it out, or name that run"
+            )
+        if not is_quantized(folder):
+            weights = read_weights(Release.open(folder).weights)
+            state = network.module.state_dict()
+            if state.keys() != weights.keys() or any(
+                not torch.equal(state[name].cpu(), weights[name]) for name in state
+            ):
+                raise UserError(
+                    f"networks: got a network with other weights than those in {folder}, expected its own; open it with "
+                    "load_model(folder, module=...)"
+                )
+    return by_folder
 
 
 # -- the page's file and its log ------------------------------------------------------------

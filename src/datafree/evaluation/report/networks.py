@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..._core.errors import UserError
@@ -27,12 +27,16 @@ class NetworkOpener:
     codes: Mapping[Path, str]
     """Folder -> `file.py:function` that builds its network, for releases of their publisher's own code."""
     device: str = "cpu"
+    networks: Mapping[Path, Network] = field(default_factory=dict)
+    """Folder -> its network, where that is open already."""
 
     def open(self, folder: Path) -> Network | None:
         """The network in `folder`; None for a release that needs code where none was named.
 
         Raises UserError for code that builds another function of the release's weights.
         """
+        if folder in self.networks:
+            return self.networks[folder]
         quantized, code = is_quantized(folder), self.codes.get(folder)
         if not quantized and code is None and Release.open(folder).custom:
             return None
