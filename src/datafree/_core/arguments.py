@@ -148,7 +148,9 @@ def _expected(hint: Any) -> str:
         return f"a pair ({', '.join(_name(item) for item in inside)})" if len(inside) == 2 else f"{len(inside)} values"
     if origin is not None:
         words = {"Mapping": "a dict", "Sequence": "a list", "Callable": "a function"}
-        return words.get(_name(origin)) or (f"a {_name(origin)}" if _name(origin).startswith("torch ") else _name(origin))
+        return words.get(_name(origin)) or (
+            f"a {_name(origin)}" if _name(origin).startswith("torch ") else _name(origin)
+        )
     return PLAIN.get(hint) or f"{'an' if _name(hint)[0] in 'AEIO' else 'a'} {_name(hint)}"
 
 
@@ -168,7 +170,7 @@ def _is_tensor(hint: Any) -> bool:
 
 
 SOURCES = {
-    "Network": "give what load_model or new_model returns, or Network(module, spec, name)",
+    "Network": "give what load_model or new_model returns, or Network(module, input_shape=..., classes=...)",
     "Record": "give what record or Record.load returns",
     "Dataset": "give what load_data returns, which reads folders of images and .npz files; or a torch Dataset, or "
     "(images, labels)",

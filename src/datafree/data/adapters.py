@@ -34,7 +34,7 @@ from .._core.arguments import checked
 from .._core.errors import Notice, UserError, cut
 from ..models.input_spec import NARROW, OVERSHOOT, InputSpec
 from ..models.network import Network
-from .dataset import READ_BYTES, Dataset, check_labels
+from .dataset import Dataset, check_labels
 
 __all__ = ["Array", "ImageData", "LabelledData", "as_dataset"]
 
@@ -46,6 +46,9 @@ ImageData: TypeAlias = LabelledData | Tensor | np.ndarray
 
 RAW = (0.0, 1.0)
 LEVELS = 255
+PLAIN = (torch.uint8, torch.float32)
+CHUNK_BYTES = 1 << 22
+"""Bytes of images, as float32, that are looked at together."""
 AGAIN = 64
 """Number of items that are read a second time before the data is used. Whatever is read later is compared too."""
 CENTRED, UNIT = 0.25, (0.8, 1.25)
@@ -102,7 +105,7 @@ def _from_arrays(data: Any, spec: InputSpec, labelled: bool, name: str) -> Datas
     numbers = None
     if labelled:
         numbers = _label_array(_tensor(labels, f"{name}[1]"), len(images), len(spec.classes), f"{name}[1]")
-    step = max(1, READ_BYTES // (4 * spec.pixels))
+    step = _images_at_once(spec.shape)
     chunks = (images[start : start + step].cpu() for start in range(0, len(images), step))
     look = _looked_at(chunks, spec, where)
     read = partial(_rows, images, spec, look.as_bytes)
@@ -203,9 +206,15 @@ class _Items:
     digests: np.ndarray | None = None
 
     def __call__(self, indices: np.ndarray) -> np.ndarray:
-        images = torch.stack([self.like_first(int(index)) for index in indices]) if len(indices) else None
-        if images is None:
-            return np.zeros((0, *self.shape), np.uint8 if self.as_bytes else np.float32)
+        images = np.empty((len(indices), *self.shape), np.uint8 if self.as_bytes else np.float32)
+        step = _images_at_once(self.shape)
+        for start in range(0, len(indices), step):
+            part = indices[start : start + step]
+            images[start : start + len(part)] = self._read(part)
+        return images
+
+    def _read(self, indices: np.ndarray) -> np.ndarray:
+        images = torch.stack([self._checked(self.image(int(index)), int(index)) for index in indices])
         for index, digest in zip(indices, _digests(images)):
             if self.digests is not None and digest != self.digests[index]:
                 raise UserError(
@@ -216,8 +225,7 @@ class _Items:
 
     def chunks(self, labels: np.ndarray | None) -> Iterator[Tensor]:
         """All images, a few at a time; their labels are put into `labels`."""
-        count = len(self.source)
-        step = max(1, READ_BYTES // (4 * math.prod(self.shape)))
+        count, step = len(self.source), _images_at_once(self.shape)
         for start in range(0, count, step):
             images = []
             for index in range(start, min(start + step, count)):
@@ -248,9 +256,6 @@ class _Items:
     def image(self, index: int) -> Tensor:
         return self.item(index, False)[0]
 
-    def like_first(self, index: int) -> Tensor:
-        return self._checked(self.image(index), index)
-
     def _checked(self, image: Tensor, index: int) -> Tensor:
         """An image whose shape and number format are those of the first one."""
         if tuple(image.shape) != self.shape:
@@ -275,6 +280,8 @@ class _Items:
                 "transform that makes one"
             )
         tensor = _tensor(image, where).detach().cpu()
+        if tensor.shape == self.spec.shape and tensor.dtype in PLAIN and tensor.layout == torch.strided:
+            return tensor
         if tensor.ndim == 2 and (1, *tensor.shape) == self.spec.shape:
             raise UserError(
                 f"{where} has the shape {tuple(tensor.shape)}, expected {self.spec.shape} (channels, height, width); add the "
@@ -467,6 +474,10 @@ def _check_width(lowest: float, highest: float, spec: InputSpec, where: str) -> 
             f"{where}: got pixels from {lowest:.4g} to {highest:.4g} alone, expected images in a range of {spec.low:g} to "
             f"{spec.high:g}, of which these are one colour; scale them to that range"
         )
+
+
+def _images_at_once(shape: Sequence[int]) -> int:
+    return max(1, CHUNK_BYTES // (4 * math.prod(shape)))
 
 
 def _digests(images: Tensor) -> np.ndarray:
