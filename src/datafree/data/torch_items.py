@@ -139,6 +139,11 @@ class Items:
             raise UserError(
                 f"{where} has the label {got}, expected a whole number from 0 to {classes - 1}; give class numbers"
             )
+        if not 0 <= int(value) < 1 << 32:
+            raise UserError(
+                f"{where} has the label {cut(str(value))}, expected 0 to {classes - 1}; correct the labels, or leave out "
+                "images without a class"
+            )
         return int(value)
 
 
