@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from datafree.cli.common import Data, Run, images_of
-from datafree.cli.common import test_data as held_out
+from datafree.cli.arguments import Data, Run
+from datafree.cli.loading import images_of
+from datafree.cli.loading import test_data as held_out
 from datafree.cli.quantize import _pixels
 from datafree.cli.report import real_grid
 from datafree.data.condensed.methods import Job, condense, from_name, methods

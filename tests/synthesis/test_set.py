@@ -17,7 +17,8 @@ import torch
 
 from datafree._core.errors import UserError
 from datafree._core.files import read_json, read_tensors, sha256_file, write_sealed_json, write_tensors
-from datafree.cli.common import Data, images_of
+from datafree.cli.arguments import Data
+from datafree.cli.loading import images_of
 from datafree.models.input_spec import InputSpec
 from datafree.models.pixel_bytes import to_bytes, to_pixels
 from datafree.synthesis.methods import from_name

@@ -35,7 +35,8 @@ from ..runs.output_folder import DEMO_FOLDER, output_folder
 from ..runs.run_log import RunLog, versions
 from ..synthesis import methods
 from ..synthesis.synthetic_set import SyntheticSet, one_thread, synthesize
-from .common import Whole, bar
+from .arguments import Whole
+from .progress_bar import bar
 from .terminal import plain
 
 __all__ = ["demo"]

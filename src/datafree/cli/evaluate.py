@@ -8,7 +8,9 @@ from pathlib import Path
 
 from .._core.errors import UserError
 from .._core.folder_kinds import is_quantized, is_release
-from .common import Data, Model, Run, bar, check_code, code_of, inputs_of, load_data, load_network, say_fit, say_size
+from .arguments import Data, Model, Run
+from .loading import check_code, code_of, inputs_of, load_data, load_network, say_fit, say_size
+from .progress_bar import bar
 
 __all__ = ["evaluate"]
 

@@ -18,7 +18,8 @@ from ..models.input_spec import NARROW
 from ..models.network import Network
 from ..runs.output_folder import CONDENSED_FOLDER, output_folder
 from ..runs.run_log import RunLog
-from .common import Model, Run, Whole, check_code, inputs_of, load_network
+from .arguments import Model, Run, Whole
+from .loading import check_code, inputs_of, load_network
 
 __all__ = ["import_condensed"]
 

@@ -13,7 +13,8 @@ from .._core.files import read_json
 from .._core.files.unfinished import check_finished
 from .._core.folder_kinds import CONDENSED, is_quantized
 from ..models.input_spec import InputSpec
-from .common import Model, Run, load_network, load_record
+from .arguments import Model, Run
+from .loading import load_network, load_record
 
 __all__ = ["inspect"]
 

@@ -15,12 +15,8 @@ from .._core.folder_kinds import CONDENSED
 from ..data import names
 from ..quantization.settings import FineTuning
 from ..releases.bits import Bits, TargetCPU
-from .common import (
-    Data,
-    Model,
-    Run,
-    Whole,
-    bar,
+from .arguments import Data, Model, Run, Whole
+from .loading import (
     check_attribute,
     check_memory,
     identity_of,
@@ -33,6 +29,7 @@ from .common import (
     say_fit,
     say_size,
 )
+from .progress_bar import bar
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,6 +1,6 @@
 """datafree record"""
 
-from __future__ import annotations
+# Annotations are evaluated: the options of each kind are a class that is made from its settings.
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -8,7 +8,7 @@ from dataclasses import replace as with_fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import Parameter
+from cyclopts import App, Group, Parameter
 
 from .._core.code_names import code_name
 from .._core.errors import UserError, unknown
@@ -18,7 +18,7 @@ from ..evaluation.accuracy import doubt
 from ..models import hooks as tap_names
 from ..models import zoo
 from ..models.network import Network
-from ..records import presets, statistics
+from ..records import presets
 from ..records.forecast import forecast_auc
 from ..records.record import Promised, Record, is_of, keep_promise
 from ..records.record import record as measure
@@ -28,15 +28,10 @@ from ..releases.release import RELEASE_FOLDER, Release, is_release, is_zoo, mend
 from ..runs.output_folder import changed_folder, output_folder, read_log, recording_state
 from ..runs.run_log import RunLog
 from ..runs.run_reader import FinishedRun
-from .common import (
-    Data,
-    Input,
-    Model,
-    Run,
-    bar,
+from .arguments import Data, Input, Model, Run
+from .loading import (
     check_attribute,
     check_code,
-    chosen,
     inputs_of,
     load_data,
     load_network,
@@ -45,8 +40,17 @@ from .common import (
     say_fit,
     spec_of,
 )
+from .method_options import of_settings, values
+from .progress_bar import bar
+from .settings_source import SettingsText, family
 
-__all__ = ["command", "record"]
+__all__ = ["KINDS", "app", "kind_command", "record"]
+
+LEAK = 0.6
+"""`records.presets.LEAK`, which imports torch."""
+KINDS = family("datafree.records.statistics", "kind")
+
+app = App(name="record")
 
 FAR = 15
 """Points of accuracy below that of the release's own log that are said."""
@@ -54,97 +58,94 @@ SAME = 1e-6
 """Forecasts of one record differ by less, on any machine."""
 
 
-def command(argv: list[str]) -> Callable[..., None]:
-    """`record` with the flags of the kind named by --kind, or those of the presets."""
-    kind = chosen(argv, "--kind")
-    if kind is None:
-        return record
-    if chosen(argv, "--preset") is not None:
-        raise UserError("--kind and --preset: got both, wanted one of them to say what is recorded; leave one out")
-    if kind not in statistics.kinds():
-        raise unknown("kind of record", kind, statistics.kinds())
-    settings = statistics.kinds()[kind]
+def kind_command(kind: str, text: SettingsText, load: Callable[..., Any] | None = None) -> Callable[..., None]:
+    """The command of one kind of statistic, whose flags are the fields of its settings."""
+    Options = of_settings(text, without=["kind"], group=Group(f"Options of {kind}", sort_key=1))
 
-    def one_kind(
-        model: str,
+    def record(
+        teacher: str,
         /,
         *,
-        data: Data | None = None,
-        kind: str,
-        settings: Annotated[settings | None, Parameter(name="*")] = None,  # type: ignore[valid-type]
+        settings: Annotated[Options | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
         taps: Annotated[tuple[str, ...], Parameter(negative="")] = (),
         add: Annotated[bool, Parameter(negative="")] = False,
         replace: Annotated[bool, Parameter(negative="")] = False,
         out: Path | None = None,
+        data: Data | None = None,
         source: Model | None = None,
         input: Input | None = None,
         run: Run | None = None,
     ) -> None:
-        chosen_settings = settings if settings is not None else statistics.from_dict({"kind": kind})
-        _record(model, [(chosen_settings, taps or None)], (add, replace), out, data, source, input, run)
+        """Record one kind of statistic of a network's activations and write it into its release.
 
-    one_kind.__doc__ = record.__doc__
-    one_kind.__annotations__ |= {
-        "model": str, "data": Data | None, "kind": str, "taps": Annotated[tuple[str, ...], Parameter(negative="")],
-        "add": Annotated[bool, Parameter(negative="")], "replace": Annotated[bool, Parameter(negative="")],
-        "out": Path | None,
-        "source": Model | None, "input": Input | None, "run": Run | None,
-        "settings": Annotated[settings | None, Parameter(name="*")],
-    }  # fmt: skip
-    return one_kind
+        Example: datafree record moments teacher --data mnist --covariance lowrank --rank 32 --taps fc1 --taps fc2
+
+        Parameters
+        ----------
+        teacher
+            Release folder, or a network by name with --weights (then --out names the release to write).
+        taps
+            Layer to record, by torch's dotted name, or `input` for the pixels; repeat it for more. All conv and linear
+            layers by default.
+        add
+            Keep the entries of the existing record and add these; without --taps, those of layers that it lacks.
+        replace
+            Replace another existing record, which is lost.
+        out
+            Release folder to write, where the teacher is not one already.
+        """
+        if load is not None:
+            chosen = load(values(settings))
+        else:
+            from ..records import statistics
+
+            chosen = statistics.from_dict({"kind": kind, **values(settings)})
+        _record(teacher, [(chosen, taps or None)], (add, replace), out, data, source, input, run)
+
+    return record
 
 
 def record(
-    model: str,
+    teacher: str,
     /,
     *,
-    data: Data | None = None,
-    kind: str | None = None,  # noqa: ARG001
     preset: Literal["small", "safe", "sharp", "best", "paper", "full"] = "safe",
-    leak: float = presets.LEAK,
-    taps: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    leak: float = LEAK,
     add: Annotated[bool, Parameter(negative="")] = False,
     replace: Annotated[bool, Parameter(negative="")] = False,
     out: Path | None = None,
+    data: Data | None = None,
     source: Model | None = None,
     input: Input | None = None,
     run: Run | None = None,
 ) -> None:
     """Measure a network's activations on its training data and write the record into its release.
 
-    Stopped with Ctrl-C, it leaves its sums beside the release, in RELEASE.recording, and goes on from them.
+    Stopped with Ctrl-C, it leaves its sums beside the release, in RELEASE.recording, and continues from them. The first
+    word after `record` may be one kind of statistic, which has flags of its own; write a folder of that name as ./moments.
 
     Example: datafree record teacher --data mnist
 
-    Example: datafree record teacher --data mnist --kind moments --covariance lowrank --rank 32 --taps fc1 --taps fc2
+    Example: datafree record moments teacher --data mnist --covariance lowrank --rank 32
 
     Parameters
     ----------
-    model
-        A release folder, or a network by name with --weights (then --out names the release to write).
-    kind
-        One kind of statistic with flags of its own: moments, spectral-all, spectral-pairs, batch-norm, input.
-        `datafree record --kind KIND --help` shows them.
+    teacher
+        Release folder, or a network by name with --weights (then --out names the release to write).
     preset
         A ready choice: `small` (top layer only), `safe` (coarse class means of the pixels and directions that all
         classes share, with a forecast within --leak; no promise of privacy), `sharp` (fine ones for each class),
         `best` (all of each class's covariance), `paper` (all that the paper's methods need), `full` (everything).
     leak
-        What `safe` may give away: the forecast area under the ROC curve of a membership attack, above 0.5 and below 1.
-    taps
-        With --kind: a layer to record, by torch's dotted name, or `input` for the pixels; repeat it for more. All conv
-        and linear layers by default.
+        Limit of `safe`: the forecast area under the ROC curve of a membership attack, above 0.5 and below 1.
     add
-        Keep the entries of the record that is there, and add these; without --taps, those of layers that it lacks.
+        Keep the entries of the existing record and add these.
     replace
-        Put the record in the place of another one that is there, which is lost.
+        Replace another existing record, which is lost.
     out
-        The release folder to write, where the model is not one already.
+        Release folder to write, where the teacher is not one already.
     """
-    if taps:
-        raise UserError(f"--taps: got {', '.join(taps)} without --kind, wanted both; a preset names its own layers")
-    options = input or Input()
-    _record(model, (preset, leak), (add, replace), out, data, source, options, run)
+    _record(teacher, (preset, leak), (add, replace), out, data, source, input or Input(), run)
 
 
 def _record(
@@ -363,3 +364,8 @@ def _say(path: Path, made: Record, network: Network, data: Dataset | None) -> No
             "  above 0.60: training samples can be told from others. --preset safe gives less away, and so do fewer --taps "
             "or --pooled with --kind moments"
         )
+
+
+app.default(record)
+for _name, _text in KINDS.items():
+    app.command(kind_command(_name, _text), name=_name, help=_text.doc)

@@ -48,7 +48,8 @@ from ..runs.provenance import hash_of, place, shown
 from ..runs.run_log import IGNORED, RunLog, versions
 from ..runs.run_reader import FinishedRun, Scores
 from ..synthesis.synthetic_set import SyntheticSet
-from .common import Data, Model, Run, check_attribute, check_code, images_of, load_data, load_network, load_record
+from .arguments import Data, Model, Run
+from .loading import check_attribute, check_code, images_of, load_data, load_network, load_record
 
 if TYPE_CHECKING:
     from ..data import Dataset

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Literal
 from .._core.errors import UserError
 from .._core.files import write_text
 from ..runs.run_reader import SOURCES
-from .common import Data, Model, Run, Whole, bar, check_attribute, images_of, inputs_of, load_network, load_record
+from .arguments import Data, Model, Run, Whole
+from .loading import check_attribute, images_of, inputs_of, load_network, load_record
+from .progress_bar import bar
 
 if TYPE_CHECKING:
     from torch import Tensor

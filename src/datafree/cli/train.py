@@ -11,21 +11,9 @@ from cyclopts import Parameter
 from .._core.distributed import main_process, together, world
 from .._core.errors import UserError
 from ..distillation.schedule import Schedule
-from .common import (
-    Data,
-    Input,
-    Model,
-    Run,
-    bar,
-    identity_of,
-    inputs_of,
-    load_data,
-    on_device,
-    resumed,
-    say_code,
-    say_size,
-    spec_of,
-)
+from .arguments import Data, Input, Model, Run
+from .loading import identity_of, inputs_of, load_data, on_device, resumed, say_code, say_size, spec_of
+from .progress_bar import bar
 
 if TYPE_CHECKING:
     from ..data import Dataset
