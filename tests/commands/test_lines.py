@@ -187,7 +187,7 @@ def test_pack_says_what_the_network_is_shown(command):
 @pytest.mark.usefixtures("here")
 def test_advice_about_images_near_chance_names_only_what_the_method_has(command):
     assert _advice({"method": "distribution"}) == "try another --method, or a record that holds more"
-    learnt = command("synthesize teacher --method inception --steps 1 --images 16 --unit 8 --out learnt --quiet")
+    learnt = command("synthesize inception teacher --steps 1 --images 16 --chunk 8 --out learnt --quiet")
     assert "try more --steps, a higher --learning-rate, another --method, or a record that holds more" in learnt.out
 
 

@@ -144,7 +144,7 @@ def test_the_command_says_how_many_how_good_and_what_is_given_away(command, here
 
 
 def test_without_a_teacher_size_mean_and_std_are_the_users(command, here):
-    line = "condense --data digits --method random --per-class 1 --size 10 --mean 0.3 --std 0.4 --out got --quiet"
+    line = "condense random --data digits --per-class 1 --size 10 --mean 0.3 --std 0.4 --out got --quiet"
     assert command(line)[0] == 0
     assert Condensed.open(here / "got").spec.model_dump(include={"shape", "mean", "std"}) == {
         "shape": (1, 10, 10),
@@ -154,7 +154,7 @@ def test_without_a_teacher_size_mean_and_std_are_the_users(command, here):
 
 
 def test_inspect_says_what_is_in_it(command, here):  # noqa: ARG001
-    command("condense --data digits --method random --per-class 1 --out got --quiet")
+    command("condense random --data digits --per-class 1 --out got --quiet")
     code, out, _ = command("inspect got")
     assert (
         code == 0
@@ -188,7 +188,7 @@ def test_bad_input_is_one_line_and_writes_nothing(refused, line, text):
 
 
 def test_a_finished_set_is_not_replaced_by_another(command, refused, here):  # noqa: ARG001
-    line = "condense --data digits --method random --per-class 1 --out got --quiet"
+    line = "condense random --data digits --per-class 1 --out got --quiet"
     assert command(line)[0] == 0
     assert "got was made with --seed 0, not 1: name" in refused(f"{line} --seed 1")
     assert command(line)[0] == 0

@@ -194,7 +194,7 @@ def test_a_run_of_which_one_process_is_killed_ends_and_goes_on_to_the_same_bytes
 
 @pytest.mark.slow  # as test_playing.py, through the command line
 def test_two_processes_play_a_generator_against_one_student(alone):
-    line = "distill teacher hinton8 --online generator --data digits --epochs 2 --iterations 3 --batch 33 --latent 8"
+    line = "distill online teacher hinton8 --data digits --epochs 2 --iterations 3 --batch 33 --latent 8"
     code, out, err = both(alone, "start.py", *line.split(), "--threads", "1", "--quiet", "--out", "played")
     assert code == 0, err
     assert out.count("images made and learnt from") == out.count("parameters") == 1

@@ -35,6 +35,15 @@ VERBS = {
 }
 APPS = ("record", "condense", "synthesize", "expand", "distill")
 """Verbs with commands of their own, one for each method."""
+MODULES = {
+    "demo": "demo_command",
+    "import-condensed": "import_condensed_command",
+    "list": "listing",
+    "quantize": "quantize_command",
+    "record": "record_command",
+    "report": "report_command",
+}
+"""Where a verb's options are, if not in the file of its name."""
 GLOBAL = Group("Output", sort_key=99)
 
 
@@ -70,8 +79,8 @@ def app(verb: str | None = None) -> App:
         help_epilogue="Data sets are looked for under --data-dir, or the folder that DATAFREE_DATA names.",
     )
     for name, text in VERBS.items():
-        module = name.replace("-", "_") if name != "list" else "listing"
-        function = "app" if name in APPS else module
+        module = MODULES.get(name, name)
+        function = "app" if name in APPS else {"list": "listing"}.get(name, name.replace("-", "_"))
         root.command(f"datafree.cli.{module}:{function}", name=name, help=None if verb == name else text)
     root.meta.default(output_of)
     return root

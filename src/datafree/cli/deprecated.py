@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from .._core.errors import UserError, unknown
 from .settings_source import family
 
-__all__ = ["CHOICES", "RENAMED", "SYNONYMS", "flag_renames", "rewritten"]
+__all__ = ["CHOICES", "RENAMED", "SYNONYMS", "flag_renames", "rewritten", "words_after"]
 
 SYNONYMS = {
     "--lr": "--learning-rate",
@@ -30,7 +30,7 @@ CHOICES = {
 }
 """Command -> the flag that named what is now the word after it, where its choices are, and what they are called."""
 
-_PIXELS = {"--caution": "--warp-acceptance", "--unit": "--chunk"}
+_CHUNK = {"--unit": "--chunk"}
 _ONLINE = {
     "--replayed": "--replay-fraction",
     "--sharpness": "--disagreement-temperature",
@@ -43,19 +43,17 @@ _ONLINE = {
     "--covariance": "--covariance-weight",
     "--discriminator-rate": "--discriminator-learning-rate",
 }
-_FRESH = {
-    "--caution": "--warp-acceptance",
-    "--learning-rate": "--method-learning-rate",
+_FRESH = {"--learning-rate": "--method-learning-rate",
     "--precision": "--method-precision",
 }
 _BY_METHOD = {
-    "distribution": {"--shift": "--translate"},
+    "distribution": {"--caution": "--warp-acceptance", "--shift": "--translate"},
     "matched": {"--classes": "--classes-per-batch", "--smooth": "--total-variation"},
     "bns-inception": {"--classes": "--class-weight"},
 }
 RENAMED: dict[tuple[str, ...], dict[str, str]] = {
-    ("synthesize",): _PIXELS,
-    **{("synthesize", method): {**_PIXELS, **flags} for method, flags in _BY_METHOD.items()},
+    ("synthesize",): _CHUNK,
+    **{("synthesize", method): {**_CHUNK, **flags} for method, flags in _BY_METHOD.items()},
     ("expand",): {
         "--unit": "--chunk",
         "--classes": "--class-weight",
@@ -95,9 +93,20 @@ def rewritten(argv: list[str]) -> tuple[list[str], list[str]]:
 
 
 def flag_renames(argv: Iterable[str]) -> dict[str, str]:
-    """The earlier flags of a command, for messages that still name them."""
+    """The earlier flags of a command, for messages that still name them; none that means something else today."""
     words = list(argv)
-    return _renames(words)
+    return {flag: new for flag, new in _renames(words).items() if flag not in _kept(words)}
+
+
+def _kept(words: list[str]) -> tuple[str, ...]:
+    return next((flags for key, flags in _NEW_MEANING.items() if tuple(words[: len(key)]) == key), ())
+
+
+def words_after(verb: str) -> list[str]:
+    """The words that name a method or kind after a verb."""
+    if verb == "distill":
+        return ["fresh", "online"]
+    return list(family(*CHOICES[verb][1:3])) if verb in CHOICES else []
 
 
 def _split(argv: list[str]) -> tuple[list[str], list[str]]:
@@ -115,8 +124,6 @@ def _with_choice(words: list[str], notes: list[str]) -> tuple[list[str], bool]:
         return words, False
     flag, package, field, what = CHOICES[verb]
     names = family(package, field)
-    if len(words) > 1 and words[1] in names:
-        return words, False
     value, others = _taken(words, flag)
     if value is None:
         return words, False
@@ -177,7 +184,7 @@ def _renames(words: list[str]) -> dict[str, str]:
 
 def _with_flags(words: list[str], notes: list[str], is_earlier: bool) -> list[str]:
     renames = _renames(words)
-    kept = () if is_earlier else next((flags for key, flags in _NEW_MEANING.items() if tuple(words[:2]) == key), ())
+    kept = () if is_earlier else _kept(words)
     result: list[str] = []
     for place, word in enumerate(words):
         flag, equals, value = word.partition("=")

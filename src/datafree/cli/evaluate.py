@@ -5,10 +5,12 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 from .._core.errors import UserError
 from .._core.folder_kinds import is_quantized, is_release
 from .arguments import Data, Model, Run
+from .json_output import result
 from .loading import check_code, code_of, inputs_of, load_data, load_network, say_fit, say_size
 from .progress_bar import bar
 
@@ -20,7 +22,7 @@ def evaluate(
     /,
     *,
     data: Data | None = None,
-    split: str = "test",
+    split: Literal["test", "train", "all"] = "test",
     teacher: str | None = None,
     teacher_code: str | None = None,
     out: Path | None = None,
@@ -76,6 +78,7 @@ def evaluate(
             found = accuracy.evaluate(network, measured, other, progress=progress)
         if folder is not None:
             log.write(folder, {"evaluation": asdict(found)})
+    result({"evaluation": asdict(found), "classes": network.spec.classes})
     print(f"accuracy {found.accuracy:.2f} % on {found.images:,} images of {data.data} ({split})")
     if warning := accuracy.doubt(found.accuracy, found.images, len(network.spec.classes)):
         print(f"  warning: {warning}")

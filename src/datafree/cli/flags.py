@@ -45,10 +45,16 @@ def flag_of(settings: str, field: str) -> str:
 
 
 def translated(error: UserError, flags: Mapping[str, str]) -> str:
-    """The error's line with the flag in place of the parameter that it is about, where the command has one."""
+    """The error's line with flags in place of the library's parameters, and today's flags in place of earlier ones.
+
+    `flags` has the flag of each parameter of the command, and of each flag that was called otherwise.
+    """
     line = str(error)
     match = _NAMED.match(line)
-    if match is None:
-        return line
-    flag = flags.get(match[1].rpartition(".")[2])
-    return line if flag is None else f"{flag}{match[2]}{line[match.end() :]}"
+    flag = flags.get(match[1].rpartition(".")[2]) if match is not None else None
+    if match is not None and flag is not None:
+        line = f"{flag}{match[2]}{line[match.end() :]}"
+    for earlier, now in flags.items():
+        if earlier.startswith("--"):
+            line = re.sub(rf"(?<![\w-]){earlier}(?![\w-])", now, line)
+    return line

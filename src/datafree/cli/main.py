@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
+from difflib import get_close_matches
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -20,6 +21,7 @@ from .._core.errors import UserError, out_of_memory, unknown
 from .._core.version import VERSION
 from ..runs.command_line import ARGV
 from ..runs.resumable import is_resumable
+from .deprecated import flag_renames, rewritten, words_after
 from .early import check
 from .flags import translated
 from .json_output import RESULT, object_of
@@ -101,7 +103,6 @@ def _run(argv: list[str], flags: dict[str, str]) -> int:
         _check_here()
         check_address_space()
     from . import VERBS, Output, app
-    from .deprecated import rewritten
 
     argv, notes = rewritten(argv)
     if argv and not argv[0].startswith("-") and argv[0] not in VERBS:
@@ -129,6 +130,7 @@ def _run(argv: list[str], flags: dict[str, str]) -> int:
 def _call(root: Any, output: Any, flags: dict[str, str]) -> int:
     """Runs the command that the words call."""
     words, began = output.words, time.perf_counter()
+    flags |= flag_renames(words)
     command, bound = _parsed(root, words)
     chain = list(root.parse_commands(words)[0])
     flags |= flags_of(root, words)
@@ -318,6 +320,8 @@ def _resumes(argv: list[str]) -> bool:
 def _usage(error: Any, argv: list[str]) -> str:
     """What cyclopts found, in a line."""
     line = " ".join(str(error).split())
+    if type(error).__name__ == "UnusedCliTokensError" and (other := _misspelt_method(argv)):
+        return other
     if type(error).__name__ == "UnusedCliTokensError":
         extra = ", ".join(repr(token) for token in error.unused_tokens)
         line = f"got {extra} too much, expected a flag before each value (repeat it for more than one)."
@@ -329,6 +333,14 @@ def _usage(error: Any, argv: list[str]) -> str:
     return f"{line} Run datafree {shlex.join([*chain, '--help'])} for what it takes."
 
 
+def _misspelt_method(argv: list[str]) -> str | None:
+    """That the word after the verb is no method, where it looks like one."""
+    names = words_after(argv[0]) if argv else []
+    if len(argv) < 2 or not names or not get_close_matches(argv[1], names, n=1) or os.path.exists(argv[1]):
+        return None
+    return str(unknown(f"method of datafree {argv[0]}", argv[1], names))
+
+
 def _unknown_flag(error: Any, line: str) -> str:
     """That there is no such flag; where another method of the same command has it, which."""
     flag = str(error.token.keyword or error.token.value).partition("=")[0]
@@ -338,15 +350,15 @@ def _unknown_flag(error: Any, line: str) -> str:
     names = sorted({name for own in error.app.assemble_argument_collection() for name in own.names})
     owners = _owners(flag, chain)
     if owners:
-        return f"{flag} belongs to {' or '.join(owners)}."
+        return f"{flag} belongs to datafree {chain[0]} {'|'.join(owners)}."
     return f"{unknown('flag', flag, [name for name in names if name.startswith('--')])}."
 
 
 def _owners(flag: str, chain: list[str]) -> list[str]:
-    """The commands beside this one, or below it, that have the flag; a few of them."""
+    """The methods beside this one, or below it, that have the flag."""
     from . import APPS, app
 
-    words = [word for word in chain if word != "datafree"]
+    words = chain
     if not words or words[0] not in APPS:
         return []
     found = []
@@ -356,8 +368,8 @@ def _owners(flag: str, chain: list[str]) -> list[str]:
             continue
         below = parent[name]
         if flag in {own for argument in below.assemble_argument_collection() for own in argument.names}:
-            found.append(f"datafree {words[0]} {name}")
-    return found[:3]
+            found.append(name)
+    return found
 
 
 def _misspelt(error: Any) -> str | None:

@@ -71,13 +71,12 @@ def _owners(kinds: Mapping[str, SettingsText], field: str) -> list[str]:
 def _options(name: str, rows: Sequence[tuple[Field, str, str]], group: Group | None) -> Any:
     fields = []
     for field, flag, text in rows:
-        is_switch = field.annotation is bool
-        parameter = Parameter(
-            name=flag,
-            help=text,
-            **({} if group is None else {"group": group}),
-            **({} if is_switch else {"converter": _as_written}),
-        )
+        how: dict[str, Any] = {"name": flag, "help": text}
+        if group is not None:
+            how["group"] = group
+        if field.annotation is not bool:
+            how["converter"] = _as_written
+        parameter = Parameter(**how)
         fields.append((field.name, Annotated[field.annotation, parameter], dataclasses.field(default=field.default)))
     cls = dataclasses.make_dataclass(name, fields, bases=(Given,), init=False, repr=False, eq=False)
     cls.__module__ = __name__  # cyclopts takes classes of the standard library for plain values

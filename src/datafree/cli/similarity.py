@@ -11,6 +11,7 @@ from .._core.errors import UserError
 from .._core.files import write_text
 from ..runs.run_reader import SOURCES
 from .arguments import Data, Model, Run, Whole
+from .json_output import result
 from .loading import check_attribute, images_of, inputs_of, load_network, load_record
 from .progress_bar import bar
 
@@ -121,6 +122,7 @@ def similarity(
             public = [replace(own, name=place(own.name)) for own in found]
             write_text(folder / "similarity.svg", similarity_svg(public, UNITS[form]))
             log.write(folder, {"similarity": [asdict(own) for own in public]})
+    result({"similarity": [asdict(own) for own in found], "form": form})
     _say(found, layers)
     if all(list(own.by_layer) == [INPUT] for own in found):
         print(

@@ -97,7 +97,8 @@ def _synthesize(
     network = load_teacher(teacher, source, run)
     chunk = unit_of(method, network, images, out) if chunk is None else chunk
     record = load_record(teacher, source, network)
-    if isinstance(method, InversionSettings):
+    is_optimised = isinstance(method, InversionSettings)
+    if is_optimised:
         check_chunk(network, chunk, min(workers or os.cpu_count() or 1, -(-images // chunk)))
     options = {
         "model": teacher, "images": images, "unit": chunk, **method.model_dump(mode="json"), **asdict(source),
