@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .._core.distributed import World, agree, average_gradients, broadcast, first, summed, together
 from .._core.errors import UserError
 from .._core.limits import EPOCHS
-from .._core.progress import Progress, silent
+from .._core.progress import Progress, epoch_ended, silent
 from .._core.resume import (
     Environment,
     StateHeader,
@@ -118,6 +118,7 @@ def _fit(
             total = _epoch(network, source, loss, schedule, adam, seed, epoch, steps, progress, own)
         agree(network.module)
         curve.loss.append(total / steps)
+        epoch_ended(progress, epoch + 1, schedule.epochs, curve.loss[-1])
         curve.seconds.append(time.perf_counter() - began)
         network.module.eval()
         if score is not None:

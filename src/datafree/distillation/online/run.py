@@ -26,7 +26,7 @@ from ..._core.arguments import checked
 from ..._core.distributed import broadcast, first, gathered, together, world
 from ..._core.errors import UserError
 from ..._core.limits import EPOCHS
-from ..._core.progress import Progress, silent
+from ..._core.progress import Progress, epoch_ended, silent
 from ..._core.resume import Environment, StateHeader, check_room_for, load_state, open_state, save_state
 from ..._core.slots import Slots, prefixed
 from ...models.behaviour import check_learns, check_pixel_gradient
@@ -108,6 +108,7 @@ def distill_online(
             for epoch in range(start, settings.epochs):
                 try:
                     now = _epoch(game, epoch, now, progress)
+                    epoch_ended(progress, epoch + 1, settings.epochs, game.history.loss[-1])
                 except UserError:  # the state stays that of the last good epoch, the history says what came after
                     if each is not None and game.world.rank == 0 and epoch:
                         each(game.kept, game.history, game.shown)
