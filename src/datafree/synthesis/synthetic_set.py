@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from .._core.arguments import checked
-from .._core.distributed import started
+from .._core.distributed import first, gathered, together
 from .._core.errors import UserError
 from .._core.files import (
     canonical,
@@ -491,22 +491,6 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def _together(world: int) -> Iterator[None]:
-    """All processes of a torchrun reach this point before any goes on, and leave together."""
-    if world == 1:
-        yield
-        return
-    started = not torch.distributed.is_initialized()
-    if started:
-        torch.distributed.init_process_group("gloo")
-    torch.distributed.barrier()
-    yield
-    torch.distributed.barrier()
-    if started:
-        torch.distributed.destroy_process_group()
 
 
 def _check_set(folder: Path) -> None:

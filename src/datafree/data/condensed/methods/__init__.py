@@ -16,7 +16,8 @@ import torch
 from ...._core.arguments import checked
 from ...._core.errors import UserError
 from ...._core.progress import Progress, silent
-from ...._core.settings import Settings, family, pick
+from ...._core.plugins import Family
+from ...._core.settings import Settings
 from ....models.class_names import class_positions
 from ....models.input_spec import InputSpec
 from ... import Dataset, sha256
@@ -25,7 +26,7 @@ from ..condensed_set import Condensed, one_hot
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Condenser", "Job", "condense", "from_dict", "from_name", "methods"]
+__all__ = ["FAMILY", "Condenser", "Job", "condense", "from_dict", "from_name", "methods"]
 
 
 @dataclass(frozen=True)
@@ -119,9 +120,13 @@ def condense(method: Any, job: Job) -> Condensed:
     return Condensed(pixels.float().cpu(), labels, job.spec, about)
 
 
+FAMILY: Family[Condenser] = Family(__name__, "method", "condensing method", ("summary", "gives_away", "make"))
+"""The methods of this folder, installed plug-ins, and the user's own by `file.py:Class` or `package.module:Class`."""
+
+
 def methods() -> dict[str, type[Settings]]:
-    """Every method of this folder by its name."""
-    return family(__name__, "method")
+    """Every method by its name: those of this folder, and installed plug-ins."""
+    return FAMILY.kinds()
 
 
 def from_name(name: str, /, **settings: Any) -> Any:
@@ -131,4 +136,4 @@ def from_name(name: str, /, **settings: Any) -> Any:
 
 def from_dict(values: dict[str, Any]) -> Any:
     """A method from its dict; raises UserError for an unknown name or a setting that is off."""
-    return pick(__name__, "method", "condensing method", values)
+    return FAMILY.from_dict(values)
