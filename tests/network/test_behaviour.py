@@ -411,7 +411,7 @@ def test_a_network_that_ends_in_a_softmax_is_said(verb, toy, tmp_path):
     verbs = {
         "evaluate": lambda: evaluate(own, data),
         "record": lambda: record(own, data, [(Moments(), ("input",))]),
-        "synthesize": lambda: synthesize(own, None, from_name("gaussian"), tmp_path / "set", images=2, unit=2),
+        "synthesize": lambda: synthesize(own, None, from_name("gaussian"), tmp_path / "set", images=2, chunk=2),
         "distill": lambda: distill(own, network(Net()), soft_labelled(own, data), Distillation(epochs=1)),
     }
     with pytest.warns(Notice, match=PROBABILITIES) as caught:

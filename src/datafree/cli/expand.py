@@ -104,7 +104,7 @@ def expand(
         **guide.model_dump(mode="json"), **asdict(source), **asdict(run),
     }  # fmt: skip
     log = RunLog("expand", options, {**inputs_of(teacher, source, role="teacher", record=True), "condensed": condensed})
-    units: dict[str, Any] = {"images": images, "unit": unit, "workers": workers, "seed": run.seed}
+    units: dict[str, Any] = {"images": images, "chunk": unit, "workers": workers, "seed": run.seed}
     with output_folder(out, SET_FOLDER, log) as folder, bar("expand", run.quiet) as progress:
         if folder is None:
             return

@@ -106,7 +106,7 @@ def synthesize(
         **asdict(run),
     }
     log = RunLog("synthesize", options, inputs_of(model, source, record=True))
-    units: dict[str, Any] = {"images": images, "unit": unit, "workers": workers, "seed": run.seed}
+    units: dict[str, Any] = {"images": images, "chunk": unit, "workers": workers, "seed": run.seed}
     with output_folder(out, SET_FOLDER, log) as folder, bar(f"synthesize {method.method}", run.quiet) as progress:
         if folder is not None:
             finish(make(network, record, method, folder, progress=progress, **units), folder, log)
