@@ -64,9 +64,7 @@ def test_torchs_global_stream_is_left_alone(method, data):
 
 
 def test_too_few_images_of_a_class_and_other_data_are_refused(method, data, toy):
-    with pytest.raises(
-        UserError, match="per_class: got 21, but toy has 20 images of class 'a'; give at most as many"
-    ):
+    with pytest.raises(UserError, match="per_class: got 21, but toy has 20 images of class 'a'; give at most as many"):
         condense(method, Job(data, SPEC, 21))
     with pytest.raises(UserError, match="per_class: got 0, expected at least 1"):
         condense(method, Job(data, SPEC, 0))

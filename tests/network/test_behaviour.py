@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from datafree._core.errors import Notice, UserError
 from datafree.data.dataset import in_memory
 from datafree.distillation.distill import Distillation, distill
-from datafree.distillation.online.run import distill_online
+from datafree.distillation.online.run import train_online
 from datafree.distillation.sources import soft_labelled
 from datafree.distillation.train import train
 from datafree.distillation.training_loop import Schedule
@@ -272,7 +272,7 @@ def test_a_network_without_a_gradient_answers_and_is_refused_where_one_is_needed
         with pytest.raises(
             UserError, match="no gradient comes through net to its images, which --online generator needs"
         ):
-            distill_online(*players)
+            train_online(*players)
 
 
 def test_a_gradient_that_is_zero_or_cannot_be_computed_is_refused_where_one_is_needed():

@@ -18,7 +18,7 @@ from ..data import Dataset
 from ..data.condensed.condensed_set import Condensed
 from ..distillation import replay as memories
 from ..distillation.online.history import ONE
-from ..distillation.online.run import PRESETS, Anchored, History, OnlineDistillation, distill_online, online_preset
+from ..distillation.online.run import PRESETS, Anchored, History, OnlineDistillation, online_preset, train_online
 from ..distillation.student_init import init_student_from_teacher, same_architecture
 from ..evaluation.accuracy import evaluate, in_words
 from ..evaluation.stability import HALF, robustness
@@ -194,7 +194,7 @@ def _distill(
         took = start == "teacher" and same_architecture(own, network)
         if took and not state.exists():
             init_student_from_teacher(own, network, settings.composition(), seed=run.seed)
-        history = distill_online(
+        history = train_online(
             network, own, settings, memory, record=record, anchored=anchored, seed=run.seed, state=state,
             identity=identity, score=_oracle(test), each=keep, progress=progress,
         )  # fmt: skip
