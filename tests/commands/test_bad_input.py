@@ -107,10 +107,7 @@ USAGE = [
     ("train --data digits --out o", "needs MODEL, which was not given. Run datafree train --help"),
     ("train hinton16 --data digits", "needs --out, which was not given"),
     ("train hinton16 --out o", "no data named, wanted --data; give digits"),
-    (
-        "train hinton16 --data digits --out o --epoch 3",
-        "no flag '--epoch'; nearest: '--epochs'. Run datafree train --help",
-    ),
+    ("train hinton16 --data digits --out o --epoch 3", "no flag '--epoch'; nearest: '--epochs'. Run datafree train --help"),
     ("train hinton16 extra --data digits --out o", "got 'extra' too much"),
     ("train hinton16 --data mnist --out o", "no folder for data set 'mnist'; pass --data-dir or set DATAFREE_DATA"),
     ("train hinton16 --data mnist --data-dir nosuch --out o", "no folder 'nosuch' for data set 'mnist'"),
@@ -177,7 +174,7 @@ FOLDERS = [
     ("report teacher --out no/such/page.html", "cannot write 'no/such/page.html'"),
     ("report teacher --out set", "--out set is a folder, wanted a file"),
     ("report teacher --out teacher/model.safetensors", "is there already and no page of datafree's, and would be lost"),
-    ("synthesize teacher --images 32 --chunk 16 --out set", "--images: got 32, but the set in set is of 48 already"),
+    ("synthesize teacher --images 32 --chunk 16 --out set", "images: got 32, but the set in set is of 48 already"),
     ("train hinton16 --data digits --limit 5 --out o", "none of the 5 training images of digits is of class '0'"),
     ("demo --out set", "folder 'set' holds 'synthetic-set'; wanted 'demo'"),
 ]

@@ -167,8 +167,8 @@ def test_inspect_says_what_is_in_it(command, here):  # noqa: ARG001
     ("line", "text"),
     [
         ("--data digits --method dmx --per-class 1 --out got", "no condensing method 'dmx'; nearest: 'dm'"),
-        ("--data digits --method random --per-class 0 --out got", "--per-class: got 0, wanted at least 1"),
-        ("--data digits --method random --per-class 500 --out got", "--per-class: got 500, but digits has"),
+        ("--data digits --method random --per-class 0 --out got", "class: got 0, expected at least 1"),
+        ("--data digits --method random --per-class 500 --out got", "class: got 500, but digits has"),
         ("--data digits --method dm --per-class 1 --iterations 0 --out got", "--iterations: got 0, wanted at least 1"),
         ("--data digits --method dm --per-class 1 --rate 0 --out got", "--rate: got 0, wanted above 0"),
         ("--data digits --method dm --per-class 1 --rate 1e38 --out got", "--rate: got 1e38, wanted at most 10"),

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import UserError, cut, unknown
 
-__all__ = ["RENAMED", "Settings", "family", "first_problem", "modern", "parse", "pick"]
+__all__ = ["RENAMED", "Settings", "family", "first_problem", "modern", "parse"]
 
 RENAMED = {
     "caution": "warp_acceptance",
@@ -118,14 +118,6 @@ def family(package: str, field: str) -> dict[str, type[Settings]]:
             if isinstance(value, type) and issubclass(value, Settings) and field in value.model_fields:
                 found[value.model_fields[field].default] = value
     return dict(sorted(found.items()))
-
-
-def pick(package: str, field: str, what: str, values: Any, *, strict: bool = False) -> Any:
-    """The settings that `values`, a mapping, are of, by their `field`; raises UserError where there is no such `what`."""
-    kinds, name = family(package, field), values.get(field) if isinstance(values, Mapping) else None
-    if not isinstance(name, str) or name not in kinds:
-        raise unknown(what, str(name), kinds)
-    return parse(kinds[name], values, strict=strict)
 
 
 def first_problem(error: ValidationError) -> str:

@@ -103,7 +103,7 @@ def _expand(
         **guide.model_dump(mode="json"), **asdict(source), **asdict(run),
     }  # fmt: skip
     log = RunLog("expand", options, {**inputs_of(teacher, source, role="teacher", record=True), "condensed": condensed})
-    units: dict[str, Any] = {"images": images, "unit": chunk, "workers": workers, "seed": run.seed}
+    units: dict[str, Any] = {"images": images, "chunk": chunk, "workers": workers, "seed": run.seed}
     with output_folder(out, SET_FOLDER, log) as folder, bar("expand", run.quiet) as progress:
         if folder is None:
             return

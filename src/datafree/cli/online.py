@@ -127,7 +127,7 @@ def _distill(
     teacher: str, student: str | None, out: Path, start: Start, settings: "OnlineDistillation", memory: Any,
     near: tuple[Path, Any] | None, data: Data | None, source: Model | None, run: Run | None,
 ) -> None:  # fmt: skip
-    from ..distillation.online.run import distill_online
+    from ..distillation.online.run import train_online
     from ..distillation.student_init import init_student_from_teacher, same_architecture
     from ..evaluation.accuracy import evaluate, in_words
     from ..models.agreement import NO_ACCURACY
@@ -176,7 +176,7 @@ def _distill(
         took = start == "teacher" and same_architecture(own, network)
         if took and not state.exists():
             init_student_from_teacher(own, network, settings.composition(), seed=run.seed)
-        history = distill_online(
+        history = train_online(
             network, own, settings, memory, record=record, anchored=anchored, seed=run.seed, state=state,
             identity=identity, score=_oracle(test), each=keep, progress=progress,
         )  # fmt: skip

@@ -105,7 +105,7 @@ def _synthesize(
         **asdict(run),
     }  # fmt: skip
     log = RunLog("synthesize", options, inputs_of(teacher, source, record=True))
-    units: dict[str, Any] = {"images": images, "unit": chunk, "workers": workers, "seed": run.seed}
+    units: dict[str, Any] = {"images": images, "chunk": chunk, "workers": workers, "seed": run.seed}
     with output_folder(out, SET_FOLDER, log) as folder, bar(f"synthesize {method.method}", run.quiet) as progress:
         if folder is not None:
             finish(make(network, record, method, folder, progress=progress, **units), folder, log)

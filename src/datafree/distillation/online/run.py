@@ -34,13 +34,13 @@ from ...models.memory_format import channels_last
 from ...models.network import Network, frozen
 from ...models.positions import check_positions
 from ...records.record import Record
-from ..distill import check_student
 from ..replay.none import NoReplay
+from ..train_student import check_student
 from .history import GeneratorHealth, History, history_of, history_slots, history_state
 from .settings import PRESETS, OnlineDistillation, online_preset
 from .trainer import Anchored, OnlineTrainer
 
-__all__ = ["PRESETS", "Anchored", "GeneratorHealth", "History", "OnlineDistillation", "distill_online", "online_preset"]
+__all__ = ["PRESETS", "Anchored", "GeneratorHealth", "History", "OnlineDistillation", "online_preset", "train_online"]
 
 ATTEMPTS = 3
 KIND = "online-state"
@@ -57,7 +57,7 @@ class OnlineHeader(StateHeader):
 
 
 @checked
-def distill_online(
+def train_online(
     teacher: Network,
     student: Network,
     settings: OnlineDistillation | None = None,
