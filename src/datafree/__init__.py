@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors, which do not 
     from ._core.settings import Settings
     from .data import Dataset
     from .data import load as load_data
+    from .data.adapters import as_dataset
     from .data.condensed.condensed_set import Condensed
     from .data.condensed.methods import condense
     from .distillation.distill import DistilledNetwork, distill
@@ -81,6 +82,7 @@ _HOMES = {
     "Similarity": "evaluation.similarity",
     "SyntheticSet": "synthesis.synthetic_set",
     "UserError": "_core.errors",
+    "as_dataset": "data.adapters",
     "condense": "data.condensed.methods",
     "distill": "distillation.distill",
     "distill_online": "distillation.distill_online",
@@ -135,6 +137,7 @@ __all__ = [
     "SyntheticSet",
     "UserError",
     "__version__",
+    "as_dataset",
     "condense",
     "distill",
     "distill_online",

@@ -73,7 +73,7 @@ NUMBERS = [
     ("train resnet21 --data digits --out o", "no CIFAR ResNet of depth 21"),
     ("train hinton99999 --data digits --size 750 --out o", "needs 265,001,749,996"),
     ("train lenet5 --data digits --size 28 --out o", "lenet5 takes 32x32 images, got (28, 28)"),
-    ("record teacher --data digits --leak 1.2", "--leak: got 1.2, wanted above 0.5 and below 1"),
+    ("record teacher --data digits --leak 1.2", "--leak: got 1.2, expected above 0.5 and below 1"),
     ("record moments teacher --data digits --rank 0", "--rank: got 0, wanted at least 1"),
     ("record spectral-all teacher --data digits --fraction 1.5", "--fraction: got 1.5, wanted at most 1"),
     ("synthesize teacher --out o --images -1", "--images: got -1, expected at least 1"),
@@ -107,7 +107,10 @@ USAGE = [
     ("train --data digits --out o", "needs MODEL, which was not given. Run datafree train --help"),
     ("train hinton16 --data digits", "needs --out, which was not given"),
     ("train hinton16 --out o", "no data named, wanted --data; give digits"),
-    ("train hinton16 --data digits --out o --epoch 3", "no flag '--epoch'; nearest: '--epochs'. Run datafree train --help"),
+    (
+        "train hinton16 --data digits --out o --epoch 3",
+        "no flag '--epoch'; nearest: '--epochs'. Run datafree train --help",
+    ),
     ("train hinton16 extra --data digits --out o", "got 'extra' too much"),
     ("train hinton16 --data mnist --out o", "no folder for data set 'mnist'; pass --data-dir or set DATAFREE_DATA"),
     ("train hinton16 --data mnist --data-dir nosuch --out o", "no folder 'nosuch' for data set 'mnist'"),
@@ -116,7 +119,7 @@ USAGE = [
     ("record teacher --data digits --taps fc1", "--taps belongs to datafree record "),
     (
         "record batch-norm teacher --data digits --replace --quiet",
-        "hinton16 has no batch norm, wanted one with running statistics",
+        "no kind of record 'batch-norm'; expected one of 'input', 'moments', 'spectral-all', 'spectral-pairs'",
     ),
     ("record hinton16 --data digits", "hinton16 is no release folder, wanted --out"),
     ("synthesize teacher", "needs --out, which was not given"),
@@ -174,7 +177,7 @@ FOLDERS = [
     ("report teacher --out no/such/page.html", "cannot write 'no/such/page.html'"),
     ("report teacher --out set", "--out set is a folder, wanted a file"),
     ("report teacher --out teacher/model.safetensors", "is there already and no page of datafree's, and would be lost"),
-    ("synthesize teacher --images 32 --chunk 16 --out set", "images: got 32, but the set in set is of 48 already"),
+    ("synthesize teacher --images 32 --chunk 16 --out set", "--images: got 32, but the set in set is of 48 already"),
     ("train hinton16 --data digits --limit 5 --out o", "none of the 5 training images of digits is of class '0'"),
     ("demo --out set", "folder 'set' holds 'synthetic-set'; wanted 'demo'"),
 ]

@@ -93,7 +93,18 @@ def test_an_earlier_command_runs_and_says_how_it_is_written_now(command, here):
         "datafree: note: --unit is now called --chunk",
     ]
     log = json.loads((here / "noise.run.json").read_text())
-    assert log["argv"] == ["synthesize", "gaussian", "teacher", "--images", "8", "--chunk", "8", "--out", "noise", "--quiet"]
+    assert log["argv"] == [
+        "synthesize",
+        "gaussian",
+        "teacher",
+        "--images",
+        "8",
+        "--chunk",
+        "8",
+        "--out",
+        "noise",
+        "--quiet",
+    ]
 
 
 def test_an_earlier_log_is_rerun_and_a_folder_of_a_methods_name_stays_a_folder(command, here):

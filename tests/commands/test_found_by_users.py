@@ -73,7 +73,7 @@ def test_moments_of_the_layers_that_a_record_lacks_can_be_added_as_bns_advises(h
     network = load_model(str(here / "teacher"))
     sharp = Record.load(here / "teacher" / "record.safetensors", network)
     found = command("record moments teacher --data digits --add --conv units --quiet")
-    assert found.code == 0 and "kept as the record has them, with other settings: fc3;" in found.out
+    assert found.code == 0 and "kept as the record has them, with other settings: fc3;" in found.err
     both = Record.load(here / "teacher" / "record.safetensors", network)
     assert set(both.entries) == {*sharp.entries, "fc1", "fc2"}
     assert all(both.entries[name].statistic == entry.statistic for name, entry in sharp.entries.items())

@@ -72,13 +72,17 @@ def test_a_log_has_all_that_was_printed_and_grows(command, here):
     assert (here / "log.txt").read_text().endswith(failed.err)
 
 
-@pytest.mark.parametrize(("path", "text"), [("own.py", "no log of datafree"), ("set", "got the folder"), ("no/log", "cannot use")])
+@pytest.mark.parametrize(
+    ("path", "text"), [("own.py", "no log of datafree"), ("set", "got the folder"), ("no/log", "cannot use")]
+)
 def test_a_log_takes_the_place_of_no_other_file(refused, path, text):
     assert text in refused(f"evaluate student --data digits --log {path}")
 
 
 def test_a_log_is_no_part_of_the_command_that_is_repeated(command, here):
-    assert command("synthesize gaussian teacher --images 8 --chunk 8 --out s2 --log log.txt --json --quiet -v").code == 0
+    assert (
+        command("synthesize gaussian teacher --images 8 --chunk 8 --out s2 --log log.txt --json --quiet -v").code == 0
+    )
     argv = json.loads((here / "s2.run.json").read_text())["argv"]
     assert argv == ["synthesize", "gaussian", "teacher", "--images", "8", "--chunk", "8", "--out", "s2", "--quiet"]
 
@@ -111,7 +115,9 @@ def test_completion_knows_commands_methods_and_flags(command, shell):
 
 def test_the_completion_for_bash_is_a_script_that_bash_takes(command):
     script = command("completion bash").out
-    code = f"{script}\nCOMP_WORDS=(datafree synthesize bn); COMP_CWORD=2; $(complete -p datafree | grep -o '_[a-z_]*')\n"
+    code = (
+        f"{script}\nCOMP_WORDS=(datafree synthesize bn); COMP_CWORD=2; $(complete -p datafree | grep -o '_[a-z_]*')\n"
+    )
     code += 'printf "%s\\n" "${COMPREPLY[@]}"\n'
     done = subprocess.run(["bash", "--norc", "-c", code], capture_output=True, text=True, check=False)
     assert {"bns", "bns-inception"} <= set(done.stdout.split()), done.stderr

@@ -99,8 +99,8 @@ def test_a_kind_has_its_own_flags_and_is_added_to_what_is_there(command, here):
 
 def test_safe_writes_nothing_that_gives_away_more_than_it_may(refused):
     assert refused("record teacher --replace --data digits --leak 0.51 --quiet") == (
-        "the least that --preset safe records forecasts AUC 0.527, wanted at most --leak 0.51; "
-        "record more samples of each class, or give a higher --leak"
+        "--leak: got a forecast AUC of 0.527 for the least that the preset 'safe' records, expected at most 0.51; "
+        "give more samples of each class, or a higher leak"
     )
 
 

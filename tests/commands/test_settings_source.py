@@ -14,7 +14,7 @@ from datafree.cli.settings_source import from_class, read
 FAMILIES = [
     ("datafree.synthesis.methods", "method", 10),
     ("datafree.data.condensed.methods", "method", 3),
-    ("datafree.records.statistics", "kind", 5),
+    ("datafree.records.statistics", "kind", 4),
     ("datafree.distillation.replay", "replay", 7),
     ("datafree.synthesis.losses.alignment", "alignment", 4),
 ]
@@ -31,7 +31,8 @@ SINGLE = [
 
 @pytest.mark.parametrize(("package", "field", "count"), FAMILIES)
 def test_every_family_is_read_as_it_is(package, field, count):
-    expected = {kind: from_class(cls) for kind, cls in real_family(package, field).items()}
+    real = {kind: from_class(cls) for kind, cls in real_family(package, field).items()}
+    expected = {kind: text for kind, text in real.items() if text.offered}
     assert len(expected) >= count
     assert settings_source.family(package, field) == expected
 

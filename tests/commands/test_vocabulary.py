@@ -57,7 +57,9 @@ def kind_of(argument) -> str:
 
 def test_every_command_is_walked():
     words = [" ".join(words) for words, _ in commands()]
-    assert {"synthesize bns", "expand mmd", "condense dm", "record moments", "distill online", "distill fresh bns"} <= {*words}
+    assert {"synthesize bns", "expand mmd", "condense dm", "record moments", "distill online", "distill fresh bns"} <= {
+        *words
+    }
     assert len(words) == len(set(words)) > 50
 
 
@@ -106,9 +108,13 @@ def test_the_documents_name_the_commands_of_each_flag():
             assert set(match[2].split(", ")) == verbs[match[1]], match[1]
 
 
-@pytest.mark.parametrize("flag", ["--data", "--seed", "--device", "--threads", "--quiet", "--weights", "--code", "--record"])
+@pytest.mark.parametrize(
+    "flag", ["--data", "--seed", "--device", "--threads", "--quiet", "--weights", "--code", "--record"]
+)
 def test_a_shared_flag_has_one_help_text(flag):
-    texts = {inspect.cleandoc(text) for words, own, _, text in options() if own == flag and words[0] not in DIFFERENT[flag]}
+    texts = {
+        inspect.cleandoc(text) for words, own, _, text in options() if own == flag and words[0] not in DIFFERENT[flag]
+    }
     assert len(texts) == 1, texts
 
 

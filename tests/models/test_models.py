@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from datafree._core.errors import UserError
 from datafree._core.files import read_sealed_json, read_weights, write_sealed_json, write_tensors
@@ -137,13 +138,77 @@ def test_a_record_can_be_added_and_a_release_without_one_has_none(toy, tmp_path)
     assert Record.load(folder / "record.safetensors", network).digest() == made.digest()
 
 
+def test_a_release_of_any_name_is_opened_with_its_module(tmp_path):
+    """A network that was built in Python has no `file.py:function`."""
+    build = lambda: nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3))  # noqa: E731
+    network = Network(build(), SPEC, "mine")
+    folder = write_release(tmp_path / "mine", network)
+    assert Release.open(folder).config["architecture"] == "custom:mine"
+    assert "or from Python give module=" in refused(lambda: load_model(str(folder)))
+    fresh = build()
+    before = fresh[1].weight.clone()
+    loaded = load_model(str(folder), module=fresh)
+    assert loaded.fingerprint() == network.fingerprint() and loaded.name == "mine" and not loaded.module.training
+    assert torch.equal(fresh[1].weight, before) and fresh.training and loaded.module is not fresh
+    again = write_release(tmp_path / "again", loaded)
+    assert load_model(str(again), module=fresh).fingerprint() == network.fingerprint()
+
+
+def test_a_module_that_is_not_that_of_the_release_is_one_line(code, tmp_path):
+    build = lambda: nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3))  # noqa: E731
+    folder = str(write_release(tmp_path / "mine", Network(build(), SPEC, "mine")))
+    other = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.Sigmoid(), nn.Linear(8, 3))
+    assert "gives other logits than its publisher's network" in refused(lambda: load_model(folder, module=other))
+    assert "has no weight" in refused(lambda: load_model(folder, module=nn.Linear(2, 2)))
+    message = refused(lambda: load_model(folder, module=build(), code=f"{code}:with_spec"))
+    assert message.startswith("module: got it beside code, expected one of them")
+    message = refused(lambda: load_model("hinton8", module=build(), weights="w.safetensors", spec=SPEC))
+    assert message.startswith("module: got it with 'hinton8', expected a release folder")
+    assert "module: got 'x', expected a Module or None" in refused(lambda: load_model(folder, module="x"))
+
+
+OPTIONAL = """
+from torch import nn
+
+
+class ByCount(nn.Sequential):
+    def __init__(self, num_classes=3):
+        assert num_classes == 3, num_classes
+        super().__init__(nn.Flatten(), nn.Linear(16, num_classes))
+
+
+class ByCountAndSpec(nn.Sequential):
+    def __init__(self, num_classes=3, spec=None):
+        assert num_classes == 3 and spec.shape == (1, 4, 4)
+        super().__init__(nn.Flatten(), nn.Linear(16, num_classes))
+
+
+class Alone(nn.Sequential):
+    def __init__(self, anything):
+        assert anything.shape == (1, 4, 4)
+        super().__init__(nn.Flatten(), nn.Linear(16, 3))
+
+
+def by_count(num_classes=3, *rest, **more):
+    assert num_classes == 3 and not rest and not more
+    return ByCount(num_classes)
+"""
+
+
+@pytest.mark.parametrize("name", ["ByCount", "ByCountAndSpec", "Alone", "by_count"])
+def test_an_optional_argument_does_not_receive_the_spec(name, tmp_path):
+    """Only one named `spec` or annotated as InputSpec does, or the only one that is required."""
+    (tmp_path / "optional.py").write_text(OPTIONAL)
+    assert new_model(f"{tmp_path / 'optional.py'}:{name}", SPEC, seed=0).parameters == 51
+
+
 def test_a_release_of_own_code_needs_that_code_named(code, tmp_path):
     network = new_model(f"{code}:with_spec", SPEC, seed=3)
     folder = write_release(tmp_path / "own", network)
     assert Release.open(folder).config["architecture"] == "custom:with_spec"
     assert refused(lambda: load_model(str(folder))) == (
         f"{folder} holds a network of its publisher's own code ('custom:with_spec'); name it with --code FILE.py:FUNCTION, "
-        "the Python file that its publisher hands over beside this folder"
+        "the Python file that its publisher hands over beside this folder, or from Python give module="
     )
     assert load_model(str(folder), code=f"{code}:with_spec").fingerprint() == network.fingerprint()
 

@@ -162,7 +162,7 @@ def test_a_budget_buys_finer_means_and_more_directions_with_more_samples(tiny):
 
 @pytest.mark.parametrize("leak", [0.5, 1.0, 1.2, -1.0, float("nan")])
 def test_a_leak_that_is_none_is_refused(tiny, leak):
-    with pytest.raises(UserError, match=r"--leak: got .*, wanted above 0\.5 and below 1; 0\.6 is the default"):
+    with pytest.raises(UserError, match=r"leak: got .*, expected above 0\.5 and below 1; 0\.6 is the default"):
         presets.budgeted(tiny("linear"), (20, 20, 20), leak)
 
 

@@ -16,7 +16,7 @@ from datafree.synthesis.losses import Objective, View
 from datafree.synthesis.losses.batchnorm import BatchNormDivergence
 from datafree.synthesis.losses.classes import ClassBalance, WantedClass, WantedLogit
 from datafree.synthesis.losses.match import MatchMoments, MatchTargets, measured
-from datafree.synthesis.losses.priors import Box, PixelNorm, Smoothness, TotalVariation
+from datafree.synthesis.losses.priors import PixelNorm, Smoothness, TotalVariation
 
 
 def view(pixels=None, logits=None, labels=None, **activations) -> View:
@@ -33,12 +33,6 @@ def test_total_variation_of_one_step_is_its_square_over_the_pixels():
 
 def test_the_pixel_norm_is_the_sum_over_images_of_the_mean_square():
     assert float(PixelNorm()(view(torch.full((3, 2, 4, 4), 0.5)))) == pytest.approx(3 * 0.25)
-
-
-def test_the_box_costs_only_what_is_outside():
-    x = torch.tensor([0.0, 1.0, 1.5, -2.0]).view(1, 1, 2, 2)
-    assert float(Box()(view(x))) == pytest.approx((0.25 + 4) / 4)
-    assert float(Box(low=-2, high=2)(view(x))) == 0
 
 
 def test_the_wanted_class_is_the_negative_log_probability_summed():
@@ -164,7 +158,7 @@ def test_an_images_gradient_does_not_depend_on_its_batch(network, made):
     x, labels = torch.rand(6, 1, 4, 4), torch.arange(6) % 3
     term = MatchTargets(measured(network, made, made.entries))
     bound = term.bind(network, labels, torch.Generator().manual_seed(0))
-    terms = [WantedClass(), TotalVariation(), PixelNorm(), Smoothness(), Box(low=0.4, high=0.6)]
+    terms = [WantedClass(), TotalVariation(), PixelNorm(), Smoothness()]
 
     def gradient(own, targets, term) -> torch.Tensor:
         pixels = x[own].clone().requires_grad_()

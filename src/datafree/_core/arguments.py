@@ -147,12 +147,20 @@ def _expected(hint: Any) -> str:
     if origin is tuple and inside[-1] is not ...:
         return f"a pair ({', '.join(_name(item) for item in inside)})" if len(inside) == 2 else f"{len(inside)} values"
     if origin is not None:
-        return {"Mapping": "a dict", "Sequence": "a list", "Callable": "a function"}.get(_name(origin), _name(origin))
+        words = {"Mapping": "a dict", "Sequence": "a list", "Callable": "a function"}
+        return words.get(_name(origin)) or (f"a {_name(origin)}" if _name(origin).startswith("torch ") else _name(origin))
     return PLAIN.get(hint) or f"{'an' if _name(hint)[0] in 'AEIO' else 'a'} {_name(hint)}"
 
 
 def _name(hint: Any) -> str:
-    return "torch.Tensor" if _is_tensor(hint) else getattr(hint, "__name__", str(hint))
+    if _is_tensor(hint):
+        return "torch.Tensor"
+    if len(options := _options(hint)) > 1:
+        return " or ".join(map(_name, options))
+    if hint is np.ndarray:
+        return "numpy array"
+    name = getattr(hint, "__name__", str(hint))
+    return f"torch {name}" if str(getattr(hint, "__module__", "")).startswith("torch.utils.data") else name
 
 
 def _is_tensor(hint: Any) -> bool:
@@ -162,7 +170,8 @@ def _is_tensor(hint: Any) -> bool:
 SOURCES = {
     "Network": "give what load_model or new_model returns, or Network(module, spec, name)",
     "Record": "give what record or Record.load returns",
-    "Dataset": "give what load_data returns; it reads folders of images and .npz files",
+    "Dataset": "give what load_data returns, which reads folders of images and .npz files; or a torch Dataset, or "
+    "(images, labels)",
     "InputSpec": "give an InputSpec(shape=..., classes=...)",
     "Quantized": "give what quantize returns",
     "SyntheticSet": "give what synthesize or SyntheticSet.open returns",

@@ -43,7 +43,8 @@ _ONLINE = {
     "--covariance": "--covariance-weight",
     "--discriminator-rate": "--discriminator-learning-rate",
 }
-_FRESH = {"--learning-rate": "--method-learning-rate",
+_FRESH = {
+    "--learning-rate": "--method-learning-rate",
     "--precision": "--method-precision",
 }
 _BY_METHOD = {

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from dataclasses import replace as with_fields
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,12 @@ from .._core.errors import UserError, unknown
 from .._core.files import sha256_file
 from ..data import Dataset
 from ..evaluation.accuracy import doubt
-from ..models import hooks as tap_names
 from ..models import zoo
 from ..models.network import Network
 from ..records import presets
 from ..records.forecast import forecast_auc
-from ..records.record import Promised, Record, is_of, keep_promise
+from ..records.record import Record, is_of
 from ..records.record import record as measure
-from ..records.statistics.moments import Moments
 from ..releases.builder_names import check_name
 from ..releases.release import RELEASE_FOLDER, Release, is_release, is_zoo, mend_card, write_record, write_release
 from ..runs.output_folder import changed_folder, output_folder, read_log, recording_state
@@ -79,7 +78,8 @@ def _record(
     check_code(model, source, network)
     if isinstance(what, tuple):
         assert training is not None
-        wanted = presets.preset(what[0], network, training, leak=what[1])
+        with _flags():
+            wanted = presets.preset(what[0], network, training, leak=what[1])
     else:
         wanted = what
     options = {"model": model, "what": _plain(wanted), **asdict(data), **asdict(source), **asdict(run)}
@@ -93,21 +93,9 @@ def _record(
         if in_place:
             log.check(target)
         old = load_record(model, source, network) if add else None  # not before: another run may add to it
-        if old is not None and training is not None and old.made.get("samples") not in (0, None, len(training)):
-            raise UserError(
-                f"--add: the record is of {old.made['samples']:,} images, the data has {len(training):,}; "
-                "name the data that was recorded, or give --replace"
-            )
-        missing = wanted if old is None or isinstance(what, tuple) else _missing(wanted, old, network)
-        with bar(f"record {model}", run.quiet) as progress:
+        with bar(f"record {model}", run.quiet) as progress, _flags():
             seen = Seen()
-            made = measure(network, training, missing, state=beside, progress=progress, answered=seen.add)
-        if add and old is not None:
-            _check_added(old, made)
-            origin = made.made if made.made.get("samples") else old.made
-            made = with_fields(made, entries={**old.entries, **made.entries}, made=origin)
-            if isinstance(wanted, Promised):
-                keep_promise(made, network, wanted.leak)
+            made = measure(network, training, wanted, add_to=old, state=beside, progress=progress, answered=seen.add)
         if in_place:
             write_record(folder, network, made)
         else:
@@ -127,40 +115,18 @@ def _record(
     seen.say(len(network.spec.classes), usual)
 
 
-def _missing(wanted: list[Any], old: Record, network: Network) -> list[Any]:
-    """`wanted`, where no layers are named without those that `old` has with other settings, which are kept and said.
-
-    Where it has all of them so, or a kind measures its layers together, `_check_added` refuses them.
-    """
-    found = []
-    for statistic, taps in wanted:
-        own = tap_names.layers(network) if taps is None and isinstance(statistic, Moments) else ()
-        plans = {tap: statistic.plan(network, (tap,)) for tap in own}
-        kept = [
-            tap
-            for tap, plan in plans.items()
-            if any(_differs(old, name, planned, at) for name, (planned, at) in plan.items())
-        ]
-        if kept and len(kept) < len(own):
-            print(f"kept as the record has them, with other settings: {', '.join(kept)}; --replace begins it again")
-            taps = tuple(tap for tap in own if tap not in kept)
-        found.append((statistic, taps))
-    return found
-
-
-def _differs(old: Record, name: str, statistic: Any, taps: tuple[str, ...]) -> bool:
-    before = old.entries.get(name)
-    return before is not None and (before.statistic, before.taps) != (statistic, taps)
-
-
-def _check_added(old: Record, new: Record) -> None:
-    """Raises UserError where an entry that is added has the name of one that is there, with other settings."""
-    for name, entry in new.entries.items():
-        if _differs(old, name, entry.statistic, entry.taps):
-            raise UserError(
-                f"--add: the record has an entry {name!r} with other settings, which would be lost; give --replace "
-                "to begin the record again, or add one kind of statistics of other layers alone (--kind and --taps)"
-            )
+@contextmanager
+def _flags() -> Iterator[None]:
+    """Errors that name the library's parameters name the flags."""
+    try:
+        yield
+    except UserError as error:
+        text = str(error)
+        for parameter, flag in (("add_to:", "--add:"), ("leak:", "--leak:")):
+            if text.startswith(parameter):
+                again = "record all of it again", "give --replace instead"
+                raise UserError(flag + text.removeprefix(parameter).replace(*again)) from None
+        raise
 
 
 @dataclass

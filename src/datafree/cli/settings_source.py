@@ -41,13 +41,17 @@ class Field:
 
 @dataclass(frozen=True)
 class SettingsText:
-    """What a command line needs to know of a settings class: `module:name`, its docstring, summary and fields."""
+    """What a command line needs to know of a settings class: `module:name`, its docstring, summary and fields.
+
+    One that is not `offered` can be in files of earlier versions, but is no choice any more.
+    """
 
     module: str
     name: str
     doc: str
     summary: str
     fields: tuple[Field, ...]
+    offered: bool = True
 
     def load(self) -> Any:
         """The class itself; imports torch for most."""
@@ -71,12 +75,13 @@ def read(module: str, name: str) -> SettingsText:
 
 @functools.cache
 def family(package: str, field: str) -> dict[str, SettingsText]:
-    """By kind, the settings classes in a package's files that have `field`, as `_core.settings.family` finds them."""
+    """By kind, the settings classes in a package's files that have `field` and are offered."""
     try:
-        return dict(sorted(_members(package, field)))
+        texts = dict(sorted(_members(package, field)))
     except Unreadable:
         kinds = importlib.import_module("datafree._core.settings").family(package, field)
-        return {kind: from_class(cls) for kind, cls in kinds.items()}
+        texts = {kind: from_class(cls) for kind, cls in kinds.items()}
+    return {kind: text for kind, text in texts.items() if text.offered}
 
 
 def from_class(cls: Any) -> SettingsText:
@@ -86,7 +91,12 @@ def from_class(cls: Any) -> SettingsText:
         for name, field in cls.model_fields.items()
     )
     return SettingsText(
-        cls.__module__, cls.__name__, _joined(inspect.getdoc(cls) or ""), getattr(cls, "summary", ""), fields
+        cls.__module__,
+        cls.__name__,
+        _joined(inspect.getdoc(cls) or ""),
+        getattr(cls, "summary", ""),
+        fields,
+        getattr(cls, "offered", True),
     )
 
 
@@ -109,7 +119,8 @@ def _members(package: str, field: str) -> Iterator[tuple[str, SettingsText]]:
 
 def _text(cls: _Class) -> SettingsText:
     fields = tuple(cls.fields().values())
-    return SettingsText(cls.source.name, cls.node.name, cls.doc(), cls.summary(), fields)
+    summary, offered = cls.variable("summary", ""), cls.variable("offered", True)
+    return SettingsText(cls.source.name, cls.node.name, cls.doc(), summary, fields, offered)
 
 
 @functools.cache
@@ -221,12 +232,16 @@ class _Class:
     def doc(self) -> str:
         return _joined(ast.get_docstring(self.node) or "")
 
-    def summary(self) -> str:
+    def variable(self, name: str, default: Any) -> Any:
         """The class variable of that name, of this class or of a base."""
         for node in self.node.body:
-            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "summary":
-                return "" if node.value is None else str(self.source.evaluate(node.value))
-        return next((base.summary() for base in self.bases() if base.summary()), "")
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == name:
+                return default if node.value is None else self.source.evaluate(node.value)
+        for base in self.bases():
+            value = base.variable(name, default)
+            if value != default:
+                return value
+        return default
 
     def _default(self, value: ast.expr | None) -> Any:
         if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "Field":

@@ -48,13 +48,14 @@ class Dataset:
     classes: tuple[str, ...]
     labels: torch.Tensor  # (N,) int64, CPU
     shape: tuple[int, int, int]  # (C, H, W) of what `read` gives
-    read: Callable[[np.ndarray], np.ndarray]  # (n,) int64 indices -> uint8 (n, C, H, W)
+    read: Callable[[np.ndarray], np.ndarray]  # (n,) int64 indices -> uint8 (n, C, H, W), or float32 where `floats`
     at: At | None = None  # shape -> the same reader at another shape: large files are not decoded in full
     channels: tuple[int, ...] = ()  # the numbers of channels that the files have, where they differ
     low: float = 0.0  # of the pixels that `pixels` gives
     high: float = 1.0
     as_channels: int | None = None  # of the pixels that `pixels` gives, where not those of `shape`
     notes: tuple[str, ...] = ()  # what the reader chose or left out, a line each
+    floats: tuple[float, float] | None = None  # the range of what `read` gives, where those are no bytes
     public: str = ""  # what is said of it in a folder that is handed over; the name, unless that is a path
 
     def __post_init__(self) -> None:
@@ -82,13 +83,16 @@ class Dataset:
             raise UserError(f"size {tuple(size)} for images; wanted (height, width) of at least 1; change it")
         height, width = size or self.shape[1:]
         pixels = self.empty(len(positions), (height, width))
+        as_stored = self.floats == (self.low, self.high) and (height, width) == self.shape[1:] and not self.as_channels
         reader, shape = self._reader((height, width))
         step = max(1, READ_BYTES // math.prod(shape))
         for start in range(0, len(positions), step):
             read = torch.from_numpy(reader(positions[start : start + step]))
             few = max(1, FLOATS // math.prod(shape))
             for within in range(0, len(read), few):
-                part = self._in_range(_resized(read[within : within + few].float().div_(255), (height, width)))
+                part = read[within : within + few]
+                if not as_stored:
+                    part = self._in_range(_resized(self._unit(part), (height, width)))
                 pixels[start + within : start + within + len(part)] = part
         return pixels
 
@@ -128,6 +132,13 @@ class Dataset:
             return self.read, self.shape
         shape = (c, -(-h // shrink), -(-w // shrink))
         return self.at(shape), shape
+
+    def _unit(self, read: torch.Tensor) -> torch.Tensor:
+        """What `read` gives as pixels in [0, 1]."""
+        if self.floats is None:
+            return read.float().div_(255)
+        low, high = self.floats
+        return (read - low).div_(high - low).clamp_(0, 1)
 
     def _in_range(self, pixels: torch.Tensor) -> torch.Tensor:
         """Pixels from [0, 1] to [low, high], and to `as_channels`."""

@@ -16,7 +16,7 @@ from .._core.arguments import check_count, check_fields, checked
 from .._core.errors import UserError
 from .._core.progress import Progress, silent
 from .._core.seeds import stream
-from ..data import Dataset
+from ..data.adapters import LabelledData, as_dataset
 from ..data.augmentation import Augmentation
 from ..data.dataset_checks import as_input
 from ..models.class_names import check_order
@@ -281,12 +281,12 @@ def fresh_images(
 
 
 @checked
-def labelled(network: Network, data: Dataset, progress: Progress = silent, *, part: bool = False) -> StoredImages:
+def labelled(network: Network, data: LabelledData, progress: Progress = silent, *, part: bool = False) -> StoredImages:
     """The data set with its class labels, as `network` takes it; with `part`, some of its classes will do.
 
     Raises UserError for data that does not fit.
     """
-    data = as_input(network, data, part=part)
+    data = as_input(network, as_dataset(data, network), part=part)
     network.spec.check(data.pixels([0], network.spec.shape[1:]))
     pixels = data.empty(len(data), network.spec.shape[1:])
     for start in range(0, len(data), 4096):
@@ -299,7 +299,7 @@ def labelled(network: Network, data: Dataset, progress: Progress = silent, *, pa
 
 
 @checked
-def soft_labelled(teacher: Network, data: Dataset) -> StoredImages:
+def soft_labelled(teacher: Network, data: LabelledData) -> StoredImages:
     """The data set with the teacher's logits: the baseline of a distillation with data."""
     images = labelled(teacher, data, part=True)
     return StoredImages(images.spec, images.pixels, teacher.predict(images.pixels))

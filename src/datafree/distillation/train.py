@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from .._core.arguments import checked
 from .._core.errors import UserError
 from .._core.progress import Progress, silent
-from ..data import Dataset
+from ..data.adapters import LabelledData, as_dataset
 from ..models.network import Network
 from .sources import labelled
 from .training_loop import Curve, Schedule, fit
@@ -22,7 +22,7 @@ __all__ = ["train"]
 @checked
 def train(
     network: Network,
-    data: Dataset,
+    data: LabelledData,
     schedule: Schedule,
     *,
     seed: int = 0,
@@ -33,8 +33,10 @@ def train(
 ) -> Curve:
     """Trains `network` in place with cross-entropy (nats); the last epoch is kept.
 
+    `data`: what `load_data` returns, a torch Dataset or DataLoader, or a pair (images, labels); see `as_dataset`.
     Raises UserError for a class without images, and for data that does not fit.
     """
+    data = as_dataset(data, network)
     empty = (data.labels.bincount(minlength=len(data.classes)) == 0).nonzero().flatten().tolist()
     if empty:
         raise UserError(

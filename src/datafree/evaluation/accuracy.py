@@ -9,6 +9,7 @@ import torch
 from .._core.arguments import checked
 from .._core.progress import Progress, silent
 from ..data import Dataset
+from ..data.adapters import LabelledData, as_dataset
 from ..data.dataset_checks import as_input
 from ..models.behaviour import check_finite
 from ..models.class_names import class_positions
@@ -34,14 +35,16 @@ class Evaluation:
 
 @checked
 def evaluate(
-    network: Network, data: Dataset, teacher: Network | None = None, *, progress: Progress = silent
+    network: Network, data: LabelledData, teacher: Network | None = None, *, progress: Progress = silent
 ) -> Evaluation:
     """Accuracy in % on `data`, in total and by class, and agreement with `teacher` in %, a batch at a time.
 
+    `data`: what `load_data` returns, a torch Dataset or DataLoader, or a pair (images, labels); see `as_dataset`.
     Data of some of the network's classes is measured on those: the network still chooses among all of its classes.
     Raises UserError for data of other classes or another shape, for logits with NaN or infinity, and for a network that
     does not answer each image by the image alone (`Network.check`).
     """
+    data = as_dataset(data, network)
     theirs = None if teacher is None else as_input(teacher, data, part=True)
     data = as_input(network, data, part=True)
     shared = teacher is not None and _same_pixels(network, teacher)

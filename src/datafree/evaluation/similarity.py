@@ -13,7 +13,7 @@ from .._core.arguments import checked
 from .._core.errors import UserError
 from .._core.progress import Progress, silent
 from .._core.seeds import stream
-from ..data import Dataset
+from ..data.adapters import ImageData, as_dataset
 from ..data.augmentation import mirrored, shifted
 from ..models.missing_layers import is_program, no_batch_norm
 from ..models.network import Network, OpaqueModule
@@ -70,7 +70,7 @@ def _rms(values: Tensor) -> float:
 @checked
 def similarity(
     network: Network,
-    sources: Mapping[str, Dataset | Tensor],
+    sources: Mapping[str, ImageData],
     record: Record | None = None,
     *,
     form: Form = "forward",
@@ -82,7 +82,8 @@ def similarity(
     """Every source's divergence from what the network's batch norms (or its record) say, the most alike first.
 
     A record that holds no layer, as the default one, is gone by its pixels: `by_layer` has `input` alone then.
-    A source is a data set, or pixels (N, C, H, W) in the spec's range. Labels are not looked at. Compare sources of about
+    A source is a data set, also a torch Dataset or DataLoader, or pixels (N, C, H, W) in the spec's range or as bytes, also
+    an array; see `as_dataset`. Labels are not looked at. Compare sources of about
     the same number of images: few make their own spread part of the number. `shift` and `flip` show every source as
     training did, moved by up to so many pixels on black, and mirrored half of the time: batch norms stored what they were
     shown, and borders are most of the difference where that is left out. The moves are drawn alike for every source.
@@ -101,9 +102,12 @@ def similarity(
         return mirrored(moved, rng) if flip else moved
 
     found = []
-    for index, (name, source) in enumerate(sources.items()):
-        if isinstance(source, Tensor):
-            _check_form(network, name, source)
+    for index, (name, images) in enumerate(sources.items()):
+        if isinstance(images, Tensor) and images.dtype != torch.uint8:
+            _check_form(network, name, images)
+            source = images
+        else:
+            source = as_dataset(images, network, labelled=False, name=name)
         if len(source) < 2:
             raise UserError(f"{name} has {len(source)} images, wanted at least 2; give more")
 

@@ -199,6 +199,10 @@ class InputSpec(Settings):
             return "that is one image: give a batch, with [None]"
         if shape[1:] == (height, width, channels):
             return "move the channels first, with .permute(0, 3, 1, 2)"
+        if channels == 1 and shape[1:] == (height, width):
+            return "add the dimension of the channel, with [:, None]"
+        if len(shape) == 2 and shape[1] == self.pixels:
+            return f"give them their shape, with .reshape(-1, {channels}, {height}, {width})"
         if len(shape) == 4 and {shape[1], channels} == kinds.keys():
             both = f"the images are {kinds[shape[1]]} and the network takes {kinds[channels]}"
             return f"{both}: convert them, or use another network"

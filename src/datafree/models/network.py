@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .._core.arguments import check_fields
-from .._core.errors import UserError
+from .._core.arguments import check_argument, check_fields
+from .._core.errors import UserError, cut
 from .behaviour import check_answers, check_finite, check_state, say_probabilities
+from .class_names import MOST_CLASSES
 from .input_spec import InputSpec
 from .modes import modes_kept
 
@@ -23,23 +25,92 @@ __all__ = ["Network", "OpaqueModule", "copied", "frozen", "unwrapped"]
 
 PROBES = 16
 
+Channels: TypeAlias = float | Sequence[float] | np.ndarray | Tensor
+"""One number for all channels, or one for each."""
+
 
 class OpaqueModule(nn.Module):
     """A module that runs a program from a file: it answers, but no layer in it can be watched and no gradient passes."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Network:
-    """Any module that maps normalised images (N, C, H, W) to logits (N, classes), with its InputSpec."""
+    """Any module that maps normalised images (N, C, H, W) to logits (N, classes), with its InputSpec.
+
+        Network(module, input_shape=(3, 32, 32), classes=10, mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26))
+        Network(module, spec, "mine")
+
+    `module` takes images after normalisation, the network takes them before: pixels (N, C, H, W) from `low` to `high`,
+    of which the module sees ``(pixels - mean) / std``. A module that normalises for itself needs no mean and std.
+
+    - `input_shape`: channels, height, width.
+    - `classes`: their number, or their names in the order of the logits.
+    - `mean`, `std`: in pixel units; one number, or one for each channel.
+    - `name`: a name of the zoo, the `file.py:function` that builds the module, or any other; by default the module's class.
+
+    The module is not copied, and never changed: `network.module` is the one that was given, without the wrappers of
+    `torch.compile` and of data-parallel training. Raises UserError in one line for arguments that do not fit. Whether the
+    module takes such images and returns that many logits is checked by `check`, which every function calls before it uses
+    a network.
+    """
 
     module: nn.Module
     spec: InputSpec
     name: str
     """What builds it: a zoo name, or the `file.py:function` the user gave."""
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        spec: InputSpec | None = None,
+        name: str | None = None,
+        *,
+        input_shape: Sequence[int] | None = None,
+        classes: int | Sequence[str] | None = None,
+        mean: Channels = 0.0,
+        std: Channels = 1.0,
+        low: float = 0.0,
+        high: float = 1.0,
+    ):
+        if spec is None:
+            spec = _spec(input_shape, classes, mean, std, low, high)
+        else:
+            check_argument("spec", spec, InputSpec)
+            described = {"input_shape": input_shape, "classes": classes}
+            changed = {"mean": (mean, 0.0), "std": (std, 1.0), "low": (low, 0.0), "high": (high, 1.0)}
+            both = [key for key, value in described.items() if value is not None]
+            both += [
+                key for key, (value, usual) in changed.items() if not (isinstance(value, float) and value == usual)
+            ]
+            if both:
+                raise UserError(
+                    f"{both[0]}: got it beside spec, expected one of them, since a spec holds it too; leave one out"
+                )
+        object.__setattr__(self, "module", module)
+        object.__setattr__(self, "spec", spec)
+        object.__setattr__(self, "name", type(module).__name__ if name is None else name)
         check_fields(self)
-        object.__setattr__(self, "module", unwrapped(self.module))
+        object.__setattr__(self, "module", unwrapped(module))
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Logits (N, classes) of pixels (N, C, H, W) from the spec's low to its high: float32 on the CPU, in eval mode.
+
+        As `predict`: no gradients pass. For gradients call `logits`, which runs the module in the mode that it is in.
+        """
+        return self.predict(pixels)
+
+    def to(self, device: str | torch.device) -> Network:
+        """The same network with a copy of the module on `device`. This one, and the module given, stay where they are."""
+        check_argument("device", device, str | torch.device)
+        try:
+            target = torch.device(device)
+            if target.type == "meta":
+                raise RuntimeError("tensors there have no values")
+            torch.empty(0, device=target)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"device: got {str(device)!r}, expected one that is here ({reason}); give 'cpu'") from None
+        return Network(copied(self.module).to(target), self.spec, self.name)
 
     def logits(self, pixels: Tensor) -> Tensor:
         """Logits (N, classes) of pixels (N, C, H, W) in the spec's range. Raises UserError for another kind of output.
@@ -131,6 +202,7 @@ class Network:
 
     @property
     def device(self) -> torch.device:
+        """Where its weights are; the CPU for a network without any."""
         tensor = next(iter(self.module.parameters()), None)
         return tensor.device if tensor is not None else torch.device("cpu")
 
@@ -186,6 +258,91 @@ class Network:
                 f"the weights of {self.name} are {names}, and images are torch.float32: {reason}; call .float() on it"
             )
         return f"{self.name} does not take images of shape {self.spec.shape}: {reason}; give the shape it was built for"
+
+
+def _spec(
+    input_shape: Sequence[int] | None,
+    classes: int | Sequence[str] | None,
+    mean: Channels,
+    std: Channels,
+    low: float,
+    high: float,
+) -> InputSpec:
+    """The spec of these arguments. Raises UserError that names the argument that does not fit."""
+    if input_shape is None:
+        raise UserError(
+            "input_shape: got None, expected channels, height and width; give input_shape=(3, 32, 32), say, or an InputSpec"
+        )
+    shape = tuple(input_shape) if isinstance(input_shape, (tuple, list, torch.Size)) else None
+    if shape is None or len(shape) != 3 or not all(_is_count(size) for size in shape):
+        raise UserError(
+            f"input_shape: got {cut(input_shape)}, expected 3 whole numbers of at least 1: channels, height and width; "
+            "give (3, 32, 32), say"
+        )
+    values = {
+        "shape": tuple(map(int, shape)),
+        "classes": _class_names(classes),
+        "mean": _numbers("mean", mean),
+        "std": _numbers("std", std),
+        "low": low,
+        "high": high,
+    }
+    for name in ("low", "high"):
+        check_argument(name, values[name], float)
+    for name in ("mean", "std"):
+        if len(values[name]) not in (1, shape[0]):
+            raise UserError(
+                f"{name}: got {len(values[name])} numbers, expected 1, or one for each of {shape[0]} channels; give as many"
+            )
+    if min(values["std"]) <= 0:
+        raise UserError(f"std: got {min(values['std']):g}, expected above 0; give what the pixels are divided by")
+    if not low < high:
+        raise UserError(f"high: got {high:g}, expected above low, {low:g}; give the smallest and largest pixel values")
+    try:
+        return InputSpec(**values)
+    except UserError as error:
+        text = str(error).replace("shape:", "input_shape:")
+        raise UserError(_FLAG.sub(lambda match: match[1], text)) from None
+
+
+_FLAG = re.compile(r"--([a-z]\w*)")
+
+
+def _class_names(classes: int | Sequence[str] | None) -> tuple[str, ...]:
+    """Names of classes that are named or counted."""
+    expected = "expected their number or their names in the order of the logits"
+    if classes is None:
+        raise UserError(f"classes: got None, {expected}; give classes=10, say")
+    if _is_count(classes):
+        if not 2 <= int(classes) <= MOST_CLASSES:  # type: ignore[arg-type]
+            raise UserError(f"classes: got {classes}, expected 2 to {MOST_CLASSES:,}; give the number of logits")
+        return tuple(str(index) for index in range(int(classes)))  # type: ignore[arg-type]
+    if not isinstance(classes, Sequence) or isinstance(classes, (str, bytes)):
+        got = cut(repr(classes)) if isinstance(classes, (str, bytes, bool, int, float)) else type(classes).__name__
+        raise UserError(f"classes: got {got}, {expected}; give a whole number or a list of text")
+    for place, name in enumerate(classes):
+        if not isinstance(name, str):
+            raise UserError(
+                f"classes[{place}]: got {cut(repr(name))}, expected text; give names, or their number alone"
+            )
+    if len(classes) < 2:
+        raise UserError(f"classes: got {len(classes)} names, expected at least 2; give one for each logit")
+    return tuple(classes)
+
+
+def _is_count(value: Any) -> bool:
+    """Whether it is a whole number of at least 1."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value) >= 1
+
+
+def _numbers(name: str, values: Channels) -> tuple[float, ...]:
+    """One number or several, of an array too, as a tuple."""
+    plain: Any = values.tolist() if isinstance(values, (np.ndarray, Tensor)) else values
+    entries = tuple(plain) if isinstance(plain, (list, tuple)) else (plain,)
+    if not all(isinstance(entry, (int, float, np.number)) and not isinstance(entry, bool) for entry in entries):
+        got = cut(repr(plain)) if isinstance(plain, (str, list, tuple)) else type(plain).__name__
+        raise UserError(f"{name}: got {got}, expected a number, or one for each channel; give such numbers")
+    return tuple(map(float, entries))
 
 
 def unwrapped(module: nn.Module) -> nn.Module:

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import NormalDist
 from typing import Any
 
 from .._core.arguments import checked
 from .._core.errors import UserError, unknown
-from ..data import Dataset
+from ..data.adapters import LabelledData, as_dataset
 from ..data.dataset_checks import check_classes
 from ..models import hooks as tap_names
 from ..models.network import Network
-from .record import Promised
 from .statistics.input import InputMoments
 from .statistics.moments import Moments
 from .statistics.spectral import SpectralAll, SpectralPairs
 
-__all__ = ["LEAK", "PIXELS_AT_MOST", "PRESETS", "best", "budgeted", "paper_row", "preset", "statistics"]
+__all__ = [
+    "LEAK",
+    "PIXELS_AT_MOST",
+    "PRESETS",
+    "PresetStatistics",
+    "best",
+    "budgeted",
+    "paper_row",
+    "preset",
+    "statistics",
+]
 
 Choice = list[tuple[Any, tuple[str, ...] | None]]
 
@@ -28,17 +37,29 @@ LEAK = 0.6
 """Forecast AUC that a record of `safe` is at most, as docs/records.md argues."""
 
 
-def statistics(name: str, network: Network, counts: Sequence[int], *, leak: float = LEAK) -> Choice:
+class PresetStatistics(Choice):
+    """The (statistic, layers) pairs of a preset, with the forecast AUC that a record of them promises not to exceed."""
+
+    def __init__(self, statistics: Iterable[tuple[Any, tuple[str, ...] | None]], leak: float | None = None):
+        super().__init__(statistics)
+        self.leak = leak
+        """None where the preset promises nothing."""
+
+
+def statistics(name: str, network: Network, counts: Sequence[int], *, leak: float = LEAK) -> PresetStatistics:
     """(statistic, taps) pairs; taps None means all conv and linear layers. Raises UserError for an unknown name.
 
     `counts` are the samples of each class, which decide how much `safe` can record below a forecast of `leak`.
     """
+    return PresetStatistics(_pairs(name, network, counts, leak), leak if name == "safe" else None)
+
+
+def _pairs(name: str, network: Network, counts: Sequence[int], leak: float) -> Choice:
     top = (Moments(covariance="full"), (tap_names.layers(network)[-1],))
     if name == "small":
         return [(InputMoments(per="channel"), None), top]
     if name == "safe":
-        own = [(InputMoments(per="channel"), None), (budgeted(network, counts, leak), (tap_names.INPUT,))]
-        return Promised(own, leak)
+        return [(InputMoments(per="channel"), None), (budgeted(network, counts, leak), (tap_names.INPUT,))]
     if name == "sharp":
         sharp = Moments(covariance="lowrank", rank=32, conv="units")
         return [(InputMoments(), None), top, (sharp, (tap_names.INPUT,))]
@@ -47,16 +68,21 @@ def statistics(name: str, network: Network, counts: Sequence[int], *, leak: floa
     if name == "paper":
         return [(InputMoments(), None), *_by_size(network), (SpectralAll(), None), (SpectralPairs(), None)]
     if name == "full":
-        return [*statistics("paper", network, counts), *best(network)]
+        return [*_pairs("paper", network, counts, leak), *best(network)]
     raise unknown("preset", name, PRESETS)
 
 
 @checked
-def preset(name: str, network: Network, data: Dataset, *, leak: float = LEAK) -> Choice:
-    """What to record of `network` on `data`, by the name of a ready choice: `record(network, data, preset(...))`.
+def preset(name: str, network: Network, data: LabelledData, *, leak: float = LEAK) -> PresetStatistics:
+    """The statistics of a preset, for `record(network, data, preset(...))`; `record` takes the name as well.
 
-    `record` raises UserError for what `safe` chose where even the least of it has a forecast above `leak`.
+    `name` is `small` (the top layer alone), `safe` (what has a forecast of at most `leak`), `sharp`, `best`, `paper` or
+    `full`. The data's samples per class decide what `safe` holds. Raises UserError for an unknown name and for a class
+    without samples. `record` raises UserError where even the least that `safe` can hold has a forecast above `leak`.
     """
+    if name not in PRESETS:
+        raise unknown("preset", name, PRESETS)
+    data = as_dataset(data, network)
     check_classes(network, data)
     counts = data.labels.bincount(minlength=len(data.classes)).tolist()
     if min(counts) < 1:
@@ -72,7 +98,7 @@ def budgeted(network: Network, counts: Sequence[int], leak: float) -> Moments:
     Means take at most three fifths of the budget D / n = 2 Phi^-1(leak)^2, directions of the pooled covariance the rest.
     """
     if not 0.5 < leak < 1:
-        raise UserError(f"--leak: got {leak}, wanted above 0.5 and below 1; 0.6 is the default")
+        raise UserError(f"leak: got {leak}, expected above 0.5 and below 1; 0.6 is the default")
     channels, height, width = network.spec.shape
     budget = 2 * NormalDist().inv_cdf(leak) ** 2 - 2 * channels / sum(counts)
     for downsample in range(1, COARSEST + 1):

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from .._core.arguments import checked
-from .._core.errors import UserError, unknown
+from .._core.errors import Notice, UserError, unknown
 from .._core.files import HEADER_CAP_RECORD, check_room, read_tensors, safe_name, write_tensors
 from .._core.progress import Progress, silent
 from .._core.resume import Environment, StateHeader, load_state, open_state, save_state
 from .._core.slots import Slot, Slots
 from ..data import Dataset, sha256
+from ..data.adapters import LabelledData, as_dataset
 from ..data.dataset_checks import as_input
 from ..models import hooks as tap_names
 from ..models.behaviour import check_finite
@@ -30,21 +32,28 @@ from ..models.network import Network, frozen
 from . import statistics as stats
 from .cost import check_record
 from .forecast import forecast_auc
+from .presets import LEAK, PresetStatistics
+from .presets import preset as preset_statistics
 from .statistics import Accumulator, State, Statistic, Summary
 from .statistics.limits import LARGEST
+from .statistics.moments import Moments
 
 __all__ = [
     "Entry",
-    "Promised",
     "Record",
+    "Statistics",
     "is_of",
-    "keep_promise",
     "record",
 ]
 
 KIND = "recording-state"
 CHUNK_BYTES = 256 << 20
 PROBE_TOLERANCE = 1e-3
+
+OneStatistic: TypeAlias = Statistic | str | Mapping[str, Any]
+"""Settings, the name of a kind, or a dict of settings with the name as its `kind`."""
+Statistics: TypeAlias = Sequence[OneStatistic | tuple[OneStatistic, Iterable[str] | None]]
+"""Statistics of all conv and linear layers, or pairs (statistic, layers)."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +66,6 @@ class Entry:
 
     def nbytes(self) -> int:
         return sum(tensor.numel() * tensor.element_size() for tensor in self.summary.values())
-
-
-class Promised(list[tuple[Any, tuple[str, ...] | None]]):
-    """Statistics, of a preset, with the forecast AUC that a record of them is not to exceed; see `keep_promise`."""
-
-    def __init__(self, statistics: Iterable[tuple[Any, tuple[str, ...] | None]], leak: float):
-        super().__init__(statistics)
-        self.leak = leak
 
 
 @dataclass(frozen=True)
@@ -209,27 +210,83 @@ class Record:
 @checked
 def record(
     network: Network,
-    data: Dataset | None,
-    statistics: Sequence[Statistic | tuple[Statistic, Iterable[str] | None]],
+    data: LabelledData | None,
+    preset: str | Statistics = "safe",
     *,
+    leak: float = LEAK,
+    add_to: Record | None = None,
     state: Path | None = None,
     progress: Progress = silent,
     answered: Callable[[int, int], None] | None = None,
 ) -> Record:
-    """Measures `statistics` of `network` on `data` in one pass in float64.
+    """Measures statistics of `network` on `data`, which it was trained on, in one pass in float64.
 
-    Each is a statistic, of all conv and linear layers, or a pair (statistic, layers).
+    - `data`: what `load_data` returns, a torch Dataset or DataLoader, or a pair (images, labels); see `as_dataset`. None
+      where no statistic needs any.
+    - `preset`: a name (`small`, `safe`, `sharp`, `best`, `paper`, `full`), what `preset` returns, or a list of statistics:
+      of all conv and linear layers each, or pairs (statistic, layers). A statistic is settings, the name of a kind
+      (`"moments"`), or a dict with it (`{"kind": "moments", "covariance": "full"}`).
+    - `leak`: with the preset `safe`, the forecast AUC of a membership attack that the record may have at most, above 0.5 and
+      below 1.
+    - `add_to`: a record of this network and data, whose entries are kept. A statistic of moments without layers is then
+      measured of those layers that the record lacks. The promise of `safe` is one of the whole.
+    - `state`: a file in which a pass that is interrupted leaves its sums; the same call goes on from them and removes it.
+      They hold more of the data than a record does: do not hand them over.
+    - `answered`: called for every batch with the number of images and of those whose class the network predicts; where a
+      pass goes on, first for all that it has seen before.
 
-    `data` may be None where no statistic needs any (batch norm). Any split of the data into batches gives the same
-    record up to rounding; the batch is fixed by the network, so two
-    runs give the same bytes. A pass that is interrupted leaves its sums in the file `state`, where one is named; the same
-    call goes on from them and removes the file. They hold more of the data than a record does: do not hand them over.
-    `answered` is called for every batch of the pass with the number of images and of those whose class the network sees;
-    where a pass goes on, first for all that it has seen already.
-    Raises UserError for a layer that does not exist, a class without samples, and a record that would forecast more than
-    its preset promises (`safe`).
+    Any split of the data into batches gives the same record up to rounding; the batch is fixed by the network, so two runs
+    give the same bytes. Raises UserError for data that does not fit, a layer that does not exist, a class without samples, an
+    entry that `add_to` has with other settings, and a record whose forecast is above what its preset promises: nothing is
+    returned then.
     """
     network.check()
+    dataset = None if data is None else as_dataset(data, network)
+    statistics = _statistics(network, dataset, preset, leak)
+    if add_to is not None:
+        _check_addable(add_to, network, dataset)
+        statistics = _missing(statistics, add_to, network)
+    result = _record(network, dataset, statistics, state, progress, answered)
+    if add_to is not None:
+        result = _joined(add_to, result)
+    if isinstance(statistics, PresetStatistics) and statistics.leak is not None:
+        _keep_promise(result, network, statistics.leak)
+    return result
+
+
+def _statistics(network: Network, data: Dataset | None, preset: str | Statistics, leak: float) -> Statistics:
+    """What is to be measured. Names have become settings."""
+    if not isinstance(preset, str):
+        if leak != LEAK:
+            raise UserError(
+                f"leak: got {leak} beside a list of statistics, expected it with the preset 'safe', which it is of; leave it out"
+            )
+        named = (statistic if isinstance(statistic, tuple) else (statistic, None) for statistic in preset)
+        pairs = [(_settings(statistic), layers if layers is None else tuple(layers)) for statistic, layers in named]
+        return PresetStatistics(pairs, preset.leak) if isinstance(preset, PresetStatistics) else pairs
+    if preset != "safe" and leak != LEAK:
+        raise UserError(
+            f"leak: got {leak} beside the preset {preset!r}, expected it with 'safe', which it is of; leave it out"
+        )
+    if data is None:
+        raise UserError(f"data: got None, expected the data that {network.name} was trained on; give it")
+    return preset_statistics(preset, network, data, leak=leak)
+
+
+def _settings(statistic: Any) -> Statistic:
+    """A statistic by its name, its dict, or as it is. Raises UserError for a kind that is not offered for new records."""
+    if not isinstance(statistic, (str, Mapping)):
+        return statistic
+    values = {"kind": statistic} if isinstance(statistic, str) else statistic
+    if values.get("kind") not in stats.offered():
+        raise unknown("statistic", str(values.get("kind")), stats.offered())
+    return stats.from_dict(values)
+
+
+def _record(
+    network: Network, data: Dataset | None, statistics: Statistics, state: Path | None, progress: Progress,
+    answered: Callable[[int, int], None] | None,
+) -> Record:  # fmt: skip
     plan = _plan(network, statistics)
     if data is not None:
         check_record(network, plan, lambda taps: _chunk(network, taps), len(data))
@@ -240,7 +297,9 @@ def record(
     resumed = state is not None and state.exists()
     if live:
         if data is None:
-            raise UserError(f"no data for {', '.join(live)}, wanted some; only batch-norm statistics need none")
+            raise UserError(
+                f"data: got None, expected the data that {network.name} was trained on, for {', '.join(live)}; give it"
+            )
         data = as_input(network, data)
         pause = None if state is None else Pause(state, _identity(network, data, plan))
         states = _measure(network, data, live, {name: plan[name][1] for name in live}, pause, progress, answered)
@@ -251,19 +310,87 @@ def record(
     if state is not None and state.exists():
         state.unlink()
     made = _made(data if live else None)
-    whole = Record(network.spec, network.fingerprint(), network.answers(), entries, made, meters)
-    if isinstance(statistics, Promised):
-        keep_promise(whole, network, statistics.leak)
-    return whole
+    return Record(network.spec, network.fingerprint(), network.answers(), entries, made, meters)
 
 
-def keep_promise(made: Record, network: Network, leak: float) -> None:
+def _keep_promise(made: Record, network: Network, leak: float) -> None:
     """Raises UserError where a record, as the preset `safe` makes it, forecasts more than `leak`: it is not handed out."""
     if (auc := forecast_auc(made.released_statistics(network))) > leak:
         raise UserError(
-            f"the least that --preset safe records forecasts AUC {auc:.3f}, wanted at most --leak {leak:g}; "
-            "record more samples of each class, or give a higher --leak"
+            f"leak: got a forecast AUC of {auc:.3f} for the least that the preset 'safe' records, expected at most {leak:g}; "
+            "give more samples of each class, or a higher leak"
         )
+
+
+def _check_addable(add_to: Record, network: Network, data: Dataset | None) -> None:
+    """Raises UserError for a record of another network or other data."""
+    add_to.check_teacher(network)
+    if data is None or add_to.made.get("samples") in (0, None):
+        return
+    if add_to.made["samples"] != len(data):
+        raise UserError(
+            f"add_to: got a record of {add_to.made['samples']:,} images, expected one of the {len(data):,} of the data; "
+            "give the data that was recorded, or record all of it again"
+        )
+    recorded = add_to.made.get("sha256")
+    if recorded is not None and recorded != sha256(as_input(network, data)):
+        raise UserError(
+            f"add_to: got a record of other images or labels, expected one of the {len(data):,} of the data; "
+            "give the data that was recorded, or record all of it again"
+        )
+
+
+def _missing(statistics: Statistics, add_to: Record, network: Network) -> Statistics:
+    """`statistics` without those layers of moments that the record has with other settings, where no layers are named.
+
+    A `Notice` names them. Where the record has all of them so, where a kind measures its layers together, and in a preset,
+    `_joined` refuses them.
+    """
+    if isinstance(statistics, PresetStatistics):
+        return statistics
+    missing = []
+    for statistic, layers in statistics:  # type: ignore[misc]
+        every = tap_names.layers(network) if layers is None and isinstance(statistic, Moments) else ()
+        plans = {tap: statistic.plan(network, (tap,)) for tap in every}  # type: ignore[union-attr]
+        present = [
+            tap
+            for tap, plan in plans.items()
+            if any(_differs(add_to, name, planned, taps) for name, (planned, taps) in plan.items())
+        ]
+        if present and len(present) < len(every):
+            warnings.warn(
+                Notice(
+                    f"kept as the record has them, with other settings: {', '.join(present)}; record all again to lose them"
+                ),
+                stacklevel=4,
+            )
+            layers = tuple(tap for tap in every if tap not in present)
+        missing.append((statistic, layers))
+    return missing
+
+
+def _differs(record: Record, name: str, statistic: Any, taps: tuple[str, ...]) -> bool:
+    """Whether the record has an entry of that name with other settings or layers."""
+    entry = record.entries.get(name)
+    return entry is not None and (entry.statistic, entry.taps) != (statistic, taps)
+
+
+def _joined(add_to: Record, new: Record) -> Record:
+    """The entries of both. Raises UserError where one of `new` has the name of another one in `add_to`."""
+    for name, entry in new.entries.items():
+        if _differs(add_to, name, entry.statistic, entry.taps):
+            raise UserError(
+                f"add_to: got a record that has an entry {name!r} with other settings, which would be lost; "
+                "record all of it again, or add one kind of statistics of other layers alone"
+            )
+    joined = replace(
+        new,
+        entries={**add_to.entries, **new.entries},
+        made=new.made if new.made.get("samples") else add_to.made,
+        meters={**add_to.meters, **new.meters},
+    )
+    joined.check_counts()
+    return joined
 
 
 def _check_resumed(state: Path | None, meters: Mapping[str, Accumulator], summaries: Mapping[str, Summary]) -> None:
@@ -304,10 +431,7 @@ def _check_room(network: Network, plan: Mapping[str, Any], meters: Mapping[str, 
         ) from None
 
 
-def is_of(
-    record: Record, network: Network, data: Dataset | None,
-    statistics: Sequence[Statistic | tuple[Statistic, Iterable[str] | None]],
-) -> bool:  # fmt: skip
+def is_of(record: Record, network: Network, data: Dataset | None, statistics: Statistics) -> bool:
     """Whether `record` holds these statistics and says that it is of this many samples of this data."""
     plan = _plan(network, statistics)
     entries = {name: (entry.statistic, entry.taps) for name, entry in record.entries.items()}
@@ -325,13 +449,12 @@ def _made(data: Dataset | None) -> dict[str, Any]:
     return {"data": data.public, "split": data.split, "samples": len(data), "sha256": sha256(data)}
 
 
-def _plan(
-    network: Network, statistics: Sequence[Statistic | tuple[Statistic, Iterable[str] | None]]
-) -> dict[str, tuple[Any, tuple[str, ...]]]:
+def _plan(network: Network, statistics: Statistics) -> dict[str, tuple[Any, tuple[str, ...]]]:
     """Entry name -> (statistic, taps)."""
     plan: dict[str, tuple[Any, tuple[str, ...]]] = {}
     for item in statistics:
         statistic, taps = item if isinstance(item, tuple) else (item, None)
+        statistic = _settings(statistic)
         chosen = tap_names.layers(network) if taps is None else tap_names.check(network, taps)
         for name, own in statistic.plan(network, chosen).items():
             if plan.get(name, own) != own:

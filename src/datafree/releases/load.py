@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .._core import memory
 from .._core.arguments import checked
 from .._core.code_names import CodeName, code_name
-from .._core.errors import UserError, nearest, unknown
+from .._core.errors import UserError, cut, nearest, unknown
 from .._core.files import read_weights
 from .._core.folder_kinds import EXPORTED, is_quantized
 from .._core.seeds import seed_of
@@ -22,7 +22,7 @@ from .._core.user_code import all_files, code_files, guarded, import_code, runni
 from ..models import zoo
 from ..models.behaviour import check_state
 from ..models.input_spec import InputSpec
-from ..models.network import PROBES, Network
+from ..models.network import PROBES, Network, copied, unwrapped
 from .builder_names import check_name, pack_command
 from .quantized import open_quantized
 from .release import Release, check_code, is_release, is_zoo
@@ -32,20 +32,46 @@ __all__ = ["all_files", "code_files", "load_model", "load_weights", "new_model",
 
 @checked
 def load_model(
-    name: str, *, code: str | None = None, weights: str | Path | None = None, spec: InputSpec | None = None
+    name: str,
+    *,
+    code: str | None = None,
+    module: nn.Module | None = None,
+    weights: str | Path | None = None,
+    spec: InputSpec | None = None,
 ) -> Network:
-    """A trained network. Import paths come from `name` or `code`, which the user typed, never from inside a file.
+    """A trained network in eval mode, on the CPU. Import paths come from `name` or `code`, never from inside a file.
 
-    A release folder brings spec and weights, a quantized one its ONNX file; `code` names the function that builds it
-    where it is not of the zoo. Any other name needs `spec` and `weights`. Raises UserError in one line.
+    - `name`: a release folder, which brings spec and weights; a quantized folder, which is opened through onnxruntime; or a
+      name of the zoo, `file.py:function` or `package.module:function` with `weights` and `spec`.
+    - `code`: for a release of a network that is not of the zoo, the `file.py:function` that builds it.
+    - `module`: instead of `code`, a module of that architecture, with any weights: `load_model("mine", module=MyNet())`.
+      It is copied; the module given keeps its weights.
+    - `weights`: a safetensors file of weights to use instead of the release's own.
+
+    Raises UserError in one line where something is missing or damaged, where weights and architecture do not fit, and where
+    the network gives other logits than its publisher's.
     """
     release = None
+    if module is not None and code is not None:
+        raise UserError("module: got it beside code, expected one of them to build the network; leave one out")
     if is_release(name):
         if is_quantized(name):
+            if module is not None:
+                raise UserError(
+                    f"module: got it with {name}, a quantized folder, which holds its whole network; leave it out"
+                )
             return open_quantized(name)
         release = Release.open(name)
-        architecture, spec, path = code or release.architecture(), release.spec, weights or release.weights
+        spec, path = release.spec, weights or release.weights
+        if module is not None:
+            return _with_weights(module, release.spec, release.public_name, path, release if weights is None else None)
+        architecture = code or release.architecture()
     else:
+        if module is not None:
+            raise UserError(
+                f"module: got it with {cut(name)!r}, expected a release folder, which holds weights and spec; give its path, "
+                "or use Network(module, ...)"
+            )
         if Path(name).suffix in EXPORTED and Path(name).is_file():
             raise UserError(f"{name} is one file of a quantized network, wanted its folder; give {Path(name).parent}")
         check_name(name)
@@ -61,6 +87,7 @@ def load_model(
             )
         architecture, path = name, weights
     check_name(architecture)
+    assert spec is not None
     found = read_weights(path)
     if code_name(architecture) is None:  # before a weight of it is allocated: a few bytes of text can name 40 GB
         _check_weights(architecture, zoo.on_meta(architecture, spec).state_dict(), found, path)
@@ -74,9 +101,28 @@ def load_model(
     return network
 
 
+def _with_weights(module: nn.Module, spec: InputSpec, name: str, path: str | Path, release: Release | None) -> Network:
+    """A copy of the user's module with the weights in `path`; of `release`, it gives the logits of its publisher's."""
+    network = Network(copied(unwrapped(module)).cpu(), spec, name)
+    if any(torch.nn.parameter.is_lazy(parameter) for parameter in network.module.parameters()):
+        _first_pass(network)
+    _load(network, read_weights(path), path)
+    network.module.eval()
+    with torch.sparse.check_sparse_tensor_invariants():
+        network.check()
+        if release is not None:
+            check_code(release, network)
+    return network
+
+
 @checked
 def new_model(name: str, spec: InputSpec, *, seed: int) -> Network:
-    """A fresh network for `spec`, the same weights for the same seed."""
+    """A fresh network for `spec`, with random weights: the same for the same seed.
+
+    `name` is of the zoo, or `file.py:function` or `package.module:function` that returns a module. The function, or class,
+    is called with the InputSpec if it has a parameter named `spec` or annotated as InputSpec, or exactly one that is
+    required. Raises UserError in one line.
+    """
     network = _built(name, spec, seed=seed)
     with _guarded(name, code_name(name)):
         network.check()

@@ -91,7 +91,7 @@ class Release:
 
     @classmethod
     def open(cls, folder: str | Path) -> Release:
-        """Raises UserError for a folder that is no release."""
+        """The release in `folder`; no weights are read. Raises UserError for a folder that is no release."""
         folder = Path(folder)
         if not folder.is_dir():
             raise UserError(f"no folder {folder}, wanted a release (config.json, model.safetensors); check the path")
@@ -144,9 +144,15 @@ class Release:
         if self.custom:
             raise UserError(
                 f"{self.folder} holds a network of its publisher's own code ({name!r}); name it with --code "
-                "FILE.py:FUNCTION, the Python file that its publisher hands over beside this folder"
+                "FILE.py:FUNCTION, the Python file that its publisher hands over beside this folder, or from Python give "
+                "module="
             )
         return name
+
+    @property
+    def public_name(self) -> str:
+        """The zoo's name, or that of a network of its publisher's own code, without `custom:`."""
+        return str(self.config.get("architecture")).removeprefix(CUSTOM)
 
     @property
     def custom(self) -> bool:
@@ -154,7 +160,11 @@ class Release:
         return not is_zoo(str(self.config.get("architecture")))
 
     def record(self, network: Network, path: str | Path | None = None) -> Record | None:
-        """Its record, or the one in `path`; None where there is none."""
+        """Its record, or the one in `path`; None where there is none.
+
+        `network` is what `load_model` returns of this folder. Raises UserError for a record that is damaged or of another
+        network.
+        """
         found = Path(path) if path is not None else self.folder / "record.safetensors"
         return Record.load(found, network) if path is not None or found.exists() else None
 
@@ -183,9 +193,16 @@ def _is_of_zoo(network: Network) -> bool:
 
 @checked
 def write_release(folder: str | Path, network: Network, record: Record | None = None, *, notes: str = "") -> Path:
-    """Writes the folder; each file appears whole or not at all. Raises UserError for a folder that holds other things.
+    """Writes a release into `folder`, and returns its path: config.json, model.safetensors, README.md and the record.
 
-    `notes` say in a line how the network came to be and how good it is; config.json keeps them and the card shows them.
+    - `network`: its weights are written as they are in training mode. A network that is not of the zoo is written as
+      `custom:` and its name; `load_model(folder, module=...)` or `code=` opens it again, since its code is not written.
+    - `record`: what `record` returns of this network. Without it a record of the same weights that is there stays.
+    - `notes`: a line on how the network came to be and how good it is; config.json keeps it and the card shows it.
+
+    Each file appears whole or not at all. Raises UserError for a folder that holds other things, and for a network that is
+    not sound (`Network.check`), before anything is written. No run.json is written: a function knows its arguments and not
+    how they came to be.
     """
     notes = "".join(character if character.isprintable() else " " for character in notes)[:NOTES].strip()
     if record is not None:

@@ -26,6 +26,7 @@ __all__ = [
     "difference",
     "from_dict",
     "kinds",
+    "offered",
     "table",
 ]
 
@@ -116,6 +117,11 @@ FAMILY: Family[Statistic] = Family(__name__, "kind", "statistic", ("needs_data",
 def kinds() -> dict[str, type[Settings]]:
     """Every statistic by its kind: those of this folder, and installed plug-ins."""
     return FAMILY.kinds()
+
+
+def offered() -> dict[str, type[Settings]]:
+    """The kinds that new records can have; files of earlier versions may hold the others of `kinds` too."""
+    return {kind: settings for kind, settings in kinds().items() if getattr(settings, "offered", True)}
 
 
 def from_dict(values: Any, *, strict: bool = False) -> Any:

@@ -20,11 +20,16 @@ __all__ = ["BatchNorm", "BatchNormAccumulator"]
 
 
 class BatchNorm(Settings):
-    """Mean and variance by channel before each batch norm; read from the model, no data needed."""
+    """Mean and variance by channel before each batch norm; read from the model, no data needed.
+
+    Records of earlier versions may have it. It is not offered for new ones: what uses these numbers reads them from the
+    network itself.
+    """
 
     kind: Literal["batch-norm"] = "batch-norm"
 
     needs_data: ClassVar[bool] = False
+    offered: ClassVar[bool] = False
 
     def plan(self, network: Network, taps: Sequence[str]) -> dict[str, tuple[BatchNorm, tuple[str, ...]]]:  # noqa: ARG002
         """One entry for every batch norm with running statistics, whatever the taps."""

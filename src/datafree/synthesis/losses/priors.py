@@ -12,7 +12,7 @@ from torch.nn.functional import avg_pool2d, pad
 from ...models.network import Network
 from . import Term, View
 
-__all__ = ["Box", "PixelNorm", "Smoothness", "TotalVariation"]
+__all__ = ["PixelNorm", "Smoothness", "TotalVariation"]
 
 
 @dataclass(frozen=True)
@@ -57,16 +57,3 @@ class Smoothness(_OfRange):
         x = self.shares(view)
         blurred = avg_pool2d(pad(x, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
         return (x - blurred).square().sum() / x[0].numel()
-
-
-@dataclass(frozen=True)
-class Box(Term):
-    """Mean squared distance of pixels outside [low, high] to it, as a share of its width, summed over images."""
-
-    low: float = 0.0
-    high: float = 1.0
-
-    def __call__(self, view: View) -> Tensor:
-        x = view.pixels
-        outside = (x - x.clamp(self.low, self.high)) / (self.high - self.low)
-        return outside.square().sum() / x[0].numel()
