@@ -49,7 +49,8 @@ def test_json_is_one_object_and_nothing_else(command, here, line, key):
         assert (here / content["out"]).exists() and content["settings"]
 
 
-def test_an_error_prints_nothing_on_standard_output(command, here):
+@pytest.mark.usefixtures("here")
+def test_an_error_prints_nothing_on_standard_output(command):
     done = command("evaluate nosuch --data digits --json")
     assert (done.code, done.out) == (2, "") and done.err.count("\n") == 1
 
@@ -119,11 +120,12 @@ def test_the_completion_for_bash_is_a_script_that_bash_takes(command):
         f"{script}\nCOMP_WORDS=(datafree synthesize bn); COMP_CWORD=2; $(complete -p datafree | grep -o '_[a-z_]*')\n"
     )
     code += 'printf "%s\\n" "${COMPREPLY[@]}"\n'
-    done = subprocess.run(["bash", "--norc", "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run(["bash", "--norc"], input=code, capture_output=True, text=True, check=False)
     assert {"bns", "bns-inception"} <= set(done.stdout.split()), done.stderr
 
 
-def test_progress_without_a_terminal_is_a_line_for_each_epoch_with_its_loss(command, here):
+@pytest.mark.usefixtures("here")
+def test_progress_without_a_terminal_is_a_line_for_each_epoch_with_its_loss(command):
     done = command("distill teacher --set set --epochs 3 --out d3")
     lines = [line for line in done.err.splitlines() if "epoch" in line]
     assert len(lines) == 3
@@ -152,12 +154,17 @@ def test_a_duration_is_short(seconds, text):
     assert progress_bar.duration(seconds) == text
 
 
-def test_quiet_prints_no_progress(command, here):
+@pytest.mark.usefixtures("here")
+def test_quiet_prints_no_progress(command):
     assert "epoch" not in command("distill teacher --set set --epochs 2 --out d4 --quiet").err
 
 
 def test_two_commands_share_a_log_line_by_line(here):
-    code = "from datafree.cli.log_file import LogFile; f = LogFile('shared.txt', 'x')\nfor i in range(500): f.write(f'{i:03} ' * 20 + chr(10))"
+    code = (
+        "from datafree.cli.log_file import LogFile\n"
+        "f = LogFile('shared.txt', 'x')\n"
+        "for i in range(500): f.write(f'{i:03} ' * 20 + chr(10))"
+    )
     runs = [subprocess.Popen([sys.executable, "-c", code], env=os.environ) for _ in range(2)]
     assert [run.wait() for run in runs] == [0, 0]
     rows = [line for line in (here / "shared.txt").read_text().splitlines() if not line.startswith("datafree ")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Annotated
 
 from cyclopts import App, Group, Parameter
@@ -81,6 +82,8 @@ def app(verb: str | None = None) -> App:
     for name, text in VERBS.items():
         module = MODULES.get(name, name)
         function = "app" if name in APPS else {"list": "listing"}.get(name, name.replace("-", "_"))
+        if name == verb and name in APPS:  # the application of a module keeps the help that another root gave it
+            import_module(f"datafree.cli.{module}").app.help = None
         root.command(f"datafree.cli.{module}:{function}", name=name, help=None if verb == name else text)
     root.meta.default(output_of)
     return root

@@ -31,7 +31,7 @@ METHODS = family("datafree.data.condensed.methods", "method")
 app = App(name="condense")
 
 
-def method_command(method: str, text: SettingsText, load: Callable[..., Any] | None = None) -> Callable[..., None]:
+def method_command(method: str, text: SettingsText) -> Callable[..., None]:
     """The command of one method, whose flags are the fields of its settings."""
     Options = of_settings(text, without=["method"], group=Group(f"Options of {method}", sort_key=1))
 
@@ -65,7 +65,7 @@ def method_command(method: str, text: SettingsText, load: Callable[..., Any] | N
         """
         from ..data.condensed import methods
 
-        chosen = load(values(settings)) if load is not None else methods.from_name(method, **values(settings))
+        chosen = methods.from_name(method, **values(settings))
         _condense(chosen, out, per_class, teacher, data or Data(), source or Model(), input or Input(), run or Run())
 
     return condense

@@ -134,7 +134,7 @@ def _check_condensed_only(share: float | None, epoch_images: int | None, how: Gi
         raise UserError(f"{flag}: got it without --condensed, expected --condensed SET; name the set, or leave it out")
 
 
-def fresh_command(method: str, text: SettingsText, load: Callable[..., Any] | None = None) -> Callable[..., None]:
+def fresh_command(method: str, text: SettingsText) -> Callable[..., None]:
     """The command of one synthesis method, whose flags are the fields of its settings and of `Distillation`."""
     Options = of_settings(text, without=["method"], flags=METHOD_FLAGS, group=IMAGES)
 
@@ -172,8 +172,7 @@ def fresh_command(method: str, text: SettingsText, load: Callable[..., Any] | No
         from ..synthesis import methods
 
         chosen = Distillation(**values(settings))
-        given = values(method_settings)
-        maker = load(given) if load is not None else methods.from_name(method, **given)
+        maker = methods.from_name(method, **values(method_settings))
         _distill(teacher, student, out, (maker, epoch_images), chosen, data, source, run)
 
     return fresh

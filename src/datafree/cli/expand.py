@@ -29,7 +29,7 @@ app = App(name="expand")
 Settings = of_settings(read("datafree.synthesis.expansion", "Expansion"))
 
 
-def kind_command(kind: str, text: SettingsText, load: Callable[..., Any] | None = None) -> Callable[..., None]:
+def kind_command(kind: str, text: SettingsText) -> Callable[..., None]:
     """The command of one kind of alignment, whose flags are the fields of its settings and of `Expansion`."""
     Options = of_settings(text, without=["alignment"], group=Group(f"Options of {kind}", sort_key=1))
 
@@ -74,7 +74,7 @@ def kind_command(kind: str, text: SettingsText, load: Callable[..., Any] | None 
         from ..synthesis.losses import alignment
 
         how = Expansion(**values(settings))
-        chosen = load(values(guide)) if load is not None else alignment.from_name(kind, **values(guide))
+        chosen = alignment.from_name(kind, **values(guide))
         _expand(teacher, condensed, how, chosen, out, images, chunk, workers, source or Model(), run or Run())
 
     return expand

@@ -21,6 +21,7 @@ from .._core.errors import UserError, out_of_memory, unknown
 from .._core.version import VERSION
 from ..runs.command_line import ARGV
 from ..runs.resumable import is_resumable
+from .custom import add_custom
 from .deprecated import flag_renames, rewritten, words_after
 from .early import check
 from .flags import translated
@@ -112,6 +113,7 @@ def _run(argv: list[str], flags: dict[str, str]) -> int:
     if verb is not None and verb not in PARALLEL and processes > 1 and _many():
         return _say(f"{verb} runs in one process, got {processes}; start it without torchrun", 2)
     root = app(verb)
+    add_custom(root, argv)
     command, bound = _parsed(root.meta, argv)
     output = command(*bound.args, **bound.kwargs)
     if not isinstance(output, Output):  # help, or the version
@@ -344,7 +346,7 @@ def _misspelt_method(argv: list[str]) -> str | None:
 def _unknown_flag(error: Any, line: str) -> str:
     """That there is no such flag; where another method of the same command has it, which."""
     flag = str(error.token.keyword or error.token.value).partition("=")[0]
-    chain = list(error.command_chain or ())
+    chain = [str(word) for word in error.command_chain or ()]
     if error.app is None:
         return line
     names = sorted({name for own in error.app.assemble_argument_collection() for name in own.names})

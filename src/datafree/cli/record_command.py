@@ -4,7 +4,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import App, Group, Parameter
 
@@ -21,7 +21,7 @@ KINDS = family("datafree.records.statistics", "kind")
 app = App(name="record")
 
 
-def kind_command(kind: str, text: SettingsText, load: Callable[..., Any] | None = None) -> Callable[..., None]:
+def kind_command(kind: str, text: SettingsText) -> Callable[..., None]:
     """The command of one kind of statistic, whose flags are the fields of its settings."""
     Options = of_settings(text, without=["kind"], group=Group(f"Options of {kind}", sort_key=1))
 
@@ -57,12 +57,9 @@ def kind_command(kind: str, text: SettingsText, load: Callable[..., Any] | None 
         out
             Release folder to write, where the teacher is not one already.
         """
-        if load is not None:
-            chosen = load(values(settings))
-        else:
-            from ..records import statistics
+        from ..records import statistics
 
-            chosen = statistics.from_dict({"kind": kind, **values(settings)})
+        chosen = statistics.from_dict({"kind": kind, **values(settings)})
         from .record import _record
 
         _record(teacher, [(chosen, taps or None)], (add, replace), out, data, source, input, run)

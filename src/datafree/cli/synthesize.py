@@ -33,7 +33,7 @@ METHODS = family("datafree.synthesis.methods", "method")
 app = App(name="synthesize")
 
 
-def method_command(method: str, text: SettingsText, load: Callable[..., Any] | None = None) -> Callable[..., None]:
+def method_command(method: str, text: SettingsText) -> Callable[..., None]:
     """The command of one method, whose flags are the fields of its settings."""
     Options = of_settings(text, without=["method"], group=Group(f"Options of {method}", sort_key=1))
 
@@ -72,12 +72,9 @@ def method_command(method: str, text: SettingsText, load: Callable[..., Any] | N
         workers
             Number of chunks made at a time, one thread each; the number of cores by default.
         """
-        if load is not None:
-            chosen = load(values(settings))
-        else:
-            from ..synthesis import methods
+        from ..synthesis import methods
 
-            chosen = methods.from_name(method, **values(settings))
+        chosen = methods.from_name(method, **values(settings))
         _synthesize(teacher, chosen, out, images, chunk, workers, source or Model(), run or Run())
 
     return synthesize
