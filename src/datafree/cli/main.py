@@ -27,6 +27,7 @@ from .early import check
 from .flags import translated
 from .json_output import RESULT, object_of
 from .log_file import LOG, LogFile
+from .method_options import Given, check_early
 from .notices import shown_notices
 from .startup import check_address_space
 from .terminal import Stream, open_streams, plain, printing, warn_in_one_line
@@ -137,6 +138,9 @@ def _call(root: Any, output: Any, flags: dict[str, str]) -> int:
     chain = list(root.parse_commands(words)[0])
     flags |= flags_of(root, words)
     check(chain, bound.arguments)
+    for value in bound.arguments.values():
+        if isinstance(value, Given):
+            check_early(value)
     _load_torch(chain, output.verbose)
     values: dict[str, Any] = {}
     token = RESULT.set(values) if output.json else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from cyclopts import Group, Parameter, Token
 
@@ -12,11 +12,17 @@ from .._core.errors import UserError
 from .flags import flag_of
 from .settings_source import Field, SettingsText
 
-__all__ = ["Given", "check_kind", "of_kinds", "of_settings", "values"]
+__all__ = ["Given", "check_early", "check_kind", "of_kinds", "of_settings", "values"]
+
+WITHOUT_TORCH = ("datafree.distillation.schedule", "datafree.quantization.settings", "datafree.releases.bits")
+"""Modules of settings that import no torch."""
 
 
 class Given:
     """The options that a user gave, by field; the settings class itself has the defaults and checks the values."""
+
+    text: ClassVar[SettingsText | None] = None
+    """The settings class that the options are of, where they are of one."""
 
     def __init__(self, **given: Any):
         self.given = given
@@ -38,7 +44,15 @@ def of_settings(
     names = flags or {}
     kept = [field for field in text.fields if field.name not in without]
     rows = [(field, names.get(field.name) or flag_of(text.name, field.name), field.help) for field in kept]
-    return _options(text.name, rows, group)
+    options = _options(text.name, rows, group)
+    options.text = text
+    return options
+
+
+def check_early(options: Given) -> None:
+    """Raises UserError for a value that is off, where telling so takes no import of torch."""
+    if options.text is not None and options.text.module in WITHOUT_TORCH:
+        options.text.load()(**options.given)
 
 
 def of_kinds(kinds: Mapping[str, SettingsText], *, without: Iterable[str] = (), group: Group | None = None) -> Any:
