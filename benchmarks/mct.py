@@ -32,7 +32,7 @@ from datafree.evaluation.accuracy import evaluate
 from datafree.evaluation.similarity import similarity
 from datafree.models.input_spec import InputSpec
 from datafree.models.network import Network
-from datafree.quantization import Bits, quantize
+from datafree.quantization import Bits, calibrate
 from datafree.releases.load import load_model
 from datafree.synthesis import methods
 
@@ -151,8 +151,8 @@ def main() -> int:
             began = time.process_time()
             pixels = make(seed)
             cost = 1e3 * (time.process_time() - began) / len(pixels)
-            eight = quantize(network, pixels, Bits())
-            four = quantize(network, pixels, Bits(weights=4, activations=4))
+            eight = calibrate(network, pixels, Bits())
+            four = calibrate(network, pixels, Bits(weights=4, activations=4))
             found.append(
                 (
                     cost, similarity(network, {"own": pixels})[0].total, evaluate(eight.network, test).accuracy,

@@ -18,7 +18,7 @@ from datafree._core.settings import Settings
 from datafree.distillation.online.run import train_online
 from datafree.distillation.online.scene import Scene
 from datafree.distillation.online.settings import OnlineDistillation
-from datafree.quantization import finetune, quantize
+from datafree.quantization import calibrate, finetune
 from datafree.records.divergence import StoredStatistics, divergence
 from datafree.releases.release import write_record
 from datafree.synthesis.losses.batchnorm import BatchNormDivergence
@@ -63,7 +63,7 @@ def student() -> df.Network:
 
 
 def test_every_public_function_checks_its_arguments_against_their_annotations():
-    assert len(FUNCTIONS) == 19
+    assert len(FUNCTIONS) == 20
     assert [name for name, function in FUNCTIONS.items() if not hasattr(function, "__wrapped__")] == []
     for function in (*FUNCTIONS.values(), train_online, write_record):
         get_type_hints(function)  # raises for a name that is there for the type checker alone
@@ -86,8 +86,8 @@ def test_the_parameters_of_a_few_words_are_known():
 LAYER = StoredStatistics("bn", torch.zeros(3), torch.ones(3))
 WORDS = {
     "form": lambda word: df.similarity(TEACHER, {"a": PIXELS}, form=word),
-    "correct_bias": lambda word: quantize(TEACHER, PIXELS, correct_bias=word),
-    "target_cpu": lambda word: quantize(TEACHER, PIXELS, target_cpu=word),
+    "correct_bias": lambda word: df.quantize(TEACHER, calibrate=PIXELS, correct_bias=word),
+    "target_cpu": lambda word: df.quantize(TEACHER, calibrate=PIXELS, target_cpu=word),
     "kind": lambda word: Disagreement(word),
     "ground": lambda word: Scene("things", word),
     "form ": lambda word: BatchNormDivergence((LAYER,), word),
@@ -218,11 +218,11 @@ def uses(pixels):
     """Every public function that takes images."""
     return {
         "similarity": lambda: df.similarity(TEACHER, {"a": pixels}),
-        "quantize": lambda: quantize(TEACHER, pixels),
+        "quantize": lambda: calibrate(TEACHER, pixels),
         "expand": lambda: df.expand(TEACHER, (pixels, ONE_HOT), OUT, images=8),
         "Images": lambda: df.StoredImages(TEACHER.spec, pixels, LOGITS),
         "Mixed": lambda: df.MixedImages(TEACHER, pixels, None, 8),
-        "finetune": lambda: finetune(quantize(TEACHER, None), TEACHER, pixels, df.FineTuning(epochs=1)),
+        "finetune": lambda: finetune(calibrate(TEACHER, None), TEACHER, pixels, df.FineTuning(epochs=1)),
     }
 
 
@@ -249,7 +249,7 @@ def test_images_of_a_narrower_scale_are_refused_as_a_set():
     network = replace(TEACHER, spec=spec)
     for use in ("quantize", "expand", "Mixed"):
         calls = {
-            "quantize": lambda: quantize(network, PIXELS),
+            "quantize": lambda: calibrate(network, PIXELS),
             "expand": lambda: df.expand(network, (PIXELS, ONE_HOT), OUT, images=8),
             "Mixed": lambda: df.MixedImages(network, PIXELS, None, 8),
         }
@@ -408,9 +408,9 @@ SET = df.Distillation(epochs=1)
         (lambda: df.similarity(TEACHER, {}), "sources: got none, expected at least one data set or images by name"),
         (lambda: df.similarity(TEACHER, {"a": [1]}), f"sources['a']: got list, expected {DATA_LIKE} or a torch.Tensor or a numpy array"),
         (lambda: df.similarity(TEACHER, {"a": PIXELS}, flip="no"), "flip: got 'no', expected True or False"),
-        (lambda: quantize(MODULE, PIXELS), f"network: got Sequential, expected a Network; {NETWORK}"),
-        (lambda: quantize(TEACHER, PIXELS, 8), "bits: got 8, expected a Bits or None; give a Bits(...)"),
-        (lambda: quantize(TEACHER, PIXELS, {"weights": 4}), "bits: got dict, expected a Bits or None; use Bits(**values)"),
+        (lambda: calibrate(MODULE, PIXELS), f"network: got Sequential, expected a Network; {NETWORK}"),
+        (lambda: calibrate(TEACHER, PIXELS, 8), "bits: got 8, expected a Bits or None; give a Bits(...)"),
+        (lambda: calibrate(TEACHER, PIXELS, {"weights": 4}), "bits: got dict, expected a Bits or None; use Bits(**values)"),
         (lambda: finetune(TEACHER, TEACHER, PIXELS), "quantized: got Network, expected a Quantized; give"),
         (lambda: df.write_release(OUT, MODULE), f"network: got Sequential, expected a Network; {NETWORK}"),
         (lambda: df.write_release(None, TEACHER), "folder: got None, expected text or a pathlib.Path"),

@@ -57,15 +57,15 @@ def test_a_window_is_the_last_epochs_or_a_share_of_them(window, epochs):
 
 @pytest.mark.parametrize("window", [0, 6, -1, 0.0, 1.5, -0.5, math.nan, True])
 def test_a_window_that_does_not_fit_is_one_line(window):
-    with pytest.raises(UserError, match=r"^window: got .* for 5 epochs, wanted 1 to 5 epochs, or a share"):
+    with pytest.raises(UserError, match=r"^window: got .* for 5 epochs, expected 1 to 5 epochs, or a share"):
         robustness([1, 2, 3, 4, 5], window)
 
 
 def test_no_values_and_values_that_are_not_finite_are_one_line():
-    with pytest.raises(UserError, match="a curve without values has no robustness"):
+    with pytest.raises(UserError, match="values: got none, expected those of one epoch"):
         robustness([])
     for bad in (math.nan, math.inf):
-        with pytest.raises(UserError, match=f"the curve has {bad} in epoch 2, wanted finite numbers"):
+        with pytest.raises(UserError, match=f"values: got {bad} in epoch 2, expected finite numbers"):
             robustness([1.0, bad], window=1)
 
 
@@ -87,7 +87,7 @@ def test_over_one_seed_there_is_no_deviation_and_a_figure_that_is_missing_is_lef
 def test_windows_of_different_lengths_and_no_runs_are_one_line():
     with pytest.raises(UserError, match="windows of 1 and 2 epochs do not compare"):
         over_seeds([robustness([1.0]), robustness([1.0, 2.0])])
-    with pytest.raises(UserError, match="no runs to sum up"):
+    with pytest.raises(UserError, match="runs: got none, expected those of one seed"):
         over_seeds([])
 
 

@@ -44,11 +44,11 @@ from datafree.models.network import Network
 from datafree.models.pixel_bytes import to_pixels
 from datafree.quantization import (  # fmt: skip
     Bits,
+    calibrate,
     check,
     convert,
     finetune,
     integer_operators,
-    quantize,
     run,
     session,
     speed,
@@ -170,7 +170,7 @@ class Chain:
         pixels = None if source == "none" else self.images(source, units)
         shown = None if pixels is None else pixels[: self.pair.calibration]
         plain = source == "none"
-        own = quantize(
+        own = calibrate(
             self.network, shown, Bits(weights=width, activations=width), target_cpu="vnni",
             equalise=plain or corrected,
             correct_bias="analytic" if plain or corrected else "empirical" if tuned else "none",
@@ -187,7 +187,7 @@ class Chain:
 
     def row_int8(self) -> dict[str, Any]:
         """The int8 file calibrated on `bns` samples, beside the fp32 file: size, speed, and how far the forms differ."""
-        own = quantize(self.network, self.images("bns", -(-self.pair.calibration // UNIT)), Bits(), target_cpu="vnni")
+        own = calibrate(self.network, self.images("bns", -(-self.pair.calibration // UNIT)), Bits(), target_cpu="vnni")
         graph, shape = convert(own), self.network.spec.shape
         pixels = self.test.pixels(range(len(self.test)), shape[1:])
         simulated = own.network.predict(pixels)

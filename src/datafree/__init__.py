@@ -38,10 +38,12 @@ if TYPE_CHECKING:  # the same names for type checkers and editors, which do not 
     from .distillation.train_student import train_student
     from .distillation.training_loop import Curve, Schedule
     from .evaluation.accuracy import Evaluation, evaluate
+    from .evaluation.report.collect import WrittenReport, report
     from .evaluation.similarity import Similarity, similarity
     from .models.input_spec import InputSpec
     from .models.network import Network
     from .quantization import Bits, FineTuning
+    from .quantization import QuantizedNetwork as QuantizedNetwork
     from .quantization import finetune as finetune
     from .quantization import quantize as quantize
     from .records.forecast import forecast_auc
@@ -74,6 +76,7 @@ _HOMES = {
     "OnlineDistillation": "distillation.online.settings",
     "OnlineNetwork": "distillation.distill_online",
     "Objective": "synthesis.losses",
+    "QuantizedNetwork": "quantization",
     "Record": "records.record",
     "Release": "releases.release",
     "Samples": "synthesis.sampling",
@@ -81,6 +84,7 @@ _HOMES = {
     "Schedule": "distillation.training_loop",
     "Similarity": "evaluation.similarity",
     "SyntheticSet": "synthesis.synthetic_set",
+    "WrittenReport": "evaluation.report.collect",
     "UserError": "_core.errors",
     "as_dataset": "data.adapters",
     "condense": "data.condensed.methods",
@@ -100,6 +104,7 @@ _HOMES = {
     "quantize": "quantization",
     "record": "records.record",
     "sample": "synthesis.sampling",
+    "report": "evaluation.report.collect",
     "similarity": "evaluation.similarity",
     "soft_labelled": "distillation.sources",
     "stored_images": "distillation.sources",
@@ -136,6 +141,7 @@ __all__ = [
     "StoredImages",
     "SyntheticSet",
     "UserError",
+    "WrittenReport",
     "__version__",
     "as_dataset",
     "condense",
@@ -152,6 +158,7 @@ __all__ = [
     "new_model",
     "preset",
     "record",
+    "report",
     "sample",
     "similarity",
     "soft_labelled",
@@ -161,7 +168,7 @@ __all__ = [
     "train_student",
     "write_release",
 ]
-"""Without names that need packages of an extra, `finetune` and `quantize`: `from datafree import *` does without."""
+"""Without names that need packages of an extra, such as `quantize`: `from datafree import *` does without."""
 
 
 def __getattr__(name: str) -> Any:

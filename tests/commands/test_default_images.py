@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from datafree._core.errors import UserError
-from datafree.cli.quantize import default_method
 from datafree.evaluation.similarity import similarity
+from datafree.quantization.image_sources import default_method
 from datafree.records import presets
 from datafree.records.record import record
 from datafree.records.statistics.input import InputMoments
@@ -32,10 +32,10 @@ def test_without_any_the_line_names_what_needs_no_data_of_the_publisher(teacher,
     with pytest.raises(UserError) as caught:
         default_method(teacher, None)
     assert str(caught.value) == (
-        "hinton32 has no batch norm, and no record; name what to choose ranges on with --calibrate: a folder of images "
-        "(labels are not needed), a data set, inception, or noise"
+        "calibrate: got nothing, expected images to choose ranges on, since hinton32 has no batch norm, and no record; give "
+        "a folder of images (labels are not needed), a data set, inception, or noise"
     )
-    with pytest.raises(UserError, match="and a record that no images can be made from here; name what"):
+    with pytest.raises(UserError, match="and a record that no images can be made from here; give a folder"):
         default_method(teacher, record(teacher, digits, [InputMoments()]))
 
 

@@ -264,3 +264,16 @@ def test_a_folder_is_said_to_have_changed_only_where_its_hash_was_taken_as_now(c
 )
 def test_a_quantization_of_an_earlier_version_is_repeated_with_all_8_bits(settings, argv, more):
     assert _defaults_then({"settings": settings}, argv) == more
+
+
+def test_a_run_that_was_made_from_python_is_said_to_be_and_not_repeated(command, here):
+    from datafree.runs.output_folder import EVALUATION_FOLDER, output_folder
+    from datafree.runs.run_log import RunLog
+
+    log = RunLog("evaluate", {"seed": 0}, {})
+    with output_folder(here / "scores", EVALUATION_FOLDER, log) as out:
+        log.write(out, {"evaluation": {}})
+    assert command("rerun scores").line == (
+        f"{here / 'scores.run.json'} names no command line: that run was made from Python, and no command can repeat it; run "
+        "that Python code again"
+    ).replace(f"{here}/", "")

@@ -104,8 +104,8 @@ REFUSED = [
     (f"{NET} digits --images 1", "--images: got 1, wanted at least 2; give more"),
     (f"{NET} digits --images 0", "--images: got 0, wanted at least 2"),
     (f"{NET} digits noise digits", "the data 'digits' was named twice, wanted every one once; name it once"),
-    (f"{NET} digits --shift 40000", "--shift: got 40000, wanted at least 0 and less than the 8 pixels"),
-    (f"{NET} digits --shift -1", "--shift: got -1, wanted at least 0"),
+    (f"{NET} digits --shift 40000", "--shift: got 40000, expected at least 0 and less than the 8 pixels"),
+    (f"{NET} digits --shift -1", "--shift: got -1, expected at least 0"),
     (f"{NET} digits --form kl", 'Invalid value "kl" for --form'),
     (f"{NET} digits --split tset", 'Invalid value "tset" for --split'),
     (f"{NET} empty.npz", "no image in split 'test' of data set 'empty.npz'"),
@@ -117,7 +117,7 @@ REFUSED = [
     ("other digits --record teacher/record.safetensors", "the record was made for another teacher"),
     (
         "other digits",
-        "hinton16 has no batch norm, and no record, so nothing says what its training data was like; name a record with",
+        "--record: got no record, expected statistics of the training data, since hinton16 has no batch norm; give a record,",
     ),
     (f"{NET} digits unboxed", "unboxed: pixels from"),
     (f"{NET} unboxed", "wanted 0 to 1; scale the images first"),
@@ -133,7 +133,7 @@ def test_a_mistake_is_one_line(refused, line, text):
     ("name", "text"),
     [
         ("colour.npz", "colour.npz: images of shape (3, 8, 8), wanted (1, 8, 8)"),
-        ("one.npz", "one.npz has 1 images, wanted at least 2; give more"),
+        ("one.npz", "one.npz has 1 images, expected at least 2; give more"),
     ],
 )
 def test_a_file_that_does_not_fit_is_one_line_after_what_was_chosen_of_it(command, here, name, text):

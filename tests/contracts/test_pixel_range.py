@@ -8,11 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from datafree.cli.arguments import Data, Run
+from datafree.cli.arguments import Data
 from datafree.cli.loading import images_of
 from datafree.cli.loading import test_data as held_out
-from datafree.cli.quantize import _pixels
-from datafree.cli.report import real_grid
+from datafree.data import load
 from datafree.data.condensed.methods import Job, condense, from_name, methods
 from datafree.data.condensed.methods.distribution_matching import DistributionMatching
 from datafree.data.condensed.methods.siamese_augmentation import KINDS, draw
@@ -20,8 +19,10 @@ from datafree.distillation.sources import labelled, soft_labelled
 from datafree.distillation.train import train
 from datafree.distillation.training_loop import Schedule
 from datafree.evaluation.accuracy import evaluate
+from datafree.evaluation.report.sets import real_grid
 from datafree.evaluation.similarity import similarity
 from datafree.models.input_spec import InputSpec
+from datafree.quantization.image_sources import load_images
 from datafree.records.record import record
 from datafree.records.statistics.input import InputMoments
 from datafree.records.statistics.moments import Moments
@@ -197,9 +198,9 @@ def test_calibration_and_fine_tuning_images_and_the_held_out_data(base, ends, tm
     np.savez(tmp_path / "d.npz", x_train=images, y_train=np.arange(30) % 3, x_test=images, y_test=np.arange(30) % 3)
     name = str(tmp_path / "d.npz")
     stored = images_of(name, network, "train", None, Data(), 0)
-    close(_pixels(network, name, None, Data(), Run(), None), expected(stored, network.spec), network.spec)
+    close(load_images(network, name, None, role="calibrate").pixels, expected(stored, network.spec), network.spec)
     assert held_out(network, Data(data=name)) is not None
-    grid = real_grid(Data(data=name), network.spec)
+    grid = real_grid(load(name, "test"), network.spec)
     assert (grid.low, grid.high) == ends
     middle = float(np.mean(images)) / 255 * (ends[1] - ends[0]) + ends[0]
     assert np.mean(grid.means) == pytest.approx(middle, abs=0.02 * (ends[1] - ends[0]))

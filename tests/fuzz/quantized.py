@@ -43,13 +43,13 @@ class Small(nn.Module):
 
 
 def _make(folder: Path) -> None:
-    from datafree.quantization import Bits, convert, onnx_content, quantize
+    from datafree.quantization import Bits, calibrate, convert, onnx_content
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = Network(Small().eval(), SPEC, "custom:small")
     bits = Bits()
-    own = quantize(network, torch.rand(20, *SPEC.shape, generator=torch.Generator().manual_seed(1)), bits)
+    own = calibrate(network, torch.rand(20, *SPEC.shape, generator=torch.Generator().manual_seed(1)), bits)
     (folder / "q").mkdir()
     (folder / "q" / ".datafree.json").write_text(json.dumps({"kind": "quantized"}))
     (folder / ONNX).write_bytes(onnx_content(convert(own), SPEC.shape))

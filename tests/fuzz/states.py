@@ -135,7 +135,7 @@ def _stopped_fit(network: Network, folder: Path) -> Any:
 @cache
 def _rounded() -> Any:
     """A network with simulated rounding, and the one it was made from; capturing it takes seconds."""
-    from datafree.quantization import Bits, quantize
+    from datafree.quantization import Bits, calibrate
 
     spec = InputSpec(shape=(1, 8, 8), classes=tuple("abc"))
     with torch.random.fork_rng(devices=[]):
@@ -143,7 +143,7 @@ def _rounded() -> Any:
         parts = (nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(108, 3))
         network = Network(nn.Sequential(*parts).eval(), spec, "small")
     pixels = torch.rand(20, *spec.shape, generator=torch.Generator().manual_seed(1))
-    return quantize(network, pixels, Bits(weights=4, activations=4)), network, pixels
+    return calibrate(network, pixels, Bits(weights=4, activations=4)), network, pixels
 
 
 def _finetune(folder: Path) -> Any:

@@ -154,9 +154,9 @@ def export(tmp_path_factory):
 @pytest.fixture(scope="session")
 def simulated(normed, shown):
     """Bits -> the digits' network at so many, made once; not to be changed."""
-    from datafree.quantization import quantize
+    from datafree.quantization import calibrate
 
-    return cache(lambda bits: quantize(normed, shown, bits))
+    return cache(lambda bits: calibrate(normed, shown, bits))
 
 
 @pytest.fixture(scope="session")

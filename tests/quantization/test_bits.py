@@ -100,7 +100,7 @@ def test_without_torchao_the_quantizer_is_refused_when_it_is_asked_for_and_the_s
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr(optional_packages, "version", missing)
-    for name in ("quantize", "convert", "to_onnx", "finetune"):
+    for name in ("quantize", "calibrate", "convert", "to_onnx", "finetune"):
         monkeypatch.delitem(vars(quantization), name, raising=False)
         with pytest.raises(UserError, match=r'needs torchao>=0.18,<0.19, got none; install it: pip install "datafree'):
             getattr(quantization, name)

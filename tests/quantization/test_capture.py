@@ -13,7 +13,7 @@ from datafree.models.network import Network
 
 with quiet():
     pytest.importorskip("torchao")
-    from datafree.quantization import Bits, quantize
+    from datafree.quantization import Bits, calibrate
     from datafree.quantization.equalize import pairs
 
 SPEC = InputSpec(shape=(1, 8, 8), classes=tuple("abc"))
@@ -42,13 +42,13 @@ class Skip(nn.Module):
 def test_below_8_bits_the_operands_of_additions_stay_in_floating_point():
     torch.manual_seed(0)
     network, x = Network(Skip().eval(), SPEC, "skip"), torch.rand(100, 1, 8, 8)
-    assert distance(network, quantize(network, x, Bits(activations=2, last=8)).network, x) < 0.04
+    assert distance(network, calibrate(network, x, Bits(activations=2, last=8)).network, x) < 0.04
 
 
 def test_at_8_bits_the_operands_of_additions_and_pools_are_rounded_so_that_kernels_run_them():
     torch.manual_seed(0)
     network, x = Network(Skip().eval(), SPEC, "skip"), torch.rand(100, 1, 8, 8)
-    own = quantize(network, x)
+    own = calibrate(network, x)
     sums = [node for node in own.graph.graph.nodes if node.target == torch.ops.aten.add.Tensor]
     assert [[operand.op for operand in node.args[:2]] for node in sums] == [["call_module", "call_module"]]
     assert distance(network, own.network, x) < 0.04
@@ -98,7 +98,7 @@ ANY = "it can do so for a fixed number of images alone, or for some numbers, exp
 )
 def test_a_network_that_cannot_be_captured_is_one_line_with_the_cause(module, cause):
     with pytest.raises(UserError) as caught:
-        quantize(Network(module().eval(), SPEC, "odd"), torch.rand(4, 1, 8, 8))
+        calibrate(Network(module().eval(), SPEC, "odd"), torch.rand(4, 1, 8, 8))
     text = str(caught.value)
     assert text.startswith("torch.export cannot capture odd: ") and cause in text
     assert text.endswith("(no branch on a tensor's value, no fixed number of images)")
@@ -108,14 +108,14 @@ def test_a_network_that_cannot_be_captured_is_one_line_with_the_cause(module, ca
 @pytest.mark.parametrize("module", [ByValue, InNumpy, ByNumber, Misfit])
 def test_the_line_that_cannot_be_captured_is_named(module):
     with pytest.raises(UserError) as caught:
-        quantize(Network(module().eval(), SPEC, "odd"), torch.rand(4, 1, 8, 8))
+        calibrate(Network(module().eval(), SPEC, "odd"), torch.rand(4, 1, 8, 8))
     line = module.forward.__code__.co_firstlineno + 1
     assert f", at test_capture.py:{line} in forward; write" in str(caught.value)
 
 
 def test_nothing_is_printed_where_a_network_cannot_be_captured(capfd):
     with pytest.raises(UserError):
-        quantize(Network(ByValue().eval(), SPEC, "odd"), torch.rand(4, 1, 8, 8))
+        calibrate(Network(ByValue().eval(), SPEC, "odd"), torch.rand(4, 1, 8, 8))
     text = capfd.readouterr()
     assert (text.out, text.err) == ("", "")
 
@@ -134,7 +134,7 @@ class ByPosition(nn.Module):
 def test_linear_layers_on_sequences_are_quantized():
     torch.manual_seed(0)
     network, x = Network(ByPosition().eval(), SPEC, "sequence"), torch.rand(50, *SPEC.shape)
-    assert distance(network, quantize(network, x).network, x) < 0.02
+    assert distance(network, calibrate(network, x).network, x) < 0.02
 
 
 class Around(nn.Module):
@@ -153,7 +153,7 @@ class Around(nn.Module):
 
 def test_an_image_to_which_a_layers_output_was_added_is_no_image_any_more():
     network, x = Network(Around().eval(), SPEC, "around"), torch.rand(50, *SPEC.shape)
-    own = quantize(network, x, Bits(weights=4, activations=4))
+    own = calibrate(network, x, Bits(weights=4, activations=4))
     assert [data.quant_max for _, data, _ in own.layers()] == [255, 15, 15, 15]
 
 
@@ -173,7 +173,7 @@ class Rest(nn.Module):
 def test_layers_that_are_left_in_float_are_named():
     torch.manual_seed(0)
     network, x = Network(Rest().eval(), SPEC, "rest"), torch.rand(50, *SPEC.shape)
-    own = quantize(network, x, equalise=True, correct_bias="empirical")
+    own = calibrate(network, x, equalise=True, correct_bias="empirical")
     assert own.left_in_float() == ["up: conv_transpose2d", "weight: matmul"]
     assert len(list(own.layers())) == 3
     assert own.nbytes() > 0
@@ -184,7 +184,7 @@ def test_layers_padded_to_the_same_size_are_rounded_and_equalised():
     torch.manual_seed(0)
     layers = [nn.Conv2d(1, 4, 3, padding="same"), nn.ReLU(), nn.Conv2d(4, 3, 8), nn.Flatten()]
     network, x = Network(nn.Sequential(*layers).eval(), SPEC, "same"), torch.rand(50, *SPEC.shape)
-    own = quantize(network, x, equalise=True)
+    own = calibrate(network, x, equalise=True)
     assert own.left_in_float() == [] and len(list(own.layers())) == 2 and len(pairs(own.graph)) == 1
     assert distance(network, own.network, x) < 0.02
 
@@ -194,7 +194,7 @@ def test_a_batch_norm_without_running_statistics_is_one_line(images):
     layers = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.Flatten(), nn.Linear(144, 3)]
     network = Network(nn.Sequential(*layers).eval(), SPEC, "untracked")
     with pytest.raises(UserError) as caught:
-        quantize(network, torch.rand(50, *SPEC.shape) if images else None)
+        calibrate(network, torch.rand(50, *SPEC.shape) if images else None)
     assert str(caught.value) == (
         "untracked has a batch norm without running statistics (track_running_stats=False), wanted one with them; train "
         "it so"
@@ -204,7 +204,7 @@ def test_a_batch_norm_without_running_statistics_is_one_line(images):
 def test_linear_layers_on_sequences_are_corrected():
     torch.manual_seed(0)
     network, x = Network(ByPosition().eval(), SPEC, "sequence"), torch.rand(50, *SPEC.shape)
-    assert distance(network, quantize(network, x, correct_bias="empirical").network, x) < 0.02
+    assert distance(network, calibrate(network, x, correct_bias="empirical").network, x) < 0.02
 
 
 def test_a_network_in_which_nothing_can_be_rounded_is_refused():
@@ -217,7 +217,7 @@ def test_a_network_in_which_nothing_can_be_rounded_is_refused():
             return x.flatten(1) @ self.weight
 
     with pytest.raises(UserError):
-        quantize(Network(Product().eval(), SPEC, "product"), torch.rand(4, 1, 8, 8))
+        calibrate(Network(Product().eval(), SPEC, "product"), torch.rand(4, 1, 8, 8))
 
 
 @pytest.mark.parametrize("function", [lambda y: y - y.mean(0), lambda y: y + y[-1:], lambda y: y.sort(0)[0]])
@@ -227,11 +227,11 @@ def test_a_network_whose_answer_to_an_image_depends_on_the_others_is_refused(fun
     module.layer = layer
     module.forward = lambda x: function(layer(x.flatten(1)))
     with pytest.raises(UserError, match=r"mixed answers an image otherwise beside other images"):
-        quantize(Network(module.eval(), SPEC, "mixed"), torch.rand(4, 1, 8, 8))
+        calibrate(Network(module.eval(), SPEC, "mixed"), torch.rand(4, 1, 8, 8))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_network_of_half_precision_is_refused_with_what_to_do(dtype):
     module = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).to(dtype).eval()
     with pytest.raises(UserError, match=r"weights in \w*float16: call \.float\(\) on it first"):
-        quantize(Network(module, SPEC, "half"), torch.rand(4, 1, 8, 8))
+        calibrate(Network(module, SPEC, "half"), torch.rand(4, 1, 8, 8))

@@ -12,7 +12,7 @@ from datafree.models.network import Network
 
 with quiet():
     pytest.importorskip("torchao")
-    from datafree.quantization import Bits, convert, quantize
+    from datafree.quantization import Bits, calibrate, convert
     from datafree.quantization.annotate import parameter_of
     from datafree.quantization.capture import capture
     from datafree.quantization.equalize import equalize, pairs
@@ -144,14 +144,14 @@ def sharing(name: str) -> Network:
 )
 def test_layers_that_share_weights_or_outputs_are_quantized_as_the_function_they_are(name, options):
     network, x = sharing(name), images(200)
-    own, z = quantize(network, x, Bits(weights=16, activations=16), **options), network.predict(x)
+    own, z = calibrate(network, x, Bits(weights=16, activations=16), **options), network.predict(x)
     assert float((own.network.predict(x) - z).norm() / z.norm()) < 5e-3
 
 
 @pytest.mark.parametrize("name", SHARING)
 def test_layers_that_share_weights_are_converted_as_simulated(name):
     network, x = sharing(name), images(200)
-    own = quantize(network, x, equalise=True, correct_bias="empirical")
+    own = calibrate(network, x, equalise=True, correct_bias="empirical")
     with torch.no_grad():
         assert torch.equal(convert(own)(x), own.network.predict(x))
     for node, data, weight in own.layers():
@@ -197,7 +197,7 @@ def test_outputs_were_divided_by_what_it_says():
 @pytest.mark.parametrize("calibrated", [True, False])
 def test_a_quantized_network_that_was_equalised_is_the_original_where_nothing_is_rounded(calibrated, normed, digits):
     x = digits.pixels(range(100))
-    own = quantize(normed, x if calibrated else None, Bits(weights=4), equalise=True, correct_bias="none")
+    own = calibrate(normed, x if calibrated else None, Bits(weights=4), equalise=True, correct_bias="none")
     for step in own.steps():
         step.rounding = False
     # biases are whole numbers of steps, so the first layer's are off by half a step at most
@@ -219,7 +219,7 @@ def test_few_bits_lose_less_where_channels_were_equalised_first():
     z = network.predict(x)
     errors = [
         float(
-            (quantize(network, x, Bits(weights=8, activations=4), equalise=own).network.predict(x) - z).norm()
+            (calibrate(network, x, Bits(weights=8, activations=4), equalise=own).network.predict(x) - z).norm()
             / z.norm()
         )
         for own in (False, True)
@@ -277,6 +277,7 @@ def test_a_constant_channel_does_not_take_the_grid_of_its_layer(gamma, normed):
     expected = network.predict(x)
     for pixels in [x, None] if normed else [x]:
         errors = [
-            float((quantize(network, pixels, equalise=on).network.predict(x) - expected).norm()) for on in (True, False)
+            float((calibrate(network, pixels, equalise=on).network.predict(x) - expected).norm())
+            for on in (True, False)
         ]
         assert errors[0] < 3 * errors[1]

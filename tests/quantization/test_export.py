@@ -17,7 +17,7 @@ with quiet():
     pytest.importorskip("onnxruntime")
     import onnx
 
-    from datafree.quantization import Bits, Check, check, quantize, run, session
+    from datafree.quantization import Bits, Check, calibrate, check, run, session
 
 SETTINGS = [
     Bits(),
@@ -39,17 +39,17 @@ def test_simulated_converted_and_exported_are_one_network(bits, exported, unseen
 
 
 def test_they_are_one_after_biases_were_corrected_and_ranges_equalised(normed, shown, unseen, export):
-    own = quantize(normed, shown, Bits(weights=4), equalise=True, correct_bias="empirical")
+    own = calibrate(normed, shown, Bits(weights=4), equalise=True, correct_bias="empirical")
     export(own).check_one_network(unseen)
 
 
 def test_ranges_told_without_images_leave_at_most_ties_between_simulated_and_exported(normed, unseen, export):
     # The mean of four whole numbers of levels, which the pool computes, is a tie one time in four.
-    export(quantize(normed, None)).check_one_network(unseen, untied=False)
+    export(calibrate(normed, None)).check_one_network(unseen, untied=False)
 
 
 def test_pixels_in_double_precision_are_as_good(normed, shown):
-    own, other = (quantize(normed, pixels).network.predict(pixels) for pixels in (shown, shown.double()))
+    own, other = (calibrate(normed, pixels).network.predict(pixels) for pixels in (shown, shown.double()))
     assert torch.allclose(own, other, atol=1e-5)
 
 
@@ -69,7 +69,7 @@ def without(path, operator: str, to) -> None:
 
 def test_a_grid_of_4_bits_ends_at_4_bits_in_the_onnx_file_too(normed, shown, unseen, export, tmp_path):
     """QuantizeLinear knows 256 levels whatever the number of bits; what is brighter than the grid would be let through."""
-    own = export(quantize(normed, 0.3 * shown, Bits(weights=8, activations=4)))
+    own = export(calibrate(normed, 0.3 * shown, Bits(weights=8, activations=4)))
     own.check_one_network(unseen)
     simulated, _, _ = own.answers(unseen)
     without(own.path, "Clip", tmp_path / "open.onnx")
@@ -106,4 +106,4 @@ def test_a_channel_that_its_batch_norm_all_but_closed_is_exported_as_simulated(e
     )
     module[1].weight.data[2], module[1].bias.data[2] = 1e-9, 0.5
     network, x = Network(module.eval(), SPEC, "closed"), torch.rand(50, *SPEC.shape)
-    export(quantize(network, x)).check_one_network(x)
+    export(calibrate(network, x)).check_one_network(x)

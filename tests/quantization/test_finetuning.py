@@ -14,7 +14,7 @@ from datafree.models.pixel_bytes import to_bytes
 
 with quiet():
     pytest.importorskip("torchao")
-    from datafree.quantization import Bits, FineTuning, finetune, quantize
+    from datafree.quantization import Bits, FineTuning, calibrate, finetune
     from datafree.quantization.fine_tuning import Augmented
 
 FEW = Bits(weights=2, activations=3)
@@ -41,7 +41,7 @@ def apart(network, other, x) -> float:
 @pytest.fixture(scope="module")
 def fresh(normed, shown):
     """Copies of the same network at few bits, quantized once."""
-    quantized = cache(lambda bits: quantize(normed, shown, bits, equalise=False, correct_bias="none"))
+    quantized = cache(lambda bits: calibrate(normed, shown, bits, equalise=False, correct_bias="none"))
 
     def copied(bits=FEW):
         with quiet():  # torch's own graphs warn of themselves when they are copied
@@ -226,7 +226,7 @@ def test_fewer_images_than_a_batch_are_one_batch(normed, shown):
 @pytest.mark.parametrize(
     ("pixels", "text"),
     [
-        (torch.rand(0, 1, 8, 8), "no images to fine-tune on, wanted at least 1; give some"),
+        (torch.rand(0, 1, 8, 8), "pixels: got no image, expected at least 1 to fine-tune on; give some"),
         (torch.rand(4, 3, 8, 8), "images of shape (3, 8, 8), wanted (1, 8, 8)"),
         (torch.rand(4, 1, 8, 8) + 3, "wanted 0 to 1; scale the images first"),
     ],

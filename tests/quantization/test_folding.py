@@ -16,7 +16,7 @@ from .small_networks import BUILD, REFUSED, SPEC, conv, head, images, network
 
 with quiet():
     pytest.importorskip("torchao")
-    from datafree.quantization import Bits, convert, post_training, quantize
+    from datafree.quantization import Bits, calibrate, convert, post_training
     from datafree.quantization.annotate import BATCH_NORM
     from datafree.quantization.capture import capture
     from datafree.quantization.folding import fold_batch_norms, untie
@@ -46,7 +46,7 @@ def test_folding_keeps_the_logits_and_8_bits_keep_the_answers(name, monkeypatch)
     with torch.no_grad():
         assert float((folded(x) - expected).abs().max() / spread) < 1e-4
     monkeypatch.setattr(post_training, "capture", lambda _: graph)
-    quantized = quantize(original, x)
+    quantized = calibrate(original, x)
     logits = quantized.network.predict(x)
     assert float((logits - expected).norm() / (expected - expected.mean(0)).norm()) < 0.12
     assert bool(quantized.left_in_float()) == (name in IN_FLOAT)
@@ -59,7 +59,7 @@ def test_folding_keeps_the_logits_and_8_bits_keep_the_answers(name, monkeypatch)
 def test_what_cannot_be_quantized_is_refused_in_one_accurate_line(name):
     original = network(name)
     with pytest.raises(UserError) as caught:
-        quantize(original, images())
+        calibrate(original, images())
     assert REFUSED[name][1] in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -94,14 +94,14 @@ def test_a_graph_that_answers_differently_from_the_network_is_refused_at_every_b
     for bits in (Bits(), Bits(weights=16, activations=7), Bits(weights=4, activations=4)):
         for pixels in (images(), None):
             with pytest.raises(UserError, match="answers differently from conv BN: logits differ by up to"):
-                quantize(original, pixels, bits)
+                calibrate(original, pixels, bits)
 
 
 @pytest.mark.parametrize("where", ["outside", "inside", "in place"])
 def test_a_compiled_network_is_quantized_as_the_one_that_was_compiled(where):
     torch.manual_seed(0)
     module = nn.Sequential(nn.Sequential(conv(3, 8), nn.BatchNorm2d(8)), head(8)).eval()
-    expected = quantize(Network(module, SPEC, "plain"), images()).network.predict(images())
+    expected = calibrate(Network(module, SPEC, "plain"), images()).network.predict(images())
     if where == "outside":
         compiled = torch.compile(module, backend="eager")
     elif where == "inside":
@@ -109,11 +109,11 @@ def test_a_compiled_network_is_quantized_as_the_one_that_was_compiled(where):
     else:
         module.compile(backend="eager")
         compiled = module
-    own = quantize(Network(compiled, SPEC, "compiled"), images())  # type: ignore[arg-type]
+    own = calibrate(Network(compiled, SPEC, "compiled"), images())  # type: ignore[arg-type]
     assert torch.allclose(own.network.predict(images()), expected, atol=1e-5)
 
 
 def test_without_images_the_norms_that_are_there_are_named():
     for name, text in (("frozen BN", "Frozen"), ("group norm", "GroupNorm")):
         with pytest.raises(UserError, match=f"{text}.*no images were given"):
-            quantize(network(name), None)
+            calibrate(network(name), None)

@@ -15,7 +15,7 @@ with quiet():
     pytest.importorskip("torchao")
     pytest.importorskip("executorch", reason='needs the extra: pip install "datafree[executorch]"')
 
-    from datafree.quantization import Bits, check, convert, mobile_speed, quantize, run_mobile, to_mobile
+    from datafree.quantization import Bits, calibrate, check, convert, mobile_speed, run_mobile, to_mobile
 
 SPEC = InputSpec(shape=(3, 8, 8), classes=tuple("abc"), mean=(0.4, 0.5, 0.6), std=(0.2, 0.2, 0.2))
 
@@ -49,7 +49,7 @@ def pixels():
 def test_the_program_answers_as_the_simulation(name, pixels, tmp_path):
     torch.manual_seed(0)
     network = Network(nn.Sequential(*NETWORKS[name]()).eval(), SPEC, name)
-    own = quantize(network, pixels[:64], Bits())
+    own = calibrate(network, pixels[:64], Bits())
     path = to_mobile(convert(own), tmp_path / "a.pte", SPEC.shape, own.bits)
     found = check(own.network.predict(pixels), run_mobile(path, pixels))
     assert (found.images, found.equal) == (100, 100) and found.largest < 1e-5
@@ -58,7 +58,7 @@ def test_the_program_answers_as_the_simulation(name, pixels, tmp_path):
 def test_in_float_it_answers_as_the_network_and_is_larger(pixels, tmp_path):
     torch.manual_seed(0)
     network = Network(nn.Sequential(*NETWORKS["linear layers"]()).eval(), SPEC, "mlp")
-    own = quantize(network, pixels[:64], Bits())
+    own = calibrate(network, pixels[:64], Bits())
     small = to_mobile(convert(own), tmp_path / "a.pte", SPEC.shape)
     large = to_mobile(network, tmp_path / "b.pte", SPEC.shape)
     assert torch.allclose(run_mobile(large, pixels), network.predict(pixels), atol=1e-5)
@@ -71,7 +71,7 @@ def test_in_float_it_answers_as_the_network_and_is_larger(pixels, tmp_path):
 def test_weights_of_fewer_bits_are_integers_too(name, pixels, tmp_path):
     torch.manual_seed(0)
     network = Network(nn.Sequential(*NETWORKS[name]()).eval(), SPEC, name)
-    own = quantize(network, pixels[:64], Bits(weights=4))
+    own = calibrate(network, pixels[:64], Bits(weights=4))
     path = to_mobile(convert(own), tmp_path / "a.pte", SPEC.shape, own.bits)
     found = check(own.network.predict(pixels), run_mobile(path, pixels))
     assert (found.images, found.equal) == (100, 100) and found.largest < 1e-5
@@ -81,7 +81,7 @@ def test_weights_of_fewer_bits_are_integers_too(name, pixels, tmp_path):
 def test_bits_that_are_no_integers_there_are_refused(bits, pixels, tmp_path):
     torch.manual_seed(0)
     network = Network(nn.Sequential(*NETWORKS["linear layers"]()).eval(), SPEC, "mlp")
-    own = quantize(network, pixels[:64], bits)
+    own = calibrate(network, pixels[:64], bits)
     with pytest.raises(UserError) as caught:
         to_mobile(convert(own), tmp_path / "a.pte", SPEC.shape, own.bits)
     assert str(caught.value) == (

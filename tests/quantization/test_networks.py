@@ -14,7 +14,7 @@ from datafree.models.network import Network
 with quiet():
     pytest.importorskip("torchao")
     pytest.importorskip("onnxruntime")
-    from datafree.quantization import Bits, check, convert, integer_operators, quantize
+    from datafree.quantization import Bits, calibrate, check, convert, integer_operators
 
 SPEC = InputSpec(shape=(2, 8, 8), classes=tuple("abcd"), mean=(0.5,), std=(0.25,))
 
@@ -112,7 +112,7 @@ SLOW = ("no bias", "linear", "grouped", "shortened")
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in NETWORKS])
 def test_it_answers_alike_at_8_bits_in_every_form_and_runs_in_integers(name, images, export):
     original = network(name, images)
-    own = export(quantize(original, images))
+    own = export(calibrate(original, images))
     simulated, converted, ran = own.answers(images)
     z = original.predict(images)
     assert float((simulated - z).norm() / (z - z.mean(0)).norm()) < 0.06
@@ -127,7 +127,7 @@ def test_it_answers_alike_at_8_bits_in_every_form_and_runs_in_integers(name, ima
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_at_4_bits_it_is_converted_as_it_was_simulated(name, images):
-    own = quantize(
+    own = calibrate(
         network(name, images), images, Bits(weights=4, activations=4), equalise=True, correct_bias="empirical"
     )
     with torch.no_grad():

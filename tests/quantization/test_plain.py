@@ -17,7 +17,7 @@ from .small_networks import SPEC, Of, images
 with quiet():
     pytest.importorskip("torchao")
     pytest.importorskip("onnxscript")
-    from datafree.quantization import Bits, convert, quantize, run, session, to_onnx
+    from datafree.quantization import Bits, calibrate, convert, run, session, to_onnx
 
 
 def masked(x, *where):
@@ -97,7 +97,7 @@ def test_an_operator_without_a_form_is_named_in_a_line(tmp_path, operation, word
 @pytest.mark.parametrize("bits", [Bits(), Bits(weights=16, activations=16)])
 @pytest.mark.parametrize("operation", parameters(*(name for name in OPERATIONS if "pool" in name)))
 def test_the_file_of_a_quantized_network_pools_as_its_graph_does(tmp_path, operation, bits):
-    graph = convert(quantize(network(operation), images(64), bits))
+    graph = convert(calibrate(network(operation), images(64), bits))
     before = graph(images(16))
     path = to_onnx(graph, tmp_path / "model.onnx", SPEC.shape)
     logits = run(session(path, threads=1), images(16))

@@ -14,7 +14,7 @@ from datafree.models.network import Network
 
 with quiet():
     pytest.importorskip("torchao")
-    from datafree.quantization import Bits, quantize
+    from datafree.quantization import Bits, calibrate
     from datafree.quantization.post_training import Simulated
 
 SPEC = InputSpec(shape=(1, 8, 8), classes=tuple("abc"))
@@ -48,7 +48,7 @@ def test_the_network_is_left_as_found(training, options, normed, shown):
     network = Network(module, normed.spec, "own")
     before, stream = state(network), torch.get_rng_state()
     for pixels in (shown[:64], None):
-        own = quantize(network, pixels, **options)
+        own = calibrate(network, pixels, **options)
         own.network.module.train()
         for parameter in own.network.module.parameters():
             parameter.data.add_(1)
@@ -59,7 +59,7 @@ def test_the_network_is_left_as_found(training, options, normed, shown):
 def test_a_teacher_in_training_mode_is_quantized_as_in_eval_mode(normed, shown, unseen):
     module = copy.deepcopy(normed.module)
     answers = [
-        quantize(Network(module.train(training), normed.spec, "own"), shown).network.predict(unseen)
+        calibrate(Network(module.train(training), normed.spec, "own"), shown).network.predict(unseen)
         for training in (False, True)
     ]
     assert torch.equal(*answers)
@@ -103,7 +103,7 @@ def test_every_layer_has_the_bits_it_was_asked_for_weights_7_of_8_and_the_image_
 
 
 def test_the_image_has_at_least_8_bits_in_a_network_that_flattens_it_first(teacher, digits):
-    assert grids(quantize(teacher, digits.pixels(range(50)), Bits(activations=4)))[0][0] == 8
+    assert grids(calibrate(teacher, digits.pixels(range(50)), Bits(activations=4)))[0][0] == 8
 
 
 def test_rounded_weights_have_as_many_values_as_their_bits_allow(simulated):
@@ -117,13 +117,13 @@ def test_rounded_weights_have_as_many_values_as_their_bits_allow(simulated):
 
 
 def test_ranges_are_those_of_the_images_that_were_shown(normed, shown):
-    steps = [float(next(quantize(normed, share * shown).layers())[1].step.detach()) for share in (1.0, 0.25)]
+    steps = [float(next(calibrate(normed, share * shown).layers())[1].step.detach()) for share in (1.0, 0.25)]
     assert steps[1] < 0.4 * steps[0]
 
 
 def test_biases_are_whole_numbers_of_their_inputs_step_times_their_weights(normed, shown):
     for options in ({}, {"correct_bias": "none", "equalise": True}):
-        own = quantize(normed, shown, **options)
+        own = calibrate(normed, shown, **options)
         for node, data, weight in own.layers():
             units = own.graph.get_parameter(str(node.args[2].target)).detach() / (data.step * weight.step).detach()
             torch.testing.assert_close(units, units.round(), rtol=1e-6, atol=1e-3)
@@ -138,7 +138,7 @@ def test_bias_correction_takes_the_mean_error_out_of_the_outputs(images, how, le
     wanted, errors = normed.predict(shown).mean(0), []
     for correct in ("none", how):
         pixels = {"shown": shown, "noise": noise, None: None}[images]
-        own = quantize(normed, pixels, Bits(weights=3, activations=8), equalise=False, correct_bias=correct)
+        own = calibrate(normed, pixels, Bits(weights=3, activations=8), equalise=False, correct_bias=correct)
         errors.append(float((own.network.predict(shown).mean(0) - wanted).norm()))
     assert errors[1] < left * errors[0]
 
@@ -146,10 +146,10 @@ def test_bias_correction_takes_the_mean_error_out_of_the_outputs(images, how, le
 def test_without_batch_norms_the_analytic_correction_leaves_biases_and_without_images_the_empirical_is_refused(
     teacher, shown
 ):
-    plain, own = (quantize(teacher, shown, Bits(weights=3), correct_bias=how) for how in ("none", "analytic"))
+    plain, own = (calibrate(teacher, shown, Bits(weights=3), correct_bias=how) for how in ("none", "analytic"))
     assert torch.equal(plain.network.predict(shown), own.network.predict(shown))
-    with pytest.raises(UserError, match="got empirical and no images, wanted images to correct on"):
-        quantize(teacher, None, correct_bias="empirical")
+    with pytest.raises(UserError, match="correct_bias: got 'empirical' without images, expected images to correct on"):
+        calibrate(teacher, None, correct_bias="empirical")
 
 
 def test_packed_bytes_fall_with_the_bits_and_count_weights_steps_and_biases(simulated):
@@ -160,7 +160,7 @@ def test_packed_bytes_fall_with_the_bits_and_count_weights_steps_and_biases(simu
 
 
 def test_a_quantized_network_has_one_mode_and_gradients_for_weights_and_grids(normed, shown):
-    own = quantize(normed, shown[:64], Bits(weights=4, activations=4))
+    own = calibrate(normed, shown[:64], Bits(weights=4, activations=4))
     module = own.network.module
     assert isinstance(module, Simulated)
     with torch.no_grad():
@@ -173,13 +173,13 @@ def test_a_quantized_network_has_one_mode_and_gradients_for_weights_and_grids(no
 
 
 def test_the_biases_that_folded_batch_norms_leave_behind_are_learnt_too(normed, shown):
-    own = quantize(normed, shown[:64])
+    own = calibrate(normed, shown[:64])
     assert all(parameter.requires_grad for parameter in own.network.module.parameters())
 
 
 def test_the_same_images_give_the_same_network_and_progress_ends_at_all_of_them(normed, shown):
     calls = []
-    one, other = (quantize(normed, shown, progress=lambda *own: calls.append(own)) for _ in range(2))
+    one, other = (calibrate(normed, shown, progress=lambda *own: calls.append(own)) for _ in range(2))
     assert one.network.fingerprint() == other.network.fingerprint()
     assert calls[-1] == (300, 300) and len(calls) == 10
 
@@ -187,7 +187,7 @@ def test_the_same_images_give_the_same_network_and_progress_ends_at_all_of_them(
 @pytest.mark.parametrize(
     ("pixels", "text"),
     [
-        (torch.rand(0, 1, 8, 8), "no images to calibrate on, wanted at least 1; give some"),
+        (torch.rand(0, 1, 8, 8), "pixels: got no image, expected at least 1 to calibrate on; give some"),
         (torch.rand(4, 3, 8, 8), "images of shape (3, 8, 8), wanted (1, 8, 8) (channels, height, width)"),
         (torch.rand(4, 1, 6, 8), "images of shape (1, 6, 8), wanted (1, 8, 8)"),
         (torch.full((4, 1, 8, 8), -1.0), "pixels from -1 to -1, wanted 0 to 1; scale the images first"),
@@ -198,6 +198,6 @@ def test_the_same_images_give_the_same_network_and_progress_ends_at_all_of_them(
 )
 def test_images_that_do_not_fit_are_one_line(pixels, text, normed):
     with pytest.raises(UserError) as caught:
-        quantize(normed, pixels)
+        calibrate(normed, pixels)
     assert text in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -17,7 +17,7 @@ from datafree.models.network import Network
 
 with quiet():
     pytest.importorskip("torchao")
-    from datafree.quantization import Bits, quantize
+    from datafree.quantization import Bits, calibrate
     from datafree.quantization.annotate import parameter_of
     from datafree.quantization.batchnorm_ranges import WIDTH, ActivationMoments, moments, rectified
     from datafree.quantization.capture import capture
@@ -151,7 +151,7 @@ def test_biases_of_grouped_layers_are_corrected_by_the_mean_of_their_own_inputs(
     network = seen(nn.Sequential(*layers, nn.Linear(128, 10)))
     mean = rectified(moments_of(network, _aten.batch_norm.default)[0]).mean
     one, other = (
-        quantize(network, None, Bits(weights=3), equalise=False, correct_bias=own) for own in ("none", "analytic")
+        calibrate(network, None, Bits(weights=3), equalise=False, correct_bias=own) for own in ("none", "analytic")
     )
     (_, (first, _, _), _), (_, (second, data, weight), _) = one.layers(), other.layers()
     before, after = parameter_of(one.graph, first.args[2]), parameter_of(other.graph, second.args[2])
@@ -183,7 +183,7 @@ def test_a_linear_layer_over_another_axis_than_the_channels_is_named():
         conv=nn.Conv2d(1, 6, 3), bn=nn.BatchNorm2d(6), fc=nn.Linear(6, 10),
     )  # fmt: skip
     with pytest.raises(UserError, match=r"behind operator aten\.linear\.default; give images"):
-        quantize(seen(module), None)
+        calibrate(seen(module), None)
 
 
 def test_what_a_linear_layer_makes_of_a_rectified_batch_norm_is_told():
@@ -222,20 +222,20 @@ def test_without_images_a_network_at_8_bits_agrees_with_the_original_on_most_of_
     x = digits.pixels(range(400))
     answers = normed.predict(x).argmax(1)
     for options in ({}, {"equalise": True}, {"equalise": True, "correct_bias": "analytic"}):
-        own = quantize(normed, None, **options)
+        own = calibrate(normed, None, **options)
         assert float((own.network.predict(x).argmax(1) == answers).float().mean()) > 0.95
 
 
 def test_a_network_without_batch_norm_and_without_images_is_one_line(teacher):
     with pytest.raises(UserError) as caught:
-        quantize(teacher, None)
+        calibrate(teacher, None)
     assert str(caught.value) == ("hinton32 has no batch norm, and no images were given; name some with --calibrate")
 
 
 def test_an_operator_that_moments_are_not_carried_through_is_named():
     layers = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Tanh(), nn.Flatten(), nn.Linear(144, 10)]
     with pytest.raises(UserError) as caught:
-        quantize(seen(nn.Sequential(*layers)), None)
+        calibrate(seen(nn.Sequential(*layers)), None)
     assert str(caught.value) == (
         "ranges cannot be told without images behind operator aten.tanh.default; give images with --calibrate, such as "
         "a synthetic set"
@@ -246,7 +246,7 @@ def error(network: Network, pixels: torch.Tensor | None, bits: Bits | None = Non
     """Of the logits at 8 bits, relative."""
     x = torch.rand(100, *network.spec.shape, generator=torch.Generator().manual_seed(1))
     z = network.predict(x)
-    return float((quantize(network, pixels, bits).network.predict(x) - z).norm() / z.norm())
+    return float((calibrate(network, pixels, bits).network.predict(x) - z).norm() / z.norm())
 
 
 PLAIN = SPEC.model_copy(update={"mean": (0.0,), "std": (1.0,)})
@@ -366,10 +366,10 @@ def test_what_is_told_of_a_constant_image_is_its_numbers_in_every_place_or_nothi
         own = found[source]
         torch.testing.assert_close(own.mean, expected, rtol=1e-3, atol=2e-3)
         assert (own.low <= expected + 1e-3).all() and (own.high >= expected - 1e-3).all()
-        quantize(network, None, Bits())
+        calibrate(network, None, Bits())
     else:
         with pytest.raises(UserError, match="ranges cannot be told without images"):
-            quantize(network, None, Bits())
+            calibrate(network, None, Bits())
 
 
 @pytest.mark.parametrize("value", [20.0, -5.0])

@@ -15,7 +15,7 @@ with quiet():
     import onnx
     from onnx import numpy_helper
 
-    from datafree.quantization import Bits, check, quantize
+    from datafree.quantization import Bits, calibrate, check
     from datafree.quantization.fake_quantize import nearest_step
     from datafree.releases.bits import largest_weight
 
@@ -47,15 +47,15 @@ def test_the_sum_of_two_products_fits_16_bits_wherever_onnxruntime_multiplies_by
     ids=str,
 )
 def test_weights_of_8_bits_that_meet_activations_of_8_bits_use_7_of_them(bits, expected, reduced, normed, shown):
-    own = quantize(normed, shown[:32], bits)
+    own = calibrate(normed, shown[:32], bits)
     assert ends(own) == expected
     assert own.reduced() is reduced and own.fits_16_bits()
-    full = quantize(normed, shown[:32], bits, target_cpu="vnni")
+    full = calibrate(normed, shown[:32], bits, target_cpu="vnni")
     assert not full.reduced() and full.fits_16_bits() is not reduced
 
 
 def test_the_default_is_any_and_grids_are_nearest_within_the_reduced_range(normed, shown):
-    own = quantize(normed, shown[:32], equalise=False, correct_bias="none")
+    own = calibrate(normed, shown[:32], equalise=False, correct_bias="none")
     assert own.target_cpu == "any"
     for node, _, grid in own.layers():
         weight = own.graph.get_parameter(str(node.args[1].args[0].target)).detach()
@@ -70,7 +70,7 @@ def integers(path) -> list[np.ndarray]:
 
 def test_the_integers_of_the_file_are_within_63_and_it_answers_as_the_simulation(normed, shown, export):
     for target_cpu, most in (("any", 63), ("vnni", 127)):
-        own = export(quantize(normed, shown, target_cpu=target_cpu))
+        own = export(calibrate(normed, shown, target_cpu=target_cpu))
         found = [int(np.abs(tensor.astype(int)).max()) for tensor in integers(own.path)]
         assert len(found) == 3 and max(found) <= most
         assert (max(found) > 63) is (target_cpu == "vnni")

@@ -16,7 +16,7 @@ from .small_networks import images
 
 with quiet():
     pytest.importorskip("torchao")
-    from datafree.quantization import Bits, quantize
+    from datafree.quantization import Bits, calibrate
     from datafree.quantization.capture import capture
 
 SPEC = InputSpec(shape=(3, 8, 8), classes=tuple("abcde"))
@@ -229,7 +229,7 @@ def test_the_captured_graph_computes_what_the_network_does(operation):
 @pytest.mark.parametrize(("operation", "text"), REFUSED, ids=lambda own: getattr(own, "__name__", "-"))
 def test_what_cannot_be_captured_is_refused_in_one_line(operation, text):
     with pytest.raises(UserError) as caught:
-        quantize(network(operation), images())
+        calibrate(network(operation), images())
     assert text in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -238,7 +238,7 @@ def test_what_cannot_be_captured_is_refused_in_one_line(operation, text):
 def test_quantized_it_answers_as_the_network_does_and_nothing_of_the_callers_changes(operation, bits):
     original, x = network(operation), images()
     expected, shown, before = original.predict(x), x.clone(), original.fingerprint()
-    logits = quantize(original, x, bits).network.predict(x)
+    logits = calibrate(original, x, bits).network.predict(x)
     assert float((logits - expected).norm() / (expected - expected.mean(0)).norm()) < (0.1 if bits == Bits() else 0.2)
     assert torch.equal(x, shown) and original.fingerprint() == before
     assert torch.equal(original.predict(x), expected)

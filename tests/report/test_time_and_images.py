@@ -7,8 +7,9 @@ import json
 import pytest
 import torch
 
-from datafree.cli.report import release_row, set_grid
 from datafree.distillation.sources import FreshImages, MixedImages, StoredImages
+from datafree.evaluation.report.rows import release_row
+from datafree.evaluation.report.sets import set_grid
 from datafree.runs.run_reader import FinishedRun, Scores
 
 

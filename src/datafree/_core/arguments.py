@@ -148,7 +148,9 @@ def _expected(hint: Any) -> str:
         return f"a pair ({', '.join(_name(item) for item in inside)})" if len(inside) == 2 else f"{len(inside)} values"
     if origin is not None:
         words = {"Mapping": "a dict", "Sequence": "a list", "Callable": "a function"}
-        return words.get(_name(origin)) or (f"a {_name(origin)}" if _name(origin).startswith("torch ") else _name(origin))
+        return words.get(_name(origin)) or (
+            f"a {_name(origin)}" if _name(origin).startswith("torch ") else _name(origin)
+        )
     return PLAIN.get(hint) or f"{'an' if _name(hint)[0] in 'AEIO' else 'a'} {_name(hint)}"
 
 
@@ -173,7 +175,7 @@ SOURCES = {
     "Dataset": "give what load_data returns, which reads folders of images and .npz files; or a torch Dataset, or "
     "(images, labels)",
     "InputSpec": "give an InputSpec(shape=..., classes=...)",
-    "Quantized": "give what quantize returns",
+    "Quantized": "give what quantization.calibrate returns, or quantize(...).simulation",
     "SyntheticSet": "give what synthesize or SyntheticSet.open returns",
     "Source": "give what fresh, stored or soft_labelled returns, or Images(spec, pixels, targets)",
     "Synthesizer": "give what method(name) returns",

@@ -42,7 +42,6 @@ MODULES = {
     "list": "listing",
     "quantize": "quantize_command",
     "record": "record_command",
-    "report": "report_command",
 }
 """Where a verb's options are, if not in the file of its name."""
 GLOBAL = Group("Output", sort_key=99)

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import asdict
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from .._core.errors import UserError, unknown
+from .._core.errors import UserError
 from .._core.folder_kinds import CONDENSED
-from ..data import names
 from ..quantization.settings import FineTuning
 from ..releases.bits import Bits, TargetCPU
 from .arguments import Data, Model, Run, Whole
 from .loading import (
     check_attribute,
-    check_memory,
     identity_of,
     images_of,
     inputs_of,
@@ -29,20 +25,16 @@ from .loading import (
     say_fit,
     say_size,
 )
+from .parameters import flags_named
 from .progress_bar import bar
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ..data import Dataset
     from ..models.network import Network
-    from ..records.record import Record
 
 __all__ = ["quantize"]
 
 IMAGES = 256
-STEPS = 40
-"""Ranges need images less perfect than students do."""
 
 
 def quantize(
@@ -106,14 +98,15 @@ def quantize(
     record
         For a network without batch norm: its record; by default the one in the release folder.
     """
-    from .._core.files import claim_folder
+    from .. import quantization
     from .._core.resume import check_state
     from ..data.dataset_checks import check_classes
     from ..evaluation.accuracy import evaluate
-    from ..quantization import card, check_mobile, onnx_content, require, write_quantized
-    from ..quantization.folder import put_in_place
+    from ..quantization import check_mobile, onnx_content, require
+    from ..quantization.image_sources import default_method
+    from ..quantization.writing import write_files
     from ..releases.quantized import QUANTIZED_FOLDER
-    from ..runs.output_folder import STAGED, STATE, output_folder
+    from ..runs.output_folder import STATE, output_folder
     from ..runs.run_log import RunLog, hash_of
 
     require()
@@ -137,7 +130,8 @@ def quantize(
     network = load_network(model, source, run)
     known = load_record(model, source, network)
     if calibrate is None:
-        calibrate = default_method(network, known)
+        with flags_named("calibrate", "correct_bias", "images", fine_tune="finetune"):
+            calibrate = default_method(network, known)
     test = load_data(data, "test") if data.data is not None else None
     options = {
         "model": model, **bits.model_dump(), "calibrate": calibrate, "images": images, "equalise": equalise,
@@ -145,17 +139,16 @@ def quantize(
         "finetune": finetune, **(settings.model_dump() if finetune else {}), "executorch": executorch,
         "checkpoint": checkpoint, "code": code, "record": record, **asdict(data), **asdict(run),
     }  # fmt: skip
-    sets = [name for name in (calibrate, finetune) if name is not None and (Path(name) / "set.json").is_file()]
-    given = {"calibrate": calibrate, "finetune": finetune}
-    inputs = inputs_of(model, source, record=True) | {role: name for role, name in given.items() if name in sets}
-    counts = {"calibrate": images, "finetune": None}
-    read = {role: _read(network, name, counts[role], data, run) for role, name in given.items() if name is not None}
-    read = {role: own for role, own in read.items() if own is not None}
-    log = RunLog("quantize", options, inputs, test, images=read)
+    names = {"calibrate": calibrate} | ({} if finetune is None else {"finetune": finetune})
+    sets = {role: name for role, name in names.items() if (Path(name) / "set.json").is_file()}
+    files = {"calibrate": _read(network, calibrate, images, data, run)}
+    files |= {} if finetune is None else {"finetune": _read(network, finetune, None, data, run)}
+    datasets = {role: images_read for role, images_read in files.items() if images_read is not None}
+    log = RunLog("quantize", options, inputs_of(model, source, record=True) | sets, test, images=datasets)
     identity = {
         **identity_of(log.content["settings"], network, log),
         "original": network.fingerprint(),
-        "sets": [hash_of(s) for s in sets],
+        "sets": [hash_of(name) for name in sets.values()],
     }
     if test is not None:
         check_classes(network, test, part=True)
@@ -164,242 +157,38 @@ def quantize(
             return
         if (folder / STATE).exists():
             check_state(folder / STATE, "training-state", identity)
-        shown = _calibration(network, calibrate, images, data, run, known, read.get("calibrate"))
-        taught = None if finetune is None else _pixels(network, finetune, None, data, run, read.get("finetune"))
-        original = onnx_content(network, network.spec.shape)  # what cannot be written is said before the work
-        result, own = _make(
-            network, shown, taught, bits, equalise, correct_bias, settings, target_cpu, folder, identity, run
-        )
-        result |= _sources(calibrate, shown, finetune, taught, images)
-        made = claim_folder(folder / STAGED, kind="quantized")
-        result |= _files(made, network, own, original, taught if taught is not None else shown, executorch, run)
-        if test is not None:
-            result["evaluation"] = asdict(evaluate(own.network, test, network))
-            result["original"] = asdict(evaluate(network, test))
-        text, fits = card(network, bits, result), result["target_cpu"]["fits_16_bits"]
-        write_quantized(made, network, bits, text, fits_16_bits=fits)
-        put_in_place(made, folder)
+        original_onnx = onnx_content(network, network.spec.shape)  # raises before the work
+        with flags_named("calibrate", "correct_bias", "images", fine_tune="finetune"):
+            quantized = quantization.quantize(
+                network, bits,
+                calibrate=datasets.get("calibrate", calibrate), images=images, equalise=equalise,
+                correct_bias=correct_bias, target_cpu=target_cpu,
+                fine_tune=finetune and {"images": datasets.get("finetune", finetune), **settings.model_dump()},
+                record=known, seed=run.seed, state=folder / STATE, identity=identity,
+                stages=lambda stage: bar(stage, run.quiet),
+            )  # fmt: skip
+        for dataset in datasets.values():
+            say_size(network, dataset)
+        result = write_files(
+            folder, network, quantized.simulation, quantized.sources, quantized.pixels,
+            original_onnx=original_onnx, mobile=executorch, seed=run.seed, threads=run.threads,
+            evaluation=None if test is None else evaluate(quantized.network, test, network),
+            original_evaluation=None if test is None else evaluate(network, test),
+            curve=None if quantized.curve is None else vars(quantized.curve),
+        )  # fmt: skip
         log.write(folder, result)
     _say(folder, network, bits, result, data, test)
-
-
-def default_method(network: Network, record: Record | None) -> str:
-    """The synthesis method that makes the images where the user names none. Raises UserError where nothing serves one."""
-    from ..models.missing_layers import is_program, no_batch_norm
-    from ..records.divergence import known
-    from ..synthesis import methods
-
-    if known(network, record) or is_program(network):
-        return "bns"
-    with suppress(UserError):
-        methods.from_name("distribution").check(network, record)
-        return "distribution"
-    held = "no record" if record is None else "a record that no images can be made from here"
-    raise UserError(
-        f"{no_batch_norm(network)}, and {held}; name what to choose ranges on with --calibrate: a folder of images (labels "
-        "are not needed), a data set, inception, or noise"
-    )
-
-
-def _calibration(
-    network: Network, name: str, images: int, data: Data, run: Run, record: Record | None, read: Dataset | None
-) -> Tensor | None:
-    """Images to choose ranges on; None where the batch norms are gone by."""
-    from ..synthesis import methods
-
-    if name == "none":
-        return None
-    if name not in methods.methods():
-        return _pixels(network, name, images, data, run, read)
-    import torch
-
-    steps = {"steps": STEPS} if "steps" in methods.methods()[name].model_fields else {}
-    check_memory(images, network.spec)
-    maker, parts, unit = methods.from_name(name, **steps).bind(network, record), [], 128
-    with bar(f"{name} images", run.quiet) as progress:
-        for index in range(-(-images // unit)):
-            parts.append(maker.chunk(index, run.seed, unit).pixels)
-            progress(min((index + 1) * unit, images), images)
-    return network.spec.clamp(torch.cat(parts)[:images])
 
 
 def _read(network: Network, name: str, images: int | None, options: Data, run: Run) -> Dataset | None:
     """The data set, or the files, of that name; None for images that are made, and for a set of ours."""
     from ..data import Dataset
-    from ..synthesis import methods
+    from ..quantization.image_sources import is_made
 
-    words = ("none", "noise", *methods.methods())
-    if name in words or (Path(name) / "set.json").is_file() or (Path(name) / CONDENSED).is_file():
+    if is_made(name) or (Path(name) / "set.json").is_file() or (Path(name) / CONDENSED).is_file():
         return None
-    if not Path(name).exists() and get_close_matches(name, words, n=1):
-        raise unknown("data set or method", name, (*words, *names()))
-    found = images_of(name, network, "train", images, options, run.seed)
-    return found if isinstance(found, Dataset) else None
-
-
-def _pixels(network: Network, name: str, images: int | None, options: Data, run: Run, read: Dataset | None) -> Tensor:
-    import torch
-
-    from ..synthesis.synthetic_set import SyntheticSet
-
-    if (Path(name) / "set.json").is_file():
-        opened = SyntheticSet.open(name)
-        if opened.about["teacher"] != network.fingerprint():
-            print(f"  the set {name} was made from another network than this {network.name}")
-    found = read if read is not None else images_of(name, network, "train", images, options, run.seed)
-    if isinstance(found, torch.Tensor):
-        data, pixels = None, found
-    else:
-        data, pixels = found, found.scaled_to(network.spec).pixels(range(len(found)), network.spec.shape[1:])
-    network.spec.check(pixels)
-    if data is not None:
-        say_size(network, data)
-    return network.spec.clamp(pixels) if name == "noise" else pixels
-
-
-def _make(
-    network: Network, shown: Tensor | None, taught: Tensor | None, bits: Bits, equalise: bool, correct_bias: Any,
-    settings: FineTuning, target_cpu: TargetCPU, folder: Path, identity: dict[str, Any], run: Run,
-) -> tuple[dict[str, Any], Any]:  # fmt: skip
-    from ..quantization import finetune, quantize
-    from ..runs.output_folder import STATE
-
-    with bar(f"calibrate {bits.name}", run.quiet) as progress:
-        own = quantize(
-            network, shown, bits,
-            equalise=equalise, correct_bias=correct_bias, target_cpu=target_cpu, progress=progress,
-        )  # fmt: skip
-    if taught is None:
-        return {}, own
-    state = folder / STATE
-    with bar(f"fine-tune {bits.name}", run.quiet) as progress:
-        curve = finetune(
-            own, network, taught, settings, seed=run.seed, state=state, identity=identity, progress=progress
-        )
-    return {"curve": vars(curve)}, own
-
-
-def _sources(
-    calibrate: str, shown: Tensor | None, finetune: str | None, taught: Tensor | None, asked: int
-) -> dict[str, Any]:
-    """What the network was made with; `images` are those it learnt from, or else those its ranges were chosen on."""
-    ranges = {"what": "what the batch norms say", "synthetic": True}
-    found: dict[str, Any] = {"ranges": ranges if shown is None else _source(calibrate, shown)}
-    if shown is not None and len(shown) < asked:
-        found["ranges"]["what"] += ", all there are"
-    if finetune is not None and taught is not None:
-        found["fine-tuning"] = _source(finetune, taught)
-    learnt = taught if taught is not None else shown
-    return {"sources": found, **({} if learnt is None else {"images": len(learnt)})}
-
-
-def _source(name: str, pixels: Tensor) -> dict[str, Any]:
-    """In words, without a path; synthetic where no image of it was taken from the world."""
-    from ..data.registry import names
-    from ..runs.provenance import place, shown
-    from ..synthesis import methods
-    from ..synthesis.synthetic_set import SyntheticSet
-
-    made = (Path(name) / "set.json").is_file()
-    method = SyntheticSet.open(name).about["method"] if made else {"method": name}
-    base, _, split = name.rpartition(":") if name.endswith((":train", ":test")) else (name, "", "train")
-    if name == "noise":
-        what = "images of noise"
-    elif made or name in methods.methods():
-        own = method.get("method") if isinstance(method, dict) else None
-        what = f"synthetic images ({own})" if own in methods.methods() else "synthetic images"
-    elif base in names():
-        what = f"images of {base} ({split} split)"
-    elif (Path(name) / CONDENSED).is_file():
-        what = _condensed_source(Path(name))
-    else:
-        what = f"images of {shown(place(base))} ({split} split), of unknown origin"
-    synthetic = name == "noise" or made or name in methods.methods()
-    return {"what": f"{len(pixels):,} {what}", "images": len(pixels), "synthetic": synthetic}
-
-
-def _condensed_source(folder: Path) -> str:
-    """What a condensed set says of its images' origin."""
-    from ..data.condensed import methods
-    from ..data.condensed.condensed_set import Condensed
-    from ..runs.provenance import is_known
-
-    about = Condensed.open(folder).about
-    made, data = (dict(about[key]) if isinstance(about.get(key), dict) else {} for key in ("made", "data"))
-    method, name = made.get("method"), data.get("name")
-    if method not in methods.methods():
-        return "images of a condensed set, of unknown origin"
-    known = (
-        f"{name} ({data.get('split')} split)" if isinstance(name, str) and is_known(name) else "data of its publisher"
-    )
-    return f"images of a condensed set, made of {known} by {method}"
-
-
-def _files(
-    folder: Path, network: Network, own: Any, content: bytes, asked: Tensor | None, executorch: bool, run: Run
-) -> dict[str, Any]:
-    """Writes the files; what they are worth beside the simulation and beside the original, whose ONNX is `content`."""
-    import torch
-
-    from .._core.files import write_bytes
-    from ..models.agreement import agreement
-    from ..quantization import check, convert, integer_operators, session, speed, to_onnx, write_program
-    from ..quantization import run as run_onnx
-    from ..releases.processors import instruction_sets
-    from ..synthesis.methods import from_name
-
-    shape, bits = network.spec.shape, own.bits
-    graph = convert(own)
-    write_program(graph, folder / "model.pt2", shape)
-    path = to_onnx(graph, folder / "model.onnx", shape)
-    what = "images it was made with" if asked is not None else "images of noise"
-    if asked is None:
-        asked = network.spec.clamp(from_name("gaussian").bind(network, None).chunk(0, run.seed, 256).pixels)
-    some = asked[:1024]
-    simulated = own.network.predict(some)
-    with torch.no_grad():
-        converted = torch.cat([graph(part) for part in some.split(64)])
-    threads = run.threads or torch.get_num_threads()
-    found: dict[str, Any] = {
-        "converted": asdict(check(simulated, converted)),
-        "exported": asdict(check(simulated, run_onnx(session(path, threads=threads), some))),
-        "integer_operators": integer_operators(path),
-        "left_in_float": own.left_in_float(),
-        "bits": bits.name,
-        "target_cpu": {
-            "asked": own.target_cpu,
-            "reduced": own.reduced(),
-            "integer": bits.integer,
-            "fits_16_bits": own.fits_16_bits(),
-            "checked_on": instruction_sets(),
-        },
-        "simulated": bits.simulated,
-        "asked": what,
-        "parameters": network.parameters,
-        "packed_bytes": own.nbytes(),
-        "agreement_on_its_own_images": asdict(agreement(network.predict(some), simulated, network.spec.classes)),
-    }
-    original = folder / "original.onnx"
-    write_bytes(original, content)
-    timed = speed(original, path, shape, threads=threads)
-    original.unlink()
-    found["speed"] = {**asdict(timed), "faster": round(timed.faster, 3), "smaller": round(timed.smaller, 4)}
-    if executorch:
-        found["mobile"] = _mobile(folder, network, graph, some, simulated, bits)
-    return found
-
-
-def _mobile(folder: Path, network: Network, graph: Any, some: Tensor, simulated: Tensor, bits: Bits) -> dict[str, Any]:
-    """Writes model.pte; how it answers and how fast, beside the original as another such file."""
-    from ..quantization import check, mobile_speed, run_mobile, to_mobile
-
-    shape = network.spec.shape
-    path = to_mobile(graph, folder / "model.pte", shape, bits)
-    original = to_mobile(network, folder / "original.pte", shape)
-    timed = mobile_speed(original, path, shape)
-    original.unlink()
-    own = asdict(check(simulated, run_mobile(path, some)))
-    return {**own, **asdict(timed), "faster": round(timed.faster, 3), "smaller": round(timed.smaller, 4)}
+    images_read = images_of(name, network, "train", images, options, run.seed)
+    return images_read if isinstance(images_read, Dataset) else None
 
 
 def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], data: Data, test: Dataset | None) -> None:

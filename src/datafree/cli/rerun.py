@@ -133,11 +133,16 @@ def _argv(log: dict[str, Any], path: Path) -> list[str]:
     from . import VERBS
 
     argv = log.get("argv")
+    if argv == []:
+        raise UserError(
+            f"{path} names no command line: that run was made from Python, and no command can repeat it; run that Python code "
+            "again"
+        )
     if not isinstance(argv, list) or not argv or not all(isinstance(word, str) for word in argv):
         beside = _beside(path.parent).name
         raise UserError(
-            f"{path} names no command line: {beside} does, which lies beside the folder where the run was made (a run "
-            "from Python has none); rerun that file"
+            f"{path} names no command line: {beside} does, which lies beside the folder where the run was made; "
+            "rerun that file"
         )
     if argv[0] not in VERBS or argv[0] == "rerun" or not all(map(_is_path, argv)):
         raise UserError(f"{path} names no command line that can be repeated; get the file again")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 
 from .._core.arguments import checked
@@ -11,6 +9,7 @@ from .._core.progress import Progress, silent
 from ..data import Dataset
 from ..data.adapters import LabelledData, as_dataset
 from ..data.dataset_checks import as_input
+from ..models.agreement import Evaluation
 from ..models.behaviour import check_finite
 from ..models.class_names import class_positions
 from ..models.network import Network
@@ -22,47 +21,40 @@ NEAR = 0.15
 """Share of the way from chance to 100 % up to which an accuracy is called near chance."""
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Percentages over `images` images; `agreement` only where a teacher was given."""
-
-    images: int
-    accuracy: float
-    by_class: tuple[float | None, ...]
-    """None for a class without images."""
-    agreement: float | None = None
-
-
 @checked
 def evaluate(
     network: Network, data: LabelledData, teacher: Network | None = None, *, progress: Progress = silent
 ) -> Evaluation:
-    """Accuracy in % on `data`, in total and by class, and agreement with `teacher` in %, a batch at a time.
+    """Accuracy in % on `data`, in total and per class, and agreement with `teacher` in %, a batch at a time.
 
     `data`: what `load_data` returns, a torch Dataset or DataLoader, or a pair (images, labels); see `as_dataset`.
-    Data of some of the network's classes is measured on those: the network still chooses among all of its classes.
-    Raises UserError for data of other classes or another shape, for logits with NaN or infinity, and for a network that
-    does not answer each image by the image alone (`Network.check`).
+    `network` and `teacher` may be what `load_model` opened, a quantized folder too, or the `network` of what `quantize`
+    returned. Data of some of the network's classes is measured on those: the network still chooses among all of its
+    classes. Raises UserError for data of other classes or another shape, for logits with NaN or infinity, and for a network
+    whose answer to an image depends on more than that image (`Network.check`).
     """
     data = as_dataset(data, network)
-    theirs = None if teacher is None else as_input(teacher, data, part=True)
+    for_teacher = None if teacher is None else as_input(teacher, data, part=True)
     data = as_input(network, data, part=True)
     shared = teacher is not None and _same_pixels(network, teacher)
-    for one in (network,) if teacher is None else (network, teacher):
-        one.check()
-    own, others = [], []
+    for measured in (network,) if teacher is None else (network, teacher):
+        measured.check()
+    logits, teacher_logits = [], []
     for start in range(0, len(data), BATCH):
         indices = torch.arange(start, min(start + BATCH, len(data)))
         pixels = _pixels(network, data, indices)
-        own.append(network.predict(pixels, finite=False))
-        if teacher is not None and theirs is not None:
-            others.append(teacher.predict(pixels if shared else _pixels(teacher, theirs, indices), finite=False))
+        logits.append(network.predict(pixels, finite=False))
+        if teacher is not None and for_teacher is not None:
+            teacher_pixels = pixels if shared else _pixels(teacher, for_teacher, indices)
+            teacher_logits.append(teacher.predict(teacher_pixels, finite=False))
         progress(start + len(indices), len(data))
-    said = _chosen(network, own)
-    right = said == data.labels
-    found = [right[data.labels == c] for c in range(len(data.classes))]
-    by_class = [_percent(hits) if len(hits) else None for hits in found]
-    agreement = _percent(said == _renamed(_chosen(teacher, others), teacher, network)) if teacher is not None else None
+    chosen = _chosen(network, logits)
+    right = chosen == data.labels
+    hits_by_class = [right[data.labels == label] for label in range(len(data.classes))]
+    by_class = [_percent(hits) if len(hits) else None for hits in hits_by_class]
+    agreement = None
+    if teacher is not None:
+        agreement = _percent(chosen == _renamed(_chosen(teacher, teacher_logits), teacher, network))
     return Evaluation(len(data), _percent(right), tuple(by_class), agreement)
 
 

@@ -55,11 +55,11 @@ def layer_matches(
     Raises UserError for images that do not fit.
     """
     measured, means, spreads = statistics(network, pixels, layers, in_range=False), [], []
-    for own in layers:
-        mean, variance = measured[own.tap]
-        sigma = (own.variance.to(mean) + own.epsilon).sqrt()
-        means.append(_rms((mean - own.mean.to(mean)) / sigma))
-        spreads.append(_rms((variance + own.epsilon).sqrt() / sigma - 1))
+    for layer in layers:
+        mean, variance = measured[layer.tap]
+        sigma = (layer.variance.to(mean) + layer.epsilon).sqrt()
+        means.append(_rms((mean - layer.mean.to(mean)) / sigma))
+        spreads.append(_rms((variance + layer.epsilon).sqrt() / sigma - 1))
     return LayerMatches(name, tuple(means), tuple(spreads), reference)
 
 
@@ -79,15 +79,18 @@ def similarity(
     seed: int = 0,
     progress: Progress = silent,
 ) -> list[Similarity]:
-    """Every source's divergence from what the network's batch norms (or its record) say, the most alike first.
+    """Divergence of each source from the statistics that the network's batch norms (or its record) hold, the smallest first.
 
-    A record that holds no layer, as the default one, is gone by its pixels: `by_layer` has `input` alone then.
+    A record that holds no layer, such as the default one, is compared by its pixels: `by_layer` has `input` alone then.
     A source is a data set, also a torch Dataset or DataLoader, or pixels (N, C, H, W) in the spec's range or as bytes, also
-    an array; see `as_dataset`. Labels are not looked at. Compare sources of about
-    the same number of images: few make their own spread part of the number. `shift` and `flip` show every source as
-    training did, moved by up to so many pixels on black, and mirrored half of the time: batch norms stored what they were
-    shown, and borders are most of the difference where that is left out. The moves are drawn alike for every source.
-    Raises UserError for images that do not fit, and for those that give no finite divergence, naming their source.
+    an array; see `as_dataset`. Labels do not count. Compare sources of about the same number of images: with few, their own
+    spread is part of the number. `shift` (in pixels) and `flip` show every
+    source as training did: moved by up to that much on black, and mirrored half of the time. Batch norms hold statistics
+    of images so shown, and leaving it out can be most of the difference. The moves are drawn alike for every source.
+
+    Forms: `forward`, KL of the stored from the measured Gaussian, and `reverse`, the other way, in nats; `l2`, squared
+    distances (Haroush et al. 2020). Raises UserError for images that do not fit, and for those that give no finite
+    divergence, naming their source.
     """
     check_shift(network, shift)
     if not sources:
@@ -101,7 +104,7 @@ def similarity(
         moved = shifted(pixels, shift, rng, network.spec.black)
         return mirrored(moved, rng) if flip else moved
 
-    found = []
+    results = []
     for index, (name, images) in enumerate(sources.items()):
         if isinstance(images, Tensor) and images.dtype != torch.uint8:
             _check_form(network, name, images)
@@ -109,18 +112,20 @@ def similarity(
         else:
             source = as_dataset(images, network, labelled=False, name=name)
         if len(source) < 2:
-            raise UserError(f"{name} has {len(source)} images, wanted at least 2; give more")
+            raise UserError(f"{name} has {len(source)} images, expected at least 2; give more")
 
         def step(done: int, total: int, index: int = index) -> None:
             progress(index * 1000 + 1000 * done // total, 1000 * len(sources))
 
         rng = stream(seed, "shown", 0)
         try:
-            measured = statistics(network, source, layers, show=lambda own, rng=rng: show(own, rng), progress=step)
+            measured = statistics(
+                network, source, layers, show=lambda pixels, rng=rng: show(pixels, rng), progress=step
+            )
         except UserError as error:
             raise UserError(f"{name}: {error}") from None
-        found.append(_one(name, len(source), measured, layers, form))
-    return sorted(found, key=lambda own: own.total)
+        results.append(_one(name, len(source), measured, layers, form))
+    return sorted(results, key=lambda result: result.total)
 
 
 def _check_form(network: Network, name: str, pixels: Tensor) -> None:
@@ -140,17 +145,17 @@ def _layers(network: Network, record: Record | None) -> tuple[StoredStatistics, 
             raise
         held = "no record" if record is None else "a record that says nothing of variances"
         raise UserError(
-            f"{no_batch_norm(network)}, and {held}, so nothing says what its training data was like; name a record with "
-            "--record, which its publisher makes with datafree record"
+            f"record: got {held}, expected statistics of the training data, since {no_batch_norm(network)}; give a record, "
+            "which the network's publisher makes with datafree record"
         ) from None
 
 
 def check_shift(network: Network, shift: int) -> None:
-    """Raises UserError for images moved by less than nothing, or wholly out of sight."""
+    """Raises UserError for a shift in pixels that is negative or moves images out of sight."""
     side = min(network.spec.shape[1:])
     if not 0 <= shift < side:
         raise UserError(
-            f"--shift: got {shift}, wanted at least 0 and less than the {side} pixels of an image's side; "
+            f"shift: got {shift}, expected at least 0 and less than the {side} pixels of an image's side; "
             "give a count of pixels"
         )
 
@@ -163,9 +168,9 @@ def _one(
     form: Form,
 ) -> Similarity:
     parts = {}
-    for own in layers:
-        mean, variance = measured[own.tap]
-        parts[own.tap] = float(divergence(mean - own.mean.to(mean), variance, own, form).sum())
+    for layer in layers:
+        mean, variance = measured[layer.tap]
+        parts[layer.tap] = float(divergence(mean - layer.mean.to(mean), variance, layer, form).sum())
     if not all(map(math.isfinite, parts.values())):
         tap = next(tap for tap, value in parts.items() if not math.isfinite(value))
         raise UserError(

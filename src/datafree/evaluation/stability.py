@@ -1,4 +1,4 @@
-"""Figures of a curve that say how safe it is to stop at any moment, since nobody without data can pick the best one.
+"""Stability of a training curve: how safe it is to stop at any epoch, since without data nobody can pick the best one.
 
 Binici et al. 2022 ask for a student that gets better and never worse. Each figure below says how far a curve of
 accuracies or agreements (in %) is from that.
@@ -34,7 +34,7 @@ HALF = 0.5
 
 @dataclass(frozen=True)
 class Robustness:
-    """Of the `epochs` values of a window, in the unit of the values (% for accuracies), differences in points.
+    """Figures of the `epochs` values of a window, in the unit of the values (% for accuracies), differences in points.
 
     A curve that never falls has lost = drawdown = decreases = 0; lost <= drawdown <= decreases for every curve.
     """
@@ -79,26 +79,26 @@ def robustness(values: Sequence[float], window: int | float | None = None) -> Ro
 
     Raises UserError for no values, values that are not finite, and a window that does not fit.
     """
-    shown = [float(value) for value in values]
-    if not shown:
-        raise UserError("a curve without values has no robustness, wanted one epoch at least; run one")
-    bad = next((index for index, value in enumerate(shown) if not math.isfinite(value)), None)
+    curve = [float(value) for value in values]
+    if not curve:
+        raise UserError("values: got none, expected those of one epoch at least; run one")
+    bad = next((index for index, value in enumerate(curve) if not math.isfinite(value)), None)
     if bad is not None:
-        raise UserError(f"the curve has {shown[bad]} in epoch {bad + 1}, wanted finite numbers; leave that run out")
-    shown = shown[len(shown) - _width(window, len(shown)) :]
-    peak, drawdown = shown[0], 0.0
-    for value in shown:
+        raise UserError(f"values: got {curve[bad]} in epoch {bad + 1}, expected finite numbers; leave that run out")
+    curve = curve[len(curve) - _width(window, len(curve)) :]
+    peak, drawdown = curve[0], 0.0
+    for value in curve:
         peak = max(peak, value)
         drawdown = max(drawdown, peak - value)
     return Robustness(
-        epochs=len(shown),
-        mean=statistics.fmean(shown),
-        sd=statistics.stdev(shown) if len(shown) > 1 else None,
-        best=max(shown),
-        last=shown[-1],
-        lost=max(shown) - shown[-1],
+        epochs=len(curve),
+        mean=statistics.fmean(curve),
+        sd=statistics.stdev(curve) if len(curve) > 1 else None,
+        best=max(curve),
+        last=curve[-1],
+        lost=max(curve) - curve[-1],
         drawdown=drawdown,
-        decreases=math.fsum(max(0.0, before - after) for before, after in pairwise(shown)),
+        decreases=math.fsum(max(0.0, before - after) for before, after in pairwise(curve)),
     )
 
 
@@ -109,20 +109,20 @@ def over_seeds(runs: Sequence[Robustness]) -> dict[str, Spread]:
     different lengths, whose figures do not compare.
     """
     if not runs:
-        raise UserError("no runs to sum up, wanted one seed at least; give some")
+        raise UserError("runs: got none, expected those of one seed at least; give some")
     lengths = sorted({run.epochs for run in runs})
     if len(lengths) > 1:
         raise UserError(
-            f"windows of {lengths[0]} and {lengths[-1]} epochs do not compare, wanted the same for every seed; "
+            f"windows of {lengths[0]} and {lengths[-1]} epochs do not compare, expected the same for every seed; "
             "give one window"
         )
-    found = {}
+    spreads = {}
     for name in FIGURES:
         values = [value for run in runs if (value := getattr(run, name)) is not None]
         if len(values) == len(runs):
             sd = statistics.stdev(values) if len(values) > 1 else None
-            found[name] = Spread(statistics.fmean(values), sd, len(values))
-    return found
+            spreads[name] = Spread(statistics.fmean(values), sd, len(values))
+    return spreads
 
 
 def _width(window: int | float | None, count: int) -> int:
@@ -134,6 +134,6 @@ def _width(window: int | float | None, count: int) -> int:
     if isinstance(window, int) and not isinstance(window, bool) and 1 <= window <= count:
         return window
     raise UserError(
-        f"window: got {window} for {count} epochs, wanted 1 to {count} epochs, or a share above 0.0 and up to 1.0; "
+        f"window: got {window} for {count} epochs, expected 1 to {count} epochs, or a share above 0.0 and up to 1.0; "
         "give another"
     )

@@ -1,4 +1,4 @@
-"""How often two networks answer alike on a sample of images, and when that says little."""
+"""How often two networks agree on a sample of images, when that says little, and what an evaluation on labels holds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .behaviour import check_finite
 
-__all__ = ["NO_ACCURACY", "Agreement", "agreement"]
+__all__ = ["NO_ACCURACY", "Agreement", "Evaluation", "agreement"]
 
 ONE_CLASS = 0.9
 """Share of the teacher's answers from which on one class makes an agreement cheap."""
@@ -30,6 +30,20 @@ class Agreement:
     equal: float
     warning: str | None = None
     """One line, where the percentage says little."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a network scores on labelled images."""
+
+    images: int
+    """Number of images."""
+    accuracy: float
+    """Share of the images whose label is the likeliest class, in %."""
+    by_class: tuple[float | None, ...]
+    """Accuracy per class of the network, in %; None for a class without images."""
+    agreement: float | None = None
+    """Share of the images for which network and teacher choose the same class, in %; None without a teacher."""
 
 
 def agreement(teacher: Tensor, student: Tensor, classes: Sequence[str]) -> Agreement:

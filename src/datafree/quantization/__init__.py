@@ -1,10 +1,12 @@
 """Quantization without data: torchao's PT2E does the rewriting, onnxruntime the running; what no library has is here.
 
-`bits` the settings, `steps` grids whose step is learnt, `annotate` what is rounded where, `prepared` calibration and the
-simulated network, `finetune` distillation into it, `equalize` and `ranges` what needs no images, `export` ONNX,
-`running` onnxruntime, `mobile` ExecuTorch, `folder` what is written.
+`quantized_network` does all of it in one call and holds the result. Its parts: `image_sources` the images, `post_training`
+calibration and the simulated network, `fake_quantize` grids whose step is learnt, `annotate` what is rounded where,
+`equalize` and `batchnorm_ranges` what needs no images, `fine_tuning` distillation into the rounded network, `export` ONNX,
+`onnxruntime` and `executorch` running it, `writing` the files, compared and timed, `folder` their card and config.json.
 
-Everything but `bits` needs the extra: ``pip install "datafree[quantize]"``, and `mobile` also ``datafree[executorch]``.
+Everything but `Bits` and `FineTuning` needs the extra: ``pip install "datafree[quantize]"``, and model.pte also
+``datafree[executorch]``.
 """
 
 from __future__ import annotations
@@ -22,14 +24,17 @@ if TYPE_CHECKING:
     from .fine_tuning import finetune
     from .folder import card, write_program, write_quantized
     from .onnxruntime import Check, Speed, check, integer_operators, run, session, speed
-    from .post_training import Quantized, quantize
+    from .post_training import Quantized, calibrate
+    from .quantized_network import QuantizedNetwork, quantize
 
 __all__ = [
     "Bits",
     "Check",
     "FineTuning",
     "Quantized",
+    "QuantizedNetwork",
     "Speed",
+    "calibrate",
     "card",
     "check",
     "check_mobile",
@@ -55,7 +60,8 @@ _IN = {
     "fine_tuning": ("finetune",),
     "folder": ("card", "write_program", "write_quantized"),
     "executorch": ("check_mobile", "mobile_speed", "run_mobile", "to_mobile"),
-    "post_training": ("Quantized", "quantize"),
+    "post_training": ("Quantized", "calibrate"),
+    "quantized_network": ("QuantizedNetwork", "quantize"),
     "onnxruntime": ("Check", "Speed", "check", "integer_operators", "run", "session", "speed"),
 }
 _HOMES = {name: module for module, names in _IN.items() for name in names}

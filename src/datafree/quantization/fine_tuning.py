@@ -24,7 +24,7 @@ from ..models.pixel_bytes import to_pixels
 from .post_training import Quantized, round_biases
 from .settings import FineTuning
 
-__all__ = ["Augmented", "finetune"]
+__all__ = ["Augmented", "digest_of", "finetune"]
 
 
 @dataclass(frozen=True)
@@ -51,23 +51,23 @@ class Augmented:
 
         Batches are whole: what is left at the end, of 100 images at 64 a batch 36, is not shown in that epoch.
         """
-        rng, own = stream(seed, "augment", epoch), self.settings
+        rng, repeats = stream(seed, "augment", epoch), self.settings.repeats
         order = torch.randperm(len(self), generator=rng)
-        distinct = max(1, min(batch, len(self)) // own.repeats)
+        distinct = max(1, min(batch, len(self)) // repeats)
         for start in range(0, len(self) - min(batch, len(self)) + 1, min(batch, len(self))):
-            first = start // own.repeats
-            chosen = order[first : first + distinct].repeat(own.repeats)
-            shown = self._shown(to_pixels(self.pixels[chosen], self.spec), rng)
-            yield shown, self.teacher.predict(shown)
+            first = start // repeats
+            chosen = order[first : first + distinct].repeat(repeats)
+            pixels = self._augmented(to_pixels(self.pixels[chosen], self.spec), rng)
+            yield pixels, self.teacher.predict(pixels)
 
-    def _shown(self, pixels: Tensor, rng: torch.Generator) -> Tensor:
-        own = self.settings
-        most = self.spec.shape[1] // 8 if own.shift is None else own.shift
-        pixels = shifted(pixels, most, rng, self.spec.black)
-        pixels = mirrored(pixels, rng) if own.flip else pixels
-        if own.mixup:
+    def _augmented(self, pixels: Tensor, rng: torch.Generator) -> Tensor:
+        settings = self.settings
+        largest_shift = self.spec.shape[1] // 8 if settings.shift is None else settings.shift
+        pixels = shifted(pixels, largest_shift, rng, self.spec.black)
+        pixels = mirrored(pixels, rng) if settings.flip else pixels
+        if settings.mixup:
             share = torch.rand(len(pixels), 1, 1, 1, generator=rng)
-            share = torch.where(torch.rand(len(pixels), 1, 1, 1, generator=rng) < own.mixup, share, torch.ones(()))
+            share = torch.where(torch.rand(len(pixels), 1, 1, 1, generator=rng) < settings.mixup, share, torch.ones(()))
             pixels = share * pixels + (1 - share) * pixels[torch.randperm(len(pixels), generator=rng)]
         return pixels
 
@@ -84,20 +84,21 @@ def finetune(
     identity: dict[str, Any] | None = None,
     progress: Progress = silent,
 ) -> Curve:
-    """Trains `quantized` in place to answer like `teacher` on `pixels` (N, C, H, W), no labels needed; last epoch kept.
+    """Trains `quantized` in place to answer like `teacher` on `pixels` (N, C, H, W) without labels; returns its curve.
 
-    Raises UserError for images that do not fit, and when the loss turns non-finite.
+    The last epoch is kept. With `state`, a file there holds everything after each epoch, and the same call goes on from it.
+    Raises UserError for images that do not fit, and where the loss is no longer finite.
     """
     settings = settings or FineTuning()
     teacher.spec.check_form(pixels, stored=True)
     if len(pixels) == 0:
-        raise UserError("no images to fine-tune on, wanted at least 1; give some")
+        raise UserError("pixels: got no image, expected at least 1 to fine-tune on; give some")
     for part in pixels.split(4096):
         teacher.spec.check(to_pixels(part, teacher.spec))
     source = Augmented(teacher, pixels, settings)
     content = {
-        "sha256_of_images": _digest({"": pixels}),
-        "sha256_of_start": _digest(quantized.network.module.state_dict()),
+        "sha256_of_images": digest_of({"": pixels}),
+        "sha256_of_start": digest_of(quantized.network.module.state_dict()),
     }
     identity = {**(identity or {}), **content} if state is not None else identity
     curve = distill(
@@ -108,11 +109,11 @@ def finetune(
     return curve
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
+def digest_of(tensors: dict[str, Tensor]) -> str:
     """sha256 of names, number formats, shapes and numbers."""
     digest = hashlib.sha256()
     for name, tensor in tensors.items():
-        own = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {own.dtype} {tuple(own.shape)} ".encode())
-        digest.update(own.flatten().view(torch.uint8).numpy().data)
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)} ".encode())
+        digest.update(values.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -46,6 +46,7 @@ __all__ = [
 ]
 
 ALIKE = 99.9
+"""Share of images, in %, on which file and simulation choose one class, below which the card warns."""
 
 
 def write_program(graph: nn.Module, path: Path, shape: tuple[int, int, int]) -> Path:
@@ -75,9 +76,9 @@ def write_quantized(folder: Path, network: Network, bits: Bits, card: str, *, fi
     `fits_16_bits` is whether no sum of two products in model.onnx exceeds 16 bits, which x86 processors without VNNI need;
     None where that is unknown.
     """
-    own = claim_folder(folder, kind=KIND)
-    sweep(own)
-    write_bytes(own / "README.md", card.encode())
+    place = claim_folder(folder, kind=KIND)
+    sweep(place)
+    write_bytes(place / "README.md", card.encode())
     config = {
         "format": 1,
         "kind": KIND,
@@ -85,34 +86,34 @@ def write_quantized(folder: Path, network: Network, bits: Bits, card: str, *, fi
         "spec": network.spec.model_dump(mode="json"),
         "bits": bits.model_dump(mode="json"),
         "original": network.fingerprint(),
-        "sha256": {name: sha256_file(own / name) for name in FILES if (own / name).is_file()},
+        "sha256": {name: sha256_file(place / name) for name in FILES if (place / name).is_file()},
         "datafree": VERSION,
         **({} if fits_16_bits is None else {"fits_16_bits": fits_16_bits}),
     }
-    write_sealed_json(own / "config.json", config)
-    return own
+    write_sealed_json(place / "config.json", config)
+    return place
 
 
-def put_in_place(made: Path, folder: Path) -> None:
-    """Copies the finished files of `made` into `folder`, config.json last, so that none stands under another's.
+def put_in_place(staged: Path, folder: Path) -> None:
+    """Copies the finished files of `staged` into `folder`, config.json last, so that none stands under another's.
 
     All are written before the first old one goes: where that fails, a full disk say, the folder stays as it was.
     """
-    names = sorted(path.name for path in made.iterdir() if path.name not in (MARKER, "config.json"))
+    names = sorted(path.name for path in staged.iterdir() if path.name not in (MARKER, "config.json"))
     sweep(folder)
     with ExitStack() as stack:
         for name in ("config.json", *names):  # what is opened first is renamed last
-            file = stack.enter_context(atomic(folder / name, size=(made / name).stat().st_size))
-            with (made / name).open("rb") as source:
+            file = stack.enter_context(atomic(folder / name, size=(staged / name).stat().st_size))
+            with (staged / name).open("rb") as source:
                 shutil.copyfileobj(source, file)
             file.flush()
             os.fsync(file.fileno())
-        for name in ("config.json", *(own for own in FILES if own not in names)):
+        for name in ("config.json", *(file for file in FILES if file not in names)):
             (folder / name).unlink(missing_ok=True)
 
 
 def card(network: Network, bits: Bits, result: dict[str, Any]) -> str:
-    """Markdown: what was made of which network, how it is run, what it is worth beside the original."""
+    """Markdown: what was quantized and how, how to run it, and how it compares with the original."""
     spec, speed = network.spec, result["speed"]
     operators = dict(result["integer_operators"])
     other = operators.pop("other")
@@ -148,15 +149,15 @@ def card(network: Network, bits: Bits, result: dict[str, Any]) -> str:
     if exported_difference(result) is not None:
         lines.append(f"- {exported_difference(result)}")
     if "evaluation" in result:
-        found, original = result["evaluation"], result["original"]
+        scores, original = result["evaluation"], result["original"]
         lines.append(
-            f"- accuracy {found['accuracy']:.2f} % (original {original['accuracy']:.2f} %) on {found['images']:,} test "
-            f"images; agreement with the original {found['agreement']:.2f} %"
+            f"- accuracy {scores['accuracy']:.2f} % (original {original['accuracy']:.2f} %) on {scores['images']:,} test "
+            f"images; agreement with the original {scores['agreement']:.2f} %"
         )
     else:
-        found = result["agreement_on_its_own_images"]
-        lines.append(f"- agreement with the original on {found['images']:,} {result['asked']}: {found['equal']:.2f} %")
-        lines += [f"  ({markdown(found.get('warning'))})"] * bool(found.get("warning")) + [f"- {NO_ACCURACY}"]
+        alike = result["agreement_on_its_own_images"]
+        lines.append(f"- agreement with the original on {alike['images']:,} {result['asked']}: {alike['equal']:.2f} %")
+        lines += [f"  ({markdown(alike.get('warning'))})"] * bool(alike.get("warning")) + [f"- {NO_ACCURACY}"]
     lines += [
         "",
         "```python",
@@ -180,27 +181,28 @@ def card(network: Network, bits: Bits, result: dict[str, Any]) -> str:
 
 def chosen_on(sources: dict[str, Any]) -> str:
     """A sentence on the images that a network was quantized with."""
-    ranges, taught = sources["ranges"], sources.get("fine-tuning")
-    words = f"Ranges chosen on {ranges['what']}"
-    words += f"; fine-tuned on {taught['what']}" if taught else ""
-    return words + ("; no training image was used." if all(own["synthetic"] for own in sources.values()) else ".")
+    ranges, learnt = sources["ranges"], sources.get("fine_tuning")
+    words = f"Ranges chosen on {ranges['description']}"
+    words += f"; fine-tuned on {learnt['description']}" if learnt else ""
+    all_synthetic = all(origin["synthetic"] for origin in sources.values())
+    return words + ("; no training image was used." if all_synthetic else ".")
 
 
 def exported_difference(result: dict[str, Any]) -> str | None:
-    """A warning where the file answers otherwise than what was measured, on more than one image in a thousand."""
-    found = result["exported"]
-    if found["equal"] >= ALIKE:
+    """A warning if the file answers differently from the simulation on more than one image in a thousand."""
+    exported = result["exported"]
+    if exported["equal"] >= ALIKE:
         return None
     return (
-        f"model.onnx answers otherwise than the simulation, whose accuracy and agreement are given here, on "
-        f"{100 - found['equal']:.2f} % of {found['images']:,} images; measure the file itself with datafree evaluate"
+        f"model.onnx answers differently from the simulation, whose accuracy and agreement are given here, on "
+        f"{100 - exported['equal']:.2f} % of {exported['images']:,} images; measure the file itself with datafree evaluate"
     )
 
 
 def simulation(result: dict[str, Any]) -> str:
     """What bits without kernels mean for the size and the speed that were measured."""
-    integer = sum(count for kind, count in result["integer_operators"].items() if kind != "other")
-    how = f"with {integer} operators in integers of 8 bits and the others" if integer else "entirely"
+    count = sum(count for kind, count in result["integer_operators"].items() if kind != "other")
+    how = f"with {count} operators in integers of 8 bits and the others" if count else "entirely"
     return (
         f"bits other than 8 are simulated: no kernels for them exist; this file runs {how} in floating point, at "
         f"{result['speed']['faster']:.2f} times the original's speed; packed, the weights would take "

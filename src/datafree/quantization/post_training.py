@@ -25,16 +25,16 @@ from .equalize import equalize, pairs
 from .fake_quantize import FakeQuantize, covering
 from .folding import fold_batch_norms, untie
 
-__all__ = ["Correction", "Quantized", "Simulated", "quantize"]
+__all__ = ["Correction", "Quantized", "Simulated", "calibrate"]
 
 BATCH = 64
 Correction = Literal["analytic", "empirical", "none"]
-"""Of biases, in the words of Nagel et al. 2019."""
+"""How biases are corrected, in the words of Nagel et al. 2019."""
 LARGEST_BIAS = 2.0**30
 CHECKED = 512
-"""Of the calibration images, how many the graph is compared with the network on before anything is rounded."""
+"""Number of calibration images on which the graph is compared with the network before anything is rounded."""
 ROUNDING = 1e-2
-"""As `capture.SAME`, after batch norms were folded and weights scaled, which moves every sum a little."""
+"""Tolerance as `capture.SAME`, after batch norms were folded and weights scaled, which moves every sum a little."""
 UNROUNDED = (
     "its graph, batch norms folded and nothing rounded yet,",
     "check the network's batch norms for tiny variances",
@@ -76,7 +76,7 @@ class Quantized:
     def layers(self) -> Iterator[tuple[Node, FakeQuantize, FakeQuantize]]:
         """Every conv and linear node whose weight is rounded, with its input's and its weight's grid."""
         for node in weighted(self.graph):
-            grids = [_grid(self.graph, own) for own in node.args[:2]]
+            grids = [_grid(self.graph, argument) for argument in node.args[:2]]
             if grids[0] is not None and grids[1] is not None:
                 yield node, grids[0], grids[1]
 
@@ -86,9 +86,9 @@ class Quantized:
 
     def reduced(self) -> bool:
         """Whether some weights of 8 bits use 7 of them, as `target_cpu` any asks for."""
-        asked = {own for own in (self.bits.weights, self.bits.first, self.bits.last) if own is not None}
+        weight_bits = {self.bits.weights, self.bits.first, self.bits.last}
         meet = any((weight.quant_max, data.quant_max) == (63, 255) for _, data, weight in self.layers())
-        return self.target_cpu == "any" and meet and 8 in asked
+        return self.target_cpu == "any" and meet and 8 in weight_bits
 
     def fits_16_bits(self) -> bool:
         """Whether the sum of any two products of an 8-bit layer fits 16 bits, so that no x86 processor cuts it."""
@@ -104,15 +104,17 @@ class Quantized:
         for node, _, grid in self.layers():
             bits = (2 * grid.quant_max + 1).bit_length()
             total += -(-parameter_of(self.graph, node.args[1]).numel() * bits // 8) + 4 * len(grid.begin)
-        read = [parameter_of(self.graph, n) for n in self.graph.graph.nodes if n.op == "get_attr" and n.users]
-        rest = {id(own): own for own in read if isinstance(own, nn.Parameter)}
+        tensors = [
+            parameter_of(self.graph, node) for node in self.graph.graph.nodes if node.op == "get_attr" and node.users
+        ]
+        rest = {id(tensor): tensor for tensor in tensors if isinstance(tensor, nn.Parameter)}
         for node, _, _ in self.layers():
             rest.pop(id(parameter_of(self.graph, node.args[1])), None)
-        return total + sum(own.numel() * own.element_size() for own in rest.values())
+        return total + sum(tensor.numel() * tensor.element_size() for tensor in rest.values())
 
 
 @checked
-def quantize(
+def calibrate(
     network: Network,
     pixels: Tensor | None,
     bits: Bits | None = None,
@@ -137,20 +139,20 @@ def quantize(
     if pixels is not None:
         network.spec.check_set(pixels)
         if len(pixels) == 0:
-            raise UserError("no images to calibrate on, wanted at least 1; give some")
+            raise UserError("pixels: got no image, expected at least 1 to calibrate on; give some")
         pixels = pixels.float()
     elif correct_bias == "empirical":
         raise UserError(
-            "--correct-bias: got empirical and no images, wanted images to correct on; give some, or analytic"
+            "correct_bias: got 'empirical' without images, expected images to correct on; give some, or 'analytic'"
         )
     from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
 
     captured = capture(network)
     untie(captured)
-    wanted = pixels is None or correct_bias == "analytic" or equalise
-    told = moments(network, captured, partly=pixels is not None) if wanted else {}
-    gone = fold_batch_norms(captured)
-    told |= {heir: told[name] for name, heir in gone.items() if name in told}
+    by_moments = pixels is None or correct_bias == "analytic" or equalise
+    stored = moments(network, captured, partly=pixels is not None) if by_moments else {}
+    successors = fold_batch_norms(captured)
+    stored |= {successor: stored[name] for name, successor in successors.items() if name in stored}
     with quiet():
         graph = prepare_pt2e(captured, UniformQuantizer(bits, target_cpu))
     if not weighted(graph):
@@ -163,37 +165,37 @@ def quantize(
     for parameter in graph.parameters():  # a bias that comes of a folded batch norm would stay as it is
         parameter.requires_grad_(True)
     spec = network.spec.unnormalised()  # the captured graph normalises for itself
-    own = Quantized(Network(Simulated(graph), spec, f"{network.name}-{bits.name}"), bits, target_cpu)
+    quantized = Quantized(Network(Simulated(graph), spec, f"{network.name}-{bits.name}"), bits, target_cpu)
     scales = {}
     if equalise:
-        unknown = {first.name for first, _ in pairs(graph)} - told.keys()
-        scales = equalize(graph, told if pixels is None else told | _measured(own, unknown, pixels[:BATCH]))
-    told = {name: told[name].scaled(scales.get(name)) for name in told}
+        unknown = {first.name for first, _ in pairs(graph)} - stored.keys()
+        scales = equalize(graph, stored if pixels is None else stored | _measured(quantized, unknown, pixels[:BATCH]))
+    stored = {name: stored[name].scaled(scales.get(name)) for name in stored}
     with torch.no_grad():
-        _check_unrounded(own, network, network.probes())
+        _check_unrounded(quantized, network, network.probes())
         if pixels is None:
-            _start_by(own, told)
+            _choose_by_moments(quantized, stored)
         else:
-            _check_unrounded(own, network, pixels[:CHECKED])
-            _start_on(own, pixels, progress)
+            _check_unrounded(quantized, network, pixels[:CHECKED])
+            _choose_on_images(quantized, pixels, progress)
         if correct_bias == "analytic":
-            _correct_by(own, told)
+            _correct_by_moments(quantized, stored)
         elif pixels is not None and correct_bias == "empirical":
-            _correct_on(own, pixels)
-        round_biases(own)
-    return own
+            _correct_on_images(quantized, pixels)
+        round_biases(quantized)
+    return quantized
 
 
-def _check_unrounded(own: Quantized, network: Network, pixels: Tensor) -> None:
+def _check_unrounded(quantized: Quantized, network: Network, pixels: Tensor) -> None:
     """Raises UserError where the graph answers differently from the network although nothing is rounded yet."""
-    with _not_observing(own):
-        logits = torch.cat([own.graph(part) for part in pixels.split(BATCH)])
+    with _not_observing(quantized):
+        logits = torch.cat([quantized.graph(part) for part in pixels.split(BATCH)])
     compare(network.name, network.predict(pixels.clone(), BATCH), logits, UNROUNDED, ROUNDING)
 
 
 @contextmanager
 def _not_observing(quantized: Quantized) -> Iterator[None]:
-    """The grids do not see what is run meanwhile."""
+    """The grids do not observe what is run inside."""
     for step in quantized.steps():
         step.observing = False
     try:
@@ -203,40 +205,42 @@ def _not_observing(quantized: Quantized) -> Iterator[None]:
             step.observing = True
 
 
-def _start_on(own: Quantized, pixels: Tensor, progress: Progress) -> None:
+def _choose_on_images(quantized: Quantized, pixels: Tensor, progress: Progress) -> None:
     for index, part in enumerate(pixels.split(BATCH)):
-        own.graph(part)
+        quantized.graph(part)
         progress(min((index + 1) * BATCH, len(pixels)), len(pixels))
-    for step in own.steps():
+    for step in quantized.steps():
         step.start()
 
 
-def _start_by(own: Quantized, told: dict[str, ActivationMoments]) -> None:
-    image = torch.full((2, *own.network.spec.shape), (own.network.spec.low + own.network.spec.high) / 2)
-    own.graph(image)  # weights are seen by being used
-    for node in own.graph.graph.nodes:
-        step = _grid(own.graph, node)
+def _choose_by_moments(quantized: Quantized, stored: dict[str, ActivationMoments]) -> None:
+    image = torch.full(
+        (2, *quantized.network.spec.shape), (quantized.network.spec.low + quantized.network.spec.high) / 2
+    )
+    quantized.graph(image)  # weights are seen by being used
+    for node in quantized.graph.graph.nodes:
+        step = _grid(quantized.graph, node)
         if step is None or step.rounding:
             continue
         if step.by_channel:
             step.start()
             continue
         source = behind(node)
-        if source.name not in told:
+        if source.name not in stored:
             raise UserError(f"no range is known of {source.name}; give images to calibrate on")
-        low, high = min(0.0, float(told[source.name].low.min())), max(0.0, float(told[source.name].high.max()))
+        low, high = min(0.0, float(stored[source.name].low.min())), max(0.0, float(stored[source.name].high.max()))
         step.set(*covering(low, high, step.quant_max))
 
 
-def _correct_by(own: Quantized, told: dict[str, ActivationMoments]) -> None:
-    """The mean error of rounded weights, at the mean that each layer's input is said to have, goes into its bias."""
-    for node, _, grid in own.layers():
+def _correct_by_moments(quantized: Quantized, stored: dict[str, ActivationMoments]) -> None:
+    """The mean error of rounded weights, at the mean that the batch norms state for each layer's input, goes into its bias."""
+    for node, _, grid in quantized.layers():
         source = behind(node.args[0])
-        if source.name in told and len(node.args) > 2 and node.args[2] is not None:
-            weight = parameter_of(own.graph, node.args[1])
-            error = weighed(node, grid(weight) - weight, told[source.name].mean)
+        if source.name in stored and len(node.args) > 2 and node.args[2] is not None:
+            weight = parameter_of(quantized.graph, node.args[1])
+            error = weighed(node, grid(weight) - weight, stored[source.name].mean)
             if error is not None:
-                parameter_of(own.graph, node.args[2]).data -= error
+                parameter_of(quantized.graph, node.args[2]).data -= error
 
 
 def _grid(graph: GraphModule, node: object) -> FakeQuantize | None:
@@ -246,38 +250,38 @@ def _grid(graph: GraphModule, node: object) -> FakeQuantize | None:
     return None
 
 
-def round_biases(own: Quantized) -> None:
+def round_biases(quantized: Quantized) -> None:
     """Every bias to a multiple of its input's step times its weight's, as integer kernels hold it in 32 bits.
 
     Without it they do so themselves, and some outputs of the simulation are off by a step of the grid. A channel whose
     weights are so small that its bias would not fit gets a wider step: its weights vanish beside that bias. In place.
     """
-    for node, data, weight in own.layers():
+    for node, data, weight in quantized.layers():
         if len(node.args) > 2 and node.args[2] is not None:
-            bias, wide = parameter_of(own.graph, node.args[2]), data.step.detach()
-            least = bias.data.abs() / (LARGEST_BIAS * wide)
-            weight.widen(least)
-            unit = wide * weight.step.detach()
+            bias, data_step = parameter_of(quantized.graph, node.args[2]), data.step.detach()
+            smallest = bias.data.abs() / (LARGEST_BIAS * data_step)
+            weight.widen(smallest)
+            unit = data_step * weight.step.detach()
             bias.data = (bias.data / unit).round() * unit
 
 
 class _Means(Interpreter):
-    """Runs a graph and keeps the channel means of its layers' outputs; those in `wanted` it moves to what is wanted."""
+    """Runs a graph and keeps the channel means of its layers' outputs; those in `expected` it moves to the expected means."""
 
-    def __init__(self, graph: GraphModule, layers: set[Node], wanted: dict[str, Tensor]):
+    def __init__(self, graph: GraphModule, layers: set[Node], expected: dict[str, Tensor]):
         super().__init__(graph)
-        self.layers, self.wanted, self.means = layers, wanted, {}
+        self.layers, self.expected, self.means = layers, expected, {}
 
     def run_node(self, n: Node) -> object:
         value = super().run_node(n)
         if n not in self.layers:
             return value
         axis = _channel_axis(n, value)
-        mean = value.mean([own for own in range(value.ndim) if own != axis])
-        if n.name in self.wanted:
-            short = self.wanted[n.name] - mean
-            parameter_of(self.module, n.args[2]).data += short  # type: ignore[arg-type]
-            value = value + short.view([-1 if own == axis else 1 for own in range(value.ndim)])
+        mean = value.mean([dim for dim in range(value.ndim) if dim != axis])
+        if n.name in self.expected:
+            missing = self.expected[n.name] - mean
+            parameter_of(self.module, n.args[2]).data += missing  # type: ignore[arg-type]
+            value = value + missing.view([-1 if dim == axis else 1 for dim in range(value.ndim)])
         self.means[n.name] = mean
         return value
 
@@ -314,15 +318,15 @@ def _measured(quantized: Quantized, names: Set[str], pixels: Tensor) -> dict[str
     return outputs.moments
 
 
-def _correct_on(own: Quantized, pixels: Tensor) -> None:
+def _correct_on_images(quantized: Quantized, pixels: Tensor) -> None:
     """The mean error of rounded weights goes into the biases, first layer first: each sees the corrected ones before it."""
-    nodes = {node for node, _, _ in own.layers() if len(node.args) > 2 and node.args[2] is not None}
-    for step in own.steps():
+    nodes = {node for node, _, _ in quantized.layers() if len(node.args) > 2 and node.args[2] is not None}
+    for step in quantized.steps():
         step.rounding = False
-    exact = _Means(own.graph, nodes, {})
+    exact = _Means(quantized.graph, nodes, {})
     exact.run(pixels[: 8 * BATCH])
-    for step in own.steps():
+    for step in quantized.steps():
         step.rounding = step.by_channel
-    _Means(own.graph, nodes, exact.means).run(pixels[: 8 * BATCH])
-    for step in own.steps():
+    _Means(quantized.graph, nodes, exact.means).run(pixels[: 8 * BATCH])
+    for step in quantized.steps():
         step.rounding = True

@@ -1,4 +1,4 @@
-"""In what one run is another than an earlier one, in words for its user."""
+"""How one run differs from an earlier one, in words."""
 
 from __future__ import annotations
 
@@ -11,49 +11,51 @@ IGNORED = ("quiet", "threads", "data_dir", "device", "workers")
 """Settings that change no result."""
 CLASS_NAMES, CONTENT = "class names of ", "content of "
 LATER = (CLASS_NAMES, CONTENT)
-"""Begin the inputs that logs of earlier versions have not, which are compared where both logs have them."""
+"""Prefixes of inputs that logs of earlier versions lack; they are compared where both logs have them."""
 NAMES = {"model": "model", "teacher": "teacher", "student": "student", "source": "source", "runs": "runs"}
-"""Settings that are no flags, in messages."""
+"""Settings that are arguments, not flags, and what messages call them."""
 CHOOSING = ("method", "kind", "replay", "alignment")
-"""Settings that decide which others there are."""
+"""Settings that decide which other settings there are."""
 STATISTICS = "what"
 DESCRIBING = ("preset", "leak")
 """Settings that say how a record's `STATISTICS` were chosen. They are not compared: older logs have none."""
 LONG = 60
-"""Characters of a value that are shown."""
+"""Maximum number of characters of a value in a message."""
 SHOWN = 3
-"""Layers, or entries, that are named one by one."""
+"""Maximum number of layers, or entries, that a message names."""
 
 
 def difference(new: dict[str, Any], old: dict[str, Any], *, but: str | None = None) -> str | None:
-    """The first thing, the setting `but` aside, in which a run is another than the one before: `with --epochs 3, not 4`.
+    """The first difference between a run and an earlier one, the setting `but` aside: `with --epochs 3, not 4`.
 
-    Each is a log's verb, settings and inputs; where one has no inputs, they are not compared. The earlier run comes first
-    in the words, since it made what is there. None for the same run.
+    Each is a log's verb, settings and inputs; if one has no inputs, they are not compared. The earlier run comes first, as it
+    made what is on disk. None for the same run.
     """
     if old.get("verb") != new["verb"]:
         return f"by datafree {old.get('verb')}, not datafree {new['verb']}"
-    one, other = lasting(old.get("settings")), lasting(new["settings"])
-    for key in (*other, *one):
-        if key not in (but, *DESCRIBING) and one.get(key) != other.get(key):
-            return _statistics(one, other) if key == STATISTICS else _setting(key, one.get(key), other.get(key))
-    one, other = old.get("inputs"), new.get("inputs")
-    if not isinstance(one, dict) or not isinstance(other, dict):
+    before, now = lasting(old.get("settings")), lasting(new["settings"])
+    for key in (*now, *before):
+        if key not in (but, *DESCRIBING) and before.get(key) != now.get(key):
+            return _statistics(before, now) if key == STATISTICS else _setting(key, before.get(key), now.get(key))
+    return _inputs(old.get("inputs"), new.get("inputs"))
+
+
+def _inputs(old: Any, new: Any) -> str | None:
+    if not isinstance(old, dict) or not isinstance(new, dict):
         return None
-    for key in (*other, *one):
-        if key.startswith(LATER) and not (key in one and key in other):
+    for key in (*new, *old):
+        if key.startswith(LATER) and not (key in old and key in new):
             continue
-        if key.startswith(CLASS_NAMES) and one[key] != other[key]:
+        if key.startswith(CLASS_NAMES) and old[key] != new[key]:
             return f"with other class names of {key.removeprefix(CLASS_NAMES)}"
-        if one.get(key) != other.get(key):
-            return (
-                f"with other content of {key.removeprefix(CONTENT)}: {_hash(one.get(key))}, not {_hash(other.get(key))}"
-            )
+        if old.get(key) != new.get(key):
+            name = key.removeprefix(CONTENT)
+            return f"with other content of {name}: {_hash(old.get(key))}, not {_hash(new.get(key))}"
     return None
 
 
 def lasting(settings: Any) -> dict[str, Any]:
-    """The settings that decide a result, as they are in a file."""
+    """The settings that decide a result, as JSON."""
     table = settings if isinstance(settings, dict) else {}
     return json.loads(json.dumps({key: value for key, value in table.items() if key not in IGNORED}))
 
@@ -65,14 +67,14 @@ def _setting(key: str, old: Any, new: Any) -> str:
         return _setting(inner, old.get(inner), new.get(inner))
     if key == "learns_from" and old and new:
         return f"from {_short(old)}, not from {_short(new)}"
-    several = key == "data" and isinstance(new or old, list)  # data sets are arguments where there may be several
-    flag = "data" if several else NAMES.get(key, f"--{key.replace('_', '-')}")
+    is_argument = key == "data" and isinstance(new or old, list)  # data sets are arguments where there may be several
+    flag = "data" if is_argument else NAMES.get(key, f"--{key.replace('_', '-')}")
     if old is None or old is False or old == []:
         return f"without {flag}, not with " + ("it" if new is True or new is False else f"{flag} {_short(new)}")
     if new is None or new is False or new == []:
         return f"with {flag}" + ("" if old is True else f" {_short(old)}") + ", not without"
-    one, other = _apart(old, new)
-    return f"with {flag} {_short(one)}, not {_short(other)}"
+    before, now = _first_difference(old, new)
+    return f"with {flag} {_short(before)}, not {_short(now)}"
 
 
 def _statistics(old: dict[str, Any], new: dict[str, Any]) -> str:
@@ -81,11 +83,11 @@ def _statistics(old: dict[str, Any], new: dict[str, Any]) -> str:
         for key in DESCRIBING:
             if old.get(key) != new.get(key):
                 return _setting(key, old.get(key), new.get(key))
-    one, other = _entries(old.get(STATISTICS)), _entries(new.get(STATISTICS))
-    if one != other:
-        return f"with the entries {one}, not {other}"
-    one, other = _apart(old.get(STATISTICS), new.get(STATISTICS))
-    return f"with entries of other settings: {_short(one)}, not {_short(other)}"
+    before, now = _entries(old.get(STATISTICS)), _entries(new.get(STATISTICS))
+    if before != now:
+        return f"with the entries {before}, not {now}"
+    before, now = _first_difference(old.get(STATISTICS), new.get(STATISTICS))
+    return f"with entries of other settings: {_short(before)}, not {_short(now)}"
 
 
 def _entries(statistics: Any) -> str:
@@ -101,16 +103,16 @@ def _entries(statistics: Any) -> str:
     return _short("; ".join(words[:SHOWN])) + more if words else "of an earlier version"
 
 
-def _apart(old: Any, new: Any) -> tuple[Any, Any]:
+def _first_difference(old: Any, new: Any) -> tuple[Any, Any]:
     """The first entries in which two tables or lists differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         key = next(key for key in (*new, *old) if old.get(key) != new.get(key))
-        one, other = _apart(old.get(key), new.get(key))
-        return f"{key} {one}", f"{key} {other}"
+        before, now = _first_difference(old.get(key), new.get(key))
+        return f"{key} {before}", f"{key} {now}"
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        return _apart(*next(pair for pair in zip(old, new) if pair[0] != pair[1]))
+        return _first_difference(*next(pair for pair in zip(old, new) if pair[0] != pair[1]))
     if isinstance(old, list) and isinstance(new, list) and max(len(str(old)), len(str(new))) > LONG:
-        missing, added = [own for own in old if own not in new], [own for own in new if own not in old]
+        missing, added = [entry for entry in old if entry not in new], [entry for entry in new if entry not in old]
         if missing:
             return f"{missing[0]} as well", "without it"
         if added:

@@ -6,6 +6,7 @@ again after a kill at any moment.
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -30,6 +31,7 @@ from .._core.files.lock import LOCK
 from .._core.files.paths import MARKER
 from .._core.files.unfinished import PENDING
 from .._core.settings import modern
+from .command_line import ARGV
 from .resumable import STATE, holds_state, is_resumable, recording_state
 from .run_log import RunLog
 
@@ -45,6 +47,7 @@ __all__ = [
     "is_resumable",
     "logged",
     "output_folder",
+    "parameters_named",
     "read_log",
     "recording_state",
 ]
@@ -52,6 +55,7 @@ __all__ = [
 STAGED = ".staged"
 """A folder in the output folder for files that are moved into place once all of them are whole."""
 LOG = "run.json"
+FLAG = re.compile(r"(?<![\w-])--([a-z][a-z-]*)")
 
 
 @dataclass(frozen=True)
@@ -84,9 +88,14 @@ DEMO_FOLDER = Kind("demo", "demo", ("report.html",))
 
 @contextmanager
 def output_folder(
-    out: Path, kind: Kind, log: RunLog, *, reads: Iterable[str | Path | None] = ()
+    out: Path,
+    kind: Kind,
+    log: RunLog,
+    *,
+    reads: Iterable[str | Path | None] = (),
+    say: Callable[[str], object] = print,
 ) -> Iterator[Path | None]:
-    """The folder for the result of the run `log`; None where it holds that very result already, which is said.
+    """The folder for the result of the run `log`; None where it holds that very result already, which `say` is told.
 
     The block writes the result and, last, calls `log.write`. Where the block fails, what it wrote is removed, unless a
     stopped run can go on from it; nothing that was there before is ever removed. Of several processes the first alone has
@@ -94,8 +103,22 @@ def output_folder(
     the run reads from, and one that another run is writing to.
     """
     with ExitStack() as stack:
-        complete = first(lambda: stack.enter_context(_writing(Path(out), kind, log, [*reads])))
+        complete = first(lambda: stack.enter_context(_writing(Path(out), kind, log, [*reads], say)))
         yield None if complete else Path(out)
+
+
+@contextmanager
+def parameters_named(**renamed: str) -> Iterator[None]:
+    """Errors inside name parameters in place of flags, `learning_rate` for `--learning-rate`, unless a command is running;
+    `renamed` are flag=parameter.
+    """
+    try:
+        yield
+    except UserError as error:
+        if ARGV.get():
+            raise
+        text = FLAG.sub(lambda flag: renamed.get(flag[1], flag[1]).replace("-", "_"), str(error))
+        raise UserError(text) from None
 
 
 @contextmanager
@@ -108,7 +131,9 @@ def changed_folder(folder: Path, kind: Kind) -> Iterator[Path]:
 
 
 @contextmanager
-def _writing(out: Path, kind: Kind, log: RunLog, reads: list[str | Path | None]) -> Iterator[bool]:
+def _writing(
+    out: Path, kind: Kind, log: RunLog, reads: list[str | Path | None], say: Callable[[str], object]
+) -> Iterator[bool]:
     for path in reads:
         if path is not None and out.exists() and out.resolve() == Path(path).resolve():
             raise UserError(f"--out {out} is what this run reads, and would be lost; name another folder")
@@ -123,7 +148,7 @@ def _writing(out: Path, kind: Kind, log: RunLog, reads: list[str | Path | None])
     with _there(out) as before, _lock(out):
         if _is_complete(out, kind, log):
             _tidy(out)
-            print(f"already complete: {kind.noun} in {out}, of the same settings; nothing was changed")
+            say(f"already complete: {kind.noun} in {out}, of the same settings; nothing was changed")
             yield True
             return
         _begin(out, kind, log)
@@ -137,7 +162,7 @@ def _writing(out: Path, kind: Kind, log: RunLog, reads: list[str | Path | None])
 
 @contextmanager
 def _there(out: Path) -> Iterator[set[str]]:
-    """Makes the folder, and removes what was made of its path where nothing came to be in it; yields the names in it."""
+    """Creates the folder and yields the names in it; afterwards removes what it created of the path if that stayed empty."""
     try:
         missing = make_folder(out)
         names = {path.name for path in out.iterdir()}
@@ -201,9 +226,9 @@ def _begin(out: Path, kind: Kind, log: RunLog) -> None:
         claim_folder(out, kind=kind.name)
     _sweep(out)
     kind.tidy(out)
-    wanted = {"kind": kind.name, PENDING: log.identity}
-    if _marker(out) != wanted:
-        write_json(out / MARKER, wanted)
+    marker = {"kind": kind.name, PENDING: log.identity}
+    if _marker(out) != marker:
+        write_json(out / MARKER, marker)
 
 
 def _undo(out: Path, kind: Kind, before: set[str]) -> None:
@@ -221,7 +246,7 @@ def _undo(out: Path, kind: Kind, before: set[str]) -> None:
 
 
 def _others(out: Path, before: set[str]) -> set[str]:
-    """What a failed run left in the folder, as the demo does folders of its own."""
+    """What a failed run left in the folder, such as the folders inside a demo's."""
     try:
         return {path.name for path in out.iterdir()} - before - {MARKER, LOCK}
     except OSError:

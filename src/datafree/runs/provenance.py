@@ -1,4 +1,4 @@
-"""What a folder that is handed over says of its origin: known names and hashes, never a path, a user or a machine."""
+"""What a folder that is handed over states about its origin: known names and hashes, never a path, a user or a machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .._core.files import read_json, sha256_file
 from .._core.folder_kinds import is_zoo
 from ..data import names as data_names
 
-__all__ = ["hash_of", "is_known", "place", "public_settings", "shown"]
+__all__ = ["IN_MEMORY", "hash_of", "is_known", "place", "public_settings", "shown"]
 
 PLACES = (
     "model", "teacher", "student", "source", "weights", "checkpoint", "record", "code", "data", "images", "condensed",
@@ -21,40 +21,42 @@ PLACES = (
 )  # fmt: skip
 """Settings whose text may be a path."""
 PRIVATE = ("data_dir", "quiet")
-"""Settings that say nothing of a result."""
+"""Settings that do not affect a result."""
 PARTS = ("model.safetensors", "model.onnx", "set.json", "condensed.safetensors")
 METHODS = (
     "all", "all-dropout", "bns", "bns-inception", "distribution", "gaussian", "inception", "matched", "spectral-all",
     "spectral-pairs", "top",
 )  # fmt: skip
 """Names of synthesis methods; a test compares them with `synthesis.methods.methods()`."""
+IN_MEMORY = "images in memory"
+"""What settings call images that were handed over in Python; their hash is among the inputs."""
 SHOWN = 12
-"""Digits of a hash in settings; the whole is among the inputs."""
+"""Number of digits of a hash in settings; the whole hash is among the inputs."""
 
 
 def public_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run without a path: what a path names is told by its kind and its content's hash."""
-    kept = {key: value for key, value in settings.items() if key not in PRIVATE}
-    if kept.get("data") != "celeba":
-        kept.pop("attribute", None)
-    public = {key: _public(value, key in PLACES or key.endswith("code")) for key, value in kept.items()}
-    if isinstance(kept.get("data"), (str, Path)) and not is_known(str(kept["data"])):
-        public["data"] = _kind(Path(kept["data"]))  # its images' hash is among the inputs
+    """The settings of a run without a path: the kind and the content's hash stand for what a path names."""
+    shared = {key: value for key, value in settings.items() if key not in PRIVATE}
+    if shared.get("data") != "celeba":
+        shared.pop("attribute", None)
+    public = {key: _public(value, key in PLACES or key.endswith("code")) for key, value in shared.items()}
+    if isinstance(shared.get("data"), (str, Path)) and not is_known(str(shared["data"])):
+        public["data"] = _kind(Path(shared["data"]))  # its images' hash is among the inputs
     return public
 
 
 def _public(value: Any, place_like: bool) -> Any:
     if isinstance(value, Mapping):
-        return {key: _public(own, False) for key, own in value.items()}
+        return {key: _public(entry, False) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_public(own, place_like) for own in value]
+        return [_public(entry, place_like) for entry in value]
     if isinstance(value, Path) or (place_like and isinstance(value, str)):
         return place(value)
     return value
 
 
 def place(name: str | Path) -> str:
-    """`name` itself where everybody knows it (a network of the zoo, a data set, a method); else its kind and hash."""
+    """`name` itself if it is public (a network of the zoo, a data set, a method); else its kind and hash."""
     text, path = str(name), Path(name)
     if is_known(text) and not (path / "config.json").is_file():
         return text
@@ -65,21 +67,20 @@ def place(name: str | Path) -> str:
 
 def shown(name: Any) -> str:
     """What `place` says, in a sentence: without the hash."""
-    found = re.fullmatch(r"(.+) [0-9a-f]{12}", str(name))
-    return str(name) if found is None else f"{'an' if found[1].startswith('.n') else 'a'} {found[1]}"
+    match = re.fullmatch(r"(.+) [0-9a-f]{12}", str(name))
+    return str(name) if match is None else f"{'an' if match[1].startswith('.n') else 'a'} {match[1]}"
 
 
 def is_known(text: str) -> bool:
-    """Whether `text` is a word of the product: it says nothing of whoever typed it."""
+    """Whether `text` is a name that everybody has, which tells nothing about the user."""
     base, _, split = text.rpartition(":")
     word = base if split in ("train", "test") else text
-    return is_zoo(text) or word in data_names() or text in ("noise", "none") or text in METHODS
+    return is_zoo(text) or word in data_names() or text in ("noise", "none", IN_MEMORY) or text in METHODS
 
 
 def hash_of(path: str | Path) -> str:
-    """sha256 of a file's content, or of what counts in a folder of ours: its record, card and log do not.
-
-    Of another folder: of the names and sizes of the files in it.
+    """sha256 of a file's content; for a folder that datafree wrote, of what decides its use, without record, card and log; for
+    another folder, of the names and sizes of its files.
     """
     path = Path(path)
     if path.is_file():
@@ -92,14 +93,14 @@ def hash_of(path: str | Path) -> str:
     if (path / "config.json").is_file():
         digest.update(_config(path / "config.json").encode())
     elif not known:
-        for file in sorted(own for own in path.rglob("*") if own.is_file()):
+        for file in sorted(entry for entry in path.rglob("*") if entry.is_file()):
             name = file.relative_to(path).as_posix().encode("utf-8", "surrogateescape")
             digest.update(name + f" {file.stat().st_size}\n".encode())
     return digest.hexdigest()
 
 
 def _config(path: Path) -> str:
-    """What decides a network's answers, the same with every version."""
+    """The part of config.json that decides a network's answers; the same for every version."""
     try:
         config = read_json(path)
     except UserError:  # whoever reads it says so

@@ -1,4 +1,4 @@
-"""run.json: what a run did, settings, input hashes, seed, versions and time; and beside its folder all that repeats it."""
+"""run.json: settings, input hashes, versions, time and result of a run; beside its folder, all that repeats it."""
 
 from __future__ import annotations
 
@@ -38,45 +38,62 @@ __all__ = ["IGNORED", "RunLog", "commit", "device_name", "hash_of", "lasting", "
 IMAGE_SETTINGS = ("data", "calibrate", "finetune", "source")
 """Settings that may name a folder of images."""
 OURS = (*PARTS, "config.json", MARKER)
-"""Files of a folder that datafree wrote."""
+"""Files by which a folder is known to be one that datafree wrote."""
 FORMAT = 2
-"""Of a public log. The first held the command line and paths, and is still read."""
+"""Format of a public log. Format 1 held the command line and paths, and is still read."""
 
 
 class RunLog:
-    """What a run is and did, started with the run: a public log and the publisher's own.
+    """The log of a run, of a command or from Python, created when the run begins: a public part and a private one.
 
-    `run.json` in the output folder names data sets, hashes, settings, seeds and versions. The whole, with the command
-    line and paths as they were typed, which `rerun` needs, is FOLDER.run.json beside the folder, and is not handed over.
+    The public part is `run.json` in the output folder: data sets, hashes, settings, seeds and versions. The private part is
+    FOLDER.run.json beside the folder, with the command line and paths as typed, which `rerun` needs; a run from Python has
+    an empty command line. It is not handed over with the folder. ::
+
+        log = RunLog("quantize", {"weights": 8}, {}, hashes={"model_fingerprint": network.fingerprint()})
+        with output_folder(folder, KIND, log) as out:
+            if out is not None:
+                ...  # write the result into `out`
+                log.write(out, {"images": 256})
     """
 
     def __init__(
         self, verb: str, settings: dict[str, Any], inputs: Mapping[str, str | Path | list[Path] | None],
-        *data: Dataset | None, images: Mapping[str, Dataset | Iterable[Path]] | None = None,
+        *data: Dataset | None, images: Mapping[str, Dataset | torch.Tensor | Iterable[Path]] | None = None,
+        hashes: Mapping[str, str] | None = None,
     ):  # fmt: skip
-        """`images` are by role what else was read: data whose labels do not count, or the files of a folder. An input may
-        be several files."""
+        """What a run is: `verb`, `settings` as JSON values, and by role what it reads.
+
+        `inputs` are files and folders, of which one may be several files, and `data` labelled data sets. `images` are data
+        whose labels do not count, pixels in memory, or the files of a folder. `hashes` are those of what no file was named for,
+        as in a run from Python: `{"model_fingerprint": network.fingerprint()}`.
+        """
         self.began = time.perf_counter()
         self.resumed = False
         """Whether a part of the result is there already, so that this run's time is not all that it took."""
-        digests = {
-            role: {str(file): sha256_file(file) for file in files}
-            for role, files in inputs.items()
-            if isinstance(files, list)
+        files = {
+            role: {str(file): sha256_file(file) for file in paths}
+            for role, paths in inputs.items()
+            if isinstance(paths, list)
         }
         single = {role: path for role, path in inputs.items() if path is not None and not isinstance(path, list)}
-        there = {role: path for role, path in single.items() if Path(path).exists()}
-        hashes = {role: hash_of(path) for role, path in there.items()}
-        sets = {f"{own.public} ({own.split})": sha256(own) for own in data if own is not None}
-        sets |= {f"{CLASS_NAMES}{own.public} ({own.split})": _names(own) for own in data if own is not None}
-        sets |= {f"{CONTENT}{role} (images)": _content(own) for role, own in (images or {}).items()}
-        sets |= {f"{CONTENT}{role}": _joined(files.values()) for role, files in digests.items()}
+        present = {role: path for role, path in single.items() if Path(path).exists()}
+        digests = {role: hash_of(path) for role, path in present.items()}
+        sets = {f"{dataset.public} ({dataset.split})": sha256(dataset) for dataset in data if dataset is not None}
+        sets |= {
+            f"{CLASS_NAMES}{dataset.public} ({dataset.split})": _hash_of_names(dataset)
+            for dataset in data
+            if dataset is not None
+        }
+        sets |= {f"{CONTENT}{role} (images)": _hash_of_images(source) for role, source in (images or {}).items()}
+        sets |= {f"{CONTENT}{role}": _joined(by_file.values()) for role, by_file in files.items()}
+        sets |= hashes or {}
         shared = {"format": FORMAT, "verb": verb, "versions": versions(), "commit": commit()}
         device = str(settings.get("device") or "cpu")
         self.content: dict[str, Any] = {
             **shared,
             "settings": public_settings(settings),
-            "inputs": {**hashes, **sets},
+            "inputs": {**digests, **sets},
             "device": "GPU" if device.startswith("cuda") else device.upper(),
             "threads": torch.get_num_threads(),
         }
@@ -84,10 +101,10 @@ class RunLog:
             **shared,
             "argv": list(ARGV.get()),
             "folder": os.getcwd(),
-            "settings": {key: str(own) if isinstance(own, Path) else own for key, own in settings.items()},
+            "settings": {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()},
             "inputs": {
-                **{str(there[role]): digest for role, digest in hashes.items()},
-                **{file: digest for files in digests.values() for file, digest in files.items()},
+                **{str(present[role]): digest for role, digest in digests.items()},
+                **{file: digest for by_file in files.values() for file, digest in by_file.items()},
                 **sets,
             },
             "device": device_name(device),
@@ -97,8 +114,7 @@ class RunLog:
     @property
     def identity(self) -> dict[str, Any]:
         """What the run is: verb, settings, and inputs."""
-        kept = {key: self.content[key] for key in ("format", "verb", "settings", "inputs")}
-        return json.loads(json.dumps(kept))
+        return json.loads(json.dumps({key: self.content[key] for key in ("format", "verb", "settings", "inputs")}))
 
     def difference(self, old: dict[str, Any], *, but: str | None = None) -> str | None:
         """In words, the first thing, `but` aside, in which this run is another than the one of the log `old`; None for the
@@ -178,19 +194,24 @@ class RunLog:
             return {}
         old = read_json(log or path)
         if self.content["verb"] != "record":
-            still = old.get("verb") == "record" and (path.parent / "record.safetensors").is_file()
-            return {"recorded": {key: value for key, value in old.items() if key != "before"}} if still else {}
+            has_record = old.get("verb") == "record" and (path.parent / "record.safetensors").is_file()
+            return {"recorded": {key: value for key, value in old.items() if key != "before"}} if has_record else {}
         earlier = old.get("before") if old.get("verb") == "record" else old
         return {"before": earlier} if isinstance(earlier, dict) and earlier else {}
 
 
-def _names(data: Dataset) -> str:
+def _hash_of_names(data: Dataset) -> str:
     """A hash of the classes' names, which decide whose class a label is."""
     return hashlib.sha256(repr(data.classes).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _content(images: Dataset | Iterable[Path]) -> str:
-    """sha256 of a data set's images, or of the content of files in their order."""
+def _hash_of_images(images: Dataset | torch.Tensor | Iterable[Path]) -> str:
+    """sha256 of a data set's images, of pixels with their shape and number format, or of files in their order."""
+    if isinstance(images, torch.Tensor):
+        pixels = images.detach().cpu().contiguous()
+        digest = hashlib.sha256(f"{pixels.dtype} {tuple(pixels.shape)} ".encode())
+        digest.update(pixels.flatten().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
     if isinstance(images, Iterable):
         return _joined(map(sha256_file, images))
     return sha256(images)
@@ -208,19 +229,19 @@ def private_log(folder: str | Path) -> Path:
 
 def _redacted(earlier: dict[str, Any]) -> dict[str, Any]:
     """Logs that an earlier version wrote, in public form."""
-    return {key: own if own.get("format") == FORMAT else _public(own) for key, own in earlier.items()}
+    return {key: log if log.get("format") == FORMAT else _public(log) for key, log in earlier.items()}
 
 
 def _public(old: dict[str, Any]) -> dict[str, Any]:
-    own = {key: value for key, value in old.items() if key in ("verb", "versions", "seconds", "resumed", "result")}
+    public = {key: value for key, value in old.items() if key in ("verb", "versions", "seconds", "resumed", "result")}
     settings = old.get("settings")
     inputs = sorted(map(str, old["inputs"].values())) if isinstance(old.get("inputs"), dict) else []
     named = {f"input {index}": digest for index, digest in enumerate(inputs, 1)}
-    return {**own, "settings": public_settings(settings if isinstance(settings, dict) else {}), "inputs": named}
+    return {**public, "settings": public_settings(settings if isinstance(settings, dict) else {}), "inputs": named}
 
 
 def versions() -> dict[str, str]:
-    """Of what decides the numbers."""
+    """Versions of Python and the packages that decide the numbers."""
     import numpy
 
     return {
@@ -233,12 +254,12 @@ def versions() -> dict[str, str]:
 
 
 def _installed() -> dict[str, str]:
-    """The packages that quantize and run quantized files, those that are there; none is imported."""
-    found = {}
+    """Versions of the installed packages that quantize and run quantized files; none is imported."""
+    installed = {}
     for name in (*WANTED, *FURTHER):
         with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+            installed[name] = version(name)
+    return installed
 
 
 def device_name(device: str) -> str:

@@ -1,4 +1,4 @@
-"""Reading a run.json, which may be anybody's: what a report shows of it, checked, and no more."""
+"""Reads a run.json, which may be anybody's: the part that a report shows, checked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .._core.settings import first_problem, modern
 __all__ = ["SOURCES", "Curves", "Divergence", "FinishedRun", "HealthLog", "OnlineLog", "Result", "Scores", "Timing"]
 
 EPOCHS = 100_000
-"""That a history may have."""
+"""Maximum number of epochs in a history."""
 SOURCES = 500
 """Maximum number of data sets of one similarity run; each is drawn."""
 
@@ -30,7 +30,7 @@ Seconds = Annotated[float, Field(ge=0, le=1e12)]
 
 
 class Scores(_Part):
-    """An evaluation, in %."""
+    """Accuracy and agreement, in %."""
 
     accuracy: float | None = Field(default=None, ge=0, le=100)
     agreement: float | None = Field(default=None, ge=0, le=100)
@@ -38,14 +38,14 @@ class Scores(_Part):
 
 
 class Curves(_Part):
-    """By epoch."""
+    """One value per epoch."""
 
     loss: tuple[Number, ...] = ()
     scores: tuple[Number, ...] = ()
 
 
 class Timing(_Part):
-    """A quantized file beside the original."""
+    """Speed and size of a quantized file; `faster` is the original's time over its own."""
 
     faster: float = Field(gt=0)
     quantized_bytes: int = Field(ge=0)
@@ -90,14 +90,14 @@ class OnlineLog(_Part):
 
 
 class Result(_Part):
-    """What a run found."""
+    """The result of a run."""
 
     evaluation: Scores = Scores()
     curve: Curves = Curves()
     images: int | None = Field(default=None, ge=0)
-    """That a network has learnt from, in one epoch."""
+    """Number of images that a network learnt from in one epoch."""
     distinct: int | None = Field(default=None, ge=0)
-    """The different ones, in all epochs."""
+    """Number of different images in all epochs."""
     parameters: int | None = Field(default=None, ge=0)
     speed: Timing | None = None
     simulated: bool = False
@@ -107,7 +107,7 @@ class Result(_Part):
 
 
 class FinishedRun(_Part):
-    """A run that has ended."""
+    """The log of a finished run."""
 
     verb: str | None = None
     settings: dict[str, Any] = {}
@@ -120,12 +120,12 @@ class FinishedRun(_Part):
 
     @property
     def whole_seconds(self) -> float | None:
-        """What the result took; None where a part of it was made by earlier runs, whose time nobody has kept."""
+        """Time that the whole result took; None if earlier runs, whose time is not known, made a part of it."""
         return None if self.resumed else self.seconds
 
     @property
     def distinct_images(self) -> int | None:
-        """Different images that a network has learnt from, in all epochs; None where the log does not say."""
+        """Number of different images that a network learnt from in all epochs; None if the log does not say."""
         if self.result.online is not None and self.result.online.images is not None:
             return self.result.online.images
         if self.result.distinct is not None or self.result.images is None:
@@ -138,7 +138,7 @@ class FinishedRun(_Part):
 
     @classmethod
     def of(cls, folder: str | Path) -> FinishedRun:
-        """The log of what made a folder, not of what recorded it later; an empty one where there is none.
+        """The log of the run that made a folder, not of a later `record`; an empty one if there is none.
 
         Raises UserError for a file that is no log.
         """

@@ -130,17 +130,18 @@ def test_progress_ends_at_the_whole(normed, digits):
 def test_bad_input_is_one_line(teacher, normed, digits, tiny, toy):
     with pytest.raises(UserError) as caught:
         similarity(teacher, {"some": digits.subset(10)})
-    assert "hinton32 has no batch norm, and no record, so nothing says what its training data was like" in str(
-        caught.value
+    assert (
+        "record: got no record, expected statistics of the training data, since hinton32 has no batch norm; give"
+        in str(caught.value)
     )
     network = tiny("linear")
     means = record(network, toy(), [(Moments(covariance="none"), ("input",))])
-    with pytest.raises(UserError, match="and a record that says nothing of variances, so nothing says"):
+    with pytest.raises(UserError, match="record: got a record that says nothing of variances, expected statistics"):
         similarity(network, {"some": toy()}, means)
     for few in (digits.subset(1), noise(1, digits.shape), noise(0, digits.shape)):
         with pytest.raises(UserError) as caught:
             similarity(normed, {"few": few})
-        assert str(caught.value) == f"few has {len(few)} images, wanted at least 2; give more"
+        assert str(caught.value) == f"few has {len(few)} images, expected at least 2; give more"
     for pixels, text in [
         (noise(5, (1, 6, 8)), r"images of shape (1, 6, 8), wanted (1, 8, 8)"),
         (noise(5, (3, 8, 8)), r"images of shape (3, 8, 8), wanted (1, 8, 8)"),

@@ -1,0 +1,262 @@
+"""A report from the folders of runs: what each holds and is worth, collected, and the page with its log written."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..._core.arguments import checked
+from ..._core.errors import UserError
+from ..._core.files import locked, read_json, read_weights, sha256_file, sweep
+from ..._core.files.atomic import check_name_length, sync_folder
+from ..._core.folder_kinds import without_logs
+from ...data import Dataset
+from ...data.adapters import LabelledData, as_dataset
+from ...data.registry import PATHS
+from ...models.input_spec import InputSpec
+from ...models.network import Network
+from ...quantization.folder import is_quantized
+from ...releases.load import read_code
+from ...releases.release import Release
+from ...runs.difference import difference
+from ...runs.output_folder import parameters_named
+from ...runs.provenance import IN_MEMORY, hash_of, is_known
+from ...runs.run_log import RunLog, versions
+from ...runs.run_reader import FinishedRun
+from .groups import online_runs, similarity_tables
+from .model import Report, Row
+from .networks import NetworkOpener, code_by_folder, doubts, measured, of_other_networks, teacher_of
+from .page import write
+from .rows import FEW, curve_lines, network_row
+from .sets import matches, real_grid, set_grid
+from .timelines import timeline
+
+__all__ = ["WrittenReport", "collect", "report"]
+
+GENERATOR = b'<meta name="generator" content="datafree">'
+"""What a page of datafree's has near its start."""
+
+
+@dataclass(frozen=True)
+class WrittenReport:
+    """A report on disk."""
+
+    path: Path
+    """The page; its log, with the numbers of the table, is `PAGE.run.json` beside it."""
+    networks: int
+    """Number of networks in the table."""
+    sets: int
+    """Number of sets of images that are shown."""
+    warnings: tuple[str, ...]
+    """What the page warns of, a line each."""
+    unchanged: bool = False
+    """Whether the page was there already, of the same runs and settings; the numbers are not counted then."""
+
+
+@checked
+def report(
+    runs: Sequence[str | Path],
+    out: str | Path = "report.html",
+    data: LabelledData | None = None,
+    *,
+    title: str = "datafree report",
+    code: Sequence[str] = (),
+    networks: Mapping[str, Network] | None = None,
+    device: str = "cpu",
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+) -> WrittenReport:
+    """Writes one self-contained page about any number of runs: a table, images, curves and settings.
+
+    `runs` are folders as the commands, `write_release` and `QuantizedNetwork.save` wrote them: releases, synthetic sets,
+    quantized networks, similarities. Every network is measured on `data` (what `load_data` returns, a torch Dataset or
+    DataLoader, or a pair of images and labels) and compared with the release that others learnt from; without data the page
+    shows what the runs' own logs state. `code` names what builds a network of its publisher's own: ``file.py:function``, in
+    the order of the runs, or ``FOLDER=file.py:function``; `networks` are such networks by folder, opened already, as by
+    ``load_model(folder, module=...)``. `settings` are what the page's log states of the call, by default
+    its arguments.
+
+    Raises UserError for a folder that holds no run, for runs without a release, and where `out` or its log would take the
+    place of another file; nothing is left half-written.
+    """
+    with parameters_named():
+        if not runs:
+            raise UserError("runs: got none, expected release folders and synthetic sets; name some")
+        folders = without_logs([Path(run) for run in runs])
+        out = Path(out)
+        for folder in folders:
+            if not folder.is_dir():
+                Release.open(folder)  # says what is wrong
+            if FinishedRun.of(folder).verb == "evaluate" and not (folder / "config.json").is_file():
+                raise UserError(
+                    f"{folder} is what datafree evaluate wrote, wanted a release, set or similarity; name the folder of the "
+                    "network that it measured, and the data to measure it on"
+                )
+        _check_page(out)
+        opened = _opened(folders, networks or {})
+        test = None if data is None else as_dataset(data, _spec(folders))
+        codes = code_by_folder(folders, code)
+        log = _log(folders, codes, test, settings or _settings(folders, test, title, code, seed))
+        with locked(out.parent, file=out.name) if out.parent.is_dir() else nullcontext():
+            if _is_complete(out, log):
+                return WrittenReport(out, 0, 0, (), unchanged=True)
+            page = collect(folders, test, title=title, opener=NetworkOpener(codes, device, opened), seed=seed)
+            write(page, out)
+            log.write_to(_beside(out), {"networks": [asdict(row) for row in page.rows], "page": sha256_file(out)})
+        return WrittenReport(out, len(page.rows), len(page.grids), tuple(page.warnings))
+
+
+def collect(
+    folders: Sequence[Path], data: Dataset | None, *, title: str, opener: NetworkOpener, seed: int = 0
+) -> Report:
+    """What the page shows of the folders; nothing is written."""
+    logs = {folder: FinishedRun.of(folder) for folder in folders}
+    sets = [folder for folder in folders if (folder / "set.json").is_file()]
+    networks = [folder for folder in folders if folder not in sets and logs[folder].verb != "similarity"]
+    spec, teacher = _spec(folders), teacher_of(networks, logs, opener)
+    scores, warnings = measured(networks, logs, teacher, data, opener)
+    warnings = warnings + of_other_networks(networks, logs, teacher)
+    made_by = {hash_of(folder): logs[folder] for folder in sets}
+    rows = [network_row(folder, logs[folder], folder == teacher, scores[folder], made_by) for folder in networks]
+    grids = [] if data is None else [real_grid(data, spec)]
+    set_matches, unmatched = matches(sets, networks, teacher, opener, seed)
+    return Report(
+        title=title, summary=_summary(rows), rows=rows,
+        grids=grids + [set_grid(folder, logs[folder]) for folder in sets],
+        lines=[line for folder in networks for line in curve_lines(folder.name, logs[folder])],
+        settings={**{folder.name: logs[folder].settings for folder in folders}, "versions": versions()},
+        warnings=warnings + doubts(networks, scores) + unmatched + _unmeasured(rows), classes=spec.classes,
+        likenesses=similarity_tables(logs), matches=set_matches, online=online_runs(networks, logs),
+        timelines=[images for folder in networks if (images := timeline(folder)) is not None],
+    )  # fmt: skip
+
+
+def _opened(folders: Sequence[Path], networks: Mapping[str, Network]) -> dict[Path, Network]:
+    """The opened networks by folder. Raises UserError for a folder that is no run, and for another network than its own."""
+    by_folder = {Path(name): network for name, network in networks.items()}
+    for folder, network in by_folder.items():
+        if folder not in folders:
+            raise UserError(
+                f"networks: got one for {folder}, expected folders among the runs; leave it out, or name that run"
+            )
+        if not is_quantized(folder):
+            weights = read_weights(Release.open(folder).weights)
+            state = network.module.state_dict()
+            if state.keys() != weights.keys() or any(
+                not torch.equal(state[name].cpu(), weights[name]) for name in state
+            ):
+                raise UserError(
+                    f"networks: got a network with other weights than those in {folder}, expected its own; open it with "
+                    "load_model(folder, module=...)"
+                )
+    return by_folder
+
+
+# -- the page's file and its log ------------------------------------------------------------
+
+
+def _settings(
+    folders: Sequence[Path], data: Dataset | None, title: str, code: Sequence[str], seed: int
+) -> dict[str, Any]:
+    """What the log says of a call from Python."""
+    name = None if data is None else data.name
+    if data is not None and not is_known(data.name) and data.public not in PATHS.values():
+        name = IN_MEMORY
+    return {"runs": list(map(str, folders)), "title": title, "code": list(code), "data": name, "seed": seed}
+
+
+def _log(
+    folders: Sequence[Path], codes: Mapping[Path, str], data: Dataset | None, settings: Mapping[str, Any]
+) -> RunLog:
+    files = [folder / name for folder in folders for name in ("run.json", "record.safetensors")]
+    sources = {str(path): path for path in (*folders, *files)}
+    code_files = [path for name in codes.values() for path in read_code(name)]
+    return RunLog("report", dict(settings), {**sources, "code": code_files or None}, data)
+
+
+def _check_page(out: Path) -> None:
+    """Raises UserError where the page, or the log beside it, would take the place of another kind of file."""
+    beside = _beside(out)
+    check_name_length(beside)
+    if out.is_dir():
+        raise UserError(f"out: got {out}, a folder, expected a file; give it a name, as in {out / 'report.html'}")
+    if os.path.lexists(out) and not _is_page(out, beside):
+        raise UserError(f"{out} is there already and no page of datafree's, and would be lost; name another file")
+    if os.path.lexists(beside) and not stat.S_ISREG(os.lstat(beside).st_mode):
+        raise UserError(f"{beside} is there already and no file, and would be lost; name another file")
+    if beside.is_file() and read_json(beside).get("verb") != "report":
+        raise UserError(f"{beside} is there already and is no report's, and would be lost; name another file")
+
+
+def _is_complete(out: Path, log: RunLog) -> bool:
+    """Whether the page is that of this very run. Raises UserError for another run's, which would be lost.
+
+    A page without a log is of a run that was stopped, and is made again; so is one that has changed since.
+    """
+    beside = _beside(out)
+    for path in (out, beside) if out.parent.is_dir() else ():
+        sweep(path.parent, name=path.name)
+    if not out.exists():
+        if beside.exists():  # the log of a page that is gone
+            beside.unlink()
+            sync_folder(beside)
+        return False
+    old = read_json(beside) if beside.is_file() else {}
+    result = old.get("result")
+    if not isinstance(result, dict) or "page" not in result:  # of an earlier version
+        return False
+    changed = difference(log.private, old)
+    if changed is not None:
+        raise UserError(f"{out} was made {changed}: name another --out, or remove that page first")
+    return result["page"] == sha256_file(out)
+
+
+def _beside(out: Path) -> Path:
+    """The page's log: its whole name is in the log's, since teacher.run.json is the log of a folder `teacher`."""
+    return out.with_name(f"{out.name}.run.json")
+
+
+def _is_page(path: Path, log: Path) -> bool:
+    """Whether datafree wrote the page; those of earlier versions are known by their log."""
+    if not stat.S_ISREG(os.lstat(path).st_mode):
+        return False
+    with path.open("rb") as file:
+        start = file.read(2048)
+    if not start.lstrip().startswith(b"<!doctype html>"):
+        return False
+    return GENERATOR in start or (log.is_file() and read_json(log).get("verb") == "report")
+
+
+# -- what is said of the whole ------------------------------------------------------------
+
+
+def _spec(folders: Sequence[Path]) -> InputSpec:
+    for folder in folders:
+        if (folder / "config.json").is_file() and not is_quantized(folder):
+            return Release.open(folder).spec
+    raise UserError("no release among the runs, wanted at least the teacher; name its folder too")
+
+
+def _summary(rows: Sequence[Row]) -> str:
+    """What every student reached; none is picked out by its accuracy."""
+    parts = []
+    for group in ("without data", FEW, "quantized", "with data", "teacher"):
+        scores = [f"{row.name} {row.accuracy:.2f} %" for row in rows if row.group == group and row.accuracy is not None]
+        parts += [f"{group}: {', '.join(scores)}"] if scores else []
+    if not parts:
+        return "No accuracy was measured: --data names labelled images to measure on."
+    if not parts[0].startswith(("without", FEW, "quantized")):
+        parts.insert(0, "no student without data was measured with labels")
+    return "Accuracy on the test set. " + ". ".join(part[0].upper() + part[1:] for part in parts) + "."
+
+
+def _unmeasured(rows: Sequence[Row]) -> list[str]:
+    names = [row.name for row in rows if row.accuracy is None]
+    return [f"no accuracy was measured for {', '.join(names)}"] if names else []

@@ -1,0 +1,104 @@
+"""Rows of the report's table and its curves, from the logs of runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..._core.errors import UserError
+from ..._core.files import read_weights
+from ...quantization.folder import is_quantized
+from ...releases.bits import ends
+from ...releases.release import Release
+from ...runs.provenance import shown
+from ...runs.run_reader import FinishedRun, Scores
+from .model import Line, Row
+from .numbers import duration
+from .online import online_lines
+
+__all__ = ["FEW", "curve_lines", "making", "network_row", "quantized_row", "release_row"]
+
+FEW = "from a few images"
+"""The group of students that learnt from condensed images, which may be training images as they are."""
+
+
+def network_row(
+    folder: Path, log: FinishedRun, is_teacher: bool, scores: Scores, sets: Mapping[str, FinishedRun]
+) -> Row:
+    """A table row of a release or a quantized network; `sets` are the logs of the synthetic sets at hand, by their hash."""
+    if is_quantized(folder):
+        return quantized_row(folder, log, scores)
+    return release_row(folder, log, is_teacher, scores, sets)
+
+
+def release_row(
+    folder: Path, log: FinishedRun, is_teacher: bool, scores: Scores, sets: Mapping[str, FinishedRun] | None = None
+) -> Row:
+    """A table row from a release and its run.json; `sets` are the logs of the synthetic sets at hand, by their hash."""
+    release = Release.open(folder)
+    learns_from = str(log.settings.get("learns_from", ""))
+    group = (
+        "teacher"
+        if is_teacher or log.verb in (None, "record", "pack")
+        else "with data"
+        if log.verb == "train" or "real" in learns_from
+        else FEW
+        if "condensed" in learns_from or "a synthetic set of expand" in learns_from
+        else "without data"
+    )
+    weights = sum(math.prod(shape) for shape in _shapes(release))
+    return Row(
+        name=folder.name, group=group, accuracy=scores.accuracy, agreement=scores.agreement,
+        parameters=weights, nbytes=(folder / "model.safetensors").stat().st_size, seconds=log.whole_seconds,
+        images=log.distinct_images, note=_note(learns_from or str(release.config.get("architecture", "")), log, sets),
+    )  # fmt: skip
+
+
+def _note(words: str, log: FinishedRun, sets: Mapping[str, FinishedRun] | None) -> str:
+    """What a network learnt from and, of a stored set, what making it took, by the set's own log: it is not in the time."""
+    if "condensed images" in words:
+        words += " (their card says whether they are training images)"
+    if "a synthetic set" not in words:
+        return words
+    logs = [sets[digest] for digest in log.inputs.values() if digest in sets] if sets else []
+    return f"{words}, {making(logs[0] if logs else None)}"
+
+
+def making(log: FinishedRun | None) -> str:
+    """How long the images of a synthetic set took, by the set's own log, None where it has none."""
+    seconds = None if log is None else log.whole_seconds
+    return "time to make its images unknown" if seconds is None else f"images made in {duration(seconds)}"
+
+
+def quantized_row(folder: Path, log: FinishedRun, scores: Scores) -> Row:
+    """A table row from the run.json of `datafree quantize`."""
+    settings, speed = log.settings, log.result.speed
+    if speed is None or log.result.parameters is None:
+        raise UserError(f"{folder / 'run.json'} is no finished run of datafree quantize; run it again")
+    tuned = f", fine-tuned on {shown(settings['finetune'])}" if settings.get("finetune") else ""
+    return Row(
+        name=folder.name, group="quantized", accuracy=scores.accuracy, agreement=scores.agreement,
+        parameters=log.result.parameters, nbytes=speed.quantized_bytes, seconds=log.whole_seconds, images=log.result.images,
+        note=f"W{settings.get('weights')}A{settings.get('activations')}"
+        f"{ends(settings.get('first'), settings.get('last'))}, calibrated on {shown(settings.get('calibrate'))}{tuned}; "
+        f"{speed.faster:.2f} times as fast{', simulated bits' if log.result.simulated else ''}",
+    )  # fmt: skip
+
+
+def _shapes(release: Release) -> list[tuple[int, ...]]:
+    """Shapes of the weights, without running statistics."""
+    return [
+        tuple(tensor.shape)
+        for name, tensor in read_weights(release.weights).items()
+        if not name.endswith(("_mean", "_var", "tracked"))
+    ]
+
+
+def curve_lines(name: str, log: FinishedRun) -> list[Line]:
+    """The curves that a run.json holds."""
+    if log.result.online is not None:
+        return online_lines(name, log.result.online)
+    curve = log.result.curve
+    lines = [Line(name, list(curve.loss), "training loss")] if curve.loss else []
+    return lines + ([Line(name, list(curve.scores), "test accuracy, %")] if curve.scores else [])

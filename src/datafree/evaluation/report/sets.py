@@ -1,0 +1,92 @@
+"""What a report shows of images: those of synthetic sets, real ones, and what sets match of a network's statistics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from ..._core.errors import UserError
+from ...data import Dataset
+from ...models.class_names import class_positions
+from ...models.input_spec import InputSpec
+from ...models.network import Network
+from ...models.pixel_bytes import to_pixels
+from ...quantization.folder import is_quantized
+from ...records.divergence import stored_statistics
+from ...releases.release import Release
+from ...runs.run_reader import FinishedRun
+from ...synthesis.methods import from_name
+from ...synthesis.synthetic_set import SyntheticSet
+from ..similarity import layer_matches
+from .images import grid_of
+from .model import Grid, Match
+from .networks import NetworkOpener
+from .rows import making
+
+__all__ = ["matches", "real_grid", "set_grid"]
+
+IMAGES_SHOWN = 4096
+IMAGES_MATCHED = 512
+
+
+def set_grid(folder: Path, log: FinishedRun | None = None) -> Grid:
+    """Class means and random samples of a synthetic set, by the class that the teacher sees."""
+    synthetic = SyntheticSet.open(folder)
+    synthetic.check_hits()
+    pixels, _, logits = synthetic.load()
+    classes, spec = logits.argmax(1), synthetic.spec
+    method = synthetic.about["method"]["method"]
+    note = f"method {method}, {len(synthetic):,} {making(log)}; sorted by the teacher's answer"
+    if (warning := synthetic.warning()) is not None:
+        note += f"; {warning}"
+    return grid_of(folder.name, to_pixels(pixels, spec), classes, len(spec.classes), spec=spec, note=note)
+
+
+def real_grid(data: Dataset, spec: InputSpec) -> Grid:
+    """The same of real images."""
+    positions = class_positions(data.classes, spec.classes, data.name, "the teacher", part=True)
+    data = data.relabelled(positions, spec.classes).scaled_to(spec)
+    sample = data.subset(min(len(data), IMAGES_SHOWN))
+    pixels = sample.pixels(torch.arange(len(sample)).numpy(), spec.shape[1:])
+    return grid_of(f"real: {data.public}", pixels, sample.labels, len(spec.classes), spec=spec, note="test images")
+
+
+def matches(
+    sets: list[Path], networks: list[Path], teacher: Path | None, opener: NetworkOpener, seed: int
+) -> tuple[list[Match], list[str]]:
+    """What sets match of the statistics that the network they were made from stored, where that is among the runs, and
+    warnings."""
+    by_teacher: dict[str, list[Path]] = {}
+    for folder in sets:
+        by_teacher.setdefault(str(SyntheticSet.open(folder).about["teacher"]), []).append(folder)
+    results, warnings = [], []
+    for folder in sorted(networks, key=lambda path: path != teacher):
+        if not by_teacher:
+            break
+        network = None if is_quantized(folder) else opener.open(folder)
+        made = [] if network is None else by_teacher.pop(network.fingerprint(), [])
+        if made and network is not None:
+            match, missed = _matches_of(folder, network, made, seed)
+            results, warnings = results + match, warnings + missed
+    return results, warnings
+
+
+def _matches_of(folder: Path, network: Network, sets: list[Path], seed: int) -> tuple[list[Match], list[str]]:
+    record = Release.open(folder).record(network)
+    try:
+        layers = stored_statistics(network, record)
+    except UserError:  # it stored nothing to match
+        return [], []
+    results, warnings = [], []
+    for path in sets:
+        synthetic = SyntheticSet.open(path)
+        pixels = to_pixels(synthetic.load()[0][:IMAGES_MATCHED], synthetic.spec)
+        try:
+            results.append(layer_matches(network, path.name, pixels, layers))
+        except UserError as error:
+            warnings.append(f"{path.name} was not matched: {error}")
+    noise = from_name("gaussian").bind(network, None).chunk(0, seed, IMAGES_MATCHED).pixels
+    results.append(layer_matches(network, "noise", noise, layers, reference=True))
+    caption = f"{folder.name}: at most {IMAGES_MATCHED} images of each set, shown as they are; noise in grey"
+    return [Match(caption, results)] if len(results) > 1 else [], warnings

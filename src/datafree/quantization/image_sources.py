@@ -1,0 +1,253 @@
+"""What a network is quantized with: images that are named, handed over or made, and where they came from, in words."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._core.errors import Notice, UserError, unknown
+from .._core.folder_kinds import CONDENSED
+from .._core.memory import available
+from .._core.progress import Progress, silent
+from ..data import Dataset
+from ..data import load as load_data
+from ..data import names as data_names
+from ..data.adapters import ImageData, as_dataset
+from ..data.condensed import methods as condensing
+from ..data.condensed.condensed_set import Condensed
+from ..data.registry import PATHS
+from ..models.input_spec import InputSpec
+from ..models.missing_layers import is_program, no_batch_norm
+from ..models.network import Network
+from ..models.pixel_bytes import pixels_for
+from ..records.divergence import known
+from ..records.record import Record
+from ..runs.provenance import IN_MEMORY, is_known, place, shown
+from ..synthesis import methods
+from ..synthesis.methods import Synthesizer
+from ..synthesis.synthetic_set import SyntheticSet
+
+__all__ = ["NO_IMAGES", "ImageSource", "Images", "Origin", "default_method", "is_made", "load_images"]
+
+ImageSource: TypeAlias = str | Path | ImageData | SyntheticSet | Condensed | Synthesizer
+"""Where images come from: a synthesis method by name or with its settings, `noise`, a data set by name (`cifar10:test`),
+the path of an image folder, .npz file, synthetic or condensed set, one of those opened, a torch Dataset or DataLoader, or
+pixels (N, C, H, W) as a tensor or array."""
+
+NO_IMAGES = "none"
+"""The word for ranges that come from the batch norms alone."""
+NOISE = "noise"
+STEPS = 40
+"""Steps of a synthesis method that is given by its name: ranges need images less perfect than students do."""
+NOISE_IMAGES = 1000
+"""Number of images that are made where no number is given."""
+CHUNK = 128
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the images behind a quantized network came from."""
+
+    description: str
+    """In words, without a path: `256 synthetic images (bns)`."""
+    synthetic: bool
+    """Whether none of them was taken from the world."""
+    images: int | None = None
+    """How many there were; None where the batch norms alone were read."""
+
+
+BATCH_NORMS_ALONE = Origin("what the batch norms say", synthetic=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Images as the network takes them, and what a run log says of them."""
+
+    pixels: Tensor | None
+    """float32 (N, C, H, W) in the network's range; None for the batch norms alone."""
+    origin: Origin
+    setting: Any
+    """How a run log names them: a word, a path, or a method's settings."""
+    content: Dataset | Tensor | None = None
+    """What a run log hashes: images that no seed makes again."""
+    folder: Path | None = None
+    """The folder of a set, which a run log hashes instead."""
+
+
+def default_method(network: Network, record: Record | None) -> str:
+    """Name of the synthesis method that makes the images for ranges where none are given: `bns` for a network with batch
+    norms or a record of its layers, else `distribution` for a record of pixels.
+
+    Raises UserError where neither can make images of this network.
+    """
+    if known(network, record) or is_program(network):
+        return "bns"
+    try:
+        methods.from_name("distribution").check(network, record)
+    except UserError:
+        held = "no record" if record is None else "a record that no images can be made from here"
+        raise UserError(
+            f"calibrate: got nothing, expected images to choose ranges on, since {no_batch_norm(network)}, and {held}; give "
+            "a folder of images (labels are not needed), a data set, inception, or noise"
+        ) from None
+    return "distribution"
+
+
+def is_made(name: str, role: str = "") -> bool:
+    """Whether the name stands for images that are made here, or for none. Raises UserError for a slip in such a name."""
+    words = (NO_IMAGES, NOISE, *methods.methods())
+    if name not in words and not Path(name).exists() and get_close_matches(name, words, n=1):
+        raise unknown("data set or method", name, (*words, *data_names()), where=role)
+    return name in words
+
+
+def load_images(
+    network: Network,
+    source: ImageSource,
+    count: int | None,
+    *,
+    role: str,
+    record: Record | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Images:
+    """`count` images from `source` as `network` takes them; of a data set, the same share of each class. None takes all.
+
+    A tensor or array is taken whole. `role` is the parameter that the source was given as, for messages. Raises UserError for a
+    source that does not exist or whose images do not fit the network.
+    """
+    if isinstance(source, (str, Path)):
+        return _by_name(network, str(source), count, role=role, record=record, seed=seed, progress=progress)
+    if isinstance(source, Tensor) and source.dtype != torch.uint8:
+        network.spec.check_set(source)
+        origin = Origin(
+            f"{len(source):,} images given in memory, of unknown origin", synthetic=False, images=len(source)
+        )
+        return Images(source.float(), origin, IN_MEMORY, content=source)
+    if isinstance(source, Dataset):
+        return _of_dataset(network, source, count)
+    if isinstance(source, SyntheticSet):
+        return _of_set(network, source, count)
+    if isinstance(source, Condensed):
+        return _of_condensed(network, source.fitted(network), count, IN_MEMORY)
+    if not isinstance(source, Synthesizer):
+        whole = isinstance(source, (Tensor, np.ndarray))
+        data = as_dataset(source, network, labelled=False, name=role)
+        return _of_dataset(network, data, None if whole else count)
+    name = source.method
+    _check_memory(count or NOISE_IMAGES, network.spec)
+    pixels = _synthetic(network, source, count or NOISE_IMAGES, record, seed, progress)
+    settings = source.model_dump(mode="json") if hasattr(source, "model_dump") else name  # type: ignore[attr-defined]
+    return Images(pixels, _synthetic_origin(len(pixels), name), settings)
+
+
+def _by_name(
+    network: Network, name: str, count: int | None, *, role: str, record: Record | None, seed: int, progress: Progress
+) -> Images:
+    made = is_made(name, role)
+    if name == NO_IMAGES:
+        return Images(None, BATCH_NORMS_ALONE, name)
+    if name == NOISE:
+        _check_memory(count or NOISE_IMAGES, network.spec)
+        bound = methods.from_name("gaussian").bind(network, None)
+        pixels = network.spec.clamp(bound.chunk(0, seed, count or NOISE_IMAGES).pixels)
+        return Images(pixels, Origin(f"{len(pixels):,} images of noise", synthetic=True, images=len(pixels)), name)
+    if made:
+        _check_memory(count or NOISE_IMAGES, network.spec)
+        settings = {"steps": STEPS} if "steps" in methods.methods()[name].model_fields else {}
+        method = methods.from_name(name, **settings)
+        pixels = _synthetic(network, method, count or NOISE_IMAGES, record, seed, progress)
+        return Images(pixels, _synthetic_origin(len(pixels), name), name)
+    if (Path(name) / "set.json").is_file():
+        return _of_set(network, SyntheticSet.open(name), count)
+    if (Path(name) / CONDENSED).is_file():
+        return _of_condensed(network, Condensed.open(name, network), count, name)
+    base, _, split = name.rpartition(":") if name.endswith((":train", ":test")) else (name, "", "train")
+    labels: dict[str, Any] = {} if base in data_names() else {"labelled": False}
+    return _of_dataset(network, load_data(base, split, **labels), count)
+
+
+def _synthetic(
+    network: Network, method: Any, count: int, record: Record | None, seed: int, progress: Progress
+) -> Tensor:
+    """Images (count, C, H, W) of a method, in chunks, cut to the network's range."""
+    bound, parts = method.bind(network, record), []
+    for index in range(-(-count // CHUNK)):
+        parts.append(bound.chunk(index, seed, CHUNK).pixels)
+        progress(min((index + 1) * CHUNK, count), count)
+    return network.spec.clamp(torch.cat(parts)[:count])
+
+
+def _synthetic_origin(count: int, method: object) -> Origin:
+    named = f" ({method})" if method in methods.methods() else ""
+    return Origin(f"{count:,} synthetic images{named}", synthetic=True, images=count)
+
+
+def _of_set(network: Network, source: SyntheticSet, count: int | None) -> Images:
+    if source.spec.shape != network.spec.shape:
+        raise UserError(
+            f"the set {source.folder} has images of shape {source.spec.shape}, expected {network.spec.shape}; give another"
+        )
+    if source.about["teacher"] != network.fingerprint():
+        warnings.warn(
+            Notice(f"the set {source.folder} was made from another network than this {network.name}"), stacklevel=4
+        )
+    pixels = pixels_for(network.spec, source.load(count)[0], source.spec)
+    network.spec.check(pixels)
+    method = source.about["method"]
+    origin = _synthetic_origin(len(pixels), method.get("method") if isinstance(method, dict) else None)
+    return Images(pixels, origin, str(source.folder), folder=source.folder)
+
+
+def _of_condensed(network: Network, source: Condensed, count: int | None, setting: str) -> Images:
+    pixels = source.chosen(count)
+    network.spec.check(pixels)
+    origin = Origin(f"{len(pixels):,} {_condensed_origin(source)}", synthetic=False, images=len(pixels))
+    if setting == IN_MEMORY:
+        return Images(pixels, origin, setting, content=source.pixels)
+    return Images(pixels, origin, setting)
+
+
+def _condensed_origin(source: Condensed) -> str:
+    """What a condensed set says of its images' origin."""
+    about = source.about
+    made, data = (dict(about[key]) if isinstance(about.get(key), dict) else {} for key in ("made", "data"))
+    method, name = made.get("method"), data.get("name")
+    if method not in condensing.methods():
+        return "images of a condensed set, of unknown origin"
+    known_name = isinstance(name, str) and is_known(name)
+    publisher = f"{name} ({data.get('split')} split)" if known_name else "data of its publisher"
+    return f"images of a condensed set, made of {publisher} by {method}"
+
+
+def _of_dataset(network: Network, source: Dataset, count: int | None) -> Images:
+    """Labels do not count, and images of another size are resized."""
+    data = source if count is None or count >= len(source) else source.subset(count)
+    pixels = data.scaled_to(network.spec).pixels(range(len(data)), network.spec.shape[1:])
+    network.spec.check(pixels)
+    if is_known(data.name):
+        setting, description = data.name, f"images of {data.name} ({data.split} split)"
+    elif data.public in PATHS.values():
+        setting = data.name
+        description = f"images of {shown(place(data.name))} ({data.split} split), of unknown origin"
+    else:
+        setting, description = IN_MEMORY, "images given in memory, of unknown origin"
+    origin = Origin(f"{len(pixels):,} {description}", synthetic=False, images=len(pixels))
+    return Images(pixels, origin, setting, content=data)
+
+
+def _check_memory(count: int, spec: InputSpec) -> None:
+    """Raises UserError where that many new images cannot fit in memory, twice: in parts and put together."""
+    needed, there = 8 * count * spec.pixels, available()
+    if there is not None and needed > there:
+        raise UserError(
+            f"images: got {count:,}, which need {needed:,} bytes, expected at most the {there:,} of memory here; give a "
+            "smaller count"
+        )
