@@ -40,7 +40,7 @@ NAMES = [
     ("rerun nosuch", "no file nosuch, wanted a run.json"),
     ("rerun teacher/config.json", "teacher/config.json names no command line"),
     ("report nosuch --out r.html", "no folder nosuch, expected a release"),
-    ("report --out r.html", "runs: got none, expected release folders and synthetic sets"),
+    ("report --out r.html", "RUNS: got none, expected release folders and synthetic sets"),
     ("report set --out r.html", "no release among the runs"),
     ("pack hinton17 --weights teacher/model.safetensors --shape 1 8 8 --classes 10 --out o", "wanted (17,)"),
     ("pack hinton16 --weights nosuch --shape 1 8 8 --classes 10 --out o", "cannot read 'nosuch'"),
@@ -91,7 +91,7 @@ NUMBERS = [
     (f"{PACK} --mean nan", "--mean: got nan as number 1, wanted a finite number; give such a value"),
     (
         f"{PACK} --mean 0 0 inf".replace("--shape 1", "--shape 3"),
-        "--mean: got inf as number 3, wanted a finite number; give --mean",
+        "--mean: got inf as number 3, wanted a finite number; give such",
     ),
     (f"{PACK} --std nan", "--std: got nan as number 1, wanted a finite number; give such a value"),
     (f"{PACK} --mean 0 1", "--mean: got 2 numbers, wanted 1 or one for each of 1 channels"),
@@ -119,14 +119,14 @@ USAGE = [
     ("record teacher --data digits --taps fc1", "--taps belongs to datafree record "),
     (
         "record batch-norm teacher --data digits --replace --quiet",
-        "no kind of record 'batch-norm'; expected one of 'input', 'moments', 'spectral-all', 'spectral-pairs'",
+        "no method or kind of datafree record 'batch-norm'; expected one of 'input', 'moments', 'spectral-all', 'spectral-pairs'",
     ),
     ("record hinton16 --data digits", "hinton16 is no release folder, wanted --out"),
     ("synthesize teacher", "needs --out, which was not given"),
     ("synthesize other --out o", "method 'distribution' needs a record, got none"),
     ("synthesize other --out o --record teacher/record.safetensors", "the record was made for another teacher"),
     ("synthesize other --out o --record nosuch", "cannot read 'nosuch'"),
-    ("distill teacher --out o", "nothing to learn from, expected --set SET, --condensed SET, --online METHOD"),
+    ("distill teacher --out o", "nothing to learn from, expected --set SET, --condensed SET or --data NAME"),
     ("distill other --set set --out o", "the set in set was made from another teacher"),
     ("distill teacher --images set --online top --out o", "--images and --online: got both, expected one"),
     ("distill teacher other --set set --out o", "other is a trained release, wanted a fresh network"),
@@ -282,10 +282,10 @@ def test_a_network_without_a_layer_to_record_is_refused(command, here):
         " def forward(self, x): return x.flatten(1) @ self.w\n"
     )
     assert command("train plain.py:build --data digits --epochs 1 --out plain --quiet").code == 0
-    for what in ("--preset small", "--preset full", "--kind moments", "--kind spectral-all"):
+    for what in ("--preset small", "--preset full", "moments", "spectral-all"):
         assert (
             "has no conv or linear layer, wanted one at least that an image passes exactly once"
-            in command(f"record plain --code plain.py:build --data digits {what} --quiet").line
+            in command(f"record {what} plain --code plain.py:build --data digits --quiet").line
         )
 
 
@@ -328,8 +328,8 @@ def test_a_class_without_samples_is_named(refused):
         labels=labels,
         classes=np.array(list("0123456789")),
     )
-    for what in ("--preset safe", "--preset small", "--kind moments"):
-        text = refused(f"record teacher --replace --data gap.npz {what} --quiet")
+    for what in ("--preset safe", "--preset small", "moments"):
+        text = refused(f"record {what} teacher --replace --data gap.npz --quiet")
         assert "class" in text and "4" in text
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
 from .._core.errors import UserError
 from .._core.folder_kinds import is_quantized, is_release
@@ -22,7 +21,7 @@ def evaluate(
     /,
     *,
     data: Data | None = None,
-    split: Literal["test", "train", "all"] = "test",
+    split: str = "test",
     teacher: str | None = None,
     teacher_code: str | None = None,
     out: Path | None = None,

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
-from difflib import get_close_matches
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -342,9 +341,9 @@ def _usage(error: Any, argv: list[str]) -> str:
 def _misspelt_method(argv: list[str]) -> str | None:
     """That the word after the verb is no method, where it looks like one."""
     names = words_after(argv[0]) if argv else []
-    if len(argv) < 2 or not names or not get_close_matches(argv[1], names, n=1) or os.path.exists(argv[1]):
+    if len(argv) < 2 or not names or argv[1] in names or os.path.exists(argv[1]):
         return None
-    return str(unknown(f"method of datafree {argv[0]}", argv[1], names))
+    return str(unknown(f"method or kind of datafree {argv[0]}", argv[1], names))
 
 
 def _unknown_flag(error: Any, line: str) -> str:

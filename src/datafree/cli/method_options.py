@@ -91,10 +91,19 @@ def _options(name: str, rows: Sequence[tuple[Field, str, str]], group: Group | N
         if field.annotation is not bool:
             how["converter"] = _as_written
         parameter = Parameter(**how)
-        fields.append((field.name, Annotated[field.annotation, parameter], dataclasses.field(default=field.default)))
+        fields.append(
+            (field.name, Annotated[field.annotation, parameter, _Unchecked()], dataclasses.field(default=field.default))
+        )
     cls = dataclasses.make_dataclass(name, fields, bases=(Given,), init=False, repr=False, eq=False)
     cls.__module__ = __name__  # cyclopts takes classes of the standard library for plain values
     return cls
+
+
+class _Unchecked:
+    """Keeps cyclopts from asking pydantic, where that is imported already: the settings class checks the text."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> dict[str, str]:
+        return {"type": "any"}
 
 
 def _as_written(_: Any, tokens: Sequence[Token]) -> str:
