@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from datafree.distillation import replay
 from datafree.distillation.kl import kl
 from datafree.distillation.online.generator import new_generator
-from datafree.distillation.online.run import OnlineDistillation, distill_online
+from datafree.distillation.online.run import OnlineDistillation, train_online
 from datafree.models.input_spec import InputSpec
 from datafree.models.network import Network
 from datafree.releases.load import new_model
@@ -59,7 +59,7 @@ def ours(scene: str, iterations: int = 50) -> float:
         {"epochs": 1, "iterations": iterations, "scene": scene, "ground": "dark"}
     )
     began = time.process_time()
-    history = distill_online(teacher, student, settings, replay.from_name("bank", replay_bytes=1 << 20))
+    history = train_online(teacher, student, settings, replay.from_name("bank", replay_bytes=1 << 20))
     return history.images / (time.process_time() - began)
 
 

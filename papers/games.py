@@ -23,7 +23,7 @@ from datafree._core.files import read_header
 from datafree.data import load
 from datafree.distillation import replay
 from datafree.distillation.distill import Distillation, distill
-from datafree.distillation.online.run import PRESETS, OnlineDistillation, distill_online
+from datafree.distillation.online.run import PRESETS, OnlineDistillation, train_online
 from datafree.distillation.sources import soft_labelled
 from datafree.distillation.student_init import init_student_from_teacher
 from datafree.distillation.train import train
@@ -195,7 +195,7 @@ class Chain:
             spent[0] += time.process_time() - here
             return found
 
-        history = distill_online(
+        history = train_online(
             teacher, student, own.online(**self.pair.online), replay.from_dict(dict(own.replay)), seed=self.seed, state=state,
             identity=settings, score=oracle,
         )  # fmt: skip

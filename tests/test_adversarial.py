@@ -26,8 +26,8 @@ from datafree.distillation.online.run import (
     Anchored,
     GeneratorHealth,
     OnlineDistillation,
-    distill_online,
     online_preset,
+    train_online,
 )
 from datafree.distillation.online.scene import Scene
 from datafree.distillation.replay import vae
@@ -97,7 +97,7 @@ def test_in_the_students_phase_nothing_of_the_generator_or_the_teacher_moves(tea
 def test_a_run_that_was_stopped_goes_on_to_the_same_student(teacher, tiny, tmp_path, kind):
     whole, cut = tiny("norm", seed=5), tiny("norm", seed=5)
     settings = OnlineDistillation(**SHORT)
-    history = distill_online(teacher, whole, settings, memory(kind), seed=3)
+    history = train_online(teacher, whole, settings, memory(kind), seed=3)
 
     class Stopped(Exception):
         pass
@@ -111,13 +111,13 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_student(teacher, tiny, tmp_p
     stop.calls = 0
     options = {"seed": 3, "state": tmp_path / "state.safetensors", "identity": {"a": 1}}
     with pytest.raises(Stopped):
-        distill_online(teacher, cut, settings, memory(kind), score=stop, **options)
+        train_online(teacher, cut, settings, memory(kind), score=stop, **options)
     again = tiny("norm", seed=9)
-    found = distill_online(teacher, again, settings, memory(kind), **options)
+    found = train_online(teacher, again, settings, memory(kind), **options)
     assert same(weights(again.module), weights(whole.module))
     assert (found.loss, found.agreement, found.images) == (history.loss, history.agreement, history.images)
     with pytest.raises(UserError, match="of a run with other settings"):
-        distill_online(teacher, again, settings, memory(kind), **{**options, "identity": {"a": 2}})
+        train_online(teacher, again, settings, memory(kind), **{**options, "identity": {"a": 2}})
 
 
 def test_a_run_that_was_killed_in_its_last_word_says_it_again(teacher, tiny, tmp_path):
@@ -128,11 +128,9 @@ def test_a_run_that_was_killed_in_its_last_word_says_it_again(teacher, tiny, tmp
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        distill_online(
-            teacher, tiny("norm", seed=5), OnlineDistillation(**SHORT), memory("bank"), each=killed, **options
-        )
+        train_online(teacher, tiny("norm", seed=5), OnlineDistillation(**SHORT), memory("bank"), each=killed, **options)
     told = []
-    again = distill_online(
+    again = train_online(
         teacher,
         tiny("norm", seed=5),
         OnlineDistillation(**SHORT),
@@ -146,7 +144,7 @@ def test_a_run_that_was_killed_in_its_last_word_says_it_again(teacher, tiny, tmp
 def test_what_a_run_tells_is_complete_and_the_students_last_state_is_kept(teacher, tiny):
     student = tiny("norm", seed=5)
     seen = []
-    history = distill_online(
+    history = train_online(
         teacher,
         student,
         OnlineDistillation(**SHORT),
@@ -169,7 +167,7 @@ def test_the_student_learns_its_teachers_answers_on_images_nobody_showed_it(norm
             part.reset_parameters()
     before = evaluate(student, digits, normed).agreement
     settings = OnlineDistillation(epochs=4, iterations=20, batch=64, student_rate=5e-3, statistics=1.0)
-    history = distill_online(normed, student, settings, replay.from_name("bank", replay_bytes=100_000))
+    history = train_online(normed, student, settings, replay.from_name("bank", replay_bytes=100_000))
     assert history.agreement[-1] > 75
     assert evaluate(student, digits, normed).agreement > before + 30
 
@@ -242,7 +240,7 @@ def test_a_generator_that_always_collapses_is_given_up_with_the_student_as_it_wa
 
     monkeypatch.setattr(online.OnlineTrainer, "watch", watch)
     with pytest.raises(UserError) as caught:
-        distill_online(
+        train_online(
             teacher, student, OnlineDistillation(**SHORT), memory("bank"), state=tmp_path / "s", identity={},
             score=lambda own: states.append(weights(own.module)) or 0.0,
             each=lambda _, history, __: told.append((len(history.loss), list(history.rollbacks))),
@@ -253,7 +251,7 @@ def test_a_generator_that_always_collapses_is_given_up_with_the_student_as_it_wa
     assert told == [(1, []), (2, []), (2, ["epoch 3: one image"] * 4)]
     assert same(weights(student.module), states[-1])
     monkeypatch.setattr(online.OnlineTrainer, "watch", real)
-    history = distill_online(
+    history = train_online(
         teacher, student, OnlineDistillation(**SHORT), memory("bank"), state=tmp_path / "s", identity={}
     )
     assert len(history.loss) == 4
@@ -266,18 +264,18 @@ def test_one_collapse_is_rolled_back_and_told(teacher, tiny, monkeypatch):
         online.OnlineTrainer, "watch",
         lambda self, number: GeneratorHealth(5.0, 0.0, 1.0) if number == 1 and bad and bad.pop() else real(self, number),
     )  # fmt: skip
-    history = distill_online(teacher, student, OnlineDistillation(**SHORT), memory("pool"))
+    history = train_online(teacher, student, OnlineDistillation(**SHORT), memory("pool"))
     assert history.rollbacks == ["epoch 2: one image"] and len(history.loss) == 4
     assert history.images == 4 * 3 * 2 * 16
 
 
 def test_a_student_of_other_classes_and_an_objective_of_nothing_are_one_line(teacher, tiny):
     with pytest.raises(UserError, match=r"into 4 classes, teacher tiny .* into 3; give a student like its teacher"):
-        distill_online(teacher, tiny("norm", classes=4), OnlineDistillation(**SHORT))
+        train_online(teacher, tiny("norm", classes=4), OnlineDistillation(**SHORT))
     with pytest.raises(UserError, match="no term of a weight above 0"):
-        distill_online(teacher, tiny("norm"), OnlineDistillation(disagreement=0, one_hot=0, balance=0))
+        train_online(teacher, tiny("norm"), OnlineDistillation(disagreement=0, one_hot=0, balance=0))
     with pytest.raises(UserError, match="has no batch norm, and no record"):
-        distill_online(tiny("linear"), tiny("linear"), OnlineDistillation(statistics=1.0))
+        train_online(tiny("linear"), tiny("linear"), OnlineDistillation(statistics=1.0))
 
 
 def test_a_teacher_whose_logits_are_not_finite_is_refused(tiny):
@@ -285,13 +283,13 @@ def test_a_teacher_whose_logits_are_not_finite_is_refused(tiny):
     with torch.no_grad():
         broken.module.fc.bias[0] = math.inf
     with pytest.raises(UserError, match="has NaN or infinity"):
-        distill_online(broken, tiny("norm"), OnlineDistillation(**SHORT))
+        train_online(broken, tiny("norm"), OnlineDistillation(**SHORT))
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_every_method_of_the_field_is_a_preset_that_runs(teacher, tiny, name):
     settings, kind = online_preset(name, **{**SHORT, "epochs": 1})
-    history = distill_online(teacher, tiny("norm", seed=5), settings, memory(kind))
+    history = train_online(teacher, tiny("norm", seed=5), settings, memory(kind))
     assert len(history.loss) == 1 and math.isfinite(history.loss[0])
 
 
@@ -427,7 +425,7 @@ def test_the_average_is_kept_unless_the_last_is_asked_for(teacher, tiny):
     found = {}
     for keep in ("last", "average"):
         student, seen = tiny("norm", seed=5), []
-        distill_online(
+        train_online(
             teacher, student, OnlineDistillation(**SHORT, keep=keep), memory("none"),
             score=lambda own, seen=seen: seen.append(weights(own.module)) or 1.0,
         )  # fmt: skip
@@ -448,7 +446,7 @@ def test_the_average_is_the_exponential_one_of_every_step(teacher, tiny):
 def test_each_epoch_is_told_with_the_student_to_keep_and_what_the_generator_makes_of_the_same_latents(teacher, tiny):
     told = []
     student = tiny("norm", seed=5)
-    distill_online(
+    train_online(
         teacher, student, OnlineDistillation(**SHORT), memory("bank"),
         each=lambda own, history, shown: told.append((weights(own.module), len(history.loss), dict(shown))),
     )  # fmt: skip
@@ -470,7 +468,7 @@ def anchored(teacher, kind, count=6):
 def test_a_guided_run_that_was_stopped_goes_on_to_the_same_student(teacher, tiny, tmp_path, kind):
     whole, cut, again = (tiny("norm", seed=5) for _ in range(3))
     own, path = anchored(teacher, kind), tmp_path / "state"
-    history = distill_online(teacher, whole, OnlineDistillation(**SHORT), memory("none"), anchored=own)
+    history = train_online(teacher, whole, OnlineDistillation(**SHORT), memory("none"), anchored=own)
 
     def stop(_, told, __):
         if len(told.loss) == 2:
@@ -478,12 +476,12 @@ def test_a_guided_run_that_was_stopped_goes_on_to_the_same_student(teacher, tiny
 
     before = teacher.fingerprint()
     with pytest.raises(KeyboardInterrupt):
-        distill_online(teacher, cut, OnlineDistillation(**SHORT), memory("none"), anchored=own, state=path, each=stop)
-    found = distill_online(teacher, again, OnlineDistillation(**SHORT), memory("none"), anchored=own, state=path)
+        train_online(teacher, cut, OnlineDistillation(**SHORT), memory("none"), anchored=own, state=path, each=stop)
+    found = train_online(teacher, again, OnlineDistillation(**SHORT), memory("none"), anchored=own, state=path)
     assert same(weights(again.module), weights(whole.module)) and found.generator == history.generator
     assert teacher.fingerprint() == before
     plain = tiny("norm", seed=5)
-    distill_online(teacher, plain, OnlineDistillation(**SHORT), memory("none"))
+    train_online(teacher, plain, OnlineDistillation(**SHORT), memory("none"))
     assert not same(weights(plain.module), weights(whole.module))
 
 

@@ -15,7 +15,7 @@ from torch import nn
 
 import datafree as df
 from datafree._core.settings import Settings
-from datafree.distillation.online.run import distill_online
+from datafree.distillation.online.run import train_online
 from datafree.distillation.online.scene import Scene
 from datafree.distillation.online.settings import OnlineDistillation
 from datafree.quantization import calibrate, finetune
@@ -65,7 +65,7 @@ def student() -> df.Network:
 def test_every_public_function_checks_its_arguments_against_their_annotations():
     assert len(FUNCTIONS) == 20
     assert [name for name, function in FUNCTIONS.items() if not hasattr(function, "__wrapped__")] == []
-    for function in (*FUNCTIONS.values(), distill_online, write_record):
+    for function in (*FUNCTIONS.values(), train_online, write_record):
         get_type_hints(function)  # raises for a name that is there for the type checker alone
 
 
@@ -143,7 +143,7 @@ RECORDS = {
     ),
     "expand": lambda record: df.expand(TEACHER, (PIXELS, ONE_HOT), OUT, images=8, record=record),
     "write_release": lambda record: df.write_release(OUT, TEACHER, record),
-    "adversarial": lambda record: distill_online(
+    "adversarial": lambda record: train_online(
         TEACHER, student(), OnlineDistillation(epochs=1, iterations=1), record=record
     ),
     "batches": lambda record: list(batches(df.method("gaussian"), TEACHER, record, units=[0], seed=0, size=4)),

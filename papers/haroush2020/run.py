@@ -152,7 +152,7 @@ class Chain:
             count = min(len(self.train), units * UNIT if units * UNIT <= self.pair.calibration else len(self.train))
             return self.train.subset(count).pixels(range(count), self.network.spec.shape[1:])
         made = synthesize(
-            self.network, None, method(self.pair, source), self.folder / f"set-{source}", images=units * UNIT, unit=UNIT,
+            self.network, None, method(self.pair, source), self.folder / f"set-{source}", images=units * UNIT, chunk=UNIT,
             seed=self.seed, workers=1,
         )  # fmt: skip
         return to_pixels(made.load()[0][: units * UNIT], self.network.spec)

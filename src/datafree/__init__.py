@@ -21,16 +21,22 @@ if not os.environ.get("ORT_DISABLE_TELEMETRY"):
 
 if TYPE_CHECKING:  # the same names for type checkers and editors, which do not run `__getattr__`
     from ._core.errors import UserError
+    from ._core.settings import Settings
     from .data import Dataset
     from .data import load as load_data
     from .data.adapters import as_dataset
     from .data.condensed.condensed_set import Condensed
     from .data.condensed.methods import condense
-    from .distillation.distill import Distillation, distill
+    from .distillation.distill import DistilledNetwork, distill
+    from .distillation.distill_online import OnlineNetwork, distill_online
     from .distillation.kl import kl
+    from .distillation.online.history import History
+    from .distillation.online.settings import OnlineDistillation
+    from .distillation.schedule import Distillation
     from .distillation.sources import FreshImages, MixedImages, StoredImages, fresh_images, soft_labelled, stored_images
     from .distillation.train import train
-    from .distillation.training_loop import Schedule
+    from .distillation.train_student import train_student
+    from .distillation.training_loop import Curve, Schedule
     from .evaluation.accuracy import Evaluation, evaluate
     from .evaluation.report.collect import WrittenReport, report
     from .evaluation.similarity import Similarity, similarity
@@ -48,25 +54,33 @@ if TYPE_CHECKING:  # the same names for type checkers and editors, which do not 
     from .synthesis.expansion import Expansion, expand
     from .synthesis.losses import Objective
     from .synthesis.methods import from_name as method
+    from .synthesis.sampling import Samples, sample
     from .synthesis.synthetic_set import SyntheticSet, synthesize
 
 _HOMES = {
     "Bits": "quantization",
     "Condensed": "data.condensed.condensed_set",
     "Dataset": "data",
-    "Distillation": "distillation.distill",
+    "Curve": "distillation.training_loop",
+    "Distillation": "distillation.schedule",
+    "DistilledNetwork": "distillation.distill",
     "Evaluation": "evaluation.accuracy",
     "Expansion": "synthesis.expansion",
     "FineTuning": "quantization",
     "FreshImages": "distillation.sources",
     "StoredImages": "distillation.sources",
+    "History": "distillation.online.history",
     "InputSpec": "models.input_spec",
     "MixedImages": "distillation.sources",
     "Network": "models.network",
+    "OnlineDistillation": "distillation.online.settings",
+    "OnlineNetwork": "distillation.distill_online",
     "Objective": "synthesis.losses",
     "QuantizedNetwork": "quantization",
     "Record": "records.record",
     "Release": "releases.release",
+    "Samples": "synthesis.sampling",
+    "Settings": "_core.settings",
     "Schedule": "distillation.training_loop",
     "Similarity": "evaluation.similarity",
     "SyntheticSet": "synthesis.synthetic_set",
@@ -75,6 +89,7 @@ _HOMES = {
     "as_dataset": "data.adapters",
     "condense": "data.condensed.methods",
     "distill": "distillation.distill",
+    "distill_online": "distillation.distill_online",
     "evaluate": "evaluation.accuracy",
     "expand": "synthesis.expansion",
     "finetune": "quantization",
@@ -88,31 +103,40 @@ _HOMES = {
     "preset": "records.presets",
     "quantize": "quantization",
     "record": "records.record",
+    "sample": "synthesis.sampling",
     "report": "evaluation.report.collect",
     "similarity": "evaluation.similarity",
     "soft_labelled": "distillation.sources",
     "stored_images": "distillation.sources",
     "synthesize": "synthesis.synthetic_set",
     "train": "distillation.train",
+    "train_student": "distillation.train_student",
     "write_release": "releases.release",
 }
 
 __all__ = [
     "Bits",
     "Condensed",
+    "Curve",
     "Dataset",
     "Distillation",
+    "DistilledNetwork",
     "Evaluation",
     "Expansion",
     "FineTuning",
     "FreshImages",
+    "History",
     "InputSpec",
     "MixedImages",
     "Network",
     "Objective",
+    "OnlineDistillation",
+    "OnlineNetwork",
     "Record",
     "Release",
+    "Samples",
     "Schedule",
+    "Settings",
     "Similarity",
     "StoredImages",
     "SyntheticSet",
@@ -122,6 +146,7 @@ __all__ = [
     "as_dataset",
     "condense",
     "distill",
+    "distill_online",
     "evaluate",
     "expand",
     "forecast_auc",
@@ -134,11 +159,13 @@ __all__ = [
     "preset",
     "record",
     "report",
+    "sample",
     "similarity",
     "soft_labelled",
     "stored_images",
     "synthesize",
     "train",
+    "train_student",
     "write_release",
 ]
 """Without names that need packages of an extra, such as `quantize`: `from datafree import *` does without."""

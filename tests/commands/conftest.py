@@ -18,13 +18,13 @@ MAKE = (
     "train hinton16 --data digits --epochs 3 --out teacher --quiet",
     "record teacher --data digits --preset full --quiet",
     "train hinton16 --data digits --epochs 1 --seed 1 --out other --quiet",
-    "synthesize teacher --images 48 --unit 16 --workers 2 --out set --quiet",
-    "distill teacher --images set --epochs 2 --out student --quiet",
+    "synthesize teacher --images 48 --chunk 16 --workers 2 --out set --quiet",
+    "distill teacher --set set --epochs 2 --out student --quiet",
 )
 NORMED = (
     "train normed.py:build --data digits --epochs 4 --batch 32 --learning-rate 5e-3 --out net --quiet",
-    "synthesize net --code normed.py:build --method bns --steps 20 --images 64 --unit 64 --out shown --quiet",
-    "synthesize net --code normed.py:build --method bns --no-box --steps 2 --images 8 --unit 8 --out unboxed --quiet",
+    "synthesize bns net --code normed.py:build --steps 20 --images 64 --chunk 64 --out shown --quiet",
+    "synthesize bns net --code normed.py:build --no-box --steps 2 --images 8 --chunk 8 --out unboxed --quiet",
 )
 NORMED_CODE = """
 from torch import nn

@@ -44,7 +44,7 @@ def test_every_command_takes_the_attribute_that_is_named(command, faces):
         f"evaluate teacher2 --code net.py:build {data}",
         f"quantize teacher2 --code net.py:build --calibrate celeba --images 16 {data} --out int8 --quiet",
         "quantize teacher2 --code net.py:build --finetune celeba --epochs 1 --attribute Bright --out int8b --quiet",
-        f"condense {data} --teacher teacher2 --code net.py:build --method random --per-class 1 --out few --quiet",
+        f"condense random {data} --teacher teacher2 --code net.py:build --per-class 1 --out few --quiet",
         f"distill teacher2 net.py:build --code net.py:build {data} --epochs 1 --out student2 --quiet",
         f"record teacher2 --code net.py:build {data} --preset small --quiet",
         f"report teacher2 int8 {data} --out page.html",
@@ -60,7 +60,7 @@ def test_every_command_takes_the_attribute_that_is_named(command, faces):
     "evaluate teacher --data digits --attribute Male", "train hinton4 --data digits --attribute Male --out made",
     "quantize teacher --calibrate noise --attribute Male --out made", "similarity teacher digits --attribute Male",
     "quantize teacher --calibrate digits --finetune digits --attribute Male --out made",
-    "distill teacher --images set --attribute Male --out made", "report teacher --attribute Male --out p.html",
+    "distill teacher --set set --attribute Male --out made", "report teacher --attribute Male --out p.html",
     "record teacher --data digits --attribute Male", "condense --data digits --per-class 1 --attribute Male --out made",
 ])  # fmt: skip
 def test_an_attribute_of_no_data_is_refused(refused, line):

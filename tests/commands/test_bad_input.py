@@ -18,20 +18,20 @@ NAMES = [
         "no data set 'digitz' in the data sets, and no such folder or .npz file; nearest: 'digits'",
     ),
     ("record teachr --data digits", "no model 'teachr' in the zoo, and no such release folder"),
-    ("record teacher --data digits --kind momentz", "no kind of record 'momentz'; nearest: 'moments'"),
+    ("record teacher --data digits --kind momentz", "no kind of statistic 'momentz'; nearest: 'moments'"),
     (
-        "record teacher --replace --data digits --kind moments --taps fc9 --quiet",
+        "record moments teacher --replace --data digits --taps fc9 --quiet",
         "no layer 'fc9' in hinton16; nearest: 'fc",
     ),
     ("record teacher --data digits --preset saef", "saef"),
-    ("record teacher --data digits --kind moments --covariance ful", "--covariance: got 'ful', wanted 'none'"),
+    ("record moments teacher --data digits --covariance ful", "--covariance: got 'ful', wanted 'none'"),
     ("synthesize teacher --method distributoin --out o", "no synthesis method 'distributoin'; nearest: 'distribution'"),
     ("synthesize nosuch --out o", "no model 'nosuch' in the zoo, and no such release folder"),
     ("synthesize hinton16 --out o", "model 'hinton16' has no weights; give a release folder, or --weights"),
     ("distill teacher --online distributoin --out o", "no synthesis method 'distributoin'; nearest: 'distribution'"),
-    ("distill teacher nosuch --images set --out o", "no model 'nosuch' in the zoo"),
-    ("distill teacher --images nosuch --out o", "no synthetic set in nosuch"),
-    ("distill teacher --images set --loss klx --out o", "--loss: got 'klx', wanted 'kl' or 'mse'"),
+    ("distill teacher nosuch --set set --out o", "no model 'nosuch' in the zoo"),
+    ("distill teacher --set nosuch --out o", "no synthetic set in nosuch"),
+    ("distill teacher --set set --loss klx --out o", "--loss: got 'klx', wanted 'kl' or 'mse'"),
     ("evaluate studnt --data digits", "no model 'studnt' in the zoo, and no such release folder"),
     ("evaluate teacher --data digits --split tset", "no split 'tset' in data set 'digits'; nearest: 'test'"),
     ("evaluate teacher --data digits --teacher nosuch", "no model 'nosuch' in the zoo"),
@@ -39,8 +39,8 @@ NAMES = [
     ("inspect set/unit-000000.safetensors", "is of kind 'shard'; wanted 'record'"),
     ("rerun nosuch", "no file nosuch, wanted a run.json"),
     ("rerun teacher/config.json", "teacher/config.json names no command line"),
-    ("report nosuch --out r.html", "no folder nosuch, wanted a release"),
-    ("report --out r.html", "runs: got none, expected release folders and synthetic sets"),
+    ("report nosuch --out r.html", "no folder nosuch, expected a release"),
+    ("report --out r.html", "RUNS: got none, expected release folders and synthetic sets"),
     ("report set --out r.html", "no release among the runs"),
     ("pack hinton17 --weights teacher/model.safetensors --shape 1 8 8 --classes 10 --out o", "wanted (17,)"),
     ("pack hinton16 --weights nosuch --shape 1 8 8 --classes 10 --out o", "cannot read 'nosuch'"),
@@ -67,33 +67,33 @@ NUMBERS = [
     ("train hinton16 --data digits --out o --device gpu", "--device: got 'gpu', wanted cpu, mps, cuda or cuda:1"),
     ("train hinton16 --data digits --out o --device meta", "--device: got 'meta'"),
     ("train hinton16 --data digits --out o --learning-rate 1e30 --quiet", "the loss is not finite in epoch 1; lower"),
-    ("synthesize teacher --mehod top", "no flag '--mehod'; nearest: '--method'"),
+    ("synthesize teacher --mehod top", "no flag '--mehod'; nearest: "),
     ("train hinton16 --data digits --otu=x", "no flag '--otu'; nearest: '--out'"),
     ("train hinton0 --data digits --out o", "got size 0, wanted at least 1"),
     ("train resnet21 --data digits --out o", "no CIFAR ResNet of depth 21"),
     ("train hinton99999 --data digits --size 750 --out o", "needs 265,001,749,996"),
     ("train lenet5 --data digits --size 28 --out o", "lenet5 takes 32x32 images, got (28, 28)"),
     ("record teacher --data digits --leak 1.2", "--leak: got 1.2, expected above 0.5 and below 1"),
-    ("record teacher --data digits --kind moments --rank 0", "--rank: got 0, wanted at least 1"),
-    ("record teacher --data digits --kind spectral-all --fraction 1.5", "--fraction: got 1.5, wanted at most 1"),
-    ("synthesize teacher --out o --images -1", "--images: got -1, wanted at least 1"),
-    ("synthesize teacher --out o --unit 0", "--unit: got 0, wanted at least 1"),
-    ("synthesize teacher --out o --workers 0", "--workers: got 0, wanted at least 1"),
-    ("synthesize teacher --out o --method top --steps 0", "--steps: got 0, wanted at least 1"),
+    ("record moments teacher --data digits --rank 0", "--rank: got 0, wanted at least 1"),
+    ("record spectral-all teacher --data digits --fraction 1.5", "--fraction: got 1.5, wanted at most 1"),
+    ("synthesize teacher --out o --images -1", "--images: got -1, expected at least 1"),
+    ("synthesize teacher --out o --chunk 0", "--chunk: got 0, expected at least 1"),
+    ("synthesize teacher --out o --workers 0", "--workers: got 0, expected at least 1"),
+    ("synthesize top teacher --out o --steps 0", "--steps: got 0, wanted at least 1"),
     ("synthesize teacher --out o --seed 1.5", "--seed: got 1.5, wanted a whole number"),
-    ("distill teacher --images set --out o --temperature 0", "--temperature: got 0, wanted above 0"),
-    ("distill teacher --images set --out o --epochs -3", "--epochs: got -3, wanted at least 1"),
-    ("distill teacher --online distribution --epoch-images 0 --out o", "--epoch-images: got 0, wanted at least 1"),
+    ("distill teacher --set set --out o --temperature 0", "--temperature: got 0, wanted above 0"),
+    ("distill teacher --set set --out o --epochs -3", "--epochs: got -3, wanted at least 1"),
+    ("distill fresh distribution teacher --epoch-images 0 --out o", "--epoch-images: got 0, expected at least 1"),
     ("demo --images 0 --out o", "--images: got 0, wanted at least 1"),
     ("pack hinton16 --weights teacher/model.safetensors --shape 1 8 --classes 10 --out o", "--shape requires 3"),
     ("pack hinton16 --weights teacher/model.safetensors --shape 1 0 8 --classes 10 --out o", "--shape: got (1, 0, 8)"),
     ("pack hinton16 --weights teacher/model.safetensors --shape 1 8 8 --classes 1 --out o", "--classes: got 1, wanted"),
-    (f"{PACK} --mean nan", "--mean: got nan as number 1, wanted a finite number; give --mean such a value"),
+    (f"{PACK} --mean nan", "--mean: got nan as number 1, wanted a finite number; give such a value"),
     (
         f"{PACK} --mean 0 0 inf".replace("--shape 1", "--shape 3"),
-        "--mean: got inf as number 3, wanted a finite number; give --mean",
+        "--mean: got inf as number 3, wanted a finite number; give such",
     ),
-    (f"{PACK} --std nan", "--std: got nan as number 1, wanted a finite number; give --std such a value"),
+    (f"{PACK} --std nan", "--std: got nan as number 1, wanted a finite number; give such a value"),
     (f"{PACK} --mean 0 1", "--mean: got 2 numbers, wanted 1 or one for each of 1 channels"),
     (f"{PACK} --std 0", "--std: got 0.0, wanted above 0"),
     ("train hinton16 --data digits --out o --mean nan", "--mean: got nan as number 1, wanted a finite number"),
@@ -107,27 +107,30 @@ USAGE = [
     ("train --data digits --out o", "needs MODEL, which was not given. Run datafree train --help"),
     ("train hinton16 --data digits", "needs --out, which was not given"),
     ("train hinton16 --out o", "no data named, wanted --data; give digits"),
-    ("train hinton16 --data digits --out o --epoch 3", "Unknown option: --epoch. Did you mean --epochs?"),
+    (
+        "train hinton16 --data digits --out o --epoch 3",
+        "no flag '--epoch'; nearest: '--epochs'. Run datafree train --help",
+    ),
     ("train hinton16 extra --data digits --out o", "got 'extra' too much"),
     ("train hinton16 --data mnist --out o", "no folder for data set 'mnist'; pass --data-dir or set DATAFREE_DATA"),
     ("train hinton16 --data mnist --data-dir nosuch --out o", "no folder 'nosuch' for data set 'mnist'"),
     ("train hinton16 --data celeba --data-dir teacher --out o", "celeba"),
     ("record teacher", "no data named, wanted --data"),
-    ("record teacher --data digits --taps fc1", "--taps: got fc1 without --kind, wanted both"),
+    ("record teacher --data digits --taps fc1", "--taps belongs to datafree record "),
     (
-        "record teacher --data digits --kind batch-norm --replace --quiet",
-        "no kind of record 'batch-norm'; expected one of 'input', 'moments', 'spectral-all', 'spectral-pairs'",
+        "record batch-norm teacher --data digits --replace --quiet",
+        "no method or kind of datafree record 'batch-norm'; expected one of 'input', 'moments', 'spectral-all', 'spectral-pairs'",
     ),
     ("record hinton16 --data digits", "hinton16 is no release folder, wanted --out"),
     ("synthesize teacher", "needs --out, which was not given"),
     ("synthesize other --out o", "method 'distribution' needs a record, got none"),
     ("synthesize other --out o --record teacher/record.safetensors", "the record was made for another teacher"),
     ("synthesize other --out o --record nosuch", "cannot read 'nosuch'"),
-    ("distill teacher --out o", "nothing to learn from, wanted --images SET, --condensed SET, --online METHOD"),
-    ("distill other --images set --out o", "the set in set was made from another teacher"),
-    ("distill teacher --images set --online top --out o", "--images and --online: got both, wanted one"),
-    ("distill teacher other --images set --out o", "other is a trained release, wanted a fresh network"),
-    ("distill teacher own.py:build --images teacher --out o", "no synthetic set in teacher"),
+    ("distill teacher --out o", "nothing to learn from, expected --set SET, --condensed SET or --data NAME"),
+    ("distill other --set set --out o", "the set in set was made from another teacher"),
+    ("distill teacher --images set --online top --out o", "--images and --online: got both, expected one"),
+    ("distill teacher other --set set --out o", "other is a trained release, wanted a fresh network"),
+    ("distill teacher own.py:build --set teacher --out o", "no synthetic set in teacher"),
     ("evaluate hinton16 --weights teacher/model.safetensors --data digits", "datafree pack hinton16 --weights"),
     ("evaluate teacher", "no data named, wanted --data"),
     ("evaluate set --data digits", "set is a synthetic set, which holds no network, wanted a release"),
@@ -147,23 +150,23 @@ FOLDERS = [
         "train hinton16 --data digits --epochs 9 --out student",
         "student was made by datafree distill, not datafree train: name another --out",
     ),
-    ("distill teacher --images set --out teacher", "--out teacher is what this run reads, and would be lost"),
+    ("distill teacher --set set --out teacher", "--out teacher is what this run reads, and would be lost"),
     (
-        "distill teacher --images set --epochs 3 --out student",
+        "distill teacher --set set --epochs 3 --out student",
         "student was made with --epochs 2, not 3: name another --out",
     ),
-    ("distill teacher --images set --epochs 3 --out set", "--out set is what this run reads"),
+    ("distill teacher --set set --epochs 3 --out set", "--out set is what this run reads"),
     (
         "record other --data digits --out student --quiet",
         "student was made by datafree distill, not datafree record",
     ),
     ("synthesize teacher --out teacher", "folder 'teacher' holds 'release'; wanted 'synthetic-set'"),
     (
-        "synthesize teacher --images 48 --unit 8 --out set",
-        "set was made with --unit 16, not 8: name",
+        "synthesize teacher --images 48 --chunk 8 --out set",
+        "set was made with --chunk 16, not 8: name",
     ),
     (
-        "synthesize teacher --seed 2 --unit 16 --out set",
+        "synthesize teacher --seed 2 --chunk 16 --out set",
         "set was made with --seed 0, not 2: name",
     ),
     (
@@ -174,7 +177,7 @@ FOLDERS = [
     ("report teacher --out no/such/page.html", "cannot write 'no/such/page.html'"),
     ("report teacher --out set", "--out: got set, a folder, expected a file"),
     ("report teacher --out teacher/model.safetensors", "is there already and no page of datafree's, and would be lost"),
-    ("synthesize teacher --images 32 --unit 16 --out set", "--images: got 32, but the set in set is of 48 already"),
+    ("synthesize teacher --images 32 --chunk 16 --out set", "--images: got 32, but the set in set is of 48 already"),
     ("train hinton16 --data digits --limit 5 --out o", "none of the 5 training images of digits is of class '0'"),
     ("demo --out set", "folder 'set' holds 'synthetic-set'; wanted 'demo'"),
 ]
@@ -246,9 +249,9 @@ def test_a_student_with_other_classes_or_inputs_is_refused(refused, here):
         "def wide(spec): return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))\n"
     )
     assert "gives outputs of shape (16, 3), wanted (images, 10 classes)" in refused(
-        "distill teacher bad.py:three --images set --out o"
+        "distill teacher bad.py:three --set set --out o"
     )
-    assert "does not take images of shape (1, 8, 8)" in refused("distill teacher bad.py:wide --images set --out o")
+    assert "does not take images of shape (1, 8, 8)" in refused("distill teacher bad.py:wide --set set --out o")
 
 
 @pytest.mark.parametrize(
@@ -279,10 +282,10 @@ def test_a_network_without_a_layer_to_record_is_refused(command, here):
         " def forward(self, x): return x.flatten(1) @ self.w\n"
     )
     assert command("train plain.py:build --data digits --epochs 1 --out plain --quiet").code == 0
-    for what in ("--preset small", "--preset full", "--kind moments", "--kind spectral-all"):
+    for what in ("--preset small", "--preset full", "moments", "spectral-all"):
         assert (
             "has no conv or linear layer, wanted one at least that an image passes exactly once"
-            in command(f"record plain --code plain.py:build --data digits {what} --quiet").line
+            in command(f"record {what} plain --code plain.py:build --data digits --quiet").line
         )
 
 
@@ -308,7 +311,7 @@ def test_data_that_is_off_is_refused(refused, here):
     classes = np.array(["0", "1", "2", "3", "cat"])
     np.savez("cat.npz", images=images, labels=labels % 5, classes=classes)
     assert "cat.npz has 5 classes, hinton8 10, and 'cat' is none of those" in refused(
-        "distill teacher --images set --data cat.npz --out o"
+        "distill teacher --set set --data cat.npz --out o"
     )
     save("colour.npz", rng.random((40, 8, 8, 3)), labels)
     assert "images of shape (3, 8, 8), wanted (1, 8, 8)" in refused("evaluate teacher --data colour.npz")
@@ -325,8 +328,8 @@ def test_a_class_without_samples_is_named(refused):
         labels=labels,
         classes=np.array(list("0123456789")),
     )
-    for what in ("--preset safe", "--preset small", "--kind moments"):
-        text = refused(f"record teacher --replace --data gap.npz {what} --quiet")
+    for what in ("--preset safe", "--preset small", "moments"):
+        text = refused(f"record {what} teacher --replace --data gap.npz --quiet")
         assert "class" in text and "4" in text
 
 

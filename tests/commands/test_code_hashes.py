@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from datafree._core import user_code
 from datafree._core.code_names import code_name
 from datafree._core.files import sha256_file
 from datafree.models.input_spec import InputSpec
@@ -32,7 +33,7 @@ def code(tmp_path, monkeypatch):
     (tmp_path / "not_read.py").write_text("")
     for name in [name for name in sys.modules if name.partition(".")[0] == "of_mine"]:  # of an earlier test
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(load, "_FILES", {})
+    monkeypatch.setattr(user_code, "_FILES", {})
     package = tmp_path / "of_mine" / "nets"
     package.mkdir(parents=True)
     (package / "small.py").write_text(BUILD.format(imports="from .parts import WIDTH", width="WIDTH"))

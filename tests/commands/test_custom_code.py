@@ -169,10 +169,10 @@ def test_a_set_near_chance_is_flagged_on_the_screen_in_the_student_and_in_the_re
     monkeypatch.chdir(tmp_path / "copy")
     text = "near chance (10.0 %): its images do not show their classes"
     done = command(
-        "synthesize teacher --method inception --steps 1 --learning-rate 1e-6 --images 64 --unit 64 --out poor --quiet"
+        "synthesize inception teacher --steps 1 --learning-rate 1e-6 --images 64 --chunk 64 --out poor --quiet"
     )
     assert done.code == 0 and text in done.out
-    done = command("distill teacher --images poor --epochs 1 --out pupil --quiet")
+    done = command("distill teacher --set poor --epochs 1 --out pupil --quiet")
     assert done.code == 0 and text in done.out
     card = (tmp_path / "copy" / "pupil" / "README.md").read_text()
     assert "in which the teacher sees the wanted class near chance" in card

@@ -19,15 +19,15 @@ READERS = {
     "teacher/record.safetensors": (
         "synthesize teacher --out o",
         "inspect teacher",
-        "distill teacher --online top --out o",
+        "distill fresh top teacher --out o",
     ),
-    "set/unit-000001.safetensors": ("distill teacher --images set --out o", "report teacher set --out o.html"),
+    "set/unit-000001.safetensors": ("distill teacher --set set --out o", "report teacher set --out o.html"),
     "teacher/config.json": (
         "evaluate teacher --data digits",
         "synthesize teacher --out o",
         "report teacher --out o.html",
     ),
-    "set/set.json": ("distill teacher --images set --out o", "inspect set"),
+    "set/set.json": ("distill teacher --set set --out o", "inspect set"),
     "student/run.json": ("rerun student/run.json", "inspect student/run.json"),
     "student.run.json": ("rerun student", "inspect student.run.json"),
 }
@@ -130,7 +130,7 @@ def test_nan_in_a_record_or_a_set_is_refused(refused):
         tensors, header = read_tensors(file, kind=kind)
         name = next(name for name, tensor in tensors.items() if tensor.dtype == torch.float32)
         save_file({**tensors, name: tensors[name] * torch.nan}, file)
-        assert refused(READERS[file][0] if file in READERS else "distill teacher --images set --out o")
+        assert refused(READERS[file][0] if file in READERS else "distill teacher --set set --out o")
         write_tensors(file, tensors, header, kind=kind)
 
 

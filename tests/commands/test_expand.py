@@ -17,7 +17,7 @@ from datafree.synthesis.synthetic_set import SyntheticSet
 
 from .test_stop import stop
 
-EXPAND = "expand teacher few --images 40 --unit 8 --steps 2 --workers 2 --threads 1 --out {} --quiet"
+EXPAND = "expand teacher few --images 40 --chunk 8 --steps 2 --workers 2 --threads 1 --out {} --quiet"
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +28,7 @@ def made(made_plain, tmp_path_factory) -> Path:
     patch = pytest.MonkeyPatch()
     with patch.context() as inside:
         inside.chdir(folder)
-        line = "condense --data digits --method random --per-class 1 --teacher teacher --out few --quiet"
+        line = "condense random --data digits --per-class 1 --teacher teacher --out few --quiet"
         assert run(shlex.split(line)) == 0
         whole = Condensed.open("few")
         larger = whole.spec.model_copy(update={"shape": (1, 9, 8)})
@@ -50,7 +50,7 @@ def test_a_few_images_become_many_and_a_student_learns_from_both(command, here):
         "mmd",
         {"teacher", "record", "condensed"},
     )
-    line = "distill teacher --images many --condensed few --share 0.25 --epochs 2 --data digits --out mixed --quiet"
+    line = "distill teacher --set many --condensed few --share 0.25 --epochs 2 --data digits --out mixed --quiet"
     assert command(line).code == 0
     log = json.loads((here / "mixed" / "run.json").read_text())
     assert (log["settings"]["share"], log["settings"]["epoch_images"], log["result"]["images"]) == (0.25, 40, 40)
@@ -67,7 +67,7 @@ def test_condensed_images_alone_teach_for_as_many_steps_as_asked(command, here):
 
 
 def test_a_class_without_an_image_is_made_and_named(command, here):
-    done = command("expand teacher eight --images 20 --unit 10 --steps 2 --out a --quiet")
+    done = command("expand teacher eight --images 20 --chunk 10 --steps 2 --out a --quiet")
     assert done.code == 0
     assert done.out.endswith("  no image of 8, 9 in eight: those classes were made by plain inversion, unguided\n")
     assert SyntheticSet.open(here / "a").load()[1].tolist() == [*range(10)] * 2
@@ -75,12 +75,12 @@ def test_a_class_without_an_image_is_made_and_named(command, here):
 
 @pytest.mark.usefixtures("here")
 def test_learnt_images_outside_the_range_are_clamped(command):
-    assert command("expand teacher outside --images 10 --unit 10 --steps 1 --out a --quiet").code == 0
+    assert command("expand teacher outside --images 10 --chunk 10 --steps 1 --out a --quiet").code == 0
     assert command("distill teacher --condensed outside --epoch-images 20 --epochs 1 --out b --quiet").code == 0
 
 
 def test_workers_a_larger_count_and_a_second_run_change_no_byte(command, here):
-    for line in (EXPAND.format("a"), "expand teacher few --images 16 --unit 8 --steps 2 --workers 1 --out b --quiet",
+    for line in (EXPAND.format("a"), "expand teacher few --images 16 --chunk 8 --steps 2 --workers 1 --out b --quiet",
                  EXPAND.format("b"), EXPAND.format("b"), "rerun a/run.json --out c"):  # fmt: skip
         assert command(line).code == 0
     shards = [SyntheticSet.open(here / name).about["shards"] for name in "abc"]
@@ -89,7 +89,7 @@ def test_workers_a_larger_count_and_a_second_run_change_no_byte(command, here):
 
 @pytest.mark.slow  # the other kinds of runs are stopped in `make test`, and `make crash` stops this one at every point
 def test_a_stopped_expansion_goes_on_to_the_same_bytes(command, here):
-    line = "expand teacher few --images 400 --unit 8 --steps 20 --workers 2 --threads 1 --out {} --quiet"
+    line = "expand teacher few --images 400 --chunk 8 --steps 20 --workers 2 --threads 1 --out {} --quiet"
     code, err, seconds = stop(line.format("a"), here / "a" / "unit-000002.safetensors", signal.SIGINT)
     assert (code, seconds < 10) == (130, True)
     assert err == f"datafree: stopped; the part that is complete is kept. Go on with: datafree {line.format('a')}\n"
@@ -101,7 +101,7 @@ def test_a_stopped_expansion_goes_on_to_the_same_bytes(command, here):
 
 @pytest.mark.slow  # the other kinds of runs are stopped in `make test`, and `make crash` stops this one at every point
 def test_a_stopped_student_goes_on_to_the_same_bytes(command, here):
-    line = "distill teacher --condensed few --images set --epochs 120 --threads 1 --out {} --quiet"
+    line = "distill teacher --condensed few --set set --epochs 120 --threads 1 --out {} --quiet"
     assert stop(line.format("a"), here / "a" / "training.safetensors", signal.SIGTERM)[0] == 143
     assert command(line.format("a")).code == 0 and command(line.format("b")).code == 0
     assert (here / "a" / "model.safetensors").read_bytes() == (here / "b" / "model.safetensors").read_bytes()
@@ -114,29 +114,29 @@ WRONG = [
     ("expand nosuch few --out o", "no model 'nosuch' in the zoo"),
     ("expand teacher larger --out o", "the condensed set is of images (1, 9, 8) of 10 classes, hinton16 takes (1, 8, 8)"),
     ("expand teacher few --alignment mdm --out o", "no kind of alignment 'mdm'; nearest: 'mmd'"),
-    ("expand teacher few --images 0 --out o", "--images: got 0, wanted at least 1"),
-    ("expand teacher few --unit 0 --out o", "--unit: got 0, wanted at least 1"),
-    ("expand teacher few --workers 0 --out o", "--workers: got 0, wanted at least 1"),
+    ("expand teacher few --images 0 --out o", "--images: got 0, expected at least 1"),
+    ("expand teacher few --chunk 0 --out o", "--chunk: got 0, expected at least 1"),
+    ("expand teacher few --workers 0 --out o", "--workers: got 0, expected at least 1"),
     ("expand teacher few --guidance -1 --out o", "--guidance: got -1"),
     ("expand teacher few --bend 9 --out o", "--bend: got 9, wanted at most 4"),
     ("expand teacher few --exposure 2 --out o", "--exposure: got 2, wanted at most 1"),
     ("expand teacher few --start nose --out o", "--start: got 'nose', wanted 'noise' or 'anchors'"),
-    ("expand teacher few --covariance 1 --out o", "Unknown option: --covariance"),
-    ("expand teacher few --images 48 --unit 16 --out set", "set was made by datafree synthesize, not datafree expand: "),
-    ("expand teacher few --images 32 --unit 16 --out set", "--images: got 32, but the set in set is of 48 already"),
+    ("expand teacher few --covariance-weight 1 --out o", "--covariance-weight belongs to datafree expand coral"),
+    ("expand teacher few --images 48 --chunk 16 --out set", "set was made by datafree synthesize, not datafree expand: "),
+    ("expand teacher few --images 32 --chunk 16 --out set", "images: got 32, but the set in set is of 48 already"),
     ("expand teacher few --out teacher", "folder 'teacher' holds 'release'; wanted 'synthetic-set'"),
     ("expand teacher few --out few", "folder 'few' holds 'condensed'; wanted 'synthetic-set'"),
     ("expand teacher", "needs CONDENSED, which was not given"),
     ("distill teacher --condensed nosuch --out o", "no condensed set nosuch"),
     ("distill teacher --condensed larger --out o", "the condensed set is of images (1, 9, 8) of 10 classes"),
-    ("distill teacher --condensed few --images nosuch --out o", "no synthetic set in nosuch"),
-    ("distill other --condensed few --images set --out o", "the set in set was made from another teacher"),
-    ("distill teacher --condensed few --share 0 --images set --out o", "--share: got 0, wanted above 0 and at most 1"),
+    ("distill teacher --condensed few --set nosuch --out o", "no synthetic set in nosuch"),
+    ("distill other --condensed few --set set --out o", "the set in set was made from another teacher"),
+    ("distill teacher --condensed few --share 0 --set set --out o", "--share: got 0, wanted above 0 and at most 1"),
     ("distill teacher --condensed few --share 1.5 --out o", "--share: got 1.5, wanted above 0 and at most 1"),
     ("distill teacher --condensed few --epoch-images 0 --out o", "--epoch-images: got 0"),
     ("distill teacher --condensed few --online distribution --out o", "--condensed and --online distribution: got both"),
     ("distill teacher --condensed few --out few", "--out few is what this run reads, and would be lost"),
-    ("distill teacher --out o", "wanted --images SET, --condensed SET, --online METHOD or --data NAME"),
+    ("distill teacher --out o", "expected --set SET, --condensed SET or --data NAME"),
 ]  # fmt: skip
 
 

@@ -63,7 +63,7 @@ def test_entries_with_other_settings_are_not_replaced_by_adding(here, command):
     assert command("record teacher --data digits --preset sharp --replace --quiet").code == 0
     before = (here / "teacher" / "record.safetensors").read_bytes()
     for taps in ("--taps fc3", "--taps fc2 --taps fc3"):
-        text = command(f"record teacher --data digits --add --kind moments --conv units {taps} --quiet").line
+        text = command(f"record moments teacher --data digits --add --conv units {taps} --quiet").line
         assert "has an entry 'fc3' with other settings, which would be lost" in text
         assert (here / "teacher" / "record.safetensors").read_bytes() == before
 
@@ -72,7 +72,7 @@ def test_moments_of_the_layers_that_a_record_lacks_can_be_added_as_bns_advises(h
     assert command("record teacher --data digits --preset sharp --replace --quiet").code == 0
     network = load_model(str(here / "teacher"))
     sharp = Record.load(here / "teacher" / "record.safetensors", network)
-    found = command("record teacher --data digits --add --kind moments --conv units --quiet")
+    found = command("record moments teacher --data digits --add --conv units --quiet")
     assert found.code == 0 and "kept as the record has them, with other settings: fc3;" in found.err
     both = Record.load(here / "teacher" / "record.safetensors", network)
     assert set(both.entries) == {*sharp.entries, "fc1", "fc2"}

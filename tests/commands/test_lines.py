@@ -43,8 +43,8 @@ def test_only_names_that_are_like_it_are_called_nearest():
         ),
         ("pack hinton16 --weights w --shape 1 8 8 --classes 10", "pack needs --out, which was not given."),
         ("train hinton16 --data digits --out", "parameter --out requires an argument"),
-        ("record teacher --data digits --kind moments --preset small", "--kind and --preset: got both, wanted one"),
-        ("record teacher --data digits --preset=small --kind=input", "--kind and --preset: got both, wanted one"),
+        ("record teacher --data digits --kind moments --preset small", "--kind and --preset: got both, expected one"),
+        ("record teacher --data digits --preset=small --kind=input", "--kind and --preset: got both, expected one"),
         ("evaluate set --data digits", "set is a synthetic set, which holds no network, wanted a release"),
         ("evaluate told --data digits", "told is what datafree evaluate wrote, which holds no network"),
         ("report told --out page.html", "told is what datafree evaluate wrote, wanted a release, set or similarity"),
@@ -187,7 +187,7 @@ def test_pack_says_what_the_network_is_shown(command):
 @pytest.mark.usefixtures("here")
 def test_advice_about_images_near_chance_names_only_what_the_method_has(command):
     assert _advice({"method": "distribution"}) == "try another --method, or a record that holds more"
-    learnt = command("synthesize teacher --method inception --steps 1 --images 16 --unit 8 --out learnt --quiet")
+    learnt = command("synthesize inception teacher --steps 1 --images 16 --chunk 8 --out learnt --quiet")
     assert "try more --steps, a higher --learning-rate, another --method, or a record that holds more" in learnt.out
 
 

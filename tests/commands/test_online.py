@@ -17,7 +17,7 @@ from datafree.distillation.online.trainer import OnlineTrainer
 from .test_stop import stop
 
 SHORT = "--epochs 3 --iterations 4 --student-steps 2 --batch 32 --latent 8 --threads 1 --quiet"
-GO = f"distill teacher --online generator {SHORT}"
+GO = f"distill online teacher {SHORT}"
 
 
 BARE = """
@@ -72,7 +72,7 @@ def test_every_memory_is_named_on_the_command_line_with_its_own_flags(command, r
     budget = "" if kind == "none" else "--replay-bytes 400000"
     assert command(f"{GO} hinton8 --replay {kind} {budget} --out s").code == 0
     assert result("s")["memory_bytes"] <= 400_000
-    assert command(f"distill --online generator --replay {kind} --help").code == 0
+    assert command(f"distill online --replay {kind} --help").code == 0
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
@@ -85,7 +85,7 @@ def test_a_preset_is_a_method_of_the_field_and_a_flag_changes_one_setting_of_it(
 
 
 def test_a_stopped_run_leaves_a_whole_student_and_goes_on_to_the_same_bytes(command, here, result, monkeypatch):
-    line = "distill teacher hinton8 --online generator --iterations 10 --epochs 8 --batch 16 --latent 8 --threads 1 --quiet"
+    line = "distill online teacher hinton8 --iterations 10 --epochs 8 --batch 16 --latent 8 --threads 1 --quiet"
     code, err, seconds = stop(f"{line} --out a", here / "a" / "run.json", signal.SIGINT)
     assert code == 130 and seconds < 10
     assert err == f"datafree: stopped; the part that is complete is kept. Go on with: datafree {line} --out a\n"
@@ -127,7 +127,7 @@ def test_a_generator_of_one_class_is_said(command, here, monkeypatch):  # noqa: 
 
 
 def test_a_generator_is_kept_near_a_condensed_set(command, here):
-    assert command("condense --data digits --method kmeans --per-class 1 --out few --quiet").code == 0
+    assert command("condense kmeans --data digits --per-class 1 --out few --quiet").code == 0
     assert command(f"{GO} hinton8 --condensed few --alignment means --guidance 5 --out s").code == 0
     log = json.loads((here / "s" / "run.json").read_text())
     assert log["settings"]["alignment"]["alignment"] == "means" and "condensed" in log["inputs"]
@@ -162,7 +162,7 @@ WRONG = [
     ),
     (
         "--online generator --preset dafl --replay-bytes 99",
-        "datafree distill --online generator --preset dafl --help for",
+        "datafree distill online --preset dafl --help for",
     ),
     (
         "--online generator --replay balanced --replay-bytes 64",
@@ -170,7 +170,7 @@ WRONG = [
     ),
     (
         "--online generator --alignment mmd --discriminator-width 8",
-        "distill --online generator --alignment mmd --help for",
+        "distill online --alignment mmd --help for",
     ),
     ("--online generator --replay vae --vae-rate 1e38", "--vae-rate: got 1e38, wanted at most 10"),
     ("--online generator --ground dim", "--ground: got 'dim', wanted 'any', 'dark' or 'bright'"),
@@ -193,7 +193,7 @@ def test_a_student_of_other_classes_is_one_line(refused, here):
     (here / "two.py").write_text(
         "from torch import nn\ndef build(spec):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 2))"
     )
-    text = refused("distill teacher two.py:build --online generator --out o --quiet")
+    text = refused("distill online teacher two.py:build --out o --quiet")
     assert "outputs of shape" in text and "wanted (images, 10 classes)" in text
 
 
@@ -202,12 +202,12 @@ def test_a_teacher_whose_logits_are_not_finite_is_one_line(refused, here):
 
     weights = load_file(here / "other" / "model.safetensors")
     save_file({name: 1e30 * own for name, own in weights.items()}, here / "other" / "model.safetensors")
-    text = refused("distill other hinton8 --online generator --out o --quiet")
+    text = refused("distill online other hinton8 --out o --quiet")
     assert "the logits of hinton16 are not finite" in text
 
 
 def test_a_run_that_diverges_at_once_is_one_line_and_leaves_nothing(command, here, monkeypatch):
-    line = "distill teacher hinton8 --online generator --iterations 3 --epochs 4 --batch 32 --latent 8 --out s"
+    line = "distill online teacher hinton8 --iterations 3 --epochs 4 --batch 32 --latent 8 --out s"
     with monkeypatch.context() as patch:
         patch.setattr(OnlineTrainer, "_rates", lambda self, _: self.generator_optimizer.param_groups[0].update(lr=1e30))
         done = command(line)
@@ -265,15 +265,15 @@ def test_a_run_that_diverges_later_keeps_its_student_and_says_what_was_thrown_aw
 def test_a_teacher_that_no_gradient_comes_through_is_one_line(refused, command):
     assert command("quantize teacher --out q8 --quiet").code == 0
     line = "q8: a quantized file gives answers alone: it cannot be quantized again, no layer of it can be recorded"
-    for verb in ("distill q8 hinton8 --online generator", "expand q8 set", "synthesize q8"):
+    for verb in ("distill online q8 hinton8", "expand q8 set", "synthesize q8"):
         assert refused(f"{verb} --out o --quiet").startswith(line)
 
 
 def test_a_teacher_without_features_is_one_line_where_they_are_asked_for(refused, command, here):
     (here / "bare.py").write_text(BARE)
     assert command("train bare.py:build --data digits --epochs 1 --out bare --quiet").code == 0
-    assert command("condense --data digits --method random --per-class 1 --out few --quiet").code == 0
+    assert command("condense random --data digits --per-class 1 --out few --quiet").code == 0
     text = "has no conv or linear layer, so no features to match; leave out what matches them"
     assert text in refused("expand bare few --code bare.py:build --out o --quiet")
     for flags in ("--features 1", "--preset mb-dfkd", "--condensed few"):
-        assert text in refused(f"distill bare hinton8 --code bare.py:build --online generator {flags} --out o --quiet")
+        assert text in refused(f"distill online bare hinton8 --code bare.py:build {flags} --out o --quiet")

@@ -31,9 +31,9 @@ PACK = "pack hinton16 --weights teacher/model.safetensors --shape 1 8 8 --classe
 QUICK = {
     "train": "train hinton8 --data digits --epochs 1 --out {} --quiet",
     "record": "record hinton16 --weights teacher/model.safetensors --data digits --preset small --out {} --quiet",
-    "distill": "distill teacher hinton8 --images set --epochs 1 --out {} --quiet",
-    "condense": "condense --data digits --method random --per-class 1 --out {} --quiet",
-    "synthesize": "synthesize teacher --method gaussian --images 8 --unit 4 --workers 1 --out {} --quiet",
+    "distill": "distill teacher hinton8 --set set --epochs 1 --out {} --quiet",
+    "condense": "condense random --data digits --per-class 1 --out {} --quiet",
+    "synthesize": "synthesize gaussian teacher --images 8 --chunk 4 --workers 1 --out {} --quiet",
     "pack": PACK,
     "evaluate": "evaluate teacher --data digits --out {} --quiet",
     "similarity": "similarity teacher digits noise --images 50 --out {} --quiet",
@@ -53,17 +53,17 @@ AGAIN = {
         "import-condensed few.npz teacher --pixels 0-1 --anyway --out o", "--resize", "without --resize, not with it"
     ),
     "expand": (
-        "expand teacher few --images 10 --unit 10 --steps 1 --workers 1 --out o --quiet", "--seed 1", "with --seed 0, not 1"
+        "expand teacher few --images 10 --chunk 10 --steps 1 --workers 1 --out o --quiet", "--seed 1", "with --seed 0, not 1"
     ),
     "online": (
-        "distill teacher hinton8 --online generator --epochs 1 --iterations 1 --batch 8 --latent 8 --out o --quiet",
+        "distill online teacher hinton8 --epochs 1 --iterations 1 --batch 8 --latent 8 --out o --quiet",
         "--balance 4", "with --balance 5.0, not 4.0",
     ),
     "demo": ("demo --images 20 --out o --quiet", "--seed 1", "with --seed 0, not 1"),
     "rerun": ("rerun set --out o", "", ""),
     "report": ("report teacher set --out o", "--title Other", "with --title datafree report, not Other"),
     "convert": ("convert weights.pt --out o", "", ""),
-    "record --add": ("record teacher --data digits --kind input --add --quiet", "", ""),
+    "record --add": ("record input teacher --data digits --add --quiet", "", ""),
 }  # fmt: skip
 """Command, another setting, and how the refusal names what made the result."""
 IN_PLACE = "record teacher --data digits --preset small --replace --quiet"
@@ -144,7 +144,7 @@ def material(here, command, monkeypatch):
     np.savez("few.npz", images=rng.random((20, 8, 8)).astype(np.float32), labels=np.arange(20) % 10)
     torch.save({"w": torch.zeros(2)}, "weights.pt")
     torch.save({"w": torch.ones(2)}, "other.pt")
-    assert command("condense --data digits --method random --per-class 1 --out few --quiet").code == 0
+    assert command("condense random --data digits --per-class 1 --out few --quiet").code == 0
     assert (here / "few").is_dir()
     monkeypatch.setattr(demo, "METHODS", (methods.DEFAULT,))
     for name in ("TRAINING", "LEARNING"):
@@ -208,7 +208,7 @@ def test_an_unfinished_folder_says_what_it_is_and_what_to_do(command, here, refu
         assert command(QUICK[verb].format("o")).code == 130
     for name in ("config.json", "model.safetensors"):
         (here / "o" / name).unlink(missing_ok=True)  # as a kill leaves it before they are written
-    for line in ("inspect o", "rerun o", "evaluate o --data digits", "distill o --images set --out p"):
+    for line in ("inspect o", "rerun o", "evaluate o --data digits", "distill o --set set --out p"):
         if (verb, line) != ("synthesize", "inspect o"):
             assert refused(line) == UNFINISHED.format(verb), line
     with locked(here / "o"):
@@ -224,7 +224,7 @@ def test_an_unfinished_folder_says_what_it_is_and_what_to_do(command, here, refu
         (QUICK["train"], "no part is complete. Start again"),
         (f"{QUICK['train']} --epochs=2", "the part that is complete is kept. Go on"),
         (QUICK["condense"], "no part is complete. Start again"),
-        ("record teacher --data digits --kind input --add --quiet", "no part is complete. Start again"),
+        ("record input teacher --data digits --add --quiet", "no part is complete. Start again"),
     ],
 )
 def test_a_stopped_command_says_whether_it_goes_on(command, monkeypatch, line, kept):
@@ -394,7 +394,7 @@ def test_a_release_that_was_made_to_record_is_not_complete_without_its_record(co
 
 
 def test_a_larger_count_that_is_stopped_leaves_the_set_that_was_there_whole(command, here, monkeypatch):
-    line = "synthesize teacher --images {} --unit 16 --workers 2 --out set --quiet"
+    line = "synthesize teacher --images {} --chunk 16 --workers 2 --out set --quiet"
     before = tree(here / "set")
     with monkeypatch.context() as inside:
         inside.setattr(RunLog, "write", stop)
@@ -403,7 +403,7 @@ def test_a_larger_count_that_is_stopped_leaves_the_set_that_was_there_whole(comm
     assert {name: tree(here / "set")[name] for name in before if name != ".datafree.json"} == {
         name: text for name, text in before.items() if name != ".datafree.json"
     }
-    assert command("distill teacher hinton8 --images set --epochs 1 --out s --quiet").code == 0
+    assert command("distill teacher hinton8 --set set --epochs 1 --out s --quiet").code == 0
     assert command(line.format(48)).out.startswith("already complete: ")
     assert command(line.format(64)).out.startswith("64 images in set; ")
 
@@ -512,10 +512,10 @@ def test_a_users_own_file_beside_the_folder_is_not_replaced_by_the_log(here, ref
 
 
 def test_a_finished_set_grows_and_does_not_shrink(command, here, refused):
-    line = "synthesize teacher --method gaussian --images {} --unit 4 --workers 1 --out s --quiet"
+    line = "synthesize gaussian teacher --images {} --chunk 4 --workers 1 --out s --quiet"
     assert command(line.format(8)).code == 0
     before = tree(here / "s")
-    assert "--images: got 6, but the set in s is of 8 already" in refused(line.format(6))
+    assert "images: got 6, but the set in s is of 8 already" in refused(line.format(6))
     assert tree(here / "s") == before
     assert command(line.format(12)).code == 0
     assert len(list((here / "s").glob("unit-*"))) == 3 and "already complete" in command(line.format(12)).out
@@ -543,7 +543,7 @@ def test_a_folder_inside_the_images_that_a_run_reads_is_refused(here, refused, p
                 pixels = np.random.default_rng(index).integers(0, 256, (8, 8), dtype=np.uint8)
                 Image.fromarray(pixels).save(here / "pics" / split / label / f"{index}.png")
     before = tree(here / "pics")
-    for line in ("train hinton8 --data pics --epochs 1", "condense --data pics --method random --per-class 1"):
+    for line in ("train hinton8 --data pics --epochs 1", "condense random --data pics --per-class 1"):
         assert " is inside pics, which this run reads as images" in refused(f"{line} --out {place} --quiet")
     assert tree(here / "pics") == before
 
@@ -554,5 +554,5 @@ def test_a_folder_that_is_called_as_a_word_of_the_product_is_no_folder_of_images
         for seed in (0, 1, 0):
             line = f"train hinton8 --data digits --limit 50 --epochs 1 --seed {seed} --out {place}/{seed} --quiet"
             assert command(line).code == 0
-    assert command("synthesize teacher --method gaussian --images 8 --out gaussian/s --quiet").code == 0
+    assert command("synthesize gaussian teacher --images 8 --out gaussian/s --quiet").code == 0
     assert command("quantize teacher --calibrate gaussian --images 16 --out gaussian/q --quiet").code == 0

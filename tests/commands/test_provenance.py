@@ -45,14 +45,14 @@ LINES = (
     "record secretnet --code secretcode.py:build --data secretdata.npz --preset small --quiet",
     "train hinton8 --data secretfolder --epochs 1 --out secretteacher --quiet",
     "record hinton8 --weights secretteacher/model.safetensors --data secretfolder --preset sharp --out out-record --quiet",
-    "condense --data secretfolder --method random --per-class 1 --teacher secretteacher --out secretfew --quiet",
+    "condense random --data secretfolder --per-class 1 --teacher secretteacher --out secretfew --quiet",
     "import-condensed secretpublished secretteacher --anyway --out out-imported",
-    "synthesize out-record --method top --steps 1 --images 8 --unit 8 --out out-set --quiet",
-    "expand secretteacher secretfew --images 8 --unit 8 --steps 1 --out out-expand --quiet",
+    "synthesize top out-record --steps 1 --images 8 --chunk 8 --out out-set --quiet",
+    "expand secretteacher secretfew --images 8 --chunk 8 --steps 1 --out out-expand --quiet",
     "distill secretteacher hinton4 --data secretfolder --epochs 1 --out out-distill --quiet",
     "distill secretnet secretcode.py:build --code secretcode.py:build --data secretdata.npz --epochs 1 --out out-own "
     "--quiet",
-    "distill secretteacher hinton4 --online generator --condensed secretfew --epochs 1 --iterations 2 --batch 32 "
+    "distill online secretteacher hinton4 --condensed secretfew --epochs 1 --iterations 2 --batch 32 "
     "--latent 4 --data secretfolder --out out-online --quiet",
     "pack secretcode.py:build --weights secretnet/model.safetensors --shape 1 8 8 --classes 10 --out out-pack",
     "evaluate secretnet --code secretcode.py:build --data secretfolder --out out-evaluate --quiet",

@@ -174,7 +174,7 @@ def test_executorch_is_asked_for_before_anything_is_done(refused, monkeypatch):
     monkeypatch.setattr(
         optional_packages, "version", lambda asked: {**others, "executorch": "1.5.1"}.get(asked, "1.20.0")
     )
-    text = refused(f"quantize {NET} --executorch --activations 4 --out o --quiet")
+    text = refused(f"quantize {NET} --executorch --activation-bits 4 --out o --quiet")
     assert text == (
         "ExecuTorch runs integers, got w8a4, wanted weights of at most 8 bits and activations of 8; give such bits, or "
         "leave --executorch out"
@@ -230,9 +230,9 @@ def quantized(made_normed, tmp_path_factory):
     "line",
     [
         "quantize int8", "quantize int8 --calibrate digits", "quantize int8 --calibrate nosuch", "quantize int8 --images 0",
-        "synthesize int8 --method gaussian --images 4", "synthesize int8 --method bns", "expand int8 nosuch",
-        "record int8 --data digits", "record int8 --data digits --kind moments", "record int8",
-        "distill int8 --online generator", "distill int8 hinton8 --online distribution", "distill int8 hinton8 --online bns",
+        "synthesize gaussian int8 --images 4", "synthesize bns int8", "expand int8 nosuch",
+        "record int8 --data digits", "record moments int8 --data digits", "record int8",
+        "distill online int8", "distill fresh distribution int8 hinton8", "distill fresh bns int8 hinton8",
     ],
 )  # fmt: skip
 def test_a_quantized_network_where_more_than_answers_is_needed_is_refused_for_that_first(
@@ -247,7 +247,7 @@ def test_a_quantized_network_where_more_than_answers_is_needed_is_refused_for_th
 
 def test_a_quantized_network_teaches_where_its_answers_are_enough(command, here, quantized):
     shutil.copytree(quantized, here / "int8")
-    line = "distill int8 hinton8 --online gaussian --epochs 1 --epoch-images 64 --out learnt --quiet"
+    line = "distill fresh gaussian int8 hinton8 --epochs 1 --epoch-images 64 --out learnt --quiet"
     done = command(line)
     assert done.code == 0 and "hinton8: 682 parameters; in learnt" in done.out  # 65 * 8 + 9 * 8 + 9 * 10
 
@@ -307,7 +307,7 @@ def test_images_that_do_not_fit_are_one_line_and_nothing_is_said_of_their_size(c
 
 
 def test_a_shift_as_wide_as_the_image_is_one_line(refused):
-    text = refused("synthesize net --code normed.py:build --method bns --jitter 8 --steps 2 --images 8 --out o --quiet")
+    text = refused("synthesize bns net --code normed.py:build --jitter 8 --steps 2 --images 8 --out o --quiet")
     assert text == "--jitter: got 8, wanted below 8, the images' smaller side; give less"
 
 

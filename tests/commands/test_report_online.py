@@ -38,9 +38,7 @@ def test_a_report_shows_online_runs_and_sums_up_their_seeds(command, here):
 
 
 def test_a_report_shows_a_run_as_it_was_logged(command, here):
-    line = (
-        "distill teacher hinton8 --online generator --epochs 3 --iterations 2 --student-steps 2 --batch 32 --latent 8"
-    )
+    line = "distill online teacher hinton8 --epochs 3 --iterations 2 --student-steps 2 --batch 32 --latent 8"
     assert command(f"{line} --data digits --out s --quiet").code == 0
     result = json.loads((here / "s" / "run.json").read_text())["result"]
     assert command("report teacher s --out page.html").code == 0

@@ -87,13 +87,13 @@ def test_a_kind_has_its_own_flags_and_is_added_to_what_is_there(command, here):
     record = here / "teacher" / "record.safetensors"
     assert command("record teacher --replace --data digits --preset small --quiet").code == 0
     done = command(
-        "record teacher --data digits --kind moments --covariance lowrank --rank 3 --taps fc1 --taps fc2 --add --quiet"
+        "record moments teacher --data digits --covariance lowrank --rank 3 --taps fc1 --taps fc2 --add --quiet"
     )
     assert done.code == 0
     entries = {item["name"]: item["statistic"] for item in read_tensors(record, kind="record")[1]["entries"]}
     assert entries.keys() == {"input-moments", "fc3", "fc1", "fc2"}
     assert entries["fc1"]["rank"] == 3 and entries["fc1"]["covariance"] == "lowrank"
-    assert command("record teacher --replace --data digits --kind spectral-all --fraction 0.5 --quiet").code == 0
+    assert command("record spectral-all teacher --replace --data digits --fraction 0.5 --quiet").code == 0
     assert [item["name"] for item in read_tensors(record, kind="record")[1]["entries"]] == ["graph"]
 
 
@@ -123,10 +123,8 @@ def test_every_method_makes_its_images(command, here, method):
 
 
 def test_a_student_learns_from_a_set_from_fresh_images_or_from_data(command, here):
-    assert command("distill teacher --images set --data digits --epochs 1 --out a --quiet").code == 0
-    assert (
-        command("distill teacher hinton8 --online distribution --epoch-images 64 --epochs 1 --mix 0 --out b").code == 0
-    )
+    assert command("distill teacher --set set --data digits --epochs 1 --out a --quiet").code == 0
+    assert command("distill fresh distribution teacher hinton8 --epoch-images 64 --epochs 1 --mix 0 --out b").code == 0
     done = command("distill teacher --data digits --limit 200 --epochs 1 --out c --quiet")
     assert done.code == 0 and "on 500 test images" in done.out
     learnt = {name: log(here / name)["settings"] for name in "abc"}
@@ -211,8 +209,8 @@ def test_a_zoo_model_own_code_and_a_module_name_a_model(command, here):
     assert command("evaluate custom --data digits --code own.py:build").code == 0
     assert command("evaluate custom --data digits --code own:build").code == 0
     assert command("record custom --code own.py:build --data digits --preset small --quiet").code == 0
-    assert command("synthesize custom --code own.py:build --method top --steps 2 --images 8 --out s --quiet").code == 0
-    assert command("distill custom own.py:build --code own.py:build --images s --epochs 1 --out st --quiet").code == 0
+    assert command("synthesize top custom --code own.py:build --steps 2 --images 8 --out s --quiet").code == 0
+    assert command("distill custom own.py:build --code own.py:build --set s --epochs 1 --out st --quiet").code == 0
     assert command("inspect custom --code own.py:build").code == 0
     assert len(log(here / "s")["inputs"]["code of model"]) == 64
 
@@ -237,7 +235,7 @@ def test_weights_are_recorded_with_data_and_need_no_pack(command, here):
     line = "record hinton16 --weights teacher/model.safetensors --data digits --preset small --out r --quiet"
     assert command(line).code == 0
     assert weights(here / "r") == weights(here / "teacher")
-    assert command("synthesize r --method top --steps 1 --images 4 --out s --quiet").code == 0
+    assert command("synthesize top r --steps 1 --images 4 --out s --quiet").code == 0
 
 
 @pytest.mark.usefixtures("here")
@@ -375,8 +373,8 @@ def test_a_log_that_is_none_is_refused_in_one_line(command, here, log):
 
 def test_a_shard_of_another_method_is_made_again(command, here):
     (here / "set" / "set.json").unlink()
-    assert command("synthesize teacher --method top --steps 1 --images 48 --unit 16 --out set --quiet").code == 0
-    assert command("synthesize teacher --method top --steps 1 --images 48 --unit 16 --out new --quiet").code == 0
+    assert command("synthesize top teacher --steps 1 --images 48 --chunk 16 --out set --quiet").code == 0
+    assert command("synthesize top teacher --steps 1 --images 48 --chunk 16 --out new --quiet").code == 0
     name = "unit-000001.safetensors"
     assert (here / "set" / name).read_bytes() == (here / "new" / name).read_bytes()
 
@@ -404,10 +402,10 @@ def test_data_that_was_made_to_fit_is_said_to_be(command, here):
 @pytest.mark.parametrize(
     ("how", "use"),
     [
-        ("--preset sharp", "datafree distill teacher hinton8 --online distribution --out s --epochs 1"),
-        ("--preset small", "datafree synthesize teacher --method top --images 20 --out s"),
-        ("--kind moments", "datafree synthesize teacher --method all --images 20 --out s"),
-        ("--kind spectral-pairs", "datafree synthesize teacher --method spectral-pairs --images 20 --out s"),
+        ("--preset sharp", "datafree distill fresh distribution teacher hinton8 --out s --epochs 1"),
+        ("--preset small", "datafree synthesize top teacher --images 20 --out s"),
+        ("--kind moments", "datafree synthesize all teacher --images 20 --out s"),
+        ("--kind spectral-pairs", "datafree synthesize spectral-pairs teacher --images 20 --out s"),
         ("--kind input", None),
     ],
 )
@@ -442,8 +440,8 @@ def test_a_report_shows_similarities_apart_that_cannot_be_compared(command, here
 
 
 def test_a_report_shows_what_sets_match_of_their_teachers_statistics(command, here):
-    assert command("synthesize teacher --method gaussian --no-box --images 20 --out plain --quiet").code == 0
-    assert command("synthesize other --method gaussian --images 20 --out another --quiet").code == 0
+    assert command("synthesize gaussian teacher --no-box --images 20 --out plain --quiet").code == 0
+    assert command("synthesize gaussian other --images 20 --out another --quiet").code == 0
     assert command("report student teacher set plain another --out page.html").code == 0
     page = (here / "page.html").read_text()
     assert page.count("Plot of statistics matched and missed") == 1
@@ -467,10 +465,10 @@ def test_a_report_says_which_network_was_made_from_another_than_the_teacher_on_i
 
 
 def test_students_of_condensed_images_are_no_students_without_data(command, here):
-    assert command("condense --data digits --method random --per-class 1 --out reals --quiet").code == 0
+    assert command("condense random --data digits --per-class 1 --out reals --quiet").code == 0
     assert command("distill teacher --condensed reals --epochs 1 --epoch-images 64 --out of-reals --quiet").code == 0
-    done = command("expand teacher reals --images 10 --unit 10 --steps 1 --workers 1 --out bent --quiet")
-    assert done.code == 0 and command("distill teacher --images bent --epochs 1 --out of-bent --quiet").code == 0
+    done = command("expand teacher reals --images 10 --chunk 10 --steps 1 --workers 1 --out bent --quiet")
+    assert done.code == 0 and command("distill teacher --set bent --epochs 1 --out of-bent --quiet").code == 0
     assert command("report teacher student of-reals of-bent --data digits --out page.html").code == 0
     rows = {row["name"]: row["group"] for row in read_json(here / "page.html.run.json")["result"]["networks"]}
     assert rows == {

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 TRAIN = "train hinton16 --data digits --epochs 60 --threads 1 --out {} --quiet"
-MADE = "synthesize teacher --method top --steps 20 --images 400 --unit 8 --workers 2 --threads 1 --out {} --quiet"
-DISTILL = "distill teacher --images set --epochs 120 --threads 1 --out {} --quiet"
+MADE = "synthesize top teacher --steps 20 --images 400 --chunk 8 --workers 2 --threads 1 --out {} --quiet"
+DISTILL = "distill teacher --set set --epochs 120 --threads 1 --out {} --quiet"
 SLOW = """
 import pathlib, sys, time
 from datafree.cli import main
@@ -76,7 +76,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(command, here, line, begun, las
 
 
 def test_a_thread_in_the_middle_of_a_long_unit_holds_nobody_up(here):
-    line = "synthesize teacher --images 16 --unit 8 --out c --quiet"
+    line = "synthesize teacher --images 16 --chunk 8 --out c --quiet"
     code, err, seconds = stop(line, here / "begun", signal.SIGINT, "-c", SLOW)
     assert code == 130 and seconds < 10
     assert err == f"datafree: stopped; no part is complete. Start again with: datafree {line}\n"

@@ -215,7 +215,7 @@ sys.exit(run(sys.argv[1:]))
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="asks Linux how much memory it has")
 @pytest.mark.parametrize(("line", "more"), [
     ("train hinton30000 --data digits --epochs 1 --out new --quiet", 60 << 20),
-    ("synthesize teacher --method gaussian --images 60000 --unit 60000 --out new --quiet", 20 << 20),
+    ("synthesize gaussian teacher --images 60000 --chunk 60000 --out new --quiet", 20 << 20),
 ])  # fmt: skip
 def test_a_process_that_is_out_of_memory_ends_in_one_line(here, line, more):
     verb = line.split()[0]

@@ -144,7 +144,7 @@ def test_the_command_says_how_many_how_good_and_what_is_given_away(command, here
 
 
 def test_without_a_teacher_size_mean_and_std_are_the_users(command, here):
-    line = "condense --data digits --method random --per-class 1 --size 10 --mean 0.3 --std 0.4 --out got --quiet"
+    line = "condense random --data digits --per-class 1 --size 10 --mean 0.3 --std 0.4 --out got --quiet"
     assert command(line)[0] == 0
     assert Condensed.open(here / "got").spec.model_dump(include={"shape", "mean", "std"}) == {
         "shape": (1, 10, 10),
@@ -154,7 +154,7 @@ def test_without_a_teacher_size_mean_and_std_are_the_users(command, here):
 
 
 def test_inspect_says_what_is_in_it(command, here):  # noqa: ARG001
-    command("condense --data digits --method random --per-class 1 --out got --quiet")
+    command("condense random --data digits --per-class 1 --out got --quiet")
     code, out, _ = command("inspect got")
     assert (
         code == 0
@@ -167,8 +167,8 @@ def test_inspect_says_what_is_in_it(command, here):  # noqa: ARG001
     ("line", "text"),
     [
         ("--data digits --method dmx --per-class 1 --out got", "no condensing method 'dmx'; nearest: 'dm'"),
-        ("--data digits --method random --per-class 0 --out got", "--per-class: got 0, wanted at least 1"),
-        ("--data digits --method random --per-class 500 --out got", "--per-class: got 500, but digits has"),
+        ("--data digits --method random --per-class 0 --out got", "class: got 0, expected at least 1"),
+        ("--data digits --method random --per-class 500 --out got", "class: got 500, but digits has"),
         ("--data digits --method dm --per-class 1 --iterations 0 --out got", "--iterations: got 0, wanted at least 1"),
         ("--data digits --method dm --per-class 1 --rate 0 --out got", "--rate: got 0, wanted above 0"),
         ("--data digits --method dm --per-class 1 --rate 1e38 --out got", "--rate: got 1e38, wanted at most 10"),
@@ -188,7 +188,7 @@ def test_bad_input_is_one_line_and_writes_nothing(refused, line, text):
 
 
 def test_a_finished_set_is_not_replaced_by_another(command, refused, here):  # noqa: ARG001
-    line = "condense --data digits --method random --per-class 1 --out got --quiet"
+    line = "condense random --data digits --per-class 1 --out got --quiet"
     assert command(line)[0] == 0
     assert "got was made with --seed 0, not 1: name" in refused(f"{line} --seed 1")
     assert command(line)[0] == 0

@@ -64,11 +64,9 @@ def test_torchs_global_stream_is_left_alone(method, data):
 
 
 def test_too_few_images_of_a_class_and_other_data_are_refused(method, data, toy):
-    with pytest.raises(
-        UserError, match="--per-class: got 21, but toy has 20 images of class 'a'; give at most as many"
-    ):
+    with pytest.raises(UserError, match="per_class: got 21, but toy has 20 images of class 'a'; give at most as many"):
         condense(method, Job(data, SPEC, 21))
-    with pytest.raises(UserError, match="--per-class: got 0, wanted at least 1"):
+    with pytest.raises(UserError, match="per_class: got 0, expected at least 1"):
         condense(method, Job(data, SPEC, 0))
     with pytest.raises(UserError, match="toy has 3 channels and 3 classes, wanted 1 and 3"):
         condense(method, Job(toy(shape=(3, 8, 8)), SPEC, 1))

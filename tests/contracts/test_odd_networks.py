@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from datafree._core.errors import Notice, UserError
-from datafree.distillation.online.run import distill_online
+from datafree.distillation.online.run import train_online
 from datafree.evaluation.accuracy import evaluate
 from datafree.models.behaviour import check_learns
 from datafree.models.input_spec import InputSpec
@@ -151,7 +151,7 @@ def test_probabilities_are_told_in_every_number_format(dtype, classes):
 
 def test_a_student_that_cannot_be_relied_on_does_not_play(teacher):
     with pytest.raises(UserError, match="answers the same images differently each time"):
-        distill_online(teacher, Network(Of(lambda net, x: F.dropout(net.base(x), 0.5)), teacher.spec, "noise"))
+        train_online(teacher, Network(Of(lambda net, x: F.dropout(net.base(x), 0.5)), teacher.spec, "noise"))
 
 
 @pytest.mark.parametrize("name", ["mine", "a network", "hinton16", "lenet5", "", "x:y", "ü"])

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from datafree.cli.common import Data, images_of
-from datafree.cli.common import test_data as held_out
+from datafree.cli.arguments import Data
+from datafree.cli.loading import images_of
+from datafree.cli.loading import test_data as held_out
 from datafree.data import load
 from datafree.data.condensed.methods import Job, condense, from_name, methods
 from datafree.data.condensed.methods.distribution_matching import DistributionMatching

@@ -22,9 +22,9 @@ __all__ = ["READERS", "VERBS", "Verb", "copy", "prepare", "warm"]
 MAKE = (
     "train hinton8 --data digits --limit 200 --epochs 1 --out teacher --quiet",
     "record teacher --data digits --limit 200 --preset paper --quiet",
-    "synthesize teacher --method top --steps 1 --images 16 --unit 8 --workers 1 --out set --quiet",
-    "synthesize teacher --method gaussian --images 16 --unit 8 --workers 1 --out noise --quiet",
-    "condense --data digits --per-class 1 --method random --out few --quiet",
+    "synthesize top teacher --steps 1 --images 16 --chunk 8 --workers 1 --out set --quiet",
+    "synthesize gaussian teacher --images 16 --chunk 8 --workers 1 --out noise --quiet",
+    "condense random --data digits --per-class 1 --out few --quiet",
 )
 RESUMED = "train hinton4 --data digits --limit 100 --epochs 3 --out half --quiet"
 RELEASE = ("teacher/record.safetensors", "teacher/README.md", "teacher/run.json", "teacher.run.json")
@@ -74,14 +74,14 @@ VERBS = {
     "train resumed": Verb(RESUMED, RESUMED.replace("--epochs 3", "--epochs 4"), writes=("half", "half.run.json")),
     "record": _recorded("record teacher --data digits --limit 200 --preset small --replace", "small > full"),
     "record --add": _recorded(
-        "record teacher --data digits --limit 200 --kind input --add", "--kind input > --kind moments --taps fc1"
+        "record input teacher --data digits --limit 200 --add", "--kind input > --kind moments --taps fc1"
     ),
     "record --out": _plain(
         "record hinton8 --weights teacher/model.safetensors --data digits --limit 200 --preset small",
         "--limit 200 > --limit 300",
         passing=("README.md",),
     ),
-    "condense": _plain("condense --data digits --per-class 1 --method random", "--seed 1"),
+    "condense": _plain("condense random --data digits --per-class 1", "--seed 1"),
     "import-condensed": _plain(
         "import-condensed few.npz teacher --pixels 0-1 --anyway --out new", "--pixels 0-1 > --pixels 0-255"
     ),
@@ -92,13 +92,13 @@ VERBS = {
         writes=("set", "set.run.json"),
         passing=SET,
     ),
-    "expand": _plain("expand teacher few --images 10 --unit 10 --steps 1 --workers 1", "--seed 1", passing=SET),
-    "distill": _plain("distill teacher hinton4 --images set --epochs 2", EPOCHS),
+    "expand": _plain("expand teacher few --images 10 --chunk 10 --steps 1 --workers 1", "--seed 1", passing=SET),
+    "distill": _plain("distill teacher hinton4 --set set --epochs 2", EPOCHS),
     "distill data": _plain("distill teacher hinton4 --data digits --limit 100 --epochs 2", EPOCHS),
-    "distill record": _plain("distill teacher hinton4 --online top --steps 1 --epoch-images 16 --epochs 2", EPOCHS),
+    "distill record": _plain("distill fresh top teacher hinton4 --steps 1 --epoch-images 16 --epochs 2", EPOCHS),
     "distill condensed": _plain("distill teacher hinton4 --condensed few --epoch-images 16 --epochs 2", EPOCHS),
     "online": _plain(
-        "distill teacher hinton4 --online generator --epochs 2 --iterations 2 --batch 8",
+        "distill online teacher hinton4 --epochs 2 --iterations 2 --batch 8",
         EPOCHS,
         passing=("README.md", "model.safetensors", "generated.safetensors", "run.json"),
     ),
@@ -120,7 +120,7 @@ VERBS = {
     "rerun": _plain("rerun set --out new", "rerun set > rerun few", passing=SET),
     "quantize": _plain("quantize teacher --calibrate noise --images 8", "--no-equalise", loose=QUANTIZED, slow=True),
     "quantize --finetune": _plain(
-        "quantize teacher --weights 4 --activations 4 --calibrate ./noise --finetune ./noise --epochs 2 --batch 8",
+        "quantize teacher --weight-bits 4 --activation-bits 4 --calibrate ./noise --finetune ./noise --epochs 2 --batch 8",
         EPOCHS,
         loose=QUANTIZED,
         slow=True,

@@ -111,7 +111,7 @@ def test_a_release_of_an_earlier_version_opens_with_a_notice_where_names_are_not
 
 def test_sets_and_quantized_folders_follow_the_same_rule(tmp_path):
     teacher = new_model("hinton8", SPEC, seed=0)
-    synthesize(teacher, None, from_name("gaussian"), tmp_path / "s", images=3, unit=3, workers=1)
+    synthesize(teacher, None, from_name("gaussian"), tmp_path / "s", images=3, chunk=3, workers=1)
     _resealed(tmp_path / "s" / "set.json", BAD["long"][0])
     with pytest.raises(UserError, match="has a name of 1,000,000 characters"):
         SyntheticSet.open(tmp_path / "s")

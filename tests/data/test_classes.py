@@ -226,7 +226,7 @@ def test_images_of_another_class_order_do_not_teach(pair):
 
 def test_a_set_whose_classes_are_in_another_order_is_not_this_networks(pair, tmp_path):
     network, _, _ = pair
-    made = synthesize(network, None, from_name("gaussian"), tmp_path / "s", images=3, unit=3, workers=1)
+    made = synthesize(network, None, from_name("gaussian"), tmp_path / "s", images=3, chunk=3, workers=1)
     about = made.about
     for names in (["b", "a", "c"], ["b", "a", "other"], ["x", "c", "y"]):
         write_sealed_json(tmp_path / "s" / "set.json", {**about, "spec": {**about["spec"], "classes": names}})

@@ -80,7 +80,7 @@ def test_it_is_a_method_of_synthesis_whose_set_knows_its_anchors(digits):
 
 
 def test_workers_and_stops_change_no_byte(normed, digits, tmp_path):
-    options = {"settings": Expansion(steps=2), "alignment": alignment.from_name("discriminator"), "unit": 10}
+    options = {"settings": Expansion(steps=2), "alignment": alignment.from_name("discriminator"), "chunk": 10}
     one = expand(normed, anchors(digits), tmp_path / "one", images=40, workers=1, **options)
     expand(normed, anchors(digits), tmp_path / "two", images=10, workers=2, **options)
     two = expand(normed, anchors(digits), tmp_path / "two", images=40, workers=2, **options)

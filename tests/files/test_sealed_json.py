@@ -116,8 +116,8 @@ def test_a_name_of_an_impossible_size_is_refused_at_once(name, release, tmp_path
 
 
 def test_more_shards_than_an_index_can_list_are_refused_before_the_first(teacher, tmp_path):
-    with pytest.raises(UserError, match=r"200,001 shards, expected at most 200,000.*give --unit 2 or more"):
-        synthesize(teacher, None, from_name("gaussian"), tmp_path / "set", images=SHARDS + 1, unit=1)
+    with pytest.raises(UserError, match=r"200,001 shards, expected at most 200,000.*give chunk=2 or more"):
+        synthesize(teacher, None, from_name("gaussian"), tmp_path / "set", images=SHARDS + 1, chunk=1)
     assert not (tmp_path / "set").exists()
 
 

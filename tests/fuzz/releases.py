@@ -60,7 +60,7 @@ def _plain(folder: Path) -> None:
 
 
 def _set(folder: Path) -> None:
-    synthesize(teacher(), None, from_name("gaussian"), folder / "s", images=5, unit=3, workers=1)
+    synthesize(teacher(), None, from_name("gaussian"), folder / "s", images=5, chunk=3, workers=1)
 
 
 def _open_set(folder: Path) -> Any:

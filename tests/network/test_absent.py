@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from datafree._core.errors import UserError
 from datafree.distillation.online.generator import width_for
-from datafree.distillation.online.run import distill_online
+from datafree.distillation.online.run import train_online
 from datafree.models import hooks
 from datafree.models.input_spec import InputSpec
 from datafree.models.missing_layers import no_batch_norm, no_layer
@@ -196,8 +196,8 @@ def test_a_torchscript_network_answers_and_is_refused_in_one_line_where_its_part
         for use in (
             lambda own: hooks.layers(own),
             lambda own: hooks.watch(own, ["4"]).__enter__(),
-            lambda own: distill_online(own, network(plain)),
-            lambda own: distill_online(network(plain), own),
+            lambda own: train_online(own, network(plain)),
+            lambda own: train_online(network(plain), own),
         ):
             with pytest.raises(UserError, match="net is a TorchScript program"):
                 use(own)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from datafree._core.errors import Notice, UserError
 from datafree.data.dataset import in_memory
 from datafree.distillation.distill import Distillation, distill
-from datafree.distillation.online.run import distill_online
+from datafree.distillation.online.run import train_online
 from datafree.distillation.sources import soft_labelled
 from datafree.distillation.train import train
 from datafree.distillation.training_loop import Schedule
@@ -272,7 +272,7 @@ def test_a_network_without_a_gradient_answers_and_is_refused_where_one_is_needed
         with pytest.raises(
             UserError, match="no gradient comes through net to its images, which --online generator needs"
         ):
-            distill_online(*players)
+            train_online(*players)
 
 
 def test_a_gradient_that_is_zero_or_cannot_be_computed_is_refused_where_one_is_needed():
@@ -411,7 +411,7 @@ def test_a_network_that_ends_in_a_softmax_is_said(verb, toy, tmp_path):
     verbs = {
         "evaluate": lambda: evaluate(own, data),
         "record": lambda: record(own, data, [(Moments(), ("input",))]),
-        "synthesize": lambda: synthesize(own, None, from_name("gaussian"), tmp_path / "set", images=2, unit=2),
+        "synthesize": lambda: synthesize(own, None, from_name("gaussian"), tmp_path / "set", images=2, chunk=2),
         "distill": lambda: distill(own, network(Net()), soft_labelled(own, data), Distillation(epochs=1)),
     }
     with pytest.warns(Notice, match=PROBABILITIES) as caught:

@@ -60,7 +60,7 @@ def test_images_are_made_from_a_copy_of_any_kind_of_module_and_nothing_is_printe
     with frozen(twin), channels_last(network):
         pass
     settings = from_name("inception", steps=2)
-    made = synthesize(network, None, settings, tmp_path / "set", images=6, unit=6, workers=1)
+    made = synthesize(network, None, settings, tmp_path / "set", images=6, chunk=6, workers=1)
     assert made.load()[0].shape == (6, 1, 8, 8)
     assert network.fingerprint() == before
     assert "Traceback" not in capfd.readouterr().err

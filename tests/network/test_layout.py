@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from datafree.distillation.online.run import OnlineDistillation, distill_online
+from datafree.distillation.online.run import OnlineDistillation, train_online
 from datafree.models.input_spec import InputSpec
 from datafree.models.memory_format import channels_last
 from datafree.models.network import Network
@@ -107,7 +107,7 @@ def test_a_network_that_views_plays_against_a_generator_that_works_channels_last
     for viewing_teacher in (False, True):
         players = (Network(Sometimes(kind).eval(), SPEC, kind), plain())
         teacher, student = players if viewing_teacher else players[::-1]
-        history = distill_online(
+        history = train_online(
             teacher, student, OnlineDistillation(epochs=1, iterations=1, batch=4, width=8, student_steps=1)
         )
         assert history.images == 4

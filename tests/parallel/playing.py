@@ -10,7 +10,7 @@ import torch
 
 from datafree._core.distributed import together, world
 from datafree._core.errors import UserError
-from datafree.distillation.online.run import OnlineDistillation, distill_online
+from datafree.distillation.online.run import OnlineDistillation, train_online
 from datafree.distillation.replay import from_name
 from datafree.models.input_spec import InputSpec
 from datafree.releases.load import new_model
@@ -37,13 +37,13 @@ def main(folder: Path) -> None:
     with together() as own:
         teacher, replay = new_model("hinton32", SPEC, seed=0), from_name("bank", replay_bytes=64 * 40)
         one, other = (new_model("hinton16", SPEC, seed=own.rank) for _ in range(2))  # the first process's is taken
-        whole = distill_online(teacher, one, OWN, replay, state=folder / "whole.safetensors", score=lambda _: 1.0)
+        whole = train_online(teacher, one, OWN, replay, state=folder / "whole.safetensors", score=lambda _: 1.0)
         stopped = ""
         try:
-            distill_online(teacher, other, OWN, replay, state=folder / "stopped.safetensors", score=Once())
+            train_online(teacher, other, OWN, replay, state=folder / "stopped.safetensors", score=Once())
         except UserError as error:
             stopped = str(error)
-        again = distill_online(teacher, other, OWN, replay, state=folder / "stopped.safetensors", score=lambda _: 1.0)
+        again = train_online(teacher, other, OWN, replay, state=folder / "stopped.safetensors", score=lambda _: 1.0)
         found = {
             "size": world().size, "stopped": stopped, "students": [one.fingerprint(), other.fingerprint()],
             "losses": [whole.loss, again.loss], "agreements": [whole.agreement, again.agreement], "images": whole.images,

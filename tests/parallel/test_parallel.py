@@ -83,13 +83,18 @@ def test_a_batch_with_fewer_images_than_processes_is_one_line():
 
 
 def test_processes_that_torchrun_has_not_started_are_one_line(monkeypatch):
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.delenv("MASTER_ADDR", raising=False)
-    with (
-        pytest.raises(UserError, match="WORLD_SIZE is 2, but there is no MASTER_ADDR; start with torchrun"),
-        together(),
+    for name, value, line in (
+        ("RANK", "0", "WORLD_SIZE is 2, but there is no RANK or MASTER_ADDR or MASTER_PORT; start with torchrun"),
+        ("MASTER_ADDR", "localhost", "there is no MASTER_ADDR or MASTER_PORT; start"),
+        ("MASTER_PORT", "port", "there is no MASTER_PORT; start with torchrun, or unset WORLD_SIZE"),
+        ("MASTER_PORT", "1", "MASTER_PORT: got 'port', expected a whole number from 1 to 65535; start with torchrun"),
     ):
-        pass
+        with pytest.raises(UserError, match=line), together():
+            pass
+        monkeypatch.setenv(name, value)
 
 
 @pytest.mark.parametrize("line", ["record teacher --data digits", "quantize teacher --out q", "report teacher --out r"])
@@ -194,7 +199,7 @@ def test_a_run_of_which_one_process_is_killed_ends_and_goes_on_to_the_same_bytes
 
 @pytest.mark.slow  # as test_playing.py, through the command line
 def test_two_processes_play_a_generator_against_one_student(alone):
-    line = "distill teacher hinton8 --online generator --data digits --epochs 2 --iterations 3 --batch 33 --latent 8"
+    line = "distill online teacher hinton8 --data digits --epochs 2 --iterations 3 --batch 33 --latent 8"
     code, out, err = both(alone, "start.py", *line.split(), "--threads", "1", "--quiet", "--out", "played")
     assert code == 0, err
     assert out.count("images made and learnt from") == out.count("parameters") == 1
@@ -233,7 +238,7 @@ def test_what_a_user_can_fix_is_one_line_once_and_exit_code_2(alone, line, said)
     [
         (None, None, World()), (None, "1", World()), ("1", "x", World()), ("2", "1", World(1, 2)),
         ("", None, "WORLD_SIZE: got ''"), ("abc", None, "WORLD_SIZE: got 'abc'"), ("0", None, "WORLD_SIZE: got '0'"),
-        ("2", "x", "RANK: got 'x', wanted a whole number from 0 to 1; start with torchrun"), ("2", "2", "RANK: got '2'"),
+        ("2", "x", "RANK: got 'x', expected a whole number from 0 to 1; start"), ("2", "2", "RANK: got '2'"),
     ],
 )  # fmt: skip
 def test_what_the_environment_says_of_processes_is_taken_or_refused_in_a_line(monkeypatch, size, rank, expected):

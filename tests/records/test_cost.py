@@ -161,7 +161,7 @@ def test_condensing_that_cannot_fit_is_refused_before_an_image_is_read(method, l
 
 def test_a_set_that_cannot_fit_is_refused_and_of_a_part_only_its_files_are_read(tiny, tmp_path, left):
     folder = tmp_path / "set"
-    synthesize(tiny("linear"), None, from_name("gaussian"), folder, images=7, unit=3, workers=1)
+    synthesize(tiny("linear"), None, from_name("gaussian"), folder, images=7, chunk=3, workers=1)
     (folder / "unit-000002.safetensors").unlink()
     opened = SyntheticSet.open(folder)
     pixels, labels, logits = opened.load(5)

@@ -17,7 +17,7 @@ from datafree._core.resume import Environment
 from datafree.data.condensed import methods
 from datafree.data.condensed.methods import Job, condense, distribution_matching
 from datafree.distillation import replay
-from datafree.distillation.online.run import Anchored, OnlineDistillation, distill_online
+from datafree.distillation.online.run import Anchored, OnlineDistillation, train_online
 from datafree.distillation.replay import vae
 from datafree.distillation.sources import labelled
 from datafree.distillation.training_loop import Schedule, fit
@@ -85,7 +85,7 @@ def run(tiny, toy, tmp_path) -> Callable[[str], Callable[[], object]]:
         memory = replay.from_name(
             name if how == "online" else "none", **MEMORIES.get(name, {"replay_bytes": 600} if how == "online" else {})
         )
-        return lambda: distill_online(
+        return lambda: train_online(
             teacher,
             tiny("norm", seed=5),
             OnlineDistillation(**SHORT),

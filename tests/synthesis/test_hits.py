@@ -47,7 +47,7 @@ def test_a_set_near_chance_says_so_and_any_other_does_not(teacher, recorded, tmp
         from_name("bns-inception", steps=1, classes=0.0),
         tmp_path / "poor",
         images=64,
-        unit=64,
+        chunk=64,
         workers=1,
     )
     about = json.loads((tmp_path / "poor" / "set.json").read_text())
@@ -55,16 +55,16 @@ def test_a_set_near_chance_says_so_and_any_other_does_not(teacher, recorded, tmp
     assert poor.warning() is not None
     assert "near chance (10.0 %): its images do not show their classes" in poor.warning()
     good = synthesize(
-        teacher, recorded, from_name("inception", steps=40), tmp_path / "good", images=64, unit=64, workers=1
+        teacher, recorded, from_name("inception", steps=40), tmp_path / "good", images=64, chunk=64, workers=1
     )
     assert hits_of(good) > 0.9 and good.warning() is None
-    plain = synthesize(teacher, None, from_name("gaussian"), tmp_path / "noise", images=64, unit=64, workers=1)
+    plain = synthesize(teacher, None, from_name("gaussian"), tmp_path / "noise", images=64, chunk=64, workers=1)
     assert plain.warning() is None
 
 
 def test_a_set_of_an_earlier_version_without_the_share_opens_without_a_warning(teacher, recorded, tmp_path):
     made = synthesize(
-        teacher, recorded, from_name("bns-inception", steps=1, classes=0.0), tmp_path, images=8, unit=8, workers=1
+        teacher, recorded, from_name("bns-inception", steps=1, classes=0.0), tmp_path, images=8, chunk=8, workers=1
     )
     older = SyntheticSet(made.folder, {key: own for key, own in made.about.items() if key != "hits"})
     assert older.warning() is None

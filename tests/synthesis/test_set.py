@@ -17,7 +17,8 @@ import torch
 
 from datafree._core.errors import UserError
 from datafree._core.files import read_json, read_tensors, sha256_file, write_sealed_json, write_tensors
-from datafree.cli.common import Data, images_of
+from datafree.cli.arguments import Data
+from datafree.cli.loading import images_of
 from datafree.models.input_spec import InputSpec
 from datafree.models.pixel_bytes import to_bytes, to_pixels
 from datafree.synthesis.methods import from_name
@@ -33,7 +34,7 @@ def make(teacher, whole_record, tmp_path):
     """Synthesizes 50 images in units of 20 into tmp_path / name."""
 
     def made(name="set", method=QUICK, images=50, **options):
-        options = {"unit": 20, "workers": 1, **options}
+        options = {"chunk": 20, "workers": 1, **options}
         return synthesize(teacher, whole_record, method, tmp_path / name, images=images, **options)
 
     return made
@@ -130,18 +131,18 @@ def test_other_settings_are_refused_by_name_and_nothing_is_touched(make, teacher
     cases = {
         "method": lambda: make(method=TopLayer(steps=2)),
         "seed": lambda: make(seed=1),
-        "unit": lambda: make(unit=10),
+        "unit": lambda: make(chunk=10),
         "record": lambda: synthesize(teacher, type(whole_record)(
             whole_record.spec, whole_record.fingerprint, whole_record.answers,
             {name: entry for name, entry in whole_record.entries.items() if name != "graph"},
-        ), QUICK, made.folder, images=50, unit=20, workers=1),
+        ), QUICK, made.folder, images=50, chunk=20, workers=1),
     }  # fmt: skip
     for key, call in cases.items():
         text = texts(call)
         assert text.startswith(f"{made.folder} holds a set with {key} ")
         assert text.endswith("name another --out, or repeat the run that made it")
     assert content(made.folder) == before
-    assert "got 0 in units of 20, wanted at least 1" in texts(lambda: make("none", images=0))
+    assert "images: got 0, expected at least 1" in texts(lambda: make("none", images=0))
 
 
 def test_a_folder_with_other_things_is_left_alone(make, tmp_path):
@@ -336,7 +337,7 @@ def test_a_network_of_another_range_is_shown_the_same_images_in_its_own(make, te
 
 def test_a_set_does_not_shrink(make):
     before = content(make().folder)
-    with pytest.raises(UserError, match=r"--images: got 20, but the set in .* is of 50 already"):
+    with pytest.raises(UserError, match=r"images: got 20, but the set in .* is of 50 already"):
         make(images=20)
     assert content(make().folder) == before
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from .errors import UserError
 
-__all__ = ["CodeName", "check_allowed", "code_name", "without_code"]
+__all__ = ["CodeName", "check_allowed", "code_allowed", "code_name", "without_code"]
 
 _ALLOWED: ContextVar[bool] = ContextVar("allowed", default=True)
 
@@ -52,9 +52,14 @@ def without_code() -> Iterator[None]:
         _ALLOWED.reset(token)
 
 
+def code_allowed() -> bool:
+    """Whether the user's code may run: not inside `without_code`."""
+    return _ALLOWED.get()
+
+
 def check_allowed(place: str) -> None:
     """Raises UserError inside `without_code`. Called right before a user's code is imported, and nowhere else."""
-    if not _ALLOWED.get():
+    if not code_allowed():
         raise UserError(
             f"that command runs the code {place!r}; if it is yours, or you have read it, add --trust, or type it yourself"
         )

@@ -23,6 +23,7 @@ __all__ = [
     "agree",
     "average_gradients",
     "broadcast",
+    "check_startable",
     "first",
     "gathered",
     "main_process",
@@ -72,7 +73,7 @@ def world() -> World:
 
 
 def started() -> World:
-    """What the environment says of the processes that torchrun has started; one where it says nothing of several.
+    """The processes that torchrun has started, from the environment; one where it names no others, whatever RANK is.
 
     Raises UserError for what torchrun never sets.
     """
@@ -80,14 +81,31 @@ def started() -> World:
     return World() if size == 1 else World(_number("RANK", 0, 0, size - 1), size)
 
 
+NEEDED = ("RANK", "MASTER_ADDR", "MASTER_PORT")
+"""What torchrun sets beside WORLD_SIZE, and each of several processes needs."""
+
+
 def _number(name: str, default: int, low: int, high: int) -> int:
     text = os.environ.get(name, str(default))
     if not re.fullmatch("[0-9]{1,9}", text) or not low <= int(text) <= high:
-        wanted = f"a whole number from {low} to {high}"
+        expected = f"a whole number from {low} to {high}"
         raise UserError(
-            f"the environment's {name}: got {text[:40]!r}, wanted {wanted}; start with torchrun, or unset it"
+            f"the environment's {name}: got {text[:40]!r}, expected {expected}; start with torchrun, or unset it"
         )
     return int(text)
+
+
+def check_startable() -> None:
+    """Raises UserError where the environment names several processes but not how they reach each other."""
+    size = started().size
+    if size == 1:
+        return
+    if missing := [name for name in NEEDED if not os.environ.get(name)]:
+        raise UserError(
+            f"the environment's WORLD_SIZE is {size}, but there is no {' or '.join(missing)}; start with torchrun, or unset "
+            "WORLD_SIZE"
+        )
+    _number("MASTER_PORT", 0, 1, 65535)
 
 
 def main_process() -> bool:
@@ -105,6 +123,7 @@ def together() -> Iterator[World]:
     if started().size == 1 or world().size > 1:
         yield world()
         return
+    check_startable()
     import torch.distributed as dist
 
     _start()
@@ -226,10 +245,10 @@ def _start() -> None:
     import torch
     import torch.distributed as dist
 
-    if not dist.is_available() or "MASTER_ADDR" not in os.environ:
-        what = "no MASTER_ADDR" if dist.is_available() else "a torch without torch.distributed"
+    if not dist.is_available():
         raise UserError(
-            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but there is {what}; start with torchrun, or unset it"
+            f"the environment's WORLD_SIZE is {os.environ['WORLD_SIZE']}, but this torch has no torch.distributed; install "
+            "one that has, or unset WORLD_SIZE"
         )
     backend, local = "gloo", _number("LOCAL_RANK", 0, 0, MOST)
     if torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"])):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-__all__ = ["Progress", "silent"]
+__all__ = ["Progress", "epoch_ended", "silent"]
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) from the thread that started the job."""
@@ -12,3 +12,10 @@ Progress = Callable[[int, int], None]
 
 def silent(done: int, total: int) -> None:
     """Shows nothing."""
+
+
+def epoch_ended(progress: Progress, epoch: int, epochs: int, loss: float) -> None:
+    """Tells a progress that shows epochs, one with an `epoch` of its own, that `epoch` of `epochs` had this mean loss."""
+    show = getattr(progress, "epoch", None)
+    if show is not None:
+        show(epoch, epochs, loss)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import UserError, cut, unknown
 
-__all__ = ["RENAMED", "Settings", "family", "first_problem", "modern", "parse", "pick"]
+__all__ = ["RENAMED", "Settings", "family", "first_problem", "modern", "parse"]
 
 RENAMED = {
     "caution": "warp_acceptance",
@@ -98,10 +98,7 @@ def _check_types(values: Mapping[str, Any], parsed: dict[str, Any]) -> None:
     """Raises UserError for a value that pydantic has turned into another JSON type."""
     for field, value in values.items():
         if not _same_type(value, parsed[field]):
-            name = field.replace("_", "-")
-            raise UserError(
-                f"--{name}: got {cut(repr(value))}, wanted {cut(repr(parsed[field]))}; give --{name} such a value"
-            )
+            raise UserError(f"{field}: got {cut(repr(value))}, wanted {cut(repr(parsed[field]))}; give such a value")
 
 
 def _same_type(value: Any, parsed: Any) -> bool:
@@ -123,14 +120,6 @@ def family(package: str, field: str) -> dict[str, type[Settings]]:
     return dict(sorted(found.items()))
 
 
-def pick(package: str, field: str, what: str, values: Any, *, strict: bool = False) -> Any:
-    """The settings that `values`, a mapping, are of, by their `field`; raises UserError where there is no such `what`."""
-    kinds, name = family(package, field), values.get(field) if isinstance(values, Mapping) else None
-    if not isinstance(name, str) or name not in kinds:
-        raise unknown(what, str(name), kinds)
-    return parse(kinds[name], values, strict=strict)
-
-
 def first_problem(error: ValidationError) -> str:
     """The first thing in a file's content that does not fit, as `field.part: message`, of at most some 200 characters."""
     first = error.errors()[0]
@@ -140,14 +129,14 @@ def first_problem(error: ValidationError) -> str:
 
 def _one_line(cls: type[BaseModel], error: ValidationError) -> UserError:
     first = error.errors()[0]
-    field, place = _flag(cls, first["loc"])
+    field, place = _parameter(cls, first["loc"])
     if first["type"] == "extra_forbidden":
         return unknown("setting", ".".join(map(str, first["loc"])), cls.model_fields, cls.__name__)
     if first["type"] == "missing":
         got, wanted = (
             ("nothing", "a value") if place is None else (_short(first["input"]), f"a number {place + 1} as well")
         )
-        return UserError(f"--{field}: got {got}, wanted {wanted}; give --{field} such a value")
+        return UserError(f"{field}: got {got}, wanted {wanted}; give such a value")
     wanted = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ").split(", unable to")[0]
     wanted = _COUNTED.sub(r"\1", wanted)  # "Tuple should have at least 2 items after validation, not 1"
     for long, short in _SHORTER.items():
@@ -155,21 +144,21 @@ def _one_line(cls: type[BaseModel], error: ValidationError) -> UserError:
     if not first["loc"]:
         return UserError(f"the settings of {cls.__name__} do not fit together, wanted {wanted}; change one of them")
     got = _short(first.get("input")) + (f" as number {place + 1}" if place is not None else "")
-    return UserError(f"--{field}: got {got}, wanted {wanted}; give --{field} such a value")
+    return UserError(f"{field}: got {got}, wanted {wanted}; give such a value")
 
 
-def _flag(cls: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, int | None]:
-    """The flag that an error's location is of, and its place in the flag's list.
+def _parameter(cls: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, int | None]:
+    """The parameter that an error's location is of, and its place in the parameter's list.
 
     pydantic's location goes on with the place in a tuple, the key of a table or the type that was tried of several, which
-    no flag is named by.
+    name no parameter.
     """
     names: list[str] = []
     model: Any = cls
     for part in location:
         if not (isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields):
             break
-        names.append(str(part).replace("_", "-"))
+        names.append(str(part))
         model = model.model_fields[part].annotation
     rest = location[len(names) :]
     return ".".join(names) or cls.__name__, next((part for part in rest if isinstance(part, int)), None)

@@ -1,103 +1,85 @@
 """datafree condense"""
 
-from __future__ import annotations
+# Annotations are evaluated: the options of each method are a class that is made from its settings.
 
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import App, Group, Parameter
 
 from .._core.errors import UserError
-from ..data import Dataset
-from ..data.condensed import methods
-from ..data.condensed.condensed_set import FILE, Condensed
-from ..data.dataset_checks import check_classes
-from ..models.network import Network
-from ..runs.difference import LATER
-from ..runs.output_folder import CONDENSED_FOLDER, STATE, output_folder
-from ..runs.run_log import RunLog, lasting
-from .common import (
-    Data,
-    Input,
-    Model,
-    Run,
-    Whole,
-    bar,
-    check_code,
-    chosen,
-    inputs_of,
-    listed,
-    load_data,
-    load_network,
-    resumed,
-    say_fit,
-    spec_of,
-    use_threads,
-)
+from .arguments import Data, Input, Model, Run, Whole
+from .loading import check_code, inputs_of, load_data, load_network, resumed, say_fit, spec_of, use_threads
+from .method_options import of_settings, values
+from .progress_bar import bar
+from .settings_source import SettingsText, family
 
-__all__ = ["command", "condense"]
+if TYPE_CHECKING:
+    from ..data import Dataset
+    from ..data.condensed.condensed_set import Condensed
+    from ..data.condensed.methods import Job
+    from ..models.network import Network
+
+__all__ = ["DEFAULT", "METHODS", "app", "method_command"]
+
+DEFAULT = "dm"
+METHODS = family("datafree.data.condensed.methods", "method")
+
+app = App(name="condense")
 
 
-def command(argv: list[str]) -> Callable[..., None]:
-    """`condense` with the flags of the method named by --method."""
-    own = type(methods.from_name(chosen(argv, "--method") or "dm"))
+def method_command(method: str, text: SettingsText) -> Callable[..., None]:
+    """The command of one method, whose flags are the fields of its settings."""
+    Options = of_settings(text, without=["method"], group=Group(f"Options of {method}", sort_key=1))
 
-    def one_method(
+    def condense(
         *,
         out: Path,
-        per_class: int,
-        method: str = "dm",
-        settings: Any = None,
+        per_class: Whole,
+        settings: Annotated[Options | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
         teacher: str | None = None,
         data: Data | None = None,
         source: Model | None = None,
         input: Input | None = None,
         run: Run | None = None,
     ) -> None:
-        found = settings if settings is not None else methods.from_dict({"method": method})
-        condense(found, out=out, per_class=per_class, teacher=teacher, data=data, source=source, input=input, run=run)
+        """Make a few images per class that stand for a data set, and report what they reveal. A publisher's command.
 
-    one_method.__doc__ = (condense.__doc__ or "").replace("METHODS", listed(methods.methods()))
-    one_method.__annotations__ = {
-        "out": Path, "per_class": Whole, "method": str, "settings": Annotated[own | None, Parameter(name="*")],  # type: ignore[valid-type]
-        "teacher": str | None, "data": Data | None, "source": Model | None, "input": Input | None, "run": Run | None,
-        "return": None,
-    }  # fmt: skip
-    return one_method
+        The first word after `condense` is the method. Without one it is `dm`. Stopped with Ctrl-C, `dm` continues from a
+        state that is at most ten seconds old.
+
+        Example: datafree condense dm --data mnist --per-class 1 --teacher teacher --out condensed
+
+        Parameters
+        ----------
+        out
+            Folder to write: condensed.safetensors, README.md, run.json.
+        per_class
+            Number of images per class.
+        teacher
+            Release folder that says the images' size and classes and is tested on them. Without one give --size, --mean
+            and --std.
+        """
+        from ..data.condensed import methods
+
+        chosen = methods.from_name(method, **values(settings))
+        _condense(chosen, out, per_class, teacher, data or Data(), source or Model(), input or Input(), run or Run())
+
+    return condense
 
 
-def condense(
-    method: Any,
-    *,
-    out: Path,
-    per_class: int,
-    teacher: str | None,
-    data: Data | None,
-    source: Model | None,
-    input: Input | None,
-    run: Run | None,
+def _condense(
+    method: Any, out: Path, per_class: int, teacher: str | None, data: Data, source: Model, input: Input, run: Run
 ) -> None:
-    """Make a few images a class that stand for a data set, and say what they give away; a publisher's command.
+    from ..data.condensed import methods
+    from ..data.dataset_checks import check_classes
+    from ..runs.difference import LATER
+    from ..runs.output_folder import CONDENSED_FOLDER, STATE, output_folder
+    from ..runs.run_log import RunLog, lasting
 
-    Stopped with Ctrl-C, dm goes on from its last ten seconds.
-
-    Example: datafree condense --data mnist --method dm --per-class 1 --teacher teacher --out condensed
-
-    Parameters
-    ----------
-    out
-        The folder to write: condensed.safetensors, README.md, run.json.
-    per_class
-        Number of images per class.
-    method
-        Condensing method; each has flags of its own, shown by `datafree condense --method METHOD --help`. METHODS
-    teacher
-        A release folder whose size and classes the images get, and which is tried on them; else --size, --mean, --std.
-    """
-    data, source, input, run = data or Data(), source or Model(), input or Input(), run or Run()
     run = resumed(run, out / STATE)
     training = load_data(data, "train")
     network = None if teacher is None else load_network(teacher, source, run)
@@ -121,7 +103,7 @@ def condense(
     with output_folder(out, CONDENSED_FOLDER, log) as folder, bar(f"condense {method.method}", run.quiet) as progress:
         if folder is None:
             return
-        inputs = {role: own for role, own in log.identity["inputs"].items() if not role.startswith(LATER)}
+        inputs = {role: digest for role, digest in log.identity["inputs"].items() if not role.startswith(LATER)}
         identity = {**log.identity, "settings": lasting(log.content["settings"]), "inputs": inputs}
         made = _made(method, job.resumed(folder / STATE, identity, progress), network)
         made.save(folder)
@@ -129,18 +111,27 @@ def condense(
     _say(made, folder, time.perf_counter() - began, network, training)
 
 
-def _made(method: Any, job: methods.Job, network: Network | None) -> Condensed:
+def _made(method: Any, job: "Job", network: "Network | None") -> "Condensed":
+    from ..data.condensed import methods
+
     made = methods.condense(method, job)
     if network is not None:
         made.about["teacher"] = {"fingerprint": network.fingerprint(), "accuracy": round(made.accuracy(network), 2)}
     return made
 
 
-def _say(made: Condensed, folder: Path, seconds: float, network: Network | None, data: Dataset) -> None:
+def _say(made: "Condensed", folder: Path, seconds: float, network: "Network | None", data: "Dataset") -> None:
+    from ..data.condensed.condensed_set import FILE
+
     size = (folder / FILE).stat().st_size
-    what = f"{len(made)} images of {len(made.spec.classes)} classes of {data.name}"
-    print(f"{what} in {seconds:.1f} s; {size:,} bytes in {folder}")
+    images = f"{len(made)} images of {len(made.spec.classes)} classes of {data.name}"
+    print(f"{images} in {seconds:.1f} s; {size:,} bytes in {folder}")
     if network is not None:
         say_fit(network, data)
         print(f"  the teacher sees the labelled class in {made.accuracy(network):.1f} % of them")
     print(f"  what they give away: {made.about['gives_away']}")
+
+
+app.default(method_command(DEFAULT, METHODS[DEFAULT]))
+for _name, _text in METHODS.items():
+    app.command(method_command(_name, _text), name=_name, help=_text.summary)

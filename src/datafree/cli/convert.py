@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .._core.files import sweep
+from .json_output import result
 
 __all__ = ["convert"]
 
@@ -26,6 +27,7 @@ def convert(weights: Path, /, *, out: Path) -> None:
     from .._core.files import convert_weights
 
     names = convert_weights(weights, out)
+    result({"tensors": names})
     if names is None:
         print(f"already complete: {out} holds the tensors of {weights}; nothing was changed")
     else:

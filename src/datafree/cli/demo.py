@@ -35,7 +35,8 @@ from ..runs.output_folder import DEMO_FOLDER, output_folder
 from ..runs.run_log import RunLog, versions
 from ..synthesis import methods
 from ..synthesis.synthetic_set import SyntheticSet, one_thread, synthesize
-from .common import Whole, bar
+from .arguments import Whole
+from .progress_bar import bar
 from .terminal import plain
 
 __all__ = ["demo"]
@@ -67,21 +68,7 @@ def demo(
     seed: Whole = 0,
     quiet: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Train a teacher on digits, record it, distill students of half its width with data and without, compare.
-
-    Example: datafree demo --out demo
-
-    Parameters
-    ----------
-    out
-        The folder for all results; open report.html in it.
-    images
-        Number of synthetic images per method.
-    seed
-        Seed of every random number.
-    quiet
-        No progress bar.
-    """
+    """Runs the demo; `datafree demo` has the options."""
     if images < 1:
         raise UserError(f"--images: got {images}, wanted at least 1; give a positive count")
     log = RunLog("demo", {"images": images, "seed": seed}, {})

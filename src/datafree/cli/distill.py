@@ -1,25 +1,19 @@
-"""datafree distill"""
+"""datafree distill: from a synthetic set, condensed images or data; `fresh` and `online` are commands of their own."""
 
-from __future__ import annotations
+# Annotations are evaluated: the options are classes that are made from settings.
 
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import App, Group, Parameter
 
 from .._core.distributed import main_process, together, world
-from .._core.errors import UserError, unknown
-from ..distillation.schedule import Distillation
-from .common import (
-    Data,
-    Model,
-    Run,
-    Whole,
-    bar,
+from .._core.errors import UserError
+from .arguments import Data, Model, Run, Whole
+from .loading import (
     check_code,
-    chosen,
     code_of,
     identity_of,
     inputs_of,
@@ -29,63 +23,39 @@ from .common import (
     resumed,
     test_data,
 )
+from .method_options import Given, of_settings, values
+from .progress_bar import bar
+from .settings_source import SettingsText, read
+from .synthesize import DEFAULT, METHODS
 
 if TYPE_CHECKING:
     from ..data import Dataset
+    from ..distillation.schedule import Distillation
     from ..distillation.sources import Source
     from ..models.agreement import Agreement
     from ..models.network import Network
     from ..records.record import Record
     from .mixed import CondensedSource
 
-__all__ = ["command", "distill"]
+__all__ = ["app", "distill", "fresh_app", "fresh_command"]
 
+app = App(name="distill")
+fresh_app = App(
+    name="fresh",
+    help="""Train a student on images that a synthesis method makes anew for every epoch.
 
-def command(argv: list[str]) -> Callable[..., None]:
-    """`distill` with the flags of the method named by --online, or those of --condensed, if any."""
-    name = chosen(argv, "--online")
-    if name != "generator" and chosen(argv, "--condensed") is not None:
-        from .mixed import mixed
+The first word after `fresh` is the method. Without one it is `distribution`.
 
-        return mixed(argv, distill, _distill)
-    if name is None:
-        return distill
-    if name == "generator" and chosen(argv, "--images") is None:
-        from .online import command as generator_command
-
-        return generator_command(argv)
-    from ..synthesis import methods
-
-    if name not in (*methods.methods(), "generator"):
-        raise unknown("synthesis method", name, [*methods.methods(), "generator"])
-    if chosen(argv, "--images") is not None:
-        raise UserError("--images and --online: got both, wanted one of them to learn from; leave one out")
-
-    def online_method(
-        teacher: str,
-        student: str | None = None,
-        /,
-        *,
-        out: Path,
-        online: str,
-        method: Any = None,
-        epoch_images: int = 20_000,
-        settings: Distillation | None = None,
-        data: Data | None = None,
-        source: Model | None = None,
-        run: Run | None = None,
-    ) -> None:
-        own = method if method is not None else methods.from_dict({"method": online})
-        _distill(teacher, student, out, (own, epoch_images), settings, data, source, run)
-
-    online_method.__doc__ = distill.__doc__
-    online_method.__annotations__ = {
-        "teacher": str, "student": str | None, "out": Path, "online": str, "epoch_images": Whole,
-        "method": Annotated[methods.methods()[name] | None, Parameter(name="*")],
-        "settings": Annotated[Distillation | None, Parameter(name="*")],
-        "data": Data | None, "source": Model | None, "run": Run | None, "return": None,
-    }  # fmt: skip
-    return online_method
+Example: datafree distill fresh distribution teacher lenet5-half --out student""",
+)
+TRAINING = Group("Training", sort_key=1)
+CONDENSED = Group("With --condensed", sort_key=2)
+IMAGES = Group("Images", sort_key=0)
+METHOD_FLAGS = {"learning_rate": "--method-learning-rate", "precision": "--method-precision"}
+"""Flags of fields that the method and the student's training both have; the student's are --learning-rate, --precision."""
+SHARE = 0.5
+Settings = of_settings(read("datafree.distillation.schedule", "Distillation"), group=TRAINING)
+Augmented = of_settings(read("datafree.data.augmentation", "Augmentation"), group=CONDENSED)
 
 
 def distill(
@@ -94,53 +64,124 @@ def distill(
     /,
     *,
     out: Path,
-    images: Path | None = None,
-    online: str | None = None,  # noqa: ARG001
-    condensed: Path | None = None,  # noqa: ARG001
-    settings: Annotated[Distillation | None, Parameter(name="*")] = None,
+    set: Path | None = None,
+    condensed: Path | None = None,
+    share: Annotated[float | None, Parameter(group=CONDENSED)] = None,
+    epoch_images: Annotated[Whole | None, Parameter(group=CONDENSED)] = None,
+    how: Annotated[Augmented | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
+    settings: Annotated[Settings | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
     data: Data | None = None,
     source: Model | None = None,
     run: Run | None = None,
 ) -> None:
     """Train a smaller student to answer like its teacher, and write it as a release folder.
 
-    Example: datafree distill teacher --images set --out student
+    `datafree distill online` needs no images at all: a generator learns beside the student. `datafree distill fresh`
+    makes new images for every epoch with a method of `datafree synthesize`. A release folder of such a name is written
+    ./online or ./fresh.
 
-    Example: datafree distill teacher lenet5-half --online distribution --out student
+    Example: datafree distill teacher --set set --out student
 
-    Example: datafree distill teacher --images set --condensed condensed --out student
+    Example: datafree distill teacher --set set --condensed condensed --out student
+
+    Example: datafree distill online teacher --out student
+
+    Example: datafree distill fresh distribution teacher lenet5-half --out student
 
     Example (the baseline, with data): datafree distill teacher --data mnist --out baseline
 
     Parameters
     ----------
     teacher
-        A release folder. With --weights, those weights are used instead of its own.
+        Release folder. With --weights, those weights are used instead of its own.
     student
-        A zoo name or file.py:function of your own; by default the teacher's half, where the zoo has one.
+        Zoo name or file.py:function of your own; by default the teacher's half, where the zoo has one.
     out
-        The release folder to write for the student.
-    images
-        A synthetic set to learn from. With --data and no --images, the real data is learnt from: the baseline.
-    online
-        A method of `datafree synthesize` that makes fresh images for every epoch; its flags can be given too. Or
-        `generator`: one that learns against the student (`datafree distill TEACHER --online generator --help`).
+        Release folder to write for the student.
+    set
+        Synthetic set to learn from. With --data and no --set, the student learns from the real data: the baseline.
     condensed
-        A condensed set, shown augmented: beside --images a --share of every batch, without them all of it.
+        Condensed set, shown augmented: beside --set a --share of every batch, without it all of it.
+    share
+        Share of every batch that are condensed images; the rest are those of --set. 0.5 by default.
     epoch_images
-        With --online or --condensed, number of images per epoch.
+        Number of images per epoch; the size of --set by default, 10,000 without one.
     """
-    if images is None and (data is None or data.data is None):
-        raise UserError(
-            "nothing to learn from, wanted --images SET, --condensed SET, --online METHOD or --data NAME; give one of them"
-        )
-    _distill(teacher, student, out, images, settings, data, source, run)
+    from ..distillation.schedule import Distillation
+
+    chosen = Distillation(**values(settings))
+    if condensed is None:
+        _check_condensed_only(share, epoch_images, how)
+        if set is None and (data is None or data.data is None):
+            raise UserError(
+                "nothing to learn from, expected --set SET, --condensed SET or --data NAME; give one of them, or use "
+                "datafree distill online"
+            )
+        _distill(teacher, student, out, set, chosen, data, source, run)
+        return
+    from ..data.augmentation import Augmentation
+    from .mixed import CondensedSource
+
+    few = CondensedSource(condensed, set, SHARE if share is None else share, epoch_images, Augmentation(**values(how)))
+    _distill(teacher, student, out, few, chosen, data, source, run)
+
+
+def _check_condensed_only(share: float | None, epoch_images: int | None, how: Given | None) -> None:
+    """Raises UserError for options of --condensed without it."""
+    names = [name for name, value in (("share", share), ("epoch_images", epoch_images)) if value is not None]
+    for name in [*names, *values(how)]:
+        flag = "--" + name.replace("_", "-")
+        raise UserError(f"{flag}: got it without --condensed, expected --condensed SET; name the set, or leave it out")
+
+
+def fresh_command(method: str, text: SettingsText) -> Callable[..., None]:
+    """The command of one synthesis method, whose flags are the fields of its settings and of `Distillation`."""
+    Options = of_settings(text, without=["method"], flags=METHOD_FLAGS, group=IMAGES)
+
+    def fresh(
+        teacher: str,
+        student: str | None = None,
+        /,
+        *,
+        out: Path,
+        epoch_images: Whole = 20_000,
+        method_settings: Annotated[Options | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
+        settings: Annotated[Settings | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
+        data: Data | None = None,
+        source: Model | None = None,
+        run: Run | None = None,
+    ) -> None:
+        """Train a student on images that a synthesis method makes anew for every epoch.
+
+        The first word after `fresh` is the method. Without one it is `distribution`.
+
+        Example: datafree distill fresh distribution teacher lenet5-half --out student
+
+        Parameters
+        ----------
+        teacher
+            Release folder. With --weights or --record, those are used instead of its own.
+        student
+            Zoo name or file.py:function of your own; by default the teacher's half, where the zoo has one.
+        out
+            Release folder to write for the student.
+        epoch_images
+            Number of new images per epoch.
+        """
+        from ..distillation.schedule import Distillation
+        from ..synthesis import methods
+
+        chosen = Distillation(**values(settings))
+        maker = methods.from_name(method, **values(method_settings))
+        _distill(teacher, student, out, (maker, epoch_images), chosen, data, source, run)
+
+    return fresh
 
 
 @together()
 def _distill(
-    teacher: str, student: str | None, out: Path, learn: Path | CondensedSource | tuple[Any, int] | None,
-    settings: Distillation | None, data: Data | None, source: Model | None, run: Run | None,
+    teacher: str, student: str | None, out: Path, learn: "Path | CondensedSource | tuple[Any, int] | None",
+    settings: "Distillation", data: Data | None, source: Model | None, run: Run | None,
 ) -> None:  # fmt: skip
     from ..distillation.distill import distill as teach
     from ..distillation.distill import resolved
@@ -154,7 +195,7 @@ def _distill(
     from .mixed import CondensedSource
     from .students import new_student
 
-    settings, data, source, run = settings or Distillation(), data or Data(), source or Model(), run or Run()
+    data, source, run = data or Data(), source or Model(), run or Run()
     run = resumed(run, out / STATE)
     network = load_network(teacher, source, run)
     record = load_record(teacher, source, network) if isinstance(learn, tuple) or source.record else None
@@ -221,11 +262,11 @@ def _distill(
 
 
 def _material(
-    teacher: Network,
-    record: Record | None,
-    learn: Path | CondensedSource | tuple[Any, int] | None,
-    real: Dataset | None,
-) -> tuple[Source, str, dict[str, Any]]:
+    teacher: "Network",
+    record: "Record | None",
+    learn: "Path | CondensedSource | tuple[Any, int] | None",
+    real: "Dataset | None",
+) -> "tuple[Source, str, dict[str, Any]]":
     """What the student learns from, that in words, and the settings that made it."""
     from ..distillation.sources import FreshImages, soft_labelled, stored_images
     from ..synthesis.synthetic_set import SyntheticSet
@@ -234,7 +275,7 @@ def _material(
     if isinstance(learn, tuple):
         method, count = learn
         if count < 1:
-            raise UserError(f"--epoch-images: got {count}, wanted at least 1; give a positive count")
+            raise UserError(f"epoch_images: got {count}, expected at least 1; give a positive count")
         maker = method.bind(teacher, record)
         used, words = getattr(maker, "settings", method), f"fresh images of {method.method}"
         if used != method:
@@ -256,11 +297,11 @@ def _say_cost(method: Any, count: int, epochs: int) -> None:
     if isinstance(steps, int):
         print(
             f"  {method.method} takes {steps:,} steps for every image, and {count * epochs:,} images are made in all: "
-            f"a set made once is faster (datafree synthesize --method {method.method}, then --images)"
+            f"a set made once is faster (datafree synthesize {method.method}, then distill --set)"
         )
 
 
-def _agreement(teacher: Network, student: Network, material: Source) -> Agreement:
+def _agreement(teacher: "Network", student: "Network", material: "Source") -> "Agreement":
     """Agreement on up to 4,096 images the student learnt from: a sample, not a test."""
     from ..models.agreement import agreement
 
@@ -268,7 +309,7 @@ def _agreement(teacher: Network, student: Network, material: Source) -> Agreemen
     return agreement(logits, student.predict(pixels), teacher.spec.classes)
 
 
-def _say(folder: Path, student: Network, teacher: Network, result: dict[str, Any]) -> None:
+def _say(folder: Path, student: "Network", teacher: "Network", result: dict[str, Any]) -> None:
     from .students import say_accuracy, say_size
 
     say_size(folder, student, teacher)
@@ -277,3 +318,13 @@ def _say(folder: Path, student: Network, teacher: Network, result: dict[str, Any
             f"agreement with the teacher on images it learnt from: {result['agreement_on_what_it_learnt_from']:.2f} %"
         )
     say_accuracy(result)
+
+
+app.default(distill)
+fresh_app.default(fresh_command(DEFAULT, METHODS[DEFAULT]))
+for _name, _text in METHODS.items():
+    fresh_app.command(fresh_command(_name, _text), name=_name, help=_text.summary)
+app.command(fresh_app)
+app.command(
+    "datafree.cli.online:online", name="online", help="a generator that learns beside the student; no images needed"
+)

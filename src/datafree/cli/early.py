@@ -3,7 +3,10 @@ and folders. What is seen here is refused with the words of the place where it w
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from .._core.code_names import code_name
 from .._core.errors import UserError, unknown
@@ -12,7 +15,8 @@ from .._core.folder_kinds import EXPORTED, check_original, is_release, is_zoo, n
 from ..data.registry import check_exists
 from ..models import zoo
 from ..releases.builder_names import check_name
-from .common import chosen
+from .arguments import Data
+from .settings_source import family
 
 __all__ = ["check"]
 
@@ -20,35 +24,35 @@ TRAINED = ("record", "synthesize", "expand", "distill", "quantize", "evaluate", 
 """Verbs whose first argument is a trained network."""
 CHANGED = ("record", "synthesize", "expand", "quantize")
 """Verbs that need its gradients, layers or weights; for the others its answers are enough."""
-UNGUIDED = (None, "gaussian")
-"""Values of distill's --online that need neither the teacher's gradients nor its record."""
 FRESH = ("train", "pack")
 
 
-def check(argv: list[str]) -> None:
-    """Raises UserError for a network, data set or folder that is not there."""
-    verb, words = argv[0], argv[1:]
-    if any(word in ("--help", "-h") for word in words):
-        return
-    if words and not words[0].startswith("-"):
-        if verb in TRAINED:
-            _check_trained(words[0])
-            if verb in CHANGED or (verb == "distill" and chosen(argv, "--online") not in UNGUIDED):
-                check_original(words[0])
-        elif verb in FRESH:
-            _check_fresh(words[0])
-        elif verb == "report":
-            flags = [index for index, word in enumerate(words) if word.startswith("-")]
-            for word in without_logs(map(Path, words[: flags[0]] if flags else words)):
-                if not word.is_dir():
-                    raise UserError(
-                        f"no folder {word}, wanted a release (config.json, model.safetensors); check the path"
-                    )
-    if verb in (*TRAINED, "train", "condense", "report") and (data := chosen(argv, "--data")) is not None:
-        check_exists(data)
+def check(chain: Sequence[str], arguments: Mapping[str, Any]) -> None:
+    """Raises UserError for a network, data set or folder that is not there; `chain` are the words of the command."""
+    verb = chain[0] if chain else ""
+    name = arguments.get("teacher", arguments.get("model"))
+    if verb in TRAINED and isinstance(name, str):
+        _check_trained(name, chain)
+        if (
+            verb in CHANGED
+            or tuple(chain[1:2]) == ("online",)
+            or (chain[1:2] == ("fresh",) and "gaussian" not in chain)
+        ):
+            check_original(name)
+    elif verb in FRESH and isinstance(name, str):
+        _check_fresh(name)
+    elif verb == "report":
+        for folder in without_logs(arguments.get("runs", ())):
+            if not folder.is_dir():
+                raise UserError(
+                    f"no folder {folder}, expected a release (config.json, model.safetensors); check the path"
+                )
+    data = arguments.get("data")
+    if verb in (*TRAINED, "train", "condense", "report") and isinstance(data, Data) and data.data is not None:
+        check_exists(data.data)
 
 
-def _check_trained(name: str) -> None:
+def _check_trained(name: str, chain: Sequence[str]) -> None:
     if is_release(name):
         if not (Path(name) / "config.json").is_file():
             check_finished(name)
@@ -57,7 +61,26 @@ def _check_trained(name: str) -> None:
     if Path(name).suffix not in EXPORTED:  # for those the loader has words of its own
         _check_code(name)
         if code_name(name) is None and not is_zoo(name):
-            raise unknown("model", name, zoo.names(), "the zoo, and no such release folder")
+            raise _unknown_model(name, chain)
+
+
+def _unknown_model(name: str, chain: Sequence[str]) -> UserError:
+    """That there is no such network; where the word may be a misspelt method, that method."""
+    close = get_close_matches(name, _methods(chain), n=1)
+    if close:
+        return UserError(f"no model, release folder or method {name!r}; nearest: datafree {' '.join([*chain, *close])}")
+    return unknown("model", name, zoo.names(), "the zoo, and no such release folder")
+
+
+def _methods(chain: Sequence[str]) -> list[str]:
+    """The words that may follow the command's."""
+    if tuple(chain) in (("synthesize",), ("distill", "fresh")):
+        return list(family("datafree.synthesis.methods", "method"))
+    if tuple(chain) == ("expand",):
+        return list(family("datafree.synthesis.losses.alignment", "alignment"))
+    if tuple(chain) == ("record",):
+        return list(family("datafree.records.statistics", "kind"))
+    return ["fresh", "online"] if tuple(chain) == ("distill",) else []
 
 
 def _check_fresh(name: str) -> None:

@@ -8,7 +8,10 @@ from pathlib import Path
 
 from .._core.errors import UserError
 from .._core.folder_kinds import is_quantized, is_release
-from .common import Data, Model, Run, bar, check_code, code_of, inputs_of, load_data, load_network, say_fit, say_size
+from .arguments import Data, Model, Run
+from .json_output import result
+from .loading import check_code, code_of, inputs_of, load_data, load_network, say_fit, say_size
+from .progress_bar import bar
 
 __all__ = ["evaluate"]
 
@@ -74,6 +77,7 @@ def evaluate(
             found = accuracy.evaluate(network, measured, other, progress=progress)
         if folder is not None:
             log.write(folder, {"evaluation": asdict(found)})
+    result({"evaluation": asdict(found), "classes": network.spec.classes})
     print(f"accuracy {found.accuracy:.2f} % on {found.images:,} images of {data.data} ({split})")
     if warning := accuracy.doubt(found.accuracy, found.images, len(network.spec.classes)):
         print(f"  warning: {warning}")

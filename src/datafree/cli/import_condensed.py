@@ -18,7 +18,8 @@ from ..models.input_spec import NARROW
 from ..models.network import Network
 from ..runs.output_folder import CONDENSED_FOLDER, output_folder
 from ..runs.run_log import RunLog
-from .common import Model, Run, Whole, check_code, inputs_of, load_network
+from .arguments import Model, Run, Whole
+from .loading import check_code, inputs_of, load_network
 
 __all__ = ["import_condensed"]
 
@@ -46,38 +47,7 @@ def import_condensed(
     model: Model | None = None,
     run: Run | None = None,
 ) -> None:
-    """Read a condensed set as its authors published it, try it on the teacher, and write it as one checked file.
-
-    Example: datafree import-condensed images_best.pt teacher --pixels normalised:0.1307/0.3081 --out condensed
-
-    Parameters
-    ----------
-    source
-        A .pt of DC, DSA, DM or IDC, a folder with images_best.pt and labels_best.pt (MTT, DATM), an .npz (KIP, FRePo), a
-        folder of class folders of images (SRe2L, RDED), or parquet. No pickle in it is run.
-    teacher
-        A release folder whose image size and classes the set must have.
-    out
-        The folder to write: condensed.safetensors, README.md, run.json.
-    pixels
-        What the stored numbers are: 0-1, 0-255, or normalised:MEAN/STD with the authors' numbers, one or one per channel.
-        Image files need none.
-    labels
-        How soft labels are read: `auto` takes class numbers and distributions alone, `logits` takes their softmax, `hard`
-        the highest alone.
-    patches
-        For IDC: number of parts per side of each image; each part becomes an image.
-    entry
-        Index of the set in a file with several; the last by default.
-    layout
-        Layout of an .npz whose shape fits both.
-    zca
-        The set was learnt under ZCA whitening: images_zca_*.pt, the un-whitened images, must be there.
-    resize
-        Bring images to the teacher's size (bilinear; image files are cropped to its aspect first).
-    anyway
-        Write the set although the teacher's accuracy on it is near chance, or the pixels look wrong.
-    """
+    """Reads the set; `datafree import-condensed` has the options."""
     own, run = model or Model(), run or Run()
     network = load_network(teacher, own, run)
     check_code(teacher, own, network)

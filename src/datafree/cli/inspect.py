@@ -13,7 +13,9 @@ from .._core.files import read_json
 from .._core.files.unfinished import check_finished
 from .._core.folder_kinds import CONDENSED, is_quantized
 from ..models.input_spec import InputSpec
-from .common import Model, Run, load_network, load_record
+from .arguments import Model, Run
+from .json_output import RESULT, result
+from .loading import load_network, load_record
 
 __all__ = ["inspect"]
 
@@ -41,7 +43,9 @@ def inspect(path: Path, /, *, code: str | None = None) -> None:
     elif path.suffix == ".safetensors" and path.is_file():
         _record(path)
     elif path.suffix == ".json" and path.is_file():
-        for line in json.dumps(read_json(path), indent=2, sort_keys=True).splitlines():
+        content = read_json(path)
+        result({"kind": "log", **content})
+        for line in json.dumps(content, indent=2, sort_keys=True).splitlines():
             print(line)
     else:
         check_finished(path)
@@ -56,6 +60,7 @@ def _release(path: Path, code: str | None) -> None:
     release = Release.open(path)
     if code is None and release.custom:
         spec, name = release.spec, str(release.config["architecture"]).removeprefix(CUSTOM)
+        result({"kind": "release", "architecture": name, "input": spec.model_dump(mode="json")})
         print(f"{path}: release of its publisher's own network {name}")
         print(
             f"  input {size_of(spec.shape)}, {len(spec.classes)} classes; --code FILE.py:FUNCTION builds it and checks its "
@@ -67,6 +72,10 @@ def _release(path: Path, code: str | None) -> None:
     network = load_network(str(path), Model(code=code), Run())
     record = load_record(str(path), Model(), network)
     spec = network.spec
+    result({
+        "kind": "release", "architecture": network.name, "parameters": network.parameters, "bytes": network.nbytes(),
+        "fingerprint": network.fingerprint(), "input": spec.model_dump(mode="json"), "record": None,
+    })  # fmt: skip
     print(f"{path}: release of {network.name}, {network.parameters:,} parameters, {network.nbytes():,} bytes")
     print(
         f"  input {size_of(spec.shape)}, pixels in [{spec.low:g}, {spec.high:g}], mean {numbers(spec.mean)}, "
@@ -82,6 +91,11 @@ def _release(path: Path, code: str | None) -> None:
     from ..records.forecast import forecast_auc
 
     auc = forecast_auc(record.released_statistics(network))
+    entries = {
+        name: {**entry.statistic.model_dump(mode="json"), "taps": list(entry.taps), "bytes": entry.nbytes()}
+        for name, entry in record.entries.items()
+    }
+    result({"record": {**record.made, "bytes": record.nbytes(), "forecast_auc": auc, "entries": entries}})
     print(f"  record: {record.nbytes():,} bytes, {made_from(record.made)}")
     print(f"  forecast of a membership attack: AUC {auc:.3f} (0.5 none, 1.0 identifies everybody)")
     for name, entry in record.entries.items():
@@ -97,6 +111,11 @@ def _quantized(path: Path) -> None:
     program, content = read_program(path, config)
     check_files(path)
     spec, bits, one = config.spec, config.bits, program.one
+    result({
+        "kind": "quantized", "architecture": config.architecture, "bits": bits.model_dump(mode="json"),
+        "bytes": len(content), "original": config.original, "operators": len(program.graph.nodes),
+        "input": spec.model_dump(mode="json"),
+    })  # fmt: skip
     print(f"{path}: {config.architecture} quantized to {bits.words}, model.onnx of {len(content):,} bytes")
     print(f"  bits: {', '.join(listed(bits.model_dump(mode='json')))}")
     print(f"  input {size_of(spec.shape)}, pixels in [{spec.low:g}, {spec.high:g}], normalised within")
@@ -115,6 +134,7 @@ def _set(path: Path) -> None:
 
     about = read_about(path)
     shards = about["shards"]
+    result({"kind": "synthetic set", **{key: value for key, value in about.items() if key != "shards"}})
     state = "not finished" if shards is None else f"{len(shards)} shard{'s' * (len(shards) != 1)}"
     print(f"{path}: synthetic set of {about.get('images'):,} images, {state}, seed {about.get('seed')}")
     method = dict(about["method"]) if isinstance(about.get("method"), dict) else {}
@@ -136,6 +156,7 @@ def _condensed(path: Path) -> None:
     from ..data.condensed.condensed_set import Condensed
 
     opened = Condensed.open(path)
+    result({"kind": "condensed set", "images": len(opened), "by_class": opened.by_class(), **opened.about})
     print(
         f"{path}: condensed set of {len(opened)} images {size_of(opened.spec.shape)}, {len(opened.spec.classes)} classes"
     )
@@ -148,6 +169,11 @@ def _record(path: Path) -> None:
     from .._core.files import read_header
 
     table, header = read_header(path, kind="record")
+    if "kind" not in (RESULT.get() or {}):  # not within a release
+        result({
+            "kind": "record", "fingerprint": header.get("fingerprint"), "made": header.get("made"),
+            "tensors": {name: [str(dtype).removeprefix("torch."), list(shape)] for name, (dtype, shape) in table.items()},
+        })  # fmt: skip
     print(f"{path}: record for a teacher with fingerprint {header.get('fingerprint')}")
     source = header.get("made")
     print(f"  {made_from(source if isinstance(source, dict) else {})}")

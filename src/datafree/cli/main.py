@@ -8,18 +8,28 @@ import shutil
 import signal
 import sys
 import threading
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from functools import partial
 from types import FrameType
 from typing import Any
 
-from .._core.distributed import say_first, started
+from .._core.distributed import main_process, say_first, started
 from .._core.errors import UserError, out_of_memory, unknown
+from .._core.version import VERSION
 from ..runs.command_line import ARGV
 from ..runs.resumable import is_resumable
+from .custom import add_custom
+from .deprecated import flag_renames, rewritten, words_after
+from .early import check
+from .flags import translated
+from .json_output import RESULT, object_of
+from .log_file import LOG, LogFile
+from .method_options import Given, check_early
 from .notices import shown_notices
 from .startup import check_address_space
-from .terminal import Stream, open_streams, printing, warn_in_one_line
+from .terminal import Stream, open_streams, plain, printing, warn_in_one_line
 
 __all__ = ["main"]
 
@@ -27,15 +37,13 @@ PARALLEL = ("train", "distill", "synthesize", "expand")
 """What the processes of a torchrun share out; the others would do the same thing in the same place, each of them."""
 RESUMES = ("train", "record", "distill", "synthesize", "expand", "condense", "quantize")
 """What goes on, once stopped, from the part that is complete."""
-CHOOSE = ("--online", "--images", "--condensed", "--preset", "--replay", "--method", "--alignment", "--kind")
-"""Flags that decide which other flags there are."""
 LESS = {
     "train": "a smaller --batch or --limit",
     "record": "--preset small, fewer --taps or a smaller --limit",
     "condense": "a smaller --per-class or --limit",
     "import-condensed": "a smaller set",
-    "synthesize": "a smaller --unit or fewer --workers",
-    "expand": "a smaller --unit or fewer --workers",
+    "synthesize": "a smaller --chunk or fewer --workers",
+    "expand": "a smaller --chunk or fewer --workers",
     "distill": "a smaller --batch or fewer images",
     "quantize": "fewer --images",
     "evaluate": "a smaller --limit",
@@ -77,10 +85,11 @@ def main(argv: list[str] | None = None) -> None:
 def run(argv: list[str]) -> int:
     """The exit code of one command. What it prints is escaped; a reader that has gone does not stop the work."""
     with printing() as output:
+        flags: dict[str, str] = {}
         try:
-            code = _run(argv)
+            code = _run(argv, flags)
         except BaseException as error:
-            code = _failed(error, argv)
+            code = _failed(error, argv, flags)
     if output.failure is None or code != 0:
         return code
     if isinstance(output.failure, BrokenPipeError):
@@ -89,44 +98,136 @@ def run(argv: list[str]) -> int:
     return _say(f"cannot write to standard output: {reason}; the work is done; look at its files, or run it again", 2)
 
 
-def _run(argv: list[str]) -> int:
-    if not argv or argv[0] not in ("--help", "-h", "--version"):
+def _run(argv: list[str], flags: dict[str, str]) -> int:
+    """Parses and runs; `flags` gets the flag of each of the command's parameters, for errors."""
+    if not argv or argv[0] not in ("--help", "-h", "--version", "-V"):
         _check_here()
         check_address_space()
-    from . import VERBS, app
+    from . import VERBS, Output, app
 
+    argv, notes = rewritten(argv)
     if argv and not argv[0].startswith("-") and argv[0] not in VERBS:
         return _say(str(unknown("command", argv[0], VERBS)), 2)
+    verb = argv[0] if argv and argv[0] in VERBS else None
     processes = started().size
-    if argv and argv[0] in VERBS and argv[0] not in PARALLEL and processes > 1 and _many():
-        return _say(f"{argv[0]} runs in one process, got {processes}; start it without torchrun", 2)
-    if argv and argv[0] in VERBS:
-        from .early import check
+    if verb is not None and verb not in PARALLEL and processes > 1 and _many():
+        return _say(f"{verb} runs in one process, got {processes}; start it without torchrun", 2)
+    root = app(verb)
+    add_custom(root, argv)
+    command, bound = _parsed(root.meta, argv)
+    output = command(*bound.args, **bound.kwargs)
+    if not isinstance(output, Output):  # help, or the version
+        return 0
+    with _printing_as(output):
+        for note in notes:
+            _note(note)
+        token = ARGV.set(tuple(output.words))
+        try:
+            with shown_notices():
+                return _call(root, output, flags)
+        finally:
+            ARGV.reset(token)
 
-        check(argv)
-    token = ARGV.set(tuple(argv))
+
+def _call(root: Any, output: Any, flags: dict[str, str]) -> int:
+    """Runs the command that the words call."""
+    words, began = output.words, time.perf_counter()
+    flags |= flag_renames(words)
+    command, bound = _parsed(root, words)
+    chain = list(root.parse_commands(words)[0])
+    flags |= flags_of(root, words)
+    check(chain, bound.arguments)
+    for value in bound.arguments.values():
+        if isinstance(value, Given):
+            check_early(value)
+    _load_torch(chain, output.verbose)
+    values: dict[str, Any] = {}
+    token = RESULT.set(values) if output.json else None
     try:
-        with shown_notices():
-            code = app(argv)(argv, exit_on_error=False, print_error=False, result_action="return_value")
+        code = command(*bound.args, **bound.kwargs)
     finally:
-        ARGV.reset(token)
-    return code if isinstance(code, int) else 0
+        if token is not None:
+            RESULT.reset(token)
+    if output.verbose:
+        _note(f"took {time.perf_counter() - began:.1f} s")
+    code = code if isinstance(code, int) else 0
+    if output.json and code == 0 and main_process():
+        output.stdout.write(object_of(chain, bound.arguments, values) + "\n")
+    return code
 
 
-def _failed(error: BaseException, argv: list[str]) -> int:
+@contextmanager
+def _printing_as(output: Any) -> Iterator[None]:
+    """Inside, text goes to standard error where --json has standard output, and to the file of --log too."""
+    output.stdout = plain()
+    log = None if output.log is None or not main_process() else LogFile(output.log, shlex.join(output.words))
+    token = LOG.set(log) if log is not None else None
+    try:
+        with redirect_stdout(Stream(sys.stderr, lines=True)) if output.json else nullcontext():  # type: ignore[type-var]
+            yield
+    except BaseException as error:
+        if log is not None and isinstance(error, UserError):
+            log.write(f"datafree: {error}\n")
+        raise
+    finally:
+        if token is not None and log is not None:
+            LOG.reset(token)
+            log.close()
+
+
+WITHOUT_TORCH = ("list", "completion", "rerun", "inspect", "convert")
+"""Verbs that do not need it, or not always."""
+
+
+def _load_torch(chain: list[str], verbose: bool) -> None:
+    """Imports torch, which takes seconds; a terminal shows why nothing happens yet."""
+    if "torch" in sys.modules or not chain or chain[0] in WITHOUT_TORCH or not main_process():
+        return
+    shows = sys.stderr.isatty()
+    if shows:
+        Stream(sys.stderr, lines=False, logged=False).write("\x1b[2mloading PyTorch ...\x1b[0m\r")
+        sys.stderr.flush()
+    import torch
+
+    if shows:
+        Stream(sys.stderr, lines=False, logged=False).write("\x1b[K")
+    if verbose:
+        _note(f"datafree {VERSION}, torch {torch.__version__}, {torch.get_num_threads()} threads")
+
+
+def _parsed(app: Any, words: list[str]) -> tuple[Any, Any]:
+    """The function that a command line calls, and its arguments."""
+    command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+    return command, bound
+
+
+def flags_of(root: Any, words: list[str]) -> dict[str, str]:
+    """Parameter -> flag, of the command that the words call; a flag of a settings class goes before another's."""
+    _, apps, _ = root.parse_commands(words)
+    flags: dict[str, str] = {}
+    for argument in apps[-1].assemble_argument_collection():
+        if not argument.names or argument.field_info is None:
+            continue
+        name, flag = argument.field_info.name, argument.names[0]
+        if name not in flags or flags[name] == "--" + name.replace("_", "-"):
+            flags[name] = flag
+    return flags
+
+
+def _failed(error: BaseException, argv: list[str], flags: dict[str, str]) -> int:
     """Says in a line what the user can fix, and returns the exit code; raises what the user cannot fix."""
-    told = isinstance(error, UserError) and "memory" in str(error)
-    if not told and out_of_memory(error):
+    about_memory = isinstance(error, UserError) and "memory" in str(error)
+    if not about_memory and out_of_memory(error):
         much = LESS.get(argv[0], "a smaller network") if argv else "a smaller network"
         return _say(f"there is not enough memory; give {much}, or use a machine with more memory", 2)
     if isinstance(error, UserError):
-        return _say(str(error), 2)
+        return _say(translated(error, flags), 2)
     if isinstance(error, (KeyboardInterrupt, _Terminated)):
         _TOLD.set()
         return _say(_stopped(argv), 130 if isinstance(error, KeyboardInterrupt) else 143)
     if isinstance(error, OSError):
-        what = repr(os.fspath(error.filename)[:200]) if isinstance(error.filename, (str, bytes)) else "a file or stream"
-        return _say(f"cannot use {what}: {error.strerror or error}; give another path", 2)
+        path = repr(os.fspath(error.filename)[:200]) if isinstance(error.filename, (str, bytes)) else "a file or stream"
+        return _say(f"cannot use {path}: {error.strerror or error}; give another path", 2)
     if any(
         kind.__name__ == "CycloptsError" for kind in type(error).__mro__
     ):  # imported by then, or it could not be one
@@ -224,15 +325,56 @@ def _resumes(argv: list[str]) -> bool:
 def _usage(error: Any, argv: list[str]) -> str:
     """What cyclopts found, in a line."""
     line = " ".join(str(error).split())
+    if type(error).__name__ == "UnusedCliTokensError" and (other := _misspelt_method(argv)):
+        return other
     if type(error).__name__ == "UnusedCliTokensError":
         extra = ", ".join(repr(token) for token in error.unused_tokens)
-        line = f"got {extra} too much, wanted a flag before each value (repeat it for more than one)."
+        line = f"got {extra} too much, expected a flag before each value (repeat it for more than one)."
+    if type(error).__name__ == "UnknownOptionError":
+        line = _unknown_flag(error, line)
+    chain = [word for word in error.command_chain or () if word != "datafree"] or argv[:1]
     if type(error).__name__ == "MissingArgumentError":
-        line = _misspelt(error) or _missing(error, argv) or line
-    from .common import chosen
+        line = _misspelt(error) or _missing(error, chain, argv) or line
+    return f"{line} Run datafree {shlex.join([*chain, '--help'])} for what it takes."
 
-    others = [part for flag in CHOOSE if (own := chosen(argv, flag)) for part in (flag, own)]
-    return f"{line} Run datafree {shlex.join([*argv[:1], *others, '--help'])} for what it takes."
+
+def _misspelt_method(argv: list[str]) -> str | None:
+    """That the word after the verb is no method, where it looks like one."""
+    names = words_after(argv[0]) if argv else []
+    if len(argv) < 2 or not names or argv[1] in names or os.path.exists(argv[1]):
+        return None
+    return str(unknown(f"method or kind of datafree {argv[0]}", argv[1], names))
+
+
+def _unknown_flag(error: Any, line: str) -> str:
+    """That there is no such flag; where another method of the same command has it, which."""
+    flag = str(error.token.keyword or error.token.value).partition("=")[0]
+    chain = [str(word) for word in error.command_chain or ()]
+    if error.app is None:
+        return line
+    names = sorted({name for own in error.app.assemble_argument_collection() for name in own.names})
+    owners = _owners(flag, chain)
+    if owners:
+        return f"{flag} belongs to datafree {chain[0]} {'|'.join(owners)}."
+    return f"{unknown('flag', flag, [name for name in names if name.startswith('--')])}."
+
+
+def _owners(flag: str, chain: list[str]) -> list[str]:
+    """The methods beside this one, or below it, that have the flag."""
+    from . import APPS, app
+
+    words = chain
+    if not words or words[0] not in APPS:
+        return []
+    found = []
+    parent = app(words[0])[words[0]]
+    for name in parent:
+        if name.startswith("-") or name in words:
+            continue
+        below = parent[name]
+        if flag in {own for argument in below.assemble_argument_collection() for own in argument.names}:
+            found.append(name)
+    return found
 
 
 def _misspelt(error: Any) -> str | None:
@@ -245,13 +387,19 @@ def _misspelt(error: Any) -> str | None:
     return None if unknown_flags[0] in flags else f"{unknown('flag', unknown_flags[0], flags)}."
 
 
-def _missing(error: Any, argv: list[str]) -> str | None:
+def _missing(error: Any, chain: list[str], argv: list[str]) -> str | None:
     """That a required argument was not given; None where it is a flag that was given without its value."""
     argument = getattr(error, "argument", None)
     name = getattr(argument, "name", "")
     if not name or name in argv:
         return None
-    return f"{argv[0] if argv else 'the command'} needs {name}, which was not given."
+    return f"{' '.join(chain) or 'the command'} needs {name}, which was not given."
+
+
+def _note(line: str) -> None:
+    """One line on standard error that is no error."""
+    if not _many() or os.environ.get("RANK") == "0":
+        _tell(f"note: {line}")
 
 
 def _say(line: str, code: int) -> int:

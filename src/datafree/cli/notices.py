@@ -10,7 +10,7 @@ from typing import Any
 
 from .._core.distributed import main_process
 from .._core.errors import Notice
-from .._core.text import escaped
+from .terminal import Stream
 
 __all__ = ["shown_notices"]
 
@@ -28,7 +28,7 @@ def shown_notices() -> Iterator[None]:
                 other(message, category, *rest, **named)
             elif str(message) not in said and main_process():
                 said.add(str(message))
-                print(f"datafree: note: {escaped(message)}", file=sys.stderr)
+                Stream(sys.stderr, lines=True).write(f"datafree: note: {message}\n")
 
         warnings.showwarning = show
         yield

@@ -1,159 +1,141 @@
-"""datafree distill --online generator: a generator against the student, with a memory."""
+"""datafree distill online: a generator learns beside the student, with a memory of its earlier images."""
 
-from __future__ import annotations
+# Annotations are evaluated: the options are classes that are made from settings.
 
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
-from cyclopts import Parameter
-from torch import Tensor
+from cyclopts import Group, Parameter
 
 from .._core.distributed import main_process, together, world
 from .._core.errors import UserError
-from .._core.files import write_tensors
-from ..data import Dataset
-from ..data.condensed.condensed_set import Condensed
-from ..distillation import replay as memories
-from ..distillation.online.history import ONE
-from ..distillation.online.run import PRESETS, Anchored, History, OnlineDistillation, distill_online, online_preset
-from ..distillation.student_init import init_student_from_teacher, same_architecture
-from ..evaluation.accuracy import evaluate, in_words
-from ..evaluation.stability import HALF, robustness
-from ..models.agreement import NO_ACCURACY
-from ..models.network import Network
-from ..releases.release import RELEASE_FOLDER, architecture_of, write_release
-from ..runs.output_folder import STATE, output_folder
-from ..runs.run_log import RunLog, hash_of
-from ..synthesis.losses import alignment as alignments
-from .common import (
-    Data,
-    Model,
-    Run,
-    bar,
-    check_code,
-    chosen,
-    code_of,
-    identity_of,
-    inputs_of,
-    listed,
-    load_record,
-    load_teacher,
-    resumed,
-    test_data,
-)
-from .students import new_student, say_accuracy, say_size
+from .arguments import Data, Model, Run
+from .loading import check_code, code_of, identity_of, inputs_of, load_record, load_teacher, resumed, test_data
+from .method_options import Given, check_kind, of_kinds, of_settings, values
+from .progress_bar import bar
+from .settings_source import family, read
 
-__all__ = ["command"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..data import Dataset
+    from ..distillation.online.run import Anchored, History, OnlineDistillation
+    from ..models.network import Network
+
+__all__ = ["online"]
 
 DEFAULT = "bank"
+MEMORIES = family("datafree.distillation.replay", "replay")
+ALIGNMENTS = family("datafree.synthesis.losses.alignment", "alignment")
+ALIGNMENT = "mmd"
+"""`synthesis.losses.alignment.DEFAULT`, which imports torch."""
 Start = Literal["teacher", "random"]
+Preset = Literal["dafl", "dfad", "mb-dfkd", "pre-dfkd"]
+MEMORY = Group("Memory (--replay)", sort_key=1)
+NEAR = Group("With --condensed (--alignment)", sort_key=2)
+Settings = of_settings(read("datafree.distillation.online.settings", "OnlineDistillation"))
+Memory = of_kinds(MEMORIES, without=["replay"], group=MEMORY)
+Guide = of_kinds(ALIGNMENTS, without=["alignment"], group=NEAR)
 
 
-def command(argv: list[str]) -> Callable[..., None]:
-    """`distill --online generator` with the flags of the memory named by --replay, or by the --preset."""
-    name = chosen(argv, "--preset")
-    usual = DEFAULT if name is None else online_preset(name)[1]
-    kind = chosen(argv, "--replay") or usual
-    kept = type(memories.from_name(kind))
-    near = chosen(argv, "--alignment") or alignments.DEFAULT
-    guide = type(alignments.from_name(near)) if chosen(argv, "--condensed") or chosen(argv, "--alignment") else None
+def online(
+    teacher: str,
+    student: str | None = None,
+    /,
+    *,
+    out: Path,
+    preset: Preset | None = None,
+    start: Start = "teacher",
+    settings: Annotated[Settings | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
+    replay: Annotated[Literal[tuple(MEMORIES)] | None, Parameter(group=MEMORY)] = None,  # pyright: ignore
+    memory: Annotated[Memory | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
+    condensed: Annotated[Path | None, Parameter(group=NEAR)] = None,
+    alignment: Annotated[Literal[tuple(ALIGNMENTS)] | None, Parameter(group=NEAR)] = None,  # pyright: ignore
+    guide: Annotated[Guide | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
+    data: Data | None = None,
+    source: Model | None = None,
+    run: Run | None = None,
+) -> None:
+    """Train a student against a generator that looks for what it has not learned; no image, record or data is needed.
 
-    def generator(
-        teacher: str,
-        student: str | None = None,
-        /,
-        *,
-        out: Path,
-        online: str,  # noqa: ARG001
-        preset: str | None = None,
-        replay: str = kind,
-        start: Start = "teacher",
-        settings: Any = None,
-        memory: Any = None,
-        condensed: Path | None = None,
-        alignment: str | None = None,
-        aligned: Any = None,
-        data: Data | None = None,
-        source: Model | None = None,
-        run: Run | None = None,
-    ) -> None:
-        own = memory if memory is not None else memories.from_name(replay)
-        if alignment is not None and condensed is None:
-            raise UserError(
-                f"--alignment: got {alignment} without --condensed, wanted images to align with; name a set"
-            )
-        how = aligned if aligned is not None else alignments.from_name(alignment or alignments.DEFAULT)
-        anchors = None if condensed is None else (condensed, how)
-        _distill(teacher, student, out, start, _settings(preset, settings), own, anchors, data, source, run)
+    After every epoch the folder holds a complete release of the student so far. The run can be stopped at any moment, and
+    the same command continues it.
 
-    generator.__doc__ = (
-        (_distill.__doc__ or "").replace("KINDS", listed(memories.kinds())).replace("PRESETS", ", ".join(PRESETS))
-    )
-    generator.__doc__ = generator.__doc__.replace("ALIGNMENTS", ", ".join(alignments.kinds()))
-    generator.__annotations__ = {
-        "teacher": str, "student": str | None, "out": Path, "online": str, "preset": str | None, "replay": str,
-        "start": Start, "settings": Annotated[OnlineDistillation | None, Parameter(name="*")],
-        "memory": Annotated[kept | None, Parameter(name="*")],
-        "condensed": Path | None, "alignment": str | None,
-        **({} if guide is None else {"aligned": Annotated[guide | None, Parameter(name="*")]}),
-        "data": Data | None, "source": Model | None, "run": Run | None, "return": None,
-    }  # fmt: skip
-    return generator
+    Example: datafree distill online teacher --out student
 
+    Example: datafree distill online teacher --replay vae --scene drawings --ground dark --out student
 
-def _settings(name: str | None, given: OnlineDistillation | None) -> OnlineDistillation:
-    """The preset's settings, but for those that were given."""
-    own = {} if given is None else {key: getattr(given, key) for key in given.model_fields_set}
-    made = OnlineDistillation(**own) if name is None else online_preset(name, **own)[0]
-    for flag, scenes in (("ground", ("things", "drawings")), ("symmetry", ("things",))):
-        if flag in own and made.scene not in scenes:
-            raise UserError(
-                f"--{flag}: got {own[flag]} with --scene {made.scene}, wanted {' or '.join(scenes)}; name such a --scene"
-            )
-    return made
-
-
-@together()
-def _distill(
-    teacher: str, student: str | None, out: Path, start: Start, settings: OnlineDistillation, memory: Any,
-    near: tuple[Path, Any] | None, data: Data | None, source: Model | None, run: Run | None,
-) -> None:  # fmt: skip
-    """Train a student against a generator that seeks what it has not learnt yet; no image, record or data is needed.
-
-    Example: datafree distill teacher --online generator --out student
-
-    Example: datafree distill teacher --online generator --replay vae --scene drawings --ground dark --out student
-
-    Example (a method of the field): datafree distill teacher --online generator --preset dfad --out student
-
-    After every epoch the folder holds a whole release of the student so far: the run can be stopped at any moment, and the
-    same command goes on with it.
+    Example (a published method): datafree distill online teacher --preset dfad --out student
 
     Parameters
     ----------
     teacher
-        A release folder. With --weights, those weights are used instead of its own.
+        Release folder. With --weights, those weights are used instead of its own.
     student
-        A zoo name or file.py:function of your own; by default the teacher's half, where the zoo has one.
+        Zoo name or file.py:function of your own; by default the teacher's half, where the zoo has one.
     out
-        The release folder to write for the student.
-    online
-        `generator`.
+        Release folder to write for the student.
     preset
-        The terms and the memory of a method of the field, optimiser, rates, steps and start being ours: PRESETS.
-    replay
-        Memory of earlier images that the student sees again: KINDS
+        Loss terms and memory of a published method. Optimizer, learning rates, steps and start stay as they are here.
     start
-        Start of the student: `teacher`, the channels of the teacher's layers that stand best for all of them, where it has
+        Start of the student: `teacher` copies the subset of teacher channels that best reconstructs the rest, and needs
         the same layers, none wider; or `random`.
+    replay
+        Memory of earlier images that the student sees again; `bank` by default, or that of --preset.
     condensed
-        A condensed set (datafree condense, import-condensed) that the generator is kept near (Binici et al. 2024).
+        Condensed set (datafree condense, import-condensed) that the generator is kept near (Binici et al. 2024).
     alignment
-        Distance to the condensed set: ALIGNMENTS; each has flags of its own (`--condensed SET --alignment KIND --help`).
+        Distance to the condensed set; `mmd` by default.
     """
+    from ..distillation import replay as memories
+    from ..distillation.online.run import online_preset
+    from ..synthesis.losses import alignment as alignments
+
+    kind = replay or (DEFAULT if preset is None else online_preset(preset)[1])
+    near = alignment or ALIGNMENT
+    if condensed is None and (alignment is not None or values(guide)):
+        name = "alignment" if alignment is not None else next(iter(values(guide)))
+        flag = "--" + name.replace("_", "-")
+        raise UserError(f"{flag}: got it without --condensed, expected --condensed SET; name the set, or leave it out")
+    check_kind(memory, kind, MEMORIES, "--replay")
+    check_kind(guide, near, ALIGNMENTS, "--alignment")
+    chosen_memory = memories.from_name(kind, **values(memory))
+    chosen_guide = alignments.from_name(near, **values(guide))
+    anchors = None if condensed is None else (condensed, chosen_guide)
+    _distill(teacher, student, out, start, _settings(preset, settings), chosen_memory, anchors, data, source, run)
+
+
+def _settings(preset: str | None, options: Given | None) -> "OnlineDistillation":
+    """The preset's settings, but for those that were given."""
+    from ..distillation.online.run import OnlineDistillation, online_preset
+
+    given = values(options)
+    settings = OnlineDistillation(**given) if preset is None else online_preset(preset, **given)[0]
+    for name, scenes in (("ground", ("things", "drawings")), ("symmetry", ("things",))):
+        if name in given and settings.scene not in scenes:
+            raise UserError(
+                f"{name}: got {given[name]} with --scene {settings.scene}, expected {' or '.join(scenes)}; name such a "
+                "--scene"
+            )
+    return settings
+
+
+@together()
+def _distill(
+    teacher: str, student: str | None, out: Path, start: Start, settings: "OnlineDistillation", memory: Any,
+    near: tuple[Path, Any] | None, data: Data | None, source: Model | None, run: Run | None,
+) -> None:  # fmt: skip
+    from ..distillation.online.run import train_online
+    from ..distillation.student_init import init_student_from_teacher, same_architecture
+    from ..evaluation.accuracy import evaluate, in_words
+    from ..models.agreement import NO_ACCURACY
+    from ..releases.release import RELEASE_FOLDER, architecture_of, write_release
+    from ..runs.output_folder import STATE, output_folder
+    from ..runs.run_log import RunLog, hash_of
+    from .students import new_student
+
     data, source, run = data or Data(), source or Model(), run or Run()
     run = resumed(run, out / STATE)
     network = load_teacher(teacher, source, run)
@@ -182,7 +164,7 @@ def _distill(
             return
         state, identity = folder / STATE, {**identity_of(log.content["settings"], own, log), **read}
 
-        def keep(kept: Network, history: History, shown: dict[int, Tensor]) -> None:
+        def keep(kept: "Network", history: "History", shown: "dict[int, Tensor]") -> None:
             epochs = len(history.loss)
             so_far = "" if epochs == settings.epochs else f", {epochs} of {settings.epochs} epochs so far"
             write_shown(folder / "generated.safetensors", shown)
@@ -194,7 +176,7 @@ def _distill(
         took = start == "teacher" and same_architecture(own, network)
         if took and not state.exists():
             init_student_from_teacher(own, network, settings.composition(), seed=run.seed)
-        history = distill_online(
+        history = train_online(
             network, own, settings, memory, record=record, anchored=anchored, seed=run.seed, state=state,
             identity=identity, score=_oracle(test), each=keep, progress=progress,
         )  # fmt: skip
@@ -219,25 +201,36 @@ def _distill(
         print(f"  started {start_words}")
 
 
-def _anchored(near: tuple[Path, Any], network: Network) -> Anchored:
+def _anchored(near: tuple[Path, Any], network: "Network") -> "Anchored":
+    from ..data.condensed.condensed_set import Condensed
+    from ..distillation.online.run import Anchored
+
     path, alignment = near
     own = Condensed.open(path, network)
     return Anchored(alignment, own.clamped(), own.labels)
 
 
-def _oracle(test: Dataset | None) -> Callable[[Network], float] | None:
-    """Accuracy in %, which the method is never told."""
+def _oracle(test: "Dataset | None") -> "Callable[[Network], float] | None":
+    """Accuracy in %, which the method never sees."""
+    from ..evaluation.accuracy import evaluate
+
     return None if test is None else lambda network: evaluate(network, test).accuracy
 
 
-def write_shown(path: Path, shown: dict[int, Tensor]) -> None:
+def write_shown(path: Path, shown: "dict[int, Tensor]") -> None:
     """Generated images, uint8 (n, C, H, W) by epoch, as one file: the same latents throughout."""
+    import torch
+
+    from .._core.files import write_tensors
+
     epochs = sorted(shown)
     pixels = torch.stack([shown[epoch] for epoch in epochs])
     write_tensors(path, {"pixels": pixels}, {"epochs": epochs}, kind="generated")
 
 
-def _result(student: Network, history: History, settings: OnlineDistillation) -> dict[str, Any]:
+def _result(student: "Network", history: "History", settings: "OnlineDistillation") -> dict[str, Any]:
+    from ..evaluation.stability import HALF, robustness
+
     found: dict[str, Any] = {
         "online": asdict(history),
         "processes": world().size,
@@ -257,7 +250,10 @@ def _result(student: Network, history: History, settings: OnlineDistillation) ->
     return found
 
 
-def _say(folder: Path, student: Network, teacher: Network, result: dict[str, Any], memory: Any) -> None:
+def _say(folder: Path, student: "Network", teacher: "Network", result: dict[str, Any], memory: Any) -> None:
+    from ..distillation.online.history import ONE
+    from .students import say_accuracy, say_size
+
     history = result["online"]
     say_size(folder, student, teacher)
     print(

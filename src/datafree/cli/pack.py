@@ -11,7 +11,8 @@ from cyclopts import Parameter
 from .._core.errors import UserError
 from .._core.folder_kinds import is_release
 from ..models.input_spec import InputSpec
-from .common import Model, check_normalisation, inputs_of, say_code
+from .arguments import Model
+from .loading import check_normalisation, inputs_of, say_code
 
 __all__ = ["pack"]
 

@@ -12,12 +12,8 @@ from .._core.errors import UserError
 from .._core.folder_kinds import CONDENSED
 from ..quantization.settings import FineTuning
 from ..releases.bits import Bits, TargetCPU
-from .common import (
-    Data,
-    Model,
-    Run,
-    Whole,
-    bar,
+from .arguments import Data, Model, Run, Whole
+from .loading import (
     check_attribute,
     identity_of,
     images_of,
@@ -30,6 +26,7 @@ from .common import (
     say_size,
 )
 from .parameters import flags_named
+from .progress_bar import bar
 
 if TYPE_CHECKING:
     from ..data import Dataset

@@ -1,14 +1,12 @@
-"""datafree record"""
+"""What datafree record does, once its options are parsed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from cyclopts import Parameter
+from typing import Any
 
 from .._core.code_names import code_name
 from .._core.errors import UserError, unknown
@@ -17,7 +15,7 @@ from ..data import Dataset
 from ..evaluation.accuracy import doubt
 from ..models import zoo
 from ..models.network import Network
-from ..records import presets, statistics
+from ..records import presets
 from ..records.forecast import forecast_auc
 from ..records.record import Record, is_of
 from ..records.record import record as measure
@@ -26,15 +24,10 @@ from ..releases.release import RELEASE_FOLDER, Release, is_release, is_zoo, mend
 from ..runs.output_folder import changed_folder, output_folder, read_log, recording_state
 from ..runs.run_log import RunLog
 from ..runs.run_reader import FinishedRun
-from .common import (
-    Data,
-    Input,
-    Model,
-    Run,
-    bar,
+from .arguments import Data, Input, Model, Run
+from .loading import (
     check_attribute,
     check_code,
-    chosen,
     inputs_of,
     load_data,
     load_network,
@@ -43,106 +36,14 @@ from .common import (
     say_fit,
     spec_of,
 )
+from .progress_bar import bar
 
-__all__ = ["command", "record"]
+__all__ = ["_record"]
 
 FAR = 15
 """Points of accuracy below that of the release's own log that are said."""
 SAME = 1e-6
 """Forecasts of one record differ by less, on any machine."""
-
-
-def command(argv: list[str]) -> Callable[..., None]:
-    """`record` with the flags of the kind named by --kind, or those of the presets."""
-    kind = chosen(argv, "--kind")
-    if kind is None:
-        return record
-    if chosen(argv, "--preset") is not None:
-        raise UserError("--kind and --preset: got both, wanted one of them to say what is recorded; leave one out")
-    if kind not in statistics.offered():
-        raise unknown("kind of record", kind, statistics.offered())
-    settings = statistics.offered()[kind]
-
-    def one_kind(
-        model: str,
-        /,
-        *,
-        data: Data | None = None,
-        kind: str,
-        settings: Annotated[settings | None, Parameter(name="*")] = None,  # type: ignore[valid-type]
-        taps: Annotated[tuple[str, ...], Parameter(negative="")] = (),
-        add: Annotated[bool, Parameter(negative="")] = False,
-        replace: Annotated[bool, Parameter(negative="")] = False,
-        out: Path | None = None,
-        source: Model | None = None,
-        input: Input | None = None,
-        run: Run | None = None,
-    ) -> None:
-        chosen_settings = settings if settings is not None else statistics.from_dict({"kind": kind})
-        _record(model, [(chosen_settings, taps or None)], (add, replace), out, data, source, input, run)
-
-    one_kind.__doc__ = record.__doc__
-    one_kind.__annotations__ |= {
-        "model": str, "data": Data | None, "kind": str, "taps": Annotated[tuple[str, ...], Parameter(negative="")],
-        "add": Annotated[bool, Parameter(negative="")], "replace": Annotated[bool, Parameter(negative="")],
-        "out": Path | None,
-        "source": Model | None, "input": Input | None, "run": Run | None,
-        "settings": Annotated[settings | None, Parameter(name="*")],
-    }  # fmt: skip
-    return one_kind
-
-
-def record(
-    model: str,
-    /,
-    *,
-    data: Data | None = None,
-    kind: str | None = None,  # noqa: ARG001
-    preset: Literal["small", "safe", "sharp", "best", "paper", "full"] = "safe",
-    leak: float = presets.LEAK,
-    taps: Annotated[tuple[str, ...], Parameter(negative="")] = (),
-    add: Annotated[bool, Parameter(negative="")] = False,
-    replace: Annotated[bool, Parameter(negative="")] = False,
-    out: Path | None = None,
-    source: Model | None = None,
-    input: Input | None = None,
-    run: Run | None = None,
-) -> None:
-    """Measure a network's activations on its training data and write the record into its release.
-
-    Stopped with Ctrl-C, it leaves its sums beside the release, in RELEASE.recording, and goes on from them.
-
-    Example: datafree record teacher --data mnist
-
-    Example: datafree record teacher --data mnist --kind moments --covariance lowrank --rank 32 --taps fc1 --taps fc2
-
-    Parameters
-    ----------
-    model
-        A release folder, or a network by name with --weights (then --out names the release to write).
-    kind
-        One kind of statistic with flags of its own: moments, spectral-all, spectral-pairs, input.
-        `datafree record --kind KIND --help` shows them.
-    preset
-        A ready choice: `small` (top layer only), `safe` (coarse class means of the pixels and directions that all
-        classes share, with a forecast within --leak; no promise of privacy), `sharp` (fine ones for each class),
-        `best` (all of each class's covariance), `paper` (all that the paper's methods need), `full` (everything).
-    leak
-        What `safe` may give away: the forecast area under the ROC curve of a membership attack, above 0.5 and below 1.
-    taps
-        With --kind: a layer to record, by torch's dotted name, or `input` for the pixels; repeat it for more. All conv
-        and linear layers by default.
-    add
-        Keep the entries of the record that is there, and add these; without --taps, those of layers that it lacks.
-    replace
-        Put the record in the place of another one that is there, which is lost.
-    out
-        The release folder to write, where the model is not one already.
-    """
-    if taps:
-        raise UserError(f"--taps: got {', '.join(taps)} without --kind, wanted both; a preset names its own layers")
-    options = input or Input()
-    _record(model, (preset, leak), (add, replace), out, data, source, options, run)
 
 
 def _record(

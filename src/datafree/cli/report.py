@@ -8,7 +8,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from .common import Data, Run, check_attribute, load_data, use_threads
+from .arguments import Data, Run
+from .loading import check_attribute, load_data, use_threads
 from .parameters import flags_named
 
 __all__ = ["report"]

@@ -18,6 +18,7 @@ from .._core.files import read_json
 from .._core.files.unfinished import check_finished
 from ..runs.difference import LATER
 from ..runs.provenance import PARTS
+from .deprecated import rewritten, words_after
 
 __all__ = ["rerun"]
 
@@ -51,7 +52,7 @@ def rerun(run: Path, /, *, out: Path | None = None, trust: Annotated[bool, Param
 
     path = _log(run)
     log = read_json(path)
-    argv = _argv(log, path)
+    argv, _ = rewritten(_as_folder(_argv(log, path), log))
     argv = [*argv, *_defaults_then(log, argv)]
     words = argv if out is None else _to(argv, str(out))
     print("datafree " + shlex.join(words))
@@ -69,6 +70,15 @@ def rerun(run: Path, /, *, out: Path | None = None, trust: Annotated[bool, Param
             print(f"note: {name} is not what that run read: it has changed, or is another one; the result will differ")
     with nullcontext() if trust else without_code():  # what `_check` did not see is refused where it would be imported
         return run_command(words)
+
+
+def _as_folder(argv: list[str], log: dict[str, Any]) -> list[str]:
+    """The command line with ./ before a folder that has the name of a method: in earlier versions it was no method."""
+    settings = log.get("settings")
+    names = {settings.get(key) for key in ("model", "teacher")} if isinstance(settings, dict) else set()
+    if len(argv) > 1 and argv[1] in names and argv[1] not in argv[2:] and argv[1] in words_after(argv[0]):
+        return [argv[0], f"./{argv[1]}", *argv[2:]]
+    return argv
 
 
 def _defaults_then(log: dict[str, Any], argv: list[str]) -> list[str]:
@@ -170,9 +180,14 @@ def _check(words: list[str], path: Path, out: Path | None) -> None:
     """
     from . import app
 
+    root = app(words[0])
     try:
-        _, bound, _ = app(words).parse_args(words, exit_on_error=False, print_error=False)
-        values = bound.arguments
+        how, bound, _ = root.meta.parse_args(words, exit_on_error=False, print_error=False)
+        output = how(*bound.args, **bound.kwargs)
+        if output.log is not None:
+            raise UserError(f"that command appends to the file {output.log!r}; type it yourself, or add --trust")
+        _, bound, _ = root.parse_args(output.words, exit_on_error=False, print_error=False)
+        values = {**bound.arguments, "method code": output.words[1:3]}
     except CycloptsError:
         values = {f"{index} code": word.rpartition("=")[2] for index, word in enumerate(words)}
     for name in _models(values):
@@ -181,7 +196,7 @@ def _check(words: list[str], path: Path, out: Path | None) -> None:
                 f"that command runs the code {name!r}; if it is yours, or you have read it, add --trust, or type it "
                 "yourself"
             )
-    target = values.get("out") or (values.get("model") if words[0] == "record" else None)
+    target = values.get("out") or (values.get("teacher") if words[0] == "record" else None)
     if out is None and target is not None and not _is_near(Path(target), path):
         raise UserError(
             f"that command writes to {str(target)!r}, outside of the working directory; name the place with --out, or "

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Literal
 from .._core.errors import UserError
 from .._core.files import write_text
 from ..runs.run_reader import SOURCES
-from .common import Data, Model, Run, Whole, bar, check_attribute, images_of, inputs_of, load_network, load_record
+from .arguments import Data, Model, Run, Whole
+from .json_output import result
+from .loading import check_attribute, images_of, inputs_of, load_network, load_record
 from .parameters import flags_named
+from .progress_bar import bar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -121,6 +124,7 @@ def similarity(
             public = [replace(own, name=place(own.name)) for own in found]
             write_text(folder / "similarity.svg", similarity_svg(public, UNITS[form]))
             log.write(folder, {"similarity": [asdict(own) for own in public]})
+    result({"similarity": [asdict(own) for own in found], "form": form})
     _say(found, layers)
     if all(list(own.by_layer) == [INPUT] for own in found):
         print(

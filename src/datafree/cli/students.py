@@ -10,7 +10,8 @@ from ..models import zoo
 from ..models.agreement import NO_ACCURACY
 from ..models.network import Network
 from ..releases.load import new_model
-from .common import Run, on_device
+from .arguments import Run
+from .loading import on_device
 
 __all__ = ["new_student", "say_accuracy", "say_size"]
 

@@ -1,137 +1,135 @@
 """datafree synthesize"""
 
-from __future__ import annotations
+# Annotations are evaluated: the options of each method are a class that is made from its settings.
 
 import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import App, Group, Parameter
 
 from .._core.distributed import main_process, together
 from .._core.errors import UserError
 from .._core.memory import check_cost
-from ..models.network import Network
-from ..runs.output_folder import output_folder
-from ..runs.run_log import RunLog
-from ..synthesis import methods
-from ..synthesis.cost import inversion_bytes
-from ..synthesis.methods.inversion import InversionSettings
-from ..synthesis.synthetic_set import SET_FOLDER, SyntheticSet, check_grows, unit_of
-from ..synthesis.synthetic_set import synthesize as make
-from .common import Model, Run, Whole, bar, chosen, inputs_of, listed, load_record, load_teacher
+from .arguments import Model, Run, Whole
+from .loading import inputs_of, load_record, load_teacher
+from .method_options import of_settings, values
+from .progress_bar import bar
+from .settings_source import SettingsText, family
 
-__all__ = ["check_counts", "command", "finish", "synthesize"]
+if TYPE_CHECKING:
+    from ..models.network import Network
+    from ..runs.run_log import RunLog
+    from ..synthesis.synthetic_set import SyntheticSet
+
+__all__ = ["DEFAULT", "METHODS", "app", "check_chunk", "check_counts", "finish", "method_command"]
+
+DEFAULT = "distribution"
+"""`synthesis.methods.DEFAULT`, which imports torch."""
+METHODS = family("datafree.synthesis.methods", "method")
+
+app = App(name="synthesize")
 
 
-def command(argv: list[str]) -> Callable[..., None]:
-    """`synthesize` with the flags of the method named by --method."""
-    settings = type(methods.from_name(chosen(argv, "--method") or methods.DEFAULT))
+def method_command(method: str, text: SettingsText) -> Callable[..., None]:
+    """The command of one method, whose flags are the fields of its settings."""
+    Options = of_settings(text, without=["method"], group=Group(f"Options of {method}", sort_key=1))
 
-    def one_method(
-        model: str,
+    def synthesize(
+        teacher: str,
         /,
         *,
         out: Path,
-        images: int = 10_000,
-        method: str = methods.DEFAULT,
-        settings: Any = None,
-        unit: int | None = None,
-        workers: int | None = None,
+        images: Whole = 10_000,
+        settings: Annotated[Options | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
+        chunk: Whole | None = None,
+        workers: Whole | None = None,
         source: Model | None = None,
         run: Run | None = None,
     ) -> None:
-        own = settings if settings is not None else methods.from_dict({"method": method})
-        synthesize(model, own, out=out, images=images, unit=unit, workers=workers, source=source, run=run)
+        """Make images from a network and its record, without data. Stopped, the same command continues.
 
-    one_method.__doc__ = (synthesize.__doc__ or "").replace("METHODS", listed(methods.methods()))
-    one_method.__annotations__ = {
-        "model": str, "out": Path, "images": Whole, "method": str, "unit": Whole | None, "workers": Whole | None,  # type: ignore[operator]
-        "settings": Annotated[settings | None, Parameter(name="*")],  # type: ignore[valid-type]
-        "source": Model | None, "run": Run | None, "return": None,
-    }  # fmt: skip
-    return one_method
+        The first word after `synthesize` is the method; write a folder of that name as ./bns. Without one the method is
+        `distribution`.
+
+        Example: datafree synthesize teacher --images 20000 --out set
+
+        Example: torchrun --nproc-per-node 2 -m datafree synthesize spectral-pairs teacher --out set
+
+        Parameters
+        ----------
+        teacher
+            Release folder. With --weights or --record, those are used instead of its own.
+        out
+            Folder for the set: checksummed safetensors shards, set.json, run.json.
+        images
+            Number of images. A larger number on a second run appends.
+        chunk
+            Number of images made together. A run resumes, and is split among processes, by whole chunks. 256 by default;
+            for `matched` enough for a batch of each few classes.
+        workers
+            Number of chunks made at a time, one thread each; the number of cores by default.
+        """
+        from ..synthesis import methods
+
+        chosen = methods.from_name(method, **values(settings))
+        _synthesize(teacher, chosen, out, images, chunk, workers, source or Model(), run or Run())
+
+    return synthesize
 
 
 @together()
-def synthesize(
-    model: str,
-    method: Any,
-    *,
-    out: Path,
-    images: int,
-    unit: int | None,
-    workers: int | None,
-    source: Model | None,
-    run: Run | None,
+def _synthesize(
+    teacher: str, method: Any, out: Path, images: int, chunk: int | None, workers: int | None, source: Model, run: Run
 ) -> None:
-    """Make images from a network and its record, without data; stopped, it goes on where it was.
+    from ..runs.output_folder import output_folder
+    from ..runs.run_log import RunLog
+    from ..synthesis.methods.inversion import InversionSettings
+    from ..synthesis.synthetic_set import SET_FOLDER, unit_of
+    from ..synthesis.synthetic_set import synthesize as make
 
-    Example: datafree synthesize teacher --images 20000 --out set
-
-    Example: torchrun --nproc-per-node 2 -m datafree synthesize teacher --method spectral-pairs --out set
-
-    Parameters
-    ----------
-    model
-        A release folder. With --weights or --record, those are used instead of its own.
-    out
-        The folder for the set: checksummed safetensors shards, set.json, run.json.
-    images
-        Number of images; a larger number on a second run appends.
-    method
-        Synthesis method; each has flags of its own, shown by `datafree synthesize --method METHOD --help`. METHODS
-    unit
-        Number of images per work unit; a run resumes, and is split among processes, by whole units. By default 256; for
-        `matched` enough for a batch of each few classes.
-    workers
-        Number of units made at a time, one thread each; the number of cores by default.
-    """
-    source, run = source or Model(), run or Run()
-    check_counts(out, images=images, unit=unit, workers=workers)
-    network = load_teacher(model, source, run)
-    unit = unit_of(method, network, images, out) if unit is None else unit
-    record = load_record(model, source, network)
-    optimised = isinstance(method, InversionSettings)
-    if optimised:
-        check_unit(network, unit, min(workers or os.cpu_count() or 1, -(-images // unit)))
+    check_counts(out, images=images, chunk=chunk, workers=workers)
+    network = load_teacher(teacher, source, run)
+    chunk = unit_of(method, network, images, out) if chunk is None else chunk
+    record = load_record(teacher, source, network)
+    is_optimised = isinstance(method, InversionSettings)
+    if is_optimised:
+        check_chunk(network, chunk, min(workers or os.cpu_count() or 1, -(-images // chunk)))
     options = {
-        "model": model,
-        "images": images,
-        "unit": unit,
-        **method.model_dump(mode="json"),
-        **asdict(source),
+        "model": teacher, "images": images, "unit": chunk, **method.model_dump(mode="json"), **asdict(source),
         **asdict(run),
-    }
-    log = RunLog("synthesize", options, inputs_of(model, source, record=True))
-    units: dict[str, Any] = {"images": images, "unit": unit, "workers": workers, "seed": run.seed}
+    }  # fmt: skip
+    log = RunLog("synthesize", options, inputs_of(teacher, source, record=True))
+    units: dict[str, Any] = {"images": images, "chunk": chunk, "workers": workers, "seed": run.seed}
     with output_folder(out, SET_FOLDER, log) as folder, bar(f"synthesize {method.method}", run.quiet) as progress:
         if folder is not None:
             finish(make(network, record, method, folder, progress=progress, **units), folder, log)
 
 
-def check_unit(network: Network, unit: int, workers: int) -> None:
-    """Raises UserError where the units that are made at a time cannot fit in memory, naming fewer or smaller ones."""
+def check_chunk(network: "Network", chunk: int, workers: int) -> None:
+    """Raises UserError where the chunks that are made at a time cannot fit in memory, naming fewer or smaller ones."""
+    from ..synthesis.cost import inversion_bytes
+
     one = inversion_bytes(network, 1)
-    smaller = [("--workers 1", one * unit)] if workers > 1 else []
-    smaller += [(f"--workers 1 --unit {size}", one * size) for size in (unit // 4, unit // 16, 1) if size]
-    check_cost(one * unit * workers, f"making {workers} x {unit:,} images at a time", smaller)
+    smaller = [("--workers 1", one * chunk)] if workers > 1 else []
+    smaller += [(f"--workers 1 --chunk {size}", one * size) for size in (chunk // 4, chunk // 16, 1) if size]
+    check_cost(one * chunk * workers, f"making {workers} x {chunk:,} images at a time", smaller)
 
 
-def check_counts(out: Path, *, images: int, unit: int | None, workers: int | None) -> None:
+def check_counts(out: Path, *, images: int, chunk: int | None, workers: int | None) -> None:
     """Raises UserError for counts below 1, and for fewer images than the set in `out` has already."""
-    if workers is not None and workers < 1:
-        raise UserError(f"--workers: got {workers}, wanted at least 1; give a positive count")
-    for name, count in (("images", images), ("unit", unit)):
+    from ..synthesis.synthetic_set import check_grows
+
+    for name, count in (("workers", workers), ("images", images), ("chunk", chunk)):
         if count is not None and count < 1:
-            raise UserError(f"--{name}: got {count}, wanted at least 1; give a positive count")
+            raise UserError(f"{name}: got {count}, expected at least 1; give a positive count")
     check_grows(out, images)
 
 
-def finish(made: SyntheticSet, out: Path, log: RunLog) -> None:
-    """Writes the log of a set and says what was made, in the first process alone."""
+def finish(made: "SyntheticSet", out: Path, log: "RunLog") -> None:
+    """Writes the log of a set and prints its size and quality, in the first process alone."""
     if not main_process():
         return
     consistent = 100 * made.about["hits"]
@@ -148,7 +146,12 @@ def _advice(settings: dict[str, Any]) -> str:
     flags = {"steps": "more --steps", "learning_rate": "a higher --learning-rate"}
     options = [
         *(words for name, words in flags.items() if name in settings),
-        "another --method",
+        "another method",
         "a record that holds more",
     ]
     return f"try {', '.join(options[:-1])}, or {options[-1]}"
+
+
+app.default(method_command(DEFAULT, METHODS[DEFAULT]))
+for _name, _text in METHODS.items():
+    app.command(method_command(_name, _text), name=_name, help=f"{_text.summary}\n\n{_text.doc}")

@@ -10,6 +10,7 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from typing import IO, Any, TextIO, cast
 
 from .._core.text import escaped
+from .log_file import LOG
 
 __all__ = ["Stream", "open_streams", "plain", "printing", "warn_in_one_line"]
 
@@ -17,11 +18,12 @@ __all__ = ["Stream", "open_streams", "plain", "printing", "warn_in_one_line"]
 class Stream:
     """A text stream that takes any text and never raises; the first error stays in `failure`.
 
-    With `lines`, what is written is one line and its end: any other control character in it is escaped.
+    With `lines`, what is written is one line and its end: any other control character in it is escaped. What is `logged`
+    goes to the file of --log too.
     """
 
-    def __init__(self, file: Any, *, lines: bool):
-        self.file, self.lines = file, lines
+    def __init__(self, file: Any, *, lines: bool, logged: bool = True):
+        self.file, self.lines, self.logged = file, lines, logged
         self.failure: OSError | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -31,6 +33,9 @@ class Stream:
         if self.lines:
             body = text.removesuffix("\n")
             text = escaped(body) + text[len(body) :]
+        log = LOG.get() if self.logged else None
+        if log is not None and not isinstance(self.file, Stream):
+            log.write(text)
         encoding = getattr(self.file, "encoding", None) or "utf-8"
         try:
             text.encode(encoding)
@@ -95,8 +100,6 @@ def warn_in_one_line() -> None:
     def show(message: Warning | str, *where: object, file: TextIO | None = None, line: str | None = None) -> None:
         del where, line
         text = " ".join(str(message).split())
-        stream: IO[str] = file if file is not None else sys.stderr
-        with suppress(OSError):
-            print(f"datafree: note: {escaped(text)}", file=stream)
+        Stream(file if file is not None else sys.stderr, lines=True).write(f"datafree: note: {text}\n")
 
     warnings.showwarning = show

@@ -1,6 +1,6 @@
 """datafree train"""
 
-from __future__ import annotations
+# Annotations are evaluated: the options are a class that is made from settings.
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,27 +10,19 @@ from cyclopts import Parameter
 
 from .._core.distributed import main_process, together, world
 from .._core.errors import UserError
-from ..distillation.schedule import Schedule
-from .common import (
-    Data,
-    Input,
-    Model,
-    Run,
-    bar,
-    identity_of,
-    inputs_of,
-    load_data,
-    on_device,
-    resumed,
-    say_code,
-    say_size,
-    spec_of,
-)
+from .arguments import Data, Input, Model, Run
+from .loading import identity_of, inputs_of, load_data, on_device, resumed, say_code, say_size, spec_of
+from .method_options import of_settings, values
+from .progress_bar import bar
+from .settings_source import read
 
 if TYPE_CHECKING:
     from ..data import Dataset
+    from ..distillation.schedule import Schedule
 
 __all__ = ["train"]
+
+Settings = of_settings(read("datafree.distillation.schedule", "Schedule"))
 
 
 def train(
@@ -40,7 +32,7 @@ def train(
     out: Path,
     data: Data | None = None,
     input: Input | None = None,
-    schedule: Annotated[Schedule | None, Parameter(name="*")] = None,
+    schedule: Annotated[Settings | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
     run: Run | None = None,
 ) -> None:
     """Train a network on labelled data and write it as a release folder.
@@ -58,11 +50,13 @@ def train(
     out
         The release folder to write: config.json, model.safetensors, README.md, run.json.
     """
-    _train(model, out, data or Data(), input or Input(), schedule or Schedule(), run or Run())
+    from ..distillation.schedule import Schedule
+
+    _train(model, out, data or Data(), input or Input(), Schedule(**values(schedule)), run or Run())
 
 
 @together()
-def _train(model: str, out: Path, data: Data, input: Input, schedule: Schedule, run: Run) -> None:
+def _train(model: str, out: Path, data: Data, input: Input, schedule: "Schedule", run: Run) -> None:
     from ..distillation.train import train as fit_network
     from ..evaluation.accuracy import evaluate, in_words
     from ..releases.load import new_model
@@ -99,7 +93,7 @@ def _train(model: str, out: Path, data: Data, input: Input, schedule: Schedule, 
     say_code(model)
 
 
-def _check_classes(training: Dataset, test: Dataset) -> None:
+def _check_classes(training: "Dataset", test: "Dataset") -> None:
     """Raises UserError for a class without training images, by what is there of it."""
     count, names = len(training.classes), training.classes
     trained, tested = training.labels.bincount(minlength=count), test.labels.bincount(minlength=count)

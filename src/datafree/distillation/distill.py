@@ -1,34 +1,186 @@
-"""Distillation: a student learns the teacher's softened outputs (Hinton et al. 2015), on synthetic or on real images."""
+"""Distillation in one call: a teacher and something to learn from in, a trained student out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 from .._core.arguments import checked
-from .._core.errors import UserError
+from .._core.distributed import main_process, together, world
+from .._core.errors import Notice, UserError, unknown
 from .._core.progress import Progress, silent
-from ..models.class_names import check_order, moved
-from ..models.input_spec import InputSpec
+from .._core.settings import parse
+from ..data.augmentation import Augmentation
+from ..data.condensed.condensed_set import Condensed
+from ..models.agreement import Agreement, agreement
 from ..models.network import Network
-from .kl import kl
+from ..records.record import Record
 from .schedule import Distillation
-from .sources import Source, StoredImages
-from .training_loop import Curve, fit
+from .source_choice import SHARE, ChosenSource, ImagesLike, MethodLike, choose_source
+from .sources import Source
+from .student_init import init_student_from_teacher, same_architecture
+from .students import Start, StudentLike, new_student
+from .train_student import check_student, resolved, temperature_of, train_student
+from .training_loop import Curve
 
-__all__ = ["Distillation", "check_student", "distill", "resolved", "temperature_of"]
+__all__ = [
+    "Distillation",
+    "DistillationChanges",
+    "DistilledNetwork",
+    "Training",
+    "check_student",
+    "distill",
+    "plan_distillation",
+    "resolved",
+    "settings_from",
+    "temperature_of",
+    "train_student",
+]  # fmt: skip
+
+SEEN = 4096
+"""Images on which student and teacher are compared after the training."""
 
 
-def temperature_of(logits: torch.Tensor) -> float:
-    """The temperature at which centred logits (N, classes) have a standard deviation of 2, between 1 and 64."""
-    spread = float((logits - logits.mean(1, keepdim=True)).std())
-    return min(64.0, max(1.0, round(spread / 2, 2)))
+class DistillationChanges(TypedDict, total=False):
+    """Fields of `Distillation` as keywords."""
+
+    epochs: int
+    batch: int
+    learning_rate: float
+    decay: Literal["constant", "cosine"]
+    warmup: float
+    precision: Literal["float32", "bfloat16"]
+    temperature: float | None
+    loss: Literal["kl", "mse"]
 
 
-@checked
+@dataclass(frozen=True)
+class Training:
+    """How a student was trained."""
+
+    curve: Curve
+    settings: Distillation
+    """With the temperature that was used."""
+    learned_from: str
+    """The source in words."""
+    source_settings: dict[str, Any]
+    images: int
+    """Per epoch."""
+    distinct: int
+    """Different images in all epochs."""
+    started_from_teacher: bool
+    agreement: Agreement
+    """With the teacher on up to 4,096 images that the student learned from: a sample, not a test."""
+    warnings: tuple[str, ...]
+    processes: int
+
+
+@dataclass(frozen=True)
+class DistilledNetwork(Network):
+    """A student, which is a network as any other, with how it was trained."""
+
+    training: Training
+
+
+@dataclass(frozen=True)
+class DistillationPlan:
+    """A distillation that is checked and ready to run: nothing is trained yet."""
+
+    teacher: Network
+    student: Network
+    """The student before training: a copy of the caller's, or a fresh network."""
+    chosen: ChosenSource
+    settings: Distillation
+    """With the temperature that will be used."""
+    seed: int
+    start: Start
+    record: Record | None
+
+    def identity(self) -> dict[str, Any]:
+        """What must be the same for a stopped run to be continued."""
+        return {
+            "settings": self.settings.model_dump(mode="json"), "seed": self.seed, "start": self.start,
+            "teacher": self.teacher.fingerprint(), "student": self.student.fingerprint(),
+            "record": None if self.record is None else self.record.digest(), "content": self.chosen.digest(),
+        }  # fmt: skip
+
+    def run(
+        self,
+        *,
+        state: Path | None = None,
+        identity: dict[str, Any] | None = None,
+        score: Callable[[Network], float] | None = None,
+        on_epoch: Callable[[Network, Curve], None] | None = None,
+        progress: Progress = silent,
+    ) -> DistilledNetwork:
+        """Trains the plan's student; see `distill`."""
+        student, source = self.student, self.chosen.source
+        if state is not None and identity is None:
+            identity = self.identity()
+        from_teacher = self.start == "teacher" and same_architecture(student, self.teacher)
+        if from_teacher and (state is None or not state.exists()):
+            init_student_from_teacher(student, self.teacher, None, seed=self.seed)
+        curve = train_student(
+            self.teacher, student, source, self.settings, seed=self.seed, state=state, identity=identity, score=score,
+            on_epoch=on_epoch, progress=progress,
+        )  # fmt: skip
+        pixels, logits = next(iter(source.epoch(0, 0, SEEN)))
+        training = Training(
+            curve, self.settings, self.chosen.description, self.chosen.settings, len(source),
+            source.distinct(len(curve.loss)), from_teacher,
+            agreement(logits, student.predict(pixels), self.teacher.spec.classes), self.chosen.warnings, world().size,
+        )  # fmt: skip
+        return DistilledNetwork(student.module, student.spec, student.name, training)
+
+
+def plan_distillation(
+    teacher: Network,
+    student: StudentLike | None = None,
+    *,
+    record: Record | None = None,
+    images: ImagesLike | None = None,
+    condensed: Condensed | str | Path | None = None,
+    method: MethodLike | None = None,
+    epoch_images: int | None = None,
+    share: float = SHARE,
+    augmentation: Augmentation | None = None,
+    settings: Distillation | Mapping[str, Any] | None = None,
+    start: Start = "random",
+    seed: int = 0,
+    **changes: Unpack[DistillationChanges],
+) -> DistillationPlan:
+    """Chooses student, source and temperature as `distill` does, and trains nothing. Raises UserError as `distill` does."""
+    chosen_settings = settings_from(settings, dict(changes))
+    teacher.check()
+    network = new_student(student, teacher, seed=seed)
+    chosen = choose_source(
+        teacher, record=record, images=images, condensed=condensed, method=method, epoch_images=epoch_images, share=share,
+        augmentation=augmentation, seed=seed,
+    )  # fmt: skip
+    final = resolved(chosen_settings, chosen.source, seed=seed)
+    return DistillationPlan(teacher, network, chosen, final, seed, start, record)
+
+
+def settings_from(settings: Distillation | Mapping[str, Any] | None, changes: dict[str, Any]) -> Distillation:
+    """The settings with the changes. Raises UserError for a name or value that is off."""
+    for name in changes:
+        if name not in Distillation.model_fields:
+            raise unknown("argument", name, [*PARAMETERS, *Distillation.model_fields], "distill")
+    if isinstance(settings, Mapping):
+        settings = parse(Distillation, settings, strict=False)
+    return Distillation(**{**(settings or Distillation()).model_dump(), **changes})
+
+
+PARAMETERS = (
+    "record", "images", "condensed", "method", "epoch_images", "share", "augmentation", "settings", "start", "seed", "state",
+    "identity", "score", "on_epoch", "progress",
+)  # fmt: skip
+
+
+@overload
 def distill(
     teacher: Network,
     student: Network,
@@ -39,80 +191,106 @@ def distill(
     state: Path | None = None,
     identity: dict[str, Any] | None = None,
     score: Callable[[Network], float] | None = None,
+    on_epoch: Callable[[Network, Curve], None] | None = None,
     progress: Progress = silent,
-) -> Curve:
-    """Trains `student` in place on `source`, whose targets are the teacher's logits; the last epoch is kept.
+) -> Curve: ...
 
-    Raises UserError where student and teacher differ in classes or input.
+
+@overload
+def distill(
+    teacher: Network,
+    student: StudentLike | None = None,
+    *,
+    record: Record | None = None,
+    images: ImagesLike | None = None,
+    condensed: Condensed | str | Path | None = None,
+    method: MethodLike | None = None,
+    epoch_images: int | None = None,
+    share: float = SHARE,
+    augmentation: Augmentation | None = None,
+    settings: Distillation | Mapping[str, Any] | None = None,
+    start: Start = "random",
+    seed: int = 0,
+    state: Path | None = None,
+    identity: dict[str, Any] | None = None,
+    score: Callable[[Network], float] | None = None,
+    on_epoch: Callable[[Network, Curve], None] | None = None,
+    progress: Progress = silent,
+    **changes: Unpack[DistillationChanges],
+) -> DistilledNetwork: ...
+
+
+@checked
+def distill(
+    teacher: Network,
+    student: StudentLike | None = None,
+    source: Any = None,
+    settings: Distillation | Mapping[str, Any] | None = None,
+    *,
+    record: Record | None = None,
+    images: ImagesLike | None = None,
+    condensed: Condensed | str | Path | None = None,
+    method: MethodLike | None = None,
+    epoch_images: int | None = None,
+    share: float = SHARE,
+    augmentation: Augmentation | None = None,
+    start: Start = "random",
+    seed: int = 0,
+    state: Path | None = None,
+    identity: dict[str, Any] | None = None,
+    score: Callable[[Network], float] | None = None,
+    on_epoch: Callable[[Network, Curve], None] | None = None,
+    progress: Progress = silent,
+    **changes: Unpack[DistillationChanges],
+) -> DistilledNetwork | Curve:
+    """A student trained to answer like `teacher` (Hinton et al. 2015); the last epoch is kept.
+
+        student = distill(teacher, record=record)                           # fresh images for every epoch
+        student = distill(teacher, images="set", epochs=10)                 # a stored set, pixels, or real data
+        student = distill(teacher, MyModule(), condensed="condensed", images="set")
+
+    `student` is a network, a module that takes what the teacher takes, or a name of the zoo or `file.py:function`; by default
+    the teacher's half, where the zoo has one. It is copied: the network or module given is not changed. With `start`
+    "teacher" it begins with channels of the teacher, if it has the same layers, none wider.
+
+    It learns from one of:
+
+    - `record` and `method`: `epoch_images` (20,000) new images for every epoch; the method, "distribution" by default, is a
+      name, a mapping with `method`, or settings. Some methods need no record.
+    - `images`: a synthetic set or its folder, which must be of this teacher; real data, a `Dataset`, or its name or path;
+      pixels (N, C, H, W), uint8 or floats in the spec's range; or a source with the teacher's logits.
+    - `condensed`: a condensed set or its path, shown with `augmentation`, `epoch_images` (10,000) per epoch; with `images`
+      a `share` of every batch, and as many images per epoch as those are.
+
+    Fields of `Distillation` are given as `settings` or as keywords. The temperature is chosen from the teacher's logits by
+    default. The same seed gives the same student. With `state`, a file there holds everything after each epoch, and the same
+    call continues from it; `identity` says what must be the same for that, by default all that decides the result.
+    `score` is evaluated after every epoch and never used to choose one; `on_epoch` gets the student and the curve so far.
+
+    Returns the student in eval mode, on the teacher's device; `student.training` has its curve, what it learned from, and
+    its agreement with the teacher. Warns where the images hardly show their classes. Raises UserError, before the training,
+    for nothing or too much to learn from, and for students, images or records that do not fit the teacher.
+
+    `distill(teacher, student, source, settings)` is the earlier form: it trains `student` in place and returns the curve, as
+    `train_student` does.
     """
-    check_student(student, teacher, source.spec)
-    _check_source(source, teacher)
-    teacher.check()
-    student.check()
-    t = resolved(settings, source, seed=seed).temperature
-    assert t is not None
-
-    def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        if settings.loss == "kl":
-            return kl(logits, targets, t)
-        apart = (logits - logits.mean(1, keepdim=True)) - (targets - targets.mean(1, keepdim=True))
-        return apart.square().mean()
-
-    options: dict[str, Any] = {"seed": seed, "state": state, "identity": identity, "score": score}
-    return fit(student, source, loss, settings, progress=progress, **options)
-
-
-def check_student(student: Network, teacher: Network, spec: InputSpec) -> None:
-    """Raises UserError where the student is the teacher, takes other images, or has another number of classes or one
-    of the teacher's names at another place; other names at a place are other words for what the teacher sees.
-    """
-    if len(student.spec.classes) != len(teacher.spec.classes) or student.spec.shape != spec.shape:
-        shown = f", and the images are {spec.shape}" if spec.shape != teacher.spec.shape else ""
-        raise UserError(
-            f"student {student.name} takes {student.spec.shape} into {len(student.spec.classes)} classes, teacher "
-            f"{teacher.name} {teacher.spec.shape} into {len(teacher.spec.classes)}{shown}; give a student like its teacher"
-        )
-    if student.module is teacher.module:
-        raise UserError(
-            f"student: got the teacher {teacher.name} itself, expected another network, which is trained in "
-            "place; give a new one"
-        )
-    if (student.spec.low, student.spec.high) != (spec.low, spec.high):
-        raise UserError(
-            f"student {student.name} takes pixels from {student.spec.low:g} to {student.spec.high:g}, the images go from "
-            f"{spec.low:g} to {spec.high:g}; give a student like its teacher"
-        )
-    check_order(spec.classes, teacher.spec.classes, "the images", teacher.name, advice="have this teacher label them")
-    learnt, taught = student.spec.classes, teacher.spec.classes
-    if (place := moved(learnt, taught)) is not None:
-        raise UserError(
-            f"class {place} of student {student.name} is {learnt[place]!r}, teacher {teacher.name} has {taught[place]!r} "
-            f"there, and {learnt[place]!r} at another place; give a student like its teacher"
-        )
-
-
-def _check_source(source: Source, teacher: Network) -> None:
-    """Raises UserError for images with class numbers, and for a source that asks another teacher than `teacher`."""
-    if isinstance(source, StoredImages) and source.targets.ndim == 1:
-        raise UserError(
-            f"source: got images with class numbers, expected the logits of {teacher.name}; use "
-            "soft_labelled(teacher, data), or train on the class numbers"
-        )
-    other = getattr(source, "teacher", None)
-    if (
-        isinstance(other, Network)
-        and other.module is not teacher.module
-        and other.fingerprint() != teacher.fingerprint()
-    ):
-        raise UserError(
-            f"source: its logits are of another teacher {other.name}, expected those of {teacher.name}; make "
-            "the source from the same teacher"
-        )
-
-
-def resolved(settings: Distillation, source: Source, *, seed: int = 0) -> Distillation:
-    """The settings with the temperature that will be used, chosen from 1,024 of the source's logits where none was given."""
-    if settings.temperature is not None:
-        return settings
-    _, logits = next(iter(source.epoch(seed, 0, 1024)))
-    return settings.model_copy(update={"temperature": temperature_of(logits)})
+    calls: dict[str, Any] = {
+        "state": state, "identity": identity, "score": score, "on_epoch": on_epoch, "progress": progress,
+    }  # fmt: skip
+    if source is not None:
+        beside = {
+            "record": record, "images": images, "condensed": condensed, "method": method, "epoch_images": epoch_images,
+            "augmentation": augmentation, **changes,
+        }  # fmt: skip
+        for name, value in beside.items():
+            if value is not None:
+                raise UserError(f"{name}: got it beside source, expected one of them; leave one out")
+        return train_student(teacher, student, source, settings, seed=seed, **calls)  # type: ignore[arg-type]
+    with together():
+        plan = plan_distillation(
+            teacher, student, record=record, images=images, condensed=condensed, method=method, epoch_images=epoch_images,
+            share=share, augmentation=augmentation, settings=settings, start=start, seed=seed, **changes,
+        )  # fmt: skip
+        for warning in plan.chosen.warnings if main_process() else ():
+            warnings.warn(Notice(f"{warning}; a student will learn little from them"), stacklevel=3)
+        return plan.run(**calls)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -25,10 +25,11 @@ from ..models.network import Network
 from ..models.pixel_bytes import to_pixels
 from ..records.record import Record
 from ..synthesis import methods
-from ..synthesis.methods import BoundMethod
+from ..synthesis.methods import BoundMethod, Synthesizer
 from ..synthesis.synthetic_set import SyntheticSet
 
 __all__ = [
+    "EPOCH_IMAGES",
     "FreshImages",
     "MixedImages",
     "Source",
@@ -38,6 +39,10 @@ __all__ = [
     "soft_labelled",
     "stored_images",
 ]
+
+
+EPOCH_IMAGES = 20_000
+"""New images per epoch by default."""
 
 
 @runtime_checkable
@@ -123,17 +128,17 @@ def _parts(order: Tensor, batch: int) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class FreshImages:
-    """New images every epoch from a closed-form method: `images` an epoch, made in units and mixed."""
+    """New images every epoch from a closed-form method: `images` per epoch, made `chunk` at a time and mixed."""
 
     spec: InputSpec
     maker: BoundMethod
     images: int
-    unit: int = 1024
+    chunk: int = 1024
 
     def __post_init__(self) -> None:
         check_fields(self)
         check_count("images", self.images)
-        check_count("unit", self.unit)
+        check_count("chunk", self.chunk)
 
     @property
     def teacher(self) -> Network:
@@ -146,7 +151,7 @@ class FreshImages:
         return self.images * epochs
 
     def epoch(self, seed: int, epoch: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        units, left, batch = -(-self.images // self.unit), self.images, min(batch, self.images)
+        units, left, batch = -(-self.images // self.chunk), self.images, min(batch, self.images)
         rest: tuple[Tensor, Tensor] | None = None  # of the unit before, less than a batch
         with ThreadPoolExecutor(1) as ahead:  # the next unit is made while the student learns from this one
             coming = ahead.submit(self._made, epoch * units, seed)
@@ -163,8 +168,8 @@ class FreshImages:
                 rest = own[0][whole:], own[1][whole:]
 
     def _made(self, index: int, seed: int) -> tuple[Tensor, Tensor]:
-        pixels = self.maker.chunk(index, seed, self.unit).pixels
-        return pixels, self.maker.teacher.predict(pixels, batch=self.unit)
+        pixels = self.maker.chunk(index, seed, self.chunk).pixels
+        return pixels, self.maker.teacher.predict(pixels, batch=self.chunk)
 
 
 @dataclass(frozen=True)
@@ -185,11 +190,11 @@ class MixedImages:
     def __post_init__(self) -> None:
         check_fields(self)
         if not 0 < self.share <= 1:
-            raise UserError(f"--share: got {self.share:g}, wanted above 0 and at most 1; give such a share")
+            raise UserError(f"share: got {self.share:g}, expected above 0 and at most 1; give such a share")
         self.teacher.spec.check_set(self.pixels)
         if self.images < 1 or not len(self.pixels):
             counts = f"{self.images} an epoch of {len(self.pixels)} images"
-            raise UserError(f"--epoch-images: got {counts}, wanted at least 1; give a positive count")
+            raise UserError(f"epoch_images: got {counts}, expected at least 1; give a positive count")
         if self.others is not None:
             _check_alike(self.others.spec, self.spec)
 
@@ -256,12 +261,23 @@ def _rounds(size: int, count: int, rng: torch.Generator) -> Tensor:
 
 
 @checked
-def fresh_images(method: str | Any, teacher: Network, record: Record | None, *, images: int) -> FreshImages:
-    """`images` new images an epoch by a method, given by name or as settings; for methods that draw in closed form."""
+def fresh_images(
+    method: str | Mapping[str, Any] | Synthesizer,
+    teacher: Network,
+    record: Record | None = None,
+    *,
+    images: int = EPOCH_IMAGES,
+    chunk: int = 1024,
+) -> FreshImages:
+    """`images` new images per epoch by a method: a name, a mapping with `method`, or settings.
+
+    They are made `chunk` at a time. Suits methods that draw in closed form; others take their steps for every image.
+    """
+    check_count("images", images)
     if record is not None:
         record.check_teacher(teacher)
-    own = methods.from_dict({"method": method}) if isinstance(method, str) else method
-    return FreshImages(teacher.spec, own.bind(teacher, record), images)
+    settings = methods.resolve(method)
+    return FreshImages(teacher.spec, settings.bind(teacher, record), images, chunk)
 
 
 @checked

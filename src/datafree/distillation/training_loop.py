@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .._core.distributed import World, agree, average_gradients, broadcast, first, summed, together
 from .._core.errors import UserError
 from .._core.limits import EPOCHS
-from .._core.progress import Progress, silent
+from .._core.progress import Progress, epoch_ended, silent
 from .._core.resume import (
     Environment,
     StateHeader,
@@ -73,6 +73,7 @@ def fit(
     state: Path | None = None,
     identity: dict[str, Any] | None = None,
     score: Callable[[Network], float] | None = None,
+    on_epoch: Callable[[Network, Curve], None] | None = None,
     progress: Progress = silent,
 ) -> Curve:
     """Trains `network` in place and leaves it in eval mode at its last epoch.
@@ -82,19 +83,20 @@ def fit(
 
     Under torchrun every process takes its part of each batch, of which `loss` is a mean: the batches and their order are
     those of one process, and so are the weights, up to rounding, but for batch norm, which normalises each part by its
-    own statistics, and dropout. The first process alone reads and writes `state` and is asked for a `score`.
+    own statistics, and dropout. The first process alone reads and writes `state`, is asked for a `score`, and
+    calls `on_epoch` after every epoch, once the state is written, with the network in eval mode and the curve so far.
     """
     with together() as own:
         check_learns(network)
         check_batch(network, min(schedule.batch, len(source)) // own.size)
-        return _fit(network, source, loss, schedule, seed, (state, identity or {}), score, progress, own)
+        return _fit(network, source, loss, schedule, seed, (state, identity or {}), (score, on_epoch), progress, own)
 
 
 def _fit(
     network: Network, source: Source, loss: Loss, schedule: Schedule, seed: int, kept: tuple[Path | None, dict[str, Any]],
-    score: Callable[[Network], float] | None, progress: Progress, own: World,
+    calls: tuple[Callable[[Network], float] | None, Callable[[Network, Curve], None] | None], progress: Progress, own: World,
 ) -> Curve:  # fmt: skip
-    state, identity = kept
+    (state, identity), (score, on_epoch) = kept, calls
     steps = max(1, len(source) // min(schedule.batch, len(source)))
     adam = torch.optim.Adam(network.module.parameters(), lr=schedule.learning_rate, fused=True)
     broadcast(network.module)
@@ -118,6 +120,7 @@ def _fit(
             total = _epoch(network, source, loss, schedule, adam, seed, epoch, steps, progress, own)
         agree(network.module)
         curve.loss.append(total / steps)
+        epoch_ended(progress, epoch + 1, schedule.epochs, curve.loss[-1])
         curve.seconds.append(time.perf_counter() - began)
         network.module.eval()
         if score is not None:
@@ -127,6 +130,8 @@ def _fit(
             scored = len(curve.scores)
             header = FitHeader(identity=identity, environment=here, epoch=epoch + 1, scored=scored)
             _save(state, header, network.module, adam, curve)
+        if on_epoch is not None and own.rank == 0:
+            on_epoch(network, curve)
     network.module.eval()
     return curve
 

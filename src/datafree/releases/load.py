@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import inspect
-import sys
-import sysconfig
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +13,12 @@ from torch import Tensor, nn
 
 from .._core import memory
 from .._core.arguments import checked
-from .._core.code_names import CodeName, check_allowed, code_name
+from .._core.code_names import CodeName, code_name
 from .._core.errors import UserError, cut, nearest, unknown
 from .._core.files import read_weights
 from .._core.folder_kinds import EXPORTED, is_quantized
 from .._core.seeds import seed_of
-from .._core.version import FOLDER
+from .._core.user_code import all_files, code_files, guarded, import_code, running
 from ..models import zoo
 from ..models.behaviour import check_state
 from ..models.input_spec import InputSpec
@@ -274,7 +269,7 @@ def _largest_output(module: nn.Module, spec: InputSpec) -> int:
 def _function(name: str, code: CodeName) -> Callable[..., Any]:
     """The user's own function, called with the InputSpec if it takes an argument."""
     code.check()
-    module = _module(code)
+    module = import_code(code)
     function = getattr(module, code.attribute, None)
     if not callable(function):
         names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
@@ -288,8 +283,7 @@ def _function(name: str, code: CodeName) -> Callable[..., Any]:
 
     def call(spec: InputSpec) -> Any:
         how = ", called with the InputSpec" if takes is not None else ""
-        forgotten = _siblings_forgotten(_folder(code)) if code.is_file else nullcontext()
-        with _users(name, _folder(code), how), forgotten, _noted(code.place):
+        with running(name, code, how):
             if takes is None:
                 return function()
             return function(spec) if takes == "" else function(**{takes: spec})
@@ -335,53 +329,8 @@ def _is_spec(annotation: Any) -> bool:
 
 
 def _guarded(name: str, code: CodeName | None) -> AbstractContextManager[None]:
-    """`_users` for a network that the user's own code makes; nothing for one of the zoo."""
-    return nullcontext() if code is None else _users(name, _folder(code))
-
-
-def _folder(code: CodeName) -> Path:
-    """Where the code of `file.py:function` has its siblings; for a module, the working directory."""
-    return Path(code.place).parent if code.is_file else Path()
-
-
-def _module(code: CodeName) -> Any:
-    place = code.place
-    check_allowed(place)
-    if not code.is_file:
-        with _users(place, _folder(code)), _noted(place):
-            return importlib.import_module(place)
-    path = Path(place)
-    if not path.is_file():
-        raise UserError(f"no file {place}, wanted the Python file that builds the model; check the path")
-    made = importlib.util.spec_from_file_location(f"datafree_code_{path.stem}", path)
-    assert made is not None
-    assert made.loader is not None
-    module = importlib.util.module_from_spec(made)
-    sys.modules[made.name] = module  # dataclasses look their module up there
-    _FILES.pop(place, None)
-    with _users(place, _folder(code)), _siblings_forgotten(path.parent), _noted(place):
-        made.loader.exec_module(module)
-    return module
-
-
-_FILES: dict[str, set[Path]] = {}
-"""What `code_files` returns for code that was imported in this process."""
-_INSTALLED = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib"))
-
-
-def code_files(code: CodeName) -> list[Path]:
-    """The Python files that code was made of beside its own file: of its package, and what it imported, also while it
-    built the network.
-
-    For a module, its own file too. Empty for code that was not imported in this process. Python's own modules and installed
-    packages are not listed, unless the code is in one of them.
-    """
-    return sorted(_FILES.get(code.place, ()))
-
-
-def all_files(code: CodeName) -> list[Path]:
-    """`code_files`, after the code's own file."""
-    return [*([Path(code.place)] if code.is_file else []), *code_files(code)]
+    """`guarded` for a network that the user's own code makes; nothing for one of the zoo."""
+    return nullcontext() if code is None else guarded(name, code)
 
 
 def read_code(name: str) -> list[Path]:
@@ -389,69 +338,5 @@ def read_code(name: str) -> list[Path]:
     code = code_name(name)
     assert code is not None
     code.check()
-    _module(code)
+    import_code(code)
     return all_files(code)
-
-
-@contextmanager
-def _noted(place: str) -> Iterator[None]:
-    """Notes for `code_files` what is imported inside, and the package of the module `place`."""
-    before = set(sys.modules)
-    yield
-    files = _FILES.setdefault(place, set())
-    package = None if place.endswith(".py") else place.partition(".")[0]
-    for name, module in list(sys.modules.items()):
-        of_package = name.partition(".")[0] == package
-        if (name in before and not of_package) or name == f"datafree_code_{Path(place).stem}":
-            continue
-        file = getattr(module, "__file__", None) or ""
-        if file.endswith(".py") and (of_package or not _is_installed(Path(file).absolute())):
-            files.add(Path(file).absolute())
-
-
-def _is_installed(path: Path) -> bool:
-    """Whether a module is Python's, a package's that was installed, or of datafree itself."""
-    if not {"site-packages", "dist-packages"}.isdisjoint(path.parts):
-        return True
-    return any(folder in path.resolve().parents for folder in (*_INSTALLED, FOLDER))
-
-
-@contextmanager
-def _siblings_forgotten(folder: Path) -> Iterator[None]:
-    """Modules that are imported from `folder` inside leave sys.modules: another folder may have some of that name."""
-    before, own = set(sys.modules), folder.resolve()
-    try:
-        yield
-    finally:
-        for name in set(sys.modules) - before:
-            place = getattr(sys.modules[name], "__file__", None)
-            if place and own in Path(place).resolve().parents:
-                del sys.modules[name]
-
-
-@contextmanager
-def _users(what: str, folder: Path, how: str = "") -> Iterator[None]:
-    """Somebody else's code runs inside: `folder` is on sys.path meanwhile; whatever it raises becomes one line."""
-    before, own = list(sys.path), str(folder.resolve())
-    sys.path.insert(0, own)
-    try:
-        yield
-    except UserError:
-        raise
-    except ModuleNotFoundError as error:
-        do = f"get {error.name}.py from who wrote that file and put it beside it, or install the package of that name"
-        if ".py" not in what:
-            do = "install it, or name a file as path/file.py:name"
-        raise UserError(f"no module {error.name!r} for model {what!r}; {do}") from None
-    except (Exception, SystemExit) as error:  # a script that was not meant to be imported may exit
-        if isinstance(error, SyntaxError):
-            reason, place = error.msg, f" ({error.filename}, line {error.lineno})"
-        else:
-            here = str(FOLDER)
-            theirs = [own for own in traceback.extract_tb(error.__traceback__) if not own.filename.startswith(here)]
-            reason, place = str(error), f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
-        raise UserError(
-            f"the code of model {what!r} fails with {type(error).__name__}: {reason}{place}{how}; mend it"
-        ) from error
-    finally:
-        sys.path[:] = before

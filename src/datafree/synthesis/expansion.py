@@ -6,9 +6,10 @@ Images are inverted from the teacher class by class, and pulled to where the anc
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field
@@ -17,6 +18,8 @@ from torch import Tensor
 from .._core.arguments import checked
 from .._core.progress import Progress, silent
 from .._core.seeds import seed_of, stream
+from .._core.settings import parse
+from ..data.condensed.condensed_set import Condensed
 from ..models.behaviour import check_pixel_gradient
 from ..models.network import Network
 from ..records.divergence import known, stored_statistics
@@ -31,7 +34,7 @@ from .losses.classes import WantedClass
 from .methods import Batch, unit_labels
 from .methods.batch_norm import PriorSettings
 from .methods.inversion import Inversion, invert, noise
-from .synthetic_set import UNIT, SyntheticSet, synthesize
+from .synthetic_set import IMAGES, SyntheticSet, renamed_chunk, synthesize
 
 __all__ = ["BoundExpansion", "Expansion", "GuidedInversion", "expand"]
 
@@ -141,25 +144,43 @@ class BoundExpansion:
 @checked
 def expand(
     teacher: Network,
-    condensed: tuple[Tensor, Tensor],
+    condensed: Condensed | str | Path | tuple[Tensor, Tensor],
     out: str | Path,
-    settings: Expansion | None = None,
-    alignment: Alignment | None = None,
+    settings: Expansion | Mapping[str, Any] | None = None,
+    alignment: str | Mapping[str, Any] | Alignment = alignments.DEFAULT,
     *,
-    images: int,
+    images: int = IMAGES,
     record: Record | None = None,
     seed: int = 0,
-    unit: int = UNIT,
+    chunk: int | None = None,
     workers: int | None = None,
     progress: Progress = silent,
+    unit: int | None = None,
 ) -> SyntheticSet:
     """A set of `images` images near the condensed ones, in the folder `out`; the condensed images are not part of it.
 
-    `condensed` are pixels (N, C, H, W) in the spec's range and labels (N, classes), probabilities. Made in units as every
-    set is: the same for any number of workers, and resumable. Raises UserError for anchors that do not fit the teacher.
+    `condensed` is a condensed set, its path, or a pair: pixels (N, C, H, W) in the spec's range and labels (N, classes),
+    probabilities. `settings` are an Expansion or a mapping, `alignment` a name, a mapping with `alignment`, or settings.
+    Made in chunks of 256 images by default, as every set is: the same for any number of workers, and resumable; `unit` is
+    the earlier name of `chunk`. Raises UserError for anchors that do not fit the teacher.
     """
-    method: Any = GuidedInversion(
-        *condensed, settings or Expansion(), alignment or alignments.from_name(alignments.DEFAULT)
+    chunk = renamed_chunk(chunk, unit)
+    anchors = condensed
+    if not isinstance(condensed, tuple):
+        opened = condensed.fitted(teacher) if isinstance(condensed, Condensed) else Condensed.open(condensed, teacher)
+        anchors = opened.clamped(), opened.labels
+    if isinstance(settings, Mapping):
+        settings = parse(Expansion, settings, strict=False)
+    kind = alignments.FAMILY.resolve(alignment, "alignment")
+    method = GuidedInversion(*cast(tuple[Tensor, Tensor], anchors), settings or Expansion(), kind)
+    return synthesize(
+        teacher,
+        record,
+        cast(Any, method),
+        out,
+        images=images,
+        seed=seed,
+        chunk=chunk,
+        workers=workers,
+        progress=progress,
     )
-    options: dict[str, Any] = {"images": images, "seed": seed, "unit": unit, "workers": workers, "progress": progress}
-    return synthesize(teacher, record, method, out, **options)

@@ -10,20 +10,21 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Generator, Iterator
+import warnings
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from .._core.arguments import checked
-from .._core.distributed import started
+from .._core.arguments import check_count, checked
+from .._core.distributed import first, gathered, together, world
 from .._core.errors import UserError
 from .._core.files import (
     canonical,
@@ -51,14 +52,18 @@ from ..models.pixel_bytes import pixels_for, to_bytes, to_pixels
 from ..records.record import Record
 from ..runs.output_folder import Kind
 from . import methods
-from .methods import Batch, BoundMethod, Synthesizer
+from .methods import BoundMethod, Synthesizer
 
-__all__ = ["SET_FOLDER", 
-    "SyntheticSet", "check_grows", "judged", "near_chance", "one_thread", "read_about", "synthesize",
-    "unit_of",
+__all__ = [
+    "IMAGES", "SET_FOLDER", "UNIT", "SyntheticSet", "balanced_cut", "check_grows", "in_order", "judged", "near_chance",
+    "one_thread", "prepare", "read_about", "renamed_chunk", "stored_chunk", "synthesize", "unit_of",
 ]  # fmt: skip
 
+T = TypeVar("T")
 UNIT = 256
+"""Images in a chunk, where the method does not say."""
+IMAGES = 10_000
+"""Images of a set by default."""
 CHANCE = 0.1
 """Of the way from chance to always, how much still counts as chance."""
 COMPARED = 32
@@ -134,7 +139,7 @@ class SyntheticSet:
         """Whether its images were made for a class each, by the method's name."""
         settings = self.about["method"]
         name = str(settings.get("method")) if isinstance(settings, dict) else ""
-        return getattr(methods.methods().get(name), "targeted", True)
+        return getattr(methods.FAMILY.known(name), "targeted", True)
 
     def warning(self) -> str | None:
         """That the teacher sees the wanted class hardly more often than chance would, where that is so."""
@@ -199,17 +204,8 @@ class SyntheticSet:
         return round(float(torch.cat(alike).double().mean()), 6)
 
     def _kept(self, count: int, labels: Tensor, index: int) -> Tensor:
-        """Which images of the last unit, number `index`, are of the first `count`: those that keep the classes balanced."""
-        unit, classes = self.about["unit"], len(self.spec.classes)
-        expected_labels, rest = methods.unit_labels(index, unit, classes), count - index * unit
-        if not torch.equal(labels.sort().values, expected_labels.sort().values):  # of a method that counts otherwise
-            return torch.arange(rest)
-        counts = expected_labels[:rest].bincount(minlength=classes)
-        rank = torch.zeros(unit, dtype=torch.int64)  # of each image among those of its class
-        for label in range(classes):
-            rows = labels == label
-            rank[rows] = torch.arange(int(rows.sum()))
-        return (rank < counts[labels]).nonzero()[:, 0]
+        """Which images of the last chunk, number `index`, are among the first `count`."""
+        return balanced_cut(labels, index, self.about["unit"], count, len(self.spec.classes))
 
     def _shard(self, index: int, name: str, digest: str) -> tuple[Tensor, Tensor, Tensor]:
         path, spec, unit = self.folder / name, self.spec, self.about["unit"]
@@ -290,95 +286,157 @@ def _key(about: dict[str, Any]) -> str:
     return hashlib.sha256(canonical({key: about[key] for key in SETTINGS}, "the set's settings")).hexdigest()
 
 
-def unit_of(method: Any, teacher: Network, images: int, out: Path) -> int:
-    """Images in a work unit where nobody says: 256, or as the method has it for so many; the set's in `out`, if one is."""
+def unit_of(method: Any, teacher: Network, images: int, out: Path | None = None) -> int:
+    """Images in a chunk by default: 256, or what suits the method for so many; that of the set in `out`, if there is one."""
     unit_size = getattr(method, "unit_size", None)
     if unit_size is None or images < 1:
         return UNIT
-    if (out / "set.json").is_file():
+    if out is not None and (out / "set.json").is_file():
         return int(read_about(out)["unit"])
     return unit_size(len(teacher.spec.classes), images)
+
+
+def balanced_cut(labels: Tensor, index: int, chunk: int, count: int, classes: int) -> Tensor:
+    """Rows of the last chunk, number `index` with these wanted classes, that are among the first `count` images of all: those
+    that keep the classes balanced.
+    """
+    expected_labels, rest = methods.unit_labels(index, chunk, classes), count - index * chunk
+    if not torch.equal(labels.sort().values, expected_labels.sort().values):  # of a method that counts otherwise
+        return torch.arange(rest)
+    counts = expected_labels[:rest].bincount(minlength=classes)
+    rank = torch.zeros(chunk, dtype=torch.int64)  # of each image among those of its class
+    for label in range(classes):
+        rows = labels == label
+        rank[rows] = torch.arange(int(rows.sum()))
+    return (rank < counts[labels]).nonzero()[:, 0]
 
 
 def check_grows(out: Path, images: int) -> None:
     """Raises UserError for fewer images than the set in `out` has already, or was begun with."""
     there = read_about(out)["images"] if (out / "set.json").is_file() else 0
     if there > images:
-        raise UserError(f"--images: got {images}, but the set in {out} is of {there:,} already; name another --out")
+        raise UserError(f"images: got {images}, but the set in {out} is of {there:,} already; name another folder")
 
 
 @checked
 def synthesize(
     teacher: Network,
-    record: Record | None,
-    method: Synthesizer,
-    out: str | Path,
+    record: Record | None = None,
+    method: str | Mapping[str, Any] | Synthesizer = methods.DEFAULT,
+    out: str | Path | None = None,
     *,
-    images: int,
+    images: int = IMAGES,
     seed: int = 0,
-    unit: int | None = None,
+    chunk: int | None = None,
     workers: int | None = None,
     progress: Progress = silent,
+    unit: int | None = None,
 ) -> SyntheticSet:
-    """Makes `images` images by `method` into the folder `out`, or goes on where an earlier run stopped.
+    """Makes `images` images by `method` into the folder `out`, or continues where an earlier run stopped.
 
-    The same seed gives the same bytes for any number of workers (threads here, processes under torchrun): a unit is
-    made on one thread from its index. `unit` images are made together, by default as many as suits the method. Raises
-    UserError for a folder that holds something else or another set.
+    `method` is a name, a mapping with `method`, or settings. The same seed gives the same bytes for any number of `workers`
+    (threads here, processes under torchrun): a chunk is made on one thread from its index. `chunk` images are made together,
+    by default as many as suits the method; `unit` is its earlier name. `sample` makes images in memory, without a folder.
+    Raises UserError, before anything is written, for settings that do not fit the teacher or its record, and for a folder
+    that holds something else or another set.
     """
-    unit = unit_of(method, teacher, images, Path(out)) if unit is None else unit
-    if images < 1 or unit < 1:
-        raise UserError(f"--images: got {images} in units of {unit}, wanted at least 1; give a positive count")
-    if (units := -(-images // unit)) > SHARDS:
+    chunk = renamed_chunk(chunk, unit)
+    if out is None:
         raise UserError(
-            f"--unit: {images:,} images in units of {unit:,} are {units:,} shards, expected at most {SHARDS:,}, which an "
-            f"index can list; give --unit {-(-images // SHARDS)} or more"
+            "out: got None, expected the folder of the set; give one, or use sample(...) for images in memory"
         )
-    check_grows(Path(out), images)
+    with together():
+        method, bound, chunk = prepare(teacher, record, method, images, chunk, workers, out=Path(out))
+        check_grows(Path(out), images)
+        folder = claim_folder(out, kind="synthetic-set")
+        about = _about(teacher, record, getattr(bound, "settings", method), seed, chunk)
+        with locked(folder) if world().rank == 0 else nullcontext():
+            _fill(folder, bound, about, images, method.in_range, workers or os.cpu_count() or 1, progress)
+    return SyntheticSet.open(folder)
+
+
+def renamed_chunk(chunk: int | None, unit: int | None) -> int | None:
+    """`chunk`, or `unit`, its earlier name, with a DeprecationWarning. Raises UserError for both."""
+    if unit is None:
+        return chunk
+    if chunk is not None:
+        raise UserError("unit: got it beside chunk, of which it is the earlier name; leave unit out")
+    warnings.warn("unit is now called chunk", DeprecationWarning, stacklevel=4)
+    return unit
+
+
+def prepare(
+    teacher: Network,
+    record: Record | None,
+    method: Any,
+    images: int,
+    chunk: int | None,
+    workers: int | None,
+    *,
+    out: Path | None,
+) -> tuple[Synthesizer, BoundMethod, int]:
+    """The method's settings, the method bound to the teacher and its record, and the number of images in a chunk.
+
+    Raises UserError for counts below 1, and for a method, record or teacher that do not fit each other; nothing is written.
+    """
+    method = methods.resolve(method)
+    for name, count in (("images", images), ("chunk", chunk), ("workers", workers)):
+        if count is not None:
+            check_count(name, count)
+    chunk = unit_of(method, teacher, images, out) if chunk is None else chunk
+    if (chunks := -(-images // chunk)) > SHARDS:
+        raise UserError(
+            f"chunk: got {chunk:,} for {images:,} images, which are {chunks:,} shards, expected at most {SHARDS:,}, which an "
+            f"index can list; give chunk={-(-images // SHARDS)} or more"
+        )
     teacher.check()
     if record is not None:
         record.check_teacher(teacher)
     with one_thread():  # an eigenbasis, say, must not depend on the number of cores either
-        maker = method.bind(teacher, record)
-    folder = claim_folder(out, kind="synthetic-set")
-    about = _about(teacher, record, getattr(maker, "settings", method), seed, unit)
-    with locked(folder) if started().rank == 0 else nullcontext():
-        _fill(folder, maker, about, images, method.in_range, workers or os.cpu_count() or 1, progress)
-    return SyntheticSet.open(folder)
+        return method, method.bind(teacher, record), chunk
 
 
 def _fill(
     folder: Path,
-    maker: BoundMethod,
+    bound: BoundMethod,
     about: dict[str, Any],
     images: int,
     in_range: bool,
     workers: int,
     progress: Progress,
 ) -> None:
-    """Makes the units that are missing. A finished set stays whole, as it was, until more images are all there."""
+    """Makes the chunks that are missing. A finished set stays whole, as it was, until more images are all there."""
     about = _same_settings(folder, about)
-    seed, unit = about["seed"], about["unit"]
+    seed, chunk = about["seed"], about["unit"]
     sweep(folder)
-    units = -(-images // unit)
-    rank, world = started().rank, started().size
+    chunks = -(-images // chunk)
+    rank, size = world().rank, world().size
     if rank == 0 and not _is_finished(folder):
         write_sealed_json(folder / "set.json", {**about, "images": images, "shards": None})
-    mine = [index for index in range(units) if index % world == rank]
+    mine = [index for index in range(chunks) if index % size == rank]
     key = _key(about)
     todo = [index for index in mine if not _whole(folder / _name(index), {"unit": index, "made": key})]
     done = len(mine) - len(todo)
-    total = min(images, len(mine) * unit)
-    progress(min(done * unit, total), total)
-    with closing(_make(maker, todo, folder, key, seed, unit, in_range, workers)) as made:
-        for _ in made:
+    total = min(images, len(mine) * chunk)
+    progress(min(done * chunk, total), total)
+
+    def write(index: int, own: BoundMethod) -> None:
+        pixels, labels, logits = stored_chunk(own, index, seed, chunk, in_range)
+        tensors = {"pixels": pixels, "labels": labels, "logits": logits}
+        write_tensors(folder / _name(index), tensors, {"unit": index, "made": key}, kind="shard")
+
+    with closing(in_order(bound, todo, write, workers)) as written:
+        for _ in written:
             done += 1
-            progress(min(done * unit, total), total)
-    with _together(world):
-        if rank == 0:
-            shards = {_name(index): sha256_file(folder / _name(index)) for index in range(units)}
-            made = SyntheticSet(folder, {**about, "images": images, "shards": shards})
-            write_sealed_json(folder / "set.json", {**made.about, "hits": made.measured()})
+            progress(min(done * chunk, total), total)
+    gathered(None)  # every process has written its chunks
+
+    def finish() -> None:
+        shards = {_name(index): sha256_file(folder / _name(index)) for index in range(chunks)}
+        finished = SyntheticSet(folder, {**about, "images": images, "shards": shards})
+        write_sealed_json(folder / "set.json", {**finished.about, "hits": finished.measured()})
+
+    first(finish)
 
 
 def _is_finished(folder: Path) -> bool:
@@ -442,29 +500,31 @@ def _whole(path: Path, header: dict[str, int | str]) -> bool:
     return whole
 
 
-def _make(
-    maker: BoundMethod, todo: list[int], folder: Path, key: str, seed: int, unit: int, in_range: bool, workers: int
-) -> Generator[int, None, None]:
-    """Makes the units on a pool of threads, each with its own copy of the teacher, each unit on one thread."""
-    if not todo:
+def in_order(
+    bound: BoundMethod, indices: Sequence[int], call: Callable[[int, BoundMethod], T], workers: int
+) -> Generator[T, None, None]:
+    """What `call` returns for each index, in order, on a pool of threads.
+
+    Each thread has its own copy of the teacher, and each call runs on one thread.
+    """
+    if not indices:
         return
-    on_gpu = maker.teacher.device.type != "cpu"
-    count = 1 if on_gpu else max(1, min(workers, len(todo)))
+    on_gpu = bound.teacher.device.type != "cpu"
+    count = 1 if on_gpu else max(1, min(workers, len(indices)))
     copies: SimpleQueue[BoundMethod] = SimpleQueue()
     for _ in range(count):
-        own = replace(maker.teacher, module=copied(maker.teacher.module))
-        copies.put(replace(maker, teacher=own))  # type: ignore[type-var]
+        teacher = replace(bound.teacher, module=copied(bound.teacher.module))
+        copies.put(replace(bound, teacher=teacher))  # type: ignore[type-var]
 
-    def one(index: int) -> int:
+    def one(index: int) -> T:
         own = copies.get()
         try:
-            _write_shard(folder / _name(index), own.chunk(index, seed, unit), own.teacher, index, key, in_range)
+            return call(index, own)
         finally:
             copies.put(own)
-        return index
 
     with one_thread(), ThreadPoolExecutor(count) as pool:
-        futures = [pool.submit(one, index) for index in todo]
+        futures = [pool.submit(one, index) for index in indices]
         try:
             for future in futures:
                 yield future.result()
@@ -473,13 +533,17 @@ def _make(
             raise
 
 
-def _write_shard(path: Path, batch: Batch, teacher: Network, index: int, key: str, in_range: bool) -> None:
+def stored_chunk(
+    bound: BoundMethod, index: int, seed: int, chunk: int, in_range: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Pixels (N, C, H, W) as a set stores them, uint8 where the method keeps them `in_range`, else float32; wanted classes
+    (N,) and the teacher's logits (N, classes) on those pixels.
+    """
+    batch, teacher = bound.chunk(index, seed, chunk), bound.teacher
     if not bool(batch.pixels.isfinite().all()):
         raise UserError(f"unit {index} came out non-finite; lower --learning-rate")
     pixels = to_bytes(batch.pixels, teacher.spec) if in_range else batch.pixels.float()
-    logits = teacher.predict(to_pixels(pixels, teacher.spec))
-    tensors = {"pixels": pixels, "labels": batch.labels, "logits": logits}
-    write_tensors(path, tensors, {"unit": index, "made": key}, kind="shard")
+    return pixels, batch.labels, teacher.predict(to_pixels(pixels, teacher.spec))
 
 
 @contextmanager
@@ -491,22 +555,6 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def _together(world: int) -> Iterator[None]:
-    """All processes of a torchrun reach this point before any goes on, and leave together."""
-    if world == 1:
-        yield
-        return
-    started = not torch.distributed.is_initialized()
-    if started:
-        torch.distributed.init_process_group("gloo")
-    torch.distributed.barrier()
-    yield
-    torch.distributed.barrier()
-    if started:
-        torch.distributed.destroy_process_group()
 
 
 def _check_set(folder: Path) -> None:

@@ -26,7 +26,7 @@ from ..._core.arguments import checked
 from ..._core.distributed import broadcast, first, gathered, together, world
 from ..._core.errors import UserError
 from ..._core.limits import EPOCHS
-from ..._core.progress import Progress, silent
+from ..._core.progress import Progress, epoch_ended, silent
 from ..._core.resume import Environment, StateHeader, check_room_for, load_state, open_state, save_state
 from ..._core.slots import Slots, prefixed
 from ...models.behaviour import check_learns, check_pixel_gradient
@@ -34,13 +34,13 @@ from ...models.memory_format import channels_last
 from ...models.network import Network, frozen
 from ...models.positions import check_positions
 from ...records.record import Record
-from ..distill import check_student
 from ..replay.none import NoReplay
+from ..train_student import check_student
 from .history import GeneratorHealth, History, history_of, history_slots, history_state
 from .settings import PRESETS, OnlineDistillation, online_preset
 from .trainer import Anchored, OnlineTrainer
 
-__all__ = ["PRESETS", "Anchored", "GeneratorHealth", "History", "OnlineDistillation", "distill_online", "online_preset"]
+__all__ = ["PRESETS", "Anchored", "GeneratorHealth", "History", "OnlineDistillation", "online_preset", "train_online"]
 
 ATTEMPTS = 3
 KIND = "online-state"
@@ -57,7 +57,7 @@ class OnlineHeader(StateHeader):
 
 
 @checked
-def distill_online(
+def train_online(
     teacher: Network,
     student: Network,
     settings: OnlineDistillation | None = None,
@@ -108,6 +108,7 @@ def distill_online(
             for epoch in range(start, settings.epochs):
                 try:
                     now = _epoch(game, epoch, now, progress)
+                    epoch_ended(progress, epoch + 1, settings.epochs, game.history.loss[-1])
                 except UserError:  # the state stays that of the last good epoch, the history says what came after
                     if each is not None and game.world.rank == 0 and epoch:
                         each(game.kept, game.history, game.shown)

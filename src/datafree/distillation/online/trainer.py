@@ -23,10 +23,10 @@ from ...models.pixel_bytes import to_bytes, to_pixels
 from ...synthesis.losses import Objective, View
 from ...synthesis.losses.alignment import Alignment
 from ...synthesis.losses.alignment_loss import AlignmentLoss
-from ..distill import temperature_of
 from ..kl import kl
 from ..muon import Muon
 from ..replay import Memory, Written
+from ..train_student import temperature_of
 from .generator import Generator, new_generator
 from .history import GeneratorHealth, History
 from .settings import OnlineDistillation

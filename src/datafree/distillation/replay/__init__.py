@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from ..._core.errors import UserError
-from ..._core.settings import Settings, family, pick
+from ..._core.plugins import Family
+from ..._core.settings import Settings
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from ...models.network import Network
     from ..online.generator import Generator
 
-__all__ = ["BYTES", "Memory", "Replay", "Written", "from_dict", "from_name", "kinds", "room_for"]
+__all__ = ["BYTES", "FAMILY", "Memory", "Replay", "Written", "from_dict", "from_name", "kinds", "room_for"]
 
 BYTES = 3_932_160
 """The default budget: the bank of Binici et al. 2022, 1,280 colour images of 32 x 32."""
@@ -98,9 +99,13 @@ def room_for(teacher: Network, nbytes: int) -> int:
     return nbytes // each
 
 
+FAMILY: Family[Replay] = Family(__name__, "replay", "kind of replay", ("summary", "bind"))
+"""The kinds of this folder, installed plug-ins, and the user's own by `file.py:Class` or `package.module:Class`."""
+
+
 def kinds() -> dict[str, type[Settings]]:
-    """Every kind of this folder by its name."""
-    return family(__name__, "replay")
+    """Every kind by its name: those of this folder, and installed plug-ins."""
+    return FAMILY.kinds()
 
 
 def from_name(name: str, /, **settings: Any) -> Any:
@@ -110,4 +115,4 @@ def from_name(name: str, /, **settings: Any) -> Any:
 
 def from_dict(values: dict[str, Any]) -> Any:
     """A kind from its dict; raises UserError for an unknown name or a setting that is off."""
-    return pick(__name__, "replay", "kind of replay", values)
+    return FAMILY.from_dict(values)

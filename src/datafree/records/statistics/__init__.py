@@ -12,10 +12,12 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from ..._core.settings import Settings, family, pick
+from ..._core.plugins import Family
+from ..._core.settings import Settings
 from ...models.network import Network
 
 __all__ = [
+    "FAMILY",
     "Accumulator",
     "State",
     "Statistic",
@@ -108,9 +110,13 @@ class Statistic(Protocol):
         ...
 
 
+FAMILY: Family[Statistic] = Family(__name__, "kind", "statistic", ("needs_data", "bind", "plan"))
+"""The statistics of this folder, installed plug-ins, and the user's own by `file.py:Class` or `package.module:Class`."""
+
+
 def kinds() -> dict[str, type[Settings]]:
-    """Every statistic of this folder by its kind."""
-    return family(__name__, "kind")
+    """Every statistic by its kind: those of this folder, and installed plug-ins."""
+    return FAMILY.kinds()
 
 
 def offered() -> dict[str, type[Settings]]:
@@ -120,6 +126,6 @@ def offered() -> dict[str, type[Settings]]:
 
 def from_dict(values: Any, *, strict: bool = False) -> Any:
     """A statistic from its dict; raises UserError for an unknown kind or a setting that is off; where `strict`, as in a
-    file, for a value of another JSON type too.
+    file, for a value of another JSON type too, and for a kind whose code is not loaded.
     """
-    return pick(__name__, "kind", "statistic", values, strict=strict)
+    return FAMILY.from_dict(values, strict=strict, typed=not strict)

@@ -12,12 +12,14 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 from torch import Tensor
 
 from ..._core.errors import UserError
-from ..._core.settings import Settings, family, pick
+from ..._core.plugins import Family
+from ..._core.settings import Settings
 from ...models.network import Network
 from ...records.record import Record
 
 __all__ = [
     "DEFAULT",
+    "FAMILY",
     "Batch",
     "BoundMethod",
     "Synthesizer",
@@ -26,6 +28,7 @@ __all__ = [
     "from_name",
     "methods",
     "needed",
+    "resolve",
     "unit_labels",
 ]
 
@@ -114,16 +117,28 @@ def _without_record(teacher: Network) -> str:
     return "bns-inception" if known(teacher) else "inception"
 
 
+FAMILY: Family[Synthesizer] = Family(__name__, "method", "synthesis method", ("summary", "in_range", "bind"))
+"""The methods of this folder, installed plug-ins, and the user's own by `file.py:Class` or `package.module:Class`."""
+
+
 def methods() -> dict[str, type[Settings]]:
-    """Every method of this folder by its name."""
-    return family(__name__, "method")
+    """Every method by its name: those of this folder, and installed plug-ins."""
+    return FAMILY.kinds()
 
 
 def from_name(name: str, /, **settings: Any) -> Any:
-    """A method by name with settings: ``method("spectral-pairs", steps=200)``."""
+    """A method by name with settings: ``method("spectral-pairs", steps=200)``, or ``method("mine.py:Mine")``."""
     return from_dict({"method": name, **settings})
 
 
 def from_dict(values: dict[str, Any]) -> Any:
     """A method from its dict; raises UserError for an unknown name or a setting that is off."""
-    return pick(__name__, "method", "synthesis method", values)
+    return FAMILY.from_dict(values)
+
+
+def resolve(method: Any, name: str = "method") -> Synthesizer:
+    """A method given as a name, a mapping with `method`, or settings; `name` is the parameter's, for messages.
+
+    Raises UserError for a name that does not exist and for an object that cannot make images.
+    """
+    return FAMILY.resolve(method, name)

@@ -6,7 +6,7 @@ A publisher's verb, since it reads the data. `method.make(job)` gives pixels, cl
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
@@ -15,17 +15,23 @@ import torch
 
 from ...._core.arguments import checked
 from ...._core.errors import UserError
+from ...._core.plugins import Family
 from ...._core.progress import Progress, silent
-from ...._core.settings import Settings, family, pick
+from ...._core.settings import Settings
 from ....models.class_names import class_positions
 from ....models.input_spec import InputSpec
+from ....models.network import Network
 from ... import Dataset, sha256
+from ...dataset_checks import check_classes
 from ..condensed_set import Condensed, one_hot
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Condenser", "Job", "condense", "from_dict", "from_name", "methods"]
+__all__ = ["DEFAULT", "FAMILY", "Condenser", "Job", "condense", "from_dict", "from_name", "methods"]
+
+
+DEFAULT = "dm"
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ class Job:
 
     def __post_init__(self) -> None:
         if self.per_class < 1:
-            raise UserError(f"--per-class: got {self.per_class}, wanted at least 1; give a positive count")
+            raise UserError(f"per_class: got {self.per_class}, expected at least 1; give a positive count")
         if self.spec.shape[0] not in self.data.channels or len(self.data.classes) != len(self.spec.classes):
             raise UserError(
                 f"{self.data.name} has {self.data.shape[0]} channels and {len(self.data.classes)} classes, wanted "
@@ -58,8 +64,8 @@ class Job:
         if int(counts.min()) < self.per_class:
             least = int(counts.argmin())
             raise UserError(
-                f"--per-class: got {self.per_class}, but {self.data.name} has {int(counts[least])} images of class "
-                f"{self.spec.classes[least]!r}; give at most as many, or a higher --limit"
+                f"per_class: got {self.per_class}, but {self.data.name} has {int(counts[least])} images of class "
+                f"{self.spec.classes[least]!r}; give at most as many, or more data"
             )
 
     def resumed(self, state: Path, identity: dict[str, Any], progress: Progress) -> Job:
@@ -102,9 +108,68 @@ class Condenser(Protocol):
 
 
 @checked
-def condense(method: Any, job: Job) -> Condensed:
-    """The condensed set of a method, with hard labels."""
-    pixels = method.make(job)
+def condense(
+    method: str | Mapping[str, Any] | Condenser = DEFAULT,
+    job: Job | None = None,
+    *,
+    data: Dataset | None = None,
+    per_class: int | None = None,
+    teacher: Network | None = None,
+    spec: InputSpec | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    state: Path | None = None,
+    identity: dict[str, Any] | None = None,
+    progress: Progress = silent,
+) -> Condensed:
+    """The condensed set of a method, `per_class` images of each class of `data`, with hard labels.
+
+    `method` is a name, a mapping with `method`, or settings. The images have the size and classes that `teacher` takes, which
+    is also tried on them, or those of `spec`, or else the data's own. With `state`, a file there holds what a method that
+    takes long has so far, and the same call goes on from it; `identity` says what must be the same, by default everything
+    that decides the result. A `job` takes the place of all these. Raises UserError for data that does not fit or has too few
+    images of a class.
+    """
+    settings = FAMILY.resolve(method, "method")
+    if job is None:
+        job = _job(data, per_class, teacher, spec, seed, device)
+        if state is not None and identity is None:
+            identity = {
+                "method": _dumped(settings), "per_class": job.per_class, "seed": seed, "data": sha256(job.data),
+                "spec": job.spec.model_dump(mode="json"),
+            }  # fmt: skip
+        if state is not None or progress is not silent:
+            job = replace(job, state=state, identity=identity or {}, progress=progress)
+    elif (data, per_class, teacher, spec, state, identity) != (None,) * 6:
+        raise UserError("job: got it beside data or its settings, expected one of them; leave the others out")
+    made = _condensed(settings, job)
+    if teacher is not None:
+        made.about["teacher"] = {"fingerprint": teacher.fingerprint(), "accuracy": round(made.accuracy(teacher), 2)}
+    return made
+
+
+def _job(
+    data: Dataset | None, per_class: int | None, teacher: Network | None, spec: InputSpec | None, seed: int, device: str
+) -> Job:
+    if data is None:
+        raise UserError("data: got None, expected the data set to condense; give what load_data returns")
+    if per_class is None:
+        raise UserError("per_class: got None, expected the number of images per class; give one")
+    if teacher is not None and spec is not None:
+        raise UserError("spec: got it beside teacher, which has its own; leave one of them out")
+    if teacher is not None:
+        teacher.check()
+        check_classes(teacher, data)
+    chosen = teacher.spec if teacher is not None else spec or InputSpec(shape=data.shape, classes=data.classes)
+    return Job(data, chosen, per_class, seed=seed, device=device)
+
+
+def _dumped(settings: Any) -> Any:
+    return settings.model_dump(mode="json")
+
+
+def _condensed(settings: Any, job: Job) -> Condensed:
+    method, pixels = settings, settings.make(job)
     labels = one_hot(torch.arange(len(job.spec.classes)).repeat_interleave(job.per_class), len(job.spec.classes))
     about = {
         "made": {**method.model_dump(mode="json"), "seed": job.seed, "per_class": job.per_class},
@@ -119,9 +184,13 @@ def condense(method: Any, job: Job) -> Condensed:
     return Condensed(pixels.float().cpu(), labels, job.spec, about)
 
 
+FAMILY: Family[Condenser] = Family(__name__, "method", "condensing method", ("summary", "gives_away", "make"))
+"""The methods of this folder, installed plug-ins, and the user's own by `file.py:Class` or `package.module:Class`."""
+
+
 def methods() -> dict[str, type[Settings]]:
-    """Every method of this folder by its name."""
-    return family(__name__, "method")
+    """Every method by its name: those of this folder, and installed plug-ins."""
+    return FAMILY.kinds()
 
 
 def from_name(name: str, /, **settings: Any) -> Any:
@@ -131,4 +200,4 @@ def from_name(name: str, /, **settings: Any) -> Any:
 
 def from_dict(values: dict[str, Any]) -> Any:
     """A method from its dict; raises UserError for an unknown name or a setting that is off."""
-    return pick(__name__, "method", "condensing method", values)
+    return FAMILY.from_dict(values)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-from ...._core.settings import Settings, family, pick
+from ...._core.plugins import Family
+from ...._core.settings import Settings
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from ....models.input_spec import InputSpec
     from ....models.network import Network
 
-__all__ = ["DEFAULT", "Alignment", "Guide", "from_dict", "from_name", "kinds"]
+__all__ = ["DEFAULT", "FAMILY", "Alignment", "Guide", "from_dict", "from_name", "kinds"]
 
 DEFAULT = "mmd"
 
@@ -86,9 +87,15 @@ class Alignment(Protocol):
         ...
 
 
+FAMILY: Family[Alignment] = Family(
+    __name__, "alignment", "kind of alignment", ("summary", "guidance", "show", "steady", "bind")
+)
+"""The kinds of this folder, installed plug-ins, and the user's own by `file.py:Class` or `package.module:Class`."""
+
+
 def kinds() -> dict[str, type[Settings]]:
-    """Every kind of this folder by its name."""
-    return family(__name__, "alignment")
+    """Every kind by its name: those of this folder, and installed plug-ins."""
+    return FAMILY.kinds()
 
 
 def from_name(name: str, /, **settings: Any) -> Any:
@@ -98,4 +105,4 @@ def from_name(name: str, /, **settings: Any) -> Any:
 
 def from_dict(values: dict[str, Any]) -> Any:
     """A kind from its dict; raises UserError for an unknown name or a setting that is off."""
-    return pick(__name__, "alignment", "kind of alignment", values)
+    return FAMILY.from_dict(values)

@@ -1,28 +1,20 @@
-"""What verbs share on the command line: seed and device, data, an input spec, a bar with an estimate of the time left."""
+"""Turns names on the command line into data, networks and records, and says what was done to make them fit."""
 
 from __future__ import annotations
 
 import math
 import os
 import re
-import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, cast
-
-from cyclopts import Parameter, Token
+from typing import TYPE_CHECKING, Any
 
 from .._core.code_names import code_name
 from .._core.distributed import main_process
 from .._core.errors import UserError
 from .._core.folder_kinds import CONDENSED, check_original
-from .._core.progress import Progress, silent
-from .._core.text import escaped
 from ..models.class_names import class_positions
-from .terminal import Stream
+from .arguments import Data, Input, Model, Run
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,104 +25,31 @@ if TYPE_CHECKING:
     from ..records.record import Record
     from ..runs.run_log import RunLog
 
-
-def _whole(_: Any, tokens: Sequence[Token]) -> int:
-    """cyclopts itself would take 1.5 for 1."""
-    try:
-        return int(tokens[0].value)
-    except ValueError:
-        raise ValueError(f"got {tokens[0].value}, wanted a whole number.") from None
-
-
-Whole = Annotated[int, Parameter(converter=_whole)]
-"""A flag that is a whole number."""
-
 __all__ = [
-    "Data",
-    "Input",
-    "Model",
-    "Run",
-    "Whole",
-    "bar",
     "check_attribute",
     "check_code",
     "check_memory",
     "check_normalisation",
-    "chosen",
+    "code_of",
     "identity_of",
     "images_of",
     "inputs_of",
-    "listed",
     "load_data",
     "load_network",
     "load_record",
+    "load_teacher",
     "on_device",
     "resumed",
     "say_code",
     "say_fit",
     "say_size",
     "spec_of",
+    "test_data",
     "use_threads",
 ]
 
 
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Run:
-    """How a run is made."""
-
-    seed: Whole = 0
-    """Seed of every random number; the same result for the same seed, machine and number of threads."""
-    device: str = "cpu"
-    """`cpu`, `cuda` or `cuda:1`."""
-    threads: Whole | None = None
-    """Number of torch's threads; the number of cores by default."""
-    quiet: Annotated[bool, Parameter(negative="")] = False
-    """No progress bar."""
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Data:
-    """Where data comes from."""
-
-    data: str | None = None
-    """`digits`, `mnist`, `fashion-mnist`, `cifar10`, `cifar100`, `svhn`, `celeba`, an image folder, or an .npz file."""
-    data_dir: Path | None = None
-    """The folder with the standard layouts; else the environment's DATAFREE_DATA."""
-    attribute: str = "Attractive"
-    """CelebA's attribute to classify."""
-    limit: Whole | None = None
-    """Number of images to use, the same share of each class; all by default."""
-    class_order: Literal["number", "text"] | None = None
-    """Order of an image folder's classes: by the numbers in their names, or as text; numbers by value and other names as
-    text by default."""
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Model:
-    """How a model is built that is not a release of the zoo's networks."""
-
-    code: str | None = None
-    """file.py:function or package.module:function that builds the network, for a release of somebody's own."""
-    weights: Path | None = None
-    """Safetensors file of weights to use instead of the release's own; with `record`, the weights of a named network."""
-    record: Path | None = None
-    """The record; by default the one in the release folder."""
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Input:
-    """What the network takes, where the model is not a release that says so itself."""
-
-    size: Whole | None = None
-    """Height and width the images are resized to; the data's own by default, 32 for lenet5."""
-    mean: Annotated[tuple[float, ...], Parameter(consume_multiple=True, negative="")] = (0.0,)
-    """Mean subtracted from pixels in [0, 1]; one number, or one per channel."""
-    std: Annotated[tuple[float, ...], Parameter(consume_multiple=True, negative="")] = (1.0,)
-    """Standard deviation that pixels are then divided by; one number, or one per channel."""
+Inputs = dict[str, str | Path | list[Path] | None]
 
 
 def load_data(
@@ -301,9 +220,6 @@ def resumed(run: Run, state: Path) -> Run:
     return replace(run, threads=begun)
 
 
-Inputs = dict[str, str | Path | list[Path] | None]
-
-
 def inputs_of(name: str, options: Model, *, role: str = "model", record: bool = False) -> Inputs:
     """By role, the files that a model was read from, and its record where that is read too, for run.json."""
     from ..releases.release import is_release, is_zoo
@@ -346,21 +262,6 @@ def say_code(model: str) -> None:
 
         names = listed_files(all_files(code)) or f"the module {code.place}"
         print(f"  the release does not hold the network's code: hand over {names} with it, for --code")
-
-
-def chosen(argv: list[str], flag: str) -> str | None:
-    """The value of `--flag VALUE` or `--flag=VALUE` in a command line, before it is parsed in full."""
-    for here, word in enumerate(argv):
-        if word == flag and here + 1 < len(argv):
-            return argv[here + 1]
-        if word.startswith(f"{flag}="):
-            return word.split("=", 1)[1]
-    return None
-
-
-def listed(kinds: dict[str, Any]) -> str:
-    """What each kind of settings is, for a command's help."""
-    return "\n\n" + ";\n".join(f"        {name}: {kind.summary}" for name, kind in kinds.items())
 
 
 def spec_of(data: Dataset, model: str, options: Input) -> InputSpec:
@@ -454,49 +355,3 @@ def say_fit(network: Network, data: Dataset) -> None:
 def _check_device(device: str) -> None:
     if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", device):
         raise UserError(f"--device: got {device!r}, wanted cpu, mps, cuda or cuda:1; give one of them")
-
-
-@contextmanager
-def bar(text: str, quiet: bool) -> Iterator[Progress]:
-    """A progress bar on standard error with the time gone and an estimate of the time left."""
-    if quiet or not main_process():
-        yield silent
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    stream = Stream(sys.stderr, lines=False)
-    console, last = Console(file=cast(IO[str], stream)), [0.0]
-    shown = Progress(*columns, console=console)
-    task = shown.add_task(escaped(text), total=None)
-
-    def update(done: int, total: int) -> None:
-        if console.is_terminal or done >= total:  # in a log, once
-            shown.start()  # not before: what is wrong with the settings is said without a bar
-        if done >= total or time.perf_counter() - last[0] > 0.1:
-            last[0] = time.perf_counter()
-            shown.update(task, completed=done, total=total)
-
-    try:
-        yield update
-    except BaseException:
-        shown.live.transient = True  # the one line of the error stays alone
-        raise
-    finally:
-        if shown.live.is_started:
-            shown.stop()

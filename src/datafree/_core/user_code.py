@@ -1,0 +1,141 @@
+"""Imports code that the user named as `file.py:name` or `package.module:name`: guarded, and noted for run.json."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from types import ModuleType
+
+from .code_names import CodeName, check_allowed
+from .errors import UserError
+from .version import FOLDER
+
+__all__ = ["all_files", "code_files", "guarded", "import_code", "running"]
+
+_FILES: dict[str, set[Path]] = {}
+"""What `code_files` returns for code that was imported in this process."""
+_INSTALLED = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib"))
+
+
+def import_code(code: CodeName, kind: str = "model") -> ModuleType:
+    """The module of a name that the user typed; a file is run again each time.
+
+    Raises UserError where it is missing or fails, and inside `without_code`. `kind` says what the code is for, in messages.
+    """
+    place = code.place
+    check_allowed(place)
+    if not code.is_file:
+        with guarded(place, code, kind=kind), _noted(place):
+            return importlib.import_module(place)
+    path = Path(place)
+    if not path.is_file():
+        raise UserError(f"no file {place}, wanted the Python file that builds the {kind}; check the path")
+    spec = importlib.util.spec_from_file_location(f"datafree_code_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up there
+    _FILES.pop(place, None)
+    with guarded(place, code, kind=kind), _siblings_forgotten(path.parent), _noted(place):
+        spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def running(name: str, code: CodeName, how: str = "", kind: str = "model") -> Iterator[None]:
+    """A function of imported code runs inside: as `guarded`, and what it imports is noted for `code_files`."""
+    forgotten = _siblings_forgotten(_folder(code)) if code.is_file else nullcontext()
+    with guarded(name, code, how, kind), forgotten, _noted(code.place):
+        yield
+
+
+@contextmanager
+def guarded(what: str, code: CodeName, how: str = "", kind: str = "model") -> Iterator[None]:
+    """Somebody else's code runs inside: its folder is on sys.path meanwhile; whatever it raises becomes one line."""
+    before, folder = list(sys.path), str(_folder(code).resolve())
+    sys.path.insert(0, folder)
+    try:
+        yield
+    except UserError:
+        raise
+    except ModuleNotFoundError as error:
+        do = f"get {error.name}.py from who wrote that file and put it beside it, or install the package of that name"
+        if ".py" not in what:
+            do = "install it, or name a file as path/file.py:name"
+        raise UserError(f"no module {error.name!r} for {kind} {what!r}; {do}") from None
+    except (Exception, SystemExit) as error:  # a script that was not meant to be imported may exit
+        if isinstance(error, SyntaxError):
+            reason, place = error.msg, f" ({error.filename}, line {error.lineno})"
+        else:
+            here = str(FOLDER)
+            frames = [
+                frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(here)
+            ]
+            reason, place = str(error), f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+        raise UserError(
+            f"the code of {kind} {what!r} fails with {type(error).__name__}: {reason}{place}{how}; mend it"
+        ) from error
+    finally:
+        sys.path[:] = before
+
+
+def code_files(code: CodeName) -> list[Path]:
+    """The Python files that code was made of beside its own file: of its package, and what it imported, also while it
+    ran inside `running`.
+
+    For a module, its own file too. Empty for code that was not imported in this process. Python's own modules and installed
+    packages are not listed, unless the code is in one of them.
+    """
+    return sorted(_FILES.get(code.place, ()))
+
+
+def all_files(code: CodeName) -> list[Path]:
+    """`code_files`, after the code's own file."""
+    return [*([Path(code.place)] if code.is_file else []), *code_files(code)]
+
+
+def _folder(code: CodeName) -> Path:
+    """Where the code of `file.py:name` has its siblings; for a module, the working directory."""
+    return Path(code.place).parent if code.is_file else Path()
+
+
+@contextmanager
+def _noted(place: str) -> Iterator[None]:
+    """Notes for `code_files` what is imported inside, and the package of the module `place`."""
+    before = set(sys.modules)
+    yield
+    files = _FILES.setdefault(place, set())
+    package = None if place.endswith(".py") else place.partition(".")[0]
+    for name, module in list(sys.modules.items()):
+        of_package = name.partition(".")[0] == package
+        if (name in before and not of_package) or name == f"datafree_code_{Path(place).stem}":
+            continue
+        file = getattr(module, "__file__", None) or ""
+        if file.endswith(".py") and (of_package or not _is_installed(Path(file).absolute())):
+            files.add(Path(file).absolute())
+
+
+def _is_installed(path: Path) -> bool:
+    """Whether a module is Python's, a package's that was installed, or of datafree itself."""
+    if not {"site-packages", "dist-packages"}.isdisjoint(path.parts):
+        return True
+    return any(folder in path.resolve().parents for folder in (*_INSTALLED, FOLDER))
+
+
+@contextmanager
+def _siblings_forgotten(folder: Path) -> Iterator[None]:
+    """Modules that are imported from `folder` inside leave sys.modules: another folder may have some of that name."""
+    before, folder = set(sys.modules), folder.resolve()
+    try:
+        yield
+    finally:
+        for name in set(sys.modules) - before:
+            place = getattr(sys.modules[name], "__file__", None)
+            if place and folder in Path(place).resolve().parents:
+                del sys.modules[name]

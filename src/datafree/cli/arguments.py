@@ -1,0 +1,83 @@
+"""Options that several commands share: seed and device, data, model, input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter, Token
+
+__all__ = ["Data", "Input", "Model", "Run", "Whole"]
+
+
+def _whole(_: Any, tokens: Sequence[Token]) -> int:
+    """cyclopts itself would take 1.5 for 1."""
+    try:
+        return int(tokens[0].value)
+    except ValueError:
+        raise ValueError(f"got {tokens[0].value}, wanted a whole number.") from None
+
+
+Whole = Annotated[int, Parameter(converter=_whole)]
+"""A flag that is a whole number."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Run:
+    """How a run is made."""
+
+    seed: Whole = 0
+    """Seed of every random number; the same result for the same seed, machine and number of threads."""
+    device: str = "cpu"
+    """`cpu`, `cuda` or `cuda:1`."""
+    threads: Whole | None = None
+    """Number of torch's threads; the number of cores by default."""
+    quiet: Annotated[bool, Parameter(negative="")] = False
+    """No progress bar."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Data:
+    """Where data comes from."""
+
+    data: str | None = None
+    """`digits`, `mnist`, `fashion-mnist`, `cifar10`, `cifar100`, `svhn`, `celeba`, an image folder, or an .npz file."""
+    data_dir: Path | None = None
+    """The folder with the standard layouts; else the environment's DATAFREE_DATA."""
+    attribute: str = "Attractive"
+    """CelebA's attribute to classify."""
+    limit: Whole | None = None
+    """Number of images to use, the same share of each class; all by default."""
+    class_order: Literal["number", "text"] | None = None
+    """Order of an image folder's classes: by the numbers in their names, or as text; numbers by value and other names as
+    text by default."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Model:
+    """How a model is built that is not a release of the zoo's networks."""
+
+    code: str | None = None
+    """file.py:function or package.module:function that builds the network, for a release of somebody's own."""
+    weights: Path | None = None
+    """Safetensors file of weights to use instead of the release's own; with `record`, the weights of a named network."""
+    record: Path | None = None
+    """The record; by default the one in the release folder."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Input:
+    """What the network takes, where the model is not a release that says so itself."""
+
+    size: Whole | None = None
+    """Height and width the images are resized to; the data's own by default, 32 for lenet5."""
+    mean: Annotated[tuple[float, ...], Parameter(consume_multiple=True, negative="")] = (0.0,)
+    """Mean subtracted from pixels in [0, 1]; one number, or one per channel."""
+    std: Annotated[tuple[float, ...], Parameter(consume_multiple=True, negative="")] = (1.0,)
+    """Standard deviation that pixels are then divided by; one number, or one per channel."""

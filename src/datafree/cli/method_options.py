@@ -1,0 +1,111 @@
+"""Options of a command that come from settings classes, for the CLI library to parse and to show in --help."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar
+
+from cyclopts import Group, Parameter, Token
+
+from .._core.errors import UserError
+from .flags import flag_of
+from .settings_source import Field, SettingsText
+
+__all__ = ["Given", "check_early", "check_kind", "of_kinds", "of_settings", "values"]
+
+WITHOUT_TORCH = ("datafree.distillation.schedule", "datafree.quantization.settings", "datafree.releases.bits")
+"""Modules of settings that import no torch."""
+
+
+class Given:
+    """The options that a user gave, by field; the settings class itself has the defaults and checks the values."""
+
+    text: ClassVar[SettingsText | None] = None
+    """The settings class that the options are of, where they are of one."""
+
+    def __init__(self, **given: Any):
+        self.given = given
+
+
+def values(options: Given | None) -> dict[str, Any]:
+    """The options that were given; none for a command line without any."""
+    return {} if options is None else options.given
+
+
+def of_settings(
+    text: SettingsText,
+    *,
+    without: Iterable[str] = (),
+    group: Group | None = None,
+    flags: Mapping[str, str] | None = None,
+) -> Any:
+    """A class of options with a flag for each field, but for those `without`; `flags` has those of another name here."""
+    names = flags or {}
+    kept = [field for field in text.fields if field.name not in without]
+    rows = [(field, names.get(field.name) or flag_of(text.name, field.name), field.help) for field in kept]
+    options = _options(text.name, rows, group)
+    options.text = text
+    return options
+
+
+def check_early(options: Given) -> None:
+    """Raises UserError for a value that is off, where telling so takes no import of torch."""
+    if options.text is not None and options.text.module in WITHOUT_TORCH:
+        options.text.load()(**options.given)
+
+
+def of_kinds(kinds: Mapping[str, SettingsText], *, without: Iterable[str] = (), group: Group | None = None) -> Any:
+    """A class of options with the fields of all kinds; a field that not every kind has names those that have it."""
+    rows: dict[str, tuple[Field, str, str]] = {}
+    for text in kinds.values():
+        for field in text.fields:
+            if field.name not in without and field.name not in rows:
+                owners = _owners(kinds, field.name)
+                note = "" if len(owners) == len(kinds) else f" Only for {', '.join(owners)}."
+                rows[field.name] = (field, flag_of(text.name, field.name), field.help + note)
+    return _options("Kinds", list(rows.values()), group)
+
+
+def check_kind(options: Given | None, kind: str, kinds: Mapping[str, SettingsText], choice: str) -> None:
+    """Raises UserError for an option that the chosen kind does not have."""
+    for name in values(options):
+        if name not in {field.name for field in kinds[kind].fields}:
+            owners = _owners(kinds, name)
+            flag = flag_of(kinds[owners[0]].name, name)
+            raise UserError(
+                f"{flag}: got it with {choice} {kind}, expected {choice} {' or '.join(owners)}; leave it out"
+            )
+
+
+def _owners(kinds: Mapping[str, SettingsText], field: str) -> list[str]:
+    return [kind for kind, text in kinds.items() if field in {own.name for own in text.fields}]
+
+
+def _options(name: str, rows: Sequence[tuple[Field, str, str]], group: Group | None) -> Any:
+    fields = []
+    for field, flag, text in rows:
+        how: dict[str, Any] = {"name": flag, "help": text}
+        if group is not None:
+            how["group"] = group
+        if field.annotation is not bool:
+            how["converter"] = _as_written
+        parameter = Parameter(**how)
+        fields.append(
+            (field.name, Annotated[field.annotation, parameter, _Unchecked()], dataclasses.field(default=field.default))
+        )
+    cls = dataclasses.make_dataclass(name, fields, bases=(Given,), init=False, repr=False, eq=False)
+    cls.__module__ = __name__  # cyclopts takes classes of the standard library for plain values
+    return cls
+
+
+class _Unchecked:
+    """Keeps cyclopts from asking pydantic, where that is imported already: the settings class checks the text."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> dict[str, str]:
+        return {"type": "any"}
+
+
+def _as_written(_: Any, tokens: Sequence[Token]) -> str:
+    """The settings class converts and checks the text, so that a value is judged in one place."""
+    return tokens[0].value

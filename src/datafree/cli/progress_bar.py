@@ -1,0 +1,114 @@
+"""Progress on standard error: a bar on a terminal; elsewhere a line for each epoch, or every few seconds."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, cast
+
+from .._core.distributed import main_process
+from .._core.progress import Progress, silent
+from .._core.text import escaped
+from .terminal import Stream
+
+__all__ = ["Lines", "bar"]
+
+EVERY = 5.0
+"""Seconds between two lines of work without epochs."""
+
+
+@contextmanager
+def bar(text: str, quiet: bool) -> Iterator[Progress]:
+    """Progress with the time taken and an estimate of the time left; none where `quiet`, and in further processes."""
+    if quiet or not main_process():
+        yield silent
+    elif sys.stderr.isatty():
+        with _bar(text) as update:
+            yield update
+    else:
+        yield Lines(text)
+
+
+class Lines:
+    """A line for each epoch, with its loss; for work without epochs one every few seconds, and one at its end."""
+
+    def __init__(self, text: str):
+        self.text, self.began, self.last = text, time.monotonic(), time.monotonic()
+        self.first: int | None = None
+        self.place = (0, 0)
+        self.has_epochs = False
+
+    def __call__(self, done: int, total: int) -> None:
+        if self.first is None:  # a run that continues begins with what is there already
+            self.first = max(0, done - 1)
+        self.place = (done, total)
+        if self.has_epochs:
+            return
+        now = time.monotonic()
+        if now - self.last >= EVERY or done >= total:
+            self.last = now
+            self._say(f"{done:,} of {total:,}")
+
+    def epoch(self, number: int, epochs: int, loss: float) -> None:
+        """The line of an epoch that has ended."""
+        self.has_epochs = True
+        self._say(f"epoch {number} of {epochs}, loss {loss:.4g}")
+
+    def _say(self, state: str) -> None:
+        done, total = self.place
+        took, made = time.monotonic() - self.began, done - (self.first or 0)
+        left = f", about {duration(took * (total - done) / made)} left" if made and done < total else ""
+        Stream(sys.stderr, lines=True).write(f"{self.text}: {state}, {duration(took)}{left}\n")
+
+
+def duration(seconds: float) -> str:
+    """`3.2 s`, `4 min 10 s`, `2 h 5 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+@contextmanager
+def _bar(text: str) -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    stream = Stream(sys.stderr, lines=False, logged=False)
+    console, last = Console(file=cast(IO[str], stream)), [0.0]
+    shown = Progress(*columns, console=console)
+    task = shown.add_task(escaped(text), total=None)
+
+    def update(done: int, total: int) -> None:
+        shown.start()  # not before: what is wrong with the settings is said without a bar
+        if done >= total or time.perf_counter() - last[0] > 0.1:
+            last[0] = time.perf_counter()
+            shown.update(task, completed=done, total=total)
+
+    try:
+        yield update
+    except BaseException:
+        shown.live.transient = True  # the one line of the error stays alone
+        raise
+    finally:
+        if shown.live.is_started:
+            shown.stop()

@@ -1,0 +1,99 @@
+"""datafree quantize: its options; what it does is in quantize.py."""
+
+# Annotations are evaluated: the options are classes that are made from settings.
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Group, Parameter
+
+from .._core.errors import UserError
+from .arguments import Data, Run, Whole
+from .flags import flag_of
+from .method_options import of_settings, values
+from .settings_source import read
+
+__all__ = ["quantize"]
+
+IMAGES = 256
+TUNING = Group("With --finetune", sort_key=1)
+BitOptions = of_settings(read("datafree.releases.bits", "Bits"))
+TuningOptions = of_settings(read("datafree.quantization.settings", "FineTuning"), group=TUNING)
+
+
+def quantize(
+    teacher: str,
+    /,
+    *,
+    out: Path,
+    bits: Annotated[BitOptions | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
+    calibrate: str | None = None,
+    images: Whole = IMAGES,
+    equalise: bool = True,
+    correct_bias: Literal["analytic", "empirical", "none"] = "analytic",
+    target_cpu: Literal["any", "vnni"] = "any",
+    finetune: str | None = None,
+    executorch: Annotated[bool, Parameter(negative="")] = False,
+    settings: Annotated[TuningOptions | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
+    data: Data | None = None,
+    weights: Path | None = None,
+    code: str | None = None,
+    record: Path | None = None,
+    run: Run | None = None,
+) -> None:
+    """Round a network's weights and activations to a few bits, without its data, and write what runs: ONNX and torch.
+
+    Example: datafree quantize teacher --out int8
+
+    Example: datafree quantize teacher --calibrate set --data cifar10 --out int8
+
+    Example: datafree quantize teacher --weight-bits 4 --activation-bits 4 --calibrate set --finetune set --out w4a4
+
+    Parameters
+    ----------
+    teacher
+        Release folder, or a network by name with --weights.
+    out
+        The folder to write: model.onnx, model.pt2, config.json, run.json, README.md.
+    calibrate
+        What the ranges of activations are chosen on: a synthetic set, a data set by name, an image folder, `noise`;
+        a synthesis method's name makes images for it, in 40 steps; `none` uses the batch norms alone. `bns` by default;
+        `distribution` where there is no batch norm and a record of pixels alone. Images need no labels.
+    images
+        Number of images to calibrate on.
+    equalise
+        First make the ranges of neighbouring layers' weights alike (Nagel et al. 2019).
+    correct_bias
+        Take the mean error of the rounded weights out of the biases (Nagel et al. 2019): `analytic`, by what the batch norms
+        say, which no image can spoil; `empirical`, by the images; `none`.
+    target_cpu
+        `any`: x86 processors with and without VNNI; 8-bit weights use 7 bits, so that no sum exceeds the 16 bits to which
+        onnxruntime cuts sums without VNNI. `vnni`: all 8 bits, for x86 processors with VNNI alone. Others were not tried.
+    finetune
+        Then distill from the original into the rounded network, on a synthetic set, a data set or an image folder.
+    executorch
+        Also write model.pte for ExecuTorch, which needs the extra of that name; 8 bits only.
+    data
+        Measure accuracy on its test images; without, only agreement on images it was made with is known.
+    weights
+        Weights as safetensors, where the model is not a release folder.
+    code
+        file.py:function that builds the network, for a release of somebody's own.
+    record
+        For a network without batch norm: its record; by default the one in the release folder.
+    """
+    from ..quantization.settings import FineTuning
+    from ..releases.bits import Bits
+    from .quantize import quantize as make
+
+    if values(settings) and finetune is None:
+        flag = flag_of("FineTuning", min(values(settings)))
+        raise UserError(
+            f"{flag}: got it without --finetune, expected images to fine-tune on; name them with --finetune, or leave it out"
+        )
+    make(
+        teacher, out=out, bits=Bits(**values(bits)), calibrate=calibrate, images=images, equalise=equalise,
+        correct_bias=correct_bias, target_cpu=target_cpu, finetune=finetune, executorch=executorch,
+        settings=None if finetune is None else FineTuning(**values(settings)), data=data, checkpoint=weights, code=code,
+        record=record, run=run,
+    )  # fmt: skip

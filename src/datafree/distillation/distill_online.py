@@ -1,0 +1,286 @@
+"""Online distillation in one call: a generator seeks images on which the student is wrong, and no image or data is needed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, TypedDict, Unpack
+
+from torch import Tensor
+
+from .._core.arguments import checked
+from .._core.distributed import together, world
+from .._core.errors import UserError, unknown
+from .._core.progress import Progress, silent
+from .._core.settings import parse
+from ..data.condensed.condensed_set import Condensed
+from ..data.tone import Ground
+from ..models.network import Network
+from ..records.record import Record
+from ..synthesis.losses import alignment as alignments
+from ..synthesis.losses.alignment import Alignment
+from ..synthesis.losses.online import Kind
+from . import replay as memories
+from .online.history import History
+from .online.run import PRESETS, train_online
+from .online.settings import OnlineDistillation, online_preset
+from .online.trainer import Anchored
+from .replay import Replay
+from .student_init import init_student_from_teacher, same_architecture
+from .students import Start, StudentLike, new_student
+
+__all__ = [
+    "PRESETS", "REPLAY", "OnEpoch", "OnlineChanges", "OnlineDistillation", "OnlineNetwork", "OnlinePlan", "OnlineTraining",
+    "distill_online", "online_settings", "plan_online",
+]  # fmt: skip
+
+REPLAY = "bank"
+"""The memory by default."""
+OnEpoch: TypeAlias = Callable[[Network, History, dict[int, Tensor]], None]
+"""Gets the student that would be kept if the epoch were the last, the history, and by epoch 10 images, uint8 (10, C, H, W)."""
+
+
+class OnlineChanges(TypedDict, total=False):
+    """Fields of `OnlineDistillation` as keywords."""
+
+    epochs: int
+    iterations: int
+    generator_steps: int
+    student_steps: int
+    batch: int
+    replay_fraction: float
+    write_every: int
+    latent: int
+    width: int | None
+    scene: Literal["things", "drawings", "none"]
+    ground: Ground
+    symmetry: float
+    generator_rate: float
+    optimizer: Literal["muon", "adam"]
+    student_rate: float
+    warmup: float
+    loss: Literal["kl", "l1"]
+    temperature: float | None
+    disagreement: float
+    kind: Kind
+    disagreement_temperature: float
+    one_hot: float
+    balance: float
+    features: float
+    statistics: float
+    guidance: float | None
+    ema: float
+    keep: Literal["average", "last"]
+    precision: Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class OnlineTraining:
+    """How a student was trained against a generator."""
+
+    history: History
+    settings: OnlineDistillation
+    replay: Replay
+    started_from_teacher: bool
+    """False where its layers are not the teacher's, or it was not asked for."""
+    processes: int
+
+
+@dataclass(frozen=True)
+class OnlineNetwork(Network):
+    """A student, which is a network as any other, with how it was trained."""
+
+    training: OnlineTraining
+
+    @property
+    def history(self) -> History:
+        """What happened, epoch by epoch."""
+        return self.training.history
+
+
+@dataclass(frozen=True)
+class OnlinePlan:
+    """An online distillation that is checked and ready to run: nothing is trained yet."""
+
+    teacher: Network
+    student: Network
+    """The student before training: a copy of the caller's, or a fresh network."""
+    settings: OnlineDistillation
+    replay: Replay
+    alignment: Alignment | None
+    anchors: Condensed | None
+    record: Record | None
+    start: Start
+    seed: int
+
+    @property
+    def starts_from_teacher(self) -> bool:
+        """Whether the student begins with channels of the teacher: it is asked for, and the layers are the same."""
+        return self.start == "teacher" and same_architecture(self.student, self.teacher)
+
+    def identity(self) -> dict[str, Any]:
+        """What must be the same for a stopped run to be continued."""
+        dumped = [None if part is None else _plain(part) for part in (self.settings, self.replay, self.alignment)]
+        return {
+            "settings": dumped, "seed": self.seed, "start": self.start, "teacher": self.teacher.fingerprint(),
+            "student": self.student.fingerprint(), "record": None if self.record is None else self.record.digest(),
+            "anchors": None if self.anchors is None else _digest(self.anchors),
+        }  # fmt: skip
+
+    def run(
+        self,
+        *,
+        state: Path | None = None,
+        identity: dict[str, Any] | None = None,
+        score: Callable[[Network], float] | None = None,
+        on_epoch: OnEpoch | None = None,
+        progress: Progress = silent,
+    ) -> OnlineNetwork:
+        """Trains the plan's student; see `distill_online`."""
+        student, settings = self.student, self.settings
+        if state is not None and identity is None:
+            identity = self.identity()
+        from_teacher = self.starts_from_teacher
+        if from_teacher and (state is None or not state.exists()):
+            init_student_from_teacher(student, self.teacher, settings.composition(), seed=self.seed)
+        anchored = None
+        if self.anchors is not None and self.alignment is not None:
+            anchored = Anchored(self.alignment, self.anchors.clamped(), self.anchors.labels)
+        history = train_online(
+            self.teacher, student, settings, self.replay, record=self.record, anchored=anchored, seed=self.seed,
+            state=state, identity=identity, score=score, each=on_epoch, progress=progress,
+        )  # fmt: skip
+        training = OnlineTraining(history, settings, self.replay, from_teacher, world().size)
+        return OnlineNetwork(student.module, student.spec, student.name, training)
+
+
+def online_settings(
+    preset: str | None, settings: OnlineDistillation | Mapping[str, Any] | None, changes: Mapping[str, Any]
+) -> tuple[OnlineDistillation, str]:
+    """The settings of a preset, or the usual ones, with those that were given; and the kind of replay that goes with them.
+
+    Raises UserError for a name or value that is off, and for a setting of a scene that has no such thing.
+    """
+    for name in changes:
+        if name not in OnlineDistillation.model_fields:
+            raise unknown("argument", name, [*PARAMETERS, *OnlineDistillation.model_fields], "distill_online")
+    if isinstance(settings, Mapping):
+        settings = parse(OnlineDistillation, settings, strict=False)
+    explicit = {} if settings is None else {key: getattr(settings, key) for key in settings.model_fields_set}
+    explicit |= changes
+    usual = (OnlineDistillation(**explicit), REPLAY) if preset is None else online_preset(preset, **explicit)
+    for name, scenes in (("ground", ("things", "drawings")), ("symmetry", ("things",))):
+        if name in explicit and usual[0].scene not in scenes:
+            raise UserError(
+                f"{name}: got {explicit[name]} with the scene {usual[0].scene!r}, expected the scene "
+                f"{' or '.join(map(repr, scenes))}; give such a scene, or leave {name} out"
+            )
+    return usual
+
+
+def plan_online(
+    teacher: Network,
+    student: StudentLike | None = None,
+    settings: OnlineDistillation | Mapping[str, Any] | None = None,
+    *,
+    preset: str | None = None,
+    replay: str | Mapping[str, Any] | Replay | None = None,
+    start: Start = "teacher",
+    condensed: Condensed | str | Path | None = None,
+    alignment: str | Mapping[str, Any] | Alignment | None = None,
+    record: Record | None = None,
+    seed: int = 0,
+    **changes: Unpack[OnlineChanges],
+) -> OnlinePlan:
+    """Checks and chooses all that `distill_online` does, and trains nothing. Raises UserError as `distill_online` does."""
+    chosen, memory = online_settings(preset, settings, dict(changes))
+    if alignment is not None and condensed is None:
+        raise UserError("alignment: got it without condensed, the images to align with; give a condensed set")
+    if record is not None:
+        record.check_teacher(teacher)
+        if not chosen.statistics:
+            raise UserError(
+                "record: got it with statistics 0, which does not use it; give statistics=1, or leave it out"
+            )
+    kind = memories.FAMILY.resolve(memory if replay is None else replay, "replay")
+    guide = None if condensed is None else alignments.FAMILY.resolve(alignment or alignments.DEFAULT, "alignment")
+    teacher.check()
+    network = new_student(student, teacher, seed=seed)
+    anchors = condensed.fitted(teacher) if isinstance(condensed, Condensed) else None
+    if condensed is not None and anchors is None:
+        anchors = Condensed.open(condensed, teacher)  # type: ignore[arg-type]
+    return OnlinePlan(teacher, network, chosen, kind, guide, anchors, record, start, seed)
+
+
+PARAMETERS = (
+    "settings", "preset", "replay", "start", "condensed", "alignment", "record", "seed", "state", "identity", "score",
+    "on_epoch", "progress",
+)  # fmt: skip
+
+
+@checked
+def distill_online(
+    teacher: Network,
+    student: StudentLike | None = None,
+    settings: OnlineDistillation | Mapping[str, Any] | None = None,
+    *,
+    preset: str | None = None,
+    replay: str | Mapping[str, Any] | Replay | None = None,
+    start: Start = "teacher",
+    condensed: Condensed | str | Path | None = None,
+    alignment: str | Mapping[str, Any] | Alignment | None = None,
+    record: Record | None = None,
+    seed: int = 0,
+    state: Path | None = None,
+    identity: dict[str, Any] | None = None,
+    score: Callable[[Network], float] | None = None,
+    on_epoch: OnEpoch | None = None,
+    progress: Progress = silent,
+    **changes: Unpack[OnlineChanges],
+) -> OnlineNetwork:
+    """A student trained against a generator that seeks images on which it differs from `teacher`; no image or data is needed.
+
+        student = distill_online(teacher, epochs=10)
+        student = distill_online(teacher, MyModule(), preset="dfad", replay="vae")
+
+    `student` is a network, a module that takes what the teacher takes, or a name of the zoo or `file.py:function`; by default
+    the teacher's half, where the zoo has one. It is copied: the network or module given is not changed. With `start`
+    "teacher" the student's weights are replaced by channels of the teacher, if it has the same layers, none wider; with
+    "random" it keeps those that it has.
+
+    Fields of `OnlineDistillation` are given as `settings` or as keywords, and change those of a `preset`: the losses and the
+    memory of a method of the field ("dafl", "dfad", "mb-dfkd", "pre-dfkd"). `replay` is the memory of earlier images that the
+    student sees again, a name ("bank" by default), a mapping with `replay`, or settings. With `condensed`, a condensed set or
+    its path, the generator is kept near those images by an `alignment` ("mmd" by default) (Binici et al. 2024). A `record` is
+    used where `statistics` is above 0 and the teacher has no batch norms.
+
+    The same seed gives the same student. With `state`, a file there holds everything after each epoch, and the same call
+    continues from it; `identity` says what must be the same for that, by default all that decides the result. `on_epoch` gets
+    the student so far, the history and generated images after every epoch. `score` is measured after every epoch and never
+    used by the method.
+
+    Returns the student in eval mode, on the teacher's device: its moving average, or the last one if `keep` is "last".
+    `student.history` has losses, agreement and the generator's health by epoch. An epoch that ends in a collapsed generator
+    or in numbers that are not finite is repeated with another generator, three times at most. Raises UserError then, and
+    before the training for students, records, images or settings that do not fit. `on_epoch` has seen the student of the last
+    good epoch.
+    """
+    with together():
+        plan = plan_online(
+            teacher, student, settings, preset=preset, replay=replay, start=start, condensed=condensed, alignment=alignment,
+            record=record, seed=seed, **changes,
+        )  # fmt: skip
+        return plan.run(state=state, identity=identity, score=score, on_epoch=on_epoch, progress=progress)
+
+
+def _plain(settings: Any) -> dict[str, Any]:
+    return settings.model_dump(mode="json")
+
+
+def _digest(anchors: Condensed) -> str:
+    digest = hashlib.sha256()
+    for tensor in (anchors.pixels, anchors.labels):
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()

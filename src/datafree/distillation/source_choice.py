@@ -1,0 +1,211 @@
+"""What a student learns from: one of fresh images, stored ones, real data and condensed images, checked for its teacher."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from .._core.arguments import check_argument, check_count
+from .._core.errors import UserError
+from .._core.folder_kinds import CONDENSED
+from ..data import Dataset, load
+from ..data.augmentation import Augmentation
+from ..data.condensed.condensed_set import Condensed
+from ..models.network import Network
+from ..models.pixel_bytes import to_pixels
+from ..records.record import Record
+from ..synthesis import methods
+from ..synthesis.methods import Synthesizer
+from ..synthesis.synthetic_set import SyntheticSet, judged
+from .sources import EPOCH_IMAGES, FreshImages, MixedImages, Source, StoredImages, soft_labelled, stored_images
+
+__all__ = ["ALONE", "SHARE", "ChosenSource", "ImagesLike", "MethodLike", "choose_source"]
+
+ALONE = 10_000
+"""Condensed images shown per epoch, where no other images say how many."""
+SHARE = 0.5
+"""Share of condensed images where there are others."""
+CHUNK = 4096
+
+ImagesLike: TypeAlias = SyntheticSet | Dataset | Source | Tensor | str | Path
+"""Images to learn from: a synthetic set or its folder, real data or its name or path, pixels, or a source with logits."""
+MethodLike: TypeAlias = str | Mapping[str, Any] | Synthesizer
+"""A method of synthesis: a name, a mapping with `method`, or settings."""
+
+
+@dataclass(frozen=True)
+class ChosenSource:
+    """Images with the teacher's logits, and where they come from."""
+
+    source: Source
+    description: str
+    """In words, for a card: `a synthetic set of bns`. Without a path."""
+    settings: dict[str, Any]
+    """What made the images, as plain values."""
+    synthetic: SyntheticSet | None = None
+    method: Any = None
+    """Settings of the method that makes fresh images."""
+    warnings: tuple[str, ...] = field(default=())
+    """What should be known of the images before a student learns from them."""
+
+    def digest(self) -> str:
+        """sha256 of what decides the images: the same for the same images."""
+        digest = hashlib.sha256(repr(sorted(self.settings.items(), key=str)).encode())
+        _add(digest, self.source)
+        return digest.hexdigest()
+
+
+def choose_source(
+    teacher: Network,
+    *,
+    record: Record | None = None,
+    images: ImagesLike | None = None,
+    condensed: Condensed | str | Path | None = None,
+    method: MethodLike | None = None,
+    epoch_images: int | None = None,
+    share: float = SHARE,
+    augmentation: Augmentation | None = None,
+    seed: int = 0,
+) -> ChosenSource:
+    """The one source that these arguments name; see `distill`. Raises UserError for none, for several, and for one that does
+    not fit the teacher.
+    """
+    _check_arguments(record, images, condensed, method, epoch_images, share, augmentation)
+    if condensed is not None:
+        return _mixed(teacher, condensed, images, epoch_images, share, augmentation or Augmentation())
+    if images is None:
+        return _fresh(teacher, methods.DEFAULT if method is None else method, record, epoch_images, seed)
+    return _stored(teacher, images)
+
+
+def _check_arguments(
+    record: Record | None, images: ImagesLike | None, condensed: Any, method: MethodLike | None, epoch_images: int | None,
+    share: float, augmentation: Augmentation | None,
+) -> None:  # fmt: skip
+    fresh = "method" if method is not None else "record" if record is not None else None
+    if fresh is None and images is None and condensed is None:
+        raise UserError(
+            "nothing to learn from, expected record, method, images or condensed; give one of them, or use distill_online, "
+            "which needs none"
+        )
+    other = "images" if images is not None else "condensed" if condensed is not None else None
+    if fresh is not None and other is not None:
+        raise UserError(f"{fresh}: got it beside {other}, expected one of them to learn from; leave one out")
+    if epoch_images is not None:
+        check_count("epoch_images", epoch_images)
+        if fresh is None and condensed is None:
+            raise UserError(
+                "epoch_images: got it with images, of which every epoch has all; expected record, method or condensed; leave "
+                "it out"
+            )
+    if not 0 < share <= 1:
+        raise UserError(f"share: got {share:g}, expected above 0 and at most 1; give such a share")
+    if share != SHARE and (condensed is None or images is None):
+        raise UserError(f"share: got {share:g} without condensed and images, whose share it is; leave it out")
+    if augmentation is not None and condensed is None:
+        raise UserError("augmentation: got it without condensed, whose images it changes; leave it out")
+
+
+def _fresh(
+    teacher: Network, method: MethodLike, record: Record | None, epoch_images: int | None, seed: int
+) -> ChosenSource:
+    settings = methods.resolve(method)
+    if record is not None:
+        record.check_teacher(teacher)
+    bound, count = settings.bind(teacher, record), EPOCH_IMAGES if epoch_images is None else epoch_images
+    used: Any = getattr(bound, "settings", settings)
+    words = f"fresh images of {settings.method}"
+    if used != settings:
+        words += ", warps cut to a quarter, which the teacher does not follow"
+    about = {"method": used.model_dump(mode="json"), "epoch_images": count}
+    warning = judged(settings, bound, teacher, seed=seed)
+    return ChosenSource(
+        FreshImages(teacher.spec, bound, count),
+        words,
+        about,
+        method=settings,
+        warnings=() if warning is None else (warning,),
+    )
+
+
+def _mixed(
+    teacher: Network, condensed: Condensed | str | Path, images: ImagesLike | None, epoch_images: int | None, share: float,
+    augmentation: Augmentation,
+) -> ChosenSource:  # fmt: skip
+    anchors = condensed.fitted(teacher) if isinstance(condensed, Condensed) else Condensed.open(condensed, teacher)
+    others = None if images is None else _stored(teacher, images)
+    count = epoch_images or (ALONE if others is None else len(others.source))
+    source = MixedImages(
+        teacher, anchors.clamped(), None if others is None else others.source, count, share=share, how=augmentation
+    )
+    beside = "" if others is None else f" and {others.description}"
+    about = {
+        "share": 1.0 if others is None else share, "epoch_images": count, **augmentation.model_dump(mode="json"),
+    }  # fmt: skip
+    return ChosenSource(
+        source, f"{len(anchors)} condensed images{beside}", about, None if others is None else others.synthetic,
+        warnings=() if others is None else others.warnings,
+    )  # fmt: skip
+
+
+def _stored(teacher: Network, images: ImagesLike) -> ChosenSource:
+    if isinstance(images, (str, Path)) and (Path(images) / "set.json").is_file():
+        images = SyntheticSet.open(images, teacher)
+    elif isinstance(images, SyntheticSet):
+        images = SyntheticSet.open(images.folder, teacher)
+    if isinstance(images, SyntheticSet):
+        warning = images.warning()
+        return ChosenSource(
+            stored_images(images), f"a synthetic set of {images.about['method']['method']}", {}, images,
+            warnings=() if warning is None else (warning,),
+        )  # fmt: skip
+    if isinstance(images, Tensor):
+        return ChosenSource(_answered(teacher, images), f"{len(images):,} images", {})
+    if isinstance(images, (str, Path)):
+        if (Path(images) / CONDENSED).is_file():
+            raise UserError(f"images: got {str(images)!r}, a condensed set; give condensed={str(images)!r}")
+        images = load(str(images), "train")
+    if isinstance(images, Dataset):
+        return ChosenSource(soft_labelled(teacher, images), f"real data, {images.public}", {})
+    check_argument("images", images, Source)
+    if images.spec.shape != teacher.spec.shape:
+        raise UserError(
+            f"images: got images of shape {images.spec.shape}, expected {teacher.spec.shape}; give images for this teacher"
+        )
+    return ChosenSource(images, "images with the teacher's logits", {})
+
+
+def _answered(teacher: Network, pixels: Tensor) -> StoredImages:
+    """Pixels (N, C, H, W), uint8 or floats in the spec's range, with the teacher's logits."""
+    spec = teacher.spec
+    spec.check_form(pixels, stored=True)
+    if not len(pixels):
+        raise UserError("images: got no image, expected at least one; give some images")
+    if pixels.dtype != torch.uint8:
+        spec.check_set(pixels)
+        pixels = pixels.float()
+    pixels = pixels.detach().cpu().clone()
+    logits = torch.cat([teacher.predict(to_pixels(part, spec)) for part in pixels.split(CHUNK)])
+    return StoredImages(spec, pixels, logits)
+
+
+def _add(digest: Any, source: Any) -> None:
+    """Adds what decides a source's images; of a kind that is not known here, its type and length."""
+    if isinstance(source, StoredImages):
+        for tensor in (source.pixels, source.targets):
+            digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    elif isinstance(source, MixedImages):
+        digest.update(f"{source.share} {source.images} {source.how.model_dump_json()}".encode())
+        digest.update(source.pixels.detach().cpu().contiguous().numpy().tobytes())
+        _add(digest, source.others)
+    elif isinstance(source, FreshImages):
+        digest.update(f"{source.images} {source.chunk} {getattr(source.maker, 'settings', '')!r}".encode())
+    else:
+        digest.update(f"{type(source).__qualname__} {0 if source is None else len(source)}".encode())

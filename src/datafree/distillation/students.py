@@ -1,0 +1,52 @@
+"""The student that a distillation starts with: a name, a module or a network, never the caller's own object."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal, TypeAlias
+
+from torch import nn
+
+from .._core.errors import UserError
+from ..models import zoo
+from ..models.network import Network, copied
+from ..releases.load import new_model
+from .train_student import check_student
+
+__all__ = ["Start", "StudentLike", "new_student", "student_name"]
+
+StudentLike: TypeAlias = Network | nn.Module | str
+"""A network, a module that takes what the teacher takes, or a name of the zoo or `file.py:function`."""
+Start: TypeAlias = Literal["teacher", "random"]
+"""`teacher`: the subset of the teacher's channels that best reconstructs the rest, where the student has the same layers,
+none wider. `random`: the weights that the student has."""
+
+
+def student_name(teacher: Network) -> str:
+    """The student by default: half of the teacher. Raises UserError where the zoo has no half of it."""
+    name = zoo.half(teacher.name)
+    if name is None:
+        raise UserError(
+            f"student: got None, and the zoo has no half of {teacher.name}; give a module, a name of the zoo, or "
+            "file.py:function"
+        )
+    return name
+
+
+def new_student(student: StudentLike | None, teacher: Network, *, seed: int) -> Network:
+    """A network on the teacher's device to be trained: fresh for a name, a copy of a module or network.
+
+    A module gets the teacher's spec. Raises UserError for one that does not fit the teacher, or is the teacher's own.
+    """
+    if student is None or isinstance(student, str):
+        network = new_model(student or student_name(teacher), teacher.spec, seed=seed)
+    elif isinstance(student, Network):
+        network = student
+    else:
+        network = Network(student, teacher.spec, type(student).__name__)
+    check_student(network, teacher, teacher.spec)
+    if not isinstance(student, (Network, nn.Module)):
+        network.module.to(teacher.device)
+        return network
+    network.check()
+    return replace(network, module=copied(network.module).to(teacher.device))

@@ -1,0 +1,86 @@
+"""A method of the user's own, named file.py:Class: its flags are in --help, and a run with it can be repeated."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+METHOD = '''
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+
+from datafree import Settings
+from datafree.synthesis.methods import Batch, unit_labels
+
+
+class Grey(Settings):
+    """Images of one grey."""
+
+    method: Literal["grey"] = "grey"
+    brightness: float = Field(default=0.25, ge=0, le=1)
+    """Grey of every pixel."""
+
+    summary: ClassVar[str] = "one grey everywhere"
+    targeted: ClassVar[bool] = False
+    in_range: ClassVar[bool] = True
+
+    def bind(self, teacher, record):
+        return Bound(self, teacher)
+
+
+@dataclass(frozen=True)
+class Bound:
+    settings: Any
+    teacher: Any
+
+    def chunk(self, index, seed, size):
+        labels = unit_labels(index, size, len(self.teacher.spec.classes))
+        return Batch(torch.full((size, *self.teacher.spec.shape), self.settings.brightness), labels)
+
+
+class Other:
+    pass
+'''
+
+
+@pytest.fixture
+def grey(here):
+    (here / "grey.py").write_text(METHOD)
+    return here
+
+
+@pytest.mark.usefixtures("grey")
+def test_its_fields_are_flags_in_the_help(command):
+    out = command("synthesize grey.py:Grey --help").out
+    assert "--brightness" in out and "Grey of every pixel." in out and "one grey everywhere" in out
+    assert "--brightness" in command("distill fresh grey.py:Grey --help").out
+
+
+def test_it_runs_and_its_run_is_repeated_with_trust_alone(command, grey):
+    done = command("synthesize grey.py:Grey teacher --brightness 0.75 --images 8 --chunk 8 --out a --quiet")
+    assert done.code == 0, done.err
+    about = json.loads((grey / "a" / "set.json").read_text())
+    assert about["method"] == {"method": "grey", "brightness": 0.75}
+    done = command("rerun a --out b")
+    assert done.code == 2 and "runs the code 'grey.py:Grey'" in done.err and not (grey / "b").exists()
+    assert command("rerun a --out b --trust").code == 0
+    assert json.loads((grey / "b" / "set.json").read_text())["method"] == about["method"]
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("synthesize grey.py:Grey teacher --brightness 2 --out o", "--brightness: got 2, "),
+        ("synthesize grey.py:Gray teacher --out o", "no class 'Gray' in grey.py"),
+        ("synthesize grey.py:Other teacher --out o", "Other is no synthesis method"),
+        ("synthesize nosuch.py:Grey teacher --out o", "nosuch.py"),
+        ("synthesize grey.py:Grey teacher --darkness 2 --out o", "no flag '--darkness'; nearest: '--brightness'"),
+    ],
+)
+def test_what_is_wrong_is_one_line(grey, refused, line, text):
+    assert text in refused(line)
+    assert grey.exists()
