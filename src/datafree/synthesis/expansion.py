@@ -27,7 +27,7 @@ from .losses.alignment import Alignment
 from .losses.alignment.anchors import check_anchors
 from .losses.alignment_loss import AlignmentLoss
 from .losses.batchnorm import BatchNormDivergence
-from .losses.classes import WantedClass
+from .losses.classes import TargetClass
 from .methods import Batch, unit_labels
 from .methods.batch_norm import PriorSettings
 from .methods.inversion import Inversion, invert, noise
@@ -40,7 +40,8 @@ class Expansion(PriorSettings):
     """How images are inverted and guided; every weight of 0 leaves its term out."""
 
     start: Literal["noise", "anchors"] = "anchors"
-    """What an image is before the first step: an anchor of its class as it is shown, or noise, which wants more steps."""
+    """What an image is before the first step: an anchor of its class as it is shown, or noise, which wants more steps.
+    """
     steps: int = Field(default=20, ge=1)
     """Number of Adam steps on the pixels; few steps keep what an anchor shows."""
     guidance: float | None = Field(default=None, ge=0)
@@ -50,14 +51,16 @@ class Expansion(PriorSettings):
     balance: float = Field(default=1.0, ge=0)
     """Weight of the batch's class balance."""
     statistics: float | None = Field(default=None, ge=0)
-    """Weight of the divergence from the teacher's batch norms, or from a record's moments by channel where it has none; by
-    default 1 where there are any."""
+    """Weight of the divergence from the teacher's batch norms, or from a record's moments by channel where it has none;
+    by default 1 where there are any."""
 
     summary: ClassVar[str] = "a few anchors expanded by images inverted near them (Binici et al. 2024)"
 
     def objective(self, teacher: Network, record: Record | None) -> Objective:
-        """All but the alignment, which begins anew with every unit. Raises UserError for `statistics` that nobody knows."""
-        parts = Objective(((self.classes, WantedClass()),) if self.classes else ()) + self.priors()
+        """All but the alignment, which begins anew with every unit. Raises UserError for `statistics` that nobody
+        knows.
+        """
+        parts = Objective(((self.classes, TargetClass()),) if self.classes else ()) + self.priors()
         weight = float(known(teacher, record)) if self.statistics is None else self.statistics
         return parts + weight * BatchNormDivergence(stored_statistics(teacher, record)) if weight else parts
 
@@ -155,8 +158,9 @@ def expand(
 ) -> SyntheticSet:
     """A set of `images` images near the condensed ones, in the folder `out`; the condensed images are not part of it.
 
-    `condensed` are pixels (N, C, H, W) in the spec's range and labels (N, classes), probabilities. Made in units as every
-    set is: the same for any number of workers, and resumable. Raises UserError for anchors that do not fit the teacher.
+    `condensed` are pixels (N, C, H, W) in the spec's range and labels (N, classes), probabilities. Made in units as
+    every set is: the same for any number of workers, and resumable. Raises UserError for anchors that do not fit the
+    teacher.
     """
     method: Any = GuidedInversion(
         *condensed, settings or Expansion(), alignment or alignments.from_name(alignments.DEFAULT)

@@ -63,7 +63,7 @@ class OnlineTrainer:
         )
         if self.guide is not None and self.alignment is not None:
             weight = self.alignment.guidance if own.guidance is None else own.guidance
-            objective = objective + weight * AlignmentLoss(self.guide, "seen")
+            objective = objective + weight * AlignmentLoss(self.guide, "predicted")
         self.objective = objective
         self.seed, self.attempt = seed, 0
         self.world = world()
