@@ -145,7 +145,7 @@ WRONG = [
     ("--online generator --preset dafk", "no preset 'dafk'; nearest: 'dafl'"),
     (
         "--online generator --replay bank --replay-bytes 63",
-        "--replay-bytes: got 63, wanted at least 64, which one image",
+        "--replay-bytes: got 63, expected at least 64, the size of one image",
     ),
     ("--online generator --replay vae --replay-bytes 64", "--replay-bytes: got 64, wanted at least"),
     ("--online generator --replay ema --replay-bytes 64", "--replay-bytes: got 64, wanted at least 256"),
@@ -174,7 +174,7 @@ WRONG = [
     ),
     ("--online generator --replay vae --vae-rate 1e38", "--vae-rate: got 1e38, wanted at most 10"),
     ("--online generator --ground dim", "--ground: got 'dim', wanted 'any', 'dark' or 'bright'"),
-    ("--online generator --disagreement 0 --one-hot 0 --balance 0", "the generator has no term of a weight above 0"),
+    ("--online generator --disagreement 0 --confidence 0 --balance 0", "all weights of the generator's losses are 0"),
     ("--online generator --statistics 1 --record set/set.json", "set/set.json"),
     ("--online generator --condensed nosuch", "no condensed set nosuch"),
     ("--online generator --condensed set", "no condensed set set"),
@@ -211,10 +211,8 @@ def test_a_run_that_diverges_at_once_is_one_line_and_leaves_nothing(command, her
     with monkeypatch.context() as patch:
         patch.setattr(OnlineTrainer, "_rates", lambda self, _: self.generator_optimizer.param_groups[0].update(lr=1e30))
         done = command(line)
-    assert done.line.startswith(
-        "epoch 1 ends in a loss that is not finite, 4 times; the student is as it began; lower "
-    )
-    assert done.line.endswith("lower --student-rate or --generator-rate, and begin anew (with another --out)")
+    assert done.line.startswith("epoch 1 ended with a non-finite loss 4 times; the student is unchanged; lower ")
+    assert done.line.endswith("lower --student-rate or --generator-rate, and start again with another --out")
     assert not (here / "s").exists()
 
 
@@ -226,9 +224,9 @@ def ruined(network):
 
 
 BREAKS = {
-    "the loss": (lambda _: None, math.nan, "a loss that is not finite"),
-    "the student": (lambda game: ruined(game.student), 0.0, "a student whose logits are not finite"),
-    "its average": (lambda game: ruined(game.average), 0.0, "a student whose logits are not finite"),
+    "the loss": (lambda _: None, math.nan, "a non-finite loss"),
+    "the student": (lambda game: ruined(game.student), 0.0, "non-finite student logits"),
+    "its average": (lambda game: ruined(game.average), 0.0, "non-finite student logits"),
 }
 
 
@@ -247,9 +245,7 @@ def test_a_run_that_diverges_later_keeps_its_student_and_says_what_was_thrown_aw
 
     monkeypatch.setattr(OnlineTrainer, "epoch", epoch)
     done = command(f"{GO} hinton8 --out s")
-    assert (
-        f"epoch 3 ends in {why}, 4 times; the student is as it was after epoch 2; lower --student-rate or " in done.line
-    )
+    assert f"epoch 3 ended with {why} 4 times; the student is as after epoch 2; lower --student-rate or " in done.line
     assert result("s")["online"]["rollbacks"] == [f"epoch 3: {why}"] * 4
     assert result("s")["unfinished"] == {"epochs": 2, "of": 3} and (here / "s" / "training.safetensors").exists()
     assert command("evaluate s --data digits").code == 0

@@ -108,7 +108,7 @@ def test_a_layer_that_does_not_see_the_image_is_refused(toy):
 
 def test_a_linear_layer_along_one_side_of_the_image_is_refused(toy):
     network = network_of(nn.Linear(4, 5), 40)
-    assert "layer 'first' is neither a 2-d convolution nor one linear map" in refused(
+    assert "layer 'first' is neither a 2-d convolution nor a linear map" in refused(
         network, toy(shape=(2, 4, 4)), "first"
     )
 

@@ -17,7 +17,7 @@ from .._core.files import write_tensors
 from ..data import Dataset
 from ..data.condensed.condensed_set import Condensed
 from ..distillation import replay as memories
-from ..distillation.online.history import ONE
+from ..distillation.online.history import ONE_CLASS
 from ..distillation.online.run import PRESETS, Anchored, History, OnlineDistillation, distill_online, online_preset
 from ..distillation.student_init import init_student_from_teacher, same_architecture
 from ..evaluation.accuracy import evaluate, in_words
@@ -263,7 +263,7 @@ def _say(folder: Path, student: Network, teacher: Network, result: dict[str, Any
     print(
         f"{history['images']:,} images made and learnt from; memory ({memory.replay}): {result['memory_bytes']:,} bytes"
     )
-    if history["health"][-1]["classes"] < ONE:
+    if history["health"][-1]["classes"] < ONE_CLASS:
         print(
             "  the teacher sees one class alone in the generator's last images; raise --balance, or give another --scene"
         )
