@@ -147,8 +147,8 @@ WRONG = [
         "--online generator --replay bank --replay-bytes 63",
         "--replay-bytes: got 63, expected at least 64, the size of one image",
     ),
-    ("--online generator --replay vae --replay-bytes 64", "--replay-bytes: got 64, wanted at least"),
-    ("--online generator --replay ema --replay-bytes 64", "--replay-bytes: got 64, wanted at least 256"),
+    ("--online generator --replay vae --replay-bytes 64", "--replay-bytes: got 64, expected at least"),
+    ("--online generator --replay ema --replay-bytes 64", "--replay-bytes: got 64, expected at least 256"),
     ("--online generator --epochs 0", "--epochs: got 0, wanted at least 1"),
     ("--online generator --optimizer adam --student-rate 1e38", "--student-rate: got 1e38, wanted at most 10"),
     ("--online generator --generator-rate 1e38", "--generator-rate: got 1e38, wanted at most 10"),
@@ -166,7 +166,7 @@ WRONG = [
     ),
     (
         "--online generator --replay balanced --replay-bytes 64",
-        "got room for 1 images, wanted at least one of each of 10",
+        "got room for 1 images, expected at least one for each of 10",
     ),
     (
         "--online generator --alignment mmd --discriminator-width 8",

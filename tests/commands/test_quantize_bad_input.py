@@ -308,7 +308,7 @@ def test_images_that_do_not_fit_are_one_line_and_nothing_is_said_of_their_size(c
 
 def test_a_shift_as_wide_as_the_image_is_one_line(refused):
     text = refused("synthesize net --code normed.py:build --method bns --jitter 8 --steps 2 --images 8 --out o --quiet")
-    assert text == "--jitter: got 8, wanted below 8, the images' smaller side; give less"
+    assert text == "--jitter: got 8, expected below 8, the images' smaller side; give less"
 
 
 UNIQUE = """
