@@ -120,7 +120,7 @@ def test_a_finished_run_is_not_made_again_over_itself(command, here):
 
 
 def test_a_generator_of_one_class_is_said(command, here, monkeypatch):  # noqa: ARG001
-    monkeypatch.setattr(OnlineTrainer, "watch", lambda *_: GeneratorHealth(1.0, 0.2, 0.0))
+    monkeypatch.setattr(OnlineTrainer, "check_health", lambda *_: GeneratorHealth(1.0, 0.2, 0.0))
     monkeypatch.setattr(OnlineTrainer, "agreement", lambda _: [50.0, 50.0])
     done = command(f"{GO} hinton8 --out s")
     assert done.code == 0 and "the teacher sees one class alone in the generator's last images" in done.out
@@ -209,7 +209,11 @@ def test_a_teacher_whose_logits_are_not_finite_is_one_line(refused, here):
 def test_a_run_that_diverges_at_once_is_one_line_and_leaves_nothing(command, here, monkeypatch):
     line = "distill teacher hinton8 --online generator --iterations 3 --epochs 4 --batch 32 --latent 8 --out s"
     with monkeypatch.context() as patch:
-        patch.setattr(OnlineTrainer, "_rates", lambda self, _: self.generator_optimizer.param_groups[0].update(lr=1e30))
+        patch.setattr(
+            OnlineTrainer,
+            "_set_learning_rates",
+            lambda self, _: self.generator_optimizer.param_groups[0].update(lr=1e30),
+        )
         done = command(line)
     assert done.line.startswith("epoch 1 ended with a non-finite loss 4 times; the student is unchanged; lower ")
     assert done.line.endswith("lower --student-rate or --generator-rate, and start again with another --out")
