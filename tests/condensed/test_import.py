@@ -208,7 +208,7 @@ def test_class_folders_are_matched_by_name_numbers_by_value_and_else_in_order():
         folders("a", "b", "dog")
     with pytest.raises(UserError, match="class '3' of the folder is none of the network, which has '0' to '2'"):
         folders("1", "2", "3", classes=("0", "1", "2"))
-    with pytest.raises(UserError, match="3 class folders, the network has 12 classes"):
+    with pytest.raises(UserError, match="3 class folders, but the network has 12 classes"):
         folders("x", "y", "z", classes=ten)
 
 

@@ -266,7 +266,8 @@ def _corrected(image: Image.Image) -> Image.Image:
     Raises ValueError for a PNG with damaged pixels.
     """
     stored, hidden = _stored(image), image.info.get("transparency")
-    if image.format == "TIFF" and image.tag_v2.get(ZERO_IS) == 0 and image.mode in ("F", "I;16", "I;16B"):  # type: ignore[attr-defined]
+    tags = image.tag_v2 if image.format == "TIFF" else {}  # type: ignore[attr-defined]
+    if tags.get(ZERO_IS) == 0 and image.mode in ("F", "I;16", "I;16B"):
         return ImageChops.invert(_eight_bits(image))
     if image.mode.startswith("I;16") and _white(image) != 65535:
         return _eight_bits(image)  # before the file's tags are gone

@@ -48,7 +48,8 @@ class KMeans(Settings):
         from threadpoolctl import threadpool_limits
 
         seed = seed_of(job.seed, "centres", label) % 2**32
-        kmeans = KMeans(job.per_class, n_init=self.starts, random_state=np.random.RandomState(seed))  # pyright: ignore[reportArgumentType]
+        rng = np.random.RandomState(seed)
+        kmeans = KMeans(job.per_class, n_init=self.starts, random_state=rng)  # pyright: ignore[reportArgumentType]
         with threadpool_limits(1), warnings.catch_warnings():  # more threads change the rounding of sums
             warnings.simplefilter("error", ConvergenceWarning)
             try:
