@@ -22,8 +22,7 @@ CONSTANT = 1e-8
 
 @dataclass(frozen=True)
 class Censored:
-    """Latent means (K, D) and factors (K, D, R): an image of class c is clamp(mean_c + factor_c g, 0, 1), g ~ N(0, I).
-    """
+    """Latent means (K, D) and factors (K, D, R): images of class c are clamp(mean_c + factor_c g, 0, 1), g ~ N(0, I)."""
 
     mean: Tensor
     factor: Tensor

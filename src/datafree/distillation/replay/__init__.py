@@ -104,8 +104,7 @@ def kinds() -> dict[str, type[Settings]]:
 
 
 def from_name(name: str, /, **settings: Any) -> Any:
-    """A kind by name with settings: ``from_name("bank", replay_bytes=1 << 20)``. Raises UserError as `from_dict` does.
-    """
+    """A kind by name with settings: ``from_name("bank", replay_bytes=1 << 20)``. Errors as in `from_dict`."""
     return from_dict({"replay": name, **settings})
 
 

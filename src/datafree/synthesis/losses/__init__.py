@@ -37,8 +37,7 @@ class View:
 
 
 class Term(ABC):
-    """A scalar computed from a view: a sum over images, so that an image's gradient does not depend on the batch size.
-    """
+    """A scalar of a view: a sum over images, so that an image's gradient does not depend on the batch size."""
 
     @property
     def taps(self) -> tuple[str, ...]:

@@ -61,8 +61,7 @@ class Disagreement(Term):
 
 @dataclass(frozen=True)
 class ConfidenceLoss(Term):
-    """Cross-entropy of the teacher's prediction against its own argmax, in nats, summed over images (Chen et al. 2019).
-    """
+    """Cross-entropy of the teacher's prediction against its argmax, in nats, summed over images (Chen et al. 2019)."""
 
     def __call__(self, view: View) -> Tensor:
         logits = view.logits.float()

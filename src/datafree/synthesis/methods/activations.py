@@ -1,5 +1,4 @@
-"""Reconstruction from layer statistics (Lopes et al. 2017): top layer, all layers, all layers with fixed dropout masks.
-"""
+"""Reconstruction from layer statistics (Lopes et al. 2017): top layer, all layers, or all with fixed dropout masks."""
 
 from __future__ import annotations
 

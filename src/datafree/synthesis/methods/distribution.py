@@ -81,8 +81,7 @@ class BoundDistribution:
     latent: Censored
 
     def with_accepted_warps(self) -> BoundDistribution:
-        """This distribution, with warps divided by 4 if the teacher's predictions change too often. Uses a fixed seed.
-        """
+        """This distribution; warps are divided by 4 if the teacher's predictions change too often. Fixed seed."""
         settings = self.settings
         if not settings.warp_acceptance or not any(self._warp().model_dump().values()):
             return self
