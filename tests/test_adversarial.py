@@ -14,10 +14,10 @@ from datafree.distillation import replay
 from datafree.distillation.online import run as online
 from datafree.distillation.online.generator import (
     WIDTHS,
-    Doubled,
     Generator,
-    Merged,
+    PhaseConv,
     PhaseNorm,
+    UpsampledConv,
     new_generator,
     width_for,
 )
@@ -63,7 +63,7 @@ def memory(kind):
     return replay.from_name(kind, **own.get(kind, {"replay_bytes": 2000}))
 
 
-def game(teacher, tiny, **changes):
+def trainer(teacher, tiny, **changes):
     settings = OnlineDistillation(**{**SHORT, **changes})
     student = tiny("norm", seed=5)
     return online.OnlineTrainer(
@@ -72,7 +72,7 @@ def game(teacher, tiny, **changes):
 
 
 def test_in_the_generators_phase_nothing_of_the_student_or_the_teacher_moves(teacher, tiny):
-    own, rng = game(teacher, tiny, statistics=1.0, features=0.1), torch.Generator().manual_seed(0)
+    own, rng = trainer(teacher, tiny, statistics=1.0, features=0.1), torch.Generator().manual_seed(0)
     own._student_step(rng, write=True)
     before, taught, made = weights(own.student.module), teacher.fingerprint(), weights(own.generator)
     grads = [parameter.grad.clone() for parameter in own.student.module.parameters()]
@@ -84,7 +84,7 @@ def test_in_the_generators_phase_nothing_of_the_student_or_the_teacher_moves(tea
 
 
 def test_in_the_students_phase_nothing_of_the_generator_or_the_teacher_moves(teacher, tiny):
-    own, rng = game(teacher, tiny), torch.Generator().manual_seed(0)
+    own, rng = trainer(teacher, tiny), torch.Generator().manual_seed(0)
     before, taught, learnt = weights(own.generator), teacher.fingerprint(), weights(own.student.module)
     own._student_step(rng, write=True)
     assert same(weights(own.generator), before) and teacher.fingerprint() == taught
@@ -175,39 +175,39 @@ def test_the_student_learns_its_teachers_answers_on_images_nobody_showed_it(norm
 @pytest.mark.parametrize(
     ("health", "said"),
     [
-        (GeneratorHealth(5.0, 0.2, 0.0), None), (GeneratorHealth(1.0, 0.2, 0.0), "one class"),
-        (GeneratorHealth(5.0, 0.001, 0.0), "one image"),
-        (GeneratorHealth(5.0, 0.2, 0.5), "doubles of the same images"),
-        (GeneratorHealth(0.0, math.nan, 0.0), "images that are not finite"),
+        (GeneratorHealth(5.0, 0.2, 0.0), None), (GeneratorHealth(1.0, 0.2, 0.0), "a single class"),
+        (GeneratorHealth(5.0, 0.001, 0.0), "identical images"),
+        (GeneratorHealth(5.0, 0.2, 0.5), "duplicate images"),
+        (GeneratorHealth(0.0, math.nan, 0.0), "non-finite images"),
     ],
 )  # fmt: skip
 def test_a_collapse_has_a_name(health, said):
     assert health.collapsed(3.0) == said
-    assert said != "one class" or health.collapsed(1.2) is None
+    assert said != "a single class" or health.collapsed(1.2) is None
 
 
 @pytest.mark.parametrize("scene", [{"scene": "none"}, {"scene": "drawings", "ground": "dark"}, {"scene": "things"}])
 def test_a_generator_that_makes_one_image_is_seen_whatever_the_scene_adds(teacher, tiny, scene):
     own = OnlineDistillation(**SHORT, **scene)
-    game = online.OnlineTrainer(
+    trainer = online.OnlineTrainer(
         teacher, tiny("norm", seed=5), own, memory("none").bind(teacher, 0), own.objective(teacher, None), 0
     )
-    assert game.watch(0).collapsed(1.0) is None
+    assert trainer.check_health(0).collapsed(1.0) is None
     with torch.no_grad():
-        game.generator.first.weight.zero_()
-    assert game.watch(1).collapsed(1.0) == "one image"
+        trainer.generator.first.weight.zero_()
+    assert trainer.check_health(1).collapsed(1.0) == "identical images"
 
 
 def test_the_probes_are_drawn_once_and_stay(teacher, tiny):
     own = OnlineDistillation(**SHORT)
-    game = online.OnlineTrainer(
+    trainer = online.OnlineTrainer(
         teacher, tiny("norm", seed=5), own, memory("none").bind(teacher, 0), own.objective(teacher, None), 0
     )
-    game.watch(0)
-    probes = game.probes.clone()
+    trainer.check_health(0)
+    probes = trainer.probes.clone()
     assert len(probes) == 2048 and len(probes.flatten(1).unique(dim=0)) > 2000
-    game.watch(1)
-    assert torch.equal(game.probes, probes)
+    trainer.check_health(1)
+    assert torch.equal(trainer.probes, probes)
 
 
 def test_the_average_moves_a_shared_weight_once(teacher):
@@ -221,24 +221,26 @@ def test_the_average_moves_a_shared_weight_once(teacher):
             return self.last(self.two(self.one(x.flatten(1)).relu()))
 
     student, own = Network(Tied(), teacher.spec, "tied"), OnlineDistillation(**SHORT, ema=0.5)
-    game = online.OnlineTrainer(teacher, student, own, memory("none").bind(teacher, 0), own.objective(teacher, None), 0)
+    trainer = online.OnlineTrainer(
+        teacher, student, own, memory("none").bind(teacher, 0), own.objective(teacher, None), 0
+    )
     before = student.module.one.weight.detach().clone()
     with torch.no_grad():
         student.module.one.weight += 1
-    game._follow()
-    torch.testing.assert_close(game.average.module.one.weight, before + 0.5)
+    trainer._update_average()
+    torch.testing.assert_close(trainer.average.module.one.weight, before + 0.5)
 
 
 def test_a_generator_that_always_collapses_is_given_up_with_the_student_as_it_was(teacher, tiny, monkeypatch, tmp_path):
     student, states, told = tiny("norm", seed=5), [], []
-    real = online.OnlineTrainer.watch
+    real = online.OnlineTrainer.check_health
 
     def watch(self, number):
         if number < 2:
             return real(self, number)
         return GeneratorHealth(5.0, 0.0, 1.0)
 
-    monkeypatch.setattr(online.OnlineTrainer, "watch", watch)
+    monkeypatch.setattr(online.OnlineTrainer, "check_health", watch)
     with pytest.raises(UserError) as caught:
         train_online(
             teacher, student, OnlineDistillation(**SHORT), memory("bank"), state=tmp_path / "s", identity={},
@@ -246,11 +248,11 @@ def test_a_generator_that_always_collapses_is_given_up_with_the_student_as_it_wa
             each=lambda _, history, __: told.append((len(history.loss), list(history.rollbacks))),
         )  # fmt: skip
     assert str(caught.value).startswith(
-        "epoch 3 ends in one image, 4 times; the student is as it was after epoch 2; lower"
+        "epoch 3 ended with identical images 4 times; the student is as after epoch 2; lower"
     )
-    assert told == [(1, []), (2, []), (2, ["epoch 3: one image"] * 4)]
+    assert told == [(1, []), (2, []), (2, ["epoch 3: identical images"] * 4)]
     assert same(weights(student.module), states[-1])
-    monkeypatch.setattr(online.OnlineTrainer, "watch", real)
+    monkeypatch.setattr(online.OnlineTrainer, "check_health", real)
     history = train_online(
         teacher, student, OnlineDistillation(**SHORT), memory("bank"), state=tmp_path / "s", identity={}
     )
@@ -259,21 +261,21 @@ def test_a_generator_that_always_collapses_is_given_up_with_the_student_as_it_wa
 
 def test_one_collapse_is_rolled_back_and_told(teacher, tiny, monkeypatch):
     student, bad = tiny("norm", seed=5), [True]
-    real = online.OnlineTrainer.watch
+    real = online.OnlineTrainer.check_health
     monkeypatch.setattr(
-        online.OnlineTrainer, "watch",
+        online.OnlineTrainer, "check_health",
         lambda self, number: GeneratorHealth(5.0, 0.0, 1.0) if number == 1 and bad and bad.pop() else real(self, number),
     )  # fmt: skip
     history = train_online(teacher, student, OnlineDistillation(**SHORT), memory("pool"))
-    assert history.rollbacks == ["epoch 2: one image"] and len(history.loss) == 4
+    assert history.rollbacks == ["epoch 2: identical images"] and len(history.loss) == 4
     assert history.images == 4 * 3 * 2 * 16
 
 
 def test_a_student_of_other_classes_and_an_objective_of_nothing_are_one_line(teacher, tiny):
     with pytest.raises(UserError, match=r"into 4 classes, teacher tiny .* into 3; give a student like its teacher"):
         train_online(teacher, tiny("norm", classes=4), OnlineDistillation(**SHORT))
-    with pytest.raises(UserError, match="no term of a weight above 0"):
-        train_online(teacher, tiny("norm"), OnlineDistillation(disagreement=0, one_hot=0, balance=0))
+    with pytest.raises(UserError, match="all weights of the generator's losses are 0"):
+        train_online(teacher, tiny("norm"), OnlineDistillation(disagreement=0, confidence=0, balance=0))
     with pytest.raises(UserError, match="has no batch norm, and no record"):
         train_online(tiny("linear"), tiny("linear"), OnlineDistillation(statistics=1.0))
 
@@ -319,7 +321,7 @@ SIZES = pytest.mark.parametrize("size", [(1, 1), (2, 3), (8, 8)])
 def test_a_convolution_of_doubled_maps_is_done_at_half_the_size(size):
     torch.manual_seed(0)
     for divided in (False, True):
-        own, small = Doubled(3, 5, phases=divided).double(), torch.randn(4, 3, *size, dtype=torch.double)
+        own, small = UpsampledConv(3, 5, phases=divided).double(), torch.randn(4, 3, *size, dtype=torch.double)
         plain = conv2d(interpolate(small, scale_factor=2), own.weight, own.bias, padding=1)
         same_with_gradients(own(small), phases(plain) if divided else plain, [*own.parameters()])
 
@@ -328,7 +330,10 @@ def test_a_convolution_of_doubled_maps_is_done_at_half_the_size(size):
 @pytest.mark.parametrize("last", [False, True])
 def test_a_convolution_of_maps_given_as_phases_is_that_of_the_maps(size, last):
     torch.manual_seed(0)
-    own, maps = Merged(3, 2).double(), torch.randn(4, 3, 2 * size[0], 2 * size[1], dtype=torch.double).requires_grad_()
+    own, maps = (
+        PhaseConv(3, 2).double(),
+        torch.randn(4, 3, 2 * size[0], 2 * size[1], dtype=torch.double).requires_grad_(),
+    )
     given = phases(maps).contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
     plain = conv2d(maps, own.weight, own.bias, padding=1)
     same_with_gradients(own(given), plain, [*own.parameters(), maps])
@@ -435,7 +440,7 @@ def test_the_average_is_kept_unless_the_last_is_asked_for(teacher, tiny):
 
 
 def test_the_average_is_the_exponential_one_of_every_step(teacher, tiny):
-    own, rng = game(teacher, tiny, ema=0.5), torch.Generator().manual_seed(0)
+    own, rng = trainer(teacher, tiny, ema=0.5), torch.Generator().manual_seed(0)
     wanted = weights(own.student.module)["fc.weight"]
     for _ in range(3):
         own._student_step(rng, write=False)
@@ -492,7 +497,7 @@ def test_guidance_draws_the_generator_to_the_anchors(teacher, tiny, kind):
     bright = Anchored(alignment.from_name(kind), pixels, torch.eye(3).repeat(2, 1))
     losses = {}
     for guidance in (0.0, None):
-        settings = OnlineDistillation(**{**SHORT, "disagreement": 0.0, "one_hot": 0.01, "guidance": guidance})
+        settings = OnlineDistillation(**{**SHORT, "disagreement": 0.0, "confidence": 0.01, "guidance": guidance})
         objective, memoryless = settings.objective(teacher, None), memory("none").bind(teacher, 0)
         run = online.OnlineTrainer(teacher, tiny("norm", seed=5), settings, memoryless, objective, 0, bright)
         rng = torch.Generator().manual_seed(0)
@@ -504,11 +509,11 @@ def test_guidance_draws_the_generator_to_the_anchors(teacher, tiny, kind):
 
 def alignment_loss(run, anchors, rng, count=256):
     """Of `count` images that the generator has not made before, shown as in training."""
-    objective = Objective(((1.0, AlignmentLoss(run.guide, "seen")),)).bind(
+    objective = Objective(((1.0, AlignmentLoss(run.guide, "predicted")),)).bind(
         run.teacher, torch.empty(0, dtype=torch.long), rng
     )
     with torch.no_grad(), watch(run.teacher, objective.taps) as seen:
-        shown = anchors.alignment.show(run._drawn(rng, count), run.teacher.spec, rng)
+        shown = anchors.alignment.show(run._generate(rng, count), run.teacher.spec, rng)
         logits, seen[INPUT] = run.teacher.logits(shown), shown
         labels = torch.zeros(count, dtype=torch.long)
         return float(objective(View(shown, labels, logits, seen, student=logits))[0]) / count

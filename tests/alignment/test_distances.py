@@ -13,7 +13,7 @@ from datafree.data.augmentation import Augmentation
 from datafree.models import hooks
 from datafree.synthesis.losses.alignment.anchors import Anchors
 from datafree.synthesis.losses.alignment.coral import coral_distance
-from datafree.synthesis.losses.alignment.discriminator import Discriminator, Normed, Projection
+from datafree.synthesis.losses.alignment.discriminator import Discriminator, NormalisedMatrix, Projection
 from datafree.synthesis.losses.alignment.means import class_means, mean_distance
 from datafree.synthesis.losses.alignment.mmd import WIDTHS, mmd_distance
 
@@ -83,7 +83,7 @@ def test_a_distance_is_0_for_the_same_images_in_any_order_and_its_gradient_is_th
 
 
 def test_a_matrix_is_divided_by_its_spectral_norm():
-    own = Normed(5, 7, torch.Generator().manual_seed(0))
+    own = NormalisedMatrix(5, 7, torch.Generator().manual_seed(0))
     for _ in range(200):
         own.iterate()
     assert torch.linalg.matrix_norm(own(), 2).item() == pytest.approx(1, rel=1e-4)

@@ -301,9 +301,9 @@ def test_data_that_is_off_is_refused(refused, here):
     save("nan.npz", nan, labels)
     assert "values from nan to nan" in refused("train hinton16 --data nan.npz --out o")
     save("range.npz", images * 255, labels)
-    assert "wanted uint8 0 to 255 or float 0 to 1" in refused("train hinton16 --data range.npz --out o")
+    assert "expected uint8 0 to 255 or float 0 to 1" in refused("train hinton16 --data range.npz --out o")
     save("shape.npz", images.reshape(40, 64), labels)
-    assert "wanted NHW, NHWC or NCHW" in refused("train hinton16 --data shape.npz --out o")
+    assert "expected NHW, NHWC or NCHW" in refused("train hinton16 --data shape.npz --out o")
     save("five.npz", images, labels % 5)
     assert "five.npz has 5 classes, hinton16 10" in refused(
         "record teacher --replace --data five.npz --preset small --quiet"

@@ -120,7 +120,7 @@ def test_a_finished_run_is_not_made_again_over_itself(command, here):
 
 
 def test_a_generator_of_one_class_is_said(command, here, monkeypatch):  # noqa: ARG001
-    monkeypatch.setattr(OnlineTrainer, "watch", lambda *_: GeneratorHealth(1.0, 0.2, 0.0))
+    monkeypatch.setattr(OnlineTrainer, "check_health", lambda *_: GeneratorHealth(1.0, 0.2, 0.0))
     monkeypatch.setattr(OnlineTrainer, "agreement", lambda _: [50.0, 50.0])
     done = command(f"{GO} hinton8 --out s")
     assert done.code == 0 and "the teacher sees one class alone in the generator's last images" in done.out
@@ -145,10 +145,10 @@ WRONG = [
     ("--online generator --preset dafk", "no preset 'dafk'; nearest: 'dafl'"),
     (
         "--online generator --replay bank --replay-bytes 63",
-        "--replay-bytes: got 63, wanted at least 64, which one image",
+        "--replay-bytes: got 63, expected at least 64, the size of one image",
     ),
-    ("--online generator --replay vae --replay-bytes 64", "--replay-bytes: got 64, wanted at least"),
-    ("--online generator --replay ema --replay-bytes 64", "--replay-bytes: got 64, wanted at least 256"),
+    ("--online generator --replay vae --replay-bytes 64", "--replay-bytes: got 64, expected at least"),
+    ("--online generator --replay ema --replay-bytes 64", "--replay-bytes: got 64, expected at least 256"),
     ("--online generator --epochs 0", "--epochs: got 0, wanted at least 1"),
     ("--online generator --optimizer adam --student-rate 1e38", "--student-rate: got 1e38, wanted at most 10"),
     ("--online generator --generator-rate 1e38", "--generator-rate: got 1e38, wanted at most 10"),
@@ -166,7 +166,7 @@ WRONG = [
     ),
     (
         "--online generator --replay balanced --replay-bytes 64",
-        "got room for 1 images, wanted at least one of each of 10",
+        "got room for 1 images, expected at least one for each of 10",
     ),
     (
         "--online generator --alignment mmd --discriminator-width 8",
@@ -174,7 +174,7 @@ WRONG = [
     ),
     ("--online generator --replay vae --vae-rate 1e38", "--vae-rate: got 1e38, wanted at most 10"),
     ("--online generator --ground dim", "--ground: got 'dim', wanted 'any', 'dark' or 'bright'"),
-    ("--online generator --disagreement 0 --one-hot 0 --balance 0", "the generator has no term of a weight above 0"),
+    ("--online generator --disagreement 0 --confidence 0 --balance 0", "all weights of the generator's losses are 0"),
     ("--online generator --statistics 1 --record set/set.json", "set/set.json"),
     ("--online generator --condensed nosuch", "no condensed set nosuch"),
     ("--online generator --condensed set", "no condensed set set"),
@@ -209,12 +209,14 @@ def test_a_teacher_whose_logits_are_not_finite_is_one_line(refused, here):
 def test_a_run_that_diverges_at_once_is_one_line_and_leaves_nothing(command, here, monkeypatch):
     line = "distill online teacher hinton8 --iterations 3 --epochs 4 --batch 32 --latent 8 --out s"
     with monkeypatch.context() as patch:
-        patch.setattr(OnlineTrainer, "_rates", lambda self, _: self.generator_optimizer.param_groups[0].update(lr=1e30))
+        patch.setattr(
+            OnlineTrainer,
+            "_set_learning_rates",
+            lambda self, _: self.generator_optimizer.param_groups[0].update(lr=1e30),
+        )
         done = command(line)
-    assert done.line.startswith(
-        "epoch 1 ends in a loss that is not finite, 4 times; the student is as it began; lower "
-    )
-    assert done.line.endswith("lower --student-rate or --generator-rate, and begin anew (with another --out)")
+    assert done.line.startswith("epoch 1 ended with a non-finite loss 4 times; the student is unchanged; lower ")
+    assert done.line.endswith("lower --student-rate or --generator-rate, and start again with another --out")
     assert not (here / "s").exists()
 
 
@@ -226,9 +228,9 @@ def ruined(network):
 
 
 BREAKS = {
-    "the loss": (lambda _: None, math.nan, "a loss that is not finite"),
-    "the student": (lambda game: ruined(game.student), 0.0, "a student whose logits are not finite"),
-    "its average": (lambda game: ruined(game.average), 0.0, "a student whose logits are not finite"),
+    "the loss": (lambda _: None, math.nan, "a non-finite loss"),
+    "the student": (lambda game: ruined(game.student), 0.0, "non-finite student logits"),
+    "its average": (lambda game: ruined(game.average), 0.0, "non-finite student logits"),
 }
 
 
@@ -247,9 +249,7 @@ def test_a_run_that_diverges_later_keeps_its_student_and_says_what_was_thrown_aw
 
     monkeypatch.setattr(OnlineTrainer, "epoch", epoch)
     done = command(f"{GO} hinton8 --out s")
-    assert (
-        f"epoch 3 ends in {why}, 4 times; the student is as it was after epoch 2; lower --student-rate or " in done.line
-    )
+    assert f"epoch 3 ended with {why} 4 times; the student is as after epoch 2; lower --student-rate or " in done.line
     assert result("s")["online"]["rollbacks"] == [f"epoch 3: {why}"] * 4
     assert result("s")["unfinished"] == {"epochs": 2, "of": 3} and (here / "s" / "training.safetensors").exists()
     assert command("evaluate s --data digits").code == 0

@@ -43,9 +43,9 @@ REFUSED = [
         "--calibrate nosuch",
         "no data set 'nosuch' in the data sets, and no such folder or .npz file; expected one of 'digits'",
     ),
-    ("--calibrate empty.npz", "no image in split 'train' of data set 'empty.npz'; wanted at least one"),
+    ("--calibrate empty.npz", "no image in split 'train' of data set 'empty.npz'; expected at least one"),
     ("--calibrate nan.npz", "values from nan to nan"),
-    ("--calibrate range.npz", "wanted uint8 0 to 255 or float 0 to 1"),
+    ("--calibrate range.npz", "expected uint8 0 to 255 or float 0 to 1"),
     ("--calibrate teacher", "no folder of a class in 'teacher'"),
     ("--finetune nosuch", "no data set 'nosuch'"),
     ("--data nosuch", "no data set 'nosuch'"),
@@ -176,8 +176,8 @@ def test_executorch_is_asked_for_before_anything_is_done(refused, monkeypatch):
     )
     text = refused(f"quantize {NET} --executorch --activation-bits 4 --out o --quiet")
     assert text == (
-        "ExecuTorch runs integers, got w8a4, wanted weights of at most 8 bits and activations of 8; give such bits, or "
-        "leave --executorch out"
+        "ExecuTorch runs integers, got w8a4, expected weights of at most 8 bits and activations of 8; change the bits, or "
+        "remove --executorch"
     )
 
 
@@ -308,7 +308,7 @@ def test_images_that_do_not_fit_are_one_line_and_nothing_is_said_of_their_size(c
 
 def test_a_shift_as_wide_as_the_image_is_one_line(refused):
     text = refused("synthesize bns net --code normed.py:build --jitter 8 --steps 2 --images 8 --out o --quiet")
-    assert text == "--jitter: got 8, wanted below 8, the images' smaller side; give less"
+    assert text == "--jitter: got 8, expected below 8, the images' smaller side; give less"
 
 
 UNIQUE = """

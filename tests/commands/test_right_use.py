@@ -444,12 +444,12 @@ def test_a_report_shows_what_sets_match_of_their_teachers_statistics(command, he
     assert command("synthesize gaussian other --images 20 --out another --quiet").code == 0
     assert command("report student teacher set plain another --out page.html").code == 0
     page = (here / "page.html").read_text()
-    assert page.count("Plot of statistics matched and missed") == 1
+    assert page.count("Plot of the match of statistics") == 1
     assert "teacher: at most 512 images of each set, shown as they are; noise in grey" in page
-    label = page.split("Statistics matched and missed, mean over layers. ")[1].split('"')[0]
+    label = page.split("Match of statistics, mean over layers. ")[1].split('"')[0]
     assert [own.split(":")[0] for own in label.split("; ")] == ["set", "plain", "noise"]
     assert command("report student set --out other.html").code == 0
-    assert "matched and missed" not in (here / "other.html").read_text()
+    assert "Match of statistics" not in (here / "other.html").read_text()
 
 
 @pytest.mark.usefixtures("here")

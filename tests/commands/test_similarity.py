@@ -110,7 +110,7 @@ REFUSED = [
     (f"{NET} digits --split tset", 'Invalid value "tset" for --split'),
     (f"{NET} empty.npz", "no image in split 'test' of data set 'empty.npz'"),
     (f"{NET} nan.npz", "values from nan to nan"),
-    (f"{NET} range.npz", "wanted uint8 0 to 255 or float 0 to 1"),
+    (f"{NET} range.npz", "expected uint8 0 to 255 or float 0 to 1"),
     ("nosuch digits", "no model 'nosuch' in the zoo, and no such release folder"),
     ("hinton16 digits", "model 'hinton16' has no weights"),
     ("net digits", "net holds a network of its publisher's own code ('custom:build'); name it with --code"),

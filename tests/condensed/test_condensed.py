@@ -34,8 +34,8 @@ def test_what_is_saved_is_what_is_opened(tmp_path):
 def test_the_card_says_how_many_of_which_range_and_what_is_given_away(tmp_path):
     text = (made().save(tmp_path / "set") / "README.md").read_text()
     assert "6 images of 3 classes: a, b, c." in text
-    assert "images by class: 2, 2, 2" in text and "**not normalised**" in text and "soft, each row" in text
-    assert text.endswith("## What it gives away\n\nAll of it.\n")
+    assert "images per class: 2, 2, 2" in text and "**not normalised**" in text and "soft, each row" in text
+    assert text.endswith("## Leakage\n\nAll of it.\n")
 
 
 def test_hard_labels_are_one_hot():
@@ -45,12 +45,15 @@ def test_hard_labels_are_one_hot():
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"pixels": torch.zeros(6, 1, 4, 5)}, r"pixels of the condensed set are float32 \(6, 1, 4, 5\) on cpu; wanted"),
+        (
+            {"pixels": torch.zeros(6, 1, 4, 5)},
+            r"pixels of the condensed set are float32 \(6, 1, 4, 5\) on cpu; expected",
+        ),
         ({"pixels": torch.zeros(6, 1, 4, 4, dtype=torch.uint8)}, "pixels of the condensed set are uint8"),
         ({"pixels": torch.full((6, 1, 4, 4), float("nan"))}, "pixels of the condensed set have NaN"),
         ({"labels": torch.full((6, 4), 0.25)}, r"labels of the condensed set are float32 \(6, 4\)"),
         ({"labels": torch.full((6, 3), 0.5)}, "label 0 of the condensed set sums to 1.5"),
-        ({"labels": torch.tensor([[1.5, -0.5, 0.0]] * 6)}, "sums to 1 with a least entry of -0.5"),
+        ({"labels": torch.tensor([[1.5, -0.5, 0.0]] * 6)}, "sums to 1 with a smallest entry of -0.5"),
         ({"labels": torch.tensor([[1.0, 0, 0]] * 5)}, "5 labels for 6 images"),
         ({"labels": torch.zeros(0, 3), "pixels": torch.zeros(0, 1, 4, 4)}, "0 labels for 0 images"),
     ],
@@ -70,11 +73,11 @@ def stored(path, tensors=None, **changes):
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"format": 2}, "has format 2; wanted 1; update datafree"),
-        ({"about": []}, "is no whole condensed set"),
+        ({"format": 2}, "has format 2; expected 1; update datafree"),
+        ({"about": []}, "is not a complete condensed set"),
         ({"spec": 3}, "InputSpec is int"),
         ({"spec": {"shape": [1, 4, 5], "classes": ["a", "b", "c"]}}, "pixels of the condensed set are"),
-        ({"tensors": {"pixels": torch.zeros(2, 1, 4, 4)}}, "is no whole condensed set"),
+        ({"tensors": {"pixels": torch.zeros(2, 1, 4, 4)}}, "is not a complete condensed set"),
     ],
 )
 def test_a_file_that_is_off_is_refused_in_one_line(tmp_path, changes, text):
@@ -96,7 +99,7 @@ def test_a_flipped_byte_is_refused_and_so_is_what_is_not_there(tmp_path):
 def test_another_network_is_refused(tmp_path, tiny):
     own = stored(tmp_path / FILE)
     assert len(Condensed.open(own, tiny())) == 6
-    with pytest.raises(UserError, match=r"of images \(1, 4, 4\) of 3 classes, tiny takes \(1, 6, 6\) of 3"):
+    with pytest.raises(UserError, match=r"has images \(1, 4, 4\) of 3 classes, tiny expects \(1, 6, 6\) of 3"):
         Condensed.open(own, tiny(shape=(1, 6, 6)))
     named = replace(tiny(), spec=tiny().spec.model_copy(update={"classes": ("a", "z", "c")}))
     with pytest.raises(UserError, match=r"class 1 of the condensed set is 'b', wanted 'z' as in tiny; use the data"):
@@ -110,7 +113,8 @@ def test_pixels_a_thousand_ranges_away_are_refused(value):
     pixels = made().pixels.clone()
     pixels[3, 0, 1, 2] = value
     with pytest.raises(
-        UserError, match=r"pixels of the condensed set go from .*, wanted -1000 to 1001, 1000 times the range"
+        UserError,
+        match=r"pixels of the condensed set go from .*, expected -1000 to 1001, the range of images extended by 1000 times",
     ):
         made(pixels=pixels)
 

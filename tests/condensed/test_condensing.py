@@ -37,7 +37,7 @@ def test_one_centre_is_the_class_mean_and_every_centre_a_mean(toy):
 
 def test_more_centres_than_different_images_are_refused():
     data = in_memory("same", "train", "abc", torch.arange(9).numpy() % 3, torch.zeros(9, 1, 8, 8).byte().numpy())
-    with pytest.raises(UserError, match="--per-class: got 2, but class 'a' of same has fewer different images"):
+    with pytest.raises(UserError, match="--per-class: got 2, but class 'a' of same has fewer distinct images"):
         condense(methods.from_name("kmeans"), Job(data, SPEC, 2))
 
 
@@ -61,7 +61,7 @@ def test_a_rotation_is_one_on_images_that_are_not_square():
     images = torch.zeros(1, 1, 16, 64)
     images[..., 7:9, 24:40] = 1  # a bar along the middle
     matrix = siamese_augmentation._matrix("rotate", 1, 0, 16 / 64)
-    bent = siamese_augmentation._bent(images, matrix)[0, 0]
+    bent = siamese_augmentation._warped(images, matrix)[0, 0]
     rows, columns = torch.meshgrid(torch.arange(16).double(), torch.arange(64).double(), indexing="ij")
     spread = torch.cov(torch.stack([columns, rows]).flatten(1), aweights=bent.double().flatten())
     x, y = torch.linalg.eigh(spread).eigenvectors[:, 1].tolist()
@@ -159,7 +159,7 @@ def test_inspect_says_what_is_in_it(command, here):  # noqa: ARG001
     assert (
         code == 0
         and "got: condensed set of 10 images 1 x 8 x 8, 10 classes" in out
-        and "  gives away: These are training images, as they are" in out
+        and "  gives away: Contains original training images" in out
     )
 
 

@@ -103,7 +103,7 @@ def test_of_a_zca_set_the_unwhitened_file_is_read_and_said(command, here, shots)
         torch.save(images * scale, here / "run" / f"{name}.pt")
     code, out, _ = command("import-condensed run teacher --pixels 0-1 --out got --zca")
     assert code == 0
-    assert "images_best.pt is ZCA-whitened; images_zca_5000.pt, the un-whitened, was read" in out
+    assert "images_best.pt is ZCA-whitened; the un-whitened images_zca_5000.pt was read instead" in out
     assert torch.equal(Condensed.open(here / "got").pixels, images)
 
 
@@ -170,17 +170,17 @@ def test_a_spec_with_another_range_gets_its_own_units():
 @pytest.mark.parametrize(
     ("labels", "how", "text"),
     [
-        (torch.tensor([0, 3]), "auto", "label 3 of image 1, wanted 0 to 2"),
+        (torch.tensor([0, 3]), "auto", "label 3 of image 1, expected 0 to 2"),
         (torch.tensor([0, -1]), "auto", "label -1 of image 1"),
-        (torch.tensor([0, 1.5]), "auto", "labels such as 1.5, wanted class numbers"),
+        (torch.tensor([0, 1.5]), "auto", "labels such as 1.5, expected class numbers"),
         (torch.tensor([0]), "auto", "1 labels for 2 images"),
-        (torch.full((2, 4), 0.25), "auto", r"labels of shape \(2, 4\), wanted \(2,\) or \(2, 3\)"),
+        (torch.full((2, 4), 0.25), "auto", r"labels: got shape \(2, 4\), expected \(2,\) or \(2, 3\)"),
         (
             torch.tensor([[0.9, -0.1, -0.1]] * 2),
             "auto",
-            "whose rows sum to 0.7 to 0.7, wanted distributions; give --labels",
+            "whose rows sum to 0.7 to 0.7, expected distributions; give --labels",
         ),
-        (torch.full((2, 3), float("inf")), "logits", "labels with NaN or infinity"),
+        (torch.full((2, 3), float("inf")), "logits", "labels: got NaN or infinity"),
         (torch.tensor([0, 1]), "softly", "no reading of labels 'softly'"),
     ],
 )
@@ -201,14 +201,14 @@ def test_class_folders_are_matched_by_name_numbers_by_value_and_else_in_order():
     assert folders("00010", "00002", "3", classes=ten)[0].tolist() == [10, 2, 3]
     labels, note = folders("10", "2", "3")  # as a listing of folders sorts them
     assert labels.tolist() == [2, 0, 1]
-    assert note == "class folders were taken for the network's classes in their order: 2 = a, 3 = b, 10 = c"
+    assert note == "class folders were matched with the network's classes by order: 2 = a, 3 = b, 10 = c"
     with pytest.raises(
-        UserError, match="class folder 'dog' is no class of the network, expected one of 'a', 'b', 'c'; rename"
+        UserError, match="class folder 'dog' is not a class of the network; expected one of 'a', 'b', 'c'; rename"
     ):
         folders("a", "b", "dog")
     with pytest.raises(UserError, match="class '3' of the folder is none of the network, which has '0' to '2'"):
         folders("1", "2", "3", classes=("0", "1", "2"))
-    with pytest.raises(UserError, match="3 class folders, the network has 12 classes"):
+    with pytest.raises(UserError, match="3 class folders, but the network has 12 classes"):
         folders("x", "y", "z", classes=ten)
 
 
@@ -289,7 +289,7 @@ class Touch:
     ("line", "text"),
     [
         ("nosuch.pt teacher --pixels 0-1", "no file or folder 'nosuch.pt'"),
-        ("text.csv teacher --pixels 0-1", "'text.csv' is of no format that is known; wanted a .pt dictionary"),
+        ("text.csv teacher --pixels 0-1", "'text.csv' has an unknown format; expected a .pt dictionary"),
         ("hollow teacher --pixels 0-1", "no condensed set in 'hollow'"),
         ("good.pt nosuch --pixels 0-1", "no model 'nosuch'"),
         (
@@ -299,37 +299,37 @@ class Touch:
         ("good.pt teacher --pixels 0-2", "no pixel convention '0-2'; nearest: "),
         (
             "good.pt teacher --pixels normalised:0.1",
-            "--pixels: got 'normalised:0.1', wanted normalised:MEAN/STD, such as",
+            "--pixels: got 'normalised:0.1', expected normalised:MEAN/STD, such as",
         ),
-        ("good.pt teacher --pixels normalised:0.1/0", "wanted normalised:MEAN/STD"),
-        ("good.pt teacher --pixels normalised:0,0/1,1", "--pixels: got a mean of 2 numbers, wanted 1 or 1"),
-        ("good.pt teacher --pixels 0-1 --patches 9", "--patches: got 9, wanted 1 to 8"),
+        ("good.pt teacher --pixels normalised:0.1/0", "expected normalised:MEAN/STD"),
+        ("good.pt teacher --pixels normalised:0,0/1,1", "--pixels: got a mean of 2 numbers, expected 1 or 1"),
+        ("good.pt teacher --pixels 0-1 --patches 9", "--patches: got 9, expected 1 to 8"),
         ("good.pt teacher --pixels 0-1 --labels softly", "softly"),
         (
             "empty.pt teacher --pixels 0-1",
-            "'empty.pt' holds 'dict'; wanted [images, labels], or a dictionary whose 'data'",
+            "'empty.pt' holds 'dict'; expected [images, labels], or a dictionary whose 'data'",
         ),
         (
             "alone.pt teacher --pixels 0-1",
-            "'alone.pt' holds a tensor alone; wanted images_*.pt with labels_*.pt beside",
+            "'alone.pt' holds a single tensor; expected images_*.pt with labels_*.pt",
         ),
-        ("numpy.pt teacher --pixels 0-1", "for a tensor; wanted torch tensors"),
+        ("numpy.pt teacher --pixels 0-1", "instead of a tensor; expected torch tensors"),
         ("infinite.pt teacher --pixels 0-1", "images with NaN or infinity"),
         ("vast.pt teacher --pixels 0-1", "declares shape (1099511627776,), but its storage holds 1 numbers"),
         ("old.pt teacher --pixels 0-1", "'old.pt' is no zip"),
         ("plain.pt teacher --pixels 0-1", "'plain.pt' is no zip"),
-        ("evil.pt teacher --pixels 0-1", "'evil.pt' holds 'posix mkdir' for a tensor; wanted torch tensors"),
-        ("bomb.npz teacher --pixels 0-1", "unpacks to 41,943,040; wanted at most"),
+        ("evil.pt teacher --pixels 0-1", "'evil.pt' holds 'posix mkdir' instead of a tensor; expected torch tensors"),
+        ("bomb.npz teacher --pixels 0-1", "unpacks to 41,943,040; expected at most"),
         ("objects.npz teacher --pixels 0-1", "holds Python objects (a pickle), which are never loaded"),
         ("strange.npz teacher --pixels 0-1", "no array 'images' in 'strange.npz', which holds 'pictures', 'labels'"),
-        ("shape.npz teacher --pixels 0-1", "have the shape (20, 8, 8, 4); wanted NHWC or NCHW with 1 channels"),
-        ("colour.pt teacher --pixels 0-1", "images of shape (3, 8, 8), the network takes (1, 8, 8)"),
-        ("narrow.pt teacher --pixels 0-1", "images of shape (1, 8, 6), the network takes (1, 8, 8)"),
-        ("classes.pt teacher --pixels 0-1", "label 10 of image 10, wanted 0 to 9: the network has 10 classes"),
+        ("shape.npz teacher --pixels 0-1", "have the shape (20, 8, 8, 4); expected NHWC or NCHW with 1 channels"),
+        ("colour.pt teacher --pixels 0-1", "images: got shape (3, 8, 8), expected (1, 8, 8)"),
+        ("narrow.pt teacher --pixels 0-1", "images: got shape (1, 8, 6), expected (1, 8, 8)"),
+        ("classes.pt teacher --pixels 0-1", "label 10 of image 10, expected 0 to 9: the network has 10 classes"),
         ("names teacher", "the teacher sees the labelled class in 10.0 % (1 of 10; chance 10.0 %)"),
-        ("large teacher", "is 9 x 8, the network takes 8 x 8; give --resize"),
+        ("large teacher", "is 9 x 8, expected 8 x 8; give --resize"),
         ("names teacher --pixels 0-1", "--pixels: got 0-1, but image files are 0-255; leave --pixels out"),
-        ("bare teacher --pixels 0-1", "no labels for 'bare/images_best.pt'; wanted labels_best.pt"),
+        ("bare teacher --pixels 0-1", "no labels for 'bare/images_best.pt'; expected labels_best.pt"),
         ("white teacher --pixels 0-1 --zca", "is whitened, and no un-whitened images_zca_*.pt is beside it"),
         ("good.pt teacher --pixels 0-1 --zca", "--zca: good.pt is whitened, and no un-whitened images_zca_*.pt"),
         ("shape.npz teacher --pixels 0-1 --layout NHWC --zca", "(20, 8, 8, 4)"),

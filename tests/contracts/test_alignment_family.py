@@ -184,12 +184,12 @@ def test_a_state_of_other_anchors_is_refused(kind, teacher):
 
 
 BAD = {
-    "got no anchor image, wanted one at least; ": lambda x, y: (x[:0], y[:0]),
+    "got no anchor image, expected at least one; ": lambda x, y: (x[:0], y[:0]),
     "images of shape (1, 4, 3), wanted (1, 4, 4)": lambda x, y: (x[..., :3], y),
     "pixels from ": lambda x, y: (x * 255, y),
-    "labels of the anchors: got shape (12,), wanted (12, 3)": lambda x, y: (x, y.argmax(1)),
-    "labels of the anchors: got shape (11, 3), wanted (12, 3)": lambda x, y: (x, y[1:]),
-    "labels of the anchors: got rows that are no probabilities": lambda x, y: (x, 2 * y),
+    "labels of the anchors: got shape (12,), expected (12, 3)": lambda x, y: (x, y.argmax(1)),
+    "labels of the anchors: got shape (11, 3), expected (12, 3)": lambda x, y: (x, y[1:]),
+    "labels of the anchors: got rows that are not probabilities": lambda x, y: (x, 2 * y),
 }
 
 

@@ -176,7 +176,7 @@ def test_the_moving_average_is_the_exponential_one_of_the_generators_weights(tea
     for own in made[1:]:
         memory.follow(own)
         wanted = 0.5 * wanted + 0.5 * own.first.weight.detach()
-    torch.testing.assert_close(memory.own.first.weight, wanted)
+    torch.testing.assert_close(memory.average.first.weight, wanted)
     assert memory.nbytes() == 4 * sum(own.numel() for own in made[0].parameters())
-    with pytest.raises(UserError, match=r"got 2,000, wanted at least [\d,]+, which the generator's weights take"):
+    with pytest.raises(UserError, match=r"got 2,000, expected at least [\d,]+, the size of the generator's weights"):
         replay.from_name("ema", replay_bytes=2_000).bind(teacher, 0).begin(made[0])

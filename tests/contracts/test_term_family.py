@@ -15,11 +15,11 @@ from datafree.records.record import record
 from datafree.records.statistics.moments import Moments
 from datafree.synthesis import losses
 from datafree.synthesis.losses import Term, View, alignment
-from datafree.synthesis.losses.match import measured
+from datafree.synthesis.losses.match import bind_entries
 
 NINE = {
     "BatchNormDivergence", "ClassBalance", "MatchMoments", "MatchTargets", "PixelNorm", "Smoothness",
-    "TotalVariation", "WantedClass", "WantedLogit",
+    "TotalVariation", "TargetClass", "TargetLogit",
 }  # fmt: skip
 FORMS = ("forward", "reverse", "l2")
 
@@ -56,7 +56,7 @@ def term(request, network, toy) -> Term:
         return cls(stored_statistics(network, record(network, toy(), [Moments()])), **settings)
     if "entries" in inspect.signature(cls).parameters:
         made = record(network, toy(), [Moments()])
-        return cls(measured(network, made, made.entries))
+        return cls(bind_entries(network, made, made.entries))
     if "guide" in inspect.signature(cls).parameters:
         return cls(alignment.from_name("discriminator").bind(network, torch.rand(3, 1, 4, 4), torch.eye(3), 0))
     return cls()
@@ -108,7 +108,7 @@ def test_a_constant_image_costs_nothing_smooth(name, shape):
 def test_targets_that_are_met_cost_nothing(network, toy):
     made = record(network, toy(), [Moments(temperature=1.0)])
     x, labels = torch.rand(5, 1, 4, 4), torch.zeros(5, dtype=torch.long)
-    own = family()["MatchTargets"](measured(network, made, made.entries))
+    own = family()["MatchTargets"](bind_entries(network, made, made.entries))
     view = see(network, own, x, labels)
     met = type(own)(own.entries, targets=tuple((view.activations[tap],) for tap in own.taps), top="fc3")
     assert float(met(view).detach()) == 0

@@ -89,7 +89,7 @@ def test_a_face_of_the_wanted_size_is_not_resampled(tmp_path):
 @pytest.mark.parametrize("size", [0, -1, "64", 1 << 20, True, (1, 2, 3)])
 def test_a_size_that_is_none_is_an_error(error, tmp_path, size):
     write(tmp_path)
-    assert error("celeba", data_dir=tmp_path, size=size).startswith(f"size {size!r}; wanted")
+    assert error("celeba", data_dir=tmp_path, size=size).startswith(f"size: got {size!r}, expected")
 
 
 def test_a_listed_image_that_is_missing_is_named(error, tmp_path):
@@ -127,7 +127,7 @@ def test_two_images_of_one_name_are_an_error(error, tmp_path):
     place = write(tmp_path)
     with zipfile.ZipFile(place / "img_align_celeba.zip", "a") as stream:
         stream.writestr("other/1.jpg", jpeg())
-    assert "holds 5 images of 4 names" in error("celeba", data_dir=tmp_path)
+    assert "holds 5 images with 4 names" in error("celeba", data_dir=tmp_path)
 
 
 def test_neither_zip_nor_folder_is_an_error_that_names_both(error, tmp_path):
@@ -147,7 +147,7 @@ def test_a_missing_list_is_named(error, tmp_path, file):
 @pytest.mark.parametrize(
     ("file", "old", "new", "got"),
     [
-        ("list_attr_celeba.txt", "4.jpg -1 -1 -1\n", "", "holds 3 rows; wanted a line with their number"),
+        ("list_attr_celeba.txt", "4.jpg -1 -1 -1\n", "", "holds 3 rows; expected a line with their number"),
         ("list_attr_celeba.txt", "4\n", "", "; expected one of "),
         ("list_attr_celeba.txt", "4.jpg -1 -1 -1", "4.jpg -1 -1", "has a bad row for '4.jpg'"),
         ("list_attr_celeba.txt", "4.jpg -1 -1 -1", "4.jpg -1 0 -1", "has a bad row for '4.jpg'"),
@@ -156,7 +156,7 @@ def test_a_missing_list_is_named(error, tmp_path, file):
             "list_eval_partition.txt",
             "4.jpg 2",
             "4.jpg 3",
-            "has a bad row for '4.jpg'; wanted a file and 1 values of 0, 1",
+            "has a bad row for '4.jpg'; expected a file and 1 values of 0, 1",
         ),
         ("list_eval_partition.txt", "4.jpg 2", "4.jpg", "has a bad row for '4.jpg'"),
     ],

@@ -69,7 +69,7 @@ def test_other_labels_than_fine_and_coarse_are_an_error(error, tmp_path):
 @pytest.mark.parametrize(("length", "got"), [(3072, "3072"), (3074, "3074"), (0, "0")])
 def test_a_file_that_ends_within_a_record_is_an_error_that_names_it(error, tmp_path, length, got):
     path = write(tmp_path / "cifar-10-batches-bin/data_batch_1.bin", bytes(length))
-    expected = f"{str(path)!r} holds {got} bytes; wanted whole records of 3073; copy or download it again"
+    expected = f"{str(path)!r} holds {got} bytes; expected complete records of 3073; copy or download it again"
     assert error("cifar10", data_dir=tmp_path) == expected
 
 
@@ -82,13 +82,15 @@ def test_a_truncated_archive_is_an_error_that_names_it(error, tmp_path, suffix):
 
 def test_a_batch_of_more_than_the_official_records_is_an_error(error, tmp_path):
     write(tmp_path / "cifar-10-batches-bin/data_batch_1.bin.gz", bytes(10_000 * 3073 + 1))
-    assert "holds more than 30730000 bytes; wanted at most 10000 records of 3073" in error("cifar10", data_dir=tmp_path)
+    assert "holds more than 30730000 bytes; expected at most 10000 records of 3073" in error(
+        "cifar10", data_dir=tmp_path
+    )
 
 
 def test_a_label_outside_the_classes_is_an_error_that_names_the_file(error, tmp_path):
     path = write(tmp_path / "cifar-10-batches-bin/data_batch_1.bin", records(0, 10)[0])
-    assert f"label 10 of image 1 in {str(path)!r}; wanted 0 to 9" in error("cifar10", data_dir=tmp_path)
+    assert f"label 10 of image 1 in {str(path)!r}; expected 0 to 9" in error("cifar10", data_dir=tmp_path)
     path = write(tmp_path / "cifar-100-binary/train.bin", records((20, 99), (3, 100))[0])
-    assert f"label 100 of image 1 in {str(path)!r}; wanted 0 to 99" in error("cifar100", data_dir=tmp_path)
+    assert f"label 100 of image 1 in {str(path)!r}; expected 0 to 99" in error("cifar100", data_dir=tmp_path)
     message = error("cifar100", data_dir=tmp_path, labels="coarse")
-    assert f"label 20 of image 0 in {str(path)!r}; wanted 0 to 19" in message
+    assert f"label 20 of image 0 in {str(path)!r}; expected 0 to 19" in message

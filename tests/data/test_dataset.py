@@ -42,7 +42,7 @@ def test_no_indices_give_no_images():
 
 @pytest.mark.parametrize("indices", [[-1], [3], [0.5], [True, False, True], [[0]]])
 def test_indices_that_are_no_positions_are_refused(indices):
-    with pytest.raises(IndexError, match="wanted"):
+    with pytest.raises(IndexError, match="expected"):
         made([0, 1, 2]).pixels(indices)
 
 
@@ -96,7 +96,7 @@ def test_no_count_gives_all_and_the_full_count_the_same_images():
 
 @pytest.mark.parametrize("count", [0, -1, 4])
 def test_a_subset_that_cannot_be_is_an_error(count):
-    with pytest.raises(UserError, match=f"a subset of {count} images .* wanted 1 to 3"):
+    with pytest.raises(UserError, match=f"a subset of {count} images .* expected 1 to 3"):
         made([0, 1, 2]).subset(count)
 
 
@@ -149,18 +149,18 @@ def test_another_label_is_another_data_set():
 
 
 def test_an_empty_data_set_is_an_error():
-    with pytest.raises(UserError, match="no image in split 'train' of data set 'made'; wanted at least one"):
+    with pytest.raises(UserError, match="no image in split 'train' of data set 'made'; expected at least one"):
         made(np.zeros(0, np.int64))
 
 
 @pytest.mark.parametrize("label", [-1, 3])
 def test_a_label_outside_the_classes_is_an_error_that_names_the_image(label):
-    with pytest.raises(UserError, match=f"label {label} of image 1 in data set 'made'; wanted 0 to 2"):
+    with pytest.raises(UserError, match=f"label {label} of image 1 in data set 'made'; expected 0 to 2"):
         made([0, label, 1])
 
 
 def test_labels_of_another_type_are_an_error():
-    with pytest.raises(UserError, match=r"torch\.int32 \(2,\) on cpu; wanted torch\.int64"):
+    with pytest.raises(UserError, match=r"torch\.int32 \(2,\) on cpu; expected torch\.int64"):
         Dataset("made", "train", ("a",), torch.zeros(2, dtype=torch.int32), (1, 2, 2), read_none)
 
 

@@ -68,7 +68,7 @@ def test_all_images_get_the_size_of_the_first_training_image_and_colour_where_an
     assert greys(train) + greys(test) == [7, 8, 9]
     assert train.notes[0] == (
         f"{tmp_path / 'train'}: 2 images; 1 grey, read as colour (all as grey for a network of 1 channel); 1 of another "
-        "size than the first, 6 x 4, cropped to its shape and resized"
+        "size than the first, 6 x 4, cropped and resized to it"
     )
 
 
@@ -156,10 +156,10 @@ def test_folders_inside_class_folders_are_read_and_what_is_left_out_is_counted(t
     save(tmp_path / "train/.ipynb_checkpoints/1.png")
     dataset = load(str(tmp_path), "train")
     assert (dataset.classes, dataset.labels.tolist()) == (("a", "b", "c"), [0, 0, 1, 2, 2])
-    assert dataset.notes[0] == f"{tmp_path}: the folders val beside train are not read"
+    assert dataset.notes[0] == f"{tmp_path}: the folders val next to train are not read"
     assert dataset.notes[1] == (
         f"{tmp_path / 'train'}: 5 images; 2 in folders inside the class folders; left out: 1 .csv, 2 .heic, 4 .txt, "
-        "1 broken links, 3 hidden, 1 images beside the class folders, 1 links in a circle, 1 without suffix"
+        "1 broken links, 1 cyclic links, 3 hidden, 1 images beside the class folders, 1 without suffix"
     )
 
 
@@ -235,17 +235,17 @@ def test_a_class_that_is_called_as_a_split_beside_others_is_a_class(tmp_path):
     [
         (
             ("Train/1.png", "Test/1.png"),
-            "(Test, Train), without class folders in 'Test', 'Train'; wanted train/<class>/*",
+            "(Test, Train), without class folders in 'Test', 'Train'; expected train/<class>/*",
         ),
         (
             ("train/1.png", "test/1.png"),
-            "(test, train), without class folders in 'test', 'train'; wanted train/<class>/*",
+            "(test, train), without class folders in 'test', 'train'; expected train/<class>/*",
         ),
         (
             ("training/1.png", "validation/1.png"),
-            "are called as splits are (training, validation), without class folders",
+            "are named after splits (training, validation), without class folders",
         ),
-        (("val/a/1.png", "val/b/1.png"), "are called as splits are (val), neither train nor test among them; wanted"),
+        (("val/a/1.png", "val/b/1.png"), "are named after splits (val), neither train nor test among them; expected"),
         (("Train/a/1.png", "training/a/1.png"), "folders 'Train', 'training' in"),
     ],
 )
@@ -259,8 +259,8 @@ def test_splits_are_never_taken_for_classes(error, tmp_path, names, expected):
 def test_a_folder_of_validation_images_is_not_tested_on_without_a_word(error, tmp_path, name):
     save(tmp_path / "Train/a/1.png")
     save(tmp_path / name / "a/1.png")
-    assert load(str(tmp_path), "train").notes[0] == f"{tmp_path}: the folders {name} beside Train are not read"
-    assert f"wanted it beside 'Train'; add it, or rename {name!r} if that is what to test on" in error(tmp_path, "test")
+    assert load(str(tmp_path), "train").notes[0] == f"{tmp_path}: the folders {name} next to Train are not read"
+    assert f"expected it next to 'Train'; add it, or rename {name!r} to test on it" in error(tmp_path, "test")
 
 
 def test_the_folder_can_be_pickled_and_read_elsewhere(tmp_path):
@@ -272,7 +272,7 @@ def test_an_empty_class_folder_is_an_error_that_names_it(error, tmp_path):
     save(tmp_path / "train/a/1.png")
     (tmp_path / "train/b").mkdir()
     (tmp_path / "train/b/notes.txt").touch()
-    assert f"no image in the class folder '{tmp_path}/train/b', which holds 1 .txt; wanted .png, .jpg" in error(
+    assert f"no image in the class folder '{tmp_path}/train/b', which holds 1 .txt; expected .png, .jpg" in error(
         tmp_path
     )
 
@@ -282,18 +282,18 @@ def test_a_folder_without_classes_is_an_error(error, tmp_path, file):
     if file:
         save(tmp_path / file)
     held = "which holds 1 image and no folder" if file else "which has no folder in it"
-    assert f"no folder of a class in {str(tmp_path)!r}, {held}; wanted <class>/*.png or <split>" in error(tmp_path)
+    assert f"no class folder in {str(tmp_path)!r}, {held}; expected <class>/*.png or <split>" in error(tmp_path)
 
 
 def test_a_split_without_its_folder_is_an_error(error, tmp_path):
     save(tmp_path / "train/a/1.png")
-    assert f"no folder of classes in '{tmp_path}/test'; wanted it beside 'train'" in error(tmp_path, "test")
+    assert f"no class folders in '{tmp_path}/test'; expected it next to 'train'" in error(tmp_path, "test")
 
 
 def test_a_class_of_the_test_split_alone_is_an_error(error, tmp_path):
     save(tmp_path / "train/a/1.png")
     save(tmp_path / "test/b/1.png")
-    assert f"class 'b' of 'test' is not in '{tmp_path}/train'; wanted it in both" in error(tmp_path, "test")
+    assert f"class 'b' of 'test' is not in '{tmp_path}/train'; expected it in both" in error(tmp_path, "test")
 
 
 def test_a_test_split_without_one_of_the_classes_keeps_their_numbers(tmp_path):
@@ -325,7 +325,7 @@ def test_an_image_cut_before_its_last_pixels_is_an_error_and_never_another_trace
 def test_an_image_of_another_format_is_not_read_under_a_false_name(error, tmp_path):
     save(tmp_path / "train/a/1.png")
     Image.new("L", (4, 4)).save(tmp_path / "train/a/1.png", "TGA")
-    assert "cannot be read (not an image); wanted PNG/JPEG/BMP/WEBP/GIF/TIFF/PPM" in error(tmp_path)
+    assert "cannot be read (not an image); expected PNG/JPEG/BMP/WEBP/GIF/TIFF/PPM" in error(tmp_path)
 
 
 @pytest.mark.parametrize("most", [35, 20, 5])
@@ -334,13 +334,13 @@ def test_an_image_of_more_pixels_than_pillow_allows_is_an_error(error, tmp_path,
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", most)
     message = error(tmp_path)
     assert message.startswith(f"image {str(path)!r} is too large")
-    assert f"wanted at most {most} pixels" in message
+    assert f"expected at most {most} pixels" in message
 
 
 @pytest.mark.parametrize("channels", [2, "1", 4])
 def test_other_channels_than_1_and_3_are_an_error(error, tmp_path, channels):
     save(tmp_path / "train/a/1.png")
-    assert error(tmp_path, channels=channels).startswith(f"channels {channels!r} for data set")
+    assert error(tmp_path, channels=channels).startswith(f"channels: got {channels!r} for data set")
 
 
 def test_an_unknown_split_is_an_error(error, tmp_path):
@@ -358,7 +358,8 @@ def test_a_folder_that_cannot_be_listed_is_an_error(error, tmp_path, monkeypatch
 
     monkeypatch.setattr("os.scandir", refuse)
     assert (
-        error(tmp_path) == f"{str(tmp_path)!r} cannot be listed (Permission denied); wanted a folder; check its rights"
+        error(tmp_path)
+        == f"{str(tmp_path)!r} cannot be listed (Permission denied); expected a readable folder; check its permissions"
     )
 
 
@@ -384,4 +385,4 @@ def test_a_link_to_a_folder_above_its_class_brings_in_no_other_class(tmp_path):
     (tmp_path / "own/b/zero.png").symlink_to("/dev/zero")
     dataset = load(str(tmp_path / "own"), "all")
     assert dataset.labels.tolist() == [0, 1, 1]
-    assert "left out: 2 links in a circle, 1 pipes or devices" in dataset.notes[0]
+    assert "left out: 2 cyclic links, 1 pipes or devices" in dataset.notes[0]

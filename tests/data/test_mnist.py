@@ -80,10 +80,10 @@ def test_a_flipped_bit_in_a_compressed_file_is_an_error(error, tmp_path):
 
 def test_another_magic_number_is_an_error_that_shows_both(error, tmp_path):
     write(tmp_path, images=idx(LABELS))
-    assert "begins with 0x00000801; wanted 0x00000803" in error("mnist", data_dir=tmp_path)
+    assert "starts with 0x00000801; expected 0x00000803" in error("mnist", data_dir=tmp_path)
 
 
-@pytest.mark.parametrize(("content", "got"), [(b"", "begins with 0x;"), (idx(IMAGES)[:9], "ends after 9 bytes")])
+@pytest.mark.parametrize(("content", "got"), [(b"", "starts with 0x;"), (idx(IMAGES)[:9], "ends after 9 bytes")])
 def test_a_file_without_a_whole_header_is_an_error(error, tmp_path, content, got):
     write(tmp_path)
     (tmp_path / "train-images-idx3-ubyte").write_bytes(content)
@@ -93,7 +93,7 @@ def test_a_file_without_a_whole_header_is_an_error(error, tmp_path, content, got
 @pytest.mark.parametrize(("change", "got"), [(lambda c: c[:-1], "holds 59"), (lambda c: c + b"x", "holds more")])
 def test_another_length_than_the_header_says_is_an_error(error, tmp_path, change, got):
     write(tmp_path, images=change(idx(IMAGES)))
-    assert f"{got} bytes of values; wanted 60 for its shape (5, 4, 3)" in error("mnist", data_dir=tmp_path)
+    assert f"{got} bytes of values; expected 60 for its shape (5, 4, 3)" in error("mnist", data_dir=tmp_path)
 
 
 @pytest.mark.parametrize("shape", [(2**32 - 1,) * 3, (1 << 20, 1 << 10, 2), (1, 0, 3)])
@@ -109,13 +109,13 @@ def test_a_decompression_bomb_is_read_no_further_than_its_header_says(error, tmp
     message = error("mnist", data_dir=tmp_path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert "holds more bytes of values; wanted 60" in message
+    assert "holds more bytes of values; expected 60" in message
     assert peak < 1 << 24
 
 
 def test_a_label_outside_the_classes_is_an_error_that_names_the_file(error, tmp_path):
     write(tmp_path, labels=idx(np.array([0, 1, 10, 2, 3], np.uint8)))
-    expected = f"label 10 of image 2 in '{tmp_path}/train-labels-idx1-ubyte'; wanted 0 to 9; correct the labels"
+    expected = f"label 10 of image 2 in '{tmp_path}/train-labels-idx1-ubyte'; expected 0 to 9; correct the labels"
     assert error("mnist", data_dir=tmp_path) == expected
 
 
@@ -135,4 +135,4 @@ def test_what_unpacks_to_many_times_its_file_is_refused(error, tmp_path, monkeyp
     zeros = np.zeros((400, 28, 28), np.uint8)
     write(tmp_path, suffix=suffix, images=idx(zeros), labels=idx(np.zeros(400, np.uint8)))
     size = (tmp_path / f"train-images-idx3-ubyte{suffix}").stat().st_size
-    assert f"unpacks to more than {50 * size + 1000:,} bytes; wanted the file" in error("mnist", data_dir=tmp_path)
+    assert f"unpacks to more than {50 * size + 1000:,} bytes; expected the file" in error("mnist", data_dir=tmp_path)

@@ -57,7 +57,7 @@ def test_grey_images_need_no_channel_axis(tmp_path):
 def test_a_shape_that_fits_two_layouts_needs_the_option(error, tmp_path):
     name = save(tmp_path, images=IMAGES[:, :3], labels=LABELS)  # (20, 3, 4, 3)
     assert (
-        "has the shape (20, 3, 4, 3), NHWC as well as NCHW; wanted one of them; from Python, name the layout"
+        "has the shape (20, 3, 4, 3), which fits NHWC and NCHW; expected only one; give the layout, from Python"
         in error(name)
     )
     assert load(name, "train", layout="NHWC").shape == (3, 3, 4)
@@ -99,45 +99,45 @@ def test_both_splits_have_the_same_classes(tmp_path):
         ({"images": IMAGES}, "no array 'labels' in"),
         ({"labels": LABELS}, "no array 'images' in"),
         ({"x_train": IMAGES, "y_train": LABELS}, "no array 'y_test' in"),
-        ({}, "which holds nothing; wanted images and labels"),
+        ({}, "which holds nothing; expected images and labels"),
         ({"images": IMAGES, "labels": LABELS[:9]}, "9 labels for 20 images"),
         ({"images": IMAGES, "labels": LABELS - 1}, "label -1 of image 0 in 'labels'"),
         ({"images": IMAGES, "labels": LABELS * 10**9}, "label 1000000000 of image 1"),
         ({"images": IMAGES, "labels": LABELS.astype(np.uint64) * 2**63}, "label 9223372036854775808 of image 1"),
-        ({"images": IMAGES, "labels": LABELS.astype(float)}, "is float64 (20,); wanted integers (N,), the numbers of"),
+        ({"images": IMAGES, "labels": LABELS.astype(float)}, "is float64 (20,); expected integers (N,), class numbers"),
         ({"images": IMAGES, "labels": LABELS.astype(float)}, "convert it with .astype(int)"),
-        ({"images": IMAGES, "labels": np.eye(20, dtype=int)}, "is int64 (20, 20); wanted integers (N,)"),
+        ({"images": IMAGES, "labels": np.eye(20, dtype=int)}, "is int64 (20, 20); expected integers (N,)"),
         ({"images": IMAGES, "labels": np.eye(20)}, "take .argmax(1) of one-hot rows"),
         ({"images": IMAGES, "labels": LABELS.astype("M8[D]")}, "is datetime64[D] (20,)"),
         ({"images": IMAGES, "labels": LABELS > 0}, "is bool (20,)"),
         (
             {"images": IMAGES, "labels": LABELS + 1},
-            "go from 1 to 2 and none is 0; wanted 0 to 1; save labels=labels - 1",
+            "go from 1 to 2 and none is 0; expected 0 to 1; save labels=labels - 1",
         ),
-        ({"images": IMAGES, "labels": LABELS * 3 + 4}, "go from 4 to 7 and none is 0; wanted 0 to 3"),
+        ({"images": IMAGES, "labels": LABELS * 3 + 4}, "go from 4 to 7 and none is 0; expected 0 to 3"),
         ({"x_train": IMAGES, "y_train": LABELS + 1, "x_test": IMAGES, "y_test": LABELS[::-1] + 1}, "none is 0"),
         ({"images": (IMAGES > 9).astype("u1"), "labels": LABELS}, "has values up to 1 only, which is nearly black"),
         ({"images": IMAGES // 16, "labels": LABELS}, "has values up to 15 only"),
         ({"images": IMAGES * 0, "labels": LABELS}, "has values up to 0 only"),
         ({"images": IMAGES / 255**2, "labels": LABELS}, "has values up to 0.003922 only"),
-        ({"images": IMAGES.astype("u2") * 257, "labels": LABELS}, "is uint16; wanted"),
-        ({"images": IMAGES.astype("i1"), "labels": LABELS}, "is int8; wanted"),
-        ({"images": IMAGES.astype(complex), "labels": LABELS}, "is complex128; wanted"),
+        ({"images": IMAGES.astype("u2") * 257, "labels": LABELS}, "is uint16; expected"),
+        ({"images": IMAGES.astype("i1"), "labels": LABELS}, "is int8; expected"),
+        ({"images": IMAGES.astype(complex), "labels": LABELS}, "is complex128; expected"),
         ({"images": IMAGES / 127.5 - 1, "labels": LABELS}, "has values from -1.0 to 1.0"),
-        ({"images": np.zeros(20, [("a", "u1"), ("b", "f4")]), "labels": LABELS}, "wanted plain numbers or text"),
+        ({"images": np.zeros(20, [("a", "u1"), ("b", "f4")]), "labels": LABELS}, "expected plain numbers or text"),
         ({"images": IMAGES, "labels": LABELS, "classes": np.array(["a"])}, "label 1 of image 1"),
         ({"images": IMAGES, "labels": LABELS, "classes": np.arange(2)}, "'classes' in"),
         ({"images": IMAGES[:0], "labels": LABELS[:0]}, "no image in split 'train'"),
         ({"images": IMAGES[:1], "labels": LABELS[:1]}, "no image in split 'train'"),
         ({"images": IMAGES[:, :0], "labels": LABELS}, "has the shape (20, 0, 4, 3)"),
         ({"images": IMAGES[:, :0, :, 0], "labels": LABELS}, "has the shape (20, 0, 4)"),
-        ({"images": IMAGES[..., :2], "labels": LABELS}, "has the shape (20, 5, 4, 2); wanted NHW, NHWC or NCHW"),
+        ({"images": IMAGES[..., :2], "labels": LABELS}, "has the shape (20, 5, 4, 2); expected NHW, NHWC or NCHW"),
         ({"images": IMAGES[0, 0], "labels": LABELS}, "has the shape (4, 3)"),
-        ({"images": IMAGES.astype(int), "labels": LABELS}, "is int64; wanted uint8 0 to 255 or float 0 to 1"),
-        ({"images": IMAGES > 9, "labels": LABELS}, "is bool; wanted"),
-        ({"images": IMAGES.astype("U3"), "labels": LABELS}, "is <U3; wanted"),
-        ({"images": IMAGES.astype("f4"), "labels": LABELS}, "has values from 0.0 to 255.0; wanted"),
-        ({"images": IMAGES * 1e300, "labels": LABELS}, "has values from 0.0 to 2.55e+302; wanted"),
+        ({"images": IMAGES.astype(int), "labels": LABELS}, "is int64; expected uint8 0 to 255 or float 0 to 1"),
+        ({"images": IMAGES > 9, "labels": LABELS}, "is bool; expected"),
+        ({"images": IMAGES.astype("U3"), "labels": LABELS}, "is <U3; expected"),
+        ({"images": IMAGES.astype("f4"), "labels": LABELS}, "has values from 0.0 to 255.0; expected"),
+        ({"images": IMAGES * 1e300, "labels": LABELS}, "has values from 0.0 to 2.55e+302; expected"),
         ({"images": IMAGES / 255 - 0.1, "labels": LABELS}, "has values from -0.1"),
         ({"images": np.where(IMAGES == 7, np.nan, 0), "labels": LABELS}, "has values from nan to nan"),
         ({"images": np.where(IMAGES == 7, np.inf, 0), "labels": LABELS}, "has values from 0.0 to inf"),
@@ -156,19 +156,19 @@ GREY = IMAGES[..., 0]
         (GREY[:, :4].reshape(20, 16), "reshape its rows to images, with .reshape(-1, 4, 4)", lambda x: x.reshape(-1, 4, 4)),
         (IMAGES[:, :4].reshape(20, 48), "with .reshape(-1, 3, 4, 4) if they are", lambda x: x.reshape(-1, 3, 4, 4)),
         (GREY.reshape(20, 20), "with .reshape(-1, height, width)", lambda x: x.reshape(-1, 5, 4)),
-        (GREY[:, 0, 0], "save the pixels of the images, not one number for each", None),
-        (IMAGES[..., [0, 1, 2, 2]], "drop the fourth channel, of transparency, with [..., :3]", lambda x: x[..., :3]),
+        (GREY[:, 0, 0], "save the pixels of the images, not one number per image", None),
+        (IMAGES[..., [0, 1, 2, 2]], "drop the fourth channel, transparency, with [..., :3]", lambda x: x[..., :3]),
         (IMAGES.repeat(2, 2).transpose(0, 3, 1, 2)[:, [0, 1, 2, 2]], "with [:, :3]", lambda x: x[:, :3]),
         (IMAGES[..., :2], "take one of its two channels, with [..., :1]", lambda x: x[..., :1]),
         (IMAGES.transpose(0, 3, 1, 2)[:, :2], "take one of its two channels, with [:, :1]", lambda x: x[:, :1]),
         (IMAGES[..., [0, 1, 2, 2, 2, 2]], "take 1 or 3 of its channels", lambda x: x[..., :3]),
         (IMAGES.transpose(1, 2, 3, 0), "with .transpose(3, 0, 1, 2) if they are last", lambda x: x.transpose(3, 0, 1, 2)),
         (IMAGES.transpose(3, 1, 2, 0), "with .transpose(3, 0, 1, 2) if they are last", lambda x: x.transpose(3, 0, 1, 2)),
-        (IMAGES[:, None], "save one picture for each image", lambda x: x[:, 0]),
-        (GREY[:, None, None], "save one picture for each image", lambda x: x[:, 0]),
-        (IMAGES[:, :0], "save images with pixels: an axis has the length 0", None),
-        (np.where(IMAGES == 7, np.nan, 0.5), "leave out the images with NaN or infinity", lambda x: np.nan_to_num(x)),
-        (np.where(IMAGES == 7, np.inf, 0.5), "leave out the images with NaN or infinity", lambda x: x.clip(0, 1)),
+        (IMAGES[:, None], "save one picture per image", lambda x: x[:, 0]),
+        (GREY[:, None, None], "save one picture per image", lambda x: x[:, 0]),
+        (IMAGES[:, :0], "save images with pixels: an axis has length 0", None),
+        (np.where(IMAGES == 7, np.nan, 0.5), "remove images with NaN or infinity", lambda x: np.nan_to_num(x)),
+        (np.where(IMAGES == 7, np.inf, 0.5), "remove images with NaN or infinity", lambda x: x.clip(0, 1)),
         (IMAGES / 127.5 - 1, "save (it + 1) / 2, if it goes from -1 to 1", lambda x: ((x + 1) / 2).clip(0, 1)),
         (IMAGES.astype("f4"), "divide it by 255", lambda x: x / 255),
         ((IMAGES / 255 - 0.5) * 4, "undo its normalisation", lambda x: x / 4 + 0.5),
@@ -237,7 +237,7 @@ def test_the_advice_on_a_range_brings_the_images_back(error, tmp_path, images, a
 
 
 def test_a_layout_that_a_shape_is_not_of_is_advised_against(error, tmp_path):
-    assert "it is not NCHW: leave the layout out" in error(save(tmp_path, images=IMAGES, labels=LABELS), layout="NCHW")
+    assert "it is not NCHW: do not give a layout" in error(save(tmp_path, images=IMAGES, labels=LABELS), layout="NCHW")
 
 
 def test_a_suffix_in_capitals_is_read(tmp_path):
@@ -251,7 +251,9 @@ def test_a_suffix_in_capitals_is_read(tmp_path):
 def test_a_file_of_two_data_sets_is_refused(error, tmp_path, key, labelled):
     name = save(tmp_path, images=IMAGES, labels=LABELS, **{key: IMAGES, key.replace("x", "y"): LABELS})
     for split in ("train", "test"):
-        assert f"holds both 'images' and {key!r}, wanted images and labels, or" in error(name, split, labelled=labelled)
+        assert f"holds both 'images' and {key!r}, expected images and labels, or" in error(
+            name, split, labelled=labelled
+        )
 
 
 @pytest.mark.parametrize("key", ["images", "labels", "classes"])
@@ -259,7 +261,7 @@ def test_an_array_that_is_there_under_both_its_names_is_refused(error, tmp_path,
     name = save(tmp_path, images=IMAGES, labels=LABELS, classes=np.array(["a", "b"]))
     with zipfile.ZipFile(name, "a") as archive:
         archive.writestr(key, archive.read(f"{key}.npy"))
-    assert f"{key!r} in {name!r} is there 2 times; wanted once" in error(name)
+    assert f"{key!r} in {name!r} occurs 2 times; expected once" in error(name)
 
 
 def test_an_array_without_the_suffix_in_the_zip_is_read_as_numpy_does(tmp_path):
@@ -273,8 +275,8 @@ def test_an_array_without_the_suffix_in_the_zip_is_read_as_numpy_does(tmp_path):
 def test_labels_that_start_at_1_are_shifted_in_every_array_and_classes_are_for_measuring_alone(error, tmp_path):
     name = save(tmp_path, x_train=IMAGES, y_train=LABELS + 1, x_test=IMAGES, y_test=LABELS + 1)
     expected = (
-        "save y_train=y_train - 1 and y_test=y_test - 1; only to measure a network that has 3 classes, save an array "
-        "`classes` of their names instead"
+        "save y_train=y_train - 1 and y_test=y_test - 1; or, to evaluate a network with 3 classes, save an array "
+        "`classes` with their names"
     )
     assert error(name).endswith(expected)
 
@@ -300,7 +302,7 @@ def test_a_pickle_is_refused_and_never_run(error, tmp_path, key):
 @pytest.mark.parametrize("content", [b"", b"no zip", b"\x80\x04N."])
 def test_a_file_that_is_no_zip_is_an_error(error, tmp_path, content):
     (tmp_path / "a.npz").write_bytes(content)
-    assert "cannot be read (File is not a zip file); wanted a whole .npz file" in error(tmp_path / "a.npz")
+    assert "cannot be read (File is not a zip file); expected a complete .npz file" in error(tmp_path / "a.npz")
 
 
 def test_a_header_that_claims_more_than_there_is_is_an_error_before_memory_is_taken(error, tmp_path):
@@ -351,7 +353,7 @@ def test_what_unpacks_to_many_times_its_file_is_refused_before_it_is_unpacked(er
     np.savez_compressed(tmp_path / "a.npz", images=np.zeros((40, 1500, 1500), np.uint8), labels=np.arange(40) % 2)
     monkeypatch.setattr(arrays.npy, "read_array", None)
     size = (tmp_path / "a.npz").stat().st_size
-    got = f"'images' in '{tmp_path}/a.npz' unpacks to 90,000,128 bytes, from a file of {size:,}; wanted at most"
+    got = f"'images' in '{tmp_path}/a.npz' unpacks to 90,000,128 bytes, from a file of {size:,}; expected at most"
     assert got in error(tmp_path / "a.npz")
 
 
@@ -368,12 +370,12 @@ def test_more_than_memory_a_double_member_another_packing_and_a_long_list_are_re
     name = save(tmp_path, images=IMAGES, labels=LABELS)
     with monkeypatch.context() as patch:
         patch.setattr("datafree._core.memory.available", lambda: 2000)
-        assert "needs 2,656 bytes; wanted at most the 2,000 of memory here" in error(name)
+        assert "needs 2,656 bytes; expected at most the 2,000 of free memory" in error(name)
     with pytest.warns(UserWarning, match="Duplicate name"), zipfile.ZipFile(name, "a") as archive:
         archive.writestr("images.npy", b"")
-    assert "'images' in" in error(name) and "is there 2 times" in error(name)
+    assert "'images' in" in error(name) and "occurs 2 times" in error(name)
     packed = crafted(tmp_path, LIE("'|u1'", "(0,)"), compression=zipfile.ZIP_BZIP2)
-    assert "is packed by method 12" in error(packed)
+    assert "uses compression method 12" in error(packed)
     with zipfile.ZipFile(name, "w") as archive:
         for number in range(5000):
             archive.writestr(str(number), b"")
@@ -414,5 +416,5 @@ def test_letters_beyond_unicode_are_refused(tmp_path, order):
     names = np.array(["ab", "c"], f"{order}U2")
     names.view(f"{order}u4")[1] = 0x110000
     np.savez(tmp_path / "d.npz", images=np.full((4, 4, 4), 200, np.uint8), labels=np.arange(4) % 2, classes=names)
-    with pytest.raises(UserError, match=r"'classes' in .* holds letters that Unicode does not have; wanted text"):
+    with pytest.raises(UserError, match=r"'classes' in .* holds characters beyond Unicode; expected text"):
         load(str(tmp_path / "d.npz"), "train")

@@ -239,7 +239,7 @@ def test_a_png_whose_pixels_are_overwritten_is_refused_by_name(tmp_path):
     content[len(content) // 2 : len(content) // 2 + 200] = bytes(200)
     (tmp_path / "it.png").write_bytes(content)
     for source in (bytes(content), tmp_path / "it.png"):
-        with pytest.raises(UserError, match=r"image 'it' cannot be read \(the checksum of its pixels does not fit"):
+        with pytest.raises(UserError, match=r"image 'it' cannot be read \(the checksum of its pixels is wrong"):
             decode(source, "it", (1, 64, 64))
     for form in ("RGBA", "P", "L"):
         whole = encoded(Image.fromarray(levels).convert(form))
@@ -272,10 +272,14 @@ def bomb(side):
 def test_an_image_that_would_fill_memory_is_refused_by_its_header(shape):
     content = bomb(9500)
     assert len(content) < 20_000
-    with pytest.raises(UserError, match=r"image 'it' is too large .* wanted at most 89478485 pixels; make it smaller"):
+    with pytest.raises(
+        UserError, match=r"image 'it' is too large .* expected at most 89478485 pixels; make it smaller"
+    ):
         decode(content, "it", shape)
     for mode, side in (("1", 8200), ("RGB", 4200), ("RGBA", 4200)):
-        with pytest.raises(UserError, match=r"'it' is too large: its .* when decoded; wanted at most 67,108,864; make"):
+        with pytest.raises(
+            UserError, match=r"'it' is too large: .* bytes decode to .*; expected at most 67,108,864; make"
+        ):
             look(encoded(Image.new(mode, (side, side))), "it")
 
 
@@ -302,7 +306,7 @@ def scans(image: Image.Image, count: int) -> bytes:
 
 def test_a_jpeg_with_hundreds_of_scans_is_refused_before_it_is_decoded():
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8))
-    with pytest.raises(UserError, match=r"'it' goes over its pixels in more than 100 scans, .*; save it again"):
+    with pytest.raises(UserError, match=r"'it' has more than 100 scans, .*; save it again"):
         look(scans(image, 200), "it")
     assert decode(scans(image, 1), "it", (3, 16, 16)).shape == (3, 16, 16)
 
@@ -311,7 +315,7 @@ def test_hundreds_of_scans_are_refused_in_a_jpeg_of_several_images_too():
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8))
     content = encoded(image, "mpo", save_all=True, append_images=[image] * 200, progressive=True)
     assert Image.open(io.BytesIO(content)).format == "MPO"
-    with pytest.raises(UserError, match=r"'it' goes over its pixels in more than 100 scans"):
+    with pytest.raises(UserError, match=r"'it' has more than 100 scans"):
         look(content, "it")
 
 

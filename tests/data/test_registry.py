@@ -30,7 +30,7 @@ def test_an_unknown_name_gets_the_nearest(error):
 
 @pytest.mark.parametrize("name", ["./missing", "a/b", "missing.npz"])
 def test_a_path_that_does_not_exist_is_called_one(error, name):
-    assert error(name).startswith(f"no data set {name!r}: no such file or folder; wanted")
+    assert error(name).startswith(f"no data set {name!r}: no such file or folder; expected")
 
 
 @pytest.mark.parametrize("name", ["", "\0", "x" * 5000])
@@ -40,7 +40,7 @@ def test_an_impossible_name_is_an_unknown_one(error, name):
 
 def test_another_kind_of_file_is_an_error(error, tmp_path):
     (tmp_path / "a.csv").touch()
-    assert "another kind of file; wanted a folder of images or a file that ends in .npz" in error(tmp_path / "a.csv")
+    assert "another kind of file; expected a folder of images or a file that ends in .npz" in error(tmp_path / "a.csv")
 
 
 @pytest.mark.parametrize("name", names())
@@ -68,7 +68,9 @@ def test_without_a_folder_the_error_says_how_to_give_one_and_what_it_holds(error
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_folder_that_is_missing_or_empty_is_named_with_the_expected_file(error, name, tmp_path):
-    assert f"no folder {str(tmp_path / 'no')!r} for data set {name!r}; wanted" in error(name, data_dir=tmp_path / "no")
+    assert f"no folder {str(tmp_path / 'no')!r} for data set {name!r}; expected" in error(
+        name, data_dir=tmp_path / "no"
+    )
     assert error(name, data_dir=tmp_path).startswith(f"no file '{tmp_path}/")
 
 

@@ -53,7 +53,7 @@ def test_other_arrays_and_labels_are_refused(tmp_path, images, error):
     write(path, images[:16], [1, 2, 3])
     assert "holds X of (16, 32, 3, 3) (uint8)" in error("svhn", data_dir=tmp_path)
     write(path, images, [1, 2])
-    assert "y of (2, 1); wanted uint8 X of (32, 32, 3, n), y of (n, 1)" in error("svhn", data_dir=tmp_path)
+    assert "y of (2, 1); expected uint8 X of (32, 32, 3, n), y of (n, 1)" in error("svhn", data_dir=tmp_path)
     write(path, images, [1, 0, 2])
     assert "label 10 of image 1" in error("svhn", data_dir=tmp_path)
     scipy.io.savemat(path, {"Z": images})
@@ -63,5 +63,5 @@ def test_other_arrays_and_labels_are_refused(tmp_path, images, error):
 def test_what_unpacks_to_many_times_its_file_is_refused(tmp_path, monkeypatch, error):
     path = write(tmp_path / "SVHN" / "train_32x32.mat", np.zeros((32, 32, 3, 200), np.uint8), [1] * 200)
     monkeypatch.setattr("datafree.data.find_files.FREE", 1000)
-    assert "unpacks to 614,400 bytes; wanted at most" in error("svhn", data_dir=tmp_path)
+    assert "unpacks to 614,400 bytes; expected at most" in error("svhn", data_dir=tmp_path)
     assert path.stat().st_size < 5000

@@ -78,7 +78,7 @@ def test_test_classes_that_training_lacks_do_not_matter(tmp_path):
 
 def test_a_flat_folder_where_labels_count_is_one_line_that_says_what_it_holds(tmp_path):
     save(tmp_path / "1.png", 100)
-    with pytest.raises(UserError, match="which holds 1 image and no folder; wanted <class>"):
+    with pytest.raises(UserError, match="which holds 1 image and no folder; expected <class>"):
         load(str(tmp_path), "train")
 
 

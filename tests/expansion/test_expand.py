@@ -142,11 +142,11 @@ def test_the_weight_is_the_kinds_own_where_none_is_given(normed, digits):
 
 def test_without_batch_norm_statistics_come_from_a_record_or_are_left_out(teacher, normed, digits):
     names = lambda network, known: [type(term).__name__ for _, term in Expansion().objective(network, known).parts]  # noqa: E731
-    assert names(teacher, None) == ["WantedClass", "ClassBalance"]
+    assert names(teacher, None) == ["TargetClass", "ClassBalance"]
     assert names(teacher, record(teacher, digits, [Moments(covariance="diagonal")])) == [
-        "WantedClass", "ClassBalance", "BatchNormDivergence",
+        "TargetClass", "ClassBalance", "BatchNormDivergence",
     ]  # fmt: skip
-    assert names(normed, None) == ["WantedClass", "ClassBalance", "BatchNormDivergence"]
+    assert names(normed, None) == ["TargetClass", "ClassBalance", "BatchNormDivergence"]
 
 
 def test_a_class_without_an_anchor_starts_as_noise_and_is_made_all_the_same(normed, digits):

@@ -136,7 +136,7 @@ def test_the_longest_history_that_is_written_can_be_read(tmp_path):
     history = {
         "loss": [1234.567891] * EPOCHS, "generator": [-12.345678] * EPOCHS, "agreement": [99.999] * EPOCHS,
         "average_agreement": [99.999] * EPOCHS, "seconds": [1234.567] * EPOCHS, "scores": [98.76543209876543] * EPOCHS,
-        "average_scores": [98.76543209876543] * EPOCHS, "rollbacks": ["epoch 12345: doubles of the same images"] * EPOCHS,
+        "average_scores": [98.76543209876543] * EPOCHS, "rollbacks": ["epoch 12345: duplicate images"] * EPOCHS,
         "health": [{"classes": 9.876, "spread": 0.12345, "duplicates": 0.0123}] * EPOCHS,
     }  # fmt: skip
     write_json(tmp_path / "run.json", {"verb": "distill", "result": {"online": history}})

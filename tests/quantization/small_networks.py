@@ -335,7 +335,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
             mean=lambda: torch.zeros(8),
             var=lambda: torch.ones(8),
         ),
-        "takes the statistics of the batch",
+        "uses the statistics of the batch",
     ),
     "doubles inside": (
         ab(lambda m, x: m.h(m.b(m.a(x.double())).float()), a=lambda: conv(3, 8).double(), b=lambda: BN(8).double()),

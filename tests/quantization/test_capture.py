@@ -89,7 +89,7 @@ class Misfit(ByValue):
         return self.fc(x)
 
 
-ANY = "it can do so for a fixed number of images alone, or for some numbers, expected any number; "
+ANY = "it only works for fixed numbers of images, expected any number; "
 
 
 @pytest.mark.parametrize(
@@ -196,8 +196,8 @@ def test_a_batch_norm_without_running_statistics_is_one_line(images):
     with pytest.raises(UserError) as caught:
         calibrate(network, torch.rand(50, *SPEC.shape) if images else None)
     assert str(caught.value) == (
-        "untracked has a batch norm without running statistics (track_running_stats=False), wanted one with them; train "
-        "it so"
+        "untracked has a batch norm without running statistics (track_running_stats=False), expected "
+        "running statistics; train it with them"
     )
 
 

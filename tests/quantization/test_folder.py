@@ -366,6 +366,6 @@ def test_a_file_that_could_not_be_opened_again_is_not_written():
     with pytest.raises(UserError) as caught:
         check_written(b"", (1, 8, 8))
     assert str(caught.value) == (
-        "this network cannot be written as ONNX that could be opened again: it is of ONNX IR version None, "
+        "this network cannot be written as ONNX that can be opened again: it is of ONNX IR version None, "
         "expected 8 to 13; write that part of it with other operators"
     )

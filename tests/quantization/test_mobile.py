@@ -85,7 +85,7 @@ def test_bits_that_are_no_integers_there_are_refused(bits, pixels, tmp_path):
     with pytest.raises(UserError) as caught:
         to_mobile(convert(own), tmp_path / "a.pte", SPEC.shape, own.bits)
     assert str(caught.value) == (
-        f"ExecuTorch runs integers, got {bits.name}, wanted weights of at most 8 bits and activations of 8; give such "
-        "bits, or leave --executorch out"
+        f"ExecuTorch runs integers, got {bits.name}, expected weights of at most 8 bits and activations of 8; change "
+        "the bits, or remove --executorch"
     )
     assert not (tmp_path / "a.pte").exists()

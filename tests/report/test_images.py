@@ -76,7 +76,7 @@ def test_the_clipped_share_counts_all_pixels_of_the_source():
 def test_the_clipped_share_of_a_grid_made_by_hand_counts_the_pixels_shown():
     grid = make_grid(classes=3, side=2, samples=3)
     grid.samples[0, 0, 0] = -0.5
-    assert caption(grid) == "8.33% of the pixels shown lie outside [0, 1] and are clipped"
+    assert caption(grid) == "8.33% of the displayed pixels lie outside [0, 1] and are clipped"
     assert caption(make_grid()) == ""
 
 
@@ -116,7 +116,7 @@ def test_images_that_are_not_finite_are_left_out_and_counted():
     pixels = torch.full((4, 1, 2, 2), 0.5)
     pixels[0, 0, 0, 0], pixels[1, 0, 1, 1] = torch.nan, torch.inf
     grid = grid_of("x", pixels, torch.tensor([0, 0, 0, 1]), 3, spec=spec((1, 2, 2)), note="n")
-    assert grid.note == "n; 2 of 4 images are not finite and left out"
+    assert grid.note == "n; 2 of 4 images are omitted because they are not finite"
     assert (grid.means[:2] == 0.5).all()
 
 
@@ -149,11 +149,11 @@ def test_other_channels_than_1_or_3_are_merged_and_that_is_said():
 @pytest.mark.parametrize(
     ("pixels", "labels", "text"),
     [
-        (torch.zeros(2, 1, 3, 3), torch.tensor([0, 1]), "images of shape (1, 3, 3) for a report, wanted (1, 2, 2)"),
-        (torch.zeros(2, 1, 2, 2), torch.tensor([0, 3]), "labels from 0 to 3, wanted 0 to 2; give class numbers"),
-        (torch.zeros(2, 1, 2, 2), torch.tensor([-1, 0]), "labels from -1 to 0, wanted 0 to 2; give class numbers"),
-        (torch.zeros(2, 1, 2, 2), torch.tensor([0]), "labels (1,) of torch.int64 for 2 images"),
-        (torch.zeros(2, 1, 2, 2), torch.zeros(2), "labels (2,) of torch.float32 for 2 images"),
+        (torch.zeros(2, 1, 3, 3), torch.tensor([0, 1]), "images: got shape (1, 3, 3), expected (1, 2, 2)"),
+        (torch.zeros(2, 1, 2, 2), torch.tensor([0, 3]), "labels: got 0 to 3, expected 0 to 2; give class numbers"),
+        (torch.zeros(2, 1, 2, 2), torch.tensor([-1, 0]), "labels: got -1 to 0, expected 0 to 2; give class numbers"),
+        (torch.zeros(2, 1, 2, 2), torch.tensor([0]), "labels: got (1,) of torch.int64 for 2 images"),
+        (torch.zeros(2, 1, 2, 2), torch.zeros(2), "labels: got (2,) of torch.float32 for 2 images"),
     ],
 )
 def test_images_or_labels_that_do_not_fit_are_refused(pixels, labels, text):
@@ -163,9 +163,9 @@ def test_images_or_labels_that_do_not_fit_are_refused(pixels, labels, text):
 
 
 def test_means_and_samples_that_do_not_fit_each_other_are_refused():
-    with pytest.raises(UserError, match=r"grid 'x' with means \(3, 1, 4, 4\) and samples \(2, 2, 1, 4, 4\)"):
+    with pytest.raises(UserError, match=r"grid 'x': got means \(3, 1, 4, 4\) and samples \(2, 2, 1, 4, 4\)"):
         grid_png(Grid("x", make_grid().means, make_grid(classes=2).samples, 0.0, 1.0))
-    with pytest.raises(UserError, match="scale 0, wanted a whole number from 1"):
+    with pytest.raises(UserError, match="scale: got 0, expected at least 1"):
         grid_png(make_grid(), 0)
 
 

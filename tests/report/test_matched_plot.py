@@ -40,9 +40,9 @@ def test_one_layer_is_drawn_and_no_set_is_no_picture():
 
 
 def test_several_plots_on_a_page_keep_apart_with_captions_of_their_own(report):
-    likenesses = [SimilarityTable("first <b>", FOUND), SimilarityTable("second", FOUND, "")]
-    page = render(replace(report, likenesses=likenesses, matches=[Match("of one", SETS), Match("of two", SETS)]))
+    similarities = [SimilarityTable("first <b>", FOUND), SimilarityTable("second", FOUND, "")]
+    page = render(replace(report, similarities=similarities, matches=[Match("of one", SETS), Match("of two", SETS)]))
     ids = [attrs["id"] for _, attrs in Reader(page).elements if "id" in attrs]
     assert len(ids) == len(set(ids))
     assert all(text in page for text in ("first &lt;b&gt;", "second", "of one", "of two", "cannot be compared"))
-    assert "cannot be compared" not in render(replace(report, likenesses=likenesses[:1]))
+    assert "cannot be compared" not in render(replace(report, similarities=similarities[:1]))

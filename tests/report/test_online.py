@@ -53,7 +53,7 @@ def test_the_page_shows_the_figures_of_every_curve_and_window_as_by_hand(report)
     assert found[1] == ["student"]
     assert found[2] == ["test accuracy", "all 4", "76.25", "17.97", "90.00", "85.00", "5.00", "10.00", "10.00"]
     assert found[3] == ["test accuracy", "last 2", "82.50", "3.54", "85.00", "85.00", "0.00", "0.00", "0.00"]
-    assert [row[0] for row in found[4:]] == ["agreement_on_probes"] * 2
+    assert [row[0] for row in found[4:]] == ["agreement on probes"] * 2
 
 
 def test_runs_that_differ_in_their_seed_alone_are_summed_up_and_others_are_not():
@@ -67,21 +67,21 @@ def test_runs_that_differ_in_their_seed_alone_are_summed_up_and_others_are_not()
 
 def test_the_page_says_what_the_memory_takes_and_what_was_rolled_back(report):
     found = cells(render(replace(report, online=[run()])), 1)[1]
-    assert found[:4] == ["student", "bank", "1.2 MB 1,234,567 bytes", "8,000 200 a second"]
+    assert found[:4] == ["student", "bank", "1.2 MB 1,234,567 bytes", "8,000 200 per second"]
     assert found[4:8] == ["40.0 s", "4.0", "1.00%", "7"]
     assert found[8].startswith("epoch 2: one class; epoch 3") and found[8].endswith("; 2 more")
 
 
 def test_no_second_is_counted_twice():
     spent = run().phases
-    assert spent == {"generator": 12.0, "student": 16.0, "memory": 4.0, "watching and the rest": 8.0}
+    assert spent == {"generator": 12.0, "student": 16.0, "memory": 4.0, "monitoring and other": 8.0}
     assert sum(spent.values()) == sum(HISTORY["seconds"])
 
 
 def test_the_bars_name_every_phase_once_and_every_run_with_its_seconds():
     svg = phases_svg([run("one"), run("a $two$ <b>", seconds=[5.0] * 8)])
     shown = texts(svg)
-    for name in ("generator", "student", "memory", "watching and the rest", "one", "a $two$ <b>"):
+    for name in ("generator", "student", "memory", "monitoring and other", "one", "a $two$ <b>"):
         assert shown.count(name) == 1
     assert shown.count("40.0 s") == 2 and "30 %" in shown and "seconds" in shown
     assert "one: generator 12.0 s, student 16.0 s" in ET.fromstring(svg).attrib["aria-label"]
@@ -141,7 +141,7 @@ def test_rows_are_epochs_and_columns_latents(tmp_path):
     pixels = torch.arange(6, dtype=torch.uint8).mul(40).reshape(2, 3, 1, 1, 1).expand(2, 3, 1, 4, 4).contiguous()
     generated(tmp_path, pixels, {"epochs": [5, 10]})
     found = timeline(tmp_path)
-    assert (found.epochs, found.of, found.name) == ([5, 10], 2, tmp_path.name)
+    assert (found.epochs, found.total, found.name) == ([5, 10], 2, tmp_path.name)
     image = np.asarray(Image.open(io.BytesIO(timeline_png(found))).convert("L"))
     side = 64 + GAP
     assert image.shape == (2 * side, 3 * side)
@@ -155,7 +155,7 @@ def test_of_many_epochs_twelve_are_shown_from_the_first_to_the_last(tmp_path):
         tmp_path, torch.arange(100, dtype=torch.uint8).reshape(100, 1, 1, 1, 1).expand(100, 30, 1, 2, 2).contiguous()
     )
     found = timeline(tmp_path)
-    assert len(found.epochs) == 12 and found.epochs[0] == 0 and found.epochs[-1] == 99 and found.of == 100
+    assert len(found.epochs) == 12 and found.epochs[0] == 0 and found.epochs[-1] == 99 and found.total == 100
     assert found.pixels.shape == (12, 20, 1, 2, 2)
     assert [int(row[0, 0, 0, 0]) for row in found.pixels] == found.epochs
 
@@ -202,7 +202,7 @@ def test_another_kind_of_file_or_more_tensors_are_one_line(tmp_path):
     with pytest.raises(UserError, match=r"shard|generated"):
         timeline(tmp_path)
     write_tensors(tmp_path / FILE, {"pixels": GOOD, "more": GOOD}, {"epochs": [1, 2]}, kind="generated")
-    with pytest.raises(UserError, match="has 2 tensors, wanted pixels alone"):
+    with pytest.raises(UserError, match="got 2 tensors, expected only pixels"):
         timeline(tmp_path)
 
 

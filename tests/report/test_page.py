@@ -170,7 +170,7 @@ def test_the_page_can_be_read_without_seeing_it(report):
 
 def test_sections_come_in_reading_order_and_empty_ones_stay_away(report):
     heads = re.compile(r"<h[12][^>]*>(.*?)</h[12]>")
-    full = ["A title", "Images", "Curves", "What the record costs", "Warnings", "Settings"]
+    full = ["A title", "Images", "Curves", "Cost of the record", "Warnings", "Settings"]
     assert heads.findall(render(report)) == full
     bare = replace(report, grids=[], lines=[], scatter=(), warnings=[])
     assert heads.findall(render(bare)) == ["A title", "Warnings", "Settings"]
@@ -207,7 +207,9 @@ def test_a_class_without_images_is_named(report):
 
 
 def test_a_grid_of_other_classes_than_the_report_is_refused(report):
-    with pytest.raises(UserError, match="grid 'Real' has 2 classes, the report 3; give one a class"):
+    with pytest.raises(
+        UserError, match="grid 'Real': got 2 classes, expected the report's 3; give a mean image for each class"
+    ):
         render(replace(report, grids=[make_grid(classes=2)]))
 
 

@@ -14,7 +14,7 @@ from datafree.models import hooks as tap_names
 from datafree.models.network import frozen
 from datafree.synthesis import methods
 from datafree.synthesis.losses import Objective, Term, View
-from datafree.synthesis.losses.classes import ClassBalance, WantedClass, WantedLogit
+from datafree.synthesis.losses.classes import ClassBalance, TargetClass, TargetLogit
 from datafree.synthesis.losses.priors import PixelNorm, Smoothness, TotalVariation
 from datafree.synthesis.methods.inversion import Inversion, invert
 
@@ -165,10 +165,10 @@ def test_a_prior_takes_part_where_its_weight_is_not_zero(normed):
     assert (kinds[Smoothness], kinds[TotalVariation], kinds[PixelNorm], kinds[ClassBalance]) == (1.0, 2.0, 3.0, 4.0)
     assert len(methods.from_name("bns").bind(normed, None).objective.parts) == 1
     assert [type(term) for _, term in methods.from_name("inception").bind(normed, None).objective.parts] == [
-        WantedLogit, Smoothness
+        TargetLogit, Smoothness
     ]  # fmt: skip
     both = methods.from_name("bns-inception", classes=0.5).bind(normed, None).objective
-    assert {type(term): weight for weight, term in both.parts}[WantedClass] == 0.5
+    assert {type(term): weight for weight, term in both.parts}[TargetClass] == 0.5
 
 
 @pytest.mark.parametrize("prior", ["smooth", "total_variation", "pixel_norm"])

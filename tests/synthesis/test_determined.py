@@ -94,8 +94,8 @@ def test_a_first_layer_that_loses_the_image_is_refused(toy):
     data = toy(shape=(2, 4, 4))
     text = refused(network_of(linear(8), 8), data, "first.1")
     assert text == (
-        "layer 'first.1' determines 25 % of the pixel directions, wanted at least 50 %; "
-        "take --method all, or ask the publisher for a record with --taps input"
+        "layer 'first.1' determines 25 % of the pixel directions, expected at least 50 %; "
+        "use --method all, or ask the publisher for a record with --taps input"
     )
     half = network_of(linear(16), 16)
     assert pixel_moments(half, record(half, data, [(Moments(covariance="full"), ("first.1",))])).determined == 0.5
@@ -108,7 +108,7 @@ def test_a_layer_that_does_not_see_the_image_is_refused(toy):
 
 def test_a_linear_layer_along_one_side_of_the_image_is_refused(toy):
     network = network_of(nn.Linear(4, 5), 40)
-    assert "layer 'first' is neither a 2-d convolution nor one linear map" in refused(
+    assert "layer 'first' is neither a 2-d convolution nor a linear map" in refused(
         network, toy(shape=(2, 4, 4)), "first"
     )
 
@@ -118,5 +118,5 @@ def test_channel_means_and_later_layers_are_refused(toy):
     assert "holds channel means, which do not determine pixels" in refused(network, data, "first", conv="channels")
     assert refused(network, data, "last") == (
         "the record has no moments of the input or of the first layer, so it does not determine the pixels; "
-        "take --method all or top, or ask the publisher for a record with --taps input or --taps first"
+        "use --method all or top, or ask the publisher for a record with --taps input or --taps first"
     )

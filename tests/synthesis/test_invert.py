@@ -8,7 +8,7 @@ import torch
 from datafree._core.errors import UserError
 from datafree.records.record import Record
 from datafree.synthesis.losses import Objective, Term
-from datafree.synthesis.losses.classes import WantedClass
+from datafree.synthesis.losses.classes import TargetClass
 from datafree.synthesis.losses.priors import PixelNorm
 from datafree.synthesis.methods import batches, unit_labels
 from datafree.synthesis.methods.activations import AllLayers, AllLayersDropout, TopLayer
@@ -54,7 +54,7 @@ def test_a_teacher_in_training_mode_gives_the_images_of_one_in_eval_mode_and_kee
         network = tiny("norm")
         network.module.train(training)
         before = network.fingerprint()
-        made.append(invert(network, 1 * WantedClass(), start, torch.arange(4) % 3, Inversion(5, 0.1, False)))
+        made.append(invert(network, 1 * TargetClass(), start, torch.arange(4) % 3, Inversion(5, 0.1, False)))
         assert network.fingerprint() == before
         assert network.module.training == training
         assert all(parameter.grad is None and parameter.requires_grad for parameter in network.module.parameters())

@@ -16,6 +16,7 @@ __all__ = ["RENAMED", "Settings", "family", "first_problem", "modern", "parse"]
 
 RENAMED = {
     "caution": "warp_acceptance",
+    "one_hot": "confidence",
     "replayed": "replay_fraction",
     "sharpness": "disagreement_temperature",
     "steer": "latent_step",

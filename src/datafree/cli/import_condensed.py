@@ -135,7 +135,7 @@ def _check(trial: Trial, images: Tensor, network: Network, others: dict[str, Tri
     if not trial.passed:
         raise UserError(
             f"the teacher sees the labelled class in {trial}, wanted above chance at 1 in {1 / ALPHA:.0f} and at least "
-            f"{100 * trial.wanted:.1f} %; {came}: mostly the wrong --pixels{other}, labels in another order than the "
+            f"{100 * trial.required:.1f} %; {came}: mostly the wrong --pixels{other}, labels in another order than the "
             "network's classes, or whitened images; give the authors' numbers, or --anyway"
         )
     share = _beyond(images, network)

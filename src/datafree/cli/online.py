@@ -251,7 +251,7 @@ def _result(student: "Network", history: "History", settings: "OnlineDistillatio
 
 
 def _say(folder: Path, student: "Network", teacher: "Network", result: dict[str, Any], memory: Any) -> None:
-    from ..distillation.online.history import ONE
+    from ..distillation.online.history import ONE_CLASS
     from .students import say_accuracy, say_size
 
     history = result["online"]
@@ -259,7 +259,7 @@ def _say(folder: Path, student: "Network", teacher: "Network", result: dict[str,
     print(
         f"{history['images']:,} images made and learnt from; memory ({memory.replay}): {result['memory_bytes']:,} bytes"
     )
-    if history["health"][-1]["classes"] < ONE:
+    if history["health"][-1]["classes"] < ONE_CLASS:
         print(
             "  the teacher sees one class alone in the generator's last images; raise --balance, or give another --scene"
         )

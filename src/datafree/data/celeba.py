@@ -22,11 +22,11 @@ __all__ = ["celeba"]
 PARTITIONS = {"train": "0", "valid": "1", "test": "2"}
 ATTRIBUTES, PARTITION = "list_attr_celeba.txt", "list_eval_partition.txt"
 ZIP, FOLDER = "img_align_celeba.zip", "img_align_celeba"
-MOST_BYTES = 1 << 28  # of a list: ten times CelebA's
+MOST_BYTES = 1 << 28  # of a list file: ten times CelebA's
 
 
 def celeba(name: str, split: str, folder: Path | None, *, attribute: str = "Attractive", size: int = 64) -> Dataset:
-    """Faces cropped to the central square and resized to `size`, decoded when read; label 1 where `attribute` is 1."""
+    """Faces, cropped to the central square and resized to `size` when read. Label 1 means `attribute` is 1."""
     check_split(name, split, tuple(PARTITIONS))
     sides = check_size(size) or (64, 64)
     place = locate(name, folder, "celeba", [ATTRIBUTES, PARTITION])
@@ -43,14 +43,14 @@ def celeba(name: str, split: str, folder: Path | None, *, attribute: str = "Attr
 
 
 def _attribute(path: Path, attribute: str) -> dict[str, int]:
-    """{file: 0 or 1} for one column, which the second line names. The first line counts the rows."""
+    """0 or 1 by file, from one column. The first line counts the rows, the second names the columns."""
     lines = _lines(path)
     names = lines[1].split() if len(lines) > 1 else []
     if attribute not in names and names:
         raise unknown("attribute", attribute, names, where=repr(str(path)))
     column, rows = names.index(attribute) + 1 if names else 0, lines[2:]
     if not names or lines[0].split() != [str(len(rows))]:
-        raise damaged(path, f"holds {len(rows)} rows", "a line with their number, a line of names, and as many rows")
+        raise damaged(path, f"holds {len(rows)} rows", "a line with their number, a line of names, and that many rows")
     return {row[0]: int(row[column] == "1") for row in _rows(path, rows, 1 + len(names), column, ("-1", "1"))}
 
 
@@ -69,15 +69,15 @@ def _rows(path: Path, lines: list[str], length: int, column: int, values: tuple[
     rows = [line.split() for line in lines]
     for row in rows:
         if len(row) != length or row[column] not in values:
-            wanted = f"a file and {length - 1} values of {', '.join(values)}"
-            raise damaged(path, f"has a bad row for {row[0]!r}", wanted)
+            expected = f"a file and {length - 1} values of {', '.join(values)}"
+            raise damaged(path, f"has a bad row for {row[0]!r}", expected)
     if len({row[0] for row in rows}) < len(rows):
-        raise damaged(path, "lists an image twice", "one row for an image")
+        raise damaged(path, "lists an image twice", "one row per image")
     return rows
 
 
 def _images(place: Path) -> tuple[Path, Mapping[str, ZipInfo | str]]:
-    """The folder or zip file, and {file: where it lies in there}. Both are keyed by bare names, so no path escapes."""
+    """The folder or zip file, and its entries by file name. Only bare names are used, so no path can escape."""
     folder, archive = place / FOLDER, place / ZIP
     if os.path.isdir(folder):
         files = {entry.name: entry.name for entry in entries(folder) if _is_image(entry.name)}
@@ -88,7 +88,7 @@ def _images(place: Path) -> tuple[Path, Mapping[str, ZipInfo | str]]:
     listed = [member for member in members(archive) if _is_image(member.filename)]
     files = {PurePosixPath(member.filename).name: member for member in listed}
     if len(files) < len(listed):
-        raise damaged(archive, f"holds {len(listed)} images of {len(files)} names", "one image of a name")
+        raise damaged(archive, f"holds {len(listed)} images with {len(files)} names", "one image per name")
     return archive, files
 
 
@@ -97,20 +97,20 @@ def _is_image(path: str) -> bool:
 
 
 def _check_same(left: Mapping, left_name: str, right: Mapping, right_name: str) -> None:
-    """Both list the same files, else UserError names the first that only one has."""
-    one_way = (left, left_name, right, right_name)
-    for some, some_name, others, others_name in (one_way, one_way[2:] + one_way[:2]):
-        missing = next((file for file in some if file not in others), None)
+    """Raises UserError with the first file that only one of both lists has."""
+    direction = (left, left_name, right, right_name)
+    for files, name, other_files, other_name in (direction, direction[2:] + direction[:2]):
+        missing = next((file for file in files if file not in other_files), None)
         if missing is not None:
-            wanted = "wanted the same images in both; copy or download them again"
-            raise UserError(f"image {missing!r} of {some_name} is not in {others_name}; {wanted}")
+            expected = "expected the same images in both; copy or download them again"
+            raise UserError(f"image {missing!r} of {name} is not in {other_name}; {expected}")
 
 
 def _read(where: Path, images: list[ZipInfo | str], shape: tuple[int, int, int], indices: np.ndarray) -> np.ndarray:
-    def one(index: int) -> np.ndarray:
+    def read_image(index: int) -> np.ndarray:
         image = images[index]
         if isinstance(image, str):
             return decode(where / image, str(where / image), shape)
         return decode(read_member(where, image), f"{where}/{image.filename}", shape)
 
-    return on_threads(one, [int(index) for index in indices], shape)
+    return on_threads(read_image, [int(index) for index in indices], shape)

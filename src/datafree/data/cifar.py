@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009), binary versions: records of label bytes and 3,072 of R, G and B planes."""
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009), binary: records of label bytes and 3,072 bytes of R, G and B planes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BATCHES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
 
 
 def cifar10(name: str, split: str, folder: Path | None) -> Dataset:
-    """10 classes, 32x32 colour, from cifar-10-batches-bin. "train" is those of the five batches that are there."""
+    """10 classes, 32x32 colour, from cifar-10-batches-bin. "train" has those of the five batches that exist."""
     check_split(name, split)
     files = BATCHES if split == "train" else ("test_batch.bin",)
     place = locate(name, folder, "cifar-10-batches-bin", files)
@@ -37,19 +37,19 @@ def cifar100(name: str, split: str, folder: Path | None, *, labels: str = "fine"
         raise unknown("labels", labels, ("fine", "coarse"), where=f"data set {name!r}")
     file = f"{split}.bin"
     path = find(locate(name, folder, "cifar-100-binary", [file]), file)
-    both, images = _records(path, label_bytes=2, most=50_000)  # coarse, fine
+    label_pairs, images = _records(path, label_bytes=2, most=50_000)  # coarse, fine
     column, classes = (1, FINE) if labels == "fine" else (0, COARSE)
-    check_labels(both[:, column], len(classes), repr(str(path)))
-    return in_memory(name, split, classes, both[:, column], images)
+    check_labels(label_pairs[:, column], len(classes), repr(str(path)))
+    return in_memory(name, split, classes, label_pairs[:, column], images)
 
 
 def _records(path: Path, *, label_bytes: int, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (n, label_bytes) and images (n, 3, 32, 32) of a file without header, of at most `most` records."""
+    """Labels (n, label_bytes) and images (n, 3, 32, 32) of a file without header, with at most `most` records."""
     length = label_bytes + PIXELS
     content = read(path, most * length)
     if len(content) > most * length:
         raise damaged(path, f"holds more than {most * length} bytes", f"at most {most} records of {length}")
     if len(content) % length or not content:
-        raise damaged(path, f"holds {len(content)} bytes", f"whole records of {length}")
+        raise damaged(path, f"holds {len(content)} bytes", f"complete records of {length}")
     records = np.frombuffer(content, np.uint8).reshape(-1, length)
     return records[:, :label_bytes], np.ascontiguousarray(records[:, label_bytes:]).reshape(-1, 3, 32, 32)

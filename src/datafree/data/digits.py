@@ -1,4 +1,4 @@
-"""The 8x8 digits that come with scikit-learn: 1,797 images, of which 500 are held out for testing. Needs no files."""
+"""The 8x8 digits of scikit-learn: 1,797 images, 500 of them for testing. Needs no files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["digits"]
 
 
 def digits(name: str, split: str, _folder: Path | None) -> Dataset:
-    """1,297 images to train, 500 to test, stratified by class. Values 0 to 16 are scaled to 0 to 255."""
+    """1,297 training and 500 test images, stratified by class. Values are scaled from 0-16 to 0-255."""
     check_split(name, split)
     from sklearn.datasets import load_digits
 

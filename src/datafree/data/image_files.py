@@ -1,4 +1,4 @@
-"""Decodes image files to uint8 arrays of one shape, on several threads, as a viewer shows them."""
+"""Decodes image files to uint8 arrays of one shape, as an image viewer shows them, on several threads."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ MOST_SIDE = 8192
 MOST_BYTES = 1 << 28
 """Maximum number of bytes of one decoded image."""
 RATIO, FREE = 300, 1 << 26
-"""An image may be decoded to FREE bytes, or to RATIO times its file where that is more."""
+"""An image may be decoded to FREE bytes or RATIO times its file's size, whichever is more."""
 IN_FLIGHT = 1 << 27
-"""Bytes of images that are decoded at a time, by all threads."""
+"""Maximum number of bytes of images that all threads decode at once."""
 SCAN = b"\xff\xda"
 """The marker before each scan of a JPEG; it cannot occur within one."""
 MOST_SCANS = 100
 """Maximum number of scans in a progressive JPEG; cameras and editors write up to about 20."""
 WHITE = 255
 GROUNDS = (WHITE, 0, 128)
-SEEN = 64
+VISIBLE = 64
 ORIENTATION = 274  # EXIF's tag
 BITS = 258  # TIFF's tag: of each channel
 ZERO_IS = 262  # TIFF's tag: 0 is white, 1 is black
@@ -47,7 +47,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Look:
-    """What an image's header says: its shape (C, H, W) as it is shown, C 1 for grey and else 3."""
+    """Contents of an image's header. The shape (C, H, W) is the displayed one; C is 1 for grey, else 3."""
 
     shape: tuple[int, int, int]
     alpha: bool
@@ -55,7 +55,7 @@ class Look:
     frames: bool
     """Whether it has more than one frame or page."""
     turned: bool
-    """Whether EXIF turns or mirrors it."""
+    """Whether EXIF rotates or mirrors it."""
     nbytes: int
     """Number of bytes of the decoded pixels."""
 
@@ -63,99 +63,101 @@ class Look:
 def decode(source: Path | bytes, name: str, shape: tuple[int, int, int], background: int = WHITE) -> np.ndarray:
     """An image as uint8 of `shape` (C, H, W), C 1 or 3: the largest centred crop of that aspect, resized (bilinear).
 
-    It is turned as its EXIF says, its first frame is taken, and transparency is shown on the grey level `background`.
-    Raises UserError that names the image where it is damaged or needs more memory than MOST_BYTES.
+    The first frame, rotated according to EXIF, with transparent parts on the grey level `background`. Raises UserError
+    with the image's name if it is damaged or needs more memory than MOST_BYTES.
     """
     c, h, w = shape
 
-    def use(opened: Image.Image) -> Image.Image:
-        image = _as_meant(opened)
+    def convert(opened: Image.Image) -> Image.Image:
+        image = _corrected(opened)
         _draft(image, (w, h))
         upright = ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
-        shown = _grey(upright, background) if c == 1 else _rgb(upright, background)
-        # reduces with antialiasing; for a face of 178x218 and a square shape the crop is rows 20 to 198
-        return shown if shown.size == (w, h) else ImageOps.fit(shown, (w, h), Image.Resampling.BILINEAR)
+        converted = _grey(upright, background) if c == 1 else _rgb(upright, background)
+        # antialiased; the crop of a 178x218 face to a square is rows 20 to 198
+        return converted if converted.size == (w, h) else ImageOps.fit(converted, (w, h), Image.Resampling.BILINEAR)
 
-    return np.asarray(_guarded(source, name, use)).reshape(h, w, c).transpose(2, 0, 1)
+    return np.asarray(_guarded(source, name, convert)).reshape(h, w, c).transpose(2, 0, 1)
 
 
 def look(source: Path | bytes, name: str | None = None) -> Look:
-    """What the header of an image says; no pixel is decoded."""
+    """The contents of an image's header; no pixels are decoded. Raises UserError for a damaged image."""
 
-    def use(image: Image.Image) -> Look:
+    def read_header(image: Image.Image) -> Look:
         width, height = image.size
-        channels = 1 if _is_grey(image) else 3  # first: to look for EXIF at a PNG's end decodes it
+        channels = 1 if _is_grey(image) else 3  # before EXIF: reading it at the end of a PNG decodes the image
         orientation = _orientation(image)
-        if orientation >= 5 and image.format != "TIFF":  # Pillow turns TIFF files itself
+        if orientation >= 5 and image.format != "TIFF":  # Pillow rotates TIFF files itself
             width, height = height, width
         frames = image.format in ("GIF", "TIFF", "WEBP", "PNG") and bool(getattr(image, "is_animated", False))
         return Look((channels, height, width), _has_alpha(image), frames, orientation != 1, _nbytes(image))
 
-    return _guarded(source, name or ("of bytes" if isinstance(source, bytes) else str(source)), use)
+    return _guarded(source, name or ("of bytes" if isinstance(source, bytes) else str(source)), read_header)
 
 
 def natural_shape(source: Path | bytes, name: str | None = None) -> tuple[int, int, int]:
-    """(C, H, W) of an image as it is shown; C is 1 for grey, else 3."""
+    """Displayed shape (C, H, W) of an image; C is 1 for grey, else 3."""
     return look(source, name).shape
 
 
 def visible_on(sources: Sequence[Path]) -> int:
-    """The background on which all these transparent images are seen: white, else black, else mid-grey.
+    """The grey level on which all these transparent images are visible: white, else black, else mid-grey.
 
-    Seen is what differs from the background by a quarter of the range, on average over what is not transparent. Images
-    without a transparent or a visible part do not count.
+    An image is visible if its opaque parts differ from the background by a quarter of the range on average. Images
+    without a transparent or without an opaque part are ignored.
     """
-    contrasts = [found for source in sources for found in _guarded(source, str(source), _contrasts)]
+    contrasts = [contrast for source in sources for contrast in _guarded(source, str(source), _contrasts)]
     if not contrasts:
         return WHITE
     least = np.min(np.stack(contrasts), 0)
-    return next((ground for ground, own in zip(GROUNDS, least) if own >= SEEN), GROUNDS[int(least.argmax())])
+    return next(
+        (ground for ground, contrast in zip(GROUNDS, least) if contrast >= VISIBLE), GROUNDS[int(least.argmax())]
+    )
 
 
 def _contrasts(image: Image.Image) -> list[np.ndarray]:
-    """Mean distance of the visible part from each background; nothing where all or none of the image is visible."""
-    image = _as_meant(image)
+    """Mean distance of the opaque part from each background, or [] if all or none of the image is opaque."""
+    image = _corrected(image)
     small = image.convert("LA" if _is_grey(image) else "RGBA")
     small.thumbnail((64, 64), Image.Resampling.BOX)
     pixels = np.asarray(small, dtype=np.float64)
     alpha, levels = pixels[..., -1], pixels[..., :-1]
     if alpha.min() == 255 or alpha.max() == 0:
         return []
-    apart = [np.abs(levels - ground).mean(-1) for ground in GROUNDS]
-    return [np.array([(own * alpha).sum() / alpha.sum() for own in apart])]
+    distances = [np.abs(levels - ground).mean(-1) for ground in GROUNDS]
+    return [np.array([(distance * alpha).sum() / alpha.sum() for distance in distances])]
 
 
 def on_threads(
     task: Callable[[T], np.ndarray], items: Sequence[T], shape: tuple[int, ...], nbytes: int = 1 << 24
 ) -> np.ndarray:
-    """The results, stacked in the order of the items; (0, *shape) without items. Pillow decodes without the GIL.
+    """The results of `task`, stacked in the order of the items, (n, *shape). Pillow decodes without the GIL.
 
-    `nbytes` is what the largest image needs while it is decoded: the larger, the fewer are decoded at a time.
+    `nbytes` is the memory that decoding the largest image needs; it limits the number of threads.
     """
-    Image.init()  # here: if two threads find WebP not registered yet, Pillow registers it for one and fails the other
+    Image.init()  # before the threads: concurrent registration of WebP fails in Pillow
     result = np.zeros((len(items), *shape), np.uint8)
 
-    def one(place: int) -> None:
-        result[place] = task(items[place])
+    def run(index: int) -> None:
+        result[index] = task(items[index])
 
     workers = max(1, min(8, os.cpu_count() or 1, IN_FLIGHT // max(1, nbytes)))
     if workers == 1 or len(items) < 2:
-        for place in range(len(items)):
-            one(place)
+        for index in range(len(items)):
+            run(index)
         return result
     with ThreadPoolExecutor(workers) as pool:
-        for _ in pool.map(one, range(len(items))):
+        for _ in pool.map(run, range(len(items))):
             pass
     return result
 
 
 def check_size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
-    """(height, width) of the option `size`: one number is a square."""
+    """(height, width) from the option `size`; one number means a square. Raises UserError for other values."""
     if size is None:
         return None
     sides = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, (tuple, list)) else ()
     if len(sides) != 2 or not all(type(side) is int and 1 <= side <= MOST_SIDE for side in sides):
-        raise UserError(f"size {size!r}; wanted one number, or height and width, of 1 to {MOST_SIDE}; change it")
+        raise UserError(f"size: got {size!r}, expected a number, or height and width, from 1 to {MOST_SIDE}; change it")
     return sides[0], sides[1]
 
 
@@ -171,34 +173,34 @@ def _guarded(source: Path | bytes, name: str, use: Callable[[Image.Image], T]) -
             return use(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         most = f"at most {Image.MAX_IMAGE_PIXELS} pixels"
-        raise UserError(f"image {name!r} is too large ({error}); wanted {most}; make it smaller") from error
+        raise UserError(f"image {name!r} is too large ({error}); expected {most}; make it smaller") from error
     except UserError:
         raise
     except Exception as error:  # Pillow's decoders raise almost any type for damaged files, among them SyntaxError
         reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
-        todo = "copy it again or remove it"
-        raise UserError(f"image {name!r} cannot be read ({reason}); wanted {'/'.join(FORMATS)}; {todo}") from error
+        advice = "copy it again or remove it"
+        raise UserError(f"image {name!r} cannot be read ({reason}); expected {'/'.join(FORMATS)}; {advice}") from error
 
 
 def _check_bytes(image: Image.Image, size: int, name: str) -> None:
-    """Raises UserError for an image that needs more memory than MOST_BYTES, or than its file of `size` bytes can mean.
+    """Raises UserError for an image that needs more memory than MOST_BYTES, or implausibly more than its file's `size`.
 
-    JPEG packs no more than 500 times, and is reduced while it is decoded.
+    JPEG is exempt: it compresses at most 500 times, and is reduced while it is decoded.
     """
     if image.format == "JPEG":
         return
     most = min(MOST_BYTES, max(FREE, RATIO * size))
     if _nbytes(image) > most:
         raise UserError(
-            f"image {name!r} is too large: its {size:,} bytes are {_nbytes(image):,} when decoded; wanted at most {most:,}; "
+            f"image {name!r} is too large: {size:,} bytes decode to {_nbytes(image):,}; expected at most {most:,}; "
             "make it smaller or remove it"
         )
 
 
 def _check_scans(image: Image.Image, stream: IO[bytes], name: str) -> None:
-    """Raises UserError for a progressive JPEG with more than MOST_SCANS scans, each of which is decoded over all pixels.
+    """Raises UserError for a progressive JPEG with more than MOST_SCANS scans, each of which decodes all pixels.
 
-    A JPEG that holds several images has the format MPO.
+    Pillow calls a JPEG with several images MPO.
     """
     if image.format not in ("JPEG", "MPO") or not image.info.get("progressive"):
         return
@@ -210,18 +212,18 @@ def _check_scans(image: Image.Image, stream: IO[bytes], name: str) -> None:
     stream.seek(place)
     if count > MOST_SCANS:
         raise UserError(
-            f"image {name!r} goes over its pixels in more than {MOST_SCANS} scans, which would take long to decode; wanted "
-            f"at most {MOST_SCANS}; save it again or remove it"
+            f"image {name!r} has more than {MOST_SCANS} scans, which take long to decode; expected at most "
+            f"{MOST_SCANS}; save it again or remove it"
         )
 
 
 def _nbytes(image: Image.Image) -> int:
-    """Number of bytes of the pixels in Pillow's memory: 4 per pixel, 1 in the modes of one byte."""
+    """Number of bytes of the decoded pixels: 4 per pixel, or 1 in single-byte modes."""
     return image.width * image.height * (1 if image.mode in ("1", "L", "P") else 4)
 
 
 def _draft(image: Image.Image, size: tuple[int, int]) -> None:
-    """A JPEG is decoded at an eighth, quarter or half of its size where that is still twice `size` (width, height)."""
+    """Lets Pillow decode a JPEG at 1/8, 1/4 or 1/2 of its size if that is still twice `size` (width, height)."""
     if image.format != "JPEG":
         return
     width, height = size[::-1] if _orientation(image) >= 5 else size
@@ -231,20 +233,20 @@ def _draft(image: Image.Image, size: tuple[int, int]) -> None:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF's 1 to 8; 1 is as stored. What is no such number turns nothing, as in every viewer."""
+    """EXIF orientation 1 to 8; 1 means as stored. Invalid values count as 1, as in image viewers."""
     try:
-        found = image.getexif().get(ORIENTATION, 1)
-    except Exception:  # damaged EXIF beside good pixels
+        orientation = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # damaged EXIF in an intact image
         return 1
-    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
 def _has_alpha(image: Image.Image) -> bool:
-    return image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info  # the A of LAB is a colour
+    return image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info  # the A in LAB is a colour
 
 
 def _is_grey(image: Image.Image) -> bool:
-    """Also an image whose palette has nothing but greys."""
+    """Whether the image is grey, including palettes of only greys."""
     if image.mode == "P":
         levels = np.frombuffer(bytes(image.getpalette("RGB") or ()), np.uint8).reshape(-1, 3)
         return bool((levels == levels[:, :1]).all())
@@ -252,22 +254,23 @@ def _is_grey(image: Image.Image) -> bool:
 
 
 def _stored(image: Image.Image) -> str:
-    """How an image that is not decoded yet is stored, in Pillow's word."""
+    """Pillow's name of the stored pixel format, before decoding."""
     tiles = getattr(image, "tile", None)
-    how = tiles[0][3] if tiles else ""
-    return str(how[0] if isinstance(how, tuple) and how else how)
+    format = tiles[0][3] if tiles else ""
+    return str(format[0] if isinstance(format, tuple) and format else format)
 
 
-def _as_meant(image: Image.Image) -> Image.Image:
-    """The image as its file means it, where Pillow would read it otherwise or lose its transparent level.
+def _corrected(image: Image.Image) -> Image.Image:
+    """Corrects images that Pillow reads wrongly: inverted or 16-bit greys, and transparent levels that it loses.
 
-    Raises ValueError for a PNG whose pixels are damaged.
+    Raises ValueError for a PNG with damaged pixels.
     """
     stored, hidden = _stored(image), image.info.get("transparency")
-    if image.format == "TIFF" and image.tag_v2.get(ZERO_IS) == 0 and image.mode in ("F", "I;16", "I;16B"):  # type: ignore[attr-defined]
+    tags = image.tag_v2 if image.format == "TIFF" else {}  # type: ignore[attr-defined]
+    if tags.get(ZERO_IS) == 0 and image.mode in ("F", "I;16", "I;16B"):
         return ImageChops.invert(_eight_bits(image))
     if image.mode.startswith("I;16") and _white(image) != 65535:
-        return _eight_bits(image)  # while the file's tags are there
+        return _eight_bits(image)  # before the file's tags are gone
     if image.format != "PNG":
         return image
     _check_sums(image)
@@ -277,16 +280,16 @@ def _as_meant(image: Image.Image) -> Image.Image:
         most = 2 ** int(stored[2:]) - 1
         image.info["transparency"] = (hidden & most) * (255 // most)
     elif image.mode.startswith("I") and isinstance(hidden, int):
-        image = _hiding(image, _eight_bits(image), np.asarray(image) == hidden)
+        image = _with_transparency(image, _eight_bits(image), np.asarray(image) == hidden)
     elif stored == "RGB;16B" and isinstance(hidden, tuple):
-        low = _low_bytes(image)  # before the image is decoded, which lets go of its file
+        low = _low_bytes(image)  # before decoding, which closes the file
         values = np.asarray(image).astype(int) * 256 + low
-        image = _hiding(image, image, (values == hidden).all(-1))
+        image = _with_transparency(image, image, (values == hidden).all(-1))
     return image
 
 
-def _hiding(image: Image.Image, shown: Image.Image, hidden: np.ndarray) -> Image.Image:
-    """`shown` with what is `hidden` transparent, turned as `image` is."""
+def _with_transparency(image: Image.Image, shown: Image.Image, hidden: np.ndarray) -> Image.Image:
+    """`shown` with `hidden` pixels transparent, and with the EXIF of `image`."""
     result = shown.copy()
     result.info = {key: value for key, value in image.info.items() if key != "transparency"}
     result.putalpha(Image.fromarray(np.where(hidden, 0, 255).astype(np.uint8)))
@@ -294,16 +297,16 @@ def _hiding(image: Image.Image, shown: Image.Image, hidden: np.ndarray) -> Image
 
 
 def _low_bytes(image: Image.Image) -> np.ndarray:
-    """Low bytes of 16-bit colours. Pillow reads the high ones; told that the low ones come last, it reads those instead."""
+    """Low bytes of 16-bit colours. Pillow reads the high bytes, but the low ones if the byte order is swapped."""
     stream = image.fp  # type: ignore[attr-defined]
     stream.seek(0)
-    again = Image.open(stream, formats=("PNG",))
-    again.tile = [tile._replace(args="RGB;16L") for tile in again.tile]  # type: ignore[attr-defined]
-    return np.asarray(again)
+    swapped = Image.open(stream, formats=("PNG",))
+    swapped.tile = [tile._replace(args="RGB;16L") for tile in swapped.tile]  # type: ignore[attr-defined]
+    return np.asarray(swapped)
 
 
 def _check_sums(image: Image.Image) -> None:
-    """Raises ValueError for a PNG in which a checksum of the pixels does not fit; Pillow passes over them."""
+    """Raises ValueError for a PNG with a wrong checksum of its pixels, which Pillow ignores."""
     stream = image.fp  # type: ignore[attr-defined]
     place = stream.tell()
     stream.seek(len(PNG))
@@ -314,14 +317,14 @@ def _check_sums(image: Image.Image) -> None:
             continue
         data, expected = stream.read(length), stream.read(4)
         if len(expected) == 4 and crc32(data, crc32(b"IDAT")) != int.from_bytes(expected):
-            raise ValueError("the checksum of its pixels does not fit: it is damaged")
+            raise ValueError("the checksum of its pixels is wrong: it is damaged")
     stream.seek(place)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey levels of up to 16 bits or floats as 8 bits, by value / white; convert("L") would clip at 255.
+    """Converts grey levels of up to 16 bits, or floats, to 8 bits by value / white; convert("L") would clip at 255.
 
-    Raises UserError for numbers whose white is unknown.
+    Raises ValueError for values whose white level is unknown.
     """
     values, most = np.asarray(image), _white(image)
     if image.mode == "F" or values.min() < 0 or values.max() > 65535:
@@ -335,7 +338,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _white(image: Image.Image) -> int:
-    """The largest value of a level: 65,535, or what a TIFF of fewer than 16 bits can hold."""
+    """The white level: 65,535, or the maximum of a TIFF with fewer than 16 bits."""
     bits = image.tag_v2.get(BITS) if image.format == "TIFF" else None  # type: ignore[attr-defined]
     bits = bits[0] if isinstance(bits, tuple) and len(bits) == 1 else bits
     return 2**bits - 1 if isinstance(bits, int) and 8 < bits < 16 else 65535
@@ -356,12 +359,12 @@ def _grey(image: Image.Image, background: int) -> Image.Image:
 def _rgb(image: Image.Image, background: int) -> Image.Image:
     if _is_grey(image):
         return _grey(image, background).convert("RGB")
-    # over RGBA, since a palette with transparency makes Pillow warn
+    # via RGBA, because Pillow warns about a palette with transparency
     return _on(background, image.convert("RGBA")) if _has_alpha(image) else image.convert("RGB")
 
 
 def _on(background: int, image: Image.Image) -> Image.Image:
-    """An image of mode LA or RGBA on a plain ground."""
+    """An image of mode LA or RGBA pasted on a plain background."""
     mode = image.mode[:-1]
     alpha = image.getchannel("A")
     if alpha.getextrema() == (255, 255):

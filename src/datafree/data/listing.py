@@ -1,4 +1,4 @@
-"""What lies in an image folder: classes, their images with all folders inside, and what was left out and why."""
+"""Lists an image folder: classes with their images, including nested folders, and what is left out."""
 
 from __future__ import annotations
 
@@ -20,56 +20,57 @@ DEPTH = 32
 
 @dataclass
 class Listing:
-    """Images by class, in class order, and counts of what else there is."""
+    """Images by class, in class order, and counts of everything else in the folder."""
 
     classes: dict[str, list[Path]] = field(default_factory=dict)
     nested: int = 0
-    """Images in folders inside the class folders."""
+    """Number of images in folders inside the class folders."""
     left_out: Counter[str] = field(default_factory=Counter)
-    """By kind."""
+    """Number of entries that are not read, by kind."""
 
 
 def listed(root: Path, order: str | None = None) -> Listing:
-    """The class folders of `root`. Raises UserError where there are none, or one has no image."""
-    listing, found = Listing(), {}
+    """The class folders of `root`. Raises UserError if there are none, or if one has no image."""
+    listing, folders = Listing(), {}
     for entry in entries(root):
         if _hidden(entry):
             listing.left_out["hidden"] += 1
         elif is_folder(entry):
-            label = unicodedata.normalize("NFC", entry.name)  # macOS writes accents apart: the same name
-            if label in found:
+            label = unicodedata.normalize("NFC", entry.name)  # macOS decomposes accents; the names are the same
+            if label in folders:
                 raise UserError(
                     f"two folders {label!r} in {str(root)!r}, in different Unicode forms ({entry.name!a} and "
-                    f"{found[label].name!a}); wanted one; merge them"
+                    f"{folders[label].name!a}); expected one; merge them"
                 )
-            found[label] = root / entry.name
+            folders[label] = root / entry.name
         elif entry.name.lower().endswith(SUFFIXES):
             listing.left_out["images beside the class folders"] += 1
         else:
             listing.left_out[_kind(entry)] += 1
-    if not found:
+    if not folders:
         beside = listing.left_out.pop("images beside the class folders", 0)
-        held = (
+        contents = (
             f"which holds {beside:,} image{'s' * (beside > 1)} and no folder" if beside else "which has no folder in it"
         )
         raise UserError(
-            f"no folder of a class in {str(root)!r}, {held}; wanted <class>/*.png or <split>/<class>/*.png; "
-            "put the images of each class into a folder of its own"
+            f"no class folder in {str(root)!r}, {contents}; expected <class>/*.png or <split>/<class>/*.png; "
+            "put the images of each class into their own folder"
         )
-    for label in ordered(list(found), order):
-        before = listing.left_out.copy()
-        listing.classes[label] = list(_images(found[label], listing, ()))
+    for label in ordered(list(folders), order):
+        left_out = listing.left_out.copy()
+        listing.classes[label] = list(_images(folders[label], listing, ()))
         if not listing.classes[label]:
-            held = ", ".join(f"{count} {kind}" for kind, count in (listing.left_out - before).items())
+            contents = ", ".join(f"{count} {kind}" for kind, count in (listing.left_out - left_out).items())
             raise UserError(
-                f"no image in the class folder {str(found[label])!r}{f', which holds {held}' if held else ''}; wanted "
+                "no image in the class folder "
+                f"{str(folders[label])!r}{f', which holds {contents}' if contents else ''}; expected "
                 f"{', '.join(SUFFIXES)}; add some or remove the folder"
             )
     return listing
 
 
 def flat_listing(root: Path) -> Listing | None:
-    """Images that lie in `root` itself, and those in folders in it, as one class; None where none lies in `root` itself."""
+    """All images in `root` and its folders as one class; None if there is no image directly in `root`."""
     if not any(entry.name.lower().endswith(SUFFIXES) and not _hidden(entry) for entry in entries(root)):
         return None
     listing = Listing()
@@ -78,7 +79,7 @@ def flat_listing(root: Path) -> Listing | None:
 
 
 def order_note(classes: list[str], order: str | None) -> str | None:
-    """The line that says by what numeric class names are sorted, where text would be another order."""
+    """A note that numeric class names are sorted by value, if sorting as text gives another order."""
     if order is not None or classes == sorted(classes) or not are_numbers(classes):
         return None
     return (
@@ -89,28 +90,27 @@ def order_note(classes: list[str], order: str | None) -> str | None:
 
 
 def _images(folder: Path, listing: Listing, above: tuple[str, ...]) -> list[Path]:
-    """Images of `folder` and of all folders in it, sorted by name, its own first. Links are followed, but in no circle.
+    """Images of `folder` and its subfolders, sorted by name, those directly in `folder` first. Follows links, not
+    cycles.
 
-    A name that begins with a dot is no image: macOS puts ._a.jpg beside a.jpg.
+    Ignores names that start with a dot: macOS puts ._a.jpg next to a.jpg.
     """
-    here, own, inside = os.path.realpath(folder), [], []
-    holds_class = bool(above) and above[0].startswith(
-        os.path.join(here, "")
-    )  # a link to the parent: all classes are there
+    here, images, nested = os.path.realpath(folder), [], []
+    holds_class = bool(above) and above[0].startswith(os.path.join(here, ""))  # a link to a parent of the class folder
     if here in above or holds_class or len(above) > DEPTH:
-        listing.left_out["links in a circle"] += 1
+        listing.left_out["cyclic links"] += 1
         return []
     for entry in entries(folder):
         if _hidden(entry):
             listing.left_out["hidden"] += 1
         elif is_folder(entry):
-            inside += _images(folder / entry.name, listing, (*above, here))
+            nested += _images(folder / entry.name, listing, (*above, here))
         elif entry.name.lower().endswith(SUFFIXES) and is_file(entry):
-            own.append(folder / entry.name)
+            images.append(folder / entry.name)
         else:
             listing.left_out[_kind(entry)] += 1
-    listing.nested += len(own) if above else 0
-    return own + inside
+    listing.nested += len(images) if above else 0
+    return images + nested
 
 
 def _hidden(entry: os.DirEntry[str]) -> bool:

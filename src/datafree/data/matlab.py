@@ -1,6 +1,6 @@
-"""Numeric arrays of MATLAB files of version 5, by MathWorks' "MAT-File Format"; every length is checked before it is used.
+"""Reads numeric arrays from MATLAB version 5 files (MathWorks, "MAT-File Format"). All lengths are checked before use.
 
-scipy's reader believes the counts and types in a file: one changed byte ends the process.
+scipy's reader trusts the counts and types in a file, so that one changed byte can crash the process.
 """
 
 from __future__ import annotations
@@ -16,45 +16,45 @@ import numpy as np
 __all__ = ["Matrix", "matrices"]
 
 HEADER, HEAD = 128, 1024
-"""Bytes before the first element; and, at the most, of what stands before an array's numbers."""
+"""Number of bytes before the first element; maximum number of bytes before an array's values."""
 MOST_ELEMENTS = 1000
 COMPRESSED, MATRIX, UINT32, INT32, INT8 = 15, 14, 6, 5, 1
 STORED = {
     1: "int8", 2: "uint8", 3: "int16", 4: "uint16", 5: "int32", 6: "uint32", 7: "float32", 9: "float64", 12: "int64",
     13: "uint64",
 }  # fmt: skip
-"""Type of an element -> the numbers in it."""
+"""Type of an element -> format of its values."""
 CLASSES = {
     1: "cell", 2: "struct", 3: "object", 4: "char", 5: "sparse", 6: "float64", 7: "float32", 8: "int8", 9: "uint8",
     10: "int16", 11: "uint16", 12: "int32", 13: "uint32", 14: "int64", 15: "uint64",
 }  # fmt: skip
-"""Class of an array -> what it is in MATLAB, whatever its numbers are stored as."""
+"""Class of an array -> its MATLAB type, which may differ from the stored format."""
 COMPLEX = 0x0800
 CUT = "it ends within an array"
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """One array, whose numbers are not read yet."""
+    """One array whose values have not been read yet."""
 
     shape: tuple[int, ...]
     kind: str
-    """A number format, or what else it is: struct, cell, char."""
+    """A number format, or another type: struct, cell, char."""
     element: memoryview
-    """As it is in the file."""
+    """The element as stored in the file."""
     compressed: bool
     start: int
-    """Where its numbers begin, in the element as it is without compression."""
+    """Position of its values in the uncompressed element."""
 
     @property
     def nbytes(self) -> int:
-        """Of its numbers, in the format of its kind."""
+        """Number of bytes of its values in the format `kind`."""
         return math.prod(self.shape) * np.dtype(self.kind).itemsize
 
     def values(self) -> np.ndarray:
-        """The numbers, in the format of its kind. Raises ValueError where the file holds others than it says."""
+        """The values in the format `kind`. Raises ValueError if the file's contents contradict its header."""
         if self.kind not in STORED.values():
-            raise ValueError(f"it holds a {self.kind} for numbers")
+            raise ValueError(f"it holds a {self.kind} instead of numbers")
         content = self._whole() if self.compressed else self.element
         type, start, size, _ = _tag(content, self.start)
         stored = np.dtype(STORED.get(type, "V"))
@@ -66,19 +66,19 @@ class Matrix:
         return numbers.astype(self.kind, copy=False).reshape(self.shape, order="F")
 
     def _whole(self) -> memoryview:
-        """The element without compression: as many bytes as its numbers can take, and no more."""
+        """The uncompressed element, at most as many bytes as its values can need."""
         most = HEAD + 8 * math.prod(self.shape) + 16
         stream = zlib.decompressobj()
         content = stream.decompress(self.element, most + 1)
         if len(content) > most:
-            raise ValueError("an array unpacks to more than its shape says")
+            raise ValueError("an array unpacks to more than its shape needs")
         if stream.decompress(stream.unconsumed_tail, 1) or not stream.eof:
             raise ValueError(CUT)
         return memoryview(content)
 
 
 def matrices(content: bytes, names: tuple[str, ...]) -> dict[str, Matrix]:
-    """The arrays of these names. Raises ValueError with what is wrong with the file, zlib.error for a damaged stream."""
+    """The arrays with the given names. Raises ValueError for a damaged file, zlib.error for a damaged stream."""
     if len(content) < HEADER or content[124:128] != b"\x00\x01IM":
         raise ValueError("it does not begin as version 5 does, with the lowest byte first")
     arrays: dict[str, Matrix] = {}
@@ -114,7 +114,7 @@ def _elements(data: memoryview) -> Iterator[tuple[int, memoryview]]:
 
 
 def _head(data: memoryview, packed: bool) -> tuple[str, tuple[int, ...], str, int] | None:
-    """Name, shape, kind, and where the numbers begin; None for another element than an array, in compressed form."""
+    """Name, shape, kind and position of the values; None for a compressed element that is not an array."""
     at = 0
     if packed:
         if len(data) < 8:
@@ -136,15 +136,15 @@ def _head(data: memoryview, packed: bool) -> tuple[str, tuple[int, ...], str, in
 
 
 def _part(data: memoryview, at: int, type: int, most: int) -> tuple[memoryview, int]:
-    """A part of an array's head, and where the next one begins."""
+    """A part of an array's header, and the position of the next part."""
     got, start, size, end = _tag(data, at)
     if got != type or size > most or start + size > len(data):
-        raise ValueError(f"an array has {size:,} bytes of type {got} in its head")
+        raise ValueError(f"an array has {size:,} bytes of type {got} in its header")
     return data[start : start + size], end
 
 
 def _tag(data: memoryview, at: int) -> tuple[int, int, int, int]:
-    """Of a part: its type, where it begins, its bytes, and where the next one begins. 4 bytes fit the tag itself."""
+    """Type, start, size and end of a part. Parts of up to 4 bytes are stored in the tag itself."""
     if at + 8 > len(data):
         raise ValueError(CUT)
     type, size = struct.unpack_from("<II", data, at)
@@ -156,7 +156,7 @@ def _tag(data: memoryview, at: int) -> tuple[int, int, int, int]:
 
 
 def _fits(values: np.ndarray, kind: np.dtype) -> bool:
-    """Whether numbers mean the same in another format; MATLAB stores whole doubles as bytes."""
+    """Whether the values can be represented in another format; MATLAB stores whole doubles as bytes."""
     if kind.kind == "f" or not values.size:
         return True
     limits = np.iinfo(kind)

@@ -25,16 +25,16 @@ CLOTHES = (
     "Bag",
     "Ankle boot",
 )
-MOST_BYTES = 1 << 30  # what a header may claim: twenty times MNIST
+MOST_BYTES = 1 << 30  # maximum size in a header: twenty times MNIST
 
 
 def mnist(name: str, split: str, folder: Path | None) -> Dataset:
-    """Handwritten digits, 60,000 to train and 10,000 to test, 28x28, from MNIST/raw."""
+    """Handwritten digits, 60,000 training and 10,000 test images, 28x28, from MNIST/raw."""
     return _load(name, split, locate_in=(folder, "MNIST/raw"), classes=DIGITS)
 
 
 def fashion_mnist(name: str, split: str, folder: Path | None) -> Dataset:
-    """Articles of clothing (Xiao et al. 2017), 60,000 to train and 10,000 to test, 28x28, from FashionMNIST/raw."""
+    """Articles of clothing (Xiao et al. 2017), 60,000 training and 10,000 test images, 28x28, from FashionMNIST/raw."""
     return _load(name, split, locate_in=(folder, "FashionMNIST/raw"), classes=CLOTHES)
 
 
@@ -50,13 +50,13 @@ def _load(name: str, split: str, *, locate_in: tuple[Path | None, str], classes:
 
 
 def _idx(path: Path, dimensions: int) -> np.ndarray:
-    """The uint8 array of an idx file: 0, 0, 8, number of dimensions, each dimension as 4 bytes, then the values."""
+    """The uint8 array of an idx file: bytes 0, 0, 8, number of dimensions, each dimension in 4 bytes, then values."""
     start = 4 + 4 * dimensions
     header = read(path, start - 1)
     magic = bytes([0, 0, 8, dimensions])
     if header[:4] != magic:
         raise damaged(
-            path, f"begins with 0x{header[:4].hex()}", f"0x{magic.hex()}, an idx file of {dimensions}-D bytes"
+            path, f"starts with 0x{header[:4].hex()}", f"0x{magic.hex()}, an idx file of {dimensions}-D bytes"
         )
     if len(header) < start:
         raise damaged(path, f"ends after {len(header)} bytes", f"a header of {start}")

@@ -1,4 +1,4 @@
-"""Finds the source of a data set by its name. Imports a source, and with it torch, only to load it."""
+"""Finds the reader of a data set by name. Readers, and with them torch, are imported only to load data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_exists", "load", "names"]
 
-# name: (module, function); a function takes (name, split, folder or None, **its options) and gives a Dataset
+# name: (module, function); a function takes (name, split, folder or None, **options) and returns a Dataset
 SOURCES = {
     "digits": ("digits", "digits"),
     "mnist": ("mnist", "mnist"),
@@ -29,33 +29,33 @@ SOURCES = {
     "celeba": ("celeba", "celeba"),
 }
 PATHS = {"folder": "a folder of images", "npz": "an .npz file"}
-"""What is said of data that a path names: the path may tell more than whoever hands a result over wants to."""
+"""Public names of data given by path: the path itself may reveal more than a user wants to share."""
 
 
 def names() -> tuple[str, ...]:
-    """The built-in names."""
+    """Names of the built-in data sets."""
     return tuple(SOURCES)
 
 
 def load(name: str, split: str, *, data_dir: str | Path | None = None, **options: Any) -> Dataset:
     """The `split` ("train" or "test"; CelebA also has "valid") of a data set.
 
-    `name` is a built-in name, else the path of an image folder or an .npz file. `data_dir` holds the files of built-in
-    data sets; without it the environment's DATAFREE_DATA does. Options by source: cifar100 `labels` ("fine", "coarse");
-    celeba `attribute`, `size`; an image folder `size`, `channels`, `class_order`; .npz `layout`. What a reader chose or
-    left out is in the data set's `notes`. Raises UserError for what is missing
-    or damaged.
+    `name` is a built-in name, or the path of an image folder or an .npz file. `data_dir` holds the files of built-in
+    data sets; by default the environment variable DATAFREE_DATA. Options by source: cifar100 `labels` ("fine",
+    "coarse"); celeba `attribute`, `size`; an image folder `size`, `channels`, `class_order`; .npz `layout`. The data
+    set's `notes` list what the reader chose or left out. Raises UserError for missing or damaged files and unknown
+    names or options.
     """
     name = str(name)
     source = _source(name)
     _check_options(name, source, options)
-    found = source(name, split, _folder(data_dir), **options)
-    check_names(found.classes, f"data set {name!r}", stored=True)
-    return found if name in SOURCES else replace(found, public=PATHS[_path_source(name)[0]])
+    dataset = source(name, split, _folder(data_dir), **options)
+    check_names(dataset.classes, f"data set {name!r}", stored=True)
+    return dataset if name in SOURCES else replace(dataset, public=PATHS[_path_source(name)[0]])
 
 
 def check_exists(name: str) -> None:
-    """Raises UserError where no data set has that name or path; nothing is read."""
+    """Raises UserError if no data set has that name or path. Reads nothing."""
     if name not in SOURCES:
         _path_source(name)
 
@@ -71,11 +71,11 @@ def _path_source(name: str) -> tuple[str, str]:
         return "folder", "folder"
     if path.suffix.lower() == ".npz" and os.path.isfile(path):
         return "npz", "npz"
-    wanted = "wanted a folder of images or a file that ends in .npz"
+    expected = "expected a folder of images or a file that ends in .npz"
     if name and os.path.exists(path):
-        raise UserError(f"no data set {name!r}: it is another kind of file; {wanted}")
+        raise UserError(f"no data set {name!r}: it is another kind of file; {expected}")
     if path.suffix.lower() == ".npz" or os.path.dirname(name):
-        raise UserError(f"no data set {name!r}: no such file or folder; {wanted}, or one of {', '.join(SOURCES)}")
+        raise UserError(f"no data set {name!r}: no such file or folder; {expected}, or one of {', '.join(SOURCES)}")
     raise unknown("data set", name, SOURCES, "the data sets, and no such folder or .npz file")
 
 
@@ -84,7 +84,7 @@ def _check_options(name: str, source: Callable[..., Dataset], options: dict[str,
     known = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
     for option in options:
         if not known:
-            raise UserError(f"no option {option!r} for data set {name!r}; wanted none; leave it out")
+            raise UserError(f"no option {option!r} for data set {name!r}; expected no options; remove it")
         if option not in known:
             raise unknown("option", option, known, where=f"data set {name!r}")
 

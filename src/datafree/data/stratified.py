@@ -1,4 +1,4 @@
-"""Choices among labelled images that keep each class's share, the same on every machine."""
+"""Stratified selection of labelled images, identical on every machine."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import numpy as np
 __all__ = ["ALL", "choose", "split_note", "split_rows"]
 
 ALL = "all"
-"""The split that is every image, of data without splits of its own."""
+"""The split with all images, for data without splits."""
 
 
 def choose(labels: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
-    """`count` row numbers, ascending; each class has its share (count * n_class / n) rounded down or up."""
-    # RandomState, since only its stream is promised to stay the same over numpy versions (NEP 19).
+    """`count` row numbers, ascending; each class gets its share (count * n_class / n), rounded down or up."""
+    # RandomState, because numpy guarantees only its stream across versions (NEP 19).
     order = np.random.RandomState(seed % 2**32).permutation(len(labels))
     shares = _shares(np.bincount(labels), count)
     chosen = [order[labels[order] == label][:share] for label, share in enumerate(shares) if share]
@@ -20,7 +20,7 @@ def choose(labels: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
 
 
 def split_rows(labels: np.ndarray, split: str, test: int | None = None) -> np.ndarray:
-    """Rows of "train", "test" or "all" for data without a split of their own; `test` rows are for testing, else a fifth."""
+    """Rows of "train", "test" or "all" for data without splits; `test` rows are for testing, by default a fifth."""
     if split == ALL:
         return np.arange(len(labels))
     if len(labels) == 0:
@@ -30,7 +30,7 @@ def split_rows(labels: np.ndarray, split: str, test: int | None = None) -> np.nd
 
 
 def split_note(place: object, lacking: str, labels: np.ndarray) -> str:
-    """A line on data without splits of their own: how much of it is for testing."""
+    """A note on data without splits: how much of it is used for testing."""
     count = len(split_rows(labels, "test"))
     return (
         f"{place} has no {lacking}: a fixed fifth of each class, {count:,} of {len(labels):,} images, "
@@ -39,7 +39,7 @@ def split_note(place: object, lacking: str, labels: np.ndarray) -> str:
 
 
 def _shares(sizes: np.ndarray, count: int) -> np.ndarray:
-    """Largest remainder method, in integers, ties to the lower class."""
+    """Largest remainder method in integers; ties go to the lower class."""
     total = int(sizes.sum())
     shares, remainders = np.divmod(sizes.astype(np.int64) * count, total)
     largest = np.argsort(-remainders, kind="stable")[: count - int(shares.sum())]

@@ -20,7 +20,7 @@ NONE = Matrix((), "none", memoryview(b""), False, 0)
 
 
 def svhn(name: str, split: str, folder: Path | None) -> Dataset:
-    """Digits of house numbers, 73,257 to train and 26,032 to test, 32x32 colour, from SVHN."""
+    """Digits of house numbers, 73,257 training and 26,032 test images, 32x32 colour, from SVHN."""
     check_split(name, split)
     file = f"{split}_32x32.mat"
     path = find(locate(name, folder, "SVHN", [file]), file)
@@ -30,13 +30,13 @@ def svhn(name: str, split: str, folder: Path | None) -> Dataset:
 
 
 def _arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """X (32, 32, 3, n) uint8, and the labels (n,): the digit 0 has label 10 in the file. No object in it is made."""
+    """X (32, 32, 3, n) uint8 and labels (n,). In the file, the digit 0 has label 10. No objects are created."""
     content = read(path, MOST_BYTES)
     if len(content) > MOST_BYTES:
         raise damaged(path, f"holds more than {MOST_BYTES} bytes", f"at most {MOST} images")
     try:
-        held = matrices(content, ("X", "y"))
-        images, numbers = held.get("X", NONE), held.get("y", NONE)
+        arrays = matrices(content, ("X", "y"))
+        images, numbers = arrays.get("X", NONE), arrays.get("y", NONE)
         count = images.shape[3] if len(images.shape) == 4 else 0
         if (
             (*images.shape[:3], images.kind) != (32, 32, 3, "uint8")
@@ -48,8 +48,8 @@ def _arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
                 f"holds X of {images.shape} ({images.kind}) and y of {numbers.shape}",
                 "uint8 X of (32, 32, 3, n), y of (n, 1)",
             )
-        if (unpacked := images.nbytes) > affordable(path):
-            raise damaged(path, f"unpacks to {unpacked:,} bytes", f"at most {affordable(path):,} for its size")
+        if (size := images.nbytes) > affordable(path):
+            raise damaged(path, f"unpacks to {size:,} bytes", f"at most {affordable(path):,} for its size")
         labels = numbers.values()[:, 0]
         if not np.isfinite(labels).all() or not ((labels >= 0) & (labels <= 10) & (labels == labels.round())).all():
             raise damaged(path, f"has labels from {labels.min()} to {labels.max()}", "whole numbers from 1 to 10")

@@ -1,7 +1,7 @@
-"""Reads single members of a zip file by where they lie. Nothing is extracted, and no file stays open.
+"""Reads single members of a zip file by their position. Nothing is extracted, and no file stays open.
 
-zipfile.ZipFile would read its directory again at each opening (2 s for CelebA's 202,599 images), and one that stays
-open cannot be shared by threads or forked workers.
+zipfile.ZipFile reads the directory each time it is opened (2 s for CelebA's 202,599 images), and an open one cannot be
+shared by threads or forked workers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MOST_BYTES = 1 << 26  # of one image
 
 
 def members(path: Path) -> list[zipfile.ZipInfo]:
-    """The files that the zip's directory lists."""
+    """The files in the zip's directory. Raises UserError for a damaged zip file."""
     try:
         with zipfile.ZipFile(path) as archive:
             return [member for member in archive.infolist() if not member.is_dir()]
@@ -28,7 +28,7 @@ def members(path: Path) -> list[zipfile.ZipInfo]:
 
 
 def read_member(path: Path, member: zipfile.ZipInfo) -> bytes:
-    """The bytes of a stored or deflated member, checked against its length and CRC-32."""
+    """The bytes of a stored or deflated member. Raises UserError for a wrong length or CRC-32."""
     where = f"{member.filename!r} in {str(path)!r}"
     if member.file_size > MOST_BYTES or member.flag_bits & 1 or member.compress_type not in (0, 8):
         raise _unreadable(where, "too large, encrypted, or neither stored nor deflated")
@@ -46,7 +46,7 @@ def _stored(path: Path, member: zipfile.ZipInfo) -> bytes:
         stream.seek(member.header_offset)
         header = struct.unpack("<4s22xHH", stream.read(30))  # APPNOTE.TXT 4.3.7: signature, ..., name's, extra's length
         if header[0] != b"PK\3\4":
-            raise OSError("no member begins where the directory says")
+            raise OSError("no member starts at the position in the directory")
         stream.seek(header[1] + header[2], 1)
         return stream.read(min(member.compress_size, 2 * MOST_BYTES))
 
@@ -54,8 +54,8 @@ def _stored(path: Path, member: zipfile.ZipInfo) -> bytes:
 def _inflate(stored: bytes, member: zipfile.ZipInfo) -> bytes:
     if member.compress_type == zipfile.ZIP_STORED:
         return stored
-    return zlib.decompressobj(-15).decompress(stored, member.file_size + 1)  # one byte more: a longer one shows
+    return zlib.decompressobj(-15).decompress(stored, member.file_size + 1)  # one byte more, to detect a longer member
 
 
-def _unreadable(where: str, why: str) -> UserError:
-    return UserError(f"{where} cannot be read ({why}); wanted a whole zip file; copy or download it again")
+def _unreadable(where: str, reason: str) -> UserError:
+    return UserError(f"{where} cannot be read ({reason}); expected a complete zip file; copy or download it again")

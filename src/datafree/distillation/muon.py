@@ -1,4 +1,4 @@
-"""Muon (Jordan et al. 2024), an optimiser that needs fewer steps than Adam and takes the same rates."""
+"""Muon (Jordan et al. 2024): an optimizer that needs fewer steps than Adam and uses the same learning rates."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["Muon", "orthogonal"]
 QUINTIC = (3.4445, -4.7750, 2.0315)
 STEPS = 5
 MATCH = 0.2
-"""Root mean square of Adam's usual steps at a rate of 1, which Muon's are brought to (Liu et al. 2025)."""
+"""Root mean square of Muon's steps at a learning rate of 1, like Adam's typical steps (Liu et al. 2025)."""
 EPSILON = 1e-8
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, made orthogonal, for weights of two dimensions or more, a convolution's being (outputs, the rest).
+    """Orthogonalised momentum for weights with two or more dimensions; a convolution's weight is (outputs, the rest).
 
-    Biases, and a norm's weights, take Adam's steps at the same rate.
+    Biases and the weights of norms take Adam's steps with the same learning rate.
     """
 
     def __init__(
@@ -34,21 +34,21 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         assert closure is None
         for group in self.param_groups:
-            for own in group["params"]:
-                if own.grad is not None:
-                    step = _turned if own.ndim > 1 else _adam
-                    own.sub_(group["lr"] * step(own.grad, self.state[own], group))
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    step = _muon_step if parameter.ndim > 1 else _adam_step
+                    parameter.sub_(group["lr"] * step(parameter.grad, self.state[parameter], group))
 
 
-def _turned(grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
+def _muon_step(grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
     if not state:
         state["momentum"] = torch.zeros_like(grad)
     state["momentum"].lerp_(grad, 1 - group["momentum"])
-    ahead = grad.lerp(state["momentum"], group["momentum"]).flatten(1)  # Nesterov's
-    return (MATCH * math.sqrt(max(ahead.shape)) * orthogonal(ahead)).view_as(grad)
+    lookahead = grad.lerp(state["momentum"], group["momentum"]).flatten(1)  # Nesterov momentum
+    return (MATCH * math.sqrt(max(lookahead.shape)) * orthogonal(lookahead)).view_as(grad)
 
 
-def _adam(grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
+def _adam_step(grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
     first, second = group["betas"]
     if not state:
         state |= {"step": torch.tensor(0.0), "mean": torch.zeros_like(grad), "square": torch.zeros_like(grad)}
@@ -60,9 +60,9 @@ def _adam(grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """A matrix (M, N) with all singular values near 1 and its singular vectors: five steps of a quintic Newton-Schulz.
+    """`matrix` (M, N) with all singular values moved close to 1, by five steps of a quintic Newton-Schulz iteration.
 
-    The values come to 0.7 to 1.2, which does no harm to a step (Jordan et al. 2024).
+    The values end between 0.7 and 1.2, which is close enough for an optimizer step (Jordan et al. 2024).
     """
     a, b, c = QUINTIC
     wide = matrix.shape[0] <= matrix.shape[1]

@@ -1,8 +1,8 @@
-"""A student that begins with part of its teacher: of every layer, the channels that stand best for all of them.
+"""Initialises a student with a subset of the channels of each teacher layer.
 
-Where a layer's channels go into one other layer and nowhere else, they are chosen one after the other, and that layer's
-weights take over what the dropped ones said, as far as the kept ones tell it: least squares on the activations of images
-(after Luo et al. 2017, He et al. 2017). Elsewhere the first channels are taken (after Samragh et al. 2023).
+If a layer's channels are read by a single other layer, channels are selected greedily and the other layer's weights are
+refitted to the selected channels, by least squares on activations (after Luo et al. 2017, He et al. 2017). Otherwise
+the first channels are copied (after Samragh et al. 2023).
 """
 
 from __future__ import annotations
@@ -23,79 +23,92 @@ from ..models.network import Network, copied, frozen
 from .online.generator import untrained
 from .online.scene import Scene
 
-__all__ = ["inherited", "init_student_from_teacher", "same_architecture"]
+__all__ = ["copy_teacher_channels", "init_student_from_teacher", "same_architecture"]
 
 PROBES = 16
 SAME = 1e-3
-"""Of the logits' standard deviation: what a shuffle may change by rounding."""
+"""Tolerance for rounding when channels are shuffled, relative to the logits' standard deviation."""
 RIDGE = 1e-6
-"""Of the mean variance; added to every channel's."""
+"""Ridge added to each channel's variance, relative to the mean variance."""
 TINY = 1e-30
-"""Variance of channels that are all dead."""
+"""Minimum mean variance, for layers whose channels are all constant."""
 ROUNDS = 256
-"""In which the channels of a layer are chosen, at most."""
+"""Maximum number of rounds of the greedy selection in a layer."""
 CHUNK = 1 << 20
-"""Pixels at a time."""
+"""Number of pixels per forward pass."""
 
 
 def init_student_from_teacher(student: Network, teacher: Network, scene: Scene | None, *, seed: int) -> bool:
-    """`inherited`, on images of generators that nobody trained, of `scene`; made only for a student that can take part."""
+    """Calls `copy_teacher_channels` with images of untrained generators. Returns whether the student was initialised.
+
+    `scene` is the generators' image model, by default `Scene()`. A student of another architecture stays unchanged.
+    """
     if not same_architecture(student, teacher):
         return False
-    return inherited(student, teacher, untrained(teacher, scene or Scene(), seed=seed))
+    return copy_teacher_channels(student, teacher, untrained(teacher, scene or Scene(), seed=seed))
 
 
 @torch.no_grad()
-def inherited(student: Network, teacher: Network, pixels: Tensor) -> bool:
-    """Copies part of the teacher into a student of the same layers, none wider; says whether it did.
+def copy_teacher_channels(student: Network, teacher: Network, pixels: Tensor) -> bool:
+    """Copies the subset of teacher channels that best reconstructs the rest; the student needs the same layers, none
+    wider.
 
-    `pixels` (N, C, H, W), in the spec's range, are any images that make the teacher's channels speak, nobody's data. No
-    graph is asked for: that a layer's channels go into the next one alone shows where a shuffle of them, in both,
-    changes no logit. Of other layers the first channels are taken, and a weight (M, N, ...) of a teacher's (P, Q, ...)
-    becomes Q / N times its first M x N: with fewer inputs, a sum as large. Everything else (biases, a norm's weights and
-    running statistics) goes along with its channel. What a norm over several channels (layer, group) between the two does to
-    fewer of them is not made up for. A student of other layers stays as it is. Raises UserError for a teacher whose logits
+    `pixels` (N, C, H, W) in the spec's range only need to activate the teacher's channels; they need not be real data.
+    Returns False, and leaves the student unchanged, for another architecture. Raises UserError if the teacher's logits
     are not finite.
+
+    No graph is needed: two layers form a pair if shuffling the channels in both leaves all logits unchanged. For other
+    layers the first channels are copied: a weight (M, N, ...) becomes Q / N times the first M x N entries of the
+    teacher's (P, Q, ...), which keeps the scale of a sum over fewer inputs. Biases and the weights and running
+    statistics of norms follow their channels. The effect of fewer channels on layer and group norms is not compensated.
     """
     if not same_architecture(student, teacher):
         return False
     teacher.check()
-    own = student.module.state_dict()
-    found = {name: tensor.detach().cpu() for name, tensor in teacher.module.state_dict().items()}
-    pairs = _pairs(own, teacher, pixels[:PROBES])
+    student_state = student.module.state_dict()
+    state = {name: tensor.detach().cpu() for name, tensor in teacher.module.state_dict().items()}
+    pairs = _pairs(student_state, teacher, pixels[:PROBES])
     moments = _moments(teacher, pairs, pixels)
     for pair in pairs:
         weight, bias = f"{pair.into}.weight", f"{pair.into}.bias"
-        mixed = _by_channel(found[weight], pair.channels).double()
-        kept, share, offset = _chosen(moments[pair.into], mixed, len(own[f"{pair.layer}.weight"]), bias in found)
+        next_weight = _by_channel(state[weight], pair.channels).double()
+        selected, reconstruction, offset = _select_channels(
+            moments[pair.into], next_weight, len(student_state[f"{pair.layer}.weight"]), bias in state
+        )
         for name in pair.tensors:
-            found[name] = found[name][kept]
-        inputs = [found[weight].shape[1] // pair.channels * len(kept), *found[weight].shape[2:]]
-        found[weight] = torch.einsum("ocp,ck->okp", mixed, share).to(found[weight]).reshape(len(mixed), *inputs)
-        if bias in found:
-            found[bias] = found[bias] + torch.einsum("ocp,c->o", mixed, offset).to(found[bias])
-    for name, tensor in own.items():
-        tensor.copy_(_first(found[name], tensor))
+            state[name] = state[name][selected]
+        inputs = [state[weight].shape[1] // pair.channels * len(selected), *state[weight].shape[2:]]
+        state[weight] = (
+            torch.einsum("ocp,ck->okp", next_weight, reconstruction)
+            .to(state[weight])
+            .reshape(len(next_weight), *inputs)
+        )
+        if bias in state:
+            state[bias] = state[bias] + torch.einsum("ocp,c->o", next_weight, offset).to(state[bias])
+    for name, tensor in student_state.items():
+        tensor.copy_(_first_channels(state[name], tensor))
     return True
 
 
 def same_architecture(student: Network, teacher: Network) -> bool:
     """Whether the student has the teacher's layers, none wider."""
-    own, found = student.module.state_dict(), teacher.module.state_dict()
-    return own.keys() == found.keys() and all(_fits(tensor, found[name]) for name, tensor in own.items())
+    student_state, teacher_state = student.module.state_dict(), teacher.module.state_dict()
+    return student_state.keys() == teacher_state.keys() and all(
+        _is_no_wider(tensor, teacher_state[name]) for name, tensor in student_state.items()
+    )
 
 
-def _fits(own: Tensor, found: Tensor) -> bool:
-    return own.ndim == found.ndim and all(a <= b for a, b in zip(own.shape, found.shape, strict=True))
+def _is_no_wider(student: Tensor, teacher: Tensor) -> bool:
+    return student.ndim == teacher.ndim and all(a <= b for a, b in zip(student.shape, teacher.shape, strict=True))
 
 
-def _first(found: Tensor, own: Tensor) -> Tensor:
-    part = found[tuple(slice(side) for side in own.shape)]
-    return part * (found.shape[1] / own.shape[1]) if own.ndim > 1 else part
+def _first_channels(teacher: Tensor, student: Tensor) -> Tensor:
+    part = teacher[tuple(slice(side) for side in student.shape)]
+    return part * (teacher.shape[1] / student.shape[1]) if student.ndim > 1 else part
 
 
 def _by_channel(weight: Tensor, channels: int) -> Tensor:
-    """A weight or activation (M, N, ...) as (M, channels, places): a flattened map has several inputs a channel."""
+    """A weight or activation (M, N, ...) as (M, channels, positions); a flattened map has several per channel."""
     return weight.reshape(len(weight), channels, -1)
 
 
@@ -104,7 +117,7 @@ def _by_channel(weight: Tensor, channels: int) -> Tensor:
 
 @dataclass(frozen=True)
 class _Pair:
-    """A layer and the one that all its channels go into, and what has an entry for each channel: its own, and norms'."""
+    """A layer, the single layer that reads its channels, and all tensors with an entry per channel, also norms'."""
 
     layer: str
     into: str
@@ -112,47 +125,47 @@ class _Pair:
     tensors: tuple[str, ...]
 
 
-def _pairs(own: dict[str, Tensor], teacher: Network, pixels: Tensor) -> list[_Pair]:
-    """Of the layers that are narrower in the student."""
+def _pairs(student_state: dict[str, Tensor], teacher: Network, pixels: Tensor) -> list[_Pair]:
+    """Pairs whose first layer is narrower in the student."""
     try:
         layers = hooks.layers(teacher)
     except UserError:
         return []
-    passed = hooks.order(teacher)
-    twin = Network(copied(teacher.module), teacher.spec, teacher.name)
-    wanted, found = teacher.predict(pixels), []
-    state = {name: tensor.clone() for name, tensor in twin.module.state_dict().items()}
+    order = hooks.order(teacher)
+    copy = Network(copied(teacher.module), teacher.spec, teacher.name)
+    expected, pairs = teacher.predict(pixels), []
+    state = {name: tensor.clone() for name, tensor in copy.module.state_dict().items()}
     for layer, into in pairwise(layers):
-        if not {f"{layer}.weight", f"{into}.weight"} <= state.keys():  # made of other tensors, by a parametrization
+        if not {f"{layer}.weight", f"{into}.weight"} <= state.keys():  # parametrized: computed from other tensors
             continue
-        channels, module = len(state[f"{layer}.weight"]), twin.module.get_submodule(into)
-        between = passed[passed.index(layer) : passed.index(into)]
+        channels, module = len(state[f"{layer}.weight"]), copy.module.get_submodule(into)
+        between = order[order.index(layer) : order.index(into)]
         tensors = [
             f"{name}.{key}"
             for name in between
-            for key, tensor in twin.module.get_submodule(name).state_dict().items()
+            for key, tensor in copy.module.get_submodule(name).state_dict().items()
             if f"{name}.{key}" in state and (name == layer or tensor.shape == (channels,))
         ]
-        narrower = len(own[f"{layer}.weight"]) < channels
+        narrower = len(student_state[f"{layer}.weight"]) < channels
         if not narrower or getattr(module, "groups", 1) > 1 or state[f"{into}.weight"].shape[1] % channels:
             continue
         pair = _Pair(layer, into, channels, tuple(tensors))
-        if _alone(pair, twin, state, pixels, wanted):
-            found.append(pair)
-    return found
+        if _is_pair(pair, copy, state, pixels, expected):
+            pairs.append(pair)
+    return pairs
 
 
-def _alone(pair: _Pair, copied: Network, state: dict[str, Tensor], pixels: Tensor, wanted: Tensor) -> bool:
-    """Whether a shuffle of the channels between the two layers changes no logit; the copy is left as it was."""
-    ring = torch.randperm(pair.channels, generator=stream(0, "shuffle"))
-    order = ring.roll(1)[ring.argsort()]  # each takes the place of the one before it in the ring: none stays
+def _is_pair(pair: _Pair, copy: Network, state: dict[str, Tensor], pixels: Tensor, expected: Tensor) -> bool:
+    """Whether shuffling the channels between the two layers leaves all logits unchanged. Restores the copy."""
+    cycle = torch.randperm(pair.channels, generator=stream(0, "shuffle"))
+    order = cycle.roll(1)[cycle.argsort()]  # a cyclic permutation: every channel moves
     weight = f"{pair.into}.weight"
     shuffled = {name: state[name][order] for name in pair.tensors}
     shuffled[weight] = _by_channel(state[weight], pair.channels)[:, order].view_as(state[weight])
-    copied.module.load_state_dict({**state, **shuffled})
-    apart = (copied.predict(pixels) - wanted).abs().max()
-    copied.module.load_state_dict(state)
-    return bool(apart <= SAME * wanted.std())
+    copy.module.load_state_dict({**state, **shuffled})
+    difference = (copy.predict(pixels) - expected).abs().max()
+    copy.module.load_state_dict(state)
+    return bool(difference <= SAME * expected.std())
 
 
 # -- which channels -----------------------------------------------------------------------------------------------
@@ -160,15 +173,14 @@ def _alone(pair: _Pair, copied: Network, state: dict[str, Tensor], pixels: Tenso
 
 @dataclass
 class _Moments:
-    """Of what a layer is given, by channel, over images and places, in float64."""
+    """Sums over a layer's inputs, per channel, over images and positions, in float64."""
 
     total: Tensor
     squares: Tensor
     count: int = 0
 
     @classmethod
-    def of(cls, channels: int) -> _Moments:
-        """Of nothing yet."""
+    def empty(cls, channels: int) -> _Moments:
         return cls(torch.zeros(channels, dtype=torch.double), torch.zeros(channels, channels, dtype=torch.double))
 
     def add(self, rows: Tensor) -> None:
@@ -178,25 +190,25 @@ class _Moments:
 
 
 def _moments(teacher: Network, pairs: list[_Pair], pixels: Tensor) -> dict[str, _Moments]:
-    found = {pair.into: _Moments.of(pair.channels) for pair in pairs}
-    with frozen(teacher.module), _given(teacher.module, found):
-        for part in pixels.split(max(1, CHUNK // teacher.spec.pixels)) if found else ():
-            teacher.logits(part.to(teacher.device))
-    return found
+    moments = {pair.into: _Moments.empty(pair.channels) for pair in pairs}
+    with frozen(teacher.module), _watch_inputs(teacher.module, moments):
+        for chunk in pixels.split(max(1, CHUNK // teacher.spec.pixels)) if moments else ():
+            teacher.logits(chunk.to(teacher.device))
+    return moments
 
 
 @contextmanager
-def _given(module: nn.Module, found: dict[str, _Moments]) -> Iterator[None]:
-    """Inside, every forward pass adds what the layers are given."""
+def _watch_inputs(module: nn.Module, layers: dict[str, _Moments]) -> Iterator[None]:
+    """Inside, every forward pass adds the inputs of the layers to their moments."""
 
-    def hook(moments: _Moments, part: nn.Module, inputs: tuple[Tensor, ...], keywords: dict[str, Tensor]) -> None:
-        given, channels = (inputs[0] if inputs else keywords["input"]).detach().cpu().double(), len(moments.total)
-        given = given.reshape(-1, given.shape[-1]) if isinstance(part, nn.Linear) else given
-        moments.add(_by_channel(given, channels).transpose(1, 2).reshape(-1, channels))
+    def hook(moments: _Moments, layer: nn.Module, inputs: tuple[Tensor, ...], keywords: dict[str, Tensor]) -> None:
+        rows, channels = (inputs[0] if inputs else keywords["input"]).detach().cpu().double(), len(moments.total)
+        rows = rows.reshape(-1, rows.shape[-1]) if isinstance(layer, nn.Linear) else rows
+        moments.add(_by_channel(rows, channels).transpose(1, 2).reshape(-1, channels))
 
     handles = []
     try:
-        for name, moments in found.items():
+        for name, moments in layers.items():
             handles.append(
                 module.get_submodule(name).register_forward_pre_hook(partial(hook, moments), with_kwargs=True)
             )
@@ -206,30 +218,30 @@ def _given(module: nn.Module, found: dict[str, _Moments]) -> Iterator[None]:
             handle.remove()
 
 
-def _chosen(moments: _Moments, weight: Tensor, count: int, biased: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """The channels (count,) to keep, in order, their shares (channels, count) in all of them, and a constant (channels,).
+def _select_channels(moments: _Moments, weight: Tensor, count: int, biased: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Selected channels (count,), ascending; coefficients B (channels, count) and constant c (channels,) of the rest.
 
-    `weight` (M, channels, places) is what the channels x go into. Greedy column selection: with S the covariance of x (its
-    second moment where there is no bias to take a constant), each channel is the one that leaves the least of
-    E |W (x - B x_kept - c)|^2, and B = S[:, kept] S[kept, kept]^-1. Of many, several are taken at a time.
+    `weight` W (M, channels, positions) reads the channels x. Greedy column selection: let S be the covariance of x, or
+    the second moment without a bias. Each round adds the channels that minimise E |W (x - B x_selected - c)|^2, with
+    B = S[:, selected] S[selected, selected]^-1. Wide layers add several channels per round.
     """
     mean = moments.total / moments.count if biased else torch.zeros_like(moments.total)
-    spread = moments.squares / moments.count - torch.outer(mean, mean)
-    left, into = spread.clone(), torch.einsum("oip,ojp->ij", weight, weight)
-    through = into @ left
-    least, kept = 1e-9 * float(spread.diagonal().mean()), []
-    while len(kept) < count:
-        own, gains = left.diagonal(), (left * through).sum(0)  # of channel j: (S G S)[j, j]
-        worth = torch.where(own > least, gains / own.clamp(min=least), 0.0)
-        worth[kept] = -1.0
-        best = worth.topk(min(-(-count // ROUNDS), count - len(kept))).indices
-        kept += best.tolist()
-        columns = left[:, best].clone()
-        share = columns @ torch.linalg.pinv(columns[best], atol=least, hermitian=True)
-        through.addmm_(through[:, best], share.T, alpha=-1)
-        left.addmm_(columns, share.T, alpha=-1)
-    chosen = torch.tensor(sorted(kept))
-    ridge = RIDGE * spread.diagonal().mean().clamp(min=TINY) * torch.eye(count, dtype=torch.double)
-    inner = spread[chosen][:, chosen] + ridge
-    share = torch.linalg.solve(inner, spread[:, chosen].T).T
-    return chosen, share, mean - share @ mean[chosen]
+    covariance = moments.squares / moments.count - torch.outer(mean, mean)
+    residual, gram = covariance.clone(), torch.einsum("oip,ojp->ij", weight, weight)
+    weighted = gram @ residual
+    smallest, selected = 1e-9 * float(covariance.diagonal().mean()), []
+    while len(selected) < count:
+        variances, gains = residual.diagonal(), (residual * weighted).sum(0)  # of channel j: (S G S)[j, j]
+        scores = torch.where(variances > smallest, gains / variances.clamp(min=smallest), 0.0)
+        scores[selected] = -1.0
+        best = scores.topk(min(-(-count // ROUNDS), count - len(selected))).indices
+        selected += best.tolist()
+        columns = residual[:, best].clone()
+        coefficients = columns @ torch.linalg.pinv(columns[best], atol=smallest, hermitian=True)
+        weighted.addmm_(weighted[:, best], coefficients.T, alpha=-1)
+        residual.addmm_(columns, coefficients.T, alpha=-1)
+    channels = torch.tensor(sorted(selected))
+    ridge = RIDGE * covariance.diagonal().mean().clamp(min=TINY) * torch.eye(count, dtype=torch.double)
+    selected_covariance = covariance[channels][:, channels] + ridge
+    coefficients = torch.linalg.solve(selected_covariance, covariance[:, channels].T).T
+    return channels, coefficients, mean - coefficients @ mean[channels]

@@ -1,6 +1,6 @@
-"""What is rounded where: a small quantizer for torchao's PT2E.
+"""Selects what is quantized: a small quantizer for torchao's PT2E.
 
-torchao's own for x86 leaves residual additions in floating point, which makes an ONNX file slower than the original.
+torchao's x86 quantizer leaves residual additions in floating point, which makes an ONNX file slower than the original.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from ..releases.bits import Bits, TargetCPU, largest_weight
 from .fake_quantize import FakeQuantize
 
 __all__ = [
-    "BATCH_NORM", "TRANSPOSED", "WEIGHTED", "UniformQuantizer", "arguments", "behind", "groups", "own_tensors", "parameter_of",
-    "unrounded", "weighted",
+    "BATCH_NORM", "TRANSPOSED", "WEIGHTED", "UniformQuantizer", "arguments", "behind", "groups", "own_tensors",
+    "parameter_of", "unrounded", "weighted",
 ]  # fmt: skip
 
 _aten = torch.ops.aten
@@ -30,20 +30,20 @@ WEIGHTED = (
     _aten.conv1d.default, _aten.conv2d.default, _aten.conv3d.default, _aten.linear.default,
     _aten.conv1d.padding, _aten.conv2d.padding, _aten.conv3d.padding,
 )  # fmt: skip
-"""Layers with a weight (out, ...) as second argument."""
+"""Layers whose second argument is a weight (out, ...)."""
 TRANSPOSED = (_aten.conv_transpose1d.default, _aten.conv_transpose2d.input, _aten.conv_transpose3d.input)
 PRODUCTS = (
-    "convolution", "bilinear", "matmul", "mm", "bmm", "addmm", "baddbmm", "einsum", "lstm", "gru", "rnn_tanh", "rnn_relu",
-    "scaled_dot_product_attention",
+    "convolution", "bilinear", "matmul", "mm", "bmm", "addmm", "baddbmm", "einsum", "lstm", "gru", "rnn_tanh",
+    "rnn_relu", "scaled_dot_product_attention",
 )  # fmt: skip
-"""Operators that multiply as the layers do, by their names in torch."""
+"""Operators that multiply like conv and linear layers, by their names in torch."""
 BATCH_NORM = (_aten.batch_norm.default, _aten._native_batch_norm_legit_no_training.default)
 ADDS = (_aten.add.Tensor, _aten.add_.Tensor)
 AVERAGES = (_aten.avg_pool2d.default, _aten.adaptive_avg_pool2d.default, _aten.mean.dim)
 SELECTIONS = (
     _aten.max_pool2d.default, _aten.view.default, _aten.reshape.default, _aten.flatten.using_ints, _aten.slice.Tensor,
 )  # fmt: skip
-"""Their outputs are some of their inputs, so one grid is for both."""
+"""Operators whose outputs are a selection of their inputs, so both share a grid."""
 NORMALISING = (
     _aten.sub.Tensor, _aten.div.Tensor, _aten.mul.Tensor, *ADDS, *SELECTIONS, _aten.to.dtype, _aten.to.dtype_layout,
 )  # fmt: skip
@@ -51,7 +51,7 @@ IMAGE_BITS = 8
 
 
 def weighted(model: GraphModule) -> list[Node]:
-    """The conv and linear nodes whose weight and bias are the network's own, in the order in which they run."""
+    """The conv and linear nodes whose weight and bias are parameters, in the order of execution."""
     return [
         node
         for node in model.graph.nodes
@@ -60,26 +60,28 @@ def weighted(model: GraphModule) -> list[Node]:
 
 
 def _stored(node: object) -> bool:
-    """Whether it is a tensor of the network, not one that is computed; so is a bias of None."""
+    """Whether a node is a stored tensor of the network, not a computed one; also True for a missing bias (None)."""
     return not isinstance(node, Node) or behind(node).op == "get_attr"
 
 
 def unrounded(model: GraphModule, rounded: set[Node]) -> list[str]:
-    """The layers and products that are not in `rounded`, each as `place: operator`."""
-    found = []
+    """Layers and products that are not in `rounded`, each as `place: operator`."""
+    lines = []
     for node in model.graph.nodes:
         if node.op != "call_function" or node in rounded or not isinstance(node.target, torch._ops.OpOverload):
             continue
         kind = node.target.overloadpacket.__name__
         if node.target in (*WEIGHTED, *TRANSPOSED) or kind in PRODUCTS:
-            own = [str(behind(other).target) for other in node.all_input_nodes if behind(other).op == "get_attr"]
-            place, _, name = (own or [node.name])[0].removeprefix("network.").rpartition(".")
-            found.append(f"{place or name}: {kind}")
-    return found
+            parameters = [
+                str(behind(source).target) for source in node.all_input_nodes if behind(source).op == "get_attr"
+            ]
+            place, _, name = (parameters or [node.name])[0].removeprefix("network.").rpartition(".")
+            lines.append(f"{place or name}: {kind}")
+    return lines
 
 
 def arguments(node: Node) -> dict[str, Any]:
-    """The arguments of an operator by their names in its schema, defaults included."""
+    """The arguments of an operator by name, including defaults."""
     assert isinstance(node.target, torch._ops.OpOverload)
     values = dict(zip((argument.name for argument in node.target._schema.arguments), node.args, strict=False))
     defaults = {argument.name: argument.default_value for argument in node.target._schema.arguments}
@@ -87,53 +89,53 @@ def arguments(node: Node) -> dict[str, Any]:
 
 
 def groups(layer: Node) -> int:
-    """Of a convolution; 1 of a linear layer."""
-    given = layer.args[6] if len(layer.args) > 6 else 1
-    assert isinstance(given, int)
-    return given
+    """Number of groups of a convolution; 1 for a linear layer."""
+    count = layer.args[6] if len(layer.args) > 6 else 1
+    assert isinstance(count, int)
+    return count
 
 
 def own_tensors(graph: GraphModule) -> None:
-    """Gives every layer a weight and a bias that nothing else reads, in place."""
+    """Gives each layer a weight and a bias that no other node reads, in place."""
     layers = [node for node in graph.graph.nodes if node.target in (*WEIGHTED, *TRANSPOSED)]
-    taken = {
+    shared = {
         id(parameter_of(graph, node))
         for node in graph.graph.nodes
         if node.op == "get_attr" and {*node.users} - {*layers}
     }
     storages: set[int] = set()
     for node in layers:
-        for own in node.args[1:3]:
-            if isinstance(own, Node) and own.op == "get_attr":
-                if id(parameter_of(graph, own)) in taken or len(own.users) > 1:
-                    own = _copied(graph, node, own)
-                tensor = parameter_of(graph, own)
-                taken.add(id(tensor))
+        for source in node.args[1:3]:
+            if isinstance(source, Node) and source.op == "get_attr":
+                if id(parameter_of(graph, source)) in shared or len(source.users) > 1:
+                    source = _copy_tensor(graph, node, source)
+                tensor = parameter_of(graph, source)
+                shared.add(id(tensor))
                 storage = tensor.untyped_storage()
-                if storage.data_ptr() in storages or storage.nbytes() != tensor.nbytes:  # a view of some other tensor
+                if storage.data_ptr() in storages or storage.nbytes() != tensor.nbytes:  # a view of another tensor
                     tensor.data = tensor.detach().clone(memory_format=torch.contiguous_format)
                 storages.add(tensor.untyped_storage().data_ptr())
 
 
-def _copied(graph: GraphModule, node: Node, source: Node) -> Node:
-    """The node of a copy of a tensor, which `node` reads from now on."""
+def _copy_tensor(graph: GraphModule, node: Node, source: Node) -> Node:
+    """Copies a tensor for `node` and returns the copy's node, which `node` reads from now on."""
     place, _, name = str(source.target).rpartition(".")
     module, tensor = graph.get_submodule(place), parameter_of(graph, source)
     index = next(index for index in range(2, 1 << 20) if not hasattr(module, f"{name}_{index}"))
-    copied = tensor.detach().clone()
+    copy = tensor.detach().clone()
     if isinstance(tensor, torch.nn.Parameter):
-        module.register_parameter(f"{name}_{index}", torch.nn.Parameter(copied, tensor.requires_grad))
+        module.register_parameter(f"{name}_{index}", torch.nn.Parameter(copy, tensor.requires_grad))
     else:
-        module.register_buffer(f"{name}_{index}", copied)
+        module.register_buffer(f"{name}_{index}", copy)
     with graph.graph.inserting_before(node):
-        made = graph.graph.get_attr(f"{source.target}_{index}")
-    made.meta = dict(source.meta)
-    node.replace_input_with(source, made)
-    return made
+        copy_node = graph.graph.get_attr(f"{source.target}_{index}")
+    copy_node.meta = dict(source.meta)
+    node.replace_input_with(source, copy_node)
+    return copy_node
 
 
 def behind(node: object) -> Node:
-    """The node whose values a grid rounds; a node that is no grid itself."""
+    """The node whose values a grid rounds; the node itself if it is not a grid."""
     assert isinstance(node, Node)
     while node.op == "call_module":
         node = node.args[0]  # type: ignore[assignment]
@@ -142,7 +144,7 @@ def behind(node: object) -> Node:
 
 
 def parameter_of(graph: GraphModule, node: object) -> torch.nn.Parameter:
-    """The parameter (or buffer) behind a node, through its grid where it has one."""
+    """The parameter or buffer of a node, looked up through its grid if it has one."""
     node = behind(node)
     assert node.op == "get_attr", node
     place, _, name = str(node.target).rpartition(".")
@@ -150,7 +152,7 @@ def parameter_of(graph: GraphModule, node: object) -> torch.nn.Parameter:
 
 
 class UniformQuantizer(Quantizer):
-    """Annotates conv and linear layers, and with 8-bit activations additions and pools, as `bits` says."""
+    """Annotates conv and linear layers with `bits`; with 8-bit activations, additions and pools too."""
 
     def __init__(self, bits: Bits, target_cpu: TargetCPU = "any"):
         super().__init__()
@@ -164,19 +166,20 @@ class UniformQuantizer(Quantizer):
             live = _live(model)
             for node in model.graph.nodes:
                 if node.target in ADDS and set(node.args[:2]) <= live:
-                    inputs[node] = {own: self._activation(8) for own in node.args[:2]}
+                    inputs[node] = {source: self._activation(8) for source in node.args[:2]}
                 elif node.target in (*AVERAGES, *SELECTIONS) and node.args[0] in live:
                     inputs[node] = {node.args[0]: self._activation(8)}
-        outputs = {}  # what all of a tensor's readers share; below 8 bits an addition reads it as it is
+        # a grid shared by all readers of a tensor; below 8 bits additions read the tensor without rounding
+        outputs = {}
         if self.bits.activations == 8:
             shared = self._activation(8)
-            outputs = {own: shared for specs in inputs.values() for own, spec in specs.items() if spec is shared}
+            outputs = {node: shared for specs in inputs.values() for node, spec in specs.items() if spec is shared}
         for node in dict.fromkeys([*inputs, *outputs]):
-            own = outputs.get(node)
-            if node.op == "call_function" and node.target in SELECTIONS and node in inputs and own is not None:
-                own = SharedQuantizationSpec((node.args[0], node))  # type: ignore[arg-type]
+            output = outputs.get(node)
+            if node.op == "call_function" and node.target in SELECTIONS and node in inputs and output is not None:
+                output = SharedQuantizationSpec((node.args[0], node))  # type: ignore[arg-type]
             node.meta["quantization_annotation"] = QuantizationAnnotation(
-                input_qspec_map={**inputs.get(node, {})}, output_qspec=own, _annotated=True
+                input_qspec_map={**inputs.get(node, {})}, output_qspec=output, _annotated=True
             )
         return model
 
@@ -198,7 +201,7 @@ class UniformQuantizer(Quantizer):
             yield node, {source: self._activation(activations), weight: _weight(weights, top)}
 
     def _activation(self, bits: int) -> QuantizationSpec:
-        """One object for every number of bits: tensors whose two ends agree on it share a grid."""
+        """The specification of a number of bits. Always the same object, so that both ends of a tensor share a grid."""
         if bits not in self._activations:
             dtype, top = (torch.uint8, 2**bits - 1) if bits <= 8 else (torch.uint16, 2**bits - 1)
             make = FakeQuantize.with_args(quant_min=0, quant_max=top, dtype=dtype, by_channel=False)
@@ -215,23 +218,26 @@ def _weight(bits: int, top: int) -> QuantizationSpec:
 
 
 def _live(model: GraphModule) -> set[Node]:
-    """The nodes whose values are activations: floating point, and dependent on the image."""
-    found: set[Node] = set()
+    """Nodes whose values are activations: floating point and dependent on the image."""
+    live: set[Node] = set()
     for node in model.graph.nodes:
-        value, moves = node.meta.get("val"), node.op == "placeholder" or not found.isdisjoint(node.all_input_nodes)
-        if moves and isinstance(value, torch.Tensor) and value.is_floating_point():
-            found.add(node)
-    return found
+        value, depends_on_image = (
+            node.meta.get("val"),
+            node.op == "placeholder" or not live.isdisjoint(node.all_input_nodes),
+        )
+        if depends_on_image and isinstance(value, torch.Tensor) and value.is_floating_point():
+            live.add(node)
+    return live
 
 
 def _images(model: GraphModule) -> set[Node]:
-    """The input, and the input normalised: what arithmetic on it and constants alone makes."""
-    found: set[Node] = set()
-    moves: set[Node] = set()
+    """The input node, and nodes that normalise it by arithmetic with constants."""
+    images: set[Node] = set()
+    dependent: set[Node] = set()
     for node in model.graph.nodes:
-        sources = moves.intersection(node.all_input_nodes)
-        if node.op == "placeholder" or (sources <= found and sources and node.target in NORMALISING):
-            found.add(node)
+        sources = dependent.intersection(node.all_input_nodes)
+        if node.op == "placeholder" or (sources <= images and sources and node.target in NORMALISING):
+            images.add(node)
         if node.op == "placeholder" or (sources and isinstance(node.meta.get("val"), torch.Tensor)):
-            moves.add(node)
-    return found
+            dependent.add(node)
+    return images

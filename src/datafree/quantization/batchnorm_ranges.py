@@ -1,7 +1,7 @@
-"""What activations are without an image: means, variances and ranges that a network's batch norms imply (Nagel et al. 2019).
+"""Means, variances and ranges of activations that a network's batch norms imply, without images (Nagel et al. 2019).
 
-A batch norm's output has mean beta and standard deviation gamma in every channel (sec. 4.2.1); from there they are carried
-through the layers behind it, as if channels and branches were independent and normal.
+The output of a batch norm has mean beta and standard deviation gamma in each channel (sec. 4.2.1). These are propagated
+through the following layers, assuming that channels and branches are independent and normal.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .constants import Constants
 __all__ = ["WIDTH", "ActivationMoments", "moments", "rectified", "weighed"]
 
 WIDTH = 6.0
-"""Standard deviations on each side of the mean that a grid covers (sec. 5)."""
+"""Number of standard deviations on each side of the mean that a grid covers (sec. 5)."""
 _aten = torch.ops.aten
 RELU = (_aten.relu.default, _aten.relu_.default)
 HARD = (
@@ -36,7 +36,7 @@ SAME = (*AVERAGES, *SELECTIONS, _aten.dropout.default, _aten.dropout_.default, _
 
 @dataclass(frozen=True)
 class ActivationMoments:
-    """One activation by channel (C,): mean, variance, and the range that its grid should cover."""
+    """Mean and variance of an activation per channel (C,), and the range that its grid should cover."""
 
     mean: Tensor
     variance: Tensor
@@ -45,102 +45,102 @@ class ActivationMoments:
 
     @classmethod
     def normal(cls, mean: Tensor, variance: Tensor) -> ActivationMoments:
-        spread = WIDTH * variance.sqrt()
-        return cls(mean, variance, mean - spread, mean + spread)
+        margin = WIDTH * variance.sqrt()
+        return cls(mean, variance, mean - margin, mean + margin)
 
     def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The four, in the order in which they are given."""
+        """Mean, variance, low and high."""
         return self.mean, self.variance, self.low, self.high
 
     def scaled(self, scale: Tensor | None) -> ActivationMoments:
-        """After every channel was divided by `scale` (C,), which is above 0; None is 1."""
+        """The moments after dividing each channel by `scale` (C,) above 0; None means 1."""
         if scale is None:
             return self
         return ActivationMoments(self.mean / scale, self.variance / scale.square(), self.low / scale, self.high / scale)
 
 
-def rectified(own: ActivationMoments, top: float = math.inf) -> ActivationMoments:
-    """Of min(max(x, 0), top) for a normal x, by its closed form (Nagel et al. 2019, appendix C)."""
-    spread = own.variance.clamp(min=1e-12).sqrt()
-    unit = torch.distributions.Normal(torch.zeros_like(spread), torch.ones_like(spread))
+def rectified(source: ActivationMoments, top: float = math.inf) -> ActivationMoments:
+    """Moments of min(max(x, 0), top) for a normal x, in closed form (Nagel et al. 2019, appendix C)."""
+    std = source.variance.clamp(min=1e-12).sqrt()
+    unit = torch.distributions.Normal(torch.zeros_like(std), torch.ones_like(std))
 
     def density(z: Tensor) -> Tensor:
         return unit.log_prob(z).exp()
 
-    a = -own.mean / spread
+    a = -source.mean / std
     if math.isinf(top):
         above, mass = density(a), 1 - unit.cdf(a)
-        mean = own.mean * mass + spread * above
-        square = (own.mean.square() + own.variance) * mass + own.mean * spread * above
+        mean = source.mean * mass + std * above
+        square = (source.mean.square() + source.variance) * mass + source.mean * std * above
     else:
-        b = (top - own.mean) / spread
+        b = (top - source.mean) / std
         mass, over = unit.cdf(b) - unit.cdf(a), 1 - unit.cdf(b)
-        mean = own.mean * mass + spread * (density(a) - density(b)) + top * over
-        square = (own.mean.square() + own.variance) * mass + top * top * over
-        square = square + spread * (own.mean * density(a) - (own.mean + top) * density(b))
+        mean = source.mean * mass + std * (density(a) - density(b)) + top * over
+        square = (source.mean.square() + source.variance) * mass + top * top * over
+        square = square + std * (source.mean * density(a) - (source.mean + top) * density(b))
     cut: Callable[[Tensor], Tensor] = lambda x: x.clamp(0, None if math.isinf(top) else top)  # noqa: E731
-    return ActivationMoments(mean, (square - mean.square()).clamp(min=0), cut(own.low), cut(own.high))
+    return ActivationMoments(mean, (square - mean.square()).clamp(min=0), cut(source.low), cut(source.high))
 
 
 def moments(network: Network, graph: GraphModule, *, partly: bool = False) -> dict[str, ActivationMoments]:
-    """Node name -> its moments, in a captured graph whose batch norms are not yet folded.
+    """Moments by node name, in a captured graph whose batch norms are not folded yet.
 
-    A layer that a batch norm follows goes by the batch norm's, as after folding. `partly` leaves out what is not known:
-    everything in a network without batch norm, and what comes of an operator through which moments are not carried, up to
-    the next batch norm. Without it, both raise UserError.
+    A layer that a batch norm follows gets the batch norm's moments, as after folding. `partly` omits unknown moments:
+    all in a network without batch norm, and those after an unsupported operator, up to the next batch norm. Otherwise
+    both raise UserError.
     """
-    spec, found = network.spec, {}
+    spec, known = network.spec, {}
     if not any(node.target in BATCH_NORM for node in graph.graph.nodes):
         if partly:
             return {}
         raise UserError(f"{no_batch_norm(network)}, and no images were given; name some with --calibrate")
     ends = [(spec.low, spec.high)] * spec.shape[0]
-    low, high = (torch.tensor(own) for own in zip(*ends))
+    low, high = (torch.tensor(limits) for limits in zip(*ends))
     image = ActivationMoments((low + high) / 2, (high - low).square() / 12, low, high)
-    constants, lost = Constants(graph), set()
+    constants, unknown = Constants(graph), set()
     for node in graph.graph.nodes:
         if node.op == "placeholder":
-            found[node.name] = image
+            known[node.name] = image
         elif node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
-            if node.target not in BATCH_NORM and not lost.isdisjoint(node.all_input_nodes):
-                lost.add(node)
+            if node.target not in BATCH_NORM and not unknown.isdisjoint(node.all_input_nodes):
+                unknown.add(node)
                 continue
             try:
-                own = _through(graph, node, found, constants)
+                result = _propagate(graph, node, known, constants)
             except UserError:
                 if not partly:
                     raise
-                lost.add(node)
+                unknown.add(node)
                 continue
-            if own is not None and _fits(own, node):
-                found[node.name] = own
-            elif own is not None and not partly:
-                raise _stuck(node)
-            elif own is not None:
-                lost.add(node)
-    return found
+            if result is not None and _fits(result, node):
+                known[node.name] = result
+            elif result is not None and not partly:
+                raise _unsupported(node)
+            elif result is not None:
+                unknown.add(node)
+    return known
 
 
-def _through(
-    graph: GraphModule, node: Node, found: dict[str, ActivationMoments], constants: Constants
+def _propagate(
+    graph: GraphModule, node: Node, known: dict[str, ActivationMoments], constants: Constants
 ) -> ActivationMoments | None:
-    """The moments of one node; None for arithmetic on constants and for a layer whose batch norm comes next."""
-    sources = [found[own.name] for own in node.all_input_nodes if own.name in found]
+    """The moments of one node; None for arithmetic on constants, and for a layer followed by a batch norm."""
+    sources = [known[source.name] for source in node.all_input_nodes if source.name in known]
     if not isinstance(node.meta.get("val"), Tensor):  # the number of images
         return None
     if node.target in BATCH_NORM:
         channels = len(parameter_of(graph, node.args[3]))
         gamma, beta = (
-            torch.full((channels,), default) if own is None else parameter_of(graph, own).detach()
-            for own, default in zip(node.args[1:3], (1.0, 0.0), strict=True)
+            torch.full((channels,), default) if argument is None else parameter_of(graph, argument).detach()
+            for argument, default in zip(node.args[1:3], (1.0, 0.0), strict=True)
         )
-        own = ActivationMoments.normal(beta, gamma.square())
+        normalised = ActivationMoments.normal(beta, gamma.square())
         source = node.args[0]
         assert isinstance(source, Node)
         if source.target in WEIGHTED:
-            found[source.name] = own
-        return own
-    if node.target in WEIGHTED and any(own.target in BATCH_NORM for own in node.users):
+            known[source.name] = normalised
+        return normalised
+    if node.target in WEIGHTED and any(user.target in BATCH_NORM for user in node.users):
         return None
     if node.target in WEIGHTED:
         return _linear(node, sources[0], constants) if sources else None
@@ -157,23 +157,23 @@ def _through(
     if node.target in HARD:
         _, low, high = (*arguments(node).values(), None)[:3]
         if low != 0 or isinstance(high, Node):
-            raise _stuck(node)
+            raise _unsupported(node)
         return rectified(sources[0], math.inf if high is None else float(high))
     if node.target in ADDS and len(sources) == 2:
         return _sum(node, sources, _alpha(node))
     if node.target == _aten.pad.default:
         return _padded(node, sources[0])
     if node.target == _aten.cat.default:
-        return _joined(node, found)
+        return _joined(node, known)
     if node.target in SAME:
         return _rearranged(node, sources[0])
-    raise _stuck(node)
+    raise _unsupported(node)
 
 
-def _fits(own: ActivationMoments, node: Node) -> bool:
-    """Whether there are as many channels as the node has on its axis 1."""
+def _fits(result: ActivationMoments, node: Node) -> bool:
+    """Whether the number of channels equals the node's size on axis 1."""
     shape = node.meta["val"].shape
-    return len(shape) < 2 or shape[1] == len(own.mean)
+    return len(shape) < 2 or shape[1] == len(result.mean)
 
 
 def _joined(node: Node, found: dict[str, ActivationMoments]) -> ActivationMoments:
@@ -182,46 +182,49 @@ def _joined(node: Node, found: dict[str, ActivationMoments]) -> ActivationMoment
     assert isinstance(parts, (list, tuple)) and isinstance(axis, int)
     known = [found.get(part.name) if isinstance(part, Node) else None for part in parts]
     if axis % node.meta["val"].ndim != 1 or None in known:
-        raise _stuck(node)
+        raise _unsupported(node)
     return ActivationMoments(*map(torch.cat, zip(*(part.tensors() for part in known if part is not None), strict=True)))
 
 
 def _rearranged(node: Node, source: ActivationMoments) -> ActivationMoments:
-    """Moments after an average, a selection or a reshape; flattened, each channel has one feature per place, in a row."""
+    """Moments after an average, a selection or a reshape; flattening repeats each channel for its positions."""
     before, after = node.args[0].meta["val"].shape, node.meta["val"].shape  # type: ignore[union-attr]
     if node.target == _aten.mean.dim:
         axes = node.args[1] if isinstance(node.args[1], (list, tuple)) else [node.args[1]]
         if not axes or any(axis % len(before) < 2 for axis in axes):  # type: ignore[operator]
-            raise _stuck(node)
+            raise _unsupported(node)
     if len(before) > len(after) == 2 and isinstance(after[1], int):
-        places, over = divmod(after[1], len(source.mean))
-        if over or after[0] != before[0]:
-            raise _stuck(node)
-        return ActivationMoments(*(tensor.repeat_interleave(places) for tensor in source.tensors()))
+        positions, remainder = divmod(after[1], len(source.mean))
+        if remainder or after[0] != before[0]:
+            raise _unsupported(node)
+        return ActivationMoments(*(tensor.repeat_interleave(positions) for tensor in source.tensors()))
     return source
 
 
 def _alpha(node: Node) -> float:
-    """What an addition or subtraction multiplies its second operand by."""
+    """The factor of the second operand of an addition or subtraction."""
     return float(node.kwargs.get("alpha", 1))  # type: ignore[arg-type]
 
 
 def _sum(node: Node, sources: list[ActivationMoments], alpha: float) -> ActivationMoments:
-    """Of x + alpha y."""
-    one, other = sources
-    if len(one.mean) != len(other.mean):
-        raise _stuck(node)
-    return ActivationMoments.normal(one.mean + alpha * other.mean, one.variance + alpha**2 * other.variance)
+    """Moments of x + alpha y."""
+    first, second = sources
+    if len(first.mean) != len(second.mean):
+        raise _unsupported(node)
+    return ActivationMoments.normal(first.mean + alpha * second.mean, first.variance + alpha**2 * second.variance)
 
 
 def _affine(node: Node, source: ActivationMoments, constants: Constants) -> ActivationMoments:
-    """Of x + c, x - c, x c or x / c, where c is a number or one a channel."""
-    other = node.args[1]
-    value = constants.tensor(other) if isinstance(other, Node) else torch.tensor(float(other))  # type: ignore[arg-type]
+    """Moments of x + c, x - c, x c or x / c, where c is a number or one number per channel."""
+    operand = node.args[1]
+    if isinstance(operand, Node):
+        value = constants.tensor(operand)
+    else:
+        value = torch.tensor(float(operand))  # type: ignore[arg-type]
     axis = node.meta["val"].ndim - 1  # of the channels, from the end
     by_channel = value is not None and value.ndim >= axis and value.shape[-axis] == value.numel() == len(source.mean)
     if value is None or (value.numel() != 1 and not by_channel):
-        raise _stuck(node)
+        raise _unsupported(node)
     value = value.flatten().float().expand(len(source.mean))
     if node.target in (*ADDS, _aten.sub.Tensor):
         value = _alpha(node) * (-value if node.target == _aten.sub.Tensor else value)
@@ -232,18 +235,18 @@ def _affine(node: Node, source: ActivationMoments, constants: Constants) -> Acti
 
 
 def _linear(node: Node, source: ActivationMoments, constants: Constants) -> ActivationMoments:
-    """Of a layer that no batch norm follows: means and variances of a sum of independent inputs."""
-    weight, bias = (constants.tensor(own) for own in (*node.args, None)[1:3])
+    """Moments of a layer without a batch norm after it, as a sum of independent inputs."""
+    weight, bias = (constants.tensor(argument) for argument in (*node.args, None)[1:3])
     if weight is None:
-        raise _stuck(node)
+        raise _unsupported(node)
     mean, variance = weighed(node, weight, source.mean), weighed(node, weight.square(), source.variance)
     if mean is None or variance is None:
-        raise _stuck(node)
+        raise _unsupported(node)
     return ActivationMoments.normal(mean if bias is None else mean + bias, variance)
 
 
 def weighed(layer: Node, weight: Tensor, values: Tensor) -> Tensor | None:
-    """What a layer with `weight` (out, in / groups, ...) sums up to (out,) where each input channel is one of `values` (C,).
+    """Sums (out,) of a layer with `weight` (out, in / groups, ...) if each input channel is constant at `values` (C,).
 
     None for a linear layer over another axis than the channels.
     """
@@ -257,33 +260,36 @@ def weighed(layer: Node, weight: Tensor, values: Tensor) -> Tensor | None:
 
 
 def _padded(node: Node, source: ActivationMoments) -> ActivationMoments:
-    """Moments of a padded image: zeros around it are ignored, another number around it counts, and so do new channels."""
-    given = arguments(node)
-    amounts, value = given["pad"], float(given["value"] or 0)
-    place = 2 * (node.meta["val"].ndim - 2)
-    around, channels = amounts[:place], (*amounts[place : place + 2], 0, 0)[:2]
-    if any(amounts[place + 2 :]) or (given["mode"] != "constant" and any(channels)):
-        raise _stuck(node)
-    if given["mode"] != "constant":
+    """Moments of a padded image. Zero padding is ignored; other values count, and so do new channels."""
+    options = arguments(node)
+    amounts, value = options["pad"], float(options["value"] or 0)
+    split = 2 * (node.meta["val"].ndim - 2)
+    spatial, channels = amounts[:split], (*amounts[split : split + 2], 0, 0)[:2]
+    if any(amounts[split + 2 :]) or (options["mode"] != "constant" and any(channels)):
+        raise _unsupported(node)
+    if options["mode"] != "constant":
         return source
     mean, variance, low, high = source.mean, source.variance, source.low, source.high
-    if any(around):  # the grid covers the number too
+    if any(spatial):  # the grid covers the number too
         low, high = low.clamp(max=value), high.clamp(min=value)
-    if value and any(around):
-        before, after = (math.prod(own.meta["val"].shape[2:]) for own in (node.args[0], node))  # type: ignore[union-attr]
+    if value and any(spatial):
+        source_shape = node.args[0].meta["val"].shape  # type: ignore[union-attr]
+        before, after = math.prod(source_shape[2:]), math.prod(node.meta["val"].shape[2:])
         share = before / after
         square = share * (variance + mean.square()) + (1 - share) * value**2
         mean = share * mean + (1 - share) * value
         variance = (square - mean.square()).clamp(min=0)
 
-    def wide(own: Tensor, number: float) -> Tensor:
-        return torch.nn.functional.pad(own, channels, value=number)
+    def pad_channels(tensor: Tensor, number: float) -> Tensor:
+        return torch.nn.functional.pad(tensor, channels, value=number)
 
-    return ActivationMoments(wide(mean, value), wide(variance, 0.0), wide(low, value), wide(high, value))
+    return ActivationMoments(
+        pad_channels(mean, value), pad_channels(variance, 0.0), pad_channels(low, value), pad_channels(high, value)
+    )
 
 
-def _stuck(node: Node) -> UserError:
+def _unsupported(node: Node) -> UserError:
     return UserError(
-        f"ranges cannot be told without images behind operator {node.target}; give images with --calibrate, such as a "
-        "synthetic set"
+        f"ranges after operator {node.target} cannot be computed without images; give images with --calibrate, such as "
+        "a synthetic set"
     )

@@ -1,4 +1,4 @@
-"""Tensors of a captured graph that do not depend on the image: evaluated, and stored where a layer reads them."""
+"""Evaluates tensors of a captured graph that do not depend on the image, and stores those that layers read."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ MISSING = object()
 
 
 class Constants:
-    """The value of every node that depends on parameters and buffers alone; computed when it is first asked for.
+    """Values of all nodes that only depend on parameters and buffers, computed on demand.
 
-    What draws random numbers, reads the image or its size is not constant, nor is anything in a graph that writes in place.
+    Nodes that draw random numbers or read the image or its size are not constant, nor is a graph with in-place writes.
     """
 
     def __init__(self, graph: GraphModule):
@@ -27,7 +27,7 @@ class Constants:
         self.values: dict[Node, object] = {}
 
     def tensor(self, node: object) -> Tensor | None:
-        """The tensor of a node; None where it is not constant or no tensor."""
+        """The tensor of a node; None if it is not constant or not a tensor."""
         value = self._value(node) if isinstance(node, Node) else None
         return value if isinstance(value, Tensor) else None
 
@@ -36,9 +36,9 @@ class Constants:
         if node in self.values:
             return self.values[node]
         waiting = [node]
-        while waiting:  # a loop: weights may be computed in more steps than Python recurses
+        while waiting:  # a loop, because weights may need more steps than Python's recursion limit
             last = waiting[-1]
-            missing = [own for own in last.all_input_nodes if own not in self.values] if _pure(last) else []
+            missing = [source for source in last.all_input_nodes if source not in self.values] if _pure(last) else []
             if missing:
                 waiting.extend(missing)
                 continue
@@ -50,15 +50,15 @@ class Constants:
         if node.op == "get_attr":
             value = parameter_of(self.graph, node)
             return value.detach() if isinstance(value, Tensor) else MISSING
-        if not _pure(node) or any(self.values[own] is MISSING for own in node.all_input_nodes):
+        if not _pure(node) or any(self.values[source] is MISSING for source in node.all_input_nodes):
             return MISSING
-        args, kwargs = map_arg((node.args, node.kwargs), lambda own: self.values[own])  # type: ignore[misc]
+        args, kwargs = map_arg((node.args, node.kwargs), lambda source: self.values[source])  # type: ignore[misc]
         assert callable(node.target)
         return node.target(*args, **kwargs)  # type: ignore[misc]
 
 
 def _pure(node: Node) -> bool:
-    """Whether the same inputs give the same value, and nothing else changes."""
+    """Whether the node is a pure function of its inputs."""
     if node.op != "call_function":
         return False
     if not isinstance(node.target, torch._ops.OpOverload):
@@ -67,10 +67,10 @@ def _pure(node: Node) -> bool:
 
 
 def fold_constants(graph: GraphModule) -> None:
-    """Makes every computed weight, bias and statistic of a layer a tensor of the graph, in place.
+    """Replaces computed weights, biases and statistics of layers by stored tensors, in place.
 
-    So are those of spectral norm, weight norm, weight standardisation and other parametrizations, which are constant in
-    eval mode. Tensors that only they were computed from are removed.
+    They come from spectral norm, weight norm, weight standardisation and other parametrizations, which are constant in
+    eval mode. Tensors that are no longer read are removed.
     """
     constants, computed = Constants(graph), set()
     for node in list(graph.graph.nodes):
@@ -91,42 +91,42 @@ def fold_constants(graph: GraphModule) -> None:
 
 
 def _stored(graph: GraphModule, source: Node, value: Tensor) -> Node:
-    """A node that reads `value`, stored beside the first parameter that it was computed from."""
-    origins = [own for own in _ancestors({source}) if own.op == "get_attr"]
-    learnt = any(isinstance(parameter_of(graph, own), nn.Parameter) for own in origins)
+    """A node that reads `value`, stored next to the first parameter that it was computed from."""
+    origins = [node for node in _ancestors({source}) if node.op == "get_attr"]
+    is_parameter = any(isinstance(parameter_of(graph, origin), nn.Parameter) for origin in origins)
     place = _layer(str(origins[0].target)) if origins else ""
     module = graph.get_submodule(place)
-    name = next(own for own in (f"computed_{index}" for index in range(1 << 20)) if not hasattr(module, own))
+    name = next(name for name in (f"computed_{index}" for index in range(1 << 20)) if not hasattr(module, name))
     value = value.detach().clone().contiguous()
-    if learnt and value.is_floating_point():
+    if is_parameter and value.is_floating_point():
         module.register_parameter(name, nn.Parameter(value))
     else:
         module.register_buffer(name, value)
     with graph.graph.inserting_before(source):
         node = graph.graph.get_attr(f"{place}.{name}" if place else name)
-    node.meta = {key: own for key, own in source.meta.items() if key == "val"}
+    node.meta = {key: entry for key, entry in source.meta.items() if key == "val"}
     return node
 
 
 def _layer(tensor: str) -> str:
-    """The name of the layer that a parameter belongs to; torch keeps computed ones in modules of their own below it."""
+    """Name of the layer that a parameter belongs to; torch keeps parametrizations in submodules of the layer."""
     before, parametrized, _ = tensor.partition("parametrizations.")
     return before.removesuffix(".") if parametrized else tensor.rpartition(".")[0]
 
 
 def _ancestors(nodes: set[Node]) -> list[Node]:
-    """The nodes themselves and everything that they are computed from, in the order in which they run."""
-    found, waiting = set(nodes), list(nodes)
+    """The nodes and everything that they are computed from, in the order of execution."""
+    ancestors, waiting = set(nodes), list(nodes)
     while waiting:
         for source in waiting.pop().all_input_nodes:
-            if source not in found:
-                found.add(source)
+            if source not in ancestors:
+                ancestors.add(source)
                 waiting.append(source)
-    return sorted(found)
+    return sorted(ancestors)
 
 
 def remove_unread(graph: GraphModule) -> None:
-    """Removes the tensors that no operator reads, with their nodes, in place."""
+    """Removes tensors that no operator reads, and their nodes, in place."""
     for node in reversed(list(graph.graph.nodes)):
         if node.op == "get_attr" and not node.users:
             graph.graph.erase_node(node)

@@ -1,6 +1,7 @@
-"""Cross-layer equalisation (Nagel et al. 2019, sec. 4.1): neighbours' weight ranges made alike, the function kept.
+"""Cross-layer equalisation (Nagel et al. 2019, sec. 4.1): equal weight ranges in neighbouring layers.
 
-Depthwise and grouped convolutions, which the paper scales in threes, are left alone.
+The network's function does not change. Depthwise and grouped convolutions, which the paper scales in threes, are
+skipped.
 """
 
 from __future__ import annotations
@@ -19,35 +20,40 @@ __all__ = ["equalize", "pairs"]
 
 ROUNDS = 20
 CERTAIN = 3.0
-"""Standard deviations below its mean down to which a channel's output counts as constant, as in sec. 4.1.3."""
+"""Number of standard deviations below its mean down to which a channel's output counts as constant (sec. 4.1.3)."""
 _aten = torch.ops.aten
 RELUS = (_aten.relu.default, _aten.relu_.default)
 
 
 def pairs(graph: GraphModule) -> list[tuple[Node, Node]]:
-    """Every (layer, next layer) with nothing but a ReLU, and grids, between them, and no other reader in between.
+    """All pairs (layer, next layer) with only a ReLU and grids between them, and no other reader.
 
-    Only ungrouped layers of one kind, all their weights and biases read once: there, channel i of the first is input i of
-    the second, and nothing else changes with them. Behind a convolution a linear layer mixes another axis.
+    Only ungrouped layers of the same kind whose weights and biases are read once: then channel i of the first is input
+    i of the second, and nothing else depends on them. A linear layer after a convolution mixes another axis.
     """
-    found, layers, readers = [], weighted(graph), Counter(id(own) for own in _read(graph))
+    result, layers, readers = [], weighted(graph), Counter(id(tensor) for tensor in _read_tensors(graph))
     for node in layers:
-        after = _sole(node)
-        if after is None or after.target not in RELUS:
+        next_layer = _sole(node)
+        if next_layer is None or next_layer.target not in RELUS:
             continue
-        after = _sole(after)
-        while after is not None and after.op == "call_module":
-            after = _sole(after)
-        if after is None or after not in layers or _kind(after) is not _kind(node):
+        next_layer = _sole(next_layer)
+        while next_layer is not None and next_layer.op == "call_module":
+            next_layer = _sole(next_layer)
+        if next_layer is None or next_layer not in layers or _kind(next_layer) is not _kind(node):
             continue
-        tensors = [parameter_of(graph, own) for layer in (node, after) for own in layer.args[1:3] if own is not None]
-        if groups(node) == groups(after) == 1 and all(readers[id(own)] == 1 for own in tensors):
-            found.append((node, after))
-    return found
+        tensors = [
+            parameter_of(graph, tensor)
+            for layer in (node, next_layer)
+            for tensor in layer.args[1:3]
+            if tensor is not None
+        ]
+        if groups(node) == groups(next_layer) == 1 and all(readers[id(tensor)] == 1 for tensor in tensors):
+            result.append((node, next_layer))
+    return result
 
 
-def _read(graph: GraphModule) -> Iterator[object]:
-    """The tensors of the network, each as often as something reads it."""
+def _read_tensors(graph: GraphModule) -> Iterator[object]:
+    """The tensors of the network, once per node that reads them."""
     for node in graph.graph.nodes:
         for source in node.all_input_nodes if node.op != "call_module" else ():
             if behind(source).op == "get_attr":
@@ -66,24 +72,28 @@ def _sole(node: Node) -> Node | None:
 
 @torch.no_grad()
 def equalize(graph: GraphModule, known: Mapping[str, ActivationMoments] | None = None) -> dict[str, Tensor]:
-    """Scales each pair's weights, in place, until both have the same range in every channel they share (eq. 11).
+    """Scales each pair's weights, in place, until both have equal ranges in all shared channels (eq. 11).
 
-    `known` is node name -> the moments of a layer's outputs: a channel that is always above 0 is not scaled above the
-    range of the others. Returns node name -> what its channels (C,) were divided by, for the first of each pair and the
-    ReLU behind it.
+    `known` maps node names to the moments of layer outputs: a channel that is always above 0 is not scaled above the
+    range of the others. Returns, by node name, the divisor (C,) of each channel, for the first layer of each pair and
+    its ReLU.
     """
-    # differs from the paper, which absorbs high biases into the next layer afterwards (sec. 4.1.3): a channel that is
-    # constant has weights of about 0, and scaled up without bound its bias would set the grid of the whole layer
-    found = [
+    # differs from the paper, which later absorbs high biases into the next layer (sec. 4.1.3): a constant channel has
+    # weights near 0, and unbounded scaling would let its bias determine the grid of the whole layer
+    layers = [
         (first, parameter_of(graph, first.args[1]), parameter_of(graph, second.args[1]))
         for first, second in pairs(graph)
     ]
-    scales = {first.name: torch.ones(len(weight)) for first, weight, _ in found}
+    scales = {first.name: torch.ones(len(weight)) for first, weight, _ in layers}
     for _ in range(ROUNDS):
         change = 0.0
-        for first, a, b in found:
-            over, under = _range(a, 0), _range(b, 1)
-            scale = torch.where((over > 0) & (under > 0), (over / under).sqrt(), torch.ones_like(over))
+        for first, a, b in layers:
+            output_range, input_range = _range(a, 0), _range(b, 1)
+            scale = torch.where(
+                (output_range > 0) & (input_range > 0),
+                (output_range / input_range).sqrt(),
+                torch.ones_like(output_range),
+            )
             if known and first.name in known:
                 scale = torch.maximum(scale, _least_scale(known[first.name].scaled(scales[first.name] * scale)) * scale)
             a.data /= scale.view(-1, *[1] * (a.ndim - 1))
@@ -94,13 +104,13 @@ def equalize(graph: GraphModule, known: Mapping[str, ActivationMoments] | None =
             change = max(change, float((scale - 1).abs().max()))
         if change < 1e-3:
             break
-    for first, _, _ in found:
+    for first, _, _ in layers:
         scales[next(iter(first.users)).name] = scales[first.name]
     return scales
 
 
 def _least_scale(outputs: ActivationMoments) -> Tensor:
-    """Divisors (C,) of a layer's channels that bring the constant part of each into the range of the others."""
+    """Divisors (C,) that bring the constant part of each channel into the range of the others."""
     constant = (outputs.mean - CERTAIN * outputs.variance.sqrt()).clamp(min=0)  # a ReLU follows
     others = outputs.high[(constant == 0) & (outputs.high > 0)]
     return constant / (others if len(others) else outputs.high.abs()).max() if constant.any() else constant

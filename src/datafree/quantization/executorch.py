@@ -1,4 +1,4 @@
-"""ExecuTorch: the converted graph as a `.pte` file for phones and boards, its integer parts run by XNNPACK."""
+"""ExecuTorch: writes the converted graph as a `.pte` file for mobile devices; XNNPACK runs its integer parts."""
 
 from __future__ import annotations
 
@@ -30,25 +30,24 @@ PER_TENSOR = (_ops.quantize_per_tensor.default, _ops.dequantize_per_tensor.defau
 
 
 def check_mobile(bits: Bits | None) -> None:
-    """Raises UserError where ExecuTorch is missing, and for bits that it does not run; None is float."""
+    """Raises UserError if ExecuTorch is missing or does not support the bits; None means float."""
     require("executorch")
     if bits is not None and not bits.integer:
         raise UserError(
-            f"ExecuTorch runs integers, got {bits.name}, wanted weights of at most 8 bits and activations of 8; give such "
-            "bits, or leave --executorch out"
+            f"ExecuTorch runs integers, got {bits.name}, expected weights of at most 8 bits and activations of 8; "
+            "change the bits, or remove --executorch"
         )
 
 
 def to_mobile(graph: GraphModule | Network, path: Path, shape: tuple[int, int, int], bits: Bits | None = None) -> Path:
-    """Writes a converted graph (or a network, in float) as an ExecuTorch program for 64 images at a time.
+    """Writes a converted graph, or a network in float, as an ExecuTorch program for 64 images at a time.
 
-    XNNPACK's integers are signed, so every grid 0..255 becomes -128..127 with its zero point; nothing else changes. It
-    takes a linear layer with a rounded input and an output in float for another kind of layer and gives wrong logits
-    in silence, so that layer, the last one as a rule, is left in float. Raises UserError for weights of more than
-    8 bits and for activations of other than 8.
+    XNNPACK's integers are signed, so each grid 0..255 becomes -128..127 with its zero point. XNNPACK misinterprets a
+    linear layer with a rounded input and a float output and silently computes wrong logits, so such a layer, usually
+    the last one, stays in float. Raises UserError for weights of more than 8 bits, or activations of other than 8.
     """
     check_mobile(bits)
-    with torch.no_grad(), quiet(), _hushed():
+    with torch.no_grad(), quiet(), _silenced():
         module = capture(graph) if isinstance(graph, Network) else _signed(copy.deepcopy(graph))
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner  # pyright: ignore
         from executorch.exir import to_edge_transform_and_lower  # pyright: ignore
@@ -56,12 +55,12 @@ def to_mobile(graph: GraphModule | Network, path: Path, shape: tuple[int, int, i
         import_kernels()
         try:
             program = torch.export.export(module, (torch.zeros(BATCH, *shape),))
-            made = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch()
-        except Exception as error:  # its passes raise whatever they like
+            executable = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch()
+        except Exception as error:  # its passes raise many types
             raise UserError(
-                f"ExecuTorch cannot write this network: {first_line(error)}; leave --executorch out"
+                f"ExecuTorch cannot write this network: {first_line(error)}; remove --executorch"
             ) from error
-    write_bytes(path, made.buffer)
+    write_bytes(path, executable.buffer)
     return path
 
 
@@ -75,7 +74,7 @@ def _signed(graph: GraphModule) -> GraphModule:
         if node.target == torch.ops.aten.linear.default and not any(_rounded(user) for user in node.users):
             packed = node.args[1]
             if isinstance(packed, Node) and packed.target == _ops.dequantize_per_channel.default:
-                values = [parameter_of(graph, own) if isinstance(own, Node) else own for own in packed.args]
+                values = [parameter_of(graph, entry) if isinstance(entry, Node) else entry for entry in packed.args]
                 graph.register_buffer(f"in_float_{index}", _ops.dequantize_per_channel.default(*values))
                 with graph.graph.inserting_before(node):
                     node.replace_input_with(packed, graph.graph.get_attr(f"in_float_{index}"))
@@ -85,23 +84,23 @@ def _signed(graph: GraphModule) -> GraphModule:
 
 
 def _rounded(node: Node) -> bool:
-    """Whether a user of a layer's output rounds it, at once or after a relu."""
+    """Whether a reader of a layer's output rounds it, directly or after a ReLU."""
     if node.target == torch.ops.aten.relu.default:
         return any(_rounded(user) for user in node.users)
     return node.target == PER_TENSOR[0]
 
 
 def import_kernels() -> None:
-    """ExecuTorch's operators for what XNNPACK leaves."""
+    """Registers ExecuTorch's operators for the parts that XNNPACK does not run."""
     import executorch.kernels.quantized  # noqa: F401  # pyright: ignore[reportMissingImports]
 
 
 class _Program:
-    """An ExecuTorch program, opened. The method reads the program's memory, so both are kept as long as it."""
+    """An open ExecuTorch program. Keeps a reference to the program, whose memory the method reads."""
 
     def __init__(self, path: Path):
         require("executorch")
-        with quiet(), _hushed():
+        with quiet(), _silenced():
             from executorch.runtime import Runtime  # pyright: ignore
 
             import_kernels()
@@ -109,40 +108,40 @@ class _Program:
             self.method = self.program.load_method("forward")
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Logits of exactly 64 images; the memory is ours."""
+        """Logits (64, classes) of exactly 64 images, copied out of ExecuTorch's memory."""
         assert self.method is not None
         return self.method.execute([pixels])[0].clone()
 
 
 def run_mobile(path: Path, pixels: Tensor) -> Tensor:
-    """Logits (N, classes) of pixels (N, C, H, W) by ExecuTorch's own runtime; the last batch is filled up."""
-    own, parts = _Program(path), []
-    for part in pixels.float().split(BATCH):
-        full = torch.cat([part, part[:1].expand(BATCH - len(part), *part.shape[1:])]).contiguous()
-        parts.append(own(full)[: len(part)])
+    """Logits (N, classes) of pixels (N, C, H, W) from ExecuTorch's runtime; the last batch is padded."""
+    program, parts = _Program(path), []
+    for batch in pixels.float().split(BATCH):
+        padded = torch.cat([batch, batch[:1].expand(BATCH - len(batch), *batch.shape[1:])]).contiguous()
+        parts.append(program(padded)[: len(batch)])
     return torch.cat(parts)
 
 
 def mobile_speed(original: Path, quantized: Path, shape: tuple[int, int, int]) -> Speed:
-    """Runs both programs on the same noise, turn by turn; ExecuTorch chooses its own threads."""
+    """Times both programs alternately on the same noise; ExecuTorch chooses its number of threads."""
     pixels = torch.rand(BATCH, *shape, generator=torch.Generator().manual_seed(0))
     before, after = least_ms(*(partial(_Program(path), pixels) for path in (original, quantized)))
     return Speed(BATCH, 0, before, after, *(os.path.getsize(path) for path in (original, quantized)))
 
 
 @contextmanager
-def _hushed() -> Iterator[None]:
-    """Without what ExecuTorch's C++ prints about other processors."""
+def _silenced() -> Iterator[None]:
+    """Inside, suppresses what ExecuTorch's C++ code prints about other processors."""
     sys.stdout.flush()
     sys.stderr.flush()
-    kept = [os.dup(1), os.dup(2)]
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    saved = [os.dup(1), os.dup(2)]
+    devnull = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 1)
-        os.dup2(nowhere, 2)
+        os.dup2(devnull, 1)
+        os.dup2(devnull, 2)
         yield
     finally:
-        os.dup2(kept[0], 1)
-        os.dup2(kept[1], 2)
-        for own in (*kept, nowhere):
-            os.close(own)
+        os.dup2(saved[0], 1)
+        os.dup2(saved[1], 2)
+        for descriptor in (*saved, devnull):
+            os.close(descriptor)

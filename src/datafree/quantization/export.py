@@ -1,4 +1,4 @@
-"""From the simulated network to what runs: torchao's converted graph, and ONNX."""
+"""Converts the simulated network to what runs: torchao's converted graph, and ONNX."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ RANGES = {torch.uint8: (0, 255), torch.int8: (-128, 127), torch.uint16: (0, 6553
 
 
 def convert(quantized: Quantized) -> GraphModule:
-    """torchao's converted graph: integer weights, quantize and dequantize operators, nothing that is not used.
+    """torchao's converted graph: integer weights, quantize and dequantize operators, and nothing unused.
 
-    torchao leaves the weights in float beside the integers; they are removed. Grids narrower than their number format
-    get a clamp in front, since ONNX's QuantizeLinear knows the format's range alone and would go beyond them in silence.
+    torchao keeps float weights next to the integers; they are removed. Grids narrower than their number format get a
+    clamp, because ONNX's QuantizeLinear only knows the format's range and would silently exceed them.
     """
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
     with torch.no_grad(), quiet():
-        held = copy.deepcopy(quantized.graph)
-        for node in held.graph.nodes:
+        copied = copy.deepcopy(quantized.graph)
+        for node in copied.graph.nodes:
             if node.target == BATCH_NORM[0]:
                 node.target = batch_norm
-        graph = convert_pt2e(held)
+        graph = convert_pt2e(copied)
     for node in graph.graph.nodes:
         if node.target is batch_norm:
             node.target = BATCH_NORM[0]
@@ -52,15 +52,15 @@ def convert(quantized: Quantized) -> GraphModule:
     used = {str(node.target) for node in graph.graph.nodes if node.op in ("get_attr", "call_module")}
     for name, _ in [*graph.named_parameters(), *graph.named_buffers()]:
         if name not in used:
-            place, _, own = name.rpartition(".")
-            delattr(graph.get_submodule(place), own)
+            place, _, tensor = name.rpartition(".")
+            delattr(graph.get_submodule(place), tensor)
     graph.delete_all_unused_submodules()
     graph.recompile()
     return graph
 
 
 def batch_norm(*args: Any) -> Any:
-    """Stands for a batch norm while torchao converts, which for one searches 20 s for patterns of training."""
+    """Replaces a batch norm while torchao converts, which would search 20 s for training patterns."""
     return BATCH_NORM[0](*args)
 
 
@@ -70,31 +70,30 @@ def _clamp(graph: GraphModule, node: Node) -> None:
         return
     assert isinstance(step, float) and isinstance(zero, int) and isinstance(low, int) and isinstance(high, int)
     with graph.graph.inserting_before(node):
-        ends = (low - zero) * step, (high - zero) * step
-        held = graph.graph.call_function(torch.ops.aten.clamp.default, (source, *ends))
-        held.meta = dict(source.meta)  # type: ignore[union-attr]
-    node.replace_input_with(source, held)  # type: ignore[arg-type]
+        limits = (low - zero) * step, (high - zero) * step
+        clamped = graph.graph.call_function(torch.ops.aten.clamp.default, (source, *limits))
+        clamped.meta = dict(source.meta)  # type: ignore[union-attr]
+    node.replace_input_with(source, clamped)  # type: ignore[arg-type]
 
 
 OPERATOR = re.compile(
     r"OpOverload\(op='((?:aten|prims)\.\w+)'|(?:overload for|ops\.)\s*((?:aten|prims)\.\w+)", re.IGNORECASE
 )
-"""An operator in what the exporter says of one that it cannot write."""
+"""An operator's name in an error message of the exporter."""
 
 
 def to_onnx(graph: GraphModule | Network, path: Path, shape: tuple[int, int, int]) -> Path:
-    """Writes a graph (or a network, with its normalisation) as ONNX: see `onnx_content`."""
+    """Writes a graph, or a network with its normalisation, as ONNX; see `onnx_content`. Returns the path."""
     write_bytes(path, onnx_content(graph, shape))
     return path
 
 
 def onnx_content(graph: GraphModule | Network, shape: tuple[int, int, int]) -> bytes:
-    """An ONNX file's bytes: input `pixels` (N, C, H, W) in the spec's range, output `logits` (N, classes), any number of
-    images.
+    """The bytes of an ONNX file: input `pixels` (N, C, H, W) in the spec's range, output `logits` (N, classes), any N.
 
-    Names of source lines that the exporter adds are left out. Raises UserError for an operator that it cannot write, for a
-    file that `open_quantized` would refuse, and for a network whose file onnxruntime, where it is installed, cannot run or
-    answers otherwise than the network.
+    Source locations that the exporter adds are removed. Raises UserError for an operator that it cannot write, for a
+    file that `open_quantized` would refuse, and for a network that onnxruntime, if installed, cannot run or runs
+    differently.
     """
     require("onnx", "onnxscript")
     import onnx
@@ -102,7 +101,7 @@ def onnx_content(graph: GraphModule | Network, shape: tuple[int, int, int]) -> b
     module = plain_pools(capture(graph) if isinstance(graph, Network) else graph)
     try:
         with torch.no_grad(), quiet():
-            made = torch.onnx.export(
+            program = torch.onnx.export(
                 module, (torch.zeros(2, *shape),), dynamo=True, dynamic_shapes=any_number(), verbose=False,
                 input_names=["pixels"], output_names=["logits"], opset_version=21 if _wide(module) else 18,
             )  # fmt: skip
@@ -110,8 +109,8 @@ def onnx_content(graph: GraphModule | Network, shape: tuple[int, int, int]) -> b
         raise UserError(
             f"this network cannot be written as ONNX: {_cause(error)}; write that part of it with other operators"
         ) from error
-    assert made is not None
-    model = made.model_proto
+    assert program is not None
+    model = program.model_proto
     _strip(model.graph)
     del model.functions[:]
     onnx.checker.check_model(model)
@@ -123,17 +122,23 @@ def onnx_content(graph: GraphModule | Network, shape: tuple[int, int, int]) -> b
 
 
 def _check_answers(content: bytes, network: Network) -> None:
-    """Raises UserError where onnxruntime cannot run a file of the network as it is, or has other logits on noise."""
+    """Raises UserError if onnxruntime cannot run the network's file, or its logits on noise differ."""
     images = network.probes()
     try:
         logits = run(session(content), images)
     except (UserError, RuntimeError) as error:
         reason = first_line(error.__cause__ or error)
         raise UserError(
-            f"onnxruntime cannot run {network.name} as ONNX: {reason}; compute that part in float32, or with other operators"
+            f"onnxruntime cannot run {network.name} as ONNX: {reason}; compute that part in float32, or with other "
+            "operators"
         ) from None
     expected = network.predict(images.clone())
-    compare(network.name, expected, logits, ("onnxruntime", "write what it computes otherwise with other operators"))
+    compare(
+        network.name,
+        expected,
+        logits,
+        ("onnxruntime", "write the part that it computes differently with other operators"),
+    )
 
 
 def check_written(content: bytes, shape: tuple[int, int, int]) -> None:
@@ -149,19 +154,21 @@ def check_written(content: bytes, shape: tuple[int, int, int]) -> None:
         if reason.startswith("its logits are of type"):
             advice = "return them as float32, with .float()"
         raise UserError(
-            f"this network cannot be written as ONNX that could be opened again: {reason}; {advice}"
+            f"this network cannot be written as ONNX that can be opened again: {reason}; {advice}"
         ) from None
 
 
 def _wide(module: nn.Module) -> bool:
-    """Whether some tensor is of 16-bit integers, which ONNX quantizes to since opset 21 only."""
+    """Whether a tensor has 16-bit integers, which ONNX can quantize to only since opset 21."""
     graph = getattr(module, "graph", None)
-    types = {own for node in getattr(graph, "nodes", ()) for own in node.args if isinstance(own, torch.dtype)}
+    types = {
+        argument for node in getattr(graph, "nodes", ()) for argument in node.args if isinstance(argument, torch.dtype)
+    }
     return not types.isdisjoint({torch.int16, torch.uint16})
 
 
 def _cause(error: BaseException) -> str:
-    """What went wrong first: the exporter wraps it in its own banners. Of an operator without a form in ONNX its name."""
+    """The original reason: the exporter wraps it in banners. For an operator without an ONNX form, its name."""
     while error.__cause__ is not None:
         error = error.__cause__
     if named := OPERATOR.search(str(error)):
@@ -170,7 +177,7 @@ def _cause(error: BaseException) -> str:
 
 
 def _strip(graph: Any) -> None:
-    """Removes what no runtime reads."""
+    """Removes metadata that no runtime reads."""
     del graph.metadata_props[:]
     del graph.value_info[:]
     for node in graph.node:

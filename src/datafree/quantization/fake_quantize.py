@@ -1,8 +1,8 @@
-"""Rounding to a uniform grid, and learning the grid's step (LSQ, Esser et al. 2020).
+"""Simulated rounding to a uniform grid with a learnable step (LSQ, Esser et al. 2020).
 
-`Step` stands where torchao's PT2E puts an observer: it watches while `observing`, then rounds to the grid it `start`s
-with. torchao has learnable grids, and observers, of its own; but its observers choose ranges for 256 levels whatever the
-number of bits, and its grids learn zero points too and take a quarter longer than these two dot products.
+`FakeQuantize` takes the place of a PT2E observer: it observes until `start`, then rounds to its grid. We do not use
+torchao's: its observers choose ranges for 256 levels regardless of the bits, and its learnable grids also learn zero
+points and take a quarter longer than these two dot products.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from torchao.quantization.pt2e.fake_quantize import FakeQuantizeBase
 __all__ = ["GAIN", "FakeQuantize", "covering", "nearest_step"]
 
 GAIN = 5.0
-"""The step is `start x exp(GAIN x learnt)`: with Adam, it moves by GAIN learning rates, relative to itself, at most."""
+"""The step is `begin x exp(GAIN x learnt)`: with Adam, an update changes it by at most a factor of 1 + GAIN x rate."""
 CLIPS = 100
 OBSERVED_LEVELS = 256
-"""Up to so many levels torchao's observer chooses the range; for more its histogram is too coarse, and it clips too much."""
+"""Maximum number of levels for torchao's observer; its histogram is too coarse for more, and it clips too much."""
 
 
 class _Round(torch.autograd.Function):
-    """x (N, ...) to its grid; straight through inside the grid's range, and the exact gradient of the step.
+    """Rounds x (N, ...) to its grid: straight-through gradient inside the range, exact gradient of the step.
 
-    With y the rounded x and g its gradient, dL/dstep = (<g, y> - <g inside, x>) / step: (y - x) / step inside the range,
-    the grid's end outside, as in LSQ's eq. 3. Its scale is Adam's business, so LSQ's 1 / sqrt(N Q) is left out.
-    By tensor it is four vectorised passes: the same bits as torch's fake_quantize, in a twentieth of its time on a CPU.
+    With y the rounded x and g its gradient, dL/dstep = (<g, y> - <g inside, x>) / step: (y - x) / step inside the
+    range, the grid's end outside, as in LSQ's eq. 3. LSQ's scale 1 / sqrt(N Q) is omitted, because Adam normalises
+    gradients. Per tensor, it takes four vectorised passes: the same bits as torch's fake_quantize in a twentieth of its
+    time on a CPU.
     """
 
     @staticmethod
@@ -45,24 +46,26 @@ class _Round(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, grad: Tensor
+    ) -> tuple[Tensor | None, ...]:
         x, y, mark, step = ctx.saved_tensors
         if ctx.by_channel:
             through = grad * mark
-        else:  # where the whole number was between the ends
+        else:  # pass the gradient if the rounded value was in range
             through = torch.ops.aten.hardtanh_backward(grad, mark, ctx.ends[0] - 0.5, ctx.ends[1] + 0.5)
-        moved = None
+        step_grad = None
         if ctx.needs_input_grad[1]:
             if ctx.by_channel:
-                moved = (grad * y - through * x).flatten(1).sum(1) / step
+                step_grad = (grad * y - through * x).flatten(1).sum(1) / step
             else:
-                apart = torch.dot(grad.reshape(-1), y.reshape(-1)) - torch.dot(through.reshape(-1), x.reshape(-1))
-                moved = (apart / step).view_as(step)
-        return through, moved, None, None, None, None
+                difference = torch.dot(grad.reshape(-1), y.reshape(-1)) - torch.dot(through.reshape(-1), x.reshape(-1))
+                step_grad = (difference / step).view_as(step)
+        return through, step_grad, None, None, None, None
 
 
 class _Levels(HistogramObserver):
-    """torchao's observer, which looks for the range of least squared error, told how many levels there are."""
+    """torchao's observer, which searches the range of least squared error, with the actual number of levels."""
 
     def __init__(self, levels: int, **options: Any):
         super().__init__(**options)
@@ -70,7 +73,7 @@ class _Levels(HistogramObserver):
 
 
 class FakeQuantize(FakeQuantizeBase):
-    """One tensor's grid: `levels` from `quant_min` to `quant_max`, by channel (weights) or with a zero point."""
+    """The grid of one tensor, from `quant_min` to `quant_max`: per channel (weights), or with a zero point."""
 
     def __init__(self, quant_min: int, quant_max: int, dtype: torch.dtype, by_channel: bool, **_: Any):
         super().__init__()
@@ -89,9 +92,9 @@ class FakeQuantize(FakeQuantizeBase):
         self._weight: Tensor | None = None
 
     def start(self) -> None:
-        """Ends watching: the grid of least squared error over what was seen; rounds from now on.
+        """Stops observing, sets the grid of least squared error on what was observed, and starts rounding.
 
-        Raises RuntimeError where nothing was seen.
+        Raises RuntimeError if nothing was observed.
         """
         if self.by_channel:
             if self._weight is None:
@@ -109,20 +112,20 @@ class FakeQuantize(FakeQuantizeBase):
         self.set(step.float().flatten(), zero.flatten())
 
     def set(self, step: Tensor, zero: Tensor) -> None:
-        """The grid, given: step (C,) or (1,) above 0, zero point of the same shape."""
+        """Sets the grid: step (C,) or (1,) above 0, zero point of the same shape."""
         self.begin, self.zero_point = step.detach().clone(), zero.to(torch.int32)
         self.learnt = nn.Parameter(torch.zeros_like(self.begin))
         self.observer, self._weight = None, None
         self.observing, self.rounding = False, True
 
     def widen(self, least: Tensor) -> None:
-        """The step, of each channel, to `least` (C,) or (1,) where it is smaller."""
+        """Raises the step of each channel to at least `least` (C,) or (1,)."""
         with torch.no_grad():
             self.begin *= (least / self.step).clamp(min=1)
 
     @property
     def step(self) -> Tensor:
-        """The grid's step, (C,) or (1,), with a gradient."""
+        """The grid's step (C,) or (1,), differentiable."""
         return self.begin if self.learnt is None else self.begin * (GAIN * self.learnt).exp()
 
     def calculate_qparams(self) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -137,7 +140,8 @@ class FakeQuantize(FakeQuantizeBase):
             step, zero = self.step, int(self.zero_point)
             whole = (x * float(1 / step.double())).round_()
             return whole.clamp_(self.quant_min - zero, self.quant_max - zero).mul_(float(step))
-        return _Round.apply(x, self.step, self.zero_point, self.quant_min, self.quant_max, self.by_channel)  # type: ignore[return-value]
+        limits = self.quant_min, self.quant_max
+        return _Round.apply(x, self.step, self.zero_point, *limits, self.by_channel)  # type: ignore[return-value]
 
     def _watch(self, x: Tensor) -> None:
         if self.by_channel:
@@ -147,25 +151,25 @@ class FakeQuantize(FakeQuantizeBase):
 
 
 def covering(low: float, high: float, top: int) -> tuple[Tensor, Tensor]:
-    """Step and zero point of the grid 0..top that covers [low, high], with 0 on it."""
+    """Step and zero point of the grid 0..top that covers [low, high] and contains 0."""
     step = max((high - low) / top, 1e-12)
     zero = min(max(round(-low / step), 0), top)
     return torch.tensor([step]), torch.tensor([zero])
 
 
 def nearest_range(observer: Any, top: int) -> tuple[float, float]:
-    """Lower and upper end of the range whose grid 0..`top` has the least squared error on what a histogram observer saw.
+    """Ends of the range whose grid 0..`top` has the least squared error on a histogram observer's data.
 
-    The best of 100 x 100 clips of its two ends. For grids finer than the histogram's bins: a value in the range is off by a
-    uniform part of a step, one beyond it by its distance from the end.
+    The best of 100 x 100 clips of both ends. For grids finer than the histogram's bins: the error of a value inside the
+    range is uniform within a step, and that of a value outside is its distance from the end.
     """
     counts = observer.histogram.double()
     first, last = observer.min_val.double(), observer.max_val.double()
-    places = first + (last - first) * (torch.arange(len(counts)).double() + 0.5) / len(counts)
+    centres = first + (last - first) * (torch.arange(len(counts)).double() + 0.5) / len(counts)
     shares = torch.linspace(1 / CLIPS, 1.0, CLIPS, dtype=torch.float64)
     lows, highs = shares * first.clamp(max=0), shares * last.clamp(min=0)
-    below = ((lows[:, None] - places).clamp(min=0).square() * counts).sum(1)
-    above = ((places - highs[:, None]).clamp(min=0).square() * counts).sum(1)
+    below = ((lows[:, None] - centres).clamp(min=0).square() * counts).sum(1)
+    above = ((centres - highs[:, None]).clamp(min=0).square() * counts).sum(1)
     step = (highs - lows[:, None]) / top
     errors = below[:, None] + above + counts.sum() * step.square() / 12
     best = int(errors.argmin())
@@ -173,9 +177,9 @@ def nearest_range(observer: Any, top: int) -> tuple[float, float]:
 
 
 def nearest_step(weight: Tensor, high: int) -> Tensor:
-    """The step (C,) by output channel whose grid -high..high has the least squared error on `weight` (C, ...).
+    """Step (C,) per output channel whose grid -high..high has the least squared error on `weight` (C, ...).
 
-    The best of 100 clips of the channel's largest magnitude, from a hundredth of it to all; a channel of zeros gets 1.
+    The best of 100 clips of the channel's largest magnitude, from 1 % to 100 %; a channel of zeros gets 1.
     """
     rows = weight.flatten(1).float()
     top = rows.abs().amax(1)

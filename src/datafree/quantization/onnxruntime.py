@@ -1,5 +1,4 @@
-"""Running ONNX files that this process has written, in onnxruntime: logits, speed beside the original, what runs in
-integers. Needs no torchao."""
+"""Runs this process's own ONNX files in onnxruntime: logits, speed, and integer operators. Needs no torchao."""
 
 from __future__ import annotations
 
@@ -29,10 +28,10 @@ INTEGER = ("QLinear", "QGemm", "QAttention", "ConvInteger", "MatMulInteger", "Dy
 
 
 def session(path: Path | bytes, *, threads: int = 1, optimised: Path | None = None) -> Any:
-    """An onnxruntime session on the CPU, in this process, for a file, or the bytes of one, that it has written itself (a
-    stranger's file is run by `onnxfile.Process`); `optimised` is where onnxruntime writes the graph that it will run.
+    """An onnxruntime session on the CPU for a file, or its bytes, that this process wrote.
 
-    Raises UserError for a file that does not take one input of any number of images.
+    Other files are run by `releases.onnx_session.Process`, in a separate process. `optimised` is where onnxruntime
+    writes its optimised graph. Raises UserError for a file that does not take one input with any number of images.
     """
     require("onnxruntime")
     import onnxruntime
@@ -44,66 +43,65 @@ def session(path: Path | bytes, *, threads: int = 1, optimised: Path | None = No
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     content, name = (path, "the file") if isinstance(path, bytes) else (str(path), str(path))
     try:
-        own = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        opened = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise UserError(f"onnxruntime cannot run {name}: {first_line(error)}; write it again") from error
-    if len(own.get_inputs()) != 1:
-        raise UserError(
-            f"{name} is no network that takes pixels: it has {len(own.get_inputs())} inputs, wanted 1; get or write it again"
-        )
-    count = (own.get_inputs()[0].shape or [None])[0]
+    if len(opened.get_inputs()) != 1:
+        raise UserError(f"{name} has {len(opened.get_inputs())} inputs, expected 1, the pixels; get or write it again")
+    count = (opened.get_inputs()[0].shape or [None])[0]
     if isinstance(count, int):
-        raise UserError(f"{name} takes exactly {count} images at a time, wanted any number; write it again so")
-    return own
+        raise UserError(
+            f"{name} takes exactly {count} images at a time, expected any number; write it again for any number"
+        )
+    return opened
 
 
-def run(own: Any, pixels: Tensor) -> Tensor:
-    """Logits of a session, a batch at a time. Raises RuntimeError where it cannot take the images."""
-    name = own.get_inputs()[0].name
+def run(session: Any, pixels: Tensor) -> Tensor:
+    """Logits (N, classes) of pixels (N, C, H, W), in batches of 64. Raises RuntimeError if the session fails."""
+    name = session.get_inputs()[0].name
     try:
-        parts = [torch.from_numpy(own.run(None, {name: part.numpy()})[0]) for part in pixels.split(BATCH)]
-    except Exception as error:  # onnxruntime's own, which share no base but Exception
+        parts = [torch.from_numpy(session.run(None, {name: batch.numpy()})[0]) for batch in pixels.split(BATCH)]
+    except Exception as error:  # onnxruntime's errors share no base class but Exception
         raise RuntimeError(f"onnxruntime: {first_line(error)}") from error
     return torch.cat(parts)
 
 
 def integer_operators(path: Path) -> dict[str, int]:
-    """Operators that onnxruntime runs in integers, by kind, and under "other" how many it does not."""
+    """Number of operators by kind that onnxruntime runs in integers, and the number of others under "other"."""
     import onnx
 
-    optimised = path.with_name(
-        f".{path.name}.optimised"
-    )  # not in a shared folder, where a kill would leave the network
+    # next to the file: a killed process must not leave the network in a shared folder
+    optimised = path.with_name(f".{path.name}.optimised")
     try:
         session(path, optimised=optimised)
         kinds = Counter(node.op_type for node in onnx.load(optimised).graph.node)
     finally:
         optimised.unlink(missing_ok=True)
-    found = {kind: count for kind, count in sorted(kinds.items()) if kind.startswith(INTEGER)}
-    return {**found, "other": sum(kinds.values()) - sum(found.values())}
+    integer = {kind: count for kind, count in sorted(kinds.items()) if kind.startswith(INTEGER)}
+    return {**integer, "other": sum(kinds.values()) - sum(integer.values())}
 
 
 @dataclass(frozen=True)
 class Check:
-    """Two forms of one network on the same images: the largest difference of logits, and of how many argmax is equal."""
+    """Comparison of two forms of a network on the same images: largest difference of logits, share of equal argmax."""
 
     images: int
     largest: float
     equal: float
-    """In %."""
+    """Share of images with equal argmax, in %."""
 
 
-def check(one: Tensor, other: Tensor) -> Check:
-    """Compares logits (N, classes). Raises UserError for NaN and infinity in them."""
-    for logits in (one, other):
+def check(first: Tensor, second: Tensor) -> Check:
+    """Compares logits (N, classes). Raises UserError for NaN or infinity."""
+    for logits in (first, second):
         check_finite("one of the two forms", logits)
-    equal = 100 * float((one.argmax(1) == other.argmax(1)).double().mean())
-    return Check(len(one), float((one - other).abs().max()), equal)
+    equal = 100 * float((first.argmax(1) == second.argmax(1)).double().mean())
+    return Check(len(first), float((first - second).abs().max()), equal)
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Least milliseconds a batch of several rounds, both in one run, turn by turn; bytes of the files."""
+    """Minimum milliseconds per batch over several rounds, measured alternately in one run; sizes of the files."""
 
     batch: int
     threads: int
@@ -123,19 +121,19 @@ class Speed:
 
 
 def speed(original: Path, quantized: Path, shape: tuple[int, int, int], *, batch: int = 64, threads: int = 1) -> Speed:
-    """Runs both ONNX files on the same noise."""
+    """Times both ONNX files alternately on the same noise."""
     pixels = np.random.Generator(np.random.PCG64(0)).random((batch, *shape), dtype=np.float32)
-    both = [session(path, threads=threads) for path in (original, quantized)]
-    before, after = least_ms(*(partial(own.run, None, {own.get_inputs()[0].name: pixels}) for own in both))
+    sessions = [session(path, threads=threads) for path in (original, quantized)]
+    before, after = least_ms(*(partial(opened.run, None, {opened.get_inputs()[0].name: pixels}) for opened in sessions))
     return Speed(batch, threads, before, after, *(os.path.getsize(path) for path in (original, quantized)))
 
 
 def least_ms(*calls: Callable[[], object]) -> list[float]:
-    """The least milliseconds of each over several rounds, turn by turn, so that other work falls on all alike."""
+    """Minimum milliseconds of each call over several rounds; calls alternate, so other load affects all equally."""
     best = [math.inf] * len(calls)
     for _ in range(ROUNDS):
         for index, call in enumerate(calls):
-            began = time.perf_counter()
+            start = time.perf_counter()
             call()
-            best[index] = min(best[index], 1e3 * (time.perf_counter() - began))
+            best[index] = min(best[index], 1e3 * (time.perf_counter() - start))
     return best

@@ -1,4 +1,4 @@
-"""Operators of a captured graph that onnx has no form for, as others that compute the same."""
+"""Rewrites operators of a captured graph that have no ONNX form into equivalent ones."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ __all__ = ["plain_pools", "write_plainly"]
 
 _aten = torch.ops.aten
 Rewrites = dict[object, Callable[[GraphModule, Node], Node | None]]
-"""Operator -> what writes it with others; None leaves it as it is."""
+"""Operator -> function that rewrites it; None leaves the node unchanged."""
 
 
 def write_plainly(graph: GraphModule) -> None:
-    """Rewrites them in place; each has the values of the operator that it takes the place of."""
+    """Rewrites such operators in place, without changing any value."""
     _rewrite(graph, _REWRITES)
 
 
 def plain_pools(graph: GraphModule) -> GraphModule:
-    """The graph itself, or a copy without average pools whose divisor is not the number of places in the kernel.
+    """The graph, or a copy with rewritten average pools if a divisor is not the number of positions in the kernel.
 
-    The exporter drops such a divisor, and ONNX counts places beyond the image differently.
+    The exporter drops such a divisor, and ONNX counts positions outside the image differently.
     """
-    if not any(node.target in _POOLS and _divides_otherwise(node) for node in graph.graph.nodes):
+    if not any(node.target in _POOLS and _has_other_divisor(node) for node in graph.graph.nodes):
         return graph
     with quiet():
         graph = copy.deepcopy(graph)
@@ -44,10 +44,10 @@ def _rewrite(graph: GraphModule, rewrites: Rewrites) -> None:
         if rewrite is None:
             continue
         with graph.graph.inserting_before(node):
-            plain = rewrite(graph, node)
-        if plain is not None:
-            plain.meta = dict(node.meta)
-            node.replace_all_uses_with(plain)
+            replacement = rewrite(graph, node)
+        if replacement is not None:
+            replacement.meta = dict(node.meta)
+            node.replace_all_uses_with(replacement)
             graph.graph.erase_node(node)
     graph.recompile()
 
@@ -62,30 +62,34 @@ def _is_float(node: object) -> bool:
 
 
 def _clamp(graph: GraphModule, node: Node) -> Node | None:
-    """Both ends as floats: the exporter knows no clamp between an int and a float."""
-    given = arguments(node)
-    ends = [given["min"], given["max"]]
-    numbers = [float(end) if isinstance(end, (int, float)) else None for end in ends]
-    if not _is_float(node.args[0]) or any(end is not None for end, own in zip(ends, numbers) if own is None):
+    """Converts both limits to floats; the exporter does not support a clamp with an int and a float."""
+    options = arguments(node)
+    limits = [options["min"], options["max"]]
+    numbers = [float(limit) if isinstance(limit, (int, float)) else None for limit in limits]
+    if not _is_float(node.args[0]) or any(
+        limit is not None for limit, number in zip(limits, numbers) if number is None
+    ):
         return None
     return _call(graph, _aten.clamp.default, node.args[0], *numbers)
 
 
 def _rrelu(graph: GraphModule, node: Node) -> Node | None:
-    """A leaky rectifier of the mean slope, which it is outside training."""
-    given = arguments(node)
-    lower, upper = given["lower"], given["upper"]
-    if given["training"] or not isinstance(lower, (int, float)) or not isinstance(upper, (int, float)):
+    """A leaky ReLU with the mean slope, which is what RReLU does outside training."""
+    options = arguments(node)
+    lower, upper = options["lower"], options["upper"]
+    if options["training"] or not isinstance(lower, (int, float)) or not isinstance(upper, (int, float)):
         return None
     return _call(graph, _aten.leaky_relu.default, node.args[0], (lower + upper) / 2)
 
 
 def _masked(graph: GraphModule, node: Node) -> Node | None:
-    """`x[mask] = number`: a choice by the mask."""
+    """`x[mask] = number` as torch.where."""
     source, indices, number = node.args[:3]
     if any(node.args[3:]) or node.kwargs or not isinstance(indices, (list, tuple)) or len(indices) != 1:
         return None
-    mask, value = (own.meta.get("val") if isinstance(own, Node) else None for own in (indices[0], number))
+    mask, value = (
+        argument.meta.get("val") if isinstance(argument, Node) else None for argument in (indices[0], number)
+    )
     image = source.meta.get("val") if isinstance(source, Node) else None
     if not (isinstance(mask, Tensor) and isinstance(value, Tensor) and isinstance(image, Tensor)):
         return None
@@ -97,23 +101,23 @@ def _masked(graph: GraphModule, node: Node) -> Node | None:
     return _call(graph, _aten.where.self, chosen, number, source)
 
 
-def _divides_otherwise(pool: Node) -> bool:
-    given = arguments(pool)
-    return bool(given["ceil_mode"]) or given.get("divisor_override") is not None
+def _has_other_divisor(pool: Node) -> bool:
+    options = arguments(pool)
+    return bool(options["ceil_mode"]) or options.get("divisor_override") is not None
 
 
 def _pool(graph: GraphModule, node: Node) -> Node | None:
-    """A pool of the padded image that divides by all places of the kernel, times a correction for each output place."""
-    if not _divides_otherwise(node):
+    """A pool of the padded image that divides by the kernel's size, with a correction per output position."""
+    if not _has_other_divisor(node):
         return None
     assert isinstance(node.target, torch._ops.OpOverload)
     source: Any = node.args[0]
     while "val" not in source.meta:  # quantize and dequantize operators of a converted graph
         source = source.args[0]
-    given, rank = arguments(node), _POOLS[node.target]
+    options, rank = arguments(node), _POOLS[node.target]
     kernel, stride, padding = (
         list(sides) * (rank // len(sides))
-        for sides in (given["kernel_size"], given["stride"] or given["kernel_size"], given["padding"])
+        for sides in (options["kernel_size"], options["stride"] or options["kernel_size"], options["padding"])
     )
     ones = torch.ones(1, 1, *(int(side) for side in source.meta["val"].shape[-rank:]))
     expected = node.target(ones, *node.args[1:], **node.kwargs)
@@ -134,7 +138,7 @@ _POOLS: dict[object, int] = {
     _aten.avg_pool2d.default: 2,
     _aten.avg_pool3d.default: 3,
 }
-"""Average pools, and the number of axes each averages over."""
+"""Average pools and the number of axes that each averages over."""
 _REWRITES: Rewrites = {
     _aten.clamp.default: _clamp,
     _aten.rrelu.default: _rrelu,

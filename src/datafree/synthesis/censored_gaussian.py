@@ -1,8 +1,8 @@
 """Images as a censored Gaussian: x = clamp(z, 0, 1), z normal, with the mean, variance and covariance of a record.
 
-A Gaussian with an image's moments leaves [0, 1], and clamping it changes the very moments it had. So the latent normal
-is fitted instead: two equations a pixel for its mean and variance, and one a pair for its correlation, through the
-Hermite expansion of the clamp, ``cov(x_i, x_j) = sum_k a_ik a_jk rho_ij^k``.
+A Gaussian with the recorded moments leaves [0, 1], and clamping changes its moments. So the latent normal z is fitted
+such that x has the recorded moments: two equations per pixel for mean and variance, and one per pair for the
+correlation, by the Hermite expansion of the clamp, ``cov(x_i, x_j) = sum_k a_ik a_jk rho_ij^k``.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ CONSTANT = 1e-8
 
 @dataclass(frozen=True)
 class Censored:
-    """Latent means (K, D) and factors (K, D, R): an image of class c is clamp(mean_c + factor_c g, 0, 1), g ~ N(0, I)."""
+    """Latent means (K, D) and factors (K, D, R): images of class c are clamp(mean_c + factor_c g, 0, 1), g ~ N(0, I)."""
 
     mean: Tensor
     factor: Tensor
 
     def latent(self, labels: Tensor, spread: Tensor, rng: torch.Generator) -> Tensor:
-        """One latent image (N, D) a label, its deviation from the class mean multiplied by `spread` (N,)."""
+        """Latent images (N, D), one per label (N,), with deviations from the class mean multiplied by `spread` (N,)."""
         g = torch.randn(len(labels), self.factor.shape[2], generator=rng) * spread[:, None]
         z = self.mean[labels]
         for c in labels.unique().tolist():
-            own = labels == c
-            z[own] += g[own] @ self.factor[c].T
+            rows = labels == c
+            z[rows] += g[rows] @ self.factor[c].T
         return z
 
 
 def fit_censored(mean: Tensor, covariance: Tensor, *, rank: int = 256, steps: int = 60) -> Censored:
-    """The latent normals of classes with `mean` (K, D) and `covariance` (K, D, D) of pixels in [0, 1].
+    """Fits latent normals to the `mean` (K, D) and `covariance` (K, D, D) of K classes of pixels in [0, 1].
 
-    Means and variances come out exactly; correlations are the nearest of the given rank, found from the eigenvectors of
-    the pairwise solution and then `steps` of gradient descent on the covariance itself.
+    Means and variances are exact. Correlations are approximated with the given rank: an eigendecomposition of the
+    pairwise solution, refined by `steps` of gradient descent on the covariance.
     """
     variance = covariance.diagonal(dim1=1, dim2=2)
     latent_mean, latent_std = _marginals(mean.double(), variance.double())
@@ -74,10 +74,10 @@ def _density(x: Tensor) -> Tensor:
 
 
 def _marginals(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-    """Latent mean and std of every pixel: bisection on the std, and within it on the mean.
+    """Latent mean and std of every pixel, by bisection on the std and, inside it, on the mean.
 
-    No pixel in [0, 1] of mean m varies by more than m (1 - m); where a record says so, the std ends at its bound of 1000,
-    which is that variance to three digits.
+    The variance of a pixel in [0, 1] with mean m is at most m (1 - m). For larger recorded values the std ends at its
+    bound of 1000, which gives that maximum to three digits.
     """
     mean, variance = mean.clamp(1e-7, 1 - 1e-7), variance.clamp(min=1e-12)
     low, high = torch.full_like(mean, math.log(1e-3)), torch.full_like(mean, math.log(1e3))
@@ -91,7 +91,7 @@ def _marginals(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _mean_for(mean: Tensor, std: Tensor) -> Tensor:
-    """The latent mean at which the clamped one is `mean`."""
+    """The latent mean whose clamped mean is `mean`."""
     low, high = -9 * std, 1 + 9 * std
     for _ in range(45):
         middle = (low + high) / 2
@@ -101,22 +101,22 @@ def _mean_for(mean: Tensor, std: Tensor) -> Tensor:
 
 
 def hermite(mean: Tensor, std: Tensor, order: int) -> Tensor:
-    """(order, D): coefficients 1..order of clamp(mean + std u, 0, 1) in the normalised Hermite polynomials of u."""
+    """Coefficients (order, D) of clamp(mean + std u, 0, 1) in the normalised Hermite polynomials 1..order of u."""
     low, high = -mean / std, (1 - mean) / std
-    out = [std * (ndtr(high) - ndtr(low))]
+    coefficients = [std * (ndtr(high) - ndtr(low))]
     p, q = _density(low), _density(high)
     below, a = torch.zeros_like(low), torch.ones_like(low)  # normalised He_{k-3}, He_{k-2} at `low`
     above, b = torch.zeros_like(high), torch.ones_like(high)
     for k in range(2, order + 1):
-        out.append(std * (a * p - b * q) / math.sqrt(k * (k - 1)))
+        coefficients.append(std * (a * p - b * q) / math.sqrt(k * (k - 1)))
         n = k - 2
         a, below = (low * a - math.sqrt(n) * below) / math.sqrt(n + 1), a
         b, above = (high * b - math.sqrt(n) * above) / math.sqrt(n + 1), b
-    return torch.stack(out)
+    return torch.stack(coefficients)
 
 
 def _series(coefficients: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]:
-    """Covariance (D, D) of clamped pixels at latent correlations `rho`, and its derivative; Horner's scheme."""
+    """Covariance (D, D) of clamped pixels with latent correlations `rho`, and its derivative, by Horner's scheme."""
     value = coefficients[-1][:, None] * coefficients[-1][None]
     slope = torch.zeros_like(value)
     for a in coefficients[:-1].flip(0):
@@ -127,7 +127,7 @@ def _series(coefficients: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _start(coefficients: Tensor, target: Tensor, rank: int) -> Tensor:
-    """Rows (D, R) whose inner products are the pairwise correlations, made positive semi-definite by eigenvalues."""
+    """Rows (D, R) whose inner products approximate the pairwise correlations, from the largest eigenvalues."""
     low, high = torch.full_like(target, -1.0), torch.full_like(target, 1.0)
     for _ in range(12):
         rho = (low + high) / 2
@@ -140,14 +140,14 @@ def _start(coefficients: Tensor, target: Tensor, rank: int) -> Tensor:
 
 
 def _refine(rows: Tensor, coefficients: Tensor, target: Tensor, steps: int) -> Tensor:
-    """Unit rows whose clamped covariance is nearer to `target`: Adam with one scale a row, on the sphere."""
+    """Unit rows (D, R) whose clamped covariance is closer to `target`: Adam on the sphere with one scale per row."""
     first, second = torch.zeros_like(rows), torch.zeros_like(rows)
     for step in range(steps):
         norm = rows.norm(dim=1, keepdim=True).clamp(min=1e-6)
         unit = rows / norm
         value, slope = _series(coefficients, unit @ unit.T)
-        apart = (value - target).fill_diagonal_(0)
-        gradient = (apart * slope) @ unit
+        error = (value - target).fill_diagonal_(0)
+        gradient = (error * slope) @ unit
         gradient = (gradient - unit * (gradient * unit).sum(1, keepdim=True)) / norm
         first = first.mul_(0.9).add_(gradient, alpha=0.1)
         second = second.mul_(0.95).addcmul_(gradient, gradient, value=0.05)

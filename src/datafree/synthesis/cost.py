@@ -1,4 +1,4 @@
-"""Estimates of the memory that synthesis takes, refused before it begins where it does not fit."""
+"""Estimates of the memory that synthesis needs, checked before it starts."""
 
 from __future__ import annotations
 
@@ -7,46 +7,52 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from .._core.memory import check_cost
 from ..models import hooks as tap_names
 from ..models.network import Network
+from ..records.cost import FLOAT32, FLOAT64
 
 if TYPE_CHECKING:
     from ..records.record import Record
-from .._core.memory import check_cost
-from ..records.cost import FLOAT32, FLOAT64
 
 __all__ = ["check_distribution", "distribution_bytes", "inversion_bytes"]
 
 
 def distribution_bytes(classes: int, pixels: int, rank: int) -> int:
-    """What fitting the distribution of the pixels takes: all classes' covariances (classes x pixels^2) up to three times in
-    float64, and a class's own in float32 some eight times while it is fitted.
+    """Bytes needed to fit the distribution of the pixels.
+
+    Three float64 copies of all covariances (classes x pixels^2), about eight float32 copies of one class's covariance,
+    and the factors.
     """
     square = pixels * pixels
     return 3 * FLOAT64 * classes * square + 8 * FLOAT32 * square + 2 * FLOAT32 * classes * pixels * min(rank, pixels)
 
 
 def check_distribution(network: Network, record: Record, rank: int) -> None:
-    """Raises UserError where the distribution of the pixels cannot be fitted here, naming a method that can."""
+    """Raises UserError if there is too little memory to fit the distribution; it names a method that fits."""
     top = tap_names.layers(network)[-1]
-    one = inversion_bytes(network, 1)
-    instead = [("--method inception", one)]
+    inversion = inversion_bytes(network, 1)
+    alternatives = [("--method inception", inversion)]
     if any(entry.taps == (top,) for entry in record.of_kind("moments").values()):
-        instead.insert(0, ("--method top", one))
+        alternatives.insert(0, ("--method top", inversion))
     classes, pixels = len(network.spec.classes), network.spec.pixels
     what = f"the distribution of {pixels:,} pixels in each of {classes:,} classes"
-    check_cost(distribution_bytes(classes, pixels, rank), what, instead)
+    check_cost(distribution_bytes(classes, pixels, rank), what, alternatives)
 
 
 def inversion_bytes(network: Network, images: int) -> int:
-    """What one step on so many images takes: activations and their gradients, the pixels with their gradient and moments."""
+    """Bytes of one inversion step on `images` images: activations and pixels, with gradients and Adam's moments."""
     units: list[int] = []
 
-    def note(_: nn.Module, __: Any, output: Any) -> None:
+    def count_output(_: nn.Module, __: Any, output: Any) -> None:
         units.append(output.numel() if isinstance(output, Tensor) else 0)
 
-    leaves = [part for part in network.module.modules() if not [*part.children()]]
-    handles = [part.register_forward_hook(note) for part in leaves if not isinstance(part, torch.jit.ScriptModule)]
+    leaves = [module for module in network.module.modules() if not [*module.children()]]
+    handles = [
+        module.register_forward_hook(count_output)
+        for module in leaves
+        if not isinstance(module, torch.jit.ScriptModule)
+    ]
     try:
         network.predict(network.probes()[:1])
     finally:

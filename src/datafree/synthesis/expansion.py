@@ -30,7 +30,7 @@ from .losses.alignment import Alignment
 from .losses.alignment.anchors import check_anchors
 from .losses.alignment_loss import AlignmentLoss
 from .losses.batchnorm import BatchNormDivergence
-from .losses.classes import WantedClass
+from .losses.classes import TargetClass
 from .methods import Batch, unit_labels
 from .methods.batch_norm import PriorSettings
 from .methods.inversion import Inversion, invert, noise
@@ -43,7 +43,8 @@ class Expansion(PriorSettings):
     """How images are inverted and guided; every weight of 0 leaves its term out."""
 
     start: Literal["noise", "anchors"] = "anchors"
-    """What an image is before the first step: an anchor of its class as it is shown, or noise, which wants more steps."""
+    """What an image is before the first step: an anchor of its class as it is shown, or noise, which wants more steps.
+    """
     steps: int = Field(default=20, ge=1)
     """Number of Adam steps on the pixels; few steps keep what an anchor shows."""
     guidance: float | None = Field(default=None, ge=0)
@@ -53,14 +54,16 @@ class Expansion(PriorSettings):
     balance: float = Field(default=1.0, ge=0)
     """Weight of the batch's class balance."""
     statistics: float | None = Field(default=None, ge=0)
-    """Weight of the divergence from the teacher's batch norms, or from a record's moments by channel where it has none; by
-    default 1 where there are any."""
+    """Weight of the divergence from the teacher's batch norms, or from a record's moments by channel where it has none;
+    by default 1 where there are any."""
 
     summary: ClassVar[str] = "a few anchors expanded by images inverted near them (Binici et al. 2024)"
 
     def objective(self, teacher: Network, record: Record | None) -> Objective:
-        """All but the alignment, which begins anew with every unit. Raises UserError for `statistics` that nobody knows."""
-        parts = Objective(((self.classes, WantedClass()),) if self.classes else ()) + self.priors()
+        """All but the alignment, which begins anew with every unit. Raises UserError for `statistics` that nobody
+        knows.
+        """
+        parts = Objective(((self.classes, TargetClass()),) if self.classes else ()) + self.priors()
         weight = float(known(teacher, record)) if self.statistics is None else self.statistics
         return parts + weight * BatchNormDivergence(stored_statistics(teacher, record)) if weight else parts
 

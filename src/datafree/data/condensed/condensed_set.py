@@ -1,7 +1,7 @@
-"""A condensed set: one to some dozens of images a class that stand for a data set, with labels, in one checked file.
+"""A condensed set: from one to some dozens of labelled images per class that represent a data set, in one checked file.
 
-`condensed.safetensors` holds `pixels` and `labels`, and in its header the InputSpec and what made them; a card stands
-beside it. It is readable without this library.
+`condensed.safetensors` holds `pixels` and `labels`, with the InputSpec and the provenance in its header. Its folder
+also has a card. The file can be read without this library.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ KIND = "condensed"
 FORMAT = 1
 TOLERANCE = 1e-4
 BEYOND = 1000
-"""Times the range of images, how far learnt pixels may lie outside it."""
+"""Maximum distance of optimised pixels from the range of images, in multiples of its width."""
 
 
 @dataclass(frozen=True, eq=False)
 class Condensed:
-    """Images and their labels. Raises UserError for tensors that do not fit each other or the spec."""
+    """Images and labels. Raises UserError for tensors that do not fit each other or the spec."""
 
     pixels: Tensor
-    """float32 (N, C, H, W) in the spec's pixel units, not normalised; learnt images may lie outside its range."""
+    """float32 (N, C, H, W) in the spec's pixel units, not normalised; optimised images may leave its range."""
     labels: Tensor
-    """float32 (N, classes), each row a distribution."""
+    """float32 (N, classes); each row is a probability distribution."""
     spec: InputSpec
     about: dict[str, Any]
-    """What made them: plain JSON."""
+    """Provenance, as plain JSON."""
 
     def __post_init__(self) -> None:
         for name, tensor, shape in (
@@ -52,13 +52,16 @@ class Condensed:
         ):
             if tensor.dtype != torch.float32 or tuple(tensor.shape[1:]) != shape or tensor.device.type != "cpu":
                 got = f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)} on {tensor.device}"
-                wanted = f"wanted float32 (images, {', '.join(map(str, shape))}) on cpu"
-                raise UserError(f"{name} of the condensed set are {got}; {wanted}; convert them")
+                expected = f"expected float32 (images, {', '.join(map(str, shape))}) on cpu"
+                raise UserError(f"{name} of the condensed set are {got}; {expected}; convert them")
             if not bool(tensor.isfinite().all()):
                 raise UserError(f"{name} of the condensed set have NaN or infinity; make or get it again")
         if len(self.pixels) != len(self.labels) or not len(self.pixels):
             got = f"{len(self.labels)} labels for {len(self.pixels)} images"
-            raise UserError(f"the condensed set has {got}; wanted as many, and at least one; make or get it again")
+            raise UserError(
+                f"the condensed set has {got}; expected one label per image and at least one image; make or get it "
+                "again"
+            )
         _check_rows(self.labels)
         _check_pixels(self.pixels, self.spec)
 
@@ -67,65 +70,65 @@ class Condensed:
 
     @property
     def classes(self) -> Tensor:
-        """The likeliest class (N,) of each label."""
+        """The most likely class (N,) of each label."""
         return self.labels.argmax(1)
 
     def by_class(self) -> list[int]:
-        """How many images there are of each class."""
+        """Number of images per class."""
         return self.classes.bincount(minlength=len(self.spec.classes)).tolist()
 
     def accuracy(self, network: Network) -> float:
-        """Share, in %, of the images in which `network` sees the class of the label."""
+        """Share of the images for which `network` predicts the label's class, in %."""
         return 100 * float((network.predict(self.pixels).argmax(1) == self.classes).double().mean())
 
     def clamped(self) -> Tensor:
-        """The pixels cut to the spec's range: what a network is shown."""
+        """Pixels clamped to the spec's range, as networks see them."""
         return self.spec.clamp(self.pixels)
 
     def missing(self) -> tuple[str, ...]:
-        """The names of the classes that have no image."""
+        """Names of the classes without an image."""
         return tuple(name for name, count in zip(self.spec.classes, self.by_class()) if not count)
 
     def chosen(self, count: int | None) -> Tensor:
-        """`clamped`, of so many images that keep each class's share; None gives all."""
+        """Clamped pixels of `count` images that keep each class's share; None returns all."""
         if count is None or count >= len(self):
             return self.clamped()
         return self.clamped()[torch.from_numpy(choose(self.classes.numpy(), count))]
 
     def fitted(self, network: Network) -> Condensed:
-        """The set as `network` takes it: labels in the order of its classes, pixels in its range.
+        """The set with labels in the order of the network's classes and pixels in its range.
 
-        Raises UserError for a network of other images or other classes; classes match as those of data do.
+        Raises UserError for a network with another image shape or other classes.
         """
-        own, wanted = (self.spec.shape, len(self.spec.classes)), (network.spec.shape, len(network.spec.classes))
-        if own != wanted:
+        got, expected = (self.spec.shape, len(self.spec.classes)), (network.spec.shape, len(network.spec.classes))
+        if got != expected:
             raise UserError(
-                f"the condensed set is of images {own[0]} of {own[1]} classes, {network.name} takes {wanted[0]} of "
-                f"{wanted[1]}; condense or import for this network"
+                f"the condensed set has images {got[0]} of {got[1]} classes, {network.name} expects {expected[0]} of "
+                f"{expected[1]}; condense or import for this network"
             )
-        places = class_positions(self.spec.classes, network.spec.classes, "the condensed set", network.name)
-        ordered = places == tuple(range(len(places)))
+        positions = class_positions(self.spec.classes, network.spec.classes, "the condensed set", network.name)
+        ordered = positions == tuple(range(len(positions)))
         if ordered and (self.spec.low, self.spec.high) == (network.spec.low, network.spec.high):
             return self
-        labels = self.labels if ordered else self.labels[:, torch.tensor(places).argsort()]
+        labels = self.labels if ordered else self.labels[:, torch.tensor(positions).argsort()]
         pixels = self.spec.rescaled(self.pixels, network.spec)
         return Condensed(pixels, labels, network.spec, self.about)
 
     def save(self, folder: str | Path) -> Path:
-        """Writes the folder: condensed.safetensors and its card."""
-        own = claim_folder(folder, kind=KIND)
+        """Writes condensed.safetensors and a card to `folder`. Returns the folder's path."""
+        path = claim_folder(folder, kind=KIND)
         header = {"format": FORMAT, "spec": self.spec.model_dump(mode="json"), "about": self.about}
-        with locked(own):
-            sweep(own)
-            write_tensors(own / FILE, {"pixels": self.pixels, "labels": self.labels}, header, kind=KIND)
-            write_text(own / "README.md", card(self))
-        return own
+        with locked(path):
+            sweep(path)
+            write_tensors(path / FILE, {"pixels": self.pixels, "labels": self.labels}, header, kind=KIND)
+            write_text(path / "README.md", card(self))
+        return path
 
     @classmethod
     def open(cls, path: str | Path, network: Network | None = None) -> Condensed:
-        """The set in a folder or file, as `network` takes it where one is given; see `fitted`.
+        """The set in a folder or file; with `network`, fitted to it (see `fitted`).
 
-        Raises UserError for one that is damaged, or not for `network`.
+        Raises UserError for a missing or damaged set, or one that does not fit `network`.
         """
         folder, path = Path(path), Path(path)
         path = path / FILE if path.is_dir() else path
@@ -134,16 +137,16 @@ class Condensed:
             raise UserError(f"no condensed set {path}; run datafree condense or import-condensed first")
         tensors, header = read_tensors(path, kind=KIND)
         if not is_format(header.get("format"), FORMAT):
-            raise UserError(f"{path} has format {str(header.get('format'))[:40]}; wanted {FORMAT}; update datafree")
+            raise UserError(f"{path} has format {str(header.get('format'))[:40]}; expected {FORMAT}; update datafree")
         if tensors.keys() != {"pixels", "labels"} or not isinstance(header.get("about"), dict):
-            raise UserError(f"{path} is no whole condensed set: wanted pixels, labels and about; get it again")
+            raise UserError(f"{path} is not a complete condensed set: expected pixels, labels and about; get it again")
         spec = InputSpec.stored(header.get("spec"), path)
         opened = cls(tensors["pixels"], tensors["labels"], spec, header["about"])
         return opened if network is None else opened.fitted(network)
 
 
 def one_hot(labels: Tensor, classes: int) -> Tensor:
-    """Class numbers (N,) as label rows (N, classes)."""
+    """Class numbers (N,) as one-hot float32 rows (N, classes)."""
     return _one_hot(labels.long(), classes).float()
 
 
@@ -151,8 +154,8 @@ def _check_pixels(pixels: Tensor, spec: InputSpec) -> None:
     most, low, high = BEYOND * (spec.high - spec.low), float(pixels.min()), float(pixels.max())
     if low < spec.low - most or high > spec.high + most:
         raise UserError(
-            f"pixels of the condensed set go from {low:.4g} to {high:.4g}, wanted {spec.low - most:g} to "
-            f"{spec.high + most:g}, {BEYOND} times the range of images beyond it; make or get it again"
+            f"pixels of the condensed set go from {low:.4g} to {high:.4g}, expected {spec.low - most:g} to "
+            f"{spec.high + most:g}, the range of images extended by {BEYOND} times its width; make or get it again"
         )
 
 
@@ -161,40 +164,43 @@ def _check_rows(labels: Tensor) -> None:
     if bool(wrong.any()):
         row = int(wrong.nonzero()[0])
         raise UserError(
-            f"label {row} of the condensed set sums to {float(labels[row].sum()):.4g} with a least entry of "
-            f"{float(labels[row].min()):.4g}, wanted a distribution over the classes; convert it"
+            f"label {row} of the condensed set sums to {float(labels[row].sum()):.4g} with a smallest entry of "
+            f"{float(labels[row].min()):.4g}, expected a distribution over the classes; convert it"
         )
 
 
-def card(made: Condensed) -> str:
-    """Markdown: what the set is, where it comes from, what it gives away."""
-    spec, counts = made.spec, made.by_class()
-    low, high = float(made.pixels.min()), float(made.pixels.max())
-    hard = bool((made.labels.max(1).values == 1).all())
+def card(condensed: Condensed) -> str:
+    """The set's card in Markdown: contents, provenance, leakage."""
+    spec, counts = condensed.spec, condensed.by_class()
+    low, high = float(condensed.pixels.min()), float(condensed.pixels.max())
+    hard = bool((condensed.labels.max(1).values == 1).all())
     more = " ..." if len(counts) > 20 else ""
     facts = [
-        f"- {markdown(key)}: {markdown(_words(value))}" for key, value in made.about.items() if key != "gives_away"
+        f"- {markdown(key)}: {markdown(_words(value))}" for key, value in condensed.about.items() if key != "gives_away"
     ]
-    away = made.about.get("gives_away") or "Unknown: whoever made the set knows. Suppose that it shows training images."
+    leakage = (
+        condensed.about.get("gives_away")
+        or "Unknown: only the set's author knows. Assume that it shows training images."
+    )
     lines = [
         "# Condensed set",
         "",
-        f"{len(made)} images of {len(counts)} classes: {', '.join(map(markdown, spec.classes[:20]))}{more}.",
+        f"{len(condensed)} images of {len(counts)} classes: {', '.join(map(markdown, spec.classes[:20]))}{more}.",
         "",
         f"- pixels: {' x '.join(map(str, spec.shape))}, from {low:.3g} to {high:.3g}, **not normalised**; the range of"
-        f" images is [{spec.low:g}, {spec.high:g}], and learnt ones may leave it",
-        f"- labels: {'one class each' if hard else 'soft, each row a distribution'}",
-        f"- images by class: {', '.join(map(str, counts[:20]))}{more}",
+        f" images is [{spec.low:g}, {spec.high:g}], and optimised ones may leave it",
+        f"- labels: {'hard, one class each' if hard else 'soft, each row a distribution'}",
+        f"- images per class: {', '.join(map(str, counts[:20]))}{more}",
         *facts,
         "",
-        "## What it gives away",
+        "## Leakage",
         "",
-        markdown(away),
+        markdown(leakage),
     ]
     return "\n".join(lines) + "\n"
 
 
 def _words(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_words(own)}" for key, own in value.items())
+        return ", ".join(f"{key} {_words(entry)}" for key, entry in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,4 +1,4 @@
-"""A generator of images, sized to the teacher it works for."""
+"""The image generator, sized to its teacher."""
 
 from __future__ import annotations
 
@@ -20,49 +20,48 @@ __all__ = ["Generator", "new_generator", "untrained", "width_for"]
 
 WIDTHS = (8, 16, 32, 64, 128, 256)
 TAPS = [[[1.0, 0, 0], [0, 1, 1], [0, 0, 0]], [[0, 0, 0], [1, 1, 0], [0, 0, 1]]]
-"""Of a kernel's side over doubled maps (last axis), those that fall on each pixel around, for either half of a pixel."""
+"""Taps of one side of a 3 x 3 kernel (last axis) that read each neighbour, for both halves of a doubled pixel."""
 PHASES = [
     [[[0.0, 0, 0], [0, 1, 0], [0, 0, 0]], [[1, 0, 0], [0, 0, 1], [0, 0, 0]]],
     [[[0, 0, 0], [1, 0, 0], [0, 0, 1]], [[0, 0, 0], [0, 1, 0], [0, 0, 0]]],
 ]
-"""Of a kernel's side (last axis) over maps given as phases: the tap that falls on each phase of each pixel around, for
-either phase of the result."""
+"""Tap of one side of a kernel (last axis) that reads each phase of each neighbour, for both resulting phases."""
 LANES = 8
-"""Numbers that a processor takes at a time: fewer maps than these are worked on as four times as many of half the size."""
+"""Width of a CPU vector. Layers with fewer maps are computed with four times as many maps of half the size."""
 GENERATORS, MOST, PIXELS = 8, 2048, 1 << 24
-"""Of `untrained`: how many, their images, and those images' pixels."""
+"""For `untrained`: the number of generators and the maximum numbers of images and pixels."""
 
 
 class Generator(nn.Module):
-    """Latents (N, Z) to pixels (N, C, H, W) in the spec's range: linear, then twice upsampled and convolved.
+    """Latents (N, Z) to pixels (N, C, H, W) in the spec's range: a linear layer, then two upsamplings and convolutions.
 
-    The shape is DAFL's and PRE-DFKD's with fewer channels. Its batch norms have no running statistics: it is
-    used in batches alone, and so no phase that only draws from it can leave a trace in it.
+    The architecture of DAFL and PRE-DFKD with fewer channels. Its batch norms have no running statistics, because it is
+    only used in batches; so generating images never changes it.
 
-    With a scene it makes the maps that images are composed of, and further latents say how (`scene.Scene`). Without,
-    every image has the middle of the range as its mean, which few photographs and no digits have.
+    With a `scene`, the generator makes maps, and further latents control how they become images (see `scene.Scene`).
+    Without one, the mean of every image is the middle of the range, which is rare in photographs and digits.
     """
 
     def __init__(self, spec: InputSpec, latent: int = 100, width: int = 32, *, scene: Scene | None = None):
         super().__init__()
-        channels, height, width_px = spec.shape
+        channels, height, columns = spec.shape
         self.spec, self.latent, self.width, self.scene = spec, latent, width, scene
-        self.start = (math.ceil(height / 4), math.ceil(width_px / 4))
-        self.size = (height, width_px)
-        narrow, maps = max(width // 2, 4), channels if scene is None else scene.maps(spec)
-        few = narrow < LANES
+        self.start = (math.ceil(height / 4), math.ceil(columns / 4))
+        self.size = (height, columns)
+        inner, maps = max(width // 2, 4), channels if scene is None else scene.maps(spec)
+        by_phase = inner < LANES
         self.first = nn.Linear(latent, width * self.start[0] * self.start[1])
         self.body = nn.Sequential(
             _norm(width), nn.Upsample(scale_factor=2), nn.Conv2d(width, width, 3, padding=1), _norm(width),
-            nn.LeakyReLU(0.2, inplace=True), Doubled(width, narrow, phases=few),
-            PhaseNorm(narrow, track_running_stats=False) if few else _norm(narrow), nn.LeakyReLU(0.2, inplace=True),
-            Merged(narrow, maps) if few else nn.Conv2d(narrow, maps, 3, padding=1),
+            nn.LeakyReLU(0.2, inplace=True), UpsampledConv(width, inner, phases=by_phase),
+            PhaseNorm(inner, track_running_stats=False) if by_phase else _norm(inner), nn.LeakyReLU(0.2, inplace=True),
+            PhaseConv(inner, maps) if by_phase else nn.Conv2d(inner, maps, 3, padding=1),
             nn.BatchNorm2d(maps, affine=False, track_running_stats=False),
         )  # fmt: skip
 
     @property
     def drawn(self) -> int:
-        """Z: standard normal numbers that an image is made of."""
+        """Z, the number of standard normal latents per image."""
         return self.latent + (0 if self.scene is None else self.scene.numbers(self.spec))
 
     def forward(self, latents: Tensor) -> Tensor:
@@ -73,12 +72,12 @@ class Generator(nn.Module):
         return self.spec.low + (self.spec.high - self.spec.low) * torch.sigmoid(2 * x)
 
 
-class Doubled(nn.Conv2d):
-    """A convolution (3 x 3, padded by 1) of maps (N, C, H, W) doubled by nearest neighbours, done at half the size.
+class UpsampledConv(nn.Conv2d):
+    """Nearest-neighbour upsampling of maps (N, C, H, W) by 2 and a 3 x 3 convolution, computed at the small size.
 
-    Each of the four places that a pixel becomes sees 2 x 2 pixels, by sums of the kernel's taps (the sub-pixel convolution
-    of Shi et al. 2016). Same numbers up to rounding. The maps (N, C', 2 H, 2 W) are returned as they are, or as their
-    `phases` (N, 4 C', H, W), the first phase's maps first.
+    Each of the four output pixels of an input pixel reads 2 x 2 input pixels, with sums of the kernel's taps (sub-pixel
+    convolution, Shi et al. 2016). The result equals the plain layers up to rounding. It is (N, C', 2 H, 2 W), or with
+    `phases` the four phases (N, 4 C', H, W), all maps of the first phase first.
     """
 
     taps: Tensor
@@ -94,14 +93,14 @@ class Doubled(nn.Conv2d):
         bias = None
         if self.bias is not None:
             bias = self.bias.repeat(4) if self.phases else self.bias.repeat_interleave(4)
-        made = conv2d(input, weight, bias, padding=1)
-        return made if self.phases else pixel_shuffle(made, 2)
+        result = conv2d(input, weight, bias, padding=1)
+        return result if self.phases else pixel_shuffle(result, 2)
 
 
 class PhaseNorm(nn.BatchNorm2d):
-    """A batch norm of maps (N, C, 2 H, 2 W) that are given as four phases (N, 4 C, H, W).
+    """Batch norm of maps (N, C, 2 H, 2 W) stored as four phases (N, 4 C, H, W).
 
-    By hand, over rows of 4 C numbers: torch's own takes three times as long for few channels.
+    Written by hand over rows of 4 C numbers, because torch's batch norm takes three times as long for few channels.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -114,8 +113,8 @@ class PhaseNorm(nn.BatchNorm2d):
         return rows.mean((0, 1, 2)).view(4, -1).mean(0)
 
 
-class Merged(nn.Conv2d):
-    """A convolution (3 x 3, padded by 1) of maps (N, C, 2 H, 2 W) that are given as four phases, to (N, C', 2 H, 2 W)."""
+class PhaseConv(nn.Conv2d):
+    """A 3 x 3 convolution with padding 1 of maps (N, C, 2 H, 2 W) stored as four phases; returns (N, C', 2 H, 2 W)."""
 
     taps: Tensor
 
@@ -136,7 +135,7 @@ def _norm(channels: int) -> nn.Module:
 def new_generator(
     teacher: Network, *, seed: int, latent: int = 100, width: int | None = None, scene: Scene | None = None
 ) -> Generator:
-    """A fresh generator for the teacher's images; the same weights for the same seed. `width` None: sized to the teacher."""
+    """A new generator for the teacher's images, with weights from `seed`. `width` None: sized to the teacher."""
     width = width or width_for(teacher)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, "generator", latent, width))
@@ -145,33 +144,33 @@ def new_generator(
 
 @torch.no_grad()
 def untrained(teacher: Network, scene: Scene | None, *, seed: int) -> Tensor:
-    """Images (N, C, H, W) of several generators that nobody has trained: 2,048, or fewer of large ones."""
+    """Images (N, C, H, W) of several untrained generators: 2,048, or fewer for large images."""
     count = max(GENERATORS, min(MOST, PIXELS // teacher.spec.pixels) // GENERATORS * GENERATORS)
-    made, width = [], width_for(teacher)
+    batches, width = [], width_for(teacher)
     for index in range(GENERATORS):
-        own = new_generator(teacher, seed=seed_of(seed, "untrained", index), width=width, scene=scene)
-        latents = torch.randn((count // GENERATORS, own.drawn), generator=stream(seed, "untrained", index))
-        made.append(own(latents.to(teacher.device)).cpu())
-    return torch.cat(made)
+        generator = new_generator(teacher, seed=seed_of(seed, "untrained", index), width=width, scene=scene)
+        latents = torch.randn((count // GENERATORS, generator.drawn), generator=stream(seed, "untrained", index))
+        batches.append(generator(latents.to(teacher.device)).cpu())
+    return torch.cat(batches)
 
 
 def width_for(teacher: Network) -> int:
-    """The widest generator whose forward pass costs no more than the teacher's; at least the narrowest."""
+    """Width of the largest generator whose forward pass costs no more than the teacher's; at least 8."""
     most = _flops(teacher.module, teacher.logits, torch.zeros(2, *teacher.spec.shape, device=teacher.device))
-    costs = _generator_flops(teacher.spec)  # pyright: ignore[reportArgumentType]: being frozen, it has a hash
+    costs = _generator_flops(teacher.spec)  # pyright: ignore[reportArgumentType]: a frozen model is hashable
     fitting = [width for width, flops in costs.items() if flops <= most]
     return max(fitting, default=WIDTHS[0])
 
 
 @cache
 def _generator_flops(spec: InputSpec) -> dict[int, int]:
-    """Operations of a forward pass of two images, by width; once a process, since building all takes a while."""
+    """Operations of a forward pass of two images, by width. Cached, because building all generators is slow."""
     with torch.random.fork_rng(devices=[]):
         generators = {width: Generator(spec, 100, width) for width in WIDTHS}
     return {width: _flops(generator, generator, torch.zeros(2, 100)) for width, generator in generators.items()}
 
 
-def _flops(module: nn.Module, call: Callable[[Tensor], Tensor], given: Tensor) -> int:
+def _flops(module: nn.Module, call: Callable[[Tensor], Tensor], inputs: Tensor) -> int:
     with FlopCounterMode(display=False) as counter, torch.no_grad(), frozen(module):
-        call(given)
+        call(inputs)
     return counter.get_total_flops()

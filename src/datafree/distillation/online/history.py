@@ -1,4 +1,4 @@
-"""What is known of a run without data: health of the generator's images, and all that happened, epoch by epoch."""
+"""Measurements of a run that need no data: health of the generator's images and a history by epoch."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from torch import Tensor
 
 from ..._core.slots import Slot, Slots
 
-__all__ = ["ONE", "REASONS", "GeneratorHealth", "History", "history_of", "history_slots", "history_state"]
+__all__ = ["ONE_CLASS", "REASONS", "GeneratorHealth", "History", "history_from_state", "history_slots", "history_state"]
 
-ONE = 1.05
-"""Classes, fewer than which are one."""
+ONE_CLASS = 1.05
+"""Effective number of classes below which the generator counts as collapsed to one class."""
 
 
 REASONS = (
-    "a loss that is not finite",
-    "a student whose logits are not finite",
-    "images that are not finite",
-    "one image",
-    "doubles of the same images",
-    "one class",
+    "a non-finite loss",
+    "non-finite student logits",
+    "non-finite images",
+    "identical images",
+    "duplicate images",
+    "a single class",
 )
-"""Why an epoch is thrown away."""
+"""Reasons to discard an epoch. State files store the index: never reorder."""
 SERIES = ("loss", "generator", "agreement", "average_agreement", "seconds")
 SCORES = ("scores", "average_scores")
 HEALTH = ("classes", "spread", "duplicates")
@@ -33,73 +33,77 @@ PHASES = ("generator", "student", "memory")
 
 @dataclass(frozen=True)
 class GeneratorHealth:
-    """What a fresh batch of the generator looks like; nobody's data is needed to know."""
+    """Diversity of a fresh batch of generated images, measured without data."""
 
     classes: float
-    """exp of the entropy of the teacher's answers: 1 where it sees one class alone."""
+    """Effective number of predicted classes: exp of the entropy of the teacher's predictions, at least 1."""
     spread: float
-    """Standard deviation between images, averaged over pixels, as a share of the range: 0 where all are one image."""
+    """Standard deviation between images, averaged over pixels, as a share of the range; 0 for identical images."""
     duplicates: float
-    """Share of images that are, as bytes, another's double."""
+    """Share of images that equal another image byte by byte."""
 
     def collapsed(self, most: float = math.inf) -> str | None:
-        """What is wrong, in words; None where nothing is. `most` is the most classes that were there before: a generator
-        that has not found a second one yet is no collapse."""
+        """The reason that the generator counts as collapsed, or None.
+
+        `most` is the highest number of `classes` so far: one that never had two classes has not collapsed.
+        """
         if not math.isfinite(self.spread):
-            return "images that are not finite"
+            return "non-finite images"
         if self.spread < 0.01:
-            return "one image"
+            return "identical images"
         if self.duplicates >= 0.5:
-            return "doubles of the same images"
-        return "one class" if self.classes < ONE and most > 1.5 else None
+            return "duplicate images"
+        return "a single class" if self.classes < ONE_CLASS and most > 1.5 else None
 
 
 @dataclass
 class History:
-    """What happened, epoch by epoch."""
+    """Measurements of a run; lists have one entry per epoch."""
 
     loss: list[float] = field(default_factory=list)
-    """Of the student."""
+    """Mean loss of the student."""
     generator: list[float] = field(default_factory=list)
-    """Of the generator, all its terms."""
+    """Mean total loss of the generator."""
     agreement: list[float] = field(default_factory=list)
-    """In %, of student and teacher on frozen images of the generator that no student learnt from; no data is needed."""
+    """Agreement of student and teacher on fixed generated images that are not used for training, in %."""
     average_agreement: list[float] = field(default_factory=list)
-    """The same of the moving average."""
+    """As `agreement`, for the moving average."""
     health: list[dict[str, float]] = field(default_factory=list)
+    """Fields of GeneratorHealth."""
     seconds: list[float] = field(default_factory=list)
+    """Duration of each epoch."""
     scores: list[float] = field(default_factory=list)
-    """`score` of the student after each epoch, where one was asked for; the method cannot read it."""
+    """Result of `score` for the student, if one is given; training never uses it."""
     average_scores: list[float] = field(default_factory=list)
-    """The same of the moving average."""
+    """As `scores`, for the moving average."""
     rollbacks: list[str] = field(default_factory=list)
-    """Why an epoch was thrown away and begun again with another generator."""
+    """Discarded epochs with the reason; each was repeated with a new generator."""
     phases: dict[str, float] = field(default_factory=lambda: {"generator": 0.0, "student": 0.0, "memory": 0.0})
-    """Seconds."""
+    """Total seconds by phase."""
     images: int = 0
-    """New images that the student learnt from."""
+    """Number of new images that the student was trained on."""
     memory_bytes: int = 0
-    """Of what is replayed from, after the last epoch."""
+    """Size of the replay memory after the last epoch."""
 
 
 def history_state(history: History) -> dict[str, Tensor]:
-    """The history as tensors: it grows with the epochs, which a file's header may not."""
+    """The history as tensors. It grows with the epochs, so it cannot be part of a file's header."""
     series = {name: getattr(history, name) for name in (*SERIES, *SCORES)}
-    health = [[own[key] for key in HEALTH] for own in history.health]
-    rollbacks = [own.removeprefix("epoch ").split(": ", 1) for own in history.rollbacks]
+    health = [[entry[key] for key in HEALTH] for entry in history.health]
+    rollbacks = [line.removeprefix("epoch ").split(": ", 1) for line in history.rollbacks]
     return {
         **{name: torch.tensor(values, dtype=torch.float64) for name, values in series.items()},
         "health": torch.tensor(health, dtype=torch.float64).reshape(-1, len(HEALTH)),
         "phases": torch.tensor([history.phases[name] for name in PHASES], dtype=torch.float64),
         "rollback_epochs": torch.tensor([int(epoch) for epoch, _ in rollbacks], dtype=torch.int64),
-        "rollback_reasons": torch.tensor([REASONS.index(why) for _, why in rollbacks], dtype=torch.int64),
+        "rollback_reasons": torch.tensor([REASONS.index(reason) for _, reason in rollbacks], dtype=torch.int64),
         "images": torch.tensor(history.images),
         "memory_bytes": torch.tensor(history.memory_bytes),
     }
 
 
 def history_slots(epochs: int, *, scored: int, images: int, attempts: int) -> Slots:
-    """What `history_state` returns after `epochs` epochs of `images` images in all and that many rollbacks."""
+    """Expected dtypes, shapes and ranges of `history_state`. `images` is the total; `attempts` counts rollbacks."""
     percent = Slot(torch.float64, (epochs,), 0.0, 100.0)
     return {
         "loss": Slot(torch.float64, (epochs,)),
@@ -117,13 +121,13 @@ def history_slots(epochs: int, *, scored: int, images: int, attempts: int) -> Sl
     }
 
 
-def history_of(tensors: dict[str, Tensor]) -> History:
-    """The history that `history_state` was of."""
+def history_from_state(tensors: dict[str, Tensor]) -> History:
+    """The history from the tensors of `history_state`."""
     rollbacks = zip(tensors["rollback_epochs"].tolist(), tensors["rollback_reasons"].tolist(), strict=True)
     return History(
         **{name: tensors[name].tolist() for name in (*SERIES, *SCORES)},
-        health=[dict(zip(HEALTH, own, strict=True)) for own in tensors["health"].tolist()],
-        rollbacks=[f"epoch {epoch}: {REASONS[why]}" for epoch, why in rollbacks],
+        health=[dict(zip(HEALTH, values, strict=True)) for values in tensors["health"].tolist()],
+        rollbacks=[f"epoch {epoch}: {REASONS[reason]}" for epoch, reason in rollbacks],
         phases=dict(zip(PHASES, tensors["phases"].tolist(), strict=True)),
         images=int(tensors["images"]),
         memory_bytes=int(tensors["memory_bytes"]),

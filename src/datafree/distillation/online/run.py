@@ -1,10 +1,9 @@
-"""Online distillation: a generator seeks images on which student and teacher differ, the student learns them (DAFL, DFAD,
-Binici et al. 2021, 2022), and a memory of earlier images keeps it from forgetting.
+"""Online distillation: a generator searches for images on which student and teacher disagree, the student learns them,
+and a replay memory of earlier images prevents forgetting (DAFL, DFAD, Binici et al. 2021, 2022).
 
-One outer iteration is a few steps of the generator, then more of the student. In the generator's phase nothing of the
-student moves, in the student's nothing of the generator; the teacher is frozen throughout.
-
-`online` the settings, `game` both players and their steps, `history` what is known of them; the loop is here.
+One outer iteration is a few generator steps, then several student steps. The teacher is always frozen, the student is
+frozen during generator steps, and the generator during student steps. This file has the loop over epochs, with rollback
+of collapsed epochs and exact resume; see `settings`, `trainer` (the steps) and `history` (the measurements).
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from ...models.positions import check_positions
 from ...records.record import Record
 from ..replay.none import NoReplay
 from ..train_student import check_student
-from .history import GeneratorHealth, History, history_of, history_slots, history_state
+from .history import GeneratorHealth, History, history_from_state, history_slots, history_state
 from .settings import PRESETS, OnlineDistillation, online_preset
 from .trainer import Anchored, OnlineTrainer
 
@@ -47,13 +46,13 @@ KIND = "online-state"
 
 
 class OnlineHeader(StateHeader):
-    """Header of the state file of a generator against a student."""
+    """Header of the state file of online distillation."""
 
     epoch: int = Field(ge=1, le=EPOCHS)
     attempt: int = Field(ge=0, le=ATTEMPTS * EPOCHS)
-    """How many generators were given up."""
+    """Number of discarded generators."""
     scored: int = Field(ge=0, le=EPOCHS)
-    """The number of epochs with a score."""
+    """Number of epochs with a score."""
 
 
 @checked
@@ -72,14 +71,17 @@ def train_online(
     each: Callable[[Network, History, dict[int, Tensor]], None] | None = None,
     progress: Progress = silent,
 ) -> History:
-    """Trains `student` in place against a generator under `teacher`; it ends in eval mode as `settings.keep` says. No data.
+    """Trains `student` in place against a generator under `teacher`, without data; it ends in eval mode.
 
-    `replay` is a setting of `datafree.distillation.replay`, none by default. `anchored` keeps the generator near a few
-    images. With `state`, a file there holds everything after each epoch, and a run with the same `identity` goes on from
-    it. `each` is told after every epoch: the student that would be kept if it were the last, the history, and generated images, uint8
-    (10, C, H, W), by epoch. An epoch that leaves a collapsed generator, or a loss or logits that are not finite, is thrown
-    away and begun again with another generator, three times at most. Raises UserError then, the student as it was after the
-    last good epoch; and where student and teacher do not go together.
+    `settings.keep` selects the returned weights. `replay` is a settings object of `datafree.distillation.replay`; by
+    default there is no replay. `anchored` guides the generator with a few images. With a `state` path, everything is
+    saved there after each epoch, and a run with the same `identity` resumes from it. `score` is called after each epoch
+    with student and average; training never uses its result. `each` is called after each epoch with the student as it
+    would be saved, the history, and generated images, uint8 (10, C, H, W), by epoch.
+
+    An epoch with a collapsed generator or a non-finite loss is discarded and repeated with a new generator, at most
+    three times. Raises UserError after that, with the student of the last good epoch; and if student and teacher do not
+    fit.
     """
     settings, replay = settings or OnlineDistillation(), replay or NoReplay()
     check_student(student, teacher, teacher.spec)
@@ -90,7 +92,7 @@ def train_online(
     for network in (teacher, student):
         if isinstance(network.module, torch.jit.ScriptModule):
             raise UserError(
-                f"{network.name} is a TorchScript program, which cannot be copied to play against a generator; give the "
+                f"{network.name} is a TorchScript program and cannot be copied for online distillation; give the "
                 "Python code that it was made from"
             )
         check_pixel_gradient(network, "--online generator")
@@ -98,76 +100,79 @@ def train_online(
     with together(), channels_last(teacher, student), frozen(teacher.module):
         broadcast(student.module)
         memory, objective = _share(replay).bind(teacher, seed), settings.objective(teacher, record)
-        game = OnlineTrainer(teacher, student, settings, memory, objective, seed, anchored)
-        saved = SavedStudent(state, identity or {}, scored=score is not None)
-        start = saved.resume(game)
-        if each is not None and game.world.rank == 0 and start == settings.epochs:
-            each(game.kept, game.history, game.shown)  # it was stopped before this was said of its last epoch
+        trainer = OnlineTrainer(teacher, student, settings, memory, objective, seed, anchored)
+        state_file = OnlineState(state, identity or {}, scored=score is not None)
+        first_epoch = state_file.resume(trainer)
+        if each is not None and trainer.world.rank == 0 and first_epoch == settings.epochs:
+            # the earlier run was stopped before this call for its last epoch
+            each(trainer.saved_student, trainer.history, trainer.samples)
         try:
-            now = game.state()
-            for epoch in range(start, settings.epochs):
+            state_tensors = trainer.state()
+            for epoch in range(first_epoch, settings.epochs):
                 try:
-                    now = _epoch(game, epoch, now, progress)
-                    epoch_ended(progress, epoch + 1, settings.epochs, game.history.loss[-1])
-                except UserError:  # the state stays that of the last good epoch, the history says what came after
-                    if each is not None and game.world.rank == 0 and epoch:
-                        each(game.kept, game.history, game.shown)
+                    state_tensors = _epoch(trainer, epoch, state_tensors, progress)
+                    epoch_ended(progress, epoch + 1, settings.epochs, trainer.history.loss[-1])
+                except UserError:  # the weights are those of the last good epoch; the history has the rollbacks
+                    if each is not None and trainer.world.rank == 0 and epoch:
+                        each(trainer.saved_student, trainer.history, trainer.samples)
                     raise
                 if score is not None:
-                    game.history.scores.append(first(lambda: score(student)))
-                    game.history.average_scores.append(first(lambda: score(game.average)))
+                    trainer.history.scores.append(first(lambda: score(student)))
+                    trainer.history.average_scores.append(first(lambda: score(trainer.average)))
                 if state is not None:
-                    saved.write(game, now, epoch + 1)
-                if each is not None and game.world.rank == 0:
-                    each(game.kept, game.history, game.shown)
+                    state_file.write(trainer, state_tensors, epoch + 1)
+                if each is not None and trainer.world.rank == 0:
+                    each(trainer.saved_student, trainer.history, trainer.samples)
         finally:
-            student.module.load_state_dict(game.kept.module.state_dict())
+            student.module.load_state_dict(trainer.saved_student.module.state_dict())
             student.module.eval()
-    return game.history
+    return trainer.history
 
 
-def _epoch(game: OnlineTrainer, number: int, good: dict[str, Tensor], progress: Progress) -> dict[str, Tensor]:
-    """One epoch that ends well, and the state after it; or a UserError with everything as it was before: in `good`."""
-    history = copy.deepcopy(game.history)
+def _epoch(trainer: OnlineTrainer, number: int, good_state: dict[str, Tensor], progress: Progress) -> dict[str, Tensor]:
+    """Trains one good epoch and returns the state after it. Raises UserError, with `good_state` restored, after four
+    failures.
+    """
+    history = copy.deepcopy(trainer.history)
     for _ in range(ATTEMPTS + 1):
-        began = time.perf_counter()
-        loss, made = game.epoch(number, progress)
-        health = first(lambda: game.watch(number))  # the probes are the first process's
-        most = max((own["classes"] for own in history.health), default=1.0)
-        why = "a loss that is not finite" if not math.isfinite(loss + made) else health.collapsed(most)
-        agreement = [math.nan] if why else first(game.agreement)
-        if why is None and not all(map(math.isfinite, agreement)):  # the last step came after the last loss
-            why = "a student whose logits are not finite"
-        if why is None:
-            own = game.history
-            own.loss.append(round(loss, 6))
-            own.generator.append(round(made, 6))
-            own.health.append(asdict(health))
-            for kept, value in zip((own.agreement, own.average_agreement), agreement, strict=True):
-                kept.append(value)
-            own.memory_bytes = sum(gathered(game.memory.nbytes()))
-            game.show(number)
-            own.seconds.append(round(time.perf_counter() - began, 3))
-            return game.state()
-        game.load(good)
-        history.rollbacks.append(f"epoch {number + 1}: {why}")
-        game.history = copy.deepcopy(history)
-        game.attempt += 1
-        game.renew()
+        start = time.perf_counter()
+        loss, generator_loss = trainer.epoch(number, progress)
+        health = first(lambda: trainer.check_health(number))  # all processes use the first one's probes
+        most_classes = max((entry["classes"] for entry in history.health), default=1.0)
+        reason = "a non-finite loss" if not math.isfinite(loss + generator_loss) else health.collapsed(most_classes)
+        agreement = [math.nan] if reason else first(trainer.agreement)
+        if reason is None and not all(map(math.isfinite, agreement)):  # the last loss was computed before the last step
+            reason = "non-finite student logits"
+        if reason is None:
+            current = trainer.history
+            current.loss.append(round(loss, 6))
+            current.generator.append(round(generator_loss, 6))
+            current.health.append(asdict(health))
+            for series, value in zip((current.agreement, current.average_agreement), agreement, strict=True):
+                series.append(value)
+            current.memory_bytes = sum(gathered(trainer.memory.nbytes()))
+            trainer.save_samples(number)
+            current.seconds.append(round(time.perf_counter() - start, 3))
+            return trainer.state()
+        trainer.load(good_state)
+        history.rollbacks.append(f"epoch {number + 1}: {reason}")
+        trainer.history = copy.deepcopy(history)
+        trainer.attempt += 1
+        trainer.replace_generator()
     advice = (
         "--student-rate or --generator-rate"
-        if "loss" in why or "logits" in why
-        else "--generator-rate, or raise --balance"
+        if "loss" in reason or "logits" in reason
+        else "--generator-rate or raise --balance"
     )
-    kept = f"as it was after epoch {number}" if number else "as it began"
+    student = f"as after epoch {number}" if number else "unchanged"
     raise UserError(
-        f"epoch {number + 1} ends in {why}, {ATTEMPTS + 1} times; the student is {kept}; lower {advice}, and begin anew "
-        "(with another --out)"
+        f"epoch {number + 1} ended with {reason} {ATTEMPTS + 1} times; the student is {student}; lower {advice}, and "
+        "start again with another --out"
     )
 
 
 def _share(replay: Any) -> Any:
-    """Settings of one process's memory; all together keep what `replay` allows."""
+    """Replay settings for one process: its share of `replay_bytes`."""
     size = world().size
     if size == 1 or not hasattr(replay, "replay_bytes"):
         return replay
@@ -175,47 +180,50 @@ def _share(replay: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class SavedStudent:
-    """The state file of a run, if it has one; the first process alone reads and writes it."""
+class OnlineState:
+    """The optional state file of a run. Only the first process reads and writes it."""
 
     path: Path | None
     identity: dict[str, Any]
     scored: bool
 
-    def resume(self, game: OnlineTrainer) -> int:
-        """How many epochs are done, the game as it was after them; 0 for a run that begins, which is found to fit a file."""
+    def resume(self, trainer: OnlineTrainer) -> int:
+        """Restores the trainer from the file and returns the number of finished epochs; 0 for a new run.
+
+        Raises UserError if the state of a new run would not fit in a file.
+        """
         path = self.path
-        header = None if path is None else first(lambda: self._opened(path, game))
-        epochs = game.own.epochs
-        last = self._header(epochs, 0, epochs if self.scored else 0) if header is None else header
+        header = None if path is None else first(lambda: self._opened(path, trainer))
+        epochs = trainer.settings.epochs
+        state_header = self._header(epochs, 0, epochs if self.scored else 0) if header is None else header
         if path is None:
             return 0
-        if last.attempt:
-            game.attempt = last.attempt
-            game.renew()
-        layout = self._layout(game, last)  # every process has a memory, and a guide, of its own
+        if state_header.attempt:
+            trainer.attempt = state_header.attempt
+            trainer.replace_generator()
+        slots = self._layout(trainer, state_header)  # each process has its own memory and guide
         if header is None:
-            first(lambda: check_room_for(path, KIND, last, layout))
+            first(lambda: check_room_for(path, KIND, state_header, slots))
             return 0
-        tensors = first(lambda: load_state(path, KIND, header, layout))
-        game.load(_own(tensors, game.world.rank))
-        for network in (game.student, game.average):
+        tensors = first(lambda: load_state(path, KIND, header, slots))
+        trainer.load(_state_of_rank(tensors, trainer.world.rank))
+        for network in (trainer.student, trainer.average):
             check_positions(path, network)
-        game.history = history_of(
+        trainer.history = history_from_state(
             {k.removeprefix("history/"): t for k, t in tensors.items() if k.startswith("history/")}
         )
         return header.epoch
 
-    def write(self, game: OnlineTrainer, now: dict[str, Tensor], epoch: int) -> None:
-        """Everything after that many epochs; `now` is the game's state."""
+    def write(self, trainer: OnlineTrainer, state: dict[str, Tensor], epoch: int) -> None:
+        """Saves the trainer's `state` and history after `epoch` epochs."""
         assert self.path is not None
-        tensors, rank = dict(now), game.world.rank
-        parts = {key: now[key] for key in now if key.startswith(PARTS)} if rank else {}
-        for own in gathered(_of_rank(parts, rank)):
-            tensors |= own
+        tensors, rank = dict(state), trainer.world.rank
+        parts = {key: state[key] for key in state if key.startswith(PARTS)} if rank else {}
+        for rank_parts in gathered(_names_in_file(parts, rank)):
+            tensors |= rank_parts
         if rank == 0:
-            tensors |= {f"history/{name}": own for name, own in history_state(game.history).items()}
-            save_state(self.path, KIND, self._header(epoch, game.attempt, len(game.history.scores)), tensors)
+            tensors |= {f"history/{name}": tensor for name, tensor in history_state(trainer.history).items()}
+            save_state(self.path, KIND, self._header(epoch, trainer.attempt, len(trainer.history.scores)), tensors)
 
     def _header(self, epoch: int, attempt: int, scored: int) -> OnlineHeader:
         identity = json.loads(json.dumps(self.identity))
@@ -223,49 +231,49 @@ class SavedStudent:
             identity=identity, environment=Environment.here(), epoch=epoch, attempt=attempt, scored=scored
         )
 
-    def _opened(self, path: Path, game: OnlineTrainer) -> OnlineHeader | None:
+    def _opened(self, path: Path, trainer: OnlineTrainer) -> OnlineHeader | None:
         if not path.exists():
             return None
         header = open_state(path, KIND, OnlineHeader, json.loads(json.dumps(self.identity)))
-        short = self.scored and header.scored < header.epoch
-        if header.epoch > game.own.epochs or header.scored > header.epoch or short:
+        scores_missing = self.scored and header.scored < header.epoch
+        if header.epoch > trainer.settings.epochs or header.scored > header.epoch or scores_missing:
             got = f"{header.epoch} epochs, {header.scored} with a score"
             raise UserError(
-                f"{path} is of a run with other settings ({got}); name another --out, or repeat that run's command"
+                f"{path} belongs to a run with other settings ({got}); name another --out, or repeat that run's command"
             )
         return header
 
-    def _layout(self, game: OnlineTrainer, header: OnlineHeader) -> Slots:
-        """Slots of the state file, with the parts of every process."""
-        own = game.slots(header.epoch)
-        for rank, slots in enumerate(gathered(own)):
+    def _layout(self, trainer: OnlineTrainer, header: OnlineHeader) -> Slots:
+        """Slots of the state file, including the parts of all processes."""
+        layout = trainer.slots(header.epoch)
+        for rank, slots in enumerate(gathered(layout)):
             if rank:
-                own |= _of_rank({key: slot for key, slot in slots.items() if key.startswith(PARTS)}, rank)
-        images = header.epoch * game.own.iterations * game.own.student_steps * game.own.batch
+                layout |= _names_in_file({key: slot for key, slot in slots.items() if key.startswith(PARTS)}, rank)
+        images = header.epoch * trainer.settings.iterations * trainer.settings.student_steps * trainer.settings.batch
         history = history_slots(header.epoch, scored=header.scored, images=images, attempts=header.attempt)
-        return own | prefixed(history, "history")
+        return layout | prefixed(history, "history")
 
 
 PARTS = ("memory/", "guide/")
-"""Prefixes of the parts of the state that each process has for itself."""
+"""Prefixes of the state's tensors that differ between processes."""
 P = TypeVar("P")
 
 
-def _of_rank(parts: dict[str, P], rank: int) -> dict[str, P]:
-    """By the names that they have in the file: `memory/x` of process 2 is `memory-2/x`."""
-    return {key.replace("/", f"-{rank}/", 1): own for key, own in parts.items()}
+def _names_in_file(parts: dict[str, P], rank: int) -> dict[str, P]:
+    """`parts` with their names in the file: `memory/x` of process 2 is `memory-2/x`."""
+    return {key.replace("/", f"-{rank}/", 1): part for key, part in parts.items()}
 
 
-def _own(tensors: dict[str, Tensor], rank: int) -> dict[str, Tensor]:
-    """The state as process `rank` knows it."""
+def _state_of_rank(tensors: dict[str, Tensor], rank: int) -> dict[str, Tensor]:
+    """The state of process `rank` out of the file's tensors."""
     if rank == 0:
         return tensors
-    shared = {key: own for key, own in tensors.items() if not key.startswith(PARTS)}
+    shared = {key: tensor for key, tensor in tensors.items() if not key.startswith(PARTS)}
     names = {f"{part[:-1]}-{rank}/": part for part in PARTS}
-    mine = {
-        part + key.removeprefix(own): t
-        for own, part in names.items()
-        for key, t in tensors.items()
-        if key.startswith(own)
+    parts = {
+        part + key.removeprefix(prefix): tensor
+        for prefix, part in names.items()
+        for key, tensor in tensors.items()
+        if key.startswith(prefix)
     }
-    return shared | mine
+    return shared | parts

@@ -1,7 +1,7 @@
-"""Maps to images of something on a ground: a generator's maps become drawings, or things with a silhouette and a texture.
+"""Turns a generator's maps into images: drawings, or things with a silhouette and a texture on a background.
 
-What most classified images have in common, without anybody's data. Our own addition to the generators of the field, whose
-images all have the middle of the range as their mean.
+A prior that most classified images share, and that needs no data. It is our addition: the mean of images from the
+published generators is always the middle of the range.
 """
 
 from __future__ import annotations
@@ -17,35 +17,33 @@ from ..._core.arguments import check_fields
 from ...data.tone import Ground, between, drawing, expose
 from ...models.input_spec import InputSpec
 
-__all__ = [
-    "Kind",
-    "Scene",
-]
+__all__ = ["Kind", "Scene"]
 
 Kind = Literal["things", "drawings"]
 
 EDGE, SIZE = (0.7, 6.0), (-2.0, 1.0)
-"""Of silhouettes: contrast, and how much of the image they fill, likewise."""
+"""Ranges of the contrast and the offset of silhouettes; the offset controls how much of the image they fill."""
 CONTRAST, BRIGHTNESS = (0.1, 3.0), (-2.0, 2.0)
-"""Of textures, likewise."""
+"""Ranges of the contrast and brightness of textures."""
 TINT = 1.0
-"""By how much the brightness of a colour may differ from the texture's."""
+"""Maximum difference of a colour channel's brightness from the texture's."""
 GRAIN = 2.0
-"""Spread of the weights of coarse and fine: the higher, the more images of one grain."""
+"""Scale of the random weights of coarse and fine maps: higher values make more images of a single grain."""
 COARSEST = 4
-"""Blobs of the coarsest grain along the image's smaller side."""
+"""Number of cells of the coarsest grain along the image's smaller side."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What generated images are of. Which one an image is, `numbers` standard normal numbers say.
+    """How maps become images. `numbers` standard normal numbers per image control the random choices.
 
-    A drawing is a map h (C, H, W) of mean 0 and variance 1 over the batch: sigmoid(2 a (h + b)) with a, log-uniform, and b,
-    uniform, drawn for each image, from grey ones to black and white, on a `dark` ground with b below 0.5.
+    A drawing is sigmoid(2 a (h + b)) of a map h (C, H, W) with mean 0 and variance 1 over the batch. Contrast a
+    (log-uniform) and brightness b (uniform) are drawn per image, from grey to black and white; `dark` means b below
+    0.5.
 
-    A thing is a silhouette, from one map more, and a texture: each blended of its map and the map's blurs in drawn
-    proportions, its own mirror image in a share of `symmetry` of the images, brought to mean 0 and variance 1, and passed
-    through such a sigmoid. The image is ground + silhouette * (texture - ground); `any` ground is drawn too.
+    A thing has a texture and a silhouette, which comes from one more map. Each is a random blend of its map and blurred
+    versions of it, mirrored in a share of `symmetry` of the images, normalised to mean 0 and variance 1, and passed
+    through such a sigmoid. The image is ground + silhouette * (texture - ground). The `any` ground is drawn per image.
     """
 
     kind: Kind = "things"
@@ -56,15 +54,15 @@ class Scene:
         check_fields(self)
 
     def maps(self, spec: InputSpec) -> int:
-        """How many maps an image is made of."""
+        """Number of maps per image."""
         return spec.shape[0] + (self.kind == "things")
 
     def numbers(self, spec: InputSpec) -> int:
-        """How many numbers are drawn for it."""
+        """Number of random numbers per image."""
         return 2 if self.kind == "drawings" else 2 * len(_sizes(spec.shape[1:])) + 5 + 2 * spec.shape[0]
 
     def compose(self, maps: Tensor, drawn: Tensor, spec: InputSpec) -> Tensor:
-        """Maps (N, `maps`, H, W) and numbers (N, `numbers`) to pixels (N, C, H, W). A gradient flows to the maps."""
+        """Pixels (N, C, H, W) from maps (N, `maps`, H, W) and numbers (N, `numbers`); differentiable in the maps."""
         pixels = self._drawing(maps, drawn) if self.kind == "drawings" else self._thing(maps, drawn, spec)
         return spec.low + (spec.high - spec.low) * pixels
 
@@ -76,59 +74,59 @@ class Scene:
         numbers = drawn.float()[:, :, None, None, None]
         weights = (GRAIN * numbers[:, : 2 * len(sizes)].unflatten(1, (2, -1))).softmax(2)
         share = torch.special.ndtr(numbers[:, 2 * len(sizes) :])
-        mirrored = share[:, 0] < self.symmetry
+        is_mirrored = share[:, 0] < self.symmetry
         silhouette, texture = (
-            _whole(_blended(own, weights[:, part], sizes), mirrored)
-            for part, own in enumerate(maps.split([1, channels], 1))
+            _mirrored(_blend(grain_maps, weights[:, part], sizes), is_mirrored)
+            for part, grain_maps in enumerate(maps.split([1, channels], 1))
         )
         tint = 0.0 if channels == 1 else TINT * (2 * share[:, 5 : 5 + channels, 0] - 1)
         silhouette = expose(silhouette, between(EDGE, share[:, 1], log=True), between(SIZE, share[:, 2]))
         texture = expose(texture, between(CONTRAST, share[:, 3], log=True), between(BRIGHTNESS, share[:, 4]) + tint)
-        behind = _behind(self.ground, share[:, 5 + channels :, 0])
-        return behind + silhouette * (texture - behind)
+        background = _background(self.ground, share[:, 5 + channels :, 0])
+        return background + silhouette * (texture - background)
 
 
 def _sizes(size: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """From the image's own to the coarsest, each half of the one before."""
-    found = [size]
-    while min(found[-1]) >= 2 * COARSEST - 1:
-        found.append(tuple(-(-side // 2) for side in found[-1]))
-    return found
+    """Map sizes from the image's own to the coarsest, each half of the one before."""
+    sizes = [size]
+    while min(sizes[-1]) >= 2 * COARSEST - 1:
+        sizes.append(tuple(-(-side // 2) for side in sizes[-1]))
+    return sizes
 
 
-def _blended(own: Tensor, weights: Tensor, sizes: list[tuple[int, ...]]) -> Tensor:
-    """The map and its blurs, each of variance 1 before it is weighed."""
-    found, small = weights[:, 0] * _plain(own), own
+def _blend(maps: Tensor, weights: Tensor, sizes: list[tuple[int, ...]]) -> Tensor:
+    """Weighted sum of the maps and their blurs, each normalised to variance 1 first."""
+    total, small = weights[:, 0] * _standardised(maps), maps
     for index, size in enumerate(sizes[1:], 1):
-        small = _resized(small, size)  # at half the size the mean of 2 x 2
-        found = torch.addcmul(found, weights[:, index], _plain(_resized(small, sizes[0])))
-    return found
+        small = _resized(small, size)  # halving the size averages 2 x 2 pixels
+        total = torch.addcmul(total, weights[:, index], _standardised(_resized(small, sizes[0])))
+    return total
 
 
-def _resized(own: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Bilinear, as two products of matrices: twice as fast as torch's own for one map, and no slower at 224 x 224."""
-    rows, columns = (_weights(old, new, own) for old, new in zip(own.shape[2:], size, strict=True))
-    return rows.T @ (own @ columns)
+def _resized(maps: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Bilinear resize as two matrix products: twice as fast as torch's for one map, and no slower at 224 x 224."""
+    rows, columns = (_weights(old, new, maps) for old, new in zip(maps.shape[2:], size, strict=True))
+    return rows.T @ (maps @ columns)
 
 
 def _weights(old: int, new: int, like: Tensor) -> Tensor:
-    """(old, new): what each old place gives to each new one."""
-    places = torch.eye(old, dtype=like.dtype, device=like.device)
-    return interpolate(places[None], size=new, mode="linear")[0]
+    """Interpolation weights (old, new) of each old position for each new one."""
+    identity = torch.eye(old, dtype=like.dtype, device=like.device)
+    return interpolate(identity[None], size=new, mode="linear")[0]
 
 
-def _whole(own: Tensor, mirrored: Tensor) -> Tensor:
-    return _plain(torch.where(mirrored, own + own.flip(3), own))
+def _mirrored(maps: Tensor, is_mirrored: Tensor) -> Tensor:
+    return _standardised(torch.where(is_mirrored, maps + maps.flip(3), maps))
 
 
-def _plain(own: Tensor) -> Tensor:
-    """Of mean 0 and variance 1 in each image."""
-    own = own - own.mean((1, 2, 3), keepdim=True)
-    return own * (own.square().mean((1, 2, 3), keepdim=True) + 1e-6).rsqrt()
+def _standardised(maps: Tensor) -> Tensor:
+    """Maps normalised to mean 0 and variance 1 per image."""
+    maps = maps - maps.mean((1, 2, 3), keepdim=True)
+    return maps * (maps.square().mean((1, 2, 3), keepdim=True) + 1e-6).rsqrt()
 
 
-def _behind(ground: Ground, share: Tensor) -> Tensor:
-    """The ground (N, C, 1, 1) in [0, 1]: a quarter of `any` is at each end."""
+def _background(ground: Ground, share: Tensor) -> Tensor:
+    """Background (N, C, 1, 1) in [0, 1]. `any`: a quarter of the images at each end, the rest uniform."""
     if ground == "any":
         return (2 * share - 0.5).clamp(0, 1)
     return torch.full_like(share, 1.0 if ground == "bright" else 0.0)

@@ -1,7 +1,7 @@
-"""Replay: what a student sees again of the images a generator made before. Frozen settings, one file each, discovered.
+"""Replay: shows the student earlier images of the generator again, against forgetting.
 
-`Replay.bind(teacher, seed)` gives a `Memory`: `write` new images, `sample` old ones, `nbytes` of what it replays from, and
-`state` / `load`, which carry it through a stop without a difference.
+Each kind is a frozen settings class in its own file, found by discovery. `Replay.bind(teacher, seed)` returns an empty
+`Memory`: `write` new images, `sample` old ones, `nbytes` of its contents, and `state` / `load` to resume exactly.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 __all__ = ["BYTES", "FAMILY", "Memory", "Replay", "Written", "from_dict", "from_name", "kinds", "room_for"]
 
 BYTES = 3_932_160
-"""The default budget: the bank of Binici et al. 2022, 1,280 colour images of 32 x 32."""
+"""Default budget in bytes: the bank of Binici et al. 2022, 1,280 colour images of 32 x 32."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """What a memory was shown so far: images, in so many writes, and at most so many steps of the generator."""
+    """What a memory has received: numbers of images and writes, and the maximum number of generator steps."""
 
     images: int
     writes: int
@@ -38,65 +38,65 @@ class Written:
 
 @runtime_checkable
 class Memory(Protocol):
-    """What is kept of the images so far. Random numbers come from the streams it is handed alone."""
+    """Earlier images, or a model of them. Uses only the random generators passed to it."""
 
     def begin(self, generator: Generator) -> None:
-        """Is shown the generator before its first step, and another that takes its place. Raises UserError for one that it
-        cannot keep."""
+        """Called with each new generator before its first step. Raises UserError if the memory cannot hold it."""
         ...
 
     def follow(self, generator: Generator) -> None:
-        """Is shown the generator after each of its steps."""
+        """Called with the generator after each of its steps."""
         ...
 
     def write(self, pixels: Tensor, logits: Tensor, rng: torch.Generator) -> None:
-        """Takes in pixels (N, C, H, W) in the spec's range, with the teacher's logits (N, classes)."""
+        """Adds pixels (N, C, H, W) in the spec's range with the teacher's logits (N, classes)."""
         ...
 
     def sample(self, count: int, rng: torch.Generator) -> Tensor | None:
-        """At most `count` pixels (N, C, H, W) in the spec's range; None while there is nothing to replay."""
+        """At most `count` images (N, C, H, W) in the spec's range; None if there is nothing to replay yet."""
         ...
 
     def nbytes(self) -> int:
-        """Bytes of all that is replayed from; never above the budget.
+        """Size of what is replayed from, in bytes; never above the budget.
 
-        What only training takes is not in it: the moments of a VAE's optimiser, twice its own bytes.
+        Excludes what only training needs: the moments of a VAE's optimizer take twice the bytes of its weights.
         """
         ...
 
     def state(self) -> dict[str, Tensor]:
-        """Tensors from which `load` makes it again, bit for bit."""
+        """Tensors from which `load` restores the memory, bit for bit."""
         ...
 
     def slots(self, written: Written) -> Slots:
-        """What each tensor of `state` must be after that much was written."""
+        """Expected dtype, shape and range of each tensor of `state` after `written`."""
         ...
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Takes a state that is as `slots` says. Raises UserError where its numbers contradict each other."""
+        """Restores a state that fits `slots`. Raises UserError if its numbers contradict each other."""
         ...
 
 
 @runtime_checkable
 class Replay(Protocol):
-    """Settings with a `replay`; `on` makes an empty memory for a teacher's images."""
+    """Settings of one kind of replay."""
 
     replay: str
     summary: ClassVar[str]
 
     def bind(self, teacher: Network, seed: int) -> Memory:
-        """Raises UserError where the budget is too small for the least that it has to keep."""
+        """An empty memory for the teacher's images. Raises UserError if the budget is too small for any content."""
         ...
 
 
 def room_for(teacher: Network, nbytes: int) -> int:
-    """How many images, a byte a number, fit in `nbytes`. Raises UserError where not one does."""
-    each = teacher.spec.pixels
-    if nbytes < each:
+    """Number of images that fit in `nbytes`, at one byte per value. Raises UserError if none fits."""
+    image_bytes = teacher.spec.pixels
+    if nbytes < image_bytes:
         raise UserError(
-            f"--replay-bytes: got {nbytes:,}, wanted at least {each:,}, which one image takes; give more, or --replay none"
+            f"--replay-bytes: got {nbytes:,}, expected at least {image_bytes:,}, the size of one image; give more, "
+            "or --replay none"
         )
-    return nbytes // each
+    return nbytes // image_bytes
 
 
 FAMILY: Family[Replay] = Family(__name__, "replay", "kind of replay", ("summary", "bind"))
@@ -104,15 +104,15 @@ FAMILY: Family[Replay] = Family(__name__, "replay", "kind of replay", ("summary"
 
 
 def kinds() -> dict[str, type[Settings]]:
-    """Every kind by its name: those of this folder, and installed plug-ins."""
+    """All kinds by name: those in this folder and installed plug-ins."""
     return FAMILY.kinds()
 
 
 def from_name(name: str, /, **settings: Any) -> Any:
-    """A kind by name with settings: ``named("bank", replay_bytes=1 << 20)``."""
+    """A kind by name with settings: ``from_name("bank", replay_bytes=1 << 20)``. Errors as in `from_dict`."""
     return from_dict({"replay": name, **settings})
 
 
 def from_dict(values: dict[str, Any]) -> Any:
-    """A kind from its dict; raises UserError for an unknown name or a setting that is off."""
+    """A kind from its dict; raises UserError for an unknown name or an invalid setting."""
     return FAMILY.from_dict(values)

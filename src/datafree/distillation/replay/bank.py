@@ -12,17 +12,17 @@ from .stored import ImageMemory, StoredReplay
 __all__ = ["Bank"]
 
 
-class Ring(ImageMemory):
-    """The oldest makes room."""
+class BankMemory(ImageMemory):
+    """A ring buffer: a new image replaces the oldest one."""
 
     def _slots(self, count: int, labels: Tensor, rng: torch.Generator) -> Tensor:  # noqa: ARG002
         return (self.seen + torch.arange(count)) % self.room
 
 
 class Bank(StoredReplay):
-    """The last images written: a ring (Binici et al. 2021, in a third party's code)."""
+    """The last images written, in a ring buffer (Binici et al. 2021, after a third party's code)."""
 
     replay: Literal["bank"] = "bank"
 
     summary: ClassVar[str] = "the last images written, first in, first out (Binici et al. 2021)"
-    memory: ClassVar[type[ImageMemory]] = Ring
+    memory: ClassVar[type[ImageMemory]] = BankMemory

@@ -1,4 +1,4 @@
-"""The moving average of the generator as a memory: what it made on the way here, without an image or a second model."""
+"""A moving average of the generator as a memory: it generates images like earlier ones and stores none."""
 
 from __future__ import annotations
 
@@ -24,41 +24,41 @@ class Ema(Settings):
 
     replay: Literal["ema"] = "ema"
     replay_bytes: int = Field(default=BYTES, ge=1)
-    """Number of bytes of the averaged weights, in float32; a generator that does not fit is refused."""
+    """Maximum size of the averaged weights, in bytes of float32."""
     decay: float = Field(default=0.995, ge=0, lt=1)
     """Decay of the moving average, per generator step."""
 
-    summary: ClassVar[str] = "the moving average of the generator's weights; no image is kept"
+    summary: ClassVar[str] = "a moving average of the generator's weights; no images are stored"
 
-    def bind(self, teacher: Network, seed: int) -> Averaged:  # noqa: ARG002
+    def bind(self, teacher: Network, seed: int) -> EmaMemory:  # noqa: ARG002
         if self.replay_bytes < 4 * teacher.spec.pixels:
             raise UserError(
-                f"--replay-bytes: got {self.replay_bytes:,}, wanted at least {4 * teacher.spec.pixels:,}, less than any "
-                "generator of such images takes; give more, or --replay none"
+                f"--replay-bytes: got {self.replay_bytes:,}, expected at least {4 * teacher.spec.pixels:,}, and any "
+                "generator of such images needs more; give more, or --replay none"
             )
-        return Averaged(self, teacher)
+        return EmaMemory(self, teacher)
 
 
-class Averaged:
-    """Begins at the first generator it is shown, and anew where that one is given up."""
+class EmaMemory:
+    """The average of the current generator's weights; a new generator restarts it."""
 
     def __init__(self, settings: Ema, teacher: Network):
         self.settings, self.spec, self.steps = settings, teacher.spec, 0
-        self.own: Generator | None = None
+        self.average: Generator | None = None
 
     def begin(self, generator: Generator) -> None:
-        if (needed := _nbytes(generator)) > self.settings.replay_bytes:
+        if (size := _nbytes(generator)) > self.settings.replay_bytes:
             raise UserError(
-                f"--replay-bytes: got {self.settings.replay_bytes:,}, wanted at least {needed:,}, which the generator's "
-                "weights take; give more, a smaller --width or another --replay"
+                f"--replay-bytes: got {self.settings.replay_bytes:,}, expected at least {size:,}, the size of the "
+                "generator's weights; give more, a smaller --width or another --replay"
             )
-        self.own, self.steps = copy.deepcopy(generator).requires_grad_(False), 0
+        self.average, self.steps = copy.deepcopy(generator).requires_grad_(False), 0
 
     @torch.no_grad()
     def follow(self, generator: Generator) -> None:
-        assert self.own is not None
-        for own, now in zip(self.own.parameters(), generator.parameters(), strict=True):
-            own.lerp_(now, 1 - self.settings.decay)
+        assert self.average is not None
+        for average, current in zip(self.average.parameters(), generator.parameters(), strict=True):
+            average.lerp_(current, 1 - self.settings.decay)
         self.steps += 1
 
     def write(self, pixels: Tensor, logits: Tensor, rng: torch.Generator) -> None:
@@ -66,39 +66,43 @@ class Averaged:
 
     @torch.no_grad()
     def sample(self, count: int, rng: torch.Generator) -> Tensor | None:
-        """None before the first step. Its batch norms want a batch, so at least 32 are drawn."""
-        if self.own is None or not self.steps:
+        """As in `Memory`; None before the first step. Generates at least 32 images, which batch norms need."""
+        if self.average is None or not self.steps:
             return None
-        latents = torch.randn((max(count, 32), self.own.drawn), generator=rng)
-        return self.own(latents.to(self.own.first.weight.device))[:count].float()
+        latents = torch.randn((max(count, 32), self.average.drawn), generator=rng)
+        return self.average(latents.to(self.average.first.weight.device))[:count].float()
 
     def nbytes(self) -> int:
-        return 0 if self.own is None else _nbytes(self.own)
+        return 0 if self.average is None else _nbytes(self.average)
 
     def state(self) -> dict[str, Tensor]:
-        if self.own is None:
+        if self.average is None:
             return {}
-        weights = {f"weights/{name}": own.detach().cpu().clone() for name, own in self.own.named_parameters()}
+        weights = {f"weights/{name}": tensor.detach().cpu().clone() for name, tensor in self.average.named_parameters()}
         return {**weights, "steps": torch.tensor(self.steps)}
 
     def slots(self, written: Written) -> Slots:
-        if self.own is None:
+        if self.average is None:
             return {}
-        weights = {f"weights/{name}": Slot.like(own) for name, own in self.own.named_parameters()}
+        weights = {f"weights/{name}": Slot.like(tensor) for name, tensor in self.average.named_parameters()}
         return {**weights, "steps": Slot.count(written.steps)}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        found = {name.removeprefix("weights/"): own for name, own in state.items() if name.startswith("weights/")}
-        if self.own is None and not found:
+        weights = {
+            name.removeprefix("weights/"): tensor for name, tensor in state.items() if name.startswith("weights/")
+        }
+        if self.average is None and not weights:
             return
-        kept = {} if self.own is None else dict(self.own.named_parameters())
-        if {name: own.shape for name, own in kept.items()} != {name: own.shape for name, own in found.items()}:
-            raise UserError("the memory of that run is of another generator; repeat that run's command")
+        averages = {} if self.average is None else dict(self.average.named_parameters())
+        if {name: tensor.shape for name, tensor in averages.items()} != {
+            name: tensor.shape for name, tensor in weights.items()
+        }:
+            raise UserError("the saved memory is of another generator; repeat that run's command")
         with torch.no_grad():
-            for name, own in kept.items():
-                own.copy_(found[name])
+            for name, tensor in averages.items():
+                tensor.copy_(weights[name])
         self.steps = int(state["steps"])
 
 
 def _nbytes(generator: Generator) -> int:
-    return 4 * sum(own.numel() for own in generator.parameters())
+    return 4 * sum(parameter.numel() for parameter in generator.parameters())

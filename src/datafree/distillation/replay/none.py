@@ -1,4 +1,4 @@
-"""No replay: the control."""
+"""No replay: the baseline."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["NoReplay"]
 
 
 class NoReplay(Settings):
-    """Keeps nothing."""
+    """Stores nothing."""
 
     replay: Literal["none"] = "none"
 
-    summary: ClassVar[str] = "nothing is seen again: the control"
+    summary: ClassVar[str] = "no replay: the baseline"
 
     def bind(self, teacher: Network, seed: int) -> EmptyMemory:  # noqa: ARG002
         return EmptyMemory()
@@ -30,7 +30,7 @@ class NoReplay(Settings):
 
 @dataclass
 class EmptyMemory:
-    """A memory of nothing."""
+    """A memory that is always empty."""
 
     def begin(self, generator: Generator) -> None:
         pass

@@ -12,8 +12,8 @@ from .stored import ImageMemory, StoredReplay
 __all__ = ["Pool"]
 
 
-class First(ImageMemory):
-    """Full is full."""
+class PoolMemory(ImageMemory):
+    """Ignores new images once it is full."""
 
     def _slots(self, count: int, labels: Tensor, rng: torch.Generator) -> Tensor:  # noqa: ARG002
         slots = self.seen + torch.arange(count)
@@ -21,9 +21,9 @@ class First(ImageMemory):
 
 
 class Pool(StoredReplay):
-    """Every image written, until the budget is full; then no more."""
+    """All images written until the budget is used up; later ones are ignored."""
 
     replay: Literal["pool"] = "pool"
 
-    summary: ClassVar[str] = "the first images written, until the budget is full"
-    memory: ClassVar[type[ImageMemory]] = First
+    summary: ClassVar[str] = "the first images written, until the budget is used up"
+    memory: ClassVar[type[ImageMemory]] = PoolMemory

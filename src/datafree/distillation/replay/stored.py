@@ -1,4 +1,4 @@
-"""What the memories that keep images share: their bytes, a byte a number, in slots."""
+"""Shared base of memories that store images, in a fixed number of slots with one byte per value."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ __all__ = ["ImageMemory", "StoredReplay", "slots_of_sample"]
 
 
 class StoredReplay(Settings):
-    """Settings of such a memory."""
+    """Settings of a memory that stores images."""
 
     replay_bytes: int = Field(default=BYTES, ge=1)
-    """Number of bytes that the memory may take."""
+    """Maximum size of the memory, in bytes."""
 
     memory: ClassVar[type[ImageMemory]]
 
@@ -33,7 +33,7 @@ class StoredReplay(Settings):
 
 
 class ImageMemory:
-    """Images as bytes in a fixed number of slots; a subclass says which slot a new image takes."""
+    """Images as bytes in a fixed number of slots; subclasses choose the slots of new images."""
 
     def __init__(self, teacher: Network, room: int):
         self.spec, self.room, self.seen = teacher.spec, room, 0
@@ -47,7 +47,9 @@ class ImageMemory:
 
     def write(self, pixels: Tensor, logits: Tensor, rng: torch.Generator) -> None:
         slots = self._slots(len(pixels), logits.detach().cpu().argmax(1), rng)
-        for slot, index in {int(slot): index for index, slot in enumerate(slots) if slot >= 0}.items():  # the last wins
+        for slot, index in {
+            int(slot): index for index, slot in enumerate(slots) if slot >= 0
+        }.items():  # the last image of a slot wins
             self.pixels[slot] = to_bytes(pixels[index].detach().cpu(), self.spec)
         self.seen += len(pixels)
 
@@ -69,20 +71,20 @@ class ImageMemory:
     def load(self, state: dict[str, Tensor]) -> None:
         pixels = state["pixels"]
         if tuple(pixels.shape[1:]) != self.spec.shape or pixels.dtype != torch.uint8 or len(pixels) > self.room:
-            raise UserError("the memory of that run has other images or more of them; repeat that run's command")
+            raise UserError("the saved memory has other images or more of them; repeat that run's command")
         self.pixels[: len(pixels)], self.seen = pixels, int(state["seen"])
 
     def _drawn(self, count: int, rng: torch.Generator) -> Tensor:
-        """Slots (count,) to replay."""
+        """Random occupied slots (count,)."""
         return torch.randint(min(self.seen, self.room), (count,), generator=rng)
 
     @abstractmethod
     def _slots(self, count: int, labels: Tensor, rng: torch.Generator) -> Tensor:
-        """Slots (count,) for new images of those classes; -1 for one that is not kept."""
+        """Slots (count,) for new images with classes `labels` (count,); -1 for an image that is not stored."""
 
 
 def slots_of_sample(numbers: Tensor, room: int, rng: torch.Generator) -> Tensor:
-    """Slots for images of those numbers, counted from 0; -1 for one that is not kept. Vitter 1985, algorithm R."""
+    """Slots for images with the given `numbers`, counted from 0; -1 for not stored. Vitter 1985, algorithm R."""
     drawn = (torch.rand(len(numbers), generator=rng, dtype=torch.float64) * (numbers + 1)).long()
     slots = torch.where(numbers < room, numbers, drawn)
     return torch.where(slots < room, slots, -1)

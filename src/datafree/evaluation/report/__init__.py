@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML page of what every network is worth, and what its images look like."""
+"""The report: one self-contained HTML page with each network's accuracy and size, its images and its curves."""
 
 from .curves import curves_svg
 from .images import grid_of, grid_png

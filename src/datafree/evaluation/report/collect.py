@@ -133,7 +133,7 @@ def collect(
         lines=[line for folder in networks for line in curve_lines(folder.name, logs[folder])],
         settings={**{folder.name: logs[folder].settings for folder in folders}, "versions": versions()},
         warnings=warnings + doubts(networks, scores) + unmatched + _unmeasured(rows), classes=spec.classes,
-        likenesses=similarity_tables(logs), matches=set_matches, online=online_runs(networks, logs),
+        similarities=similarity_tables(logs), matches=set_matches, online=online_runs(networks, logs),
         timelines=[images for folder in networks if (images := timeline(folder)) is not None],
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Training curves: one panel for each unit, every line named where it ends."""
+"""Training curves: one panel per unit, with each name at the end of its line."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 9.6, 0.72, 2.45, 0.32, 0.5  # inches
 
 
 def curves_svg(lines: list[Line]) -> str:
-    """An SVG with a panel for each unit (and kind of step), in their order; empty without lines. Gaps where not finite.
+    """An SVG with a panel per unit and step, in order; empty without lines. Non-finite values are gaps.
 
-    The y axis is logarithmic where all values are above 0 and the largest is more than 200 times the smallest.
+    The y axis is logarithmic if all values are above 0 and the largest is more than 200 times the smallest.
     """
     from matplotlib.figure import Figure
 
@@ -30,21 +30,21 @@ def curves_svg(lines: list[Line]) -> str:
     if not panels:
         return ""
     words = Words()
-    heights = [max(2.1, LEADING * len(own)) for own in panels.values()]
+    heights = [max(2.1, LEADING * len(panel_lines)) for panel_lines in panels.values()]
     total = sum(heights) + len(heights) * (_TOP + _BOTTOM)
     with style("datafree curves"):
         figure, top = Figure((_WIDTH, total)), total
-        shown = looks(line.name for lines in panels.values() for line in lines)
-        for (key, own), height in zip(panels.items(), heights):
+        name_looks = looks(line.name for lines in panels.values() for line in lines)
+        for (key, panel_lines), height in zip(panels.items(), heights):
             top -= _TOP + height
             box = (_LEFT / _WIDTH, top / total, (_WIDTH - _LEFT - _RIGHT) / _WIDTH, height / total)
-            _panel(figure.add_axes(box), key, own, shown, height, words)
+            _panel(figure.add_axes(box), key, panel_lines, name_looks, height, words)
             top -= _BOTTOM
         return svg(figure, words, _label(panels))
 
 
 def _panel(
-    axes: Axes, key: tuple[str, str], lines: list[Line], own: dict[str, Look], height: float, words: Words
+    axes: Axes, key: tuple[str, str], lines: list[Line], name_looks: dict[str, Look], height: float, words: Words
 ) -> None:
     from matplotlib.ticker import MaxNLocator
 
@@ -54,26 +54,30 @@ def _panel(
     if log:
         axes.set_yscale("log")
     for line in lines:
-        alone = sum(math.isfinite(value) for value in line.values) == 1
+        single = sum(math.isfinite(value) for value in line.values) == 1
         axes.plot(
-            range(1, len(line.values) + 1), line.values, marker="o" if alone else "", markersize=4, **own[line.name]
+            range(1, len(line.values) + 1),
+            line.values,
+            marker="o" if single else "",
+            markersize=4,
+            **name_looks[line.name],
         )
     longest = max(len(line.values) for line in lines)
     axes.set_xlim(1 if longest > 1 else 0.5, longest if longest > 1 else 1.5)
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
     axes.set_title(words(unit + (" (log scale)" if log else ""), 60), loc="left", fontsize=9, fontweight="bold")
     axes.set_xlabel(words(step, 40))
-    name_ends(axes, _ends(lines), own, height, words)
+    name_ends(axes, _ends(lines), name_looks, height, words)
 
 
 def _ends(lines: list[Line]) -> list[tuple[str, float, float]]:
-    """Name, and x and y of the last finite value."""
+    """Name and position (x, y) of each line's last finite value."""
     lasts = (max(i for i, value in enumerate(line.values) if math.isfinite(value)) for line in lines)
     return [(line.name, last + 1, line.values[last]) for line, last in zip(lines, lasts)]
 
 
 def _label(panels: dict[tuple[str, str], list[Line]]) -> str:
-    """All curves in one sentence each, for those who cannot see them."""
+    """The curves as text, for screen readers."""
     sentences = []
     for (unit, step), lines in panels.items():
         ends = (f"{line.name} from {line.values[0]:.4g} to {line.values[-1]:.4g}" for line in lines)

@@ -1,4 +1,4 @@
-"""Images of a source, class by class: the mean and a few at random, as one PNG."""
+"""Images of a source by class, the mean and a few random ones, as one PNG."""
 
 from __future__ import annotations
 
@@ -19,24 +19,25 @@ if TYPE_CHECKING:
 __all__ = ["GAP", "SHOWN", "blank", "caption", "grid_of", "grid_png"]
 
 SHOWN = 20
-"""Classes shown at most."""
+"""Maximum number of classes."""
 GAP = 2
-"""Transparent pixels between two cells."""
+"""Number of transparent pixels between two cells."""
 _TILE = 64
-"""Small images are enlarged up to this side."""
+"""Small images are enlarged up to this side, in pixels."""
 _LARGEST = 96
-"""Larger images are reduced below this side."""
+"""Large images are reduced to at most this side, in pixels."""
 _KEY = 127
-"""The grey level that stands for transparent; real pixels of that level move up by one, 1/255 of the range."""
+"""Grey level that means transparent; image pixels of this level are raised by 1."""
 
 
 def grid_of(
     name: str, pixels: Tensor, labels: Tensor, classes: int, *,
     seed: int = 0, samples: int = 3, spec: InputSpec, note: str = "",
 ) -> Grid:  # fmt: skip
-    """Means of all images and `samples` random ones of each class; pixels are (N, C, H, W), labels (N,).
+    """Mean and `samples` random images of each class. Pixels are (N, C, H, W), labels (N,) whole numbers.
 
-    Images with NaN or infinity are left out and the note says how many. Raises UserError for labels that don't fit.
+    Images with NaN or infinity are omitted and counted in the note. Raises UserError for images or labels that do not
+    fit.
     """
     import torch
 
@@ -44,27 +45,27 @@ def grid_of(
 
     _check_batch(pixels, labels, classes, spec.shape)
     pixels, labels = pixels.detach().cpu().float(), labels.detach().cpu()
-    good = pixels.flatten(1).isfinite().all(1)
-    if not bool(good.all()):
-        lost = f"{int((~good).sum()):,} of {len(good):,} images are not finite and left out"
-        note = f"{note}; {lost}" if note else lost
-        pixels, labels = pixels[good], labels[good]
+    finite = pixels.flatten(1).isfinite().all(1)
+    if not bool(finite.all()):
+        omitted = f"{int((~finite).sum()):,} of {len(finite):,} images are omitted because they are not finite"
+        note = f"{note}; {omitted}" if note else omitted
+        pixels, labels = pixels[finite], labels[finite]
     means = torch.full((classes, *spec.shape), torch.nan)
-    drawn = torch.full((samples, classes, *spec.shape), torch.nan)
+    random = torch.full((samples, classes, *spec.shape), torch.nan)
     for k in range(classes):
-        own = torch.nonzero(labels == k).flatten()
-        if len(own):
-            means[k] = pixels[own].mean(0, dtype=torch.float64)
-            picked = own[torch.randperm(len(own), generator=stream(seed, "grid", k))[:samples]]
-            drawn[: len(picked), k] = pixels[picked]
+        rows = torch.nonzero(labels == k).flatten()
+        if len(rows):
+            means[k] = pixels[rows].mean(0, dtype=torch.float64)
+            chosen = rows[torch.randperm(len(rows), generator=stream(seed, "grid", k))[:samples]]
+            random[: len(chosen), k] = pixels[chosen]
     clipped = _outside(pixels.numpy(), spec.low, spec.high)
-    return Grid(name, means.numpy(), drawn.numpy(), spec.low, spec.high, note, clipped)
+    return Grid(name, means.numpy(), random.numpy(), spec.low, spec.high, note, clipped)
 
 
 def grid_png(grid: Grid, scale: int | None = None) -> bytes:
-    """A row of class means above one row for each random sample, at most SHOWN classes wide.
+    """A PNG with a row of class means and a row per random sample, for at most SHOWN classes.
 
-    Pixels outside [low, high] are clipped. With `scale` s, pixel (y, x) of row r and class k begins at
+    Pixels outside [low, high] are clipped. With `scale` s, pixel (y, x) of row r and class k starts at
     ``(r * (H * s + GAP) + GAP // 2 + y * s, k * (W * s + GAP) + GAP // 2 + x * s)``. Grey images make a 1-channel PNG.
     """
     from PIL import Image
@@ -88,17 +89,17 @@ def grid_png(grid: Grid, scale: int | None = None) -> bytes:
 
 
 def blank(grid: Grid) -> list[int]:
-    """The classes, among those shown, of which there is no image."""
+    """The displayed classes without an image."""
     return [k for k, mean in enumerate(grid.means[:SHOWN]) if not np.isfinite(mean).all()]
 
 
 def caption(grid: Grid) -> str:
-    """The note, and what the picture does not show as it is: clipped pixels, merged channels."""
+    """The note, with a remark about clipped pixels and merged channels."""
     parts = [grid.note] if grid.note else []
-    clipped = _outside(_shown(grid), grid.low, grid.high) if grid.clipped is None else grid.clipped
+    clipped = _outside(_displayed(grid), grid.low, grid.high) if grid.clipped is None else grid.clipped
     if clipped:
-        of = "pixels shown" if grid.clipped is None else "pixels"
-        parts.append(f"{share(clipped)} of the {of} lie outside [{grid.low:g}, {grid.high:g}] and are clipped")
+        subject = "displayed pixels" if grid.clipped is None else "pixels"
+        parts.append(f"{share(clipped)} of the {subject} lie outside [{grid.low:g}, {grid.high:g}] and are clipped")
     if grid.means.shape[1] not in (1, 3):
         parts.append(f"grey is the mean of {grid.means.shape[1]} channels")
     return "; ".join(parts)
@@ -106,32 +107,36 @@ def caption(grid: Grid) -> str:
 
 def _check_batch(pixels: Tensor, labels: Tensor, classes: int, shape: tuple[int, int, int]) -> None:
     if tuple(pixels.shape[1:]) != shape:
-        raise UserError(f"images of shape {tuple(pixels.shape[1:])} for a report, wanted {shape}; give images that fit")
+        raise UserError(
+            f"images: got shape {tuple(pixels.shape[1:])}, expected {shape}; give images of the network's shape"
+        )
     if labels.ndim != 1 or len(labels) != len(pixels) or labels.is_floating_point():
         raise UserError(
-            f"labels {tuple(labels.shape)} of {labels.dtype} for {len(pixels)} images, "
-            "wanted one whole number an image; give class numbers"
+            f"labels: got {tuple(labels.shape)} of {labels.dtype} for {len(pixels)} images, expected one whole number "
+            "per image; give class numbers"
         )
     if len(labels) and not (int(labels.min()) >= 0 and int(labels.max()) < classes):
         raise UserError(
-            f"labels from {int(labels.min())} to {int(labels.max())}, wanted 0 to {classes - 1}; give class numbers"
+            f"labels: got {int(labels.min())} to {int(labels.max())}, expected 0 to {classes - 1}; give class numbers"
         )
 
 
-def _shown(grid: Grid) -> np.ndarray:
-    """(R + 1, K, C, H, W) with K at most SHOWN; raises UserError where means and samples don't fit each other."""
+def _displayed(grid: Grid) -> np.ndarray:
+    """Means and samples (R + 1, K, C, H, W) with K at most SHOWN. Raises UserError if their shapes do not fit."""
     if grid.means.ndim != 4 or grid.samples.ndim != 5 or grid.samples.shape[1:] != grid.means.shape:
         raise UserError(
-            f"grid {grid.name!r} with means {grid.means.shape} and samples {grid.samples.shape}, wanted (K, C, H, W) "
+            f"grid {grid.name!r}: got means {grid.means.shape} and samples {grid.samples.shape}, expected (K, C, H, W) "
             "and (R, K, C, H, W); make it with grid_of"
         )
     if not grid.low < grid.high:
-        raise UserError(f"grid {grid.name!r} with pixels from {grid.low:g} to {grid.high:g}; give low below high")
+        raise UserError(
+            f"grid {grid.name!r}: got low {grid.low:g} and high {grid.high:g}, expected low below high; swap them"
+        )
     return np.concatenate([grid.means[None, :SHOWN], grid.samples[:, :SHOWN]]).astype(np.float64)
 
 
 def _cells(grid: Grid) -> np.ndarray:
-    cells = _shown(grid)
+    cells = _displayed(grid)
     return cells if cells.shape[2] in (1, 3) else cells.mean(2, keepdims=True)
 
 
@@ -142,18 +147,18 @@ def _outside(values: np.ndarray, low: float, high: float) -> float:
 
 
 def _resized(cells: np.ndarray, scale: int | None) -> np.ndarray:
-    """(R, K, H, W, C) uint8, enlarged without smoothing; without a scale, large images are averaged down."""
+    """Cells (R, K, H, W, C) of uint8, enlarged without smoothing. Without `scale`, large images are averaged down."""
     side = max(cells.shape[2:4])
     if scale is None and side > _LARGEST:
         return _reduced(cells, -(-side // _LARGEST))
     scale = max(1, _TILE // side) if scale is None else scale
     if scale < 1:
-        raise UserError(f"scale {scale}, wanted a whole number from 1; give 1 or more")
+        raise UserError(f"scale: got {scale}, expected at least 1; give 1 or more")
     return cells.repeat(scale, 2).repeat(scale, 3)
 
 
 def _reduced(cells: np.ndarray, step: int) -> np.ndarray:
-    """Means over blocks of step x step; an incomplete block at the edge is a block too."""
+    """Means over blocks of step x step, including incomplete blocks at the edges."""
     sums = cells.astype(np.float64)
     for axis in (2, 3):
         starts = np.arange(0, cells.shape[axis], step)

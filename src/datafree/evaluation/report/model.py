@@ -1,4 +1,4 @@
-"""What a report shows, as plain values: rows of the table, grids of images, curves, settings. Nothing here draws."""
+"""The contents of a report as plain values: table rows, image grids, curves, settings. No drawing."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class Row:
     group: str
     """``teacher``, ``with data``, ``without data``, or any other heading."""
     accuracy: float | None
-    """Percent of the test set; the mean where there are several seeds."""
+    """Accuracy on the test set in %; the mean over seeds if there are several."""
     agreement: float | None
-    """Percent of the test set that gets the teacher's class."""
+    """Share of the test set with the teacher's predicted class, in %."""
     parameters: int
     nbytes: int
-    """Size of the network's file."""
+    """Size of the network's file in bytes."""
     seconds: float | None
     images: int | None
-    """Training images seen or made."""
+    """Number of training images, real or generated."""
     note: str = ""
     sd: float | None = None
     """Standard deviation of the accuracy over seeds."""
@@ -40,7 +40,7 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """The images of one source. A cell that is not finite has no image and stays blank."""
+    """The images of one source. A cell with non-finite values has no image and stays blank."""
 
     name: str
     means: np.ndarray
@@ -51,7 +51,7 @@ class Grid:
     high: float
     note: str = ""
     clipped: float | None = None
-    """Share of the source's pixels outside [low, high]; None: counted over the pixels shown."""
+    """Share of the source's pixels outside [low, high]; None: counted over the displayed pixels."""
 
 
 @dataclass(frozen=True)
@@ -61,28 +61,28 @@ class Line:
     name: str
     values: list[float]
     unit: str
-    """Of the y axis: ``loss, nats``, ``accuracy, %``. Lines of one unit and step share a panel."""
+    """Label of the y axis, such as ``loss, nats``. Lines with the same unit and step share a panel."""
     step: str = "epoch"
-    """Of the x axis, which counts 1, 2, ..."""
+    """Label of the x axis, which counts 1, 2, ..."""
 
 
 @dataclass(frozen=True)
 class SimilarityTable:
-    """Divergences that can be compared: by one network, in one form, of images shown in one way."""
+    """Comparable divergences: measured with one network, in one form and with one augmentation."""
 
     caption: str
-    found: Sequence[Similarity]
-    """The most alike first."""
+    similarities: Sequence[Similarity]
+    """Most similar first."""
     unit: str = "nats"
-    """Empty where there is none."""
+    """Unit of the divergences; empty for none."""
 
 
 @dataclass(frozen=True)
 class Match:
-    """What the images of synthetic sets match of the statistics that one network stored, layer by layer."""
+    """How closely images of synthetic sets match the statistics stored in one network, by layer."""
 
     caption: str
-    found: Sequence[LayerMatches]
+    layers: Sequence[LayerMatches]
 
 
 @dataclass(frozen=True)
@@ -90,45 +90,45 @@ class OnlineRun:
     """One online distillation."""
 
     name: str
-    found: OnlineLog
+    log: OnlineLog
     phases: Mapping[str, float]
-    """Seconds; no second is in two of them."""
+    """Seconds per phase; phases do not overlap."""
     replay: str = ""
-    """Its kind of memory."""
+    """Kind of replay."""
     series: str = ""
-    """The same for runs that differ in their seed alone; empty for one that is compared with none."""
+    """Key shared by runs that only differ in their seed; empty for a run without such runs."""
 
 
 @dataclass(frozen=True, eq=False)
 class Timeline:
-    """What a generator made of the same latents, epoch by epoch."""
+    """Images that a generator made from the same latents, by epoch."""
 
     name: str
     pixels: np.ndarray
     """(T, n, C, H, W) uint8."""
     epochs: Sequence[int]
-    of: int
-    """Epochs that there were, of which T are shown."""
+    total: int
+    """Number of saved epochs, of which T are shown."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """Everything on the page. `settings` may hold dicts, each a group of its own; ``versions`` comes last."""
+    """All contents of the page. A dict in `settings` becomes a group; the group ``versions`` comes last."""
 
     title: str
     summary: str
     rows: list[Row]
     grids: list[Grid]
-    """The real images first."""
+    """Real images first."""
     lines: list[Line]
     settings: dict[str, Any]
     warnings: list[str]
     classes: tuple[str, ...]
     scatter: Sequence[tuple[str, float, float, float]] = ()
     """Name, bytes of the record, forecast leakage (AUC), accuracy in percent."""
-    likenesses: Sequence[SimilarityTable] = ()
-    """How far data sets are from what a network was trained on, one for each way of measuring."""
+    similarities: Sequence[SimilarityTable] = ()
+    """Divergences of data sets from a network's training data, one table per way of measuring."""
     matches: Sequence[Match] = ()
-    """One for each network that sets were made from."""
+    """One per network that synthetic sets were made from."""
     online: Sequence[OnlineRun] = ()
     timelines: Sequence[Timeline] = ()

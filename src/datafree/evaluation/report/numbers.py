@@ -1,4 +1,4 @@
-"""Numbers as a reader wants them: units, separators, and `not measured` for what nobody measured."""
+"""Formats numbers with units and separators; missing values become `not measured`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NOT_MEASURED = "not measured"
 
 
 def percent(value: float | None) -> str:
-    """Two decimals, without the sign: the column's head has it."""
+    """Two decimals, without the % sign, which is in the column's header."""
     return NOT_MEASURED if value is None or not math.isfinite(value) else f"{value:.2f}"
 
 
@@ -30,7 +30,7 @@ def count(value: int | None) -> str:
 
 
 def factor(parameters: int, teacher: int | None) -> str:
-    """How many times smaller than the teacher; empty where there is nothing to compare."""
+    """Size relative to the teacher, such as ``3.2× smaller``; empty without a teacher or for an equal size."""
     if not teacher or parameters < 1 or parameters == teacher:
         return ""
     ratio = teacher / parameters
@@ -59,22 +59,22 @@ def duration(seconds: float | None) -> str:
 
 
 def share(value: float) -> str:
-    """A share in percent that never rounds something to nothing, nor nearly all to all."""
+    """A share in percent. Never rounds a positive share to 0, or a share below 1 to 100%."""
     if 0 < value < 0.0001:
         return "less than 0.01%"
     return "more than 99.99%" if 0.9999 < value < 1 else f"{100 * value:.2f}%"
 
 
 def setting(value: Any) -> str:
-    """One setting in words."""
+    """One setting as text."""
     if value is None:
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {setting(own)}" for key, own in value.items())
+        return ", ".join(f"{key}: {setting(entry)}" for key, entry in value.items())
     if isinstance(value, (set, frozenset)):
-        return ", ".join(sorted(setting(own) for own in value))
+        return ", ".join(sorted(setting(entry) for entry in value))
     if isinstance(value, Iterable) and not isinstance(value, (str, bytes)):
-        return ", ".join(setting(own) for own in value)
+        return ", ".join(setting(entry) for entry in value)
     return str(value)

@@ -1,4 +1,4 @@
-"""Online distillation on the page: its curves, their figures, and what is known of a run in a row."""
+"""Online distillation in the report: curves, stability figures, and a table with one row per run."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ if TYPE_CHECKING:
 
 __all__ = ["REST", "facts", "figures", "online_lines", "online_run"]
 
-REST = "watching and the rest"
-"""The phase that is what no other phase counted."""
-_TOLD = 5
-"""Rollbacks that are told in words."""
+REST = "monitoring and other"
+"""Phase for the time that no other phase counts."""
+_LISTED = 5
+"""Maximum number of rollbacks that are listed."""
 _ACCURACY, _AGREEMENT = "test accuracy, %", "agreement with the teacher on generated probes, %"
 
 
-def online_run(name: str, found: OnlineLog, replay: str = "", series: str = "") -> OnlineRun:
-    """What a run.json says of one online run; runs of one `series` differ in their seed alone."""
-    spent = {key: seconds for key, seconds in found.phases.items() if seconds > 0}
-    if "student" in spent and "memory" in spent:  # written within the student's steps, and counted in both
+def online_run(name: str, log: OnlineLog, replay: str = "", series: str = "") -> OnlineRun:
+    """An OnlineRun from the log in a run.json; runs with the same `series` only differ in their seed."""
+    spent = {key: seconds for key, seconds in log.phases.items() if seconds > 0}
+    if "student" in spent and "memory" in spent:  # memory writes happen in student steps and count in both
         spent["student"] = max(0.0, spent["student"] - spent["memory"])
-    rest = math.fsum(found.seconds) - math.fsum(spent.values())
+    rest = math.fsum(log.seconds) - math.fsum(spent.values())
     if rest > 0:
         spent[REST] = rest
-    return OnlineRun(name, found, spent, replay, series)
+    return OnlineRun(name, log, spent, replay, series)
 
 
-def online_lines(name: str, found: OnlineLog) -> list[Line]:
-    """Its curves by epoch; the moving average of the student has a line of its own."""
-    average = f"average: {name}"  # first, since the end of a long name is cut off
+def online_lines(name: str, log: OnlineLog) -> list[Line]:
+    """The run's curves by epoch, with separate lines for the moving average of the student."""
+    average = f"average: {name}"  # a prefix, because the end of a long name is cut off
     lines = [
-        Line(name, list(found.loss), "loss of the student"),
-        Line(name, list(found.scores), _ACCURACY),
-        Line(average, list(found.average_scores), _ACCURACY),
-        Line(name, list(found.agreement), _AGREEMENT),
-        Line(average, list(found.average_agreement), _AGREEMENT),
-        Line(name, [own.classes for own in found.health], "classes that the teacher sees in generated images"),
+        Line(name, list(log.loss), "loss of the student"),
+        Line(name, list(log.scores), _ACCURACY),
+        Line(average, list(log.average_scores), _ACCURACY),
+        Line(name, list(log.agreement), _AGREEMENT),
+        Line(average, list(log.average_agreement), _AGREEMENT),
+        Line(name, [health.classes for health in log.health], "classes that the teacher predicts for generated images"),
     ]
     return [line for line in lines if line.values]
 
@@ -51,34 +51,35 @@ def online_lines(name: str, found: OnlineLog) -> list[Line]:
 
 
 def figures(runs: Sequence[OnlineRun]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """A group of rows for every run, one for each curve and window, then a group for every series of two seeds or more."""
+    """Groups of rows, one row per curve and window: a group per run, then one per series of at least two seeds."""
     groups, series = [], dict[str, list[OnlineRun]]()
     for run in runs:
         rows = [
-            _row(*key, {name: _cell(getattr(own, name)) for name in FIGURES}) for key, own in _measured(run).items()
+            _row(*key, {name: _cell(getattr(stability, name)) for name in FIGURES})
+            for key, stability in _by_window(run).items()
         ]
         groups += [(run.name, rows)] if rows else []
         if run.series and rows:
             series.setdefault(run.series, []).append(run)
-    for several in series.values():
-        if len(several) > 1:
-            names = ", ".join(run.name for run in several)
-            groups.append((f"mean and standard deviation over {len(several)} seeds: {names}", _together(several)))
+    for seeds in series.values():
+        if len(seeds) > 1:
+            names = ", ".join(run.name for run in seeds)
+            groups.append((f"mean and standard deviation over {len(seeds)} seeds: {names}", _over_seeds(seeds)))
     return groups
 
 
-def _measured(run: OnlineRun) -> dict[tuple[str, str], Robustness]:
-    """By curve and window, both in words."""
-    curves = _curves(run.found)
-    return {(curve, window): own for curve, values in curves for window, own in _windows(values)}
+def _by_window(run: OnlineRun) -> dict[tuple[str, str], Robustness]:
+    """Stability by the names of curve and window."""
+    curves = _curves(run.log)
+    return {(curve, window): stability for curve, values in curves for window, stability in _windows(values)}
 
 
-def _together(several: Sequence[OnlineRun]) -> list[dict[str, Any]]:
-    """Of the curves and windows that all of them have."""
-    found, rows = [_measured(run) for run in several], []
-    for key in found[0]:
-        if all(key in own for own in found):
-            spreads = over_seeds([own[key] for own in found])
+def _over_seeds(runs: Sequence[OnlineRun]) -> list[dict[str, Any]]:
+    """Rows for the curves and windows that all runs have."""
+    measured, rows = [_by_window(run) for run in runs], []
+    for key in measured[0]:
+        if all(key in figures for figures in measured):
+            spreads = over_seeds([figures[key] for figures in measured])
             rows.append(_row(*key, {name: _spread(spreads.get(name)) for name in FIGURES}))
     return rows
 
@@ -91,48 +92,48 @@ def _cell(value: float | None) -> tuple[str, str]:
     return ("" if value is None else f"{value:.2f}", "")
 
 
-def _spread(own: Spread | None) -> tuple[str, str]:
-    return ("", "") if own is None or own.sd is None else (f"{own.mean:.2f}", f"± {own.sd:.2f}")
+def _spread(spread: Spread | None) -> tuple[str, str]:
+    return ("", "") if spread is None or spread.sd is None else (f"{spread.mean:.2f}", f"± {spread.sd:.2f}")
 
 
 def facts(runs: Sequence[OnlineRun]) -> list[dict[str, Any]]:
-    """A row for every run: its memory, how much it made in what time, how its generator ended, what was rolled back."""
+    """A table row per run: memory, images and speed, diversity of the last generated images, rollbacks."""
     rows = []
     for run in runs:
-        found = run.found
-        seconds, health = math.fsum(found.seconds), found.health[-1] if found.health else None
-        told = [
-            *found.rollbacks[:_TOLD],
-            *([f"{len(found.rollbacks) - _TOLD:,} more"] if found.rollbacks[_TOLD:] else []),
+        log = run.log
+        seconds, health = math.fsum(log.seconds), log.health[-1] if log.health else None
+        reasons = [
+            *log.rollbacks[:_LISTED],
+            *([f"{len(log.rollbacks) - _LISTED:,} more"] if log.rollbacks[_LISTED:] else []),
         ]
         rows.append(
             {
                 "name": run.name,
                 "replay": run.replay,
-                "memory": numbers.NOT_MEASURED if found.memory_bytes is None else numbers.size(found.memory_bytes),
-                "bytes": f"{found.memory_bytes:,} bytes" if found.memory_bytes else "",
-                "images": numbers.count(found.images),
-                "rate": f"{found.images / seconds:,.0f} a second" if found.images and seconds > 0 else "",
-                "time": numbers.duration(seconds if found.seconds else None),
+                "memory": numbers.NOT_MEASURED if log.memory_bytes is None else numbers.size(log.memory_bytes),
+                "bytes": f"{log.memory_bytes:,} bytes" if log.memory_bytes else "",
+                "images": numbers.count(log.images),
+                "rate": f"{log.images / seconds:,.0f} per second" if log.images and seconds > 0 else "",
+                "time": numbers.duration(seconds if log.seconds else None),
                 "classes": numbers.NOT_MEASURED if health is None else f"{health.classes:.1f}",
-                "doubles": numbers.NOT_MEASURED if health is None else numbers.share(health.duplicates),
-                "rollbacks": len(found.rollbacks),
-                "told": "; ".join(told),
+                "duplicates": numbers.NOT_MEASURED if health is None else numbers.share(health.duplicates),
+                "rollbacks": len(log.rollbacks),
+                "reasons": "; ".join(reasons),
             }
         )
     return rows
 
 
-def _curves(found: OnlineLog) -> list[tuple[str, tuple[float, ...]]]:
+def _curves(log: OnlineLog) -> list[tuple[str, tuple[float, ...]]]:
     named = [
-        ("test accuracy", found.scores), ("test accuracy of the average", found.average_scores),
-        ("agreement_on_probes", found.agreement), ("agreement of the average", found.average_agreement),
+        ("test accuracy", log.scores), ("test accuracy of the average", log.average_scores),
+        ("agreement on probes", log.agreement), ("agreement of the average", log.average_agreement),
     ]  # fmt: skip
     return [(name, values) for name, values in named if values]
 
 
 def _windows(values: Sequence[float]) -> list[tuple[str, Robustness]]:
-    """The whole curve, and its second half."""
+    """Stability over the whole curve and over its second half."""
     half = robustness(values, HALF)
-    own = [(f"all {len(values)}" if len(values) > 1 else "1", robustness(values))]
-    return [*own, (f"last {half.epochs}", half)] if len(values) > 1 else own
+    windows = [(f"all {len(values)}" if len(values) > 1 else "1", robustness(values))]
+    return [*windows, (f"last {half.epochs}", half)] if len(values) > 1 else windows

@@ -1,4 +1,4 @@
-"""The page: one HTML file that needs no network, no script and no other file."""
+"""The page: one HTML file without scripts, external files or network access."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ORDER = ("teacher", "with data", "from a few images", "without data", "quantize
 
 
 def render(report: Report) -> str:
-    """The report as HTML; the same report gives the same text. Raises UserError for a grid that does not fit."""
+    """The report as HTML; equal reports give equal text. Raises UserError for a grid with other classes."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -45,36 +45,38 @@ def render(report: Report) -> str:
         steep=_steep(report.classes[:SHOWN]),
         curves=Markup(curves_svg(report.lines)),
         tradeoff=Markup(tradeoff_svg(report.scatter)),
-        likenesses=[
-            (own.caption, Markup(similarity_svg(own.found, own.unit, str(index))))
-            for index, own in enumerate(report.likenesses)
+        similarities=[
+            (table.caption, Markup(similarity_svg(table.similarities, table.unit, str(index))))
+            for index, table in enumerate(report.similarities)
         ],
         online=facts(report.online),
         robust=figures(report.online),
         phases=Markup(phases_svg(report.online)),
-        timelines=[_timeline(own) for own in report.timelines],
-        matches=[(own.caption, Markup(matched_svg(own.found, str(index)))) for index, own in enumerate(report.matches)],
+        timelines=[_timeline(timeline) for timeline in report.timelines],
+        matches=[
+            (match.caption, Markup(matched_svg(match.layers, str(index)))) for index, match in enumerate(report.matches)
+        ],
         settings=_settings(report.settings),
     )
     return printable(page)
 
 
 def write(report: Report, path: str | os.PathLike[str]) -> None:
-    """`render` into a file that is whole or not there at all."""
+    """Writes the rendered report to `path`, atomically."""
     from ..._core.files import write_text  # imports torch
 
     write_text(path, render(report))
 
 
 def _groups(rows: list[Row]) -> list[tuple[str, list[Row]]]:
-    """Teacher, with data, without data, quantized, then other groups as they come; rows keep their order."""
+    """Rows by group: teacher, with data, from a few images, without data, quantized, then others in order."""
     names = [name for name in _ORDER if any(row.group == name for row in rows)]
     names += [name for name in dict.fromkeys(row.group for row in rows) if name not in _ORDER]
     return [(name, [row for row in rows if row.group == name]) for name in names]
 
 
 def _row(row: Row, rows: list[Row]) -> dict[str, Any]:
-    teacher = next((own.parameters for own in rows if own.group == "teacher"), None)
+    teacher = next((entry.parameters for entry in rows if entry.group == "teacher"), None)
     return {
         "name": row.name,
         "accuracy": numbers.percent(row.accuracy),
@@ -90,14 +92,15 @@ def _row(row: Row, rows: list[Row]) -> dict[str, Any]:
 
 
 def _steep(heads: tuple[str, ...]) -> bool:
-    """Whether the class names are too long to stand level above their columns."""
+    """Whether the class names are too long to be written horizontally above their columns."""
     return max(map(len, heads), default=0) > max(4, 40 // max(1, len(heads)))
 
 
 def _figure(grid: Grid, classes: tuple[str, ...]) -> dict[str, Any]:
     if len(grid.means) != len(classes):
         raise UserError(
-            f"grid {grid.name!r} has {len(grid.means)} classes, the report {len(classes)}; give one a class"
+            f"grid {grid.name!r}: got {len(grid.means)} classes, expected the report's {len(classes)}; give a mean "
+            "image for each class"
         )
     missing = [classes[k] for k in blank(grid)]
     samples = len(grid.samples)
@@ -113,22 +116,24 @@ def _figure(grid: Grid, classes: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def _timeline(found: Timeline) -> dict[str, Any]:
-    count, shown = found.pixels.shape[1], len(found.epochs)
-    some = f", {shown} of {found.of:,} shown" if shown < found.of else ""
-    epochs = f"epoch {found.epochs[0]}" if shown == 1 else f"epochs {found.epochs[0]} to {found.epochs[-1]}{some}"
+def _timeline(timeline: Timeline) -> dict[str, Any]:
+    count, rows = timeline.pixels.shape[1], len(timeline.epochs)
+    omitted = f", {rows} of {timeline.total:,} shown" if rows < timeline.total else ""
+    epochs = (
+        f"epoch {timeline.epochs[0]}" if rows == 1 else f"epochs {timeline.epochs[0]} to {timeline.epochs[-1]}{omitted}"
+    )
     return {
-        "name": found.name,
-        "caption": f"{epochs}, from the top; a column is always the same latent",
-        "alt": f"{found.name}: images generated from the same {count} latents in {epochs}.",
+        "name": timeline.name,
+        "caption": f"{epochs}, from the top; each column is one latent",
+        "alt": f"{timeline.name}: images generated from the same {count} latents in {epochs}.",
         "count": count,
-        "rows": [f"{own:,}" for own in found.epochs],
-        "png": base64.b64encode(timeline_png(found)).decode("ascii"),
+        "rows": [f"{epoch:,}" for epoch in timeline.epochs],
+        "png": base64.b64encode(timeline_png(timeline)).decode("ascii"),
     }
 
 
 def _settings(settings: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Groups of (name, value): the plain ones first, then each dict, versions last."""
+    """Groups of (name, value): plain settings first, then each dict, versions last."""
     plain = [(str(key), numbers.setting(value)) for key, value in settings.items() if not isinstance(value, Mapping)]
     nested = [(str(key), _flat(value)) for key, value in settings.items() if isinstance(value, Mapping)]
     nested.sort(key=lambda group: group[0] == "versions")

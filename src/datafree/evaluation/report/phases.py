@@ -1,4 +1,4 @@
-"""Where the time of online runs went: a bar each."""
+"""Time by phase of online runs, as stacked bars."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _COLUMNS = 4
 
 
 def phases_svg(runs: Sequence[OnlineRun]) -> str:
-    """A stacked bar of seconds for each run, in the order of the phases; empty where no run counted any."""
+    """An SVG with a stacked bar of seconds per run, in the order of the phases; empty if no run measured any."""
     from matplotlib.figure import Figure
 
     runs = [run for run in runs if math.fsum(run.phases.values()) > 0]
@@ -45,24 +45,30 @@ def phases_svg(runs: Sequence[OnlineRun]) -> str:
 
 
 def _stack(axes: Axes, runs: Sequence[OnlineRun], names: Sequence[str], words: Words) -> None:
-    """Bars from the left, in the unit of the largest; a share is written where it has room."""
+    """Draws the bars in a unit that suits the largest. A share is written in its bar if there is room."""
     longest = max(math.fsum(run.phases.values()) for run in runs)
     unit, per = ("hours", 3600) if longest >= 2 * 3600 else ("minutes", 60) if longest >= 120 else ("seconds", 1)
     for index, name in enumerate(names):
         colour = _colour(index, name)
         for place, run in enumerate(reversed(runs)):
-            own, total = run.phases.get(name, 0.0), math.fsum(run.phases.values())
+            seconds, total = run.phases.get(name, 0.0), math.fsum(run.phases.values())
             left = math.fsum(run.phases.get(before, 0.0) for before in names[:index])
-            axes.barh(place, own / per, left=left / per, height=0.62, color=colour)
-            if own > 0.06 * longest:
-                middle = (left + own / 2) / per
+            axes.barh(place, seconds / per, left=left / per, height=0.62, color=colour)
+            if seconds > 0.06 * longest:
+                middle = (left + seconds / 2) / per
                 axes.text(
-                    middle, place, f"{100 * own / total:.0f} %", ha="center", va="center", color="#ffffff", fontsize=8
+                    middle,
+                    place,
+                    f"{100 * seconds / total:.0f} %",
+                    ha="center",
+                    va="center",
+                    color="#ffffff",
+                    fontsize=8,
                 )
     for place, run in enumerate(reversed(runs)):
-        whole = math.fsum(run.phases.values())
+        total = math.fsum(run.phases.values())
         axes.annotate(
-            numbers.duration(whole), (whole / per, place), (5, 0), textcoords="offset points", va="center", color=INK,
+            numbers.duration(total), (total / per, place), (5, 0), textcoords="offset points", va="center", color=INK,
             fontsize=8,
         )  # fmt: skip
     axes.set_xlim(0, 1.1 * longest / per)
@@ -77,9 +83,9 @@ def _colour(index: int, name: str) -> str:
 
 
 def _phases_label(runs: Sequence[OnlineRun]) -> str:
-    """All bars in words, for those who cannot see them."""
-    told = (
-        f"{run.name}: {', '.join(f'{name} {numbers.duration(own)}' for name, own in run.phases.items())}"
+    """The plot as text, for screen readers."""
+    sentences = (
+        f"{run.name}: {', '.join(f'{name} {numbers.duration(seconds)}' for name, seconds in run.phases.items())}"
         for run in runs
     )
-    return f"Where the time went. {'; '.join(told)}."
+    return f"Where the time went. {'; '.join(sentences)}."

@@ -1,4 +1,4 @@
-"""From a matplotlib figure to SVG text that a page can hold: same figure, same bytes; colours follow the reader's."""
+"""Converts matplotlib figures to reproducible SVG text that follows the page's colours."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ __all__ = [
 Look = dict[str, Any]
 
 INK = "#010203"
-"""Drawn in this colour, shown in the page's text colour."""
+"""Placeholder colour that is replaced by the page's text colour."""
 COLOURS = ("#0077bb", "#d1620f", "#009179", "#cf3f8d", "#7d6ad0")
-"""After Paul Tol's vibrant scheme, all at least 3:1 against both the white and the dark page."""
+"""After Paul Tol's vibrant scheme; contrast is at least 3:1 on the light and the dark page."""
 STYLES = ("solid", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
 MARKERS = ("", "o", "s", "^", "D")
 LEADING = 0.18
-"""Inches from one name to the next."""
+"""Distance between two names, in inches."""
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _THEME = (
     ".datafree-plot{color:#1d2024}@media (prefers-color-scheme:dark){.datafree-plot{color:#e4e6ea}}"
@@ -46,16 +46,16 @@ _THEME = (
 
 
 def _short(text: str, longest: int) -> str:
-    """Its beginning; of a path its end, which tells it from others."""
+    """The beginning of a text, or the end of a path, of at most `longest` characters."""
     if len(text) <= longest:
         return text
     return "…" + text[1 - longest :] if "/" in text else text[: longest - 1].rstrip() + "…"
 
 
 class Words:
-    """Text from outside never reaches matplotlib, which reads `$` as mathematics and lacks many scripts.
+    """Keeps user text away from matplotlib, which reads `$` as mathematics and lacks many scripts.
 
-    It draws a token in its place, and `svg` puts the escaped text there.
+    matplotlib draws a token instead, and `svg` replaces the token by the escaped text.
     """
 
     def __init__(self):
@@ -72,7 +72,7 @@ class Words:
 
 @contextmanager
 def style(salt: str) -> Iterator[None]:
-    """matplotlib's own defaults, whatever the user's are, with ink for all that is not data."""
+    """matplotlib's defaults, regardless of the user's settings, with INK for everything that is not data."""
     import matplotlib
 
     with matplotlib.rc_context():
@@ -88,7 +88,7 @@ def style(salt: str) -> Iterator[None]:
 
 
 def svg(figure: Figure, words: Words, label: str) -> str:
-    """One <svg> element with `label` for those who cannot see it; no prolog, comments, metadata or ids to clash."""
+    """One <svg> element with `label` for screen readers; no prolog, comments, metadata or clashing ids."""
     stream = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(stream, format="svg", transparent=True, metadata=nothing)
@@ -105,20 +105,20 @@ def svg(figure: Figure, words: Words, label: str) -> str:
 
 
 def looks(names: Iterable[str], marked: bool = False) -> dict[str, Look]:
-    """One look for each name: colours first, then line styles and, where `marked`, markers too."""
-    found = {}
+    """A distinct look per name: colours first, then line styles and, if `marked`, markers."""
+    result = {}
     for i, name in enumerate(dict.fromkeys(names)):
         again = i // len(COLOURS)
         look: Look = {"color": COLOURS[i % len(COLOURS)], "linestyle": STYLES[again % len(STYLES)], "linewidth": 1.5}
-        found[name] = look | ({"marker": MARKERS[again % len(MARKERS)], "markersize": 3.5} if marked else {})
-    return found
+        result[name] = look | ({"marker": MARKERS[again % len(MARKERS)], "markersize": 3.5} if marked else {})
+    return result
 
 
 def name_ends(
-    axes: Axes, ends: Sequence[tuple[str, float, float]], own: dict[str, Look], height: float, words: Words,
+    axes: Axes, ends: Sequence[tuple[str, float, float]], name_looks: dict[str, Look], height: float, words: Words,
     longest: int = 34,
 ) -> None:  # fmt: skip
-    """The legend of axes `height` inches high: each name right of its line's end (x, y), beside a piece of the line."""
+    """The legend of axes `height` inches high: each name right of its line's end (x, y), with a sample of the line."""
     to_axes = axes.transData + axes.transAxes.inverted()
     spots = [to_axes.transform((x, y)) for _, x, y in ends]
     places = spread([float(y) for _, y in spots], LEADING / height, 0.0, 1.0)
@@ -126,37 +126,39 @@ def name_ends(
     near, far, text = (1 + gap * inch for gap in (0.14, 0.4, 0.46))
     outside = {"transform": axes.transAxes, "clip_on": False}
     for (name, _, _), (x, y), place in zip(ends, spots, places):
-        axes.plot((x, near), (y, place), color=own[name]["color"], linewidth=0.5, alpha=0.7, **outside)
-        axes.plot((near, far), (place, place), **own[name], **outside)
+        axes.plot((x, near), (y, place), color=name_looks[name]["color"], linewidth=0.5, alpha=0.7, **outside)
+        axes.plot((near, far), (place, place), **name_looks[name], **outside)
         axes.text(text, place, words(name, longest), color=INK, va="center_baseline", transform=axes.transAxes)
 
 
-def by_layer(axes: Axes, lines: Sequence[tuple[str, Sequence[float]]], own: dict[str, Look]) -> None:
-    """A value for each layer, on a log axis, by the layer's number."""
+def by_layer(axes: Axes, lines: Sequence[tuple[str, Sequence[float]]], name_looks: dict[str, Look]) -> None:
+    """Plots one value per layer on a log axis."""
     from matplotlib.ticker import MaxNLocator
 
     axes.set_yscale("log")
     for name, values in lines:
-        alone: Look = {"marker": "o"} if len(values) == 1 else {}
-        axes.plot(range(1, len(values) + 1), values, **{**alone, **own[name]})
+        single: Look = {"marker": "o"} if len(values) == 1 else {}
+        axes.plot(range(1, len(values) + 1), values, **{**single, **name_looks[name]})
     longest = max(len(values) for _, values in lines)
     axes.set_xlim((1, longest) if longest > 1 else (0.5, 1.5))
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
-    axes.set_xlabel("layer, from the input on")
+    axes.set_xlabel("layer, from the input")
 
 
 def printable(text: str) -> str:
-    """Text that HTML, XML and UTF-8 can hold: control characters and lone surrogates become U+FFFD."""
+    """Text that is valid in HTML, XML and UTF-8: control characters and lone surrogates become U+FFFD."""
     return _CONTROLS.sub("\ufffd", text)
 
 
-def spread(wanted: list[float], gap: float, low: float, high: float) -> list[float]:
-    """Places near the wanted ones, in their order, at least `gap` apart and within [low, high] where they fit."""
-    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
-    gap = min(gap, (high - low) / max(len(wanted) - 1, 1))
-    places, bound = list(wanted), low
+def spread(positions: list[float], gap: float, low: float, high: float) -> list[float]:
+    """Moves positions to be at least `gap` apart within [low, high], keeping their order; a smaller gap if they do not
+    fit.
+    """
+    order = sorted(range(len(positions)), key=lambda i: positions[i])
+    gap = min(gap, (high - low) / max(len(positions) - 1, 1))
+    places, bound = list(positions), low
     for i in order:
-        places[i] = bound = max(wanted[i], bound)
+        places[i] = bound = max(positions[i], bound)
         bound += gap
     bound = high
     for i in reversed(order):

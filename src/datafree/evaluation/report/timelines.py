@@ -1,4 +1,4 @@
-"""The images of a generator over time, as a file beside its student and as a picture."""
+"""The images of a generator over time, read from the file in its student's folder and drawn as a PNG."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from .model import Grid, Timeline
 __all__ = ["FILE", "timeline", "timeline_png"]
 
 FILE = "generated.safetensors"
-"""Beside a student: `pixels` (T, n, C, H, W) uint8, the same n latents in T epochs, whose numbers are in `epochs`."""
+"""In a student's folder: `pixels` (T, n, C, H, W) uint8 of the same n latents in the T `epochs`."""
 ROWS = 12
-"""Epochs shown at most."""
+"""Maximum number of epochs."""
 _MOST_EPOCHS, _MOST_BYTES, _MOST_SIDE, _MOST_CHANNELS = 10_000, 1 << 28, 2048, 16
 
 
 def timeline(folder: Path) -> Timeline | None:
-    """The generator's images over time in `folder`, None where it has none. Raises UserError for a file that is off.
+    """The generator's images over time in `folder`, or None if it has none. Raises UserError for an invalid file.
 
-    What the file says of itself is checked before any of its data is read.
+    The file's header is checked before its data is read.
     """
     from ..._core.files import read_header, read_tensors  # imports torch
 
@@ -38,30 +38,34 @@ def timeline(folder: Path) -> Timeline | None:
     return Timeline(folder.name, pixels[rows, :SHOWN], [header["epochs"][row] for row in rows], len(pixels))
 
 
-def timeline_png(found: Timeline) -> bytes:
-    """Rows are epochs, columns latents."""
-    return grid_png(Grid(found.name, found.pixels[0], found.pixels[1:], 0, 255))
+def timeline_png(images: Timeline) -> bytes:
+    """A PNG whose rows are epochs and whose columns are latents."""
+    return grid_png(Grid(images.name, images.pixels[0], images.pixels[1:], 0, 255))
 
 
 def _rows(count: int) -> list[int]:
-    """At most ROWS of them, the first and the last too, as far apart as can be."""
+    """At most ROWS evenly spaced indexes, including the first and the last."""
     if count <= ROWS:
         return list(range(count))
     return [round(row * (count - 1) / (ROWS - 1)) for row in range(ROWS)]
 
 
 def _check(path: Path, table: Mapping[str, tuple[Any, tuple[int, ...]]], header: Mapping[str, Any]) -> None:
-    def off(got: str, wanted: str) -> UserError:
-        return UserError(f"{path} has {got}, wanted {wanted}; get the folder again, or remove that file")
+    def invalid(got: str, expected: str) -> UserError:
+        return UserError(f"{path}: got {got}, expected {expected}; get the folder again, or remove that file")
 
     if table.keys() != {"pixels"}:
-        raise off(f"{len(table)} tensors", "pixels alone")
+        raise invalid(f"{len(table)} tensors", "only pixels")
     dtype, shape = table["pixels"]
     if str(dtype) != "torch.uint8" or len(shape) != 5 or min(shape) < 1:
-        raise off(f"pixels {shape} of {dtype}", "uint8 (epochs, images, C, H, W)")
+        raise invalid(f"pixels {shape} of {dtype}", "uint8 (epochs, images, C, H, W)")
     epochs, _, channels, *sides = shape
     if epochs > _MOST_EPOCHS or channels > _MOST_CHANNELS or max(sides) > _MOST_SIDE or math.prod(shape) > _MOST_BYTES:
-        raise off(f"pixels {shape}", f"at most {_MOST_EPOCHS:,} epochs and {numbers.size(_MOST_BYTES)}")
-    told = header.get("epochs")
-    if not isinstance(told, list) or len(told) != epochs or any(type(own) is not int or own < 0 for own in told):
-        raise off("no list of epochs", f"{epochs} whole numbers, one for each row of images")
+        raise invalid(f"pixels {shape}", f"at most {_MOST_EPOCHS:,} epochs and {numbers.size(_MOST_BYTES)}")
+    listed = header.get("epochs")
+    if (
+        not isinstance(listed, list)
+        or len(listed) != epochs
+        or any(type(epoch) is not int or epoch < 0 for epoch in listed)
+    ):
+        raise invalid("no list of epochs", f"{epochs} whole numbers, one per row of images")

@@ -1,4 +1,4 @@
-"""What a record costs and buys: accuracy against its bytes, coloured by how much it may leak."""
+"""Scatter plot of accuracy against the record's size, coloured by its forecast leakage."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Box = tuple[float, float, float, float]
 
 _WIDTH, _HEIGHT = 9.6, 4.3
 _PLOT = (0.075, 0.13, 0.79, 0.8)
-_LETTER, _LINE = 4.9, 12.0  # points that a letter and a line of the labels take
+_LETTER, _LINE = 4.9, 12.0  # width of a letter and height of a line in labels, in points
 
 
 def tradeoff_svg(points: Sequence[Point]) -> str:
     """A scatter of (name, bytes of the record, forecast leakage AUC, accuracy in %); empty without points.
 
-    Bytes are on a log axis, on which no record at all gets a place of its own at the left, marked 0. A point whose
-    leakage is not finite is hollow; one whose accuracy or size is not finite is left out.
+    The size axis is logarithmic, with a separate position 0 at the left for no record. Points with a non-finite leakage
+    are hollow; points with a non-finite accuracy or size are omitted.
     """
     from matplotlib.figure import Figure
 
@@ -46,21 +46,23 @@ def tradeoff_svg(points: Sequence[Point]) -> str:
 
 
 def _bytes_axis(axes: Axes, sizes: list[float]) -> list[float]:
-    """Sets log10 limits and ticks; returns where each size lies."""
+    """Sets log10 limits and ticks. Returns the x position of each size."""
     logs = [math.log10(value) for value in sizes if value >= 1]
     low, high = (min(logs), max(logs)) if logs else (3.0, 3.0)
     ticks = list(range(math.floor(low), math.ceil(high) + 1))
     step = -(-len(ticks) // 8)
-    shown = [(float(tick), size(10**tick).replace(".0 ", " ")) for tick in ticks[::step]]
-    nothing = low - max(0.7, (high - low) / 5)
-    xs = [math.log10(value) if value >= 1 else nothing for value in sizes]
-    if min(xs) == nothing:
-        shown = [(nothing, "0"), *(tick for tick in shown if tick[0] > nothing + 0.3)] if logs else [(nothing, "0")]
+    ticks_shown = [(float(tick), size(10**tick).replace(".0 ", " ")) for tick in ticks[::step]]
+    zero_x = low - max(0.7, (high - low) / 5)
+    xs = [math.log10(value) if value >= 1 else zero_x for value in sizes]
+    if min(xs) == zero_x:
+        ticks_shown = (
+            [(zero_x, "0"), *(tick for tick in ticks_shown if tick[0] > zero_x + 0.3)] if logs else [(zero_x, "0")]
+        )
     pad = max(0.3, (max(xs) - min(xs)) * 0.08)
     left, right = min(xs) - pad, max(xs) + pad * 2
-    if not any(left <= tick <= right for tick, _ in shown):
-        shown = [((left + right) / 2, size(10 ** ((left + right) / 2)))]
-    axes.set_xticks([tick for tick, _ in shown], [name for _, name in shown])
+    if not any(left <= tick <= right for tick, _ in ticks_shown):
+        ticks_shown = [((left + right) / 2, size(10 ** ((left + right) / 2)))]
+    axes.set_xticks([tick for tick, _ in ticks_shown], [name for _, name in ticks_shown])
     axes.set_xlim(left, right)
     return xs
 
@@ -79,21 +81,21 @@ def _dots(axes: Axes, xs: list[float], points: list[Point]) -> None:
     pad = max(1.0, (max(ys) - min(ys)) * 0.12)
     axes.set_ylim(min(ys) - pad, max(ys) + pad)
     figure = axes.figure
-    side = figure.add_axes((_PLOT[0] + _PLOT[2] + 0.035, _PLOT[1], 0.018, _PLOT[3]))
-    bar = figure.colorbar(ScalarMappable(norm, colours), cax=side, ticks=bounds)
+    bar_axes = figure.add_axes((_PLOT[0] + _PLOT[2] + 0.035, _PLOT[1], 0.018, _PLOT[3]))
+    bar = figure.colorbar(ScalarMappable(norm, colours), cax=bar_axes, ticks=bounds)
     bar.set_label("forecast leakage, AUC (0.5: none)")
 
 
 def _names(axes: Axes, xs: list[float], points: list[Point], words: Words) -> None:
-    """Name and leakage beside each point, where nothing else lies."""
+    """Writes name and leakage next to each point, without overlaps."""
     texts = [f"{_short(name)} · {leak:.2f}" if math.isfinite(leak) else _short(name) for name, _, leak, _ in points]
     scale = 72 / axes.figure.dpi
     spots = [tuple(scale * axes.transData.transform((x, point[3]))) for x, point in zip(xs, points)]
     left, right = (scale * axes.transAxes.transform((share, 0))[0] for share in (0, 1))
-    taken: list[Box] = [(x - 5, y - 5, x + 5, y + 5) for x, y in spots]
+    occupied: list[Box] = [(x - 5, y - 5, x + 5, y + 5) for x, y in spots]
     for index in sorted(range(len(points)), key=lambda i: (-points[i][3], i)):
-        box, side = _place(spots[index], len(texts[index]) * _LETTER, taken, (left, right + 8))
-        taken.append(box)
+        box, side = _free_box(spots[index], len(texts[index]) * _LETTER, occupied, (left, right + 8))
+        occupied.append(box)
         x = box[0] if side == "left" else box[2]
         offset = (x - spots[index][0], (box[1] + box[3]) / 2 - spots[index][1])
         axes.annotate(
@@ -108,27 +110,33 @@ def _short(name: str) -> str:
     return name if len(name) <= 30 else name[:29].rstrip() + "…"
 
 
-def _place(spot: tuple[float, float], width: float, taken: list[Box], bounds: tuple[float, float]) -> tuple[Box, str]:
-    """The nearest free box to the right or left of the spot, within bounds, and which of its edges faces the spot."""
-    x, y = spot
+def _free_box(
+    point: tuple[float, float], width: float, occupied: list[Box], bounds: tuple[float, float]
+) -> tuple[Box, str]:
+    """The nearest free box right or left of the point, within bounds, and the edge that faces the point."""
+    x, y = point
     boxes: list[tuple[Box, str]] = []
     for up in (0, 1, -1, 2, -2, 3, -3, 4, -4, 5, -5):
         low = y + up * _LINE - _LINE / 2
         boxes.append(((x + 9, low, x + 9 + width, low + _LINE), "left"))
         boxes.append(((x - 9 - width, low, x - 9, low + _LINE), "right"))
-    inside = [own for own in boxes if own[0][0] >= bounds[0] and own[0][2] <= bounds[1]] or boxes
-    return next((own for own in inside if not any(_meet(own[0], other) for other in taken)), inside[0])
+    inside = [
+        candidate for candidate in boxes if candidate[0][0] >= bounds[0] and candidate[0][2] <= bounds[1]
+    ] or boxes
+    return next(
+        (candidate for candidate in inside if not any(_overlap(candidate[0], used) for used in occupied)), inside[0]
+    )
 
 
-def _meet(one: Box, other: Box) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+def _overlap(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def _label(points: list[Point]) -> str:
-    """All points in words, for those who cannot see them."""
-    told = (
+    """The plot as text, for screen readers."""
+    sentences = (
         f"{name}: {accuracy:.2f}% with {size(nbytes)}, leakage "
         + (f"{leakage:.2f}" if math.isfinite(leakage) else "not measured")
         for name, nbytes, leakage, accuracy in points
     )
-    return "Accuracy against the size of the record. " + "; ".join(told) + "."
+    return "Accuracy against the size of the record. " + "; ".join(sentences) + "."

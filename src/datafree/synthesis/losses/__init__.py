@@ -1,8 +1,9 @@
-"""Terms: ``Term(view) -> scalar``, added and weighted into an Objective, one family for synthesis and distillation.
+"""Losses: terms ``Term(view) -> scalar``, weighted and added into an Objective, for synthesis and distillation.
 
-``3 * MatchMoments(...) + TotalVariation()`` is an Objective whose call gives the total and its named parts. A term is
-immutable: `bind` returns the term for one batch, with what is drawn once for it (targets, dropout masks). A call changes
-nothing; what a term learns, it learns in `learn`, which a loop calls after its own step with the view of that step.
+``3 * MatchMoments(...) + TotalVariation()`` is an Objective. Calling it returns the total and each term's value by
+name. A term is immutable: `bind` returns the term for one batch, with what is drawn once per batch (targets, dropout
+masks). A call has no side effects. A term that learns does so in `learn`, which the loop calls after its own step with
+that step's view.
 """
 
 from __future__ import annotations
@@ -22,41 +23,41 @@ __all__ = ["Objective", "Term", "View"]
 
 @dataclass(frozen=True)
 class View:
-    """One forward pass as terms see it. `activations` has the taps that the terms asked for; `labels` are wanted ones."""
+    """One forward pass as seen by the terms. `activations` holds the taps that the terms need."""
 
     pixels: Tensor
     """(N, C, H, W) in the spec's range."""
     labels: Tensor
-    """(N,) the class each image is made for."""
+    """(N,) target class of each image."""
     logits: Tensor
     """(N, classes) of the teacher."""
     activations: Mapping[str, Tensor] = field(default_factory=dict)
     student: Tensor | None = None
-    """(N, classes) of the student, where one takes part."""
+    """(N, classes) logits of the student, if there is one."""
 
 
 class Term(ABC):
-    """A scalar of a view: the sum over its images, so that an image's gradient does not depend on its batch."""
+    """A scalar of a view: a sum over images, so that an image's gradient does not depend on the batch size."""
 
     @property
     def taps(self) -> tuple[str, ...]:
-        """The taps it looks at."""
+        """The taps whose activations the term needs."""
         return ()
 
     @property
     def edits(self) -> Mapping[str, Edit]:
-        """Changes to the teacher's forward pass that it needs, by tap."""
+        """Changes to the teacher's forward pass that the term needs, by tap."""
         return {}
 
     def bind(self, network: Network, labels: Tensor, rng: torch.Generator) -> Term:  # noqa: ARG002
-        """The term for one batch of images made for `labels`."""
+        """The term for one batch of images with target classes `labels` (N,)."""
         return self
 
     @abstractmethod
     def __call__(self, view: View) -> Tensor: ...
 
     def learn(self, view: View) -> None:  # noqa: B027
-        """One step of what the term itself learns, from the view that it was called with; most learn nothing."""
+        """One training step of the term itself, from the view it was called with. Most terms do not learn."""
 
     def __rmul__(self, weight: float) -> Objective:
         return Objective(((float(weight), self),))
@@ -89,7 +90,7 @@ class Objective:
         return total, {name: value.detach() for _, name, value in values}
 
     def learn(self, view: View) -> None:
-        """Each term's own step, in order."""
+        """Calls `learn` of each term, in order."""
         for _, term in self.parts:
             term.learn(view)
 
@@ -97,4 +98,4 @@ class Objective:
         return Objective(self.parts + (other.parts if isinstance(other, Objective) else ((1.0, other),)))
 
     def __rmul__(self, weight: float) -> Objective:
-        return Objective(tuple((float(weight) * own, term) for own, term in self.parts))
+        return Objective(tuple((float(weight) * factor, term) for factor, term in self.parts))

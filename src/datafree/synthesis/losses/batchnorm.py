@@ -1,4 +1,4 @@
-"""Images whose activations have the statistics that the network's batch norms stored (Haroush et al. 2020)."""
+"""Divergence of a batch's statistics from those stored in the batch norms (Haroush et al. 2020)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ __all__ = ["BatchNormDivergence"]
 
 @dataclass(frozen=True)
 class BatchNormDivergence(Term):
-    """Divergence of the whole batch's statistics from the stored ones, summed over channels and layers; times its size.
+    """Divergence of the batch's statistics from the stored ones, summed over channels and layers, times the batch size.
 
-    `l2` is ZeroQ's and DeepInversion's (Yin et al. 2020, eq. 4): |m - mu| + |s^2 - sigma^2| of each layer, not squared.
+    `l2` is the loss of ZeroQ and DeepInversion (Yin et al. 2020, eq. 4): |m - mu| + |s^2 - sigma^2| per layer, not
+    squared.
     """
 
     layers: tuple[StoredStatistics, ...]
@@ -29,14 +30,16 @@ class BatchNormDivergence(Term):
 
     @property
     def taps(self) -> tuple[str, ...]:
-        return tuple(own.tap for own in self.layers)
+        return tuple(layer.tap for layer in self.layers)
 
     def __call__(self, view: View) -> Tensor:
-        return torch.stack([self._one(own, view.activations[own.tap]) for own in self.layers]).sum() * len(view.pixels)
+        return torch.stack([self._divergence(layer, view.activations[layer.tap]) for layer in self.layers]).sum() * len(
+            view.pixels
+        )
 
-    def _one(self, own: StoredStatistics, activation: Tensor) -> Tensor:
-        apart, variance = by_channel(activation, own.mean.to(activation.device), own.calls)
+    def _divergence(self, layer: StoredStatistics, activation: Tensor) -> Tensor:
+        mean_difference, variance = by_channel(activation, layer.mean.to(activation.device), layer.calls)
         if self.form == "l2":
-            spread = variance - own.variance.to(variance)
-            return torch.linalg.vector_norm(apart) + torch.linalg.vector_norm(spread)
-        return divergence(apart, variance, own, self.form).sum()
+            variance_difference = variance - layer.variance.to(variance)
+            return torch.linalg.vector_norm(mean_difference) + torch.linalg.vector_norm(variance_difference)
+        return divergence(mean_difference, variance, layer, self.form).sum()

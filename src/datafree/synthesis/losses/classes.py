@@ -1,4 +1,4 @@
-"""What the teacher should say of an image: the wanted class, confidently, all classes alike."""
+"""Losses on the teacher's predictions: target class, target logit, class balance."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from torch.nn.functional import cross_entropy
 
 from . import Term, View
 
-__all__ = ["ClassBalance", "WantedClass", "WantedLogit"]
+__all__ = ["ClassBalance", "TargetClass", "TargetLogit"]
 
 
 @dataclass(frozen=True)
-class WantedClass(Term):
-    """Cross-entropy of the teacher's prediction against the wanted class, in nats, summed over images."""
+class TargetClass(Term):
+    """Cross-entropy of the teacher's prediction against the target class, in nats, summed over images."""
 
     def __call__(self, view: View) -> Tensor:
         return cross_entropy(view.logits.float(), view.labels, reduction="sum")
 
 
 @dataclass(frozen=True)
-class WantedLogit(Term):
-    """Minus the logit of the wanted class, summed over images; without a lower bound, so beside a prior."""
+class TargetLogit(Term):
+    """Negative logit of the target class, summed over images. Unbounded below: use it with a prior."""
 
     def __call__(self, view: View) -> Tensor:
         return -view.logits.float().gather(1, view.labels[:, None]).sum()
@@ -30,7 +30,7 @@ class WantedLogit(Term):
 
 @dataclass(frozen=True)
 class ClassBalance(Term):
-    """Negative entropy of the batch's mean prediction, in nats, times its size; lowest when classes are equal."""
+    """Negative entropy of the batch's mean prediction, in nats, times the batch size; lowest for equal classes."""
 
     def __call__(self, view: View) -> Tensor:
         mean = view.logits.float().softmax(1).mean(0)

@@ -1,4 +1,4 @@
-"""Matching a record: each image its own sampled target (the paper), or the batch its moments."""
+"""Losses that match a record: each image its own sampled target (Lopes et al. 2017), or the batch its moments."""
 
 from __future__ import annotations
 
@@ -17,52 +17,52 @@ from ...records.statistics import Accumulator
 from ...records.statistics.spectral_accumulator import SpectralAccumulator
 from . import Term, View
 
-__all__ = ["MatchMoments", "MatchTargets", "Measured", "measured"]
+__all__ = ["BoundEntry", "MatchMoments", "MatchTargets", "bind_entries"]
 
 
 @dataclass(frozen=True)
-class Measured:
-    """An entry of a record with its meter, whose preparation (a graph's basis, say) is done once."""
+class BoundEntry:
+    """An entry of a record with its accumulator, which is prepared once (for example, a graph's basis)."""
 
     entry: Entry
-    meter: Accumulator
+    accumulator: Accumulator
 
     @property
     def taps(self) -> tuple[str, ...]:
         return self.entry.taps
 
     def observe(self, view: View) -> list[Tensor]:
-        return self.meter.observe([view.activations[tap].float() for tap in self.taps])
+        return self.accumulator.observe([view.activations[tap].float() for tap in self.taps])
 
 
-def measured(network: Network, record: Record, entries: Iterable[str]) -> tuple[Measured, ...]:
-    """The named entries with their meters for `network`, the record's teacher; each is made ready.
+def bind_entries(network: Network, record: Record, entries: Iterable[str]) -> tuple[BoundEntry, ...]:
+    """The named entries of `record`, with accumulators that are ready for its teacher `network`.
 
-    Raises UserError where a graph's basis does not come out as at the publisher's.
+    Raises UserError if a graph's basis differs from the publisher's.
     """
-    found = tuple(Measured(record.entries[name], record.meter(name, network)) for name in entries)
-    for own in found:
-        if isinstance(own.meter, SpectralAccumulator):
-            own.meter.ready(own.entry.summary)
-    return found
+    bound = tuple(BoundEntry(record.entries[name], record.meter(name, network)) for name in entries)
+    for entry in bound:
+        if isinstance(entry.accumulator, SpectralAccumulator):
+            entry.accumulator.ready(entry.entry.summary)
+    return bound
 
 
 @dataclass(frozen=True)
 class MatchTargets(Term):
-    """Squared distance between activations and targets drawn from the record, one target an image (sec. 3.1)."""
+    """Squared distance of activations from targets drawn from the record, one target per image (sec. 3.1)."""
 
-    entries: tuple[Measured, ...]
+    entries: tuple[BoundEntry, ...]
     normalise: bool = True
-    """Each tap's sum of squares is divided by its number of units (sec. 3.1.2); the spectral loss is a plain sum."""
+    """Divide each tap's sum of squares by its number of units (sec. 3.1.2); the spectral loss is a plain sum."""
     relu: bool = True
-    """ReLU on targets and activations of hidden layers (sec. 3.1.1)."""
+    """Apply ReLU to targets and activations of hidden layers (sec. 3.1.1)."""
     relu_logits: bool = True
-    """The same on the logits. The paper's; it deletes every negative target."""
+    """Apply ReLU to the logits too, as in the paper; this discards all negative targets."""
     dropout: float = 0.0
-    """Share of hidden units masked, one mask an image and layer, held for all steps (sec. 3.1.2).
+    """Share of hidden units masked, with one mask per image and layer for all steps (sec. 3.1.2).
 
-    A conv layer recorded by channels is masked unit by unit all the same, as in the teacher's training; its target is left
-    as it is, since the average over positions keeps its expectation.
+    A conv layer recorded by channels is still masked unit by unit, as in the teacher's training. Its target does not
+    change, because masking keeps the expectation of the average over positions.
     """
     targets: tuple[tuple[Tensor, ...], ...] = ()
     masks: Mapping[str, Tensor] = field(default_factory=dict)
@@ -78,12 +78,12 @@ class MatchTargets(Term):
 
     def bind(self, network: Network, labels: Tensor, rng: torch.Generator) -> MatchTargets:
         top = tap_names.layers(network)[-1]
-        drawn = [own.meter.sample(own.entry.summary, labels, rng) for own in self.entries]
+        drawn = [entry.accumulator.sample(entry.entry.summary, labels, rng) for entry in self.entries]
         targets = tuple(tuple(t.to(network.device) for t in group) for group in drawn)
         return replace(self, targets=targets, masks=self._draw_masks(network, len(labels), top, rng), top=top)
 
     def _draw_masks(self, network: Network, count: int, top: str, rng: torch.Generator) -> dict[str, Tensor]:
-        """Masks (N, ...) of hidden taps, 0 or 1 / keep, as dropout scales in training."""
+        """Masks (N, ...) of hidden taps with values 0 or 1 / keep, the scale of dropout in training."""
         if not self.dropout:
             return {}
         keep = 1 - self.dropout
@@ -93,12 +93,12 @@ class MatchTargets(Term):
 
     def __call__(self, view: View) -> Tensor:
         total = view.pixels.new_zeros(())
-        for own, targets in zip(self.entries, self.targets, strict=True):
-            for tap, activation, target in zip(own.taps, own.observe(view), targets, strict=True):
-                total = total + self._one(tap, activation, target)
+        for entry, targets in zip(self.entries, self.targets, strict=True):
+            for tap, activation, target in zip(entry.taps, entry.observe(view), targets, strict=True):
+                total = total + self._distance(tap, activation, target)
         return total
 
-    def _one(self, tap: str, activation: Tensor, target: Tensor) -> Tensor:
+    def _distance(self, tap: str, activation: Tensor, target: Tensor) -> Tensor:
         if tap in self.masks and activation.shape[1] == self.masks[tap][0].numel():
             target = target * self.masks[tap].flatten(1)
         if self.relu_logits if tap == self.top else self.relu:
@@ -113,9 +113,9 @@ def _masked(activation: Tensor, mask: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class MatchMoments(Term):
-    """Distance between the batch's own statistics and the record's, averaged over entries; times the batch's size."""
+    """Distance of the batch's statistics from the record's, averaged over entries, times the batch size."""
 
-    entries: tuple[Measured, ...]
+    entries: tuple[BoundEntry, ...]
 
     @property
     def taps(self) -> tuple[str, ...]:
@@ -123,7 +123,9 @@ class MatchMoments(Term):
 
     def __call__(self, view: View) -> Tensor:
         distances = [
-            own.meter.distance(own.entry.summary, [view.activations[tap].float() for tap in own.taps], view.labels)
-            for own in self.entries
+            bound.accumulator.distance(
+                bound.entry.summary, [view.activations[tap].float() for tap in bound.taps], view.labels
+            )
+            for bound in self.entries
         ]
         return torch.stack(distances).mean() * len(view.pixels)

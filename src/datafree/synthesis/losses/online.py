@@ -1,6 +1,7 @@
-"""What a generator is driven by while a student learns: where they disagree, and what the teacher makes of an image.
+"""Losses of a generator in online distillation: disagreement of teacher and student, the teacher's confidence,
+features.
 
-T and S are the teacher's and the student's logits, p = softmax(T).
+T and S are the logits of teacher and student.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ Kind = Literal["js", "l1", "kl"]
 
 
 def jensen_shannon(teacher: Tensor, student: Tensor, t: float = 1.0) -> Tensor:
-    """JS(softmax(T / t), softmax(S / t)) by image, (N,), in nats: between 0 and ln 2; logits (N, classes).
+    """JS(softmax(T / t), softmax(S / t)) per image (N,), in nats, between 0 and ln 2. Logits are (N, classes).
 
-    In log space: log of the mean is logaddexp(log p, log q) - ln 2, so no probability is clamped and the gradient is
-    alive for any number of classes and any confidence.
+    Computed in log space: log of the mean is logaddexp(log p, log q) - ln 2. No probability is clamped, so the gradient
+    does not vanish for any number of classes and any confidence.
     """
     p, q = log_softmax(teacher / t, 1), log_softmax(student / t, 1)
     mean = torch.logaddexp(p, q) - torch.log(p.new_tensor(2.0))
@@ -34,10 +35,10 @@ def jensen_shannon(teacher: Tensor, student: Tensor, t: float = 1.0) -> Tensor:
 
 @dataclass(frozen=True)
 class Disagreement(Term):
-    """Minus how far teacher and student are apart, summed over images: a generator that lowers it seeks what is not learnt.
+    """Negative distance of teacher and student, summed over images: minimising it finds images the student gets wrong.
 
     `js`: Jensen-Shannon divergence at `temperature` (Binici et al. 2022); `l1`: mean absolute difference of logits
-    (Fang et al. 2019, DFAD); `kl`: KL(teacher || student) at `temperature`. 0 where no student takes part.
+    (Fang et al. 2019, DFAD); `kl`: KL(teacher || student) at `temperature`. 0 without a student.
     """
 
     kind: Kind = "js"
@@ -60,7 +61,7 @@ class Disagreement(Term):
 
 @dataclass(frozen=True)
 class ConfidenceLoss(Term):
-    """Cross-entropy of the teacher's prediction against its own argmax, in nats, summed over images (Chen et al. 2019)."""
+    """Cross-entropy of the teacher's prediction against its argmax, in nats, summed over images (Chen et al. 2019)."""
 
     def __call__(self, view: View) -> Tensor:
         logits = view.logits.float()
@@ -69,7 +70,7 @@ class ConfidenceLoss(Term):
 
 @dataclass(frozen=True)
 class FeatureNorm(Term):
-    """Minus the mean absolute feature, what the last layer is given, summed over images (Chen et al. 2019, DAFL)."""
+    """Negative mean absolute penultimate feature, summed over images (Chen et al. 2019, DAFL)."""
 
     @property
     def taps(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What an image is like without looking at the network: smooth, small, within its box."""
+"""Losses on pixels alone: total variation, norm, smoothness."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["PixelNorm", "Smoothness", "TotalVariation"]
 
 
 @dataclass(frozen=True)
-class _OfRange(Term):
-    """Takes pixels as shares of the range from `low` to `high`, which `bind` sets to the network's."""
+class _RangePrior(Term):
+    """A term on pixels as shares of the range from `low` to `high`, which `bind` sets to the network's range."""
 
     low: float = 0.0
     high: float = 1.0
@@ -27,13 +27,13 @@ class _OfRange(Term):
 
     def shares(self, view: View) -> Tensor:
         if (self.low, self.high) == (0, 1):
-            return view.pixels  # not as a result of its own, since gradients would be added up in another order
+            return view.pixels  # the same tensor: a copy would change the order in which gradients are added
         return (view.pixels - self.low) / (self.high - self.low)
 
 
 @dataclass(frozen=True)
-class TotalVariation(_OfRange):
-    """Mean squared difference of neighbouring pixels, as shares of the range, summed over images; 0 for a constant one."""
+class TotalVariation(_RangePrior):
+    """Mean squared difference of neighbouring pixels, summed over images; 0 for a constant image."""
 
     def __call__(self, view: View) -> Tensor:
         x = self.shares(view)
@@ -42,16 +42,16 @@ class TotalVariation(_OfRange):
 
 
 @dataclass(frozen=True)
-class PixelNorm(_OfRange):
-    """Mean square of the pixels, as shares of the range from its low end, summed over images."""
+class PixelNorm(_RangePrior):
+    """Mean squared pixel, measured from the low end of the range, summed over images."""
 
     def __call__(self, view: View) -> Tensor:
         return self.shares(view).square().sum() / view.pixels[0].numel()
 
 
 @dataclass(frozen=True)
-class Smoothness(_OfRange):
-    """Mean squared distance to the 3x3 blurred image, as a share of the range, summed over images; 0 for a constant one."""
+class Smoothness(_RangePrior):
+    """Mean squared distance to the 3x3 blurred image, summed over images; 0 for a constant image."""
 
     def __call__(self, view: View) -> Tensor:
         x = self.shares(view)

@@ -1,7 +1,8 @@
-"""Images from a network's batch norms alone: Gaussian, Inception, batch-norm statistics, both (Haroush et al. 2020).
+"""Images from a network's batch norms: Gaussian noise, Inception, batch-norm statistics, or both (Haroush et al. 2020).
 
-The batch-norm loss and the kinds of images are the paper's; step counts, weights and priors are ours, since the paper's
-text was not at hand. DeepInversion (Yin et al. 2020) is `bns-inception` with `--form l2 --jitter 2 --flip` and its priors.
+The batch-norm loss and the kinds of images follow the paper. Step counts, weights and priors are ours, because we did
+not have the paper's text. DeepInversion (Yin et al. 2020) is `bns-inception` with `--form l2 --jitter 2 --flip` and its
+priors.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ...records.divergence import Form, stored_statistics
 from ...records.record import Record
 from ..losses import Objective
 from ..losses.batchnorm import BatchNormDivergence
-from ..losses.classes import ClassBalance, WantedClass, WantedLogit
+from ..losses.classes import ClassBalance, TargetClass, TargetLogit
 from ..losses.priors import PixelNorm, Smoothness, TotalVariation
 from . import Batch, unit_labels
 from .inversion import BoundInversion, InversionSettings, noise
@@ -28,11 +29,11 @@ __all__ = ["BatchNormInception", "BatchNormSamples", "Gaussian", "Inception", "P
 
 
 class Gaussian(Settings):
-    """Noise, which is what any other method has to be better than."""
+    """Noise: the baseline that every other method has to beat."""
 
     method: Literal["gaussian"] = "gaussian"
     box: bool = True
-    """Cut pixels to their range; without it they are normal to the network, and stored as floats."""
+    """Clamp pixels to their range; otherwise the network sees standard normal inputs, and the set stores floats."""
 
     targeted: ClassVar[bool] = False
     summary: ClassVar[str] = "standard normal noise: the control (Haroush et al. 2020)"
@@ -47,7 +48,7 @@ class Gaussian(Settings):
 
 @dataclass(frozen=True)
 class BoundGaussian:
-    """Units of noise, with the input's recorded mean and std where there is a record of them."""
+    """Noise with the recorded mean and std of the input, or standard normal without a record."""
 
     settings: Gaussian
     teacher: Network
@@ -60,85 +61,87 @@ class BoundGaussian:
 
 
 class PriorSettings(InversionSettings):
-    """The fields of every method that optimises pixels under priors, which take pixels as shares of their range."""
+    """Settings of the methods that optimise pixels under priors. Priors see pixels as shares of their range."""
 
     steps: int = Field(default=100, ge=1)
-    """Number of Adam steps on the pixels; more images in fewer steps teach more."""
+    """Number of Adam steps on the pixels; many images of few steps train better students than the reverse."""
     learning_rate: float = Field(default=0.03, gt=0, le=10)
     """Learning rate of Adam on the pixels, as a share of the range of pixel values."""
     box: bool = True
-    """Keep pixels in their range."""
+    """Clamp pixels to their range after each step."""
     smooth: float = Field(default=0.0, ge=0)
-    """Weight of the distance to the blurred image."""
+    """Weight of the squared distance to the blurred image."""
     total_variation: float = Field(default=0.0, ge=0)
     """Weight of the total variation."""
     pixel_norm: float = Field(default=0.0, ge=0)
-    """Weight of the mean square of the pixels, which draws them to the dark end of the range."""
+    """Weight of the mean squared pixel, which pulls pixels to the dark end of the range."""
     balance: float = Field(default=0.0, ge=0)
-    """Weight of the batch's class balance."""
+    """Weight of the class balance of the batch."""
     jitter: int = Field(default=0, ge=0)
-    """Shift the batch by up to this many pixels before the network, each step."""
+    """Maximum random shift of the batch at each step, in pixels."""
     flip: bool = False
-    """Mirror the batch left to right before the network with probability 1/2, each step."""
+    """Mirror the batch left to right with probability 1/2 at each step."""
 
     def priors(self) -> Objective:
-        """The weighted priors; without the ones of weight 0."""
-        own = (
+        """The priors whose weight is not 0."""
+        priors = (
             (self.smooth, Smoothness()),
             (self.total_variation, TotalVariation()),
             (self.pixel_norm, PixelNorm()),
             (self.balance, ClassBalance()),
         )
-        return Objective(tuple((weight, term) for weight, term in own if weight))
+        return Objective(tuple((weight, term) for weight, term in priors if weight))
 
 
 class Inception(PriorSettings):
-    """Images of a class, by its logit and a smooth prior."""
+    """Images that maximise the logit of their class under a smoothness prior."""
 
     method: Literal["inception"] = "inception"
     smooth: float = Field(default=100.0, ge=0)
-    """Weight of the distance to the blurred image."""
+    """Weight of the squared distance to the blurred image."""
 
-    summary: ClassVar[str] = "the wanted class's logit is maximised under a smooth prior (Haroush et al. 2020)"
+    summary: ClassVar[str] = "maximises the target class's logit under a smoothness prior (Haroush et al. 2020)"
 
     def bind(self, teacher: Network, record: Record | None) -> BoundInversion:
-        return self.maker(teacher, record, Objective(((1.0, WantedLogit()),)) + self.priors())
+        return self.bind_objective(teacher, record, Objective(((1.0, TargetLogit()),)) + self.priors())
 
 
 class BatchNormSamples(PriorSettings):
-    """Batches whose activations have the statistics that the batch norms stored."""
+    """Batches whose activations have the statistics stored in the batch norms."""
 
     method: Literal["bns"] = "bns"
     form: Form = "forward"
-    """`forward` is the paper's KL divergence, `reverse` the other direction, `l2` ZeroQ's and DeepInversion's."""
+    """Divergence: `forward` is the paper's KL, `reverse` the other direction, `l2` that of ZeroQ and DeepInversion."""
 
     targeted: ClassVar[bool] = False
-    summary: ClassVar[str] = "batch statistics are those the batch norms stored (Haroush et al. 2020)"
+    summary: ClassVar[str] = "matches batch statistics to those stored in the batch norms (Haroush et al. 2020)"
 
     def bind(self, teacher: Network, record: Record | None) -> BoundInversion:
         term = BatchNormDivergence(stored_statistics(teacher, record), self.form)
-        return self.maker(teacher, record, 1.0 * term + self.priors())
+        return self.bind_objective(teacher, record, 1.0 * term + self.priors())
 
 
 class BatchNormInception(PriorSettings):
-    """As `bns`, and every image of its wanted class."""
+    """As `bns`, and each image has a target class."""
 
     method: Literal["bns-inception"] = "bns-inception"
     form: Form = "forward"
-    """`forward` is the paper's KL divergence, `reverse` the other direction, `l2` ZeroQ's and DeepInversion's."""
+    """Divergence: `forward` is the paper's KL, `reverse` the other direction, `l2` that of ZeroQ and DeepInversion."""
     classes: float | None = Field(default=None, ge=0)
-    """Weight of the cross-entropy to the wanted class; by default 1, or a tenth of the number of a record's units."""
+    """Weight of the target class's cross-entropy; by default 1, or a tenth of the number of units in a record."""
 
-    summary: ClassVar[str] = "as `bns`, with the wanted class (Haroush et al. 2020; DeepInversion with --form l2)"
+    summary: ClassVar[str] = "as `bns`, with a target class (Haroush et al. 2020; DeepInversion with --form l2)"
 
     def bind(self, teacher: Network, record: Record | None) -> BoundInversion:
         term = BatchNormDivergence(stored_statistics(teacher, record), self.form)
         weight = self._weight(teacher, term) if self.classes is None else self.classes
-        return self.maker(teacher, record, 1.0 * term + weight * WantedClass() + self.priors())
+        return self.bind_objective(teacher, record, 1.0 * term + weight * TargetClass() + self.priors())
 
     @staticmethod
     def _weight(teacher: Network, term: BatchNormDivergence) -> float:
-        """A record's statistics are summed over every unit of every layer, which outweighs one cross-entropy by far."""
+        """The default weight. A record's divergence sums over all units of all layers and would outweigh the
+        cross-entropy.
+        """
         if tap_names.batch_norms(teacher):
             return 1.0
-        return max(1.0, sum(len(own.mean) for own in term.layers) / 10)
+        return max(1.0, sum(len(layer.mean) for layer in term.layers) / 10)

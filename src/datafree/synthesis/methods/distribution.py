@@ -1,4 +1,4 @@
-"""The record as a distribution: images drawn from it, in closed form, as many as wanted."""
+"""Draws any number of images from the distribution of pixels that a record describes."""
 
 from __future__ import annotations
 
@@ -27,44 +27,44 @@ PROBED = 512
 
 
 class Distribution(Settings):
-    """Images drawn from the class-conditional distribution of the pixels, where the record determines it."""
+    """Images drawn from the class-conditional distribution of the pixels, if the record determines it."""
 
     method: Literal["distribution"] = "distribution"
     inflate: float = Field(default=1.4, ge=1, le=4)
-    """An image's deviation from its class mean is multiplied by a random factor between 1 and this."""
+    """Maximum random factor, from 1 up, on an image's deviation from its class mean."""
     mix: float = Field(default=0.5, ge=0, le=1)
-    """Share of images blended with another one, of any class, by up to a half."""
+    """Share of images that are blended with another image of any class, with a weight of up to 1/2."""
     degrees: float = Field(default=15.0, ge=0, le=180)
-    """Random rotation, at most. Warps suppose that a bent image keeps its class: set all five to 0 where it does not."""
+    """Maximum random rotation, in degrees. If warping can change an image's class, set all five warps to 0."""
     shift: float = Field(default=0.05, ge=0, le=1)
-    """Random shift, at most, as a share of the larger side."""
+    """Maximum random shift, as a share of the larger side."""
     scale: float = Field(default=0.15, ge=0, le=1)
-    """Random change of the logarithm of the size, at most."""
+    """Maximum random change of the logarithm of the size."""
     shear: float = Field(default=0.15, ge=0, le=1)
-    """Random shear, at most."""
+    """Maximum random shear."""
     elastic: float = Field(default=0.025, ge=0, le=1)
-    """Standard deviation of a smooth random displacement, as a share of the larger side."""
+    """Standard deviation of the smooth random displacement, as a share of the larger side."""
     warp_acceptance: float = Field(default=0.8, ge=0, le=1)
-    """Warps are cut to a quarter where they change the teacher's mind: where it keeps its class on fewer bent images than
-    this, times its share of unbent ones that it sees the wanted class in. 0: warps as they are set."""
+    """Warp strength is divided by 4 if the teacher's prediction changes too often under it: if the share of unchanged
+    predictions is below this value times the teacher's accuracy on unwarped images. 0: never."""
     rank: int = Field(default=256, ge=1, le=4096)
-    """Directions kept of a class's latent covariance."""
+    """Rank of each class's latent covariance."""
 
-    summary: ClassVar[str] = "drawn from the record as a censored Gaussian, where it determines the pixels (ours)"
+    summary: ClassVar[str] = "draws images from the record's censored Gaussian, if it determines the pixels (ours)"
     in_range: ClassVar[bool] = True
 
     def bind(self, teacher: Network, record: Record | None) -> BoundDistribution:
-        known = self._known(teacher, record)
-        if not isinstance(known, Censored):
-            known = fit_censored(known.mean, known.covariance, rank=self.rank)
-        return BoundDistribution(self, teacher, known).cautious()
+        distribution = self._distribution(teacher, record)
+        if not isinstance(distribution, Censored):
+            distribution = fit_censored(distribution.mean, distribution.covariance, rank=self.rank)
+        return BoundDistribution(self, teacher, distribution).with_accepted_warps()
 
     def check(self, teacher: Network, record: Record | None) -> None:
-        """Raises UserError where `on` would, without the fit, which takes seconds to minutes."""
-        self._known(teacher, record)
+        """Raises UserError in the same cases as `bind`, without the fit, which takes seconds to minutes."""
+        self._distribution(teacher, record)
 
-    def _known(self, teacher: Network, record: Record | None) -> Censored | PixelMoments:
-        """What the record says of the pixels: of many, the latent normals themselves; else the moments to be fitted."""
+    def _distribution(self, teacher: Network, record: Record | None) -> Censored | PixelMoments:
+        """The pixels' moments from the record; for large images, the latent normals themselves, which need no fit."""
         record = needed(self.method, record, teacher)
         if teacher.spec.pixels > PIXELS_AT_MOST:
             return Censored(*pixel_factors(teacher, record))
@@ -80,22 +80,21 @@ class BoundDistribution:
     teacher: Network
     latent: Censored
 
-    def cautious(self) -> BoundDistribution:
-        """This maker, its warps cut to a quarter where the teacher does not follow them; always decided alike."""
-        own = self.settings
-        if not own.warp_acceptance or not any(self._warp().model_dump().values()):
+    def with_accepted_warps(self) -> BoundDistribution:
+        """This distribution; warps are divided by 4 if the teacher's predictions change too often. Fixed seed."""
+        settings = self.settings
+        if not settings.warp_acceptance or not any(self._warp().model_dump().values()):
             return self
         rng = stream(0, "caution")
         labels = unit_labels(0, PROBED, len(self.teacher.spec.classes))
-        straight = replace(self, settings=own.model_copy(update=dict.fromkeys(WARPS, 0.0) | {"mix": 0.0})).draw(
-            labels, rng
-        )
-        before = self.teacher.predict(straight).argmax(1)
-        after = self.teacher.predict(warp(straight, self._warp(), rng)).argmax(1)
-        kept, seen = (before == after).float().mean(), (before.cpu() == labels).float().mean()
-        if kept >= own.warp_acceptance * seen:
+        plain_settings = settings.model_copy(update=dict.fromkeys(WARPS, 0.0) | {"mix": 0.0})
+        unwarped = replace(self, settings=plain_settings).draw(labels, rng)
+        before = self.teacher.predict(unwarped).argmax(1)
+        after = self.teacher.predict(warp(unwarped, self._warp(), rng)).argmax(1)
+        unchanged, correct = (before == after).float().mean(), (before.cpu() == labels).float().mean()
+        if unchanged >= settings.warp_acceptance * correct:
             return self
-        return replace(self, settings=own.model_copy(update={name: getattr(own, name) / 4 for name in WARPS}))
+        return replace(self, settings=settings.model_copy(update={name: getattr(settings, name) / 4 for name in WARPS}))
 
     def chunk(self, index: int, seed: int, size: int) -> Batch:
         rng, spec = stream(seed, "unit", index), self.teacher.spec
@@ -103,16 +102,16 @@ class BoundDistribution:
         return Batch(self.draw(labels, rng), labels)
 
     def draw(self, labels: Tensor, rng: torch.Generator) -> Tensor:
-        """One image (N, C, H, W) a label, in the spec's range."""
+        """Images (N, C, H, W) in the spec's range, one per label (N,)."""
         spec = self.teacher.spec
-        spread = 1 + (self.settings.inflate - 1) * torch.rand(len(labels), generator=rng)
-        images = self.latent.latent(labels, spread, rng).clamp_(0, 1).view(len(labels), *spec.shape)
-        images = self._mixed(images, rng)
+        inflation = 1 + (self.settings.inflate - 1) * torch.rand(len(labels), generator=rng)
+        images = self.latent.latent(labels, inflation, rng).clamp_(0, 1).view(len(labels), *spec.shape)
+        images = self._blend(images, rng)
         images = warp(images, self._warp(), rng) if any(self._warp().model_dump().values()) else images
         return spec.low + (spec.high - spec.low) * images.clamp(0, 1)
 
-    def _mixed(self, images: Tensor, rng: torch.Generator) -> Tensor:
-        """A share of the images blended with others: (1 - w) x + w x', w uniform in [0, 1/2]."""
+    def _blend(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        """Blends a share of the images with others: (1 - w) x + w x', w uniform in [0, 1/2]."""
         count = int(len(images) * self.settings.mix)
         if count:
             other = torch.randperm(len(images), generator=rng)[:count]

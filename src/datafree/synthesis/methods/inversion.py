@@ -1,4 +1,6 @@
-"""Reconstruction by gradient: the input is optimised until the teacher's activations are the wanted ones (eq. in sec. 3)."""
+"""Reconstruction by gradient: optimises pixels until the teacher's activations match targets (Lopes et al. 2017, sec.
+3).
+"""
 
 from __future__ import annotations
 
@@ -27,14 +29,14 @@ __all__ = ["BoundInversion", "Inversion", "InversionSettings", "invert", "noise"
 
 
 class InversionSettings(Settings):
-    """The fields that every method that optimises pixels from noise has."""
+    """Settings of every method that optimises pixels from noise."""
 
     steps: int = Field(default=40, ge=1)
-    """Number of Adam steps on the pixels; the authors' code takes 1,000. More images in fewer steps make better students."""
+    """Number of Adam steps on the pixels; the authors used 1,000. Many images of few steps train better students."""
     learning_rate: float = Field(default=0.03, gt=0, le=10)
-    """Learning rate of Adam on the pixels, of a range of 1; the authors': 0.07 (HINTON), 0.09 (LeNet-5), 0.05 (AlexNet)."""
+    """Learning rate of Adam on the pixels, as a share of their range; the authors used 0.05 to 0.09."""
     box: bool = False
-    """Keep pixels in their range; the paper does not."""
+    """Clamp pixels to their range after each step; the paper does not."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Number format of the teacher's forward pass; bfloat16 is up to 3 times as fast on CPUs that have it."""
 
@@ -42,21 +44,24 @@ class InversionSettings(Settings):
     def in_range(self) -> bool:
         return self.box
 
-    def maker(self, teacher: Network, record: Record | None, objective: Objective) -> BoundInversion:
-        """Units that follow `objective` as these settings say."""
+    def bind_objective(self, teacher: Network, record: Record | None, objective: Objective) -> BoundInversion:
+        """The method that minimises `objective` with these settings.
+
+        Raises UserError for a teacher without a gradient to its pixels, or a jitter as large as the images.
+        """
         check_pixel_gradient(teacher, f"--method {self.method}")  # type: ignore[attr-defined]
-        moved = getattr(self, "jitter", 0), getattr(self, "flip", False)
+        jitter, flip = getattr(self, "jitter", 0), getattr(self, "flip", False)
         side = min(teacher.spec.shape[1:])
-        if moved[0] >= side:
-            raise UserError(f"--jitter: got {moved[0]}, wanted below {side}, the images' smaller side; give less")
-        how = Inversion(self.steps, self.learning_rate, self.box, self.precision, *moved)
-        return BoundInversion(teacher, record, objective, how)
+        if jitter >= side:
+            raise UserError(f"--jitter: got {jitter}, expected below {side}, the images' smaller side; give less")
+        inversion = Inversion(self.steps, self.learning_rate, self.box, self.precision, jitter, flip)
+        return BoundInversion(teacher, record, objective, inversion)
 
 
 @dataclass(frozen=True)
 class Inversion:
-    """How pixels are optimised: Adam, `steps` times at `learning_rate`, a share of the range of pixel values; `box` keeps
-    them in it.
+    """How pixels are optimised: `steps` of Adam. `learning_rate` is a share of the range of pixel values; `box` clamps
+    pixels to that range after each step.
     """
 
     steps: int
@@ -64,90 +69,90 @@ class Inversion:
     box: bool
     precision: str = "float32"
     jitter: int = 0
-    """Each step the network sees the batch shifted by up to so many pixels, around the edges."""
+    """Maximum circular shift of the batch at each step, in pixels."""
     flip: bool = False
-    """Mirror the batch left to right before the network with probability 1/2, each step."""
+    """Mirror the batch left to right with probability 1/2 at each step."""
     augment: Augmentation | None = None
-    """Each step the network sees every image augmented in a way of its own."""
+    """Augmentation of each image at each step, drawn independently."""
 
 
-BEFORE_A_STEP = "the network or its record gives numbers beyond float32 on the first images; use another --method"
+BEFORE_A_STEP = "the network or its record exceeds the range of float32 on the first images; use another --method"
 
 
 def invert(
-    network: Network, objective: Objective, start: Tensor, labels: Tensor, how: Inversion,
+    network: Network, objective: Objective, start: Tensor, labels: Tensor, inversion: Inversion,
     rng: torch.Generator | None = None,
 ) -> Tensor:  # fmt: skip
-    """Pixels like `start` (N, C, H, W), after Adam on them; `objective` is bound to this batch.
+    """Pixels (N, C, H, W) optimised from `start`. `objective` is already bound to this batch with its `labels` (N,).
 
-    `rng` draws the augmentation, shifts and flips of each step. Only the pixels get a gradient; what the objective itself
-    learns, it learns after each step. Raises UserError when the objective turns non-finite, naming the step.
+    `rng` draws the augmentation, shifts and flips of each step. Only the pixels get a gradient; losses that learn do so
+    after each step. Raises UserError with the step's number if the objective is not finite.
     """
     pixels = start.clone().requires_grad_(True)
     width = network.spec.high - network.spec.low
-    adam = torch.optim.Adam([pixels], lr=how.learning_rate * width, eps=1e-8 / width)
-    narrow = how.precision == "bfloat16"
-    turned = channels_last(network) if network.device.type == "cpu" else nullcontext()  # measured on CPUs only
-    with turned, frozen(network.module), tap_names.watch(network, objective.taps, objective.edits) as seen:
-        for step in range(how.steps):
-            shown = _shown(pixels, how, network.spec, rng)
-            with torch.autocast(network.device.type, torch.bfloat16) if narrow else nullcontext():
-                logits = network.logits(shown)
-            seen[tap_names.INPUT] = shown
-            view = View(shown, labels, logits, seen)
+    adam = torch.optim.Adam([pixels], lr=inversion.learning_rate * width, eps=1e-8 / width)
+    half = inversion.precision == "bfloat16"
+    layout = channels_last(network) if network.device.type == "cpu" else nullcontext()  # measured on CPUs only
+    with layout, frozen(network.module), tap_names.watch(network, objective.taps, objective.edits) as seen:
+        for step in range(inversion.steps):
+            augmented = _augmented(pixels, inversion, network.spec, rng)
+            with torch.autocast(network.device.type, torch.bfloat16) if half else nullcontext():
+                logits = network.logits(augmented)
+            seen[tap_names.INPUT] = augmented
+            view = View(augmented, labels, logits, seen)
             total, _ = objective(view)
             (pixels.grad,) = torch.autograd.grad(total, pixels)
             if not bool(total.isfinite()):
-                what = "lower --learning-rate" if step else BEFORE_A_STEP
-                raise UserError(f"the objective is not finite at step {step}; {what}")
+                advice = "lower --learning-rate" if step else BEFORE_A_STEP
+                raise UserError(f"the objective is not finite at step {step}; {advice}")
             adam.step()
             objective.learn(view)
-            if how.box:
+            if inversion.box:
                 with torch.no_grad():
                     pixels.clamp_(network.spec.low, network.spec.high)
     return pixels.detach()
 
 
-def _shown(pixels: Tensor, how: Inversion, spec: InputSpec, rng: torch.Generator | None) -> Tensor:
-    """The batch as one step shows it."""
-    if how.augment is not None and rng is not None:
-        pixels = how.augment.show(pixels, spec, rng)
-    if how.jitter and rng is not None:
-        down, right = torch.randint(-how.jitter, how.jitter + 1, (2,), generator=rng).tolist()
+def _augmented(pixels: Tensor, inversion: Inversion, spec: InputSpec, rng: torch.Generator | None) -> Tensor:
+    """The batch as the network sees it in one step: augmented, shifted and mirrored."""
+    if inversion.augment is not None and rng is not None:
+        pixels = inversion.augment.show(pixels, spec, rng)
+    if inversion.jitter and rng is not None:
+        down, right = torch.randint(-inversion.jitter, inversion.jitter + 1, (2,), generator=rng).tolist()
         pixels = pixels.roll((down, right), (2, 3))
-    if how.flip and rng is not None and int(torch.randint(2, (1,), generator=rng)):
+    if inversion.flip and rng is not None and int(torch.randint(2, (1,), generator=rng)):
         pixels = pixels.flip(3)
     return pixels
 
 
 @dataclass(frozen=True)
 class BoundInversion:
-    """Units that start from noise, of the input record where there is one, and are optimised under `objective`."""
+    """Images that start from noise (see `noise`) and are optimised under `objective`."""
 
     teacher: Network
     record: Record | None
     objective: Objective
-    how: Inversion
+    inversion: Inversion
 
     def chunk(self, index: int, seed: int, size: int) -> Batch:
         labels, rng = unit_labels(index, size, len(self.teacher.spec.classes)), stream(seed, "unit", index)
         start = noise(self.teacher, self.record, labels, rng).to(self.teacher.device)
         bound = self.objective.bind(self.teacher, labels, rng)
-        pixels = invert(self.teacher, bound, start, labels.to(self.teacher.device), self.how, rng).cpu()
+        pixels = invert(self.teacher, bound, start, labels.to(self.teacher.device), self.inversion, rng).cpu()
         return Batch(pixels, labels)
 
 
 def noise(network: Network, record: Record | None, labels: Tensor, rng: torch.Generator) -> Tensor:
-    """Images (N, C, H, W) drawn pixel by pixel from the input record's mean and std; not clamped, as in the paper.
+    """Images (N, C, H, W), one per label (N,), drawn pixel by pixel from the recorded mean and std of the input.
 
-    Without input statistics: standard normal to the network, by its spec's mean and std; where the spec normalises nothing,
-    from the middle of the range with a quarter of it as std.
+    Pixels are not clamped, as in the paper. Without a record: the spec's mean and std, so that the network sees
+    standard normal inputs. If the spec does not normalise: the middle of the range, with a quarter of its width as std.
     """
     spec = network.spec
     if not spec.normalises:
         mean, std = torch.tensor((spec.low + spec.high) / 2), torch.tensor((spec.high - spec.low) / 4)
     else:
-        mean, std = (torch.tensor(own).view(-1, 1, 1) for own in (spec.mean, spec.std))
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (spec.mean, spec.std))
     for entry in record.of_kind("input").values() if record is not None else ():
         mean, std = entry.summary["mean"], entry.summary["std"]
     return mean + std * torch.randn(len(labels), *spec.shape, generator=rng)

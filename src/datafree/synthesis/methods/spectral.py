@@ -1,4 +1,4 @@
-"""The paper's spectral reconstructions: activations match a compressed version of the whole network's (sec. 3.1.3)."""
+"""Spectral reconstructions: activations match a compressed version of all layers' (Lopes et al. 2017, sec. 3.1.3)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from ...models.network import Network
 from ...records.record import Record
 from ..losses import Objective
-from ..losses.match import MatchTargets, measured
+from ..losses.match import MatchTargets, bind_entries
 from . import needed
 from .inversion import BoundInversion, InversionSettings
 
@@ -19,12 +19,12 @@ class SpectralAllLayers(InversionSettings):
 
     method: Literal["spectral-all"] = "spectral-all"
     relu: bool = True  # differs from the paper: its spectral loss, a plain sum of squares, names no ReLU
-    """Compare activations after their ReLU, as sec. 3.1.1 does; without it the pre-activations, as the equation reads."""
+    """Compare activations after ReLU, as in sec. 3.1.1; otherwise pre-activations, as in the equation."""
 
-    summary: ClassVar[str] = "activations match a spectrum over the graph of the whole network (sec. 3.1.3)"
+    summary: ClassVar[str] = "activations match the spectrum over the graph of the whole network (sec. 3.1.3)"
 
     def bind(self, teacher: Network, record: Record | None) -> BoundInversion:
-        return _maker(self, teacher, record)
+        return _bind(self, teacher, record)
 
 
 class SpectralLayerPairs(InversionSettings):
@@ -32,17 +32,17 @@ class SpectralLayerPairs(InversionSettings):
 
     method: Literal["spectral-pairs"] = "spectral-pairs"
     relu: bool = True  # differs from the paper: its spectral loss, a plain sum of squares, names no ReLU
-    """Compare activations after their ReLU, as sec. 3.1.1 does; without it the pre-activations, as the equation reads."""
+    """Compare activations after ReLU, as in sec. 3.1.1; otherwise pre-activations, as in the equation."""
 
-    summary: ClassVar[str] = "activations match spectra over each pair of adjacent layers (sec. 3.1.3)"
+    summary: ClassVar[str] = "activations match the spectra over each pair of adjacent layers (sec. 3.1.3)"
 
     def bind(self, teacher: Network, record: Record | None) -> BoundInversion:
-        return _maker(self, teacher, record)
+        return _bind(self, teacher, record)
 
 
-def _maker(settings: SpectralAllLayers | SpectralLayerPairs, teacher: Network, record: Record | None) -> BoundInversion:
-    """Follows the plain sum of squares over all vertices of the graph, or of each pair's graph."""
+def _bind(settings: SpectralAllLayers | SpectralLayerPairs, teacher: Network, record: Record | None) -> BoundInversion:
+    """Minimises the plain sum of squares over all vertices of the graph, or of the graphs of all pairs."""
     record = needed(settings.method, record, teacher)
-    entries = measured(teacher, record, record.need(settings.method))
+    entries = bind_entries(teacher, record, record.need(settings.method))
     term = MatchTargets(entries, normalise=False, relu=settings.relu, relu_logits=settings.relu)
-    return settings.maker(teacher, record, Objective(((1.0, term),)))
+    return settings.bind_objective(teacher, record, Objective(((1.0, term),)))

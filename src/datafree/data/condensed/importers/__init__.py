@@ -1,7 +1,7 @@
-"""Condensed sets as their authors publish them, read as they stand: `read(source, ...)` finds the format.
+"""Reads condensed sets in their authors' formats: `read(source, ...)` detects the format.
 
-No pickle is run: a `.pt` file is described opcode by opcode, and only the picked tensors are read. What the numbers mean
-(pixels, labels, patches) is for `meaning`, whether they mean it for `trial`.
+No pickle is executed: a `.pt` file is parsed opcode by opcode, and only the selected tensors are read. `meaning`
+interprets the numbers (pixels, labels, patches), and `trial` tests the interpretation on the teacher.
 """
 
 from __future__ import annotations
@@ -25,40 +25,40 @@ FORMATS = {
 
 
 def read(source: str | Path, spec: InputSpec, options: Options | None = None) -> Raw:
-    """The set in `source`, a file or a folder. Raises UserError for what is no format of these, damaged or whitened."""
-    own = options or Options()
-    raw = _read(Path(source), spec, own)
-    if own.zca and not raw.files[0].name.startswith(UNWHITENED):
+    """The set in `source`, a file or a folder. Raises UserError for an unknown format, damage or whitened images."""
+    options = options or Options()
+    raw = _read(Path(source), spec, options)
+    if options.zca and not raw.files[0].name.startswith(UNWHITENED):
         raise UserError(
-            f"--zca: {raw.files[0]} is whitened, and no un-whitened {UNWHITENED}*.pt is beside it, so its pixels cannot be "
-            "had; get that file too"
+            f"--zca: {raw.files[0]} is whitened, and no un-whitened {UNWHITENED}*.pt is beside it, so its pixels "
+            "cannot be had; get that file too"
         )
     return raw
 
 
-def _read(path: Path, spec: InputSpec, own: Options) -> Raw:
+def _read(path: Path, spec: InputSpec, options: Options) -> Raw:
     if path.is_dir():
-        return _folder(path, spec, own)
+        return _folder(path, spec, options)
     if not path.exists():
-        raise UserError(f"no file or folder {str(path)!r}; give a condensed set: {_named()}")
+        raise UserError(f"no file or folder {str(path)!r}; give a condensed set: {_format_list()}")
     if not path.is_file():
-        raise UserError(f"{str(path)!r} is a device or a pipe, wanted a file; give a condensed set: {_named()}")
+        raise UserError(f"{str(path)!r} is a device or a pipe, expected a file; give a condensed set: {_format_list()}")
     if path.suffix in (".pt", ".pth"):
         from . import torchfiles
 
-        return torchfiles.read(path, own)
+        return torchfiles.read(path, options)
     if path.suffix.lower() == ".npz":
         from . import arrays
 
-        return arrays.read(path, spec, own)
+        return arrays.read(path, spec, options)
     if path.suffix == ".parquet":
         from . import parquet
 
-        return parquet.read([path], spec, own)
-    raise UserError(f"{str(path)!r} is of no format that is known; wanted {_named()}; convert it to one of them")
+        return parquet.read([path], spec, options)
+    raise UserError(f"{str(path)!r} has an unknown format; expected {_format_list()}; convert it to one of them")
 
 
-def _folder(path: Path, spec: InputSpec, own: Options) -> Raw:
+def _folder(path: Path, spec: InputSpec, options: Options) -> Raw:
     if (path / "images_best.pt").is_file() or any(path.glob(f"{UNWHITENED}*.pt")):
         from . import torchfiles
 
@@ -67,15 +67,17 @@ def _folder(path: Path, spec: InputSpec, own: Options) -> Raw:
     if tables:
         from . import parquet
 
-        return parquet.read(tables, spec, own)
+        return parquet.read(tables, spec, options)
     if (path / "data.pt").is_file():
-        return _read(path / "data.pt", spec, own)
+        return _read(path / "data.pt", spec, options)
     if any(entry.is_dir() and not entry.name.startswith(".") for entry in path.iterdir()):
         from . import pictures
 
-        return pictures.read(path, spec, own)
-    raise UserError(f"no condensed set in {str(path)!r}; wanted {_named()}; give another folder or the file itself")
+        return pictures.read(path, spec, options)
+    raise UserError(
+        f"no condensed set in {str(path)!r}; expected {_format_list()}; give another folder or the file itself"
+    )
 
 
-def _named() -> str:
+def _format_list() -> str:
     return "; ".join(FORMATS.values())

@@ -1,4 +1,4 @@
-"""`.npz` files of condensed sets, images last in channels as a rule: KIP, FRePo."""
+"""Condensed sets in `.npz` files, usually with channels last: KIP, FRePo."""
 
 from __future__ import annotations
 
@@ -21,36 +21,41 @@ LABELS = ("labels", "label", "y", "Y", "y_train", "targets")
 
 
 def read(path: Path, spec: InputSpec, options: Options) -> Raw:
-    """Arrays by any of the names that are in use; nothing in them is unpickled."""
-    held = keys_of(path)
+    """Reads images and labels under any of their usual names. Nothing is unpickled.
+
+    Raises UserError for missing or non-numeric arrays, and for shapes that do not fit.
+    """
+    keys = keys_of(path)
     _check_size(path)
-    images, labels = array(path, _one_of(IMAGES, held, path)), array(path, _one_of(LABELS, held, path))
-    for name, own in (("images", images), ("labels", labels)):
-        if own.dtype.kind not in "fiu":
-            raise UserError(f"{name} in {str(path)!r} are {own.dtype}; wanted numbers; convert them")
+    images, labels = array(path, _one_of(IMAGES, keys, path)), array(path, _one_of(LABELS, keys, path))
+    for name, values in (("images", images), ("labels", labels)):
+        if values.dtype.kind not in "fiu":
+            raise UserError(f"{name} in {str(path)!r} are {values.dtype}; expected numbers; convert them")
     images = images[..., None] if images.ndim == 3 else images
     channels_last = _channels_last(images.shape, spec, options, path)
     ordered = images.transpose(0, 3, 1, 2) if channels_last else images
     return Raw(_tensor(ordered), _tensor(labels), "npz", (path,))
 
 
-def _one_of(names: tuple[str, ...], held: list[str], path: Path) -> str:
+def _one_of(names: tuple[str, ...], keys: list[str], path: Path) -> str:
     for name in names:
-        if name in held:
+        if name in keys:
             return name
-    shown = ", ".join(repr(name) for name in held[:8]) or "nothing"
+    listed = ", ".join(repr(name) for name in keys[:8]) or "nothing"
     raise UserError(
-        f"no array {names[0]!r} in {str(path)!r}, which holds {shown}; wanted {' or '.join(names)}; rename it"
+        f"no array {names[0]!r} in {str(path)!r}, which holds {listed}; expected {' or '.join(names)}; rename it"
     )
 
 
 def _check_size(path: Path) -> None:
-    """As for torch files: what unpacks to 20 times its size and 16 MiB is a bomb."""
+    """Raises UserError for a file that unpacks to more than 20 times its size plus 16 MiB, as for torch files."""
     size, most = path.stat().st_size, 20 * path.stat().st_size + (16 << 20)
     with zipfile.ZipFile(path) as archive:
         total = sum(member.file_size for member in archive.infolist())
     if total > most:
-        raise UserError(f"{str(path)!r} of {size:,} bytes unpacks to {total:,}; wanted at most {most:,}; it is hostile")
+        raise UserError(
+            f"{str(path)!r} of {size:,} bytes unpacks to {total:,}; expected at most {most:,}; do not use it"
+        )
 
 
 def _channels_last(shape: tuple[int, ...], spec: InputSpec, options: Options, path: Path) -> bool:
@@ -64,15 +69,16 @@ def _channels_last(shape: tuple[int, ...], spec: InputSpec, options: Options, pa
     ]
     if not fits:
         raise UserError(
-            f"images in {str(path)!r} have the shape {shape}; wanted NHWC or NCHW with {channels} channels; transpose them"
+            f"images in {str(path)!r} have the shape {shape}; expected NHWC or NCHW with {channels} channels; "
+            "transpose them"
         )
     if len(fits) > 1:
         raise UserError(
-            f"images in {str(path)!r} have the shape {shape}, NHWC as well as NCHW; give --layout NHWC or NCHW"
+            f"images in {str(path)!r} have the shape {shape}, which fits NHWC and NCHW; give --layout NHWC or NCHW"
         )
     return fits == ["NHWC"]
 
 
-def _tensor(own: np.ndarray) -> torch.Tensor:
-    kind = np.float64 if own.dtype.kind == "f" and own.dtype.itemsize > 4 else np.float32
-    return torch.from_numpy(np.ascontiguousarray(own, dtype=kind if own.dtype.kind == "f" else np.int64))
+def _tensor(values: np.ndarray) -> torch.Tensor:
+    kind = np.float64 if values.dtype.kind == "f" and values.dtype.itemsize > 4 else np.float32
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=kind if values.dtype.kind == "f" else np.int64))

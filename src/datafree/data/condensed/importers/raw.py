@@ -1,4 +1,4 @@
-"""What a reader gives: numbers as they stand in the file, and what the format itself says of them."""
+"""The result of a reader: the file's numbers, and what its format says about them."""
 
 from __future__ import annotations
 
@@ -13,43 +13,43 @@ from ...._core.errors import UserError
 __all__ = ["UNWHITENED", "Options", "Raw", "check_room"]
 
 UNWHITENED = "images_zca_"
-"""How MTT names, despite the name, the files of images that came out of the inverse of ZCA."""
+"""MTT's prefix for files of images after inverse ZCA, that is, un-whitened."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a format leaves open."""
+    """Choices that the format does not determine."""
 
     entry: int = -1
-    """Of a list of sets, which."""
+    """Index in a list of sets."""
     zca: bool = False
-    """Whether the set was learnt under ZCA whitening, so that an un-whitened file is needed."""
+    """Whether the set was made with ZCA whitening, so that an un-whitened file is needed."""
     layout: str | None = None
-    """NHWC or NCHW, where a shape fits both."""
+    """NHWC or NCHW, if a shape fits both."""
     resize: bool = False
-    """Whether images may be brought to the network's size."""
+    """Whether images may be resized to the network's size."""
 
 
 @dataclass(frozen=True, eq=False)
 class Raw:
-    """Images (N, C, H, W) in some pixel convention; labels (N,) of class numbers or (N, classes)."""
+    """Images (N, C, H, W) in some pixel convention; labels (N,) as class numbers or (N, classes)."""
 
     images: Tensor
     labels: Tensor
     format: str
     files: tuple[Path, ...]
     pixels: str | None = None
-    """The convention, where the format fixes it."""
+    """The pixel convention, if the format defines it."""
     classes: tuple[str, ...] | None = None
-    """Names, where the format has them."""
+    """Class names, if the format has them."""
     notes: tuple[str, ...] = ()
-    """What was chosen on the way, to be said."""
+    """Choices of the reader, to be reported."""
 
 
 def check_room(numbers: int, what: str) -> None:
-    """Raises UserError where so many float32 numbers do not fit in memory three times."""
-    needed, there = 12 * numbers, memory.available()
-    if there is not None and needed > there:
+    """Raises UserError if `numbers` float32 values do not fit in free memory three times."""
+    needed, free = 12 * numbers, memory.available()
+    if free is not None and needed > free:
         raise UserError(
-            f"{what} needs {needed:,} bytes, wanted at most the {there:,} of memory here; give a part of it"
+            f"{what} needs {needed:,} bytes, expected at most the {free:,} of free memory; give a part of it"
         )

@@ -1,4 +1,4 @@
-"""`.pt` files of condensed sets: dictionaries of DC, DSA and DM, lists of IDC, pairs of files of MTT and DATM."""
+"""Condensed sets in `.pt` files: dictionaries (DC, DSA, DM), lists (IDC), pairs of files (MTT, DATM)."""
 
 from __future__ import annotations
 
@@ -19,32 +19,31 @@ CAP = 4 << 30
 
 
 def read(path: Path, options: Options) -> Raw:
-    """One file; a lone tensor of images has its labels beside it."""
+    """Reads one file, or a pair of files of images and labels. Raises UserError for other contents."""
     if path.name.startswith("images_"):
         return best(path.parent, path)
     notes, kind = [], []
 
-    def pick(content: Any) -> dict[str, Described]:
+    def select(content: Any) -> dict[str, Described]:
         if isinstance(content, Described):
-            raise UserError(
-                f"{str(path)!r} holds a tensor alone; wanted images_*.pt with labels_*.pt beside; rename it"
-            )
-        chosen, name = _chosen(content, path, options, notes)
-        kind.append(name)
-        return {"images": chosen[0], "labels": chosen[1]}
+            raise UserError(f"{str(path)!r} holds a single tensor; expected images_*.pt with labels_*.pt; rename it")
+        parts, format_name = _select_pair(content, path, options, notes)
+        kind.append(format_name)
+        return {"images": parts[0], "labels": parts[1]}
 
-    found = read_torch(path, pick, cap=CAP)
-    return Raw(_images(found["images"], path), found["labels"], kind[0], (path,), notes=tuple(notes))
+    tensors = read_torch(path, select, cap=CAP)
+    return Raw(_images(tensors["images"], path), tensors["labels"], kind[0], (path,), notes=tuple(notes))
 
 
-def best(folder: Path, named: Path | None = None) -> Raw:
-    """images_best.pt with labels_best.pt, or, of a set learnt under ZCA, the un-whitened images_zca_*.pt beside it."""
-    plain, notes = sorted(folder.glob(f"{UNWHITENED}*.pt"), key=_number), []
-    path = named or folder / "images_best.pt"
-    if not path.name.startswith(UNWHITENED) and plain:
-        path = plain[-1]
+def best(folder: Path, image_file: Path | None = None) -> Raw:
+    """Reads images_best.pt and labels_best.pt; for ZCA-whitened sets, the un-whitened images_zca_*.pt instead."""
+    unwhitened, notes = sorted(folder.glob(f"{UNWHITENED}*.pt"), key=_number), []
+    path = image_file or folder / "images_best.pt"
+    if not path.name.startswith(UNWHITENED) and unwhitened:
+        path = unwhitened[-1]
         notes.append(
-            f"{named.name if named else 'images_best.pt'} is ZCA-whitened; {path.name}, the un-whitened, was read"
+            f"{image_file.name if image_file else 'images_best.pt'} is ZCA-whitened; the un-whitened {path.name} was "
+            "read instead"
         )
     labels = _labels_beside(path)
     images = read_torch(path, lambda content: {"it": _tensor(content, path)}, cap=CAP)["it"]
@@ -52,8 +51,8 @@ def best(folder: Path, named: Path | None = None) -> Raw:
     return Raw(_images(images, path), rows, "best", (path, labels), notes=tuple(notes))
 
 
-def _chosen(content: Any, path: Path, options: Options, notes: list[str]) -> tuple[list[Described], str]:
-    """[images, labels], and the name of the format."""
+def _select_pair(content: Any, path: Path, options: Options, notes: list[str]) -> tuple[list[Described], str]:
+    """[images, labels] and the name of the format."""
     if isinstance(content, dict) and isinstance(content.get("data"), list) and content["data"]:
         sets = content["data"]
         if not -len(sets) <= options.entry < len(sets):
@@ -67,32 +66,35 @@ def _chosen(content: Any, path: Path, options: Options, notes: list[str]) -> tup
         name = "pair"
     if not isinstance(content, list | tuple) or len(content) != 2:
         raise UserError(
-            f"{str(path)!r} holds {_kind(content)}; wanted [images, labels], or a dictionary whose 'data' lists such; "
-            "save it so"
+            f"{str(path)!r} holds {_type_name(content)}; expected [images, labels], or a dictionary whose 'data' lists "
+            "such; save it so"
         )
     return [_tensor(part, path) for part in content], name
 
 
 def _tensor(content: Any, path: Path) -> Described:
     if not isinstance(content, Described):
-        raise UserError(f"{str(path)!r} holds {_kind(content)} for a tensor; wanted torch tensors; save them as such")
+        raise UserError(
+            f"{str(path)!r} holds {_type_name(content)} instead of a tensor; expected torch tensors; save them as "
+            "tensors"
+        )
     return content
 
 
-def _kind(content: Any) -> str:
+def _type_name(content: Any) -> str:
     return repr(content.name[:80]) if isinstance(content, Opaque) else f"'{type(content).__name__}'"
 
 
 def _images(images: Tensor, path: Path) -> Tensor:
     if images.ndim != 4 or not images.numel():
         raise UserError(
-            f"images in {str(path)!r} have the shape {tuple(images.shape)}; wanted (N, C, H, W); reshape them"
+            f"images in {str(path)!r} have the shape {tuple(images.shape)}; expected (N, C, H, W); reshape them"
         )
     return images
 
 
 def _number(path: Path) -> tuple[bool, int]:
-    """images_zca_best last, else by the iteration in the name."""
+    """Sort key: by the iteration in the name, images_zca_best last."""
     digits = re.search(r"(\d+)\.pt$", path.name)
     return digits is None, int(digits[1]) if digits else 0
 
@@ -102,4 +104,4 @@ def _labels_beside(path: Path) -> Path:
     for name in (f"labels_{end}", "labels_best.pt"):
         if (path.parent / name).is_file():
             return path.parent / name
-    raise UserError(f"no labels for {str(path)!r}; wanted labels_{end} or labels_best.pt beside it; get it too")
+    raise UserError(f"no labels for {str(path)!r}; expected labels_{end} or labels_best.pt next to it; get it too")

@@ -1,4 +1,4 @@
-"""The test of a reading: does the teacher see the labels in the images? A wrong normalisation shows here alone."""
+"""Tests an interpretation: does the teacher predict the labels? Only this detects a wrong normalisation."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ __all__ = ["ALPHA", "Trial", "tried"]
 
 ALPHA = 0.01
 CLEARLY = 10.0
-"""Points of accuracy."""
+"""Minimum difference of a clearly better interpretation, in points of accuracy."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """The teacher's hits among the images, and what guessing would give."""
+    """The teacher's hits on the images, and the accuracy of guessing."""
 
     right: tuple[bool, ...]
-    """Image by image, whether the teacher sees its label."""
+    """Whether the teacher predicts the label, per image."""
     chance: float
-    """The share of the commonest label: what a network that sees the same in every image gets right."""
+    """Share of the most common label: the accuracy of a constant prediction."""
 
     @property
     def images(self) -> int:
@@ -34,28 +34,28 @@ class Trial:
 
     @property
     def accuracy(self) -> float:
-        """In %."""
+        """Accuracy in %."""
         return 100 * self.hits / self.images
 
     @property
     def tail(self) -> float:
-        """The probability of as many hits or more by chance: binomial."""
+        """Probability of at least as many hits by chance (binomial)."""
         from scipy.stats import binom
 
         return float(binom.sf(self.hits - 1, self.images, self.chance))
 
     @property
-    def wanted(self) -> float:
-        """The least share of hits: twice chance, or a tenth of the way from chance to all, where that is less."""
+    def required(self) -> float:
+        """Minimum share of hits: twice chance, or chance plus a tenth of the rest, whichever is less."""
         return min(2 * self.chance, 0.9 * self.chance + 0.1)
 
     @property
     def passed(self) -> bool:
-        """Above chance beyond doubt (1 in 100), and by more than a large set's smallest significant bit."""
-        return self.tail < ALPHA and self.hits >= self.wanted * self.images
+        """Whether the hits are above chance significantly (p < 0.01) and by a relevant amount, `required`."""
+        return self.tail < ALPHA and self.hits >= self.required * self.images
 
     def beaten(self, other: Trial) -> bool:
-        """Whether another reading of the same images is clearly better, and beyond doubt (1 in 100): a sign test."""
+        """Whether another interpretation is clearly and significantly better (sign test, p < 0.01)."""
         from scipy.stats import binom
 
         won = sum(theirs and not mine for mine, theirs in zip(self.right, other.right, strict=True))
@@ -67,7 +67,7 @@ class Trial:
 
 
 def tried(teacher: Network, pixels: Tensor, labels: Tensor) -> Trial:
-    """The teacher on the images, by the likeliest class of each label."""
-    wanted = labels.argmax(1)
-    right = teacher.predict(pixels).argmax(1) == wanted
-    return Trial(tuple(right.tolist()), float(wanted.bincount().max()) / len(wanted))
+    """Compares the teacher's predictions on the images with the most likely class of each label."""
+    expected = labels.argmax(1)
+    right = teacher.predict(pixels).argmax(1) == expected
+    return Trial(tuple(right.tolist()), float(expected.bincount().max()) / len(expected))

@@ -1,4 +1,4 @@
-"""Distribution matching (Zhao & Bilen 2023): images whose mean embedding in any random network is that of their class."""
+"""Distribution matching (Zhao & Bilen 2023): images with the mean embedding of their class in random networks."""
 
 from __future__ import annotations
 
@@ -35,53 +35,56 @@ __all__ = ["DistributionMatching"]
 
 KIND = "condensing-state"
 TOGETHER = 64
-"""Images a pass: more at a time leave a processor's caches."""
+"""Images per forward pass; more do not fit in a CPU's caches."""
 MAPS = 3
-"""Outputs of a block that its gradient needs: of the convolution, the norm and, in place, the ReLU; and the pooled ones."""
+"""Outputs of a block that its gradient needs: of the convolution, the norm and, in place, the ReLU; and the pooled
+ones.
+"""
 PAUSE = 10
-"""Seconds between two states on disk: what a stopped run may have to do again."""
+"""Seconds between saved states: the maximum work that a stopped run repeats."""
 
 
 class MatchingHeader(StateHeader):
-    """Header of the state file of a run of `Matching`."""
+    """Header of the state file of a `DistributionMatching` run."""
 
     step: int = Field(ge=1)
 
 
 class DistributionMatching(Settings):
-    """Each step draws a network, an augmentation and real images, and brings the class means of the embeddings together.
+    """Each step draws a network, an augmentation and real images, and matches the class means of the embeddings.
 
-    differs from the paper: narrower networks, fewer real images and steps, and Adam with a falling rate for SGD, so that a
-    run takes minutes on one thread (the paper's: width 128, 256 images, 20,000 steps, SGD 1.0); one augmentation a step
-    for all classes, so that they share a pass; no mirroring unless asked for, since mirrored digits are others.
+    differs from the paper: narrower networks, fewer real images and steps, and Adam with a decaying rate instead of
+    SGD, so that a run takes minutes on one thread (the paper: width 128, 256 images, 20,000 steps, SGD 1.0); one
+    augmentation per step for all classes, so that they share a pass; no mirroring by default, because mirrored digits
+    are different digits.
     """
 
     method: Literal["dm"] = "dm"
     iterations: int = Field(default=500, ge=1, le=1 << 24)
     """Number of steps, each with a new random network."""
     rate: float = Field(default=0.05, gt=0, le=10)
-    """First learning rate of Adam on the pixels, as a share of the range of pixel values; falls to 0 along a half cosine."""
+    """Initial learning rate of Adam on the pixels, as a share of their range; decays to 0 along a half cosine."""
     real: int = Field(default=32, ge=1)
     """Number of real images per class and step."""
     width: int = Field(default=32, ge=1)
-    """Channels of the networks."""
+    """Number of channels of the networks."""
     depth: int = Field(default=3, ge=1)
-    """Blocks of convolution, instance norm, ReLU and average pooling; fewer for small images, 2 x 2 must be left."""
+    """Number of blocks of convolution, instance norm, ReLU and pooling; fewer for small images, to keep 2 x 2 maps."""
     start: Literal["real", "noise"] = "real"
-    """What the images are at first: real ones, or noise around the data's mean."""
+    """Initial images: real ones, or noise around the data's mean."""
     augment: bool = True
-    """Differentiable siamese augmentation: moves, sizes, rotations, holes, colours, the same for real and learnt images."""
+    """Siamese augmentation: the same shift, scale, rotation, hole or colour for real and learnt images."""
     mirror: bool = False
     """Mirror images left to right as well."""
 
-    summary: ClassVar[str] = "learnt so that mean embeddings in random networks match (Zhao & Bilen 2023)"
+    summary: ClassVar[str] = "images optimised to match mean embeddings in random networks (Zhao & Bilen 2023)"
 
     @property
     def gives_away(self) -> str:
-        """By how the images began."""
-        learnt = "These images were learnt from the training images. Nothing here is private by construction."
-        began = " They began as training images, and after few steps those can still be seen in them."
-        return learnt + (began if self.start == "real" else "")
+        """Depends on the initial images."""
+        general = "These images were optimised to match the training images. There is no privacy guarantee."
+        initial = " They were initialised with training images, which can still be visible after few steps."
+        return general + (initial if self.start == "real" else "")
 
     def make(self, job: Job) -> Tensor:
         images = job.per_class * len(job.spec.classes)
@@ -90,12 +93,16 @@ class DistributionMatching(Settings):
             f"learning {images:,} images at once",
             otherwise="lower --per-class or --width",
         )
-        pixels = self._first(job).to(job.device).requires_grad_()
+        pixels = self._initial(job).to(job.device).requires_grad_()
         width = job.spec.high - job.spec.low
-        adam, begin, kept = torch.optim.Adam([pixels], lr=self.rate * width, eps=1e-8 / width), 0, time.monotonic()
+        adam, first_step, saved = (
+            torch.optim.Adam([pixels], lr=self.rate * width, eps=1e-8 / width),
+            0,
+            time.monotonic(),
+        )
         if job.state is not None:
-            begin = _begin(job.state, _header(job, self.iterations), pixels, adam)
-        for step in range(begin, self.iterations):
+            first_step = _resume(job.state, _header(job, self.iterations), pixels, adam)
+        for step in range(first_step, self.iterations):
             adam.param_groups[0]["lr"] = self.rate * width * 0.5 * (1 + math.cos(math.pi * step / self.iterations))
             loss = self._loss(job, pixels, step)
             adam.zero_grad(set_to_none=True)
@@ -104,15 +111,17 @@ class DistributionMatching(Settings):
                 raise UserError(f"the loss is not finite in step {step + 1}; lower --rate")
             adam.step()
             job.progress(step + 1, self.iterations)
-            if job.state is not None and time.monotonic() - kept > PAUSE and step + 1 < self.iterations:
+            if job.state is not None and time.monotonic() - saved > PAUSE and step + 1 < self.iterations:
                 _save(job, pixels, adam, step + 1)
-                kept = time.monotonic()
+                saved = time.monotonic()
         return pixels.detach().cpu()
 
-    def _first(self, job: Job) -> Tensor:
-        """Real images, or the data's mean pixel in noise of its deviation."""
+    def _initial(self, job: Job) -> Tensor:
+        """Initial images (N, C, H, W): real ones, or noise with mean and standard deviation of the data."""
         classes = range(len(job.spec.classes))
-        chosen = torch.cat([_some(job, label, job.per_class, stream(job.seed, "dm", label)) for label in classes])
+        chosen = torch.cat(
+            [_random_positions(job, label, job.per_class, stream(job.seed, "dm", label)) for label in classes]
+        )
         pixels = job.pixels(chosen)
         if self.start == "real":
             return pixels.clone()
@@ -120,24 +129,24 @@ class DistributionMatching(Settings):
         return job.spec.clamp(pixels.mean() + pixels.std() * noise)
 
     def _loss(self, job: Job, pixels: Tensor, step: int) -> Tensor:
-        """Sum over classes of the squared distance of the mean embeddings (eq. 5)."""
+        """Squared distance of the mean embeddings, summed over classes (eq. 5)."""
         rng, classes = stream(job.seed, "dm", "step", step), len(job.spec.classes)
         count = min(self.real, int(job.data.labels.bincount(minlength=classes).min()))
-        chosen = torch.cat([_some(job, label, count, rng) for label in range(classes)])
-        bend, low, width = self._augmentation(rng), job.spec.low, job.spec.high - job.spec.low
+        chosen = torch.cat([_random_positions(job, label, count, rng) for label in range(classes)])
+        augment, low, width = self._augmentation(rng), job.spec.low, job.spec.high - job.spec.low
         network = _network(job.spec, self.width, self.depth, seed_of(job.seed, "dm", "network", step)).to(job.device)
 
         def means(images: Tensor) -> Tensor:
-            bent = [low + width * bend((part - low) / width) for part in images.split(TOGETHER)]
-            embedded = torch.cat([network(job.spec.normalize(part)) for part in bent])
+            augmented = [low + width * augment((chunk - low) / width) for chunk in images.split(TOGETHER)]
+            embedded = torch.cat([network(job.spec.normalize(chunk)) for chunk in augmented])
             return embedded.view(classes, -1, embedded.shape[1]).mean(1)
 
         with torch.no_grad():
-            wanted = means(job.pixels(chosen).to(job.device))
-        return (means(pixels) - wanted).square().sum()
+            target = means(job.pixels(chosen).to(job.device))
+        return (means(pixels) - target).square().sum()
 
     def _bytes(self, spec: InputSpec, images: int) -> int:
-        """Bytes of a step: the outputs of blocks, each a quarter as large as the one before, that the gradient needs."""
+        """Bytes of a step: the block outputs that the gradient needs, each block a quarter of the one before."""
         maps = self.width * spec.shape[1] * spec.shape[2] * 4 / 3
         return int(4 * images * (MAPS * maps + 8 * spec.pixels) + 4 * self.real * len(spec.classes) * spec.pixels)
 
@@ -146,14 +155,14 @@ class DistributionMatching(Settings):
         return draw((*kinds, *(["mirror"] if self.mirror else [])), rng)
 
 
-def _some(job: Job, label: int, count: int, rng: torch.Generator) -> Tensor:
-    """Positions of `count` images of a class, without replacement."""
+def _random_positions(job: Job, label: int, count: int, rng: torch.Generator) -> Tensor:
+    """Positions (count,) of random images of a class, without replacement."""
     positions = job.of_class(label)
     return positions[torch.randperm(len(positions), generator=rng)[:count]]
 
 
 def _network(spec: InputSpec, width: int, depth: int, seed: int) -> nn.Module:
-    """The field's ConvNet without its classifier, at torch's own random start; (N, C, H, W) to (N, features)."""
+    """The usual ConvNet without classifier, with torch's random initialisation: (N, C, H, W) to (N, features)."""
     layers, channels = [], spec.shape[0]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -179,15 +188,15 @@ def _save(job: Job, pixels: Tensor, adam: torch.optim.Adam, step: int) -> None:
     save_state(job.state, KIND, _header(job, step), tensors)
 
 
-def _begin(path: Path, last: MatchingHeader, pixels: Tensor, adam: torch.optim.Adam) -> int:
-    """The step to go on with, images and optimizer as they were; 0 for a run that begins."""
+def _resume(path: Path, last: MatchingHeader, pixels: Tensor, adam: torch.optim.Adam) -> int:
+    """Restores images and optimizer from the state file and returns the next step; 0 for a new run."""
     if not path.exists():
         check_room_for(path, KIND, last, _layout(last, pixels, adam))
         return 0
     header = open_state(path, KIND, MatchingHeader, last.identity)
     if header.step >= last.step:
         raise UserError(
-            f"{path} is of a run of more than {last.step} steps; name another --out, or repeat that run's command"
+            f"{path} belongs to a run of more than {last.step} steps; name another --out, or repeat that run's command"
         )
     tensors = load_state(path, KIND, header, _layout(header, pixels, adam))
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""k-means centres of each class's pixels: the control that is an average of images and not an image."""
+"""k-means centres of each class's pixels: the baseline of averaged images."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ __all__ = ["KMeans"]
 
 
 class KMeans(Settings):
-    """Lloyd's algorithm with k-means++ on the pixels of one class after another; scikit-learn's."""
+    """scikit-learn's k-means (Lloyd's algorithm with k-means++) on the pixels of each class."""
 
     method: Literal["kmeans"] = "kmeans"
     starts: int = Field(default=1, ge=1)
-    """Number of random starts; the tightest clusters are kept."""
+    """Number of random starts; the one with the tightest clusters is used."""
 
     summary: ClassVar[str] = "k-means centres of each class's pixels"
     gives_away: ClassVar[str] = (
-        "Each image is the mean of training images that look alike; the mean of a small cluster comes close to them, and "
-        "that of a cluster of one is that training image."
+        "Each image is the mean of similar training images. The mean of a small cluster is close to them, and a "
+        "cluster of one is that training image."
     )
 
     def make(self, job: Job) -> Tensor:
         most = int(job.data.labels.bincount().max())
         check_cost(
-            3 * 4 * most * job.spec.pixels,  # the pixels, scikit-learn's centred copy, and what a step works on
+            3 * 4 * most * job.spec.pixels,  # the pixels, scikit-learn's centred copy, and the memory of a step
             f"k-means on the {most:,} images of one class",
             otherwise="give a lower --limit, or --method random",
         )
-        made = [self._centres(job, label, job.pixels(positions)) for label, positions in job.by_class()]
-        return torch.cat(made)
+        centres = [self._centres(job, label, job.pixels(positions)) for label, positions in job.by_class()]
+        return torch.cat(centres)
 
     def _centres(self, job: Job, label: int, pixels: Tensor) -> Tensor:
         from sklearn.cluster import KMeans
@@ -48,14 +48,15 @@ class KMeans(Settings):
         from threadpoolctl import threadpool_limits
 
         seed = seed_of(job.seed, "centres", label) % 2**32
-        kmeans = KMeans(job.per_class, n_init=self.starts, random_state=np.random.RandomState(seed))  # pyright: ignore[reportArgumentType]
-        with threadpool_limits(1), warnings.catch_warnings():  # on more threads the sums' rounding differs
+        rng = np.random.RandomState(seed)
+        kmeans = KMeans(job.per_class, n_init=self.starts, random_state=rng)  # pyright: ignore[reportArgumentType]
+        with threadpool_limits(1), warnings.catch_warnings():  # more threads change the rounding of sums
             warnings.simplefilter("error", ConvergenceWarning)
             try:
                 kmeans.fit(pixels.flatten(1).numpy())
             except ConvergenceWarning:
                 raise UserError(
-                    f"--per-class: got {job.per_class}, but class {job.spec.classes[label]!r} of {job.data.name} has fewer "
-                    "different images; give fewer, or --method random"
+                    f"--per-class: got {job.per_class}, but class {job.spec.classes[label]!r} of {job.data.name} has "
+                    "fewer distinct images; give a lower number, or --method random"
                 ) from None
         return torch.from_numpy(kmeans.cluster_centers_).float().view(-1, *job.spec.shape)

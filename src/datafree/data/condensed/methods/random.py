@@ -1,4 +1,4 @@
-"""Random shots: real images as they are; few-shot data, and the control that any condensed set has to beat."""
+"""Random real images: few-shot data, and the baseline that any condensed set has to beat."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["RandomImages"]
 
 
 class RandomImages(Settings):
-    """So many images of each class, drawn without replacement."""
+    """Random images of each class, drawn without replacement."""
 
     method: Literal["random"] = "random"
 
-    summary: ClassVar[str] = "real images, drawn at random: few-shot data, and the control"
-    gives_away: ClassVar[str] = "These are training images, as they are: whoever has this file has them."
+    summary: ClassVar[str] = "random real images: few-shot data, and the baseline"
+    gives_away: ClassVar[str] = "Contains original training images: everyone with this file has them."
 
     def make(self, job: Job) -> Tensor:
         chosen = []

@@ -1,4 +1,4 @@
-"""One differentiable augmentation for two batches at once (Zhao & Bilen 2021, DSA): drawn once, applied to any images."""
+"""Differentiable siamese augmentation (Zhao & Bilen 2021, DSA): drawn once, applied to several batches."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Augmentation = Callable[[Tensor], Tensor]
 
 
 def draw(kinds: tuple[str, ...], rng: torch.Generator) -> Augmentation:
-    """One of `kinds`, with its strength: a function of images (N, C, H, W) in [0, 1] that changes all alike.
+    """One of `kinds` with a random strength: a function that changes all images (N, C, H, W) in [0, 1] in the same way.
 
-    Strengths as in DSA: brightness +- 0.5, saturation 0 to 2, contrast 0.5 to 1.5, moves of an eighth, a hole of half the
-    side, sizes from 1/1.2 to 1.2 by axis, 15 degrees. What comes in from outside is black.
+    Strengths as in DSA: brightness +- 0.5, saturation 0 to 2, contrast 0.5 to 1.5, shifts by 1/8, a hole of half the
+    side, scales from 1/1.2 to 1.2 per axis, 15 degrees. Pixels from outside the image are black.
     """
     if not kinds:
         return lambda images: images
@@ -31,19 +31,19 @@ def draw(kinds: tuple[str, ...], rng: torch.Generator) -> Augmentation:
         return lambda images: images * _hole(images, u, v)
     if kind == "mirror":
         return lambda images: images.flip(3) if u < 0.5 else images
-    return lambda images: _bent(images, _matrix(kind, u, v, images.shape[2] / images.shape[3]))
+    return lambda images: _warped(images, _matrix(kind, u, v, images.shape[2] / images.shape[3]))
 
 
 def _colour(images: Tensor, u: float, v: float, w: float) -> Tensor:
     images = images + (u - 0.5)
     grey = images.mean(1, keepdim=True)
-    images = grey + (images - grey) * (2 * v)  # of a grey image nothing changes
+    images = grey + (images - grey) * (2 * v)  # grey images do not change
     level = images.mean((1, 2, 3), keepdim=True)
     return level + (images - level) * (w + 0.5)
 
 
 def _hole(images: Tensor, u: float, v: float) -> Tensor:
-    """1, and 0 in a square of half the side whose centre lies anywhere."""
+    """Mask (H, W): 0 in a rectangle of half each side with a random centre, else 1."""
     height, width = images.shape[2:]
     rows = (torch.arange(height, device=images.device) - u * (height - 1)).abs() < height / 4
     columns = (torch.arange(width, device=images.device) - v * (width - 1)).abs() < width / 4
@@ -51,7 +51,7 @@ def _hole(images: Tensor, u: float, v: float) -> Tensor:
 
 
 def _matrix(kind: str, u: float, v: float, tall: float = 1.0) -> list[list[float]]:
-    """Where an output point (x, y) in [-1, 1] is taken from, of images `tall` times as high as wide."""
+    """Affine map from output to input points (x, y) in [-1, 1], for images `tall` times as high as wide."""
     if kind == "scale":
         return [[1.2 ** (2 * u - 1), 0, 0], [0, 1.2 ** (2 * v - 1), 0]]
     if kind == "move":
@@ -60,8 +60,8 @@ def _matrix(kind: str, u: float, v: float, tall: float = 1.0) -> list[list[float
     return [[math.cos(angle), -math.sin(angle) * tall, 0], [math.sin(angle) / tall, math.cos(angle), 0]]
 
 
-def _bent(images: Tensor, matrix: list[list[float]]) -> Tensor:
+def _warped(images: Tensor, matrix: list[list[float]]) -> Tensor:
     theta = images.new_tensor(matrix)[None]
     grid = affine_grid(theta, [1, *images.shape[1:]], align_corners=False)
-    packed = images.reshape(1, -1, *images.shape[2:])  # one grid for all: images become channels
+    packed = images.reshape(1, -1, *images.shape[2:])  # images become channels, to share one grid
     return grid_sample(packed, grid, align_corners=False).reshape(images.shape)

@@ -1,9 +1,9 @@
-"""Alignment: made images are pulled to where a few anchors lie in the teacher's penultimate features (Binici et al. 2024).
+"""Alignment: pulls generated images towards a few anchors in the teacher's penultimate features (Binici et al. 2024).
 
-Frozen settings, one file each, discovered. `Alignment.bind(teacher, pixels, labels, seed)` gives a `Guide`: `loss` for the
-images being made, `learn` for what the guide itself learns, `nbytes` of all that it keeps, and `state` / `load`, which carry
-it through a stop without a difference. An image made for a class without an anchor is not guided: it adds nothing to the
-loss, gets no gradient, and nothing is learnt from it.
+Each kind is a frozen settings class in its own file, found by discovery. `Alignment.bind(teacher, pixels, labels,
+seed)` returns a `Guide` with a `loss` for the generated images, `learn` for its own training step, `nbytes` of its
+memory, and `state` / `load` to resume exactly. An image of a class without an anchor is ignored: it adds nothing to the
+loss, gets no gradient, and the guide does not learn from it.
 """
 
 from __future__ import annotations
@@ -29,61 +29,61 @@ DEFAULT = "mmd"
 
 @runtime_checkable
 class Guide(Protocol):
-    """Holds the anchors. Random numbers come from the streams it is handed alone; the teacher is never changed."""
+    """Holds the anchors. Uses only the random generators passed to it; never changes the teacher."""
 
     def loss(self, features: Tensor, labels: Tensor, rng: torch.Generator) -> Tensor:
-        """A scalar, summed over the images whose penultimate features (N, F) these are, each meant as a class (N,)."""
+        """A scalar, summed over images with penultimate `features` (N, F) and classes `labels` (N,)."""
         ...
 
     def learn(self, features: Tensor, labels: Tensor, rng: torch.Generator) -> float:
-        """One step of what the guide itself learns; its loss before it, 0 where there is nothing to learn."""
+        """One training step of the guide. Returns its loss before the step, 0 if it does not learn."""
         ...
 
     def nbytes(self) -> int:
-        """Bytes of everything that is kept from one step to the next, anchors included."""
+        """Number of bytes kept from one step to the next, including the anchors."""
         ...
 
     def state(self) -> dict[str, Tensor]:
-        """Tensors from which `load` makes it again, bit for bit."""
+        """Tensors from which `load` restores the guide, bit for bit."""
         ...
 
     def slots(self, steps: int) -> Slots:
-        """What each tensor of `state` must be after at most so many steps."""
+        """Expected dtype, shape and range of each tensor of `state` after at most `steps` steps."""
         ...
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Raises UserError for a state of other anchors or settings."""
+        """Restores a `state`. Raises UserError if it belongs to other anchors or settings."""
         ...
 
 
 @runtime_checkable
 class Alignment(Protocol):
-    """Settings with an `alignment`, and how images are shown to the teacher while they are made."""
+    """Settings of one kind of alignment, and the augmentation of images that the teacher sees."""
 
     summary: ClassVar[str]
     guidance: ClassVar[float]
-    """The weight it takes where none is given, beside a cross-entropy of weight 1; kinds differ in how steep they are.
+    """Default weight, relative to a cross-entropy of weight 1; the scale of the loss differs between kinds.
 
-    Our choice, of a few runs on MNIST that do not settle it.
+    Our choice, from a few runs on MNIST that are not conclusive.
     """
 
     @property
     def alignment(self) -> str: ...
 
     def bind(self, teacher: Network, pixels: Tensor, labels: Tensor, seed: int) -> Guide:
-        """Anchors are pixels (N, C, H, W) in the spec's range with labels (N, classes), probabilities.
+        """A guide with anchors `pixels` (N, C, H, W) in the spec's range and `labels` (N, classes), probabilities.
 
-        An anchor stands for its most likely class; a class may have none. Raises UserError where there are no anchors, or
-        where they do not fit the teacher.
+        An anchor counts for its most likely class; a class may have none. Raises UserError if there are no anchors or
+        they do not fit the teacher.
         """
         ...
 
     def show(self, pixels: Tensor, spec: InputSpec, rng: torch.Generator) -> Tensor:
-        """Pixels (N, C, H, W) augmented: the anchors always are, each time anew."""
+        """Pixels (N, C, H, W), newly augmented. Anchors are augmented each time they are used."""
         ...
 
     def steady(self) -> Augmentation:
-        """How the images that are made are shown: as anchors are, but for bends and exposures, which stay with an image."""
+        """Augmentation of the generated images: as for anchors, without warps and exposure, which an image keeps."""
         ...
 
 
@@ -94,15 +94,15 @@ FAMILY: Family[Alignment] = Family(
 
 
 def kinds() -> dict[str, type[Settings]]:
-    """Every kind by its name: those of this folder, and installed plug-ins."""
+    """All kinds by name: those in this folder and installed plug-ins."""
     return FAMILY.kinds()
 
 
 def from_name(name: str, /, **settings: Any) -> Any:
-    """A kind by name with settings: ``named("mmd", cutout=0.2)``."""
+    """A kind by name with settings: ``from_name("mmd", cutout=0.2)``. Raises UserError as `from_dict` does."""
     return from_dict({"alignment": name, **settings})
 
 
 def from_dict(values: dict[str, Any]) -> Any:
-    """A kind from its dict; raises UserError for an unknown name or a setting that is off."""
+    """A kind from its dict; raises UserError for an unknown name or an invalid setting."""
     return FAMILY.from_dict(values)

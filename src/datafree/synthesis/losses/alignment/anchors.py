@@ -1,4 +1,4 @@
-"""The few images that others are pulled to, and where they lie in the teacher's penultimate features."""
+"""Anchors: the few images that generated ones are pulled towards, and their penultimate features."""
 
 from __future__ import annotations
 
@@ -23,32 +23,33 @@ MEASURED = 512
 
 
 def check_anchors(teacher: Network, pixels: Tensor, labels: Tensor) -> None:
-    """Raises UserError for anchors that `teacher` does not take, or labels (N, classes) that are no probabilities."""
+    """Raises UserError unless `pixels` (N, C, H, W) fit the teacher and `labels` (N, classes) are probabilities."""
     teacher.spec.check_set(pixels)
     if not len(pixels):
-        raise UserError("got no anchor image, wanted one at least; give condensed images or a few real ones")
-    wanted = (len(pixels), len(teacher.spec.classes))
-    if tuple(labels.shape) != wanted:
+        raise UserError("got no anchor image, expected at least one; give condensed images or a few real ones")
+    expected = (len(pixels), len(teacher.spec.classes))
+    if tuple(labels.shape) != expected:
         raise UserError(
-            f"labels of the anchors: got shape {tuple(labels.shape)}, wanted {wanted} (images, classes); give each image "
-            "the probabilities of the teacher's classes"
+            f"labels of the anchors: got shape {tuple(labels.shape)}, expected {expected} (images, classes); give each "
+            "image the probabilities of the teacher's classes"
         )
     sums = labels.double().sum(1)
     if not bool((labels >= 0).all()) or not bool(((sums - 1).abs() < 1e-3).all()):
         raise UserError(
-            "labels of the anchors: got rows that are no probabilities, wanted rows of sum 1; normalise them"
+            "labels of the anchors: got rows that are not probabilities, expected rows that sum to 1; normalise them"
         )
 
 
 class Anchors:
-    """Images by class. Features are standardised by the anchors as they are shown: the mean of each, and one scale for all.
+    """Anchor images by class, with standardised features: a mean per feature and one scale for all features.
 
-    The scale is the root of their mean variance: a feature that is dead on the few anchors has none of its own.
+    Mean and scale are measured on augmented anchors. The scale is the root of the mean variance, because a feature that
+    is constant on the few anchors has no scale of its own.
     """
 
-    def __init__(self, teacher: Network, pixels: Tensor, labels: Tensor, how: Augmentation, seed: int):
+    def __init__(self, teacher: Network, pixels: Tensor, labels: Tensor, augmentation: Augmentation, seed: int):
         check_anchors(teacher, pixels, labels)
-        self.teacher, self.how = _twin(teacher), how
+        self.teacher, self.augmentation = _with_own_hooks(teacher), augmentation
         classes = labels.argmax(1).cpu()
         order = classes.argsort(stable=True)
         self.pixels = pixels.detach().float().cpu()[order].clone()
@@ -57,49 +58,49 @@ class Anchors:
         self._measure(classes[order], stream(seed, "anchors"))
 
     def _measure(self, classes: Tensor, rng: torch.Generator) -> None:
-        """Mean and scale of at least 512 showings."""
-        found = self.features(classes.repeat(-(-MEASURED // len(classes))), rng)
-        self.centre = found.mean(0)
-        scale = found.var(0, correction=0).mean().sqrt()
+        """Measures mean and scale on at least 512 augmented anchors."""
+        features = self.features(classes.repeat(-(-MEASURED // len(classes))), rng)
+        self.centre = features.mean(0)
+        scale = features.var(0, correction=0).mean().sqrt()
         self.scale = scale if float(scale) > 0 else torch.ones_like(scale)
 
     def known(self, labels: Tensor) -> Tensor:
-        """(N,) whether there is an anchor of that class."""
+        """Whether each label's class has an anchor, (N,)."""
         return (self.counts > 0).to(labels.device)[labels]
 
     @torch.no_grad()
     def features(self, labels: Tensor, rng: torch.Generator) -> Tensor:
-        """Standardised (N, F) of one anchor a label, newly augmented; the labels are of classes that have one.
+        """Standardised features (N, F) of one newly augmented anchor per label. Each label's class must have an anchor.
 
-        The anchors of a class take turns, from a random one on, so that as many labels as anchors show each just once.
+        The anchors of a class are used in turn from a random start, so each is used once if there are as many labels.
         """
         device, labels = self.teacher.device, labels.cpu()
         turns = one_hot(labels, len(self.counts)).cumsum(0).gather(1, labels[:, None])[:, 0] - 1
         first = (torch.rand(len(self.counts), generator=rng) * self.counts).long()
         rows = (self.counts.cumsum(0) - self.counts)[labels] + (turns + first[labels]) % self.counts[labels]
-        shown = self.how.show(self.pixels[rows], self.teacher.spec, rng).to(device)
+        augmented = self.augmentation.show(self.pixels[rows], self.teacher.spec, rng).to(device)
         with tap_names.watch(self.teacher, (tap_names.FEATURES,)) as seen:
-            self.teacher.logits(shown)
+            self.teacher.logits(augmented)
         return self.standard(seen[tap_names.FEATURES].float().flatten(1))
 
     def standard(self, features: Tensor) -> Tensor:
-        """Features (N, F) in units of the anchors' own spread."""
+        """Standardises features (N, F) by the anchors' mean and scale."""
         return (features - self.centre.to(features)) / self.scale.to(features)
 
     def state(self) -> dict[str, Tensor]:
-        own = {"pixels": self.pixels, "counts": self.counts, "centre": self.centre, "scale": self.scale}
-        return {name: tensor.detach().cpu().clone() for name, tensor in own.items()}
+        tensors = {"pixels": self.pixels, "counts": self.counts, "centre": self.centre, "scale": self.scale}
+        return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
 
     def slots(self, steps: int) -> Slots:  # noqa: ARG002
         slots = {name: Slot.like(tensor) for name, tensor in self.state().items()}
         return {**slots, "scale": Slot.like(self.scale, low=1e-30)}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Raises UserError for the state of other anchors."""
-        mine = self.state()
+        """Restores a `state`. Raises UserError if it belongs to other anchors."""
+        expected = self.state()
         for name in ("pixels", "counts"):
-            if name not in state or not torch.equal(state[name], mine[name]):
-                raise UserError("the guide of that run has other anchors; repeat that run's command")
+            if name not in state or not torch.equal(state[name], expected[name]):
+                raise UserError("the saved guide has other anchors; repeat that run's command")
         self.centre, self.scale = (state[name].to(self.centre.device).clone() for name in ("centre", "scale"))
 
 
@@ -108,7 +109,7 @@ Distance = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class FeatureMatching:
-    """A guide that learns nothing: the distance of made features from those of as many anchors of the same classes."""
+    """A guide that does not learn: the distance of generated features from those of anchors of the same classes."""
 
     anchors: Anchors
     distance: Distance
@@ -118,8 +119,8 @@ class FeatureMatching:
         guided = self.anchors.known(labels)
         if not bool(guided.any()):
             return features.sum() * 0
-        made, labels = self.anchors.standard(features[guided]), labels[guided]
-        return self.distance(made, self.anchors.features(labels, rng), labels)
+        generated, labels = self.anchors.standard(features[guided]), labels[guided]
+        return self.distance(generated, self.anchors.features(labels, rng), labels)
 
     def learn(self, features: Tensor, labels: Tensor, rng: torch.Generator) -> float:  # noqa: ARG002
         return 0.0
@@ -137,10 +138,10 @@ class FeatureMatching:
         self.anchors.load(state)
 
 
-def _twin(network: Network) -> Network:
-    """The network in eval mode with hooks of its own; weights and buffers are the same tensors.
+def _with_own_hooks(network: Network) -> Network:
+    """The network in eval mode with separate hooks; it shares weights and buffers with the original.
 
-    A guide asks for its anchors' features while somebody watches the teacher, and must not overwrite what is seen.
+    A guide computes anchor features while the teacher is being watched, and must not overwrite the watched activations.
     """
-    memo = {id(own): own for own in chain(network.module.parameters(), network.module.buffers())}
+    memo = {id(tensor): tensor for tensor in chain(network.module.parameters(), network.module.buffers())}
     return replace(network, module=copied(network.module, memo).eval())

@@ -1,4 +1,4 @@
-"""Made images have the anchors' class means and covariance (CORAL, Sun & Saenko 2016)."""
+"""CORAL: generated images have the anchors' class means and covariance (Sun & Saenko 2016)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["Coral", "coral_distance"]
 
 
 class Coral(Augmentation):
-    """Class means, and the covariance about them."""
+    """Matches class means and the pooled covariance about them."""
 
     alignment: Literal["coral"] = "coral"
     covariance: float = Field(default=1.0, ge=0)
-    """Weight of the covariance beside the class means."""
+    """Weight of the covariance relative to the class means."""
 
-    summary: ClassVar[str] = "the anchors' class means and the covariance about them (Sun & Saenko 2016)"
+    summary: ClassVar[str] = "matches the anchors' class means and the covariance about them (Sun & Saenko 2016)"
     guidance: ClassVar[float] = 10.0
 
     def bind(self, teacher: Network, pixels: Tensor, labels: Tensor, seed: int) -> FeatureMatching:
@@ -32,17 +32,18 @@ class Coral(Augmentation):
         )
 
 
-def coral_distance(made: Tensor, anchors: Tensor, labels: Tensor, weight: float = 1.0) -> Tensor:
-    """Distance of class means, plus |C - C'|^2 / 4F^2 (eq. 1 of Sun & Saenko), times the number of images; 0 at equality.
+def coral_distance(generated: Tensor, anchors: Tensor, labels: Tensor, weight: float = 1.0) -> Tensor:
+    """Distance of class means, plus |C - C'|^2 / 4F^2 (eq. 1 of Sun & Saenko), times the number of images; 0 at
+    equality.
 
-    C is the covariance (F, F) about the class means, pooled over classes.
+    Features are (N, F), labels (N,). C is the covariance (F, F) about the class means, pooled over classes.
     """
-    # differs from the paper: it has neither classes nor means, and a class alone has too few images for a covariance.
-    apart = (_within(made, labels) - _within(anchors, labels)).square().sum() / (4 * made.shape[1] ** 2)
-    return mean_distance(made, anchors, labels) + weight * apart * len(made)
+    # differs from the paper: it has neither classes nor means; a single class has too few images for a covariance.
+    distance = (_within(generated, labels) - _within(anchors, labels)).square().sum() / (4 * generated.shape[1] ** 2)
+    return mean_distance(generated, anchors, labels) + weight * distance * len(generated)
 
 
 def _within(features: Tensor, labels: Tensor) -> Tensor:
-    own = labels.unique(return_inverse=True)[1]
-    left = features - class_means(features, labels)[0][own]
-    return left.T @ left / len(left)
+    rows = labels.unique(return_inverse=True)[1]
+    centred = features - class_means(features, labels)[0][rows]
+    return centred.T @ centred / len(centred)

@@ -1,4 +1,4 @@
-"""Made images pass for anchors before a discriminator that knows the class (Binici et al. 2024; Miyato & Koyama 2018)."""
+"""A class-conditional discriminator of anchors and generated images (Binici et al. 2024; Miyato & Koyama 2018)."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ __all__ = ["Discriminator", "DiscriminatorGuide", "Projection"]
 
 
 class Discriminator(Augmentation):
-    """Anchors are real, made images are not; the hinge loss of both sides."""
+    """A GAN discriminator with hinge loss; the anchors are the real images."""
 
     alignment: Literal["discriminator"] = "discriminator"
     discriminator_width: int = Field(default=64, ge=1)
-    """Units of each of the discriminator's two hidden layers."""
+    """Number of units in each of the discriminator's two hidden layers."""
     discriminator_rate: float = Field(default=2e-3, gt=0, le=10)
     """Learning rate of the discriminator's Adam."""
 
-    summary: ClassVar[str] = "a class-conditional discriminator of anchors and made images (Binici et al. 2024)"
+    summary: ClassVar[str] = "a class-conditional discriminator of anchors and generated images (Binici et al. 2024)"
     guidance: ClassVar[float] = 1.0
 
     def bind(self, teacher: Network, pixels: Tensor, labels: Tensor, seed: int) -> DiscriminatorGuide:
         return DiscriminatorGuide(self, Anchors(teacher, pixels, labels, self, seed), seed)
 
 
-class Normed(nn.Module):
-    """A matrix (rows, columns) divided by its spectral norm, as a power iteration knows it (Miyato et al. 2018).
+class NormalisedMatrix(nn.Module):
+    """A matrix (rows, columns) divided by its spectral norm, estimated by power iteration (Miyato et al. 2018).
 
-    Of our own, not torch's: that one draws from torch's global stream, which units on several threads would share.
+    Replaces torch's version, which draws from torch's global random stream; threads would share that stream.
     """
 
     vector: Tensor
@@ -62,23 +62,23 @@ class Normed(nn.Module):
 
 
 class Projection(nn.Module):
-    """D(f, y) = v . h(f) + e_y . h(f), h two layers, every matrix of spectral norm 1 (Miyato & Koyama 2018)."""
+    """D(f, y) = v . h(f) + e_y . h(f) with a two-layer h; all matrices have spectral norm 1 (Miyato & Koyama 2018)."""
 
     # Our choice: the paper's depth, width, normalisation and rate are not known.
     def __init__(self, features: int, classes: int, width: int, rng: torch.Generator):
         super().__init__()
-        self.first, self.second = Normed(width, features, rng), Normed(width, width, rng)
-        self.real, self.classes = Normed(1, width, rng), Normed(classes, width, rng)
+        self.first, self.second = NormalisedMatrix(width, features, rng), NormalisedMatrix(width, width, rng)
+        self.real, self.classes = NormalisedMatrix(1, width, rng), NormalisedMatrix(classes, width, rng)
         self.biases = nn.ParameterList(torch.zeros(size) for size in (width, width, 1))
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Above 0 for anchors, (N,), of standardised features (N, F) and classes (N,)."""
+        """Scores (N,), positive for anchors, of standardised features (N, F) and classes (N,)."""
         h = leaky_relu(linear(features, self.first(), self.biases[0]), 0.2)
         h = leaky_relu(linear(h, self.second(), self.biases[1]), 0.2)
         return linear(h, self.real(), self.biases[2])[:, 0] + (self.classes()[labels] * h).sum(1)
 
     def iterate(self) -> None:
-        """Brings every spectral norm up to date, after the weights have changed."""
+        """Updates all spectral norms after a change of the weights."""
         for matrix in (self.first, self.second, self.real, self.classes):
             matrix.iterate()
 
@@ -95,22 +95,24 @@ class DiscriminatorGuide:
         self.adam = torch.optim.Adam(self.net.parameters(), lr=settings.discriminator_rate, betas=(0.5, 0.999))
 
     def loss(self, features: Tensor, labels: Tensor, rng: torch.Generator) -> Tensor:  # noqa: ARG002
-        """-D of the made images."""
+        """-D summed over the generated images."""
         guided = self.anchors.known(labels)
         if not bool(guided.any()):
             return features.sum() * 0
         return -self.net(self.anchors.standard(features[guided]), labels[guided]).sum()
 
     def learn(self, features: Tensor, labels: Tensor, rng: torch.Generator) -> float:
-        """The hinge loss, 2 at best where made images are as the anchors; each is shown with an anchor of its class."""
+        """One step on the hinge loss of each generated image and an anchor of its class; 2 if they are
+        indistinguishable.
+        """
         guided = self.anchors.known(labels)
         if not bool(guided.any()):
             return 0.0
-        made, labels = self.anchors.standard(features.detach().float()[guided]), labels[guided]
+        generated, labels = self.anchors.standard(features.detach().float()[guided]), labels[guided]
         real = self.anchors.features(labels, rng)
         with torch.enable_grad():
-            answers = self.net(torch.cat([real, made]), torch.cat([labels, labels]))
-            loss = (1 - answers[: len(real)]).relu().mean() + (1 + answers[len(real) :]).relu().mean()
+            scores = self.net(torch.cat([real, generated]), torch.cat([labels, labels]))
+            loss = (1 - scores[: len(real)]).relu().mean() + (1 + scores[len(real) :]).relu().mean()
             self.adam.zero_grad(set_to_none=True)
             loss.backward()
         self.adam.step()
@@ -122,18 +124,18 @@ class DiscriminatorGuide:
         return sum(tensor.nbytes for tensor in self.state().values())
 
     def state(self) -> dict[str, Tensor]:
-        found = {f"net/{name}": tensor.detach().cpu().clone() for name, tensor in self.net.state_dict().items()}
-        return {**self.anchors.state(), **found, **optimizer_state(self.adam, "adam")}
+        weights = {f"net/{name}": tensor.detach().cpu().clone() for name, tensor in self.net.state_dict().items()}
+        return {**self.anchors.state(), **weights, **optimizer_state(self.adam, "adam")}
 
     def slots(self, steps: int) -> Slots:
-        own = {**module_slots(self.net, "net"), **optimizer_slots(self.adam, "adam", steps)}
-        return {**self.anchors.slots(steps), **own}
+        slots = {**module_slots(self.net, "net"), **optimizer_slots(self.adam, "adam", steps)}
+        return {**self.anchors.slots(steps), **slots}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        weights = {name.removeprefix("net/"): own for name, own in state.items() if name.startswith("net/")}
-        wanted = {name: own.shape for name, own in self.net.state_dict().items()}
-        if {name: own.shape for name, own in weights.items()} != wanted:
-            raise UserError("the guide of that run is another discriminator; repeat that run's command")
+        weights = {name.removeprefix("net/"): tensor for name, tensor in state.items() if name.startswith("net/")}
+        expected = {name: tensor.shape for name, tensor in self.net.state_dict().items()}
+        if {name: tensor.shape for name, tensor in weights.items()} != expected:
+            raise UserError("the saved guide is another discriminator; repeat that run's command")
         self.anchors.load(state)
         self.net.load_state_dict(weights)
         load_optimizer(self.adam, state, "adam")

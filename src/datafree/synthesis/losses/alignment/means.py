@@ -1,4 +1,4 @@
-"""Made images have the anchors' mean feature, class by class."""
+"""Generated images have the anchors' mean feature in each class."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["Means", "class_means", "mean_distance"]
 
 
 class Means(Augmentation):
-    """The mean of each class, and nothing of how it is spread."""
+    """Matches the mean of each class, not its spread."""
 
     alignment: Literal["means"] = "means"
 
-    summary: ClassVar[str] = "made images have the anchors' mean feature, class by class"
+    summary: ClassVar[str] = "matches the anchors' mean feature in each class"
     guidance: ClassVar[float] = 10.0
 
     def bind(self, teacher: Network, pixels: Tensor, labels: Tensor, seed: int) -> FeatureMatching:
@@ -27,14 +27,14 @@ class Means(Augmentation):
 
 
 def class_means(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Means (K, F) and counts (K,) of the K classes that are there, in ascending order; features are (N, F)."""
-    _, own, counts = labels.unique(return_inverse=True, return_counts=True)
+    """Means (K, F) and counts (K,) of the K classes that occur in `labels` (N,), ascending; features are (N, F)."""
+    _, rows, counts = labels.unique(return_inverse=True, return_counts=True)
     sums = torch.zeros(len(counts), features.shape[1], dtype=features.dtype, device=features.device)
-    return sums.index_add(0, own, features) / counts[:, None], counts
+    return sums.index_add(0, rows, features) / counts[:, None], counts
 
 
-def mean_distance(made: Tensor, anchors: Tensor, labels: Tensor) -> Tensor:
-    """Mean squared difference of class means, summed over images; 0 at equality."""
-    ours, counts = class_means(made, labels)
-    theirs, _ = class_means(anchors, labels)
-    return (counts * (ours - theirs).square().mean(1)).sum()
+def mean_distance(generated: Tensor, anchors: Tensor, labels: Tensor) -> Tensor:
+    """Mean squared difference of class means, summed over images; 0 at equality. Features are (N, F), labels (N,)."""
+    generated_means, counts = class_means(generated, labels)
+    anchor_means, _ = class_means(anchors, labels)
+    return (counts * (generated_means - anchor_means).square().mean(1)).sum()

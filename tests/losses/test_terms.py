@@ -14,8 +14,8 @@ from datafree.records.record import record
 from datafree.records.statistics.moments import Moments
 from datafree.synthesis.losses import Objective, View
 from datafree.synthesis.losses.batchnorm import BatchNormDivergence
-from datafree.synthesis.losses.classes import ClassBalance, WantedClass, WantedLogit
-from datafree.synthesis.losses.match import MatchMoments, MatchTargets, measured
+from datafree.synthesis.losses.classes import ClassBalance, TargetClass, TargetLogit
+from datafree.synthesis.losses.match import MatchMoments, MatchTargets, bind_entries
 from datafree.synthesis.losses.priors import PixelNorm, Smoothness, TotalVariation
 
 
@@ -35,20 +35,20 @@ def test_the_pixel_norm_is_the_sum_over_images_of_the_mean_square():
     assert float(PixelNorm()(view(torch.full((3, 2, 4, 4), 0.5)))) == pytest.approx(3 * 0.25)
 
 
-def test_the_wanted_class_is_the_negative_log_probability_summed():
+def test_the_target_class_is_the_negative_log_probability_summed():
     logits, labels = torch.randn(5, 3), torch.tensor([0, 2, 1, 1, 0])
     wanted = -Categorical(logits=logits).log_prob(labels).sum()
-    torch.testing.assert_close(WantedClass()(view(torch.zeros(5, 1, 2, 2), logits, labels)), wanted)
+    torch.testing.assert_close(TargetClass()(view(torch.zeros(5, 1, 2, 2), logits, labels)), wanted)
     sure = torch.full((2, 3), -1e4)
     sure[:, 0] = 1e4
-    assert float(WantedClass()(view(logits=sure))) == 0
+    assert float(TargetClass()(view(logits=sure))) == 0
 
 
 def test_the_wanted_logit_is_the_negative_logit_summed_whatever_the_other_logits():
     logits = torch.tensor([[2.0, -1.0, 9.0], [0.5, 3.0, 7.0]])
     labels = torch.tensor([0, 1])
-    assert float(WantedLogit()(view(logits=logits, labels=labels))) == -5.0
-    assert float(WantedLogit()(view(logits=logits + torch.tensor([[0.0, 4, 4], [4, 0, 4]]), labels=labels))) == -5.0
+    assert float(TargetLogit()(view(logits=logits, labels=labels))) == -5.0
+    assert float(TargetLogit()(view(logits=logits + torch.tensor([[0.0, 4, 4], [4, 0, 4]]), labels=labels))) == -5.0
 
 
 def batch_norm_case():
@@ -125,7 +125,7 @@ def seen(network, x, labels) -> View:
 @pytest.mark.parametrize("relu_logits", [True, False])
 def test_targets_are_matched_by_the_formula_of_the_paper(network, made, relu_logits):
     x, labels = torch.rand(4, 1, 4, 4), torch.tensor([0, 1, 2, 0])
-    term = MatchTargets(measured(network, made, made.entries), relu_logits=relu_logits)
+    term = MatchTargets(bind_entries(network, made, made.entries), relu_logits=relu_logits)
     bound = term.bind(network, labels, torch.Generator().manual_seed(0))
     own, wanted = seen(network, x, labels), 0.0
     for (tap, entry), (target,) in zip(made.entries.items(), bound.targets):
@@ -140,7 +140,7 @@ def test_targets_are_matched_by_the_formula_of_the_paper(network, made, relu_log
 
 def test_a_dropout_mask_is_held_and_scaled_and_not_drawn_for_the_logits(network, made):
     x, labels = torch.rand(400, 1, 4, 4), torch.arange(400) % 3
-    term = MatchTargets(measured(network, made, made.entries), dropout=0.25)
+    term = MatchTargets(bind_entries(network, made, made.entries), dropout=0.25)
     bound = term.bind(network, labels, torch.Generator().manual_seed(0))
     assert bound.masks.keys() == bound.edits.keys() == {"fc1", "fc2"}
     mask = bound.masks["fc1"]
@@ -156,9 +156,9 @@ def test_a_dropout_mask_is_held_and_scaled_and_not_drawn_for_the_logits(network,
 
 def test_an_images_gradient_does_not_depend_on_its_batch(network, made):
     x, labels = torch.rand(6, 1, 4, 4), torch.arange(6) % 3
-    term = MatchTargets(measured(network, made, made.entries))
+    term = MatchTargets(bind_entries(network, made, made.entries))
     bound = term.bind(network, labels, torch.Generator().manual_seed(0))
-    terms = [WantedClass(), TotalVariation(), PixelNorm(), Smoothness()]
+    terms = [TargetClass(), TotalVariation(), PixelNorm(), Smoothness()]
 
     def gradient(own, targets, term) -> torch.Tensor:
         pixels = x[own].clone().requires_grad_()
@@ -176,7 +176,7 @@ def test_an_images_gradient_does_not_depend_on_its_batch(network, made):
 def test_the_moments_term_is_zero_on_the_data_that_was_recorded(network, toy):
     data = toy()
     whole = record(network, data, [Moments(covariance="full", temperature=1.0)])
-    term = MatchMoments(measured(network, whole, whole.entries))
+    term = MatchMoments(bind_entries(network, whole, whole.entries))
     x = data.pixels(range(60))
     with torch.no_grad():
         assert float(term(seen(network, x, data.labels))) < 1e-5

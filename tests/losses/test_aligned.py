@@ -1,4 +1,4 @@
-"""A guide as a term: the class an image is meant as, its own random numbers, a learning step beside the images' own."""
+"""AlignmentLoss: the class of an image, its own random numbers, its own learning step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from datafree.models import hooks
 from datafree.models.network import frozen
 from datafree.synthesis.losses import View, alignment
 from datafree.synthesis.losses.alignment_loss import AlignmentLoss
-from datafree.synthesis.losses.classes import WantedClass
+from datafree.synthesis.losses.classes import TargetClass
 
 
 class Noting:
@@ -41,12 +41,12 @@ def bound(term, seed=0):
     return term.bind(None, torch.zeros(4, dtype=torch.long), torch.Generator().manual_seed(seed))
 
 
-def test_a_guide_is_given_flat_features_and_the_wanted_or_the_seen_class():
-    for meant, classes in (("wanted", [0, 0, 0, 0]), ("seen", [0, 1, 2, 0])):
-        guide, own = Noting(), view()
-        term = bound(AlignmentLoss(guide, meant))
-        assert term(own).requires_grad
-        term.learn(own)
+def test_a_guide_gets_flat_features_and_the_target_or_the_predicted_class():
+    for source, classes in (("target", [0, 0, 0, 0]), ("predicted", [0, 1, 2, 0])):
+        guide, one_view = Noting(), view()
+        term = bound(AlignmentLoss(guide, source))
+        assert term(one_view).requires_grad
+        term.learn(one_view)
         assert [name for name, *_ in guide.calls] == ["loss", "learn"]
         assert all(call[1].shape == (4, 2) and call[2].tolist() == classes for call in guide.calls)
         assert guide.calls[0][1].requires_grad and not guide.calls[1][1].requires_grad
@@ -54,9 +54,9 @@ def test_a_guide_is_given_flat_features_and_the_wanted_or_the_seen_class():
 
 def test_an_objective_lets_each_of_its_terms_learn_and_others_learn_nothing():
     guide = Noting()
-    objective = bound(2.0 * WantedClass() + 3.0 * AlignmentLoss(guide))
+    objective = bound(2.0 * TargetClass() + 3.0 * AlignmentLoss(guide))
     total, parts = objective(view())
-    assert float(total.detach()) == pytest.approx(2 * float(parts["WantedClass"]) + 3 * float(parts["AlignmentLoss"]))
+    assert float(total.detach()) == pytest.approx(2 * float(parts["TargetClass"]) + 3 * float(parts["AlignmentLoss"]))
     objective.learn(view())
     assert [name for name, *_ in guide.calls] == ["loss", "learn"]
 

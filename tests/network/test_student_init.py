@@ -12,7 +12,13 @@ from datafree.data import load
 from datafree.distillation import student_init
 from datafree.distillation.online.generator import untrained
 from datafree.distillation.online.scene import Scene
-from datafree.distillation.student_init import _chosen, _Moments, _pairs, inherited, init_student_from_teacher
+from datafree.distillation.student_init import (
+    _Moments,
+    _pairs,
+    _select_channels,
+    copy_teacher_channels,
+    init_student_from_teacher,
+)
 from datafree.distillation.train import train
 from datafree.distillation.training_loop import Schedule
 from datafree.evaluation.accuracy import evaluate
@@ -78,7 +84,7 @@ def test_channels_that_repeat_others_are_left_out_without_a_difference():
     teacher, student = made(chain, 6, 8), made(chain, 6, 5, seed=1)
     doubled(teacher, "conv2", "fc", 5)
     kept = state(teacher)
-    assert inherited(student, teacher, pixels())
+    assert copy_teacher_channels(student, teacher, pixels())
     torch.testing.assert_close(student.predict(pixels()), teacher.predict(pixels()), atol=1e-4, rtol=1e-4)
     assert all(torch.equal(tensor, kept[name]) for name, tensor in teacher.module.state_dict().items())
 
@@ -92,7 +98,7 @@ def test_a_norm_between_goes_along_with_its_channels():
         *(f"norm.{key}" for key in ("weight", "bias", "running_mean", "running_var")),
     ):
         own[name][:2] = own[name][4:]  # the first two are the last two
-    assert inherited(student, teacher, pixels())
+    assert copy_teacher_channels(student, teacher, pixels())
     torch.testing.assert_close(student.predict(pixels()), teacher.predict(pixels()), atol=1e-4, rtol=1e-4)
 
 
@@ -100,10 +106,10 @@ def test_inside_a_block_channels_are_chosen_and_around_it_the_first_are_taken():
     teacher, student = made(Residual, 4, 8), made(Residual, 4, 4, seed=1)
     own = teacher.module.state_dict()
     own["second.weight"][:, :4] = 0  # the first four say nothing
-    assert inherited(student, teacher, pixels())
+    assert copy_teacher_channels(student, teacher, pixels())
     torch.testing.assert_close(student.predict(pixels()), teacher.predict(pixels()), atol=1e-4, rtol=1e-4)
     narrow = made(Residual, 2, 8, seed=1)
-    assert inherited(narrow, teacher, pixels())
+    assert copy_teacher_channels(narrow, teacher, pixels())
     found = narrow.module.state_dict()
     assert torch.equal(found["stem.weight"], own["stem.weight"][:2])
     assert torch.equal(found["first.weight"], 2 * own["first.weight"][:, :2])
@@ -127,7 +133,7 @@ def test_greedy_choice_is_the_best_one_at_every_step():
     )
     weight = torch.randn(3, 6, 2, generator=rng, dtype=torch.double)
     for biased in (True, False):
-        moments = _Moments.of(6)
+        moments = _Moments.empty(6)
         for part in rows.split(123):
             moments.add(part)
         own = rows - rows.mean(0) if biased else rows
@@ -139,7 +145,7 @@ def test_greedy_choice_is_the_best_one_at_every_step():
         wanted: list[int] = []
         for _ in range(3):
             wanted.append(min((set(range(6)) - set(wanted)), key=lambda one, lost=lost: lost([*wanted, one])))
-        kept, share, offset = _chosen(moments, weight, 3, biased)
+        kept, share, offset = _select_channels(moments, weight, 3, biased)
         assert kept.tolist() == sorted(wanted)
         rest = rows - rows[:, kept] @ share.T - offset
         assert float(torch.einsum("nc,ocp->nop", rest, weight).square().sum()) == pytest.approx(
@@ -152,7 +158,7 @@ def test_dead_channels_and_a_layer_of_nothing_else_do_no_harm():
     teacher, student = made(chain, 6, 8), made(chain, 3, 4, seed=1)
     for key in ("weight", "bias"):
         teacher.module.state_dict()[f"conv2.{key}"].zero_()
-    assert inherited(student, teacher, pixels())
+    assert copy_teacher_channels(student, teacher, pixels())
     torch.testing.assert_close(student.predict(pixels()), teacher.predict(pixels()))
 
 
@@ -162,11 +168,11 @@ def test_of_many_channels_several_are_taken_at_a_time_and_none_that_repeats(monk
         20, 20, generator=rng, dtype=torch.double
     )
     rows = torch.cat([base, base + 1e-6 * torch.randn(2000, 20, generator=rng, dtype=torch.double)], 1)
-    weight, moments = torch.randn(5, 40, 1, generator=rng, dtype=torch.double), _Moments.of(40)
+    weight, moments = torch.randn(5, 40, 1, generator=rng, dtype=torch.double), _Moments.empty(40)
     moments.add(rows)
-    one, share, _ = _chosen(moments, weight, 20, biased=True)
+    one, share, _ = _select_channels(moments, weight, 20, biased=True)
     monkeypatch.setattr(student_init, "ROUNDS", 7)
-    several, other, _ = _chosen(moments, weight, 20, biased=True)
+    several, other, _ = _select_channels(moments, weight, 20, biased=True)
     assert len(several) == 20 == len(several.unique()) and share.shape == other.shape == (40, 20)
 
     def missed(kept, share):
@@ -203,7 +209,7 @@ def test_images_of_generators_that_nobody_trained_are_the_seeds_alone():
 
 def test_of_a_student_as_wide_as_its_teacher_a_copy_is_made():
     teacher, student = made(Residual, 4, 8), made(Residual, 4, 8, seed=1)
-    assert inherited(student, teacher, pixels())
+    assert copy_teacher_channels(student, teacher, pixels())
     assert torch.equal(student.predict(pixels()), teacher.predict(pixels()))
 
 
@@ -215,7 +221,7 @@ def test_a_student_of_other_or_wider_layers_is_left_as_it_is(teacher, student):
     spec = InputSpec(shape=(channels, 32, 32), classes=tuple("abcd"))
     one, other = new_model(teacher, spec, seed=0), new_model(student, spec, seed=1)
     kept = state(other)
-    assert not inherited(other, one, pixels(spec, 8))
+    assert not copy_teacher_channels(other, one, pixels(spec, 8))
     assert all(torch.equal(tensor, kept[name]) for name, tensor in other.module.state_dict().items())
 
 
@@ -227,5 +233,5 @@ def test_a_layer_made_of_other_tensors_and_one_of_groups_begin_with_their_first_
         )
 
     teacher, student = made(build, 6), made(build, 3, seed=1)
-    assert inherited(student, teacher, pixels())
+    assert copy_teacher_channels(student, teacher, pixels())
     assert torch.equal(student.module[2].weight, teacher.module[2].weight[:3])
