@@ -25,7 +25,9 @@ STAGE = ROOT / "build" / "docs"
 SITE = ROOT / "site"
 PROJECT_FILES = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "SECURITY.md": "security.md"}
 LINK = re.compile(r"\]\(([^)\s#]+)(#[^)\s]*)?\)")
-EXTERNAL = re.compile(r"""<(?:script|img|iframe|source)[^>]*\ssrc=["']?(?:https?:)?//|<link[^>]*\shref=["']?(?:https?:)?//""")
+EXTERNAL = re.compile(
+    r"""<(?:script|img|iframe|source)[^>]*\ssrc=["']?(?:https?:)?//|<link[^>]*\shref=["']?(?:https?:)?//"""
+)
 GROUPS = {
     "models": "Networks",
     "releases": "Releases",
@@ -67,7 +69,12 @@ def read(path: Path) -> str:
 
 def results(papers: list[Path]) -> str:
     """The list of papers: each one's title and the paragraph below it."""
-    lines = ["# Results", "", "One page per paper, with every row, its settings, seeds and seconds, and the failures too.", ""]
+    lines = [
+        "# Results",
+        "",
+        "One page per paper, with every row, its settings, seeds and seconds, and the failures too.",
+        "",
+    ]
     for path in papers:
         title, _, rest = read(path).removeprefix("# ").partition("\n")
         paragraph = rest.strip().split("\n\n")[0].replace("\n", " ")
@@ -102,7 +109,14 @@ def commands() -> str:
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             run([verb, "--help"])
-        lines += [f"## {verb}", "", "```text", "\n".join(line.rstrip() for line in printed.getvalue().splitlines()), "```", ""]
+        lines += [
+            f"## {verb}",
+            "",
+            "```text",
+            "\n".join(line.rstrip() for line in printed.getvalue().splitlines()),
+            "```",
+            "",
+        ]
     return "\n".join(lines)
 
 
