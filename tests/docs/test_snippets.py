@@ -58,7 +58,7 @@ def commands() -> list[tuple[str, str]]:
     found = []
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        lines = "\n".join([*blocks(page, "sh"), *re.findall(r"^ {4}(datafree .*(?:\\\n.*)*)", text, flags=re.M)])
+        lines = "\n".join([*blocks(page, "sh"), *re.findall(r"^ {4}(datafree (?:.*\\\n)*.*)", text, flags=re.M)])
         for line in lines.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
             if words[:1] == ["datafree"]:
