@@ -21,7 +21,6 @@ if not os.environ.get("ORT_DISABLE_TELEMETRY"):
 
 if TYPE_CHECKING:  # the same names for type checkers and editors, which do not run `__getattr__`
     from ._core.errors import UserError
-    from ._core.settings import Settings
     from .data import Dataset
     from .data import load as load_data
     from .data.condensed.condensed_set import Condensed
@@ -65,7 +64,6 @@ _HOMES = {
     "Record": "records.record",
     "Release": "releases.release",
     "Schedule": "distillation.training_loop",
-    "Settings": "_core.settings",
     "Similarity": "evaluation.similarity",
     "SyntheticSet": "synthesis.synthetic_set",
     "UserError": "_core.errors",
@@ -108,7 +106,6 @@ __all__ = [
     "Record",
     "Release",
     "Schedule",
-    "Settings",
     "Similarity",
     "StoredImages",
     "SyntheticSet",

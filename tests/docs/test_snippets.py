@@ -31,6 +31,7 @@ NOT_YET = {
     "df.distill(teacher, record=": accepts(df.distill, "record"),
     "df.distill_online(": hasattr(df, "distill_online"),
     "df.sample(": hasattr(df, "sample"),
+    "df.Settings": hasattr(df, "Settings"),
     "df.quantize(teacher, calibrate=": accepts(df.quantize, "fine_tune"),
     "datafree distill ": "list" in VERBS,
     "datafree synthesize ": "list" in VERBS,
