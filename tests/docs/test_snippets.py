@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import io
 import re
 import shlex
+import sys
+import types
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -90,7 +94,9 @@ def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
         pytest.importorskip("torchao")
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    names: dict[str, object] = {"__name__": f"snippets_of_{page.stem.replace('-', '_')}"}
+    module = types.ModuleType(f"snippets_of_{page.stem.replace('-', '_')}")
+    monkeypatch.setitem(sys.modules, module.__name__, module)  # where dataclasses look up their annotations
+    names = vars(module)
     exec(compile(code, page.name, "exec"), names)
     if "student" in names:  # a student of a page has learned something: 10 classes, so chance is 10 %
         assert df.evaluate(names["student"], df.load_data("digits", "test")).accuracy > 25
@@ -98,9 +104,6 @@ def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
 
 @cache
 def help_of(words: tuple[str, ...]) -> tuple[int, str]:
-    import contextlib
-    import io
-
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         code = run([*words, "--help"])
