@@ -32,8 +32,8 @@ fuzz: $(VENV)/.ready ## spoilt files of every kind; ARGS="--seed 1 --mutants 200
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
 lint: $(VENV)/.ready ## ruff, pyright, and that every package imports only those below it
-	$(BIN)/ruff check src tests papers benchmarks examples
-	$(BIN)/ruff format --check src tests papers benchmarks examples
+	$(BIN)/ruff check src tests papers benchmarks examples docs
+	$(BIN)/ruff format --check src tests papers benchmarks examples docs
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
