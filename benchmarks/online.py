@@ -74,7 +74,7 @@ def main() -> None:
     for name, speeds in found.items():
         ratios = [own / base for own, base in zip(speeds, found["DAFL's loop"], strict=True)]
         print(
-            f"{name}: {mean(speeds):,.0f} +- {stdev(speeds):,.0f} images a CPU-second, {mean(ratios):.1f} times DAFL's"
+            f"{name}: {mean(speeds):,.0f} +- {stdev(speeds):,.0f} images per CPU-second, {mean(ratios):.1f} times DAFL's"
         )
 
 

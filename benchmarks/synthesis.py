@@ -149,7 +149,7 @@ def table(model: str, precision: str, rows: list[Measured]) -> str:
         f"### {model}, {precision}",
         "",
         f"| method | images / CPU s | image-steps / CPU s | of matmul peak | prepare, s | record to student, s | peak MB "
-        f"| cost an image at 4x the images | images / CPU s, `{BASELINE}` = 1 | to student, `{BASELINE}` = 1 |",
+        f"| cost per image at 4x the images | images / CPU s, `{BASELINE}` = 1 | to student, `{BASELINE}` = 1 |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in rows:

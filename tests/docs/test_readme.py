@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,11 @@ import pytest
 from datafree.cli import VERBS
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "papers").glob("*/README.md"))]
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "papers").glob("*/README.md")),
+]
 
 
 def readme() -> str:
@@ -52,6 +57,27 @@ def test_every_link_and_picture_of_a_page_exists(page):
 def test_every_command_a_page_names_exists(page):
     for verb in re.findall(r"^ {4}(?:\S+ )*?datafree ([a-z-]+)", page.read_text(encoding="utf-8"), flags=re.M):
         assert verb in VERBS, verb
+
+
+def test_the_readme_says_how_to_install_before_its_first_snippet():
+    text = readme()
+    assert 0 < text.index("pip install") < text.index("```python")
+    assert text.index("TORCH_INDEX") < text.index("```python")
+
+
+def test_the_makefile_takes_torch_from_the_index_that_is_named(tmp_path):
+    steps = {
+        index: subprocess.run(
+            ["make", "-n", "test", f"VENV={tmp_path / 'venv'}", f"TORCH_INDEX={index}"],
+            cwd=ROOT, capture_output=True, text=True, check=True,
+        ).stdout
+        for index in ("", "https://example.invalid/cpu")
+    }  # fmt: skip
+    assert "--index-url" not in steps[""]
+    assert re.search(
+        r"pip install .*--index-url https://example.invalid/cpu torch -c constraints/cpu.txt",
+        steps["https://example.invalid/cpu"],
+    )
 
 
 def test_the_readme_names_both_make_targets():

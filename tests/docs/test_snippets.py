@@ -1,0 +1,133 @@
+"""The snippets of the pages run: Python ones are executed, page by page; of commands every word and flag exists."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import re
+import shlex
+import sys
+import types
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+import datafree as df
+from datafree.cli import VERBS
+from datafree.cli.main import run
+from datafree.synthesis import methods
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def accepts(function: Callable[..., object], parameter: str) -> bool:
+    return parameter in inspect.signature(function).parameters
+
+
+NOT_YET = {
+    "input_shape=": accepts(df.Network, "input_shape"),
+    ", preset=": accepts(df.record, "preset"),
+    "df.distill(teacher, record=": accepts(df.distill, "record"),
+    "df.distill_online(": hasattr(df, "distill_online"),
+    "df.sample(": hasattr(df, "sample"),
+    "df.Settings": hasattr(df, "Settings"),
+    "df.quantize(teacher, calibrate=": accepts(df.quantize, "fine_tune"),
+    "datafree distill ": "list" in VERBS,
+    "datafree synthesize ": "list" in VERBS,
+    "datafree record moments ": "list" in VERBS,
+    "datafree condense ": "list" in VERBS,
+    "datafree expand ": "list" in VERBS,
+    "datafree quantize ": "list" in VERBS,
+    "datafree list ": "list" in VERBS,
+}
+"""What pages use that is being added -> whether it is there. A snippet is skipped only while one that it uses is missing."""
+
+
+def skip_while_missing(text: str) -> None:
+    missing = [call for call, there in NOT_YET.items() if call in text and not there]
+    if missing:
+        pytest.skip(f"not there yet: {', '.join(missing)}")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.S | re.M)
+
+
+def commands() -> list[tuple[str, str]]:
+    """(page, command line) for every command of a shell snippet: fenced on the pages, indented in the README."""
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        lines = "\n".join([*blocks(page, "sh"), *re.findall(r"^ {4}(datafree (?:.*\\\n)*.*)", text, flags=re.M)])
+        for line in lines.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:1] == ["datafree"]:
+                found.append((str(page.relative_to(ROOT)), shlex.join(words)))
+    return found
+
+
+PYTHON = [page for page in PAGES[1:] if blocks(page, "python")]  # the README's is test_readme.py's
+COMMANDS = commands()
+
+
+def test_there_are_snippets():
+    assert {page.name for page in PYTHON} >= {
+        "quick-start.md",
+        "publisher.md",
+        "deployer.md",
+        "researcher.md",
+        "write-your-own.md",
+    }
+    assert len(COMMANDS) > 40
+
+
+@pytest.mark.parametrize("page", PYTHON, ids=lambda page: page.stem)
+def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
+    code = "\n".join(blocks(page, "python"))
+    skip_while_missing(code)
+    if "quantize" in code:
+        pytest.importorskip("torchao")
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    module = types.ModuleType(f"snippets_of_{page.stem.replace('-', '_')}")
+    monkeypatch.setitem(sys.modules, module.__name__, module)  # where dataclasses look up their annotations
+    names = vars(module)
+    exec(compile(code, page.name, "exec"), names)
+    if "student" in names:  # a student of a page has learned something: 10 classes, so chance is 10 %
+        assert df.evaluate(names["student"], df.load_data("digits", "test")).accuracy > 25
+
+
+@cache
+def help_of(words: tuple[str, ...]) -> tuple[int, str]:
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        code = run([*words, "--help"])
+    return code, printed.getvalue()
+
+
+def command_words(words: list[str]) -> tuple[str, ...]:
+    """The command and the method words behind it: (distill, fresh, distribution)."""
+    groups = {"fresh", "online", "moments", "dm", "mmd", *methods.methods()}
+    count = 1
+    while count < len(words) and words[count] in groups:
+        count += 1
+    return tuple(words[:count])
+
+
+@pytest.mark.parametrize(("page", "line"), COMMANDS, ids=[f"{page}: {line[9:60]}" for page, line in COMMANDS])
+def test_a_command_of_a_page_exists_with_its_flags(page, line, monkeypatch):
+    skip_while_missing(line + " ")
+    monkeypatch.setenv("COLUMNS", "300")
+    words = shlex.split(line)[1:]
+    assert words[0] in VERBS, page
+    code, text = help_of(command_words(words))
+    assert code == 0, text
+    for flag in (word.partition("=")[0] for word in words if word.startswith("--")):
+        assert re.search(rf"{re.escape(flag)}(?![\w-])", text), (
+            f"{page}: {flag} is not in the help of {command_words(words)}"
+        )
