@@ -63,7 +63,7 @@ def student() -> df.Network:
 
 
 def test_every_public_function_checks_its_arguments_against_their_annotations():
-    assert len(FUNCTIONS) == 20
+    assert len(FUNCTIONS) == 24
     assert [name for name, function in FUNCTIONS.items() if not hasattr(function, "__wrapped__")] == []
     for function in (*FUNCTIONS.values(), train_online, write_record):
         get_type_hints(function)  # raises for a name that is there for the type checker alone
@@ -80,7 +80,10 @@ def words_of(hint: object) -> tuple[str, ...]:
 def test_the_parameters_of_a_few_words_are_known():
     hints = {name: get_type_hints(function) for name, function in FUNCTIONS.items()}
     found = {(name, parameter) for name, own in hints.items() for parameter, hint in own.items() if words_of(hint)}
-    assert found == {("similarity", "form"), ("quantize", "correct_bias"), ("quantize", "target_cpu")}
+    assert found == {
+        ("similarity", "form"), ("quantize", "correct_bias"), ("quantize", "target_cpu"), ("distill", "start"),
+        ("distill_online", "start"), ("import_condensed", "labels"), ("import_condensed", "layout"),
+    }  # fmt: skip
 
 
 LAYER = StoredStatistics("bn", torch.zeros(3), torch.ones(3))
@@ -88,6 +91,9 @@ WORDS = {
     "form": lambda word: df.similarity(TEACHER, {"a": PIXELS}, form=word),
     "correct_bias": lambda word: df.quantize(TEACHER, calibrate=PIXELS, correct_bias=word),
     "target_cpu": lambda word: df.quantize(TEACHER, calibrate=PIXELS, target_cpu=word),
+    "start": lambda word: df.distill(TEACHER, student(), images=PIXELS, start=word),
+    "start ": lambda word: df.distill_online(TEACHER, student(), start=word),
+    "labels": lambda word: df.import_condensed("x.pt", TEACHER, labels=word),
     "kind": lambda word: Disagreement(word),
     "ground": lambda word: Scene("things", word),
     "form ": lambda word: BatchNormDivergence((LAYER,), word),
@@ -388,7 +394,8 @@ SET = df.Distillation(epochs=1)
         (lambda: df.train(TEACHER, DATA, {"epochs": 1}), "schedule: got dict, expected a Schedule; use Schedule(**"),
         (lambda: df.train(TEACHER, DATA, 3), "schedule: got 3, expected a Schedule; give a Schedule(...)"),
         (lambda: df.train(TEACHER, DATA, df.Schedule), "schedule: got the class Schedule, expected a Schedule; give a"),
-        (lambda: df.distill(TEACHER, MODULE, None, SET), f"student: got Sequential, expected a Network; {NETWORK}"),
+        (lambda: df.distill(TEACHER, MODULE, None, SET), "nothing to learn from, expected record, method, images or cond"),
+        (lambda: df.train_student(TEACHER, MODULE, None, SET), f"student: got Sequential, expected a Network; {NETWORK}"),
         (lambda: df.distill(TEACHER, student(), "set", SET), "source: got 'set', expected a Source; give what"),
         (lambda: df.distill(TEACHER, student(), DATA, SET), "source: got Dataset, expected a Source; give what fresh"),
         (lambda: df.distill(TEACHER, student(), df.StoredImages(TEACHER.spec, PIXELS, LOGITS), None), "expected a Distillation"),
@@ -398,12 +405,13 @@ SET = df.Distillation(epochs=1)
         (lambda: df.record(TEACHER, DATA, ["safe"]), "no statistic 'safe'; expected one of 'input', 'moments'"),
         (lambda: df.record(MODULE, DATA, []), f"network: got Sequential, expected a Network; {NETWORK}"),
         (lambda: df.record(TEACHER, PIXELS, []), f"data: got Tensor, expected {DATA_LIKE} or None"),
-        (lambda: df.synthesize(TEACHER, None, "bns", OUT, images=8), "expected a Synthesizer; use method('bns')"),
+        (lambda: df.synthesize(TEACHER, None, "bnx", OUT, images=8), "no synthesis method 'bnx'; nearest: 'bns'"),
+        (lambda: df.synthesize(TEACHER, None, 3, OUT, images=8), "method: got 3, expected text or a dict or a Synthesizer"),
         (lambda: df.synthesize(TEACHER, {}, df.method("bns"), OUT, images=8), "record: got dict, expected a Record or None"),
         (lambda: df.synthesize(MODULE, None, df.method("bns"), OUT, images=8), "teacher: got Sequential, expected a Net"),
-        (lambda: df.expand(TEACHER, PIXELS, OUT, images=8), "condensed: got Tensor, expected a pair (torch.T"),
+        (lambda: df.expand(TEACHER, PIXELS, OUT, images=8), "condensed: got Tensor, expected a Condensed or text"),
         (lambda: df.expand(TEACHER, (PIXELS, [0]), OUT, images=8), "condensed[1]: got list, expected a torch.Tensor"),
-        (lambda: df.expand(TEACHER, (PIXELS, ONE_HOT), OUT, {}, images=8), "settings: got dict, expected an Expansion"),
+        (lambda: df.expand(TEACHER, (PIXELS, ONE_HOT), OUT, 3, images=8), "settings: got 3, expected an Expansion or a dict"),
         (lambda: df.similarity(TEACHER, [DATA]), "sources: got list, expected a dict; give {name: value}"),
         (lambda: df.similarity(TEACHER, {}), "sources: got none, expected at least one data set or images by name"),
         (lambda: df.similarity(TEACHER, {"a": [1]}), f"sources['a']: got list, expected {DATA_LIKE} or a torch.Tensor or a numpy array"),

@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors, which do not 
     from .data import load as load_data
     from .data.adapters import as_dataset
     from .data.condensed.condensed_set import Condensed
+    from .data.condensed.importers.judging import import_condensed
     from .data.condensed.methods import condense
     from .distillation.distill import DistilledNetwork, distill
     from .distillation.distill_online import OnlineNetwork, distill_online
@@ -95,6 +96,7 @@ _HOMES = {
     "finetune": "quantization",
     "forecast_auc": "records.forecast",
     "fresh_images": "distillation.sources",
+    "import_condensed": "data.condensed.importers.judging",
     "kl": "distillation.kl",
     "load_data": "data",
     "load_model": "releases.load",
@@ -103,8 +105,8 @@ _HOMES = {
     "preset": "records.presets",
     "quantize": "quantization",
     "record": "records.record",
-    "sample": "synthesis.sampling",
     "report": "evaluation.report.collect",
+    "sample": "synthesis.sampling",
     "similarity": "evaluation.similarity",
     "soft_labelled": "distillation.sources",
     "stored_images": "distillation.sources",
@@ -151,6 +153,7 @@ __all__ = [
     "expand",
     "forecast_auc",
     "fresh_images",
+    "import_condensed",
     "kl",
     "load_data",
     "load_model",

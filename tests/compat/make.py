@@ -272,11 +272,10 @@ def _sources() -> None:
     """What the commands read that is not datafree's own: code, arrays of digits, weights of a plain pattern."""
     import numpy as np
     import torch
-    from safetensors.torch import save_file
-    from sklearn.datasets import load_digits
-
     from datafree.spec import InputSpec
     from datafree.zoo import build
+    from safetensors.torch import save_file
+    from sklearn.datasets import load_digits
 
     Path("normed.py").write_text(NORMED)
     Path("tiny.py").write_text(TINY)
@@ -354,8 +353,9 @@ def _stop_at(where: str, number: int, kind: signal.Signals) -> None:
     """Sends this process the signal at the N-th call of a function of datafree, and waits for it to arrive."""
     import importlib
 
-    from datafree import records
     from datafree.condensing import matching
+
+    from datafree import records
 
     records._chunk = lambda *_: 200
     matching.PAUSE = -1

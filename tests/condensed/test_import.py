@@ -294,7 +294,7 @@ class Touch:
         ("good.pt nosuch --pixels 0-1", "no model 'nosuch'"),
         (
             "good.pt teacher",
-            "no --pixels, wanted 0-1, 0-255 or normalised:MEAN/STD with the authors' numbers; the stored",
+            "pixels: got None, expected 0-1, 0-255 or normalised:MEAN/STD with the authors' numbers; the stored",
         ),
         ("good.pt teacher --pixels 0-2", "no pixel convention '0-2'; nearest: "),
         (
@@ -333,16 +333,16 @@ class Touch:
         ("white teacher --pixels 0-1 --zca", "is whitened, and no un-whitened images_zca_*.pt is beside it"),
         ("good.pt teacher --pixels 0-1 --zca", "--zca: good.pt is whitened, and no un-whitened images_zca_*.pt"),
         ("shape.npz teacher --pixels 0-1 --layout NHWC --zca", "(20, 8, 8, 4)"),
-        ("white teacher --pixels 0-1", "or whitened images; give the authors' numbers, or --anyway"),
-        ("noise.pt teacher --pixels 0-1", "wanted above chance at 1 in 100 and at least 19.0 %"),
-        ("good.pt teacher --pixels 0-255", "(with --pixels 0-1, say, it sees"),
+        ("white teacher --pixels 0-1", "or whitened images; give the authors' numbers, or import it anyway"),
+        ("noise.pt teacher --pixels 0-1", "expected above chance at 1 in 100 and at least 19.0 %"),
+        ("good.pt teacher --pixels 0-255", "(with pixels='0-1', say, it sees"),
         (
             "far.pt teacher --pixels 0-1",
-            "% of the pixels are out of range, pixels came out from -15 to 35, wanted at most 50 %",
+            "% of the pixels are out of range, pixels came out from -15 to 35, expected at most 50 %",
         ),
         (
             "grey.pt teacher --pixels 0-1",
-            "pixels came out from 0.1 to 0.145, which is one grey, wanted some of the range 0 to 1",
+            "pixels came out from 0.1 to 0.145, which is one grey, expected some of the range 0 to 1",
         ),
         ("good.pt teacher --pixels 0-1 --out teacher", "teacher"),
     ],
@@ -365,7 +365,7 @@ def test_pixels_mostly_out_of_range_are_said_though_the_teacher_knows_them(comma
     mean, std = (1 - scale) / 2 + scale * MEAN, scale * STD  # about mid-grey
     code, out, _ = command(f"import-condensed x.pt teacher --pixels normalised:{mean}/{std} --anyway --out got")
     assert code == 0
-    assert ("of the pixels are out of range: look whether --pixels is what the authors did" in out) is said
+    assert ("of the pixels are out of range: check that pixels is what the authors did" in out) is said
 
 
 def test_without_pyarrow_parquet_is_one_line(here, refused, monkeypatch):

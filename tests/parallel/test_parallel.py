@@ -251,3 +251,91 @@ def test_what_the_environment_says_of_processes_is_taken_or_refused_in_a_line(mo
     else:
         with pytest.raises(UserError, match=expected):
             started()
+
+
+# -- an environment that torchrun has not made ------------------------------------------------------------
+
+ENVIRONMENTS = [
+    (
+        {"WORLD_SIZE": "2", "RANK": "0"},
+        "WORLD_SIZE is 2, but there is no MASTER_ADDR or MASTER_PORT; start with torchrun",
+    ),
+    ({"WORLD_SIZE": "2"}, "WORLD_SIZE is 2, but there is no RANK or MASTER_ADDR or MASTER_PORT"),
+    ({"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost"}, "WORLD_SIZE is 2, but there is no MASTER_PORT"),
+    ({"WORLD_SIZE": "two", "RANK": "0"}, "WORLD_SIZE: got 'two', expected a whole number from 1 to"),
+    ({"WORLD_SIZE": "2", "RANK": "2"}, "RANK: got '2', expected a whole number from 0 to 1"),
+    ({"WORLD_SIZE": "2", "RANK": "-1"}, "RANK: got '-1', expected a whole number from 0 to 1"),
+]
+
+
+@pytest.fixture
+def environ(monkeypatch):
+    def put(values: dict[str, str]) -> None:
+        for name in ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK", "TORCHELASTIC_RUN_ID"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in values.items():
+            monkeypatch.setenv(name, value)
+
+    return put
+
+
+@pytest.mark.parametrize(("values", "text"), ENVIRONMENTS)
+def test_every_verb_refuses_an_incomplete_environment_before_any_work(
+    values, text, environ, tmp_path, monkeypatch, capsys, release, teacher, digits
+):
+    monkeypatch.chdir(tmp_path)
+    few = datafree.condense("random", data=digits, per_class=1, teacher=teacher)
+    few.save("few")
+    (tmp_path / "teacher").symlink_to(release, target_is_directory=True)
+    before = teacher.fingerprint()
+    environ(values)
+    source = datafree.StoredImages(teacher.spec, few.pixels, teacher.predict(few.clamped()))
+    student = datafree.new_model("hinton8", teacher.spec, seed=0)
+    for call in (
+        lambda: datafree.synthesize(teacher, None, "gaussian", "set", images=600),
+        lambda: datafree.expand(teacher, few, "set", {"steps": 1}, images=600),
+        lambda: datafree.distill(teacher, method="gaussian"),
+        lambda: datafree.distill(teacher, student, source, datafree.Distillation(epochs=1)),
+        lambda: datafree.distill_online(teacher, epochs=1),
+        lambda: datafree.train(student, digits, datafree.Schedule(epochs=1)),
+    ):
+        with pytest.raises(UserError) as caught:
+            call()
+        assert text in str(caught.value) and "\n" not in str(caught.value)
+    for line in (
+        "synthesize teacher --method gaussian --images 600 --out set",
+        "expand teacher few --images 600 --steps 1 --out set",
+        "distill teacher --data digits --out student",
+        "train hinton16 --data digits --out trained",
+    ):
+        assert run(line.split()) == 2
+        out, err = capsys.readouterr()
+        assert out == "" and err.startswith("datafree: ") and err.count("\n") == 1 and text in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["few", "teacher"] and teacher.fingerprint() == before
+
+
+@pytest.mark.parametrize(
+    "values", [{"RANK": "0"}, {"RANK": "3"}, {"WORLD_SIZE": "1", "RANK": "0"}, {"MASTER_PORT": "x"}]
+)
+def test_one_process_alone_needs_no_other_variable(values, environ, tmp_path, teacher):
+    environ(values)
+    assert len(datafree.synthesize(teacher, None, "gaussian", tmp_path / "set", images=6, chunk=3)) == 6
+
+
+MAKES = """
+import sys
+import datafree as df
+teacher = df.load_model("teacher")
+made = df.synthesize(teacher, None, "gaussian", sys.argv[1], images=50, chunk=10, workers=1)
+assert len(made) == 50
+"""
+
+
+def test_two_processes_of_a_python_program_make_the_set_of_one(alone):
+    (alone / "makes.py").write_text(MAKES)
+    code, _, err = both(alone, "makes.py", "shared")
+    assert code == 0, err
+    teacher = datafree.load_model(str(alone / "teacher"))
+    datafree.synthesize(teacher, None, "gaussian", alone / "single", images=50, chunk=10, workers=1)
+    files = {path.name: path.read_bytes() for path in (alone / "single").iterdir()}
+    assert files == {path.name: path.read_bytes() for path in (alone / "shared").iterdir()}

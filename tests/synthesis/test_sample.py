@@ -1,0 +1,75 @@
+"""Samples in memory are the images that a set of the same seed and chunk holds; nothing is written."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import datafree as df
+from datafree._core.errors import UserError
+from datafree.models.pixel_bytes import to_pixels
+
+
+@pytest.mark.parametrize("n", [40, 27, 20, 7])
+@pytest.mark.parametrize("name", ["distribution", "gaussian", "all"])
+def test_a_sample_is_what_a_set_holds(teacher, whole_record, tmp_path, name, n):
+    method = df.method(name, steps=2) if name == "all" else df.method(name)
+    samples = df.sample(teacher, method, n=n, record=whole_record, seed=3, chunk=20, workers=2)
+    made = df.synthesize(teacher, whole_record, method, tmp_path / "set", images=n, seed=3, chunk=20, workers=1)
+    pixels, labels, logits = made.load()
+    assert torch.equal(samples.pixels, to_pixels(pixels, teacher.spec)) and torch.equal(samples.labels, labels)
+    assert torch.equal(samples.logits, logits)
+
+
+def test_two_names_unpack_and_the_logits_are_the_teachers(teacher, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pixels, logits = df.sample(teacher, {"method": "inception", "steps": 2}, n=5)
+    assert pixels.shape == (5, 1, 8, 8) and torch.equal(logits, teacher.predict(pixels))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_a_mapping_and_settings_give_the_same(teacher):
+    forms = ["gaussian", {"method": "gaussian"}, df.method("gaussian")]
+    samples = [df.sample(teacher, form, n=np.int64(6)).pixels for form in forms]
+    assert torch.equal(samples[0], samples[1]) and torch.equal(samples[0], samples[2])
+    assert not torch.equal(samples[0], df.sample(teacher, "gaussian", n=6, seed=1).pixels)
+
+
+def test_progress_goes_to_the_end_and_the_threads_are_put_back(teacher):
+    seen, threads = [], torch.get_num_threads()
+    df.sample(teacher, "gaussian", n=25, chunk=10, progress=lambda *both: seen.append(both))
+    assert seen == [(0, 25), (10, 25), (20, 25), (25, 25)] and torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"n": 0}, "n: got 0, expected at least 1"),
+        ({"n": 2.5}, "n: got 2.5, expected a whole number"),
+        ({"n": 1 << 50}, "images in memory needs about"),
+        ({"chunk": 0}, "chunk: got 0, expected at least 1"),
+        ({"workers": -1}, "workers: got -1, expected at least 1"),
+        ({"method": "bns"}, "batch norm"),
+        ({"method": "distribution"}, "method 'distribution' needs a record, got none"),
+        ({"method": "x"}, "no synthesis method 'x'"),
+        ({"method": None}, "method: got None, expected text or a dict or a Synthesizer"),
+        ({"method": {"method": "gaussian", "steps": 3}}, "no setting 'steps' in Gaussian"),
+        ({"record": {}}, "record: got dict, expected a Record or None"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(teacher, arguments, text):
+    with pytest.raises(UserError) as caught:
+        df.sample(teacher, **{"method": "gaussian", "n": 4, **arguments})
+    assert text in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_earlier_name_of_chunk_is_accepted_with_a_warning(teacher, tmp_path):
+    with pytest.warns(DeprecationWarning, match="unit is now called chunk"):
+        made = df.synthesize(teacher, None, "gaussian", tmp_path / "set", images=4, unit=2, workers=1)
+    assert made.about["unit"] == 2
+    with pytest.raises(UserError, match="unit: got it beside chunk"):
+        df.synthesize(teacher, None, "gaussian", tmp_path / "other", images=4, unit=2, chunk=2)
+    with pytest.raises(UserError, match=r"out: got None, expected the folder of the set; give one, or use sample"):
+        df.synthesize(teacher, None, "gaussian")
+    assert not (tmp_path / "other").exists()
