@@ -367,7 +367,7 @@ def test_a_whole_number_of_numpy_is_one():
 # -- other kinds of objects ------------------------------------------------------------
 
 MODULE = nn.Sequential(OrderedDict(flat=nn.Flatten(), fc=nn.Linear(16, 3)))
-NETWORK = "give what load_model or new_model returns, or Network(module, spec, name)"
+NETWORK = "give what load_model or new_model returns, or Network(module, input_shape=..., classes=...)"
 DATASET = (
     "give what load_data returns, which reads folders of images and .npz files; or a torch Dataset, or (images, labels)"
 )

@@ -325,6 +325,8 @@ def test_labels_that_are_no_class_numbers_are_refused(labels, expected):
         (True, "item 0 has the label True, expected a whole number"),
         (None, "item 0 has the label None, expected a whole number"),
         (3, "label 3 of image 0 in data; wanted 0 to 2"),
+        (-1, "item 0 has the label -1, expected 0 to 2"),
+        (1 << 70, "item 0 has the label 1180591620717411303424, expected 0 to 2"),
     ],
 )
 def test_items_with_another_label_are_refused(label, expected):

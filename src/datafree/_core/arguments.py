@@ -170,7 +170,7 @@ def _is_tensor(hint: Any) -> bool:
 
 
 SOURCES = {
-    "Network": "give what load_model or new_model returns, or Network(module, spec, name)",
+    "Network": "give what load_model or new_model returns, or Network(module, input_shape=..., classes=...)",
     "Record": "give what record or Record.load returns",
     "Dataset": "give what load_data returns, which reads folders of images and .npz files; or a torch Dataset, or "
     "(images, labels)",
