@@ -1,4 +1,4 @@
-"""distill --online generator: once with right input, once with wrong, stopped and gone on with."""
+"""datafree distill online: once with right input, once with wrong, stopped and gone on with."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_stopped_run_leaves_a_whole_student_and_goes_on_to_the_same_bytes(comm
     )
     with monkeypatch.context() as patch:
         patch.setattr(
-            "datafree.cli.online.init_student_from_teacher",
+            "datafree.distillation.student_init.init_student_from_teacher",
             lambda *_, **__: pytest.fail("a resumed student began anew"),
         )
         assert command(f"{line} --out a").code == 0
@@ -141,52 +141,52 @@ def test_a_generator_is_kept_near_a_condensed_set(command, here):
 
 WRONG = [
     ("--online generater", "no synthesis method 'generater'; nearest: 'generator'"),
-    ("--online generator --replay banc", "no kind of replay 'banc'; nearest: 'bank'"),
-    ("--online generator --preset dafk", "no preset 'dafk'; nearest: 'dafl'"),
+    ("--replay banc", 'Invalid value "banc" for --replay.'),
+    ("--preset dafk", 'Invalid value "dafk" for --preset.'),
     (
-        "--online generator --replay bank --replay-bytes 63",
+        "--replay bank --replay-bytes 63",
         "--replay-bytes: got 63, expected at least 64, the size of one image",
     ),
-    ("--online generator --replay vae --replay-bytes 64", "--replay-bytes: got 64, expected at least"),
-    ("--online generator --replay ema --replay-bytes 64", "--replay-bytes: got 64, expected at least 256"),
-    ("--online generator --epochs 0", "--epochs: got 0, wanted at least 1"),
-    ("--online generator --optimizer adam --student-rate 1e38", "--student-rate: got 1e38, wanted at most 10"),
-    ("--online generator --generator-rate 1e38", "--generator-rate: got 1e38, wanted at most 10"),
+    ("--replay vae --replay-bytes 64", "--replay-bytes: got 64, expected at least"),
+    ("--replay ema --replay-bytes 64", "--replay-bytes: got 64, expected at least 256"),
+    ("--epochs 0", "--epochs: got 0, wanted at least 1"),
+    ("--optimizer adam --student-learning-rate 1e38", "--student-learning-rate: got 1e38, wanted at most 10"),
+    ("--generator-learning-rate 1e38", "--generator-learning-rate: got 1e38, wanted at most 10"),
     (
-        "--online generator --preset dafl --ground dark",
-        "--ground: got dark with --scene none, wanted things or drawings",
+        "--preset dafl --ground dark",
+        "--ground: got dark with --scene none, expected things or drawings",
     ),
     (
-        "--online generator --scene drawings --symmetry 1",
-        "--symmetry: got 1.0 with --scene drawings, wanted things; name",
+        "--scene drawings --symmetry 1",
+        "--symmetry: got 1 with --scene drawings, expected things; name",
     ),
     (
-        "--online generator --preset dafl --replay-bytes 99",
-        "datafree distill online --preset dafl --help for",
+        "--preset dafl --replay-bytes 99",
+        "--replay-bytes: got it with --replay none, expected --replay balanced or bank",
     ),
     (
-        "--online generator --replay balanced --replay-bytes 64",
+        "--replay balanced --replay-bytes 64",
         "got room for 1 images, expected at least one for each of 10",
     ),
     (
-        "--online generator --alignment mmd --discriminator-width 8",
-        "distill online --alignment mmd --help for",
+        "--alignment mmd --discriminator-width 8",
+        "--alignment: got it without --condensed",
     ),
-    ("--online generator --replay vae --vae-rate 1e38", "--vae-rate: got 1e38, wanted at most 10"),
-    ("--online generator --ground dim", "--ground: got 'dim', wanted 'any', 'dark' or 'bright'"),
-    ("--online generator --disagreement 0 --confidence 0 --balance 0", "all weights of the generator's losses are 0"),
-    ("--online generator --statistics 1 --record set/set.json", "set/set.json"),
-    ("--online generator --condensed nosuch", "no condensed set nosuch"),
-    ("--online generator --condensed set", "no condensed set set"),
-    ("--online generator --alignment means", "--alignment: got means without --condensed"),
-    ("--online generator --condensed set --alignment meens", "no kind of alignment 'meens'; nearest: 'means'"),
-    ("--online generator --images set", "--images and --online: got both, wanted one"),
+    ("--replay vae --vae-learning-rate 1e38", "--vae-learning-rate: got 1e38, wanted at most 10"),
+    ("--ground dim", "--ground: got 'dim', wanted 'any', 'dark' or 'bright'"),
+    ("--disagreement 0 --one-hot 0 --balance 0", "the generator has no term of a weight above 0"),
+    ("--statistics 1 --record set/set.json", "set/set.json"),
+    ("--condensed nosuch", "no condensed set nosuch"),
+    ("--condensed set", "no condensed set set"),
+    ("--alignment means", "--alignment: got it without --condensed"),
+    ("--condensed set --alignment meens", 'Invalid value "meens" for --alignment.'),
+    ("--set set", "no flag '--set'"),
 ]
 
 
 @pytest.mark.parametrize(("flags", "text"), WRONG, ids=[flags for flags, _ in WRONG])
 def test_wrong_flags_are_one_line_and_leave_nothing(refused, flags, text):
-    assert text in refused(f"distill teacher hinton8 {flags} --out o --quiet")
+    assert text in refused(f"distill online teacher hinton8 {flags} --out o --quiet")
 
 
 def test_a_student_of_other_classes_is_one_line(refused, here):
@@ -215,8 +215,12 @@ def test_a_run_that_diverges_at_once_is_one_line_and_leaves_nothing(command, her
             lambda self, _: self.generator_optimizer.param_groups[0].update(lr=1e30),
         )
         done = command(line)
-    assert done.line.startswith("epoch 1 ended with a non-finite loss 4 times; the student is unchanged; lower ")
-    assert done.line.endswith("lower --student-rate or --generator-rate, and start again with another --out")
+    assert done.line.startswith(
+        "epoch 1 ends in a loss that is not finite, 4 times; the student is as it began; lower "
+    )
+    assert done.line.endswith(
+        "lower --student-learning-rate or --generator-learning-rate, and begin anew (with another --out)"
+    )
     assert not (here / "s").exists()
 
 
@@ -249,7 +253,10 @@ def test_a_run_that_diverges_later_keeps_its_student_and_says_what_was_thrown_aw
 
     monkeypatch.setattr(OnlineTrainer, "epoch", epoch)
     done = command(f"{GO} hinton8 --out s")
-    assert f"epoch 3 ended with {why} 4 times; the student is as after epoch 2; lower --student-rate or " in done.line
+    assert (
+        f"epoch 3 ends in {why}, 4 times; the student is as it was after epoch 2; lower --student-learning-rate or "
+        in done.line
+    )
     assert result("s")["online"]["rollbacks"] == [f"epoch 3: {why}"] * 4
     assert result("s")["unfinished"] == {"epochs": 2, "of": 3} and (here / "s" / "training.safetensors").exists()
     assert command("evaluate s --data digits").code == 0
