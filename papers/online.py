@@ -240,7 +240,7 @@ def _metrics(cells: Mapping[int, dict[str, Any]], paper: tuple[str, float] | Non
             values = {seed: round(curve[field_name], 3) for seed, curve in curves.items()}
             metrics[prefix + name] = metric(f"{unit}, over the second half", values)
     speeds = {seed: round(cell["images_in_cpu_seconds"] / cell["cpu_seconds"], 1) for seed, cell in cells.items()}
-    metrics["images_per_cpu_second"] = metric("images learnt from by CPU-second, one thread", speeds)
+    metrics["images_per_cpu_second"] = metric("training images per CPU-second, one thread", speeds)
     sizes = {seed: cell["memory_bytes"] for seed, cell in cells.items()}
     metrics["replayed_bytes"] = metric("bytes replayed from", sizes)
     return metrics

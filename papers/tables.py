@@ -10,7 +10,7 @@ __all__ = ["PAGES", "compare", "insert", "render", "spread"]
 
 STABILITY = {
     "mean_accuracy": "mean", "best_accuracy": "best", "drop_from_best": "best - last", "largest_fall": "largest fall",
-    "sum_of_falls": "sum of falls", "sd_of_epochs": "sd of epochs", "images_per_cpu_second": "images a CPU-second",
+    "sum_of_falls": "sum of falls", "sd_of_epochs": "sd of epochs", "images_per_cpu_second": "images per CPU-second",
     "replayed_bytes": "bytes replayed from",
 }  # fmt: skip
 """Metrics of an online run beside its last epoch, and their columns; with the prefix `unaveraged_` for the second student."""
@@ -180,20 +180,20 @@ EXPANDED: tuple[Columns, Rows] = (
     {
         "teacher": "teacher",
         "kd": "student on the real data, as many steps",
-        "condensed-1/alone": "1 condensed image a class: alone",
+        "condensed-1/alone": "1 condensed image per class: alone",
         "condensed-1/naive": "and plain inversion",
         "condensed-1/anchors": "and `expand`, unguided",
         "condensed-1/guided": "and `expand`",
         "condensed-1/augmented": "**alone, bent and exposed**",
         "condensed-1/naive-augmented": "**and plain inversion**",
         "condensed-1/guided-augmented": "**and `expand`**",
-        "few-10/alone": "10 real images a class: alone",
+        "few-10/alone": "10 real images per class: alone",
         "few-10/naive": "and plain inversion",
         "few-10/anchors": "and `expand`, unguided",
         "few-10/guided": "and `expand`",
         "few-10/augmented": "**alone, bent and exposed**",
         "few-10/guided-augmented": "**and `expand`**",
-        "kmeans-1/alone": "1 k-means centre a class: alone",
+        "kmeans-1/alone": "1 k-means centre per class: alone",
         "kmeans-1/guided": "and `expand`",
     },
 )

@@ -162,10 +162,12 @@ class Chain:
         return Condensed.open(folder)
 
     def expanded(self, condensed: Condensed, way: str) -> Source:
-        """The synthetic set beside the anchors, shared by rows with equal settings. Plain inversion's anchor is a black image."""
+        """The synthetic set beside the anchors. Rows with equal settings share it, so all of plain inversion's have one anchor."""
         chosen, anchors = expansion(self.pair, way), (condensed.clamped(), condensed.labels)
         if chosen.start == "noise" and chosen.guidance == 0:
-            anchors = condensed.clamped()[:1] * 0 + self.spec.black, condensed.labels[:1]
+            placeholder = condensed.clamped()[:1] * 0 + self.spec.black
+            placeholder[..., 0, 0] = self.spec.high  # no image may be of one colour; the pixels have no effect on the set
+            anchors = placeholder, condensed.labels[:1]
         identity = [chosen.model_dump(mode="json"), hashlib.sha256(anchors[0].numpy().tobytes()).hexdigest()]
         name = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
         out = self.folder / f"set-{name}"
