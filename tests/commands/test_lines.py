@@ -45,7 +45,7 @@ def test_only_names_that_are_like_it_are_called_nearest():
         ("train hinton16 --data digits --out", "parameter --out requires an argument"),
         ("record teacher --data digits --kind moments --preset small", "--kind and --preset: got both, wanted one"),
         ("record teacher --data digits --preset=small --kind=input", "--kind and --preset: got both, wanted one"),
-        ("evaluate set --data digits", "set is a synthetic set, which holds no network, wanted a release"),
+        ("evaluate set --data digits", "set is a synthetic set, which holds no network, expected a release"),
         ("evaluate told --data digits", "told is what datafree evaluate wrote, which holds no network"),
         ("report told --out page.html", "told is what datafree evaluate wrote, wanted a release, set or similarity"),
         ("report teacher told --out page.html", "name the folder of the network that it measured, and the data"),
@@ -230,5 +230,5 @@ def test_a_network_of_ones_own_is_handed_over_with_its_code_and_a_larger_student
 @pytest.mark.usefixtures("here")
 def test_a_file_that_is_safetensors_already_is_said_to_be(command):
     assert command("convert teacher/model.safetensors --out o").line == (
-        "'teacher/model.safetensors' is safetensors already, wanted what torch.save writes; use it as it is"
+        "'teacher/model.safetensors' is safetensors already, expected what torch.save writes; use it as it is"
     )

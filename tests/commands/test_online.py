@@ -149,16 +149,16 @@ WRONG = [
     ),
     ("--online generator --replay vae --replay-bytes 64", "--replay-bytes: got 64, wanted at least"),
     ("--online generator --replay ema --replay-bytes 64", "--replay-bytes: got 64, wanted at least 256"),
-    ("--online generator --epochs 0", "--epochs: got 0, wanted at least 1"),
-    ("--online generator --optimizer adam --student-rate 1e38", "--student-rate: got 1e38, wanted at most 10"),
-    ("--online generator --generator-rate 1e38", "--generator-rate: got 1e38, wanted at most 10"),
+    ("--online generator --epochs 0", "--epochs: got 0, expected at least 1"),
+    ("--online generator --optimizer adam --student-rate 1e38", "--student-rate: got 1e38, expected at most 10"),
+    ("--online generator --generator-rate 1e38", "--generator-rate: got 1e38, expected at most 10"),
     (
         "--online generator --preset dafl --ground dark",
-        "--ground: got dark with --scene none, wanted things or drawings",
+        "--ground: got dark with --scene none, expected things or drawings",
     ),
     (
         "--online generator --scene drawings --symmetry 1",
-        "--symmetry: got 1.0 with --scene drawings, wanted things; name",
+        "--symmetry: got 1.0 with --scene drawings, expected things; name",
     ),
     (
         "--online generator --preset dafl --replay-bytes 99",
@@ -172,8 +172,8 @@ WRONG = [
         "--online generator --alignment mmd --discriminator-width 8",
         "distill --online generator --alignment mmd --help for",
     ),
-    ("--online generator --replay vae --vae-rate 1e38", "--vae-rate: got 1e38, wanted at most 10"),
-    ("--online generator --ground dim", "--ground: got 'dim', wanted 'any', 'dark' or 'bright'"),
+    ("--online generator --replay vae --vae-rate 1e38", "--vae-rate: got 1e38, expected at most 10"),
+    ("--online generator --ground dim", "--ground: got 'dim', expected 'any', 'dark' or 'bright'"),
     ("--online generator --disagreement 0 --one-hot 0 --balance 0", "the generator has no term of a weight above 0"),
     ("--online generator --statistics 1 --record set/set.json", "set/set.json"),
     ("--online generator --condensed nosuch", "no condensed set nosuch"),
@@ -253,7 +253,7 @@ def test_a_run_that_diverges_later_keeps_its_student_and_says_what_was_thrown_aw
     assert result("s")["online"]["rollbacks"] == [f"epoch 3: {why}"] * 4
     assert result("s")["unfinished"] == {"epochs": 2, "of": 3} and (here / "s" / "training.safetensors").exists()
     assert command("evaluate s --data digits").code == 0
-    left, advice = here / "s" / "training.safetensors", "left it: remove it to begin anew, or name another --out"
+    left, advice = here / "s" / "training.safetensors", "left it: remove it to start over, or name another --out"
     assert (
         "s holds an unfinished run by datafree distill, not datafree train: give that run's command again to finish it"
         in command("train hinton8 --data digits --epochs 1 --out s --quiet").line
@@ -273,7 +273,7 @@ def test_a_teacher_without_features_is_one_line_where_they_are_asked_for(refused
     (here / "bare.py").write_text(BARE)
     assert command("train bare.py:build --data digits --epochs 1 --out bare --quiet").code == 0
     assert command("condense --data digits --method random --per-class 1 --out few --quiet").code == 0
-    text = "has no conv or linear layer, so no features to match; leave out what matches them"
+    text = "has no conv or linear layer, so it has no features to match; remove the loss that matches them"
     assert text in refused("expand bare few --code bare.py:build --out o --quiet")
     for flags in ("--features 1", "--preset mb-dfkd", "--condensed few"):
         assert text in refused(f"distill bare hinton8 --code bare.py:build --online generator {flags} --out o --quiet")

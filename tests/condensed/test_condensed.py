@@ -70,7 +70,7 @@ def stored(path, tensors=None, **changes):
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"format": 2}, "has format 2; wanted 1; update datafree"),
+        ({"format": 2}, "has format 2; expected 1; update datafree"),
         ({"about": []}, "is no whole condensed set"),
         ({"spec": 3}, "InputSpec is int"),
         ({"spec": {"shape": [1, 4, 5], "classes": ["a", "b", "c"]}}, "pixels of the condensed set are"),
@@ -99,7 +99,7 @@ def test_another_network_is_refused(tmp_path, tiny):
     with pytest.raises(UserError, match=r"of images \(1, 4, 4\) of 3 classes, tiny takes \(1, 6, 6\) of 3"):
         Condensed.open(own, tiny(shape=(1, 6, 6)))
     named = replace(tiny(), spec=tiny().spec.model_copy(update={"classes": ("a", "z", "c")}))
-    with pytest.raises(UserError, match=r"class 1 of the condensed set is 'b', wanted 'z' as in tiny; use the data"):
+    with pytest.raises(UserError, match=r"class 1 of the condensed set is 'b', expected 'z' as in tiny; use the data"):
         Condensed.open(own, named)
     numbered = replace(tiny(), spec=tiny().spec.model_copy(update={"classes": ("0", "1", "2")}))
     assert len(Condensed.open(own, numbered)) == 6
@@ -155,7 +155,7 @@ def test_labels_come_in_the_order_of_the_networks_classes(tmp_path, tiny, names,
 )
 def test_counting_from_0_is_not_counting_from_1(tmp_path, tiny, names, expected):
     own = made(spec=SPEC.model_copy(update={"classes": names})).save(tmp_path / "set")
-    with pytest.raises(UserError, match="wanted the same numbers"):
+    with pytest.raises(UserError, match="expected the same numbers"):
         Condensed.open(own, like(tiny, classes=expected))
 
 

@@ -78,7 +78,7 @@ def test_the_parts_of_a_batch_are_the_batch_once_and_differ_by_one_at_most(count
 
 
 def test_a_batch_with_fewer_images_than_processes_is_one_line():
-    with pytest.raises(UserError, match="--batch: got 1 images a step for 2 processes, wanted one for each"):
+    with pytest.raises(UserError, match="--batch: got 1 images a step for 2 processes, expected one for each"):
         World(0, 2).part(1)
 
 
@@ -233,7 +233,7 @@ def test_what_a_user_can_fix_is_one_line_once_and_exit_code_2(alone, line, said)
     [
         (None, None, World()), (None, "1", World()), ("1", "x", World()), ("2", "1", World(1, 2)),
         ("", None, "WORLD_SIZE: got ''"), ("abc", None, "WORLD_SIZE: got 'abc'"), ("0", None, "WORLD_SIZE: got '0'"),
-        ("2", "x", "RANK: got 'x', wanted a whole number from 0 to 1; start with torchrun"), ("2", "2", "RANK: got '2'"),
+        ("2", "x", "RANK: got 'x', expected a whole number from 0 to 1; start with torchrun"), ("2", "2", "RANK: got '2'"),
     ],
 )  # fmt: skip
 def test_what_the_environment_says_of_processes_is_taken_or_refused_in_a_line(monkeypatch, size, rank, expected):
