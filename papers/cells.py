@@ -1,20 +1,34 @@
-"""The files that a chain keeps: a cell is what one row of one pair and seed gave, beside the settings that decide it."""
+"""Resumable results: one cell is the result of one row, pair and seed, stored with the settings that decide it."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from datafree._core.files import read_json, write_json
+from datafree._core.settings import modern
 from datafree.runs.run_log import commit, device_name, versions
 
-__all__ = ["Chain", "by_seed", "common", "deviations", "file_of", "keep", "read"]
+__all__ = ["Chain", "cell_path", "cells_by_seed", "current_keys", "deviations", "measure", "provenance", "read_cell"]
+
+RENAMED = {
+    "CPU seconds": "cpu_seconds",
+    "epoch images": "epoch_images",
+    "fine-tuning, seconds": "fine_tuning_seconds",
+    "forecast AUC": "forecast_auc",
+    "images in them": "images_in_cpu_seconds",
+    "record bytes": "record_bytes",
+    "record to student, seconds": "record_to_student_seconds",
+    "recorded images": "recorded_images",
+    "robustness": "stability",
+}
+"""Keys of cells and of their settings that earlier versions wrote under another name: old name, new name."""
 
 
 class Chain(Protocol):
-    """What `keep` asks of a chain."""
+    """All rows of one pair and one seed."""
 
     pair: Any
     seed: int
@@ -22,51 +36,63 @@ class Chain(Protocol):
     device: str
 
     def row(self, name: str, /) -> dict[str, Any]:
-        """What the row's cell says, measured now."""
+        """Measures a row."""
         ...
 
 
-def file_of(folder: Path, row: str) -> Path:
-    """Where the row's cell is, in the folder of its pair and seed."""
+def current_keys(value: Any) -> Any:
+    """A JSON value of any version with the keys that this version writes."""
+    return _renamed(modern(value))
+
+
+def _renamed(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {RENAMED.get(key, key): _renamed(entry) for key, entry in value.items()}
+    return [_renamed(entry) for entry in value] if isinstance(value, list) else value
+
+
+def cell_path(folder: Path, row: str) -> Path:
+    """The row's file in the folder of its pair and seed."""
     return folder / f"{row.replace('/', '_')}.json"
 
 
-def read(folder: Path, row: str, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """The row's cell; None where there is none, or one of other settings."""
-    path = file_of(folder, row)
-    found = read_json(path) if path.exists() else {}
-    return found if found.get("settings") == settings else None
+def read_cell(folder: Path, row: str, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """The row's cell; None if there is none with these settings."""
+    path = cell_path(folder, row)
+    cell = current_keys(read_json(path)) if path.exists() else {}
+    return cell if cell.get("settings") == settings else None
 
 
-def keep(chain: Chain, row: str, settings: dict[str, Any], say: Callable[[str], None]) -> None:
-    """Measures a row, writes its cell with the seconds that it took, and says one line."""
-    began = time.perf_counter()
+def measure(chain: Chain, row: str, settings: dict[str, Any], say: Callable[[str], None]) -> None:
+    """Measures a row, writes its cell with the time it took, and reports it in one line."""
+    start = time.perf_counter()
     result = chain.row(row)
-    result |= {"seconds": round(time.perf_counter() - began, 2), "device": device_name(chain.device)}
-    path = file_of(chain.folder, row)
+    result |= {"seconds": round(time.perf_counter() - start, 2), "device": device_name(chain.device)}
+    path = cell_path(chain.folder, row)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {**result, "versions": versions(), "settings": settings, "commit": commit()})
-    shown = f"{result['accuracy']:.2f} %" if "accuracy" in result else "measured"
-    say(f"{chain.pair.id}/{row} seed {chain.seed}: {shown} in {result['seconds']:.0f} s")
+    outcome = f"{result['accuracy']:.2f} %" if "accuracy" in result else "measured"
+    say(f"{chain.pair.id}/{row} seed {chain.seed}: {outcome} in {result['seconds']:.0f} s")
 
 
-def by_seed(folder: Path, row: str, seeds: Iterable[int], settings: dict[str, Any]) -> dict[int, dict[str, Any]]:
-    """Seed -> the row's cell in the folder of its pair, of the seeds that have one of these settings."""
-    cells = {seed: read(folder / f"seed-{seed}", row, settings) for seed in seeds}
+def cells_by_seed(folder: Path, row: str, seeds: Iterable[int], settings: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    """Seed -> the row's cell in the folder of its pair, for the seeds that have one with these settings."""
+    cells = {seed: read_cell(folder / f"seed-{seed}", row, settings) for seed in seeds}
     return {seed: cell for seed, cell in cells.items() if cell is not None}
 
 
-def common(found: dict[int, dict[str, Any]], budget: str) -> dict[str, Any]:
-    """What every claim of a row has, from its cells by seed: the mean of their seconds, and where the first was measured."""
-    first = next(iter(found.values()), {})
+def provenance(cells: Mapping[int, dict[str, Any]], budget: str) -> dict[str, Any]:
+    """An experiment's mean seconds per seed, and the device, versions and commit of its first cell."""
+    first = next(iter(cells.values()), {})
+    seconds = [cell["seconds"] for cell in cells.values()]
     return {
-        "seconds": round(sum(cell["seconds"] for cell in found.values()) / len(found), 1) if found else None,
+        "seconds": round(sum(seconds) / len(seconds), 1) if seconds else None,
         "device": first.get("device"), "versions": first.get("versions"), "commit": first.get("commit"),
         "budget": budget,
     }  # fmt: skip
 
 
 def deviations(paper: Path) -> dict[str, str]:
-    """Claim's id -> why it differs from the paper, from the folder's deviations.json where it has one."""
+    """Experiment's id -> why it differs from the paper, from the folder's deviations.json if it has one."""
     path = paper / "deviations.json"
     return read_json(path) if path.exists() else {}

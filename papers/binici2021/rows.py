@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from games import Budget, Game, Pair, lenet, resnets
-
 from datafree.distillation.distill import Distillation
 from datafree.distillation.training_loop import Schedule
+from papers.online import Budget, OnlineRow, Pair, lenet, resnets
 
 __all__ = ["BUDGETS", "PAPER"]
 
@@ -13,12 +12,12 @@ __all__ = ["BUDGETS", "PAPER"]
 PAPER: dict[str, tuple[str, float]] = {}
 
 ROWS = {
-    "generator": Game(),
-    "bank": Game(replay={"replay": "bank"}),
-    "bank, any ground": Game({"ground": "any"}, {"replay": "bank"}),
-    "mb-dfkd": Game(preset="mb-dfkd", replay={"replay": "bank"}),
-    "bank, random start": Game(replay={"replay": "bank"}, start="random"),
-    "mb-dfkd, random start": Game(preset="mb-dfkd", replay={"replay": "bank"}, start="random"),
+    "generator": OnlineRow(),
+    "bank": OnlineRow(replay={"replay": "bank"}),
+    "bank, any ground": OnlineRow({"ground": "any"}, {"replay": "bank"}),
+    "mb-dfkd": OnlineRow(preset="mb-dfkd", replay={"replay": "bank"}),
+    "bank, random start": OnlineRow(replay={"replay": "bank"}, start="random"),
+    "mb-dfkd, random start": OnlineRow(preset="mb-dfkd", replay={"replay": "bank"}, start="random"),
 }
 """The first two are ours, told what the images are of: drawings or things on black; `mb-dfkd` has the field's terms."""
 

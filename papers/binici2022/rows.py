@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from games import Budget, Game, Pair, lenet, resnets
-
 from datafree.distillation.distill import Distillation
 from datafree.distillation.training_loop import Schedule
+from papers.online import Budget, OnlineRow, Pair, lenet, resnets
 
 __all__ = ["BUDGETS", "PAPER"]
 
@@ -22,19 +21,19 @@ LARGE = 1_883_136
 """The same for ResNet-44: 613 images; a VAE with a code of 100 has 1,874,252, the generator's weights are 1,882,256."""
 
 
-def _begun(nbytes: int, vae: dict[str, object]) -> dict[str, Game]:
+def _begun(nbytes: int, vae: dict[str, object]) -> dict[str, OnlineRow]:
     """From the teacher's channels."""
     return {
-        "bank": Game(replay={"replay": "bank", "replay_bytes": nbytes}),
-        "vae": Game({"write_every": 1}, {"replay": "vae", "replay_bytes": nbytes, **vae}),
-        "ema": Game(replay={"replay": "ema", "replay_bytes": nbytes}),
-        "pre-dfkd": Game({}, {"replay": "vae", "replay_bytes": nbytes, **vae}, "pre-dfkd"),
+        "bank": OnlineRow(replay={"replay": "bank", "replay_bytes": nbytes}),
+        "vae": OnlineRow({"write_every": 1}, {"replay": "vae", "replay_bytes": nbytes, **vae}),
+        "ema": OnlineRow(replay={"replay": "ema", "replay_bytes": nbytes}),
+        "pre-dfkd": OnlineRow({}, {"replay": "vae", "replay_bytes": nbytes, **vae}, "pre-dfkd"),
     }
 
 
-def _rows(nbytes: int, **vae: object) -> dict[str, Game]:
+def _rows(nbytes: int, **vae: object) -> dict[str, OnlineRow]:
     begun = _begun(nbytes, vae)
-    memories = {"generator": Game()} | {name: begun[name] for name in ("bank", "vae", "ema")}
+    memories = {"generator": OnlineRow()} | {name: begun[name] for name in ("bank", "vae", "ema")}
     return begun | {f"{name}, random start": replace(row, start="random") for name, row in memories.items()}
 
 

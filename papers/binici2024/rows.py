@@ -1,4 +1,4 @@
-"""What is run: the few images, what is made of them, and how much of it in each budget."""
+"""The rows: which anchors (few real or condensed images), which synthetic images beside them, and the size of each budget."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from datafree.data.augmentation import Augmentation
 from datafree.distillation.distill import Distillation
 from datafree.distillation.training_loop import Schedule
 
-__all__ = ["BUDGETS", "FEW", "SHOWN", "WAYS", "Budget", "Pair", "split"]
+__all__ = ["ANCHORS", "AUGMENTATIONS", "BUDGETS", "EXPANSIONS", "Budget", "Pair", "split"]
 
-FEW = {"condensed": "dm", "few": "random", "kmeans": "kmeans"}
-"""Kind of the few images -> how `condense` makes them."""
+ANCHORS = {"condensed": "dm", "few": "random", "kmeans": "kmeans"}
+"""Kind of anchors -> the method of `condense` that makes them."""
 
 PLAIN = Augmentation(bend=0, exposure=0)
-SHOWN = {"alone": PLAIN, "naive": PLAIN, "anchors": PLAIN, "guided": PLAIN}
-"""How the student is shown the few: moved, and in the rows not named here bent and exposed as well."""
+AUGMENTATIONS = {"alone": PLAIN, "naive": PLAIN, "anchors": PLAIN, "guided": PLAIN}
+"""Augmentation of the anchors: shifts only. Rows that are not listed also bend them and change their exposure."""
 
-WAYS: dict[str, dict[str, Any] | None] = {
+EXPANSIONS: dict[str, dict[str, Any] | None] = {
     "alone": None,
     "naive": {"start": "noise", "guidance": 0.0, "steps": 60},
     "anchors": {"guidance": 0.0},
@@ -27,12 +27,12 @@ WAYS: dict[str, dict[str, Any] | None] = {
     "naive-augmented": {"start": "noise", "guidance": 0.0, "steps": 60},
     "guided-augmented": {},
 }
-"""Row -> what the images beside the few are made by, as changes to the defaults of `expand`; None: there are none."""
+"""Row -> settings of the synthetic images beside the anchors, as changes to the defaults of `expand`; None: no such images."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One teacher and student on one data set, with the rows to run and how."""
+    """One teacher and student on one data set, with the rows to run and their settings."""
 
     data: str
     name: str
@@ -42,11 +42,11 @@ class Pair:
     rows: tuple[str, ...]
     training: Schedule
     learning: Distillation
-    """Of every student, `kd` included."""
+    """Settings of every student, including `kd`."""
     images: int = 2560
-    """Made beside the few."""
+    """Number of synthetic images."""
     epoch_images: int = 12_800
-    """Of every student; with `learning` the number of steps, which no row changes."""
+    """Images per epoch of every student. With `learning` it gives the number of steps, which is the same in every row."""
     condensing: dict[str, Any] = field(default_factory=dict)
     """Settings of distribution matching."""
     expansion: dict[str, Any] = field(default_factory=dict)
@@ -65,15 +65,15 @@ class Budget:
 
 
 def split(row: str) -> tuple[str, int, str]:
-    """`few-10/guided` as the kind of the few, how many a class, and what is made of them."""
-    few, _, way = row.partition("/")
-    kind, _, count = few.rpartition("-")
+    """`few-10/guided` as the kind of anchors, their number per class, and the expansion."""
+    anchors, _, way = row.partition("/")
+    kind, _, count = anchors.rpartition("-")
     return kind, int(count), way
 
 
 ROWS = (
-    "teacher", "kd", *(f"condensed-1/{way}" for way in WAYS),
-    *(f"few-10/{way}" for way in WAYS if way != "naive-augmented"), "kmeans-1/alone", "kmeans-1/guided",
+    "teacher", "kd", *(f"condensed-1/{way}" for way in EXPANSIONS),
+    *(f"few-10/{way}" for way in EXPANSIONS if way != "naive-augmented"), "kmeans-1/alone", "kmeans-1/guided",
 )  # fmt: skip
 
 

@@ -1,12 +1,12 @@
-"""Condensed data expansion by model inversion (Binici et al. 2024): a student from 1 condensed or 10 real images a class.
+"""Condensed data expansion by model inversion (Binici et al. 2024): a student from 1 condensed or 10 real images per class.
 
-    python papers/binici2024/run.py --budget smoke   # seconds, on scikit-learn's digits; what the tests run
-    python papers/binici2024/run.py --budget cpu     # under two hours on 2 cores; the numbers in claims.json
-    python papers/binici2024/run.py --budget gpu --device cuda
+    python -m papers.binici2024.run --budget smoke   # seconds, on scikit-learn's digits; what the tests run
+    python -m papers.binici2024.run --budget cpu     # under two hours on 2 cores; the numbers in claims.json
+    python -m papers.binici2024.run --budget gpu --device cuda
 
-Each cell (data set, row, seed) is written when it is done, so a stopped run goes on where it was. The seed decides teacher,
-few images, made images and student. Every student takes the same number of steps; accuracy is that of the last epoch on
-the whole test set, by an oracle that no method reads.
+Each cell (data set, row, seed) is written as soon as it is measured, so an interrupted run resumes. The seed decides the
+teacher, the anchors, the synthetic images and the student. Every student takes the same number of steps. Accuracy is measured
+after the last epoch on the whole test set, by an oracle that no method reads.
 """
 
 from __future__ import annotations
@@ -22,13 +22,9 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
+if not __package__:  # started by its path: the imports below need the repository's root
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from cells import by_seed, common, deviations, keep, read
-from chains import arguments, run, with_gpu
-from claims import claim
-from rows import BUDGETS, FEW, SHOWN, WAYS, Pair, split
 from torch import Tensor
 
 from datafree.data import load
@@ -45,11 +41,17 @@ from datafree.releases.load import load_model, new_model
 from datafree.releases.release import write_release
 from datafree.synthesis.expansion import Expansion, expand
 from datafree.synthesis.losses import alignment
+from papers.binici2024.rows import ANCHORS, AUGMENTATIONS, BUDGETS, EXPANSIONS, Pair, split
+from papers.cells import cells_by_seed, deviations, measure, provenance, read_cell
+from papers.chains import arguments, run, with_gpu
+from papers.claims import ACCURACY, experiment, metric
+
+HERE = Path(__file__).resolve().parent
 
 
 @dataclass(frozen=True)
-class Some:
-    """Of each shuffled pass over the whole only the first `images`: a pass of as many steps as every other row's."""
+class ShortEpochs:
+    """The first `images` of each shuffled pass over `whole`, so that an epoch has as many steps as in the other rows."""
 
     whole: StoredImages
     images: int
@@ -61,75 +63,81 @@ class Some:
     def __len__(self) -> int:
         return self.images
 
+    def distinct(self, epochs: int) -> int:
+        """At most this number of different images."""
+        return min(self.whole.distinct(epochs), epochs * self.images)
+
     def epoch(self, seed: int, epoch: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
         yield from islice(self.whole.epoch(seed, epoch, batch), self.images // min(batch, self.images))
 
 
 def settings(pair: Pair, row: str) -> dict[str, Any]:
-    """What decides a cell's number: a cell of other settings is run again, and is no claim."""
-    found = {"teacher": pair.teacher, "training": pair.training.model_dump(), "limit": pair.limit}
+    """Everything that decides a cell's result. A cell with other settings is measured again and is no claim."""
+    teacher = {"teacher": pair.teacher, "training": pair.training.model_dump(), "limit": pair.limit}
     if row == "teacher":
-        return found
-    found |= {"student": pair.student, "learning": pair.learning.model_dump(), "epoch images": pair.epoch_images}
+        return teacher
+    learning = {"student": pair.student, "learning": pair.learning.model_dump(), "epoch_images": pair.epoch_images}
     if row == "kd":
-        return found
+        return teacher | learning
     kind, count, way = split(row)
-    made = None if WAYS[way] is None else {**expansion(pair, way).model_dump(), "images": pair.images}
+    added = None if EXPANSIONS[way] is None else {**expansion(pair, way).model_dump(), "images": pair.images}
     return {
-        **found, "few": condenser(pair, kind).model_dump(), "count": count, "shown": shown(way).model_dump(),
-        "made": made, "guide": None if made is None else alignment.from_name("mmd").model_dump(),
+        **teacher, **learning, "few": condenser(pair, kind).model_dump(), "count": count,
+        "shown": augmentation(way).model_dump(), "made": added,
+        "guide": None if added is None else alignment.from_name("mmd").model_dump(),
     }  # fmt: skip
 
 
 def condenser(pair: Pair, kind: str) -> Any:
-    """How the few images of a kind are made."""
-    return methods.from_name(FEW[kind], **(pair.condensing if FEW[kind] == "dm" else {}))
+    """The method that makes the anchors of a kind."""
+    return methods.from_name(ANCHORS[kind], **(pair.condensing if ANCHORS[kind] == "dm" else {}))
 
 
 def expansion(pair: Pair, way: str) -> Expansion:
-    """How the images beside the few are made."""
-    return Expansion(**{**(WAYS[way] or {}), **pair.expansion})
+    """The settings of the synthetic images beside the anchors."""
+    return Expansion(**{**(EXPANSIONS[way] or {}), **pair.expansion})
 
 
-def shown(way: str) -> Augmentation:
-    """How the student is shown the few."""
-    return SHOWN.get(way, Augmentation())
+def augmentation(way: str) -> Augmentation:
+    """The augmentation of the anchors in the student's training."""
+    return AUGMENTATIONS.get(way, Augmentation())
 
 
 class Chain:
-    """Everything of one pair and one seed: its teacher, its few images, its rows."""
+    """All rows of one pair and one seed, with their teacher and anchors."""
 
     def __init__(self, pair: Pair, seed: int, work: Path, data_dir: str | None, device: str):
         self.pair, self.seed, self.device = pair, seed, device
         self.folder = work / pair.id / f"seed-{seed}"
         self.train, self.test = (
-            load(pair.data, own, data_dir=data_dir).subset(pair.limit) for own in ("train", "test")
+            load(pair.data, part, data_dir=data_dir).subset(pair.limit) for part in ("train", "test")
         )
         shape = self.train.shape if pair.size is None else (self.train.shape[0], pair.size, pair.size)
         self.spec = InputSpec(shape=shape, classes=self.train.classes)
 
     def run(self, say: Any) -> None:
         for row in self.pair.rows:
-            asked = settings(self.pair, row)
-            if read(self.folder, row, asked) is not None:
+            row_settings = settings(self.pair, row)
+            if read_cell(self.folder, row, row_settings) is not None:
                 continue
-            if row == "teacher":  # a new one makes everything void
+            if row == "teacher":  # everything else in the folder depends on it
                 for stale in self.folder.glob("*"):
                     rmtree(stale) if stale.is_dir() else stale.unlink()
-            keep(self, row, asked, say)
+            measure(self, row, row_settings, say)
 
     def row(self, name: str) -> dict[str, Any]:
         if name == "teacher":
-            teacher = self.fresh(self.pair.teacher)
+            teacher = self.new_network(self.pair.teacher)
             train(teacher, self.train, self.pair.training, seed=self.seed)
             write_release(self.folder / "teacher", teacher)
             return asdict(evaluate(teacher, self.test))
         if name == "kd":
-            return self.taught(Some(soft_labelled(self.teacher, self.train), self.pair.epoch_images))
+            return self.distill(ShortEpochs(soft_labelled(self.teacher, self.train), self.pair.epoch_images))
         kind, count, way = split(name)
-        few = self.few(kind, count)
-        others = None if WAYS[way] is None else self.expanded(few, way)
-        return self.taught(MixedImages(self.teacher, few.clamped(), others, self.pair.epoch_images, how=shown(way)))
+        anchors = self.anchors(kind, count)
+        added = None if EXPANSIONS[way] is None else self.expanded(anchors, way)
+        pixels, augment = anchors.clamped(), augmentation(way)
+        return self.distill(MixedImages(self.teacher, pixels, added, self.pair.epoch_images, how=augment))
 
     # -- parts ----------------------------------------------------------------------------------------------------
 
@@ -139,52 +147,56 @@ class Chain:
         teacher.module.to(self.device)
         return teacher
 
-    def fresh(self, name: str) -> Network:
+    def new_network(self, name: str) -> Network:
         network = new_model(name, self.spec, seed=self.seed)
         network.module.to(self.device)
         return network
 
-    def few(self, kind: str, count: int) -> Condensed:
+    def anchors(self, kind: str, count: int) -> Condensed:
         folder, method = self.folder / f"{kind}-{count}", condenser(self.pair, kind)
-        made = {**method.model_dump(mode="json"), "seed": self.seed, "per_class": count}
-        if folder.exists() and Condensed.open(folder).about["made"] == made:
+        identity = {**method.model_dump(mode="json"), "seed": self.seed, "per_class": count}
+        if folder.exists() and Condensed.open(folder).about["made"] == identity:
             return Condensed.open(folder)
         job = methods.Job(self.train, self.spec, count, seed=self.seed, device=self.device)
         methods.condense(method, job).save(folder)
         return Condensed.open(folder)
 
-    def expanded(self, few: Condensed, way: str) -> Source:
-        """The set beside the few; rows of the same settings share it. Plain inversion's anchor is a black image."""
-        how, anchors = expansion(self.pair, way), (few.clamped(), few.labels)
-        if how.start == "noise" and how.guidance == 0:
-            anchors = few.clamped()[:1] * 0 + self.spec.black, few.labels[:1]
-        known = [how.model_dump(mode="json"), hashlib.sha256(anchors[0].numpy().tobytes()).hexdigest()]
-        name = hashlib.sha256(json.dumps(known).encode()).hexdigest()[:12]
+    def expanded(self, condensed: Condensed, way: str) -> Source:
+        """The synthetic set beside the anchors. Rows with equal settings share it, so all of plain inversion's have one anchor."""
+        chosen, anchors = expansion(self.pair, way), (condensed.clamped(), condensed.labels)
+        if chosen.start == "noise" and chosen.guidance == 0:
+            placeholder = condensed.clamped()[:1] * 0 + self.spec.black
+            placeholder[..., 0, 0] = (
+                self.spec.high
+            )  # no image may be of one colour; the pixels have no effect on the set
+            anchors = placeholder, condensed.labels[:1]
+        identity = [chosen.model_dump(mode="json"), hashlib.sha256(anchors[0].numpy().tobytes()).hexdigest()]
+        name = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
         out = self.folder / f"set-{name}"
         return stored_images(
-            expand(self.teacher, anchors, out, how, images=self.pair.images, seed=self.seed, workers=1)
+            expand(self.teacher, anchors, out, chosen, images=self.pair.images, seed=self.seed, workers=1)
         )
 
-    def taught(self, source: Source) -> dict[str, Any]:
-        student = self.fresh(self.pair.student)
+    def distill(self, source: Source) -> dict[str, Any]:
+        student = self.new_network(self.pair.student)
         curve = distill(self.teacher, student, source, self.pair.learning, seed=self.seed)
         return {**asdict(evaluate(student, self.test, self.teacher)), "loss": curve.loss}
 
 
 def collect(budget: str, work: Path) -> list[dict[str, Any]]:
-    """Claims from the cells that are there; a row that was not run is listed as such."""
-    made, plan, notes = [], BUDGETS[budget], deviations(HERE)
+    """One experiment per row from the existing cells; a row that was not run is listed as such."""
+    claims, plan, reasons = [], BUDGETS[budget], deviations(HERE)
     for pair in plan.pairs:
         for row in pair.rows:
-            identity, found = f"{pair.id}/{row}", by_seed(work / pair.id, row, plan.seeds, settings(pair, row))
-            values = {seed: own["accuracy"] for seed, own in found.items()}
-            made.append(
-                claim(
-                    identity, "ours", "% test accuracy, last epoch", None, values,
-                    **common(found, budget), deviation=notes.get(identity, ""),
+            identity = f"{pair.id}/{row}"
+            cells = cells_by_seed(work / pair.id, row, plan.seeds, settings(pair, row))
+            accuracy = metric(ACCURACY, {seed: cell["accuracy"] for seed, cell in cells.items()})
+            claims.append(
+                experiment(
+                    identity, {"accuracy": accuracy}, deviation=reasons.get(identity, ""), **provenance(cells, budget)
                 )
-            )  # fmt: skip
-    return made
+            )
+    return claims
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""What is run: which networks, sets and rows, and how much of them in each budget."""
+"""The rows: which networks, synthetic sets and bit widths, and the size of each budget."""
 
 from __future__ import annotations
 
@@ -9,43 +9,43 @@ from datafree.quantization import FineTuning
 
 __all__ = ["BUDGETS", "FIELD", "Budget", "Pair"]
 
-# the field's W4A4 / W3A3 by fine-tuning without data, ResNet-20 of 93.89 % on CIFAR-10 (SynQ, ICLR 2025, Table 1)
+# published W4A4 / W3A3 accuracies, fine-tuned without data, ResNet-20 of 93.89 % on CIFAR-10 (SynQ, ICLR 2025, Table 1)
 FIELD = {
     "GDFQ": (90.11, 75.11), "IntraQ": (91.49, 77.07), "HAST": (92.36, 86.34), "TexQ": (92.68, 86.47), "SynQ": (92.76, 88.11),
 }  # fmt: skip
 
 SOURCES = ("none", "gaussian", "inception", "bns", "bns-inception", "real")
-"""What ranges are chosen on; `none` is DFQ: the batch norms alone, equalised, biases corrected."""
+"""Images that ranges are calibrated on; `none` is DFQ: batch norms alone, with equalisation and bias correction."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One trained network, its synthetic sets and what is made of them."""
+    """One trained network, with the rows to run and their settings."""
 
     data: str
     name: str
     rows: tuple[str, ...]
     units: int
-    """Units of 128 images in the set of a row that is fine-tuned."""
+    """Size of the synthetic set of a fine-tuned row, in units of 128 images."""
     steps: int
-    """Adam steps on the pixels of each unit."""
+    """Adam steps on the pixels of each unit of images."""
     tuning: dict[str, Any] = field(default_factory=dict)
     calibration: int = 512
     limit: int | None = None
-    """Test images; None: all."""
+    """Number of test images; None: all."""
     measured: int = 5000
-    """Images of every data set that is compared under `similarity`."""
+    """Images per data set in the row `similarity`."""
 
     @property
     def id(self) -> str:
         return f"{self.data}/{self.name}"
 
-    def fine(self, images: int) -> FineTuning:
-        """The same number of steps whatever the number of images."""
-        own = dict(self.tuning)
-        total = own.pop("total")
-        batch = min(own.get("batch", 64), images)
-        return FineTuning(epochs=max(1, round(total / (images // batch))), **{**own, "batch": batch})
+    def fine_tuning(self, images: int) -> FineTuning:
+        """Settings with the same number of steps for any number of images."""
+        settings = dict(self.tuning)
+        steps = settings.pop("total")
+        batch = min(settings.get("batch", 64), images)
+        return FineTuning(epochs=max(1, round(steps / (images // batch))), **{**settings, "batch": batch})
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ ROWS = (
     "similarity",
 )  # fmt: skip
 MORE = ("w4a4/bns", "w4a4/gaussian", "w3a3/bns-inception", "w3a3/real")
-"""Four more runs of fine-tuning, which the budget `cpu` has no time for."""
+"""Four more fine-tuned rows, too slow for the budget `cpu`."""
 
 SHORT, LONG = ({"total": total, "learning_rate": 2e-4} for total in (800, 12_000))
 BUDGETS = {

@@ -1,4 +1,4 @@
-"""What is run: the paper's tables row by row, and how much of it in each budget."""
+"""The rows of the paper's tables, and the size of each budget."""
 
 from __future__ import annotations
 
@@ -40,29 +40,29 @@ ROWS = ("teacher", "student", "kd", "top", "all", "all-dropout", "spectral-all",
 
 @dataclass(frozen=True)
 class Pair:
-    """One teacher and student on one data set, with the rows to run and how."""
+    """One teacher and student on one data set, with the rows to run and their settings."""
 
     data: str
     name: str
     teacher: str
     student: str
     shape: tuple[int, int, int]
-    """Channels, height and width that the networks see; images of another size are resized to it."""
+    """Channels, height and width of the networks' input; images of another size are resized."""
     rows: tuple[str, ...]
     training: Schedule
     learning: Distillation
-    """Of the student on unlimited images: `best` and `safe`, and `kd` on the real ones, the same steps."""
+    """Settings of the rows `best` and `safe` (unlimited images) and `kd` (real images), with the same number of steps."""
     faithful: Distillation
-    """Of the student on a reconstructed set, 30 epochs at T = 8 as in the paper."""
+    """Settings of a student on a reconstructed set: 30 epochs at T = 8, as in the paper."""
     methods: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Settings of the reconstruction methods."""
     images: int = 20_480
-    """Reconstructed images of the faithful objectives; fewer or more for those in `images_of`."""
+    """Reconstructed images of each of the paper's objectives that is not in `images_of`."""
     images_of: dict[str, int] = field(default_factory=dict)
     epoch_images: int = 60_000
     limit: int | None = None
     spectral_limit: int | None = None
-    """Training images that the spectral records are measured on; None: all."""
+    """Number of training images for the spectral records; None: all."""
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
 
@@ -122,10 +122,10 @@ def _celeba(teacher: str, size: int, **changes: Any) -> Pair:
 
 
 def _paper_size(pair: Pair) -> dict[str, Any]:
-    """The authors' own numbers: 6,400 images a class, 1,000 steps, float32."""
+    """The authors' sizes: 6,400 images per class, 1,000 steps, float32."""
     rate = {"hinton": 0.07, "lenet5": 0.09, "alexnet": 0.05}[pair.name]
-    own = {"steps": 1000, "learning_rate": rate, "precision": "float32"}
-    methods = dict.fromkeys(pair.methods, own)
+    settings = {"steps": 1000, "learning_rate": rate, "precision": "float32"}
+    methods = dict.fromkeys(pair.methods, settings)
     return {"methods": methods, "images": 64_000, "images_of": {}, "spectral_limit": None}
 
 

@@ -1,10 +1,10 @@
-"""What a record costs and gives away against what a student gets from it: the trade-off that the paper only talks about.
+"""The size and leakage of a record against the accuracy of its student, a trade-off that the paper mentions without numbers.
 
-    python papers/lopes2017/tradeoff.py --out papers/lopes2017/tradeoff.json
+    python -m papers.lopes2017.tradeoff --out papers/lopes2017/tradeoff.json
 
-Every kind of record of one teacher (LeNet-5 on MNIST, the teachers of run.py --budget cpu), by bytes and by the
-forecast of a membership attack, with the accuracy of a half-size student. Same student, same number of steps for every
-record; the schedule is shorter than that of `best` in claims.json, so its accuracy is lower.
+Every kind of record of one teacher (LeNet-5 on MNIST, the teachers of run.py --budget cpu): its bytes, the forecast AUC of a
+membership attack, and the accuracy of a half-size student. Student and number of steps are the same for every record. The
+schedule is shorter than that of `best` in claims.json, so its accuracy is lower.
 """
 
 from __future__ import annotations
@@ -19,16 +19,13 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
+if not __package__:  # started by its path: the imports below need the repository's root
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+
 import torch
 
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
-
-from claims import between
-from rows import BUDGETS
-from run import HERE, Chain
-
 from datafree._core.files import read_json, write_json, write_text
-from datafree.distillation.distill import Distillation
+from datafree.distillation.distill import Distillation, distill
 from datafree.distillation.sources import FreshImages, stored_images
 from datafree.evaluation.accuracy import evaluate
 from datafree.evaluation.report import tradeoff_svg
@@ -43,6 +40,10 @@ from datafree.releases.load import load_model
 from datafree.runs.run_log import device_name, versions
 from datafree.synthesis import methods
 from datafree.synthesis.synthetic_set import synthesize
+from papers.cells import current_keys
+from papers.lopes2017.rows import BUDGETS
+from papers.lopes2017.run import HERE, Chain
+from papers.tables import insert
 
 LEARNING = Distillation(epochs=5, batch=128, learning_rate=3e-3)
 EPOCH_IMAGES = 61_440
@@ -55,12 +56,12 @@ KINDS = (
     "lowrank-32", "shrunk", "full", "top", "all-diagonal", "all-pooled", "all-full", "spectral-all", "spectral-pairs",
     "spectral-all-class-mean", "spectral-all-examples", "all-full-matched",
 )  # fmt: skip
-"""Of the pixels' moments unless they say otherwise; `spectral-...` name the signal where it is not `class-moments`;
-`all-full-matched` is the record of `all-full` in the hands of `matched`."""
+"""Kinds of records. Names without `all`, `top` or `spectral` are moments of the pixels. `spectral-all-SIGNAL` names the signal
+if it is not `class-moments`; `all-full-matched` is the record of `all-full`, used by the method `matched`."""
 
 
 def choose(kind: str, network: Network, counts: list[int]) -> tuple[list[Any], str]:
-    """What to record, and the method that uses it."""
+    """(statistics to record, method that uses them)."""
     if kind == "small":
         return presets.statistics("small", network, counts), "top"
     if kind.startswith("safe"):
@@ -86,7 +87,7 @@ def choose(kind: str, network: Network, counts: list[int]) -> tuple[list[Any], s
 
 
 def measure(kind: str, seed: int, work: Path, data_dir: str | None) -> dict[str, Any]:
-    """One record and its student."""
+    """The accuracy, size and cost of one record and its student."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     cell, folder = work / "tradeoff" / f"{kind}-{seed}.json", work / "tradeoff" / f"{kind}-{seed}"
@@ -96,41 +97,43 @@ def measure(kind: str, seed: int, work: Path, data_dir: str | None) -> dict[str,
     chosen, method = choose(kind, teacher, chain.train.labels.bincount().tolist())
     limit = pair.spectral_limit if kind.startswith("spectral") else None
     settings = {
-        "teacher": teacher.fingerprint(), "method": method, "recorded images": limit, "learning": LEARNING.model_dump(),
-        "what": [[own.model_dump(mode="json"), taps and list(taps)] for own, taps in chosen],
+        "teacher": teacher.fingerprint(), "method": method, "recorded_images": limit, "learning": LEARNING.model_dump(),
+        "what": [[statistic.model_dump(mode="json"), taps and list(taps)] for statistic, taps in chosen],
         "images": EPOCH_IMAGES if method == "distribution" else [IMAGES, STEPS],
     }  # fmt: skip
     settings = json.loads(json.dumps(settings))  # tuples are lists in the file
-    if cell.exists() and read_json(cell).get("settings") == settings:
-        return read_json(cell)
+    stored = current_keys(read_json(cell)) if cell.exists() else {}
+    if stored.get("settings") == settings:
+        return stored
     rmtree(folder, ignore_errors=True)  # a set of other settings
-    known = record(teacher, chain.train.subset(limit), chosen)
-    began = time.perf_counter()
-    student = _student(chain, teacher, known, method, folder)
-    found = {
-        "accuracy": evaluate(student, chain.test).accuracy, "bytes": known.nbytes(), "released": known.released_statistics(teacher),
-        "seconds": round(time.perf_counter() - began, 1), "settings": settings,
+    teacher_record = record(teacher, chain.train.subset(limit), chosen)
+    start = time.perf_counter()
+    student = _student(chain, teacher, teacher_record, method, folder)
+    result = {
+        "accuracy": evaluate(student, chain.test).accuracy, "bytes": teacher_record.nbytes(),
+        "released": teacher_record.released_statistics(teacher), "seconds": round(time.perf_counter() - start, 1),
+        "settings": settings,
     }  # fmt: skip
     cell.parent.mkdir(parents=True, exist_ok=True)
-    write_json(cell, found)
-    print(f"{kind} seed {seed}: {found['accuracy']:.2f} %, {found['bytes']:,} bytes", flush=True)
-    return found
+    write_json(cell, result)
+    print(f"{kind} seed {seed}: {result['accuracy']:.2f} %, {result['bytes']:,} bytes", flush=True)
+    return result
 
 
-def _student(chain: Chain, teacher: Network, known: Record, method: str, folder: Path) -> Network:
-    from datafree.distillation.distill import distill
-
-    student = chain.fresh(chain.pair.student)
+def _student(chain: Chain, teacher: Network, teacher_record: Record, method: str, folder: Path) -> Network:
+    student = chain.new_network(chain.pair.student)
     if method == "distribution":
-        made = methods.from_dict({"method": method}).bind(teacher, known)
-        distill(teacher, student, FreshImages(chain.spec, made, EPOCH_IMAGES), LEARNING, seed=chain.seed)
+        bound = methods.from_dict({"method": method}).bind(teacher, teacher_record)
+        distill(teacher, student, FreshImages(chain.spec, bound, EPOCH_IMAGES), LEARNING, seed=chain.seed)
         return student
     settings = {"method": method, "precision": "bfloat16"}
     settings |= {} if method == "matched" else {"steps": STEPS, "learning_rate": 0.03}
-    made = synthesize(teacher, known, methods.from_dict(settings), folder, images=IMAGES, seed=chain.seed, workers=1)
+    synthetic = synthesize(
+        teacher, teacher_record, methods.from_dict(settings), folder, images=IMAGES, seed=chain.seed, workers=1
+    )
     # the same number of steps: 30 passes over 10,240 images are 5 over 61,440
     schedule = LEARNING.model_copy(update={"epochs": LEARNING.epochs * EPOCH_IMAGES // IMAGES})
-    distill(teacher, student, stored_images(made), schedule, seed=chain.seed)
+    distill(teacher, student, stored_images(synthetic), schedule, seed=chain.seed)
     return student
 
 
@@ -145,27 +148,27 @@ def main() -> int:
     args = parser.parse_args()
     cells = [(kind, seed) for seed in args.seeds for kind in args.kinds]
     with ProcessPoolExecutor(args.jobs) as pool:
-        waiting = {cell: pool.submit(measure, *cell, args.work, args.data_dir) for cell in cells}
-        found = {cell: future.result() for cell, future in waiting.items()}
-    rows = [_row(kind, [found[kind, seed] for seed in args.seeds]) for kind in args.kinds]
-    rows.sort(key=lambda row: (row["forecast AUC"], row["bytes"]))
+        futures = {cell: pool.submit(measure, *cell, args.work, args.data_dir) for cell in cells}
+        results = {cell: future.result() for cell, future in futures.items()}
+    rows = [_row(kind, [results[kind, seed] for seed in args.seeds]) for kind in args.kinds]
+    rows.sort(key=lambda row: (row["forecast_auc"], row["bytes"]))
     print(table(rows))
     if args.out is not None:
         about = {"device": device_name("cpu"), "versions": versions(), "seeds": args.seeds}
         args.out.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n", encoding="utf-8")
-        points = [(row["record"], row["bytes"], row["forecast AUC"], row["accuracy"]) for row in rows]
+        points = [(row["record"], row["bytes"], row["forecast_auc"], row["accuracy"]) for row in rows]
         write_text(HERE / "tradeoff.svg", tradeoff_svg(points))
-        between(HERE.parents[1] / "docs" / "records.md", "tradeoff", table(rows))
+        insert(HERE.parents[1] / "docs" / "records.md", "tradeoff", table(rows))
     return 0
 
 
-def _row(kind: str, found: list[dict[str, Any]]) -> dict[str, Any]:
-    accuracies = [own["accuracy"] for own in found]
+def _row(kind: str, results: list[dict[str, Any]]) -> dict[str, Any]:
+    accuracies = [result["accuracy"] for result in results]
     return {
-        "record": kind, "bytes": found[0]["bytes"], "forecast AUC": round(forecast_auc(found[0]["released"]), 3),
+        "record": kind, "bytes": results[0]["bytes"], "forecast_auc": round(forecast_auc(results[0]["released"]), 3),
         "accuracy": round(statistics.fmean(accuracies), 2),
-        "sd": round(statistics.stdev(accuracies), 2) if len(found) > 1 else 0.0, "n": len(found),
-        "seconds": round(statistics.fmean(own["seconds"] for own in found), 1),
+        "sd": round(statistics.stdev(accuracies), 2) if len(results) > 1 else 0.0, "n": len(results),
+        "seconds": round(statistics.fmean(result["seconds"] for result in results), 1),
     }  # fmt: skip
 
 
@@ -174,7 +177,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines = ["| record | bytes | forecast AUC | student, % | seconds |", "|---|---:|---:|---:|---:|"]
     for r in rows:
         student = f"{r['accuracy']:.2f}" + (f" ± {r['sd']:.2f}" if r["n"] > 1 else "")
-        lines.append(f"| {r['record']} | {r['bytes']:,} | {r['forecast AUC']:.3f} | {student} | {r['seconds']:.0f} |")
+        lines.append(f"| {r['record']} | {r['bytes']:,} | {r['forecast_auc']:.3f} | {student} | {r['seconds']:.0f} |")
     return "\n".join(lines) + "\n"
 
 

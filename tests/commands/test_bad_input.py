@@ -36,7 +36,7 @@ NAMES = [
     ("evaluate teacher --data digits --split tset", "no split 'tset' in data set 'digits'; nearest: 'test'"),
     ("evaluate teacher --data digits --teacher nosuch", "no model 'nosuch' in the zoo"),
     ("inspect nosuch", "nosuch is nothing that inspect reads"),
-    ("inspect set/unit-000000.safetensors", "is of kind 'shard'; wanted 'record'"),
+    ("inspect set/unit-000000.safetensors", "is of kind 'shard'; expected 'record'"),
     ("rerun nosuch", "no file nosuch, wanted a run.json"),
     ("rerun teacher/config.json", "teacher/config.json names no command line"),
     ("report nosuch --out r.html", "no folder nosuch, expected a release"),
@@ -51,25 +51,28 @@ NAMES = [
 
 PACK = "pack hinton16 --weights teacher/model.safetensors --shape 1 8 8 --classes 10 --out o"
 NUMBERS = [
-    ("train hinton16 --data digits --out o --epochs 0", "--epochs: got 0, wanted at least 1"),
-    ("train hinton16 --data digits --out o --batch -1", "--batch: got -1, wanted at least 1"),
-    ("train hinton16 --data digits --out o --batch 0.5", "--batch: got 0.5, wanted a valid integer"),
-    ("train hinton16 --data digits --out o --learning-rate 0", "--learning-rate: got 0, wanted above 0"),
-    ("train hinton16 --data digits --out o --learning-rate nan", "--learning-rate: got 'nan', wanted a finite number"),
-    ("train hinton16 --data digits --out o --warmup 1", "--warmup: got 1, wanted below 1"),
+    ("train hinton16 --data digits --out o --epochs 0", "--epochs: got 0, expected at least 1"),
+    ("train hinton16 --data digits --out o --batch -1", "--batch: got -1, expected at least 1"),
+    ("train hinton16 --data digits --out o --batch 0.5", "--batch: got 0.5, expected a valid integer"),
+    ("train hinton16 --data digits --out o --learning-rate 0", "--learning-rate: got 0, expected above 0"),
+    (
+        "train hinton16 --data digits --out o --learning-rate nan",
+        "--learning-rate: got 'nan', expected a finite number",
+    ),
+    ("train hinton16 --data digits --out o --warmup 1", "--warmup: got 1, expected below 1"),
     ("train hinton16 --data digits --out o --limit 0", "--limit: got 0, wanted at least 1"),
     ("train hinton16 --data digits --out o --limit 9999", "a subset of 9999 images"),
-    ("train hinton16 --data digits --out o --seed x", "--seed: got x, wanted a whole number"),
+    ("train hinton16 --data digits --out o --seed x", "--seed: got x, expected a whole number"),
     ("train hinton16 --data digits --out o --size 0", "--size: got 0, wanted at least 1"),
     ("train hinton16 --data digits --out o --std 0", "--std: got 0.0, wanted above 0"),
-    ("train hinton16 --data digits --out o --mean 0 1 2", "--mean: got 3 numbers, wanted 1 or one for each of 1"),
+    ("train hinton16 --data digits --out o --mean 0 1 2", "--mean: got 3 numbers, expected 1 or one for each of 1"),
     ("train hinton16 --data digits --out o --threads 0", "--threads: got 0, wanted at least 1"),
     ("train hinton16 --data digits --out o --device gpu", "--device: got 'gpu', wanted cpu, mps, cuda or cuda:1"),
     ("train hinton16 --data digits --out o --device meta", "--device: got 'meta'"),
     ("train hinton16 --data digits --out o --learning-rate 1e30 --quiet", "the loss is not finite in epoch 1; lower"),
     ("synthesize teacher --mehod top", "no flag '--mehod'; nearest: "),
     ("train hinton16 --data digits --otu=x", "no flag '--otu'; nearest: '--out'"),
-    ("train hinton0 --data digits --out o", "got size 0, wanted at least 1"),
+    ("train hinton0 --data digits --out o", "got size 0, expected at least 1"),
     ("train resnet21 --data digits --out o", "no CIFAR ResNet of depth 21"),
     ("train hinton99999 --data digits --size 750 --out o", "needs 265,001,749,996"),
     ("train lenet5 --data digits --size 28 --out o", "lenet5 takes 32x32 images, got (28, 28)"),
@@ -96,7 +99,7 @@ NUMBERS = [
     (f"{PACK} --std nan", "--std: got nan as number 1, wanted a finite number; give such a value"),
     (f"{PACK} --mean 0 1", "--mean: got 2 numbers, wanted 1 or one for each of 1 channels"),
     (f"{PACK} --std 0", "--std: got 0.0, wanted above 0"),
-    ("train hinton16 --data digits --out o --mean nan", "--mean: got nan as number 1, wanted a finite number"),
+    ("train hinton16 --data digits --out o --mean nan", "--mean: got nan as number 1, expected a finite number"),
     (
         "train hinton16 --data digits --out o --size 4097",
         "images of 1 x 4097 x 4097 in data set 'digits', wanted at most",
@@ -133,15 +136,15 @@ USAGE = [
     ("distill teacher own.py:build --set teacher --out o", "no synthetic set in teacher"),
     ("evaluate hinton16 --weights teacher/model.safetensors --data digits", "datafree pack hinton16 --weights"),
     ("evaluate teacher", "no data named, wanted --data"),
-    ("evaluate set --data digits", "set is a synthetic set, which holds no network, wanted a release"),
+    ("evaluate set --data digits", "set is a synthetic set, which holds no network, expected a release"),
     ("inspect", "needs PATH, which was not given"),
     ("inspect " + "x" * 5000, "File name too long"),
 ]
 
 FOLDERS = [
-    ("train hinton16 --data digits --out set", "folder 'set' holds 'synthetic-set'; wanted 'release'"),
-    ("train hinton16 --data digits --out .", "and no '.datafree.json'; wanted an empty folder"),
-    ("train hinton16 --data digits --out own.py", "'own.py' is a file; wanted a folder"),
+    ("train hinton16 --data digits --out set", "folder 'set' holds 'synthetic-set'; expected 'release'"),
+    ("train hinton16 --data digits --out .", "and no '.datafree.json'; expected an empty folder"),
+    ("train hinton16 --data digits --out own.py", "'own.py' is a file; expected a folder"),
     (
         "train hinton16 --data digits --out teacher",
         "teacher was made with --epochs 3, not 10: name another --out",
@@ -160,7 +163,7 @@ FOLDERS = [
         "record other --data digits --out student --quiet",
         "student was made by datafree distill, not datafree record",
     ),
-    ("synthesize teacher --out teacher", "folder 'teacher' holds 'release'; wanted 'synthetic-set'"),
+    ("synthesize teacher --out teacher", "folder 'teacher' holds 'release'; expected 'synthetic-set'"),
     (
         "synthesize teacher --images 48 --chunk 8 --out set",
         "set was made with --chunk 16, not 8: name",
@@ -179,7 +182,7 @@ FOLDERS = [
     ("report teacher --out teacher/model.safetensors", "is there already and no page of datafree's, and would be lost"),
     ("synthesize teacher --images 32 --chunk 16 --out set", "--images: got 32, but the set in set is of 48 already"),
     ("train hinton16 --data digits --limit 5 --out o", "none of the 5 training images of digits is of class '0'"),
-    ("demo --out set", "folder 'set' holds 'synthetic-set'; wanted 'demo'"),
+    ("demo --out set", "folder 'set' holds 'synthetic-set'; expected 'demo'"),
 ]
 
 

@@ -56,7 +56,7 @@ def test_a_network_with_sparse_weights_is_one_line(here, command):
         "    return net\n"
     )
     line = "pack sparse.py:build --weights teacher/model.safetensors --shape 1 8 8 --classes 10 --out new"
-    assert "wanted a dense tensor" in command(line).line
+    assert "expected a dense tensor" in command(line).line
 
 
 def test_entries_with_other_settings_are_not_replaced_by_adding(here, command):

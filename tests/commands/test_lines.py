@@ -230,5 +230,5 @@ def test_a_network_of_ones_own_is_handed_over_with_its_code_and_a_larger_student
 @pytest.mark.usefixtures("here")
 def test_a_file_that_is_safetensors_already_is_said_to_be(command):
     assert command("convert teacher/model.safetensors --out o").line == (
-        "'teacher/model.safetensors' is safetensors already, wanted what torch.save writes; use it as it is"
+        "'teacher/model.safetensors' is safetensors already, expected what torch.save writes; use it as it is"
     )

@@ -260,7 +260,7 @@ def test_a_run_that_diverges_later_keeps_its_student_and_says_what_was_thrown_aw
     assert result("s")["online"]["rollbacks"] == [f"epoch 3: {why}"] * 4
     assert result("s")["unfinished"] == {"epochs": 2, "of": 3} and (here / "s" / "training.safetensors").exists()
     assert command("evaluate s --data digits").code == 0
-    left, advice = here / "s" / "training.safetensors", "left it: remove it to begin anew, or name another --out"
+    left, advice = here / "s" / "training.safetensors", "left it: remove it to start over, or name another --out"
     assert (
         "s holds an unfinished run by datafree distill, not datafree train: give that run's command again to finish it"
         in command("train hinton8 --data digits --epochs 1 --out s --quiet").line

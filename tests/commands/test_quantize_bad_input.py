@@ -29,16 +29,16 @@ def made(made_normed):
 
 
 REFUSED = [
-    ("--weights 1", "--weights: got 1, wanted at least 2"),
-    ("--weights 17", "--weights: got 17, wanted at most 16"),
-    ("--activations 1", "--activations: got 1, wanted at least 2"),
-    ("--activations 17", "--activations: got 17, wanted at most 16"),
-    ("--first 0", "--first: got 0, wanted at least 2"),
-    ("--last 99", "--last: got 99, wanted at most 16"),
-    ("--weights 4.5", "--weights: got 4.5, wanted a valid integer"),
+    ("--weights 1", "--weights: got 1, expected at least 2"),
+    ("--weights 17", "--weights: got 17, expected at most 16"),
+    ("--activations 1", "--activations: got 1, expected at least 2"),
+    ("--activations 17", "--activations: got 17, expected at most 16"),
+    ("--first 0", "--first: got 0, expected at least 2"),
+    ("--last 99", "--last: got 99, expected at most 16"),
+    ("--weights 4.5", "--weights: got 4.5, expected a valid integer"),
     ("--images 0", "--images: got 0, wanted at least 1"),
-    ("--epochs 0 --finetune shown", "--epochs: got 0, wanted at least 1"),
-    ("--mixup 2 --finetune shown", "--mixup: got 2, wanted at most 1"),
+    ("--epochs 0 --finetune shown", "--epochs: got 0, expected at least 1"),
+    ("--mixup 2 --finetune shown", "--mixup: got 2, expected at most 1"),
     (
         "--calibrate nosuch",
         "no data set 'nosuch' in the data sets, and no such folder or .npz file; expected one of 'digits'",
@@ -125,7 +125,7 @@ def test_a_network_without_batch_norm_and_without_images_is_one_line(command):
             "quantize net --out o",
             "net holds a network of its publisher's own code ('custom:build'); name it with --code",
         ),
-        ("quantize set --out o", "set is a synthetic set, which holds no network, wanted a release"),
+        ("quantize set --out o", "set is a synthetic set, which holds no network, expected a release"),
         (
             f"quantize {NET} --calibrate none --correct-bias empirical --out o",
             "wanted images to correct on; give analytic",
@@ -133,9 +133,9 @@ def test_a_network_without_batch_norm_and_without_images_is_one_line(command):
         (f"quantize {NET} --correct-bias maybe --out o", "correct-bias"),
         (f"quantize {NET}", "needs --out, which was not given"),
         ("quantize --out o", "needs MODEL, which was not given"),
-        (f"quantize {NET} --out net", "folder 'net' holds 'release'; wanted 'quantized'"),
-        (f"quantize {NET} --calibrate shown --out shown", "folder 'shown' holds 'synthetic-set'; wanted 'quantized'"),
-        (f"quantize {NET} --calibrate shown --out normed.py", "'normed.py' is a file; wanted a folder"),
+        (f"quantize {NET} --out net", "folder 'net' holds 'release'; expected 'quantized'"),
+        (f"quantize {NET} --calibrate shown --out shown", "folder 'shown' holds 'synthetic-set'; expected 'quantized'"),
+        (f"quantize {NET} --calibrate shown --out normed.py", "'normed.py' is a file; expected a folder"),
     ],
     ids=lambda value: value[:50],
 )

@@ -294,7 +294,7 @@ def test_an_evaluation_is_kept_where_a_folder_is_named(command, here):
     assert f"agreement with teacher: {found['agreement']:.2f} %" in done.out
     assert command("rerun found --out again").code == 0
     assert log(here / "again")["result"] == own["result"]
-    assert "holds 'release'; wanted 'evaluation'" in command("evaluate student --data digits --out teacher").line
+    assert "holds 'release'; expected 'evaluation'" in command("evaluate student --data digits --out teacher").line
 
 
 def test_a_report_leaves_its_numbers_beside_the_page_and_picks_no_best(command, here):

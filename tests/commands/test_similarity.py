@@ -149,7 +149,7 @@ def test_a_mistake_leaves_no_folder_behind(refused, line, text):
 
 
 def test_a_folder_of_something_else_is_left_alone(refused):
-    assert "folder 'set' holds 'synthetic-set'; wanted 'similarity'" in refused(
+    assert "folder 'set' holds 'synthetic-set'; expected 'similarity'" in refused(
         f"similarity {NET} digits --out set --quiet"
     )
 

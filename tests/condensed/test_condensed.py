@@ -102,7 +102,7 @@ def test_another_network_is_refused(tmp_path, tiny):
     with pytest.raises(UserError, match=r"has images \(1, 4, 4\) of 3 classes, tiny expects \(1, 6, 6\) of 3"):
         Condensed.open(own, tiny(shape=(1, 6, 6)))
     named = replace(tiny(), spec=tiny().spec.model_copy(update={"classes": ("a", "z", "c")}))
-    with pytest.raises(UserError, match=r"class 1 of the condensed set is 'b', wanted 'z' as in tiny; use the data"):
+    with pytest.raises(UserError, match=r"class 1 of the condensed set is 'b', expected 'z' as in tiny; use the data"):
         Condensed.open(own, named)
     numbered = replace(tiny(), spec=tiny().spec.model_copy(update={"classes": ("0", "1", "2")}))
     assert len(Condensed.open(own, numbered)) == 6
@@ -159,7 +159,7 @@ def test_labels_come_in_the_order_of_the_networks_classes(tmp_path, tiny, names,
 )
 def test_counting_from_0_is_not_counting_from_1(tmp_path, tiny, names, expected):
     own = made(spec=SPEC.model_copy(update={"classes": names})).save(tmp_path / "set")
-    with pytest.raises(UserError, match="wanted the same numbers"):
+    with pytest.raises(UserError, match="expected the same numbers"):
         Condensed.open(own, like(tiny, classes=expected))
 
 

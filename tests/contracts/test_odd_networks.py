@@ -84,11 +84,11 @@ def decaying(net, x):
 @pytest.mark.parametrize(
     ("module", "words"),
     [
-        (lambda: Experts(0.5), "answers an image otherwise beside other images"),
-        (lambda: Of(in_chunks), "answers an image otherwise beside other images"),
-        (lambda: Of(of_numpy), "answers the same images differently each time"),
-        (lambda: Of(of_python), "answers the same images differently each time"),
-        (lambda: Of(decaying), r"changes its own 'base\.1\.weight' when it answers"),
+        (lambda: Experts(0.5), "gives another answer to an image in another batch"),
+        (lambda: Of(in_chunks), "gives another answer to an image in another batch"),
+        (lambda: Of(of_numpy), "gives different answers to the same images in each call"),
+        (lambda: Of(of_python), "gives different answers to the same images in each call"),
+        (lambda: Of(decaying), r"changes its 'base\.1\.weight' in a forward pass"),
     ],
     ids=["experts with a capacity", "whole chunks", "numpy", "python", "weights that decay"],
 )

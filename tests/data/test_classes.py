@@ -77,18 +77,18 @@ def test_classes_match_by_name_by_value_and_bare_numbers_by_position(names, expe
 @pytest.mark.parametrize(
     ("names", "expected", "message"),
     [
-        (("1", "2", "3"), ("0", "1", "2"), "class '3' of data is none of net, which has '0' to '2'; wanted the same"),
+        (("1", "2", "3"), ("0", "1", "2"), "class '3' of data is none of net, which has '0' to '2'; expected the same"),
         (("0", "1", "2"), ("1", "2", "3"), "class '0' of data is none of net"),
-        (("2", "3", "10"), ("a", "b", "c"), "class 0 of data is '2', wanted 'a' as in net"),
-        (("1", "0"), ("a", "b"), "class 0 of data is '1', wanted 'a'"),
-        (("a", "b"), ("1", "0"), "class 0 of data is 'a', wanted '1'"),
-        (("Cat", "dog"), ("cat", "dog"), "class 0 of data is 'Cat', wanted 'cat'"),
+        (("2", "3", "10"), ("a", "b", "c"), "class 0 of data is '2', expected 'a' as in net"),
+        (("1", "0"), ("a", "b"), "class 0 of data is '1', expected 'a'"),
+        (("a", "b"), ("1", "0"), "class 0 of data is 'a', expected '1'"),
+        (("Cat", "dog"), ("cat", "dog"), "class 0 of data is 'Cat', expected 'cat'"),
         (("a", "dog", "dog"), ("dog", "a", "dog"), "have one name twice"),
         (("٠", "٢"), ("0", "1"), "class '٢' of data is none of net"),
         (("a", "b"), ("a", "b", "c"), "data has 2 classes, net 3"),
         (("0", "1", "2"), ("c1", "c10", "c2"), "'c1', 'c10', 'c2', ..., are not in the order of their numbers"),
         (("c2", "c1"), ("0", "1"), "not in the order of their numbers"),
-        (("c1", "c10", "c2"), ("0", "1", "2"), "not in the order of their numbers; wanted the same names"),
+        (("c1", "c10", "c2"), ("0", "1", "2"), "not in the order of their numbers; expected the same names"),
     ],
 )
 def test_what_cannot_be_matched_is_refused_in_one_line(names, expected, message):

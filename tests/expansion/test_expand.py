@@ -180,5 +180,5 @@ class Rounding(torch.nn.Module):
 
 def test_a_network_that_lets_no_gradient_through_is_refused_before_an_image_is_made(digits, normed):
     teacher = Network(Rounding(copy.deepcopy(normed.module)), normed.spec, "rounding")
-    with pytest.raises(UserError, match=r"no gradient comes through rounding to its images, which expand needs"):
+    with pytest.raises(UserError, match=r"no gradient reaches the images of rounding, and expand needs one"):
         method(digits).bind(teacher, None)

@@ -93,7 +93,7 @@ def refused(tmp_path: Path, path: Path, match: str, most: float = 1.0, **options
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        ({"w": torch.zeros(1), "n": 3}, "'n' in .* is 'int'; wanted a tensor"),
+        ({"w": torch.zeros(1), "n": 3}, "'n' in .* is 'int'; expected a tensor"),
         ({"w": torch.zeros(1), "e": None}, "'e' in .* is 'NoneType'"),
         ({"w": {"x": torch.zeros(1)}}, "'w' in .* is 'dict'"),
         ({"p": Path("x")}, "'p' in .* is 'pathlib PosixPath'"),
@@ -101,9 +101,9 @@ def refused(tmp_path: Path, path: Path, match: str, most: float = 1.0, **options
         ({(1, 2): torch.zeros(1)}, "a key of type Opaque"),
         ({"../x": torch.zeros(1)}, "it leads outside"),
         ({"a\nb": torch.zeros(1)}, "not printable"),
-        ([torch.zeros(1)], "holds 'list'; wanted a state dict"),
+        ([torch.zeros(1)], "holds 'list'; expected a state dict"),
         (nn.Linear(1, 1), "holds 'torch.nn.modules.linear Linear'"),
-        ({"w": torch.zeros(1, dtype=torch.int16)}, "'torch ShortStorage'; wanted one of"),
+        ({"w": torch.zeros(1, dtype=torch.int16)}, "'torch ShortStorage'; expected one of"),
         ({"w": torch.zeros(1, dtype=torch.complex64)}, "ComplexFloatStorage"),
         ({"w": torch.eye(2).to_sparse()}, "_rebuild_sparse_tensor"),
         ({"w": torch.tensor([float("nan")])}, "tensor 'w' has NaN"),
@@ -119,7 +119,7 @@ def test_a_deflate_bomb_is_refused_before_it_unpacks(tmp_path):
         file.writestr("x/data.pkl", b"\x80\x02}.")
         for number in range(5):
             file.writestr(f"x/data/{number}", bytes(20 << 20))
-    refused(tmp_path, tmp_path / "x.pt", "unpacks to 104,857,604; wanted at most")
+    refused(tmp_path, tmp_path / "x.pt", "unpacks to 104,857,604; expected at most")
 
 
 def test_a_shape_that_its_storage_cannot_hold_is_refused(tmp_path):
@@ -141,7 +141,7 @@ def test_the_format_before_torch_1_6_is_refused_with_the_way_out(tmp_path):
 
 def test_a_file_beyond_the_cap_is_refused(tmp_path):
     torch.save({"w": torch.zeros(1)}, tmp_path / "x.pt")
-    refused(tmp_path, tmp_path / "x.pt", "wanted at most 100;", cap=100)
+    refused(tmp_path, tmp_path / "x.pt", "expected at most 100;", cap=100)
 
 
 def test_a_storage_that_is_missing_short_or_of_other_byte_order_is_refused(tmp_path):
@@ -255,6 +255,6 @@ def test_a_file_of_two_networks_says_which_was_taken(tmp_path, other, wrapped):
         "epoch": 1,
     }
     torch.save(content, tmp_path / "x.pt")
-    with pytest.warns(Notice, match=f"the weights under '{taken}' are taken, not '{left}'"):
+    with pytest.warns(Notice, match=f"the weights under '{taken}' are used, not '{left}'"):
         convert_weights(tmp_path / "x.pt", tmp_path / "x.safetensors")
     assert same(read_weights(tmp_path / "x.safetensors"), first)

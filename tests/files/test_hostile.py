@@ -116,7 +116,7 @@ def test_the_list_of_hostile_files_is_whole():
 def test_another_format_of_ours_is_named(tmp_path):
     content = '{"format":2,"header":{},"kind":"record","sha256":""}'
     (tmp_path / "a").write_bytes(file_of({"__metadata__": {"datafree": content}}))
-    with pytest.raises(UserError, match="has format 2; wanted 1; update datafree"):
+    with pytest.raises(UserError, match="has format 2; expected 1; update datafree"):
         read_tensors(tmp_path / "a", kind="record")
 
 

@@ -68,7 +68,7 @@ def test_a_folder_is_made_and_claimed_again_by_its_kind(tmp_path):
     assert (folder / ".datafree.json").read_bytes() == b'{"kind":"images"}\n'
     (folder / "more").write_text("x")
     assert claim_folder(folder, kind="images") == folder
-    with pytest.raises(UserError, match="holds 'images'; wanted 'record'"):
+    with pytest.raises(UserError, match="holds 'images'; expected 'record'"):
         claim_folder(folder, kind="record")
 
 

@@ -144,6 +144,6 @@ def test_the_longest_history_that_is_written_can_be_read(tmp_path):
 
 
 def test_what_reading_would_refuse_is_not_written(tmp_path):
-    with pytest.raises(UserError, match="wanted at most"):
+    with pytest.raises(UserError, match="expected at most"):
         write_json(tmp_path / "config.json", {"a": "x" * (4 << 20)})
     assert not json.loads("[]") and not list(tmp_path.iterdir())

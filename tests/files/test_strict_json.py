@@ -30,12 +30,12 @@ def test_the_spelling_is_canonical_and_comes_back(tmp_path):
         ('{"a":' + "9" * 41 + "}", "an integer of 41 digits"),
         ('{"a":' * 40 + "1" + "}" * 40, "deeper than 32"),
         ("[" * 200_000, "deeper than 32"),
-        ("[1]", "wanted a JSON object"),
-        ("null", "wanted a JSON object"),
+        ("[1]", "expected a JSON object"),
+        ("null", "expected a JSON object"),
         ("", "is not valid"),
         ('{"a":1} x', "is not valid"),
         ("\ufeff{}", "is not valid"),
-        ('{"a":"' + "x" * (4 << 20) + '"}', "wanted at most 4,194,304"),
+        ('{"a":"' + "x" * (4 << 20) + '"}', "expected at most 4,194,304"),
     ],
 )
 def test_what_is_not_plain_is_refused_with_its_reason(tmp_path, text, reason):

@@ -111,9 +111,9 @@ def test_every_truncation_and_extension_is_refused(tmp_path, small, kind):
 
 
 def test_another_kind_is_refused_by_both_names(record):
-    with pytest.raises(UserError, match="of kind 'record'; wanted 'synthetic'"):
+    with pytest.raises(UserError, match="of kind 'record'; expected 'synthetic'"):
         read_tensors(record, kind="synthetic")
-    with pytest.raises(UserError, match="of kind 'record'; wanted 'weights'"):
+    with pytest.raises(UserError, match="of kind 'record'; expected 'weights'"):
         read_weights(record)
 
 
@@ -154,7 +154,7 @@ def test_a_truth_value_is_0_or_1(tmp_path):
         ({"x": torch.zeros(1, dtype=torch.int16)}, "tensor 'x' is torch.int16"),
         ({"x": torch.zeros(1, device="meta")}, "on meta"),
         ({"x": torch.eye(2).to_sparse()}, "torch.sparse_coo"),
-        ({"x": [1.0]}, "'x' is list; wanted a tensor"),
+        ({"x": [1.0]}, "'x' is list; expected a tensor"),
         ({"../x": torch.zeros(1)}, "it leads outside"),
         ({"a/b/c/d/e": torch.zeros(1)}, "it has 5 components"),
         ({"a//b": torch.zeros(1)}, "it has 0 characters"),
@@ -181,9 +181,9 @@ def test_a_header_that_would_not_come_back_is_refused(tmp_path, header):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"mask": None}, "tensor 'mask' in .* is not wanted"),
+        ({"mask": None}, "tensor 'mask' in .* is not expected"),
         ({"masc": (torch.bool, (2,))}, "no tensor 'masc' in .*; nearest: 'mask'"),
-        ({"mask": (torch.uint8, (2,))}, "tensor 'mask' in .* has dtype torch.bool; wanted torch.uint8"),
+        ({"mask": (torch.uint8, (2,))}, "tensor 'mask' in .* has dtype torch.bool; expected torch.uint8"),
         ({"mask": (torch.bool, (3,))}, r"tensor 'mask' in .* has shape \(2,\); wanted \(3,\)"),
     ],
 )

@@ -281,7 +281,7 @@ def test_weights_that_do_not_fit_are_refused_by_name(tmp_path):
 def test_a_folder_that_is_no_release_is_refused(tmp_path, release):
     (tmp_path / "empty").mkdir()
     assert refused(lambda: load_model(str(tmp_path / "empty"))).startswith(
-        f"{tmp_path / 'empty'} has no config.json, wanted a release"
+        f"{tmp_path / 'empty'} has no config.json, expected a release"
     )
     assert "is a trained release, wanted a fresh network" in refused(lambda: new_model(str(release), SPEC, seed=0))
     (tmp_path / "empty" / "config.json").write_text('{"format": 2}')

@@ -82,8 +82,8 @@ class Sorting(Net):
         return super().forward(x[x.mean((1, 2, 3)).argsort()])
 
 
-RANDOM = "answers the same images differently each time"
-BESIDE = "answers an image otherwise beside other images"
+RANDOM = "gives different answers to the same images in each call"
+BESIDE = "gives another answer to an image in another batch"
 
 REFUSED = {
     "F.dropout": (lambda: Net(lambda _, y: F.dropout(y, 0.3)), RANDOM, "draws random numbers (bernoulli)"),
@@ -95,7 +95,7 @@ REFUSED = {
     "sometimes": (lambda: Net(rare), "", "random"),
     "rrelu": (lambda: Net(lambda _, y: F.rrelu(y - 1, training=True)), RANDOM, ""),
     "dropout in training mode": (lambda: Net(dropping), RANDOM, "dropout 'drop' stays active"),
-    "calls": (lambda: Net(calls), RANDOM, "keeps something from one call to the next"),
+    "calls": (lambda: Net(calls), RANDOM, "keeps state between calls"),
     "untracked": (
         lambda: Net(track_running_stats=False), BESIDE, "batch norm 'bn' keeps no running statistics"
     ),
@@ -103,18 +103,18 @@ REFUSED = {
     "F.batch_norm": (
         lambda: Net(lambda _, y: F.batch_norm(y, None, None, training=True)), BESIDE, "calls F.batch_norm with training=True"
     ),
-    "batch mean": (lambda: Net(lambda _, y: y - y.mean(0)), BESIDE, "use no statistics of the batch"),
+    "batch mean": (lambda: Net(lambda _, y: y - y.mean(0)), BESIDE, "do not use statistics of the batch"),
     "place": (lambda: Net(lambda _, y: y * torch.arange(len(y)).view(-1, 1, 1, 1)), BESIDE, "no order of the images"),
-    "softmax": (lambda: Net(last=lambda _, z: z.softmax(0)), BESIDE, "use no statistics of the batch"),
-    "largest": (lambda: Net(last=lambda _, z: z / z.abs().max()), BESIDE, "use no statistics of the batch"),
+    "softmax": (lambda: Net(last=lambda _, z: z.softmax(0)), BESIDE, "do not use statistics of the batch"),
+    "largest": (lambda: Net(last=lambda _, z: z / z.abs().max()), BESIDE, "do not use statistics of the batch"),
     "sorted": (lambda: Net(last=lambda _, z: z[z.mean(1).argsort()]), BESIDE, "no order of the images"),
     "sorted images": (lambda: Sorting(), BESIDE, "no order of the images"),
     "large batch": (
-        lambda: Net(lambda _, y: y - y.mean(0) if len(y) > 64 else y), BESIDE, "use no statistics of the batch"
+        lambda: Net(lambda _, y: y - y.mean(0) if len(y) > 64 else y), BESIDE, "do not use statistics of the batch"
     ),
     "larger batch": (lambda: Net(last=lambda _, z: z.flip(0) if len(z) > 128 else z), BESIDE, "no order of the images"),
-    "counter": (lambda: Net(counting), "changes its own 'steps' when it answers", "in training alone"),
-    "new counter": (lambda: Net(replacing), "changes its own 'steps' when it answers", "in training alone"),
+    "counter": (lambda: Net(counting), "changes its 'steps' in a forward pass", "only in training mode"),
+    "new counter": (lambda: Net(replacing), "changes its 'steps' in a forward pass", "only in training mode"),
     "squeezed": (lambda: Net(last=lambda _, z: z.squeeze()), "shape (3,) for 1 images", "keep the dimension"),
     "one size": (lambda: Net(lambda _, y: y.view(16, -1)), "does not take 4 images at a time", "any number of images"),
     "half": (lambda: Net().half(), "the weights of net are torch.float16, and images are torch.float32", "call .float()"),
@@ -127,7 +127,7 @@ REFUSED = {
     "sparse": (
         lambda: nn.ParameterList([nn.Parameter(torch.eye(3).to_sparse())]), "is torch.sparse_coo", "call to_dense()"
     ),
-    "two": (lambda: Net(last=lambda _, z: (z, z)), "gives a tuple, wanted a tensor of logits", "return them alone"),
+    "two": (lambda: Net(last=lambda _, z: (z, z)), "gives a tuple, expected a tensor of logits", "return them alone"),
 }  # fmt: skip
 
 
@@ -243,7 +243,7 @@ def wrong_gradient(_, y):
     return w + z
 
 
-CUT = "runs under torch.no_grad, detaches, or turns numbers into integers"
+CUT = "runs under torch.no_grad, detaches tensors, or converts them to integers"
 NO_GRADIENT = {
     "integers": (lambda: Net(last=lambda _, z: z.round().long().float()), CUT),
     "no_grad": (lambda: Closed(torch.no_grad), CUT),
@@ -263,9 +263,9 @@ def test_a_network_without_a_gradient_answers_and_is_refused_where_one_is_needed
     for method in ("inception", "bns"):
         with pytest.raises(UserError) as caught:
             from_name(method).bind(own, None)
-        assert f"no gradient comes through net to its images, which --method {method} needs" in str(caught.value)
+        assert f"no gradient reaches the images of net, and --method {method} needs one" in str(caught.value)
         assert text in str(caught.value)
-    with pytest.raises(UserError, match="no gradient comes through net to its weights, so it cannot learn"):
+    with pytest.raises(UserError, match="no gradient reaches the weights of net, so it cannot learn"):
         train(own, toy(shape=SPEC.shape), Schedule(epochs=1))
     other = network(Net())
     for players in ((own, other), (other, own)):
@@ -276,7 +276,7 @@ def test_a_network_without_a_gradient_answers_and_is_refused_where_one_is_needed
 
 
 def test_a_gradient_that_is_zero_or_cannot_be_computed_is_refused_where_one_is_needed():
-    with pytest.raises(UserError, match="the gradient that comes through net to its images is zero"):
+    with pytest.raises(UserError, match="the gradient of net for its images is zero"):
         from_name("inception").bind(network(Net(lambda _, y: y.sign())), None)
     own = network(Net(wrong_gradient))
     own.check()
@@ -313,7 +313,7 @@ def test_a_batch_that_a_norm_cannot_be_trained_on_is_refused_before_the_first_st
     if kind in ("frozen", "several places"):
         train(own, data, Schedule(epochs=1, batch=1))
         return
-    with pytest.raises(UserError, match=r"--batch: got \d+, which gives .*Norm.* one value a channel in training"):
+    with pytest.raises(UserError, match=r"--batch: got \d+, which gives .*Norm.* one value per channel in training"):
         train(own, data, Schedule(epochs=1, batch=4 if kind == "instance norm" else 1))
     assert all(torch.equal(own, before[name]) for name, own in own.module.state_dict().items())
 

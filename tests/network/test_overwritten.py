@@ -224,7 +224,7 @@ def test_a_layer_that_gives_two_tensors_is_no_tap():
     assert hooks.layers(network) == ("fc",)
     with (
         hooks.watch(network, ["pair"]),
-        pytest.raises(UserError, match="layer 'pair' of two gives a tuple, wanted a tensor"),
+        pytest.raises(UserError, match="layer 'pair' of two returns a tuple, expected a tensor"),
     ):
         network.logits(pixels())
 

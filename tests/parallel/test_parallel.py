@@ -78,7 +78,7 @@ def test_the_parts_of_a_batch_are_the_batch_once_and_differ_by_one_at_most(count
 
 
 def test_a_batch_with_fewer_images_than_processes_is_one_line():
-    with pytest.raises(UserError, match="--batch: got 1 images a step for 2 processes, wanted one for each"):
+    with pytest.raises(UserError, match="--batch: got 1 images a step for 2 processes, expected one for each"):
         World(0, 2).part(1)
 
 

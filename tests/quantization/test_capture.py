@@ -226,7 +226,7 @@ def test_a_network_whose_answer_to_an_image_depends_on_the_others_is_refused(fun
     module = nn.Module()
     module.layer = layer
     module.forward = lambda x: function(layer(x.flatten(1)))
-    with pytest.raises(UserError, match=r"mixed answers an image otherwise beside other images"):
+    with pytest.raises(UserError, match=r"mixed gives another answer to an image in another batch"):
         calibrate(Network(module.eval(), SPEC, "mixed"), torch.rand(4, 1, 8, 8))
 
 

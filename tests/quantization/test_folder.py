@@ -224,7 +224,7 @@ def test_a_folder_without_its_file_or_its_checksum_is_refused(own):
         ({"architecture": "a\x1b[31mb"}, "config.json: architecture: got 'a\\x1b[31mb', wanted a name"),
         ({"architecture": ["a"]}, "config.json: architecture"),
         ({"original": "a\x1b[31mb"}, "config.json: original: wanted the fingerprint of a network"),
-        ({"bits": None}, "Bits is NoneType, wanted a table of settings"),
+        ({"bits": None}, "Bits is NoneType, expected a table of settings"),
         ({"spec": {"shape": [1, 8, 8]}}, "classes"),
         ({"spec": 3}, "InputSpec is int"),
     ],
@@ -240,7 +240,7 @@ def test_a_link_is_not_followed(own, tmp_path):
     path = own / "model.onnx"
     path.rename(tmp_path / "elsewhere.onnx")
     path.symlink_to(tmp_path / "elsewhere.onnx")
-    assert "is a link; wanted a regular file" in refused(own)
+    assert "is a link; expected a regular file" in refused(own)
 
 
 def with_model(own, node, inputs) -> None:
@@ -297,7 +297,7 @@ def test_a_release_is_no_quantized_folder_and_neither_is_an_empty_one(release, t
 
 def test_a_folder_of_something_else_is_not_written_to(release, normed):
     before = sorted(path.name for path in release.iterdir())
-    with pytest.raises(UserError, match="holds 'release'; wanted 'quantized'"):
+    with pytest.raises(UserError, match="holds 'release'; expected 'quantized'"):
         write_quantized(release, normed, Bits(), "card")
     assert sorted(path.name for path in release.iterdir()) == before
 
@@ -353,7 +353,10 @@ def test_a_resealed_file_that_is_another_program_is_refused_by_inspect_too(own, 
     size = helper.make_node("ConstantOfShape", ["s"], ["logits"])
     held = helper.make_node("Constant", [], ["s"], value_ints=[1 << 30])
     pixels = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", 1, 8, 8])
-    for nodes, text in ((size, "takes 's', which nothing before it makes"), (held, "'logits' is made by no operator")):
+    for nodes, text in (
+        (size, "takes 's', which nothing before it makes"),
+        (held, "'logits' is the output of no operator"),
+    ):
         with_model(own, nodes, [pixels])
         with pytest.raises(UserError) as caught:
             inspect(own)

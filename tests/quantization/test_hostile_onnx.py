@@ -219,7 +219,7 @@ of(
 )
 of("returns 1 x 64", "an output that is no logits", outputs=[helper.make_tensor_value_info("flat", FLOATS, ["n", 64])])
 of(
-    "'pixels' is made by no operator",
+    "'pixels' is the output of no operator",
     "the input as output",
     outputs=[helper.make_tensor_value_info("pixels", FLOATS, ["n", 1, 8, 8])],
 )
@@ -233,8 +233,12 @@ of("is also a weight", "a weight in place of the input", initializers=[weights("
 
 # the graph
 of("takes 'y', which nothing before it makes", "a cycle", [node("Relu", ["y"], ["x"]), node("Relu", ["x"], ["y"])])
-of("'x' is made twice", "two operators for one name", [node("Relu", ["pixels"]), node("Abs", ["pixels"])])
-of("'w' is made twice", "an operator for a weight's name", [node("Relu", ["pixels"], ["w"])])
+of(
+    "'x' is the output of two operators",
+    "two operators for one name",
+    [node("Relu", ["pixels"]), node("Abs", ["pixels"])],
+)
+of("'w' is the output of two operators", "an operator for a weight's name", [node("Relu", ["pixels"], ["w"])])
 of("two weights called 'w'", "two weights of one name", initializers=[weights()])
 of("has no output", "an operator without an output", [node("Relu", ["pixels"], [])])
 

@@ -207,7 +207,7 @@ def test_a_process_that_dies_is_one_line_and_stays_closed(opened):
         UserError, match=r"onnxruntime cannot run model.onnx: it was ended by SIGSEGV, a crash or too little"
     ):
         opened.run(np.zeros((2, *SHAPE), np.float32))
-    with pytest.raises(UserError, match="is not open any more in this process; open it again"):
+    with pytest.raises(UserError, match="is no longer open in this process; open it again"):
         opened.run(np.zeros((2, *SHAPE), np.float32))
 
 

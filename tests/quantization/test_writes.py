@@ -198,7 +198,7 @@ KEPT = [
     diagonal, into_out, chunks, splits, not_assigned, other_branch, residual, activations, detached, in_list, scratch,
 ]  # fmt: skip
 REFUSED = [
-    (counted, "changes its own 'count' when it answers"),
+    (counted, "changes its 'count' in a forward pass"),
     (counted_in_logits, "writes its tensor 'count' on every call and its logits depend on it"),
     (scratch_in_part, "writes its tensor 'scratch' on every call and its logits depend on it"),
     (constant, "Constant"),

@@ -222,11 +222,13 @@ def test_a_file_made_by_hand_is_refused_in_one_line(path, network, change):
 
 def test_a_release_of_another_kind_is_no_record(network, tmp_path):
     write_tensors(tmp_path / "shard", {"x": torch.zeros(1)}, {}, kind="shard")
-    assert "is of kind 'shard'; wanted 'record'" in refused(tmp_path / "shard", network)
+    assert "is of kind 'shard'; expected 'record'" in refused(tmp_path / "shard", network)
 
 
 def test_a_class_without_samples_and_data_of_other_classes_are_refused(network, toy):
-    with pytest.raises(UserError, match="no samples of class 2, wanted at least 1 of each; give data with every class"):
+    with pytest.raises(
+        UserError, match="no samples of class 2, expected at least 1 of each; give data with every class"
+    ):
         record(network, toy(2), [Moments()])
     with pytest.raises(UserError, match="toy has 4 classes, tiny 3; use the data that the network was trained for"):
         record(network, toy(classes=4), [Moments()])
@@ -238,7 +240,7 @@ def test_a_class_without_samples_and_data_of_other_classes_are_refused(network, 
         (("a", "b", "c"), None),
         (("0", "1", "2"), None),
         (("b", "a", "c"), None),
-        (("a", "b", "3"), "class 2 of toy is '3', wanted 'c' as in tiny"),
+        (("a", "b", "3"), "class 2 of toy is '3', expected 'c' as in tiny"),
     ],
 )
 def test_data_of_other_class_names_is_refused_unless_they_are_bare_numbers(classes, message, network, toy):

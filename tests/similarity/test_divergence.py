@@ -285,7 +285,7 @@ def test_an_exported_file_is_said_to_hold_no_batch_norms_and_no_record_is_asked_
     with pytest.raises(UserError) as caught:
         stored_statistics(Network(File(), spec, "net-w8a8"))
     assert str(caught.value) == (
-        "net-w8a8 is an exported file, which holds no batch norms, wanted the network it was made from; give the original"
+        "net-w8a8 is an exported file, which holds no batch norms, expected the network it was made from; give the original"
     )
 
 

@@ -68,7 +68,7 @@ def test_a_resealed_state_with_a_position_beyond_is_refused(tmp_path, tiny, toy,
     run = lambda epochs: fit(network(kind), data, cross_entropy, Schedule(epochs=epochs, batch=6), seed=0, state=state)  # noqa: E731
     run(1)
     changed(state, f"weights/{name}", value)
-    with pytest.raises(UserError, match=r"is no state of this run: .*; a stopped run left it: remove it to begin anew"):
+    with pytest.raises(UserError, match=r"is no state of this run: .*; a stopped run left it: remove it to start over"):
         run(2)
 
 

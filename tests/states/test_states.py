@@ -208,7 +208,7 @@ def test_another_processor_or_torch_is_reported_and_the_run_goes_on(run, tmp_pat
     tensors, header, own = left(go, path)
     other = {**header["environment"], "processor": "another", "torch": "2.0"}
     write_tensors(path, tensors, {**header, "environment": other}, kind=own)
-    with pytest.warns(Notice, match="begun elsewhere .*'another' then.*; torch '2.0' then.*last bits"):
+    with pytest.warns(Notice, match="started elsewhere .*'another' then.*; torch '2.0' then.*last bits"):
         go()
 
 
@@ -243,7 +243,7 @@ def test_a_state_of_an_earlier_version_is_refused_in_one_line(run, tmp_path):
 def test_what_no_state_file_could_hold_is_refused_before_the_first_epoch(tiny, toy, tmp_path):
     network, seen = tiny("norm"), []
     network.module.register_buffer("odd", torch.zeros(2, dtype=torch.complex64))
-    with pytest.raises(UserError, match=r"tensor 'weights/odd' is torch\.complex64; wanted one of"):
+    with pytest.raises(UserError, match=r"tensor 'weights/odd' is torch\.complex64; expected one of"):
         fit(
             network,
             toy(),

@@ -363,7 +363,7 @@ def test_pairs_are_the_adjacent_layers_only():
         (("0", "33"), "no conv or linear layer '33' in net"),
         (("input", "0"), "no conv or linear layer 'input' in net"),
         (("0", "3", "8"), "layer '8' of net has no edge to another recorded layer"),
-        (("0", "3", "3"), "wanted each once"),
+        (("0", "3", "3"), "expected each once"),
     ],
 )
 def test_layers_that_make_no_graph_are_named(layers, text):
@@ -379,7 +379,7 @@ def test_layers_that_are_not_adjacent_have_no_pairs():
 def test_a_graph_too_large_for_a_dense_basis_is_refused_with_a_way_out():
     module = nn.Sequential(nn.Conv2d(1, 16, 1), nn.Conv2d(16, 16, 1), nn.Flatten(), nn.Linear(16 * 900, 3))
     net = network(module, (1, 30, 30))
-    with pytest.raises(UserError, match="28803 units, wanted at most 16384; take --graph channels"):
+    with pytest.raises(UserError, match="28803 units, expected at most 16384; take --graph channels"):
         build(net, hooks.layers(net), "units")
     assert build(net, hooks.layers(net)).sizes == (16, 16, 3)
 
@@ -387,5 +387,5 @@ def test_a_graph_too_large_for_a_dense_basis_is_refused_with_a_way_out():
 def test_a_transposed_convolution_is_refused():
     module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ConvTranspose2d(2, 2, 3), nn.Flatten(), nn.Linear(128, 3))
     net = network(module)
-    with pytest.raises(UserError, match="ConvTranspose2d layer, wanted Conv2d and Linear"):
+    with pytest.raises(UserError, match="ConvTranspose2d layer, expected Conv2d and Linear"):
         build(net, hooks.layers(net))

@@ -84,6 +84,6 @@ def test_the_batch_norm_statistic_is_what_torch_would_track(tiny):
 def test_a_network_without_batch_norm_is_refused(tiny):
     with pytest.raises(UserError) as caught:
         BatchNorm().plan(tiny("linear"), ())
-    assert str(caught.value) == "tiny has no batch norm, wanted one with running statistics; record other statistics"
+    assert str(caught.value) == "tiny has no batch norm, expected one with running statistics; record other statistics"
     with pytest.raises(UserError, match=r"'fc' of tiny is no batch norm; name one of \('bn',\)"):
         BatchNorm().bind(tiny("norm"), ("fc",))

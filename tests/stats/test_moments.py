@@ -257,7 +257,7 @@ def test_a_class_without_samples_is_an_error_that_names_it():
     meter = meter_of("diagonal")
     with pytest.raises(UserError) as caught:
         meter.finish(meter.reduce([a], torch.zeros(10, dtype=torch.long)))
-    assert str(caught.value) == "no samples of class 1, wanted at least 1 of each; give data with every class"
+    assert str(caught.value) == "no samples of class 1, expected at least 1 of each; give data with every class"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -330,5 +330,5 @@ def test_float16_storage_refuses_what_it_cannot_hold():
 
 
 def test_a_covariance_that_is_too_large_is_refused_before_it_is_made():
-    with pytest.raises(UserError, match="a full covariance of 8193 units at 'fc', wanted at most 8192"):
+    with pytest.raises(UserError, match="a full covariance of 8193 units at 'fc', expected at most 8192"):
         meter_of("full", units=8193)

@@ -291,10 +291,10 @@ def test_damaged_entries_are_refused(net, batch, signal):
     meter.check(good)
     values = "value" if signal == "examples" else "mean"
     bad = [
-        (damage(good, values, lambda t: t[..., 1:]), "wanted"),
-        (damage(good, values, lambda t: t.double()), "wanted"),
-        ({name: t for name, t in good.items() if name != "check"}, "wanted"),
-        ({**good, "more": good["count"]}, "wanted"),
+        (damage(good, values, lambda t: t[..., 1:]), "expected"),
+        (damage(good, values, lambda t: t.double()), "expected"),
+        ({name: t for name, t in good.items() if name != "check"}, "expected"),
+        ({**good, "more": good["count"]}, "expected"),
         (damage(good, "count", lambda t: t.fill_(0)), "counts from 0 to 0, expected 1 to"),
         (damage(good, values, lambda t: t.fill_(float("nan"))), "of nan, expected"),
         (damage(good, "index", lambda t: t.fill_(5)), "twice"),
@@ -307,7 +307,7 @@ def test_damaged_entries_are_refused(net, batch, signal):
         with pytest.raises(UserError, match=text):
             meter.check(summary)
     meter.ready(good)
-    with pytest.raises(UserError, match="does not come out here as where it was recorded"):
+    with pytest.raises(UserError, match="is not the same on this machine as where it was recorded"):
         meter.ready(damage(good, "check", lambda t: t.neg_()))
 
 

@@ -1,4 +1,4 @@
-"""Arguments of public functions, checked against their annotations before the work starts: one line where one is wrong."""
+"""Checks the arguments of public functions against their annotations before any work starts."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ R = TypeVar("R")
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """The same function, which raises UserError for an argument that is not what its annotation says.
+    """The same function, but an argument that does not match its annotation raises UserError.
 
-    Classes, settings, words of a Literal, numbers, paths, and what is in a mapping, sequence or tuple are checked; `Any`
-    and the signature of a callable are not.
+    Classes, settings, words of a Literal, numbers, paths, and the items of mappings, sequences and tuples are checked. `Any`
+    and the signatures of callables are not.
     """
     signature = inspect.signature(function)
 
@@ -35,7 +35,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     def check_and_call(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             arguments = signature.bind(*args, **kwargs).arguments
-        except TypeError:  # one too many or too few: Python's own words name the function
+        except TypeError:  # one too many or too few: Python's own message names the function
             return function(*args, **kwargs)
         hints = _hints(function)
         for name, value in arguments.items():
@@ -47,7 +47,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def check_fields(instance: Any, *names: str) -> None:
-    """As `checked`, of these fields of a dataclass, of all by default: call it in `__post_init__`."""
+    """Like `checked`, for these fields of a dataclass (default: all). Call it in `__post_init__`."""
     hints = _hints(type(instance))
     for name in names or [field.name for field in dataclasses.fields(instance)]:
         check_argument(name, getattr(instance, name), hints[name])
@@ -61,11 +61,11 @@ def check_count(name: str, value: Any, least: int = 1) -> None:
 
 
 def check_argument(name: str, value: Any, hint: Any) -> None:
-    """Raises UserError unless `value` is of the type `hint`, naming the part of it that is not."""
+    """Raises UserError unless `value` is of the type `hint`. The message names the item that is not."""
     if _fits(value, hint):
         return
-    for part, item, of in _parts(name, value, hint):
-        check_argument(part, item, of)
+    for part, item, item_type in _parts(name, value, hint):
+        check_argument(part, item, item_type)
     words = [word for option in _options(hint) if get_origin(option) is Literal for word in get_args(option)]
     if words and isinstance(value, str):
         raise unknown(name, value, words)
@@ -79,7 +79,7 @@ def _hints(annotated: Any) -> dict[str, Any]:
 
 
 def _options(hint: Any) -> tuple[Any, ...]:
-    """The types of a union; else the type alone."""
+    """The types of a union; for any other type, that type alone."""
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
@@ -103,7 +103,11 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, (str, os.PathLike))
     if origin is not None:
         is_kind = isinstance(value, (tuple, list) if origin is tuple else origin) and not isinstance(value, str)
-        return is_kind and _has_length(value, hint) and all(_fits(item, of) for _, item, of in _parts("", value, hint))
+        return (
+            is_kind
+            and _has_length(value, hint)
+            and all(_fits(item, item_type) for _, item, item_type in _parts("", value, hint))
+        )
     is_class = isinstance(hint, type) and (not getattr(hint, "_is_protocol", False) or _is_runtime(hint))
     return isinstance(value, hint) if is_class else True
 
@@ -117,7 +121,7 @@ def _has_length(value: Any, hint: Any) -> bool:
 
 
 def _parts(name: str, value: Any, hint: Any) -> list[tuple[str, Any, Any]]:
-    """(name, item, type) of what is in a mapping, sequence or tuple; of a union's, where `value` is of one such type."""
+    """(name, item, type) of each item of a mapping, sequence or tuple; the type is that of the matching option of a union."""
     for option in _options(hint):
         origin, inside = get_origin(option), get_args(option)
         if origin is Mapping and isinstance(value, Mapping):
@@ -183,7 +187,7 @@ SOURCES = {
     "Statistic": "give what preset(name, network, data) returns",
     "Path": "give Path(...)",
 }
-"""Where a value of each class comes from."""
+"""Class -> how to get a value of it."""
 
 
 def _advice(value: Any, options: tuple[Any, ...]) -> str:
@@ -194,7 +198,10 @@ def _advice(value: Any, options: tuple[Any, ...]) -> str:
             return "use torch.tensor(...) or torch.stack(...)"
     if any(get_origin(option) is Mapping for option in options):
         return "give {name: value}"
-    for option in (*options, *(kind for own in options for inside in get_args(own) for kind in _options(inside))):
+    for option in (
+        *options,
+        *(kind for option_type in options for inside in get_args(option_type) for kind in _options(inside)),
+    ):
         name = _name(option)
         if isinstance(option, type) and issubclass(option, BaseModel) and name not in SOURCES:
             return f"use {name}(**values)" if isinstance(value, Mapping) else f"give a {name}(...)"

@@ -1,5 +1,5 @@
-"""A model that is named by code, `file.py:function` or `package.module:function`: how the name is read, and whether
-such code may run. The loader and every check of a name use these functions. Free of torch."""
+"""Models named by code (`file.py:function` or `package.module:function`): parses the name and decides whether the code may
+run. The loader and every check of a name use these functions. Does not import torch."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _ALLOWED: ContextVar[bool] = ContextVar("allowed", default=True)
 
 
 class CodeName(NamedTuple):
-    """Where the code is, and what in it builds the network."""
+    """The place of the code, and the function or class in it that builds the network."""
 
     place: str
-    """A file that ends in .py, or a dotted module."""
+    """A path that ends in .py, or a dotted module name."""
     attribute: str
 
     @property
@@ -27,24 +27,24 @@ class CodeName(NamedTuple):
         return self.place.endswith(".py")
 
     def check(self) -> None:
-        """Raises UserError where nothing can be imported by that name; no code has run by then."""
+        """Raises UserError if the name cannot be imported. Runs no code."""
         modules = self.place.split(".")
         if not self.attribute.isidentifier() or not (self.is_file or all(part.isidentifier() for part in modules)):
             raise UserError(
-                f"model {f'{self.place}:{self.attribute}'!r} names no function, wanted file.py:function or "
+                f"model {f'{self.place}:{self.attribute}'!r} names no function, expected file.py:function or "
                 "package.module:function; correct the name"
             )
 
 
 def code_name(name: str) -> CodeName | None:
-    """The two parts of a name with a colon, split at the last one; None for any other name, which runs no code."""
+    """The two parts of a name, split at its last colon; None for a name without a colon, which runs no code."""
     place, colon, attribute = name.rpartition(":")
     return CodeName(place, attribute) if colon else None
 
 
 @contextmanager
 def without_code() -> Iterator[None]:
-    """Inside, `check_allowed` refuses: the names come from a file, not from the user."""
+    """Inside this block `check_allowed` refuses, because the names come from a file and not from the user."""
     token = _ALLOWED.set(False)
     try:
         yield

@@ -1,6 +1,7 @@
-"""Several processes of one torchrun as one run: the same weights everywhere, gradients averaged, the first alone writes.
+"""Data-parallel runs under torchrun: all processes have the same weights, gradients are averaged, and only the first writes.
 
-`together` starts what torchrun has prepared; without torchrun there is one process, and everything here does nothing.
+`together` starts the process group that torchrun has prepared. Without torchrun there is one process, and all of this does
+nothing.
 """
 
 from __future__ import annotations
@@ -35,36 +36,36 @@ __all__ = [
 ]
 
 PATIENCE = timedelta(hours=6)
-"""How long a process waits for the others, which may be measuring or writing. One that ends is noticed at once."""
+"""How long a process waits for the others, which may be measuring or writing. A process that ends is noticed at once."""
 
 MOST = 1 << 20
-"""Processes of a run."""
+"""The largest number of processes in a run."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class World:
-    """The processes of a run, and which of them this is."""
+    """The number of processes in a run, and the index of this one."""
 
     rank: int = 0
     size: int = 1
 
     def part(self, count: int) -> slice:
-        """This process's share of `count` things in order: all shares together are all things, once.
+        """This process's share of `count` items in order. Every item is in exactly one share.
 
-        Raises UserError where one would get nothing.
+        Raises UserError if a process would get no item.
         """
         if count < self.size:
             raise UserError(
-                f"--batch: got {count} images a step for {self.size} processes, wanted one for each; "
+                f"--batch: got {count} images a step for {self.size} processes, expected one for each; "
                 "give more, or fewer processes"
             )
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
 
 def world() -> World:
-    """Of the process group that is started; one process where none is."""
+    """The running process group; a single process if there is none."""
     import torch.distributed as dist
 
     if dist.is_available() and dist.is_initialized():
@@ -75,7 +76,7 @@ def world() -> World:
 def started() -> World:
     """The processes that torchrun has started, from the environment; one where it names no others, whatever RANK is.
 
-    Raises UserError for what torchrun never sets.
+    Raises UserError for values that torchrun never sets.
     """
     size = _number("WORLD_SIZE", 1, 1, MOST)
     return World() if size == 1 else World(_number("RANK", 0, 0, size - 1), size)
@@ -115,10 +116,10 @@ def main_process() -> bool:
 
 @contextmanager
 def together() -> Iterator[World]:
-    """The processes of a torchrun as one run, until the slowest has come to the end of the block.
+    """Joins the processes of a torchrun into one run; leaves the block when the slowest process has reached its end.
 
-    Where a group is started already, or torchrun did not start this process, nothing is done. Each process of a machine
-    gets a GPU of its own, where there are as many. Raises UserError where the others cannot be reached.
+    Does nothing if a group is already running or if torchrun did not start this process. Each process on a machine gets its
+    own GPU if there are enough. Raises UserError if the other processes cannot be reached.
     """
     if started().size == 1 or world().size > 1:
         yield world()
@@ -130,31 +131,31 @@ def together() -> Iterator[World]:
     yield world()
     with _reached():
         dist.barrier()
-    dist.destroy_process_group()  # not after an error: the others are to notice first that this process has ended
+    dist.destroy_process_group()  # not after an error: the others must notice that this process has ended
 
 
 def average_gradients(parameters: Iterable[nn.Parameter], weight: float = 1.0) -> None:
-    """Gradients become their mean over the processes, each counted `weight` times (its images); one flat all-reduce.
+    """Replaces gradients by their mean over the processes, weighted by `weight` (a process's images), in one all-reduce.
 
-    One that only some processes have counts as 0 in the others; one that none has stays None.
+    A gradient that only some processes have counts as 0 in the others; one that no process has stays None.
     """
     import torch
 
     if world().size == 1:
         return
-    own = [parameter for parameter in parameters if parameter.requires_grad]
-    there = [0.0 if parameter.grad is None else 1.0 for parameter in own]
-    grads = [torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in own]
-    counts = torch.tensor([*there, 1.0], device=own[0].device)
+    trainable = [parameter for parameter in parameters if parameter.requires_grad]
+    has_gradient = [0.0 if parameter.grad is None else 1.0 for parameter in trainable]
+    grads = [torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in trainable]
+    counts = torch.tensor([*has_gradient, 1.0], device=trainable[0].device)
     flat = summed(weight * torch.cat([*(grad.flatten() for grad in grads), counts]))
     sizes = [grad.numel() for grad in grads]
     *sums, counts = flat.split([*sizes, len(counts)])
-    for parameter, part, found in zip(own, sums, counts.tolist()):
-        parameter.grad = (part / counts[-1]).view_as(parameter).to(parameter.dtype) if found else None
+    for parameter, part, any_gradient in zip(trainable, sums, counts.tolist()):
+        parameter.grad = (part / counts[-1]).view_as(parameter).to(parameter.dtype) if any_gradient else None
 
 
 def summed(values: Tensor) -> Tensor:
-    """The sum over all processes, the same bits in each."""
+    """The sum over all processes, bitwise equal in each."""
     import torch.distributed as dist
 
     if world().size == 1:
@@ -166,16 +167,16 @@ def summed(values: Tensor) -> Tensor:
 
 
 def broadcast(module: nn.Module) -> None:
-    """Every process gets the parameters and buffers of the first."""
+    """Copies the first process's parameters and buffers to every process."""
     if world().size > 1:
         for tensor in (*module.parameters(), *module.buffers()):
             _from_first(tensor)
 
 
 def agree(module: nn.Module) -> None:
-    """Batch norms' statistics become their means over the processes, every other buffer that of the first process.
+    """Replaces batch norm statistics by their means over the processes, and every other buffer by the first process's.
 
-    Each process saw other images. Their unbiased variances have the mean that one of all images would have.
+    Each process saw different images. The mean of their unbiased variances is unbiased as well.
     """
     size = world().size
     if size == 1:
@@ -194,40 +195,40 @@ def agree(module: nn.Module) -> None:
 
 
 def first(call: Callable[[], T]) -> T:
-    """What `call` gives in the first process, in every process; its UserError too. The others do not call it."""
+    """Calls `call` in the first process only, and returns its result, or raises its UserError, in every process."""
     import torch.distributed as dist
 
-    own = world()
-    if own.size == 1:
+    this = world()
+    if this.size == 1:
         return call()
-    found: list[Any] = [None, None]
-    if own.rank == 0:
+    answer: list[Any] = [None, None]
+    if this.rank == 0:
         try:
-            found[0] = call()
+            answer[0] = call()
         except UserError as error:
-            found[1] = str(error)
+            answer[1] = str(error)
     with _reached():
-        dist.broadcast_object_list(found, src=0)
-    if found[1] is not None:
-        raise UserError(found[1])
-    return found[0]
+        dist.broadcast_object_list(answer, src=0)
+    if answer[1] is not None:
+        raise UserError(answer[1])
+    return answer[0]
 
 
 def gathered(value: T) -> list[T]:
-    """What every process has, by rank, in every process."""
+    """The values of all processes by rank, in every process."""
     import torch.distributed as dist
 
     size = world().size
     if size == 1:
         return [value]
-    found: list[Any] = [None] * size
+    values: list[Any] = [None] * size
     with _reached():
-        dist.all_gather_object(found, value)
-    return found
+        dist.all_gather_object(values, value)
+    return values
 
 
 def say_first() -> bool:
-    """Whether no other process of this torchrun has asked yet: what stops a run is said once, by whom it stops first."""
+    """Whether this is the first process of the torchrun to ask: an error that stops a run is reported once."""
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return True
     from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
@@ -236,12 +237,12 @@ def say_first() -> bool:
     try:
         store = TCPStore(host, port, is_master=False, timeout=timedelta(seconds=2), wait_for_workers=False)
         return store.add(f"datafree/said/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", 1) == 1
-    except RuntimeError:  # torchrun itself is gone
+    except RuntimeError:  # torchrun has ended
         return os.environ.get("RANK", "0") == "0"
 
 
 def _start() -> None:
-    """Each group of a process has names of its own in torchrun's store, which outlives it."""
+    """Starts the process group. Its keys in torchrun's store get a prefix, because the store outlives the group."""
     import torch
     import torch.distributed as dist
 
@@ -252,29 +253,29 @@ def _start() -> None:
         )
     backend, local = "gloo", _number("LOCAL_RANK", 0, 0, MOST)
     if torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"])):
-        torch.cuda.set_device(local)  # what `cuda` means from here on
+        torch.cuda.set_device(local)  # the device that `cuda` means from now on
         backend = "cpu:gloo,cuda:nccl" if dist.is_nccl_available() else "gloo"
     with _reached():
         from torch.distributed.rendezvous import rendezvous
 
         store, rank, size = next(rendezvous("env://", timeout=timedelta(minutes=5)))
         turn = store.add(f"datafree/started/{rank}", 1)
-        own = dist.PrefixStore(f"datafree/{turn}", store)  # pyright: ignore[reportPrivateImportUsage]
-        dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=PATIENCE)
+        group_store = dist.PrefixStore(f"datafree/{turn}", store)  # pyright: ignore[reportPrivateImportUsage]
+        dist.init_process_group(backend, store=group_store, rank=rank, world_size=size, timeout=PATIENCE)
 
 
 def _from_first(tensor: Tensor) -> None:
     import torch.distributed as dist
 
-    own = tensor.detach().contiguous()
+    values = tensor.detach().contiguous()
     with _reached():
-        dist.broadcast(own, src=0)
-    tensor.detach().copy_(own)
+        dist.broadcast(values, src=0)
+    tensor.detach().copy_(values)
 
 
 @contextmanager
 def _reached() -> Iterator[None]:
-    """A process that has ended is how torch's RuntimeError comes about here."""
+    """Reports torch's RuntimeError as a UserError; here it means that another process has ended."""
     try:
         yield
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""The one error a user can fix. Its text is one line: what, got, wanted, do."""
+"""The error that a user can fix. Its text is one line: what, got, expected, what to do."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ __all__ = ["Notice", "UserError", "cut", "nearest", "out_of_memory", "unknown"]
 
 
 LONGEST = 1200
-"""Characters of a message."""
+"""The largest number of characters in a message."""
 
 
 class UserError(Exception):
-    """What the user can fix. The command line prints ``str(error)`` as one line and exits with 2."""
+    """An error that the user can fix. The command line prints ``str(error)`` as one line and exits with status 2."""
 
     def __init__(self, message: str):
         super().__init__(_line(message))
 
 
 def _line(message: str) -> str:
-    """One line, cut in its middle where something out of a file made it long: what is wrong and what to do stay."""
+    """The message in one line. A long one, with text from a file, is cut in the middle: its start and end matter most."""
     text = " ".join(str(message).split())
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 400]} ... {text[-390:]}"
 
 
 ALIKE = 0.6
-"""Share of two names' letters that agree, from which on one may be a slip for the other; difflib's own default."""
+"""Similarity of two names from which one may be a typo of the other; difflib's default."""
 FEW = 12
-"""Names that a line lists in full."""
+"""The largest number of names that a message lists in full."""
 
 
 def nearest(got: str, options: Iterable[str], most: int = 3) -> str:
-    """``nearest: 'fc1'`` with the options like `got`; where none is, ``expected one of`` few options, or their number."""
+    """``nearest: 'fc1'``, the options similar to `got`; if there are none, ``expected one of`` and the options."""
     options = [str(option) for option in options]
     close = difflib.get_close_matches(cut(got), options, n=most, cutoff=ALIKE)
     if close:
@@ -57,7 +57,7 @@ def _quoted(names: list[str]) -> str:
 
 
 def cut(name: object) -> str:
-    """At most 80 characters: a name out of a file may have a million."""
+    """The name, cut to 80 characters: a name from a file may have a million."""
     text = str(name)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
@@ -68,24 +68,24 @@ _SHORT = re.compile(
     "|mmap failed|failed to map segment",
     re.IGNORECASE,
 )
-"""How torch, oneDNN, onnxruntime, the loader of shared libraries and the system say that memory or threads are short."""
-_SAYS_SO = ("RuntimeError", "ImportError", "SystemError", "error", "OSError")
-"""The types that say it; `error` is zlib's and those of C extensions. Their subclasses and onnxruntime's do too."""
+"""Messages of torch, oneDNN, onnxruntime, the dynamic linker and the system when memory or threads run out."""
+_MEMORY_ERRORS = ("RuntimeError", "ImportError", "SystemError", "error", "OSError")
+"""Types of such errors, beside their subclasses and onnxruntime's; `error` is the name in zlib and other C extensions."""
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether the error, or one that led to it, says that memory (or room for a thread) is short."""
+    """Whether the error, or one of its causes, says that memory or threads have run out."""
     seen: set[int] = set()
-    waiting: list[BaseException | None] = [error]
-    while waiting:
-        own = waiting.pop()
-        if own is None or id(own) in seen:
+    pending: list[BaseException | None] = [error]
+    while pending:
+        current = pending.pop()
+        if current is None or id(current) in seen:
             continue
-        seen.add(id(own))
-        if _is_short(own):
+        seen.add(id(current))
+        if _is_short(current):
             return True
-        waiting += [own.__cause__, own.__context__]
-        waiting += own.exceptions if isinstance(own, BaseExceptionGroup) else []
+        pending += [current.__cause__, current.__context__]
+        pending += current.exceptions if isinstance(current, BaseExceptionGroup) else []
     return False
 
 
@@ -93,12 +93,12 @@ def _is_short(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
     kinds = [kind.__name__ for kind in type(error).__mro__]
-    says = any(name in _SAYS_SO for name in kinds) or type(error).__module__.startswith("onnxruntime")
-    return says and _SHORT.search(str(error)) is not None
+    may_say_so = any(name in _MEMORY_ERRORS for name in kinds) or type(error).__module__.startswith("onnxruntime")
+    return may_say_so and _SHORT.search(str(error)) is not None
 
 
 class Notice(UserWarning):
-    """What a user should know and need not fix. The command line prints it as one line and goes on."""
+    """Something the user should know but need not fix. The command line prints it as one line and continues."""
 
     def __init__(self, message: str):
         super().__init__(_line(message))

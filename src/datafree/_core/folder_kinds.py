@@ -1,4 +1,4 @@
-"""What a folder that the commands wrote is, and whether a name is a folder or one of the zoo's. Free of torch."""
+"""Tells the kinds of output folders apart, and folders from names of the zoo. Does not import torch."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ __all__ = [
 ]
 
 EXPORTED = (".onnx", ".pt2", ".pte")
-"""Files of a quantized network."""
+"""Suffixes of the files of a quantized network."""
 CONDENSED = "condensed.safetensors"
 QUANTIZED = "quantized"
-"""The kind that the config.json of a quantized network names."""
+"""The kind in the config.json of a quantized network."""
 NO_COPY = (
     "a quantized file gives answers alone: it cannot be quantized again, no layer of it can be recorded, and no gradient "
     "passes it; give the original"
@@ -35,48 +35,48 @@ NO_COPY = (
 
 
 def is_zoo(name: str) -> bool:
-    """Whether the name has the form of a zoo name, whatever its sizes."""
+    """Whether the name has the form of a zoo name, with any sizes."""
     return re.fullmatch(r"hinton[0-9]+|lenet5(-half)?|alexnet(/[0-9]+|-half)?|resnet[0-9]+", name) is not None
 
 
 def is_release(name: str | Path) -> bool:
-    """Whether the name is a folder; what is in it is checked on opening. A zoo's name needs a config.json in it."""
+    """Whether the name is a folder; its content is checked when it is opened. A zoo's name needs a config.json in it."""
     return Path(name).is_dir() and ((Path(name) / "config.json").is_file() or not is_zoo(str(name)))
 
 
 def is_quantized(folder: str | Path) -> bool:
-    """Whether the folder says that it holds a quantized network; what is in it is checked on opening."""
+    """Whether the folder claims to hold a quantized network; its content is checked when it is opened."""
     path = Path(folder) / "config.json"
     return path.is_file() and read_json(path).get("kind") == QUANTIZED
 
 
 def check_original(name: str | Path) -> None:
-    """Raises UserError for the folder of a quantized network, where gradients, layers or weights are needed."""
+    """Raises UserError for the folder of a quantized network. For work that needs gradients, layers or weights."""
     if is_quantized(name):
         raise UserError(f"{name}: {NO_COPY}")
 
 
 def no_release(folder: Path) -> str:
-    """What a folder without config.json is instead, and what to name."""
+    """A message about a folder without config.json: what it is, and what to name instead."""
     if (folder / "set.json").is_file():
         return (
-            f"{folder} is a synthetic set, which holds no network, wanted a release; name the network's folder, and a set "
+            f"{folder} is a synthetic set, which holds no network, expected a release; name the network's folder, and a set "
             "with --images or --calibrate"
         )
     if (folder / CONDENSED).is_file():
-        return f"{folder} is a condensed set, which holds no network, wanted a release; name the network's folder"
+        return f"{folder} is a condensed set, which holds no network, expected a release; name the network's folder"
     with suppress(UserError):
         verb = read_json(folder / "run.json").get("verb") if (folder / "run.json").is_file() else None
         if verb in ("evaluate", "similarity"):
             return (
-                f"{folder} is what datafree {verb} wrote, which holds no network, wanted a release; name the folder of the "
+                f"{folder} is what datafree {verb} wrote, which holds no network, expected a release; name the folder of the "
                 "network that was measured"
             )
-    return f"{folder} has no config.json, wanted a release; make one with datafree train, distill or pack"
+    return f"{folder} has no config.json, expected a release; make one with datafree train, distill or pack"
 
 
 def without_logs(paths: Iterable[Path]) -> tuple[Path, ...]:
-    """The paths without each FOLDER.run.json whose FOLDER is among them, as a shell's `runs-*` names both."""
-    named = tuple(paths)
-    logs = {folder.with_name(f"{folder.name}.run.json") for folder in named if folder.name}
-    return tuple(path for path in named if path not in logs)
+    """The paths without the FOLDER.run.json of a FOLDER among them. A shell's `runs-*` expands to both."""
+    paths = tuple(paths)
+    logs = {folder.with_name(f"{folder.name}.run.json") for folder in paths if folder.name}
+    return tuple(path for path in paths if path not in logs)

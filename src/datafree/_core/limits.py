@@ -1,4 +1,4 @@
-"""Limits that several packages share. Free of torch."""
+"""Limits that several packages share. Does not import torch."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ __all__ = ["EPOCHS"]
 
 
 EPOCHS = 100_000
-"""The most epochs that a run may have: what its history may take in run.json."""
+"""The largest number of epochs in a run, limited by the size of its history in run.json."""

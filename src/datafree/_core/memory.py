@@ -1,4 +1,4 @@
-"""How much memory is left, and refusing work that needs more. Free of torch."""
+"""The memory that is available, and a check before work that may need more. Does not import torch."""
 
 from __future__ import annotations
 
@@ -6,40 +6,35 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from .errors import UserError
-
-if TYPE_CHECKING:
-    pass
-
 
 __all__ = ["available", "check_cost", "in_words"]
 
 
 def available() -> int | None:
-    """Bytes that this process can still take: of the machine, of its control group, under `ulimit -v`; None if unknown."""
-    found = [own for own in (_machine(), _group(), _limit()) if own is not None]
-    return max(0, min(found)) if found else None
+    """Bytes that this process can still allocate: on the machine, in its control group, under `ulimit -v`; None if unknown."""
+    limits = [limit for limit in (_machine(), _group(), _limit()) if limit is not None]
+    return max(0, min(limits)) if limits else None
 
 
 def in_words(count: int) -> str:
-    """`15.6 GB`, or in MB below a thousand of them."""
+    """`15.6 GB`, or MB below 1 GB."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def check_cost(needed: int, what: str, advice: Sequence[tuple[str, int]] = (), otherwise: str = "") -> None:
-    """Raises UserError where `what` needs more bytes than there are, naming the first piece of advice that fits.
+    """Raises UserError if `what` needs more bytes than are available, with the first piece of advice that fits.
 
-    `advice` are pairs of what to give instead and what that would cost.
+    `advice` is a list of (what to give instead, the bytes that it needs).
     """
-    there = available()
-    if there is None or needed <= there:
+    free = available()
+    if free is None or needed <= free:
         return
-    fitting = next((f"{text} (about {in_words(cost)})" for text, cost in advice if cost <= there), None)
-    do = f"give {fitting}" if fitting else otherwise or "use a machine with more memory"
+    fitting = next((f"{text} (about {in_words(cost)})" for text, cost in advice if cost <= free), None)
+    remedy = f"give {fitting}" if fitting else otherwise or "use a machine with more memory"
     raise UserError(
-        f"{what} needs about {in_words(needed)} of memory, expected at most the {in_words(there)} available; {do}"
+        f"{what} needs about {in_words(needed)} of memory, expected at most the {in_words(free)} available; {remedy}"
     )
 
 
@@ -53,7 +48,7 @@ def _machine() -> int | None:
 
 
 def _group() -> int | None:
-    """What the control groups of this process, and those above, leave; their file cache can be taken back."""
+    """Bytes left in this process's control groups and their parents; their file cache counts as free."""
     left: list[int] = []
     with suppress(OSError, ValueError, IndexError):
         for line in Path("/proc/self/cgroup").read_text().splitlines():
@@ -65,8 +60,8 @@ def _group() -> int | None:
                 names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
             else:
                 continue
-            own = root / place.lstrip("/")
-            left += [count for folder in (own, *own.parents) if (count := _left(folder, *names)) is not None]
+            group = root / place.lstrip("/")
+            left += [count for folder in (group, *group.parents) if (count := _left(folder, *names)) is not None]
     return min(left, default=None)
 
 
@@ -80,7 +75,7 @@ def _left(folder: Path, limit: str, usage: str, cache: str) -> int | None:
 
 
 def _limit() -> int | None:
-    """What `ulimit -v` leaves of the address space."""
+    """Bytes left of the address space under `ulimit -v`."""
     with suppress(ImportError, OSError, ValueError):
         import resource
 

@@ -1,4 +1,4 @@
-"""The optional packages behind quantization: found, of the version that was tried, and kept quiet."""
+"""The optional packages behind quantization: checks their versions and silences them."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ WANTED = {
     "onnxscript": ((0, 5), (1,)),
     "onnxruntime": ((1, 20), (2,)),
 }
-"""Package -> the first version that will do, and the first that will not. torchao's moves between minor versions."""
+"""Package -> the first supported version and the first unsupported one. torchao changes its API between minor versions."""
 FURTHER = {"executorch": ((1, 5), (1, 6))}
-"""As WANTED, of the further extra `executorch`."""
+"""The same for the extra `executorch`."""
 
 
 def require(*packages: str) -> None:
-    """Raises UserError for a package that is missing or of another version, with the line that mends it."""
+    """Raises UserError for a package that is missing or has an unsupported version, with the command that installs it."""
     for name in packages or WANTED:
         low, high = {**WANTED, **FURTHER}[name]
         pip = f'pip install "datafree[{"executorch" if name in FURTHER else "quantize"}]"'
-        wanted = f">={'.'.join(map(str, low))},<{'.'.join(map(str, high))}"
+        expected = f">={'.'.join(map(str, low))},<{'.'.join(map(str, high))}"
         try:
-            found = version(name)
+            installed = version(name)
         except PackageNotFoundError:
-            raise UserError(f"quantization needs {name}{wanted}, got none; install it: {pip}") from None
-        if not low <= _numbers(found) < high:
-            raise UserError(f"quantization needs {name}{wanted}, got {found}; install it: {pip}")
+            raise UserError(f"quantization needs {name}{expected}, got none; install it: {pip}") from None
+        if not low <= _numbers(installed) < high:
+            raise UserError(f"quantization needs {name}{expected}, got {installed}; install it: {pip}")
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -49,21 +49,21 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def any_number() -> tuple[dict[int, torch.export.Dim]]:
-    """For torch.export's `dynamic_shapes`: images (N, C, H, W), any number of them."""
+    """`dynamic_shapes` for torch.export: images (N, C, H, W) with any N."""
     import torch
 
     return ({0: torch.export.Dim("batch", min=1, max=1 << 20)},)
 
 
 def first_line(error: BaseException) -> str:
-    """The first line that says something, without colours; the error's name where there is none."""
+    """The first line of the message that is not empty, without colours; the error's type if there is none."""
     lines = [re.sub("\x1b\\[[0-9;]*m", "", line).strip() for line in str(error).splitlines()]
     return next((line for line in lines if line), type(error).__name__)[:300]
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without what torchao and the exporter say of kernels that this machine has no use for."""
+    """Silences torchao's and the exporter's warnings about kernels that this machine does not use."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

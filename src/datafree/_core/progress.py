@@ -1,4 +1,4 @@
-"""How far a long job is: every verb takes a `Progress`, the command line gives one that shows a bar and an estimate."""
+"""Progress of a long job: every verb takes a `Progress`; that of the command line shows a bar and the time left."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The state file of a run that can go on: one way to write and to read it for every kind of run.
+"""State files of interrupted runs, written and read in the same way for every kind of run.
 
-A state is read in two steps. `open_state` takes the header: typed, in range, of this very run (`identity`), and begun on as
-many threads and processes. From it the run derives what each tensor must be (`slots`), and `load_state` reads no byte of a
-file whose names, number formats or shapes are others. Random numbers are not stored: every stream is derived from the seed
-and the epoch.
+A state is read in two steps. `open_state` checks the header: types, ranges, that it belongs to this run (`identity`), and that
+the numbers of threads and processes are the same. The run then derives what each tensor must be (`slots`), and `load_state`
+reads no data of a file with other names, number formats or shapes. Random numbers are not stored: every stream is derived
+from the seed and the epoch.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = [
     "threads_of",
 ]
 
-ADVICE = "a stopped run left it: remove it to begin anew, or name another --out"
+ADVICE = "a stopped run left it: remove it to start over, or name another --out"
 
 
 class _Strict(BaseModel):
@@ -46,7 +46,7 @@ class _Strict(BaseModel):
 
 
 class Environment(_Strict):
-    """What a run was begun on and with. The first two decide its bytes; the others may change their last bits."""
+    """The environment in which a run started. The first two fields decide its results, the others their last bits."""
 
     threads: int = Field(ge=1, le=1 << 16)
     processes: int = Field(ge=1, le=1 << 16)
@@ -55,13 +55,13 @@ class Environment(_Strict):
 
     @classmethod
     def here(cls) -> Environment:
-        """Of the present process."""
+        """The environment of this process."""
         size = world().size
         return cls(threads=torch.get_num_threads(), processes=size, processor=processor(), torch=torch.__version__)
 
 
 class StateHeader(_Strict):
-    """What the header of every state holds."""
+    """Fields of the header of every state."""
 
     identity: dict[str, Any]
     environment: Environment
@@ -84,21 +84,21 @@ def processor() -> str:
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
-    """Moments and counts of every parameter as `prefix/index/key`, copied to the CPU.
+    """Moments and step counts of every parameter as `prefix/index/key`, copied to the CPU.
 
-    A parameter that had no gradient yet has zeros, as an optimizer gives it at its first step.
+    They are zeros for a parameter that had no gradient yet, as in an optimizer's first step.
     """
     state = optimizer.state_dict()["state"]
-    found = {}
+    tensors = {}
     for index, moments in enumerate(moments_of(optimizer)):
         for key, like in moments.items():
             value = state[index][key] if index in state else torch.zeros(like.shape, dtype=like.dtype)
-            found[f"{prefix}/{index}/{key}"] = torch.as_tensor(value).detach().cpu().clone()
-    return found
+            tensors[f"{prefix}/{index}/{key}"] = torch.as_tensor(value).detach().cpu().clone()
+    return tensors
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], prefix: str) -> None:
-    """Puts back what `optimizer_state` returned; names of another prefix are left alone."""
+    """Restores what `optimizer_state` returned, from the tensors with this prefix."""
     state = {
         index: {key: tensors[f"{prefix}/{index}/{key}"].clone() for key in moments}
         for index, moments in enumerate(moments_of(optimizer))
@@ -107,29 +107,29 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor],
 
 
 def save_state(path: Path, kind: str, header: StateHeader, tensors: dict[str, Tensor]) -> None:
-    """Writes the file, whole or not at all."""
+    """Writes the file atomically."""
     write_tensors(path, tensors, header.model_dump(mode="json"), kind=kind)
 
 
 def check_room_for(path: Path, kind: str, header: StateHeader, layout: Slots) -> None:
-    """Raises UserError where such a state could not be written, or not be read again; before any work is done."""
+    """Raises UserError if such a state could not be written or read back. Called before any work is done."""
     table = {name: (slot.dtype, slot.shape) for name, slot in layout.items()}
     check_room(path, table, header.model_dump(mode="json"), kind=kind)
 
 
 def open_state(path: Path, kind: str, model: type[H], identity: dict[str, Any], *, partly: bool = False) -> H:
-    """The checked header. Raises UserError where it is damaged, of a run of other settings, data, threads or processes.
+    """The checked header. Raises UserError if it is damaged or belongs to a run with other settings, data, threads or processes.
 
-    Another processor or torch is a `Notice`: results may differ in their last bits.
+    Another processor or torch version causes a `Notice`: results may differ in their last bits.
     """
     _, content = _header(path, kind)
-    wanted = json.loads(json.dumps(identity))  # tuples are lists in the file
+    expected = json.loads(json.dumps(identity))  # tuples become lists in the file
     got = modern(content.get("identity"))
     if partly and isinstance(got, dict):
-        got = {key: got.get(key) for key in wanted}
-    if got != wanted:
+        got = {key: got.get(key) for key in expected}
+    if got != expected:
         raise UserError(
-            f"{path} is of a run with {_difference(got, wanted)}; name another --out, or repeat that run's command"
+            f"{path} is of a run with {_difference(got, expected)}; name another --out, or repeat that run's command"
         )
     try:
         header = model.model_validate_json(json.dumps(content))
@@ -146,18 +146,18 @@ def open_state(path: Path, kind: str, model: type[H], identity: dict[str, Any], 
 
 
 def check_state(path: Path, kind: str, identity: dict[str, Any]) -> None:
-    """`open_state` of what every kind has in common, and of the parts of the identity that are known before the work."""
+    """Like `open_state`, for the fields that all kinds share and the parts of the identity known before the work."""
     open_state(path, kind, _AnyHeader, identity, partly=True)
 
 
 def load_state(path: Path, kind: str, header: StateHeader, layout: Slots) -> dict[str, Tensor]:
-    """The tensors, which are as `layout` says. Raises UserError where any is missing, too much or otherwise."""
+    """The tensors of `layout`. Raises UserError for a tensor that is missing, not in the layout, or different from it."""
     table, _ = _header(path, kind)
     try:
-        tensors, again = read_tensors(path, kind=kind, expect=expected(layout, table))
+        tensors, stored_header = read_tensors(path, kind=kind, expect=expected(layout, table))
     except UserError as error:
         raise UserError(f"{str(error).rpartition(';')[0]}; {ADVICE}") from None
-    if again != header.model_dump(mode="json"):
+    if stored_header != header.model_dump(mode="json"):
         raise UserError(f"{path} has changed while it was read; {ADVICE}")
     if reason := fault(layout, tensors):
         raise UserError(f"{path} is no state of this run: {reason}; {ADVICE}")
@@ -165,14 +165,14 @@ def load_state(path: Path, kind: str, header: StateHeader, layout: Slots) -> dic
 
 
 def threads_of(path: Path) -> int | None:
-    """The threads that the run which left this state was begun on; None where there is none, or it does not say."""
+    """The number of threads of the run that left this state; None if there is no state or it has no such number."""
     if not path.is_file():
         return None
     try:
         content = read_header(path, kind=None)[1]
         return Environment.model_validate(content.get("environment")).threads
     except (UserError, ValidationError):
-        return None  # whoever reads the state says what is wrong with it
+        return None  # the error is reported when the state is read
 
 
 def _header(path: Path, kind: str) -> tuple[Any, dict[str, Any]]:
@@ -183,35 +183,38 @@ def _header(path: Path, kind: str) -> tuple[Any, dict[str, Any]]:
 
 
 READ = {"content", "sets", "record", "teacher", "original", "model", "inputs"}
-"""What an identity has of files that were read."""
+"""Keys of an identity that come from files."""
 
 
-def _difference(got: Any, wanted: dict[str, Any]) -> str:
-    """In words: whether other settings were given, or files have changed since."""
+def _difference(got: Any, expected: dict[str, Any]) -> str:
+    """The difference in words: other settings, or other files."""
     old = got if isinstance(got, dict) else {}
-    keys = {key for key in (*old, *wanted) if old.get(key) != wanted.get(key)}
+    keys = {key for key in (*old, *expected) if old.get(key) != expected.get(key)}
     return "other data or input files" if keys <= READ else "other settings"
 
 
-def _check_environment(path: Path, begun: Environment) -> None:
-    here = Environment.here()
-    if begun.processes != here.processes:
+def _check_environment(path: Path, stored: Environment) -> None:
+    current = Environment.here()
+    if stored.processes != current.processes:
         raise UserError(
-            f"{path} is of a run of {begun.processes} processes, this one has {here.processes}, which would end in other "
-            f"numbers; go on with as many (torchrun --nproc-per-node {begun.processes})"
+            f"{path} is of a run of {stored.processes} processes, this one has {current.processes}, which would end in other "
+            f"numbers; go on with as many (torchrun --nproc-per-node {stored.processes})"
         )
-    if begun.threads != here.threads:
+    if stored.threads != current.threads:
         raise UserError(
-            f"{path} is of a run on {begun.threads} threads, this one has {here.threads}, which would end in other numbers; "
-            f"go on with --threads {begun.threads}, or name another --out"
+            f"{path} is of a run on {stored.threads} threads, this one has {current.threads}, which would end in other numbers; "
+            f"go on with --threads {stored.threads}, or name another --out"
         )
     changed = [
         f"{what} {old!r} then, {new!r} now"
-        for what, old, new in (("processor", begun.processor, here.processor), ("torch", begun.torch, here.torch))
+        for what, old, new in (
+            ("processor", stored.processor, current.processor),
+            ("torch", stored.torch, current.torch),
+        )
         if old != new
     ]
     if changed:
         warnings.warn(
-            Notice(f"{path} was begun elsewhere ({'; '.join(changed)}): results may differ in their last bits"),
+            Notice(f"{path} was started elsewhere ({'; '.join(changed)}): results may differ in their last bits"),
             stacklevel=4,
         )

@@ -1,4 +1,4 @@
-"""Random streams by name: the same for any number of workers, since a stream depends on its name alone."""
+"""Random streams by name. A stream depends only on its seed and name, so results are the same for any number of workers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["seed_of", "stream"]
 
 
 def seed_of(seed: int, *name: str | int) -> int:
-    """A 63-bit seed from a run's seed and the name of what it is for: ``seed_of(0, "unit", 12)``."""
+    """A 63-bit seed from a run's seed and the purpose's name: ``seed_of(0, "unit", 12)``."""
     text = "/".join(str(part) for part in (seed, *name))
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "big") >> 1
 

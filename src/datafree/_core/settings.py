@@ -41,11 +41,11 @@ RENAMED = {
         )
     },
 }
-"""Settings and keys of logs that earlier versions wrote under another name: old name, new name."""
+"""Old name -> new name of settings and of keys in logs that earlier versions wrote."""
 
 
 class Settings(BaseModel):
-    """The base of every method's configuration: immutable, no unknown fields, NaN and infinity refused."""
+    """The base of every method's configuration: immutable, without unknown fields, NaN or infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
@@ -69,12 +69,12 @@ _COUNTED = re.compile(r"^[A-Z]\w* should (?:have )?(.*?)(?: after validation, no
 
 
 def parse(cls: type[S], values: Any, *, strict: bool = True) -> S:
-    """`values`, a mapping out of a JSON file, as a `cls`; raises UserError with the first thing wrong, in one line.
+    """The settings `cls` from `values`, a mapping from a JSON file. Raises UserError with the first problem.
 
-    Where `strict`, a value of another JSON type is wrong: text or true where a number is due, 1.0 where a whole number is.
+    If `strict`, values must have the right JSON type: no text or `true` for a number, and no 1.0 for a whole number.
     """
     if not isinstance(values, Mapping):
-        raise UserError(f"{cls.__name__} is {type(values).__name__}, wanted a table of settings; get the file again")
+        raise UserError(f"{cls.__name__} is {type(values).__name__}, expected a table of settings; get the file again")
     values = modern(dict(values))
     try:
         settings = cls.model_validate(values)
@@ -86,7 +86,7 @@ def parse(cls: type[S], values: Any, *, strict: bool = True) -> S:
 
 
 def modern(value: Any) -> Any:
-    """A JSON value of any version, its settings under their present names."""
+    """A JSON value of any version with the present names of settings."""
     if isinstance(value, Mapping):
         return {
             (RENAMED[key] if key in RENAMED and RENAMED[key] not in value else key): modern(entry)
@@ -96,14 +96,14 @@ def modern(value: Any) -> Any:
 
 
 def _check_types(values: Mapping[str, Any], parsed: dict[str, Any]) -> None:
-    """Raises UserError for a value that pydantic has turned into another JSON type."""
+    """Raises UserError for a value that pydantic has converted to another JSON type."""
     for field, value in values.items():
         if not _same_type(value, parsed[field]):
-            raise UserError(f"{field}: got {cut(repr(value))}, wanted {cut(repr(parsed[field]))}; give such a value")
+            raise UserError(f"{field}: got {cut(repr(value))}, expected {cut(repr(parsed[field]))}; give such a value")
 
 
 def _same_type(value: Any, parsed: Any) -> bool:
-    """Whether a JSON value has the type that it was parsed into; a whole number may stand for a float."""
+    """Whether a JSON value has the type that it was parsed to; a whole number may stand for a float."""
     if isinstance(parsed, dict):
         return isinstance(value, Mapping) and all(_same_type(entry, parsed.get(key)) for key, entry in value.items())
     if isinstance(parsed, list):
@@ -112,17 +112,17 @@ def _same_type(value: Any, parsed: Any) -> bool:
 
 
 def family(package: str, field: str) -> dict[str, type[Settings]]:
-    """Every kind of settings in a package's files that has `field`, by that field's default, in the order of the names."""
-    found = {}
+    """The settings classes in a package's modules that have `field`, by that field's default, sorted by name."""
+    kinds = {}
     for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
         for value in vars(importlib.import_module(f"{package}.{module.name}")).values():
             if isinstance(value, type) and issubclass(value, Settings) and field in value.model_fields:
-                found[value.model_fields[field].default] = value
-    return dict(sorted(found.items()))
+                kinds[value.model_fields[field].default] = value
+    return dict(sorted(kinds.items()))
 
 
 def first_problem(error: ValidationError) -> str:
-    """The first thing in a file's content that does not fit, as `field.part: message`, of at most some 200 characters."""
+    """The first problem in a file's content as `field.part: message`, of about 200 characters at most."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     return f"{where[:80]}: {first['msg'].lower()[:120]}"
@@ -134,18 +134,18 @@ def _one_line(cls: type[BaseModel], error: ValidationError) -> UserError:
     if first["type"] == "extra_forbidden":
         return unknown("setting", ".".join(map(str, first["loc"])), cls.model_fields, cls.__name__)
     if first["type"] == "missing":
-        got, wanted = (
+        got, expected = (
             ("nothing", "a value") if place is None else (_short(first["input"]), f"a number {place + 1} as well")
         )
-        return UserError(f"{field}: got {got}, wanted {wanted}; give such a value")
-    wanted = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ").split(", unable to")[0]
-    wanted = _COUNTED.sub(r"\1", wanted)  # "Tuple should have at least 2 items after validation, not 1"
+        return UserError(f"{field}: got {got}, expected {expected}; give such a value")
+    expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ").split(", unable to")[0]
+    expected = _COUNTED.sub(r"\1", expected)  # "Tuple should have at least 2 items after validation, not 1"
     for long, short in _SHORTER.items():
-        wanted = wanted.replace(long, short)
+        expected = expected.replace(long, short)
     if not first["loc"]:
-        return UserError(f"the settings of {cls.__name__} do not fit together, wanted {wanted}; change one of them")
+        return UserError(f"the settings of {cls.__name__} do not fit together, expected {expected}; change one of them")
     got = _short(first.get("input")) + (f" as number {place + 1}" if place is not None else "")
-    return UserError(f"{field}: got {got}, wanted {wanted}; give such a value")
+    return UserError(f"{field}: got {got}, expected {expected}; give such a value")
 
 
 def _parameter(cls: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, int | None]:

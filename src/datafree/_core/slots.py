@@ -1,4 +1,4 @@
-"""What every tensor of a state file must be: derived from the networks and optimizers of this run, never from the file."""
+"""Rules for every tensor of a state file, derived from the networks and optimizers of this run and never from the file."""
 
 from __future__ import annotations
 
@@ -12,17 +12,27 @@ from torch import Tensor, nn
 
 from .files import Expected
 
-__all__ = ["COUNT", "Slot", "Slots", "expected", "fault", "module_slots", "moments_of", "optimizer_slots", "prefixed"]
+__all__ = [
+    "COUNT",
+    "Slot",
+    "Slots",
+    "expected",
+    "fault",
+    "module_slots",
+    "moments_of",
+    "optimizer_slots",
+    "prefixed",
+]
 
 COUNT = 1 << 53
 """The largest count: float64 holds every whole number up to it."""
 NOT_NEGATIVE = ("running_var", "exp_avg_sq", "max_exp_avg_sq", "square")
-"""Last parts of the names of tensors that are means of squares."""
+"""Last parts of the names of tensors that hold means of squares."""
 
 
 @dataclass(frozen=True)
 class Slot:
-    """One tensor: its number format and shape, the range of its numbers, and whether they are whole."""
+    """The rule for one tensor: number format, shape, range of values, and whether they are whole numbers."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
@@ -30,11 +40,11 @@ class Slot:
     high: float = math.inf
     whole: bool = False
     rows: int | None = None
-    """Where given, the first dimension may have any size up to it."""
+    """The largest size of the first dimension, which is then free; None: it is fixed."""
 
     @classmethod
     def like(cls, tensor: Tensor, **rules: Any) -> Slot:
-        """A slot of a tensor's format and shape."""
+        """A slot with a tensor's format and shape."""
         return cls(tensor.dtype, tuple(tensor.shape), **rules)
 
     @classmethod
@@ -47,41 +57,43 @@ Slots = dict[str, Slot]
 
 
 def expected(layout: Slots, table: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]) -> Expected:
-    """The layout as dtypes and shapes; a free first dimension is that of `table`, where it is within its bound."""
-    found: Expected = {}
+    """The layout as dtypes and shapes. A free first dimension takes its size from `table` if that is within its bound."""
+    result: Expected = {}
     for name, slot in layout.items():
         shape = slot.shape
         if slot.rows is not None:
-            there = table[name][1] if name in table else ()
-            if there and there[0] <= slot.rows:
-                shape = (there[0], *shape[1:])
-        found[name] = (slot.dtype, shape)
-    return found
+            stored_shape = table[name][1] if name in table else ()
+            if stored_shape and stored_shape[0] <= slot.rows:
+                shape = (stored_shape[0], *shape[1:])
+        result[name] = (slot.dtype, shape)
+    return result
 
 
 def fault(layout: Slots, tensors: Mapping[str, Tensor]) -> str | None:
-    """The first thing wrong with the numbers of tensors whose formats and shapes are right; None where nothing is."""
+    """The first problem with the values of tensors whose formats and shapes are right; None if there is none."""
     for name, slot in layout.items():
         tensor = tensors[name]
         if not tensor.numel() or tensor.dtype == torch.bool:
             continue
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             return f"tensor {name!r} has NaN or infinity"
-        low, high = (float(own) for own in tensor.aminmax())
+        low, high = (float(bound) for bound in tensor.aminmax())
         if low < slot.low or high > slot.high:
-            return f"tensor {name!r} has numbers from {low:.6g} to {high:.6g}, wanted {slot.low:.6g} to {slot.high:.6g}"
+            return (
+                f"tensor {name!r} has numbers from {low:.6g} to {high:.6g}, expected {slot.low:.6g} to {slot.high:.6g}"
+            )
         if slot.whole and tensor.is_floating_point() and not torch.equal(tensor, tensor.round()):
             return f"tensor {name!r} has numbers that are not whole"
     return None
 
 
 def module_slots(module: nn.Module, prefix: str) -> Slots:
-    """Of a network's state dict, as `prefix/name`."""
+    """Slots of a network's state dict, as `prefix/name`."""
     return {f"{prefix}/{name}": _slot(name, tensor) for name, tensor in module.state_dict().items()}
 
 
 def optimizer_slots(optimizer: torch.optim.Optimizer, prefix: str, steps: int) -> Slots:
-    """Of every parameter's moments, as `prefix/index/key`, after at most `steps` steps."""
+    """Slots of every parameter's moments, as `prefix/index/key`, after at most `steps` steps."""
     return {
         f"{prefix}/{index}/{key}": replace(slot, low=0, high=steps, whole=True) if key == "step" else slot
         for index, moments in enumerate(moments_of(optimizer))
@@ -90,24 +102,26 @@ def optimizer_slots(optimizer: torch.optim.Optimizer, prefix: str, steps: int) -
 
 
 def moments_of(optimizer: torch.optim.Optimizer) -> list[dict[str, Slot]]:
-    """For each parameter, what the optimizer keeps of it; found by a step of a fresh one on parameters of one number."""
+    """The slots of each parameter's optimizer state, found by one step of a new optimizer on parameters of one element."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    twins = {
-        (own.dtype, own.ndim): torch.zeros((1,) * own.ndim, dtype=own.dtype, requires_grad=True) for own in parameters
-    }
-    twin = type(optimizer)(twins.values(), lr=0.0)  # type: ignore[call-arg]
-    for own in twins.values():
-        own.grad = torch.zeros_like(own)
-    twin.step()
+    kinds = {(parameter.dtype, parameter.ndim) for parameter in parameters}
+    twins = {(dtype, ndim): torch.zeros((1,) * ndim, dtype=dtype, requires_grad=True) for dtype, ndim in kinds}
+    twin_optimizer = type(optimizer)(twins.values(), lr=0.0)  # type: ignore[call-arg]
+    for twin in twins.values():
+        twin.grad = torch.zeros_like(twin)
+    twin_optimizer.step()
 
     def slot(parameter: Tensor, key: str, value: Any) -> Slot:
-        own = torch.as_tensor(value)
-        shape = tuple(parameter.shape) if own.shape == (1,) * parameter.ndim else tuple(own.shape)
-        return replace(_slot(key, own), shape=shape)
+        tensor = torch.as_tensor(value)
+        shape = tuple(parameter.shape) if tensor.shape == (1,) * parameter.ndim else tuple(tensor.shape)
+        return replace(_slot(key, tensor), shape=shape)
 
     return [
-        {key: slot(own, key, value) for key, value in twin.state[twins[own.dtype, own.ndim]].items()}
-        for own in parameters
+        {
+            key: slot(parameter, key, value)
+            for key, value in twin_optimizer.state[twins[parameter.dtype, parameter.ndim]].items()
+        }
+        for parameter in parameters
     ]
 
 
@@ -117,12 +131,12 @@ def prefixed(layout: Slots, prefix: str) -> Slots:
 
 
 def _slot(name: str, tensor: Tensor) -> Slot:
-    """Whole numbers of several values (positions, an order) stay within those that a fresh network has: a position beyond
-    them can end the process. One value, or the same everywhere, may be a count."""
+    """Integer tensors with several values (positions, an order) must stay within the range of a new network's, because a
+    position beyond it can crash the process. A single value, or equal values, may be a count."""
     last = name.rpartition(".")[2]
     if last == "num_batches_tracked":
         return Slot.like(tensor, low=0, high=COUNT, whole=True)
     if tensor.dtype in (torch.int64, torch.int32) and tensor.numel():
-        low, high = (int(own) for own in tensor.aminmax())
+        low, high = (int(bound) for bound in tensor.aminmax())
         return Slot.like(tensor, low=low, high=high) if low < high else Slot.like(tensor, low=min(low, 0), high=COUNT)
     return Slot.like(tensor, low=0.0) if last in NOT_NEGATIVE else Slot.like(tensor)

@@ -1,30 +1,33 @@
-"""Text from files and users in a card: shown as it is, never read as Markdown or HTML."""
+"""Escapes text from files and users for model cards, so that it is never read as Markdown or HTML."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 
-pass
-
 __all__ = ["escaped", "markdown"]
 
 _PLAIN = re.compile(r"(?:[^\W_]|(?<=[^\W_])_(?=[^\W_])|[ .,:;'%()/+-])*")
-"""Nothing in it is markup within a line: no underscore but inside a word."""
+"""Text without markup inside a line; underscores only inside words."""
 _LINK = re.compile(r"://|\bwww\.|\bmailto:", re.IGNORECASE)
 
 
 def markdown(text: object, *, code: bool = False, cell: bool = False) -> str:
-    """The text itself where nothing in it is markup, else as a code span, in which nothing is; controls are escaped.
+    """The text itself if it has no markup, otherwise as a code span. Control characters are escaped.
 
-    With `code` always as a code span. In a `cell` of a table a bar is escaped too.
+    With `code` it is always a code span. In a `cell` of a table, bars are escaped too.
     """
-    shown = escaped(text)
-    if not code and _PLAIN.fullmatch(shown) and not _LINK.search(shown) and shown == shown.strip():
-        return shown
-    fence = "`" * (1 + max((len(run) for run in re.findall("`+", shown)), default=0))
-    space = " " if shown[:1] in ("`", " ", "") or shown[-1:] in ("`", " ") else ""
-    span = f"{fence}{space}{shown}{space}{fence}"
+    escaped_text = escaped(text)
+    if (
+        not code
+        and _PLAIN.fullmatch(escaped_text)
+        and not _LINK.search(escaped_text)
+        and escaped_text == escaped_text.strip()
+    ):
+        return escaped_text
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", escaped_text)), default=0))
+    space = " " if escaped_text[:1] in ("`", " ", "") or escaped_text[-1:] in ("`", " ") else ""
+    span = f"{fence}{space}{escaped_text}{space}{fence}"
     return span.replace("|", "\\|") if cell else span
 
 
@@ -33,7 +36,7 @@ _HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 def escaped(text: object) -> str:
-    r"""The text with every character that is not shown as itself written as `\x1b` or `\u202e`; others stay."""
+    r"""The text with invisible and control characters written as `\x1b` or `\u202e`."""
     text = str(text)
     return text if text.isascii() and text.isprintable() else "".join(map(_escaped, text))
 

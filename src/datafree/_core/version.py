@@ -1,4 +1,4 @@
-"""The version, and where the package lies."""
+"""The version and the folder of the package."""
 
 from __future__ import annotations
 

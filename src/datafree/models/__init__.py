@@ -1,1 +1,1 @@
-"""Models: networks, their input specification, where they can be watched, and the papers' architectures."""
+"""Models: networks, their input specification, hooks on their layers, and the papers' architectures."""

@@ -1,4 +1,4 @@
-"""How often two networks agree on a sample of images, when that says little, and what an evaluation on labels holds."""
+"""How often two networks choose the same class, when that number is not informative, and the result of an evaluation."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .behaviour import check_finite
 __all__ = ["NO_ACCURACY", "Agreement", "Evaluation", "agreement"]
 
 ONE_CLASS = 0.9
-"""Share of the teacher's answers from which on one class makes an agreement cheap."""
+"""Share of the teacher's answers in one class from which an agreement is not informative."""
 CHANCE = 0.1
-"""Share of the way from chance to complete agreement that still counts as chance."""
+"""Share of the distance from chance to full agreement that still counts as chance."""
 NO_ACCURACY = (
     "accuracy was not measured, as no labelled data was given, and can be far lower than this agreement; "
     "datafree evaluate measures it"
@@ -24,12 +24,12 @@ NO_ACCURACY = (
 
 @dataclass(frozen=True)
 class Agreement:
-    """`equal`: percentage of the images on which both networks choose the same class."""
+    """`equal`: percentage of images for which both networks choose the same class."""
 
     images: int
     equal: float
     warning: str | None = None
-    """One line, where the percentage says little."""
+    """One line if the percentage is not informative."""
 
 
 @dataclass(frozen=True)
@@ -49,22 +49,25 @@ class Evaluation:
 def agreement(teacher: Tensor, student: Tensor, classes: Sequence[str]) -> Agreement:
     """Compares logits (N, classes) of the teacher and of the student for the same images.
 
-    It warns where the teacher gives one class for nearly all of them, and where the two agree hardly more often than
-    networks would that choose independently, each class as often as these do (Cohen 1960, eq. 1). Raises UserError for
-    logits with NaN or infinity, of which no class can be told.
+    The result has a warning if the teacher chooses one class for nearly all images, or if the two agree hardly more often
+    than independent networks with the same class frequencies (Cohen 1960, eq. 1). Raises UserError for logits with NaN or
+    infinity.
     """
     check_finite("the teacher", teacher)
     check_finite("the student", student)
-    chosen, other = teacher.argmax(1), student.argmax(1)
-    equal = float((chosen == other).double().mean())
-    shares = [answers.bincount(minlength=len(classes)).double() / len(teacher) for answers in (chosen, other)]
+    teacher_classes, student_classes = teacher.argmax(1), student.argmax(1)
+    equal = float((teacher_classes == student_classes).double().mean())
+    shares = [
+        answers.bincount(minlength=len(classes)).double() / len(teacher)
+        for answers in (teacher_classes, student_classes)
+    ]
     expected = float((shares[0] * shares[1]).sum())
     noise = 3 * math.sqrt(expected * (1 - expected) / len(teacher))
     warning = None
     if float(shares[0].max()) >= ONE_CLASS:
-        most = shares[0].argmax()
+        commonest = shares[0].argmax()
         warning = (
-            f"the teacher answers {classes[int(most)]!r} on {100 * float(shares[0][most]):.0f} % of these images, so "
+            f"the teacher answers {classes[int(commonest)]!r} on {100 * float(shares[0][commonest]):.0f} % of these images, so "
             "their agreement says little"
         )
     elif equal <= expected + max(noise, CHANCE * (1 - expected)):

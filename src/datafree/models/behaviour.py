@@ -1,6 +1,5 @@
-"""Whether a network answers an image by the image alone: the same each time, in any batch, and without changing itself.
-
-Fingerprints, records and checks of files rest on that. And whether gradients come through it, where something is to learn.
+"""Checks that a network's answer to an image depends only on the image: the same each time, in any batch, without changing
+the network. Fingerprints, records and checks of files rely on that. Also checks that gradients pass through it for training.
 """
 
 from __future__ import annotations
@@ -23,35 +22,35 @@ if TYPE_CHECKING:
 __all__ = ["check_answers", "check_finite", "check_learns", "check_pixel_gradient", "check_state", "say_probabilities"]
 
 ORDER = (3, 0, 9, 14)
-"""Some of the probes, in another order than theirs."""
+"""Indices of some probes, in another order."""
 ALONE = 3
-"""How many of them are shown alone."""
+"""Number of these probes that are shown alone."""
 MANY = 130
-"""Images of the one large batch, more than `predict` takes at a time on a CPU; fewer where they are large."""
+"""Images in the large batch, more than `predict` takes at a time on a CPU; fewer for large images."""
 ROOM = 1 << 19
-"""Pixels that the large batch has at most, unless the probes alone have more."""
+"""Most pixels in the large batch, unless the probes alone have more."""
 SUM = 1e-2
-"""How far from 1 the sum of an image's probabilities may be, in bfloat16."""
+"""Tolerance of the sum of an image's probabilities, in bfloat16."""
 REPEATS = 30
-"""More calls of a network that draws random numbers and has answered alike so far."""
+"""Further calls of a network that draws random numbers."""
 SAME, ALIKE, COARSE = 1e-4, 0.02, 0.25
-"""Differences allowed, as a share of the logits' spread: of equal calls, of batches, the same in half precision."""
+"""Tolerances as a share of the logits' spread: between equal calls, between batches, and between batches in half precision."""
 STEPPED = 0.1
-"""The share of rows that may lie on the other side of a step."""
+"""Share of rows that may fall on the other side of a step."""
 STEPS = (
     "round", "floor", "ceil", "trunc", "quantize", "sign", "heaviside", "bucketize", "argmax", "argmin", "topk", "sort",
 )  # fmt: skip
-"""Operators whose results jump: their names hold one of these."""
+"""Parts of the names of operators with discontinuous results."""
 RANDOM = ("dropout", "bernoulli", "rand", "normal", "uniform", "exponential", "multinomial", "poisson", "geometric")
 HALF = (torch.float16, torch.bfloat16)
 
 
 def check_state(network: Network) -> None:
-    """Raises UserError for weights that are no finite tensors of numbers, before one of them is used."""
+    """Raises UserError for weights that are not finite dense tensors, before any of them is used."""
     for name, tensor in network.module.state_dict().items():
         if not isinstance(tensor, Tensor) or tensor.is_quantized:
             raise UserError(
-                f"{network.name} holds packed weights ({name!r}), as torch's quantized modules do, wanted plain tensors; "
+                f"{network.name} holds packed weights ({name!r}), as torch's quantized modules do, expected plain tensors; "
                 "give the network in float and quantize it with `datafree quantize`"
             )
         if torch.nn.parameter.is_lazy(tensor):
@@ -64,39 +63,39 @@ def check_state(network: Network) -> None:
             )
         if tensor.layout != torch.strided:
             raise UserError(
-                f"weight {name!r} of {network.name} is {tensor.layout}, wanted a dense tensor; call to_dense()"
+                f"weight {name!r} of {network.name} is {tensor.layout}, expected a dense tensor; call to_dense()"
             )
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise UserError(f"weight {name!r} of {network.name} has NaN or infinity; use weights that are finite")
 
 
 def check_finite(name: str, logits: Tensor, start: int = 0) -> None:
-    """Raises UserError where rows of logits (N, classes) have NaN or infinity: such an answer is no class.
+    """Raises UserError if logits (N, classes) have NaN or infinity, for which no class can be chosen.
 
-    `start` is the number of the first row's image.
+    `start` is the index of the first row's image.
     """
-    wrong = ~logits.isfinite()
-    bad = wrong.flatten(1).any(1)
-    if bool(bad.any()):
-        if bool((logits[wrong] == -torch.inf).all()) and bool((wrong == wrong[0]).all()):
+    not_finite = ~logits.isfinite()
+    bad_rows = not_finite.flatten(1).any(1)
+    if bool(bad_rows.any()):
+        if bool((logits[not_finite] == -torch.inf).all()) and bool((not_finite == not_finite[0]).all()):
             raise UserError(
-                f"the logits of {name} are -inf for {int(wrong[0].sum())} of {logits.shape[1]} classes on every image, as "
-                "where classes are masked, wanted finite logits; mask them with a finite number, such as -1e4"
+                f"the logits of {name} are -inf for {int(not_finite[0].sum())} of {logits.shape[1]} classes on every image, as "
+                "where classes are masked, expected finite logits; mask them with a finite number, such as -1e4"
             )
         raise UserError(
-            f"the logits of {name} are not finite on {int(bad.sum()):,} of {start + len(logits):,} images, the first of "
-            f"them image {start + int(bad.nonzero()[0]):,} (counted from 0); use weights that give finite logits, and no "
+            f"the logits of {name} are not finite on {int(bad_rows.sum()):,} of {start + len(logits):,} images, the first of "
+            f"them image {start + int(bad_rows.nonzero()[0]):,} (counted from 0); use weights that give finite logits, and no "
             "images on which its forward divides by 0, such as blank ones where it standardises each"
         )
 
 
 def say_probabilities(name: str, answers: Tensor) -> None:
-    """A `Notice` where answers (N, classes) to the probes are probabilities, as behind a softmax, and no logits.
+    """Warns with a `Notice` if the answers (N, classes) to the probes are probabilities, as after a softmax, and not logits.
 
-    Of one that answers all of them alike nothing can be told.
+    Does nothing if all answers are equal, since these could be either.
     """
-    sums, several = (answers.sum(1) - 1).abs(), answers.shape[1] > 1 and not bool((answers == answers[0]).all())
-    if several and float(answers.min()) >= 0 and float(sums.max()) < SUM:
+    sums, answers_vary = (answers.sum(1) - 1).abs(), answers.shape[1] > 1 and not bool((answers == answers[0]).all())
+    if answers_vary and float(answers.min()) >= 0 and float(sums.max()) < SUM:
         warnings.warn(
             Notice(
                 f"the outputs of {name} are probabilities (from 0, with a sum of 1 for each probe image), expected logits, "
@@ -108,92 +107,104 @@ def say_probabilities(name: str, answers: Tensor) -> None:
 
 @torch.no_grad()
 def check_answers(network: Network, probes: Tensor, answers: Tensor) -> None:
-    """Raises UserError where other calls answer the probes otherwise than `answers` (N, classes), naming the reason.
+    """Raises UserError, with the reason, if other calls give other answers to the probes than `answers` (N, classes).
 
-    Of a network that rounds or chooses (int8, half precision, routing) a few answers may lie on the other side of a step in
-    another batch: of its rows one in ten may differ. Any other network is refused for one row.
+    In a network that rounds or routes (int8, half precision), one row in ten may fall on the other side of a step in another
+    batch. Any other network is refused for a single row.
     """
-    few = probes[list(ORDER)]
+    probe_subset = probes[list(ORDER)]
     cuda = [network.device] if network.device.type == "cuda" else []
     with torch.random.fork_rng(cuda):
-        before, drawn = _state(network), _generators()
-        first = _answer(network, few)
-        random = _generators() != drawn
-        again = [_answer(network, few) for _ in range(REPEATS if random else 1)]
-        changed = _changed(before, _state(network))
-        alone = torch.cat([_answer(network, few[row : row + 1]) for row in range(ALONE)])
-        _compare(network, few, answers[list(ORDER)], first, again, alone)
+        state_before, generators_before = _state(network), _generators()
+        first_answers = _answer(network, probe_subset)
+        is_random = _generators() != generators_before
+        repeated = [_answer(network, probe_subset) for _ in range(REPEATS if is_random else 1)]
+        changed = _changed(state_before, _state(network))
+        answers_alone = torch.cat([_answer(network, probe_subset[row : row + 1]) for row in range(ALONE)])
+        _compare(network, probe_subset, answers[list(ORDER)], first_answers, repeated, answers_alone)
         _compare_many(network, probes, answers)
         if changed is not None:
             raise UserError(
-                f"{network.name} changes its own {changed!r} when it answers, wanted one that stays as it is in eval mode; "
-                f"{_training(network, few) or 'change it in training alone'}"
+                f"{network.name} changes its {changed!r} in a forward pass, expected no change in eval mode; "
+                f"{_training(network, probe_subset) or 'change it in training answers_alone'}"
             )
 
 
-def _compare(network: Network, few: Tensor, answers: Tensor, first: Tensor, again: list[Tensor], alone: Tensor) -> None:
+def _compare(
+    network: Network,
+    probe_subset: Tensor,
+    answers: Tensor,
+    first_answers: Tensor,
+    repeated: list[Tensor],
+    answers_alone: Tensor,
+) -> None:
     spread, size = float((answers - answers.mean()).abs().max()), float(answers.abs().max())
-    apart = max(float((own - first).abs().max()) for own in again)
-    if not apart <= SAME * spread + 1e-5 * size:
+    difference = max(float((answer - first_answers).abs().max()) for answer in repeated)
+    if not difference <= SAME * spread + 1e-5 * size:
         raise UserError(
-            f"{network.name} answers the same images differently each time (logits by up to {apart:.2g}), wanted the same "
-            f"answers in eval mode; {_why_random(network, few)}"
+            f"{network.name} gives different answers to the same images in each call (logits differ by up to "
+            f"{difference:.2g}), expected the same "
+            f"answers in eval mode; {_why_random(network, probe_subset)}"
         )
-    for other, expected in ((first, answers), (alone, answers[:ALONE])):
-        _check_apart(network, few, answers, (other - expected).abs().amax(1))
+    for logits, expected in ((first_answers, answers), (answers_alone, answers[:ALONE])):
+        _check_apart(network, probe_subset, answers, (logits - expected).abs().amax(1))
 
 
-def _check_apart(network: Network, few: Tensor, answers: Tensor, apart: Tensor) -> None:
-    """Raises UserError where the logits of a row in another batch are `apart` by more than rounding can make them."""
+def _check_apart(network: Network, probe_subset: Tensor, answers: Tensor, differences: Tensor) -> None:
+    """Raises UserError if the logits of a row differ between batches by more than rounding explains."""
     spread, size = float((answers - answers.mean()).abs().max()), float(answers.abs().max())
     limit = ALIKE * spread + 1e-4 * size
-    if float(apart.max()) <= limit:
+    if float(differences.max()) <= limit:
         return
-    middle, beyond = float(apart.median()), float((apart > limit).double().mean())
-    watched = _watched(network, few)
-    if (watched.steps or watched.half) and middle <= limit and (beyond <= STEPPED or len(apart) < 1 / STEPPED):
+    median, beyond_share = float(differences.median()), float((differences > limit).double().mean())
+    observed = _Observed(network, probe_subset)
+    if (
+        (observed.steps or observed.half)
+        and median <= limit
+        and (beyond_share <= STEPPED or len(differences) < 1 / STEPPED)
+    ):
         return
-    if watched.half and middle <= COARSE * spread + 1e-2 * size:
+    if observed.half and median <= COARSE * spread + 1e-2 * size:
         return
     raise UserError(
-        f"{network.name} answers an image otherwise beside other images (logits by up to {float(apart.max()):.2g}), wanted "
-        f"answers that do not depend on the batch; {_why_batch(network, few)}"
+        f"{network.name} gives another answer to an image in another batch (logits differ by up to "
+        f"{float(differences.max()):.2g}), expected "
+        f"answers that do not depend on the batch; {_why_batch(network, probe_subset)}"
     )
 
 
 def _compare_many(network: Network, probes: Tensor, answers: Tensor) -> None:
-    """All probes in another order, each several times, in one large batch: for who sorts it, or changes with its size."""
+    """Compares one large batch of all probes, repeated and in another order: a network may sort its batch or depend on its
+    size."""
     count = max(len(probes), min(MANY, ROOM // network.spec.pixels))
-    rows = (5 * torch.arange(count) + 3) % len(probes)  # no probe in its own place
-    apart = (_answer(network, probes[rows]) - answers[rows]).abs().amax(1)
-    _check_apart(network, probes[list(ORDER)], answers, apart)
+    rows = (5 * torch.arange(count) + 3) % len(probes)  # no probe keeps its place
+    differences = (_answer(network, probes[rows]) - answers[rows]).abs().amax(1)
+    _check_apart(network, probes[list(ORDER)], answers, differences)
 
 
 def check_pixel_gradient(network: Network, method: str) -> None:
-    """Raises UserError unless a gradient comes through the network to its images, which `method` needs."""
+    """Raises UserError unless gradients reach the network's images, which `method` needs."""
     from .network import frozen
 
     with torch.random.fork_rng([]), torch.enable_grad(), frozen(network.module):
-        leaf = network.probes()[list(ORDER)].to(network.device).requires_grad_()
-        logits = network.logits(leaf)
+        images = network.probes()[list(ORDER)].to(network.device).requires_grad_()
+        logits = network.logits(images)
         if not logits.requires_grad:
-            raise UserError(
-                f"no gradient comes through {network.name} to its images, which {method} needs; {_cut(logits)}"
-            )
+            raise UserError(f"no gradient reaches the images of {network.name}, and {method} needs one; {_cut(logits)}")
         weights = torch.linspace(1, 2, logits[0].numel(), device=logits.device, dtype=logits.dtype)
-        (gradient,) = _gradient(network, (logits * weights).sum(), [leaf])
+        (gradient,) = _gradient(network, (logits * weights).sum(), [images])
     if gradient is None or not bool(gradient.any()):
         raise UserError(
-            f"the gradient that comes through {network.name} to its images is zero, and {method} needs one; leave out what "
-            "rounds or detaches within its forward"
+            f"the gradient of {network.name} for its images is zero, and {method} needs one; remove rounding and detach() "
+            "from its forward"
         )
 
 
 def check_learns(network: Network) -> None:
-    """Raises UserError unless the loss reaches at least one weight of the network with a gradient."""
+    """Raises UserError unless the gradient of a loss reaches at least one weight of the network."""
     try:
         _check_learns(network, training=False)
-    except UserError:  # some layers, as of LoRA, have weights that learn in training mode alone
+    except UserError:  # some layers, such as LoRA's, have weights that learn only in training mode
         state = {name: tensor.detach().clone() for name, tensor in network.module.state_dict().items()}
         try:
             _check_learns(network, training=True)
@@ -210,20 +221,18 @@ def check_learns(network: Network) -> None:
 def _check_learns(network: Network, *, training: bool) -> None:
     with torch.random.fork_rng([]), torch.enable_grad(), modes_kept(network.module):
         network.module.train(training)
-        weights = [own for own in network.module.parameters() if own.requires_grad]
+        weights = [tensor for tensor in network.module.parameters() if tensor.requires_grad]
         if not weights:
             raise UserError(
-                f"{network.name} has no weights that can learn, wanted some; call requires_grad_(True) on it, or take a "
+                f"{network.name} has no weights that can learn, expected some; call requires_grad_(True) on it, or take a "
                 "network with weights"
             )
         logits = network.logits(network.probes()[list(ORDER)].to(network.device))
         if not logits.requires_grad:
-            raise UserError(
-                f"no gradient comes through {network.name} to its weights, so it cannot learn; {_cut(logits)}"
-            )
+            raise UserError(f"no gradient reaches the weights of {network.name}, so it cannot learn; {_cut(logits)}")
         gradients = _gradient(network, logits.sum(), weights)
-    if all(own is None for own in gradients):
-        raise UserError(f"no gradient comes through {network.name} to its weights, so it cannot learn; {_cut(logits)}")
+    if all(tensor is None for tensor in gradients):
+        raise UserError(f"no gradient reaches the weights of {network.name}, so it cannot learn; {_cut(logits)}")
 
 
 def _gradient(network: Network, total: Tensor, leaves: list[Any]) -> tuple[Tensor | None, ...]:
@@ -238,25 +247,25 @@ def _gradient(network: Network, total: Tensor, leaves: list[Any]) -> tuple[Tenso
 
 def _cut(logits: Tensor) -> str:
     inference = " under torch.inference_mode" if logits.is_inference() else ""
-    reason = inference or " under torch.no_grad, detaches, or turns numbers into integers"
-    return f"its forward runs{reason}; leave that out of it"
+    reason = inference or " under torch.no_grad, detaches tensors, or converts them to integers"
+    return f"its forward runs{reason}; remove that"
 
 
 def _answer(network: Network, images: Tensor) -> Tensor:
-    """Logits of one batch; raises UserError where the network takes no batch of that size."""
+    """The logits of one batch. Raises UserError if the network does not accept a batch of this size."""
     try:
         logits = network.predict(images, batch=len(images))
     except (RuntimeError, ValueError, IndexError) as error:
-        why = _batch_norms(network, images) or "make it work for any number of images"
+        remedy = _batch_norms(network, images) or "make it work for any number of images"
         raise UserError(
             f"{network.name} does not take {len(images)} image{'s' * (len(images) > 1)} at a time: "
-            f"{str(error).splitlines()[0][:160]}; {why}"
+            f"{str(error).splitlines()[0][:160]}; {remedy}"
         ) from None
     return logits
 
 
 def _state(network: Network) -> dict[str, Any]:
-    """Persistent buffers, and two sums of each weight, which may be large."""
+    """Copies of persistent buffers, and two sums of each weight, since weights may be large."""
     buffers = {id(buffer) for buffer in network.module.buffers()}
     summary: dict[str, Any] = {}
     for name, value in network.module.state_dict(keep_vars=True).items():
@@ -284,37 +293,37 @@ def _generators() -> dict[str, Any]:
     }
 
 
-def _why_random(network: Network, few: Tensor) -> str:
-    watched = _watched(network, few)
-    if names := [name for name, kind in watched.training.items() if "Drop" in kind]:
-        return f"dropout {', '.join(map(repr, names[:3]))} stays active; leave its training mode to the caller"
-    if watched.random:
-        functions = ", ".join(sorted(watched.random)[:3])
+def _why_random(network: Network, probe_subset: Tensor) -> str:
+    observed = _Observed(network, probe_subset)
+    if names := [name for name, kind in observed.training.items() if "Drop" in kind]:
+        return f"dropout {', '.join(map(repr, names[:3]))} stays active; do not set its training mode in the forward"
+    if observed.random:
+        functions = ", ".join(sorted(observed.random)[:3])
         return (
             f"its forward draws random numbers ({functions}); give F.dropout training=self.training, and noise likewise"
         )
-    if why := _training(network, few):
-        return why
+    if reason := _training(network, probe_subset):
+        return reason
     before = _generators()
-    _answer(network, few)
-    if drawn := [name for name, state in _generators().items() if state != before[name]]:
-        return f"its forward draws random numbers ({drawn[0]}); do so in training mode alone"
-    return "its forward keeps something from one call to the next; change nothing in eval mode"
+    _answer(network, probe_subset)
+    if changed := [name for name, state in _generators().items() if state != before[name]]:
+        return f"its forward draws random numbers ({changed[0]}); do so only in training mode"
+    return "its forward keeps state between calls; change nothing in eval mode"
 
 
-def _why_batch(network: Network, few: Tensor) -> str:
-    if why := _batch_norms(network, few):
-        return why
-    if random := sorted(_watched(network, few).random):
+def _why_batch(network: Network, probe_subset: Tensor) -> str:
+    if reason := _batch_norms(network, probe_subset):
+        return reason
+    if random := sorted(_Observed(network, probe_subset).random):
         return (
-            f"its forward draws random numbers ({', '.join(random[:3])}) from a seed that it sets itself; give F.dropout "
+            f"its forward draws random numbers ({', '.join(random[:3])}) with a seed that it sets itself; give F.dropout "
             "training=self.training, and noise likewise"
         )
-    return "use no statistics of the batch, and no order of the images, in eval mode"
+    return "do not use statistics of the batch or the order of its images in eval mode"
 
 
-def _batch_norms(network: Network, few: Tensor) -> str:
-    """Which batch norms use the batch's statistics in eval mode; empty for none."""
+def _batch_norms(network: Network, probe_subset: Tensor) -> str:
+    """The batch norms that use the batch's statistics in eval mode, and the remedy; empty if there are none."""
     modules = network.module.named_modules()
     untracked = [
         repr(name)
@@ -325,25 +334,25 @@ def _batch_norms(network: Network, few: Tensor) -> str:
         return (
             f"batch norm {', '.join(untracked[:3])} keeps no running statistics; train it with track_running_stats=True"
         )
-    return _training(network, few)
+    return _training(network, probe_subset)
 
 
-def _training(network: Network, few: Tensor) -> str:
-    """What runs in training mode although the network is in eval mode; empty for nothing."""
-    watched = _watched(network, few)
-    if names := [repr(name) for name, kind in watched.training.items() if "Norm" in kind]:
-        return f"batch norm {', '.join(names[:3])} runs in training mode; leave its training mode to the caller"
-    if watched.norms:
+def _training(network: Network, probe_subset: Tensor) -> str:
+    """The part that runs in training mode although the network is in eval mode, and the remedy; empty if there is none."""
+    observed = _Observed(network, probe_subset)
+    if names := [repr(name) for name, kind in observed.training.items() if "Norm" in kind]:
+        return f"batch norm {', '.join(names[:3])} runs in training mode; do not set its training mode in the forward"
+    if observed.norms:
         return "its forward calls F.batch_norm with training=True; give it training=self.training"
-    if watched.training:
-        name = next(iter(watched.training))
-        return f"its forward puts {name or 'itself'!r} into training mode; leave its training mode to the caller"
+    if observed.training:
+        name = next(iter(observed.training))
+        return f"its forward puts {name or 'itself'!r} into training mode; do not set its training mode in the forward"
     return ""
 
 
-class _watched(TorchDispatchMode):
-    """What a forward pass in eval mode does: random functions, half precision, steps, batch statistics, parts in training
-    mode.
+class _Observed(TorchDispatchMode):
+    """Observes a forward pass in eval mode: random functions, half precision, discontinuous operators, batch statistics,
+    and parts in training mode.
     """
 
     def __init__(self, network: Network, few: Tensor):
@@ -358,7 +367,7 @@ class _watched(TorchDispatchMode):
             if not isinstance(part, torch.jit.ScriptModule)
         ]
         try:
-            for count in (len(few), 2):  # one that takes no batch of some size was seen up to there
+            for count in (len(few), 2):  # a pass that fails for a batch size was observed up to its error
                 try:
                     with self:
                         network.predict(few[:count], batch=count)
@@ -383,7 +392,7 @@ class _watched(TorchDispatchMode):
         self.steps |= any(word in name for word in STEPS)
         if "batch_norm" in name and len(args) > 5 and args[5] is True:
             self.norms = True
-        found = func(*args, **(kwargs or {}))
-        for own in found if isinstance(found, (tuple, list)) else (found,):
-            self.half |= isinstance(own, Tensor) and own.dtype in HALF
-        return found
+        outputs = func(*args, **(kwargs or {}))
+        for output in outputs if isinstance(outputs, (tuple, list)) else (outputs,):
+            self.half |= isinstance(output, Tensor) and output.dtype in HALF
+        return outputs

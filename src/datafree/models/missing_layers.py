@@ -1,4 +1,4 @@
-"""Why a network has no batch norm or no layer that can be watched, in words that are true of it."""
+"""Explains why a network has no usable batch norm or no usable layer."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ STATISTICS = ("running_mean", "running_var")
 
 
 def no_batch_norm(network: Network) -> str:
-    """The start of an error's line: that `network` has no batch norm whose statistics can be read, and which norms it has.
+    """The start of an error message: why `network` has no batch norm with readable statistics.
 
-    For a network without norms of any kind `NAME has no batch norm`.
+    `NAME has no batch norm` for a network without norms of any kind.
     """
     modules = list(network.module.named_modules())
     norms = [(name, part) for name, part in modules if isinstance(part, nn.modules.batchnorm._BatchNorm)]
@@ -42,9 +42,9 @@ def no_batch_norm(network: Network) -> str:
 
 
 def no_layer(network: Network) -> str:
-    """The start of an error's line: that `network` has no conv or linear layer, and where its weights are instead.
+    """The start of an error message: why `network` has no conv or linear layer, and where its weights are.
 
-    For a network without weights `NAME has no conv or linear layer`.
+    `NAME has no conv or linear layer` for a network without weights.
     """
     modules = list(network.module.named_modules())
     layers = [(name, part) for name, part in modules if isinstance(part, LAYERS)]
@@ -53,7 +53,7 @@ def no_layer(network: Network) -> str:
         for name, part in modules
         if not isinstance(part, LAYERS)
         and not isinstance(part, nn.Embedding)
-        and any(own.ndim >= 2 for own in part.parameters(recurse=False))
+        and any(parameter.ndim >= 2 for parameter in part.parameters(recurse=False))
     ]
     if program := _program(network):
         return f"{network.name} {program}, whose layers cannot be watched"
@@ -71,12 +71,12 @@ def no_layer(network: Network) -> str:
 
 
 def is_program(network: Network) -> bool:
-    """Whether parts of it are compiled, so that nothing can be recorded in them."""
+    """Whether the network has compiled parts, in which nothing can be recorded."""
     return bool(_program(network))
 
 
 def _program(network: Network) -> str:
-    """That a network is, or holds, a compiled program; empty for one of plain modules."""
+    """A statement that the network is, or holds, a compiled program; empty for plain modules."""
     for name, part in network.module.named_modules():
         if isinstance(part, torch.jit.ScriptModule):
             return f"holds a TorchScript program, {name!r}" if name else "is a TorchScript program"
@@ -90,12 +90,12 @@ def _program(network: Network) -> str:
 
 
 def _keeps_statistics(part: nn.Module) -> bool:
-    """Whether a module that is no batch norm of torch's has its running mean and variance, as FrozenBatchNorm2d does."""
+    """Whether a module other than torch's batch norm has a running mean and variance, as FrozenBatchNorm2d does."""
     if isinstance(part, nn.modules.batchnorm._BatchNorm):
         return False
-    own = {**part._buffers, **part._parameters}
+    tensors = {**part._buffers, **part._parameters}
     return isinstance(part, nn.modules.instancenorm._InstanceNorm) or all(
-        own.get(key) is not None for key in STATISTICS
+        tensors.get(key) is not None for key in STATISTICS
     )
 
 
@@ -104,6 +104,6 @@ def _kinds(parts: Iterable[tuple[str, nn.Module]]) -> str:
 
 
 def _named(parts: Sequence[tuple[str, nn.Module]]) -> str:
-    """The first two names, and that there are more; a network that is one such part has no name for it."""
+    """The first two names, and "..." if there are more. The network itself has no name."""
     names = [name or "the network itself" for name, _ in parts]
     return ", ".join(names[:2]) + (", ..." if len(names) > 2 else "")

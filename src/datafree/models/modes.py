@@ -1,4 +1,4 @@
-"""Training and eval mode of modules, put back after somebody changed it for a while."""
+"""Restores the training and eval mode of modules after a temporary change."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["modes_kept"]
 
 @contextmanager
 def modes_kept(*modules: nn.Module) -> Iterator[None]:
-    """Inside, `train()` and `eval()` may be called; afterwards the `training` flag of every part is as it was."""
+    """Restores the `training` flag of every part when the block ends, so that it may call `train()` and `eval()`."""
     flags = [(part, part.training) for module in modules for part in module.modules()]
     try:
         yield

@@ -1,4 +1,4 @@
-"""Pixels as bytes and back: stored images take one byte per number."""
+"""Converts pixels to bytes and back; stored images take one byte per value."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def to_pixels(stored: Tensor, spec: InputSpec) -> Tensor:
     return stored.float() * ((spec.high - spec.low) / 255) + spec.low
 
 
-def pixels_for(taken: InputSpec, stored: Tensor, spec: InputSpec) -> Tensor:
-    """Pixels of a set of `spec`, as stored, as float32 in the range that a network takes (`taken`)."""
+def pixels_for(network_spec: InputSpec, stored: Tensor, spec: InputSpec) -> Tensor:
+    """Stored pixels of a set with `spec`, as float32 in the range of a network with `network_spec`."""
     if stored.dtype == torch.uint8:
-        return to_pixels(stored, taken)  # bytes stand for any range
-    return spec.rescaled(stored, taken)
+        return to_pixels(stored, network_spec)  # bytes stand for any range
+    return spec.rescaled(stored, network_spec)
 
 
 def to_bytes(pixels: Tensor, spec: InputSpec) -> Tensor:

@@ -1,4 +1,4 @@
-"""Whether positions that were loaded from a state file can be used by their network."""
+"""Checks that a network can use the integer tensors (positions, for example) loaded from a state file."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["check_positions"]
 
 
 def check_positions(path: Path, network: Network) -> None:
-    """Raises UserError where a network that was loaded from the state `path` fails by whole numbers in it: positions, say.
+    """Raises UserError if a network with integers from the state `path` (positions, for example) fails in a forward pass.
 
-    Torch finds them as it uses them, those of sparse tensors only where it is told to.
+    Torch checks such positions when it uses them, and those of sparse tensors only if asked to.
     """
     weights = network.module.state_dict()
     integers = [
@@ -27,7 +27,7 @@ def check_positions(path: Path, network: Network) -> None:
     try:
         with torch.sparse.check_sparse_tensor_invariants():
             network.answers()
-    except Exception as error:  # a network of the user's own raises what it likes
+    except Exception as error:  # a user's network may raise anything
         reason = (str(error).splitlines() or [""])[0][:200]
         raise UserError(
             f"{path} is no state of this run: with its whole numbers ({', '.join(integers)[:80]}) {network.name} fails: "

@@ -1,4 +1,4 @@
-"""Files: checked names and folders, atomic writes, and checksummed safetensors. Bad content is always a `UserError`."""
+"""Files: checked names and folders, atomic writes, and checksummed safetensors. Bad content always raises `UserError`."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ LATE = {
     "header": ("HEADER_CAP_MODEL", "HEADER_CAP_RECORD", "Expected"),
     "tensors": ("cap_of", "check_room", "read_header", "read_tensors", "read_weights", "write_tensors"),
 }
-"""Names by their file, which needs torch: they load on first use, so that a wrong argument does not wait for it."""
+"""Module -> names that need torch. They are imported on first use, so that errors in arguments need no torch."""
 
 
 def __getattr__(name: str) -> Any:

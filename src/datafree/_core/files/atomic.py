@@ -1,4 +1,4 @@
-"""Writing that can be killed at any moment: the old file or the new one, never a part, and strays that can be swept."""
+"""Atomic writes: a process killed at any moment leaves the old file or the new one, and temporary files that can be swept."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["TEMPORARY", "atomic", "check_name_length", "machine", "sweep", "sync
 
 TEMPORARY = re.compile(r"\.(?P<name>.+)\.tmp-(?P<pid>[0-9]{1,10})-(?P<machine>[0-9a-f]{8})(?P<random>[0-9a-f]{8})")
 _SUFFIX = len(".") + len(".tmp-") + 10 + len("-") + 16
-"""What `TEMPORARY` adds to a name."""
+"""Number of characters that `TEMPORARY` adds to a name."""
 _DAY = 86_400
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
@@ -31,11 +31,11 @@ _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 
 @contextmanager
 def atomic(path: str | os.PathLike[str], *, size: int | None = None) -> Iterator[BinaryIO]:
-    """A binary file in the folder of `path` that becomes `path` when the block ends well: flush, fsync, rename, fsync.
+    """A temporary binary file that replaces `path` when the block ends without an exception: flush, fsync, rename, fsync.
 
-    On any exception the temporary file is removed and the old content stays. `size` is the number of bytes to come;
-    it is only used in the error of a full disk. Where the last step alone (fsync of the folder) fails, the new
-    content stands, whole, and the error says that a power cut may undo it.
+    On any exception the temporary file is removed and the old content stays. `size` is the number of bytes to be written,
+    only used in the error for a full disk. If only the last step fails (fsync of the folder), the new content is complete,
+    and the error says that a power cut may undo it.
     """
     check_path(path)
     path = Path(path)
@@ -45,7 +45,7 @@ def atomic(path: str | os.PathLike[str], *, size: int | None = None) -> Iterator
         mode = os.lstat(path).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode)):
             raise UserError(
-                f"cannot write {str(path)!r}: it is a pipe, socket or device; wanted a file; give another name"
+                f"cannot write {str(path)!r}: it is a pipe, socket or device; expected a file; give another name"
             )
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}-{machine()}{secrets.token_hex(4)}")
     try:
@@ -62,19 +62,19 @@ def atomic(path: str | os.PathLike[str], *, size: int | None = None) -> Iterator
             raise
     except OSError as error:
         if error.filename not in (None, str(temporary)):
-            raise  # the block's own business with another file
+            raise  # an error of the block with another file
         raise _failed(path, error, size) from None
     sync_folder(path)
 
 
 def check_name_length(path: str | os.PathLike[str]) -> None:
-    """Raises UserError for a file that `atomic` could not write, since its name or path is too long there."""
+    """Raises UserError for a file whose name or path is too long for `atomic`."""
     name, folder = Path(path).name, Path(path).parent
     while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent
     most = {"PC_NAME_MAX": 255, "PC_PATH_MAX": 4096}
     for key in most:
-        with suppress(OSError, ValueError, AttributeError):  # not a thing of every system
+        with suppress(OSError, ValueError, AttributeError):  # not available on every system
             most[key] = os.pathconf(folder, key)
     length = len(os.fsencode(name)) + _SUFFIX
     if length > most["PC_NAME_MAX"] or length + len(os.fsencode(os.path.abspath(folder))) > most["PC_PATH_MAX"]:
@@ -85,28 +85,27 @@ def check_name_length(path: str | os.PathLike[str]) -> None:
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write `data` to `path` by `atomic`."""
+    """Writes `data` to `path` atomically."""
     with atomic(path, size=len(data)) as file:
         file.write(data)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write `text` to `path` in UTF-8, line ends as they are, by `atomic`."""
+    """Writes `text` to `path` atomically, in UTF-8 with its line ends unchanged."""
     write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
 def sweep(folder: str | os.PathLike[str], *, name: str | None = None) -> int:
-    """Remove the temporary files of `atomic` whose process is gone, those for one `name` alone where it is given, and
-    return how many there were.
+    """Removes temporary files of `atomic` whose process has ended (only those for `name` if given), and returns their number.
 
-    Whether a process lives can only be asked on its own machine; another machine's file goes after a day untouched.
+    Whether a process is alive can only be asked on its own machine; another machine's file is removed when it is a day old.
     """
     swept = 0
     try:
         with os.scandir(folder) as entries:
-            found = [(entry, match) for entry in entries if (match := TEMPORARY.fullmatch(entry.name))]
-        found = [(entry, match) for entry, match in found if name in (None, match["name"])]
-        for entry, match in found:
+            matches = [(entry, match) for entry in entries if (match := TEMPORARY.fullmatch(entry.name))]
+        matches = [(entry, match) for entry, match in matches if name in (None, match["name"])]
+        for entry, match in matches:
             with suppress(FileNotFoundError):
                 if _is_stray(entry, match):
                     os.unlink(entry.path)
@@ -124,21 +123,21 @@ def _create(temporary: Path) -> BinaryIO:
 
 
 def machine() -> str:
-    """Eight digits that tell one machine from another."""
+    """Eight hexadecimal digits that identify this machine."""
     return hashlib.sha256(platform.node().encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
 def _is_stray(entry: os.DirEntry[str], match: re.Match[str]) -> bool:
-    found = entry.stat(follow_symlinks=False)
-    if not stat.S_ISREG(found.st_mode):
+    status = entry.stat(follow_symlinks=False)
+    if not stat.S_ISREG(status.st_mode):
         return False
     if os.name == "nt" or match["machine"] != machine():  # on Windows kill(pid, 0) ends the process
-        return time.time() - found.st_mtime > _DAY
+        return time.time() - status.st_mtime > _DAY
     return not _alive(int(match["pid"]))
 
 
 def _alive(pid: int) -> bool:
-    if pid == 0:  # kill(0, ...) asks about our own group
+    if pid == 0:  # kill(0, ...) would signal our own process group
         return False
     try:
         os.kill(pid, 0)
@@ -150,7 +149,7 @@ def _alive(pid: int) -> bool:
 
 
 def make_folder(folder: Path) -> list[Path]:
-    """Makes a folder and those above it, which outlast a power cut then; those that were missing, the innermost first."""
+    """Creates a folder and its missing parents, synced to disk; returns those that were missing, innermost first."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for path in missing:
@@ -159,8 +158,8 @@ def make_folder(folder: Path) -> list[Path]:
 
 
 def sync_folder(path: Path) -> None:
-    """Makes the last rename or removal beside `path` outlast a power cut."""
-    if os.name == "nt":  # a folder cannot be opened there; NTFS journals the rename
+    """Syncs the folder of `path`, so that the last rename or removal in it survives a power cut."""
+    if os.name == "nt":  # Windows cannot open a folder; NTFS journals the rename
         return
     try:
         folder = os.open(path.parent, os.O_RDONLY)
@@ -178,12 +177,12 @@ def sync_folder(path: Path) -> None:
 
 def _failed(path: Path, error: OSError, size: int | None) -> UserError:
     reason = error.strerror or str(error)
-    need = f"{size:,} bytes are needed" if size is not None else "an unknown number of bytes is needed"
+    needed = f"{size:,} bytes are needed" if size is not None else "an unknown number of bytes is needed"
     try:
         free = f"{shutil.disk_usage(path.parent).free:,} free"
     except OSError:
         free = "free space unknown"
-    do = "free some space" if error.errno in _FULL else "give a folder that exists and that you may write to"
+    remedy = "free some space" if error.errno in _FULL else "give a folder that exists and that you may write to"
     if error.errno == errno.EFBIG:
-        do = "raise the limit that is set for a file's size (ulimit -f)"
-    return UserError(f"cannot write {str(path)!r}: {reason}; {need}, {free}; that file is as it was; {do}")
+        remedy = "raise the limit that is set for a file's size (ulimit -f)"
+    return UserError(f"cannot write {str(path)!r}: {reason}; {needed}, {free}; that file is as it was; {remedy}")

@@ -1,4 +1,4 @@
-"""What makes a safetensors file ours: one metadata entry with kind, header and sha256, in one spelling."""
+"""The metadata entry of our safetensors files: kind, header and sha256, in canonical spelling."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _OURS = re.compile(r'\{"format":1,"header":\{.*"sha256":"[0-9a-f]{64}"\}', re.DO
 
 
 class Seal:
-    """The identity of a file: kind, header and table, and a digest of them that the data is still to be added to."""
+    """The identity of a file: kind, header and table of tensors, with their digest, to which the data is added later."""
 
     def __init__(self, kind: str, header: dict[str, Any], table: Table):
         self.kind, self.header = kind, header
         self.table: Table = dict(sorted(table.items(), key=lambda item: (-item[1][0].itemsize, item[0])))
         names = {name: [NAMES[dtype], list(shape)] for name, (dtype, shape) in self.table.items()}
         if not isinstance(header, dict):
-            raise UserError(f"the header is {type(header).__name__}; wanted a JSON object; give a dict")
+            raise UserError(f"the header is {type(header).__name__}; expected a JSON object; give a dict")
         identity = {"format": _FORMAT, "kind": kind, "header": header, "tensors": names}
         self.digest = hashlib.sha256(canonical(identity, "the header"))
 
     def start(self, sha256: str) -> bytes:
-        """The file up to its data: length, header, and spaces up to a multiple of 8. There is no other spelling."""
+        """The file up to its data: length, header, and spaces up to a multiple of 8. This is the only valid spelling."""
         content = {"format": _FORMAT, "kind": self.kind, "header": self.header, "sha256": sha256}
         entries: dict[str, Any] = {"__metadata__": {_KEY: canonical(content, "the header").decode("ascii")}}
         position = 0
@@ -48,21 +48,21 @@ class Seal:
 
 
 def open_seal(layout: Layout, kind: str | None, what: str) -> tuple[Seal, str]:
-    """The seal of a file of ours, whose data is still to be digested, and the sha256 that it must come to.
+    """The seal of one of our files, and the sha256 that its digest must have once the data is added.
 
-    A kind of None stands for every kind.
+    A kind of None accepts every kind.
     """
     if layout.metadata.keys() != {_KEY}:
-        raise UserError(f"{what} was not written by datafree; wanted a file of kind {kind!r}; give another file")
+        raise UserError(f"{what} was not written by datafree; expected a file of kind {kind!r}; give another file")
     content = parse(layout.metadata[_KEY].encode("utf-8", "surrogatepass"), f"the metadata of {what}")
     if not isinstance(content, dict) or content.keys() != {"format", "kind", "header", "sha256"}:
         raise damaged(what, "its metadata is not format, kind, header and sha256")
     if not is_format(content["format"], _FORMAT):
-        raise UserError(f"{what} has format {str(content['format'])[:40]}; wanted {_FORMAT}; update datafree")
+        raise UserError(f"{what} has format {str(content['format'])[:40]}; expected {_FORMAT}; update datafree")
     if kind is None and isinstance(content["kind"], str):
         kind = content["kind"]
     if content["kind"] != kind or kind is None:
-        raise UserError(f"{what} is of kind {str(content['kind'])[:80]!r}; wanted {kind!r}; give another file")
+        raise UserError(f"{what} is of kind {str(content['kind'])[:80]!r}; expected {kind!r}; give another file")
     seal = Seal(kind, content["header"], layout.table)
     if not isinstance(content["sha256"], str) or seal.start(content["sha256"])[8:] != layout.raw:
         raise damaged(what, "its header is not in our spelling")
@@ -70,10 +70,10 @@ def open_seal(layout: Layout, kind: str | None, what: str) -> tuple[Seal, str]:
 
 
 def is_ours(layout: Layout) -> bool:
-    """Whether the metadata is ours, or was before it was damaged."""
+    """Whether the metadata is that of our files, possibly damaged."""
     return _KEY in layout.metadata or any(map(_OURS.match, layout.metadata.values()))
 
 
 def damaged(what: str, reason: str) -> UserError:
-    """The error for a file of ours that is not as it was written."""
+    """The error for one of our files whose content has changed."""
     return UserError(f"{what} is damaged: {reason}; get or write it again")

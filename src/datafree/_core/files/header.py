@@ -1,4 +1,4 @@
-"""The header of a safetensors file, checked whole before one byte of tensor data is allocated or read."""
+"""Reads the header of a safetensors file and checks all of it before any tensor data is allocated or read."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ WhyNot = Callable[[object], "str | None"]
 
 @dataclass(frozen=True)
 class Layout:
-    """What a header says: its exact bytes, the tensors in the order of their data, and the metadata."""
+    """The content of a header: its exact bytes, the tensors in the order of their data, and the metadata."""
 
     raw: bytes
     table: Table
@@ -61,7 +61,7 @@ class Layout:
 
 
 def read_layout(file: FileIO, size: int, *, what: str, cap: int, why_not: WhyNot) -> Layout:
-    """The checked header; the file then stands at the first byte of data, and the data ends at its last."""
+    """The checked header. Afterwards the file's position is the first byte of data."""
     raw = _read_raw(file, size, what, cap)
     value = parse(raw, f"the header of {what}")
     metadata = value.pop("__metadata__", {})
@@ -72,23 +72,23 @@ def read_layout(file: FileIO, size: int, *, what: str, cap: int, why_not: WhyNot
 
 
 def check_expected(table: Table, expect: Expected, what: str) -> None:
-    """Raise for the first tensor, by name, that is missing, too much, or unlike `expect` in dtype or shape."""
+    """Raises UserError for the first tensor, by name, that is missing, not in `expect`, or has another dtype or shape."""
     for name in sorted(expect.keys() | table.keys()):
         if name not in table:
             near = nearest(name, list(table)[:1000])
             raise UserError(f"no tensor {name!r} in {what}; {near}; it was made for another network")
         if name not in expect:
             near = nearest(name, list(expect)[:1000])
-            raise UserError(f"tensor {name!r} in {what} is not wanted; {near}; it was made for another network")
-        for part, got, wanted in zip(("dtype", "shape"), table[name], expect[name]):
-            if got != wanted:
+            raise UserError(f"tensor {name!r} in {what} is not expected; {near}; it was made for another network")
+        for part, got, expected in zip(("dtype", "shape"), table[name], expect[name]):
+            if got != expected:
                 raise UserError(
-                    f"tensor {name!r} in {what} has {part} {got}; wanted {wanted}; it was made for another network"
+                    f"tensor {name!r} in {what} has {part} {got}; expected {expected}; it was made for another network"
                 )
 
 
 def why_not_record_name(name: object) -> str | None:
-    """None for a name of ours: at most 4 components of [A-Za-z0-9._-], joined by '/'."""
+    """Why `name` is not valid in our files: at most 4 components of [A-Za-z0-9._-], joined by '/'. None if it is."""
     if not isinstance(name, str) or name == "__metadata__":
         return "it is reserved" if name == "__metadata__" else "it is no string"
     components = name.split("/")
@@ -98,7 +98,7 @@ def why_not_record_name(name: object) -> str | None:
 
 
 def why_not_weight_name(name: object) -> str | None:
-    """None for a name as state dicts have them: printable ASCII, at most 512, no '..' component, no leading '/'."""
+    """Why `name` is not valid in a state dict: 1 to 512 printable ASCII, no '..' component, no leading '/'. None if it is."""
     if not isinstance(name, str) or name == "__metadata__":
         return "it is reserved" if name == "__metadata__" else "it is no string"
     if not _WEIGHT.fullmatch(name):
@@ -107,7 +107,7 @@ def why_not_weight_name(name: object) -> str | None:
 
 
 def _read_raw(file: FileIO, size: int, what: str, cap: int) -> bytes:
-    """The bytes of the header's JSON text, at most `cap` of them."""
+    """The header's JSON text, of at most `cap` bytes."""
     head = file.read(9) or b""
     length = int.from_bytes(head[:8], "little")
     fits = len(head) == 9 and length <= size - 8
@@ -115,7 +115,7 @@ def _read_raw(file: FileIO, size: int, what: str, cap: int) -> bytes:
         raise _not_safetensors(head, what, size)
     if length > cap:
         raise UserError(
-            f"the header of {what} has {length:,} bytes; wanted at most {cap:,}; it is hostile or no such file"
+            f"the header of {what} has {length:,} bytes; expected at most {cap:,}; it is hostile or no such file"
         )
     raw = bytearray(length)
     raw[:1] = head[8:]
@@ -129,14 +129,14 @@ def _read_raw(file: FileIO, size: int, what: str, cap: int) -> bytes:
 def _not_safetensors(head: bytes, what: str, size: int) -> UserError:
     if head[:1] == b"\x80" or head[:2] == b"PK":
         return UserError(
-            f"{what} is a pickle (a torch .pt file?), which can run code; wanted safetensors; "
+            f"{what} is a pickle (a torch .pt file?), which can run code; expected safetensors; "
             "do: datafree convert FILE.pt --out FILE.safetensors"
         )
     return _damaged(what, f"its {size:,} bytes do not begin with a header that fits")
 
 
 def _table(value: dict[str, Any], data: int, what: str, why_not: WhyNot) -> Table:
-    """The tensors in the order of their data, which they cover from first byte to last without gap or overlap."""
+    """The tensors in the order of their data; together they cover all of it without a gap or an overlap."""
     spans = []
     for name, entry in value.items():
         if reason := why_not(name):
@@ -158,7 +158,7 @@ def _span(entry: Any, what: str) -> tuple[int, int, tuple[torch.dtype, tuple[int
         raise _damaged(what, "its entry is not dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise UserError(f"{what} has dtype {str(dtype)[:40]!r}; wanted one of {', '.join(DTYPES)}; convert it first")
+        raise UserError(f"{what} has dtype {str(dtype)[:40]!r}; expected one of {', '.join(DTYPES)}; convert it first")
     if not _counts(shape) or len(shape) > _MAX_DIMENSIONS or _volume(shape) > _MAX_VOLUME:
         raise _damaged(what, f"its shape {str(shape)[:80]} is impossible")
     if not _counts(offsets) or len(offsets) != 2:

@@ -1,4 +1,4 @@
-"""One writer per output folder: an advisory lock of the operating system on a file in it, free once its process ends."""
+"""One writer per output folder: an advisory lock of the operating system, released when its process ends."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ __all__ = ["LOCK", "locked", "writer"]
 
 LOCK = ".datafree.lock"
 _HELD: ContextVar[frozenset[str]] = ContextVar("held", default=frozenset())
-"""Folders that this thread's callers have locked: a verb inside a verb does not wait for itself."""
+"""Folders locked by callers in this thread, so that a verb inside a verb does not wait for itself."""
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 _TAKEN = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 
 
 @contextmanager
 def locked(folder: str | os.PathLike[str], *, file: str | None = None) -> Iterator[str | None]:
-    """Holds an existing folder for one writer; yields None, or the reason why its file system takes no lock (NFS, say).
+    """Locks an existing folder for one writer. Yields None, or the reason why the file system has no locks (e.g. NFS).
 
-    With `file`, only that name in the folder is held, for a command whose result is one file.
+    With `file`, only that name in the folder is locked, for a command whose result is one file.
 
-    Another process, or another thread of this one, gets a UserError that names the process. A lock taken by a caller of
-    the same thread is shared. The file names a process number and a hash of the machine's name, and goes with the lock.
+    Raises UserError, naming the other process, if another process or thread holds the lock. A lock of a caller in the same
+    thread is shared. The lock file holds the process number and a hash of the machine's name; it is removed with the lock.
     """
     path = Path(os.path.realpath(folder), LOCK if file is None else f".{file}{LOCK}")
     place = str(path)
@@ -48,7 +48,7 @@ def locked(folder: str | os.PathLike[str], *, file: str | None = None) -> Iterat
 
 
 def writer(folder: str | os.PathLike[str]) -> str | None:
-    """The process that holds `folder`, in words; None where none does, or nothing can be said of it."""
+    """The process that holds `folder`, in words; None if there is none or it is unknown."""
     path = Path(os.path.realpath(folder), LOCK)
     try:
         number = os.open(
@@ -66,12 +66,12 @@ def writer(folder: str | os.PathLike[str]) -> str | None:
 
 
 def _acquire(path: Path, what: str) -> tuple[int | None, str | None]:
-    """The open lock file, or the reason why there is none. Raises UserError where another run holds `what`."""
-    for _ in range(100):  # each time, another run has released it, and removed the file, in between
+    """The open lock file, or the reason why there is none. Raises UserError if another run holds `what`."""
+    for _ in range(100):  # another run may release the lock and remove its file in between
         try:
             number = os.open(path, _flags(), 0o666)
         except OSError as error:
-            if error.errno in _UNWRITABLE:  # nothing can be written here: the first write says so, if there is one
+            if error.errno in _UNWRITABLE:  # the first write into the folder reports it, if there is one
                 return None, None
             raise UserError(f"cannot lock {what}: {error.strerror}; name another folder") from None
         try:
@@ -88,17 +88,17 @@ def _acquire(path: Path, what: str) -> tuple[int | None, str | None]:
                 f"{what} is in use by {holder}; expected one that no other run writes to; wait until that run ends, or "
                 "name another one"
             ) from None
-        if _is_there(path, number):
-            with suppress(OSError):  # a full disk: the lock holds without the name of its holder
+        if _is_same_file(path, number):
+            with suppress(OSError):  # on a full disk the lock works without the holder's name
                 os.ftruncate(number, 0)
                 os.write(number, f"{os.getpid()} {machine()}\n".encode())
             return number, None
         os.close(number)
-    raise UserError(f"{what} is taken and released all the time; start one run in it at a time")
+    raise UserError(f"{what} is locked and released all the time; start one run in it at a time")
 
 
 def _release(path: Path, number: int) -> None:
-    with suppress(OSError):  # removed while it is held: whoever opened it before finds that it is another file now
+    with suppress(OSError):  # removed while held: a process that opened it earlier notices that it is another file
         os.unlink(path)
     with suppress(OSError):
         os.close(number)
@@ -107,28 +107,28 @@ def _release(path: Path, number: int) -> None:
             os.unlink(path)
 
 
-def _is_there(path: Path, number: int) -> bool:
+def _is_same_file(path: Path, number: int) -> bool:
     try:
-        found, own = os.lstat(path), os.fstat(number)
+        current, held = os.lstat(path), os.fstat(number)
     except FileNotFoundError:
         return False
-    return (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino)
+    return (current.st_dev, current.st_ino) == (held.st_dev, held.st_ino)
 
 
 def _holder(number: int) -> str:
-    """In words, from what the file says."""
+    """The holder of the lock in words, from the content of its file."""
     try:
         text = os.pread(number, 64, 0).decode("ascii", "replace") if hasattr(os, "pread") else ""
     except OSError:
         text = ""
-    found = re.match(r"([0-9]{1,10}) ([0-9a-f]{8})\n", text)
-    if found is None:
+    match = re.match(r"([0-9]{1,10}) ([0-9a-f]{8})\n", text)
+    if match is None:
         return "another run"
-    if found[2] != machine():
-        return f"process {found[1]} of another machine"
-    if int(found[1]) == os.getpid():
-        return f"another run of this process ({found[1]})"
-    return f"process {found[1]} on {platform.node() or 'this machine'}"
+    if match[2] != machine():
+        return f"process {match[1]} of another machine"
+    if int(match[1]) == os.getpid():
+        return f"another run of this process ({match[1]})"
+    return f"process {match[1]} on {platform.node() or 'this machine'}"
 
 
 def _flags() -> int:
@@ -136,13 +136,13 @@ def _flags() -> int:
 
 
 def _take(number: int) -> None:
-    """Raises OSError, with one of _TAKEN where another run holds it."""
+    """Takes the lock. Raises OSError; its number is in _TAKEN if another run holds the lock."""
     try:
         import fcntl
     except ImportError:  # Windows
         import msvcrt
 
-        os.lseek(number, 1 << 20, os.SEEK_SET)  # not where the text is: locked bytes cannot be read by others there
+        os.lseek(number, 1 << 20, os.SEEK_SET)  # beyond the text: on Windows others cannot read locked bytes
         msvcrt.locking(number, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
         os.lseek(number, 0, os.SEEK_SET)
         return

@@ -1,4 +1,4 @@
-"""Reading a stranger's path: only a regular file is opened, no link is followed and nothing blocks."""
+"""Opens untrusted paths: only regular files, without following links and without blocking."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ _FLAGS = ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY", "O_NOCTTY")
 
 @contextmanager
 def open_regular(path: str | os.PathLike[str]) -> Iterator[tuple[FileIO, int]]:
-    """The open file, unbuffered, and its size. What the disk refuses, here or in the block, is a `UserError`."""
+    """The open file, unbuffered, and its size. Errors of the disk, also inside the block, are raised as `UserError`."""
     check_path(path)
     try:
         _refuse_other_kinds(path, os.lstat(path).st_mode)
         flags = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in _FLAGS)
         with FileIO(os.open(path, flags), "rb") as file:
-            found = os.fstat(file.fileno())  # again: the path may have changed hands in between
-            _refuse_other_kinds(path, found.st_mode)
-            yield file, found.st_size
+            status = os.fstat(file.fileno())  # checked again: the path may have changed in between
+            _refuse_other_kinds(path, status.st_mode)
+            yield file, status.st_size
     except OSError as error:
         raise UserError(f"cannot read {_shown(path)}: {error.strerror or error}; give a file you may read") from None
     except MemoryError:
@@ -44,16 +44,16 @@ def open_regular(path: str | os.PathLike[str]) -> Iterator[tuple[FileIO, int]]:
 
 
 def check_path(path: str | os.PathLike[str]) -> None:
-    """Refuse what the operating system cannot take as a path at all: a NUL, or text that cannot be encoded."""
+    """Raises UserError for text that cannot be a path: with a NUL, or not encodable."""
     try:
         if b"\0" in os.fsencode(path):
             raise ValueError
     except ValueError:
-        raise UserError(f"{os.fspath(path)!a} is no path; wanted one without NUL; rename it") from None
+        raise UserError(f"{os.fspath(path)!a} is no path; expected one without NUL; rename it") from None
 
 
 def read_into(file: FileIO, view: memoryview) -> bool:
-    """Fill `view` from the file; False where the file ends first."""
+    """Fills `view` from the file; False if the file ends first."""
     while len(view):
         count = file.readinto(view)
         if not count:
@@ -63,7 +63,7 @@ def read_into(file: FileIO, view: memoryview) -> bool:
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:
-    """The sha256 of the bytes that the file has when it is opened, in hexadecimal."""
+    """The sha256 of the file in hexadecimal; bytes that are appended while it is read do not count."""
     digest = hashlib.sha256()
     with open_regular(path) as (file, size):  # some files of the system have size 0 and no end
         while size > 0 and (chunk := file.read(min(CHUNK, size))):
@@ -75,7 +75,7 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
 def _refuse_other_kinds(path: str | os.PathLike[str], mode: int) -> None:
     if not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "no file")
-        raise UserError(f"{_shown(path)} is {kind}; wanted a regular file; give the file itself")
+        raise UserError(f"{_shown(path)} is {kind}; expected a regular file; give the file itself")
 
 
 def _shown(path: str | os.PathLike[str]) -> str:

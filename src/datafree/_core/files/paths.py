@@ -1,4 +1,4 @@
-"""Names and folders that mean the same on POSIX and on Windows, and never a place outside."""
+"""Names that are valid on POSIX and Windows and never lead outside their folder, and output folders marked with their kind."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNOR
 
 
 def safe_name(name: str) -> str:
-    """`name` itself where it is one path component that POSIX and Windows both take for a plain file name."""
+    """Returns `name` if it is a plain file name on both POSIX and Windows; raises UserError otherwise."""
     reason = why_not_component(name) or (_DEVICE.fullmatch(name) and "it is a device on Windows")
     if reason:
-        shown = repr(name[:80] if isinstance(name, str) else name)
-        raise UserError(f"name {shown} cannot be used: {reason}; wanted 1 to 128 of A-Z a-z 0-9 . _ -; rename it")
+        quoted = repr(name[:80] if isinstance(name, str) else name)
+        raise UserError(f"name {quoted} cannot be used: {reason}; expected 1 to 128 of A-Z a-z 0-9 . _ -; rename it")
     return name
 
 
 def why_not_component(name: object) -> str | None:
-    """The reason why `name` is not one plain component of a path, devices of Windows aside; None where it is."""
+    """Why `name` is not a single plain path component; None if it is. Windows devices are not checked."""
     if not isinstance(name, str):
         return f"it is {type(name).__name__}, no string"
     if not name or len(name) > 128:
@@ -43,14 +43,17 @@ def why_not_component(name: object) -> str | None:
 
 
 def claim_folder(path: str | os.PathLike[str], *, kind: str) -> Path:
-    """The output folder `path`: made, or empty, or claimed before for the same `kind`. Any other is left untouched."""
+    """Creates or claims the output folder `path`; it must be empty or claimed before for the same `kind`.
+
+    Raises UserError for any other folder, which is left unchanged.
+    """
     check_path(path)
     folder = Path(path)
     safe_name(kind)
     try:
         make_folder(folder)
     except FileExistsError:
-        raise UserError(f"{str(folder)!r} is a file; wanted a folder; choose another name") from None
+        raise UserError(f"{str(folder)!r} is a file; expected a folder; choose another name") from None
     except OSError as error:
         raise UserError(f"cannot make or read folder {str(folder)!r}: {error.strerror}; choose another place") from None
     if not check_claim(folder, kind=kind):
@@ -59,18 +62,18 @@ def claim_folder(path: str | os.PathLike[str], *, kind: str) -> Path:
 
 
 def check_claim(path: str | os.PathLike[str], *, kind: str) -> bool:
-    """Whether `path` is claimed for `kind`; False where it is empty or not there. Writes nothing.
+    """Whether `path` is claimed for `kind`; False if it is empty or missing. Writes nothing.
 
-    Raises UserError for a link, a file, another kind's folder, and one that holds other things.
+    Raises UserError for a link, a file, a folder of another kind, and a folder that holds anything else.
     """
     check_path(path)
     folder = Path(path)
     try:
         mode = os.lstat(folder).st_mode
         if stat.S_ISLNK(mode):
-            raise UserError(f"{str(folder)!r} is a link; wanted a folder; give the folder itself")
+            raise UserError(f"{str(folder)!r} is a link; expected a folder; give the folder itself")
         if not stat.S_ISDIR(mode):
-            raise UserError(f"{str(folder)!r} is a file; wanted a folder; choose another name")
+            raise UserError(f"{str(folder)!r} is a file; expected a folder; choose another name")
         names = sorted(os.listdir(folder))
     except FileNotFoundError:
         return False
@@ -82,18 +85,20 @@ def check_claim(path: str | os.PathLike[str], *, kind: str) -> bool:
     others = [name for name in names if name != LOCK and not _is_stray_marker(name)]
     if others:
         raise UserError(
-            f"folder {str(folder)!r} holds {others[0]!r} and no {MARKER!r}; wanted an empty folder; choose another"
+            f"folder {str(folder)!r} holds {others[0]!r} and no {MARKER!r}; expected an empty folder; choose another"
         )
     return False
 
 
 def _is_stray_marker(name: str) -> bool:
-    """Whether a process that was killed while it claimed the folder left this behind."""
+    """Whether this is the temporary marker of a process that was killed while it claimed the folder."""
     match = TEMPORARY.fullmatch(name)
     return match is not None and match["name"] == MARKER
 
 
 def _check_marker(folder: Path, kind: str) -> None:
-    found = read_json(folder / MARKER).get("kind")
-    if found != kind:
-        raise UserError(f"folder {str(folder)!r} holds {str(found)[:80]!r}; wanted {kind!r}; choose another folder")
+    stored_kind = read_json(folder / MARKER).get("kind")
+    if stored_kind != kind:
+        raise UserError(
+            f"folder {str(folder)!r} holds {str(stored_kind)[:80]!r}; expected {kind!r}; choose another folder"
+        )

@@ -1,4 +1,4 @@
-"""What a torch state-dict pickle says, read opcode by opcode: nothing is imported, called or allocated by its word."""
+"""Describes a torch state-dict pickle, opcode by opcode, without importing, calling or allocating anything that it names."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _PARAMETERS = {"torch._utils _rebuild_parameter", "torch._utils _rebuild_paramet
 
 @dataclass(frozen=True)
 class Named:
-    """A class or function that the pickle names, as 'module name'; it is never looked up."""
+    """A class or function named in the pickle, as 'module name'. It is never imported."""
 
     name: str
 
 
 @dataclass(frozen=True, eq=False)
 class Opaque:
-    """An object that the pickle would have made by calling `name`."""
+    """An object that unpickling would create by calling `name`."""
 
     name: str
 
@@ -59,9 +59,10 @@ class _Machine:
 
 
 def describe(data: bytes) -> Any:
-    """The object of a pickle: `Described` for tensors, `Opaque` for all other objects. ValueError: not readable.
+    """The object in a pickle, with `Described` for tensors and `Opaque` for all other objects.
 
-    Dict keys are strings and integers only, since hashing a nest of shared tuples takes forever.
+    Raises ValueError if it is not readable. Dict keys are only strings and integers, since hashing nested shared tuples takes
+    exponential time.
     """
     machine = _Machine()
     try:
@@ -125,7 +126,9 @@ def _make(stack: list[Any], name: str, argument: Any) -> None:
         stack.append(Named(argument))
     elif name == "STACK_GLOBAL":
         attribute, module = stack.pop(), stack.pop()
-        stack.append(Named(" ".join((module, attribute))))  # join takes strings only; the text of a nest takes forever
+        stack.append(
+            Named(" ".join((module, attribute)))
+        )  # join accepts only strings; the text of nested tuples may be huge
     elif name == "BINPERSID":
         _, storage, key, *_ = stack.pop()
         if not isinstance(key, str):
@@ -140,8 +143,8 @@ def _make(stack: list[Any], name: str, argument: Any) -> None:
         raise ValueError(f"opcode {name} has no place in a state dict")
 
 
-def _called(what: Any, arguments: Any) -> Any:
-    name = what.name if isinstance(what, Named) else "an object"
+def _called(function: Any, arguments: Any) -> Any:
+    name = function.name if isinstance(function, Named) else "an object"
     if name == "collections OrderedDict":
         return Opaque(name) if arguments else {}
     if name in _TENSORS:

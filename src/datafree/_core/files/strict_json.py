@@ -1,4 +1,4 @@
-"""JSON in one spelling: canonical when written; when read, no duplicate key, NaN, deep nesting or huge number."""
+"""Strict JSON: written in canonical form; read without duplicate keys, NaN, deep nesting or huge numbers."""
 
 from __future__ import annotations
 
@@ -29,31 +29,31 @@ __all__ = [
 
 MAX_DEPTH = 32
 MAX_DIGITS = 40
-MAX_SEPARATORS = 1 << 19  # bounds what the parser makes: 50,000 tensors, at the worst about 50 MB
+MAX_SEPARATORS = 1 << 19  # bounds the parser's memory: 50,000 tensors, about 50 MB at worst
 _CHECKSUM = "checksum"
 _LONG_NUMBER = re.compile(rb"[0-9]{%d}" % (MAX_DIGITS + 1))
 
 
 @dataclass(frozen=True)
-class _Most:
-    """What a JSON file may have: bytes, and commas and brackets."""
+class _Limits:
+    """The largest number of bytes in a JSON file, and of commas and brackets together."""
 
     size: int = 4 << 20
     separators: int = MAX_SEPARATORS
 
 
-_RUN = _Most(48 << 20, 1_600_000)  # 100,000 epochs of the longest history, with three rollbacks each
-_SET = _Most(32 << 20)  # 200,000 shards of 93 bytes each, and the settings that made them
+_RUN = _Limits(48 << 20, 1_600_000)  # 100,000 epochs of the longest history, with three rollbacks each
+_SET = _Limits(32 << 20)  # 200,000 shards of 93 bytes each, and the settings that made them
 
 
-def _most(path: str | os.PathLike[str]) -> _Most:
-    """By the file's name: both the writer and the reader keep to it."""
+def _limits_of(path: str | os.PathLike[str]) -> _Limits:
+    """The limits for a file's name, for both its writer and its reader."""
     name = os.fsdecode(os.path.basename(path))
-    return _RUN if name.endswith("run.json") else _SET if name == "set.json" else _Most()
+    return _RUN if name.endswith("run.json") else _SET if name == "set.json" else _Limits()
 
 
 def canonical(value: object, what: str, separators: int = MAX_SEPARATORS) -> bytes:
-    """The one JSON text of `value`: keys sorted, no spaces, ASCII. What `parse` would refuse is refused here."""
+    """The canonical JSON text of `value`: sorted keys, no spaces, ASCII. Raises UserError for what `parse` would refuse."""
     try:
         text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
@@ -66,9 +66,9 @@ def canonical(value: object, what: str, separators: int = MAX_SEPARATORS) -> byt
 
 
 def check_size(data: bytes, what: str, separators: int = MAX_SEPARATORS) -> None:
-    """Raise UserError for a JSON text that `parse` would refuse for its many parts."""
+    """Raises UserError for a JSON text with more parts than `parse` accepts."""
     if (count := _separators(data)) > separators:
-        raise UserError(f"{what} would have {count:,} separators; wanted at most {separators:,}; have fewer parts")
+        raise UserError(f"{what} would have {count:,} separators; expected at most {separators:,}; have fewer parts")
 
 
 def _separators(data: bytes) -> int:
@@ -76,7 +76,7 @@ def _separators(data: bytes) -> int:
 
 
 def parse(data: bytes, what: str, separators: int = MAX_SEPARATORS) -> Any:
-    """The value of a JSON text from a stranger, of at most that many commas and brackets; `what` names it in the error."""
+    """The value of an untrusted JSON text with at most `separators` commas and brackets; `what` is its name in errors."""
     try:
         if _separators(data) > separators:
             raise ValueError(f"more than {separators:,} separators")
@@ -96,45 +96,47 @@ def parse(data: bytes, what: str, separators: int = MAX_SEPARATORS) -> Any:
 
 
 def write_json(path: str | os.PathLike[str], value: dict[str, Any]) -> None:
-    """Write one JSON object in its canonical spelling and a line end, atomically. Refuses what `read_json` would."""
+    """Writes a JSON object in canonical form with a line end, atomically. Raises UserError for what `read_json` would refuse."""
     if not isinstance(value, dict):
-        raise UserError(f"cannot write {str(path)!r}: got {type(value).__name__}; wanted a JSON object; give a dict")
-    most = _most(path)
-    data = canonical(value, f"the content of {str(path)!r}", most.separators) + b"\n"
-    if len(data) > most.size:
-        raise UserError(f"{str(path)!r} would have {len(data):,} bytes; wanted at most {most.size:,}; have fewer parts")
+        raise UserError(f"cannot write {str(path)!r}: got {type(value).__name__}; expected a JSON object; give a dict")
+    limits = _limits_of(path)
+    data = canonical(value, f"the content of {str(path)!r}", limits.separators) + b"\n"
+    if len(data) > limits.size:
+        raise UserError(
+            f"{str(path)!r} would have {len(data):,} bytes; expected at most {limits.size:,}; have fewer parts"
+        )
     write_bytes(path, data)
 
 
 def is_format(value: Any, number: int) -> bool:
-    """Whether what a file says of its format is that number; `true` and 1.0 are not 1."""
+    """Whether a file's format is this number; `true` and 1.0 are not 1."""
     return type(value) is int and value == number
 
 
 def read_json(path: str | os.PathLike[str], *, cap: int | None = None) -> dict[str, Any]:
-    """The JSON object in a file of at most `cap` bytes, which depends on the file's name where it is not given."""
-    most = _most(path)
-    cap = most.size if cap is None else cap
+    """The JSON object in a file of at most `cap` bytes; the default depends on the file's name."""
+    limits = _limits_of(path)
+    cap = limits.size if cap is None else cap
     with open_regular(path) as (file, size):
         if size > cap:
-            raise UserError(f"{str(path)!r} has {size:,} bytes; wanted at most {cap:,}; it is not a file of ours")
+            raise UserError(f"{str(path)!r} has {size:,} bytes; expected at most {cap:,}; it is not a file of ours")
         data = file.read(cap + 1) or b""
-    value = parse(data[: cap + 1], repr(str(path)), most.separators)
+    value = parse(data[: cap + 1], repr(str(path)), limits.separators)
     if not isinstance(value, dict):
-        raise UserError(f"{str(path)!r} holds {_shown(value)}; wanted a JSON object; it is not a file of ours")
+        raise UserError(f"{str(path)!r} holds {_shown(value)}; expected a JSON object; it is not a file of ours")
     return value
 
 
 def write_sealed_json(path: str | os.PathLike[str], value: dict[str, Any]) -> None:
-    """As `write_json`, with the sha256 of the rest under "checksum", in the place of one that is there."""
-    value = {key: own for key, own in value.items() if key != _CHECKSUM}
+    """Like `write_json`, with the sha256 of the content under "checksum", replacing an existing one."""
+    value = {key: entry for key, entry in value.items() if key != _CHECKSUM}
     write_json(path, {**value, _CHECKSUM: _digest(value, path)})
 
 
 def read_sealed_json(path: str | os.PathLike[str], older: Collection[str]) -> dict[str, Any]:
-    """What `write_sealed_json` was given; raises UserError where the checksum does not fit.
+    """The value that `write_sealed_json` wrote. Raises UserError if the checksum does not match.
 
-    A file of an earlier version, with no other keys than those in `older`, has no checksum and comes with a `Notice`.
+    A file without a checksum is accepted, with a `Notice`, if it has only the keys in `older`, as in earlier versions.
     """
     value = read_json(path)
     digest = value.pop(_CHECKSUM, None)
@@ -143,7 +145,7 @@ def read_sealed_json(path: str | os.PathLike[str], older: Collection[str]) -> di
             raise UserError(
                 f"{str(path)!r} has no checksum, and a key {min(further)[:80]!r}; it is damaged; get it again"
             )
-        if is_format(value.get("format"), 1):  # what is of another format is refused by who reads it
+        if is_format(value.get("format"), 1):  # another format is refused by the caller
             words = "has no checksum, as an earlier version wrote it: its content is not verified"
             warnings.warn(Notice(f"{path} {words}"), stacklevel=2)
     elif digest != _digest(value, path):
@@ -156,7 +158,7 @@ def read_sealed_json(path: str | os.PathLike[str], older: Collection[str]) -> di
 
 
 def _digest(value: dict[str, Any], path: str | os.PathLike[str]) -> str:
-    return hashlib.sha256(canonical(value, f"the content of {str(path)!r}", _most(path).separators)).hexdigest()
+    return hashlib.sha256(canonical(value, f"the content of {str(path)!r}", _limits_of(path).separators)).hexdigest()
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

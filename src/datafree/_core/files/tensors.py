@@ -1,4 +1,4 @@
-"""Named tensors with a header in one checksummed safetensors file; and any plain safetensors, read as safely."""
+"""Named tensors with a header in one checksummed safetensors file. Plain safetensors files are read with the same checks."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from .strict_json import check_size
 
 __all__ = ["WEIGHTS", "cap_of", "check_room", "read_header", "read_tensors", "read_weights", "write_tensors"]
 
-WEIGHTS = "weights"  # the kind whose tensors may have any name of a state dict; of a kind "...-state" they may too
+WEIGHTS = "weights"  # this kind and kinds "...-state" may have any tensor name of a state dict
 
 
 def write_tensors(
     path: str | os.PathLike[str], tensors: dict[str, Tensor], header: dict[str, Any], *, kind: str
 ) -> str:
-    """Write one file, atomically, and return the sha256 of its bytes; the same content gives the same bytes.
+    """Writes one file atomically and returns the sha256 of its bytes. The same content gives the same bytes.
 
-    A tensor with NaN or infinity, or of a dtype that the format does not have, is refused by name.
+    Raises UserError for a tensor with NaN or infinity, or with a dtype that the format does not have.
     """
     ready = {name: _ready(name, tensors[name], kind) for name in tensors}
     table: Table = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in ready.items()}
@@ -60,34 +60,34 @@ def write_tensors(
 
 
 def check_room(path: str | os.PathLike[str], table: Table, header: dict[str, Any], *, kind: str) -> None:
-    """Raise UserError where tensors of these names, dtypes and shapes could not be written to `path`, or not be read again.
+    """Raises UserError if tensors with these names, dtypes and shapes could not be written to `path` or read back.
 
-    For before the work whose result they are.
+    Called before the work that produces them.
     """
     for name, (dtype, _) in table.items():
         if reason := _why_not(kind)(name):
             raise UserError(f"tensor name {name[:80]!r} cannot be used: {reason}; rename it")
         if dtype not in NAMES:
             raise UserError(
-                f"tensor {name!r} is {dtype}; wanted one of {', '.join(str(d)[6:] for d in NAMES)}; cast it"
+                f"tensor {name!r} is {dtype}; expected one of {', '.join(str(d)[6:] for d in NAMES)}; cast it"
             )
     _start(path, Seal(safe_name(kind), header, table), "0" * 64)
 
 
 def _start(path: str | os.PathLike[str], seal: Seal, sha256: str) -> bytes:
-    """The file up to its data, which any reader of its kind takes."""
+    """The file up to its data. Raises UserError if a reader of its kind would refuse it."""
     start, cap = seal.start(sha256), cap_of(seal.kind)
     what = f"the header of {str(path)!r}"
     if len(start) - 8 > cap:
         raise UserError(
-            f"{what} would have {len(start) - 8:,} bytes; wanted at most {cap:,}; shorten names or have fewer"
+            f"{what} would have {len(start) - 8:,} bytes; expected at most {cap:,}; shorten names or have fewer"
         )
     check_size(start[8:], f"{what}, of {len(seal.table):,} tensors,")
     return start
 
 
 def cap_of(kind: str | None) -> int:
-    """The most bytes that the header of a file of that kind may have."""
+    """The largest header, in bytes, of a file of that kind."""
     return HEADER_CAP_MODEL if kind is None or _loose(kind) else HEADER_CAP_RECORD
 
 
@@ -99,9 +99,9 @@ def read_tensors(
     expect: Expected | None = None,
     finite: bool = True,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors, sorted by name, and the header that `write_tensors` was given.
+    """The tensors, sorted by name, and the header that was passed to `write_tensors`.
 
-    Every check comes before what it guards: the kind of file, size, header, names, `expect`, then data, sha256, finite.
+    Checked in this order, each before it is relied on: file type, size, header, names, `expect`, data, sha256, finite values.
     """
     what = repr(str(path))
     with open_regular(path) as (file, size):
@@ -119,9 +119,9 @@ def read_tensors(
 def read_header(
     path: str | os.PathLike[str], *, kind: str | None, cap: int | None = None
 ) -> tuple[Table, dict[str, Any]]:
-    """The table of tensors, sorted by name, and the header; no data is read, so the sha256 is not compared.
+    """The table of tensors, sorted by name, and the header. No data is read, so the sha256 is not checked.
 
-    A kind of None stands for every kind.
+    A kind of None accepts every kind.
     """
     what = repr(str(path))
     with open_regular(path) as (file, size):
@@ -133,7 +133,7 @@ def read_header(
 def read_weights(
     path: str | os.PathLike[str], *, cap: int = HEADER_CAP_MODEL, expect: Expected | None = None
 ) -> dict[str, Tensor]:
-    """The tensors, sorted by name, of any safetensors file; one of ours, of kind "weights", has its sha256 verified."""
+    """The tensors, sorted by name, of any safetensors file. The sha256 is checked for our own files, of kind "weights"."""
     what = repr(str(path))
     with open_regular(path) as (file, size):
         layout = read_layout(file, size, what=what, cap=cap, why_not=why_not_weight_name)
@@ -180,18 +180,20 @@ def _check_values(piece: memoryview, dtype: torch.dtype, what: str) -> None:
         if torch.frombuffer(piece, dtype=torch.uint8).max() > 1:
             raise UserError(f"{what} has truth values that are neither 0 nor 1; it is damaged; write it again")
     elif dtype.is_floating_point and not torch.isfinite(torch.frombuffer(piece, dtype=dtype)).all():
-        raise UserError(f"{what} has NaN or infinity; wanted finite numbers; find where they arise and write it again")
+        raise UserError(
+            f"{what} has NaN or infinity; expected finite numbers; find where they arise and write it again"
+        )
 
 
 def _ready(name: str, tensor: Tensor, kind: str) -> Tensor:
     if reason := _why_not(kind)(name):
         raise UserError(f"tensor name {str(name)[:80]!r} cannot be used: {reason}; rename it")
     if not isinstance(tensor, Tensor):
-        raise UserError(f"{name!r} is {type(tensor).__name__}; wanted a tensor; put other values in the header")
+        raise UserError(f"{name!r} is {type(tensor).__name__}; expected a tensor; put other values in the header")
     if tensor.dtype not in NAMES or tensor.layout != torch.strided or tensor.device.type == "meta":
         got = f"{tensor.dtype}, {tensor.layout}, on {tensor.device}"
         raise UserError(
-            f"tensor {name!r} is {got}; wanted a dense one of {', '.join(str(dtype)[6:] for dtype in NAMES)}; cast it"
+            f"tensor {name!r} is {got}; expected a dense one of {', '.join(str(dtype)[6:] for dtype in NAMES)}; cast it"
         )
     return tensor.detach().cpu().resolve_neg().contiguous()
 
@@ -205,7 +207,7 @@ def _pieces(view: memoryview) -> Iterable[memoryview]:
 
 
 def _loose(kind: str | None) -> bool:
-    """Whether its tensors may have any name of a state dict."""
+    """Whether tensors of this kind may have any name of a state dict."""
     return kind is None or kind == WEIGHTS or kind.endswith("-state")
 
 

@@ -1,4 +1,4 @@
-"""The one way from a torch `.pt` / `.pth` state dict to a file that is safe to load."""
+"""Converts a torch `.pt` / `.pth` state dict to a file that is safe to load."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ _BAD_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, Runti
 def convert_weights(
     source: str | os.PathLike[str], target: str | os.PathLike[str], *, cap: int = 16 << 30
 ) -> list[str] | None:
-    """Write the state dict in `source` to `target`, kind "weights", and return its tensors' names, sorted.
+    """Writes the state dict in `source` to `target`, kind "weights", and returns the sorted names of its tensors.
 
-    None where `target` is there and holds just that; UserError where it holds anything else, which is never replaced.
+    Returns None if `target` already has this content, and raises UserError if it has any other, which is never replaced.
 
-    Takes what `torch.save` has written since torch 1.6: a state dict, or one under "state_dict" or "model"; a prefix
-    "module." that all names share is dropped. The older format without a zip is refused, whatever its size.
-    `source` has at most `cap` bytes, and neither its members nor its tensors have more than 20 times its size + 16 MiB.
-    differs from torch.load(weights_only=True): that allocates what the pickle asks for (`bytearray(2**40)` is on its
-    list) before one can look; here the pickle is only described, and each tensor checked against its storage's bytes.
+    Accepts what `torch.save` has written since torch 1.6: a state dict, possibly under "state_dict" or "model". A prefix
+    "module." that all names share is dropped. The older format, which is no zip, is refused. `source` has at most `cap`
+    bytes, and neither its members nor its tensors more than 20 times its size + 16 MiB.
+    Differs from torch.load(weights_only=True), which allocates what the pickle asks for (it allows `bytearray(2**40)`)
+    before anything can be checked: here the pickle is only described, and each tensor is checked against its storage.
     """
     what = repr(str(Path(source)))
     tensors = read_torch(source, lambda content: _state_dict(content, what), cap=cap)
@@ -68,15 +68,17 @@ def convert_weights(
 
 
 def _check_same(target: Path, tensors: dict[str, Tensor]) -> None:
-    """Raises UserError where the file holds other tensors than these."""
+    """Raises UserError if the file does not hold exactly these tensors."""
     table = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
     try:
-        there = read_tensors(target, kind=WEIGHTS, expect=table)[0]
+        stored = read_tensors(target, kind=WEIGHTS, expect=table)[0]
     except UserError:
-        there = {}
-    if there.keys() != tensors.keys() or any(not torch.equal(there[name], own) for name, own in tensors.items()):
+        stored = {}
+    if stored.keys() != tensors.keys() or any(
+        not torch.equal(stored[name], tensor) for name, tensor in tensors.items()
+    ):
         raise UserError(
-            f"{target} is there already and holds other weights or another file, which would be lost: name another file, or "
+            f"{target} already exists and holds other weights or another file, which would be lost: name another file, or "
             "remove it first"
         )
 
@@ -84,14 +86,15 @@ def _check_same(target: Path, tensors: dict[str, Tensor]) -> None:
 def read_torch(
     source: str | os.PathLike[str], pick: Callable[[Any], dict[str, Described]], *, cap: int = 16 << 30
 ) -> dict[str, Tensor]:
-    """The tensors that `pick` takes, by name, out of what a torch file describes: dicts, lists, numbers, text, tensors.
+    """The tensors that `pick` selects, by name, from the described content of a torch file (dicts, lists, numbers, text,
+    tensors).
 
-    Under the same limits as `convert_weights`; only what was picked is checked and read.
+    The limits are those of `convert_weights`. Only the selected tensors are checked and read.
     """
     what = repr(str(Path(source)))
     with open_regular(source) as (file, size):
         if size > cap:
-            raise UserError(f"{what} has {size:,} bytes; wanted at most {cap:,}; raise the cap if you trust it")
+            raise UserError(f"{what} has {size:,} bytes; expected at most {cap:,}; raise the cap if you trust it")
         try:
             members, root = _members(file, size, what)
             order = _read(members, f"{root}byteorder", 16, default=b"little")
@@ -104,21 +107,21 @@ def read_torch(
 
 
 def _members(file: FileIO, size: int, what: str) -> tuple[zipfile.ZipFile, str]:
-    """The zip, whose directory and members are of bounded size, and the folder in it that holds data.pkl."""
+    """The zip, with the sizes of its directory and members checked, and the folder in it that holds data.pkl."""
     start = file.read(9)
     if start[8:] == b"{" and int.from_bytes(start[:8], "little") < size:
-        raise UserError(f"{what} is safetensors already, wanted what torch.save writes; use it as it is")
+        raise UserError(f"{what} is safetensors already, expected what torch.save writes; use it as it is")
     if start[:2] != b"PK":
         raise UserError(
-            f"{what} is no zip: it is no torch file, or one in the format before torch 1.6; wanted a zip; load it with "
-            "torch.load(FILE, weights_only=True) where you trust it, and torch.save it again"
+            f"{what} is no zip: it is no torch file, or one in the format before torch 1.6; expected a zip; load it with "
+            "torch.load(FILE, weights_only=True) if you trust it, and torch.save it again"
         )
     if _directory_size(file, size) > _DIRECTORY_CAP:
         raise ValueError(f"its directory is longer than {_DIRECTORY_CAP:,} bytes")
     members = zipfile.ZipFile(file)  # pyright: ignore[reportArgumentType]
     total, most = sum(member.file_size for member in members.infolist()), 20 * size + (16 << 20)
     if total > most:
-        raise UserError(f"{what} of {size:,} bytes unpacks to {total:,}; wanted at most {most:,}; it is hostile")
+        raise UserError(f"{what} of {size:,} bytes unpacks to {total:,}; expected at most {most:,}; it is hostile")
     names = members.namelist()
     if len(set(names)) != len(names):
         raise ValueError("a member occurs twice")
@@ -129,7 +132,7 @@ def _members(file: FileIO, size: int, what: str) -> tuple[zipfile.ZipFile, str]:
 
 
 def _directory_size(file: FileIO, size: int) -> int:
-    """The bytes of the zip's directory, of which the zipfile module would make objects; 0 where it finds no end."""
+    """The size of the zip's directory in bytes, checked before the zipfile module creates objects for it."""
     file.seek(max(0, size - 98))
     tail = (file.read(98) or b"").rjust(98, b"\0")
     if tail[76:80] != b"PK\5\6" or tail[96:] != b"\0\0":
@@ -141,7 +144,7 @@ def _directory_size(file: FileIO, size: int) -> int:
 
 
 def _read(members: zipfile.ZipFile, name: str, cap: int, default: bytes | None = None) -> bytes:
-    """The whole member `name`, of at most `cap` bytes; its sum was checked against the file's size before."""
+    """The content of the member `name`, of at most `cap` bytes. The total of all members was checked before."""
     try:
         member = members.getinfo(name)
     except KeyError:
@@ -151,12 +154,12 @@ def _read(members: zipfile.ZipFile, name: str, cap: int, default: bytes | None =
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or member.flag_bits & 1:
         raise ValueError(f"member {name[:80]!r} is compressed in a way that torch does not use, or encrypted")
     if member.file_size > cap:
-        raise ValueError(f"member {name[:80]!r} has {member.file_size:,} bytes; wanted at most {cap:,}")
+        raise ValueError(f"member {name[:80]!r} has {member.file_size:,} bytes; expected at most {cap:,}")
     return members.read(member)
 
 
 def _has_weights(content: Any) -> bool:
-    """Whether it is a table of tensors, or holds one, as in `{"module": {...}, "updates": 3}`."""
+    """Whether `content` is a dict of tensors or contains one, as `{"module": {...}, "updates": 3}` does."""
     tables = [content, *content.values()] if isinstance(content, dict) else []
     return any(
         isinstance(table, dict) and table and all(isinstance(value, Described) for value in table.values())
@@ -165,14 +168,14 @@ def _has_weights(content: Any) -> bool:
 
 
 def _state_dict(content: Any, what: str) -> dict[str, Described]:
-    """The described tensors by name, out of their nest and without 'module.'."""
+    """The described tensors by name, without the enclosing dict and the prefix 'module.'."""
     for nest in _NESTS:
         if isinstance(content, dict) and isinstance(content.get(nest), dict):
             others = [name for name, value in content.items() if name != nest and _has_weights(value)]
             if others:
                 names = ", ".join(map(_shown, others[:5]))
                 warnings.warn(
-                    Notice(f"{what} holds more than one network: the weights under {nest!r} are taken, not {names}"),
+                    Notice(f"{what} holds more than one network: the weights under {nest!r} are used, not {names}"),
                     stacklevel=4,
                 )
             content = content[nest]
@@ -180,12 +183,12 @@ def _state_dict(content: Any, what: str) -> dict[str, Described]:
     if not isinstance(content, dict):
         got = content.name if isinstance(content, Opaque) else type(content).__name__
         raise UserError(
-            f"{what} holds {got[:80]!r}; wanted a state dict; torch.save(model.state_dict(), FILE) where it runs"
+            f"{what} holds {got[:80]!r}; expected a state dict; torch.save(model.state_dict(), FILE) where it runs"
         )
     for name, value in content.items():
         if not isinstance(value, Described):
             got = value.name if isinstance(value, Opaque) else type(value).__name__
-            raise UserError(f"{_shown(name)} in {what} is {got[:80]!r}; wanted a tensor; save the state dict alone")
+            raise UserError(f"{_shown(name)} in {what} is {got[:80]!r}; expected a tensor; save the state dict alone")
         if reason := why_not_weight_name(name):
             raise UserError(f"tensor name {_shown(name)} in {what} cannot be used: {reason}; rename it")
     if content and all(name.startswith("module.") for name in content):
@@ -196,13 +199,13 @@ def _state_dict(content: Any, what: str) -> dict[str, Described]:
 def _tensors(
     members: zipfile.ZipFile, root: str, described: dict[str, Described], most: int, what: str
 ) -> dict[str, Tensor]:
-    """The tensors, each checked against the bytes of its storage before any is read; together at most `most` bytes."""
+    """The tensors, of at most `most` bytes together. All are checked against their storages before any is read."""
     checked = {name: _check(members, root, tensor, f"tensor {name!r} in {what}") for name, tensor in described.items()}
     total = sum(
         math.prod(tensor.shape) * dtype.itemsize for tensor, (dtype, _) in zip(described.values(), checked.values())
     )
     if total > most:
-        raise UserError(f"the tensors of {what} share storages and take {total:,} bytes; wanted at most {most:,}")
+        raise UserError(f"the tensors of {what} share storages and take {total:,} bytes; expected at most {most:,}")
     storages: dict[str, bytearray] = {}
     tensors = {}
     for name, (dtype, key) in checked.items():
@@ -213,10 +216,10 @@ def _tensors(
 
 
 def _check(members: zipfile.ZipFile, root: str, tensor: Described, what: str) -> tuple[torch.dtype, str]:
-    """The dtype and the storage's member of a tensor that its storage can hold."""
+    """A tensor's dtype and the zip member of its storage, which is checked to be large enough."""
     dtype = _STORAGES.get(tensor.storage.removeprefix("torch ").removesuffix("Storage"))
     if dtype is None:
-        raise UserError(f"{what} is in {tensor.storage[:80]!r}; wanted one of {', '.join(_STORAGES)}; cast it first")
+        raise UserError(f"{what} is in {tensor.storage[:80]!r}; expected one of {', '.join(_STORAGES)}; cast it first")
     key = f"{root}data/{tensor.key}"
     if key not in members.NameToInfo:
         raise ValueError(f"the storage of {what} is missing")

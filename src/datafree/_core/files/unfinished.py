@@ -1,4 +1,4 @@
-"""What a folder that is opened says of a run in it that was stopped, instead of what its result lacks."""
+"""The error for an opened folder whose run was stopped, instead of one about the missing result."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .paths import MARKER
 __all__ = ["PENDING", "check_finished"]
 
 PENDING = "unfinished"
-"""Where a folder's marker holds what the run in it is, until that has finished."""
+"""Key in a folder's marker that describes its run until the run has finished."""
 
 
 def check_finished(folder: str | Path) -> None:
-    """Raises UserError where a run of datafree was stopped in `folder`; for a place where the result is missing."""
+    """Raises UserError if a run of datafree was stopped in `folder`. Called when the result is missing."""
     run = None
     with suppress(UserError, OSError):
         run = read_json(Path(folder) / MARKER).get(PENDING) if (Path(folder) / MARKER).is_file() else None

@@ -1,4 +1,4 @@
-"""The papers' architectures. One file each; `build` makes one by name for any InputSpec, He-initialised."""
+"""The papers' architectures, one per file. `build` creates one by name for any InputSpec, He-initialised."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ if TYPE_CHECKING:
 __all__ = ["build", "half", "names", "on_meta"]
 
 SIZES = {"hinton": 99_999, "alexnet/": 999, "resnet": 1202}
-"""The largest number in a name; 1202 layers are the deepest of He et al. 2016."""
+"""The largest number in a name; the deepest network of He et al. 2016 has 1202 layers."""
 WEIGHTS = 1 << 36
-"""More than a file of weights could be read for."""
+"""Largest number of weights; files with more could not be read."""
 _HALVES = {"hinton1200": "hinton800", "lenet5": "lenet5-half", "alexnet": "alexnet-half"}
 
 
 def names() -> tuple[str, ...]:
-    """The names that the papers use; `hintonN`, `resnetN` and `alexnet/N` take other sizes too."""
+    """The names used in the papers; `hintonN`, `resnetN` and `alexnet/N` accept other sizes too."""
     return ("hinton1200", "hinton800", "lenet5", "lenet5-half", "alexnet", "alexnet-half", "resnet20", "resnet44")
 
 
 def half(name: str) -> str | None:
-    """The smaller student that the papers pair with a teacher, or one of half the size; None where there is none."""
-    sized = re.fullmatch(r"(hinton|alexnet/)([0-9]+)", name)
-    if sized and name not in _HALVES:
-        return sized[1] + str(int(sized[2]) // 2 if sized[1] == "hinton" else int(sized[2]) * 2)
-    if (deep := re.fullmatch(r"resnet([0-9]{1,4})", name)) and (blocks := (int(deep[1]) - 2) // 12) > 0:
+    """The student that the papers pair with a teacher, or one of half the size; None if there is none."""
+    match = re.fullmatch(r"(hinton|alexnet/)([0-9]+)", name)
+    if match and name not in _HALVES:
+        return match[1] + str(int(match[2]) // 2 if match[1] == "hinton" else int(match[2]) * 2)
+    if (resnet := re.fullmatch(r"resnet([0-9]{1,4})", name)) and (blocks := (int(resnet[1]) - 2) // 12) > 0:
         return f"resnet{6 * blocks + 2}"
     return _HALVES.get(name)
 
 
 def check(name: str, spec: InputSpec) -> None:
-    """Raises UserError for a name that is none of the zoo's, or whose network no machine could hold; nothing is built."""
-    sized = re.fullmatch(r"(hinton|alexnet/|resnet)([0-9]{1,40})|lenet5(?:-half)?|alexnet(?:-half)?", name)
-    if sized is None:
+    """Raises UserError for a name that is not in the zoo or whose network is too large. Builds nothing."""
+    match = re.fullmatch(r"(hinton|alexnet/|resnet)([0-9]{1,40})|lenet5(?:-half)?|alexnet(?:-half)?", name)
+    if match is None:
         raise unknown("model", name, names(), "the zoo, and no such file, module or folder")
-    kind, size = sized[1], int(sized[2] or 1)
+    kind, size = match[1], int(match[2] or 1)
     if kind is not None and size > SIZES[kind]:
         raise UserError(f"model {name[:60]!r}: got size {size}, expected at most {SIZES[kind]:,}; name a smaller one")
     if kind == "hinton" and size * (spec.pixels + size + len(spec.classes)) > WEIGHTS:
@@ -49,7 +49,7 @@ def check(name: str, spec: InputSpec) -> None:
 
 
 def build(name: str, spec: InputSpec) -> nn.Module:
-    """A fresh network by its zoo name; weights from torch's global random stream, seeded by the caller."""
+    """A new network by its zoo name, with weights from torch's global random stream, which the caller seeds."""
     check(name, spec)
     from .alexnet import AlexNet
     from .hinton import Hinton
@@ -69,7 +69,7 @@ def build(name: str, spec: InputSpec) -> nn.Module:
 
 
 def on_meta(name: str, spec: InputSpec) -> nn.Module:
-    """`build` without memory: names and sizes of weights only, and no number of torch's random stream."""
+    """`build` on the meta device: only names and sizes of weights, without using torch's random stream."""
     import torch
 
     with torch.device("meta"):
@@ -78,5 +78,5 @@ def on_meta(name: str, spec: InputSpec) -> nn.Module:
 
 def _size(name: str, value: int) -> int:
     if value < 1:
-        raise UserError(f"model {name!r}: got size {value}, wanted at least 1; name a larger one")
+        raise UserError(f"model {name!r}: got size {value}, expected at least 1; name a larger one")
     return value

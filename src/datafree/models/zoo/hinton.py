@@ -11,7 +11,7 @@ __all__ = ["Hinton"]
 
 
 class Hinton(nn.Module):
-    """Images (N, C, H, W) to logits; `width` units in both hidden layers, `dropout` the share dropped in training."""
+    """Images (N, C, H, W) to logits; `width` units in each hidden layer, `dropout` is the share dropped in training."""
 
     def __init__(self, spec: InputSpec, *, width: int, dropout: float):
         super().__init__()

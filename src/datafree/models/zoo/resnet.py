@@ -19,7 +19,7 @@ class CifarResNet(nn.Module):
     def __init__(self, spec: InputSpec, *, depth: int):
         super().__init__()
         if depth < 8 or (depth - 2) % 6:
-            raise UserError(f"no CIFAR ResNet of depth {depth}, wanted 6n + 2 with n >= 1; nearest: 'resnet20'")
+            raise UserError(f"no CIFAR ResNet of depth {depth}, expected 6n + 2 with n >= 1; nearest: 'resnet20'")
         blocks = (depth - 2) // 6
         self.conv1 = nn.Conv2d(spec.shape[0], 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)

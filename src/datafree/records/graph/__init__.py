@@ -1,7 +1,7 @@
 """A network as an undirected weighted graph, and its graph Fourier basis (Lopes et al. 2017, sec. 3.1.3).
 
-``build(network, taps)`` gives the `Graph`, ``fourier(graph)`` its orthonormal `Basis`. Only weights go in, so whoever has
-the network derives the same basis.
+``build(network, taps)`` returns the `Graph`, ``fourier(graph)`` its orthonormal `Basis`. They depend only on the weights, so
+everyone with the network derives the same basis.
 """
 
 from __future__ import annotations

@@ -18,32 +18,32 @@ from .build import Graph
 __all__ = ["Basis", "canonical", "complement", "fourier"]
 
 TOLERANCE = 1e-8
-"""Eigenvalues nearer than this times the largest one count as the same."""
+"""Eigenvalues count as equal if they differ by less than this share of the largest one."""
 
 
 @dataclass(frozen=True, eq=False)
 class Basis:
-    """An orthonormal basis of signals (N, n), kept as that of the even layers and that of the odd ones.
+    """An orthonormal basis of signals (N, n), stored as a basis of the even layers and one of the odd layers.
 
-    The first `rank` columns u of `even_basis` and v of `odd_basis` are the pairs (u, +v) / sqrt 2, (u, -v) / sqrt 2;
-    the columns after them stand alone. A graph that has no two sides is all even, with rank 0.
+    The first `rank` columns u of `even_basis` and v of `odd_basis` form the pairs (u, +v) / sqrt 2 and (u, -v) / sqrt 2; the
+    remaining columns are vectors by themselves. In a graph that is not bipartite all layers are even and the rank is 0.
     """
 
     values: Tensor
-    """Eigenvalues (n,), |value| descending, of two alike the positive one first."""
+    """Eigenvalues (n,) by |value| descending; of two that differ only in sign, the positive one first."""
     even: Tensor
     odd: Tensor
-    """The vertices of each side."""
+    """Indices of the vertices of each side."""
     even_basis: Tensor
     odd_basis: Tensor
     rank: int
     order: Tensor
-    """(n,): which of pairs with +, pairs with -, even rest, odd rest comes where."""
+    """(n,): order of the concatenated pairs with +, pairs with -, remaining even and remaining odd vectors."""
     signs: Tensor
-    """(n,): +1 or -1, after `order`: the first of the largest entries of a vector is positive."""
+    """(n,): +1 or -1 in the order of `order`, so that the first of a vector's largest entries is positive."""
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Basis:
-        """A copy there and in that format."""
+        """A copy on the device and in the number format."""
         numbers = {name: getattr(self, name).to(device, dtype) for name in ("even_basis", "odd_basis", "signs")}
         return replace(self, **numbers, **{name: getattr(self, name).to(device) for name in ("even", "odd", "order")})
 
@@ -72,7 +72,7 @@ class Basis:
 
 
 def fourier(graph: Graph) -> Basis:
-    """The graph's Fourier basis in float64: by a singular value decomposition where the graph has two sides, else eigh."""
+    """The graph's Fourier basis in float64, by a singular value decomposition if the graph is bipartite, else by eigh."""
     sides = graph.sides()
     adjacency = graph.adjacency()
     if sides is None:
@@ -82,7 +82,7 @@ def fourier(graph: Graph) -> Basis:
 
 
 def _by_svd(block: Tensor, even: Tensor, odd: Tensor) -> Basis:
-    """Of [[0, B], [B^T, 0]]: eigenvalues +-sigma and 0, vectors (u, +-v) / sqrt 2 and the complements of U and V."""
+    """The basis of [[0, B], [B^T, 0]]: eigenvalues +-sigma and 0, vectors (u, +-v) / sqrt 2 and complements of U and V."""
     left, sigma, right = torch.linalg.svd(block, full_matrices=False)
     rank = int((sigma > TOLERANCE * sigma[0]).sum())
     left, sigma, right = left[:, :rank], sigma[:rank], right[:rank].T
@@ -104,7 +104,7 @@ def _by_svd(block: Tensor, even: Tensor, odd: Tensor) -> Basis:
 
 
 def _pair_signs(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """(flip of u and v, sign of (u, -v)), each (rank,): the first of the largest entries of both vectors is positive."""
+    """(sign of u and v, sign of (u, -v)), each (rank,), that make the first of both vectors' largest entries positive."""
     both = torch.cat([left, right])
     at = _pivots(both)
     flip = both.gather(0, at[None])[0].sign()
@@ -128,16 +128,16 @@ def _by_eigh(adjacency: Tensor) -> Basis:
 
 
 def _by_size(values: Tensor) -> Tensor:
-    """Indices by |value| descending; of values alike but for the sign, up to rounding, the positive ones first."""
+    """Indices by |value| descending. Of values that differ only in sign, up to rounding, the positive ones come first."""
     size, order = values.abs().sort(descending=True, stable=True)
     for start, stop in _runs(size):
-        own = order[start:stop]
-        order[start:stop] = own[values[own].sign().argsort(descending=True, stable=True)]
+        members = order[start:stop]
+        order[start:stop] = members[values[members].sign().argsort(descending=True, stable=True)]
     return order
 
 
 def _runs(values: Tensor) -> list[tuple[int, int]]:
-    """[start, stop) of runs of equal values, up to the tolerance, in descending values."""
+    """[start, stop) of each run of equal values, up to the tolerance; `values` are descending."""
     if not len(values):
         return []
     gaps = (values[:-1] - values[1:]).abs() > TOLERANCE * values.abs().max()
@@ -146,18 +146,18 @@ def _runs(values: Tensor) -> list[tuple[int, int]]:
 
 
 def _signed(vectors: Tensor) -> Tensor:
-    """The vectors (n, m) with their pivots positive."""
+    """The vectors (n, m) with positive pivots."""
     return vectors * vectors.gather(0, _pivots(vectors)[None])[0].sign() if vectors.numel() else vectors
 
 
 def _pivots(vectors: Tensor) -> Tensor:
-    """(columns,): the first row whose entry is as large as any, up to rounding, so that ties fall the same everywhere."""
+    """(columns,): the first row whose entry is the largest up to rounding, so that ties are broken equally everywhere."""
     size = vectors.abs()
     return (size >= size.amax(0) * (1 - 1e-6)).int().argmax(0)
 
 
 def canonical(vectors: Tensor) -> Tensor:
-    """An orthonormal basis (n, m) of the span of `vectors` (n, m orthonormal) that depends on the span alone.
+    """An orthonormal basis (n, m) of the span of `vectors` (n, m orthonormal) that depends only on the span.
 
     Gram-Schmidt of m fixed random vectors projected into the span: a QR of vectors^T Omega with a positive diagonal.
     """
@@ -165,18 +165,18 @@ def canonical(vectors: Tensor) -> Tensor:
 
 
 def canonical_turn(vectors: Tensor) -> Tensor:
-    """The rotation (m, m) that takes `vectors` to their canonical basis."""
+    """The rotation (m, m) that maps `vectors` to their canonical basis."""
     q, r = torch.linalg.qr(vectors.T @ _fixed(*vectors.shape))
     return q * r.diagonal().sign()
 
 
 def complement(vectors: Tensor) -> Tensor:
-    """The canonical orthonormal basis (n, n - m) of what is orthogonal to `vectors` (n, m orthonormal)."""
+    """The canonical orthonormal basis (n, n - m) of the orthogonal complement of `vectors` (n, m orthonormal)."""
     n, m = vectors.shape
     fixed = _fixed(n, n - m)
     return _signed(torch.linalg.qr(fixed - vectors @ (vectors.T @ fixed))[0])
 
 
 def _fixed(n: int, m: int) -> Tensor:
-    """Gaussian numbers (n, m) in float64, the same for every machine."""
+    """Gaussian numbers (n, m) in float64, the same on every machine."""
     return torch.randn(n, m, generator=stream(2017, "span", n, m), dtype=torch.float64)

@@ -18,14 +18,14 @@ from .wiring import Wiring, wire
 __all__ = ["UNITS_AT_MOST", "VERTICES_AT_MOST", "Graph", "build", "pairs"]
 
 UNITS_AT_MOST = 8192
-"""`auto` takes a vertex per unit up to so many, one per channel beyond."""
+"""`auto` uses one vertex per unit up to this number of units, and one per channel beyond."""
 VERTICES_AT_MOST = 16384
-"""Above it no dense basis is tried: 16,384 vertices are 2 GB in float64."""
+"""Largest graph: a dense basis of 16,384 vertices takes 2 GB in float64."""
 
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """An undirected weighted graph; the vertices of tap t are the `sizes[t]` after those of the taps before it."""
+    """An undirected weighted graph. Tap t has `sizes[t]` vertices, which follow those of the taps before it."""
 
     taps: tuple[str, ...]
     kind: str  # "units" | "channels"
@@ -44,7 +44,7 @@ class Graph:
         return [a.flatten(2).mean(2) if a.ndim > 2 else a for a in activations]
 
     def split(self, signal: Tensor) -> list[Tensor]:
-        """A signal (N, vertices) as one (N, sizes[t]) for each tap."""
+        """A signal (N, vertices) split into one (N, sizes[t]) per tap."""
         return list(signal.split(self.sizes, dim=1))
 
     def adjacency(self) -> sp.csr_matrix:
@@ -57,16 +57,16 @@ class Graph:
         return sp.csr_matrix(sp.bmat(blocks))
 
     def sides(self) -> tuple[Tensor, Tensor] | None:
-        """The vertices of even and of odd layers where every edge runs between them, else None."""
+        """The vertices of the even and of the odd layers; None if an edge connects two layers of the same side."""
         colour: dict[int, int] = {}
         for start in range(len(self.taps)):
-            waiting = [] if start in colour else [(start, 0)]
-            while waiting:
-                here, own = waiting.pop()
-                if colour.setdefault(here, own) != own:
+            pending = [] if start in colour else [(start, 0)]
+            while pending:
+                tap_index, side = pending.pop()
+                if colour.setdefault(tap_index, side) != side:
                     return None
-                ends = (b if a == here else a for a, b in self.edges if here in (a, b))
-                waiting += [(there, 1 - own) for there in ends if colour.get(there) != 1 - own]
+                ends = (b if a == tap_index else a for a, b in self.edges if tap_index in (a, b))
+                pending += [(neighbour, 1 - side) for neighbour in ends if colour.get(neighbour) != 1 - side]
         tap = torch.repeat_interleave(
             torch.tensor([colour[t] for t in range(len(self.taps))]), torch.tensor(self.sizes)
         )
@@ -74,21 +74,21 @@ class Graph:
 
 
 def build(network: Network, taps: Sequence[str], kind: str = "auto") -> Graph:
-    """The graph of those layers; `kind` is `units`, `channels`, or `auto`. Raises UserError for a layer without edges."""
+    """The graph of these layers; `kind` is `units`, `channels` or `auto`. Raises UserError for a layer without edges."""
     wiring = wire(network)
     graph = _assemble(wiring, _known(wiring, taps, network.name), kind)
     linked = {t for edge in graph.edges for t in edge}
     for t, tap in enumerate(graph.taps):
         if t not in linked:
             raise UserError(
-                f"layer {tap!r} of {network.name} has no edge to another recorded layer, wanted at least one; record its "
-                "neighbours too, leave it out, or take --kind moments"
+                f"layer {tap!r} of {network.name} has no edge to another recorded layer, expected at least one; record its "
+                "neighbours too, leave it out, or use --kind moments"
             )
     return graph
 
 
 def pairs(network: Network, taps: Sequence[str], kind: str = "auto") -> list[tuple[str, str]]:
-    """The pairs of adjacent layers among `taps`, in the order of the second; raises UserError where there are none."""
+    """The pairs of adjacent layers among `taps`, in the order of the second layer. Raises UserError if there are none."""
     wiring = wire(network)
     chosen = _known(wiring, taps, network.name)
     joined = [pair for pair in wiring.feeds if set(pair) <= set(chosen) and _assemble(wiring, pair, kind).edges]
@@ -102,7 +102,7 @@ def _known(wiring: Wiring, taps: Sequence[str], where: str) -> tuple[str, ...]:
         if tap not in wiring.layers:
             raise unknown("conv or linear layer", tap, wiring.layers, where)
     if len(set(taps)) != len(taps):
-        raise UserError(f"layers {', '.join(taps)}: wanted each once; leave the repeated one out")
+        raise UserError(f"layers {', '.join(taps)}: expected each once; leave the repeated one out")
     return tuple(taps)
 
 
@@ -111,19 +111,21 @@ def _assemble(wiring: Wiring, taps: Sequence[str], kind: str) -> Graph:
     kind = ("units" if sum(units) <= UNITS_AT_MOST else "channels") if kind == "auto" else kind
     sizes = units if kind == "units" else tuple(wiring.outputs[tap][0] for tap in taps)
     if sum(sizes) > VERTICES_AT_MOST:
-        do = "take --graph channels" if kind == "units" else "record fewer layers, or take --kind spectral-pairs"
-        raise UserError(f"a graph of {sum(sizes)} {kind}, wanted at most {VERTICES_AT_MOST}; {do}")
-    place, edges = {tap: t for t, tap in enumerate(taps)}, {}
+        remedy = "take --graph channels" if kind == "units" else "record fewer layers, or take --kind spectral-pairs"
+        raise UserError(f"a graph of {sum(sizes)} {kind}, expected at most {VERTICES_AT_MOST}; {remedy}")
+    index_of, edges = {tap: t for t, tap in enumerate(taps)}, {}
     for source, target in wiring.feeds:
-        if source in place and target in place:
+        if source in index_of and target in index_of:
             weights = _weights(wiring, source, target, kind)
             if weights is not None:
-                edges[place[source], place[target]] = weights
+                edges[index_of[source], index_of[target]] = weights
     return Graph(tuple(taps), kind, sizes, edges)
 
 
 def _weights(wiring: Wiring, source: str, target: str, kind: str) -> sp.csr_matrix | None:
-    layer, given = wiring.layers[target], wiring.inputs[target]
-    if isinstance(layer, nn.Linear) and len(given) != 1:
-        raise UserError(f"linear layer {target!r} takes {given} an image, wanted one row of features; leave it out")
-    return (unit_matrix if kind == "units" else channel_matrix)(layer, wiring.outputs[source], given)
+    layer, input_shape = wiring.layers[target], wiring.inputs[target]
+    if isinstance(layer, nn.Linear) and len(input_shape) != 1:
+        raise UserError(
+            f"linear layer {target!r} takes {input_shape} per image, expected one row of features; leave it out"
+        )
+    return (unit_matrix if kind == "units" else channel_matrix)(layer, wiring.outputs[source], input_shape)

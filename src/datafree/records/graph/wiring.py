@@ -1,4 +1,4 @@
-"""Which layer feeds which: read off autograd in one forward pass, so any network does."""
+"""Finds which layer feeds which, from autograd in one forward pass, for any network."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ __all__ = ["Wiring", "wire"]
 
 @dataclass(frozen=True)
 class Wiring:
-    """The layers that run once, and how they hang together; shapes are of one image."""
+    """The layers that run once and their connections. Shapes are those of one image."""
 
     layers: dict[str, nn.Module]
     feeds: tuple[tuple[str, str], ...]
-    """(i, j): layer i's output reaches layer j's input through no other conv or linear layer; in order of j, then i."""
+    """(i, j): layer i's output reaches layer j's input without passing another conv or linear layer; ordered by j, then i."""
     inputs: dict[str, tuple[int, ...]]
     outputs: dict[str, tuple[int, ...]]
 
@@ -36,7 +36,7 @@ class _Probe:
 
 
 def wire(network: Network) -> Wiring:
-    """The wiring of every layer that an image passes exactly once; layers that run more often cut the path."""
+    """The wiring of every layer that an image passes exactly once. Layers that run more often interrupt a path."""
     names, modules = tap_names.layers(network), dict(network.module.named_modules())
     low, high = network.spec.low, network.spec.high
     image = torch.rand(2, *network.spec.shape, generator=stream(2017, "wiring")) * (high - low) + low
@@ -48,7 +48,7 @@ def wire(network: Network) -> Wiring:
 
 
 def _sources(probe: _Probe, target: str, names: tuple[str, ...]) -> list[str]:
-    """The layers that `target` hangs on. A gradient of 0 (a dead ReLU) still counts: only None means unconnected."""
+    """The layers that feed `target`. A gradient of 0 (a dead ReLU) is a connection; only None means unconnected."""
     total = probe.sums[target]
     if not total.requires_grad:
         return []
@@ -57,23 +57,23 @@ def _sources(probe: _Probe, target: str, names: tuple[str, ...]) -> list[str]:
         grads = torch.autograd.grad(total, leaves, retain_graph=True, allow_unused=True)
     except RuntimeError as error:
         raise UserError(
-            f"what feeds layer {target!r} cannot be followed by gradients: {str(error).splitlines()[0]}; "
-            "take --kind moments for this network"
+            f"the layers that feed {target!r} cannot be found by gradients: {str(error).splitlines()[0]}; "
+            "use --kind moments for this network"
         ) from None
     return [name for name, grad in zip(names, grads) if grad is not None]
 
 
 @contextmanager
 def _cut(module: nn.Module) -> Iterator[_Probe]:
-    """Every conv and linear layer's output becomes a leaf of its own, its input's sum is kept; undone afterwards."""
+    """Makes every conv and linear layer's output a leaf and stores its input's sum, inside the block."""
     probe, handles = _Probe(), []
 
     def hook(name: str):
         def cut(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> Tensor:
-            own = args[0] if args else kwargs["input"]
-            probe.sums[name], probe.inputs[name] = own.sum(), tuple(own.shape[1:])
+            layer_input = args[0] if args else kwargs["input"]
+            probe.sums[name], probe.inputs[name] = layer_input.sum(), tuple(layer_input.shape[1:])
             probe.leaves[name] = output.detach().requires_grad_()
-            return probe.leaves[name].clone()  # a leaf itself would not bear a ReLU in place
+            return probe.leaves[name].clone()  # an in-place ReLU on a leaf would fail
 
         return cut
 

@@ -1,7 +1,7 @@
-"""Statistics: how activations become a summary, and how far a live batch is from it, in one file each.
+"""Statistics: how activations become a summary, and the distance of a batch from it. One file each.
 
-A statistic is frozen settings with a `kind`. Bound to a network and its taps by `on`, it is a `Meter`. A new statistic
-is a new file in this folder: discovery finds it, the record's loader and the family's tests with it.
+A statistic is frozen settings with a `kind`. `bind` returns its `Accumulator` for a network and taps. A new statistic is a new
+file in this folder: discovery makes it available to records, to the command line and to the tests of the family.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ __all__ = [
 ]
 
 State = dict[str, Tensor]
-"""Sums in float64: a monoid under `merge`, counted in samples."""
+"""Sums in float64 and the number of samples; a monoid under `merge`."""
 Summary = dict[str, Tensor]
-"""What a record stores."""
+"""The tensors that a record stores."""
 Table = dict[str, tuple[str, tuple[int, ...]]]
-"""Name -> (number format, shape): what `check` compares."""
+"""Name -> (number format, shape), compared by `check`."""
 
 
 def table(summary: Summary) -> Table:
@@ -43,14 +43,14 @@ def table(summary: Summary) -> Table:
     return {name: (str(t.dtype).removeprefix("torch."), tuple(t.shape)) for name, t in summary.items()}
 
 
-def difference(got: Table, wanted: Table) -> str:
-    """The first tensor that is missing, too much or of another format or shape, in words; for tables that differ."""
-    name = next(key for key in sorted({*got, *wanted}) if got.get(key) != wanted.get(key))
-    one, other = (
+def difference(got: Table, expected: Table) -> str:
+    """The first tensor that differs between two different tables, in words."""
+    name = next(key for key in sorted({*got, *expected}) if got.get(key) != expected.get(key))
+    got_words, expected_words = (
         "none" if name not in entries else " ".join(str(part)[:80] for part in entries[name])
-        for entries in (got, wanted)
+        for entries in (got, expected)
     )
-    return f"{name[:80]!r}: got {one}, wanted {other}"
+    return f"{name[:80]!r}: got {got_words}, expected {expected_words}"
 
 
 @runtime_checkable
@@ -62,41 +62,41 @@ class Accumulator(Protocol):
         ...
 
     def merge(self, a: State, b: State) -> State:
-        """The state of both batches together; associative and commutative up to rounding."""
+        """The state of both batches together. Associative and commutative up to rounding."""
         ...
 
     def finish(self, state: State) -> Summary:
-        """What is stored. Raises UserError for a class without samples."""
+        """The summary to store. Raises UserError for a class without samples."""
         ...
 
     def layout(self) -> Table:
-        """Names, number formats and shapes of a summary; of a shape that depends on the data, the largest."""
+        """Names, number formats and shapes of a summary; the largest shape if it depends on the data."""
         ...
 
     def check(self, summary: Summary) -> None:
-        """Raises UserError unless names, dtypes and shapes are those of this network, and values are possible ones."""
+        """Raises UserError unless names, dtypes and shapes fit this network and all values are possible."""
         ...
 
     def sample(self, summary: Summary, labels: Tensor, rng: torch.Generator) -> list[Tensor]:
-        """One target activation for every label and tap, each (N, ...) like what `live` gives."""
+        """One target activation for every label and tap, each (N, ...) as returned by `observe`."""
         ...
 
     def observe(self, activations: Sequence[Tensor]) -> list[Tensor]:
-        """Activations as `sample` draws them: scaled, pooled over positions, or as they are."""
+        """Activations in the form that `sample` draws: scaled, pooled over positions, or unchanged."""
         ...
 
     def distance(self, summary: Summary, activations: Sequence[Tensor], labels: Tensor) -> Tensor:
-        """How far the batch's own statistic is from the summary: a scalar with a gradient, 0 at equality."""
+        """The distance between the batch's statistic and the summary: a differentiable scalar, 0 at equality."""
         ...
 
     def released_statistics(self, summary: Summary) -> float:
-        """Sum over groups of (statistics released) / (samples they were taken from): what a forecast of leakage needs."""
+        """Sum over groups of (released statistics) / (samples they were computed from), for the forecast of leakage."""
         ...
 
 
 @runtime_checkable
 class Statistic(Protocol):
-    """Settings with a `kind`; `plan` says what it records of a network, `on` binds it to taps."""
+    """Settings with a `kind`. `plan` lists the entries it records for a network, `bind` binds it to taps."""
 
     kind: str
     needs_data: ClassVar[bool]
@@ -106,7 +106,7 @@ class Statistic(Protocol):
         ...
 
     def bind(self, network: Network, taps: Sequence[str]) -> Accumulator:
-        """The meter for those taps of that network."""
+        """The accumulator for these taps of the network."""
         ...
 
 

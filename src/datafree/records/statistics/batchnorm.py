@@ -1,4 +1,4 @@
-"""The record that a batch-norm network carries within itself: running mean and variance of each batch norm's input."""
+"""Running mean and variance of each batch norm's input, which a network with batch norms contains without a record."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ __all__ = ["BatchNorm", "BatchNormAccumulator"]
 
 
 class BatchNorm(Settings):
-    """Mean and variance by channel before each batch norm; read from the model, no data needed.
+    """Mean and variance per channel before each batch norm, read from the model without data.
 
-    Records of earlier versions may have it. It is not offered for new ones: what uses these numbers reads them from the
-    network itself.
+    Records of earlier versions may have it. New records cannot: methods read these numbers from the network itself.
     """
 
     kind: Literal["batch-norm"] = "batch-norm"
@@ -32,13 +31,13 @@ class BatchNorm(Settings):
     offered: ClassVar[bool] = False
 
     def plan(self, network: Network, taps: Sequence[str]) -> dict[str, tuple[BatchNorm, tuple[str, ...]]]:  # noqa: ARG002
-        """One entry for every batch norm with running statistics, whatever the taps."""
-        found = tap_names.batch_norms(network)
-        if not found:
+        """One entry per batch norm with running statistics. `taps` are ignored."""
+        names = tap_names.batch_norms(network)
+        if not names:
             raise UserError(
-                f"{tap_names.no_batch_norm(network)}, wanted one with running statistics; record other statistics"
+                f"{tap_names.no_batch_norm(network)}, expected one with running statistics; record other statistics"
             )
-        return {tap: (self, (tap,)) for tap in found}
+        return {tap: (self, (tap,)) for tap in names}
 
     def bind(self, network: Network, taps: Sequence[str]) -> BatchNormAccumulator:
         (tap,) = taps
@@ -49,13 +48,13 @@ class BatchNorm(Settings):
 
 
 class BatchNormAccumulator:
-    """Summaries: mean (C,) and variance (C,), the variance unbiased, as torch keeps it."""
+    """Summaries: mean (C,) and variance (C,), unbiased as in torch."""
 
     def __init__(self, tap: str, layer: nn.modules.batchnorm._BatchNorm):
         self.tap, self.layer = tap, layer
 
     def read(self) -> Summary:
-        """The layer's own running statistics."""
+        """The layer's running statistics."""
         assert self.layer.running_mean is not None and self.layer.running_var is not None
         return {
             "mean": self.layer.running_mean.detach().cpu().float().clone(),
@@ -74,8 +73,8 @@ class BatchNormAccumulator:
         return {"count": count, "mean": mean, "rest": rest, "square": centred.square().sum(0, keepdim=True)}
 
     def merge(self, a: State, b: State) -> State:
-        merged, apart = merge_means(a, b)
-        return merged | {"square": a["square"] + b["square"] + apart.square()}
+        merged, between = merge_means(a, b)
+        return merged | {"square": a["square"] + b["square"] + between.square()}
 
     def finish(self, state: State) -> Summary:
         variance = state["square"] / (state["count"] - 1).clamp(min=1)[:, None]
@@ -85,10 +84,10 @@ class BatchNormAccumulator:
         return dict.fromkeys(("mean", "variance"), ("float32", (self.layer.num_features,)))
 
     def check(self, summary: Summary) -> None:
-        got, wanted = table(summary), self.layout()
-        if got != wanted:
+        got, expected = table(summary), self.layout()
+        if got != expected:
             raise UserError(
-                f"entry {self.tap!r} of the record differs in {difference(got, wanted)}; record this network again"
+                f"entry {self.tap!r} of the record differs in {difference(got, expected)}; record this network again"
             )
         if float(summary["variance"].min()) < 0:
             raise UserError(f"entry {self.tap!r} of the record has a negative variance; get the record again")
@@ -104,8 +103,8 @@ class BatchNormAccumulator:
         """|m - mu|_2 + |s^2 - sigma^2|_2 over channels (DeepInversion, Yin et al. 2020, eq. 4)."""
         signal = self.observe(activations)[0]
         mean, variance = signal.mean(0), signal.var(0)
-        apart = (mean - summary["mean"].to(signal.device)), (variance - summary["variance"].to(signal.device))
-        return torch.linalg.vector_norm(apart[0]) + torch.linalg.vector_norm(apart[1])
+        differences = (mean - summary["mean"].to(signal.device)), (variance - summary["variance"].to(signal.device))
+        return torch.linalg.vector_norm(differences[0]) + torch.linalg.vector_norm(differences[1])
 
     def released_statistics(self, summary: Summary) -> float:  # noqa: ARG002
-        return 0.0  # the model gives these away already
+        return 0.0  # the model contains these already

@@ -1,4 +1,4 @@
-"""Mean and standard deviation of the pixels over all data, classes together: where reconstruction starts (sec. 4)."""
+"""Mean and standard deviation of the pixels over all classes, from which reconstruction starts (Lopes et al. 2017, sec. 4)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ __all__ = ["InputAccumulator", "InputMoments"]
 
 
 class InputMoments(Settings):
-    """The input's mean and standard deviation, without regard to class."""
+    """Mean and standard deviation of the input over all classes."""
 
     kind: Literal["input"] = "input"
     per: Literal["pixel", "channel"] = "pixel"
-    """One number for every pixel of every channel, or one for every channel."""
+    """One number per pixel of every channel, or one per channel."""
 
     needs_data: ClassVar[bool] = True
 
@@ -57,8 +57,8 @@ class InputAccumulator:
         return {"count": count, "mean": mean, "rest": rest, "square": centred.square().sum(0, keepdim=True)}
 
     def merge(self, a: State, b: State) -> State:
-        merged, apart = merge_means(a, b)
-        return merged | {"square": a["square"] + b["square"] + apart.square()}
+        merged, between = merge_means(a, b)
+        return merged | {"square": a["square"] + b["square"] + between.square()}
 
     def finish(self, state: State) -> Summary:
         std = (state["square"] / (state["count"] - 1).clamp(min=1)[:, None]).sqrt()
@@ -72,10 +72,10 @@ class InputAccumulator:
         return {"count": ("int64", (1,)), "mean": ("float32", self.stored), "std": ("float32", self.stored)}
 
     def check(self, summary: Summary) -> None:
-        got, wanted = table(summary), self.layout()
-        if got != wanted:
+        got, expected = table(summary), self.layout()
+        if got != expected:
             raise UserError(
-                f"the record's input moments differ in {difference(got, wanted)}; record this network again"
+                f"the record's input moments differ in {difference(got, expected)}; record this network again"
             )
         if float(summary["std"].min()) < 0:
             raise UserError("the record's input moments have a negative std; get the record again")

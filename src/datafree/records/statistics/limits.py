@@ -1,4 +1,4 @@
-"""What numbers a summary may hold: of pixels what the input spec allows, of activations what float32 can hold."""
+"""Limits of the numbers in a summary: the input spec's range for pixels, float32's for activations."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from ...models.input_spec import InputSpec
 __all__ = ["LARGEST", "check_counts", "check_pixels", "check_size"]
 
 LARGEST = 1e12
-"""Of an activation, and of a standard deviation. Beyond it float32 cannot add 1."""
+"""Largest activation and standard deviation. Beyond it float32 cannot add 1."""
 COUNT = 1 << 53
-"""The largest count: float64, in which sums are kept, holds every whole number up to it."""
+"""The largest count: sums are in float64, which holds every whole number up to it."""
 ROUNDING = 1.02
-"""Of float16 storage and of a covariance that is kept in part."""
+"""Tolerance for float16 storage and for a covariance that is stored in part."""
 ADVICE = "get the record again"
 
 
 def check_counts(count: Tensor, where: str) -> None:
-    """Raises UserError for counts of samples below 1, or larger than can be counted."""
+    """Raises UserError for counts of samples below 1 or above `COUNT`."""
     low, high = int(count.min()), int(count.max())
     if low < 1 or high > COUNT or int(count.double().sum()) > COUNT:
         raise UserError(f"{where} has counts from {low} to {high}, expected 1 to {COUNT:,} together; {ADVICE}")
 
 
 def check_size(tensor: Tensor, where: str, what: str, most: float = LARGEST) -> None:
-    """Raises UserError for a number of a magnitude above `most`, or one that is not finite."""
+    """Raises UserError for a number that is not finite or whose magnitude is above `most`."""
     largest = float(tensor.abs().max()) if tensor.numel() else 0.0
     if not largest <= most:
         raise UserError(f"{where} has a {what} of {largest:.4g}, expected at most {most:.4g}; {ADVICE}")
 
 
 def check_pixels(mean: Tensor, variance: Tensor | None, count: Tensor, spec: InputSpec, where: str) -> None:
-    """Raises UserError for means outside the range of pixels, or variances that no pixels in it have.
+    """Raises UserError for means outside the range of pixels, or variances that are impossible for pixels in it.
 
-    `count` are the samples of each row of `variance`, which is the unbiased one.
+    `count` is the number of samples for each row of `variance`, which is unbiased.
     """
     slack = (ROUNDING - 1) * (spec.high - spec.low)
     low, high = float(mean.min()), float(mean.max())
@@ -45,8 +45,8 @@ def check_pixels(mean: Tensor, variance: Tensor | None, count: Tensor, spec: Inp
         )
     if variance is None:
         return
-    several = count[count > 1].double()
-    unbiased = float((several / (several - 1)).max()) if len(several) else 1.0
+    counts = count[count > 1].double()
+    unbiased = float((counts / (counts - 1)).max()) if len(counts) else 1.0
     most, largest = ((spec.high - spec.low) / 2) ** 2 * unbiased * ROUNDING, float(variance.max())
     if not largest <= most:
         raise UserError(f"{where} has a pixel variance of {largest:.4g}, expected at most {most:.4g}; {ADVICE}")

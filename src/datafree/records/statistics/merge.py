@@ -1,4 +1,4 @@
-"""Merging of counts, means and centred sums (Chan, Golub, LeVeque 1979), group by group in float64."""
+"""Merges counts, means and centred sums per group in float64 (Chan, Golub, LeVeque 1979)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def group_means(signal: Tensor, labels: Tensor, groups: int) -> tuple[Tensor, Te
     one_hot = torch.zeros(groups, len(labels), dtype=torch.float64)
     one_hot[labels, torch.arange(len(labels))] = 1
     counts = one_hot.sum(1)
-    # Centred on the first sample, so that a large offset costs no digits.
+    # centred on the first sample, so that a large offset loses no digits
     origin = signal[:1] if len(signal) else signal.new_zeros(1, signal.shape[1])
     means = one_hot @ (signal - origin) / counts.clamp(min=1)[:, None]
     return counts, torch.where(counts[:, None] > 0, means + origin, 0.0)
@@ -26,9 +26,9 @@ def shift_weights(count_a: Tensor, count_b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def merge_means(a: dict[str, Tensor], b: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
-    """`count`, `mean` and `rest` of both, and rows (G, D) whose outer products are the sum of squares between them.
+    """The merged `count`, `mean` and `rest`, and rows (G, D) whose outer products are the sum of squares between a and b.
 
-    `rest` is what rounding took from `mean`: the shift of two means at offset 1e6 would lose 10 digits without it.
+    `rest` is the rounding error of `mean`; without it the shift of two means at an offset of 1e6 would lose 10 digits.
     """
     share, weight = shift_weights(a["count"], b["count"])
     shift = (b["mean"] - a["mean"]) + (b["rest"] - a["rest"])
@@ -39,7 +39,7 @@ def merge_means(a: dict[str, Tensor], b: dict[str, Tensor]) -> tuple[dict[str, T
 
 
 def _two_sum(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """a + b, and exactly what its rounding took away (Knuth)."""
+    """a + b and its exact rounding error (Knuth)."""
     total = a + b
     part = total - a
     return total, (a - (total - part)) + (b - part)

@@ -29,30 +29,30 @@ UNITS_AT_MOST = 8192
 
 
 class Moments(Settings):
-    """Mean and covariance of every recorded layer, for each class."""
+    """Mean and covariance of every recorded layer per class."""
 
     kind: Literal["moments"] = "moments"
     covariance: Literal["none", "diagonal", "lowrank", "shrunk", "full"] = "diagonal"
-    """`lowrank` keeps `rank` directions and the variance left over; `shrunk` is OAS (Chen et al. 2010)."""
+    """Form of the covariance. `lowrank` stores `rank` directions and the remaining variance; `shrunk` is OAS (Chen et al. 2010)."""
     rank: int = Field(default=16, ge=1, le=4096)
-    """Directions kept by `lowrank`."""
+    """Number of directions stored by `lowrank`."""
     pooled: bool = False
-    """One covariance for all classes (means stay by class): fewer bytes, far less leakage."""
+    """One covariance for all classes (means stay per class): fewer bytes and far less leakage."""
     conv: Literal["auto", "units", "channels"] = "auto"
-    """A conv layer's `units` (C x H x W), or its `channels` (spatial means); auto: units up to 8,192 of them."""
+    """Record a conv layer's `units` (C x H x W) or its `channels` (spatial means); auto: units, up to 8,192 of them."""
     downsample: int = Field(default=1, ge=1, le=64)
-    """Images and conv layers are averaged over squares of about this side first: fewer numbers, so less given away."""
+    """Side of the squares over which images and conv layers are averaged first: fewer numbers, so less leakage."""
     scale: float = Field(default=1.0, gt=0)
-    """Activations are multiplied by it first; set by `temperature` for the top layer."""
+    """Factor for activations before they are recorded; set from `temperature` for the last layer."""
     temperature: float = Field(default=8.0, gt=0)
-    """The last layer's logits are divided by it before they are recorded (eq. 1)."""
+    """Temperature by which the last layer's logits are divided before they are recorded (eq. 1)."""
     storage: Literal["float32", "float16"] = "float32"
-    """The number format of means and factors in the file."""
+    """Number format of means and factors in the file."""
 
     needs_data: ClassVar[bool] = True
 
     def plan(self, network: Network, taps: Sequence[str]) -> dict[str, tuple[Moments, tuple[str, ...]]]:
-        """One entry a tap; the last linear layer's logits are divided by the temperature."""
+        """One entry per tap. The last layer's logits are divided by the temperature."""
         top = tap_names.layers(network)[-1]
         scales = {tap: 1 / self.temperature if tap == top else 1.0 for tap in taps}
         return {tap: (self.model_copy(update={"scale": scales[tap]}), (tap,)) for tap in taps}
@@ -65,7 +65,7 @@ class Moments(Settings):
 
 
 class MomentsAccumulator:
-    """Moments of one tap. States: count (K,), mean and rest (K, D), and by covariance the centred sums of squares."""
+    """Moments of one tap. States: count (K,), mean and rest (K, D), and the centred sums of squares that the covariance needs."""
 
     def __init__(
         self, settings: Moments, tap: str, shape: tuple[int, ...], classes: int, spec: InputSpec | None = None
@@ -80,7 +80,7 @@ class MomentsAccumulator:
         self.size = next(iter(shape)) if self.pool_positions else math.prod(shape)
         if settings.covariance in ("full", "shrunk") and self.size > UNITS_AT_MOST:
             raise UserError(
-                f"a {settings.covariance} covariance of {self.size} units at {tap!r}, wanted at most {UNITS_AT_MOST}; "
+                f"a {settings.covariance} covariance of {self.size} units at {tap!r}, expected at most {UNITS_AT_MOST}; "
                 "take --covariance lowrank, or --conv channels"
             )
 
@@ -101,14 +101,14 @@ class MomentsAccumulator:
         return {"count": counts, "mean": means, "rest": rest, **self._squares(centred, labels)}
 
     def merge(self, a: State, b: State) -> State:
-        merged, apart = merge_means(a, b)
-        between = self._squares(apart, torch.arange(self.classes))
+        merged, between_rows = merge_means(a, b)
+        between = self._squares(between_rows, torch.arange(self.classes))
         for name, value in between.items():
             merged[name] = value.add_(a[name]).add_(b[name])
         return merged
 
     def _squares(self, centred: Tensor, labels: Tensor) -> State:
-        """Sums of squares of centred rows (N, D) by group: `square` (G, D), `outer` (G, D, D), `sketch` (G, D, s)."""
+        """Sums of squares of centred rows (N, D) per group: `square` (G, D), `outer` (G, D, D), `sketch` (G, D, s)."""
         kind, sums = self.settings.covariance, {}
         groups = [labels >= 0] if self.settings.pooled else [labels == c for c in range(self.classes)]
         parts = [centred[group] for group in groups]
@@ -126,7 +126,7 @@ class MomentsAccumulator:
     def finish(self, state: State) -> Summary:
         empty = (state["count"] == 0).nonzero().flatten().tolist()
         if empty:
-            raise UserError(f"no samples of class {empty[0]}, wanted at least 1 of each; give data with every class")
+            raise UserError(f"no samples of class {empty[0]}, expected at least 1 of each; give data with every class")
         count = state["count"]
         freedom = (count.sum() - self.classes if self.settings.pooled else count - 1).clamp(min=1).reshape(-1)
         summary = {"mean": state["mean"], **self._spread(state, freedom)}
@@ -142,8 +142,8 @@ class MomentsAccumulator:
         if kind == "lowrank":
             test = test_matrix(self.size, self.settings.rank)
             factor = nystrom(state["sketch"] / freedom[:, None, None], test, self.settings.rank)
-            left = state["square"] / freedom[:, None] - factor.square().sum(2)
-            return {"factor": factor, "variance": left.clamp(min=0)}
+            remainder = state["square"] / freedom[:, None] - factor.square().sum(2)
+            return {"factor": factor, "variance": remainder.clamp(min=0)}
         if kind == "full":
             return {"factor": _root(state["outer"] / freedom[:, None, None])}
         if kind == "shrunk":
@@ -162,15 +162,15 @@ class MomentsAccumulator:
         return tensors
 
     def check(self, summary: Summary) -> None:
-        wanted = self.layout()
-        if "factor" in wanted:
-            number, (groups, size, most) = wanted["factor"]
+        expected = self.layout()
+        if "factor" in expected:
+            number, (groups, size, most) = expected["factor"]
             rank = summary["factor"].shape[-1] if "factor" in summary and summary["factor"].ndim == 3 else 1
-            wanted["factor"] = (number, (groups, size, min(max(rank, 1), most)))
+            expected["factor"] = (number, (groups, size, min(max(rank, 1), most)))
         got = table(summary)
-        if got != wanted:
+        if got != expected:
             raise UserError(
-                f"entry {self.tap!r} of the record differs in {difference(got, wanted)}; record this network again"
+                f"entry {self.tap!r} of the record differs in {difference(got, expected)}; record this network again"
             )
         where = f"entry {self.tap!r} of the record"
         if "variance" in summary and float(summary["variance"].min()) < 0:
@@ -201,7 +201,7 @@ class MomentsAccumulator:
         return [target]
 
     def variance(self, summary: Summary) -> Tensor:
-        """The variance of each unit, (K, D)."""
+        """The variance of each unit per class, (K, D)."""
         total = torch.zeros(1 if self.settings.pooled else self.classes, self.size)
         if "variance" in summary:
             total = total + summary["variance"].float()
@@ -210,23 +210,23 @@ class MomentsAccumulator:
         return total.expand(self.classes, self.size)
 
     def distance(self, summary: Summary, activations: Sequence[Tensor], labels: Tensor) -> Tensor:
-        """Mean over classes and units of ((m - mu) / sigma)^2 + ((s - sigma) / sigma)^2; a scale-free distance.
+        """Mean over classes and units of ((m - mu) / sigma)^2 + ((s - sigma) / sigma)^2, which does not depend on the scale.
 
-        0 for a batch with the recorded moments; for the recorded data itself where each class has its own variance, since
-        `pooled` compares every class with the spread of all, and `shrunk` with one that shrinkage has moved.
+        0 for a batch with the recorded moments. The recorded data itself has them only if each class has its own covariance:
+        `pooled` compares every class with the covariance of all, and `shrunk` with a shrunk one.
 
-        Without a recorded covariance it is the mean of (m - mu)^2, in the layer's own units.
+        Without a recorded covariance it is the mean of (m - mu)^2, in the layer's units.
         """
         signal = self.observe(activations)[0]
         sigma = self.variance(summary).to(signal.device).sqrt()
-        unit = sigma.clamp(min=float(sigma.mean()) * 1e-2 + 1e-6)  # a dead unit counts in a hundredth of the others'
+        unit = sigma.clamp(min=float(sigma.mean()) * 1e-2 + 1e-6)  # a dead unit is scaled by a hundredth of the others'
         unit = torch.ones_like(unit) if self.settings.covariance == "none" else unit
         parts = []
         for c in labels.unique().tolist():
-            own, mu = signal[labels == c], summary["mean"][c].float().to(signal.device)
-            z = (own - mu) / unit[c]
+            samples, mu = signal[labels == c], summary["mean"][c].float().to(signal.device)
+            z = (samples - mu) / unit[c]
             parts.append(z.mean(0).square().mean())
-            if self.settings.covariance != "none" and len(own) > 1:
+            if self.settings.covariance != "none" and len(samples) > 1:
                 spread = z.var(0).clamp(min=1e-12).sqrt()
                 parts[-1] = parts[-1] + (spread - sigma[c] / unit[c]).square().mean()
         return torch.stack(parts).mean()
@@ -244,13 +244,13 @@ class MomentsAccumulator:
 
 
 def _root(covariance: Tensor) -> Tensor:
-    """(G, D, D) to a factor (G, D, R) with C = F F^T: a Cholesky with pivots, since a bare one needs full rank."""
+    """Factors (G, D, R) of covariances (G, D, D) with C = F F^T, by pivoted Cholesky, since a plain one needs full rank."""
     parts = []
-    for own in covariance:
-        packed, order, rank, _ = dpstrf(own.numpy(), lower=1, tol=float(own.diagonal().max()) * 1e-9)
-        factor = torch.zeros(len(own), max(1, rank), dtype=torch.float64)
+    for matrix in covariance:
+        packed, order, rank, _ = dpstrf(matrix.numpy(), lower=1, tol=float(matrix.diagonal().max()) * 1e-9)
+        factor = torch.zeros(len(matrix), max(1, rank), dtype=torch.float64)
         factor[torch.from_numpy(order - 1).long()] = torch.from_numpy(np.tril(packed)[:, : max(1, rank)])
-        parts.append(factor if float(own.diagonal().max()) > 0 else torch.zeros_like(factor))
+        parts.append(factor if float(matrix.diagonal().max()) > 0 else torch.zeros_like(factor))
     rank = max(factor.shape[1] for factor in parts)
     return torch.stack([pad(factor, (0, rank - factor.shape[1])) for factor in parts])
 
@@ -258,7 +258,7 @@ def _root(covariance: Tensor) -> Tensor:
 def _oas(covariance: Tensor, freedom: Tensor) -> Summary:
     """Oracle-approximating shrinkage towards tr(C) / D: (1 - rho) C + rho tr(C)/D I (Chen et al. 2010).
 
-    rho is eq. 23 without its terms in 2 / D, as scikit-learn has it: alike from some ten units on.
+    rho is eq. 23 without its terms in 2 / D, as in scikit-learn; the two agree from about ten units on.
     """
     size = covariance.shape[1]
     level = covariance.diagonal(dim1=1, dim2=2).mean(1)

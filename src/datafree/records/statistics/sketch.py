@@ -1,4 +1,4 @@
-"""A covariance's leading directions from one pass: C Omega is linear in the data, so any split gives the same sketch."""
+"""The leading directions of a covariance from one pass. C Omega is linear in the data, so any split gives the same sketch."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def test_matrix(size: int, rank: int) -> Tensor:
 
 
 def nystrom(sketch: Tensor, test: Tensor, rank: int) -> Tensor:
-    """The best factor (G, D, rank) of a PSD matrix C known through C Omega (Tropp et al. 2017, alg. 3)."""
+    """The best factor (G, D, rank) of a PSD matrix C from its sketch C Omega (Tropp et al. 2017, alg. 3)."""
     core = test.T @ sketch
     values, vectors = torch.linalg.eigh((core + core.transpose(1, 2)) / 2)
     usable = values > values[:, -1:].clamp(min=0) * 1e-10
     inverse_root = torch.where(usable, values.clamp(min=1e-300).rsqrt(), 0.0)
     left, singular, _ = torch.linalg.svd(sketch @ (vectors * inverse_root[:, None, :]), full_matrices=False)
-    kept = min(rank, left.shape[2])
-    return (left * singular[:, None, :])[:, :, :kept].contiguous()
+    columns = min(rank, left.shape[2])
+    return (left * singular[:, None, :])[:, :, :columns].contiguous()

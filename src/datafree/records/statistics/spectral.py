@@ -1,4 +1,4 @@
-"""Activations compressed in the graph Fourier basis of the network, or of each pair of its layers (sec. 3.1.3)."""
+"""Activations compressed in the graph Fourier basis of the network or of pairs of layers (Lopes et al. 2017, sec. 3.1.3)."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ __all__ = ["SpectralAll", "SpectralPairs"]
 
 
 class _Spectral(Settings):
-    """What both kinds have in common; abstract, as it has no kind."""
+    """Fields of both kinds. Abstract: it has no `kind`."""
 
     fraction: float = Field(default=0.1, gt=0, le=1)
-    """The share of the spectrum's coefficients kept: those of largest magnitude."""
+    """Share of the spectrum's coefficients that is stored, those of largest magnitude."""
     signal: Literal["class-mean", "class-moments", "examples"] = "class-moments"
-    """Kept of each class: its mean; mean and covariance; or N examples, which are compressed images of real data."""
+    """Stored per class: the mean; mean and covariance; or N examples, which are compressed images of real data."""
     rank: int = Field(default=32, ge=1, le=4096)
-    """Directions of the covariance that `class-moments` keeps; the variance left over is kept by coefficient."""
+    """Number of directions of the covariance in `class-moments`; the remaining variance is stored per coefficient."""
     examples: int = Field(default=32, ge=1, le=65536)
-    """Number of examples per class that `examples` keeps, chosen by a hash of their activations."""
+    """Number of examples per class in `examples`, chosen by a hash of their activations."""
     graph: Literal["auto", "units", "channels"] = "auto"
     """A vertex per unit, or per channel (spatial means); auto: units up to 8,192 of them."""
     directed: bool = False
-    """The graph with directed edges, as the paper has it: it has no Fourier basis, so this is refused."""
+    """Directed edges, as in the paper. Refused, because the directed graph has no Fourier basis."""
 
     needs_data: ClassVar[bool] = True
 
@@ -46,7 +46,7 @@ class _Spectral(Settings):
 
 
 class SpectralAll(_Spectral):
-    """The activation of all recorded layers in the Fourier basis of their graph, compressed for each class."""
+    """The activations of all recorded layers in the Fourier basis of their graph, compressed per class."""
 
     kind: Literal["spectral-all"] = "spectral-all"
 
@@ -58,7 +58,7 @@ class SpectralAll(_Spectral):
 
 
 class SpectralPairs(_Spectral):
-    """The activation of each two adjacent layers in the Fourier basis of their weights, compressed for each class."""
+    """The activations of each pair of adjacent layers in the Fourier basis of their weights, compressed per class."""
 
     kind: Literal["spectral-pairs"] = "spectral-pairs"
 

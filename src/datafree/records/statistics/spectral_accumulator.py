@@ -1,4 +1,4 @@
-"""The meter of the spectral statistics: coefficients of a graph signal, their largest few kept with their indices."""
+"""The accumulator of the spectral statistics: the largest coefficients of a graph signal, stored with their indices."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from .sketch import nystrom, test_matrix
 __all__ = ["SpectralAccumulator"]
 
 SAME_BASIS = 1e-3
-"""Coefficients of standard normal noise differ by less where two machines derive the same basis."""
+"""Largest difference of the coefficients of standard normal noise between two machines with the same basis."""
 EXAMPLE_RELEASE = 20.0
-"""Statistics by sample that forecast an AUC of 0.999."""
+"""Statistics per sample that forecast an AUC of 0.999."""
 
 
 class _Settings(Protocol):
@@ -50,16 +50,16 @@ class SpectralAccumulator:
     def __init__(self, settings: _Settings, graph: Graph, classes: int):
         self.settings, self.graph, self.classes = settings, graph, classes
         self.size = graph.vertices
-        self.kept = max(1, round(settings.fraction * self.size))
+        self.coefficients = max(1, round(settings.fraction * self.size))
         self._copies: dict[tuple[torch.device, torch.dtype], Basis] = {}
 
     @cached_property
     def basis(self) -> Basis:
-        """Derived from the weights at first use; lives as long as this meter."""
+        """Derived from the weights at first use, and cached in this accumulator."""
         return fourier(self.graph)
 
     def basis_on(self, like: Tensor) -> Basis:
-        """The basis on a tensor's device, in its format."""
+        """The basis on a tensor's device, in its number format."""
         key = (like.device, like.dtype)
         if key not in self._copies:
             self._copies[key] = self.basis.to(*key)
@@ -94,7 +94,7 @@ class SpectralAccumulator:
         return merged
 
     def _squares(self, centred: Tensor, labels: Tensor) -> State:
-        """Of centred rows (N, n) by class: sums of squares `square` (K, n) and outer products' `sketch` (K, n, s)."""
+        """Per class, of centred rows (N, n): sums of squares `square` (K, n) and the `sketch` of outer products (K, n, s)."""
         test = test_matrix(self.size, self.settings.rank)
         parts = [centred[labels == c] for c in range(self.classes)]
         sketch = torch.stack([part.T @ (part @ test) for part in parts])
@@ -103,19 +103,22 @@ class SpectralAccumulator:
     # -- choosing examples ----------------------------------------------------------------------------------------
 
     def _choose(self, signal: Tensor, labels: Tensor) -> State:
-        """The N examples a class with the least keys: no order and no split of the data changes which they are."""
+        """The N examples per class with the smallest keys, which depend on no order and no split of the data."""
         keys, count = self._keys(signal), torch.bincount(labels, minlength=self.classes).double()
-        chosen = [self._first(keys[own][None], signal[own][None]) for own in (labels == c for c in range(self.classes))]
+        chosen = [
+            self._first(keys[members][None], signal[members][None])
+            for members in (labels == c for c in range(self.classes))
+        ]
         return {"count": count} | {name: torch.cat([part[name] for part in chosen]) for name in ("key", "signal")}
 
     def _keys(self, signal: Tensor) -> Tensor:
-        """(N,) in [0, 0.5]: a hash of each signal, but a continuous one, so that rounding in the network seldom counts."""
+        """(N,) in [0, 0.5]: a continuous hash of each signal, so that rounding in the network rarely changes the choice."""
         direction = torch.randn(self.size, generator=stream(2017, "examples", self.size), dtype=torch.float64)
         turns = 160 * (signal @ direction) / signal.norm(dim=1).clamp(min=1e-300)
         return (turns - turns.floor() - 0.5).abs()
 
     def _first(self, key: Tensor, signal: Tensor) -> State:
-        """The N least of keys (G, M) with their signals (G, M, n), least first; missing ones have an infinite key."""
+        """The N smallest of keys (G, M) with their signals (G, M, n), in ascending order; missing ones have an infinite key."""
         missing = max(0, self.settings.examples - key.shape[1])
         key = torch.cat([key, key.new_full((len(key), missing), torch.inf)], 1)
         signal = torch.cat([signal, signal.new_zeros(len(key), missing, self.size)], 1)
@@ -124,13 +127,13 @@ class SpectralAccumulator:
 
     # -- storing --------------------------------------------------------------------------------------------------
 
-    def finish(self, state: State) -> Summary:
+    def finishers(self, state: State) -> Summary:
         empty = (state["count"] == 0).nonzero().flatten().tolist()
         if empty:
-            raise UserError(f"no samples of class {empty[0]}, wanted at least 1 of each; give data with every class")
-        finish = {"class-mean": self._means, "class-moments": self._moments, "examples": self._examples}
-        kept = finish[self.settings.signal](state)
-        return {"count": state["count"].round().long(), "check": self._check_vector(), **kept}
+            raise UserError(f"no samples of class {empty[0]}, expected at least 1 of each; give data with every class")
+        finishers = {"class-mean": self._means, "class-moments": self._moments, "examples": self._examples}
+        tensors = finishers[self.settings.signal](state)
+        return {"count": state["count"].round().long(), "check": self._check_vector(), **tensors}
 
     def _means(self, state: State) -> Summary:
         mean = self.basis.analyse(state["mean"])
@@ -141,8 +144,8 @@ class SpectralAccumulator:
         index = self._largest(state["mean"].square() + state["square"] / state["count"][:, None])
         freedom = (state["count"] - 1).clamp(min=1)[:, None]
         test = test_matrix(self.size, self.settings.rank)
-        whole = nystrom(state["sketch"] / freedom[..., None], test, test.shape[1])  # (K, n, s)
-        rows = whole.gather(1, index[..., None].expand(-1, -1, whole.shape[2]))
+        factors = nystrom(state["sketch"] / freedom[..., None], test, test.shape[1])  # (K, n, s)
+        rows = factors.gather(1, index[..., None].expand(-1, -1, factors.shape[2]))
         left, singular, _ = torch.linalg.svd(rows, full_matrices=False)
         factor = (left * singular[:, None])[..., : self.settings.rank]  # (K, k, r)
         spread = (state["square"] / freedom).gather(1, index) - factor.square().sum(2)
@@ -153,26 +156,26 @@ class SpectralAccumulator:
     def _examples(self, state: State) -> Summary:
         flat = self.basis.analyse(state["signal"].flatten(0, 1))
         index = self._largest(flat.abs())
-        shape = (self.classes, self.settings.examples, self.kept)
+        shape = (self.classes, self.settings.examples, self.coefficients)
         return {"index": index.int().reshape(shape), "value": flat.gather(1, index).float().reshape(shape)}
 
     def _largest(self, size: Tensor) -> Tensor:
         """Indices (G, k) of the k largest of sizes (G, n), ascending."""
-        return size.topk(self.kept, dim=1).indices.sort(1).values
+        return size.topk(self.coefficients, dim=1).indices.sort(1).values
 
     def _check_vector(self) -> Tensor:
-        """(n,): coefficients of a fixed noise, that tell whether two machines derive the same basis."""
+        """(n,): coefficients of fixed noise, which show whether two machines derive the same basis."""
         noise = torch.randn(1, self.size, generator=stream(2017, "check", self.size), dtype=torch.float64)
         return self.basis.analyse(noise)[0].float()
 
     # -- checking -------------------------------------------------------------------------------------------------
 
     def check(self, summary: Summary) -> None:
-        got, wanted = table(summary), self.layout()
-        if got != wanted:
-            raise UserError(f"{self._where} differs in {difference(got, wanted)}; record this network again")
+        got, expected = table(summary), self.layout()
+        if got != expected:
+            raise UserError(f"{self._where} differs in {difference(got, expected)}; record this network again")
         check_counts(summary["count"], self._where)
-        for name, tensor in summary.items():  # coefficients in an orthonormal basis: at most the signal's length
+        for name, tensor in summary.items():  # the basis is orthonormal, so a coefficient is at most the signal's norm
             if tensor.is_floating_point():
                 power = 2 if name == "variance" else 1
                 check_size(tensor, self._where, name, (LARGEST * self.size**0.5) ** power)
@@ -187,27 +190,27 @@ class SpectralAccumulator:
             )
 
     def ready(self, summary: Summary) -> None:
-        """Raises UserError where the basis, derived now if it was not before, is another than at the publisher's."""
+        """Derives the basis if needed, and raises UserError if it differs from the publisher's."""
         self._check_basis(summary["check"], summary["index"].long().unique())
 
     def layout(self) -> Table:
-        groups: tuple[int, ...] = (self.classes, self.kept)
-        wanted: Table = {"count": ("int64", (self.classes,)), "check": ("float32", (self.size,))}
+        groups: tuple[int, ...] = (self.classes, self.coefficients)
+        expected: Table = {"count": ("int64", (self.classes,)), "check": ("float32", (self.size,))}
         if self.settings.signal == "examples":
-            groups = (self.classes, self.settings.examples, self.kept)
-            return wanted | {"index": ("int32", groups), "value": ("float32", groups)}
-        wanted |= {"index": ("int32", groups), "mean": ("float32", groups)}
+            groups = (self.classes, self.settings.examples, self.coefficients)
+            return expected | {"index": ("int32", groups), "value": ("float32", groups)}
+        expected |= {"index": ("int32", groups), "mean": ("float32", groups)}
         if self.settings.signal == "class-moments":
-            factor = (*groups, min(self.settings.rank, self.kept))
-            wanted |= {"factor": ("float32", factor), "variance": ("float32", groups)}
-        return wanted
+            factor = (*groups, min(self.settings.rank, self.coefficients))
+            expected |= {"factor": ("float32", factor), "variance": ("float32", groups)}
+        return expected
 
     def _check_basis(self, recorded: Tensor, used: Tensor) -> None:
-        apart = float((recorded - self._check_vector())[used].abs().max())
-        if apart > SAME_BASIS:
+        difference_of_noise = float((recorded - self._check_vector())[used].abs().max())
+        if difference_of_noise > SAME_BASIS:
             raise UserError(
-                f"the Fourier basis of {self._where} does not come out here as where it was recorded (coefficients of "
-                f"noise differ by {apart:.2g}, wanted below {SAME_BASIS:g}); use another torch build, or record again "
+                f"the Fourier basis of {self._where} is not the same on this machine as where it was recorded (coefficients of "
+                f"noise differ by {difference_of_noise:.2g}, expected below {SAME_BASIS:g}); use another torch build, or record again "
                 "with --kind moments"
             )
 
@@ -218,13 +221,13 @@ class SpectralAccumulator:
     # -- using ----------------------------------------------------------------------------------------------------
 
     def sample(self, summary: Summary, labels: Tensor, rng: torch.Generator) -> list[Tensor]:
-        """Signals rebuilt from drawn coefficients: the class mean, mu + F g + sqrt(variance) e, or an example."""
+        """Signals from drawn coefficients: the class mean, mu + F g + sqrt(variance) e, or an example."""
         index, value = self._draw(summary, labels, rng)
         coefficients = torch.zeros(len(labels), self.size).scatter_(1, index, value)
         return self.graph.split(self.basis_on(coefficients).synthesise(coefficients))
 
     def _draw(self, summary: Summary, labels: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Indices and values (N, k) of one draw for each label."""
+        """Indices and values (N, k) of one draw per label."""
         if self.settings.signal == "examples":
             stored = summary["count"].clamp(max=self.settings.examples)[labels]
             which = (torch.rand(len(labels), generator=rng, dtype=torch.float64) * stored).long()
@@ -239,43 +242,43 @@ class SpectralAccumulator:
         return summary["index"][labels].long(), value
 
     def distance(self, summary: Summary, activations: Sequence[Tensor], labels: Tensor) -> Tensor:
-        """Squared error of the kept coefficients, as a share of their recorded energy, mean over classes.
+        """Squared error of the stored coefficients as a share of their recorded energy, averaged over classes.
 
-        Compared is the batch's class mean with the recorded one; for `examples`, every image with the recorded example
-        nearest to it (mean over images).
+        The batch's class mean is compared with the recorded one; for `examples`, every image with the nearest recorded
+        example, averaged over images.
         """
         signal = torch.cat(self.observe(activations), 1)
         basis, parts = self.basis_on(signal), []
         for c in labels.unique().tolist():
-            own = signal[labels == c]
+            members = signal[labels == c]
             if self.settings.signal == "examples":
-                parts.append(self._to_nearest(summary, basis.analyse(own), c))
+                parts.append(self._to_nearest(summary, basis.analyse(members), c))
             else:
                 mean = summary["mean"][c].to(signal)
-                found = basis.analyse(own.mean(0, keepdim=True))[0, summary["index"][c].long().to(signal.device)]
-                parts.append((found - mean).square().sum() / mean.square().sum().clamp(min=1e-30))
+                measured = basis.analyse(members.mean(0, keepdim=True))[0, summary["index"][c].long().to(signal.device)]
+                parts.append((measured - mean).square().sum() / mean.square().sum().clamp(min=1e-30))
         return torch.stack(parts).mean()
 
     def _to_nearest(self, summary: Summary, coefficients: Tensor, c: int) -> Tensor:
         stored = min(int(summary["count"][c]), self.settings.examples)
         index = summary["index"][c, :stored].long().to(coefficients.device)
         value = summary["value"][c, :stored].to(coefficients)
-        apart = [
+        distances = [
             (coefficients[:, i] - v).square().sum(1) / v.square().sum().clamp(min=1e-30) for i, v in zip(index, value)
         ]
-        return torch.stack(apart).amin(0).mean()
+        return torch.stack(distances).amin(0).mean()
 
     def released_statistics(self, summary: Summary) -> float:
-        """Kept numbers of a class by its samples; the choice of indices is not counted.
+        """Stored numbers per class divided by its samples. The choice of indices is not counted.
 
-        An example's coefficients are k statistics of one sample: their members are known for certain, so the forecast
-        is at least an AUC of 0.999.
+        An example's coefficients are k statistics of a single sample, whose membership is certain, so the forecast is an AUC
+        of at least 0.999.
         """
         fewest = float(summary["count"].min())
         if self.settings.signal == "examples":
-            return max(self.kept * min(self.settings.examples, fewest) / fewest, EXAMPLE_RELEASE)
-        numbers = self.kept
+            return max(self.coefficients * min(self.settings.examples, fewest) / fewest, EXAMPLE_RELEASE)
+        numbers = self.coefficients
         if self.settings.signal == "class-moments":
             rank = summary["factor"].shape[2]
-            numbers += self.kept * rank - rank * (rank - 1) // 2 + self.kept
+            numbers += self.coefficients * rank - rank * (rank - 1) // 2 + self.coefficients
         return numbers / fewest

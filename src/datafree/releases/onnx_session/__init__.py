@@ -1,8 +1,8 @@
-"""ONNX files from strangers: checked from their bytes (`check`), then run in a process with limits (`Process`).
+"""Untrusted ONNX files: checked from their bytes (`check`), then run in a process with limits (`Process`).
 
-`wire` reads protobuf, `fields` the fields that are allowed, `graph` what is in the file, `values` with `elementwise`,
-`shaping` and `layers` what every operator returns, `cost` what it takes, `checking` the limits, `process` and `worker` the
-running. None of it needs torch, onnx or onnxruntime, but for the worker.
+`wire` parses protobuf, `fields` lists the allowed fields, and `graph` is the content of a file. `values` with `elementwise`,
+`shaping` and `layers` determines what every operator returns, `cost` what it needs, and `checking` applies the limits.
+`process` and `worker` run the file. Only the worker needs onnxruntime; nothing here needs torch or onnx.
 """
 
 from .checking import MAX_BYTES, Program, check

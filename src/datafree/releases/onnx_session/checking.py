@@ -1,6 +1,6 @@
-"""Whether an ONNX file from a stranger is a network that can be run: decided from its bytes, in seconds.
+"""Checks that an untrusted ONNX file is a network that can be run, from its bytes and in seconds.
 
-CPU time with 20,000 operators, on one core of a server: 0.8 s for `Neg`, 3 s for the slowest kind that was tried.
+CPU time for 20,000 operators on one core of a server: 0.8 s for `Neg`, 3 s for the slowest kind tested.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from .graph import TYPES, Graph, read
 __all__ = ["BATCH", "MAX_BYTES", "Program", "check"]
 
 MAX_BYTES = 1 << 30
-"""Of the file."""
+"""Size of the file."""
 MAX_PEAK = 1 << 30
-"""Bytes of one image's results. VGG-16 at 224 pixels needs 150 million."""
+"""Bytes of the results for one image. VGG-16 at 224 pixels needs 150 million."""
 MAX_OPERATIONS = 1 << 36
-"""For one image. VGG-19 at 224 pixels takes 20e9, a ViT-L/16 61e9."""
+"""Operations for one image. VGG-19 at 224 pixels takes 20e9, a ViT-L/16 61e9."""
 MAX_FIXED = 1 << 32, 1 << 26, 16
-"""Bytes worked out from weights alone: at most the first; and at most the second plus so many times the file's."""
+"""Limits of the bytes computed from weights alone: the first value, and the second plus the third times the file's weights."""
 MAX_NODES = 20_000
 BATCH = 64
 BATCH_OPERATIONS = 1 << 38
@@ -29,7 +29,7 @@ BATCH_OPERATIONS = 1 << 38
 
 @dataclass(frozen=True)
 class Program:
-    """A checked file: its graph, and how many images it is run on at a time."""
+    """A checked file: its graph and the number of images in a batch."""
 
     path: Path
     graph: Graph
@@ -39,18 +39,18 @@ class Program:
     costs: dict[int, Cost] = field(default_factory=dict)
 
     def cost(self, images: int) -> Cost:
-        """What so many images need. Raises UserError where that is beyond what the file was accepted for."""
+        """The cost of this number of images. Raises UserError if it exceeds the limits."""
         if images not in self.costs:
             self.costs[images] = _bounded(self.path, self.graph, images, self.classes)
         return self.costs[images]
 
 
 def check(content: bytes, path: Path, shape: tuple[int, ...], classes: int | None) -> Program:
-    """The program in an ONNX file that takes images of `shape` and returns logits of `classes` (None: of any number).
+    """The program in an ONNX file that takes images of `shape` and returns logits of `classes` (None: any number).
 
-    Reads the bytes as protobuf and follows shapes through the graph; loads no package but numpy and runs nothing. Raises
-    UserError with the reason: other data than in the file, control flow, functions, an operator or number format that
-    datafree does not write, sizes that are unknown before a run, more memory or work than MAX_*.
+    Parses the bytes as protobuf and follows shapes through the graph, without running anything or loading a package other than
+    numpy. Raises UserError with the reason: external data, control flow, functions, an operator or number format that datafree
+    does not write, sizes that are unknown before a run, or more memory or operations than MAX_*.
     """
     try:
         if len(content) > MAX_BYTES:
@@ -62,11 +62,13 @@ def check(content: bytes, path: Path, shape: tuple[int, ...], classes: int | Non
             raise UserError(f"it takes images of shape {graph.shape}, expected {tuple(shape)} as config.json states")
     except UserError as error:
         raise _refused(path, error) from None
-    one = _bounded(path, graph, 1, classes)
-    two = _bounded(path, graph, 2, classes)
-    fitting = 1 + (MAX_PEAK - one.peak) // max(1, two.peak - one.peak)  # work space does not grow with images
-    batch = min(BATCH, fitting, BATCH_OPERATIONS // max(1, one.operations))
-    program = Program(path, graph, classes, max(1, batch), one, {1: one, 2: two})
+    single = _bounded(path, graph, 1, classes)
+    double = _bounded(path, graph, 2, classes)
+    fitting = 1 + (MAX_PEAK - single.peak) // max(
+        1, double.peak - single.peak
+    )  # work space does not depend on the number of images
+    batch = min(BATCH, fitting, BATCH_OPERATIONS // max(1, single.operations))
+    program = Program(path, graph, classes, max(1, batch), single, {1: single, 2: double})
     program.cost(program.batch)
     return program
 
@@ -77,7 +79,7 @@ def _bounded(path: Path, graph: Graph, images: int, classes: int | None) -> Cost
         most, free, times = MAX_FIXED
         if needed.fixed > min(most, free + times * graph.nbytes):
             raise UserError(
-                f"it makes {needed.fixed:,} bytes from weights of {needed.weights:,}, expected at most "
+                f"it computes {needed.fixed:,} bytes from weights of {needed.weights:,}, expected at most "
                 f"{min(most, free + times * graph.nbytes):,}; use a smaller network"
             )
         if needed.peak > (MAX_PEAK if images == 1 else 2 * MAX_PEAK):

@@ -1,4 +1,4 @@
-"""What a graph needs for a number of images: bytes at the most, and operations. Nothing of it is run."""
+"""The peak memory and operations of a graph for a number of images, computed without running it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LARGEST = 1 << 40
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a number of images together."""
+    """The cost of a batch of images."""
 
     weights: int
     """Bytes of the weights as stored."""
@@ -46,15 +46,17 @@ def known(kind: str) -> bool:
 
 
 def cost(graph: Graph, images: int) -> Cost:
-    """What `images` images need. Raises UserError where an operator cannot be worked out without running it."""
-    values = {name: Value(own.type, own.shape, graph.contents[name], True) for name, own in graph.tensors.items()}
+    """The cost of `images` images. Raises UserError for an operator whose result is unknown before a run."""
+    values = {
+        name: Value(tensor.type, tensor.shape, graph.contents[name], True) for name, tensor in graph.tensors.items()
+    }
     values[graph.input] = Value(1, (images, *graph.shape))
     last = {name: index for index, node in enumerate(graph.nodes) for name in node.inputs}
     last[graph.output] = len(graph.nodes)
     ends: dict[int, list[str]] = {}
     for name, index in last.items():
         ends.setdefault(index, []).append(name)
-    held = peak = values[graph.input].nbytes
+    live = peak = values[graph.input].nbytes
     fixed = operations = largest = 0
     for index, node in enumerate(graph.nodes):
         result = _result(node, values, graph.opset)
@@ -65,16 +67,16 @@ def cost(graph: Graph, images: int) -> Cost:
             if value.fixed:
                 fixed += value.nbytes
             else:
-                held += value.nbytes
+                live += value.nbytes
                 now += 0 if name in last else value.nbytes
             if name:
                 values[name] = value
-        peak = max(peak, held + result.workspace)
-        held -= now
-        gone = [values.pop(name) for name in ends.get(index, ()) if name]
-        held -= sum(value.nbytes for value in gone if not value.fixed)
+        peak = max(peak, live + result.workspace)
+        live -= now
+        finished = [values.pop(name) for name in ends.get(index, ()) if name]
+        live -= sum(value.nbytes for value in finished if not value.fixed)
     output = values[graph.output]
-    weights = sum(own.nbytes for own in graph.tensors.values())
+    weights = sum(tensor.nbytes for tensor in graph.tensors.values())
     return Cost(weights, fixed, peak, largest, operations, output.shape, output.type)
 
 
@@ -85,14 +87,14 @@ def _result(node: Node, values: dict[str, Value], opset: int) -> Result:
     except MALFORMED as error:
         first = name_of(next(name for name in node.outputs if name))
         raise UserError(
-            f"the operator {node.kind} that makes {first} does not fit its inputs ({str(error)[:80]})"
+            f"the operator {node.kind} that computes {first} does not fit its inputs ({str(error)[:80]})"
         ) from None
     if len(result.values) < len(node.outputs):
         raise UserError(f"an operator {node.kind} has {len(node.outputs)} outputs, expected up to {len(result.values)}")
     for value in result.values:
         if min(value.shape, default=0) < 0 or len(value.shape) > RANK or value.count > LARGEST:
-            shown = " x ".join(str(size)[:20] for size in value.shape[:RANK])
+            sizes = " x ".join(str(size)[:20] for size in value.shape[:RANK])
             raise UserError(
-                f"the operator {node.kind} returns numbers of shape {shown}, beyond any size that is run here"
+                f"the operator {node.kind} returns numbers of shape {sizes}, beyond any size that is run here"
             )
     return result

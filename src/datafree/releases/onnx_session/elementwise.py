@@ -29,7 +29,7 @@ REDUCED = {
     "ReduceL1": None, "ReduceL2": None, "ReduceLogSum": None, "ReduceLogSumExp": None, "ReduceSumSquare": None,
 }  # fmt: skip
 DEAR = 16
-"""Operations for a number of exp, erf and the like."""
+"""Operations per number for exp, erf and similar functions."""
 LOW = 1 << 31
 """Beyond int32."""
 
@@ -42,7 +42,7 @@ def same(call: Call) -> Result:
 @rule(*SIMPLE)
 def simple(call: Call) -> Result:
     result = call.returns(call.take(0).shape)
-    if call.node.kind == "Relu" and not _compared_rightly(call.take(0)):
+    if call.node.kind == "Relu" and not _compares_correctly(call.take(0)):
         return result
     return call.computed(result, SIMPLE[call.node.kind])
 
@@ -75,7 +75,7 @@ def layer_norm(call: Call) -> Result:
 @rule("InstanceNormalization", "GroupNormalization")
 def group_norm(call: Call) -> Result:
     if not call.take(0).count:
-        raise ValueError("no numbers")  # ends the process in onnxruntime
+        raise ValueError("no numbers")  # crashes onnxruntime
     return call.returns(call.take(0).shape, cost=DEAR * call.take(0).count)
 
 
@@ -90,16 +90,16 @@ def batch_norm(call: Call) -> Result:
 def binary(call: Call) -> Result:
     shape = broadcast(*(call.take(index).shape for index in range(len(call.inputs))))
     result = call.returns(shape, cost=len(call.inputs) * int(np.prod(shape, dtype=object)))
-    own = BINARY.get(call.node.kind)
-    if own is None or len(call.inputs) != 2:
+    function = BINARY.get(call.node.kind)
+    if function is None or len(call.inputs) != 2:
         return result
-    if call.node.kind in ("Max", "Min") and not _compared_rightly(call.take(0), call.take(1)):
+    if call.node.kind in ("Max", "Min") and not _compares_correctly(call.take(0), call.take(1)):
         return result
-    return call.computed(result, own)
+    return call.computed(result, function)
 
 
-def _compared_rightly(*values: Value) -> bool:
-    """Whether onnxruntime finds the larger of these: of int64, version 1.31 compares the lower halves on x86 with AVX."""
+def _compares_correctly(*values: Value) -> bool:
+    """Whether onnxruntime compares these correctly: version 1.31 compares only the lower halves of int64 on x86 with AVX."""
     return all(
         value.data is None
         or value.data.dtype.kind not in "iu"
@@ -119,30 +119,30 @@ def divided(call: Call) -> Result:
     shape = broadcast(call.take(0).shape, call.take(1).shape)
     result = call.returns(shape, cost=DEAR * int(np.prod(shape, dtype=object)))
     divisor = call.take(1)
-    whole = call.take(0).type != 1 and call.take(0).type not in (10, 11, 16)
+    integer = call.take(0).type != 1 and call.take(0).type not in (10, 11, 16)
     if call.node.kind == "Pow":
         return result
-    if whole and (divisor.data is None or not divisor.data.all()):
-        raise ValueError("a whole number is divided by what may be 0")  # ends the process in onnxruntime
-    if whole and not call.flag("fmod") and _may_overflow(call.take(0), divisor):
-        raise ValueError("what may be the least number of its format is divided by -1")  # ends it as well
+    if integer and (divisor.data is None or not divisor.data.all()):
+        raise ValueError("a whole number is divided by what may be 0")  # crashes onnxruntime
+    if integer and not call.flag("fmod") and _may_overflow(call.take(0), divisor):
+        raise ValueError("what may be the least number of its format is divided by -1")  # crashes it, too
     if call.node.kind == "Mod":
         return call.computed(result, np.fmod if call.flag("fmod") else np.mod)
-    return call.computed(result, _truncated if whole else np.true_divide)
+    return call.computed(result, _truncated if integer else np.true_divide)
 
 
 def _may_overflow(dividend: Value, divisor: Value) -> bool:
-    """Whether a quotient may not fit: -2^31 / -1 is a trap of x86 processors; smaller formats are divided as int32."""
+    """Whether a quotient may overflow: -2^31 / -1 traps on x86 processors. Smaller formats are divided as int32."""
     if dividend.type not in (INT32, INT64) or divisor.data is None or not (divisor.data == -1).any():
         return False
     least = -(1 << 31) if dividend.type == INT32 else -(1 << 63)
     return dividend.data is None or bool(((dividend.data == least) & (divisor.data == -1)).any())
 
 
-def _truncated(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """C's division of whole numbers, towards zero."""
-    below = one // other
-    return below + ((below * other != one) & ((one < 0) != (other < 0)))
+def _truncated(dividend: np.ndarray, divisor: np.ndarray) -> np.ndarray:
+    """Integer division rounded towards zero, as in C."""
+    floored = dividend // divisor
+    return floored + ((floored * divisor != dividend) & ((dividend < 0) != (divisor < 0)))
 
 
 @rule("Where")
@@ -157,27 +157,27 @@ def reduced(call: Call) -> Result:
     if call.optional(1) is not None:
         axes = call.numbers(1)
     else:
-        axes = [int(own) for own in call.get("axes", [])]
+        axes = [int(axis) for axis in call.get("axes", [])]
     if not axes and call.flag("noop_with_empty_axes"):
         return call.returns(value.shape, cost=DEAR * value.count)
     if not value.count and min(axes, default=0) < 0:
-        raise ValueError("axes from the end of no numbers")  # onnxruntime leaves such axes in
+        raise ValueError("axes from the end of no numbers")  # onnxruntime keeps such axes
     axes, keep = normal(axes or list(range(len(value.shape))), len(value.shape)), call.flag("keepdims", True)
     result = call.returns(_without(value.shape, axes, keep), cost=DEAR * value.count)
-    own = REDUCED[kind]
+    function = REDUCED[kind]
     return (
         result
-        if own is None or not _exact(value, kind)
-        else call.computed(result, lambda x, *_: own(x, axis=tuple(axes), keepdims=keep))
+        if function is None or not _exact(value, kind)
+        else call.computed(result, lambda x, *_: function(x, axis=tuple(axes), keepdims=keep))
     )
 
 
 def _exact(value: Value, kind: str) -> bool:
-    """Whether a reduction returns the same in any order, and in float64, in which onnxruntime sums and multiplies."""
+    """Whether a reduction has the same result in any order and in float64, onnxruntime's format for sums and products."""
     if value.data is None:
         return False
-    if kind in ("ReduceMax", "ReduceMin"):  # and what they make of NaN depends on where it is
-        return _compared_rightly(value) and not np.isnan(value.data).any()
+    if kind in ("ReduceMax", "ReduceMin"):  # their result for NaN depends on its position
+        return _compares_correctly(value) and not np.isnan(value.data).any()
     if value.data.dtype.kind == "f":
         return False
     sizes = np.abs(value.data.astype(np.float64))
@@ -196,7 +196,7 @@ def argmax(call: Call) -> Result:
 
 
 def normal(axes: list[int], rank: int) -> list[int]:
-    """Axes from 0, each once."""
+    """The different axes, counted from 0."""
     if any(not -rank <= axis < rank for axis in axes) or len({axis % rank for axis in axes}) != len(axes):
         raise ValueError(f"axes {axes} of {rank}")
     return [axis % rank for axis in axes]

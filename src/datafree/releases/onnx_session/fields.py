@@ -1,4 +1,4 @@
-"""The fields of an ONNX file that datafree reads, and why a file with one of the others is refused."""
+"""The fields of an ONNX file that datafree reads, and the reasons for refusing files with other fields."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from .wire import Field, Schema
 
 __all__ = ["MODEL"]
 
-ELSEWHERE = "it reads data from other files (external data); get one that holds all of its weights"
+ELSEWHERE = "it reads data from other files (external data); get one that contains all of its weights"
 SUBGRAPH = "it has control flow (a graph within an operator); write it without loops and branches"
 SPARSE = "it has sparse weights; write them in full"
 KEPT = "it has {}, which no file written by datafree has; write it again"
@@ -21,7 +21,7 @@ _TENSOR = Schema(
         3: Field("segment", refuse=KEPT.format("a tensor in segments")),
         4: Field("float_data", "bytes", repeated=True),
         5: Field("int32_data", "bytes", repeated=True),
-        6: Field("string_data", refuse="it has a tensor of strings; write it with numbers alone"),
+        6: Field("string_data", refuse="it has a tensor of strings; write it with numbers only"),
         7: Field("int64_data", "bytes", repeated=True),
         8: Field("name", "text"),
         9: Field("raw_data", "bytes"),
@@ -29,7 +29,7 @@ _TENSOR = Schema(
         11: Field("uint64_data", "bytes", repeated=True),
         12: Field("doc_string", "text"),
         13: Field("external_data", refuse=ELSEWHERE),
-        14: Field("data_location"),  # 0 where it is within the file; else as external_data
+        14: Field("data_location"),  # 0 for data within the file, otherwise external_data applies
         16: Field("metadata_props", _ENTRY, repeated=True),
     },
 )
@@ -126,7 +126,7 @@ MODEL = Schema(
         ),
         14: Field("metadata_props", _ENTRY, repeated=True),
         20: Field("training_info", refuse=KEPT.format("steps of a training")),
-        25: Field("functions", refuse="it has functions of its own; write it with ONNX's operators alone"),
+        25: Field("functions", refuse="it defines functions; write it only with ONNX's operators"),
         26: Field("configuration", refuse=KEPT.format("several devices")),
     },
 )

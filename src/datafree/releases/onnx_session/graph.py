@@ -1,4 +1,4 @@
-"""An ONNX file as what datafree needs to know of it: read from its bytes alone, and refused where it is another program."""
+"""The content of an ONNX file, parsed from its bytes. A file with anything that datafree does not write is refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .wire import parse, varints
 __all__ = ["CONTROL", "SMALL", "Graph", "Node", "Tensor", "name_of", "numpy_type", "read", "size_of"]
 
 SIZES = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 16: 2}
-"""Number format -> bytes of a number: ONNX's own numbers, of those that datafree writes or that arithmetic needs."""
+"""ONNX number format -> bytes per number, for the formats that datafree writes or that arithmetic needs."""
 TYPES = {
     1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 8: "string", 9: "bool",
     10: "float16", 11: "float64", 12: "uint32", 13: "uint64", 14: "complex64", 15: "complex128", 16: "bfloat16",
@@ -26,7 +26,7 @@ STORED = {"float_data": (1,), "int32_data": (2, 3, 4, 5, 6, 9, 10, 16), "int64_d
 STORED["uint64_data"] = (12, 13)
 CONTROL = ("If", "Loop", "Scan", "SequenceMap")
 SMALL = 512
-"""Numbers of a tensor whose values are looked at: shapes, axes, scales."""
+"""Largest tensor whose values are read: shapes, axes, scales."""
 LARGEST = 1 << 31
 RANK = 8
 OPSETS, IRS = (18, 21), (8, 13)
@@ -39,12 +39,12 @@ VALUES = {
     7: ("ints", []),
     8: ("strings", []),
 }
-"""Type of an attribute -> the field that holds it, and what it is where the field is left out."""
+"""Type of an attribute -> (field with its value, default if the field is missing)."""
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """Numbers that the file holds: weights, scales, shapes."""
+    """A tensor stored in the file: weights, scales, shapes."""
 
     name: str
     type: int
@@ -57,7 +57,7 @@ class Tensor:
         return math.prod(self.shape) * SIZES[self.type]
 
     def values(self) -> np.ndarray | None:
-        """The numbers of a small tensor; None of a large one, or one in a format that numpy lacks."""
+        """The numbers of a small tensor; None for a large one or a format that numpy lacks."""
         dtype, (field, parts) = numpy_type(self.type), self.stored
         if dtype is None or math.prod(self.shape) > SMALL:
             return None
@@ -67,7 +67,7 @@ class Tensor:
         if field in ("float_data", "double_data"):
             return np.frombuffer(content, dtype).reshape(self.shape)
         numbers = varints(content, "TensorProto")
-        if self.type == 10:  # half precision is stored as the bits
+        if self.type == 10:  # half precision is stored as its bits
             return numbers.astype(np.uint16).view(np.float16).reshape(self.shape)
         return numbers.astype(dtype).reshape(self.shape)
 
@@ -84,7 +84,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """Operators in the order in which they are run, weights by name, and the one input and output."""
+    """Operators in execution order, weights by name, and the only input and output."""
 
     nodes: tuple[Node, ...]
     tensors: dict[str, Tensor]
@@ -98,20 +98,20 @@ class Graph:
 
     @cached_property
     def contents(self) -> dict[str, np.ndarray | None]:
-        """The numbers of each small weight, read once for any number of images."""
+        """The numbers of each small weight, read once."""
         return {name: tensor.values() for name, tensor in self.tensors.items()}
 
 
 def read(content: bytes, known: Callable[[str], bool]) -> Graph:
-    """The graph in an ONNX file; `known` says which operators may be in it. Raises UserError with the reason alone."""
+    """The graph in an ONNX file; `known` returns whether an operator is allowed. Raises UserError with only the reason."""
     model = parse(content, MODEL)
     opset = _versions(model)
     graph = model.get("graph")
     if graph is None:
         raise UserError("it has no graph")
     tensors: dict[str, Tensor] = {}
-    for own in graph.get("initializer", []):
-        tensor = _tensor(own)
+    for entry in graph.get("initializer", []):
+        tensor = _tensor(entry)
         if not tensor.name or tensor.name in tensors:
             raise UserError(f"it has two weights called {name_of(tensor.name)}, or one without a name")
         tensors[tensor.name] = tensor
@@ -122,12 +122,12 @@ def read(content: bytes, known: Callable[[str], bool]) -> Graph:
         raise UserError(f"it has {len(outputs)} outputs, expected 1, the logits")
     output = str(outputs[0].get("name", ""))
     if output not in {out for node in nodes for out in node.outputs} or not output:
-        raise UserError(f"its output {name_of(output)} is made by no operator")
+        raise UserError(f"its output {name_of(output)} is the output of no operator")
     return Graph(nodes, tensors, name, shape, output, opset, len(content))
 
 
 def name_of(name: str) -> str:
-    """A name of the file for a message: printable, and short."""
+    """A name from the file for a message, printable and short."""
     return ascii(name[:60])
 
 
@@ -150,14 +150,16 @@ def check_type(type: int) -> int:
 
 def _versions(model: dict[str, Any]) -> int:
     if model.get("metadata_props") or (model.get("graph") or {}).get("metadata_props"):
-        raise UserError("it has metadata, which onnxruntime can take for settings; no file written by datafree has any")
+        raise UserError(
+            "it has metadata, which onnxruntime may interpret as settings; no file written by datafree has any"
+        )
     version = model.get("ir_version")
     if not isinstance(version, int) or not IRS[0] <= version <= IRS[1]:
         raise UserError(f"it is of ONNX IR version {version}, expected {IRS[0]} to {IRS[1]}; write it again")
-    imports = [(own.get("domain", ""), own.get("version")) for own in model.get("opset_import", [])]
+    imports = [(entry.get("domain", ""), entry.get("version")) for entry in model.get("opset_import", [])]
     others = [name for name, _ in imports if name not in ("", "ai.onnx")]
     if others:
-        raise UserError(f"it uses operators of domain {name_of(others[0])}, expected ONNX's own alone")
+        raise UserError(f"it uses operators of domain {name_of(others[0])}, expected only ONNX's")
     if len(imports) != 1:
         raise UserError(f"it names {len(imports)} versions of ONNX's operators, expected 1; write it again")
     opset = imports[0][1]
@@ -175,36 +177,36 @@ def _input(graph: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[str, tupl
         raise UserError(f"its input {name_of(name)} is also a weight, or has no name")
     if tensor.get("elem_type") != 1:
         raise UserError(f"its input is of type {TYPES.get(tensor.get('elem_type'), 'none')}, expected float32")
-    sizes = [own.get("dim_value") for own in tensor.get("shape", {}).get("dim", [])]
+    sizes = [entry.get("dim_value") for entry in tensor.get("shape", {}).get("dim", [])]
     if sizes and sizes[0] is not None:
         raise UserError(f"it takes exactly {sizes[0]} images at a time, expected any number; write it again so")
     if len(sizes) != 4 or not all(isinstance(size, int) and 0 < size <= LARGEST for size in sizes[1:]):
-        shown = ", ".join("any" if size is None else str(size) for size in sizes)
-        raise UserError(f"its input has shape ({shown}), expected (images, channels, height, width)")
+        size_names = ", ".join("any" if size is None else str(size) for size in sizes)
+        raise UserError(f"its input has shape ({size_names}), expected (images, channels, height, width)")
     return name, tuple(int(size) for size in sizes[1:])
 
 
 def _nodes(graph: dict[str, Any], names: set[str], known: Callable[[str], bool]) -> tuple[Node, ...]:
     nodes = []
-    for own in graph.get("node", []):
-        kind, domain = str(own.get("op_type", "")), own.get("domain", "")
+    for entry in graph.get("node", []):
+        kind, domain = str(entry.get("op_type", "")), entry.get("domain", "")
         if domain not in ("", "ai.onnx"):
-            raise UserError(f"it uses the operator {name_of(kind)} of domain {name_of(domain)}, expected ONNX's own")
+            raise UserError(f"it uses the operator {name_of(kind)} of domain {name_of(domain)}, expected ONNX's")
         if kind in CONTROL:
             raise UserError(SUBGRAPH)
-        if own.get("overload") or not known(kind):
+        if entry.get("overload") or not known(kind):
             raise UserError(f"it uses the operator {name_of(kind)}, which is not among those that datafree writes")
-        for name in own.get("input", []):
+        for name in entry.get("input", []):
             if name and name not in names:
                 raise UserError(f"{kind} takes {name_of(name)}, which nothing before it makes")
-        outputs = tuple(own.get("output", []))
+        outputs = tuple(entry.get("output", []))
         for name in outputs:
             if name in names:
-                raise UserError(f"{name_of(name)} is made twice")
+                raise UserError(f"{name_of(name)} is the output of two operators")
             names.update({name} - {""})
         if not any(outputs):
             raise UserError(f"an operator {kind} has no output")
-        nodes.append(Node(kind, tuple(own.get("input", [])), outputs, _attributes(kind, own.get("attribute", []))))
+        nodes.append(Node(kind, tuple(entry.get("input", [])), outputs, _attributes(kind, entry.get("attribute", []))))
     if not nodes:
         raise UserError("it has no operator")
     return tuple(nodes)
@@ -212,13 +214,13 @@ def _nodes(graph: dict[str, Any], names: set[str], known: Callable[[str], bool])
 
 def _attributes(kind: str, stored: list[dict[str, Any]]) -> dict[str, Any]:
     attributes: dict[str, Any] = {}
-    for own in stored:
-        name, field = own.get("name", ""), VALUES.get(own.get("type", 0))
+    for entry in stored:
+        name, field = entry.get("name", ""), VALUES.get(entry.get("type", 0))
         if not name or name in attributes:
             raise UserError(f"{kind} has two attributes {name_of(name)}, or one without a name")
-        if field is None or own.keys() - {"name", "type", "doc_string", field[0]}:
+        if field is None or entry.keys() - {"name", "type", "doc_string", field[0]}:
             raise UserError(f"attribute {name_of(name)} of {kind} has no value, or several of different types")
-        value = own.get(field[0], field[1])
+        value = entry.get(field[0], field[1])
         if field[0] == "t":
             value = _tensor(value or {})
         elif field[0] in ("s", "strings"):
@@ -227,27 +229,27 @@ def _attributes(kind: str, stored: list[dict[str, Any]]) -> dict[str, Any]:
     return attributes
 
 
-def _tensor(own: dict[str, Any]) -> Tensor:
-    if own.get("data_location", 0) != 0:
+def _tensor(entry: dict[str, Any]) -> Tensor:
+    if entry.get("data_location", 0) != 0:
         raise UserError(ELSEWHERE)
-    name, type, shape = own.get("name", ""), check_type(own.get("data_type", 0)), tuple(own.get("dims", []))
+    name, type, shape = entry.get("name", ""), check_type(entry.get("data_type", 0)), tuple(entry.get("dims", []))
     if len(shape) > RANK or any(not 0 <= size <= LARGEST for size in shape) or math.prod(shape) > LARGEST:
         raise UserError(f"weight {name_of(name)} has shape {str(shape[:RANK])[:80]}, expected up to 2^31 numbers")
-    fields = [field for field in ("raw_data", *STORED) if field in own]
+    fields = [field for field in ("raw_data", *STORED) if field in entry]
     count = math.prod(shape)
     if len(fields) > 1 or (not fields and count):
         raise UserError(f"weight {name_of(name)} holds {len(fields)} kinds of numbers, expected 1")
     field = fields[0] if fields else "raw_data"
-    parts = own.get(field, b"") if field != "raw_data" else [own.get(field, memoryview(b""))]
+    parts = entry.get(field, b"") if field != "raw_data" else [entry.get(field, memoryview(b""))]
     stored = sum(len(part) for part in parts)
     if field == "raw_data":
-        held = stored / SIZES[type]
+        numbers = stored / SIZES[type]
     elif type not in STORED[field]:
         raise UserError(f"weight {name_of(name)} of type {TYPES[type]} is stored as {field}, expected raw_data")
     elif field in ("float_data", "double_data"):
-        held = stored / SIZES[type]
-    else:  # a number ends with the byte whose highest bit is not set
-        held = sum(int((np.frombuffer(part, np.uint8) < 128).sum()) for part in parts)
-    if held != count:
-        raise UserError(f"weight {name_of(name)} of shape {shape} holds {held:g} numbers, expected {count:,}")
+        numbers = stored / SIZES[type]
+    else:  # the last byte of a number has its highest bit unset
+        numbers = sum(int((np.frombuffer(part, np.uint8) < 128).sum()) for part in parts)
+    if numbers != count:
+        raise UserError(f"weight {name_of(name)} of shape {shape} holds {numbers:g} numbers, expected {count:,}")
     return Tensor(name, type, shape, (field, list(parts)))

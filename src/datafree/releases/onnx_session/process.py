@@ -1,4 +1,4 @@
-"""Runs a checked ONNX file in a process of its own, with limits on memory and time that come from what the file needs."""
+"""Runs a checked ONNX file in a separate process, with limits on memory and time derived from its cost."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from .checking import Program
 __all__ = ["Process", "memory_limit"]
 
 START, SLOWEST = 60.0, 5e8
-"""Seconds that anything may take, and operations in one more second: a hundredth of what one core does."""
+"""Seconds allowed for any call, and operations per further second: a hundredth of one core's speed."""
 ENDING = 10.0
-"""Seconds within which a process that has closed its pipes ends, on a busy machine as well."""
+"""Seconds within which a process ends after closing its pipes, even on a busy machine."""
 WORKER = Path(__file__).with_name("worker.py")
 SPARE, THREAD = 768 << 20, 80 << 20
-"""Bytes for onnxruntime itself, and for a thread's stack and its part of the heap."""
+"""Bytes for onnxruntime itself, and for a thread's stack and share of the heap."""
 
 
 def memory_limit(program: Program, threads: int) -> int:
-    """Bytes that the process may use beyond what it has before the file is opened."""
+    """Bytes that the process may use in addition to those before the file is opened."""
     batch = program.cost(program.batch)
     needed = 4 * batch.weights + 2 * batch.fixed + 3 * batch.peak + program.graph.nbytes
     return needed + SPARE + (threads or os.cpu_count() or 1) * THREAD
 
 
 class Process:
-    """One ONNX file, opened. Ended by `close`, by the garbage collector, or at this process's end."""
+    """An open ONNX file. Its process is ended by `close`, by the garbage collector, or when this process ends."""
 
     def __init__(self, program: Program, content: bytes, threads: int):
         self.program, self.lock, self.owner = program, threading.Lock(), os.getpid()
@@ -55,19 +55,19 @@ class Process:
         self._ask([json.dumps(settings).encode(), content], START + program.one.operations / SLOWEST)
 
     def run(self, pixels: np.ndarray) -> np.ndarray:
-        """Logits (N, classes) of float32 pixels (N, C, H, W), which are run `program.batch` images at a time."""
+        """Logits (N, classes) for float32 pixels (N, C, H, W), in batches of `program.batch` images."""
         count, classes, batch = len(pixels), self.program.one.output[1], self.program.batch
         sizes = [batch] * (count // batch) + [rest for rest in (count % batch,) if rest]
-        seconds = START + sum(self.program.cost(own).operations for own in sizes) / SLOWEST
+        seconds = START + sum(self.program.cost(images).operations for images in sizes) / SLOWEST
         with self.lock:
             data = self._ask([np.ascontiguousarray(pixels, np.float32).data.cast("B")], seconds, 4 * count * classes)
         return np.frombuffer(data, np.float32).reshape(count, classes)
 
     def _ask(self, frames: list[bytes | memoryview], seconds: float, expected: int = 0) -> bytes:
-        """The answer to some frames, of so many bytes. Raises UserError where there is none within so many seconds."""
+        """The answer to the frames, of `expected` bytes. Raises UserError if there is none within `seconds`."""
         path, late = self.program.path, threading.Event()
         if not self.close.alive or self.owner != os.getpid():
-            raise UserError(f"{path} is not open any more in this process; open it again")
+            raise UserError(f"{path} is no longer open in this process; open it again")
         watch = threading.Timer(seconds, _kill, (self.process, late))
         watch.daemon = True
         watch.start()
@@ -85,37 +85,37 @@ class Process:
                     f"{path} was stopped after {seconds:.0f} s without an answer; get it again, or quantize again"
                 ) from None
             raise UserError(f"onnxruntime cannot run {path}: it {reason}; get it again, or quantize again") from None
-        except BaseException:  # an interrupt in the middle of an answer, whose rest nobody would read
+        except BaseException:  # after an interrupt, the rest of the answer would be left in the pipe
             self.close()
             raise
         finally:
             watch.cancel()
 
     def _answer(self, frames: list[bytes | memoryview], expected: int) -> bytes:
-        ask, told = self.process.stdin, self.process.stdout
-        assert ask is not None and told is not None
+        requests, answers = self.process.stdin, self.process.stdout
+        assert requests is not None and answers is not None
         for frame in frames:
-            ask.write(struct.pack("<Q", len(frame)))
-            ask.write(frame)
-        ask.flush()
-        head = told.read(9)
-        if len(head) < 9:
+            requests.write(struct.pack("<Q", len(frame)))
+            requests.write(frame)
+        requests.flush()
+        header = answers.read(9)
+        if len(header) < 9:
             raise EOFError
-        (size,) = struct.unpack("<Q", head[1:])
-        if head[:1] == b"E":
-            raise _Refused(_line(told.read(min(size, 1 << 16))))
-        if head[:1] != b"D":
-            raise _Refused("it answered with something else than logits")
+        (size,) = struct.unpack("<Q", header[1:])
+        if header[:1] == b"E":
+            raise _Refused(_line(answers.read(min(size, 1 << 16))))
+        if header[:1] != b"D":
+            raise _Refused("its answer is not logits")
         if size != expected:
             raise _Refused(f"it returned {size:,} bytes of logits, expected {expected:,}")
-        data = told.read(size)
+        data = answers.read(size)
         if len(data) < size:
             raise EOFError
         return data
 
 
 class _Refused(Exception):
-    """What onnxruntime says of a file or a batch."""
+    """An error of onnxruntime for a file or a batch."""
 
 
 def _line(text: bytes) -> str:
@@ -130,7 +130,7 @@ def _memory(reason: str) -> bool:
 
 
 def _ending(process: subprocess.Popen[bytes]) -> str:
-    """How a process that has closed its pipes ended, if it did."""
+    """How a process ended after closing its pipes, in words."""
     try:
         code = process.wait(ENDING)
     except subprocess.TimeoutExpired:
@@ -144,14 +144,14 @@ def _ending(process: subprocess.Popen[bytes]) -> str:
 
 
 def _widen(process: subprocess.Popen[bytes]) -> None:
-    """Pipes that hold a batch of small images: each side wakes up once for it, not every 64 KiB."""
+    """Enlarges the pipes to hold a batch of small images, so that each side wakes up once and not for every 64 KiB."""
     try:
         import fcntl
     except ImportError:
         return
     for pipe in (process.stdin, process.stdout):
         if pipe is not None and hasattr(fcntl, "F_SETPIPE_SZ"):
-            with suppress(OSError):  # where the user has many pipes already
+            with suppress(OSError):  # the user may have reached the limit for pipes
                 fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, 1 << 20)
 
 
@@ -165,5 +165,5 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
-            with suppress(OSError):  # what was not written goes with it
+            with suppress(OSError):  # unwritten data is discarded
                 pipe.close()

@@ -1,4 +1,4 @@
-"""Operators that move, cut, repeat or make numbers: what their results measure."""
+"""Operators that move, cut, repeat or generate numbers: the shapes of their results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .graph import Tensor, check_type
 from .values import FLOAT, INT64, Call, Result, Value, broadcast, rule
 
 OPEN_ENDS = (1 << 31) - 1, (1 << 63) - 1
-"""As the end of a Slice, all that is left: to the last number, or backwards to the first, which no other end names."""
+"""Ends of a Slice that mean up to the last number, or backwards to the first, which no other end can express."""
 
 
 @rule("Constant")
@@ -32,7 +32,7 @@ def shape(call: Call) -> Result:
     sizes = call.take(0).shape
     rank = len(sizes)
     ends = int(call.get("start", 0)), int(call.get("end", rank))
-    start, end = (max(0, own + rank if own < 0 else own) for own in ends)
+    start, end = (max(0, end_index + rank if end_index < 0 else end_index) for end_index in ends)
     data = np.array(sizes[start:end], np.int64)
     return Result([Value(INT64, data.shape, data, call.fixed)], 0)
 
@@ -55,14 +55,14 @@ def cast_like(call: Call) -> Result:
 
 @rule("Reshape")
 def reshape(call: Call) -> Result:
-    value, asked = call.take(0), call.numbers(1)
+    value, target = call.take(0), call.numbers(1)
     zero = call.flag("allowzero")
-    sizes = [value.shape[axis] if own == 0 and not zero else own for axis, own in enumerate(asked)]
+    sizes = [value.shape[axis] if size == 0 and not zero else size for axis, size in enumerate(target)]
     if -1 in sizes:
-        rest = math.prod(own for own in sizes if own != -1)
+        rest = math.prod(size for size in sizes if size != -1)
         sizes[sizes.index(-1)] = value.count // rest if rest else 0
     if min(sizes, default=0) < 0 or math.prod(sizes) != value.count:
-        raise ValueError(f"{value.shape} as {asked}")
+        raise ValueError(f"{value.shape} as {target}")
     return call.computed(call.returns(tuple(sizes)), lambda x, _: x)
 
 
@@ -76,21 +76,21 @@ def flatten(call: Call) -> Result:
 @rule("Squeeze")
 def squeeze(call: Call) -> Result:
     sizes = call.take(0).shape
-    ones = [axis for axis, own in enumerate(sizes) if own == 1]
+    ones = [axis for axis, size in enumerate(sizes) if size == 1]
     axes = normal(call.numbers(1), len(sizes)) if call.optional(1) is not None else []
     if not set(axes) <= set(ones):
         raise ValueError("axes that are not 1")
     axes = axes or ones
     return call.computed(
-        call.returns(tuple(own for axis, own in enumerate(sizes) if axis not in axes)), lambda x, *_: x
+        call.returns(tuple(size for axis, size in enumerate(sizes) if axis not in axes)), lambda x, *_: x
     )
 
 
 @rule("Unsqueeze")
 def unsqueeze(call: Call) -> Result:
-    value, asked = call.take(0), call.numbers(1)
-    rank, sizes = len(value.shape) + len(asked), iter(value.shape)
-    axes = normal(asked, rank)
+    value, positions = call.take(0), call.numbers(1)
+    rank, sizes = len(value.shape) + len(positions), iter(value.shape)
+    axes = normal(positions, rank)
     full = tuple(1 if axis in axes else next(sizes) for axis in range(rank))
     return call.computed(call.returns(full), lambda x, _: x)
 
@@ -98,7 +98,7 @@ def unsqueeze(call: Call) -> Result:
 @rule("Transpose")
 def transpose(call: Call) -> Result:
     value = call.take(0)
-    order = [int(own) for own in call.get("perm", range(len(value.shape))[::-1])]
+    order = [int(axis) for axis in call.get("perm", range(len(value.shape))[::-1])]
     if sorted(order) != list(range(len(value.shape))):
         raise ValueError("perm")
     return call.computed(call.returns(tuple(value.shape[axis] for axis in order)), lambda x: x.transpose(order))
@@ -108,11 +108,11 @@ def transpose(call: Call) -> Result:
 def concat(call: Call) -> Result:
     values = [call.take(index) for index in range(len(call.inputs))]
     axis = normal([int(call.get("axis"))], len(values[0].shape))[0]
-    rest = {(*own.shape[:axis], *own.shape[axis + 1 :]) for own in values}
-    if len(rest) != 1:
+    other_sizes = {(*value.shape[:axis], *value.shape[axis + 1 :]) for value in values}
+    if len(other_sizes) != 1:
         raise ValueError("shapes")
     sizes = list(values[0].shape)
-    sizes[axis] = sum(own.shape[axis] for own in values)
+    sizes[axis] = sum(value.shape[axis] for value in values)
     return call.computed(call.returns(tuple(sizes)), lambda *parts: np.concatenate(parts, axis))
 
 
@@ -120,17 +120,17 @@ def concat(call: Call) -> Result:
 def split(call: Call) -> Result:
     value, count = call.take(0), len(call.node.outputs)
     axis = normal([int(call.get("axis", 0))], len(value.shape))[0]
-    whole = value.shape[axis]
+    length = value.shape[axis]
     if call.optional(1) is not None:
         parts = call.numbers(1)
     else:
         if int(call.get("num_outputs", count)) != count:
             raise ValueError("num_outputs")
-        each = -(-whole // count)
-        parts = [min(each, whole - each * index) for index in range(count)]
-    if len(parts) != count or min(parts) < 0 or sum(parts) != whole:
+        part_length = -(-length // count)
+        parts = [min(part_length, length - part_length * index) for index in range(count)]
+    if len(parts) != count or min(parts) < 0 or sum(parts) != length:
         raise ValueError("parts")
-    return call.returns(*((*value.shape[:axis], own, *value.shape[axis + 1 :]) for own in parts))
+    return call.returns(*((*value.shape[:axis], part, *value.shape[axis + 1 :]) for part in parts))
 
 
 @rule("Slice")
@@ -151,7 +151,7 @@ def cut(call: Call) -> Result:
             end = min(max(end + size if end < 0 else end, low), size)
         start = min(max(start + size if start < 0 else start, 0), high)
         where[axis] = slice(start, None if end < 0 else end, step)
-    sizes = tuple(len(range(*own.indices(size))) for own, size in zip(where, value.shape))
+    sizes = tuple(len(range(*part.indices(size))) for part, size in zip(where, value.shape))
     return call.computed(call.returns(sizes), lambda x, *_: x[tuple(where)])
 
 
@@ -160,7 +160,7 @@ def gather(call: Call) -> Result:
     value, index = call.take(0), call.take(1)
     axis = normal([int(call.get("axis", 0))], len(value.shape))[0]
     result = call.returns((*value.shape[:axis], *index.shape, *value.shape[axis + 1 :]))
-    return call.computed(result, lambda x, own: np.take(x, own, axis))
+    return call.computed(result, lambda x, indices: np.take(x, indices, axis))
 
 
 @rule("GatherElements")
@@ -170,8 +170,8 @@ def gather_elements(call: Call) -> Result:
 
 @rule("GatherND")
 def gather_nd(call: Call) -> Result:
-    value, index, own = call.take(0), call.take(1), int(call.get("batch_dims", 0))
-    return call.returns((*index.shape[:-1], *value.shape[own + index.shape[-1] :]))
+    value, index, batch_dims = call.take(0), call.take(1), int(call.get("batch_dims", 0))
+    return call.returns((*index.shape[:-1], *value.shape[batch_dims + index.shape[-1] :]))
 
 
 @rule("ScatterElements", "ScatterND")
@@ -202,16 +202,16 @@ def pad(call: Call) -> Result:
     if len(pads) != 2 * len(axes):
         raise ValueError("pads")
     sizes = list(value.shape)
-    for place, axis in enumerate(axes):
-        sizes[axis] += pads[place] + pads[place + len(axes)]
+    for position, axis in enumerate(axes):
+        sizes[axis] += pads[position] + pads[position + len(axes)]
     return call.returns(tuple(sizes))
 
 
 @rule("ConstantOfShape")
 def filled(call: Call) -> Result:
-    own = call.get("value")
-    type = own.type if isinstance(own, Tensor) else FLOAT
-    content = own.values() if isinstance(own, Tensor) else np.zeros(1, np.float32)
+    attribute = call.get("value")
+    type = attribute.type if isinstance(attribute, Tensor) else FLOAT
+    content = attribute.values() if isinstance(attribute, Tensor) else np.zeros(1, np.float32)
     result = call.returns(tuple(call.numbers(0)), type=type)
     return call.computed(result, lambda _: np.full(result.values[0].shape, content.ravel()[0]))  # type: ignore[union-attr]
 
@@ -222,7 +222,7 @@ def numbered(call: Call) -> Result:
     count = max(0, math.ceil((limit - start) / step))
 
     def numbers(first: np.ndarray, _: np.ndarray, each: np.ndarray) -> np.ndarray:
-        return np.cumsum([first, *[each] * (count - 1)], dtype=first.dtype)[:count]  # rounded at each step
+        return np.cumsum([first, *[each] * (count - 1)], dtype=first.dtype)[:count]  # rounded at every step
 
     return call.computed(call.returns((count,)), numbers)
 
@@ -236,12 +236,12 @@ def one_hot(call: Call) -> Result:
 
 @rule("DepthToSpace", "SpaceToDepth")
 def blocks(call: Call) -> Result:
-    (n, c, h, w), own = call.take(0).shape, int(call.get("blocksize"))
-    if own < 1 or (c % (own * own) if call.node.kind == "DepthToSpace" else h % own or w % own):
+    (n, c, h, w), block = call.take(0).shape, int(call.get("blocksize"))
+    if block < 1 or (c % (block * block) if call.node.kind == "DepthToSpace" else h % block or w % block):
         raise ValueError("blocksize")
     if call.node.kind == "DepthToSpace":
-        return call.returns((n, c // (own * own), h * own, w * own))
-    return call.returns((n, c * own * own, h // own, w // own))
+        return call.returns((n, c // (block * block), h * block, w * block))
+    return call.returns((n, c * block * block, h // block, w // block))
 
 
 @rule("TopK")
@@ -267,7 +267,7 @@ def fourier(call: Call) -> Result:
         sizes[axis] = call.numbers(1)[0]
         if sizes[axis] < 1:
             raise ValueError("dft_length")
-    elif onesided and inverse:  # half a spectrum, of an even number of values
+    elif onesided and inverse:  # half of the spectrum of an even number of values
         sizes[axis] = 2 * (sizes[axis] - 1)
     if onesided and not inverse:
         sizes[axis] = sizes[axis] // 2 + 1

@@ -1,4 +1,4 @@
-"""What is known of a tensor before anything is run: format, shape, small contents; and the table of operators."""
+"""What is known about a tensor before a run: format, shape and small contents; and the table of operators."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ BOOL, INT32, INT64, FLOAT, HALF = 9, 6, 7, 1, 10
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor: its number format (ONNX's), shape, what it holds where that is small and known, and whether it is the
-    same for all images."""
+    """A tensor: its number format (ONNX's), its shape, its content if small and known, and whether it is the same for all
+    images."""
 
     type: int
     shape: tuple[int, ...]
@@ -38,7 +38,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Result:
-    """What an operator returns, the operations that it takes, and the bytes that it needs meanwhile."""
+    """The outputs of an operator, its number of operations, and the bytes of its workspace."""
 
     values: list[Value]
     operations: int
@@ -47,7 +47,7 @@ class Result:
 
 @dataclass
 class Call:
-    """One operator with what is known of its inputs."""
+    """An operator and what is known about its inputs."""
 
     node: Node
     inputs: list[Value | None]
@@ -55,10 +55,10 @@ class Call:
     fixed: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        self.fixed = all(own is None or own.fixed for own in self.inputs)
+        self.fixed = all(value is None or value.fixed for value in self.inputs)
 
     def take(self, index: int) -> Value:
-        """An input that must be there."""
+        """A required input."""
         value = self.inputs[index] if index < len(self.inputs) else None
         if value is None:
             raise ValueError("an input is missing")
@@ -68,44 +68,48 @@ class Call:
         return self.inputs[index] if index < len(self.inputs) else None
 
     def known(self, index: int, *, limit: int = SMALL) -> np.ndarray:
-        """The contents of an input that decides a shape."""
+        """The content of an input that determines a shape."""
         value = self.take(index)
         if value.data is None or value.count > limit:
             raise UserError(
-                f"the size of what {self.node.kind} returns cannot be known before it is run: it depends on the images, or "
-                "on more or larger numbers than are followed"
+                f"the size of the result of {self.node.kind} is not known before a run: it depends on the images, or on a tensor "
+                "that is too large to be evaluated"
             )
         return value.data
 
     def numbers(self, index: int) -> list[int]:
-        return [int(own) for own in np.atleast_1d(self.known(index)).ravel()]
+        return [int(number) for number in np.atleast_1d(self.known(index)).ravel()]
 
     def get(self, name: str, default: Any = None) -> Any:
         return self.node.attributes.get(name, default)
 
     def flag(self, name: str, default: bool = False) -> bool:
-        """An attribute that is 0 or 1; of other numbers some operators make one, and some the other."""
+        """An attribute that is 0 or 1. Other numbers are refused: some operators read them as 0 and others as 1."""
         value = self.get(name, int(default))
         if value not in (0, 1):
             raise ValueError(f"{name} {value}")
         return bool(value)
 
     def returns(self, *shapes: tuple[int, ...], type: int | None = None, cost: int | None = None) -> Result:
-        """Values of these shapes, by default in the first input's format and at one operation a number."""
-        own = self.take(0).type if type is None else type
-        values = [Value(own, tuple(int(size) for size in shape), None, self.fixed) for shape in shapes]
+        """Values of these shapes; by default in the first input's format and with one operation per number."""
+        result_type = self.take(0).type if type is None else type
+        values = [Value(result_type, tuple(int(size) for size in shape), None, self.fixed) for shape in shapes]
         return Result(values, sum(value.count for value in values) if cost is None else int(cost))
 
     def computed(self, result: Result, compute: Callable[..., np.ndarray]) -> Result:
-        """`result` with its contents, where the inputs' contents are known and the result is small."""
+        """`result` with its content if the contents of the inputs are known and the result is small."""
         value = result.values[0]
         dtype = numpy_type(value.type)
-        if value.count > SMALL or dtype is None or any(own is not None and own.data is None for own in self.inputs):
+        if (
+            value.count > SMALL
+            or dtype is None
+            or any(operand is not None and operand.data is None for operand in self.inputs)
+        ):
             return result
-        if value.type == HALF:  # onnxruntime works in float32, and need not round what lies between two operators
+        if value.type == HALF:  # onnxruntime computes in float32 and may skip rounding between two operators
             return result
         with np.errstate(all="ignore"):
-            data = compute(*(None if own is None else own.data for own in self.inputs))
+            data = compute(*(None if operand is None else operand.data for operand in self.inputs))
         if data.dtype.kind == "f" and dtype.kind in "iu" and not _within(data, dtype):
             return result
         return Result(
@@ -114,36 +118,36 @@ class Call:
 
 
 def _within(data: np.ndarray, dtype: np.dtype) -> bool:
-    """Whether C says what these numbers are as whole numbers; of others each processor makes something else."""
+    """Whether C defines the conversion of these numbers to integers; otherwise it depends on the processor."""
     limits, whole = np.iinfo(dtype), np.trunc(data.astype(np.float64))
     return bool(((whole >= float(limits.min)) & (whole < float(limits.max) + (dtype.itemsize < 8))).all())
 
 
 Rule = Callable[[Call], Result]
 RULES: dict[str, Rule] = {}
-"""Operator -> what is known of its outputs from what is known of its inputs. What has no rule is refused."""
+"""Operator -> rule from what is known about its inputs to its outputs. Operators without a rule are refused."""
 
 
 def rule(*kinds: str) -> Callable[[Rule], Rule]:
-    """Enters a rule for operators of these kinds."""
+    """Registers a rule for these operators."""
 
-    def enter(own: Rule) -> Rule:
+    def register(function: Rule) -> Rule:
         for kind in kinds:
             assert kind not in RULES
-            RULES[kind] = own
-        return own
+            RULES[kind] = function
+        return function
 
-    return enter
+    return register
 
 
 def broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:
-    """As numpy does it, for sizes that no array could have."""
+    """The shape that numpy broadcasts to, also for sizes that are too large for an array."""
     rank = max(len(shape) for shape in shapes)
     full = [(1,) * (rank - len(shape)) + shape for shape in shapes]
     sizes = []
     for column in zip(*full):
         others = {size for size in column if size != 1}
         if len(others) > 1:
-            raise ValueError(f"shapes {shapes} do not go together")
+            raise ValueError(f"shapes {shapes} cannot be broadcast")
         sizes.append(others.pop() if others else 1)
     return tuple(sizes)

@@ -1,8 +1,8 @@
-"""Reads protobuf's wire format by a table of the fields that are allowed, with a cap on how many there are.
+"""Parses protobuf's wire format with a table of allowed fields and a limit on their number.
 
-A protobuf library makes an object of 100 bytes from every 2 bytes of a hostile file, and takes the last of two values where
-another one merges them. Here a field that is not in the table, a second value of a single field, a length beyond the end
-and one field too many are errors.
+Protobuf libraries create an object of 100 bytes for every 2 bytes of a hostile file, and differ in whether they merge two values
+of a field or use the last. Here a field that is not in the table, a second value of a single field, a length beyond the end of
+the file, and too many fields are errors.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class Field:
 
 @dataclass(frozen=True)
 class Schema:
-    """One kind of message: its name for errors, and its fields by number."""
+    """A message type: its name for errors, and its fields by number."""
 
     name: str
     fields: dict[int, Field]
 
 
 def parse(content: bytes, schema: Schema) -> dict[str, Any]:
-    """The fields of a message by name; repeated ones as lists, bytes as views into `content`. Raises UserError."""
+    """The fields of a message by name: repeated ones as lists, bytes as views of `content`. Raises UserError."""
     return _Reader().message(memoryview(content), schema)
 
 
@@ -92,7 +92,7 @@ class _Reader:
             return signed(number), at
         size, at = varint(data, at, schema.name) if wire == 2 else (4, at)
         if size > len(data) - at:
-            raise UserError(f"{field.name} of its {schema.name} goes beyond the end; the file is cut off or damaged")
+            raise UserError(f"{field.name} of its {schema.name} goes beyond the end; the file is truncated or damaged")
         part = data[at : at + size]
         if isinstance(kind, Schema):
             return self.message(part, kind), at + size
@@ -101,11 +101,11 @@ class _Reader:
         return text(part, field, schema) if kind == "text" else part, at + size
 
     def packed(self, data: memoryview, at: int, schema: Schema) -> tuple[list[int], int]:
-        """Whole numbers one behind the other, each counted as a field."""
+        """Consecutive integers, each counted as a field."""
         size, at = varint(data, at, schema.name)
         end, numbers = at + size, []
         if end > len(data):
-            raise UserError(f"numbers of its {schema.name} go beyond the end; the file is cut off or damaged")
+            raise UserError(f"numbers of its {schema.name} go beyond the end; the file is truncated or damaged")
         while at < end:
             self.count()
             number, at = varint(data[:end], at, schema.name)
@@ -132,13 +132,13 @@ def signed(number: int) -> int:
 
 
 def varints(content: bytes | memoryview, name: str) -> np.ndarray:
-    """All numbers of `content`, one behind the other, as int64. Raises UserError as `varint` does."""
+    """All consecutive numbers in `content`, as int64. Raises UserError like `varint`."""
     data = np.frombuffer(content, np.uint8)
     if not len(data):
         return np.zeros(0, np.int64)
     ends = np.flatnonzero(data < 128) + 1
     if data[-1] >= 128:
-        raise UserError(f"a number of its {name} goes beyond the end; the file is cut off or damaged")
+        raise UserError(f"a number of its {name} goes beyond the end; the file is truncated or damaged")
     starts = np.concatenate([[0], ends[:-1]])
     places = np.arange(len(data)) - np.repeat(starts, ends - starts)
     if places.max() > 9 or (data[places == 9] > 1).any():
@@ -148,11 +148,11 @@ def varints(content: bytes | memoryview, name: str) -> np.ndarray:
 
 
 def varint(data: memoryview, at: int, name: str) -> tuple[int, int]:
-    """A number of up to 64 bits, and where it ends."""
+    """A number of up to 64 bits and the position after it."""
     number = 0
     for shift in range(0, 70, 7):
         if at >= len(data):
-            raise UserError(f"a number of its {name} goes beyond the end; the file is cut off or damaged")
+            raise UserError(f"a number of its {name} goes beyond the end; the file is truncated or damaged")
         byte = data[at]
         at += 1
         number |= (byte & 127) << shift

@@ -1,7 +1,7 @@
-"""The process that runs one ONNX file and nothing else: started by `process`, never imported.
+"""The process that runs one ONNX file: started by `process`, never imported.
 
-Reads frames from standard input: settings (JSON), the file, then pixels; answers each of the last two. Before the file is
-looked at it can neither open nor write a file any more, and its memory is limited (where the system knows such limits).
+Reads frames from standard input: settings (JSON), the file, then batches of pixels, and answers each of the last two. Before it
+parses the file it gives up opening and writing files, and its memory is limited, on systems that have such limits.
 """
 
 import json
@@ -38,19 +38,21 @@ def main() -> None:
             answer(answers, np.concatenate(logits).astype(np.float32, copy=False).tobytes())
     except EOFError:
         return
-    except (Exception, MemoryError) as error:  # onnxruntime's own share no base but Exception
+    except (Exception, MemoryError) as error:  # onnxruntime's errors have no common base class but Exception
         answer(answers, (str(error) or type(error).__name__).encode(), b"E")
 
 
 def session_of(content: bytes, threads: int):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 4
-    options.add_session_config_entry("session.load_model_format", "ONNX")  # not its own format, which was not checked
+    options.add_session_config_entry(
+        "session.load_model_format", "ONNX"
+    )  # not onnxruntime's own format, which was not checked
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def limit(memory: int) -> None:
-    """No new files, no writing, so many more bytes of memory."""
+    """Forbids opening and writing files, and limits further memory to this many bytes."""
     try:
         import resource
     except ImportError:
@@ -59,13 +61,13 @@ def limit(memory: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
     if sys.platform == "linux":
-        hard = resource.getrlimit(resource.RLIMIT_AS)[1]  # of a user who has set one already (ulimit -v)
-        most = USED + memory if hard == resource.RLIM_INFINITY else min(USED + memory, hard)
+        hard_limit = resource.getrlimit(resource.RLIMIT_AS)[1]  # the user may have set one (ulimit -v)
+        most = USED + memory if hard_limit == resource.RLIM_INFINITY else min(USED + memory, hard_limit)
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
 def used() -> int:
-    """Bytes of address space that this process has; 0 where that is not known."""
+    """Bytes of address space of this process; 0 if unknown."""
     try:
         with open("/proc/self/statm") as file:
             return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
@@ -77,7 +79,7 @@ USED = used()
 
 
 def leave_with(parent: int) -> None:
-    """Ends this process soon after the one that started it, in the middle of a run as well."""
+    """Ends this process soon after its parent, even during a run."""
     while os.getppid() == parent:
         time.sleep(2)
     os._exit(0)

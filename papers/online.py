@@ -1,7 +1,7 @@
-"""What the papers of generator against student share: chains of rows, each a way of replay or a method of the field.
+"""What the papers on online distillation share: rows that are each a replay memory or a method of the field.
 
-A cell is one row of one pair and seed: the accuracy of the student that is kept at the last epoch, and the curves of the
-student that learns and of its moving average, measured by an oracle that the method cannot read.
+A cell holds the accuracy of the saved student after the last epoch, and the accuracy per epoch of the student that learns
+and of its moving average. Both are measured by an oracle that the method cannot read.
 """
 
 from __future__ import annotations
@@ -13,11 +13,6 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-from cells import by_seed, common, deviations, file_of, keep, read
-from chains import arguments, with_gpu
-from chains import run as run_chains
-from claims import claim
 
 from datafree._core.files import read_header
 from datafree.data import load
@@ -34,32 +29,38 @@ from datafree.models.input_spec import InputSpec
 from datafree.models.network import Network
 from datafree.releases.load import load_model, new_model
 from datafree.releases.release import write_release
+from papers.cells import cell_path, cells_by_seed, current_keys, deviations, measure, provenance, read_cell
+from papers.chains import arguments, with_gpu
+from papers.chains import run as run_chains
+from papers.claims import ACCURACY, experiment, metric
 
-__all__ = ["Budget", "Game", "Pair", "lenet", "main", "resnets"]
+__all__ = ["Budget", "OnlineRow", "Pair", "lenet", "main", "resnets"]
 
 IMAGENET: Mapping[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-FIGURES = {
-    "mean": "% test accuracy", "best": "% test accuracy",
-    "lost": "points", "drawdown": "points", "decreases": "points", "sd": "points",
+STABILITY = {
+    "mean_accuracy": ("mean", "% test accuracy"), "best_accuracy": ("best", "% test accuracy"),
+    "drop_from_best": ("lost", "points"), "largest_fall": ("drawdown", "points"), "sum_of_falls": ("decreases", "points"),
+    "sd_of_epochs": ("sd", "points"),
 }  # fmt: skip
+"""Metric -> (field of `datafree.evaluation.stability`, unit)."""
 TRAINING = Schedule(epochs=10, batch=64, learning_rate=1e-3)
 LEARNING = Distillation(epochs=10, batch=128)
 
 
 @dataclass(frozen=True)
-class Game:
-    """A row: settings, or those of a preset, and what is replayed."""
+class OnlineRow:
+    """One row: settings or a preset, and the replay memory."""
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     replay: Mapping[str, Any] = field(default_factory=lambda: {"replay": "none"})
     preset: str | None = None
     start: str = "teacher"
-    """What the student begins with, as `datafree distill --start` names it."""
+    """The student's initial weights, a value of `datafree distill --start`."""
 
     def online(self, **pair: Any) -> OnlineDistillation:
-        """Its own settings go before the preset's, and those before the pair's, which add no term to a preset's."""
-        named = {} if self.preset is None else {"statistics": 0.0, **PRESETS[self.preset][0]}
-        return OnlineDistillation(**{**pair, **named, **self.settings})
+        """The row's settings override the preset's, which override the pair's. A preset gets no loss term from the pair."""
+        preset = {} if self.preset is None else {"statistics": 0.0, **PRESETS[self.preset][0]}
+        return OnlineDistillation(**{**pair, **preset, **self.settings})
 
 
 @dataclass(frozen=True)
@@ -69,16 +70,16 @@ class Pair:
     data: str
     teacher: str
     student: str
-    rows: Mapping[str, Game]
+    rows: Mapping[str, OnlineRow]
     online: Mapping[str, Any]
-    """Settings of every row that it does not have of its own."""
+    """Default settings of every row."""
     training: Schedule = TRAINING
     learning: Distillation = LEARNING
-    """Of the student on the real data, the row `kd`."""
+    """Settings of the row `kd`, a student on the real data."""
     size: int | None = None
     limit: int | None = None
     weights: str | None = None
-    """File of a trained teacher under the data folder; None: it is trained here."""
+    """File name of a trained teacher in the data folder's `weights`; None: the teacher is trained here."""
 
     @property
     def id(self) -> str:
@@ -88,32 +89,33 @@ class Pair:
         return ("teacher", "kd", *self.rows)
 
     def settings(self, row: str) -> dict[str, Any]:
-        """What decides a cell's number: a cell of other settings is run again."""
-        known = {
+        """Everything that decides a cell's result. A cell with other settings is measured again."""
+        shared = {
             "student": self.student,
             "training": self.training.model_dump(),
             "limit": self.limit,
             "size": self.size,
         }
         if row in self.rows:
-            own = self.rows[row]
-            played = {"online": own.online(**self.online).model_dump(), "replay": dict(own.replay)}
-            return {**known, **played, "start": "teacher's best channels" if own.start == "teacher" else own.start}
-        return known if row == "teacher" else {**known, "learning": self.learning.model_dump()}
+            chosen = self.rows[row]
+            online = {"online": chosen.online(**self.online).model_dump(), "replay": dict(chosen.replay)}
+            start = "teacher's best channels" if chosen.start == "teacher" else chosen.start
+            return {**shared, **online, "start": start}
+        return shared if row == "teacher" else {**shared, "learning": self.learning.model_dump()}
 
 
 _DARK = {"epochs": 10, "ground": "dark"}
 SCENE = {"mnist": {**_DARK, "scene": "drawings"}, "fashion-mnist": {**_DARK, "scene": "things"}}
-"""What the images of each data set are of."""
+"""The synthetic scene of each data set's images."""
 LONG = {"epochs": 200, "iterations": 50, "student_steps": 10, "batch": 512, "statistics": 0.01}
 
 
-def lenet(data: str, rows: Mapping[str, Game]) -> Pair:
-    """LeNet-5 to its half, told what the images are of."""
+def lenet(data: str, rows: Mapping[str, OnlineRow]) -> Pair:
+    """LeNet-5 to half a LeNet-5, with the data set's scene."""
     return Pair(data=data, teacher="lenet5", student="lenet5-half", rows=rows, online=SCENE[data], size=32)
 
 
-def resnets(rows: Mapping[str, Game]) -> tuple[Pair, ...]:
+def resnets(rows: Mapping[str, OnlineRow]) -> tuple[Pair, ...]:
     """ResNet-44 to ResNet-20, for the `gpu` budget. CIFAR-10's teacher is a published one, the others are trained here."""
     learning = Distillation(epochs=100, batch=256)
     shared = {"teacher": "resnet44", "student": "resnet20", "rows": rows, "online": LONG, "learning": learning}
@@ -129,7 +131,7 @@ class Budget:
 
 
 class Chain:
-    """Everything of one pair and one seed."""
+    """All rows of one pair and one seed."""
 
     def __init__(self, pair: Pair, seed: int, work: Path, data_dir: str | None, device: str):
         self.pair, self.seed, self.device, self.data_dir = pair, seed, device, data_dir
@@ -144,12 +146,12 @@ class Chain:
     def run(self, say: Any) -> None:
         for row in self.pair.names():
             settings = self.pair.settings(row)
-            if read(self.folder, row, settings) is None:
-                keep(self, row, settings, say)
+            if read_cell(self.folder, row, settings) is None:
+                measure(self, row, settings, say)
 
     def row(self, name: str) -> dict[str, Any]:
         if name == "teacher":
-            return self.taught_by_data()
+            return self.train_teacher()
         teacher, student = (
             load_model(str(self.folder / "teacher")),
             new_model(self.pair.student, self.spec, seed=self.seed),
@@ -159,12 +161,12 @@ class Chain:
         if name == "kd":
             distill(teacher, student, soft_labelled(teacher, self.train), self.pair.learning, seed=self.seed)
             return asdict(evaluate(student, self.test, teacher))
-        own = self.pair.rows[name]
-        if own.start == "teacher":  # where the layers are others, it begins at random
-            init_student_from_teacher(student, teacher, own.online(**self.pair.online).composition(), seed=self.seed)
-        return self.played(name, teacher, student)
+        row = self.pair.rows[name]
+        if row.start == "teacher":  # a student with other layers keeps its random weights
+            init_student_from_teacher(student, teacher, row.online(**self.pair.online).composition(), seed=self.seed)
+        return self.distill_online(name, teacher, student)
 
-    def taught_by_data(self) -> dict[str, Any]:
+    def train_teacher(self) -> dict[str, Any]:
         if self.pair.weights is not None:
             path = Path(self.data_dir or ".") / "weights" / self.pair.weights
             teacher = load_model(self.pair.teacher, weights=path, spec=self.spec)
@@ -175,72 +177,73 @@ class Chain:
         write_release(self.folder / "teacher", teacher)
         return asdict(evaluate(teacher, self.test))
 
-    def played(self, name: str, teacher: Network, student: Network) -> dict[str, Any]:
-        own, settings = self.pair.rows[name], self.pair.settings(name)
-        state = file_of(self.folder, name).with_suffix(".state.safetensors")
-        before = 0
+    def distill_online(self, name: str, teacher: Network, student: Network) -> dict[str, Any]:
+        row, identity = self.pair.rows[name], self.pair.settings(name)
+        online = row.online(**self.pair.online)
+        state = cell_path(self.folder, name).with_suffix(".state.safetensors")
+        images_before = 0
         if state.exists():
             header = read_header(state, kind="online-state")[1]
-            if header.get("identity") != settings:
+            if current_keys(header.get("identity")) != identity:
                 state.unlink()
             else:
-                played = own.online(**self.pair.online)
-                before = header["epoch"] * played.iterations * played.student_steps * played.batch
-        began = time.process_time()
-        spent = [0.0]
+                identity = header["identity"]
+                images_before = header["epoch"] * online.iterations * online.student_steps * online.batch
+        start, oracle_seconds = time.process_time(), 0.0
 
         def oracle(network: Network) -> float:
-            here = time.process_time()
-            found = evaluate(network, self.test).accuracy
-            spent[0] += time.process_time() - here
-            return found
+            nonlocal oracle_seconds
+            oracle_start = time.process_time()
+            accuracy = evaluate(network, self.test).accuracy
+            oracle_seconds += time.process_time() - oracle_start
+            return accuracy
 
         history = train_online(
-            teacher, student, own.online(**self.pair.online), replay.from_dict(dict(own.replay)), seed=self.seed, state=state,
-            identity=settings, score=oracle,
+            teacher, student, online, replay.from_dict(dict(row.replay)), seed=self.seed, state=state, identity=identity,
+            score=oracle,
         )  # fmt: skip
-        seconds = time.process_time() - began - spent[0]
+        seconds = time.process_time() - start - oracle_seconds
         state.unlink(missing_ok=True)
         curves = {"learning": history.scores, "average": history.average_scores}
         return {
             **asdict(evaluate(student, self.test, teacher)), "history": asdict(history),
-            "robustness": {key: asdict(robustness(values, HALF)) for key, values in curves.items()},
-            "CPU seconds": round(seconds, 2), "images in them": history.images - before,
+            "stability": {key: asdict(robustness(values, HALF)) for key, values in curves.items()},
+            "cpu_seconds": round(seconds, 2), "images_in_cpu_seconds": history.images - images_before,
             "memory_bytes": history.memory_bytes,
         }  # fmt: skip
 
 
 def collect(paper: Path, plan: Budget, budget: str, work: Path, figures: Mapping[str, tuple[str, float]]) -> list[Any]:
-    """Claims from the cells that are there; a row that was not run is listed as such."""
-    made, notes = [], deviations(paper)
+    """One experiment per row from the existing cells; a row that was not run is listed as such."""
+    claims, reasons = [], deviations(paper)
     for pair in plan.pairs:
         for row in pair.names():
-            found = by_seed(work / pair.id, row, plan.seeds, pair.settings(row))
-            known = common(found, budget)
-            for name, unit, values in _values(row, found):
-                identity = f"{pair.id}/{name}"
-                place, published = figures.get(identity, ("ours", None))
-                made.append(claim(identity, place, unit, published, values, deviation=notes.get(identity, ""), **known))
-    return made
+            identity = f"{pair.id}/{row}"
+            cells = cells_by_seed(work / pair.id, row, plan.seeds, pair.settings(row))
+            metrics = _metrics(cells, figures.get(identity))
+            claims.append(
+                experiment(identity, metrics, deviation=reasons.get(identity, ""), **provenance(cells, budget))
+            )
+    return claims
 
 
-def _values(row: str, found: dict[int, dict[str, Any]]) -> list[tuple[str, str, dict[int, float]]]:
-    """(claim's row, unit, value by seed): accuracy, and of a game its robustness, its memory and its speed."""
-    made = [(row, "% test accuracy, last epoch", {seed: own["accuracy"] for seed, own in found.items()})]
-    if not all("robustness" in own for own in found.values()) or not found:
-        return made
-    for key in ("average", "learning"):
-        what = "" if key == "average" else ", the student that learns"
-        if what:
-            last = {seed: own["robustness"][key]["last"] for seed, own in found.items()}
-            made.append((f"{row}{what}", "% test accuracy, last epoch", last))
-        for name, unit in FIGURES.items():
-            values = {seed: round(own["robustness"][key][name], 3) for seed, own in found.items()}
-            made.append((f"{row}/{name}{what}", f"{unit}, over the second half", values))
-    speed = {seed: round(own["images in them"] / own["CPU seconds"], 1) for seed, own in found.items()}
-    made.append((f"{row}/speed", "images learnt from by CPU-second, one thread", speed))
-    made.append((f"{row}/bytes", "bytes replayed from", {seed: own["memory_bytes"] for seed, own in found.items()}))
-    return made
+def _metrics(cells: Mapping[int, dict[str, Any]], paper: tuple[str, float] | None) -> dict[str, dict[str, Any]]:
+    """The accuracy of a row; of an online run its stability, memory and speed as well."""
+    metrics = {"accuracy": metric(ACCURACY, {seed: cell["accuracy"] for seed, cell in cells.items()}, paper=paper)}
+    if not cells or not all("stability" in cell for cell in cells.values()):
+        return metrics
+    for prefix, student in (("", "average"), ("unaveraged_", "learning")):
+        curves = {seed: cell["stability"][student] for seed, cell in cells.items()}
+        if prefix:
+            metrics[f"{prefix}accuracy"] = metric(ACCURACY, {seed: curve["last"] for seed, curve in curves.items()})
+        for name, (field_name, unit) in STABILITY.items():
+            values = {seed: round(curve[field_name], 3) for seed, curve in curves.items()}
+            metrics[prefix + name] = metric(f"{unit}, over the second half", values)
+    speeds = {seed: round(cell["images_in_cpu_seconds"] / cell["cpu_seconds"], 1) for seed, cell in cells.items()}
+    metrics["images_per_cpu_second"] = metric("training images per CPU-second, one thread", speeds)
+    sizes = {seed: cell["memory_bytes"] for seed, cell in cells.items()}
+    metrics["replayed_bytes"] = metric("bytes replayed from", sizes)
+    return metrics
 
 
 def main(doc: str | None, here: Path, budgets: Mapping[str, Budget], figures: Mapping[str, tuple[str, float]]) -> int:
@@ -251,7 +254,7 @@ def main(doc: str | None, here: Path, budgets: Mapping[str, Budget], figures: Ma
     make = partial(Chain, work=work, data_dir=data_dir, device=args.device)
     plan = budgets[args.budget]
 
-    def found(budget: str, cells: Path) -> list[Any]:
+    def collect_budget(budget: str, cells: Path) -> list[Any]:
         return collect(here, budgets[budget], budget, cells, figures)
 
-    return run_chains(args, plan, make, partial(with_gpu, args.budget, work, found))
+    return run_chains(args, plan, make, partial(with_gpu, args.budget, work, collect_budget))

@@ -1,0 +1,1 @@
+"""Haroush et al. 2020: synthetic samples for quantization, and data similarity."""

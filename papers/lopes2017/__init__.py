@@ -1,0 +1,1 @@
+"""Lopes, Fenu, Starner 2017: distillation from activation records."""
