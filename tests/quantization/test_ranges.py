@@ -182,7 +182,7 @@ def test_a_linear_layer_over_another_axis_than_the_channels_is_named():
         lambda own, x: own.fc(relu(own.bn(own.conv(x)))).mean((1, 2)),
         conv=nn.Conv2d(1, 6, 3), bn=nn.BatchNorm2d(6), fc=nn.Linear(6, 10),
     )  # fmt: skip
-    with pytest.raises(UserError, match=r"behind operator aten\.linear\.default; give images"):
+    with pytest.raises(UserError, match=r"after operator aten\.linear\.default cannot"):
         calibrate(seen(module), None)
 
 
@@ -290,7 +290,7 @@ def test_what_is_told_in_part_ends_at_an_operator_that_is_not_known_and_goes_on_
     ]  # fmt: skip
     network = seen(nn.Sequential(*layers))
     graph = capture(network)
-    with pytest.raises(UserError, match=r"behind operator aten\.sigmoid\.default"):
+    with pytest.raises(UserError, match=r"after operator aten\.sigmoid\.default"):
         moments(network, graph)
     found = moments(network, graph, partly=True)
     known = [node.name in found for node in graph.graph.nodes if node.target == _aten.conv2d.default]
@@ -368,7 +368,7 @@ def test_what_is_told_of_a_constant_image_is_its_numbers_in_every_place_or_nothi
         assert (own.low <= expected + 1e-3).all() and (own.high >= expected - 1e-3).all()
         calibrate(network, None, Bits())
     else:
-        with pytest.raises(UserError, match="ranges cannot be told without images"):
+        with pytest.raises(UserError, match="cannot be computed without images"):
             calibrate(network, None, Bits())
 
 
