@@ -236,7 +236,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "text"), REFUSED, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("arguments", "text"), REFUSED, ids=[text for _, text in REFUSED])
 def test_a_mistake_is_one_line(normed, arguments, text):
     line = error(normed, **arguments)
     assert text in line and "\n" not in line and not re.search(r"--(calibrate|images|correct)", line)

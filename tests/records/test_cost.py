@@ -11,7 +11,7 @@ from torch import nn
 from datafree._core import memory
 from datafree._core.errors import UserError
 from datafree._core.memory import check_cost
-from datafree.cli.synthesize import check_unit
+from datafree.cli.synthesize import check_chunk
 from datafree.data.condensed import methods
 from datafree.data.condensed.methods import Job, condense
 from datafree.models import hooks
@@ -114,12 +114,12 @@ def test_units_that_cannot_fit_are_refused_with_ones_that_can(left, tiny):
     network = tiny("norm")
     one = inversion_bytes(network, 1)
     left(300 * one)
-    check_unit(network, 256, 1)
+    check_chunk(network, 256, 1)
     with pytest.raises(UserError, match=r"making 4 x 256 images at a time needs about .*; give --workers 1 \("):
-        check_unit(network, 256, 4)
+        check_chunk(network, 256, 4)
     left(100 * one)
     with pytest.raises(UserError, match=r"; give --workers 1 --unit 64 \("):
-        check_unit(network, 256, 1)
+        check_chunk(network, 256, 1)
 
 
 def test_a_new_network_counts_the_memory_that_is_left(monkeypatch):

@@ -23,7 +23,7 @@ PRESETS = {
     "record: best": "all of each class's covariance",
     "record: paper": "all that the paper's methods need",
     "record: full": "everything",
-    "distill online: dafl": "one-hot, balance and feature terms, no memory (Chen et al. 2019)",
+    "distill online: dafl": "confidence, balance and feature terms, no memory (Chen et al. 2019)",
     "distill online: dfad": "L1 disagreement alone, no memory (Fang et al. 2019)",
     "distill online: mb-dfkd": "DAFL's terms with disagreement and a bank (Binici et al. 2021)",
     "distill online: pre-dfkd": "DAFL's terms with disagreement and a VAE (Binici et al. 2022)",
