@@ -24,7 +24,7 @@ from datafree.distillation.student_init import init_student_from_teacher
 from datafree.distillation.train import train
 from datafree.distillation.training_loop import Schedule
 from datafree.evaluation.accuracy import evaluate
-from datafree.evaluation.stability import HALF, robustness
+from datafree.evaluation.stability import HALF, stability
 from datafree.models.input_spec import InputSpec
 from datafree.models.network import Network
 from datafree.releases.load import load_model, new_model
@@ -207,7 +207,7 @@ class Chain:
         curves = {"learning": history.scores, "average": history.average_scores}
         return {
             **asdict(evaluate(student, self.test, teacher)), "history": asdict(history),
-            "stability": {key: asdict(robustness(values, HALF)) for key, values in curves.items()},
+            "stability": {key: asdict(stability(values, HALF)) for key, values in curves.items()},
             "cpu_seconds": round(seconds, 2), "images_in_cpu_seconds": history.images - images_before,
             "memory_bytes": history.memory_bytes,
         }  # fmt: skip

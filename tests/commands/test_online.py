@@ -50,7 +50,7 @@ def test_a_student_is_learnt_from_a_generator_and_the_log_says_how(command, here
     assert len(online["scores"]) == len(online["average_scores"]) == len(online["agreement"]) == 3
     assert own["memory_bytes"] == online["memory_bytes"] > 0 and "unfinished" not in own
     assert own["evaluation"]["accuracy"] == online["average_scores"][-1]
-    assert own["robustness"]["average_scores"]["last"] == online["average_scores"][-1]
+    assert own["stability"]["average_scores"]["last"] == online["average_scores"][-1]
     assert f"accuracy {online['average_scores'][-1]:.2f} % on" in done.out
     tensors, header = read_tensors(here / "s" / "generated.safetensors", kind="generated")
     assert tensors["pixels"].shape == (3, 10, 1, 8, 8) and tensors["pixels"].dtype == torch.uint8

@@ -44,7 +44,7 @@ def test_a_report_shows_a_run_as_it_was_logged(command, here):
     assert command("report teacher s --out page.html").code == 0
     page = (here / "page.html").read_text()
     assert (
-        f"{result['memory_bytes']:,} bytes" in page and f"{result['robustness']['average_scores']['last']:.2f}" in page
+        f"{result['memory_bytes']:,} bytes" in page and f"{result['stability']['average_scores']['last']:.2f}" in page
     )
     assert page.count("data:image/png") == 1 and page.count("<svg") >= 2 and "Generated images over time" in page
 

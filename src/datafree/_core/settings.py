@@ -17,6 +17,7 @@ __all__ = ["RENAMED", "Settings", "family", "first_problem", "modern", "parse"]
 RENAMED = {
     "caution": "warp_acceptance",
     "one_hot": "confidence",
+    "robustness": "stability",
     "replayed": "replay_fraction",
     "sharpness": "disagreement_temperature",
     "steer": "latent_step",

@@ -32,6 +32,7 @@ CHOICES = {
 
 _CHUNK = {"--unit": "--chunk"}
 _ONLINE = {
+    "--one-hot": "--confidence",
     "--replayed": "--replay-fraction",
     "--sharpness": "--disagreement-temperature",
     "--steer": "--latent-step",

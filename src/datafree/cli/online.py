@@ -229,7 +229,7 @@ def write_shown(path: Path, shown: "dict[int, Tensor]") -> None:
 
 
 def _result(student: "Network", history: "History", settings: "OnlineDistillation") -> dict[str, Any]:
-    from ..evaluation.stability import HALF, robustness
+    from ..evaluation.stability import HALF, stability
 
     found: dict[str, Any] = {
         "online": asdict(history),
@@ -246,7 +246,7 @@ def _result(student: "Network", history: "History", settings: "OnlineDistillatio
         "agreement": history.agreement, "average_agreement": history.average_agreement,
         "scores": history.scores, "average_scores": history.average_scores,
     }  # fmt: skip
-    found["robustness"] = {name: asdict(robustness(own, HALF)) for name, own in curves.items() if own}
+    found["stability"] = {name: asdict(stability(own, HALF)) for name, own in curves.items() if own}
     return found
 
 

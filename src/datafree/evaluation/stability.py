@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from .._core.errors import UserError
 
-__all__ = ["FIGURES", "HALF", "Robustness", "Spread", "over_seeds", "robustness"]
+__all__ = ["FIGURES", "HALF", "Spread", "Stability", "over_seeds", "stability"]
 
 FIGURES = {
     "mean": ("%", "also what stopping at a uniformly random epoch is expected to give"),
@@ -33,7 +33,7 @@ HALF = 0.5
 
 
 @dataclass(frozen=True)
-class Robustness:
+class Stability:
     """Figures of the `epochs` values of a window, in the unit of the values (% for accuracies), differences in points.
 
     A curve that never falls has lost = drawdown = decreases = 0; lost <= drawdown <= decreases for every curve.
@@ -73,7 +73,7 @@ class Spread:
         return None if self.sd is None else self.sd / math.sqrt(self.n)
 
 
-def robustness(values: Sequence[float], window: int | float | None = None) -> Robustness:
+def stability(values: Sequence[float], window: int | float | None = None) -> Stability:
     """Figures of a curve by epoch, over its last `window` epochs (a whole number) or that share of them (0.5: the second
     half, rounded up); over all of it by default. Best and running maximum are those of the window too.
 
@@ -90,7 +90,7 @@ def robustness(values: Sequence[float], window: int | float | None = None) -> Ro
     for value in curve:
         peak = max(peak, value)
         drawdown = max(drawdown, peak - value)
-    return Robustness(
+    return Stability(
         epochs=len(curve),
         mean=statistics.fmean(curve),
         sd=statistics.stdev(curve) if len(curve) > 1 else None,
@@ -102,7 +102,7 @@ def robustness(values: Sequence[float], window: int | float | None = None) -> Ro
     )
 
 
-def over_seeds(runs: Sequence[Robustness]) -> dict[str, Spread]:
+def over_seeds(runs: Sequence[Stability]) -> dict[str, Spread]:
     """Mean and sample standard deviation of every figure over runs of several seeds, by its name.
 
     A figure that some run lacks (the sd of one value) is left out. Raises UserError for no runs, or runs over windows of

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..stability import FIGURES, HALF, Robustness, Spread, over_seeds, robustness
+from ..stability import FIGURES, HALF, Spread, Stability, over_seeds, stability
 from . import numbers
 from .model import Line, OnlineRun
 
@@ -68,7 +68,7 @@ def figures(runs: Sequence[OnlineRun]) -> list[tuple[str, list[dict[str, Any]]]]
     return groups
 
 
-def _by_window(run: OnlineRun) -> dict[tuple[str, str], Robustness]:
+def _by_window(run: OnlineRun) -> dict[tuple[str, str], Stability]:
     """Stability by the names of curve and window."""
     curves = _curves(run.log)
     return {(curve, window): stability for curve, values in curves for window, stability in _windows(values)}
@@ -132,8 +132,8 @@ def _curves(log: OnlineLog) -> list[tuple[str, tuple[float, ...]]]:
     return [(name, values) for name, values in named if values]
 
 
-def _windows(values: Sequence[float]) -> list[tuple[str, Robustness]]:
+def _windows(values: Sequence[float]) -> list[tuple[str, Stability]]:
     """Stability over the whole curve and over its second half."""
-    half = robustness(values, HALF)
-    windows = [(f"all {len(values)}" if len(values) > 1 else "1", robustness(values))]
+    half = stability(values, HALF)
+    windows = [(f"all {len(values)}" if len(values) > 1 else "1", stability(values))]
     return [*windows, (f"last {half.epochs}", half)] if len(values) > 1 else windows

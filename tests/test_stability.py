@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datafree._core.errors import UserError
-from datafree.evaluation.stability import FIGURES, Robustness, Spread, over_seeds, robustness
+from datafree.evaluation.stability import FIGURES, Spread, Stability, over_seeds, stability
 
 percentages = st.lists(st.floats(0, 100), min_size=1, max_size=30)
 
 
 def test_a_zigzag_by_hand():
-    found = robustness([50, 80, 60, 90, 40, 85, 70])
+    found = stability([50, 80, 60, 90, 40, 85, 70])
     assert (found.epochs, found.best, found.last, found.lost) == (7, 90.0, 70.0, 20.0)
     assert found.drawdown == 50.0  # 90 to 40
     assert found.decreases == 20 + 50 + 15
@@ -25,25 +25,25 @@ def test_a_zigzag_by_hand():
 
 
 def test_a_drawdown_may_take_several_epochs_and_come_back_between():
-    assert robustness([90, 80, 85, 60, 95, 94]).drawdown == 30.0
-    assert robustness([90, 80, 85, 60, 95, 94]).decreases == 10 + 25 + 1
+    assert stability([90, 80, 85, 60, 95, 94]).drawdown == 30.0
+    assert stability([90, 80, 85, 60, 95, 94]).decreases == 10 + 25 + 1
 
 
 @given(percentages)
 def test_a_curve_that_never_falls_has_lost_nothing(values):
-    found = robustness(sorted(values))
+    found = stability(sorted(values))
     assert (found.lost, found.drawdown, found.decreases) == (0.0, 0.0, 0.0)
 
 
 @given(percentages)
 def test_lost_is_at_most_the_drawdown_and_that_at_most_the_decreases(values):
-    found = robustness(values)
+    found = stability(values)
     assert 0 <= found.lost <= found.drawdown <= found.decreases + 1e-9
     assert min(values) - 1e-9 <= found.mean <= found.best + 1e-9
 
 
 def test_one_value_has_no_deviation():
-    assert robustness([42.0]) == Robustness(1, 42.0, None, 42.0, 42.0, 0.0, 0.0, 0.0)
+    assert stability([42.0]) == Stability(1, 42.0, None, 42.0, 42.0, 0.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -51,26 +51,26 @@ def test_one_value_has_no_deviation():
 )
 def test_a_window_is_the_last_epochs_or_a_share_of_them(window, epochs):
     values = [99.0, 10.0, 30.0, 20.0, 25.0]
-    assert robustness(values, window) == robustness(values[5 - epochs :])
-    assert robustness(values, window).epochs == epochs
+    assert stability(values, window) == stability(values[5 - epochs :])
+    assert stability(values, window).epochs == epochs
 
 
 @pytest.mark.parametrize("window", [0, 6, -1, 0.0, 1.5, -0.5, math.nan, True])
 def test_a_window_that_does_not_fit_is_one_line(window):
     with pytest.raises(UserError, match=r"^window: got .* for 5 epochs, expected 1 to 5 epochs, or a share"):
-        robustness([1, 2, 3, 4, 5], window)
+        stability([1, 2, 3, 4, 5], window)
 
 
 def test_no_values_and_values_that_are_not_finite_are_one_line():
     with pytest.raises(UserError, match="values: got none, expected those of one epoch"):
-        robustness([])
+        stability([])
     for bad in (math.nan, math.inf):
         with pytest.raises(UserError, match=f"values: got {bad} in epoch 2, expected finite numbers"):
-            robustness([1.0, bad], window=1)
+            stability([1.0, bad], window=1)
 
 
 def test_over_seeds_by_hand():
-    found = over_seeds([robustness([50, 90, 80]), robustness([60, 70, 75]), robustness([10, 40, 30])])
+    found = over_seeds([stability([50, 90, 80]), stability([60, 70, 75]), stability([10, 40, 30])])
     assert found["lost"] == Spread(pytest.approx(20 / 3), pytest.approx(math.sqrt(100 / 3)), 3)
     assert found["last"].mean == pytest.approx(185 / 3)
     assert found["lost"].error == pytest.approx(10 / 3)
@@ -78,7 +78,7 @@ def test_over_seeds_by_hand():
 
 
 def test_over_one_seed_there_is_no_deviation_and_a_figure_that_is_missing_is_left_out():
-    found = over_seeds([robustness([7.0])])
+    found = over_seeds([stability([7.0])])
     assert "sd" not in found
     assert found["mean"] == Spread(7.0, None, 1)
     assert found["mean"].error is None
@@ -86,10 +86,10 @@ def test_over_one_seed_there_is_no_deviation_and_a_figure_that_is_missing_is_lef
 
 def test_windows_of_different_lengths_and_no_runs_are_one_line():
     with pytest.raises(UserError, match="windows of 1 and 2 epochs do not compare"):
-        over_seeds([robustness([1.0]), robustness([1.0, 2.0])])
+        over_seeds([stability([1.0]), stability([1.0, 2.0])])
     with pytest.raises(UserError, match="runs: got none, expected those of one seed"):
         over_seeds([])
 
 
 def test_every_figure_has_a_unit():
-    assert [own.name for own in fields(Robustness)] == ["epochs", *FIGURES]
+    assert [own.name for own in fields(Stability)] == ["epochs", *FIGURES]
