@@ -30,8 +30,8 @@ FLAGS = "--threads 1 --quiet"
 
 
 def run_words(words: list[str]) -> int:
-    """Exit code of a command line of version 0.1.0: where today's words are others, they are put in their place here."""
-    from datafree.__main__ import run
+    """Exit code of a command line of version 0.1.0."""
+    from datafree.cli.main import run
 
     return run(words)
 
@@ -101,7 +101,7 @@ def bring(files, tmp_path, monkeypatch) -> Callable[..., Path]:
 
 
 def tree(folder: Path) -> dict[str, str]:
-    """Every file of a result, with its content's hash: not the card and the log, which may be written anew."""
+    """Every file of a result, with its content's hash: not the card and the log, which may be rewritten."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
@@ -410,7 +410,7 @@ def test_a_folder_without_a_result_says_so(bring, command, name):
             assert "not finished" in end.out, end
 
 
-@pytest.mark.filterwarnings("ignore:.* was begun elsewhere")
+@pytest.mark.filterwarnings("ignore:.* was started elsewhere")
 def test_sums_of_a_stopped_recording_are_gone_on_from_in_python(bring, monkeypatch):
     here = bring("teacher stopped-record")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)

@@ -93,6 +93,8 @@ def modern(value: Any) -> Any:
             (RENAMED[key] if key in RENAMED and RENAMED[key] not in value else key): modern(entry)
             for key, entry in value.items()
         }
+    if isinstance(value, str) and value.startswith("{'"):  # settings as text, in the identity of a run
+        return re.sub(r"'(\w+)': ", lambda key: f"'{RENAMED.get(key[1], key[1])}': ", value)
     return [modern(entry) for entry in value] if isinstance(value, list) else value
 
 
