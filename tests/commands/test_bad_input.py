@@ -24,14 +24,14 @@ NAMES = [
         "no layer 'fc9' in hinton16; nearest: 'fc",
     ),
     ("record teacher --data digits --preset saef", "saef"),
-    ("record moments teacher --data digits --covariance ful", "--covariance: got 'ful', wanted 'none'"),
+    ("record moments teacher --data digits --covariance ful", "--covariance: got 'ful', expected 'none'"),
     ("synthesize teacher --method distributoin --out o", "no synthesis method 'distributoin'; nearest: 'distribution'"),
     ("synthesize nosuch --out o", "no model 'nosuch' in the zoo, and no such release folder"),
     ("synthesize hinton16 --out o", "model 'hinton16' has no weights; give a release folder, or --weights"),
     ("distill teacher --online distributoin --out o", "no synthesis method 'distributoin'; nearest: 'distribution'"),
     ("distill teacher nosuch --set set --out o", "no model 'nosuch' in the zoo"),
     ("distill teacher --set nosuch --out o", "no synthetic set in nosuch"),
-    ("distill teacher --set set --loss klx --out o", "--loss: got 'klx', wanted 'kl' or 'mse'"),
+    ("distill teacher --set set --loss klx --out o", "--loss: got 'klx', expected 'kl' or 'mse'"),
     ("evaluate studnt --data digits", "no model 'studnt' in the zoo, and no such release folder"),
     ("evaluate teacher --data digits --split tset", "no split 'tset' in data set 'digits'; nearest: 'test'"),
     ("evaluate teacher --data digits --teacher nosuch", "no model 'nosuch' in the zoo"),
@@ -77,26 +77,26 @@ NUMBERS = [
     ("train hinton99999 --data digits --size 750 --out o", "needs 265,001,749,996"),
     ("train lenet5 --data digits --size 28 --out o", "lenet5 takes 32x32 images, got (28, 28)"),
     ("record teacher --data digits --leak 1.2", "--leak: got 1.2, expected above 0.5 and below 1"),
-    ("record moments teacher --data digits --rank 0", "--rank: got 0, wanted at least 1"),
-    ("record spectral-all teacher --data digits --fraction 1.5", "--fraction: got 1.5, wanted at most 1"),
+    ("record moments teacher --data digits --rank 0", "--rank: got 0, expected at least 1"),
+    ("record spectral-all teacher --data digits --fraction 1.5", "--fraction: got 1.5, expected at most 1"),
     ("synthesize teacher --out o --images -1", "--images: got -1, expected at least 1"),
     ("synthesize teacher --out o --chunk 0", "--chunk: got 0, expected at least 1"),
     ("synthesize teacher --out o --workers 0", "--workers: got 0, expected at least 1"),
-    ("synthesize top teacher --out o --steps 0", "--steps: got 0, wanted at least 1"),
+    ("synthesize top teacher --out o --steps 0", "--steps: got 0, expected at least 1"),
     ("synthesize teacher --out o --seed 1.5", "--seed: got 1.5, wanted a whole number"),
-    ("distill teacher --set set --out o --temperature 0", "--temperature: got 0, wanted above 0"),
-    ("distill teacher --set set --out o --epochs -3", "--epochs: got -3, wanted at least 1"),
+    ("distill teacher --set set --out o --temperature 0", "--temperature: got 0, expected above 0"),
+    ("distill teacher --set set --out o --epochs -3", "--epochs: got -3, expected at least 1"),
     ("distill fresh distribution teacher --epoch-images 0 --out o", "--epoch-images: got 0, expected at least 1"),
     ("demo --images 0 --out o", "--images: got 0, wanted at least 1"),
     ("pack hinton16 --weights teacher/model.safetensors --shape 1 8 --classes 10 --out o", "--shape requires 3"),
     ("pack hinton16 --weights teacher/model.safetensors --shape 1 0 8 --classes 10 --out o", "--shape: got (1, 0, 8)"),
     ("pack hinton16 --weights teacher/model.safetensors --shape 1 8 8 --classes 1 --out o", "--classes: got 1, wanted"),
-    (f"{PACK} --mean nan", "--mean: got nan as number 1, wanted a finite number; give such a value"),
+    (f"{PACK} --mean nan", "--mean: got nan as number 1, expected a finite number; give such a value"),
     (
         f"{PACK} --mean 0 0 inf".replace("--shape 1", "--shape 3"),
-        "--mean: got inf as number 3, wanted a finite number; give such",
+        "--mean: got inf as number 3, expected a finite number; give such",
     ),
-    (f"{PACK} --std nan", "--std: got nan as number 1, wanted a finite number; give such a value"),
+    (f"{PACK} --std nan", "--std: got nan as number 1, expected a finite number; give such a value"),
     (f"{PACK} --mean 0 1", "--mean: got 2 numbers, wanted 1 or one for each of 1 channels"),
     (f"{PACK} --std 0", "--std: got 0.0, wanted above 0"),
     ("train hinton16 --data digits --out o --mean nan", "--mean: got nan as number 1, expected a finite number"),
@@ -287,7 +287,7 @@ def test_a_network_without_a_layer_to_record_is_refused(command, here):
     assert command("train plain.py:build --data digits --epochs 1 --out plain --quiet").code == 0
     for what in ("--preset small", "--preset full", "moments", "spectral-all"):
         assert (
-            "has no conv or linear layer, wanted one at least that an image passes exactly once"
+            "has no conv or linear layer, expected one at least that an image passes exactly once"
             in command(f"record {what} plain --code plain.py:build --data digits --quiet").line
         )
 
