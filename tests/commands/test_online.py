@@ -149,9 +149,9 @@ WRONG = [
     ),
     ("--replay vae --replay-bytes 64", "--replay-bytes: got 64, expected at least"),
     ("--replay ema --replay-bytes 64", "--replay-bytes: got 64, expected at least 256"),
-    ("--epochs 0", "--epochs: got 0, wanted at least 1"),
-    ("--optimizer adam --student-learning-rate 1e38", "--student-learning-rate: got 1e38, wanted at most 10"),
-    ("--generator-learning-rate 1e38", "--generator-learning-rate: got 1e38, wanted at most 10"),
+    ("--epochs 0", "--epochs: got 0, expected at least 1"),
+    ("--optimizer adam --student-learning-rate 1e38", "--student-learning-rate: got 1e38, expected at most 10"),
+    ("--generator-learning-rate 1e38", "--generator-learning-rate: got 1e38, expected at most 10"),
     (
         "--preset dafl --ground dark",
         "--ground: got dark with --scene none, expected things or drawings",
@@ -172,8 +172,8 @@ WRONG = [
         "--alignment mmd --discriminator-width 8",
         "--alignment: got it without --condensed",
     ),
-    ("--replay vae --vae-learning-rate 1e38", "--vae-learning-rate: got 1e38, wanted at most 10"),
-    ("--ground dim", "--ground: got 'dim', wanted 'any', 'dark' or 'bright'"),
+    ("--replay vae --vae-learning-rate 1e38", "--vae-learning-rate: got 1e38, expected at most 10"),
+    ("--ground dim", "--ground: got 'dim', expected 'any', 'dark' or 'bright'"),
     ("--disagreement 0 --one-hot 0 --balance 0", "the generator has no term of a weight above 0"),
     ("--statistics 1 --record set/set.json", "set/set.json"),
     ("--condensed nosuch", "no condensed set nosuch"),
@@ -280,7 +280,7 @@ def test_a_teacher_without_features_is_one_line_where_they_are_asked_for(refused
     (here / "bare.py").write_text(BARE)
     assert command("train bare.py:build --data digits --epochs 1 --out bare --quiet").code == 0
     assert command("condense random --data digits --per-class 1 --out few --quiet").code == 0
-    text = "has no conv or linear layer, so no features to match; leave out what matches them"
+    text = "has no conv or linear layer, so it has no features to match; remove the loss that matches them"
     assert text in refused("expand bare few --code bare.py:build --out o --quiet")
     for flags in ("--features 1", "--preset mb-dfkd", "--condensed few"):
         assert text in refused(f"distill online bare hinton8 --code bare.py:build {flags} --out o --quiet")

@@ -142,7 +142,7 @@ def test_class_names_of_a_torch_dataset_are_matched_by_name():
     assert got == expected
     part = Subset(Pictures(labels=2 - LABELS, classes=["c", "b", "a"]), range(30))
     assert df.as_dataset(part, NETWORK).classes == ("c", "b", "a")
-    with pytest.raises(UserError, match="class 0 of data is 'x', wanted 'a'"):
+    with pytest.raises(UserError, match="class 0 of data is 'x', expected 'a'"):
         df.evaluate(NETWORK, Pictures(classes=["x", "b", "c"]))
 
 

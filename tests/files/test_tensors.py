@@ -184,7 +184,7 @@ def test_a_header_that_would_not_come_back_is_refused(tmp_path, header):
         ({"mask": None}, "tensor 'mask' in .* is not expected"),
         ({"masc": (torch.bool, (2,))}, "no tensor 'masc' in .*; nearest: 'mask'"),
         ({"mask": (torch.uint8, (2,))}, "tensor 'mask' in .* has dtype torch.bool; expected torch.uint8"),
-        ({"mask": (torch.bool, (3,))}, r"tensor 'mask' in .* has shape \(2,\); wanted \(3,\)"),
+        ({"mask": (torch.bool, (3,))}, r"tensor 'mask' in .* has shape \(2,\); expected \(3,\)"),
     ],
 )
 def test_what_is_not_expected_is_named_before_data_is_read(record, small, change, text, monkeypatch):

@@ -104,15 +104,15 @@ REFUSED = {
         lambda: Net(lambda _, y: F.batch_norm(y, None, None, training=True)), BESIDE, "calls F.batch_norm with training=True"
     ),
     "batch mean": (lambda: Net(lambda _, y: y - y.mean(0)), BESIDE, "do not use statistics of the batch"),
-    "place": (lambda: Net(lambda _, y: y * torch.arange(len(y)).view(-1, 1, 1, 1)), BESIDE, "no order of the images"),
+    "place": (lambda: Net(lambda _, y: y * torch.arange(len(y)).view(-1, 1, 1, 1)), BESIDE, "order of its images"),
     "softmax": (lambda: Net(last=lambda _, z: z.softmax(0)), BESIDE, "do not use statistics of the batch"),
     "largest": (lambda: Net(last=lambda _, z: z / z.abs().max()), BESIDE, "do not use statistics of the batch"),
-    "sorted": (lambda: Net(last=lambda _, z: z[z.mean(1).argsort()]), BESIDE, "no order of the images"),
-    "sorted images": (lambda: Sorting(), BESIDE, "no order of the images"),
+    "sorted": (lambda: Net(last=lambda _, z: z[z.mean(1).argsort()]), BESIDE, "order of its images"),
+    "sorted images": (lambda: Sorting(), BESIDE, "order of its images"),
     "large batch": (
         lambda: Net(lambda _, y: y - y.mean(0) if len(y) > 64 else y), BESIDE, "do not use statistics of the batch"
     ),
-    "larger batch": (lambda: Net(last=lambda _, z: z.flip(0) if len(z) > 128 else z), BESIDE, "no order of the images"),
+    "larger batch": (lambda: Net(last=lambda _, z: z.flip(0) if len(z) > 128 else z), BESIDE, "order of its images"),
     "counter": (lambda: Net(counting), "changes its 'steps' in a forward pass", "only in training mode"),
     "new counter": (lambda: Net(replacing), "changes its 'steps' in a forward pass", "only in training mode"),
     "squeezed": (lambda: Net(last=lambda _, z: z.squeeze()), "shape (3,) for 1 images", "keep the dimension"),
@@ -127,7 +127,7 @@ REFUSED = {
     "sparse": (
         lambda: nn.ParameterList([nn.Parameter(torch.eye(3).to_sparse())]), "is torch.sparse_coo", "call to_dense()"
     ),
-    "two": (lambda: Net(last=lambda _, z: (z, z)), "gives a tuple, expected a tensor of logits", "return them alone"),
+    "two": (lambda: Net(last=lambda _, z: (z, z)), "gives a tuple, wanted a tensor of logits", "return them alone"),
 }  # fmt: skip
 
 

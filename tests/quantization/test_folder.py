@@ -220,7 +220,7 @@ def test_a_folder_without_its_file_or_its_checksum_is_refused(own):
         ({"format": 2}, "holds no quantized network of format 1; make one with datafree quantize"),
         ({"sha256": ["a"]}, "holds no quantized network of format 1"),
         ({"sha256": {"model.onnx": 5}}, "is not as it was written"),
-        ({"bits": {"weights": 1}}, "config.json: weights: got 1, wanted at least 2; get it again"),
+        ({"bits": {"weights": 1}}, "config.json: weights: got 1, expected at least 2; get it again"),
         ({"architecture": "a\x1b[31mb"}, "config.json: architecture: got 'a\\x1b[31mb', wanted a name"),
         ({"architecture": ["a"]}, "config.json: architecture"),
         ({"original": "a\x1b[31mb"}, "config.json: original: wanted the fingerprint of a network"),

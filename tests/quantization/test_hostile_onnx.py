@@ -160,7 +160,7 @@ of(LOOPS, "a graph in an attribute that no operator has", [node("Relu", ["pixels
 of(LOOPS, "graphs in an attribute", [node("Relu", ["pixels"], odd=[subgraph(), subgraph()])])
 
 
-@member("functions of its own")
+@member("it defines functions")
 def functions():
     made = model([node("Mine", ["pixels"], domain="mine")], opsets=[("", 18), ("mine", 1)])
     made.functions.append(

@@ -182,7 +182,8 @@ def test_a_short_moment_of_adam_is_named(run, tmp_path):
     tensors, header, kind = left(go, path)
     write_tensors(path, {**tensors, "adam/0/exp_avg": torch.zeros(1)}, header, kind=kind)
     with pytest.raises(
-        UserError, match=r"tensor 'adam/0/exp_avg' in .* has shape \(1,\); wanted \(3, 1, 3, 3\); a stopped run left it"
+        UserError,
+        match=r"tensor 'adam/0/exp_avg' in .* has shape \(1,\); expected \(3, 1, 3, 3\); a stopped run left it",
     ):
         go()
 

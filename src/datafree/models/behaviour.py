@@ -126,7 +126,7 @@ def check_answers(network: Network, probes: Tensor, answers: Tensor) -> None:
         if changed is not None:
             raise UserError(
                 f"{network.name} changes its {changed!r} in a forward pass, expected no change in eval mode; "
-                f"{_training(network, probe_subset) or 'change it in training answers_alone'}"
+                f"{_training(network, probe_subset) or 'change it only in training mode'}"
             )
 
 
