@@ -26,7 +26,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 PLACE = "/home/publisher/models"
 """The working directory, as the logs have it."""
@@ -277,7 +277,8 @@ def _with_every_flag(line: str) -> str:
     command = app(words).parse_commands(words)[1][-1]
     for own in command.assemble_argument_collection():
         value = own.field_info.default if own.field_info is not None else None
-        there = own.name in words or own.name in LEFT_OUT or not own.name.startswith("--")
+        chosen = len(get_args(own.hint)) == 1  # the name of the method or kind itself
+        there = own.name in words or own.name in LEFT_OUT or chosen or not own.name.startswith("--")
         if there or (own.name not in VALUES and (value is None or value == ())):
             continue
         word = own.names[-1] if value is False else own.name

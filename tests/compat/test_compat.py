@@ -432,7 +432,7 @@ def test_a_folder_without_a_result_says_so(bring, command, name):
             assert "not finished" in end.out, end
 
 
-@pytest.mark.filterwarnings("ignore:.* was begun elsewhere")
+@pytest.mark.filterwarnings("ignore:.* elsewhere")
 def test_sums_of_a_stopped_recording_are_gone_on_from_in_python(bring, monkeypatch):
     here = bring("teacher stopped-record")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
