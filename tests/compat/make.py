@@ -26,7 +26,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 PLACE = "/home/publisher/models"
 """The working directory, as the logs have it."""
@@ -72,6 +72,8 @@ LINES = (
     "record kinds --data digits --add --kind spectral-all --signal examples --examples 2",
     "record kinds --data digits --add --kind spectral-pairs --signal class-mean",
     "convert tiny.pth --out tiny.safetensors",
+    "record normed.py:build --weights net/model.safetensors --data digits --size 4 --mean 0.3 --std 0.35 --kind batch-norm "
+    "--out record-batch-norm",
     "pack tiny.py:build --weights tiny.safetensors --shape 1 4 4 --classes 10 --mean 0.3 --std 0.4 --out packed",
     "pack lenet5-half --weights lenet5-half.safetensors --shape 1 32 32 --classes 10 --out packed-lenet5",
     "pack resnet8 --weights resnet8.safetensors --shape 3 8 8 --classes cat dog --out packed-resnet8",
@@ -164,6 +166,45 @@ STOPPED = {
 }  # fmt: skip
 """Folder -> the function after whose N-th call the command is stopped (those of `BEFORE`: before it), and its line."""
 BEFORE = ("epoch", "_forward")
+EVERY = (
+    "train hinton4 --data digits --out new",
+    *(f"record teacher --data digits --replace --kind {kind} --out new" for kind in (
+        "moments", "spectral-all", "batch-norm", "input",
+    )),
+    "record teacher --data digits --replace --preset safe --out new",
+    *(f"synthesize teacher --method {method} --out new" for method in (
+        "all-dropout", "bns-inception", "distribution", "matched", "spectral-pairs",
+    )),
+    *(f"condense --data digits --method {method} --per-class 1 --teacher teacher --out new" for method in (
+        "dm", "kmeans",
+    )),
+    *(f"expand teacher few --alignment {kind} --out new" for kind in ("coral", "discriminator")),
+    "distill teacher hinton4 --images set --data digits --out new",
+    "distill teacher hinton4 --condensed few --images set --out new",
+    "distill teacher hinton4 --online distribution --out new",
+    *(f"distill teacher hinton4 --online generator --replay {kind} --out new" for kind in (
+        "balanced", "ema", "vae",
+    )),
+    "distill teacher hinton4 --online generator --condensed few --alignment coral --preset dafl --scene things --out new",
+    "distill teacher hinton4 --online generator --preset mb-dfkd --scene things --out new",
+    "distill teacher hinton4 --online generator --preset pre-dfkd --scene things --out new",
+    "quantize teacher --weights 8 --calibrate noise --finetune set --out new",
+    "evaluate teacher --data digits --teacher student --out new",
+    "similarity teacher set noise --out new",
+    "import-condensed arrays.npz teacher --pixels 0-1 --layout NHWC --out new",
+    "report teacher set --data digits --out new.html",
+)  # fmt: skip
+"""Command lines that are given every further flag of theirs."""
+VALUES = {
+    "--limit": "100", "--unit": "10", "--workers": "1", "--temperature": "2", "--guidance": "1", "--width": "1",
+    "--epoch-images": "20", "--first": "8", "--last": "8", "--shift": "1", "--statistics": "0", "--images": "20",
+}  # fmt: skip
+"""Values of flags without a default."""
+LEFT_OUT = (
+    "--code", "--teacher-code", "--weights", "--record", "--data-dir", "--class-order", "--size", "--mean", "--std",
+    "--preset", "--taps", "--add", "--replace", "--checkpoint", "--executorch", "--threads", "--zca", "--aligned",
+)  # fmt: skip
+"""Flags that do not go with the others, or name what is not there."""
 
 
 def main(arguments: list[str]) -> None:
@@ -194,7 +235,7 @@ def _make(here: Path) -> dict[str, Any]:
     """Runs all commands in the working directory; what they were and what they printed."""
     _disguise()
     _sources()
-    said: dict[str, Any] = {"folders": {}, "stopped": {}, "inspect": {}, "evaluate": {}}
+    said: dict[str, Any] = {"folders": {}, "stopped": {}, "inspect": {}, "evaluate": {}, "flags": []}
     for line in LINES:
         line = f"{line} {FLAGS}" if line.split()[0] not in ("pack", "convert") else line
         _say(line)
@@ -211,6 +252,9 @@ def _make(here: Path) -> dict[str, Any]:
         said["folders"][path.name] = _held(path)
     for name in ("measured", "measured-student", "likeness", "page.html"):
         said["folders"][name] = _held(here / name)
+    for line in EVERY:
+        said["flags"].append(_with_every_flag(line))
+        assert "--threads: got 0" in _say(said["flags"][-1], ends=2), said["flags"][-1]
     networks = ("teacher", "student", "online", "stopped-bank", "int8", "w4a4")
     for name in (*networks, "net --code normed.py:build", "packed --code tiny.py:build"):
         said["evaluate"][name] = _say(f"evaluate {name} --data digits {FLAGS}")
@@ -225,6 +269,23 @@ def _held(path: Path) -> dict[str, Any]:
     return {"lines": lines, "files": sorted(own.name for own in path.iterdir()) if path.is_dir() else []}
 
 
+def _with_every_flag(line: str) -> str:
+    """The command line with all of its flags, and a count of threads that ends it before it begins."""
+    from datafree.commands import app
+
+    words = shlex.split(line)
+    command = app(words).parse_commands(words)[1][-1]
+    for own in command.assemble_argument_collection():
+        value = own.field_info.default if own.field_info is not None else None
+        chosen = len(get_args(own.hint)) == 1  # the name of the method or kind itself
+        there = own.name in words or own.name in LEFT_OUT or chosen or not own.name.startswith("--")
+        if there or (own.name not in VALUES and (value is None or value == ())):
+            continue
+        word = own.names[-1] if value is False else own.name
+        words += [word] if isinstance(value, bool) else [word, VALUES.get(own.name, str(value))]
+    return shlex.join([*words, "--threads", "0"])
+
+
 def _is_read(path: Path) -> bool:
     """Whether `inspect` says something of it that is not in its run.json alone."""
     if path.is_dir():
@@ -232,15 +293,15 @@ def _is_read(path: Path) -> bool:
     return path.name == "python-record.safetensors"
 
 
-def _say(line: str) -> str:
-    """What a command that ends well prints."""
+def _say(line: str, ends: int = 0) -> str:
+    """What a command that ends so prints."""
     from datafree.__main__ import run
 
     print(line, file=sys.stderr)
-    with contextlib.redirect_stdout(io.StringIO()) as out:
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
         code = run(shlex.split(line))
-    assert code == 0, (line, code, out.getvalue())
-    return out.getvalue()
+    assert code == ends, (line, code, out.getvalue(), err.getvalue())
+    return err.getvalue() if ends else out.getvalue()
 
 
 def _stopped(line: str, where: str, number: str, name: str) -> None:

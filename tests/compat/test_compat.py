@@ -23,7 +23,10 @@ import datafree as df
 OLD = Path(__file__).parent / "0.1.0"
 SAID = json.loads((OLD / "said.json").read_text(encoding="utf-8"))
 """The commands that were stopped, by folder; and what `inspect` and `evaluate` printed, by their arguments."""
-CODE = {"net": "normed.py:build", "packed": "tiny.py:build", "student-own": "tiny.py:build"}
+CODE = {
+    "net": "normed.py:build", "record-batch-norm": "normed.py:build", "packed": "tiny.py:build",
+    "student-own": "tiny.py:build",
+}  # fmt: skip
 """What builds the networks that are not of the zoo."""
 QUANTIZED = ("int8", "w4a4")
 FLAGS = "--threads 1 --quiet"
@@ -347,6 +350,19 @@ def test_a_run_is_repeated_from_its_log(bring, done, name):
         assert alike(path, here / "again" / path.name), path.name
 
 
+@pytest.mark.parametrize("line", SAID["flags"], ids=lambda line: line.partition(" --out")[0])
+def test_every_flag_in_a_log_is_understood(bring, command, line):
+    """The last of them, a count of threads that there cannot be, ends the run before it begins."""
+    if line.startswith("quantize"):
+        pytest.importorskip("torchao")
+    here = bring(line, "of-arrays")
+    log = json.loads((here / "of-arrays.run.json").read_text())
+    log |= {"argv": shlex.split(line), "verb": line.split()[0], "settings": {"target_cpu": "any"}, "inputs": {}}
+    (here / "new.run.json").write_text(json.dumps(log))
+    end = command("rerun new.run.json")
+    assert end.code == 2 and "--threads: got 0" in end.err, end
+
+
 def test_code_in_a_log_is_not_run_without_trust(bring, command):
     bring("net normed.py")
     end = command("rerun net.run.json --out again")
@@ -380,22 +396,28 @@ def test_networks_are_measured_for_a_page(bring, done):
 
 
 @pytest.mark.parametrize("name", SAID["stopped"])
-def test_a_stopped_run_goes_on_and_ends_as_it_would_have(bring, files, command, done, name):
+def test_a_stopped_run_goes_on_and_ends_as_it_would_have(bring, files, done, name):
     """Within rounding: seeds, their streams and the order of steps are those of version 0.1.0, whatever the processor."""
     if "quantize" in name:
         pytest.importorskip("torchao")
     line, kept = SAID["stopped"][name], files / "ends" / name
     here = bring(line)
     shards = {path: path.stat().st_mtime_ns for path in (here / name).glob("unit-*")}
-    if (here / name).is_dir():
-        end = command(f"{line} --seed 7")
-        assert end.code == 2 and "unfinished" in end.err and "--seed 0, not 7" in end.err, end
     end = done(line)
     assert "already complete" not in end.out
     assert not (here / name / "training.safetensors").exists() and not (here / f"{name}.recording").exists()
     assert all(path.stat().st_mtime_ns == before for path, before in shards.items())
     for path in kept.iterdir():
         assert alike(path, here / name / path.name), path.name
+
+
+@pytest.mark.parametrize("name", ["stopped-train", "stopped-bank", "stopped-condense", "stopped-expand"])
+def test_another_run_does_not_go_on_from_a_stopped_one(bring, command, name):
+    here = bring(SAID["stopped"][name])
+    before = tree(here)
+    end = command(f"{SAID['stopped'][name]} --seed 7")
+    assert end.code == 2 and "unfinished" in end.err and "--seed 0, not 7" in end.err, end
+    assert tree(here) == before
 
 
 @pytest.mark.parametrize("name", ["stopped-train", "stopped-condense", "stopped-synthesize", "stopped-quantize"])
@@ -410,7 +432,7 @@ def test_a_folder_without_a_result_says_so(bring, command, name):
             assert "not finished" in end.out, end
 
 
-@pytest.mark.filterwarnings("ignore:.* was started elsewhere")
+@pytest.mark.filterwarnings("ignore:.* elsewhere")
 def test_sums_of_a_stopped_recording_are_gone_on_from_in_python(bring, monkeypatch):
     here = bring("teacher stopped-record")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
