@@ -93,6 +93,19 @@ def test_the_same_pixels_in_any_form_give_the_same_student(teacher, tmp_path):
     assert students[0].training.learned_from == "a synthetic set of gaussian"
 
 
+def test_data_of_torch_and_numpy_gives_the_same_student_as_the_data_set(teacher, digits):
+    data = digits.subset(80)
+    pixels, labels = data.pixels(range(80)), data.labels
+    items = torch.utils.data.TensorDataset(pixels, labels)
+    forms = [data, (pixels, labels), items, torch.utils.data.DataLoader(items, batch_size=9)]
+    students = [df.distill(teacher, "hinton8", images=form, **QUICK) for form in forms]
+    assert all(same(weights(students[0].module), weights(other.module)) for other in students[1:])
+    few = [df.condense("random", data=form, per_class=1, teacher=teacher).pixels for form in forms]
+    assert all(torch.equal(few[0], other) for other in few[1:])
+    arrays = [df.distill(teacher, "hinton8", images=form, **QUICK) for form in (pixels, pixels.numpy())]
+    assert same(weights(arrays[0].module), weights(arrays[1].module))
+
+
 def test_condensed_images_alone_or_beside_others(teacher, digits, tmp_path):
     few = df.condense("random", data=digits, per_class=2, teacher=teacher)
     few.save(tmp_path / "few")
