@@ -8,7 +8,8 @@ from torch import nn
 
 import datafree as df
 from datafree._core.errors import Notice, UserError
-from datafree.distillation.distill import plan_distillation
+from datafree.distillation.distill import DistillationChanges, plan_distillation
+from datafree.distillation.distill_online import OnlineChanges
 from datafree.distillation.sources import StoredImages, soft_labelled
 from datafree.distillation.students import new_student
 from datafree.distillation.train_student import train_student
@@ -242,6 +243,11 @@ def test_a_plan_says_what_will_be_done_and_trains_nothing(teacher, digits):
     assert same(weights(student.module), weights(reference.module))
 
 
+def test_every_setting_is_a_typed_keyword():
+    for settings, changes in ((df.Distillation, DistillationChanges), (df.OnlineDistillation, OnlineChanges)):
+        assert set(settings.model_fields) == set(changes.__annotations__)
+
+
 # -- without images ------------------------------------------------------------
 
 
@@ -311,11 +317,11 @@ def test_a_stopped_online_call_continues_to_the_same_student(teacher, tmp_path):
         ({"epoch": 1}, "no argument 'epoch' in distill_online; nearest: 'epochs'"),
         ({"start": "x"}, "no start 'x'"),
         ({"statistics": 1.0}, "no batch norm"),
-        ({"disagreement": 0, "one_hot": 0, "balance": 0}, "the generator has no term of a weight above 0"),
+        ({"disagreement": 0, "confidence": 0, "balance": 0}, "the generator has no term of a weight above 0"),
         ({"condensed": "no/such"}, "no condensed set no/such"),
         ({"student": Small(classes=3)}, "Small gives outputs of shape"),
         ({"settings": {"width": 0}}, "width: got 0, wanted at least 1"),
-        ({"replay": {"replay": "bank", "replay_bytes": 1}}, "got 1, wanted at least 64"),
+        ({"replay": {"replay": "bank", "replay_bytes": 1}}, "got 1, expected at least 64"),
     ],
 )
 def test_an_online_call_that_does_not_fit_is_one_line(teacher, tmp_path, arguments, text):
