@@ -127,7 +127,7 @@ class SpectralAccumulator:
 
     # -- storing --------------------------------------------------------------------------------------------------
 
-    def finishers(self, state: State) -> Summary:
+    def finish(self, state: State) -> Summary:
         empty = (state["count"] == 0).nonzero().flatten().tolist()
         if empty:
             raise UserError(f"no samples of class {empty[0]}, expected at least 1 of each; give data with every class")
