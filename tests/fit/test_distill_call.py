@@ -8,7 +8,8 @@ from torch import nn
 
 import datafree as df
 from datafree._core.errors import Notice, UserError
-from datafree.distillation.distill import plan_distillation
+from datafree.distillation.distill import DistillationChanges, plan_distillation
+from datafree.distillation.distill_online import OnlineChanges
 from datafree.distillation.sources import StoredImages, soft_labelled
 from datafree.distillation.students import new_student
 from datafree.distillation.train_student import train_student
@@ -91,6 +92,19 @@ def test_the_same_pixels_in_any_form_give_the_same_student(teacher, tmp_path):
     students = [df.distill(teacher, "hinton8", images=form, **QUICK) for form in forms]
     assert all(same(weights(students[0].module), weights(other.module)) for other in students[1:])
     assert students[0].training.learned_from == "a synthetic set of gaussian"
+
+
+def test_data_of_torch_and_numpy_gives_the_same_student_as_the_data_set(teacher, digits):
+    data = digits.subset(80)
+    pixels, labels = data.pixels(range(80)), data.labels
+    items = torch.utils.data.TensorDataset(pixels, labels)
+    forms = [data, (pixels, labels), items, torch.utils.data.DataLoader(items, batch_size=9)]
+    students = [df.distill(teacher, "hinton8", images=form, **QUICK) for form in forms]
+    assert all(same(weights(students[0].module), weights(other.module)) for other in students[1:])
+    few = [df.condense("random", data=form, per_class=1, teacher=teacher).pixels for form in forms]
+    assert all(torch.equal(few[0], other) for other in few[1:])
+    arrays = [df.distill(teacher, "hinton8", images=form, **QUICK) for form in (pixels, pixels.numpy())]
+    assert same(weights(arrays[0].module), weights(arrays[1].module))
 
 
 def test_condensed_images_alone_or_beside_others(teacher, digits, tmp_path):
@@ -176,11 +190,11 @@ OUTSIDE = torch.full((4, 1, 8, 8), 2.0)
         ({"images": torch.rand(0, 1, 8, 8)}, "images: got no image, expected at least one"),
         ({"images": 5}, "images: got 5, expected"),
         ({"condensed": "no/such"}, "no condensed set no/such"),
-        ({"method": "gaussian", "epochs": 0}, "epochs: got 0, wanted at least 1"),
+        ({"method": "gaussian", "epochs": 0}, "epochs: got 0, expected at least 1"),
         ({"method": "gaussian", "epoch": 1}, "no argument 'epoch' in distill; nearest: 'epochs'"),
         ({"method": "gaussian", "imagse": "x"}, "no argument 'imagse' in distill; nearest: 'images'"),
         ({"method": "gaussian", "settings": 3}, "settings: got 3, expected a Distillation or a dict"),
-        ({"method": "gaussian", "settings": {"loss": "ce"}}, "loss: got 'ce', wanted 'kl' or 'mse'"),
+        ({"method": "gaussian", "settings": {"loss": "ce"}}, "loss: got 'ce', expected 'kl' or 'mse'"),
         ({"method": "gaussian", "start": "tecaher"}, "no start 'tecaher'; nearest: 'teacher'"),
         ({"method": "gaussian", "student": "lenet"}, "no model 'lenet'"),
         ({"method": "gaussian", "student": Small(classes=3)}, "Small gives outputs of shape"),
@@ -227,6 +241,11 @@ def test_a_plan_says_what_will_be_done_and_trains_nothing(teacher, digits):
     reference = df.new_model("hinton16", teacher.spec, seed=0)
     train_student(teacher, reference, plan.chosen.source, plan.settings)
     assert same(weights(student.module), weights(reference.module))
+
+
+def test_every_setting_is_a_typed_keyword():
+    for settings, changes in ((df.Distillation, DistillationChanges), (df.OnlineDistillation, OnlineChanges)):
+        assert set(settings.model_fields) == set(changes.__annotations__)
 
 
 # -- without images ------------------------------------------------------------
@@ -294,15 +313,15 @@ def test_a_stopped_online_call_continues_to_the_same_student(teacher, tmp_path):
         ({"replay": 3}, "replay: got 3, expected text or a dict or"),
         ({"alignment": "mmd"}, "alignment: got it without condensed"),
         ({"ground": "dark", "scene": "none"}, "ground: got dark with the scene 'none', expected the scene 'things' or"),
-        ({"epochs": 0}, "epochs: got 0, wanted at least 1"),
+        ({"epochs": 0}, "epochs: got 0, expected at least 1"),
         ({"epoch": 1}, "no argument 'epoch' in distill_online; nearest: 'epochs'"),
         ({"start": "x"}, "no start 'x'"),
         ({"statistics": 1.0}, "no batch norm"),
-        ({"disagreement": 0, "one_hot": 0, "balance": 0}, "the generator has no term of a weight above 0"),
+        ({"disagreement": 0, "confidence": 0, "balance": 0}, "above 0"),
         ({"condensed": "no/such"}, "no condensed set no/such"),
         ({"student": Small(classes=3)}, "Small gives outputs of shape"),
-        ({"settings": {"width": 0}}, "width: got 0, wanted at least 1"),
-        ({"replay": {"replay": "bank", "replay_bytes": 1}}, "got 1, wanted at least 64"),
+        ({"settings": {"width": 0}}, "width: got 0, expected at least 1"),
+        ({"replay": {"replay": "bank", "replay_bytes": 1}}, "got 1, expected at least 64"),
     ],
 )
 def test_an_online_call_that_does_not_fit_is_one_line(teacher, tmp_path, arguments, text):

@@ -257,8 +257,9 @@ def distill(
 
     - `record` and `method`: `epoch_images` (20,000) new images for every epoch; the method, "distribution" by default, is a
       name, a mapping with `method`, or settings. Some methods need no record.
-    - `images`: a synthetic set or its folder, which must be of this teacher; real data, a `Dataset`, or its name or path;
-      pixels (N, C, H, W), uint8 or floats in the spec's range; or a source with the teacher's logits.
+    - `images`: a synthetic set or its folder, which must be of this teacher; real data: what `load_data` returns, a torch
+      Dataset or DataLoader, a pair (images, labels), or a name or path; pixels (N, C, H, W), uint8 or floats in the spec's
+      range; or a source with the teacher's logits.
     - `condensed`: a condensed set or its path, shown with `augmentation`, `epoch_images` (10,000) per epoch; with `images`
       a `share` of every batch, and as many images per epoch as those are.
 

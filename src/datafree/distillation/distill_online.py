@@ -66,7 +66,7 @@ class OnlineChanges(TypedDict, total=False):
     disagreement: float
     kind: Kind
     disagreement_temperature: float
-    one_hot: float
+    confidence: float
     balance: float
     features: float
     statistics: float

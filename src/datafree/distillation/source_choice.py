@@ -8,13 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 
 from .._core.arguments import check_argument, check_count
 from .._core.errors import UserError
 from .._core.folder_kinds import CONDENSED
 from ..data import Dataset, load
+from ..data.adapters import LabelledData, as_dataset
 from ..data.augmentation import Augmentation
 from ..data.condensed.condensed_set import Condensed
 from ..models.network import Network
@@ -33,8 +37,9 @@ SHARE = 0.5
 """Share of condensed images where there are others."""
 CHUNK = 4096
 
-ImagesLike: TypeAlias = SyntheticSet | Dataset | Source | Tensor | str | Path
-"""Images to learn from: a synthetic set or its folder, real data or its name or path, pixels, or a source with logits."""
+ImagesLike: TypeAlias = SyntheticSet | LabelledData | Source | Tensor | np.ndarray | str | Path
+"""Images to learn from: a synthetic set or its folder, real data (as `as_dataset` takes it) or its name or path, pixels, or a
+source with logits."""
 MethodLike: TypeAlias = str | Mapping[str, Any] | Synthesizer
 """A method of synthesis: a name, a mapping with `method`, or settings."""
 
@@ -165,14 +170,17 @@ def _stored(teacher: Network, images: ImagesLike) -> ChosenSource:
             stored_images(images), f"a synthetic set of {images.about['method']['method']}", {}, images,
             warnings=() if warning is None else (warning,),
         )  # fmt: skip
+    if isinstance(images, np.ndarray):
+        images = torch.from_numpy(images)
     if isinstance(images, Tensor):
         return ChosenSource(_answered(teacher, images), f"{len(images):,} images", {})
     if isinstance(images, (str, Path)):
         if (Path(images) / CONDENSED).is_file():
             raise UserError(f"images: got {str(images)!r}, a condensed set; give condensed={str(images)!r}")
         images = load(str(images), "train")
-    if isinstance(images, Dataset):
-        return ChosenSource(soft_labelled(teacher, images), f"real data, {images.public}", {})
+    if isinstance(images, (Dataset, TorchDataset, DataLoader, tuple)):
+        data = as_dataset(images, teacher, name="images")
+        return ChosenSource(soft_labelled(teacher, data), f"real data, {data.public}", {})
     check_argument("images", images, Source)
     if images.spec.shape != teacher.spec.shape:
         raise UserError(

@@ -22,6 +22,7 @@ from ....models.class_names import class_positions
 from ....models.input_spec import InputSpec
 from ....models.network import Network
 from ... import Dataset, sha256
+from ...adapters import LabelledData, as_dataset
 from ...dataset_checks import check_classes
 from ..condensed_set import Condensed, one_hot
 
@@ -112,7 +113,7 @@ def condense(
     method: str | Mapping[str, Any] | Condenser = DEFAULT,
     job: Job | None = None,
     *,
-    data: Dataset | None = None,
+    data: LabelledData | None = None,
     per_class: int | None = None,
     teacher: Network | None = None,
     spec: InputSpec | None = None,
@@ -149,7 +150,12 @@ def condense(
 
 
 def _job(
-    data: Dataset | None, per_class: int | None, teacher: Network | None, spec: InputSpec | None, seed: int, device: str
+    data: LabelledData | None,
+    per_class: int | None,
+    teacher: Network | None,
+    spec: InputSpec | None,
+    seed: int,
+    device: str,
 ) -> Job:
     if data is None:
         raise UserError("data: got None, expected the data set to condense; give what load_data returns")
@@ -157,6 +163,11 @@ def _job(
         raise UserError("per_class: got None, expected the number of images per class; give one")
     if teacher is not None and spec is not None:
         raise UserError("spec: got it beside teacher, which has its own; leave one of them out")
+    expected = teacher or spec
+    if expected is not None:
+        data = as_dataset(data, expected)
+    elif not isinstance(data, Dataset):
+        raise UserError("spec: got None, expected teacher or spec beside such data; give one of them")
     if teacher is not None:
         teacher.check()
         check_classes(teacher, data)
