@@ -65,6 +65,8 @@ RENAMED: dict[tuple[str, ...], dict[str, str]] = {
     ("distill",): {"--images": "--set"},
     ("distill", "fresh"): _FRESH,
     **{("distill", "fresh", method): {**_FRESH, **flags} for method, flags in _BY_METHOD.items()},
+    ("distill", "fresh", "distribution"): _BY_METHOD["distribution"],  # it has no learning rate of its own
+    ("distill", "fresh", "gaussian"): {},
     ("distill", "online"): _ONLINE,
     ("condense",): {"--rate": "--learning-rate", "--mirror": "--flip"},
     ("record", "moments"): {"--scale": "--activation-scale"},
@@ -76,6 +78,14 @@ RENAMED: dict[tuple[str, ...], dict[str, str]] = {
     },
 }
 """Command -> earlier flag -> flag. Where several begin a command line, the longest holds."""
+WITHDRAWN = {
+    (
+        "record",
+        "batch-norm",
+    ): "is no longer recorded: its numbers are in the network itself, where bns and quantize read them; "
+    "leave the option out",
+}
+"""Earlier choices that no command has any more, and why."""
 _NEW_MEANING = {("distill", "fresh"): ("--learning-rate", "--precision")}
 """Flags whose earlier meaning is another's now: rewritten only where the command line has the earlier spelling anyway."""
 
@@ -129,6 +139,8 @@ def _with_choice(words: list[str], notes: list[str]) -> tuple[list[str], bool]:
     value, others = _taken(words, flag)
     if value is None:
         return words, False
+    if (verb, value) in WITHDRAWN:
+        raise UserError(f"{flag}: got {value}, which {WITHDRAWN[verb, value]}")
     if value not in names:
         raise unknown(what, value, names)
     if verb == "record" and any(word == "--preset" or word.startswith("--preset=") for word in words):
@@ -194,6 +206,8 @@ def _with_flags(words: list[str], notes: list[str], is_earlier: bool) -> list[st
             result.append(SYNONYMS[flag] + equals + value)
             continue
         new = None if flag in kept else renames.get(flag)
+        if new is None and flag.startswith("--no-") and (switch := renames.get(f"--{flag[5:]}")) is not None:
+            new = f"--no-{switch[2:]}"
         if words[0] == "quantize" and flag == "--weights":
             value = value if equals else next(iter(words[place + 1 :]), "")
             new = "--weight-bits" if _is_number(value) else None
