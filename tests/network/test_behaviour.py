@@ -263,14 +263,14 @@ def test_a_network_without_a_gradient_answers_and_is_refused_where_one_is_needed
     for method in ("inception", "bns"):
         with pytest.raises(UserError) as caught:
             from_name(method).bind(own, None)
-        assert f"no gradient reaches the images of net, and --method {method} needs one" in str(caught.value)
+        assert f"no gradient reaches the images of net, and method {method} needs one" in str(caught.value)
         assert text in str(caught.value)
     with pytest.raises(UserError, match="no gradient reaches the weights of net, so it cannot learn"):
         train(own, toy(shape=SPEC.shape), Schedule(epochs=1))
     other = network(Net())
     for players in ((own, other), (other, own)):
         with pytest.raises(
-            UserError, match="no gradient comes through net to its images, which --online generator needs"
+            UserError, match="no gradient reaches the images of net, and online distillation needs one"
         ):
             train_online(*players)
 

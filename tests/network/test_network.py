@@ -130,9 +130,9 @@ def test_counts_of_parameters_and_bytes(tiny):
         ({"shape": (1, 4, 4), "std": (0.0,)}, "std above 0 and low below high"),
         ({"shape": (1, 4, 4), "low": 1.0}, "std above 0 and low below high"),
         ({"shape": (3, 4, 4), "mean": (0.1, 0.2)}, "mean with 1 number or one for each of 3 channels"),
-        ({"shape": (1, 4, 4), "mean": (float("nan"),)}, "--mean: got nan as number 1, expected a finite number"),
+        ({"shape": (1, 4, 4), "mean": (float("nan"),)}, "mean: got nan as number 1, expected a finite number"),
         ({"shape": (1, 4, 4), "sdt": 1}, "no setting 'sdt' in InputSpec; nearest: 'std'"),
-        ({"shape": (1, 4, 4), "classes": ("a",)}, "--classes: "),
+        ({"shape": (1, 4, 4), "classes": ("a",)}, "classes: "),
     ],
 )
 def test_a_spec_that_cannot_be_is_one_line(values, text):
@@ -171,7 +171,7 @@ def test_settings_are_frozen_and_every_error_is_one_line():
 
     with pytest.raises(UserError, match="no setting 'step' in Own; nearest: 'steps'"):
         parse(Own, {"step": 3})
-    with pytest.raises(UserError, match="--steps: got 'x', expected a valid integer"):
+    with pytest.raises(UserError, match="steps: got 'x', expected a valid integer"):
         Own(steps="x")
     with pytest.raises(Exception, match="frozen"):
         Own().steps = 4

@@ -385,7 +385,7 @@ def _use(network: Network, record: Record) -> list[str]:
     top = (tap_names.layers(network)[-1],)
     code = "" if ":" not in network.name else " --code FILE.py:FUNCTION"
     if (tap_names.INPUT,) in taps:
-        lines = [f"`datafree distill THIS_FOLDER STUDENT --online distribution --out student{code}`"]
+        lines = [f"`datafree distill fresh distribution THIS_FOLDER STUDENT --out student{code}`"]
         if any(getattr(part, "running_mean", None) is not None for part in network.module.modules()):
             lines[0] += ", or with what the batch norms of the network say:"
             lines += _by_images("bns-inception", code)
@@ -406,8 +406,8 @@ def _use(network: Network, record: Record) -> list[str]:
 
 def _by_images(method: str, code: str) -> list[str]:
     return [
-        f"`datafree synthesize THIS_FOLDER --method {method} --images 20000 --out set{code}`, then",
-        f"`datafree distill THIS_FOLDER STUDENT --images set --out student{code}`.",
+        f"`datafree synthesize {method} THIS_FOLDER --images 20000 --out set{code}`, then",
+        f"`datafree distill THIS_FOLDER STUDENT --set set --out student{code}`.",
     ]
 
 

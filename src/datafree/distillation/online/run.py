@@ -95,7 +95,7 @@ def train_online(
                 f"{network.name} is a TorchScript program and cannot be copied for online distillation; give the "
                 "Python code that it was made from"
             )
-        check_pixel_gradient(network, "--online generator")
+        check_pixel_gradient(network, "online distillation")
     check_learns(student)
     with together(), channels_last(teacher, student), frozen(teacher.module):
         broadcast(student.module)

@@ -111,7 +111,7 @@ def _without_record(teacher: Network) -> str:
     from ...records.divergence import known
 
     try:
-        check_pixel_gradient(teacher, "--method inception")
+        check_pixel_gradient(teacher, "method inception")
     except UserError:
         return "gaussian"
     return "bns-inception" if known(teacher) else "inception"

@@ -49,7 +49,7 @@ class InversionSettings(Settings):
 
         Raises UserError for a teacher without a gradient to its pixels, or a jitter as large as the images.
         """
-        check_pixel_gradient(teacher, f"--method {self.method}")  # type: ignore[attr-defined]
+        check_pixel_gradient(teacher, f"method {self.method}")  # type: ignore[attr-defined]
         jitter, flip = getattr(self, "jitter", 0), getattr(self, "flip", False)
         side = min(teacher.spec.shape[1:])
         if jitter >= side:

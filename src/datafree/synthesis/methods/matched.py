@@ -63,7 +63,7 @@ class MomentMatching(Settings):
 
     def bind(self, teacher: Network, record: Record | None) -> BoundMatching:
         record = needed(self.method, record, teacher)
-        check_pixel_gradient(teacher, f"--method {self.method}")
+        check_pixel_gradient(teacher, f"method {self.method}")
         objective = 1.0 * MatchMoments(bind_entries(teacher, record, record.need("moments")))
         if self.smooth:
             objective = objective + self.smooth * TotalVariation()
