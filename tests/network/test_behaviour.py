@@ -270,7 +270,7 @@ def test_a_network_without_a_gradient_answers_and_is_refused_where_one_is_needed
     other = network(Net())
     for players in ((own, other), (other, own)):
         with pytest.raises(
-            UserError, match="no gradient comes through net to its images, which --online generator needs"
+            UserError, match="no gradient reaches the images of net, and --online generator needs one"
         ):
             train_online(*players)
 
