@@ -31,19 +31,19 @@ class Several(Settings):
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({"per_channel": (1, float("nan"))}, "per_channel: got nan as number 2, wanted a finite number"),
-        ({"per_channel": (0, 1)}, "per_channel: got 0 as number 1, wanted above 0"),
-        ({"per_channel": (1, "x")}, "per_channel: got 'x' as number 2, wanted a valid number"),
-        ({"names": ("a",)}, "names: got ('a',), wanted at least 2 items"),
-        ({"names": tuple("abcd")}, "names: got ('a', 'b', 'c', 'd'), wanted at most 3 items"),
-        ({"three_numbers": (1, 2)}, "three_numbers: got (1, 2), wanted a number 3 as well"),
-        ({"three_numbers": (1, 2, 3, 4)}, "three_numbers: got (1, 2, 3, 4), wanted at most 3 items"),
-        ({"either": ()}, "either: got (), wanted a valid number"),
-        ({"table": {"k": "x"}}, "table: got 'x', wanted a valid integer"),
-        ({"word": "a"}, "word: got 'a', wanted at least 2 characters"),
-        ({"word": "abcd"}, "word: got 'abcd', wanted at most 3 characters"),
-        ({"form": "b"}, "form: got 'b', wanted text that matches '^a'"),
-        ({"even": 3}, "even: got 3, wanted a multiple of 2"),
+        ({"per_channel": (1, float("nan"))}, "per_channel: got nan as number 2, expected a finite number"),
+        ({"per_channel": (0, 1)}, "per_channel: got 0 as number 1, expected above 0"),
+        ({"per_channel": (1, "x")}, "per_channel: got 'x' as number 2, expected a valid number"),
+        ({"names": ("a",)}, "names: got ('a',), expected at least 2 items"),
+        ({"names": tuple("abcd")}, "names: got ('a', 'b', 'c', 'd'), expected at most 3 items"),
+        ({"three_numbers": (1, 2)}, "three_numbers: got (1, 2), expected a number 3 as well"),
+        ({"three_numbers": (1, 2, 3, 4)}, "three_numbers: got (1, 2, 3, 4), expected at most 3 items"),
+        ({"either": ()}, "either: got (), expected a valid number"),
+        ({"table": {"k": "x"}}, "table: got 'x', expected a valid integer"),
+        ({"word": "a"}, "word: got 'a', expected at least 2 characters"),
+        ({"word": "abcd"}, "word: got 'abcd', expected at most 3 characters"),
+        ({"form": "b"}, "form: got 'b', expected text that matches '^a'"),
+        ({"even": 3}, "even: got 3, expected a multiple of 2"),
     ],
     ids=str,
 )
@@ -54,7 +54,7 @@ def test_a_setting_that_does_not_fit_is_named_by_its_parameter(values, expected)
 
 
 def test_a_setting_that_is_missing_is_named_by_its_parameter():
-    with pytest.raises(UserError, match=r"^needed: got nothing, wanted a value; give such a value$"):
+    with pytest.raises(UserError, match=r"^needed: got nothing, expected a value; give such a value$"):
         parse(Several, {})
 
 
@@ -70,7 +70,7 @@ SPEC = {"shape": [1, 8, 8], "mean": [0.0], "std": [1.0], "low": 0.0, "high": 1.0
 )  # fmt: skip
 def test_a_value_of_another_json_type_in_a_file_is_refused(field, value):
     assert InputSpec.stored({**SPEC, "low": 0, "mean": [0], "high": 1}, "file") == InputSpec.stored(SPEC, "file")
-    with pytest.raises(UserError, match=f"^{field}: got .*, wanted "):
+    with pytest.raises(UserError, match=f"^{field}: got .*, expected "):
         InputSpec.stored({**SPEC, field: value}, "file")
 
 

@@ -101,7 +101,7 @@ def test_all_0_is_no_augmentation():
 
 
 def test_a_share_beyond_the_image_is_refused():
-    with pytest.raises(UserError, match="--translate: got 1"):
+    with pytest.raises(UserError, match="translate: got 1"):
         Augmentation(translate=1.0)
 
 

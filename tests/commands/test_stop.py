@@ -95,7 +95,7 @@ def test_a_stopped_recording_leaves_its_sums_outside_the_release_and_goes_on(com
 
 
 def test_a_thread_that_outlives_the_command_adds_no_second_line():
-    code = "from datafree.cli import main as m\ndef stopped(argv): raise KeyboardInterrupt\nm._run = stopped\n"
+    code = "from datafree.cli import main as m\ndef stopped(argv, flags): raise KeyboardInterrupt\nm._run = stopped\n"
     code += "print(m.run(['inspect', 'x']), flush=True)\nm._leave(['inspect', 'x'], 130)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout) == (130, "130\n")
@@ -125,7 +125,7 @@ class Slow:
     def __del__(self):
         print("ready", flush=True)
         time.sleep(30)
-def work(argv):
+def work(argv, flags):
     Slow()
     time.sleep(30)
 main._run = work

@@ -268,7 +268,7 @@ def test_the_directed_graph_is_refused_with_the_reason(cls):
 
 @pytest.mark.parametrize("fraction", [0.0, -0.1, 1.5, float("nan")])
 def test_a_fraction_outside_0_to_1_is_refused(fraction):
-    with pytest.raises(UserError, match=r"--fraction: got .*"):
+    with pytest.raises(UserError, match=r"fraction: got .*"):
         SpectralAll(fraction=fraction)
 
 
