@@ -45,7 +45,7 @@ def test_only_names_that_are_like_it_are_called_nearest():
         ("train hinton16 --data digits --out", "parameter --out requires an argument"),
         ("record teacher --data digits --kind moments --preset small", "--kind and --preset: got both, expected one"),
         ("record teacher --data digits --preset=small --kind=input", "--kind and --preset: got both, expected one"),
-        ("evaluate set --data digits", "set is a synthetic set, which holds no network, wanted a release"),
+        ("evaluate set --data digits", "set is a synthetic set, which holds no network, expected a release"),
         ("evaluate told --data digits", "told is what datafree evaluate wrote, which holds no network"),
         ("report told --out page.html", "told is what datafree evaluate wrote, wanted a release, set or similarity"),
         ("report teacher told --out page.html", "name the folder of the network that it measured, and the data"),
@@ -107,7 +107,7 @@ def test_the_size_that_was_asked_for_is_told_beside_the_folders_own(command, her
         for side in range(20, 30):
             Image.fromarray(rng.integers(0, 256, (side, side)).astype(np.uint8)).save(here / f"pics/{label}/{side}.png")
     done = command("train hinton8 --data pics --size 8 --epochs 1 --out o --quiet")
-    assert "18 of another size than the first, 20 x 20, cropped to its shape and resized" in done.out
+    assert "18 of another size than the first, 20 x 20, cropped and resized to it" in done.out
     assert "  images of 20 x 20 were resized to the 8 x 8 that hinton8 takes\n" in done.out
 
 
@@ -186,9 +186,9 @@ def test_pack_says_what_the_network_is_shown(command):
 
 @pytest.mark.usefixtures("here")
 def test_advice_about_images_near_chance_names_only_what_the_method_has(command):
-    assert _advice({"method": "distribution"}) == "try another --method, or a record that holds more"
+    assert _advice({"method": "distribution"}) == "try another method, or a record that holds more"
     learnt = command("synthesize inception teacher --steps 1 --images 16 --chunk 8 --out learnt --quiet")
-    assert "try more --steps, a higher --learning-rate, another --method, or a record that holds more" in learnt.out
+    assert "try more --steps, a higher --learning-rate, another method, or a record that holds more" in learnt.out
 
 
 def test_training_says_that_test_images_of_another_size_are_resized(command, here):

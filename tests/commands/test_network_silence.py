@@ -38,6 +38,8 @@ LINES = (
     "quantize teacher --calibrate noise --images 16 --out int8 --quiet",
     "inspect int8",
     "evaluate int8 --data digits --quiet",
+    "list methods",
+    "completion bash",
 )
 """Every verb, with as little to do as there is; `demo` is left out, since it takes twice as long as all the others, which
 it calls."""

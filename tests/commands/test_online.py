@@ -174,7 +174,7 @@ WRONG = [
     ),
     ("--replay vae --vae-learning-rate 1e38", "--vae-learning-rate: got 1e38, expected at most 10"),
     ("--ground dim", "--ground: got 'dim', expected 'any', 'dark' or 'bright'"),
-    ("--disagreement 0 --one-hot 0 --balance 0", "the generator has no term of a weight above 0"),
+    ("--disagreement 0 --confidence 0 --balance 0", "the generator has no term of a weight above 0"),
     ("--statistics 1 --record set/set.json", "set/set.json"),
     ("--condensed nosuch", "no condensed set nosuch"),
     ("--condensed set", "no condensed set set"),
@@ -216,7 +216,7 @@ def test_a_run_that_diverges_at_once_is_one_line_and_leaves_nothing(command, her
         )
         done = command(line)
     assert done.line.startswith(
-        "epoch 1 ends in a loss that is not finite, 4 times; the student is as it began; lower "
+        "epoch 1 ended with a non-finite loss 4 times; the student is unchanged; lower "
     )
     assert done.line.endswith(
         "lower --student-learning-rate or --generator-learning-rate, and begin anew (with another --out)"
@@ -254,7 +254,7 @@ def test_a_run_that_diverges_later_keeps_its_student_and_says_what_was_thrown_aw
     monkeypatch.setattr(OnlineTrainer, "epoch", epoch)
     done = command(f"{GO} hinton8 --out s")
     assert (
-        f"epoch 3 ends in {why}, 4 times; the student is as it was after epoch 2; lower --student-learning-rate or "
+        f"epoch 3 ended with {why} 4 times; the student is as after epoch 2; lower --student-learning-rate or "
         in done.line
     )
     assert result("s")["online"]["rollbacks"] == [f"epoch 3: {why}"] * 4

@@ -19,7 +19,7 @@ import pathlib, sys, time
 from datafree.cli import main
 from datafree.synthesis import synthetic_set
 main.PATIENCE = 0.5
-synthetic_set._write_shard = lambda *_: (pathlib.Path("begun").touch(), time.sleep(60))
+synthetic_set.stored_chunk = lambda *_: (pathlib.Path("begun").touch(), time.sleep(60))
 main.main(sys.argv[1:])
 """
 SLOW_RECORD = """

@@ -118,15 +118,15 @@ def test_a_stopped_run_goes_on_to_the_same_images(toy, tmp_path, monkeypatch):
 
 
 LINES = [
-    "--method random --per-class 2",
-    "--method kmeans --per-class 2",
-    "--method dm --per-class 1 --iterations 3 --width 4",
+    "random --per-class 2",
+    "kmeans --per-class 2",
+    "dm --per-class 1 --iterations 3 --width 4",
 ]
 
 
 @pytest.mark.parametrize("line", LINES)
 def test_the_command_says_how_many_how_good_and_what_is_given_away(command, here, line):
-    code, out, err = command(f"condense --data digits {line} --teacher teacher --out got --quiet")
+    code, out, err = command(f"condense {line} --data digits --teacher teacher --out got --quiet")
     assert (code, err) == (0, ""), err
     got, count = Condensed.open(here / "got"), 1 if "dm" in line else 2
     assert got.by_class() == [count] * 10
@@ -166,21 +166,21 @@ def test_inspect_says_what_is_in_it(command, here):  # noqa: ARG001
 @pytest.mark.parametrize(
     ("line", "text"),
     [
-        ("--data digits --method dmx --per-class 1 --out got", "no condensing method 'dmx'; nearest: 'dm'"),
-        ("--data digits --method random --per-class 0 --out got", "class: got 0, expected at least 1"),
-        ("--data digits --method random --per-class 500 --out got", "class: got 500, but digits has"),
-        ("--data digits --method dm --per-class 1 --iterations 0 --out got", "--iterations: got 0, wanted at least 1"),
-        ("--data digits --method dm --per-class 1 --rate 0 --out got", "--rate: got 0, wanted above 0"),
-        ("--data digits --method dm --per-class 1 --rate 1e38 --out got", "--rate: got 1e38, wanted at most 10"),
-        ("--method random --per-class 1 --out got", "no data named, wanted --data"),
-        ("--data digits --method random --per-class 1", "needs --out, which was not given"),
-        ("--data digits --method random --per-class 1 --teacher nosuch --out got", "no model 'nosuch'"),
+        ("dmx --data digits --per-class 1 --out got", "no method or kind of datafree condense 'dmx'; nearest: 'dm'"),
+        ("random --data digits --per-class 0 --out got", "class: got 0, expected at least 1"),
+        ("random --data digits --per-class 500 --out got", "class: got 500, but digits has"),
+        ("dm --data digits --per-class 1 --iterations 0 --out got", "--iterations: got 0, expected at least 1"),
+        ("dm --data digits --per-class 1 --learning-rate 0 --out got", "--learning-rate: got 0, expected above 0"),
+        ("dm --data digits --per-class 1 --learning-rate 1e38 --out got", "--learning-rate: got 1e38, expected at most 10"),
+        ("random --per-class 1 --out got", "no data named, wanted --data"),
+        ("random --data digits --per-class 1", "needs --out, which was not given"),
+        ("random --data digits --per-class 1 --teacher nosuch --out got", "no model 'nosuch'"),
         (
-            "--data digits --method random --per-class 1 --teacher teacher --size 9 --out got",
+            "random --data digits --per-class 1 --teacher teacher --size 9 --out got",
             "teacher says them itself",
         ),
-        ("--data digits --method random --per-class 1 --device cuda:7 --out got", "--device: got 'cuda:7', wanted one"),
-        ("--data digits --method random --per-class 1 --out teacher", "teacher"),
+        ("random --data digits --per-class 1 --device cuda:7 --out got", "--device: got 'cuda:7', wanted one"),
+        ("random --data digits --per-class 1 --out teacher", "teacher"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(refused, line, text):

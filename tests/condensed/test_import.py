@@ -328,7 +328,7 @@ class Touch:
         ("classes.pt teacher --pixels 0-1", "label 10 of image 10, expected 0 to 9: the network has 10 classes"),
         ("names teacher", "the teacher sees the labelled class in 10.0 % (1 of 10; chance 10.0 %)"),
         ("large teacher", "is 9 x 8, expected 8 x 8; give --resize"),
-        ("names teacher --pixels 0-1", "--pixels: got 0-1, but image files are 0-255; leave --pixels out"),
+        ("names teacher --pixels 0-1", "--pixels: got 0-1, but image files are 0-255; give no pixels"),
         ("bare teacher --pixels 0-1", "no labels for 'bare/images_best.pt'; expected labels_best.pt"),
         ("white teacher --pixels 0-1 --zca", "is whitened, and no un-whitened images_zca_*.pt is beside it"),
         ("good.pt teacher --pixels 0-1 --zca", "--zca: good.pt is whitened, and no un-whitened images_zca_*.pt"),

@@ -1,4 +1,4 @@
-"""The example of a network of one's own goes from training to a student by the commands in its docstring."""
+"""The example of a custom network goes from training to a student by the commands in its docstring."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class Model:
     """How a model is built that is not a release of the zoo's networks."""
 
     code: str | None = None
-    """file.py:function or package.module:function that builds the network, for a release of somebody's own."""
+    """file.py:function or package.module:function that builds the network, for a release of a custom network."""
     weights: Path | None = None
     """Safetensors file of weights to use instead of the release's own; with `record`, the weights of a named network."""
     record: Path | None = None

@@ -42,7 +42,7 @@ __all__ = ["app", "distill", "fresh_app", "fresh_command"]
 app = App(name="distill")
 fresh_app = App(
     name="fresh",
-    help="""Train a student on images that a synthesis method makes anew for every epoch.
+    help="""Train a student on images that a synthesis method makes again for every epoch.
 
 The first word after `fresh` is the method. Without one it is `distribution`.
 
@@ -151,7 +151,7 @@ def fresh_command(method: str, text: SettingsText) -> Callable[..., None]:
         source: Model | None = None,
         run: Run | None = None,
     ) -> None:
-        """Train a student on images that a synthesis method makes anew for every epoch.
+        """Train a student on images that a synthesis method makes again for every epoch.
 
         The first word after `fresh` is the method. Without one it is `distribution`.
 
@@ -292,7 +292,7 @@ def _material(
 
 
 def _say_cost(method: Any, count: int, epochs: int) -> None:
-    """That images which are optimised one by one are made anew for every epoch, where the method does so."""
+    """That images which are optimised one by one are made again for every epoch, where the method does so."""
     steps = getattr(getattr(method, "settings", method), "steps", None)
     if isinstance(steps, int):
         print(
@@ -302,7 +302,7 @@ def _say_cost(method: Any, count: int, epochs: int) -> None:
 
 
 def _agreement(teacher: "Network", student: "Network", material: "Source") -> "Agreement":
-    """Agreement on up to 4,096 images the student learnt from: a sample, not a test."""
+    """Agreement on up to 4,096 images the student learned from: a sample, not a test."""
     from ..models.agreement import agreement
 
     pixels, logits = next(iter(material.epoch(0, 0, 4096)))

@@ -36,7 +36,7 @@ def check(chain: Sequence[str], arguments: Mapping[str, Any]) -> None:
         if (
             verb in CHANGED
             or tuple(chain[1:2]) == ("online",)
-            or (chain[1:2] == ("fresh",) and "gaussian" not in chain)
+            or (tuple(chain[1:2]) == ("fresh",) and "gaussian" not in chain)
         ):
             check_original(name)
     elif verb in FRESH and isinstance(name, str):

@@ -41,7 +41,7 @@ def evaluate(
     teacher
         A release to measure agreement with.
     teacher_code
-        file.py:function or package.module:function that builds the teacher, where it is of somebody's own code; --code
+        file.py:function or package.module:function that builds the teacher, where it has custom code; --code
         builds the model.
     out
         A folder for run.json, which holds the numbers, what they were measured on and how; only printed by default.

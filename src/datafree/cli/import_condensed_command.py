@@ -57,7 +57,7 @@ def import_condensed(
     layout
         Layout of an .npz whose shape fits both.
     zca
-        The set was learnt under ZCA whitening: images_zca_*.pt, the un-whitened images, must be there.
+        The set was learned under ZCA whitening: images_zca_*.pt, the un-whitened images, must be there.
     resize
         Bring images to the teacher's size (bilinear; image files are cropped to its aspect first).
     anyway

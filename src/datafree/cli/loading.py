@@ -256,7 +256,7 @@ def listed_files(files: list[Path]) -> str:
 
 
 def say_code(model: str) -> None:
-    """That a release of one's own network is of no use without the file that builds it."""
+    """That a release of a custom network is of no use without the file that builds it."""
     if (code := code_name(model)) is not None:
         from ..releases.load import all_files
 

@@ -18,6 +18,7 @@ from typing import Any
 from .._core.distributed import main_process, say_first, started
 from .._core.errors import UserError, out_of_memory, unknown
 from .._core.version import VERSION
+from ..releases.builder_names import check_name
 from ..runs.command_line import ARGV
 from ..runs.resumable import is_resumable
 from .custom import add_custom
@@ -393,6 +394,11 @@ def _missing(error: Any, chain: list[str], argv: list[str]) -> str | None:
     name = getattr(argument, "name", "")
     if not name or name in argv:
         return None
+    if chain == ["pack"] and len(argv) > 1 and not argv[1].startswith("-"):
+        try:
+            check_name(argv[1])  # a file of weights in the place of a model: the line says the whole command
+        except UserError as reason:
+            return str(reason)
     return f"{' '.join(chain) or 'the command'} needs {name}, which was not given."
 
 

@@ -78,7 +78,7 @@ def quantize(
     weights
         Weights as safetensors, where the model is not a release folder.
     code
-        file.py:function that builds the network, for a release of somebody's own.
+        file.py:function that builds the network, for a release of a custom network.
     record
         For a network without batch norm: its record; by default the one in the release folder.
     """

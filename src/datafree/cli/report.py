@@ -36,7 +36,7 @@ def report(
     title
         Heading of the page.
     code
-        file.py:function that builds a network of somebody's own, which is not measured without; repeat it for several, in
+        file.py:function that builds a custom network, which is not measured without; repeat it for several, in
         their order among the runs, or as FOLDER=file.py:function.
     """
     from .._core.folder_kinds import without_logs

@@ -56,7 +56,7 @@ class QuantizedNetwork:
     sources: dict[str, Origin]
     """Where the images came from, by use: `ranges`, and `fine_tuning` where it was fine-tuned."""
     pixels: Tensor | None = field(repr=False)
-    """The images that it learnt from, or else those that its ranges were chosen on, (N, C, H, W); None without images."""
+    """The images that it learned from, or else those that its ranges were chosen on, (N, C, H, W); None without images."""
     curve: Curve | None
     """Loss and seconds per epoch of fine-tuning; None without."""
     seed: int

@@ -95,7 +95,7 @@ class Result(_Part):
     evaluation: Scores = Scores()
     curve: Curves = Curves()
     images: int | None = Field(default=None, ge=0)
-    """Number of images that a network learnt from in one epoch."""
+    """Number of images that a network learned from in one epoch."""
     distinct: int | None = Field(default=None, ge=0)
     """Number of different images in all epochs."""
     parameters: int | None = Field(default=None, ge=0)
@@ -125,7 +125,7 @@ class FinishedRun(_Part):
 
     @property
     def distinct_images(self) -> int | None:
-        """Number of different images that a network learnt from in all epochs; None if the log does not say."""
+        """Number of different images that a network learned from in all epochs; None if the log does not say."""
         if self.result.online is not None and self.result.online.images is not None:
             return self.result.online.images
         if self.result.distinct is not None or self.result.images is None:

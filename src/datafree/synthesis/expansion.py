@@ -50,7 +50,7 @@ class Expansion(PriorSettings):
     guidance: float | None = Field(default=None, ge=0)
     """Weight of the alignment to the anchors, by default the kind's own; 0 is plain inversion."""
     classes: float = Field(default=1.0, ge=0)
-    """Weight of the cross-entropy to the wanted class."""
+    """Weight of the cross-entropy to the target class."""
     balance: float = Field(default=1.0, ge=0)
     """Weight of the batch's class balance."""
     statistics: float | None = Field(default=None, ge=0)

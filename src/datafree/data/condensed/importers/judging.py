@@ -151,7 +151,7 @@ def import_condensed(
 def _convention(raw: Raw, name: str | None) -> Pixels:
     """The user's, or that of image files."""
     if raw.pixels is not None and name not in (None, raw.pixels):
-        raise UserError(f"pixels: got {name}, but image files are {raw.pixels}; leave pixels out")
+        raise UserError(f"pixels: got {name}, but image files are {raw.pixels}; give no pixels")
     chosen = raw.pixels or name
     if chosen is None:
         low, high = float(raw.images.min()), float(raw.images.max())

@@ -73,7 +73,7 @@ class DistributionMatching(Settings):
     start: Literal["real", "noise"] = "real"
     """Initial images: real ones, or noise around the data's mean."""
     augment: bool = True
-    """Siamese augmentation: the same shift, scale, rotation, hole or colour for real and learnt images."""
+    """Siamese augmentation: the same shift, scale, rotation, hole or colour for real and learned images."""
     mirror: bool = False
     """Mirror images left to right as well."""
 
