@@ -215,9 +215,7 @@ def test_a_run_that_diverges_at_once_is_one_line_and_leaves_nothing(command, her
             lambda self, _: self.generator_optimizer.param_groups[0].update(lr=1e30),
         )
         done = command(line)
-    assert done.line.startswith(
-        "epoch 1 ended with a non-finite loss 4 times; the student is unchanged; lower "
-    )
+    assert done.line.startswith("epoch 1 ended with a non-finite loss 4 times; the student is unchanged; lower ")
     assert done.line.endswith(
         "lower --student-learning-rate or --generator-learning-rate, and begin anew (with another --out)"
     )

@@ -171,7 +171,10 @@ def test_inspect_says_what_is_in_it(command, here):  # noqa: ARG001
         ("random --data digits --per-class 500 --out got", "class: got 500, but digits has"),
         ("dm --data digits --per-class 1 --iterations 0 --out got", "--iterations: got 0, expected at least 1"),
         ("dm --data digits --per-class 1 --learning-rate 0 --out got", "--learning-rate: got 0, expected above 0"),
-        ("dm --data digits --per-class 1 --learning-rate 1e38 --out got", "--learning-rate: got 1e38, expected at most 10"),
+        (
+            "dm --data digits --per-class 1 --learning-rate 1e38 --out got",
+            "--learning-rate: got 1e38, expected at most 10",
+        ),
         ("random --per-class 1 --out got", "no data named, wanted --data"),
         ("random --data digits --per-class 1", "needs --out, which was not given"),
         ("random --data digits --per-class 1 --teacher nosuch --out got", "no model 'nosuch'"),

@@ -150,7 +150,7 @@ def test_probabilities_are_told_in_every_number_format(dtype, classes):
 
 
 def test_a_student_that_cannot_be_relied_on_does_not_play(teacher):
-    with pytest.raises(UserError, match="answers the same images differently each time"):
+    with pytest.raises(UserError, match="gives different answers to the same images in each call"):
         train_online(teacher, Network(Of(lambda net, x: F.dropout(net.base(x), 0.5)), teacher.spec, "noise"))
 
 

@@ -269,9 +269,7 @@ def test_a_network_without_a_gradient_answers_and_is_refused_where_one_is_needed
         train(own, toy(shape=SPEC.shape), Schedule(epochs=1))
     other = network(Net())
     for players in ((own, other), (other, own)):
-        with pytest.raises(
-            UserError, match="no gradient reaches the images of net, and online distillation needs one"
-        ):
+        with pytest.raises(UserError, match="no gradient reaches the images of net, and online distillation needs one"):
             train_online(*players)
 
 

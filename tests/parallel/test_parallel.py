@@ -303,7 +303,7 @@ def test_every_verb_refuses_an_incomplete_environment_before_any_work(
             call()
         assert text in str(caught.value) and "\n" not in str(caught.value)
     for line in (
-        "synthesize teacher --method gaussian --images 600 --out set",
+        "synthesize gaussian teacher --images 600 --out set",
         "expand teacher few --images 600 --steps 1 --out set",
         "distill teacher --data digits --out student",
         "train hinton16 --data digits --out trained",

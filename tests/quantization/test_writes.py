@@ -203,7 +203,7 @@ REFUSED = [
     (scratch_in_part, "writes its tensor 'scratch' on every call and its logits depend on it"),
     (constant, "Constant"),
     (data, "answers differently from data"),
-    (unbound, "it can do so for a fixed number of images alone"),
+    (unbound, "it only works for fixed numbers of images"),
 ]
 
 

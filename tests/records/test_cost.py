@@ -118,7 +118,7 @@ def test_units_that_cannot_fit_are_refused_with_ones_that_can(left, tiny):
     with pytest.raises(UserError, match=r"making 4 x 256 images at a time needs about .*; give --workers 1 \("):
         check_chunk(network, 256, 4)
     left(100 * one)
-    with pytest.raises(UserError, match=r"; give --workers 1 --unit 64 \("):
+    with pytest.raises(UserError, match=r"; give --workers 1 --chunk 64 \("):
         check_chunk(network, 256, 1)
 
 

@@ -105,7 +105,7 @@ def _nothing_stored(network: Network, record: Record | None) -> str:
         remedy = (
             "method 'distribution', which draws from its record" if _holds_pixels(record) else "a method of its record"
         )
-    return f"{missing}; use {remedy}; its publisher can add them: datafree record --add --kind moments --conv units"
+    return f"{missing}; use {remedy}; its publisher can add them: datafree record moments --add --conv units"
 
 
 def _holds_pixels(record: Record) -> bool:
