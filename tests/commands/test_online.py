@@ -174,7 +174,7 @@ WRONG = [
     ),
     ("--replay vae --vae-learning-rate 1e38", "--vae-learning-rate: got 1e38, expected at most 10"),
     ("--ground dim", "--ground: got 'dim', expected 'any', 'dark' or 'bright'"),
-    ("--disagreement 0 --confidence 0 --balance 0", "the generator has no term of a weight above 0"),
+    ("--disagreement 0 --confidence 0 --balance 0", "all weights of the generator's losses are 0"),
     ("--statistics 1 --record set/set.json", "set/set.json"),
     ("--condensed nosuch", "no condensed set nosuch"),
     ("--condensed set", "no condensed set set"),
@@ -217,7 +217,7 @@ def test_a_run_that_diverges_at_once_is_one_line_and_leaves_nothing(command, her
         done = command(line)
     assert done.line.startswith("epoch 1 ended with a non-finite loss 4 times; the student is unchanged; lower ")
     assert done.line.endswith(
-        "lower --student-learning-rate or --generator-learning-rate, and begin anew (with another --out)"
+        "lower --student-learning-rate or --generator-learning-rate, and start again with another --out"
     )
     assert not (here / "s").exists()
 

@@ -169,7 +169,7 @@ def test_every_other_command_given_again_is_complete_and_with_other_settings_it_
 def test_a_converted_file_is_not_lost_to_other_weights(command, refused):
     assert command("convert weights.pt --out o").code == 0
     assert refused("convert other.pt --out o") == (
-        "o is there already and holds other weights or another file, which would be lost: name another file, or remove it "
+        "o already exists and holds other weights or another file, which would be lost: name another file, or remove it "
         "first"
     )
     assert "model.safetensors is there already and holds other" in refused(

@@ -183,8 +183,8 @@ def stop(*_) -> None:
 def test_a_finished_folder_is_not_lost_to_another_run(command, here):
     assert command(PLAIN).code == 0
     before = files(here)
-    assert command(f"{PLAIN} --weights 4").line == (
-        "q was made with --weights 8, not 4: name another --out, or remove that folder first"
+    assert command(f"{PLAIN} --weight-bits 4").line == (
+        "q was made with --weight-bits 8, not 4: name another --out, or remove that folder first"
     )
     assert files(here) == before
 

@@ -149,7 +149,7 @@ def test_ranges_are_chosen_on_what_is_named(normed, kind):
 
 
 def test_ranges_are_chosen_on_what_is_handed_over(normed, digits, shown, tmp_path):
-    synthetic = synthesize(normed, None, df.method("gaussian"), tmp_path / "set", images=20, unit=20)
+    synthetic = synthesize(normed, None, df.method("gaussian"), tmp_path / "set", images=20, chunk=20)
     unknown = "given in memory, of unknown origin"
     for source, description in (
         (shown, f"300 images {unknown}"),

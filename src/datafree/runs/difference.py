@@ -12,6 +12,8 @@ IGNORED = ("quiet", "threads", "data_dir", "device", "workers")
 CLASS_NAMES, CONTENT = "class names of ", "content of "
 LATER = (CLASS_NAMES, CONTENT)
 """Prefixes of inputs that logs of earlier versions lack; they are compared where both logs have them."""
+BITS = {"weights": "weight-bits", "activations": "activation-bits", "first": "first-bits", "last": "last-bits"}
+"""Settings of `quantize` whose flags have another name."""
 NAMES = {"model": "model", "teacher": "teacher", "student": "student", "source": "source", "runs": "runs"}
 """Settings that are arguments, not flags, and what messages call them."""
 CHOOSING = ("method", "kind", "replay", "alignment")
@@ -69,6 +71,8 @@ def _setting(key: str, old: Any, new: Any) -> str:
         return f"from {_short(old)}, not from {_short(new)}"
     is_argument = key == "data" and isinstance(new or old, list)  # data sets are arguments where there may be several
     flag = "data" if is_argument else NAMES.get(key, f"--{key.replace('_', '-')}")
+    if key in BITS and all(isinstance(value, int | None) for value in (old, new)):
+        flag = f"--{BITS[key]}"
     if old is None or old is False or old == []:
         return f"without {flag}, not with " + ("it" if new is True or new is False else f"{flag} {_short(new)}")
     if new is None or new is False or new == []:
