@@ -172,7 +172,7 @@ def test_a_converted_file_is_not_lost_to_other_weights(command, refused):
         "o already exists and holds other weights or another file, which would be lost: name another file, or remove it "
         "first"
     )
-    assert "model.safetensors is there already and holds other" in refused(
+    assert "model.safetensors already exists and holds other" in refused(
         "convert other.pt --out teacher/model.safetensors"
     )
     torch.save({"w": torch.zeros(2)}, "renamed.pt")
