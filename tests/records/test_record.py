@@ -339,3 +339,9 @@ def test_a_record_that_counts_images_and_says_it_is_of_none_is_refused(network, 
     altered = dataclasses.replace(recorded, made={**recorded.made, "samples": 0})
     with pytest.raises(UserError, match=r"counts .* samples, the record 0"):
         altered.check_counts()
+
+
+def test_a_record_is_shown_in_one_short_line(whole_record):
+    text = repr(whole_record)
+    assert text.startswith("Record(") and len(text) < 500 and "\n" not in text
+    assert f"{whole_record.nbytes():,} bytes" in text and all(name in text for name in whole_record.entries)

@@ -78,7 +78,14 @@ class Record:
     entries: dict[str, Entry]
     made: dict[str, Any] = field(default_factory=dict)
     meters: dict[str, Accumulator] = field(default_factory=dict, repr=False, compare=False)
-    """By entry, once made: a meter's preparation (the basis of a graph) can take seconds."""
+    """By entry, once made: an accumulator's preparation (the basis of a graph) can take seconds."""
+
+    def __repr__(self) -> str:
+        """Names and kinds of the entries, images and bytes; the tensors would fill pages."""
+        entries = ", ".join(f"{name}: {entry.statistic.kind}" for name, entry in self.entries.items())
+        images = self.made.get("samples")
+        counted = f"{images:,} images, " if isinstance(images, int) else ""
+        return f"Record({entries or 'no entries'}; {counted}{self.nbytes():,} bytes)"
 
     def meter(self, name: str, network: Network) -> Accumulator:
         """The meter of an entry, for the record's own teacher."""
