@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import UserError, cut, unknown
 
-__all__ = ["RENAMED", "Settings", "family", "first_problem", "modern", "parse"]
+__all__ = ["RENAMED", "Settings", "called_with", "family", "first_problem", "modern", "parse"]
 
 RENAMED = {
     "caution": "warp_acceptance",
@@ -84,6 +85,21 @@ def parse(cls: type[S], values: Any, *, strict: bool = True) -> S:
     if strict:
         _check_types(values, settings.model_dump(mode="json"))
     return settings
+
+
+def called_with(
+    cls: type[S], settings: S | Mapping[str, Any] | None, changes: Mapping[str, Any], function: Callable[..., Any]
+) -> S | None:
+    """The settings of a call of `function`, which takes them as a `cls`, a mapping, or not at all, and fields as keywords.
+
+    Raises UserError for a mapping that does not fit, and for a keyword in `changes` that is no field.
+    """
+    for name in changes:
+        if name not in cls.model_fields:
+            parameters = inspect.signature(function).parameters
+            keywords = [key for key, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY]
+            raise unknown("argument", name, ["settings", *keywords, *cls.model_fields], function.__name__)
+    return parse(cls, settings, strict=False) if isinstance(settings, Mapping) else settings
 
 
 def modern(value: Any) -> Any:

@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
@@ -35,7 +34,6 @@ from ..runs.output_folder import DEMO_FOLDER, output_folder
 from ..runs.run_log import RunLog, versions
 from ..synthesis import methods
 from ..synthesis.synthetic_set import SyntheticSet, one_thread, synthesize
-from .arguments import Whole
 from .progress_bar import bar
 from .terminal import plain
 
@@ -63,12 +61,12 @@ class Result:
 
 def demo(
     *,
-    out: Path = Path("demo"),
-    images: Whole = 2560,
-    seed: Whole = 0,
-    quiet: Annotated[bool, Parameter(negative="")] = False,
+    out: Path,
+    images: int,
+    seed: int,
+    quiet: bool,
 ) -> None:
-    """Runs the demo; `datafree demo` has the options."""
+    """Does what `demo_command.demo` has the options of."""
     if images < 1:
         raise UserError(f"--images: got {images}, wanted at least 1; give a positive count")
     log = RunLog("demo", {"images": images, "seed": seed}, {})

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from .._core.errors import UserError
 
-__all__ = ["FLAGS", "flag_of", "translated"]
+__all__ = ["FLAGS", "PARAMETERS", "flag_of", "translated"]
 
 FLAGS = {
     ("Coral", "covariance"): "--covariance-weight",
@@ -34,6 +34,9 @@ FLAGS = {
     ("Vae", "vae_rate"): "--vae-learning-rate",
 }
 """(Settings class, field) -> flag."""
+
+PARAMETERS = {"add_to": "--add", "fine_tune": "--finetune"}
+"""Parameters of library functions that a command's parameter stands for under another name."""
 
 _NAMED = re.compile(r"^(\w+(?:\.\w+)*)((?:\[[^\]]*\])?: (?:got|expected) )")
 """How an error of the library begins that is about one of its parameters: `images: got 0, expected at least 1`."""

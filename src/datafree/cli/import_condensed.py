@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
-
-from cyclopts import Parameter
+from typing import Literal
 
 from ..data.condensed.condensed_set import FILE, Condensed
 from ..data.condensed.importers import Options
 from ..data.condensed.importers.judging import read_condensed
 from ..runs.output_folder import CONDENSED_FOLDER, output_folder
 from ..runs.run_log import RunLog
-from .arguments import Model, Run, Whole
+from .arguments import Model, Run
 from .loading import check_code, inputs_of, load_network
 
 __all__ = ["import_condensed"]
 
-Flag = Annotated[bool, Parameter(negative="")]
 LOGGED = 8
 """Files of a set whose hashes run.json holds one by one; folders of images have more, and one hash for all."""
 
@@ -29,18 +26,18 @@ def import_condensed(
     /,
     *,
     out: Path,
-    pixels: str | None = None,
-    labels: Literal["auto", "hard", "logits"] = "auto",
-    patches: Whole = 1,
-    entry: Whole = -1,
-    layout: Literal["NHWC", "NCHW"] | None = None,
-    zca: Flag = False,
-    resize: Flag = False,
-    anyway: Flag = False,
-    model: Model | None = None,
-    run: Run | None = None,
+    pixels: str | None,
+    labels: Literal["auto", "hard", "logits"],
+    patches: int,
+    entry: int,
+    layout: Literal["NHWC", "NCHW"] | None,
+    zca: bool,
+    resize: bool,
+    anyway: bool,
+    model: Model | None,
+    run: Run | None,
 ) -> None:
-    """Reads the set; `datafree import-condensed` has the options."""
+    """Does what `import_condensed_command.import_condensed` has the options of."""
     own, run = model or Model(), run or Run()
     network = load_network(teacher, own, run)
     check_code(teacher, own, network)

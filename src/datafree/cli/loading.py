@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = [
     "check_attribute",
     "check_code",
-    "check_memory",
     "check_normalisation",
     "code_of",
     "identity_of",
@@ -113,9 +112,10 @@ def images_of(
     its classes alike. Raises UserError for a set or data that does not fit.
     """
     if name == "noise":
+        from ..synthesis.cost import check_images
         from ..synthesis.methods import from_name
 
-        check_memory(images or 1000, network.spec)
+        check_images(images or 1000, network.spec)
         return from_name("gaussian").bind(network, None).chunk(0, seed, images or 1000).pixels
     if (Path(name) / "set.json").is_file():
         from ..models.pixel_bytes import pixels_for
@@ -137,18 +137,6 @@ def images_of(
     attribute = options.attribute if base == "celeba" else Data.attribute  # of another data set in the same command
     dataset = load_data(replace(options, data=base, limit=None, attribute=attribute), own, labelled=False)
     return dataset if images is None else dataset.subset(min(images, len(dataset)))
-
-
-def check_memory(images: int, spec: InputSpec) -> None:
-    """Raises UserError where that many new images cannot fit in memory, twice: in parts and put together."""
-    from .._core.memory import available
-
-    needed, there = 8 * images * spec.pixels, available()
-    if there is not None and needed > there:
-        raise UserError(
-            f"--images: got {images:,}, which need {needed:,} bytes, wanted at most the {there:,} of memory here; "
-            "give a smaller count"
-        )
 
 
 def load_network(name: str, options: Model, run: Run, spec: InputSpec | None = None) -> Network:

@@ -24,7 +24,7 @@ from ..runs.resumable import is_resumable
 from .custom import add_custom
 from .deprecated import flag_renames, rewritten, words_after
 from .early import check
-from .flags import translated
+from .flags import PARAMETERS, translated
 from .json_output import RESULT, object_of
 from .log_file import LOG, LogFile
 from .method_options import Given, check_early
@@ -205,7 +205,7 @@ def _parsed(app: Any, words: list[str]) -> tuple[Any, Any]:
 def flags_of(root: Any, words: list[str]) -> dict[str, str]:
     """Parameter -> flag, of the command that the words call; a flag of a settings class goes before another's."""
     _, apps, _ = root.parse_commands(words)
-    flags: dict[str, str] = {}
+    flags = dict(PARAMETERS)
     for argument in apps[-1].assemble_argument_collection():
         if not argument.names or argument.field_info is None:
             continue

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING, Any, Literal
 
 from .._core.errors import UserError
 from .._core.folder_kinds import CONDENSED
 from ..quantization.settings import FineTuning
 from ..releases.bits import Bits, TargetCPU
-from .arguments import Data, Model, Run, Whole
+from .arguments import Data, Model, Run
 from .loading import (
     check_attribute,
     identity_of,
@@ -25,7 +23,6 @@ from .loading import (
     say_fit,
     say_size,
 )
-from .parameters import flags_named
 from .progress_bar import bar
 
 if TYPE_CHECKING:
@@ -34,70 +31,28 @@ if TYPE_CHECKING:
 
 __all__ = ["quantize"]
 
-IMAGES = 256
-
 
 def quantize(
     model: str,
     /,
     *,
     out: Path,
-    bits: Annotated[Bits | None, Parameter(name="*")] = None,
-    calibrate: str | None = None,
-    images: Whole = IMAGES,
-    equalise: bool = True,
-    correct_bias: Literal["analytic", "empirical", "none"] = "analytic",
-    target_cpu: TargetCPU = "any",
-    finetune: str | None = None,
-    executorch: Annotated[bool, Parameter(negative="")] = False,
-    settings: Annotated[FineTuning | None, Parameter(name="*")] = None,
-    data: Data | None = None,
-    checkpoint: Path | None = None,
-    code: str | None = None,
-    record: Path | None = None,
-    run: Run | None = None,
+    bits: Bits,
+    calibrate: str | None,
+    images: int,
+    equalise: bool,
+    correct_bias: Literal["analytic", "empirical", "none"],
+    target_cpu: TargetCPU,
+    finetune: str | None,
+    executorch: bool,
+    settings: FineTuning | None,
+    data: Data | None,
+    checkpoint: Path | None,
+    code: str | None,
+    record: Path | None,
+    run: Run | None,
 ) -> None:
-    """Round a network's weights and activations to a few bits, without its data, and write what runs: ONNX and torch.
-
-    Example: datafree quantize teacher --out int8
-
-    Example: datafree quantize teacher --calibrate set --data cifar10 --out int8
-
-    Example: datafree quantize teacher --weights 4 --activations 4 --calibrate set --finetune set --out w4a4
-
-    Parameters
-    ----------
-    model
-        A release folder, or a model with --checkpoint.
-    out
-        The folder to write: model.onnx, model.pt2, config.json, run.json, README.md.
-    calibrate
-        What the ranges of activations are chosen on: a synthetic set, a data set by name, an image folder, `noise`;
-        a synthesis method's name makes images for it, in 40 steps; `none` uses the batch norms alone. `bns` by default;
-        `distribution` where there is no batch norm and a record of pixels alone. Images need no labels.
-    images
-        Number of images to calibrate on.
-    equalise
-        First make the ranges of neighbouring layers' weights alike (Nagel et al. 2019).
-    correct_bias
-        Take the mean error of the rounded weights out of the biases (Nagel et al. 2019): `analytic`, by what the batch norms
-        say, which no image can spoil; `empirical`, by the images; `none`.
-    target_cpu
-        `any`: x86 processors with and without VNNI; 8-bit weights use 7 bits, so that no sum exceeds the 16 bits to which
-        onnxruntime cuts sums without VNNI. `vnni`: all 8 bits, for x86 processors with VNNI alone. Others were not tried.
-    finetune
-        Then distill from the original into the rounded network, on a synthetic set, a data set or an image folder.
-    executorch
-        Also write model.pte for ExecuTorch, which needs the extra of that name; 8 bits only.
-    data
-        Measure accuracy on its test images; without, only agreement on images it was made with is known.
-    checkpoint
-        Weights as safetensors, where the model is not a release folder.
-    code
-        file.py:function that builds the network, for a release of a custom network.
-    record
-        For a network without batch norm: its record; by default the one in the release folder.
-    """
+    """Does what `quantize_command.quantize` has the options of."""
     from .. import quantization
     from .._core.resume import check_state
     from ..data.dataset_checks import check_classes
@@ -110,12 +65,7 @@ def quantize(
     from ..runs.run_log import RunLog, hash_of
 
     require()
-    if settings is not None and finetune is None:
-        flag = min(settings.model_fields_set, default="epochs").replace("_", "-")
-        raise UserError(
-            f"--{flag} without --finetune, wanted images to fine-tune on; name them with --finetune, or leave that out"
-        )
-    bits, settings, data, run = bits or Bits(), settings or FineTuning(), data or Data(), run or Run()
+    settings, data, run = settings or FineTuning(), data or Data(), run or Run()
     if executorch:
         check_mobile(bits)
     if correct_bias == "empirical" and calibrate == "none":
@@ -130,8 +80,7 @@ def quantize(
     network = load_network(model, source, run)
     known = load_record(model, source, network)
     if calibrate is None:
-        with flags_named("calibrate", "correct_bias", "images", fine_tune="finetune"):
-            calibrate = default_method(network, known)
+        calibrate = default_method(network, known)
     test = load_data(data, "test") if data.data is not None else None
     options = {
         "model": model, **bits.model_dump(), "calibrate": calibrate, "images": images, "equalise": equalise,
@@ -158,15 +107,14 @@ def quantize(
         if (folder / STATE).exists():
             check_state(folder / STATE, "training-state", identity)
         original_onnx = onnx_content(network, network.spec.shape)  # raises before the work
-        with flags_named("calibrate", "correct_bias", "images", fine_tune="finetune"):
-            quantized = quantization.quantize(
-                network, bits,
-                calibrate=datasets.get("calibrate", calibrate), images=images, equalise=equalise,
-                correct_bias=correct_bias, target_cpu=target_cpu,
-                fine_tune=finetune and {"images": datasets.get("finetune", finetune), **settings.model_dump()},
-                record=known, seed=run.seed, state=folder / STATE, identity=identity,
-                stages=lambda stage: bar(stage, run.quiet),
-            )  # fmt: skip
+        quantized = quantization.quantize(
+            network, bits,
+            calibrate=datasets.get("calibrate", calibrate), images=images, equalise=equalise,
+            correct_bias=correct_bias, target_cpu=target_cpu,
+            fine_tune=finetune and {"images": datasets.get("finetune", finetune), **settings.model_dump()},
+            record=known, seed=run.seed, state=folder / STATE, identity=identity,
+            stages=lambda stage: bar(stage, run.quiet),
+        )  # fmt: skip
         for dataset in datasets.values():
             say_size(network, dataset)
         result = write_files(

@@ -78,8 +78,7 @@ def _record(
     check_code(model, source, network)
     if isinstance(what, tuple):
         assert training is not None
-        with _flags():
-            wanted = presets.preset(what[0], network, training, leak=what[1])
+        wanted = presets.preset(what[0], network, training, leak=what[1])
     else:
         wanted = what
     options = {"model": model, "what": _plain(wanted), **asdict(data), **asdict(source), **asdict(run)}
@@ -93,7 +92,7 @@ def _record(
         if in_place:
             log.check(target)
         old = load_record(model, source, network) if add else None  # not before: another run may add to it
-        with bar(f"record {model}", run.quiet) as progress, _flags():
+        with bar(f"record {model}", run.quiet) as progress, _advising():
             seen = Seen()
             made = measure(network, training, wanted, add_to=old, state=beside, progress=progress, answered=seen.add)
         if in_place:
@@ -116,17 +115,12 @@ def _record(
 
 
 @contextmanager
-def _flags() -> Iterator[None]:
-    """Errors that name the library's parameters name the flags."""
+def _advising() -> Iterator[None]:
+    """Where a record cannot be added to, the advice is this command's own option."""
     try:
         yield
     except UserError as error:
-        text = str(error)
-        for parameter, flag in (("add_to:", "--add:"), ("leak:", "--leak:")):
-            if text.startswith(parameter):
-                again = "record all of it again", "give --replace instead"
-                raise UserError(flag + text.removeprefix(parameter).replace(*again)) from None
-        raise
+        raise UserError(str(error).replace("record all of it again", "give --replace instead")) from None
 
 
 @dataclass

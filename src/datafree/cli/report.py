@@ -10,7 +10,6 @@ from cyclopts import Parameter
 
 from .arguments import Data, Run
 from .loading import check_attribute, load_data, use_threads
-from .parameters import flags_named
 
 __all__ = ["report"]
 
@@ -48,10 +47,9 @@ def report(
     test = None if data.data is None else load_data(data, "test")
     folders = list(map(str, without_logs(runs)))
     settings = {"runs": folders, "title": title, "code": list(code), **asdict(data), **asdict(run)}
-    with flags_named("code", "out"):
-        page = collect.report(
-            folders, out, test, title=title, code=code, device=run.device, seed=run.seed, settings=settings
-        )
+    page = collect.report(
+        folders, out, test, title=title, code=code, device=run.device, seed=run.seed, settings=settings
+    )
     if page.unchanged:
         print(f"already complete: report in {out}, of the same runs and settings; nothing was changed")
         return

@@ -13,7 +13,6 @@ from ..runs.run_reader import SOURCES
 from .arguments import Data, Model, Run, Whole
 from .json_output import result
 from .loading import check_attribute, images_of, inputs_of, load_network, load_record
-from .parameters import flags_named
 from .progress_bar import bar
 
 if TYPE_CHECKING:
@@ -95,8 +94,7 @@ def similarity(
     read = Data(data_dir=data_dir, attribute=attribute)
     check_attribute(read, *data)
     network = load_network(model, source, run)
-    with flags_named("shift"):
-        check_shift(network, shift)
+    check_shift(network, shift)
     record = load_record(model, source, network)
     options = {
         "model": model, "data": list(data), "split": split, "images": images, "form": form, "shift": shift,
@@ -113,7 +111,7 @@ def similarity(
     with nullcontext(None) if out is None else output_folder(out, SIMILARITY_FOLDER, log) as folder:
         if out is not None and folder is None:
             return
-        with bar(f"similarity {model}", run.quiet) as progress, flags_named("record"):
+        with bar(f"similarity {model}", run.quiet) as progress:
             found = measure(
                 network, sources, record, form=form, shift=shift, flip=flip, seed=run.seed, progress=progress
             )

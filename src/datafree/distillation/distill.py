@@ -10,9 +10,9 @@ from typing import Any, Literal, TypedDict, Unpack, overload
 
 from .._core.arguments import checked
 from .._core.distributed import main_process, together, world
-from .._core.errors import Notice, UserError, unknown
+from .._core.errors import Notice, UserError
 from .._core.progress import Progress, silent
-from .._core.settings import parse
+from .._core.settings import called_with
 from ..data.augmentation import Augmentation
 from ..data.condensed.condensed_set import Condensed
 from ..models.agreement import Agreement, agreement
@@ -166,18 +166,8 @@ def plan_distillation(
 
 def settings_from(settings: Distillation | Mapping[str, Any] | None, changes: dict[str, Any]) -> Distillation:
     """The settings with the changes. Raises UserError for a name or value that is off."""
-    for name in changes:
-        if name not in Distillation.model_fields:
-            raise unknown("argument", name, [*PARAMETERS, *Distillation.model_fields], "distill")
-    if isinstance(settings, Mapping):
-        settings = parse(Distillation, settings, strict=False)
-    return Distillation(**{**(settings or Distillation()).model_dump(), **changes})
-
-
-PARAMETERS = (
-    "record", "images", "condensed", "method", "epoch_images", "share", "augmentation", "settings", "start", "seed", "state",
-    "identity", "score", "on_epoch", "progress",
-)  # fmt: skip
+    settings = called_with(Distillation, settings, changes, distill) or Distillation()
+    return Distillation(**{**settings.model_dump(), **changes})
 
 
 @overload

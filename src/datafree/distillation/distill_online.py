@@ -12,9 +12,9 @@ from torch import Tensor
 
 from .._core.arguments import checked
 from .._core.distributed import together, world
-from .._core.errors import UserError, unknown
+from .._core.errors import UserError
 from .._core.progress import Progress, silent
-from .._core.settings import parse
+from .._core.settings import called_with
 from ..data.condensed.condensed_set import Condensed
 from ..data.tone import Ground
 from ..models.network import Network
@@ -163,11 +163,7 @@ def online_settings(
 
     Raises UserError for a name or value that is off, and for a setting of a scene that has no such thing.
     """
-    for name in changes:
-        if name not in OnlineDistillation.model_fields:
-            raise unknown("argument", name, [*PARAMETERS, *OnlineDistillation.model_fields], "distill_online")
-    if isinstance(settings, Mapping):
-        settings = parse(OnlineDistillation, settings, strict=False)
+    settings = called_with(OnlineDistillation, settings, changes, distill_online)
     explicit = {} if settings is None else {key: getattr(settings, key) for key in settings.model_fields_set}
     explicit |= changes
     usual = (OnlineDistillation(**explicit), REPLAY) if preset is None else online_preset(preset, **explicit)
@@ -212,12 +208,6 @@ def plan_online(
     if condensed is not None and anchors is None:
         anchors = Condensed.open(condensed, teacher)  # type: ignore[arg-type]
     return OnlinePlan(teacher, network, chosen, kind, guide, anchors, record, start, seed)
-
-
-PARAMETERS = (
-    "settings", "preset", "replay", "start", "condensed", "alignment", "record", "seed", "state", "identity", "score",
-    "on_epoch", "progress",
-)  # fmt: skip
 
 
 @checked

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from .._core.errors import Notice, UserError, unknown
 from .._core.folder_kinds import CONDENSED
-from .._core.memory import available
 from .._core.progress import Progress, silent
 from ..data import Dataset
 from ..data import load as load_data
@@ -23,7 +22,6 @@ from ..data.adapters import ImageData, as_dataset
 from ..data.condensed import methods as condensing
 from ..data.condensed.condensed_set import Condensed
 from ..data.registry import PATHS
-from ..models.input_spec import InputSpec
 from ..models.missing_layers import is_program, no_batch_norm
 from ..models.network import Network
 from ..models.pixel_bytes import pixels_for
@@ -31,6 +29,7 @@ from ..records.divergence import known
 from ..records.record import Record
 from ..runs.provenance import IN_MEMORY, is_known, place, shown
 from ..synthesis import methods
+from ..synthesis.cost import check_images
 from ..synthesis.methods import Synthesizer
 from ..synthesis.synthetic_set import SyntheticSet
 
@@ -142,7 +141,7 @@ def load_images(
         data = as_dataset(source, network, labelled=False, name=role)
         return _of_dataset(network, data, None if whole else count)
     name = source.method
-    _check_memory(count or NOISE_IMAGES, network.spec)
+    check_images(count or NOISE_IMAGES, network.spec)
     pixels = _synthetic(network, source, count or NOISE_IMAGES, record, seed, progress)
     settings = source.model_dump(mode="json") if hasattr(source, "model_dump") else name  # type: ignore[attr-defined]
     return Images(pixels, _synthetic_origin(len(pixels), name), settings)
@@ -155,12 +154,12 @@ def _by_name(
     if name == NO_IMAGES:
         return Images(None, BATCH_NORMS_ALONE, name)
     if name == NOISE:
-        _check_memory(count or NOISE_IMAGES, network.spec)
+        check_images(count or NOISE_IMAGES, network.spec)
         bound = methods.from_name("gaussian").bind(network, None)
         pixels = network.spec.clamp(bound.chunk(0, seed, count or NOISE_IMAGES).pixels)
         return Images(pixels, Origin(f"{len(pixels):,} images of noise", synthetic=True, images=len(pixels)), name)
     if made:
-        _check_memory(count or NOISE_IMAGES, network.spec)
+        check_images(count or NOISE_IMAGES, network.spec)
         settings = {"steps": STEPS} if "steps" in methods.methods()[name].model_fields else {}
         method = methods.from_name(name, **settings)
         pixels = _synthetic(network, method, count or NOISE_IMAGES, record, seed, progress)
@@ -241,13 +240,3 @@ def _of_dataset(network: Network, source: Dataset, count: int | None) -> Images:
         setting, description = IN_MEMORY, "images given in memory, of unknown origin"
     origin = Origin(f"{len(pixels):,} {description}", synthetic=False, images=len(pixels))
     return Images(pixels, origin, setting, content=data)
-
-
-def _check_memory(count: int, spec: InputSpec) -> None:
-    """Raises UserError where that many new images cannot fit in memory, twice: in parts and put together."""
-    needed, there = 8 * count * spec.pixels, available()
-    if there is not None and needed > there:
-        raise UserError(
-            f"images: got {count:,}, which need {needed:,} bytes, expected at most the {there:,} of memory here; give a "
-            "smaller count"
-        )

@@ -32,6 +32,7 @@ from .._core.files.paths import MARKER
 from .._core.files.unfinished import PENDING
 from .._core.settings import modern
 from .command_line import ARGV
+from .difference import BITS
 from .resumable import STATE, holds_state, is_resumable, recording_state
 from .run_log import RunLog
 
@@ -117,7 +118,8 @@ def parameters_named(**renamed: str) -> Iterator[None]:
     except UserError as error:
         if ARGV.get():
             raise
-        text = FLAG.sub(lambda flag: renamed.get(flag[1], flag[1]).replace("-", "_"), str(error))
+        names = {flag: setting for setting, flag in BITS.items()} | renamed
+        text = FLAG.sub(lambda flag: names.get(flag[1], flag[1]).replace("-", "_"), str(error))
         raise UserError(text) from None
 
 

@@ -7,15 +7,28 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from .._core import memory
+from .._core.errors import UserError
 from .._core.memory import check_cost
 from ..models import hooks as tap_names
+from ..models.input_spec import InputSpec
 from ..models.network import Network
 from ..records.cost import FLOAT32, FLOAT64
 
 if TYPE_CHECKING:
     from ..records.record import Record
 
-__all__ = ["check_distribution", "distribution_bytes", "inversion_bytes"]
+__all__ = ["check_distribution", "check_images", "distribution_bytes", "inversion_bytes"]
+
+
+def check_images(count: int, spec: InputSpec) -> None:
+    """Raises UserError where that many new images cannot fit in memory twice: in parts and put together."""
+    needed, there = 2 * FLOAT32 * count * spec.pixels, memory.available()
+    if there is not None and needed > there:
+        raise UserError(
+            f"images: got {count:,}, which need {needed:,} bytes, expected at most the {there:,} of memory here; give a "
+            "smaller count"
+        )
 
 
 def distribution_bytes(classes: int, pixels: int, rank: int) -> int:
