@@ -101,30 +101,30 @@ def similarity(
         "flip": flip, "data_dir": data_dir, "attribute": attribute,
     }  # fmt: skip
     sources = {name: _images(name, network, split, images, read, run.seed) for name in data}
-    shown = {
+    logged_images = {
         f"data {index}": own
         for index, own in enumerate(sources.values(), 1)
         if isinstance(own, Dataset) and out is not None
     }
     inputs = inputs_of(model, source, record=True)
-    log = RunLog("similarity", {**options, **asdict(source), **asdict(run)}, inputs, images=shown)
+    log = RunLog("similarity", {**options, **asdict(source), **asdict(run)}, inputs, images=logged_images)
     with nullcontext(None) if out is None else output_folder(out, SIMILARITY_FOLDER, log) as folder:
         if out is not None and folder is None:
             return
         with bar(f"similarity {model}", run.quiet) as progress:
-            found = measure(
+            ranking = measure(
                 network, sources, record, form=form, shift=shift, flip=flip, seed=run.seed, progress=progress
             )
         if folder is not None:
             from ..evaluation.report.similarity import similarity_svg
             from ..records.divergence import UNITS
 
-            public = [replace(own, name=place(own.name)) for own in found]
+            public = [replace(own, name=place(own.name)) for own in ranking]
             write_text(folder / "similarity.svg", similarity_svg(public, UNITS[form]))
             log.write(folder, {"similarity": [asdict(own) for own in public]})
-    result({"similarity": [asdict(own) for own in found], "form": form})
-    _say(found, layers)
-    if all(list(own.by_layer) == [INPUT] for own in found):
+    result({"similarity": [asdict(own) for own in ranking], "form": form})
+    _say(ranking, layers)
+    if all(list(own.by_layer) == [INPUT] for own in ranking):
         print(
             f"  {network.name} has no batch norm and its record holds no layer: pixels alone were compared, which says "
             "less than activations would"
@@ -148,17 +148,17 @@ def _images(name: str, network: Network, split: str, images: int | None, options
 
 def _say_size(name: str, source: Dataset | Tensor, network: Network) -> None:
     """That images were resized, where they were: another size is another spread."""
-    size, wanted = tuple(source.shape[-2:]), network.spec.shape[1:]
-    if size != wanted:
+    size, expected = tuple(source.shape[-2:]), network.spec.shape[1:]
+    if size != expected:
         print(
-            f"  {name}: images of {size[0]} x {size[1]} were resized to the {wanted[0]} x {wanted[1]} of {network.name}"
+            f"  {name}: images of {size[0]} x {size[1]} were resized to the {expected[0]} x {expected[1]} of {network.name}"
         )
 
 
-def _say(found: list[Similarity], layers: bool) -> None:
-    width = max(len(own.name) for own in found)
+def _say(ranking: list[Similarity], layers: bool) -> None:
+    width = max(len(row.name) for row in ranking)
     print(f"{'':{width}}  {'images':>7}  divergence, the most alike first")
-    for own in found:
-        print(f"{own.name:{width}}  {own.images:>7,}  {own.total:.4g}")
-        for tap, value in own.by_layer.items() if layers else ():
+    for row in ranking:
+        print(f"{row.name:{width}}  {row.images:>7,}  {row.total:.4g}")
+        for tap, value in row.by_layer.items() if layers else ():
             print(f"{'':{width}}  {tap:>20}  {value:.4g}")

@@ -100,11 +100,11 @@ class Record:
 
     def need(self, kind: str) -> dict[str, Entry]:
         """As `of_kind`; raises UserError where there are none."""
-        found = self.of_kind(kind)
-        if not found:
+        entries = self.of_kind(kind)
+        if not entries:
             have = ", ".join(sorted({entry.statistic.kind for entry in self.entries.values()})) or "nothing"
             raise UserError(f"the record holds {have}, wanted {kind!r}; ask its publisher for one with --kind {kind}")
-        return found
+        return entries
 
     def nbytes(self) -> int:
         """Bytes of its tensors."""
@@ -138,7 +138,7 @@ class Record:
         tensors, header = read_tensors(path, kind="record", cap=HEADER_CAP_RECORD)
         answers = tensors.pop("probes/answers", None)
         parts = (header.get("entries"), list), (header.get("spec"), dict), (header.get("made"), dict)
-        if answers is None or not all(isinstance(got, wanted) for got, wanted in parts):
+        if answers is None or not all(isinstance(got, expected) for got, expected in parts):
             raise UserError(f"{path} is no whole record: entries, spec or probe answers are missing; get it again")
         spec = InputSpec.stored(header["spec"], path)
         loaded = cls(spec, str(header.get("fingerprint")), answers, {}, header["made"])
@@ -194,7 +194,7 @@ class Record:
             ours, theirs = self.spec, network.spec
             ranges = ["", ""]
             if (ours.low, ours.high) != (theirs.low, theirs.high):
-                ranges = [f" from {own.low:g} to {own.high:g}" for own in (ours, theirs)]
+                ranges = [f" from {spec.low:g} to {spec.high:g}" for spec in (ours, theirs)]
             raise UserError(
                 f"the record is for images {ours.shape}{ranges[0]} normalised by {ours.mean} / {ours.std}, {network.name} "
                 f"takes {theirs.shape}{ranges[1]} by {theirs.mean} / {theirs.std}; use the release it came with"
@@ -297,7 +297,7 @@ def _record(
     plan = _plan(network, statistics)
     if data is not None:
         check_record(network, plan, lambda taps: _chunk(network, taps), len(data))
-    meters = {name: statistic.bind(network, own) for name, (statistic, own) in plan.items()}
+    meters = {name: statistic.bind(network, taps) for name, (statistic, taps) in plan.items()}
     _check_room(network, plan, meters)
     live = {name: meter for name, meter in meters.items() if plan[name][0].needs_data}
     states: dict[str, State] = {}
@@ -320,9 +320,9 @@ def _record(
     return Record(network.spec, network.fingerprint(), network.answers(), entries, made, meters)
 
 
-def _keep_promise(made: Record, network: Network, leak: float) -> None:
+def _keep_promise(record: Record, network: Network, leak: float) -> None:
     """Raises UserError where a record, as the preset `safe` makes it, forecasts more than `leak`: it is not handed out."""
-    if (auc := forecast_auc(made.released_statistics(network))) > leak:
+    if (auc := forecast_auc(record.released_statistics(network))) > leak:
         raise UserError(
             f"leak: got a forecast AUC of {auc:.3f} for the least that the preset 'safe' records, expected at most {leak:g}; "
             "give more samples of each class, or a higher leak"
@@ -443,10 +443,10 @@ def is_of(record: Record, network: Network, data: Dataset | None, statistics: St
     plan = _plan(network, statistics)
     entries = {name: (entry.statistic, entry.taps) for name, entry in record.entries.items()}
     if any(statistic.needs_data for statistic, _ in plan.values()):
-        made = _made(data)
+        origin = _made(data)
     else:
-        made = _made(None)
-    return entries == plan and all(record.made.get(key) == value for key, value in made.items())
+        origin = _made(None)
+    return entries == plan and all(record.made.get(key) == value for key, value in origin.items())
 
 
 def _made(data: Dataset | None) -> dict[str, Any]:
@@ -463,10 +463,10 @@ def _plan(network: Network, statistics: Statistics) -> dict[str, tuple[Any, tupl
         statistic, taps = item if isinstance(item, tuple) else (item, None)
         statistic = _settings(statistic)
         chosen = tap_names.layers(network) if taps is None else tap_names.check(network, taps)
-        for name, own in statistic.plan(network, chosen).items():
-            if plan.get(name, own) != own:
+        for name, entry_taps in statistic.plan(network, chosen).items():
+            if plan.get(name, entry_taps) != entry_taps:
                 raise UserError(f"two statistics would be entry {name!r} of the record; record one of them by itself")
-            plan[safe_name(name)] = own
+            plan[safe_name(name)] = entry_taps
     return plan
 
 
@@ -527,7 +527,7 @@ class Pause:
         return header.images, states, header.right
 
     def save(self, images: int, states: dict[str, State], right: int) -> None:
-        tensors = {f"{name}/{key}": tensor for name, own in states.items() for key, tensor in own.items()}
+        tensors = {f"{name}/{key}": tensor for name, sums in states.items() for key, tensor in sums.items()}
         header = RecordingHeader(identity=self.identity, environment=Environment.here(), images=images, right=right)
         with suppress(UserError):  # sums that cannot be kept are measured again
             save_state(self.path, KIND, header, tensors)
@@ -555,8 +555,8 @@ def _state_slots(meter: Accumulator, shapes: list[tuple[int, ...]], images: int)
 
 
 def _identity(network: Network, data: Dataset, plan: dict[str, tuple[Any, tuple[str, ...]]]) -> dict[str, Any]:
-    what = {name: [statistic.model_dump(mode="json"), list(taps)] for name, (statistic, taps) in plan.items()}
-    return {"teacher": network.fingerprint(), "content": sha256(data), "what": what}
+    entries = {name: [statistic.model_dump(mode="json"), list(taps)] for name, (statistic, taps) in plan.items()}
+    return {"teacher": network.fingerprint(), "content": sha256(data), "what": entries}
 
 
 @torch.no_grad()
@@ -565,22 +565,22 @@ def _measure(
     pause: Pause | None, progress: Progress, answered: Callable[[int, int], None] | None = None,
 ) -> dict[str, State]:  # fmt: skip
     """The merged state of every meter after one pass over the data."""
-    wanted = sorted({tap for own in taps.values() for tap in own})
-    chunk = _chunk(network, wanted)
-    shapes = tap_names.shapes(network, wanted)
-    own = {name: [shapes[tap] for tap in taps[name]] for name in meters}
+    all_taps = sorted({tap for meter_taps in taps.values() for tap in meter_taps})
+    chunk = _chunk(network, all_taps)
+    shapes = tap_names.shapes(network, all_taps)
+    meter_shapes = {name: [shapes[tap] for tap in taps[name]] for name in meters}
     done: tuple[int, dict[str, State], int] = (0, {}, 0)
     if pause is not None:
-        done = pause.load(len(data), meters, own)
+        done = pause.load(len(data), meters, meter_shapes)
         if answered is not None and done[0]:
             answered(done[0], done[2])
     try:
-        with frozen(network.module), tap_names.watch(network, wanted) as seen:
+        with frozen(network.module), tap_names.watch(network, all_taps) as seen:
             for start in range(done[0], len(data), chunk):
                 indices = torch.arange(start, min(start + chunk, len(data)))
                 pixels, labels = data.pixels(indices.numpy(), network.spec.shape[1:]), data.labels[indices]
                 network.spec.check(pixels)
-                logits = _forward(network, pixels, wanted, seen)
+                logits = _forward(network, pixels, all_taps, seen)
                 check_finite(network.name, logits, start)
                 right = int((logits.argmax(1) == labels).sum())
                 if answered is not None:
@@ -602,11 +602,11 @@ def _measure(
     return done[1]
 
 
-def _forward(network: Network, pixels: Tensor, wanted: Sequence[str], seen: dict[str, Tensor]) -> Tensor:
+def _forward(network: Network, pixels: Tensor, taps: Sequence[str], seen: dict[str, Tensor]) -> Tensor:
     """The logits; activations are put into `seen`, and checked."""
     logits = network.logits(pixels.to(network.device))
     seen[tap_names.INPUT] = pixels
-    for tap in wanted:
+    for tap in taps:
         if not bool(seen[tap].isfinite().all()):
             raise UserError(f"activations of layer {tap!r} are not finite; check the weights and the data")
         if (largest := float(seen[tap].abs().max())) > LARGEST:
@@ -625,19 +625,19 @@ def _chunk(network: Network, taps: Sequence[str]) -> int:
 
 def _check_read(name: str, summary: Summary, meter: Any) -> None:
     """Raises UserError for an entry that is read from the network itself and is not what the network has."""
-    own = meter.read()
-    if any(not torch.equal(summary[key], tensor) for key, tensor in own.items()):
+    read_now = meter.read()
+    if any(not torch.equal(summary[key], tensor) for key, tensor in read_now.items()):
         raise UserError(f"entry {name!r} of the record is not what the network itself holds; get the record again")
 
 
 def _entry(item: Any, tensors: dict[str, Tensor]) -> tuple[str, Entry]:
     """One entry of a header, its tensors taken out of `tensors`."""
     taps, name = (item.get("taps"), item.get("name")) if isinstance(item, dict) else (None, None)
-    if not isinstance(taps, list) or not taps or not all(isinstance(own, str) for own in (*taps, name)):
+    if not isinstance(taps, list) or not taps or not all(isinstance(word, str) for word in (*taps, name)):
         raise UserError("an entry of the record is not an object with name, taps and statistic; get the record again")
     name = safe_name(str(name))
     statistic = stats.from_dict(item.get("statistic"), strict=True)
-    own = {key: tensors.pop(key) for key in [key for key in tensors if key.startswith(f"{name}/")]}
-    if not own:
+    summary = {key: tensors.pop(key) for key in [key for key in tensors if key.startswith(f"{name}/")]}
+    if not summary:
         raise unknown("entry", name, sorted({key.split("/")[0] for key in tensors}), "the record's tensors")
-    return name, Entry(statistic, tuple(taps), {key.split("/", 1)[1]: tensor for key, tensor in own.items()})
+    return name, Entry(statistic, tuple(taps), {key.split("/", 1)[1]: tensor for key, tensor in summary.items()})

@@ -88,11 +88,11 @@ def load_model(
         architecture, path = name, weights
     check_name(architecture)
     assert spec is not None
-    found = read_weights(path)
+    tensors = read_weights(path)
     if code_name(architecture) is None:  # before a weight of it is allocated: a few bytes of text can name 40 GB
-        _check_weights(architecture, zoo.on_meta(architecture, spec).state_dict(), found, path)
+        _check_weights(architecture, zoo.on_meta(architecture, spec).state_dict(), tensors, path)
     network = _built(architecture, spec, seed=0)
-    _load(network, found, path)
+    _load(network, tensors, path)
     network.module.eval()
     with _guarded(architecture, code_name(architecture)), torch.sparse.check_sparse_tensor_invariants():
         network.check()  # positions of sparse tensors too, which torch otherwise uses as they are
@@ -170,25 +170,29 @@ def load_weights(network: Network, path: str | Path) -> None:
     _load(network, read_weights(path), path)
 
 
-def _load(network: Network, found: dict[str, Tensor], path: str | Path) -> None:
-    own = network.module.state_dict()
-    if any(isinstance(tensor, Tensor) and tensor.layout != torch.strided for tensor in own.values()):
+def _load(network: Network, tensors: dict[str, Tensor], path: str | Path) -> None:
+    state = network.module.state_dict()
+    if any(isinstance(tensor, Tensor) and tensor.layout != torch.strided for tensor in state.values()):
         check_state(network)  # raises: sparse tensors take no copy of dense ones
-    found = _untied(network, _plainly_named(own, found), path)
-    _check_weights(network.name, own, found, path)
-    network.module.load_state_dict({**own, **found})
+    tensors = _untied(network, _plainly_named(state, tensors), path)
+    _check_weights(network.name, state, tensors, path)
+    network.module.load_state_dict({**state, **tensors})
 
 
-def _plainly_named(own: dict[str, Any], found: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights `found` without the prefix that data-parallel training or `torch.compile` put before every name."""
+def _plainly_named(state: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights without the prefix that data-parallel training or `torch.compile` put before every name."""
     for prefix in ("module.", "_orig_mod.") * 2:
-        if found and all(name.startswith(prefix) for name in found) and not any(n.startswith(prefix) for n in own):
-            found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
-    return found
+        if (
+            tensors
+            and all(name.startswith(prefix) for name in tensors)
+            and not any(n.startswith(prefix) for n in state)
+        ):
+            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return tensors
 
 
-def _untied(network: Network, found: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
-    """The weights `found` with every name of a tensor that the network uses under several: a file may hold one of them.
+def _untied(network: Network, tensors: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
+    """The weights with every name of a tensor that the network uses under several: a file may hold one of them.
 
     Raises UserError where the file has different values for one tensor.
     """
@@ -196,37 +200,39 @@ def _untied(network: Network, found: dict[str, Tensor], path: str | Path) -> dic
     for pairs in (network.module.named_parameters, network.module.named_buffers):
         for name, tensor in pairs(remove_duplicate=False):
             names.setdefault(id(tensor), []).append(name)
-    whole = dict(found)
-    for tied in (own for own in names.values() if len(own) > 1):
-        first = next((name for name in tied if name in found), None)
+    whole = dict(tensors)
+    for tied in (group for group in names.values() if len(group) > 1):
+        first = next((name for name in tied if name in tensors), None)
         if first is None:
             continue
-        for name in [name for name in tied if name in found]:
-            if found[name].shape == found[first].shape and not torch.equal(found[name], found[first]):
+        for name in [name for name in tied if name in tensors]:
+            if tensors[name].shape == tensors[first].shape and not torch.equal(tensors[name], tensors[first]):
                 raise UserError(
                     f"{name!r} and {first!r} are one tensor in {network.name}, and two different ones in {path}; use "
                     "weights of this architecture"
                 )
-        whole |= {name: found[first] for name in tied if name not in found}
+        whole |= {name: tensors[first] for name in tied if name not in tensors}
     return whole
 
 
-def _check_weights(network: str, own: dict[str, Any], found: dict[str, Tensor], path: str | Path) -> None:
-    """Raises UserError unless the tensors `found` in `path` have the names, shapes and dtypes of a network's `own`."""
-    counters = {name for name in own if name.endswith("num_batches_tracked")}  # absent in older files; not used in eval
-    for name in sorted(own.keys() - found.keys() - counters):
-        raise UserError(f"{path} has no weight {name!r} of {network}; {nearest(name, found)}")
-    for name in sorted(found.keys() - own.keys()):
-        raise unknown("weight", name, own, network)
-    for name, tensor in found.items():
-        if tensor.shape != own[name].shape:
+def _check_weights(network: str, state: dict[str, Any], tensors: dict[str, Tensor], path: str | Path) -> None:
+    """Raises UserError unless the `tensors` in `path` have the names, shapes and dtypes of a network's `state`."""
+    counters = {
+        name for name in state if name.endswith("num_batches_tracked")
+    }  # absent in older files; not used in eval
+    for name in sorted(state.keys() - tensors.keys() - counters):
+        raise UserError(f"{path} has no weight {name!r} of {network}; {nearest(name, tensors)}")
+    for name in sorted(tensors.keys() - state.keys()):
+        raise unknown("weight", name, state, network)
+    for name, tensor in tensors.items():
+        if tensor.shape != state[name].shape:
             raise UserError(
-                f"weight {name!r} in {path} is {tuple(tensor.shape)}, wanted {tuple(own[name].shape)} for {network}; "
+                f"weight {name!r} in {path} is {tuple(tensor.shape)}, wanted {tuple(state[name].shape)} for {network}; "
                 "use the weights of this architecture and input size"
             )
-        if tensor.dtype != own[name].dtype:
+        if tensor.dtype != state[name].dtype:
             raise UserError(
-                f"weight {name!r} in {path} is {tensor.dtype}, wanted {own[name].dtype}; use weights in that number format"
+                f"weight {name!r} in {path} is {tensor.dtype}, wanted {state[name].dtype}; use weights in that number format"
             )
 
 
