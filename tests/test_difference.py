@@ -19,38 +19,38 @@ def log(inputs=None, /, verb="train", **settings):
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ({"epochs": 3}, {"epochs": 4}, "with --epochs 3, not 4"),
-        ({"seed": 0}, {"seed": 1}, "with --seed 0, not 1"),
-        ({"batch": 1}, {"batch": 0}, "with --batch 1, not 0"),
-        ({"limit": None}, {"limit": 900}, "without --limit, not with --limit 900"),
-        ({"limit": 900}, {"limit": None}, "with --limit 900, not without"),
-        ({}, {"limit": 900}, "without --limit, not with --limit 900"),
-        ({"equalise": True}, {"equalise": False}, "with --equalise, not without"),
-        ({"executorch": False}, {"executorch": True}, "without --executorch, not with it"),
-        ({"code": []}, {"code": ["nets.py:build"]}, "without --code, not with --code nets.py:build"),
-        ({"code": ["nets.py:build"]}, {"code": []}, "with --code nets.py:build, not without"),
+        ({"epochs": 3}, {"epochs": 4}, "with `epochs=3`, not 4"),
+        ({"seed": 0}, {"seed": 1}, "with `seed=0`, not 1"),
+        ({"batch": 1}, {"batch": 0}, "with `batch=1`, not 0"),
+        ({"limit": None}, {"limit": 900}, "without `limit`, not with `limit=900`"),
+        ({"limit": 900}, {"limit": None}, "with `limit=900`, not without"),
+        ({}, {"limit": 900}, "without `limit`, not with `limit=900`"),
+        ({"equalise": True}, {"equalise": False}, "with `equalise`, not without"),
+        ({"executorch": False}, {"executorch": True}, "without `executorch`, not with it"),
+        ({"code": []}, {"code": ["nets.py:build"]}, "without `code`, not with `code=nets.py:build`"),
+        ({"code": ["nets.py:build"]}, {"code": []}, "with `code=nets.py:build`, not without"),
         ({"runs": ["a", "b"]}, {"runs": ["a"]}, "with runs a b, not a"),
         ({"data": ["digits"]}, {"data": ["digits", "noise"]}, "with data digits, not digits noise"),
-        ({"data": "digits"}, {"data": "mnist"}, "with --data digits, not mnist"),
-        ({"target_cpu": "any"}, {"target_cpu": "vnni"}, "with --target-cpu any, not vnni"),
+        ({"data": "digits"}, {"data": "mnist"}, "with `data=digits`, not mnist"),
+        ({"target_cpu": "any"}, {"target_cpu": "vnni"}, "with `target_cpu=any`, not vnni"),
         ({"model": "hinton8"}, {"model": "hinton16"}, "with model hinton8, not hinton16"),
-        ({"mean": [0.0]}, {"mean": [0.5, 0.5]}, "with --mean 0.0, not 0.5 0.5"),
-        ({"mean": [0.0, 1.0]}, {"mean": [0.0, 2.0]}, "with --mean 1.0, not 2.0"),
-        ({"online": {"balance": 5.0}}, {"online": {"balance": 4.0}}, "with --balance 5.0, not 4.0"),
+        ({"mean": [0.0]}, {"mean": [0.5, 0.5]}, "with `mean=0.0`, not 0.5 0.5"),
+        ({"mean": [0.0, 1.0]}, {"mean": [0.0, 2.0]}, "with `mean=1.0`, not 2.0"),
+        ({"online": {"balance": 5.0}}, {"online": {"balance": 4.0}}, "with `balance=5.0`, not 4.0"),
         (
             {"method": {"method": "distribution"}}, {"method": {"steps": 100, "method": "bns"}},
-            "with --method distribution, not bns",
+            "with `method=distribution`, not bns",
         ),
         (
             {"learns_from": "a set of top", "images": "s"}, {"learns_from": "fresh images of top", "method": {}},
             "from a set of top, not from fresh images of top",
         ),
-        ({"title": "x" * 90}, {"title": "y"}, f"with --title {'x' * 57}..., not y"),
-        ({"what": [MOMENTS], "preset": "full"}, {"what": [INPUT], "preset": "small"}, "with --preset full, not small"),
+        ({"title": "x" * 90}, {"title": "y"}, f"with `title={'x' * 57}...`, not y"),
+        ({"what": [MOMENTS], "preset": "full"}, {"what": [INPUT], "preset": "small"}, "with `preset=full`, not small"),
         (
             {"what": [MOMENTS], "preset": "safe", "leak": 0.6},
             {"what": [INPUT], "preset": "safe", "leak": 0.55},
-            "with --leak 0.6, not 0.55",
+            "with `leak=0.6`, not 0.55",
         ),
         ({"what": [MOMENTS, INPUT]}, {"what": [INPUT]}, "with the entries moments of fc1, fc2; input of all layers, not "
          "input of all layers"),
@@ -69,7 +69,7 @@ def test_equal_runs_settings_that_change_no_result_and_the_one_that_may_grow_are
     one = log({"data": "a"}, epochs=3, threads=2, quiet=True, images=10)
     other = log({"data": "a"}, epochs=3, threads=1, quiet=False, images=20)
     assert difference(other, one, but="images") is None
-    assert difference(other, one) == "with --images 10, not 20"
+    assert difference(other, one) == "with `images=10`, not 20"
     assert difference(log(what=[MOMENTS], preset="full"), log(what=[MOMENTS], preset="paper")) is None
 
 

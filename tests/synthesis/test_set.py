@@ -139,8 +139,8 @@ def test_other_settings_are_refused_by_name_and_nothing_is_touched(make, teacher
     }  # fmt: skip
     for key, call in cases.items():
         text = texts(call)
-        assert text.startswith(f"{made.folder} holds a set with {key} ")
-        assert text.endswith("name another --out, or repeat the run that made it")
+        assert text.startswith(f"{made.folder} holds a set with `{key}=")
+        assert text.endswith("name another `out`, or repeat the run that made it")
     assert content(made.folder) == before
     assert "images: got 0, expected at least 1" in texts(lambda: make("none", images=0))
 

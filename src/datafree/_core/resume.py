@@ -38,7 +38,7 @@ __all__ = [
     "threads_of",
 ]
 
-ADVICE = "a stopped run left it: remove it to start over, or name another --out"
+ADVICE = "a stopped run left it: remove it to start over, or name another `out`"
 
 
 class _Strict(BaseModel):
@@ -129,7 +129,7 @@ def open_state(path: Path, kind: str, model: type[H], identity: dict[str, Any], 
         got = {key: got.get(key) for key in expected}
     if got != expected:
         raise UserError(
-            f"{path} is of a run with {_difference(got, expected)}; name another --out, or repeat that run's command"
+            f"{path} is of a run with {_difference(got, expected)}; name another `out`, or repeat that run's command"
         )
     try:
         header = model.model_validate_json(json.dumps(content))
@@ -203,7 +203,7 @@ def _check_environment(path: Path, stored: Environment) -> None:
     if stored.threads != current.threads:
         raise UserError(
             f"{path} is of a run on {stored.threads} threads, this one has {current.threads}, which would end in other numbers; "
-            f"go on with --threads {stored.threads}, or name another --out"
+            f"go on with --threads {stored.threads}, or name another `out`"
         )
     changed = [
         f"{what} {old!r} then, {new!r} now"

@@ -22,6 +22,7 @@ RENAMED = {
     "replayed": "replay_fraction",
     "sharpness": "disagreement_temperature",
     "steer": "latent_step",
+    "unit": "chunk",
     **{
         key: key.replace(" ", "_")
         for key in (

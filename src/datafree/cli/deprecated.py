@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from .._core.errors import UserError, unknown
 from .settings_source import family
 
-__all__ = ["CHOICES", "RENAMED", "SYNONYMS", "flag_renames", "rewritten", "words_after"]
+__all__ = ["CHOICES", "RENAMED", "SYNONYMS", "rewritten", "words_after"]
 
 SYNONYMS = {
     "--lr": "--learning-rate",
@@ -102,12 +102,6 @@ def rewritten(argv: list[str]) -> tuple[list[str], list[str]]:
     words, is_earlier = _with_choice(words, notes)
     words = _with_flags(words, notes, is_earlier)
     return [*words, *rest], notes
-
-
-def flag_renames(argv: Iterable[str]) -> dict[str, str]:
-    """The earlier flags of a command, for messages that still name them; none that means something else today."""
-    words = list(argv)
-    return {flag: new for flag, new in _renames(words).items() if flag not in _kept(words)}
 
 
 def _kept(words: list[str]) -> tuple[str, ...]:

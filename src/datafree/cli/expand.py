@@ -99,7 +99,7 @@ def _expand(
     few = Condensed.open(condensed, network)
     record = load_record(teacher, source, network)
     options = {
-        "teacher": teacher, "condensed": condensed, "images": images, "unit": chunk, **settings.model_dump(mode="json"),
+        "teacher": teacher, "condensed": condensed, "images": images, "chunk": chunk, **settings.model_dump(mode="json"),
         **guide.model_dump(mode="json"), **asdict(source), **asdict(run),
     }  # fmt: skip
     log = RunLog("expand", options, {**inputs_of(teacher, source, role="teacher", record=True), "condensed": condensed})

@@ -8,8 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from .._core.errors import UserError
-
 __all__ = ["FLAGS", "PARAMETERS", "flag_of", "translated"]
 
 FLAGS = {
@@ -35,11 +33,15 @@ FLAGS = {
 }
 """(Settings class, field) -> flag."""
 
-PARAMETERS = {"add_to": "--add", "fine_tune": "--finetune"}
+PARAMETERS = {"add_to": "--add", "fine_tune": "--finetune", "folder": "--out", "mobile": "--executorch"}
 """Parameters of library functions that a command's parameter stands for under another name."""
 
 _NAMED = re.compile(r"^(\w+(?:\.\w+)*)((?:\[[^\]]*\])?: (?:got|expected) )")
 """How an error of the library begins that is about one of its parameters: `images: got 0, expected at least 1`."""
+
+
+_QUOTED = re.compile(r"`([a-z]\w*)(?:=([^`]*))?`")
+"""How a line of the library names a parameter elsewhere: `out`, or with a value, `replay='none'`."""
 
 
 def flag_of(settings: str, field: str) -> str:
@@ -47,17 +49,21 @@ def flag_of(settings: str, field: str) -> str:
     return FLAGS.get((settings, field)) or "--" + field.replace("_", "-")
 
 
-def translated(error: UserError, flags: Mapping[str, str]) -> str:
-    """The error's line with flags in place of the library's parameters, and today's flags in place of earlier ones.
+def translated(line: str, flags: Mapping[str, str]) -> str:
+    """The line of an error or notice, with flags in place of the library's parameters: `--out` for `` `out` ``, `--epochs 3` for
+    `` `epochs=3` ``, and at the start `--batch: got 0` for `batch: got 0`.
 
-    `flags` has the flag of each parameter of the command, and of each flag that was called otherwise.
+    `flags` has the flag of each parameter of the command; a name that is none of them stays.
     """
-    line = str(error)
     match = _NAMED.match(line)
     flag = flags.get(match[1].rpartition(".")[2]) if match is not None else None
     if match is not None and flag is not None:
         line = f"{flag}{match[2]}{line[match.end() :]}"
-    for earlier, now in flags.items():
-        if earlier.startswith("--"):
-            line = re.sub(rf"(?<![\w-]){earlier}(?![\w-])", now, line)
-    return line
+    return _QUOTED.sub(lambda match: _flag_with_value(match, flags), line)
+
+
+def _flag_with_value(match: re.Match[str], flags: Mapping[str, str]) -> str:
+    flag, value = flags.get(match[1]), match[2]
+    if flag is None:
+        return match[0]
+    return flag if value in (None, "True") else f"{flag} {value.strip(chr(39))}"

@@ -203,7 +203,7 @@ def resumed(run: Run, state: Path) -> Run:
     if run.threads is not None:
         raise UserError(
             f"--threads: got {run.threads}, expected {begun}, on which the stopped run that left {state} was begun: another "
-            "count ends in other numbers; leave --threads out, or name another --out"
+            "count ends in other numbers; leave --threads out, or name another `out`"
         )
     return replace(run, threads=begun)
 

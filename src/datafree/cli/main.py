@@ -22,7 +22,7 @@ from ..releases.builder_names import check_name
 from ..runs.command_line import ARGV
 from ..runs.resumable import is_resumable
 from .custom import add_custom
-from .deprecated import flag_renames, rewritten, words_after
+from .deprecated import rewritten, words_after
 from .early import check
 from .flags import PARAMETERS, translated
 from .json_output import RESULT, object_of
@@ -124,7 +124,7 @@ def _run(argv: list[str], flags: dict[str, str]) -> int:
             _note(note)
         token = ARGV.set(tuple(output.words))
         try:
-            with shown_notices():
+            with shown_notices(flags):
                 return _call(root, output, flags)
         finally:
             ARGV.reset(token)
@@ -133,7 +133,6 @@ def _run(argv: list[str], flags: dict[str, str]) -> int:
 def _call(root: Any, output: Any, flags: dict[str, str]) -> int:
     """Runs the command that the words call."""
     words, began = output.words, time.perf_counter()
-    flags |= flag_renames(words)
     command, bound = _parsed(root, words)
     chain = list(root.parse_commands(words)[0])
     flags |= flags_of(root, words)
@@ -222,7 +221,7 @@ def _failed(error: BaseException, argv: list[str], flags: dict[str, str]) -> int
         much = LESS.get(argv[0], "a smaller network") if argv else "a smaller network"
         return _say(f"there is not enough memory; give {much}, or use a machine with more memory", 2)
     if isinstance(error, UserError):
-        return _say(translated(error, flags), 2)
+        return _say(translated(str(error), flags), 2)
     if isinstance(error, (KeyboardInterrupt, _Terminated)):
         _TOLD.set()
         return _say(_stopped(argv), 130 if isinstance(error, KeyboardInterrupt) else 143)

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from .._core.distributed import main_process
 from .._core.errors import Notice
+from .flags import translated
 from .terminal import Stream
 
 __all__ = ["shown_notices"]
 
 
 @contextmanager
-def shown_notices() -> Iterator[None]:
-    """Prints what is warned of as a `Notice` inside; other warnings go their way."""
-    said: set[str] = set()
+def shown_notices(flags: Mapping[str, str]) -> Iterator[None]:
+    """Prints what is warned of as a `Notice` inside, with `flags` for parameters; other warnings are left alone."""
+    printed: set[str] = set()
     with warnings.catch_warnings():
         other = warnings.showwarning
         warnings.simplefilter("always", Notice)
@@ -26,9 +27,9 @@ def shown_notices() -> Iterator[None]:
         def show(message: Any, category: type[Warning], *rest: Any, **named: Any) -> None:
             if not issubclass(category, Notice):
                 other(message, category, *rest, **named)
-            elif str(message) not in said and main_process():
-                said.add(str(message))
-                Stream(sys.stderr, lines=True).write(f"datafree: note: {message}\n")
+            elif str(message) not in printed and main_process():
+                printed.add(str(message))
+                Stream(sys.stderr, lines=True).write(f"datafree: note: {translated(str(message), flags)}\n")
 
         warnings.showwarning = show
         yield

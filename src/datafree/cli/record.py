@@ -177,7 +177,7 @@ def _is_recorded(
     names = ", ".join(there.entries)
     why = f"another record, made {other}" if other is not None else f"a record of other data or entries ({names[:200]})"
     raise UserError(
-        f"{folder} holds {why}: give --replace to lose it, --add to keep it and add to it, or name another --out"
+        f"{folder} holds {why}: give --replace to lose it, --add to keep it and add to it, or name another `out`"
     )
 
 

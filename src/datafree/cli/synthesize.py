@@ -98,7 +98,7 @@ def _synthesize(
     if is_optimised:
         check_chunk(network, chunk, min(workers or os.cpu_count() or 1, -(-images // chunk)))
     options = {
-        "model": teacher, "images": images, "unit": chunk, **method.model_dump(mode="json"), **asdict(source),
+        "model": teacher, "images": images, "chunk": chunk, **method.model_dump(mode="json"), **asdict(source),
         **asdict(run),
     }  # fmt: skip
     log = RunLog("synthesize", options, inputs_of(teacher, source, record=True))

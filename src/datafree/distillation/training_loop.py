@@ -221,7 +221,7 @@ def _begin(
     if header.epoch > last.epoch or header.scored > header.epoch or (last.scored and header.scored < header.epoch):
         got = f"{header.epoch} epochs, {header.scored} with a score"
         raise UserError(
-            f"{path} is of a run with other settings ({got}); name another --out, or repeat that run's command"
+            f"{path} is of a run with other settings ({got}); name another `out`, or repeat that run's command"
         )
     return header, load_state(path, KIND, header, layout(header))
 

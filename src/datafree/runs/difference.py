@@ -12,10 +12,8 @@ IGNORED = ("quiet", "threads", "data_dir", "device", "workers")
 CLASS_NAMES, CONTENT = "class names of ", "content of "
 LATER = (CLASS_NAMES, CONTENT)
 """Prefixes of inputs that logs of earlier versions lack; they are compared where both logs have them."""
-BITS = {"weights": "weight-bits", "activations": "activation-bits", "first": "first-bits", "last": "last-bits"}
-"""Settings of `quantize` whose flags have another name."""
-NAMES = {"model": "model", "teacher": "teacher", "student": "student", "source": "source", "runs": "runs"}
-"""Settings that are arguments, not flags, and what messages call them."""
+NAMES = ("model", "teacher", "student", "source", "runs")
+"""Settings that are positional arguments, and what messages call them."""
 CHOOSING = ("method", "kind", "replay", "alignment")
 """Settings that decide which other settings there are."""
 STATISTICS = "what"
@@ -28,7 +26,7 @@ SHOWN = 3
 
 
 def difference(new: dict[str, Any], old: dict[str, Any], *, but: str | None = None) -> str | None:
-    """The first difference between a run and an earlier one, the setting `but` aside: `with --epochs 3, not 4`.
+    """The first difference between a run and an earlier one, the setting `but` aside: ``with `epochs=3`, not 4``.
 
     Each is a log's verb, settings and inputs; if one has no inputs, they are not compared. The earlier run comes first, as it
     made what is on disk. None for the same run.
@@ -69,16 +67,23 @@ def _setting(key: str, old: Any, new: Any) -> str:
         return _setting(inner, old.get(inner), new.get(inner))
     if key == "learns_from" and old and new:
         return f"from {_short(old)}, not from {_short(new)}"
-    is_argument = key == "data" and isinstance(new or old, list)  # data sets are arguments where there may be several
-    flag = "data" if is_argument else NAMES.get(key, f"--{key.replace('_', '-')}")
-    if key in BITS and all(isinstance(value, int | None) for value in (old, new)):
-        flag = f"--{BITS[key]}"
+    if key == "weights" and all(isinstance(value, str | None) for value in (old, new)):
+        name, with_value = (
+            "--weights",
+            "--weights {}".format,
+        )  # a file, which only commands take; bits have that name too
+    elif key in NAMES or (
+        key == "data" and isinstance(new or old, list)
+    ):  # data sets are arguments where several may be
+        name, with_value = key, f"{key} {{}}".format
+    else:
+        name, with_value = f"`{key}`", f"`{key}={{}}`".format
     if old is None or old is False or old == []:
-        return f"without {flag}, not with " + ("it" if new is True or new is False else f"{flag} {_short(new)}")
+        return f"without {name}, not with " + ("it" if new is True or new is False else with_value(_short(new)))
     if new is None or new is False or new == []:
-        return f"with {flag}" + ("" if old is True else f" {_short(old)}") + ", not without"
+        return "with " + (name if old is True else with_value(_short(old))) + ", not without"
     before, now = _first_difference(old, new)
-    return f"with {flag} {_short(before)}, not {_short(now)}"
+    return f"with {with_value(_short(before))}, not {_short(now)}"
 
 
 def _statistics(old: dict[str, Any], new: dict[str, Any]) -> str:

@@ -31,8 +31,6 @@ from .._core.files.lock import LOCK
 from .._core.files.paths import MARKER
 from .._core.files.unfinished import PENDING
 from .._core.settings import modern
-from .command_line import ARGV
-from .difference import BITS
 from .resumable import STATE, holds_state, is_resumable, recording_state
 from .run_log import RunLog
 
@@ -56,7 +54,8 @@ __all__ = [
 STAGED = ".staged"
 """A folder in the output folder for files that are moved into place once all of them are whole."""
 LOG = "run.json"
-FLAG = re.compile(r"(?<![\w-])--([a-z][a-z-]*)")
+QUOTED = re.compile(r"`([a-z]\w*)`")
+"""How a message names a parameter."""
 
 
 @dataclass(frozen=True)
@@ -110,17 +109,11 @@ def output_folder(
 
 @contextmanager
 def parameters_named(**renamed: str) -> Iterator[None]:
-    """Errors inside name parameters in place of flags, `learning_rate` for `--learning-rate`, unless a command is running;
-    `renamed` are flag=parameter.
-    """
+    """Errors inside name a parameter as the caller's function does: `parameters_named(out="folder")`."""
     try:
         yield
     except UserError as error:
-        if ARGV.get():
-            raise
-        names = {flag: setting for setting, flag in BITS.items()} | renamed
-        text = FLAG.sub(lambda flag: names.get(flag[1], flag[1]).replace("-", "_"), str(error))
-        raise UserError(text) from None
+        raise UserError(QUOTED.sub(lambda name: f"`{renamed.get(name[1], name[1])}`", str(error))) from None
 
 
 @contextmanager
@@ -138,11 +131,11 @@ def _writing(
 ) -> Iterator[bool]:
     for path in reads:
         if path is not None and out.exists() and out.resolve() == Path(path).resolve():
-            raise UserError(f"--out {out} is what this run reads, and would be lost; name another folder")
+            raise UserError(f"`out` {out} is what this run reads, and would be lost; name another folder")
     for path in log.read_folders():
         if path.resolve() in (place := out.resolve(), *place.parents):
             raise UserError(
-                f"--out {out} is inside {path}, which this run reads as images: the next run would find its files there; "
+                f"`out` {out} is inside {path}, which this run reads as images: the next run would find its files there; "
                 "name a folder elsewhere"
             )
     check_claim(out, kind=kind.name)
@@ -196,19 +189,19 @@ def _is_complete(out: Path, kind: Kind, log: RunLog) -> bool:
     if is_final(old) and there:
         other = log.difference(old, but=kind.grows)
         if other is not None:
-            raise UserError(f"{out} was made {other}: name another --out, or remove that folder first")
+            raise UserError(f"{out} was made {other}: name another `out`, or remove that folder first")
         return (kind.grows is None or log.difference(old) is None) and _is_whole(out, kind)
     if isinstance(pending, dict) and (there or holds_state(out)):
         other = log.difference(pending, but=kind.grows)
         if other is not None:
             raise UserError(
-                f"{out} holds an unfinished run {other}: give that run's command again to finish it, name another --out, or "
+                f"{out} holds an unfinished run {other}: give that run's command again to finish it, name another `out`, or "
                 "remove that folder first"
             )
     elif not old and there and kind.files and kind.grows is None and not holds_state(out):
         raise UserError(
             f"{out} holds a {kind.noun} that no run of datafree is known to have made, and which would be lost; "
-            "name another --out, or remove that folder first"
+            "name another `out`, or remove that folder first"
         )
     return False
 

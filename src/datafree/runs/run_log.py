@@ -163,15 +163,15 @@ class RunLog:
         if not os.path.lexists(beside):
             return
         if not stat.S_ISREG(os.lstat(beside).st_mode):
-            raise UserError(f"{beside} is there already and no file, and would be lost; name another --out")
+            raise UserError(f"{beside} is there already and no file, and would be lost; name another `out`")
         old = read_json(beside)
         if not isinstance(old.get("verb"), str) or not isinstance(old.get("settings"), dict):
             raise UserError(
-                f"{beside} is there already and no log of datafree's, and would be lost; name another --out"
+                f"{beside} is there already and no log of datafree's, and would be lost; name another `out`"
             )
         if old["verb"] == "report" != self.content["verb"]:
             raise UserError(
-                f"{beside} is the log of a report and would be lost; expected that name free; name another --out"
+                f"{beside} is the log of a report and would be lost; expected that name free; name another `out`"
             )
 
     def _write_private(self, beside: Path, before: dict[str, Any]) -> None:

@@ -465,15 +465,15 @@ def _same_settings(folder: Path, about: dict[str, Any]) -> dict[str, Any]:
         return about
     stored = read_about(folder)
     old = modern(stored)
-    for key, value in about.items():
+    for key, value in modern(about).items():
         before = old.get(key)
         if before != value:
             if isinstance(before, dict) and isinstance(value, dict):
                 key = next((k for k in (*value, *before) if before.get(k) != value.get(k)), key)
                 before, value = before.get(key), value.get(key)
             raise UserError(
-                f"{folder} holds a set with {key} {_short(before)}, this run has {_short(value)}; "
-                "name another --out, or repeat the run that made it"
+                f"{folder} holds a set with `{key}={_short(before)}`, this run has {_short(value)}; "
+                "name another `out`, or repeat the run that made it"
             )
     return {**about, "method": stored["method"]}
 

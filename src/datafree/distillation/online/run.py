@@ -239,7 +239,7 @@ class OnlineState:
         if header.epoch > trainer.settings.epochs or header.scored > header.epoch or scores_missing:
             got = f"{header.epoch} epochs, {header.scored} with a score"
             raise UserError(
-                f"{path} belongs to a run with other settings ({got}); name another --out, or repeat that run's command"
+                f"{path} belongs to a run with other settings ({got}); name another `out`, or repeat that run's command"
             )
         return header
 

@@ -26,7 +26,6 @@ from ...quantization.folder import is_quantized
 from ...releases.load import read_code
 from ...releases.release import Release
 from ...runs.difference import difference
-from ...runs.output_folder import parameters_named
 from ...runs.provenance import IN_MEMORY, hash_of, is_known
 from ...runs.run_log import RunLog, versions
 from ...runs.run_reader import FinishedRun
@@ -86,31 +85,30 @@ def report(
     Raises UserError for a folder that holds no run, for runs without a release, and where `out` or its log would take the
     place of another file; nothing is left half-written.
     """
-    with parameters_named():
-        if not runs:
-            raise UserError("runs: got none, expected release folders and synthetic sets; name some")
-        folders = without_logs([Path(run) for run in runs])
-        out = Path(out)
-        for folder in folders:
-            if not folder.is_dir():
-                Release.open(folder)  # says what is wrong
-            if FinishedRun.of(folder).verb == "evaluate" and not (folder / "config.json").is_file():
-                raise UserError(
-                    f"{folder} is what datafree evaluate wrote, wanted a release, set or similarity; name the folder of the "
-                    "network that it measured, and the data to measure it on"
-                )
-        _check_page(out)
-        opened = _opened(folders, networks or {})
-        test = None if data is None else as_dataset(data, _spec(folders))
-        codes = code_by_folder(folders, code)
-        log = _log(folders, codes, test, settings or _settings(folders, test, title, code, seed))
-        with locked(out.parent, file=out.name) if out.parent.is_dir() else nullcontext():
-            if _is_complete(out, log):
-                return WrittenReport(out, 0, 0, (), unchanged=True)
-            page = collect(folders, test, title=title, opener=NetworkOpener(codes, device, opened), seed=seed)
-            write(page, out)
-            log.write_to(_beside(out), {"networks": [asdict(row) for row in page.rows], "page": sha256_file(out)})
-        return WrittenReport(out, len(page.rows), len(page.grids), tuple(page.warnings))
+    if not runs:
+        raise UserError("runs: got none, expected release folders and synthetic sets; name some")
+    folders = without_logs([Path(run) for run in runs])
+    out = Path(out)
+    for folder in folders:
+        if not folder.is_dir():
+            Release.open(folder)  # says what is wrong
+        if FinishedRun.of(folder).verb == "evaluate" and not (folder / "config.json").is_file():
+            raise UserError(
+                f"{folder} is what datafree evaluate wrote, wanted a release, set or similarity; name the folder of the "
+                "network that it measured, and the data to measure it on"
+            )
+    _check_page(out)
+    opened = _opened(folders, networks or {})
+    test = None if data is None else as_dataset(data, _spec(folders))
+    codes = code_by_folder(folders, code)
+    log = _log(folders, codes, test, settings or _settings(folders, test, title, code, seed))
+    with locked(out.parent, file=out.name) if out.parent.is_dir() else nullcontext():
+        if _is_complete(out, log):
+            return WrittenReport(out, 0, 0, (), unchanged=True)
+        page = collect(folders, test, title=title, opener=NetworkOpener(codes, device, opened), seed=seed)
+        write(page, out)
+        log.write_to(_beside(out), {"networks": [asdict(row) for row in page.rows], "page": sha256_file(out)})
+    return WrittenReport(out, len(page.rows), len(page.grids), tuple(page.warnings))
 
 
 def collect(
@@ -214,7 +212,7 @@ def _is_complete(out: Path, log: RunLog) -> bool:
         return False
     changed = difference(log.private, old)
     if changed is not None:
-        raise UserError(f"{out} was made {changed}: name another --out, or remove that page first")
+        raise UserError(f"{out} was made {changed}: name another `out`, or remove that page first")
     return result["page"] == sha256_file(out)
 
 
