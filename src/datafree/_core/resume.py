@@ -127,7 +127,7 @@ def open_state(path: Path, kind: str, model: type[H], identity: dict[str, Any], 
     got = modern(content.get("identity"))
     if partly and isinstance(got, dict):
         got = {key: got.get(key) for key in expected}
-    if got != expected:
+    if got != expected and not _differs_by_rounding(got, expected, content.get("environment")):
         raise UserError(
             f"{path} is of a run with {_difference(got, expected)}; name another `out`, or repeat that run's command"
         )
@@ -184,6 +184,19 @@ def _header(path: Path, kind: str) -> tuple[Any, dict[str, Any]]:
 
 READ = {"content", "sets", "record", "teacher", "original", "model", "inputs"}
 """Keys of an identity that come from files."""
+
+
+COMPUTED = {"sha256_of_start"}
+"""Keys of an identity for what the command computed before the run; another processor may round it differently."""
+
+
+def _differs_by_rounding(got: Any, expected: dict[str, Any], environment: Any) -> bool:
+    """Whether only computed numbers differ, and the state comes from another processor or torch version."""
+    if not isinstance(got, dict) or not isinstance(environment, dict):
+        return False
+    here = Environment.here()
+    is_elsewhere = (environment.get("processor"), environment.get("torch")) != (here.processor, here.torch)
+    return is_elsewhere and {key for key in (*got, *expected) if got.get(key) != expected.get(key)} <= COMPUTED
 
 
 def _difference(got: Any, expected: dict[str, Any]) -> str:
