@@ -11,7 +11,20 @@ import pytest
 from datafree.cli import app
 from datafree.cli.settings_source import plain_type
 
-PYTHON = {"state", "identity", "progress", "score", "on_epoch", "answered", "spec", "device", "job", "unit", "changes", "stages"}
+PYTHON = {
+    "state",
+    "identity",
+    "progress",
+    "score",
+    "on_epoch",
+    "answered",
+    "spec",
+    "device",
+    "job",
+    "unit",
+    "changes",
+    "stages",
+}
 """Parameters for callers from Python: hooks, states of stopped runs, and what a command resolves from other options."""
 
 
