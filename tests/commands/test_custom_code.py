@@ -104,11 +104,11 @@ def test_a_report_measures_networks_of_different_code(pair, command):
         ("nets", "nets names no function or class that builds the model; give nets.py:build or nets.py:Net"),
         ("empty.py", "empty.py has no function or network class at its top level"),
         ("broken.py", "broken.py is no Python that can be read: "),
-        ("gone.py", "no file gone.py, wanted the Python file that builds the model, as gone.py:FUNCTION"),
-        ("one.safetensors", "one.safetensors is a file of weights or a program, wanted the Python code"),
+        ("gone.py", "no file gone.py, expected the Python file that builds the model, as gone.py:FUNCTION"),
+        ("one.safetensors", "one.safetensors is a file of weights or a program, expected the Python code"),
         (
             "nets.py:built",
-            "nets.py:built is a network that is built already, wanted the function or class that builds it",
+            "nets.py:built is a network that is built already, expected the function or class that builds it",
         ),
         ("nets.py:Net", ", called with the InputSpec; mend it"),
     ],
@@ -175,6 +175,6 @@ def test_a_set_near_chance_is_flagged_on_the_screen_in_the_student_and_in_the_re
     done = command("distill teacher --set poor --epochs 1 --out pupil --quiet")
     assert done.code == 0 and text in done.out
     card = (tmp_path / "copy" / "pupil" / "README.md").read_text()
-    assert "in which the teacher sees the wanted class near chance" in card
+    assert "in which the teacher sees the target class near chance" in card
     assert command("report teacher pupil poor --out page.html --quiet").code == 0
     assert "near chance (10.0 %)" in (tmp_path / "copy" / "page.html").read_text()

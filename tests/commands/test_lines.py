@@ -47,14 +47,14 @@ def test_only_names_that_are_like_it_are_called_nearest():
         ("record teacher --data digits --preset=small --kind=input", "--kind and --preset: got both, expected one"),
         ("evaluate set --data digits", "set is a synthetic set, which holds no network, expected a release"),
         ("evaluate told --data digits", "told is what datafree evaluate wrote, which holds no network"),
-        ("report told --out page.html", "told is what datafree evaluate wrote, wanted a release, set or similarity"),
+        ("report told --out page.html", "told is what datafree evaluate wrote, expected a release, set or similarity"),
         ("report teacher told --out page.html", "name the folder of the network that it measured, and the data"),
         ("pack broken.py " + PACK, "broken.py is no Python that can be read: "),
         (
             "pack three.py:build " + PACK,
-            "three.py:build needs 3 arguments (a, b, c), wanted none or the InputSpec alone",
+            "three.py:build needs 3 arguments (a, b, c), expected none or the InputSpec alone",
         ),
-        ("pack three.py:both " + PACK, "three.py:both needs 2 arguments (spec, depth), wanted none or the InputSpec"),
+        ("pack three.py:both " + PACK, "three.py:both needs 2 arguments (spec, depth), expected none or the InputSpec"),
     ],
     ids=lambda own: own[:40],
 )
@@ -95,7 +95,7 @@ def test_a_class_that_no_image_shows_is_a_line_about_the_data(tiny, toy):
     data = toy(20)
     lacking = dataclasses.replace(data, labels=data.labels * 0)
     with pytest.raises(
-        UserError, match="none of the 20 training images of toy is of class 'b', wanted some of each class"
+        UserError, match="none of the 20 training images of toy is of class 'b', expected some of each class"
     ):
         train(tiny(), lacking, Schedule(epochs=1))
 
@@ -148,7 +148,7 @@ def test_other_data_recorded_into_a_new_release_is_flagged_by_the_networks_own_l
     done = command(f"distill noise-data {line} unlike")
     text = "near chance (10.0 %): its images do not show their classes; a student will learn little from them"
     assert done.code == 0 and f" of 512 images of distribution, {text}" in done.out
-    assert "in which the teacher sees the wanted class near chance" in (here / "unlike" / "README.md").read_text()
+    assert "in which the teacher sees the target class near chance" in (here / "unlike" / "README.md").read_text()
     assert "near chance" not in command(f"distill {release} {line} like").out
 
 

@@ -95,15 +95,15 @@ def test_images_of_another_size_are_resized_and_that_is_said(command, here):
 
 
 REFUSED = [
-    (f"{NET}", "no data named, wanted at least one data set, synthetic set or `noise`; name some"),
+    (f"{NET}", "no data named, expected at least one data set, synthetic set or `noise`; name some"),
     (
         f"{NET} nosuch",
         "no data set 'nosuch' in the data sets, and no such folder or .npz file; expected one of 'digits', 'mnist',",
     ),
     (f"{NET} digits:validation", "no data set 'digits:validation'"),
-    (f"{NET} digits --images 1", "--images: got 1, wanted at least 2; give more"),
-    (f"{NET} digits --images 0", "--images: got 0, wanted at least 2"),
-    (f"{NET} digits noise digits", "the data 'digits' was named twice, wanted every one once; name it once"),
+    (f"{NET} digits --images 1", "--images: got 1, expected at least 2; give more"),
+    (f"{NET} digits --images 0", "--images: got 0, expected at least 2"),
+    (f"{NET} digits noise digits", "the data 'digits' was named twice, expected every one once; name it once"),
     (f"{NET} digits --shift 40000", "--shift: got 40000, expected at least 0 and less than the 8 pixels"),
     (f"{NET} digits --shift -1", "--shift: got -1, expected at least 0"),
     (f"{NET} digits --form kl", 'Invalid value "kl" for --form'),
@@ -120,7 +120,7 @@ REFUSED = [
         "--record: got no record, expected statistics of the training data, since hinton16 has no batch norm; give a record,",
     ),
     (f"{NET} digits unboxed", "unboxed: pixels from"),
-    (f"{NET} unboxed", "wanted 0 to 1; scale the images first"),
+    (f"{NET} unboxed", "expected 0 to 1; scale the images first"),
 ]
 
 
@@ -132,7 +132,7 @@ def test_a_mistake_is_one_line(refused, line, text):
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("colour.npz", "colour.npz: images of shape (3, 8, 8), wanted (1, 8, 8)"),
+        ("colour.npz", "colour.npz: images of shape (3, 8, 8), expected (1, 8, 8)"),
         ("one.npz", "one.npz has 1 images, expected at least 2; give more"),
     ],
 )

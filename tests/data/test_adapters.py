@@ -188,7 +188,7 @@ NORMALISED = "these look normalised; give the images before normalisation"
         (lambda x: (x * 255).long(), "images of torch.int64"),
         (lambda x: (x > 0.4).to(torch.uint8), "of which these are one colour"),
         (lambda x: torch.cat([x, x, x], dim=-3), "the images are colour and the network takes grey"),
-        (lambda x: torch.cat([x, x], dim=-1), "shape (1, 4, 8), wanted (1, 4, 4)"),
+        (lambda x: torch.cat([x, x], dim=-1), "shape (1, 4, 8), expected (1, 4, 4)"),
     ],
 )  # fmt: skip
 def test_pixels_that_are_not_the_networks_are_refused_with_the_reason(transform, expected):

@@ -283,10 +283,10 @@ def test_recording_leaves_the_network_as_it_was(tiny, toy):
 
 def test_a_missing_kind_names_what_there_is(made):
     bare = Record(made.spec, made.fingerprint, made.answers, {})
-    with pytest.raises(UserError, match="the record holds nothing, wanted 'moments'; ask its publisher"):
+    with pytest.raises(UserError, match="the record holds nothing, expected 'moments'; ask its publisher"):
         bare.need("moments")
     some = Record(made.spec, made.fingerprint, made.answers, {"bn": made.entries["bn"]})
-    with pytest.raises(UserError, match="the record holds batch-norm, wanted 'input'"):
+    with pytest.raises(UserError, match="the record holds batch-norm, expected 'input'"):
         some.need("input")
 
 

@@ -1,4 +1,4 @@
-"""Images from batch norms alone: nearer to the training data than noise, of the wanted class, the same for a seed."""
+"""Images from batch norms alone: nearer to the training data than noise, of the target class, the same for a seed."""
 
 from __future__ import annotations
 

@@ -378,9 +378,9 @@ def test_a_share_of_hits_that_the_shards_do_not_have_is_refused(make, teacher):
     made = make(method=Distribution())
     made.check_hits()
     resealed(made, lambda _: None, hits=0.125)
-    with pytest.raises(UserError, match=r"sees the wanted class in 12\.5 % of the images, the labels .* say"):
+    with pytest.raises(UserError, match=r"sees the target class in 12\.5 % of the images, the labels .* say"):
         SyntheticSet.open(made.folder, teacher)
-    with pytest.raises(UserError, match=r"sees the wanted class in 12\.5 %"):
+    with pytest.raises(UserError, match=r"sees the target class in 12\.5 %"):
         SyntheticSet.open(made.folder).check_hits()
 
 

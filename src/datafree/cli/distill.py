@@ -114,9 +114,9 @@ def distill(
     from ..data.augmentation import Augmentation
 
     options: dict[str, Any] = {"condensed": condensed, "share": share, "epoch_images": epoch_images}
-    if condensed is None and (given := values(augmentation)):
+    if condensed is None and (changes := values(augmentation)):
         raise UserError(
-            f"{next(iter(given))}: got it without --condensed, expected --condensed SET; name the set, or leave it out"
+            f"{next(iter(changes))}: got it without --condensed, expected --condensed SET; name the set, or leave it out"
         )
     if condensed is not None:
         options["augmentation"] = Augmentation(**values(augmentation))
@@ -208,8 +208,8 @@ def _distill(
         settings=Distillation(**changes), **learned,
     )  # fmt: skip
     plan = plan.with_temperature_of(earlier_settings(out))
-    own, chosen, settings = plan.student, plan.chosen, plan.settings
-    test = test_data(own, data)
+    student_network, chosen, settings = plan.student, plan.chosen, plan.settings
+    test = test_data(student_network, data)
     no_set = {"images": None} if "method" not in options else {}
     logged = {
         "teacher": teacher, "student": name, "learns_from": chosen.description, **no_set, **sets, **chosen.settings,
@@ -231,21 +231,21 @@ def _distill(
             return
         if main_process():
             _say_before(plan, settings.epochs)
-        state, identity = folder / STATE, {**identity_of(log.content["settings"], own, log), **read}
-        own = plan.run(state=state, identity=identity, progress=progress)
+        state, identity = folder / STATE, {**identity_of(log.content["settings"], student_network, log), **read}
+        student_network = plan.run(state=state, identity=identity, progress=progress)
         if not main_process():
             return
-        training = own.training
+        training = student_network.training
         result: dict[str, Any] = {
             "processes": training.processes,
             "curve": vars(training.curve),
             "images": training.images,
             "distinct": training.distinct,
-            "parameters": own.parameters,
-            "bytes": own.nbytes(),
+            "parameters": student_network.parameters,
+            "bytes": student_network.nbytes(),
         }
         if test is not None:
-            evaluation = evaluate(own, test, network)
+            evaluation = evaluate(student_network, test, network)
             result["evaluation"], worth = asdict(evaluation), in_words(evaluation, test.public)
         else:
             result["agreement_on_what_it_learnt_from"] = training.agreement.equal
@@ -253,11 +253,11 @@ def _distill(
             worth = (
                 f"agreement with its teacher {training.agreement.equal:.2f} % on images it learnt from; {NO_ACCURACY}"
             )
-        near = ", in which the teacher sees the wanted class near chance" if chosen.warnings else ""
+        near = ", in which the teacher sees the target class near chance" if chosen.warnings else ""
         notes = f"distilled from {architecture_of(network)} on {chosen.description}{near}: {worth}"
-        write_release(folder, own, notes=notes)
+        write_release(folder, student_network, notes=notes)
         log.write(folder, result)
-    _say(folder, own, network, result)
+    _say(folder, student_network, network, result)
     say_start(start, training.started_from_teacher)
 
 
@@ -266,8 +266,8 @@ def _say_before(plan: "DistillationPlan", epochs: int) -> None:
     if plan.chosen.method is not None:
         _say_cost(plan.chosen.method, len(plan.chosen.source), epochs)
     for warning in plan.chosen.warnings:
-        them = "them" if plan.chosen.synthetic is None else "it"
-        print(f"warning: {warning}; a student will learn little from {them}")
+        pronoun = "them" if plan.chosen.synthetic is None else "it"
+        print(f"warning: {warning}; a student will learn little from {pronoun}")
 
 
 def _say_cost(method: Any, count: int, epochs: int) -> None:

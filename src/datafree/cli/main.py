@@ -225,8 +225,8 @@ def _failed(error: BaseException, argv: list[str], flags: dict[str, str]) -> int
     """Says in a line what the user can fix, and returns the exit code; raises what the user cannot fix."""
     about_memory = isinstance(error, UserError) and "memory" in str(error)
     if not about_memory and out_of_memory(error):
-        much = LESS.get(argv[0], "a smaller network") if argv else "a smaller network"
-        return _say(f"there is not enough memory; give {much}, or use a machine with more memory", 2)
+        advice = LESS.get(argv[0], "a smaller network") if argv else "a smaller network"
+        return _say(f"there is not enough memory; give {advice}, or use a machine with more memory", 2)
     if isinstance(error, UserError):
         return _say(translated(str(error), flags), 2)
     if isinstance(error, (KeyboardInterrupt, _Terminated)):
@@ -359,7 +359,7 @@ def _unknown_flag(error: Any, line: str) -> str:
     chain = [str(word) for word in error.command_chain or ()]
     if error.app is None:
         return line
-    names = sorted({name for own in error.app.assemble_argument_collection() for name in own.names})
+    names = sorted({name for argument in error.app.assemble_argument_collection() for name in argument.names})
     owners = _owners(flag, chain)
     if owners:
         return f"{flag} belongs to datafree {chain[0]} {'|'.join(owners)}."
@@ -373,15 +373,15 @@ def _owners(flag: str, chain: list[str]) -> list[str]:
     words = chain
     if not words or words[0] not in APPS:
         return []
-    found = []
+    commands = []
     parent = app(words[0])[words[0]]
     for name in parent:
         if name.startswith("-") or name in words:
             continue
         below = parent[name]
-        if flag in {own for argument in below.assemble_argument_collection() for own in argument.names}:
-            found.append(name)
-    return found
+        if flag in {name for argument in below.assemble_argument_collection() for name in argument.names}:
+            commands.append(name)
+    return commands
 
 
 def _misspelt(error: Any) -> str | None:

@@ -145,10 +145,10 @@ def _distill(
         check_code(teacher, source, network)
     name = student or student_name(network)
     plan = plan_online(network, name, record=record, seed=run.seed, **options)
-    own, settings, condensed = plan.student, plan.settings, options["condensed"]
+    student_network, settings, condensed = plan.student, plan.settings, options["condensed"]
     replay: Any = plan.replay
     alignment: Any = plan.alignment
-    test = test_data(own, data)
+    test = test_data(student_network, data)
     logged = {
         "teacher": teacher, "student": name, "learns_from": "a generator's images", "start": plan.start,
         "online": settings.model_dump(), "replay": replay.model_dump(), "condensed": condensed,
@@ -178,25 +178,25 @@ def _distill(
             )
             log.write(folder, _result(student, history, settings))
 
-        own = plan.run(
-            state=folder / STATE, identity={**identity_of(log.content["settings"], own, log), **read},
+        student_network = plan.run(
+            state=folder / STATE, identity={**identity_of(log.content["settings"], student_network, log), **read},
             score=_score(test), on_epoch=write_epoch, progress=progress,
         )  # fmt: skip
         if not main_process():
             return
-        result = _result(own, own.history, settings)
+        result = _result(student_network, student_network.history, settings)
         if test is not None:
-            evaluation = evaluate(own, test, network)
+            evaluation = evaluate(student_network, test, network)
             result["evaluation"], worth = asdict(evaluation), in_words(evaluation, test.public)
         else:
             worth = (
                 f"agreement with its teacher {result['agreement_on_probes']:.2f} % on generated images; {NO_ACCURACY}"
             )
         notes = f"distilled from {architecture_of(network)} on a generator's images: {worth}"
-        write_release(folder, own, notes=notes)
+        write_release(folder, student_network, notes=notes)
         log.write(folder, result)
-    _say(folder, own, network, result, plan.replay)
-    say_start(plan.start, own.training.started_from_teacher)
+    _say(folder, student_network, network, result, plan.replay)
+    say_start(plan.start, student_network.training.started_from_teacher)
 
 
 def _score(test: "Dataset | None") -> "Callable[[Network], float] | None":
