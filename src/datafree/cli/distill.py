@@ -184,9 +184,9 @@ def _distill(
     from ..distillation.distill import plan_distillation
     from ..distillation.schedule import Distillation
     from ..distillation.students import student_name
-    from ..evaluation.accuracy import evaluate, in_words
-    from ..models.agreement import NO_ACCURACY
-    from ..releases.release import RELEASE_FOLDER, architecture_of, write_release
+    from ..evaluation.accuracy import evaluate
+    from ..evaluation.student_release import distillation_result, notes_of
+    from ..releases.release import RELEASE_FOLDER, write_release
     from ..runs.output_folder import STATE, earlier_settings, output_folder
     from ..runs.run_log import RunLog, hash_of
     from ..synthesis.synthetic_set import SyntheticSet
@@ -235,30 +235,13 @@ def _distill(
         student_network = plan.run(state=state, identity=identity, progress=progress)
         if not main_process():
             return
-        training = student_network.training
-        result: dict[str, Any] = {
-            "processes": training.processes,
-            "curve": vars(training.curve),
-            "images": training.images,
-            "distinct": training.distinct,
-            "parameters": student_network.parameters,
-            "bytes": student_network.nbytes(),
-        }
-        if test is not None:
-            evaluation = evaluate(student_network, test, network)
-            result["evaluation"], worth = asdict(evaluation), in_words(evaluation, test.public)
-        else:
-            result["agreement_on_what_it_learnt_from"] = training.agreement.equal
-            result["agreement_warning"] = training.agreement.warning
-            worth = (
-                f"agreement with its teacher {training.agreement.equal:.2f} % on images it learnt from; {NO_ACCURACY}"
-            )
-        near = ", in which the teacher sees the target class near chance" if chosen.warnings else ""
-        notes = f"distilled from {architecture_of(network)} on {chosen.description}{near}: {worth}"
-        write_release(folder, student_network, notes=notes)
+        evaluation = None if test is None else evaluate(student_network, test, network)
+        result = distillation_result(student_network, evaluation)
+        name_of_data = "" if test is None else test.public
+        write_release(folder, student_network, notes=notes_of(student_network, result, evaluation, name_of_data))
         log.write(folder, result)
     _say(folder, student_network, network, result)
-    say_start(start, training.started_from_teacher)
+    say_start(start, student_network.training.started_from_teacher)
 
 
 def _say_before(plan: "DistillationPlan", epochs: int) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from .._core.distributed import main_process, together, world
+from .._core.distributed import main_process, together
 from .._core.errors import UserError
 from .arguments import Data, Model, Run
 from .loading import (
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from ..data import Dataset
     from ..distillation.online.history import History
-    from ..distillation.online.settings import OnlineDistillation
     from ..models.network import Network
 
 __all__ = ["ALIGNMENTS", "MEMORIES", "online", "online_command"]
@@ -131,8 +130,8 @@ def _distill(
     """`options` are those of `plan_online`."""
     from ..distillation.distill_online import plan_online
     from ..distillation.students import student_name
-    from ..evaluation.accuracy import evaluate, in_words
-    from ..models.agreement import NO_ACCURACY
+    from ..evaluation.accuracy import evaluate
+    from ..evaluation.student_release import notes_of, online_result
     from ..releases.release import RELEASE_FOLDER, architecture_of, write_release
     from ..runs.output_folder import STATE, output_folder
     from ..runs.run_log import RunLog, hash_of
@@ -176,7 +175,7 @@ def _distill(
             write_release(
                 folder, student, notes=f"distilled from {architecture_of(network)} on a generator's images{so_far}"
             )
-            log.write(folder, _result(student, history, settings))
+            log.write(folder, online_result(student, history, settings))
 
         student_network = plan.run(
             state=folder / STATE, identity={**identity_of(log.content["settings"], student_network, log), **read},
@@ -184,16 +183,10 @@ def _distill(
         )  # fmt: skip
         if not main_process():
             return
-        result = _result(student_network, student_network.history, settings)
-        if test is not None:
-            evaluation = evaluate(student_network, test, network)
-            result["evaluation"], worth = asdict(evaluation), in_words(evaluation, test.public)
-        else:
-            worth = (
-                f"agreement with its teacher {result['agreement_on_probes']:.2f} % on generated images; {NO_ACCURACY}"
-            )
-        notes = f"distilled from {architecture_of(network)} on a generator's images: {worth}"
-        write_release(folder, student_network, notes=notes)
+        evaluation = None if test is None else evaluate(student_network, test, network)
+        result = online_result(student_network, student_network.history, settings, evaluation)
+        name_of_data = "" if test is None else test.public
+        write_release(folder, student_network, notes=notes_of(student_network, result, evaluation, name_of_data))
         log.write(folder, result)
     _say(folder, student_network, network, result, plan.replay)
     say_start(plan.start, student_network.training.started_from_teacher)
@@ -215,28 +208,6 @@ def write_generated(path: Path, images: "dict[int, Tensor]") -> None:
     epochs = sorted(images)
     pixels = torch.stack([images[epoch] for epoch in epochs])
     write_tensors(path, {"pixels": pixels}, {"epochs": epochs}, kind="generated")
-
-
-def _result(student: "Network", history: "History", settings: "OnlineDistillation") -> dict[str, Any]:
-    from ..evaluation.stability import HALF, stability
-
-    result: dict[str, Any] = {
-        "online": asdict(history),
-        "processes": world().size,
-        "images": history.images // max(len(history.loss), 1),
-        "memory_bytes": history.memory_bytes,
-        "parameters": student.parameters,
-        "bytes": student.nbytes(),
-        "agreement_on_probes": (history.average_agreement if settings.keep == "average" else history.agreement)[-1],
-    }
-    if len(history.loss) < settings.epochs:
-        result["unfinished"] = {"epochs": len(history.loss), "of": settings.epochs}
-    curves = {
-        "agreement": history.agreement, "average_agreement": history.average_agreement,
-        "scores": history.scores, "average_scores": history.average_scores,
-    }  # fmt: skip
-    result["stability"] = {name: asdict(stability(curve, HALF)) for name, curve in curves.items() if curve}
-    return result
 
 
 def _say(folder: Path, student: "Network", teacher: "Network", result: dict[str, Any], memory: Any) -> None:

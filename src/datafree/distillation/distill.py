@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, overload
 
@@ -18,11 +19,12 @@ from ..data.condensed.condensed_set import Condensed
 from ..models.agreement import Agreement, agreement
 from ..models.network import Network
 from ..records.record import Record
+from ..releases.release import architecture_of
 from .schedule import Distillation
 from .source_choice import SHARE, ChosenSource, ImagesLike, MethodLike, choose_source
 from .sources import Source
 from .student_init import init_student_from_teacher, same_architecture
-from .students import Start, StudentLike, new_student
+from .students import Provenance, Start, StudentLike, new_student
 from .train_student import ROUNDED, check_student, resolved, temperature_of, train_student
 from .training_loop import Curve
 
@@ -77,6 +79,7 @@ class Training:
     """With the teacher on up to 4,096 images that the student learned from: a sample, not a test."""
     warnings: tuple[str, ...]
     processes: int
+    provenance: Provenance = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,7 @@ class DistillationPlan:
         progress: Progress = silent,
     ) -> DistilledNetwork:
         """Trains the plan's student; see `distill`."""
-        student, source = self.student, self.chosen.source
+        student, source, began = self.student, self.chosen.source, time.perf_counter()
         if state is not None and identity is None:
             identity = self.identity()
         from_teacher = self.start == "teacher" and same_architecture(student, self.teacher)
@@ -146,8 +149,19 @@ class DistillationPlan:
             curve, self.settings, self.chosen.description, self.chosen.settings, len(source),
             source.distinct(len(curve.loss)), from_teacher,
             agreement(logits, student.predict(pixels), self.teacher.spec.classes), self.chosen.warnings, world().size,
+            self._provenance(time.perf_counter() - began),
         )  # fmt: skip
         return DistilledNetwork(student.module, student.spec, student.name, training)
+
+    def _provenance(self, seconds: float) -> Provenance:
+        settings = {
+            "teacher": self.teacher.name, "student": self.student.name, "learns_from": self.chosen.description,
+            **self.chosen.settings, **self.settings.model_dump(mode="json"), "start": self.start, "seed": self.seed,
+        }  # fmt: skip
+        hashes = {"teacher_fingerprint": self.teacher.fingerprint(), "images": self.chosen.digest()}
+        if self.record is not None:
+            hashes["record_digest"] = self.record.digest()
+        return Provenance(architecture_of(self.teacher), self.student.fingerprint(), settings, hashes, seconds)
 
 
 def plan_distillation(

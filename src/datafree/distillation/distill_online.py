@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypedDict, Unpack
 
@@ -19,6 +20,7 @@ from ..data.condensed.condensed_set import Condensed
 from ..data.tone import Ground
 from ..models.network import Network
 from ..records.record import Record
+from ..releases.release import architecture_of
 from ..synthesis.losses import alignment as alignments
 from ..synthesis.losses.alignment import Alignment
 from ..synthesis.losses.online import Kind
@@ -29,7 +31,7 @@ from .online.settings import OnlineDistillation, online_preset
 from .online.trainer import Anchored
 from .replay import Replay
 from .student_init import init_student_from_teacher, same_architecture
-from .students import Start, StudentLike, new_student
+from .students import Provenance, Start, StudentLike, new_student
 
 __all__ = [
     "PRESETS", "REPLAY", "OnEpoch", "OnlineChanges", "OnlineDistillation", "OnlineNetwork", "OnlinePlan", "OnlineTraining",
@@ -86,6 +88,7 @@ class OnlineTraining:
     started_from_teacher: bool
     """False where its layers are not the teacher's, or it was not asked for."""
     processes: int
+    provenance: Provenance = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,7 @@ class OnlinePlan:
         progress: Progress = silent,
     ) -> OnlineNetwork:
         """Trains the plan's student; see `distill_online`."""
-        student, settings = self.student, self.settings
+        student, settings, began = self.student, self.settings, time.perf_counter()
         if state is not None and identity is None:
             identity = self.identity()
         from_teacher = self.starts_from_teacher
@@ -152,8 +155,23 @@ class OnlinePlan:
             self.teacher, student, settings, self.replay, record=self.record, anchored=anchored, seed=self.seed,
             state=state, identity=identity, score=score, each=on_epoch, progress=progress,
         )  # fmt: skip
-        training = OnlineTraining(history, settings, self.replay, from_teacher, world().size)
+        training = OnlineTraining(
+            history, settings, self.replay, from_teacher, world().size, self._provenance(time.perf_counter() - began)
+        )
         return OnlineNetwork(student.module, student.spec, student.name, training)
+
+    def _provenance(self, seconds: float) -> Provenance:
+        identity = self.identity()
+        online, replay, alignment = identity["settings"]
+        settings = {
+            "teacher": self.teacher.name, "student": self.student.name, "learns_from": "a generator's images",
+            "start": self.start, "online": online, "replay": replay, "alignment": alignment, "seed": self.seed,
+        }  # fmt: skip
+        hashes = {
+            "teacher_fingerprint": identity["teacher"], "record_digest": identity["record"], "anchors": identity["anchors"],
+        }  # fmt: skip
+        known = {role: digest for role, digest in hashes.items() if digest is not None}
+        return Provenance(architecture_of(self.teacher), self.student.fingerprint(), settings, known, seconds)
 
 
 def online_settings(

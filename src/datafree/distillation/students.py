@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
 
 from torch import nn
 
@@ -13,13 +13,28 @@ from ..models.network import Network, copied
 from ..releases.load import new_model
 from .train_student import check_student
 
-__all__ = ["Start", "StudentLike", "new_student", "student_name"]
+__all__ = ["Provenance", "Start", "StudentLike", "new_student", "student_name"]
 
 StudentLike: TypeAlias = Network | nn.Module | str
 """A network, a module that takes what the teacher takes, or a name of the zoo or `file.py:function`."""
 Start: TypeAlias = Literal["teacher", "random"]
 """`teacher`: the subset of the teacher's channels that best reconstructs the rest, where the student has the same layers,
 none wider. `random`: the weights that the student has."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a student comes from, for its card and log."""
+
+    teacher: str
+    """Architecture of the teacher, in words."""
+    student: str
+    """Fingerprint of the trained student."""
+    settings: dict[str, Any]
+    hashes: dict[str, str]
+    """sha256 of what it learned from, by role."""
+    seconds: float
+    """Duration of the training."""
 
 
 def student_name(teacher: Network) -> str:
