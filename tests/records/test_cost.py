@@ -63,10 +63,10 @@ def test_what_is_left_is_the_least_of_machine_control_group_and_limit(monkeypatc
     assert memory.available() == 0
     for name, text in (("max", "1000"), ("current", "700"), ("memory.stat", "anon 5\ninactive_file 200\n")):
         (tmp_path / name).write_text(text)
-    assert memory._left(tmp_path, "max", "current", "inactive_file") == 500
+    assert memory._remaining(tmp_path, "max", "current", "inactive_file") == 500
     (tmp_path / "max").write_text("max\n")
-    assert memory._left(tmp_path, "max", "current", "inactive_file") is None
-    assert memory._left(Path("/nowhere"), "max", "current", "inactive_file") is None
+    assert memory._remaining(tmp_path, "max", "current", "inactive_file") is None
+    assert memory._remaining(Path("/nowhere"), "max", "current", "inactive_file") is None
 
 
 def test_an_estimate_grows_as_the_sums_do():

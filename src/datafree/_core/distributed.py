@@ -198,11 +198,11 @@ def first(call: Callable[[], T]) -> T:
     """Calls `call` in the first process only, and returns its result, or raises its UserError, in every process."""
     import torch.distributed as dist
 
-    this = world()
-    if this.size == 1:
+    process = world()
+    if process.size == 1:
         return call()
     answer: list[Any] = [None, None]
-    if this.rank == 0:
+    if process.rank == 0:
         try:
             answer[0] = call()
         except UserError as error:
@@ -279,8 +279,8 @@ def _reached() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        why = str(error).splitlines()[0][:120]
+        reason = str(error).splitlines()[0][:120]
         raise UserError(
-            f"another process of this run has ended or cannot be reached ({why}); the part that is complete is kept: run "
+            f"another process of this run has ended or cannot be reached ({reason}); the part that is complete is kept: run "
             "the same command again"
         ) from None

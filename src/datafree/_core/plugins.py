@@ -30,22 +30,22 @@ _FILES: dict[tuple[str, str], tuple[tuple[int, int], type]] = {}
 """Classes of files, so that a name gives one class until its file changes: (path, class) -> (time and size, class)."""
 
 
-def class_by_name(name: str, what: str) -> type | None:
+def class_by_name(name: str, noun: str) -> type | None:
     """The class that `file.py:Class` or `package.module:Class` names; None for a name without a colon.
 
-    The name must be one that the user typed, since its code is run. `what` says what it is for, in messages. Raises
+    The name must be one that the user typed, since its code is run. `noun` says what it is for, in messages. Raises
     UserError where it is missing, fails, or is no class; and inside `without_code`.
     """
     code = code_name(name)
     if code is None:
         return None
-    _check_name(name, code, what)
+    _check_name(name, code, noun)
     check_allowed(code.place)
     stamp = _stamp(code)
     stored = _FILES.get((code.place, code.attribute))
     if stamp is not None and stored is not None and stored[0] == stamp:
         return stored[1]
-    module = import_code(code, what)
+    module = import_code(code, noun)
     value = getattr(module, code.attribute, None)
     if not isinstance(value, type):
         names = [
@@ -57,12 +57,12 @@ def class_by_name(name: str, what: str) -> type | None:
     return value
 
 
-def _check_name(name: str, code: CodeName, what: str) -> None:
+def _check_name(name: str, code: CodeName, noun: str) -> None:
     try:
         code.check()
     except UserError:
         raise UserError(
-            f"{what} {cut(name)!r} names no class, expected file.py:Class or package.module:Class; correct the name"
+            f"{noun} {cut(name)!r} names no class, expected file.py:Class or package.module:Class; correct the name"
         ) from None
 
 
@@ -82,7 +82,7 @@ class Family(Generic[T]):
     """The package whose files define the built-in ones."""
     field: str
     """The setting whose default is a class's name."""
-    what: str
+    noun: str
     """What one is called in messages: `synthesis method`."""
     needs: tuple[str, ...]
     """Attributes that every class has beside `field`; the last is the verb that tells this family's plug-ins from others'."""
@@ -115,14 +115,14 @@ class Family(Generic[T]):
         built_in = self.built_in()
         if name in built_in:
             return built_in[name]
-        if (own := class_by_name(name, self.what)) is not None:
-            return self._remembered(self._checked(own, name))
+        if (custom := class_by_name(name, self.noun)) is not None:
+            return self._remembered(self._checked(custom, name))
         for point in self._points():
             if point.name == name and (plugin := self._plugin(point)) is not None:
                 return plugin
-        if (used := _LOADED.get(self.package, {}).get(name)) is not None:
-            return used
-        raise unknown(self.what, str(name), self.kinds())
+        if (loaded := _LOADED.get(self.package, {}).get(name)) is not None:
+            return loaded
+        raise unknown(self.noun, str(name), self.kinds())
 
     def from_dict(self, values: Any, *, strict: bool = False, typed: bool = True) -> T:
         """Settings from a mapping whose `field` names their class. Raises UserError for a name or setting that is off.
@@ -131,12 +131,12 @@ class Family(Generic[T]):
         """
         name = values.get(self.field) if isinstance(values, Mapping) else None
         if not isinstance(name, str):
-            raise unknown(self.what, str(name), self.built_in())
+            raise unknown(self.noun, str(name), self.built_in())
         kind = self.class_of(name) if typed else self.known(name)
         if kind is None:
-            raise unknown(self.what, name, self.built_in())
-        named = kind.model_fields[self.field].default if name not in self.built_in() else name
-        return cast(T, parse(kind, {**values, self.field: named}, strict=strict))
+            raise unknown(self.noun, name, self.built_in())
+        class_name = kind.model_fields[self.field].default if name not in self.built_in() else name
+        return cast(T, parse(kind, {**values, self.field: class_name}, strict=strict))
 
     def resolve(self, value: Any, name: str) -> T:
         """Settings given as a name, a mapping with `field`, or themselves; `name` is the parameter's, for messages.
@@ -156,7 +156,7 @@ class Family(Generic[T]):
         missing = self._missing(value)
         if missing is not None:
             raise UserError(
-                f"{name}: got {type(value).__name__} without {missing!r}, expected a {self.what}: one of "
+                f"{name}: got {type(value).__name__} without {missing!r}, expected a {self.noun}: one of "
                 f"{', '.join(self.built_in())} by name, or settings with {', '.join((self.field, *self.needs))}"
             )
         self._remembered(type(value), str(getattr(value, self.field)))
@@ -186,9 +186,9 @@ class Family(Generic[T]):
             return None
         kind = self._checked(value, f"plug-in {point.name!r} of {origin}")
         if kind.model_fields[self.field].default != point.name:
-            named = kind.model_fields[self.field].default
+            class_name = kind.model_fields[self.field].default
             raise UserError(
-                f"plug-in {point.name!r} of {origin} has the {self.field} {named!r}, expected {point.name!r}; update or "
+                f"plug-in {point.name!r} of {origin} has the {self.field} {class_name!r}, expected {point.name!r}; update or "
                 "uninstall it"
             )
         return self._remembered(kind)
@@ -197,7 +197,7 @@ class Family(Generic[T]):
         """The class. Raises UserError where it is no class of this family, or takes a built-in one's name."""
         if not issubclass(value, Settings):
             raise UserError(
-                f"{where}: {value.__name__} is no {self.what}, expected a subclass of datafree.Settings; give it that base"
+                f"{where}: {value.__name__} is no {self.noun}, expected a subclass of datafree.Settings; give it that base"
             )
         fields = value.model_fields
         name = fields[self.field].default if self.field in fields else None
@@ -210,7 +210,7 @@ class Family(Generic[T]):
         if missing is not None:
             raise UserError(
                 f"{where}: {value.__name__} has no {missing!r}, expected {', '.join((self.field, *self.needs))} of a "
-                f"{self.what}; add it"
+                f"{self.noun}; add it"
             )
         built_in = self.built_in().get(name)
         if built_in is not None and built_in is not value:
@@ -219,7 +219,7 @@ class Family(Generic[T]):
 
     def _remembered(self, kind: Any, name: str | None = None) -> Any:
         """The class, which `known` finds from now on."""
-        known_as = str(kind.model_fields[self.field].default) if name is None else name
-        if known_as not in self.built_in():
-            _LOADED.setdefault(self.package, {})[known_as] = kind
+        registered_name = str(kind.model_fields[self.field].default) if name is None else name
+        if registered_name not in self.built_in():
+            _LOADED.setdefault(self.package, {})[registered_name] = kind
         return kind

@@ -124,12 +124,12 @@ def open_state(path: Path, kind: str, model: type[H], identity: dict[str, Any], 
     """
     _, content = _header(path, kind)
     expected = json.loads(json.dumps(identity))  # tuples become lists in the file
-    got = modern(content.get("identity"))
-    if partly and isinstance(got, dict):
-        got = {key: got.get(key) for key in expected}
-    if got != expected:
+    stored_identity = modern(content.get("identity"))
+    if partly and isinstance(stored_identity, dict):
+        stored_identity = {key: stored_identity.get(key) for key in expected}
+    if stored_identity != expected:
         raise UserError(
-            f"{path} is of a run with {_difference(got, expected)}; name another `out`, or repeat that run's command"
+            f"{path} is of a run with {_difference(stored_identity, expected)}; name another `out`, or repeat that run's command"
         )
     try:
         header = model.model_validate_json(json.dumps(content))
@@ -186,10 +186,10 @@ READ = {"content", "sets", "record", "teacher", "original", "model", "inputs"}
 """Keys of an identity that come from files."""
 
 
-def _difference(got: Any, expected: dict[str, Any]) -> str:
+def _difference(stored_identity: Any, expected: dict[str, Any]) -> str:
     """The difference in words: other settings, or other files."""
-    old = got if isinstance(got, dict) else {}
-    keys = {key for key in (*old, *expected) if old.get(key) != expected.get(key)}
+    stored = stored_identity if isinstance(stored_identity, dict) else {}
+    keys = {key for key in (*stored, *expected) if stored.get(key) != expected.get(key)}
     return "other data or input files" if keys <= READ else "other settings"
 
 
@@ -206,8 +206,8 @@ def _check_environment(path: Path, stored: Environment) -> None:
             f"go on with --threads {stored.threads}, or name another `out`"
         )
     changed = [
-        f"{what} {old!r} then, {new!r} now"
-        for what, old, new in (
+        f"{part} {old!r} then, {new!r} now"
+        for part, old, new in (
             ("processor", stored.processor, current.processor),
             ("torch", stored.torch, current.torch),
         )

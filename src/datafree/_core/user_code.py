@@ -48,17 +48,17 @@ def import_code(code: CodeName, kind: str = "model") -> ModuleType:
 
 
 @contextmanager
-def running(name: str, code: CodeName, how: str = "", kind: str = "model") -> Iterator[None]:
+def running(name: str, code: CodeName, note: str = "", kind: str = "model") -> Iterator[None]:
     """A function of imported code runs inside: as `guarded`, and what it imports is noted for `code_files`."""
     forgotten = _siblings_forgotten(_folder(code)) if code.is_file else nullcontext()
-    with guarded(name, code, how, kind), forgotten, _noted(code.place):
+    with guarded(name, code, note, kind), forgotten, _noted(code.place):
         yield
 
 
 @contextmanager
-def guarded(what: str, code: CodeName, how: str = "", kind: str = "model") -> Iterator[None]:
+def guarded(name: str, code: CodeName, note: str = "", kind: str = "model") -> Iterator[None]:
     """Somebody else's code runs inside: its folder is on sys.path meanwhile; whatever it raises becomes one line."""
-    before, folder = list(sys.path), str(_folder(code).resolve())
+    search_path, folder = list(sys.path), str(_folder(code).resolve())
     sys.path.insert(0, folder)
     try:
         yield
@@ -66,23 +66,23 @@ def guarded(what: str, code: CodeName, how: str = "", kind: str = "model") -> It
         raise
     except ModuleNotFoundError as error:
         do = f"get {error.name}.py from who wrote that file and put it beside it, or install the package of that name"
-        if ".py" not in what:
+        if ".py" not in name:
             do = "install it, or name a file as path/file.py:name"
-        raise UserError(f"no module {error.name!r} for {kind} {what!r}; {do}") from None
+        raise UserError(f"no module {error.name!r} for {kind} {name!r}; {do}") from None
     except (Exception, SystemExit) as error:  # a script that was not meant to be imported may exit
         if isinstance(error, SyntaxError):
             reason, place = error.msg, f" ({error.filename}, line {error.lineno})"
         else:
-            here = str(FOLDER)
+            package_folder = str(FOLDER)
             frames = [
-                frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(here)
+                frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(package_folder)
             ]
             reason, place = str(error), f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
         raise UserError(
-            f"the code of {kind} {what!r} fails with {type(error).__name__}: {reason}{place}{how}; mend it"
+            f"the code of {kind} {name!r} fails with {type(error).__name__}: {reason}{place}{note}; mend it"
         ) from error
     finally:
-        sys.path[:] = before
+        sys.path[:] = search_path
 
 
 def code_files(code: CodeName) -> list[Path]:
@@ -108,13 +108,13 @@ def _folder(code: CodeName) -> Path:
 @contextmanager
 def _noted(place: str) -> Iterator[None]:
     """Notes for `code_files` what is imported inside, and the package of the module `place`."""
-    before = set(sys.modules)
+    modules_before = set(sys.modules)
     yield
     files = _FILES.setdefault(place, set())
     package = None if place.endswith(".py") else place.partition(".")[0]
     for name, module in list(sys.modules.items()):
         of_package = name.partition(".")[0] == package
-        if (name in before and not of_package) or name == f"datafree_code_{Path(place).stem}":
+        if (name in modules_before and not of_package) or name == f"datafree_code_{Path(place).stem}":
             continue
         file = getattr(module, "__file__", None) or ""
         if file.endswith(".py") and (of_package or not _is_installed(Path(file).absolute())):
@@ -131,11 +131,11 @@ def _is_installed(path: Path) -> bool:
 @contextmanager
 def _siblings_forgotten(folder: Path) -> Iterator[None]:
     """Modules that are imported from `folder` inside leave sys.modules: another folder may have some of that name."""
-    before, folder = set(sys.modules), folder.resolve()
+    modules_before, folder = set(sys.modules), folder.resolve()
     try:
         yield
     finally:
-        for name in set(sys.modules) - before:
+        for name in set(sys.modules) - modules_before:
             place = getattr(sys.modules[name], "__file__", None)
             if place and folder in Path(place).resolve().parents:
                 del sys.modules[name]
