@@ -202,18 +202,18 @@ NO_IMAGES = {
     "complex": (PIXELS + 0j, "images of torch.complex64, expected torch.float32 from 0 to 1; use real numbers"),
     "sparse": (PIXELS.to_sparse(), "images in the layout torch.sparse_coo, expected a dense tensor with values; use .to"),
     "meta": (PIXELS.to("meta"), "images without values (device meta), expected a dense tensor with values; load them"),
-    "one": (PIXELS[0], "wanted (1, 4, 4) (channels, height, width); that is one image: give a batch, with [None]"),
+    "one": (PIXELS[0], "expected (1, 4, 4) (channels, height, width); that is one image: give a batch, with [None]"),
     "last": (PIXELS.permute(0, 2, 3, 1), "move the channels first, with .permute(0, 3, 1, 2)"),
     "colour": (PIXELS.expand(-1, 3, -1, -1), "the images are colour and the network takes grey: convert them"),
-    "flat": (PIXELS.flatten(1), "images of shape (16,), wanted (1, 4, 4)"),
-    "number": (torch.tensor(1.0), "images of shape (), wanted (1, 4, 4)"),
-    "NaN": (changed(float("nan")), "images with NaN or infinity, wanted finite pixels"),
-    "infinity": (changed(float("-inf")), "images with NaN or infinity, wanted finite pixels"),
+    "flat": (PIXELS.flatten(1), "images of shape (16,), expected (1, 4, 4)"),
+    "number": (torch.tensor(1.0), "images of shape (), expected (1, 4, 4)"),
+    "NaN": (changed(float("nan")), "images with NaN or infinity, expected finite pixels"),
+    "infinity": (changed(float("-inf")), "images with NaN or infinity, expected finite pixels"),
 }  # fmt: skip
 OUT_OF_RANGE = {
-    "0 to 255": (PIXELS * 255, "wanted 0 to 1; scale the images first"),
-    "bipolar of another range": (PIXELS * 2 - 1, "wanted 0 to 1; scale the images first"),
-    "negative": (PIXELS - 1, "wanted 0 to 1; scale the images first"),
+    "0 to 255": (PIXELS * 255, "expected 0 to 1; scale the images first"),
+    "bipolar of another range": (PIXELS * 2 - 1, "expected 0 to 1; scale the images first"),
+    "negative": (PIXELS - 1, "expected 0 to 1; scale the images first"),
     "resized": (changed(1.07), "to 1.07, wanted 0 to 1; clip them with .clamp(0, 1), if a resize made them overshoot"),
 }
 
@@ -257,7 +257,7 @@ def test_images_of_a_narrower_scale_are_refused_as_a_set():
             "expand": lambda: df.expand(network, (PIXELS, ONE_HOT), OUT, images=8),
             "Mixed": lambda: df.MixedImages(network, PIXELS, None, 8),
         }
-        assert "alone, wanted images in a range of 0 to 255, of which these are one colour" in error(calls[use])
+        assert "only, expected images that cover 0 to 255; in that range these are one colour" in error(calls[use])
         assert spec.check(PIXELS) is None
 
 

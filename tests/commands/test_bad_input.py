@@ -251,7 +251,7 @@ def test_a_student_with_other_classes_or_inputs_is_refused(refused, here):
         "def three(spec): return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))\n"
         "def wide(spec): return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))\n"
     )
-    assert "gives outputs of shape (16, 3), wanted (images, 10 classes)" in refused(
+    assert "returns outputs of shape (16, 3), expected (images, 10 classes)" in refused(
         "distill teacher bad.py:three --set set --out o"
     )
     assert "does not take images of shape (1, 8, 8)" in refused("distill teacher bad.py:wide --set set --out o")
@@ -317,7 +317,7 @@ def test_data_that_is_off_is_refused(refused, here):
         "distill teacher --set set --data cat.npz --out o"
     )
     save("colour.npz", rng.random((40, 8, 8, 3)), labels)
-    assert "images of shape (3, 8, 8), wanted (1, 8, 8)" in refused("evaluate teacher --data colour.npz")
+    assert "images of shape (3, 8, 8), expected (1, 8, 8)" in refused("evaluate teacher --data colour.npz")
     (here / "cut.npz").write_bytes((here / "five.npz").read_bytes()[:300])
     assert "cut.npz" in refused("train hinton16 --data cut.npz --out o")
 

@@ -194,7 +194,7 @@ def test_a_student_of_other_classes_is_one_line(refused, here):
         "from torch import nn\ndef build(spec):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 2))"
     )
     text = refused("distill online teacher two.py:build --out o --quiet")
-    assert "outputs of shape" in text and "wanted (images, 10 classes)" in text
+    assert "outputs of shape" in text and "expected (images, 10 classes)" in text
 
 
 def test_a_teacher_whose_logits_are_not_finite_is_one_line(refused, here):

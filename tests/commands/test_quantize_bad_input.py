@@ -56,9 +56,9 @@ REFUSED = [
     ("--device cuda:99", "--device: got 'cuda:99'"),
 ]
 SHAPE_AND_RANGE = [
-    ("--calibrate colour.npz", "images of shape (3, 8, 8), wanted (1, 8, 8)"),
+    ("--calibrate colour.npz", "images of shape (3, 8, 8), expected (1, 8, 8)"),
     ("--calibrate unboxed", "wanted 0 to 1; scale the images first"),
-    ("--calibrate digits --finetune colour.npz", "images of shape (3, 8, 8), wanted (1, 8, 8)"),
+    ("--calibrate digits --finetune colour.npz", "images of shape (3, 8, 8), expected (1, 8, 8)"),
     ("--calibrate digits --finetune unboxed", "wanted 0 to 1; scale the images first"),
 ]
 

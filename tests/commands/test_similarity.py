@@ -132,7 +132,7 @@ def test_a_mistake_is_one_line(refused, line, text):
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("colour.npz", "colour.npz: images of shape (3, 8, 8), wanted (1, 8, 8)"),
+        ("colour.npz", "colour.npz: images of shape (3, 8, 8), expected (1, 8, 8)"),
         ("one.npz", "one.npz has 1 images, expected at least 2; give more"),
     ],
 )

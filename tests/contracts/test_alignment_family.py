@@ -185,7 +185,7 @@ def test_a_state_of_other_anchors_is_refused(kind, teacher):
 
 BAD = {
     "got no anchor image, expected at least one; ": lambda x, y: (x[:0], y[:0]),
-    "images of shape (1, 4, 3), wanted (1, 4, 4)": lambda x, y: (x[..., :3], y),
+    "images of shape (1, 4, 3), expected (1, 4, 4)": lambda x, y: (x[..., :3], y),
     "pixels from ": lambda x, y: (x * 255, y),
     "labels of the anchors: got shape (12,), expected (12, 3)": lambda x, y: (x, y.argmax(1)),
     "labels of the anchors: got shape (11, 3), expected (12, 3)": lambda x, y: (x, y[1:]),

@@ -182,13 +182,13 @@ NORMALISED = "these look normalised; give the images before normalisation"
         (lambda x: (x - 0.5) / 0.5, NORMALISED),
         (lambda x: x * 255, "these are bytes; give them as uint8, or divide them by 255"),
         (lambda x: x * 16, "scale the images to that range"),
-        (lambda x: x / 255, "of which these are one colour; scale them"),
+        (lambda x: x / 255, "in that range these are one colour; scale them"),
         (lambda x: x / 0 * 0, "NaN or infinity"),
         (lambda x: x.half(), "images of torch.float16, expected torch.float32"),
         (lambda x: (x * 255).long(), "images of torch.int64"),
-        (lambda x: (x > 0.4).to(torch.uint8), "of which these are one colour"),
+        (lambda x: (x > 0.4).to(torch.uint8), "in that range these are one colour"),
         (lambda x: torch.cat([x, x, x], dim=-3), "the images are colour and the network takes grey"),
-        (lambda x: torch.cat([x, x], dim=-1), "shape (1, 4, 8), wanted (1, 4, 4)"),
+        (lambda x: torch.cat([x, x], dim=-1), "shape (1, 4, 8), expected (1, 4, 4)"),
     ],
 )  # fmt: skip
 def test_pixels_that_are_not_the_networks_are_refused_with_the_reason(transform, expected):

@@ -194,5 +194,5 @@ def test_soft_labels_are_the_teachers_logits(teacher, digits):
 def test_data_of_other_classes_or_shapes_is_refused(tiny, toy):
     with pytest.raises(UserError, match="toy has 4 classes, tiny 3"):
         labelled(tiny(), toy(classes=4))
-    with pytest.raises(UserError, match=r"images of shape \(2, 4, 4\), wanted \(1, 4, 4\)"):
+    with pytest.raises(UserError, match=r"images of shape \(2, 4, 4\), expected \(1, 4, 4\)"):
         labelled(tiny(), toy(shape=(2, 4, 4)))

@@ -97,7 +97,7 @@ def test_the_teacher_is_left_as_it_was(tiny):
         ({"share": float("nan")}, "share: got nan"),
         ({"images": 0}, "epoch_images: got 0 an epoch of 4 images, expected at least 1"),
         ({"pixels": torch.zeros(0, 1, 4, 4)}, "an epoch of 0 images"),
-        ({"pixels": torch.zeros(2, 1, 5, 4)}, "images of shape (1, 5, 4), wanted (1, 4, 4)"),
+        ({"pixels": torch.zeros(2, 1, 5, 4)}, "images of shape (1, 5, 4), expected (1, 4, 4)"),
         ({"pixels": torch.full((2, 1, 4, 4), 1.5)}, "wanted 0 to 1; scale the images first"),
     ],
 )

@@ -91,12 +91,12 @@ def test_what_is_wrong_with_own_code_is_one_line(code):
         f"no function 'with_spce' in {code}; nearest: 'with_spec'"
     )
     assert refused(lambda: new_model("nowhere.py:f", SPEC, seed=0)) == (
-        "no file nowhere.py, wanted the Python file that builds the model; check the path"
+        "no file nowhere.py, expected the Python file that builds the model; check the path"
     )
     assert refused(lambda: new_model("no_such_package_here:f", SPEC, seed=0)).startswith(
         "no module 'no_such_package_here' for model 'no_such_package_here'; install it"
     )
-    assert "returned int, wanted a torch.nn.Module" in refused(lambda: new_model(f"{code}:number", SPEC, seed=0))
+    assert "returned int, expected a torch.nn.Module" in refused(lambda: new_model(f"{code}:number", SPEC, seed=0))
     assert "does not take images of shape (1, 4, 4)" in refused(lambda: new_model(f"{code}:wrong", SPEC, seed=0))
     assert "no model 'lenet6' in the zoo" in refused(lambda: new_model("lenet6", SPEC, seed=0))
     assert refused(lambda: load_model("lenet5")) == (
@@ -269,11 +269,11 @@ def test_weights_that_do_not_fit_are_refused_by_name(tmp_path):
         "no weight 'fc9.bias' in hinton8; nearest: "
     )
     assert text(lambda own: own.update({"fc1.bias": torch.zeros(9)})) == (
-        f"weight 'fc1.bias' in {path} is (9,), wanted (8,) for hinton8; "
+        f"weight 'fc1.bias' in {path} is (9,), expected (8,) for hinton8; "
         "use the weights of this architecture and input size"
     )
     assert text(lambda own: own.update({"fc1.bias": torch.zeros(8).half()})) == (
-        f"weight 'fc1.bias' in {path} is torch.float16, wanted torch.float32; use weights in that number format"
+        f"weight 'fc1.bias' in {path} is torch.float16, expected torch.float32; use weights in that number format"
     )
     assert network.fingerprint() == before, "nothing is loaded of a file that does not fit"
 
@@ -283,7 +283,7 @@ def test_a_folder_that_is_no_release_is_refused(tmp_path, release):
     assert refused(lambda: load_model(str(tmp_path / "empty"))).startswith(
         f"{tmp_path / 'empty'} has no config.json, expected a release"
     )
-    assert "is a trained release, wanted a fresh network" in refused(lambda: new_model(str(release), SPEC, seed=0))
+    assert "is a trained release, expected a fresh network" in refused(lambda: new_model(str(release), SPEC, seed=0))
     (tmp_path / "empty" / "config.json").write_text('{"format": 2}')
     assert "is no datafree release of format 1" in refused(lambda: Release.open(tmp_path / "empty"))
     folder = write_release(tmp_path / "own", new_model("hinton8", SPEC, seed=0))
@@ -313,7 +313,7 @@ def test_a_network_whose_weights_alone_do_not_fit_is_refused_without_torchs_comp
     spec = InputSpec(shape=(1, 8, 8), classes=tuple("abc"))
     weights = 4 * (64 * 30_000 + 30_000 + 30_000**2 + 30_000 + 3 * 30_000 + 3)
     with pytest.raises(
-        UserError, match=f"hinton30000 for images .* needs {weights:,} bytes, wanted at most the 1,048,576"
+        UserError, match=f"hinton30000 for images .* needs {weights:,} bytes, expected at most the 1,048,576"
     ):
         new_model("hinton30000", spec, seed=0)
 

@@ -127,7 +127,7 @@ REFUSED = {
     "sparse": (
         lambda: nn.ParameterList([nn.Parameter(torch.eye(3).to_sparse())]), "is torch.sparse_coo", "call to_dense()"
     ),
-    "two": (lambda: Net(last=lambda _, z: (z, z)), "gives a tuple, wanted a tensor of logits", "return them alone"),
+    "two": (lambda: Net(last=lambda _, z: (z, z)), "returns a tuple, expected a tensor of logits", "return them alone"),
 }  # fmt: skip
 
 
@@ -311,7 +311,7 @@ def test_a_batch_that_a_norm_cannot_be_trained_on_is_refused_before_the_first_st
     if kind in ("frozen", "several places"):
         train(own, data, Schedule(epochs=1, batch=1))
         return
-    with pytest.raises(UserError, match=r"--batch: got \d+, which gives .*Norm.* one value per channel in training"):
+    with pytest.raises(UserError, match=r"batch: got \d+, which gives .*Norm.* one value per channel in training"):
         train(own, data, Schedule(epochs=1, batch=4 if kind == "instance norm" else 1))
     assert all(torch.equal(own, before[name]) for name, own in own.module.state_dict().items())
 
@@ -367,10 +367,10 @@ def test_an_image_that_gives_no_number_is_counted_over_all_batches(toy, monkeypa
 
 
 OTHER_OUTPUTS = {
-    "maps": (lambda _, z: z[:, :, None, None], r"outputs of shape \(\d+, 3, 1, 1\), wanted \(images, 3 classes\)"),
-    "one logit": (lambda _, z: z[:, :1], r"outputs of shape \(\d+, 1\), wanted \(images, 3 classes\)"),
-    "no logits": (lambda _, z: z[:, 0], r"outputs of shape \(\d+,\), wanted \(images, 3 classes\)"),
-    "all in one": (lambda _, z: z.sum(), r"outputs of shape \(\), wanted \(images, 3 classes\)"),
+    "maps": (lambda _, z: z[:, :, None, None], r"outputs of shape \(\d+, 3, 1, 1\), expected \(images, 3 classes\)"),
+    "one logit": (lambda _, z: z[:, :1], r"outputs of shape \(\d+, 1\), expected \(images, 3 classes\)"),
+    "no logits": (lambda _, z: z[:, 0], r"outputs of shape \(\d+,\), expected \(images, 3 classes\)"),
+    "all in one": (lambda _, z: z.sum(), r"outputs of shape \(\), expected \(images, 3 classes\)"),
     "one row": (lambda _, z: z.mean(0, keepdim=True), r"outputs of shape \(1, 3\) for \d+ images"),
 }
 

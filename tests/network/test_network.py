@@ -97,10 +97,10 @@ def test_check_says_what_is_wrong_with_a_network(tiny):
     wrong.module.fc2.weight.data[0, 0] = torch.nan
     cases = {
         "weight 'fc2.weight' of tiny has NaN or infinity; use weights that are finite": wrong,
-        "tiny gives outputs of shape (16, 3), wanted (images, 4 classes); give a classifier for these classes": Network(
+        "tiny returns outputs of shape (16, 3), expected (images, 4 classes); give a classifier for these classes": Network(
             tiny("linear").module, InputSpec(shape=(1, 4, 4), classes=tuple("abcd")), "tiny"
         ),
-        "tiny gives outputs of shape (16, 1, 4, 4), wanted (images, 3 classes); give a classifier for these classes": (
+        "tiny returns outputs of shape (16, 1, 4, 4), expected (images, 3 classes); give a classifier for these classes": (
             Network(nn.Identity(), wrong.spec, "tiny")
         ),
     }
@@ -146,9 +146,9 @@ def test_pixels_that_do_not_fit_are_refused(tiny):
     spec = tiny("linear").spec
     spec.check(torch.ones(2, 1, 4, 4))
     for pixels, text in (
-        (torch.ones(2, 1, 4, 5), r"images of shape \(1, 4, 5\), wanted \(1, 4, 4\)"),
+        (torch.ones(2, 1, 4, 5), r"images of shape \(1, 4, 5\), expected \(1, 4, 4\)"),
         (torch.full((2, 1, 4, 4), torch.nan), "images with NaN or infinity"),
-        (torch.full((2, 1, 4, 4), 255.0), "pixels from 255 to 255, wanted 0 to 1; scale the images first"),
+        (torch.full((2, 1, 4, 4), 255.0), "pixels from 255 to 255, expected 0 to 1; scale the images first"),
     ):
         with pytest.raises(UserError, match=text):
             spec.check(pixels)

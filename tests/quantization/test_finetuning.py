@@ -227,7 +227,7 @@ def test_fewer_images_than_a_batch_are_one_batch(normed, shown):
     ("pixels", "text"),
     [
         (torch.rand(0, 1, 8, 8), "pixels: got no image, expected at least 1 to fine-tune on; give some"),
-        (torch.rand(4, 3, 8, 8), "images of shape (3, 8, 8), wanted (1, 8, 8)"),
+        (torch.rand(4, 3, 8, 8), "images of shape (3, 8, 8), expected (1, 8, 8)"),
         (torch.rand(4, 1, 8, 8) + 3, "wanted 0 to 1; scale the images first"),
     ],
 )

@@ -188,8 +188,8 @@ def test_the_same_images_give_the_same_network_and_progress_ends_at_all_of_them(
     ("pixels", "text"),
     [
         (torch.rand(0, 1, 8, 8), "pixels: got no image, expected at least 1 to calibrate on; give some"),
-        (torch.rand(4, 3, 8, 8), "images of shape (3, 8, 8), wanted (1, 8, 8) (channels, height, width)"),
-        (torch.rand(4, 1, 6, 8), "images of shape (1, 6, 8), wanted (1, 8, 8)"),
+        (torch.rand(4, 3, 8, 8), "images of shape (3, 8, 8), expected (1, 8, 8) (channels, height, width)"),
+        (torch.rand(4, 1, 6, 8), "images of shape (1, 6, 8), expected (1, 8, 8)"),
         (torch.full((4, 1, 8, 8), -1.0), "pixels from -1 to -1, wanted 0 to 1; scale the images first"),
         (torch.full((4, 1, 8, 8), 255.0), "pixels from 255 to 255, wanted 0 to 1"),
         (torch.full((4, 1, 8, 8), torch.nan), "images with NaN or infinity"),

@@ -143,8 +143,8 @@ def test_bad_input_is_one_line(teacher, normed, digits, tiny, toy):
             similarity(normed, {"few": few})
         assert str(caught.value) == f"few has {len(few)} images, expected at least 2; give more"
     for pixels, text in [
-        (noise(5, (1, 6, 8)), r"images of shape (1, 6, 8), wanted (1, 8, 8)"),
-        (noise(5, (3, 8, 8)), r"images of shape (3, 8, 8), wanted (1, 8, 8)"),
+        (noise(5, (1, 6, 8)), r"images of shape (1, 6, 8), expected (1, 8, 8)"),
+        (noise(5, (3, 8, 8)), r"images of shape (3, 8, 8), expected (1, 8, 8)"),
         (noise(5, digits.shape) - 1, "wanted 0 to 1; scale the images first"),
         (noise(5, digits.shape) * torch.nan, "images with NaN or infinity"),
     ]:

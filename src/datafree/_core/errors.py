@@ -43,7 +43,7 @@ def nearest(name: str, options: Iterable[str], count: int = 3) -> str:
         return "there are none"
     if len(options) <= FEW:
         return f"expected {'one of ' if len(options) > 1 else ''}{_quoted(options)}"
-    return f"none of the {len(options)} names there is like it, of which the first is {cut(options[0])!r}"
+    return f"none of the {len(options)} names is similar; the first is {cut(options[0])!r}"
 
 
 def unknown(kind: str, name: str, options: Iterable[str], where: str = "") -> UserError:

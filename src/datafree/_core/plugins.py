@@ -1,7 +1,7 @@
 """Families of settings by name: built in, installed as a plug-in, or the user's own `file.py:Class`.
 
 One `Family` for each kind of method (synthesis, condensing, alignment, replay, statistics). Only names that the user typed
-import code: those in set.json, run.json or a record are looked up among the classes that are there already.
+import code; those in set.json, run.json or a record are looked up among the classes that are loaded already.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ GROUP = "datafree.methods"
 
 T = TypeVar("T")
 _LOADED: dict[str, dict[str, type]] = {}
-"""Classes of users and plug-ins that this process has used: package of the family -> name -> class."""
+"""Custom classes and plug-ins that this process has used: package of the family -> name -> class."""
 _FILES: dict[tuple[str, str], tuple[tuple[int, int], type]] = {}
 """Classes of files, so that a name gives one class until its file changes: (path, class) -> (time and size, class)."""
 
@@ -34,7 +34,7 @@ def class_by_name(name: str, noun: str) -> type | None:
     """The class that `file.py:Class` or `package.module:Class` names; None for a name without a colon.
 
     The name must be one that the user typed, since its code is run. `noun` says what it is for, in messages. Raises
-    UserError where it is missing, fails, or is no class; and inside `without_code`.
+    UserError if it is missing, fails or is no class, and inside `without_code`.
     """
     code = code_name(name)
     if code is None:
@@ -67,7 +67,7 @@ def _check_name(name: str, code: CodeName, noun: str) -> None:
 
 
 def _stamp(code: CodeName) -> tuple[int, int] | None:
-    """Time and size of the file; None for a module, which Python itself keeps, and for a file that is not there."""
+    """Time and size of the file; None for a module, which Python itself caches, and for a missing file."""
     if not code.is_file or not Path(code.place).is_file():
         return None
     status = Path(code.place).stat()
@@ -83,9 +83,9 @@ class Family(Generic[T]):
     field: str
     """The setting whose default is a class's name."""
     noun: str
-    """What one is called in messages: `synthesis method`."""
+    """Name of such a class in messages: `synthesis method`."""
     needs: tuple[str, ...]
-    """Attributes that every class has beside `field`; the last is the verb that tells this family's plug-ins from others'."""
+    """Attributes that every class has besides `field`; the last is the method by which this family's plug-ins are recognised."""
 
     def built_in(self) -> dict[str, type[Settings]]:
         """The classes of the package's files by name."""
@@ -111,7 +111,7 @@ class Family(Generic[T]):
         return self.built_in().get(name) or _LOADED.get(self.package, {}).get(name)
 
     def class_of(self, name: str) -> type[Settings]:
-        """The class of a name that the user typed. Raises UserError where there is none, or where its code fails."""
+        """The class of a name that the user typed. Raises UserError if there is none, or if its code fails."""
         built_in = self.built_in()
         if name in built_in:
             return built_in[name]
@@ -125,7 +125,7 @@ class Family(Generic[T]):
         raise unknown(self.noun, str(name), self.kinds())
 
     def from_dict(self, values: Any, *, strict: bool = False, typed: bool = True) -> T:
-        """Settings from a mapping whose `field` names their class. Raises UserError for a name or setting that is off.
+        """Settings from a mapping whose `field` names their class. Raises UserError for an invalid name or setting.
 
         Values from a file are not `typed` by the user, so their name runs no code.
         """
@@ -171,7 +171,7 @@ class Family(Generic[T]):
             yield from sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value))
 
     def _plugin(self, point: EntryPoint) -> type[Settings] | None:
-        """The class of an installed plug-in; None for one of another family. Raises UserError where its code fails."""
+        """The class of an installed plug-in; None for one of another family. Raises UserError if its code fails."""
         origin = f"{point.dist.name} ({point.value})" if point.dist is not None else point.value
         try:
             value = point.load()
@@ -194,7 +194,7 @@ class Family(Generic[T]):
         return self._remembered(kind)
 
     def _checked(self, value: type, where: str) -> type[Settings]:
-        """The class. Raises UserError where it is no class of this family, or takes a built-in one's name."""
+        """The class. Raises UserError if it is no class of this family, or has the name of a built-in one."""
         if not issubclass(value, Settings):
             raise UserError(
                 f"{where}: {value.__name__} is no {self.noun}, expected a subclass of datafree.Settings; give it that base"

@@ -182,7 +182,7 @@ def _header(path: Path, kind: str) -> tuple[Any, dict[str, Any]]:
         raise UserError(f"{str(error).rpartition(';')[0]}; {ADVICE}") from None
 
 
-READ = {"content", "sets", "record", "teacher", "original", "model", "inputs"}
+FROM_FILES = {"content", "sets", "record", "teacher", "original", "model", "inputs"}
 """Keys of an identity that come from files."""
 
 
@@ -190,20 +190,20 @@ def _difference(stored_identity: Any, expected: dict[str, Any]) -> str:
     """The difference in words: other settings, or other files."""
     stored = stored_identity if isinstance(stored_identity, dict) else {}
     keys = {key for key in (*stored, *expected) if stored.get(key) != expected.get(key)}
-    return "other data or input files" if keys <= READ else "other settings"
+    return "other data or input files" if keys <= FROM_FILES else "other settings"
 
 
 def _check_environment(path: Path, stored: Environment) -> None:
     current = Environment.here()
     if stored.processes != current.processes:
         raise UserError(
-            f"{path} is of a run of {stored.processes} processes, this one has {current.processes}, which would end in other "
-            f"numbers; go on with as many (torchrun --nproc-per-node {stored.processes})"
+            f"{path} is of a run of {stored.processes} processes, this one has {current.processes}, which would give other "
+            f"numbers; start as many (torchrun --nproc-per-node {stored.processes})"
         )
     if stored.threads != current.threads:
         raise UserError(
-            f"{path} is of a run on {stored.threads} threads, this one has {current.threads}, which would end in other numbers; "
-            f"go on with --threads {stored.threads}, or name another `out`"
+            f"{path} is of a run on {stored.threads} threads, this one has {current.threads}, which would give other numbers; "
+            f"use {stored.threads} threads, or name another `out`"
         )
     changed = [
         f"{part} {old!r} then, {new!r} now"

@@ -1,4 +1,4 @@
-"""Frozen, validated settings: a method's fields are its flags, their docstrings the help, its dict what a run stores."""
+"""Frozen, validated settings: a method's fields are its flags, their docstrings the help, and runs store its dict."""
 
 from __future__ import annotations
 
@@ -171,8 +171,8 @@ def _one_line(cls: type[BaseModel], error: ValidationError) -> UserError:
 def _parameter(cls: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, int | None]:
     """The parameter that an error's location is of, and its place in the parameter's list.
 
-    pydantic's location goes on with the place in a tuple, the key of a table or the type that was tried of several, which
-    name no parameter.
+    pydantic's location continues with the place in a tuple, the key of a table, or the type that was tried; these are no
+    parameters.
     """
     names: list[str] = []
     model: Any = cls

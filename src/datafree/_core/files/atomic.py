@@ -80,7 +80,7 @@ def check_name_length(path: str | os.PathLike[str]) -> None:
     if length > limits["PC_NAME_MAX"] or length + len(os.fsencode(os.path.abspath(folder))) > limits["PC_PATH_MAX"]:
         raise UserError(
             f"the name of {cut(path)!r} takes {length - _SUFFIX:,} bytes, expected at most "
-            f"{limits['PC_NAME_MAX'] - _SUFFIX}, in a path of {limits['PC_PATH_MAX'] - _SUFFIX}; give a shorter --out"
+            f"{limits['PC_NAME_MAX'] - _SUFFIX}, in a path of {limits['PC_PATH_MAX'] - _SUFFIX}; give a shorter `out`"
         )
 
 

@@ -150,7 +150,7 @@ def read_sealed_json(path: str | os.PathLike[str], older: Collection[str]) -> di
             warnings.warn(Notice(f"{path} {words}"), stacklevel=2)
     elif digest != _digest(value, path):
         # without a checksum only a file that an earlier version could have written is opened
-        changed = "" if value.keys() - set(older) else ", or, where you changed it yourself, remove its checksum"
+        changed = "" if value.keys() - set(older) else ", or remove its checksum if you changed it yourself"
         raise UserError(
             f"{str(path)!r} is not as it was written: its checksum does not fit; get it or make it again{changed}"
         )
