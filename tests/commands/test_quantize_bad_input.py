@@ -57,9 +57,9 @@ REFUSED = [
 ]
 SHAPE_AND_RANGE = [
     ("--calibrate colour.npz", "images of shape (3, 8, 8), expected (1, 8, 8)"),
-    ("--calibrate unboxed", "wanted 0 to 1; scale the images first"),
+    ("--calibrate unboxed", "expected 0 to 1; scale the images first"),
     ("--calibrate digits --finetune colour.npz", "images of shape (3, 8, 8), expected (1, 8, 8)"),
-    ("--calibrate digits --finetune unboxed", "wanted 0 to 1; scale the images first"),
+    ("--calibrate digits --finetune unboxed", "expected 0 to 1; scale the images first"),
 ]
 
 

@@ -120,7 +120,7 @@ REFUSED = [
         "--record: got no record, expected statistics of the training data, since hinton16 has no batch norm; give a record,",
     ),
     (f"{NET} digits unboxed", "unboxed: pixels from"),
-    (f"{NET} unboxed", "wanted 0 to 1; scale the images first"),
+    (f"{NET} unboxed", "expected 0 to 1; scale the images first"),
 ]
 
 

@@ -185,7 +185,7 @@ OUTSIDE = torch.full((4, 1, 8, 8), 2.0)
         ({"method": {"steps": 2}}, "method: got settings without 'method'"),
         ({"method": "distribution"}, "method 'distribution' needs a record"),
         ({"images": "no/such"}, "no data set 'no/such': no such file or folder"),
-        ({"images": OUTSIDE}, "wanted 0 to 1; scale the images first"),
+        ({"images": OUTSIDE}, "expected 0 to 1; scale the images first"),
         ({"images": torch.rand(4, 3, 8, 8)}, "images of shape (3, 8, 8), expected (1, 8, 8)"),
         ({"images": torch.rand(0, 1, 8, 8)}, "images: got no image, expected at least one"),
         ({"images": 5}, "images: got 5, expected"),

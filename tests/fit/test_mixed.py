@@ -98,7 +98,7 @@ def test_the_teacher_is_left_as_it_was(tiny):
         ({"images": 0}, "epoch_images: got 0 an epoch of 4 images, expected at least 1"),
         ({"pixels": torch.zeros(0, 1, 4, 4)}, "an epoch of 0 images"),
         ({"pixels": torch.zeros(2, 1, 5, 4)}, "images of shape (1, 5, 4), expected (1, 4, 4)"),
-        ({"pixels": torch.full((2, 1, 4, 4), 1.5)}, "wanted 0 to 1; scale the images first"),
+        ({"pixels": torch.full((2, 1, 4, 4), 1.5)}, "expected 0 to 1; scale the images first"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_an_epoch(tiny, changes, text):

@@ -228,7 +228,7 @@ def test_fewer_images_than_a_batch_are_one_batch(normed, shown):
     [
         (torch.rand(0, 1, 8, 8), "pixels: got no image, expected at least 1 to fine-tune on; give some"),
         (torch.rand(4, 3, 8, 8), "images of shape (3, 8, 8), expected (1, 8, 8)"),
-        (torch.rand(4, 1, 8, 8) + 3, "wanted 0 to 1; scale the images first"),
+        (torch.rand(4, 1, 8, 8) + 3, "expected 0 to 1; scale the images first"),
     ],
 )
 def test_images_that_do_not_fit_are_one_line(pixels, text, normed, fresh):

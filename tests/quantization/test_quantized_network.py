@@ -225,7 +225,7 @@ REFUSED = [
     ({"calibrate": "bsn"}, "no data set or method 'bsn' in calibrate; nearest: 'bns'"),
     ({"calibrate": "nosuch"}, "no data set 'nosuch' in the data sets, and no such folder or .npz file"),
     ({"calibrate": torch.rand(4, 3, 8, 8)}, "images of shape (3, 8, 8), expected (1, 8, 8)"),
-    ({"calibrate": torch.rand(4, 1, 8, 8) * 255}, "wanted 0 to 1; scale the images first"),
+    ({"calibrate": torch.rand(4, 1, 8, 8) * 255}, "expected 0 to 1; scale the images first"),
     ({"calibrate": "none", "correct_bias": "empirical"}, "correct_bias: got 'empirical' with calibrate 'none'"),
     ({"calibrate": "none", "fine_tune": df.FineTuning()}, "fine_tune: got settings with calibrate 'none'"),
     ({"fine_tune": {"images": 3}}, "fine_tune['images']: got 3, expected "),

@@ -145,7 +145,7 @@ def test_bad_input_is_one_line(teacher, normed, digits, tiny, toy):
     for pixels, text in [
         (noise(5, (1, 6, 8)), r"images of shape (1, 6, 8), expected (1, 8, 8)"),
         (noise(5, (3, 8, 8)), r"images of shape (3, 8, 8), expected (1, 8, 8)"),
-        (noise(5, digits.shape) - 1, "wanted 0 to 1; scale the images first"),
+        (noise(5, digits.shape) - 1, "expected 0 to 1; scale the images first"),
         (noise(5, digits.shape) * torch.nan, "images with NaN or infinity"),
     ]:
         with pytest.raises(UserError) as caught:

@@ -128,7 +128,12 @@ def _parts(name: str, value: Any, hint: Any) -> list[tuple[str, Any, Any]]:
             return [(f"{name}[{cut(key)!r}]", item, inner_types[1]) for key, item in value.items()]
         if origin is Sequence and isinstance(value, Sequence) and not isinstance(value, str):
             return [(f"{name}[{place}]", item, inner_types[0]) for place, item in enumerate(value)]
-        if origin is tuple and isinstance(value, (tuple, list)) and inner_types[-1] is not ... and len(value) == len(inner_types):
+        if (
+            origin is tuple
+            and isinstance(value, (tuple, list))
+            and inner_types[-1] is not ...
+            and len(value) == len(inner_types)
+        ):
             return [(f"{name}[{place}]", *pair) for place, pair in enumerate(zip(value, inner_types, strict=True))]
     return []
 
@@ -149,7 +154,11 @@ def _expected(hint: Any) -> str:
     if origin is Literal:
         return " or ".join(map(repr, inner_types))
     if origin is tuple and inner_types[-1] is not ...:
-        return f"a pair ({', '.join(_name(item) for item in inner_types)})" if len(inner_types) == 2 else f"{len(inner_types)} values"
+        return (
+            f"a pair ({', '.join(_name(item) for item in inner_types)})"
+            if len(inner_types) == 2
+            else f"{len(inner_types)} values"
+        )
     if origin is not None:
         words = {"Mapping": "a dict", "Sequence": "a list", "Callable": "a function"}
         return words.get(_name(origin)) or (

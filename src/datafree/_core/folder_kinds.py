@@ -59,9 +59,7 @@ def check_original(name: str | Path) -> None:
 def no_release(folder: Path) -> str:
     """A message about a folder without config.json: what it is, and what to name instead."""
     if (folder / "set.json").is_file():
-        return (
-            f"{folder} is a synthetic set, which holds no network, expected a release; name the network's folder"
-        )
+        return f"{folder} is a synthetic set, which holds no network, expected a release; name the network's folder"
     if (folder / CONDENSED).is_file():
         return f"{folder} is a condensed set, which holds no network, expected a release; name the network's folder"
     with suppress(UserError):

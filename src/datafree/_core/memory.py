@@ -61,7 +61,9 @@ def _group() -> int | None:
             else:
                 continue
             group = root / place.lstrip("/")
-            remaining += [count for folder in (group, *group.parents) if (count := _remaining(folder, *names)) is not None]
+            remaining += [
+                count for folder in (group, *group.parents) if (count := _remaining(folder, *names)) is not None
+            ]
     return min(remaining, default=None)
 
 

@@ -75,7 +75,9 @@ def guarded(name: str, code: CodeName, note: str = "", kind: str = "model") -> I
         else:
             package_folder = str(FOLDER)
             frames = [
-                frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(package_folder)
+                frame
+                for frame in traceback.extract_tb(error.__traceback__)
+                if not frame.filename.startswith(package_folder)
             ]
             reason, place = str(error), f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
         raise UserError(

@@ -190,7 +190,9 @@ def check_pixel_gradient(network: Network, method: str) -> None:
         images = network.probes()[list(ORDER)].to(network.device).requires_grad_()
         logits = network.logits(images)
         if not logits.requires_grad:
-            raise UserError(f"no gradient reaches the images of {network.name}, and {method} needs one; {_gradient_advice(logits)}")
+            raise UserError(
+                f"no gradient reaches the images of {network.name}, and {method} needs one; {_gradient_advice(logits)}"
+            )
         weights = torch.linspace(1, 2, logits[0].numel(), device=logits.device, dtype=logits.dtype)
         (gradient,) = _gradient(network, (logits * weights).sum(), [images])
     if gradient is None or not bool(gradient.any()):
@@ -229,10 +231,14 @@ def _check_learns(network: Network, *, training: bool) -> None:
             )
         logits = network.logits(network.probes()[list(ORDER)].to(network.device))
         if not logits.requires_grad:
-            raise UserError(f"no gradient reaches the weights of {network.name}, so it cannot learn; {_gradient_advice(logits)}")
+            raise UserError(
+                f"no gradient reaches the weights of {network.name}, so it cannot learn; {_gradient_advice(logits)}"
+            )
         gradients = _gradient(network, logits.sum(), weights)
     if all(tensor is None for tensor in gradients):
-        raise UserError(f"no gradient reaches the weights of {network.name}, so it cannot learn; {_gradient_advice(logits)}")
+        raise UserError(
+            f"no gradient reaches the weights of {network.name}, so it cannot learn; {_gradient_advice(logits)}"
+        )
 
 
 def _gradient(network: Network, total: Tensor, leaves: list[Any]) -> tuple[Tensor | None, ...]:
@@ -279,7 +285,8 @@ def _state(network: Network) -> dict[str, Any]:
 
 def _changed(old_state: dict[str, Any], new_state: dict[str, Any]) -> str | None:
     return next(
-        (name for name, value in new_state.items() if name in old_state and not torch.equal(old_state[name], value)), None
+        (name for name, value in new_state.items() if name in old_state and not torch.equal(old_state[name], value)),
+        None,
     )
 
 

@@ -121,7 +121,9 @@ def class_positions(
         return positions
     if (are_bare(names) or are_bare(expected)) and not (are_numbers(names) and are_numbers(expected)):
         named_classes = expected if are_bare(names) else names
-        if len({DIGITS.sub("#", name) for name in named_classes}) == 1 and list(named_classes) != ordered(named_classes, "number"):
+        if len({DIGITS.sub("#", name) for name in named_classes}) == 1 and list(named_classes) != ordered(
+            named_classes, "number"
+        ):
             raise UserError(
                 f"classes of {source} or {network} are bare numbers, and the others, {', '.join(map(repr, named_classes[:3]))}, "
                 "..., are not in the order of their numbers; expected the same names; rename the classes"

@@ -124,7 +124,9 @@ class Network:
             pixels = pixels.double()
         inputs = self.spec.normalize(pixels)
         if not inputs.is_contiguous() and not self.channels_last:
-            inputs = inputs.contiguous()  # a module that calls `view` on a convolution's output fails in any other order
+            inputs = (
+                inputs.contiguous()
+            )  # a module that calls `view` on a convolution's output fails in any other order
         logits = self.run(inputs.clone() if inputs is pixels else inputs)
         if not isinstance(logits, Tensor):
             raise UserError(

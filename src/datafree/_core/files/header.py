@@ -140,7 +140,9 @@ def _table(value: dict[str, Any], data: int, subject: str, why_not: WhyNot) -> T
     spans = []
     for name, entry in value.items():
         if reason := why_not(name):
-            raise UserError(f"tensor name {name[:80]!r} in {subject} cannot be used: {reason}; it is hostile or damaged")
+            raise UserError(
+                f"tensor name {name[:80]!r} in {subject} cannot be used: {reason}; it is hostile or damaged"
+            )
         spans.append((*_span(entry, f"tensor {name!r} in {subject}"), name))
     spans.sort(key=lambda span: span[:2])
     position, table = 0, {}
@@ -158,7 +160,9 @@ def _span(entry: Any, subject: str) -> tuple[int, int, tuple[torch.dtype, tuple[
         raise _damaged(subject, "its entry is not dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise UserError(f"{subject} has dtype {str(dtype)[:40]!r}; expected one of {', '.join(DTYPES)}; convert it first")
+        raise UserError(
+            f"{subject} has dtype {str(dtype)[:40]!r}; expected one of {', '.join(DTYPES)}; convert it first"
+        )
     if not _counts(shape) or len(shape) > _MAX_DIMENSIONS or _volume(shape) > _MAX_VOLUME:
         raise _damaged(subject, f"its shape {str(shape)[:80]} is impossible")
     if not _counts(offsets) or len(offsets) != 2:

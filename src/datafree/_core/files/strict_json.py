@@ -57,7 +57,9 @@ def canonical(value: object, subject: str, separators: int = MAX_SEPARATORS) -> 
     try:
         text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise UserError(f"{subject} is no JSON: {error}; give dicts, lists, strings, finite numbers, booleans") from None
+        raise UserError(
+            f"{subject} is no JSON: {error}; give dicts, lists, strings, finite numbers, booleans"
+        ) from None
     if not _string_keys(value):
         raise UserError(f"{subject} has a key that is no string; JSON would turn it into one; give strings")
     data = text.encode("ascii")

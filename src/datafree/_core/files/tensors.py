@@ -105,7 +105,9 @@ def read_tensors(
     """
     subject = repr(str(path))
     with open_regular(path) as (file, size):
-        layout = read_layout(file, size, subject=subject, cap=cap_of(kind) if cap is None else cap, why_not=_why_not(kind))
+        layout = read_layout(
+            file, size, subject=subject, cap=cap_of(kind) if cap is None else cap, why_not=_why_not(kind)
+        )
         seal, digest = open_seal(layout, kind, subject)
         if expect is not None:
             check_expected(layout.table, expect, subject)
@@ -125,7 +127,9 @@ def read_header(
     """
     subject = repr(str(path))
     with open_regular(path) as (file, size):
-        layout = read_layout(file, size, subject=subject, cap=cap_of(kind) if cap is None else cap, why_not=_why_not(kind))
+        layout = read_layout(
+            file, size, subject=subject, cap=cap_of(kind) if cap is None else cap, why_not=_why_not(kind)
+        )
         seal, _ = open_seal(layout, kind, subject)
     return dict(sorted(seal.table.items())), seal.header
 

@@ -188,7 +188,9 @@ def _state_dict(content: Any, subject: str) -> dict[str, Described]:
     for name, value in content.items():
         if not isinstance(value, Described):
             got = value.name if isinstance(value, Opaque) else type(value).__name__
-            raise UserError(f"{_quoted(name)} in {subject} is {got[:80]!r}; expected a tensor; save the state dict alone")
+            raise UserError(
+                f"{_quoted(name)} in {subject} is {got[:80]!r}; expected a tensor; save the state dict alone"
+            )
         if reason := why_not_weight_name(name):
             raise UserError(f"tensor name {_quoted(name)} in {subject} cannot be used: {reason}; rename it")
     if content and all(name.startswith("module.") for name in content):
@@ -200,7 +202,9 @@ def _tensors(
     members: zipfile.ZipFile, root: str, described: dict[str, Described], limit: int, subject: str
 ) -> dict[str, Tensor]:
     """The tensors, of at most `limit` bytes together. All are checked against their storages before any is read."""
-    checked = {name: _check(members, root, tensor, f"tensor {name!r} in {subject}") for name, tensor in described.items()}
+    checked = {
+        name: _check(members, root, tensor, f"tensor {name!r} in {subject}") for name, tensor in described.items()
+    }
     total = sum(
         math.prod(tensor.shape) * dtype.itemsize for tensor, (dtype, _) in zip(described.values(), checked.values())
     )
@@ -219,7 +223,9 @@ def _check(members: zipfile.ZipFile, root: str, tensor: Described, subject: str)
     """A tensor's dtype and the zip member of its storage, which is checked to be large enough."""
     dtype = _STORAGES.get(tensor.storage.removeprefix("torch ").removesuffix("Storage"))
     if dtype is None:
-        raise UserError(f"{subject} is in {tensor.storage[:80]!r}; expected one of {', '.join(_STORAGES)}; cast it first")
+        raise UserError(
+            f"{subject} is in {tensor.storage[:80]!r}; expected one of {', '.join(_STORAGES)}; cast it first"
+        )
     key = f"{root}data/{tensor.key}"
     if key not in members.NameToInfo:
         raise ValueError(f"the storage of {subject} is missing")
