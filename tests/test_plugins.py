@@ -177,7 +177,7 @@ def test_every_family_takes_the_users_classes(teacher, digits, here):
     ("name", "text"),
     [
         ("own.py:Gray", "no class 'Gray' in own.py; nearest: 'Grey'"),
-        ("nosuch.py:Grey", "no file nosuch.py, wanted the Python file that builds the synthesis method"),
+        ("nosuch.py:Grey", "no file nosuch.py, expected the Python file that builds the synthesis method"),
         ("own.py:", "synthesis method 'own.py:' names no class, expected file.py:Class or package.module:Class"),
         ("no_such_module:Grey", "no module 'no_such_module' for synthesis method 'no_such_module'"),
         ("own.py:Unnamed", "Unnamed has no name, expected the setting 'method' with one as its default"),
@@ -217,7 +217,7 @@ def test_a_name_out_of_a_file_runs_no_code(teacher, here):
 
 
 def test_a_rerun_of_somebody_elses_log_runs_no_code(here):
-    with without_code(), pytest.raises(UserError, match=r"runs the code 'own\.py'; if it is yours, .* add --trust"):
+    with without_code(), pytest.raises(UserError, match=r"runs the code 'own\.py', which datafree rerun does only with --trust"):
         df.method("own.py:Grey")
     assert not (here / "ran").exists()
 

@@ -88,7 +88,7 @@ def test_the_record_that_is_advised_is_then_taken(left, toy):
     )  # fmt: skip
     data = toy(shape=(1, 8, 8))
     left(3_000_000)
-    with pytest.raises(UserError, match=r"; give --kind moments --conv channels \(about \d+ MB\)"):
+    with pytest.raises(UserError, match=r"; give the statistic 'moments' with `conv='channels'` \(about \d+ MB\)"):
         record(network, data, [Moments(covariance="full", conv="units")])
     record(network, data, [Moments(covariance="full", conv="channels")])
     left(100)

@@ -212,7 +212,7 @@ def _say(path: Path, made: Record, network: Network, data: Dataset | None) -> No
     if data is not None:
         say_fit(network, data)
     for name, entry in made.entries.items():
-        own = made.meter(name, network).released_statistics(entry.summary)
+        own = made.accumulator(name, network).released_statistics(entry.summary)
         print(f"  {name}: {entry.statistic.kind}, {entry.nbytes():,} bytes, forecast AUC {forecast_auc(own):.3f}")
     total = forecast_auc(made.released_statistics(network))
     print(

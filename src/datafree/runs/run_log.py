@@ -22,7 +22,7 @@ from .._core.errors import UserError
 from .._core.files import canonical, read_json, sha256_file, sweep, write_json
 from .._core.files.atomic import check_name_length
 from .._core.files.paths import MARKER
-from .._core.optional_packages import SUPPORTED_EXTRA, SUPPORTED
+from .._core.optional_packages import SUPPORTED, SUPPORTED_EXTRA
 from .._core.settings import modern
 from .._core.version import FOLDER, VERSION
 from ..data import sha256

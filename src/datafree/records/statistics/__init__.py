@@ -125,7 +125,7 @@ def offered() -> dict[str, type[Settings]]:
 
 
 def from_dict(values: Any, *, strict: bool = False) -> Any:
-    """A statistic from its dict; raises UserError for an unknown kind or a setting that is off; where `strict`, as in a
-    file, for a value of another JSON type too, and for a kind whose code is not loaded.
+    """A statistic from its dict. Raises UserError for an unknown kind or an invalid setting; with `strict`, for dicts from
+    files, also for a value of another JSON type and for a kind whose code is not loaded.
     """
     return FAMILY.from_dict(values, strict=strict, typed=not strict)
