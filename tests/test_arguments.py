@@ -214,7 +214,10 @@ OUT_OF_RANGE = {
     "0 to 255": (PIXELS * 255, "expected 0 to 1; scale the images first"),
     "bipolar of another range": (PIXELS * 2 - 1, "expected 0 to 1; scale the images first"),
     "negative": (PIXELS - 1, "expected 0 to 1; scale the images first"),
-    "resized": (changed(1.07), "to 1.07, wanted 0 to 1; clip them with .clamp(0, 1), if a resize made them overshoot"),
+    "resized": (
+        changed(1.07),
+        "to 1.07, expected 0 to 1; clip them with .clamp(0, 1), if a resize made them overshoot",
+    ),
 }
 
 

@@ -93,7 +93,7 @@ def test_a_shape_bomb_costs_no_memory():
         [sys.executable, "-c", line, *["inspect", "teacher"]], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "wanted (99999,) for hinton99999" in done.stderr
+    assert "expected (99999,) for hinton99999" in done.stderr
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 4 << 20  # kB
 
 
@@ -107,7 +107,7 @@ def test_a_large_image_for_small_weights_is_no_bomb_either(refused, monkeypatch)
     monkeypatch.setattr(load.memory, "available", lambda: 8 << 30)
     text = refused("pack resnet8 --weights resnet8.safetensors --shape 1 4096 4096 --classes 10 --out o")
     assert re.fullmatch(
-        r"resnet8 for images \(1, 4096, 4096\) needs [0-9,]+ bytes, wanted at most the 8,589,934,592 of memory here; "
+        r"resnet8 for images \(1, 4096, 4096\) needs [0-9,]+ bytes, expected at most the 8,589,934,592 of memory available; "
         "give a smaller network or smaller images",
         text,
     )

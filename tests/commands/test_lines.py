@@ -49,12 +49,12 @@ def test_only_names_that_are_like_it_are_called_nearest():
         ("evaluate told --data digits", "told was written by datafree evaluate and holds no network"),
         ("report told --out page.html", "told is what datafree evaluate wrote, wanted a release, set or similarity"),
         ("report teacher told --out page.html", "name the folder of the network that it measured, and the data"),
-        ("pack broken.py " + PACK, "broken.py is no Python that can be read: "),
+        ("pack broken.py " + PACK, "broken.py is not readable Python: "),
         (
             "pack three.py:build " + PACK,
-            "three.py:build needs 3 arguments (a, b, c), wanted none or the InputSpec alone",
+            "three.py:build needs 3 arguments (a, b, c), expected none or the InputSpec alone",
         ),
-        ("pack three.py:both " + PACK, "three.py:both needs 2 arguments (spec, depth), wanted none or the InputSpec"),
+        ("pack three.py:both " + PACK, "three.py:both needs 2 arguments (spec, depth), expected none or the InputSpec"),
     ],
     ids=lambda own: own[:40],
 )

@@ -273,7 +273,7 @@ def test_a_quantized_file_that_is_not_ours_is_one_line(command, here, quantized)
         "int8/model.onnx is not as it was written; get or write it again"
     )
     (here / "int8" / "model.onnx").unlink()
-    assert "has no model.onnx, wanted one to run; quantize again" in command("evaluate int8 --data digits").line
+    assert "has no model.onnx, expected one to run; quantize again" in command("evaluate int8 --data digits").line
     (here / "int8" / "model.onnx").write_bytes(content)
     assert command("evaluate int8 --data digits --quiet").code == 0
     (here / "int8" / "config.json").write_text('{"format": 7, "kind": "quantized"}')
@@ -283,7 +283,7 @@ def test_a_quantized_file_that_is_not_ours_is_one_line(command, here, quantized)
 def test_one_file_of_a_quantized_network_is_pointed_to_its_folder(command, here):
     assert command(f"quantize {NET} --calibrate shown --out q --quiet").code == 0
     assert command("evaluate q/model.onnx --data digits").line == (
-        "q/model.onnx is one file of a quantized network, wanted its folder; give q"
+        "q/model.onnx is one file of a quantized network, expected its folder; give q"
     )
     content = bytearray((here / "q" / "model.pt2").read_bytes())
     content[len(content) // 2] ^= 1
@@ -294,7 +294,7 @@ def test_one_file_of_a_quantized_network_is_pointed_to_its_folder(command, here)
 def test_a_folder_of_another_kind_says_which(refused, here):
     config = here / "teacher" / "config.json"
     write_sealed_json(config, {**read_json(config), "kind": "other"})
-    assert "teacher is of kind 'other', wanted a release" in refused("evaluate teacher --data digits")
+    assert "teacher is of kind 'other', expected a release" in refused("evaluate teacher --data digits")
 
 
 def test_images_that_do_not_fit_are_one_line_and_nothing_is_said_of_their_size(command, here):

@@ -68,7 +68,7 @@ def test_too_few_images_of_a_class_and_other_data_are_refused(method, data, toy)
         condense(method, Job(data, SPEC, 21))
     with pytest.raises(UserError, match="per_class: got 0, expected at least 1"):
         condense(method, Job(data, SPEC, 0))
-    with pytest.raises(UserError, match="toy has 3 channels and 3 classes, wanted 1 and 3"):
+    with pytest.raises(UserError, match="toy has 3 channels and 3 classes, expected 1 and 3"):
         condense(method, Job(toy(shape=(3, 8, 8)), SPEC, 1))
 
 

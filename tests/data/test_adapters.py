@@ -223,7 +223,7 @@ def flipped(image: torch.Tensor) -> torch.Tensor:
 def test_random_augmentation_is_refused(augmentation):
     for data in (Pictures(transform=augmentation), DataLoader(Pictures(transform=augmentation), batch_size=4)):
         assert (
-            "is another one each time it is read, expected the same pixels; leave out random augmentation"
+            "changes each time it is read, expected the same pixels; leave out random augmentation"
             in refused(data)
         )
 
@@ -234,7 +234,7 @@ def test_rare_augmentation_is_noticed_where_the_images_are_used():
     converted = df.as_dataset(source, NETWORK)
     source.transform = lambda image: image.flip(-1) if torch.equal(image, PIXELS[41]) else image
     converted.pixels(range(41))
-    with pytest.raises(UserError, match="image 41 is another one each time"):
+    with pytest.raises(UserError, match="image 41 changes each time"):
         converted.pixels([41])
 
 
@@ -272,9 +272,9 @@ LOADERS = {
     "the sampler DistributedSampler": lambda: DataLoader(TENSORS, sampler=DistributedSampler(TENSORS, 2, 0)),
     "repeats images": lambda: DataLoader(TENSORS, sampler=SubsetRandomSampler([0, 1, 1])),
     "the batch_sampler Twice": lambda: DataLoader(TENSORS, batch_sampler=Twice(SequentialSampler(TENSORS), 5, False)),
-    "a collate_fn of its own": lambda: DataLoader(TENSORS, collate_fn=list),
-    "DataLoader (OwnLoader) with an __iter__ of its own": lambda: OwnLoader(TENSORS),
-    "an IterableDataset (Passing), which is read in passing": lambda: DataLoader(Passing()),
+    "its own collate_fn": lambda: DataLoader(TENSORS, collate_fn=list),
+    "DataLoader (OwnLoader) with its own __iter__": lambda: OwnLoader(TENSORS),
+    "an IterableDataset (Passing), which can only be read in order": lambda: DataLoader(Passing()),
     "an IterableDataset (Passing)": Passing,
     "a Dataset (Unsized) without a length": Unsized,
     "a Dataset of 63 items without item 60": TooLong,

@@ -206,12 +206,12 @@ def test_a_file_that_is_not_as_it_was_written_is_refused(how, own):
 
 def test_a_folder_without_its_file_or_its_checksum_is_refused(own):
     (own / "model.onnx").unlink()
-    assert refused(own) == f"{own} has no model.onnx, wanted one to run; quantize again"
+    assert refused(own) == f"{own} has no model.onnx, expected one to run; quantize again"
     config = read_json(own / "config.json")
     del config["sha256"]["model.onnx"]
     write_sealed_json(own / "config.json", config)
     (own / "model.onnx").write_bytes(b"")
-    assert refused(own) == f"{own} has no model.onnx, wanted one to run; quantize again"
+    assert refused(own) == f"{own} has no model.onnx, expected one to run; quantize again"
 
 
 @pytest.mark.parametrize(
@@ -221,9 +221,9 @@ def test_a_folder_without_its_file_or_its_checksum_is_refused(own):
         ({"sha256": ["a"]}, "holds no quantized network of format 1"),
         ({"sha256": {"model.onnx": 5}}, "is not as it was written"),
         ({"bits": {"weights": 1}}, "config.json: weights: got 1, expected at least 2; get it again"),
-        ({"architecture": "a\x1b[31mb"}, "config.json: architecture: got 'a\\x1b[31mb', wanted a name"),
+        ({"architecture": "a\x1b[31mb"}, "config.json: architecture: got 'a\\x1b[31mb', expected a name"),
         ({"architecture": ["a"]}, "config.json: architecture"),
-        ({"original": "a\x1b[31mb"}, "config.json: original: wanted the fingerprint of a network"),
+        ({"original": "a\x1b[31mb"}, "config.json: original: expected the fingerprint of a network"),
         ({"bits": None}, "Bits is NoneType, expected a table of settings"),
         ({"spec": {"shape": [1, 8, 8]}}, "classes"),
         ({"spec": 3}, "InputSpec is int"),

@@ -143,11 +143,11 @@ def test_estimating_leaves_no_hook_behind(tiny):
     [
         (
             {"method": "dm", "iterations": 1},
-            "learning 6 images at once needs about .* MB of memory, .* lower --per-class",
+            "learning 6 images at once needs about .* MB of memory, .* lower `per_class`",
         ),
         (
             {"method": "kmeans"},
-            "k-means on the 20 images of one class needs about .* give a lower --limit, or --method",
+            "k-means on the 20 images of one class needs about .* use fewer images, or the method",
         ),
     ],
 )

@@ -286,7 +286,7 @@ def test_a_missing_kind_names_what_there_is(made):
     with pytest.raises(UserError, match="the record holds nothing, expected 'moments'; its publisher can add it"):
         bare.need("moments")
     some = Record(made.spec, made.fingerprint, made.answers, {"bn": made.entries["bn"]})
-    with pytest.raises(UserError, match="the record holds batch-norm, wanted 'input'"):
+    with pytest.raises(UserError, match="the record holds batch-norm, expected 'input'"):
         some.need("input")
 
 

@@ -70,7 +70,7 @@ def test_mistakes_are_one_line_and_nothing_is_written(runs, tmp_path):
     assert refused(teacher, tmp_path).startswith(f"out: got {tmp_path}, a folder, expected a file")
     assert "is there already and no page of datafree's" in refused(teacher, tmp_path / "notes.html")
     assert refused([tmp_path / "gone"], tmp_path / "a.html").startswith(
-        f"no folder {tmp_path / 'gone'}, wanted a release"
+        f"no folder {tmp_path / 'gone'}, expected a release"
     )
     assert refused(teacher, tmp_path / "a.html", code=["a.py:f"]).startswith(
         "code: got 'a.py:f', which fits 0 of the runs"

@@ -1,7 +1,7 @@
-"""Data as users of torch and numpy have it, as a `Dataset`: a torch Dataset or DataLoader, or arrays of images and labels.
+"""Makes a `Dataset` of a torch Dataset or DataLoader, or of arrays of images and labels.
 
-What would give silently wrong numbers is refused: images that are normalised or augmented already, loaders that leave
-images out or repeat them, and labels that are no class numbers.
+Refuses what would silently give wrong numbers: images that are normalised or augmented already, loaders that leave images out
+or repeat them, and labels that are not class numbers.
 """
 
 from __future__ import annotations
@@ -32,34 +32,34 @@ Array: TypeAlias = Tensor | np.ndarray
 LabelledData: TypeAlias = Dataset | TorchDataset[Any] | DataLoader[Any] | tuple[Array, Array]
 """Images with labels: what `load_data` returns, a torch Dataset or DataLoader, or a pair (images, labels)."""
 ImageData: TypeAlias = LabelledData | Tensor | np.ndarray
-"""As `LabelledData`, or images alone."""
+"""Like `LabelledData`, or images without labels."""
 
 AGAIN = 64
-"""Number of items that are read a second time before the data is used. Whatever is read later is compared too."""
+"""Number of items that are read twice before the data is used. All later reads are compared too."""
 
 
 @checked
 def as_dataset(data: ImageData, network: Network | InputSpec, *, labelled: bool = True, name: str = "data") -> Dataset:
-    """`data` as a `Dataset` for `network`, checked in one pass; read again from its source whenever it is used.
+    """`data` as a `Dataset` for `network`, checked in one pass. Images are read from the source again at each use.
 
-    - What `load_data` returns is returned as it is.
-    - A pair (images, labels), or with `labelled=False` images alone: tensors or numpy arrays. Images are (N, C, H, W) in the
+    - What `load_data` returns is returned unchanged.
+    - A pair (images, labels), or with `labelled=False` only images: tensors or numpy arrays. Images are (N, C, H, W) in the
       network's shape, uint8, or float32 or float64 in its range; labels are whole numbers (N,).
-    - A torch `Dataset` with a length: items are (image, label), or with `labelled=False` images too. An image is a
-      tensor or array like those above, without N, or a PIL image. PIL images have one size and are resized as image
-      files are, with a `Notice`; grey ones are taken as colour where the network takes colour. Names in its `classes`
-      are matched with the network's, as those of image files are.
+    - A torch `Dataset` with a length: items are (image, label), or with `labelled=False` also images. An image is a
+      tensor or array like those above, without N, or a PIL image. PIL images have one size and are resized like image
+      files, with a `Notice`; grey ones are converted if the network takes colour. Names in its `classes` are matched with
+      the network's, like those of image files.
     - A `DataLoader`: its dataset is read, item by item and in order, in this process. Shuffling changes nothing.
 
     Labels are positions among the network's classes, unless the data names its classes. Floats that are all multiples of
-    1/255 of the range are taken as the bytes that they came from: a `Dataset` of the same images gives the same numbers.
-    Memory is needed for the labels, a hash for each image and a few images at a time.
+    1/255 of the range are taken as bytes, so that a `Dataset` of the same images gives the same numbers. Memory is needed for
+    the labels, a hash per image and a few images at a time.
 
-    Raises UserError, in which `name` is the parameter, for images of another shape, NaN, and pixels outside the range;
-    images that are normalised already; items that are not the same when they are read again (random augmentation), also
-    later; loaders that drop the last batch, repeat or leave out images, or collate by a function of their own; an
-    `IterableDataset`; half of the images or more being copies of others; and labels that are not whole numbers (one-hot
-    rows, say) or name no class.
+    Raises UserError, with `name` as the parameter's name, for images of another shape, NaN, and pixels outside the range; for
+    images that are normalised already; for items that change when they are read again (random augmentation), also later; for
+    loaders that drop the last batch, repeat or leave out images, or have a custom collate function; for an `IterableDataset`;
+    if at least half of the images are copies of others; and for labels that are not whole numbers (one-hot rows, for example)
+    or that name no class.
     """
     if isinstance(data, Dataset):
         return data

@@ -96,9 +96,9 @@ def _is_image(path: str) -> bool:
     return path.lower().endswith(".jpg") and "__MACOSX/" not in path
 
 
-def _check_same(left: Mapping, left_name: str, right: Mapping, right_name: str) -> None:
+def _check_same(files_a: Mapping, name_a: str, files_b: Mapping, name_b: str) -> None:
     """Raises UserError with the first file that only one of both lists has."""
-    direction = (left, left_name, right, right_name)
+    direction = (files_a, name_a, files_b, name_b)
     for files, name, other_files, other_name in (direction, direction[2:] + direction[:2]):
         missing = next((file for file in files if file not in other_files), None)
         if missing is not None:

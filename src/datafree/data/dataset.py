@@ -136,7 +136,7 @@ class Dataset:
         return self.at(shape), shape
 
     def _unit(self, read: torch.Tensor) -> torch.Tensor:
-        """What `read` gives as pixels in [0, 1]."""
+        """Values from `read` as pixels in [0, 1]."""
         if self.floats is None:
             return read.float().div_(255)
         low, high = self.floats
@@ -184,9 +184,9 @@ def in_memory(
 
 def check_labels(labels: np.ndarray, classes: int, where: str) -> None:
     """Raises UserError with the first label outside 0 to `classes` - 1."""
-    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
-    if len(wrong):
-        got = f"label {labels[wrong[0]]} of image {wrong[0]}"
+    invalid = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(invalid):
+        got = f"label {labels[invalid[0]]} of image {invalid[0]}"
         raise UserError(f"{got} in {where}; expected 0 to {classes - 1}; correct the labels")
 
 

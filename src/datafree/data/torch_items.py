@@ -1,4 +1,4 @@
-"""Images of a torch Dataset, read one by one, checked, and compared with what they were before."""
+"""Reads the images of a torch Dataset one by one, checks them, and compares them with earlier reads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PLAIN = (torch.uint8, torch.float32)
 
 @dataclass(eq=False)
 class Items:
-    """Reads images of a torch Dataset, and compares each with what it was before."""
+    """A reader of a torch Dataset's images that compares each with its earlier read."""
 
     source: Any
     spec: InputSpec
@@ -47,13 +47,13 @@ class Items:
         for index, digest in zip(indices, digests_of(images)):
             if self.digests is not None and digest != self.digests[index]:
                 raise UserError(
-                    f"{self.name}: image {int(index):,} is another one each time it is read, expected the same pixels; "
+                    f"{self.name}: image {int(index):,} changes each time it is read, expected the same pixels; "
                     "leave out random augmentation (flips, crops, noise), which would change what is measured"
                 )
         return as_stored(images, self.spec, self.as_bytes)
 
     def chunks(self, labels: np.ndarray | None) -> Iterator[Tensor]:
-        """All images, a few at a time; their labels are put into `labels`."""
+        """All images in chunks; writes their labels to `labels`."""
         count, step = len(self.source), images_at_once(self.shape)
         for start in range(0, count, step):
             images = []
@@ -65,7 +65,7 @@ class Items:
             yield torch.stack(images)
 
     def item(self, index: int, labelled: bool) -> tuple[Tensor, int]:
-        """An image (C, H, W), and its label where one is needed."""
+        """An image (C, H, W) and its label; 0 if not `labelled`."""
         try:
             item = self.source[index]
         except IndexError:
@@ -86,7 +86,7 @@ class Items:
         return self.item(index, False)[0]
 
     def _checked(self, image: Tensor, index: int) -> Tensor:
-        """An image whose shape and number format are those of the first one."""
+        """The image. Raises UserError unless shape and number format are those of the first one."""
         if tuple(image.shape) != self.shape:
             raise UserError(
                 f"{self.name}: item {index:,} has the shape {tuple(image.shape)}, the first one {self.shape}; resize all to "
@@ -148,7 +148,7 @@ class Items:
 
 
 def _from_pil(image: Any, channels: int, where: str) -> Tensor:
-    """A PIL image as bytes (C, H, W), where nothing is lost by it."""
+    """A PIL image as bytes (C, H, W). Raises UserError for a mode that would lose information."""
     modes = {1: ("L", "1"), 3: ("RGB", "L", "1", "P")}.get(channels, ())
     if image.mode not in modes or "transparency" in image.info:
         kind = {1: "grey", 3: "colour"}.get(channels, f"{channels} channels")
@@ -162,19 +162,19 @@ def _from_pil(image: Any, channels: int, where: str) -> Tensor:
 
 
 def as_tensor(value: Any, where: str) -> Tensor:
-    """A tensor or array as a tensor that shares its memory where it can."""
+    """A tensor or array as a tensor, which shares its memory if possible."""
     if isinstance(value, Tensor):
         return value
     if value.dtype.kind not in "biuf" or value.dtype.itemsize > 8:
         raise UserError(f"{where}: got an array of {value.dtype}, expected numbers; give float32 or uint8 images")
     native = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("="))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of arrays that may not be written to, which nobody does here
+        warnings.simplefilter("ignore", UserWarning)  # about read-only arrays, which are not written to here
         return torch.from_numpy(native)
 
 
 def class_names_of(source: Any) -> tuple[str, ...] | None:
-    """The names of its classes, as torchvision's data sets have them; of a Subset, those of what it is of."""
+    """The class names in `classes`, as in torchvision's data sets; for a Subset, those of its dataset."""
     while isinstance(source, Subset):
         source = source.dataset
     names = getattr(source, "classes", None)
