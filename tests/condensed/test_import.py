@@ -178,7 +178,7 @@ def test_a_spec_with_another_range_gets_its_own_units():
         (
             torch.tensor([[0.9, -0.1, -0.1]] * 2),
             "auto",
-            "whose rows sum to 0.7 to 0.7, expected distributions; give --labels",
+            "whose rows sum to 0.7 to 0.7, expected distributions; give `labels='logits'`",
         ),
         (torch.full((2, 3), float("inf")), "logits", "labels: got NaN or infinity"),
         (torch.tensor([0, 1]), "softly", "no reading of labels 'softly'"),
@@ -331,7 +331,10 @@ class Touch:
         ("names teacher --pixels 0-1", "--pixels: got 0-1, but image files are 0-255; give no pixels"),
         ("bare teacher --pixels 0-1", "no labels for 'bare/images_best.pt'; expected labels_best.pt"),
         ("white teacher --pixels 0-1 --zca", "is whitened, expected an un-whitened images_zca_*.pt beside it"),
-        ("good.pt teacher --pixels 0-1 --zca", "--zca: got True for good.pt, which is whitened, expected an un-whitened images_zca_*.pt"),
+        (
+            "good.pt teacher --pixels 0-1 --zca",
+            "--zca: got True for good.pt, which is whitened, expected an un-whitened images_zca_*.pt",
+        ),
         ("shape.npz teacher --pixels 0-1 --layout NHWC --zca", "(20, 8, 8, 4)"),
         ("white teacher --pixels 0-1", "or the images are whitened; give the authors' numbers, or --anyway"),
         ("noise.pt teacher --pixels 0-1", "expected above chance at 1 in 100 and at least 19.0 %"),

@@ -222,10 +222,7 @@ def flipped(image: torch.Tensor) -> torch.Tensor:
 )
 def test_random_augmentation_is_refused(augmentation):
     for data in (Pictures(transform=augmentation), DataLoader(Pictures(transform=augmentation), batch_size=4)):
-        assert (
-            "changes each time it is read, expected the same pixels; leave out random augmentation"
-            in refused(data)
-        )
+        assert "changes each time it is read, expected the same pixels; leave out random augmentation" in refused(data)
 
 
 def test_rare_augmentation_is_noticed_where_the_images_are_used():

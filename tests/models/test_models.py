@@ -144,7 +144,7 @@ def test_a_release_of_any_name_is_opened_with_its_module(tmp_path):
     network = Network(build(), SPEC, "mine")
     folder = write_release(tmp_path / "mine", network)
     assert Release.open(folder).config["architecture"] == "custom:mine"
-    assert "or from Python give module=" in refused(lambda: load_model(str(folder)))
+    assert "or, from Python, give `module`" in refused(lambda: load_model(str(folder)))
     fresh = build()
     before = fresh[1].weight.clone()
     loaded = load_model(str(folder), module=fresh)

@@ -70,7 +70,7 @@ def check_argument(name: str, value: Any, hint: Any) -> None:
     if words and isinstance(value, str):
         raise unknown(name, value, words)
     expected = " or ".join(_expected(option) for option in _options(hint))
-    raise UserError(f"{name}: got {_got(value)}, expected {expected}; {_advice(value, _options(hint))}")
+    raise UserError(f"{name}: got {_in_words(value)}, expected {expected}; {_advice(value, _options(hint))}")
 
 
 @functools.cache
@@ -138,7 +138,7 @@ def _parts(name: str, value: Any, hint: Any) -> list[tuple[str, Any, Any]]:
     return []
 
 
-def _got(value: Any) -> str:
+def _in_words(value: Any) -> str:
     if value is None or isinstance(value, (str, bool, numbers.Number)):
         return cut(repr(value))
     return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__

@@ -193,28 +193,28 @@ class Family(Generic[T]):
             )
         return self._remembered(kind)
 
-    def _checked(self, value: type, where: str) -> type[Settings]:
+    def _checked(self, value: type, subject: str) -> type[Settings]:
         """The class. Raises UserError if it is no class of this family, or has the name of a built-in one."""
         if not issubclass(value, Settings):
             raise UserError(
-                f"{where}: {value.__name__} is no {self.noun}, expected a subclass of datafree.Settings; give it that base"
+                f"{subject}: {value.__name__} is no {self.noun}, expected a subclass of datafree.Settings; give it that base"
             )
         fields = value.model_fields
         name = fields[self.field].default if self.field in fields else None
         if not isinstance(name, str) or not name or not name.isprintable():
             raise UserError(
-                f"{where}: {value.__name__} has no name, expected the setting {self.field!r} with one as its default; add "
+                f"{subject}: {value.__name__} has no name, expected the setting {self.field!r} with one as its default; add "
                 f'{self.field}: Literal["my-name"] = "my-name"'
             )
         missing = next((part for part in self.needs if part not in fields and not hasattr(value, part)), None)
         if missing is not None:
             raise UserError(
-                f"{where}: {value.__name__} has no {missing!r}, expected {', '.join((self.field, *self.needs))} of a "
+                f"{subject}: {value.__name__} has no {missing!r}, expected {', '.join((self.field, *self.needs))} of a "
                 f"{self.noun}; add it"
             )
         built_in = self.built_in().get(name)
         if built_in is not None and built_in is not value:
-            raise UserError(f"{where}: the {self.field} {name!r} is built in; give {value.__name__} another name")
+            raise UserError(f"{subject}: the {self.field} {name!r} is built in; give {value.__name__} another name")
         return value
 
     def _remembered(self, kind: Any, name: str | None = None) -> Any:

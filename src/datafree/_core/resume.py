@@ -134,9 +134,9 @@ def open_state(path: Path, kind: str, model: type[H], identity: dict[str, Any], 
     try:
         header = model.model_validate_json(json.dumps(content))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "missing" and where == "environment":
+        problem = error.errors()[0]
+        place = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "missing" and place == "environment":
             raise UserError(
                 f"{path} was written by an earlier version, which did not store its number of threads; {ADVICE}"
             ) from None

@@ -74,47 +74,47 @@ def _from_arrays(data: Any, spec: InputSpec, labelled: bool, name: str) -> Datas
     images, labels = data if isinstance(data, (tuple, list)) else (data, None)
     if labels is None and labelled:
         raise UserError(f"{name}: got images alone, expected (images, labels); give both")
-    where = f"{name}[0]" if labels is not None else name
-    images = as_tensor(images, where).detach()
+    subject = f"{name}[0]" if labels is not None else name
+    images = as_tensor(images, subject).detach()
     try:
         spec.check_form(images, stored=True)
     except UserError as error:
-        raise UserError(f"{where}: {error}") from None
+        raise UserError(f"{subject}: {error}") from None
     numbers = None
     if labelled:
         numbers = _label_array(as_tensor(labels, f"{name}[1]"), len(images), len(spec.classes), f"{name}[1]")
     step = images_at_once(spec.shape)
     chunks = (images[start : start + step].cpu() for start in range(0, len(images), step))
-    look = look_at(chunks, spec, where)
-    read = partial(_rows, images, spec, look.as_bytes)
-    return _dataset("arrays", spec, look, numbers, None, read, spec.shape, name)
+    look = look_at(chunks, spec, subject)
+    reader = partial(_rows, images, spec, look.as_bytes)
+    return _dataset("arrays", spec, look, numbers, None, reader, spec.shape, name)
 
 
 def _rows(images: Tensor, spec: InputSpec, as_bytes: bool, indices: np.ndarray) -> np.ndarray:
     return as_stored(images[torch.from_numpy(indices).to(images.device)].cpu(), spec, as_bytes)
 
 
-def _label_array(labels: Tensor, images: int, classes: int, where: str) -> np.ndarray:
+def _label_array(labels: Tensor, images: int, classes: int, subject: str) -> np.ndarray:
     """Labels (N,) as int64."""
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim == 2 and labels.shape[1] == classes:
         raise UserError(
-            f"{where}: got labels of shape {tuple(labels.shape)}, one-hot or probabilities, expected class numbers "
+            f"{subject}: got labels of shape {tuple(labels.shape)}, one-hot or probabilities, expected class numbers "
             f"({len(labels)},); give .argmax(1)"
         )
     if labels.ndim != 1:
         raise UserError(
-            f"{where}: got labels of shape {tuple(labels.shape)}, expected class numbers ({images},); give one for each image"
+            f"{subject}: got labels of shape {tuple(labels.shape)}, expected class numbers ({images},); give one for each image"
         )
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise UserError(
-            f"{where}: got labels of {labels.dtype}, expected whole numbers from 0 to {classes - 1}; give class numbers, as "
+            f"{subject}: got labels of {labels.dtype}, expected whole numbers from 0 to {classes - 1}; give class numbers, as "
             "int64"
         )
     if len(labels) != images:
         raise UserError(
-            f"{where}: got {len(labels):,} labels for {images:,} images, expected as many; give one for each"
+            f"{subject}: got {len(labels):,} labels for {images:,} images, expected as many; give one for each"
         )
     return labels.detach().cpu().numpy().astype(np.int64)
 
@@ -124,9 +124,9 @@ def _from_items(source: TorchDataset[Any], spec: InputSpec, labelled: bool, name
     if count < 1:
         raise UserError(f"{name}: got a Dataset ({kind}) without images, expected at least one; check its files")
     items = Items(source, spec, name)
-    first = items.image(0)
-    items.shape = (int(first.shape[0]), int(first.shape[1]), int(first.shape[2]))
-    items.is_float = first.is_floating_point()
+    first_image = items.image(0)
+    items.shape = (int(first_image.shape[0]), int(first_image.shape[1]), int(first_image.shape[2]))
+    items.is_float = first_image.is_floating_point()
     labels = np.zeros(count, np.int64)
     look = look_at(items.chunks(labels if labelled else None), spec, name)
     items.as_bytes, items.digests = look.as_bytes, look.digests
@@ -146,7 +146,7 @@ def _dataset(
     look: Look,
     labels: np.ndarray | None,
     names: Sequence[str] | None,
-    read: Any,
+    reader: Any,
     shape: tuple[int, int, int],
     name: str,
 ) -> Dataset:
@@ -161,7 +161,7 @@ def _dataset(
         classes=classes,
         labels=torch.from_numpy(labels),
         shape=shape,
-        read=read,
+        read=reader,
         low=spec.low,
         high=spec.high,
         floats=None if look.as_bytes else (spec.low, spec.high),

@@ -98,9 +98,9 @@ def is_file(entry: os.DirEntry[str]) -> bool:
     return False
 
 
-def damaged(path: Path | str, got: str, expected: str) -> UserError:
+def damaged(path: Path | str, problem: str, expected: str) -> UserError:
     """The error for a file with unexpected contents."""
-    return UserError(f"{str(path)!r} {got}; expected {expected}; copy or download it again")
+    return UserError(f"{str(path)!r} {problem}; expected {expected}; copy or download it again")
 
 
 def _read_up_to(stream: BinaryIO, limit: int) -> bytes:

@@ -96,9 +96,9 @@ def folder(
             f"{split_root}: the brightest of {min(SAMPLE, len(files))} images reaches {brightest} of 255; are they "
             "scaled?"
         )
-    at = partial(_reader, files, max((image_look.nbytes for image_look in looks), default=1), background)
+    reader_at = partial(_reader, files, max((image_look.nbytes for image_look in looks), default=1), background)
     return Dataset(
-        name, split, tuple(main.classes), torch.from_numpy(labels), shape, at(shape), at=at,
+        name, split, tuple(main.classes), torch.from_numpy(labels), shape, reader_at(shape), at=reader_at,
         channels=(channels,) if channels else tuple(sorted(colours)), notes=tuple(map(_printable, notes)),
     )  # fmt: skip
 

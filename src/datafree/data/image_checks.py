@@ -35,7 +35,7 @@ class Look:
     """Whether each pixel is a byte, or the float that a byte becomes."""
 
 
-def look_at(chunks: Iterator[Tensor], spec: InputSpec, where: str) -> Look:
+def look_at(chunks: Iterator[Tensor], spec: InputSpec, subject: str) -> Look:
     """Raises UserError for NaN, pixels outside the range, images that are normalised already, and repeated images."""
     digests, as_bytes, count = [], True, 0
     lowest, highest = math.inf, -math.inf
@@ -50,7 +50,7 @@ def look_at(chunks: Iterator[Tensor], spec: InputSpec, where: str) -> Look:
         else:
             low, high = map(float, chunk.aminmax())
             if not (math.isfinite(low) and math.isfinite(high)):
-                raise UserError(f"{where}: got images with NaN or infinity, expected finite pixels; clean the data")
+                raise UserError(f"{subject}: got images with NaN or infinity, expected finite pixels; clean the data")
             as_bytes = as_bytes and _are_bytes(chunk.float(), spec)
             wide = chunk.double()
             sums += torch.stack([wide.mean((2, 3)).sum(0), wide.square().mean((2, 3)).sum(0)])
@@ -58,25 +58,25 @@ def look_at(chunks: Iterator[Tensor], spec: InputSpec, where: str) -> Look:
         lowest, highest = min(lowest, low), max(highest, high)
     joined = np.concatenate(digests) if digests else np.zeros(0, np.uint64)
     if not len(joined):
-        raise UserError(f"{where}: got no images, expected at least one; give some")
-    _check_range(lowest, highest, spec, where)
+        raise UserError(f"{subject}: got no images, expected at least one; give some")
+    _check_range(lowest, highest, spec, subject)
     if count:
-        _check_centred(sums / count, spec, where)
-    _check_width(lowest, highest, spec, where)
+        _check_centred(sums / count, spec, subject)
+    _check_width(lowest, highest, spec, subject)
     distinct = len(np.unique(joined))
     if len(joined) > 1 and distinct <= len(joined) // 2:
         raise UserError(
-            f"{where}: got {len(joined):,} images of which {distinct:,} are different ones, expected each image once, since "
+            f"{subject}: got {len(joined):,} images of which {distinct:,} are different ones, expected each image once, since "
             "copies count as samples; leave them out"
         )
     return Look(joined, as_bytes)
 
 
-def _check_range(lowest: float, highest: float, spec: InputSpec, where: str) -> None:
+def _check_range(lowest: float, highest: float, spec: InputSpec, subject: str) -> None:
     slack = 1e-6 * max(1.0, abs(spec.low), abs(spec.high))
     if lowest >= spec.low - slack and highest <= spec.high + slack:
         return
-    got = f"{where}: got pixels from {lowest:.4g} to {highest:.4g}, expected {spec.low:g} to {spec.high:g}"
+    got = f"{subject}: got pixels from {lowest:.4g} to {highest:.4g}, expected {spec.low:g} to {spec.high:g}"
     width = spec.high - spec.low
     if lowest >= 0 and LEVELS / 2 < highest <= LEVELS:
         raise UserError(f"{got}: these are bytes; give them as uint8, or divide them by 255")
@@ -95,7 +95,7 @@ def _check_range(lowest: float, highest: float, spec: InputSpec, where: str) -> 
     raise UserError(f"{got}; scale the images to that range")
 
 
-def _check_centred(moments: Tensor, spec: InputSpec, where: str) -> None:
+def _check_centred(moments: Tensor, spec: InputSpec, subject: str) -> None:
     """Raises UserError for floats within a wide range whose channels have mean 0 and std 1, unlike those of the spec."""
     mean, std = moments[0], (moments[1] - moments[0].square()).clamp(min=0).sqrt()
     expected = [torch.tensor(values, dtype=torch.float64).expand(len(mean)) for values in (spec.mean, spec.std)]
@@ -103,16 +103,16 @@ def _check_centred(moments: Tensor, spec: InputSpec, where: str) -> None:
     afar = float(((mean - expected[0]) / expected[1]).abs().max()) > AFAR or float((std / expected[1]).max()) > 2
     if unit and spec.normalises and afar:
         raise UserError(
-            f"{where}: got images of mean {float(mean.mean()):.2g} and std {float(std.mean()):.2g}, which look normalised, "
+            f"{subject}: got images of mean {float(mean.mean()):.2g} and std {float(std.mean()):.2g}, which look normalised, "
             f"expected pixels of about mean {spec.mean[0]:.3g} and std {spec.std[0]:.3g}; give the images before "
             "normalisation (leave out transforms.Normalize)"
         )
 
 
-def _check_width(lowest: float, highest: float, spec: InputSpec, where: str) -> None:
+def _check_width(lowest: float, highest: float, spec: InputSpec, subject: str) -> None:
     if highest - lowest < NARROW * (spec.high - spec.low):
         raise UserError(
-            f"{where}: got pixels from {lowest:.4g} to {highest:.4g} only, expected images that cover {spec.low:g} to "
+            f"{subject}: got pixels from {lowest:.4g} to {highest:.4g} only, expected images that cover {spec.low:g} to "
             f"{spec.high:g}; in that range these are one colour; scale them to it"
         )
 

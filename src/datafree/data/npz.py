@@ -104,7 +104,7 @@ def _classes(path: Path, all_labels: dict[str, np.ndarray]) -> tuple[tuple[str, 
     return tuple(str(label) for label in classes), ()
 
 
-def _channels_first(images: np.ndarray, where: str, layout: str | None) -> np.ndarray:
+def _channels_first(images: np.ndarray, subject: str, layout: str | None) -> np.ndarray:
     """Images as (N, C, H, W). The channel axis is the one of length 1 or 3, or given by `layout`."""
     shape, axes = images.shape, {"NHWC": -1, "NCHW": 1}
     if len(shape) == 3 and 0 not in shape[1:]:
@@ -112,10 +112,10 @@ def _channels_first(images: np.ndarray, where: str, layout: str | None) -> np.nd
     fits = [fit for fit in LAYOUTS if len(shape) == 4 and shape[axes[fit]] in (1, 3) and layout in (None, fit)]
     if not fits or 0 in shape[1:]:
         expected = "expected NHW, NHWC or NCHW with 1 or 3 channels"
-        raise UserError(f"{where} has the shape {shape}; {expected}; {_reshaped(shape, layout)}")
+        raise UserError(f"{subject} has the shape {shape}; {expected}; {_reshaped(shape, layout)}")
     if len(fits) > 1:
         raise UserError(
-            f"{where} has the shape {shape}, which fits NHWC and NCHW; expected only one; give the layout, from "
+            f"{subject} has the shape {shape}, which fits NHWC and NCHW; expected only one; give the layout, from "
             "Python, or resize the images"
         )
     return images.transpose(0, 3, 1, 2) if fits[0] == "NHWC" else images

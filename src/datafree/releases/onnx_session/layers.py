@@ -187,7 +187,7 @@ def resize(call: Call) -> Result:
         if call.get("keep_aspect_ratio_policy", b"stretch") != b"stretch":
             raise ValueError("keep_aspect_ratio_policy")
     else:
-        scales = call.known(2).ravel()
+        scales = call.content(2).ravel()
         if len(scales) != len(axes) or not all(0 < scale < FURTHEST for scale in scales):
             raise ValueError("scales")
         new_sizes = [

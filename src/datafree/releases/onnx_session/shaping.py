@@ -218,7 +218,7 @@ def filled(call: Call) -> Result:
 
 @rule("Range")
 def numbered(call: Call) -> Result:
-    start, limit, step = (float(call.known(index)) for index in range(3))
+    start, limit, step = (float(call.content(index)) for index in range(3))
     count = max(0, math.ceil((limit - start) / step))
 
     def numbers(start: np.ndarray, _: np.ndarray, step: np.ndarray) -> np.ndarray:

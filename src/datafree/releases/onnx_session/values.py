@@ -67,7 +67,7 @@ class Call:
     def optional(self, index: int) -> Value | None:
         return self.inputs[index] if index < len(self.inputs) else None
 
-    def known(self, index: int, *, limit: int = SMALL) -> np.ndarray:
+    def content(self, index: int, *, limit: int = SMALL) -> np.ndarray:
         """The content of an input that determines a shape."""
         value = self.take(index)
         if value.data is None or value.count > limit:
@@ -78,7 +78,7 @@ class Call:
         return value.data
 
     def numbers(self, index: int) -> list[int]:
-        return [int(number) for number in np.atleast_1d(self.known(index)).ravel()]
+        return [int(number) for number in np.atleast_1d(self.content(index)).ravel()]
 
     def get(self, name: str, default: Any = None) -> Any:
         return self.node.attributes.get(name, default)
