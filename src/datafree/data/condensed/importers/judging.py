@@ -190,14 +190,14 @@ def _other_trials(
     """The trials of other common conventions; image files have only one convention."""
     spec = network.spec
     names = ["0-1", "0-255", f"normalised:{_numbers(spec.mean)}/{_numbers(spec.std)}"] if raw.pixels is None else []
-    conventions = [
-        convention_tried
-        for convention_tried in map(Pixels.parse, names)
-        if (convention_tried.mean, convention_tried.std) != (convention.mean, convention.std)
+    candidates = [
+        candidate
+        for candidate in map(Pixels.parse, names)
+        if (candidate.mean, candidate.std) != (convention.mean, convention.std)
     ]
     return {
-        convention_tried.name: tried(network, *_understood(raw, network, convention_tried, labels, options, patches))
-        for convention_tried in conventions
+        candidate.name: tried(network, *_understood(raw, network, candidate, labels, options, patches))
+        for candidate in candidates
     }
 
 
