@@ -154,11 +154,11 @@ WRONG = [
     ("--generator-learning-rate 1e38", "--generator-learning-rate: got 1e38, expected at most 10"),
     (
         "--preset dafl --ground dark",
-        "--ground: got dark with --scene none, expected things or drawings",
+        "--ground: got dark with --scene none, expected --scene things or --scene drawings; give such a scene, or leave --ground out",
     ),
     (
         "--scene drawings --symmetry 1",
-        "--symmetry: got 1 with --scene drawings, expected things; name",
+        "--symmetry: got 1 with --scene drawings, expected --scene things; give",
     ),
     (
         "--preset dafl --replay-bytes 99",

@@ -11,7 +11,20 @@ import pytest
 from datafree.cli import app
 from datafree.cli.settings_source import plain_type
 
-PYTHON = {"state", "identity", "progress", "score", "on_epoch", "answered", "spec", "device", "job", "unit", "changes"}
+PYTHON = {
+    "state",
+    "identity",
+    "progress",
+    "score",
+    "on_epoch",
+    "answered",
+    "spec",
+    "device",
+    "job",
+    "unit",
+    "changes",
+    "stages",
+}
 """Parameters for callers from Python: hooks, states of stopped runs, and what a command resolves from other options."""
 
 
@@ -38,6 +51,14 @@ PAIRS = [
     Pair(("similarity",), "evaluation.similarity:similarity", {"network": "model", "sources": "data"}),
     Pair(("evaluate",), "evaluation.accuracy:evaluate", {"network": "model"}),
     Pair(("train",), "distillation.train:train", {"network": "model"}, words_instead={"schedule"}),
+    Pair(("distill",), "distillation.distill:distill", words_instead={"method", "settings", "source", "augmentation"},
+         other_default={"record"}),
+    Pair(("distill", "fresh"), "distillation.distill:distill",
+         words_instead={"method", "settings", "source", "augmentation", "images", "condensed", "share"},
+         other_default={"record", "epoch_images"}),
+    Pair(("quantize",), "quantization.quantized_network:quantize",
+         {"network": "teacher", "fine_tune": "finetune"}, words_instead={"settings", "bits"}),
+    Pair(("report",), "evaluation.report.collect:report", words_instead={"settings", "networks"}),
     Pair(("distill", "online"), "distillation.distill_online:distill_online", words_instead={"settings"},
          other_default={"alignment", "replay"}),
 ]  # fmt: skip

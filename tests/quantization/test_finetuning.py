@@ -8,7 +8,8 @@ from functools import cache
 import pytest
 import torch
 
-from datafree._core.errors import UserError
+from datafree._core.errors import Notice, UserError
+from datafree._core.files import read_tensors, write_tensors
 from datafree._core.optional_packages import quiet
 from datafree.models.pixel_bytes import to_bytes
 
@@ -114,6 +115,24 @@ def test_a_finished_run_is_left_as_it_is_and_another_is_refused(fresh, normed, s
     assert same(weights(one), weights(other)) and state.read_bytes() == content
     with pytest.raises(UserError, match="is of a run with other settings; name another `out`"):
         finetune(fresh(), normed, shown, settings, state=state, identity={"seed": 1})
+
+
+def test_a_run_goes_on_where_another_processor_rounded_the_calibrated_weights_otherwise(fresh, normed, shown, tmp_path):
+    settings, state = FineTuning(epochs=2, batch=60), tmp_path / "state.safetensors"
+    curve = finetune(fresh(), normed, shown, settings, state=state)
+    tensors, header = read_tensors(state, kind="training-state")
+    header["identity"]["sha256_of_start"] = "0" * 64
+    write_tensors(state, tensors, header, kind="training-state")
+    with pytest.raises(UserError, match="is of a run with other settings"):
+        finetune(fresh(), normed, shown, settings, state=state)
+    header["environment"]["processor"] = "another"
+    write_tensors(state, tensors, header, kind="training-state")
+    with pytest.warns(Notice, match="processor 'another' then"):
+        assert finetune(fresh(), normed, shown, settings, state=state).loss == curve.loss
+    header["identity"]["sha256_of_images"] = "0" * 64
+    write_tensors(state, tensors, header, kind="training-state")
+    with pytest.raises(UserError, match="is of a run with other settings"):
+        finetune(fresh(), normed, shown, settings, state=state)
 
 
 def test_the_seed_decides_and_torchs_global_stream_is_left_as_it_was(fresh, normed, shown):

@@ -127,7 +127,7 @@ def open_state(path: Path, kind: str, model: type[H], identity: dict[str, Any], 
     stored_identity = modern(content.get("identity"))
     if partly and isinstance(stored_identity, dict):
         stored_identity = {key: stored_identity.get(key) for key in expected}
-    if stored_identity != expected:
+    if stored_identity != expected and not _differs_by_rounding(stored_identity, expected, content.get("environment")):
         raise UserError(
             f"{path} is of a run with {_difference(stored_identity, expected)}; name another `out`, or repeat that run's command"
         )
@@ -184,6 +184,20 @@ def _header(path: Path, kind: str) -> tuple[Any, dict[str, Any]]:
 
 FROM_FILES = {"content", "sets", "record", "teacher", "original", "model", "inputs"}
 """Keys of an identity that come from files."""
+
+
+COMPUTED = {"sha256_of_start"}
+"""Keys of an identity for what the command computed before the run; another processor may round it differently."""
+
+
+def _differs_by_rounding(stored_identity: Any, expected: dict[str, Any], environment: Any) -> bool:
+    """Whether only computed numbers differ, and the state comes from another processor or torch version."""
+    if not isinstance(stored_identity, dict) or not isinstance(environment, dict):
+        return False
+    current = Environment.here()
+    is_elsewhere = (environment.get("processor"), environment.get("torch")) != (current.processor, current.torch)
+    keys = {key for key in (*stored_identity, *expected) if stored_identity.get(key) != expected.get(key)}
+    return is_elsewhere and keys <= COMPUTED
 
 
 def _difference(stored_identity: Any, expected: dict[str, Any]) -> str:

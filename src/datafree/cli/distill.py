@@ -5,11 +5,11 @@
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Group, Parameter
 
-from .._core.distributed import main_process, together, world
+from .._core.distributed import main_process, together
 from .._core.errors import UserError
 from .arguments import Data, Model, Run, Whole
 from .loading import (
@@ -23,19 +23,15 @@ from .loading import (
     resumed,
     test_data,
 )
-from .method_options import Given, of_settings, values
+from .method_options import of_settings, values
 from .progress_bar import bar
+from .results import say_accuracy, say_size, say_start
 from .settings_source import SettingsText, read
 from .synthesize import DEFAULT, METHODS
 
 if TYPE_CHECKING:
-    from ..data import Dataset
-    from ..distillation.schedule import Distillation
-    from ..distillation.sources import Source
-    from ..models.agreement import Agreement
+    from ..distillation.distill import DistillationPlan
     from ..models.network import Network
-    from ..records.record import Record
-    from .mixed import CondensedSource
 
 __all__ = ["app", "distill", "fresh_app", "fresh_command"]
 
@@ -54,6 +50,9 @@ IMAGES = Group("Images", sort_key=0)
 METHOD_FLAGS = {"learning_rate": "--method-learning-rate", "precision": "--method-precision"}
 """Flags of fields that the method and the student's training both have; the student's are --learning-rate, --precision."""
 SHARE = 0.5
+EPOCH_IMAGES = 20_000
+"""As in `distillation.source_choice` and `distillation.sources`, which import torch; a test compares the signatures."""
+Start = Literal["teacher", "random"]
 Settings = of_settings(read("datafree.distillation.schedule", "Distillation"), group=TRAINING)
 Augmented = of_settings(read("datafree.data.augmentation", "Augmentation"), group=CONDENSED)
 
@@ -64,11 +63,12 @@ def distill(
     /,
     *,
     out: Path,
-    set: Path | None = None,
+    images: Annotated[Path | None, Parameter(name="--set")] = None,
     condensed: Path | None = None,
-    share: Annotated[float | None, Parameter(group=CONDENSED)] = None,
+    share: Annotated[float, Parameter(group=CONDENSED)] = SHARE,
     epoch_images: Annotated[Whole | None, Parameter(group=CONDENSED)] = None,
-    how: Annotated[Augmented | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
+    augmentation: Annotated[Augmented | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
+    start: Start = "random",
     settings: Annotated[Settings | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
     data: Data | None = None,
     source: Model | None = None,
@@ -98,40 +98,33 @@ def distill(
         Zoo name or file.py:function of your own; by default the teacher's half, where the zoo has one.
     out
         Release folder to write for the student.
-    set
+    images
         Synthetic set to learn from. With --data and no --set, the student learns from the real data: the baseline.
     condensed
         Condensed set, shown augmented: beside --set a --share of every batch, without it all of it.
     share
-        Share of every batch that are condensed images; the rest are those of --set. 0.5 by default.
+        Share of every batch that are condensed images; the rest are those of --set.
     epoch_images
         Number of images per epoch; the size of --set by default, 10,000 without one.
+    start
+        Start of the student: `teacher` copies the subset of teacher channels that best reconstructs the rest, and needs
+        the same layers, none wider; or `random`.
     """
-    from ..distillation.schedule import Distillation
-
-    chosen = Distillation(**values(settings))
-    if condensed is None:
-        _check_condensed_only(share, epoch_images, how)
-        if set is None and (data is None or data.data is None):
-            raise UserError(
-                "nothing to learn from, expected --set SET, --condensed SET or --data NAME; give one of them, or use "
-                "datafree distill online"
-            )
-        _distill(teacher, student, out, set, chosen, data, source, run)
-        return
     from ..data.augmentation import Augmentation
-    from .mixed import CondensedSource
 
-    few = CondensedSource(condensed, set, SHARE if share is None else share, epoch_images, Augmentation(**values(how)))
-    _distill(teacher, student, out, few, chosen, data, source, run)
-
-
-def _check_condensed_only(share: float | None, epoch_images: int | None, how: Given | None) -> None:
-    """Raises UserError for options of --condensed without it."""
-    names = [name for name, value in (("share", share), ("epoch_images", epoch_images)) if value is not None]
-    for name in [*names, *values(how)]:
-        flag = "--" + name.replace("_", "-")
-        raise UserError(f"{flag}: got it without --condensed, expected --condensed SET; name the set, or leave it out")
+    options: dict[str, Any] = {"condensed": condensed, "share": share, "epoch_images": epoch_images}
+    if condensed is None and (given := values(augmentation)):
+        raise UserError(
+            f"{next(iter(given))}: got it without --condensed, expected --condensed SET; name the set, or leave it out"
+        )
+    if condensed is not None:
+        options["augmentation"] = Augmentation(**values(augmentation))
+    if condensed is None and images is None and (data is None or data.data is None):
+        raise UserError(
+            "nothing to learn from, expected --set SET, --condensed SET or --data NAME; give one of them, or use "
+            "datafree distill online"
+        )
+    _distill(teacher, student, out, {"images": images, **options}, start, values(settings), data, source, run)
 
 
 def fresh_command(method: str, text: SettingsText) -> Callable[..., None]:
@@ -144,7 +137,8 @@ def fresh_command(method: str, text: SettingsText) -> Callable[..., None]:
         /,
         *,
         out: Path,
-        epoch_images: Whole = 20_000,
+        epoch_images: Whole = EPOCH_IMAGES,
+        start: Start = "random",
         method_settings: Annotated[Options | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
         settings: Annotated[Settings | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
         data: Data | None = None,
@@ -167,53 +161,62 @@ def fresh_command(method: str, text: SettingsText) -> Callable[..., None]:
             Release folder to write for the student.
         epoch_images
             Number of new images per epoch.
+        start
+            Start of the student: `teacher` copies the subset of teacher channels that best reconstructs the rest, and
+            needs the same layers, none wider; or `random`.
         """
-        from ..distillation.schedule import Distillation
         from ..synthesis import methods
 
-        chosen = Distillation(**values(settings))
-        maker = methods.from_name(method, **values(method_settings))
-        _distill(teacher, student, out, (maker, epoch_images), chosen, data, source, run)
+        chosen = methods.from_name(method, **values(method_settings))
+        options = {"method": chosen, "epoch_images": epoch_images}
+        _distill(teacher, student, out, options, start, values(settings), data, source, run)
 
     return fresh
 
 
 @together()
 def _distill(
-    teacher: str, student: str | None, out: Path, learn: "Path | CondensedSource | tuple[Any, int] | None",
-    settings: "Distillation", data: Data | None, source: Model | None, run: Run | None,
+    teacher: str, student: str | None, out: Path, options: dict[str, Any], start: Start, changes: dict[str, Any],
+    data: Data | None, source: Model | None, run: Run | None,
 ) -> None:  # fmt: skip
-    from ..distillation.distill import distill as teach
-    from ..distillation.distill import resolved
-    from ..distillation.sources import FreshImages
+    """`options` are those of `plan_distillation` that say what the student learns from; without any it is real data."""
+    from ..distillation.distill import plan_distillation
+    from ..distillation.schedule import Distillation
+    from ..distillation.students import student_name
     from ..evaluation.accuracy import evaluate, in_words
     from ..models.agreement import NO_ACCURACY
     from ..releases.release import RELEASE_FOLDER, architecture_of, write_release
-    from ..runs.output_folder import STATE, output_folder
+    from ..runs.output_folder import STATE, earlier_settings, output_folder
     from ..runs.run_log import RunLog, hash_of
-    from ..synthesis.synthetic_set import SyntheticSet, judged
-    from .mixed import CondensedSource
-    from .students import new_student
+    from ..synthesis.synthetic_set import SyntheticSet
 
     data, source, run = data or Data(), source or Model(), run or Run()
     run = resumed(run, out / STATE)
     network = load_network(teacher, source, run)
-    record = load_record(teacher, source, network) if isinstance(learn, tuple) or source.record else None
+    record = load_record(teacher, source, network) if "method" in options or source.record else None
     if record is None:
         check_code(teacher, source, network)
-    name, own = new_student(student, network, run)
-    real = load_data(data, "train") if learn is None else None
-    material, what, learnt = _material(network, record, learn, real)
+    name = student or student_name(network)
+    sets = {role: path for role in ("condensed", "images") if (path := options.get(role)) is not None}
+    real = load_data(data, "train") if not sets and "method" not in options else None
+    learned: dict[str, Any] = {"images": real} if real is not None else dict(options)
+    if options.get("images") is not None:
+        learned["images"] = SyntheticSet.open(options["images"])
+    plan = plan_distillation(
+        network, name, record=record if "method" in options else None, start=start, seed=run.seed,
+        settings=Distillation(**changes), **learned,
+    )  # fmt: skip
+    plan = plan.with_temperature_of(earlier_settings(out))
+    own, chosen, settings = plan.student, plan.chosen, plan.settings
     test = test_data(own, data)
-    settings = resolved(settings, material, seed=run.seed)
-    options = {
-        "teacher": teacher, "student": name, "learns_from": what, **learnt, **asdict(data),
-        **settings.model_dump(), **asdict(source), **asdict(run),
+    no_set = {"images": None} if "method" not in options else {}
+    logged = {
+        "teacher": teacher, "student": name, "learns_from": chosen.description, **no_set, **sets, **chosen.settings,
+        **asdict(data), **settings.model_dump(), **({} if start == "random" else {"start": start}), **asdict(source),
+        **asdict(run),
     }  # fmt: skip
-    sets = learn.paths if isinstance(learn, CondensedSource) else {"images": learn} if isinstance(learn, Path) else {}
     inputs = inputs_of(teacher, source, role="teacher", record=record is not None)
-    inputs |= {**code_of("student", name), **sets}
-    log = RunLog("distill", options, inputs, real, test)
+    log = RunLog("distill", logged, {**inputs, **code_of("student", name), **sets}, real, test)
     read = {
         "teacher": network.fingerprint(),
         "record": record and record.digest(),
@@ -223,26 +226,18 @@ def _distill(
     with folders as folder, bar(f"distill {name}", run.quiet) as progress:
         if folder is None:
             return
-        warning = None
-        if isinstance(learn, Path):
-            warning = SyntheticSet.open(learn).warning()
-        elif isinstance(material, FreshImages) and isinstance(learn, tuple):
-            warning = judged(learn[0], material.maker, network, seed=run.seed)
-        if isinstance(material, FreshImages) and isinstance(learn, tuple) and main_process():
-            _say_cost(*learn, settings.epochs)
-        if warning is not None and main_process():
-            print(f"warning: {warning}; a student will learn little from {'it' if isinstance(learn, Path) else 'them'}")
+        if main_process():
+            _say_before(plan, settings.epochs)
         state, identity = folder / STATE, {**identity_of(log.content["settings"], own, log), **read}
-        curve = teach(
-            network, own, material, settings, seed=run.seed, state=state, identity=identity, progress=progress
-        )
+        own = plan.run(state=state, identity=identity, progress=progress)
         if not main_process():
             return
+        training = own.training
         result: dict[str, Any] = {
-            "processes": world().size,
-            "curve": vars(curve),
-            "images": len(material),
-            "distinct": material.distinct(len(curve.loss)),
+            "processes": training.processes,
+            "curve": vars(training.curve),
+            "images": training.images,
+            "distinct": training.distinct,
             "parameters": own.parameters,
             "bytes": own.nbytes(),
         }
@@ -250,45 +245,26 @@ def _distill(
             evaluation = evaluate(own, test, network)
             result["evaluation"], worth = asdict(evaluation), in_words(evaluation, test.public)
         else:
-            found = _agreement(network, own, material)
-            result["agreement_on_what_it_learnt_from"] = found.equal
-            result["agreement_warning"] = found.warning
-            worth = f"agreement with its teacher {found.equal:.2f} % on images it learnt from; {NO_ACCURACY}"
-        near = ", in which the teacher sees the wanted class near chance" if warning is not None else ""
-        notes = f"distilled from {architecture_of(network)} on {what}{near}: {worth}"
+            result["agreement_on_what_it_learnt_from"] = training.agreement.equal
+            result["agreement_warning"] = training.agreement.warning
+            worth = (
+                f"agreement with its teacher {training.agreement.equal:.2f} % on images it learnt from; {NO_ACCURACY}"
+            )
+        near = ", in which the teacher sees the wanted class near chance" if chosen.warnings else ""
+        notes = f"distilled from {architecture_of(network)} on {chosen.description}{near}: {worth}"
         write_release(folder, own, notes=notes)
         log.write(folder, result)
     _say(folder, own, network, result)
+    say_start(start, training.started_from_teacher)
 
 
-def _material(
-    teacher: "Network",
-    record: "Record | None",
-    learn: "Path | CondensedSource | tuple[Any, int] | None",
-    real: "Dataset | None",
-) -> "tuple[Source, str, dict[str, Any]]":
-    """What the student learns from, that in words, and the settings that made it."""
-    from ..distillation.sources import FreshImages, soft_labelled, stored_images
-    from ..synthesis.synthetic_set import SyntheticSet
-    from .mixed import CondensedSource
-
-    if isinstance(learn, tuple):
-        method, count = learn
-        if count < 1:
-            raise UserError(f"epoch_images: got {count}, expected at least 1; give a positive count")
-        maker = method.bind(teacher, record)
-        used, words = getattr(maker, "settings", method), f"fresh images of {method.method}"
-        if used != method:
-            words += ", warps cut to a quarter, which the teacher does not follow"
-        settings = {"method": used.model_dump(mode="json"), "epoch_images": count}
-        return FreshImages(teacher.spec, maker, count), words, settings
-    if isinstance(learn, CondensedSource):
-        return learn.material(teacher)
-    if learn is not None:
-        found = SyntheticSet.open(learn, teacher)
-        return stored_images(found), f"a synthetic set of {found.about['method']['method']}", {"images": str(learn)}
-    assert real is not None
-    return soft_labelled(teacher, real), f"real data, {real.public}", {"images": None}
+def _say_before(plan: "DistillationPlan", epochs: int) -> None:
+    """Prints what should be known before the training: the cost of fresh images, and images of little worth."""
+    if plan.chosen.method is not None:
+        _say_cost(plan.chosen.method, len(plan.chosen.source), epochs)
+    for warning in plan.chosen.warnings:
+        them = "them" if plan.chosen.synthetic is None else "it"
+        print(f"warning: {warning}; a student will learn little from {them}")
 
 
 def _say_cost(method: Any, count: int, epochs: int) -> None:
@@ -301,17 +277,7 @@ def _say_cost(method: Any, count: int, epochs: int) -> None:
         )
 
 
-def _agreement(teacher: "Network", student: "Network", material: "Source") -> "Agreement":
-    """Agreement on up to 4,096 images the student learned from: a sample, not a test."""
-    from ..models.agreement import agreement
-
-    pixels, logits = next(iter(material.epoch(0, 0, 4096)))
-    return agreement(logits, student.predict(pixels), teacher.spec.classes)
-
-
 def _say(folder: Path, student: "Network", teacher: "Network", result: dict[str, Any]) -> None:
-    from .students import say_accuracy, say_size
-
     say_size(folder, student, teacher)
     if "agreement_on_what_it_learnt_from" in result:
         print(

@@ -13,20 +13,21 @@ from .._core.distributed import main_process, together, world
 from .._core.errors import UserError
 from .arguments import Data, Model, Run
 from .loading import check_code, code_of, identity_of, inputs_of, load_record, load_teacher, resumed, test_data
-from .method_options import Given, check_kind, of_kinds, of_settings, values
+from .method_options import check_kind, of_kinds, of_settings, values
 from .progress_bar import bar
+from .results import say_accuracy, say_size, say_start
 from .settings_source import family, read
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..data import Dataset
-    from ..distillation.online.run import Anchored, History, OnlineDistillation
+    from ..distillation.online.history import History
+    from ..distillation.online.settings import OnlineDistillation
     from ..models.network import Network
 
 __all__ = ["online"]
 
-DEFAULT = "bank"
 MEMORIES = family("datafree.distillation.replay", "replay")
 ALIGNMENTS = family("datafree.synthesis.losses.alignment", "alignment")
 ALIGNMENT = "mmd"
@@ -89,100 +90,81 @@ def online(
     alignment
         Distance to the condensed set; `mmd` by default.
     """
-    from ..distillation import replay as memories
-    from ..distillation.online.run import online_preset
-    from ..synthesis.losses import alignment as alignments
+    from ..distillation.distill_online import online_settings
 
-    kind = replay or (DEFAULT if preset is None else online_preset(preset)[1])
-    near = alignment or ALIGNMENT
     if condensed is None and (alignment is not None or values(guide)):
         name = "alignment" if alignment is not None else next(iter(values(guide)))
-        flag = "--" + name.replace("_", "-")
-        raise UserError(f"{flag}: got it without --condensed, expected --condensed SET; name the set, or leave it out")
+        raise UserError(f"{name}: got it without --condensed, expected --condensed SET; name the set, or leave it out")
+    chosen, memory_kind = online_settings(preset, None, values(settings))
+    kind, near = replay or memory_kind, alignment or ALIGNMENT
     check_kind(memory, kind, MEMORIES, "--replay")
     check_kind(guide, near, ALIGNMENTS, "--alignment")
-    chosen_memory = memories.from_name(kind, **values(memory))
-    chosen_guide = alignments.from_name(near, **values(guide))
-    anchors = None if condensed is None else (condensed, chosen_guide)
-    _distill(teacher, student, out, start, _settings(preset, settings), chosen_memory, anchors, data, source, run)
-
-
-def _settings(preset: str | None, options: Given | None) -> "OnlineDistillation":
-    """The preset's settings, but for those that were given."""
-    from ..distillation.online.run import OnlineDistillation, online_preset
-
-    given = values(options)
-    settings = OnlineDistillation(**given) if preset is None else online_preset(preset, **given)[0]
-    for name, scenes in (("ground", ("things", "drawings")), ("symmetry", ("things",))):
-        if name in given and settings.scene not in scenes:
-            raise UserError(
-                f"{name}: got {given[name]} with --scene {settings.scene}, expected {' or '.join(scenes)}; name such a "
-                "--scene"
-            )
-    return settings
+    options: dict[str, Any] = {
+        "preset": preset, "replay": {"replay": kind, **values(memory)}, "condensed": condensed, "start": start,
+        "alignment": None if condensed is None else {"alignment": near, **values(guide)}, **values(settings),
+    }  # fmt: skip
+    _distill(teacher, student, out, options, bool(chosen.statistics), data, source, run)
 
 
 @together()
 def _distill(
-    teacher: str, student: str | None, out: Path, start: Start, settings: "OnlineDistillation", memory: Any,
-    near: tuple[Path, Any] | None, data: Data | None, source: Model | None, run: Run | None,
+    teacher: str, student: str | None, out: Path, options: dict[str, Any], reads_record: bool, data: Data | None,
+    source: Model | None, run: Run | None,
 ) -> None:  # fmt: skip
-    from ..distillation.online.run import train_online
-    from ..distillation.student_init import init_student_from_teacher, same_architecture
+    """`options` are those of `plan_online`."""
+    from ..distillation.distill_online import plan_online
+    from ..distillation.students import student_name
     from ..evaluation.accuracy import evaluate, in_words
     from ..models.agreement import NO_ACCURACY
     from ..releases.release import RELEASE_FOLDER, architecture_of, write_release
     from ..runs.output_folder import STATE, output_folder
     from ..runs.run_log import RunLog, hash_of
-    from .students import new_student
 
     data, source, run = data or Data(), source or Model(), run or Run()
     run = resumed(run, out / STATE)
     network = load_teacher(teacher, source, run)
-    record = load_record(teacher, source, network) if settings.statistics else None
+    record = load_record(teacher, source, network) if reads_record else None
     if record is None:
         check_code(teacher, source, network)
-    name, own = new_student(student, network, run)
+    name = student or student_name(network)
+    plan = plan_online(network, name, record=record, seed=run.seed, **options)
+    own, settings, condensed = plan.student, plan.settings, options["condensed"]
+    replay: Any = plan.replay
+    alignment: Any = plan.alignment
     test = test_data(own, data)
-    anchored = None if near is None else _anchored(near, network)
-    options = {
-        "teacher": teacher, "student": name, "learns_from": "a generator's images", "start": start,
-        "online": settings.model_dump(),
-        "replay": memory.model_dump(), "condensed": near and near[0], "alignment": near and near[1].model_dump(),
-        **asdict(data), **asdict(source), **asdict(run),
+    logged = {
+        "teacher": teacher, "student": name, "learns_from": "a generator's images", "start": plan.start,
+        "online": settings.model_dump(), "replay": replay.model_dump(), "condensed": condensed,
+        "alignment": alignment and alignment.model_dump(), **asdict(data), **asdict(source), **asdict(run),
     }  # fmt: skip
     inputs = inputs_of(teacher, source, role="teacher", record=record is not None)
-    log = RunLog("distill", options, inputs | {**code_of("student", name), "condensed": near and near[0]}, test)
+    log = RunLog("distill", logged, inputs | {**code_of("student", name), "condensed": condensed}, test)
     read = {
         "teacher": network.fingerprint(),
         "record": record and record.digest(),
-        "anchors": near and hash_of(near[0]),
+        "anchors": condensed and hash_of(condensed),
     }
-    folders = output_folder(out, RELEASE_FOLDER, log, reads=[teacher, near and near[0]])
+    folders = output_folder(out, RELEASE_FOLDER, log, reads=[teacher, condensed])
     with folders as folder, bar(f"distill {name}", run.quiet) as progress:
         if folder is None:
             return
-        state, identity = folder / STATE, {**identity_of(log.content["settings"], own, log), **read}
 
-        def keep(kept: "Network", history: "History", shown: "dict[int, Tensor]") -> None:
+        def write_epoch(student: "Network", history: "History", images: "dict[int, Tensor]") -> None:
             epochs = len(history.loss)
             so_far = "" if epochs == settings.epochs else f", {epochs} of {settings.epochs} epochs so far"
-            write_shown(folder / "generated.safetensors", shown)
+            write_generated(folder / "generated.safetensors", images)
             write_release(
-                folder, kept, notes=f"distilled from {architecture_of(network)} on a generator's images{so_far}"
+                folder, student, notes=f"distilled from {architecture_of(network)} on a generator's images{so_far}"
             )
-            log.write(folder, _result(kept, history, settings))
+            log.write(folder, _result(student, history, settings))
 
-        took = start == "teacher" and same_architecture(own, network)
-        if took and not state.exists():
-            init_student_from_teacher(own, network, settings.composition(), seed=run.seed)
-        history = train_online(
-            network, own, settings, memory, record=record, anchored=anchored, seed=run.seed, state=state,
-            identity=identity, score=_oracle(test), each=keep, progress=progress,
+        own = plan.run(
+            state=folder / STATE, identity={**identity_of(log.content["settings"], own, log), **read},
+            score=_score(test), on_epoch=write_epoch, progress=progress,
         )  # fmt: skip
         if not main_process():
             return
-        result = _result(own, history, settings)
+        result = _result(own, own.history, settings)
         if test is not None:
             evaluation = evaluate(own, test, network)
             result["evaluation"], worth = asdict(evaluation), in_words(evaluation, test.public)
@@ -193,45 +175,32 @@ def _distill(
         notes = f"distilled from {architecture_of(network)} on a generator's images: {worth}"
         write_release(folder, own, notes=notes)
         log.write(folder, result)
-    _say(folder, own, network, result, memory)
-    if start == "teacher":
-        start_words = (
-            "with channels of the teacher" if took else "from random weights: its layers do not match the teacher's"
-        )
-        print(f"  started {start_words}")
+    _say(folder, own, network, result, plan.replay)
+    say_start(plan.start, own.training.started_from_teacher)
 
 
-def _anchored(near: tuple[Path, Any], network: "Network") -> "Anchored":
-    from ..data.condensed.condensed_set import Condensed
-    from ..distillation.online.run import Anchored
-
-    path, alignment = near
-    own = Condensed.open(path, network)
-    return Anchored(alignment, own.clamped(), own.labels)
-
-
-def _oracle(test: "Dataset | None") -> "Callable[[Network], float] | None":
+def _score(test: "Dataset | None") -> "Callable[[Network], float] | None":
     """Accuracy in %, which the method never sees."""
     from ..evaluation.accuracy import evaluate
 
     return None if test is None else lambda network: evaluate(network, test).accuracy
 
 
-def write_shown(path: Path, shown: "dict[int, Tensor]") -> None:
+def write_generated(path: Path, images: "dict[int, Tensor]") -> None:
     """Generated images, uint8 (n, C, H, W) by epoch, as one file: the same latents throughout."""
     import torch
 
     from .._core.files import write_tensors
 
-    epochs = sorted(shown)
-    pixels = torch.stack([shown[epoch] for epoch in epochs])
+    epochs = sorted(images)
+    pixels = torch.stack([images[epoch] for epoch in epochs])
     write_tensors(path, {"pixels": pixels}, {"epochs": epochs}, kind="generated")
 
 
 def _result(student: "Network", history: "History", settings: "OnlineDistillation") -> dict[str, Any]:
     from ..evaluation.stability import HALF, stability
 
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "online": asdict(history),
         "processes": world().size,
         "images": history.images // max(len(history.loss), 1),
@@ -241,18 +210,17 @@ def _result(student: "Network", history: "History", settings: "OnlineDistillatio
         "agreement_on_probes": (history.average_agreement if settings.keep == "average" else history.agreement)[-1],
     }
     if len(history.loss) < settings.epochs:
-        found["unfinished"] = {"epochs": len(history.loss), "of": settings.epochs}
+        result["unfinished"] = {"epochs": len(history.loss), "of": settings.epochs}
     curves = {
         "agreement": history.agreement, "average_agreement": history.average_agreement,
         "scores": history.scores, "average_scores": history.average_scores,
     }  # fmt: skip
-    found["stability"] = {name: asdict(stability(own, HALF)) for name, own in curves.items() if own}
-    return found
+    result["stability"] = {name: asdict(stability(curve, HALF)) for name, curve in curves.items() if curve}
+    return result
 
 
 def _say(folder: Path, student: "Network", teacher: "Network", result: dict[str, Any], memory: Any) -> None:
     from ..distillation.online.history import ONE_CLASS
-    from .students import say_accuracy, say_size
 
     history = result["online"]
     say_size(folder, student, teacher)
@@ -263,8 +231,8 @@ def _say(folder: Path, student: "Network", teacher: "Network", result: dict[str,
         print(
             "  the teacher sees one class alone in the generator's last images; raise --balance, or give another --scene"
         )
-    for why in history["rollbacks"]:
-        print(f"  begun again with another generator, {why}")
+    for reason in history["rollbacks"]:
+        print(f"  begun again with another generator, {reason}")
     print(
         f"agreement with the teacher on generated images that it did not learn from: {result['agreement_on_probes']:.2f} %"
     )

@@ -16,7 +16,7 @@ __all__ = ["report"]
 
 def report(
     *runs: Path,
-    out: Path,
+    out: Path = Path("report.html"),
     data: Data | None = None,
     title: str = "datafree report",
     code: Annotated[tuple[str, ...], Parameter(negative="")] = (),

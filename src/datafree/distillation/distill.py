@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, overload
 
@@ -23,7 +23,7 @@ from .source_choice import SHARE, ChosenSource, ImagesLike, MethodLike, choose_s
 from .sources import Source
 from .student_init import init_student_from_teacher, same_architecture
 from .students import Start, StudentLike, new_student
-from .train_student import check_student, resolved, temperature_of, train_student
+from .train_student import ROUNDED, check_student, resolved, temperature_of, train_student
 from .training_loop import Curve
 
 __all__ = [
@@ -50,6 +50,7 @@ class DistillationChanges(TypedDict, total=False):
     epochs: int
     batch: int
     learning_rate: float
+    optimizer: Literal["adam", "muon"]
     decay: Literal["constant", "cosine"]
     warmup: float
     precision: Literal["float32", "bfloat16"]
@@ -95,14 +96,27 @@ class DistillationPlan:
     chosen: ChosenSource
     settings: Distillation
     """With the temperature that will be used."""
+    requested: Distillation
+    """As they were given: without a temperature where it is chosen from the logits."""
     seed: int
     start: Start
     record: Record | None
 
+    def with_temperature_of(self, earlier: Mapping[str, Any]) -> DistillationPlan:
+        """The plan with the temperature in the settings of an earlier run, where it was chosen and differs by rounding.
+
+        Another processor or number of threads adds up the logits in another order.
+        """
+        before, now = earlier.get("temperature"), self.settings.temperature
+        if self.requested.temperature is not None or now is None or not isinstance(before, float):
+            return self
+        is_rounding = 0 < abs(before - now) < 1.5 * ROUNDED
+        return replace(self, settings=self.settings.model_copy(update={"temperature": before})) if is_rounding else self
+
     def identity(self) -> dict[str, Any]:
         """What must be the same for a stopped run to be continued."""
         return {
-            "settings": self.settings.model_dump(mode="json"), "seed": self.seed, "start": self.start,
+            "settings": self.requested.model_dump(mode="json"), "seed": self.seed, "start": self.start,
             "teacher": self.teacher.fingerprint(), "student": self.student.fingerprint(),
             "record": None if self.record is None else self.record.digest(), "content": self.chosen.digest(),
         }  # fmt: skip
@@ -161,7 +175,7 @@ def plan_distillation(
         augmentation=augmentation, seed=seed,
     )  # fmt: skip
     final = resolved(chosen_settings, chosen.source, seed=seed)
-    return DistillationPlan(teacher, network, chosen, final, seed, start, record)
+    return DistillationPlan(teacher, network, chosen, final, chosen_settings, seed, start, record)
 
 
 def settings_from(settings: Distillation | Mapping[str, Any] | None, changes: dict[str, Any]) -> Distillation:

@@ -170,8 +170,8 @@ def online_settings(
     for name, scenes in (("ground", ("things", "drawings")), ("symmetry", ("things",))):
         if name in explicit and usual[0].scene not in scenes:
             raise UserError(
-                f"{name}: got {explicit[name]} with the scene {usual[0].scene!r}, expected the scene "
-                f"{' or '.join(map(repr, scenes))}; give such a scene, or leave {name} out"
+                f"{name}: got {explicit[name]} with `scene={usual[0].scene!r}`, expected "
+                f"{' or '.join(f'`scene={scene!r}`' for scene in scenes)}; give such a scene, or leave `{name}` out"
             )
     return usual
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from .._core.limits import EPOCHS
 from .._core.settings import Settings
@@ -20,13 +20,20 @@ class Schedule(Settings):
     batch: int = Field(default=64, ge=1)
     """Number of images per step."""
     learning_rate: float = Field(default=1e-3, gt=0, le=1e30)
-    """Peak learning rate of Adam."""
+    """Peak learning rate of the optimizer."""
+    optimizer: Literal["adam", "muon"] = "adam"
+    """Optimizer: Adam, or Muon, which orthogonalises the updates of weight matrices (Jordan et al. 2024)."""
     decay: Literal["constant", "cosine"] = "cosine"
     """Learning rate over the run: constant, or decaying to 0 along a half cosine."""
     warmup: float = Field(default=0.0, ge=0, lt=1)
     """Share of the steps during which the learning rate rises from 0."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Number format of forward and backward passes; weights are always float32."""
+
+    @model_serializer(mode="wrap")
+    def _without_later_fields(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Fields that earlier versions lacked are left out at their defaults, so that runs of those versions go on."""
+        return {key: value for key, value in serialize(self).items() if (key, value) != ("optimizer", "adam")}
 
 
 class Distillation(Schedule):
@@ -37,7 +44,7 @@ class Distillation(Schedule):
     batch: int = Field(default=128, ge=1)
     """Number of images per step."""
     learning_rate: float = Field(default=2e-3, gt=0, le=1e30)
-    """Peak learning rate of Adam."""
+    """Peak learning rate of the optimizer."""
     temperature: float | None = Field(default=None, gt=0)
     """Temperature of the KL divergence; by default chosen from the scale of the teacher's logits."""
     loss: Literal["kl", "mse"] = "kl"

@@ -27,8 +27,8 @@ def student_name(teacher: Network) -> str:
     name = zoo.half(teacher.name)
     if name is None:
         raise UserError(
-            f"student: got None, and the zoo has no half of {teacher.name}; give a module, a name of the zoo, or "
-            "file.py:function"
+            f"no student named, and the zoo has no half of {teacher.name}; name one, from the zoo or as file.py:function, or "
+            "give a module"
         )
     return name
 

@@ -22,10 +22,14 @@ from .training_loop import Curve, fit
 __all__ = ["check_student", "resolved", "temperature_of", "train_student"]
 
 
+ROUNDED = 0.01
+"""Temperatures that are chosen are multiples of it."""
+
+
 def temperature_of(logits: torch.Tensor) -> float:
     """The temperature at which centred logits (N, classes) have a standard deviation of 2, between 1 and 64."""
     spread = float((logits - logits.mean(1, keepdim=True)).std())
-    return min(64.0, max(1.0, round(spread / 2, 2)))
+    return min(64.0, max(1.0, round(spread / 2, 2)))  # ROUNDED
 
 
 @checked

@@ -1,4 +1,4 @@
-"""The one training loop: any network, any source, any loss; Adam, last epoch, resumable after every epoch, data-parallel
+"""The one training loop: any network, any source, any loss; last epoch, resumable after every epoch, data-parallel
 under torchrun."""
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from .._core.distributed import World, agree, average_gradients, broadcast, first, summed, together
 from .._core.errors import UserError
@@ -34,6 +35,7 @@ from ..models.behaviour import check_learns
 from ..models.hooks import check_batch
 from ..models.network import Network
 from ..models.positions import check_positions
+from .muon import Muon
 from .schedule import Schedule
 from .sources import Source
 
@@ -41,6 +43,8 @@ __all__ = ["Curve", "Schedule", "fit"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 KIND = "training-state"
+PREFIX = "adam"
+"""Prefix of the optimizer's tensors in a state file, whichever optimizer it is."""
 USUAL = 1e4
 """A weight larger than this has come of steps that were too large."""
 
@@ -92,17 +96,24 @@ def fit(
         return _fit(network, source, loss, schedule, seed, (state, identity or {}), (score, on_epoch), progress, own)
 
 
+def new_optimizer(schedule: Schedule, module: nn.Module) -> Optimizer:
+    """The optimizer of a schedule for a module's parameters."""
+    if schedule.optimizer == "muon":
+        return Muon(module.parameters(), lr=schedule.learning_rate)
+    return torch.optim.Adam(module.parameters(), lr=schedule.learning_rate, fused=True)
+
+
 def _fit(
     network: Network, source: Source, loss: Loss, schedule: Schedule, seed: int, kept: tuple[Path | None, dict[str, Any]],
     calls: tuple[Callable[[Network], float] | None, Callable[[Network, Curve], None] | None], progress: Progress, own: World,
 ) -> Curve:  # fmt: skip
     (state, identity), (score, on_epoch) = kept, calls
     steps = max(1, len(source) // min(schedule.batch, len(source)))
-    adam = torch.optim.Adam(network.module.parameters(), lr=schedule.learning_rate, fused=True)
+    optimizer = new_optimizer(schedule, network.module)
     broadcast(network.module)
 
     def layout(header: FitHeader) -> Slots:
-        return _layout(header, network.module, adam, steps)
+        return _layout(header, network.module, optimizer, steps)
 
     def begin() -> tuple[FitHeader, dict[str, Tensor]] | None:
         here, scored = Environment.here(), schedule.epochs if score is not None else 0
@@ -110,14 +121,14 @@ def _fit(
         return None if state is None else _begin(state, last, layout)
 
     found = first(begin)
-    start, curve = (0, Curve()) if found is None else _go_on(*found, network.module, adam)
+    start, curve = (0, Curve()) if found is None else _go_on(*found, network.module, optimizer)
     if start and state is not None:
         check_positions(state, network)
     for epoch in range(start, schedule.epochs):
         began = time.perf_counter()
         with torch.random.fork_rng([network.device] if network.device.type == "cuda" else []):
             torch.manual_seed(_torch_seed(seed, epoch, own))  # dropout draws from torch's global stream
-            total = _epoch(network, source, loss, schedule, adam, seed, epoch, steps, progress, own)
+            total = _epoch(network, source, loss, schedule, optimizer, seed, epoch, steps, progress, own)
         agree(network.module)
         curve.loss.append(total / steps)
         epoch_ended(progress, epoch + 1, schedule.epochs, curve.loss[-1])
@@ -129,7 +140,7 @@ def _fit(
             here = Environment.here()
             scored = len(curve.scores)
             header = FitHeader(identity=identity, environment=here, epoch=epoch + 1, scored=scored)
-            _save(state, header, network.module, adam, curve)
+            _save(state, header, network.module, optimizer, curve)
         if on_epoch is not None and own.rank == 0:
             on_epoch(network, curve)
     network.module.eval()
@@ -137,7 +148,7 @@ def _fit(
 
 
 def _epoch(
-    network: Network, source: Source, loss: Loss, schedule: Schedule, adam: torch.optim.Adam,
+    network: Network, source: Source, loss: Loss, schedule: Schedule, optimizer: Optimizer,
     seed: int, epoch: int, steps: int, progress: Progress, own: World,
 ) -> float:  # fmt: skip
     """One pass; the sum of the losses of its steps."""
@@ -148,7 +159,7 @@ def _epoch(
         if step >= steps:
             break
         rate = schedule.learning_rate * _rate(schedule, epoch * steps + step, schedule.epochs * steps)
-        for group in adam.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = rate
         part = own.part(len(pixels))
         share = (part.stop - part.start) / len(pixels)
@@ -158,10 +169,10 @@ def _epoch(
         measured = value.detach().cpu()
         if not math.isfinite(float(measured)):
             why = why or _unanswered(network, logits)
-        adam.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         value.backward()
         average_gradients(network.module.parameters(), share)
-        adam.step()
+        optimizer.step()
         total = total + share * measured
         progress(epoch * steps + step + 1, schedule.epochs * steps)
     total = summed(total)
@@ -199,11 +210,11 @@ def _torch_seed(seed: int, epoch: int, own: World) -> int:
     return seed_of(seed, "fit", epoch, *([own.rank] if own.rank else []))
 
 
-def _layout(header: FitHeader, module: nn.Module, adam: torch.optim.Adam, steps: int) -> Slots:
+def _layout(header: FitHeader, module: nn.Module, optimizer: Optimizer, steps: int) -> Slots:
     """Every tensor of a state: weights, moments, and the curve."""
     return {
         **module_slots(module, "weights"),
-        **optimizer_slots(adam, "adam", header.epoch * steps),
+        **optimizer_slots(optimizer, PREFIX, header.epoch * steps),
         "curve/loss": Slot(torch.float64, (header.epoch,)),
         "curve/seconds": Slot(torch.float64, (header.epoch,), low=0.0),
         "curve/scores": Slot(torch.float64, (header.scored,)),
@@ -226,15 +237,13 @@ def _begin(
     return header, load_state(path, KIND, header, layout(header))
 
 
-def _save(path: Path, header: FitHeader, module: nn.Module, adam: torch.optim.Adam, curve: Curve) -> None:
+def _save(path: Path, header: FitHeader, module: nn.Module, optimizer: Optimizer, curve: Curve) -> None:
     tensors = {f"weights/{name}": tensor for name, tensor in module.state_dict().items()}
     tensors |= {f"curve/{name}": torch.tensor(values, dtype=torch.float64) for name, values in vars(curve).items()}
-    save_state(path, KIND, header, tensors | optimizer_state(adam, "adam"))
+    save_state(path, KIND, header, tensors | optimizer_state(optimizer, PREFIX))
 
 
-def _go_on(
-    header: FitHeader, tensors: dict[str, Tensor], module: nn.Module, adam: torch.optim.Adam
-) -> tuple[int, Curve]:
+def _go_on(header: FitHeader, tensors: dict[str, Tensor], module: nn.Module, optimizer: Optimizer) -> tuple[int, Curve]:
     module.load_state_dict({n.removeprefix("weights/"): t for n, t in tensors.items() if n.startswith("weights/")})
-    load_optimizer(adam, tensors, "adam")
+    load_optimizer(optimizer, tensors, PREFIX)
     return header.epoch, Curve(*(tensors[f"curve/{name}"].tolist() for name in ("loss", "seconds", "scores")))

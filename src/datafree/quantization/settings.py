@@ -11,14 +11,14 @@ __all__ = ["FineTuning"]
 
 
 class FineTuning(Distillation):
-    """How a quantized network is fine-tuned: Adam on weights and grids alike."""
+    """How a quantized network is fine-tuned: its weights and grids are trained alike."""
 
     epochs: int = Field(default=30, ge=1, le=EPOCHS)
     """Number of passes over the images."""
     batch: int = Field(default=64, ge=1)
     """Number of images per step, augmented copies counted."""
     learning_rate: float = Field(default=2e-4, gt=0, le=1e30)
-    """Highest learning rate of Adam."""
+    """Peak learning rate of the optimizer."""
     temperature: float | None = Field(default=4.0, gt=0)
     """Both sides' logits are divided by it."""
     repeats: int = Field(default=1, ge=1)

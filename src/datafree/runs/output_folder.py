@@ -43,6 +43,7 @@ __all__ = [
     "STATE",
     "Kind",
     "changed_folder",
+    "earlier_settings",
     "is_resumable",
     "logged",
     "output_folder",
@@ -274,6 +275,13 @@ def logged(out: Path) -> dict[str, Any]:
     """The log of the run that made a folder, not of a later recording; empty if there is none."""
     old = read_log(out)
     return old["before"] if old.get("verb") == "record" and isinstance(old.get("before"), dict) else old
+
+
+def earlier_settings(out: Path) -> dict[str, Any]:
+    """The settings of the finished run that made a folder, or else of the stopped run in it; empty if there is none."""
+    log = logged(out) or _marker(out).get(PENDING)
+    settings = log.get("settings") if isinstance(log, dict) else None
+    return settings if isinstance(settings, dict) else {}
 
 
 def read_log(out: Path) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class WrittenReport:
 @checked
 def report(
     runs: Sequence[str | Path],
-    out: str | Path = "report.html",
+    out: str | Path = Path("report.html"),
     data: LabelledData | None = None,
     *,
     title: str = "datafree report",

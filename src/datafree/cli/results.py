@@ -1,0 +1,49 @@
+"""What commands print of a student: its size, its start, its accuracy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..models.network import Network
+
+__all__ = ["say_accuracy", "say_size", "say_start"]
+
+
+def say_size(folder: Path, student: Network, teacher: Network) -> None:
+    """Prints the number of parameters, beside the teacher's."""
+    if not teacher.parameters:  # a quantized file does not tell
+        print(f"{student.name}: {student.parameters:,} parameters; in {folder}")
+        return
+    smaller = teacher.parameters / student.parameters
+    words = f"{smaller:.2f} times fewer than" if smaller >= 1 else f"{1 / smaller:.2f} times as many as"
+    print(f"{student.name}: {student.parameters:,} parameters, {words} {teacher.name}; in {folder}")
+    if smaller < 1:
+        print("  warning: the student is larger than its teacher")
+
+
+def say_accuracy(result: dict[str, Any]) -> None:
+    """Prints accuracy and agreement on test images, or that there were none; and where an agreement says little."""
+    from ..models.agreement import NO_ACCURACY
+
+    if result.get("agreement_warning"):
+        print(f"  warning: {result['agreement_warning']}")
+    if "evaluation" in result:
+        scores = result["evaluation"]
+        print(
+            f"accuracy {scores['accuracy']:.2f} % on {scores['images']} test images, agreement {scores['agreement']:.2f} %"
+        )
+    else:
+        print(f"  {NO_ACCURACY}")
+
+
+def say_start(start: str, from_teacher: bool) -> None:
+    """Prints how the student was initialised, where that was to be from the teacher."""
+    if start == "teacher":
+        words = (
+            "with channels of the teacher"
+            if from_teacher
+            else "from random weights: its layers do not match the teacher's"
+        )
+        print(f"  started {words}")
