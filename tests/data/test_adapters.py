@@ -27,7 +27,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 import datafree as df
 from datafree._core.errors import Notice, UserError
-from datafree.data import sha256
+from datafree.data import adapters, sha256
 
 NETWORK = make_network(mean=(0.4,), std=(0.2,))
 DATA = make_data()
@@ -225,8 +225,23 @@ def test_random_augmentation_is_refused(augmentation):
         assert "changes each time it is read, expected the same pixels; leave out random augmentation" in refused(data)
 
 
-def test_rare_augmentation_is_noticed_where_the_images_are_used():
+def test_small_data_is_read_once_and_large_data_again(monkeypatch):
+    reads = []
+    source = Pictures()
+    source.transform = lambda image: reads.append(1) or image
+    small = df.as_dataset(source, NETWORK)
+    reads.clear()
+    images = small.pixels(range(len(small)))
+    assert not reads
+    monkeypatch.setattr(adapters, "KEPT_BYTES", 0)
+    large = df.as_dataset(source, NETWORK)
+    reads.clear()
+    assert torch.equal(large.pixels(range(len(large))), images) and len(reads) == len(large)
+
+
+def test_rare_augmentation_is_noticed_where_the_images_are_used(monkeypatch):
     """It changes one image in ten thousand readings, after the data was looked at."""
+    monkeypatch.setattr(adapters, "KEPT_BYTES", 0)
     source = Pictures()
     converted = df.as_dataset(source, NETWORK)
     source.transform = lambda image: image.flip(-1) if torch.equal(image, PIXELS[41]) else image

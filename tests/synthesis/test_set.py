@@ -131,7 +131,7 @@ def test_other_settings_are_refused_by_name_and_nothing_is_touched(make, teacher
     cases = {
         "method": lambda: make(method=TopLayer(steps=2)),
         "seed": lambda: make(seed=1),
-        "unit": lambda: make(chunk=10),
+        "chunk": lambda: make(chunk=10),
         "record": lambda: synthesize(teacher, type(whole_record)(
             whole_record.spec, whole_record.fingerprint, whole_record.answers,
             {name: entry for name, entry in whole_record.entries.items() if name != "graph"},

@@ -7,9 +7,9 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from .errors import UserError, cut, unknown
 
@@ -51,6 +51,15 @@ class Settings(BaseModel):
     """The base of every method's configuration: immutable, without unknown fields, NaN or infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    later: ClassVar[dict[str, Any]] = {}
+    """Fields that earlier versions lacked, and their defaults, at which they are not written: so their runs go on."""
+
+    @model_serializer(mode="wrap")
+    def _without_later(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {
+            key: value for key, value in serialize(self).items() if key not in self.later or value != self.later[key]
+        }
 
     def __init__(self, **values: Any):
         try:

@@ -12,7 +12,17 @@ from cyclopts import App, Group, Parameter
 
 from .._core.errors import UserError
 from .arguments import Data, Input, Model, Run, Whole
-from .loading import check_code, inputs_of, load_data, load_network, resumed, say_fit, spec_of, use_threads
+from .loading import (
+    check_code,
+    code_of_settings,
+    inputs_of,
+    load_data,
+    load_network,
+    resumed,
+    say_fit,
+    spec_of,
+    use_threads,
+)
 from .method_options import of_settings, values
 from .progress_bar import bar
 from .settings_source import SettingsText, family
@@ -97,7 +107,8 @@ def _condense(
         **{"per_class": per_class, "teacher": teacher}, **method.model_dump(mode="json"),
         **asdict(data), **asdict(source), **asdict(input), **asdict(run),
     }  # fmt: skip
-    log = RunLog("condense", settings, inputs_of(teacher, source, role="teacher") if teacher else {}, training)
+    inputs = inputs_of(teacher, source, role="teacher") if teacher else {}
+    log = RunLog("condense", settings, inputs | code_of_settings("method", method), training)
     job = methods.Job(training, spec, per_class, seed=run.seed, device=run.device)
     began = time.perf_counter()
     with output_folder(out, CONDENSED_FOLDER, log) as folder, bar(f"condense {method.method}", run.quiet) as progress:

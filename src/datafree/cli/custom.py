@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ from typing import Any
 from cyclopts import App
 
 from .._core.code_names import code_name
-from .settings_source import from_class
+from .settings_source import SettingsText, from_class
 
-__all__ = ["add_custom", "custom_word"]
+__all__ = ["custom_commands", "custom_word"]
 
 PLACES = {
     ("synthesize",): ("datafree.synthesis.methods", "datafree.cli.synthesize:method_command"),
@@ -22,6 +23,8 @@ PLACES = {
     ("distill", "fresh"): ("datafree.synthesis.methods", "datafree.cli.distill:fresh_command"),
 }
 """Command -> the family that its methods are of, and what makes the command of one."""
+ONLINE = {"--replay": "datafree.distillation.replay", "--alignment": "datafree.synthesis.losses.alignment"}
+"""Flags of `distill online` that name a class, and the family that it is of."""
 GROUP = "datafree.methods"
 
 
@@ -39,22 +42,68 @@ def custom_word(words: Sequence[str]) -> tuple[tuple[str, ...], str] | None:
     return None
 
 
-def add_custom(root: App, words: Sequence[str]) -> None:
-    """Adds the command of the method that `words` name, which runs its code. Raises UserError where it is no method."""
-    place = custom_word(words)
-    if place is None:
-        return
-    chain, word = place
+@contextmanager
+def custom_commands(root: App, words: Sequence[str]) -> Iterator[None]:
+    """Inside, the commands include those of the classes that `words` name, whose code runs.
+
+    Raises UserError for a name that is no class of the family.
+    """
+    with ExitStack() as stack:
+        if tuple(words[:2]) == ("distill", "online"):
+            stack.enter_context(_custom_online(root, words))
+        place = custom_word(words)
+        if place is not None:
+            stack.enter_context(_custom_method(root, *place))
+        yield
+
+
+@contextmanager
+def _custom_method(root: App, chain: tuple[str, ...], word: str) -> Iterator[None]:
+    """Inside, the command of this name has the sub-command `word`."""
     package, maker = PLACES[chain]
     parent = root
     for name in chain:
         parent = parent[name]
     if word in list(parent):
+        yield
         return
     text = from_class(import_module(package).FAMILY.class_of(word))
     module, _, function = maker.partition(":")
     command: Callable[[str, Any], Callable[..., None]] = getattr(import_module(module), function)
     parent.command(command(word, text), name=word, help=text.summary or text.doc)
+    try:
+        yield
+    finally:
+        del parent[word]
+
+
+@contextmanager
+def _custom_online(root: App, words: Sequence[str]) -> Iterator[None]:
+    """Inside, `distill online` knows the memory and the alignment that --replay and --alignment name."""
+    memories, alignments = (_custom_kind(words, flag, package) for flag, package in ONLINE.items())
+    if not memories and not alignments:
+        yield
+        return
+    from .online import ALIGNMENTS, MEMORIES, online, online_command
+
+    parent = root["distill"]
+    text = parent["online"].help
+    del parent["online"]
+    parent.command(online_command({**MEMORIES, **memories}, {**ALIGNMENTS, **alignments}), name="online", help=text)
+    try:
+        yield
+    finally:
+        del parent["online"]
+        parent.command(online, name="online", help=text)
+
+
+def _custom_kind(words: Sequence[str], flag: str, package: str) -> dict[str, SettingsText]:
+    """The class that the flag names, by that name; nothing for a built-in one."""
+    pairs = [(word.partition("=")[0], word.partition("=")[2], after) for word, after in zip(words, [*words[1:], ""])]
+    name = next((value or after for start, value, after in pairs if start == flag), "")
+    if code_name(name) is None and not _is_plugin(name):
+        return {}
+    return {name: from_class(import_module(package).FAMILY.class_of(name))}
 
 
 def _is_plugin(word: str) -> bool:

@@ -15,6 +15,7 @@ from .arguments import Data, Model, Run, Whole
 from .loading import (
     check_code,
     code_of,
+    code_of_settings,
     identity_of,
     inputs_of,
     load_data,
@@ -216,7 +217,9 @@ def _distill(
         **asdict(run),
     }  # fmt: skip
     inputs = inputs_of(teacher, source, role="teacher", record=record is not None)
-    log = RunLog("distill", logged, {**inputs, **code_of("student", name), **sets}, real, test)
+    log = RunLog("distill", logged, {
+        **inputs, **code_of("student", name), **code_of_settings("method", chosen.method), **sets,
+    }, real, test)  # fmt: skip
     read = {
         "teacher": network.fingerprint(),
         "record": record and record.digest(),

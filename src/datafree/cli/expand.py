@@ -11,7 +11,7 @@ from cyclopts import App, Group, Parameter
 
 from .._core.distributed import main_process, together
 from .arguments import Model, Run, Whole
-from .loading import inputs_of, load_record, load_teacher
+from .loading import code_of_settings, inputs_of, load_record, load_teacher
 from .method_options import of_settings, values
 from .progress_bar import bar
 from .settings_source import SettingsText, family, read
@@ -102,7 +102,9 @@ def _expand(
         "teacher": teacher, "condensed": condensed, "images": images, "chunk": chunk, **settings.model_dump(mode="json"),
         **guide.model_dump(mode="json"), **asdict(source), **asdict(run),
     }  # fmt: skip
-    log = RunLog("expand", options, {**inputs_of(teacher, source, role="teacher", record=True), "condensed": condensed})
+    inputs = {**inputs_of(teacher, source, role="teacher", record=True), **code_of_settings("alignment", guide)}
+    inputs |= code_of_settings("expansion", settings)
+    log = RunLog("expand", options, {**inputs, "condensed": condensed})
     units: dict[str, Any] = {"images": images, "chunk": chunk, "workers": workers, "seed": run.seed}
     with output_folder(out, SET_FOLDER, log) as folder, bar("expand", run.quiet) as progress:
         if folder is None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 import re
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +32,7 @@ __all__ = [
     "check_code",
     "check_normalisation",
     "code_of",
+    "code_of_settings",
     "identity_of",
     "images_of",
     "inputs_of",
@@ -232,6 +235,15 @@ def code_of(role: str, name: str | None) -> Inputs:
     if code is None:
         return {}
     return {f"code of {role}": code.place if code.is_file else None, f"modules of {role}": code_files(code) or None}
+
+
+def code_of_settings(role: str, settings: Any) -> Inputs:
+    """The Python files of a method of the user's own, and of its extra loss."""
+    files: Inputs = {}
+    if settings is not None and not type(settings).__module__.startswith("datafree."):
+        with suppress(OSError, TypeError):
+            files[f"code of {role}"] = Path(inspect.getfile(type(settings)))
+    return files | code_of("extra loss", getattr(settings, "extra_loss", None))
 
 
 def listed_files(files: list[Path]) -> str:

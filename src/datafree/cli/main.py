@@ -21,7 +21,7 @@ from .._core.version import VERSION
 from ..releases.builder_names import check_name
 from ..runs.command_line import ARGV
 from ..runs.resumable import is_resumable
-from .custom import add_custom
+from .custom import custom_commands
 from .deprecated import rewritten, words_after
 from .early import check
 from .flags import PARAMETERS, translated
@@ -104,7 +104,7 @@ def _run(argv: list[str], flags: dict[str, str]) -> int:
     if not argv or argv[0] not in ("--help", "-h", "--version", "-V"):
         _check_here()
         check_address_space()
-    from . import VERBS, Output, app
+    from . import VERBS, app
 
     argv, notes = rewritten(argv)
     if argv and not argv[0].startswith("-") and argv[0] not in VERBS:
@@ -114,7 +114,14 @@ def _run(argv: list[str], flags: dict[str, str]) -> int:
     if verb is not None and verb not in PARALLEL and processes > 1 and _many():
         return _say(f"{verb} runs in one process, got {processes}; start it without torchrun", 2)
     root = app(verb)
-    add_custom(root, argv)
+    with custom_commands(root, argv):
+        return _run_parsed(root, argv, notes, flags)
+
+
+def _run_parsed(root: Any, argv: list[str], notes: list[str], flags: dict[str, str]) -> int:
+    """Runs the command line, once the application has all its commands."""
+    from . import Output
+
     command, bound = _parsed(root.meta, argv)
     output = command(*bound.args, **bound.kwargs)
     if not isinstance(output, Output):  # help, or the version

@@ -2,7 +2,7 @@
 
 # Annotations are evaluated: the options are classes that are made from settings.
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,11 +12,21 @@ from cyclopts import Group, Parameter
 from .._core.distributed import main_process, together, world
 from .._core.errors import UserError
 from .arguments import Data, Model, Run
-from .loading import check_code, code_of, identity_of, inputs_of, load_record, load_teacher, resumed, test_data
+from .loading import (
+    check_code,
+    code_of,
+    code_of_settings,
+    identity_of,
+    inputs_of,
+    load_record,
+    load_teacher,
+    resumed,
+    test_data,
+)
 from .method_options import check_kind, of_kinds, of_settings, values
 from .progress_bar import bar
 from .results import say_accuracy, say_size, say_start
-from .settings_source import family, read
+from .settings_source import SettingsText, family, read
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +36,7 @@ if TYPE_CHECKING:
     from ..distillation.online.settings import OnlineDistillation
     from ..models.network import Network
 
-__all__ = ["online"]
+__all__ = ["ALIGNMENTS", "MEMORIES", "online", "online_command"]
 
 MEMORIES = family("datafree.distillation.replay", "replay")
 ALIGNMENTS = family("datafree.synthesis.losses.alignment", "alignment")
@@ -37,73 +47,80 @@ Preset = Literal["dafl", "dfad", "mb-dfkd", "pre-dfkd"]
 MEMORY = Group("Memory (--replay)", sort_key=1)
 NEAR = Group("With --condensed (--alignment)", sort_key=2)
 Settings = of_settings(read("datafree.distillation.online.settings", "OnlineDistillation"))
-Memory = of_kinds(MEMORIES, without=["replay"], group=MEMORY)
-Guide = of_kinds(ALIGNMENTS, without=["alignment"], group=NEAR)
 
 
-def online(
-    teacher: str,
-    student: str | None = None,
-    /,
-    *,
-    out: Path,
-    preset: Preset | None = None,
-    start: Start = "teacher",
-    settings: Annotated[Settings | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
-    replay: Annotated[Literal[tuple(MEMORIES)] | None, Parameter(group=MEMORY)] = None,  # pyright: ignore
-    memory: Annotated[Memory | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
-    condensed: Annotated[Path | None, Parameter(group=NEAR)] = None,
-    alignment: Annotated[Literal[tuple(ALIGNMENTS)] | None, Parameter(group=NEAR)] = None,  # pyright: ignore
-    guide: Annotated[Guide | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
-    data: Data | None = None,
-    source: Model | None = None,
-    run: Run | None = None,
-) -> None:
-    """Train a student against a generator that looks for what it has not learned; no image, record or data is needed.
+def online_command(memories: Mapping[str, SettingsText], alignments: Mapping[str, SettingsText]) -> Callable[..., None]:
+    """The command, whose flags are the fields of `OnlineDistillation`, of each memory and of each kind of alignment."""
+    Memory = of_kinds(memories, without=["replay"], group=MEMORY)
+    Guide = of_kinds(alignments, without=["alignment"], group=NEAR)
 
-    After every epoch the folder holds a complete release of the student so far. The run can be stopped at any moment, and
-    the same command continues it.
+    def online(
+        teacher: str,
+        student: str | None = None,
+        /,
+        *,
+        out: Path,
+        preset: Preset | None = None,
+        start: Start = "teacher",
+        settings: Annotated[Settings | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
+        replay: Annotated[Literal[tuple(memories)] | None, Parameter(group=MEMORY)] = None,  # pyright: ignore
+        memory: Annotated[Memory | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
+        condensed: Annotated[Path | None, Parameter(group=NEAR)] = None,
+        alignment: Annotated[Literal[tuple(alignments)] | None, Parameter(group=NEAR)] = None,  # pyright: ignore
+        guide: Annotated[Guide | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
+        data: Data | None = None,
+        source: Model | None = None,
+        run: Run | None = None,
+    ) -> None:
+        """Train a student against a generator that looks for what it has not learned; no image, record or data is needed.
 
-    Example: datafree distill online teacher --out student
+        After every epoch the folder holds a complete release of the student so far. The run can be stopped at any moment, and
+        the same command continues it.
 
-    Example: datafree distill online teacher --replay vae --scene drawings --ground dark --out student
+        Example: datafree distill online teacher --out student
 
-    Example (a published method): datafree distill online teacher --preset dfad --out student
+        Example: datafree distill online teacher --replay vae --scene drawings --ground dark --out student
 
-    Parameters
-    ----------
-    teacher
-        Release folder. With --weights, those weights are used instead of its own.
-    student
-        Zoo name or file.py:function of your own; by default the teacher's half, where the zoo has one.
-    out
-        Release folder to write for the student.
-    preset
-        Loss terms and memory of a published method. Optimizer, learning rates, steps and start stay as they are here.
-    start
-        Start of the student: `teacher` copies the subset of teacher channels that best reconstructs the rest, and needs
-        the same layers, none wider; or `random`.
-    replay
-        Memory of earlier images that the student sees again; `bank` by default, or that of --preset.
-    condensed
-        Condensed set (datafree condense, import-condensed) that the generator is kept near (Binici et al. 2024).
-    alignment
-        Distance to the condensed set; `mmd` by default.
-    """
-    from ..distillation.distill_online import online_settings
+        Example (a published method): datafree distill online teacher --preset dfad --out student
 
-    if condensed is None and (alignment is not None or values(guide)):
-        name = "alignment" if alignment is not None else next(iter(values(guide)))
-        raise UserError(f"{name}: got it without --condensed, expected --condensed SET; name the set, or leave it out")
-    chosen, memory_kind = online_settings(preset, None, values(settings))
-    kind, near = replay or memory_kind, alignment or ALIGNMENT
-    check_kind(memory, kind, MEMORIES, "--replay")
-    check_kind(guide, near, ALIGNMENTS, "--alignment")
-    options: dict[str, Any] = {
-        "preset": preset, "replay": {"replay": kind, **values(memory)}, "condensed": condensed, "start": start,
-        "alignment": None if condensed is None else {"alignment": near, **values(guide)}, **values(settings),
-    }  # fmt: skip
-    _distill(teacher, student, out, options, bool(chosen.statistics), data, source, run)
+        Parameters
+        ----------
+        teacher
+            Release folder. With --weights, those weights are used instead of its own.
+        student
+            Zoo name or file.py:function of your own; by default the teacher's half, where the zoo has one.
+        out
+            Release folder to write for the student.
+        preset
+            Loss terms and memory of a published method. Optimizer, learning rates, steps and start stay as they are here.
+        start
+            Start of the student: `teacher` copies the subset of teacher channels that best reconstructs the rest, and needs
+            the same layers, none wider; or `random`.
+        replay
+            Memory of earlier images that the student sees again; `bank` by default, or that of --preset.
+        condensed
+            Condensed set (datafree condense, import-condensed) that the generator is kept near (Binici et al. 2024).
+        alignment
+            Distance to the condensed set; `mmd` by default.
+        """
+        from ..distillation.distill_online import online_settings
+
+        if condensed is None and (alignment is not None or values(guide)):
+            name = "alignment" if alignment is not None else next(iter(values(guide)))
+            raise UserError(
+                f"{name}: got it without --condensed, expected --condensed SET; name the set, or leave it out"
+            )
+        chosen, memory_kind = online_settings(preset, None, values(settings))
+        kind, near = replay or memory_kind, alignment or ALIGNMENT
+        check_kind(memory, kind, memories, "--replay")
+        check_kind(guide, near, alignments, "--alignment")
+        options: dict[str, Any] = {
+            "preset": preset, "replay": {"replay": kind, **values(memory)}, "condensed": condensed, "start": start,
+            "alignment": None if condensed is None else {"alignment": near, **values(guide)}, **values(settings),
+        }  # fmt: skip
+        _distill(teacher, student, out, options, bool(chosen.statistics), data, source, run)
+
+    return online
 
 
 @together()
@@ -138,7 +155,10 @@ def _distill(
         "alignment": alignment and alignment.model_dump(), **asdict(data), **asdict(source), **asdict(run),
     }  # fmt: skip
     inputs = inputs_of(teacher, source, role="teacher", record=record is not None)
-    log = RunLog("distill", logged, inputs | {**code_of("student", name), "condensed": condensed}, test)
+    log = RunLog("distill", logged, {
+        **inputs, **code_of("student", name), **code_of_settings("replay", replay),
+        **code_of_settings("alignment", alignment), "condensed": condensed,
+    }, test)  # fmt: skip
     read = {
         "teacher": network.fingerprint(),
         "record": record and record.digest(),
@@ -237,3 +257,6 @@ def _say(folder: Path, student: "Network", teacher: "Network", result: dict[str,
         f"agreement with the teacher on generated images that it did not learn from: {result['agreement_on_probes']:.2f} %"
     )
     say_accuracy(result)
+
+
+online = online_command(MEMORIES, ALIGNMENTS)

@@ -28,6 +28,7 @@ from .arguments import Data, Input, Model, Run
 from .loading import (
     check_attribute,
     check_code,
+    code_of_settings,
     inputs_of,
     load_data,
     load_network,
@@ -84,7 +85,10 @@ def _record(
     options = {"model": model, "what": _plain(wanted), **asdict(data), **asdict(source), **asdict(run)}
     if isinstance(what, tuple):
         options |= {"preset": what[0]} | ({"leak": what[1]} if what[0] == "safe" else {})
-    log = RunLog("record", options | ({"add": True} if add else {}), inputs_of(model, source), training)
+    inputs = inputs_of(model, source)
+    for statistic, _ in wanted:
+        inputs |= code_of_settings(f"statistic {statistic.kind}", statistic)
+    log = RunLog("record", options | ({"add": True} if add else {}), inputs, training)
     in_place = _in_place(model, out)
     with changed_folder(target, RELEASE_FOLDER) if in_place else output_folder(target, RELEASE_FOLDER, log) as folder:
         if folder is None or _is_recorded(target, log, network, wanted, training, add or anew, in_place):

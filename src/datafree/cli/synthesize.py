@@ -14,7 +14,7 @@ from .._core.distributed import main_process, together
 from .._core.errors import UserError
 from .._core.memory import check_cost
 from .arguments import Model, Run, Whole
-from .loading import inputs_of, load_record, load_teacher
+from .loading import code_of_settings, inputs_of, load_record, load_teacher
 from .method_options import of_settings, values
 from .progress_bar import bar
 from .settings_source import SettingsText, family
@@ -101,7 +101,8 @@ def _synthesize(
         "model": teacher, "images": images, "chunk": chunk, **method.model_dump(mode="json"), **asdict(source),
         **asdict(run),
     }  # fmt: skip
-    log = RunLog("synthesize", options, inputs_of(teacher, source, record=True))
+    inputs = inputs_of(teacher, source, record=True) | code_of_settings("method", method)
+    log = RunLog("synthesize", options, inputs)
     units: dict[str, Any] = {"images": images, "chunk": chunk, "workers": workers, "seed": run.seed}
     with output_folder(out, SET_FOLDER, log) as folder, bar(f"synthesize {method.method}", run.quiet) as progress:
         if folder is not None:

@@ -7,7 +7,7 @@ or repeat them, and labels that are not class numbers.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -34,13 +34,15 @@ LabelledData: TypeAlias = Dataset | TorchDataset[Any] | DataLoader[Any] | tuple[
 ImageData: TypeAlias = LabelledData | Tensor | np.ndarray
 """Like `LabelledData`, or images without labels."""
 
+KEPT_BYTES = 1 << 28
+"""Size of a torch Dataset's images up to which they are read once and kept in memory."""
 AGAIN = 64
 """Number of items that are read twice before the data is used. All later reads are compared too."""
 
 
 @checked
 def as_dataset(data: ImageData, network: Network | InputSpec, *, labelled: bool = True, name: str = "data") -> Dataset:
-    """`data` as a `Dataset` for `network`, checked in one pass. Images are read from the source again at each use.
+    """`data` as a `Dataset` for `network`, checked in one pass.
 
     - What `load_data` returns is returned unchanged.
     - A pair (images, labels), or with `labelled=False` only images: tensors or numpy arrays. Images are (N, C, H, W) in the
@@ -52,8 +54,9 @@ def as_dataset(data: ImageData, network: Network | InputSpec, *, labelled: bool 
     - A `DataLoader`: its dataset is read, item by item and in order, in this process. Shuffling changes nothing.
 
     Labels are positions among the network's classes, unless the data names its classes. Floats that are all multiples of
-    1/255 of the range are taken as bytes, so that a `Dataset` of the same images gives the same numbers. Memory is needed for
-    the labels, a hash per image and a few images at a time.
+    1/255 of the range are taken as bytes, so that a `Dataset` of the same images gives the same numbers. Images of a torch
+    Dataset are kept in memory up to 256 MB. A larger one is read again from its source at each use, a few images at a time,
+    and compared with a hash of the first read.
 
     Raises UserError, with `name` as the parameter's name, for images of another shape, NaN, and pixels outside the range; for
     images that are normalised already; for items that change when they are read again (random augmentation), also later; for
@@ -128,9 +131,14 @@ def _from_items(source: TorchDataset[Any], spec: InputSpec, labelled: bool, name
     items.shape = (int(first_image.shape[0]), int(first_image.shape[1]), int(first_image.shape[2]))
     items.is_float = first_image.is_floating_point()
     labels = np.zeros(count, np.int64)
-    look = look_at(items.chunks(labels if labelled else None), spec, name)
+    parts: list[Tensor] = []
+    fits = count * first_image.nbytes <= KEPT_BYTES
+    chunks = items.chunks(labels if labelled else None)
+    look = look_at(_kept(chunks, parts) if fits else chunks, spec, name)
     items.as_bytes, items.digests = look.as_bytes, look.digests
-    items(np.unique(np.linspace(0, count - 1, min(count, AGAIN)).astype(np.int64)))
+    items.read_again(np.unique(np.linspace(0, count - 1, min(count, AGAIN)).astype(np.int64)))
+    if fits:
+        items.stored = np.concatenate([as_stored(part, spec, look.as_bytes) for part in parts])
     if items.shape != spec.shape:
         size, expected = (" x ".join(map(str, shape[1:])) for shape in (items.shape, spec.shape))
         warnings.warn(
@@ -138,6 +146,13 @@ def _from_items(source: TorchDataset[Any], spec: InputSpec, labelled: bool, name
         )
     classes = class_names_of(source) if labelled else None
     return _dataset("torch Dataset", spec, look, labels if labelled else None, classes, items, items.shape, name)
+
+
+def _kept(chunks: Iterator[Tensor], parts: list[Tensor]) -> Iterator[Tensor]:
+    """The chunks, each of which is put into `parts` too."""
+    for chunk in chunks:
+        parts.append(chunk)
+        yield chunk
 
 
 def _dataset(

@@ -33,8 +33,14 @@ class Items:
     is_float: bool = False
     as_bytes: bool = True
     digests: np.ndarray | None = None
+    stored: np.ndarray | None = None
+    """All images, where they were small enough to be kept in memory."""
 
     def __call__(self, indices: np.ndarray) -> np.ndarray:
+        return self.stored[indices] if self.stored is not None else self.read_again(indices)
+
+    def read_again(self, indices: np.ndarray) -> np.ndarray:
+        """The images from their source. Raises UserError for one that is not as it was."""
         images = np.empty((len(indices), *self.shape), np.uint8 if self.as_bytes else np.float32)
         step = images_at_once(self.shape)
         for start in range(0, len(indices), step):

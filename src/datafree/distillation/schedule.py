@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 
 from .._core.limits import EPOCHS
 from .._core.settings import Settings
@@ -14,6 +14,8 @@ __all__ = ["Distillation", "Schedule"]
 
 class Schedule(Settings):
     """How a network is trained: teachers, students and baselines alike."""
+
+    later: ClassVar[dict[str, Any]] = {"optimizer": "adam"}
 
     epochs: int = Field(default=10, ge=1, le=EPOCHS)
     """Number of passes over the images."""
@@ -29,11 +31,6 @@ class Schedule(Settings):
     """Share of the steps during which the learning rate rises from 0."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Number format of forward and backward passes; weights are always float32."""
-
-    @model_serializer(mode="wrap")
-    def _without_later_fields(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Fields that earlier versions lacked are left out at their defaults, so that runs of those versions go on."""
-        return {key: value for key, value in serialize(self).items() if (key, value) != ("optimizer", "adam")}
 
 
 class Distillation(Schedule):

@@ -100,7 +100,8 @@ class GuidedInversion:
         """
         check_pixel_gradient(teacher, "expand")
         check_anchors(teacher, self.pixels, self.labels)
-        return BoundExpansion(teacher, record, self.settings.objective(teacher, record), self)
+        objective = self.settings.with_extra_loss(self.settings.objective(teacher, record))
+        return BoundExpansion(teacher, record, objective, self)
 
 
 @dataclass(frozen=True)

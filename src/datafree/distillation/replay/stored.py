@@ -38,6 +38,7 @@ class ImageMemory:
     def __init__(self, teacher: Network, room: int):
         self.spec, self.room, self.seen = teacher.spec, room, 0
         self.pixels = torch.empty((room, *teacher.spec.shape), dtype=torch.uint8)
+        self.occupied = torch.zeros(room, dtype=torch.bool)
 
     def begin(self, generator: Generator) -> None:
         pass
@@ -51,6 +52,7 @@ class ImageMemory:
             int(slot): index for index, slot in enumerate(slots) if slot >= 0
         }.items():  # the last image of a slot wins
             self.pixels[slot] = to_bytes(pixels[index].detach().cpu(), self.spec)
+            self.occupied[slot] = True
         self.seen += len(pixels)
 
     def sample(self, count: int, rng: torch.Generator) -> Tensor | None:
@@ -73,14 +75,24 @@ class ImageMemory:
         if tuple(pixels.shape[1:]) != self.spec.shape or pixels.dtype != torch.uint8 or len(pixels) > self.room:
             raise UserError("the saved memory has other images or more of them; repeat that run's command")
         self.pixels[: len(pixels)], self.seen = pixels, int(state["seen"])
+        self.occupied[: len(pixels)] = True
 
     def _drawn(self, count: int, rng: torch.Generator) -> Tensor:
         """Random occupied slots (count,)."""
+        if not bool(self.occupied[: self.seen].all()):
+            empty = int((~self.occupied).nonzero()[0])
+            raise UserError(
+                f"{type(self).__name__} leaves slot {empty} empty after {self.seen} images, expected the first {self.room} "
+                "images in slots 0, 1, 2, ...; choose other slots, or none, for later images alone"
+            )
         return torch.randint(min(self.seen, self.room), (count,), generator=rng)
 
     @abstractmethod
     def _slots(self, count: int, labels: Tensor, rng: torch.Generator) -> Tensor:
-        """Slots (count,) for new images with classes `labels` (count,); -1 for an image that is not stored."""
+        """Slots (count,) for new images with classes `labels` (count,); -1 for an image that is not stored.
+
+        The first `room` images go to slots 0, 1, 2, ...: image number `self.seen + i` to that slot.
+        """
 
 
 def slots_of_sample(numbers: Tensor, room: int, rng: torch.Generator) -> Tensor:

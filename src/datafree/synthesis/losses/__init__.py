@@ -15,10 +15,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ..._core.errors import UserError, cut
+from ..._core.plugins import class_by_name
 from ...models.hooks import Edit
 from ...models.network import Network
 
-__all__ = ["Objective", "Term", "View"]
+__all__ = ["Objective", "Term", "View", "term_from_name"]
 
 
 @dataclass(frozen=True)
@@ -99,3 +101,24 @@ class Objective:
 
     def __rmul__(self, weight: float) -> Objective:
         return Objective(tuple((float(weight) * factor, term) for factor, term in self.parts))
+
+
+def term_from_name(name: str) -> Term:
+    """The loss that `file.py:Class` or `package.module:Class` names, made without arguments.
+
+    The name must be one that the user typed, since its code is run. Raises UserError where the class is missing, fails, or is
+    no `Term`.
+    """
+    kind = class_by_name(name, "loss")
+    if kind is None:
+        raise UserError(f"no loss {cut(name)!r}, expected file.py:Class or package.module:Class; correct the name")
+    if not issubclass(kind, Term):
+        raise UserError(f"{name}: {kind.__name__} is no loss, expected a subclass of Term; give it that base")
+    try:
+        return kind()
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(
+            f"{name}: {kind.__name__}() fails with {reason[:300]}; expected a loss that is made without arguments; give its "
+            "fields defaults"
+        ) from error

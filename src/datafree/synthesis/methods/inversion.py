@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -22,7 +22,7 @@ from ...models.input_spec import InputSpec
 from ...models.memory_format import channels_last
 from ...models.network import Network, frozen
 from ...records.record import Record
-from ..losses import Objective, View
+from ..losses import Objective, View, term_from_name
 from . import Batch, unit_labels
 
 __all__ = ["BoundInversion", "Inversion", "InversionSettings", "invert", "noise"]
@@ -39,6 +39,12 @@ class InversionSettings(Settings):
     """Clamp pixels to their range after each step; the paper does not."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Number format of the teacher's forward pass; bfloat16 is up to 3 times as fast on CPUs that have it."""
+    extra_loss: str | None = None
+    """A loss of your own that is added, as file.py:Class or package.module:Class: a subclass of Term."""
+    extra_loss_weight: float = Field(default=1.0, ge=0)
+    """Weight of the extra loss, which is a sum over images."""
+
+    later: ClassVar[dict[str, Any]] = {"extra_loss": None, "extra_loss_weight": 1.0}
 
     @property
     def in_range(self) -> bool:
@@ -47,7 +53,8 @@ class InversionSettings(Settings):
     def bind_objective(self, teacher: Network, record: Record | None, objective: Objective) -> BoundInversion:
         """The method that minimises `objective` with these settings.
 
-        Raises UserError for a teacher without a gradient to its pixels, or a jitter as large as the images.
+        Raises UserError for a teacher without a gradient to its pixels, a jitter as large as the images, and an extra loss
+        that is missing, fails or is no loss.
         """
         check_pixel_gradient(teacher, f"method {self.method}")  # type: ignore[attr-defined]
         jitter, flip = getattr(self, "jitter", 0), getattr(self, "flip", False)
@@ -55,7 +62,17 @@ class InversionSettings(Settings):
         if jitter >= side:
             raise UserError(f"--jitter: got {jitter}, expected below {side}, the images' smaller side; give less")
         inversion = Inversion(self.steps, self.learning_rate, self.box, self.precision, jitter, flip)
-        return BoundInversion(teacher, record, objective, inversion)
+        return BoundInversion(teacher, record, self.with_extra_loss(objective), inversion)
+
+    def with_extra_loss(self, objective: Objective) -> Objective:
+        """The objective plus the user's own loss, if there is one. Raises UserError for one that is missing, fails or is none."""
+        if self.extra_loss is not None:
+            return objective + self.extra_loss_weight * term_from_name(self.extra_loss)
+        if self.extra_loss_weight != 1:
+            raise UserError(
+                f"extra_loss_weight: got {self.extra_loss_weight:g} without `extra_loss`, whose weight it is; name that loss"
+            )
+        return objective
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,117 @@
+"""Losses and replay memories of the user's own, named on the command line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+CODE = '''
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+
+from datafree.distillation.replay.stored import ImageMemory, StoredReplay
+from datafree.synthesis.losses import Term
+
+
+@dataclass(frozen=True)
+class Contrast(Term):
+    """Negative variance of each image."""
+
+    def __call__(self, view):
+        return -view.pixels.flatten(1).var(1).sum()
+
+
+@dataclass(frozen=True)
+class Needy(Term):
+    scale: float
+
+    def __call__(self, view):
+        return self.scale * view.pixels.sum()
+
+
+class Slots(ImageMemory):
+    def _slots(self, count, labels, rng):
+        numbers = self.seen + torch.arange(count)
+        return torch.where(numbers < self.room, numbers, torch.randint(self.room, (count,), generator=rng))
+
+
+class Holes(ImageMemory):
+    def _slots(self, count, labels, rng):
+        return torch.randint(self.room, (count,), generator=rng)
+
+
+class Mine(StoredReplay):
+    """Random slots."""
+
+    replay: Literal["my-own"] = "my-own"
+    slack: float = 2.0
+    """Slack that only this memory has."""
+
+    summary: ClassVar[str] = "random slots"
+    memory: ClassVar[type[ImageMemory]] = Slots
+'''
+SET = "synthesize top teacher --images 8 --chunk 8 --steps 2 --workers 1 --quiet"
+ONLINE = "distill online teacher hinton8 --epochs 1 --iterations 2 --batch 16 --replay mine.py:Mine --quiet"
+
+
+@pytest.fixture(autouse=True)
+def code(here):
+    path = here / "mine.py"
+    path.write_text(CODE)
+    return path
+
+
+def test_a_loss_of_ones_own_is_added_to_the_objective(command, here):
+    for name, flags in (("plain", ""), ("added", "--extra-loss mine.py:Contrast --extra-loss-weight 3")):
+        assert command(f"{SET} {flags} --out {name}").code == 0
+    shards = [next((here / name).glob("unit-*")).read_bytes() for name in ("plain", "added")]
+    assert shards[0] != shards[1]
+    settings = [json.loads((here / name / "run.json").read_text())["settings"] for name in ("plain", "added")]
+    assert settings[1].items() - settings[0].items() == {("extra_loss", "mine.py:Contrast"), ("extra_loss_weight", 3.0)}
+    assert "extra_loss" not in settings[0]
+
+
+def test_changed_code_is_another_run(command, refused, code):
+    line = f"{SET} --extra-loss mine.py:Contrast --out changed"
+    assert command(line).code == 0
+    code.write_text(CODE.replace("-view", "-2 * view"))
+    assert "was made with other content of code of extra loss" in refused(line)
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        ("--extra-loss contrast", "no loss 'contrast', expected file.py:Class or package.module:Class"),
+        ("--extra-loss mine.py:Contrst", "no class 'Contrst' in mine.py; nearest: 'Contrast'"),
+        ("--extra-loss mine.py:Mine", "mine.py:Mine: Mine is no loss, expected a subclass of Term"),
+        ("--extra-loss mine.py:Needy", "expected a loss that is made without arguments"),
+        ("--extra-loss-weight 2", "--extra-loss-weight: got 2 without --extra-loss, whose weight it is"),
+    ],
+)
+def test_a_wrong_loss_is_one_line(refused, here, flags, text):
+    assert text in refused(f"{SET} {flags} --out wrong")
+    assert not (here / "wrong").exists()
+
+
+def test_a_memory_of_ones_own_has_flags_and_is_repeated_with_trust(command, refused, here):
+    assert "Slack that only this memory has" in command("distill online --replay mine.py:Mine --help").out
+    assert command(f"{ONLINE} --slack 3 --out mine").code == 0
+    log = json.loads((here / "mine.run.json").read_text())
+    assert log["settings"]["replay"]["replay"] == "my-own" and log["settings"]["replay"]["slack"] == 3
+    assert "add --trust" in command("rerun mine --out again").err
+    assert command("rerun mine --out again --trust").code == 0
+    same = [(here / name / "model.safetensors").read_bytes() for name in ("mine", "again")]
+    assert same[0] == same[1]
+    assert "'--slack'" in refused(f"{ONLINE.replace('mine.py:Mine', 'bank')} --slack 3 --out other")
+    assert "Contrast is no kind of replay" in refused(f"{ONLINE.replace(':Mine', ':Contrast')} --out other")
+
+
+def test_a_memory_that_leaves_slots_empty_is_refused(refused, code):
+    code.write_text(
+        CODE
+        + "\n\nclass Wrong(Mine):\n    replay: Literal['wrong'] = 'wrong'\n    memory: ClassVar[type[ImageMemory]] = Holes\n"
+    )
+    assert "Holes leaves slot" in refused(f"{ONLINE.replace(':Mine', ':Wrong')} --out wrong")
