@@ -93,7 +93,7 @@ def _published(model: str, name: str, data_dir: str | None) -> tuple[Network, Re
         wanted = [*presets.paper_row("all", teacher), *presets.best(teacher)[1:]]
     else:
         wanted = presets.best(teacher) if name == "distribution" else presets.paper_row(name, teacher)
-    return teacher, replace(record(teacher, data, wanted), meters={})  # so that preparing them is timed
+    return teacher, replace(record(teacher, data, wanted), accumulators={})  # so that preparing them is timed
 
 
 def _seconds(work: Any) -> float:

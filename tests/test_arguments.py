@@ -260,7 +260,7 @@ def test_images_of_a_narrower_scale_are_refused_as_a_set():
             "expand": lambda: df.expand(network, (PIXELS, ONE_HOT), OUT, images=8),
             "Mixed": lambda: df.MixedImages(network, PIXELS, None, 8),
         }
-        assert "alone, expected images in a range of 0 to 255, of which these are one colour" in error(calls[use])
+        assert "only, expected images that cover 0 to 255; in that range these are one colour" in error(calls[use])
         assert spec.check(PIXELS) is None
 
 

@@ -68,7 +68,7 @@ def test_the_setting_that_made_the_result_comes_first_and_is_named_as_it_is_type
 def test_equal_runs_settings_that_change_no_result_and_the_one_that_may_grow_are_no_difference():
     one = log({"data": "a"}, epochs=3, threads=2, quiet=True, images=10)
     other = log({"data": "a"}, epochs=3, threads=1, quiet=False, images=20)
-    assert difference(other, one, but="images") is None
+    assert difference(other, one, ignored="images") is None
     assert difference(other, one) == "with `images=10`, not 20"
     assert difference(log(what=[MOMENTS], preset="full"), log(what=[MOMENTS], preset="paper")) is None
 

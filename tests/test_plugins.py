@@ -217,7 +217,10 @@ def test_a_name_out_of_a_file_runs_no_code(teacher, here):
 
 
 def test_a_rerun_of_somebody_elses_log_runs_no_code(here):
-    with without_code(), pytest.raises(UserError, match=r"runs the code 'own\.py'; if it is yours, .* add --trust"):
+    with (
+        without_code(),
+        pytest.raises(UserError, match=r"runs the code 'own\.py', which datafree rerun does only with --trust"),
+    ):
         df.method("own.py:Grey")
     assert not (here / "ran").exists()
 

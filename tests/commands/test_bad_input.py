@@ -12,7 +12,7 @@ NAMES = [
     ("trian hinton16", "no command 'trian'; nearest: 'train'"),
     ("train nosuch --data digits --out o", "no model 'nosuch' in the zoo"),
     ("train lenet6 --data digits --out o", "nearest: 'lenet5'"),
-    ("train teacher --data digits --out o", "teacher is a trained release, expected a fresh network"),
+    ("train teacher --data digits --out o", "teacher is a trained release, expected a new network"),
     (
         "train hinton16 --data digitz --out o",
         "no data set 'digitz' in the data sets, and no such folder or .npz file; nearest: 'digits'",
@@ -118,7 +118,7 @@ USAGE = [
         "no flag '--epoch'; nearest: '--epochs'. Run datafree train --help",
     ),
     ("train hinton16 extra --data digits --out o", "got 'extra' too much"),
-    ("train hinton16 --data mnist --out o", "no folder for data set 'mnist'; pass --data-dir or set DATAFREE_DATA"),
+    ("train hinton16 --data mnist --out o", "no folder for data set 'mnist'; give --data-dir or set DATAFREE_DATA"),
     ("train hinton16 --data mnist --data-dir nosuch --out o", "no folder 'nosuch' for data set 'mnist'"),
     ("train hinton16 --data celeba --data-dir teacher --out o", "celeba"),
     ("record teacher", "no data named, expected --data"),
@@ -135,7 +135,7 @@ USAGE = [
     ("distill teacher --out o", "nothing to learn from, expected --set SET, --condensed SET or --data NAME"),
     ("distill other --set set --out o", "the set in set was made from another teacher"),
     ("distill teacher --images set --online top --out o", "--images and --online: got both, expected one"),
-    ("distill teacher other --set set --out o", "other is a trained release, expected a fresh network"),
+    ("distill teacher other --set set --out o", "other is a trained release, expected a new network"),
     ("distill teacher own.py:build --set teacher --out o", "no synthetic set in teacher"),
     ("evaluate hinton16 --weights teacher/model.safetensors --data digits", "datafree pack hinton16 --weights"),
     ("evaluate teacher", "no data named, expected --data"),
@@ -254,7 +254,7 @@ def test_a_student_with_other_classes_or_inputs_is_refused(refused, here):
         "def three(spec): return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))\n"
         "def wide(spec): return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))\n"
     )
-    assert "gives outputs of shape (16, 3), expected (images, 10 classes)" in refused(
+    assert "returns outputs of shape (16, 3), expected (images, 10 classes)" in refused(
         "distill teacher bad.py:three --set set --out o"
     )
     assert "does not take images of shape (1, 8, 8)" in refused("distill teacher bad.py:wide --set set --out o")

@@ -109,7 +109,7 @@ def test_a_helper_that_was_not_handed_over_is_named(code, command):
     (code / "helper_one.py").unlink()
     done = command("train own.py:build --data digits --epochs 1 --out net --quiet")
     assert done.code == 2
-    assert "no module 'helper_one' for model 'own.py'; get helper_one.py from who wrote that file" in done.err
+    assert "no module 'helper_one' for model 'own.py'; get helper_one.py from that file's author" in done.err
 
 
 def test_a_run_of_code_with_a_helper_is_rerun_in_a_copy_of_the_folder(code, command, monkeypatch):

@@ -103,14 +103,14 @@ def test_a_report_measures_networks_of_different_code(pair, command):
         ("nets.py", "nets.py names no function or class that builds the model; give nets.py:build or nets.py:Net"),
         ("nets", "nets names no function or class that builds the model; give nets.py:build or nets.py:Net"),
         ("empty.py", "empty.py has no function or network class at its top level"),
-        ("broken.py", "broken.py is no Python that can be read: "),
+        ("broken.py", "broken.py is not readable Python: "),
         ("gone.py", "no file gone.py, expected the Python file that builds the model, as gone.py:FUNCTION"),
         ("one.safetensors", "one.safetensors is a file of weights or a program, expected the Python code"),
         (
             "nets.py:built",
             "nets.py:built is a network that is built already, expected the function or class that builds it",
         ),
-        ("nets.py:Net", ", called with the InputSpec; mend it"),
+        ("nets.py:Net", ", called with the InputSpec; fix it"),
     ],
 )
 def test_a_name_that_builds_nothing_is_told_what_would_and_runs_nothing_for_it(name, text, here, command):

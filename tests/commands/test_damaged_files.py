@@ -107,7 +107,7 @@ def test_a_large_image_for_small_weights_is_no_bomb_either(refused, monkeypatch)
     monkeypatch.setattr(load.memory, "available", lambda: 8 << 30)
     text = refused("pack resnet8 --weights resnet8.safetensors --shape 1 4096 4096 --classes 10 --out o")
     assert re.fullmatch(
-        r"resnet8 for images \(1, 4096, 4096\) needs [0-9,]+ bytes, expected at most the 8,589,934,592 of memory here; "
+        r"resnet8 for images \(1, 4096, 4096\) needs [0-9,]+ bytes, expected at most the 8,589,934,592 of memory available; "
         "give a smaller network or smaller images",
         text,
     )

@@ -26,7 +26,7 @@ def test_only_names_that_are_like_it_are_called_nearest():
     assert nearest("zzz", ["fc1"]) == "expected 'fc1'"
     assert nearest("zzz", []) == "there are none"
     names = [f"layer{number}" for number in range(40)]
-    assert nearest("zzz", names) == "none of the 40 names there is like it, of which the first is 'layer0'"
+    assert nearest("zzz", names) == "none of the 40 names is similar; the first is 'layer0'"
 
 
 @pytest.mark.parametrize(
@@ -46,10 +46,10 @@ def test_only_names_that_are_like_it_are_called_nearest():
         ("record teacher --data digits --kind moments --preset small", "--kind and --preset: got both, expected one"),
         ("record teacher --data digits --preset=small --kind=input", "--kind and --preset: got both, expected one"),
         ("evaluate set --data digits", "set is a synthetic set, which holds no network, expected a release"),
-        ("evaluate told --data digits", "told is what datafree evaluate wrote, which holds no network"),
-        ("report told --out page.html", "told is what datafree evaluate wrote, expected a release, set or similarity"),
+        ("evaluate told --data digits", "told was written by datafree evaluate and holds no network"),
+        ("report told --out page.html", "told is what datafree evaluate wrote, wanted a release, set or similarity"),
         ("report teacher told --out page.html", "name the folder of the network that it measured, and the data"),
-        ("pack broken.py " + PACK, "broken.py is no Python that can be read: "),
+        ("pack broken.py " + PACK, "broken.py is not readable Python: "),
         (
             "pack three.py:build " + PACK,
             "three.py:build needs 3 arguments (a, b, c), expected none or the InputSpec alone",

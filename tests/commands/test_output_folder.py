@@ -423,7 +423,7 @@ def test_a_file_system_without_locks_is_said_and_used(command, here, monkeypatch
     monkeypatch.setattr(fcntl, "flock", none)
     done = command(QUICK["pack"].format("o"))
     assert done.code == 0 and done.err == (
-        "datafree: the file system of o takes no locks (No locks available): start no second run in it\n"
+        "datafree: the file system of o has no locks (No locks available): do not start a second run in it\n"
     )
     assert not (here / "o" / LOCK).exists()
 

@@ -37,7 +37,7 @@ def test_one_centre_is_the_class_mean_and_every_centre_a_mean(toy):
 
 def test_more_centres_than_different_images_are_refused():
     data = in_memory("same", "train", "abc", torch.arange(9).numpy() % 3, torch.zeros(9, 1, 8, 8).byte().numpy())
-    with pytest.raises(UserError, match="--per-class: got 2, but class 'a' of same has fewer distinct images"):
+    with pytest.raises(UserError, match="per_class: got 2, but class 'a' of same has fewer distinct images"):
         condense(methods.from_name("kmeans"), Job(data, SPEC, 2))
 
 

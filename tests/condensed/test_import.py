@@ -92,7 +92,7 @@ def test_an_entry_can_be_chosen_and_0_255_is_a_convention(command, here, shots):
     images, labels = shots
     torch.save({"data": [[images * 255, labels], [images * 0, labels]]}, here / "x.pt")
     code, out, _ = command("import-condensed x.pt teacher --pixels 0-255 --entry 0 --out got")
-    assert code == 0 and "x.pt holds 2 sets; number 0 was read (--entry)" in out
+    assert code == 0 and "x.pt holds 2 sets; number 0 was read" in out
     assert float((Condensed.open(here / "got").pixels - images).abs().max()) < 1e-6
 
 
@@ -178,7 +178,7 @@ def test_a_spec_with_another_range_gets_its_own_units():
         (
             torch.tensor([[0.9, -0.1, -0.1]] * 2),
             "auto",
-            "whose rows sum to 0.7 to 0.7, expected distributions; give --labels",
+            "whose rows sum to 0.7 to 0.7, expected distributions; give `labels='logits'`",
         ),
         (torch.full((2, 3), float("inf")), "logits", "labels: got NaN or infinity"),
         (torch.tensor([0, 1]), "softly", "no reading of labels 'softly'"),
@@ -326,23 +326,26 @@ class Touch:
         ("colour.pt teacher --pixels 0-1", "images: got shape (3, 8, 8), expected (1, 8, 8)"),
         ("narrow.pt teacher --pixels 0-1", "images: got shape (1, 8, 6), expected (1, 8, 8)"),
         ("classes.pt teacher --pixels 0-1", "label 10 of image 10, expected 0 to 9: the network has 10 classes"),
-        ("names teacher", "the teacher sees the labelled class in 10.0 % (1 of 10; chance 10.0 %)"),
+        ("names teacher", "the teacher predicts the labelled class in 10.0 % (1 of 10; chance 10.0 %)"),
         ("large teacher", "is 9 x 8, expected 8 x 8; give --resize"),
         ("names teacher --pixels 0-1", "--pixels: got 0-1, but image files are 0-255; give no pixels"),
         ("bare teacher --pixels 0-1", "no labels for 'bare/images_best.pt'; expected labels_best.pt"),
-        ("white teacher --pixels 0-1 --zca", "is whitened, and no un-whitened images_zca_*.pt is beside it"),
-        ("good.pt teacher --pixels 0-1 --zca", "--zca: good.pt is whitened, and no un-whitened images_zca_*.pt"),
+        ("white teacher --pixels 0-1 --zca", "is whitened, expected an un-whitened images_zca_*.pt beside it"),
+        (
+            "good.pt teacher --pixels 0-1 --zca",
+            "--zca: got True for good.pt, which is whitened, expected an un-whitened images_zca_*.pt",
+        ),
         ("shape.npz teacher --pixels 0-1 --layout NHWC --zca", "(20, 8, 8, 4)"),
-        ("white teacher --pixels 0-1", "or whitened images; give the authors' numbers, or import it anyway"),
+        ("white teacher --pixels 0-1", "or the images are whitened; give the authors' numbers, or --anyway"),
         ("noise.pt teacher --pixels 0-1", "expected above chance at 1 in 100 and at least 19.0 %"),
-        ("good.pt teacher --pixels 0-255", "(with pixels='0-1', say, it sees"),
+        ("good.pt teacher --pixels 0-255", "(with --pixels 0-1 it is "),
         (
             "far.pt teacher --pixels 0-1",
-            "% of the pixels are out of range, pixels came out from -15 to 35, expected at most 50 %",
+            "% of the pixels are out of range, the pixels are from -15 to 35, expected at most 50 %",
         ),
         (
             "grey.pt teacher --pixels 0-1",
-            "pixels came out from 0.1 to 0.145, which is one grey, expected some of the range 0 to 1",
+            "the pixels are from 0.1 to 0.145, which is one grey, expected some of the range 0 to 1",
         ),
         ("good.pt teacher --pixels 0-1 --out teacher", "teacher"),
     ],
@@ -365,7 +368,7 @@ def test_pixels_mostly_out_of_range_are_said_though_the_teacher_knows_them(comma
     mean, std = (1 - scale) / 2 + scale * MEAN, scale * STD  # about mid-grey
     code, out, _ = command(f"import-condensed x.pt teacher --pixels normalised:{mean}/{std} --anyway --out got")
     assert code == 0
-    assert ("of the pixels are out of range: check that pixels is what the authors did" in out) is said
+    assert ("of the pixels are out of range: check the authors' convention of pixels" in out) is said
 
 
 def test_without_pyarrow_parquet_is_one_line(here, refused, monkeypatch):

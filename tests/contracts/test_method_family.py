@@ -155,8 +155,8 @@ def test_a_method_that_reads_batch_norms_says_so_where_there_are_none_and_no_rec
         quick(name).bind(teacher, None)
     assert str(caught.value) == (
         "hinton32 has no batch norm, and no record of moments of its layers, place by place and "
-        "with variances; use method 'inception', which needs none, or name --record; its publisher can add them: datafree "
-        "record moments --add --conv units"
+        "with variances; use method 'inception', which needs none, or name `record`; its publisher can add them: datafree "
+        "record moments TEACHER --data DATA --add --conv units"
     )
 
 

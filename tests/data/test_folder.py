@@ -118,7 +118,7 @@ def test_numeric_class_folders_are_in_the_order_of_their_numbers_and_that_is_sai
     assert greys(numbers) == [10 * number + 40 for number in range(12)]
     assert [note for note in numbers.notes if "class" in note] == [
         "class folders are sorted by their numbers (0, 1, 2 ... 11); a network that was trained on them sorted as text "
-        "(0, 1, 10, 11 ...) needs these names in that order (pack --classes)"
+        "(0, 1, 10, 11 ...) needs these names in that order as its classes"
     ]
     text = load(str(tmp_path), "train", class_order="text")
     assert text.classes == ("0", "1", "10", "11", "2", "3", "4", "5", "6", "7", "8", "9")

@@ -62,7 +62,7 @@ def test_a_misspelt_option_gets_the_nearest(error):
 @pytest.mark.parametrize("name", FILES)
 def test_without_a_folder_the_error_says_how_to_give_one_and_what_it_holds(error, name):
     message = error(name)
-    assert message.startswith(f"no folder for data set {name!r}; pass --data-dir or set DATAFREE_DATA to a folder with")
+    assert message.startswith(f"no folder for data set {name!r}; give `data_dir` or set DATAFREE_DATA to a folder with")
     assert any(file in message for file in ("ubyte", ".bin", ".mat", "list_attr_celeba.txt"))
 
 

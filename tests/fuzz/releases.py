@@ -45,7 +45,7 @@ def _record(folder: Path) -> Any:
     opened = Record.load(folder / "r" / "record.safetensors", teacher())
     rng = torch.Generator().manual_seed(0)
     for name, entry in opened.entries.items():  # used, as a method uses it
-        opened.meter(name, teacher()).sample(entry.summary, torch.arange(3), rng)
+        opened.accumulator(name, teacher()).sample(entry.summary, torch.arange(3), rng)
     return opened.digest(), opened.made, opened.released_statistics(teacher())
 
 

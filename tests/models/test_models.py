@@ -100,7 +100,7 @@ def test_what_is_wrong_with_own_code_is_one_line(code):
     assert "does not take images of shape (1, 4, 4)" in refused(lambda: new_model(f"{code}:wrong", SPEC, seed=0))
     assert "no model 'lenet6' in the zoo" in refused(lambda: new_model("lenet6", SPEC, seed=0))
     assert refused(lambda: load_model("lenet5")) == (
-        "model 'lenet5' has no weights; give a release folder, or --weights FILE.safetensors beside the model"
+        "model 'lenet5' has no weights; give a release folder, or `weights='FILE.safetensors'` beside the model"
     )
 
 
@@ -144,7 +144,7 @@ def test_a_release_of_any_name_is_opened_with_its_module(tmp_path):
     network = Network(build(), SPEC, "mine")
     folder = write_release(tmp_path / "mine", network)
     assert Release.open(folder).config["architecture"] == "custom:mine"
-    assert "or from Python give module=" in refused(lambda: load_model(str(folder)))
+    assert "or, from Python, give `module`" in refused(lambda: load_model(str(folder)))
     fresh = build()
     before = fresh[1].weight.clone()
     loaded = load_model(str(folder), module=fresh)
@@ -207,8 +207,9 @@ def test_a_release_of_own_code_needs_that_code_named(code, tmp_path):
     folder = write_release(tmp_path / "own", network)
     assert Release.open(folder).config["architecture"] == "custom:with_spec"
     assert refused(lambda: load_model(str(folder))) == (
-        f"{folder} holds a network of its publisher's own code ('custom:with_spec'); name it with --code FILE.py:FUNCTION, "
-        "the Python file that its publisher hands over beside this folder, or from Python give module="
+        f"{folder} holds a network of its publisher's own code ('custom:with_spec'); name it with "
+        "`code='FILE.py:FUNCTION'`, the Python file that its publisher provides with this folder, or, from Python, give "
+        "`module`"
     )
     assert load_model(str(folder), code=f"{code}:with_spec").fingerprint() == network.fingerprint()
 
@@ -283,7 +284,7 @@ def test_a_folder_that_is_no_release_is_refused(tmp_path, release):
     assert refused(lambda: load_model(str(tmp_path / "empty"))).startswith(
         f"{tmp_path / 'empty'} has no config.json, expected a release"
     )
-    assert "is a trained release, expected a fresh network" in refused(lambda: new_model(str(release), SPEC, seed=0))
+    assert "is a trained release, expected a new network" in refused(lambda: new_model(str(release), SPEC, seed=0))
     (tmp_path / "empty" / "config.json").write_text('{"format": 2}')
     assert "is no datafree release of format 1" in refused(lambda: Release.open(tmp_path / "empty"))
     folder = write_release(tmp_path / "own", new_model("hinton8", SPEC, seed=0))
@@ -339,7 +340,7 @@ def test_what_a_command_says_of_a_network_outlives_a_record(toy, tmp_path):
     made = record(network, toy(), [Moments()])
     write_record(tmp_path / "a", network, made)
     card = (tmp_path / "a" / "README.md").read_text()
-    assert "- trained on digits: accuracy 97.20 %" in card and "the weights of a network give away something" in card
+    assert "- trained on digits: accuracy 97.20 %" in card and "the weights of a network also reveal something" in card
 
 
 @pytest.mark.parametrize("notes", [3, ["x"], "a\nb", "x" * 1001, None])

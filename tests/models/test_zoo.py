@@ -89,7 +89,11 @@ def test_the_option_a_shortcut_takes_every_second_pixel_and_pads_channels_with_z
 @pytest.mark.parametrize(
     ("name", "shape", "text"),
     [
-        ("lenet5", (1, 28, 28), "lenet5 takes 32x32 images, got (28, 28); name another network, or train on images of"),
+        (
+            "lenet5",
+            (1, 28, 28),
+            "lenet5 takes 32x32 images, got (28, 28); resize the images to that size, or name another network",
+        ),
         ("resnet21", (3, 32, 32), "no CIFAR ResNet of depth 21, expected 6n + 2 with n >= 1; nearest: 'resnet20'"),
         ("hinton0", (1, 8, 8), "model 'hinton0': got size 0, expected at least 1; name a larger one"),
         ("alexnet/0", (3, 64, 64), "model 'alexnet/0': got size 0, expected at least 1; name a larger one"),

@@ -127,7 +127,7 @@ REFUSED = {
     "sparse": (
         lambda: nn.ParameterList([nn.Parameter(torch.eye(3).to_sparse())]), "is torch.sparse_coo", "call to_dense()"
     ),
-    "two": (lambda: Net(last=lambda _, z: (z, z)), "gives a tuple, expected a tensor of logits", "return them alone"),
+    "two": (lambda: Net(last=lambda _, z: (z, z)), "returns a tuple, expected a tensor of logits", "return them alone"),
 }  # fmt: skip
 
 
@@ -311,7 +311,7 @@ def test_a_batch_that_a_norm_cannot_be_trained_on_is_refused_before_the_first_st
     if kind in ("frozen", "several places"):
         train(own, data, Schedule(epochs=1, batch=1))
         return
-    with pytest.raises(UserError, match=r"--batch: got \d+, which gives .*Norm.* one value per channel in training"):
+    with pytest.raises(UserError, match=r"batch: got \d+, which gives .*Norm.* one value per channel in training"):
         train(own, data, Schedule(epochs=1, batch=4 if kind == "instance norm" else 1))
     assert all(torch.equal(own, before[name]) for name, own in own.module.state_dict().items())
 

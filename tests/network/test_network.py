@@ -97,10 +97,10 @@ def test_check_says_what_is_wrong_with_a_network(tiny):
     wrong.module.fc2.weight.data[0, 0] = torch.nan
     cases = {
         "weight 'fc2.weight' of tiny has NaN or infinity; use weights that are finite": wrong,
-        "tiny gives outputs of shape (16, 3), expected (images, 4 classes); give a classifier for these classes": Network(
+        "tiny returns outputs of shape (16, 3), expected (images, 4 classes); give a classifier for these classes": Network(
             tiny("linear").module, InputSpec(shape=(1, 4, 4), classes=tuple("abcd")), "tiny"
         ),
-        "tiny gives outputs of shape (16, 1, 4, 4), expected (images, 3 classes); give a classifier for these classes": (
+        "tiny returns outputs of shape (16, 1, 4, 4), expected (images, 3 classes); give a classifier for these classes": (
             Network(nn.Identity(), wrong.spec, "tiny")
         ),
     }

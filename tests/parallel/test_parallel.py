@@ -78,7 +78,7 @@ def test_the_parts_of_a_batch_are_the_batch_once_and_differ_by_one_at_most(count
 
 
 def test_a_batch_with_fewer_images_than_processes_is_one_line():
-    with pytest.raises(UserError, match="--batch: got 1 images a step for 2 processes, expected one for each"):
+    with pytest.raises(UserError, match="batch: got 1 images per step for 2 processes, expected one for each"):
         World(0, 2).part(1)
 
 
@@ -213,7 +213,7 @@ def test_two_processes_play_a_generator_against_one_student(alone):
     [
         pytest.param(
             "train hinton16 --data digits --epochs 1 --batch 1 --out bad",
-            "--batch: got 1 images a step for 2 processes",
+            "--batch: got 1 images per step for 2 processes",
             marks=pytest.mark.slow,
         ),
         pytest.param(  # of the first alone

@@ -571,9 +571,9 @@ def test_there_are_members_of_every_kind():
 
 def test_the_same_file_without_a_hostile_part_is_accepted():
     program = check(model().SerializeToString(), PATH, (1, 8, 8), 10)
-    assert program.one.output == (1, 10) and program.batch == 64
+    assert program.single.output == (1, 10) and program.batch == 64
     assert program.cost(64).operations == 64 * (64 + 10 * 65)
-    assert (program.one.weights, program.one.fixed) == (4 * 640, 0)
+    assert (program.single.weights, program.single.fixed) == (4 * 640, 0)
 
 
 @pytest.mark.parametrize(
@@ -587,9 +587,9 @@ def test_whole_numbers_are_divided_by_minus_1_where_it_fits(kind, dtype, number)
 def test_the_peak_is_what_is_needed_at_the_same_time():
     """Pixels and each result of 8 x 8 for one image: 256 bytes; a chain holds two at a time, a sum over it three."""
     chain = [node("Relu", ["pixels" if i == 0 else f"x{i - 1}"], [f"x{i}"]) for i in range(5)]
-    assert check(model(chain, source="x4").SerializeToString(), PATH, (1, 8, 8), 10).one.peak == 512
+    assert check(model(chain, source="x4").SerializeToString(), PATH, (1, 8, 8), 10).single.peak == 512
     kept = [*chain, node("Add", ["x0", "x4"], ["x"])]
-    assert check(model(kept, source="x").SerializeToString(), PATH, (1, 8, 8), 10).one.peak == 768
+    assert check(model(kept, source="x").SerializeToString(), PATH, (1, 8, 8), 10).single.peak == 768
 
 
 def with_weights(held: bytes) -> bytes:

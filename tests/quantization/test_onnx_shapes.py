@@ -16,7 +16,7 @@ import onnxruntime
 from onnx import ModelProto, helper, numpy_helper
 
 from datafree._core.errors import UserError
-from datafree.releases.onnx_session.cost import MALFORMED, known
+from datafree.releases.onnx_session.cost import MALFORMED, has_rule
 from datafree.releases.onnx_session.graph import TYPES, read
 from datafree.releases.onnx_session.values import RULES, Call, Value
 
@@ -40,7 +40,7 @@ def worked_out(model: ModelProto) -> list[Value]:
     """The results by datafree's rules. Raises ValueError or UserError where they refuse the operator."""
     alone = ModelProto.FromString(model.SerializeToString())
     del alone.graph.output[1:]
-    graph = read(alone.SerializeToString(), known)
+    graph = read(alone.SerializeToString(), has_rule)
     inputs = [graph.tensors[name] if name else None for name in graph.nodes[0].inputs]
     values = [own and Value(own.type, own.shape, own.values(), True) for own in inputs]
     try:
@@ -108,7 +108,7 @@ def test_a_slice_with_any_ends_is_that_of_onnxruntime():
     graph = helper.make_graph([node], "g", [values, *ends], [helper.make_tensor_value_info("y", 7, None)])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     runner, rule, wrong = session(model), RULES["Slice"], []
-    operator = read(one_operator("Slice", random.Random(0)).SerializeToString(), known).nodes[0]
+    operator = read(one_operator("Slice", random.Random(0)).SerializeToString(), has_rule).nodes[0]
     numbers = [-LAST - 1, -LAST, -(2**31), -7, -6, -2, -1, 0, 1, 5, 6, 7, 2**31 - 2, 2**31 - 1, 2**31, LAST - 1, LAST]
     for size in (0, 1, 6):
         for start, end, step in itertools.product(numbers, numbers, (1, 2, -1, -2, 7, -7, LAST, -LAST - 1)):

@@ -63,10 +63,10 @@ def test_what_is_left_is_the_least_of_machine_control_group_and_limit(monkeypatc
     assert memory.available() == 0
     for name, text in (("max", "1000"), ("current", "700"), ("memory.stat", "anon 5\ninactive_file 200\n")):
         (tmp_path / name).write_text(text)
-    assert memory._left(tmp_path, "max", "current", "inactive_file") == 500
+    assert memory._remaining(tmp_path, "max", "current", "inactive_file") == 500
     (tmp_path / "max").write_text("max\n")
-    assert memory._left(tmp_path, "max", "current", "inactive_file") is None
-    assert memory._left(Path("/nowhere"), "max", "current", "inactive_file") is None
+    assert memory._remaining(tmp_path, "max", "current", "inactive_file") is None
+    assert memory._remaining(Path("/nowhere"), "max", "current", "inactive_file") is None
 
 
 def test_an_estimate_grows_as_the_sums_do():
@@ -88,7 +88,7 @@ def test_the_record_that_is_advised_is_then_taken(left, toy):
     )  # fmt: skip
     data = toy(shape=(1, 8, 8))
     left(3_000_000)
-    with pytest.raises(UserError, match=r"; give --kind moments --conv channels \(about \d+ MB\)"):
+    with pytest.raises(UserError, match=r"; give the statistic 'moments' with `conv='channels'` \(about \d+ MB\)"):
         record(network, data, [Moments(covariance="full", conv="units")])
     record(network, data, [Moments(covariance="full", conv="channels")])
     left(100)
@@ -143,11 +143,11 @@ def test_estimating_leaves_no_hook_behind(tiny):
     [
         (
             {"method": "dm", "iterations": 1},
-            "learning 6 images at once needs about .* MB of memory, .* lower --per-class",
+            "learning 6 images at once needs about .* MB of memory, .* lower `per_class`",
         ),
         (
             {"method": "kmeans"},
-            "k-means on the 20 images of one class needs about .* give a lower --limit, or --method",
+            "k-means on the 20 images of one class needs about .* use fewer images, or the method",
         ),
     ],
 )

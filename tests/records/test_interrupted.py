@@ -119,6 +119,6 @@ def test_sums_that_no_images_have_are_refused_and_make_no_record(network, toy, t
         tensors[name].fill_(value)
     kept.unlink()
     write_tensors(kept, tensors, header, kind="recording-state")
-    with pytest.raises(UserError, match=r"that no images have.*; remove it, and recording begins anew"):
+    with pytest.raises(UserError, match=r"that no images have.*; remove it to start again"):
         record(network, data, KINDS, state=kept)
     assert kept.exists()

@@ -48,7 +48,7 @@ CASES = [
     ("conv/count", 21, "counts 63 samples, the record 60"),
     ("bn/mean", 1e20, "mean of"),
     ("bn/variance", 1e30, "variance of"),
-    ("bn/variance", 0.7, "is not what the network itself holds"),
+    ("bn/variance", 0.7, "differs from the network's own statistics"),
     ("conv--fc/count", 1 << 60, "counts"),
     ("conv--fc/mean", 1e30, "mean of"),
     ("conv--fc/factor", 1e30, "factor of"),

@@ -140,7 +140,7 @@ def test_another_seed_another_normalisation_and_another_activation_are_refused(n
         "by (0.4,) / (0.2,); use the release it came with"
     )
     tanh = altered(network, lambda m: setattr(m, "relu", torch.nn.Tanh()))
-    assert refused(path, tanh) == "tiny has the recorded weights but answers otherwise; use the code it came with"
+    assert refused(path, tanh) == "tiny has the recorded weights but gives other answers; use the code it came with"
 
 
 def test_renamed_classes_a_training_mode_and_frozen_weights_are_the_same_teacher(network, path, made):
@@ -283,7 +283,7 @@ def test_recording_leaves_the_network_as_it_was(tiny, toy):
 
 def test_a_missing_kind_names_what_there_is(made):
     bare = Record(made.spec, made.fingerprint, made.answers, {})
-    with pytest.raises(UserError, match="the record holds nothing, expected 'moments'; ask its publisher"):
+    with pytest.raises(UserError, match="the record holds nothing, expected 'moments'; its publisher can add it"):
         bare.need("moments")
     some = Record(made.spec, made.fingerprint, made.answers, {"bn": made.entries["bn"]})
     with pytest.raises(UserError, match="the record holds batch-norm, expected 'input'"):
@@ -318,7 +318,7 @@ def test_a_record_that_no_file_could_list_is_refused_before_an_image_is_read(tin
 def test_the_room_that_is_asked_for_is_what_a_record_takes(made, network):
     """`layout` names the tensors that are written; the largest of shapes that the data decides."""
     for name, entry in made.entries.items():
-        layout = made.meter(name, network).layout()
+        layout = made.accumulator(name, network).layout()
         assert layout.keys() == entry.summary.keys()
         for key, (number, shape) in layout.items():
             got = tuple(entry.summary[key].shape)

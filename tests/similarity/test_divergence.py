@@ -260,13 +260,13 @@ def test_batch_norms_are_gone_by_where_there_are_both(tiny, toy):
 
 def test_neither_batch_norm_nor_record_nor_moments_of_a_layer_is_one_line(tiny, toy):
     network = tiny("linear")
-    inception = "method 'inception', which needs none, or name --record"
+    inception = "method 'inception', which needs none, or name `record`"
     for known, instead in ((None, inception), (record(network, toy(), [InputMoments()]), "a method of its record")):
         with pytest.raises(UserError) as caught:
             stored_statistics(network, known)
         assert str(caught.value) == (
             "tiny has no batch norm, and no record of moments of its layers, place by place and with variances; use "
-            f"{instead}; its publisher can add them: datafree record moments --add --conv units"
+            f"{instead}; its publisher can add them: datafree record moments TEACHER --data DATA --add --conv units"
         )
 
 

@@ -379,7 +379,7 @@ def test_layers_that_are_not_adjacent_have_no_pairs():
 def test_a_graph_too_large_for_a_dense_basis_is_refused_with_a_way_out():
     module = nn.Sequential(nn.Conv2d(1, 16, 1), nn.Conv2d(16, 16, 1), nn.Flatten(), nn.Linear(16 * 900, 3))
     net = network(module, (1, 30, 30))
-    with pytest.raises(UserError, match="28803 units, expected at most 16384; take --graph channels"):
+    with pytest.raises(UserError, match="28803 units, expected at most 16384; give `graph='channels'`"):
         build(net, hooks.layers(net), "units")
     assert build(net, hooks.layers(net)).sizes == (16, 16, 3)
 

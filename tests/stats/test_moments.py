@@ -325,7 +325,7 @@ def test_channels_are_means_over_positions(tiny):
 
 def test_float16_storage_refuses_what_it_cannot_hold():
     meter = meter_of("diagonal", units=1, classes=1, storage="float16")
-    with pytest.raises(UserError, match="activations of 'fc' above 60000 in float16; take --storage float32"):
+    with pytest.raises(UserError, match="activations of 'fc' above 60000 in float16; give `storage='float32'`"):
         meter.finish(meter.reduce([torch.tensor([[7e4], [7e4]])], torch.tensor([0, 0])))
 
 

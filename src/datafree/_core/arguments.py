@@ -53,11 +53,11 @@ def check_fields(instance: Any, *names: str) -> None:
         check_argument(name, getattr(instance, name), hints[name])
 
 
-def check_count(name: str, value: Any, least: int = 1) -> None:
-    """Raises UserError unless `value` is a whole number of at least `least`."""
+def check_count(name: str, value: Any, minimum: int = 1) -> None:
+    """Raises UserError unless `value` is a whole number of at least `minimum`."""
     check_argument(name, value, int)
-    if value < least:
-        raise UserError(f"{name}: got {value}, expected at least {least}; give a larger number")
+    if value < minimum:
+        raise UserError(f"{name}: got {value}, expected at least {minimum}; give a larger number")
 
 
 def check_argument(name: str, value: Any, hint: Any) -> None:
@@ -70,7 +70,7 @@ def check_argument(name: str, value: Any, hint: Any) -> None:
     if words and isinstance(value, str):
         raise unknown(name, value, words)
     expected = " or ".join(_expected(option) for option in _options(hint))
-    raise UserError(f"{name}: got {_got(value)}, expected {expected}; {_advice(value, _options(hint))}")
+    raise UserError(f"{name}: got {_in_words(value)}, expected {expected}; {_advice(value, _options(hint))}")
 
 
 @functools.cache
@@ -95,8 +95,8 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin is Literal:
         return isinstance(value, str) and value in get_args(hint)
     if hint in (int, float):
-        whole = numbers.Integral if hint is int else numbers.Real
-        return isinstance(value, whole) and not isinstance(value, bool)
+        number = numbers.Integral if hint is int else numbers.Real
+        return isinstance(value, number) and not isinstance(value, bool)
     if hint is bool:
         return isinstance(value, (bool, np.bool_))
     if hint is str:
@@ -123,17 +123,22 @@ def _has_length(value: Any, hint: Any) -> bool:
 def _parts(name: str, value: Any, hint: Any) -> list[tuple[str, Any, Any]]:
     """(name, item, type) of each item of a mapping, sequence or tuple; the type is that of the matching option of a union."""
     for option in _options(hint):
-        origin, inside = get_origin(option), get_args(option)
+        origin, inner_types = get_origin(option), get_args(option)
         if origin is Mapping and isinstance(value, Mapping):
-            return [(f"{name}[{cut(key)!r}]", item, inside[1]) for key, item in value.items()]
+            return [(f"{name}[{cut(key)!r}]", item, inner_types[1]) for key, item in value.items()]
         if origin is Sequence and isinstance(value, Sequence) and not isinstance(value, str):
-            return [(f"{name}[{place}]", item, inside[0]) for place, item in enumerate(value)]
-        if origin is tuple and isinstance(value, (tuple, list)) and inside[-1] is not ... and len(value) == len(inside):
-            return [(f"{name}[{place}]", *both) for place, both in enumerate(zip(value, inside, strict=True))]
+            return [(f"{name}[{place}]", item, inner_types[0]) for place, item in enumerate(value)]
+        if (
+            origin is tuple
+            and isinstance(value, (tuple, list))
+            and inner_types[-1] is not ...
+            and len(value) == len(inner_types)
+        ):
+            return [(f"{name}[{place}]", *pair) for place, pair in enumerate(zip(value, inner_types, strict=True))]
     return []
 
 
-def _got(value: Any) -> str:
+def _in_words(value: Any) -> str:
     if value is None or isinstance(value, (str, bool, numbers.Number)):
         return cut(repr(value))
     return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
@@ -143,13 +148,17 @@ PLAIN = {int: "a whole number", float: "a number", bool: "True or False", str: "
 
 
 def _expected(hint: Any) -> str:
-    origin, inside = get_origin(hint), get_args(hint)
+    origin, inner_types = get_origin(hint), get_args(hint)
     if hint is type(None):
         return "None"
     if origin is Literal:
-        return " or ".join(map(repr, inside))
-    if origin is tuple and inside[-1] is not ...:
-        return f"a pair ({', '.join(_name(item) for item in inside)})" if len(inside) == 2 else f"{len(inside)} values"
+        return " or ".join(map(repr, inner_types))
+    if origin is tuple and inner_types[-1] is not ...:
+        return (
+            f"a pair ({', '.join(_name(item) for item in inner_types)})"
+            if len(inner_types) == 2
+            else f"{len(inner_types)} values"
+        )
     if origin is not None:
         words = {"Mapping": "a dict", "Sequence": "a list", "Callable": "a function"}
         return words.get(_name(origin)) or (
@@ -200,7 +209,7 @@ def _advice(value: Any, options: tuple[Any, ...]) -> str:
         return "give {name: value}"
     for option in (
         *options,
-        *(kind for option_type in options for inside in get_args(option_type) for kind in _options(inside)),
+        *(kind for option_type in options for inner in get_args(option_type) for kind in _options(inner)),
     ):
         name = _name(option)
         if isinstance(option, type) and issubclass(option, BaseModel) and name not in SOURCES:

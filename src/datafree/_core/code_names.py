@@ -61,5 +61,6 @@ def check_allowed(place: str) -> None:
     """Raises UserError inside `without_code`. Called right before a user's code is imported, and nowhere else."""
     if not code_allowed():
         raise UserError(
-            f"that command runs the code {place!r}; if it is yours, or you have read it, add --trust, or type it yourself"
+            f"that command runs the code {place!r}, which datafree rerun does only with --trust; add it if the code is yours, or "
+            "you have read it"
         )

@@ -58,7 +58,7 @@ class World:
         """
         if count < self.size:
             raise UserError(
-                f"--batch: got {count} images a step for {self.size} processes, expected one for each; "
+                f"batch: got {count} images per step for {self.size} processes, expected one for each; "
                 "give more, or fewer processes"
             )
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
@@ -74,7 +74,7 @@ def world() -> World:
 
 
 def started() -> World:
-    """The processes that torchrun has started, from the environment; one where it names no others, whatever RANK is.
+    """The processes that torchrun has started, from the environment; one process without torchrun, whatever RANK is.
 
     Raises UserError for values that torchrun never sets.
     """
@@ -83,7 +83,7 @@ def started() -> World:
 
 
 NEEDED = ("RANK", "MASTER_ADDR", "MASTER_PORT")
-"""What torchrun sets beside WORLD_SIZE, and each of several processes needs."""
+"""Variables that torchrun sets besides WORLD_SIZE, and that each of several processes needs."""
 
 
 def _number(name: str, default: int, low: int, high: int) -> int:
@@ -97,7 +97,7 @@ def _number(name: str, default: int, low: int, high: int) -> int:
 
 
 def check_startable() -> None:
-    """Raises UserError where the environment names several processes but not how they reach each other."""
+    """Raises UserError if the environment names several processes but not how they reach each other."""
     size = started().size
     if size == 1:
         return
@@ -198,11 +198,11 @@ def first(call: Callable[[], T]) -> T:
     """Calls `call` in the first process only, and returns its result, or raises its UserError, in every process."""
     import torch.distributed as dist
 
-    this = world()
-    if this.size == 1:
+    process = world()
+    if process.size == 1:
         return call()
     answer: list[Any] = [None, None]
-    if this.rank == 0:
+    if process.rank == 0:
         try:
             answer[0] = call()
         except UserError as error:
@@ -279,8 +279,8 @@ def _reached() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        why = str(error).splitlines()[0][:120]
+        reason = str(error).splitlines()[0][:120]
         raise UserError(
-            f"another process of this run has ended or cannot be reached ({why}); the part that is complete is kept: run "
+            f"another process of this run has ended or cannot be reached ({reason}); the part that is complete is kept: run "
             "the same command again"
         ) from None

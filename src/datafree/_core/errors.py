@@ -33,23 +33,23 @@ FEW = 12
 """The largest number of names that a message lists in full."""
 
 
-def nearest(got: str, options: Iterable[str], most: int = 3) -> str:
-    """``nearest: 'fc1'``, the options similar to `got`; if there are none, ``expected one of`` and the options."""
+def nearest(name: str, options: Iterable[str], count: int = 3) -> str:
+    """``nearest: 'fc1'``, the options similar to `name`; if there are none, ``expected one of`` and the options."""
     options = [str(option) for option in options]
-    close = difflib.get_close_matches(cut(got), options, n=most, cutoff=ALIKE)
+    close = difflib.get_close_matches(cut(name), options, n=count, cutoff=ALIKE)
     if close:
         return f"nearest: {_quoted(close)}"
     if not options:
         return "there are none"
     if len(options) <= FEW:
         return f"expected {'one of ' if len(options) > 1 else ''}{_quoted(options)}"
-    return f"none of the {len(options)} names there is like it, of which the first is {cut(options[0])!r}"
+    return f"none of the {len(options)} names is similar; the first is {cut(options[0])!r}"
 
 
-def unknown(what: str, got: str, options: Iterable[str], where: str = "") -> UserError:
+def unknown(kind: str, name: str, options: Iterable[str], where: str = "") -> UserError:
     """The error for a name that does not exist: ``no layer 'l5' in LeNet5; nearest: 'fc1'``."""
     place = f" in {where}" if where else ""
-    return UserError(f"no {what} {cut(got)!r}{place}; {nearest(got, options)}")
+    return UserError(f"no {kind} {cut(name)!r}{place}; {nearest(name, options)}")
 
 
 def _quoted(names: list[str]) -> str:

@@ -29,8 +29,8 @@ CONDENSED = "condensed.safetensors"
 QUANTIZED = "quantized"
 """The kind in the config.json of a quantized network."""
 NO_COPY = (
-    "a quantized file gives answers alone: it cannot be quantized again, no layer of it can be recorded, and no gradient "
-    "passes it; give the original"
+    "a quantized file only returns logits: it cannot be quantized again, none of its layers can be recorded, and no "
+    "gradient passes through it; give the original"
 )
 
 
@@ -59,17 +59,14 @@ def check_original(name: str | Path) -> None:
 def no_release(folder: Path) -> str:
     """A message about a folder without config.json: what it is, and what to name instead."""
     if (folder / "set.json").is_file():
-        return (
-            f"{folder} is a synthetic set, which holds no network, expected a release; name the network's folder, and a set "
-            "with --images or --calibrate"
-        )
+        return f"{folder} is a synthetic set, which holds no network, expected a release; name the network's folder"
     if (folder / CONDENSED).is_file():
         return f"{folder} is a condensed set, which holds no network, expected a release; name the network's folder"
     with suppress(UserError):
         verb = read_json(folder / "run.json").get("verb") if (folder / "run.json").is_file() else None
         if verb in ("evaluate", "similarity"):
             return (
-                f"{folder} is what datafree {verb} wrote, which holds no network, expected a release; name the folder of the "
+                f"{folder} was written by datafree {verb} and holds no network, expected a release; name the folder of the "
                 "network that was measured"
             )
     return f"{folder} has no config.json, expected a release; make one with datafree train, distill or pack"

@@ -23,8 +23,8 @@ def in_words(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
-def check_cost(needed: int, what: str, advice: Sequence[tuple[str, int]] = (), otherwise: str = "") -> None:
-    """Raises UserError if `what` needs more bytes than are available, with the first piece of advice that fits.
+def check_cost(needed: int, subject: str, advice: Sequence[tuple[str, int]] = (), otherwise: str = "") -> None:
+    """Raises UserError if `subject` needs more bytes than are available, with the first piece of advice that fits.
 
     `advice` is a list of (what to give instead, the bytes that it needs).
     """
@@ -34,7 +34,7 @@ def check_cost(needed: int, what: str, advice: Sequence[tuple[str, int]] = (), o
     fitting = next((f"{text} (about {in_words(cost)})" for text, cost in advice if cost <= free), None)
     remedy = f"give {fitting}" if fitting else otherwise or "use a machine with more memory"
     raise UserError(
-        f"{what} needs about {in_words(needed)} of memory, expected at most the {in_words(free)} available; {remedy}"
+        f"{subject} needs about {in_words(needed)} of memory, expected at most the {in_words(free)} available; {remedy}"
     )
 
 
@@ -49,7 +49,7 @@ def _machine() -> int | None:
 
 def _group() -> int | None:
     """Bytes left in this process's control groups and their parents; their file cache counts as free."""
-    left: list[int] = []
+    remaining: list[int] = []
     with suppress(OSError, ValueError, IndexError):
         for line in Path("/proc/self/cgroup").read_text().splitlines():
             _, kinds, place = line.split(":", 2)
@@ -61,16 +61,18 @@ def _group() -> int | None:
             else:
                 continue
             group = root / place.lstrip("/")
-            left += [count for folder in (group, *group.parents) if (count := _left(folder, *names)) is not None]
-    return min(left, default=None)
+            remaining += [
+                count for folder in (group, *group.parents) if (count := _remaining(folder, *names)) is not None
+            ]
+    return min(remaining, default=None)
 
 
-def _left(folder: Path, limit: str, usage: str, cache: str) -> int | None:
+def _remaining(folder: Path, limit: str, usage: str, cache: str) -> int | None:
     with suppress(OSError, ValueError):
-        most = (folder / limit).read_text().strip()
-        if most != "max":
+        maximum = (folder / limit).read_text().strip()
+        if maximum != "max":
             stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-            return int(most) - int((folder / usage).read_text()) + int(stat.get(cache, 0))
+            return int(maximum) - int((folder / usage).read_text()) + int(stat.get(cache, 0))
     return None
 
 

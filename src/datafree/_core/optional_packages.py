@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
 __all__ = ["any_number", "first_line", "quiet", "require"]
 
-WANTED = {
+SUPPORTED = {
     "torchao": ((0, 18), (0, 19)),
     "onnx": ((1, 17), (2,)),
     "onnxscript": ((0, 5), (1,)),
     "onnxruntime": ((1, 20), (2,)),
 }
 """Package -> the first supported version and the first unsupported one. torchao changes its API between minor versions."""
-FURTHER = {"executorch": ((1, 5), (1, 6))}
+SUPPORTED_EXTRA = {"executorch": ((1, 5), (1, 6))}
 """The same for the extra `executorch`."""
 
 
 def require(*packages: str) -> None:
     """Raises UserError for a package that is missing or has an unsupported version, with the command that installs it."""
-    for name in packages or WANTED:
-        low, high = {**WANTED, **FURTHER}[name]
-        pip = f'pip install "datafree[{"executorch" if name in FURTHER else "quantize"}]"'
+    for name in packages or SUPPORTED:
+        low, high = {**SUPPORTED, **SUPPORTED_EXTRA}[name]
+        pip = f'pip install "datafree[{"executorch" if name in SUPPORTED_EXTRA else "quantize"}]"'
         expected = f">={'.'.join(map(str, low))},<{'.'.join(map(str, high))}"
         try:
             installed = version(name)
@@ -64,11 +64,11 @@ def first_line(error: BaseException) -> str:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silences torchao's and the exporter's warnings about kernels that this machine does not use."""
-    before = logging.root.manager.disable
+    disabled_before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(before)
+        logging.disable(disabled_before)

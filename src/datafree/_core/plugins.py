@@ -1,7 +1,7 @@
 """Families of settings by name: built in, installed as a plug-in, or the user's own `file.py:Class`.
 
 One `Family` for each kind of method (synthesis, condensing, alignment, replay, statistics). Only names that the user typed
-import code: those in set.json, run.json or a record are looked up among the classes that are there already.
+import code; those in set.json, run.json or a record are looked up among the classes that are loaded already.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ GROUP = "datafree.methods"
 
 T = TypeVar("T")
 _LOADED: dict[str, dict[str, type]] = {}
-"""Classes of users and plug-ins that this process has used: package of the family -> name -> class."""
+"""Custom classes and plug-ins that this process has used: package of the family -> name -> class."""
 _FILES: dict[tuple[str, str], tuple[tuple[int, int], type]] = {}
 """Classes of files, so that a name gives one class until its file changes: (path, class) -> (time and size, class)."""
 
 
-def class_by_name(name: str, what: str) -> type | None:
+def class_by_name(name: str, noun: str) -> type | None:
     """The class that `file.py:Class` or `package.module:Class` names; None for a name without a colon.
 
-    The name must be one that the user typed, since its code is run. `what` says what it is for, in messages. Raises
-    UserError where it is missing, fails, or is no class; and inside `without_code`.
+    The name must be one that the user typed, since its code is run. `noun` says what it is for, in messages. Raises
+    UserError if it is missing, fails or is no class, and inside `without_code`.
     """
     code = code_name(name)
     if code is None:
         return None
-    _check_name(name, code, what)
+    _check_name(name, code, noun)
     check_allowed(code.place)
     stamp = _stamp(code)
     stored = _FILES.get((code.place, code.attribute))
     if stamp is not None and stored is not None and stored[0] == stamp:
         return stored[1]
-    module = import_code(code, what)
+    module = import_code(code, noun)
     value = getattr(module, code.attribute, None)
     if not isinstance(value, type):
         names = [
@@ -57,17 +57,17 @@ def class_by_name(name: str, what: str) -> type | None:
     return value
 
 
-def _check_name(name: str, code: CodeName, what: str) -> None:
+def _check_name(name: str, code: CodeName, noun: str) -> None:
     try:
         code.check()
     except UserError:
         raise UserError(
-            f"{what} {cut(name)!r} names no class, expected file.py:Class or package.module:Class; correct the name"
+            f"{noun} {cut(name)!r} names no class, expected file.py:Class or package.module:Class; correct the name"
         ) from None
 
 
 def _stamp(code: CodeName) -> tuple[int, int] | None:
-    """Time and size of the file; None for a module, which Python itself keeps, and for a file that is not there."""
+    """Time and size of the file; None for a module, which Python itself caches, and for a missing file."""
     if not code.is_file or not Path(code.place).is_file():
         return None
     status = Path(code.place).stat()
@@ -82,10 +82,10 @@ class Family(Generic[T]):
     """The package whose files define the built-in ones."""
     field: str
     """The setting whose default is a class's name."""
-    what: str
-    """What one is called in messages: `synthesis method`."""
+    noun: str
+    """Name of such a class in messages: `synthesis method`."""
     needs: tuple[str, ...]
-    """Attributes that every class has beside `field`; the last is the verb that tells this family's plug-ins from others'."""
+    """Attributes that every class has besides `field`; the last is the method by which this family's plug-ins are recognised."""
 
     def built_in(self) -> dict[str, type[Settings]]:
         """The classes of the package's files by name."""
@@ -111,32 +111,32 @@ class Family(Generic[T]):
         return self.built_in().get(name) or _LOADED.get(self.package, {}).get(name)
 
     def class_of(self, name: str) -> type[Settings]:
-        """The class of a name that the user typed. Raises UserError where there is none, or where its code fails."""
+        """The class of a name that the user typed. Raises UserError if there is none, or if its code fails."""
         built_in = self.built_in()
         if name in built_in:
             return built_in[name]
-        if (own := class_by_name(name, self.what)) is not None:
-            return self._remembered(self._checked(own, name))
+        if (custom := class_by_name(name, self.noun)) is not None:
+            return self._remembered(self._checked(custom, name))
         for point in self._points():
             if point.name == name and (plugin := self._plugin(point)) is not None:
                 return plugin
-        if (used := _LOADED.get(self.package, {}).get(name)) is not None:
-            return used
-        raise unknown(self.what, str(name), self.kinds())
+        if (loaded := _LOADED.get(self.package, {}).get(name)) is not None:
+            return loaded
+        raise unknown(self.noun, str(name), self.kinds())
 
     def from_dict(self, values: Any, *, strict: bool = False, typed: bool = True) -> T:
-        """Settings from a mapping whose `field` names their class. Raises UserError for a name or setting that is off.
+        """Settings from a mapping whose `field` names their class. Raises UserError for an invalid name or setting.
 
         Values from a file are not `typed` by the user, so their name runs no code.
         """
         name = values.get(self.field) if isinstance(values, Mapping) else None
         if not isinstance(name, str):
-            raise unknown(self.what, str(name), self.built_in())
+            raise unknown(self.noun, str(name), self.built_in())
         kind = self.class_of(name) if typed else self.known(name)
         if kind is None:
-            raise unknown(self.what, name, self.built_in())
-        named = kind.model_fields[self.field].default if name not in self.built_in() else name
-        return cast(T, parse(kind, {**values, self.field: named}, strict=strict))
+            raise unknown(self.noun, name, self.built_in())
+        class_name = kind.model_fields[self.field].default if name not in self.built_in() else name
+        return cast(T, parse(kind, {**values, self.field: class_name}, strict=strict))
 
     def resolve(self, value: Any, name: str) -> T:
         """Settings given as a name, a mapping with `field`, or themselves; `name` is the parameter's, for messages.
@@ -156,7 +156,7 @@ class Family(Generic[T]):
         missing = self._missing(value)
         if missing is not None:
             raise UserError(
-                f"{name}: got {type(value).__name__} without {missing!r}, expected a {self.what}: one of "
+                f"{name}: got {type(value).__name__} without {missing!r}, expected a {self.noun}: one of "
                 f"{', '.join(self.built_in())} by name, or settings with {', '.join((self.field, *self.needs))}"
             )
         self._remembered(type(value), str(getattr(value, self.field)))
@@ -171,7 +171,7 @@ class Family(Generic[T]):
             yield from sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value))
 
     def _plugin(self, point: EntryPoint) -> type[Settings] | None:
-        """The class of an installed plug-in; None for one of another family. Raises UserError where its code fails."""
+        """The class of an installed plug-in; None for one of another family. Raises UserError if its code fails."""
         origin = f"{point.dist.name} ({point.value})" if point.dist is not None else point.value
         try:
             value = point.load()
@@ -186,40 +186,40 @@ class Family(Generic[T]):
             return None
         kind = self._checked(value, f"plug-in {point.name!r} of {origin}")
         if kind.model_fields[self.field].default != point.name:
-            named = kind.model_fields[self.field].default
+            class_name = kind.model_fields[self.field].default
             raise UserError(
-                f"plug-in {point.name!r} of {origin} has the {self.field} {named!r}, expected {point.name!r}; update or "
+                f"plug-in {point.name!r} of {origin} has the {self.field} {class_name!r}, expected {point.name!r}; update or "
                 "uninstall it"
             )
         return self._remembered(kind)
 
-    def _checked(self, value: type, where: str) -> type[Settings]:
-        """The class. Raises UserError where it is no class of this family, or takes a built-in one's name."""
+    def _checked(self, value: type, subject: str) -> type[Settings]:
+        """The class. Raises UserError if it is no class of this family, or has the name of a built-in one."""
         if not issubclass(value, Settings):
             raise UserError(
-                f"{where}: {value.__name__} is no {self.what}, expected a subclass of datafree.Settings; give it that base"
+                f"{subject}: {value.__name__} is no {self.noun}, expected a subclass of datafree.Settings; give it that base"
             )
         fields = value.model_fields
         name = fields[self.field].default if self.field in fields else None
         if not isinstance(name, str) or not name or not name.isprintable():
             raise UserError(
-                f"{where}: {value.__name__} has no name, expected the setting {self.field!r} with one as its default; add "
+                f"{subject}: {value.__name__} has no name, expected the setting {self.field!r} with one as its default; add "
                 f'{self.field}: Literal["my-name"] = "my-name"'
             )
         missing = next((part for part in self.needs if part not in fields and not hasattr(value, part)), None)
         if missing is not None:
             raise UserError(
-                f"{where}: {value.__name__} has no {missing!r}, expected {', '.join((self.field, *self.needs))} of a "
-                f"{self.what}; add it"
+                f"{subject}: {value.__name__} has no {missing!r}, expected {', '.join((self.field, *self.needs))} of a "
+                f"{self.noun}; add it"
             )
         built_in = self.built_in().get(name)
         if built_in is not None and built_in is not value:
-            raise UserError(f"{where}: the {self.field} {name!r} is built in; give {value.__name__} another name")
+            raise UserError(f"{subject}: the {self.field} {name!r} is built in; give {value.__name__} another name")
         return value
 
     def _remembered(self, kind: Any, name: str | None = None) -> Any:
         """The class, which `known` finds from now on."""
-        known_as = str(kind.model_fields[self.field].default) if name is None else name
-        if known_as not in self.built_in():
-            _LOADED.setdefault(self.package, {})[known_as] = kind
+        registered_name = str(kind.model_fields[self.field].default) if name is None else name
+        if registered_name not in self.built_in():
+            _LOADED.setdefault(self.package, {})[registered_name] = kind
         return kind

@@ -15,7 +15,7 @@ def silent(done: int, total: int) -> None:
 
 
 def epoch_ended(progress: Progress, epoch: int, epochs: int, loss: float) -> None:
-    """Tells a progress that shows epochs, one with an `epoch` of its own, that `epoch` of `epochs` had this mean loss."""
+    """Reports the mean loss of epoch `epoch` of `epochs` to a progress that has a method `epoch`."""
     show = getattr(progress, "epoch", None)
     if show is not None:
         show(epoch, epochs, loss)

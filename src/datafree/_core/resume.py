@@ -124,19 +124,19 @@ def open_state(path: Path, kind: str, model: type[H], identity: dict[str, Any], 
     """
     _, content = _header(path, kind)
     expected = json.loads(json.dumps(identity))  # tuples become lists in the file
-    got = modern(content.get("identity"))
-    if partly and isinstance(got, dict):
-        got = {key: got.get(key) for key in expected}
-    if got != expected and not _differs_by_rounding(got, expected, content.get("environment")):
+    stored_identity = modern(content.get("identity"))
+    if partly and isinstance(stored_identity, dict):
+        stored_identity = {key: stored_identity.get(key) for key in expected}
+    if stored_identity != expected and not _differs_by_rounding(stored_identity, expected, content.get("environment")):
         raise UserError(
-            f"{path} is of a run with {_difference(got, expected)}; name another `out`, or repeat that run's command"
+            f"{path} is of a run with {_difference(stored_identity, expected)}; name another `out`, or repeat that run's command"
         )
     try:
         header = model.model_validate_json(json.dumps(content))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "missing" and where == "environment":
+        problem = error.errors()[0]
+        place = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "missing" and place == "environment":
             raise UserError(
                 f"{path} was written by an earlier version, which did not store its number of threads; {ADVICE}"
             ) from None
@@ -182,7 +182,7 @@ def _header(path: Path, kind: str) -> tuple[Any, dict[str, Any]]:
         raise UserError(f"{str(error).rpartition(';')[0]}; {ADVICE}") from None
 
 
-READ = {"content", "sets", "record", "teacher", "original", "model", "inputs"}
+FROM_FILES = {"content", "sets", "record", "teacher", "original", "model", "inputs"}
 """Keys of an identity that come from files."""
 
 
@@ -190,37 +190,38 @@ COMPUTED = {"sha256_of_start"}
 """Keys of an identity for what the command computed before the run; another processor may round it differently."""
 
 
-def _differs_by_rounding(got: Any, expected: dict[str, Any], environment: Any) -> bool:
+def _differs_by_rounding(stored_identity: Any, expected: dict[str, Any], environment: Any) -> bool:
     """Whether only computed numbers differ, and the state comes from another processor or torch version."""
-    if not isinstance(got, dict) or not isinstance(environment, dict):
+    if not isinstance(stored_identity, dict) or not isinstance(environment, dict):
         return False
-    here = Environment.here()
-    is_elsewhere = (environment.get("processor"), environment.get("torch")) != (here.processor, here.torch)
-    return is_elsewhere and {key for key in (*got, *expected) if got.get(key) != expected.get(key)} <= COMPUTED
+    current = Environment.here()
+    is_elsewhere = (environment.get("processor"), environment.get("torch")) != (current.processor, current.torch)
+    keys = {key for key in (*stored_identity, *expected) if stored_identity.get(key) != expected.get(key)}
+    return is_elsewhere and keys <= COMPUTED
 
 
-def _difference(got: Any, expected: dict[str, Any]) -> str:
+def _difference(stored_identity: Any, expected: dict[str, Any]) -> str:
     """The difference in words: other settings, or other files."""
-    old = got if isinstance(got, dict) else {}
-    keys = {key for key in (*old, *expected) if old.get(key) != expected.get(key)}
-    return "other data or input files" if keys <= READ else "other settings"
+    stored = stored_identity if isinstance(stored_identity, dict) else {}
+    keys = {key for key in (*stored, *expected) if stored.get(key) != expected.get(key)}
+    return "other data or input files" if keys <= FROM_FILES else "other settings"
 
 
 def _check_environment(path: Path, stored: Environment) -> None:
     current = Environment.here()
     if stored.processes != current.processes:
         raise UserError(
-            f"{path} is of a run of {stored.processes} processes, this one has {current.processes}, which would end in other "
-            f"numbers; go on with as many (torchrun --nproc-per-node {stored.processes})"
+            f"{path} is of a run of {stored.processes} processes, this one has {current.processes}, which would give other "
+            f"numbers; start as many (torchrun --nproc-per-node {stored.processes})"
         )
     if stored.threads != current.threads:
         raise UserError(
-            f"{path} is of a run on {stored.threads} threads, this one has {current.threads}, which would end in other numbers; "
-            f"go on with --threads {stored.threads}, or name another `out`"
+            f"{path} is of a run on {stored.threads} threads, this one has {current.threads}, which would give other numbers; "
+            f"use {stored.threads} threads, or name another `out`"
         )
     changed = [
-        f"{what} {old!r} then, {new!r} now"
-        for what, old, new in (
+        f"{part} {old!r} then, {new!r} now"
+        for part, old, new in (
             ("processor", stored.processor, current.processor),
             ("torch", stored.torch, current.torch),
         )

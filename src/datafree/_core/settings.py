@@ -1,4 +1,4 @@
-"""Frozen, validated settings: a method's fields are its flags, their docstrings the help, its dict what a run stores."""
+"""Frozen, validated settings: a method's fields are its flags, their docstrings the help, and runs store its dict."""
 
 from __future__ import annotations
 
@@ -152,36 +152,36 @@ def family(package: str, field: str) -> dict[str, type[Settings]]:
 
 def first_problem(error: ValidationError) -> str:
     """The first problem in a file's content as `field.part: message`, of about 200 characters at most."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return f"{where[:80]}: {first['msg'].lower()[:120]}"
+    problem = error.errors()[0]
+    place = ".".join(str(part) for part in problem["loc"])
+    return f"{place[:80]}: {problem['msg'].lower()[:120]}"
 
 
 def _one_line(cls: type[BaseModel], error: ValidationError) -> UserError:
-    first = error.errors()[0]
-    field, place = _parameter(cls, first["loc"])
-    if first["type"] == "extra_forbidden":
-        return unknown("setting", ".".join(map(str, first["loc"])), cls.model_fields, cls.__name__)
-    if first["type"] == "missing":
+    problem = error.errors()[0]
+    field, place = _parameter(cls, problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return unknown("setting", ".".join(map(str, problem["loc"])), cls.model_fields, cls.__name__)
+    if problem["type"] == "missing":
         got, expected = (
-            ("nothing", "a value") if place is None else (_short(first["input"]), f"a number {place + 1} as well")
+            ("nothing", "a value") if place is None else (_short(problem["input"]), f"a number {place + 1} as well")
         )
         return UserError(f"{field}: got {got}, expected {expected}; give such a value")
-    expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ").split(", unable to")[0]
+    expected = problem["msg"].removeprefix("Input should be ").removeprefix("Value error, ").split(", unable to")[0]
     expected = _COUNTED.sub(r"\1", expected)  # "Tuple should have at least 2 items after validation, not 1"
     for long, short in _SHORTER.items():
         expected = expected.replace(long, short)
-    if not first["loc"]:
+    if not problem["loc"]:
         return UserError(f"the settings of {cls.__name__} do not fit together, expected {expected}; change one of them")
-    got = _short(first.get("input")) + (f" as number {place + 1}" if place is not None else "")
+    got = _short(problem.get("input")) + (f" as number {place + 1}" if place is not None else "")
     return UserError(f"{field}: got {got}, expected {expected}; give such a value")
 
 
 def _parameter(cls: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, int | None]:
     """The parameter that an error's location is of, and its place in the parameter's list.
 
-    pydantic's location goes on with the place in a tuple, the key of a table or the type that was tried of several, which
-    name no parameter.
+    pydantic's location continues with the place in a tuple, the key of a table, or the type that was tried; these are no
+    parameters.
     """
     names: list[str] = []
     model: Any = cls
@@ -190,8 +190,8 @@ def _parameter(cls: type[BaseModel], location: tuple[int | str, ...]) -> tuple[s
             break
         names.append(str(part))
         model = model.model_fields[part].annotation
-    rest = location[len(names) :]
-    return ".".join(names) or cls.__name__, next((part for part in rest if isinstance(part, int)), None)
+    remaining = location[len(names) :]
+    return ".".join(names) or cls.__name__, next((part for part in remaining if isinstance(part, int)), None)
 
 
 def _short(value: Any) -> str:

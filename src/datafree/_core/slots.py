@@ -38,7 +38,7 @@ class Slot:
     shape: tuple[int, ...]
     low: float = -math.inf
     high: float = math.inf
-    whole: bool = False
+    integral: bool = False
     rows: int | None = None
     """The largest size of the first dimension, which is then free; None: it is fixed."""
 
@@ -50,7 +50,7 @@ class Slot:
     @classmethod
     def count(cls, high: int = COUNT, low: int = 0, shape: tuple[int, ...] = ()) -> Slot:
         """Whole numbers, int64."""
-        return cls(torch.int64, shape, low, high, whole=True)
+        return cls(torch.int64, shape, low, high, integral=True)
 
 
 Slots = dict[str, Slot]
@@ -82,7 +82,7 @@ def fault(layout: Slots, tensors: Mapping[str, Tensor]) -> str | None:
             return (
                 f"tensor {name!r} has numbers from {low:.6g} to {high:.6g}, expected {slot.low:.6g} to {slot.high:.6g}"
             )
-        if slot.whole and tensor.is_floating_point() and not torch.equal(tensor, tensor.round()):
+        if slot.integral and tensor.is_floating_point() and not torch.equal(tensor, tensor.round()):
             return f"tensor {name!r} has numbers that are not whole"
     return None
 
@@ -95,7 +95,7 @@ def module_slots(module: nn.Module, prefix: str) -> Slots:
 def optimizer_slots(optimizer: torch.optim.Optimizer, prefix: str, steps: int) -> Slots:
     """Slots of every parameter's moments, as `prefix/index/key`, after at most `steps` steps."""
     return {
-        f"{prefix}/{index}/{key}": replace(slot, low=0, high=steps, whole=True) if key == "step" else slot
+        f"{prefix}/{index}/{key}": replace(slot, low=0, high=steps, integral=True) if key == "step" else slot
         for index, moments in enumerate(moments_of(optimizer))
         for key, slot in moments.items()
     }
@@ -135,7 +135,7 @@ def _slot(name: str, tensor: Tensor) -> Slot:
     position beyond it can crash the process. A single value, or equal values, may be a count."""
     last = name.rpartition(".")[2]
     if last == "num_batches_tracked":
-        return Slot.like(tensor, low=0, high=COUNT, whole=True)
+        return Slot.like(tensor, low=0, high=COUNT, integral=True)
     if tensor.dtype in (torch.int64, torch.int32) and tensor.numel():
         low, high = (int(bound) for bound in tensor.aminmax())
         return Slot.like(tensor, low=low, high=high) if low < high else Slot.like(tensor, low=min(low, 0), high=COUNT)

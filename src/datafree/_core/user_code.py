@@ -26,7 +26,7 @@ _INSTALLED = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib
 def import_code(code: CodeName, kind: str = "model") -> ModuleType:
     """The module of a name that the user typed; a file is run again each time.
 
-    Raises UserError where it is missing or fails, and inside `without_code`. `kind` says what the code is for, in messages.
+    Raises UserError if it is missing or fails, and inside `without_code`. `kind` says what the code is for, in messages.
     """
     place = code.place
     check_allowed(place)
@@ -35,7 +35,7 @@ def import_code(code: CodeName, kind: str = "model") -> ModuleType:
             return importlib.import_module(place)
     path = Path(place)
     if not path.is_file():
-        raise UserError(f"no file {place}, wanted the Python file that builds the {kind}; check the path")
+        raise UserError(f"no file {place}, expected the Python file that builds the {kind}; check the path")
     spec = importlib.util.spec_from_file_location(f"datafree_code_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
@@ -48,46 +48,48 @@ def import_code(code: CodeName, kind: str = "model") -> ModuleType:
 
 
 @contextmanager
-def running(name: str, code: CodeName, how: str = "", kind: str = "model") -> Iterator[None]:
-    """A function of imported code runs inside: as `guarded`, and what it imports is noted for `code_files`."""
+def running(name: str, code: CodeName, note: str = "", kind: str = "model") -> Iterator[None]:
+    """Like `guarded`, for a function of imported code; what the function imports is noted for `code_files`."""
     forgotten = _siblings_forgotten(_folder(code)) if code.is_file else nullcontext()
-    with guarded(name, code, how, kind), forgotten, _noted(code.place):
+    with guarded(name, code, note, kind), forgotten, _noted(code.place):
         yield
 
 
 @contextmanager
-def guarded(what: str, code: CodeName, how: str = "", kind: str = "model") -> Iterator[None]:
-    """Somebody else's code runs inside: its folder is on sys.path meanwhile; whatever it raises becomes one line."""
-    before, folder = list(sys.path), str(_folder(code).resolve())
+def guarded(name: str, code: CodeName, note: str = "", kind: str = "model") -> Iterator[None]:
+    """Custom code runs inside this block: its folder is on sys.path, and any exception becomes a UserError of one line."""
+    search_path, folder = list(sys.path), str(_folder(code).resolve())
     sys.path.insert(0, folder)
     try:
         yield
     except UserError:
         raise
     except ModuleNotFoundError as error:
-        do = f"get {error.name}.py from who wrote that file and put it beside it, or install the package of that name"
-        if ".py" not in what:
+        do = f"get {error.name}.py from that file's author and put it beside it, or install the package of that name"
+        if ".py" not in name:
             do = "install it, or name a file as path/file.py:name"
-        raise UserError(f"no module {error.name!r} for {kind} {what!r}; {do}") from None
+        raise UserError(f"no module {error.name!r} for {kind} {name!r}; {do}") from None
     except (Exception, SystemExit) as error:  # a script that was not meant to be imported may exit
         if isinstance(error, SyntaxError):
             reason, place = error.msg, f" ({error.filename}, line {error.lineno})"
         else:
-            here = str(FOLDER)
+            package_folder = str(FOLDER)
             frames = [
-                frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(here)
+                frame
+                for frame in traceback.extract_tb(error.__traceback__)
+                if not frame.filename.startswith(package_folder)
             ]
             reason, place = str(error), f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
         raise UserError(
-            f"the code of {kind} {what!r} fails with {type(error).__name__}: {reason}{place}{how}; mend it"
+            f"the code of {kind} {name!r} fails with {type(error).__name__}: {reason}{place}{note}; fix it"
         ) from error
     finally:
-        sys.path[:] = before
+        sys.path[:] = search_path
 
 
 def code_files(code: CodeName) -> list[Path]:
-    """The Python files that code was made of beside its own file: of its package, and what it imported, also while it
-    ran inside `running`.
+    """The Python files that code consists of besides its own file: those of its package, and those that it imported, also
+    inside `running`.
 
     For a module, its own file too. Empty for code that was not imported in this process. Python's own modules and installed
     packages are not listed, unless the code is in one of them.
@@ -101,20 +103,20 @@ def all_files(code: CodeName) -> list[Path]:
 
 
 def _folder(code: CodeName) -> Path:
-    """Where the code of `file.py:name` has its siblings; for a module, the working directory."""
+    """The folder of the code of `file.py:name`; for a module, the working directory."""
     return Path(code.place).parent if code.is_file else Path()
 
 
 @contextmanager
 def _noted(place: str) -> Iterator[None]:
-    """Notes for `code_files` what is imported inside, and the package of the module `place`."""
-    before = set(sys.modules)
+    """Notes for `code_files` what is imported inside the block, and the package of the module `place`."""
+    modules_before = set(sys.modules)
     yield
     files = _FILES.setdefault(place, set())
     package = None if place.endswith(".py") else place.partition(".")[0]
     for name, module in list(sys.modules.items()):
         of_package = name.partition(".")[0] == package
-        if (name in before and not of_package) or name == f"datafree_code_{Path(place).stem}":
+        if (name in modules_before and not of_package) or name == f"datafree_code_{Path(place).stem}":
             continue
         file = getattr(module, "__file__", None) or ""
         if file.endswith(".py") and (of_package or not _is_installed(Path(file).absolute())):
@@ -122,7 +124,7 @@ def _noted(place: str) -> Iterator[None]:
 
 
 def _is_installed(path: Path) -> bool:
-    """Whether a module is Python's, a package's that was installed, or of datafree itself."""
+    """Whether a module belongs to Python, to an installed package, or to datafree itself."""
     if not {"site-packages", "dist-packages"}.isdisjoint(path.parts):
         return True
     return any(folder in path.resolve().parents for folder in (*_INSTALLED, FOLDER))
@@ -130,12 +132,12 @@ def _is_installed(path: Path) -> bool:
 
 @contextmanager
 def _siblings_forgotten(folder: Path) -> Iterator[None]:
-    """Modules that are imported from `folder` inside leave sys.modules: another folder may have some of that name."""
-    before, folder = set(sys.modules), folder.resolve()
+    """Removes from sys.modules what the block imported from `folder`: another folder may have modules of that name."""
+    modules_before, folder = set(sys.modules), folder.resolve()
     try:
         yield
     finally:
-        for name in set(sys.modules) - before:
+        for name in set(sys.modules) - modules_before:
             place = getattr(sys.modules[name], "__file__", None)
             if place and folder in Path(place).resolve().parents:
                 del sys.modules[name]

@@ -110,7 +110,7 @@ def _quantized(path: Path) -> None:
     config = read_config(path)
     program, content = read_program(path, config)
     check_files(path)
-    spec, bits, batch_of_one = config.spec, config.bits, program.one
+    spec, bits, batch_of_one = config.spec, config.bits, program.single
     result({
         "kind": "quantized", "architecture": config.architecture, "bits": bits.model_dump(mode="json"),
         "bytes": len(content), "original": config.original, "operators": len(program.graph.nodes),

@@ -230,7 +230,7 @@ def _say(path: Path, measured: Record, network: Network, data: Dataset | None) -
     if data is not None:
         say_fit(network, data)
     for name, entry in measured.entries.items():
-        released = measured.meter(name, network).released_statistics(entry.summary)
+        released = measured.accumulator(name, network).released_statistics(entry.summary)
         print(f"  {name}: {entry.statistic.kind}, {entry.nbytes():,} bytes, forecast AUC {forecast_auc(released):.3f}")
     total = forecast_auc(measured.released_statistics(network))
     print(

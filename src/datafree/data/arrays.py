@@ -36,20 +36,20 @@ def array(path: Path, key: str) -> np.ndarray:
 
     Raises UserError for a missing or damaged array, Python objects, and text beyond Unicode.
     """
-    where = f"{key!r} in {str(path)!r}"
+    subject = f"{key!r} in {str(path)!r}"
     with _opened(path) as archive:
         member = _member(archive, path, key)
         try:
             with archive.open(member) as stream:
-                _check_header(stream, where, member.file_size)
+                _check_header(stream, subject, member.file_size)
             with archive.open(member) as stream:
                 values = npy.read_array(stream, allow_pickle=False)
         except UserError:
             raise
         except Exception as error:  # for untrusted bytes, zipfile, zlib and numpy raise almost any type
-            raise _unreadable(where, error) from error
+            raise _unreadable(subject, error) from error
     if values.dtype.kind == "U" and values.size and _codes(values).max() > LAST_CODE:
-        raise UserError(f"{where} holds characters beyond Unicode; expected text; save it again")
+        raise UserError(f"{subject} holds characters beyond Unicode; expected text; save it again")
     return values
 
 
@@ -109,41 +109,41 @@ def _member(archive: zipfile.ZipFile, path: Path, key: str) -> zipfile.ZipInfo:
         expected = "expected images and labels, or x_train, y_train, x_test and y_test"
         raise UserError(f"no array {key!r} in {str(path)!r}, which holds {got}; {expected}; add it")
     member, size = members[0], path.stat().st_size
-    where = f"{key!r} in {str(path)!r}"
+    subject = f"{key!r} in {str(path)!r}"
     if len(members) > 1:
-        raise UserError(f"{where} occurs {len(members)} times; expected once; save the arrays again")
+        raise UserError(f"{subject} occurs {len(members)} times; expected once; save the arrays again")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise UserError(
-            f"{where} uses compression method {member.compress_type}; expected stored or deflated; save it with numpy "
+            f"{subject} uses compression method {member.compress_type}; expected stored or deflated; save it with numpy "
             "again"
         )
     if member.file_size > RATIO * size + FREE:
         raise UserError(
-            f"{where} unpacks to {member.file_size:,} bytes, from a file of {size:,}; expected at most "
+            f"{subject} unpacks to {member.file_size:,} bytes, from a file of {size:,}; expected at most "
             f"{RATIO * size + FREE:,}; if you trust it, save it with np.savez, without compression"
         )
     return member
 
 
-def _check_header(stream: IO[bytes], where: str, size: int) -> None:
+def _check_header(stream: IO[bytes], subject: str, size: int) -> None:
     """Raises UserError for Python objects, and for a header that does not fit the member's size."""
     version = npy.read_magic(stream)
     read_header: Any = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, _, dtype = read_header(stream)
     if dtype.hasobject:
         raise UserError(
-            f"{where} holds Python objects (a pickle), which are never loaded; expected numbers; convert it"
+            f"{subject} holds Python objects (a pickle), which are never loaded; expected numbers; convert it"
         )
     if dtype.kind not in "biufcUSmM" or dtype.itemsize == 0 or dtype.subdtype is not None:
-        raise UserError(f"{where} is {dtype}; expected plain numbers or text; convert it")
+        raise UserError(f"{subject} is {dtype}; expected plain numbers or text; convert it")
     expected = math.prod(shape) * dtype.itemsize
     if min(shape, default=1) < 0 or stream.tell() + expected != size or expected > MOST_BYTES:
         limit = f"as many, and at most {MOST_BYTES}"
-        raise UserError(f"{where} holds {size - stream.tell()} bytes for {expected}; expected {limit}; save it again")
+        raise UserError(f"{subject} holds {size - stream.tell()} bytes for {expected}; expected {limit}; save it again")
 
 
-def _unreadable(where: str, error: Exception) -> UserError:
+def _unreadable(subject: str, error: Exception) -> UserError:
     reason = " ".join(str(error).split())[:160] or type(error).__name__
     return UserError(
-        f"{where} cannot be read ({reason}); expected a complete .npz file from numpy.savez; save it again"
+        f"{subject} cannot be read ({reason}); expected a complete .npz file from numpy.savez; save it again"
     )

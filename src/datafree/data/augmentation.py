@@ -67,15 +67,15 @@ def exposed(pixels: Tensor, share: float, rng: torch.Generator, spec: InputSpec)
     return torch.where(draws[2] < share, exposed_pixels, pixels)
 
 
-def shifted(pixels: Tensor, most: int, rng: torch.Generator, ground: float = 0.0) -> Tensor:
-    """Each image (N, C, H, W) shifted by up to `most` pixels on `ground`: a random crop of the padded image."""
-    if not most:
+def shifted(pixels: Tensor, limit: int, rng: torch.Generator, ground: float = 0.0) -> Tensor:
+    """Each image (N, C, H, W) shifted by up to `limit` pixels on `ground`: a random crop of the padded image."""
+    if not limit:
         return pixels
     count, channels, height, width = pixels.shape
-    moves = torch.randint(0, 2 * most + 1, (2, count), generator=rng)
+    moves = torch.randint(0, 2 * limit + 1, (2, count), generator=rng)
     rows = (torch.arange(height) + moves[0][:, None])[:, None, :, None]
     columns = (torch.arange(width) + moves[1][:, None])[:, None, None, :]
-    wide = pad(pixels, (most,) * 4, value=ground)
+    wide = pad(pixels, (limit,) * 4, value=ground)
     return wide[torch.arange(count)[:, None, None, None], torch.arange(channels)[:, None, None], rows, columns]
 
 
@@ -89,9 +89,9 @@ def cut(pixels: Tensor, share: float, rng: torch.Generator, ground: float = 0.0)
     sides = []
     for size in pixels.shape[2:]:
         width = round(share * size)
-        first = torch.randint(size, (len(pixels), 1), generator=rng) - width // 2
+        start = torch.randint(size, (len(pixels), 1), generator=rng) - width // 2
         positions = torch.arange(size)
-        sides.append((positions >= first) & (positions < first + width))
+        sides.append((positions >= start) & (positions < start + width))
     hole = sides[0][:, None, :, None] & sides[1][:, None, None, :]
     return pixels.masked_fill(hole.to(pixels.device), ground)
 
@@ -102,8 +102,8 @@ def tinted(pixels: Tensor, strength: float, rng: torch.Generator, width: float =
     At strength 1: brightness by up to a quarter of the range, saturation by a factor in [0, 2], contrast in [0.5, 1.5].
     """
     brightness, saturation, contrast = (
-        ((torch.rand(len(pixels), generator=rng) * 2 - 1) * strength * most).view(-1, 1, 1, 1).to(pixels)
-        for most in (width / 4, 1.0, 0.5)
+        ((torch.rand(len(pixels), generator=rng) * 2 - 1) * strength * maximum).view(-1, 1, 1, 1).to(pixels)
+        for maximum in (width / 4, 1.0, 0.5)
     )
     pixels = pixels + brightness
     pixels = pixels + saturation * (pixels - pixels.mean(1, keepdim=True))

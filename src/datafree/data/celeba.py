@@ -32,13 +32,13 @@ def celeba(name: str, split: str, folder: Path | None, *, attribute: str = "Attr
     place = locate(name, folder, "celeba", [ATTRIBUTES, PARTITION])
     attribute_of = _attribute(find(place, ATTRIBUTES), attribute)
     partition_of = _partition(find(place, PARTITION))
-    where, images = _images(place)
+    source, images = _images(place)
     _check_same(attribute_of, ATTRIBUTES, partition_of, PARTITION)
-    _check_same(attribute_of, ATTRIBUTES, images, where.name)
+    _check_same(attribute_of, ATTRIBUTES, images, source.name)
     files = [file for file, partition in partition_of.items() if partition == PARTITIONS[split]]
     labels = torch.tensor([attribute_of[file] for file in files], dtype=torch.int64)
     shape = (3, sides[0], sides[1])
-    reader = partial(_read, where, [images[file] for file in files], shape)
+    reader = partial(_read, source, [images[file] for file in files], shape)
     return Dataset(name, split, (f"not {attribute}", attribute), labels, shape, reader)
 
 
@@ -96,9 +96,9 @@ def _is_image(path: str) -> bool:
     return path.lower().endswith(".jpg") and "__MACOSX/" not in path
 
 
-def _check_same(left: Mapping, left_name: str, right: Mapping, right_name: str) -> None:
+def _check_same(files_a: Mapping, name_a: str, files_b: Mapping, name_b: str) -> None:
     """Raises UserError with the first file that only one of both lists has."""
-    direction = (left, left_name, right, right_name)
+    direction = (files_a, name_a, files_b, name_b)
     for files, name, other_files, other_name in (direction, direction[2:] + direction[:2]):
         missing = next((file for file in files if file not in other_files), None)
         if missing is not None:
@@ -106,11 +106,11 @@ def _check_same(left: Mapping, left_name: str, right: Mapping, right_name: str) 
             raise UserError(f"image {missing!r} of {name} is not in {other_name}; {expected}")
 
 
-def _read(where: Path, images: list[ZipInfo | str], shape: tuple[int, int, int], indices: np.ndarray) -> np.ndarray:
+def _read(source: Path, images: list[ZipInfo | str], shape: tuple[int, int, int], indices: np.ndarray) -> np.ndarray:
     def read_image(index: int) -> np.ndarray:
         image = images[index]
         if isinstance(image, str):
-            return decode(where / image, str(where / image), shape)
-        return decode(read_member(where, image), f"{where}/{image.filename}", shape)
+            return decode(source / image, str(source / image), shape)
+        return decode(read_member(source, image), f"{source}/{image.filename}", shape)
 
     return on_threads(read_image, [int(index) for index in indices], shape)

@@ -23,7 +23,7 @@ def cifar10(name: str, split: str, folder: Path | None) -> Dataset:
     files = BATCHES if split == "train" else ("test_batch.bin",)
     place = locate(name, folder, "cifar-10-batches-bin", files)
     paths = [path for path in (find_first(place, file) for file in files) if path]
-    batches = [_records(path, label_bytes=1, most=10_000) for path in paths]
+    batches = [_records(path, label_bytes=1, limit=10_000) for path in paths]
     for path, (labels, _) in zip(paths, batches):
         check_labels(labels[:, 0], 10, repr(str(path)))
     labels = np.concatenate([labels[:, 0] for labels, _ in batches])
@@ -37,18 +37,18 @@ def cifar100(name: str, split: str, folder: Path | None, *, labels: str = "fine"
         raise unknown("labels", labels, ("fine", "coarse"), where=f"data set {name!r}")
     file = f"{split}.bin"
     path = find(locate(name, folder, "cifar-100-binary", [file]), file)
-    label_pairs, images = _records(path, label_bytes=2, most=50_000)  # coarse, fine
+    label_pairs, images = _records(path, label_bytes=2, limit=50_000)  # coarse, fine
     column, classes = (1, FINE) if labels == "fine" else (0, COARSE)
     check_labels(label_pairs[:, column], len(classes), repr(str(path)))
     return in_memory(name, split, classes, label_pairs[:, column], images)
 
 
-def _records(path: Path, *, label_bytes: int, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (n, label_bytes) and images (n, 3, 32, 32) of a file without header, with at most `most` records."""
+def _records(path: Path, *, label_bytes: int, limit: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels (n, label_bytes) and images (n, 3, 32, 32) of a file without header, with at most `limit` records."""
     length = label_bytes + PIXELS
-    content = read(path, most * length)
-    if len(content) > most * length:
-        raise damaged(path, f"holds more than {most * length} bytes", f"at most {most} records of {length}")
+    content = read(path, limit * length)
+    if len(content) > limit * length:
+        raise damaged(path, f"holds more than {limit * length} bytes", f"at most {limit} records of {length}")
     if len(content) % length or not content:
         raise damaged(path, f"holds {len(content)} bytes", f"complete records of {length}")
     records = np.frombuffer(content, np.uint8).reshape(-1, length)

@@ -59,13 +59,13 @@ class Dataset:
     public: str = ""  # its name in files that may be shared; not a path
 
     def __post_init__(self) -> None:
-        labels, where = self.labels, f"data set {self.name!r}"
+        labels, subject = self.labels, f"data set {self.name!r}"
         if labels.dtype != torch.int64 or labels.ndim != 1 or labels.device.type != "cpu":
             got = f"{labels.dtype} {tuple(labels.shape)} on {labels.device}"
-            raise UserError(f"labels of {where} are {got}; expected torch.int64 (N,) on cpu; convert them")
+            raise UserError(f"labels of {subject} are {got}; expected torch.int64 (N,) on cpu; convert them")
         if len(labels) == 0:
-            raise UserError(f"no image in split {self.split!r} of {where}; expected at least one; check its files")
-        check_labels(labels.numpy(), len(self.classes), where)
+            raise UserError(f"no image in split {self.split!r} of {subject}; expected at least one; check its files")
+        check_labels(labels.numpy(), len(self.classes), subject)
         object.__setattr__(self, "channels", self.channels or (self.shape[0],))
         if not self.public:
             object.__setattr__(self, "public", "images" if re.search(r"[/\\]", self.name) else self.name)
@@ -89,10 +89,10 @@ class Dataset:
         reader, shape = self._reader((height, width))
         step = max(1, READ_BYTES // math.prod(shape))
         for start in range(0, len(positions), step):
-            read = torch.from_numpy(reader(positions[start : start + step]))
+            images = torch.from_numpy(reader(positions[start : start + step]))
             batch = max(1, FLOATS // math.prod(shape))
-            for offset in range(0, len(read), batch):
-                part = read[offset : offset + batch]
+            for offset in range(0, len(images), batch):
+                part = images[offset : offset + batch]
                 if not as_stored:
                     part = self._in_range(_resized(self._unit(part), (height, width)))
                 pixels[start + offset : start + offset + len(part)] = part
@@ -135,12 +135,12 @@ class Dataset:
         shape = (c, -(-h // shrink), -(-w // shrink))
         return self.at(shape), shape
 
-    def _unit(self, read: torch.Tensor) -> torch.Tensor:
-        """What `read` gives as pixels in [0, 1]."""
+    def _unit(self, values: torch.Tensor) -> torch.Tensor:
+        """Values of `read` as pixels in [0, 1]."""
         if self.floats is None:
-            return read.float().div_(255)
+            return values.float().div_(255)
         low, high = self.floats
-        return (read - low).div_(high - low).clamp_(0, 1)
+        return (values - low).div_(high - low).clamp_(0, 1)
 
     def _in_range(self, pixels: torch.Tensor) -> torch.Tensor:
         """Scales pixels from [0, 1] to [low, high] and converts them to `as_channels`."""
@@ -159,11 +159,11 @@ class Dataset:
         if count is None:
             return self
         if not 1 <= count <= len(self):
-            where = f"split {self.split!r} of data set {self.name!r}"
-            raise UserError(f"a subset of {count} images of {where}; expected 1 to {len(self)}; change the count")
+            subject = f"split {self.split!r} of data set {self.name!r}"
+            raise UserError(f"a subset of {count} images of {subject}; expected 1 to {len(self)}; change the count")
         chosen = choose(self.labels.numpy(), count, seed)
-        read, at = partial(_read_chosen, self.read, chosen), self.at and partial(_at_chosen, self.at, chosen)
-        return dataclasses.replace(self, labels=self.labels[torch.from_numpy(chosen)], read=read, at=at)
+        reader, reader_at = partial(_read_chosen, self.read, chosen), self.at and partial(_at_chosen, self.at, chosen)
+        return dataclasses.replace(self, labels=self.labels[torch.from_numpy(chosen)], read=reader, at=reader_at)
 
 
 def in_memory(
@@ -171,9 +171,9 @@ def in_memory(
 ) -> Dataset:
     """A Dataset of arrays: images uint8 (N, C, H, W), labels integers (N,). Raises UserError for other lengths."""
     if len(labels) != len(images):
-        where = f"split {split!r} of data set {name!r}"
+        subject = f"split {split!r} of data set {name!r}"
         raise UserError(
-            f"{len(labels)} labels for {len(images)} images in {where}; expected one per image; check its files"
+            f"{len(labels)} labels for {len(images)} images in {subject}; expected one per image; check its files"
         )
     c, h, w = images.shape[1:]
     return Dataset(
@@ -182,12 +182,12 @@ def in_memory(
     )  # fmt: skip
 
 
-def check_labels(labels: np.ndarray, classes: int, where: str) -> None:
+def check_labels(labels: np.ndarray, classes: int, subject: str) -> None:
     """Raises UserError with the first label outside 0 to `classes` - 1."""
-    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
-    if len(wrong):
-        got = f"label {labels[wrong[0]]} of image {wrong[0]}"
-        raise UserError(f"{got} in {where}; expected 0 to {classes - 1}; correct the labels")
+    invalid = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(invalid):
+        got = f"label {labels[invalid[0]]} of image {invalid[0]}"
+        raise UserError(f"{got} in {subject}; expected 0 to {classes - 1}; correct the labels")
 
 
 def check_split(name: str, split: str, splits: Sequence[str] = ("train", "test")) -> None:
@@ -238,9 +238,9 @@ def _rows(images: np.ndarray, indices: np.ndarray) -> np.ndarray:
     return images[indices]
 
 
-def _read_chosen(read: Callable[[np.ndarray], np.ndarray], chosen: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    return read(chosen[indices])
+def _read_chosen(reader: Callable[[np.ndarray], np.ndarray], chosen: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    return reader(chosen[indices])
 
 
-def _at_chosen(at: At, chosen: np.ndarray, shape: tuple[int, int, int]) -> Callable[[np.ndarray], np.ndarray]:
-    return partial(_read_chosen, at(shape), chosen)
+def _at_chosen(reader_at: At, chosen: np.ndarray, shape: tuple[int, int, int]) -> Callable[[np.ndarray], np.ndarray]:
+    return partial(_read_chosen, reader_at(shape), chosen)

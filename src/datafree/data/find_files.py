@@ -25,7 +25,7 @@ def locate(name: str, data_dir: Path | None, subfolder: str, files: Sequence[str
     """The folder with at least one of `files`: `data_dir`/`subfolder`, else `data_dir`. Raises UserError for none."""
     expected = ", ".join(f"{subfolder}/{file}" for file in files)
     if data_dir is None:
-        advice = f"pass --data-dir or set DATAFREE_DATA to a folder with {expected}"
+        advice = f"give `data_dir` or set DATAFREE_DATA to a folder with {expected}"
         raise UserError(f"no folder for data set {name!r}; {advice}")
     if not os.path.isdir(data_dir):  # False, not an error, for a folder without permission
         raise UserError(f"no folder {str(data_dir)!r} for data set {name!r}; expected a folder with {expected}")
@@ -50,8 +50,8 @@ def find_first(folder: Path, file: str) -> Path | None:
     return next((path for path in paths if os.path.isfile(path)), None)
 
 
-def read(path: Path, most: int) -> bytes:
-    """The decompressed bytes, at most `most` + 1; the extra byte shows that the file is longer.
+def read(path: Path, limit: int) -> bytes:
+    """The decompressed bytes, at most `limit` + 1; the extra byte shows that the file is longer.
 
     Raises UserError for a damaged file, or one that unpacks to more than `affordable`.
     """
@@ -59,7 +59,7 @@ def read(path: Path, most: int) -> bytes:
     try:
         with opener(path, "rb") as stream:
             bound = affordable(path)
-            content = _read_most(cast(BinaryIO, stream), min(most, bound) + 1)
+            content = _read_up_to(cast(BinaryIO, stream), min(limit, bound) + 1)
             if len(content) > bound:
                 raise damaged(path, f"unpacks to more than {bound:,} bytes", "the file as it was published")
             return content
@@ -98,13 +98,13 @@ def is_file(entry: os.DirEntry[str]) -> bool:
     return False
 
 
-def damaged(path: Path | str, got: str, expected: str) -> UserError:
+def damaged(path: Path | str, problem: str, expected: str) -> UserError:
     """The error for a file with unexpected contents."""
-    return UserError(f"{str(path)!r} {got}; expected {expected}; copy or download it again")
+    return UserError(f"{str(path)!r} {problem}; expected {expected}; copy or download it again")
 
 
-def _read_most(stream: BinaryIO, most: int) -> bytes:
+def _read_up_to(stream: BinaryIO, limit: int) -> bytes:
     content = bytearray()
-    while chunk := stream.read(min(CHUNK, most - len(content))):
+    while chunk := stream.read(min(CHUNK, limit - len(content))):
         content += chunk
     return bytes(content)

@@ -96,9 +96,9 @@ def folder(
             f"{split_root}: the brightest of {min(SAMPLE, len(files))} images reaches {brightest} of 255; are they "
             "scaled?"
         )
-    at = partial(_reader, files, max((image_look.nbytes for image_look in looks), default=1), background)
+    reader_at = partial(_reader, files, max((image_look.nbytes for image_look in looks), default=1), background)
     return Dataset(
-        name, split, tuple(main.classes), torch.from_numpy(labels), shape, at(shape), at=at,
+        name, split, tuple(main.classes), torch.from_numpy(labels), shape, reader_at(shape), at=reader_at,
         channels=(channels,) if channels else tuple(sorted(colours)), notes=tuple(map(_printable, notes)),
     )  # fmt: skip
 
@@ -125,14 +125,14 @@ def _split_folders(root: Path) -> dict[str, str]:
     if not all(name.lower() in WORDS for name in names) and not any(_has_folders(root / name) for name in exact):
         return exact
     for split in SPLITS:
-        alike = [name for name in names if WORDS.get(name.lower()) == split]
-        if split not in exact and len(alike) > 1:
+        same_split = [name for name in names if WORDS.get(name.lower()) == split]
+        if split not in exact and len(same_split) > 1:
             raise UserError(
-                f"folders {', '.join(map(repr, sorted(alike)))} in {str(root)!r} are the same split; expected one "
+                f"folders {', '.join(map(repr, sorted(same_split)))} in {str(root)!r} are the same split; expected one "
                 f"{split!r}; merge them or move one away"
             )
-        if split not in exact and alike:
-            exact[split] = alike[0]
+        if split not in exact and same_split:
+            exact[split] = same_split[0]
     return {split: exact[split] for split in SPLITS if split in exact}
 
 
@@ -184,26 +184,26 @@ def _listings(root: Path, split: str, order: str | None, labelled: bool) -> tupl
             _check_classes(root)
         main = listed(root, order)
         return main, main, []
-    first = next(iter(splits))
+    main_split = next(iter(splits))
     if split not in splits and not labelled:
-        split = first
-    others = [name for name in _subfolders(root) if name not in splits.values()]
+        split = main_split
+    unread = [name for name in _subfolders(root) if name not in splits.values()]
     if split not in splits:
-        held_out = [name for name in others if WORDS.get(name.lower()) == "validation"]
+        held_out = [name for name in unread if WORDS.get(name.lower()) == "validation"]
         rename = f", or rename {held_out[0]!r} to test on it" if held_out and split == "test" else ""
         raise UserError(
-            f"no class folders in {str(root / split)!r}; expected it next to {splits[first]!r}; add it{rename}"
+            f"no class folders in {str(root / split)!r}; expected it next to {splits[main_split]!r}; add it{rename}"
         )
-    beside = " and ".join(splits.values())
-    notes = [f"{root}: the folders {', '.join(others)} next to {beside} are not read"] if others else []
-    main = listed(root / splits[first], order)
-    listing = main if split == first else listed(root / splits[split], order)
+    split_names = " and ".join(splits.values())
+    notes = [f"{root}: the folders {', '.join(unread)} next to {split_names} are not read"] if unread else []
+    main = listed(root / splits[main_split], order)
+    listing = main if split == main_split else listed(root / splits[split], order)
     if not labelled:
         return listing, listing, notes
     for label in listing.classes:
         if label not in main.classes:
             raise UserError(
-                f"class {label!r} of {splits[split]!r} is not in {str(root / splits[first])!r}; expected it in both; "
+                f"class {label!r} of {splits[split]!r} is not in {str(root / splits[main_split])!r}; expected it in both; "
                 "add it"
             )
     listing.classes = {label: listing.classes.get(label, []) for label in main.classes}

@@ -1,4 +1,4 @@
-"""One pass over images that somebody passes: their range, their copies, and whether they are bytes or normalised already."""
+"""One pass over the user's images: their range, copies, and whether they are bytes or normalised already."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ __all__ = ["Look", "as_stored", "digests_of", "images_at_once", "look_at"]
 RAW = (0.0, 1.0)
 LEVELS = 255
 CHUNK_BYTES = 1 << 22
-"""Bytes of images, as float32, that are looked at together."""
+"""Number of bytes of images, as float32, that are inspected at once."""
 CENTRED, UNIT = 0.25, (0.8, 1.25)
-"""Means and standard deviations of channels that look normalised."""
+"""Ranges of the mean (+-) and of the standard deviation of channels that look normalised."""
 AFAR = 1.0
-"""Distance of the data's mean from the spec's, in standard deviations, beyond which the spec is of other pixels."""
+"""Distance of the data's mean from the spec's, in standard deviations, from which the spec is for other pixels."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """What one pass over all images says."""
+    """The result of one pass over all images."""
 
     digests: np.ndarray  # (N,) uint64
     as_bytes: bool
     """Whether each pixel is a byte, or the float that a byte becomes."""
 
 
-def look_at(chunks: Iterator[Tensor], spec: InputSpec, where: str) -> Look:
+def look_at(chunks: Iterator[Tensor], spec: InputSpec, subject: str) -> Look:
     """Raises UserError for NaN, pixels outside the range, images that are normalised already, and repeated images."""
     digests, as_bytes, count = [], True, 0
     lowest, highest = math.inf, -math.inf
@@ -50,7 +50,7 @@ def look_at(chunks: Iterator[Tensor], spec: InputSpec, where: str) -> Look:
         else:
             low, high = map(float, chunk.aminmax())
             if not (math.isfinite(low) and math.isfinite(high)):
-                raise UserError(f"{where}: got images with NaN or infinity, expected finite pixels; clean the data")
+                raise UserError(f"{subject}: got images with NaN or infinity, expected finite pixels; clean the data")
             as_bytes = as_bytes and _are_bytes(chunk.float(), spec)
             wide = chunk.double()
             sums += torch.stack([wide.mean((2, 3)).sum(0), wide.square().mean((2, 3)).sum(0)])
@@ -58,25 +58,25 @@ def look_at(chunks: Iterator[Tensor], spec: InputSpec, where: str) -> Look:
         lowest, highest = min(lowest, low), max(highest, high)
     joined = np.concatenate(digests) if digests else np.zeros(0, np.uint64)
     if not len(joined):
-        raise UserError(f"{where}: got no images, expected at least one; give some")
-    _check_range(lowest, highest, spec, where)
+        raise UserError(f"{subject}: got no images, expected at least one; give some")
+    _check_range(lowest, highest, spec, subject)
     if count:
-        _check_centred(sums / count, spec, where)
-    _check_width(lowest, highest, spec, where)
+        _check_centred(sums / count, spec, subject)
+    _check_width(lowest, highest, spec, subject)
     distinct = len(np.unique(joined))
     if len(joined) > 1 and distinct <= len(joined) // 2:
         raise UserError(
-            f"{where}: got {len(joined):,} images of which {distinct:,} are different ones, expected each image once, since "
-            "copies are counted as samples of their own; leave them out"
+            f"{subject}: got {len(joined):,} images of which {distinct:,} are different ones, expected each image once, since "
+            "copies count as samples; leave them out"
         )
     return Look(joined, as_bytes)
 
 
-def _check_range(lowest: float, highest: float, spec: InputSpec, where: str) -> None:
+def _check_range(lowest: float, highest: float, spec: InputSpec, subject: str) -> None:
     slack = 1e-6 * max(1.0, abs(spec.low), abs(spec.high))
     if lowest >= spec.low - slack and highest <= spec.high + slack:
         return
-    got = f"{where}: got pixels from {lowest:.4g} to {highest:.4g}, expected {spec.low:g} to {spec.high:g}"
+    got = f"{subject}: got pixels from {lowest:.4g} to {highest:.4g}, expected {spec.low:g} to {spec.high:g}"
     width = spec.high - spec.low
     if lowest >= 0 and LEVELS / 2 < highest <= LEVELS:
         raise UserError(f"{got}: these are bytes; give them as uint8, or divide them by 255")
@@ -87,33 +87,33 @@ def _check_range(lowest: float, highest: float, spec: InputSpec, where: str) -> 
             "normalised, give them as they were before"
         )
     if lowest < spec.low:
-        how = "by mean and std of its spec" if spec.normalises else "if it is given mean= and std="
+        source = "by mean and std of its spec" if spec.normalises else "if it is given mean= and std="
         raise UserError(
             f"{got}: these look normalised; give the images before normalisation (leave out transforms.Normalize), since "
-            f"the network normalises them itself, {how}"
+            f"the network normalises them itself, {source}"
         )
     raise UserError(f"{got}; scale the images to that range")
 
 
-def _check_centred(moments: Tensor, spec: InputSpec, where: str) -> None:
-    """Raises UserError for floats within a wide range whose channels have mean 0 and std 1, where those of the spec differ."""
+def _check_centred(moments: Tensor, spec: InputSpec, subject: str) -> None:
+    """Raises UserError for floats within a wide range whose channels have mean 0 and std 1, unlike those of the spec."""
     mean, std = moments[0], (moments[1] - moments[0].square()).clamp(min=0).sqrt()
     expected = [torch.tensor(values, dtype=torch.float64).expand(len(mean)) for values in (spec.mean, spec.std)]
     unit = bool((mean.abs() < CENTRED).all() and (std > UNIT[0]).all() and (std < UNIT[1]).all())
     afar = float(((mean - expected[0]) / expected[1]).abs().max()) > AFAR or float((std / expected[1]).max()) > 2
     if unit and spec.normalises and afar:
         raise UserError(
-            f"{where}: got images of mean {float(mean.mean()):.2g} and std {float(std.mean()):.2g}, which look normalised, "
+            f"{subject}: got images of mean {float(mean.mean()):.2g} and std {float(std.mean()):.2g}, which look normalised, "
             f"expected pixels of about mean {spec.mean[0]:.3g} and std {spec.std[0]:.3g}; give the images before "
             "normalisation (leave out transforms.Normalize)"
         )
 
 
-def _check_width(lowest: float, highest: float, spec: InputSpec, where: str) -> None:
+def _check_width(lowest: float, highest: float, spec: InputSpec, subject: str) -> None:
     if highest - lowest < NARROW * (spec.high - spec.low):
         raise UserError(
-            f"{where}: got pixels from {lowest:.4g} to {highest:.4g} alone, expected images in a range of {spec.low:g} to "
-            f"{spec.high:g}, of which these are one colour; scale them to that range"
+            f"{subject}: got pixels from {lowest:.4g} to {highest:.4g} only, expected images that cover {spec.low:g} to "
+            f"{spec.high:g}; in that range these are one colour; scale them to it"
         )
 
 
@@ -129,7 +129,7 @@ def digests_of(images: Tensor) -> np.ndarray:
 
 
 def _bytes_as_floats(spec: InputSpec) -> Tensor:
-    """The 256 pixels that bytes become, as `Dataset.pixels` makes them."""
+    """The 256 pixels of bytes, as `Dataset.pixels` computes them."""
     unit = torch.arange(LEVELS + 1).float().div_(LEVELS)
     if (spec.low, spec.high) == RAW:
         return unit
@@ -141,12 +141,12 @@ def _to_bytes(pixels: Tensor, spec: InputSpec) -> Tensor:
 
 
 def _are_bytes(pixels: Tensor, spec: InputSpec) -> bool:
-    """Whether every float is exactly what some byte becomes."""
+    """Whether every float is exactly the value of a byte."""
     return torch.equal(_bytes_as_floats(spec)[_to_bytes(pixels, spec).long()], pixels)
 
 
 def as_stored(images: Tensor, spec: InputSpec, as_bytes: bool) -> np.ndarray:
-    """Images as `Dataset.read` gives them: bytes, or float32."""
+    """Images as `Dataset.read` returns them: bytes, or float32."""
     if images.dtype == torch.uint8:
         return images.numpy()
     images = images.float()

@@ -108,9 +108,9 @@ def visible_on(sources: Sequence[Path]) -> int:
     contrasts = [contrast for source in sources for contrast in _guarded(source, str(source), _contrasts)]
     if not contrasts:
         return WHITE
-    least = np.min(np.stack(contrasts), 0)
+    lowest = np.min(np.stack(contrasts), 0)
     return next(
-        (ground for ground, contrast in zip(GROUNDS, least) if contrast >= VISIBLE), GROUNDS[int(least.argmax())]
+        (ground for ground, contrast in zip(GROUNDS, lowest) if contrast >= VISIBLE), GROUNDS[int(lowest.argmax())]
     )
 
 
@@ -172,8 +172,8 @@ def _guarded(source: Path | bytes, name: str, use: Callable[[Image.Image], T]) -
             _check_bytes(image, len(source) if isinstance(source, bytes) else os.path.getsize(source), name)
             return use(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        most = f"at most {Image.MAX_IMAGE_PIXELS} pixels"
-        raise UserError(f"image {name!r} is too large ({error}); expected {most}; make it smaller") from error
+        limit = f"at most {Image.MAX_IMAGE_PIXELS} pixels"
+        raise UserError(f"image {name!r} is too large ({error}); expected {limit}; make it smaller") from error
     except UserError:
         raise
     except Exception as error:  # Pillow's decoders raise almost any type for damaged files, among them SyntaxError
@@ -189,10 +189,10 @@ def _check_bytes(image: Image.Image, size: int, name: str) -> None:
     """
     if image.format == "JPEG":
         return
-    most = min(MOST_BYTES, max(FREE, RATIO * size))
-    if _nbytes(image) > most:
+    limit = min(MOST_BYTES, max(FREE, RATIO * size))
+    if _nbytes(image) > limit:
         raise UserError(
-            f"image {name!r} is too large: {size:,} bytes decode to {_nbytes(image):,}; expected at most {most:,}; "
+            f"image {name!r} is too large: {size:,} bytes decode to {_nbytes(image):,}; expected at most {limit:,}; "
             "make it smaller or remove it"
         )
 
@@ -204,11 +204,11 @@ def _check_scans(image: Image.Image, stream: IO[bytes], name: str) -> None:
     """
     if image.format not in ("JPEG", "MPO") or not image.info.get("progressive"):
         return
-    place, count, before = stream.tell(), 0, b""
+    place, count, last_byte = stream.tell(), 0, b""
     stream.seek(0)
     while count <= MOST_SCANS and (part := stream.read(1 << 20)):
-        count += (before + part).count(SCAN)
-        before = part[-1:]
+        count += (last_byte + part).count(SCAN)
+        last_byte = part[-1:]
     stream.seek(place)
     if count > MOST_SCANS:
         raise UserError(
@@ -277,8 +277,8 @@ def _corrected(image: Image.Image) -> Image.Image:
     if stored == "LA;16B":
         return image.convert("LA")
     if stored in ("L;2", "L;4") and isinstance(hidden, int):
-        most = 2 ** int(stored[2:]) - 1
-        image.info["transparency"] = (hidden & most) * (255 // most)
+        maximum = 2 ** int(stored[2:]) - 1
+        image.info["transparency"] = (hidden & maximum) * (255 // maximum)
     elif image.mode.startswith("I") and isinstance(hidden, int):
         image = _with_transparency(image, _eight_bits(image), np.asarray(image) == hidden)
     elif stored == "RGB;16B" and isinstance(hidden, tuple):
@@ -288,9 +288,9 @@ def _corrected(image: Image.Image) -> Image.Image:
     return image
 
 
-def _with_transparency(image: Image.Image, shown: Image.Image, hidden: np.ndarray) -> Image.Image:
-    """`shown` with `hidden` pixels transparent, and with the EXIF of `image`."""
-    result = shown.copy()
+def _with_transparency(image: Image.Image, visible: Image.Image, hidden: np.ndarray) -> Image.Image:
+    """`visible` with `hidden` pixels transparent, and with the EXIF of `image`."""
+    result = visible.copy()
     result.info = {key: value for key, value in image.info.items() if key != "transparency"}
     result.putalpha(Image.fromarray(np.where(hidden, 0, 255).astype(np.uint8)))
     return result
@@ -326,15 +326,15 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
     Raises ValueError for values whose white level is unknown.
     """
-    values, most = np.asarray(image), _white(image)
+    values, white = np.asarray(image), _white(image)
     if image.mode == "F" or values.min() < 0 or values.max() > 65535:
         low, high = float(values.min()), float(values.max())
         if image.mode != "F" or not (low >= 0 and high <= 1):
             raise ValueError(f"values from {low:g} to {high:g}, whose white is unknown")
         return Image.fromarray(np.rint(values * 255).astype(np.uint8))
-    if values.max() > most:
-        raise ValueError(f"values up to {values.max():,}, above the {most:,} of its bits")
-    return Image.fromarray(((values.astype(np.uint32) * 255 + most // 2) // most).astype(np.uint8))
+    if values.max() > white:
+        raise ValueError(f"values up to {values.max():,}, above the {white:,} of its bits")
+    return Image.fromarray(((values.astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8))
 
 
 def _white(image: Image.Image) -> int:
@@ -351,8 +351,8 @@ def _grey(image: Image.Image, background: int) -> Image.Image:
         return _eight_bits(image)
     if _has_alpha(image):
         if image.mode == "P":
-            return _on(background, image.convert("RGBA")).convert("L")
-        return _on(background, (image.convert("L") if image.mode == "1" else image).convert("LA"))
+            return _pasted_on(background, image.convert("RGBA")).convert("L")
+        return _pasted_on(background, (image.convert("L") if image.mode == "1" else image).convert("LA"))
     return image.convert("L")
 
 
@@ -360,10 +360,10 @@ def _rgb(image: Image.Image, background: int) -> Image.Image:
     if _is_grey(image):
         return _grey(image, background).convert("RGB")
     # via RGBA, because Pillow warns about a palette with transparency
-    return _on(background, image.convert("RGBA")) if _has_alpha(image) else image.convert("RGB")
+    return _pasted_on(background, image.convert("RGBA")) if _has_alpha(image) else image.convert("RGB")
 
 
-def _on(background: int, image: Image.Image) -> Image.Image:
+def _pasted_on(background: int, image: Image.Image) -> Image.Image:
     """An image of mode LA or RGBA pasted on a plain background."""
     mode = image.mode[:-1]
     alpha = image.getchannel("A")

@@ -48,9 +48,11 @@ def listed(root: Path, order: str | None = None) -> Listing:
         else:
             listing.left_out[_kind(entry)] += 1
     if not folders:
-        beside = listing.left_out.pop("images beside the class folders", 0)
+        loose_images = listing.left_out.pop("images beside the class folders", 0)
         contents = (
-            f"which holds {beside:,} image{'s' * (beside > 1)} and no folder" if beside else "which has no folder in it"
+            f"which holds {loose_images:,} image{'s' * (loose_images > 1)} and no folder"
+            if loose_images
+            else "which has no folder in it"
         )
         raise UserError(
             f"no class folder in {str(root)!r}, {contents}; expected <class>/*.png or <split>/<class>/*.png; "
@@ -84,8 +86,8 @@ def order_note(classes: list[str], order: str | None) -> str | None:
         return None
     return (
         f"class folders are sorted by their numbers ({', '.join(classes[:3])} ... {classes[-1]}); a network that was "
-        f"trained on them sorted as text ({', '.join(sorted(classes)[:4])} ...) needs these names in that order (pack "
-        "--classes)"
+        f"trained on them sorted as text ({', '.join(sorted(classes)[:4])} ...) needs these names in that order as "
+        "its classes"
     )
 
 
@@ -95,16 +97,18 @@ def _images(folder: Path, listing: Listing, above: tuple[str, ...]) -> list[Path
 
     Ignores names that start with a dot: macOS puts ._a.jpg next to a.jpg.
     """
-    here, images, nested = os.path.realpath(folder), [], []
-    holds_class = bool(above) and above[0].startswith(os.path.join(here, ""))  # a link to a parent of the class folder
-    if here in above or holds_class or len(above) > DEPTH:
+    real_path, images, nested = os.path.realpath(folder), [], []
+    holds_class = bool(above) and above[0].startswith(
+        os.path.join(real_path, "")
+    )  # a link to a parent of the class folder
+    if real_path in above or holds_class or len(above) > DEPTH:
         listing.left_out["cyclic links"] += 1
         return []
     for entry in entries(folder):
         if _hidden(entry):
             listing.left_out["hidden"] += 1
         elif is_folder(entry):
-            nested += _images(folder / entry.name, listing, (*above, here))
+            nested += _images(folder / entry.name, listing, (*above, real_path))
         elif entry.name.lower().endswith(SUFFIXES) and is_file(entry):
             images.append(folder / entry.name)
         else:

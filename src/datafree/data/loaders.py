@@ -1,4 +1,4 @@
-"""What a DataLoader reads from, where it gives each image once and as it is."""
+"""The Dataset of a DataLoader, if the loader returns each image once and unchanged."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ __all__ = ["dataset_of", "length_of"]
 
 
 def dataset_of(loader: DataLoader[Any], name: str) -> TorchDataset[Any]:
-    """What a loader reads from. Raises UserError where the loader gives anything else than each image once."""
+    """The loader's dataset. Raises UserError if the loader does not return each image exactly once."""
     source, sampler = loader.dataset, loader.sampler
     count, instead = length_of(source, name), "give its dataset"
     if type(loader).__iter__ is not DataLoader.__iter__:
         raise UserError(
-            f"{name}: got a DataLoader ({type(loader).__name__}) with an __iter__ of its own, which may change images; "
+            f"{name}: got a DataLoader ({type(loader).__name__}) with its own __iter__, which may change images; "
             f"{instead}, with images as they are in the files"
         )
     if loader.collate_fn not in (default_collate, default_convert):
         raise UserError(
-            f"{name}: got a DataLoader with a collate_fn of its own, which may change images, expected torch's; {instead}, "
+            f"{name}: got a DataLoader with its own collate_fn, which may change images, expected torch's; {instead}, "
             "of (image, label)"
         )
     if loader.batch_sampler is not None and type(loader.batch_sampler) is not BatchSampler:
@@ -69,7 +69,7 @@ def length_of(source: Any, name: str) -> int:
     kind = type(source).__name__
     if isinstance(source, IterableDataset):
         raise UserError(
-            f"{name}: got an IterableDataset ({kind}), which is read in passing, expected one with a length and indices, "
+            f"{name}: got an IterableDataset ({kind}), which can only be read in order, expected one with a length and indices, "
             "since images are read more than once; give a map-style Dataset, or (images, labels)"
         )
     try:

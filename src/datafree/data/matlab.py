@@ -55,7 +55,7 @@ class Matrix:
         """The values in the format `kind`. Raises ValueError if the file's contents contradict its header."""
         if self.kind not in STORED.values():
             raise ValueError(f"it holds a {self.kind} instead of numbers")
-        content = self._whole() if self.compressed else self.element
+        content = self._uncompressed() if self.compressed else self.element
         type, start, size, _ = _tag(content, self.start)
         stored = np.dtype(STORED.get(type, "V"))
         if stored.kind == "V" or size != math.prod(self.shape) * stored.itemsize or start + size > len(content):
@@ -65,12 +65,12 @@ class Matrix:
             raise ValueError(f"an array of {self.kind} holds {stored} beyond it")
         return numbers.astype(self.kind, copy=False).reshape(self.shape, order="F")
 
-    def _whole(self) -> memoryview:
+    def _uncompressed(self) -> memoryview:
         """The uncompressed element, at most as many bytes as its values can need."""
-        most = HEAD + 8 * math.prod(self.shape) + 16
+        limit = HEAD + 8 * math.prod(self.shape) + 16
         stream = zlib.decompressobj()
-        content = stream.decompress(self.element, most + 1)
-        if len(content) > most:
+        content = stream.decompress(self.element, limit + 1)
+        if len(content) > limit:
             raise ValueError("an array unpacks to more than its shape needs")
         if stream.decompress(stream.unconsumed_tail, 1) or not stream.eof:
             raise ValueError(CUT)
@@ -99,32 +99,32 @@ def matrices(content: bytes, names: tuple[str, ...]) -> dict[str, Matrix]:
 
 
 def _elements(data: memoryview) -> Iterator[tuple[int, memoryview]]:
-    at, count = HEADER, 0
-    while at < len(data):
+    position, count = HEADER, 0
+    while position < len(data):
         count += 1
         if count > MOST_ELEMENTS:
             raise ValueError(f"it holds more than {MOST_ELEMENTS:,} arrays")
-        if at + 8 > len(data):
+        if position + 8 > len(data):
             raise ValueError("it ends within an element")
-        type, size = struct.unpack_from("<II", data, at)
-        if size > len(data) - at - 8:
+        type, size = struct.unpack_from("<II", data, position)
+        if size > len(data) - position - 8:
             raise ValueError("it ends within an element")
-        yield type, data[at + 8 : at + 8 + size]
-        at += 8 + size
+        yield type, data[position + 8 : position + 8 + size]
+        position += 8 + size
 
 
 def _head(data: memoryview, packed: bool) -> tuple[str, tuple[int, ...], str, int] | None:
     """Name, shape, kind and position of the values; None for a compressed element that is not an array."""
-    at = 0
+    position = 0
     if packed:
         if len(data) < 8:
             raise ValueError(CUT)
         if struct.unpack_from("<I", data)[0] != MATRIX:
             return None
-        at = 8
-    flags, at = _part(data, at, UINT32, 8)
-    sizes, at = _part(data, at, INT32, 4 * 32)
-    letters, at = _part(data, at, INT8, 256)
+        position = 8
+    flags, position = _part(data, position, UINT32, 8)
+    sizes, position = _part(data, position, INT32, 4 * 32)
+    letters, position = _part(data, position, INT8, 256)
     if len(flags) != 8 or len(sizes) % 4 or len(sizes) < 8:
         raise ValueError("an array has no class or no shape")
     (word,) = struct.unpack_from("<I", flags)
@@ -132,27 +132,27 @@ def _head(data: memoryview, packed: bool) -> tuple[str, tuple[int, ...], str, in
     if min(shape) < 0:
         raise ValueError(f"an array has the shape {shape}")
     kind = "complex" if word & COMPLEX else CLASSES.get(word & 0xFF, "unknown")
-    return bytes(letters).decode("ascii", "replace"), shape, kind, at
+    return bytes(letters).decode("ascii", "replace"), shape, kind, position
 
 
-def _part(data: memoryview, at: int, type: int, most: int) -> tuple[memoryview, int]:
+def _part(data: memoryview, position: int, type: int, limit: int) -> tuple[memoryview, int]:
     """A part of an array's header, and the position of the next part."""
-    got, start, size, end = _tag(data, at)
-    if got != type or size > most or start + size > len(data):
-        raise ValueError(f"an array has {size:,} bytes of type {got} in its header")
+    found_type, start, size, end = _tag(data, position)
+    if found_type != type or size > limit or start + size > len(data):
+        raise ValueError(f"an array has {size:,} bytes of type {found_type} in its header")
     return data[start : start + size], end
 
 
-def _tag(data: memoryview, at: int) -> tuple[int, int, int, int]:
+def _tag(data: memoryview, position: int) -> tuple[int, int, int, int]:
     """Type, start, size and end of a part. Parts of up to 4 bytes are stored in the tag itself."""
-    if at + 8 > len(data):
+    if position + 8 > len(data):
         raise ValueError(CUT)
-    type, size = struct.unpack_from("<II", data, at)
+    type, size = struct.unpack_from("<II", data, position)
     if type >> 16:
         if type >> 16 > 4:
             raise ValueError(f"an array has {type >> 16} bytes in a tag that holds 4")
-        return type & 0xFFFF, at + 4, type >> 16, at + 8
-    return type, at + 8, size, at + 8 + size + -size % 8
+        return type & 0xFFFF, position + 4, type >> 16, position + 8
+    return type, position + 8, size, position + 8 + size + -size % 8
 
 
 def _fits(values: np.ndarray, kind: np.dtype) -> bool:

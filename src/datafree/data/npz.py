@@ -35,9 +35,9 @@ def npz(name: str, split: str, _folder: Path | None, *, layout: str | None = Non
     path = Path(name).expanduser()
     keys = keys_of(path)
     own_split = "x_train" in keys
-    if "images" in keys and (others := [key for key in ("x_train", "x_test") if key in keys]):
+    if "images" in keys and (splits_present := [key for key in ("x_train", "x_test") if key in keys]):
         raise UserError(
-            f"{name!r} holds both 'images' and {others[0]!r}, expected images and labels, or x_train, y_train, x_test "
+            f"{name!r} holds both 'images' and {splits_present[0]!r}, expected images and labels, or x_train, y_train, x_test "
             "and y_test; save the arrays to use in a separate file"
         )
     pairs = ("x_train", "y_train"), ("x_test", "y_test")
@@ -81,20 +81,20 @@ def _labels(path: Path, key: str) -> np.ndarray:
 
 def _classes(path: Path, all_labels: dict[str, np.ndarray]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Class names from the array `classes`, or else "0" to the highest label of all splits; and notes."""
-    used = np.unique(np.concatenate(list(all_labels.values())))
+    labels_present = np.unique(np.concatenate(list(all_labels.values())))
     if "classes" not in keys_of(path):
-        highest = int(used[-1]) if len(used) else 0
-        if len(used) > 1 and used[0] > 0:
-            shifted = " and ".join(f"{key}={key} - {used[0]}" for key in all_labels)
+        highest = int(labels_present[-1]) if len(labels_present) else 0
+        if len(labels_present) > 1 and labels_present[0] > 0:
+            shifted = " and ".join(f"{key}={key} - {labels_present[0]}" for key in all_labels)
             raise UserError(
-                f"labels in {str(path)!r} go from {used[0]} to {highest} and none is 0; expected 0 to "
-                f"{highest - used[0]}; save {shifted}; or, to evaluate a network with {highest + 1} classes, save an "
+                f"labels in {str(path)!r} go from {labels_present[0]} to {highest} and none is 0; expected 0 to "
+                f"{highest - labels_present[0]}; save {shifted}; or, to evaluate a network with {highest + 1} classes, save an "
                 "array `classes` with their names"
             )
-        missing = sorted(set(range(highest + 1)) - set(used.tolist()))
+        missing = sorted(set(range(highest + 1)) - set(labels_present.tolist()))
         examples = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
         note = f"{path}: no image has label {examples}, of {highest + 1} classes"
-        return tuple(str(label) for label in range(highest + 1)), (note,) if missing and len(used) else ()
+        return tuple(str(label) for label in range(highest + 1)), (note,) if missing and len(labels_present) else ()
     classes = array(path, "classes")
     if classes.ndim != 1 or classes.dtype.kind != "U":
         got = f"{classes.dtype} {classes.shape}"
@@ -104,7 +104,7 @@ def _classes(path: Path, all_labels: dict[str, np.ndarray]) -> tuple[tuple[str, 
     return tuple(str(label) for label in classes), ()
 
 
-def _channels_first(images: np.ndarray, where: str, layout: str | None) -> np.ndarray:
+def _channels_first(images: np.ndarray, subject: str, layout: str | None) -> np.ndarray:
     """Images as (N, C, H, W). The channel axis is the one of length 1 or 3, or given by `layout`."""
     shape, axes = images.shape, {"NHWC": -1, "NCHW": 1}
     if len(shape) == 3 and 0 not in shape[1:]:
@@ -112,10 +112,10 @@ def _channels_first(images: np.ndarray, where: str, layout: str | None) -> np.nd
     fits = [fit for fit in LAYOUTS if len(shape) == 4 and shape[axes[fit]] in (1, 3) and layout in (None, fit)]
     if not fits or 0 in shape[1:]:
         expected = "expected NHW, NHWC or NCHW with 1 or 3 channels"
-        raise UserError(f"{where} has the shape {shape}; {expected}; {_reshaped(shape, layout)}")
+        raise UserError(f"{subject} has the shape {shape}; {expected}; {_reshaped(shape, layout)}")
     if len(fits) > 1:
         raise UserError(
-            f"{where} has the shape {shape}, which fits NHWC and NCHW; expected only one; give the layout, from "
+            f"{subject} has the shape {shape}, which fits NHWC and NCHW; expected only one; give the layout, from "
             "Python, or resize the images"
         )
     return images.transpose(0, 3, 1, 2) if fits[0] == "NHWC" else images

@@ -81,12 +81,12 @@ def _path_source(name: str) -> tuple[str, str]:
 
 def _check_options(name: str, source: Callable[..., Dataset], options: dict[str, Any]) -> None:
     parameters = inspect.signature(source).parameters.values()
-    known = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+    accepted = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
     for option in options:
-        if not known:
+        if not accepted:
             raise UserError(f"no option {option!r} for data set {name!r}; expected no options; remove it")
-        if option not in known:
-            raise unknown("option", option, known, where=f"data set {name!r}")
+        if option not in accepted:
+            raise unknown("option", option, accepted, where=f"data set {name!r}")
 
 
 def _folder(data_dir: str | Path | None) -> Path | None:

@@ -34,7 +34,7 @@ def split_note(place: object, lacking: str, labels: np.ndarray) -> str:
     count = len(split_rows(labels, "test"))
     return (
         f"{place} has no {lacking}: a fixed fifth of each class, {count:,} of {len(labels):,} images, "
-        "is the test split, and the rest the training split (evaluate --split all measures every image)"
+        "is the test split, and the rest the training split; the split 'all' has every image"
     )
 
 

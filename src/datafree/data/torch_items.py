@@ -1,4 +1,4 @@
-"""Images of a torch Dataset, read one by one, checked, and compared with what they were before."""
+"""Reads the images of a torch Dataset one by one, checks them, and compares them with earlier reads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PLAIN = (torch.uint8, torch.float32)
 
 @dataclass(eq=False)
 class Items:
-    """Reads images of a torch Dataset, and compares each with what it was before."""
+    """A reader of a torch Dataset's images that compares each with its earlier read."""
 
     source: Any
     spec: InputSpec
@@ -53,13 +53,13 @@ class Items:
         for index, digest in zip(indices, digests_of(images)):
             if self.digests is not None and digest != self.digests[index]:
                 raise UserError(
-                    f"{self.name}: image {int(index):,} is another one each time it is read, expected the same pixels; "
+                    f"{self.name}: image {int(index):,} changes each time it is read, expected the same pixels; "
                     "leave out random augmentation (flips, crops, noise), which would change what is measured"
                 )
         return as_stored(images, self.spec, self.as_bytes)
 
     def chunks(self, labels: np.ndarray | None) -> Iterator[Tensor]:
-        """All images, a few at a time; their labels are put into `labels`."""
+        """All images in chunks; writes their labels to `labels`."""
         count, step = len(self.source), images_at_once(self.shape)
         for start in range(0, count, step):
             images = []
@@ -71,7 +71,7 @@ class Items:
             yield torch.stack(images)
 
     def item(self, index: int, labelled: bool) -> tuple[Tensor, int]:
-        """An image (C, H, W), and its label where one is needed."""
+        """An image (C, H, W) and its label; 0 if not `labelled`."""
         try:
             item = self.source[index]
         except IndexError:
@@ -92,7 +92,7 @@ class Items:
         return self.item(index, False)[0]
 
     def _checked(self, image: Tensor, index: int) -> Tensor:
-        """An image whose shape and number format are those of the first one."""
+        """The image. Raises UserError unless shape and number format are those of the first one."""
         if tuple(image.shape) != self.shape:
             raise UserError(
                 f"{self.name}: item {index:,} has the shape {tuple(image.shape)}, the first one {self.shape}; resize all to "
@@ -106,36 +106,36 @@ class Items:
         return image
 
     def _pixels(self, image: Any, index: int) -> Tensor:
-        where = f"{self.name}: item {index:,}"
+        subject = f"{self.name}: item {index:,}"
         if type(image).__module__.partition(".")[0] == "PIL":
-            return _from_pil(image, self.spec.shape[0], where)
+            return _from_pil(image, self.spec.shape[0], subject)
         if not isinstance(image, (Tensor, np.ndarray)):
             raise UserError(
-                f"{where} has a {type(image).__name__} for an image, expected a tensor, an array or a PIL image; add a "
+                f"{subject} has a {type(image).__name__} for an image, expected a tensor, an array or a PIL image; add a "
                 "transform that makes one"
             )
-        tensor = as_tensor(image, where).detach().cpu()
+        tensor = as_tensor(image, subject).detach().cpu()
         if tensor.shape == self.spec.shape and tensor.dtype in PLAIN and tensor.layout == torch.strided:
             return tensor
         if tensor.ndim == 2 and (1, *tensor.shape) == self.spec.shape:
             raise UserError(
-                f"{where} has the shape {tuple(tensor.shape)}, expected {self.spec.shape} (channels, height, width); add the "
+                f"{subject} has the shape {tuple(tensor.shape)}, expected {self.spec.shape} (channels, height, width); add the "
                 "dimension of the channel, with [None]"
             )
         try:
             self.spec.check_form(tensor[None], stored=True)
         except UserError as error:
             text = str(error).replace(".permute(0, 3, 1, 2)", ".permute(2, 0, 1)").replace("[:, None]", "[None]")
-            raise UserError(f"{where}: {text}") from None
+            raise UserError(f"{subject}: {text}") from None
         return tensor if tensor.dtype == torch.uint8 else tensor.float()
 
     def _label(self, label: Any, index: int) -> int:
-        where, classes = f"{self.name}: item {index:,}", len(self.spec.classes)
+        subject, classes = f"{self.name}: item {index:,}", len(self.spec.classes)
         value = label
         if isinstance(value, (Tensor, np.ndarray)):
             if math.prod(value.shape) == classes and classes > 1:
                 raise UserError(
-                    f"{where} has a label of shape {tuple(value.shape)}, one-hot or probabilities, expected a class number; "
+                    f"{subject} has a label of shape {tuple(value.shape)}, one-hot or probabilities, expected a class number; "
                     "give .argmax()"
                 )
             if math.prod(value.shape) == 1:
@@ -143,44 +143,44 @@ class Items:
         if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
             got = cut(repr(value)) if isinstance(value, (str, float, bool)) or value is None else type(value).__name__
             raise UserError(
-                f"{where} has the label {got}, expected a whole number from 0 to {classes - 1}; give class numbers"
+                f"{subject} has the label {got}, expected a whole number from 0 to {classes - 1}; give class numbers"
             )
         if not 0 <= int(value) < 1 << 32:
             raise UserError(
-                f"{where} has the label {cut(str(value))}, expected 0 to {classes - 1}; correct the labels, or leave out "
+                f"{subject} has the label {cut(str(value))}, expected 0 to {classes - 1}; correct the labels, or leave out "
                 "images without a class"
             )
         return int(value)
 
 
-def _from_pil(image: Any, channels: int, where: str) -> Tensor:
-    """A PIL image as bytes (C, H, W), where nothing is lost by it."""
+def _from_pil(image: Any, channels: int, subject: str) -> Tensor:
+    """A PIL image as bytes (C, H, W). Raises UserError for a mode that would lose information."""
     modes = {1: ("L", "1"), 3: ("RGB", "L", "1", "P")}.get(channels, ())
     if image.mode not in modes or "transparency" in image.info:
         kind = {1: "grey", 3: "colour"}.get(channels, f"{channels} channels")
         got = f"{image.mode} with transparency" if "transparency" in image.info else image.mode
         raise UserError(
-            f"{where} is a PIL image of mode {got}, expected {kind}, as the network takes it; convert it with "
+            f"{subject} is a PIL image of mode {got}, expected {kind}, as the network takes it; convert it with "
             f".convert({'L' if channels == 1 else 'RGB'!r}) first"
         )
     array = np.array(image.convert("L" if channels == 1 else "RGB"))
     return torch.from_numpy(array if array.ndim == 3 else array[:, :, None]).permute(2, 0, 1).contiguous()
 
 
-def as_tensor(value: Any, where: str) -> Tensor:
-    """A tensor or array as a tensor that shares its memory where it can."""
+def as_tensor(value: Any, subject: str) -> Tensor:
+    """A tensor or array as a tensor, which shares its memory if possible."""
     if isinstance(value, Tensor):
         return value
     if value.dtype.kind not in "biuf" or value.dtype.itemsize > 8:
-        raise UserError(f"{where}: got an array of {value.dtype}, expected numbers; give float32 or uint8 images")
+        raise UserError(f"{subject}: got an array of {value.dtype}, expected numbers; give float32 or uint8 images")
     native = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("="))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of arrays that may not be written to, which nobody does here
+        warnings.simplefilter("ignore", UserWarning)  # about read-only arrays, which are not written to here
         return torch.from_numpy(native)
 
 
 def class_names_of(source: Any) -> tuple[str, ...] | None:
-    """The names of its classes, as torchvision's data sets have them; of a Subset, those of what it is of."""
+    """The class names in `classes`, as in torchvision's data sets; for a Subset, those of its dataset."""
     while isinstance(source, Subset):
         source = source.dataset
     names = getattr(source, "classes", None)

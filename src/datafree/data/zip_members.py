@@ -29,15 +29,15 @@ def members(path: Path) -> list[zipfile.ZipInfo]:
 
 def read_member(path: Path, member: zipfile.ZipInfo) -> bytes:
     """The bytes of a stored or deflated member. Raises UserError for a wrong length or CRC-32."""
-    where = f"{member.filename!r} in {str(path)!r}"
+    subject = f"{member.filename!r} in {str(path)!r}"
     if member.file_size > MOST_BYTES or member.flag_bits & 1 or member.compress_type not in (0, 8):
-        raise _unreadable(where, "too large, encrypted, or neither stored nor deflated")
+        raise _unreadable(subject, "too large, encrypted, or neither stored nor deflated")
     try:
         content = _inflate(_stored(path, member), member)
     except (OSError, zlib.error, struct.error) as error:
-        raise _unreadable(where, str(error)) from error
+        raise _unreadable(subject, str(error)) from error
     if len(content) != member.file_size or zlib.crc32(content) != member.CRC:
-        raise _unreadable(where, "its length or checksum is wrong")
+        raise _unreadable(subject, "its length or checksum is wrong")
     return content
 
 
@@ -57,5 +57,5 @@ def _inflate(stored: bytes, member: zipfile.ZipInfo) -> bytes:
     return zlib.decompressobj(-15).decompress(stored, member.file_size + 1)  # one byte more, to detect a longer member
 
 
-def _unreadable(where: str, reason: str) -> UserError:
-    return UserError(f"{where} cannot be read ({reason}); expected a complete zip file; copy or download it again")
+def _unreadable(subject: str, reason: str) -> UserError:
+    return UserError(f"{subject} cannot be read ({reason}); expected a complete zip file; copy or download it again")

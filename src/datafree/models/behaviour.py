@@ -190,7 +190,9 @@ def check_pixel_gradient(network: Network, method: str) -> None:
         images = network.probes()[list(ORDER)].to(network.device).requires_grad_()
         logits = network.logits(images)
         if not logits.requires_grad:
-            raise UserError(f"no gradient reaches the images of {network.name}, and {method} needs one; {_cut(logits)}")
+            raise UserError(
+                f"no gradient reaches the images of {network.name}, and {method} needs one; {_gradient_advice(logits)}"
+            )
         weights = torch.linspace(1, 2, logits[0].numel(), device=logits.device, dtype=logits.dtype)
         (gradient,) = _gradient(network, (logits * weights).sum(), [images])
     if gradient is None or not bool(gradient.any()):
@@ -229,10 +231,14 @@ def _check_learns(network: Network, *, training: bool) -> None:
             )
         logits = network.logits(network.probes()[list(ORDER)].to(network.device))
         if not logits.requires_grad:
-            raise UserError(f"no gradient reaches the weights of {network.name}, so it cannot learn; {_cut(logits)}")
+            raise UserError(
+                f"no gradient reaches the weights of {network.name}, so it cannot learn; {_gradient_advice(logits)}"
+            )
         gradients = _gradient(network, logits.sum(), weights)
     if all(tensor is None for tensor in gradients):
-        raise UserError(f"no gradient reaches the weights of {network.name}, so it cannot learn; {_cut(logits)}")
+        raise UserError(
+            f"no gradient reaches the weights of {network.name}, so it cannot learn; {_gradient_advice(logits)}"
+        )
 
 
 def _gradient(network: Network, total: Tensor, leaves: list[Any]) -> tuple[Tensor | None, ...]:
@@ -245,7 +251,7 @@ def _gradient(network: Network, total: Tensor, leaves: list[Any]) -> tuple[Tenso
         ) from None
 
 
-def _cut(logits: Tensor) -> str:
+def _gradient_advice(logits: Tensor) -> str:
     inference = " under torch.inference_mode" if logits.is_inference() else ""
     reason = inference or " under torch.no_grad, detaches tensors, or converts them to integers"
     return f"its forward runs{reason}; remove that"
@@ -277,9 +283,10 @@ def _state(network: Network) -> dict[str, Any]:
     return summary
 
 
-def _changed(before: dict[str, Any], after: dict[str, Any]) -> str | None:
+def _changed(old_state: dict[str, Any], new_state: dict[str, Any]) -> str | None:
     return next(
-        (name for name, value in after.items() if name in before and not torch.equal(before[name], value)), None
+        (name for name, value in new_state.items() if name in old_state and not torch.equal(old_state[name], value)),
+        None,
     )
 
 
@@ -304,9 +311,9 @@ def _why_random(network: Network, probe_subset: Tensor) -> str:
         )
     if reason := _training(network, probe_subset):
         return reason
-    before = _generators()
+    states_before = _generators()
     _answer(network, probe_subset)
-    if changed := [name for name, state in _generators().items() if state != before[name]]:
+    if changed := [name for name, state in _generators().items() if state != states_before[name]]:
         return f"its forward draws random numbers ({changed[0]}); do so only in training mode"
     return "its forward keeps state between calls; change nothing in eval mode"
 
@@ -355,7 +362,7 @@ class _Observed(TorchDispatchMode):
     and parts in training mode.
     """
 
-    def __init__(self, network: Network, few: Tensor):
+    def __init__(self, network: Network, probe_subset: Tensor):
         super().__init__()
         self.random: set[str] = set()
         self.half = self.norms = False
@@ -367,10 +374,10 @@ class _Observed(TorchDispatchMode):
             if not isinstance(part, torch.jit.ScriptModule)
         ]
         try:
-            for count in (len(few), 2):  # a pass that fails for a batch size was observed up to its error
+            for count in (len(probe_subset), 2):  # a pass that fails for a batch size was observed up to its error
                 try:
                     with self:
-                        network.predict(few[:count], batch=count)
+                        network.predict(probe_subset[:count], batch=count)
                 except (RuntimeError, ValueError, IndexError, UserError):
                     continue
                 break

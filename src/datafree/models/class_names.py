@@ -120,10 +120,12 @@ def class_positions(
     if (positions := _by_name(names, expected)) is not None:
         return positions
     if (are_bare(names) or are_bare(expected)) and not (are_numbers(names) and are_numbers(expected)):
-        named = expected if are_bare(names) else names
-        if len({DIGITS.sub("#", name) for name in named}) == 1 and list(named) != ordered(named, "number"):
+        named_classes = expected if are_bare(names) else names
+        if len({DIGITS.sub("#", name) for name in named_classes}) == 1 and list(named_classes) != ordered(
+            named_classes, "number"
+        ):
             raise UserError(
-                f"classes of {source} or {network} are bare numbers, and the others, {', '.join(map(repr, named[:3]))}, "
+                f"classes of {source} or {network} are bare numbers, and the others, {', '.join(map(repr, named_classes[:3]))}, "
                 "..., are not in the order of their numbers; expected the same names; rename the classes"
             )
         return tuple(range(len(names)))
@@ -134,8 +136,8 @@ def class_positions(
             f"class {missing!r} of {source} is none of {network}, which has {expected[0]!r} to {expected[-1]!r}; expected the "
             "same numbers; rename the classes, since counting from 1 cannot be distinguished from counting from 0"
         )
-    known = {_composed(name) for name in expected}
-    position = next((position for position, name in enumerate(names) if _composed(name) not in known), None)
+    composed = {_composed(name) for name in expected}
+    position = next((position for position, name in enumerate(names) if _composed(name) not in composed), None)
     if position is None:
         raise UserError(
             f"classes of {source} or {network} have one name twice, and are not in the same order; rename them"
@@ -149,11 +151,11 @@ def class_positions(
 def moved(names: Sequence[str], expected: Sequence[str]) -> int | None:
     """The first position whose name is expected at another position; numbers by value, text in any Unicode form."""
     key = str if {*names} == {*expected} else _key  # "1" and "01" may be two classes
-    keys, expected_keys = ([key(name) for name in both] for both in (names, expected))
-    known = set(expected_keys)
+    keys, expected_keys = ([key(name) for name in sequence] for sequence in (names, expected))
+    expected_set = set(expected_keys)
     pairs = enumerate(zip(keys, expected_keys))
     return next(
-        (position for position, (name, expected_name) in pairs if name != expected_name and name in known), None
+        (position for position, (name, expected_name) in pairs if name != expected_name and name in expected_set), None
     )
 
 

@@ -111,9 +111,9 @@ def check_batch(network: Network, images: int) -> None:
         _probe(network)
     if single:
         kind = type(network.module.get_submodule(single[0])).__name__
-        advice = "take --batch 2 or more" if "Batch" in kind else "remove that norm, or use larger images"
+        advice = "give `batch=2` or more" if "Batch" in kind else "remove that norm, or use larger images"
         raise UserError(
-            f"--batch: got {images}, which gives {kind} {single[0]!r} of {network.name} one value per channel in training, "
+            f"batch: got {images}, which gives {kind} {single[0]!r} of {network.name} one value per channel in training, "
             f"expected several; {advice}"
         )
 
@@ -234,7 +234,7 @@ class _Activations(dict[str, Tensor]):
         """Ends a pass: taps that were overwritten in it are copied from now on."""
         for tap, marks in self.marks.items():
             for live, version, value in marks:
-                if version is None or (live._version == version and (not self.first or _same(live, value))):
+                if version is None or (live._version == version and (not self.first or _is_unchanged(live, value))):
                     continue
                 if value is live:
                     raise UserError(
@@ -246,7 +246,7 @@ class _Activations(dict[str, Tensor]):
         self.first = False
 
 
-def _same(live: Tensor, value: Tensor) -> bool:
+def _is_unchanged(live: Tensor, value: Tensor) -> bool:
     """Whether the recorded value is unchanged; a change through `x.data` does not change the version."""
     with torch.no_grad():
         return torch.equal(live, value)
@@ -256,7 +256,7 @@ def _record_input(activations: _Activations, tap: str):
     """A hook that records a layer's input before the layer runs, since it may write into its input."""
 
     def hook(_: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        activations.note(tap, _first(inputs, keywords), repeated=tap != FEATURES)
+        activations.note(tap, _first_argument(inputs, keywords), repeated=tap != FEATURES)
 
     return hook
 
@@ -270,7 +270,7 @@ def _record_output(activations: _Activations, tap: str, edit: Edit | None):
     return hook
 
 
-def _first(inputs: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+def _first_argument(inputs: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
     """The first argument of a module's call, positional or by name."""
     return inputs[0] if inputs else next(iter(keywords.values()), None)
 
@@ -283,7 +283,7 @@ def _hooks(
     handles = []
 
     def hook(name: str):
-        return lambda _, inputs, keywords, output: note(name, _first(inputs, keywords), output)
+        return lambda _, inputs, keywords, output: note(name, _first_argument(inputs, keywords), output)
 
     try:
         for name, part in module.named_modules():

@@ -1,4 +1,4 @@
-"""What a network takes and gives: the only place where image constants live."""
+"""The input and output of a network: the only place where image constants are defined."""
 
 from __future__ import annotations
 
@@ -19,37 +19,36 @@ __all__ = ["InputSpec"]
 
 
 MOST_PIXELS = 1 << 24
-"""Numbers in one image."""
+"""Maximum number of values in one image."""
 LARGEST = 1e12
-"""Of pixels, beyond which float32 cannot count; and, of their standard deviation, also the reciprocal."""
+"""Largest pixel and standard deviation; the reciprocal is the smallest standard deviation. Beyond it float32 cannot count."""
 LEVELS = 256 * 2.0**-23
-"""The share of the larger end of the range that 256 levels of float32 take there."""
+"""Smallest width of the range as a share of its larger end, so that float32 has 256 levels in it."""
 
 NARROW = 0.05
-"""The share of the range that images of another scale take at most."""
+"""Share of the range below which images are taken for those of another scale."""
 OVERSHOOT = 0.25
-"""Of the range, by how much the weights below 0 of a bicubic or Lanczos resize take a corner between black and white beyond
-it: 1.1 squared, and a little."""
+"""Share of the range by which a bicubic or Lanczos resize may exceed it, at a corner between black and white: 1.1 squared."""
 
 
 class InputSpec(Settings):
     """Shape, normalisation and classes of a classifier. Pixels are float32 in [low, high], (N, C, H, W).
 
-    The network itself sees ``(pixels - mean) / std``, channel by channel.
+    The network's module gets ``(pixels - mean) / std``, channel by channel.
     """
 
     shape: tuple[int, int, int]
     """Channels, height, width."""
     mean: tuple[float, ...] = (0.0,)
-    """Per channel, in pixel units; one number serves all channels."""
+    """Mean per channel, in pixel units; one number stands for all channels."""
     std: tuple[float, ...] = (1.0,)
-    """Per channel, in pixel units; one number serves all channels."""
+    """Standard deviation per channel, in pixel units; one number stands for all channels."""
     low: float = 0.0
-    """The smallest value a pixel can have."""
+    """Smallest value of a pixel."""
     high: float = 1.0
-    """The largest value a pixel can have."""
+    """Largest value of a pixel."""
     classes: tuple[str, ...] = Field(min_length=2)
-    """One name per class, in the order of the logits: 2 to 65,536 different ones of 1 to 255 characters."""
+    """One name per class, in the order of the logits: 2 to 65,536 different names of 1 to 255 characters."""
 
     @field_validator("shape")
     @classmethod
@@ -66,7 +65,7 @@ class InputSpec(Settings):
 
     @classmethod
     def stored(cls, values: Any, source: object) -> InputSpec:
-        """The spec in the file `source`. Names that are there twice, as in files of earlier versions, are a `Notice`."""
+        """The spec in the file `source`. Repeated names, as in files of earlier versions, cause a `Notice`."""
         names = values.get("classes") if isinstance(values, Mapping) else None
         if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
             return parse(cls, values)  # raises
@@ -90,16 +89,16 @@ class InputSpec(Settings):
 
     @property
     def pixels(self) -> int:
-        """Numbers in one image."""
+        """Number of values in one image."""
         return math.prod(self.shape)
 
     @property
     def normalises(self) -> bool:
-        """Whether the network sees anything else than the pixels themselves."""
+        """Whether the network's module gets anything other than the pixels themselves."""
         return set(self.mean) != {0.0} or set(self.std) != {1.0}
 
     def normalize(self, pixels: Tensor) -> Tensor:
-        """Pixels (N, C, H, W) to what the network's module takes."""
+        """Pixels (N, C, H, W) as the network's module takes them."""
         if not self.normalises:
             return pixels
         return (pixels - self._channels(pixels, self.mean)) / self._channels(pixels, self.std)
@@ -112,19 +111,19 @@ class InputSpec(Settings):
         """Pixels cut to [low, high]."""
         return pixels.clamp(self.low, self.high)
 
-    def rescaled(self, pixels: Tensor, to: InputSpec) -> Tensor:
-        """Pixels of this spec as the same images in the range of `to`; what lies outside one lies outside the other."""
-        if (self.low, self.high) == (to.low, to.high):
+    def rescaled(self, pixels: Tensor, target: InputSpec) -> Tensor:
+        """Pixels of this spec, scaled linearly to the range of `target`; pixels beyond this range stay beyond the new one."""
+        if (self.low, self.high) == (target.low, target.high):
             return pixels
-        return (pixels - self.low) * ((to.high - to.low) / (self.high - self.low)) + to.low
+        return (pixels - self.low) * ((target.high - target.low) / (self.high - self.low)) + target.low
 
     @property
     def black(self) -> float:
-        """What images are padded with: the smallest value that a pixel can have."""
+        """The value that images are padded with: the smallest of a pixel."""
         return self.low
 
     def unnormalised(self) -> InputSpec:
-        """This spec for a network that normalises for itself."""
+        """This spec for a network that normalises its input itself."""
         return self.model_copy(update={"mean": (0.0,), "std": (1.0,)})
 
     def check(self, pixels: Tensor) -> None:
@@ -142,30 +141,30 @@ class InputSpec(Settings):
                 and max(self.low - low, high - self.high) <= (high - low) / 4
             ):
                 advice = f"clip them with .clamp({self.low:g}, {self.high:g}), if a resize made them overshoot"
-            raise UserError(f"pixels from {low:.4g} to {high:.4g}, wanted {self.low:g} to {self.high:g}; {advice}")
+            raise UserError(f"pixels from {low:.4g} to {high:.4g}, expected {self.low:g} to {self.high:g}; {advice}")
 
     def check_set(self, pixels: Tensor) -> None:
-        """As `check`, of all images together: raises UserError too where they take a twentieth of the range or less."""
+        """Like `check`, for all images together: also raises UserError if they cover less than a twentieth of the range."""
         self.check(pixels)
         if not len(pixels):
             return
         low, high = map(float, pixels.aminmax())
         if high - low < NARROW * (self.high - self.low):
             raise UserError(
-                f"pixels from {low:.4g} to {high:.4g} alone, wanted images in a range of {self.low:g} to {self.high:g}, of "
-                "which these are one colour; scale them to that range"
+                f"pixels from {low:.4g} to {high:.4g} only, expected images that cover {self.low:g} to {self.high:g}; in "
+                "that range these are one colour; scale them to it"
             )
 
     def check_finite(self, pixels: Tensor) -> None:
-        """As `check`, without the range, which synthetic images may exceed."""
+        """Like `check`, without the range, which synthetic images may exceed."""
         self.check_form(pixels)
-        if len(pixels) and not all(map(math.isfinite, map(float, pixels.aminmax()))):  # of which NaN makes NaN
-            raise UserError("images with NaN or infinity, wanted finite pixels; clean the data")
+        if len(pixels) and not all(map(math.isfinite, map(float, pixels.aminmax()))):  # the range of NaN is NaN
+            raise UserError("images with NaN or infinity, expected finite pixels; clean the data")
 
     def check_form(self, pixels: Tensor, *, stored: bool = False) -> None:
         """Raises UserError unless `pixels` is a dense float32 or float64 tensor (N, C, H, W) of this shape.
 
-        No value is read. Where `stored`, uint8 is accepted too: bytes, which stand for the range from low to high.
+        No value is read. With `stored`, uint8 is accepted too: bytes that stand for the range from low to high.
         """
         import torch
 
@@ -174,11 +173,11 @@ class InputSpec(Settings):
         check_argument("pixels", pixels, torch.Tensor)
         if tuple(pixels.shape[1:]) != self.shape:
             raise UserError(
-                f"images of shape {tuple(pixels.shape[1:])}, wanted {self.shape} (channels, height, width); "
+                f"images of shape {tuple(pixels.shape[1:])}, expected {self.shape} (channels, height, width); "
                 f"{self._reshaped(tuple(pixels.shape))}"
             )
         if pixels.dtype not in (torch.float32, torch.float64, *([torch.uint8] if stored else [])):
-            scaled = ".float() / 255, where they are bytes" if pixels.dtype == torch.uint8 else ".float()"
+            scaled = ".float() / 255, if they are bytes" if pixels.dtype == torch.uint8 else ".float()"
             raise UserError(
                 f"images of {pixels.dtype}, expected torch.float32 from {self.low:g} to {self.high:g}; use "
                 f"{'real numbers' if pixels.is_complex() else scaled}"
@@ -192,7 +191,7 @@ class InputSpec(Settings):
             raise UserError(f"images {got}, expected a dense tensor with values; {advice}")
 
     def _reshaped(self, shape: tuple[int, ...]) -> str:
-        """What to do about images of another shape."""
+        """Advice for images of another shape."""
         kinds = {1: "grey", 3: "colour"}
         channels, height, width = self.shape
         if shape == self.shape:
@@ -204,10 +203,10 @@ class InputSpec(Settings):
         if len(shape) == 2 and shape[1] == self.pixels:
             return f"give them their shape, with .reshape(-1, {channels}, {height}, {width})"
         if len(shape) == 4 and {shape[1], channels} == kinds.keys():
-            both = f"the images are {kinds[shape[1]]} and the network takes {kinds[channels]}"
-            return f"{both}: convert them, or use another network"
+            difference = f"the images are {kinds[shape[1]]} and the network takes {kinds[channels]}"
+            return f"{difference}: convert them, or use another network"
         return "use data of that shape or another network"
 
     @staticmethod
-    def _channels(like: Tensor, values: tuple[float, ...]) -> Tensor:
-        return like.new_tensor(values).view(1, -1, 1, 1)
+    def _channels(pixels: Tensor, values: tuple[float, ...]) -> Tensor:
+        return pixels.new_tensor(values).view(1, -1, 1, 1)

@@ -23,17 +23,17 @@ def no_batch_norm(network: Network) -> str:
     """
     modules = list(network.module.named_modules())
     norms = [(name, part) for name, part in modules if isinstance(part, nn.modules.batchnorm._BatchNorm)]
-    other = [(name, part) for name, part in modules if _keeps_statistics(part)]
+    other_norms = [(name, part) for name, part in modules if _keeps_statistics(part)]
     stateless = [(name, part) for name, part in modules if isinstance(part, STATELESS)]
     if program := _program(network):
         return f"{network.name} {program}, whose batch norms cannot be read"
     if norms and all(part.running_mean is None for _, part in norms):
-        return f"the batch norms of {network.name} ({_named(norms)}) keep no running statistics"
+        return f"the batch norms of {network.name} ({_first_names(norms)}) keep no running statistics"
     if norms:
-        return f"no image passes a batch norm of {network.name} ({_named(norms)}) in one size, called as a module"
-    if other:
+        return f"no image passes a batch norm of {network.name} ({_first_names(norms)}) in one size, called as a module"
+    if other_norms:
         return (
-            f"the norms of {network.name} are {_kinds(other)} ({_named(other)}) and not torch.nn.BatchNorm, "
+            f"the norms of {network.name} are {_kinds(other_norms)} ({_first_names(other_norms)}) and not torch.nn.BatchNorm, "
             "so it has no batch norm"
         )
     if stateless:
@@ -48,7 +48,7 @@ def no_layer(network: Network) -> str:
     """
     modules = list(network.module.named_modules())
     layers = [(name, part) for name, part in modules if isinstance(part, LAYERS)]
-    other = [
+    other_layers = [
         (name, part)
         for name, part in modules
         if not isinstance(part, LAYERS)
@@ -59,12 +59,12 @@ def no_layer(network: Network) -> str:
         return f"{network.name} {program}, whose layers cannot be watched"
     if layers:
         return (
-            f"no image passes a conv or linear layer of {network.name} ({_named(layers)}) exactly once, "
+            f"no image passes a conv or linear layer of {network.name} ({_first_names(layers)}) exactly once, "
             "called as a module"
         )
-    if other:
+    if other_layers:
         return (
-            f"the weights of {network.name} are in {_kinds(other)} ({_named(other)}) and not in torch.nn's own layers, "
+            f"the weights of {network.name} are in {_kinds(other_layers)} ({_first_names(other_layers)}) and not in torch.nn's own layers, "
             "so it has no conv or linear layer"
         )
     return f"{network.name} has no conv or linear layer"
@@ -103,7 +103,7 @@ def _kinds(parts: Iterable[tuple[str, nn.Module]]) -> str:
     return " and ".join(sorted({type(part).__name__ for _, part in parts}))
 
 
-def _named(parts: Sequence[tuple[str, nn.Module]]) -> str:
+def _first_names(parts: Sequence[tuple[str, nn.Module]]) -> str:
     """The first two names, and "..." if there are more. The network itself has no name."""
     names = [name or "the network itself" for name, _ in parts]
     return ", ".join(names[:2]) + (", ..." if len(names) > 2 else "")

@@ -1,10 +1,9 @@
-"""A classifier and what it takes: the noun that every verb passes around. No module is ever edited."""
+"""`Network`: a classifier with its input specification, as every function takes it. Its module is never changed."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ Channels: TypeAlias = float | Sequence[float] | np.ndarray | Tensor
 
 
 class OpaqueModule(nn.Module):
-    """A module that runs a program from a file: it answers, but no layer in it can be watched and no gradient passes."""
+    """A module that runs a program from a file: none of its layers can be watched, and no gradient passes through it."""
 
 
 @dataclass(frozen=True, init=False)
@@ -40,24 +39,23 @@ class Network:
         Network(module, input_shape=(3, 32, 32), classes=10, mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26))
         Network(module, spec, "mine")
 
-    `module` takes images after normalisation, the network takes them before: pixels (N, C, H, W) from `low` to `high`,
-    of which the module sees ``(pixels - mean) / std``. A module that normalises for itself needs no mean and std.
+    The network takes pixels (N, C, H, W) from `low` to `high`; `module` gets them normalised, as ``(pixels - mean) / std``.
+    A module that normalises its input itself needs no mean and std.
 
     - `input_shape`: channels, height, width.
     - `classes`: their number, or their names in the order of the logits.
     - `mean`, `std`: in pixel units; one number, or one for each channel.
-    - `name`: a name of the zoo, the `file.py:function` that builds the module, or any other; by default the module's class.
+    - `name`: a zoo name, the `file.py:function` that builds the module, or any other; by default the module's class.
 
-    The module is not copied, and never changed: `network.module` is the one that was given, without the wrappers of
-    `torch.compile` and of data-parallel training. Raises UserError in one line for arguments that do not fit. Whether the
-    module takes such images and returns that many logits is checked by `check`, which every function calls before it uses
-    a network.
+    The module is neither copied nor changed: `network.module` is the given one, without the wrappers of `torch.compile` and
+    of data-parallel training. Raises UserError for arguments that do not fit. `check` tests whether the module takes such
+    images and returns that many logits; every function calls it before it uses a network.
     """
 
     module: nn.Module
     spec: InputSpec
     name: str
-    """What builds it: a zoo name, or the `file.py:function` the user gave."""
+    """What builds it: a zoo name, or the user's `file.py:function`."""
 
     def __init__(
         self,
@@ -78,13 +76,13 @@ class Network:
             check_argument("spec", spec, InputSpec)
             described = {"input_shape": input_shape, "classes": classes}
             changed = {"mean": (mean, 0.0), "std": (std, 1.0), "low": (low, 0.0), "high": (high, 1.0)}
-            both = [key for key, value in described.items() if value is not None]
-            both += [
+            repeated = [key for key, value in described.items() if value is not None]
+            repeated += [
                 key for key, (value, usual) in changed.items() if not (isinstance(value, float) and value == usual)
             ]
-            if both:
+            if repeated:
                 raise UserError(
-                    f"{both[0]}: got it beside spec, expected one of them, since a spec holds it too; leave one out"
+                    f"{repeated[0]}: got it beside spec, expected one of them, since a spec contains it; leave one out"
                 )
         object.__setattr__(self, "module", module)
         object.__setattr__(self, "spec", spec)
@@ -95,12 +93,12 @@ class Network:
     def __call__(self, pixels: Tensor) -> Tensor:
         """Logits (N, classes) of pixels (N, C, H, W) from the spec's low to its high: float32 on the CPU, in eval mode.
 
-        As `predict`: no gradients pass. For gradients call `logits`, which runs the module in the mode that it is in.
+        Like `predict`, without gradients. For gradients call `logits`, which runs the module in its present mode.
         """
         return self.predict(pixels)
 
     def to(self, device: str | torch.device) -> Network:
-        """The same network with a copy of the module on `device`. This one, and the module given, stay where they are."""
+        """The same network with a copy of the module on `device`. This network and its module stay where they are."""
         check_argument("device", device, str | torch.device)
         try:
             target = torch.device(device)
@@ -115,9 +113,9 @@ class Network:
     def logits(self, pixels: Tensor) -> Tensor:
         """Logits (N, classes) of pixels (N, C, H, W) in the spec's range. Raises UserError for another kind of output.
 
-        Pixels in double precision, which numpy makes by default, are taken in that of the weights; weights in double
-        precision get pixels in theirs. What the module does to
-        its input or to its output later changes neither `pixels` nor logits that were returned before.
+        Pixels in double precision, numpy's default, are converted to the precision of the weights; weights in double
+        precision get pixels in double precision. If the module writes into its input, or later into its output, neither
+        `pixels` nor logits that were returned before change.
         """
         weights = next(self.module.parameters(), None)
         if pixels.dtype == torch.float64:
@@ -126,40 +124,42 @@ class Network:
             pixels = pixels.double()
         inputs = self.spec.normalize(pixels)
         if not inputs.is_contiguous() and not self.channels_last:
-            inputs = inputs.contiguous()  # one that calls `view` on a convolution's output fails in any other order
+            inputs = (
+                inputs.contiguous()
+            )  # a module that calls `view` on a convolution's output fails in any other order
         logits = self.run(inputs.clone() if inputs is pixels else inputs)
         if not isinstance(logits, Tensor):
             raise UserError(
-                f"{self.name} gives a {type(logits).__name__}, wanted a tensor of logits; return them alone"
+                f"{self.name} returns a {type(logits).__name__}, expected a tensor of logits; return them alone"
             )
         self._check_shape(tuple(logits.shape), len(inputs))
-        return logits.clone()  # it may be a part of the module that the next call writes into
+        return logits.clone()  # it may be a buffer of the module, which the next call overwrites
 
     def _check_shape(self, shape: tuple[int, ...], images: int) -> None:
         classes = len(self.spec.classes)
         if (len(shape) != 2 and (images != 1 or shape != (classes,))) or shape[-1] != classes:
             raise UserError(
-                f"{self.name} gives outputs of shape {shape}, wanted (images, {classes} classes); give a classifier for "
+                f"{self.name} returns outputs of shape {shape}, expected (images, {classes} classes); give a classifier for "
                 "these classes"
             )
         if shape != (images, classes):
             raise UserError(
-                f"{self.name} gives outputs of shape {shape} for {images} images, wanted {(images, classes)}; keep the "
+                f"{self.name} returns outputs of shape {shape} for {images} images, expected {(images, classes)}; keep the "
                 "dimension of the batch"
             )
 
     def run(self, inputs: Tensor) -> Any:
-        """What the module returns for normalised images (N, C, H, W), into which it may write; compiled ones run uncompiled.
+        """What the module returns for normalised images (N, C, H, W), into which it may write. Compiled modules run uncompiled.
 
-        Compiled code calls no hooks, so that nothing inside could be watched.
+        Compiled code calls no hooks, so its layers could not be watched.
         """
         with torch.compiler.set_stance("force_eager") if self._compiled else nullcontext():
             return self.module(inputs)
 
     @property
     def channels_last(self) -> bool:
-        """Whether its convolutions' weights lie channels last, so that images may too."""
-        weight = next((own for own in self.module.parameters() if own.ndim == 4), None)
+        """Whether its convolutions' weights are in channels-last format, so that images may be too."""
+        weight = next((parameter for parameter in self.module.parameters() if parameter.ndim == 4), None)
         if weight is None or min(weight.shape[1:]) < 1 or weight.is_contiguous():
             return False
         return weight.is_contiguous(memory_format=torch.channels_last)
@@ -176,9 +176,9 @@ class Network:
         """Logits in eval mode without gradients, `batch` images at a time, as float32 on the CPU.
 
         By default 128 on a CPU, whose caches hold that many (half the time of 512 for a ResNet-20), and 512 elsewhere.
-        Raises UserError for images of another shape or number format, for NaN and infinity in them, and, unless told that
-        they need not be `finite`, in the logits, of which no class can be told. Pixels beyond the spec's range are not
-        refused, since some methods make such images.
+        Raises UserError for images of another shape or number format, for NaN and infinity in them, and, if `finite`, in the
+        logits, from which no class could be chosen. Pixels beyond the spec's range are accepted, since some methods make
+        such images.
         """
         self.spec.check_finite(pixels)
         device = self.device
@@ -191,7 +191,7 @@ class Network:
         return logits
 
     def _narrow(self, logits: Tensor) -> Tensor:
-        """Logits as float32. Raises UserError where that changes the class of an image."""
+        """Logits as float32. Raises UserError if that changes the class of an image."""
         narrow = logits.float()
         if logits.dtype == torch.float64 and len(logits) and bool((narrow.argmax(1) != logits.argmax(1)).any()):
             raise UserError(
@@ -202,7 +202,7 @@ class Network:
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are; the CPU for a network without any."""
+        """The device of its weights; the CPU for a network without weights."""
         tensor = next(iter(self.module.parameters()), None)
         return tensor.device if tensor is not None else torch.device("cpu")
 
@@ -211,7 +211,7 @@ class Network:
         return sum(parameter.numel() for parameter in self.module.parameters())
 
     def nbytes(self) -> int:
-        """Bytes of its weights and buffers."""
+        """Size of its weights and buffers in bytes."""
         return sum(t.numel() * t.element_size() for t in self.module.state_dict().values())
 
     def fingerprint(self) -> str:
@@ -224,7 +224,7 @@ class Network:
         return digest.hexdigest()
 
     def answers(self) -> Tensor:
-        """Logits (16, classes) on 16 fixed probe images; with `fingerprint` they tell one teacher from another."""
+        """Logits (16, classes) on 16 fixed probe images; with `fingerprint` they identify a teacher."""
         return self.predict(self.probes())
 
     def probes(self) -> Tensor:
@@ -235,10 +235,10 @@ class Network:
         return self.spec.low + (self.spec.high - self.spec.low) * probes * contrast
 
     def check(self) -> None:
-        """Raises UserError for weights that are no finite numbers, logits that do not fit the spec, and answers that are not
-        an image's own: that change from call to call or with the images beside it, or change the network.
+        """Raises UserError for weights that are not finite, logits that do not fit the spec, and answers that depend on more
+        than the image: on the call or on the rest of the batch; and for a forward pass that changes the network.
 
-        Warns with a `Notice` of a network whose outputs are probabilities.
+        Warns with a `Notice` if the outputs are probabilities.
         """
         check_state(self)
         try:
@@ -249,8 +249,8 @@ class Network:
         say_probabilities(self.name, answers)
 
     def _why_not(self, error: Exception) -> str:
-        """What is wrong where the probes fail."""
-        kinds = {own.dtype for own in self.module.parameters() if own.is_floating_point()}
+        """Why the probes fail."""
+        kinds = {parameter.dtype for parameter in self.module.parameters() if parameter.is_floating_point()}
         reason = str(error).splitlines()[0]
         if "type" in reason and kinds and kinds != {torch.float32}:
             names = ", ".join(sorted(str(kind) for kind in kinds))
@@ -271,13 +271,13 @@ def _spec(
     """The spec of these arguments. Raises UserError that names the argument that does not fit."""
     if input_shape is None:
         raise UserError(
-            "input_shape: got None, expected channels, height and width; give input_shape=(3, 32, 32), say, or an InputSpec"
+            "input_shape: got None, expected channels, height and width; give input_shape=(3, 32, 32), for example, or an InputSpec"
         )
     shape = tuple(input_shape) if isinstance(input_shape, (tuple, list, torch.Size)) else None
     if shape is None or len(shape) != 3 or not all(_is_count(size) for size in shape):
         raise UserError(
             f"input_shape: got {cut(input_shape)}, expected 3 whole numbers of at least 1: channels, height and width; "
-            "give (3, 32, 32), say"
+            "give (3, 32, 32), for example"
         )
     values = {
         "shape": tuple(map(int, shape)),
@@ -301,18 +301,14 @@ def _spec(
     try:
         return InputSpec(**values)
     except UserError as error:
-        text = str(error).replace("shape:", "input_shape:")
-        raise UserError(_FLAG.sub(lambda match: match[1], text)) from None
-
-
-_FLAG = re.compile(r"--([a-z]\w*)")
+        raise UserError(str(error).replace("shape:", "input_shape:")) from None
 
 
 def _class_names(classes: int | Sequence[str] | None) -> tuple[str, ...]:
-    """Names of classes that are named or counted."""
+    """The names of classes; numbers from 0 if only their count is given."""
     expected = "expected their number or their names in the order of the logits"
     if classes is None:
-        raise UserError(f"classes: got None, {expected}; give classes=10, say")
+        raise UserError(f"classes: got None, {expected}; give classes=10, for example")
     if _is_count(classes):
         if not 2 <= int(classes) <= MOST_CLASSES:  # type: ignore[arg-type]
             raise UserError(f"classes: got {classes}, expected 2 to {MOST_CLASSES:,}; give the number of logits")
@@ -331,12 +327,12 @@ def _class_names(classes: int | Sequence[str] | None) -> tuple[str, ...]:
 
 
 def _is_count(value: Any) -> bool:
-    """Whether it is a whole number of at least 1."""
+    """Whether the value is a whole number of at least 1."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value) >= 1
 
 
 def _numbers(name: str, values: Channels) -> tuple[float, ...]:
-    """One number or several, of an array too, as a tuple."""
+    """A number, or a sequence or array of numbers, as a tuple."""
     plain: Any = values.tolist() if isinstance(values, (np.ndarray, Tensor)) else values
     entries = tuple(plain) if isinstance(plain, (list, tuple)) else (plain,)
     if not all(isinstance(entry, (int, float, np.number)) and not isinstance(entry, bool) for entry in entries):
@@ -346,7 +342,7 @@ def _numbers(name: str, values: Channels) -> tuple[float, ...]:
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
-    """The module inside `torch.compile` and data-parallel wrappers: the same function, with the names of its own parts."""
+    """The module inside the wrappers of `torch.compile` and data-parallel training, with the original names of its parts."""
     while True:
         if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             module = module.module
@@ -362,7 +358,7 @@ def copied(module: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
     With gradients on, the copy of a TorchScript module would have parameters that are results of operations.
     """
     memo = {} if memo is None else memo
-    for part in module.modules():  # what weight_norm, say, has computed with gradients
+    for part in module.modules():  # tensors computed with gradients, by weight_norm for example
         for value in vars(part).values():
             if isinstance(value, Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()
@@ -385,7 +381,7 @@ def _to_eval(module: nn.Module) -> None:
 
 @contextmanager
 def frozen(*modules: nn.Module) -> Iterator[None]:
-    """Eval mode and no gradients for parameters inside; every flag is put back as it was."""
+    """Eval mode and no gradients for parameters inside the block; all flags are restored afterwards."""
     grads = [(parameter, parameter.requires_grad) for module in modules for parameter in module.parameters()]
     with modes_kept(*modules):
         try:

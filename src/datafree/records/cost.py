@@ -26,15 +26,15 @@ Plan: TypeAlias = Mapping[str, tuple[Any, tuple[str, ...]]]
 Chunk: TypeAlias = Callable[[Sequence[str]], int]
 
 FLOAT64, FLOAT32 = 8, 4
-SMALLER: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("--conv channels", {"conv": "channels"}),
-    ("--covariance diagonal", {"covariance": "diagonal"}),
-    ("--covariance diagonal --conv channels", {"covariance": "diagonal", "conv": "channels"}),
-    ("--pooled", {"pooled": True}),
-    ("--covariance diagonal --pooled --conv channels", {"covariance": "diagonal", "pooled": True, "conv": "channels"}),
-    ("--covariance none --conv channels", {"covariance": "none", "conv": "channels"}),
+SMALLER: tuple[dict[str, Any], ...] = (
+    {"conv": "channels"},
+    {"covariance": "diagonal"},
+    {"covariance": "diagonal", "conv": "channels"},
+    {"pooled": True},
+    {"covariance": "diagonal", "pooled": True, "conv": "channels"},
+    {"covariance": "none", "conv": "channels"},
 )
-"""Flags and changes for a smaller record of moments, the smallest loss first."""
+"""Changes of settings for a smaller record of moments, the smallest loss first."""
 
 
 def check_record(network: Network, plan: Plan, chunk: Chunk, images: int) -> None:
@@ -62,18 +62,19 @@ def record_bytes(network: Network, plan: Plan, chunk: Chunk, images: int) -> int
 
 
 def smaller_records(network: Network, plan: Plan, chunk: Chunk, images: int) -> Iterator[tuple[str, int]]:
-    """(flags of a smaller record, its bytes), for a plan with moments."""
+    """(a smaller record in words, its bytes), for a plan with moments."""
     if not any(isinstance(statistic, Moments) for statistic, _ in plan.values()):
         return
-    for text, change in SMALLER:
+    for change in SMALLER:
         smaller_plan = {
             name: (statistic.model_copy(update=change) if isinstance(statistic, Moments) else statistic, entry_taps)
             for name, (statistic, entry_taps) in plan.items()
         }
         with suppress(UserError):  # too many units for a covariance
-            yield f"--kind moments {text}", record_bytes(network, smaller_plan, chunk, images)
+            words = " ".join(f"`{name}={value!r}`" for name, value in change.items())
+            yield f"the statistic 'moments' with {words}", record_bytes(network, smaller_plan, chunk, images)
     top = (tap_names.layers(network)[-1],)
-    yield "--preset small", record_bytes(network, {"top": (Moments(covariance="full"), top)}, chunk, images)
+    yield "`preset='small'`", record_bytes(network, {"top": (Moments(covariance="full"), top)}, chunk, images)
 
 
 def _state_bytes(network: Network, statistic: Any, taps: tuple[str, ...], shapes: Mapping[str, tuple[int, ...]]) -> int:

@@ -100,12 +100,13 @@ def _nothing_stored(network: Network, record: Record | None) -> str:
     )
     if is_program(network):
         return f"{missing}; give the module that it was made from"
-    remedy = "method 'inception', which needs none, or name --record"
+    remedy = "method 'inception', which needs none, or name `record`"
     if record is not None:
         remedy = (
             "method 'distribution', which draws from its record" if _holds_pixels(record) else "a method of its record"
         )
-    return f"{missing}; use {remedy}; its publisher can add them: datafree record moments --add --conv units"
+    command = "datafree record moments TEACHER --data DATA --add --conv units"
+    return f"{missing}; use {remedy}; its publisher can add them: {command}"
 
 
 def _holds_pixels(record: Record) -> bool:
@@ -121,7 +122,7 @@ def stored_pixels(network: Network, record: Record | None) -> tuple[StoredStatis
         return ()
     grids = []
     for name, entry in record.of_kind("moments").items():
-        accumulator = record.meter(name, network)
+        accumulator = record.accumulator(name, network)
         assert isinstance(accumulator, MomentsAccumulator)
         if entry.taps == (tap_names.INPUT,) and entry.statistic.covariance != "none":
             grids.append((accumulator.size, _by_unit(entry, accumulator)))
@@ -165,7 +166,7 @@ def _check_layers(network: Network) -> None:
 
 def _by_place(network: Network, record: Record, name: str) -> bool:
     """Whether an entry has variances of the activations themselves and not of averages over positions."""
-    entry, accumulator = record.entries[name], record.meter(name, network)
+    entry, accumulator = record.entries[name], record.accumulator(name, network)
     assert isinstance(accumulator, MomentsAccumulator)
     statistic = entry.statistic
     return (
@@ -178,7 +179,7 @@ def _by_place(network: Network, record: Record, name: str) -> bool:
 
 def _pooled(network: Network, record: Record, name: str, entry: Entry) -> StoredStatistics:
     """A class-conditional entry as one mean and variance per channel: the law of total variance over classes and positions."""
-    accumulator = record.meter(name, network)
+    accumulator = record.accumulator(name, network)
     assert isinstance(accumulator, MomentsAccumulator)
     mean, variance = _over_classes(entry, accumulator)
     places = mean.view(accumulator.shape[0], -1)
@@ -235,12 +236,12 @@ class _Moments(torch.autograd.Function):
         return (grad.view(images, *places, width).movedim(-1, 1) if ctx.last else grad.view(ctx.shape)), None
 
 
-def _wide(values: Tensor, like: Tensor) -> Tensor:
-    return values.view(-1, *[1] * (like.ndim - 2))
+def _wide(values: Tensor, activation: Tensor) -> Tensor:
+    return values.view(-1, *[1] * (activation.ndim - 2))
 
 
-def divergence(apart: Tensor, variance: Tensor, stored: StoredStatistics, form: Form = "forward") -> Tensor:
-    """Divergence per channel (C,), 0 at equality; `apart` is the measured mean m minus the stored mean mu.
+def divergence(shift: Tensor, variance: Tensor, stored: StoredStatistics, form: Form = "forward") -> Tensor:
+    """Divergence per channel (C,), 0 at equality; `shift` is the measured mean m minus the stored mean mu.
 
     forward: KL(N(mu, sigma^2) || N(m, s^2)) in nats, stored against measured, as in the paper; reverse: measured against
     stored; l2: (m - mu)^2 + (s^2 - sigma^2)^2, whose sum is the squared form of ZeroQ's and DeepInversion's loss.
@@ -249,10 +250,10 @@ def divergence(apart: Tensor, variance: Tensor, stored: StoredStatistics, form: 
         check_argument("form", form, Form)  # raises
     sigma2 = stored.variance.to(variance)
     if form == "l2":
-        return apart.square() + (variance - sigma2).square()
+        return shift.square() + (variance - sigma2).square()
     s2, sigma2 = variance + stored.epsilon, sigma2 + stored.epsilon
     over, under = (sigma2, s2) if form == "forward" else (s2, sigma2)
-    return 0.5 * ((under / over).log() + (over + apart.square()) / under - 1)
+    return 0.5 * ((under / over).log() + (over + shift.square()) / under - 1)
 
 
 @torch.no_grad()
@@ -275,7 +276,7 @@ def statistics(
     taps = list(calls)
     total, states = len(source), {}
     with frozen(network.module), tap_names.watch(network, taps) as activations:
-        done = 0
+        seen_images = 0
         for pixels in _chunks(network, source, taps):
             network.spec.check(pixels if in_range else network.spec.clamp(pixels))
             images = pixels if show is None else show(pixels)
@@ -283,11 +284,11 @@ def statistics(
             for tap in taps:
                 view = views[tap]
                 activation = activations[tap] if view is None else view(images)
-                _check_finite(network, tap, activation, calls[tap], len(images), done)
+                _check_finite(network, tap, activation, calls[tap], len(images), seen_images)
                 state = _state(channels(activation.detach().cpu().double()), calls[tap])
                 states[tap] = _merge(states[tap], state) if tap in states else state
-            done += len(pixels)
-            progress(done, total)
+            seen_images += len(pixels)
+            progress(seen_images, total)
     return {
         tap: (layer["mean"].mean(0), (layer["square"] / layer["count"][:, None]).mean(0))
         for tap, layer in states.items()
@@ -298,20 +299,20 @@ def _check_finite(network: Network, tap: str, activation: Tensor, calls: int, im
     bad_rows = (~activation.isfinite()).flatten(1).any(1)
     if not bool(bad_rows.any()):
         return
-    where = f"images {start:,} to {start + images - 1:,}"
+    affected = f"images {start:,} to {start + images - 1:,}"
     if len(bad_rows) == calls * images:
         rows = bad_rows.view(calls, images).any(0).nonzero()
-        where = f"{len(rows):,} images, the first of them image {start + int(rows[0]):,}"
+        affected = f"{len(rows):,} images, the first of them image {start + int(rows[0]):,}"
     raise UserError(
-        f"activations of layer {tap!r} of {network.name} are not finite on {where} (counted from 0); leave those images "
+        f"activations of layer {tap!r} of {network.name} are not finite on {affected} (counted from 0); leave those images "
         "out, or use weights that give finite numbers"
     )
 
 
 def _state(rows: Tensor, calls: int) -> dict[str, Tensor]:
     """Count, mean and centred squares of rows (calls x n, C) per call."""
-    which = torch.arange(calls).repeat_interleave(len(rows) // calls)
-    count, mean = group_means(rows, which, calls)
+    call_index = torch.arange(calls).repeat_interleave(len(rows) // calls)
+    count, mean = group_means(rows, call_index, calls)
     centred = rows.reshape(calls, -1, rows.shape[1]) - mean[:, None]
     return {"count": count, "mean": mean, "rest": centred.mean(1), "square": centred.square().sum(1)}
 

@@ -1,4 +1,4 @@
-"""Ready choices of what to record, from the least to all."""
+"""Presets: ready choices of statistics to record, from the fewest to all."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ Choice = list[tuple[Any, tuple[str, ...] | None]]
 PRESETS = ("small", "safe", "sharp", "best", "paper", "full")
 COARSEST = 64
 LEAK = 0.6
-"""Forecast AUC that a record of `safe` is at most, as docs/records.md argues."""
+"""Largest forecast AUC of a record of `safe`; docs/records.md explains the choice."""
 
 
 class PresetStatistics(Choice):
-    """The (statistic, layers) pairs of a preset, with the forecast AUC that a record of them promises not to exceed."""
+    """The (statistic, layers) pairs of a preset, with the forecast AUC that their record must not exceed."""
 
     def __init__(self, statistics: Iterable[tuple[Any, tuple[str, ...] | None]], leak: float | None = None):
         super().__init__(statistics)
         self.leak = leak
-        """None where the preset promises nothing."""
+        """None if the preset promises nothing."""
 
 
 def statistics(name: str, network: Network, counts: Sequence[int], *, leak: float = LEAK) -> PresetStatistics:
@@ -76,9 +76,9 @@ def _pairs(name: str, network: Network, counts: Sequence[int], leak: float) -> C
 def preset(name: str, network: Network, data: LabelledData, *, leak: float = LEAK) -> PresetStatistics:
     """The statistics of a preset, for `record(network, data, preset(...))`; `record` takes the name as well.
 
-    `name` is `small` (the top layer alone), `safe` (what has a forecast of at most `leak`), `sharp`, `best`, `paper` or
-    `full`. The data's samples per class decide what `safe` holds. Raises UserError for an unknown name and for a class
-    without samples. `record` raises UserError where even the least that `safe` can hold has a forecast above `leak`.
+    `name` is `small` (only the top layer), `safe` (a forecast of at most `leak`), `sharp`, `best`, `paper` or `full`. The
+    contents of `safe` depend on the number of samples per class. Raises UserError for an unknown name and for a class
+    without samples. `record` raises UserError if even the smallest record of `safe` has a forecast above `leak`.
     """
     if name not in PRESETS:
         raise unknown("preset", name, PRESETS)
@@ -86,16 +86,15 @@ def preset(name: str, network: Network, data: LabelledData, *, leak: float = LEA
     check_classes(network, data)
     counts = data.labels.bincount(minlength=len(data.classes)).tolist()
     if min(counts) < 1:
-        raise UserError(f"no samples of class {data.classes[counts.index(0)]!r}, wanted at least 1 of each; add some")
+        raise UserError(f"no samples of class {data.classes[counts.index(0)]!r}, expected at least 1 of each; add some")
     return statistics(name, network, counts, leak=leak)
 
 
 def budgeted(network: Network, counts: Sequence[int], leak: float) -> Moments:
     """The finest class means of the pixels, and the most shared directions, whose forecast stays below `leak`.
 
-    It is above only where that of the coarsest grid is, which `record` then refuses.
-
-    Means take at most three fifths of the budget D / n = 2 Phi^-1(leak)^2, directions of the pooled covariance the rest.
+    If even the coarsest grid exceeds it, `record` refuses the result. Means take at most three fifths of the budget
+    D / n = 2 Phi^-1(leak)^2, directions of the pooled covariance the remainder.
     """
     if not 0.5 < leak < 1:
         raise UserError(f"leak: got {leak}, expected above 0.5 and below 1; 0.6 is the default")
@@ -112,14 +111,14 @@ def budgeted(network: Network, counts: Sequence[int], leak: float) -> Moments:
 
 
 def best(network: Network) -> Choice:
-    """What `distribution` draws its best images from: the full class covariances of the pixels, where they fit."""
+    """For the best images of the method `distribution`: full class covariances of the pixels, low rank if they are too large."""
     if network.spec.pixels <= PIXELS_AT_MOST:
         return [(InputMoments(), None), (Moments(covariance="full"), (tap_names.INPUT,))]
     return [(InputMoments(), None), (Moments(covariance="lowrank", rank=128, conv="units"), (tap_names.INPUT,))]
 
 
 def paper_row(row: str, network: Network) -> Choice:
-    """What one of the paper's objectives needs, and no more: `top`, `all`, `all-dropout`, `spectral-all`, ..."""
+    """Exactly what one of the paper's objectives needs: `top`, `all`, `all-dropout`, `spectral-all`, ..."""
     start: Choice = [(InputMoments(), None)]
     if row == "top":
         return [*start, (Moments(covariance="full"), (tap_names.layers(network)[-1],))]

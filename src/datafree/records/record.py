@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from pydantic import Field
@@ -58,7 +58,7 @@ Statistics: TypeAlias = Sequence[OneStatistic | tuple[OneStatistic, Iterable[str
 
 @dataclass(frozen=True)
 class Entry:
-    """One measured statistic: what it is, of which taps, and its tensors."""
+    """One measured statistic: its settings, its taps and its tensors."""
 
     statistic: Any
     taps: tuple[str, ...]
@@ -70,15 +70,16 @@ class Entry:
 
 @dataclass(frozen=True)
 class Record:
-    """Entries by name, for one teacher, told by its fingerprint and its answers to fixed probes."""
+    """Entries by name, for one teacher, which is identified by its fingerprint and its answers to fixed probes."""
 
     spec: InputSpec
     fingerprint: str
     answers: Tensor
     entries: dict[str, Entry]
     made: dict[str, Any] = field(default_factory=dict)
-    meters: dict[str, Accumulator] = field(default_factory=dict, repr=False, compare=False)
-    """By entry, once made: an accumulator's preparation (the basis of a graph) can take seconds."""
+    """The data it was measured on: name, split, number of samples and hash."""
+    accumulators: dict[str, Accumulator] = field(default_factory=dict, repr=False, compare=False)
+    """Cache by entry name: preparing an accumulator (the basis of a graph) can take seconds."""
 
     def __repr__(self) -> str:
         """Names and kinds of the entries, images and bytes; the tensors would fill pages."""
@@ -87,35 +88,40 @@ class Record:
         counted = f"{images:,} images, " if isinstance(images, int) else ""
         return f"Record({entries or 'no entries'}; {counted}{self.nbytes():,} bytes)"
 
-    def meter(self, name: str, network: Network) -> Accumulator:
-        """The meter of an entry, for the record's own teacher."""
-        if name not in self.meters:
+    def accumulator(self, name: str, network: Network) -> Accumulator:
+        """The accumulator of an entry, for the record's own teacher."""
+        if name not in self.accumulators:
             entry = self.entries[name]
-            self.meters[name] = entry.statistic.bind(network, entry.taps)
-        return self.meters[name]
+            self.accumulators[name] = entry.statistic.bind(network, entry.taps)
+        return self.accumulators[name]
 
     def of_kind(self, kind: str) -> dict[str, Entry]:
         """The entries of one kind of statistic, in order."""
         return {name: entry for name, entry in self.entries.items() if entry.statistic.kind == kind}
 
     def need(self, kind: str) -> dict[str, Entry]:
-        """As `of_kind`; raises UserError where there are none."""
+        """Like `of_kind`; raises UserError if there are none."""
         entries = self.of_kind(kind)
         if not entries:
-            have = ", ".join(sorted({entry.statistic.kind for entry in self.entries.values()})) or "nothing"
-            raise UserError(f"the record holds {have}, wanted {kind!r}; ask its publisher for one with --kind {kind}")
+            kinds = ", ".join(sorted({entry.statistic.kind for entry in self.entries.values()})) or "nothing"
+            raise UserError(
+                f"the record holds {kinds}, expected {kind!r}; its publisher can add it: "
+                f"datafree record {kind} TEACHER --data DATA --add"
+            )
         return entries
 
     def nbytes(self) -> int:
-        """Bytes of its tensors."""
+        """Size of its tensors in bytes."""
         return sum(entry.nbytes() for entry in self.entries.values())
 
     def released_statistics(self, network: Network) -> float:
-        """Sum over entries of statistics released by sample: `forecast_auc` makes a leakage of it."""
-        return sum(self.meter(name, network).released_statistics(entry.summary) for name, entry in self.entries.items())
+        """Number of released statistics per sample, summed over entries; `forecast_auc` turns it into a leakage."""
+        return sum(
+            self.accumulator(name, network).released_statistics(entry.summary) for name, entry in self.entries.items()
+        )
 
     def digest(self) -> str:
-        """sha256 of its content, the same before saving and after loading."""
+        """sha256 of its content; saving and loading do not change it."""
         digest = hashlib.sha256(self.fingerprint.encode())
         for name, entry in sorted(self.entries.items()):
             digest.update(f"{name} {entry.taps} {entry.statistic.model_dump_json()}".encode())
@@ -125,7 +131,7 @@ class Record:
         return digest.hexdigest()
 
     def save(self, path: str | Path) -> str:
-        """One safetensors file, tensors named `entry/name`; returns its sha256."""
+        """Writes one safetensors file with tensors named `entry/name`; returns its sha256."""
         self.check_counts()
         tensors = {f"{name}/{key}": t for name, entry in self.entries.items() for key, t in entry.summary.items()}
         plan = {name: (entry.statistic, entry.taps) for name, entry in self.entries.items()}
@@ -134,12 +140,14 @@ class Record:
 
     @classmethod
     def load(cls, path: str | Path, network: Network) -> Record:
-        """The record in `path`, checked against `network`; raises UserError for any that is damaged or another's."""
+        """The record in `path`, checked against `network`. Raises UserError if it is damaged or of another network."""
         tensors, header = read_tensors(path, kind="record", cap=HEADER_CAP_RECORD)
         answers = tensors.pop("probes/answers", None)
         parts = (header.get("entries"), list), (header.get("spec"), dict), (header.get("made"), dict)
-        if answers is None or not all(isinstance(got, expected) for got, expected in parts):
-            raise UserError(f"{path} is no whole record: entries, spec or probe answers are missing; get it again")
+        if answers is None or not all(isinstance(value, expected) for value, expected in parts):
+            raise UserError(
+                f"{path} is not a complete record: entries, spec or probe answers are missing; get it again"
+            )
         spec = InputSpec.stored(header["spec"], path)
         loaded = cls(spec, str(header.get("fingerprint")), answers, {}, header["made"])
         loaded.check_teacher(network)
@@ -152,22 +160,20 @@ class Record:
                     "kind does not measure together; get the record again"
                 )
             loaded.entries[name] = entry
-            meter = loaded.meter(name, network)
-            meter.check(entry.summary)
+            accumulator = loaded.accumulator(name, network)
+            accumulator.check(entry.summary)
             if not entry.statistic.needs_data:
-                _check_read(name, entry.summary, meter)
+                _check_read(name, entry.summary, accumulator)
         loaded.check_counts()
         if tensors:
             raise UserError(f"{path} holds a tensor {min(tensors)!r} that no entry owns; get the record again")
         return loaded
 
     def check_counts(self) -> None:
-        """Raises UserError where entries were measured on different numbers of images, in all or of a class."""
+        """Raises UserError if entries were measured on different numbers of images, in total or per class."""
         samples, by_class = self.made.get("samples", 0), None
         if type(samples) is not int or not 0 <= samples <= 1 << 53:
-            raise UserError(
-                f"the record says that it is of {str(samples)[:40]} samples, expected a count; get it again"
-            )
+            raise UserError(f"the record states {str(samples)[:40]} samples, expected a count; get it again")
         for name, entry in self.entries.items():
             count = entry.summary.get("count")
             if count is None:
@@ -180,28 +186,28 @@ class Record:
             if len(count) > 1:
                 if by_class is not None and not torch.equal(count, by_class):
                     raise UserError(
-                        f"entry {name!r} of the record counts other samples of a class than another entry; "
+                        f"entry {name!r} of the record counts other samples per class than another entry; "
                         "record all entries on the same data"
                     )
                 by_class = count
 
     def check_teacher(self, network: Network) -> None:
-        """Raises UserError unless `network` is the teacher that was recorded: its weights, its spec, its answers.
+        """Raises UserError unless `network` is the recorded teacher: the same weights, spec and answers.
 
-        Every function that takes a network and its record calls it once; it reads all weights, and predicts 16 images.
+        Every function that takes a network and its record calls this once. It reads all weights and predicts 16 images.
         """
         if network.spec.model_dump(exclude={"classes"}) != self.spec.model_dump(exclude={"classes"}):
-            ours, theirs = self.spec, network.spec
+            recorded, expected = self.spec, network.spec
             ranges = ["", ""]
-            if (ours.low, ours.high) != (theirs.low, theirs.high):
-                ranges = [f" from {spec.low:g} to {spec.high:g}" for spec in (ours, theirs)]
+            if (recorded.low, recorded.high) != (expected.low, expected.high):
+                ranges = [f" from {spec.low:g} to {spec.high:g}" for spec in (recorded, expected)]
             raise UserError(
-                f"the record is for images {ours.shape}{ranges[0]} normalised by {ours.mean} / {ours.std}, {network.name} "
-                f"takes {theirs.shape}{ranges[1]} by {theirs.mean} / {theirs.std}; use the release it came with"
+                f"the record is for images {recorded.shape}{ranges[0]} normalised by {recorded.mean} / {recorded.std}, {network.name} "
+                f"takes {expected.shape}{ranges[1]} by {expected.mean} / {expected.std}; use the release it came with"
             )
-        same = network.fingerprint() == self.fingerprint
-        check_order(self.spec.classes, network.spec.classes, "the record", network.name, renamed=same)
-        if not same:
+        same_weights = network.fingerprint() == self.fingerprint
+        check_order(self.spec.classes, network.spec.classes, "the record", network.name, renamed=same_weights)
+        if not same_weights:
             raise UserError(
                 f"the record was made for another teacher (fingerprint {self.fingerprint[:12]}, {network.name} has "
                 f"{network.fingerprint()[:12]}); use the record of this model"
@@ -210,8 +216,10 @@ class Record:
         if answers.shape != self.answers.shape or float((answers - self.answers).abs().max()) > PROBE_TOLERANCE * (
             1 + float(self.answers.abs().max())
         ):
-            network.check()  # it may answer otherwise each time
-            raise UserError(f"{network.name} has the recorded weights but answers otherwise; use the code it came with")
+            network.check()  # raises if it answers differently each time
+            raise UserError(
+                f"{network.name} has the recorded weights but gives other answers; use the code it came with"
+            )
 
 
 @checked
@@ -228,24 +236,22 @@ def record(
 ) -> Record:
     """Measures statistics of `network` on `data`, which it was trained on, in one pass in float64.
 
-    - `data`: what `load_data` returns, a torch Dataset or DataLoader, or a pair (images, labels); see `as_dataset`. None
-      where no statistic needs any.
-    - `preset`: a name (`small`, `safe`, `sharp`, `best`, `paper`, `full`), what `preset` returns, or a list of statistics:
-      of all conv and linear layers each, or pairs (statistic, layers). A statistic is settings, the name of a kind
-      (`"moments"`), or a dict with it (`{"kind": "moments", "covariance": "full"}`).
-    - `leak`: with the preset `safe`, the forecast AUC of a membership attack that the record may have at most, above 0.5 and
-      below 1.
-    - `add_to`: a record of this network and data, whose entries are kept. A statistic of moments without layers is then
-      measured of those layers that the record lacks. The promise of `safe` is one of the whole.
-    - `state`: a file in which a pass that is interrupted leaves its sums; the same call goes on from them and removes it.
-      They hold more of the data than a record does: do not hand them over.
-    - `answered`: called for every batch with the number of images and of those whose class the network predicts; where a
-      pass goes on, first for all that it has seen before.
+    - `data`: what `load_data` returns, a torch Dataset or DataLoader, or a pair (images, labels); see `as_dataset`. None if
+      no statistic needs data.
+    - `preset`: a name (`small`, `safe`, `sharp`, `best`, `paper`, `full`), what `preset` returns, or a list of statistics
+      for all conv and linear layers, or of pairs (statistic, layers). A statistic is given as settings, by the name of its
+      kind (`"moments"`), or as a dict (`{"kind": "moments", "covariance": "full"}`).
+    - `leak`: for the preset `safe`, the largest forecast AUC of a membership attack, above 0.5 and below 1.
+    - `add_to`: a record of this network and data, whose entries are kept. Moments without layers are then measured at the
+      layers that the record lacks. The promise of `safe` holds for the combined record.
+    - `state`: a file for the sums of an interrupted pass; the same call continues from them and removes the file. The sums
+      reveal more of the data than a record: do not share them.
+    - `answered`: called for every batch with the number of images and of correct predictions; when a pass is continued,
+      first for all earlier images.
 
     Any split of the data into batches gives the same record up to rounding; the batch is fixed by the network, so two runs
-    give the same bytes. Raises UserError for data that does not fit, a layer that does not exist, a class without samples, an
-    entry that `add_to` has with other settings, and a record whose forecast is above what its preset promises: nothing is
-    returned then.
+    give the same bytes. Raises UserError for data that does not fit, an unknown layer, a class without samples, an entry
+    that `add_to` has with other settings, and a record whose forecast exceeds the promise of its preset.
     """
     network.check()
     dataset = None if data is None else as_dataset(data, network)
@@ -262,26 +268,27 @@ def record(
 
 
 def _statistics(network: Network, data: Dataset | None, preset: str | Statistics, leak: float) -> Statistics:
-    """What is to be measured. Names have become settings."""
+    """The statistics to measure, as settings."""
     if not isinstance(preset, str):
         if leak != LEAK:
             raise UserError(
-                f"leak: got {leak} beside a list of statistics, expected it with the preset 'safe', which it is of; leave it out"
+                f"leak: got {leak} beside a list of statistics, expected it only with the preset 'safe'; leave it out"
             )
-        named = (statistic if isinstance(statistic, tuple) else (statistic, None) for statistic in preset)
-        pairs = [(_settings(statistic), layers if layers is None else tuple(layers)) for statistic, layers in named]
+        statistic_layers = (statistic if isinstance(statistic, tuple) else (statistic, None) for statistic in preset)
+        pairs = [
+            (_settings(statistic), layers if layers is None else tuple(layers))
+            for statistic, layers in statistic_layers
+        ]
         return PresetStatistics(pairs, preset.leak) if isinstance(preset, PresetStatistics) else pairs
     if preset != "safe" and leak != LEAK:
-        raise UserError(
-            f"leak: got {leak} beside the preset {preset!r}, expected it with 'safe', which it is of; leave it out"
-        )
+        raise UserError(f"leak: got {leak} beside the preset {preset!r}, expected it only with 'safe'; leave it out")
     if data is None:
         raise UserError(f"data: got None, expected the data that {network.name} was trained on; give it")
     return preset_statistics(preset, network, data, leak=leak)
 
 
 def _settings(statistic: Any) -> Statistic:
-    """A statistic by its name, its dict, or as it is. Raises UserError for a kind that is not offered for new records."""
+    """The settings of a statistic given by name, as a dict, or as settings. Raises UserError for a kind not offered for new records."""
     if not isinstance(statistic, (str, Mapping)):
         return statistic
     values = {"kind": statistic} if isinstance(statistic, str) else statistic
@@ -297,31 +304,36 @@ def _record(
     plan = _plan(network, statistics)
     if data is not None:
         check_record(network, plan, lambda taps: _chunk(network, taps), len(data))
-    meters = {name: statistic.bind(network, taps) for name, (statistic, taps) in plan.items()}
-    _check_room(network, plan, meters)
-    live = {name: meter for name, meter in meters.items() if plan[name][0].needs_data}
+    accumulators = {name: statistic.bind(network, taps) for name, (statistic, taps) in plan.items()}
+    _check_room(network, plan, accumulators)
+    measured = {name: accumulator for name, accumulator in accumulators.items() if plan[name][0].needs_data}
     states: dict[str, State] = {}
     resumed = state is not None and state.exists()
-    if live:
+    if measured:
         if data is None:
             raise UserError(
-                f"data: got None, expected the data that {network.name} was trained on, for {', '.join(live)}; give it"
+                f"data: got None, expected the data that {network.name} was trained on, for {', '.join(measured)}; give it"
             )
         data = as_input(network, data)
         pause = None if state is None else Pause(state, _identity(network, data, plan))
-        states = _measure(network, data, live, {name: plan[name][1] for name in live}, pause, progress, answered)
-    summaries = {name: meters[name].finish(states[name]) if name in live else meters[name].read() for name in plan}
+        states = _measure(
+            network, data, measured, {name: plan[name][1] for name in measured}, pause, progress, answered
+        )
+    summaries = {
+        name: accumulators[name].finish(states[name]) if name in measured else accumulators[name].read()
+        for name in plan
+    }
     entries = {name: Entry(plan[name][0], plan[name][1], summaries[name]) for name in plan}
     if resumed:
-        _check_resumed(state, meters, summaries)
+        _check_resumed(state, accumulators, summaries)
     if state is not None and state.exists():
         state.unlink()
-    made = _made(data if live else None)
-    return Record(network.spec, network.fingerprint(), network.answers(), entries, made, meters)
+    origin = _origin(data if measured else None)
+    return Record(network.spec, network.fingerprint(), network.answers(), entries, origin, accumulators)
 
 
 def _keep_promise(record: Record, network: Network, leak: float) -> None:
-    """Raises UserError where a record, as the preset `safe` makes it, forecasts more than `leak`: it is not handed out."""
+    """Raises UserError if the forecast of a record of the preset `safe` exceeds `leak`."""
     if (auc := forecast_auc(record.released_statistics(network))) > leak:
         raise UserError(
             f"leak: got a forecast AUC of {auc:.3f} for the least that the preset 'safe' records, expected at most {leak:g}; "
@@ -348,30 +360,30 @@ def _check_addable(add_to: Record, network: Network, data: Dataset | None) -> No
 
 
 def _missing(statistics: Statistics, add_to: Record, network: Network) -> Statistics:
-    """`statistics` without those layers of moments that the record has with other settings, where no layers are named.
+    """`statistics` without the layers of moments that the record has with other settings, if no layers are named.
 
-    A `Notice` names them. Where the record has all of them so, where a kind measures its layers together, and in a preset,
-    `_joined` refuses them.
+    A `Notice` names these layers. If the record has all layers with other settings, for a kind that measures its layers
+    together, and for a preset, nothing is left out, and `_joined` raises.
     """
     if isinstance(statistics, PresetStatistics):
         return statistics
     missing = []
     for statistic, layers in statistics:  # type: ignore[misc]
-        every = tap_names.layers(network) if layers is None and isinstance(statistic, Moments) else ()
-        plans = {tap: statistic.plan(network, (tap,)) for tap in every}  # type: ignore[union-attr]
+        all_layers = tap_names.layers(network) if layers is None and isinstance(statistic, Moments) else ()
+        plans = {tap: statistic.plan(network, (tap,)) for tap in all_layers}  # type: ignore[union-attr]
         present = [
             tap
             for tap, plan in plans.items()
             if any(_differs(add_to, name, planned, taps) for name, (planned, taps) in plan.items())
         ]
-        if present and len(present) < len(every):
+        if present and len(present) < len(all_layers):
             warnings.warn(
                 Notice(
-                    f"kept as the record has them, with other settings: {', '.join(present)}; record all again to lose them"
+                    f"kept as the record has them, with other settings: {', '.join(present)}; record all again to replace them"
                 ),
                 stacklevel=4,
             )
-            layers = tuple(tap for tap in every if tap not in present)
+            layers = tuple(tap for tap in all_layers if tap not in present)
         missing.append((statistic, layers))
     return missing
 
@@ -383,7 +395,7 @@ def _differs(record: Record, name: str, statistic: Any, taps: tuple[str, ...]) -
 
 
 def _joined(add_to: Record, new: Record) -> Record:
-    """The entries of both. Raises UserError where one of `new` has the name of another one in `add_to`."""
+    """A record with the entries of both. Raises UserError if an entry of `new` is in `add_to` with other settings."""
     for name, entry in new.entries.items():
         if _differs(add_to, name, entry.statistic, entry.taps):
             raise UserError(
@@ -394,26 +406,28 @@ def _joined(add_to: Record, new: Record) -> Record:
         new,
         entries={**add_to.entries, **new.entries},
         made=new.made if new.made.get("samples") else add_to.made,
-        meters={**add_to.meters, **new.meters},
+        accumulators={**add_to.accumulators, **new.accumulators},
     )
     joined.check_counts()
     return joined
 
 
-def _check_resumed(state: Path | None, meters: Mapping[str, Accumulator], summaries: Mapping[str, Summary]) -> None:
-    """Raises UserError where sums out of a file came to a record that could not be opened: of no images at all."""
+def _check_resumed(
+    state: Path | None, accumulators: Mapping[str, Accumulator], summaries: Mapping[str, Summary]
+) -> None:
+    """Raises UserError if sums from a file lead to a record that could not be opened, which no images have."""
     for name, summary in summaries.items():
         try:
-            meters[name].check(summary)
+            accumulators[name].check(summary)
         except UserError as error:
             raise UserError(
-                f"{state} holds sums of {name!r} that no images have: {str(error).rpartition(';')[0]}; remove it, and "
-                "recording begins anew"
+                f"{state} holds sums of {name!r} that no images have: {str(error).rpartition(';')[0]}; remove it to start "
+                "again"
             ) from None
 
 
 def _header(spec: InputSpec, fingerprint: str, plan: Mapping[str, Any], source: dict[str, Any]) -> dict[str, Any]:
-    """What a record's file holds beside its tensors; `plan` is entry name -> (statistic, taps)."""
+    """The header of a record's file; `plan` is entry name -> (statistic, taps)."""
     entries = [
         {"name": name, "taps": list(taps), "statistic": statistic.model_dump(mode="json")}
         for name, (statistic, taps) in plan.items()
@@ -421,12 +435,12 @@ def _header(spec: InputSpec, fingerprint: str, plan: Mapping[str, Any], source: 
     return {"spec": spec.model_dump(mode="json"), "fingerprint": fingerprint, "entries": entries, "made": source}
 
 
-def _check_room(network: Network, plan: Mapping[str, Any], meters: Mapping[str, Accumulator]) -> None:
-    """Raises UserError where a record of the plan would have more layers or classes than a file can list."""
+def _check_room(network: Network, plan: Mapping[str, Any], accumulators: Mapping[str, Accumulator]) -> None:
+    """Raises UserError if a record of the plan would have more layers or classes than a file can list."""
     table = {
         f"{name}/{key}": (getattr(torch, number), shape)
-        for name, meter in meters.items()
-        for key, (number, shape) in meter.layout().items()
+        for name, accumulator in accumulators.items()
+        for key, (number, shape) in accumulator.layout().items()
     }
     header = _header(network.spec, "0" * 64, plan, {"data": "", "split": "", "samples": 0, "sha256": "0" * 64})
     try:
@@ -434,23 +448,20 @@ def _check_room(network: Network, plan: Mapping[str, Any], meters: Mapping[str, 
     except UserError as error:
         raise UserError(
             f"that record of {len(plan):,} entries and {len(network.spec.classes):,} classes cannot be written: "
-            f"{str(error).rpartition(';')[0]}; record fewer layers (--kind with --taps), or shorten the class names"
+            f"{str(error).rpartition(';')[0]}; record fewer layers, or shorten the class names"
         ) from None
 
 
 def is_of(record: Record, network: Network, data: Dataset | None, statistics: Statistics) -> bool:
-    """Whether `record` holds these statistics and says that it is of this many samples of this data."""
+    """Whether `record` holds these statistics, measured on all of this data according to its header."""
     plan = _plan(network, statistics)
     entries = {name: (entry.statistic, entry.taps) for name, entry in record.entries.items()}
-    if any(statistic.needs_data for statistic, _ in plan.values()):
-        origin = _made(data)
-    else:
-        origin = _made(None)
+    origin = _origin(data if any(statistic.needs_data for statistic, _ in plan.values()) else None)
     return entries == plan and all(record.made.get(key) == value for key, value in origin.items())
 
 
-def _made(data: Dataset | None) -> dict[str, Any]:
-    """What a record's header says of its data."""
+def _origin(data: Dataset | None) -> dict[str, Any]:
+    """The description of the data in a record's header."""
     if data is None:
         return {"data": None, "split": None, "samples": 0}
     return {"data": data.public, "split": data.split, "samples": len(data), "sha256": sha256(data)}
@@ -465,76 +476,84 @@ def _plan(network: Network, statistics: Statistics) -> dict[str, tuple[Any, tupl
         chosen = tap_names.layers(network) if taps is None else tap_names.check(network, taps)
         for name, entry_taps in statistic.plan(network, chosen).items():
             if plan.get(name, entry_taps) != entry_taps:
-                raise UserError(f"two statistics would be entry {name!r} of the record; record one of them by itself")
+                raise UserError(f"two statistics would be entry {name!r} of the record; record them one at a time")
             plan[safe_name(name)] = entry_taps
     return plan
 
 
 class RecordingHeader(StateHeader):
-    """Of the sums of an interrupted recording."""
+    """Header of the file with the sums of an interrupted recording."""
 
     images: int = Field(ge=1)
     right: int = Field(ge=0)
-    """Those whose class the network sees."""
+    """Number of images that the network classifies correctly."""
+
+
+class Progressed(NamedTuple):
+    """What a pass has measured so far."""
+
+    images: int
+    states: dict[str, State]
+    """By entry."""
+    hits: int
+    """Number of images that the network classifies correctly."""
 
 
 @dataclass(frozen=True)
 class Pause:
-    """Where an interrupted pass leaves its sums, and whose they are."""
+    """The file for the sums of an interrupted pass, and the identity of its run."""
 
     path: Path
     identity: dict[str, Any]
 
     def load(
-        self, images: int, meters: dict[str, Accumulator], shapes: dict[str, list[tuple[int, ...]]]
-    ) -> tuple[int, dict[str, State], int]:
-        """Of a pass over `images` images: how many are seen, the state of every meter, and how many were answered right;
-        nothing where no file is.
+        self, images: int, accumulators: dict[str, Accumulator], shapes: dict[str, list[tuple[int, ...]]]
+    ) -> Progressed:
+        """What a stopped pass over `images` images has measured; nothing if there is no file.
 
-        `shapes` are those of the meters' activations.
+        `shapes` are those of each accumulator's activations.
         """
         if not self.path.exists():
-            return 0, {}, 0
+            return Progressed(0, {}, 0)
         header = open_state(self.path, KIND, RecordingHeader, self.identity)
         if header.images > images:
             raise UserError(
-                f"{self.path} is of a run over {header.images:,} images, wanted {images:,}; remove the file"
+                f"{self.path} is of a run over {header.images:,} images, expected {images:,}; remove the file"
             )
         if header.right > header.images:
             raise UserError(
                 f"{self.path} counts {header.right:,} right answers on {header.images:,} images, expected at most as many; "
-                "remove it, and recording begins anew"
+                "remove it to start again"
             )
         layout = {
             f"{name}/{key}": slot
-            for name, meter in meters.items()
-            for key, slot in _state_slots(meter, shapes[name], header.images).items()
+            for name, accumulator in accumulators.items()
+            for key, slot in _state_slots(accumulator, shapes[name], header.images).items()
         }
-        states: dict[str, State] = {name: {} for name in meters}
+        states: dict[str, State] = {name: {} for name in accumulators}
         for name, tensor in load_state(self.path, KIND, header, layout).items():
             entry, key = name.split("/", 1)
             states[entry][key] = tensor
         for name, state in states.items():
             if "outer" in state and not _is_sum_of_squares(state["outer"]):
                 raise UserError(
-                    f"{self.path} holds sums of squares in {name!r} that no images have; remove it, and recording begins "
-                    "anew"
+                    f"{self.path} holds sums of squares in {name!r} that no images have; remove it to start again"
                 )
             if int(state["count"].sum()) % header.images:
-                raise UserError(
-                    f"{self.path} counts other images in {name!r} than in all; remove it, and recording begins anew"
-                )
-        return header.images, states, header.right
+                raise UserError(f"{self.path} counts other images in {name!r} than in total; remove it to start again")
+        return Progressed(header.images, states, header.right)
 
-    def save(self, images: int, states: dict[str, State], right: int) -> None:
+    def save(self, progressed: Progressed) -> None:
+        """Writes the sums, if they can be written."""
+        images, states, hits = progressed
         tensors = {f"{name}/{key}": tensor for name, sums in states.items() for key, tensor in sums.items()}
-        header = RecordingHeader(identity=self.identity, environment=Environment.here(), images=images, right=right)
+        header = RecordingHeader(identity=self.identity, environment=Environment.here(), images=images, right=hits)
         with suppress(UserError):  # sums that cannot be kept are measured again
             save_state(self.path, KIND, header, tensors)
 
 
 def _is_sum_of_squares(outer: Tensor) -> bool:
-    """Whether no matrix (G, D, D) has a diagonal below 0, or an entry larger than its diagonal's largest, rounding aside."""
+    """Whether every matrix (G, D, D) has a diagonal of at least 0 that no entry exceeds by more than rounding."""
     for matrix in outer:
         (low, high), diagonal = matrix.aminmax(), matrix.diagonal()
         if float(diagonal.min()) < 0 or float(max(-low, high)) > (1 + 1e-6) * float(diagonal.max()):
@@ -542,16 +561,16 @@ def _is_sum_of_squares(outer: Tensor) -> bool:
     return True
 
 
-def _state_slots(meter: Accumulator, shapes: list[tuple[int, ...]], images: int) -> Slots:
-    """What each tensor of a meter's state must be after that many images: like that of one black image, in range."""
-    one = meter.reduce([torch.zeros(1, *shape) for shape in shapes], torch.zeros(1, dtype=torch.long))
-    positions = int(one["count"].sum())
+def _state_slots(accumulator: Accumulator, shapes: list[tuple[int, ...]], images: int) -> Slots:
+    """The slots of an accumulator's state after that many images: the formats and shapes of one black image's state."""
+    state = accumulator.reduce([torch.zeros(1, *shape) for shape in shapes], torch.zeros(1, dtype=torch.long))
+    positions = int(state["count"].sum())
     rules = {
-        "count": {"low": 0, "high": images * positions, "whole": True},
+        "count": {"low": 0, "high": images * positions, "integral": True},
         "square": {"low": 0.0},
         "key": {"low": 0.0, "high": 0.5},
     }
-    return {name: Slot.like(tensor, **rules.get(name, {})) for name, tensor in one.items()}
+    return {name: Slot.like(tensor, **rules.get(name, {})) for name, tensor in state.items()}
 
 
 def _identity(network: Network, data: Dataset, plan: dict[str, tuple[Any, tuple[str, ...]]]) -> dict[str, Any]:
@@ -561,55 +580,52 @@ def _identity(network: Network, data: Dataset, plan: dict[str, tuple[Any, tuple[
 
 @torch.no_grad()
 def _measure(
-    network: Network, data: Dataset, meters: dict[str, Accumulator], taps: dict[str, tuple[str, ...]],
+    network: Network, data: Dataset, accumulators: dict[str, Accumulator], taps: dict[str, tuple[str, ...]],
     pause: Pause | None, progress: Progress, answered: Callable[[int, int], None] | None = None,
 ) -> dict[str, State]:  # fmt: skip
-    """The merged state of every meter after one pass over the data."""
-    all_taps = sorted({tap for meter_taps in taps.values() for tap in meter_taps})
+    """The merged state of every accumulator after one pass over the data."""
+    all_taps = sorted({tap for entry_taps in taps.values() for tap in entry_taps})
     chunk = _chunk(network, all_taps)
     shapes = tap_names.shapes(network, all_taps)
-    meter_shapes = {name: [shapes[tap] for tap in taps[name]] for name in meters}
-    done: tuple[int, dict[str, State], int] = (0, {}, 0)
+    entry_shapes = {name: [shapes[tap] for tap in taps[name]] for name in accumulators}
+    done = Progressed(0, {}, 0)
     if pause is not None:
-        done = pause.load(len(data), meters, meter_shapes)
-        if answered is not None and done[0]:
-            answered(done[0], done[2])
+        done = pause.load(len(data), accumulators, entry_shapes)
+        if answered is not None and done.images:
+            answered(done.images, done.hits)
     try:
-        with frozen(network.module), tap_names.watch(network, all_taps) as seen:
-            for start in range(done[0], len(data), chunk):
+        with frozen(network.module), tap_names.watch(network, all_taps) as activations:
+            for start in range(done.images, len(data), chunk):
                 indices = torch.arange(start, min(start + chunk, len(data)))
                 pixels, labels = data.pixels(indices.numpy(), network.spec.shape[1:]), data.labels[indices]
                 network.spec.check(pixels)
-                logits = _forward(network, pixels, all_taps, seen)
+                logits = _forward(network, pixels, all_taps, activations)
                 check_finite(network.name, logits, start)
-                right = int((logits.argmax(1) == labels).sum())
+                hits = int((logits.argmax(1) == labels).sum())
                 if answered is not None:
-                    answered(len(labels), right)
+                    answered(len(labels), hits)
                 states = {}
-                for name, meter in meters.items():
-                    state = meter.reduce([seen[tap] for tap in taps[name]], labels)
-                    states[name] = meter.merge(done[1][name], state) if name in done[1] else state
-                done = (
-                    start + len(indices),
-                    states,
-                    done[2] + right,
-                )  # one assignment: an interruption finds all meters at the same image
-                progress(done[0], len(data))
+                for name, accumulator in accumulators.items():
+                    state = accumulator.reduce([activations[tap] for tap in taps[name]], labels)
+                    states[name] = accumulator.merge(done.states[name], state) if name in done.states else state
+                # one assignment: an interruption finds all accumulators at the same image
+                done = Progressed(start + len(indices), states, done.hits + hits)
+                progress(done.images, len(data))
     except BaseException as stop:
-        if pause is not None and done[0] and not isinstance(stop, Exception):
-            pause.save(*done)
+        if pause is not None and done.images and not isinstance(stop, Exception):
+            pause.save(done)
         raise
-    return done[1]
+    return done.states
 
 
-def _forward(network: Network, pixels: Tensor, taps: Sequence[str], seen: dict[str, Tensor]) -> Tensor:
-    """The logits; activations are put into `seen`, and checked."""
+def _forward(network: Network, pixels: Tensor, taps: Sequence[str], activations: dict[str, Tensor]) -> Tensor:
+    """The logits of one batch. Adds its pixels to `activations` and checks all of them."""
     logits = network.logits(pixels.to(network.device))
-    seen[tap_names.INPUT] = pixels
+    activations[tap_names.INPUT] = pixels
     for tap in taps:
-        if not bool(seen[tap].isfinite().all()):
+        if not bool(activations[tap].isfinite().all()):
             raise UserError(f"activations of layer {tap!r} are not finite; check the weights and the data")
-        if (largest := float(seen[tap].abs().max())) > LARGEST:
+        if (largest := float(activations[tap].abs().max())) > LARGEST:
             raise UserError(
                 f"activations of layer {tap!r} are as large as {largest:.3g}, expected at most {LARGEST:g}, beyond which "
                 "float32 cannot count; check the weights and the data"
@@ -618,20 +634,20 @@ def _forward(network: Network, pixels: Tensor, taps: Sequence[str], seen: dict[s
 
 
 def _chunk(network: Network, taps: Sequence[str]) -> int:
-    """Images a batch, from the size of the activations alone, so that every run takes the same."""
+    """Number of images per batch, from the size of the activations alone, so that every run uses the same."""
     units = sum(math.prod(shape) for shape in tap_names.shapes(network, taps).values()) + network.spec.pixels
     return max(16, min(4096, CHUNK_BYTES // (8 * units)))
 
 
-def _check_read(name: str, summary: Summary, meter: Any) -> None:
-    """Raises UserError for an entry that is read from the network itself and is not what the network has."""
-    read_now = meter.read()
-    if any(not torch.equal(summary[key], tensor) for key, tensor in read_now.items()):
-        raise UserError(f"entry {name!r} of the record is not what the network itself holds; get the record again")
+def _check_read(name: str, summary: Summary, accumulator: Any) -> None:
+    """Raises UserError for an entry that is read from the network itself and differs from what the network has."""
+    current = accumulator.read()
+    if any(not torch.equal(summary[key], tensor) for key, tensor in current.items()):
+        raise UserError(f"entry {name!r} of the record differs from the network's own statistics; get the record again")
 
 
 def _entry(item: Any, tensors: dict[str, Tensor]) -> tuple[str, Entry]:
-    """One entry of a header, its tensors taken out of `tensors`."""
+    """One entry of a header; its tensors are removed from `tensors`."""
     taps, name = (item.get("taps"), item.get("name")) if isinstance(item, dict) else (None, None)
     if not isinstance(taps, list) or not taps or not all(isinstance(word, str) for word in (*taps, name)):
         raise UserError("an entry of the record is not an object with name, taps and statistic; get the record again")

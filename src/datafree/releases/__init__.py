@@ -1,1 +1,1 @@
-"""Releases: the folders that are handed over, and how a network is loaded from one."""
+"""Releases: the folders that a publisher shares, and how a network is loaded from one."""

@@ -1,4 +1,4 @@
-"""How many bits, where, and how a quantized network is fine-tuned: the settings."""
+"""The number of bits of weights and activations, as settings."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from .._core.settings import Settings
 __all__ = ["Bits", "TargetCPU", "ends", "largest_weight"]
 
 TargetCPU: TypeAlias = Literal["any", "vnni"]
-"""`any`: weights of 8 bits that meet activations of 8 bits use 7 of them, so that sums of two products fit 16 bits, to which
-x86 processors without VNNI cut them in onnxruntime. `vnni`: all 8."""
+"""`any`: 8-bit weights that are multiplied by 8-bit activations use 7 bits, so that sums of two products fit into the 16 bits
+that onnxruntime has for them on x86 processors without VNNI. `vnni`: all 8 bits."""
 
 
 def ends(first: object, last: object) -> str:
-    """The bits of the first and last layer in words, in brackets; nothing where none were chosen."""
-    found = [f"{what} layer {own} bits" for what, own in (("first", first), ("last", last)) if own is not None]
-    return f" ({', '.join(found)})" if found else ""
+    """The bits of the first and last layer in words, in brackets; empty if neither was chosen."""
+    parts = [f"{layer} layer {bits} bits" for layer, bits in (("first", first), ("last", last)) if bits is not None]
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def largest_weight(weights: int, activations: int, target_cpu: TargetCPU) -> int:
-    """The end of a weight's grid -end..end: 127 at 8 bits; 63 where `target_cpu` is any and activations have 8 bits too."""
+    """The end of a weight's grid -end..end: 127 at 8 bits; 63 if `target_cpu` is any and activations have 8 bits too."""
     if target_cpu == "any" and weights == activations == 8:
         return 2**6 - 1
     return 2 ** (weights - 1) - 1
 
 
 class Bits(Settings):
-    """Uniform quantization: weights symmetric by output channel, activations by tensor, with a zero point.
+    """Uniform quantization: weights symmetric per output channel, activations per tensor, with a zero point.
 
-    Inputs of conv and linear layers are rounded. With 8-bit activations the operands of residual additions and pools are
-    too, so that an integer kernel runs them; with fewer they stay in floating point, as in the field's tables.
+    Inputs of conv and linear layers are rounded. With 8-bit activations, so are the operands of residual additions and pools,
+    which then run in integer kernels; with fewer bits they stay in floating point, as in published tables.
     """
 
     weights: int = Field(default=8, ge=2, le=16)
@@ -46,12 +46,12 @@ class Bits(Settings):
 
     @property
     def name(self) -> str:
-        """`w4a4`, as the field writes it."""
+        """The usual notation, `w4a4`."""
         return f"w{self.weights}a{self.activations}"
 
     @property
     def words(self) -> str:
-        """The name, and the ends where they differ."""
+        """The name, and the bits of the first and last layer if they were chosen."""
         return self.name + ends(self.first, self.last)
 
     @property

@@ -1,4 +1,4 @@
-"""The right spelling of a model's name where a Python file was named alone. The file is read, never run."""
+"""Suggests `FILE.py:FUNCTION` for a model that was named by its Python file alone. The file is read, never run."""
 
 from __future__ import annotations
 
@@ -16,47 +16,45 @@ TORCH_SUFFIXES = (".pt", ".pth", ".torchscript")
 
 
 def check_name(name: str) -> None:
-    """Raises UserError for a Python file without the function in it, or a TorchScript or ONNX file, in a model's place."""
+    """Raises UserError for a model's name that is a Python file without a function, or a TorchScript or ONNX file."""
     path = Path(name)
     if ":" in name or is_zoo(name) or not (path.suffix or path.with_suffix(".py").is_file()):
         return
     if path.suffix == ".py" and not path.is_file():
         raise UserError(
-            f"no file {name}, wanted the Python file that builds the model, as {name}:FUNCTION; check the path"
+            f"no file {name}, expected the Python file that builds the model, as {name}:FUNCTION; check the path"
         )
     if path.suffix in (*TORCH_SUFFIXES, ".safetensors") and path.is_file():
         raise UserError(
-            f"{name} is a file of weights or a program, wanted the Python code that builds the network; "
+            f"{name} is a file of weights or a program, expected the Python code that builds the network; "
             f"{pack_command('file.py:function', name)}"
         )
     source = path if path.suffix == ".py" else path.with_suffix(".py")
     if not source.is_file():
         return
     if (broken := _broken(source)) is not None:
-        raise UserError(f"{source} is no Python that can be read: {broken}; mend it, and give {source}:FUNCTION")
+        raise UserError(f"{source} is not readable Python: {broken}; fix it, and give {source}:FUNCTION")
     names = builders(source)
-    found = " or ".join(f"{source}:{own}" for own in names[:MOST])
+    choices = " or ".join(f"{source}:{name_in_file}" for name_in_file in names[:MOST])
     if not names:
         raise UserError(
-            f"{source} has no function or network class at its top level, wanted one that builds the model; write one, and "
+            f"{source} has no function or network class at its top level, expected one that builds the model; write one, and "
             f"give {source}:FUNCTION"
         )
-    raise UserError(f"{name} names no function or class that builds the model; give {found}")
+    raise UserError(f"{name} names no function or class that builds the model; give {choices}")
 
 
 def pack_command(model: str, weights: str | Path) -> str:
-    """The commands that make a release of a user's own network: a torch file of weights is converted first."""
-    path, first = Path(weights), ""
+    """The commands that make a release of a custom network: a torch file of weights is converted first."""
+    path, conversion = Path(weights), ""
     if path.suffix in TORCH_SUFFIXES:
         weights = f"{path.stem}.safetensors"
-        first = f"datafree convert {path} --out {weights}, then "
-    return (
-        f"{first}datafree pack {model} --weights {weights} --shape CHANNELS HEIGHT WIDTH --classes COUNT --out release"
-    )
+        conversion = f"datafree convert {path} --out {weights}, then "
+    return f"{conversion}datafree pack {model} --weights {weights} --shape CHANNELS HEIGHT WIDTH --classes COUNT --out release"
 
 
 def _broken(source: Path) -> str | None:
-    """Why a file cannot be parsed, with its line; None where it can be."""
+    """Why a file cannot be parsed, with the line; None if it can be parsed."""
     try:
         with source.open("rb") as file:
             ast.parse(file.read(BYTES_AT_MOST))
@@ -68,11 +66,11 @@ def _broken(source: Path) -> str | None:
 
 
 def builders(source: Path) -> list[str]:
-    """Names of a file's top-level functions and network classes: those called like a builder first, then the file's order.
+    """Names of a file's top-level functions and network classes: those with a builder's name first, then in file order.
 
-    Empty for a file that is no Python.
+    Empty for a file that is not Python.
     """
-    if not source.is_file():  # a pipe would be waited for
+    if not source.is_file():  # opening a pipe would block
         return []
     try:
         with source.open("rb") as file:
@@ -80,17 +78,19 @@ def builders(source: Path) -> list[str]:
     except (SyntaxError, ValueError, OSError, MemoryError, RecursionError):
         return []
     kinds = (ast.FunctionDef, ast.ClassDef)
-    found = [
-        own.name for own in body if isinstance(own, kinds) and (isinstance(own, ast.FunctionDef) or _is_network(own))
+    names = [
+        statement.name
+        for statement in body
+        if isinstance(statement, kinds) and (isinstance(statement, ast.FunctionDef) or _is_network(statement))
     ]
-    found = [name for name in found if not name.startswith("_")]
+    names = [name for name in names if not name.startswith("_")]
     likely = [
-        name for name in found if any(word in name.lower() for word in ("build", "net", "model", "make", "create"))
+        name for name in names if any(word in name.lower() for word in ("build", "net", "model", "make", "create"))
     ]
-    return likely + [name for name in found if name not in likely]
+    return likely + [name for name in names if name not in likely]
 
 
 def _is_network(statement: ast.ClassDef) -> bool:
-    """Whether its bases are named like torch's modules or like a network."""
+    """Whether its bases have the names of torch's modules or of a network."""
     words = ("Module", "Sequential", "Net", "Model", "Classifier")
     return any(any(word in ast.unparse(base) for word in words) for base in statement.bases)

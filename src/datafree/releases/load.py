@@ -1,4 +1,4 @@
-"""Naming a model: a zoo name, `file.py:function` or `package.module:function` of the user's own, or a release folder."""
+"""Loads and creates models by name: a zoo name, the user's `file.py:function` or `package.module:function`, or a release."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def load_model(
 
     - `name`: a release folder, which brings spec and weights; a quantized folder, which is opened through onnxruntime; or a
       name of the zoo, `file.py:function` or `package.module:function` with `weights` and `spec`.
-    - `code`: for a release of a network that is not of the zoo, the `file.py:function` that builds it.
-    - `module`: instead of `code`, a module of that architecture, with any weights: `load_model("mine", module=MyNet())`.
-      It is copied; the module given keeps its weights.
+    - `code`: for a release of a custom network, the `file.py:function` that builds it.
+    - `module`: instead of `code`, a module of that architecture with any weights: `load_model("mine", module=MyNet())`. It is
+      copied and keeps its weights.
     - `weights`: a safetensors file of weights to use instead of the release's own.
 
-    Raises UserError in one line where something is missing or damaged, where weights and architecture do not fit, and where
-    the network gives other logits than its publisher's.
+    Raises UserError if something is missing or damaged, if weights and architecture do not fit, and if the network gives
+    other logits than its publisher's.
     """
     release = None
     if module is not None and code is not None:
@@ -73,36 +73,34 @@ def load_model(
                 "or use Network(module, ...)"
             )
         if Path(name).suffix in EXPORTED and Path(name).is_file():
-            raise UserError(f"{name} is one file of a quantized network, wanted its folder; give {Path(name).parent}")
+            raise UserError(f"{name} is one file of a quantized network, expected its folder; give {Path(name).parent}")
         check_name(name)
         if weights is None and code_name(name) is None and not is_zoo(name):
             raise unknown("model", name, zoo.names(), "the zoo, and no such release folder")
         if weights is None:
             raise UserError(
-                f"model {name!r} has no weights; give a release folder, or --weights FILE.safetensors beside the model"
+                f"model {name!r} has no weights; give a release folder, or `weights='FILE.safetensors'` beside the model"
             )
         if spec is None:
-            raise UserError(
-                f"model {name!r} does not say what it takes; make a release of it: {pack_command(name, weights)}"
-            )
+            raise UserError(f"model {name!r} comes without a spec; make a release of it: {pack_command(name, weights)}")
         architecture, path = name, weights
     check_name(architecture)
     assert spec is not None
     tensors = read_weights(path)
-    if code_name(architecture) is None:  # before a weight of it is allocated: a few bytes of text can name 40 GB
+    if code_name(architecture) is None:  # before its weights are allocated: a few bytes of text can name 40 GB
         _check_weights(architecture, zoo.on_meta(architecture, spec).state_dict(), tensors, path)
     network = _built(architecture, spec, seed=0)
     _load(network, tensors, path)
     network.module.eval()
     with _guarded(architecture, code_name(architecture)), torch.sparse.check_sparse_tensor_invariants():
-        network.check()  # positions of sparse tensors too, which torch otherwise uses as they are
+        network.check()  # also positions of sparse tensors, which torch otherwise uses unchecked
         if release is not None and release.custom and weights is None:
             check_code(release, network)
     return network
 
 
 def _with_weights(module: nn.Module, spec: InputSpec, name: str, path: str | Path, release: Release | None) -> Network:
-    """A copy of the user's module with the weights in `path`; of `release`, it gives the logits of its publisher's."""
+    """A copy of the user's module with the weights in `path`. Checks that it gives the logits of `release`'s publisher."""
     network = Network(copied(unwrapped(module)).cpu(), spec, name)
     if any(torch.nn.parameter.is_lazy(parameter) for parameter in network.module.parameters()):
         _first_pass(network)
@@ -117,11 +115,11 @@ def _with_weights(module: nn.Module, spec: InputSpec, name: str, path: str | Pat
 
 @checked
 def new_model(name: str, spec: InputSpec, *, seed: int) -> Network:
-    """A fresh network for `spec`, with random weights: the same for the same seed.
+    """A new network for `spec`, with random weights that depend only on the seed.
 
-    `name` is of the zoo, or `file.py:function` or `package.module:function` that returns a module. The function, or class,
-    is called with the InputSpec if it has a parameter named `spec` or annotated as InputSpec, or exactly one that is
-    required. Raises UserError in one line.
+    `name` is a zoo name, or a `file.py:function` or `package.module:function` that returns a module. The function, or class,
+    is called with the InputSpec if it has a parameter named `spec` or annotated as InputSpec, or exactly one required
+    parameter. Raises UserError if there is no such function, or if it fails.
     """
     network = _built(name, spec, seed=seed)
     with _guarded(name, code_name(name)):
@@ -130,10 +128,10 @@ def new_model(name: str, spec: InputSpec, *, seed: int) -> Network:
 
 
 def _built(name: str, spec: InputSpec, *, seed: int) -> Network:
-    """`new_model`, its answers not checked yet; layers that take their size from a batch have taken it from a grey one."""
+    """`new_model` before its answers are checked. Lazy layers have taken their size from a grey batch."""
     if is_release(name):
         raise UserError(
-            f"{name} is a trained release, wanted a fresh network; name an architecture of the zoo or your own"
+            f"{name} is a trained release, expected a new network; name an architecture of the zoo or your own"
         )
     check_name(name)
     code = code_name(name)
@@ -143,44 +141,46 @@ def _built(name: str, spec: InputSpec, *, seed: int) -> Network:
         torch.manual_seed(seed_of(seed, "weights", name))
         module = zoo.build(name, spec) if code is None else _function(name, code)(spec)
         if not isinstance(module, nn.Module):
-            raise UserError(f"{name!r} returned {type(module).__name__}, wanted a torch.nn.Module; return the network")
+            raise UserError(
+                f"{name!r} returned {type(module).__name__}, expected a torch.nn.Module; return the network"
+            )
         network = Network(module, spec, name)
         if any(torch.nn.parameter.is_lazy(parameter) for parameter in network.module.parameters()):
             with _guarded(name, code):
                 _first_pass(network)
         elif code is not None:
-            with suppress(Exception):  # Network.check says what is wrong
+            with suppress(Exception):  # reported by Network.check
                 _first_pass(network)
     return network
 
 
 @torch.no_grad()
 def _first_pass(network: Network) -> None:
-    """One forward pass in eval mode, which makes what some networks make on their first one: lazy layers, buffers."""
+    """One forward pass in eval mode, in which some networks create lazy layers and buffers."""
     module, spec = network.module, network.spec
     try:
-        module.eval()  # `frozen` would ask for the gradients of weights that are not there yet
+        module.eval()  # not with `frozen`, which needs all weights to exist
         network.logits(torch.full((2, *spec.shape), (spec.low + spec.high) / 2))
     finally:
         module.train()
 
 
 def load_weights(network: Network, path: str | Path) -> None:
-    """Loads a safetensors file into the network; names, dtypes and shapes must be its own."""
+    """Loads a safetensors file into the network. Raises UserError unless names, dtypes and shapes fit."""
     _load(network, read_weights(path), path)
 
 
 def _load(network: Network, tensors: dict[str, Tensor], path: str | Path) -> None:
     state = network.module.state_dict()
     if any(isinstance(tensor, Tensor) and tensor.layout != torch.strided for tensor in state.values()):
-        check_state(network)  # raises: sparse tensors take no copy of dense ones
+        check_state(network)  # raises: dense tensors cannot be copied into sparse ones
     tensors = _untied(network, _plainly_named(state, tensors), path)
     _check_weights(network.name, state, tensors, path)
     network.module.load_state_dict({**state, **tensors})
 
 
 def _plainly_named(state: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights without the prefix that data-parallel training or `torch.compile` put before every name."""
+    """The weights without the prefix of every name from data-parallel training or `torch.compile`."""
     for prefix in ("module.", "_orig_mod.") * 2:
         if (
             tensors
@@ -192,27 +192,27 @@ def _plainly_named(state: dict[str, Any], tensors: dict[str, Tensor]) -> dict[st
 
 
 def _untied(network: Network, tensors: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
-    """The weights with every name of a tensor that the network uses under several: a file may hold one of them.
+    """The weights under all names of tensors that the network shares: a file may have only one of the names.
 
-    Raises UserError where the file has different values for one tensor.
+    Raises UserError if the file has different values for a shared tensor.
     """
     names: dict[int, list[str]] = {}
     for pairs in (network.module.named_parameters, network.module.named_buffers):
         for name, tensor in pairs(remove_duplicate=False):
             names.setdefault(id(tensor), []).append(name)
-    whole = dict(tensors)
+    complete = dict(tensors)
     for tied in (group for group in names.values() if len(group) > 1):
-        first = next((name for name in tied if name in tensors), None)
-        if first is None:
+        present = next((name for name in tied if name in tensors), None)
+        if present is None:
             continue
         for name in [name for name in tied if name in tensors]:
-            if tensors[name].shape == tensors[first].shape and not torch.equal(tensors[name], tensors[first]):
+            if tensors[name].shape == tensors[present].shape and not torch.equal(tensors[name], tensors[present]):
                 raise UserError(
-                    f"{name!r} and {first!r} are one tensor in {network.name}, and two different ones in {path}; use "
+                    f"{name!r} and {present!r} are one tensor in {network.name}, and two different ones in {path}; use "
                     "weights of this architecture"
                 )
-        whole |= {name: tensors[first] for name in tied if name not in tensors}
-    return whole
+        complete |= {name: tensors[present] for name in tied if name not in tensors}
+    return complete
 
 
 def _check_weights(network: str, state: dict[str, Any], tensors: dict[str, Tensor], path: str | Path) -> None:
@@ -227,12 +227,12 @@ def _check_weights(network: str, state: dict[str, Any], tensors: dict[str, Tenso
     for name, tensor in tensors.items():
         if tensor.shape != state[name].shape:
             raise UserError(
-                f"weight {name!r} in {path} is {tuple(tensor.shape)}, wanted {tuple(state[name].shape)} for {network}; "
+                f"weight {name!r} in {path} is {tuple(tensor.shape)}, expected {tuple(state[name].shape)} for {network}; "
                 "use the weights of this architecture and input size"
             )
         if tensor.dtype != state[name].dtype:
             raise UserError(
-                f"weight {name!r} in {path} is {tensor.dtype}, wanted {state[name].dtype}; use weights in that number format"
+                f"weight {name!r} in {path} is {tensor.dtype}, expected {state[name].dtype}; use weights in that number format"
             )
 
 
@@ -240,20 +240,20 @@ def _check_memory(name: str, spec: InputSpec) -> None:
     """Raises UserError for a zoo network whose weights, or activations of the probe images, cannot fit in memory."""
     module = zoo.on_meta(name, spec)
     weights = 4 * sum(parameter.numel() for parameter in module.parameters())
-    there = memory.available()
-    if there is None or weights + 8 * PROBES * _most_outputs(module, spec) <= there:
+    available = memory.available()
+    if available is None or weights + 8 * PROBES * _most_outputs(module, spec) <= available:
         return
-    # what the weights alone decide needs no more: under a limit torch's compiler may not load in the memory that is left
-    needed = weights if weights > there else weights + 8 * _largest_output(module, spec)
-    if needed > there:
+    # if the weights alone are too large, stop here: under a limit torch's compiler may not load in the remaining memory
+    needed = weights if weights > available else weights + 8 * _largest_output(module, spec)
+    if needed > available:
         raise UserError(
-            f"{name} for images {spec.shape} needs {needed:,} bytes, wanted at most the {there:,} of memory here; "
+            f"{name} for images {spec.shape} needs {needed:,} bytes, expected at most the {available:,} of memory available; "
             "give a smaller network or smaller images"
         )
 
 
 def _most_outputs(module: nn.Module, spec: InputSpec) -> int:
-    """Numbers that the largest output for one image has at most: no layer of the zoo has maps larger than the image."""
+    """An upper bound of the values in the largest output for one image: no zoo network has maps larger than the image."""
     area = spec.shape[1] * spec.shape[2]
     convolutions = (part.out_channels * area for part in module.modules() if isinstance(part, nn.Conv2d))
     linears = (part.out_features for part in module.modules() if isinstance(part, nn.Linear))
@@ -261,19 +261,19 @@ def _most_outputs(module: nn.Module, spec: InputSpec) -> int:
 
 
 def _largest_output(module: nn.Module, spec: InputSpec) -> int:
-    """Numbers in the largest output of its parts for the probe images. The first call in a process imports torch's
-    compiler, which takes two seconds.
+    """Number of values in the largest output for the probe images. The first call in a process imports torch's compiler,
+    which takes two seconds.
     """
     sizes = [0]
     for part in module.modules():
-        part.register_forward_hook(lambda *given: sizes.append(given[2].numel()))
-    with torch.no_grad(), suppress(RuntimeError):  # images of a wrong shape: Network.check says it in words
+        part.register_forward_hook(lambda *hook_arguments: sizes.append(hook_arguments[2].numel()))
+    with torch.no_grad(), suppress(RuntimeError):  # images of a wrong shape are reported by Network.check
         module.eval()(torch.empty(PROBES, *spec.shape, device="meta"))
     return max(sizes)
 
 
 def _function(name: str, code: CodeName) -> Callable[..., Any]:
-    """The user's own function, called with the InputSpec if it takes an argument."""
+    """The user's function, called with the InputSpec if it takes an argument."""
     code.check()
     module = import_code(code)
     function = getattr(module, code.attribute, None)
@@ -282,17 +282,17 @@ def _function(name: str, code: CodeName) -> Callable[..., Any]:
         raise unknown("function", code.attribute, names, code.place)
     if isinstance(function, nn.Module):
         raise UserError(
-            f"{name} is a network that is built already, wanted the function or class that builds it; write a function that "
-            "returns it"
+            f"{name} is a network that is built already, expected the function or class that builds it; write a function "
+            "that returns it"
         )
-    takes = _spec_parameter(name, function)
+    parameter = _spec_parameter(name, function)
 
     def call(spec: InputSpec) -> Any:
-        how = ", called with the InputSpec" if takes is not None else ""
-        with running(name, code, how):
-            if takes is None:
+        note = ", called with the InputSpec" if parameter is not None else ""
+        with running(name, code, note):
+            if parameter is None:
                 return function()
-            return function(spec) if takes == "" else function(**{takes: spec})
+            return function(spec) if parameter == "" else function(**{parameter: spec})
 
     return call
 
@@ -300,7 +300,7 @@ def _function(name: str, code: CodeName) -> Callable[..., Any]:
 def _spec_parameter(name: str, function: Callable[..., Any]) -> str | None:
     """The parameter that gets the InputSpec: "" for the first, a name for one by keyword, None for none.
 
-    It is the one named `spec` or annotated as InputSpec, or else the only required one. Raises UserError where others are
+    It is the one named `spec` or annotated as InputSpec, or else the only required one. Raises UserError if others are
     required.
     """
     try:
@@ -308,11 +308,11 @@ def _spec_parameter(name: str, function: Callable[..., Any]) -> str | None:
     except (TypeError, ValueError):  # of compiled code
         return None
     kinds = inspect.Parameter
-    named = [
+    by_keyword = [
         parameter for parameter in parameters if parameter.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)
     ]
     chosen = next(
-        (parameter for parameter in named if parameter.name == "spec" or _is_spec(parameter.annotation)), None
+        (parameter for parameter in by_keyword if parameter.name == "spec" or _is_spec(parameter.annotation)), None
     )
     variable = (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD)
     required = [
@@ -320,11 +320,11 @@ def _spec_parameter(name: str, function: Callable[..., Any]) -> str | None:
     ]
     if chosen is None and len(required) == 1 and required[0].kind is not kinds.KEYWORD_ONLY:
         return ""
-    if others := [parameter.name for parameter in required if parameter is not chosen]:
+    if unexpected := [parameter.name for parameter in required if parameter is not chosen]:
         names = ", ".join(parameter.name for parameter in required)
         raise UserError(
-            f"{name} needs {len(required)} argument{'s' * (len(required) > 1)} ({names}), wanted none or the "
-            f"InputSpec alone; give {others[-1]!r} a default, or name a function that calls it"
+            f"{name} needs {len(required)} argument{'s' * (len(required) > 1)} ({names}), expected none or the "
+            f"InputSpec alone; give {unexpected[-1]!r} a default, or name a function that calls it"
         )
     return None if chosen is None else chosen.name
 
@@ -335,12 +335,12 @@ def _is_spec(annotation: Any) -> bool:
 
 
 def _guarded(name: str, code: CodeName | None) -> AbstractContextManager[None]:
-    """`guarded` for a network that the user's own code makes; nothing for one of the zoo."""
+    """`guarded` for a network from the user's code; no context for one of the zoo."""
     return nullcontext() if code is None else guarded(name, code)
 
 
 def read_code(name: str) -> list[Path]:
-    """The files that `file.py:function` or `package.module:function` is made of, which is imported for that."""
+    """The files of the code `file.py:function` or `package.module:function`, which is imported to find them."""
     code = code_name(name)
     assert code is not None
     code.check()

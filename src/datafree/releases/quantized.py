@@ -49,11 +49,11 @@ FILES = ("model.onnx", "model.pt2", "model.pte")
 
 
 class Exported(OpaqueModule):
-    """An ONNX file run by onnxruntime in a process of its own: pixels (N, C, H, W) to logits (N, classes), on the CPU,
-    without gradients. Raises UserError where the file takes more time or memory than its operators account for."""
+    """An ONNX file that onnxruntime runs in a separate process: pixels (N, C, H, W) to logits (N, classes), on the CPU,
+    without gradients. Raises UserError if the file takes more time or memory than its operators account for."""
 
     rounds = True
-    """Its answers jump from level to level."""
+    """Its answers change in steps."""
 
     def __init__(self, program: Program, content: bytes, threads: int):
         super().__init__()
@@ -78,10 +78,10 @@ class Exported(OpaqueModule):
 
 
 def open_quantized(folder: str | Path, *, threads: int = 0) -> Network:
-    """The network in a folder that `datafree quantize` wrote; `threads` 0 is as many as there are cores.
+    """The network in a folder that `datafree quantize` wrote; 0 `threads` means one per core.
 
-    Raises UserError for another folder, and for a file that is not as it was written. A file that may answer differently
-    on this processor comes with a `Notice`.
+    Raises UserError for another folder and for a file that has changed. Warns with a `Notice` if the file may give other
+    answers on this processor.
     """
     from .._core.optional_packages import require
 
@@ -98,13 +98,13 @@ def open_quantized(folder: str | Path, *, threads: int = 0) -> Network:
 
 
 def read_program(folder: Path, config: Config) -> tuple[Program, bytes]:
-    """What model.onnx does, and its bytes; nothing is run, and no package but numpy is needed.
+    """The checked program in model.onnx, and the file's bytes. Nothing is run, and only numpy is needed.
 
-    Raises UserError for a file that is gone or not as it was written, and for one that is refused (`onnxfile.check`).
+    Raises UserError for a file that is missing or has changed, and for one that `onnx_session.check` refuses.
     """
     path = folder / "model.onnx"
     if "model.onnx" not in config.sha256 or not path.exists():
-        raise UserError(f"{folder} has no model.onnx, wanted one to run; quantize again")
+        raise UserError(f"{folder} has no model.onnx, expected one to run; quantize again")
     with open_regular(path) as (file, size):
         if size > MAX_BYTES:
             raise UserError(
@@ -117,7 +117,7 @@ def read_program(folder: Path, config: Config) -> tuple[Program, bytes]:
 
 
 def check_files(folder: Path) -> None:
-    """Raises UserError where a file of a quantized network is gone, or not as it was written."""
+    """Raises UserError if a file of a quantized network is missing or has changed."""
     for name, digest in read_config(folder).sha256.items():
         if name not in FILES:
             raise UserError(
@@ -129,20 +129,20 @@ def check_files(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Config:
-    """What config.json says, checked."""
+    """The checked content of config.json."""
 
     architecture: str
     spec: InputSpec
     bits: Bits
     original: str
-    """The fingerprint of the network that it was made from."""
+    """The fingerprint of the original network."""
     sha256: dict[str, Any]
     fits_16_bits: bool | None
-    """Whether no sum of two products exceeds 16 bits; None where the file does not say."""
+    """Whether no sum of two products exceeds 16 bits; None if the file does not say."""
 
 
 def read_config(folder: Path) -> Config:
-    """Raises UserError for a folder of something else, and for a config that nobody wrote with datafree."""
+    """The config.json of a folder. Raises UserError for another kind of folder, and for a config not written by datafree."""
     path = folder / "config.json"
     config = read_sealed_json(path, OLDER)
     digests: Any = config.get("sha256")
@@ -151,11 +151,11 @@ def read_config(folder: Path) -> Config:
     name = config.get("architecture")
     if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= LONGEST:
         raise UserError(
-            f"{path}: architecture: got {str(name)[:40]!r}, wanted a name of up to {LONGEST} printable characters; "
+            f"{path}: architecture: got {str(name)[:40]!r}, expected a name of up to {LONGEST} printable characters; "
             "get it again"
         )
     if not re.fullmatch("[0-9a-f]{64}", str(config.get("original"))):
-        raise UserError(f"{path}: original: wanted the fingerprint of a network; get it again")
+        raise UserError(f"{path}: original: expected the fingerprint of a network; get it again")
     try:
         spec, bits = InputSpec.stored(config.get("spec"), path), parse(Bits, config.get("bits"))
         fits = config.get("fits_16_bits")
@@ -163,8 +163,8 @@ def read_config(folder: Path) -> Config:
     except UserError as error:
         if str(path) in str(error):
             raise
-        found = str(error).partition(";")[0].removeprefix("--")
-        raise UserError(f"{path}: {found}; get it again") from None
+        reason = str(error).partition(";")[0]
+        raise UserError(f"{path}: {reason}; get it again") from None
 
 
 QUANTIZED_FOLDER = Kind(

@@ -1,6 +1,6 @@
-"""A release: the folder a publisher hands over, and all that a deployer needs. Laid out as on the Hugging Face hub.
+"""A release: the folder that a publisher shares, with everything a deployer needs. Its layout is that of the Hugging Face hub.
 
-`config.json` (architecture, InputSpec), `model.safetensors`, `record.safetensors` (where there is one), `README.md`.
+`config.json` (architecture, InputSpec), `model.safetensors`, `record.safetensors` (optional), `README.md`.
 """
 
 from __future__ import annotations
@@ -66,15 +66,15 @@ __all__ = [
 
 CUSTOM = "custom:"
 LONGEST_OWN = 80
-"""Characters of the name of somebody's own network."""
+"""Maximum number of characters of the name of a custom network."""
 OLDER = ("format", "architecture", "spec", "datafree", "kind", "bits", "original", "sha256")
-"""Keys of a config.json, also of a quantized folder's, of a version that wrote no checksum."""
+"""Keys of a config.json of a release or quantized folder, as versions without a checksum wrote it."""
 LONGEST = 160
-"""Characters of an architecture's name."""
+"""Maximum number of characters of an architecture's name."""
 NOTES = 1000
-"""Characters of the notes on how a network came to be."""
+"""Maximum number of characters of the notes on a network's origin."""
 ANSWERS = 512
-"""Logits of fixed images that a release of somebody's own network keeps, to tell other code by."""
+"""Maximum number of logits of the probe images in a release of a custom network, by which other code is recognised."""
 BEING_REPLACED = """
 ## Activation record
 
@@ -94,13 +94,15 @@ class Release:
         """The release in `folder`; no weights are read. Raises UserError for a folder that is no release."""
         folder = Path(folder)
         if not folder.is_dir():
-            raise UserError(f"no folder {folder}, wanted a release (config.json, model.safetensors); check the path")
+            raise UserError(f"no folder {folder}, expected a release (config.json, model.safetensors); check the path")
         if not (folder / "config.json").is_file():
             check_finished(folder)
             raise UserError(no_release(folder))
         config = read_sealed_json(folder / "config.json", OLDER)
         if config.get("kind") not in (None, "quantized"):
-            raise UserError(f"{folder} is of kind {str(config['kind'])[:40]!r}, wanted a release; name another folder")
+            raise UserError(
+                f"{folder} is of kind {str(config['kind'])[:40]!r}, expected a release; name another folder"
+            )
         if not is_format(config.get("format"), 1) or not isinstance(config.get("spec"), dict):
             raise UserError(
                 f"{folder / 'config.json'} is no datafree release of format 1; make it again with this version"
@@ -121,7 +123,7 @@ class Release:
 
     @property
     def notes(self) -> str:
-        """What its publisher's command said of how it came to be; one line, empty where nothing is known."""
+        """The publisher's line on the network's origin; empty if there is none."""
         return str(self.config.get("notes", ""))
 
     @property
@@ -143,34 +145,34 @@ class Release:
         name = str(self.config.get("architecture"))
         if self.custom:
             raise UserError(
-                f"{self.folder} holds a network of its publisher's own code ({name!r}); name it with --code "
-                "FILE.py:FUNCTION, the Python file that its publisher hands over beside this folder, or from Python give "
-                "module="
+                f"{self.folder} holds a network of its publisher's own code ({name!r}); name it with "
+                "`code='FILE.py:FUNCTION'`, the Python file that its publisher provides with this folder, or, from Python, "
+                "give `module`"
             )
         return name
 
     @property
     def public_name(self) -> str:
-        """The zoo's name, or that of a network of its publisher's own code, without `custom:`."""
+        """The zoo name, or the name of a custom network without `custom:`."""
         return str(self.config.get("architecture")).removeprefix(CUSTOM)
 
     @property
     def custom(self) -> bool:
-        """Whether it takes its publisher's own code to build it."""
+        """Whether its publisher's code is needed to build it."""
         return not is_zoo(str(self.config.get("architecture")))
 
     def record(self, network: Network, path: str | Path | None = None) -> Record | None:
-        """Its record, or the one in `path`; None where there is none.
+        """Its record, or the one in `path`; None if there is none.
 
-        `network` is what `load_model` returns of this folder. Raises UserError for a record that is damaged or of another
+        `network` is what `load_model` returns for this folder. Raises UserError for a record that is damaged or of another
         network.
         """
-        found = Path(path) if path is not None else self.folder / "record.safetensors"
-        return Record.load(found, network) if path is not None or found.exists() else None
+        record_path = Path(path) if path is not None else self.folder / "record.safetensors"
+        return Record.load(record_path, network) if path is not None or record_path.exists() else None
 
 
 def architecture_of(network: Network) -> str:
-    """What config.json calls it: the zoo's name of a network with the zoo's weights, or `custom:` and the name of the
+    """Its name in config.json: the zoo name if its weights fit that architecture, otherwise `custom:` and the name of the
     function that builds it, never a path.
     """
     if is_zoo(network.name) and _is_of_zoo(network):
@@ -195,30 +197,30 @@ def _is_of_zoo(network: Network) -> bool:
 def write_release(folder: str | Path, network: Network, record: Record | None = None, *, notes: str = "") -> Path:
     """Writes a release into `folder`, and returns its path: config.json, model.safetensors, README.md and the record.
 
-    - `network`: its weights are written as they are in training mode. A network that is not of the zoo is written as
-      `custom:` and its name; `load_model(folder, module=...)` or `code=` opens it again, since its code is not written.
-    - `record`: what `record` returns of this network. Without it a record of the same weights that is there stays.
-    - `notes`: a line on how the network came to be and how good it is; config.json keeps it and the card shows it.
+    - `network`: its weights are written as in training mode. A custom network is written as `custom:` and its name, without
+      its code; `load_model(folder, module=...)` or `code=` opens it.
+    - `record`: what `record` returns for this network. Without it, an existing record of the same weights is kept.
+    - `notes`: a line on the network's origin and quality, for config.json and the card.
 
-    Each file appears whole or not at all. Raises UserError for a folder that holds other things, and for a network that is
-    not sound (`Network.check`), before anything is written. No run.json is written: a function knows its arguments and not
-    how they came to be.
+    Each file is written completely or not at all. Before anything is written, raises UserError for a folder with other
+    contents, and for a network that fails `Network.check`. No run.json is written, since the origin of the arguments is not
+    known.
     """
     notes = "".join(character if character.isprintable() else " " for character in notes)[:NOTES].strip()
     if record is not None:
         record.check_teacher(network)
     check_claim(folder, kind="release")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Notice)  # was said when the network was made
+        warnings.simplefilter("ignore", Notice)  # the user has seen it when the network was made
         network.check()
-    own = claim_folder(folder, kind="release")
-    with locked(own):
-        _write(own, network, record, notes)
-    return own
+    path = claim_folder(folder, kind="release")
+    with locked(path):
+        _write(path, network, record, notes)
+    return path
 
 
-def _write(own: Path, network: Network, record: Record | None, notes: str) -> None:
-    sweep(own)
+def _write(folder: Path, network: Network, record: Record | None, notes: str) -> None:
+    sweep(folder)
     architecture = architecture_of(network)
     config = {
         "format": 1,
@@ -228,17 +230,17 @@ def _write(own: Path, network: Network, record: Record | None, notes: str) -> No
         **({"notes": notes} if notes else {}),
     }
     weights = _weights(network)
-    kept = record if record is not None else _kept_record(own / "record.safetensors", network)
+    record_on_disk = record if record is not None else _kept_record(folder / "record.safetensors", network)
     header = {"answers": _answers(network)} if architecture.startswith(CUSTOM) else {}
-    write_tensors(own / "model.safetensors", weights, header, kind="weights")
-    write_sealed_json(own / "config.json", config)
+    write_tensors(folder / "model.safetensors", weights, header, kind="weights")
+    write_sealed_json(folder / "config.json", config)
     if record is not None:
-        _put_record(own, network, record, notes)
-    write_text(own / "README.md", model_card(network, kept, notes))
+        _put_record(folder, network, record, notes)
+    write_text(folder / "README.md", model_card(network, record_on_disk, notes))
 
 
 def _weights(network: Network) -> dict[str, Tensor]:
-    """The state in training mode, in which weights are loaded: layers of LoRA, say, merge theirs in eval mode."""
+    """The state in training mode, in which weights are loaded: LoRA layers, for example, merge theirs in eval mode."""
     module, training = network.module, network.module.training
     with modes_kept(module):
         module.train()
@@ -253,9 +255,9 @@ def _answers(network: Network) -> list[float]:
 
 
 def check_code(release: Release, network: Network) -> None:
-    """Raises UserError where `network`, of its publisher's code, has the release's weights but gives other logits.
+    """Raises UserError if `network`, built by custom code, has the release's weights but gives other logits.
 
-    Releases of earlier versions, and those with weights that datafree did not write, hold no logits to compare with.
+    Releases of earlier versions, and those with weights that datafree did not write, have no logits to compare with.
     """
     try:
         expected = read_header(release.weights, kind="weights")[1].get("answers")
@@ -266,8 +268,10 @@ def check_code(release: Release, network: Network) -> None:
     if not all(isinstance(value, float) and math.isfinite(value) for value in expected):
         return
     logits = network.answers().flatten()[: len(expected)].double().tolist()
-    most = PROBE_TOLERANCE * (1 + max(map(abs, expected)))
-    if len(logits) == len(expected) and all(abs(one - other) <= most for one, other in zip(logits, expected)):
+    tolerance = PROBE_TOLERANCE * (1 + max(map(abs, expected)))
+    if len(logits) == len(expected) and all(
+        abs(logit - expected_logit) <= tolerance for logit, expected_logit in zip(logits, expected)
+    ):
         return
     raise UserError(
         f"{network.name} takes the weights in {release.folder} but gives other logits than its publisher's network; use the "
@@ -276,9 +280,9 @@ def check_code(release: Release, network: Network) -> None:
 
 
 def _kept_record(path: Path, network: Network) -> Record | None:
-    """The record that is there, where it is of this network.
+    """The existing record, if it is of this network.
 
-    One that was made for the weights that are replaced is of no use, would make the release unreadable, and is removed.
+    A record of the replaced weights is removed, because it would make the release unreadable.
     """
     if not path.is_file():
         return None
@@ -290,7 +294,7 @@ def _kept_record(path: Path, network: Network) -> Record | None:
 
 @checked
 def write_record(folder: str | Path, network: Network, record: Record) -> Path:
-    """Puts a record, and a new model card, into an existing release."""
+    """Writes a record, and a new model card, into an existing release. Returns the record's path."""
     record.check_teacher(network)
     release = Release.open(folder)
     with locked(release.folder):
@@ -301,21 +305,20 @@ def write_record(folder: str | Path, network: Network, record: Record) -> Path:
 
 
 def _put_record(folder: Path, network: Network, record: Record, notes: str) -> Path:
-    """Writes record.safetensors. Its temporary file stands beside the folder, which may be handed over after a kill.
+    """Writes record.safetensors. Its temporary file is beside the folder, because the folder may be shared after a kill.
 
-    Before another record goes, and once the new one is written, the card that describes it does: a kill in between leaves
-    no card of another record.
+    The card of an old record is replaced before the record is, so that a kill in between leaves no card of another record.
     """
-    path, beside = folder / "record.safetensors", _beside(folder)
+    path, temporary = folder / "record.safetensors", _temporary_path(folder)
     try:
-        record.save(beside)
-    except (UserError, OSError):  # nothing can be written there
-        _remove(beside)
+        record.save(temporary)
+    except (UserError, OSError):  # not writable
+        _remove(temporary)
     with _card_taken_down(folder, network, notes) if path.exists() else nullcontext():
         try:
-            os.replace(beside, path)
-        except OSError:  # it was not written, or the folder is a disk of its own
-            _remove(beside)
+            os.replace(temporary, path)
+        except OSError:  # it was not written, or the folder is on another disk
+            _remove(temporary)
             record.save(path)
     sync_folder(path)
     return path
@@ -323,19 +326,19 @@ def _put_record(folder: Path, network: Network, record: Record, notes: str) -> P
 
 @contextmanager
 def _card_taken_down(folder: Path, network: Network, notes: str) -> Iterator[None]:
-    """The card describes no record while the block replaces it; where that fails, the card that was there comes back."""
+    """Replaces the card by one without a record while the block replaces the record; if the block fails, restores the old card."""
     card = folder / "README.md"
     try:
-        before = card.read_text(encoding="utf-8")
+        old_card = card.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        before = None
+        old_card = None
     try:
         write_text(card, model_card(network, None, notes) + BEING_REPLACED)
         yield
     except BaseException:
-        if before is not None:
+        if old_card is not None:
             with suppress(OSError, UserError):
-                write_text(card, before)
+                write_text(card, old_card)
         raise
 
 
@@ -345,31 +348,31 @@ def _remove(path: Path) -> None:
 
 
 def mend_card(folder: Path, network: Network, record: Record) -> bool:
-    """Writes the card again where it is missing, or is of another record, or says that the record is being replaced.
+    """Writes the card again if it is missing, describes another record, or says that the record is being replaced.
 
-    A card that names no record's content, its publisher's own say, stays. Whether it was written.
+    A card that names no record, such as the publisher's own, is kept. Returns whether the card was written.
     """
     card = folder / "README.md"
     try:
         text = card.read_text(encoding="utf-8", errors="replace")
     except OSError:
         text = BEING_REPLACED
-    named = re.findall(r"^This card describes the record of the content ([0-9a-f]{16})\.$", text, re.MULTILINE)
-    if BEING_REPLACED.strip() not in text and all(own == record.digest()[:16] for own in named):
+    digests = re.findall(r"^This card describes the record of the content ([0-9a-f]{16})\.$", text, re.MULTILINE)
+    if BEING_REPLACED.strip() not in text and all(digest == record.digest()[:16] for digest in digests):
         return False
     write_text(card, model_card(network, record, Release.open(folder).notes))
     return True
 
 
 def sweep_records(folder: Path) -> None:
-    """Removes what a killed run left beside a release of a record that it was writing."""
-    beside = _beside(folder)
+    """Removes the temporary record that a killed run left beside a release."""
+    temporary = _temporary_path(folder)
     with suppress(OSError, UserError):
-        beside.unlink(missing_ok=True)
-        sweep(beside.parent, name=beside.name)
+        temporary.unlink(missing_ok=True)
+        sweep(temporary.parent, name=temporary.name)
 
 
-def _beside(folder: Path) -> Path:
+def _temporary_path(folder: Path) -> Path:
     place = Path(os.path.realpath(folder))
     return place.with_name(f".{place.name}.datafree-record")
 
@@ -380,14 +383,14 @@ def _hash(record: Record) -> str:
 
 
 def _use(network: Network, record: Record) -> list[str]:
-    """How to distill from this record; that depends on what it holds."""
+    """Lines on how to distill from this record, depending on its entries."""
     taps = {entry.taps for entry in record.of_kind("moments").values()}
     top = (tap_names.layers(network)[-1],)
     code = "" if ":" not in network.name else " --code FILE.py:FUNCTION"
     if (tap_names.INPUT,) in taps:
         lines = [f"`datafree distill fresh distribution THIS_FOLDER STUDENT --out student{code}`"]
         if any(getattr(part, "running_mean", None) is not None for part in network.module.modules()):
-            lines[0] += ", or with what the batch norms of the network say:"
+            lines[0] += ", or with the statistics in the batch norms of the network:"
             lines += _by_images("bns-inception", code)
         else:
             lines[0] += "."
@@ -400,7 +403,7 @@ def _use(network: Network, record: Record) -> list[str]:
     return [
         "A smaller network can be distilled from it without the training data:",
         *lines,
-        "How good it is depends on the data: measure it with `datafree evaluate` where labelled images are at hand.",
+        "Its accuracy depends on the data: measure it with `datafree evaluate` if you have labelled images.",
     ]
 
 
@@ -412,12 +415,12 @@ def _by_images(method: str, code: str) -> list[str]:
 
 
 def model_card(network: Network, record: Record | None, notes: str) -> str:
-    """Markdown: what the model is, what its record holds and gives away, how to use it."""
-    spec, more = network.spec, " ..." if len(network.spec.classes) > 20 else ""
+    """The model card in Markdown: the network, its record and its leakage, and how to use it."""
+    spec, ellipsis = network.spec, " ..." if len(network.spec.classes) > 20 else ""
     lines = [
         f"# {markdown(network.name.rpartition(':')[2])}",
         "",
-        f"A classifier of {len(spec.classes)} classes: {', '.join(map(markdown, spec.classes[:20]))}{more}.",
+        f"A classifier of {len(spec.classes)} classes: {', '.join(map(markdown, spec.classes[:20]))}{ellipsis}.",
         "",
         f"- input: {spec.shape[0]} x {spec.shape[1]} x {spec.shape[2]} pixels in [{spec.low:g}, {spec.high:g}],"
         f" normalised by mean {list(spec.mean)} and std {list(spec.std)}",
@@ -435,8 +438,8 @@ def model_card(network: Network, record: Record | None, notes: str) -> str:
             f"({markdown(record.made.get('split'))}{_hash(record)}).",
             f"This card describes the record of the content {record.digest()[:16]}.",
             f"Forecast of a membership attack that knows the population: AUC {leak:.3f} (0.5 is a coin toss, 1.0 identifies"
-            " every training sample). It is of the record alone: the weights of a network give away something of its "
-            "training samples too, which nothing here measured.",
+            " every training sample). It is the record's leakage only: the weights of a network also reveal something about its "
+            "training samples, which was not measured.",
             "",
             "| entry | kind | layers | bytes |",
             "|---|---|---|---|",
@@ -460,11 +463,11 @@ def _check_release(folder: Path) -> None:
 
 
 def _check_record(path: Path, result: Any) -> None:
-    """Raises UserError where the record is missing, damaged, or not the one that the log of its run is of."""
+    """Raises UserError if the record is missing or damaged, or not the one of its run's log."""
     read_tensors(path, kind="record", cap=HEADER_CAP_RECORD)
-    wanted = result.get("sha256") if isinstance(result, dict) else None  # none in an earlier version's log
-    if wanted is not None and sha256_file(path) != wanted:
-        raise UserError(f"{path} is not the record that its log is of; record it again")
+    expected = result.get("sha256") if isinstance(result, dict) else None  # none in an earlier version's log
+    if expected is not None and sha256_file(path) != expected:
+        raise UserError(f"{path} is not the record of its log; record it again")
 
 
 RELEASE_FOLDER = Kind(

@@ -1,1 +1,1 @@
-"""Runs: output folders, the log of each run (run.json), and what it says of its origin."""
+"""Runs: output folders, the log of each run (run.json), and the origin that it states."""

@@ -25,18 +25,22 @@ SHOWN = 3
 """Maximum number of layers, or entries, that a message names."""
 
 
-def difference(new: dict[str, Any], old: dict[str, Any], *, but: str | None = None) -> str | None:
-    """The first difference between a run and an earlier one, the setting `but` aside: ``with `epochs=3`, not 4``.
+def difference(new: dict[str, Any], old: dict[str, Any], *, ignored: str | None = None) -> str | None:
+    """The first difference between a run and an earlier one, the setting `ignored` aside: ``with `epochs=3`, not 4``.
 
-    Each is a log's verb, settings and inputs; if one has no inputs, they are not compared. The earlier run comes first, as it
-    made what is on disk. None for the same run.
+    Each is a log's verb, settings and inputs; inputs are compared if both have them. The earlier run comes first in the text,
+    since it made what is on disk. None for the same run.
     """
     if old.get("verb") != new["verb"]:
         return f"by datafree {old.get('verb')}, not datafree {new['verb']}"
-    before, now = lasting(old.get("settings")), lasting(new["settings"])
-    for key in (*now, *before):
-        if key not in (but, *DESCRIBING) and before.get(key) != now.get(key):
-            return _statistics(before, now) if key == STATISTICS else _setting(key, before.get(key), now.get(key))
+    old_settings, new_settings = lasting(old.get("settings")), lasting(new["settings"])
+    for key in (*new_settings, *old_settings):
+        if key not in (ignored, *DESCRIBING) and old_settings.get(key) != new_settings.get(key):
+            return (
+                _statistics(old_settings, new_settings)
+                if key == STATISTICS
+                else _setting(key, old_settings.get(key), new_settings.get(key))
+            )
     return _inputs(old.get("inputs"), new.get("inputs"))
 
 
@@ -61,20 +65,16 @@ def lasting(settings: Any) -> dict[str, Any]:
 
 
 def _setting(key: str, old: Any, new: Any) -> str:
-    if isinstance(old, dict) and isinstance(new, dict):  # a group of settings, each with a flag of its own
+    if isinstance(old, dict) and isinstance(new, dict):  # a group of settings, each with its own flag
         names = (*(name for name in CHOOSING if name in new), *new, *old)
         inner = next(name for name in names if new.get(name) != old.get(name))
         return _setting(inner, old.get(inner), new.get(inner))
     if key == "learns_from" and old and new:
         return f"from {_short(old)}, not from {_short(new)}"
     if key == "weights" and all(isinstance(value, str | None) for value in (old, new)):
-        name, with_value = (
-            "--weights",
-            "--weights {}".format,
-        )  # a file, which only commands take; bits have that name too
-    elif key in NAMES or (
-        key == "data" and isinstance(new or old, list)
-    ):  # data sets are arguments where several may be
+        # a file, which only commands take; bits have that name too
+        name, with_value = "--weights", "--weights {}".format
+    elif key in NAMES or (key == "data" and isinstance(new or old, list)):  # several data sets are positional arguments
         name, with_value = key, f"{key} {{}}".format
     else:
         name, with_value = f"`{key}`", f"`{key}={{}}`".format
@@ -82,8 +82,8 @@ def _setting(key: str, old: Any, new: Any) -> str:
         return f"without {name}, not with " + ("it" if new is True or new is False else with_value(_short(new)))
     if new is None or new is False or new == []:
         return "with " + (name if old is True else with_value(_short(old))) + ", not without"
-    before, now = _first_difference(old, new)
-    return f"with {with_value(_short(before))}, not {_short(now)}"
+    old_part, new_part = _first_difference(old, new)
+    return f"with {with_value(_short(old_part))}, not {_short(new_part)}"
 
 
 def _statistics(old: dict[str, Any], new: dict[str, Any]) -> str:
@@ -92,11 +92,11 @@ def _statistics(old: dict[str, Any], new: dict[str, Any]) -> str:
         for key in DESCRIBING:
             if old.get(key) != new.get(key):
                 return _setting(key, old.get(key), new.get(key))
-    before, now = _entries(old.get(STATISTICS)), _entries(new.get(STATISTICS))
-    if before != now:
-        return f"with the entries {before}, not {now}"
-    before, now = _first_difference(old.get(STATISTICS), new.get(STATISTICS))
-    return f"with entries of other settings: {_short(before)}, not {_short(now)}"
+    old_text, new_text = _entries(old.get(STATISTICS)), _entries(new.get(STATISTICS))
+    if old_text != new_text:
+        return f"with the entries {old_text}, not {new_text}"
+    old_text, new_text = _first_difference(old.get(STATISTICS), new.get(STATISTICS))
+    return f"with entries of other settings: {_short(old_text)}, not {_short(new_text)}"
 
 
 def _entries(statistics: Any) -> str:
@@ -108,16 +108,16 @@ def _entries(statistics: Any) -> str:
         taps = entry.get("taps")
         layers = "all layers" if not isinstance(taps, list) else f"{len(taps)} layers" if len(taps) > SHOWN else None
         words.append(f"{entry['statistic'].get('kind')} of {layers or ', '.join(map(str, taps))}")  # type: ignore[arg-type]
-    more = f" and {len(words) - SHOWN} more" if len(words) > SHOWN else ""
-    return _short("; ".join(words[:SHOWN])) + more if words else "of an earlier version"
+    remainder = f" and {len(words) - SHOWN} more" if len(words) > SHOWN else ""
+    return _short("; ".join(words[:SHOWN])) + remainder if words else "of an earlier version"
 
 
 def _first_difference(old: Any, new: Any) -> tuple[Any, Any]:
     """The first entries in which two tables or lists differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         key = next(key for key in (*new, *old) if old.get(key) != new.get(key))
-        before, now = _first_difference(old.get(key), new.get(key))
-        return f"{key} {before}", f"{key} {now}"
+        old_part, new_part = _first_difference(old.get(key), new.get(key))
+        return f"{key} {old_part}", f"{key} {new_part}"
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         return _first_difference(*next(pair for pair in zip(old, new) if pair[0] != pair[1]))
     if isinstance(old, list) and isinstance(new, list) and max(len(str(old)), len(str(new))) > LONG:

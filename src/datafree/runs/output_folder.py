@@ -1,7 +1,7 @@
-"""The folder that a command writes: locked, claimed, swept, and complete once its run.json is there, which is written last.
+"""The folder that a command writes: locked, claimed, swept, and complete once it has a run.json, which is written last.
 
-While a run is under way the folder's marker holds what the run is, under "unfinished"; the same command goes on or begins
-again after a kill at any moment.
+During a run the folder's marker describes it under "unfinished". After a kill at any moment the same command continues or
+starts again.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ __all__ = [
 ]
 
 STAGED = ".staged"
-"""A folder in the output folder for files that are moved into place once all of them are whole."""
+"""A folder in the output folder for files that are moved into place once all of them are complete."""
 LOG = "run.json"
 QUOTED = re.compile(r"`([a-z]\w*)`")
-"""How a message names a parameter."""
+"""How messages name a parameter."""
 
 
 @dataclass(frozen=True)
@@ -64,17 +64,17 @@ class Kind:
     """A kind of output folder."""
 
     name: str
-    """As in the folder's marker."""
+    """The name in the folder's marker."""
     noun: str
-    """In messages."""
+    """The name in messages."""
     files: tuple[str, ...]
-    """What a run writes beside run.json; the first is what the folder is there for."""
+    """Files that a run writes besides run.json; the first is the main result."""
     check: Callable[[Path], object] = lambda _: None
-    """Raises UserError where a file is missing or damaged: the same command then makes it again."""
+    """Raises UserError if a file is missing or damaged; the same command then makes it again."""
     grows: str | None = None
-    """A setting that a later run may raise to add to the result."""
+    """A setting that a later run may increase, to add to the result."""
     tidy: Callable[[Path], object] = lambda _: None
-    """Removes what a killed run left outside the folder."""
+    """Removes files that a killed run left outside the folder."""
 
 
 def _check_condensed(folder: Path) -> None:
@@ -96,12 +96,12 @@ def output_folder(
     reads: Iterable[str | Path | None] = (),
     say: Callable[[str], object] = print,
 ) -> Iterator[Path | None]:
-    """The folder for the result of the run `log`; None where it holds that very result already, which `say` is told.
+    """The folder for the result of the run `log`; None, with a line to `say`, if it already holds this run's result.
 
-    The block writes the result and, last, calls `log.write`. Where the block fails, what it wrote is removed, unless a
-    stopped run can go on from it; nothing that was there before is ever removed. Of several processes the first alone has
-    to do with the folder. Raises UserError in all of them for a folder of another kind, another run's result, a folder that
-    the run reads from, and one that another run is writing to.
+    The block writes the result and calls `log.write` last. If it fails, the files it wrote are removed, unless a stopped run
+    can continue from them; older files are never removed. Only the first of several processes touches the folder. Raises
+    UserError, in all processes, for a folder of another kind, another run's result, a folder that the run reads, and one
+    that another run is writing to.
     """
     with ExitStack() as stack:
         complete = first(lambda: stack.enter_context(_writing(Path(out), kind, log, [*reads], say)))
@@ -110,7 +110,7 @@ def output_folder(
 
 @contextmanager
 def parameters_named(**renamed: str) -> Iterator[None]:
-    """Errors inside name a parameter as the caller's function does: `parameters_named(out="folder")`."""
+    """Renames parameters in errors of the block to those of the caller's function: `parameters_named(out="folder")`."""
     try:
         yield
     except UserError as error:
@@ -119,7 +119,7 @@ def parameters_named(**renamed: str) -> Iterator[None]:
 
 @contextmanager
 def changed_folder(folder: Path, kind: Kind) -> Iterator[Path]:
-    """A finished folder while something is added to it: locked, and swept of what killed runs left."""
+    """Locks a finished folder while something is added to it, and removes what killed runs left."""
     with _lock(folder):
         _tidy(folder)
         kind.tidy(folder)
@@ -141,7 +141,7 @@ def _writing(
             )
     check_claim(out, kind=kind.name)
     log.check(out)
-    with _there(out) as before, _lock(out):
+    with _created(out) as names_before, _lock(out):
         if _is_complete(out, kind, log):
             _tidy(out)
             say(f"already complete: {kind.noun} in {out}, of the same settings; nothing was changed")
@@ -151,14 +151,14 @@ def _writing(
         try:
             yield False
         except BaseException:
-            _undo(out, kind, before)
+            _undo(out, kind, names_before)
             raise
         _tidy(out)
 
 
 @contextmanager
-def _there(out: Path) -> Iterator[set[str]]:
-    """Creates the folder and yields the names in it; afterwards removes what it created of the path if that stayed empty."""
+def _created(out: Path) -> Iterator[set[str]]:
+    """Creates the folder and yields the names in it. Afterwards removes the folders that it created if they stayed empty."""
     try:
         missing = make_folder(out)
         names = {path.name for path in out.iterdir()}
@@ -177,29 +177,29 @@ def _lock(folder: Path) -> Iterator[None]:
     with locked(folder) as reason:
         if reason is not None:
             print(
-                f"datafree: the file system of {folder} takes no locks ({reason}): start no second run in it",
+                f"datafree: the file system of {folder} has no locks ({reason}): do not start a second run in it",
                 file=sys.stderr,
             )
         yield
 
 
 def _is_complete(out: Path, kind: Kind, log: RunLog) -> bool:
-    """Whether the folder holds the whole result of this very run. Raises UserError for what is of another."""
-    there = not kind.files or (out / kind.files[0]).exists()
+    """Whether the folder holds the complete result of this run. Raises UserError for the result of another run."""
+    has_result = not kind.files or (out / kind.files[0]).exists()
     old, pending = logged(out), _marker(out).get(PENDING)
-    if is_final(old) and there:
-        other = log.difference(old, but=kind.grows)
-        if other is not None:
-            raise UserError(f"{out} was made {other}: name another `out`, or remove that folder first")
-        return (kind.grows is None or log.difference(old) is None) and _is_whole(out, kind)
-    if isinstance(pending, dict) and (there or holds_state(out)):
-        other = log.difference(pending, but=kind.grows)
-        if other is not None:
+    if is_final(old) and has_result:
+        difference = log.difference(old, ignored=kind.grows)
+        if difference is not None:
+            raise UserError(f"{out} was made {difference}: name another `out`, or remove that folder first")
+        return (kind.grows is None or log.difference(old) is None) and _is_intact(out, kind)
+    if isinstance(pending, dict) and (has_result or holds_state(out)):
+        difference = log.difference(pending, ignored=kind.grows)
+        if difference is not None:
             raise UserError(
-                f"{out} holds an unfinished run {other}: give that run's command again to finish it, name another `out`, or "
+                f"{out} holds an unfinished run {difference}: give that run's command again to finish it, name another `out`, or "
                 "remove that folder first"
             )
-    elif not old and there and kind.files and kind.grows is None and not holds_state(out):
+    elif not old and has_result and kind.files and kind.grows is None and not holds_state(out):
         raise UserError(
             f"{out} holds a {kind.noun} that no run of datafree is known to have made, and which would be lost; "
             "name another `out`, or remove that folder first"
@@ -207,7 +207,7 @@ def _is_complete(out: Path, kind: Kind, log: RunLog) -> bool:
     return False
 
 
-def _is_whole(out: Path, kind: Kind) -> bool:
+def _is_intact(out: Path, kind: Kind) -> bool:
     try:
         kind.check(out)
     except UserError:
@@ -216,7 +216,7 @@ def _is_whole(out: Path, kind: Kind) -> bool:
 
 
 def _begin(out: Path, kind: Kind, log: RunLog) -> None:
-    """Claims the folder for the run, and sweeps what killed runs left."""
+    """Claims the folder for the run, and removes what killed runs left."""
     log.resumed = holds_state(out)
     if not (out / MARKER).exists():
         claim_folder(out, kind=kind.name)
@@ -227,36 +227,38 @@ def _begin(out: Path, kind: Kind, log: RunLog) -> None:
         write_json(out / MARKER, marker)
 
 
-def _undo(out: Path, kind: Kind, before: set[str]) -> None:
-    """Removes what a failed run wrote, where no later run could go on from it."""
+def _undo(out: Path, kind: Kind, names_before: set[str]) -> None:
+    """Removes what a failed run wrote, unless a later run can continue from it."""
     if is_final(logged(out)) or holds_state(out):
         return
     for name in (*kind.files, LOG):
-        if name not in before:
+        if name not in names_before:
             with suppress(OSError):
                 (out / name).unlink()
     _sweep(out)
-    if MARKER not in before and not _others(out, before):  # while something is there, the folder stays this run's
+    if MARKER not in names_before and not _left_over(out, names_before):  # otherwise the folder stays this run's
         with suppress(OSError):
             (out / MARKER).unlink()
 
 
-def _others(out: Path, before: set[str]) -> set[str]:
-    """What a failed run left in the folder, such as the folders inside a demo's."""
+def _left_over(out: Path, names_before: set[str]) -> set[str]:
+    """Names that a failed run left in the folder, such as the folders inside a demo's."""
     try:
-        return {path.name for path in out.iterdir()} - before - {MARKER, LOCK}
+        return {path.name for path in out.iterdir()} - names_before - {MARKER, LOCK}
     except OSError:
         return set()
 
 
 def _tidy(out: Path) -> None:
-    """Removes what a finished folder needs no more; what cannot be removed now is removed by the next run."""
+    """Removes what a finished folder no longer needs; if that fails, the next run removes it."""
     marker = _marker(out)
     with suppress(OSError, UserError):
         _sweep(out)
         if is_final(logged(out)):
             (out / STATE).unlink(missing_ok=True)
-            if PENDING in marker:  # last: it syncs the folder, so that a power cut brings nothing of all that back
+            if (
+                PENDING in marker
+            ):  # last: it syncs the folder, so that a power cut does not bring the removed files back
                 write_json(out / MARKER, {"kind": marker.get("kind")})
 
 
@@ -270,24 +272,24 @@ def _marker(out: Path) -> dict[str, Any]:
 
 
 def logged(out: Path) -> dict[str, Any]:
-    """The log of what made a folder, not of what recorded it later; an empty one where there is none."""
+    """The log of the run that made a folder, not of a later recording; empty if there is none."""
     old = read_log(out)
     return old["before"] if old.get("verb") == "record" and isinstance(old.get("before"), dict) else old
 
 
 def earlier_settings(out: Path) -> dict[str, Any]:
-    """The settings of the finished run that made a folder, or else of the stopped one that left it; empty without any."""
+    """The settings of the finished run that made a folder, or else of the stopped run in it; empty if there is none."""
     log = logged(out) or _marker(out).get(PENDING)
     settings = log.get("settings") if isinstance(log, dict) else None
     return settings if isinstance(settings, dict) else {}
 
 
 def read_log(out: Path) -> dict[str, Any]:
-    """The run.json of a folder; an empty one where there is none."""
+    """The run.json of a folder; empty if there is none."""
     return modern(read_json(out / LOG)) if (out / LOG).exists() else {}
 
 
 def is_final(log: dict[str, Any]) -> bool:
-    """Whether a run.json is of a finished run; one of a generator is written after every epoch."""
+    """Whether a run.json is of a finished run; online distillation also writes one after every epoch."""
     result = log.get("result")
     return bool(log) and not (isinstance(result, dict) and "unfinished" in result)

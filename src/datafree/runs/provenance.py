@@ -1,4 +1,4 @@
-"""What a folder that is handed over states about its origin: known names and hashes, never a path, a user or a machine."""
+"""The origin that a shared folder states: public names and hashes, never a path, a user or a machine."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ METHODS = (
 )  # fmt: skip
 """Names of synthesis methods; a test compares them with `synthesis.methods.methods()`."""
 IN_MEMORY = "images in memory"
-"""What settings call images that were handed over in Python; their hash is among the inputs."""
+"""Name in settings of images that were passed from Python; their hash is among the inputs."""
 SHOWN = 12
 """Number of digits of a hash in settings; the whole hash is among the inputs."""
 
 
 def public_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run without a path: the kind and the content's hash stand for what a path names."""
+    """The settings of a run without paths: each path is replaced by the kind and hash of what it names."""
     shared = {key: value for key, value in settings.items() if key not in PRIVATE}
     if shared.get("data") != "celeba":
         shared.pop("attribute", None)
@@ -45,12 +45,12 @@ def public_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return public
 
 
-def _public(value: Any, place_like: bool) -> Any:
+def _public(value: Any, may_be_path: bool) -> Any:
     if isinstance(value, Mapping):
         return {key: _public(entry, False) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_public(entry, place_like) for entry in value]
-    if isinstance(value, Path) or (place_like and isinstance(value, str)):
+        return [_public(entry, may_be_path) for entry in value]
+    if isinstance(value, Path) or (may_be_path and isinstance(value, str)):
         return place(value)
     return value
 
@@ -66,33 +66,33 @@ def place(name: str | Path) -> str:
 
 
 def shown(name: Any) -> str:
-    """What `place` says, in a sentence: without the hash."""
+    """The result of `place` for a sentence, without the hash."""
     match = re.fullmatch(r"(.+) [0-9a-f]{12}", str(name))
     return str(name) if match is None else f"{'an' if match[1].startswith('.n') else 'a'} {match[1]}"
 
 
 def is_known(text: str) -> bool:
-    """Whether `text` is a name that everybody has, which tells nothing about the user."""
+    """Whether `text` is a public name, which reveals nothing about the user."""
     base, _, split = text.rpartition(":")
     word = base if split in ("train", "test") else text
     return is_zoo(text) or word in data_names() or text in ("noise", "none", IN_MEMORY) or text in METHODS
 
 
 def hash_of(path: str | Path) -> str:
-    """sha256 of a file's content; for a folder that datafree wrote, of what decides its use, without record, card and log; for
-    another folder, of the names and sizes of its files.
+    """sha256 of a file's content. For a folder that datafree wrote, of its main files, without record, card and log; for any
+    other folder, of the names and sizes of its files.
     """
     path = Path(path)
     if path.is_file():
         return sha256_file(path)
-    digest, known = hashlib.sha256(), False
+    digest, is_ours = hashlib.sha256(), False
     for name in PARTS:
         if (path / name).is_file():
             digest.update(f"{name} {sha256_file(path / name)}\n".encode())
-            known = True
+            is_ours = True
     if (path / "config.json").is_file():
         digest.update(_config(path / "config.json").encode())
-    elif not known:
+    elif not is_ours:
         for file in sorted(entry for entry in path.rglob("*") if entry.is_file()):
             name = file.relative_to(path).as_posix().encode("utf-8", "surrogateescape")
             digest.update(name + f" {file.stat().st_size}\n".encode())
@@ -103,7 +103,7 @@ def _config(path: Path) -> str:
     """The part of config.json that decides a network's answers; the same for every version."""
     try:
         config = read_json(path)
-    except UserError:  # whoever reads it says so
+    except UserError:  # reported when the file is read
         return sha256_file(path)
     return repr([config.get("architecture"), sorted(dict(config.get("spec") or {}).items())])
 

@@ -1,4 +1,4 @@
-"""run.json: settings, input hashes, versions, time and result of a run; beside its folder, all that repeats it."""
+"""run.json: settings, input hashes, versions, time and result of a run; and the private log that repeats it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .._core.errors import UserError
 from .._core.files import canonical, read_json, sha256_file, sweep, write_json
 from .._core.files.atomic import check_name_length
 from .._core.files.paths import MARKER
-from .._core.optional_packages import FURTHER, WANTED
+from .._core.optional_packages import SUPPORTED, SUPPORTED_EXTRA
 from .._core.settings import modern
 from .._core.version import FOLDER, VERSION
 from ..data import sha256
@@ -38,17 +38,17 @@ __all__ = ["IGNORED", "RunLog", "commit", "device_name", "hash_of", "lasting", "
 IMAGE_SETTINGS = ("data", "calibrate", "finetune", "source")
 """Settings that may name a folder of images."""
 OURS = (*PARTS, "config.json", MARKER)
-"""Files by which a folder is known to be one that datafree wrote."""
+"""Files by which a folder of datafree is recognised."""
 FORMAT = 2
 """Format of a public log. Format 1 held the command line and paths, and is still read."""
 
 
 class RunLog:
-    """The log of a run, of a command or from Python, created when the run begins: a public part and a private one.
+    """The log of a run, created when the run starts: a public part and a private one.
 
     The public part is `run.json` in the output folder: data sets, hashes, settings, seeds and versions. The private part is
-    FOLDER.run.json beside the folder, with the command line and paths as typed, which `rerun` needs; a run from Python has
-    an empty command line. It is not handed over with the folder. ::
+    FOLDER.run.json beside the folder, with the command line and paths as typed, which `rerun` needs; for a run from Python
+    the command line is empty. Do not share the private part. ::
 
         log = RunLog("quantize", {"weights": 8}, {}, hashes={"model_fingerprint": network.fingerprint()})
         with output_folder(folder, KIND, log) as out:
@@ -62,15 +62,15 @@ class RunLog:
         *data: Dataset | None, images: Mapping[str, Dataset | torch.Tensor | Iterable[Path]] | None = None,
         hashes: Mapping[str, str] | None = None,
     ):  # fmt: skip
-        """What a run is: `verb`, `settings` as JSON values, and by role what it reads.
+        """`settings` are JSON values; the other arguments are what the run reads, by role.
 
-        `inputs` are files and folders, of which one may be several files, and `data` labelled data sets. `images` are data
-        whose labels do not count, pixels in memory, or the files of a folder. `hashes` are those of what no file was named for,
-        as in a run from Python: `{"model_fingerprint": network.fingerprint()}`.
+        `inputs` are files, folders and lists of files; `data` are labelled data sets. `images` are data whose labels are not
+        used, pixels in memory, or the files of a folder. `hashes` are of inputs without a file, as in a run from Python:
+        `{"model_fingerprint": network.fingerprint()}`.
         """
         self.began = time.perf_counter()
         self.resumed = False
-        """Whether a part of the result is there already, so that this run's time is not all that it took."""
+        """Whether an earlier run made part of the result, so that this run's time is not the total."""
         files = {
             role: {str(file): sha256_file(file) for file in paths}
             for role, paths in inputs.items()
@@ -109,86 +109,85 @@ class RunLog:
             },
             "device": device_name(device),
         }
-        canonical(self.content, "the settings of the run")  # before the work whose log could not be written
+        canonical(self.content, "the settings of the run")  # raises before the work if the log could not be written
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the run is: verb, settings, and inputs."""
+        """What identifies the run: verb, settings and inputs."""
         return json.loads(json.dumps({key: self.content[key] for key in ("format", "verb", "settings", "inputs")}))
 
-    def difference(self, old: dict[str, Any], *, but: str | None = None) -> str | None:
-        """In words, the first thing, `but` aside, in which this run is another than the one of the log `old`; None for the
-        same.
+    def difference(self, old: dict[str, Any], *, ignored: str | None = None) -> str | None:
+        """The first difference between this run and that of the log `old`, in words; None for the same run.
 
-        Inputs are compared by their content; an earlier version's log knows settings alone, with paths as they were typed.
+        The setting `ignored` is not compared. Inputs are compared by content; a log of an earlier version has only settings,
+        with paths as typed.
         """
         old = modern(old)
         if old.get("format") == FORMAT:
-            return difference(self.identity, old, but=but)
+            return difference(self.identity, old, ignored=ignored)
         new = self.private if "argv" in old else self.identity
-        return difference({"verb": new["verb"], "settings": new["settings"]}, old, but=but)
+        return difference({"verb": new["verb"], "settings": new["settings"]}, old, ignored=ignored)
 
     def write(self, folder: str | Path, result: dict[str, Any]) -> Path:
-        """The publisher's log beside `folder` and then, as the last file of all, run.json in it."""
-        path, beside = Path(folder) / "run.json", private_log(folder)
+        """Writes the private log beside `folder` and then, as the last file, run.json in it."""
+        path, private_path = Path(folder) / "run.json", private_log(folder)
         seconds = round(time.perf_counter() - self.began, 3)
-        content = {**self.content, **_redacted(self._before(path)), "seconds": seconds, "result": result}
+        content = {**self.content, **_redacted(self._earlier_logs(path)), "seconds": seconds, "result": result}
         if self.resumed:
             content["resumed"] = True
-        whole = path.is_file() and beside.is_file()  # else what is beside may be of a folder that is gone
-        self._write_private(beside, self._before(path, beside if whole else path))
+        is_complete = path.is_file() and private_path.is_file()  # otherwise the private log may be of a deleted folder
+        self._write_private(private_path, self._earlier_logs(path, private_path if is_complete else path))
         write_json(path, content)
         return path
 
     def write_to(self, path: Path, result: dict[str, Any]) -> Path:
-        """The publisher's log and the result in one file of that name."""
+        """Writes the private log and the result to one file."""
         seconds = round(time.perf_counter() - self.began, 3)
         write_json(path, {**self.private, "seconds": seconds, "result": result})
         return path
 
     def read_folders(self) -> list[Path]:
-        """The folders of somebody's images that the settings name: no release, set or record is in them."""
+        """The folders of the user's images that the settings name, without folders of datafree."""
         values = [self.private["settings"].get(key) for key in IMAGE_SETTINGS]
         names = [name for value in values for name in (value if isinstance(value, (list, tuple)) else [value])]
         folders = [Path(name) for name in names if isinstance(name, str) and not is_known(name) and os.path.isdir(name)]
         return [folder for folder in folders if not any((folder / name).exists() for name in OURS)]
 
     def check(self, folder: str | Path) -> None:
-        """Raises UserError where a log that is to be kept is damaged, or a page's is in the place of this run's."""
-        self._before(Path(folder) / "run.json")
-        beside = private_log(folder)
-        check_name_length(beside)
-        if os.access(beside.parent, os.W_OK):
-            sweep(beside.parent, name=beside.name)  # what a run that was killed left beside the folder
-        if not os.path.lexists(beside):
+        """Raises UserError if a log that must be kept is damaged, or the private log's name is taken by another file."""
+        self._earlier_logs(Path(folder) / "run.json")
+        private_path = private_log(folder)
+        check_name_length(private_path)
+        if os.access(private_path.parent, os.W_OK):
+            sweep(private_path.parent, name=private_path.name)  # files that a killed run left beside the folder
+        if not os.path.lexists(private_path):
             return
-        if not stat.S_ISREG(os.lstat(beside).st_mode):
-            raise UserError(f"{beside} is there already and no file, and would be lost; name another `out`")
-        old = read_json(beside)
+        if not stat.S_ISREG(os.lstat(private_path).st_mode):
+            raise UserError(f"{private_path} exists and is not a file, and would be lost; name another `out`")
+        old = read_json(private_path)
         if not isinstance(old.get("verb"), str) or not isinstance(old.get("settings"), dict):
             raise UserError(
-                f"{beside} is there already and no log of datafree's, and would be lost; name another `out`"
+                f"{private_path} exists and is not a log of datafree, and would be lost; name another `out`"
             )
         if old["verb"] == "report" != self.content["verb"]:
-            raise UserError(
-                f"{beside} is the log of a report and would be lost; expected that name free; name another `out`"
-            )
+            raise UserError(f"{private_path} is the log of a report and would be lost; name another `out`")
 
-    def _write_private(self, beside: Path, before: dict[str, Any]) -> None:
-        """Where the folder may not be written to, a line says so; a full disk is an error, as for any other file."""
-        content = json.loads(json.dumps({**self.private, **before}))
-        if not os.access(beside.parent, os.W_OK):
+    def _write_private(self, path: Path, earlier: dict[str, Any]) -> None:
+        """Prints a line if the folder is not writable; a full disk is an error, as for any other file."""
+        content = json.loads(json.dumps({**self.private, **earlier}))
+        if not os.access(path.parent, os.W_OK):
             print(
-                f"datafree: no command line is kept for rerun: {str(beside.parent)!r} is not writable", file=sys.stderr
+                f"datafree: the command line is not stored for rerun: {str(path.parent)!r} is not writable",
+                file=sys.stderr,
             )
-        elif not beside.is_file() or read_json(beside) != content:
-            write_json(beside, content)
+        elif not path.is_file() or read_json(path) != content:
+            write_json(path, content)
 
-    def _before(self, path: Path, log: Path | None = None) -> dict[str, Any]:
-        """A record is added to a release that another run made: that run's log stays, under "before"; and its own under
-        "recorded", where the release is then made again.
+    def _earlier_logs(self, path: Path, log: Path | None = None) -> dict[str, Any]:
+        """Earlier logs to keep: when a record is added to a release, the log of the run that made it, as "before"; when the
+        release is made again, the log of its recording, as "recorded".
 
-        Raises UserError where the log that is there is damaged, rather than lose it.
+        Raises UserError if the existing log is damaged.
         """
         if not path.is_file():
             return {}
@@ -201,7 +200,7 @@ class RunLog:
 
 
 def _hash_of_names(data: Dataset) -> str:
-    """A hash of the classes' names, which decide whose class a label is."""
+    """A hash of the class names, which decide the meaning of the labels."""
     return hashlib.sha256(repr(data.classes).encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -222,13 +221,13 @@ def _joined(digests: Iterable[str]) -> str:
 
 
 def private_log(folder: str | Path) -> Path:
-    """The publisher's log of an output folder, beside it."""
+    """The path of an output folder's private log, beside the folder."""
     place = Path(os.path.realpath(folder))
     return place.with_name(f"{place.name}.run.json")
 
 
 def _redacted(earlier: dict[str, Any]) -> dict[str, Any]:
-    """Logs that an earlier version wrote, in public form."""
+    """The logs in public form; those of earlier versions hold paths."""
     return {key: log if log.get("format") == FORMAT else _public(log) for key, log in earlier.items()}
 
 
@@ -236,8 +235,8 @@ def _public(old: dict[str, Any]) -> dict[str, Any]:
     public = {key: value for key, value in old.items() if key in ("verb", "versions", "seconds", "resumed", "result")}
     settings = old.get("settings")
     inputs = sorted(map(str, old["inputs"].values())) if isinstance(old.get("inputs"), dict) else []
-    named = {f"input {index}": digest for index, digest in enumerate(inputs, 1)}
-    return {**public, "settings": public_settings(settings if isinstance(settings, dict) else {}), "inputs": named}
+    numbered = {f"input {index}": digest for index, digest in enumerate(inputs, 1)}
+    return {**public, "settings": public_settings(settings if isinstance(settings, dict) else {}), "inputs": numbered}
 
 
 def versions() -> dict[str, str]:
@@ -256,7 +255,7 @@ def versions() -> dict[str, str]:
 def _installed() -> dict[str, str]:
     """Versions of the installed packages that quantize and run quantized files; none is imported."""
     installed = {}
-    for name in (*WANTED, *FURTHER):
+    for name in (*SUPPORTED, *SUPPORTED_EXTRA):
         with suppress(PackageNotFoundError):
             installed[name] = version(name)
     return installed
@@ -278,7 +277,7 @@ def _processor() -> str:
 
 
 def commit() -> str | None:
-    """The commit of the library's own checkout, None where it is installed otherwise, in somebody's repository say."""
+    """The commit of the library's own checkout; None if it is installed in another way."""
     top = _git(FOLDER, "rev-parse", "--show-toplevel")
     if top is None or Path(top, "src", "datafree").resolve() != FOLDER:
         return None
@@ -291,11 +290,11 @@ def commit() -> str | None:
 
 
 def _git(folder: Path, *words: str) -> str | None:
-    """What git prints; None where it fails."""
+    """The output of git; None if it fails."""
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=5, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
+    return process.stdout.strip() or None if process.returncode == 0 else None

@@ -1,4 +1,4 @@
-"""Reads a run.json, which may be anybody's: the part that a report shows, checked."""
+"""Reads the part of an untrusted run.json that a report shows."""
 
 from __future__ import annotations
 

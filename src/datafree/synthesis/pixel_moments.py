@@ -87,7 +87,7 @@ def pixel_factors(network: Network, record: Record) -> tuple[Tensor, Tensor]:
 
 
 def _accumulator(network: Network, record: Record, name: str) -> MomentsAccumulator:
-    accumulator = record.meter(name, network)
+    accumulator = record.accumulator(name, network)
     assert isinstance(accumulator, MomentsAccumulator)
     return accumulator
 

@@ -219,7 +219,7 @@ class SyntheticSet:
         classes = len(spec.classes)
         layout = {
             "pixels": Slot(stored, (unit, *spec.shape)),
-            "labels": Slot(torch.int64, (unit,), 0, classes - 1, whole=True),
+            "labels": Slot(torch.int64, (unit,), 0, classes - 1, integral=True),
             "logits": Slot(torch.float32, (unit, classes)),
         }
         try:

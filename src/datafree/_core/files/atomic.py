@@ -72,15 +72,15 @@ def check_name_length(path: str | os.PathLike[str]) -> None:
     name, folder = Path(path).name, Path(path).parent
     while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent
-    most = {"PC_NAME_MAX": 255, "PC_PATH_MAX": 4096}
-    for key in most:
+    limits = {"PC_NAME_MAX": 255, "PC_PATH_MAX": 4096}
+    for key in limits:
         with suppress(OSError, ValueError, AttributeError):  # not available on every system
-            most[key] = os.pathconf(folder, key)
+            limits[key] = os.pathconf(folder, key)
     length = len(os.fsencode(name)) + _SUFFIX
-    if length > most["PC_NAME_MAX"] or length + len(os.fsencode(os.path.abspath(folder))) > most["PC_PATH_MAX"]:
+    if length > limits["PC_NAME_MAX"] or length + len(os.fsencode(os.path.abspath(folder))) > limits["PC_PATH_MAX"]:
         raise UserError(
             f"the name of {cut(path)!r} takes {length - _SUFFIX:,} bytes, expected at most "
-            f"{most['PC_NAME_MAX'] - _SUFFIX}, in a path of {most['PC_PATH_MAX'] - _SUFFIX}; give a shorter --out"
+            f"{limits['PC_NAME_MAX'] - _SUFFIX}, in a path of {limits['PC_PATH_MAX'] - _SUFFIX}; give a shorter `out`"
         )
 
 

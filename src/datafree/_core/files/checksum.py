@@ -47,25 +47,25 @@ class Seal:
         return len(text).to_bytes(8, "little") + text
 
 
-def open_seal(layout: Layout, kind: str | None, what: str) -> tuple[Seal, str]:
+def open_seal(layout: Layout, kind: str | None, subject: str) -> tuple[Seal, str]:
     """The seal of one of our files, and the sha256 that its digest must have once the data is added.
 
     A kind of None accepts every kind.
     """
     if layout.metadata.keys() != {_KEY}:
-        raise UserError(f"{what} was not written by datafree; expected a file of kind {kind!r}; give another file")
-    content = parse(layout.metadata[_KEY].encode("utf-8", "surrogatepass"), f"the metadata of {what}")
+        raise UserError(f"{subject} was not written by datafree; expected a file of kind {kind!r}; give another file")
+    content = parse(layout.metadata[_KEY].encode("utf-8", "surrogatepass"), f"the metadata of {subject}")
     if not isinstance(content, dict) or content.keys() != {"format", "kind", "header", "sha256"}:
-        raise damaged(what, "its metadata is not format, kind, header and sha256")
+        raise damaged(subject, "its metadata is not format, kind, header and sha256")
     if not is_format(content["format"], _FORMAT):
-        raise UserError(f"{what} has format {str(content['format'])[:40]}; expected {_FORMAT}; update datafree")
+        raise UserError(f"{subject} has format {str(content['format'])[:40]}; expected {_FORMAT}; update datafree")
     if kind is None and isinstance(content["kind"], str):
         kind = content["kind"]
     if content["kind"] != kind or kind is None:
-        raise UserError(f"{what} is of kind {str(content['kind'])[:80]!r}; expected {kind!r}; give another file")
+        raise UserError(f"{subject} is of kind {str(content['kind'])[:80]!r}; expected {kind!r}; give another file")
     seal = Seal(kind, content["header"], layout.table)
     if not isinstance(content["sha256"], str) or seal.start(content["sha256"])[8:] != layout.raw:
-        raise damaged(what, "its header is not in our spelling")
+        raise damaged(subject, "its header is not in our spelling")
     return seal, content["sha256"]
 
 
@@ -74,6 +74,6 @@ def is_ours(layout: Layout) -> bool:
     return _KEY in layout.metadata or any(map(_OURS.match, layout.metadata.values()))
 
 
-def damaged(what: str, reason: str) -> UserError:
+def damaged(subject: str, reason: str) -> UserError:
     """The error for one of our files whose content has changed."""
-    return UserError(f"{what} is damaged: {reason}; get or write it again")
+    return UserError(f"{subject} is damaged: {reason}; get or write it again")

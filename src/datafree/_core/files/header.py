@@ -60,30 +60,30 @@ class Layout:
     metadata: dict[str, str]
 
 
-def read_layout(file: FileIO, size: int, *, what: str, cap: int, why_not: WhyNot) -> Layout:
+def read_layout(file: FileIO, size: int, *, subject: str, cap: int, why_not: WhyNot) -> Layout:
     """The checked header. Afterwards the file's position is the first byte of data."""
-    raw = _read_raw(file, size, what, cap)
-    value = parse(raw, f"the header of {what}")
+    raw = _read_raw(file, size, subject, cap)
+    value = parse(raw, f"the header of {subject}")
     metadata = value.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
-        raise _damaged(what, "its metadata is no table of strings")
-    table = _table(value, size - 8 - len(raw), what, why_not)
+        raise _damaged(subject, "its metadata is no table of strings")
+    table = _table(value, size - 8 - len(raw), subject, why_not)
     return Layout(raw, table, metadata)
 
 
-def check_expected(table: Table, expect: Expected, what: str) -> None:
+def check_expected(table: Table, expect: Expected, subject: str) -> None:
     """Raises UserError for the first tensor, by name, that is missing, not in `expect`, or has another dtype or shape."""
     for name in sorted(expect.keys() | table.keys()):
         if name not in table:
             near = nearest(name, list(table)[:1000])
-            raise UserError(f"no tensor {name!r} in {what}; {near}; it was made for another network")
+            raise UserError(f"no tensor {name!r} in {subject}; {near}; it was made for another network")
         if name not in expect:
             near = nearest(name, list(expect)[:1000])
-            raise UserError(f"tensor {name!r} in {what} is not expected; {near}; it was made for another network")
+            raise UserError(f"tensor {name!r} in {subject} is not expected; {near}; it was made for another network")
         for part, got, expected in zip(("dtype", "shape"), table[name], expect[name]):
             if got != expected:
                 raise UserError(
-                    f"tensor {name!r} in {what} has {part} {got}; expected {expected}; it was made for another network"
+                    f"tensor {name!r} in {subject} has {part} {got}; expected {expected}; it was made for another network"
                 )
 
 
@@ -106,66 +106,70 @@ def why_not_weight_name(name: object) -> str | None:
     return "it leads outside" if name[0] == "/" or ".." in re.split(r"[/\\]", name) else None
 
 
-def _read_raw(file: FileIO, size: int, what: str, cap: int) -> bytes:
+def _read_raw(file: FileIO, size: int, subject: str, cap: int) -> bytes:
     """The header's JSON text, of at most `cap` bytes."""
     head = file.read(9) or b""
     length = int.from_bytes(head[:8], "little")
     fits = len(head) == 9 and length <= size - 8
     if not (fits and head[8:] == b"{"):
-        raise _not_safetensors(head, what, size)
+        raise _not_safetensors(head, subject, size)
     if length > cap:
         raise UserError(
-            f"the header of {what} has {length:,} bytes; expected at most {cap:,}; it is hostile or no such file"
+            f"the header of {subject} has {length:,} bytes; expected at most {cap:,}; it is hostile or no such file"
         )
     raw = bytearray(length)
     raw[:1] = head[8:]
     if not read_into(file, memoryview(raw)[1:]):
-        raise _damaged(what, "it ends inside its header")
+        raise _damaged(subject, "it ends inside its header")
     if not raw.rstrip(b" ").endswith(b"}"):
-        raise _damaged(what, "its header does not end with '}'")
+        raise _damaged(subject, "its header does not end with '}'")
     return bytes(raw)
 
 
-def _not_safetensors(head: bytes, what: str, size: int) -> UserError:
+def _not_safetensors(head: bytes, subject: str, size: int) -> UserError:
     if head[:1] == b"\x80" or head[:2] == b"PK":
         return UserError(
-            f"{what} is a pickle (a torch .pt file?), which can run code; expected safetensors; "
+            f"{subject} is a pickle (a torch .pt file?), which can run code; expected safetensors; "
             "do: datafree convert FILE.pt --out FILE.safetensors"
         )
-    return _damaged(what, f"its {size:,} bytes do not begin with a header that fits")
+    return _damaged(subject, f"its {size:,} bytes do not begin with a header that fits")
 
 
-def _table(value: dict[str, Any], data: int, what: str, why_not: WhyNot) -> Table:
+def _table(value: dict[str, Any], data: int, subject: str, why_not: WhyNot) -> Table:
     """The tensors in the order of their data; together they cover all of it without a gap or an overlap."""
     spans = []
     for name, entry in value.items():
         if reason := why_not(name):
-            raise UserError(f"tensor name {name[:80]!r} in {what} cannot be used: {reason}; it is hostile or damaged")
-        spans.append((*_span(entry, f"tensor {name!r} in {what}"), name))
+            raise UserError(
+                f"tensor name {name[:80]!r} in {subject} cannot be used: {reason}; it is hostile or damaged"
+            )
+        spans.append((*_span(entry, f"tensor {name!r} in {subject}"), name))
     spans.sort(key=lambda span: span[:2])
     position, table = 0, {}
     for begin, end, tensor, name in spans:
         if begin != position:
-            raise _damaged(what, f"tensor {name!r} begins at byte {begin} of the data, not at {position}")
+            raise _damaged(subject, f"tensor {name!r} begins at byte {begin} of the data, not at {position}")
         position, table[name] = end, tensor
     if position != data:
-        raise _damaged(what, f"it has {data:,} bytes of data, its header says {position:,}")
+        raise _damaged(subject, f"it has {data:,} bytes of data, its header says {position:,}")
     return table
 
 
-def _span(entry: Any, what: str) -> tuple[int, int, tuple[torch.dtype, tuple[int, ...]]]:
+def _span(entry: Any, subject: str) -> tuple[int, int, tuple[torch.dtype, tuple[int, ...]]]:
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
-        raise _damaged(what, "its entry is not dtype, shape and data_offsets")
+        raise _damaged(subject, "its entry is not dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise UserError(f"{what} has dtype {str(dtype)[:40]!r}; expected one of {', '.join(DTYPES)}; convert it first")
+        raise UserError(
+            f"{subject} has dtype {str(dtype)[:40]!r}; expected one of {', '.join(DTYPES)}; convert it first"
+        )
     if not _counts(shape) or len(shape) > _MAX_DIMENSIONS or _volume(shape) > _MAX_VOLUME:
-        raise _damaged(what, f"its shape {str(shape)[:80]} is impossible")
+        raise _damaged(subject, f"its shape {str(shape)[:80]} is impossible")
     if not _counts(offsets) or len(offsets) != 2:
-        raise _damaged(what, f"its data_offsets {str(offsets)[:80]} are not two counts")
+        raise _damaged(subject, f"its data_offsets {str(offsets)[:80]} are not two counts")
     begin, end = offsets
     if math.prod(shape) * DTYPES[dtype].itemsize != end - begin:
-        raise _damaged(what, f"shape {shape} of {dtype} does not fill its {end - begin} bytes")
+        raise _damaged(subject, f"shape {shape} of {dtype} does not fill its {end - begin} bytes")
     return begin, end, (DTYPES[dtype], tuple(shape))
 
 
@@ -177,5 +181,5 @@ def _volume(shape: Iterable[int]) -> int:
     return math.prod(size or 1 for size in shape)
 
 
-def _damaged(what: str, reason: str) -> UserError:
-    return UserError(f"{what} is not a whole safetensors file: {reason}; get or write it again")
+def _damaged(subject: str, reason: str) -> UserError:
+    return UserError(f"{subject} is not a whole safetensors file: {reason}; get or write it again")

@@ -57,7 +57,7 @@ def writer(folder: str | os.PathLike[str]) -> str | None:
     except OSError:
         return None
     try:
-        _take(number)
+        _take_lock(number)
     except OSError as error:
         return _holder(number) if error.errno in _TAKEN else None
     finally:
@@ -65,17 +65,17 @@ def writer(folder: str | os.PathLike[str]) -> str | None:
     return None
 
 
-def _acquire(path: Path, what: str) -> tuple[int | None, str | None]:
-    """The open lock file, or the reason why there is none. Raises UserError if another run holds `what`."""
+def _acquire(path: Path, subject: str) -> tuple[int | None, str | None]:
+    """The open lock file, or the reason why there is none. Raises UserError if another run holds `subject`."""
     for _ in range(100):  # another run may release the lock and remove its file in between
         try:
             number = os.open(path, _flags(), 0o666)
         except OSError as error:
             if error.errno in _UNWRITABLE:  # the first write into the folder reports it, if there is one
                 return None, None
-            raise UserError(f"cannot lock {what}: {error.strerror}; name another folder") from None
+            raise UserError(f"cannot lock {subject}: {error.strerror}; name another folder") from None
         try:
-            _take(number)
+            _take_lock(number)
         except OSError as error:
             if error.errno not in _TAKEN:
                 os.close(number)
@@ -85,7 +85,7 @@ def _acquire(path: Path, what: str) -> tuple[int | None, str | None]:
             holder = _holder(number)
             os.close(number)
             raise UserError(
-                f"{what} is in use by {holder}; expected one that no other run writes to; wait until that run ends, or "
+                f"{subject} is in use by {holder}; expected one that no other run writes to; wait until that run ends, or "
                 "name another one"
             ) from None
         if _is_same_file(path, number):
@@ -94,7 +94,7 @@ def _acquire(path: Path, what: str) -> tuple[int | None, str | None]:
                 os.write(number, f"{os.getpid()} {machine()}\n".encode())
             return number, None
         os.close(number)
-    raise UserError(f"{what} is locked and released all the time; start one run in it at a time")
+    raise UserError(f"{subject} is locked and released all the time; start one run in it at a time")
 
 
 def _release(path: Path, number: int) -> None:
@@ -109,10 +109,10 @@ def _release(path: Path, number: int) -> None:
 
 def _is_same_file(path: Path, number: int) -> bool:
     try:
-        current, held = os.lstat(path), os.fstat(number)
+        current, opened = os.lstat(path), os.fstat(number)
     except FileNotFoundError:
         return False
-    return (current.st_dev, current.st_ino) == (held.st_dev, held.st_ino)
+    return (current.st_dev, current.st_ino) == (opened.st_dev, opened.st_ino)
 
 
 def _holder(number: int) -> str:
@@ -135,7 +135,7 @@ def _flags() -> int:
     return os.O_RDWR | os.O_CREAT | sum(getattr(os, flag, 0) for flag in ("O_NOFOLLOW", "O_CLOEXEC", "O_NONBLOCK"))
 
 
-def _take(number: int) -> None:
+def _take_lock(number: int) -> None:
     """Takes the lock. Raises OSError; its number is in _TAKEN if another run holds the lock."""
     try:
         import fcntl

@@ -38,9 +38,9 @@ def open_regular(path: str | os.PathLike[str]) -> Iterator[tuple[FileIO, int]]:
             _refuse_other_kinds(path, status.st_mode)
             yield file, status.st_size
     except OSError as error:
-        raise UserError(f"cannot read {_shown(path)}: {error.strerror or error}; give a file you may read") from None
+        raise UserError(f"cannot read {_quoted(path)}: {error.strerror or error}; give a file you may read") from None
     except MemoryError:
-        raise UserError(f"cannot read {_shown(path)}: it does not fit in memory; give a smaller file") from None
+        raise UserError(f"cannot read {_quoted(path)}: it does not fit in memory; give a smaller file") from None
 
 
 def check_path(path: str | os.PathLike[str]) -> None:
@@ -75,8 +75,8 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
 def _refuse_other_kinds(path: str | os.PathLike[str], mode: int) -> None:
     if not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "no file")
-        raise UserError(f"{_shown(path)} is {kind}; expected a regular file; give the file itself")
+        raise UserError(f"{_quoted(path)} is {kind}; expected a regular file; give the file itself")
 
 
-def _shown(path: str | os.PathLike[str]) -> str:
+def _quoted(path: str | os.PathLike[str]) -> str:
     return repr(str(Path(path)))

@@ -82,10 +82,10 @@ def check_claim(path: str | os.PathLike[str], *, kind: str) -> bool:
     if MARKER in names:
         _check_marker(folder, kind)
         return True
-    others = [name for name in names if name != LOCK and not _is_stray_marker(name)]
-    if others:
+    foreign = [name for name in names if name != LOCK and not _is_stray_marker(name)]
+    if foreign:
         raise UserError(
-            f"folder {str(folder)!r} holds {others[0]!r} and no {MARKER!r}; expected an empty folder; choose another"
+            f"folder {str(folder)!r} holds {foreign[0]!r} and no {MARKER!r}; expected an empty folder; choose another"
         )
     return False
 

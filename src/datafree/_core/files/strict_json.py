@@ -52,31 +52,33 @@ def _limits_of(path: str | os.PathLike[str]) -> _Limits:
     return _RUN if name.endswith("run.json") else _SET if name == "set.json" else _Limits()
 
 
-def canonical(value: object, what: str, separators: int = MAX_SEPARATORS) -> bytes:
+def canonical(value: object, subject: str, separators: int = MAX_SEPARATORS) -> bytes:
     """The canonical JSON text of `value`: sorted keys, no spaces, ASCII. Raises UserError for what `parse` would refuse."""
     try:
         text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise UserError(f"{what} is no JSON: {error}; give dicts, lists, strings, finite numbers, booleans") from None
+        raise UserError(
+            f"{subject} is no JSON: {error}; give dicts, lists, strings, finite numbers, booleans"
+        ) from None
     if not _string_keys(value):
-        raise UserError(f"{what} has a key that is no string; JSON would turn it into one; give strings")
+        raise UserError(f"{subject} has a key that is no string; JSON would turn it into one; give strings")
     data = text.encode("ascii")
-    parse(data, what, separators)
+    parse(data, subject, separators)
     return data
 
 
-def check_size(data: bytes, what: str, separators: int = MAX_SEPARATORS) -> None:
+def check_size(data: bytes, subject: str, separators: int = MAX_SEPARATORS) -> None:
     """Raises UserError for a JSON text with more parts than `parse` accepts."""
     if (count := _separators(data)) > separators:
-        raise UserError(f"{what} would have {count:,} separators; expected at most {separators:,}; have fewer parts")
+        raise UserError(f"{subject} would have {count:,} separators; expected at most {separators:,}; have fewer parts")
 
 
 def _separators(data: bytes) -> int:
     return data.count(b",") + data.count(b"[") + data.count(b"{")
 
 
-def parse(data: bytes, what: str, separators: int = MAX_SEPARATORS) -> Any:
-    """The value of an untrusted JSON text with at most `separators` commas and brackets; `what` is its name in errors."""
+def parse(data: bytes, subject: str, separators: int = MAX_SEPARATORS) -> Any:
+    """The value of an untrusted JSON text with at most `separators` commas and brackets; `subject` is its name in errors."""
     try:
         if _separators(data) > separators:
             raise ValueError(f"more than {separators:,} separators")
@@ -89,9 +91,9 @@ def parse(data: bytes, what: str, separators: int = MAX_SEPARATORS) -> Any:
         )
         _check_depth(value)
     except RecursionError:
-        raise UserError(f"{what} is nested deeper than {MAX_DEPTH} levels; it is damaged or hostile") from None
+        raise UserError(f"{subject} is nested deeper than {MAX_DEPTH} levels; it is damaged or hostile") from None
     except ValueError as error:
-        raise UserError(f"{what} is not valid: {error}; it is damaged, or not a file of ours") from None
+        raise UserError(f"{subject} is not valid: {error}; it is damaged, or not a file of ours") from None
     return value
 
 
@@ -123,7 +125,7 @@ def read_json(path: str | os.PathLike[str], *, cap: int | None = None) -> dict[s
         data = file.read(cap + 1) or b""
     value = parse(data[: cap + 1], repr(str(path)), limits.separators)
     if not isinstance(value, dict):
-        raise UserError(f"{str(path)!r} holds {_shown(value)}; expected a JSON object; it is not a file of ours")
+        raise UserError(f"{str(path)!r} holds {_shortened(value)}; expected a JSON object; it is not a file of ours")
     return value
 
 
@@ -150,7 +152,7 @@ def read_sealed_json(path: str | os.PathLike[str], older: Collection[str]) -> di
             warnings.warn(Notice(f"{path} {words}"), stacklevel=2)
     elif digest != _digest(value, path):
         # without a checksum only a file that an earlier version could have written is opened
-        changed = "" if value.keys() - set(older) else ", or, where you changed it yourself, remove its checksum"
+        changed = "" if value.keys() - set(older) else ", or remove its checksum if you changed it yourself"
         raise UserError(
             f"{str(path)!r} is not as it was written: its checksum does not fit; get it or make it again{changed}"
         )
@@ -206,6 +208,6 @@ def _string_keys(value: object) -> bool:
     return not isinstance(value, (list, tuple)) or all(map(_string_keys, value))
 
 
-def _shown(value: object) -> str:
+def _shortened(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."

@@ -77,12 +77,12 @@ def check_room(path: str | os.PathLike[str], table: Table, header: dict[str, Any
 def _start(path: str | os.PathLike[str], seal: Seal, sha256: str) -> bytes:
     """The file up to its data. Raises UserError if a reader of its kind would refuse it."""
     start, cap = seal.start(sha256), cap_of(seal.kind)
-    what = f"the header of {str(path)!r}"
+    subject = f"the header of {str(path)!r}"
     if len(start) - 8 > cap:
         raise UserError(
-            f"{what} would have {len(start) - 8:,} bytes; expected at most {cap:,}; shorten names or have fewer"
+            f"{subject} would have {len(start) - 8:,} bytes; expected at most {cap:,}; shorten names or have fewer"
         )
-    check_size(start[8:], f"{what}, of {len(seal.table):,} tensors,")
+    check_size(start[8:], f"{subject}, of {len(seal.table):,} tensors,")
     return start
 
 
@@ -103,16 +103,18 @@ def read_tensors(
 
     Checked in this order, each before it is relied on: file type, size, header, names, `expect`, data, sha256, finite values.
     """
-    what = repr(str(path))
+    subject = repr(str(path))
     with open_regular(path) as (file, size):
-        layout = read_layout(file, size, what=what, cap=cap_of(kind) if cap is None else cap, why_not=_why_not(kind))
-        seal, digest = open_seal(layout, kind, what)
+        layout = read_layout(
+            file, size, subject=subject, cap=cap_of(kind) if cap is None else cap, why_not=_why_not(kind)
+        )
+        seal, digest = open_seal(layout, kind, subject)
         if expect is not None:
-            check_expected(layout.table, expect, what)
-        tensors = _read_data(file, layout.table, what, seal=seal)
+            check_expected(layout.table, expect, subject)
+        tensors = _read_data(file, layout.table, subject, seal=seal)
         if seal.digest.hexdigest() != digest:
-            raise damaged(what, "its sha256 does not fit")
-    _check_all(tensors, what, finite)
+            raise damaged(subject, "its sha256 does not fit")
+    _check_all(tensors, subject, finite)
     return tensors, seal.header
 
 
@@ -123,10 +125,12 @@ def read_header(
 
     A kind of None accepts every kind.
     """
-    what = repr(str(path))
+    subject = repr(str(path))
     with open_regular(path) as (file, size):
-        layout = read_layout(file, size, what=what, cap=cap_of(kind) if cap is None else cap, why_not=_why_not(kind))
-        seal, _ = open_seal(layout, kind, what)
+        layout = read_layout(
+            file, size, subject=subject, cap=cap_of(kind) if cap is None else cap, why_not=_why_not(kind)
+        )
+        seal, _ = open_seal(layout, kind, subject)
     return dict(sorted(seal.table.items())), seal.header
 
 
@@ -134,26 +138,26 @@ def read_weights(
     path: str | os.PathLike[str], *, cap: int = HEADER_CAP_MODEL, expect: Expected | None = None
 ) -> dict[str, Tensor]:
     """The tensors, sorted by name, of any safetensors file. The sha256 is checked for our own files, of kind "weights"."""
-    what = repr(str(path))
+    subject = repr(str(path))
     with open_regular(path) as (file, size):
-        layout = read_layout(file, size, what=what, cap=cap, why_not=why_not_weight_name)
-        seal, digest = open_seal(layout, WEIGHTS, what) if is_ours(layout) else (None, None)
+        layout = read_layout(file, size, subject=subject, cap=cap, why_not=why_not_weight_name)
+        seal, digest = open_seal(layout, WEIGHTS, subject) if is_ours(layout) else (None, None)
         if expect is not None:
-            check_expected(layout.table, expect, what)
-        tensors = _read_data(file, layout.table, what, seal=seal)
+            check_expected(layout.table, expect, subject)
+        tensors = _read_data(file, layout.table, subject, seal=seal)
         if seal is not None and seal.digest.hexdigest() != digest:
-            raise damaged(what, "its sha256 does not fit")
-    _check_all(tensors, what, finite=True)
+            raise damaged(subject, "its sha256 does not fit")
+    _check_all(tensors, subject, finite=True)
     return tensors
 
 
-def _read_data(file: FileIO, table: Table, what: str, *, seal: Seal | None) -> dict[str, Tensor]:
+def _read_data(file: FileIO, table: Table, subject: str, *, seal: Seal | None) -> dict[str, Tensor]:
     tensors = {}
     for name, (dtype, shape) in table.items():
         data = _allocate(torch.Size(shape).numel() * dtype.itemsize)
         for piece in _pieces(_view(data)):
             if not read_into(file, piece):
-                raise damaged(what, f"it ends inside tensor {name!r}")
+                raise damaged(subject, f"it ends inside tensor {name!r}")
             if seal is not None:
                 seal.digest.update(piece)
         tensors[name] = data.view(dtype).reshape(shape)
@@ -167,21 +171,21 @@ def _allocate(size: int) -> Tensor:
         raise MemoryError from None
 
 
-def _check_all(tensors: dict[str, Tensor], what: str, finite: bool) -> None:
+def _check_all(tensors: dict[str, Tensor], subject: str, finite: bool) -> None:
     for name, tensor in tensors.items():
         if finite or tensor.dtype == torch.bool:
             for piece in _pieces(_view(tensor)):
-                _check_values(piece, tensor.dtype, f"tensor {name!r} in {what}")
+                _check_values(piece, tensor.dtype, f"tensor {name!r} in {subject}")
 
 
-def _check_values(piece: memoryview, dtype: torch.dtype, what: str) -> None:
+def _check_values(piece: memoryview, dtype: torch.dtype, subject: str) -> None:
     """Refuse NaN and infinity, and truth values other than 0 and 1, in some bytes of a tensor."""
     if dtype == torch.bool:
         if torch.frombuffer(piece, dtype=torch.uint8).max() > 1:
-            raise UserError(f"{what} has truth values that are neither 0 nor 1; it is damaged; write it again")
+            raise UserError(f"{subject} has truth values that are neither 0 nor 1; it is damaged; write it again")
     elif dtype.is_floating_point and not torch.isfinite(torch.frombuffer(piece, dtype=dtype)).all():
         raise UserError(
-            f"{what} has NaN or infinity; expected finite numbers; find where they arise and write it again"
+            f"{subject} has NaN or infinity; expected finite numbers; find where they arise and write it again"
         )
 
 

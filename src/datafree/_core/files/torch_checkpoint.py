@@ -56,8 +56,8 @@ def convert_weights(
     Differs from torch.load(weights_only=True), which allocates what the pickle asks for (it allows `bytearray(2**40)`)
     before anything can be checked: here the pickle is only described, and each tensor is checked against its storage.
     """
-    what = repr(str(Path(source)))
-    tensors = read_torch(source, lambda content: _state_dict(content, what), cap=cap)
+    subject = repr(str(Path(source)))
+    tensors = read_torch(source, lambda content: _state_dict(content, subject), cap=cap)
     out = Path(target)
     with locked(out.parent, file=out.name) if out.name and out.parent.is_dir() else nullcontext():
         if os.path.lexists(out):
@@ -91,37 +91,37 @@ def read_torch(
 
     The limits are those of `convert_weights`. Only the selected tensors are checked and read.
     """
-    what = repr(str(Path(source)))
+    subject = repr(str(Path(source)))
     with open_regular(source) as (file, size):
         if size > cap:
-            raise UserError(f"{what} has {size:,} bytes; expected at most {cap:,}; raise the cap if you trust it")
+            raise UserError(f"{subject} has {size:,} bytes; expected at most {cap:,}; raise the cap if you trust it")
         try:
-            members, root = _members(file, size, what)
+            members, root = _members(file, size, subject)
             order = _read(members, f"{root}byteorder", 16, default=b"little")
             content = describe(_read(members, f"{root}data.pkl", _PICKLE_CAP))
             if order != b"little":
                 raise ValueError(f"its byte order is {order!r}")
-            return _tensors(members, root, pick(content), 20 * size + (16 << 20), what)
+            return _tensors(members, root, pick(content), 20 * size + (16 << 20), subject)
         except _BAD_ZIP as error:
-            raise UserError(f"{what} is not a readable torch file: {error}; get it or save it again") from None
+            raise UserError(f"{subject} is not a readable torch file: {error}; get it or save it again") from None
 
 
-def _members(file: FileIO, size: int, what: str) -> tuple[zipfile.ZipFile, str]:
+def _members(file: FileIO, size: int, subject: str) -> tuple[zipfile.ZipFile, str]:
     """The zip, with the sizes of its directory and members checked, and the folder in it that holds data.pkl."""
     start = file.read(9)
     if start[8:] == b"{" and int.from_bytes(start[:8], "little") < size:
-        raise UserError(f"{what} is safetensors already, expected what torch.save writes; use it as it is")
+        raise UserError(f"{subject} is safetensors already, expected what torch.save writes; use it as it is")
     if start[:2] != b"PK":
         raise UserError(
-            f"{what} is no zip: it is no torch file, or one in the format before torch 1.6; expected a zip; load it with "
+            f"{subject} is no zip: it is no torch file, or one in the format before torch 1.6; expected a zip; load it with "
             "torch.load(FILE, weights_only=True) if you trust it, and torch.save it again"
         )
     if _directory_size(file, size) > _DIRECTORY_CAP:
         raise ValueError(f"its directory is longer than {_DIRECTORY_CAP:,} bytes")
     members = zipfile.ZipFile(file)  # pyright: ignore[reportArgumentType]
-    total, most = sum(member.file_size for member in members.infolist()), 20 * size + (16 << 20)
-    if total > most:
-        raise UserError(f"{what} of {size:,} bytes unpacks to {total:,}; expected at most {most:,}; it is hostile")
+    total, limit = sum(member.file_size for member in members.infolist()), 20 * size + (16 << 20)
+    if total > limit:
+        raise UserError(f"{subject} of {size:,} bytes unpacks to {total:,}; expected at most {limit:,}; it is hostile")
     names = members.namelist()
     if len(set(names)) != len(names):
         raise ValueError("a member occurs twice")
@@ -167,15 +167,15 @@ def _has_weights(content: Any) -> bool:
     )
 
 
-def _state_dict(content: Any, what: str) -> dict[str, Described]:
+def _state_dict(content: Any, subject: str) -> dict[str, Described]:
     """The described tensors by name, without the enclosing dict and the prefix 'module.'."""
     for nest in _NESTS:
         if isinstance(content, dict) and isinstance(content.get(nest), dict):
-            others = [name for name, value in content.items() if name != nest and _has_weights(value)]
-            if others:
-                names = ", ".join(map(_shown, others[:5]))
+            other_networks = [name for name, value in content.items() if name != nest and _has_weights(value)]
+            if other_networks:
+                names = ", ".join(map(_quoted, other_networks[:5]))
                 warnings.warn(
-                    Notice(f"{what} holds more than one network: the weights under {nest!r} are used, not {names}"),
+                    Notice(f"{subject} holds more than one network: the weights under {nest!r} are used, not {names}"),
                     stacklevel=4,
                 )
             content = content[nest]
@@ -183,54 +183,60 @@ def _state_dict(content: Any, what: str) -> dict[str, Described]:
     if not isinstance(content, dict):
         got = content.name if isinstance(content, Opaque) else type(content).__name__
         raise UserError(
-            f"{what} holds {got[:80]!r}; expected a state dict; torch.save(model.state_dict(), FILE) where it runs"
+            f"{subject} holds {got[:80]!r}; expected a state dict; torch.save(model.state_dict(), FILE) where it runs"
         )
     for name, value in content.items():
         if not isinstance(value, Described):
             got = value.name if isinstance(value, Opaque) else type(value).__name__
-            raise UserError(f"{_shown(name)} in {what} is {got[:80]!r}; expected a tensor; save the state dict alone")
+            raise UserError(
+                f"{_quoted(name)} in {subject} is {got[:80]!r}; expected a tensor; save the state dict alone"
+            )
         if reason := why_not_weight_name(name):
-            raise UserError(f"tensor name {_shown(name)} in {what} cannot be used: {reason}; rename it")
+            raise UserError(f"tensor name {_quoted(name)} in {subject} cannot be used: {reason}; rename it")
     if content and all(name.startswith("module.") for name in content):
         content = {name[len("module.") :]: value for name, value in content.items()}
     return content
 
 
 def _tensors(
-    members: zipfile.ZipFile, root: str, described: dict[str, Described], most: int, what: str
+    members: zipfile.ZipFile, root: str, described: dict[str, Described], limit: int, subject: str
 ) -> dict[str, Tensor]:
-    """The tensors, of at most `most` bytes together. All are checked against their storages before any is read."""
-    checked = {name: _check(members, root, tensor, f"tensor {name!r} in {what}") for name, tensor in described.items()}
+    """The tensors, of at most `limit` bytes together. All are checked against their storages before any is read."""
+    checked = {
+        name: _check(members, root, tensor, f"tensor {name!r} in {subject}") for name, tensor in described.items()
+    }
     total = sum(
         math.prod(tensor.shape) * dtype.itemsize for tensor, (dtype, _) in zip(described.values(), checked.values())
     )
-    if total > most:
-        raise UserError(f"the tensors of {what} share storages and take {total:,} bytes; expected at most {most:,}")
+    if total > limit:
+        raise UserError(f"the tensors of {subject} share storages and take {total:,} bytes; expected at most {limit:,}")
     storages: dict[str, bytearray] = {}
     tensors = {}
     for name, (dtype, key) in checked.items():
         if key not in storages:
-            storages[key] = bytearray(_read(members, key, most))
+            storages[key] = bytearray(_read(members, key, limit))
         tensors[name] = _tensor(storages[key], dtype, described[name])
     return tensors
 
 
-def _check(members: zipfile.ZipFile, root: str, tensor: Described, what: str) -> tuple[torch.dtype, str]:
+def _check(members: zipfile.ZipFile, root: str, tensor: Described, subject: str) -> tuple[torch.dtype, str]:
     """A tensor's dtype and the zip member of its storage, which is checked to be large enough."""
     dtype = _STORAGES.get(tensor.storage.removeprefix("torch ").removesuffix("Storage"))
     if dtype is None:
-        raise UserError(f"{what} is in {tensor.storage[:80]!r}; expected one of {', '.join(_STORAGES)}; cast it first")
+        raise UserError(
+            f"{subject} is in {tensor.storage[:80]!r}; expected one of {', '.join(_STORAGES)}; cast it first"
+        )
     key = f"{root}data/{tensor.key}"
     if key not in members.NameToInfo:
-        raise ValueError(f"the storage of {what} is missing")
+        raise ValueError(f"the storage of {subject} is missing")
     shape, strides = tensor.shape, tensor.strides
     if not (_counts(shape) and _counts(strides) and _counts((tensor.offset,)) and len(shape) == len(strides)):
-        raise UserError(f"{what} has an impossible shape, stride or offset; it is hostile or damaged")
-    count, held = math.prod(shape), members.getinfo(key).file_size // dtype.itemsize
+        raise UserError(f"{subject} has an impossible shape, stride or offset; it is hostile or damaged")
+    count, stored = math.prod(shape), members.getinfo(key).file_size // dtype.itemsize
     last = tensor.offset + sum((size - 1) * stride for size, stride in zip(shape, strides)) if count else 0
-    if math.prod(size or 1 for size in shape) > 1 << 48 or count > held or (count and last >= held):
+    if math.prod(size or 1 for size in shape) > 1 << 48 or count > stored or (count and last >= stored):
         raise UserError(
-            f"{what} declares shape {str(shape)[:80]}, but its storage holds {held:,} numbers; it is hostile"
+            f"{subject} declares shape {str(shape)[:80]}, but its storage holds {stored:,} numbers; it is hostile"
         )
     return dtype, key
 
@@ -238,8 +244,8 @@ def _check(members: zipfile.ZipFile, root: str, tensor: Described, what: str) ->
 def _tensor(storage: bytearray, dtype: torch.dtype, tensor: Described) -> Tensor:
     if not math.prod(tensor.shape):
         return torch.empty(tensor.shape, dtype=dtype)
-    whole = torch.frombuffer(storage, dtype=dtype, count=len(storage) // dtype.itemsize)
-    return whole.as_strided(tensor.shape, tensor.strides, tensor.offset)
+    values = torch.frombuffer(storage, dtype=dtype, count=len(storage) // dtype.itemsize)
+    return values.as_strided(tensor.shape, tensor.strides, tensor.offset)
 
 
 def _counts(value: Any) -> bool:
@@ -250,5 +256,5 @@ def _counts(value: Any) -> bool:
     )
 
 
-def _shown(name: object) -> str:
+def _quoted(name: object) -> str:
     return repr(name[:80]) if isinstance(name, str) else f"a key of type {type(name).__name__}"

@@ -1,1 +1,1 @@
-"""Condensed sets: a few images per class that stand for a data set; made, imported, stored."""
+"""Condensed sets: a few images per class that stand for a data set. Makes, imports and stores them."""

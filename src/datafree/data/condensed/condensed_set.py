@@ -151,18 +151,18 @@ def one_hot(labels: Tensor, classes: int) -> Tensor:
 
 
 def _check_pixels(pixels: Tensor, spec: InputSpec) -> None:
-    most, low, high = BEYOND * (spec.high - spec.low), float(pixels.min()), float(pixels.max())
-    if low < spec.low - most or high > spec.high + most:
+    margin, low, high = BEYOND * (spec.high - spec.low), float(pixels.min()), float(pixels.max())
+    if low < spec.low - margin or high > spec.high + margin:
         raise UserError(
-            f"pixels of the condensed set go from {low:.4g} to {high:.4g}, expected {spec.low - most:g} to "
-            f"{spec.high + most:g}, the range of images extended by {BEYOND} times its width; make or get it again"
+            f"pixels of the condensed set go from {low:.4g} to {high:.4g}, expected {spec.low - margin:g} to "
+            f"{spec.high + margin:g}, the range of images extended by {BEYOND} times its width; make or get it again"
         )
 
 
 def _check_rows(labels: Tensor) -> None:
-    wrong = ((labels.double().sum(1) - 1).abs() > TOLERANCE) | (labels < 0).any(1)
-    if bool(wrong.any()):
-        row = int(wrong.nonzero()[0])
+    invalid = ((labels.double().sum(1) - 1).abs() > TOLERANCE) | (labels < 0).any(1)
+    if bool(invalid.any()):
+        row = int(invalid.nonzero()[0])
         raise UserError(
             f"label {row} of the condensed set sums to {float(labels[row].sum()):.4g} with a smallest entry of "
             f"{float(labels[row].min()):.4g}, expected a distribution over the classes; convert it"
@@ -174,7 +174,7 @@ def card(condensed: Condensed) -> str:
     spec, counts = condensed.spec, condensed.by_class()
     low, high = float(condensed.pixels.min()), float(condensed.pixels.max())
     hard = bool((condensed.labels.max(1).values == 1).all())
-    more = " ..." if len(counts) > 20 else ""
+    ellipsis = " ..." if len(counts) > 20 else ""
     facts = [
         f"- {markdown(key)}: {markdown(_words(value))}" for key, value in condensed.about.items() if key != "gives_away"
     ]
@@ -185,12 +185,12 @@ def card(condensed: Condensed) -> str:
     lines = [
         "# Condensed set",
         "",
-        f"{len(condensed)} images of {len(counts)} classes: {', '.join(map(markdown, spec.classes[:20]))}{more}.",
+        f"{len(condensed)} images of {len(counts)} classes: {', '.join(map(markdown, spec.classes[:20]))}{ellipsis}.",
         "",
         f"- pixels: {' x '.join(map(str, spec.shape))}, from {low:.3g} to {high:.3g}, **not normalised**; the range of"
         f" images is [{spec.low:g}, {spec.high:g}], and optimised ones may leave it",
         f"- labels: {'hard, one class each' if hard else 'soft, each row a distribution'}",
-        f"- images per class: {', '.join(map(str, counts[:20]))}{more}",
+        f"- images per class: {', '.join(map(str, counts[:20]))}{ellipsis}",
         *facts,
         "",
         "## Leakage",

@@ -19,8 +19,7 @@ class LeNet5(nn.Module):
         super().__init__()
         if spec.shape[1:] != (32, 32):
             raise UserError(
-                f"lenet5 takes 32x32 images, got {spec.shape[1:]}; name another network, or train on images of 32x32 "
-                "(train --size 32)"
+                f"lenet5 takes 32x32 images, got {spec.shape[1:]}; resize the images to that size, or name another network"
             )
         first, second = (3, 8) if half else (6, 16)
         self.conv1 = nn.Conv2d(spec.shape[0], first, 5)

@@ -26,7 +26,7 @@ class Basis:
     """An orthonormal basis of signals (N, n), stored as a basis of the even layers and one of the odd layers.
 
     The first `rank` columns u of `even_basis` and v of `odd_basis` form the pairs (u, +v) / sqrt 2 and (u, -v) / sqrt 2; the
-    remaining columns are vectors by themselves. In a graph that is not bipartite all layers are even and the rank is 0.
+    remaining columns are single vectors. In a graph that is not bipartite all layers are even and the rank is 0.
     """
 
     values: Tensor
@@ -92,23 +92,23 @@ def _by_svd(block: Tensor, even: Tensor, odd: Tensor) -> Basis:
             left[:, start:stop] = left[:, start:stop] @ turn
             right[:, start:stop] = right[:, start:stop] @ turn
             sigma[start:stop] = sigma[start:stop].mean()
-    flip, first = _pair_signs(left, right)
+    flip, minus_signs = _pair_signs(left, right)
     even_basis = torch.cat([left * flip, complement(left)], 1)
     odd_basis = torch.cat([right * flip, complement(right)], 1)
     lone = even_basis.shape[1] + odd_basis.shape[1] - 2 * rank
     pair = torch.arange(rank)
     order = torch.cat([torch.stack([pair, pair + rank], 1).flatten(), torch.arange(lone) + 2 * rank])
-    signs = torch.cat([torch.ones(rank).double(), first, torch.ones(lone).double()])
+    signs = torch.cat([torch.ones(rank).double(), minus_signs, torch.ones(lone).double()])
     values = torch.cat([torch.stack([sigma, -sigma], 1).flatten(), sigma.new_zeros(lone)])
     return Basis(values, even, odd, even_basis, odd_basis, rank, order, signs[order])
 
 
 def _pair_signs(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     """(sign of u and v, sign of (u, -v)), each (rank,), that make the first of both vectors' largest entries positive."""
-    both = torch.cat([left, right])
-    at = _pivots(both)
-    flip = both.gather(0, at[None])[0].sign()
-    return flip, torch.where(at < len(left), 1.0, -1.0).double()
+    stacked = torch.cat([left, right])
+    pivots = _pivots(stacked)
+    flip = stacked.gather(0, pivots[None])[0].sign()
+    return flip, torch.where(pivots < len(left), 1.0, -1.0).double()
 
 
 def _by_eigh(adjacency: Tensor) -> Basis:

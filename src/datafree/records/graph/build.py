@@ -76,13 +76,13 @@ class Graph:
 def build(network: Network, taps: Sequence[str], kind: str = "auto") -> Graph:
     """The graph of these layers; `kind` is `units`, `channels` or `auto`. Raises UserError for a layer without edges."""
     wiring = wire(network)
-    graph = _assemble(wiring, _known(wiring, taps, network.name), kind)
+    graph = _assemble(wiring, _checked_taps(wiring, taps, network.name), kind)
     linked = {t for edge in graph.edges for t in edge}
     for t, tap in enumerate(graph.taps):
         if t not in linked:
             raise UserError(
                 f"layer {tap!r} of {network.name} has no edge to another recorded layer, expected at least one; record its "
-                "neighbours too, leave it out, or use --kind moments"
+                "neighbours too, leave it out, or use the statistic 'moments'"
             )
     return graph
 
@@ -90,17 +90,17 @@ def build(network: Network, taps: Sequence[str], kind: str = "auto") -> Graph:
 def pairs(network: Network, taps: Sequence[str], kind: str = "auto") -> list[tuple[str, str]]:
     """The pairs of adjacent layers among `taps`, in the order of the second layer. Raises UserError if there are none."""
     wiring = wire(network)
-    chosen = _known(wiring, taps, network.name)
+    chosen = _checked_taps(wiring, taps, network.name)
     joined = [pair for pair in wiring.feeds if set(pair) <= set(chosen) and _assemble(wiring, pair, kind).edges]
     if not joined:
         raise UserError(f"no two of the layers {', '.join(chosen)} are adjacent; record layers that follow one another")
     return joined
 
 
-def _known(wiring: Wiring, taps: Sequence[str], where: str) -> tuple[str, ...]:
+def _checked_taps(wiring: Wiring, taps: Sequence[str], network: str) -> tuple[str, ...]:
     for tap in taps:
         if tap not in wiring.layers:
-            raise unknown("conv or linear layer", tap, wiring.layers, where)
+            raise unknown("conv or linear layer", tap, wiring.layers, network)
     if len(set(taps)) != len(taps):
         raise UserError(f"layers {', '.join(taps)}: expected each once; leave the repeated one out")
     return tuple(taps)
@@ -111,7 +111,11 @@ def _assemble(wiring: Wiring, taps: Sequence[str], kind: str) -> Graph:
     kind = ("units" if sum(units) <= UNITS_AT_MOST else "channels") if kind == "auto" else kind
     sizes = units if kind == "units" else tuple(wiring.outputs[tap][0] for tap in taps)
     if sum(sizes) > VERTICES_AT_MOST:
-        remedy = "take --graph channels" if kind == "units" else "record fewer layers, or take --kind spectral-pairs"
+        remedy = (
+            "give `graph='channels'`"
+            if kind == "units"
+            else "record fewer layers, or use the statistic 'spectral-pairs'"
+        )
         raise UserError(f"a graph of {sum(sizes)} {kind}, expected at most {VERTICES_AT_MOST}; {remedy}")
     index_of, edges = {tap: t for t, tap in enumerate(taps)}, {}
     for source, target in wiring.feeds:

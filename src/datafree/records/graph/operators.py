@@ -46,9 +46,9 @@ def conv_matrix(conv: nn.Conv2d, input_shape: Shape) -> sp.csr_matrix:
     rows = np.broadcast_to(o * patches.shape[1] + p, (outputs, inner, *patches.shape))
     columns = (group * inner + c) * pixels + source
     values = np.broadcast_to(weight.reshape(outputs, inner, taps, 1), columns.shape)
-    inside = np.broadcast_to(source >= 0, columns.shape)
+    in_image = np.broadcast_to(source >= 0, columns.shape)
     size = (outputs * patches.shape[1], channels * pixels)
-    return sp.csr_matrix((values[inside], (rows[inside], columns[inside])), shape=size)
+    return sp.csr_matrix((values[in_image], (rows[in_image], columns[in_image])), shape=size)
 
 
 def _patches(conv: nn.Conv2d, height: int, width: int) -> np.ndarray:
@@ -125,8 +125,8 @@ def channel_matrix(layer: nn.Module, source: Shape, input_shape: Shape) -> sp.cs
 def _linear(layer: nn.Module) -> nn.Linear:
     if not isinstance(layer, nn.Linear):
         raise UserError(
-            f"the graph of a {type(layer).__name__} layer, expected Conv2d and Linear ones; name the other layers with "
-            "--layers, or use --kind moments"
+            f"the graph of a {type(layer).__name__} layer, expected Conv2d and Linear ones; leave it out, or use the "
+            "statistic 'moments'"
         )
     return layer
 

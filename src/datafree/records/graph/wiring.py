@@ -40,7 +40,7 @@ def wire(network: Network) -> Wiring:
     names, modules = tap_names.layers(network), dict(network.module.named_modules())
     low, high = network.spec.low, network.spec.high
     image = torch.rand(2, *network.spec.shape, generator=stream(2017, "wiring")) * (high - low) + low
-    with torch.enable_grad(), frozen(network.module), _cut(network.module) as probe:
+    with torch.enable_grad(), frozen(network.module), _layers_detached(network.module) as probe:
         network.logits(image.to(network.device))
         feeds = [(i, j) for j in names for i in _sources(probe, j, names)]
     outputs = {name: tuple(probe.leaves[name].shape[1:]) for name in names}
@@ -58,24 +58,24 @@ def _sources(probe: _Probe, target: str, names: tuple[str, ...]) -> list[str]:
     except RuntimeError as error:
         raise UserError(
             f"the layers that feed {target!r} cannot be found by gradients: {str(error).splitlines()[0]}; "
-            "use --kind moments for this network"
+            "use the statistic 'moments' for this network"
         ) from None
     return [name for name, grad in zip(names, grads) if grad is not None]
 
 
 @contextmanager
-def _cut(module: nn.Module) -> Iterator[_Probe]:
+def _layers_detached(module: nn.Module) -> Iterator[_Probe]:
     """Makes every conv and linear layer's output a leaf and stores its input's sum, inside the block."""
     probe, handles = _Probe(), []
 
     def hook(name: str):
-        def cut(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> Tensor:
+        def detach(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> Tensor:
             layer_input = args[0] if args else kwargs["input"]
             probe.sums[name], probe.inputs[name] = layer_input.sum(), tuple(layer_input.shape[1:])
             probe.leaves[name] = output.detach().requires_grad_()
             return probe.leaves[name].clone()  # an in-place ReLU on a leaf would fail
 
-        return cut
+        return detach
 
     try:
         for name, part in module.named_modules():

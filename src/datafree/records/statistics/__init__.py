@@ -43,14 +43,14 @@ def table(summary: Summary) -> Table:
     return {name: (str(t.dtype).removeprefix("torch."), tuple(t.shape)) for name, t in summary.items()}
 
 
-def difference(got: Table, expected: Table) -> str:
+def difference(actual: Table, expected: Table) -> str:
     """The first tensor that differs between two different tables, in words."""
-    name = next(key for key in sorted({*got, *expected}) if got.get(key) != expected.get(key))
-    got_words, expected_words = (
+    name = next(key for key in sorted({*actual, *expected}) if actual.get(key) != expected.get(key))
+    actual_words, expected_words = (
         "none" if name not in entries else " ".join(str(part)[:80] for part in entries[name])
-        for entries in (got, expected)
+        for entries in (actual, expected)
     )
-    return f"{name[:80]!r}: got {got_words}, expected {expected_words}"
+    return f"{name[:80]!r}: got {actual_words}, expected {expected_words}"
 
 
 @runtime_checkable
@@ -125,7 +125,7 @@ def offered() -> dict[str, type[Settings]]:
 
 
 def from_dict(values: Any, *, strict: bool = False) -> Any:
-    """A statistic from its dict; raises UserError for an unknown kind or a setting that is off; where `strict`, as in a
-    file, for a value of another JSON type too, and for a kind whose code is not loaded.
+    """A statistic from its dict. Raises UserError for an unknown kind or an invalid setting; with `strict`, for dicts from
+    files, also for a value of another JSON type and for a kind whose code is not loaded.
     """
     return FAMILY.from_dict(values, strict=strict, typed=not strict)

@@ -69,8 +69,8 @@ class BatchNormAccumulator:
         signal = self.observe([activations[0].detach().cpu().double()])[0]
         count, mean = group_means(signal, torch.zeros(len(signal), dtype=torch.long), 1)
         centred = signal - mean
-        rest = centred.mean(0, keepdim=True)
-        return {"count": count, "mean": mean, "rest": rest, "square": centred.square().sum(0, keepdim=True)}
+        residual = centred.mean(0, keepdim=True)
+        return {"count": count, "mean": mean, "rest": residual, "square": centred.square().sum(0, keepdim=True)}
 
     def merge(self, a: State, b: State) -> State:
         merged, between = merge_means(a, b)
@@ -91,9 +91,9 @@ class BatchNormAccumulator:
             )
         if float(summary["variance"].min()) < 0:
             raise UserError(f"entry {self.tap!r} of the record has a negative variance; get the record again")
-        where = f"entry {self.tap!r} of the record"
-        check_size(summary["mean"], where, "mean")
-        check_size(summary["variance"], where, "variance", LARGEST**2)
+        subject = f"entry {self.tap!r} of the record"
+        check_size(summary["mean"], subject, "mean")
+        check_size(summary["variance"], subject, "variance", LARGEST**2)
 
     def sample(self, summary: Summary, labels: Tensor, rng: torch.Generator) -> list[Tensor]:
         noise = torch.randn(len(labels), len(summary["mean"]), generator=rng)

@@ -53,8 +53,8 @@ class InputAccumulator:
         signal = x.flatten(1) if self.settings.per == "pixel" else x.transpose(0, 1).flatten(1).T
         count, mean = group_means(signal, torch.zeros(len(signal), dtype=torch.long), 1)
         centred = signal - mean
-        rest = centred.mean(0, keepdim=True)
-        return {"count": count, "mean": mean, "rest": rest, "square": centred.square().sum(0, keepdim=True)}
+        residual = centred.mean(0, keepdim=True)
+        return {"count": count, "mean": mean, "rest": residual, "square": centred.square().sum(0, keepdim=True)}
 
     def merge(self, a: State, b: State) -> State:
         merged, between = merge_means(a, b)

@@ -18,21 +18,21 @@ ROUNDING = 1.02
 ADVICE = "get the record again"
 
 
-def check_counts(count: Tensor, where: str) -> None:
+def check_counts(count: Tensor, subject: str) -> None:
     """Raises UserError for counts of samples below 1 or above `COUNT`."""
     low, high = int(count.min()), int(count.max())
     if low < 1 or high > COUNT or int(count.double().sum()) > COUNT:
-        raise UserError(f"{where} has counts from {low} to {high}, expected 1 to {COUNT:,} together; {ADVICE}")
+        raise UserError(f"{subject} has counts from {low} to {high}, expected 1 to {COUNT:,} together; {ADVICE}")
 
 
-def check_size(tensor: Tensor, where: str, what: str, most: float = LARGEST) -> None:
-    """Raises UserError for a number that is not finite or whose magnitude is above `most`."""
+def check_size(tensor: Tensor, subject: str, quantity: str, limit: float = LARGEST) -> None:
+    """Raises UserError for a number that is not finite or whose magnitude is above `limit`."""
     largest = float(tensor.abs().max()) if tensor.numel() else 0.0
-    if not largest <= most:
-        raise UserError(f"{where} has a {what} of {largest:.4g}, expected at most {most:.4g}; {ADVICE}")
+    if not largest <= limit:
+        raise UserError(f"{subject} has a {quantity} of {largest:.4g}, expected at most {limit:.4g}; {ADVICE}")
 
 
-def check_pixels(mean: Tensor, variance: Tensor | None, count: Tensor, spec: InputSpec, where: str) -> None:
+def check_pixels(mean: Tensor, variance: Tensor | None, count: Tensor, spec: InputSpec, subject: str) -> None:
     """Raises UserError for means outside the range of pixels, or variances that are impossible for pixels in it.
 
     `count` is the number of samples for each row of `variance`, which is unbiased.
@@ -41,12 +41,12 @@ def check_pixels(mean: Tensor, variance: Tensor | None, count: Tensor, spec: Inp
     low, high = float(mean.min()), float(mean.max())
     if not (low >= spec.low - slack and high <= spec.high + slack):
         raise UserError(
-            f"{where} has pixel means from {low:.4g} to {high:.4g}, expected {spec.low:g} to {spec.high:g}; {ADVICE}"
+            f"{subject} has pixel means from {low:.4g} to {high:.4g}, expected {spec.low:g} to {spec.high:g}; {ADVICE}"
         )
     if variance is None:
         return
     counts = count[count > 1].double()
     unbiased = float((counts / (counts - 1)).max()) if len(counts) else 1.0
-    most, largest = ((spec.high - spec.low) / 2) ** 2 * unbiased * ROUNDING, float(variance.max())
-    if not largest <= most:
-        raise UserError(f"{where} has a pixel variance of {largest:.4g}, expected at most {most:.4g}; {ADVICE}")
+    limit, largest = ((spec.high - spec.low) / 2) ** 2 * unbiased * ROUNDING, float(variance.max())
+    if not largest <= limit:
+        raise UserError(f"{subject} has a pixel variance of {largest:.4g}, expected at most {limit:.4g}; {ADVICE}")

@@ -26,16 +26,16 @@ def shift_weights(count_a: Tensor, count_b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def merge_means(a: dict[str, Tensor], b: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
-    """The merged `count`, `mean` and `rest`, and rows (G, D) whose outer products are the sum of squares between a and b.
+    """The merged `count`, `mean` and `residual`, and rows (G, D) whose outer products are the sum of squares between a and b.
 
-    `rest` is the rounding error of `mean`; without it the shift of two means at an offset of 1e6 would lose 10 digits.
+    `residual` is the rounding error of `mean`; without it the shift of two means at an offset of 1e6 would lose 10 digits.
     """
     share, weight = shift_weights(a["count"], b["count"])
     shift = (b["mean"] - a["mean"]) + (b["rest"] - a["rest"])
-    mean, rest = _two_sum(a["mean"], a["rest"] + shift * share[:, None])
-    first = (a["count"] == 0)[:, None]
-    merged = {"count": a["count"] + b["count"], "mean": torch.where(first, b["mean"], mean)}
-    return merged | {"rest": torch.where(first, b["rest"], rest)}, shift * weight.sqrt()[:, None]
+    mean, residual = _two_sum(a["mean"], a["rest"] + shift * share[:, None])
+    a_is_empty = (a["count"] == 0)[:, None]
+    merged = {"count": a["count"] + b["count"], "mean": torch.where(a_is_empty, b["mean"], mean)}
+    return merged | {"rest": torch.where(a_is_empty, b["rest"], residual)}, shift * weight.sqrt()[:, None]
 
 
 def _two_sum(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

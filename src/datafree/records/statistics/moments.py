@@ -81,7 +81,7 @@ class MomentsAccumulator:
         if settings.covariance in ("full", "shrunk") and self.size > UNITS_AT_MOST:
             raise UserError(
                 f"a {settings.covariance} covariance of {self.size} units at {tap!r}, expected at most {UNITS_AT_MOST}; "
-                "take --covariance lowrank, or --conv channels"
+                "give `covariance='lowrank'`, or `conv='channels'`"
             )
 
     # -- measuring ------------------------------------------------------------------------------------------------
@@ -97,8 +97,8 @@ class MomentsAccumulator:
         signal = self.observe([activations[0].detach().cpu().double()])[0]
         counts, means = group_means(signal, labels, self.classes)
         centred = signal - means[labels]
-        rest = group_means(centred, labels, self.classes)[1]
-        return {"count": counts, "mean": means, "rest": rest, **self._squares(centred, labels)}
+        residual = group_means(centred, labels, self.classes)[1]
+        return {"count": counts, "mean": means, "rest": residual, **self._squares(centred, labels)}
 
     def merge(self, a: State, b: State) -> State:
         merged, between_rows = merge_means(a, b)
@@ -132,7 +132,7 @@ class MomentsAccumulator:
         summary = {"mean": state["mean"], **self._spread(state, freedom)}
         storage = getattr(torch, self.settings.storage)
         if self.settings.storage == "float16" and any(float(t.abs().max()) > 6e4 for t in summary.values()):
-            raise UserError(f"activations of {self.tap!r} above 60000 in float16; take --storage float32")
+            raise UserError(f"activations of {self.tap!r} above 60000 in float16; give `storage='float32'`")
         return {"count": count.round().long()} | {name: t.to(storage) for name, t in summary.items()}
 
     def _spread(self, state: State, freedom: Tensor) -> Summary:
@@ -157,33 +157,33 @@ class MomentsAccumulator:
         if self.settings.covariance in ("diagonal", "lowrank", "shrunk"):
             tensors["variance"] = (number, (groups, size))
         if self.settings.covariance in ("lowrank", "full", "shrunk"):
-            most = self.settings.rank if self.settings.covariance == "lowrank" else size
-            tensors["factor"] = (number, (groups, size, min(most, size)))
+            rank = self.settings.rank if self.settings.covariance == "lowrank" else size
+            tensors["factor"] = (number, (groups, size, min(rank, size)))
         return tensors
 
     def check(self, summary: Summary) -> None:
         expected = self.layout()
         if "factor" in expected:
-            number, (groups, size, most) = expected["factor"]
+            number, (groups, size, largest_rank) = expected["factor"]
             rank = summary["factor"].shape[-1] if "factor" in summary and summary["factor"].ndim == 3 else 1
-            expected["factor"] = (number, (groups, size, min(max(rank, 1), most)))
+            expected["factor"] = (number, (groups, size, min(max(rank, 1), largest_rank)))
         got = table(summary)
         if got != expected:
             raise UserError(
                 f"entry {self.tap!r} of the record differs in {difference(got, expected)}; record this network again"
             )
-        where = f"entry {self.tap!r} of the record"
+        subject = f"entry {self.tap!r} of the record"
         if "variance" in summary and float(summary["variance"].min()) < 0:
-            raise UserError(f"{where} has a variance below 0; get the record again")
-        check_counts(summary["count"], where)
-        check_size(summary["mean"], where, "mean")
+            raise UserError(f"{subject} has a variance below 0; get the record again")
+        check_counts(summary["count"], subject)
+        check_size(summary["mean"], subject, "mean")
         variance = None if self.settings.covariance == "none" else self.variance(summary)
         if variance is not None:
-            check_size(variance, where, "variance", LARGEST**2)
+            check_size(variance, subject, "variance", LARGEST**2)
         if self.tap == tap_names.INPUT and self.spec is not None:
             scale = self.settings.scale
             pixels = None if variance is None else variance / scale**2
-            check_pixels(summary["mean"].float() / scale, pixels, summary["count"], self.spec, where)
+            check_pixels(summary["mean"].float() / scale, pixels, summary["count"], self.spec, subject)
 
     # -- using ----------------------------------------------------------------------------------------------------
 

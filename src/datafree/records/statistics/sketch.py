@@ -22,6 +22,6 @@ def nystrom(sketch: Tensor, test: Tensor, rank: int) -> Tensor:
     values, vectors = torch.linalg.eigh((core + core.transpose(1, 2)) / 2)
     usable = values > values[:, -1:].clamp(min=0) * 1e-10
     inverse_root = torch.where(usable, values.clamp(min=1e-300).rsqrt(), 0.0)
-    left, singular, _ = torch.linalg.svd(sketch @ (vectors * inverse_root[:, None, :]), full_matrices=False)
-    columns = min(rank, left.shape[2])
-    return (left * singular[:, None, :])[:, :, :columns].contiguous()
+    left_vectors, singular, _ = torch.linalg.svd(sketch @ (vectors * inverse_root[:, None, :]), full_matrices=False)
+    columns = min(rank, left_vectors.shape[2])
+    return (left_vectors * singular[:, None, :])[:, :, :columns].contiguous()

@@ -84,7 +84,7 @@ class SpectralAccumulator:
         count = a["count"] + b["count"]
         if self.settings.signal == "examples":
             key, signal = (torch.cat([a[name], b[name]], 1) for name in ("key", "signal"))
-            return {"count": count, **self._first(key, signal)}
+            return {"count": count, **self._smallest(key, signal)}
         share, weight = shift_weights(a["count"], b["count"])
         shift = b["mean"] - a["mean"]
         merged = {"count": count, "mean": a["mean"] + shift * share[:, None]}
@@ -106,7 +106,7 @@ class SpectralAccumulator:
         """The N examples per class with the smallest keys, which depend on no order and no split of the data."""
         keys, count = self._keys(signal), torch.bincount(labels, minlength=self.classes).double()
         chosen = [
-            self._first(keys[members][None], signal[members][None])
+            self._smallest(keys[members][None], signal[members][None])
             for members in (labels == c for c in range(self.classes))
         ]
         return {"count": count} | {name: torch.cat([part[name] for part in chosen]) for name in ("key", "signal")}
@@ -117,7 +117,7 @@ class SpectralAccumulator:
         turns = 160 * (signal @ direction) / signal.norm(dim=1).clamp(min=1e-300)
         return (turns - turns.floor() - 0.5).abs()
 
-    def _first(self, key: Tensor, signal: Tensor) -> State:
+    def _smallest(self, key: Tensor, signal: Tensor) -> State:
         """The N smallest of keys (G, M) with their signals (G, M, n), in ascending order; missing ones have an infinite key."""
         missing = max(0, self.settings.examples - key.shape[1])
         key = torch.cat([key, key.new_full((len(key), missing), torch.inf)], 1)
@@ -146,8 +146,8 @@ class SpectralAccumulator:
         test = test_matrix(self.size, self.settings.rank)
         factors = nystrom(state["sketch"] / freedom[..., None], test, test.shape[1])  # (K, n, s)
         rows = factors.gather(1, index[..., None].expand(-1, -1, factors.shape[2]))
-        left, singular, _ = torch.linalg.svd(rows, full_matrices=False)
-        factor = (left * singular[:, None])[..., : self.settings.rank]  # (K, k, r)
+        left_vectors, singular, _ = torch.linalg.svd(rows, full_matrices=False)
+        factor = (left_vectors * singular[:, None])[..., : self.settings.rank]  # (K, k, r)
         spread = (state["square"] / freedom).gather(1, index) - factor.square().sum(2)
         mean = state["mean"].gather(1, index)
         tensors = {"mean": mean, "factor": factor.contiguous(), "variance": spread.clamp(min=0)}
@@ -173,20 +173,20 @@ class SpectralAccumulator:
     def check(self, summary: Summary) -> None:
         got, expected = table(summary), self.layout()
         if got != expected:
-            raise UserError(f"{self._where} differs in {difference(got, expected)}; record this network again")
-        check_counts(summary["count"], self._where)
+            raise UserError(f"{self._description} differs in {difference(got, expected)}; record this network again")
+        check_counts(summary["count"], self._description)
         for name, tensor in summary.items():  # the basis is orthonormal, so a coefficient is at most the signal's norm
             if tensor.is_floating_point():
                 power = 2 if name == "variance" else 1
-                check_size(tensor, self._where, name, (LARGEST * self.size**0.5) ** power)
+                check_size(tensor, self._description, name, (LARGEST * self.size**0.5) ** power)
         if not all(bool(t.isfinite().all()) for t in summary.values()):
-            raise UserError(f"{self._where} has NaN or infinity; get the record again")
+            raise UserError(f"{self._description} has NaN or infinity; get the record again")
         if "variance" in summary and float(summary["variance"].min()) < 0:
-            raise UserError(f"{self._where} has a variance below 0; get the record again")
+            raise UserError(f"{self._description} has a variance below 0; get the record again")
         index = summary["index"].long().flatten(0, -2).sort(1).values
         if int(index.min()) < 0 or int(index.max()) >= self.size or bool((index[:, 1:] == index[:, :-1]).any()):
             raise UserError(
-                f"{self._where} has a coefficient twice, or one beyond its {self.size}; get the record again"
+                f"{self._description} has a coefficient twice, or one beyond its {self.size}; get the record again"
             )
 
     def ready(self, summary: Summary) -> None:
@@ -205,17 +205,17 @@ class SpectralAccumulator:
             expected |= {"factor": ("float32", factor), "variance": ("float32", groups)}
         return expected
 
-    def _check_basis(self, recorded: Tensor, used: Tensor) -> None:
-        difference_of_noise = float((recorded - self._check_vector())[used].abs().max())
+    def _check_basis(self, recorded: Tensor, indices: Tensor) -> None:
+        difference_of_noise = float((recorded - self._check_vector())[indices].abs().max())
         if difference_of_noise > SAME_BASIS:
             raise UserError(
-                f"the Fourier basis of {self._where} is not the same on this machine as where it was recorded (coefficients of "
-                f"noise differ by {difference_of_noise:.2g}, expected below {SAME_BASIS:g}); use another torch build, or record again "
-                "with --kind moments"
+                f"the Fourier basis of {self._description} is not the same on this machine as where it was recorded (coefficients of "
+                f"noise differ by {difference_of_noise:.2g}, expected below {SAME_BASIS:g}); use another torch build, or record the "
+                "statistic 'moments'"
             )
 
     @property
-    def _where(self) -> str:
+    def _description(self) -> str:
         return f"the record's {self.settings.kind} entry of {', '.join(self.graph.taps)}"
 
     # -- using ----------------------------------------------------------------------------------------------------
@@ -230,8 +230,8 @@ class SpectralAccumulator:
         """Indices and values (N, k) of one draw per label."""
         if self.settings.signal == "examples":
             stored = summary["count"].clamp(max=self.settings.examples)[labels]
-            which = (torch.rand(len(labels), generator=rng, dtype=torch.float64) * stored).long()
-            return summary["index"][labels, which].long(), summary["value"][labels, which]
+            example = (torch.rand(len(labels), generator=rng, dtype=torch.float64) * stored).long()
+            return summary["index"][labels, example].long(), summary["value"][labels, example]
         value = summary["mean"][labels]
         if self.settings.signal == "class-moments":
             g = torch.randn(len(labels), summary["factor"].shape[2], generator=rng)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..._core.errors import UserError
-from .cost import Cost, cost, known
+from .cost import Cost, cost, has_rule
 from .graph import TYPES, Graph, read
 
 __all__ = ["BATCH", "MAX_BYTES", "Program", "check"]
@@ -35,7 +35,8 @@ class Program:
     graph: Graph
     classes: int | None
     batch: int
-    one: Cost
+    single: Cost
+    """The cost of one image."""
     costs: dict[int, Cost] = field(default_factory=dict)
 
     def cost(self, images: int) -> Cost:
@@ -55,7 +56,7 @@ def check(content: bytes, path: Path, shape: tuple[int, ...], classes: int | Non
     try:
         if len(content) > MAX_BYTES:
             raise UserError(f"it has {len(content):,} bytes, expected at most {MAX_BYTES:,}; use a smaller network")
-        graph = read(content, known)
+        graph = read(content, has_rule)
         if len(graph.nodes) > MAX_NODES:
             raise UserError(f"it has {len(graph.nodes):,} operators, expected at most {MAX_NODES:,}")
         if graph.shape != tuple(shape):
@@ -76,11 +77,11 @@ def check(content: bytes, path: Path, shape: tuple[int, ...], classes: int | Non
 def _bounded(path: Path, graph: Graph, images: int, classes: int | None) -> Cost:
     try:
         needed = cost(graph, images)
-        most, free, times = MAX_FIXED
-        if needed.fixed > min(most, free + times * graph.nbytes):
+        limit, base, factor = MAX_FIXED
+        if needed.fixed > min(limit, base + factor * graph.nbytes):
             raise UserError(
                 f"it computes {needed.fixed:,} bytes from weights of {needed.weights:,}, expected at most "
-                f"{min(most, free + times * graph.nbytes):,}; use a smaller network"
+                f"{min(limit, base + factor * graph.nbytes):,}; use a smaller network"
             )
         if needed.peak > (MAX_PEAK if images == 1 else 2 * MAX_PEAK):
             raise UserError(

@@ -9,7 +9,7 @@ from . import elementwise, layers, shaping  # noqa: F401 (they fill the table of
 from .graph import RANK, Graph, Node, name_of
 from .values import RULES, Call, Result, Value
 
-__all__ = ["Cost", "cost", "known"]
+__all__ = ["Cost", "cost", "has_rule"]
 
 MALFORMED = (
     ValueError,
@@ -41,7 +41,7 @@ class Cost:
     output_type: int
 
 
-def known(kind: str) -> bool:
+def has_rule(kind: str) -> bool:
     return kind in RULES
 
 
@@ -51,28 +51,28 @@ def cost(graph: Graph, images: int) -> Cost:
         name: Value(tensor.type, tensor.shape, graph.contents[name], True) for name, tensor in graph.tensors.items()
     }
     values[graph.input] = Value(1, (images, *graph.shape))
-    last = {name: index for index, node in enumerate(graph.nodes) for name in node.inputs}
-    last[graph.output] = len(graph.nodes)
+    last_use = {name: index for index, node in enumerate(graph.nodes) for name in node.inputs}
+    last_use[graph.output] = len(graph.nodes)
     ends: dict[int, list[str]] = {}
-    for name, index in last.items():
+    for name, index in last_use.items():
         ends.setdefault(index, []).append(name)
     live = peak = values[graph.input].nbytes
     fixed = operations = largest = 0
     for index, node in enumerate(graph.nodes):
         result = _result(node, values, graph.opset)
         operations += result.operations
-        now = 0
+        unused = 0
         for name, value in zip(node.outputs, result.values):
             largest = max(largest, value.nbytes)
             if value.fixed:
                 fixed += value.nbytes
             else:
                 live += value.nbytes
-                now += 0 if name in last else value.nbytes
+                unused += 0 if name in last_use else value.nbytes
             if name:
                 values[name] = value
         peak = max(peak, live + result.workspace)
-        live -= now
+        live -= unused
         finished = [values.pop(name) for name in ends.get(index, ()) if name]
         live -= sum(value.nbytes for value in finished if not value.fixed)
     output = values[graph.output]
@@ -85,9 +85,9 @@ def _result(node: Node, values: dict[str, Value], opset: int) -> Result:
     try:
         result = RULES[node.kind](Call(node, inputs, opset))
     except MALFORMED as error:
-        first = name_of(next(name for name in node.outputs if name))
+        output_name = name_of(next(name for name in node.outputs if name))
         raise UserError(
-            f"the operator {node.kind} that computes {first} does not fit its inputs ({str(error)[:80]})"
+            f"the operator {node.kind} that computes {output_name} does not fit its inputs ({str(error)[:80]})"
         ) from None
     if len(result.values) < len(node.outputs):
         raise UserError(f"an operator {node.kind} has {len(node.outputs)} outputs, expected up to {len(result.values)}")

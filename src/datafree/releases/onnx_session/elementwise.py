@@ -35,7 +35,7 @@ LOW = 1 << 31
 
 
 @rule(*SAME, "CumSum", "Trilu")
-def same(call: Call) -> Result:
+def same_shape(call: Call) -> Result:
     return call.returns(call.take(0).shape, cost=DEAR * call.take(0).count)
 
 
@@ -68,8 +68,8 @@ def local_norm(call: Call) -> Result:
 @rule("LayerNormalization")
 def layer_norm(call: Call) -> Result:
     shape, axis = call.take(0).shape, int(call.get("axis", -1)) % len(call.take(0).shape)
-    rest = (*shape[:axis], *(1 for _ in shape[axis:]))
-    return call.returns(shape, rest, rest, cost=DEAR * call.take(0).count)
+    reduced_shape = (*shape[:axis], *(1 for _ in shape[axis:]))
+    return call.returns(shape, reduced_shape, reduced_shape, cost=DEAR * call.take(0).count)
 
 
 @rule("InstanceNormalization", "GroupNormalization")
@@ -135,8 +135,8 @@ def _may_overflow(dividend: Value, divisor: Value) -> bool:
     """Whether a quotient may overflow: -2^31 / -1 traps on x86 processors. Smaller formats are divided as int32."""
     if dividend.type not in (INT32, INT64) or divisor.data is None or not (divisor.data == -1).any():
         return False
-    least = -(1 << 31) if dividend.type == INT32 else -(1 << 63)
-    return dividend.data is None or bool(((dividend.data == least) & (divisor.data == -1)).any())
+    lowest = -(1 << 31) if dividend.type == INT32 else -(1 << 63)
+    return dividend.data is None or bool(((dividend.data == lowest) & (divisor.data == -1)).any())
 
 
 def _truncated(dividend: np.ndarray, divisor: np.ndarray) -> np.ndarray:
@@ -182,8 +182,8 @@ def _exact(value: Value, kind: str) -> bool:
         return False
     sizes = np.abs(value.data.astype(np.float64))
     with np.errstate(over="ignore"):
-        most = sizes.sum() if kind == "ReduceSum" else np.maximum(sizes, 1).prod()
-    return bool(most < 1 << (31 if value.type == INT32 else 53))
+        largest = sizes.sum() if kind == "ReduceSum" else np.maximum(sizes, 1).prod()
+    return bool(largest < 1 << (31 if value.type == INT32 else 53))
 
 
 @rule("ArgMax", "ArgMin")

@@ -102,8 +102,8 @@ class Graph:
         return {name: tensor.values() for name, tensor in self.tensors.items()}
 
 
-def read(content: bytes, known: Callable[[str], bool]) -> Graph:
-    """The graph in an ONNX file; `known` returns whether an operator is allowed. Raises UserError with only the reason."""
+def read(content: bytes, is_allowed: Callable[[str], bool]) -> Graph:
+    """The graph in an ONNX file; `is_allowed` returns whether an operator is allowed. Raises UserError with only the reason."""
     model = parse(content, MODEL)
     opset = _versions(model)
     graph = model.get("graph")
@@ -116,7 +116,7 @@ def read(content: bytes, known: Callable[[str], bool]) -> Graph:
             raise UserError(f"it has two weights called {name_of(tensor.name)}, or one without a name")
         tensors[tensor.name] = tensor
     name, shape = _input(graph, tensors)
-    nodes = _nodes(graph, {name, *tensors}, known)
+    nodes = _nodes(graph, {name, *tensors}, is_allowed)
     outputs = graph.get("output", [])
     if len(outputs) != 1:
         raise UserError(f"it has {len(outputs)} outputs, expected 1, the logits")
@@ -157,9 +157,9 @@ def _versions(model: dict[str, Any]) -> int:
     if not isinstance(version, int) or not IRS[0] <= version <= IRS[1]:
         raise UserError(f"it is of ONNX IR version {version}, expected {IRS[0]} to {IRS[1]}; write it again")
     imports = [(entry.get("domain", ""), entry.get("version")) for entry in model.get("opset_import", [])]
-    others = [name for name, _ in imports if name not in ("", "ai.onnx")]
-    if others:
-        raise UserError(f"it uses operators of domain {name_of(others[0])}, expected only ONNX's")
+    foreign = [name for name, _ in imports if name not in ("", "ai.onnx")]
+    if foreign:
+        raise UserError(f"it uses operators of domain {name_of(foreign[0])}, expected only ONNX's")
     if len(imports) != 1:
         raise UserError(f"it names {len(imports)} versions of ONNX's operators, expected 1; write it again")
     opset = imports[0][1]
@@ -186,7 +186,7 @@ def _input(graph: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[str, tupl
     return name, tuple(int(size) for size in sizes[1:])
 
 
-def _nodes(graph: dict[str, Any], names: set[str], known: Callable[[str], bool]) -> tuple[Node, ...]:
+def _nodes(graph: dict[str, Any], names: set[str], is_allowed: Callable[[str], bool]) -> tuple[Node, ...]:
     nodes = []
     for entry in graph.get("node", []):
         kind, domain = str(entry.get("op_type", "")), entry.get("domain", "")
@@ -194,7 +194,7 @@ def _nodes(graph: dict[str, Any], names: set[str], known: Callable[[str], bool])
             raise UserError(f"it uses the operator {name_of(kind)} of domain {name_of(domain)}, expected ONNX's")
         if kind in CONTROL:
             raise UserError(SUBGRAPH)
-        if entry.get("overload") or not known(kind):
+        if entry.get("overload") or not is_allowed(kind):
             raise UserError(f"it uses the operator {name_of(kind)}, which is not among those that datafree writes")
         for name in entry.get("input", []):
             if name and name not in names:

@@ -15,8 +15,8 @@ FURTHEST = 1 << 16
 """Largest kernel, stride, dilation and padding."""
 
 
-def bounded(values: list[int], least: int) -> list[int]:
-    if any(not least <= value <= FURTHEST for value in values):
+def bounded(values: list[int], minimum: int) -> list[int]:
+    if any(not minimum <= value <= FURTHEST for value in values):
         raise ValueError(f"{values} beyond {FURTHEST}")
     return values
 
@@ -106,7 +106,7 @@ def pool(call: Call) -> Result:
 
 
 @rule("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
-def whole_pool(call: Call) -> Result:
+def global_pool(call: Call) -> Result:
     n, c, *sizes = call.take(0).shape
     return call.returns((n, c, *(1 for _ in sizes)), cost=call.take(0).count)
 
@@ -139,8 +139,8 @@ def matmul(call: Call) -> Result:
 @rule("Einsum")
 def einsum(call: Call) -> Result:
     equation = bytes(call.get("equation")).decode().replace(" ", "")
-    left, _, right = equation.partition("->")
-    terms, sizes = left.split(","), {}
+    operands, _, output = equation.partition("->")
+    terms, sizes = operands.split(","), {}
     if "->" not in equation or "." in equation or len(terms) != len(call.inputs) or len(terms) > 4:
         raise ValueError("equation")
     for index, term in enumerate(terms):
@@ -150,12 +150,12 @@ def einsum(call: Call) -> Result:
             if sizes.setdefault(letter, size) != size:
                 raise ValueError("equation")
     loop_size = math.prod(sizes.values())
-    result = call.returns(tuple(sizes[letter] for letter in right), cost=loop_size * len(terms))
+    result = call.returns(tuple(sizes[letter] for letter in output), cost=loop_size * len(terms))
     first_letters = {letter for term in terms[:2] for letter in term}  # the intermediate result of the first two terms
     intermediate = (
         loop_size
         if len(terms) > 2
-        else math.prod(sizes[letter] for letter in first_letters & set(right))
+        else math.prod(sizes[letter] for letter in first_letters & set(output))
         if first_letters
         else 0
     )
@@ -187,7 +187,7 @@ def resize(call: Call) -> Result:
         if call.get("keep_aspect_ratio_policy", b"stretch") != b"stretch":
             raise ValueError("keep_aspect_ratio_policy")
     else:
-        scales = call.known(2).ravel()
+        scales = call.content(2).ravel()
         if len(scales) != len(axes) or not all(0 < scale < FURTHEST for scale in scales):
             raise ValueError("scales")
         new_sizes = [

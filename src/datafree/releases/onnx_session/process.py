@@ -52,12 +52,12 @@ class Process:
             "threads": threads, "memory": memory_limit(program, threads), "input": program.graph.input,
             "shape": program.graph.shape, "batch": program.batch,
         }  # fmt: skip
-        self._ask([json.dumps(settings).encode(), content], START + program.one.operations / SLOWEST)
+        self._ask([json.dumps(settings).encode(), content], START + program.single.operations / SLOWEST)
 
     def run(self, pixels: np.ndarray) -> np.ndarray:
         """Logits (N, classes) for float32 pixels (N, C, H, W), in batches of `program.batch` images."""
-        count, classes, batch = len(pixels), self.program.one.output[1], self.program.batch
-        sizes = [batch] * (count // batch) + [rest for rest in (count % batch,) if rest]
+        count, classes, batch = len(pixels), self.program.single.output[1], self.program.batch
+        sizes = [batch] * (count // batch) + [remainder for remainder in (count % batch,) if remainder]
         seconds = START + sum(self.program.cost(images).operations for images in sizes) / SLOWEST
         with self.lock:
             data = self._ask([np.ascontiguousarray(pixels, np.float32).data.cast("B")], seconds, 4 * count * classes)

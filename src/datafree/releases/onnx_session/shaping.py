@@ -59,8 +59,8 @@ def reshape(call: Call) -> Result:
     zero = call.flag("allowzero")
     sizes = [value.shape[axis] if size == 0 and not zero else size for axis, size in enumerate(target)]
     if -1 in sizes:
-        rest = math.prod(size for size in sizes if size != -1)
-        sizes[sizes.index(-1)] = value.count // rest if rest else 0
+        known_size = math.prod(size for size in sizes if size != -1)
+        sizes[sizes.index(-1)] = value.count // known_size if known_size else 0
     if min(sizes, default=0) < 0 or math.prod(sizes) != value.count:
         raise ValueError(f"{value.shape} as {target}")
     return call.computed(call.returns(tuple(sizes)), lambda x, _: x)
@@ -76,11 +76,11 @@ def flatten(call: Call) -> Result:
 @rule("Squeeze")
 def squeeze(call: Call) -> Result:
     sizes = call.take(0).shape
-    ones = [axis for axis, size in enumerate(sizes) if size == 1]
+    unit_axes = [axis for axis, size in enumerate(sizes) if size == 1]
     axes = normal(call.numbers(1), len(sizes)) if call.optional(1) is not None else []
-    if not set(axes) <= set(ones):
+    if not set(axes) <= set(unit_axes):
         raise ValueError("axes that are not 1")
-    axes = axes or ones
+    axes = axes or unit_axes
     return call.computed(
         call.returns(tuple(size for axis, size in enumerate(sizes) if axis not in axes)), lambda x, *_: x
     )
@@ -141,7 +141,7 @@ def cut(call: Call) -> Result:
     steps = call.numbers(4) if call.optional(4) is not None else [1] * len(starts)
     if not len(starts) == len(ends) == len(axes) == len(steps) or 0 in steps:
         raise ValueError("starts and ends")
-    where = [slice(None)] * len(value.shape)
+    ranges = [slice(None)] * len(value.shape)
     for axis, start, end, step in zip(normal(axes, len(value.shape)), starts, ends, steps):
         size = value.shape[axis]
         low, high = (0, size) if step > 0 else (-1, size - 1)
@@ -150,9 +150,9 @@ def cut(call: Call) -> Result:
         else:
             end = min(max(end + size if end < 0 else end, low), size)
         start = min(max(start + size if start < 0 else start, 0), high)
-        where[axis] = slice(start, None if end < 0 else end, step)
-    sizes = tuple(len(range(*part.indices(size))) for part, size in zip(where, value.shape))
-    return call.computed(call.returns(sizes), lambda x, *_: x[tuple(where)])
+        ranges[axis] = slice(start, None if end < 0 else end, step)
+    sizes = tuple(len(range(*part.indices(size))) for part, size in zip(ranges, value.shape))
+    return call.computed(call.returns(sizes), lambda x, *_: x[tuple(ranges)])
 
 
 @rule("Gather")
@@ -218,11 +218,11 @@ def filled(call: Call) -> Result:
 
 @rule("Range")
 def numbered(call: Call) -> Result:
-    start, limit, step = (float(call.known(index)) for index in range(3))
+    start, limit, step = (float(call.content(index)) for index in range(3))
     count = max(0, math.ceil((limit - start) / step))
 
-    def numbers(first: np.ndarray, _: np.ndarray, each: np.ndarray) -> np.ndarray:
-        return np.cumsum([first, *[each] * (count - 1)], dtype=first.dtype)[:count]  # rounded at every step
+    def numbers(start: np.ndarray, _: np.ndarray, step: np.ndarray) -> np.ndarray:
+        return np.cumsum([start, *[step] * (count - 1)], dtype=start.dtype)[:count]  # rounded at every step
 
     return call.computed(call.returns((count,)), numbers)
 
@@ -258,8 +258,10 @@ def topk(call: Call) -> Result:
 @rule("DFT")
 def fourier(call: Call) -> Result:
     value, sizes = call.take(0), list(call.take(0).shape)
-    where = call.numbers(2)[0] if call.optional(2) is not None else int(call.get("axis", 1 if call.opset < 20 else -2))
-    axis = normal([where], len(sizes))[0]
+    axis_number = (
+        call.numbers(2)[0] if call.optional(2) is not None else int(call.get("axis", 1 if call.opset < 20 else -2))
+    )
+    axis = normal([axis_number], len(sizes))[0]
     inverse, onesided = call.flag("inverse"), call.flag("onesided")
     if axis == len(sizes) - 1 or sizes[-1] not in ((1 + inverse,) if onesided else (1, 2)):
         raise ValueError("real and imaginary parts")

@@ -67,7 +67,7 @@ class Call:
     def optional(self, index: int) -> Value | None:
         return self.inputs[index] if index < len(self.inputs) else None
 
-    def known(self, index: int, *, limit: int = SMALL) -> np.ndarray:
+    def content(self, index: int, *, limit: int = SMALL) -> np.ndarray:
         """The content of an input that determines a shape."""
         value = self.take(index)
         if value.data is None or value.count > limit:
@@ -78,7 +78,7 @@ class Call:
         return value.data
 
     def numbers(self, index: int) -> list[int]:
-        return [int(number) for number in np.atleast_1d(self.known(index)).ravel()]
+        return [int(number) for number in np.atleast_1d(self.content(index)).ravel()]
 
     def get(self, name: str, default: Any = None) -> Any:
         return self.node.attributes.get(name, default)
@@ -119,8 +119,8 @@ class Call:
 
 def _within(data: np.ndarray, dtype: np.dtype) -> bool:
     """Whether C defines the conversion of these numbers to integers; otherwise it depends on the processor."""
-    limits, whole = np.iinfo(dtype), np.trunc(data.astype(np.float64))
-    return bool(((whole >= float(limits.min)) & (whole < float(limits.max) + (dtype.itemsize < 8))).all())
+    limits, truncated = np.iinfo(dtype), np.trunc(data.astype(np.float64))
+    return bool(((truncated >= float(limits.min)) & (truncated < float(limits.max) + (dtype.itemsize < 8))).all())
 
 
 Rule = Callable[[Call], Result]
@@ -146,8 +146,8 @@ def broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:
     full = [(1,) * (rank - len(shape)) + shape for shape in shapes]
     sizes = []
     for column in zip(*full):
-        others = {size for size in column if size != 1}
-        if len(others) > 1:
+        larger = {size for size in column if size != 1}
+        if len(larger) > 1:
             raise ValueError(f"shapes {shapes} cannot be broadcast")
-        sizes.append(others.pop() if others else 1)
+        sizes.append(larger.pop() if larger else 1)
     return tuple(sizes)

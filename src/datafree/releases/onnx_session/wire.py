@@ -56,10 +56,10 @@ class _Reader:
 
     def message(self, data: memoryview, schema: Schema) -> dict[str, Any]:
         values: dict[str, Any] = {}
-        at, end, fields = 0, len(data), schema.fields
-        while at < end:
+        position, end, fields = 0, len(data), schema.fields
+        while position < end:
             self.count()
-            tag, at = varint(data, at, schema.name)
+            tag, position = varint(data, position, schema.name)
             number, wire = tag >> 3, tag & 7
             field = fields.get(number)
             if field is None:
@@ -67,10 +67,10 @@ class _Reader:
             if field.refuse is not None:
                 raise UserError(field.refuse)
             if field.repeated and field.kind == "int" and wire == 2:
-                numbers, at = self.packed(data, at, schema)
+                numbers, position = self.packed(data, position, schema)
                 values.setdefault(field.name, []).extend(numbers)
                 continue
-            value, at = self.value(data, at, wire, field, schema)
+            value, position = self.value(data, position, wire, field, schema)
             if field.repeated:
                 values.setdefault(field.name, []).append(value)
             elif field.name in values:
@@ -79,7 +79,7 @@ class _Reader:
                 values[field.name] = value
         return values
 
-    def value(self, data: memoryview, at: int, wire: int, field: Field, schema: Schema) -> tuple[Any, int]:
+    def value(self, data: memoryview, position: int, wire: int, field: Field, schema: Schema) -> tuple[Any, int]:
         kind = field.kind
         expected = 2 if isinstance(kind, Schema) else WIRE[kind]
         if wire != expected:
@@ -88,27 +88,27 @@ class _Reader:
                 f"expected {NAMES[expected]}"
             )
         if wire == 0:
-            number, at = varint(data, at, schema.name)
-            return signed(number), at
-        size, at = varint(data, at, schema.name) if wire == 2 else (4, at)
-        if size > len(data) - at:
+            number, position = varint(data, position, schema.name)
+            return signed(number), position
+        size, position = varint(data, position, schema.name) if wire == 2 else (4, position)
+        if size > len(data) - position:
             raise UserError(f"{field.name} of its {schema.name} goes beyond the end; the file is truncated or damaged")
-        part = data[at : at + size]
+        part = data[position : position + size]
         if isinstance(kind, Schema):
-            return self.message(part, kind), at + size
+            return self.message(part, kind), position + size
         if kind == "float":
-            return struct.unpack("<f", part)[0], at + size
-        return text(part, field, schema) if kind == "text" else part, at + size
+            return struct.unpack("<f", part)[0], position + size
+        return text(part, field, schema) if kind == "text" else part, position + size
 
-    def packed(self, data: memoryview, at: int, schema: Schema) -> tuple[list[int], int]:
+    def packed(self, data: memoryview, position: int, schema: Schema) -> tuple[list[int], int]:
         """Consecutive integers, each counted as a field."""
-        size, at = varint(data, at, schema.name)
-        end, numbers = at + size, []
+        size, position = varint(data, position, schema.name)
+        end, numbers = position + size, []
         if end > len(data):
             raise UserError(f"numbers of its {schema.name} go beyond the end; the file is truncated or damaged")
-        while at < end:
+        while position < end:
             self.count()
-            number, at = varint(data[:end], at, schema.name)
+            number, position = varint(data[:end], position, schema.name)
             numbers.append(signed(number))
         return numbers, end
 
@@ -147,17 +147,17 @@ def varints(content: bytes | memoryview, name: str) -> np.ndarray:
     return np.bitwise_or.reduceat(parts, starts).view(np.int64)
 
 
-def varint(data: memoryview, at: int, name: str) -> tuple[int, int]:
+def varint(data: memoryview, position: int, name: str) -> tuple[int, int]:
     """A number of up to 64 bits and the position after it."""
     number = 0
     for shift in range(0, 70, 7):
-        if at >= len(data):
+        if position >= len(data):
             raise UserError(f"a number of its {name} goes beyond the end; the file is truncated or damaged")
-        byte = data[at]
-        at += 1
+        byte = data[position]
+        position += 1
         number |= (byte & 127) << shift
         if byte < 128:
             if number >> 64:
                 break
-            return number, at
+            return number, position
     raise UserError(f"a number of its {name} has more than 64 bits; the file is damaged")

@@ -33,7 +33,7 @@ def main() -> None:
         answer(answers, b"")
         while True:
             pixels = np.frombuffer(frame(), np.float32).reshape(-1, *shape)
-            parts = [pixels[at : at + batch] for at in range(0, len(pixels), batch)]
+            parts = [pixels[start : start + batch] for start in range(0, len(pixels), batch)]
             logits = [np.asarray(session.run(None, {name: part})[0]) for part in parts]
             answer(answers, np.concatenate(logits).astype(np.float32, copy=False).tobytes())
     except EOFError:
@@ -62,11 +62,11 @@ def limit(memory: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
     if sys.platform == "linux":
         hard_limit = resource.getrlimit(resource.RLIMIT_AS)[1]  # the user may have set one (ulimit -v)
-        most = USED + memory if hard_limit == resource.RLIM_INFINITY else min(USED + memory, hard_limit)
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        limit_bytes = USED + memory if hard_limit == resource.RLIM_INFINITY else min(USED + memory, hard_limit)
+        resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, limit_bytes))
 
 
-def used() -> int:
+def address_space() -> int:
     """Bytes of address space of this process; 0 if unknown."""
     try:
         with open("/proc/self/statm") as file:
@@ -75,7 +75,7 @@ def used() -> int:
         return 0
 
 
-USED = used()
+USED = address_space()
 
 
 def leave_with(parent: int) -> None:

@@ -40,7 +40,7 @@ def bind_entries(network: Network, record: Record, entries: Iterable[str]) -> tu
 
     Raises UserError if a graph's basis differs from the publisher's.
     """
-    bound = tuple(BoundEntry(record.entries[name], record.meter(name, network)) for name in entries)
+    bound = tuple(BoundEntry(record.entries[name], record.accumulator(name, network)) for name in entries)
     for entry in bound:
         if isinstance(entry.accumulator, SpectralAccumulator):
             entry.accumulator.ready(entry.entry.summary)

@@ -30,8 +30,8 @@ def read(source: str | Path, spec: InputSpec, options: Options | None = None) ->
     raw = _read(Path(source), spec, options)
     if options.zca and not raw.files[0].name.startswith(UNWHITENED):
         raise UserError(
-            f"--zca: {raw.files[0]} is whitened, and no un-whitened {UNWHITENED}*.pt is beside it, so its pixels "
-            "cannot be had; get that file too"
+            f"zca: got True for {raw.files[0]}, which is whitened, expected an un-whitened {UNWHITENED}*.pt beside it; get that "
+            "file too"
         )
     return raw
 

@@ -49,12 +49,12 @@ def _one_of(names: tuple[str, ...], keys: list[str], path: Path) -> str:
 
 def _check_size(path: Path) -> None:
     """Raises UserError for a file that unpacks to more than 20 times its size plus 16 MiB, as for torch files."""
-    size, most = path.stat().st_size, 20 * path.stat().st_size + (16 << 20)
+    size, limit = path.stat().st_size, 20 * path.stat().st_size + (16 << 20)
     with zipfile.ZipFile(path) as archive:
         total = sum(member.file_size for member in archive.infolist())
-    if total > most:
+    if total > limit:
         raise UserError(
-            f"{str(path)!r} of {size:,} bytes unpacks to {total:,}; expected at most {most:,}; do not use it"
+            f"{str(path)!r} of {size:,} bytes unpacks to {total:,}; expected at most {limit:,}; do not use it"
         )
 
 
@@ -74,7 +74,7 @@ def _channels_last(shape: tuple[int, ...], spec: InputSpec, options: Options, pa
         )
     if len(fits) > 1:
         raise UserError(
-            f"images in {str(path)!r} have the shape {shape}, which fits NHWC and NCHW; give --layout NHWC or NCHW"
+            f"images in {str(path)!r} have the shape {shape}, which fits NHWC and NCHW; give `layout`, one of them"
         )
     return fits == ["NHWC"]
 

@@ -1,4 +1,4 @@
-"""A published condensed set for one teacher: read, tried on it, and refused where the reading looks wrong."""
+"""Reads a published condensed set for a teacher, tries it on the teacher, and refuses an interpretation that looks wrong."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .trial import ALPHA, Trial, tried
 __all__ = ["Reading", "import_condensed", "read_condensed"]
 
 BEYOND, WRONG = 0.25, 0.5
-"""Shares of pixels out of range that are reported, and refused: learnt pixels leave it now and then, not so often."""
+"""Share of pixels out of range from which a set is reported, and refused. Some learned pixels always are."""
 
 Labels = Literal["auto", "hard", "logits"]
 Layout = Literal["NHWC", "NCHW"]
@@ -29,53 +29,57 @@ Layout = Literal["NHWC", "NCHW"]
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """A published set as one convention reads it."""
+    """A published set, read by one convention."""
 
     condensed: Condensed
     trial: Trial
-    """What the teacher sees in it."""
+    """The teacher's hits on it."""
     files: tuple[Path, ...]
     notes: tuple[str, ...]
-    """What the reader chose."""
+    """Choices of the reader."""
     beyond: float
     """Share of the pixels that are out of range by more than rounding explains."""
     others: dict[str, Trial] = field(default_factory=dict)
-    """The same by other common conventions, unless they were not tried."""
+    """The teacher's hits by other common conventions; empty if they were not tried."""
 
     @property
     def warning(self) -> str | None:
-        """That many pixels are out of range, where they are."""
+        """A line if many pixels are out of range."""
         if self.beyond <= BEYOND:
             return None
-        return f"{100 * self.beyond:.0f} % of the pixels are out of range: check that pixels is what the authors did"
+        return f"{100 * self.beyond:.0f} % of the pixels are out of range: check the authors' convention of pixels"
 
     def check(self) -> None:
-        """Raises UserError where the teacher, the range of the pixels, or another reading says that this one is wrong."""
+        """Raises UserError if the teacher, the range of the pixels, or another convention shows that this reading is wrong."""
         spec, pixels, trial, others = self.condensed.spec, self.condensed.pixels, self.trial, self.others
         low, high = float(pixels.min()), float(pixels.max())
-        result = f"pixels came out from {low:.3g} to {high:.3g}"
+        result = f"the pixels are from {low:.3g} to {high:.3g}"
         best = max(others, key=lambda name: others[name].hits, default=None)
         better = best is not None and others[best].passed and others[best].hits > trial.hits
-        other = f" (with pixels={best!r}, say, it sees {others[best].accuracy:.1f} %)" if best and better else ""
+        comparison = f" (with `pixels={best!r}` it is {others[best].accuracy:.1f} %)" if best and better else ""
         if not trial.passed:
             raise UserError(
-                f"the teacher sees the labelled class in {trial}, expected above chance at 1 in {1 / ALPHA:.0f} and at least "
-                f"{100 * trial.required:.1f} %; {result}: mostly the wrong convention of pixels{other}, labels in another "
-                "order than the network's classes, or whitened images; give the authors' numbers, or import it anyway"
+                f"the teacher predicts the labelled class in {trial}, expected above chance at 1 in {1 / ALPHA:.0f} and at least "
+                f"{100 * trial.required:.1f} %; {result}: most often the convention of pixels is wrong{comparison}, the labels are in "
+                "another order than the network's classes, or the images are whitened; give the authors' numbers, or "
+                "`anyway=True`"
             )
         if best and trial.beaten(others[best]):
             reason, expected = (
-                f"the teacher sees the labelled class in {trial}",
-                f"no other reading so much better{other}",
+                f"the teacher predicts the labelled class in {trial}",
+                f"no convention with a much higher accuracy{comparison}",
             )
         elif self.beyond > WRONG:
             reason = f"{100 * self.beyond:.0f} % of the pixels are out of range, {result}"
-            expected = f"at most {100 * WRONG:.0f} %{other}"
+            expected = f"at most {100 * WRONG:.0f} %{comparison}"
         elif high - low < NARROW * (spec.high - spec.low):
-            reason, expected = f"{result}, which is one grey", f"some of the range {spec.low:g} to {spec.high:g}{other}"
+            reason, expected = (
+                f"{result}, which is one grey",
+                f"some of the range {spec.low:g} to {spec.high:g}{comparison}",
+            )
         else:
             return
-        raise UserError(f"{reason}, expected {expected}; give the authors' convention of pixels, or import it anyway")
+        raise UserError(f"{reason}, expected {expected}; give the authors' convention of pixels, or `anyway=True`")
 
 
 def read_condensed(
@@ -88,13 +92,13 @@ def read_condensed(
     options: Options | None = None,
     compare: bool = True,
 ) -> Reading:
-    """The set in `source` as `import_condensed` reads it, not judged yet; `compare` tries other conventions too."""
+    """The set in `source` as `import_condensed` reads it, before `check`; `compare` tries other conventions too."""
     options = options or Options()
     raw = read(source, teacher.spec, options)
     convention = _convention(raw, pixels)
     images, rows = _understood(raw, teacher, convention, labels, options, patches)
     trial = tried(teacher, images, rows)
-    others = _others(convention, raw, teacher, labels, options, patches) if compare else {}
+    others = _other_trials(convention, raw, teacher, labels, options, patches) if compare else {}
     by_place = by_name(raw, teacher.spec)[1]
     about = {
         "made": {"format": raw.format, "files": len(raw.files), "patches": patches, "labels": labels},
@@ -120,21 +124,22 @@ def import_condensed(
     resize: bool = False,
     anyway: bool = False,
 ) -> Condensed:
-    """A condensed set as its authors published it, tried on `teacher`; `save` writes it as one checked file.
+    """A published condensed set, tried on `teacher`; `save` writes it as one checked file.
 
     `source` is a .pt of DC, DSA, DM or IDC, a folder with images_best.pt and labels_best.pt (MTT, DATM), an .npz (KIP,
-    FRePo), a folder of class folders of images (SRe2L, RDED), or parquet; no pickle in it is run.
+    FRePo), a folder of class folders of images (SRe2L, RDED), or parquet; no pickle is executed.
 
     - `pixels`: what the stored numbers are: "0-1", "0-255", or "normalised:MEAN/STD" with the authors' numbers, one or one
       per channel. Image files need none.
-    - `labels`: "auto" takes class numbers and distributions alone, "logits" takes their softmax, "hard" the highest alone.
+    - `labels`: "auto" accepts only class numbers and distributions, "logits" takes their softmax, "hard" their maximum.
     - `patches`: for IDC, number of parts per side of each image; each part becomes an image.
-    - `entry`: index of the set in a file with several, the last by default. `layout`: of an .npz whose shape fits both.
-    - `zca`: the set was learnt under ZCA whitening: the un-whitened images_zca_*.pt must be there.
-    - `resize`: bring images to the teacher's size.
+    - `entry`: index of the set in a file with several, the last by default. `layout`: NHWC or NCHW, for an .npz whose shape
+      fits both.
+    - `zca`: the set was learned with ZCA whitening, and the un-whitened images_zca_*.pt must be next to it.
+    - `resize`: resize images to the teacher's size.
 
-    The set's accuracy on the teacher is in its `about`. Raises UserError where it is near chance, where another convention is
-    clearly better, and where the pixels look wrong, unless `anyway`; and for a file that is damaged or of no known format.
+    The teacher's accuracy on the set is in its `about`. Unless `anyway`, raises UserError if that is near chance, if another
+    convention is clearly better, and if the pixels look wrong; always for a damaged file or an unknown format.
     """
     check_argument("patches", patches, int)
     reading = read_condensed(
@@ -149,7 +154,7 @@ def import_condensed(
 
 
 def _convention(raw: Raw, name: str | None) -> Pixels:
-    """The user's, or that of image files."""
+    """The user's pixel convention, or that of the format."""
     if raw.pixels is not None and name not in (None, raw.pixels):
         raise UserError(f"pixels: got {name}, but image files are {raw.pixels}; give no pixels")
     chosen = raw.pixels or name
@@ -165,7 +170,7 @@ def _convention(raw: Raw, name: str | None) -> Pixels:
 def _understood(
     raw: Raw, network: Network, convention: Pixels, labels: str, options: Options, patches: int
 ) -> tuple[Tensor, Tensor]:
-    """Pixels of the network's shape, and label rows."""
+    """Pixels in the network's shape, and label rows, by this interpretation."""
     rows = labels_of(raw, network.spec, labels)
     if not bool(raw.images.isfinite().all()):
         raise UserError("images with NaN or infinity, expected finite ones; get the set again")
@@ -174,21 +179,26 @@ def _understood(
 
 
 def _beyond(images: Tensor, network: Network) -> float:
-    """Share of pixels out of range by more than a thousandth of it, which no rounding explains."""
+    """Share of pixels out of range by more than a thousandth of its width, which is no rounding."""
     low, high = network.spec.low, network.spec.high
     return float(((images - (low + high) / 2).abs() > 0.501 * (high - low)).float().mean())
 
 
-def _others(
+def _other_trials(
     convention: Pixels, raw: Raw, network: Network, labels: str, options: Options, patches: int
 ) -> dict[str, Trial]:
-    """What the teacher sees by other common conventions than the one it was read by; image files have one alone."""
+    """The trials of other common conventions; image files have only one convention."""
     spec = network.spec
     names = ["0-1", "0-255", f"normalised:{_numbers(spec.mean)}/{_numbers(spec.std)}"] if raw.pixels is None else []
-    others = [
-        other for other in map(Pixels.parse, names) if (other.mean, other.std) != (convention.mean, convention.std)
+    candidates = [
+        candidate
+        for candidate in map(Pixels.parse, names)
+        if (candidate.mean, candidate.std) != (convention.mean, convention.std)
     ]
-    return {other.name: tried(network, *_understood(raw, network, other, labels, options, patches)) for other in others}
+    return {
+        candidate.name: tried(network, *_understood(raw, network, candidate, labels, options, patches))
+        for candidate in candidates
+    }
 
 
 def _numbers(values: tuple[float, ...]) -> str:

@@ -49,7 +49,7 @@ class Pixels:
             mean, std = (), ()
         if not mean or not std or not all(0 < value < float("inf") for value in std) or not all(map(_finite, mean)):
             raise UserError(
-                f"--pixels: got {text[:80]!r}, expected normalised:MEAN/STD, such as normalised:0.1307/0.3081 or "
+                f"pixels: got {text[:80]!r}, expected normalised:MEAN/STD, such as normalised:0.1307/0.3081 or "
                 "normalised:0.49,0.48,0.45/0.25,0.24,0.26; give the authors' normalisation"
             )
         return cls(text, mean, std)
@@ -59,7 +59,7 @@ class Pixels:
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, stored.shape[1]):
                 raise UserError(
-                    f"--pixels: got a {name} of {len(values)} numbers, expected 1 or {stored.shape[1]}; change it"
+                    f"pixels: got a {name} of {len(values)} numbers, expected 1 or {stored.shape[1]}; change it"
                 )
         mean, std = (torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1) for values in (self.mean, self.std))
         unit = stored.double() * std + mean
@@ -72,7 +72,7 @@ def decoded(pixels: Tensor, labels: Tensor, patches: int, spec: InputSpec) -> tu
     Sides are padded with mid-grey to a multiple of `patches`, as in IDC. Raises UserError for an invalid number.
     """
     if not 1 <= patches <= min(pixels.shape[2:]):
-        raise UserError(f"--patches: got {patches}, expected 1 to {min(pixels.shape[2:])}; IDC's are 2 or 3")
+        raise UserError(f"patches: got {patches}, expected 1 to {min(pixels.shape[2:])}; IDC's are 2 or 3")
     if patches == 1:
         return pixels, labels
     count, channels, height, width = pixels.shape
@@ -92,7 +92,9 @@ def fitted(pixels: Tensor, spec: InputSpec, resize: bool) -> Tensor:
     if shape == spec.shape:
         return pixels
     if shape[0] != spec.shape[0] or not resize:
-        advice = "give --resize, or a network of that size" if shape[0] == spec.shape[0] else "give another network"
+        advice = (
+            "give `resize=True`, or a network of that size" if shape[0] == spec.shape[0] else "give another network"
+        )
         raise UserError(f"images: got shape {shape}, expected {spec.shape} (channels, height, width); {advice}")
     check_room(len(pixels) * spec.pixels, f"{len(pixels)} images of {spec.shape}")
     return interpolate(pixels, spec.shape[1:], mode="bilinear", antialias=True, align_corners=False)
@@ -129,8 +131,8 @@ def _soft(rows: Tensor, classes: int, reading: str) -> Tensor:
     if bool((rows < 0).any()) or bool(((sums - 1).abs() > SUMS).any()):
         raise UserError(
             f"soft labels from {float(rows.min()):.4g} to {float(rows.max()):.4g} whose rows sum to "
-            f"{float(sums.min()):.4g} to {float(sums.max()):.4g}, expected distributions; give --labels logits "
-            "(softmax, DATM's) or --labels hard (argmax, for the regression targets of KIP and FRePo)"
+            f"{float(sums.min()):.4g} to {float(sums.max()):.4g}, expected distributions; give "
+            "`labels='logits'` (softmax, DATM's) or `labels='hard'` (argmax, for the regression targets of KIP and FRePo)"
         )
     return (rows / sums[:, None]).float()
 
@@ -141,10 +143,10 @@ def _hard(labels: Tensor, classes: int) -> Tensor:
         raise UserError(
             f"labels such as {float(labels[numbers != labels][0]):.4g}, expected class numbers; get the set again"
         )
-    wrong = (numbers < 0) | (numbers >= classes)
-    if bool(wrong.any()):
+    invalid = (numbers < 0) | (numbers >= classes)
+    if bool(invalid.any()):
         raise UserError(
-            f"label {int(numbers[wrong][0])} of image {int(wrong.nonzero()[0])}, expected 0 to {classes - 1}: the "
+            f"label {int(numbers[invalid][0])} of image {int(invalid.nonzero()[0])}, expected 0 to {classes - 1}: the "
             f"network has {classes} classes; give the set's own network"
         )
     return one_hot(numbers, classes)
@@ -173,16 +175,16 @@ def by_name(raw: Raw, spec: InputSpec) -> tuple[Tensor, str | None]:
         range(len(folders)), key=lambda position: int(folders[position]) if folders[position].isdecimal() else 0
     )
     if not any(all(name.isdecimal() for name in names) for names in (folders, spec.classes)):
-        wrong = next(name for name in folders if name not in spec.classes)
+        unknown_folder = next(name for name in folders if name not in spec.classes)
         raise UserError(
-            f"class folder {wrong!r} is not a class of the network; {nearest(wrong, spec.classes)}; rename the "
+            f"class folder {unknown_folder!r} is not a class of the network; {nearest(unknown_folder, spec.classes)}; rename the "
             f"folders, or number them 0 to {len(folders) - 1} in the network's order"
         )
     pairs = ", ".join(f"{folders[position]} = {spec.classes[number]}" for number, position in enumerate(order[:3]))
     position = torch.empty(len(folders), dtype=torch.long)
     position[torch.tensor(order)] = torch.arange(len(folders))
-    more = ", ..." if len(folders) > 3 else ""
-    return position[raw.labels], f"class folders were matched with the network's classes by order: {pairs}{more}"
+    ellipsis = ", ..." if len(folders) > 3 else ""
+    return position[raw.labels], f"class folders were matched with the network's classes by order: {pairs}{ellipsis}"
 
 
 def _value(name: str) -> str:

@@ -44,7 +44,7 @@ def _read_one(path: Path, images: list[bytes], labels: list[Any]) -> None:
     """Appends the rows of one file in small batches. Raises UserError if it unpacks to implausibly many bytes."""
     if not path.is_file():  # an entry of a folder
         raise UserError(f"{str(path)!r} is a folder, a device or a pipe, expected a parquet file; remove it")
-    module, most = _pyarrow(), 20 * path.stat().st_size + (16 << 20)
+    module, remaining = _pyarrow(), 20 * path.stat().st_size + (16 << 20)
     try:
         with module.ParquetFile(path) as file:
             columns = file.schema_arrow.names
@@ -52,9 +52,9 @@ def _read_one(path: Path, images: list[bytes], labels: list[Any]) -> None:
             for batch in file.iter_batches(ROWS, columns=[image, label]):
                 for value in batch.column(image).to_pylist():
                     images.append(_encoded(value, path))
-                    most -= len(images[-1])
+                    remaining -= len(images[-1])
                 labels += batch.column(label).to_pylist()
-                if most < 0:
+                if remaining < 0:
                     raise UserError(f"{str(path)!r} unpacks to more than 20 times its size; do not use it")
     except (OSError, ValueError, TypeError, NotImplementedError) as error:  # base classes of pyarrow's errors
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__

@@ -38,7 +38,7 @@ def as_bytes(sources: list[Path] | list[bytes], names: list[str], spec: InputSpe
             if size != spec.shape[1:]:
                 raise UserError(
                     f"image {name!r} is {size[0]} x {size[1]}, expected {spec.shape[1]} x {spec.shape[2]}; "
-                    "give --resize, or a network of that size"
+                    "give `resize=True`, or a network of that size"
                 )
 
     def decode_image(item: tuple[Path | bytes, str]) -> np.ndarray:

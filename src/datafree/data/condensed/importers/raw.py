@@ -46,10 +46,10 @@ class Raw:
     """Choices of the reader, to be reported."""
 
 
-def check_room(numbers: int, what: str) -> None:
+def check_room(numbers: int, subject: str) -> None:
     """Raises UserError if `numbers` float32 values do not fit in free memory three times."""
     needed, free = 12 * numbers, memory.available()
     if free is not None and needed > free:
         raise UserError(
-            f"{what} needs {needed:,} bytes, expected at most the {free:,} of free memory; give a part of it"
+            f"{subject} needs {needed:,} bytes, expected at most the {free:,} of free memory; give a part of it"
         )

@@ -57,10 +57,10 @@ def _select_pair(content: Any, path: Path, options: Options, notes: list[str]) -
         sets = content["data"]
         if not -len(sets) <= options.entry < len(sets):
             raise UserError(
-                f"--entry: got {options.entry}, but {str(path)!r} holds {len(sets)} sets; give 0 to {len(sets) - 1}"
+                f"entry: got {options.entry}, but {str(path)!r} holds {len(sets)} sets; give 0 to {len(sets) - 1}"
             )
         if len(sets) > 1:
-            notes.append(f"{path.name} holds {len(sets)} sets; number {options.entry % len(sets)} was read (--entry)")
+            notes.append(f"{path.name} holds {len(sets)} sets; number {options.entry % len(sets)} was read")
         content, name = sets[options.entry], "dc"
     else:
         name = "pair"

@@ -58,8 +58,8 @@ class Trial:
         """Whether another interpretation is clearly and significantly better (sign test, p < 0.01)."""
         from scipy.stats import binom
 
-        won = sum(theirs and not mine for mine, theirs in zip(self.right, other.right, strict=True))
-        lost = sum(mine and not theirs for mine, theirs in zip(self.right, other.right, strict=True))
+        won = sum(other_hit and not own_hit for own_hit, other_hit in zip(self.right, other.right, strict=True))
+        lost = sum(own_hit and not other_hit for own_hit, other_hit in zip(self.right, other.right, strict=True))
         return other.accuracy - self.accuracy >= CLEARLY and float(binom.sf(won - 1, won + lost, 0.5)) < ALPHA
 
     def __str__(self) -> str:

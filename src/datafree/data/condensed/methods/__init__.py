@@ -1,7 +1,7 @@
-"""Condensing: a few images a class that stand for a data set. Frozen settings with a `method`, one file each, discovered.
+"""Condensing: a few images per class that stand for a data set. Each method is frozen settings in its own file.
 
-A publisher's verb, since it reads the data. `method.make(job)` gives pixels, class after class; `condense` makes the
-`Condensed` set of them.
+Done by a publisher, since it reads the data. `method.make(job)` returns pixels ordered by class; `condense` makes a `Condensed`
+set of them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ DEFAULT = "dm"
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be condensed. Raises UserError for data that has not enough images of some class."""
+    """The data to condense. Raises UserError if a class has too few images."""
 
     data: Dataset
     spec: InputSpec
@@ -45,9 +45,9 @@ class Job:
     seed: int = 0
     device: str = "cpu"
     state: Path | None = None
-    """Where a method that takes long leaves what it has, when it is stopped."""
+    """The file for the state of a slow method that is stopped."""
     identity: dict[str, Any] = field(default_factory=dict)
-    """What must be the same for a stopped run to be gone on with."""
+    """What must be the same to continue a stopped run."""
     progress: Progress = silent
 
     def __post_init__(self) -> None:
@@ -55,37 +55,37 @@ class Job:
             raise UserError(f"per_class: got {self.per_class}, expected at least 1; give a positive count")
         if self.spec.shape[0] not in self.data.channels or len(self.data.classes) != len(self.spec.classes):
             raise UserError(
-                f"{self.data.name} has {self.data.shape[0]} channels and {len(self.data.classes)} classes, wanted "
+                f"{self.data.name} has {self.data.shape[0]} channels and {len(self.data.classes)} classes, expected "
                 f"{self.spec.shape[0]} and {len(self.spec.classes)}; use data of that kind or another network"
             )
         positions = class_positions(self.data.classes, self.spec.classes, self.data.name, "the network")
         fitting = self.data.relabelled(positions, self.spec.classes).scaled_to(self.spec)
-        object.__setattr__(self, "data", fitting)  # once: neither changes what fits already
+        object.__setattr__(self, "data", fitting)  # neither changes data that fits already
         counts = self.data.labels.bincount(minlength=len(self.spec.classes))
         if int(counts.min()) < self.per_class:
-            least = int(counts.argmin())
+            rarest = int(counts.argmin())
             raise UserError(
-                f"per_class: got {self.per_class}, but {self.data.name} has {int(counts[least])} images of class "
-                f"{self.spec.classes[least]!r}; give at most as many, or more data"
+                f"per_class: got {self.per_class}, but {self.data.name} has {int(counts[rarest])} images of class "
+                f"{self.spec.classes[rarest]!r}; give at most as many, or more data"
             )
 
     def resumed(self, state: Path, identity: dict[str, Any], progress: Progress) -> Job:
-        """The same job, which goes on from `state` where that is there."""
+        """The same job, continued from the file `state` if it exists."""
         return replace(self, state=state, identity=identity, progress=progress)
 
     def of_class(self, label: int) -> Tensor:
-        """The positions of a class's images in the data."""
+        """The positions of the images of a class in the data."""
         return (self.data.labels == label).nonzero()[:, 0]
 
     def by_class(self) -> Iterator[tuple[int, Tensor]]:
-        """Every class with the positions of its images; the progress goes on with each."""
+        """Every class with the positions of its images; reports progress per class."""
         for label in range(len(self.spec.classes)):
             self.progress(label, len(self.spec.classes))
             yield label, self.of_class(label)
         self.progress(len(self.spec.classes), len(self.spec.classes))
 
     def pixels(self, positions: Tensor) -> Tensor:
-        """Those images (n, C, H, W), float32 in the spec's range, resized to its shape."""
+        """The images at these positions (n, C, H, W), float32 in the spec's range and shape."""
         pixels = self.data.pixels(positions, self.spec.shape[1:])
         self.spec.check(pixels)
         return pixels
@@ -93,18 +93,18 @@ class Job:
 
 @runtime_checkable
 class Condenser(Protocol):
-    """Settings with a `method`; `make` gives the images."""
+    """Settings with a `method`; `make` returns the images."""
 
     method: str
     summary: ClassVar[str]
 
     @property
     def gives_away(self) -> str:
-        """What whoever has the images has of the data, in a sentence or two."""
+        """What the images reveal of the data, in a sentence or two."""
         ...
 
     def make(self, job: Job) -> Tensor:
-        """(classes * per_class, C, H, W) in the spec's pixel units, class after class; the same for the same seed."""
+        """Images (classes * per_class, C, H, W) in the spec's pixel units, ordered by class; the same for the same seed."""
         ...
 
 
@@ -123,13 +123,12 @@ def condense(
     identity: dict[str, Any] | None = None,
     progress: Progress = silent,
 ) -> Condensed:
-    """The condensed set of a method, `per_class` images of each class of `data`, with hard labels.
+    """Condenses `data` to `per_class` images per class with hard labels.
 
-    `method` is a name, a mapping with `method`, or settings. The images have the size and classes that `teacher` takes, which
-    is also tried on them, or those of `spec`, or else the data's own. With `state`, a file there holds what a method that
-    takes long has so far, and the same call goes on from it; `identity` says what must be the same, by default everything
-    that decides the result. A `job` takes the place of all these. Raises UserError for data that does not fit or has too few
-    images of a class.
+    `method` is a name, a mapping with `method`, or settings. The images have the size and classes of `teacher`, which is also
+    tried on them, or those of `spec`, or else of the data. `state` is a file for the state of a slow method, from which the
+    same call continues; `identity` is what must be the same then, by default everything that decides the result. A `job`
+    replaces all of these. Raises UserError for data that does not fit or has too few images of a class.
     """
     settings = FAMILY.resolve(method, "method")
     if job is None:
@@ -143,10 +142,13 @@ def condense(
             job = replace(job, state=state, identity=identity or {}, progress=progress)
     elif (data, per_class, teacher, spec, state, identity) != (None,) * 6:
         raise UserError("job: got it beside data or its settings, expected one of them; leave the others out")
-    made = _condensed(settings, job)
+    condensed = _condensed(settings, job)
     if teacher is not None:
-        made.about["teacher"] = {"fingerprint": teacher.fingerprint(), "accuracy": round(made.accuracy(teacher), 2)}
-    return made
+        condensed.about["teacher"] = {
+            "fingerprint": teacher.fingerprint(),
+            "accuracy": round(condensed.accuracy(teacher), 2),
+        }
+    return condensed
 
 
 def _job(
@@ -205,10 +207,10 @@ def methods() -> dict[str, type[Settings]]:
 
 
 def from_name(name: str, /, **settings: Any) -> Any:
-    """A method by name with settings: ``named("dm", iterations=100)``."""
+    """A method by name with settings: ``from_name("dm", iterations=100)``."""
     return from_dict({"method": name, **settings})
 
 
 def from_dict(values: dict[str, Any]) -> Any:
-    """A method from its dict; raises UserError for an unknown name or a setting that is off."""
+    """A method from its dict. Raises UserError for an unknown name or an invalid setting."""
     return FAMILY.from_dict(values)

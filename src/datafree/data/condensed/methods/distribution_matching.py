@@ -91,7 +91,7 @@ class DistributionMatching(Settings):
         check_cost(
             self._bytes(job.spec, images),
             f"learning {images:,} images at once",
-            otherwise="lower --per-class or --width",
+            otherwise="lower `per_class` or `width`",
         )
         pixels = self._initial(job).to(job.device).requires_grad_()
         width = job.spec.high - job.spec.low
@@ -108,7 +108,7 @@ class DistributionMatching(Settings):
             adam.zero_grad(set_to_none=True)
             loss.backward()
             if not math.isfinite(float(loss.detach())):
-                raise UserError(f"the loss is not finite in step {step + 1}; lower --rate")
+                raise UserError(f"the loss is not finite in step {step + 1}; lower `rate`")
             adam.step()
             job.progress(step + 1, self.iterations)
             if job.state is not None and time.monotonic() - saved > PAUSE and step + 1 < self.iterations:
@@ -188,15 +188,15 @@ def _save(job: Job, pixels: Tensor, adam: torch.optim.Adam, step: int) -> None:
     save_state(job.state, KIND, _header(job, step), tensors)
 
 
-def _resume(path: Path, last: MatchingHeader, pixels: Tensor, adam: torch.optim.Adam) -> int:
+def _resume(path: Path, final: MatchingHeader, pixels: Tensor, adam: torch.optim.Adam) -> int:
     """Restores images and optimizer from the state file and returns the next step; 0 for a new run."""
     if not path.exists():
-        check_room_for(path, KIND, last, _layout(last, pixels, adam))
+        check_room_for(path, KIND, final, _layout(final, pixels, adam))
         return 0
-    header = open_state(path, KIND, MatchingHeader, last.identity)
-    if header.step >= last.step:
+    header = open_state(path, KIND, MatchingHeader, final.identity)
+    if header.step >= final.step:
         raise UserError(
-            f"{path} belongs to a run of more than {last.step} steps; name another `out`, or repeat that run's command"
+            f"{path} belongs to a run of more than {final.step} steps; name another `out`, or repeat that run's command"
         )
     tensors = load_state(path, KIND, header, _layout(header, pixels, adam))
     with torch.no_grad():

@@ -33,11 +33,11 @@ class KMeans(Settings):
     )
 
     def make(self, job: Job) -> Tensor:
-        most = int(job.data.labels.bincount().max())
+        largest = int(job.data.labels.bincount().max())
         check_cost(
-            3 * 4 * most * job.spec.pixels,  # the pixels, scikit-learn's centred copy, and the memory of a step
-            f"k-means on the {most:,} images of one class",
-            otherwise="give a lower --limit, or --method random",
+            3 * 4 * largest * job.spec.pixels,  # the pixels, scikit-learn's centred copy, and the memory of a step
+            f"k-means on the {largest:,} images of one class",
+            otherwise="use fewer images, or the method 'random'",
         )
         centres = [self._centres(job, label, job.pixels(positions)) for label, positions in job.by_class()]
         return torch.cat(centres)
@@ -56,7 +56,7 @@ class KMeans(Settings):
                 kmeans.fit(pixels.flatten(1).numpy())
             except ConvergenceWarning:
                 raise UserError(
-                    f"--per-class: got {job.per_class}, but class {job.spec.classes[label]!r} of {job.data.name} has "
-                    "fewer distinct images; give a lower number, or --method random"
+                    f"per_class: got {job.per_class}, but class {job.spec.classes[label]!r} of {job.data.name} has "
+                    "fewer distinct images; give a lower number, or use the method 'random'"
                 ) from None
         return torch.from_numpy(kmeans.cluster_centers_).float().view(-1, *job.spec.shape)
