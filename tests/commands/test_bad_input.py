@@ -180,7 +180,7 @@ FOLDERS = [
     ("report teacher --out no/such/page.html", "cannot write 'no/such/page.html'"),
     ("report teacher --out set", "--out: got set, a folder, expected a file"),
     ("report teacher --out teacher/model.safetensors", "is there already and no page of datafree's, and would be lost"),
-    ("synthesize teacher --images 32 --chunk 16 --out set", "--images: got 32, but the set in set is of 48 already"),
+    ("synthesize teacher --images 32 --chunk 16 --out set", "--images: got 32, but the set in set already has 48"),
     ("train hinton16 --data digits --limit 5 --out o", "none of the 5 training images of digits is of class '0'"),
     ("demo --out set", "folder 'set' holds 'synthetic-set'; expected 'demo'"),
 ]

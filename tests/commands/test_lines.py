@@ -95,7 +95,7 @@ def test_a_class_that_no_image_shows_is_a_line_about_the_data(tiny, toy):
     data = toy(20)
     lacking = dataclasses.replace(data, labels=data.labels * 0)
     with pytest.raises(
-        UserError, match="none of the 20 training images of toy is of class 'b', wanted some of each class"
+        UserError, match="none of the 20 training images of toy is of class 'b', expected some of each class"
     ):
         train(tiny(), lacking, Schedule(epochs=1))
 

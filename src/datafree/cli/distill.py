@@ -227,7 +227,7 @@ def _distill(
         if isinstance(learn, Path):
             warning = SyntheticSet.open(learn).warning()
         elif isinstance(material, FreshImages) and isinstance(learn, tuple):
-            warning = judged(learn[0], material.maker, network, seed=run.seed)
+            warning = judged(learn[0], material.bound_method, network, seed=run.seed)
         if isinstance(material, FreshImages) and isinstance(learn, tuple) and main_process():
             _say_cost(*learn, settings.epochs)
         if warning is not None and main_process():

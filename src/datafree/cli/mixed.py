@@ -40,7 +40,7 @@ class CondensedSource:
         others, count = None if made is None else stored_images(made), self.epoch_images
         if count is None:
             count = ALONE if others is None else len(others)
-        source = MixedImages(teacher, few.clamped(), others, count, share=self.share, how=self.how)
+        source = MixedImages(teacher, few.clamped(), others, count, share=self.share, augmentation=self.how)
         beside = "" if made is None else f" and a synthetic set of {made.about['method']['method']}"
         settings = {
             "condensed": self.condensed, "images": self.images, "share": 1.0 if made is None else self.share,
