@@ -488,9 +488,7 @@ def test_a_report_takes_no_other_things_place(here, refused, kind):
     else:
         out.write_text("<!doctype html><p>my own page" if kind == "page" else "text")
     before = os.lstat(out)
-    assert "x.html is there already and no page of datafree's, and would be lost" in refused(
-        "report teacher --out x.html"
-    )
+    assert "x.html exists, is no page of datafree's and would be lost" in refused("report teacher --out x.html")
     assert os.lstat(out) == before and (here / "mine").read_text() == "<!doctype html><p>my own page"
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..data import Dataset
-    from ..distillation.online.run import Anchored, History, OnlineDistillation
+    from ..distillation.online.run import AnchorImages, History, OnlineDistillation
     from ..models.network import Network
 
 __all__ = ["online"]
@@ -144,7 +144,7 @@ def _distill(
         check_code(teacher, source, network)
     name, own = new_student(student, network, run)
     test = test_data(own, data)
-    anchored = None if near is None else _anchored(near, network)
+    anchors = None if near is None else _anchors(near, network)
     options = {
         "teacher": teacher, "student": name, "learns_from": "a generator's images", "start": start,
         "online": settings.model_dump(),
@@ -177,8 +177,8 @@ def _distill(
         if took and not state.exists():
             init_student_from_teacher(own, network, settings.composition(), seed=run.seed)
         history = train_online(
-            network, own, settings, memory, record=record, anchored=anchored, seed=run.seed, state=state,
-            identity=identity, score=_oracle(test), each=keep, progress=progress,
+            network, own, settings, memory, record=record, anchors=anchors, seed=run.seed, state=state,
+            identity=identity, score=_oracle(test), on_epoch=keep, progress=progress,
         )  # fmt: skip
         if not main_process():
             return
@@ -201,13 +201,13 @@ def _distill(
         print(f"  started {start_words}")
 
 
-def _anchored(near: tuple[Path, Any], network: "Network") -> "Anchored":
+def _anchors(near: tuple[Path, Any], network: "Network") -> "AnchorImages":
     from ..data.condensed.condensed_set import Condensed
-    from ..distillation.online.run import Anchored
+    from ..distillation.online.run import AnchorImages
 
     path, alignment = near
     own = Condensed.open(path, network)
-    return Anchored(alignment, own.clamped(), own.labels)
+    return AnchorImages(alignment, own.clamped(), own.labels)
 
 
 def _oracle(test: "Dataset | None") -> "Callable[[Network], float] | None":

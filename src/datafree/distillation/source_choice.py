@@ -86,7 +86,7 @@ def choose_source(
         return _mixed(teacher, condensed, images, epoch_images, share, augmentation or Augmentation())
     if images is None:
         return _fresh(teacher, methods.DEFAULT if method is None else method, record, epoch_images, seed)
-    return _stored(teacher, images)
+    return _from_images(teacher, images)
 
 
 def _check_arguments(
@@ -112,9 +112,9 @@ def _check_arguments(
     if not 0 < share <= 1:
         raise UserError(f"share: got {share:g}, expected above 0 and at most 1; give such a share")
     if share != SHARE and (condensed is None or images is None):
-        raise UserError(f"share: got {share:g}, expected it only with both condensed and images; leave it out")
+        raise UserError(f"share: got {share:g} without condensed and images, expected both with it; leave it out")
     if augmentation is not None and condensed is None:
-        raise UserError("augmentation: got it without condensed, expected it only for condensed images; leave it out")
+        raise UserError("augmentation: got it without condensed, expected condensed images with it; leave it out")
 
 
 def _fresh(
@@ -144,7 +144,7 @@ def _mixed(
     augmentation: Augmentation,
 ) -> ChosenSource:  # fmt: skip
     anchors = condensed.fitted(teacher) if isinstance(condensed, Condensed) else Condensed.open(condensed, teacher)
-    others = None if images is None else _stored(teacher, images)
+    others = None if images is None else _from_images(teacher, images)
     count = epoch_images or (ALONE if others is None else len(others.source))
     source = MixedImages(
         teacher,
@@ -164,7 +164,7 @@ def _mixed(
     )  # fmt: skip
 
 
-def _stored(teacher: Network, images: ImagesLike) -> ChosenSource:
+def _from_images(teacher: Network, images: ImagesLike) -> ChosenSource:
     if isinstance(images, (str, Path)) and (Path(images) / "set.json").is_file():
         images = SyntheticSet.open(images, teacher)
     elif isinstance(images, SyntheticSet):

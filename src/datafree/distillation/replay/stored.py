@@ -17,7 +17,7 @@ from ...models.pixel_bytes import to_bytes, to_pixels
 from ..online.generator import Generator
 from . import BYTES, Written, room_for
 
-__all__ = ["ImageMemory", "StoredReplay", "slots_of_sample"]
+__all__ = ["ImageMemory", "StoredReplay", "reservoir_slots"]
 
 
 class StoredReplay(Settings):
@@ -39,10 +39,10 @@ class ImageMemory:
         self.spec, self.room, self.seen = teacher.spec, room, 0
         self.pixels = torch.empty((room, *teacher.spec.shape), dtype=torch.uint8)
 
-    def begin(self, generator: Generator) -> None:
+    def on_new_generator(self, generator: Generator) -> None:
         pass
 
-    def follow(self, generator: Generator) -> None:
+    def on_generator_step(self, generator: Generator) -> None:
         pass
 
     def write(self, pixels: Tensor, logits: Tensor, rng: torch.Generator) -> None:
@@ -56,7 +56,7 @@ class ImageMemory:
     def sample(self, count: int, rng: torch.Generator) -> Tensor | None:
         if not self.seen:
             return None
-        return to_pixels(self.pixels[self._drawn(count, rng)], self.spec)
+        return to_pixels(self.pixels[self._random_slots(count, rng)], self.spec)
 
     def nbytes(self) -> int:
         return min(self.seen, self.room) * self.spec.pixels
@@ -74,7 +74,7 @@ class ImageMemory:
             raise UserError("the saved memory has other images or more of them; repeat that run's command")
         self.pixels[: len(pixels)], self.seen = pixels, int(state["seen"])
 
-    def _drawn(self, count: int, rng: torch.Generator) -> Tensor:
+    def _random_slots(self, count: int, rng: torch.Generator) -> Tensor:
         """Random occupied slots (count,)."""
         return torch.randint(min(self.seen, self.room), (count,), generator=rng)
 
@@ -83,8 +83,8 @@ class ImageMemory:
         """Slots (count,) for new images with classes `labels` (count,); -1 for an image that is not stored."""
 
 
-def slots_of_sample(numbers: Tensor, room: int, rng: torch.Generator) -> Tensor:
+def reservoir_slots(numbers: Tensor, room: int, rng: torch.Generator) -> Tensor:
     """Slots for images with the given `numbers`, counted from 0; -1 for not stored. Vitter 1985, algorithm R."""
-    drawn = (torch.rand(len(numbers), generator=rng, dtype=torch.float64) * (numbers + 1)).long()
-    slots = torch.where(numbers < room, numbers, drawn)
+    random_slots = (torch.rand(len(numbers), generator=rng, dtype=torch.float64) * (numbers + 1)).long()
+    slots = torch.where(numbers < room, numbers, random_slots)
     return torch.where(slots < room, slots, -1)
