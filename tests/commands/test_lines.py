@@ -48,7 +48,7 @@ def test_only_names_that_are_like_it_are_called_nearest():
         ("evaluate set --data digits", "set is a synthetic set, which holds no network, expected a release"),
         ("evaluate told --data digits", "told is what datafree evaluate wrote, which holds no network"),
         ("report told --out page.html", "told was written by datafree evaluate, expected a release, set or similarity"),
-        ("report teacher told --out page.html", "name the folder of the network that it measured, and the data"),
+        ("report teacher told --out page.html", "name the folder of the network that it measured, and give --data"),
         ("pack broken.py " + PACK, "broken.py is no Python that can be read: "),
         (
             "pack three.py:build " + PACK,

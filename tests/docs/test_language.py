@@ -18,10 +18,8 @@ RAISED = {"UserError", "Notice"}
 DEBT: dict[str, int] = {
     "_core": 1,
     "cli": 18,
-    "evaluation": 1,
     "records": 5,
     "releases": 2,
-    "synthesis": 4,
 }
 """Package of src/datafree -> the most phrases that its messages and help may still contain. Only ever lower these."""
 

@@ -170,6 +170,6 @@ def test_a_set_that_cannot_fit_is_refused_and_of_a_part_only_its_files_are_read(
         opened.load()
     left(100)
     with pytest.raises(
-        UserError, match=r"the images of .*set needs about 0 MB .* give a smaller set, or fewer `images`"
+        UserError, match=r"the images of .*set needs about 0 MB .* use a smaller set, or fewer images of it"
     ):
         opened.load(5)

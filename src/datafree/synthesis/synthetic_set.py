@@ -189,7 +189,7 @@ class SyntheticSet:
         count, chunk = min(len(self), len(self) if count is None else count), self.about["unit"]
         items = sorted(self.about["shards"].items())[: max(1, -(-count // chunk))]
         size = sum((self.folder / name).stat().st_size for name, _ in items if (self.folder / name).is_file())
-        check_cost(2 * size, f"the images of {self.folder}", otherwise="give a smaller set, or fewer `images`")
+        check_cost(2 * size, f"the images of {self.folder}", otherwise="use a smaller set, or fewer images of it")
         shards = [self._shard(index, *item) for index, item in enumerate(items)]
         rows = self._rows_among(count, shards[-1][1], len(shards) - 1)
         shards[-1] = shards[-1][0][rows], shards[-1][1][rows], shards[-1][2][rows]
