@@ -111,7 +111,7 @@ def test_the_same_result_again_changes_nothing_and_another_one_is_refused(by_def
     with pytest.warns(df._core.errors.Notice, match="already complete: quantized network in"):
         by_default.save(folder)
     other = quantize(normed, "w4a8", images=64)
-    with pytest.raises(df.UserError, match=r"was made with weights 8, not 4: name another folder, or remove"):
+    with pytest.raises(df.UserError, match=r"was made with `weights=8`, not 4: name another `folder`, or remove"):
         other.save(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 

@@ -237,7 +237,7 @@ def test_an_operator_that_moments_are_not_carried_through_is_named():
     with pytest.raises(UserError) as caught:
         calibrate(seen(nn.Sequential(*layers)), None)
     assert str(caught.value) == (
-        "ranges after operator aten.tanh.default cannot be computed without images; give images with --calibrate, such as "
+        "ranges after operator aten.tanh.default cannot be computed without images; give images with `calibrate`, such as "
         "a synthetic set"
     )
 

@@ -37,7 +37,7 @@ def test_the_same_report_again_changes_nothing_and_another_one_is_refused(runs, 
     before = out.read_bytes()
     assert df.report([runs / "teacher"], out).unchanged and out.read_bytes() == before
     with pytest.raises(
-        df.UserError, match="was made with title datafree report, not other: name another out, or remove"
+        df.UserError, match="was made with `title=datafree report`, not other: name another `out`, or remove"
     ):
         df.report([runs / "teacher"], out, title="other")
     assert out.read_bytes() == before
@@ -73,7 +73,7 @@ def test_mistakes_are_one_line_and_nothing_is_written(runs, tmp_path):
         f"no folder {tmp_path / 'gone'}, wanted a release"
     )
     assert refused(teacher, tmp_path / "a.html", code=["a.py:f"]).startswith(
-        "code: got 'a.py:f', which fits 0 of the runs"
+        "code: got 'a.py:f', which fits 0 of the custom networks among the runs"
     )
     assert refused(teacher, tmp_path / "a.html", 3).startswith("data: got 3, expected a")
     assert refused("teacher", tmp_path / "a.html").startswith("runs: got 'teacher', expected a list")
