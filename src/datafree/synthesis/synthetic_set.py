@@ -370,7 +370,7 @@ def renamed_chunk(chunk: int | None, unit: int | None) -> int | None:
     if unit is None:
         return chunk
     if chunk is not None:
-        raise UserError("unit: got it beside chunk, of which it is the earlier name; leave unit out")
+        raise UserError("unit: got it with chunk, expected only one; unit is the earlier name of chunk, leave it out")
     warnings.warn("unit is now called chunk", DeprecationWarning, stacklevel=4)
     return unit
 
