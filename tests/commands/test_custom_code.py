@@ -80,7 +80,7 @@ def test_a_report_measures_networks_of_different_code(pair, command):
     line = "report one two --data digits --quiet"
     assert command(f"{line} --out page.html").code == 0
     page = (pair / "page.html").read_text()
-    assert "own code and was not measured here; name it with --code" in page
+    assert "is a custom network and was not measured, because its code (file.py:function) was not given" in page
     for name, codes in (
         ("listed", "--code nets.py:build --code other.py:wide"),
         ("named", "--code two=other.py:wide --code nets.py:build"),

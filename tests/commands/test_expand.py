@@ -123,7 +123,7 @@ WRONG = [
     ("expand teacher few --start nose --out o", "--start: got 'nose', expected 'noise' or 'anchors'"),
     ("expand teacher few --covariance-weight 1 --out o", "--covariance-weight belongs to datafree expand coral"),
     ("expand teacher few --images 48 --chunk 16 --out set", "set was made by datafree synthesize, not datafree expand: "),
-    ("expand teacher few --images 32 --chunk 16 --out set", "images: got 32, but the set in set is of 48 already"),
+    ("expand teacher few --images 32 --chunk 16 --out set", "images: got 32, but the set in set already has 48"),
     ("expand teacher few --out teacher", "folder 'teacher' holds 'release'; expected 'synthetic-set'"),
     ("expand teacher few --out few", "folder 'few' holds 'condensed'; expected 'synthetic-set'"),
     ("expand teacher", "needs CONDENSED, which was not given"),

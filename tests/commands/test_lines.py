@@ -47,8 +47,8 @@ def test_only_names_that_are_like_it_are_called_nearest():
         ("record teacher --data digits --preset=small --kind=input", "--kind and --preset: got both, expected one"),
         ("evaluate set --data digits", "set is a synthetic set, which holds no network, expected a release"),
         ("evaluate told --data digits", "told was written by datafree evaluate and holds no network"),
-        ("report told --out page.html", "told is what datafree evaluate wrote, wanted a release, set or similarity"),
-        ("report teacher told --out page.html", "name the folder of the network that it measured, and the data"),
+        ("report told --out page.html", "told was written by datafree evaluate, expected a release, set or similarity"),
+        ("report teacher told --out page.html", "name the folder of the network that it measured, and give --data"),
         ("pack broken.py " + PACK, "broken.py is not readable Python: "),
         (
             "pack three.py:build " + PACK,
@@ -122,7 +122,7 @@ def test_a_page_is_printed_with_what_it_lacks(command, here):
     )
     assert [line for line in lines if line not in doubts] == [
         "page.html: 2 networks, 1 set of images",
-        "  custom is of its publisher's own code and was not measured here; name it with --code",
+        "  custom is a custom network and was not measured, because its code (file.py:function) was not given",
         "  no accuracy was measured for custom",
     ]
 

@@ -488,9 +488,7 @@ def test_a_report_takes_no_other_things_place(here, refused, kind):
     else:
         out.write_text("<!doctype html><p>my own page" if kind == "page" else "text")
     before = os.lstat(out)
-    assert "x.html is there already and no page of datafree's, and would be lost" in refused(
-        "report teacher --out x.html"
-    )
+    assert "x.html exists, is no page of datafree's and would be lost" in refused("report teacher --out x.html")
     assert os.lstat(out) == before and (here / "mine").read_text() == "<!doctype html><p>my own page"
 
 
@@ -515,7 +513,7 @@ def test_a_finished_set_grows_and_does_not_shrink(command, here, refused):
     line = "synthesize gaussian teacher --images {} --chunk 4 --workers 1 --out s --quiet"
     assert command(line.format(8)).code == 0
     before = tree(here / "s")
-    assert "images: got 6, but the set in s is of 8 already" in refused(line.format(6))
+    assert "images: got 6, but the set in s already has 8" in refused(line.format(6))
     assert tree(here / "s") == before
     assert command(line.format(12)).code == 0
     assert len(list((here / "s").glob("unit-*"))) == 3 and "already complete" in command(line.format(12)).out

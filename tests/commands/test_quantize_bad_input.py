@@ -102,8 +102,8 @@ def test_data_to_measure_on_with_a_class_that_the_network_does_not_have_is_one_l
 
 def test_a_network_without_batch_norm_and_without_a_record_is_one_line_that_its_user_can_follow(refused):
     assert refused("quantize other --out o --quiet") == (
-        "--calibrate: got nothing, expected images to choose ranges on, since hinton16 has no batch norm, and no record; give "
-        "a folder of images (labels are not needed), a data set, inception, or noise"
+        "--calibrate: got nothing, expected images to choose ranges on, since hinton16 has no batch norm, and there is no record; give "
+        "a folder of images (labels are not needed), a data set, 'inception', or 'noise'"
     )
     assert "the record was made for another teacher" in refused(
         "quantize other --out o --record teacher/record.safetensors --quiet"
@@ -113,7 +113,7 @@ def test_a_network_without_batch_norm_and_without_a_record_is_one_line_that_its_
 @pytest.mark.usefixtures("here")
 def test_a_network_without_batch_norm_and_without_images_is_one_line(command):
     text = command("quantize teacher --calibrate none --out o --quiet").line
-    assert text == "hinton16 has no batch norm, and no images were given; name some with --calibrate"
+    assert text == "hinton16 has no batch norm, and no images were given; give some with --calibrate"
 
 
 @pytest.mark.parametrize(
@@ -176,8 +176,8 @@ def test_executorch_is_asked_for_before_anything_is_done(refused, monkeypatch):
     )
     text = refused(f"quantize {NET} --executorch --activation-bits 4 --out o --quiet")
     assert text == (
-        "ExecuTorch runs integers, got w8a4, expected weights of at most 8 bits and activations of 8; change the bits, or "
-        "remove --executorch"
+        "--executorch: got w8a4, expected weights of at most 8 bits and activations of 8, which ExecuTorch can run; change "
+        "the bits, or leave --executorch out"
     )
 
 

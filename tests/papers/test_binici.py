@@ -88,7 +88,9 @@ def test_every_row_of_every_budget_can_begin(paper):
             for name, row in pair.rows.items():
                 settings, memory = row.online(**pair.online), replay.from_dict(dict(row.replay)).bind(teacher, 0)
                 scene = None if settings.scene == "none" else Scene(settings.scene)
-                memory.begin(new_generator(teacher, seed=0, latent=settings.latent, width=settings.width, scene=scene))
+                memory.on_new_generator(
+                    new_generator(teacher, seed=0, latent=settings.latent, width=settings.width, scene=scene)
+                )
                 room = dict(row.replay).get("replay_bytes", replay.BYTES)
                 assert memory.nbytes() <= room and getattr(memory, "room", 0) <= room // teacher.spec.pixels, (
                     pair.id,
@@ -119,7 +121,9 @@ def test_memories_have_as_many_bytes_within_a_percent():
             if row.replay["replay"] == "none":
                 continue
             settings, memory = row.online(**pair.online), replay.from_dict(dict(row.replay)).bind(teacher, 0)
-            memory.begin(new_generator(teacher, seed=0, latent=settings.latent, scene=settings.composition()))
+            memory.on_new_generator(
+                new_generator(teacher, seed=0, latent=settings.latent, scene=settings.composition())
+            )
             sizes[name] = memory.room * teacher.spec.pixels if "bank" in name else memory.nbytes()
         assert len(sizes) >= 4 and max(sizes.values()) <= 1.01 * min(sizes.values()), sizes
 

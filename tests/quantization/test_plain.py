@@ -82,9 +82,9 @@ def test_the_file_gives_the_logits_of_the_network(tmp_path, operation):
     [
         (
             lambda x: x * torch.special.bessel_j0(x),
-            r"torch's operator (aten|prims)\.(special_)?bessel_j0 has no form in it here",
+            r"torch's operator (aten|prims)\.(special_)?bessel_j0 has no ONNX form here",
         ),
-        (lambda x: F.adaptive_max_pool2d(x, 4), r"torch's operator aten\.adaptive_max_pool2d has no form in it here"),
+        (lambda x: F.adaptive_max_pool2d(x, 4), r"torch's operator aten\.adaptive_max_pool2d has no ONNX form here"),
     ],
     ids=["bessel", "adaptive"],
 )

@@ -229,7 +229,7 @@ def test_without_images_a_network_at_8_bits_agrees_with_the_original_on_most_of_
 def test_a_network_without_batch_norm_and_without_images_is_one_line(teacher):
     with pytest.raises(UserError) as caught:
         calibrate(teacher, None)
-    assert str(caught.value) == ("hinton32 has no batch norm, and no images were given; name some with --calibrate")
+    assert str(caught.value) == ("hinton32 has no batch norm, and no images were given; give some with `calibrate`")
 
 
 def test_an_operator_that_moments_are_not_carried_through_is_named():
@@ -237,7 +237,7 @@ def test_an_operator_that_moments_are_not_carried_through_is_named():
     with pytest.raises(UserError) as caught:
         calibrate(seen(nn.Sequential(*layers)), None)
     assert str(caught.value) == (
-        "ranges after operator aten.tanh.default cannot be computed without images; give images with --calibrate, such as "
+        "ranges after operator aten.tanh.default cannot be computed without images; give images with `calibrate`, such as "
         "a synthetic set"
     )
 

@@ -17,7 +17,7 @@ from datafree._core.resume import Environment
 from datafree.data.condensed import methods
 from datafree.data.condensed.methods import Job, condense, distribution_matching
 from datafree.distillation import replay
-from datafree.distillation.online.run import Anchored, OnlineDistillation, train_online
+from datafree.distillation.online.run import AnchorImages, OnlineDistillation, train_online
 from datafree.distillation.replay import vae
 from datafree.distillation.sources import labelled
 from datafree.distillation.training_loop import Schedule, fit
@@ -81,7 +81,7 @@ def run(tiny, toy, tmp_path) -> Callable[[str], Callable[[], object]]:
 
             return lambda: record(teacher, toy(), kinds, state=path, progress=interrupted)
         pixels = torch.rand(6, *teacher.spec.shape, generator=torch.Generator().manual_seed(1))
-        guide = Anchored(alignment.from_name(name), pixels, torch.eye(3).repeat(2, 1)) if how == "guided" else None
+        guide = AnchorImages(alignment.from_name(name), pixels, torch.eye(3).repeat(2, 1)) if how == "guided" else None
         memory = replay.from_name(
             name if how == "online" else "none", **MEMORIES.get(name, {"replay_bytes": 600} if how == "online" else {})
         )
@@ -90,7 +90,7 @@ def run(tiny, toy, tmp_path) -> Callable[[str], Callable[[], object]]:
             tiny("norm", seed=5),
             OnlineDistillation(**SHORT),
             memory,
-            anchored=guide,
+            anchors=guide,
             state=path,
             score=lambda _: 1.0,
         )

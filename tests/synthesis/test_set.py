@@ -31,7 +31,7 @@ QUICK = AllLayers(steps=2)
 
 @pytest.fixture
 def make(teacher, whole_record, tmp_path):
-    """Synthesizes 50 images in units of 20 into tmp_path / name."""
+    """Synthesizes 50 images in chunks of 20 into tmp_path / name."""
 
     def made(name="set", method=QUICK, images=50, **options):
         options = {"chunk": 20, "workers": 1, **options}
@@ -184,7 +184,7 @@ def test_strays_are_swept_and_a_missing_shard_is_made(make):
 def test_a_set_that_is_not_finished_or_of_another_teacher_is_refused(make, tiny, tmp_path):
     made = make()
     assert texts(lambda: SyntheticSet.open(made.folder, tiny())) == (
-        f"the set in {made.folder} was made from another teacher than tiny; name the one that it was made from"
+        f"the set in {made.folder} was made from another teacher than tiny; give the teacher that it was made from"
     )
     write_sealed_json(made.folder / "set.json", {**made.about, "shards": None})
     assert texts(lambda: SyntheticSet.open(made.folder)) == (
@@ -238,7 +238,7 @@ def test_a_shard_without_logits_is_refused(make):
 
 def test_images_that_are_not_finite_are_never_written(make, monkeypatch, tmp_path):
     monkeypatch.setattr("datafree.synthesis.methods.inversion.invert", lambda *_: torch.full((20, 1, 8, 8), torch.nan))
-    assert texts(make) == "unit 0 came out non-finite; lower --learning-rate"
+    assert texts(make) == "chunk 0 has images that are not finite; lower the method's `learning_rate`"
     assert shards(tmp_path / "set") == {}
     assert read_json(tmp_path / "set" / "set.json")["shards"] is None
 
@@ -337,7 +337,7 @@ def test_a_network_of_another_range_is_shown_the_same_images_in_its_own(make, te
 
 def test_a_set_does_not_shrink(make):
     before = content(make().folder)
-    with pytest.raises(UserError, match=r"images: got 20, but the set in .* is of 50 already"):
+    with pytest.raises(UserError, match=r"images: got 20, but the set in .* already has 50"):
         make(images=20)
     assert content(make().folder) == before
 
@@ -378,9 +378,11 @@ def test_a_share_of_hits_that_the_shards_do_not_have_is_refused(make, teacher):
     made = make(method=Distribution())
     made.check_hits()
     resealed(made, lambda _: None, hits=0.125)
-    with pytest.raises(UserError, match=r"sees the target class in 12\.5 % of the images, the labels .* say"):
+    with pytest.raises(
+        UserError, match=r"predicts the target class for 12\.5 % of the images, but for the labels .* this is"
+    ):
         SyntheticSet.open(made.folder, teacher)
-    with pytest.raises(UserError, match=r"sees the target class in 12\.5 %"):
+    with pytest.raises(UserError, match=r"predicts the target class for 12\.5 %"):
         SyntheticSet.open(made.folder).check_hits()
 
 
@@ -390,7 +392,7 @@ def test_a_set_of_an_earlier_version_that_was_cut_otherwise_opens(make, teacher)
     right = torch.cat([own["logits"].argmax(1) == own["labels"] for own in whole])[:50]  # the first 50 rows
     resealed(made, lambda _: None, hits=round(float(right.double().mean()), 6))
     assert len(SyntheticSet.open(made.folder, teacher)) == 50
-    assert made.measured(first=True) == pytest.approx(float(right.double().mean()), abs=1e-6)
+    assert made.measured(balanced=False) == pytest.approx(float(right.double().mean()), abs=1e-6)
 
 
 def test_numpy_scalars_are_settings_of_a_method():

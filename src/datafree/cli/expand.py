@@ -22,7 +22,7 @@ __all__ = ["DEFAULT", "KINDS", "app", "kind_command"]
 DEFAULT = "mmd"
 """`synthesis.losses.alignment.DEFAULT`, which imports torch."""
 CHUNK = 256
-"""`synthesis.synthetic_set.UNIT`, which imports torch."""
+"""`synthesis.synthetic_set.CHUNK`, which imports torch."""
 KINDS = family("datafree.synthesis.losses.alignment", "alignment")
 
 app = App(name="expand")

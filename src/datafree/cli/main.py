@@ -213,7 +213,7 @@ def flags_of(root: Any, words: list[str]) -> dict[str, str]:
     _, apps, _ = root.parse_commands(words)
     flags = dict(PARAMETERS)
     for argument in apps[-1].assemble_argument_collection():
-        if not argument.names or argument.field_info is None:
+        if not argument.names or argument.names[0] == "*" or argument.field_info is None:
             continue
         name, flag = argument.field_info.name, argument.names[0]
         if name not in flags or flags[name] == "--" + name.replace("_", "-"):

@@ -141,13 +141,13 @@ def _read(network: Network, name: str, images: int | None, options: Data, run: R
 
 def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], data: Data, test: Dataset | None) -> None:
     from ..models.agreement import NO_ACCURACY
-    from ..quantization.folder import chosen_on, exported_difference, simulation
+    from ..quantization.folder import exported_difference, images_used, simulation
     from ..releases.processors import processor_lines
 
     speed, operators = result["speed"], dict(result["integer_operators"])
     other = operators.pop("other")
     print(f"{network.name} at {bits.words} in {folder}: model.onnx for onnxruntime, model.pt2 for torch")
-    print(chosen_on(result["sources"]))
+    print(images_used(result["sources"]))
     print(
         f"size: {speed['quantized_bytes']:,} bytes, {100 * speed['smaller']:.1f} % of the original's "
         f"{speed['original_bytes']:,} as ONNX"

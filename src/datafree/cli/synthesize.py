@@ -87,12 +87,12 @@ def _synthesize(
     from ..runs.output_folder import output_folder
     from ..runs.run_log import RunLog
     from ..synthesis.methods.inversion import InversionSettings
-    from ..synthesis.synthetic_set import SET_FOLDER, unit_of
+    from ..synthesis.synthetic_set import SET_FOLDER, chunk_size
     from ..synthesis.synthetic_set import synthesize as make
 
     check_counts(out, images=images, chunk=chunk, workers=workers)
     network = load_teacher(teacher, source, run)
-    chunk = unit_of(method, network, images, out) if chunk is None else chunk
+    chunk = chunk_size(method, network, images, out) if chunk is None else chunk
     record = load_record(teacher, source, network)
     is_optimised = isinstance(method, InversionSettings)
     if is_optimised:
