@@ -175,6 +175,6 @@ def test_a_set_near_chance_is_flagged_on_the_screen_in_the_student_and_in_the_re
     done = command("distill teacher --set poor --epochs 1 --out pupil --quiet")
     assert done.code == 0 and text in done.out
     card = (tmp_path / "copy" / "pupil" / "README.md").read_text()
-    assert "in which the teacher sees the target class near chance" in card
+    assert "whose target class the teacher predicts near chance" in card
     assert command("report teacher pupil poor --out page.html --quiet").code == 0
     assert "near chance (10.0 %)" in (tmp_path / "copy" / "page.html").read_text()

@@ -40,7 +40,7 @@ def made(made_plain, tmp_path_factory) -> Path:
 
 def test_a_few_images_become_many_and_a_student_learns_from_both(command, here):
     done = command(EXPAND.format("many"))
-    assert done.code == 0 and done.out.startswith("40 images in many; the teacher sees the target class in ")
+    assert done.code == 0 and done.out.startswith("40 images in many; the teacher predicts the target class for ")
     made = SyntheticSet.open(here / "many")
     assert len(made) == 40 and made.about["method"]["method"] == "expand"
     assert made.load()[1].tolist() == [*range(10)] * 4

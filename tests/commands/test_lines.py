@@ -148,7 +148,7 @@ def test_other_data_recorded_into_a_new_release_is_flagged_by_the_networks_own_l
     done = command(f"distill noise-data {line} unlike")
     text = "near chance (10.0 %): its images do not show their classes; a student will learn little from them"
     assert done.code == 0 and f" of 512 images of distribution, {text}" in done.out
-    assert "in which the teacher sees the target class near chance" in (here / "unlike" / "README.md").read_text()
+    assert "whose target class the teacher predicts near chance" in (here / "unlike" / "README.md").read_text()
     assert "near chance" not in command(f"distill {release} {line} like").out
 
 

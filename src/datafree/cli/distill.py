@@ -2,6 +2,7 @@
 
 # Annotations are evaluated: the options are classes that are made from settings.
 
+import re
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -50,6 +51,8 @@ CONDENSED = Group("With --condensed", sort_key=2)
 IMAGES = Group("Images", sort_key=0)
 METHOD_FLAGS = {"learning_rate": "--method-learning-rate", "precision": "--method-precision"}
 """Flags of fields that the method and the student's training both have; the student's are --learning-rate, --precision."""
+IS_FIELD = re.compile(r"\w+: ")
+"""Start of an error about one setting."""
 SHARE = 0.5
 EPOCH_IMAGES = 20_000
 """As in `distillation.source_choice` and `distillation.sources`, which import torch; a test compares the signatures."""
@@ -168,7 +171,10 @@ def fresh_command(method: str, text: SettingsText) -> Callable[..., None]:
         """
         from ..synthesis import methods
 
-        chosen = methods.from_name(method, **values(method_settings))
+        try:
+            chosen = methods.from_name(method, **values(method_settings))
+        except UserError as error:  # its flags may begin with --method-
+            raise UserError(f"method.{error}" if IS_FIELD.match(str(error)) else str(error)) from None
         options = {"method": chosen, "epoch_images": epoch_images}
         _distill(teacher, student, out, options, start, values(settings), data, source, run)
 

@@ -147,7 +147,7 @@ def _set(path: Path) -> None:
         opened = SyntheticSet(path, about)
         opened.check_hits()
         if opened.targeted:
-            print(f"  the teacher sees the target class in {100 * hits:.1f} % of them")
+            print(f"  the teacher predicts the target class for {100 * hits:.1f} % of them")
         if warning := opened.warning():
             print(f"  warning: {warning}")
 

@@ -216,6 +216,8 @@ def flags_of(root: Any, words: list[str]) -> dict[str, str]:
         if not argument.names or argument.names[0] == "*" or argument.field_info is None:
             continue
         name, flag = argument.field_info.name, argument.names[0]
+        if flag.startswith("--method-"):  # the student's training has a setting of that name too
+            name = f"method.{name}"
         if name not in flags or flags[name] == "--" + name.replace("_", "-"):
             flags[name] = flag
     return flags

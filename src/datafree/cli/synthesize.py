@@ -136,7 +136,7 @@ def finish(synthetic_set: "SyntheticSet", out: Path, log: "RunLog") -> None:
     consistent = 100 * synthetic_set.about["hits"]
     warning = synthetic_set.warning()
     log.write(out, {"images": len(synthetic_set), "consistent": consistent, "warning": warning})
-    seen = f"; the teacher sees the target class in {consistent:.1f} % of them" if synthetic_set.targeted else ""
+    seen = f"; the teacher predicts the target class for {consistent:.1f} % of them" if synthetic_set.targeted else ""
     print(f"{len(synthetic_set):,} images in {out}{seen}")
     if warning is not None:
         print(f"warning: {warning}; {_advice(synthetic_set.about['method'])}")

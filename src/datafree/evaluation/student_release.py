@@ -120,5 +120,5 @@ def notes_of(
         equal = student.training.agreement.equal
         quality = f"agreement with its teacher {equal:.2f} % on images it learnt from; {NO_ACCURACY}"
     doubtful = isinstance(student, DistilledNetwork) and bool(student.training.warnings)
-    near_chance = ", in which the teacher sees the target class near chance" if doubtful else ""
+    near_chance = ", whose target class the teacher predicts near chance" if doubtful else ""
     return f"distilled from {provenance.teacher} on {provenance.settings['learns_from']}{near_chance}: {quality}"
