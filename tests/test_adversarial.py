@@ -37,6 +37,9 @@ from datafree.models.network import Network
 from datafree.synthesis.losses import Objective, View, alignment
 from datafree.synthesis.losses.alignment_loss import AlignmentLoss
 
+GUIDES = [
+    pytest.param(kind, marks=[pytest.mark.slow] * (kind in ("coral", "mmd"))) for kind in sorted(alignment.kinds())
+]
 SHORT = {"epochs": 4, "iterations": 3, "student_steps": 2, "batch": 16, "latent": 8, "write_every": 1}
 
 
@@ -93,7 +96,10 @@ def test_in_the_students_phase_nothing_of_the_generator_or_the_teacher_moves(tea
     assert all(not torch.equal(now[name], learnt[name]) for name in ("conv.weight", "bn.running_mean", "fc.bias"))
 
 
-@pytest.mark.parametrize("kind", sorted(replay.kinds()))
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(k, marks=[pytest.mark.slow] * (k in ("none", "pool", "reservoir"))) for k in sorted(replay.kinds())],
+)
 def test_a_run_that_was_stopped_goes_on_to_the_same_student(teacher, tiny, tmp_path, kind):
     whole, cut = tiny("norm", seed=5), tiny("norm", seed=5)
     settings = OnlineDistillation(**SHORT)
@@ -471,7 +477,7 @@ def anchored(teacher, kind, count=6):
     )
 
 
-@pytest.mark.parametrize("kind", sorted(alignment.kinds()))
+@pytest.mark.parametrize("kind", GUIDES)
 def test_a_guided_run_that_was_stopped_goes_on_to_the_same_student(teacher, tiny, tmp_path, kind):
     whole, cut, again = (tiny("norm", seed=5) for _ in range(3))
     own, path = anchored(teacher, kind), tmp_path / "state"
@@ -492,7 +498,7 @@ def test_a_guided_run_that_was_stopped_goes_on_to_the_same_student(teacher, tiny
     assert not same(weights(plain.module), weights(whole.module))
 
 
-@pytest.mark.parametrize("kind", sorted(alignment.kinds()))
+@pytest.mark.parametrize("kind", GUIDES)
 def test_guidance_draws_the_generator_to_the_anchors(teacher, tiny, kind):
     """On images drawn anew, the alignment's own loss is lower after 40 steps with guidance than without."""
     pixels = 0.9 + 0.1 * torch.rand(6, *teacher.spec.shape, generator=torch.Generator().manual_seed(1))

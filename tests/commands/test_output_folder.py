@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from contextlib import suppress
 
 import numpy as np
@@ -110,6 +111,7 @@ def test_two_runs_end_with_one_result_and_one_refusal_and_a_killed_one_leaves_th
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         while not (here / "o" / "training.safetensors").exists():
             assert process.poll() is None
+            time.sleep(0.02)
         line = command(slow).line
         assert f"is in use by process {process.pid} on " in line
         process.send_signal(signal.SIGKILL)

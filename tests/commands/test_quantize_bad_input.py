@@ -69,14 +69,8 @@ def test_a_mistake_is_one_line_and_nothing_is_written(refused, options, text):
     assert text in refused(f"quantize {NET} --out o --quiet {defaults} {options}")
 
 
-@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize(("options", "text"), SHAPE_AND_RANGE, ids=lambda value: value[:60])
-def test_images_that_do_not_fit_are_one_line(command, options, text):
-    assert text in command(f"quantize {NET} --out o --quiet {options}").line
-
-
-@pytest.mark.parametrize(("options", "text"), SHAPE_AND_RANGE, ids=lambda value: value[:60])
-def test_images_that_do_not_fit_leave_no_folder_behind(refused, options, text):
+def test_images_that_do_not_fit_are_one_line_and_leave_no_folder_behind(refused, options, text):
     assert text in refused(f"quantize {NET} --out o --quiet {options}")
 
 
@@ -280,8 +274,8 @@ def test_a_quantized_file_that_is_not_ours_is_one_line(command, here, quantized)
     assert "holds no quantized network of format 1" in command("evaluate int8 --data digits").line
 
 
-def test_one_file_of_a_quantized_network_is_pointed_to_its_folder(command, here):
-    assert command(f"quantize {NET} --calibrate shown --out q --quiet").code == 0
+def test_one_file_of_a_quantized_network_is_pointed_to_its_folder(command, here, quantized):
+    shutil.copytree(quantized, here / "q")
     assert command("evaluate q/model.onnx --data digits").line == (
         "q/model.onnx is one file of a quantized network, expected its folder; give q"
     )

@@ -118,7 +118,9 @@ def test_every_method_makes_its_images(command, here, method):
     done = command(f"synthesize {method} teacher {steps} --images 8 --chunk 8 --out made --quiet")
     assert (done.code, done.err) == (0, "")
     targeted = getattr(methods.methods()[method], "targeted", True)
-    assert done.out.startswith(f"8 images in made{'; the teacher predicts the target class for ' if targeted else chr(10)}")
+    assert done.out.startswith(
+        f"8 images in made{'; the teacher predicts the target class for ' if targeted else chr(10)}"
+    )
     assert log(here / "made")["settings"]["method"] == method
 
 

@@ -197,7 +197,7 @@ def test_a_stopped_fine_tuning_goes_on(normed, shown, tmp_path):
     assert torch.equal(resumed(shown), whole(shown))
 
 
-@pytest.mark.parametrize("make", [grouped, dense])
+@pytest.mark.parametrize("make", [pytest.param(grouped, marks=pytest.mark.slow), dense])
 def test_a_network_without_batch_norm_takes_images(make, shown, tmp_path):
     network = make()
     quantized = quantize(network, calibrate=shown)

@@ -342,7 +342,15 @@ NOT_CARRIED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", FORMS)
+QUICK = {
+    "joined with itself", "pooled, channels added in front", "pooled, channels cut off", "two sizes, flattened",
+    "averaged over rows, flattened", "times a row", "times channels", "averaged over channels", "half of the places", "turned",
+    "padded by a number", "channels of a number", "clamped from below in place", "clamped at both ends", "clamped from above",
+}  # fmt: skip
+"""The others are slow tests, each a variant of one of these."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in FORMS])
 def test_what_is_told_of_a_constant_image_is_its_numbers_in_every_place_or_nothing(name):
     norm = nn.BatchNorm2d(6)
     norm.weight.data.fill_(1e-4)

@@ -143,7 +143,11 @@ def hostile(tensors: dict, header: dict) -> dict[str, tuple[dict, dict]]:
     return made
 
 
-@pytest.mark.parametrize("kind", KINDS)
+QUICK = ("training", "online bank", "online vae", "guided means", "guided discriminator", "condensing", "recording")
+"""The others are slow tests: their states differ from one of these in a memory or in what guides."""
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind not in QUICK)) for kind in KINDS])
 def test_no_state_that_this_run_would_not_have_written_is_taken(kind, run, tmp_path):
     go, path = run(kind), tmp_path / "state.safetensors"
     tensors, header, own = left(go, path)

@@ -40,6 +40,13 @@ def make(teacher, whole_record, tmp_path):
     return made
 
 
+@pytest.fixture(scope="module")
+def distributed(teacher, whole_record, tmp_path_factory) -> Path:
+    """The folder of 50 images by `distribution` in units of 20: not to be written to."""
+    folder = tmp_path_factory.mktemp("distributed") / "set"
+    return synthesize(teacher, whole_record, Distribution(), folder, images=50, chunk=20, workers=1).folder
+
+
 def shards(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.glob("unit-*"))}
 
@@ -81,7 +88,9 @@ def test_a_set_gives_back_its_images_labels_and_the_teachers_logits(make, teache
     assert float((to_pixels(pixels[20:40], made.spec) - unit.pixels).abs().max()) <= 0.5 / 255 + 1e-6
 
 
-@pytest.mark.parametrize("images", [3, 10, 27, 50, 60])
+@pytest.mark.parametrize(
+    "images", [3, pytest.param(10, marks=pytest.mark.slow), 27, pytest.param(50, marks=pytest.mark.slow), 60]
+)
 def test_a_cut_unit_leaves_all_classes_alike_and_whole_units_as_they_are(images, make, teacher, whole_record):
     own = make(method=Distribution(), images=images)
     pixels, labels, logits = own.load()
@@ -293,6 +302,7 @@ def uninterrupted(release, tmp_path_factory) -> dict[str, bytes]:
     return content(out)
 
 
+@pytest.mark.slow  # tests/parallel has the same from Python, and the command line of a run that is shared out
 def test_processes_of_torchrun_make_the_bytes_of_one(release, uninterrupted, tmp_path):
     pytest.importorskip("torch.distributed.run")
     if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
@@ -354,8 +364,8 @@ def resealed(made, change, **about):
 
 
 @pytest.mark.parametrize("kind", ["rolled", "rolled with labels", "huge", "zero", "pixels of others"])
-def test_logits_that_are_not_the_teachers_are_refused(kind, make, teacher):
-    made = make(method=Distribution())
+def test_logits_that_are_not_the_teachers_are_refused(kind, distributed, teacher, tmp_path):
+    made = SyntheticSet.open(shutil.copytree(distributed, tmp_path / "set"), teacher)
 
     def change(tensors):
         if kind == "pixels of others":
@@ -371,11 +381,10 @@ def test_logits_that_are_not_the_teachers_are_refused(kind, make, teacher):
     assert len(SyntheticSet.open(made.folder)) == 50, "the file is as it should be"
     with pytest.raises(UserError, match=r"logits in .* are not those of .*, expected at most .*; synthesize again"):
         SyntheticSet.open(made.folder, teacher)
-    assert len(SyntheticSet.open(make("good", Distribution()).folder, teacher)) == 50
 
 
-def test_a_share_of_hits_that_the_shards_do_not_have_is_refused(make, teacher):
-    made = make(method=Distribution())
+def test_a_share_of_hits_that_the_shards_do_not_have_is_refused(distributed, teacher, tmp_path):
+    made = SyntheticSet.open(shutil.copytree(distributed, tmp_path / "set"))
     made.check_hits()
     resealed(made, lambda _: None, hits=0.125)
     with pytest.raises(
