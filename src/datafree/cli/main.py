@@ -117,7 +117,11 @@ def _run(argv: list[str], flags: Flags) -> int:
         return _say(f"{verb} runs in one process, got {processes}; start it without torchrun", 2)
     root = app(verb)
     with custom_commands(root, argv):
-        return _run_parsed(root, verb, argv, notes, flags)
+        try:
+            return _run_parsed(root, verb, argv, notes, flags)
+        except UserError:
+            flags.find()  # before the command of a method of one's own is gone
+            raise
 
 
 def _run_parsed(root: Any, verb: str | None, argv: list[str], notes: list[str], flags: Flags) -> int:
@@ -238,24 +242,25 @@ class Flags(Mapping[str, str]):
 
     def __init__(self) -> None:
         self._command: tuple[Any, list[str]] | None = None
-        self._found: dict[str, str] = {}
+        self._flags: dict[str, str] = {}
 
     def of(self, root: Any, words: list[str]) -> None:
         self._command = (root, words)
 
-    def _all(self) -> dict[str, str]:
+    def find(self) -> dict[str, str]:
+        """The flag of each parameter."""
         if self._command is not None:
-            self._found, self._command = flags_of(*self._command), None
-        return self._found
+            self._flags, self._command = flags_of(*self._command), None
+        return self._flags
 
     def __getitem__(self, parameter: str) -> str:
-        return self._all()[parameter]
+        return self.find()[parameter]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._all())
+        return iter(self.find())
 
     def __len__(self) -> int:
-        return len(self._all())
+        return len(self.find())
 
 
 def _failed(error: BaseException, argv: list[str], flags: Flags) -> int:
