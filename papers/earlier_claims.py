@@ -27,7 +27,9 @@ def is_flat(claims: list[dict[str, Any]]) -> bool:
 
 
 def nested(claims: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same numbers with one entry per experiment. Raises ValueError for an entry whose seeds and values differ in number."""
+    """The same numbers with one entry per experiment. Raises ValueError for an entry whose seeds and values differ in
+    number.
+    """
     ids = {entry["id"] for entry in claims}
     experiments: dict[str, dict[str, Any]] = {}
     for entry in claims:

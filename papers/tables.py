@@ -13,7 +13,9 @@ STABILITY = {
     "sum_of_falls": "sum of falls", "sd_of_epochs": "sd of epochs", "images_per_cpu_second": "images per CPU-second",
     "replayed_bytes": "bytes replayed from",
 }  # fmt: skip
-"""Metrics of an online run beside its last epoch, and their columns; with the prefix `unaveraged_` for the second student."""
+"""Metrics of an online run beside its last epoch, and their columns; with the prefix `unaveraged_` for the second
+student.
+"""
 WHOLE = ("images_per_cpu_second", "replayed_bytes")
 """Metrics that are shown without decimals."""
 UNAVERAGED = "unaveraged_"
@@ -21,7 +23,9 @@ UNAVERAGED = "unaveraged_"
 
 
 def render(claims: Iterable[Mapping[str, Any]]) -> str:
-    """One table per data set and teacher, with the rows in the order of the file; the stability of online runs is another."""
+    """One table per data set and teacher, with the rows in the order of the file; the stability of online runs is
+    another.
+    """
     pairs: dict[str, dict[str, Mapping[str, Any]]] = {}
     for entry in claims:
         data, teacher, row = entry["id"].split("/", 2)

@@ -1,4 +1,6 @@
-"""The rows: which anchors (few real or condensed images), which synthetic images beside them, and the size of each budget."""
+"""The rows: which anchors (few real or condensed images), which synthetic images beside them, and the size of each
+budget.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ EXPANSIONS: dict[str, dict[str, Any] | None] = {
     "naive-augmented": {"start": "noise", "guidance": 0.0, "steps": 60},
     "guided-augmented": {},
 }
-"""Row -> settings of the synthetic images beside the anchors, as changes to the defaults of `expand`; None: no such images."""
+"""Row -> settings of the synthetic images beside the anchors, as changes to the defaults of `expand`; None: no such
+images.
+"""
 
 
 @dataclass(frozen=True)

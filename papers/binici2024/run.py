@@ -5,8 +5,8 @@
     python -m papers.binici2024.run --budget gpu --device cuda
 
 Each cell (data set, row, seed) is written as soon as it is measured, so an interrupted run resumes. The seed decides the
-teacher, the anchors, the synthetic images and the student. Every student takes the same number of steps. Accuracy is measured
-after the last epoch on the whole test set, by an oracle that no method reads.
+teacher, the anchors, the synthetic images and the student. Every student takes the same number of steps. Accuracy is
+measured after the last epoch on the whole test set, by an oracle that no method reads.
 """
 
 from __future__ import annotations
@@ -162,7 +162,9 @@ class Chain:
         return Condensed.open(folder)
 
     def expanded(self, condensed: Condensed, way: str) -> Source:
-        """The synthetic set beside the anchors. Rows with equal settings share it, so all of plain inversion's have one anchor."""
+        """The synthetic set beside the anchors. Rows with equal settings share it, so all of plain inversion's have
+        one anchor.
+        """
         chosen, anchors = expansion(self.pair, way), (condensed.clamped(), condensed.labels)
         if chosen.start == "noise" and chosen.guidance == 0:
             placeholder = condensed.clamped()[:1] * 0 + self.spec.black

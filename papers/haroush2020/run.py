@@ -161,7 +161,9 @@ class Chain:
         return asdict(evaluate(self.network, self.test))
 
     def quantized(self, name: str, source: str) -> dict[str, Any]:
-        """Ranges calibrated on a source. `-corrected` also equalises and corrects biases; `w4a4` and `w3a3` are fine-tuned."""
+        """Ranges calibrated on a source. `-corrected` also equalises and corrects biases; `w4a4` and `w3a3` are
+        fine-tuned.
+        """
         width = int(name[1])
         tuned, analytic = name in ("w4a4", "w3a3"), source == "none" or name.endswith("-corrected")
         units = self.pair.units if tuned else -(-self.pair.calibration // UNIT)

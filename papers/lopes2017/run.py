@@ -133,7 +133,8 @@ class Chain:
         method = methods.from_dict({"method": row, **self.pair.methods.get(row, {})})
         start = time.perf_counter()
         synthetic = synthesize(
-            teacher, teacher_record, method, self.folder / f"set-{row}", images=self.pair.images_of.get(row, self.pair.images),
+            teacher, teacher_record, method, self.folder / f"set-{row}",
+            images=self.pair.images_of.get(row, self.pair.images),
             seed=self.seed, workers=1,
         )  # fmt: skip
         result = self.distill(teacher, stored_images(synthetic), self.pair.faithful)
@@ -189,7 +190,9 @@ def collect(budget: str, work: Path) -> list[dict[str, Any]]:
 
 
 def _costs(cells: list[dict[str, Any]]) -> dict[str, Any]:
-    """The record's size and forecast leakage of the first seed, the time from record to student, and the mean agreement in %."""
+    """The record's size and forecast leakage of the first seed, the time from record to student, and the mean
+    agreement in %.
+    """
     costs = {key: cells[0][key] for key in ("record_bytes", "forecast_auc") if cells and key in cells[0]}
     seconds = [cell["record_to_student_seconds"] for cell in cells if "record_to_student_seconds" in cell]
     if seconds:

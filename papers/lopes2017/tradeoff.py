@@ -56,8 +56,9 @@ KINDS = (
     "lowrank-32", "shrunk", "full", "top", "all-diagonal", "all-pooled", "all-full", "spectral-all", "spectral-pairs",
     "spectral-all-class-mean", "spectral-all-examples", "all-full-matched",
 )  # fmt: skip
-"""Kinds of records. Names without `all`, `top` or `spectral` are moments of the pixels. `spectral-all-SIGNAL` names the signal
-if it is not `class-moments`; `all-full-matched` is the record of `all-full`, used by the method `matched`."""
+"""Kinds of records. Names without `all`, `top` or `spectral` are moments of the pixels. `spectral-all-SIGNAL` names
+the signal if it is not `class-moments`; `all-full-matched` is the record of `all-full`, used by the method
+`matched`."""
 
 
 def choose(kind: str, network: Network, counts: list[int]) -> tuple[list[Any], str]:

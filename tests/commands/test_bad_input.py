@@ -125,7 +125,8 @@ USAGE = [
     ("record teacher --data digits --taps fc1", "--taps belongs to datafree record "),
     (
         "record batch-norm teacher --data digits --replace --quiet",
-        "no method or kind of datafree record 'batch-norm'; expected one of 'input', 'moments', 'spectral-all', 'spectral-pairs'",
+        "no method or kind of datafree record 'batch-norm'; expected one of 'input', 'moments', 'spectral-all', "
+        "'spectral-pairs'",
     ),
     ("record hinton16 --data digits", "hinton16 is no release folder, expected --out"),
     ("synthesize teacher", "needs --out, which was not given"),

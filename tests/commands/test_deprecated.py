@@ -33,7 +33,8 @@ TABLE = [
     ("distill t --images s --out o", "distill t --set s --out o", 1),
     ("distill t s --online generator --out o", "distill online t s --out o", 1),
     ("distill t --online=generator --steer 0 --replayed 0.5 --sharpness 2 --kind l1 --out o",
-     "distill online t --latent-step 0 --replay-fraction 0.5 --disagreement-temperature 2 --disagreement-kind l1 --out o", 5),
+     "distill online t --latent-step 0 --replay-fraction 0.5 --disagreement-temperature 2 "
+     "--disagreement-kind l1 --out o", 5),
     ("distill t --online generator --generator-rate 1 --student-rate 2 --vae-rate 3 --decay 0.9 --out o",
      "distill online t --generator-learning-rate 1 --student-learning-rate 2 --vae-learning-rate 3 --memory-decay 0.9 "
      "--out o", 5),

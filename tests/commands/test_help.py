@@ -23,9 +23,11 @@ FLAGS = {
         "--out", "--images", "--translate", "--bend", "--exposure", "--steps", "--start", "--guidance",
         "--chunk", "--workers", "--record", "--code", "--seed", "--device", "--quiet",
     ),
-    "distill": ("--set", "--condensed", "--share", "--epoch-images", "--data", "--temperature", "--epochs", "--loss", "--code", "--seed"),
+    "distill": ("--set", "--condensed", "--share", "--epoch-images", "--data", "--temperature", "--epochs", "--loss",
+    "--code", "--seed"),
     "quantize": (
-        "--out", "--weight-bits", "--activation-bits", "--first-bits", "--last-bits", "--calibrate", "--images", "--equalise",
+        "--out", "--weight-bits", "--activation-bits", "--first-bits", "--last-bits", "--calibrate", "--images",
+        "--equalise",
         "--correct-bias", "--finetune", "--epochs", "--repeats", "--mixup", "--data", "--weights", "--record", "--code",
         "--seed", "--quiet",
     ),

@@ -85,7 +85,10 @@ def test_a_preset_is_a_method_of_the_field_and_a_flag_changes_one_setting_of_it(
 
 
 def test_a_stopped_run_leaves_a_whole_student_and_goes_on_to_the_same_bytes(command, here, result, monkeypatch):
-    line = "distill online teacher hinton8 --iterations 4 --student-steps 4 --epochs 5 --batch 16 --latent 8 --threads 1 --quiet"
+    line = (
+        "distill online teacher hinton8 --iterations 4 --student-steps 4 --epochs 5 --batch 16 --latent 8 --threads 1"
+    )
+    line += " --quiet"
     code, err, seconds = stop(f"{line} --out a", here / "a" / "run.json", signal.SIGINT, "-c", PACED)
     assert code == 130 and seconds < 10
     assert err == f"datafree: stopped; the part that is complete is kept. Go on with: datafree {line} --out a\n"
@@ -154,7 +157,8 @@ WRONG = [
     ("--generator-learning-rate 1e38", "--generator-learning-rate: got 1e38, expected at most 10"),
     (
         "--preset dafl --ground dark",
-        "--ground: got dark with --scene none, expected --scene things or --scene drawings; give such a scene, or leave --ground out",
+        "--ground: got dark with --scene none, expected --scene things or --scene drawings; give such a scene, or "
+        "leave --ground out",
     ),
     (
         "--scene drawings --symmetry 1",

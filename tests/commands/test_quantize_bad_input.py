@@ -96,7 +96,8 @@ def test_data_to_measure_on_with_a_class_that_the_network_does_not_have_is_one_l
 
 def test_a_network_without_batch_norm_and_without_a_record_is_one_line_that_its_user_can_follow(refused):
     assert refused("quantize other --out o --quiet") == (
-        "--calibrate: got nothing, expected images to choose ranges on, since hinton16 has no batch norm, and there is no record; give "
+        "--calibrate: got nothing, expected images to choose ranges on, since hinton16 has no batch norm, and there is "
+        "no record; give "
         "a folder of images (labels are not needed), a data set, 'inception', or 'noise'"
     )
     assert "the record was made for another teacher" in refused(

@@ -117,7 +117,8 @@ REFUSED = [
     ("other digits --record teacher/record.safetensors", "the record was made for another teacher"),
     (
         "other digits",
-        "--record: got no record, expected statistics of the training data, since hinton16 has no batch norm; give a record,",
+        "--record: got no record, expected statistics of the training data, since hinton16 has no batch norm; give a "
+        "record,",
     ),
     (f"{NET} digits unboxed", "unboxed: pixels from"),
     (f"{NET} unboxed", "expected 0 to 1; scale the images first"),

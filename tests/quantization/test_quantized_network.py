@@ -204,7 +204,8 @@ def test_a_network_without_batch_norm_takes_images(make, shown, tmp_path):
     opened = df.load_model(str(quantized.save(tmp_path / "q")))
     assert float((opened.predict(shown).argmax(1) == quantized(shown).argmax(1)).double().mean()) > 0.98
     assert error(network) == (
-        f"calibrate: got nothing, expected images to choose ranges on, since {_norms(network)}, and there is no record; give a "
+        f"calibrate: got nothing, expected images to choose ranges on, since {_norms(network)}, and there is no "
+        f"record; give a "
         "folder of images (labels are not needed), a data set, 'inception', or 'noise'"
     )
 

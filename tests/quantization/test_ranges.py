@@ -344,8 +344,10 @@ NOT_CARRIED = {
 
 QUICK = {
     "joined with itself", "pooled, channels added in front", "pooled, channels cut off", "two sizes, flattened",
-    "averaged over rows, flattened", "times a row", "times channels", "averaged over channels", "half of the places", "turned",
-    "padded by a number", "channels of a number", "clamped from below in place", "clamped at both ends", "clamped from above",
+    "averaged over rows, flattened", "times a row", "times channels", "averaged over channels", "half of the places",
+    "turned",
+    "padded by a number", "channels of a number", "clamped from below in place", "clamped at both ends",
+    "clamped from above",
 }  # fmt: skip
 """The others are slow tests, each a variant of one of these."""
 

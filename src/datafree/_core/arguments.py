@@ -121,7 +121,9 @@ def _has_length(value: Any, hint: Any) -> bool:
 
 
 def _parts(name: str, value: Any, hint: Any) -> list[tuple[str, Any, Any]]:
-    """(name, item, type) of each item of a mapping, sequence or tuple; the type is that of the matching option of a union."""
+    """(name, item, type) of each item of a mapping, sequence or tuple; the type is that of the matching option of a
+    union.
+    """
     for option in _options(hint):
         origin, inner_types = get_origin(option), get_args(option)
         if origin is Mapping and isinstance(value, Mapping):

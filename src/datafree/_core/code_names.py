@@ -61,6 +61,7 @@ def check_allowed(place: str) -> None:
     """Raises UserError inside `without_code`. Called right before a user's code is imported, and nowhere else."""
     if not code_allowed():
         raise UserError(
-            f"that command runs the code {place!r}, which datafree rerun does only with --trust; add it if the code is yours, or "
+            f"that command runs the code {place!r}, which datafree rerun does only with --trust; add it if the code is "
+            f"yours, or "
             "you have read it"
         )

@@ -13,7 +13,9 @@ __all__ = ["available", "check_cost", "in_words"]
 
 
 def available() -> int | None:
-    """Bytes that this process can still allocate: on the machine, in its control group, under `ulimit -v`; None if unknown."""
+    """Bytes that this process can still allocate: on the machine, in its control group, under `ulimit -v`; None if
+    unknown.
+    """
     limits = [limit for limit in (_machine(), _group(), _limit()) if limit is not None]
     return max(0, min(limits)) if limits else None
 

@@ -85,7 +85,9 @@ class Family(Generic[T]):
     noun: str
     """Name of such a class in messages: `synthesis method`."""
     needs: tuple[str, ...]
-    """Attributes that every class has besides `field`; the last is the method by which this family's plug-ins are recognised."""
+    """Attributes that every class has besides `field`; the last is the method by which this family's plug-ins are
+    recognised.
+    """
 
     def built_in(self) -> dict[str, type[Settings]]:
         """The classes of the package's files by name."""
@@ -188,7 +190,8 @@ class Family(Generic[T]):
         if kind.model_fields[self.field].default != point.name:
             class_name = kind.model_fields[self.field].default
             raise UserError(
-                f"plug-in {point.name!r} of {origin} has the {self.field} {class_name!r}, expected {point.name!r}; update or "
+                f"plug-in {point.name!r} of {origin} has the {self.field} {class_name!r}, expected {point.name!r}; "
+                f"update or "
                 "uninstall it"
             )
         return self._remembered(kind)

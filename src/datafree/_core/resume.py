@@ -1,9 +1,9 @@
 """State files of interrupted runs, written and read in the same way for every kind of run.
 
-A state is read in two steps. `open_state` checks the header: types, ranges, that it belongs to this run (`identity`), and that
-the numbers of threads and processes are the same. The run then derives what each tensor must be (`slots`), and `load_state`
-reads no data of a file with other names, number formats or shapes. Random numbers are not stored: every stream is derived
-from the seed and the epoch.
+A state is read in two steps. `open_state` checks the header: types, ranges, that it belongs to this run (`identity`),
+and that the numbers of threads and processes are the same. The run then derives what each tensor must be (`slots`),
+and `load_state` reads no data of a file with other names, number formats or shapes. Random numbers are not stored:
+every stream is derived from the seed and the epoch.
 """
 
 from __future__ import annotations
@@ -118,7 +118,8 @@ def check_room_for(path: Path, kind: str, header: StateHeader, layout: Slots) ->
 
 
 def open_state(path: Path, kind: str, model: type[H], identity: dict[str, Any], *, partly: bool = False) -> H:
-    """The checked header. Raises UserError if it is damaged or belongs to a run with other settings, data, threads or processes.
+    """The checked header. Raises UserError if it is damaged or belongs to a run with other settings, data, threads or
+    processes.
 
     Another processor or torch version causes a `Notice`: results may differ in their last bits.
     """
@@ -129,7 +130,8 @@ def open_state(path: Path, kind: str, model: type[H], identity: dict[str, Any], 
         stored_identity = {key: stored_identity.get(key) for key in expected}
     if stored_identity != expected and not _differs_by_rounding(stored_identity, expected, content.get("environment")):
         raise UserError(
-            f"{path} is of a run with {_difference(stored_identity, expected)}; name another `out`, or repeat that run's command"
+            f"{path} is of a run with {_difference(stored_identity, expected)}; name another `out`, or repeat that "
+            f"run's command"
         )
     try:
         header = model.model_validate_json(json.dumps(content))
@@ -216,7 +218,8 @@ def _check_environment(path: Path, stored: Environment) -> None:
         )
     if stored.threads != current.threads:
         raise UserError(
-            f"{path} is of a run on {stored.threads} threads, this one has {current.threads}, which would give other numbers; "
+            f"{path} is of a run on {stored.threads} threads, this one has {current.threads}, which would give other "
+            f"numbers; "
             f"use {stored.threads} threads, or name another `out`"
         )
     changed = [

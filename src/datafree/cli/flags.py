@@ -53,7 +53,8 @@ def flag_of(settings: str, field: str) -> str:
 
 
 def translated(line: str, flags: Mapping[str, str]) -> str:
-    """The line of an error or notice, with flags in place of the library's parameters: `--out` for `` `out` ``, `--epochs 3` for
+    """The line of an error or notice, with flags in place of the library's parameters: `--out` for `` `out` ``,
+    `--epochs 3` for
     `` `epochs=3` ``, and at the start `--batch: got 0` for `batch: got 0`.
 
     `flags` has the flag of each parameter of the command; a name that is none of them stays.

@@ -274,7 +274,8 @@ def spec_of(data: Dataset, model: str, options: Input) -> InputSpec:
     check_normalisation(options.mean, options.std, data.shape[0])
     if len(data.classes) == 1:
         raise UserError(
-            f"data set {data.name!r} has images of one class alone, {data.classes[0]!r}, expected 2 classes at least to tell "
+            f"data set {data.name!r} has images of one class alone, {data.classes[0]!r}, expected 2 classes at least "
+            f"to tell "
             "apart; name data with images of another class too"
         )
     shape = data.shape if side is None else (data.shape[0], side, side)
@@ -326,7 +327,8 @@ def say_size(network: Network, data: Dataset, images: str = "images") -> None:
     size, expected = data.shape[1:], network.spec.shape[1:]
     if size != expected:
         print(
-            f"  {images} of {size[0]} x {size[1]} were resized to the {expected[0]} x {expected[1]} that {network.name} takes"
+            f"  {images} of {size[0]} x {size[1]} were resized to the {expected[0]} x {expected[1]} that "
+            f"{network.name} takes"
         )
     if network.spec.shape[0] != data.shape[0]:
         kind = {1: "grey", 3: "colour"}.get(network.spec.shape[0], f"{network.spec.shape[0]} channels")

@@ -73,8 +73,8 @@ def online_command(memories: Mapping[str, SettingsText], alignments: Mapping[str
     ) -> None:
         """Train a student against a generator that looks for what it has not learned; no image, record or data is needed.
 
-        After every epoch the folder holds a complete release of the student so far. The run can be stopped at any moment, and
-        the same command continues it.
+        After every epoch the folder holds a complete release of the student so far. The run can be stopped at any
+        moment, and the same command continues it.
 
         Example: datafree distill online teacher --out student
 

@@ -135,7 +135,8 @@ def _argv(log: dict[str, Any], path: Path) -> list[str]:
     argv = log.get("argv")
     if argv == []:
         raise UserError(
-            f"{path} names no command line: that run was made from Python, and no command can repeat it; run that Python code "
+            f"{path} names no command line: that run was made from Python, and no command can repeat it; run that "
+            f"Python code "
             "again"
         )
     if not isinstance(argv, list) or not argv or not all(isinstance(word, str) for word in argv):

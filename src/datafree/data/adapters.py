@@ -1,7 +1,7 @@
 """Makes a `Dataset` of a torch Dataset or DataLoader, or of arrays of images and labels.
 
-Refuses what would silently give wrong numbers: images that are normalised or augmented already, loaders that leave images out
-or repeat them, and labels that are not class numbers.
+Refuses what would silently give wrong numbers: images that are normalised or augmented already, loaders that leave
+images out or repeat them, and labels that are not class numbers.
 """
 
 from __future__ import annotations
@@ -58,11 +58,12 @@ def as_dataset(data: ImageData, network: Network | InputSpec, *, labelled: bool 
     Dataset are kept in memory up to 256 MB. A larger one is read again from its source at each use, a few images at a time,
     and compared with a hash of the first read.
 
-    Raises UserError, with `name` as the parameter's name, for images of another shape, NaN, and pixels outside the range; for
-    images that are normalised already; for items that change when they are read again (random augmentation), also later; for
-    loaders that drop the last batch, repeat or leave out images, or have a custom collate function; for an `IterableDataset`;
-    if at least half of the images are copies of others; and for labels that are not whole numbers (one-hot rows, for example)
-    or that name no class.
+    Raises UserError, with `name` as the parameter's name, for images of another shape, NaN, and pixels outside the
+    range; for images that are normalised already; for items that change when they are read again (random
+    augmentation), also later; for loaders that drop the last batch, repeat or leave out images, or have a custom
+    collate function; for an
+    `IterableDataset`; if at least half of the images are copies of others; and for labels that are not whole numbers
+    (one-hot rows, for example) or that name no class.
     """
     if isinstance(data, Dataset):
         return data
@@ -108,11 +109,13 @@ def _label_array(labels: Tensor, images: int, classes: int, subject: str) -> np.
         )
     if labels.ndim != 1:
         raise UserError(
-            f"{subject}: got labels of shape {tuple(labels.shape)}, expected class numbers ({images},); give one for each image"
+            f"{subject}: got labels of shape {tuple(labels.shape)}, expected class numbers ({images},); give one for "
+            f"each image"
         )
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise UserError(
-            f"{subject}: got labels of {labels.dtype}, expected whole numbers from 0 to {classes - 1}; give class numbers, as "
+            f"{subject}: got labels of {labels.dtype}, expected whole numbers from 0 to {classes - 1}; give class "
+            f"numbers, as "
             "int64"
         )
     if len(labels) != images:

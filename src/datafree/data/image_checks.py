@@ -66,7 +66,8 @@ def look_at(chunks: Iterator[Tensor], spec: InputSpec, subject: str) -> Look:
     distinct = len(np.unique(joined))
     if len(joined) > 1 and distinct <= len(joined) // 2:
         raise UserError(
-            f"{subject}: got {len(joined):,} images of which {distinct:,} are different ones, expected each image once, since "
+            f"{subject}: got {len(joined):,} images of which {distinct:,} are different ones, expected each image "
+            f"once, since "
             "copies count as samples; leave them out"
         )
     return Look(joined, as_bytes)
@@ -103,7 +104,8 @@ def _check_centred(moments: Tensor, spec: InputSpec, subject: str) -> None:
     afar = float(((mean - expected[0]) / expected[1]).abs().max()) > AFAR or float((std / expected[1]).max()) > 2
     if unit and spec.normalises and afar:
         raise UserError(
-            f"{subject}: got images of mean {float(mean.mean()):.2g} and std {float(std.mean()):.2g}, which look normalised, "
+            f"{subject}: got images of mean {float(mean.mean()):.2g} and std {float(std.mean()):.2g}, which look "
+            f"normalised, "
             f"expected pixels of about mean {spec.mean[0]:.3g} and std {spec.std[0]:.3g}; give the images before "
             "normalisation (leave out transforms.Normalize)"
         )

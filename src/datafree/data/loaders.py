@@ -69,7 +69,8 @@ def length_of(source: Any, name: str) -> int:
     kind = type(source).__name__
     if isinstance(source, IterableDataset):
         raise UserError(
-            f"{name}: got an IterableDataset ({kind}), which can only be read in order, expected one with a length and indices, "
+            f"{name}: got an IterableDataset ({kind}), which can only be read in order, expected one with a length and "
+            f"indices, "
             "since images are read more than once; give a map-style Dataset, or (images, labels)"
         )
     try:

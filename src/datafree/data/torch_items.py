@@ -119,7 +119,8 @@ class Items:
             return tensor
         if tensor.ndim == 2 and (1, *tensor.shape) == self.spec.shape:
             raise UserError(
-                f"{subject} has the shape {tuple(tensor.shape)}, expected {self.spec.shape} (channels, height, width); add the "
+                f"{subject} has the shape {tuple(tensor.shape)}, expected {self.spec.shape} (channels, height, width); "
+                f"add the "
                 "dimension of the channel, with [None]"
             )
         try:
@@ -135,7 +136,8 @@ class Items:
         if isinstance(value, (Tensor, np.ndarray)):
             if math.prod(value.shape) == classes and classes > 1:
                 raise UserError(
-                    f"{subject} has a label of shape {tuple(value.shape)}, one-hot or probabilities, expected a class number; "
+                    f"{subject} has a label of shape {tuple(value.shape)}, one-hot or probabilities, expected a class "
+                    f"number; "
                     "give .argmax()"
                 )
             if math.prod(value.shape) == 1:

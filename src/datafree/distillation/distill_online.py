@@ -258,10 +258,11 @@ def distill_online(
     weights are replaced by channels of the teacher, if it has the same layers, none wider; with "random" it keeps its own.
 
     Fields of `OnlineDistillation` are given as `settings` or as keywords, and change those of a `preset`: the losses and the
-    memory of a method of the field ("dafl", "dfad", "mb-dfkd", "pre-dfkd"). `replay` is the memory of earlier images that the
-    student sees again, a name ("bank" by default), a mapping with `replay`, or settings. With `condensed`, a condensed set or
-    its path, the generator is kept near those images by an `alignment` ("mmd" by default) (Binici et al. 2024). A `record` is
-    used if `statistics` is above 0 and the teacher has no batch norms.
+    memory of a method of the field ("dafl", "dfad", "mb-dfkd", "pre-dfkd"). `replay` is the memory of earlier images
+    that the student sees again, a name ("bank" by default), a mapping with `replay`, or settings. With `condensed`, a
+    condensed set or its path, the generator is kept near those images by an `alignment` ("mmd" by default) (Binici et
+    al. 2024). A
+    `record` is used if `statistics` is above 0 and the teacher has no batch norms.
 
     The same seed gives the same student. With a `state` path, everything is saved there after each epoch, and the same call
     continues from it, if `identity` is equal too; by default that is everything that determines the result. `on_epoch` is

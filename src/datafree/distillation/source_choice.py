@@ -38,8 +38,8 @@ SHARE = 0.5
 CHUNK = 4096
 
 ImagesLike: TypeAlias = SyntheticSet | LabelledData | Source | Tensor | np.ndarray | str | Path
-"""Images to learn from: a synthetic set or its folder, real data (as `as_dataset` takes it) or its name or path, pixels, or a
-source with logits."""
+"""Images to learn from: a synthetic set or its folder, real data (as `as_dataset` takes it) or its name or path,
+pixels, or a source with logits."""
 MethodLike: TypeAlias = str | Mapping[str, Any] | Synthesizer
 """A method of synthesis: a name, a mapping with `method`, or settings."""
 

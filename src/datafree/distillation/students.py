@@ -42,7 +42,8 @@ def student_name(teacher: Network) -> str:
     name = zoo.half(teacher.name)
     if name is None:
         raise UserError(
-            f"no student named, and the zoo has no half of {teacher.name}; name one, from the zoo or as file.py:function, or "
+            f"no student named, and the zoo has no half of {teacher.name}; name one, from the zoo or as "
+            f"file.py:function, or "
             "give a module"
         )
     return name

@@ -40,7 +40,8 @@ def train(
     empty = (data.labels.bincount(minlength=len(data.classes)) == 0).nonzero().flatten().tolist()
     if empty:
         raise UserError(
-            f"none of the {len(data):,} training images of {data.name} is of class {data.classes[empty[0]]!r}, expected some "
+            f"none of the {len(data):,} training images of {data.name} is of class {data.classes[empty[0]]!r}, "
+            f"expected some "
             "of each class; give images of every class"
         )
     network.check()

@@ -118,7 +118,9 @@ def _check_source(source: Source, teacher: Network) -> None:
 
 
 def resolved(settings: Distillation, source: Source, *, seed: int = 0) -> Distillation:
-    """The settings with the temperature that will be used; if none is given, it is chosen from 1,024 logits of the source."""
+    """The settings with the temperature that will be used; if none is given, it is chosen from 1,024 logits of the
+    source.
+    """
     if settings.temperature is not None:
         return settings
     _, logits = next(iter(source.epoch(seed, 0, 1024)))

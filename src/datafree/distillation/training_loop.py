@@ -188,7 +188,8 @@ def _blame_images(network: Network, logits: Tensor) -> str:
     if not all(float(weight.abs().amax()) < LARGEST_WEIGHT for weight in weights) or not bool(not_finite.any()):
         return ""
     return (
-        f"the logits of {network.name} are not finite on {int(not_finite.sum()):,} of {len(not_finite):,} images of a batch, "
+        f"the logits of {network.name} are not finite on {int(not_finite.sum()):,} of {len(not_finite):,} images of a "
+        f"batch, "
         "although its weights are: remove images on which its forward divides by 0, such as blank ones if it standardises "
         "each image"
     )

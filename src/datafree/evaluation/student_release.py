@@ -41,12 +41,14 @@ def save_student(
     run.json states settings, seeds, versions and hashes of what the student learned from; `datafree report` reads it.
     `evaluation` is what `evaluate(student, data, teacher)` returned, on test images of `data_name`; without it the card says
     that no accuracy was measured. A folder that holds this very result stays as it is, which a `Notice` says. Raises
-    UserError for a folder of something else, and for a student whose weights were changed since; nothing is left half-written.
+    UserError for a folder of something else, and for a student whose weights were changed since; nothing is left
+    half-written.
     """
     training = student.training
     if student.fingerprint() != training.provenance.student:
         raise UserError(
-            "student: got weights that were changed after the training, so its log would be wrong; write it with write_release"
+            "student: got weights that were changed after the training, so its log would be wrong; write it with "
+            "write_release"
         )
     log = RunLog("distill", training.provenance.settings, {}, hashes=training.provenance.hashes)
     log.began -= training.provenance.seconds

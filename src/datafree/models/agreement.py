@@ -67,7 +67,8 @@ def agreement(teacher: Tensor, student: Tensor, classes: Sequence[str]) -> Agree
     if float(shares[0].max()) >= ONE_CLASS:
         commonest = shares[0].argmax()
         warning = (
-            f"the teacher answers {classes[int(commonest)]!r} on {100 * float(shares[0][commonest]):.0f} % of these images, so "
+            f"the teacher answers {classes[int(commonest)]!r} on {100 * float(shares[0][commonest]):.0f} % of these "
+            f"images, so "
             "their agreement says little"
         )
     elif equal <= expected + max(noise, CHANCE * (1 - expected)):

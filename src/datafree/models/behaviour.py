@@ -34,7 +34,9 @@ SUM = 1e-2
 REPEATS = 30
 """Further calls of a network that draws random numbers."""
 SAME, ALIKE, COARSE = 1e-4, 0.02, 0.25
-"""Tolerances as a share of the logits' spread: between equal calls, between batches, and between batches in half precision."""
+"""Tolerances as a share of the logits' spread: between equal calls, between batches, and between batches in half
+precision.
+"""
 STEPPED = 0.1
 """Share of rows that may fall on the other side of a step."""
 STEPS = (
@@ -79,12 +81,15 @@ def check_finite(name: str, logits: Tensor, start: int = 0) -> None:
     if bool(bad_rows.any()):
         if bool((logits[not_finite] == -torch.inf).all()) and bool((not_finite == not_finite[0]).all()):
             raise UserError(
-                f"the logits of {name} are -inf for {int(not_finite[0].sum())} of {logits.shape[1]} classes on every image, as "
+                f"the logits of {name} are -inf for {int(not_finite[0].sum())} of {logits.shape[1]} classes on every "
+                f"image, as "
                 "where classes are masked, expected finite logits; mask them with a finite number, such as -1e4"
             )
         raise UserError(
-            f"the logits of {name} are not finite on {int(bad_rows.sum()):,} of {start + len(logits):,} images, the first of "
-            f"them image {start + int(bad_rows.nonzero()[0]):,} (counted from 0); use weights that give finite logits, and no "
+            f"the logits of {name} are not finite on {int(bad_rows.sum()):,} of {start + len(logits):,} images, the "
+            f"first of "
+            f"them image {start + int(bad_rows.nonzero()[0]):,} (counted from 0); use weights that give finite logits, "
+            f"and no "
             "images on which its forward divides by 0, such as blank ones where it standardises each"
         )
 

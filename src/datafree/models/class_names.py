@@ -40,7 +40,9 @@ def are_bare(names: Sequence[str]) -> bool:
 
 
 def ordered(names: Sequence[str], order: str | None = None) -> list[str]:
-    """Names in class order. By default numbers by value and other names as text; `number` also sorts digits inside by value."""
+    """Names in class order. By default numbers by value and other names as text; `number` also sorts digits inside by
+    value.
+    """
     if order == "text" or (order is None and not are_numbers(names)):
         return sorted(names)
     if are_numbers(names):
@@ -59,7 +61,8 @@ def check_names(names: Sequence[str], source: str, *, stored: bool = False) -> N
     for position, name in enumerate(names):
         if len(name) > LONGEST_NAME:
             raise UserError(
-                f"class {position} of {source} has a name of {len(name):,} characters, expected 1 to {LONGEST_NAME}; shorten it"
+                f"class {position} of {source} has a name of {len(name):,} characters, expected 1 to {LONGEST_NAME}; "
+                f"shorten it"
             )
         if not _is_text(name):
             raise UserError(f"class {position} of {source} has the name {name!r}, expected Unicode text; rename it")
@@ -125,7 +128,8 @@ def class_positions(
             named_classes, "number"
         ):
             raise UserError(
-                f"classes of {source} or {network} are bare numbers, and the others, {', '.join(map(repr, named_classes[:3]))}, "
+                f"classes of {source} or {network} are bare numbers, and the others, "
+                f"{', '.join(map(repr, named_classes[:3]))}, "
                 "..., are not in the order of their numbers; expected the same names; rename the classes"
             )
         return tuple(range(len(names)))
@@ -133,7 +137,8 @@ def class_positions(
         values = {number_of(name) for name in expected}
         missing = next(name for name in names if number_of(name) not in values)
         raise UserError(
-            f"class {missing!r} of {source} is none of {network}, which has {expected[0]!r} to {expected[-1]!r}; expected the "
+            f"class {missing!r} of {source} is none of {network}, which has {expected[0]!r} to {expected[-1]!r}; "
+            f"expected the "
             "same numbers; rename the classes, since counting from 1 cannot be distinguished from counting from 0"
         )
     composed = {_composed(name) for name in expected}
@@ -143,7 +148,8 @@ def class_positions(
             f"classes of {source} or {network} have one name twice, and are not in the same order; rename them"
         )
     raise UserError(
-        f"class {position} of {source} is {names[position]!r}, expected {expected[position]!r} as in {network}; use the data that the "
+        f"class {position} of {source} is {names[position]!r}, expected {expected[position]!r} as in {network}; use "
+        f"the data that the "
         "network was trained for, with the same class names, or bare numbers from 0 in the network's order"
     )
 
@@ -170,8 +176,8 @@ def check_order(
 ) -> None:
     """Raises UserError unless `source`, made from the network, has as many classes and no name at another position.
 
-    Other names are accepted. With `renamed`, for a source that is known to belong to the network's weights, so are numbers in
-    order that start at another number.
+    Other names are accepted. With `renamed`, for a source that is known to belong to the network's weights, so are
+    numbers in order that start at another number.
     """
     if len(names) != len(expected):
         raise UserError(f"{source} has {len(names)} classes, {network} {len(expected)}; {advice}")
@@ -179,7 +185,8 @@ def check_order(
         return
     if (position := moved(names, expected)) is not None:
         raise UserError(
-            f"class {position} of {source} is {cut(names[position])!r}, {network} has {cut(expected[position])!r} there and that "
+            f"class {position} of {source} is {cut(names[position])!r}, {network} has {cut(expected[position])!r} "
+            f"there and that "
             f"name at another place; {advice}"
         )
 
@@ -190,7 +197,9 @@ def _key(name: str) -> Fraction | str:
 
 
 def _by_name(names: Sequence[str], expected: Sequence[str]) -> tuple[int, ...] | None:
-    """The position of each name among those expected: as text, in another Unicode form, or by value; None if one is missing."""
+    """The position of each name among those expected: as text, in another Unicode form, or by value; None if one is
+    missing.
+    """
     for key in (str, _composed, number_of):
         keys, positions = [key(name) for name in names], {key(name): position for position, name in enumerate(expected)}
         distinct = None not in positions and len(positions) == len(expected)

@@ -1,4 +1,6 @@
-"""Taps: the places where a network's activations are read. A tap is torch's dotted module name, or `input` for the pixels."""
+"""Taps: the places where a network's activations are read. A tap is torch's dotted module name, or `input` for the
+pixels.
+"""
 
 from __future__ import annotations
 
@@ -149,9 +151,9 @@ def watch(
     """A dict that each forward pass fills: tap -> activation (N, ...), the pre-activation of conv and linear layers.
 
     A batch-norm tap has the layer's input; if an image passes it several times, the inputs of all calls, (calls x N, ...).
-    `features` is the last layer's input; reading it raises UserError if no image passes a layer. `edits` change a tap's output
-    for the layers that follow (dropout masks), and the dict holds the edited output. `input` is set by the caller. All hooks
-    are removed when the block ends.
+    `features` is the last layer's input; reading it raises UserError if no image passes a layer. `edits` change a
+    tap's output for the layers that follow (dropout masks), and the dict holds the edited output. `input` is set by
+    the caller. All hooks are removed when the block ends.
 
     Values are as they were at that moment: the first pass copies all of them, later passes only those that an in-place
     operation overwrote before.

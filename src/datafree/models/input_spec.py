@@ -21,14 +21,18 @@ __all__ = ["InputSpec"]
 MOST_PIXELS = 1 << 24
 """Maximum number of values in one image."""
 LARGEST = 1e12
-"""Largest pixel and standard deviation; the reciprocal is the smallest standard deviation. Beyond it float32 cannot count."""
+"""Largest pixel and standard deviation; the reciprocal is the smallest standard deviation. Beyond it float32 cannot
+count.
+"""
 LEVELS = 256 * 2.0**-23
 """Smallest width of the range as a share of its larger end, so that float32 has 256 levels in it."""
 
 NARROW = 0.05
 """Share of the range below which images are taken for those of another scale."""
 OVERSHOOT = 0.25
-"""Share of the range by which a bicubic or Lanczos resize may exceed it, at a corner between black and white: 1.1 squared."""
+"""Share of the range by which a bicubic or Lanczos resize may exceed it, at a corner between black and white: 1.1
+squared.
+"""
 
 
 class InputSpec(Settings):
@@ -112,7 +116,9 @@ class InputSpec(Settings):
         return pixels.clamp(self.low, self.high)
 
     def rescaled(self, pixels: Tensor, target: InputSpec) -> Tensor:
-        """Pixels of this spec, scaled linearly to the range of `target`; pixels beyond this range stay beyond the new one."""
+        """Pixels of this spec, scaled linearly to the range of `target`; pixels beyond this range stay beyond the new
+        one.
+        """
         if (self.low, self.high) == (target.low, target.high):
             return pixels
         return (pixels - self.low) * ((target.high - target.low) / (self.high - self.low)) + target.low

@@ -21,8 +21,8 @@ MODES = ((2, False, False), (2, False, True), (17, False, False), (17, True, Tru
 def channels_last(*networks: Network) -> Iterator[None]:
     """Puts four-dimensional weights into channels-last format inside the block, for networks that run with it.
 
-    A network that, for example, calls `view` on a convolution's output does not, and is left unchanged. Values do not change,
-    only their place in memory; sums may be computed in another order.
+    A network that, for example, calls `view` on a convolution's output does not, and is left unchanged. Values do not
+    change, only their place in memory; sums may be computed in another order.
     """
     with ExitStack() as stack:
         for network in networks:

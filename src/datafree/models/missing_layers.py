@@ -33,7 +33,8 @@ def no_batch_norm(network: Network) -> str:
         return f"no image passes a batch norm of {network.name} ({_first_names(norms)}) in one size, called as a module"
     if other_norms:
         return (
-            f"the norms of {network.name} are {_kinds(other_norms)} ({_first_names(other_norms)}) and not torch.nn.BatchNorm, "
+            f"the norms of {network.name} are {_kinds(other_norms)} ({_first_names(other_norms)}) and not "
+            f"torch.nn.BatchNorm, "
             "so it has no batch norm"
         )
     if stateless:
@@ -64,7 +65,8 @@ def no_layer(network: Network) -> str:
         )
     if other_layers:
         return (
-            f"the weights of {network.name} are in {_kinds(other_layers)} ({_first_names(other_layers)}) and not in torch.nn's own layers, "
+            f"the weights of {network.name} are in {_kinds(other_layers)} ({_first_names(other_layers)}) and not in "
+            f"torch.nn's own layers, "
             "so it has no conv or linear layer"
         )
     return f"{network.name} has no conv or linear layer"

@@ -149,7 +149,8 @@ class Network:
             )
 
     def run(self, inputs: Tensor) -> Any:
-        """What the module returns for normalised images (N, C, H, W), into which it may write. Compiled modules run uncompiled.
+        """What the module returns for normalised images (N, C, H, W), into which it may write. Compiled modules run
+        uncompiled.
 
         Compiled code calls no hooks, so its layers could not be watched.
         """
@@ -271,7 +272,8 @@ def _spec(
     """The spec of these arguments. Raises UserError that names the argument that does not fit."""
     if input_shape is None:
         raise UserError(
-            "input_shape: got None, expected channels, height and width; give input_shape=(3, 32, 32), for example, or an InputSpec"
+            "input_shape: got None, expected channels, height and width; give input_shape=(3, 32, 32), for example, or "
+            "an InputSpec"
         )
     shape = tuple(input_shape) if isinstance(input_shape, (tuple, list, torch.Size)) else None
     if shape is None or len(shape) != 3 or not all(_is_count(size) for size in shape):

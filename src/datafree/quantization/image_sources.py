@@ -37,8 +37,8 @@ __all__ = ["NO_IMAGES", "ImageSource", "Images", "Origin", "default_method", "is
 
 ImageSource: TypeAlias = str | Path | ImageData | SyntheticSet | Condensed | Synthesizer
 """Where images come from: a synthesis method by name or with its settings, `noise`, a data set by name (`cifar10:test`),
-the path of an image folder, .npz file, synthetic or condensed set, such a set, open, a torch Dataset or DataLoader, or pixels
-(N, C, H, W) as a tensor or array."""
+the path of an image folder, .npz file, synthetic or condensed set, such a set, open, a torch Dataset or DataLoader, or
+pixels (N, C, H, W) as a tensor or array."""
 
 NO_IMAGES = "none"
 """The word for ranges from the batch norms, without images."""
@@ -93,7 +93,8 @@ def default_method(network: Network, record: Record | None) -> str:
     except UserError:
         reason = "there is no record" if record is None else "no images can be made from this record"
         raise UserError(
-            f"calibrate: got nothing, expected images to choose ranges on, since {no_batch_norm(network)}, and {reason}; give "
+            f"calibrate: got nothing, expected images to choose ranges on, since {no_batch_norm(network)}, and "
+            f"{reason}; give "
             "a folder of images (labels are not needed), a data set, 'inception', or 'noise'"
         ) from None
     return "distribution"

@@ -234,7 +234,9 @@ def _choose_by_moments(quantized: Quantized, by_node: dict[str, ActivationMoment
 
 
 def _correct_by_moments(quantized: Quantized, by_node: dict[str, ActivationMoments]) -> None:
-    """Subtracts from each bias the mean error of the rounded weights, for the layer's mean input according to batch norms."""
+    """Subtracts from each bias the mean error of the rounded weights, for the layer's mean input according to batch
+    norms.
+    """
     for node, _, grid in quantized.layers():
         source = behind(node.args[0])
         if source.name in by_node and len(node.args) > 2 and node.args[2] is not None:
@@ -320,7 +322,9 @@ def _measure_moments(quantized: Quantized, names: Set[str], pixels: Tensor) -> d
 
 
 def _correct_on_images(quantized: Quantized, pixels: Tensor) -> None:
-    """Subtracts the mean error of rounded weights from the biases, layer by layer, with the layers before already corrected."""
+    """Subtracts the mean error of rounded weights from the biases, layer by layer, with the layers before already
+    corrected.
+    """
     nodes = {node for node, _, _ in quantized.layers() if len(node.args) > 2 and node.args[2] is not None}
     for step in quantized.steps():
         step.rounding = False

@@ -240,7 +240,8 @@ def quantize(
     settings = {
         "model": architecture_of(network), **bits.model_dump(), "calibrate": ranges.setting, "images": images,
         "equalise": equalise, "correct_bias": correct_bias, "target_cpu": target_cpu,
-        "finetune": None if tuning_images is None else tuning_images.setting, **({} if tuning is None else tuning.model_dump()),
+        "finetune": None if tuning_images is None else tuning_images.setting,
+        **({} if tuning is None else tuning.model_dump()),
     }  # fmt: skip
     sources = {"ranges": _noting_fewer_images(ranges.origin, source, images)}
     sources |= {} if tuning_images is None else {"fine_tuning": tuning_images.origin}

@@ -178,7 +178,9 @@ def _by_place(network: Network, record: Record, name: str) -> bool:
 
 
 def _pooled(network: Network, record: Record, name: str, entry: Entry) -> StoredStatistics:
-    """A class-conditional entry as one mean and variance per channel: the law of total variance over classes and positions."""
+    """A class-conditional entry as one mean and variance per channel: the law of total variance over classes and
+    positions.
+    """
     accumulator = record.accumulator(name, network)
     assert isinstance(accumulator, MomentsAccumulator)
     mean, variance = _over_classes(entry, accumulator)
@@ -197,9 +199,9 @@ def channels(activation: Tensor) -> Tensor:
 def by_channel(activation: Tensor, about: Tensor, calls: int = 1) -> tuple[Tensor, Tensor]:
     """Mean minus `about` (C,), and biased variance (C,), of an activation (N, C, ...) over images and positions.
 
-    For a tap with several `calls`, (calls x N, C, ...), averages over the calls. Computed from the mean and norm after `about`
-    is subtracted: as exact as `Tensor.var` if the mean is near `about`, in a tenth of its time, with a gradient in two passes.
-    Computed in float32 at least.
+    For a tap with several `calls`, (calls x N, C, ...), averages over the calls. Computed from the mean and norm after
+    `about` is subtracted: as exact as `Tensor.var` if the mean is near `about`, in a tenth of its time, with a
+    gradient in two passes. Computed in float32 at least.
 
     If mean and `about` differ by r standard deviations, float32 leaves a relative error of about 1e-7 r^2 in the variance: a
     thousandth at r = 100, and no correct digit from r = 3,000 on. Published figures use `statistics`, without such a limit.
@@ -268,8 +270,9 @@ def statistics(
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Tap -> mean (C,) and biased variance (C,) over a data set, in one pass in float64.
 
-    `source` is a data set, or pixels (N, C, H, W) in the spec's range; without `in_range` they may exceed it. `show` changes the
-    images before the network sees them. Raises UserError for images that do not fit, and for activations with NaN or infinity.
+    `source` is a data set, or pixels (N, C, H, W) in the spec's range; without `in_range` they may exceed it. `show`
+    changes the images before the network sees them. Raises UserError for images that do not fit, and for activations
+    with NaN or infinity.
     """
     layers = tuple(layers)
     calls, views = {layer.tap: layer.calls for layer in layers}, {layer.tap: layer.view for layer in layers}

@@ -111,7 +111,9 @@ def budgeted(network: Network, counts: Sequence[int], leak: float) -> Moments:
 
 
 def best(network: Network) -> Choice:
-    """For the best images of the method `distribution`: full class covariances of the pixels, low rank if they are too large."""
+    """For the best images of the method `distribution`: full class covariances of the pixels, low rank if they are too
+    large.
+    """
     if network.spec.pixels <= PIXELS_AT_MOST:
         return [(InputMoments(), None), (Moments(covariance="full"), (tap_names.INPUT,))]
     return [(InputMoments(), None), (Moments(covariance="lowrank", rank=128, conv="units"), (tap_names.INPUT,))]

@@ -202,7 +202,8 @@ class Record:
             if (recorded.low, recorded.high) != (expected.low, expected.high):
                 ranges = [f" from {spec.low:g} to {spec.high:g}" for spec in (recorded, expected)]
             raise UserError(
-                f"the record is for images {recorded.shape}{ranges[0]} normalised by {recorded.mean} / {recorded.std}, {network.name} "
+                f"the record is for images {recorded.shape}{ranges[0]} normalised by {recorded.mean} / {recorded.std}, "
+                f"{network.name} "
                 f"takes {expected.shape}{ranges[1]} by {expected.mean} / {expected.std}; use the release it came with"
             )
         same_weights = network.fingerprint() == self.fingerprint
@@ -288,7 +289,9 @@ def _statistics(network: Network, data: Dataset | None, preset: str | Statistics
 
 
 def _settings(statistic: Any) -> Statistic:
-    """The settings of a statistic given by name, as a dict, or as settings. Raises UserError for a kind not offered for new records."""
+    """The settings of a statistic given by name, as a dict, or as settings. Raises UserError for a kind not offered
+    for new records.
+    """
     if not isinstance(statistic, (str, Mapping)):
         return statistic
     values = {"kind": statistic} if isinstance(statistic, str) else statistic
@@ -336,7 +339,8 @@ def _keep_promise(record: Record, network: Network, leak: float) -> None:
     """Raises UserError if the forecast of a record of the preset `safe` exceeds `leak`."""
     if (auc := forecast_auc(record.released_statistics(network))) > leak:
         raise UserError(
-            f"leak: got a forecast AUC of {auc:.3f} for the least that the preset 'safe' records, expected at most {leak:g}; "
+            f"leak: got a forecast AUC of {auc:.3f} for the least that the preset 'safe' records, expected at most "
+            f"{leak:g}; "
             "give more samples of each class, or a higher leak"
         )
 
@@ -379,7 +383,8 @@ def _missing(statistics: Statistics, add_to: Record, network: Network) -> Statis
         if present and len(present) < len(all_layers):
             warnings.warn(
                 Notice(
-                    f"kept as the record has them, with other settings: {', '.join(present)}; record all again to replace them"
+                    f"kept as the record has them, with other settings: {', '.join(present)}; record all again to "
+                    f"replace them"
                 ),
                 stacklevel=4,
             )

@@ -11,8 +11,8 @@ from .._core.settings import Settings
 __all__ = ["Bits", "TargetCPU", "ends", "largest_weight"]
 
 TargetCPU: TypeAlias = Literal["any", "vnni"]
-"""`any`: 8-bit weights that are multiplied by 8-bit activations use 7 bits, so that sums of two products fit into the 16 bits
-that onnxruntime has for them on x86 processors without VNNI. `vnni`: all 8 bits."""
+"""`any`: 8-bit weights that are multiplied by 8-bit activations use 7 bits, so that sums of two products fit into the
+16 bits that onnxruntime has for them on x86 processors without VNNI. `vnni`: all 8 bits."""
 
 
 def ends(first: object, last: object) -> str:
@@ -31,8 +31,8 @@ def largest_weight(weights: int, activations: int, target_cpu: TargetCPU) -> int
 class Bits(Settings):
     """Uniform quantization: weights symmetric per output channel, activations per tensor, with a zero point.
 
-    Inputs of conv and linear layers are rounded. With 8-bit activations, so are the operands of residual additions and pools,
-    which then run in integer kernels; with fewer bits they stay in floating point, as in published tables.
+    Inputs of conv and linear layers are rounded. With 8-bit activations, so are the operands of residual additions and
+    pools, which then run in integer kernels; with fewer bits they stay in floating point, as in published tables.
     """
 
     weights: int = Field(default=8, ge=2, le=16)

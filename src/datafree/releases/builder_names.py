@@ -38,7 +38,8 @@ def check_name(name: str) -> None:
     choices = " or ".join(f"{source}:{name_in_file}" for name_in_file in names[:MOST])
     if not names:
         raise UserError(
-            f"{source} has no function or network class at its top level, expected one that builds the model; write one, and "
+            f"{source} has no function or network class at its top level, expected one that builds the model; write "
+            f"one, and "
             f"give {source}:FUNCTION"
         )
     raise UserError(f"{name} names no function or class that builds the model; give {choices}")
@@ -50,7 +51,8 @@ def pack_command(model: str, weights: str | Path) -> str:
     if path.suffix in TORCH_SUFFIXES:
         weights = f"{path.stem}.safetensors"
         conversion = f"datafree convert {path} --out {weights}, then "
-    return f"{conversion}datafree pack {model} --weights {weights} --shape CHANNELS HEIGHT WIDTH --classes COUNT --out release"
+    pack = f"datafree pack {model} --weights {weights} --shape CHANNELS HEIGHT WIDTH --classes COUNT --out release"
+    return f"{conversion}{pack}"
 
 
 def _broken(source: Path) -> str | None:

@@ -44,7 +44,8 @@ def load_model(
     - `name`: a release folder, which brings spec and weights; a quantized folder, which is opened through onnxruntime; or a
       name of the zoo, `file.py:function` or `package.module:function` with `weights` and `spec`.
     - `code`: for a release of a custom network, the `file.py:function` that builds it.
-    - `module`: instead of `code`, a module of that architecture with any weights: `load_model("mine", module=MyNet())`. It is
+    - `module`: instead of `code`, a module of that architecture with any weights: `load_model("mine",
+    module=MyNet())`. It is
       copied and keeps its weights.
     - `weights`: a safetensors file of weights to use instead of the release's own.
 
@@ -69,7 +70,8 @@ def load_model(
     else:
         if module is not None:
             raise UserError(
-                f"module: got it with {cut(name)!r}, expected a release folder, which holds weights and spec; give its path, "
+                f"module: got it with {cut(name)!r}, expected a release folder, which holds weights and spec; give its "
+                f"path, "
                 "or use Network(module, ...)"
             )
         if Path(name).suffix in EXPORTED and Path(name).is_file():
@@ -232,7 +234,8 @@ def _check_weights(network: str, state: dict[str, Any], tensors: dict[str, Tenso
             )
         if tensor.dtype != state[name].dtype:
             raise UserError(
-                f"weight {name!r} in {path} is {tensor.dtype}, expected {state[name].dtype}; use weights in that number format"
+                f"weight {name!r} in {path} is {tensor.dtype}, expected {state[name].dtype}; use weights in that "
+                f"number format"
             )
 
 
@@ -247,7 +250,8 @@ def _check_memory(name: str, spec: InputSpec) -> None:
     needed = weights if weights > available else weights + 8 * _largest_output(module, spec)
     if needed > available:
         raise UserError(
-            f"{name} for images {spec.shape} needs {needed:,} bytes, expected at most the {available:,} of memory available; "
+            f"{name} for images {spec.shape} needs {needed:,} bytes, expected at most the {available:,} of memory "
+            f"available; "
             "give a smaller network or smaller images"
         )
 

@@ -1,4 +1,5 @@
-"""A release: the folder that a publisher shares, with everything a deployer needs. Its layout is that of the Hugging Face hub.
+"""A release: the folder that a publisher shares, with everything a deployer needs. Its layout is that of the Hugging
+Face hub.
 
 `config.json` (architecture, InputSpec), `model.safetensors`, `record.safetensors` (optional), `README.md`.
 """
@@ -326,7 +327,9 @@ def _put_record(folder: Path, network: Network, record: Record, notes: str) -> P
 
 @contextmanager
 def _card_taken_down(folder: Path, network: Network, notes: str) -> Iterator[None]:
-    """Replaces the card by one without a record while the block replaces the record; if the block fails, restores the old card."""
+    """Replaces the card by one without a record while the block replaces the record; if the block fails, restores the
+    old card.
+    """
     card = folder / "README.md"
     try:
         old_card = card.read_text(encoding="utf-8")
@@ -438,7 +441,8 @@ def model_card(network: Network, record: Record | None, notes: str) -> str:
             f"({markdown(record.made.get('split'))}{_hash(record)}).",
             f"This card describes the record of the content {record.digest()[:16]}.",
             f"Forecast of a membership attack that knows the population: AUC {leak:.3f} (0.5 is a coin toss, 1.0 identifies"
-            " every training sample). It is the record's leakage only: the weights of a network also reveal something about its "
+            " every training sample). It is the record's leakage only: the weights of a network also reveal something "
+            "about its "
             "training samples, which was not measured.",
             "",
             "| entry | kind | layers | bytes |",

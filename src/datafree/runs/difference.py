@@ -28,8 +28,8 @@ SHOWN = 3
 def difference(new: dict[str, Any], old: dict[str, Any], *, ignored: str | None = None) -> str | None:
     """The first difference between a run and an earlier one, the setting `ignored` aside: ``with `epochs=3`, not 4``.
 
-    Each is a log's verb, settings and inputs; inputs are compared if both have them. The earlier run comes first in the text,
-    since it made what is on disk. None for the same run.
+    Each is a log's verb, settings and inputs; inputs are compared if both have them. The earlier run comes first in
+    the text, since it made what is on disk. None for the same run.
     """
     if old.get("verb") != new["verb"]:
         return f"by datafree {old.get('verb')}, not datafree {new['verb']}"

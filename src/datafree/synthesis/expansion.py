@@ -59,8 +59,8 @@ class Expansion(PriorSettings):
     summary: ClassVar[str] = "images inverted near a few anchors (Binici et al. 2024)"
 
     def objective(self, teacher: Network, record: Record | None) -> Objective:
-        """All losses but the alignment, of which each chunk has its own. Raises UserError for `statistics` above 0 if neither
-        teacher nor record has any.
+        """All losses but the alignment, of which each chunk has its own. Raises UserError for `statistics` above 0 if
+        neither teacher nor record has any.
         """
         parts = Objective(((self.classes, TargetClass()),) if self.classes else ()) + self.priors()
         weight = float(known(teacher, record)) if self.statistics is None else self.statistics

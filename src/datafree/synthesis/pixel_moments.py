@@ -79,7 +79,8 @@ def pixel_factors(network: Network, record: Record) -> tuple[Tensor, Tensor]:
     if not candidates:
         raise UserError(
             f"images of {network.spec.pixels} numbers, but no low-rank moments of the input in the record; use the method "
-            "'all', or ask the publisher to add them: datafree record moments --taps input --covariance lowrank --conv units "
+            "'all', or ask the publisher to add them: datafree record moments --taps input --covariance lowrank --conv "
+            "units "
             "--add"
         )
     low, width = network.spec.low, network.spec.high - network.spec.low
@@ -139,7 +140,8 @@ def _from_first_layer(network: Network, entry: Entry, layer: str) -> PixelMoment
     share = float(determined.sum()) / network.spec.pixels
     if share < 0.5:
         raise UserError(
-            f"layer {layer!r} determines {100 * share:.0f} % of the pixel directions, expected at least 50 %; {ASK_FOR_INPUT}"
+            f"layer {layer!r} determines {100 * share:.0f} % of the pixel directions, expected at least 50 %; "
+            f"{ASK_FOR_INPUT}"
         )
     inverse = torch.from_numpy((vh[determined].T / singular[determined]) @ u[:, determined].T)  # (P, D)
     if entry.statistic.downsample > 1:

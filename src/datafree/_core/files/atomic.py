@@ -1,4 +1,6 @@
-"""Atomic writes: a process killed at any moment leaves the old file or the new one, and temporary files that can be swept."""
+"""Atomic writes: a process killed at any moment leaves the old file or the new one, and temporary files that can be
+swept.
+"""
 
 from __future__ import annotations
 
@@ -96,7 +98,8 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def sweep(folder: str | os.PathLike[str], *, name: str | None = None) -> int:
-    """Removes temporary files of `atomic` whose process has ended (only those for `name` if given), and returns their number.
+    """Removes temporary files of `atomic` whose process has ended (only those for `name` if given), and returns their
+    number.
 
     Whether a process is alive can only be asked on its own machine; another machine's file is removed when it is a day old.
     """

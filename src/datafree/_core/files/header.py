@@ -98,7 +98,9 @@ def why_not_record_name(name: object) -> str | None:
 
 
 def why_not_weight_name(name: object) -> str | None:
-    """Why `name` is not valid in a state dict: 1 to 512 printable ASCII, no '..' component, no leading '/'. None if it is."""
+    """Why `name` is not valid in a state dict: 1 to 512 printable ASCII, no '..' component, no leading '/'. None if it
+    is.
+    """
     if not isinstance(name, str) or name == "__metadata__":
         return "it is reserved" if name == "__metadata__" else "it is no string"
     if not _WEIGHT.fullmatch(name):

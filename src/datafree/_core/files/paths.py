@@ -1,4 +1,6 @@
-"""Names that are valid on POSIX and Windows and never lead outside their folder, and output folders marked with their kind."""
+"""Names that are valid on POSIX and Windows and never lead outside their folder, and output folders marked with their
+kind.
+"""
 
 from __future__ import annotations
 

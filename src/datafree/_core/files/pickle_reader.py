@@ -61,8 +61,8 @@ class _Machine:
 def describe(data: bytes) -> Any:
     """The object in a pickle, with `Described` for tensors and `Opaque` for all other objects.
 
-    Raises ValueError if it is not readable. Dict keys are only strings and integers, since hashing nested shared tuples takes
-    exponential time.
+    Raises ValueError if it is not readable. Dict keys are only strings and integers, since hashing nested shared
+    tuples takes exponential time.
     """
     machine = _Machine()
     try:

@@ -98,7 +98,9 @@ def parse(data: bytes, subject: str, separators: int = MAX_SEPARATORS) -> Any:
 
 
 def write_json(path: str | os.PathLike[str], value: dict[str, Any]) -> None:
-    """Writes a JSON object in canonical form with a line end, atomically. Raises UserError for what `read_json` would refuse."""
+    """Writes a JSON object in canonical form with a line end, atomically. Raises UserError for what `read_json` would
+    refuse.
+    """
     if not isinstance(value, dict):
         raise UserError(f"cannot write {str(path)!r}: got {type(value).__name__}; expected a JSON object; give a dict")
     limits = _limits_of(path)

@@ -101,7 +101,8 @@ def read_tensors(
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors, sorted by name, and the header that was passed to `write_tensors`.
 
-    Checked in this order, each before it is relied on: file type, size, header, names, `expect`, data, sha256, finite values.
+    Checked in this order, each before it is relied on: file type, size, header, names, `expect`, data, sha256, finite
+    values.
     """
     subject = repr(str(path))
     with open_regular(path) as (file, size):

@@ -56,7 +56,9 @@ def release_row(
 
 
 def _note(source: str, log: FinishedRun, sets: Mapping[str, FinishedRun] | None) -> str:
-    """The source of a network's training images, and for a synthetic set the time to make it, which the row's time excludes."""
+    """The source of a network's training images, and for a synthetic set the time to make it, which the row's time
+    excludes.
+    """
     if "condensed images" in source:
         source += " (their card says whether they are training images)"
     if "a synthetic set" not in source:

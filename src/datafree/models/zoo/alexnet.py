@@ -15,8 +15,8 @@ WIDTHS = (64, 192, 384, 384, 256, 4096, 4096)
 class AlexNet(nn.Module):
     """conv 64-192-384-384-256, fc 4096-4096, with every width divided by `divide`.
 
-    All convolutions have "same" padding, so images of 32 x 32 pixels or more are accepted. Images of 224 x 224 give 7 x 7 before
-    the first linear layer and 71.4 M parameters with two classes; 17.9 M with `divide=2`.
+    All convolutions have "same" padding, so images of 32 x 32 pixels or more are accepted. Images of 224 x 224 give 7
+    x 7 before the first linear layer and 71.4 M parameters with two classes; 17.9 M with `divide=2`.
     """
 
     def __init__(self, spec: InputSpec, *, divide: int = 1, dropout: float = 0.5):

@@ -20,8 +20,8 @@ Shape = tuple[int, ...]
 def unit_matrix(layer: nn.Module, source: Shape, input_shape: Shape) -> sp.csr_matrix | None:
     """(units of the layer, units of its source); None if the source's units cannot be identified in the layer's input.
 
-    `source` is the shape of the source layer's output, `input_shape` that of this layer's input. Nonlinearities and batch norms
-    between them are ignored: the graph has only the weights of conv and linear layers.
+    `source` is the shape of the source layer's output, `input_shape` that of this layer's input. Nonlinearities and
+    batch norms between them are ignored: the graph has only the weights of conv and linear layers.
     """
     link = between(source, input_shape)
     if link is None:
@@ -63,9 +63,9 @@ def _patches(conv: nn.Conv2d, height: int, width: int) -> np.ndarray:
 def between(source: Shape, input_shape: Shape) -> sp.csr_matrix | None:
     """The linear map (units of `input_shape`, units of `source`) that represents the operations between two layers.
 
-    The same units, flattened or not: identity. Fewer positions of the same channels: averages over adaptive bins, also for max
-    pooling, whose routing depends on the image. More positions, or an unknown grid: each position gets its channel's mean.
-    Other channels (a padded shortcut, a concatenation): None.
+    The same units, flattened or not: identity. Fewer positions of the same channels: averages over adaptive bins, also
+    for max pooling, whose routing depends on the image. More positions, or an unknown grid: each position gets its
+    channel's mean. Other channels (a padded shortcut, a concatenation): None.
     """
     if source == input_shape or (math.prod(source) == math.prod(input_shape) and 1 in (len(source), len(input_shape))):
         return sp.csr_matrix(sp.identity(math.prod(input_shape)))

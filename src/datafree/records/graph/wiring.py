@@ -23,7 +23,9 @@ class Wiring:
 
     layers: dict[str, nn.Module]
     feeds: tuple[tuple[str, str], ...]
-    """(i, j): layer i's output reaches layer j's input without passing another conv or linear layer; ordered by j, then i."""
+    """(i, j): layer i's output reaches layer j's input without passing another conv or linear layer; ordered by j,
+    then i.
+    """
     inputs: dict[str, tuple[int, ...]]
     outputs: dict[str, tuple[int, ...]]
 

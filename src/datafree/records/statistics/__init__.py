@@ -1,7 +1,8 @@
 """Statistics: how activations become a summary, and the distance of a batch from it. One file each.
 
-A statistic is frozen settings with a `kind`. `bind` returns its `Accumulator` for a network and taps. A new statistic is a new
-file in this folder: discovery makes it available to records, to the command line and to the tests of the family.
+A statistic is frozen settings with a `kind`. `bind` returns its `Accumulator` for a network and taps. A new statistic
+is a new file in this folder: discovery makes it available to records, to the command line and to the tests of the
+family.
 """
 
 from __future__ import annotations

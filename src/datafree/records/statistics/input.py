@@ -1,4 +1,6 @@
-"""Mean and standard deviation of the pixels over all classes, from which reconstruction starts (Lopes et al. 2017, sec. 4)."""
+"""Mean and standard deviation of the pixels over all classes, from which reconstruction starts (Lopes et al. 2017,
+sec. 4).
+"""
 
 from __future__ import annotations
 

@@ -26,7 +26,8 @@ def shift_weights(count_a: Tensor, count_b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def merge_means(a: dict[str, Tensor], b: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
-    """The merged `count`, `mean` and `residual`, and rows (G, D) whose outer products are the sum of squares between a and b.
+    """The merged `count`, `mean` and `residual`, and rows (G, D) whose outer products are the sum of squares between a
+    and b.
 
     `residual` is the rounding error of `mean`; without it the shift of two means at an offset of 1e6 would lose 10 digits.
     """

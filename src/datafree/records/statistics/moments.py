@@ -33,7 +33,9 @@ class Moments(Settings):
 
     kind: Literal["moments"] = "moments"
     covariance: Literal["none", "diagonal", "lowrank", "shrunk", "full"] = "diagonal"
-    """Form of the covariance. `lowrank` stores `rank` directions and the remaining variance; `shrunk` is OAS (Chen et al. 2010)."""
+    """Form of the covariance. `lowrank` stores `rank` directions and the remaining variance; `shrunk` is OAS (Chen et
+    al. 2010).
+    """
     rank: int = Field(default=16, ge=1, le=4096)
     """Number of directions stored by `lowrank`."""
     pooled: bool = False
@@ -65,7 +67,9 @@ class Moments(Settings):
 
 
 class MomentsAccumulator:
-    """Moments of one tap. States: count (K,), mean and rest (K, D), and the centred sums of squares that the covariance needs."""
+    """Moments of one tap. States: count (K,), mean and rest (K, D), and the centred sums of squares that the
+    covariance needs.
+    """
 
     def __init__(
         self, settings: Moments, tap: str, shape: tuple[int, ...], classes: int, spec: InputSpec | None = None

@@ -1,4 +1,6 @@
-"""The leading directions of a covariance from one pass. C Omega is linear in the data, so any split gives the same sketch."""
+"""The leading directions of a covariance from one pass. C Omega is linear in the data, so any split gives the same
+sketch.
+"""
 
 from __future__ import annotations
 

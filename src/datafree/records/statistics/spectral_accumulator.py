@@ -94,7 +94,9 @@ class SpectralAccumulator:
         return merged
 
     def _squares(self, centred: Tensor, labels: Tensor) -> State:
-        """Per class, of centred rows (N, n): sums of squares `square` (K, n) and the `sketch` of outer products (K, n, s)."""
+        """Per class, of centred rows (N, n): sums of squares `square` (K, n) and the `sketch` of outer products (K, n,
+        s).
+        """
         test = test_matrix(self.size, self.settings.rank)
         parts = [centred[labels == c] for c in range(self.classes)]
         sketch = torch.stack([part.T @ (part @ test) for part in parts])
@@ -118,7 +120,9 @@ class SpectralAccumulator:
         return (turns - turns.floor() - 0.5).abs()
 
     def _smallest(self, key: Tensor, signal: Tensor) -> State:
-        """The N smallest of keys (G, M) with their signals (G, M, n), in ascending order; missing ones have an infinite key."""
+        """The N smallest of keys (G, M) with their signals (G, M, n), in ascending order; missing ones have an
+        infinite key.
+        """
         missing = max(0, self.settings.examples - key.shape[1])
         key = torch.cat([key, key.new_full((len(key), missing), torch.inf)], 1)
         signal = torch.cat([signal, signal.new_zeros(len(key), missing, self.size)], 1)
@@ -209,8 +213,10 @@ class SpectralAccumulator:
         difference_of_noise = float((recorded - self._check_vector())[indices].abs().max())
         if difference_of_noise > SAME_BASIS:
             raise UserError(
-                f"the Fourier basis of {self._description} is not the same on this machine as where it was recorded (coefficients of "
-                f"noise differ by {difference_of_noise:.2g}, expected below {SAME_BASIS:g}); use another torch build, or record the "
+                f"the Fourier basis of {self._description} is not the same on this machine as where it was recorded "
+                f"(coefficients of "
+                f"noise differ by {difference_of_noise:.2g}, expected below {SAME_BASIS:g}); use another torch build, "
+                f"or record the "
                 "statistic 'moments'"
             )
 

@@ -21,7 +21,9 @@ MAX_PEAK = 1 << 30
 MAX_OPERATIONS = 1 << 36
 """Operations for one image. VGG-19 at 224 pixels takes 20e9, a ViT-L/16 61e9."""
 MAX_FIXED = 1 << 32, 1 << 26, 16
-"""Limits of the bytes computed from weights alone: the first value, and the second plus the third times the file's weights."""
+"""Limits of the bytes computed from weights alone: the first value, and the second plus the third times the file's
+weights.
+"""
 MAX_NODES = 20_000
 BATCH = 64
 BATCH_OPERATIONS = 1 << 38
@@ -49,9 +51,9 @@ class Program:
 def check(content: bytes, path: Path, shape: tuple[int, ...], classes: int | None) -> Program:
     """The program in an ONNX file that takes images of `shape` and returns logits of `classes` (None: any number).
 
-    Parses the bytes as protobuf and follows shapes through the graph, without running anything or loading a package other than
-    numpy. Raises UserError with the reason: external data, control flow, functions, an operator or number format that datafree
-    does not write, sizes that are unknown before a run, or more memory or operations than MAX_*.
+    Parses the bytes as protobuf and follows shapes through the graph, without running anything or loading a package
+    other than numpy. Raises UserError with the reason: external data, control flow, functions, an operator or number
+    format that datafree does not write, sizes that are unknown before a run, or more memory or operations than MAX_*.
     """
     try:
         if len(content) > MAX_BYTES:

@@ -103,7 +103,9 @@ class Graph:
 
 
 def read(content: bytes, is_allowed: Callable[[str], bool]) -> Graph:
-    """The graph in an ONNX file; `is_allowed` returns whether an operator is allowed. Raises UserError with only the reason."""
+    """The graph in an ONNX file; `is_allowed` returns whether an operator is allowed. Raises UserError with only the
+    reason.
+    """
     model = parse(content, MODEL)
     opset = _versions(model)
     graph = model.get("graph")

@@ -1,8 +1,8 @@
 """Parses protobuf's wire format with a table of allowed fields and a limit on their number.
 
-Protobuf libraries create an object of 100 bytes for every 2 bytes of a hostile file, and differ in whether they merge two values
-of a field or use the last. Here a field that is not in the table, a second value of a single field, a length beyond the end of
-the file, and too many fields are errors.
+Protobuf libraries create an object of 100 bytes for every 2 bytes of a hostile file, and differ in whether they merge
+two values of a field or use the last. Here a field that is not in the table, a second value of a single field, a
+length beyond the end of the file, and too many fields are errors.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The process that runs one ONNX file: started by `process`, never imported.
 
-Reads frames from standard input: settings (JSON), the file, then batches of pixels, and answers each of the last two. Before it
-parses the file it gives up opening and writing files, and its memory is limited, on systems that have such limits.
+Reads frames from standard input: settings (JSON), the file, then batches of pixels, and answers each of the last two.
+Before it parses the file it gives up opening and writing files, and its memory is limited, on systems that have such
+limits.
 """
 
 import json

@@ -106,8 +106,8 @@ class Objective:
 def term_from_name(name: str) -> Term:
     """The loss that `file.py:Class` or `package.module:Class` names, made without arguments.
 
-    The name must be one that the user typed, since its code is run. Raises UserError where the class is missing, fails, or is
-    no `Term`.
+    The name must be one that the user typed, since its code is run. Raises UserError where the class is missing,
+    fails, or is no `Term`.
     """
     kind = class_by_name(name, "loss")
     if kind is None:

@@ -1,4 +1,5 @@
-"""Synthesis methods: frozen settings that are bound to a teacher and make images in chunks. One file each, found by discovery.
+"""Synthesis methods: frozen settings that are bound to a teacher and make images in chunks. One file each, found by
+discovery.
 
 A chunk depends only on the run's seed and its index, so that one process or many make the same bytes.
 """

@@ -81,7 +81,8 @@ def _bind(
         has_input = any(entry.taps == (tap_names.INPUT,) for entry in moments.values())
         alternative = "; or use the method 'distribution', which only needs moments of the input" if has_input else ""
         raise UserError(
-            f"the record has no moments of layer {top!r}; ask its publisher to add them: datafree record moments --taps {top} "
+            f"the record has no moments of layer {top!r}; ask its publisher to add them: datafree record moments "
+            f"--taps {top} "
             f"--add{alternative}"
         )
     term = MatchTargets(bind_entries(teacher, record, entries), relu_logits=settings.relu_logits, dropout=dropout)

@@ -65,7 +65,9 @@ class InversionSettings(Settings):
         return BoundInversion(teacher, record, self.with_extra_loss(objective), inversion)
 
     def with_extra_loss(self, objective: Objective) -> Objective:
-        """The objective plus the user's own loss, if there is one. Raises UserError for one that is missing, fails or is none."""
+        """The objective plus the user's own loss, if there is one. Raises UserError for one that is missing, fails or
+        is none.
+        """
         if self.extra_loss is not None:
             return objective + self.extra_loss_weight * term_from_name(self.extra_loss)
         if self.extra_loss_weight != 1:

@@ -30,7 +30,8 @@ def read(source: str | Path, spec: InputSpec, options: Options | None = None) ->
     raw = _read(Path(source), spec, options)
     if options.zca and not raw.files[0].name.startswith(UNWHITENED):
         raise UserError(
-            f"zca: got True for {raw.files[0]}, which is whitened, expected an un-whitened {UNWHITENED}*.pt beside it; get that "
+            f"zca: got True for {raw.files[0]}, which is whitened, expected an un-whitened {UNWHITENED}*.pt beside it; "
+            f"get that "
             "file too"
         )
     return raw

@@ -50,7 +50,9 @@ class Reading:
         return f"{100 * self.beyond:.0f} % of the pixels are out of range: check the authors' convention of pixels"
 
     def check(self) -> None:
-        """Raises UserError if the teacher, the range of the pixels, or another convention shows that this reading is wrong."""
+        """Raises UserError if the teacher, the range of the pixels, or another convention shows that this reading is
+        wrong.
+        """
         spec, pixels, trial, others = self.condensed.spec, self.condensed.pixels, self.trial, self.others
         low, high = float(pixels.min()), float(pixels.max())
         result = f"the pixels are from {low:.3g} to {high:.3g}"
@@ -59,8 +61,10 @@ class Reading:
         comparison = f" (with `pixels={best!r}` it is {others[best].accuracy:.1f} %)" if best and better else ""
         if not trial.passed:
             raise UserError(
-                f"the teacher predicts the labelled class in {trial}, expected above chance at 1 in {1 / ALPHA:.0f} and at least "
-                f"{100 * trial.required:.1f} %; {result}: most often the convention of pixels is wrong{comparison}, the labels are in "
+                f"the teacher predicts the labelled class in {trial}, expected above chance at 1 in {1 / ALPHA:.0f} "
+                f"and at least "
+                f"{100 * trial.required:.1f} %; {result}: most often the convention of pixels is wrong{comparison}, "
+                f"the labels are in "
                 "another order than the network's classes, or the images are whitened; give the authors' numbers, or "
                 "`anyway=True`"
             )

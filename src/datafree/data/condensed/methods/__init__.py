@@ -1,7 +1,7 @@
 """Condensing: a few images per class that stand for a data set. Each method is frozen settings in its own file.
 
-Done by a publisher, since it reads the data. `method.make(job)` returns pixels ordered by class; `condense` makes a `Condensed`
-set of them.
+Done by a publisher, since it reads the data. `method.make(job)` returns pixels ordered by class; `condense` makes a
+`Condensed` set of them.
 """
 
 from __future__ import annotations
@@ -125,10 +125,11 @@ def condense(
 ) -> Condensed:
     """Condenses `data` to `per_class` images per class with hard labels.
 
-    `method` is a name, a mapping with `method`, or settings. The images have the size and classes of `teacher`, which is also
-    tried on them, or those of `spec`, or else of the data. `state` is a file for the state of a slow method, from which the
-    same call continues; `identity` is what must be the same then, by default everything that decides the result. A `job`
-    replaces all of these. Raises UserError for data that does not fit or has too few images of a class.
+    `method` is a name, a mapping with `method`, or settings. The images have the size and classes of `teacher`, which
+    is also tried on them, or those of `spec`, or else of the data. `state` is a file for the state of a slow method,
+    from which the same call continues; `identity` is what must be the same then, by default everything that decides
+    the result. A `job` replaces all of these. Raises UserError for data that does not fit or has too few images of a
+    class.
     """
     settings = FAMILY.resolve(method, "method")
     if job is None:
