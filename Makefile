@@ -81,7 +81,7 @@ $(VENV)/.docs-ready: $(VENV)/.ready
 	@touch $@
 
 # torchao 0.18 needs a newer torch, so nothing here imports it.
-LOWEST_TESTS := tests/files tests/models tests/network tests/stats tests/records tests/terms tests/synthesis tests/fit \
+LOWEST_TESTS := tests/files tests/models tests/network tests/stats tests/records tests/losses tests/synthesis tests/fit \
   tests/commands/test_help.py
 
 .venv-lowest/.ready: pyproject.toml constraints/lowest.txt

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import os
 import random
 from collections import OrderedDict
@@ -11,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cyclopts import App
+from sklearn import datasets
 from threadpoolctl import threadpool_limits
 from torch import nn
 
@@ -38,6 +42,13 @@ def pytest_runtest_setup():
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+def pytest_collection_finish():
+    """A tenth of the time went into looking for garbage among the objects of the imported packages."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -70,6 +81,39 @@ def _operators_read_once():
         return
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(ONNXRegistry.from_torchlib)))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _options_read_once():
+    """cyclopts reads a command's options anew each time that it asks for them, most of the time of a refused command."""
+    read, kept = App.assemble_argument_collection, {}
+
+    def assemble(self, **how):
+        key = (self.default_command, *sorted(how.items()))
+        if key not in kept:
+            kept[key] = read(self, **how)
+        copies = {id(own): copy.copy(own) for own in kept[key]}
+        for own in copies.values():
+            own.tokens = []
+            own.children = type(own.children)(copies[id(child)] for child in own.children)
+        return type(kept[key])(copies.values())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(App, "assemble_argument_collection", assemble)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _digits_read_once():
+    """scikit-learn reads the digits from text anew each time."""
+    bunch = datasets.load_digits()
+
+    def copied():
+        return type(bunch)(**{key: own.copy() if isinstance(own, np.ndarray) else own for key, own in bunch.items()})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets, "load_digits", copied)
         yield
 
 

@@ -23,7 +23,7 @@ from datafree.distillation.online.generator import (
 )
 from datafree.distillation.online.run import (
     PRESETS,
-    Anchored,
+    AnchorImages,
     GeneratorHealth,
     OnlineDistillation,
     online_preset,
@@ -37,6 +37,9 @@ from datafree.models.network import Network
 from datafree.synthesis.losses import Objective, View, alignment
 from datafree.synthesis.losses.alignment_loss import AlignmentLoss
 
+GUIDES = [
+    pytest.param(kind, marks=[pytest.mark.slow] * (kind in ("coral", "mmd"))) for kind in sorted(alignment.kinds())
+]
 SHORT = {"epochs": 4, "iterations": 3, "student_steps": 2, "batch": 16, "latent": 8, "write_every": 1}
 
 
@@ -93,7 +96,10 @@ def test_in_the_students_phase_nothing_of_the_generator_or_the_teacher_moves(tea
     assert all(not torch.equal(now[name], learnt[name]) for name in ("conv.weight", "bn.running_mean", "fc.bias"))
 
 
-@pytest.mark.parametrize("kind", sorted(replay.kinds()))
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(k, marks=[pytest.mark.slow] * (k in ("none", "pool", "reservoir"))) for k in sorted(replay.kinds())],
+)
 def test_a_run_that_was_stopped_goes_on_to_the_same_student(teacher, tiny, tmp_path, kind):
     whole, cut = tiny("norm", seed=5), tiny("norm", seed=5)
     settings = OnlineDistillation(**SHORT)
@@ -128,14 +134,16 @@ def test_a_run_that_was_killed_in_its_last_word_says_it_again(teacher, tiny, tmp
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_online(teacher, tiny("norm", seed=5), OnlineDistillation(**SHORT), memory("bank"), each=killed, **options)
+        train_online(
+            teacher, tiny("norm", seed=5), OnlineDistillation(**SHORT), memory("bank"), on_epoch=killed, **options
+        )
     told = []
     again = train_online(
         teacher,
         tiny("norm", seed=5),
         OnlineDistillation(**SHORT),
         memory("bank"),
-        each=lambda *own: told.append(own),
+        on_epoch=lambda *own: told.append(own),
         **options,
     )
     assert len(told) == 1 and len(again.loss) == SHORT["epochs"] and max(told[0][2]) == SHORT["epochs"]
@@ -245,7 +253,7 @@ def test_a_generator_that_always_collapses_is_given_up_with_the_student_as_it_wa
         train_online(
             teacher, student, OnlineDistillation(**SHORT), memory("bank"), state=tmp_path / "s", identity={},
             score=lambda own: states.append(weights(own.module)) or 0.0,
-            each=lambda _, history, __: told.append((len(history.loss), list(history.rollbacks))),
+            on_epoch=lambda _, history, __: told.append((len(history.loss), list(history.rollbacks))),
         )  # fmt: skip
     assert str(caught.value).startswith(
         "epoch 3 ended with identical images 4 times; the student is as after epoch 2; lower"
@@ -392,7 +400,7 @@ def test_a_generators_images_are_those_of_plain_layers_at_full_size(width, shape
         .double()
         .to(memory_format=torch.channels_last if last else torch.preserve_format)
     )
-    latents = torch.randn(5, own.drawn, dtype=torch.double)
+    latents = torch.randn(5, own.latents_per_image, dtype=torch.double)
     same_with_gradients(own(latents), by_the_book(own, latents), [*own.parameters()])
 
 
@@ -418,10 +426,10 @@ def test_a_generator_is_sized_to_its_teacher_and_its_seed_decides_it(tiny):
 def test_a_scene_is_how_dark_the_images_are(tiny, scene, low, high):
     network = tiny("linear", shape=(1, 16, 16))
     made = new_generator(network, seed=0, scene=scene)
-    latents = torch.randn(512, made.drawn, generator=torch.Generator().manual_seed(0))
+    latents = torch.randn(512, made.latents_per_image, generator=torch.Generator().manual_seed(0))
     pixels = made(latents).detach()
     assert low < float(pixels.mean()) < high
-    assert made.drawn == 100 + (0 if scene is None else scene.numbers(network.spec))
+    assert made.latents_per_image == 100 + (0 if scene is None else scene.numbers(network.spec))
     assert torch.equal(pixels, made(latents))
     assert float(pixels.mean((1, 2, 3)).std()) > 0.1 or scene is None
 
@@ -453,7 +461,7 @@ def test_each_epoch_is_told_with_the_student_to_keep_and_what_the_generator_make
     student = tiny("norm", seed=5)
     train_online(
         teacher, student, OnlineDistillation(**SHORT), memory("bank"),
-        each=lambda own, history, shown: told.append((weights(own.module), len(history.loss), dict(shown))),
+        on_epoch=lambda own, history, shown: told.append((weights(own.module), len(history.loss), dict(shown))),
     )  # fmt: skip
     assert [count for _, count, _ in told] == [1, 2, 3, 4] and same(told[-1][0], weights(student.module))
     shown = told[-1][2]
@@ -464,16 +472,16 @@ def test_each_epoch_is_told_with_the_student_to_keep_and_what_the_generator_make
 
 def anchored(teacher, kind, count=6):
     rng = torch.Generator().manual_seed(1)
-    return Anchored(
+    return AnchorImages(
         alignment.from_name(kind), torch.rand(count, *teacher.spec.shape, generator=rng), torch.eye(3).repeat(2, 1)
     )
 
 
-@pytest.mark.parametrize("kind", sorted(alignment.kinds()))
+@pytest.mark.parametrize("kind", GUIDES)
 def test_a_guided_run_that_was_stopped_goes_on_to_the_same_student(teacher, tiny, tmp_path, kind):
     whole, cut, again = (tiny("norm", seed=5) for _ in range(3))
     own, path = anchored(teacher, kind), tmp_path / "state"
-    history = train_online(teacher, whole, OnlineDistillation(**SHORT), memory("none"), anchored=own)
+    history = train_online(teacher, whole, OnlineDistillation(**SHORT), memory("none"), anchors=own)
 
     def stop(_, told, __):
         if len(told.loss) == 2:
@@ -481,8 +489,8 @@ def test_a_guided_run_that_was_stopped_goes_on_to_the_same_student(teacher, tiny
 
     before = teacher.fingerprint()
     with pytest.raises(KeyboardInterrupt):
-        train_online(teacher, cut, OnlineDistillation(**SHORT), memory("none"), anchored=own, state=path, each=stop)
-    found = train_online(teacher, again, OnlineDistillation(**SHORT), memory("none"), anchored=own, state=path)
+        train_online(teacher, cut, OnlineDistillation(**SHORT), memory("none"), anchors=own, state=path, on_epoch=stop)
+    found = train_online(teacher, again, OnlineDistillation(**SHORT), memory("none"), anchors=own, state=path)
     assert same(weights(again.module), weights(whole.module)) and found.generator == history.generator
     assert teacher.fingerprint() == before
     plain = tiny("norm", seed=5)
@@ -490,11 +498,11 @@ def test_a_guided_run_that_was_stopped_goes_on_to_the_same_student(teacher, tiny
     assert not same(weights(plain.module), weights(whole.module))
 
 
-@pytest.mark.parametrize("kind", sorted(alignment.kinds()))
+@pytest.mark.parametrize("kind", GUIDES)
 def test_guidance_draws_the_generator_to_the_anchors(teacher, tiny, kind):
     """On images drawn anew, the alignment's own loss is lower after 40 steps with guidance than without."""
     pixels = 0.9 + 0.1 * torch.rand(6, *teacher.spec.shape, generator=torch.Generator().manual_seed(1))
-    bright = Anchored(alignment.from_name(kind), pixels, torch.eye(3).repeat(2, 1))
+    bright = AnchorImages(alignment.from_name(kind), pixels, torch.eye(3).repeat(2, 1))
     losses = {}
     for guidance in (0.0, None):
         settings = OnlineDistillation(**{**SHORT, "disagreement": 0.0, "confidence": 0.01, "guidance": guidance})

@@ -150,7 +150,7 @@ RECORDS = {
     "adversarial": lambda record: train_online(
         TEACHER, student(), OnlineDistillation(epochs=1, iterations=1), record=record
     ),
-    "batches": lambda record: list(batches(df.method("gaussian"), TEACHER, record, units=[0], seed=0, size=4)),
+    "batches": lambda record: list(batches(df.method("gaussian"), TEACHER, record, chunks=[0], seed=0, size=4)),
 }
 
 
@@ -328,7 +328,7 @@ def test_a_student_of_another_range_or_order_of_classes_and_the_teacher_itself_a
         "teacher"
     )
     assert error(lambda: df.distill(TEACHER, TEACHER, source, settings)) == (
-        "student: got the teacher tiny itself, expected another network, which is trained in place; give a new one"
+        "student: got the teacher tiny itself, expected another network, because it is trained in place; give a new one"
     )
 
 

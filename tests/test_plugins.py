@@ -21,7 +21,7 @@ from datafree.models.network import Network
 from datafree.records import statistics
 from datafree.synthesis import methods
 from datafree.synthesis.losses import alignment
-from datafree.synthesis.methods import Batch, unit_labels
+from datafree.synthesis.methods import Batch, chunk_labels
 
 OWN = """
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from datafree import Settings
 from datafree._core.seeds import stream
-from datafree.synthesis.methods import Batch, unit_labels
+from datafree.synthesis.methods import Batch, chunk_labels
 
 Path("ran").write_text("")
 
@@ -51,7 +51,7 @@ class Bound:
 
     def chunk(self, index, seed, size):
         noise = torch.rand(size, *self.teacher.spec.shape, generator=stream(seed, "grey", index))
-        return Batch(self.settings.level * noise, unit_labels(index, size, len(self.teacher.spec.classes)))
+        return Batch(self.settings.level * noise, chunk_labels(index, size, len(self.teacher.spec.classes)))
 
 class Unnamed(Settings):
     def bind(self, teacher, record): ...
@@ -124,7 +124,7 @@ class BoundBlack:
 
     def chunk(self, index, seed, size):  # noqa: ARG002
         pixels = torch.full((size, *self.teacher.spec.shape), self.settings.level)
-        return Batch(pixels, unit_labels(index, size, len(self.teacher.spec.classes)))
+        return Batch(pixels, chunk_labels(index, size, len(self.teacher.spec.classes)))
 
 
 @pytest.mark.usefixtures("here")
@@ -133,7 +133,7 @@ def test_a_method_of_the_users_program_works_in_every_function(teacher):
     assert float(df.sample(teacher, method, n=4).pixels.min()) == 1.0
     made = df.synthesize(teacher, None, method, "set", images=4, workers=1)
     assert made.about["method"] == {"method": "black", "level": 1.0}
-    assert float(df.fresh_images(method, teacher, images=4).maker.chunk(0, 0, 2).pixels.max()) == 1.0
+    assert float(df.fresh_images(method, teacher, images=4).bound_method.chunk(0, 0, 2).pixels.max()) == 1.0
     with pytest.warns(Notice, match="near chance"):
         student = df.distill(teacher, "hinton8", method=method, epoch_images=32, epochs=1)
     assert student.training.learned_from == "fresh images of black"

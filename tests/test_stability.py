@@ -62,7 +62,7 @@ def test_a_window_that_does_not_fit_is_one_line(window):
 
 
 def test_no_values_and_values_that_are_not_finite_are_one_line():
-    with pytest.raises(UserError, match="values: got none, expected those of one epoch"):
+    with pytest.raises(UserError, match="values: got none, expected those of at least one epoch"):
         stability([])
     for bad in (math.nan, math.inf):
         with pytest.raises(UserError, match=f"values: got {bad} in epoch 2, expected finite numbers"):
@@ -85,9 +85,9 @@ def test_over_one_seed_there_is_no_deviation_and_a_figure_that_is_missing_is_lef
 
 
 def test_windows_of_different_lengths_and_no_runs_are_one_line():
-    with pytest.raises(UserError, match="windows of 1 and 2 epochs do not compare"):
+    with pytest.raises(UserError, match="got windows of 1 and 2 epochs, expected the same"):
         over_seeds([stability([1.0]), stability([1.0, 2.0])])
-    with pytest.raises(UserError, match="runs: got none, expected those of one seed"):
+    with pytest.raises(UserError, match="runs: got none, expected those of at least one seed"):
         over_seeds([])
 
 

@@ -137,7 +137,7 @@ class Chain:
         anchors = self.anchors(kind, count)
         added = None if EXPANSIONS[way] is None else self.expanded(anchors, way)
         pixels, augment = anchors.clamped(), augmentation(way)
-        return self.distill(MixedImages(self.teacher, pixels, added, self.pair.epoch_images, how=augment))
+        return self.distill(MixedImages(self.teacher, pixels, added, self.pair.epoch_images, augmentation=augment))
 
     # -- parts ----------------------------------------------------------------------------------------------------
 

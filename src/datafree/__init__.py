@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors, which do not 
     from .evaluation.accuracy import Evaluation, evaluate
     from .evaluation.report.collect import WrittenReport, report
     from .evaluation.similarity import Similarity, similarity
+    from .evaluation.student_release import save_student
     from .models.input_spec import InputSpec
     from .models.network import Network
     from .quantization import Bits, FineTuning
@@ -107,6 +108,7 @@ _HOMES = {
     "record": "records.record",
     "report": "evaluation.report.collect",
     "sample": "synthesis.sampling",
+    "save_student": "evaluation.student_release",
     "similarity": "evaluation.similarity",
     "soft_labelled": "distillation.sources",
     "stored_images": "distillation.sources",
@@ -163,6 +165,7 @@ __all__ = [
     "record",
     "report",
     "sample",
+    "save_student",
     "similarity",
     "soft_labelled",
     "stored_images",

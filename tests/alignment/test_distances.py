@@ -112,7 +112,7 @@ def test_anchors_of_a_class_take_turns_so_that_as_many_labels_show_each_once(tin
     anchors = Anchors(network, pixels, one_hot(classes, 3).float(), STILL, 0)
     with torch.no_grad(), hooks.watch(network, (hooks.FEATURES,)) as seen:
         network.logits(pixels)
-    wanted = anchors.standard(seen[hooks.FEATURES])
+    wanted = anchors.standardise(seen[hooks.FEATURES])
     for seed in range(5):
         found = anchors.features(classes, torch.Generator().manual_seed(seed))
         for c in range(3):

@@ -35,15 +35,16 @@ def faces(here, monkeypatch):
     return here
 
 
-def test_every_command_takes_the_attribute_that_is_named(command, faces):
+@pytest.mark.parametrize("quantized", ["calibrated", pytest.param("fine-tuned", marks=pytest.mark.slow)])
+def test_every_command_takes_the_attribute_that_is_named(command, faces, quantized):
     train = "train net.py:build --data celeba --attribute Bright --epochs 30 --batch 8 --learning-rate 1e-2 --size 16"
     assert command(f"{train} --out teacher2 --quiet").code == 0
     assert read_json(faces / "teacher2" / "run.json")["result"]["evaluation"]["accuracy"] == 100
     data = "--data celeba --attribute Bright"
+    how = "--calibrate celeba --images 16" if quantized == "calibrated" else "--finetune celeba --epochs 1"
     for line in (
         f"evaluate teacher2 --code net.py:build {data}",
-        f"quantize teacher2 --code net.py:build --calibrate celeba --images 16 {data} --out int8 --quiet",
-        "quantize teacher2 --code net.py:build --finetune celeba --epochs 1 --attribute Bright --out int8b --quiet",
+        f"quantize teacher2 --code net.py:build {how} {data} --out int8 --quiet",
         f"condense random {data} --teacher teacher2 --code net.py:build --per-class 1 --out few --quiet",
         f"distill teacher2 net.py:build --code net.py:build {data} --epochs 1 --out student2 --quiet",
         f"record teacher2 --code net.py:build {data} --preset small --quiet",

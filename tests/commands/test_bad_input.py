@@ -1,4 +1,4 @@
-"""What a user gets wrong: exit code 2, one line (what, got, wanted, do), nothing written, nothing lost."""
+"""What a user gets wrong: exit code 2, one line (what, got, expected, do), nothing written, nothing lost."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ NAMES = [
     ("evaluate teacher --data digits --teacher nosuch", "no model 'nosuch' in the zoo"),
     ("inspect nosuch", "nosuch is nothing that inspect reads"),
     ("inspect set/unit-000000.safetensors", "is of kind 'shard'; expected 'record'"),
-    ("rerun nosuch", "no file nosuch, wanted a run.json"),
+    ("rerun nosuch", "no file nosuch, expected a run.json"),
     ("rerun teacher/config.json", "teacher/config.json names no command line"),
     ("report nosuch --out r.html", "no folder nosuch, expected a release"),
     ("report --out r.html", "RUNS: got none, expected release folders and synthetic sets"),
-    ("report set --out r.html", "no release among the runs"),
+    ("report set --out r.html", "got no release, expected at least the teacher"),
     ("pack hinton17 --weights teacher/model.safetensors --shape 1 8 8 --classes 10 --out o", "expected (17,)"),
     ("pack hinton16 --weights nosuch --shape 1 8 8 --classes 10 --out o", "cannot read 'nosuch'"),
     ("pack teacher --weights teacher/model.safetensors --shape 1 8 8 --classes 10 --out o", "is a release already"),
@@ -60,14 +60,14 @@ NUMBERS = [
         "--learning-rate: got 'nan', expected a finite number",
     ),
     ("train hinton16 --data digits --out o --warmup 1", "--warmup: got 1, expected below 1"),
-    ("train hinton16 --data digits --out o --limit 0", "--limit: got 0, wanted at least 1"),
+    ("train hinton16 --data digits --out o --limit 0", "--limit: got 0, expected at least 1"),
     ("train hinton16 --data digits --out o --limit 9999", "a subset of 9999 images"),
-    ("train hinton16 --data digits --out o --seed x", "--seed: got x, wanted a whole number"),
-    ("train hinton16 --data digits --out o --size 0", "--size: got 0, wanted at least 1"),
-    ("train hinton16 --data digits --out o --std 0", "--std: got 0.0, wanted above 0"),
-    ("train hinton16 --data digits --out o --mean 0 1 2", "--mean: got 3 numbers, wanted 1 or one for each of 1"),
-    ("train hinton16 --data digits --out o --threads 0", "--threads: got 0, wanted at least 1"),
-    ("train hinton16 --data digits --out o --device gpu", "--device: got 'gpu', wanted cpu, mps, cuda or cuda:1"),
+    ("train hinton16 --data digits --out o --seed x", "--seed: got x, expected a whole number"),
+    ("train hinton16 --data digits --out o --size 0", "--size: got 0, expected at least 1"),
+    ("train hinton16 --data digits --out o --std 0", "--std: got 0.0, expected above 0"),
+    ("train hinton16 --data digits --out o --mean 0 1 2", "--mean: got 3 numbers, expected 1 or one for each of 1"),
+    ("train hinton16 --data digits --out o --threads 0", "--threads: got 0, expected at least 1"),
+    ("train hinton16 --data digits --out o --device gpu", "--device: got 'gpu', expected cpu, mps, cuda or cuda:1"),
     ("train hinton16 --data digits --out o --device meta", "--device: got 'meta'"),
     ("train hinton16 --data digits --out o --learning-rate 1e30 --quiet", "the loss is not finite in epoch 1; lower"),
     ("synthesize teacher --mehod top", "no flag '--mehod'; nearest: "),
@@ -83,33 +83,36 @@ NUMBERS = [
     ("synthesize teacher --out o --chunk 0", "--chunk: got 0, expected at least 1"),
     ("synthesize teacher --out o --workers 0", "--workers: got 0, expected at least 1"),
     ("synthesize top teacher --out o --steps 0", "--steps: got 0, expected at least 1"),
-    ("synthesize teacher --out o --seed 1.5", "--seed: got 1.5, wanted a whole number"),
+    ("synthesize teacher --out o --seed 1.5", "--seed: got 1.5, expected a whole number"),
     ("distill teacher --set set --out o --temperature 0", "--temperature: got 0, expected above 0"),
     ("distill teacher --set set --out o --epochs -3", "--epochs: got -3, expected at least 1"),
     ("distill fresh distribution teacher --epoch-images 0 --out o", "--epoch-images: got 0, expected at least 1"),
-    ("demo --images 0 --out o", "--images: got 0, wanted at least 1"),
+    ("demo --images 0 --out o", "--images: got 0, expected at least 1"),
     ("pack hinton16 --weights teacher/model.safetensors --shape 1 8 --classes 10 --out o", "--shape requires 3"),
     ("pack hinton16 --weights teacher/model.safetensors --shape 1 0 8 --classes 10 --out o", "--shape: got (1, 0, 8)"),
-    ("pack hinton16 --weights teacher/model.safetensors --shape 1 8 8 --classes 1 --out o", "--classes: got 1, wanted"),
+    (
+        "pack hinton16 --weights teacher/model.safetensors --shape 1 8 8 --classes 1 --out o",
+        "--classes: got 1, expected",
+    ),
     (f"{PACK} --mean nan", "--mean: got nan as number 1, expected a finite number; give such a value"),
     (
         f"{PACK} --mean 0 0 inf".replace("--shape 1", "--shape 3"),
         "--mean: got inf as number 3, expected a finite number; give such",
     ),
     (f"{PACK} --std nan", "--std: got nan as number 1, expected a finite number; give such a value"),
-    (f"{PACK} --mean 0 1", "--mean: got 2 numbers, wanted 1 or one for each of 1 channels"),
-    (f"{PACK} --std 0", "--std: got 0.0, wanted above 0"),
+    (f"{PACK} --mean 0 1", "--mean: got 2 numbers, expected 1 or one for each of 1 channels"),
+    (f"{PACK} --std 0", "--std: got 0.0, expected above 0"),
     ("train hinton16 --data digits --out o --mean nan", "--mean: got nan as number 1, expected a finite number"),
     (
         "train hinton16 --data digits --out o --size 4097",
-        "images of 1 x 4097 x 4097 in data set 'digits', wanted at most",
+        "images of 1 x 4097 x 4097 in data set 'digits', expected at most",
     ),
 ]
 
 USAGE = [
     ("train --data digits --out o", "needs MODEL, which was not given. Run datafree train --help"),
     ("train hinton16 --data digits", "needs --out, which was not given"),
-    ("train hinton16 --out o", "no data named, wanted --data; give digits"),
+    ("train hinton16 --out o", "no data named, expected --data; give digits"),
     (
         "train hinton16 --data digits --out o --epoch 3",
         "no flag '--epoch'; nearest: '--epochs'. Run datafree train --help",
@@ -118,13 +121,13 @@ USAGE = [
     ("train hinton16 --data mnist --out o", "no folder for data set 'mnist'; give --data-dir or set DATAFREE_DATA"),
     ("train hinton16 --data mnist --data-dir nosuch --out o", "no folder 'nosuch' for data set 'mnist'"),
     ("train hinton16 --data celeba --data-dir teacher --out o", "celeba"),
-    ("record teacher", "no data named, wanted --data"),
+    ("record teacher", "no data named, expected --data"),
     ("record teacher --data digits --taps fc1", "--taps belongs to datafree record "),
     (
         "record batch-norm teacher --data digits --replace --quiet",
         "no method or kind of datafree record 'batch-norm'; expected one of 'input', 'moments', 'spectral-all', 'spectral-pairs'",
     ),
-    ("record hinton16 --data digits", "hinton16 is no release folder, wanted --out"),
+    ("record hinton16 --data digits", "hinton16 is no release folder, expected --out"),
     ("synthesize teacher", "needs --out, which was not given"),
     ("synthesize other --out o", "method 'distribution' needs a record, got none"),
     ("synthesize other --out o --record teacher/record.safetensors", "the record was made for another teacher"),
@@ -135,7 +138,7 @@ USAGE = [
     ("distill teacher other --set set --out o", "other is a trained release, expected a new network"),
     ("distill teacher own.py:build --set teacher --out o", "no synthetic set in teacher"),
     ("evaluate hinton16 --weights teacher/model.safetensors --data digits", "datafree pack hinton16 --weights"),
-    ("evaluate teacher", "no data named, wanted --data"),
+    ("evaluate teacher", "no data named, expected --data"),
     ("evaluate set --data digits", "set is a synthetic set, which holds no network, expected a release"),
     ("inspect", "needs PATH, which was not given"),
     ("inspect " + "x" * 5000, "File name too long"),
@@ -179,8 +182,8 @@ FOLDERS = [
     ("pack hinton16 --weights teacher/model.safetensors --shape 1 8 8 --classes 10 --out teacher", "this run reads"),
     ("report teacher --out no/such/page.html", "cannot write 'no/such/page.html'"),
     ("report teacher --out set", "--out: got set, a folder, expected a file"),
-    ("report teacher --out teacher/model.safetensors", "is there already and no page of datafree's, and would be lost"),
-    ("synthesize teacher --images 32 --chunk 16 --out set", "--images: got 32, but the set in set is of 48 already"),
+    ("report teacher --out teacher/model.safetensors", "exists, is no page of datafree's and would be lost"),
+    ("synthesize teacher --images 32 --chunk 16 --out set", "--images: got 32, but the set in set already has 48"),
     ("train hinton16 --data digits --limit 5 --out o", "none of the 5 training images of digits is of class '0'"),
     ("demo --out set", "folder 'set' holds 'synthetic-set'; expected 'demo'"),
 ]
@@ -195,7 +198,7 @@ def test_a_mistake_is_one_line_and_nothing_is_touched(refused, line, text):
 def test_data_of_one_class_is_named_and_no_flag_that_the_command_does_not_have(refused, here, line):
     np.savez(here / "one.npz", images=np.full((9, 8, 8), 200, np.uint8), labels=np.zeros(9, int))
     expected = (
-        "data set 'one.npz' has images of one class alone, '0', wanted 2 classes at least to tell apart; name data"
+        "data set 'one.npz' has images of one class alone, '0', expected 2 classes at least to tell apart; name data"
     )
     assert expected in refused(f"{line} --data one.npz --out o")
 
@@ -205,11 +208,11 @@ def test_data_of_one_class_is_named_and_no_flag_that_the_command_does_not_have(r
     [
         (
             [0, 1, 0, 5],
-            "label 5 (class '5') of test image 3 in own.npz, of 1 such, is that of no training image; wanted",
+            "label 5 (class '5') of test image 3 in own.npz, of 1 such, is that of no training image; expected",
         ),
         (
             [2, 1, 2, 2],
-            "label 2 (class '2') of test image 0 in own.npz, of 3 such, is that of no training image; wanted",
+            "label 2 (class '2') of test image 0 in own.npz, of 3 such, is that of no training image; expected",
         ),
         ([0, 1, 0, 1], None),
     ],
@@ -227,7 +230,7 @@ def test_a_gap_between_labels_is_named_and_the_advice_closes_it(command, here):
     images, labels, line = np.full((20, 8, 8), 200, np.uint8), np.arange(20) % 2 * 3, "train hinton8 --data own.npz"
     np.savez(here / "own.npz", images=images, labels=labels)
     expected = (
-        "no image in own.npz is of class '1', one of 4; wanted some of each; add images of it, or number the labels"
+        "no image in own.npz is of class '1', one of 4; expected some of each; add images of it, or number the labels"
     )
     assert expected in command(f"{line} --out o").err
     np.savez(here / "own.npz", images=images, labels=np.unique(labels, return_inverse=True)[1])

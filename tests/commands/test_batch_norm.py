@@ -29,4 +29,4 @@ def test_a_record_without_data_is_one_line(tmp_path, capsys):
     network = new_model("resnet8", InputSpec(shape=(3, 8, 8), classes=("a", "b")), seed=0)
     write_release(tmp_path / "net", network)
     assert run(["record", str(tmp_path / "net"), "--kind", "moments", "--quiet"]) == 2
-    assert "no data named, wanted --data" in capsys.readouterr().err
+    assert "no data named, expected --data" in capsys.readouterr().err

@@ -80,7 +80,7 @@ def test_a_report_measures_networks_of_different_code(pair, command):
     line = "report one two --data digits --quiet"
     assert command(f"{line} --out page.html").code == 0
     page = (pair / "page.html").read_text()
-    assert "own code and was not measured here; name it with --code" in page
+    assert "is a custom network and was not measured, because its code (file.py:function) was not given" in page
     for name, codes in (
         ("listed", "--code nets.py:build --code other.py:wide"),
         ("named", "--code two=other.py:wide --code nets.py:build"),
@@ -175,6 +175,6 @@ def test_a_set_near_chance_is_flagged_on_the_screen_in_the_student_and_in_the_re
     done = command("distill teacher --set poor --epochs 1 --out pupil --quiet")
     assert done.code == 0 and text in done.out
     card = (tmp_path / "copy" / "pupil" / "README.md").read_text()
-    assert "in which the teacher sees the wanted class near chance" in card
+    assert "whose target class the teacher predicts near chance" in card
     assert command("report teacher pupil poor --out page.html --quiet").code == 0
     assert "near chance (10.0 %)" in (tmp_path / "copy" / "page.html").read_text()

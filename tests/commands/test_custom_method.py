@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 
 from datafree import Settings
-from datafree.synthesis.methods import Batch, unit_labels
+from datafree.synthesis.methods import Batch, chunk_labels
 
 
 class Grey(Settings):
@@ -38,7 +38,7 @@ class Bound:
     teacher: Any
 
     def chunk(self, index, seed, size):
-        labels = unit_labels(index, size, len(self.teacher.spec.classes))
+        labels = chunk_labels(index, size, len(self.teacher.spec.classes))
         return Batch(torch.full((size, *self.teacher.spec.shape), self.settings.brightness), labels)
 
 

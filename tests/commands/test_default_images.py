@@ -32,10 +32,10 @@ def test_without_any_the_line_names_what_needs_no_data_of_the_publisher(teacher,
     with pytest.raises(UserError) as caught:
         default_method(teacher, None)
     assert str(caught.value) == (
-        "calibrate: got nothing, expected images to choose ranges on, since hinton32 has no batch norm, and no record; give "
-        "a folder of images (labels are not needed), a data set, inception, or noise"
+        "calibrate: got nothing, expected images to choose ranges on, since hinton32 has no batch norm, and there is no record; give "
+        "a folder of images (labels are not needed), a data set, 'inception', or 'noise'"
     )
-    with pytest.raises(UserError, match="and a record that no images can be made from here; give a folder"):
+    with pytest.raises(UserError, match="and no images can be made from this record; give a folder"):
         default_method(teacher, record(teacher, digits, [InputMoments()]))
 
 

@@ -40,7 +40,7 @@ def made(made_plain, tmp_path_factory) -> Path:
 
 def test_a_few_images_become_many_and_a_student_learns_from_both(command, here):
     done = command(EXPAND.format("many"))
-    assert done.code == 0 and done.out.startswith("40 images in many; the teacher sees the wanted class in ")
+    assert done.code == 0 and done.out.startswith("40 images in many; the teacher predicts the target class for ")
     made = SyntheticSet.open(here / "many")
     assert len(made) == 40 and made.about["method"]["method"] == "expand"
     assert made.load()[1].tolist() == [*range(10)] * 4
@@ -123,7 +123,7 @@ WRONG = [
     ("expand teacher few --start nose --out o", "--start: got 'nose', expected 'noise' or 'anchors'"),
     ("expand teacher few --covariance-weight 1 --out o", "--covariance-weight belongs to datafree expand coral"),
     ("expand teacher few --images 48 --chunk 16 --out set", "set was made by datafree synthesize, not datafree expand: "),
-    ("expand teacher few --images 32 --chunk 16 --out set", "images: got 32, but the set in set is of 48 already"),
+    ("expand teacher few --images 32 --chunk 16 --out set", "images: got 32, but the set in set already has 48"),
     ("expand teacher few --out teacher", "folder 'teacher' holds 'release'; expected 'synthetic-set'"),
     ("expand teacher few --out few", "folder 'few' holds 'condensed'; expected 'synthetic-set'"),
     ("expand teacher", "needs CONDENSED, which was not given"),

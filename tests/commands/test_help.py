@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import resource
 import subprocess
 import sys
 
@@ -82,16 +81,30 @@ def test_a_methods_and_a_kinds_own_flags_are_in_its_help(command):
 
 
 QUICK = [
-    "--help", "synthesize --help", "synthesize bns --help", "record moments --help", "distill online --help",
-    "list methods", "quantize --help", "report --help", "train hinton16 --bogus 1", "synthesize teacher --bogus 1",
+    "--help", "synthesize bns --help", "distill online --help", "list methods", "synthesize teacher --bogus 1",
+    *(
+        pytest.param(line, marks=pytest.mark.slow)
+        for line in (
+            "synthesize --help", "record moments --help", "quantize --help", "report --help", "train hinton16 --bogus 1",
+        )
+    ),
 ]  # fmt: skip
+TIMED = """
+import sys, time
+from datafree.cli.main import run
+run({words})
+taken = time.process_time()
+for _ in range(3_000_000):
+    pass
+print(taken / (time.process_time() - taken), file=sys.stderr)
+sys.exit("torch" in sys.modules)
+"""
 
 
 @pytest.mark.parametrize("line", QUICK)
-def test_help_takes_under_a_second_of_cpu_and_leaves_torch_alone(line):
-    code = f"import sys; from datafree.cli.main import run; run({line.split()!r}); sys.exit('torch' in sys.modules)"
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+def test_help_takes_little_cpu_and_leaves_torch_alone(line):
+    """About 4 times as long as three million rounds of an empty loop, which take 0.15 s here; with torch, 20 times."""
+    command = [sys.executable, "-c", TIMED.format(words=line.split())]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+    assert float(done.stderr.splitlines()[-1]) < 10

@@ -47,8 +47,8 @@ def test_only_names_that_are_like_it_are_called_nearest():
         ("record teacher --data digits --preset=small --kind=input", "--kind and --preset: got both, expected one"),
         ("evaluate set --data digits", "set is a synthetic set, which holds no network, expected a release"),
         ("evaluate told --data digits", "told was written by datafree evaluate and holds no network"),
-        ("report told --out page.html", "told is what datafree evaluate wrote, wanted a release, set or similarity"),
-        ("report teacher told --out page.html", "name the folder of the network that it measured, and the data"),
+        ("report told --out page.html", "told was written by datafree evaluate, expected a release, set or similarity"),
+        ("report teacher told --out page.html", "name the folder of the network that it measured, and give --data"),
         ("pack broken.py " + PACK, "broken.py is not readable Python: "),
         (
             "pack three.py:build " + PACK,
@@ -95,7 +95,7 @@ def test_a_class_that_no_image_shows_is_a_line_about_the_data(tiny, toy):
     data = toy(20)
     lacking = dataclasses.replace(data, labels=data.labels * 0)
     with pytest.raises(
-        UserError, match="none of the 20 training images of toy is of class 'b', wanted some of each class"
+        UserError, match="none of the 20 training images of toy is of class 'b', expected some of each class"
     ):
         train(tiny(), lacking, Schedule(epochs=1))
 
@@ -122,7 +122,7 @@ def test_a_page_is_printed_with_what_it_lacks(command, here):
     )
     assert [line for line in lines if line not in doubts] == [
         "page.html: 2 networks, 1 set of images",
-        "  custom is of its publisher's own code and was not measured here; name it with --code",
+        "  custom is a custom network and was not measured, because its code (file.py:function) was not given",
         "  no accuracy was measured for custom",
     ]
 
@@ -148,7 +148,7 @@ def test_other_data_recorded_into_a_new_release_is_flagged_by_the_networks_own_l
     done = command(f"distill noise-data {line} unlike")
     text = "near chance (10.0 %): its images do not show their classes; a student will learn little from them"
     assert done.code == 0 and f" of 512 images of distribution, {text}" in done.out
-    assert "in which the teacher sees the wanted class near chance" in (here / "unlike" / "README.md").read_text()
+    assert "whose target class the teacher predicts near chance" in (here / "unlike" / "README.md").read_text()
     assert "near chance" not in command(f"distill {release} {line} like").out
 
 

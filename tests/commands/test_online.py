@@ -14,7 +14,7 @@ from datafree.distillation import replay
 from datafree.distillation.online.run import PRESETS, GeneratorHealth
 from datafree.distillation.online.trainer import OnlineTrainer
 
-from .test_stop import stop
+from .test_stop import PACED, stop
 
 SHORT = "--epochs 3 --iterations 4 --student-steps 2 --batch 32 --latent 8 --threads 1 --quiet"
 GO = f"distill online teacher {SHORT}"
@@ -85,11 +85,11 @@ def test_a_preset_is_a_method_of_the_field_and_a_flag_changes_one_setting_of_it(
 
 
 def test_a_stopped_run_leaves_a_whole_student_and_goes_on_to_the_same_bytes(command, here, result, monkeypatch):
-    line = "distill online teacher hinton8 --iterations 10 --epochs 8 --batch 16 --latent 8 --threads 1 --quiet"
-    code, err, seconds = stop(f"{line} --out a", here / "a" / "run.json", signal.SIGINT)
+    line = "distill online teacher hinton8 --iterations 4 --student-steps 4 --epochs 5 --batch 16 --latent 8 --threads 1 --quiet"
+    code, err, seconds = stop(f"{line} --out a", here / "a" / "run.json", signal.SIGINT, "-c", PACED)
     assert code == 130 and seconds < 10
     assert err == f"datafree: stopped; the part that is complete is kept. Go on with: datafree {line} --out a\n"
-    assert (here / "a" / "training.safetensors").exists() and result("a")["unfinished"]["of"] == 8
+    assert (here / "a" / "training.safetensors").exists() and result("a")["unfinished"]["of"] == 5
     assert command("evaluate a --data digits").code == 0
     assert "epochs so far" in (here / "a" / "README.md").read_text()
     assert "a holds an unfinished run with --balance 5.0, not 4.0: give that run's command again" in (
@@ -268,8 +268,8 @@ def test_a_run_that_diverges_later_keeps_its_student_and_says_what_was_thrown_aw
 
 
 def test_a_teacher_that_no_gradient_comes_through_is_one_line(refused, command):
-    assert command("quantize teacher --out q8 --quiet").code == 0
-    line = "q8: a quantized file only returns logits: it cannot be quantized again, none of its layers can be recorded"
+    assert command("quantize teacher --calibrate noise --images 8 --out q8 --quiet").code == 0
+    line = "q8: a quantized file gives answers alone: it cannot be quantized again, no layer of it can be recorded"
     for verb in ("distill online q8 hinton8", "expand q8 set", "synthesize q8"):
         assert refused(f"{verb} --out o --quiet").startswith(line)
 

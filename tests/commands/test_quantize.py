@@ -106,6 +106,7 @@ def test_by_default_ranges_come_from_samples_of_the_batch_norms(command, here):
     assert (done.code, done.err) == (0, "")
     own = read_json(here / "int8" / "run.json")
     assert own["settings"]["calibrate"] == "bns" and own["settings"]["images"] == 30
+    assert own["settings"]["correct_bias"] == "analytic" and own["settings"]["equalise"]
     found = own["result"]["agreement_on_its_own_images"]
     assert found["images"] == 30 and found["equal"] > 85
 
@@ -113,7 +114,7 @@ def test_by_default_ranges_come_from_samples_of_the_batch_norms(command, here):
 @pytest.mark.parametrize(
     "given",
     [
-        "",
+        pytest.param("", marks=pytest.mark.slow),
         pytest.param("--correct-bias analytic", marks=pytest.mark.slow),
         pytest.param("--correct-bias empirical --no-equalise", marks=pytest.mark.slow),
     ],
@@ -180,18 +181,13 @@ def stop(*_) -> None:
     raise Stopped
 
 
-def test_a_finished_folder_is_not_lost_to_another_run(command, here):
+def test_in_a_finished_folder_the_same_command_changes_nothing_and_another_is_refused(command, here, monkeypatch):
     assert command(PLAIN).code == 0
     before = files(here)
     assert command(f"{PLAIN} --weight-bits 4").line == (
         "q was made with --weight-bits 8, not 4: name another --out, or remove that folder first"
     )
     assert files(here) == before
-
-
-def test_the_same_command_again_changes_nothing(command, here, monkeypatch):
-    assert command(PLAIN).code == 0
-    before = files(here)
     monkeypatch.setattr(RunLog, "write", stop)
     done = command(PLAIN)
     assert (done.code, done.err, files(here)) == (0, "", before)

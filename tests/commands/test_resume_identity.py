@@ -76,7 +76,7 @@ def write_folder(place, seed: int) -> None:
     [
         "similarity teacher files --out o --quiet",
         "import-condensed files teacher --anyway --out o --quiet",
-        "quantize teacher --calibrate files --images 20 --out o --quiet",
+        pytest.param("quantize teacher --calibrate files --images 20 --out o --quiet", marks=pytest.mark.slow),
     ],
     ids=lambda line: line.split()[0],
 )

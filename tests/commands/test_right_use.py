@@ -118,7 +118,9 @@ def test_every_method_makes_its_images(command, here, method):
     done = command(f"synthesize {method} teacher {steps} --images 8 --chunk 8 --out made --quiet")
     assert (done.code, done.err) == (0, "")
     targeted = getattr(methods.methods()[method], "targeted", True)
-    assert done.out.startswith(f"8 images in made{'; the teacher sees the wanted class in ' if targeted else chr(10)}")
+    assert done.out.startswith(
+        f"8 images in made{'; the teacher predicts the target class for ' if targeted else chr(10)}"
+    )
     assert log(here / "made")["settings"]["method"] == method
 
 
@@ -355,7 +357,7 @@ def test_a_report_measures_what_a_quantized_network_shares_with_the_one_it_was_m
 
 def test_a_report_without_data_says_that_its_numbers_are_the_logs(command, here):
     assert command("report teacher --out page.html").code == 0
-    assert "what the runs&#39; own logs say" in (here / "page.html").read_text()
+    assert "accuracies are those in the runs&#39; logs" in (here / "page.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -484,5 +486,5 @@ def test_without_labels_a_report_claims_no_accuracy(command, here):
     assert command(line).code == 0
     assert command("report packed --out plain.html").code == 0
     page = (here / "plain.html").read_text()
-    assert "No accuracy was measured: --data names labelled images to measure on." in page
+    assert "No accuracy was measured, because no labelled data was given." in page
     assert "Accuracy on the test set" not in page

@@ -95,15 +95,15 @@ def test_images_of_another_size_are_resized_and_that_is_said(command, here):
 
 
 REFUSED = [
-    (f"{NET}", "no data named, wanted at least one data set, synthetic set or `noise`; name some"),
+    (f"{NET}", "no data named, expected at least one data set, synthetic set or `noise`; name some"),
     (
         f"{NET} nosuch",
         "no data set 'nosuch' in the data sets, and no such folder or .npz file; expected one of 'digits', 'mnist',",
     ),
     (f"{NET} digits:validation", "no data set 'digits:validation'"),
-    (f"{NET} digits --images 1", "--images: got 1, wanted at least 2; give more"),
-    (f"{NET} digits --images 0", "--images: got 0, wanted at least 2"),
-    (f"{NET} digits noise digits", "the data 'digits' was named twice, wanted every one once; name it once"),
+    (f"{NET} digits --images 1", "--images: got 1, expected at least 2; give more"),
+    (f"{NET} digits --images 0", "--images: got 0, expected at least 2"),
+    (f"{NET} digits noise digits", "the data 'digits' was named twice, expected every one once; name it once"),
     (f"{NET} digits --shift 40000", "--shift: got 40000, expected at least 0 and less than the 8 pixels"),
     (f"{NET} digits --shift -1", "--shift: got -1, expected at least 0"),
     (f"{NET} digits --form kl", 'Invalid value "kl" for --form'),

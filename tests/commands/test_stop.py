@@ -11,9 +11,28 @@ from pathlib import Path
 
 import pytest
 
-TRAIN = "train hinton16 --data digits --epochs 60 --threads 1 --out {} --quiet"
-MADE = "synthesize top teacher --steps 20 --images 400 --chunk 8 --workers 2 --threads 1 --out {} --quiet"
+TRAIN = "train hinton16 --data digits --epochs 12 --threads 1 --out {} --quiet"
+MADE = "synthesize top teacher --steps 20 --images 160 --chunk 8 --workers 2 --threads 1 --out {} --quiet"
 DISTILL = "distill teacher --set set --epochs 120 --threads 1 --out {} --quiet"
+PACED = """
+import sys, time
+from datafree.cli import main
+from datafree.distillation import training_loop
+from datafree.distillation.online.trainer import OnlineTrainer
+from datafree.synthesis import synthetic_set
+def paced(own, name):
+    real = getattr(own, name)
+    def call(*args, **more):
+        done = real(*args, **more)
+        time.sleep(0.5)
+        return done
+    setattr(own, name, call)
+paced(training_loop, "_save")
+paced(synthetic_set, "stored_chunk")
+paced(OnlineTrainer, "epoch")
+main.main(sys.argv[1:])
+"""
+"""As `-m datafree`, with half a second's sleep after every part: a short run is still going on when the signal comes."""
 SLOW = """
 import pathlib, sys, time
 from datafree.cli import main
@@ -58,13 +77,14 @@ def stop(line: str, begun: Path, number: signal.Signals, *start: str) -> tuple[i
     ("line", "begun", "last", "number"),
     [
         (TRAIN, "training.safetensors", "model.safetensors", signal.SIGINT),
-        (MADE, "unit-000002.safetensors", "unit-000049.safetensors", signal.SIGTERM),
+        (MADE, "unit-000002.safetensors", "unit-000019.safetensors", signal.SIGTERM),
         pytest.param(DISTILL, "training.safetensors", "model.safetensors", signal.SIGTERM, marks=pytest.mark.slow),
     ],
     ids=["train-INT", "synthesize-TERM", "distill-TERM"],
 )
 def test_a_stopped_run_goes_on_to_the_same_bytes(command, here, line, begun, last, number):
-    code, err, seconds = stop(line.format("a"), here / "a" / begun, number)
+    how = ("-m", "datafree") if line == DISTILL else ("-c", PACED)
+    code, err, seconds = stop(line.format("a"), here / "a" / begun, number, *how)
     assert code == 128 + number
     assert err == f"datafree: stopped; the part that is complete is kept. Go on with: datafree {line.format('a')}\n"
     assert seconds < 10

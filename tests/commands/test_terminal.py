@@ -137,7 +137,7 @@ def test_any_encoding_takes_any_text(encoding):
     assert raw.getvalue().decode(encoding).count("\n") == len(READABLE) + len(HOSTILE)
 
 
-@pytest.mark.parametrize("ending", [">&- 2>&- <&-", ">/dev/full"])
+@pytest.mark.parametrize("ending", [">&- 2>&- <&-", pytest.param(">/dev/full", marks=pytest.mark.slow)])
 def test_a_process_without_its_streams_ends_in_order(here, ending):
     line = f'exec "{sys.executable}" -m datafree pack hinton16 --weights teacher/model.safetensors --shape 1 8 8 ' \
         f"--classes 10 --out made {ending}"  # fmt: skip
@@ -215,7 +215,9 @@ sys.exit(run(sys.argv[1:]))
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="asks Linux how much memory it has")
 @pytest.mark.parametrize(("line", "more"), [
     ("train hinton30000 --data digits --epochs 1 --out new --quiet", 60 << 20),
-    ("synthesize gaussian teacher --images 60000 --chunk 60000 --out new --quiet", 20 << 20),
+    pytest.param(
+        "synthesize gaussian teacher --images 60000 --chunk 60000 --out new --quiet", 20 << 20, marks=pytest.mark.slow
+    ),
 ])  # fmt: skip
 def test_a_process_that_is_out_of_memory_ends_in_one_line(here, line, more):
     verb = line.split()[0]

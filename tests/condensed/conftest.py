@@ -19,11 +19,15 @@ def here(release, tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def shots(digits):
+def two_each(digits):
     """Two real digits a class: pixels (20, 1, 8, 8) in [0, 1] and labels (20,)."""
     rows = torch.cat([(digits.labels == label).nonzero()[:2, 0] for label in range(10)])
     return digits.pixels(rows), digits.labels[rows]
+
+
+@pytest.fixture
+def shots(digits):
+    return two_each(digits)
 
 
 @pytest.fixture

@@ -175,14 +175,14 @@ def test_inspect_says_what_is_in_it(command, here):  # noqa: ARG001
             "dm --data digits --per-class 1 --learning-rate 1e38 --out got",
             "--learning-rate: got 1e38, expected at most 10",
         ),
-        ("random --per-class 1 --out got", "no data named, wanted --data"),
+        ("random --per-class 1 --out got", "no data named, expected --data"),
         ("random --data digits --per-class 1", "needs --out, which was not given"),
         ("random --data digits --per-class 1 --teacher nosuch --out got", "no model 'nosuch'"),
         (
             "random --data digits --per-class 1 --teacher teacher --size 9 --out got",
             "teacher says them itself",
         ),
-        ("random --data digits --per-class 1 --device cuda:7 --out got", "--device: got 'cuda:7', wanted one"),
+        ("random --data digits --per-class 1 --device cuda:7 --out got", "--device: got 'cuda:7', expected one"),
         ("random --data digits --per-class 1 --out teacher", "teacher"),
     ],
 )

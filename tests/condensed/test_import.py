@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import sys
 import zipfile
 
@@ -18,6 +19,8 @@ from datafree.data.condensed.importers.meaning import Pixels, by_name, decoded, 
 from datafree.data.condensed.importers.raw import Raw
 from datafree.data.condensed.importers.trial import Trial
 from datafree.models.input_spec import InputSpec
+
+from .conftest import two_each
 
 MEAN, STD = 0.3, 0.4
 NORMALISED = f"normalised:{MEAN}/{STD}"
@@ -236,10 +239,11 @@ def test_another_reading_beats_this_one_by_ten_points_and_beyond_doubt():
     assert not Trial((False,), 0.1).beaten(Trial((True,), 0.1))  # one image may be chance
 
 
-@pytest.fixture
-def bad(here, shots):
-    """Files that are off, each in one way."""
-    images, labels = shots
+@pytest.fixture(scope="module")
+def off(digits, tmp_path_factory):
+    """Files that are off, each in one way: not to be written to."""
+    images, labels = two_each(digits)
+    here = tmp_path_factory.mktemp("off")
     rng = torch.Generator().manual_seed(0)  # of every hundred random sets one would be above chance
     torch.save([images, labels], here / "good.pt")
     torch.save([(images - MEAN) / 0.02, labels], here / "far.pt")
@@ -275,6 +279,13 @@ def bad(here, shots):
         Image.fromarray(np.zeros((8, 8), np.uint8)).save(here / "names" / name / "0.png")
         (here / "large" / name.replace("x", "9")).mkdir(parents=True)
         Image.fromarray(np.zeros((9, 8), np.uint8)).save(here / "large" / name.replace("x", "9") / "0.png")
+    return here
+
+
+@pytest.fixture
+def bad(here, off):
+    """As `off`, in the working directory."""
+    shutil.copytree(off, here, dirs_exist_ok=True)
     return here
 
 

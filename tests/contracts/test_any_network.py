@@ -13,7 +13,7 @@ from datafree.records.statistics.batchnorm import BatchNorm
 from datafree.releases.load import new_model
 from datafree.synthesis import methods
 
-NETWORKS = {"resnet8": 8, "alexnet/32": 32, "lenet5-half": 32}
+NETWORKS = {"resnet8": 6, "alexnet/32": 32, "lenet5-half": 32}
 
 
 @pytest.fixture(
@@ -26,7 +26,7 @@ def published(request):
     side = NETWORKS[request.param]
     spec = InputSpec(shape=(1, side, side), classes=data.classes)
     network = new_model(request.param, spec, seed=0)
-    statistics = presets.preset("full" if side == 8 else "paper", network, data)
+    statistics = presets.preset("full" if request.param == "resnet8" else "paper", network, data)
     if tap_names.batch_norms(network):
         statistics.append((BatchNorm(), None))
     return network, record(network, data, statistics)

@@ -144,7 +144,7 @@ def test_without_a_record_a_method_says_what_it_needs(name, teacher):
     with pytest.raises(UserError) as caught:
         quick(name).bind(teacher, None)
     assert str(caught.value) == (
-        f"method {name!r} needs a record, got none; ask the publisher for it, name --record, or use --method inception, "
+        f"method {name!r} needs a record, got none; ask the publisher for it, give a `record`, or use the method 'inception', "
         "which needs none"
     )
 

@@ -37,8 +37,8 @@ def small(kind: str, room: int = 12):
 def followed(memory, teacher, step):
     """Shown what a generator would be at that step."""
     if step == 0:
-        memory.begin(new_generator(teacher, seed=0, latent=4, width=8))
-    memory.follow(new_generator(teacher, seed=step + 1, latent=4, width=8))
+        memory.on_new_generator(new_generator(teacher, seed=0, latent=4, width=8))
+    memory.on_generator_step(new_generator(teacher, seed=step + 1, latent=4, width=8))
 
 
 def filled(kind, teacher, count=6, size=9, seed=0):
@@ -91,7 +91,7 @@ def test_a_memory_that_was_stopped_goes_on_to_the_same_bits(kind, teacher):
     for step in range(6):
         if step == 4:
             again = small(kind).bind(teacher, 99)
-            again.begin(new_generator(teacher, seed=77, latent=4, width=8))
+            again.on_new_generator(new_generator(teacher, seed=77, latent=4, width=8))
             again.load({name: tensor.clone() for name, tensor in own.state().items()})
             own = again
         followed(own, teacher, step)
@@ -115,7 +115,7 @@ def test_writing_and_sampling_leave_the_teacher_as_it_was(kind, teacher):
 def test_a_budget_too_small_for_one_image_is_one_line(name, teacher):
     with pytest.raises(UserError) as caught:
         replay.from_name(name, replay_bytes=3).bind(teacher, 0)
-    assert str(caught.value).startswith("--replay-bytes: got") and "\n" not in str(caught.value)
+    assert str(caught.value).startswith("replay_bytes: got") and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", STORED)
@@ -170,13 +170,13 @@ def test_the_balanced_one_has_as_many_of_each_class_however_many_were_written(te
 def test_the_moving_average_is_the_exponential_one_of_the_generators_weights(teacher):
     memory = replay.from_name("ema", replay_bytes=20_000, decay=0.5).bind(teacher, 0)
     made = [new_generator(teacher, seed=seed, latent=4, width=8) for seed in range(4)]
-    memory.begin(made[0])
+    memory.on_new_generator(made[0])
     wanted = made[0].first.weight.detach()
     assert memory.sample(3, torch.Generator()) is None  # what the generator itself makes now is nothing to replay
     for own in made[1:]:
-        memory.follow(own)
+        memory.on_generator_step(own)
         wanted = 0.5 * wanted + 0.5 * own.first.weight.detach()
     torch.testing.assert_close(memory.average.first.weight, wanted)
     assert memory.nbytes() == 4 * sum(own.numel() for own in made[0].parameters())
     with pytest.raises(UserError, match=r"got 2,000, expected at least [\d,]+, the size of the generator's weights"):
-        replay.from_name("ema", replay_bytes=2_000).bind(teacher, 0).begin(made[0])
+        replay.from_name("ema", replay_bytes=2_000).bind(teacher, 0).on_new_generator(made[0])

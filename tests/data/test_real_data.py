@@ -50,7 +50,7 @@ def test_mnist_has_its_published_mean_and_deviation(real):
         ("fashion-mnist", "train", 60_000, 6000),
         ("fashion-mnist", "test", 10_000, 1000),
         ("cifar10", "test", 10_000, 1000),
-        ("cifar100", "test", 10_000, 100),
+        pytest.param("cifar100", "test", 10_000, 100, marks=pytest.mark.slow),
     ],
 )
 def test_even_data_sets_have_as_many_of_each_class(real, name, split, count, of_a_class):
@@ -86,7 +86,9 @@ def test_celebas_training_part_is_attractive_by_its_published_share(real):
     assert 0.3 < train.pixels(range(0, 8000, 80)).mean() < 0.6
 
 
-@pytest.mark.parametrize("name", FOLDERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * name.startswith("cifar")) for name in FOLDERS]
+)
 def test_loading_twice_gives_the_same_hash(real, name):
     dataset = get(real, name, "test")
     assert sha256(dataset) == sha256(load(name, "test", data_dir=real))

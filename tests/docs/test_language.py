@@ -17,8 +17,6 @@ RAISED = {"UserError", "Notice"}
 
 DEBT: dict[str, int] = {
     "cli": 18,
-    "evaluation": 1,
-    "synthesis": 4,
 }
 """Package of src/datafree -> the most phrases that its messages and help may still contain. Only ever lower these."""
 

@@ -25,8 +25,6 @@ ALLOWED = {
     ("runs/run_log.py", "--show-toplevel"): "git",
 }
 """(file, flag) -> why it may be in a string outside a command."""
-PENDING = {"distillation", "evaluation", "quantization", "synthesis"}
-"""Packages whose messages still name flags."""
 
 
 def texts(tree: ast.AST) -> Iterator[str]:
@@ -71,8 +69,7 @@ def test_a_flag_outside_a_command_is_noticed(text, flags):
 def test_no_string_of_the_library_names_a_flag_outside_a_command():
     found = [(name, flag) for name, tree in library() for text in texts(tree) for flag in loose_flags(text)]
     unexpected = [(name, flag) for name, flag in found if (name, flag) not in ALLOWED]
-    assert [hit for hit in unexpected if hit[0].partition("/")[0] not in PENDING] == []
-    assert PENDING - {name.partition("/")[0] for name, _ in unexpected} == set(), "done: take it out of PENDING"
+    assert unexpected == []
     assert ALLOWED.keys() - set(found) == set(), "no longer there: take it out of ALLOWED"
 
 

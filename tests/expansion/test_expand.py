@@ -86,7 +86,7 @@ def test_workers_and_stops_change_no_byte(normed, digits, tmp_path):
     two = expand(normed, anchors(digits), tmp_path / "two", images=40, workers=2, **options)
     assert one.about["shards"] == two.about["shards"] and len(one) == 40
     assert torch.equal(SyntheticSet.open(tmp_path / "one", normed).load()[0], two.load()[0])
-    with pytest.raises(UserError, match="holds a set with `anchors"):
+    with pytest.raises(UserError, match="holds a set with `anchors="):
         expand(normed, anchors(digits, 2), tmp_path / "one", images=40, **options)
 
 

@@ -112,7 +112,7 @@ def test_a_name_of_an_impossible_size_is_refused_at_once(name, release, tmp_path
         began = time.process_time()
         with pytest.raises(UserError):
             use()
-        assert time.process_time() - began < 0.2
+        assert time.process_time() - began < 1  # 0.02 s on an idle machine
 
 
 def test_more_shards_than_an_index_can_list_are_refused_before_the_first(teacher, tmp_path):

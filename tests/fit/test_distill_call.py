@@ -310,7 +310,7 @@ def test_a_stopped_online_call_continues_to_the_same_student(teacher, tmp_path):
         ({"replay": "banc"}, "no kind of replay 'banc'; nearest: 'bank'"),
         ({"replay": 3}, "replay: got 3, expected text or a dict or"),
         ({"alignment": "mmd"}, "alignment: got it without condensed"),
-        ({"ground": "dark", "scene": "none"}, "ground: got dark with the scene 'none', expected the scene 'things' or"),
+        ({"ground": "dark", "scene": "none"}, "ground: got dark with `scene='none'`, expected `scene='things'` or"),
         ({"epochs": 0}, "epochs: got 0, expected at least 1"),
         ({"epoch": 1}, "no argument 'epoch' in distill_online; nearest: 'epochs'"),
         ({"start": "x"}, "no start 'x'"),

@@ -127,7 +127,7 @@ def test_a_loss_that_is_not_finite_is_an_error_and_no_state_is_written(tiny, sou
 
     with pytest.raises(UserError) as caught:
         fit(network, source, loss, SCHEDULE, seed=0, state=state)
-    assert str(caught.value) == "the loss is not finite in epoch 1; lower --learning-rate"
+    assert str(caught.value) == "the loss is not finite in epoch 1; lower `learning_rate`"
     assert not state.exists()
 
 

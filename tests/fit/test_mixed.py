@@ -43,9 +43,9 @@ def test_the_share_is_exact_over_an_epoch_and_to_an_image_in_every_batch(tiny, s
 @pytest.mark.parametrize("count", [1, 4, 500])
 def test_an_epoch_has_its_length_however_few_they_are_and_shows_all_of_them_equally_often(tiny, count):
     network = tiny()
-    source = MixedImages(network, few(network, 1).expand(count, -1, -1, -1), None, 103, how=STILL)
+    source = MixedImages(network, few(network, 1).expand(count, -1, -1, -1), None, 103, augmentation=STILL)
     assert len(source) == 103 and len(levels(source)) == 12
-    source = MixedImages(network, few(network), many(network, 28), 200, how=STILL)
+    source = MixedImages(network, few(network), many(network, 28), 200, augmentation=STILL)
     shown = torch.cat(levels(source))
     seen = [int((shown - level).abs().lt(1e-6).sum()) for level in (0.01, 0.02, 0.03, 0.04)]
     assert seen == [25] * 4
@@ -56,7 +56,7 @@ def test_an_epoch_has_its_length_however_few_they_are_and_shows_all_of_them_equa
 
 def test_the_same_seed_and_epoch_give_the_same_and_others_do_not(tiny):
     network = tiny()
-    source = MixedImages(network, few(network), many(network), 64, how=Augmentation(translate=0.3, exposure=0))
+    source = MixedImages(network, few(network), many(network), 64, augmentation=Augmentation(translate=0.3, exposure=0))
     one, again, epoch, seed = (list(source.epoch(*own, 8)) for own in ((3, 2), (3, 2), (3, 4), (5, 2)))
     for here, there in zip(one, again, strict=True):
         assert torch.equal(here[0], there[0]) and torch.equal(here[1], there[1])
@@ -68,7 +68,7 @@ def test_targets_are_the_teachers_logits_of_what_is_shown_and_the_others_own(tin
     network = tiny()
     pixels, shown = torch.rand(4, *network.spec.shape) * 0.4, []
     for batch, targets in MixedImages(
-        network, pixels, many(network), 64, how=Augmentation(translate=0.3, exposure=0)
+        network, pixels, many(network), 64, augmentation=Augmentation(translate=0.3, exposure=0)
     ).epoch(0, 0, 8):
         rest = batch[:, 0, 0, 0] >= 0.5
         assert torch.equal(targets[~rest], network.predict(batch[~rest]))
@@ -95,8 +95,8 @@ def test_the_teacher_is_left_as_it_was(tiny):
     [
         ({"share": 0.0}, "share: got 0, expected above 0 and at most 1"),
         ({"share": float("nan")}, "share: got nan"),
-        ({"images": 0}, "epoch_images: got 0 an epoch of 4 images, expected at least 1"),
-        ({"pixels": torch.zeros(0, 1, 4, 4)}, "an epoch of 0 images"),
+        ({"images": 0}, "epoch_images: got 0 per epoch of 4 images, expected at least 1"),
+        ({"pixels": torch.zeros(0, 1, 4, 4)}, "per epoch of 0 images"),
         ({"pixels": torch.zeros(2, 1, 5, 4)}, "images of shape (1, 5, 4), expected (1, 4, 4)"),
         ({"pixels": torch.full((2, 1, 4, 4), 1.5)}, "expected 0 to 1; scale the images first"),
     ],
@@ -110,7 +110,5 @@ def test_what_does_not_fit_is_refused_before_an_epoch(tiny, changes, text):
 
 def test_images_of_another_range_are_not_mixed_in(tiny):
     other = many(tiny(low=0.0, high=255.0))
-    with pytest.raises(
-        UserError, match=r"others: got pixels from 0 to 255, expected 0 to 1, as the teacher takes them"
-    ):
+    with pytest.raises(UserError, match=r"others: got pixels from 0 to 255, expected 0 to 1, the range of the teacher"):
         MixedImages(tiny(), few(tiny()), other, 8)

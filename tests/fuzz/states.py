@@ -17,7 +17,7 @@ from datafree.data.condensed import methods
 from datafree.data.condensed.methods import Job, condense, distribution_matching
 from datafree.data.dataset import in_memory
 from datafree.distillation import replay
-from datafree.distillation.online.run import Anchored, OnlineDistillation, train_online
+from datafree.distillation.online.run import AnchorImages, OnlineDistillation, train_online
 from datafree.distillation.sources import labelled
 from datafree.distillation.training_loop import Schedule, fit
 from datafree.models.input_spec import InputSpec
@@ -46,12 +46,12 @@ def _online(kind: str, guide: str | None = None) -> Callable[[Path], Any]:
     settings = OnlineDistillation(epochs=1, iterations=2, student_steps=2, batch=16, latent=8, write_every=1)
 
     def play(folder: Path) -> Any:
-        student, anchored = new_model("hinton8", SPEC, seed=1), None
+        student, anchors = new_model("hinton8", SPEC, seed=1), None
         if guide is not None:
             pixels = torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(1))
-            anchored = Anchored(alignment.from_name(guide), pixels, torch.eye(3).repeat(2, 1))
+            anchors = AnchorImages(alignment.from_name(guide), pixels, torch.eye(3).repeat(2, 1))
         memory = replay.from_name(kind, **own.get(kind, {"replay_bytes": 600}))
-        history = train_online(teacher(), student, settings, memory, anchored=anchored, state=folder / "state")
+        history = train_online(teacher(), student, settings, memory, anchors=anchors, state=folder / "state")
         return student.module.state_dict(), history.loss, history.health
 
     return play

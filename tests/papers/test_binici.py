@@ -78,23 +78,31 @@ SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "fashion-mnist": (1, 28, 28
 SHAPES |= {"cifar100": (3, 32, 32), "svhn": (3, 32, 32)}
 
 
-@pytest.mark.parametrize("paper", sorted(ROWS))
-def test_every_row_of_every_budget_can_begin(paper):
-    for budget in BUDGETS[paper].values():
-        for pair in budget.pairs:
-            channels, *size = SHAPES[pair.data]
-            shape = (channels, *(size if pair.size is None else (pair.size, pair.size)))
-            teacher = new_model(pair.teacher, InputSpec(shape=shape, classes=tuple("0123456789")), seed=0)
-            for name, row in pair.rows.items():
-                settings, memory = row.online(**pair.online), replay.from_dict(dict(row.replay)).bind(teacher, 0)
-                scene = None if settings.scene == "none" else Scene(settings.scene)
-                memory.begin(new_generator(teacher, seed=0, latent=settings.latent, width=settings.width, scene=scene))
-                room = dict(row.replay).get("replay_bytes", replay.BYTES)
-                assert memory.nbytes() <= room and getattr(memory, "room", 0) <= room // teacher.spec.pixels, (
-                    pair.id,
-                    name,
-                )
-                assert settings.objective(teacher, None).parts, (pair.id, name)
+@pytest.mark.parametrize(
+    ("paper", "budget"),
+    [
+        pytest.param(paper, name, marks=[pytest.mark.slow] * (name == "gpu"))
+        for paper in sorted(ROWS)
+        for name in BUDGETS[paper]
+    ],
+)
+def test_every_row_of_every_budget_can_begin(paper, budget):
+    for pair in BUDGETS[paper][budget].pairs:
+        channels, *size = SHAPES[pair.data]
+        shape = (channels, *(size if pair.size is None else (pair.size, pair.size)))
+        teacher = new_model(pair.teacher, InputSpec(shape=shape, classes=tuple("0123456789")), seed=0)
+        for name, row in pair.rows.items():
+            settings, memory = row.online(**pair.online), replay.from_dict(dict(row.replay)).bind(teacher, 0)
+            scene = None if settings.scene == "none" else Scene(settings.scene)
+            memory.on_new_generator(
+                new_generator(teacher, seed=0, latent=settings.latent, width=settings.width, scene=scene)
+            )
+            room = dict(row.replay).get("replay_bytes", replay.BYTES)
+            assert memory.nbytes() <= room and getattr(memory, "room", 0) <= room // teacher.spec.pixels, (
+                pair.id,
+                name,
+            )
+            assert settings.objective(teacher, None).parts, (pair.id, name)
 
 
 @pytest.mark.parametrize("paper", sorted(ROWS))
@@ -109,9 +117,9 @@ def test_a_method_of_the_field_has_its_own_terms_and_images_and_the_pairs_length
     assert count >= 3
 
 
-def test_memories_have_as_many_bytes_within_a_percent():
-    budgets = BUDGETS["binici2022"]
-    for pair in (*budgets["cpu"].pairs, *budgets["gpu"].pairs):
+@pytest.mark.parametrize("budget", ["cpu", pytest.param("gpu", marks=pytest.mark.slow)])
+def test_memories_have_as_many_bytes_within_a_percent(budget):
+    for pair in BUDGETS["binici2022"][budget].pairs:
         shape = (SHAPES[pair.data][0], 32, 32)
         teacher = new_model(pair.teacher, InputSpec(shape=shape, classes=tuple("0123456789")), seed=0)
         sizes = {}
@@ -119,7 +127,9 @@ def test_memories_have_as_many_bytes_within_a_percent():
             if row.replay["replay"] == "none":
                 continue
             settings, memory = row.online(**pair.online), replay.from_dict(dict(row.replay)).bind(teacher, 0)
-            memory.begin(new_generator(teacher, seed=0, latent=settings.latent, scene=settings.composition()))
+            memory.on_new_generator(
+                new_generator(teacher, seed=0, latent=settings.latent, scene=settings.composition())
+            )
             sizes[name] = memory.room * teacher.spec.pixels if "bank" in name else memory.nbytes()
         assert len(sizes) >= 4 and max(sizes.values()) <= 1.01 * min(sizes.values()), sizes
 

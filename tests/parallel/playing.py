@@ -17,7 +17,7 @@ from datafree.releases.load import new_model
 
 torch.set_num_threads(1)
 SPEC = InputSpec(shape=(1, 8, 8), classes=tuple("abcdefghij"))
-OWN = OnlineDistillation(epochs=3, iterations=4, batch=63, student_steps=2, replay_fraction=0.25, write_every=1)
+OWN = OnlineDistillation(epochs=2, iterations=4, batch=63, student_steps=2, replay_fraction=0.25, write_every=1)
 
 
 class Once:

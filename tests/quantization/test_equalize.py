@@ -140,7 +140,13 @@ def sharing(name: str) -> Network:
 
 @pytest.mark.parametrize("name", SHARING)
 @pytest.mark.parametrize(
-    "options", [{}, {"equalise": True}, {"correct_bias": "empirical"}, {"equalise": True, "correct_bias": "empirical"}]
+    "options",
+    [
+        pytest.param({}, marks=pytest.mark.slow),
+        pytest.param({"equalise": True}, marks=pytest.mark.slow),
+        pytest.param({"correct_bias": "empirical"}, marks=pytest.mark.slow),
+        {"equalise": True, "correct_bias": "empirical"},
+    ],
 )
 def test_layers_that_share_weights_or_outputs_are_quantized_as_the_function_they_are(name, options):
     network, x = sharing(name), images(200)
@@ -260,8 +266,14 @@ def test_linear_layers_are_pairs_too_and_layers_without_bias():
     torch.testing.assert_close(graph(x).detach(), before, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("gamma", [1e-8, 1e-5, 1e-3, 0.0])
-@pytest.mark.parametrize("normed", [True, False])
+@pytest.mark.parametrize(
+    ("normed", "gamma"),
+    [(True, 1e-3), (True, 0.0), (False, 1e-8)]
+    + [
+        pytest.param(normed, gamma, marks=pytest.mark.slow)
+        for normed, gamma in [(True, 1e-8), (True, 1e-5), (False, 1e-5), (False, 1e-3), (False, 0.0)]
+    ],
+)
 def test_a_constant_channel_does_not_take_the_grid_of_its_layer(gamma, normed):
     torch.manual_seed(0)
     norm = nn.BatchNorm2d(8)

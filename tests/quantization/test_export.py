@@ -21,8 +21,8 @@ with quiet():
 
 SETTINGS = [
     Bits(),
-    Bits(weights=4, activations=4),
-    Bits(weights=2, activations=3),
+    pytest.param(Bits(weights=4, activations=4), marks=pytest.mark.slow),
+    pytest.param(Bits(weights=2, activations=3), marks=pytest.mark.slow),
     Bits(weights=4, activations=8, first=8, last=4),
 ]
 SPEC = InputSpec(shape=(1, 8, 8), classes=tuple("abc"))

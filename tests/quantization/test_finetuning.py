@@ -264,7 +264,7 @@ def test_an_image_that_does_not_fit_is_found_wherever_it_is(normed, fresh, shown
 
 def test_a_loss_that_is_not_finite_is_one_line_and_leaves_no_state(fresh, normed, shown, tmp_path):
     settings = FineTuning(epochs=1, learning_rate=1e30)
-    with pytest.raises(UserError, match="the loss is not finite in epoch 1; lower --learning-rate"):
+    with pytest.raises(UserError, match="the loss is not finite in epoch 1; lower `learning_rate`"):
         finetune(fresh(), normed, shown, settings, state=tmp_path / "state.safetensors")
     assert list(tmp_path.iterdir()) == []
 

@@ -27,11 +27,20 @@ IN_FLOAT = {
 }  # fmt: skip
 
 
+QUICK = (
+    "BN BN BN", "BN ReLU BN", "BN before and behind", "linear BN BN", "flatten BN", "conv1d BN", "transposed, 2 groups",
+    "transposed 1d, 3 groups", "BN without weights", "doubles", "conv and BN twice", "BN read twice", "BN of cat",
+    "BN of split", "functional BN", "spectral norm", "weight norm, transposed", "stacked weights", "weight written",
+    "tied weights", "channel shuffle", "attention", "residual in place", "paddings", "channels last",
+)  # fmt: skip
+"""A network of every kind; the others are slow tests: a capture takes a third of a second."""
+
+
 def test_there_are_at_least_60_networks():
-    assert len(BUILD) >= 60
+    assert len(BUILD) >= 60 and set(QUICK) < set(BUILD)
 
 
-@pytest.mark.parametrize("name", BUILD)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in BUILD])
 def test_folding_keeps_the_logits_and_8_bits_keep_the_answers(name, monkeypatch):
     """The expected logits are torch's own, of the network as it was."""
     original, x = network(name), images()

@@ -85,7 +85,7 @@ def test_bits_that_are_no_integers_there_are_refused(bits, pixels, tmp_path):
     with pytest.raises(UserError) as caught:
         to_mobile(convert(own), tmp_path / "a.pte", SPEC.shape, own.bits)
     assert str(caught.value) == (
-        f"ExecuTorch runs integers, got {bits.name}, expected weights of at most 8 bits and activations of 8; change "
-        "the bits, or remove --executorch"
+        f"mobile: got {bits.name}, expected weights of at most 8 bits and activations of 8, which ExecuTorch can run; "
+        "change the bits, or leave `mobile` out"
     )
     assert not (tmp_path / "a.pte").exists()

@@ -105,7 +105,7 @@ def network(name: str, images: torch.Tensor) -> Network:
     return Network(module.eval(), SPEC, name.replace(" ", "-"))
 
 
-SLOW = ("no bias", "linear", "grouped", "shortened")
+SLOW = ("no bias", "linear", "grouped", "shortened", "dense")
 """Networks of the slow tests alone."""
 
 
@@ -125,7 +125,7 @@ def test_it_answers_alike_at_8_bits_in_every_form_and_runs_in_integers(name, ima
     assert integer_operators(own.path)[kind] >= count
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in NETWORKS])
 def test_at_4_bits_it_is_converted_as_it_was_simulated(name, images):
     own = calibrate(
         network(name, images), images, Bits(weights=4, activations=4), equalise=True, correct_bias="empirical"

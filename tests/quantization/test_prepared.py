@@ -86,7 +86,7 @@ def grids(own) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize(
-    ("bits", "wanted"),
+    ("bits", "expected"),
     [
         (Bits(), [(8, 7)] * 3),
         (Bits(weights=4, activations=4), [(8, 4), (4, 4), (4, 4)]),

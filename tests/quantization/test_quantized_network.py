@@ -111,7 +111,7 @@ def test_the_same_result_again_changes_nothing_and_another_one_is_refused(by_def
     with pytest.warns(df._core.errors.Notice, match="already complete: quantized network in"):
         by_default.save(folder)
     other = quantize(normed, "w4a8", images=64)
-    with pytest.raises(df.UserError, match=r"was made with weights 8, not 4: name another folder, or remove"):
+    with pytest.raises(df.UserError, match=r"was made with `weights=8`, not 4: name another `folder`, or remove"):
         other.save(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
@@ -127,7 +127,7 @@ def test_nothing_is_written_into_a_folder_of_something_else(by_default, normed, 
 def test_a_network_that_was_changed_since_is_not_saved(normed, shown, tmp_path):
     quantized = quantize(normed, "w4a4", calibrate=shown)
     finetune(quantized.simulation, normed, shown, df.FineTuning(epochs=1))
-    with pytest.raises(df.UserError, match="changed after quantize made it"):
+    with pytest.raises(df.UserError, match="changed after quantize returned it"):
         quantized.save(tmp_path / "q")
     assert list(tmp_path.iterdir()) == []
 
@@ -197,15 +197,15 @@ def test_a_stopped_fine_tuning_goes_on(normed, shown, tmp_path):
     assert torch.equal(resumed(shown), whole(shown))
 
 
-@pytest.mark.parametrize("make", [grouped, dense])
+@pytest.mark.parametrize("make", [pytest.param(grouped, marks=pytest.mark.slow), dense])
 def test_a_network_without_batch_norm_takes_images(make, shown, tmp_path):
     network = make()
     quantized = quantize(network, calibrate=shown)
     opened = df.load_model(str(quantized.save(tmp_path / "q")))
     assert float((opened.predict(shown).argmax(1) == quantized(shown).argmax(1)).double().mean()) > 0.98
     assert error(network) == (
-        f"calibrate: got nothing, expected images to choose ranges on, since {_norms(network)}, and no record; give a "
-        "folder of images (labels are not needed), a data set, inception, or noise"
+        f"calibrate: got nothing, expected images to choose ranges on, since {_norms(network)}, and there is no record; give a "
+        "folder of images (labels are not needed), a data set, 'inception', or 'noise'"
     )
 
 
@@ -244,7 +244,7 @@ def test_a_mistake_is_one_line(normed, arguments, text):
 
 def test_a_quantized_network_is_not_quantized_again(by_default, tmp_path):
     opened = df.load_model(str(by_default.save(tmp_path / "q")))
-    assert error(opened).startswith("network: got normed-w8a8, which gives answers alone, expected ")
+    assert error(opened).startswith("network: got normed-w8a8, whose layers are not accessible, expected ")
 
 
 def test_the_record_of_another_network_is_refused(normed, digits):

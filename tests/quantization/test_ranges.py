@@ -229,7 +229,7 @@ def test_without_images_a_network_at_8_bits_agrees_with_the_original_on_most_of_
 def test_a_network_without_batch_norm_and_without_images_is_one_line(teacher):
     with pytest.raises(UserError) as caught:
         calibrate(teacher, None)
-    assert str(caught.value) == ("hinton32 has no batch norm, and no images were given; name some with --calibrate")
+    assert str(caught.value) == ("hinton32 has no batch norm, and no images were given; give some with `calibrate`")
 
 
 def test_an_operator_that_moments_are_not_carried_through_is_named():
@@ -237,7 +237,7 @@ def test_an_operator_that_moments_are_not_carried_through_is_named():
     with pytest.raises(UserError) as caught:
         calibrate(seen(nn.Sequential(*layers)), None)
     assert str(caught.value) == (
-        "ranges after operator aten.tanh.default cannot be computed without images; give images with --calibrate, such as "
+        "ranges after operator aten.tanh.default cannot be computed without images; give images with `calibrate`, such as "
         "a synthetic set"
     )
 
@@ -342,7 +342,15 @@ NOT_CARRIED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", FORMS)
+QUICK = {
+    "joined with itself", "pooled, channels added in front", "pooled, channels cut off", "two sizes, flattened",
+    "averaged over rows, flattened", "times a row", "times channels", "averaged over channels", "half of the places", "turned",
+    "padded by a number", "channels of a number", "clamped from below in place", "clamped at both ends", "clamped from above",
+}  # fmt: skip
+"""The others are slow tests, each a variant of one of these."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in FORMS])
 def test_what_is_told_of_a_constant_image_is_its_numbers_in_every_place_or_nothing(name):
     norm = nn.BatchNorm2d(6)
     norm.weight.data.fill_(1e-4)

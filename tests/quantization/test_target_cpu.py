@@ -38,11 +38,11 @@ def test_the_sum_of_two_products_fits_16_bits_wherever_onnxruntime_multiplies_by
     ("bits", "expected", "reduced"),
     [
         (Bits(), [(255, 63)] * 3, True),
-        (Bits(weights=7), [(255, 63)] * 3, False),
-        (Bits(weights=4), [(255, 7)] * 3, False),
+        pytest.param(Bits(weights=7), [(255, 63)] * 3, False, marks=pytest.mark.slow),
+        pytest.param(Bits(weights=4), [(255, 7)] * 3, False, marks=pytest.mark.slow),
         (Bits(weights=4, activations=8, first=8), [(255, 63), (255, 7), (255, 7)], True),
         (Bits(activations=4), [(255, 63), (15, 127), (15, 127)], True),
-        (Bits(activations=16), [(65535, 127)] * 3, False),
+        pytest.param(Bits(activations=16), [(65535, 127)] * 3, False, marks=pytest.mark.slow),
     ],
     ids=str,
 )

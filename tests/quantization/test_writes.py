@@ -213,7 +213,15 @@ def network(operation) -> Network:
         return Network(Writing(operation, 12 if operation is padded else 8).eval(), SPEC, operation.__name__)
 
 
-@pytest.mark.parametrize("operation", KEPT, ids=lambda own: own.__name__)
+SLOW = (border, swapped, one_by_one, copied_into_view, diagonal, into_out, splits, other_branch, residual, padded)
+"""Variants of the others, in the slow tests alone: a capture takes half a second."""
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [pytest.param(own, marks=[pytest.mark.slow] * (own in SLOW)) for own in KEPT],
+    ids=lambda own: own.__name__,
+)
 def test_the_captured_graph_computes_what_the_network_does(operation):
     original, x = network(operation), images()
     expected, graph = original.predict(x), capture(original)
@@ -233,7 +241,11 @@ def test_what_cannot_be_captured_is_refused_in_one_line(operation, text):
     assert text in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("bits", [Bits(), Bits(weights=16, activations=16), Bits(weights=16, activations=7)], ids=str)
+@pytest.mark.parametrize(
+    "bits",
+    [Bits(), pytest.param(Bits(weights=16, activations=16), marks=pytest.mark.slow), Bits(weights=16, activations=7)],
+    ids=str,
+)
 @pytest.mark.parametrize("operation", [padded, border])
 def test_quantized_it_answers_as_the_network_does_and_nothing_of_the_callers_changes(operation, bits):
     original, x = network(operation), images()

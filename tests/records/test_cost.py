@@ -101,7 +101,7 @@ def test_a_distribution_that_cannot_fit_is_refused_with_a_method_that_can(left, 
     pixels = record(network, data, [(Moments(covariance="full"), ("input",))])
     both = record(network, data, [(Moments(covariance="full"), ("input", "fc3"))])
     left(2_000)
-    for found, method in ((pixels, "--method inception"), (both, "--method top")):
+    for found, method in ((pixels, "the method 'inception'"), (both, "the method 'top'")):
         with pytest.raises(UserError) as caught:
             from_name("distribution").bind(network, found)
         assert "the distribution of 16 pixels in each of 3 classes needs about" in str(caught.value)
@@ -170,6 +170,6 @@ def test_a_set_that_cannot_fit_is_refused_and_of_a_part_only_its_files_are_read(
         opened.load()
     left(100)
     with pytest.raises(
-        UserError, match=r"the images of .*set needs about 0 MB .* give a smaller set, or fewer --images"
+        UserError, match=r"the images of .*set needs about 0 MB .* use a smaller set, or fewer images of it"
     ):
         opened.load(5)

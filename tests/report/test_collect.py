@@ -37,7 +37,7 @@ def test_the_same_report_again_changes_nothing_and_another_one_is_refused(runs, 
     before = out.read_bytes()
     assert df.report([runs / "teacher"], out).unchanged and out.read_bytes() == before
     with pytest.raises(
-        df.UserError, match="was made with title datafree report, not other: name another out, or remove"
+        df.UserError, match="was made with `title=datafree report`, not other: name another `out`, or remove"
     ):
         df.report([runs / "teacher"], out, title="other")
     assert out.read_bytes() == before
@@ -68,12 +68,12 @@ def test_mistakes_are_one_line_and_nothing_is_written(runs, tmp_path):
     teacher = [runs / "teacher"]
     assert refused([], tmp_path / "a.html").startswith("runs: got none, expected ")
     assert refused(teacher, tmp_path).startswith(f"out: got {tmp_path}, a folder, expected a file")
-    assert "is there already and no page of datafree's" in refused(teacher, tmp_path / "notes.html")
+    assert "exists, is no page of datafree's" in refused(teacher, tmp_path / "notes.html")
     assert refused([tmp_path / "gone"], tmp_path / "a.html").startswith(
         f"no folder {tmp_path / 'gone'}, expected a release"
     )
     assert refused(teacher, tmp_path / "a.html", code=["a.py:f"]).startswith(
-        "code: got 'a.py:f', which fits 0 of the runs"
+        "code: got 'a.py:f', which fits 0 of the custom networks among the runs"
     )
     assert refused(teacher, tmp_path / "a.html", 3).startswith("data: got 3, expected a")
     assert refused("teacher", tmp_path / "a.html").startswith("runs: got 'teacher', expected a list")
@@ -85,11 +85,9 @@ def test_a_network_of_somebodys_own_is_measured_when_it_is_handed_over(runs, dig
     spec = df.load_model(str(runs / "teacher")).spec
     network, other = (df.Network(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval(), spec, "mine") for _ in range(2))
     folder = str(df.write_release(tmp_path / "mine", network))
-    assert [
-        line for line in df.report([folder], tmp_path / "a.html", digits).warnings if "was not measured here" in line
-    ]
+    assert [line for line in df.report([folder], tmp_path / "a.html", digits).warnings if "was not measured" in line]
     page = df.report([folder], tmp_path / "b.html", digits, networks={folder: network})
-    assert not [line for line in page.warnings if "was not measured here" in line]
+    assert not [line for line in page.warnings if "was not measured" in line]
     assert refused([folder], tmp_path / "c.html", digits, networks={folder: other}).startswith(
         f"networks: got a network with other weights than those in {folder}, expected its own"
     )

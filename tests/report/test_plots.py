@@ -124,7 +124,7 @@ def test_plots_do_not_depend_on_the_readers_matplotlib_settings():
 
 
 @pytest.mark.parametrize(
-    "wanted", [[0.5] * 4, [0.9, 0.95, 1.0], [0.0, 0.0, 1.0], [0.3], [], [0.1 * i for i in range(30)]]
+    "expected", [[0.5] * 4, [0.9, 0.95, 1.0], [0.0, 0.0, 1.0], [0.3], [], [0.1 * i for i in range(30)]]
 )
 def test_spread_places_keep_their_order_distance_and_bounds(wanted):
     gap = 0.15
@@ -140,7 +140,7 @@ def test_spread_leaves_places_alone_that_are_far_enough_apart():
 
 
 @pytest.mark.parametrize(
-    ("got", "wanted"),
+    ("got", "expected"),
     [
         (numbers.size(0), "0 B"),
         (numbers.size(999), "999 B"),

@@ -83,6 +83,6 @@ def test_images_are_not_moved_out_of_sight(shift, shown_in_training):
     with pytest.raises(UserError) as caught:
         similarity(network, {"data": pixels}, shift=shift)
     assert str(caught.value) == (
-        f"shift: got {shift}, expected at least 0 and less than the 8 pixels of an image's side; give a count of pixels"
+        f"shift: got {shift}, expected at least 0 and less than the 8 pixels of an image's side; give a number of pixels"
     )
     assert similarity(network, {"data": pixels}, shift=7)

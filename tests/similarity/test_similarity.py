@@ -136,7 +136,7 @@ def test_bad_input_is_one_line(teacher, normed, digits, tiny, toy):
     )
     network = tiny("linear")
     means = record(network, toy(), [(Moments(covariance="none"), ("input",))])
-    with pytest.raises(UserError, match="record: got a record that says nothing of variances, expected statistics"):
+    with pytest.raises(UserError, match="record: got a record without variances, expected statistics"):
         similarity(network, {"some": toy()}, means)
     for few in (digits.subset(1), noise(1, digits.shape), noise(0, digits.shape)):
         with pytest.raises(UserError) as caught:

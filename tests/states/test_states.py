@@ -17,7 +17,7 @@ from datafree._core.resume import Environment
 from datafree.data.condensed import methods
 from datafree.data.condensed.methods import Job, condense, distribution_matching
 from datafree.distillation import replay
-from datafree.distillation.online.run import Anchored, OnlineDistillation, train_online
+from datafree.distillation.online.run import AnchorImages, OnlineDistillation, train_online
 from datafree.distillation.replay import vae
 from datafree.distillation.sources import labelled
 from datafree.distillation.training_loop import Schedule, fit
@@ -81,7 +81,7 @@ def run(tiny, toy, tmp_path) -> Callable[[str], Callable[[], object]]:
 
             return lambda: record(teacher, toy(), kinds, state=path, progress=interrupted)
         pixels = torch.rand(6, *teacher.spec.shape, generator=torch.Generator().manual_seed(1))
-        guide = Anchored(alignment.from_name(name), pixels, torch.eye(3).repeat(2, 1)) if how == "guided" else None
+        guide = AnchorImages(alignment.from_name(name), pixels, torch.eye(3).repeat(2, 1)) if how == "guided" else None
         memory = replay.from_name(
             name if how == "online" else "none", **MEMORIES.get(name, {"replay_bytes": 600} if how == "online" else {})
         )
@@ -90,7 +90,7 @@ def run(tiny, toy, tmp_path) -> Callable[[str], Callable[[], object]]:
             tiny("norm", seed=5),
             OnlineDistillation(**SHORT),
             memory,
-            anchored=guide,
+            anchors=guide,
             state=path,
             score=lambda _: 1.0,
         )
@@ -143,7 +143,11 @@ def hostile(tensors: dict, header: dict) -> dict[str, tuple[dict, dict]]:
     return made
 
 
-@pytest.mark.parametrize("kind", KINDS)
+QUICK = ("training", "online bank", "online vae", "guided means", "guided discriminator", "condensing", "recording")
+"""The others are slow tests: their states differ from one of these in a memory or in what guides."""
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind not in QUICK)) for kind in KINDS])
 def test_no_state_that_this_run_would_not_have_written_is_taken(kind, run, tmp_path):
     go, path = run(kind), tmp_path / "state.safetensors"
     tensors, header, own = left(go, path)

@@ -1,4 +1,4 @@
-"""Images from batch norms alone: nearer to the training data than noise, of the wanted class, the same for a seed."""
+"""Images from batch norms alone: nearer to the training data than noise, of the target class, the same for a seed."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ def test_the_method_that_is_named_where_there_is_no_record_makes_images(norm, ti
         network.module.fc.register_forward_hook(lambda *own: own[2].detach())
     with pytest.raises(UserError) as caught:
         methods.from_name("distribution").bind(network, None)
-    name = re.search("use --method ([a-z-]+), which needs none", str(caught.value)).group(1)
+    name = re.search("use the method '([a-z-]+)', which needs none", str(caught.value)).group(1)
     assert name == {"batch": "bns-inception", "rounded": "gaussian"}.get(norm, "inception")
     steps = {} if name == "gaussian" else {"steps": 1}
     assert methods.from_name(name, **steps).bind(network, None).chunk(0, 0, 2).pixels.shape == (2, 1, 4, 4)

@@ -95,7 +95,7 @@ def test_a_first_layer_that_loses_the_image_is_refused(toy):
     text = refused(network_of(linear(8), 8), data, "first.1")
     assert text == (
         "layer 'first.1' determines 25 % of the pixel directions, expected at least 50 %; "
-        "use --method all, or ask the publisher for a record with --taps input"
+        "use the method 'all', or ask the publisher to add moments of the input: datafree record moments --taps input --add"
     )
     half = network_of(linear(16), 16)
     assert pixel_moments(half, record(half, data, [(Moments(covariance="full"), ("first.1",))])).determined == 0.5
@@ -103,7 +103,7 @@ def test_a_first_layer_that_loses_the_image_is_refused(toy):
 
 def test_a_layer_that_does_not_see_the_image_is_refused(toy):
     network = network_of(nn.Sequential(nn.Flatten(), nn.Tanh(), nn.Linear(32, 40)), 40)
-    assert "layer 'first.2' does not see the image itself" in refused(network, toy(shape=(2, 4, 4)), "first.2")
+    assert "layer 'first.2' does not get the image itself" in refused(network, toy(shape=(2, 4, 4)), "first.2")
 
 
 def test_a_linear_layer_along_one_side_of_the_image_is_refused(toy):
@@ -118,5 +118,6 @@ def test_channel_means_and_later_layers_are_refused(toy):
     assert "holds channel means, which do not determine pixels" in refused(network, data, "first", conv="channels")
     assert refused(network, data, "last") == (
         "the record has no moments of the input or of the first layer, so it does not determine the pixels; "
-        "use --method all or top, or ask the publisher for a record with --taps input or --taps first"
+        "use the method 'all' or 'top', or ask the publisher to add moments of the input: datafree record moments --taps "
+        "input --add"
     )

@@ -10,7 +10,7 @@ from datafree.records.record import Record
 from datafree.synthesis.losses import Objective, Term
 from datafree.synthesis.losses.classes import TargetClass
 from datafree.synthesis.losses.priors import PixelNorm
-from datafree.synthesis.methods import batches, unit_labels
+from datafree.synthesis.methods import batches, chunk_labels
 from datafree.synthesis.methods.activations import AllLayers, AllLayersDropout, TopLayer
 from datafree.synthesis.methods.inversion import BEFORE_A_STEP, Inversion, invert, noise
 
@@ -114,7 +114,7 @@ def test_more_steps_bring_the_teacher_to_see_the_wanted_class(method, least, tea
     shares = []
     for steps in (1, 60):
         own = method.model_copy(update={"steps": steps, "relu_logits": False})
-        (batch,) = batches(own, teacher, whole_record, units=[0], seed=0, size=100)
+        (batch,) = batches(own, teacher, whole_record, chunks=[0], seed=0, size=100)
         shares.append(float((teacher.predict(batch.pixels).argmax(1) == batch.labels).float().mean()))
     assert shares[1] >= least
     assert shares[1] > shares[0] + 0.3
@@ -122,7 +122,7 @@ def test_more_steps_bring_the_teacher_to_see_the_wanted_class(method, least, tea
 
 def test_dropout_makes_other_images(teacher, whole_record):
     units = [
-        next(batches(method, teacher, whole_record, units=[0], seed=0, size=10)).pixels
+        next(batches(method, teacher, whole_record, chunks=[0], seed=0, size=10)).pixels
         for method in (AllLayers(steps=3), AllLayersDropout(steps=3), AllLayersDropout(steps=3, dropout=0.1))
     ]
     assert not torch.equal(units[0], units[1])
@@ -130,5 +130,5 @@ def test_dropout_makes_other_images(teacher, whole_record):
 
 
 def test_units_go_on_counting_classes_so_that_a_set_is_balanced():
-    labels = torch.cat([unit_labels(index, 7, 10) for index in range(10)])
+    labels = torch.cat([chunk_labels(index, 7, 10) for index in range(10)])
     assert labels.tolist() == [index % 10 for index in range(70)]

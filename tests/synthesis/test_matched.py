@@ -15,7 +15,7 @@ from datafree.records.record import record
 from datafree.releases.load import new_model
 from datafree.synthesis import methods
 from datafree.synthesis.losses import View
-from datafree.synthesis.methods import unit_labels
+from datafree.synthesis.methods import chunk_labels
 from datafree.synthesis.synthetic_set import synthesize
 
 
@@ -46,9 +46,9 @@ def test_more_steps_match_the_moments_better(published, start):
 
 @pytest.mark.parametrize("images", [10, 100, 256, 1000, 1281, 2600])
 def test_a_set_of_any_size_has_all_classes_alike(images):
-    size = methods.from_name("matched").unit_size(10, images)
+    size = methods.from_name("matched").chunk_size(10, images)
     assert size <= 1280
-    units = [unit_labels(index, size, 10) for index in range(-(-images // size))]
+    units = [chunk_labels(index, size, 10) for index in range(-(-images // size))]
     counts = torch.cat(units)[:images].bincount(minlength=10)
     assert int(counts.max() - counts.min()) <= 1
     assert min(int(own.bincount(minlength=10).min()) for own in units) >= 25, "statistics want more than a few images"

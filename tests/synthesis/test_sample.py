@@ -68,7 +68,7 @@ def test_the_earlier_name_of_chunk_is_accepted_with_a_warning(teacher, tmp_path)
     with pytest.warns(DeprecationWarning, match="unit is now called chunk"):
         made = df.synthesize(teacher, None, "gaussian", tmp_path / "set", images=4, unit=2, workers=1)
     assert made.about["unit"] == 2
-    with pytest.raises(UserError, match="unit: got it beside chunk"):
+    with pytest.raises(UserError, match="unit: got it with chunk"):
         df.synthesize(teacher, None, "gaussian", tmp_path / "other", images=4, unit=2, chunk=2)
     with pytest.raises(UserError, match=r"out: got None, expected the folder of the set; give one, or use sample"):
         df.synthesize(teacher, None, "gaussian")

@@ -31,13 +31,20 @@ QUICK = AllLayers(steps=2)
 
 @pytest.fixture
 def make(teacher, whole_record, tmp_path):
-    """Synthesizes 50 images in units of 20 into tmp_path / name."""
+    """Synthesizes 50 images in chunks of 20 into tmp_path / name."""
 
     def made(name="set", method=QUICK, images=50, **options):
         options = {"chunk": 20, "workers": 1, **options}
         return synthesize(teacher, whole_record, method, tmp_path / name, images=images, **options)
 
     return made
+
+
+@pytest.fixture(scope="module")
+def distributed(teacher, whole_record, tmp_path_factory) -> Path:
+    """The folder of 50 images by `distribution` in units of 20: not to be written to."""
+    folder = tmp_path_factory.mktemp("distributed") / "set"
+    return synthesize(teacher, whole_record, Distribution(), folder, images=50, chunk=20, workers=1).folder
 
 
 def shards(folder: Path) -> dict[str, bytes]:
@@ -81,7 +88,9 @@ def test_a_set_gives_back_its_images_labels_and_the_teachers_logits(make, teache
     assert float((to_pixels(pixels[20:40], made.spec) - unit.pixels).abs().max()) <= 0.5 / 255 + 1e-6
 
 
-@pytest.mark.parametrize("images", [3, 10, 27, 50, 60])
+@pytest.mark.parametrize(
+    "images", [3, pytest.param(10, marks=pytest.mark.slow), 27, pytest.param(50, marks=pytest.mark.slow), 60]
+)
 def test_a_cut_unit_leaves_all_classes_alike_and_whole_units_as_they_are(images, make, teacher, whole_record):
     own = make(method=Distribution(), images=images)
     pixels, labels, logits = own.load()
@@ -184,7 +193,7 @@ def test_strays_are_swept_and_a_missing_shard_is_made(make):
 def test_a_set_that_is_not_finished_or_of_another_teacher_is_refused(make, tiny, tmp_path):
     made = make()
     assert texts(lambda: SyntheticSet.open(made.folder, tiny())) == (
-        f"the set in {made.folder} was made from another teacher than tiny; name the one that it was made from"
+        f"the set in {made.folder} was made from another teacher than tiny; give the teacher that it was made from"
     )
     write_sealed_json(made.folder / "set.json", {**made.about, "shards": None})
     assert texts(lambda: SyntheticSet.open(made.folder)) == (
@@ -238,7 +247,7 @@ def test_a_shard_without_logits_is_refused(make):
 
 def test_images_that_are_not_finite_are_never_written(make, monkeypatch, tmp_path):
     monkeypatch.setattr("datafree.synthesis.methods.inversion.invert", lambda *_: torch.full((20, 1, 8, 8), torch.nan))
-    assert texts(make) == "unit 0 came out non-finite; lower --learning-rate"
+    assert texts(make) == "chunk 0 has images that are not finite; lower the method's `learning_rate`"
     assert shards(tmp_path / "set") == {}
     assert read_json(tmp_path / "set" / "set.json")["shards"] is None
 
@@ -293,6 +302,7 @@ def uninterrupted(release, tmp_path_factory) -> dict[str, bytes]:
     return content(out)
 
 
+@pytest.mark.slow  # tests/parallel has the same from Python, and the command line of a run that is shared out
 def test_processes_of_torchrun_make_the_bytes_of_one(release, uninterrupted, tmp_path):
     pytest.importorskip("torch.distributed.run")
     if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
@@ -337,7 +347,7 @@ def test_a_network_of_another_range_is_shown_the_same_images_in_its_own(make, te
 
 def test_a_set_does_not_shrink(make):
     before = content(make().folder)
-    with pytest.raises(UserError, match=r"images: got 20, but the set in .* is of 50 already"):
+    with pytest.raises(UserError, match=r"images: got 20, but the set in .* already has 50"):
         make(images=20)
     assert content(make().folder) == before
 
@@ -354,8 +364,8 @@ def resealed(made, change, **about):
 
 
 @pytest.mark.parametrize("kind", ["rolled", "rolled with labels", "huge", "zero", "pixels of others"])
-def test_logits_that_are_not_the_teachers_are_refused(kind, make, teacher):
-    made = make(method=Distribution())
+def test_logits_that_are_not_the_teachers_are_refused(kind, distributed, teacher, tmp_path):
+    made = SyntheticSet.open(shutil.copytree(distributed, tmp_path / "set"), teacher)
 
     def change(tensors):
         if kind == "pixels of others":
@@ -371,16 +381,17 @@ def test_logits_that_are_not_the_teachers_are_refused(kind, make, teacher):
     assert len(SyntheticSet.open(made.folder)) == 50, "the file is as it should be"
     with pytest.raises(UserError, match=r"logits in .* are not those of .*, expected at most .*; synthesize again"):
         SyntheticSet.open(made.folder, teacher)
-    assert len(SyntheticSet.open(make("good", Distribution()).folder, teacher)) == 50
 
 
-def test_a_share_of_hits_that_the_shards_do_not_have_is_refused(make, teacher):
-    made = make(method=Distribution())
+def test_a_share_of_hits_that_the_shards_do_not_have_is_refused(distributed, teacher, tmp_path):
+    made = SyntheticSet.open(shutil.copytree(distributed, tmp_path / "set"))
     made.check_hits()
     resealed(made, lambda _: None, hits=0.125)
-    with pytest.raises(UserError, match=r"sees the wanted class in 12\.5 % of the images, the labels .* say"):
+    with pytest.raises(
+        UserError, match=r"predicts the target class for 12\.5 % of the images, but for the labels .* this is"
+    ):
         SyntheticSet.open(made.folder, teacher)
-    with pytest.raises(UserError, match=r"sees the wanted class in 12\.5 %"):
+    with pytest.raises(UserError, match=r"predicts the target class for 12\.5 %"):
         SyntheticSet.open(made.folder).check_hits()
 
 
@@ -390,7 +401,7 @@ def test_a_set_of_an_earlier_version_that_was_cut_otherwise_opens(make, teacher)
     right = torch.cat([own["logits"].argmax(1) == own["labels"] for own in whole])[:50]  # the first 50 rows
     resealed(made, lambda _: None, hits=round(float(right.double().mean()), 6))
     assert len(SyntheticSet.open(made.folder, teacher)) == 50
-    assert made.measured(first=True) == pytest.approx(float(right.double().mean()), abs=1e-6)
+    assert made.measured(balanced=False) == pytest.approx(float(right.double().mean()), abs=1e-6)
 
 
 def test_numpy_scalars_are_settings_of_a_method():

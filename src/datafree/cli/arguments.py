@@ -17,7 +17,7 @@ def _whole(_: Any, tokens: Sequence[Token]) -> int:
     try:
         return int(tokens[0].value)
     except ValueError:
-        raise ValueError(f"got {tokens[0].value}, wanted a whole number.") from None
+        raise ValueError(f"got {tokens[0].value}, expected a whole number.") from None
 
 
 Whole = Annotated[int, Parameter(converter=_whole)]

@@ -116,31 +116,34 @@ def _condense(
             return
         inputs = {role: digest for role, digest in log.identity["inputs"].items() if not role.startswith(LATER)}
         identity = {**log.identity, "settings": lasting(log.content["settings"]), "inputs": inputs}
-        made = _made(method, job.resumed(folder / STATE, identity, progress), network)
-        made.save(folder)
-        log.write(folder, {"images": len(made), "teacher": made.about.get("teacher")})
-    _say(made, folder, time.perf_counter() - began, network, training)
+        condensed = _made(method, job.resumed(folder / STATE, identity, progress), network)
+        condensed.save(folder)
+        log.write(folder, {"images": len(condensed), "teacher": condensed.about.get("teacher")})
+    _say(condensed, folder, time.perf_counter() - began, network, training)
 
 
 def _made(method: Any, job: "Job", network: "Network | None") -> "Condensed":
     from ..data.condensed import methods
 
-    made = methods.condense(method, job)
+    condensed = methods.condense(method, job)
     if network is not None:
-        made.about["teacher"] = {"fingerprint": network.fingerprint(), "accuracy": round(made.accuracy(network), 2)}
-    return made
+        condensed.about["teacher"] = {
+            "fingerprint": network.fingerprint(),
+            "accuracy": round(condensed.accuracy(network), 2),
+        }
+    return condensed
 
 
-def _say(made: "Condensed", folder: Path, seconds: float, network: "Network | None", data: "Dataset") -> None:
+def _say(condensed: "Condensed", folder: Path, seconds: float, network: "Network | None", data: "Dataset") -> None:
     from ..data.condensed.condensed_set import FILE
 
     size = (folder / FILE).stat().st_size
-    images = f"{len(made)} images of {len(made.spec.classes)} classes of {data.name}"
+    images = f"{len(condensed)} images of {len(condensed.spec.classes)} classes of {data.name}"
     print(f"{images} in {seconds:.1f} s; {size:,} bytes in {folder}")
     if network is not None:
         say_fit(network, data)
-        print(f"  the teacher sees the labelled class in {made.accuracy(network):.1f} % of them")
-    print(f"  what they give away: {made.about['gives_away']}")
+        print(f"  the teacher sees the labelled class in {condensed.accuracy(network):.1f} % of them")
+    print(f"  what they give away: {condensed.about['gives_away']}")
 
 
 app.default(method_command(DEFAULT, METHODS[DEFAULT]))

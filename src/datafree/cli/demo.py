@@ -68,7 +68,7 @@ def demo(
 ) -> None:
     """Does what `demo_command.demo` has the options of."""
     if images < 1:
-        raise UserError(f"--images: got {images}, wanted at least 1; give a positive count")
+        raise UserError(f"--images: got {images}, expected at least 1; give a positive count")
     log = RunLog("demo", {"images": images, "seed": seed}, {})
     with output_folder(out, DEMO_FOLDER, log) as folder:
         if folder is None:
@@ -93,9 +93,9 @@ def _demo(folder: Path, log: RunLog, images: int, seed: int, quiet: bool) -> Non
     with one_thread():  # these networks are so small that two threads would mostly wait for each other
         results = _with_data(folder, training, test, spec, seed)
         teacher = results[0].network
-        made = [_without(folder, teacher, name, test, images, seed, quiet) for name in METHODS]
-    results += [result for result, _ in made]
-    page = _page(results, [own for _, own in made], test, spec)
+        without_data = [_without(folder, teacher, name, test, images, seed, quiet) for name in METHODS]
+    results += [result for result, _ in without_data]
+    page = _page(results, [synthetic_set for _, synthetic_set in without_data], test, spec)
     write(page, folder / "report.html")
     log.write(folder, {result.name: asdict(result.scores) for result in results})
     _print(results)
@@ -138,18 +138,20 @@ def _without(
 ) -> tuple[Result, SyntheticSet]:
     """A student from the release alone: no data is read."""
     began = time.perf_counter()
-    known = Release.open(folder / "teacher").record(teacher)
+    record = Release.open(folder / "teacher").record(teacher)
     steps = {} if name == "distribution" else {"steps": 100}
     method = methods.from_dict({"method": name, **steps})
     with bar(f"synthesize {name}", quiet) as progress:
-        made = synthesize(teacher, known, method, folder / f"set-{name}", images=images, seed=seed, progress=progress)
+        synthetic_set = synthesize(
+            teacher, record, method, folder / f"set-{name}", images=images, seed=seed, progress=progress
+        )
     student = new_model("hinton128", teacher.spec, seed=seed)
-    source: StoredImages = stored_images(made)
+    source: StoredImages = stored_images(synthetic_set)
     curve = distill(teacher, student, source, LEARNING, seed=seed, score=accuracy_on(test))
     write_release(folder / f"student-{name}", student, notes=f"distilled without data, method {name}")
-    assert known is not None
+    assert record is not None
     note = method.summary
-    return _result(name, "without data", student, teacher, test, curve, began, len(made), note), made
+    return _result(name, "without data", student, teacher, test, curve, began, len(synthetic_set), note), synthetic_set
 
 
 def _result(
@@ -163,16 +165,16 @@ def _result(
 def _page(results: list[Result], sets: list[SyntheticSet], test: Dataset, spec: InputSpec) -> Report:
     pixels = test.scaled_to(spec).pixels(torch.arange(len(test)).numpy(), spec.shape[1:])
     grids = [grid_of("real digits", pixels, test.labels, len(spec.classes), spec=spec, note="the test set")]
-    for own in sets:
-        stored_pixels, _, logits = own.load()
-        shown = to_pixels(stored_pixels, spec)
-        name = own.about["method"]["method"]
+    for synthetic_set in sets:
+        stored_pixels, _, logits = synthetic_set.load()
+        pixels = to_pixels(stored_pixels, spec)
+        name = synthetic_set.about["method"]["method"]
         grids.append(
-            grid_of(name, shown, logits.argmax(1), len(spec.classes), spec=spec, note="sorted by the teacher's answer")
+            grid_of(name, pixels, logits.argmax(1), len(spec.classes), spec=spec, note="sorted by the teacher's answer")
         )
-    known = Release.open(sets[0].folder.parent / "teacher").record(results[0].network)
-    assert known is not None
-    leak = forecast_auc(known.released_statistics(results[0].network))
+    record = Release.open(sets[0].folder.parent / "teacher").record(results[0].network)
+    assert record is not None
+    leak = forecast_auc(record.released_statistics(results[0].network))
     return Report(
         title="A student without data, on scikit-learn's digits",
         summary=_summary(results),
@@ -203,10 +205,10 @@ def _settings(teacher: Network) -> dict[str, Any]:
 
 def _summary(results: list[Result]) -> str:
     free = next(r for r in results if r.name == methods.DEFAULT)  # chosen beforehand, not by these test images
-    known = next(r for r in results if r.name == "distilled on the data")
+    baseline = next(r for r in results if r.name == "distilled on the data")
     return (
         f"Without seeing a digit, a student of half the teacher's width reaches {free.scores.accuracy:.1f} % ({free.name}); "
-        f"distilled on the data itself it reaches {known.scores.accuracy:.1f} %."
+        f"distilled on the data itself it reaches {baseline.scores.accuracy:.1f} %."
     )
 
 

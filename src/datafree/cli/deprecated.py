@@ -97,11 +97,11 @@ def rewritten(argv: list[str]) -> tuple[list[str], list[str]]:
     """
     if not argv:
         return argv, []
-    words, rest = _split(argv)
+    words, after = _split(argv)
     notes: list[str] = []
     words, is_earlier = _with_choice(words, notes)
     words = _with_flags(words, notes, is_earlier)
-    return [*words, *rest], notes
+    return [*words, *after], notes
 
 
 def _kept(words: list[str]) -> tuple[str, ...]:
@@ -128,7 +128,7 @@ def _with_choice(words: list[str], notes: list[str]) -> tuple[list[str], bool]:
         return _with_online(words, notes)
     if verb not in CHOICES:
         return words, False
-    flag, package, field, what = CHOICES[verb]
+    flag, package, field, description = CHOICES[verb]
     names = family(package, field)
     value, others = _taken(words, flag)
     if value is None:
@@ -136,7 +136,7 @@ def _with_choice(words: list[str], notes: list[str]) -> tuple[list[str], bool]:
     if (verb, value) in WITHDRAWN:
         raise UserError(f"{flag}: got {value}, which {WITHDRAWN[verb, value]}")
     if value not in names:
-        raise unknown(what, value, names)
+        raise unknown(description, value, names)
     if verb == "record" and any(word == "--preset" or word.startswith("--preset=") for word in words):
         raise UserError("--kind and --preset: got both, expected one of them; leave one out")
     notes.append(f"{flag} {value} is now written: datafree {verb} {value} ...")
@@ -192,14 +192,14 @@ def _renames(words: list[str]) -> dict[str, str]:
 
 def _with_flags(words: list[str], notes: list[str], is_earlier: bool) -> list[str]:
     renames = _renames(words)
-    kept = () if is_earlier else _kept(words)
+    unchanged = () if is_earlier else _kept(words)
     result: list[str] = []
     for place, word in enumerate(words):
         flag, equals, value = word.partition("=")
         if flag in SYNONYMS and word not in ("-",):
             result.append(SYNONYMS[flag] + equals + value)
             continue
-        new = None if flag in kept else renames.get(flag)
+        new = None if flag in unchanged else renames.get(flag)
         if new is None and flag.startswith("--no-") and (switch := renames.get(f"--{flag[5:]}")) is not None:
             new = f"--no-{switch[2:]}"
         if words[0] == "quantize" and flag == "--weights":

@@ -2,6 +2,7 @@
 
 # Annotations are evaluated: the options are classes that are made from settings.
 
+import re
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -50,6 +51,8 @@ CONDENSED = Group("With --condensed", sort_key=2)
 IMAGES = Group("Images", sort_key=0)
 METHOD_FLAGS = {"learning_rate": "--method-learning-rate", "precision": "--method-precision"}
 """Flags of fields that the method and the student's training both have; the student's are --learning-rate, --precision."""
+IS_FIELD = re.compile(r"\w+: ")
+"""Start of an error about one setting."""
 SHARE = 0.5
 EPOCH_IMAGES = 20_000
 """As in `distillation.source_choice` and `distillation.sources`, which import torch; a test compares the signatures."""
@@ -114,9 +117,9 @@ def distill(
     from ..data.augmentation import Augmentation
 
     options: dict[str, Any] = {"condensed": condensed, "share": share, "epoch_images": epoch_images}
-    if condensed is None and (given := values(augmentation)):
+    if condensed is None and (changes := values(augmentation)):
         raise UserError(
-            f"{next(iter(given))}: got it without --condensed, expected --condensed SET; name the set, or leave it out"
+            f"{next(iter(changes))}: got it without --condensed, expected --condensed SET; name the set, or leave it out"
         )
     if condensed is not None:
         options["augmentation"] = Augmentation(**values(augmentation))
@@ -168,7 +171,10 @@ def fresh_command(method: str, text: SettingsText) -> Callable[..., None]:
         """
         from ..synthesis import methods
 
-        chosen = methods.from_name(method, **values(method_settings))
+        try:
+            chosen = methods.from_name(method, **values(method_settings))
+        except UserError as error:  # its flags may begin with --method-
+            raise UserError(f"method.{error}" if IS_FIELD.match(str(error)) else str(error)) from None
         options = {"method": chosen, "epoch_images": epoch_images}
         _distill(teacher, student, out, options, start, values(settings), data, source, run)
 
@@ -184,9 +190,9 @@ def _distill(
     from ..distillation.distill import plan_distillation
     from ..distillation.schedule import Distillation
     from ..distillation.students import student_name
-    from ..evaluation.accuracy import evaluate, in_words
-    from ..models.agreement import NO_ACCURACY
-    from ..releases.release import RELEASE_FOLDER, architecture_of, write_release
+    from ..evaluation.accuracy import evaluate
+    from ..evaluation.student_release import distillation_result, notes_of
+    from ..releases.release import RELEASE_FOLDER, write_release
     from ..runs.output_folder import STATE, earlier_settings, output_folder
     from ..runs.run_log import RunLog, hash_of
     from ..synthesis.synthetic_set import SyntheticSet
@@ -208,8 +214,8 @@ def _distill(
         settings=Distillation(**changes), **learned,
     )  # fmt: skip
     plan = plan.with_temperature_of(earlier_settings(out))
-    own, chosen, settings = plan.student, plan.chosen, plan.settings
-    test = test_data(own, data)
+    student_network, chosen, settings = plan.student, plan.chosen, plan.settings
+    test = test_data(student_network, data)
     no_set = {"images": None} if "method" not in options else {}
     logged = {
         "teacher": teacher, "student": name, "learns_from": chosen.description, **no_set, **sets, **chosen.settings,
@@ -231,34 +237,17 @@ def _distill(
             return
         if main_process():
             _say_before(plan, settings.epochs)
-        state, identity = folder / STATE, {**identity_of(log.content["settings"], own, log), **read}
-        own = plan.run(state=state, identity=identity, progress=progress)
+        state, identity = folder / STATE, {**identity_of(log.content["settings"], student_network, log), **read}
+        student_network = plan.run(state=state, identity=identity, progress=progress)
         if not main_process():
             return
-        training = own.training
-        result: dict[str, Any] = {
-            "processes": training.processes,
-            "curve": vars(training.curve),
-            "images": training.images,
-            "distinct": training.distinct,
-            "parameters": own.parameters,
-            "bytes": own.nbytes(),
-        }
-        if test is not None:
-            evaluation = evaluate(own, test, network)
-            result["evaluation"], worth = asdict(evaluation), in_words(evaluation, test.public)
-        else:
-            result["agreement_on_what_it_learnt_from"] = training.agreement.equal
-            result["agreement_warning"] = training.agreement.warning
-            worth = (
-                f"agreement with its teacher {training.agreement.equal:.2f} % on images it learnt from; {NO_ACCURACY}"
-            )
-        near = ", in which the teacher sees the wanted class near chance" if chosen.warnings else ""
-        notes = f"distilled from {architecture_of(network)} on {chosen.description}{near}: {worth}"
-        write_release(folder, own, notes=notes)
+        evaluation = None if test is None else evaluate(student_network, test, network)
+        result = distillation_result(student_network, evaluation)
+        name_of_data = "" if test is None else test.public
+        write_release(folder, student_network, notes=notes_of(student_network, result, evaluation, name_of_data))
         log.write(folder, result)
-    _say(folder, own, network, result)
-    say_start(start, training.started_from_teacher)
+    _say(folder, student_network, network, result)
+    say_start(start, student_network.training.started_from_teacher)
 
 
 def _say_before(plan: "DistillationPlan", epochs: int) -> None:
@@ -266,8 +255,8 @@ def _say_before(plan: "DistillationPlan", epochs: int) -> None:
     if plan.chosen.method is not None:
         _say_cost(plan.chosen.method, len(plan.chosen.source), epochs)
     for warning in plan.chosen.warnings:
-        them = "them" if plan.chosen.synthetic is None else "it"
-        print(f"warning: {warning}; a student will learn little from {them}")
+        pronoun = "them" if plan.chosen.synthetic is None else "it"
+        print(f"warning: {warning}; a student will learn little from {pronoun}")
 
 
 def _say_cost(method: Any, count: int, epochs: int) -> None:

@@ -96,4 +96,4 @@ def _check_code(name: str) -> None:
     if code is not None:
         code.check()
         if code.is_file and not Path(code.place).is_file():
-            raise UserError(f"no file {code.place}, wanted the Python file that builds the model; check the path")
+            raise UserError(f"no file {code.place}, expected the Python file that builds the model; check the path")

@@ -74,20 +74,20 @@ def evaluate(
         if out is not None and folder is None:
             return
         with bar(f"evaluate {model}", run.quiet) as progress:
-            found = accuracy.evaluate(network, measured, other, progress=progress)
+            scores = accuracy.evaluate(network, measured, other, progress=progress)
         if folder is not None:
-            log.write(folder, {"evaluation": asdict(found)})
-    result({"evaluation": asdict(found), "classes": network.spec.classes})
-    print(f"accuracy {found.accuracy:.2f} % on {found.images:,} images of {data.data} ({split})")
-    if warning := accuracy.doubt(found.accuracy, found.images, len(network.spec.classes)):
+            log.write(folder, {"evaluation": asdict(scores)})
+    result({"evaluation": asdict(scores), "classes": network.spec.classes})
+    print(f"accuracy {scores.accuracy:.2f} % on {scores.images:,} images of {data.data} ({split})")
+    if warning := accuracy.doubt(scores.accuracy, scores.images, len(network.spec.classes)):
         print(f"  warning: {warning}")
     say_fit(network, measured)
-    for name, value in zip(network.spec.classes, found.by_class, strict=True):
+    for name, value in zip(network.spec.classes, scores.by_class, strict=True):
         print(f"  {name}: no images" if value is None else f"  {name}: {value:.2f} %")
-    if found.agreement is not None and other is not None:
+    if scores.agreement is not None and other is not None:
         if other.spec.shape != network.spec.shape:
             say_size(other, measured)
-        print(f"agreement with {teacher}: {found.agreement:.2f} %")
+        print(f"agreement with {teacher}: {scores.agreement:.2f} %")
 
 
 def _coded(teacher: str, code: str | None) -> Model:

@@ -22,7 +22,7 @@ __all__ = ["DEFAULT", "KINDS", "app", "kind_command"]
 DEFAULT = "mmd"
 """`synthesis.losses.alignment.DEFAULT`, which imports torch."""
 CHUNK = 256
-"""`synthesis.synthetic_set.UNIT`, which imports torch."""
+"""`synthesis.synthetic_set.CHUNK`, which imports torch."""
 KINDS = family("datafree.synthesis.losses.alignment", "alignment")
 
 app = App(name="expand")
@@ -73,9 +73,9 @@ def kind_command(kind: str, text: SettingsText) -> Callable[..., None]:
         from ..synthesis.expansion import Expansion
         from ..synthesis.losses import alignment
 
-        how = Expansion(**values(settings))
+        expansion = Expansion(**values(settings))
         chosen = alignment.from_name(kind, **values(guide))
-        _expand(teacher, condensed, how, chosen, out, images, chunk, workers, source or Model(), run or Run())
+        _expand(teacher, condensed, expansion, chosen, out, images, chunk, workers, source or Model(), run or Run())
 
     return expand
 
@@ -96,7 +96,7 @@ def _expand(
     check_counts(out, images=images, chunk=chunk, workers=workers)
     network = load_teacher(teacher, source, run)
     hooks.shapes(network, (hooks.FEATURES,))  # before the folder is claimed
-    few = Condensed.open(condensed, network)
+    condensed_set = Condensed.open(condensed, network)
     record = load_record(teacher, source, network)
     options = {
         "teacher": teacher, "condensed": condensed, "images": images, "chunk": chunk, **settings.model_dump(mode="json"),
@@ -109,15 +109,15 @@ def _expand(
     with output_folder(out, SET_FOLDER, log) as folder, bar("expand", run.quiet) as progress:
         if folder is None:
             return
-        anchors = few.clamped(), few.labels
-        made = make(network, anchors, folder, settings, guide, record=record, progress=progress, **units)
-        finish(made, folder, log)
+        anchors = condensed_set.clamped(), condensed_set.labels
+        synthetic_set = make(network, anchors, folder, settings, guide, record=record, progress=progress, **units)
+        finish(synthetic_set, folder, log)
     if not main_process():
         return
     if record is not None and settings.statistics is None and not known(network, record):
         print("  the record has no moments by channel (datafree record moments --conv units), so none were matched")
-    if few.missing():
-        names = ", ".join(few.missing()[:8]) + (" ..." if len(few.missing()) > 8 else "")
+    if condensed_set.missing():
+        names = ", ".join(condensed_set.missing()[:8]) + (" ..." if len(condensed_set.missing()) > 8 else "")
         print(f"  no image of {names} in {condensed}: those classes were made by plain inversion, unguided")
 
 

@@ -43,6 +43,9 @@ _NAMED = re.compile(r"^(\w+(?:\.\w+)*)((?:\[[^\]]*\])?: (?:got|expected) )")
 _QUOTED = re.compile(r"`([a-z]\w*)(?:=([^`]*))?`")
 """How a line of the library names a parameter elsewhere: `out`, or with a value, `replay='none'`."""
 
+_OF_METHOD = re.compile(r"the method's `(\w+)`")
+"""How a line names a setting of the method, which may also be one of the training."""
+
 
 def flag_of(settings: str, field: str) -> str:
     """The flag of a settings class's field."""
@@ -56,9 +59,10 @@ def translated(line: str, flags: Mapping[str, str]) -> str:
     `flags` has the flag of each parameter of the command; a name that is none of them stays.
     """
     match = _NAMED.match(line)
-    flag = flags.get(match[1].rpartition(".")[2]) if match is not None else None
+    flag = (flags.get(match[1]) or flags.get(match[1].rpartition(".")[2])) if match is not None else None
     if match is not None and flag is not None:
         line = f"{flag}{match[2]}{line[match.end() :]}"
+    line = _OF_METHOD.sub(lambda match: flags.get(f"method.{match[1]}") or flags.get(match[1]) or match[0], line)
     return _QUOTED.sub(lambda match: _flag_with_value(match, flags), line)
 
 

@@ -38,25 +38,25 @@ def import_condensed(
     run: Run | None,
 ) -> None:
     """Does what `import_condensed_command.import_condensed` has the options of."""
-    own, run = model or Model(), run or Run()
-    network = load_network(teacher, own, run)
-    check_code(teacher, own, network)
+    model_options, run = model or Model(), run or Run()
+    network = load_network(teacher, model_options, run)
+    check_code(teacher, model_options, network)
     options = Options(entry=entry, zca=zca, layout=layout, resize=resize)
     reading = read_condensed(
         source, network, pixels=pixels, labels=labels, patches=patches, options=options, compare=not anyway
     )
     if not anyway:
         reading.check()
-    made, trial = reading.condensed, reading.trial
-    given = {"pixels": pixels, "labels": labels, "patches": patches, "anyway": anyway, **asdict(options)}
-    settings = {"source": source, "teacher": teacher, **given, **asdict(own), **asdict(run)}
+    condensed, trial = reading.condensed, reading.trial
+    settings = {"pixels": pixels, "labels": labels, "patches": patches, "anyway": anyway, **asdict(options)}
+    settings = {"source": source, "teacher": teacher, **settings, **asdict(model_options), **asdict(run)}
     files = (
         {f"file {index}": file for index, file in enumerate(reading.files, 1)} if len(reading.files) <= LOGGED else {}
     )
     log = RunLog(
         "import-condensed",
         settings,
-        {**inputs_of(teacher, own, role="teacher"), **files},
+        {**inputs_of(teacher, model_options, role="teacher"), **files},
         images={"source": list(reading.files)},
     )
     for note in reading.notes:
@@ -67,15 +67,15 @@ def import_condensed(
     with output_folder(out, CONDENSED_FOLDER, log) as folder:
         if folder is None:
             return
-        made.save(folder)
-        log.write(folder, {"images": len(made), "accuracy": trial.accuracy, "chance": 100 * trial.chance})
-    _say(made, folder)
+        condensed.save(folder)
+        log.write(folder, {"images": len(condensed), "accuracy": trial.accuracy, "chance": 100 * trial.chance})
+    _say(condensed, folder)
 
 
-def _say(made: Condensed, folder: Path) -> None:
-    low, high = float(made.pixels.min()), float(made.pixels.max())
-    counts = sorted(set(made.by_class()))
+def _say(condensed: Condensed, folder: Path) -> None:
+    low, high = float(condensed.pixels.min()), float(condensed.pixels.max())
+    counts = sorted(set(condensed.by_class()))
     each = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     size = (folder / FILE).stat().st_size
-    print(f"{len(made)} images, {each} a class, pixels from {low:.3g} to {high:.3g}; {size:,} bytes in {folder}")
+    print(f"{len(condensed)} images, {each} a class, pixels from {low:.3g} to {high:.3g}; {size:,} bytes in {folder}")
     print("  what they give away: unknown here; whoever made them knows. Suppose that they show training images.")

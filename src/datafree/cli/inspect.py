@@ -50,7 +50,7 @@ def inspect(path: Path, /, *, code: str | None = None) -> None:
     else:
         check_finished(path)
         raise UserError(
-            f"{path} is nothing that inspect reads, wanted a release, set, record or run.json; check the path"
+            f"{path} is nothing that inspect reads, expected a release, set, record or run.json; check the path"
         )
 
 
@@ -110,7 +110,7 @@ def _quantized(path: Path) -> None:
     config = read_config(path)
     program, content = read_program(path, config)
     check_files(path)
-    spec, bits, one = config.spec, config.bits, program.single
+    spec, bits, batch_of_one = config.spec, config.bits, program.single
     result({
         "kind": "quantized", "architecture": config.architecture, "bits": bits.model_dump(mode="json"),
         "bytes": len(content), "original": config.original, "operators": len(program.graph.nodes),
@@ -122,8 +122,8 @@ def _quantized(path: Path) -> None:
     print(_classes(spec))
     print(f"  made from a network with fingerprint {config.original}")
     print(
-        f"  model.onnx, read but not run: {len(program.graph.nodes)} operators, {one.operations:,} operations and up to "
-        f"{one.peak:,} bytes for one image; no other files, no control flow"
+        f"  model.onnx, read but not run: {len(program.graph.nodes)} operators, {batch_of_one.operations:,} operations and up to "
+        f"{batch_of_one.peak:,} bytes for one image; no other files, no control flow"
     )
     for kind, count in sorted(Counter(node.kind for node in program.graph.nodes).items()):
         print(f"    {count} {kind}")
@@ -147,7 +147,7 @@ def _set(path: Path) -> None:
         opened = SyntheticSet(path, about)
         opened.check_hits()
         if opened.targeted:
-            print(f"  the teacher sees the wanted class in {100 * hits:.1f} % of them")
+            print(f"  the teacher predicts the target class for {100 * hits:.1f} % of them")
         if warning := opened.warning():
             print(f"  warning: {warning}")
 

@@ -18,9 +18,9 @@ RESULT: ContextVar[dict[str, Any] | None] = ContextVar("result", default=None)
 
 def result(values: Mapping[str, Any]) -> None:
     """Adds to what --json prints."""
-    there = RESULT.get()
-    if there is not None:
-        there.update(values)
+    collected = RESULT.get()
+    if collected is not None:
+        collected.update(values)
 
 
 def object_of(chain: Sequence[str], arguments: Mapping[str, Any], values: Mapping[str, Any]) -> str:

@@ -51,7 +51,7 @@ def table(kind: str) -> dict[str, str]:
     return {name: f"data set {name}, read from --data-dir or DATAFREE_DATA" for name in names()}
 
 
-def listing(what: Kind | None = None, /) -> None:
+def listing(kind: Kind | None = None, /) -> None:
     """List methods, kinds, presets, models and data sets.
 
     Example: datafree list methods
@@ -65,14 +65,14 @@ def listing(what: Kind | None = None, /) -> None:
     """
     from .json_output import result
 
-    if what is None:
+    if kind is None:
         kinds = list(get_args(Kind))
         result({"lists": kinds})
         for kind in kinds:
             print(f"datafree list {kind}")
         return
-    rows = table(what)
-    result({what: rows})
+    rows = table(kind)
+    result({kind: rows})
     width = max(map(len, rows))
     for name, text in rows.items():
         print(f"{name:{width}}  {text}")

@@ -64,20 +64,20 @@ def load_data(
     from ..data import load, names
 
     if options.data is None:
-        raise UserError("no data named, wanted --data; give digits, mnist, a folder or an .npz file")
+        raise UserError("no data named, expected --data; give digits, mnist, a folder or an .npz file")
     if options.limit is not None and options.limit < 1:
-        raise UserError(f"--limit: got {options.limit}, wanted at least 1; give a positive count")
+        raise UserError(f"--limit: got {options.limit}, expected at least 1; give a positive count")
     check_attribute(options)
     extra: dict[str, Any] = {"attribute": options.attribute} if options.data == "celeba" else {}
     if options.class_order is not None:
         extra["class_order"] = options.class_order
     if not labelled and options.data not in names():
         extra["labelled"] = False
-    found = load(options.data, split, data_dir=options.data_dir, **extra)
-    for note in found.notes if main_process() and not quiet else ():
+    dataset = load(options.data, split, data_dir=options.data_dir, **extra)
+    for note in dataset.notes if main_process() and not quiet else ():
         if beside is None or note not in beside.notes:
             print(f"  {note}")
-    return found.subset(options.limit) if options.limit is not None else found
+    return dataset.subset(options.limit) if options.limit is not None else dataset
 
 
 def check_attribute(options: Data, *others: str | None) -> None:
@@ -86,7 +86,7 @@ def check_attribute(options: Data, *others: str | None) -> None:
     if options.attribute != Data.attribute and "celeba" not in names:
         got = ", ".join(names) or "no data"
         raise UserError(
-            f"--attribute: got {options.attribute} with {got}, wanted celeba, whose attributes they are; leave it out"
+            f"--attribute: got {options.attribute} with {got}, expected celeba, whose attributes they are; leave it out"
         )
 
 
@@ -127,18 +127,18 @@ def images_of(
         opened = SyntheticSet.open(name)
         if opened.spec.shape != network.spec.shape:
             raise UserError(
-                f"the set {name} has images of shape {opened.spec.shape}, wanted {network.spec.shape}; give another"
+                f"the set {name} has images of shape {opened.spec.shape}, expected {network.spec.shape}; give another"
             )
         return pixels_for(network.spec, opened.load(images)[0], opened.spec)
     if (Path(name) / CONDENSED).is_file():
         from ..data.condensed.condensed_set import Condensed
 
         return Condensed.open(name, network).chosen(images)
-    base, _, own = name.rpartition(":")
-    if own not in ("train", "test"):
-        base, own = name, split
+    base, _, part = name.rpartition(":")
+    if part not in ("train", "test"):
+        base, part = name, split
     attribute = options.attribute if base == "celeba" else Data.attribute  # of another data set in the same command
-    dataset = load_data(replace(options, data=base, limit=None, attribute=attribute), own, labelled=False)
+    dataset = load_data(replace(options, data=base, limit=None, attribute=attribute), part, labelled=False)
     return dataset if images is None else dataset.subset(min(images, len(dataset)))
 
 
@@ -182,14 +182,14 @@ def identity_of(settings: dict[str, Any], network: Network, log: RunLog, *hashes
     """
     from ..runs.difference import CONTENT, IGNORED, LATER
 
-    kept = {key: str(value) for key, value in settings.items() if key not in IGNORED}
+    compared_settings = {key: str(value) for key, value in settings.items() if key not in IGNORED}
     compared = {
         role: digest
         for role, digest in log.content["inputs"].items()
         if not role.startswith(LATER) or role.startswith(f"{CONTENT}modules")
     }
     content = sorted({*compared.values(), *hashes})  # as in the states of earlier versions
-    return {**kept, "spec": network.spec.model_dump(mode="json"), "content": content}
+    return {**compared_settings, "spec": network.spec.model_dump(mode="json"), "content": content}
 
 
 def resumed(run: Run, state: Path) -> Run:
@@ -217,12 +217,12 @@ def inputs_of(name: str, options: Model, *, role: str = "model", record: bool = 
 
     built = code_name(name) is not None or is_zoo(name)  # even where a folder is called hinton8
     folder = name if is_release(name) or not built else None
-    there = Path(folder) / "record.safetensors" if record and folder is not None else None
+    record_path = Path(folder) / "record.safetensors" if record and folder is not None else None
     code = options.code if options.code is not None else name if folder is None else None
     return {
         role: folder,
         "weights": options.weights,
-        "record": options.record or there,
+        "record": options.record or record_path,
         **code_of(role, code),
     }
 
@@ -270,18 +270,18 @@ def spec_of(data: Dataset, model: str, options: Input) -> InputSpec:
 
     side = options.size if options.size is not None else 32 if model.startswith("lenet5") else None
     if side is not None and side < 1:
-        raise UserError(f"--size: got {side}, wanted at least 1; give a positive size")
+        raise UserError(f"--size: got {side}, expected at least 1; give a positive size")
     check_normalisation(options.mean, options.std, data.shape[0])
     if len(data.classes) == 1:
         raise UserError(
-            f"data set {data.name!r} has images of one class alone, {data.classes[0]!r}, wanted 2 classes at least to tell "
+            f"data set {data.name!r} has images of one class alone, {data.classes[0]!r}, expected 2 classes at least to tell "
             "apart; name data with images of another class too"
         )
     shape = data.shape if side is None else (data.shape[0], side, side)
     if math.prod(shape) > MOST_PIXELS:
         got = " x ".join(map(str, shape))
         raise UserError(
-            f"images of {got} in data set {data.name!r}, wanted at most {MOST_PIXELS:,} values an image; give a smaller "
+            f"images of {got} in data set {data.name!r}, expected at most {MOST_PIXELS:,} values an image; give a smaller "
             "--size, or smaller images"
         )
     return InputSpec(shape=shape, mean=options.mean, std=options.std, classes=data.classes)
@@ -292,10 +292,10 @@ def check_normalisation(mean: tuple[float, ...], std: tuple[float, ...], channel
     for name, values in (("mean", mean), ("std", std)):
         if len(values) not in (1, channels):
             raise UserError(
-                f"--{name}: got {len(values)} numbers, wanted 1 or one for each of {channels} channels; give as many"
+                f"--{name}: got {len(values)} numbers, expected 1 or one for each of {channels} channels; give as many"
             )
     if min(std) <= 0:
-        raise UserError(f"--std: got {min(std)}, wanted above 0; give the deviations that the pixels are divided by")
+        raise UserError(f"--std: got {min(std)}, expected above 0; give the deviations that the pixels are divided by")
 
 
 def use_threads(run: Run) -> None:
@@ -305,13 +305,13 @@ def use_threads(run: Run) -> None:
     _check_device(run.device)
     if run.threads is not None:
         if run.threads < 1:
-            raise UserError(f"--threads: got {run.threads}, wanted at least 1; give a positive count")
+            raise UserError(f"--threads: got {run.threads}, expected at least 1; give a positive count")
         torch.set_num_threads(run.threads)
     try:
         torch.empty(0, device=run.device)
     except (RuntimeError, AssertionError) as error:
         first = str(error).splitlines()[0]
-        raise UserError(f"--device: got {run.device!r}, wanted one that is here ({first}); give cpu") from None
+        raise UserError(f"--device: got {run.device!r}, expected one that is here ({first}); give cpu") from None
 
 
 def on_device(network: Network, run: Run) -> Network:
@@ -323,10 +323,10 @@ def on_device(network: Network, run: Run) -> Network:
 
 def say_size(network: Network, data: Dataset, images: str = "images") -> None:
     """What was done to the images so that they fit the network; nothing where they fit as they are."""
-    size, wanted = data.shape[1:], network.spec.shape[1:]
-    if size != wanted:
+    size, expected = data.shape[1:], network.spec.shape[1:]
+    if size != expected:
         print(
-            f"  {images} of {size[0]} x {size[1]} were resized to the {wanted[0]} x {wanted[1]} that {network.name} takes"
+            f"  {images} of {size[0]} x {size[1]} were resized to the {expected[0]} x {expected[1]} that {network.name} takes"
         )
     if network.spec.shape[0] != data.shape[0]:
         kind = {1: "grey", 3: "colour"}.get(network.spec.shape[0], f"{network.spec.shape[0]} channels")
@@ -344,14 +344,14 @@ def say_fit(network: Network, data: Dataset) -> None:
         )
     elif data.classes != network.spec.classes:
         places = class_positions(data.classes, network.spec.classes, data.name, network.name)
-        how = "in their order" if places == tuple(range(len(places))) else "by name, which are in another order"
+        words = "in their order" if places == tuple(range(len(places))) else "by name, which are in another order"
         pairs = ", ".join(
-            f"{own} = {network.spec.classes[place]}" for own, place in list(zip(data.classes, places))[:3]
+            f"{name} = {network.spec.classes[place]}" for name, place in list(zip(data.classes, places))[:3]
         )
         more = ", ..." if len(data.classes) > 3 else ""
-        print(f"  classes of {data.name} were taken for those of {network.name} {how}: {pairs}{more}")
+        print(f"  classes of {data.name} were taken for those of {network.name} {words}: {pairs}{more}")
 
 
 def _check_device(device: str) -> None:
     if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", device):
-        raise UserError(f"--device: got {device!r}, wanted cpu, mps, cuda or cuda:1; give one of them")
+        raise UserError(f"--device: got {device!r}, expected cpu, mps, cuda or cuda:1; give one of them")

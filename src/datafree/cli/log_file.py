@@ -30,10 +30,10 @@ class LogFile:
 
     def write(self, text: str) -> None:
         """Appends the whole lines of the text so far; the rest waits for its end. An error stops no work."""
-        whole, end, self.rest = (self.rest + _CONTROL.sub("", text)).rpartition("\n")
+        lines, end, self.rest = (self.rest + _CONTROL.sub("", text)).rpartition("\n")
         if end and self.failure is None:
             try:
-                os.write(self.number, (whole + end).encode("utf-8", "backslashreplace"))
+                os.write(self.number, (lines + end).encode("utf-8", "backslashreplace"))
             except OSError as error:
                 self.failure = error
 

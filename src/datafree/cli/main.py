@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from functools import partial
 from types import FrameType
@@ -56,6 +56,8 @@ LESS = {
 """What of a command takes less memory."""
 NARROWEST, WIDEST = 20, 1000
 """Columns that help and tables take: in fewer or more, the libraries that lay them out fail or never end."""
+OF_OUTPUT = ("--json", "--log", "--verbose", "--help", "--version", "-v", "-h")
+"""How the options of every command begin."""
 PATIENCE = 5
 """Seconds that a stopped command may take to end in order; every file is whole at any moment."""
 _TOLD = threading.Event()
@@ -86,7 +88,7 @@ def main(argv: list[str] | None = None) -> None:
 def run(argv: list[str]) -> int:
     """The exit code of one command. What it prints is escaped; a reader that has gone does not stop the work."""
     with printing() as output:
-        flags: dict[str, str] = {}
+        flags = Flags()
         try:
             code = _run(argv, flags)
         except BaseException as error:
@@ -99,8 +101,8 @@ def run(argv: list[str]) -> int:
     return _say(f"cannot write to standard output: {reason}; the work is done; look at its files, or run it again", 2)
 
 
-def _run(argv: list[str], flags: dict[str, str]) -> int:
-    """Parses and runs; `flags` gets the flag of each of the command's parameters, for errors."""
+def _run(argv: list[str], flags: Flags) -> int:
+    """Parses and runs; `flags` gets the command whose parameters' flags they are, for errors."""
     if not argv or argv[0] not in ("--help", "-h", "--version", "-V"):
         _check_here()
         check_address_space()
@@ -115,15 +117,22 @@ def _run(argv: list[str], flags: dict[str, str]) -> int:
         return _say(f"{verb} runs in one process, got {processes}; start it without torchrun", 2)
     root = app(verb)
     with custom_commands(root, argv):
-        return _run_parsed(root, argv, notes, flags)
+        try:
+            return _run_parsed(root, verb, argv, notes, flags)
+        except UserError:
+            flags.find()  # before the command of a method of one's own is gone
+            raise
 
 
-def _run_parsed(root: Any, argv: list[str], notes: list[str], flags: dict[str, str]) -> int:
+def _run_parsed(root: Any, verb: str | None, argv: list[str], notes: list[str], flags: Flags) -> int:
     """Runs the command line, once the application has all its commands."""
     from . import Output
 
-    command, bound = _parsed(root.meta, argv)
-    output = command(*bound.args, **bound.kwargs)
+    if verb is not None and not any(map(_is_of_output, argv)):  # the options of a command are read once, not twice
+        output = Output(list(argv), json=False, log=None, verbose=False)
+    else:
+        command, bound = _parsed(root.meta, argv)
+        output = command(*bound.args, **bound.kwargs)
     if not isinstance(output, Output):  # help, or the version
         return 0
     with _printing_as(output):
@@ -137,12 +146,17 @@ def _run_parsed(root: Any, argv: list[str], notes: list[str], flags: dict[str, s
             ARGV.reset(token)
 
 
-def _call(root: Any, output: Any, flags: dict[str, str]) -> int:
+def _is_of_output(word: str) -> bool:
+    """Whether a word may be one of the options of every command: how it prints, help, the version."""
+    return word == "--" or word.lower().replace("_", "-").startswith(OF_OUTPUT)
+
+
+def _call(root: Any, output: Any, flags: Flags) -> int:
     """Runs the command that the words call."""
     words, began = output.words, time.perf_counter()
     command, bound = _parsed(root, words)
     chain = list(root.parse_commands(words)[0])
-    flags |= flags_of(root, words)
+    flags.of(root, words)
     check(chain, bound.arguments)
     for value in bound.arguments.values():
         if isinstance(value, Given):
@@ -213,20 +227,48 @@ def flags_of(root: Any, words: list[str]) -> dict[str, str]:
     _, apps, _ = root.parse_commands(words)
     flags = dict(PARAMETERS)
     for argument in apps[-1].assemble_argument_collection():
-        if not argument.names or argument.field_info is None:
+        if not argument.names or argument.names[0] == "*" or argument.field_info is None:
             continue
         name, flag = argument.field_info.name, argument.names[0]
+        if flag.startswith("--method-"):  # the student's training has a setting of that name too
+            name = f"method.{name}"
         if name not in flags or flags[name] == "--" + name.replace("_", "-"):
             flags[name] = flag
     return flags
 
 
-def _failed(error: BaseException, argv: list[str], flags: dict[str, str]) -> int:
+class Flags(Mapping[str, str]):
+    """The `flags_of` a command, found when one is asked for: most commands end without."""
+
+    def __init__(self) -> None:
+        self._command: tuple[Any, list[str]] | None = None
+        self._flags: dict[str, str] = {}
+
+    def of(self, root: Any, words: list[str]) -> None:
+        self._command = (root, words)
+
+    def find(self) -> dict[str, str]:
+        """The flag of each parameter."""
+        if self._command is not None:
+            self._flags, self._command = flags_of(*self._command), None
+        return self._flags
+
+    def __getitem__(self, parameter: str) -> str:
+        return self.find()[parameter]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.find())
+
+    def __len__(self) -> int:
+        return len(self.find())
+
+
+def _failed(error: BaseException, argv: list[str], flags: Flags) -> int:
     """Says in a line what the user can fix, and returns the exit code; raises what the user cannot fix."""
     about_memory = isinstance(error, UserError) and "memory" in str(error)
     if not about_memory and out_of_memory(error):
-        much = LESS.get(argv[0], "a smaller network") if argv else "a smaller network"
-        return _say(f"there is not enough memory; give {much}, or use a machine with more memory", 2)
+        advice = LESS.get(argv[0], "a smaller network") if argv else "a smaller network"
+        return _say(f"there is not enough memory; give {advice}, or use a machine with more memory", 2)
     if isinstance(error, UserError):
         return _say(translated(str(error), flags), 2)
     if isinstance(error, (KeyboardInterrupt, _Terminated)):
@@ -359,7 +401,7 @@ def _unknown_flag(error: Any, line: str) -> str:
     chain = [str(word) for word in error.command_chain or ()]
     if error.app is None:
         return line
-    names = sorted({name for own in error.app.assemble_argument_collection() for name in own.names})
+    names = sorted({name for argument in error.app.assemble_argument_collection() for name in argument.names})
     owners = _owners(flag, chain)
     if owners:
         return f"{flag} belongs to datafree {chain[0]} {'|'.join(owners)}."
@@ -373,15 +415,15 @@ def _owners(flag: str, chain: list[str]) -> list[str]:
     words = chain
     if not words or words[0] not in APPS:
         return []
-    found = []
+    commands = []
     parent = app(words[0])[words[0]]
     for name in parent:
         if name.startswith("-") or name in words:
             continue
         below = parent[name]
-        if flag in {own for argument in below.assemble_argument_collection() for own in argument.names}:
-            found.append(name)
-    return found
+        if flag in {name for argument in below.assemble_argument_collection() for name in argument.names}:
+            commands.append(name)
+    return commands
 
 
 def _misspelt(error: Any) -> str | None:

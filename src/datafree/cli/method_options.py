@@ -42,8 +42,8 @@ def of_settings(
 ) -> Any:
     """A class of options with a flag for each field, but for those `without`; `flags` has those of another name here."""
     names = flags or {}
-    kept = [field for field in text.fields if field.name not in without]
-    rows = [(field, names.get(field.name) or flag_of(text.name, field.name), field.help) for field in kept]
+    fields = [field for field in text.fields if field.name not in without]
+    rows = [(field, names.get(field.name) or flag_of(text.name, field.name), field.help) for field in fields]
     options = _options(text.name, rows, group)
     options.text = text
     return options
@@ -79,18 +79,18 @@ def check_kind(options: Given | None, kind: str, kinds: Mapping[str, SettingsTex
 
 
 def _owners(kinds: Mapping[str, SettingsText], field: str) -> list[str]:
-    return [kind for kind, text in kinds.items() if field in {own.name for own in text.fields}]
+    return [kind for kind, text in kinds.items() if field in {field_text.name for field_text in text.fields}]
 
 
 def _options(name: str, rows: Sequence[tuple[Field, str, str]], group: Group | None) -> Any:
     fields = []
     for field, flag, text in rows:
-        how: dict[str, Any] = {"name": flag, "help": text}
+        options: dict[str, Any] = {"name": flag, "help": text}
         if group is not None:
-            how["group"] = group
+            options["group"] = group
         if field.annotation is not bool:
-            how["converter"] = _as_written
-        parameter = Parameter(**how)
+            options["converter"] = _as_written
+        parameter = Parameter(**options)
         fields.append(
             (field.name, Annotated[field.annotation, parameter, _Unchecked()], dataclasses.field(default=field.default))
         )

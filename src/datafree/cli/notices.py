@@ -24,9 +24,9 @@ def shown_notices(flags: Mapping[str, str]) -> Iterator[None]:
         other = warnings.showwarning
         warnings.simplefilter("always", Notice)
 
-        def show(message: Any, category: type[Warning], *rest: Any, **named: Any) -> None:
+        def show(message: Any, category: type[Warning], *details: Any, **named: Any) -> None:
             if not issubclass(category, Notice):
-                other(message, category, *rest, **named)
+                other(message, category, *details, **named)
             elif str(message) not in printed and main_process():
                 printed.add(str(message))
                 Stream(sys.stderr, lines=True).write(f"datafree: note: {translated(str(message), flags)}\n")

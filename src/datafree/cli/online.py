@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from .._core.distributed import main_process, together, world
+from .._core.distributed import main_process, together
 from .._core.errors import UserError
 from .arguments import Data, Model, Run
 from .loading import (
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from ..data import Dataset
     from ..distillation.online.history import History
-    from ..distillation.online.settings import OnlineDistillation
     from ..models.network import Network
 
 __all__ = ["ALIGNMENTS", "MEMORIES", "online", "online_command"]
@@ -131,8 +130,8 @@ def _distill(
     """`options` are those of `plan_online`."""
     from ..distillation.distill_online import plan_online
     from ..distillation.students import student_name
-    from ..evaluation.accuracy import evaluate, in_words
-    from ..models.agreement import NO_ACCURACY
+    from ..evaluation.accuracy import evaluate
+    from ..evaluation.student_release import notes_of, online_result
     from ..releases.release import RELEASE_FOLDER, architecture_of, write_release
     from ..runs.output_folder import STATE, output_folder
     from ..runs.run_log import RunLog, hash_of
@@ -145,10 +144,10 @@ def _distill(
         check_code(teacher, source, network)
     name = student or student_name(network)
     plan = plan_online(network, name, record=record, seed=run.seed, **options)
-    own, settings, condensed = plan.student, plan.settings, options["condensed"]
+    student_network, settings, condensed = plan.student, plan.settings, options["condensed"]
     replay: Any = plan.replay
     alignment: Any = plan.alignment
-    test = test_data(own, data)
+    test = test_data(student_network, data)
     logged = {
         "teacher": teacher, "student": name, "learns_from": "a generator's images", "start": plan.start,
         "online": settings.model_dump(), "replay": replay.model_dump(), "condensed": condensed,
@@ -176,27 +175,21 @@ def _distill(
             write_release(
                 folder, student, notes=f"distilled from {architecture_of(network)} on a generator's images{so_far}"
             )
-            log.write(folder, _result(student, history, settings))
+            log.write(folder, online_result(student, history, settings))
 
-        own = plan.run(
-            state=folder / STATE, identity={**identity_of(log.content["settings"], own, log), **read},
+        student_network = plan.run(
+            state=folder / STATE, identity={**identity_of(log.content["settings"], student_network, log), **read},
             score=_score(test), on_epoch=write_epoch, progress=progress,
         )  # fmt: skip
         if not main_process():
             return
-        result = _result(own, own.history, settings)
-        if test is not None:
-            evaluation = evaluate(own, test, network)
-            result["evaluation"], worth = asdict(evaluation), in_words(evaluation, test.public)
-        else:
-            worth = (
-                f"agreement with its teacher {result['agreement_on_probes']:.2f} % on generated images; {NO_ACCURACY}"
-            )
-        notes = f"distilled from {architecture_of(network)} on a generator's images: {worth}"
-        write_release(folder, own, notes=notes)
+        evaluation = None if test is None else evaluate(student_network, test, network)
+        result = online_result(student_network, student_network.history, settings, evaluation)
+        name_of_data = "" if test is None else test.public
+        write_release(folder, student_network, notes=notes_of(student_network, result, evaluation, name_of_data))
         log.write(folder, result)
-    _say(folder, own, network, result, plan.replay)
-    say_start(plan.start, own.training.started_from_teacher)
+    _say(folder, student_network, network, result, plan.replay)
+    say_start(plan.start, student_network.training.started_from_teacher)
 
 
 def _score(test: "Dataset | None") -> "Callable[[Network], float] | None":
@@ -215,28 +208,6 @@ def write_generated(path: Path, images: "dict[int, Tensor]") -> None:
     epochs = sorted(images)
     pixels = torch.stack([images[epoch] for epoch in epochs])
     write_tensors(path, {"pixels": pixels}, {"epochs": epochs}, kind="generated")
-
-
-def _result(student: "Network", history: "History", settings: "OnlineDistillation") -> dict[str, Any]:
-    from ..evaluation.stability import HALF, stability
-
-    result: dict[str, Any] = {
-        "online": asdict(history),
-        "processes": world().size,
-        "images": history.images // max(len(history.loss), 1),
-        "memory_bytes": history.memory_bytes,
-        "parameters": student.parameters,
-        "bytes": student.nbytes(),
-        "agreement_on_probes": (history.average_agreement if settings.keep == "average" else history.agreement)[-1],
-    }
-    if len(history.loss) < settings.epochs:
-        result["unfinished"] = {"epochs": len(history.loss), "of": settings.epochs}
-    curves = {
-        "agreement": history.agreement, "average_agreement": history.average_agreement,
-        "scores": history.scores, "average_scores": history.average_scores,
-    }  # fmt: skip
-    result["stability"] = {name: asdict(stability(curve, HALF)) for name, curve in curves.items() if curve}
-    return result
 
 
 def _say(folder: Path, student: "Network", teacher: "Network", result: dict[str, Any], memory: Any) -> None:

@@ -60,7 +60,7 @@ def pack(
 
     if is_release(model):
         raise UserError(
-            f"{model} is a release already, wanted an architecture; name one of the zoo or file.py:function"
+            f"{model} is a release already, expected an architecture; name one of the zoo or file.py:function"
         )
     check_normalisation(mean, std, shape[0])
     spec = InputSpec(shape=shape, mean=mean, std=std, classes=_named(classes))
@@ -99,5 +99,5 @@ def _named(classes: tuple[str, ...]) -> tuple[str, ...]:
     if len(classes) != 1:
         return classes
     if not classes[0].isdecimal() or not 2 <= int(classes[0]) <= 1 << 16:
-        raise UserError(f"--classes: got {classes[0]}, wanted a count from 2 to 65,536, or two names; change it")
+        raise UserError(f"--classes: got {classes[0]}, expected a count from 2 to 65,536, or two names; change it")
     return tuple(str(index) for index in range(int(classes[0])))

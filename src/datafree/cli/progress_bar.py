@@ -40,16 +40,16 @@ class Lines:
         self.place = (0, 0)
         self.has_epochs = False
 
-    def __call__(self, done: int, total: int) -> None:
+    def __call__(self, steps: int, total: int) -> None:
         if self.first is None:  # a run that continues begins with what is there already
-            self.first = max(0, done - 1)
-        self.place = (done, total)
+            self.first = max(0, steps - 1)
+        self.place = (steps, total)
         if self.has_epochs:
             return
         now = time.monotonic()
-        if now - self.last >= EVERY or done >= total:
+        if now - self.last >= EVERY or steps >= total:
             self.last = now
-            self._say(f"{done:,} of {total:,}")
+            self._say(f"{steps:,} of {total:,}")
 
     def epoch(self, number: int, epochs: int, loss: float) -> None:
         """The line of an epoch that has ended."""
@@ -57,9 +57,9 @@ class Lines:
         self._say(f"epoch {number} of {epochs}, loss {loss:.4g}")
 
     def _say(self, state: str) -> None:
-        done, total = self.place
-        took, made = time.monotonic() - self.began, done - (self.first or 0)
-        left = f", about {duration(took * (total - done) / made)} left" if made and done < total else ""
+        steps, total = self.place
+        took, steps_here = time.monotonic() - self.began, steps - (self.first or 0)
+        left = f", about {duration(took * (total - steps) / steps_here)} left" if steps_here and steps < total else ""
         Stream(sys.stderr, lines=True).write(f"{self.text}: {state}, {duration(took)}{left}\n")
 
 
@@ -67,9 +67,9 @@ def duration(seconds: float) -> str:
     """`3.2 s`, `4 min 10 s`, `2 h 5 min`."""
     if seconds < 60:
         return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, remainder = divmod(round(seconds), 60)
     if minutes < 60:
-        return f"{minutes} min {rest} s"
+        return f"{minutes} min {remainder} s"
     return f"{minutes // 60} h {minutes % 60} min"
 
 
@@ -95,20 +95,20 @@ def _bar(text: str) -> Iterator[Progress]:
     )
     stream = Stream(sys.stderr, lines=False, logged=False)
     console, last = Console(file=cast(IO[str], stream)), [0.0]
-    shown = Progress(*columns, console=console)
-    task = shown.add_task(escaped(text), total=None)
+    progress = Progress(*columns, console=console)
+    task = progress.add_task(escaped(text), total=None)
 
-    def update(done: int, total: int) -> None:
-        shown.start()  # not before: what is wrong with the settings is said without a bar
-        if done >= total or time.perf_counter() - last[0] > 0.1:
+    def update(steps: int, total: int) -> None:
+        progress.start()  # not before: what is wrong with the settings is said without a bar
+        if steps >= total or time.perf_counter() - last[0] > 0.1:
             last[0] = time.perf_counter()
-            shown.update(task, completed=done, total=total)
+            progress.update(task, completed=steps, total=total)
 
     try:
         yield update
     except BaseException:
-        shown.live.transient = True  # the one line of the error stays alone
+        progress.live.transient = True  # the one line of the error stays alone
         raise
     finally:
-        if shown.live.is_started:
-            shown.stop()
+        if progress.live.is_started:
+            progress.stop()

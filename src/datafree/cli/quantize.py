@@ -70,17 +70,17 @@ def quantize(
         check_mobile(bits)
     if correct_bias == "empirical" and calibrate == "none":
         raise UserError(
-            "--correct-bias: got empirical with --calibrate none, wanted images to correct on; give analytic"
+            "--correct-bias: got empirical with --calibrate none, expected images to correct on; give analytic"
         )
     if images < 1:
-        raise UserError(f"--images: got {images}, wanted at least 1; give a positive count")
+        raise UserError(f"--images: got {images}, expected at least 1; give a positive count")
     check_attribute(data, calibrate, finetune)
     source = Model(code=code, weights=checkpoint, record=record)
     run = resumed(run, out / STATE)
     network = load_network(model, source, run)
-    known = load_record(model, source, network)
+    stored_record = load_record(model, source, network)
     if calibrate is None:
-        calibrate = default_method(network, known)
+        calibrate = default_method(network, stored_record)
     test = load_data(data, "test") if data.data is not None else None
     options = {
         "model": model, **bits.model_dump(), "calibrate": calibrate, "images": images, "equalise": equalise,
@@ -112,7 +112,7 @@ def quantize(
             calibrate=datasets.get("calibrate", calibrate), images=images, equalise=equalise,
             correct_bias=correct_bias, target_cpu=target_cpu,
             fine_tune=finetune and {"images": datasets.get("finetune", finetune), **settings.model_dump()},
-            record=known, seed=run.seed, state=folder / STATE, identity=identity,
+            record=stored_record, seed=run.seed, state=folder / STATE, identity=identity,
             stages=lambda stage: bar(stage, run.quiet),
         )  # fmt: skip
         for dataset in datasets.values():
@@ -141,13 +141,13 @@ def _read(network: Network, name: str, images: int | None, options: Data, run: R
 
 def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], data: Data, test: Dataset | None) -> None:
     from ..models.agreement import NO_ACCURACY
-    from ..quantization.folder import chosen_on, exported_difference, simulation
+    from ..quantization.folder import exported_difference, images_used, simulation
     from ..releases.processors import processor_lines
 
     speed, operators = result["speed"], dict(result["integer_operators"])
     other = operators.pop("other")
     print(f"{network.name} at {bits.words} in {folder}: model.onnx for onnxruntime, model.pt2 for torch")
-    print(chosen_on(result["sources"]))
+    print(images_used(result["sources"]))
     print(
         f"size: {speed['quantized_bytes']:,} bytes, {100 * speed['smaller']:.1f} % of the original's "
         f"{speed['original_bytes']:,} as ONNX"
@@ -176,24 +176,24 @@ def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], dat
     if bits.simulated:
         print(f"  {simulation(result)}")
     for form in ("converted", "exported"):
-        found = result[form]
+        entry = result[form]
         print(
-            f"{form} against simulated: largest logit difference {found['largest']:.2g}, "
-            f"argmax equal on {found['equal']:.2f} % of {found['images']:,} images"
+            f"{form} against simulated: largest logit difference {entry['largest']:.2g}, "
+            f"argmax equal on {entry['equal']:.2f} % of {entry['images']:,} images"
         )
     if exported_difference(result) is not None:
         print(f"  {exported_difference(result)}")
     if "evaluation" in result:
-        found, original = result["evaluation"], result["original"]
+        entry, original = result["evaluation"], result["original"]
         if test is not None:
             say_fit(network, test)
         print(
-            f"accuracy {found['accuracy']:.2f} % (original {original['accuracy']:.2f} %) on {found['images']:,} test "
-            f"images of {data.data}; agreement with the original {found['agreement']:.2f} %"
+            f"accuracy {entry['accuracy']:.2f} % (original {original['accuracy']:.2f} %) on {entry['images']:,} test "
+            f"images of {data.data}; agreement with the original {entry['agreement']:.2f} %"
         )
     else:
-        found = result["agreement_on_its_own_images"]
-        print(f"agreement with the original on {found['images']:,} {result['asked']}: {found['equal']:.2f} %")
-        if found["warning"] is not None:
-            print(f"  warning: {found['warning']}")
+        entry = result["agreement_on_its_own_images"]
+        print(f"agreement with the original on {entry['images']:,} {result['asked']}: {entry['equal']:.2f} %")
+        if entry["warning"] is not None:
+            print(f"  warning: {entry['warning']}")
         print(f"  {NO_ACCURACY}")

@@ -49,7 +49,7 @@ SAME = 1e-6
 
 def _record(
     model: str,
-    what: tuple[str, float] | list[tuple[Any, tuple[str, ...] | None]],
+    statistics: tuple[str, float] | list[tuple[Any, tuple[str, ...] | None]],
     keep: tuple[bool, bool],
     out: Path | None,
     data: Data | None,
@@ -66,43 +66,49 @@ def _record(
     if not is_release(model) and code_name(model) is None and not is_zoo(model):
         raise unknown("model", model, zoo.names(), "the zoo, and no such release folder")
     if not is_release(model) and out is None:
-        raise UserError(f"{model} is no release folder, wanted --out; name the release folder to write")
+        raise UserError(f"{model} is no release folder, expected --out; name the release folder to write")
     target = out if out is not None and not _in_place(model, out) else Path(model)
     beside = recording_state(target)
     run = resumed(run, beside)
-    needless = is_release(model) and isinstance(what, list) and not any(own.needs_data for own, _ in what)
+    needless = (
+        is_release(model)
+        and isinstance(statistics, list)
+        and not any(statistic.needs_data for statistic, _ in statistics)
+    )
     if needless:
         check_attribute(data)
     training = None if needless else load_data(data, "train")
     spec = None if is_release(model) or training is None else spec_of(training, model, input)
     network = load_network(model, source, run, spec)
     check_code(model, source, network)
-    if isinstance(what, tuple):
+    if isinstance(statistics, tuple):
         assert training is not None
-        wanted = presets.preset(what[0], network, training, leak=what[1])
+        entries = presets.preset(statistics[0], network, training, leak=statistics[1])
     else:
-        wanted = what
-    options = {"model": model, "what": _plain(wanted), **asdict(data), **asdict(source), **asdict(run)}
-    if isinstance(what, tuple):
-        options |= {"preset": what[0]} | ({"leak": what[1]} if what[0] == "safe" else {})
+        entries = statistics
+    options = {"model": model, "what": _plain(entries), **asdict(data), **asdict(source), **asdict(run)}
+    if isinstance(statistics, tuple):
+        options |= {"preset": statistics[0]} | ({"leak": statistics[1]} if statistics[0] == "safe" else {})
     inputs = inputs_of(model, source)
-    for statistic, _ in wanted:
+    for statistic, _ in entries:
         inputs |= code_of_settings(f"statistic {statistic.kind}", statistic)
     log = RunLog("record", options | ({"add": True} if add else {}), inputs, training)
     in_place = _in_place(model, out)
     with changed_folder(target, RELEASE_FOLDER) if in_place else output_folder(target, RELEASE_FOLDER, log) as folder:
-        if folder is None or _is_recorded(target, log, network, wanted, training, add or anew, in_place):
+        if folder is None or _is_recorded(target, log, network, entries, training, add or anew, in_place):
             return
         if in_place:
             log.check(target)
         old = load_record(model, source, network) if add else None  # not before: another run may add to it
         with bar(f"record {model}", run.quiet) as progress, _advising():
             seen = Seen()
-            made = measure(network, training, wanted, add_to=old, state=beside, progress=progress, answered=seen.add)
+            measured = measure(
+                network, training, entries, add_to=old, state=beside, progress=progress, answered=seen.add
+            )
         if in_place:
-            write_record(folder, network, made)
+            write_record(folder, network, measured)
         else:
-            write_release(folder, network, made, notes=Release.open(model).notes if is_release(model) else "")
+            write_release(folder, network, measured, notes=Release.open(model).notes if is_release(model) else "")
         path = folder / "record.safetensors"
         usual = FinishedRun.of(model).result.evaluation.accuracy if is_release(model) else None
         log.write(
@@ -110,11 +116,11 @@ def _record(
             {
                 "bytes": path.stat().st_size,
                 "sha256": sha256_file(path),
-                "forecast_auc": forecast_auc(made.released_statistics(network)),
+                "forecast_auc": forecast_auc(measured.released_statistics(network)),
                 **seen.result(),
             },
         )
-    _say(path, made, network, training)
+    _say(path, measured, network, training)
     seen.say(len(network.spec.classes), usual)
 
 
@@ -147,15 +153,21 @@ class Seen:
             return
         accuracy = 100 * self.right / self.images
         print(f"the teacher's accuracy on {self.images:,} recorded images: {accuracy:.2f} %")
-        known = "" if usual is None else f", and its own log says {usual:.2f} % on its test data"
-        if warning := doubt(accuracy, self.images, classes, known):
+        logged = "" if usual is None else f", and its own log says {usual:.2f} % on its test data"
+        if warning := doubt(accuracy, self.images, classes, logged):
             print(f"  warning: {warning}")
         elif usual is not None and accuracy < usual - FAR:
             print(f"  warning: its own log says {usual:.2f} % on its test data: is this the data it was trained for?")
 
 
 def _is_recorded(
-    folder: Path, log: RunLog, network: Network, wanted: list[Any], data: Dataset | None, asked: bool, in_place: bool
+    folder: Path,
+    log: RunLog,
+    network: Network,
+    entries: list[Any],
+    data: Dataset | None,
+    is_change: bool,
+    in_place: bool,
 ) -> bool:
     """Whether the release has the record of this very run, which is said. One that is not made `in place` is incomplete.
 
@@ -165,27 +177,29 @@ def _is_recorded(
     if not path.exists():
         return False
     try:
-        there = Record.load(path, network)
+        stored = Record.load(path, network)
     except UserError as error:
         print(f"the record that is there is of no use, and is replaced: {error}")
         return False
     other = log.difference(old) if old.get("verb") == "record" else None
-    own = old.get("verb") == "record" and other is None and _is_logged(path, there, network, old)
-    if own and in_place:
-        what = "the card alone was written again" if mend_card(folder, network, there) else "nothing was changed"
-        print(f"already complete: record in {path}, of the same settings; {what}")
+    is_own = old.get("verb") == "record" and other is None and _is_logged(path, stored, network, old)
+    if is_own and in_place:
+        status = "the card alone was written again" if mend_card(folder, network, stored) else "nothing was changed"
+        print(f"already complete: record in {path}, of the same settings; {status}")
         return True
     # of the same command, or of a run killed before its log
-    if asked or own or (other is None and is_of(there, network, data, wanted)):
+    if is_change or is_own or (other is None and is_of(stored, network, data, entries)):
         return False
-    names = ", ".join(there.entries)
-    why = f"another record, made {other}" if other is not None else f"a record of other data or entries ({names[:200]})"
+    names = ", ".join(stored.entries)
+    reason = (
+        f"another record, made {other}" if other is not None else f"a record of other data or entries ({names[:200]})"
+    )
     raise UserError(
-        f"{folder} holds {why}: give --replace to lose it, --add to keep it and add to it, or name another `out`"
+        f"{folder} holds {reason}: give --replace to lose it, --add to keep it and add to it, or name another `out`"
     )
 
 
-def _is_logged(path: Path, there: Record, network: Network, log: dict[str, Any]) -> bool:
+def _is_logged(path: Path, stored: Record, network: Network, log: dict[str, Any]) -> bool:
     """Whether the record in `path` is the one that its log is of: another may have come in its place before its own log."""
     result = log.get("result")
     if not isinstance(result, dict):
@@ -193,7 +207,7 @@ def _is_logged(path: Path, there: Record, network: Network, log: dict[str, Any])
     if "sha256" in result:
         return result["sha256"] == sha256_file(path)
     leak, logged = (
-        forecast_auc(there.released_statistics(network)),
+        forecast_auc(stored.released_statistics(network)),
         result.get("forecast_auc"),
     )  # an earlier version's log
     return result.get("bytes") == path.stat().st_size and isinstance(logged, float) and abs(leak - logged) < SAME
@@ -203,11 +217,11 @@ def _in_place(model: str, out: Path | None) -> bool:
     return out is None or (out.is_dir() and is_release(model) and out.resolve() == Path(model).resolve())
 
 
-def _plain(wanted: list[Any]) -> list[Any]:
-    return [{"statistic": s.model_dump(mode="json"), "taps": list(t) if t else None} for s, t in wanted]
+def _plain(entries: list[Any]) -> list[Any]:
+    return [{"statistic": s.model_dump(mode="json"), "taps": list(t) if t else None} for s, t in entries]
 
 
-def _say(path: Path, made: Record, network: Network, data: Dataset | None) -> None:
+def _say(path: Path, measured: Record, network: Network, data: Dataset | None) -> None:
     """What it costs in bytes, what it gives away."""
     beside = f"model {network.nbytes():,}"
     if data is not None:
@@ -215,10 +229,10 @@ def _say(path: Path, made: Record, network: Network, data: Dataset | None) -> No
     print(f"{path}: {path.stat().st_size:,} bytes ({beside})")
     if data is not None:
         say_fit(network, data)
-    for name, entry in made.entries.items():
-        own = made.accumulator(name, network).released_statistics(entry.summary)
-        print(f"  {name}: {entry.statistic.kind}, {entry.nbytes():,} bytes, forecast AUC {forecast_auc(own):.3f}")
-    total = forecast_auc(made.released_statistics(network))
+    for name, entry in measured.entries.items():
+        released = measured.accumulator(name, network).released_statistics(entry.summary)
+        print(f"  {name}: {entry.statistic.kind}, {entry.nbytes():,} bytes, forecast AUC {forecast_auc(released):.3f}")
+    total = forecast_auc(measured.released_statistics(network))
     print(
         f"forecast of a membership attack that knows the population: AUC {total:.3f} (0.5 none, 1.0 identifies everybody)"
     )

@@ -119,13 +119,13 @@ def _log(run: Path) -> Path:
             inner = path.name == "run.json" and "argv" not in read_json(path)
             return beside if inner and beside.is_file() else path
     check_finished(run)
-    raise UserError(f"no file {run}, wanted a run.json; name the folder of a run")
+    raise UserError(f"no file {run}, expected a run.json; name the folder of a run")
 
 
 def _beside(folder: Path) -> Path:
     """Where a run keeps what is not handed over with its folder."""
-    whole = folder.resolve()
-    return (folder if folder.name == whole.name else whole).with_name(f"{whole.name}.run.json")
+    absolute = folder.resolve()
+    return (folder if folder.name == absolute.name else absolute).with_name(f"{absolute.name}.run.json")
 
 
 def _argv(log: dict[str, Any], path: Path) -> list[str]:
@@ -182,8 +182,8 @@ def _check(words: list[str], path: Path, out: Path | None) -> None:
 
     root = app(words[0])
     try:
-        how, bound, _ = root.meta.parse_args(words, exit_on_error=False, print_error=False)
-        output = how(*bound.args, **bound.kwargs)
+        command, bound, _ = root.meta.parse_args(words, exit_on_error=False, print_error=False)
+        output = command(*bound.args, **bound.kwargs)
         if output.log is not None:
             raise UserError(f"that command appends to the file {output.log!r}; type it yourself, or add --trust")
         _, bound, _ = root.parse_args(output.words, exit_on_error=False, print_error=False)
@@ -215,9 +215,9 @@ def _models(values: dict[str, Any]) -> Iterator[str]:
 
 def _is_near(target: Path, log: Path) -> bool:
     """Whether a place is in the working directory, or is where the log itself was written."""
-    place, here = target.resolve(), Path.cwd().resolve()
-    own = place in (log.parent.resolve(), log.resolve()) or _beside(place) == log.resolve()
-    return own or here in place.parents or place == here
+    place, working = target.resolve(), Path.cwd().resolve()
+    is_beside = place in (log.parent.resolve(), log.resolve()) or _beside(place) == log.resolve()
+    return is_beside or working in place.parents or place == working
 
 
 def _to(argv: list[str], out: str) -> list[str]:

@@ -80,12 +80,12 @@ def similarity(
     from ..runs.run_log import RunLog
 
     if not data:
-        raise UserError("no data named, wanted at least one data set, synthetic set or `noise`; name some")
+        raise UserError("no data named, expected at least one data set, synthetic set or `noise`; name some")
     if images is not None and images < 2:
-        raise UserError(f"--images: got {images}, wanted at least 2; give more")
+        raise UserError(f"--images: got {images}, expected at least 2; give more")
     twice = [name for index, name in enumerate(data) if name in data[:index]]
     if twice:
-        raise UserError(f"the data {twice[0]!r} was named twice, wanted every one once; name it once")
+        raise UserError(f"the data {twice[0]!r} was named twice, expected every one once; name it once")
     if out is not None and len(data) > SOURCES:
         raise UserError(
             f"got {len(data):,} data sets with --out, expected at most {SOURCES}; compare them in several runs"
@@ -102,9 +102,9 @@ def similarity(
     }  # fmt: skip
     sources = {name: _images(name, network, split, images, read, run.seed) for name in data}
     logged_images = {
-        f"data {index}": own
-        for index, own in enumerate(sources.values(), 1)
-        if isinstance(own, Dataset) and out is not None
+        f"data {index}": entry
+        for index, entry in enumerate(sources.values(), 1)
+        if isinstance(entry, Dataset) and out is not None
     }
     inputs = inputs_of(model, source, record=True)
     log = RunLog("similarity", {**options, **asdict(source), **asdict(run)}, inputs, images=logged_images)
@@ -119,12 +119,12 @@ def similarity(
             from ..evaluation.report.similarity import similarity_svg
             from ..records.divergence import UNITS
 
-            public = [replace(own, name=place(own.name)) for own in ranking]
+            public = [replace(entry, name=place(entry.name)) for entry in ranking]
             write_text(folder / "similarity.svg", similarity_svg(public, UNITS[form]))
-            log.write(folder, {"similarity": [asdict(own) for own in public]})
-    result({"similarity": [asdict(own) for own in ranking], "form": form})
+            log.write(folder, {"similarity": [asdict(entry) for entry in public]})
+    result({"similarity": [asdict(entry) for entry in ranking], "form": form})
     _say(ranking, layers)
-    if all(list(own.by_layer) == [INPUT] for own in ranking):
+    if all(list(entry.by_layer) == [INPUT] for entry in ranking):
         print(
             f"  {network.name} has no batch norm and its record holds no layer: pixels alone were compared, which says "
             "less than activations would"
@@ -134,8 +134,8 @@ def similarity(
             "  images were shown as they are; where training moved or mirrored its images, --shift 4 --flip shows them so: "
             "without it that difference can be most of every number here"
         )
-    for name, own in sources.items():
-        _say_size(name, own, network)
+    for name, entry in sources.items():
+        _say_size(name, entry, network)
 
 
 def _images(name: str, network: Network, split: str, images: int | None, options: Data, seed: int) -> Dataset | Tensor:

@@ -22,15 +22,15 @@ def check_address_space() -> None:
     OpenBLAS, which numpy and scipy bring, asks for its buffers again and again, for ever, where the limit leaves none; a
     little earlier it ends the process.
     """
-    there = _left()
-    if LAST in sys.modules or there is None:
+    available = _left()
+    if LAST in sys.modules or available is None:
         return
     threads = _threads()
     needed = ONE_THREAD + THREAD * (threads - 1)
-    if there < needed:
+    if available < needed:
         fewer = ", or set OMP_NUM_THREADS=1" if threads > 1 else ""
         raise UserError(
-            f"there are {max(0, there) >> 20} MiB of memory under the limit of this shell (ulimit -v), expected at least "
+            f"there are {max(0, available) >> 20} MiB of memory under the limit of this shell (ulimit -v), expected at least "
             f"{needed >> 20} MiB for {threads} thread{'s' if threads > 1 else ''}; raise the limit{fewer}"
         )
 

@@ -87,12 +87,12 @@ def _synthesize(
     from ..runs.output_folder import output_folder
     from ..runs.run_log import RunLog
     from ..synthesis.methods.inversion import InversionSettings
-    from ..synthesis.synthetic_set import SET_FOLDER, unit_of
+    from ..synthesis.synthetic_set import SET_FOLDER, chunk_size
     from ..synthesis.synthetic_set import synthesize as make
 
     check_counts(out, images=images, chunk=chunk, workers=workers)
     network = load_teacher(teacher, source, run)
-    chunk = unit_of(method, network, images, out) if chunk is None else chunk
+    chunk = chunk_size(method, network, images, out) if chunk is None else chunk
     record = load_record(teacher, source, network)
     is_optimised = isinstance(method, InversionSettings)
     if is_optimised:
@@ -113,10 +113,10 @@ def check_chunk(network: "Network", chunk: int, workers: int) -> None:
     """Raises UserError where the chunks that are made at a time cannot fit in memory, naming fewer or smaller ones."""
     from ..synthesis.cost import inversion_bytes
 
-    one = inversion_bytes(network, 1)
-    smaller = [("--workers 1", one * chunk)] if workers > 1 else []
-    smaller += [(f"--workers 1 --chunk {size}", one * size) for size in (chunk // 4, chunk // 16, 1) if size]
-    check_cost(one * chunk * workers, f"making {workers} x {chunk:,} images at a time", smaller)
+    image_bytes = inversion_bytes(network, 1)
+    smaller = [("--workers 1", image_bytes * chunk)] if workers > 1 else []
+    smaller += [(f"--workers 1 --chunk {size}", image_bytes * size) for size in (chunk // 4, chunk // 16, 1) if size]
+    check_cost(image_bytes * chunk * workers, f"making {workers} x {chunk:,} images at a time", smaller)
 
 
 def check_counts(out: Path, *, images: int, chunk: int | None, workers: int | None) -> None:
@@ -129,17 +129,17 @@ def check_counts(out: Path, *, images: int, chunk: int | None, workers: int | No
     check_grows(out, images)
 
 
-def finish(made: "SyntheticSet", out: Path, log: "RunLog") -> None:
+def finish(synthetic_set: "SyntheticSet", out: Path, log: "RunLog") -> None:
     """Writes the log of a set and prints its size and quality, in the first process alone."""
     if not main_process():
         return
-    consistent = 100 * made.about["hits"]
-    warning = made.warning()
-    log.write(out, {"images": len(made), "consistent": consistent, "warning": warning})
-    seen = f"; the teacher sees the wanted class in {consistent:.1f} % of them" if made.targeted else ""
-    print(f"{len(made):,} images in {out}{seen}")
+    consistent = 100 * synthetic_set.about["hits"]
+    warning = synthetic_set.warning()
+    log.write(out, {"images": len(synthetic_set), "consistent": consistent, "warning": warning})
+    seen = f"; the teacher predicts the target class for {consistent:.1f} % of them" if synthetic_set.targeted else ""
+    print(f"{len(synthetic_set):,} images in {out}{seen}")
     if warning is not None:
-        print(f"warning: {warning}; {_advice(made.about['method'])}")
+        print(f"warning: {warning}; {_advice(synthetic_set.about['method'])}")
 
 
 def _advice(settings: dict[str, Any]) -> str:

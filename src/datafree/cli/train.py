@@ -87,8 +87,8 @@ def _train(model: str, out: Path, data: Data, input: Input, schedule: "Schedule"
             return
         result = evaluate(network, test)
         write_release(folder, network, notes=f"trained on {training.public}: {in_words(result, test.public)}")
-        found = {"evaluation": asdict(result), "curve": vars(curve), "images": len(training)}
-        log.write(folder, {**found, "processes": world().size})
+        results = {"evaluation": asdict(result), "curve": vars(curve), "images": len(training)}
+        log.write(folder, {**results, "processes": world().size})
     print(f"{model}: accuracy {result.accuracy:.2f} % on {result.images} test images; release in {folder}")
     say_code(model)
 
@@ -103,10 +103,10 @@ def _check_classes(training: "Dataset", test: "Dataset") -> None:
         first = (test.labels == stray[0]).nonzero().flatten().tolist()
         raise UserError(
             f"label {stray[0]} (class {names[stray[0]]!r}) of test image {first[0]} in {training.name}, of {len(first):,} "
-            "such, is that of no training image; wanted training images of each class; correct it, or add such images"
+            "such, is that of no training image; expected training images of each class; correct it, or add such images"
         )
     if missing and len(names) > 1:
         raise UserError(
-            f"no image in {training.name} is of class {names[missing[0]]!r}, one of {len(names)}; wanted some of each; add "
+            f"no image in {training.name} is of class {names[missing[0]]!r}, one of {len(names)}; expected some of each; add "
             "images of it, or number the labels from 0 without a gap (np.unique(labels, return_inverse=True)[1])"
         )

@@ -1,10 +1,11 @@
-"""Distillation in one call: a teacher and something to learn from in, a trained student out."""
+"""Distillation in one call: trains a student from a teacher and a source of images."""
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, overload
 
@@ -18,11 +19,12 @@ from ..data.condensed.condensed_set import Condensed
 from ..models.agreement import Agreement, agreement
 from ..models.network import Network
 from ..records.record import Record
+from ..releases.release import architecture_of
 from .schedule import Distillation
 from .source_choice import SHARE, ChosenSource, ImagesLike, MethodLike, choose_source
 from .sources import Source
 from .student_init import init_student_from_teacher, same_architecture
-from .students import Start, StudentLike, new_student
+from .students import Provenance, Start, StudentLike, new_student
 from .train_student import ROUNDED, check_student, resolved, temperature_of, train_student
 from .training_loop import Curve
 
@@ -40,8 +42,8 @@ __all__ = [
     "train_student",
 ]  # fmt: skip
 
-SEEN = 4096
-"""Images on which student and teacher are compared after the training."""
+COMPARED = 4096
+"""Number of images on which student and teacher are compared after training."""
 
 
 class DistillationChanges(TypedDict, total=False):
@@ -64,24 +66,25 @@ class Training:
 
     curve: Curve
     settings: Distillation
-    """With the temperature that was used."""
+    """Including the temperature that was used."""
     learned_from: str
-    """The source in words."""
+    """Description of the source."""
     source_settings: dict[str, Any]
     images: int
-    """Per epoch."""
+    """Number of images per epoch."""
     distinct: int
-    """Different images in all epochs."""
+    """Number of different images in all epochs."""
     started_from_teacher: bool
     agreement: Agreement
-    """With the teacher on up to 4,096 images that the student learned from: a sample, not a test."""
+    """Agreement with the teacher on up to 4,096 images that the student learned from; these are no test images."""
     warnings: tuple[str, ...]
     processes: int
+    provenance: Provenance = field(repr=False)
 
 
 @dataclass(frozen=True)
 class DistilledNetwork(Network):
-    """A student, which is a network as any other, with how it was trained."""
+    """A student: a network with a description of its training."""
 
     training: Training
 
@@ -114,7 +117,7 @@ class DistillationPlan:
         return replace(self, settings=self.settings.model_copy(update={"temperature": before})) if is_rounding else self
 
     def identity(self) -> dict[str, Any]:
-        """What must be the same for a stopped run to be continued."""
+        """Everything that must be equal for a stopped run to be continued."""
         return {
             "settings": self.requested.model_dump(mode="json"), "seed": self.seed, "start": self.start,
             "teacher": self.teacher.fingerprint(), "student": self.student.fingerprint(),
@@ -131,7 +134,7 @@ class DistillationPlan:
         progress: Progress = silent,
     ) -> DistilledNetwork:
         """Trains the plan's student; see `distill`."""
-        student, source = self.student, self.chosen.source
+        student, source, began = self.student, self.chosen.source, time.perf_counter()
         if state is not None and identity is None:
             identity = self.identity()
         from_teacher = self.start == "teacher" and same_architecture(student, self.teacher)
@@ -141,13 +144,24 @@ class DistillationPlan:
             self.teacher, student, source, self.settings, seed=self.seed, state=state, identity=identity, score=score,
             on_epoch=on_epoch, progress=progress,
         )  # fmt: skip
-        pixels, logits = next(iter(source.epoch(0, 0, SEEN)))
+        pixels, logits = next(iter(source.epoch(0, 0, COMPARED)))
         training = Training(
             curve, self.settings, self.chosen.description, self.chosen.settings, len(source),
             source.distinct(len(curve.loss)), from_teacher,
             agreement(logits, student.predict(pixels), self.teacher.spec.classes), self.chosen.warnings, world().size,
+            self._provenance(time.perf_counter() - began),
         )  # fmt: skip
         return DistilledNetwork(student.module, student.spec, student.name, training)
+
+    def _provenance(self, seconds: float) -> Provenance:
+        settings = {
+            "teacher": self.teacher.name, "student": self.student.name, "learns_from": self.chosen.description,
+            **self.chosen.settings, **self.settings.model_dump(mode="json"), "start": self.start, "seed": self.seed,
+        }  # fmt: skip
+        hashes = {"teacher_fingerprint": self.teacher.fingerprint(), "images": self.chosen.digest()}
+        if self.record is not None:
+            hashes["record_digest"] = self.record.digest()
+        return Provenance(architecture_of(self.teacher), self.student.fingerprint(), settings, hashes, seconds)
 
 
 def plan_distillation(
@@ -166,20 +180,20 @@ def plan_distillation(
     seed: int = 0,
     **changes: Unpack[DistillationChanges],
 ) -> DistillationPlan:
-    """Chooses student, source and temperature as `distill` does, and trains nothing. Raises UserError as `distill` does."""
-    chosen_settings = settings_from(settings, dict(changes))
+    """Chooses student, source and temperature as `distill` does, without training. Raises the same errors."""
+    requested = settings_from(settings, dict(changes))
     teacher.check()
     network = new_student(student, teacher, seed=seed)
     chosen = choose_source(
         teacher, record=record, images=images, condensed=condensed, method=method, epoch_images=epoch_images, share=share,
         augmentation=augmentation, seed=seed,
     )  # fmt: skip
-    final = resolved(chosen_settings, chosen.source, seed=seed)
-    return DistillationPlan(teacher, network, chosen, final, chosen_settings, seed, start, record)
+    used = resolved(requested, chosen.source, seed=seed)
+    return DistillationPlan(teacher, network, chosen, used, requested, seed, start, record)
 
 
 def settings_from(settings: Distillation | Mapping[str, Any] | None, changes: dict[str, Any]) -> Distillation:
-    """The settings with the changes. Raises UserError for a name or value that is off."""
+    """The settings with the changes. Raises UserError for an invalid name or value."""
     settings = called_with(Distillation, settings, changes, distill) or Distillation()
     return Distillation(**{**settings.model_dump(), **changes})
 
@@ -247,34 +261,34 @@ def distill(
     progress: Progress = silent,
     **changes: Unpack[DistillationChanges],
 ) -> DistilledNetwork | Curve:
-    """A student trained to answer like `teacher` (Hinton et al. 2015); the last epoch is kept.
+    """A student trained to give the outputs of `teacher` (Hinton et al. 2015), as it is after the last epoch.
 
-        student = distill(teacher, record=record)                           # fresh images for every epoch
+        student = distill(teacher, record=record)                           # new images in every epoch
         student = distill(teacher, images="set", epochs=10)                 # a stored set, pixels, or real data
         student = distill(teacher, MyModule(), condensed="condensed", images="set")
 
-    `student` is a network, a module that takes what the teacher takes, or a name of the zoo or `file.py:function`; by default
-    the teacher's half, where the zoo has one. It is copied: the network or module given is not changed. With `start`
-    "teacher" it begins with channels of the teacher, if it has the same layers, none wider.
+    `student` is a network, a module with the teacher's input, or a name of the zoo or `file.py:function`; by default the
+    teacher's half, if the zoo has one. A network or module is copied, not changed. With `start` "teacher" the student starts
+    with channels of the teacher, if it has the same layers, none wider.
 
     It learns from one of:
 
-    - `record` and `method`: `epoch_images` (20,000) new images for every epoch; the method, "distribution" by default, is a
+    - `record` and `method`: `epoch_images` (20,000) new images in every epoch. The method, "distribution" by default, is a
       name, a mapping with `method`, or settings. Some methods need no record.
-    - `images`: a synthetic set or its folder, which must be of this teacher; real data: what `load_data` returns, a torch
-      Dataset or DataLoader, a pair (images, labels), or a name or path; pixels (N, C, H, W), uint8 or floats in the spec's
-      range; or a source with the teacher's logits.
-    - `condensed`: a condensed set or its path, shown with `augmentation`, `epoch_images` (10,000) per epoch; with `images`
-      a `share` of every batch, and as many images per epoch as those are.
+    - `images`: a synthetic set of this teacher, or its folder; real data: what `load_data` returns, a torch Dataset or
+      DataLoader, a pair (images, labels), or a name or path; pixels (N, C, H, W), uint8 or floats in the spec's range; or a
+      source with the teacher's logits.
+    - `condensed`: a condensed set or its path, with `augmentation`, `epoch_images` (10,000) per epoch. Together with
+      `images`, a `share` of every batch is condensed, and an epoch has as many images as `images`.
 
-    Fields of `Distillation` are given as `settings` or as keywords. The temperature is chosen from the teacher's logits by
-    default. The same seed gives the same student. With `state`, a file there holds everything after each epoch, and the same
-    call continues from it; `identity` says what must be the same for that, by default all that decides the result.
-    `score` is evaluated after every epoch and never used to choose one; `on_epoch` gets the student and the curve so far.
+    Fields of `Distillation` are given as `settings` or as keywords. By default the temperature is chosen from the teacher's
+    logits. The same seed gives the same student. With a `state` path, everything is saved there after each epoch, and the
+    same call continues from it, if `identity` is equal too; by default that is everything that determines the result.
+    `score` is measured after every epoch and never used to choose one; `on_epoch` gets the student and the curve so far.
 
-    Returns the student in eval mode, on the teacher's device; `student.training` has its curve, what it learned from, and
-    its agreement with the teacher. Warns where the images hardly show their classes. Raises UserError, before the training,
-    for nothing or too much to learn from, and for students, images or records that do not fit the teacher.
+    Returns the student in eval mode, on the teacher's device. `student.training` has its curve, what it learned from, and
+    its agreement with the teacher. Warns if the teacher hardly recognises the images' classes. Raises UserError, before
+    training, for no or several sources, and for students, images or records that do not fit the teacher.
 
     `distill(teacher, student, source, settings)` is the earlier form: it trains `student` in place and returns the curve, as
     `train_student` does.
@@ -283,13 +297,13 @@ def distill(
         "state": state, "identity": identity, "score": score, "on_epoch": on_epoch, "progress": progress,
     }  # fmt: skip
     if source is not None:
-        beside = {
+        others = {
             "record": record, "images": images, "condensed": condensed, "method": method, "epoch_images": epoch_images,
             "augmentation": augmentation, **changes,
         }  # fmt: skip
-        for name, value in beside.items():
+        for name, value in others.items():
             if value is not None:
-                raise UserError(f"{name}: got it beside source, expected one of them; leave one out")
+                raise UserError(f"{name}: got it beside source, expected only one of them; leave one out")
         return train_student(teacher, student, source, settings, seed=seed, **calls)  # type: ignore[arg-type]
     with together():
         plan = plan_distillation(

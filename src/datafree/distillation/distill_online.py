@@ -1,10 +1,11 @@
-"""Online distillation in one call: a generator seeks images on which the student is wrong, and no image or data is needed."""
+"""Online distillation in one call: a generator searches for images that the student gets wrong; no images or data needed."""
 
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypedDict, Unpack
 
@@ -19,6 +20,7 @@ from ..data.condensed.condensed_set import Condensed
 from ..data.tone import Ground
 from ..models.network import Network
 from ..records.record import Record
+from ..releases.release import architecture_of
 from ..synthesis.losses import alignment as alignments
 from ..synthesis.losses.alignment import Alignment
 from ..synthesis.losses.online import Kind
@@ -26,10 +28,10 @@ from . import replay as memories
 from .online.history import History
 from .online.run import PRESETS, train_online
 from .online.settings import OnlineDistillation, online_preset
-from .online.trainer import Anchored
+from .online.trainer import AnchorImages
 from .replay import Replay
 from .student_init import init_student_from_teacher, same_architecture
-from .students import Start, StudentLike, new_student
+from .students import Provenance, Start, StudentLike, new_student
 
 __all__ = [
     "PRESETS", "REPLAY", "OnEpoch", "OnlineChanges", "OnlineDistillation", "OnlineNetwork", "OnlinePlan", "OnlineTraining",
@@ -37,9 +39,9 @@ __all__ = [
 ]  # fmt: skip
 
 REPLAY = "bank"
-"""The memory by default."""
+"""Default kind of replay."""
 OnEpoch: TypeAlias = Callable[[Network, History, dict[int, Tensor]], None]
-"""Gets the student that would be kept if the epoch were the last, the history, and by epoch 10 images, uint8 (10, C, H, W)."""
+"""Gets the student as it would be saved now, the history, and generated images, uint8 (10, C, H, W), by epoch."""
 
 
 class OnlineChanges(TypedDict, total=False):
@@ -84,19 +86,20 @@ class OnlineTraining:
     settings: OnlineDistillation
     replay: Replay
     started_from_teacher: bool
-    """False where its layers are not the teacher's, or it was not asked for."""
+    """False if the student has other layers, or `start` was "random"."""
     processes: int
+    provenance: Provenance = field(repr=False)
 
 
 @dataclass(frozen=True)
 class OnlineNetwork(Network):
-    """A student, which is a network as any other, with how it was trained."""
+    """A student: a network with a description of its training."""
 
     training: OnlineTraining
 
     @property
     def history(self) -> History:
-        """What happened, epoch by epoch."""
+        """Measurements of the training by epoch."""
         return self.training.history
 
 
@@ -117,11 +120,11 @@ class OnlinePlan:
 
     @property
     def starts_from_teacher(self) -> bool:
-        """Whether the student begins with channels of the teacher: it is asked for, and the layers are the same."""
+        """Whether the student starts with channels of the teacher: `start` is "teacher", and the layers are the same."""
         return self.start == "teacher" and same_architecture(self.student, self.teacher)
 
     def identity(self) -> dict[str, Any]:
-        """What must be the same for a stopped run to be continued."""
+        """Everything that must be equal for a stopped run to be continued."""
         dumped = [None if part is None else _plain(part) for part in (self.settings, self.replay, self.alignment)]
         return {
             "settings": dumped, "seed": self.seed, "start": self.start, "teacher": self.teacher.fingerprint(),
@@ -139,41 +142,56 @@ class OnlinePlan:
         progress: Progress = silent,
     ) -> OnlineNetwork:
         """Trains the plan's student; see `distill_online`."""
-        student, settings = self.student, self.settings
+        student, settings, began = self.student, self.settings, time.perf_counter()
         if state is not None and identity is None:
             identity = self.identity()
         from_teacher = self.starts_from_teacher
         if from_teacher and (state is None or not state.exists()):
             init_student_from_teacher(student, self.teacher, settings.composition(), seed=self.seed)
-        anchored = None
+        anchors = None
         if self.anchors is not None and self.alignment is not None:
-            anchored = Anchored(self.alignment, self.anchors.clamped(), self.anchors.labels)
+            anchors = AnchorImages(self.alignment, self.anchors.clamped(), self.anchors.labels)
         history = train_online(
-            self.teacher, student, settings, self.replay, record=self.record, anchored=anchored, seed=self.seed,
-            state=state, identity=identity, score=score, each=on_epoch, progress=progress,
+            self.teacher, student, settings, self.replay, record=self.record, anchors=anchors, seed=self.seed,
+            state=state, identity=identity, score=score, on_epoch=on_epoch, progress=progress,
         )  # fmt: skip
-        training = OnlineTraining(history, settings, self.replay, from_teacher, world().size)
+        training = OnlineTraining(
+            history, settings, self.replay, from_teacher, world().size, self._provenance(time.perf_counter() - began)
+        )
         return OnlineNetwork(student.module, student.spec, student.name, training)
+
+    def _provenance(self, seconds: float) -> Provenance:
+        identity = self.identity()
+        online, replay, alignment = identity["settings"]
+        settings = {
+            "teacher": self.teacher.name, "student": self.student.name, "learns_from": "a generator's images",
+            "start": self.start, "online": online, "replay": replay, "alignment": alignment, "seed": self.seed,
+        }  # fmt: skip
+        hashes = {
+            "teacher_fingerprint": identity["teacher"], "record_digest": identity["record"], "anchors": identity["anchors"],
+        }  # fmt: skip
+        known = {role: digest for role, digest in hashes.items() if digest is not None}
+        return Provenance(architecture_of(self.teacher), self.student.fingerprint(), settings, known, seconds)
 
 
 def online_settings(
     preset: str | None, settings: OnlineDistillation | Mapping[str, Any] | None, changes: Mapping[str, Any]
 ) -> tuple[OnlineDistillation, str]:
-    """The settings of a preset, or the usual ones, with those that were given; and the kind of replay that goes with them.
+    """The default settings or a preset's, with the given `settings` and `changes`, and the default kind of replay for them.
 
-    Raises UserError for a name or value that is off, and for a setting of a scene that has no such thing.
+    Raises UserError for an invalid name or value, and for a setting that the scene does not have.
     """
     settings = called_with(OnlineDistillation, settings, changes, distill_online)
     explicit = {} if settings is None else {key: getattr(settings, key) for key in settings.model_fields_set}
     explicit |= changes
-    usual = (OnlineDistillation(**explicit), REPLAY) if preset is None else online_preset(preset, **explicit)
+    online, replay = (OnlineDistillation(**explicit), REPLAY) if preset is None else online_preset(preset, **explicit)
     for name, scenes in (("ground", ("things", "drawings")), ("symmetry", ("things",))):
-        if name in explicit and usual[0].scene not in scenes:
+        if name in explicit and online.scene not in scenes:
             raise UserError(
-                f"{name}: got {explicit[name]} with `scene={usual[0].scene!r}`, expected "
+                f"{name}: got {explicit[name]} with `scene={online.scene!r}`, expected "
                 f"{' or '.join(f'`scene={scene!r}`' for scene in scenes)}; give such a scene, or leave `{name}` out"
             )
-    return usual
+    return online, replay
 
 
 def plan_online(
@@ -190,15 +208,15 @@ def plan_online(
     seed: int = 0,
     **changes: Unpack[OnlineChanges],
 ) -> OnlinePlan:
-    """Checks and chooses all that `distill_online` does, and trains nothing. Raises UserError as `distill_online` does."""
+    """Checks the arguments and chooses all settings as `distill_online` does, without training. Raises the same errors."""
     chosen, memory = online_settings(preset, settings, dict(changes))
     if alignment is not None and condensed is None:
-        raise UserError("alignment: got it without condensed, the images to align with; give a condensed set")
+        raise UserError("alignment: got it without condensed, expected images to align with; give a condensed set")
     if record is not None:
         record.check_teacher(teacher)
         if not chosen.statistics:
             raise UserError(
-                "record: got it with statistics 0, which does not use it; give statistics=1, or leave it out"
+                "record: got it with statistics 0, which does not use it; give `statistics=1`, or leave it out"
             )
     kind = memories.FAMILY.resolve(memory if replay is None else replay, "replay")
     guide = None if condensed is None else alignments.FAMILY.resolve(alignment or alignments.DEFAULT, "alignment")
@@ -230,32 +248,31 @@ def distill_online(
     progress: Progress = silent,
     **changes: Unpack[OnlineChanges],
 ) -> OnlineNetwork:
-    """A student trained against a generator that seeks images on which it differs from `teacher`; no image or data is needed.
+    """A student trained against a generator that searches for images on which it differs from `teacher`; no data is needed.
 
         student = distill_online(teacher, epochs=10)
         student = distill_online(teacher, MyModule(), preset="dfad", replay="vae")
 
-    `student` is a network, a module that takes what the teacher takes, or a name of the zoo or `file.py:function`; by default
-    the teacher's half, where the zoo has one. It is copied: the network or module given is not changed. With `start`
-    "teacher" the student's weights are replaced by channels of the teacher, if it has the same layers, none wider; with
-    "random" it keeps those that it has.
+    `student` is a network, a module with the teacher's input, or a name of the zoo or `file.py:function`; by default the
+    teacher's half, if the zoo has one. A network or module is copied, not changed. With `start` "teacher" the student's
+    weights are replaced by channels of the teacher, if it has the same layers, none wider; with "random" it keeps its own.
 
     Fields of `OnlineDistillation` are given as `settings` or as keywords, and change those of a `preset`: the losses and the
     memory of a method of the field ("dafl", "dfad", "mb-dfkd", "pre-dfkd"). `replay` is the memory of earlier images that the
     student sees again, a name ("bank" by default), a mapping with `replay`, or settings. With `condensed`, a condensed set or
     its path, the generator is kept near those images by an `alignment` ("mmd" by default) (Binici et al. 2024). A `record` is
-    used where `statistics` is above 0 and the teacher has no batch norms.
+    used if `statistics` is above 0 and the teacher has no batch norms.
 
-    The same seed gives the same student. With `state`, a file there holds everything after each epoch, and the same call
-    continues from it; `identity` says what must be the same for that, by default all that decides the result. `on_epoch` gets
-    the student so far, the history and generated images after every epoch. `score` is measured after every epoch and never
-    used by the method.
+    The same seed gives the same student. With a `state` path, everything is saved there after each epoch, and the same call
+    continues from it, if `identity` is equal too; by default that is everything that determines the result. `on_epoch` is
+    called after every epoch with the student so far, the history and generated images. `score` is measured after every epoch
+    and never used for training.
 
     Returns the student in eval mode, on the teacher's device: its moving average, or the last one if `keep` is "last".
     `student.history` has losses, agreement and the generator's health by epoch. An epoch that ends in a collapsed generator
-    or in numbers that are not finite is repeated with another generator, three times at most. Raises UserError then, and
-    before the training for students, records, images or settings that do not fit. `on_epoch` has seen the student of the last
-    good epoch.
+    or in numbers that are not finite is repeated with another generator, three times at most. Raises UserError after that
+    (`on_epoch` was called with the student of the last good epoch), and before training for students, records, images or
+    settings that do not fit.
     """
     with together():
         plan = plan_online(

@@ -49,14 +49,15 @@ def _muon_step(grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Te
 
 
 def _adam_step(grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
-    first, second = group["betas"]
+    beta_mean, beta_square = group["betas"]
     if not state:
         state |= {"step": torch.tensor(0.0), "mean": torch.zeros_like(grad), "square": torch.zeros_like(grad)}
     state["step"] += 1
-    state["mean"].lerp_(grad, 1 - first)
-    state["square"].lerp_(grad.square(), 1 - second)
+    state["mean"].lerp_(grad, 1 - beta_mean)
+    state["square"].lerp_(grad.square(), 1 - beta_square)
     count = float(state["step"])
-    return state["mean"] / (1 - first**count) / ((state["square"] / (1 - second**count)).sqrt() + EPSILON)
+    mean, square = state["mean"] / (1 - beta_mean**count), state["square"] / (1 - beta_square**count)
+    return mean / (square.sqrt() + EPSILON)
 
 
 def orthogonal(matrix: Tensor) -> Tensor:

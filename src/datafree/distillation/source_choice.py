@@ -1,4 +1,4 @@
-"""What a student learns from: one of fresh images, stored ones, real data and condensed images, checked for its teacher."""
+"""Chooses what a student learns from: fresh images, stored images, real data or condensed images."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from .sources import EPOCH_IMAGES, FreshImages, MixedImages, Source, StoredImage
 __all__ = ["ALONE", "SHARE", "ChosenSource", "ImagesLike", "MethodLike", "choose_source"]
 
 ALONE = 10_000
-"""Condensed images shown per epoch, where no other images say how many."""
+"""Default number of augmented condensed images per epoch, if there are no other images."""
 SHARE = 0.5
-"""Share of condensed images where there are others."""
+"""Default share of condensed images, if there are other images."""
 CHUNK = 4096
 
 ImagesLike: TypeAlias = SyntheticSet | LabelledData | Source | Tensor | np.ndarray | str | Path
@@ -52,15 +52,15 @@ class ChosenSource:
     description: str
     """In words, for a card: `a synthetic set of bns`. Without a path."""
     settings: dict[str, Any]
-    """What made the images, as plain values."""
+    """Settings that the images were made with, as plain values."""
     synthetic: SyntheticSet | None = None
     method: Any = None
     """Settings of the method that makes fresh images."""
     warnings: tuple[str, ...] = field(default=())
-    """What should be known of the images before a student learns from them."""
+    """Problems of the images, to report before training."""
 
     def digest(self) -> str:
-        """sha256 of what decides the images: the same for the same images."""
+        """sha256 of everything that determines the images."""
         digest = hashlib.sha256(repr(sorted(self.settings.items(), key=str)).encode())
         _add(digest, self.source)
         return digest.hexdigest()
@@ -78,7 +78,7 @@ def choose_source(
     augmentation: Augmentation | None = None,
     seed: int = 0,
 ) -> ChosenSource:
-    """The one source that these arguments name; see `distill`. Raises UserError for none, for several, and for one that does
+    """The source that the arguments name; see `distill`. Raises UserError for none, for several, and for a source that does
     not fit the teacher.
     """
     _check_arguments(record, images, condensed, method, epoch_images, share, augmentation)
@@ -86,7 +86,7 @@ def choose_source(
         return _mixed(teacher, condensed, images, epoch_images, share, augmentation or Augmentation())
     if images is None:
         return _fresh(teacher, methods.DEFAULT if method is None else method, record, epoch_images, seed)
-    return _stored(teacher, images)
+    return _from_images(teacher, images)
 
 
 def _check_arguments(
@@ -106,15 +106,15 @@ def _check_arguments(
         check_count("epoch_images", epoch_images)
         if fresh is None and condensed is None:
             raise UserError(
-                "epoch_images: got it with images, of which every epoch has all; expected record, method or condensed; leave "
-                "it out"
+                "epoch_images: got it with images, all of which are used in every epoch, expected it with record, method or "
+                "condensed; leave it out"
             )
     if not 0 < share <= 1:
         raise UserError(f"share: got {share:g}, expected above 0 and at most 1; give such a share")
     if share != SHARE and (condensed is None or images is None):
-        raise UserError(f"share: got {share:g} without condensed and images, whose share it is; leave it out")
+        raise UserError(f"share: got {share:g} without condensed and images, expected both with it; leave it out")
     if augmentation is not None and condensed is None:
-        raise UserError("augmentation: got it without condensed, whose images it changes; leave it out")
+        raise UserError("augmentation: got it without condensed, expected condensed images with it; leave it out")
 
 
 def _fresh(
@@ -124,15 +124,15 @@ def _fresh(
     if record is not None:
         record.check_teacher(teacher)
     bound, count = settings.bind(teacher, record), EPOCH_IMAGES if epoch_images is None else epoch_images
-    used: Any = getattr(bound, "settings", settings)
-    words = f"fresh images of {settings.method}"
-    if used != settings:
-        words += ", warps cut to a quarter, which the teacher does not follow"
-    about = {"method": used.model_dump(mode="json"), "epoch_images": count}
+    bound_settings: Any = getattr(bound, "settings", settings)
+    description = f"fresh images of {settings.method}"
+    if bound_settings != settings:
+        description += ", warps cut to a quarter, which the teacher does not follow"
+    about = {"method": bound_settings.model_dump(mode="json"), "epoch_images": count}
     warning = judged(settings, bound, teacher, seed=seed)
     return ChosenSource(
         FreshImages(teacher.spec, bound, count),
-        words,
+        description,
         about,
         method=settings,
         warnings=() if warning is None else (warning,),
@@ -144,10 +144,15 @@ def _mixed(
     augmentation: Augmentation,
 ) -> ChosenSource:  # fmt: skip
     anchors = condensed.fitted(teacher) if isinstance(condensed, Condensed) else Condensed.open(condensed, teacher)
-    others = None if images is None else _stored(teacher, images)
+    others = None if images is None else _from_images(teacher, images)
     count = epoch_images or (ALONE if others is None else len(others.source))
     source = MixedImages(
-        teacher, anchors.clamped(), None if others is None else others.source, count, share=share, how=augmentation
+        teacher,
+        anchors.clamped(),
+        None if others is None else others.source,
+        count,
+        share=share,
+        augmentation=augmentation,
     )
     beside = "" if others is None else f" and {others.description}"
     about = {
@@ -159,7 +164,7 @@ def _mixed(
     )  # fmt: skip
 
 
-def _stored(teacher: Network, images: ImagesLike) -> ChosenSource:
+def _from_images(teacher: Network, images: ImagesLike) -> ChosenSource:
     if isinstance(images, (str, Path)) and (Path(images) / "set.json").is_file():
         images = SyntheticSet.open(images, teacher)
     elif isinstance(images, SyntheticSet):
@@ -173,7 +178,7 @@ def _stored(teacher: Network, images: ImagesLike) -> ChosenSource:
     if isinstance(images, np.ndarray):
         images = torch.from_numpy(images)
     if isinstance(images, Tensor):
-        return ChosenSource(_answered(teacher, images), f"{len(images):,} images", {})
+        return ChosenSource(_labelled_by_teacher(teacher, images), f"{len(images):,} images", {})
     if isinstance(images, (str, Path)):
         if (Path(images) / CONDENSED).is_file():
             raise UserError(f"images: got {str(images)!r}, a condensed set; give condensed={str(images)!r}")
@@ -189,7 +194,7 @@ def _stored(teacher: Network, images: ImagesLike) -> ChosenSource:
     return ChosenSource(images, "images with the teacher's logits", {})
 
 
-def _answered(teacher: Network, pixels: Tensor) -> StoredImages:
+def _labelled_by_teacher(teacher: Network, pixels: Tensor) -> StoredImages:
     """Pixels (N, C, H, W), uint8 or floats in the spec's range, with the teacher's logits."""
     spec = teacher.spec
     spec.check_form(pixels, stored=True)
@@ -204,16 +209,16 @@ def _answered(teacher: Network, pixels: Tensor) -> StoredImages:
 
 
 def _add(digest: Any, source: Any) -> None:
-    """Adds what decides a source's images; of a kind that is not known here, its type and length."""
+    """Adds everything that determines a source's images; for custom sources, their type and length."""
     if isinstance(source, StoredImages):
         for tensor in (source.pixels, source.targets):
             digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     elif isinstance(source, MixedImages):
-        digest.update(f"{source.share} {source.images} {source.how.model_dump_json()}".encode())
+        digest.update(f"{source.share} {source.images} {source.augmentation.model_dump_json()}".encode())
         digest.update(source.pixels.detach().cpu().contiguous().numpy().tobytes())
         _add(digest, source.others)
     elif isinstance(source, FreshImages):
-        digest.update(f"{source.images} {source.chunk} {getattr(source.maker, 'settings', '')!r}".encode())
+        digest.update(f"{source.images} {source.chunk} {getattr(source.bound_method, 'settings', '')!r}".encode())
     else:
         digest.update(f"{type(source).__qualname__} {0 if source is None else len(source)}".encode())

@@ -1,4 +1,4 @@
-"""Images with targets, as the training loops take them: real or synthetic, through the same code."""
+"""Images with targets for the training loops, real or synthetic."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ __all__ = [
 
 
 EPOCH_IMAGES = 20_000
-"""New images per epoch by default."""
+"""Default number of new images per epoch."""
 
 
 @runtime_checkable
@@ -53,15 +53,15 @@ class Source(Protocol):
     def spec(self) -> InputSpec: ...
 
     def __len__(self) -> int:
-        """Images an epoch."""
+        """Number of images per epoch."""
         ...
 
     def distinct(self, epochs: int) -> int:
-        """Different images in so many epochs."""
+        """Number of different images in `epochs` epochs."""
         ...
 
     def epoch(self, seed: int, epoch: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Shuffled (pixels float32, targets); the same for the same seed and epoch. A last part batch is dropped."""
+        """Shuffled (pixels float32, targets); the same for the same seed and epoch. An incomplete last batch is dropped."""
         ...
 
 
@@ -70,7 +70,7 @@ class StoredImages:
     """A fixed set in memory: pixels (N, C, H, W), uint8 or float32 in the spec's range, and one target each.
 
     Targets are class numbers (N,), int64, to train on, or the teacher's logits (N, classes), float32, to distill from.
-    Raises UserError where the three do not fit together.
+    Raises UserError if spec, pixels and targets do not fit together.
     """
 
     spec: InputSpec
@@ -110,8 +110,8 @@ def _check_targets(targets: Tensor, images: int, classes: int) -> None:
         )
     expected = (torch.int64,) if targets.ndim == 1 else (torch.float32, torch.float64)
     if targets.dtype not in expected:
-        what, advice = ("class numbers", ".long()") if targets.ndim == 1 else ("logits", ".float()")
-        raise UserError(f"targets: got {what} of {targets.dtype}, expected {expected[0]}; use {advice}")
+        kind, advice = ("class numbers", ".long()") if targets.ndim == 1 else ("logits", ".float()")
+        raise UserError(f"targets: got {kind} of {targets.dtype}, expected {expected[0]}; use {advice}")
     low, high = map(float, targets.aminmax())
     if targets.ndim == 1 and not 0 <= low <= high < classes:
         raise UserError(
@@ -128,10 +128,10 @@ def _parts(order: Tensor, batch: int) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class FreshImages:
-    """New images every epoch from a closed-form method: `images` per epoch, made `chunk` at a time and mixed."""
+    """New images every epoch from a synthesis method: `images` per epoch, made in chunks of `chunk` images and shuffled."""
 
     spec: InputSpec
-    maker: BoundMethod
+    bound_method: BoundMethod
     images: int
     chunk: int = 1024
 
@@ -142,7 +142,7 @@ class FreshImages:
 
     @property
     def teacher(self) -> Network:
-        return self.maker.teacher
+        return self.bound_method.teacher
 
     def __len__(self) -> int:
         return self.images
@@ -151,33 +151,34 @@ class FreshImages:
         return self.images * epochs
 
     def epoch(self, seed: int, epoch: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        units, left, batch = -(-self.images // self.chunk), self.images, min(batch, self.images)
-        rest: tuple[Tensor, Tensor] | None = None  # of the unit before, less than a batch
-        with ThreadPoolExecutor(1) as ahead:  # the next unit is made while the student learns from this one
-            coming = ahead.submit(self._made, epoch * units, seed)
-            for index in range(epoch * units, (epoch + 1) * units):
-                pixels, logits = coming.result()
-                if index + 1 < (epoch + 1) * units:
-                    coming = ahead.submit(self._made, index + 1, seed)
-                order = torch.randperm(len(pixels), generator=stream(seed, "order", index))[:left]
-                left -= len(order)
-                made = pixels[order], logits[order]
-                own = made if rest is None else tuple(torch.cat(both) for both in zip(rest, made))
-                whole = len(own[0]) // batch * batch
-                yield from zip(own[0][:whole].split(batch), own[1][:whole].split(batch)) if whole else ()
-                rest = own[0][whole:], own[1][whole:]
+        chunks, missing, batch = -(-self.images // self.chunk), self.images, min(batch, self.images)
+        leftover: tuple[Tensor, Tensor] | None = None  # images of the chunk before, fewer than a batch
+        with ThreadPoolExecutor(1) as pool:  # the next chunk is made while the student learns from this one
+            future = pool.submit(self._labelled_chunk, epoch * chunks, seed)
+            for index in range(epoch * chunks, (epoch + 1) * chunks):
+                pixels, logits = future.result()
+                if index + 1 < (epoch + 1) * chunks:
+                    future = pool.submit(self._labelled_chunk, index + 1, seed)
+                order = torch.randperm(len(pixels), generator=stream(seed, "order", index))[:missing]
+                missing -= len(order)
+                pixels, logits = pixels[order], logits[order]
+                if leftover is not None:
+                    pixels, logits = torch.cat([leftover[0], pixels]), torch.cat([leftover[1], logits])
+                end = len(pixels) // batch * batch
+                yield from zip(pixels[:end].split(batch), logits[:end].split(batch)) if end else ()
+                leftover = pixels[end:], logits[end:]
 
-    def _made(self, index: int, seed: int) -> tuple[Tensor, Tensor]:
-        pixels = self.maker.chunk(index, seed, self.chunk).pixels
-        return pixels, self.maker.teacher.predict(pixels, batch=self.chunk)
+    def _labelled_chunk(self, index: int, seed: int) -> tuple[Tensor, Tensor]:
+        pixels = self.bound_method.chunk(index, seed, self.chunk).pixels
+        return pixels, self.bound_method.teacher.predict(pixels, batch=self.chunk)
 
 
 @dataclass(frozen=True)
 class MixedImages:
-    """A few images among many: `share` of what is learnt from are `pixels` (N, C, H, W), in the spec's range.
+    """A few images mixed with others: a share of `share` of each batch are `pixels` (N, C, H, W), in the spec's range.
 
-    They are augmented anew each time, and the target is what the teacher says of that showing. `images` an epoch, however
-    few there are: all are shown equally often. Without `others` they are all that is learnt from.
+    They are augmented differently each time, and labelled by the teacher after that. An epoch has `images` images, whatever
+    N is; each of the N is used equally often. Without `others` the student learns from these alone.
     """
 
     teacher: Network
@@ -185,7 +186,7 @@ class MixedImages:
     others: Source | None
     images: int
     share: float = 0.5
-    how: Augmentation = field(default_factory=Augmentation)
+    augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -193,10 +194,10 @@ class MixedImages:
             raise UserError(f"share: got {self.share:g}, expected above 0 and at most 1; give such a share")
         self.teacher.spec.check_set(self.pixels)
         if self.images < 1 or not len(self.pixels):
-            counts = f"{self.images} an epoch of {len(self.pixels)} images"
+            counts = f"{self.images} per epoch of {len(self.pixels)} images"
             raise UserError(f"epoch_images: got {counts}, expected at least 1; give a positive count")
         if self.others is not None:
-            _check_alike(self.others.spec, self.spec)
+            _check_same_images(self.others.spec, self.spec)
 
     @property
     def spec(self) -> InputSpec:
@@ -206,58 +207,60 @@ class MixedImages:
         return self.images
 
     def distinct(self, epochs: int) -> int:
-        """Before they are augmented."""
+        """Number of different images before augmentation."""
         return (len(self.pixels) if epochs else 0) + (0 if self.others is None else self.others.distinct(epochs))
 
     def epoch(self, seed: int, epoch: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
         batch = min(batch, self.images)
-        own = [batch] * (self.images // batch) if self.others is None else self._own(batch)
-        order, rng = _rounds(len(self.pixels), sum(own), stream(seed, "few", epoch)), stream(seed, "shown", epoch)
-        rest = self._others(seed, epoch, [batch - count for count in own])
-        for rows in order.split(own):
-            shown = self.spec.clamp(self.how.show(self.pixels[rows], self.spec, rng))
-            few, many = (shown, self.teacher.predict(shown, batch=batch)), next(rest, None)
-            yield few if many is None else (torch.cat([few[0], many[0]]), torch.cat([few[1], many[1]]))
+        counts = [batch] * (self.images // batch) if self.others is None else self._counts(batch)
+        order, rng = _rounds(len(self.pixels), sum(counts), stream(seed, "few", epoch)), stream(seed, "shown", epoch)
+        other_parts = self._others(seed, epoch, [batch - count for count in counts])
+        for rows in order.split(counts):
+            pixels = self.spec.clamp(self.augmentation.show(self.pixels[rows], self.spec, rng))
+            logits, others = self.teacher.predict(pixels, batch=batch), next(other_parts, None)
+            if others is not None:
+                pixels, logits = torch.cat([pixels, others[0]]), torch.cat([logits, others[1]])
+            yield pixels, logits
 
-    def _own(self, batch: int) -> list[int]:
-        """How many of each batch; the sum over the epoch is the share of it, to less than an image."""
-        due = [math.floor(step * batch * self.share + 1e-9) for step in range(self.images // batch + 1)]
-        return [after - before for before, after in pairwise(due)]
+    def _counts(self, batch: int) -> list[int]:
+        """Number of own images in each batch. Over an epoch they are a share of `share`, up to one image."""
+        totals = [math.floor(step * batch * self.share + 1e-9) for step in range(self.images // batch + 1)]
+        return [end - start for start, end in pairwise(totals)]
 
     def _others(self, seed: int, epoch: int, counts: list[int]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Parts of those sizes, from as many of the others' epochs as it takes; each of them has its number but once."""
+        """Batches with these numbers of other images, from as many of the others' epochs as needed, none used twice."""
         if self.others is None or not sum(counts):
             return
         size = min(max(counts), len(self.others))
         rounds = -(-sum(counts) // (len(self.others) // size * size))
-        turns = (part for turn in range(rounds) for part in self.others.epoch(seed, epoch * rounds + turn, size))
-        held = next(turns)
+        parts = (part for turn in range(rounds) for part in self.others.epoch(seed, epoch * rounds + turn, size))
+        pixels, logits = next(parts)
         for count in counts:
-            while len(held[0]) < count:
-                more = next(turns)
-                held = torch.cat([held[0], more[0]]), torch.cat([held[1], more[1]])
-            yield held[0][:count], held[1][:count]
-            held = held[0][count:], held[1][count:]
+            while len(pixels) < count:
+                more_pixels, more_logits = next(parts)
+                pixels, logits = torch.cat([pixels, more_pixels]), torch.cat([logits, more_logits])
+            yield pixels[:count], logits[:count]
+            pixels, logits = pixels[count:], logits[count:]
 
 
-def _check_alike(others: InputSpec, spec: InputSpec) -> None:
-    """Raises UserError for images that are not of the teacher's shape and range, which stand in one batch with its own."""
+def _check_same_images(others: InputSpec, spec: InputSpec) -> None:
+    """Raises UserError unless the other images have the teacher's shape, range and classes."""
     if others.shape != spec.shape:
         raise UserError(
             f"others: got images of shape {others.shape}, expected {spec.shape}; give images for this teacher"
         )
     if (others.low, others.high) != (spec.low, spec.high):
         raise UserError(
-            f"others: got pixels from {others.low:g} to {others.high:g}, expected {spec.low:g} to {spec.high:g}, as the "
-            "teacher takes them; give images for this teacher"
+            f"others: got pixels from {others.low:g} to {others.high:g}, expected {spec.low:g} to {spec.high:g}, the range "
+            "of the teacher; give images for this teacher"
         )
     check_order(others.classes, spec.classes, "others", "the teacher", advice="have this teacher label them")
 
 
 def _rounds(size: int, count: int, rng: torch.Generator) -> Tensor:
-    """`count` positions below `size`, each as often as any other, give or take one."""
-    turns = -(-count // size)
-    return torch.cat([torch.randperm(size, generator=rng) for _ in range(turns)] or [torch.empty(0).long()])[:count]
+    """`count` random positions below `size`, all equally often, up to one."""
+    rounds = -(-count // size)
+    return torch.cat([torch.randperm(size, generator=rng) for _ in range(rounds)] or [torch.empty(0).long()])[:count]
 
 
 @checked
@@ -269,9 +272,9 @@ def fresh_images(
     images: int = EPOCH_IMAGES,
     chunk: int = 1024,
 ) -> FreshImages:
-    """`images` new images per epoch by a method: a name, a mapping with `method`, or settings.
+    """`images` new images per epoch from `method`: a name, a mapping with `method`, or settings.
 
-    They are made `chunk` at a time. Suits methods that draw in closed form; others take their steps for every image.
+    `chunk` images are made at a time. Suits methods that draw images in closed form; others optimise every image.
     """
     check_count("images", images)
     if record is not None:
@@ -282,7 +285,7 @@ def fresh_images(
 
 @checked
 def labelled(network: Network, data: LabelledData, progress: Progress = silent, *, part: bool = False) -> StoredImages:
-    """The data set with its class labels, as `network` takes it; with `part`, some of its classes will do.
+    """The data set with its class labels, as input of `network`. With `part`, the data may have only some of its classes.
 
     Raises UserError for data that does not fit.
     """
@@ -300,7 +303,7 @@ def labelled(network: Network, data: LabelledData, progress: Progress = silent, 
 
 @checked
 def soft_labelled(teacher: Network, data: LabelledData) -> StoredImages:
-    """The data set with the teacher's logits: the baseline of a distillation with data."""
+    """The data set with the teacher's logits, for the baseline of distillation with data."""
     images = labelled(teacher, data, part=True)
     return StoredImages(images.spec, images.pixels, teacher.predict(images.pixels))
 
@@ -309,6 +312,5 @@ def soft_labelled(teacher: Network, data: LabelledData) -> StoredImages:
 def stored_images(synthetic: SyntheticSet) -> StoredImages:
     """A synthetic set with its stored logits."""
     pixels, _, logits = synthetic.load()
-    return StoredImages(
-        synthetic.spec, pixels, logits, in_range=pixels.dtype == torch.uint8
-    )  # floats are of a method without a box
+    in_range = pixels.dtype == torch.uint8  # a method that does not keep pixels in range stores floats
+    return StoredImages(synthetic.spec, pixels, logits, in_range=in_range)

@@ -70,10 +70,10 @@ def copy_teacher_channels(student: Network, teacher: Network, pixels: Tensor) ->
     pairs = _pairs(student_state, teacher, pixels[:PROBES])
     moments = _moments(teacher, pairs, pixels)
     for pair in pairs:
-        weight, bias = f"{pair.into}.weight", f"{pair.into}.bias"
+        weight, bias = f"{pair.next_layer}.weight", f"{pair.next_layer}.bias"
         next_weight = _by_channel(state[weight], pair.channels).double()
         selected, reconstruction, offset = _select_channels(
-            moments[pair.into], next_weight, len(student_state[f"{pair.layer}.weight"]), bias in state
+            moments[pair.next_layer], next_weight, len(student_state[f"{pair.layer}.weight"]), bias in state
         )
         for name in pair.tensors:
             state[name] = state[name][selected]
@@ -120,7 +120,7 @@ class _Pair:
     """A layer, the single layer that reads its channels, and all tensors with an entry per channel, also norms'."""
 
     layer: str
-    into: str
+    next_layer: str
     channels: int
     tensors: tuple[str, ...]
 
@@ -135,11 +135,11 @@ def _pairs(student_state: dict[str, Tensor], teacher: Network, pixels: Tensor) -
     copy = Network(copied(teacher.module), teacher.spec, teacher.name)
     expected, pairs = teacher.predict(pixels), []
     state = {name: tensor.clone() for name, tensor in copy.module.state_dict().items()}
-    for layer, into in pairwise(layers):
-        if not {f"{layer}.weight", f"{into}.weight"} <= state.keys():  # parametrized: computed from other tensors
+    for layer, next_layer in pairwise(layers):
+        if not {f"{layer}.weight", f"{next_layer}.weight"} <= state.keys():  # parametrized: computed from other tensors
             continue
-        channels, module = len(state[f"{layer}.weight"]), copy.module.get_submodule(into)
-        between = order[order.index(layer) : order.index(into)]
+        channels, module = len(state[f"{layer}.weight"]), copy.module.get_submodule(next_layer)
+        between = order[order.index(layer) : order.index(next_layer)]
         tensors = [
             f"{name}.{key}"
             for name in between
@@ -147,9 +147,9 @@ def _pairs(student_state: dict[str, Tensor], teacher: Network, pixels: Tensor) -
             if f"{name}.{key}" in state and (name == layer or tensor.shape == (channels,))
         ]
         narrower = len(student_state[f"{layer}.weight"]) < channels
-        if not narrower or getattr(module, "groups", 1) > 1 or state[f"{into}.weight"].shape[1] % channels:
+        if not narrower or getattr(module, "groups", 1) > 1 or state[f"{next_layer}.weight"].shape[1] % channels:
             continue
-        pair = _Pair(layer, into, channels, tuple(tensors))
+        pair = _Pair(layer, next_layer, channels, tuple(tensors))
         if _is_pair(pair, copy, state, pixels, expected):
             pairs.append(pair)
     return pairs
@@ -159,7 +159,7 @@ def _is_pair(pair: _Pair, copy: Network, state: dict[str, Tensor], pixels: Tenso
     """Whether shuffling the channels between the two layers leaves all logits unchanged. Restores the copy."""
     cycle = torch.randperm(pair.channels, generator=stream(0, "shuffle"))
     order = cycle.roll(1)[cycle.argsort()]  # a cyclic permutation: every channel moves
-    weight = f"{pair.into}.weight"
+    weight = f"{pair.next_layer}.weight"
     shuffled = {name: state[name][order] for name in pair.tensors}
     shuffled[weight] = _by_channel(state[weight], pair.channels)[:, order].view_as(state[weight])
     copy.module.load_state_dict({**state, **shuffled})
@@ -190,7 +190,7 @@ class _Moments:
 
 
 def _moments(teacher: Network, pairs: list[_Pair], pixels: Tensor) -> dict[str, _Moments]:
-    moments = {pair.into: _Moments.empty(pair.channels) for pair in pairs}
+    moments = {pair.next_layer: _Moments.empty(pair.channels) for pair in pairs}
     with frozen(teacher.module), _watch_inputs(teacher.module, moments):
         for chunk in pixels.split(max(1, CHUNK // teacher.spec.pixels)) if moments else ():
             teacher.logits(chunk.to(teacher.device))

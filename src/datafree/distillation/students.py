@@ -1,9 +1,9 @@
-"""The student that a distillation starts with: a name, a module or a network, never the caller's own object."""
+"""The network that a distillation trains, from a name, a module or a network; never the caller's own object."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
 
 from torch import nn
 
@@ -13,17 +13,32 @@ from ..models.network import Network, copied
 from ..releases.load import new_model
 from .train_student import check_student
 
-__all__ = ["Start", "StudentLike", "new_student", "student_name"]
+__all__ = ["Provenance", "Start", "StudentLike", "new_student", "student_name"]
 
 StudentLike: TypeAlias = Network | nn.Module | str
 """A network, a module that takes what the teacher takes, or a name of the zoo or `file.py:function`."""
 Start: TypeAlias = Literal["teacher", "random"]
-"""`teacher`: the subset of the teacher's channels that best reconstructs the rest, where the student has the same layers,
-none wider. `random`: the weights that the student has."""
+"""`teacher`: the subset of the teacher's channels that best reconstructs the rest, if the student has the same layers, none
+wider. `random`: the student's own weights."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a student comes from, for its card and log."""
+
+    teacher: str
+    """Architecture of the teacher, in words."""
+    student: str
+    """Fingerprint of the trained student."""
+    settings: dict[str, Any]
+    hashes: dict[str, str]
+    """sha256 of what it learned from, by role."""
+    seconds: float
+    """Duration of the training."""
 
 
 def student_name(teacher: Network) -> str:
-    """The student by default: half of the teacher. Raises UserError where the zoo has no half of it."""
+    """The default student: half of the teacher. Raises UserError if the zoo has no half of it."""
     name = zoo.half(teacher.name)
     if name is None:
         raise UserError(
@@ -34,9 +49,9 @@ def student_name(teacher: Network) -> str:
 
 
 def new_student(student: StudentLike | None, teacher: Network, *, seed: int) -> Network:
-    """A network on the teacher's device to be trained: fresh for a name, a copy of a module or network.
+    """The network to train, on the teacher's device: new for a name, a copy of a module or network.
 
-    A module gets the teacher's spec. Raises UserError for one that does not fit the teacher, or is the teacher's own.
+    A module gets the teacher's spec. Raises UserError if it does not fit the teacher, or is the teacher's own.
     """
     if student is None or isinstance(student, str):
         network = new_model(student or student_name(teacher), teacher.spec, seed=seed)

@@ -1,4 +1,4 @@
-"""Training on labelled data: the publisher's teacher, and the student that a data-free one is compared with."""
+"""Training on labelled data: teachers, and the students that data-free ones are compared with."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def train(
     score: Callable[[Network], float] | None = None,
     progress: Progress = silent,
 ) -> Curve:
-    """Trains `network` in place with cross-entropy (nats); the last epoch is kept.
+    """Trains `network` in place with cross-entropy (nats); it ends with the last epoch's weights.
 
     `data`: what `load_data` returns, a torch Dataset or DataLoader, or a pair (images, labels); see `as_dataset`.
     Raises UserError for a class without images, and for data that does not fit.
@@ -40,8 +40,8 @@ def train(
     empty = (data.labels.bincount(minlength=len(data.classes)) == 0).nonzero().flatten().tolist()
     if empty:
         raise UserError(
-            f"none of the {len(data):,} training images of {data.name} is of class {data.classes[empty[0]]!r}, wanted some "
-            "of each class; give more images, of every class"
+            f"none of the {len(data):,} training images of {data.name} is of class {data.classes[empty[0]]!r}, expected some "
+            "of each class; give images of every class"
         )
     network.check()
     source = labelled(network, data)

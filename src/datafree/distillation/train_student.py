@@ -1,4 +1,4 @@
-"""A student learns its teacher's softened outputs (Hinton et al. 2015), on the images of a source."""
+"""Trains a student on its teacher's softened outputs (Hinton et al. 2015), on the images of a source."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def train_student(
     on_epoch: Callable[[Network, Curve], None] | None = None,
     progress: Progress = silent,
 ) -> Curve:
-    """Trains `student` in place on `source`, whose targets are the teacher's logits; the last epoch is kept.
+    """Trains `student` in place on `source`, whose targets are the teacher's logits; it ends with the last epoch's weights.
 
-    What `distill` does once it has chosen a student and a source. `state` is a file that holds everything after each epoch; a
-    call with the same `identity` continues from it. `on_epoch` gets the student and the curve after every epoch. Raises
-    UserError where student and teacher differ in classes or input.
+    `distill` calls this after choosing student and source. With a `state` path, everything is saved there after each epoch,
+    and a call with the same `identity` continues from it. `on_epoch` is called with the student and the curve after every
+    epoch. Raises UserError if student and teacher differ in classes or input.
     """
     check_student(student, teacher, source.spec)
     _check_source(source, teacher)
@@ -62,27 +62,27 @@ def train_student(
     def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         if settings.loss == "kl":
             return kl(logits, targets, t)
-        apart = (logits - logits.mean(1, keepdim=True)) - (targets - targets.mean(1, keepdim=True))
-        return apart.square().mean()
+        difference = (logits - logits.mean(1, keepdim=True)) - (targets - targets.mean(1, keepdim=True))
+        return difference.square().mean()
 
     options: dict[str, Any] = {"seed": seed, "state": state, "identity": identity, "score": score, "on_epoch": on_epoch}
     return fit(student, source, loss, settings, progress=progress, **options)
 
 
 def check_student(student: Network, teacher: Network, spec: InputSpec) -> None:
-    """Raises UserError where the student is the teacher, takes other images, or has another number of classes or one
-    of the teacher's names at another place; other names at a place are other words for what the teacher sees.
+    """Raises UserError if the student is the teacher itself, takes other images, has another number of classes, or has one
+    of the teacher's classes at another position. Names that the teacher does not have are accepted.
     """
     if len(student.spec.classes) != len(teacher.spec.classes) or student.spec.shape != spec.shape:
-        shown = f", and the images are {spec.shape}" if spec.shape != teacher.spec.shape else ""
+        images = f", and the images are {spec.shape}" if spec.shape != teacher.spec.shape else ""
         raise UserError(
             f"student {student.name} takes {student.spec.shape} into {len(student.spec.classes)} classes, teacher "
-            f"{teacher.name} {teacher.spec.shape} into {len(teacher.spec.classes)}{shown}; give a student like its teacher"
+            f"{teacher.name} {teacher.spec.shape} into {len(teacher.spec.classes)}{images}; give a student like its teacher"
         )
     if student.module is teacher.module:
         raise UserError(
-            f"student: got the teacher {teacher.name} itself, expected another network, which is trained in "
-            "place; give a new one"
+            f"student: got the teacher {teacher.name} itself, expected another network, because it is trained in place; "
+            "give a new one"
         )
     if (student.spec.low, student.spec.high) != (spec.low, spec.high):
         raise UserError(
@@ -90,16 +90,16 @@ def check_student(student: Network, teacher: Network, spec: InputSpec) -> None:
             f"{spec.low:g} to {spec.high:g}; give a student like its teacher"
         )
     check_order(spec.classes, teacher.spec.classes, "the images", teacher.name, advice="have this teacher label them")
-    learnt, taught = student.spec.classes, teacher.spec.classes
-    if (place := moved(learnt, taught)) is not None:
+    classes, teacher_classes = student.spec.classes, teacher.spec.classes
+    if (place := moved(classes, teacher_classes)) is not None:
         raise UserError(
-            f"class {place} of student {student.name} is {learnt[place]!r}, teacher {teacher.name} has {taught[place]!r} "
-            f"there, and {learnt[place]!r} at another place; give a student like its teacher"
+            f"class {place} of student {student.name} is {classes[place]!r}, teacher {teacher.name} has "
+            f"{teacher_classes[place]!r} there, and {classes[place]!r} at another place; give a student like its teacher"
         )
 
 
 def _check_source(source: Source, teacher: Network) -> None:
-    """Raises UserError for images with class numbers, and for a source that asks another teacher than `teacher`."""
+    """Raises UserError for images with class numbers, and for a source with logits of another teacher."""
     if isinstance(source, StoredImages) and source.targets.ndim == 1:
         raise UserError(
             f"source: got images with class numbers, expected the logits of {teacher.name}; use "
@@ -118,7 +118,7 @@ def _check_source(source: Source, teacher: Network) -> None:
 
 
 def resolved(settings: Distillation, source: Source, *, seed: int = 0) -> Distillation:
-    """The settings with the temperature that will be used, chosen from 1,024 of the source's logits where none was given."""
+    """The settings with the temperature that will be used; if none is given, it is chosen from 1,024 logits of the source."""
     if settings.temperature is not None:
         return settings
     _, logits = next(iter(source.epoch(seed, 0, 1024)))

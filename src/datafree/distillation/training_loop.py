@@ -1,4 +1,4 @@
-"""The one training loop: any network, any source, any loss; last epoch, resumable after every epoch, data-parallel
+"""The training loop for any network, source and loss: the last epoch counts, resumable after every epoch, data-parallel
 under torchrun."""
 
 from __future__ import annotations
@@ -45,26 +45,26 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 KIND = "training-state"
 PREFIX = "adam"
 """Prefix of the optimizer's tensors in a state file, whichever optimizer it is."""
-USUAL = 1e4
-"""A weight larger than this has come of steps that were too large."""
+LARGEST_WEIGHT = 1e4
+"""Weights above this are a sign of too large steps."""
 
 
 class FitHeader(StateHeader):
-    """Of the state of a training."""
+    """Header of the state file of a training."""
 
     epoch: int = Field(ge=1, le=EPOCHS)
     scored: int = Field(ge=0, le=EPOCHS)
-    """The number of epochs with a score."""
+    """Number of epochs with a score."""
 
 
 @dataclass
 class Curve:
-    """What happened, epoch by epoch."""
+    """Measurements of a training; lists have one entry per epoch."""
 
     loss: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
-    """`score` after each epoch, where one was asked for; never used to choose a checkpoint."""
+    """Result of `score` after each epoch, if one is given; never used to choose a checkpoint."""
 
 
 def fit(
@@ -80,20 +80,20 @@ def fit(
     on_epoch: Callable[[Network, Curve], None] | None = None,
     progress: Progress = silent,
 ) -> Curve:
-    """Trains `network` in place and leaves it in eval mode at its last epoch.
+    """Trains `network` in place. It ends in eval mode with the weights of the last epoch.
 
-    With `state`, a file there holds everything after each epoch, and a run with the same `identity` goes on from it.
-    Raises UserError when the loss turns non-finite.
+    With a `state` path, everything is saved there after each epoch, and a run with the same `identity` continues from it.
+    Raises UserError if the loss is not finite.
 
-    Under torchrun every process takes its part of each batch, of which `loss` is a mean: the batches and their order are
-    those of one process, and so are the weights, up to rounding, but for batch norm, which normalises each part by its
-    own statistics, and dropout. The first process alone reads and writes `state`, is asked for a `score`, and
-    calls `on_epoch` after every epoch, once the state is written, with the network in eval mode and the curve so far.
+    Under torchrun every process takes its part of each batch; `loss` must be a mean over images. Batches, their order and
+    the weights are those of one process up to rounding, except for dropout and batch norm, which normalises each part by its
+    own statistics. Only the first process reads and writes `state`, calls `score`, and calls `on_epoch` after every epoch,
+    after the state is written, with the network in eval mode and the curve so far.
     """
-    with together() as own:
+    with together() as world:
         check_learns(network)
-        check_batch(network, min(schedule.batch, len(source)) // own.size)
-        return _fit(network, source, loss, schedule, seed, (state, identity or {}), (score, on_epoch), progress, own)
+        check_batch(network, min(schedule.batch, len(source)) // world.size)
+        return _fit(network, source, loss, schedule, seed, (state, identity or {}), (score, on_epoch), progress, world)
 
 
 def new_optimizer(schedule: Schedule, module: nn.Module) -> Optimizer:
@@ -104,10 +104,11 @@ def new_optimizer(schedule: Schedule, module: nn.Module) -> Optimizer:
 
 
 def _fit(
-    network: Network, source: Source, loss: Loss, schedule: Schedule, seed: int, kept: tuple[Path | None, dict[str, Any]],
-    calls: tuple[Callable[[Network], float] | None, Callable[[Network, Curve], None] | None], progress: Progress, own: World,
+    network: Network, source: Source, loss: Loss, schedule: Schedule, seed: int, saved: tuple[Path | None, dict[str, Any]],
+    calls: tuple[Callable[[Network], float] | None, Callable[[Network, Curve], None] | None], progress: Progress,
+    world: World,
 ) -> Curve:  # fmt: skip
-    (state, identity), (score, on_epoch) = kept, calls
+    (state, identity), (score, on_epoch) = saved, calls
     steps = max(1, len(source) // min(schedule.batch, len(source)))
     optimizer = new_optimizer(schedule, network.module)
     broadcast(network.module)
@@ -115,20 +116,20 @@ def _fit(
     def layout(header: FitHeader) -> Slots:
         return _layout(header, network.module, optimizer, steps)
 
-    def begin() -> tuple[FitHeader, dict[str, Tensor]] | None:
-        here, scored = Environment.here(), schedule.epochs if score is not None else 0
-        last = FitHeader(identity=identity, environment=here, epoch=schedule.epochs, scored=scored)
-        return None if state is None else _begin(state, last, layout)
+    def read_saved() -> tuple[FitHeader, dict[str, Tensor]] | None:
+        environment, scored = Environment.here(), schedule.epochs if score is not None else 0
+        final_header = FitHeader(identity=identity, environment=environment, epoch=schedule.epochs, scored=scored)
+        return None if state is None else _read_state(state, final_header, layout)
 
-    found = first(begin)
-    start, curve = (0, Curve()) if found is None else _go_on(*found, network.module, optimizer)
+    loaded = first(read_saved)
+    start, curve = (0, Curve()) if loaded is None else _restore(*loaded, network.module, optimizer)
     if start and state is not None:
         check_positions(state, network)
     for epoch in range(start, schedule.epochs):
         began = time.perf_counter()
         with torch.random.fork_rng([network.device] if network.device.type == "cuda" else []):
-            torch.manual_seed(_torch_seed(seed, epoch, own))  # dropout draws from torch's global stream
-            total = _epoch(network, source, loss, schedule, optimizer, seed, epoch, steps, progress, own)
+            torch.manual_seed(_torch_seed(seed, epoch, world))  # dropout draws from torch's global stream
+            total = _epoch(network, source, loss, schedule, optimizer, seed, epoch, steps, progress, world)
         agree(network.module)
         curve.loss.append(total / steps)
         epoch_ended(progress, epoch + 1, schedule.epochs, curve.loss[-1])
@@ -136,12 +137,11 @@ def _fit(
         network.module.eval()
         if score is not None:
             curve.scores.append(first(lambda: score(network)))
-        if state is not None and own.rank == 0:
-            here = Environment.here()
-            scored = len(curve.scores)
-            header = FitHeader(identity=identity, environment=here, epoch=epoch + 1, scored=scored)
+        if state is not None and world.rank == 0:
+            environment, scored = Environment.here(), len(curve.scores)
+            header = FitHeader(identity=identity, environment=environment, epoch=epoch + 1, scored=scored)
             _save(state, header, network.module, optimizer, curve)
-        if on_epoch is not None and own.rank == 0:
+        if on_epoch is not None and world.rank == 0:
             on_epoch(network, curve)
     network.module.eval()
     return curve
@@ -149,11 +149,11 @@ def _fit(
 
 def _epoch(
     network: Network, source: Source, loss: Loss, schedule: Schedule, optimizer: Optimizer,
-    seed: int, epoch: int, steps: int, progress: Progress, own: World,
+    seed: int, epoch: int, steps: int, progress: Progress, world: World,
 ) -> float:  # fmt: skip
-    """One pass; the sum of the losses of its steps."""
+    """Trains one epoch and returns the sum of the losses of its steps."""
     network.module.train()
-    device, total, why = network.device, torch.zeros(()), ""
+    device, total, reason = network.device, torch.zeros(()), ""
     narrow = schedule.precision == "bfloat16"
     for step, (pixels, targets) in enumerate(source.epoch(seed, epoch, schedule.batch)):
         if step >= steps:
@@ -161,14 +161,14 @@ def _epoch(
         rate = schedule.learning_rate * _rate(schedule, epoch * steps + step, schedule.epochs * steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        part = own.part(len(pixels))
+        part = world.part(len(pixels))
         share = (part.stop - part.start) / len(pixels)
         with torch.autocast(device.type, torch.bfloat16, enabled=narrow):
             logits = network.logits(pixels[part].to(device))
         value = loss(logits.float(), targets[part].to(device))
         measured = value.detach().cpu()
         if not math.isfinite(float(measured)):
-            why = why or _unanswered(network, logits)
+            reason = reason or _blame_images(network, logits)
         optimizer.zero_grad(set_to_none=True)
         value.backward()
         average_gradients(network.module.parameters(), share)
@@ -177,41 +177,42 @@ def _epoch(
         progress(epoch * steps + step + 1, schedule.epochs * steps)
     total = summed(total)
     if not math.isfinite(float(total)):
-        raise UserError(f"the loss is not finite in epoch {epoch + 1}; {why or 'lower --learning-rate'}")
+        raise UserError(f"the loss is not finite in epoch {epoch + 1}; {reason or 'lower `learning_rate`'}")
     return float(total)
 
 
-def _unanswered(network: Network, logits: Tensor) -> str:
-    """That it is the images, where some logits are no numbers although no weight is large; else empty."""
-    bad = ~logits.detach().isfinite().flatten(1).all(1)
-    usual = all(float(own.detach().abs().amax()) < USUAL for own in network.module.parameters() if own.numel())
-    if not usual or not bool(bad.any()):
+def _blame_images(network: Network, logits: Tensor) -> str:
+    """Says that the images are to blame if some logits are not finite although no weight is large; otherwise empty."""
+    not_finite = ~logits.detach().isfinite().flatten(1).all(1)
+    weights = [weight.detach() for weight in network.module.parameters() if weight.numel()]
+    if not all(float(weight.abs().amax()) < LARGEST_WEIGHT for weight in weights) or not bool(not_finite.any()):
         return ""
     return (
-        f"the logits of {network.name} are not finite on {int(bad.sum()):,} of {len(bad):,} images of a batch, although its "
-        "weights are: leave images out on which its forward divides by 0, such as blank ones where it standardises each"
+        f"the logits of {network.name} are not finite on {int(not_finite.sum()):,} of {len(not_finite):,} images of a batch, "
+        "although its weights are: remove images on which its forward divides by 0, such as blank ones if it standardises "
+        "each image"
     )
 
 
 def _rate(schedule: Schedule, step: int, steps: int) -> float:
-    """The share of the full learning rate at `step`."""
-    warm = schedule.warmup * steps
-    if step < warm:
-        return (step + 1) / max(warm, 1)
+    """The learning rate at `step` as a share of the peak."""
+    warmup_steps = schedule.warmup * steps
+    if step < warmup_steps:
+        return (step + 1) / max(warmup_steps, 1)
     if schedule.decay == "constant":
         return 1.0
-    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(steps - warm, 1)))
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(steps - warmup_steps, 1)))
 
 
-def _torch_seed(seed: int, epoch: int, own: World) -> int:
-    """Every process but the first, which draws as one alone would, has a stream of its own."""
+def _torch_seed(seed: int, epoch: int, world: World) -> int:
+    """Seed of torch's global stream: each process has its own; the first one's is that of a single process."""
     from .._core.seeds import seed_of
 
-    return seed_of(seed, "fit", epoch, *([own.rank] if own.rank else []))
+    return seed_of(seed, "fit", epoch, *([world.rank] if world.rank else []))
 
 
 def _layout(header: FitHeader, module: nn.Module, optimizer: Optimizer, steps: int) -> Slots:
-    """Every tensor of a state: weights, moments, and the curve."""
+    """All tensors of a state: weights, Adam's moments, and the curve."""
     return {
         **module_slots(module, "weights"),
         **optimizer_slots(optimizer, PREFIX, header.epoch * steps),
@@ -221,18 +222,19 @@ def _layout(header: FitHeader, module: nn.Module, optimizer: Optimizer, steps: i
     }
 
 
-def _begin(
-    path: Path, last: FitHeader, layout: Callable[[FitHeader], Slots]
+def _read_state(
+    path: Path, final_header: FitHeader, layout: Callable[[FitHeader], Slots]
 ) -> tuple[FitHeader, dict[str, Tensor]] | None:
-    """The state of a run that goes on, checked; None for one that begins, whose last state is found to fit a file."""
+    """The saved state, checked; None for a new run, after checking that its final state will fit in a file."""
     if not path.exists():
-        check_room_for(path, KIND, last, layout(last))
+        check_room_for(path, KIND, final_header, layout(final_header))
         return None
-    header = open_state(path, KIND, FitHeader, json.loads(json.dumps(last.identity)))
-    if header.epoch > last.epoch or header.scored > header.epoch or (last.scored and header.scored < header.epoch):
+    header = open_state(path, KIND, FitHeader, json.loads(json.dumps(final_header.identity)))
+    scores_missing = final_header.scored and header.scored < header.epoch
+    if header.epoch > final_header.epoch or header.scored > header.epoch or scores_missing:
         got = f"{header.epoch} epochs, {header.scored} with a score"
         raise UserError(
-            f"{path} is of a run with other settings ({got}); name another `out`, or repeat that run's command"
+            f"{path} belongs to a run with other settings ({got}); name another `out`, or repeat that run's command"
         )
     return header, load_state(path, KIND, header, layout(header))
 
@@ -243,7 +245,9 @@ def _save(path: Path, header: FitHeader, module: nn.Module, optimizer: Optimizer
     save_state(path, KIND, header, tensors | optimizer_state(optimizer, PREFIX))
 
 
-def _go_on(header: FitHeader, tensors: dict[str, Tensor], module: nn.Module, optimizer: Optimizer) -> tuple[int, Curve]:
+def _restore(
+    header: FitHeader, tensors: dict[str, Tensor], module: nn.Module, optimizer: Optimizer
+) -> tuple[int, Curve]:
     module.load_state_dict({n.removeprefix("weights/"): t for n, t in tensors.items() if n.startswith("weights/")})
     load_optimizer(optimizer, tensors, PREFIX)
     return header.epoch, Curve(*(tensors[f"curve/{name}"].tolist() for name in ("loss", "seconds", "scores")))

@@ -1,4 +1,4 @@
-"""What a network is worth: accuracy against labels, agreement with a teacher. They are different words."""
+"""Measures a network: accuracy against labels, and agreement with a teacher."""
 
 from __future__ import annotations
 
@@ -25,20 +25,21 @@ NEAR = 0.15
 def evaluate(
     network: Network, data: LabelledData, teacher: Network | None = None, *, progress: Progress = silent
 ) -> Evaluation:
-    """Accuracy in % on `data`, in total and per class, and agreement with `teacher` in %, a batch at a time.
+    """Accuracy in % on `data`, in total and per class, and agreement with `teacher` in %. Runs in batches.
 
     `data`: what `load_data` returns, a torch Dataset or DataLoader, or a pair (images, labels); see `as_dataset`.
-    `network` and `teacher` may be what `load_model` opened, a quantized folder too, or the `network` of what `quantize`
-    returned. Data of some of the network's classes is measured on those: the network still chooses among all of its
+    `network` and `teacher` may be what `load_model` returns, also for a quantized folder, or the `network` of what
+    `quantize` returns. If the data has only some of the network's classes, the network still chooses among all of its
     classes. Raises UserError for data of other classes or another shape, for logits with NaN or infinity, and for a network
-    whose answer to an image depends on more than that image (`Network.check`).
+    whose logits for an image depend on more than that image (`Network.check`).
     """
     data = as_dataset(data, network)
     for_teacher = None if teacher is None else as_input(teacher, data, part=True)
     data = as_input(network, data, part=True)
-    shared = teacher is not None and _same_pixels(network, teacher)
-    for measured in (network,) if teacher is None else (network, teacher):
-        measured.check()
+    shared = teacher is not None and _takes_same_pixels(network, teacher)
+    network.check()
+    if teacher is not None:
+        teacher.check()
     logits, teacher_logits = [], []
     for start in range(0, len(data), BATCH):
         indices = torch.arange(start, min(start + BATCH, len(data)))
@@ -48,37 +49,37 @@ def evaluate(
             teacher_pixels = pixels if shared else _pixels(teacher, for_teacher, indices)
             teacher_logits.append(teacher.predict(teacher_pixels, finite=False))
         progress(start + len(indices), len(data))
-    chosen = _chosen(network, logits)
-    right = chosen == data.labels
-    hits_by_class = [right[data.labels == label] for label in range(len(data.classes))]
-    by_class = [_percent(hits) if len(hits) else None for hits in hits_by_class]
+    predicted = _predicted(network, logits)
+    hits = predicted == data.labels
+    hits_by_class = [hits[data.labels == label] for label in range(len(data.classes))]
+    by_class = [_percent(class_hits) if len(class_hits) else None for class_hits in hits_by_class]
     agreement = None
     if teacher is not None:
-        agreement = _percent(chosen == _renamed(_chosen(teacher, teacher_logits), teacher, network))
-    return Evaluation(len(data), _percent(right), tuple(by_class), agreement)
+        agreement = _percent(predicted == _renumbered(_predicted(teacher, teacher_logits), teacher, network))
+    return Evaluation(len(data), _percent(hits), tuple(by_class), agreement)
 
 
 def in_words(measured: Evaluation, data: str) -> str:
-    """`accuracy 97.20 % on 500 test images of digits`, with the agreement where a teacher was there."""
+    """`accuracy 97.20 % on 500 test images of digits`, with the agreement if it was measured."""
     words = f"accuracy {measured.accuracy:.2f} % on {measured.images:,} test images of {data}"
     return words if measured.agreement is None else f"{words}, agreement with its teacher {measured.agreement:.2f} %"
 
 
-def doubt(accuracy: float, images: int, classes: int, known: str = "") -> str | None:
-    """A line where an accuracy in % on so many images is hardly above that of guessing; `known` is added to it."""
+def doubt(accuracy: float, images: int, classes: int, note: str = "") -> str | None:
+    """A warning, with `note`, if an accuracy in % on `images` images is near chance or below, else None."""
     chance = 100 / classes
     noise = 3 * (chance * (100 - chance) / images) ** 0.5
     if accuracy > chance + max(noise, NEAR * (100 - chance)):
         return None
     below = "below" if accuracy < chance - noise else "near"
     return (
-        f"{below} chance ({chance:.1f} %){known}: is this the data that the network was trained for, with its classes in "
-        "this order, and are its mean and std right (pack --classes, --mean and --std say them)?"
+        f"{below} chance ({chance:.1f} %){note}: is this the data that the network was trained for, with its classes in "
+        "this order, and are its mean and std right (datafree pack sets all three)?"
     )
 
 
-def _same_pixels(network: Network, other: Network) -> bool:
-    """Whether both take the same pixels of an image: its shape and range; each normalises for itself."""
+def _takes_same_pixels(network: Network, other: Network) -> bool:
+    """Whether both networks take pixels of the same shape and range. Each normalises them on its own."""
     return all(getattr(network.spec, name) == getattr(other.spec, name) for name in ("shape", "low", "high"))
 
 
@@ -88,15 +89,15 @@ def _pixels(network: Network, data: Dataset, indices: torch.Tensor) -> torch.Ten
     return pixels
 
 
-def _chosen(network: Network, logits: list[torch.Tensor]) -> torch.Tensor:
-    """The likeliest class (N,) of logits, batch by batch. Raises UserError where one has none, of all batches together."""
+def _predicted(network: Network, logits: list[torch.Tensor]) -> torch.Tensor:
+    """The predicted classes (N,) of all batches. Raises UserError for logits that are not finite, over all batches."""
     joined = torch.cat(logits)
     check_finite(network.name, joined)
     return joined.argmax(1)
 
 
-def _renamed(classes: torch.Tensor, teacher: Network, network: Network) -> torch.Tensor:
-    """The teacher's classes (N,) by their positions among the network's, which may be in another order."""
+def _renumbered(classes: torch.Tensor, teacher: Network, network: Network) -> torch.Tensor:
+    """The teacher's classes (N,) as positions among the network's classes, which may be in another order."""
     places = class_positions(teacher.spec.classes, network.spec.classes, teacher.name, network.name)
     return torch.tensor(places)[classes]
 

@@ -1,4 +1,4 @@
-"""Which data is like what a network was trained on: batch-norm divergence, data set by data set (Haroush et al. 2020)."""
+"""How similar data sets are to a network's training data, by the divergence from its batch norms (Haroush et al. 2020)."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Similarity:
     images: int
     total: float
     by_layer: dict[str, float]
-    """Tap -> the sum over its channels; they add up to `total`."""
+    """Tap -> sum over its channels. The values add up to `total`."""
 
 
 @dataclass(frozen=True)
 class LayerMatches:
-    """How far images' statistics are from the stored ones, layer by layer, in stored standard deviations; 0 is a match."""
+    """Distance of images' statistics from the stored ones, by layer, in stored standard deviations; 0 is a match."""
 
     name: str
     mean: tuple[float, ...]
@@ -44,7 +44,7 @@ class LayerMatches:
     spread: tuple[float, ...]
     """Root mean square over channels of s / sigma - 1."""
     reference: bool = False
-    """Whether it is noise to compare with."""
+    """Whether this is noise, for comparison."""
 
 
 def layer_matches(
@@ -79,18 +79,17 @@ def similarity(
     seed: int = 0,
     progress: Progress = silent,
 ) -> list[Similarity]:
-    """Divergence of each source from the statistics that the network's batch norms (or its record) hold, the smallest first.
+    """Divergence of each source from the statistics in the network's batch norms (or its record), most similar first.
 
-    A record that holds no layer, such as the default one, is compared by its pixels: `by_layer` has `input` alone then.
-    A source is a data set, also a torch Dataset or DataLoader, or pixels (N, C, H, W) in the spec's range or as bytes, also
-    an array; see `as_dataset`. Labels do not count. Compare sources of about the same number of images: with few, their own
-    spread is part of the number. `shift` (in pixels) and `flip` show every
-    source as training did: moved by up to that much on black, and mirrored half of the time. Batch norms hold statistics
-    of images so shown, and leaving it out can be most of the difference. The moves are drawn alike for every source.
+    With a record of the pixels only, such as the default one, pixels are compared, and `by_layer` only has `input`.
+    A source is a data set, a torch Dataset or DataLoader, or pixels (N, C, H, W) as a tensor or array, in the spec's range
+    or as bytes; see `as_dataset`. Labels are ignored. Compare sources with about the same number of images, because the
+    divergence of few images includes their sampling error. `shift` and `flip` augment every source as in training: moved by
+    up to `shift` pixels on black, and mirrored with probability 1/2. Batch norms store statistics of augmented images, and
+    omitting the augmentation can cause most of the divergence. All sources get the same random moves.
 
-    Forms: `forward`, KL of the stored from the measured Gaussian, and `reverse`, the other way, in nats; `l2`, squared
-    distances (Haroush et al. 2020). Raises UserError for images that do not fit, and for those that give no finite
-    divergence, naming their source.
+    Forms: `forward`, KL of the stored from the measured Gaussian, and `reverse`, in nats; `l2`, squared distances (Haroush
+    et al. 2020). Raises UserError, with the source's name, for images that do not fit or have no finite divergence.
     """
     check_shift(network, shift)
     if not sources:
@@ -101,8 +100,8 @@ def similarity(
     layers = _layers(network, record)
 
     def show(pixels: Tensor, rng: torch.Generator) -> Tensor:
-        moved = shifted(pixels, shift, rng, network.spec.black)
-        return mirrored(moved, rng) if flip else moved
+        pixels = shifted(pixels, shift, rng, network.spec.black)
+        return mirrored(pixels, rng) if flip else pixels
 
     results = []
     for index, (name, images) in enumerate(sources.items()):
@@ -124,7 +123,7 @@ def similarity(
             )
         except UserError as error:
             raise UserError(f"{name}: {error}") from None
-        results.append(_one(name, len(source), measured, layers, form))
+        results.append(_similarity(name, len(source), measured, layers, form))
     return sorted(results, key=lambda result: result.total)
 
 
@@ -143,24 +142,24 @@ def _layers(network: Network, record: Record | None) -> tuple[StoredStatistics, 
             return pixels
         if isinstance(network.module, OpaqueModule) or is_program(network):
             raise
-        held = "no record" if record is None else "a record that says nothing of variances"
+        got = "no record" if record is None else "a record without variances"
         raise UserError(
-            f"record: got {held}, expected statistics of the training data, since {no_batch_norm(network)}; give a record, "
+            f"record: got {got}, expected statistics of the training data, since {no_batch_norm(network)}; give a record, "
             "which the network's publisher makes with datafree record"
         ) from None
 
 
 def check_shift(network: Network, shift: int) -> None:
-    """Raises UserError for a shift in pixels that is negative or moves images out of sight."""
+    """Raises UserError for a shift in pixels that is negative or as large as the images."""
     side = min(network.spec.shape[1:])
     if not 0 <= shift < side:
         raise UserError(
             f"shift: got {shift}, expected at least 0 and less than the {side} pixels of an image's side; "
-            "give a count of pixels"
+            "give a number of pixels"
         )
 
 
-def _one(
+def _similarity(
     name: str,
     images: int,
     measured: Mapping[str, tuple[Tensor, Tensor]],

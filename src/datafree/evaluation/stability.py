@@ -1,6 +1,6 @@
-"""Stability of a training curve: how safe it is to stop at any epoch, since without data nobody can pick the best one.
+"""Stability of a training curve: how safe it is to stop at any epoch. Without data, the best epoch is unknown.
 
-Binici et al. 2022 ask for a student that gets better and never worse. Each figure below says how far a curve of
+Binici et al. 2022 want students that never get worse during training. Each figure below measures how far a curve of
 accuracies or agreements (in %) is from that.
 """
 
@@ -17,19 +17,19 @@ from .._core.errors import UserError
 __all__ = ["FIGURES", "HALF", "Spread", "Stability", "over_seeds", "stability"]
 
 FIGURES = {
-    "mean": ("%", "also what stopping at a uniformly random epoch is expected to give"),
-    "sd": ("points", "sample standard deviation; also the risk of a random stop"),
-    "best": ("%", "what nobody without data can pick"),
-    "last": ("%", "after the last epoch, where a run ends"),
+    "mean": ("%", "also the expected value at a uniformly random epoch"),
+    "sd": ("points", "sample standard deviation; also the risk of stopping at a random epoch"),
+    "best": ("%", "cannot be chosen without data"),
+    "last": ("%", "after the last epoch"),
     "lost": ("points", "best - last"),
-    "drawdown": ("points", "the largest fall from a value that was reached before"),
-    "decreases": ("points", "sum of all falls from one epoch to the next"),
+    "drawdown": ("points", "largest drop below an earlier value"),
+    "decreases": ("points", "sum of all drops from one epoch to the next"),
 }
-"""Figure -> (unit, in words)."""
+"""Figure -> (unit, description)."""
 
 
 HALF = 0.5
-"""The window of reports and run.json: the second half of the epochs so far, rounded up."""
+"""Window in reports and run.json: the second half of the epochs so far, rounded up."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class Stability:
     lost: float
     """best - last."""
     drawdown: float
-    """The largest fall from a running maximum; 0 where there is no fall."""
+    """Largest drop below the running maximum; 0 if there is none."""
     decreases: float
-    """Sum of the falls from one epoch to the next, as a number >= 0."""
+    """Sum of the drops from one epoch to the next, >= 0."""
 
     @property
     def random_stop(self) -> float:
@@ -69,22 +69,24 @@ class Spread:
 
     @property
     def error(self) -> float | None:
-        """Standard error of the mean. Seeds are independent, the epochs of one run are not, so only these have one."""
+        """Standard error of the mean. It exists over seeds only: they are independent, epochs of a run are not."""
         return None if self.sd is None else self.sd / math.sqrt(self.n)
 
 
 def stability(values: Sequence[float], window: int | float | None = None) -> Stability:
-    """Figures of a curve by epoch, over its last `window` epochs (a whole number) or that share of them (0.5: the second
-    half, rounded up); over all of it by default. Best and running maximum are those of the window too.
+    """Figures of a curve over its last `window` epochs, or that share of them (0.5: the second half, rounded up); by
+    default over the whole curve. Best and running maximum are taken within the window.
 
-    Raises UserError for no values, values that are not finite, and a window that does not fit.
+    Raises UserError for no values, values that are not finite, and an invalid window.
     """
     curve = [float(value) for value in values]
     if not curve:
-        raise UserError("values: got none, expected those of one epoch at least; run one")
-    bad = next((index for index, value in enumerate(curve) if not math.isfinite(value)), None)
-    if bad is not None:
-        raise UserError(f"values: got {curve[bad]} in epoch {bad + 1}, expected finite numbers; leave that run out")
+        raise UserError("values: got none, expected those of at least one epoch; run one")
+    not_finite = next((index for index, value in enumerate(curve) if not math.isfinite(value)), None)
+    if not_finite is not None:
+        raise UserError(
+            f"values: got {curve[not_finite]} in epoch {not_finite + 1}, expected finite numbers; leave that run out"
+        )
     curve = curve[len(curve) - _width(window, len(curve)) :]
     peak, drawdown = curve[0], 0.0
     for value in curve:
@@ -98,23 +100,22 @@ def stability(values: Sequence[float], window: int | float | None = None) -> Sta
         last=curve[-1],
         lost=max(curve) - curve[-1],
         drawdown=drawdown,
-        decreases=math.fsum(max(0.0, before - after) for before, after in pairwise(curve)),
+        decreases=math.fsum(max(0.0, value - next_value) for value, next_value in pairwise(curve)),
     )
 
 
 def over_seeds(runs: Sequence[Stability]) -> dict[str, Spread]:
-    """Mean and sample standard deviation of every figure over runs of several seeds, by its name.
+    """Mean and sample standard deviation of every figure over runs of several seeds, by the figure's name.
 
-    A figure that some run lacks (the sd of one value) is left out. Raises UserError for no runs, or runs over windows of
-    different lengths, whose figures do not compare.
+    A figure that some run lacks (the sd of one value) is left out. Raises UserError for no runs, and for windows of
+    different lengths, whose figures cannot be compared.
     """
     if not runs:
-        raise UserError("runs: got none, expected those of one seed at least; give some")
+        raise UserError("runs: got none, expected those of at least one seed; give some")
     lengths = sorted({run.epochs for run in runs})
     if len(lengths) > 1:
         raise UserError(
-            f"windows of {lengths[0]} and {lengths[-1]} epochs do not compare, expected the same for every seed; "
-            "give one window"
+            f"runs: got windows of {lengths[0]} and {lengths[-1]} epochs, expected the same for every seed; use one window"
         )
     spreads = {}
     for name in FIGURES:
@@ -126,7 +127,7 @@ def over_seeds(runs: Sequence[Stability]) -> dict[str, Spread]:
 
 
 def _width(window: int | float | None, count: int) -> int:
-    """How many of the `count` epochs the window takes."""
+    """Number of epochs in the window, of `count` epochs."""
     if window is None:
         return count
     if isinstance(window, float) and 0 < window <= 1:
@@ -134,6 +135,6 @@ def _width(window: int | float | None, count: int) -> int:
     if isinstance(window, int) and not isinstance(window, bool) and 1 <= window <= count:
         return window
     raise UserError(
-        f"window: got {window} for {count} epochs, expected 1 to {count} epochs, or a share above 0.0 and up to 1.0; "
-        "give another"
+        f"window: got {window} for {count} epochs, expected 1 to {count} epochs, or a share above 0.0 and at most 1.0; "
+        "give such a window"
     )

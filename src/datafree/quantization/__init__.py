@@ -1,9 +1,9 @@
-"""Quantization without data: torchao's PT2E does the rewriting, onnxruntime the running; what no library has is here.
+"""Quantization without data: torchao's PT2E rewrites the graph, onnxruntime runs it; everything else is here.
 
-`quantized_network` does all of it in one call and holds the result. Its parts: `image_sources` the images, `post_training`
-calibration and the simulated network, `fake_quantize` grids whose step is learnt, `annotate` what is rounded where,
-`equalize` and `batchnorm_ranges` what needs no images, `fine_tuning` distillation into the rounded network, `export` ONNX,
-`onnxruntime` and `executorch` running it, `writing` the files, compared and timed, `folder` their card and config.json.
+`quantized_network` does everything in one call and has the result. Its parts: `image_sources` (images), `post_training`
+(calibration and the simulated network), `fake_quantize` (grids with a learnable step), `annotate` (what is rounded),
+`equalize` and `batchnorm_ranges` (need no images), `fine_tuning` (distillation into the rounded network), `export` (ONNX),
+`onnxruntime` and `executorch` (run it), `writing` (writes, compares and times the files), `folder` (card and config.json).
 
 Everything but `Bits` and `FineTuning` needs the extra: ``pip install "datafree[quantize]"``, and model.pte also
 ``datafree[executorch]``.

@@ -21,8 +21,8 @@ from ..releases.bits import Bits, TargetCPU, largest_weight
 from .fake_quantize import FakeQuantize
 
 __all__ = [
-    "BATCH_NORM", "TRANSPOSED", "WEIGHTED", "UniformQuantizer", "arguments", "behind", "groups", "own_tensors",
-    "parameter_of", "unrounded", "weighted",
+    "BATCH_NORM", "TRANSPOSED", "WEIGHTED", "UniformQuantizer", "arguments", "behind", "groups", "parameter_of",
+    "separate_tensors", "unrounded", "weighted",
 ]  # fmt: skip
 
 _aten = torch.ops.aten
@@ -55,11 +55,11 @@ def weighted(model: GraphModule) -> list[Node]:
     return [
         node
         for node in model.graph.nodes
-        if node.op == "call_function" and node.target in WEIGHTED and all(map(_stored, node.args[1:3]))
+        if node.op == "call_function" and node.target in WEIGHTED and all(map(_is_stored, node.args[1:3]))
     ]
 
 
-def _stored(node: object) -> bool:
+def _is_stored(node: object) -> bool:
     """Whether a node is a stored tensor of the network, not a computed one; also True for a missing bias (None)."""
     return not isinstance(node, Node) or behind(node).op == "get_attr"
 
@@ -95,7 +95,7 @@ def groups(layer: Node) -> int:
     return count
 
 
-def own_tensors(graph: GraphModule) -> None:
+def separate_tensors(graph: GraphModule) -> None:
     """Gives each layer a weight and a bias that no other node reads, in place."""
     layers = [node for node in graph.graph.nodes if node.target in (*WEIGHTED, *TRANSPOSED)]
     shared = {
@@ -163,11 +163,11 @@ class UniformQuantizer(Quantizer):
     def annotate(self, model: GraphModule) -> GraphModule:
         inputs = dict(self._layers(model))
         if self.bits.activations == 8:
-            live = _live(model)
+            activations = _image_dependent(model)
             for node in model.graph.nodes:
-                if node.target in ADDS and set(node.args[:2]) <= live:
+                if node.target in ADDS and set(node.args[:2]) <= activations:
                     inputs[node] = {source: self._activation(8) for source in node.args[:2]}
-                elif node.target in (*AVERAGES, *SELECTIONS) and node.args[0] in live:
+                elif node.target in (*AVERAGES, *SELECTIONS) and node.args[0] in activations:
                     inputs[node] = {node.args[0]: self._activation(8)}
         # a grid shared by all readers of a tensor; below 8 bits additions read the tensor without rounding
         outputs = {}
@@ -217,17 +217,15 @@ def _weight(bits: int, top: int) -> QuantizationSpec:
     return QuantizationSpec(dtype, make, -top, top, torch.per_channel_symmetric, 0)
 
 
-def _live(model: GraphModule) -> set[Node]:
+def _image_dependent(model: GraphModule) -> set[Node]:
     """Nodes whose values are activations: floating point and dependent on the image."""
-    live: set[Node] = set()
+    activations: set[Node] = set()
     for node in model.graph.nodes:
-        value, depends_on_image = (
-            node.meta.get("val"),
-            node.op == "placeholder" or not live.isdisjoint(node.all_input_nodes),
-        )
+        value = node.meta.get("val")
+        depends_on_image = node.op == "placeholder" or not activations.isdisjoint(node.all_input_nodes)
         if depends_on_image and isinstance(value, torch.Tensor) and value.is_floating_point():
-            live.add(node)
-    return live
+            activations.add(node)
+    return activations
 
 
 def _images(model: GraphModule) -> set[Node]:

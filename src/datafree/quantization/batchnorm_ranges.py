@@ -89,43 +89,43 @@ def moments(network: Network, graph: GraphModule, *, partly: bool = False) -> di
     all in a network without batch norm, and those after an unsupported operator, up to the next batch norm. Otherwise
     both raise UserError.
     """
-    spec, known = network.spec, {}
+    spec, by_node = network.spec, {}
     if not any(node.target in BATCH_NORM for node in graph.graph.nodes):
         if partly:
             return {}
-        raise UserError(f"{no_batch_norm(network)}, and no images were given; name some with --calibrate")
+        raise UserError(f"{no_batch_norm(network)}, and no images were given; give some with `calibrate`")
     ends = [(spec.low, spec.high)] * spec.shape[0]
     low, high = (torch.tensor(limits) for limits in zip(*ends))
     image = ActivationMoments((low + high) / 2, (high - low).square() / 12, low, high)
     constants, unknown = Constants(graph), set()
     for node in graph.graph.nodes:
         if node.op == "placeholder":
-            known[node.name] = image
+            by_node[node.name] = image
         elif node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
             if node.target not in BATCH_NORM and not unknown.isdisjoint(node.all_input_nodes):
                 unknown.add(node)
                 continue
             try:
-                result = _propagate(graph, node, known, constants)
+                result = _propagate(graph, node, by_node, constants)
             except UserError:
                 if not partly:
                     raise
                 unknown.add(node)
                 continue
             if result is not None and _fits(result, node):
-                known[node.name] = result
+                by_node[node.name] = result
             elif result is not None and not partly:
                 raise _unsupported(node)
             elif result is not None:
                 unknown.add(node)
-    return known
+    return by_node
 
 
 def _propagate(
-    graph: GraphModule, node: Node, known: dict[str, ActivationMoments], constants: Constants
+    graph: GraphModule, node: Node, by_node: dict[str, ActivationMoments], constants: Constants
 ) -> ActivationMoments | None:
     """The moments of one node; None for arithmetic on constants, and for a layer followed by a batch norm."""
-    sources = [known[source.name] for source in node.all_input_nodes if source.name in known]
+    sources = [by_node[source.name] for source in node.all_input_nodes if source.name in by_node]
     if not isinstance(node.meta.get("val"), Tensor):  # the number of images
         return None
     if node.target in BATCH_NORM:
@@ -138,7 +138,7 @@ def _propagate(
         source = node.args[0]
         assert isinstance(source, Node)
         if source.target in WEIGHTED:
-            known[source.name] = normalised
+            by_node[source.name] = normalised
         return normalised
     if node.target in WEIGHTED and any(user.target in BATCH_NORM for user in node.users):
         return None
@@ -164,7 +164,7 @@ def _propagate(
     if node.target == _aten.pad.default:
         return _padded(node, sources[0])
     if node.target == _aten.cat.default:
-        return _joined(node, known)
+        return _concatenated(node, by_node)
     if node.target in SAME:
         return _rearranged(node, sources[0])
     raise _unsupported(node)
@@ -176,26 +176,27 @@ def _fits(result: ActivationMoments, node: Node) -> bool:
     return len(shape) < 2 or shape[1] == len(result.mean)
 
 
-def _joined(node: Node, found: dict[str, ActivationMoments]) -> ActivationMoments:
+def _concatenated(node: Node, by_node: dict[str, ActivationMoments]) -> ActivationMoments:
     """Moments of a concatenation along the channels."""
     parts, axis = (*node.args, 0)[:2]
     assert isinstance(parts, (list, tuple)) and isinstance(axis, int)
-    known = [found.get(part.name) if isinstance(part, Node) else None for part in parts]
-    if axis % node.meta["val"].ndim != 1 or None in known:
+    sources = [by_node.get(part.name) if isinstance(part, Node) else None for part in parts]
+    if axis % node.meta["val"].ndim != 1 or None in sources:
         raise _unsupported(node)
-    return ActivationMoments(*map(torch.cat, zip(*(part.tensors() for part in known if part is not None), strict=True)))
+    tensors = zip(*(source.tensors() for source in sources if source is not None), strict=True)
+    return ActivationMoments(*map(torch.cat, tensors))
 
 
 def _rearranged(node: Node, source: ActivationMoments) -> ActivationMoments:
     """Moments after an average, a selection or a reshape; flattening repeats each channel for its positions."""
-    before, after = node.args[0].meta["val"].shape, node.meta["val"].shape  # type: ignore[union-attr]
+    input_shape, output_shape = node.args[0].meta["val"].shape, node.meta["val"].shape  # type: ignore[union-attr]
     if node.target == _aten.mean.dim:
         axes = node.args[1] if isinstance(node.args[1], (list, tuple)) else [node.args[1]]
-        if not axes or any(axis % len(before) < 2 for axis in axes):  # type: ignore[operator]
+        if not axes or any(axis % len(input_shape) < 2 for axis in axes):  # type: ignore[operator]
             raise _unsupported(node)
-    if len(before) > len(after) == 2 and isinstance(after[1], int):
-        positions, remainder = divmod(after[1], len(source.mean))
-        if remainder or after[0] != before[0]:
+    if len(input_shape) > len(output_shape) == 2 and isinstance(output_shape[1], int):
+        positions, remainder = divmod(output_shape[1], len(source.mean))
+        if remainder or output_shape[0] != input_shape[0]:
             raise _unsupported(node)
         return ActivationMoments(*(tensor.repeat_interleave(positions) for tensor in source.tensors()))
     return source
@@ -208,10 +209,10 @@ def _alpha(node: Node) -> float:
 
 def _sum(node: Node, sources: list[ActivationMoments], alpha: float) -> ActivationMoments:
     """Moments of x + alpha y."""
-    first, second = sources
-    if len(first.mean) != len(second.mean):
+    x, y = sources
+    if len(x.mean) != len(y.mean):
         raise _unsupported(node)
-    return ActivationMoments.normal(first.mean + alpha * second.mean, first.variance + alpha**2 * second.variance)
+    return ActivationMoments.normal(x.mean + alpha * y.mean, x.variance + alpha**2 * y.variance)
 
 
 def _affine(node: Node, source: ActivationMoments, constants: Constants) -> ActivationMoments:
@@ -274,8 +275,7 @@ def _padded(node: Node, source: ActivationMoments) -> ActivationMoments:
         low, high = low.clamp(max=value), high.clamp(min=value)
     if value and any(spatial):
         source_shape = node.args[0].meta["val"].shape  # type: ignore[union-attr]
-        before, after = math.prod(source_shape[2:]), math.prod(node.meta["val"].shape[2:])
-        share = before / after
+        share = math.prod(source_shape[2:]) / math.prod(node.meta["val"].shape[2:])
         square = share * (variance + mean.square()) + (1 - share) * value**2
         mean = share * mean + (1 - share) * value
         variance = (square - mean.square()).clamp(min=0)
@@ -290,6 +290,6 @@ def _padded(node: Node, source: ActivationMoments) -> ActivationMoments:
 
 def _unsupported(node: Node) -> UserError:
     return UserError(
-        f"ranges after operator {node.target} cannot be computed without images; give images with --calibrate, such as "
+        f"ranges after operator {node.target} cannot be computed without images; give images with `calibrate`, such as "
         "a synthetic set"
     )

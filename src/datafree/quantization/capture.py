@@ -121,9 +121,9 @@ def _copied(network: Network) -> nn.Module:
     """A copy on the CPU in eval mode, without compiled wrappers. Raises UserError for TorchScript."""
     for name, part in network.module.named_modules():
         if isinstance(part, torch.jit.ScriptModule):
-            where = f"its layer {name!r} is" if name else "it is"
+            subject = f"its layer {name!r} is" if name else "it is"
             raise UserError(
-                f"{network.name} cannot be captured: {where} TorchScript, expected a torch.nn.Module in Python; give "
+                f"{network.name} cannot be captured: {subject} TorchScript, expected a torch.nn.Module in Python; give "
                 "the module that was scripted or traced, with its weights"
             )
     try:

@@ -37,27 +37,28 @@ class Constants:
             return self.values[node]
         waiting = [node]
         while waiting:  # a loop, because weights may need more steps than Python's recursion limit
-            last = waiting[-1]
-            missing = [source for source in last.all_input_nodes if source not in self.values] if _pure(last) else []
+            current = waiting[-1]
+            inputs = current.all_input_nodes if _is_pure(current) else []
+            missing = [source for source in inputs if source not in self.values]
             if missing:
                 waiting.extend(missing)
                 continue
-            self.values[last] = self._evaluated(last)
+            self.values[current] = self._evaluate(current)
             waiting.pop()
         return self.values[node]
 
-    def _evaluated(self, node: Node) -> object:
+    def _evaluate(self, node: Node) -> object:
         if node.op == "get_attr":
             value = parameter_of(self.graph, node)
             return value.detach() if isinstance(value, Tensor) else MISSING
-        if not _pure(node) or any(self.values[source] is MISSING for source in node.all_input_nodes):
+        if not _is_pure(node) or any(self.values[source] is MISSING for source in node.all_input_nodes):
             return MISSING
         args, kwargs = map_arg((node.args, node.kwargs), lambda source: self.values[source])  # type: ignore[misc]
         assert callable(node.target)
         return node.target(*args, **kwargs)  # type: ignore[misc]
 
 
-def _pure(node: Node) -> bool:
+def _is_pure(node: Node) -> bool:
     """Whether the node is a pure function of its inputs."""
     if node.op != "call_function":
         return False
@@ -76,12 +77,12 @@ def fold_constants(graph: GraphModule) -> None:
     for node in list(graph.graph.nodes):
         if node.target not in (*WEIGHTED, *TRANSPOSED, *BATCH_NORM):
             continue
-        last = 5 if node.target in BATCH_NORM else 3
-        for source in node.args[1:last]:
+        end = 5 if node.target in BATCH_NORM else 3
+        for source in node.args[1:end]:
             if isinstance(source, Node) and source.op != "get_attr":
                 value = constants.tensor(source)
                 if value is not None:
-                    source.replace_all_uses_with(_stored(graph, source, value))
+                    source.replace_all_uses_with(_store(graph, source, value))
                     computed.add(source)
     for node in reversed(_ancestors(computed)):
         if node.op == "call_function" and not node.users:
@@ -90,7 +91,7 @@ def fold_constants(graph: GraphModule) -> None:
     graph.recompile()
 
 
-def _stored(graph: GraphModule, source: Node, value: Tensor) -> Node:
+def _store(graph: GraphModule, source: Node, value: Tensor) -> Node:
     """A node that reads `value`, stored next to the first parameter that it was computed from."""
     origins = [node for node in _ancestors({source}) if node.op == "get_attr"]
     is_parameter = any(isinstance(parameter_of(graph, origin), nn.Parameter) for origin in origins)
@@ -110,8 +111,8 @@ def _stored(graph: GraphModule, source: Node, value: Tensor) -> Node:
 
 def _layer(tensor: str) -> str:
     """Name of the layer that a parameter belongs to; torch keeps parametrizations in submodules of the layer."""
-    before, parametrized, _ = tensor.partition("parametrizations.")
-    return before.removesuffix(".") if parametrized else tensor.rpartition(".")[0]
+    layer, parametrized, _ = tensor.partition("parametrizations.")
+    return layer.removesuffix(".") if parametrized else tensor.rpartition(".")[0]
 
 
 def _ancestors(nodes: set[Node]) -> list[Node]:

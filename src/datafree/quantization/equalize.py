@@ -71,41 +71,42 @@ def _sole(node: Node) -> Node | None:
 
 
 @torch.no_grad()
-def equalize(graph: GraphModule, known: Mapping[str, ActivationMoments] | None = None) -> dict[str, Tensor]:
+def equalize(graph: GraphModule, moments: Mapping[str, ActivationMoments] | None = None) -> dict[str, Tensor]:
     """Scales each pair's weights, in place, until both have equal ranges in all shared channels (eq. 11).
 
-    `known` maps node names to the moments of layer outputs: a channel that is always above 0 is not scaled above the
+    `moments` maps node names to the moments of layer outputs: a channel that is always above 0 is not scaled above the
     range of the others. Returns, by node name, the divisor (C,) of each channel, for the first layer of each pair and
     its ReLU.
     """
     # differs from the paper, which later absorbs high biases into the next layer (sec. 4.1.3): a constant channel has
     # weights near 0, and unbounded scaling would let its bias determine the grid of the whole layer
     layers = [
-        (first, parameter_of(graph, first.args[1]), parameter_of(graph, second.args[1]))
-        for first, second in pairs(graph)
+        (layer, parameter_of(graph, layer.args[1]), parameter_of(graph, next_layer.args[1]))
+        for layer, next_layer in pairs(graph)
     ]
-    scales = {first.name: torch.ones(len(weight)) for first, weight, _ in layers}
+    scales = {layer.name: torch.ones(len(weight)) for layer, weight, _ in layers}
     for _ in range(ROUNDS):
         change = 0.0
-        for first, a, b in layers:
-            output_range, input_range = _range(a, 0), _range(b, 1)
+        for layer, weight, next_weight in layers:
+            output_range, input_range = _range(weight, 0), _range(next_weight, 1)
             scale = torch.where(
                 (output_range > 0) & (input_range > 0),
                 (output_range / input_range).sqrt(),
                 torch.ones_like(output_range),
             )
-            if known and first.name in known:
-                scale = torch.maximum(scale, _least_scale(known[first.name].scaled(scales[first.name] * scale)) * scale)
-            a.data /= scale.view(-1, *[1] * (a.ndim - 1))
-            b.data *= scale.view(1, -1, *[1] * (b.ndim - 2))
-            if len(first.args) > 2 and first.args[2] is not None:
-                parameter_of(graph, first.args[2]).data /= scale
-            scales[first.name] *= scale
+            if moments and layer.name in moments:
+                outputs = moments[layer.name].scaled(scales[layer.name] * scale)
+                scale = torch.maximum(scale, _least_scale(outputs) * scale)
+            weight.data /= scale.view(-1, *[1] * (weight.ndim - 1))
+            next_weight.data *= scale.view(1, -1, *[1] * (next_weight.ndim - 2))
+            if len(layer.args) > 2 and layer.args[2] is not None:
+                parameter_of(graph, layer.args[2]).data /= scale
+            scales[layer.name] *= scale
             change = max(change, float((scale - 1).abs().max()))
         if change < 1e-3:
             break
-    for first, _, _ in layers:
-        scales[next(iter(first.users)).name] = scales[first.name]
+    for layer, _, _ in layers:
+        scales[next(iter(layer.users)).name] = scales[layer.name]
     return scales
 
 

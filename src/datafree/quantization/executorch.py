@@ -34,8 +34,8 @@ def check_mobile(bits: Bits | None) -> None:
     require("executorch")
     if bits is not None and not bits.integer:
         raise UserError(
-            f"ExecuTorch runs integers, got {bits.name}, expected weights of at most 8 bits and activations of 8; "
-            "change the bits, or remove --executorch"
+            f"mobile: got {bits.name}, expected weights of at most 8 bits and activations of 8, which ExecuTorch can run; "
+            "change the bits, or leave `mobile` out"
         )
 
 
@@ -57,9 +57,7 @@ def to_mobile(graph: GraphModule | Network, path: Path, shape: tuple[int, int, i
             program = torch.export.export(module, (torch.zeros(BATCH, *shape),))
             executable = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch()
         except Exception as error:  # its passes raise many types
-            raise UserError(
-                f"ExecuTorch cannot write this network: {first_line(error)}; remove --executorch"
-            ) from error
+            raise UserError(f"ExecuTorch cannot write this network: {first_line(error)}; leave `mobile` out") from error
     write_bytes(path, executable.buffer)
     return path
 
@@ -125,8 +123,8 @@ def run_mobile(path: Path, pixels: Tensor) -> Tensor:
 def mobile_speed(original: Path, quantized: Path, shape: tuple[int, int, int]) -> Speed:
     """Times both programs alternately on the same noise; ExecuTorch chooses its number of threads."""
     pixels = torch.rand(BATCH, *shape, generator=torch.Generator().manual_seed(0))
-    before, after = least_ms(*(partial(_Program(path), pixels) for path in (original, quantized)))
-    return Speed(BATCH, 0, before, after, *(os.path.getsize(path) for path in (original, quantized)))
+    original_ms, quantized_ms = least_ms(*(partial(_Program(path), pixels) for path in (original, quantized)))
+    return Speed(BATCH, 0, original_ms, quantized_ms, *(os.path.getsize(path) for path in (original, quantized)))
 
 
 @contextmanager

@@ -49,9 +49,9 @@ def convert(quantized: Quantized) -> GraphModule:
         if node.target == _ops.quantize_per_tensor.default:
             _clamp(graph, node)
     graph.graph.eliminate_dead_code()
-    used = {str(node.target) for node in graph.graph.nodes if node.op in ("get_attr", "call_module")}
+    targets = {str(node.target) for node in graph.graph.nodes if node.op in ("get_attr", "call_module")}
     for name, _ in [*graph.named_parameters(), *graph.named_buffers()]:
-        if name not in used:
+        if name not in targets:
             place, _, tensor = name.rpartition(".")
             delattr(graph.get_submodule(place), tensor)
     graph.delete_all_unused_submodules()
@@ -117,11 +117,11 @@ def onnx_content(graph: GraphModule | Network, shape: tuple[int, int, int]) -> b
     content = model.SerializeToString()
     check_written(content, shape)
     if isinstance(graph, Network) and importlib.util.find_spec("onnxruntime"):
-        _check_answers(content, graph)
+        _check_logits(content, graph)
     return content
 
 
-def _check_answers(content: bytes, network: Network) -> None:
+def _check_logits(content: bytes, network: Network) -> None:
     """Raises UserError if onnxruntime cannot run the network's file, or its logits on noise differ."""
     images = network.probes()
     try:
@@ -171,8 +171,8 @@ def _cause(error: BaseException) -> str:
     """The original reason: the exporter wraps it in banners. For an operator without an ONNX form, its name."""
     while error.__cause__ is not None:
         error = error.__cause__
-    if named := OPERATOR.search(str(error)):
-        return f"torch's operator {named[1] or named[2]} has no form in it here"
+    if operator := OPERATOR.search(str(error)):
+        return f"torch's operator {operator[1] or operator[2]} has no ONNX form here"
     return first_line(error)
 
 

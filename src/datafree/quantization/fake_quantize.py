@@ -18,7 +18,10 @@ from torchao.quantization.pt2e.fake_quantize import FakeQuantizeBase
 __all__ = ["GAIN", "FakeQuantize", "covering", "nearest_step"]
 
 GAIN = 5.0
-"""The step is `begin x exp(GAIN x learnt)`: with Adam, an update changes it by at most a factor of 1 + GAIN x rate."""
+"""The step is `begin x exp(GAIN x learnt)`: with Adam, an update changes it by at most a factor of 1 + GAIN x rate.
+
+Both names are in the state files of fine-tuning.
+"""
 CLIPS = 100
 OBSERVED_LEVELS = 256
 """Maximum number of levels for torchao's observer; its histogram is too coarse for more, and it clips too much."""
@@ -138,8 +141,8 @@ class FakeQuantize(FakeQuantizeBase):
             return x
         if not self.by_channel and not torch.is_grad_enabled():
             step, zero = self.step, int(self.zero_point)
-            whole = (x * float(1 / step.double())).round_()
-            return whole.clamp_(self.quant_min - zero, self.quant_max - zero).mul_(float(step))
+            levels = (x * float(1 / step.double())).round_()
+            return levels.clamp_(self.quant_min - zero, self.quant_max - zero).mul_(float(step))
         limits = self.quant_min, self.quant_max
         return _Round.apply(x, self.step, self.zero_point, *limits, self.by_channel)  # type: ignore[return-value]
 
@@ -164,10 +167,10 @@ def nearest_range(observer: Any, top: int) -> tuple[float, float]:
     range is uniform within a step, and that of a value outside is its distance from the end.
     """
     counts = observer.histogram.double()
-    first, last = observer.min_val.double(), observer.max_val.double()
-    centres = first + (last - first) * (torch.arange(len(counts)).double() + 0.5) / len(counts)
+    low, high = observer.min_val.double(), observer.max_val.double()
+    centres = low + (high - low) * (torch.arange(len(counts)).double() + 0.5) / len(counts)
     shares = torch.linspace(1 / CLIPS, 1.0, CLIPS, dtype=torch.float64)
-    lows, highs = shares * first.clamp(max=0), shares * last.clamp(min=0)
+    lows, highs = shares * low.clamp(max=0), shares * high.clamp(min=0)
     below = ((lows[:, None] - centres).clamp(min=0).square() * counts).sum(1)
     above = ((centres - highs[:, None]).clamp(min=0).square() * counts).sum(1)
     step = (highs - lows[:, None]) / top

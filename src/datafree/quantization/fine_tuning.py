@@ -1,4 +1,4 @@
-"""Quantization-aware distillation: the rounded network learns the original's outputs; batch norm is folded, so frozen."""
+"""Quantization-aware distillation: the rounded network learns the original's outputs. Batch norms are folded, so frozen."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .._core.errors import UserError
 from .._core.progress import Progress, silent
 from .._core.seeds import stream
 from ..data.augmentation import mirrored, shifted
-from ..distillation.distill import distill
+from ..distillation.train_student import train_student
 from ..distillation.training_loop import Curve
 from ..models.input_spec import InputSpec
 from ..models.network import Network
@@ -29,7 +29,7 @@ __all__ = ["Augmented", "digest_of", "finetune"]
 
 @dataclass(frozen=True)
 class Augmented:
-    """Images with new shifts, flips and blends every epoch, each labelled by the teacher as it is shown."""
+    """Images with new shifts, flips and blends in every epoch, labelled by the teacher after that."""
 
     teacher: Network
     pixels: Tensor
@@ -47,17 +47,16 @@ class Augmented:
         return len(self.pixels) if epochs else 0
 
     def epoch(self, seed: int, epoch: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch shows every image once; with `repeats`, a share of them, each so many times in its batch.
+        """An epoch has every image once; with `repeats`, a share of the images, each `repeats` times within its batch.
 
-        Batches are whole: what is left at the end, of 100 images at 64 a batch 36, is not shown in that epoch.
+        An incomplete last batch is dropped: of 100 images in batches of 64, 36 are not used in that epoch.
         """
         rng, repeats = stream(seed, "augment", epoch), self.settings.repeats
         order = torch.randperm(len(self), generator=rng)
         distinct = max(1, min(batch, len(self)) // repeats)
         for start in range(0, len(self) - min(batch, len(self)) + 1, min(batch, len(self))):
-            first = start // repeats
-            chosen = order[first : first + distinct].repeat(repeats)
-            pixels = self._augmented(to_pixels(self.pixels[chosen], self.spec), rng)
+            rows = order[start // repeats : start // repeats + distinct].repeat(repeats)
+            pixels = self._augmented(to_pixels(self.pixels[rows], self.spec), rng)
             yield pixels, self.teacher.predict(pixels)
 
     def _augmented(self, pixels: Tensor, rng: torch.Generator) -> Tensor:
@@ -84,10 +83,11 @@ def finetune(
     identity: dict[str, Any] | None = None,
     progress: Progress = silent,
 ) -> Curve:
-    """Trains `quantized` in place to answer like `teacher` on `pixels` (N, C, H, W) without labels; returns its curve.
+    """Trains `quantized` in place to give the outputs of `teacher` on `pixels` (N, C, H, W), without labels. Returns the
+    curve.
 
-    The last epoch is kept. With `state`, a file there holds everything after each epoch, and the same call goes on from it.
-    Raises UserError for images that do not fit, and where the loss is no longer finite.
+    It ends with the weights of the last epoch. With a `state` path, everything is saved there after each epoch, and the same
+    call continues from it. Raises UserError for images that do not fit, and if the loss is not finite.
     """
     settings = settings or FineTuning()
     teacher.spec.check_form(pixels, stored=True)
@@ -101,7 +101,7 @@ def finetune(
         "sha256_of_start": digest_of(quantized.network.module.state_dict()),
     }
     identity = {**(identity or {}), **content} if state is not None else identity
-    curve = distill(
+    curve = train_student(
         teacher, quantized.network, source, settings,
         seed=seed, state=state, identity=identity, progress=progress,
     )  # fmt: skip
@@ -110,7 +110,7 @@ def finetune(
 
 
 def digest_of(tensors: dict[str, Tensor]) -> str:
-    """sha256 of names, number formats, shapes and numbers."""
+    """sha256 of names, number formats, shapes and values."""
     digest = hashlib.sha256()
     for name, tensor in tensors.items():
         values = tensor.detach().cpu().contiguous()

@@ -1,8 +1,8 @@
-"""A quantized network on disk: `model.onnx`, torch's `model.pt2`, ExecuTorch's `model.pte` where it was asked for,
-`config.json` with their checksums, a card.
+"""A quantized network on disk: `model.onnx`, torch's `model.pt2`, optionally ExecuTorch's `model.pte`, `config.json` with
+their checksums, and a card.
 
-`open_quantized` runs the ONNX file, after its checksum and a check of what it does, in a process with limits on memory and
-time; the program is for torch, and is not opened here.
+`open_quantized` checks the ONNX file's checksum and operators, and runs it in a process with limits on memory and time.
+The programs for torch and ExecuTorch are never opened by datafree.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ __all__ = [
     "write_quantized",
 ]
 
-ALIKE = 99.9
-"""Share of images, in %, on which file and simulation choose one class, below which the card warns."""
+EQUAL = 99.9
+"""Share of images, in %, with the same prediction of file and simulation, below which the card warns."""
 
 
 def write_program(graph: nn.Module, path: Path, shape: tuple[int, int, int]) -> Path:
@@ -63,7 +63,7 @@ def write_program(graph: nn.Module, path: Path, shape: tuple[int, int, int]) -> 
 
 
 def _forget_sources(graph: nn.Module) -> None:
-    """Removes the source lines, with paths of whoever exported, that torch keeps with every operation."""
+    """Removes the source lines, with local paths, that torch stores with every operation."""
     for module in graph.modules():
         for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
             for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torch_fn"):
@@ -71,10 +71,10 @@ def _forget_sources(graph: nn.Module) -> None:
 
 
 def write_quantized(folder: Path, network: Network, bits: Bits, card: str, *, fits_16_bits: bool | None = None) -> Path:
-    """Writes config.json, last, and the card, over the files that are in the folder already.
+    """Writes the card and, last, config.json, with checksums of the files that are already in the folder.
 
-    `fits_16_bits` is whether no sum of two products in model.onnx exceeds 16 bits, which x86 processors without VNNI need;
-    None where that is unknown.
+    `fits_16_bits`: whether no sum of two products in model.onnx exceeds 16 bits, as x86 processors without VNNI need; None
+    if unknown.
     """
     place = claim_folder(folder, kind=KIND)
     sweep(place)
@@ -95,9 +95,10 @@ def write_quantized(folder: Path, network: Network, bits: Bits, card: str, *, fi
 
 
 def put_in_place(staged: Path, folder: Path) -> None:
-    """Copies the finished files of `staged` into `folder`, config.json last, so that none stands under another's.
+    """Copies the finished files of `staged` into `folder`, config.json last, so that it never lists other files.
 
-    All are written before the first old one goes: where that fails, a full disk say, the folder stays as it was.
+    All files are written before the first old one is replaced. If that fails, on a full disk for example, the folder stays
+    as it was.
     """
     names = sorted(path.name for path in staged.iterdir() if path.name not in (MARKER, "config.json"))
     sweep(folder)
@@ -124,7 +125,7 @@ def card(network: Network, bits: Bits, result: dict[str, Any]) -> str:
         + (f"; first layer's weights of {bits.first}" if bits.first is not None else "")
         + (f"; last layer of {bits.last}" if bits.last is not None else "")
         + ", made by datafree.",
-        *([] if "sources" not in result else [markdown(chosen_on(result["sources"]))]),
+        *([] if "sources" not in result else [markdown(images_used(result["sources"]))]),
         "",
         f"- input `pixels`: (images, {spec.shape[0]}, {spec.shape[1]}, {spec.shape[2]}) float32 in "
         f"[{spec.low:g}, {spec.high:g}]; normalisation is within the files",
@@ -155,9 +156,11 @@ def card(network: Network, bits: Bits, result: dict[str, Any]) -> str:
             f"images; agreement with the original {scores['agreement']:.2f} %"
         )
     else:
-        alike = result["agreement_on_its_own_images"]
-        lines.append(f"- agreement with the original on {alike['images']:,} {result['asked']}: {alike['equal']:.2f} %")
-        lines += [f"  ({markdown(alike.get('warning'))})"] * bool(alike.get("warning")) + [f"- {NO_ACCURACY}"]
+        agreement = result["agreement_on_its_own_images"]
+        lines.append(
+            f"- agreement with the original on {agreement['images']:,} {result['asked']}: {agreement['equal']:.2f} %"
+        )
+        lines += [f"  ({markdown(agreement.get('warning'))})"] * bool(agreement.get("warning")) + [f"- {NO_ACCURACY}"]
     lines += [
         "",
         "```python",
@@ -173,25 +176,25 @@ def card(network: Network, bits: Bits, result: dict[str, Any]) -> str:
         'logits = torch.export.load("model.pt2").module()(pixels)',
         "```",
         "",
-        "datafree checks `model.onnx` and runs that file alone. `model.pt2` and `model.pte` are programs that it never "
-        "opens: load them only where you trust whoever made them.",
+        "datafree checks and runs only `model.onnx`. `model.pt2` and `model.pte` are programs that it never opens: load "
+        "them only if you trust the person who made them.",
     ]
     return "\n".join(lines) + "\n"
 
 
-def chosen_on(sources: dict[str, Any]) -> str:
+def images_used(sources: dict[str, Any]) -> str:
     """A sentence on the images that a network was quantized with."""
-    ranges, learnt = sources["ranges"], sources.get("fine_tuning")
-    words = f"Ranges chosen on {ranges['description']}"
-    words += f"; fine-tuned on {learnt['description']}" if learnt else ""
+    ranges, fine_tuning = sources["ranges"], sources.get("fine_tuning")
+    sentence = f"Ranges chosen on {ranges['description']}"
+    sentence += f"; fine-tuned on {fine_tuning['description']}" if fine_tuning else ""
     all_synthetic = all(origin["synthetic"] for origin in sources.values())
-    return words + ("; no training image was used." if all_synthetic else ".")
+    return sentence + ("; no training image was used." if all_synthetic else ".")
 
 
 def exported_difference(result: dict[str, Any]) -> str | None:
     """A warning if the file answers differently from the simulation on more than one image in a thousand."""
     exported = result["exported"]
-    if exported["equal"] >= ALIKE:
+    if exported["equal"] >= EQUAL:
         return None
     return (
         f"model.onnx answers differently from the simulation, whose accuracy and agreement are given here, on "
@@ -200,11 +203,11 @@ def exported_difference(result: dict[str, Any]) -> str | None:
 
 
 def simulation(result: dict[str, Any]) -> str:
-    """What bits without kernels mean for the size and the speed that were measured."""
+    """A note on bits without kernels, and their effect on the measured size and speed."""
     count = sum(count for kind, count in result["integer_operators"].items() if kind != "other")
-    how = f"with {count} operators in integers of 8 bits and the others" if count else "entirely"
+    operators = f"with {count} operators in integers of 8 bits and the others" if count else "entirely"
     return (
-        f"bits other than 8 are simulated: no kernels for them exist; this file runs {how} in floating point, at "
+        f"bits other than 8 are simulated: no kernels for them exist; this file runs {operators} in floating point, at "
         f"{result['speed']['faster']:.2f} times the original's speed; packed, the weights would take "
         f"{result['packed_bytes']:,} bytes"
     )

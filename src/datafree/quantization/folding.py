@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from .annotate import BATCH_NORM, TRANSPOSED, WEIGHTED, groups, own_tensors, parameter_of
+from .annotate import BATCH_NORM, TRANSPOSED, WEIGHTED, groups, parameter_of, separate_tensors
 from .constants import remove_unread
 
 __all__ = ["fold_batch_norms", "untie"]
@@ -30,7 +30,7 @@ def untie(graph: GraphModule) -> None:
         path = _path(node)
         if any(len(step.users) > 1 for step in path):
             _copy_path(graph, node, path)
-    own_tensors(graph)
+    separate_tensors(graph)
     graph.recompile()
 
 
@@ -40,7 +40,7 @@ def _path(batch_norm: Node) -> list[Node]:
     Empty for other nodes, and if there is no such layer: its weights are computed from the image, for example, or it is
     a linear layer on a sequence, whose features are not the batch norm's channels.
     """
-    if batch_norm.target not in BATCH_NORM or not _stored(batch_norm.args[1:5]):
+    if batch_norm.target not in BATCH_NORM or not _are_stored(batch_norm.args[1:5]):
         return []
     path: list[Node] = []
     node = batch_norm.args[0]
@@ -49,7 +49,7 @@ def _path(batch_norm: Node) -> list[Node]:
         if node.target in (*WEIGHTED, *TRANSPOSED):
             return path[::-1] if _foldable(node) else []
         through = node.target in SAME_VALUES and not (node.target == _aten.dropout.default and node.args[2])
-        if not through and not (node.target in BATCH_NORM and _stored(node.args[1:5])):
+        if not through and not (node.target in BATCH_NORM and _are_stored(node.args[1:5])):
             return []
         node = node.args[0]
     return []
@@ -58,10 +58,10 @@ def _path(batch_norm: Node) -> list[Node]:
 def _foldable(layer: Node) -> bool:
     value = layer.meta.get("val")
     on_rows = layer.target != _aten.linear.default or (isinstance(value, Tensor) and value.ndim == 2)
-    return on_rows and _stored(layer.args[1:3])
+    return on_rows and _are_stored(layer.args[1:3])
 
 
-def _stored(arguments: Sequence[object]) -> bool:
+def _are_stored(arguments: Sequence[object]) -> bool:
     """Whether each argument is a stored tensor of the network, or None."""
     return all(argument is None or (isinstance(argument, Node) and argument.op == "get_attr") for argument in arguments)
 
@@ -91,7 +91,7 @@ def fold_batch_norms(graph: GraphModule) -> dict[str, str]:
             replaced[node.name] = path[0].name
             node.replace_all_uses_with(source)
             graph.graph.erase_node(node)
-        elif _stored(node.args[1:5]) and getattr(node.args[0], "target", None) in (*WEIGHTED, *TRANSPOSED):
+        elif _are_stored(node.args[1:5]) and getattr(node.args[0], "target", None) in (*WEIGHTED, *TRANSPOSED):
             replaced[node.name] = _replace_by_affine(graph, node).name  # otherwise torchao would fold it
     remove_unread(graph)
     graph.recompile()
@@ -114,16 +114,16 @@ def _fold(graph: GraphModule, layer: Node, batch_norm: Node) -> None:
     gamma, beta, mean, inverse = _statistics(graph, batch_norm)
     weight = parameter_of(graph, layer.args[1])
     bias = parameter_of(graph, layer.args[2]) if len(layer.args) > 2 and layer.args[2] is not None else None
-    before = torch.zeros_like(mean) if bias is None else bias.detach()
-    after = ((before - mean) * inverse * gamma + beta).to(weight.dtype)
+    old_bias = torch.zeros_like(mean) if bias is None else bias.detach()
+    new_bias = ((old_bias - mean) * inverse * gamma + beta).to(weight.dtype)
     weight.data = _scale_outputs(weight.detach(), gamma * inverse, layer).to(weight.dtype)
     if bias is not None:
-        bias.data = after
+        bias.data = new_bias
     else:
         place, _, _ = str(layer.args[1].target).rpartition(".")  # type: ignore[union-attr]
         module = graph.get_submodule(place)
         name = next(name for name in (f"folded_{index}" for index in range(1 << 20)) if not hasattr(module, name))
-        module.register_parameter(name, nn.Parameter(after))
+        module.register_parameter(name, nn.Parameter(new_bias))
         with graph.graph.inserting_before(layer):
             node = graph.graph.get_attr(f"{place}.{name}" if place else name)
         layer.args = (*layer.args[:2], node, *layer.args[3:])

@@ -1,4 +1,4 @@
-"""What a network is quantized with: images that are named, handed over or made, and where they came from, in words."""
+"""Images for quantization, given by name, as data or as a synthesis method, and a description of their origin."""
 
 from __future__ import annotations
 
@@ -37,29 +37,29 @@ __all__ = ["NO_IMAGES", "ImageSource", "Images", "Origin", "default_method", "is
 
 ImageSource: TypeAlias = str | Path | ImageData | SyntheticSet | Condensed | Synthesizer
 """Where images come from: a synthesis method by name or with its settings, `noise`, a data set by name (`cifar10:test`),
-the path of an image folder, .npz file, synthetic or condensed set, one of those opened, a torch Dataset or DataLoader, or
-pixels (N, C, H, W) as a tensor or array."""
+the path of an image folder, .npz file, synthetic or condensed set, such a set, open, a torch Dataset or DataLoader, or pixels
+(N, C, H, W) as a tensor or array."""
 
 NO_IMAGES = "none"
-"""The word for ranges that come from the batch norms alone."""
+"""The word for ranges from the batch norms, without images."""
 NOISE = "noise"
 STEPS = 40
-"""Steps of a synthesis method that is given by its name: ranges need images less perfect than students do."""
+"""Number of steps of a synthesis method given by name; ranges need fewer than students."""
 NOISE_IMAGES = 1000
-"""Number of images that are made where no number is given."""
+"""Default number of images that are made."""
 CHUNK = 128
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the images behind a quantized network came from."""
+    """Where the images for quantizing a network came from."""
 
     description: str
     """In words, without a path: `256 synthetic images (bns)`."""
     synthetic: bool
-    """Whether none of them was taken from the world."""
+    """Whether no real image is among them."""
     images: int | None = None
-    """How many there were; None where the batch norms alone were read."""
+    """Number of images; None if only batch norms were used."""
 
 
 BATCH_NORMS_ALONE = Origin("what the batch norms say", synthetic=True)
@@ -67,40 +67,40 @@ BATCH_NORMS_ALONE = Origin("what the batch norms say", synthetic=True)
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Images as the network takes them, and what a run log says of them."""
+    """Images as input of the network, and their description for the run log."""
 
     pixels: Tensor | None
-    """float32 (N, C, H, W) in the network's range; None for the batch norms alone."""
+    """float32 (N, C, H, W) in the network's range; None if only batch norms are used."""
     origin: Origin
     setting: Any
-    """How a run log names them: a word, a path, or a method's settings."""
+    """Their entry in the run log: a word, a path, or a method's settings."""
     content: Dataset | Tensor | None = None
-    """What a run log hashes: images that no seed makes again."""
+    """Images to hash in the run log, if no seed reproduces them."""
     folder: Path | None = None
-    """The folder of a set, which a run log hashes instead."""
+    """Folder of a set, to hash instead."""
 
 
 def default_method(network: Network, record: Record | None) -> str:
-    """Name of the synthesis method that makes the images for ranges where none are given: `bns` for a network with batch
-    norms or a record of its layers, else `distribution` for a record of pixels.
+    """Name of the default synthesis method for ranges: `bns` for a network with batch norms or a record of its layers, else
+    `distribution` for a record of pixels.
 
-    Raises UserError where neither can make images of this network.
+    Raises UserError if neither can make images for this network.
     """
     if known(network, record) or is_program(network):
         return "bns"
     try:
         methods.from_name("distribution").check(network, record)
     except UserError:
-        held = "no record" if record is None else "a record that no images can be made from here"
+        reason = "there is no record" if record is None else "no images can be made from this record"
         raise UserError(
-            f"calibrate: got nothing, expected images to choose ranges on, since {no_batch_norm(network)}, and {held}; give "
-            "a folder of images (labels are not needed), a data set, inception, or noise"
+            f"calibrate: got nothing, expected images to choose ranges on, since {no_batch_norm(network)}, and {reason}; give "
+            "a folder of images (labels are not needed), a data set, 'inception', or 'noise'"
         ) from None
     return "distribution"
 
 
 def is_made(name: str, role: str = "") -> bool:
-    """Whether the name stands for images that are made here, or for none. Raises UserError for a slip in such a name."""
+    """Whether the name is a synthesis method, `noise` or `none`. Raises UserError for a misspelt one."""
     words = (NO_IMAGES, NOISE, *methods.methods())
     if name not in words and not Path(name).exists() and get_close_matches(name, words, n=1):
         raise unknown("data set or method", name, (*words, *data_names()), where=role)
@@ -117,13 +117,13 @@ def load_images(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Images:
-    """`count` images from `source` as `network` takes them; of a data set, the same share of each class. None takes all.
+    """`count` images from `source` as input of `network`, None for all; from a data set, the same share of each class.
 
-    A tensor or array is taken whole. `role` is the parameter that the source was given as, for messages. Raises UserError for a
-    source that does not exist or whose images do not fit the network.
+    A tensor or array is used completely. `role` is the name of the parameter, for messages. Raises UserError for a source
+    that does not exist or whose images do not fit the network.
     """
     if isinstance(source, (str, Path)):
-        return _by_name(network, str(source), count, role=role, record=record, seed=seed, progress=progress)
+        return _from_name(network, str(source), count, role=role, record=record, seed=seed, progress=progress)
     if isinstance(source, Tensor) and source.dtype != torch.uint8:
         network.spec.check_set(source)
         origin = Origin(
@@ -131,15 +131,15 @@ def load_images(
         )
         return Images(source.float(), origin, IN_MEMORY, content=source)
     if isinstance(source, Dataset):
-        return _of_dataset(network, source, count)
+        return _from_dataset(network, source, count)
     if isinstance(source, SyntheticSet):
-        return _of_set(network, source, count)
+        return _from_set(network, source, count)
     if isinstance(source, Condensed):
-        return _of_condensed(network, source.fitted(network), count, IN_MEMORY)
+        return _from_condensed(network, source.fitted(network), count, IN_MEMORY)
     if not isinstance(source, Synthesizer):
-        whole = isinstance(source, (Tensor, np.ndarray))
+        in_memory = isinstance(source, (Tensor, np.ndarray))
         data = as_dataset(source, network, labelled=False, name=role)
-        return _of_dataset(network, data, None if whole else count)
+        return _from_dataset(network, data, None if in_memory else count)
     name = source.method
     check_images(count or NOISE_IMAGES, network.spec)
     pixels = _synthetic(network, source, count or NOISE_IMAGES, record, seed, progress)
@@ -147,10 +147,10 @@ def load_images(
     return Images(pixels, _synthetic_origin(len(pixels), name), settings)
 
 
-def _by_name(
+def _from_name(
     network: Network, name: str, count: int | None, *, role: str, record: Record | None, seed: int, progress: Progress
 ) -> Images:
-    made = is_made(name, role)
+    is_method = is_made(name, role)
     if name == NO_IMAGES:
         return Images(None, BATCH_NORMS_ALONE, name)
     if name == NOISE:
@@ -158,25 +158,25 @@ def _by_name(
         bound = methods.from_name("gaussian").bind(network, None)
         pixels = network.spec.clamp(bound.chunk(0, seed, count or NOISE_IMAGES).pixels)
         return Images(pixels, Origin(f"{len(pixels):,} images of noise", synthetic=True, images=len(pixels)), name)
-    if made:
+    if is_method:
         check_images(count or NOISE_IMAGES, network.spec)
         settings = {"steps": STEPS} if "steps" in methods.methods()[name].model_fields else {}
         method = methods.from_name(name, **settings)
         pixels = _synthetic(network, method, count or NOISE_IMAGES, record, seed, progress)
         return Images(pixels, _synthetic_origin(len(pixels), name), name)
     if (Path(name) / "set.json").is_file():
-        return _of_set(network, SyntheticSet.open(name), count)
+        return _from_set(network, SyntheticSet.open(name), count)
     if (Path(name) / CONDENSED).is_file():
-        return _of_condensed(network, Condensed.open(name, network), count, name)
+        return _from_condensed(network, Condensed.open(name, network), count, name)
     base, _, split = name.rpartition(":") if name.endswith((":train", ":test")) else (name, "", "train")
     labels: dict[str, Any] = {} if base in data_names() else {"labelled": False}
-    return _of_dataset(network, load_data(base, split, **labels), count)
+    return _from_dataset(network, load_data(base, split, **labels), count)
 
 
 def _synthetic(
     network: Network, method: Any, count: int, record: Record | None, seed: int, progress: Progress
 ) -> Tensor:
-    """Images (count, C, H, W) of a method, in chunks, cut to the network's range."""
+    """Images (count, C, H, W) from a method, made in chunks and clamped to the network's range."""
     bound, parts = method.bind(network, record), []
     for index in range(-(-count // CHUNK)):
         parts.append(bound.chunk(index, seed, CHUNK).pixels)
@@ -185,11 +185,11 @@ def _synthetic(
 
 
 def _synthetic_origin(count: int, method: object) -> Origin:
-    named = f" ({method})" if method in methods.methods() else ""
-    return Origin(f"{count:,} synthetic images{named}", synthetic=True, images=count)
+    suffix = f" ({method})" if method in methods.methods() else ""
+    return Origin(f"{count:,} synthetic images{suffix}", synthetic=True, images=count)
 
 
-def _of_set(network: Network, source: SyntheticSet, count: int | None) -> Images:
+def _from_set(network: Network, source: SyntheticSet, count: int | None) -> Images:
     if source.spec.shape != network.spec.shape:
         raise UserError(
             f"the set {source.folder} has images of shape {source.spec.shape}, expected {network.spec.shape}; give another"
@@ -205,7 +205,7 @@ def _of_set(network: Network, source: SyntheticSet, count: int | None) -> Images
     return Images(pixels, origin, str(source.folder), folder=source.folder)
 
 
-def _of_condensed(network: Network, source: Condensed, count: int | None, setting: str) -> Images:
+def _from_condensed(network: Network, source: Condensed, count: int | None, setting: str) -> Images:
     pixels = source.chosen(count)
     network.spec.check(pixels)
     origin = Origin(f"{len(pixels):,} {_condensed_origin(source)}", synthetic=False, images=len(pixels))
@@ -215,19 +215,19 @@ def _of_condensed(network: Network, source: Condensed, count: int | None, settin
 
 
 def _condensed_origin(source: Condensed) -> str:
-    """What a condensed set says of its images' origin."""
+    """Origin of a condensed set's images, in words."""
     about = source.about
-    made, data = (dict(about[key]) if isinstance(about.get(key), dict) else {} for key in ("made", "data"))
-    method, name = made.get("method"), data.get("name")
+    condensing_run, data = (dict(about[key]) if isinstance(about.get(key), dict) else {} for key in ("made", "data"))
+    method, name = condensing_run.get("method"), data.get("name")
     if method not in condensing.methods():
         return "images of a condensed set, of unknown origin"
-    known_name = isinstance(name, str) and is_known(name)
-    publisher = f"{name} ({data.get('split')} split)" if known_name else "data of its publisher"
-    return f"images of a condensed set, made of {publisher} by {method}"
+    has_known_name = isinstance(name, str) and is_known(name)
+    source_data = f"{name} ({data.get('split')} split)" if has_known_name else "data of its publisher"
+    return f"images of a condensed set, made of {source_data} by {method}"
 
 
-def _of_dataset(network: Network, source: Dataset, count: int | None) -> Images:
-    """Labels do not count, and images of another size are resized."""
+def _from_dataset(network: Network, source: Dataset, count: int | None) -> Images:
+    """Labels are ignored; images of another size are resized."""
     data = source if count is None or count >= len(source) else source.subset(count)
     pixels = data.scaled_to(network.spec).pixels(range(len(data)), network.spec.shape[1:])
     network.spec.check(pixels)

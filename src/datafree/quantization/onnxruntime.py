@@ -91,12 +91,12 @@ class Check:
     """Share of images with equal argmax, in %."""
 
 
-def check(first: Tensor, second: Tensor) -> Check:
-    """Compares logits (N, classes). Raises UserError for NaN or infinity."""
-    for logits in (first, second):
-        check_finite("one of the two forms", logits)
-    equal = 100 * float((first.argmax(1) == second.argmax(1)).double().mean())
-    return Check(len(first), float((first - second).abs().max()), equal)
+def check(expected: Tensor, logits: Tensor) -> Check:
+    """Compares logits (N, classes) of two forms of a network. Raises UserError for NaN or infinity."""
+    for form_logits in (expected, logits):
+        check_finite("one of the two forms", form_logits)
+    equal = 100 * float((expected.argmax(1) == logits.argmax(1)).double().mean())
+    return Check(len(expected), float((expected - logits).abs().max()), equal)
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,10 @@ def speed(original: Path, quantized: Path, shape: tuple[int, int, int], *, batch
     """Times both ONNX files alternately on the same noise."""
     pixels = np.random.Generator(np.random.PCG64(0)).random((batch, *shape), dtype=np.float32)
     sessions = [session(path, threads=threads) for path in (original, quantized)]
-    before, after = least_ms(*(partial(opened.run, None, {opened.get_inputs()[0].name: pixels}) for opened in sessions))
-    return Speed(batch, threads, before, after, *(os.path.getsize(path) for path in (original, quantized)))
+    original_ms, quantized_ms = least_ms(
+        *(partial(opened.run, None, {opened.get_inputs()[0].name: pixels}) for opened in sessions)
+    )
+    return Speed(batch, threads, original_ms, quantized_ms, *(os.path.getsize(path) for path in (original, quantized)))
 
 
 def least_ms(*calls: Callable[[], object]) -> list[float]:

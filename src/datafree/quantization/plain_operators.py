@@ -119,13 +119,13 @@ def _pool(graph: GraphModule, node: Node) -> Node | None:
         list(sides) * (rank // len(sides))
         for sides in (options["kernel_size"], options["stride"] or options["kernel_size"], options["padding"])
     )
-    ones = torch.ones(1, 1, *(int(side) for side in source.meta["val"].shape[-rank:]))
-    expected = node.target(ones, *node.args[1:], **node.kwargs)
+    image = torch.ones(1, 1, *(int(side) for side in source.meta["val"].shape[-rank:]))
+    expected = node.target(image, *node.args[1:], **node.kwargs)
     amounts: list[int] = []
     for axis in reversed(range(rank)):
         needed = (expected.shape[2 + axis] - 1) * stride[axis] + kernel[axis]
-        amounts += [padding[axis], max(0, needed - ones.shape[2 + axis] - padding[axis])]
-    correction = (expected / node.target(torch.nn.functional.pad(ones, amounts), kernel, stride))[0]
+        amounts += [padding[axis], max(0, needed - image.shape[2 + axis] - padding[axis])]
+    correction = (expected / node.target(torch.nn.functional.pad(image, amounts), kernel, stride))[0]
     name = next(f"pool_{index}" for index in range(1 << 20) if not hasattr(graph, f"pool_{index}"))
     graph.register_buffer(name, correction)
     padded = _call(graph, _aten.pad.default, node.args[0], amounts)

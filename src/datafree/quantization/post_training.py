@@ -81,14 +81,14 @@ class Quantized:
                 yield node, grids[0], grids[1]
 
     def left_in_float(self) -> list[str]:
-        """The layers and products that are not rounded, each as `place: operator`, such as `up: conv_transpose2d`."""
+        """Layers and products that are not rounded, each as `place: operator`, such as `up: conv_transpose2d`."""
         return unrounded(self.graph, {node for node, _, _ in self.layers()})
 
     def reduced(self) -> bool:
-        """Whether some weights of 8 bits use 7 of them, as `target_cpu` any asks for."""
+        """Whether some weights of 8 bits use only 7 of them, because of `target_cpu` "any"."""
         weight_bits = {self.bits.weights, self.bits.first, self.bits.last}
-        meet = any((weight.quant_max, data.quant_max) == (63, 255) for _, data, weight in self.layers())
-        return self.target_cpu == "any" and meet and 8 in weight_bits
+        any_reduced = any((weight.quant_max, data.quant_max) == (63, 255) for _, data, weight in self.layers())
+        return self.target_cpu == "any" and any_reduced and 8 in weight_bits
 
     def fits_16_bits(self) -> bool:
         """Whether the sum of any two products of an 8-bit layer fits 16 bits, so that no x86 processor cuts it."""
@@ -99,7 +99,7 @@ class Quantized:
         )
 
     def nbytes(self) -> int:
-        """Bytes of weights packed at their bits, with their steps and biases in float32; what storage could come to."""
+        """Bytes of weights packed at their bits, with steps and biases in float32: the size that storage could reach."""
         total = 0
         for node, _, grid in self.layers():
             bits = (2 * grid.quant_max + 1).bit_length()
@@ -107,10 +107,10 @@ class Quantized:
         tensors = [
             parameter_of(self.graph, node) for node in self.graph.graph.nodes if node.op == "get_attr" and node.users
         ]
-        rest = {id(tensor): tensor for tensor in tensors if isinstance(tensor, nn.Parameter)}
+        in_float = {id(tensor): tensor for tensor in tensors if isinstance(tensor, nn.Parameter)}
         for node, _, _ in self.layers():
-            rest.pop(id(parameter_of(self.graph, node.args[1])), None)
-        return total + sum(tensor.numel() * tensor.element_size() for tensor in rest.values())
+            in_float.pop(id(parameter_of(self.graph, node.args[1])), None)
+        return total + sum(tensor.numel() * tensor.element_size() for tensor in in_float.values())
 
 
 @checked
@@ -124,14 +124,14 @@ def calibrate(
     target_cpu: TargetCPU = "any",
     progress: Progress = silent,
 ) -> Quantized:
-    """A quantized copy of `network`, its grids those of least squared error on `pixels` (N, C, H, W) in the spec's range.
+    """A quantized copy of `network`, with grids of least squared error on `pixels` (N, C, H, W) in the spec's range.
 
-    Without pixels the grids cover six standard deviations of what the batch norms say. `equalise` scales neighbouring
-    layers' weights against each other first. `correct_bias` takes the mean error that rounded weights make in each layer's
-    outputs out of its bias: `analytic` by what the batch norms say of its input, where they say anything, `empirical` by
-    what it is on the pixels. All three without pixels are Nagel et al. 2019 (DFQ). `target_cpu` any keeps 8-bit weights that
-    meet 8-bit activations within -63..63, vnni within -127..127; see `TargetCPU`. The network is left as found. Raises
-    UserError for pixels that do not fit, for a network that torch.export cannot capture, and for a batch norm that has no
+    Without pixels, grids cover six standard deviations as implied by the batch norms. `equalise` first scales the weights of
+    neighbouring layers to equal ranges. `correct_bias` subtracts the mean error that rounded weights cause in each layer's
+    outputs from its bias: `analytic` computes it from the batch norms, where they determine the layer's input, `empirical`
+    measures it on the pixels. All three without pixels are DFQ (Nagel et al. 2019). `target_cpu` "any" keeps 8-bit weights
+    of layers with 8-bit activations within -63..63, "vnni" within -127..127; see `TargetCPU`. Does not change the network.
+    Raises UserError for pixels that do not fit, for a network that torch.export cannot capture, and for a batch norm without
     running statistics.
     """
     require("torchao")
@@ -150,9 +150,9 @@ def calibrate(
     captured = capture(network)
     untie(captured)
     by_moments = pixels is None or correct_bias == "analytic" or equalise
-    stored = moments(network, captured, partly=pixels is not None) if by_moments else {}
+    by_node = moments(network, captured, partly=pixels is not None) if by_moments else {}
     successors = fold_batch_norms(captured)
-    stored |= {successor: stored[name] for name, successor in successors.items() if name in stored}
+    by_node |= {successor: by_node[name] for name, successor in successors.items() if name in by_node}
     with quiet():
         graph = prepare_pt2e(captured, UniformQuantizer(bits, target_cpu))
     if not weighted(graph):
@@ -162,24 +162,25 @@ def calibrate(
                 f"{', '.join(unrounded(graph, set())[:3])}; give a network that has one"
             )
         raise UserError(f"{no_layer(network)}, so there is nothing to round; give one that has")
-    for parameter in graph.parameters():  # a bias that comes of a folded batch norm would stay as it is
+    for parameter in graph.parameters():  # a bias from a folded batch norm does not require gradients yet
         parameter.requires_grad_(True)
     spec = network.spec.unnormalised()  # the captured graph normalises for itself
     quantized = Quantized(Network(Simulated(graph), spec, f"{network.name}-{bits.name}"), bits, target_cpu)
     scales = {}
     if equalise:
-        unknown = {first.name for first, _ in pairs(graph)} - stored.keys()
-        scales = equalize(graph, stored if pixels is None else stored | _measured(quantized, unknown, pixels[:BATCH]))
-    stored = {name: stored[name].scaled(scales.get(name)) for name in stored}
+        unknown = {layer.name for layer, _ in pairs(graph)} - by_node.keys()
+        measured = {} if pixels is None else _measure_moments(quantized, unknown, pixels[:BATCH])
+        scales = equalize(graph, by_node | measured)
+    by_node = {name: by_node[name].scaled(scales.get(name)) for name in by_node}
     with torch.no_grad():
         _check_unrounded(quantized, network, network.probes())
         if pixels is None:
-            _choose_by_moments(quantized, stored)
+            _choose_by_moments(quantized, by_node)
         else:
             _check_unrounded(quantized, network, pixels[:CHECKED])
             _choose_on_images(quantized, pixels, progress)
         if correct_bias == "analytic":
-            _correct_by_moments(quantized, stored)
+            _correct_by_moments(quantized, by_node)
         elif pixels is not None and correct_bias == "empirical":
             _correct_on_images(quantized, pixels)
         round_biases(quantized)
@@ -187,7 +188,7 @@ def calibrate(
 
 
 def _check_unrounded(quantized: Quantized, network: Network, pixels: Tensor) -> None:
-    """Raises UserError where the graph answers differently from the network although nothing is rounded yet."""
+    """Raises UserError if the graph's logits differ from the network's although nothing is rounded yet."""
     with _not_observing(quantized):
         logits = torch.cat([quantized.graph(part) for part in pixels.split(BATCH)])
     compare(network.name, network.predict(pixels.clone(), BATCH), logits, UNROUNDED, ROUNDING)
@@ -195,7 +196,7 @@ def _check_unrounded(quantized: Quantized, network: Network, pixels: Tensor) -> 
 
 @contextmanager
 def _not_observing(quantized: Quantized) -> Iterator[None]:
-    """The grids do not observe what is run inside."""
+    """Inside, grids do not observe."""
     for step in quantized.steps():
         step.observing = False
     try:
@@ -213,11 +214,11 @@ def _choose_on_images(quantized: Quantized, pixels: Tensor, progress: Progress) 
         step.start()
 
 
-def _choose_by_moments(quantized: Quantized, stored: dict[str, ActivationMoments]) -> None:
+def _choose_by_moments(quantized: Quantized, by_node: dict[str, ActivationMoments]) -> None:
     image = torch.full(
         (2, *quantized.network.spec.shape), (quantized.network.spec.low + quantized.network.spec.high) / 2
     )
-    quantized.graph(image)  # weights are seen by being used
+    quantized.graph(image)  # grids of weights observe them when they are used
     for node in quantized.graph.graph.nodes:
         step = _grid(quantized.graph, node)
         if step is None or step.rounding:
@@ -226,19 +227,19 @@ def _choose_by_moments(quantized: Quantized, stored: dict[str, ActivationMoments
             step.start()
             continue
         source = behind(node)
-        if source.name not in stored:
-            raise UserError(f"no range is known of {source.name}; give images to calibrate on")
-        low, high = min(0.0, float(stored[source.name].low.min())), max(0.0, float(stored[source.name].high.max()))
+        if source.name not in by_node:
+            raise UserError(f"the range of {source.name} is unknown without images; give images with `calibrate`")
+        low, high = min(0.0, float(by_node[source.name].low.min())), max(0.0, float(by_node[source.name].high.max()))
         step.set(*covering(low, high, step.quant_max))
 
 
-def _correct_by_moments(quantized: Quantized, stored: dict[str, ActivationMoments]) -> None:
-    """The mean error of rounded weights, at the mean that the batch norms state for each layer's input, goes into its bias."""
+def _correct_by_moments(quantized: Quantized, by_node: dict[str, ActivationMoments]) -> None:
+    """Subtracts from each bias the mean error of the rounded weights, for the layer's mean input according to batch norms."""
     for node, _, grid in quantized.layers():
         source = behind(node.args[0])
-        if source.name in stored and len(node.args) > 2 and node.args[2] is not None:
+        if source.name in by_node and len(node.args) > 2 and node.args[2] is not None:
             weight = parameter_of(quantized.graph, node.args[1])
-            error = weighed(node, grid(weight) - weight, stored[source.name].mean)
+            error = weighed(node, grid(weight) - weight, by_node[source.name].mean)
             if error is not None:
                 parameter_of(quantized.graph, node.args[2]).data -= error
 
@@ -251,10 +252,10 @@ def _grid(graph: GraphModule, node: object) -> FakeQuantize | None:
 
 
 def round_biases(quantized: Quantized) -> None:
-    """Every bias to a multiple of its input's step times its weight's, as integer kernels hold it in 32 bits.
+    """Rounds every bias to a multiple of its input's step times its weight's step, as 32-bit integer kernels do. In place.
 
-    Without it they do so themselves, and some outputs of the simulation are off by a step of the grid. A channel whose
-    weights are so small that its bias would not fit gets a wider step: its weights vanish beside that bias. In place.
+    Otherwise some outputs of the simulation would be off by a step of the grid. A channel with such small weights that its
+    bias would not fit gets a wider step; its weights are negligible next to that bias.
     """
     for node, data, weight in quantized.layers():
         if len(node.args) > 2 and node.args[2] is not None:
@@ -266,7 +267,7 @@ def round_biases(quantized: Quantized) -> None:
 
 
 class _Means(Interpreter):
-    """Runs a graph and keeps the channel means of its layers' outputs; those in `expected` it moves to the expected means."""
+    """Runs a graph and stores the channel means of its layers' outputs. Moves the means to `expected` by changing biases."""
 
     def __init__(self, graph: GraphModule, layers: set[Node], expected: dict[str, Tensor]):
         super().__init__(graph)
@@ -287,7 +288,7 @@ class _Means(Interpreter):
 
 
 class _Outputs(Interpreter):
-    """Runs a graph and keeps the moments of the outputs of the named layers, by channel."""
+    """Runs a graph and stores the moments of the outputs of the named layers, by channel."""
 
     def __init__(self, graph: GraphModule, names: Set[str]):
         super().__init__(graph)
@@ -308,7 +309,7 @@ def _channel_axis(layer: Node, output: Tensor) -> int:
 
 
 @torch.no_grad()
-def _measured(quantized: Quantized, names: Set[str], pixels: Tensor) -> dict[str, ActivationMoments]:
+def _measure_moments(quantized: Quantized, names: Set[str], pixels: Tensor) -> dict[str, ActivationMoments]:
     """Moments of the named layers' outputs on images, before anything is rounded or a grid is chosen."""
     if not names:
         return {}
@@ -319,7 +320,7 @@ def _measured(quantized: Quantized, names: Set[str], pixels: Tensor) -> dict[str
 
 
 def _correct_on_images(quantized: Quantized, pixels: Tensor) -> None:
-    """The mean error of rounded weights goes into the biases, first layer first: each sees the corrected ones before it."""
+    """Subtracts the mean error of rounded weights from the biases, layer by layer, with the layers before already corrected."""
     nodes = {node for node, _, _ in quantized.layers() if len(node.args) > 2 and node.args[2] is not None}
     for step in quantized.steps():
         step.rounding = False

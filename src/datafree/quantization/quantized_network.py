@@ -47,27 +47,27 @@ Stages = Callable[[str], AbstractContextManager[Progress]]
 
 @dataclass(frozen=True, eq=False)
 class QuantizedNetwork:
-    """A quantized copy of a network, whose rounding is simulated until `save` writes what runs in integers."""
+    """A quantized copy of a network with simulated rounding; `save` writes files that run in integers."""
 
     original: Network
-    """The network that it was made from."""
+    """The network that was quantized."""
     simulation: Quantized
-    """The simulated graph and its grids, as `convert` and `to_onnx` take it."""
+    """The simulated graph and its grids, for `convert` and `to_onnx`."""
     sources: dict[str, Origin]
-    """Where the images came from, by use: `ranges`, and `fine_tuning` where it was fine-tuned."""
+    """Origin of the images, by use: `ranges`, and `fine_tuning` if it was fine-tuned."""
     pixels: Tensor | None = field(repr=False)
-    """The images that it learned from, or else those that its ranges were chosen on, (N, C, H, W); None without images."""
+    """Images of fine-tuning, or else those that ranges were chosen on, (N, C, H, W); None without images."""
     curve: Curve | None
-    """Loss and seconds per epoch of fine-tuning; None without."""
+    """Loss and seconds per epoch of fine-tuning; None without fine-tuning."""
     seed: int
     settings: dict[str, Any] = field(repr=False)
-    """What a run log says of how it was made."""
+    """Settings for the run log."""
     images: dict[str, Images] = field(repr=False)
     hashes: dict[str, str] = field(repr=False)
     digest: str = field(repr=False)
-    """sha256 of weights and grids as `quantize` left them."""
+    """sha256 of weights and grids as `quantize` returned them."""
     seconds: float
-    """What making it took."""
+    """Duration of `quantize`."""
 
     def __repr__(self) -> str:
         sources = ", ".join(f"{use}: {origin.description}" for use, origin in self.sources.items())
@@ -79,7 +79,7 @@ class QuantizedNetwork:
 
     @property
     def network(self) -> Network:
-        """The simulated network, as `evaluate` takes it. Its weights and grids have gradients."""
+        """The simulated network, for `evaluate`. Its weights and grids have gradients."""
         return self.simulation.network
 
     @property
@@ -95,8 +95,8 @@ class QuantizedNetwork:
         return self.simulation.nbytes()
 
     def agreement(self) -> Agreement:
-        """How often it and the original choose the same class on the images that it was made with, with a warning where
-        that says little. Raises UserError where it was made without images.
+        """Share of the images that it was made with on which it and the original predict the same class, with a warning if
+        that is not informative. Raises UserError if it was made without images.
         """
         if self.pixels is None:
             raise UserError(
@@ -117,11 +117,11 @@ class QuantizedNetwork:
         """Writes the folder and returns it: model.onnx for onnxruntime, model.pt2 for torch, with `mobile` model.pte for
         ExecuTorch, config.json, a card and run.json.
 
-        Each file is compared with the simulation on the images that the network was made with, or on noise, and model.onnx
-        is timed beside the original as ONNX; the card and run.json hold the numbers. `evaluation`, what `evaluate` returned
-        for `network`, and `original_evaluation`, for the original, are written beside them. A folder that holds this very
-        result already stays as it is, which a `Notice` says. Raises UserError for a folder of something else, for a network
-        that ONNX cannot hold, and where weights or grids were changed since `quantize`; nothing is left half-written.
+        Each file is compared with the simulation on the images that the network was made with, or on noise, and the speed of
+        model.onnx with that of the original as ONNX; card and run.json have the results. `evaluation`, the result of
+        `evaluate` for `network`, and `original_evaluation`, for the original, are added to them. A folder that already has
+        this same result stays as it is, with a `Notice`. Raises UserError for a folder with something else, for a network
+        that cannot be written as ONNX, and if weights or grids were changed after `quantize`. Nothing is left half-written.
         """
         with parameters_named(out="folder", executorch="mobile"):
             return self._save(Path(folder), mobile, evaluation, original_evaluation)
@@ -134,8 +134,8 @@ class QuantizedNetwork:
             check_mobile(self.bits)
         if self.digest != digest_of(self.network.module.state_dict()):
             raise UserError(
-                "the quantized network was changed after quantize made it, so its card would be wrong; give quantize the "
-                "images to fine-tune on, as fine_tune, and save what it returns"
+                "the quantized network was changed after quantize returned it, so its card would be wrong; fine-tune with "
+                "quantize(..., fine_tune=images), and save what it returns"
             )
         content = {role: images.content for role, images in self.images.items() if images.content is not None}
         folders = {role: images.folder for role, images in self.images.items() if images.folder is not None}
@@ -173,26 +173,25 @@ def quantize(
     progress: Progress = silent,
     stages: Stages | None = None,
 ) -> QuantizedNetwork:
-    """A quantized copy of `network`, which is left as it is; the same as `datafree quantize` makes, without the files.
+    """A quantized copy of `network`, the same as `datafree quantize` makes, without files. `network` is not changed.
 
     `bits`: a `Bits`, `"w4a8"` (weights and activations), or one number for both; 8 by default.
 
-    `calibrate`: what the ranges of activations are chosen on. A synthesis method by name (in 40 steps) or with its
-    settings; `"noise"`; a data set by name; the path of a folder of images, an .npz file, a synthetic or condensed set; one
-    of those opened; a torch Dataset or DataLoader; pixels (N, C, H, W) in the network's range, as a tensor or array; or
-    `"none"`, for the batch norms alone. By default `"bns"`, or `"distribution"` for a network without batch norm whose
-    `record` holds pixels alone. Labels do not count. `images` is the number of images that are made or taken; a tensor or
-    array is taken whole.
+    `calibrate`: the images that ranges of activations are chosen on. A synthesis method by name (with 40 steps) or its
+    settings; `"noise"`; a data set by name; the path of a folder of images, an .npz file, a synthetic or condensed set; such
+    a set, open; a torch Dataset or DataLoader; pixels (N, C, H, W) in the network's range, as a tensor or array; or `"none"`
+    to use the batch norms only. By default `"bns"`, or `"distribution"` for a network without batch norm if the `record`
+    has pixels only. Labels are ignored. `images` is the number of images; tensors and arrays are used completely.
 
-    `fine_tune`: images to distill from the original into the rounded network on, as for `calibrate`; a `FineTuning`, which
-    takes the images for ranges; or both, ``{"images": ..., "epochs": 10}``.
+    `fine_tune`: images for distilling the original into the rounded network, as for `calibrate`; a `FineTuning`, to use the
+    images for ranges; or both, ``{"images": ..., "epochs": 10}``.
 
-    `equalise`, `correct_bias` and `target_cpu` are those of `quantization.calibrate`. A stopped fine-tuning goes on from the
-    file `state` where the same call is made again with the same `identity`. `progress` is called with (done, total) of one
-    stage after another; `stages` names them.
+    `equalise`, `correct_bias` and `target_cpu` are those of `quantization.calibrate`. With a `state` path, a stopped
+    fine-tuning continues when the same call is repeated with the same `identity`. `progress` is called with (done, total)
+    for one stage after another; `stages` gets their names.
 
-    Raises UserError for bits and images that do not fit, for a network that torch.export cannot capture or that has no layer
-    to round, and where nothing says which images to choose ranges on.
+    Raises UserError for bits and images that do not fit, for a network that torch.export cannot capture or without a layer
+    to round, and if there are no images to choose ranges on.
     """
     began = time.perf_counter()
     require("torchao")
@@ -210,8 +209,8 @@ def quantize(
         )
     if isinstance(network.module, OpaqueModule):
         raise UserError(
-            f"network: got {network.name}, which gives answers alone, expected a network whose layers can be rounded; give "
-            "the one that it was made from"
+            f"network: got {network.name}, whose layers are not accessible, expected a network whose layers can be rounded; "
+            "give the network that it was made from"
         )
     if record is not None:
         record.check_teacher(network)
@@ -219,10 +218,10 @@ def quantize(
     source = default_method(network, record) if calibrate is None else calibrate
     with stages(f"{source} images" if isinstance(source, str) else "images") as report:
         ranges = load_images(network, source, images, role="calibrate", record=record, seed=seed, progress=report)
-    learnt = ranges if tuning is not None else None
+    tuning_images = ranges if tuning is not None else None
     if tuning_source is not None:
         with stages("images to fine-tune on") as report:
-            learnt = load_images(
+            tuning_images = load_images(
                 network, tuning_source, None, role="fine_tune", record=record, seed=seed, progress=report
             )
     with stages(f"calibrate {bits.name}") as report:
@@ -231,44 +230,45 @@ def quantize(
             equalise=equalise, correct_bias=correct_bias, target_cpu=target_cpu, progress=report,
         )  # fmt: skip
     curve = None
-    if tuning is not None and learnt is not None and learnt.pixels is not None:
+    if tuning is not None and tuning_images is not None and tuning_images.pixels is not None:
         with stages(f"fine-tune {bits.name}") as report:
             curve = finetune(
-                simulation, network, learnt.pixels, tuning, seed=seed, state=state, identity=identity, progress=report
-            )
-    used = {"calibrate": ranges} if learnt is None else {"calibrate": ranges, "finetune": learnt}
+                simulation, network, tuning_images.pixels, tuning,
+                seed=seed, state=state, identity=identity, progress=report,
+            )  # fmt: skip
+    images_by_role = {"calibrate": ranges, **({} if tuning_images is None else {"finetune": tuning_images})}
     settings = {
         "model": architecture_of(network), **bits.model_dump(), "calibrate": ranges.setting, "images": images,
         "equalise": equalise, "correct_bias": correct_bias, "target_cpu": target_cpu,
-        "finetune": None if learnt is None else learnt.setting, **({} if tuning is None else tuning.model_dump()),
+        "finetune": None if tuning_images is None else tuning_images.setting, **({} if tuning is None else tuning.model_dump()),
     }  # fmt: skip
-    sources = {"ranges": _of_all(ranges.origin, source, images)}
-    sources |= {} if learnt is None else {"fine_tuning": learnt.origin}
+    sources = {"ranges": _noting_fewer_images(ranges.origin, source, images)}
+    sources |= {} if tuning_images is None else {"fine_tuning": tuning_images.origin}
     hashes = {"model_fingerprint": network.fingerprint()}
     hashes |= {} if record is None else {"record_digest": record.digest()}
-    pixels = ranges.pixels if learnt is None else learnt.pixels
+    pixels = ranges.pixels if tuning_images is None else tuning_images.pixels
     return QuantizedNetwork(
-        network, simulation, sources, pixels, curve, seed, settings, used, hashes,
+        network, simulation, sources, pixels, curve, seed, settings, images_by_role, hashes,
         digest_of(simulation.network.module.state_dict()), time.perf_counter() - began,
     )  # fmt: skip
 
 
 def _bits(bits: Bits | str | int | None) -> Bits:
-    """Raises UserError for text that names no bits."""
+    """Raises UserError for text that is not like `w4a8`."""
     if bits is None or isinstance(bits, Bits):
         return bits or Bits()
     if isinstance(bits, str):
-        words = re.fullmatch(r"w(\d{1,3})a(\d{1,3})", bits)
-        if words is None:
+        match = re.fullmatch(r"w(\d{1,3})a(\d{1,3})", bits)
+        if match is None:
             raise UserError(f"bits: got {bits[:80]!r}, expected text such as 'w4a8'; give that, or a Bits(...)")
-        return Bits(weights=int(words[1]), activations=int(words[2]))
+        return Bits(weights=int(match[1]), activations=int(match[2]))
     return Bits(weights=int(bits), activations=int(bits))
 
 
 def _fine_tuning(
     fine_tune: ImageSource | FineTuning | Mapping[str, Any] | None,
 ) -> tuple[FineTuning | None, ImageSource | None]:
-    """Settings, and the images to fine-tune on where they are others than those for ranges; (None, None) for neither."""
+    """Settings, and the images to fine-tune on if they differ from those for ranges; (None, None) without fine-tuning."""
     if fine_tune is None:
         return None, None
     if isinstance(fine_tune, FineTuning):
@@ -287,9 +287,9 @@ def _is_no_images(source: object) -> bool:
     return isinstance(source, (str, Path)) and str(source) == NO_IMAGES
 
 
-def _of_all(origin: Origin, source: object, asked: int) -> Origin:
-    """Says of fewer images than were asked for that there are no more."""
-    if origin.images is None or origin.images >= asked or isinstance(source, (Tensor, np.ndarray)):
+def _noting_fewer_images(origin: Origin, source: object, requested: int) -> Origin:
+    """The origin, with a note if there were fewer images than requested."""
+    if origin.images is None or origin.images >= requested or isinstance(source, (Tensor, np.ndarray)):
         return origin
     return Origin(f"{origin.description}, all there are", origin.synthetic, origin.images)
 

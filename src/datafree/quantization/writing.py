@@ -46,12 +46,12 @@ def write_files(
     seed: int = 0,
     threads: int | None = None,
 ) -> dict[str, Any]:
-    """Writes model.onnx, model.pt2, with `mobile` model.pte, config.json and the card into an output folder that this run
-    holds; returns what a run log says of them.
+    """Writes model.onnx, model.pt2, with `mobile` model.pte, config.json and the card into the run's output folder; returns
+    the results for the run log.
 
-    The files are made in a folder inside and moved into place once all are whole. `pixels` (N, C, H, W) are the images that
-    the network was made with, on which its forms are compared; noise where there are none. `original_onnx` are the bytes of
-    `network` as ONNX, which it is timed beside.
+    The files are made in a subfolder and moved into place when all are complete. The network's forms are compared on
+    `pixels` (N, C, H, W), the images that it was made with, or on noise without them. `original_onnx` is `network` as ONNX,
+    for the comparison of speed.
     """
     original_onnx = onnx_content(network, network.spec.shape) if original_onnx is None else original_onnx
     threads = torch.get_num_threads() if threads is None else threads
@@ -79,12 +79,12 @@ def _write_and_compare(
     folder: Path, network: Network, quantized: Quantized, original_onnx: bytes, pixels: Tensor | None, mobile: bool,
     seed: int, threads: int,
 ) -> dict[str, Any]:  # fmt: skip
-    """Writes the files; what they are worth beside the simulation and beside the original."""
+    """Writes the files and compares them with the simulation and the original."""
     shape, bits = network.spec.shape, quantized.bits
     graph = convert(quantized)
     write_program(graph, folder / "model.pt2", shape)
     path = to_onnx(graph, folder / "model.onnx", shape)
-    asked = "images it was made with" if pixels is not None else "images of noise"
+    compared_on = "images it was made with" if pixels is not None else "images of noise"
     if pixels is None:
         pixels = network.spec.clamp(from_name("gaussian").bind(network, None).chunk(0, seed, NOISE_IMAGES).pixels)
     pixels = pixels[:COMPARED]
@@ -105,16 +105,16 @@ def _write_and_compare(
             "checked_on": instruction_sets(),
         },
         "simulated": bits.simulated,
-        "asked": asked,
+        "asked": compared_on,
         "parameters": network.parameters,
         "packed_bytes": quantized.nbytes(),
         "agreement_on_its_own_images": asdict(agreement(network.predict(pixels), simulated, network.spec.classes)),
     }
     original = folder / "original.onnx"
     write_bytes(original, original_onnx)
-    timed = speed(original, path, shape, threads=threads)
+    times = speed(original, path, shape, threads=threads)
     original.unlink()
-    result["speed"] = {**asdict(timed), "faster": round(timed.faster, 3), "smaller": round(timed.smaller, 4)}
+    result["speed"] = {**asdict(times), "faster": round(times.faster, 3), "smaller": round(times.smaller, 4)}
     if mobile:
         result["mobile"] = _write_mobile(folder, network, graph, pixels, simulated, quantized)
     return result
@@ -123,13 +123,13 @@ def _write_and_compare(
 def _write_mobile(
     folder: Path, network: Network, graph: GraphModule, pixels: Tensor, simulated: Tensor, quantized: Quantized
 ) -> dict[str, Any]:
-    """Writes model.pte; how it answers and how fast, beside the original as another such file."""
+    """Writes model.pte; compares its logits with the simulation and its speed with the original in the same format."""
     from .executorch import mobile_speed, run_mobile, to_mobile
 
     shape = network.spec.shape
     path = to_mobile(graph, folder / "model.pte", shape, quantized.bits)
     original = to_mobile(network, folder / "original.pte", shape)
-    timed = mobile_speed(original, path, shape)
+    times = mobile_speed(original, path, shape)
     original.unlink()
-    compared = asdict(check(simulated, run_mobile(path, pixels)))
-    return {**compared, **asdict(timed), "faster": round(timed.faster, 3), "smaller": round(timed.smaller, 4)}
+    comparison = asdict(check(simulated, run_mobile(path, pixels)))
+    return {**comparison, **asdict(times), "faster": round(times.faster, 3), "smaller": round(times.smaller, 4)}

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -278,15 +279,21 @@ def _processor() -> str:
 
 def commit() -> str | None:
     """The commit of the library's own checkout; None if it is installed in another way."""
-    top = _git(FOLDER, "rev-parse", "--show-toplevel")
-    if top is None or Path(top, "src", "datafree").resolve() != FOLDER:
+    return _commit_of(FOLDER)
+
+
+@cache
+def _commit_of(library: Path) -> str | None:
+    """Asked of git once in a process, which has loaded the files of that commit."""
+    top = _git(library, "rev-parse", "--show-toplevel")
+    if top is None or Path(top, "src", "datafree").resolve() != library:
         return None
     project = Path(top, "pyproject.toml")
     if not project.is_file() or '\nname = "datafree"\n' not in project.read_text("utf-8", "replace"):
         return None
-    if _git(FOLDER, "ls-files", "--error-unmatch", "__init__.py") is None:
+    if _git(library, "ls-files", "--error-unmatch", "__init__.py") is None:
         return None
-    return _git(FOLDER, "rev-parse", "--short", "HEAD")
+    return _git(library, "rev-parse", "--short", "HEAD")
 
 
 def _git(folder: Path, *words: str) -> str | None:

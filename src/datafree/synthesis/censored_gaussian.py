@@ -48,12 +48,12 @@ def fit_censored(mean: Tensor, covariance: Tensor, *, rank: int = 256, steps: in
     factors = []
     for c in range(len(mean)):
         factor = torch.zeros(mean.shape[1], min(rank, mean.shape[1]))
-        live = (variance[c] > CONSTANT).nonzero().flatten()
-        if len(live):
-            coefficients = hermite(latent_mean[c, live], latent_std[c, live], ORDER).float()
-            target = covariance[c][live][:, live].float()
+        varying = (variance[c] > CONSTANT).nonzero().flatten()
+        if len(varying):
+            coefficients = hermite(latent_mean[c, varying], latent_std[c, varying], ORDER).float()
+            target = covariance[c][varying][:, varying].float()
             rows = _refine(_start(coefficients, target, rank), coefficients, target, steps)
-            factor[live, : rows.shape[1]] = rows * latent_std[c, live].float()[:, None]
+            factor[varying, : rows.shape[1]] = rows * latent_std[c, varying].float()[:, None]
         factors.append(factor)
     return Censored(torch.where(variance > CONSTANT, latent_mean, mean.double()).float(), torch.stack(factors))
 
@@ -63,10 +63,10 @@ def censored_moments(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
     low, high = -mean / std, (1 - mean) / std
     inside, above = ndtr(high) - ndtr(low), ndtr(-high)
     p, q = _density(low), _density(high)
-    first = mean * inside + std * (p - q) + above
+    clamped_mean = mean * inside + std * (p - q) + above
     square = mean**2 + std**2
-    second = square * inside + 2 * mean * std * (p - q) + std**2 * (low * p - high * q) + above
-    return first, second - first**2
+    clamped_square = square * inside + 2 * mean * std * (p - q) + std**2 * (low * p - high * q) + above
+    return clamped_mean, clamped_square - clamped_mean**2
 
 
 def _density(x: Tensor) -> Tensor:
@@ -141,7 +141,7 @@ def _start(coefficients: Tensor, target: Tensor, rank: int) -> Tensor:
 
 def _refine(rows: Tensor, coefficients: Tensor, target: Tensor, steps: int) -> Tensor:
     """Unit rows (D, R) whose clamped covariance is closer to `target`: Adam on the sphere with one scale per row."""
-    first, second = torch.zeros_like(rows), torch.zeros_like(rows)
+    momentum, squares = torch.zeros_like(rows), torch.zeros_like(rows)
     for step in range(steps):
         norm = rows.norm(dim=1, keepdim=True).clamp(min=1e-6)
         unit = rows / norm
@@ -149,8 +149,8 @@ def _refine(rows: Tensor, coefficients: Tensor, target: Tensor, steps: int) -> T
         error = (value - target).fill_diagonal_(0)
         gradient = (error * slope) @ unit
         gradient = (gradient - unit * (gradient * unit).sum(1, keepdim=True)) / norm
-        first = first.mul_(0.9).add_(gradient, alpha=0.1)
-        second = second.mul_(0.95).addcmul_(gradient, gradient, value=0.05)
-        scale = (second / (1 - 0.95 ** (step + 1))).mean(1, keepdim=True).sqrt() + 1e-9
-        rows = rows - 0.02 * (1 - step / steps) * first / (1 - 0.9 ** (step + 1)) / scale
+        momentum = momentum.mul_(0.9).add_(gradient, alpha=0.1)
+        squares = squares.mul_(0.95).addcmul_(gradient, gradient, value=0.05)
+        scale = (squares / (1 - 0.95 ** (step + 1))).mean(1, keepdim=True).sqrt() + 1e-9
+        rows = rows - 0.02 * (1 - step / steps) * momentum / (1 - 0.9 ** (step + 1)) / scale
     return rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-6)

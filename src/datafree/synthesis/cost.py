@@ -22,12 +22,12 @@ __all__ = ["check_distribution", "check_images", "distribution_bytes", "inversio
 
 
 def check_images(count: int, spec: InputSpec) -> None:
-    """Raises UserError where that many new images cannot fit in memory twice: in parts and put together."""
-    needed, there = 2 * FLOAT32 * count * spec.pixels, memory.available()
-    if there is not None and needed > there:
+    """Raises UserError if `count` new images do not fit in memory twice: in parts and joined."""
+    needed, available = 2 * FLOAT32 * count * spec.pixels, memory.available()
+    if available is not None and needed > available:
         raise UserError(
-            f"images: got {count:,}, which need {needed:,} bytes, expected at most the {there:,} of memory here; give a "
-            "smaller count"
+            f"images: got {count:,}, which need {needed:,} bytes, expected at most the {available:,} bytes of memory "
+            "available; give a smaller count"
         )
 
 
@@ -45,12 +45,12 @@ def check_distribution(network: Network, record: Record, rank: int) -> None:
     """Raises UserError if there is too little memory to fit the distribution; it names a method that fits."""
     top = tap_names.layers(network)[-1]
     inversion = inversion_bytes(network, 1)
-    alternatives = [("--method inception", inversion)]
+    alternatives = [("the method 'inception'", inversion)]
     if any(entry.taps == (top,) for entry in record.of_kind("moments").values()):
-        alternatives.insert(0, ("--method top", inversion))
+        alternatives.insert(0, ("the method 'top'", inversion))
     classes, pixels = len(network.spec.classes), network.spec.pixels
-    what = f"the distribution of {pixels:,} pixels in each of {classes:,} classes"
-    check_cost(distribution_bytes(classes, pixels, rank), what, alternatives)
+    description = f"the distribution of {pixels:,} pixels in each of {classes:,} classes"
+    check_cost(distribution_bytes(classes, pixels, rank), description, alternatives)
 
 
 def inversion_bytes(network: Network, images: int) -> int:

@@ -1,6 +1,6 @@
-"""Condensed data expanded by guided inversion (Binici et al. 2024): a few anchors become as many images as wanted.
+"""Expansion of condensed data by guided inversion (Binici et al. 2024): makes any number of images from a few anchors.
 
-Images are inverted from the teacher class by class, and pulled to where the anchors lie in its penultimate features.
+Images are inverted from the teacher, and pulled towards the anchors of their class in its penultimate features.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .losses.alignment.anchors import check_anchors
 from .losses.alignment_loss import AlignmentLoss
 from .losses.batchnorm import BatchNormDivergence
 from .losses.classes import TargetClass
-from .methods import Batch, unit_labels
+from .methods import Batch, chunk_labels
 from .methods.batch_norm import PriorSettings
 from .methods.inversion import Inversion, invert, noise
 from .synthetic_set import IMAGES, SyntheticSet, renamed_chunk, synthesize
@@ -40,28 +40,27 @@ __all__ = ["BoundExpansion", "Expansion", "GuidedInversion", "expand"]
 
 
 class Expansion(PriorSettings):
-    """How images are inverted and guided; every weight of 0 leaves its term out."""
+    """How images are inverted and guided. A loss with weight 0 is not computed."""
 
     start: Literal["noise", "anchors"] = "anchors"
-    """What an image is before the first step: an anchor of its class as it is shown, or noise, which wants more steps.
-    """
+    """Initial image: an augmented anchor of its class, or noise, which needs more steps."""
     steps: int = Field(default=20, ge=1)
-    """Number of Adam steps on the pixels; few steps keep what an anchor shows."""
+    """Number of Adam steps on the pixels; few steps stay close to the anchor."""
     guidance: float | None = Field(default=None, ge=0)
-    """Weight of the alignment to the anchors, by default the kind's own; 0 is plain inversion."""
+    """Weight of the alignment to the anchors; by default the alignment's own weight. 0 is plain inversion."""
     classes: float = Field(default=1.0, ge=0)
     """Weight of the cross-entropy to the target class."""
     balance: float = Field(default=1.0, ge=0)
     """Weight of the batch's class balance."""
     statistics: float | None = Field(default=None, ge=0)
-    """Weight of the divergence from the teacher's batch norms, or from a record's moments by channel where it has none;
-    by default 1 where there are any."""
+    """Weight of the divergence from the teacher's batch norms, or else from a record's moments by channel; by default 1 if
+    there are such statistics, else 0."""
 
-    summary: ClassVar[str] = "a few anchors expanded by images inverted near them (Binici et al. 2024)"
+    summary: ClassVar[str] = "images inverted near a few anchors (Binici et al. 2024)"
 
     def objective(self, teacher: Network, record: Record | None) -> Objective:
-        """All but the alignment, which begins anew with every unit. Raises UserError for `statistics` that nobody
-        knows.
+        """All losses but the alignment, of which each chunk has its own. Raises UserError for `statistics` above 0 if neither
+        teacher nor record has any.
         """
         parts = Objective(((self.classes, TargetClass()),) if self.classes else ()) + self.priors()
         weight = float(known(teacher, record)) if self.statistics is None else self.statistics
@@ -70,7 +69,7 @@ class Expansion(PriorSettings):
 
 @dataclass(frozen=True)
 class GuidedInversion:
-    """A method of synthesis that has its anchors with it: pixels (N, C, H, W), labels (N, classes) as probabilities."""
+    """A synthesis method with its anchors: pixels (N, C, H, W) and labels (N, classes) as probabilities."""
 
     pixels: Tensor
     labels: Tensor
@@ -85,18 +84,18 @@ class GuidedInversion:
         return self.settings.in_range
 
     def model_dump(self, mode: str = "json") -> dict[str, Any]:
-        """What a set stores: the settings of both, and the anchors' number and checksum."""
+        """The settings that a set stores: those of the inversion and the alignment, and the anchors' number and checksum."""
         digest = hashlib.sha256()
         for tensor in (self.pixels, self.labels):
             digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
         anchors = {"images": len(self.pixels), "sha256": digest.hexdigest()}
-        own: Any = self.alignment
+        alignment: Any = self.alignment
         settings = {"method": self.method, **self.settings.model_dump(mode=mode)}
-        return {**settings, "alignment": own.model_dump(mode=mode), "anchors": anchors}
+        return {**settings, "alignment": alignment.model_dump(mode=mode), "anchors": anchors}
 
     def bind(self, teacher: Network, record: Record | None) -> BoundExpansion:
-        """Raises UserError for anchors that do not fit, a weight of statistics that nobody knows, and a teacher through
-        which no gradient comes to its images.
+        """Raises UserError for anchors that do not fit, `statistics` above 0 if neither teacher nor record has any, and a
+        teacher without a gradient to its pixels.
         """
         check_pixel_gradient(teacher, "expand")
         check_anchors(teacher, self.pixels, self.labels)
@@ -106,7 +105,7 @@ class GuidedInversion:
 
 @dataclass(frozen=True)
 class BoundExpansion:
-    """Units that each have a guide of their own, so that one depends on seed and index alone."""
+    """Makes chunks. Each has its own guide, so that it only depends on seed and index."""
 
     teacher: Network
     record: Record | None
@@ -114,35 +113,37 @@ class BoundExpansion:
     method: GuidedInversion
 
     def chunk(self, index: int, seed: int, size: int) -> Batch:
-        labels, rng = unit_labels(index, size, len(self.teacher.spec.classes)), stream(seed, "unit", index)
+        labels, rng = chunk_labels(index, size, len(self.teacher.spec.classes)), stream(seed, "unit", index)
         start = self._start(labels, rng).to(self.teacher.device)
-        bound = self._guided(seed_of(seed, "guide", index)).bind(self.teacher, labels, rng)
-        pixels = invert(self.teacher, bound, start, labels.to(self.teacher.device), self._how(), rng).cpu()
+        bound = self._guided_objective(seed_of(seed, "guide", index)).bind(self.teacher, labels, rng)
+        pixels = invert(self.teacher, bound, start, labels.to(self.teacher.device), self._inversion(), rng).cpu()
         return Batch(pixels, labels)
 
-    def _guided(self, seed: int) -> Objective:
-        own, weight = self.method, self.method.settings.guidance
+    def _guided_objective(self, seed: int) -> Objective:
+        method, weight = self.method, self.method.settings.guidance
         if weight == 0:
             return self.objective
-        guide = own.alignment.bind(self.teacher, own.pixels, own.labels, seed)
-        return self.objective + (own.alignment.guidance if weight is None else weight) * AlignmentLoss(guide)
+        guide = method.alignment.bind(self.teacher, method.pixels, method.labels, seed)
+        return self.objective + (method.alignment.guidance if weight is None else weight) * AlignmentLoss(guide)
 
-    def _how(self) -> Inversion:
-        own, moved = self.method.settings, (self.method.settings.jitter, self.method.settings.flip)
-        augment = self.method.alignment.steady()
-        return Inversion(own.steps, own.learning_rate, own.box, own.precision, *moved, augment=augment)
+    def _inversion(self) -> Inversion:
+        settings = self.method.settings
+        return Inversion(
+            settings.steps, settings.learning_rate, settings.box, settings.precision, settings.jitter, settings.flip,
+            augment=self.method.alignment.steady(),
+        )  # fmt: skip
 
     def _start(self, labels: Tensor, rng: torch.Generator) -> Tensor:
-        """Noise; where anchors are asked for, an augmented one wherever the class has any."""
-        images, own, spec = noise(self.teacher, self.record, labels, rng), self.method, self.teacher.spec
-        if own.settings.start == "anchors":
-            classes = own.labels.argmax(1).cpu()
+        """Initial images: noise, or with `start` "anchors" augmented anchors, for classes that have any."""
+        images, method, spec = noise(self.teacher, self.record, labels, rng), self.method, self.teacher.spec
+        if method.settings.start == "anchors":
+            anchor_classes = method.labels.argmax(1).cpu()
             for row, label in enumerate(labels):
-                held = (classes == label).nonzero()[:, 0]
-                if len(held):
-                    images[row] = own.pixels[held[int(torch.randint(len(held), (1,), generator=rng))]]
-            images = own.alignment.show(images, spec, rng)
-        return spec.clamp(images) if own.settings.box else images
+                anchors = (anchor_classes == label).nonzero()[:, 0]
+                if len(anchors):
+                    images[row] = method.pixels[anchors[int(torch.randint(len(anchors), (1,), generator=rng))]]
+            images = method.alignment.show(images, spec, rng)
+        return spec.clamp(images) if method.settings.box else images
 
 
 @checked
@@ -161,18 +162,19 @@ def expand(
     progress: Progress = silent,
     unit: int | None = None,
 ) -> SyntheticSet:
-    """A set of `images` images near the condensed ones, in the folder `out`; the condensed images are not part of it.
+    """Makes `images` images near the condensed ones in the folder `out`. The condensed images are not part of the set.
 
     `condensed` is a condensed set, its path, or a pair: pixels (N, C, H, W) in the spec's range and labels (N, classes),
     probabilities. `settings` are an Expansion or a mapping, `alignment` a name, a mapping with `alignment`, or settings.
-    Made in chunks of 256 images by default, as every set is: the same for any number of workers, and resumable; `unit` is
-    the earlier name of `chunk`. Raises UserError for anchors that do not fit the teacher.
+    `chunk` is the number of images that are made together, 256 by default; `unit` is its earlier name. As with
+    `synthesize`, the result is the same for any number of workers, and a stopped run continues. Raises UserError for
+    anchors that do not fit the teacher.
     """
     chunk = renamed_chunk(chunk, unit)
     anchors = condensed
     if not isinstance(condensed, tuple):
-        opened = condensed.fitted(teacher) if isinstance(condensed, Condensed) else Condensed.open(condensed, teacher)
-        anchors = opened.clamped(), opened.labels
+        fitted = condensed.fitted(teacher) if isinstance(condensed, Condensed) else Condensed.open(condensed, teacher)
+        anchors = fitted.clamped(), fitted.labels
     if isinstance(settings, Mapping):
         settings = parse(Expansion, settings, strict=False)
     kind = alignments.FAMILY.resolve(alignment, "alignment")

@@ -25,6 +25,10 @@ from ..records.statistics.moments import MomentsAccumulator
 __all__ = ["PixelMoments", "pixel_factors", "pixel_moments"]
 
 UPDATES = 200
+ASK_FOR_INPUT = (
+    "use the method 'all', or ask the publisher to add moments of the input: datafree record moments --taps input --add"
+)
+"""What to do if the first layer does not determine the pixels."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ def pixel_moments(network: Network, record: Record) -> PixelMoments:
     Raises UserError if neither determines the pixels.
     """
     entries = record.of_kind("moments")
-    first = tap_names.layers(network)[0]
+    first_layer = tap_names.layers(network)[0]
     for entry in entries.values():
         if entry.taps == (tap_names.INPUT,):
             mean, covariance = _moments(network, entry)
@@ -53,11 +57,11 @@ def pixel_moments(network: Network, record: Record) -> PixelMoments:
             mean, covariance = mean @ upsample.T, upsample @ covariance @ upsample.T
             return _scaled(network, mean, covariance, "input", upsample.shape[1] / network.spec.pixels)
     for entry in entries.values():
-        if entry.taps == (first,):
-            return _from_first_layer(network, entry, first)
+        if entry.taps == (first_layer,):
+            return _from_first_layer(network, entry, first_layer)
     raise UserError(
-        "the record has no moments of the input or of the first layer, so it does not determine the pixels; "
-        f"use --method all or top, or ask the publisher for a record with --taps input or --taps {first}"
+        "the record has no moments of the input or of the first layer, so it does not determine the pixels; use the method "
+        "'all' or 'top', or ask the publisher to add moments of the input: datafree record moments --taps input --add"
     )
 
 
@@ -74,9 +78,9 @@ def pixel_factors(network: Network, record: Record) -> tuple[Tensor, Tensor]:
     ]
     if not candidates:
         raise UserError(
-            f"images of {network.spec.pixels} numbers, but no low-rank moments of the input in the record; "
-            "use --method all, or ask the publisher for a record with --kind moments --covariance lowrank --conv units "
-            "--taps input"
+            f"images of {network.spec.pixels} numbers, but no low-rank moments of the input in the record; use the method "
+            "'all', or ask the publisher to add them: datafree record moments --taps input --covariance lowrank --conv units "
+            "--add"
         )
     low, width = network.spec.low, network.spec.high - network.spec.low
     summary = candidates[0].summary
@@ -105,7 +109,8 @@ def _moments(network: Network, entry: Entry) -> tuple[Tensor, Tensor]:
     assert isinstance(accumulator, MomentsAccumulator)
     if accumulator.pool_positions:
         raise UserError(
-            f"entry {entry.taps[0]!r} holds channel means, which do not determine pixels; record with --conv units"
+            f"entry {entry.taps[0]!r} holds channel means, which do not determine pixels; ask the publisher for a record of "
+            "units: datafree record moments --conv units"
         )
     mean = entry.summary["mean"].double() / entry.statistic.scale
     covariance = torch.zeros(len(mean), accumulator.size, accumulator.size, dtype=torch.float64)
@@ -123,25 +128,22 @@ def _upsampling(network: Network, entry: Entry) -> Tensor:
     return units if entry.statistic.downsample == 1 else _upsampled(network, entry, units).T
 
 
-def _from_first_layer(network: Network, entry: Entry, first: str) -> PixelMoments:
+def _from_first_layer(network: Network, entry: Entry, layer: str) -> PixelMoments:
     """The pixels' moments from those of a linear first layer y = A x + b, by the pseudo-inverse of A.
 
     Raises UserError if A determines less than half of the pixel directions.
     """
-    operator, bias = _operator(network, first)
-    left, singular, right = np.linalg.svd(operator, full_matrices=False)
+    operator, bias = _operator(network, layer)
+    u, singular, vh = np.linalg.svd(operator, full_matrices=False)
     determined = singular > singular[0] * 1e-5
     share = float(determined.sum()) / network.spec.pixels
     if share < 0.5:
         raise UserError(
-            f"layer {first!r} determines {100 * share:.0f} % of the pixel directions, expected at least 50 %; "
-            "use --method all, or ask the publisher for a record with --taps input"
+            f"layer {layer!r} determines {100 * share:.0f} % of the pixel directions, expected at least 50 %; {ASK_FOR_INPUT}"
         )
-    inverse = torch.from_numpy((right[determined].T / singular[determined]) @ left[:, determined].T)  # (P, D)
+    inverse = torch.from_numpy((vh[determined].T / singular[determined]) @ u[:, determined].T)  # (P, D)
     if entry.statistic.downsample > 1:
-        raise UserError(
-            f"entry {first!r} is downsampled, so it does not determine the pixels; record with --taps input"
-        )
+        raise UserError(f"entry {layer!r} is downsampled, so it does not determine the pixels; {ASK_FOR_INPUT}")
     mean, covariance = _moments(network, entry)
     pixels = (mean - bias) @ inverse.T
     if entry.statistic.covariance in ("diagonal", "lowrank"):
@@ -153,12 +155,11 @@ def _from_first_layer(network: Network, entry: Entry, first: str) -> PixelMoment
     spec, positions = network.spec, network.spec.pixels // network.spec.shape[0]
     std = torch.tensor(spec.std, dtype=torch.float64).expand(spec.shape[0]).repeat_interleave(positions)
     shift = torch.tensor(spec.mean, dtype=torch.float64).expand(spec.shape[0]).repeat_interleave(positions)
-    return _scaled(network, pixels * std + shift, pixel_covariance * std[:, None] * std, first, share)
+    return _scaled(network, pixels * std + shift, pixel_covariance * std[:, None] * std, layer, share)
 
 
 def independent(operator: Tensor, variance: Tensor) -> Tensor:
-    """Variances (K, P) >= 0 of independent pixels that best explain a layer's `variance` (K, D) through `operator` (D,
-    P).
+    """Variances (K, P) >= 0 of independent pixels that best fit a layer's `variance` (K, D); `operator` is (D, P).
 
     Non-negative least squares by multiplicative updates (Lee and Seung 2001), then scaled to the recorded total
     variance.
@@ -172,14 +173,14 @@ def independent(operator: Tensor, variance: Tensor) -> Tensor:
     return pixels * (variance.sum(1) / total)[:, None]
 
 
-def _operator(network: Network, first: str) -> tuple[np.ndarray, Tensor]:
+def _operator(network: Network, name: str) -> tuple[np.ndarray, Tensor]:
     """The first layer as a matrix (units, pixels) on normalised images, and its bias (units,) in float64."""
-    layer = dict(network.module.named_modules())[first]
+    layer = dict(network.module.named_modules())[name]
     image = torch.rand(1, *network.spec.shape, generator=torch.Generator().manual_seed(1)).to(network.device)
-    seen: list[Tensor] = []
+    layer_inputs: list[Tensor] = []
 
     def save_input(_: nn.Module, inputs: tuple[Tensor, ...], keywords: dict[str, Tensor]) -> None:
-        seen.append((inputs[0] if inputs else keywords["input"]).clone())
+        layer_inputs.append((inputs[0] if inputs else keywords["input"]).clone())
 
     handle = layer.register_forward_pre_hook(save_input, with_kwargs=True)
     try:
@@ -187,17 +188,20 @@ def _operator(network: Network, first: str) -> tuple[np.ndarray, Tensor]:
             network.run(image.clone())  # a layer may change it in place
     finally:
         handle.remove()
-    if seen[0].numel() != image.numel() or not torch.allclose(seen[0].flatten(), image.flatten()):
-        raise UserError(f"layer {first!r} does not see the image itself, so its record does not determine the pixels")
-    shape = tap_names.shapes(network, [first])[first]
+    layer_input = layer_inputs[0].flatten()
+    if layer_input.numel() != image.numel() or not torch.allclose(layer_input, image.flatten()):
+        raise UserError(
+            f"layer {name!r} does not get the image itself, so its record does not determine the pixels; {ASK_FOR_INPUT}"
+        )
+    shape = tap_names.shapes(network, [name])[name]
     if isinstance(layer, nn.Conv2d):
         matrix = np.asarray(conv_matrix(layer, network.spec.shape).todense(), dtype=np.float64)
         bias = torch.zeros(shape[0]) if layer.bias is None else layer.bias.detach().cpu()
         return matrix, bias.double().repeat_interleave(shape[1] * shape[2])
     if not isinstance(layer, nn.Linear) or layer.in_features != network.spec.pixels:
         raise UserError(
-            f"layer {first!r} is neither a 2-d convolution nor a linear map of the whole image, so its record does not "
-            "determine the pixels; use --method all, or ask the publisher for a record with --taps input"
+            f"layer {name!r} is neither a 2-d convolution nor a linear map of the whole image, so its record does not "
+            f"determine the pixels; {ASK_FOR_INPUT}"
         )
     bias = torch.zeros(shape[0]) if layer.bias is None else layer.bias.detach().cpu()
     return layer.weight.detach().cpu().double().numpy(), bias.double()

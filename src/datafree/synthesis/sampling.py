@@ -1,4 +1,4 @@
-"""Synthetic images in memory: what `synthesize` would write into a folder, without one."""
+"""Synthetic images in memory: the same as `synthesize` writes, without a folder."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from ..models.pixel_bytes import to_pixels
 from ..records.record import Record
 from . import methods
 from .methods import Synthesizer
-from .synthetic_set import balanced_cut, in_order, prepare, stored_chunk, unit_of
+from .synthetic_set import balanced_cut, chunk_size, in_order, prepare, stored_chunk
 
 __all__ = ["Samples", "sample"]
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Images with the teacher's answers. `pixels, logits = samples` unpacks the first two."""
+    """Images with the teacher's logits. `pixels, logits = samples` unpacks the first two fields."""
 
     pixels: Tensor
-    """float32 (N, C, H, W), in the spec's range where the method keeps them there."""
+    """float32 (N, C, H, W), in the spec's range if the method keeps them there."""
     logits: Tensor
     """float32 (N, classes), the teacher's on these pixels."""
     labels: Tensor
-    """int64 (N,), the class each image was made for; the teacher may see another."""
+    """int64 (N,), the target class of each image; the teacher may predict another."""
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter((self.pixels, self.logits))
@@ -51,17 +51,17 @@ def sample(
     workers: int | None = None,
     progress: Progress = silent,
 ) -> Samples:
-    """`n` images by `method`, on the CPU, with the teacher's logits; nothing is written.
+    """`n` images made with `method`, on the CPU, with the teacher's logits. Writes nothing.
 
     `method` is a name, a mapping with `method`, or settings. These are the images that `synthesize` writes for the same
-    seed and `chunk`, rounded to bytes as a set stores them. `chunk` images are made together, by default as many as suits
-    the method, but no more than `n`. `workers` chunks are made at a time; the images do not depend on it. Raises UserError
-    for a method, record or teacher that do not fit each other, and for images that do not fit in memory.
+    seed and `chunk`, rounded to bytes as a set stores them. `chunk` is the number of images that are made together, by
+    default chosen by the method, at most `n`. `workers` chunks are made at a time; the images do not depend on it. Raises
+    UserError if method, record and teacher do not fit each other, and if the images do not fit in memory.
     """
     check_count("n", n)
     settings = methods.resolve(method)
     if chunk is None:
-        chunk = min(n, unit_of(settings, teacher, n, None))
+        chunk = min(n, chunk_size(settings, teacher, n, None))
     check_cost(
         8 * n * teacher.spec.pixels, f"{n:,} images in memory", otherwise="give a smaller n, or use synthesize(...)"
     )
@@ -69,15 +69,15 @@ def sample(
     indices = range(-(-n // chunk))
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     progress(0, n)
-    made = in_order(
-        bound, indices, lambda index, own: stored_chunk(own, index, seed, chunk, settings.in_range),
+    chunks = in_order(
+        bound, indices, lambda index, thread_method: stored_chunk(thread_method, index, seed, chunk, settings.in_range),
         workers or os.cpu_count() or 1,
     )  # fmt: skip
-    with closing(made):
-        for part in made:
+    with closing(chunks):
+        for part in chunks:
             parts.append(part)
             progress(min(len(parts) * chunk, n), n)
     rows = balanced_cut(parts[-1][1], indices[-1], chunk, n, len(teacher.spec.classes))
     parts[-1] = parts[-1][0][rows], parts[-1][1][rows], parts[-1][2][rows]
-    stored, labels, logits = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-    return Samples(to_pixels(stored, teacher.spec), logits, labels)
+    pixels, labels, logits = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    return Samples(to_pixels(pixels, teacher.spec), logits, labels)

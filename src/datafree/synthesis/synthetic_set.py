@@ -1,8 +1,8 @@
 """A synthetic set on disk: images and the teacher's soft labels, in checksummed shards of a fixed number of images.
 
-Shard `unit-000012.safetensors` holds work unit 12: `pixels` (uint8 where the method keeps them in range, else
-float32), `labels` (the class each was made for), `logits` (the teacher's). `set.json` says what made them. A shard is
-written once, atomically; a killed run goes on from the shards that are whole, and a larger count appends.
+Shard `unit-000012.safetensors` holds chunk 12: `pixels` (uint8 if the method keeps them in range, else float32), `labels`
+(target classes), `logits` (the teacher's). `set.json` holds the settings. A shard is written once, atomically; a killed run
+continues from the complete shards, and a larger count appends.
 """
 
 from __future__ import annotations
@@ -55,42 +55,42 @@ from . import methods
 from .methods import BoundMethod, Synthesizer
 
 __all__ = [
-    "IMAGES", "SET_FOLDER", "UNIT", "SyntheticSet", "balanced_cut", "check_grows", "in_order", "judged", "near_chance",
-    "one_thread", "prepare", "read_about", "renamed_chunk", "stored_chunk", "synthesize", "unit_of",
+    "CHUNK", "IMAGES", "SET_FOLDER", "SyntheticSet", "balanced_cut", "check_grows", "chunk_size", "in_order", "judged",
+    "near_chance", "one_thread", "prepare", "read_about", "renamed_chunk", "stored_chunk", "synthesize",
 ]  # fmt: skip
 
 T = TypeVar("T")
-UNIT = 256
-"""Images in a chunk, where the method does not say."""
+CHUNK = 256
+"""Default number of images in a chunk, for methods without their own."""
 IMAGES = 10_000
-"""Images of a set by default."""
+"""Default number of images in a set."""
 CHANCE = 0.1
-"""Of the way from chance to always, how much still counts as chance."""
+"""Share of the way from chance to 100 % up to which a share of hits is called near chance."""
 COMPARED = 32
-"""Images of a shard whose logits are compared with the teacher's."""
+"""Number of images per shard whose logits are compared with the teacher's."""
 ROUNDING = 0.05
-"""Of the logits' spread: what another machine, number format or batch may change."""
+"""Difference that another machine, number format or batch size may cause, as a share of the logits' spread."""
 SHARDS = 200_000
-"""The most shards that a set may have: what its set.json can list."""
+"""Maximum number of shards: more do not fit into set.json."""
 
 
 def near_chance(hits: float, images: int, classes: int, name: str) -> str | None:
-    """A line where the teacher sees the wanted class in a share `hits` of so many images, hardly more than chance would."""
+    """A warning if the share `hits` of `images` with the teacher's prediction on target is near chance, else None."""
     chance = 1 / classes
     noise = 3 * math.sqrt(chance * (1 - chance) / max(1, images))
     if hits > chance + max(noise, CHANCE * (1 - chance)):
         return None
     return (
-        f"the teacher sees the wanted class in {100 * hits:.1f} % of {name}, near chance ({100 * chance:.1f} %): its images "
-        "do not show their classes"
+        f"the teacher predicts the target class for {100 * hits:.1f} % of {name}, near chance ({100 * chance:.1f} %): its "
+        "images do not show their classes"
     )
 
 
-def judged(method: Any, maker: BoundMethod, teacher: Network, *, seed: int, images: int = 512) -> str | None:
-    """`near_chance` of that many images of a method that makes new ones as it goes; None for one without wanted classes."""
+def judged(method: Any, bound: BoundMethod, teacher: Network, *, seed: int, images: int = 512) -> str | None:
+    """`near_chance` of new images of a method; None for a method without target classes."""
     if not getattr(type(method), "targeted", True):
         return None
-    batch = maker.chunk(0, seed_of(seed, "judged"), images)
+    batch = bound.chunk(0, seed_of(seed, "judged"), images)
     hits = float((teacher.predict(batch.pixels).argmax(1) == batch.labels).double().mean())
     return near_chance(hits, images, len(teacher.spec.classes), f"{images} images of {method.method}")
 
@@ -104,14 +104,14 @@ class SyntheticSet:
 
     @classmethod
     def open(cls, folder: str | Path, network: Network | None = None) -> SyntheticSet:
-        """The finished set in `folder`; raises UserError for one that is not whole, was made from another teacher, or holds
-        logits that are not that teacher's.
+        """The finished set in `folder`. Raises UserError if it is incomplete, was made from another teacher than `network`,
+        or holds logits of another network.
         """
         folder = Path(folder)
         if not (folder / "set.json").is_file():
             check_finished(folder)
             raise UserError(
-                f"no synthetic set in {folder}, wanted a folder with set.json; run datafree synthesize first"
+                f"no synthetic set in {folder}, expected a folder with set.json; run datafree synthesize first"
             )
         about = read_about(folder)
         if about["shards"] is None:
@@ -119,13 +119,16 @@ class SyntheticSet:
             raise UserError(f"the synthetic set in {folder} is not finished; run the same datafree synthesize again")
         if network is not None and about["teacher"] != network.fingerprint():
             raise UserError(
-                f"the set in {folder} was made from another teacher than {network.name}; name the one that it was made from"
+                f"the set in {folder} was made from another teacher than {network.name}; give the teacher that it was made "
+                "from"
             )
-        opened = cls(folder, about)
+        synthetic = cls(folder, about)
         if network is not None:
-            check_order(opened.spec.classes, network.spec.classes, f"the set in {folder}", network.name, renamed=True)
-            opened.check_answers(network)
-        return opened
+            check_order(
+                synthetic.spec.classes, network.spec.classes, f"the set in {folder}", network.name, renamed=True
+            )
+            synthetic.check_logits(network)
+        return synthetic
 
     @property
     def spec(self) -> InputSpec:
@@ -136,91 +139,95 @@ class SyntheticSet:
 
     @property
     def targeted(self) -> bool:
-        """Whether its images were made for a class each, by the method's name."""
+        """Whether its images have target classes, according to the method's name."""
         settings = self.about["method"]
         name = str(settings.get("method")) if isinstance(settings, dict) else ""
         return getattr(methods.FAMILY.known(name), "targeted", True)
 
     def warning(self) -> str | None:
-        """That the teacher sees the wanted class hardly more often than chance would, where that is so."""
+        """A warning if the teacher predicts the target classes about as often as by chance, else None."""
         hits = self.about.get("hits")
         if not self.targeted or not isinstance(hits, (int, float)):
             return None
         return near_chance(hits, len(self), len(self.spec.classes), self.folder.name)
 
     def check_hits(self) -> None:
-        """Raises UserError where the share in set.json is not that of the labels and logits in the shards."""
+        """Raises UserError if the share of hits in set.json is not that of the labels and logits in the shards."""
         hits = self.about.get("hits")
         if not isinstance(hits, (int, float)) or abs((measured := self.measured()) - hits) <= 2e-6:
             return
-        if abs(self.measured(first=True) - hits) > 2e-6:  # as earlier versions cut the last shard
+        if abs(self.measured(balanced=False) - hits) > 2e-6:  # as earlier versions cut the last shard
             raise UserError(
-                f"{self.folder / 'set.json'} says that the teacher sees the wanted class in {100 * hits:.4g} % of the "
-                f"images, the labels and logits beside it say {100 * measured:.4g} %; synthesize again, or get the whole set"
+                f"{self.folder / 'set.json'} states that the teacher predicts the target class for {100 * hits:.4g} % of "
+                f"the images, but for the labels and logits beside it this is {100 * measured:.4g} %; synthesize again, or "
+                "get the whole set"
             )
 
-    def check_answers(self, network: Network) -> None:
-        """Raises UserError where the stored logits are not the network's, on images of the first and the last shard, or
-        where `check_hits` does.
+    def check_logits(self, network: Network) -> None:
+        """Raises UserError if the stored logits of images of the first and the last shard are not the network's, and if
+        `check_hits` does.
         """
         self.check_hits()
         items = sorted(self.about["shards"].items())
         shards = [self._shard(index, *items[index]) for index in sorted({0, len(items) - 1})]
         pixels, logits = (torch.cat([shard[part][:COMPARED] for shard in shards]) for part in (0, 2))
-        answers = network.predict(pixels_for(network.spec, pixels, self.spec))
-        spread, apart = float((answers - answers.mean()).abs().max()), float((answers - logits).abs().amax(1).median())
-        if not apart <= ROUNDING * spread + 1e-3 * float(answers.abs().max()):
+        predicted = network.predict(pixels_for(network.spec, pixels, self.spec))
+        spread = float((predicted - predicted.mean()).abs().max())
+        difference = float((predicted - logits).abs().amax(1).median())
+        if not difference <= ROUNDING * spread + 1e-3 * float(predicted.abs().max()):
             raise UserError(
                 f"the logits in {self.folder} are not those of {network.name}: on {len(pixels)} of its images they differ "
-                f"by {apart:.2g} in the median, expected at most {ROUNDING * spread:.2g}; synthesize again, or get the "
+                f"by {difference:.2g} in the median, expected at most {ROUNDING * spread:.2g}; synthesize again, or get the "
                 "whole set"
             )
 
     def load(self, count: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Pixels (N, C, H, W; as stored: uint8 or float32), wanted classes (N,) and logits (N, classes) of the first `count`
-        images, of all by default; of a unit that is cut, as many of each class. Every shard that is read is checked. Raises
-        UserError where they cannot fit in memory.
+        """Pixels (N, C, H, W; as stored: uint8 or float32), target classes (N,) and logits (N, classes) of the first `count`
+        images; of all by default. A chunk that is cut keeps its classes balanced. Every shard that is read is checked.
+        Raises UserError if the images do not fit in memory.
         """
-        count, unit = min(len(self), len(self) if count is None else count), self.about["unit"]
-        items = sorted(self.about["shards"].items())[: max(1, -(-count // unit))]
+        count, chunk = min(len(self), len(self) if count is None else count), self.about["unit"]
+        items = sorted(self.about["shards"].items())[: max(1, -(-count // chunk))]
         size = sum((self.folder / name).stat().st_size for name, _ in items if (self.folder / name).is_file())
-        check_cost(2 * size, f"the images of {self.folder}", otherwise="give a smaller set, or fewer --images")
+        check_cost(2 * size, f"the images of {self.folder}", otherwise="use a smaller set, or fewer images of it")
         shards = [self._shard(index, *item) for index, item in enumerate(items)]
-        kept = self._kept(count, shards[-1][1], len(shards) - 1)
-        shards[-1] = shards[-1][0][kept], shards[-1][1][kept], shards[-1][2][kept]
+        rows = self._rows_among(count, shards[-1][1], len(shards) - 1)
+        shards[-1] = shards[-1][0][rows], shards[-1][1][rows], shards[-1][2][rows]
         pixels, labels, logits = (torch.cat(parts) for parts in zip(*shards, strict=True))
         return pixels, labels, logits
 
-    def measured(self, *, first: bool = False) -> float:
-        """The share of the images that the teacher assigns to the class they were made for; where the last shard is cut, of
-        those that `load` gives, or of its `first` ones.
+    def measured(self, *, balanced: bool = True) -> float:
+        """The share of the images for which the teacher predicts the target class. Of a cut last chunk, the images that
+        `load` returns count; its first ones if not `balanced`.
         """
-        alike, items = [], sorted(self.about["shards"].items())
+        hits, items = [], sorted(self.about["shards"].items())
         for index, item in enumerate(items):
             _, labels, logits = self._shard(index, *item)
-            rest = slice(len(self) - index * self.about["unit"]) if first else self._kept(len(self), labels, index)
-            kept = rest if index + 1 == len(items) else slice(None)
-            alike.append(logits.argmax(1)[kept] == labels[kept])
-        return round(float(torch.cat(alike).double().mean()), 6)
+            rows: slice | Tensor = slice(None)
+            if index + 1 == len(items):
+                first_rows = slice(len(self) - index * self.about["unit"])
+                rows = self._rows_among(len(self), labels, index) if balanced else first_rows
+            hits.append(logits.argmax(1)[rows] == labels[rows])
+        return round(float(torch.cat(hits).double().mean()), 6)
 
-    def _kept(self, count: int, labels: Tensor, index: int) -> Tensor:
-        """Which images of the last chunk, number `index`, are among the first `count`."""
+    def _rows_among(self, count: int, labels: Tensor, index: int) -> Tensor:
+        """Rows of the last chunk, number `index`, that are among the first `count` images."""
         return balanced_cut(labels, index, self.about["unit"], count, len(self.spec.classes))
 
     def _shard(self, index: int, name: str, digest: str) -> tuple[Tensor, Tensor, Tensor]:
-        path, spec, unit = self.folder / name, self.spec, self.about["unit"]
+        path, spec, chunk = self.folder / name, self.spec, self.about["unit"]
         if not path.is_file():
             raise UserError(f"{path} is missing; run the same datafree synthesize again, or get the whole set")
         tensors, header = read_tensors(path, kind="shard")
         if sha256_file(path) != digest or header != {"unit": index, "made": _key(self.about)}:
             raise UserError(f"{path} is not the shard that the index names; run the same datafree synthesize again")
         pixels = tensors.get("pixels")
-        stored = torch.uint8 if pixels is not None and pixels.dtype == torch.uint8 else torch.float32
+        pixel_type = torch.uint8 if pixels is not None and pixels.dtype == torch.uint8 else torch.float32
         classes = len(spec.classes)
         layout = {
-            "pixels": Slot(stored, (unit, *spec.shape)),
-            "labels": Slot(torch.int64, (unit,), 0, classes - 1, integral=True),
-            "logits": Slot(torch.float32, (unit, classes)),
+            "pixels": Slot(pixel_type, (chunk, *spec.shape)),
+            "labels": Slot(torch.int64, (chunk,), 0, classes - 1, integral=True),
+            "logits": Slot(torch.float32, (chunk, classes)),
         }
         try:
             check_expected(
@@ -248,62 +255,62 @@ class _About(BaseModel):
     images: int = Field(ge=1)
     shards: dict[str, str] | None
     hits: float | None = Field(default=None, ge=0, le=1)
-    """The share of images in which the teacher sees the wanted class."""
+    """The share of images for which the teacher predicts the target class."""
 
 
 SETTINGS = ("format", "method", "seed", "unit", "teacher", "record", "spec")
-"""What decides the images of a set, in its set.json."""
+"""Keys of set.json that determine the images."""
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """The checked content of a set.json; its `shards` are None where the set is not finished."""
+    """The checked content of a set.json; its `shards` are None for an unfinished set."""
     path = folder / "set.json"
     about = read_sealed_json(path, (*SETTINGS, "images", "shards", "hits"))
     try:
-        own = _About.model_validate(about)
+        parsed = _About.model_validate(about)
         if not is_format(about["format"], 1):  # to pydantic true is 1
             raise UserError(
                 f"{path} has format {about['format']!r}, expected 1; synthesize again, or get the whole set"
             )
     except ValidationError as error:
         raise UserError(f"{path}: {first_problem(error)}; synthesize again, or get the whole set") from None
-    InputSpec.stored(own.spec, path)
-    name = own.method.get("method")
+    InputSpec.stored(parsed.spec, path)
+    name = parsed.method.get("method")
     if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= 80:
         raise UserError(f"{path}: method: got {str(name)[:40]!r}, expected the name of a method; get the set again")
-    if own.shards is not None:
-        count = -(-own.images // own.unit)
-        if count > SHARDS or len(own.shards) != count or any(_name(index) not in own.shards for index in range(count)):
+    if parsed.shards is not None:
+        count, shards = -(-parsed.images // parsed.unit), parsed.shards
+        if count > SHARDS or len(shards) != count or any(_shard_name(index) not in shards for index in range(count)):
             raise UserError(
-                f"{path} lists {len(own.shards):,} shards, expected {count:,}, which {own.images:,} images in units of "
-                f"{own.unit:,} take; synthesize again, or get the whole set"
+                f"{path} lists {len(shards):,} shards, expected {count:,} for {parsed.images:,} images in chunks of "
+                f"{parsed.unit:,}; synthesize again, or get the whole set"
             )
     return about
 
 
 def _key(about: dict[str, Any]) -> str:
-    """Of the settings that made a shard."""
+    """sha256 of the settings that determine a shard."""
     return hashlib.sha256(canonical({key: about[key] for key in SETTINGS}, "the set's settings")).hexdigest()
 
 
-def unit_of(method: Any, teacher: Network, images: int, out: Path | None = None) -> int:
-    """Images in a chunk by default: 256, or what suits the method for so many; that of the set in `out`, if there is one."""
-    unit_size = getattr(method, "unit_size", None)
-    if unit_size is None or images < 1:
-        return UNIT
+def chunk_size(method: Any, teacher: Network, images: int, out: Path | None = None) -> int:
+    """Default number of images in a chunk: 256, or the method's own for that many images, or that of the set in `out`."""
+    size_of = getattr(method, "chunk_size", None)
+    if size_of is None or images < 1:
+        return CHUNK
     if out is not None and (out / "set.json").is_file():
         return int(read_about(out)["unit"])
-    return unit_size(len(teacher.spec.classes), images)
+    return size_of(len(teacher.spec.classes), images)
 
 
 def balanced_cut(labels: Tensor, index: int, chunk: int, count: int, classes: int) -> Tensor:
-    """Rows of the last chunk, number `index` with these wanted classes, that are among the first `count` images of all: those
+    """Rows of the last chunk, number `index` with target classes `labels`, that are among the first `count` images: those
     that keep the classes balanced.
     """
-    expected_labels, rest = methods.unit_labels(index, chunk, classes), count - index * chunk
-    if not torch.equal(labels.sort().values, expected_labels.sort().values):  # of a method that counts otherwise
-        return torch.arange(rest)
-    counts = expected_labels[:rest].bincount(minlength=classes)
+    expected_labels, remaining = methods.chunk_labels(index, chunk, classes), count - index * chunk
+    if not torch.equal(labels.sort().values, expected_labels.sort().values):  # the method assigns classes differently
+        return torch.arange(remaining)
+    counts = expected_labels[:remaining].bincount(minlength=classes)
     rank = torch.zeros(chunk, dtype=torch.int64)  # of each image among those of its class
     for label in range(classes):
         rows = labels == label
@@ -312,10 +319,13 @@ def balanced_cut(labels: Tensor, index: int, chunk: int, count: int, classes: in
 
 
 def check_grows(out: Path, images: int) -> None:
-    """Raises UserError for fewer images than the set in `out` has already, or was begun with."""
-    there = read_about(out)["images"] if (out / "set.json").is_file() else 0
-    if there > images:
-        raise UserError(f"images: got {images}, but the set in {out} is of {there:,} already; name another folder")
+    """Raises UserError for fewer images than the set in `out` already has, or was started with."""
+    existing = read_about(out)["images"] if (out / "set.json").is_file() else 0
+    if existing > images:
+        raise UserError(
+            f"images: got {images}, but the set in {out} already has {existing:,}, expected at least as many; name another "
+            "`out`"
+        )
 
 
 @checked
@@ -332,13 +342,13 @@ def synthesize(
     progress: Progress = silent,
     unit: int | None = None,
 ) -> SyntheticSet:
-    """Makes `images` images by `method` into the folder `out`, or continues where an earlier run stopped.
+    """Makes `images` images with `method` and writes them to the folder `out`, or continues a stopped run.
 
     `method` is a name, a mapping with `method`, or settings. The same seed gives the same bytes for any number of `workers`
-    (threads here, processes under torchrun): a chunk is made on one thread from its index. `chunk` images are made together,
-    by default as many as suits the method; `unit` is its earlier name. `sample` makes images in memory, without a folder.
-    Raises UserError, before anything is written, for settings that do not fit the teacher or its record, and for a folder
-    that holds something else or another set.
+    (threads here, processes under torchrun): a chunk is made on one thread and depends on its index only. `chunk` is the
+    number of images that are made together, by default chosen by the method; `unit` is its earlier name. `sample` makes
+    images in memory, without a folder. Raises UserError, before anything is written, for settings that do not fit the
+    teacher or its record, and if the folder holds something else or another set.
     """
     chunk = renamed_chunk(chunk, unit)
     if out is None:
@@ -360,7 +370,7 @@ def renamed_chunk(chunk: int | None, unit: int | None) -> int | None:
     if unit is None:
         return chunk
     if chunk is not None:
-        raise UserError("unit: got it beside chunk, of which it is the earlier name; leave unit out")
+        raise UserError("unit: got it with chunk, expected only one; unit is the earlier name of chunk, leave it out")
     warnings.warn("unit is now called chunk", DeprecationWarning, stacklevel=4)
     return unit
 
@@ -377,22 +387,22 @@ def prepare(
 ) -> tuple[Synthesizer, BoundMethod, int]:
     """The method's settings, the method bound to the teacher and its record, and the number of images in a chunk.
 
-    Raises UserError for counts below 1, and for a method, record or teacher that do not fit each other; nothing is written.
+    Raises UserError for counts below 1, and if method, record and teacher do not fit each other. Writes nothing.
     """
     method = methods.resolve(method)
     for name, count in (("images", images), ("chunk", chunk), ("workers", workers)):
         if count is not None:
             check_count(name, count)
-    chunk = unit_of(method, teacher, images, out) if chunk is None else chunk
+    chunk = chunk_size(method, teacher, images, out) if chunk is None else chunk
     if (chunks := -(-images // chunk)) > SHARDS:
         raise UserError(
-            f"chunk: got {chunk:,} for {images:,} images, which are {chunks:,} shards, expected at most {SHARDS:,}, which an "
-            f"index can list; give chunk={-(-images // SHARDS)} or more"
+            f"chunk: got {chunk:,} for {images:,} images, which makes {chunks:,} shards, expected at most {SHARDS:,}; give "
+            f"`chunk={-(-images // SHARDS)}` or more"
         )
     teacher.check()
     if record is not None:
         record.check_teacher(teacher)
-    with one_thread():  # an eigenbasis, say, must not depend on the number of cores either
+    with one_thread():  # an eigenbasis must not depend on the number of cores either
         return method, method.bind(teacher, record), chunk
 
 
@@ -405,8 +415,8 @@ def _fill(
     workers: int,
     progress: Progress,
 ) -> None:
-    """Makes the chunks that are missing. A finished set stays whole, as it was, until more images are all there."""
-    about = _same_settings(folder, about)
+    """Makes the missing chunks. A finished set stays as it is until all new images are there."""
+    about = _with_stored_spelling(folder, about)
     seed, chunk = about["seed"], about["unit"]
     sweep(folder)
     chunks = -(-images // chunk)
@@ -415,15 +425,15 @@ def _fill(
         write_sealed_json(folder / "set.json", {**about, "images": images, "shards": None})
     mine = [index for index in range(chunks) if index % size == rank]
     key = _key(about)
-    todo = [index for index in mine if not _whole(folder / _name(index), {"unit": index, "made": key})]
+    todo = [index for index in mine if not _is_complete(folder / _shard_name(index), {"unit": index, "made": key})]
     done = len(mine) - len(todo)
     total = min(images, len(mine) * chunk)
     progress(min(done * chunk, total), total)
 
-    def write(index: int, own: BoundMethod) -> None:
-        pixels, labels, logits = stored_chunk(own, index, seed, chunk, in_range)
+    def write(index: int, thread_method: BoundMethod) -> None:
+        pixels, labels, logits = stored_chunk(thread_method, index, seed, chunk, in_range)
         tensors = {"pixels": pixels, "labels": labels, "logits": logits}
-        write_tensors(folder / _name(index), tensors, {"unit": index, "made": key}, kind="shard")
+        write_tensors(folder / _shard_name(index), tensors, {"unit": index, "made": key}, kind="shard")
 
     with closing(in_order(bound, todo, write, workers)) as written:
         for _ in written:
@@ -432,9 +442,10 @@ def _fill(
     gathered(None)  # every process has written its chunks
 
     def finish() -> None:
-        shards = {_name(index): sha256_file(folder / _name(index)) for index in range(chunks)}
-        finished = SyntheticSet(folder, {**about, "images": images, "shards": shards})
-        write_sealed_json(folder / "set.json", {**finished.about, "hits": finished.measured()})
+        names = [_shard_name(index) for index in range(chunks)]
+        shards = {name: sha256_file(folder / name) for name in names}
+        synthetic = SyntheticSet(folder, {**about, "images": images, "shards": shards})
+        write_sealed_json(folder / "set.json", {**synthetic.about, "hits": synthetic.measured()})
 
     first(finish)
 
@@ -444,38 +455,38 @@ def _is_finished(folder: Path) -> bool:
     return path.exists() and read_about(folder)["shards"] is not None
 
 
-def _about(teacher: Network, record: Record | None, method: Any, seed: int, unit: int) -> dict[str, Any]:
+def _about(teacher: Network, record: Record | None, method: Any, seed: int, chunk: int) -> dict[str, Any]:
     return {
         "format": 1,
         "method": method.model_dump(mode="json"),
         "seed": seed,
-        "unit": unit,
+        "unit": chunk,
         "teacher": teacher.fingerprint(),
         "record": None if record is None else record.digest(),
         "spec": teacher.spec.model_dump(mode="json"),
     }
 
 
-def _same_settings(folder: Path, about: dict[str, Any]) -> dict[str, Any]:
-    """`about` with the method's settings as the set in `folder` spells them, which its shards name.
+def _with_stored_spelling(folder: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """`about` with the method's settings as spelled in the folder's set.json, whose hash is in the shards.
 
-    Raises UserError where that set has other settings.
+    Raises UserError if that set has other settings.
     """
     if not (folder / "set.json").exists():
         return about
-    stored = read_about(folder)
-    old = modern(stored)
+    folder_about = read_about(folder)
+    folder_settings = modern(folder_about)
     for key, value in modern(about).items():
-        before = old.get(key)
-        if before != value:
-            if isinstance(before, dict) and isinstance(value, dict):
-                key = next((k for k in (*value, *before) if before.get(k) != value.get(k)), key)
-                before, value = before.get(key), value.get(key)
+        folder_value = folder_settings.get(key)
+        if folder_value != value:
+            if isinstance(folder_value, dict) and isinstance(value, dict):
+                key = next((k for k in (*value, *folder_value) if folder_value.get(k) != value.get(k)), key)
+                folder_value, value = folder_value.get(key), value.get(key)
             raise UserError(
-                f"{folder} holds a set with `{key}={_short(before)}`, this run has {_short(value)}; "
+                f"{folder} holds a set with `{key}={_short(folder_value)}`, this run has {_short(value)}; "
                 "name another `out`, or repeat the run that made it"
             )
-    return {**about, "method": stored["method"]}
+    return {**about, "method": folder_about["method"]}
 
 
 def _short(value: Any) -> str:
@@ -483,27 +494,27 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _name(index: int) -> str:
+def _shard_name(index: int) -> str:
     return f"unit-{index:06d}.safetensors"
 
 
-def _whole(path: Path, header: dict[str, int | str]) -> bool:
-    """Whether the shard is there and its checksum holds; one that is damaged or another's is removed and made again."""
+def _is_complete(path: Path, header: dict[str, int | str]) -> bool:
+    """Whether the shard exists and its checksum is right. Removes a damaged shard, and one of another set."""
     if not path.exists():
         return False
     try:
-        whole = read_tensors(path, kind="shard")[1] == header
+        is_complete = read_tensors(path, kind="shard")[1] == header
     except UserError:
-        whole = False
-    if not whole:
+        is_complete = False
+    if not is_complete:
         path.unlink()
-    return whole
+    return is_complete
 
 
 def in_order(
     bound: BoundMethod, indices: Sequence[int], call: Callable[[int, BoundMethod], T], workers: int
 ) -> Generator[T, None, None]:
-    """What `call` returns for each index, in order, on a pool of threads.
+    """The results of `call` for each index, in order, from a pool of threads.
 
     Each thread has its own copy of the teacher, and each call runs on one thread.
     """
@@ -516,15 +527,15 @@ def in_order(
         teacher = replace(bound.teacher, module=copied(bound.teacher.module))
         copies.put(replace(bound, teacher=teacher))  # type: ignore[type-var]
 
-    def one(index: int) -> T:
-        own = copies.get()
+    def call_with_copy(index: int) -> T:
+        copy = copies.get()
         try:
-            return call(index, own)
+            return call(index, copy)
         finally:
-            copies.put(own)
+            copies.put(copy)
 
     with one_thread(), ThreadPoolExecutor(count) as pool:
-        futures = [pool.submit(one, index) for index in indices]
+        futures = [pool.submit(call_with_copy, index) for index in indices]
         try:
             for future in futures:
                 yield future.result()
@@ -536,25 +547,25 @@ def in_order(
 def stored_chunk(
     bound: BoundMethod, index: int, seed: int, chunk: int, in_range: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Pixels (N, C, H, W) as a set stores them, uint8 where the method keeps them `in_range`, else float32; wanted classes
-    (N,) and the teacher's logits (N, classes) on those pixels.
+    """Pixels (N, C, H, W) as a set stores them, uint8 if `in_range`, else float32; target classes (N,); the teacher's logits
+    (N, classes) on these pixels.
     """
     batch, teacher = bound.chunk(index, seed, chunk), bound.teacher
     if not bool(batch.pixels.isfinite().all()):
-        raise UserError(f"unit {index} came out non-finite; lower --learning-rate")
+        raise UserError(f"chunk {index} has images that are not finite; lower the method's `learning_rate`")
     pixels = to_bytes(batch.pixels, teacher.spec) if in_range else batch.pixels.float()
     return pixels, batch.labels, teacher.predict(to_pixels(pixels, teacher.spec))
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One thread an operation, so that results do not depend on the number of cores; put back afterwards."""
-    before = torch.get_num_threads()
+    """Inside, torch uses one thread per operation, so that results do not depend on the number of cores."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
 
 
 def _check_set(folder: Path) -> None:
@@ -562,4 +573,4 @@ def _check_set(folder: Path) -> None:
 
 
 SET_FOLDER = Kind("synthetic-set", "synthetic set", ("set.json",), _check_set, grows="images")
-"""The folder of a synthetic set, as `runs.output_folder` takes it."""
+"""The folder of a synthetic set, for `runs.output_folder`."""

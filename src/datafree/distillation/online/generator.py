@@ -28,7 +28,7 @@ PHASES = [
 """Tap of one side of a kernel (last axis) that reads each phase of each neighbour, for both resulting phases."""
 LANES = 8
 """Width of a CPU vector. Layers with fewer maps are computed with four times as many maps of half the size."""
-GENERATORS, MOST, PIXELS = 8, 2048, 1 << 24
+GENERATORS, IMAGES_AT_MOST, PIXELS_AT_MOST = 8, 2048, 1 << 24
 """For `untrained`: the number of generators and the maximum numbers of images and pixels."""
 
 
@@ -60,7 +60,7 @@ class Generator(nn.Module):
         )  # fmt: skip
 
     @property
-    def drawn(self) -> int:
+    def latents_per_image(self) -> int:
         """Z, the number of standard normal latents per image."""
         return self.latent + (0 if self.scene is None else self.scene.numbers(self.spec))
 
@@ -145,21 +145,22 @@ def new_generator(
 @torch.no_grad()
 def untrained(teacher: Network, scene: Scene | None, *, seed: int) -> Tensor:
     """Images (N, C, H, W) of several untrained generators: 2,048, or fewer for large images."""
-    count = max(GENERATORS, min(MOST, PIXELS // teacher.spec.pixels) // GENERATORS * GENERATORS)
+    count = max(GENERATORS, min(IMAGES_AT_MOST, PIXELS_AT_MOST // teacher.spec.pixels) // GENERATORS * GENERATORS)
     batches, width = [], width_for(teacher)
     for index in range(GENERATORS):
         generator = new_generator(teacher, seed=seed_of(seed, "untrained", index), width=width, scene=scene)
-        latents = torch.randn((count // GENERATORS, generator.drawn), generator=stream(seed, "untrained", index))
+        latents = torch.randn(
+            (count // GENERATORS, generator.latents_per_image), generator=stream(seed, "untrained", index)
+        )
         batches.append(generator(latents.to(teacher.device)).cpu())
     return torch.cat(batches)
 
 
 def width_for(teacher: Network) -> int:
     """Width of the largest generator whose forward pass costs no more than the teacher's; at least 8."""
-    most = _flops(teacher.module, teacher.logits, torch.zeros(2, *teacher.spec.shape, device=teacher.device))
+    budget = _flops(teacher.module, teacher.logits, torch.zeros(2, *teacher.spec.shape, device=teacher.device))
     costs = _generator_flops(teacher.spec)  # pyright: ignore[reportArgumentType]: a frozen model is hashable
-    fitting = [width for width, flops in costs.items() if flops <= most]
-    return max(fitting, default=WIDTHS[0])
+    return max((width for width, flops in costs.items() if flops <= budget), default=WIDTHS[0])
 
 
 @cache

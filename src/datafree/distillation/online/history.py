@@ -42,10 +42,10 @@ class GeneratorHealth:
     duplicates: float
     """Share of images that equal another image byte by byte."""
 
-    def collapsed(self, most: float = math.inf) -> str | None:
+    def collapsed(self, most_classes: float = math.inf) -> str | None:
         """The reason that the generator counts as collapsed, or None.
 
-        `most` is the highest number of `classes` so far: one that never had two classes has not collapsed.
+        `most_classes` is the highest number of `classes` so far: one that never had two classes has not collapsed.
         """
         if not math.isfinite(self.spread):
             return "non-finite images"
@@ -53,7 +53,7 @@ class GeneratorHealth:
             return "identical images"
         if self.duplicates >= 0.5:
             return "duplicate images"
-        return "a single class" if self.classes < ONE_CLASS and most > 1.5 else None
+        return "a single class" if self.classes < ONE_CLASS and most_classes > 1.5 else None
 
 
 @dataclass

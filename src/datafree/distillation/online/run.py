@@ -37,9 +37,17 @@ from ..replay.none import NoReplay
 from ..train_student import check_student
 from .history import GeneratorHealth, History, history_from_state, history_slots, history_state
 from .settings import PRESETS, OnlineDistillation, online_preset
-from .trainer import Anchored, OnlineTrainer
+from .trainer import AnchorImages, OnlineTrainer
 
-__all__ = ["PRESETS", "Anchored", "GeneratorHealth", "History", "OnlineDistillation", "online_preset", "train_online"]
+__all__ = [
+    "PRESETS",
+    "AnchorImages",
+    "GeneratorHealth",
+    "History",
+    "OnlineDistillation",
+    "online_preset",
+    "train_online",
+]
 
 ATTEMPTS = 3
 KIND = "online-state"
@@ -63,20 +71,20 @@ def train_online(
     replay: Any = None,
     *,
     record: Record | None = None,
-    anchored: Anchored | None = None,
+    anchors: AnchorImages | None = None,
     seed: int = 0,
     state: Path | None = None,
     identity: dict[str, Any] | None = None,
     score: Callable[[Network], float] | None = None,
-    each: Callable[[Network, History, dict[int, Tensor]], None] | None = None,
+    on_epoch: Callable[[Network, History, dict[int, Tensor]], None] | None = None,
     progress: Progress = silent,
 ) -> History:
     """Trains `student` in place against a generator under `teacher`, without data; it ends in eval mode.
 
     `settings.keep` selects the returned weights. `replay` is a settings object of `datafree.distillation.replay`; by
-    default there is no replay. `anchored` guides the generator with a few images. With a `state` path, everything is
+    default there is no replay. `anchors` guide the generator with a few images. With a `state` path, everything is
     saved there after each epoch, and a run with the same `identity` resumes from it. `score` is called after each epoch
-    with student and average; training never uses its result. `each` is called after each epoch with the student as it
+    with student and average; training never uses its result. `on_epoch` is called after each epoch with the student as it
     would be saved, the history, and generated images, uint8 (10, C, H, W), by epoch.
 
     An epoch with a collapsed generator or a non-finite loss is discarded and repeated with a new generator, at most
@@ -100,12 +108,12 @@ def train_online(
     with together(), channels_last(teacher, student), frozen(teacher.module):
         broadcast(student.module)
         memory, objective = _share(replay).bind(teacher, seed), settings.objective(teacher, record)
-        trainer = OnlineTrainer(teacher, student, settings, memory, objective, seed, anchored)
+        trainer = OnlineTrainer(teacher, student, settings, memory, objective, seed, anchors)
         state_file = OnlineState(state, identity or {}, scored=score is not None)
         first_epoch = state_file.resume(trainer)
-        if each is not None and trainer.world.rank == 0 and first_epoch == settings.epochs:
+        if on_epoch is not None and trainer.world.rank == 0 and first_epoch == settings.epochs:
             # the earlier run was stopped before this call for its last epoch
-            each(trainer.saved_student, trainer.history, trainer.samples)
+            on_epoch(trainer.saved_student, trainer.history, trainer.samples)
         try:
             state_tensors = trainer.state()
             for epoch in range(first_epoch, settings.epochs):
@@ -113,16 +121,16 @@ def train_online(
                     state_tensors = _epoch(trainer, epoch, state_tensors, progress)
                     epoch_ended(progress, epoch + 1, settings.epochs, trainer.history.loss[-1])
                 except UserError:  # the weights are those of the last good epoch; the history has the rollbacks
-                    if each is not None and trainer.world.rank == 0 and epoch:
-                        each(trainer.saved_student, trainer.history, trainer.samples)
+                    if on_epoch is not None and trainer.world.rank == 0 and epoch:
+                        on_epoch(trainer.saved_student, trainer.history, trainer.samples)
                     raise
                 if score is not None:
                     trainer.history.scores.append(first(lambda: score(student)))
                     trainer.history.average_scores.append(first(lambda: score(trainer.average)))
                 if state is not None:
                     state_file.write(trainer, state_tensors, epoch + 1)
-                if each is not None and trainer.world.rank == 0:
-                    each(trainer.saved_student, trainer.history, trainer.samples)
+                if on_epoch is not None and trainer.world.rank == 0:
+                    on_epoch(trainer.saved_student, trainer.history, trainer.samples)
         finally:
             student.module.load_state_dict(trainer.saved_student.module.state_dict())
             student.module.eval()
@@ -160,14 +168,14 @@ def _epoch(trainer: OnlineTrainer, number: int, good_state: dict[str, Tensor], p
         trainer.attempt += 1
         trainer.replace_generator()
     advice = (
-        "--student-rate or --generator-rate"
+        "lower `student_rate` or `generator_rate`"
         if "loss" in reason or "logits" in reason
-        else "--generator-rate or raise --balance"
+        else "lower `generator_rate` or raise `balance`"
     )
     student = f"as after epoch {number}" if number else "unchanged"
     raise UserError(
-        f"epoch {number + 1} ended with {reason} {ATTEMPTS + 1} times; the student is {student}; lower {advice}, and "
-        "start again with another --out"
+        f"epoch {number + 1} ended with {reason} {ATTEMPTS + 1} times; the student is {student}; {advice}, and "
+        "start again with another `out`"
     )
 
 
@@ -193,7 +201,7 @@ class OnlineState:
         Raises UserError if the state of a new run would not fit in a file.
         """
         path = self.path
-        header = None if path is None else first(lambda: self._opened(path, trainer))
+        header = None if path is None else first(lambda: self._read_header(path, trainer))
         epochs = trainer.settings.epochs
         state_header = self._header(epochs, 0, epochs if self.scored else 0) if header is None else header
         if path is None:
@@ -231,7 +239,7 @@ class OnlineState:
             identity=identity, environment=Environment.here(), epoch=epoch, attempt=attempt, scored=scored
         )
 
-    def _opened(self, path: Path, trainer: OnlineTrainer) -> OnlineHeader | None:
+    def _read_header(self, path: Path, trainer: OnlineTrainer) -> OnlineHeader | None:
         if not path.exists():
             return None
         header = open_state(path, KIND, OnlineHeader, json.loads(json.dumps(self.identity)))

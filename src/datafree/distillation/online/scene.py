@@ -61,17 +61,17 @@ class Scene:
         """Number of random numbers per image."""
         return 2 if self.kind == "drawings" else 2 * len(_sizes(spec.shape[1:])) + 5 + 2 * spec.shape[0]
 
-    def compose(self, maps: Tensor, drawn: Tensor, spec: InputSpec) -> Tensor:
+    def compose(self, maps: Tensor, numbers: Tensor, spec: InputSpec) -> Tensor:
         """Pixels (N, C, H, W) from maps (N, `maps`, H, W) and numbers (N, `numbers`); differentiable in the maps."""
-        pixels = self._drawing(maps, drawn) if self.kind == "drawings" else self._thing(maps, drawn, spec)
+        pixels = self._drawing(maps, numbers) if self.kind == "drawings" else self._thing(maps, numbers, spec)
         return spec.low + (spec.high - spec.low) * pixels
 
-    def _drawing(self, maps: Tensor, drawn: Tensor) -> Tensor:
-        return drawing(maps, torch.special.ndtr(drawn.float())[:, :, None, None, None], self.ground)
+    def _drawing(self, maps: Tensor, numbers: Tensor) -> Tensor:
+        return drawing(maps, torch.special.ndtr(numbers.float())[:, :, None, None, None], self.ground)
 
-    def _thing(self, maps: Tensor, drawn: Tensor, spec: InputSpec) -> Tensor:
+    def _thing(self, maps: Tensor, numbers: Tensor, spec: InputSpec) -> Tensor:
         sizes, channels = _sizes(spec.shape[1:]), spec.shape[0]
-        numbers = drawn.float()[:, :, None, None, None]
+        numbers = numbers.float()[:, :, None, None, None]
         weights = (GRAIN * numbers[:, : 2 * len(sizes)].unflatten(1, (2, -1))).softmax(2)
         share = torch.special.ndtr(numbers[:, 2 * len(sizes) :])
         is_mirrored = share[:, 0] < self.symmetry
@@ -105,14 +105,14 @@ def _blend(maps: Tensor, weights: Tensor, sizes: list[tuple[int, ...]]) -> Tenso
 
 def _resized(maps: Tensor, size: tuple[int, ...]) -> Tensor:
     """Bilinear resize as two matrix products: twice as fast as torch's for one map, and no slower at 224 x 224."""
-    rows, columns = (_weights(old, new, maps) for old, new in zip(maps.shape[2:], size, strict=True))
+    rows, columns = (_weights(source, target, maps) for source, target in zip(maps.shape[2:], size, strict=True))
     return rows.T @ (maps @ columns)
 
 
-def _weights(old: int, new: int, like: Tensor) -> Tensor:
-    """Interpolation weights (old, new) of each old position for each new one."""
-    identity = torch.eye(old, dtype=like.dtype, device=like.device)
-    return interpolate(identity[None], size=new, mode="linear")[0]
+def _weights(source: int, target: int, like: Tensor) -> Tensor:
+    """Interpolation weights (source, target) of each source position for each target position."""
+    identity = torch.eye(source, dtype=like.dtype, device=like.device)
+    return interpolate(identity[None], size=target, mode="linear")[0]
 
 
 def _mirrored(maps: Tensor, is_mirrored: Tensor) -> Tensor:

@@ -86,7 +86,7 @@ class OnlineDistillation(Settings):
     precision: Literal["float32", "bfloat16"] = "float32"
     """Number format of forward and backward passes; weights are always float32."""
 
-    summary: ClassVar[str] = "a generator against the student, with --replay (Binici et al. 2021, 2022)"
+    summary: ClassVar[str] = "a generator against the student, with replay (Binici et al. 2021, 2022)"
 
     def composition(self) -> Scene | None:
         """The image model, or None for plain generator output."""
@@ -108,7 +108,7 @@ class OnlineDistillation(Settings):
         weighted = tuple((weight, term) for weight, term in parts if weight)
         if not weighted:
             raise UserError(
-                "all weights of the generator's losses are 0, expected at least one above 0; give --disagreement 1"
+                "all weights of the generator's losses are 0, expected at least one above 0; give `disagreement=1`"
             )
         return Objective(weighted)
 

@@ -31,7 +31,7 @@ from .generator import Generator, new_generator
 from .history import GeneratorHealth, History
 from .settings import OnlineDistillation
 
-__all__ = ["Anchored", "OnlineTrainer"]
+__all__ = ["AnchorImages", "OnlineTrainer"]
 
 PROBES = 2048
 HEALTH_IMAGES = 512
@@ -39,8 +39,8 @@ SAMPLES = 10
 
 
 @dataclass(frozen=True, eq=False)
-class Anchored:
-    """Condensed or a few real images that guide the generator (Binici et al. 2024)."""
+class AnchorImages:
+    """Condensed images, or a few real ones, that the generator is kept near by an alignment (Binici et al. 2024)."""
 
     alignment: Alignment
     pixels: Tensor
@@ -60,13 +60,11 @@ class OnlineTrainer:
         memory: Memory,
         objective: Objective,
         seed: int,
-        anchored: Anchored | None = None,
+        anchors: AnchorImages | None = None,
     ):
         self.teacher, self.student, self.settings, self.memory = teacher, student, settings, memory
-        self.alignment = None if anchored is None else anchored.alignment
-        self.guide = (
-            None if anchored is None else anchored.alignment.bind(teacher, anchored.pixels, anchored.labels, seed)
-        )
+        self.alignment = None if anchors is None else anchors.alignment
+        self.guide = None if anchors is None else anchors.alignment.bind(teacher, anchors.pixels, anchors.labels, seed)
         if self.guide is not None and self.alignment is not None:
             weight = self.alignment.guidance if settings.guidance is None else settings.guidance
             objective = objective + weight * AlignmentLoss(self.guide, "predicted")
@@ -95,7 +93,7 @@ class OnlineTrainer:
             width=settings.width,
             scene=settings.composition(),
         ).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.memory.begin(self.generator)
+        self.memory.on_new_generator(self.generator)
         self.generator_optimizer = torch.optim.Adam(
             self.generator.parameters(), lr=settings.generator_rate, betas=(0.5, 0.999)
         )
@@ -148,20 +146,24 @@ class OnlineTrainer:
         return torch.autocast(self.teacher.device.type, torch.bfloat16) if narrow else nullcontext()
 
     def _generate(self, rng: torch.Generator, count: int | None = None) -> Tensor:
-        latents = torch.randn((count or self.local_batch, self.generator.drawn), generator=rng)
+        latents = torch.randn((count or self.local_batch, self.generator.latents_per_image), generator=rng)
         return self.generator(latents.to(self.teacher.device))
 
     def _generator_step(self, rng: torch.Generator) -> float:
         """One step of the generator; the student is frozen, including its buffers. Returns the loss per image."""
         objective = self.objective.bind(self.teacher, torch.empty(0, dtype=torch.long), rng)
-        with frozen(self.student.module), tap_names.watch(self.teacher, objective.taps) as seen, self._autocast():
+        with (
+            frozen(self.student.module),
+            tap_names.watch(self.teacher, objective.taps) as activations,
+            self._autocast(),
+        ):
             pixels = self._generate(rng).float()
             if self.alignment is not None:  # anchors are augmented, so generated images must be too
                 pixels = self.alignment.show(pixels, self.teacher.spec, rng)
             logits, student_logits = self.teacher.logits(pixels), self.student.logits(pixels)
-            seen[tap_names.INPUT] = pixels
+            activations[tap_names.INPUT] = pixels
             labels = torch.zeros(len(pixels), dtype=torch.long, device=pixels.device)
-            view = View(pixels, labels, logits, seen, student=student_logits)
+            view = View(pixels, labels, logits, activations, student=student_logits)
             total, _ = objective(view)
         loss = total / len(pixels)
         self.generator_optimizer.zero_grad(set_to_none=True)
@@ -169,7 +171,7 @@ class OnlineTrainer:
         average_gradients(self.generator.parameters(), self.local_batch)
         self.generator_optimizer.step()
         objective.learn(view)
-        self.memory.follow(self.generator)
+        self.memory.on_generator_step(self.generator)
         return float(loss.detach())
 
     def _student_step(self, rng: torch.Generator, *, write: bool) -> float:
@@ -250,7 +252,8 @@ class OnlineTrainer:
     def _generate_fixed_scene(self, number: int) -> Tensor:
         """Fresh images that all have the median scene, so that they differ only by the generator's maps."""
         latents = torch.randn(
-            (HEALTH_IMAGES, self.generator.drawn), generator=stream(self.seed, "alike", number, self.attempt)
+            (HEALTH_IMAGES, self.generator.latents_per_image),
+            generator=stream(self.seed, "alike", number, self.attempt),
         )
         latents[:, self.generator.latent :] = 0
         return self.generator(latents.to(self.teacher.device)).float().cpu()
@@ -269,11 +272,11 @@ class OnlineTrainer:
     @torch.no_grad()
     def save_samples(self, epoch: int) -> None:
         """Saves images generated from fixed latents, after about ten epochs spread over the run."""
-        if self._saves_samples(epoch):
+        if self._has_samples(epoch):
             pixels = self._generate(stream(self.seed, "shown"), HEALTH_IMAGES)[:SAMPLES].float().cpu()
             self.samples[epoch + 1] = to_bytes(pixels, self.teacher.spec)
 
-    def _saves_samples(self, epoch: int) -> bool:
+    def _has_samples(self, epoch: int) -> bool:
         return epoch % math.ceil(self.settings.epochs / SAMPLES) == 0 or epoch == self.settings.epochs - 1
 
     # -- resuming --------------------------------------------------------------------------------------------------
@@ -307,9 +310,7 @@ class OnlineTrainer:
         slots |= optimizer_slots(self.student_optimizer, "learner", steps * settings.student_steps)
         slots |= optimizer_slots(self.generator_optimizer, "maker", steps * settings.generator_steps)
         slots |= {
-            f"shown/{epoch + 1}": Slot(pixels, (SAMPLES, *image))
-            for epoch in range(epochs)
-            if self._saves_samples(epoch)
+            f"shown/{epoch + 1}": Slot(pixels, (SAMPLES, *image)) for epoch in range(epochs) if self._has_samples(epoch)
         }
         if self.guide is not None:
             slots |= prefixed(self.guide.slots(steps * settings.generator_steps), "guide")

@@ -40,11 +40,11 @@ class Written:
 class Memory(Protocol):
     """Earlier images, or a model of them. Uses only the random generators passed to it."""
 
-    def begin(self, generator: Generator) -> None:
+    def on_new_generator(self, generator: Generator) -> None:
         """Called with each new generator before its first step. Raises UserError if the memory cannot hold it."""
         ...
 
-    def follow(self, generator: Generator) -> None:
+    def on_generator_step(self, generator: Generator) -> None:
         """Called with the generator after each of its steps."""
         ...
 
@@ -93,8 +93,8 @@ def room_for(teacher: Network, nbytes: int) -> int:
     image_bytes = teacher.spec.pixels
     if nbytes < image_bytes:
         raise UserError(
-            f"--replay-bytes: got {nbytes:,}, expected at least {image_bytes:,}, the size of one image; give more, "
-            "or --replay none"
+            f"replay_bytes: got {nbytes:,}, expected at least {image_bytes:,}, the size of one image; give more, or use "
+            "`replay='none'`"
         )
     return nbytes // image_bytes
 

@@ -12,7 +12,7 @@ from ..._core.errors import UserError
 from ..._core.slots import Slot, Slots
 from ...models.network import Network
 from . import Written
-from .stored import ImageMemory, StoredReplay, slots_of_sample
+from .stored import ImageMemory, StoredReplay, reservoir_slots
 
 __all__ = ["Balanced"]
 
@@ -24,8 +24,8 @@ class BalancedMemory(ImageMemory):
         classes = len(teacher.spec.classes)
         if room < classes:
             raise UserError(
-                f"--replay-bytes: got room for {room} images, expected at least one for each of {classes} classes; "
-                "give more, or another --replay"
+                f"replay_bytes: got room for {room} images, expected at least one for each of {classes} classes; give more, "
+                "or use another kind of `replay`"
             )
         self.room_per_class = room // classes
         super().__init__(teacher, self.room_per_class * classes)
@@ -60,7 +60,7 @@ class BalancedMemory(ImageMemory):
         counts = self.seen_by_class.clamp(max=self.room_per_class)
         return torch.cat([index * self.room_per_class + torch.arange(int(count)) for index, count in enumerate(counts)])
 
-    def _drawn(self, count: int, rng: torch.Generator) -> Tensor:
+    def _random_slots(self, count: int, rng: torch.Generator) -> Tensor:
         counts = self.seen_by_class.clamp(max=self.room_per_class)
         classes = counts.nonzero()[:, 0]
         labels = classes[torch.randint(len(classes), (count,), generator=rng)]
@@ -70,7 +70,7 @@ class BalancedMemory(ImageMemory):
         slots = torch.full((count,), -1)
         for label in labels.unique():
             rows = (labels == label).nonzero()[:, 0]
-            label_slots = slots_of_sample(self.seen_by_class[label] + torch.arange(len(rows)), self.room_per_class, rng)
+            label_slots = reservoir_slots(self.seen_by_class[label] + torch.arange(len(rows)), self.room_per_class, rng)
             slots[rows] = torch.where(label_slots >= 0, label_slots + label * self.room_per_class, -1)
             self.seen_by_class[label] += len(rows)
         return slots

@@ -33,8 +33,8 @@ class Ema(Settings):
     def bind(self, teacher: Network, seed: int) -> EmaMemory:  # noqa: ARG002
         if self.replay_bytes < 4 * teacher.spec.pixels:
             raise UserError(
-                f"--replay-bytes: got {self.replay_bytes:,}, expected at least {4 * teacher.spec.pixels:,}, and any "
-                "generator of such images needs more; give more, or --replay none"
+                f"replay_bytes: got {self.replay_bytes:,}, expected at least {4 * teacher.spec.pixels:,}, and any "
+                "generator of such images needs more; give more, or use `replay='none'`"
             )
         return EmaMemory(self, teacher)
 
@@ -46,16 +46,16 @@ class EmaMemory:
         self.settings, self.spec, self.steps = settings, teacher.spec, 0
         self.average: Generator | None = None
 
-    def begin(self, generator: Generator) -> None:
+    def on_new_generator(self, generator: Generator) -> None:
         if (size := _nbytes(generator)) > self.settings.replay_bytes:
             raise UserError(
-                f"--replay-bytes: got {self.settings.replay_bytes:,}, expected at least {size:,}, the size of the "
-                "generator's weights; give more, a smaller --width or another --replay"
+                f"replay_bytes: got {self.settings.replay_bytes:,}, expected at least {size:,}, the size of the "
+                "generator's weights; give more, a smaller `width`, or another kind of `replay`"
             )
         self.average, self.steps = copy.deepcopy(generator).requires_grad_(False), 0
 
     @torch.no_grad()
-    def follow(self, generator: Generator) -> None:
+    def on_generator_step(self, generator: Generator) -> None:
         assert self.average is not None
         for average, current in zip(self.average.parameters(), generator.parameters(), strict=True):
             average.lerp_(current, 1 - self.settings.decay)
@@ -69,7 +69,7 @@ class EmaMemory:
         """As in `Memory`; None before the first step. Generates at least 32 images, which batch norms need."""
         if self.average is None or not self.steps:
             return None
-        latents = torch.randn((max(count, 32), self.average.drawn), generator=rng)
+        latents = torch.randn((max(count, 32), self.average.latents_per_image), generator=rng)
         return self.average(latents.to(self.average.first.weight.device))[:count].float()
 
     def nbytes(self) -> int:

@@ -32,10 +32,10 @@ class NoReplay(Settings):
 class EmptyMemory:
     """A memory that is always empty."""
 
-    def begin(self, generator: Generator) -> None:
+    def on_new_generator(self, generator: Generator) -> None:
         pass
 
-    def follow(self, generator: Generator) -> None:
+    def on_generator_step(self, generator: Generator) -> None:
         pass
 
     def write(self, pixels: Tensor, logits: Tensor, rng: torch.Generator) -> None:

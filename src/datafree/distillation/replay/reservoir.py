@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from .stored import ImageMemory, StoredReplay, slots_of_sample
+from .stored import ImageMemory, StoredReplay, reservoir_slots
 
 __all__ = ["Reservoir"]
 
@@ -16,7 +16,7 @@ class ReservoirMemory(ImageMemory):
     """Image number k takes a slot with probability room / k (Vitter's algorithm R)."""
 
     def _slots(self, count: int, labels: Tensor, rng: torch.Generator) -> Tensor:  # noqa: ARG002
-        return slots_of_sample(self.seen + torch.arange(count), self.room, rng)
+        return reservoir_slots(self.seen + torch.arange(count), self.room, rng)
 
 
 class Reservoir(StoredReplay):

@@ -17,7 +17,7 @@ from ...models.pixel_bytes import to_bytes, to_pixels
 from ..online.generator import Generator
 from . import BYTES, Written, room_for
 
-__all__ = ["ImageMemory", "StoredReplay", "slots_of_sample"]
+__all__ = ["ImageMemory", "StoredReplay", "reservoir_slots"]
 
 
 class StoredReplay(Settings):
@@ -40,10 +40,10 @@ class ImageMemory:
         self.pixels = torch.empty((room, *teacher.spec.shape), dtype=torch.uint8)
         self.occupied = torch.zeros(room, dtype=torch.bool)
 
-    def begin(self, generator: Generator) -> None:
+    def on_new_generator(self, generator: Generator) -> None:
         pass
 
-    def follow(self, generator: Generator) -> None:
+    def on_generator_step(self, generator: Generator) -> None:
         pass
 
     def write(self, pixels: Tensor, logits: Tensor, rng: torch.Generator) -> None:
@@ -58,7 +58,7 @@ class ImageMemory:
     def sample(self, count: int, rng: torch.Generator) -> Tensor | None:
         if not self.seen:
             return None
-        return to_pixels(self.pixels[self._drawn(count, rng)], self.spec)
+        return to_pixels(self.pixels[self._random_slots(count, rng)], self.spec)
 
     def nbytes(self) -> int:
         return min(self.seen, self.room) * self.spec.pixels
@@ -77,7 +77,7 @@ class ImageMemory:
         self.pixels[: len(pixels)], self.seen = pixels, int(state["seen"])
         self.occupied[: len(pixels)] = True
 
-    def _drawn(self, count: int, rng: torch.Generator) -> Tensor:
+    def _random_slots(self, count: int, rng: torch.Generator) -> Tensor:
         """Random occupied slots (count,)."""
         if not bool(self.occupied[: self.seen].all()):
             empty = int((~self.occupied).nonzero()[0])
@@ -95,8 +95,8 @@ class ImageMemory:
         """
 
 
-def slots_of_sample(numbers: Tensor, room: int, rng: torch.Generator) -> Tensor:
+def reservoir_slots(numbers: Tensor, room: int, rng: torch.Generator) -> Tensor:
     """Slots for images with the given `numbers`, counted from 0; -1 for not stored. Vitter 1985, algorithm R."""
-    drawn = (torch.rand(len(numbers), generator=rng, dtype=torch.float64) * (numbers + 1)).long()
-    slots = torch.where(numbers < room, numbers, drawn)
+    random_slots = (torch.rand(len(numbers), generator=rng, dtype=torch.float64) * (numbers + 1)).long()
+    slots = torch.where(numbers < room, numbers, random_slots)
     return torch.where(slots < room, slots, -1)

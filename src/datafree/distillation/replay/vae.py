@@ -95,24 +95,22 @@ class VaeMemory:
         self.adam = torch.optim.Adam(self.net.parameters(), lr=settings.vae_rate)
 
     def _widest_net(self) -> _Net:
-        least = 0
+        size = 0
         for width in WIDTHS:
             with torch.device("meta"):
-                least = 4 * sum(
-                    parameter.numel()
-                    for parameter in _Net(self.teacher.spec, self.settings.vae_code, width).parameters()
-                )
-            if least <= self.settings.replay_bytes:
+                net = _Net(self.teacher.spec, self.settings.vae_code, width)
+            size = 4 * sum(parameter.numel() for parameter in net.parameters())
+            if size <= self.settings.replay_bytes:
                 return _Net(self.teacher.spec, self.settings.vae_code, width)
         raise UserError(
-            f"--replay-bytes: got {self.settings.replay_bytes:,}, expected at least {least:,} for the smallest VAE; "
-            "give more, a smaller --vae-code, or another --replay"
+            f"replay_bytes: got {self.settings.replay_bytes:,}, expected at least {size:,} for the smallest VAE; give more, "
+            "a smaller `vae_code`, or another kind of `replay`"
         )
 
-    def begin(self, generator: Generator) -> None:
+    def on_new_generator(self, generator: Generator) -> None:
         pass
 
-    def follow(self, generator: Generator) -> None:
+    def on_generator_step(self, generator: Generator) -> None:
         pass
 
     def write(self, pixels: Tensor, logits: Tensor, rng: torch.Generator) -> None:

@@ -1,4 +1,4 @@
-"""A report from the folders of runs: what each holds and is worth, collected, and the page with its log written."""
+"""Collects the contents of a report from the folders of runs, measures the networks, and writes the page and its log."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from ...runs.run_log import RunLog, versions
 from ...runs.run_reader import FinishedRun
 from .groups import online_runs, similarity_tables
 from .model import Report, Row
-from .networks import NetworkOpener, code_by_folder, doubts, measured, of_other_networks, teacher_of
+from .networks import NetworkOpener, code_by_folder, doubts, find_teacher, measured, warn_of_other_teachers
 from .page import write
 from .rows import FEW, curve_lines, network_row
 from .sets import matches, real_grid, set_grid
@@ -40,7 +40,7 @@ from .timelines import timeline
 __all__ = ["WrittenReport", "collect", "report"]
 
 GENERATOR = b'<meta name="generator" content="datafree">'
-"""What a page of datafree's has near its start."""
+"""Line near the start of every page that datafree writes."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,15 @@ class WrittenReport:
     """A report on disk."""
 
     path: Path
-    """The page; its log, with the numbers of the table, is `PAGE.run.json` beside it."""
+    """The page. Its log, with the numbers of the table, is `PAGE.run.json` beside it."""
     networks: int
     """Number of networks in the table."""
     sets: int
-    """Number of sets of images that are shown."""
+    """Number of image sets that are shown."""
     warnings: tuple[str, ...]
-    """What the page warns of, a line each."""
+    """The page's warnings, one line each."""
     unchanged: bool = False
-    """Whether the page was there already, of the same runs and settings; the numbers are not counted then."""
+    """Whether the page already existed, for the same runs and settings; the counts above are 0 then."""
 
 
 @checked
@@ -74,16 +74,15 @@ def report(
 ) -> WrittenReport:
     """Writes one self-contained page about any number of runs: a table, images, curves and settings.
 
-    `runs` are folders as the commands, `write_release` and `QuantizedNetwork.save` wrote them: releases, synthetic sets,
+    `runs` are folders written by the commands, `write_release` and `QuantizedNetwork.save`: releases, synthetic sets,
     quantized networks, similarities. Every network is measured on `data` (what `load_data` returns, a torch Dataset or
-    DataLoader, or a pair of images and labels) and compared with the release that others learnt from; without data the page
-    shows what the runs' own logs state. `code` names what builds a network of its publisher's own: ``file.py:function``, in
-    the order of the runs, or ``FOLDER=file.py:function``; `networks` are such networks by folder, opened already, as by
-    ``load_model(folder, module=...)``. `settings` are what the page's log states of the call, by default
-    its arguments.
+    DataLoader, or a pair of images and labels) and compared with the release that others learned from. Without data, the
+    page shows the numbers in the runs' logs. `code` names the code that builds custom networks: ``file.py:function``, in the
+    order of the runs, or ``FOLDER=file.py:function``. `networks` are custom networks by folder that are already open, as
+    from ``load_model(folder, module=...)``. `settings` are written to the page's log; by default the arguments.
 
-    Raises UserError for a folder that holds no run, for runs without a release, and where `out` or its log would take the
-    place of another file; nothing is left half-written.
+    Raises UserError for a folder that holds no run, for runs without a release, and if `out` or its log would replace
+    another file. Nothing is left half-written.
     """
     if not runs:
         raise UserError("runs: got none, expected release folders and synthetic sets; name some")
@@ -94,35 +93,35 @@ def report(
             Release.open(folder)  # says what is wrong
         if FinishedRun.of(folder).verb == "evaluate" and not (folder / "config.json").is_file():
             raise UserError(
-                f"{folder} is what datafree evaluate wrote, wanted a release, set or similarity; name the folder of the "
-                "network that it measured, and the data to measure it on"
+                f"{folder} was written by datafree evaluate, expected a release, set or similarity; name the folder of the "
+                "network that it measured, and give `data` to measure it on"
             )
     _check_page(out)
-    opened = _opened(folders, networks or {})
+    open_networks = _by_folder(folders, networks or {})
     test = None if data is None else as_dataset(data, _spec(folders))
     codes = code_by_folder(folders, code)
     log = _log(folders, codes, test, settings or _settings(folders, test, title, code, seed))
     with locked(out.parent, file=out.name) if out.parent.is_dir() else nullcontext():
         if _is_complete(out, log):
             return WrittenReport(out, 0, 0, (), unchanged=True)
-        page = collect(folders, test, title=title, opener=NetworkOpener(codes, device, opened), seed=seed)
+        page = collect(folders, test, title=title, opener=NetworkOpener(codes, device, open_networks), seed=seed)
         write(page, out)
-        log.write_to(_beside(out), {"networks": [asdict(row) for row in page.rows], "page": sha256_file(out)})
+        log.write_to(_log_path(out), {"networks": [asdict(row) for row in page.rows], "page": sha256_file(out)})
     return WrittenReport(out, len(page.rows), len(page.grids), tuple(page.warnings))
 
 
 def collect(
     folders: Sequence[Path], data: Dataset | None, *, title: str, opener: NetworkOpener, seed: int = 0
 ) -> Report:
-    """What the page shows of the folders; nothing is written."""
+    """The contents of the page. Writes nothing."""
     logs = {folder: FinishedRun.of(folder) for folder in folders}
     sets = [folder for folder in folders if (folder / "set.json").is_file()]
     networks = [folder for folder in folders if folder not in sets and logs[folder].verb != "similarity"]
-    spec, teacher = _spec(folders), teacher_of(networks, logs, opener)
+    spec, teacher = _spec(folders), find_teacher(networks, logs, opener)
     scores, warnings = measured(networks, logs, teacher, data, opener)
-    warnings = warnings + of_other_networks(networks, logs, teacher)
-    made_by = {hash_of(folder): logs[folder] for folder in sets}
-    rows = [network_row(folder, logs[folder], folder == teacher, scores[folder], made_by) for folder in networks]
+    warnings = warnings + warn_of_other_teachers(networks, logs, teacher)
+    logs_by_hash = {hash_of(folder): logs[folder] for folder in sets}
+    rows = [network_row(folder, logs[folder], folder == teacher, scores[folder], logs_by_hash) for folder in networks]
     grids = [] if data is None else [real_grid(data, spec)]
     set_matches, unmatched = matches(sets, networks, teacher, opener, seed)
     return Report(
@@ -136,13 +135,13 @@ def collect(
     )  # fmt: skip
 
 
-def _opened(folders: Sequence[Path], networks: Mapping[str, Network]) -> dict[Path, Network]:
-    """The opened networks by folder. Raises UserError for a folder that is no run, and for another network than its own."""
+def _by_folder(folders: Sequence[Path], networks: Mapping[str, Network]) -> dict[Path, Network]:
+    """The open networks by folder. Raises UserError for a folder that is not among the runs, and for other weights."""
     by_folder = {Path(name): network for name, network in networks.items()}
     for folder, network in by_folder.items():
         if folder not in folders:
             raise UserError(
-                f"networks: got one for {folder}, expected folders among the runs; leave it out, or name that run"
+                f"networks: got one for {folder}, expected folders among the runs; leave it out, or add that run"
             )
         if not is_quantized(folder):
             weights = read_weights(Release.open(folder).weights)
@@ -163,7 +162,7 @@ def _opened(folders: Sequence[Path], networks: Mapping[str, Network]) -> dict[Pa
 def _settings(
     folders: Sequence[Path], data: Dataset | None, title: str, code: Sequence[str], seed: int
 ) -> dict[str, Any]:
-    """What the log says of a call from Python."""
+    """Settings in the log of a call from Python."""
     name = None if data is None else data.name
     if data is not None and not is_known(data.name) and data.public not in PATHS.values():
         name = IN_MEMORY
@@ -180,49 +179,49 @@ def _log(
 
 
 def _check_page(out: Path) -> None:
-    """Raises UserError where the page, or the log beside it, would take the place of another kind of file."""
-    beside = _beside(out)
-    check_name_length(beside)
+    """Raises UserError if the page, or the log beside it, would replace another kind of file."""
+    log_path = _log_path(out)
+    check_name_length(log_path)
     if out.is_dir():
         raise UserError(f"out: got {out}, a folder, expected a file; give it a name, as in {out / 'report.html'}")
-    if os.path.lexists(out) and not _is_page(out, beside):
-        raise UserError(f"{out} is there already and no page of datafree's, and would be lost; name another file")
-    if os.path.lexists(beside) and not stat.S_ISREG(os.lstat(beside).st_mode):
-        raise UserError(f"{beside} is there already and no file, and would be lost; name another file")
-    if beside.is_file() and read_json(beside).get("verb") != "report":
-        raise UserError(f"{beside} is there already and is no report's, and would be lost; name another file")
+    if os.path.lexists(out) and not _is_page(out, log_path):
+        raise UserError(f"{out} exists, is no page of datafree's and would be lost; name another file")
+    if os.path.lexists(log_path) and not stat.S_ISREG(os.lstat(log_path).st_mode):
+        raise UserError(f"{log_path} exists, is no file and would be lost; name another file")
+    if log_path.is_file() and read_json(log_path).get("verb") != "report":
+        raise UserError(f"{log_path} exists, is no log of a report and would be lost; name another file")
 
 
 def _is_complete(out: Path, log: RunLog) -> bool:
-    """Whether the page is that of this very run. Raises UserError for another run's, which would be lost.
+    """Whether the page was made by this same run. Raises UserError if it was made by another run, since it would be lost.
 
-    A page without a log is of a run that was stopped, and is made again; so is one that has changed since.
+    A page without a log belongs to a stopped run and is made again; so is a page that was changed.
     """
-    beside = _beside(out)
-    for path in (out, beside) if out.parent.is_dir() else ():
+    log_path = _log_path(out)
+    for path in (out, log_path) if out.parent.is_dir() else ():
         sweep(path.parent, name=path.name)
     if not out.exists():
-        if beside.exists():  # the log of a page that is gone
-            beside.unlink()
-            sync_folder(beside)
+        if log_path.exists():  # the log of a removed page
+            log_path.unlink()
+            sync_folder(log_path)
         return False
-    old = read_json(beside) if beside.is_file() else {}
-    result = old.get("result")
+    existing_log = read_json(log_path) if log_path.is_file() else {}
+    result = existing_log.get("result")
     if not isinstance(result, dict) or "page" not in result:  # of an earlier version
         return False
-    changed = difference(log.private, old)
+    changed = difference(log.private, existing_log)
     if changed is not None:
         raise UserError(f"{out} was made {changed}: name another `out`, or remove that page first")
     return result["page"] == sha256_file(out)
 
 
-def _beside(out: Path) -> Path:
-    """The page's log: its whole name is in the log's, since teacher.run.json is the log of a folder `teacher`."""
+def _log_path(out: Path) -> Path:
+    """The page's log. Its name contains the page's suffix, since teacher.run.json is the log of a folder `teacher`."""
     return out.with_name(f"{out.name}.run.json")
 
 
 def _is_page(path: Path, log: Path) -> bool:
-    """Whether datafree wrote the page; those of earlier versions are known by their log."""
+    """Whether datafree wrote the page. Pages of earlier versions are recognised by their log."""
     if not stat.S_ISREG(os.lstat(path).st_mode):
         return False
     with path.open("rb") as file:
@@ -232,24 +231,24 @@ def _is_page(path: Path, log: Path) -> bool:
     return GENERATOR in start or (log.is_file() and read_json(log).get("verb") == "report")
 
 
-# -- what is said of the whole ------------------------------------------------------------
+# -- summary ------------------------------------------------------------------------------
 
 
 def _spec(folders: Sequence[Path]) -> InputSpec:
     for folder in folders:
         if (folder / "config.json").is_file() and not is_quantized(folder):
             return Release.open(folder).spec
-    raise UserError("no release among the runs, wanted at least the teacher; name its folder too")
+    raise UserError("runs: got no release, expected at least the teacher; name its folder too")
 
 
 def _summary(rows: Sequence[Row]) -> str:
-    """What every student reached; none is picked out by its accuracy."""
+    """The accuracy of every network; none is selected by it."""
     parts = []
     for group in ("without data", FEW, "quantized", "with data", "teacher"):
         scores = [f"{row.name} {row.accuracy:.2f} %" for row in rows if row.group == group and row.accuracy is not None]
         parts += [f"{group}: {', '.join(scores)}"] if scores else []
     if not parts:
-        return "No accuracy was measured: --data names labelled images to measure on."
+        return "No accuracy was measured, because no labelled data was given."
     if not parts[0].startswith(("without", FEW, "quantized")):
         parts.insert(0, "no student without data was measured with labels")
     return "Accuracy on the test set. " + ". ".join(part[0].upper() + part[1:] for part in parts) + "."

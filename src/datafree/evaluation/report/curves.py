@@ -37,8 +37,8 @@ def curves_svg(lines: list[Line]) -> str:
         name_looks = looks(line.name for lines in panels.values() for line in lines)
         for (key, panel_lines), height in zip(panels.items(), heights):
             top -= _TOP + height
-            box = (_LEFT / _WIDTH, top / total, (_WIDTH - _LEFT - _RIGHT) / _WIDTH, height / total)
-            _panel(figure.add_axes(box), key, panel_lines, name_looks, height, words)
+            rectangle = (_LEFT / _WIDTH, top / total, (_WIDTH - _LEFT - _RIGHT) / _WIDTH, height / total)
+            _panel(figure.add_axes(rectangle), key, panel_lines, name_looks, height, words)
             top -= _BOTTOM
         return svg(figure, words, _label(panels))
 

@@ -19,15 +19,14 @@ __all__ = ["online_runs", "similarity_tables"]
 
 
 def similarity_tables(logs: dict[Path, FinishedRun]) -> list[SimilarityTable]:
-    """The similarities among the runs, those together that can be compared: of one network, form and way of showing."""
+    """The similarities among the runs, grouped by what can be compared: network, form and augmentation."""
     groups: dict[tuple[str, ...], list[Path]] = {}
     for folder, log in logs.items():
         if log.verb == "similarity" and log.result.similarity:
             network = [str(log.settings.get(key)) for key in ("model", "code", "weights", "record")]
-            how = [str(log.settings.get(key, 0)) for key in ("form", "shift", "flip")]
-            groups.setdefault(
-                (*(log.inputs.get(path, path) for path in network), log.inputs.get("record", ""), *how), []
-            ).append(folder)
+            measure = [str(log.settings.get(key, 0)) for key in ("form", "shift", "flip")]
+            inputs = [log.inputs.get(path, path) for path in network]
+            groups.setdefault((*inputs, log.inputs.get("record", ""), *measure), []).append(folder)
     names = {place(folder): folder.name for folder in logs}
     return [_table({folder: logs[folder] for folder in group}, names) for group in groups.values()]
 
@@ -51,14 +50,14 @@ def _table(logs: dict[Path, FinishedRun], releases: dict[str, str]) -> Similarit
     parts = [
         f"{name}: {form}, {f'in {unit}' if unit else 'without a unit'}",
         f"{counts[0]:,} images each" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,} images",
-        _how_shown(settings),
+        _augmentation(settings),
         f"from {', '.join(folder.name for folder in logs)}",
     ]
     return SimilarityTable("; ".join(parts), sorted(similarities, key=lambda entry: entry.total), unit)
 
 
 def online_runs(networks: list[Path], logs: dict[Path, FinishedRun]) -> list[OnlineRun]:
-    """The online runs; a series is of those with the same settings but for the seed, from the same inputs."""
+    """The online runs. Runs with the same inputs and the same settings except for the seed form a series."""
     runs = []
     for folder in networks:
         log = logs[folder]
@@ -71,8 +70,8 @@ def online_runs(networks: list[Path], logs: dict[Path, FinishedRun]) -> list[Onl
     return runs
 
 
-def _how_shown(settings: dict[str, Any]) -> str:
-    """In words, how images were moved and mirrored."""
-    moved = [f"moved by up to {settings['shift']} pixels"] if settings.get("shift") else []
-    moved += ["mirrored half of the time"] if settings.get("flip") else []
-    return f"shown as in training ({', '.join(moved)})" if moved else "shown as they are"
+def _augmentation(settings: dict[str, Any]) -> str:
+    """The augmentation in words."""
+    changes = [f"moved by up to {settings['shift']} pixels"] if settings.get("shift") else []
+    changes += ["mirrored half of the time"] if settings.get("flip") else []
+    return f"shown as in training ({', '.join(changes)})" if changes else "shown as they are"

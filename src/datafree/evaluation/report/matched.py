@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .svg import LEADING, Words, by_layer, looks, name_ends, style, svg
+from .svg import LEADING, Words, looks, name_ends, plot_by_layer, style, svg
 
 if TYPE_CHECKING:
     from ..similarity import LayerMatches
@@ -30,13 +30,15 @@ def matched_svg(sets: Sequence[LayerMatches], salt: str = "") -> str:
     spreads = [(entry.name, [max(value, _LEAST) for value in entry.spread]) for entry in sets]
     with style(f"datafree matched {salt}"):
         figure = Figure((9.6, total))
-        left = figure.add_axes((0.065, 0.5 / total, 0.32, plot / total))
-        right = figure.add_axes((0.45, 0.5 / total, 0.32, plot / total), sharey=left)
-        by_layer(left, means, name_looks)
-        left.set_title("mean: (m \u2212 \u03bc) / \u03c3", loc="left", fontsize=9, fontweight="bold")
-        by_layer(right, spreads, name_looks)
-        right.set_title("standard deviation: s / \u03c3 \u2212 1", loc="left", fontsize=9, fontweight="bold")
-        name_ends(right, [(name, len(values), values[-1]) for name, values in spreads], name_looks, plot, words, 24)
+        mean_axes = figure.add_axes((0.065, 0.5 / total, 0.32, plot / total))
+        spread_axes = figure.add_axes((0.45, 0.5 / total, 0.32, plot / total), sharey=mean_axes)
+        plot_by_layer(mean_axes, means, name_looks)
+        mean_axes.set_title("mean: (m \u2212 \u03bc) / \u03c3", loc="left", fontsize=9, fontweight="bold")
+        plot_by_layer(spread_axes, spreads, name_looks)
+        spread_axes.set_title("standard deviation: s / \u03c3 \u2212 1", loc="left", fontsize=9, fontweight="bold")
+        name_ends(
+            spread_axes, [(name, len(values), values[-1]) for name, values in spreads], name_looks, plot, words, 24
+        )
         return svg(figure, words, _label(sets))
 
 

@@ -1,4 +1,4 @@
-"""The networks of a report: opened, told apart from their teacher, and measured on one data set."""
+"""The networks of a report: opens them, finds the teacher, and measures all on one data set."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ...runs.provenance import hash_of
 from ...runs.run_reader import FinishedRun, Scores
 from ..accuracy import doubt, evaluate
 
-__all__ = ["NetworkOpener", "code_by_folder", "doubts", "measured", "of_other_networks", "teacher_of"]
+__all__ = ["NetworkOpener", "code_by_folder", "doubts", "find_teacher", "measured", "warn_of_other_teachers"]
 
 
 @dataclass(frozen=True)
@@ -25,15 +25,15 @@ class NetworkOpener:
     """Opens the networks of a report's folders."""
 
     codes: Mapping[Path, str]
-    """Folder -> `file.py:function` that builds its network, for releases of their publisher's own code."""
+    """Folder -> `file.py:function` that builds its network, for custom networks."""
     device: str = "cpu"
     networks: Mapping[Path, Network] = field(default_factory=dict)
-    """Folder -> its network, where that is open already."""
+    """Folder -> its network, for networks that are already open."""
 
     def open(self, folder: Path) -> Network | None:
-        """The network in `folder`; None for a release that needs code where none was named.
+        """The network in `folder`; None for a custom network without code.
 
-        Raises UserError for code that builds another function of the release's weights.
+        Raises UserError if the code builds another function of the release's weights.
         """
         if folder in self.networks:
             return self.networks[folder]
@@ -43,14 +43,14 @@ class NetworkOpener:
         network = load_model(str(folder), code=code)
         network.module.to(self.device)
         if code is not None and not quantized:
-            Release.open(folder).record(network)  # which holds the logits of the network that it was made of
+            Release.open(folder).record(network)  # checks the logits that it stores
         return network
 
 
 def code_by_folder(folders: Sequence[Path], codes: Sequence[str]) -> dict[Path, str]:
-    """What builds each network of its publisher's own code: `codes` in their order, or as FOLDER=file.py:function.
+    """The code of each custom network: `codes` in the order of the folders, or as FOLDER=file.py:function.
 
-    Raises UserError for a name that belongs to none of the folders.
+    Raises UserError for a name that does not belong to exactly one of the folders.
     """
     custom = [
         folder
@@ -61,22 +61,24 @@ def code_by_folder(folders: Sequence[Path], codes: Sequence[str]) -> dict[Path, 
     for name in codes:
         place, _, code = name.rpartition("=")
         if place:
-            fitting = [folder for folder in custom if folder.resolve() == Path(place).resolve() or folder.name == place]
+            matches = [folder for folder in custom if folder.resolve() == Path(place).resolve() or folder.name == place]
         else:
-            fitting = [folder for folder in custom if folder not in by_folder][:1]
-        if len(fitting) != 1:
+            matches = [folder for folder in custom if folder not in by_folder][:1]
+        if len(matches) != 1:
             names = ", ".join(map(str, custom)) or "none"
             raise UserError(
-                f"code: got {name!r}, which fits {len(fitting)} of the runs of somebody's own code ({names}), expected one; "
-                "give FOLDER=file.py:function for one of them"
+                f"code: got {name!r}, which fits {len(matches)} of the custom networks among the runs ({names}), expected "
+                "one; give FOLDER=file.py:function for one of them"
             )
-        by_folder[fitting[0]] = code
+        by_folder[matches[0]] = code
     return by_folder
 
 
-def teacher_of(networks: list[Path], logs: Mapping[Path, FinishedRun], opener: NetworkOpener) -> Path | None:
-    """The release that another run learnt from or was quantized from: by its content; for a run from Python by its
-    fingerprint; in older logs by its path or, where that is elsewhere now, by its name. None where there is none.
+def find_teacher(networks: list[Path], logs: Mapping[Path, FinishedRun], opener: NetworkOpener) -> Path | None:
+    """The release that another run learned from or was quantized from; None if there is none.
+
+    Found by its content; for runs from Python by its fingerprint; for older logs by its path, or by its name if it was
+    moved.
     """
     hashes = {_source(log.inputs, log) for log in logs.values()} - {None}
     for folder in networks:
@@ -99,26 +101,26 @@ def _role(log: FinishedRun) -> str:
 
 
 def _source(values: Mapping[str, object], log: FinishedRun) -> object:
-    """What settings or inputs say of the network that a run began with."""
+    """The entry of settings or inputs for the network that a run started from."""
     return values.get(_role(log))
 
 
 def _fingerprint(folder: Path, opener: NetworkOpener) -> str | None:
-    """None for a quantized network, which is nobody's teacher, and for one that needs code."""
+    """None for a quantized network, which cannot be a teacher, and for a custom network without code."""
     network = None if is_quantized(folder) else opener.open(folder)
     return None if network is None else network.fingerprint()
 
 
 def _real_path(name: str) -> str | None:
-    """The absolute path without links; None for a name that no file can have."""
+    """The absolute path without links; None for an impossible file name."""
     try:
         return os.path.realpath(name)
     except (ValueError, OSError):  # a NUL, or a lone surrogate
         return None
 
 
-def of_other_networks(networks: list[Path], logs: Mapping[Path, FinishedRun], teacher: Path | None) -> list[str]:
-    """A warning for each network that was made from another one than the teacher that all are compared with."""
+def warn_of_other_teachers(networks: list[Path], logs: Mapping[Path, FinishedRun], teacher: Path | None) -> list[str]:
+    """A warning for each network that was made from another network than the common teacher."""
     if teacher is None:
         return []
     names = {hash_of(folder): folder.name for folder in networks}
@@ -140,10 +142,10 @@ def measured(
     data: Dataset | None,
     opener: NetworkOpener,
 ) -> tuple[dict[Path, Scores], list[str]]:
-    """Every network's scores on `data`, beside the teacher, and warnings; without data, what the runs' own logs say."""
+    """Every network's scores on `data`, and warnings; without data, the scores in the runs' logs."""
     if data is None:
         any_logged = any(logs[folder].result.evaluation.accuracy is not None for folder in networks)
-        note = "accuracies are what the runs' own logs say of their own test data; --data measures them here"
+        note = "accuracies are those in the runs' logs, on each run's own test data; no data was given to measure them here"
         return {folder: logs[folder].result.evaluation for folder in networks}, [note] if any_logged else []
     scores, warnings = {}, []
     original = None if teacher is None else opener.open(teacher)
@@ -152,7 +154,7 @@ def measured(
         if network is None:
             scores[folder] = Scores()
             warnings.append(
-                f"{folder.name} is of its publisher's own code and was not measured here; name it with --code"
+                f"{folder.name} is a custom network and was not measured, because its code (file.py:function) was not given"
             )
             continue
         result = evaluate(network, data, original if folder != teacher else None)
@@ -161,7 +163,7 @@ def measured(
 
 
 def doubts(networks: list[Path], scores: Mapping[Path, Scores]) -> list[str]:
-    """A warning for each accuracy that is hardly above that of guessing, as `datafree evaluate` prints it."""
+    """A warning for each accuracy near chance, as `datafree evaluate` prints it."""
     warnings = []
     for folder in networks:
         score = scores[folder]

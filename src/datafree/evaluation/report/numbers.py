@@ -20,8 +20,8 @@ def spread(sd: float | None, seeds: int) -> str:
     """``± 0.12, n = 5``; empty for one seed."""
     if seeds <= 1:
         return ""
-    known = sd is not None and math.isfinite(sd)
-    return f"± {sd:.2f}, n = {seeds}" if known else f"sd {NOT_MEASURED}, n = {seeds}"
+    is_measured = sd is not None and math.isfinite(sd)
+    return f"± {sd:.2f}, n = {seeds}" if is_measured else f"sd {NOT_MEASURED}, n = {seeds}"
 
 
 def count(value: int | None) -> str:
@@ -54,8 +54,8 @@ def duration(seconds: float | None) -> str:
         return NOT_MEASURED
     if seconds < 59.95:
         return f"{seconds:.2f} s" if seconds < 1 else f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60:02d} min"
+    minutes, whole_seconds = divmod(round(seconds), 60)
+    return f"{minutes} min {whole_seconds:02d} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60:02d} min"
 
 
 def share(value: float) -> str:

@@ -13,9 +13,9 @@ from .model import Line, OnlineRun
 if TYPE_CHECKING:
     from ...runs.run_reader import OnlineLog
 
-__all__ = ["REST", "facts", "figures", "online_lines", "online_run"]
+__all__ = ["OTHER", "facts", "figures", "online_lines", "online_run"]
 
-REST = "monitoring and other"
+OTHER = "monitoring and other"
 """Phase for the time that no other phase counts."""
 _LISTED = 5
 """Maximum number of rollbacks that are listed."""
@@ -24,13 +24,13 @@ _ACCURACY, _AGREEMENT = "test accuracy, %", "agreement with the teacher on gener
 
 def online_run(name: str, log: OnlineLog, replay: str = "", series: str = "") -> OnlineRun:
     """An OnlineRun from the log in a run.json; runs with the same `series` only differ in their seed."""
-    spent = {key: seconds for key, seconds in log.phases.items() if seconds > 0}
-    if "student" in spent and "memory" in spent:  # memory writes happen in student steps and count in both
-        spent["student"] = max(0.0, spent["student"] - spent["memory"])
-    rest = math.fsum(log.seconds) - math.fsum(spent.values())
-    if rest > 0:
-        spent[REST] = rest
-    return OnlineRun(name, log, spent, replay, series)
+    phases = {key: seconds for key, seconds in log.phases.items() if seconds > 0}
+    if "student" in phases and "memory" in phases:  # memory writes happen in student steps and count in both
+        phases["student"] = max(0.0, phases["student"] - phases["memory"])
+    other = math.fsum(log.seconds) - math.fsum(phases.values())
+    if other > 0:
+        phases[OTHER] = other
+    return OnlineRun(name, log, phases, replay, series)
 
 
 def online_lines(name: str, log: OnlineLog) -> list[Line]:
@@ -125,11 +125,11 @@ def facts(runs: Sequence[OnlineRun]) -> list[dict[str, Any]]:
 
 
 def _curves(log: OnlineLog) -> list[tuple[str, tuple[float, ...]]]:
-    named = [
+    curves = [
         ("test accuracy", log.scores), ("test accuracy of the average", log.average_scores),
         ("agreement on probes", log.agreement), ("agreement of the average", log.average_agreement),
     ]  # fmt: skip
-    return [(name, values) for name, values in named if values]
+    return [(name, values) for name, values in curves if values]
 
 
 def _windows(values: Sequence[float]) -> list[tuple[str, Stability]]:

@@ -31,13 +31,17 @@ def render(report: Report) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    here = Path(__file__).parent
+    folder = Path(__file__).parent
     pages = Environment(
-        loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     page = pages.get_template("page.html").render(
         report=report,
-        css=Markup((here / "page.css").read_text(encoding="utf-8")),
+        css=Markup((folder / "page.css").read_text(encoding="utf-8")),
         groups=[(name, [_row(row, report.rows) for row in rows]) for name, rows in _groups(report.rows)],
         several=any(row.seeds > 1 for row in report.rows),
         figures=[_figure(grid, report.classes) for grid in report.grids],
@@ -50,7 +54,7 @@ def render(report: Report) -> str:
             for index, table in enumerate(report.similarities)
         ],
         online=facts(report.online),
-        robust=figures(report.online),
+        stability=figures(report.online),
         phases=Markup(phases_svg(report.online)),
         timelines=[_timeline(timeline) for timeline in report.timelines],
         matches=[

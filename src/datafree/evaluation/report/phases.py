@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import numbers
 from .model import OnlineRun
-from .online import REST
+from .online import OTHER
 from .svg import COLOURS, INK, LEADING, Words, style, svg
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ def phases_svg(runs: Sequence[OnlineRun]) -> str:
     runs = [run for run in runs if math.fsum(run.phases.values()) > 0]
     if not runs:
         return ""
-    names = [name for name in dict.fromkeys(name for run in runs for name in run.phases) if name != REST]
-    names += [REST] if any(REST in run.phases for run in runs) else []
+    names = [name for name in dict.fromkeys(name for run in runs for name in run.phases) if name != OTHER]
+    names += [OTHER] if any(OTHER in run.phases for run in runs) else []
     words, plot = Words(), max(0.6, 0.34 * len(runs))
     legend = LEADING * 1.4 * -(-len(names) // _COLUMNS)
     total = plot + legend + 0.75
@@ -52,10 +52,10 @@ def _stack(axes: Axes, runs: Sequence[OnlineRun], names: Sequence[str], words: W
         colour = _colour(index, name)
         for place, run in enumerate(reversed(runs)):
             seconds, total = run.phases.get(name, 0.0), math.fsum(run.phases.values())
-            left = math.fsum(run.phases.get(before, 0.0) for before in names[:index])
-            axes.barh(place, seconds / per, left=left / per, height=0.62, color=colour)
+            start = math.fsum(run.phases.get(earlier, 0.0) for earlier in names[:index])
+            axes.barh(place, seconds / per, left=start / per, height=0.62, color=colour)
             if seconds > 0.06 * longest:
-                middle = (left + seconds / 2) / per
+                middle = (start + seconds / 2) / per
                 axes.text(
                     middle,
                     place,
@@ -79,7 +79,7 @@ def _stack(axes: Axes, runs: Sequence[OnlineRun], names: Sequence[str], words: W
 
 
 def _colour(index: int, name: str) -> str:
-    return "#808890" if name == REST else COLOURS[index % len(COLOURS)]
+    return "#808890" if name == OTHER else COLOURS[index % len(COLOURS)]
 
 
 def _phases_label(runs: Sequence[OnlineRun]) -> str:

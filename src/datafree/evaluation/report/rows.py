@@ -17,16 +17,16 @@ from .model import Line, Row
 from .numbers import duration
 from .online import online_lines
 
-__all__ = ["FEW", "curve_lines", "making", "network_row", "quantized_row", "release_row"]
+__all__ = ["FEW", "curve_lines", "making_time", "network_row", "quantized_row", "release_row"]
 
 FEW = "from a few images"
-"""The group of students that learnt from condensed images, which may be training images as they are."""
+"""Group of the students that learned from condensed images, which may be original training images."""
 
 
 def network_row(
     folder: Path, log: FinishedRun, is_teacher: bool, scores: Scores, sets: Mapping[str, FinishedRun]
 ) -> Row:
-    """A table row of a release or a quantized network; `sets` are the logs of the synthetic sets at hand, by their hash."""
+    """A table row of a release or a quantized network; `sets` are the logs of the synthetic sets in the report, by hash."""
     if is_quantized(folder):
         return quantized_row(folder, log, scores)
     return release_row(folder, log, is_teacher, scores, sets)
@@ -35,7 +35,7 @@ def network_row(
 def release_row(
     folder: Path, log: FinishedRun, is_teacher: bool, scores: Scores, sets: Mapping[str, FinishedRun] | None = None
 ) -> Row:
-    """A table row from a release and its run.json; `sets` are the logs of the synthetic sets at hand, by their hash."""
+    """A table row from a release and its run.json; `sets` are the logs of the synthetic sets in the report, by hash."""
     release = Release.open(folder)
     learns_from = str(log.settings.get("learns_from", ""))
     group = (
@@ -55,18 +55,18 @@ def release_row(
     )  # fmt: skip
 
 
-def _note(words: str, log: FinishedRun, sets: Mapping[str, FinishedRun] | None) -> str:
-    """What a network learnt from and, of a stored set, what making it took, by the set's own log: it is not in the time."""
-    if "condensed images" in words:
-        words += " (their card says whether they are training images)"
-    if "a synthetic set" not in words:
-        return words
+def _note(source: str, log: FinishedRun, sets: Mapping[str, FinishedRun] | None) -> str:
+    """The source of a network's training images, and for a synthetic set the time to make it, which the row's time excludes."""
+    if "condensed images" in source:
+        source += " (their card says whether they are training images)"
+    if "a synthetic set" not in source:
+        return source
     logs = [sets[digest] for digest in log.inputs.values() if digest in sets] if sets else []
-    return f"{words}, {making(logs[0] if logs else None)}"
+    return f"{source}, {making_time(logs[0] if logs else None)}"
 
 
-def making(log: FinishedRun | None) -> str:
-    """How long the images of a synthetic set took, by the set's own log, None where it has none."""
+def making_time(log: FinishedRun | None) -> str:
+    """The time to make a synthetic set's images, in words; `log` is the set's, None if unknown."""
     seconds = None if log is None else log.whole_seconds
     return "time to make its images unknown" if seconds is None else f"images made in {duration(seconds)}"
 
@@ -75,7 +75,7 @@ def quantized_row(folder: Path, log: FinishedRun, scores: Scores) -> Row:
     """A table row from the run.json of `datafree quantize`."""
     settings, speed = log.settings, log.result.speed
     if speed is None or log.result.parameters is None:
-        raise UserError(f"{folder / 'run.json'} is no finished run of datafree quantize; run it again")
+        raise UserError(f"{folder / 'run.json'} is not of a finished run of datafree quantize; run it again")
     tuned = f", fine-tuned on {shown(settings['finetune'])}" if settings.get("finetune") else ""
     return Row(
         name=folder.name, group="quantized", accuracy=scores.accuracy, agreement=scores.agreement,
@@ -96,7 +96,7 @@ def _shapes(release: Release) -> list[tuple[int, ...]]:
 
 
 def curve_lines(name: str, log: FinishedRun) -> list[Line]:
-    """The curves that a run.json holds."""
+    """The curves in a run.json."""
     if log.result.online is not None:
         return online_lines(name, log.result.online)
     curve = log.result.curve

@@ -1,4 +1,4 @@
-"""What a report shows of images: those of synthetic sets, real ones, and what sets match of a network's statistics."""
+"""Images of a report: grids of synthetic sets and real images, and how closely sets match a network's statistics."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..similarity import layer_matches
 from .images import grid_of
 from .model import Grid, Match
 from .networks import NetworkOpener
-from .rows import making
+from .rows import making_time
 
 __all__ = ["matches", "real_grid", "set_grid"]
 
@@ -31,20 +31,20 @@ IMAGES_MATCHED = 512
 
 
 def set_grid(folder: Path, log: FinishedRun | None = None) -> Grid:
-    """Class means and random samples of a synthetic set, by the class that the teacher sees."""
+    """Class means and random samples of a synthetic set, by the teacher's predicted class."""
     synthetic = SyntheticSet.open(folder)
     synthetic.check_hits()
     pixels, _, logits = synthetic.load()
     classes, spec = logits.argmax(1), synthetic.spec
     method = synthetic.about["method"]["method"]
-    note = f"method {method}, {len(synthetic):,} {making(log)}; sorted by the teacher's answer"
+    note = f"method {method}, {len(synthetic):,} {making_time(log)}; sorted by the teacher's prediction"
     if (warning := synthetic.warning()) is not None:
         note += f"; {warning}"
     return grid_of(folder.name, to_pixels(pixels, spec), classes, len(spec.classes), spec=spec, note=note)
 
 
 def real_grid(data: Dataset, spec: InputSpec) -> Grid:
-    """The same of real images."""
+    """Class means and random samples of real images."""
     positions = class_positions(data.classes, spec.classes, data.name, "the teacher", part=True)
     data = data.relabelled(positions, spec.classes).scaled_to(spec)
     sample = data.subset(min(len(data), IMAGES_SHOWN))
@@ -55,8 +55,9 @@ def real_grid(data: Dataset, spec: InputSpec) -> Grid:
 def matches(
     sets: list[Path], networks: list[Path], teacher: Path | None, opener: NetworkOpener, seed: int
 ) -> tuple[list[Match], list[str]]:
-    """What sets match of the statistics that the network they were made from stored, where that is among the runs, and
-    warnings."""
+    """How closely sets match the statistics stored in the network that they were made from, if that is among the runs; and
+    warnings.
+    """
     by_teacher: dict[str, list[Path]] = {}
     for folder in sets:
         by_teacher.setdefault(str(SyntheticSet.open(folder).about["teacher"]), []).append(folder)
@@ -65,18 +66,18 @@ def matches(
         if not by_teacher:
             break
         network = None if is_quantized(folder) else opener.open(folder)
-        made = [] if network is None else by_teacher.pop(network.fingerprint(), [])
-        if made and network is not None:
-            match, missed = _matches_of(folder, network, made, seed)
-            results, warnings = results + match, warnings + missed
+        teacher_sets = [] if network is None else by_teacher.pop(network.fingerprint(), [])
+        if teacher_sets and network is not None:
+            match, unmatched = _match(folder, network, teacher_sets, seed)
+            results, warnings = results + match, warnings + unmatched
     return results, warnings
 
 
-def _matches_of(folder: Path, network: Network, sets: list[Path], seed: int) -> tuple[list[Match], list[str]]:
+def _match(folder: Path, network: Network, sets: list[Path], seed: int) -> tuple[list[Match], list[str]]:
     record = Release.open(folder).record(network)
     try:
         layers = stored_statistics(network, record)
-    except UserError:  # it stored nothing to match
+    except UserError:  # it has no statistics to match
         return [], []
     results, warnings = [], []
     for path in sets:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .svg import INK, LEADING, Look, Words, by_layer, looks, name_ends, style, svg
+from .svg import INK, LEADING, Look, Words, looks, name_ends, plot_by_layer, style, svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +36,7 @@ def similarity_svg(similarities: Sequence[Similarity], unit: str = "nats", salt:
         _bars(bars, similarities, name_looks, words)
         bars.set_title(f"all layers, {unit}" if unit else "all layers, no unit", loc="left", **_TITLE)
         lines = [(entry.name, [max(value, _LEAST) for value in entry.by_layer.values()]) for entry in similarities]
-        by_layer(curves, lines, name_looks)
+        plot_by_layer(curves, lines, name_looks)
         name_ends(
             curves, [(name, len(values), values[-1]) for name, values in lines if values], name_looks, plot, words, 24
         )

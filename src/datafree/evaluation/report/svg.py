@@ -19,9 +19,9 @@ __all__ = [
     "STYLES",
     "Look",
     "Words",
-    "by_layer",
     "looks",
     "name_ends",
+    "plot_by_layer",
     "printable",
     "spread",
     "style",
@@ -123,15 +123,15 @@ def name_ends(
     spots = [to_axes.transform((x, y)) for _, x, y in ends]
     places = spread([float(y) for _, y in spots], LEADING / height, 0.0, 1.0)
     inch = axes.figure.dpi / axes.bbox.width
-    near, far, text = (1 + gap * inch for gap in (0.14, 0.4, 0.46))
+    sample_start, sample_end, text = (1 + gap * inch for gap in (0.14, 0.4, 0.46))
     outside = {"transform": axes.transAxes, "clip_on": False}
     for (name, _, _), (x, y), place in zip(ends, spots, places):
-        axes.plot((x, near), (y, place), color=name_looks[name]["color"], linewidth=0.5, alpha=0.7, **outside)
-        axes.plot((near, far), (place, place), **name_looks[name], **outside)
+        axes.plot((x, sample_start), (y, place), color=name_looks[name]["color"], linewidth=0.5, alpha=0.7, **outside)
+        axes.plot((sample_start, sample_end), (place, place), **name_looks[name], **outside)
         axes.text(text, place, words(name, longest), color=INK, va="center_baseline", transform=axes.transAxes)
 
 
-def by_layer(axes: Axes, lines: Sequence[tuple[str, Sequence[float]]], name_looks: dict[str, Look]) -> None:
+def plot_by_layer(axes: Axes, lines: Sequence[tuple[str, Sequence[float]]], name_looks: dict[str, Look]) -> None:
     """Plots one value per layer on a log axis."""
     from matplotlib.ticker import MaxNLocator
 

@@ -59,11 +59,11 @@ def _bytes_axis(axes: Axes, sizes: list[float]) -> list[float]:
             [(zero_x, "0"), *(tick for tick in ticks_shown if tick[0] > zero_x + 0.3)] if logs else [(zero_x, "0")]
         )
     pad = max(0.3, (max(xs) - min(xs)) * 0.08)
-    left, right = min(xs) - pad, max(xs) + pad * 2
-    if not any(left <= tick <= right for tick, _ in ticks_shown):
-        ticks_shown = [((left + right) / 2, size(10 ** ((left + right) / 2)))]
+    x_min, x_max = min(xs) - pad, max(xs) + pad * 2
+    if not any(x_min <= tick <= x_max for tick, _ in ticks_shown):
+        ticks_shown = [((x_min + x_max) / 2, size(10 ** ((x_min + x_max) / 2)))]
     axes.set_xticks([tick for tick, _ in ticks_shown], [name for _, name in ticks_shown])
-    axes.set_xlim(left, right)
+    axes.set_xlim(x_min, x_max)
     return xs
 
 
@@ -91,13 +91,13 @@ def _names(axes: Axes, xs: list[float], points: list[Point], words: Words) -> No
     texts = [f"{_short(name)} · {leak:.2f}" if math.isfinite(leak) else _short(name) for name, _, leak, _ in points]
     scale = 72 / axes.figure.dpi
     spots = [tuple(scale * axes.transData.transform((x, point[3]))) for x, point in zip(xs, points)]
-    left, right = (scale * axes.transAxes.transform((share, 0))[0] for share in (0, 1))
+    x_min, x_max = (scale * axes.transAxes.transform((share, 0))[0] for share in (0, 1))
     occupied: list[Box] = [(x - 5, y - 5, x + 5, y + 5) for x, y in spots]
     for index in sorted(range(len(points)), key=lambda i: (-points[i][3], i)):
-        box, side = _free_box(spots[index], len(texts[index]) * _LETTER, occupied, (left, right + 8))
-        occupied.append(box)
-        x = box[0] if side == "left" else box[2]
-        offset = (x - spots[index][0], (box[1] + box[3]) / 2 - spots[index][1])
+        label_box, side = _free_box(spots[index], len(texts[index]) * _LETTER, occupied, (x_min, x_max + 8))
+        occupied.append(label_box)
+        x = label_box[0] if side == "left" else label_box[2]
+        offset = (x - spots[index][0], (label_box[1] + label_box[3]) / 2 - spots[index][1])
         axes.annotate(
             words(texts[index], 60), (xs[index], points[index][3]), offset, textcoords="offset points", ha=side,
             va="center_baseline", color=INK, annotation_clip=False,
@@ -124,7 +124,7 @@ def _free_box(
         candidate for candidate in boxes if candidate[0][0] >= bounds[0] and candidate[0][2] <= bounds[1]
     ] or boxes
     return next(
-        (candidate for candidate in inside if not any(_overlap(candidate[0], used) for used in occupied)), inside[0]
+        (candidate for candidate in inside if not any(_overlap(candidate[0], other) for other in occupied)), inside[0]
     )
 
 

@@ -78,8 +78,8 @@ class MatchTargets(Term):
 
     def bind(self, network: Network, labels: Tensor, rng: torch.Generator) -> MatchTargets:
         top = tap_names.layers(network)[-1]
-        drawn = [entry.accumulator.sample(entry.entry.summary, labels, rng) for entry in self.entries]
-        targets = tuple(tuple(t.to(network.device) for t in group) for group in drawn)
+        samples = [entry.accumulator.sample(entry.entry.summary, labels, rng) for entry in self.entries]
+        targets = tuple(tuple(target.to(network.device) for target in entry_targets) for entry_targets in samples)
         return replace(self, targets=targets, masks=self._draw_masks(network, len(labels), top, rng), top=top)
 
     def _draw_masks(self, network: Network, count: int, top: str, rng: torch.Generator) -> dict[str, Tensor]:

@@ -37,8 +37,8 @@ class TotalVariation(_RangePrior):
 
     def __call__(self, view: View) -> Tensor:
         x = self.shares(view)
-        down, right = x[:, :, 1:] - x[:, :, :-1], x[:, :, :, 1:] - x[:, :, :, :-1]
-        return (down.square().sum() + right.square().sum()) / x[0].numel()
+        rows, columns = x[:, :, 1:] - x[:, :, :-1], x[:, :, :, 1:] - x[:, :, :, :-1]
+        return (rows.square().sum() + columns.square().sum()) / x[0].numel()
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""Synthesis methods: frozen settings whose one verb makes work units of images. One file each, found by discovery.
+"""Synthesis methods: frozen settings that are bound to a teacher and make images in chunks. One file each, found by discovery.
 
-A unit's images depend on the run's seed and the unit's index alone, so that one process or many make the same bytes.
+A chunk depends only on the run's seed and its index, so that one process or many make the same bytes.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ __all__ = [
     "BoundMethod",
     "Synthesizer",
     "batches",
+    "chunk_labels",
     "from_dict",
     "from_name",
     "methods",
     "needed",
     "resolve",
-    "unit_labels",
 ]
 
 
@@ -38,9 +38,9 @@ DEFAULT = "distribution"
 
 @dataclass(frozen=True)
 class Batch:
-    """One work unit: pixels (N, C, H, W) and the class each image was made for (N,).
+    """One chunk: pixels (N, C, H, W) and the target class of each image (N,).
 
-    Soft labels are not part of it: they come from the teacher on the finished image, never from the wanted class.
+    Soft labels are not part of it: they are the teacher's logits on the finished image, never the target class.
     """
 
     pixels: Tensor
@@ -48,9 +48,9 @@ class Batch:
 
 
 class BoundMethod(Protocol):
-    """A method bound to a teacher and its record, all costly preparation done: a frozen dataclass.
+    """A method bound to a teacher and its record, with all costly preparation done: a frozen dataclass.
 
-    Another thread works on ``dataclasses.replace(maker, teacher=copy)``, since hooks on one module are not for two.
+    Another thread works on ``dataclasses.replace(bound, teacher=copy)``, because two threads cannot share a module's hooks.
     """
 
     @property
@@ -61,7 +61,7 @@ class BoundMethod(Protocol):
 
 @runtime_checkable
 class Synthesizer(Protocol):
-    """Settings with a `method`; `on` binds them to a teacher and record."""
+    """Settings with a `method`; `bind` binds them to a teacher and record."""
 
     method: str
     summary: ClassVar[str]
@@ -70,43 +70,40 @@ class Synthesizer(Protocol):
     """Pixels stay within the spec's range, so that a set can store them as bytes."""
 
     def bind(self, teacher: Network, record: Record | None) -> BoundMethod:
-        """Raises UserError where the record lacks what the method needs."""
+        """Raises UserError if the record lacks what the method needs."""
         ...
 
 
 def batches(
-    method: Synthesizer, teacher: Network, record: Record | None, *, units: Iterable[int], seed: int, size: int
+    method: Synthesizer, teacher: Network, record: Record | None, *, chunks: Iterable[int], seed: int, size: int
 ) -> Iterator[Batch]:
-    """The named work units, in order."""
+    """The chunks with these indices, in order."""
     if record is not None:
         record.check_teacher(teacher)
-    maker = method.bind(teacher, record)
-    for index in units:
-        yield maker.chunk(index, seed, size)
+    bound = method.bind(teacher, record)
+    for index in chunks:
+        yield bound.chunk(index, seed, size)
 
 
-def unit_labels(index: int, size: int, classes: int) -> Tensor:
-    """The classes of a unit's images: the unit goes on counting where the one before stopped, so sets are balanced."""
+def chunk_labels(index: int, size: int, classes: int) -> Tensor:
+    """Target classes of a chunk's images. They continue those of the chunk before, so that sets are balanced."""
     import torch
 
     return (index * size + torch.arange(size)) % classes
 
 
 def needed(method: str, record: Record | None, teacher: Network) -> Record:
-    """The record, for the method of that name, which cannot do without. Raises UserError where there is none, naming a
-    method that asks the teacher alone.
-    """
+    """The record. Raises UserError if there is none, naming a method that needs none."""
     if record is None:
-        other = _without_record(teacher)
         raise UserError(
-            f"method {method!r} needs a record, got none; ask the publisher for it, name --record, or use --method {other}, "
-            "which needs none"
+            f"method {method!r} needs a record, got none; ask the publisher for it, give a `record`, or use the method "
+            f"{_method_without_record(teacher)!r}, which needs none"
         )
     return record
 
 
-def _without_record(teacher: Network) -> str:
-    """The best method that does with this teacher alone."""
+def _method_without_record(teacher: Network) -> str:
+    """The best method that only needs this teacher."""
     from ...models.behaviour import check_pixel_gradient
     from ...records.divergence import known
 
@@ -122,17 +119,17 @@ FAMILY: Family[Synthesizer] = Family(__name__, "method", "synthesis method", ("s
 
 
 def methods() -> dict[str, type[Settings]]:
-    """Every method by its name: those of this folder, and installed plug-ins."""
+    """All methods by name: those in this folder and installed plug-ins."""
     return FAMILY.kinds()
 
 
 def from_name(name: str, /, **settings: Any) -> Any:
-    """A method by name with settings: ``method("spectral-pairs", steps=200)``, or ``method("mine.py:Mine")``."""
+    """A method by name with settings: ``method("spectral-pairs", steps=200)`` or ``method("mine.py:Mine")``."""
     return from_dict({"method": name, **settings})
 
 
 def from_dict(values: dict[str, Any]) -> Any:
-    """A method from its dict; raises UserError for an unknown name or a setting that is off."""
+    """A method from its dict; raises UserError for an unknown name or an invalid setting."""
     return FAMILY.from_dict(values)
 
 

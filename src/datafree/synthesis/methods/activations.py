@@ -79,9 +79,10 @@ def _bind(
         entries = {name: entry for name, entry in entries.items() if entry.taps == (top,)}
     if not entries:
         has_input = any(entry.taps == (tap_names.INPUT,) for entry in moments.values())
-        alternative = ", or use --method distribution, which only needs moments of the input" if has_input else ""
+        alternative = "; or use the method 'distribution', which only needs moments of the input" if has_input else ""
         raise UserError(
-            f"the record has no moments of layer {top!r}; ask its publisher for a record with --taps {top}{alternative}"
+            f"the record has no moments of layer {top!r}; ask its publisher to add them: datafree record moments --taps {top} "
+            f"--add{alternative}"
         )
     term = MatchTargets(bind_entries(teacher, record, entries), relu_logits=settings.relu_logits, dropout=dropout)
     return settings.bind_objective(teacher, record, Objective(((1.0, term),)))

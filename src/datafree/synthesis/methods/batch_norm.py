@@ -1,8 +1,7 @@
 """Images from a network's batch norms: Gaussian noise, Inception, batch-norm statistics, or both (Haroush et al. 2020).
 
 The batch-norm loss and the kinds of images follow the paper. Step counts, weights and priors are ours, because we did
-not have the paper's text. DeepInversion (Yin et al. 2020) is `bns-inception` with `--form l2 --jitter 2 --flip` and its
-priors.
+not have the paper's text. DeepInversion (Yin et al. 2020) is `bns-inception` with form "l2", jitter 2, flips and its priors.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from ..losses import Objective
 from ..losses.batchnorm import BatchNormDivergence
 from ..losses.classes import ClassBalance, TargetClass, TargetLogit
 from ..losses.priors import PixelNorm, Smoothness, TotalVariation
-from . import Batch, unit_labels
+from . import Batch, chunk_labels
 from .inversion import BoundInversion, InversionSettings, noise
 
 __all__ = ["BatchNormInception", "BatchNormSamples", "Gaussian", "Inception", "PriorSettings"]
@@ -55,7 +54,7 @@ class BoundGaussian:
     record: Record | None
 
     def chunk(self, index: int, seed: int, size: int) -> Batch:
-        labels, rng = unit_labels(index, size, len(self.teacher.spec.classes)), stream(seed, "unit", index)
+        labels, rng = chunk_labels(index, size, len(self.teacher.spec.classes)), stream(seed, "unit", index)
         pixels = noise(self.teacher, self.record, labels, rng)
         return Batch(self.teacher.spec.clamp(pixels) if self.settings.box else pixels, labels)
 
@@ -130,7 +129,7 @@ class BatchNormInception(PriorSettings):
     classes: float | None = Field(default=None, ge=0)
     """Weight of the target class's cross-entropy; by default 1, or a tenth of the number of units in a record."""
 
-    summary: ClassVar[str] = "as `bns`, with a target class (Haroush et al. 2020; DeepInversion with --form l2)"
+    summary: ClassVar[str] = "as `bns`, with a target class (Haroush et al. 2020; DeepInversion with form l2)"
 
     def bind(self, teacher: Network, record: Record | None) -> BoundInversion:
         term = BatchNormDivergence(stored_statistics(teacher, record), self.form)

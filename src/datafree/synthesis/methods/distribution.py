@@ -18,7 +18,7 @@ from ...records.record import Record
 from ..censored_gaussian import Censored, fit_censored
 from ..cost import check_distribution
 from ..pixel_moments import PixelMoments, pixel_factors, pixel_moments
-from . import Batch, needed, unit_labels
+from . import Batch, chunk_labels, needed
 
 __all__ = ["Distribution"]
 
@@ -74,7 +74,7 @@ class Distribution(Settings):
 
 @dataclass(frozen=True)
 class BoundDistribution:
-    """Draws units from the fitted distribution."""
+    """Draws chunks from the fitted distribution."""
 
     settings: Distribution
     teacher: Network
@@ -86,19 +86,20 @@ class BoundDistribution:
         if not settings.warp_acceptance or not any(self._warp().model_dump().values()):
             return self
         rng = stream(0, "caution")
-        labels = unit_labels(0, PROBED, len(self.teacher.spec.classes))
+        labels = chunk_labels(0, PROBED, len(self.teacher.spec.classes))
         plain_settings = settings.model_copy(update=dict.fromkeys(WARPS, 0.0) | {"mix": 0.0})
         unwarped = replace(self, settings=plain_settings).draw(labels, rng)
-        before = self.teacher.predict(unwarped).argmax(1)
-        after = self.teacher.predict(warp(unwarped, self._warp(), rng)).argmax(1)
-        unchanged, correct = (before == after).float().mean(), (before.cpu() == labels).float().mean()
+        predicted = self.teacher.predict(unwarped).argmax(1)
+        predicted_warped = self.teacher.predict(warp(unwarped, self._warp(), rng)).argmax(1)
+        unchanged = (predicted == predicted_warped).float().mean()
+        correct = (predicted.cpu() == labels).float().mean()
         if unchanged >= settings.warp_acceptance * correct:
             return self
         return replace(self, settings=settings.model_copy(update={name: getattr(settings, name) / 4 for name in WARPS}))
 
     def chunk(self, index: int, seed: int, size: int) -> Batch:
         rng, spec = stream(seed, "unit", index), self.teacher.spec
-        labels = unit_labels(index, size, len(spec.classes))[torch.randperm(size, generator=rng)]
+        labels = chunk_labels(index, size, len(spec.classes))[torch.randperm(size, generator=rng)]
         return Batch(self.draw(labels, rng), labels)
 
     def draw(self, labels: Tensor, rng: torch.Generator) -> Tensor:

@@ -23,7 +23,7 @@ from ...models.memory_format import channels_last
 from ...models.network import Network, frozen
 from ...records.record import Record
 from ..losses import Objective, View, term_from_name
-from . import Batch, unit_labels
+from . import Batch, chunk_labels
 
 __all__ = ["BoundInversion", "Inversion", "InversionSettings", "invert", "noise"]
 
@@ -60,7 +60,7 @@ class InversionSettings(Settings):
         jitter, flip = getattr(self, "jitter", 0), getattr(self, "flip", False)
         side = min(teacher.spec.shape[1:])
         if jitter >= side:
-            raise UserError(f"--jitter: got {jitter}, expected below {side}, the images' smaller side; give less")
+            raise UserError(f"jitter: got {jitter}, expected below {side}, the images' smaller side; give less")
         inversion = Inversion(self.steps, self.learning_rate, self.box, self.precision, jitter, flip)
         return BoundInversion(teacher, record, self.with_extra_loss(objective), inversion)
 
@@ -77,13 +77,13 @@ class InversionSettings(Settings):
 
 @dataclass(frozen=True)
 class Inversion:
-    """How pixels are optimised: `steps` of Adam. `learning_rate` is a share of the range of pixel values; `box` clamps
+    """How pixels are optimised: `steps` of Adam. `learning_rate` is a share of the range of pixel values; `clamp` clamps
     pixels to that range after each step.
     """
 
     steps: int
     learning_rate: float
-    box: bool
+    clamp: bool
     precision: str = "float32"
     jitter: int = 0
     """Maximum circular shift of the batch at each step, in pixels."""
@@ -93,7 +93,7 @@ class Inversion:
     """Augmentation of each image at each step, drawn independently."""
 
 
-BEFORE_A_STEP = "the network or its record exceeds the range of float32 on the first images; use another --method"
+BEFORE_A_STEP = "the network or its record exceeds the range of float32 on the first images; use another method"
 
 
 def invert(
@@ -110,21 +110,21 @@ def invert(
     adam = torch.optim.Adam([pixels], lr=inversion.learning_rate * width, eps=1e-8 / width)
     half = inversion.precision == "bfloat16"
     layout = channels_last(network) if network.device.type == "cpu" else nullcontext()  # measured on CPUs only
-    with layout, frozen(network.module), tap_names.watch(network, objective.taps, objective.edits) as seen:
+    with layout, frozen(network.module), tap_names.watch(network, objective.taps, objective.edits) as activations:
         for step in range(inversion.steps):
             augmented = _augmented(pixels, inversion, network.spec, rng)
             with torch.autocast(network.device.type, torch.bfloat16) if half else nullcontext():
                 logits = network.logits(augmented)
-            seen[tap_names.INPUT] = augmented
-            view = View(augmented, labels, logits, seen)
+            activations[tap_names.INPUT] = augmented
+            view = View(augmented, labels, logits, activations)
             total, _ = objective(view)
             (pixels.grad,) = torch.autograd.grad(total, pixels)
             if not bool(total.isfinite()):
-                advice = "lower --learning-rate" if step else BEFORE_A_STEP
+                advice = "lower the method's `learning_rate`" if step else BEFORE_A_STEP
                 raise UserError(f"the objective is not finite at step {step}; {advice}")
             adam.step()
             objective.learn(view)
-            if inversion.box:
+            if inversion.clamp:
                 with torch.no_grad():
                     pixels.clamp_(network.spec.low, network.spec.high)
     return pixels.detach()
@@ -152,7 +152,7 @@ class BoundInversion:
     inversion: Inversion
 
     def chunk(self, index: int, seed: int, size: int) -> Batch:
-        labels, rng = unit_labels(index, size, len(self.teacher.spec.classes)), stream(seed, "unit", index)
+        labels, rng = chunk_labels(index, size, len(self.teacher.spec.classes)), stream(seed, "unit", index)
         start = noise(self.teacher, self.record, labels, rng).to(self.teacher.device)
         bound = self.objective.bind(self.teacher, labels, rng)
         pixels = invert(self.teacher, bound, start, labels.to(self.teacher.device), self.inversion, rng).cpu()

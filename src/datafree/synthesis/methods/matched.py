@@ -24,7 +24,7 @@ from ...records.record import Record
 from ..losses import Objective
 from ..losses.match import MatchMoments, bind_entries
 from ..losses.priors import TotalVariation
-from . import Batch, needed, unit_labels
+from . import Batch, chunk_labels, needed
 from .distribution import BoundDistribution, Distribution
 from .inversion import Inversion, invert, noise
 
@@ -54,12 +54,12 @@ class MomentMatching(Settings):
     summary: ClassVar[str] = "matches the moments of whole batches at every recorded layer (ours)"
     in_range: ClassVar[bool] = True
 
-    def unit_size(self, classes: int, images: int) -> int:
-        """Number of images per chunk out of `images` in all: whole batches of all classes, in chunks of about equal
+    def chunk_size(self, classes: int, images: int) -> int:
+        """Number of images per chunk for `images` in total: a batch for each group of classes, in chunks of about equal
         size.
         """
-        whole = BATCH * -(-classes // min(self.classes, classes))
-        return max(BATCH, -(-images // -(-images // whole)))
+        largest = BATCH * -(-classes // min(self.classes, classes))
+        return max(BATCH, -(-images // -(-images // largest)))
 
     def bind(self, teacher: Network, record: Record | None) -> BoundMatching:
         record = needed(self.method, record, teacher)
@@ -72,8 +72,8 @@ class MomentMatching(Settings):
         plain = Distribution(inflate=1, mix=0, degrees=0, shift=0, scale=0, shear=0, elastic=0)
         if large and self.start == "distribution":
             raise UserError(
-                f"--start: got 'distribution' for images of {teacher.spec.pixels} numbers, expected at most "
-                f"{PIXELS_AT_MOST}; give --start noise"
+                f"start: got 'distribution' for images of {teacher.spec.pixels} numbers, expected at most "
+                f"{PIXELS_AT_MOST}; give `start='noise'`"
             )
         distribution = plain.bind(teacher, record) if self.start == "distribution" else None
         return BoundMatching(self, teacher, record, objective, distribution)
@@ -90,7 +90,7 @@ class BoundMatching:
     distribution: BoundDistribution | None
 
     def chunk(self, index: int, seed: int, size: int) -> Batch:
-        labels = unit_labels(index, size, len(self.teacher.spec.classes))
+        labels = chunk_labels(index, size, len(self.teacher.spec.classes))
         batches = -(-len(self.teacher.spec.classes) // self.settings.classes)
         pixels = torch.empty(size, *self.teacher.spec.shape)
         for number in range(batches):

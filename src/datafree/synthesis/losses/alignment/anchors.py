@@ -1,4 +1,4 @@
-"""Anchors: the few images that generated ones are pulled towards, and their penultimate features."""
+"""Anchors: a few images that generated ones are pulled towards, and their penultimate features."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Anchors:
     """Anchor images by class, with standardised features: a mean per feature and one scale for all features.
 
     Mean and scale are measured on augmented anchors. The scale is the root of the mean variance, because a feature that
-    is constant on the few anchors has no scale of its own.
+    is constant on all anchors has no scale of its own.
     """
 
     def __init__(self, teacher: Network, pixels: Tensor, labels: Tensor, augmentation: Augmentation, seed: int):
@@ -64,7 +64,7 @@ class Anchors:
         scale = features.var(0, correction=0).mean().sqrt()
         self.scale = scale if float(scale) > 0 else torch.ones_like(scale)
 
-    def known(self, labels: Tensor) -> Tensor:
+    def has_anchor(self, labels: Tensor) -> Tensor:
         """Whether each label's class has an anchor, (N,)."""
         return (self.counts > 0).to(labels.device)[labels]
 
@@ -76,14 +76,14 @@ class Anchors:
         """
         device, labels = self.teacher.device, labels.cpu()
         turns = one_hot(labels, len(self.counts)).cumsum(0).gather(1, labels[:, None])[:, 0] - 1
-        first = (torch.rand(len(self.counts), generator=rng) * self.counts).long()
-        rows = (self.counts.cumsum(0) - self.counts)[labels] + (turns + first[labels]) % self.counts[labels]
+        starts = (torch.rand(len(self.counts), generator=rng) * self.counts).long()
+        rows = (self.counts.cumsum(0) - self.counts)[labels] + (turns + starts[labels]) % self.counts[labels]
         augmented = self.augmentation.show(self.pixels[rows], self.teacher.spec, rng).to(device)
-        with tap_names.watch(self.teacher, (tap_names.FEATURES,)) as seen:
+        with tap_names.watch(self.teacher, (tap_names.FEATURES,)) as activations:
             self.teacher.logits(augmented)
-        return self.standard(seen[tap_names.FEATURES].float().flatten(1))
+        return self.standardise(activations[tap_names.FEATURES].float().flatten(1))
 
-    def standard(self, features: Tensor) -> Tensor:
+    def standardise(self, features: Tensor) -> Tensor:
         """Standardises features (N, F) by the anchors' mean and scale."""
         return (features - self.centre.to(features)) / self.scale.to(features)
 
@@ -116,10 +116,10 @@ class FeatureMatching:
     """Distance of generated features (N, F) from anchors (N, F), given the classes (N,) of both; summed over images."""
 
     def loss(self, features: Tensor, labels: Tensor, rng: torch.Generator) -> Tensor:
-        guided = self.anchors.known(labels)
+        guided = self.anchors.has_anchor(labels)
         if not bool(guided.any()):
             return features.sum() * 0
-        generated, labels = self.anchors.standard(features[guided]), labels[guided]
+        generated, labels = self.anchors.standardise(features[guided]), labels[guided]
         return self.distance(generated, self.anchors.features(labels, rng), labels)
 
     def learn(self, features: Tensor, labels: Tensor, rng: torch.Generator) -> float:  # noqa: ARG002

@@ -57,8 +57,8 @@ class NormalisedMatrix(nn.Module):
         self.vector = normalize(self.weight @ normalize(self.weight.T @ self.vector, dim=0), dim=0)
 
     def forward(self) -> Tensor:
-        right = normalize(self.weight.detach().T @ self.vector, dim=0)
-        return self.weight / (self.vector @ self.weight @ right)
+        right_vector = normalize(self.weight.detach().T @ self.vector, dim=0)
+        return self.weight / (self.vector @ self.weight @ right_vector)
 
 
 class Projection(nn.Module):
@@ -96,19 +96,19 @@ class DiscriminatorGuide:
 
     def loss(self, features: Tensor, labels: Tensor, rng: torch.Generator) -> Tensor:  # noqa: ARG002
         """-D summed over the generated images."""
-        guided = self.anchors.known(labels)
+        guided = self.anchors.has_anchor(labels)
         if not bool(guided.any()):
             return features.sum() * 0
-        return -self.net(self.anchors.standard(features[guided]), labels[guided]).sum()
+        return -self.net(self.anchors.standardise(features[guided]), labels[guided]).sum()
 
     def learn(self, features: Tensor, labels: Tensor, rng: torch.Generator) -> float:
         """One step on the hinge loss of each generated image and an anchor of its class; 2 if they are
         indistinguishable.
         """
-        guided = self.anchors.known(labels)
+        guided = self.anchors.has_anchor(labels)
         if not bool(guided.any()):
             return 0.0
-        generated, labels = self.anchors.standard(features.detach().float()[guided]), labels[guided]
+        generated, labels = self.anchors.standardise(features.detach().float()[guided]), labels[guided]
         real = self.anchors.features(labels, rng)
         with torch.enable_grad():
             scores = self.net(torch.cat([real, generated]), torch.cat([labels, labels]))

@@ -36,12 +36,14 @@ def mmd_distance(generated: Tensor, anchors: Tensor, labels: Tensor) -> Tensor:
     squared distance over all images and anchors of all classes, so distant images widen the kernel and still get a
     gradient.
     """
-    both = torch.cat([generated, anchors])
-    squares = _squares(both)
+    features = torch.cat([generated, anchors])
+    squares = _squares(features)
     median = _median(squares.detach())
     kernel = torch.stack([(-squares / (width * median)).exp() for width in WIDTHS]).mean(0)
-    same = (labels[:, None] == labels).to(both)
-    weight = same / same.sum(1, keepdim=True)  # 1 / n for a pair in a class of n: n times the MMD^2 of that class
+    same_class = (labels[:, None] == labels).to(features)
+    weight = same_class / same_class.sum(
+        1, keepdim=True
+    )  # 1 / n for a pair in a class of n: n times the MMD^2 of that class
     return (kernel * torch.cat([torch.cat([weight, -weight], 1), torch.cat([-weight, weight], 1)])).sum()
 
 
