@@ -235,7 +235,7 @@ def test_a_quantized_network_where_more_than_answers_is_needed_is_refused_for_th
 ):
     shutil.copytree(quantized, here / "int8")
     expected = (
-        "int8: a quantized file gives answers alone: it cannot be quantized again, no layer of it can be recorded"
+        "int8: a quantized file only returns logits: it cannot be quantized again, none of its layers can be recorded"
     )
     assert refused(f"{line} --out o --quiet").startswith(expected)
 
