@@ -6,6 +6,7 @@ import copy
 import gc
 import os
 import random
+import sys
 from collections import OrderedDict
 from functools import cache
 from pathlib import Path
@@ -30,6 +31,11 @@ from datafree.records.statistics.moments import Moments
 from datafree.records.statistics.spectral import SpectralAll, SpectralPairs
 from datafree.releases.load import new_model
 from datafree.releases.release import write_release
+
+# The files that Python compiles are kept, whatever the environment says: of the tests, and of datafree for the processes
+# that they start, which would compile it anew, each of them.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 THREADS = int(os.environ.get("DATAFREE_TEST_THREADS", "1"))
 torch.set_num_threads(THREADS)

@@ -107,7 +107,7 @@ def test_the_version_is_printed(command, flag):
     assert re.fullmatch(r"\d+\.\d+\S*\n", command(flag).out)
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize("shell", ["bash", "zsh", pytest.param("fish", marks=pytest.mark.slow)])
 def test_completion_knows_commands_methods_and_flags(command, shell):
     done = command(f"completion {shell}")
     assert done.code == 0

@@ -40,8 +40,15 @@ def unseen(digits):
     return digits.pixels(range(300, 700))
 
 
-@pytest.mark.parametrize("options", [{}, {"equalise": True, "correct_bias": "none"}])
-@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(
+    ("training", "options"),
+    [
+        (True, {}),
+        (False, {"equalise": True, "correct_bias": "none"}),
+        pytest.param(False, {}, marks=pytest.mark.slow),
+        pytest.param(True, {"equalise": True, "correct_bias": "none"}, marks=pytest.mark.slow),
+    ],
+)
 def test_the_network_is_left_as_found(training, options, normed, shown):
     module = copy.deepcopy(normed.module).train(training)
     module.conv1.weight.requires_grad_(False)
@@ -90,10 +97,10 @@ def grids(own) -> list[tuple[int, int]]:
     [
         (Bits(), [(8, 7)] * 3),
         (Bits(weights=4, activations=4), [(8, 4), (4, 4), (4, 4)]),
-        (Bits(weights=4, activations=4, first=8), [(8, 7), (4, 4), (4, 4)]),
-        (Bits(weights=4, activations=4, last=8), [(8, 4), (4, 4), (8, 7)]),
+        pytest.param(Bits(weights=4, activations=4, first=8), [(8, 7), (4, 4), (4, 4)], marks=pytest.mark.slow),
+        pytest.param(Bits(weights=4, activations=4, last=8), [(8, 4), (4, 4), (8, 7)], marks=pytest.mark.slow),
         (Bits(weights=3, activations=2, first=3, last=3), [(8, 3), (2, 3), (3, 3)]),
-        (Bits(last=4), [(8, 7), (8, 7), (4, 4)]),
+        pytest.param(Bits(last=4), [(8, 7), (8, 7), (4, 4)], marks=pytest.mark.slow),
         (Bits(weights=12, activations=10), [(10, 12), (10, 12), (10, 12)]),
     ],
     ids=str,
@@ -131,7 +138,12 @@ def test_biases_are_whole_numbers_of_their_inputs_step_times_their_weights(norme
 
 @pytest.mark.parametrize(
     ("images", "how", "left"),
-    [("shown", "empirical", 0.2), ("shown", "analytic", 0.9), (None, "analytic", 0.9), ("noise", "analytic", 0.9)],
+    [
+        ("shown", "empirical", 0.2),
+        (None, "analytic", 0.9),
+        pytest.param("shown", "analytic", 0.9, marks=pytest.mark.slow),
+        pytest.param("noise", "analytic", 0.9, marks=pytest.mark.slow),
+    ],
 )
 def test_bias_correction_takes_the_mean_error_out_of_the_outputs(images, how, left, normed, shown):
     noise = torch.rand(shown.shape, generator=torch.Generator().manual_seed(0))
