@@ -269,7 +269,7 @@ def test_a_run_that_diverges_later_keeps_its_student_and_says_what_was_thrown_aw
 
 def test_a_teacher_that_no_gradient_comes_through_is_one_line(refused, command):
     assert command("quantize teacher --calibrate noise --images 8 --out q8 --quiet").code == 0
-    line = "q8: a quantized file gives answers alone: it cannot be quantized again, no layer of it can be recorded"
+    line = "q8: a quantized file only returns logits: it cannot be quantized again, none of its layers can be recorded"
     for verb in ("distill online q8 hinton8", "expand q8 set", "synthesize q8"):
         assert refused(f"{verb} --out o --quiet").startswith(line)
 
