@@ -135,7 +135,7 @@ def _run_parsed(root: Any, verb: str | None, argv: list[str], notes: list[str], 
         output = command(*bound.args, **bound.kwargs)
     if not isinstance(output, Output):  # help, or the version
         return 0
-    with _printing_as(output):
+    with _printing_as(output, flags):
         for note in notes:
             _note(note)
         token = ARGV.set(tuple(output.words))
@@ -178,8 +178,10 @@ def _call(root: Any, output: Any, flags: Flags) -> int:
 
 
 @contextmanager
-def _printing_as(output: Any) -> Iterator[None]:
-    """Inside, text goes to standard error where --json has standard output, and to the file of --log too."""
+def _printing_as(output: Any, flags: Flags) -> Iterator[None]:
+    """Inside, text goes to standard error where --json has standard output, and to the file of --log too, with `flags` in
+    the line of an error.
+    """
     output.stdout = plain()
     log = None if output.log is None or not main_process() else LogFile(output.log, shlex.join(output.words))
     token = LOG.set(log) if log is not None else None
@@ -188,7 +190,7 @@ def _printing_as(output: Any) -> Iterator[None]:
             yield
     except BaseException as error:
         if log is not None and isinstance(error, UserError):
-            log.write(f"datafree: {error}\n")
+            log.write(f"datafree: {translated(str(error), flags)}\n")
         raise
     finally:
         if token is not None and log is not None:
