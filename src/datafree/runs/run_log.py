@@ -300,7 +300,7 @@ def _git(folder: Path, *words: str) -> str | None:
     """The output of git; None if it fails."""
     try:
         process = subprocess.run(
-            ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=5, check=False
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=30, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
