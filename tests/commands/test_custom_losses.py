@@ -115,3 +115,40 @@ def test_a_memory_that_leaves_slots_empty_is_refused(refused, code):
         + "\n\nclass Wrong(Mine):\n    replay: Literal['wrong'] = 'wrong'\n    memory: ClassVar[type[ImageMemory]] = Holes\n"
     )
     assert "Holes leaves slot" in refused(f"{ONLINE.replace(':Mine', ':Wrong')} --out wrong")
+
+
+PLAIN = """
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+
+import datafree as df
+from datafree.synthesis.methods import Batch, chunk_labels
+
+
+class Plain(df.Settings):
+    \"\"\"Grey images.\"\"\"
+
+    method: Literal["plain"] = "plain"
+    summary: ClassVar[str] = "grey images"
+    in_range: ClassVar[bool] = True
+
+    def bind(self, teacher, record):
+        return Bound(teacher)
+
+
+@dataclass(frozen=True)
+class Bound:
+    teacher: df.Network
+
+    def chunk(self, index, seed, size):
+        return Batch(torch.full((size, 1, 8, 8), 0.5), chunk_labels(index, size, 10))
+"""
+
+
+def test_a_method_without_settings_has_no_options_of_its_own(command, here):
+    (here / "plain.py").write_text(PLAIN)
+    text = command("synthesize plain.py:Plain --help").out
+    assert "PLAIN" not in text and "Options of plain" not in text
+    assert command("synthesize plain.py:Plain teacher --images 8 --chunk 8 --out grey --quiet").code == 0

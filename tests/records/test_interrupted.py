@@ -9,12 +9,17 @@ import torch
 from datafree._core.errors import UserError
 from datafree._core.files import read_tensors, write_tensors
 from datafree.records import record as records
+from datafree.records import statistics
 from datafree.records.record import record
-from datafree.records.statistics.input import InputMoments
+from datafree.records.statistics.input import InputAccumulator, InputMoments
 from datafree.records.statistics.moments import Moments
 from datafree.records.statistics.spectral import SpectralAll, SpectralPairs
 
 KINDS = [InputMoments(), Moments(covariance="full"), (SpectralAll(), ("conv", "fc")), SpectralPairs()]
+OTHERS = [kind() for name, kind in statistics.offered().items() if kind.needs_data and kind not in {
+    InputMoments, Moments, SpectralAll, SpectralPairs
+}]  # fmt: skip
+"""Kinds that are in the folder and not in the list above."""
 
 
 @pytest.fixture
@@ -43,13 +48,13 @@ def stop_after(images: int, error: type[BaseException] = KeyboardInterrupt):
 def test_it_goes_on_where_it_was_to_the_same_bytes(network, toy, tmp_path):
     kept, data = tmp_path / "release.recording", toy()
     with pytest.raises(KeyboardInterrupt):
-        record(network, data, KINDS, state=kept, progress=stop_after(32)[0])
+        record(network, data, KINDS + OTHERS, state=kept, progress=stop_after(32)[0])
     assert read_tensors(kept, kind="recording-state")[1]["images"] == 32
     progress, seen = stop_after(1000)
-    record(network, data, KINDS, state=kept, progress=progress).save(tmp_path / "gone-on")
+    record(network, data, KINDS + OTHERS, state=kept, progress=progress).save(tmp_path / "gone-on")
     assert seen == [(48, 60), (60, 60)]
     assert not kept.exists()
-    record(network, data, KINDS).save(tmp_path / "whole")
+    record(network, data, KINDS + OTHERS).save(tmp_path / "whole")
     assert (tmp_path / "gone-on").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
@@ -122,3 +127,17 @@ def test_sums_that_no_images_have_are_refused_and_make_no_record(network, toy, t
     with pytest.raises(UserError, match=r"that no images have.*; remove it to start again"):
         record(network, data, KINDS, state=kept)
     assert kept.exists()
+
+
+def test_a_statistic_without_a_count_is_refused_before_the_pass(network, toy, monkeypatch):
+    reduce = InputAccumulator.reduce
+
+    class Countless(InputAccumulator):
+        def reduce(self, activations, labels):
+            return {name: tensor for name, tensor in reduce(self, activations, labels).items() if name != "count"}
+
+    monkeypatch.setattr(InputMoments, "bind", lambda self, network, _: Countless(self, network.spec))
+    passed = []
+    with pytest.raises(UserError, match=r"Countless.reduce returns .* without 'count', expected the number of samples"):
+        record(network, toy(), [InputMoments()], progress=lambda *_: passed.append(1))
+    assert not passed

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import App, Group, Parameter
+from cyclopts import App, Group
 
 from .._core.errors import UserError
 from .arguments import Data, Input, Model, Run, Whole
@@ -23,7 +23,7 @@ from .loading import (
     spec_of,
     use_threads,
 )
-from .method_options import of_settings, values
+from .method_options import flattened, of_settings, values
 from .progress_bar import bar
 from .settings_source import SettingsText, family
 
@@ -49,7 +49,7 @@ def method_command(method: str, text: SettingsText) -> Callable[..., None]:
         *,
         out: Path,
         per_class: Whole,
-        settings: Annotated[Options | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
+        settings: Annotated[Options | None, flattened(Options)] = None,  # pyright: ignore[reportInvalidTypeForm]
         teacher: str | None = None,
         data: Data | None = None,
         source: Model | None = None,

@@ -25,7 +25,7 @@ from .loading import (
     resumed,
     test_data,
 )
-from .method_options import of_settings, values
+from .method_options import flattened, of_settings, values
 from .progress_bar import bar
 from .results import say_accuracy, say_size, say_start
 from .settings_source import SettingsText, read
@@ -143,7 +143,7 @@ def fresh_command(method: str, text: SettingsText) -> Callable[..., None]:
         out: Path,
         epoch_images: Whole = EPOCH_IMAGES,
         start: Start = "random",
-        method_settings: Annotated[Options | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
+        method_settings: Annotated[Options | None, flattened(Options)] = None,  # pyright: ignore[reportInvalidTypeForm]
         settings: Annotated[Settings | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
         data: Data | None = None,
         source: Model | None = None,

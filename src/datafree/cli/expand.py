@@ -12,7 +12,7 @@ from cyclopts import App, Group, Parameter
 from .._core.distributed import main_process, together
 from .arguments import Model, Run, Whole
 from .loading import code_of_settings, inputs_of, load_record, load_teacher
-from .method_options import of_settings, values
+from .method_options import flattened, of_settings, values
 from .progress_bar import bar
 from .settings_source import SettingsText, family, read
 from .synthesize import check_counts, finish
@@ -40,7 +40,7 @@ def kind_command(kind: str, text: SettingsText) -> Callable[..., None]:
         *,
         out: Path,
         images: Whole = 10_000,
-        guide: Annotated[Options | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
+        guide: Annotated[Options | None, flattened(Options)] = None,  # pyright: ignore[reportInvalidTypeForm]
         settings: Annotated[Settings | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
         chunk: Whole = CHUNK,
         workers: Whole | None = None,

@@ -12,7 +12,7 @@ from .._core.errors import UserError
 from .flags import flag_of
 from .settings_source import Field, SettingsText
 
-__all__ = ["Given", "check_early", "check_kind", "of_kinds", "of_settings", "values"]
+__all__ = ["Given", "check_early", "check_kind", "flattened", "of_kinds", "of_settings", "values"]
 
 WITHOUT_TORCH = ("datafree.distillation.schedule", "datafree.quantization.settings", "datafree.releases.bits")
 """Modules of settings that import no torch."""
@@ -47,6 +47,11 @@ def of_settings(
     options = _options(text.name, rows, group)
     options.text = text
     return options
+
+
+def flattened(options: Any) -> Parameter:
+    """How a command takes these options: each as a flag of its own, and nothing where the class has none."""
+    return Parameter(name="*") if dataclasses.fields(options) else Parameter(parse=False)
 
 
 def check_early(options: Given) -> None:

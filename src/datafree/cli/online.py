@@ -23,7 +23,7 @@ from .loading import (
     resumed,
     test_data,
 )
-from .method_options import check_kind, of_kinds, of_settings, values
+from .method_options import check_kind, flattened, of_kinds, of_settings, values
 from .progress_bar import bar
 from .results import say_accuracy, say_size, say_start
 from .settings_source import SettingsText, family, read
@@ -63,10 +63,10 @@ def online_command(memories: Mapping[str, SettingsText], alignments: Mapping[str
         start: Start = "teacher",
         settings: Annotated[Settings | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
         replay: Annotated[Literal[tuple(memories)] | None, Parameter(group=MEMORY)] = None,  # pyright: ignore
-        memory: Annotated[Memory | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
+        memory: Annotated[Memory | None, flattened(Memory)] = None,  # pyright: ignore[reportInvalidTypeForm]
         condensed: Annotated[Path | None, Parameter(group=NEAR)] = None,
         alignment: Annotated[Literal[tuple(alignments)] | None, Parameter(group=NEAR)] = None,  # pyright: ignore
-        guide: Annotated[Guide | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
+        guide: Annotated[Guide | None, flattened(Guide)] = None,  # pyright: ignore[reportInvalidTypeForm]
         data: Data | None = None,
         source: Model | None = None,
         run: Run | None = None,

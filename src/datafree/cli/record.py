@@ -191,9 +191,10 @@ def _is_recorded(
     if is_change or is_own or (other is None and is_of(stored, network, data, entries)):
         return False
     names = ", ".join(stored.entries)
-    reason = (
-        f"another record, made {other}" if other is not None else f"a record of other data or entries ({names[:200]})"
-    )
+    settings = old.get("settings")
+    grown = isinstance(settings, dict) and settings.get("add")  # the log is of what was added last
+    reason = f"another record, made {other}" if other is not None and not grown else None
+    reason = reason or f"a record of other data or entries ({names[:200]})"
     raise UserError(
         f"{folder} holds {reason}: give --replace to lose it, --add to keep it and add to it, or name another `out`"
     )
@@ -238,6 +239,6 @@ def _say(path: Path, measured: Record, network: Network, data: Dataset | None) -
     )
     if total > 0.6:
         print(
-            "  above 0.60: training samples can be told from others. --preset safe gives less away, and so do fewer --taps "
-            "or --pooled with --kind moments"
+            "  above 0.60: training samples can be told from others. --preset safe reveals less, and so do fewer layers "
+            "(record moments --taps) and --pooled"
         )

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Group, Parameter
 
 from .arguments import Data, Input, Model, Run
-from .method_options import of_settings, values
+from .method_options import flattened, of_settings, values
 from .settings_source import SettingsText, family
 
 __all__ = ["KINDS", "app", "kind_command", "record"]
@@ -29,7 +29,7 @@ def kind_command(kind: str, text: SettingsText) -> Callable[..., None]:
         teacher: str,
         /,
         *,
-        settings: Annotated[Options | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
+        settings: Annotated[Options | None, flattened(Options)] = None,  # pyright: ignore[reportInvalidTypeForm]
         taps: Annotated[tuple[str, ...], Parameter(negative="")] = (),
         add: Annotated[bool, Parameter(negative="")] = False,
         replace: Annotated[bool, Parameter(negative="")] = False,

@@ -8,14 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import App, Group, Parameter
+from cyclopts import App, Group
 
 from .._core.distributed import main_process, together
 from .._core.errors import UserError
 from .._core.memory import check_cost
 from .arguments import Model, Run, Whole
 from .loading import code_of_settings, inputs_of, load_record, load_teacher
-from .method_options import of_settings, values
+from .method_options import flattened, of_settings, values
 from .progress_bar import bar
 from .settings_source import SettingsText, family
 
@@ -43,7 +43,7 @@ def method_command(method: str, text: SettingsText) -> Callable[..., None]:
         *,
         out: Path,
         images: Whole = 10_000,
-        settings: Annotated[Options | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
+        settings: Annotated[Options | None, flattened(Options)] = None,  # pyright: ignore[reportInvalidTypeForm]
         chunk: Whole | None = None,
         workers: Whole | None = None,
         source: Model | None = None,

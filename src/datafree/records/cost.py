@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias
 
+import torch
+
 from .._core import memory
 from .._core.errors import UserError
 from .._core.memory import check_cost
@@ -77,13 +79,25 @@ def smaller_records(network: Network, plan: Plan, chunk: Chunk, images: int) -> 
     yield "`preset='small'`", record_bytes(network, {"top": (Moments(covariance="full"), top)}, chunk, images)
 
 
+def _measured_bytes(
+    network: Network, statistic: Any, taps: tuple[str, ...], shapes: Mapping[str, tuple[int, ...]]
+) -> int:
+    """Bytes of the sums of one black image, for statistics that take images: sums have the same size for any number."""
+    if not statistic.needs_data:
+        return 0
+    accumulator = statistic.bind(network, taps)
+    black = [torch.zeros(1, *shapes[tap]) for tap in taps]
+    state = accumulator.reduce(black, torch.zeros(1, dtype=torch.long))
+    return sum(tensor.nbytes for tensor in state.values())
+
+
 def _state_bytes(network: Network, statistic: Any, taps: tuple[str, ...], shapes: Mapping[str, tuple[int, ...]]) -> int:
     """Bytes of one entry's sums; for a spectral entry also of its basis, in float64."""
     classes = len(network.spec.classes)
     if not isinstance(statistic, Moments):
         units = sum(math.prod(shapes[tap]) for tap in taps)
         if not str(statistic.kind).startswith("spectral"):
-            return 3 * FLOAT64 * units
+            return max(3 * FLOAT64 * units, _measured_bytes(network, statistic, taps, shapes))
         channels = sum(shapes[tap][0] for tap in taps)
         vertices = units if units <= 8192 else channels  # the choice of graph.build
         columns = 2 * statistic.rank + 8 if statistic.signal == "class-moments" else 2

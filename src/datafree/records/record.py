@@ -569,6 +569,11 @@ def _is_sum_of_squares(outer: Tensor) -> bool:
 def _state_slots(accumulator: Accumulator, shapes: list[tuple[int, ...]], images: int) -> Slots:
     """The slots of an accumulator's state after that many images: the formats and shapes of one black image's state."""
     state = accumulator.reduce([torch.zeros(1, *shape) for shape in shapes], torch.zeros(1, dtype=torch.long))
+    if "count" not in state:
+        raise UserError(
+            f"{type(accumulator).__name__}.reduce returns {', '.join(sorted(state))} without 'count', expected the "
+            "number of samples of each class or group as 'count', by which a stopped recording is checked; add it"
+        )
     positions = int(state["count"].sum())
     rules = {
         "count": {"low": 0, "high": images * positions, "integral": True},
@@ -594,6 +599,9 @@ def _measure(
     shapes = tap_names.shapes(network, all_taps)
     entry_shapes = {name: [shapes[tap] for tap in taps[name]] for name in accumulators}
     done = Progressed(0, {}, 0)
+    for name, accumulator in accumulators.items():
+        if not type(accumulator).__module__.startswith("datafree."):
+            _state_slots(accumulator, entry_shapes[name], len(data))  # raises what a resumed run would, before the pass
     if pause is not None:
         done = pause.load(len(data), accumulators, entry_shapes)
         if answered is not None and done.images:

@@ -56,10 +56,19 @@ def difference(actual: Table, expected: Table) -> str:
 
 @runtime_checkable
 class Accumulator(Protocol):
-    """A statistic bound to one network and its taps."""
+    """A statistic bound to one network and its taps.
+
+    One of a statistic with `needs_data = False` has `read() -> Summary` instead of `reduce`, `merge` and `finish`: it takes
+    its numbers from the network.
+    """
 
     def reduce(self, activations: Sequence[Tensor], labels: Tensor) -> State:
-        """Activations (N, ...) of each tap and labels (N,) as a state."""
+        """Activations (N, ...) of each tap and labels (N,) as a state: tensors whose size does not depend on N.
+
+        The state has `count`, the samples (images, or images times positions) of each class or group. Tensors called
+        `square` (sums of squares) must not be negative, and those called `key` lie between 0 and 0.5: a stopped recording is
+        checked by these rules when it is continued.
+        """
         ...
 
     def merge(self, a: State, b: State) -> State:
