@@ -134,7 +134,7 @@ def made_normed(made_plain, tmp_path_factory) -> Path:
 def here(made, tmp_path, monkeypatch) -> Path:
     """A copy of `made` of one's own, as the working directory."""
     folder = tmp_path / "here"
-    shutil.copytree(made, folder)
+    shutil.copytree(made, folder, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.chdir(folder)
     monkeypatch.delenv("DATAFREE_DATA", raising=False)
     return folder

@@ -19,7 +19,7 @@ LINES = {
     "pack hinton16 --weights teacher/model.safetensors --shape 1 8 8 --classes 10 --out new": "new/model.safetensors",
 }
 
-LONG = ("synthesize", "distill")
+LONG = ("synthesize", "distill", "pack")
 """Verbs whose disk is full in the slow tests alone."""
 
 

@@ -67,7 +67,10 @@ def test_without_data_agreement_on_probes_is_all_that_is_claimed(command, result
     assert "evaluation" not in result("s") and result("s")["online"]["scores"] == []
 
 
-@pytest.mark.parametrize("kind", sorted(replay.kinds()))
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(k, marks=[pytest.mark.slow] * (k in ("ema", "pool", "reservoir"))) for k in sorted(replay.kinds())],
+)
 def test_every_memory_is_named_on_the_command_line_with_its_own_flags(command, result, kind):
     budget = "" if kind == "none" else "--replay-bytes 400000"
     assert command(f"{GO} hinton8 --replay {kind} {budget} --out s").code == 0

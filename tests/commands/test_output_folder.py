@@ -296,7 +296,9 @@ RESULT = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("verb", QUICK)
+@pytest.mark.parametrize(
+    "verb", [pytest.param(verb, marks=[pytest.mark.slow] * (verb in ("distill", "similarity"))) for verb in QUICK]
+)
 def test_a_run_killed_at_any_moment_is_finished_by_the_same_command(command, here, every_moment, monkeypatch, verb):
     line = QUICK[verb].format("o")
     moments = every_moment(line)

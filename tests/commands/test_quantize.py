@@ -155,6 +155,7 @@ def test_with_executorch_a_program_for_it_is_written_that_answers_alike(command,
     assert "model.pte" in read_json(here / "int8" / "config.json")["sha256"]
 
 
+@pytest.mark.slow  # tests/quantization has the same from Python
 def test_ranges_come_from_batch_norms_alone_too(command, here):
     done = command(f"quantize {NET} --calibrate none --out int8 --quiet")
     assert (done.code, done.err) == (0, "")

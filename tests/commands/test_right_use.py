@@ -269,7 +269,9 @@ def test_a_data_folder_can_be_named(command, here):
     assert command("synthesize teacher --record teacher/record.safetensors --images 4 --out s --quiet").code == 0
 
 
-def test_the_demo_shows_every_method_on_one_page(command, here, monkeypatch):
+@pytest.mark.parametrize("every", [len(demo.METHODS) - 1, pytest.param(1, marks=pytest.mark.slow)], ids=["two", "all"])
+def test_the_demo_shows_every_method_on_one_page(command, here, monkeypatch, every):
+    monkeypatch.setattr(demo, "METHODS", demo.METHODS[::every])  # the last is the default, which the summary names
     monkeypatch.setattr(demo, "TRAINING", Schedule(epochs=2))
     monkeypatch.setattr(demo, "LEARNING", Distillation(epochs=1))
     done = command("demo --images 20 --out shown --quiet")

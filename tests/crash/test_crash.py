@@ -22,7 +22,7 @@ def test_no_disturbance_leaves_a_wrong_file_or_stops_the_same_command(tmp_path, 
     print(f"seed {seed}")
     prepare(tmp_path / "base")
     rng = random.Random(seed)
-    names = ["pack", "record", "convert"]
+    names = ["pack", "record"]
     faults = runner.examine(tmp_path, names, rng, points=2, failing=1, random_kills=1, at_once=1, cuts=1)
     assert not faults, (seed, faults, capfd.readouterr().out)
 
