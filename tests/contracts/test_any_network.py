@@ -18,16 +18,8 @@ from datafree.synthesis import methods
 
 NETWORKS = {"resnet8": 6, "alexnet/32": 32, "lenet5-half": 32}
 ANYWHERE = {
-    "top",
-    "all",
-    "all-dropout",
-    "spectral-all",
-    "spectral-pairs",
-    "gaussian",
-    "inception",
-    "bns",
-    "bns-inception",
-}
+    "top", "all", "all-dropout", "spectral-all", "spectral-pairs", "gaussian", "inception", "bns", "bns-inception",
+}  # fmt: skip
 WORKING = {
     "resnet8": {"distribution", "matched", *ANYWHERE},
     "alexnet/32": ANYWHERE,  # its first layer is strided and does not determine the pixels
