@@ -239,5 +239,5 @@ def _say(path: Path, measured: Record, network: Network, data: Dataset | None) -
     if total > 0.6:
         print(
             "  above 0.60: training samples can be told from others. --preset safe gives less away, and so do fewer --taps "
-            "or --pooled with --kind moments"
+            "or --pooled of datafree record moments"
         )
