@@ -14,7 +14,7 @@ from datafree.models.network import Network
 from datafree.records.record import record
 from datafree.records.statistics.moments import Moments
 from datafree.synthesis.methods.distribution import Distribution
-from datafree.synthesis.pixel_moments import pixel_moments
+from datafree.synthesis.pixel_moments import pixel_factors, pixel_moments
 
 
 def network_of(first: nn.Module, units: int, *, shape=(2, 4, 4), **spec) -> Network:
@@ -121,3 +121,21 @@ def test_channel_means_and_later_layers_are_refused(toy):
         "use the method 'all' or 'top', or ask the publisher to add moments of the input: datafree record moments --taps "
         "input --add"
     )
+
+
+def test_large_images_say_whether_the_input_was_recorded_and_how(toy):
+    network, data = network_of(nn.Conv2d(2, 3, 3, stride=2), 3), toy(shape=(2, 4, 4))
+    pooled = record(network, data, [(Moments(conv="channels"), ("input",)), Moments()])
+    with pytest.raises(UserError) as caught:
+        pixel_factors(network, pooled)
+    assert str(caught.value) == (
+        "entry 'input' holds channel means, which do not determine pixels; use the method 'all', or ask the publisher for a "
+        "new record, of units: datafree record moments TEACHER --data DATA --taps input --covariance lowrank --conv units "
+        "--replace"
+    )
+    with pytest.raises(
+        UserError, match="images of 32 numbers, but no low-rank moments of the input in the record; use"
+    ):
+        pixel_factors(network, record(network, data, [Moments()]))
+    units = record(network, data, [(Moments(covariance="lowrank", conv="units"), ("input",))])
+    assert pixel_factors(network, units)[0].shape == (3, 32)

@@ -71,11 +71,14 @@ def pixel_factors(network: Network, record: Record) -> tuple[Tensor, Tensor]:
     Ignores the variance outside the recorded directions, because independent noise per pixel does not look like images.
     Raises UserError if the record has no such entry.
     """
-    candidates = [
-        entry
-        for name, entry in record.of_kind("moments").items()
-        if entry.taps == (tap_names.INPUT,) and not _accumulator(network, record, name).pool_positions
-    ]
+    of_input = {name: entry for name, entry in record.of_kind("moments").items() if entry.taps == (tap_names.INPUT,)}
+    candidates = [entry for name, entry in of_input.items() if not _accumulator(network, record, name).pool_positions]
+    if of_input and not candidates:
+        raise UserError(
+            f"entry {next(iter(of_input))!r} holds channel means, which do not determine pixels; use the method 'all', or "
+            "ask the publisher for a new record, of units: datafree record moments TEACHER --data DATA --taps input "
+            "--covariance lowrank --conv units --replace"
+        )
     if not candidates:
         raise UserError(
             f"images of {network.spec.pixels} numbers, but no low-rank moments of the input in the record; use the method "

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..._core.errors import UserError
 from ..._core.plugins import Family
+from ..._core.seeds import stream
 from ..._core.settings import Settings
 from ...models.network import Network
 from ...records.record import Record
@@ -31,6 +32,7 @@ __all__ = [
     "methods",
     "needed",
     "resolve",
+    "stream",
 ]
 
 
@@ -62,7 +64,10 @@ class BoundMethod(Protocol):
 
 @runtime_checkable
 class Synthesizer(Protocol):
-    """Settings with a `method`; `bind` binds them to a teacher and record."""
+    """Settings with a `method`; `bind` binds them to a teacher and record.
+
+    A class may also have `targeted: ClassVar[bool] = False`, if its images are not made for target classes.
+    """
 
     method: str
     summary: ClassVar[str]
