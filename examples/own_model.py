@@ -2,7 +2,7 @@
 
 datafree train examples/own_model.py:build --data digits --out teacher
 datafree record teacher --code examples/own_model.py:build --data digits --preset sharp
-datafree distill teacher hinton64 --code examples/own_model.py:build --online distribution --out student
+datafree distill fresh distribution teacher hinton64 --code examples/own_model.py:build --out student
 """
 
 from torch import nn

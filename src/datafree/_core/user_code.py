@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
+import inspect
 import sys
 import sysconfig
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-from .code_names import CodeName, check_allowed
+from .code_names import CodeName, check_allowed, code_name
 from .errors import UserError
+from .files.open_file import sha256_file
 from .version import FOLDER
 
-__all__ = ["all_files", "code_files", "guarded", "import_code", "running"]
+__all__ = ["all_files", "code_digest", "code_files", "guarded", "import_code", "is_user_code", "running"]
 
 _FILES: dict[str, set[Path]] = {}
 """What `code_files` returns for code that was imported in this process."""
+_PLACES: set[str] = set()
+"""Files that were imported as code of the user's own, as tracebacks name them."""
 _INSTALLED = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib"))
 
 
@@ -36,6 +42,8 @@ def import_code(code: CodeName, kind: str = "model") -> ModuleType:
     path = Path(place)
     if not path.is_file():
         raise UserError(f"no file {place}, expected the Python file that builds the {kind}; check the path")
+    _PLACES.add(str(path))
+    _PLACES.add(str(path.absolute()))
     spec = importlib.util.spec_from_file_location(f"datafree_code_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
@@ -85,6 +93,27 @@ def guarded(name: str, code: CodeName, note: str = "", kind: str = "model") -> I
         ) from error
     finally:
         sys.path[:] = search_path
+
+
+def code_digest(*settings: Any) -> str | None:
+    """sha256 of the files of the user's own classes among the settings, and of their extra losses; None without any."""
+    files: set[Path] = set()
+    for part in settings:
+        if part is not None and not type(part).__module__.startswith("datafree."):
+            with suppress(OSError, TypeError):  # a class that was typed in
+                files.add(Path(inspect.getfile(type(part))))
+        loss = code_name(str(getattr(part, "extra_loss", None)))
+        if loss is not None:
+            files |= {Path(loss.place)} if loss.is_file else set(code_files(loss))
+    present = sorted(path for path in files if path.is_file())
+    if not present:
+        return None
+    return hashlib.sha256("".join(sha256_file(path) for path in present).encode()).hexdigest()
+
+
+def is_user_code(file: str) -> bool:
+    """Whether this process imported the Python file as code of the user's own."""
+    return file in _PLACES or any(Path(file) in paths for paths in _FILES.values())
 
 
 def code_files(code: CodeName) -> list[Path]:

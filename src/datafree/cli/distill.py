@@ -49,7 +49,9 @@ Example: datafree distill fresh distribution teacher lenet5-half --out student""
 TRAINING = Group("Training", sort_key=1)
 CONDENSED = Group("With --condensed", sort_key=2)
 IMAGES = Group("Images", sort_key=0)
-METHOD_FLAGS = {"learning_rate": "--method-learning-rate", "precision": "--method-precision"}
+METHOD_FLAGS = {
+    "learning_rate": "--method-learning-rate", "precision": "--method-precision", "start": "--method-start",
+}  # fmt: skip
 """Flags of fields that the method and the student's training both have; the student's are --learning-rate, --precision."""
 IS_FIELD = re.compile(r"\w+: ")
 """Start of an error about one setting."""

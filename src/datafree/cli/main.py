@@ -9,7 +9,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from functools import partial
 from types import FrameType
@@ -17,6 +18,7 @@ from typing import Any
 
 from .._core.distributed import main_process, say_first, started
 from .._core.errors import UserError, out_of_memory, unknown
+from .._core.user_code import is_user_code
 from .._core.version import VERSION
 from ..releases.builder_names import check_name
 from ..runs.command_line import ARGV
@@ -108,6 +110,7 @@ def _run(argv: list[str], flags: Flags) -> int:
         check_address_space()
     from . import VERBS, app
 
+    argv = _verb_first(argv, VERBS)
     argv, notes = rewritten(argv)
     if argv and not argv[0].startswith("-") and argv[0] not in VERBS:
         return _say(str(unknown("command", argv[0], VERBS)), 2)
@@ -122,6 +125,19 @@ def _run(argv: list[str], flags: Flags) -> int:
         except UserError:
             flags.find()  # before the command of a method of one's own is gone
             raise
+
+
+def _verb_first(argv: list[str], verbs: Iterable[str]) -> list[str]:
+    """The command line with the options of every command that came before the verb at its end."""
+    leading, words = [], list(argv)
+    while words and (words[0] in ("--json", "-v", "--verbose") or words[0].split("=")[0] == "--log"):
+        takes_value = words[0] == "--log" and len(words) > 1
+        leading += words[: 1 + takes_value]
+        words = words[1 + takes_value :]
+    if not leading or not words or words[0] not in verbs:
+        return argv
+    end = words.index("--") if "--" in words else len(words)
+    return [*words[:end], *leading, *words[end:]]
 
 
 def _run_parsed(root: Any, verb: str | None, argv: list[str], notes: list[str], flags: Flags) -> int:
@@ -276,6 +292,10 @@ def _failed(error: BaseException, argv: list[str], flags: Flags) -> int:
     if isinstance(error, (KeyboardInterrupt, _Terminated)):
         _TOLD.set()
         return _say(_stopped(argv), 130 if isinstance(error, KeyboardInterrupt) else 143)
+    place = _own_code(error)
+    if place is not None:
+        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        return _say(f"the code in {place} fails with {reason[:300]}; fix it", 2)
     if isinstance(error, OSError):
         path = repr(os.fspath(error.filename)[:200]) if isinstance(error.filename, (str, bytes)) else "a file or stream"
         return _say(f"cannot use {path}: {error.strerror or error}; give another path", 2)
@@ -284,6 +304,12 @@ def _failed(error: BaseException, argv: list[str], flags: Flags) -> int:
     ):  # imported by then, or it could not be one
         return _say(_usage(error, argv), 2)
     raise error
+
+
+def _own_code(error: BaseException) -> str | None:
+    """File and line of the user's own code in which an error came up; None for errors of the library."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_user_code(frame.filename)]
+    return f"{os.path.relpath(frames[-1].filename)}, line {frames[-1].lineno}," if frames else None
 
 
 def _check_here() -> None:

@@ -14,6 +14,7 @@ from .._core.distributed import main_process, together, world
 from .._core.errors import Notice, UserError
 from .._core.progress import Progress, silent
 from .._core.settings import called_with
+from .._core.user_code import code_digest
 from ..data.augmentation import Augmentation
 from ..data.condensed.condensed_set import Condensed
 from ..models.agreement import Agreement, agreement
@@ -122,6 +123,7 @@ class DistillationPlan:
             "settings": self.requested.model_dump(mode="json"), "seed": self.seed, "start": self.start,
             "teacher": self.teacher.fingerprint(), "student": self.student.fingerprint(),
             "record": None if self.record is None else self.record.digest(), "content": self.chosen.digest(),
+            **_code(self.chosen.method),
         }  # fmt: skip
 
     def run(
@@ -162,6 +164,12 @@ class DistillationPlan:
         if self.record is not None:
             hashes["record_digest"] = self.record.digest()
         return Provenance(architecture_of(self.teacher), self.student.fingerprint(), settings, hashes, seconds)
+
+
+def _code(*settings: Any) -> dict[str, str]:
+    """The hash of the user's own code among the settings, so that a run with changed code is another run."""
+    digest = code_digest(*settings)
+    return {} if digest is None else {"code": digest}
 
 
 def plan_distillation(

@@ -16,6 +16,7 @@ from .._core.distributed import together, world
 from .._core.errors import UserError
 from .._core.progress import Progress, silent
 from .._core.settings import called_with
+from .._core.user_code import code_digest
 from ..data.condensed.condensed_set import Condensed
 from ..data.tone import Ground
 from ..models.network import Network
@@ -125,11 +126,13 @@ class OnlinePlan:
 
     def identity(self) -> dict[str, Any]:
         """Everything that must be equal for a stopped run to be continued."""
+        code = code_digest(self.replay, self.alignment)
         dumped = [None if part is None else _plain(part) for part in (self.settings, self.replay, self.alignment)]
         return {
             "settings": dumped, "seed": self.seed, "start": self.start, "teacher": self.teacher.fingerprint(),
             "student": self.student.fingerprint(), "record": None if self.record is None else self.record.digest(),
             "anchors": None if self.anchors is None else _digest(self.anchors),
+            **({} if code is None else {"code": code}),
         }  # fmt: skip
 
     def run(

@@ -21,6 +21,7 @@ from ..data import Dataset, load
 from ..data.adapters import LabelledData, as_dataset
 from ..data.augmentation import Augmentation
 from ..data.condensed.condensed_set import Condensed
+from ..data.torch_items import as_tensor
 from ..models.network import Network
 from ..models.pixel_bytes import to_pixels
 from ..records.record import Record
@@ -176,7 +177,7 @@ def _from_images(teacher: Network, images: ImagesLike) -> ChosenSource:
             warnings=() if warning is None else (warning,),
         )  # fmt: skip
     if isinstance(images, np.ndarray):
-        images = torch.from_numpy(images)
+        images = as_tensor(images, "images")
     if isinstance(images, Tensor):
         return ChosenSource(_labelled_by_teacher(teacher, images), f"{len(images):,} images", {})
     if isinstance(images, (str, Path)):

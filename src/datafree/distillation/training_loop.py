@@ -103,6 +103,17 @@ def new_optimizer(schedule: Schedule, module: nn.Module) -> Optimizer:
     return torch.optim.Adam(module.parameters(), lr=schedule.learning_rate, fused=True)
 
 
+def checked_score(value: Any) -> float:
+    """The value that a caller's `score` returned. Raises UserError unless it is a finite number."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise UserError(f"score: returned {type(value).__name__}, expected a number; return one") from None
+    if not math.isfinite(number):
+        raise UserError(f"score: returned {number}, expected a finite number; return one")
+    return number
+
+
 def _fit(
     network: Network, source: Source, loss: Loss, schedule: Schedule, seed: int, saved: tuple[Path | None, dict[str, Any]],
     calls: tuple[Callable[[Network], float] | None, Callable[[Network, Curve], None] | None], progress: Progress,
@@ -136,7 +147,7 @@ def _fit(
         curve.seconds.append(time.perf_counter() - began)
         network.module.eval()
         if score is not None:
-            curve.scores.append(first(lambda: score(network)))
+            curve.scores.append(first(lambda: checked_score(score(network))))
         if state is not None and world.rank == 0:
             environment, scored = Environment.here(), len(curve.scores)
             header = FitHeader(identity=identity, environment=environment, epoch=epoch + 1, scored=scored)

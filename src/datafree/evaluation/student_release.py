@@ -50,7 +50,10 @@ def save_student(
             "student: got weights that were changed after the training, so its log would be wrong; write it with "
             "write_release"
         )
-    log = RunLog("distill", training.provenance.settings, {}, hashes=training.provenance.hashes)
+    settings = training.provenance.settings
+    if evaluation is not None:
+        settings = {**settings, "evaluation": f"{evaluation.accuracy:g} % on {evaluation.images}"}
+    log = RunLog("distill", settings, {}, hashes=training.provenance.hashes)
     log.began -= training.provenance.seconds
     if isinstance(student, OnlineNetwork):
         result = online_result(student, student.training.history, student.training.settings, evaluation)

@@ -34,7 +34,7 @@ def difference(new: dict[str, Any], old: dict[str, Any], *, ignored: str | None 
     if old.get("verb") != new["verb"]:
         return f"by datafree {old.get('verb')}, not datafree {new['verb']}"
     old_settings, new_settings = lasting(old.get("settings")), lasting(new["settings"])
-    for key in (*new_settings, *old_settings):
+    for key in (*(name for name in CHOOSING if name in new_settings), *new_settings, *old_settings):
         if key not in (ignored, *DESCRIBING) and old_settings.get(key) != new_settings.get(key):
             return (
                 _statistics(old_settings, new_settings)
@@ -74,6 +74,8 @@ def _setting(key: str, old: Any, new: Any) -> str:
     if key == "weights" and all(isinstance(value, str | None) for value in (old, new)):
         # a file, which only commands take; bits have that name too
         name, with_value = "--weights", "--weights {}".format
+    elif key in ("method", "kind", "alignment"):  # the word after the verb on the command line
+        name, with_value = f"the {key}", f"the {key} {{}}".format
     elif key in NAMES or (key == "data" and isinstance(new or old, list)):  # several data sets are positional arguments
         name, with_value = key, f"{key} {{}}".format
     else:

@@ -45,6 +45,7 @@ from .._core.progress import Progress, silent
 from .._core.seeds import seed_of
 from .._core.settings import first_problem, modern
 from .._core.slots import Slot, expected, fault
+from .._core.user_code import code_digest
 from ..models.class_names import check_order
 from ..models.input_spec import InputSpec
 from ..models.network import Network, copied
@@ -456,9 +457,10 @@ def _is_finished(folder: Path) -> bool:
 
 
 def _about(teacher: Network, record: Record | None, method: Any, seed: int, chunk: int) -> dict[str, Any]:
+    code = code_digest(method)
     return {
         "format": 1,
-        "method": method.model_dump(mode="json"),
+        "method": method.model_dump(mode="json") | ({} if code is None else {"code": code}),
         "seed": seed,
         "unit": chunk,
         "teacher": teacher.fingerprint(),
@@ -551,8 +553,22 @@ def stored_chunk(
     (N, classes) on these pixels.
     """
     batch, teacher = bound.chunk(index, seed, chunk), bound.teacher
+    name, expected = (
+        getattr(getattr(bound, "settings", bound), "method", type(bound).__name__),
+        (chunk, *teacher.spec.shape),
+    )
+    if tuple(batch.pixels.shape) != expected or tuple(batch.labels.shape) != (chunk,):
+        raise UserError(
+            f"the method {name!r} returns pixels {tuple(batch.pixels.shape)} and labels {tuple(batch.labels.shape)} for a "
+            f"chunk of {chunk}, expected {expected} and ({chunk},); correct what it returns"
+        )
     if not bool(batch.pixels.isfinite().all()):
-        raise UserError(f"chunk {index} has images that are not finite; lower the method's `learning_rate`")
+        advice = (
+            "; lower the method's `learning_rate`"
+            if hasattr(getattr(bound, "inversion", None), "learning_rate")
+            else ""
+        )
+        raise UserError(f"chunk {index} of the method {name!r} has images that are not finite{advice}")
     pixels = to_bytes(batch.pixels, teacher.spec) if in_range else batch.pixels.float()
     return pixels, batch.labels, teacher.predict(to_pixels(pixels, teacher.spec))
 

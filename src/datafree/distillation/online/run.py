@@ -35,6 +35,7 @@ from ...models.positions import check_positions
 from ...records.record import Record
 from ..replay.none import NoReplay
 from ..train_student import check_student
+from ..training_loop import checked_score
 from .history import GeneratorHealth, History, history_from_state, history_slots, history_state
 from .settings import PRESETS, OnlineDistillation, online_preset
 from .trainer import AnchorImages, OnlineTrainer
@@ -125,8 +126,8 @@ def train_online(
                         on_epoch(trainer.saved_student, trainer.history, trainer.samples)
                     raise
                 if score is not None:
-                    trainer.history.scores.append(first(lambda: score(student)))
-                    trainer.history.average_scores.append(first(lambda: score(trainer.average)))
+                    trainer.history.scores.append(first(lambda: checked_score(score(student))))
+                    trainer.history.average_scores.append(first(lambda: checked_score(score(trainer.average))))
                 if state is not None:
                     state_file.write(trainer, state_tensors, epoch + 1)
                 if on_epoch is not None and trainer.world.rank == 0:

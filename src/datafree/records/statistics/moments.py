@@ -57,6 +57,12 @@ class Moments(Settings):
         """One entry per tap. The last layer's logits are divided by the temperature."""
         top = tap_names.layers(network)[-1]
         scales = {tap: 1 / self.temperature if tap == top else 1.0 for tap in taps}
+        for tap in taps:
+            if self.scale not in (1.0, scales[tap]):
+                raise UserError(
+                    f"scale: got {self.scale:g}, expected none: it is {scales[tap]:g} for {tap!r}, by "
+                    "`temperature`; leave it out"
+                )
         return {tap: (self.model_copy(update={"scale": scales[tap]}), (tap,)) for tap in taps}
 
     def bind(self, network: Network, taps: Sequence[str]) -> MomentsAccumulator:

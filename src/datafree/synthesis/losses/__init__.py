@@ -87,7 +87,7 @@ class Objective:
 
     def __call__(self, view: View) -> tuple[Tensor, dict[str, Tensor]]:
         """The total, and each term's unweighted value by its class name."""
-        values = [(weight, type(term).__name__, term(view)) for weight, term in self.parts]
+        values = [(weight, type(term).__name__, _scalar(term, view)) for weight, term in self.parts]
         total = torch.stack([weight * value for weight, _, value in values]).sum()
         return total, {name: value.detach() for _, name, value in values}
 
@@ -101,6 +101,18 @@ class Objective:
 
     def __rmul__(self, weight: float) -> Objective:
         return Objective(tuple((float(weight) * factor, term) for factor, term in self.parts))
+
+
+def _scalar(term: Term, view: View) -> Tensor:
+    """The term's value. Raises UserError unless it is one number as a tensor."""
+    value = term(view)
+    if not isinstance(value, Tensor) or value.ndim:
+        got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise UserError(
+            f"the loss {type(term).__name__} returns {got}, expected a tensor of one number, such as .sum(); "
+            "correct its __call__"
+        )
+    return value
 
 
 def term_from_name(name: str) -> Term:
