@@ -39,7 +39,7 @@ def log(inputs=None, /, verb="train", **settings):
         ({"online": {"balance": 5.0}}, {"online": {"balance": 4.0}}, "with `balance=5.0`, not 4.0"),
         (
             {"method": {"method": "distribution"}}, {"method": {"steps": 100, "method": "bns"}},
-            "with `method=distribution`, not bns",
+            "with the method distribution, not bns",
         ),
         (
             {"learns_from": "a set of top", "images": "s"}, {"learns_from": "fresh images of top", "method": {}},

@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+import datafree as df
+
 CODE = '''
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -152,3 +154,44 @@ def test_a_method_without_settings_has_no_options_of_its_own(command, here):
     text = command("synthesize plain.py:Plain --help").out
     assert "PLAIN" not in text and "Options of plain" not in text
     assert command("synthesize plain.py:Plain teacher --images 8 --chunk 8 --out grey --quiet").code == 0
+
+
+FAILING = PLAIN.replace(
+    "        return Batch(torch.full((size, 1, 8, 8), 0.5)",
+    "        if self.teacher is None or MODE == 'error':\n            raise ValueError('oops')\n"
+    "        number = size - 1 if MODE == 'few' else size\n"
+    "        return Batch(torch.full((number, 1, 8, 8), 0.5)",
+)
+
+
+@pytest.mark.parametrize(
+    ("mode", "text"),
+    [
+        ("error", "the code in failing.py, line 29, fails with ValueError: oops; fix it"),
+        (
+            "few",
+            "the method 'Bound' returns pixels (7, 1, 8, 8) and labels (8,) for a chunk of 8, expected (8, 1, 8, 8)",
+        ),
+    ],
+)
+def test_code_that_fails_while_it_works_is_one_line(refused, here, mode, text):
+    (here / "failing.py").write_text(f"MODE = {mode!r}\n{FAILING}")
+    assert text in refused("synthesize failing.py:Plain teacher --images 8 --chunk 8 --workers 1 --out failed --quiet")
+
+
+def test_options_of_every_command_may_stand_before_it(command, here):
+    (here / "plain.py").write_text(PLAIN)
+    done = command("--json --log log.txt synthesize plain.py:Plain teacher --images 8 --chunk 8 --out first --quiet")
+    assert done.code == 0 and json.loads(done.out)["settings"]["images"] == 8
+    assert "synthesize plain.py:Plain teacher" in (here / "log.txt").read_text()
+
+
+def test_python_too_refuses_to_go_on_with_changed_code(here, code, tmp_path):
+    teacher = df.load_model(str(here / "teacher"))
+    method = df.method("top", steps=1, extra_loss=f"{code}:Contrast")
+    df.synthesize(teacher, df.Record.load(here / "teacher" / "record.safetensors", teacher), method,
+                  tmp_path / "set", images=8, chunk=8, workers=1)  # fmt: skip
+    code.write_text(CODE.replace("-view", "-3 * view"))
+    with pytest.raises(df.UserError, match="`code="):
+        df.synthesize(teacher, df.Record.load(here / "teacher" / "record.safetensors", teacher), method,
+                      tmp_path / "set", images=16, chunk=8, workers=1)  # fmt: skip

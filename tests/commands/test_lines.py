@@ -156,7 +156,7 @@ def test_other_data_recorded_into_a_new_release_is_flagged_by_the_networks_own_l
     ("old", "new", "text"),
     [
         ({"online": {"balance": 0.1}}, {"online": {"balance": 0.2}}, "with `balance=0.1`, not 0.2"),
-        ({"method": {"method": "bns"}}, {"method": {"method": "top"}}, "with `method=bns`, not top"),
+        ({"method": {"method": "bns"}}, {"method": {"method": "top"}}, "with the method bns, not top"),
         ({"method": {"warp": {"shift": 1}}}, {"method": {"warp": {"shift": 2}}}, "with `shift=1`, not 2"),
         ({"epoch_images": 1}, {"epoch_images": 2}, "with `epoch_images=1`, not 2"),
     ],

@@ -71,3 +71,16 @@ def test_a_student_of_a_generator_too(teacher, tmp_path):
 def test_a_network_that_was_not_distilled_is_refused(teacher, tmp_path):
     with pytest.raises(UserError, match="student: got Network, expected"):
         df.save_student(tmp_path / "student", teacher)
+
+
+def test_a_score_that_is_no_number_is_refused(teacher, digits):
+    for score in (lambda _: None, lambda _: float("nan")):
+        with pytest.raises(UserError, match="score: returned"):
+            df.distill(teacher, "hinton16", images=digits, epochs=1, score=score)
+
+
+def test_odd_arrays_are_taken_or_refused_in_one_line(teacher, digits):
+    images = digits.pixels(range(32)).numpy()
+    df.distill(teacher, "hinton16", images=images[::-1], epochs=1)
+    with pytest.raises(UserError, match="images: got an array of object"):
+        df.distill(teacher, "hinton16", images=images.astype(object), epochs=1)

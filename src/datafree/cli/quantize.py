@@ -159,6 +159,8 @@ def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], dat
         f"integer operators: {kinds}; "
         f"others: {other}"
     )
+    if speed["faster"] < 1:
+        print("  warning: it is slower than the original on this processor; use it for its size, or keep the original")
     for line in processor_lines(result):
         print(line)
     if result["left_in_float"]:

@@ -34,7 +34,8 @@ def difference(new: dict[str, Any], old: dict[str, Any], *, ignored: str | None 
     if old.get("verb") != new["verb"]:
         return f"by datafree {old.get('verb')}, not datafree {new['verb']}"
     old_settings, new_settings = lasting(old.get("settings")), lasting(new["settings"])
-    for key in (*(name for name in CHOOSING if name in new_settings), *new_settings, *old_settings):
+    first = [key for key in CHOOSING if all(isinstance(log.get(key), str) for log in (new_settings, old_settings))]
+    for key in (*first, *new_settings, *old_settings):
         if key not in (ignored, *DESCRIBING) and old_settings.get(key) != new_settings.get(key):
             return (
                 _statistics(old_settings, new_settings)

@@ -100,7 +100,10 @@ def report(
     open_networks = _by_folder(folders, networks or {})
     test = None if data is None else as_dataset(data, _spec(folders))
     codes = code_by_folder(folders, code)
-    log = _log(folders, codes, test, settings or _settings(folders, test, title, code, seed))
+    settings = settings or _settings(folders, test, title, code, seed)
+    if networks:  # the networks that are measured are another page's
+        settings = {**settings, "networks": sorted(map(str, networks))}
+    log = _log(folders, codes, test, settings)
     with locked(out.parent, file=out.name) if out.parent.is_dir() else nullcontext():
         if _is_complete(out, log):
             return WrittenReport(out, 0, 0, (), unchanged=True)
