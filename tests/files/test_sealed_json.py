@@ -116,7 +116,7 @@ def test_a_name_of_an_impossible_size_is_refused_at_once(name, release, tmp_path
 
 
 def test_more_shards_than_an_index_can_list_are_refused_before_the_first(teacher, tmp_path):
-    with pytest.raises(UserError, match=r"200,001 shards, expected at most 200,000.*give chunk=2 or more"):
+    with pytest.raises(UserError, match=r"200,001 shards, expected at most 200,000.*give `chunk=2` or more"):
         synthesize(teacher, None, from_name("gaussian"), tmp_path / "set", images=SHARDS + 1, chunk=1)
     assert not (tmp_path / "set").exists()
 
@@ -127,7 +127,7 @@ def test_the_largest_index_that_is_written_can_be_read(tmp_path, monkeypatch):
         "format": 1, "method": {"method": "gaussian"}, "seed": 0, "unit": 1, "teacher": "0" * 64, "record": None,
         "spec": SPEC.model_dump(mode="json"), "images": SHARDS,
     }  # fmt: skip
-    shards = {synthetic_set._name(index): "f" * 64 for index in range(SHARDS)}
+    shards = {synthetic_set._shard_name(index): "f" * 64 for index in range(SHARDS)}
     write_sealed_json(tmp_path / "set.json", {**about, "shards": shards})
     assert len(synthetic_set.read_about(tmp_path)["shards"]) == SHARDS
 

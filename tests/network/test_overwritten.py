@@ -265,7 +265,7 @@ class Writes(nn.Module):
 
 def test_a_first_layer_behind_an_in_place_normalisation_does_not_see_the_image_itself():
     network = Network(nn.Sequential(Writes(WRITERS["sub_"]), nn.Flatten(), nn.Linear(108, 3)).eval(), SPEC, "net")
-    with pytest.raises(UserError, match="layer '2' does not see the image itself"):
+    with pytest.raises(UserError, match="layer '2' does not get the image itself"):
         _operator(network, "2")
     after = nn.Sequential(nn.Flatten(), Keeping())
     assert _operator(Network(after.eval(), SPEC, "net"), "1.fc")[0].shape == (3, 108)

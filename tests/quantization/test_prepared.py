@@ -105,8 +105,8 @@ def grids(own) -> list[tuple[int, int]]:
     ],
     ids=str,
 )
-def test_every_layer_has_the_bits_it_was_asked_for_weights_7_of_8_and_the_image_at_least_8(bits, wanted, simulated):
-    assert grids(simulated(bits)) == wanted
+def test_every_layer_has_the_bits_it_was_asked_for_weights_7_of_8_and_the_image_at_least_8(bits, expected, simulated):
+    assert grids(simulated(bits)) == expected
 
 
 def test_the_image_has_at_least_8_bits_in_a_network_that_flattens_it_first(teacher, digits):
@@ -147,11 +147,11 @@ def test_biases_are_whole_numbers_of_their_inputs_step_times_their_weights(norme
 )
 def test_bias_correction_takes_the_mean_error_out_of_the_outputs(images, how, left, normed, shown):
     noise = torch.rand(shown.shape, generator=torch.Generator().manual_seed(0))
-    wanted, errors = normed.predict(shown).mean(0), []
+    expected, errors = normed.predict(shown).mean(0), []
     for correct in ("none", how):
         pixels = {"shown": shown, "noise": noise, None: None}[images]
         own = calibrate(normed, pixels, Bits(weights=3, activations=8), equalise=False, correct_bias=correct)
-        errors.append(float((own.network.predict(shown).mean(0) - wanted).norm()))
+        errors.append(float((own.network.predict(shown).mean(0) - expected).norm()))
     assert errors[1] < left * errors[0]
 
 

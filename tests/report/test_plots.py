@@ -126,13 +126,13 @@ def test_plots_do_not_depend_on_the_readers_matplotlib_settings():
 @pytest.mark.parametrize(
     "expected", [[0.5] * 4, [0.9, 0.95, 1.0], [0.0, 0.0, 1.0], [0.3], [], [0.1 * i for i in range(30)]]
 )
-def test_spread_places_keep_their_order_distance_and_bounds(wanted):
+def test_spread_places_keep_their_order_distance_and_bounds(expected):
     gap = 0.15
-    places = spread(wanted, gap, 0.0, 1.0)
-    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
+    places = spread(expected, gap, 0.0, 1.0)
+    order = sorted(range(len(expected)), key=lambda i: expected[i])
     apart = [places[b] - places[a] for a, b in itertools.pairwise(order)]
-    assert all(-1e-9 <= place <= 1 + 1e-9 for place in places if len(wanted) * gap <= 1)
-    assert all(d >= min(gap, 1 / max(len(wanted) - 1, 1)) - 1e-9 for d in apart)
+    assert all(-1e-9 <= place <= 1 + 1e-9 for place in places if len(expected) * gap <= 1)
+    assert all(d >= min(gap, 1 / max(len(expected) - 1, 1)) - 1e-9 for d in apart)
 
 
 def test_spread_leaves_places_alone_that_are_far_enough_apart():
@@ -162,5 +162,5 @@ def test_spread_leaves_places_alone_that_are_far_enough_apart():
         (numbers.setting(1e-3), "0.001"),
     ],
 )
-def test_numbers_read_as_promised(got, wanted):
-    assert got == wanted
+def test_numbers_read_as_promised(got, expected):
+    assert got == expected
