@@ -568,7 +568,7 @@ def stored_chunk(
             if hasattr(getattr(bound, "inversion", None), "learning_rate")
             else ""
         )
-        raise UserError(f"chunk {index} of the method {name!r} has images that are not finite{advice}")
+        raise UserError(f"chunk {index} has images that are not finite{advice}")
     pixels = to_bytes(batch.pixels, teacher.spec) if in_range else batch.pixels.float()
     return pixels, batch.labels, teacher.predict(to_pixels(pixels, teacher.spec))
 
