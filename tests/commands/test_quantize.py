@@ -81,8 +81,7 @@ def test_at_4_bits_fine_tuned_it_calls_itself_simulated_and_is_clamped_in_the_fi
 
     done = command(
         f"quantize {NET} --weight-bits 4 --activation-bits 4 --last-bits 8 --calibrate noise --images 64 --finetune "
-        f"shown --epochs 2 "
-        "--batch 32 --repeats 2 --out few --quiet"
+        "shown --epochs 2 --batch 32 --repeats 2 --out few --quiet"
     )
     assert (done.code, done.err) == (0, "")
     assert names(here / "few") == WRITTEN

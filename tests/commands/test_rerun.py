@@ -275,6 +275,5 @@ def test_a_run_that_was_made_from_python_is_said_to_be_and_not_repeated(command,
         log.write(out, {"evaluation": {}})
     assert command("rerun scores").line == (
         f"{here / 'scores.run.json'} names no command line: that run was made from Python, and no command can repeat "
-        f"it; run "
-        "that Python code again"
+        "it; run that Python code again"
     ).replace(f"{here}/", "")

@@ -205,8 +205,7 @@ def test_a_network_without_batch_norm_takes_images(make, shown, tmp_path):
     assert float((opened.predict(shown).argmax(1) == quantized(shown).argmax(1)).double().mean()) > 0.98
     assert error(network) == (
         f"calibrate: got nothing, expected images to choose ranges on, since {_norms(network)}, and there is no "
-        f"record; give a "
-        "folder of images (labels are not needed), a data set, 'inception', or 'noise'"
+        "record; give a folder of images (labels are not needed), a data set, 'inception', or 'noise'"
     )
 
 

@@ -62,6 +62,5 @@ def check_allowed(place: str) -> None:
     if not code_allowed():
         raise UserError(
             f"that command runs the code {place!r}, which datafree rerun does only with --trust; add it if the code is "
-            f"yours, or "
-            "you have read it"
+            "yours, or you have read it"
         )

@@ -191,8 +191,7 @@ class Family(Generic[T]):
             class_name = kind.model_fields[self.field].default
             raise UserError(
                 f"plug-in {point.name!r} of {origin} has the {self.field} {class_name!r}, expected {point.name!r}; "
-                f"update or "
-                "uninstall it"
+                "update or uninstall it"
             )
         return self._remembered(kind)
 

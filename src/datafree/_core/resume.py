@@ -131,7 +131,7 @@ def open_state(path: Path, kind: str, model: type[H], identity: dict[str, Any], 
     if stored_identity != expected and not _differs_by_rounding(stored_identity, expected, content.get("environment")):
         raise UserError(
             f"{path} is of a run with {_difference(stored_identity, expected)}; name another `out`, or repeat that "
-            f"run's command"
+            "run's command"
         )
     try:
         header = model.model_validate_json(json.dumps(content))
@@ -219,8 +219,7 @@ def _check_environment(path: Path, stored: Environment) -> None:
     if stored.threads != current.threads:
         raise UserError(
             f"{path} is of a run on {stored.threads} threads, this one has {current.threads}, which would give other "
-            f"numbers; "
-            f"use {stored.threads} threads, or name another `out`"
+            f"numbers; use {stored.threads} threads, or name another `out`"
         )
     changed = [
         f"{part} {old!r} then, {new!r} now"

@@ -123,8 +123,7 @@ def _quantized(path: Path) -> None:
     print(f"  made from a network with fingerprint {config.original}")
     print(
         f"  model.onnx, read but not run: {len(program.graph.nodes)} operators, {batch_of_one.operations:,} operations "
-        f"and up to "
-        f"{batch_of_one.peak:,} bytes for one image; no other files, no control flow"
+        f"and up to {batch_of_one.peak:,} bytes for one image; no other files, no control flow"
     )
     for kind, count in sorted(Counter(node.kind for node in program.graph.nodes).items()):
         print(f"    {count} {kind}")

@@ -275,8 +275,7 @@ def spec_of(data: Dataset, model: str, options: Input) -> InputSpec:
     if len(data.classes) == 1:
         raise UserError(
             f"data set {data.name!r} has images of one class alone, {data.classes[0]!r}, expected 2 classes at least "
-            f"to tell "
-            "apart; name data with images of another class too"
+            "to tell apart; name data with images of another class too"
         )
     shape = data.shape if side is None else (data.shape[0], side, side)
     if math.prod(shape) > MOST_PIXELS:

@@ -136,8 +136,7 @@ def _argv(log: dict[str, Any], path: Path) -> list[str]:
     if argv == []:
         raise UserError(
             f"{path} names no command line: that run was made from Python, and no command can repeat it; run that "
-            f"Python code "
-            "again"
+            "Python code again"
         )
     if not isinstance(argv, list) or not argv or not all(isinstance(word, str) for word in argv):
         beside = _beside(path.parent).name

@@ -31,8 +31,7 @@ def check_address_space() -> None:
         fewer = ", or set OMP_NUM_THREADS=1" if threads > 1 else ""
         raise UserError(
             f"there are {max(0, available) >> 20} MiB of memory under the limit of this shell (ulimit -v), expected at "
-            f"least "
-            f"{needed >> 20} MiB for {threads} thread{'s' if threads > 1 else ''}; raise the limit{fewer}"
+            f"least {needed >> 20} MiB for {threads} thread{'s' if threads > 1 else ''}; raise the limit{fewer}"
         )
 
 

@@ -108,6 +108,6 @@ def _check_classes(training: "Dataset", test: "Dataset") -> None:
     if missing and len(names) > 1:
         raise UserError(
             f"no image in {training.name} is of class {names[missing[0]]!r}, one of {len(names)}; expected some of "
-            f"each; add "
+            "each; add "
             "images of it, or number the labels from 0 without a gap (np.unique(labels, return_inverse=True)[1])"
         )

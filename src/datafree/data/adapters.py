@@ -110,13 +110,12 @@ def _label_array(labels: Tensor, images: int, classes: int, subject: str) -> np.
     if labels.ndim != 1:
         raise UserError(
             f"{subject}: got labels of shape {tuple(labels.shape)}, expected class numbers ({images},); give one for "
-            f"each image"
+            "each image"
         )
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise UserError(
             f"{subject}: got labels of {labels.dtype}, expected whole numbers from 0 to {classes - 1}; give class "
-            f"numbers, as "
-            "int64"
+            "numbers, as int64"
         )
     if len(labels) != images:
         raise UserError(

@@ -67,8 +67,7 @@ def look_at(chunks: Iterator[Tensor], spec: InputSpec, subject: str) -> Look:
     if len(joined) > 1 and distinct <= len(joined) // 2:
         raise UserError(
             f"{subject}: got {len(joined):,} images of which {distinct:,} are different ones, expected each image "
-            f"once, since "
-            "copies count as samples; leave them out"
+            "once, since copies count as samples; leave them out"
         )
     return Look(joined, as_bytes)
 
@@ -105,7 +104,7 @@ def _check_centred(moments: Tensor, spec: InputSpec, subject: str) -> None:
     if unit and spec.normalises and afar:
         raise UserError(
             f"{subject}: got images of mean {float(mean.mean()):.2g} and std {float(std.mean()):.2g}, which look "
-            f"normalised, "
+            "normalised, "
             f"expected pixels of about mean {spec.mean[0]:.3g} and std {spec.std[0]:.3g}; give the images before "
             "normalisation (leave out transforms.Normalize)"
         )

@@ -70,8 +70,7 @@ def length_of(source: Any, name: str) -> int:
     if isinstance(source, IterableDataset):
         raise UserError(
             f"{name}: got an IterableDataset ({kind}), which can only be read in order, expected one with a length and "
-            f"indices, "
-            "since images are read more than once; give a map-style Dataset, or (images, labels)"
+            "indices, since images are read more than once; give a map-style Dataset, or (images, labels)"
         )
     try:
         return len(source)

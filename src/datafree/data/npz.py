@@ -38,8 +38,7 @@ def npz(name: str, split: str, _folder: Path | None, *, layout: str | None = Non
     if "images" in keys and (splits_present := [key for key in ("x_train", "x_test") if key in keys]):
         raise UserError(
             f"{name!r} holds both 'images' and {splits_present[0]!r}, expected images and labels, or x_train, y_train, "
-            f"x_test "
-            "and y_test; save the arrays to use in a separate file"
+            "x_test and y_test; save the arrays to use in a separate file"
         )
     pairs = ("x_train", "y_train"), ("x_test", "y_test")
     if split == ALL and own_split:
@@ -90,8 +89,7 @@ def _classes(path: Path, all_labels: dict[str, np.ndarray]) -> tuple[tuple[str, 
             raise UserError(
                 f"labels in {str(path)!r} go from {labels_present[0]} to {highest} and none is 0; expected 0 to "
                 f"{highest - labels_present[0]}; save {shifted}; or, to evaluate a network with {highest + 1} classes, "
-                f"save an "
-                "array `classes` with their names"
+                "save an array `classes` with their names"
             )
         missing = sorted(set(range(highest + 1)) - set(labels_present.tolist()))
         examples = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")

@@ -120,8 +120,7 @@ class Items:
         if tensor.ndim == 2 and (1, *tensor.shape) == self.spec.shape:
             raise UserError(
                 f"{subject} has the shape {tuple(tensor.shape)}, expected {self.spec.shape} (channels, height, width); "
-                f"add the "
-                "dimension of the channel, with [None]"
+                "add the dimension of the channel, with [None]"
             )
         try:
             self.spec.check_form(tensor[None], stored=True)
@@ -137,8 +136,7 @@ class Items:
             if math.prod(value.shape) == classes and classes > 1:
                 raise UserError(
                     f"{subject} has a label of shape {tuple(value.shape)}, one-hot or probabilities, expected a class "
-                    f"number; "
-                    "give .argmax()"
+                    "number; give .argmax()"
                 )
             if math.prod(value.shape) == 1:
                 value = value.reshape(-1)[0].item() if not isinstance(value, np.ndarray) else value.reshape(-1)[0]

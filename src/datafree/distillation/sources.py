@@ -106,7 +106,7 @@ def _check_targets(targets: Tensor, images: int, classes: int) -> None:
     if shape not in ((images,), (images, classes)):
         raise UserError(
             f"targets: got shape {shape}, expected ({images},) class numbers or ({images}, {classes}) logits, one for each "
-            f"image; give as many targets as images"
+            "image; give as many targets as images"
         )
     expected = (torch.int64,) if targets.ndim == 1 else (torch.float32, torch.float64)
     if targets.dtype not in expected:

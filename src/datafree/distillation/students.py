@@ -43,8 +43,7 @@ def student_name(teacher: Network) -> str:
     if name is None:
         raise UserError(
             f"no student named, and the zoo has no half of {teacher.name}; name one, from the zoo or as "
-            f"file.py:function, or "
-            "give a module"
+            "file.py:function, or give a module"
         )
     return name
 

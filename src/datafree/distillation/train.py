@@ -41,8 +41,7 @@ def train(
     if empty:
         raise UserError(
             f"none of the {len(data):,} training images of {data.name} is of class {data.classes[empty[0]]!r}, "
-            f"expected some "
-            "of each class; give images of every class"
+            "expected some of each class; give images of every class"
         )
     network.check()
     source = labelled(network, data)

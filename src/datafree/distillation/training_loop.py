@@ -200,7 +200,7 @@ def _blame_images(network: Network, logits: Tensor) -> str:
         return ""
     return (
         f"the logits of {network.name} are not finite on {int(not_finite.sum()):,} of {len(not_finite):,} images of a "
-        f"batch, "
+        "batch, "
         "although its weights are: remove images on which its forward divides by 0, such as blank ones if it standardises "
         "each image"
     )

@@ -68,8 +68,7 @@ def agreement(teacher: Tensor, student: Tensor, classes: Sequence[str]) -> Agree
         commonest = shares[0].argmax()
         warning = (
             f"the teacher answers {classes[int(commonest)]!r} on {100 * float(shares[0][commonest]):.0f} % of these "
-            f"images, so "
-            "their agreement says little"
+            "images, so their agreement says little"
         )
     elif equal <= expected + max(noise, CHANCE * (1 - expected)):
         warning = f"two unrelated networks that answer in these proportions agree on {100 * expected:.0f} %"

@@ -82,15 +82,14 @@ def check_finite(name: str, logits: Tensor, start: int = 0) -> None:
         if bool((logits[not_finite] == -torch.inf).all()) and bool((not_finite == not_finite[0]).all()):
             raise UserError(
                 f"the logits of {name} are -inf for {int(not_finite[0].sum())} of {logits.shape[1]} classes on every "
-                f"image, as "
+                "image, as "
                 "where classes are masked, expected finite logits; mask them with a finite number, such as -1e4"
             )
         raise UserError(
             f"the logits of {name} are not finite on {int(bad_rows.sum()):,} of {start + len(logits):,} images, the "
-            f"first of "
+            "first of "
             f"them image {start + int(bad_rows.nonzero()[0]):,} (counted from 0); use weights that give finite logits, "
-            f"and no "
-            "images on which its forward divides by 0, such as blank ones where it standardises each"
+            "and no images on which its forward divides by 0, such as blank ones where it standardises each"
         )
 
 

@@ -62,7 +62,7 @@ def check_names(names: Sequence[str], source: str, *, stored: bool = False) -> N
         if len(name) > LONGEST_NAME:
             raise UserError(
                 f"class {position} of {source} has a name of {len(name):,} characters, expected 1 to {LONGEST_NAME}; "
-                f"shorten it"
+                "shorten it"
             )
         if not _is_text(name):
             raise UserError(f"class {position} of {source} has the name {name!r}, expected Unicode text; rename it")
@@ -138,7 +138,7 @@ def class_positions(
         missing = next(name for name in names if number_of(name) not in values)
         raise UserError(
             f"class {missing!r} of {source} is none of {network}, which has {expected[0]!r} to {expected[-1]!r}; "
-            f"expected the "
+            "expected the "
             "same numbers; rename the classes, since counting from 1 cannot be distinguished from counting from 0"
         )
     composed = {_composed(name) for name in expected}
@@ -149,7 +149,7 @@ def class_positions(
         )
     raise UserError(
         f"class {position} of {source} is {names[position]!r}, expected {expected[position]!r} as in {network}; use "
-        f"the data that the "
+        "the data that the "
         "network was trained for, with the same class names, or bare numbers from 0 in the network's order"
     )
 
@@ -186,8 +186,7 @@ def check_order(
     if (position := moved(names, expected)) is not None:
         raise UserError(
             f"class {position} of {source} is {cut(names[position])!r}, {network} has {cut(expected[position])!r} "
-            f"there and that "
-            f"name at another place; {advice}"
+            f"there and that name at another place; {advice}"
         )
 
 

@@ -34,8 +34,7 @@ def no_batch_norm(network: Network) -> str:
     if other_norms:
         return (
             f"the norms of {network.name} are {_kinds(other_norms)} ({_first_names(other_norms)}) and not "
-            f"torch.nn.BatchNorm, "
-            "so it has no batch norm"
+            "torch.nn.BatchNorm, so it has no batch norm"
         )
     if stateless:
         return f"the norms of {network.name} are {_kinds(stateless)}, which keep no statistics, so it has no batch norm"
@@ -66,8 +65,7 @@ def no_layer(network: Network) -> str:
     if other_layers:
         return (
             f"the weights of {network.name} are in {_kinds(other_layers)} ({_first_names(other_layers)}) and not in "
-            f"torch.nn's own layers, "
-            "so it has no conv or linear layer"
+            "torch.nn's own layers, so it has no conv or linear layer"
         )
     return f"{network.name} has no conv or linear layer"
 

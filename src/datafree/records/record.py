@@ -384,7 +384,7 @@ def _missing(statistics: Statistics, add_to: Record, network: Network) -> Statis
             warnings.warn(
                 Notice(
                     f"kept as the record has them, with other settings: {', '.join(present)}; record all again to "
-                    f"replace them"
+                    "replace them"
                 ),
                 stacklevel=4,
             )

@@ -39,8 +39,7 @@ def check_name(name: str) -> None:
     if not names:
         raise UserError(
             f"{source} has no function or network class at its top level, expected one that builds the model; write "
-            f"one, and "
-            f"give {source}:FUNCTION"
+            f"one, and give {source}:FUNCTION"
         )
     raise UserError(f"{name} names no function or class that builds the model; give {choices}")
 

@@ -71,8 +71,7 @@ def load_model(
         if module is not None:
             raise UserError(
                 f"module: got it with {cut(name)!r}, expected a release folder, which holds weights and spec; give its "
-                f"path, "
-                "or use Network(module, ...)"
+                "path, or use Network(module, ...)"
             )
         if Path(name).suffix in EXPORTED and Path(name).is_file():
             raise UserError(f"{name} is one file of a quantized network, expected its folder; give {Path(name).parent}")
@@ -235,7 +234,7 @@ def _check_weights(network: str, state: dict[str, Any], tensors: dict[str, Tenso
         if tensor.dtype != state[name].dtype:
             raise UserError(
                 f"weight {name!r} in {path} is {tensor.dtype}, expected {state[name].dtype}; use weights in that "
-                f"number format"
+                "number format"
             )
 
 
@@ -251,8 +250,7 @@ def _check_memory(name: str, spec: InputSpec) -> None:
     if needed > available:
         raise UserError(
             f"{name} for images {spec.shape} needs {needed:,} bytes, expected at most the {available:,} of memory "
-            f"available; "
-            "give a smaller network or smaller images"
+            "available; give a smaller network or smaller images"
         )
 
 

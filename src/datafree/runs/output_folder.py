@@ -197,8 +197,7 @@ def _is_complete(out: Path, kind: Kind, log: RunLog) -> bool:
         if difference is not None:
             raise UserError(
                 f"{out} holds an unfinished run {difference}: give that run's command again to finish it, name another "
-                f"`out`, or "
-                "remove that folder first"
+                "`out`, or remove that folder first"
             )
     elif not old and has_result and kind.files and kind.grows is None and not holds_state(out):
         raise UserError(

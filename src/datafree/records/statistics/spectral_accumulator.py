@@ -214,10 +214,9 @@ class SpectralAccumulator:
         if difference_of_noise > SAME_BASIS:
             raise UserError(
                 f"the Fourier basis of {self._description} is not the same on this machine as where it was recorded "
-                f"(coefficients of "
+                "(coefficients of "
                 f"noise differ by {difference_of_noise:.2g}, expected below {SAME_BASIS:g}); use another torch build, "
-                f"or record the "
-                "statistic 'moments'"
+                "or record the statistic 'moments'"
             )
 
     @property

@@ -73,8 +73,7 @@ class Call:
         if value.data is None or value.count > limit:
             raise UserError(
                 f"the size of the result of {self.node.kind} is not known before a run: it depends on the images, or "
-                f"on a tensor "
-                "that is too large to be evaluated"
+                "on a tensor that is too large to be evaluated"
             )
         return value.data
 

@@ -31,8 +31,7 @@ def read(source: str | Path, spec: InputSpec, options: Options | None = None) ->
     if options.zca and not raw.files[0].name.startswith(UNWHITENED):
         raise UserError(
             f"zca: got True for {raw.files[0]}, which is whitened, expected an un-whitened {UNWHITENED}*.pt beside it; "
-            f"get that "
-            "file too"
+            "get that file too"
         )
     return raw
 

@@ -62,9 +62,9 @@ class Reading:
         if not trial.passed:
             raise UserError(
                 f"the teacher predicts the labelled class in {trial}, expected above chance at 1 in {1 / ALPHA:.0f} "
-                f"and at least "
+                "and at least "
                 f"{100 * trial.required:.1f} %; {result}: most often the convention of pixels is wrong{comparison}, "
-                f"the labels are in "
+                "the labels are in "
                 "another order than the network's classes, or the images are whitened; give the authors' numbers, or "
                 "`anyway=True`"
             )

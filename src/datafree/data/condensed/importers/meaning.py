@@ -178,8 +178,7 @@ def by_name(raw: Raw, spec: InputSpec) -> tuple[Tensor, str | None]:
         unknown_folder = next(name for name in folders if name not in spec.classes)
         raise UserError(
             f"class folder {unknown_folder!r} is not a class of the network; {nearest(unknown_folder, spec.classes)}; "
-            f"rename the "
-            f"folders, or number them 0 to {len(folders) - 1} in the network's order"
+            f"rename the folders, or number them 0 to {len(folders) - 1} in the network's order"
         )
     pairs = ", ".join(f"{folders[position]} = {spec.classes[number]}" for number, position in enumerate(order[:3]))
     position = torch.empty(len(folders), dtype=torch.long)
