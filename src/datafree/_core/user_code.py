@@ -10,7 +10,7 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,7 +20,7 @@ from .errors import UserError
 from .files.open_file import sha256_file
 from .version import FOLDER
 
-__all__ = ["all_files", "code_digest", "code_files", "guarded", "import_code", "is_user_code", "running"]
+__all__ = ["all_files", "class_file", "code_entry", "code_files", "guarded", "import_code", "is_user_code", "running"]
 
 _FILES: dict[str, set[Path]] = {}
 """What `code_files` returns for code that was imported in this process."""
@@ -95,20 +95,32 @@ def guarded(name: str, code: CodeName, note: str = "", kind: str = "model") -> I
         sys.path[:] = search_path
 
 
-def code_digest(*settings: Any) -> str | None:
-    """sha256 of the files of the user's own classes among the settings, and of their extra losses; None without any."""
+def class_file(settings: Any) -> Path | None:
+    """The Python file of a class of the user's own, whose instance `settings` is; None for the library's classes."""
+    if settings is None or type(settings).__module__.startswith("datafree."):
+        return None
+    try:
+        return Path(inspect.getfile(type(settings)))
+    except (OSError, TypeError):  # a class that was typed in
+        return None
+
+
+def code_entry(*settings: Any) -> dict[str, str]:
+    """`code`: sha256 of the files of the user's own classes among the settings and of their extra losses; else empty.
+
+    It belongs to the identity of a run, so that changed code is another run.
+    """
     files: set[Path] = set()
     for part in settings:
-        if part is not None and not type(part).__module__.startswith("datafree."):
-            with suppress(OSError, TypeError):  # a class that was typed in
-                files.add(Path(inspect.getfile(type(part))))
+        if (path := class_file(part)) is not None:
+            files.add(path)
         loss = code_name(str(getattr(part, "extra_loss", None)))
         if loss is not None:
             files |= {Path(loss.place)} if loss.is_file else set(code_files(loss))
     present = sorted(path for path in files if path.is_file())
     if not present:
-        return None
-    return hashlib.sha256("".join(sha256_file(path) for path in present).encode()).hexdigest()
+        return {}
+    return {"code": hashlib.sha256("".join(sha256_file(path) for path in present).encode()).hexdigest()}
 
 
 def is_user_code(file: str) -> bool:

@@ -193,8 +193,8 @@ def _distill(
     from ..distillation.schedule import Distillation
     from ..distillation.students import student_name
     from ..evaluation.accuracy import evaluate
-    from ..evaluation.student_release import distillation_result, notes_of
-    from ..releases.release import RELEASE_FOLDER, write_release
+    from ..evaluation.student_release import write_student
+    from ..releases.release import RELEASE_FOLDER
     from ..runs.output_folder import STATE, earlier_settings, output_folder
     from ..runs.run_log import RunLog, hash_of
     from ..synthesis.synthetic_set import SyntheticSet
@@ -244,10 +244,7 @@ def _distill(
         if not main_process():
             return
         evaluation = None if test is None else evaluate(student_network, test, network)
-        result = distillation_result(student_network, evaluation)
-        name_of_data = "" if test is None else test.public
-        write_release(folder, student_network, notes=notes_of(student_network, result, evaluation, name_of_data))
-        log.write(folder, result)
+        result = write_student(folder, student_network, log, evaluation, "" if test is None else test.public)
     _say(folder, student_network, network, result)
     say_start(start, student_network.training.started_from_teacher)
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import os
 import re
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +13,7 @@ from .._core.code_names import code_name
 from .._core.distributed import main_process
 from .._core.errors import UserError
 from .._core.folder_kinds import CONDENSED, check_original
+from .._core.user_code import class_file
 from ..models.class_names import class_positions
 from .arguments import Data, Input, Model, Run
 
@@ -239,11 +238,10 @@ def code_of(role: str, name: str | None) -> Inputs:
 
 def code_of_settings(role: str, settings: Any) -> Inputs:
     """The Python files of a method of the user's own, and of its extra loss."""
-    files: Inputs = {}
-    if settings is not None and not type(settings).__module__.startswith("datafree."):
-        with suppress(OSError, TypeError):
-            files[f"code of {role}"] = Path(inspect.getfile(type(settings)))
-    return files | code_of("extra loss", getattr(settings, "extra_loss", None))
+    path = class_file(settings)
+    return ({} if path is None else {f"code of {role}": path}) | code_of(
+        "extra loss", getattr(settings, "extra_loss", None)
+    )
 
 
 def listed_files(files: list[Path]) -> str:

@@ -131,7 +131,7 @@ def _distill(
     from ..distillation.distill_online import plan_online
     from ..distillation.students import student_name
     from ..evaluation.accuracy import evaluate
-    from ..evaluation.student_release import notes_of, online_result
+    from ..evaluation.student_release import online_result, write_student
     from ..releases.release import RELEASE_FOLDER, architecture_of, write_release
     from ..runs.output_folder import STATE, output_folder
     from ..runs.run_log import RunLog, hash_of
@@ -184,10 +184,7 @@ def _distill(
         if not main_process():
             return
         evaluation = None if test is None else evaluate(student_network, test, network)
-        result = online_result(student_network, student_network.history, settings, evaluation)
-        name_of_data = "" if test is None else test.public
-        write_release(folder, student_network, notes=notes_of(student_network, result, evaluation, name_of_data))
-        log.write(folder, result)
+        result = write_student(folder, student_network, log, evaluation, "" if test is None else test.public)
     _say(folder, student_network, network, result, plan.replay)
     say_start(plan.start, student_network.training.started_from_teacher)
 

@@ -14,7 +14,7 @@ from .._core.distributed import main_process, together, world
 from .._core.errors import Notice, UserError
 from .._core.progress import Progress, silent
 from .._core.settings import called_with
-from .._core.user_code import code_digest
+from .._core.user_code import code_entry
 from ..data.augmentation import Augmentation
 from ..data.condensed.condensed_set import Condensed
 from ..models.agreement import Agreement, agreement
@@ -123,7 +123,7 @@ class DistillationPlan:
             "settings": self.requested.model_dump(mode="json"), "seed": self.seed, "start": self.start,
             "teacher": self.teacher.fingerprint(), "student": self.student.fingerprint(),
             "record": None if self.record is None else self.record.digest(), "content": self.chosen.digest(),
-            **_code(self.chosen.method),
+            **code_entry(self.chosen.method),
         }  # fmt: skip
 
     def run(
@@ -164,12 +164,6 @@ class DistillationPlan:
         if self.record is not None:
             hashes["record_digest"] = self.record.digest()
         return Provenance(architecture_of(self.teacher), self.student.fingerprint(), settings, hashes, seconds)
-
-
-def _code(*settings: Any) -> dict[str, str]:
-    """The hash of the user's own code among the settings, so that a run with changed code is another run."""
-    digest = code_digest(*settings)
-    return {} if digest is None else {"code": digest}
 
 
 def plan_distillation(

@@ -16,7 +16,7 @@ from .._core.distributed import together, world
 from .._core.errors import UserError
 from .._core.progress import Progress, silent
 from .._core.settings import called_with
-from .._core.user_code import code_digest
+from .._core.user_code import code_entry
 from ..data.condensed.condensed_set import Condensed
 from ..data.tone import Ground
 from ..models.network import Network
@@ -126,13 +126,12 @@ class OnlinePlan:
 
     def identity(self) -> dict[str, Any]:
         """Everything that must be equal for a stopped run to be continued."""
-        code = code_digest(self.replay, self.alignment)
         dumped = [None if part is None else _plain(part) for part in (self.settings, self.replay, self.alignment)]
         return {
             "settings": dumped, "seed": self.seed, "start": self.start, "teacher": self.teacher.fingerprint(),
             "student": self.student.fingerprint(), "record": None if self.record is None else self.record.digest(),
             "anchors": None if self.anchors is None else _digest(self.anchors),
-            **({} if code is None else {"code": code}),
+            **code_entry(self.replay, self.alignment),
         }  # fmt: skip
 
     def run(
@@ -264,8 +263,7 @@ def distill_online(
     memory of a method of the field ("dafl", "dfad", "mb-dfkd", "pre-dfkd"). `replay` is the memory of earlier images
     that the student sees again, a name ("bank" by default), a mapping with `replay`, or settings. With `condensed`, a
     condensed set or its path, the generator is kept near those images by an `alignment` ("mmd" by default) (Binici et
-    al. 2024). A
-    `record` is used if `statistics` is above 0 and the teacher has no batch norms.
+    al. 2024). A `record` is used if `statistics` is above 0 and the teacher has no batch norms.
 
     The same seed gives the same student. With a `state` path, everything is saved there after each epoch, and the same call
     continues from it, if `identity` is equal too; by default that is everything that determines the result. `on_epoch` is

@@ -22,10 +22,7 @@ from ..runs.run_log import RunLog
 from .accuracy import in_words
 from .stability import HALF, stability
 
-__all__ = ["distillation_result", "notes_of", "online_result", "save_student"]
-
-GENERATED = "a generator's images"
-"""What a student of online distillation learns from, in words."""
+__all__ = ["online_result", "save_student", "write_student"]
 
 
 @checked
@@ -55,10 +52,6 @@ def save_student(
         settings = {**settings, "evaluation": f"{evaluation.accuracy:g} % on {evaluation.images}"}
     log = RunLog("distill", settings, {}, hashes=training.provenance.hashes)
     log.began -= training.provenance.seconds
-    if isinstance(student, OnlineNetwork):
-        result = online_result(student, student.training.history, student.training.settings, evaluation)
-    else:
-        result = distillation_result(student, evaluation)
     with (
         parameters_named(out="folder"),
         output_folder(
@@ -66,12 +59,26 @@ def save_student(
         ) as out,
     ):
         if out is not None:
-            write_release(out, student, notes=notes_of(student, result, evaluation, data_name))
-            log.write(out, result)
+            write_student(out, student, log, evaluation, data_name)
     return Path(folder)
 
 
-def distillation_result(student: DistilledNetwork, evaluation: Evaluation | None = None) -> dict[str, Any]:
+def write_student(
+    folder: Path, student: DistilledNetwork | OnlineNetwork, log: RunLog, evaluation: Evaluation | None, data_name: str
+) -> dict[str, Any]:
+    """Writes release, card and run.json of a trained student into its output folder, and returns what run.json states."""
+    if isinstance(student, OnlineNetwork):
+        result = online_result(student, student.history, student.training.settings)
+    else:
+        result = _distillation_result(student, evaluation)
+    if evaluation is not None:
+        result["evaluation"] = asdict(evaluation)
+    write_release(folder, student, notes=_notes(student, result, evaluation, data_name))
+    log.write(folder, result)
+    return result
+
+
+def _distillation_result(student: DistilledNetwork, evaluation: Evaluation | None) -> dict[str, Any]:
     """What run.json states of a student that learned from images."""
     training = student.training
     result: dict[str, Any] = {
@@ -82,16 +89,13 @@ def distillation_result(student: DistilledNetwork, evaluation: Evaluation | None
         "parameters": student.parameters,
         "bytes": student.nbytes(),
     }
-    if evaluation is not None:
-        return {**result, "evaluation": asdict(evaluation)}
-    result["agreement_on_what_it_learnt_from"] = training.agreement.equal
-    result["agreement_warning"] = training.agreement.warning
+    if evaluation is None:
+        result["agreement_on_what_it_learnt_from"] = training.agreement.equal
+        result["agreement_warning"] = training.agreement.warning
     return result
 
 
-def online_result(
-    student: Network, history: History, settings: OnlineDistillation, evaluation: Evaluation | None = None
-) -> dict[str, Any]:
+def online_result(student: Network, history: History, settings: OnlineDistillation) -> dict[str, Any]:
     """What run.json states of a student that learned from a generator, also after each epoch of an unfinished run."""
     result: dict[str, Any] = {
         "online": asdict(history),
@@ -109,10 +113,10 @@ def online_result(
         "scores": history.scores, "average_scores": history.average_scores,
     }  # fmt: skip
     result["stability"] = {name: asdict(stability(curve, HALF)) for name, curve in curves.items() if curve}
-    return result if evaluation is None else {**result, "evaluation": asdict(evaluation)}
+    return result
 
 
-def notes_of(
+def _notes(
     student: DistilledNetwork | OnlineNetwork, result: dict[str, Any], evaluation: Evaluation | None, data_name: str
 ) -> str:
     """The card's line: what the student was distilled from, on which images, and how good it is."""

@@ -45,7 +45,7 @@ from .._core.progress import Progress, silent
 from .._core.seeds import seed_of
 from .._core.settings import first_problem, modern
 from .._core.slots import Slot, expected, fault
-from .._core.user_code import code_digest
+from .._core.user_code import code_entry
 from ..models.class_names import check_order
 from ..models.input_spec import InputSpec
 from ..models.network import Network, copied
@@ -457,10 +457,9 @@ def _is_finished(folder: Path) -> bool:
 
 
 def _about(teacher: Network, record: Record | None, method: Any, seed: int, chunk: int) -> dict[str, Any]:
-    code = code_digest(method)
     return {
         "format": 1,
-        "method": method.model_dump(mode="json") | ({} if code is None else {"code": code}),
+        "method": method.model_dump(mode="json") | code_entry(method),
         "seed": seed,
         "unit": chunk,
         "teacher": teacher.fingerprint(),

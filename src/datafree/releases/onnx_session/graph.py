@@ -90,11 +90,11 @@ class Graph:
     tensors: dict[str, Tensor]
     input: str
     shape: tuple[int, ...]
-    """Of one image, as the file states it."""
+    """Shape (C, H, W) of one image, as the file states it."""
     output: str
     opset: int
     nbytes: int
-    """Of the file."""
+    """Size of the file in bytes."""
 
     @cached_property
     def contents(self) -> dict[str, np.ndarray | None]:
