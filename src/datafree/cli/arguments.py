@@ -9,7 +9,9 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, Token
 
-__all__ = ["Data", "Input", "Model", "Run", "Whole"]
+from .._core.errors import UserError
+
+__all__ = ["Data", "Input", "Model", "Run", "Start", "Whole", "without_condensed"]
 
 
 def _whole(_: Any, tokens: Sequence[Token]) -> int:
@@ -22,6 +24,13 @@ def _whole(_: Any, tokens: Sequence[Token]) -> int:
 
 Whole = Annotated[int, Parameter(converter=_whole)]
 """A flag that is a whole number."""
+Start = Literal["teacher", "random"]
+"""`distillation.students.Start`, which imports torch."""
+
+
+def without_condensed(option: str) -> UserError:
+    """The error for an option that only --condensed has a use for."""
+    return UserError(f"{option}: got it without --condensed, expected --condensed SET; name the set, or leave it out")
 
 
 @Parameter(name="*")

@@ -6,13 +6,13 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Group, Parameter
 
 from .._core.distributed import main_process, together
 from .._core.errors import UserError
-from .arguments import Data, Model, Run, Whole
+from .arguments import Data, Model, Run, Start, Whole, without_condensed
 from .loading import (
     check_code,
     code_of,
@@ -58,7 +58,6 @@ IS_FIELD = re.compile(r"\w+: ")
 SHARE = 0.5
 EPOCH_IMAGES = 20_000
 """As in `distillation.source_choice` and `distillation.sources`, which import torch; a test compares the signatures."""
-Start = Literal["teacher", "random"]
 Settings = of_settings(read("datafree.distillation.schedule", "Distillation"), group=TRAINING)
 Augmented = of_settings(read("datafree.data.augmentation", "Augmentation"), group=CONDENSED)
 
@@ -120,9 +119,7 @@ def distill(
 
     options: dict[str, Any] = {"condensed": condensed, "share": share, "epoch_images": epoch_images}
     if condensed is None and (changes := values(augmentation)):
-        raise UserError(
-            f"{next(iter(changes))}: got it without --condensed, expected --condensed SET; name the set, or leave it out"
-        )
+        raise without_condensed(next(iter(changes)))
     if condensed is not None:
         options["augmentation"] = Augmentation(**values(augmentation))
     if condensed is None and images is None and (data is None or data.data is None):
@@ -209,8 +206,8 @@ def _distill(
     sets = {role: path for role in ("condensed", "images") if (path := options.get(role)) is not None}
     real = load_data(data, "train") if not sets and "method" not in options else None
     learned: dict[str, Any] = {"images": real} if real is not None else dict(options)
-    if options.get("images") is not None:
-        learned["images"] = SyntheticSet.open(options["images"])
+    if "images" in sets and not (sets["images"] / "set.json").is_file():
+        SyntheticSet.open(sets["images"])  # raises what is wrong: other images come as --data
     plan = plan_distillation(
         network, name, record=record if "method" in options else None, start=start, seed=run.seed,
         settings=Distillation(**changes), **learned,

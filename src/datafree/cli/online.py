@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from .._core.distributed import main_process, together
-from .._core.errors import UserError
-from .arguments import Data, Model, Run
+from .arguments import Data, Model, Run, Start, without_condensed
 from .loading import (
     check_code,
     code_of,
@@ -41,7 +40,6 @@ MEMORIES = family("datafree.distillation.replay", "replay")
 ALIGNMENTS = family("datafree.synthesis.losses.alignment", "alignment")
 ALIGNMENT = "mmd"
 """`synthesis.losses.alignment.DEFAULT`, which imports torch."""
-Start = Literal["teacher", "random"]
 Preset = Literal["dafl", "dfad", "mb-dfkd", "pre-dfkd"]
 MEMORY = Group("Memory (--replay)", sort_key=1)
 NEAR = Group("With --condensed (--alignment)", sort_key=2)
@@ -106,9 +104,7 @@ def online_command(memories: Mapping[str, SettingsText], alignments: Mapping[str
 
         if condensed is None and (alignment is not None or values(guide)):
             name = "alignment" if alignment is not None else next(iter(values(guide)))
-            raise UserError(
-                f"{name}: got it without --condensed, expected --condensed SET; name the set, or leave it out"
-            )
+            raise without_condensed(name)
         chosen, memory_kind = online_settings(preset, None, values(settings))
         kind, near = replay or memory_kind, alignment or ALIGNMENT
         check_kind(memory, kind, memories, "--replay")

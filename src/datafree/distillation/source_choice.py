@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -57,8 +58,14 @@ class ChosenSource:
     synthetic: SyntheticSet | None = None
     method: Any = None
     """Settings of the method that makes fresh images."""
-    warnings: tuple[str, ...] = field(default=())
-    """Problems of the images, to report before training."""
+    judge: Callable[[], str | None] | None = field(default=None, repr=False)
+    """Finds what is wrong with the images, which may take a chunk of them; None where nothing is known."""
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """Problems of the images, to report before training; looked for once, when first asked for."""
+        warning = None if self.judge is None else self.judge()
+        return () if warning is None else (warning,)
 
     def digest(self) -> str:
         """sha256 of everything that determines the images."""
@@ -130,13 +137,12 @@ def _fresh(
     if bound_settings != settings:
         description += ", warps cut to a quarter, which the teacher does not follow"
     about = {"method": bound_settings.model_dump(mode="json"), "epoch_images": count}
-    warning = judged(settings, bound, teacher, seed=seed)
     return ChosenSource(
         FreshImages(teacher.spec, bound, count),
         description,
         about,
         method=settings,
-        warnings=() if warning is None else (warning,),
+        judge=partial(judged, settings, bound, teacher, seed=seed),
     )
 
 
@@ -161,7 +167,7 @@ def _mixed(
     }  # fmt: skip
     return ChosenSource(
         source, f"{len(anchors)} condensed images{beside}", about, None if others is None else others.synthetic,
-        warnings=() if others is None else others.warnings,
+        judge=None if others is None else others.judge,
     )  # fmt: skip
 
 
@@ -171,10 +177,9 @@ def _from_images(teacher: Network, images: ImagesLike) -> ChosenSource:
     elif isinstance(images, SyntheticSet):
         images = SyntheticSet.open(images.folder, teacher)
     if isinstance(images, SyntheticSet):
-        warning = images.warning()
         return ChosenSource(
             stored_images(images), f"a synthetic set of {images.about['method']['method']}", {}, images,
-            warnings=() if warning is None else (warning,),
+            judge=images.warning,
         )  # fmt: skip
     if isinstance(images, np.ndarray):
         images = as_tensor(images, "images")
