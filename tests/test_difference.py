@@ -21,6 +21,9 @@ def log(inputs=None, /, verb="train", **settings):
     [
         ({"epochs": 3}, {"epochs": 4}, "with `epochs=3`, not 4"),
         ({"seed": 0}, {"seed": 1}, "with `seed=0`, not 1"),
+        ({"optimizer": "muon"}, {}, "with `optimizer=muon`, not adam"),
+        ({}, {"optimizer": "muon"}, "with `optimizer=adam`, not muon"),
+        ({"start": "teacher"}, {}, "with `start=teacher`, not random"),
         ({"batch": 1}, {"batch": 0}, "with `batch=1`, not 0"),
         ({"limit": None}, {"limit": 900}, "without `limit`, not with `limit=900`"),
         ({"limit": 900}, {"limit": None}, "with `limit=900`, not without"),

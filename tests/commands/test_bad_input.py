@@ -35,6 +35,28 @@ NAMES = [
     ("evaluate studnt --data digits", "no model 'studnt' in the zoo, and no such release folder"),
     ("evaluate teacher --data digits --split tset", "no split 'tset' in data set 'digits'; nearest: 'test'"),
     ("evaluate teacher --data digits --teacher nosuch", "no model 'nosuch' in the zoo"),
+    (
+        "evaluate teacher --data digits --teacher hinton32",
+        "--teacher: got hinton32, a network without weights, expected the release folder",
+    ),
+    ("evaluate teacher --data digits --record teacher/record.safetensors", "no flag '--record'; nearest: '--code'"),
+    (
+        "distill teacher --set set --record teacher/record.safetensors --out o",
+        "--record belongs to datafree distill fresh|online",
+    ),
+    ("condense dm --data digits --per-class 1 --record teacher/record.safetensors --out o", "--record"),
+    (
+        "distill online teacher --record teacher/record.safetensors --out o",
+        "--record: got it with statistics 0, which does not use it",
+    ),
+    (
+        "record teacher --data digits --record teacher/record.safetensors",
+        "--record: got teacher/record.safetensors without --add, expected --add",
+    ),
+    (
+        "record teacher --data digits --preset small --leak 0.7",
+        "--leak: got 0.7 beside the preset 'small', expected it only with 'safe'",
+    ),
     ("inspect nosuch", "nosuch is nothing that inspect reads"),
     ("inspect set/unit-000000.safetensors", "is of kind 'shard'; expected 'record'"),
     ("rerun nosuch", "no file nosuch, expected a run.json"),

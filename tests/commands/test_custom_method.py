@@ -42,6 +42,14 @@ class Bound:
         return Batch(torch.full((size, *self.teacher.spec.shape), self.settings.brightness), labels)
 
 
+class Tables(Grey):
+    method: Literal["tables"] = "tables"
+    weights: dict[str, float] = {"all": 0.5}
+    """Weight of each layer."""
+    sizes: list[int] = Field(default_factory=list)
+    count: int
+
+
 class Other:
     pass
 '''
@@ -84,3 +92,32 @@ def test_it_runs_and_its_run_is_repeated_with_trust_alone(command, grey):
 def test_what_is_wrong_is_one_line(grey, refused, line, text):
     assert text in refused(line)
     assert grey.exists()
+
+
+@pytest.mark.usefixtures("grey")
+def test_tables_and_lists_are_flags_that_take_json(command, grey):
+    text = " ".join(command("synthesize grey.py:Tables --help").out.replace("│", " ").split())
+    assert (
+        'Weight of each layer. As JSON. [default: {"all": 0.5}]' in text
+        and "--sizes STR As JSON. [default: []]" in text
+    )
+    line = "synthesize grey.py:Tables teacher --images 8 --chunk 8 --quiet --count 3 --out t"
+    done = command(f"""{line} --weights '{{"all": 2}}' --sizes '[4, 5]'""")
+    assert done.code == 0, done.err
+    method = json.loads((grey / "t" / "set.json").read_text())["method"]
+    assert (method["weights"], method["sizes"], method["count"]) == ({"all": 2.0}, [4, 5], 3)
+
+
+@pytest.mark.usefixtures("grey")
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ("--count 3 --sizes 4", "--sizes: got 4, expected a valid list"),
+        ("--count 3 --sizes 4,5", "--sizes: got '4,5', expected a valid list"),
+        ("--count 3 --sizes [x]", "--sizes: got '[x]', expected a valid list"),
+        ("", "--count: got nothing, expected a value"),
+    ],
+)
+def test_a_list_that_is_none_and_a_field_without_default_are_named(command, options, text):
+    done = command(f"synthesize grey.py:Tables teacher --images 8 --out t {options}")
+    assert done.code == 2 and done.err.startswith(f"datafree: {text}") and done.err.count("\n") == 1

@@ -149,6 +149,21 @@ def test_work_without_epochs_has_a_line_every_few_seconds(capsys, monkeypatch):
     assert err[-1] == "synthesize bns: 100 of 100, 50.0 s"
 
 
+def test_the_time_left_is_that_of_what_this_run_did(capsys, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(progress_bar.time, "monotonic", lambda: clock[0])
+    lines = progress_bar.Lines("record teacher")
+    for done in (6000, 7000, 8000, 9000):  # 5,000 were there before; the first 1,000 waited for the network
+        clock[0] += 10
+        lines(done, 10_000)
+    assert capsys.readouterr().err.splitlines() == [
+        "record teacher: 6,000 of 10,000, 10.0 s",
+        "record teacher: 7,000 of 10,000, 20.0 s, about 30.0 s left",
+        "record teacher: 8,000 of 10,000, 30.0 s, about 20.0 s left",
+        "record teacher: 9,000 of 10,000, 40.0 s, about 10.0 s left",
+    ]
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(3.21, "3.2 s"), (250, "4 min 10 s"), (7500, "2 h 5 min")])
 def test_a_duration_is_short(seconds, text):
     assert progress_bar.duration(seconds) == text

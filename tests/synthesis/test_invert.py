@@ -9,7 +9,7 @@ from datafree._core.errors import UserError
 from datafree.records.record import Record
 from datafree.synthesis.losses import Objective, Term
 from datafree.synthesis.losses.classes import TargetClass
-from datafree.synthesis.losses.priors import PixelNorm
+from datafree.synthesis.losses.priors import PixelNorm, TotalVariation
 from datafree.synthesis.methods import batches, chunk_labels
 from datafree.synthesis.methods.activations import AllLayers, AllLayersDropout, TopLayer
 from datafree.synthesis.methods.inversion import BEFORE_A_STEP, Inversion, invert, noise
@@ -72,6 +72,15 @@ def test_an_objective_that_is_not_finite_names_the_step(tiny):
             Inversion(5, 0.1, False),
         )
     assert str(caught.value) == "the objective is not finite at step 0; " + BEFORE_A_STEP
+
+
+def test_the_one_loss_that_is_not_finite_is_named(tiny):
+    objective = Objective(((1.0, Broken()), (1.0, TotalVariation())))
+    with pytest.raises(UserError) as caught:
+        invert(tiny(), objective, torch.rand(1, 1, 4, 4), torch.zeros(1).long(), Inversion(5, 0.1, False))
+    assert str(caught.value) == (
+        "the loss Broken is nan at step 0, expected a finite number, as the other losses are; correct it, or leave it out"
+    )
 
 
 def drawn(network, known, count):

@@ -11,7 +11,7 @@ from cyclopts import Parameter, Token
 
 from .._core.errors import UserError
 
-__all__ = ["Data", "Input", "Model", "Run", "Start", "Whole", "without_condensed"]
+__all__ = ["Data", "Input", "Model", "RecordedModel", "Run", "Start", "Whole", "without_condensed"]
 
 
 def _whole(_: Any, tokens: Sequence[Token]) -> int:
@@ -75,6 +75,15 @@ class Model:
     """file.py:function or package.module:function that builds the network, for a release of a custom network."""
     weights: Path | None = None
     """Safetensors file of weights to use instead of the release's own; with `record`, the weights of a named network."""
+    record: Annotated[Path | None, Parameter(parse=False)] = None
+    """Not an option of commands that read no record; see `RecordedModel`."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class RecordedModel(Model):
+    """The options of `Model`, for commands that read the record as well."""
+
     record: Path | None = None
     """The record; by default the one in the release folder."""
 

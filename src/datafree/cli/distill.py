@@ -12,7 +12,7 @@ from cyclopts import App, Group, Parameter
 
 from .._core.distributed import main_process, together
 from .._core.errors import UserError
-from .arguments import Data, Model, Run, Start, Whole, without_condensed
+from .arguments import Data, Model, RecordedModel, Run, Start, Whole, without_condensed
 from .loading import (
     check_code,
     code_of,
@@ -145,7 +145,7 @@ def fresh_command(method: str, text: SettingsText) -> Callable[..., None]:
         method_settings: Annotated[Options | None, flattened(Options)] = None,  # pyright: ignore[reportInvalidTypeForm]
         settings: Annotated[Settings | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
         data: Data | None = None,
-        source: Model | None = None,
+        source: RecordedModel | None = None,
         run: Run | None = None,
     ) -> None:
         """Train a student on images that a synthesis method makes again for every epoch.
@@ -199,7 +199,7 @@ def _distill(
     data, source, run = data or Data(), source or Model(), run or Run()
     run = resumed(run, out / STATE)
     network = load_network(teacher, source, run)
-    record = load_record(teacher, source, network) if "method" in options or source.record else None
+    record = load_record(teacher, source, network) if "method" in options else None
     if record is None:
         check_code(teacher, source, network)
     name = student or student_name(network)
@@ -209,7 +209,7 @@ def _distill(
     if "images" in sets and not (sets["images"] / "set.json").is_file():
         SyntheticSet.open(sets["images"])  # raises what is wrong: other images come as --data
     plan = plan_distillation(
-        network, name, record=record if "method" in options else None, start=start, seed=run.seed,
+        network, name, record=record, start=start, seed=run.seed,
         settings=Distillation(**changes), **learned,
     )  # fmt: skip
     plan = plan.with_temperature_of(earlier_settings(out))

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
+from .._core.code_names import code_name
 from .._core.errors import UserError
 from .._core.folder_kinds import is_quantized, is_release
 from .arguments import Data, Model, Run
@@ -92,8 +93,13 @@ def evaluate(
 
 def _coded(teacher: str, code: str | None) -> Model:
     """How the teacher is built; raises UserError where it takes code and none was named."""
-    from ..releases.release import Release
+    from ..releases.release import Release, is_zoo
 
+    if not is_release(teacher) and (is_zoo(teacher) or code_name(teacher) is not None):
+        raise UserError(
+            f"--teacher: got {teacher}, a network without weights, expected the release folder of one that is trained; give "
+            "its path"
+        )
     if code is None and is_release(teacher) and not is_quantized(teacher) and (release := Release.open(teacher)).custom:
         raise UserError(
             f"{teacher} holds a network of its publisher's own code ({release.config.get('architecture')!r}); name it with "

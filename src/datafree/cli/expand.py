@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from cyclopts import App, Group, Parameter
 
 from .._core.distributed import main_process, together
-from .arguments import Model, Run, Whole
+from .arguments import RecordedModel, Run, Whole
 from .loading import code_of_settings, inputs_of, load_record, load_teacher
 from .method_options import flattened, of_settings, values
 from .progress_bar import bar
@@ -44,7 +44,7 @@ def kind_command(kind: str, text: SettingsText) -> Callable[..., None]:
         settings: Annotated[Settings | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
         chunk: Whole = CHUNK,
         workers: Whole | None = None,
-        source: Model | None = None,
+        source: RecordedModel | None = None,
         run: Run | None = None,
     ) -> None:
         """Make many images from a few condensed or real ones and the network, without other data.
@@ -75,7 +75,9 @@ def kind_command(kind: str, text: SettingsText) -> Callable[..., None]:
 
         expansion = Expansion(**values(settings))
         chosen = alignment.from_name(kind, **values(guide))
-        _expand(teacher, condensed, expansion, chosen, out, images, chunk, workers, source or Model(), run or Run())
+        _expand(
+            teacher, condensed, expansion, chosen, out, images, chunk, workers, source or RecordedModel(), run or Run()
+        )
 
     return expand
 
@@ -83,7 +85,7 @@ def kind_command(kind: str, text: SettingsText) -> Callable[..., None]:
 @together()
 def _expand(
     teacher: str, condensed: Path, settings: Any, guide: Any, out: Path, images: int, chunk: int, workers: int | None,
-    source: Model, run: Run,
+    source: RecordedModel, run: Run,
 ) -> None:  # fmt: skip
     from ..data.condensed.condensed_set import Condensed
     from ..models import hooks

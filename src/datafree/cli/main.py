@@ -429,11 +429,17 @@ def _unknown_flag(error: Any, line: str) -> str:
     chain = [str(word) for word in error.command_chain or ()]
     if error.app is None:
         return line
-    names = sorted({name for argument in error.app.assemble_argument_collection() for name in argument.names})
+    names = sorted(_names(error.app))
     owners = _owners(flag, chain)
     if owners:
         return f"{flag} belongs to datafree {chain[0]} {'|'.join(owners)}."
     return f"{unknown('flag', flag, [name for name in names if name.startswith('--')])}."
+
+
+def _names(command: Any) -> dict[str, None]:
+    """The flags of a command, in its order."""
+    arguments = command.assemble_argument_collection()
+    return {name: None for argument in arguments if argument.parse for name in argument.names}
 
 
 def _owners(flag: str, chain: list[str]) -> list[str]:
@@ -449,7 +455,7 @@ def _owners(flag: str, chain: list[str]) -> list[str]:
         if name.startswith("-") or name in words:
             continue
         below = parent[name]
-        if flag in {name for argument in below.assemble_argument_collection() for name in argument.names}:
+        if flag in _names(below):
             commands.append(name)
     return commands
 
@@ -459,8 +465,7 @@ def _misspelt(error: Any) -> str | None:
     unknown_flags = [word.partition("=")[0] for word in error.unused_tokens or () if word.startswith("--")]
     if not unknown_flags or error.app is None:
         return None
-    names = [name for argument in error.app.assemble_argument_collection() for name in argument.names]
-    flags = sorted({name for name in names if name.startswith("--")})
+    flags = sorted(name for name in _names(error.app) if name.startswith("--"))
     return None if unknown_flags[0] in flags else f"{unknown('flag', unknown_flags[0], flags)}."
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import typing
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from cyclopts import Group, Parameter, Token
 
 from .._core.errors import UserError
 from .flags import flag_of
-from .settings_source import Field, SettingsText
+from .settings_source import REQUIRED, Field, SettingsText
 
 __all__ = ["Given", "check_early", "check_kind", "flattened", "of_kinds", "of_settings", "values"]
 
@@ -93,15 +95,40 @@ def _options(name: str, rows: Sequence[tuple[Field, str, str]], group: Group | N
         options: dict[str, Any] = {"name": flag, "help": text}
         if group is not None:
             options["group"] = group
-        if field.annotation is not bool:
+        kind = field.annotation
+        if _is_container(kind):
+            kind = str
+            options |= {"converter": _as_json, "show_default": _json, "help": f"{text} As JSON.".strip()}
+        elif kind is not bool:
             options["converter"] = _as_written
-        parameter = Parameter(**options)
-        fields.append(
-            (field.name, Annotated[field.annotation, parameter, _Unchecked()], dataclasses.field(default=field.default))
-        )
+        fields.append((field.name, Annotated[kind, Parameter(**options), _Unchecked()], _default(field.default)))
     cls = dataclasses.make_dataclass(name, fields, bases=(Given,), init=False, repr=False, eq=False)
     cls.__module__ = __name__  # cyclopts takes classes of the standard library for plain values
     return cls
+
+
+def _default(value: Any) -> Any:
+    """The default of an option, as a field of a dataclass, which takes no table or list as it is."""
+    if value is REQUIRED:
+        return dataclasses.field()
+    if type(value).__hash__ is None:
+        return dataclasses.field(default_factory=lambda: value)
+    return dataclasses.field(default=value)
+
+
+def _is_container(annotation: Any) -> bool:
+    """Whether an option holds several values, which are written as JSON."""
+    kinds = (dict, list, tuple, set, frozenset)
+    if annotation in kinds or typing.get_origin(annotation) in kinds:
+        return True
+    return any(
+        _is_container(part) for part in typing.get_args(annotation) if typing.get_origin(annotation) is not Literal
+    )
+
+
+def _json(value: Any) -> str:
+    """A default as the JSON that would give it."""
+    return json.dumps(value, default=lambda part: sorted(part) if isinstance(part, (set, frozenset)) else str(part))
 
 
 class _Unchecked:
@@ -114,3 +141,11 @@ class _Unchecked:
 def _as_written(_: Any, tokens: Sequence[Token]) -> str:
     """The settings class converts and checks the text, so that a value is judged in one place."""
     return tokens[0].value
+
+
+def _as_json(_: Any, tokens: Sequence[Token]) -> Any:
+    """A list or table from JSON text; other text as it is, which the settings class then refuses."""
+    try:
+        return json.loads(tokens[0].value)
+    except ValueError:
+        return tokens[0].value

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from .._core.distributed import main_process, together
-from .arguments import Data, Model, Run, Start, without_condensed
+from .arguments import Data, RecordedModel, Run, Start, without_condensed
 from .loading import (
     check_code,
     code_of,
@@ -66,7 +66,7 @@ def online_command(memories: Mapping[str, SettingsText], alignments: Mapping[str
         alignment: Annotated[Literal[tuple(alignments)] | None, Parameter(group=NEAR)] = None,  # pyright: ignore
         guide: Annotated[Guide | None, flattened(Guide)] = None,  # pyright: ignore[reportInvalidTypeForm]
         data: Data | None = None,
-        source: Model | None = None,
+        source: RecordedModel | None = None,
         run: Run | None = None,
     ) -> None:
         """Train a student against a generator that looks for what it has not learned; no image, record or data is needed.
@@ -121,7 +121,7 @@ def online_command(memories: Mapping[str, SettingsText], alignments: Mapping[str
 @together()
 def _distill(
     teacher: str, student: str | None, out: Path, options: dict[str, Any], reads_record: bool, data: Data | None,
-    source: Model | None, run: Run | None,
+    source: RecordedModel | None, run: Run | None,
 ) -> None:  # fmt: skip
     """`options` are those of `plan_online`."""
     from ..distillation.distill_online import plan_online
@@ -132,10 +132,10 @@ def _distill(
     from ..runs.output_folder import STATE, output_folder
     from ..runs.run_log import RunLog, hash_of
 
-    data, source, run = data or Data(), source or Model(), run or Run()
+    data, source, run = data or Data(), source or RecordedModel(), run or Run()
     run = resumed(run, out / STATE)
     network = load_teacher(teacher, source, run)
-    record = load_record(teacher, source, network) if reads_record else None
+    record = load_record(teacher, source, network) if reads_record or source.record is not None else None
     if record is None:
         check_code(teacher, source, network)
     name = student or student_name(network)

@@ -36,17 +36,18 @@ class Lines:
 
     def __init__(self, text: str):
         self.text, self.began, self.last = text, time.monotonic(), time.monotonic()
-        self.first: int | None = None
+        self.first: tuple[int, float] | None = None
+        """Steps and time at the first report: a run that continues begins with the steps of the earlier one."""
         self.place = (0, 0)
         self.has_epochs = False
 
     def __call__(self, steps: int, total: int) -> None:
-        if self.first is None:  # a run that continues begins with what is there already
-            self.first = max(0, steps - 1)
+        now = time.monotonic()
+        if self.first is None:
+            self.first = (0, self.began) if steps <= 1 else (steps, now)
         self.place = (steps, total)
         if self.has_epochs:
             return
-        now = time.monotonic()
         if now - self.last >= EVERY or steps >= total:
             self.last = now
             self._say(f"{steps:,} of {total:,}")
@@ -58,9 +59,11 @@ class Lines:
 
     def _say(self, state: str) -> None:
         steps, total = self.place
-        took, steps_here = time.monotonic() - self.began, steps - (self.first or 0)
-        left = f", about {duration(took * (total - steps) / steps_here)} left" if steps_here and steps < total else ""
-        Stream(sys.stderr, lines=True).write(f"{self.text}: {state}, {duration(took)}{left}\n")
+        now, left = time.monotonic(), ""
+        first_steps, first_time = self.first or (steps, now)
+        if first_steps < steps < total:
+            left = f", about {duration((now - first_time) * (total - steps) / (steps - first_steps))} left"
+        Stream(sys.stderr, lines=True).write(f"{self.text}: {state}, {duration(now - self.began)}{left}\n")
 
 
 def duration(seconds: float) -> str:

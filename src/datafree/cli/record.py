@@ -61,6 +61,11 @@ def _record(
     if add and anew:
         raise UserError("--add and --replace: got both, expected one of them; leave one out")
     data, source, input, run = data or Data(), source or Model(), input or Input(), run or Run()
+    if source.record is not None and not add:
+        raise UserError(
+            f"--record: got {source.record} without --add, expected --add, which adds to that record; give both, or leave "
+            "it out"
+        )
     if not is_release(model):
         check_name(model)
     if not is_release(model) and code_name(model) is None and not is_zoo(model):

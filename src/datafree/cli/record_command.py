@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Group, Parameter
 
-from .arguments import Data, Input, Model, Run
+from .arguments import Data, Input, RecordedModel, Run
 from .method_options import flattened, of_settings, values
 from .settings_source import SettingsText, family
 
@@ -35,7 +35,7 @@ def kind_command(kind: str, text: SettingsText) -> Callable[..., None]:
         replace: Annotated[bool, Parameter(negative="")] = False,
         out: Path | None = None,
         data: Data | None = None,
-        source: Model | None = None,
+        source: RecordedModel | None = None,
         input: Input | None = None,
         run: Run | None = None,
     ) -> None:
@@ -77,7 +77,7 @@ def record(
     replace: Annotated[bool, Parameter(negative="")] = False,
     out: Path | None = None,
     data: Data | None = None,
-    source: Model | None = None,
+    source: RecordedModel | None = None,
     input: Input | None = None,
     run: Run | None = None,
 ) -> None:

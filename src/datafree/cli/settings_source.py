@@ -20,11 +20,13 @@ from typing import Any
 
 from .._core.version import FOLDER
 
-__all__ = ["Field", "SettingsText", "family", "from_class", "read"]
+__all__ = ["REQUIRED", "Field", "SettingsText", "family", "from_class", "read"]
 
 PACKAGE = "datafree"
 PLAIN = ("typing", "pathlib")
 """Modules whose names may be used in an annotation or a default."""
+REQUIRED = object()
+"""Default of a field that has none."""
 ROOT = "datafree._core.settings"
 """Where the base of all settings is; nothing above it has fields."""
 
@@ -87,7 +89,7 @@ def family(package: str, field: str) -> dict[str, SettingsText]:
 def from_class(cls: Any) -> SettingsText:
     """The same of a class that is there: one of the user's own, say."""
     fields = tuple(
-        Field(name, field.annotation, field.default, _joined(field.description or ""))
+        Field(name, field.annotation, _default(field), _joined(field.description or ""))
         for name, field in cls.model_fields.items()
     )
     return SettingsText(
@@ -98,6 +100,11 @@ def from_class(cls: Any) -> SettingsText:
         fields,
         getattr(cls, "offered", True),
     )
+
+
+def _default(field: Any) -> Any:
+    """The default of a pydantic field."""
+    return REQUIRED if field.is_required() else field.get_default(call_default_factory=True)
 
 
 def _members(package: str, field: str) -> Iterator[tuple[str, SettingsText]]:

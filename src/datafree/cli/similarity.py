@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from .._core.errors import UserError
 from .._core.files import write_text
 from ..runs.run_reader import SOURCES
-from .arguments import Data, Model, Run, Whole
+from .arguments import Data, RecordedModel, Run, Whole
 from .json_output import result
 from .loading import check_attribute, images_of, inputs_of, load_network, load_record
 from .progress_bar import bar
@@ -38,7 +38,7 @@ def similarity(
     data_dir: Path | None = None,
     attribute: str = Data.attribute,
     out: Path | None = None,
-    source: Model | None = None,
+    source: RecordedModel | None = None,
     run: Run | None = None,
 ) -> None:
     """Rank data sets by how like a network's training data they are: the divergence of its batch-norm statistics.
@@ -90,7 +90,7 @@ def similarity(
         raise UserError(
             f"got {len(data):,} data sets with --out, expected at most {SOURCES}; compare them in several runs"
         )
-    source, run = source or Model(), run or Run()
+    source, run = source or RecordedModel(), run or Run()
     read = Data(data_dir=data_dir, attribute=attribute)
     check_attribute(read, *data)
     network = load_network(model, source, run)

@@ -13,7 +13,7 @@ from cyclopts import App, Group
 from .._core.distributed import main_process, together
 from .._core.errors import UserError
 from .._core.memory import check_cost
-from .arguments import Model, Run, Whole
+from .arguments import RecordedModel, Run, Whole
 from .loading import code_of_settings, inputs_of, load_record, load_teacher
 from .method_options import flattened, of_settings, values
 from .progress_bar import bar
@@ -46,7 +46,7 @@ def method_command(method: str, text: SettingsText) -> Callable[..., None]:
         settings: Annotated[Options | None, flattened(Options)] = None,  # pyright: ignore[reportInvalidTypeForm]
         chunk: Whole | None = None,
         workers: Whole | None = None,
-        source: Model | None = None,
+        source: RecordedModel | None = None,
         run: Run | None = None,
     ) -> None:
         """Make images from a network and its record, without data. Stopped, the same command continues.
@@ -75,14 +75,21 @@ def method_command(method: str, text: SettingsText) -> Callable[..., None]:
         from ..synthesis import methods
 
         chosen = methods.from_name(method, **values(settings))
-        _synthesize(teacher, chosen, out, images, chunk, workers, source or Model(), run or Run())
+        _synthesize(teacher, chosen, out, images, chunk, workers, source or RecordedModel(), run or Run())
 
     return synthesize
 
 
 @together()
 def _synthesize(
-    teacher: str, method: Any, out: Path, images: int, chunk: int | None, workers: int | None, source: Model, run: Run
+    teacher: str,
+    method: Any,
+    out: Path,
+    images: int,
+    chunk: int | None,
+    workers: int | None,
+    source: RecordedModel,
+    run: Run,
 ) -> None:
     from ..runs.output_folder import output_folder
     from ..runs.run_log import RunLog

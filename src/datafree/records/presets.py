@@ -82,6 +82,8 @@ def preset(name: str, network: Network, data: LabelledData, *, leak: float = LEA
     """
     if name not in PRESETS:
         raise unknown("preset", name, PRESETS)
+    if name != "safe" and leak != LEAK:
+        raise UserError(f"leak: got {leak} beside the preset {name!r}, expected it only with 'safe'; leave it out")
     data = as_dataset(data, network)
     check_classes(network, data)
     counts = data.labels.bincount(minlength=len(data.classes)).tolist()

@@ -281,8 +281,6 @@ def _statistics(network: Network, data: Dataset | None, preset: str | Statistics
             for statistic, layers in statistic_layers
         ]
         return PresetStatistics(pairs, preset.leak) if isinstance(preset, PresetStatistics) else pairs
-    if preset != "safe" and leak != LEAK:
-        raise UserError(f"leak: got {leak} beside the preset {preset!r}, expected it only with 'safe'; leave it out")
     if data is None:
         raise UserError(f"data: got None, expected the data that {network.name} was trained on; give it")
     return preset_statistics(preset, network, data, leak=leak)

@@ -19,6 +19,8 @@ CHOOSING = ("method", "kind", "replay", "alignment")
 STATISTICS = "what"
 DESCRIBING = ("preset", "leak")
 """Settings that say how a record's `STATISTICS` were chosen. They are not compared: older logs have none."""
+LATER_DEFAULTS = {"optimizer": "adam", "start": "random"}
+"""Settings that earlier versions lacked, and their defaults, at which logs do not hold them."""
 LONG = 60
 """Maximum number of characters of a value in a message."""
 SHOWN = 3
@@ -66,6 +68,7 @@ def lasting(settings: Any) -> dict[str, Any]:
 
 
 def _setting(key: str, old: Any, new: Any) -> str:
+    old, new = (LATER_DEFAULTS.get(key) if value is None else value for value in (old, new))
     if isinstance(old, dict) and isinstance(new, dict):  # a group of settings, each with its own flag
         names = (*(name for name in CHOOSING if name in new), *new, *old)
         inner = next(name for name in names if new.get(name) != old.get(name))

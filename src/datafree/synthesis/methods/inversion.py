@@ -119,17 +119,29 @@ def invert(
                 logits = network.logits(augmented)
             activations[tap_names.INPUT] = augmented
             view = View(augmented, labels, logits, activations)
-            total, _ = objective(view)
+            total, terms = objective(view)
             (pixels.grad,) = torch.autograd.grad(total, pixels)
             if not bool(total.isfinite()):
-                advice = "lower the method's `learning_rate`" if step else BEFORE_A_STEP
-                raise UserError(f"the objective is not finite at step {step}; {advice}")
+                raise UserError(_not_finite(terms, step))
             adam.step()
             objective.learn(view)
             if inversion.clamp:
                 with torch.no_grad():
                     pixels.clamp_(network.spec.low, network.spec.high)
     return pixels.detach()
+
+
+def _not_finite(terms: dict[str, Tensor], step: int) -> str:
+    """What to do about an objective that is not finite: correct the one term that is not, if others are, or the settings."""
+    wrong = [name for name, value in terms.items() if not bool(value.isfinite())]
+    if 0 < len(wrong) < len(terms):
+        return (
+            f"the loss {wrong[0]} is {terms[wrong[0]].item():g} at step {step}, expected a finite number, as the other "
+            "losses are; correct it, or leave it out"
+        )
+    return f"the objective is not finite at step {step}; " + (
+        "lower the method's `learning_rate`" if step else BEFORE_A_STEP
+    )
 
 
 def _augmented(pixels: Tensor, inversion: Inversion, spec: InputSpec, rng: torch.Generator | None) -> Tensor:
