@@ -44,7 +44,7 @@ def result(here):
 
 def test_a_student_is_learnt_from_a_generator_and_the_log_says_how(command, here, result):
     done = command(f"{GO} hinton8 --data digits --out s")
-    assert done.code == 0 and "images made and learnt from; memory (bank): " in done.out
+    assert done.code == 0 and "images made and learned from; memory (bank): " in done.out
     own = result("s")
     online = own["online"]
     assert len(online["scores"]) == len(online["average_scores"]) == len(online["agreement"]) == 3

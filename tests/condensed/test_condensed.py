@@ -18,7 +18,7 @@ SPEC = InputSpec(shape=(1, 4, 4), classes=("a", "b", "c"), mean=(0.3,), std=(0.2
 def made(**changes) -> Condensed:
     pixels = torch.randn(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))  # outside of [0, 1] too
     labels = torch.tensor([[0.5, 0.25, 0.25], [0, 1, 0], [0, 0, 1]] * 2)
-    return replace(Condensed(pixels, labels, SPEC, {"made": {"method": "dm"}, "gives_away": "All of it."}), **changes)
+    return replace(Condensed(pixels, labels, SPEC, {"made": {"method": "dm"}, "leakage": "All of it."}), **changes)
 
 
 def test_what_is_saved_is_what_is_opened(tmp_path):

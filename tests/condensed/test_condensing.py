@@ -75,7 +75,7 @@ def test_a_hole_takes_a_quarter_of_the_pixels_at_most_and_the_rest_stays():
 
 
 def embedding_distance(made, data, seeds=range(100, 110)) -> float:
-    """Squared distance of class means, summed over networks that were not learnt from."""
+    """Squared distance of class means, summed over networks that were not trained on."""
     total, every = 0.0, data.pixels(torch.arange(len(data)))
     for seed in seeds:
         network = distribution_matching._network(made.spec, 8, 3, seed)
@@ -130,9 +130,9 @@ def test_the_command_says_how_many_how_good_and_what_is_given_away(command, here
     assert (code, err) == (0, ""), err
     got, count = Condensed.open(here / "got"), 1 if "dm" in line else 2
     assert got.by_class() == [count] * 10
-    assert f"{10 * count} images of 10 classes of digits in" in out and "what they give away: " in out
+    assert f"{10 * count} images of 10 classes of digits in" in out and "what they reveal: " in out
     assert f"the teacher sees the labelled class in {got.about['teacher']['accuracy']:.1f} % of them" in out
-    assert got.about["gives_away"] in (here / "got" / "README.md").read_text()
+    assert got.about["leakage"] in (here / "got" / "README.md").read_text()
     log = json.loads((here / "got" / "run.json").read_text())
     assert (log["verb"], log["settings"]["per_class"]) == ("condense", count)
     assert sorted(path.name for path in (here / "got").iterdir()) == [
@@ -159,7 +159,7 @@ def test_inspect_says_what_is_in_it(command, here):  # noqa: ARG001
     assert (
         code == 0
         and "got: condensed set of 10 images 1 x 8 x 8, 10 classes" in out
-        and "  gives away: Contains original training images" in out
+        and "  leakage: Contains original training images" in out
     )
 
 

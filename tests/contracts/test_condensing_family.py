@@ -32,7 +32,7 @@ def data(toy):
 def test_it_obeys_its_protocol_and_its_settings_go_through_a_file(method):
     assert isinstance(method, Condenser)
     assert methods.from_dict(method.model_dump(mode="json")) == method
-    assert method.summary and method.gives_away.endswith(".")
+    assert method.summary and method.leakage.endswith(".")
 
 
 def test_there_are_exactly_as_many_images_of_each_class_in_the_specs_shape(method, data):
@@ -41,7 +41,7 @@ def test_there_are_exactly_as_many_images_of_each_class_in_the_specs_shape(metho
         assert made.by_class() == [count] * 3
         assert made.pixels.shape == (3 * count, 1, 8, 8) and made.pixels.dtype == torch.float32
         assert torch.equal(made.labels.max(1).values, torch.ones(3 * count))
-        assert made.about["gives_away"] == method.gives_away
+        assert made.about["leakage"] == method.leakage
 
 
 def test_images_are_resized_to_the_specs_shape(method, data):

@@ -70,7 +70,7 @@ def _open_set(folder: Path) -> Any:
 
 
 def _condensed(folder: Path) -> None:
-    Condensed(torch.rand(6, 1, 4, 4), one_hot(torch.arange(6) % 3, 3), SPEC, {"gives_away": "all"}).save(folder / "c")
+    Condensed(torch.rand(6, 1, 4, 4), one_hot(torch.arange(6) % 3, 3), SPEC, {"leakage": "all"}).save(folder / "c")
 
 
 def _open_condensed(folder: Path) -> Any:

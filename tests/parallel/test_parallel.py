@@ -223,7 +223,7 @@ def test_two_processes_play_a_generator_against_one_student(alone):
     line = "distill online teacher hinton8 --data digits --epochs 2 --iterations 3 --batch 33 --latent 8"
     code, out, err = both(alone, "start.py", *line.split(), "--threads", "1", "--quiet", "--out", "played")
     assert code == 0, err
-    assert out.count("images made and learnt from") == out.count("parameters") == 1
+    assert out.count("images made and learned from") == out.count("parameters") == 1
     log = json.loads((alone / "played" / "run.json").read_text())["result"]
     assert log["processes"] == 2 and log["online"]["images"] == 2 * 3 * 10 * 33 and len(log["online"]["scores"]) == 2
     assert run(["evaluate", str(alone / "played"), "--data", "digits"]) == 0

@@ -59,7 +59,7 @@ def test_no_card_has_markup_from_names(tiny):
     names = tuple(name for name in HOSTILE if name)
     images = torch.zeros(len(names), 1, 4, 4)
     spec = InputSpec(shape=(1, 4, 4), classes=names)
-    few = Condensed(images, torch.eye(len(names)), spec, {"<b>": {"<i>": ["`", "|x|"]}, "gives_away": "<script>\n# no"})
+    few = Condensed(images, torch.eye(len(names)), spec, {"<b>": {"<i>": ["`", "|x|"]}, "leakage": "<script>\n# no"})
     network = Network(nn.Sequential(nn.Flatten(), nn.Linear(16, len(names))).eval(), spec, "x.py:<img src=x>")
     for text in (card(few), model_card(network, None, "from <b> on\n\n# data")):
         assert text.count("\n# ") == 0 and sum(line.startswith("#") for line in text.splitlines()) <= 2

@@ -143,7 +143,7 @@ def _say(condensed: "Condensed", folder: Path, seconds: float, network: "Network
     if network is not None:
         say_fit(network, data)
         print(f"  the teacher sees the labelled class in {condensed.accuracy(network):.1f} % of them")
-    print(f"  what they give away: {condensed.about['gives_away']}")
+    print(f"  what they reveal: {condensed.about['leakage']}")
 
 
 app.default(method_command(DEFAULT, METHODS[DEFAULT]))

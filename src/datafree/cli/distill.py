@@ -269,7 +269,7 @@ def _say(folder: Path, student: "Network", teacher: "Network", result: dict[str,
     say_size(folder, student, teacher)
     if "agreement_on_what_it_learnt_from" in result:
         print(
-            f"agreement with the teacher on images it learnt from: {result['agreement_on_what_it_learnt_from']:.2f} %"
+            f"agreement with the teacher on the images it learned from: {result['agreement_on_what_it_learnt_from']:.2f} %"
         )
     say_accuracy(result)
 

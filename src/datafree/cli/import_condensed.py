@@ -78,4 +78,4 @@ def _say(condensed: Condensed, folder: Path) -> None:
     each = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     size = (folder / FILE).stat().st_size
     print(f"{len(condensed)} images, {each} a class, pixels from {low:.3g} to {high:.3g}; {size:,} bytes in {folder}")
-    print("  what they give away: unknown here; whoever made them knows. Suppose that they show training images.")
+    print("  what they reveal: unknown here; their author knows. Assume that they show training images.")

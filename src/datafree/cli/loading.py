@@ -204,7 +204,7 @@ def resumed(run: Run, state: Path) -> Run:
         return run
     if run.threads is not None:
         raise UserError(
-            f"--threads: got {run.threads}, expected {begun}, on which the stopped run that left {state} was begun: another "
+            f"--threads: got {run.threads}, expected {begun}, the threads of the stopped run that left {state}: another "
             "count ends in other numbers; leave --threads out, or name another `out`"
         )
     return replace(run, threads=begun)

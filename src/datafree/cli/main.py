@@ -386,7 +386,7 @@ def _stopped(argv: list[str]) -> str:
 
 
 def _resumes(argv: list[str]) -> bool:
-    """Whether the stopped command left something that it goes on from, or another before it."""
+    """Whether the stopped command or an earlier one left a state to continue from."""
     if not argv or argv[0] not in RESUMES:
         return False
     places = [word.removeprefix("--out=") for word in argv if word.startswith("--out=")]

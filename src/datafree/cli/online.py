@@ -209,14 +209,14 @@ def _say(folder: Path, student: "Network", teacher: "Network", result: dict[str,
     history = result["online"]
     say_size(folder, student, teacher)
     print(
-        f"{history['images']:,} images made and learnt from; memory ({memory.replay}): {result['memory_bytes']:,} bytes"
+        f"{history['images']:,} images made and learned from; memory ({memory.replay}): {result['memory_bytes']:,} bytes"
     )
     if history["health"][-1]["classes"] < ONE_CLASS:
         print(
             "  the teacher sees one class alone in the generator's last images; raise --balance, or give another --scene"
         )
     for reason in history["rollbacks"]:
-        print(f"  begun again with another generator, {reason}")
+        print(f"  started again with another generator, {reason}")
     print(
         f"agreement with the teacher on generated images that it did not learn from: {result['agreement_on_probes']:.2f} %"
     )

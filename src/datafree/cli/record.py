@@ -228,7 +228,7 @@ def _plain(entries: list[Any]) -> list[Any]:
 
 
 def _say(path: Path, measured: Record, network: Network, data: Dataset | None) -> None:
-    """What it costs in bytes, what it gives away."""
+    """Prints the record's size in bytes and its leakage."""
     beside = f"model {network.nbytes():,}"
     if data is not None:
         beside += f"; the {len(data):,} images as bytes {len(data) * network.spec.pixels:,}"

@@ -127,7 +127,7 @@ def _notes(
         quality = f"agreement with its teacher {result['agreement_on_probes']:.2f} % on generated images; {NO_ACCURACY}"
     else:
         equal = student.training.agreement.equal
-        quality = f"agreement with its teacher {equal:.2f} % on images it learnt from; {NO_ACCURACY}"
+        quality = f"agreement with its teacher {equal:.2f} % on the images it learned from; {NO_ACCURACY}"
     doubtful = isinstance(student, DistilledNetwork) and bool(student.training.warnings)
     near_chance = ", whose target class the teacher predicts near chance" if doubtful else ""
     return f"distilled from {provenance.teacher} on {provenance.settings['learns_from']}{near_chance}: {quality}"

@@ -27,6 +27,8 @@ from ..stratified import choose
 __all__ = ["FILE", "Condensed", "one_hot"]
 
 KIND = "condensed"
+LEAKAGE, OLD_LEAKAGE = "leakage", "gives_away"
+"""Key of what the images reveal, and its name in files of earlier versions."""
 FORMAT = 1
 TOLERANCE = 1e-4
 BEYOND = 1000
@@ -141,7 +143,8 @@ class Condensed:
         if tensors.keys() != {"pixels", "labels"} or not isinstance(header.get("about"), dict):
             raise UserError(f"{path} is not a complete condensed set: expected pixels, labels and about; get it again")
         spec = InputSpec.stored(header.get("spec"), path)
-        opened = cls(tensors["pixels"], tensors["labels"], spec, header["about"])
+        about = {LEAKAGE if key == OLD_LEAKAGE else key: value for key, value in header["about"].items()}
+        opened = cls(tensors["pixels"], tensors["labels"], spec, about)
         return opened if network is None else opened.fitted(network)
 
 
@@ -176,11 +179,10 @@ def card(condensed: Condensed) -> str:
     hard = bool((condensed.labels.max(1).values == 1).all())
     ellipsis = " ..." if len(counts) > 20 else ""
     facts = [
-        f"- {markdown(key)}: {markdown(_words(value))}" for key, value in condensed.about.items() if key != "gives_away"
+        f"- {markdown(key)}: {markdown(_words(value))}" for key, value in condensed.about.items() if key != LEAKAGE
     ]
     leakage = (
-        condensed.about.get("gives_away")
-        or "Unknown: only the set's author knows. Assume that it shows training images."
+        condensed.about.get(LEAKAGE) or "Unknown: only the set's author knows. Assume that it shows training images."
     )
     lines = [
         "# Condensed set",

@@ -99,7 +99,7 @@ class Condenser(Protocol):
     summary: ClassVar[str]
 
     @property
-    def gives_away(self) -> str:
+    def leakage(self) -> str:
         """What the images reveal of the data, in a sentence or two."""
         ...
 
@@ -193,12 +193,12 @@ def _condensed(settings: Any, job: Job) -> Condensed:
             "split": job.data.split,
             "images": len(job.data),
         },
-        "gives_away": method.gives_away,
+        "leakage": method.leakage,
     }
     return Condensed(pixels.float().cpu(), labels, job.spec, about)
 
 
-FAMILY: Family[Condenser] = Family(__name__, "method", "condensing method", ("summary", "gives_away", "make"))
+FAMILY: Family[Condenser] = Family(__name__, "method", "condensing method", ("summary", "leakage", "make"))
 """The methods of this folder, installed plug-ins, and the user's own by `file.py:Class` or `package.module:Class`."""
 
 

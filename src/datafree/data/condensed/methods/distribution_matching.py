@@ -80,7 +80,7 @@ class DistributionMatching(Settings):
     summary: ClassVar[str] = "images optimised to match mean embeddings in random networks (Zhao & Bilen 2023)"
 
     @property
-    def gives_away(self) -> str:
+    def leakage(self) -> str:
         """Depends on the initial images."""
         general = "These images were optimised to match the training images. There is no privacy guarantee."
         initial = " They were initialised with training images, which can still be visible after few steps."

@@ -27,7 +27,7 @@ class KMeans(Settings):
     """Number of random starts; the one with the tightest clusters is used."""
 
     summary: ClassVar[str] = "k-means centres of each class's pixels"
-    gives_away: ClassVar[str] = (
+    leakage: ClassVar[str] = (
         "Each image is the mean of similar training images. The mean of a small cluster is close to them, and a "
         "cluster of one is that training image."
     )

@@ -20,7 +20,7 @@ class RandomImages(Settings):
     method: Literal["random"] = "random"
 
     summary: ClassVar[str] = "random real images: few-shot data, and the baseline"
-    gives_away: ClassVar[str] = "Contains original training images: everyone with this file has them."
+    leakage: ClassVar[str] = "Contains original training images: everyone with this file has them."
 
     def make(self, job: Job) -> Tensor:
         chosen = []
