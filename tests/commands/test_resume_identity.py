@@ -44,7 +44,7 @@ def stopped(command, tmp_path, monkeypatch):
 
 def test_it_goes_on_with_the_threads_it_was_begun_on(stopped, command):
     assert read_header(stopped, kind="training-state")[1]["environment"]["threads"] == 2
-    assert "--threads: got 1, expected 2, on which the stopped run" in command(f"{LINE} --threads 1").line
+    assert "--threads: got 1, expected 2, the threads of the stopped run" in command(f"{LINE} --threads 1").line
     used, before = [], torch.set_num_threads
     torch.set_num_threads = lambda count: (used.append(count), before(count))[1]
     try:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from datafree._core.errors import UserError
+from datafree._core.files import read_json
 from datafree.models import hooks as taps
 from datafree.models.network import Network, frozen
 from datafree.records.presets import preset
@@ -182,3 +183,14 @@ def test_a_network_that_lets_no_gradient_through_is_refused_before_an_image_is_m
     teacher = Network(Rounding(copy.deepcopy(normed.module)), normed.spec, "rounding")
     with pytest.raises(UserError, match=r"no gradient reaches the images of rounding, and expand needs one"):
         method(digits).bind(teacher, None)
+
+
+def test_an_expansion_made_from_python_has_a_log_with_the_hash_of_its_anchors(normed, digits, tmp_path):
+    pixels, labels = anchors(digits)
+    made = expand(normed, (pixels, labels), tmp_path / "set", Expansion(steps=1), images=20, chunk=20, workers=1)
+    log = read_json(made.folder / "run.json")
+    assert (log["verb"], log["settings"]["steps"], log["settings"]["images"]) == ("expand", 1, 20)
+    assert log["inputs"] == {
+        "teacher_fingerprint": normed.fingerprint(),
+        "condensed": method(digits).model_dump()["anchors"]["sha256"],
+    }

@@ -358,5 +358,8 @@ def test_two_processes_of_a_python_program_make_the_set_of_one(alone):
     assert code == 0, err
     teacher = datafree.load_model(str(alone / "teacher"))
     datafree.synthesize(teacher, None, "gaussian", alone / "single", images=50, chunk=10, workers=1)
-    files = {path.name: path.read_bytes() for path in (alone / "single").iterdir()}
-    assert files == {path.name: path.read_bytes() for path in (alone / "shared").iterdir()}
+    single, shared = (
+        {path.name: path.read_bytes() for path in (alone / name).iterdir()} for name in ("single", "shared")
+    )
+    logs = [json.loads(files.pop("run.json")) for files in (single, shared)]
+    assert single == shared and logs[0]["settings"] == logs[1]["settings"]

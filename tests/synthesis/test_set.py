@@ -134,6 +134,25 @@ def test_a_larger_count_appends_and_earlier_shards_keep_their_bytes_and_times(ma
     assert len(SyntheticSet.open(grown.folder).load(10)[0]) == 10
 
 
+def test_a_set_made_from_python_has_a_log_of_what_made_it(make, teacher, whole_record):
+    folder = make(seed=3).folder
+    log = read_json(folder / "run.json")
+    assert (
+        log["verb"] == "synthesize" and log["result"]["images"] == 50 and log["versions"]["torch"] == torch.__version__
+    )
+    assert log["settings"] == {
+        **QUICK.model_dump(mode="json"), "images": 50, "chunk": 20, "seed": 3, "device": "cpu"
+    }  # fmt: skip
+    assert log["inputs"] == {"teacher_fingerprint": teacher.fingerprint(), "record_digest": whole_record.digest()}
+    before = (folder / "run.json").stat().st_mtime_ns
+    make(seed=3)
+    assert (folder / "run.json").stat().st_mtime_ns == before
+    make(seed=3, images=70)
+    assert (
+        read_json(folder / "run.json")["result"]["images"] == read_json(folder / "run.json")["settings"]["images"] == 70
+    )
+
+
 def test_other_settings_are_refused_by_name_and_nothing_is_touched(make, teacher, whole_record):
     made = make()
     before = content(made.folder)

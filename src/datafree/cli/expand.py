@@ -92,8 +92,8 @@ def _expand(
     from ..records.divergence import known
     from ..runs.output_folder import output_folder
     from ..runs.run_log import RunLog
-    from ..synthesis.expansion import expand as make
-    from ..synthesis.synthetic_set import SET_FOLDER
+    from ..synthesis.expansion import guided
+    from ..synthesis.synthetic_set import SET_FOLDER, make_set
 
     check_counts(out, images=images, chunk=chunk, workers=workers)
     network = load_teacher(teacher, source, run)
@@ -112,7 +112,8 @@ def _expand(
         if folder is None:
             return
         anchors = condensed_set.clamped(), condensed_set.labels
-        synthetic_set = make(network, anchors, folder, settings, guide, record=record, progress=progress, **units)
+        method: Any = guided(network, anchors, settings, guide)
+        synthetic_set = make_set(network, record, method, folder, progress=progress, **units)
         finish(synthetic_set, folder, log)
     if not main_process():
         return

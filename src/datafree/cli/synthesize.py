@@ -94,8 +94,7 @@ def _synthesize(
     from ..runs.output_folder import output_folder
     from ..runs.run_log import RunLog
     from ..synthesis.methods.inversion import InversionSettings
-    from ..synthesis.synthetic_set import SET_FOLDER, chunk_size
-    from ..synthesis.synthetic_set import synthesize as make
+    from ..synthesis.synthetic_set import SET_FOLDER, chunk_size, make_set
 
     check_counts(out, images=images, chunk=chunk, workers=workers)
     network = load_teacher(teacher, source, run)
@@ -113,7 +112,7 @@ def _synthesize(
     units: dict[str, Any] = {"images": images, "chunk": chunk, "workers": workers, "seed": run.seed}
     with output_folder(out, SET_FOLDER, log) as folder, bar(f"synthesize {method.method}", run.quiet) as progress:
         if folder is not None:
-            finish(make(network, record, method, folder, progress=progress, **units), folder, log)
+            finish(make_set(network, record, method, folder, progress=progress, **units), folder, log)
 
 
 def check_chunk(network: "Network", chunk: int, workers: int) -> None:
@@ -140,10 +139,12 @@ def finish(synthetic_set: "SyntheticSet", out: Path, log: "RunLog") -> None:
     """Writes the log of a set and prints its size and quality, in the first process alone."""
     if not main_process():
         return
-    consistent = 100 * synthetic_set.about["hits"]
-    warning = synthetic_set.warning()
-    log.write(out, {"images": len(synthetic_set), "consistent": consistent, "warning": warning})
-    seen = f"; the teacher predicts the target class for {consistent:.1f} % of them" if synthetic_set.targeted else ""
+    from ..synthesis.synthetic_set import set_result
+
+    facts = set_result(synthetic_set)
+    log.write(out, facts)
+    hits = f"; the teacher predicts the target class for {facts['consistent']:.1f} % of them"
+    seen, warning = hits if synthetic_set.targeted else "", facts["warning"]
     print(f"{len(synthetic_set):,} images in {out}{seen}")
     if warning is not None:
         print(f"warning: {warning}; {_advice(synthetic_set.about['method'])}")

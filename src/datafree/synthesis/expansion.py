@@ -6,6 +6,7 @@ Images are inverted from the teacher, and pulled towards the anchors of their cl
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +35,7 @@ from .losses.classes import TargetClass
 from .methods import Batch, chunk_labels
 from .methods.batch_norm import PriorSettings
 from .methods.inversion import Inversion, invert, noise
-from .synthetic_set import IMAGES, SyntheticSet, renamed_chunk, synthesize
+from .synthetic_set import IMAGES, SyntheticSet, make_set, renamed_chunk, write_log
 
 __all__ = ["BoundExpansion", "Expansion", "GuidedInversion", "expand"]
 
@@ -171,6 +172,21 @@ def expand(
     anchors that do not fit the teacher.
     """
     chunk = renamed_chunk(chunk, unit)
+    began, method = time.perf_counter(), guided(teacher, condensed, settings, alignment)
+    options: dict[str, Any] = {"images": images, "seed": seed, "chunk": chunk, "workers": workers, "progress": progress}
+    synthetic_set = make_set(teacher, record, cast(Any, method), out, **options)
+    anchors = synthetic_set.about["method"]["anchors"]["sha256"]
+    write_log("expand", synthetic_set, teacher, record, began, condensed=anchors)
+    return synthetic_set
+
+
+def guided(
+    teacher: Network,
+    condensed: Condensed | str | Path | tuple[Tensor, Tensor],
+    settings: Expansion | Mapping[str, Any] | None,
+    alignment: str | Mapping[str, Any] | Alignment,
+) -> GuidedInversion:
+    """The method of `expand`, for its arguments."""
     anchors = condensed
     if not isinstance(condensed, tuple):
         fitted = condensed.fitted(teacher) if isinstance(condensed, Condensed) else Condensed.open(condensed, teacher)
@@ -178,15 +194,4 @@ def expand(
     if isinstance(settings, Mapping):
         settings = parse(Expansion, settings, strict=False)
     kind = alignments.FAMILY.resolve(alignment, "alignment")
-    method = GuidedInversion(*cast(tuple[Tensor, Tensor], anchors), settings or Expansion(), kind)
-    return synthesize(
-        teacher,
-        record,
-        cast(Any, method),
-        out,
-        images=images,
-        seed=seed,
-        chunk=chunk,
-        workers=workers,
-        progress=progress,
-    )
+    return GuidedInversion(*cast(tuple[Tensor, Tensor], anchors), settings or Expansion(), kind)

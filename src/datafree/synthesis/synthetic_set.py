@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,7 @@ from .._core.files import (
     claim_folder,
     is_format,
     locked,
+    read_json,
     read_sealed_json,
     read_tensors,
     sha256_file,
@@ -52,12 +54,14 @@ from ..models.network import Network, copied
 from ..models.pixel_bytes import pixels_for, to_bytes, to_pixels
 from ..records.record import Record
 from ..runs.output_folder import Kind
+from ..runs.run_log import RunLog
 from . import methods
 from .methods import BoundMethod, Synthesizer
 
 __all__ = [
     "CHUNK", "IMAGES", "SET_FOLDER", "SyntheticSet", "balanced_cut", "check_grows", "chunk_size", "in_order", "judged",
-    "near_chance", "one_thread", "prepare", "read_about", "renamed_chunk", "stored_chunk", "synthesize",
+    "make_set", "near_chance", "one_thread", "prepare", "read_about", "renamed_chunk", "set_result", "stored_chunk",
+    "synthesize", "write_log",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -348,14 +352,35 @@ def synthesize(
     `method` is a name, a mapping with `method`, or settings. The same seed gives the same bytes for any number of `workers`
     (threads here, processes under torchrun): a chunk is made on one thread and depends on its index only. `chunk` is the
     number of images that are made together, by default chosen by the method; `unit` is its earlier name. `sample` makes
-    images in memory, without a folder. Raises UserError, before anything is written, for settings that do not fit the
-    teacher or its record, and if the folder holds something else or another set.
+    images in memory, without a folder. The folder's run.json states settings, versions, time and hashes of teacher and
+    record. Raises UserError, before anything is written, for settings that do not fit the teacher or its record, and if the
+    folder holds something else or another set.
     """
     chunk = renamed_chunk(chunk, unit)
     if out is None:
         raise UserError(
             "out: got None, expected the folder of the set; give one, or use sample(...) for images in memory"
         )
+    began = time.perf_counter()
+    options: dict[str, Any] = {"images": images, "seed": seed, "chunk": chunk, "workers": workers, "progress": progress}
+    synthetic_set = make_set(teacher, record, methods.resolve(method), out, **options)
+    write_log("synthesize", synthetic_set, teacher, record, began)
+    return synthetic_set
+
+
+def make_set(
+    teacher: Network,
+    record: Record | None,
+    method: Synthesizer,
+    out: str | Path,
+    *,
+    images: int,
+    seed: int,
+    chunk: int | None,
+    workers: int | None,
+    progress: Progress,
+) -> SyntheticSet:
+    """`synthesize` without run.json, which a command writes itself."""
     with together():
         method, bound, chunk = prepare(teacher, record, method, images, chunk, workers, out=Path(out))
         check_grows(Path(out), images)
@@ -364,6 +389,37 @@ def synthesize(
         with locked(folder) if world().rank == 0 else nullcontext():
             _fill(folder, bound, about, images, method.in_range, workers or os.cpu_count() or 1, progress)
     return SyntheticSet.open(folder)
+
+
+def write_log(
+    verb: str, synthetic_set: SyntheticSet, teacher: Network, record: Record | None, began: float, **hashes: str
+) -> None:
+    """Writes run.json of a set made from Python since `began`, in the first process, unless one of these images is there.
+
+    `hashes` are of inputs besides teacher and record.
+    """
+    path, result = synthetic_set.folder / "run.json", set_result(synthetic_set)
+    if world().rank != 0 or (path.is_file() and read_json(path).get("result") == result):
+        return
+    hashes["teacher_fingerprint"] = teacher.fingerprint()
+    if record is not None:
+        hashes["record_digest"] = record.digest()
+    about = synthetic_set.about
+    common = {
+        "images": len(synthetic_set),
+        "chunk": about["unit"],
+        "seed": about["seed"],
+        "device": str(teacher.device),
+    }
+    log = RunLog(verb, {**about["method"], **common}, {}, hashes=hashes)
+    log.began = began
+    log.write(synthetic_set.folder, result)
+
+
+def set_result(synthetic_set: SyntheticSet) -> dict[str, Any]:
+    """What run.json states of a set: number of images, share in % that the teacher assigns to their class, a warning."""
+    consistent = 100 * synthetic_set.about["hits"]
+    return {"images": len(synthetic_set), "consistent": consistent, "warning": synthetic_set.warning()}
 
 
 def renamed_chunk(chunk: int | None, unit: int | None) -> int | None:
