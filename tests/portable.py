@@ -54,7 +54,8 @@ def run(name: str, extra: list[str]) -> tuple[str, float, list[str]]:
     command = [sys.executable, "-m", "pytest", "-n", "2", "-p", "no:cacheprovider", *extra]
     start = time.perf_counter()
     done = subprocess.run(
-        command, cwd=Path(__file__).parent.parent, env={**os.environ, **FACTORS[name]}, capture_output=True, text=True,
+        command, cwd=Path(__file__).parent.parent, env={**os.environ, "COLUMNS": "400", **FACTORS[name]},
+        capture_output=True, text=True,
         check=False,
     )  # fmt: skip
     seconds = time.perf_counter() - start
