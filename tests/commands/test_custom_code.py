@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import shutil
 
@@ -80,7 +81,11 @@ def test_a_report_measures_networks_of_different_code(pair, command):
     line = "report one two --data digits --quiet"
     assert command(f"{line} --out page.html").code == 0
     page = (pair / "page.html").read_text()
-    assert "is a custom network and was not measured, because its code (file.py:function) was not given" in page
+    for name in ("one", "two"):
+        assert (
+            f"{name} is a custom network and was not measured, because its code was not given; give it: datafree report ... "
+            f"--code {name}=file.py:function, or from Python report(..., networks={{'{name}': network}})"
+        ) in html.unescape(page)
     for name, codes in (
         ("listed", "--code nets.py:build --code other.py:wide"),
         ("named", "--code two=other.py:wide --code nets.py:build"),
