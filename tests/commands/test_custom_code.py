@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import html
 import json
+import re
 import shutil
 
 import pytest
 import torch
 from safetensors.torch import save_file, save_model
 from torch import nn
+
+import datafree as df
 
 NETS = """
 import torch
@@ -183,3 +186,45 @@ def test_a_set_near_chance_is_flagged_on_the_screen_in_the_student_and_in_the_re
     assert "whose target class the teacher predicts near chance" in card
     assert command("report teacher pupil poor --out page.html --quiet").code == 0
     assert "near chance (10.0 %)" in (tmp_path / "copy" / "page.html").read_text()
+
+
+NORMED = """
+from torch import nn
+class Normed(nn.Module):
+    def __init__(self, width=4):
+        super().__init__()
+        self.conv, self.norm, self.out = nn.Conv2d(1, width, 3), nn.BatchNorm2d(width), nn.Linear(36 * width, 10)
+    def forward(self, x): return self.out(self.norm(self.conv(x)).relu().flatten(1))
+"""
+
+
+@pytest.mark.parametrize("name", [None, "mine", "normed.py:Normed"])
+def test_the_commands_on_the_card_of_a_network_from_python_work(name, here, digits, command):
+    (here / "normed.py").write_text(NORMED)
+    scope: dict = {}
+    exec(NORMED, scope)
+    network = df.Network(scope["Normed"](), input_shape=(1, 8, 8), classes=10, name=name)
+    student = df.distill(network, df.Network(scope["Normed"](), network.spec, name), images=digits.subset(64), epochs=1)
+    df.write_release("small", network, df.record(network, digits, "small"))
+    df.write_release("sharp", network, df.record(network, digits, "sharp"))
+    df.save_student("student", student)
+    function = "Normed" if name and ":" in name else "FUNCTION"
+    for folder, count in (("small", 4), ("sharp", 5), ("student", 2)):
+        card = (here / folder / "README.md").read_text()
+        commands = re.findall(r"`datafree ([a-z]+ .*?)`", card)
+        assert len(commands) == count and all(line.endswith(f" --code FILE.py:{function}") for line in commands), card
+        words = {
+            "THIS_FOLDER": folder, "STUDENT": "hinton8", "DATA": "digits", f"FILE.py:{function}": "normed.py:Normed",
+            "--images 20000": "--images 20", "--out set": f"--out set-{folder}", "--set set": f"--set set-{folder}",
+        }  # fmt: skip
+        for place, line in enumerate(commands):
+            for word, given in {**words, "--out student": f"--out student-{folder}-{place}"}.items():
+                line = line.replace(word, given)
+            done = command(f"{line}{' --quiet' * ('inspect' not in line)}{' --epochs 1' * ('distill' in line)}")
+            assert done.code == 0, (line, done)
+
+
+def test_a_card_of_the_zoo_names_no_code(here, digits):
+    network = df.new_model("hinton8", df.InputSpec(shape=digits.shape, classes=digits.classes), seed=0)
+    df.write_release("zoo", network, df.record(network, digits, "small"))
+    assert "--code" not in (here / "zoo" / "README.md").read_text()
