@@ -228,3 +228,36 @@ def test_a_card_of_the_zoo_names_no_code(here, digits):
     network = df.new_model("hinton8", df.InputSpec(shape=digits.shape, classes=digits.classes), seed=0)
     df.write_release("zoo", network, df.record(network, digits, "small"))
     assert "--code" not in (here / "zoo" / "README.md").read_text()
+
+
+def test_inspect_describes_a_network_of_somebodys_own_without_its_code(here, digits, command):
+    (here / "normed.py").write_text(NORMED)
+    scope: dict = {}
+    exec(NORMED, scope)
+    network = df.Network(
+        scope["Normed"](), input_shape=(1, 8, 8), classes=digits.classes, mean=0.5, name="normed.py:Normed"
+    )
+    df.write_release("bare", network, notes="made for a test")
+    df.write_release("net", network, df.record(network, digits, "sharp"))
+    said = command("inspect net").out.splitlines()
+    assert said[:8] == [
+        f"net: release of its publisher's own network Normed, {network.parameters:,} parameters, {network.nbytes():,} bytes",
+        "  input 1 x 8 x 8, pixels in [0, 1], mean 0.5, std 1",
+        "  10 classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9",
+        "  3 layers with weights:",
+        "    conv: bias 4, weight 4 x 1 x 3 x 3",
+        "    norm: bias 4, num_batches_tracked one number, running_mean 4, running_var 4, weight 4",
+        "    out: bias 10, weight 10 x 144",
+        f"  record: {df.Record.load('net/record.safetensors', network).nbytes():,} bytes, of 1,297 images of digits (train "
+        f"split), sha256 {df.Record.load('net/record.safetensors', network).made['sha256']}",
+    ]
+    assert said[-1].startswith("  --code FILE.py:FUNCTION, the code of its publisher, builds the network")
+    assert "tensor" not in "".join(said) and "float32" not in "".join(said)
+    opened = command("inspect net --code normed.py:Normed").out.splitlines()
+    entries = [line.split(":")[0] for line in opened if line.startswith("    ")]
+    assert entries and [line.split(":")[0] for line in said[9:-1]] == entries
+    bare = command("inspect bare").out
+    assert "\n  made for a test\n" in bare and "\n  no record\n" in bare
+    measured = json.loads(command("inspect net --json").out)["result"]
+    assert measured["kind"] == "release" and measured["layers"]["conv"] == {"bias": [4], "weight": [4, 1, 3, 3]}
+    assert set(measured["record"]["entries"]) == {name.strip() for name in entries}
