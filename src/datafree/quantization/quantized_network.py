@@ -137,6 +137,15 @@ class QuantizedNetwork:
                 "the quantized network was changed after quantize returned it, so its card would be wrong; fine-tune with "
                 "quantize(..., fine_tune=images), and save what it returns"
             )
+        original, own = self.original.fingerprint(), self.network.fingerprint()
+        if evaluation is not None:
+            evaluation.check_of(
+                "evaluation", own, original, "evaluate(quantized.network, data, network), of this quantized network"
+            )
+        if original_evaluation is not None:
+            original_evaluation.check_of(
+                "original_evaluation", original, None, "evaluate(network, data), of the network before quantization"
+            )
         content = {role: images.content for role, images in self.images.items() if images.content is not None}
         folders = {role: images.folder for role, images in self.images.items() if images.folder is not None}
         settings = {**self.settings, "executorch": mobile, "seed": self.seed}
