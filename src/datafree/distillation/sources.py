@@ -26,6 +26,7 @@ from ..models.pixel_bytes import to_pixels
 from ..records.record import Record
 from ..synthesis import methods
 from ..synthesis.methods import BoundMethod, Synthesizer
+from ..synthesis.sampling import Samples
 from ..synthesis.synthetic_set import SyntheticSet
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "StoredImages",
     "fresh_images",
     "labelled",
+    "labelled_samples",
     "soft_labelled",
     "stored_images",
 ]
@@ -302,10 +304,20 @@ def labelled(network: Network, data: LabelledData, progress: Progress = silent, 
 
 
 @checked
-def soft_labelled(teacher: Network, data: LabelledData) -> StoredImages:
-    """The data set with the teacher's logits, for the baseline of distillation with data."""
+def soft_labelled(teacher: Network, data: LabelledData | Samples) -> StoredImages:
+    """The data set, or what `sample` returned, with the teacher's logits; with data, the baseline of distillation."""
+    if isinstance(data, Samples):
+        return labelled_samples(teacher, data, "data")
     images = labelled(teacher, data, part=True)
     return StoredImages(images.spec, images.pixels, teacher.predict(images.pixels))
+
+
+def labelled_samples(teacher: Network, samples: Samples, name: str) -> StoredImages:
+    """Images that `sample` returned, with this teacher's logits. Raises UserError, with `name`, for images that do not
+    fit.
+    """
+    pixels, logits, own = samples.labelled_by(teacher, name)
+    return StoredImages(teacher.spec, pixels, logits, in_range=not own)
 
 
 @checked

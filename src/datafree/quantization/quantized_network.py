@@ -27,6 +27,7 @@ from ..releases.quantized import QUANTIZED_FOLDER
 from ..releases.release import architecture_of
 from ..runs.output_folder import output_folder, parameters_named
 from ..runs.run_log import RunLog
+from ..synthesis.sampling import Samples
 from .executorch import check_mobile
 from .export import onnx_content
 from .fine_tuning import digest_of, finetune
@@ -187,10 +188,11 @@ def quantize(
     `bits`: a `Bits`, `"w4a8"` (weights and activations), or one number for both; 8 by default.
 
     `calibrate`: the images that ranges of activations are chosen on. A synthesis method by name (with 40 steps) or its
-    settings; `"noise"`; a data set by name; the path of a folder of images, an .npz file, a synthetic or condensed set; such
-    a set, open; a torch Dataset or DataLoader; pixels (N, C, H, W) in the network's range, as a tensor or array; or `"none"`
-    to use the batch norms only. By default `"bns"`, or `"distribution"` for a network without batch norm if the `record`
-    has pixels only. Labels are ignored. `images` is the number of images; tensors and arrays are used completely.
+    settings; `"noise"`; a data set by name; the path of a folder of images, an .npz file, a synthetic or condensed set;
+    such a set, open; what `sample` returned; a torch Dataset or DataLoader; pixels (N, C, H, W) in the network's range,
+    as a tensor or array; or `"none"` to use the batch norms only. By default `"bns"`, or `"distribution"` for a network
+    without batch norm if the `record` has pixels only. Labels are ignored. `images` is the number of images; tensors,
+    arrays and samples are used completely.
 
     `fine_tune`: images for distilling the original into the rounded network, as for `calibrate`; a `FineTuning`, to use the
     images for ranges; or both, ``{"images": ..., "epochs": 10}``.
@@ -299,7 +301,7 @@ def _is_no_images(source: object) -> bool:
 
 def _noting_fewer_images(origin: Origin, source: object, requested: int) -> Origin:
     """The origin, with a note if there were fewer images than requested."""
-    if origin.images is None or origin.images >= requested or isinstance(source, (Tensor, np.ndarray)):
+    if origin.images is None or origin.images >= requested or isinstance(source, (Tensor, np.ndarray, Samples)):
         return origin
     return Origin(f"{origin.description}, all there are", origin.synthetic, origin.images)
 
