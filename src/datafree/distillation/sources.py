@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .._core.arguments import check_count, check_fields, checked
 from .._core.errors import UserError
+from .._core.memory import check_cost
 from .._core.progress import Progress, silent
 from .._core.seeds import stream
 from ..data.adapters import LabelledData, as_dataset
@@ -25,6 +26,7 @@ from ..models.network import Network
 from ..models.pixel_bytes import to_pixels
 from ..records.record import Record
 from ..synthesis import methods
+from ..synthesis.cost import check_chunk
 from ..synthesis.methods import BoundMethod, Synthesizer
 from ..synthesis.sampling import Samples
 from ..synthesis.synthetic_set import SyntheticSet
@@ -45,6 +47,10 @@ __all__ = [
 
 EPOCH_IMAGES = 20_000
 """Default number of new images per epoch."""
+
+
+ORDER_BYTES = 24
+"""Bytes for each image of an epoch's order: random positions, their parts and the joined ones, all int64."""
 
 
 @runtime_checkable
@@ -141,6 +147,7 @@ class FreshImages:
         check_fields(self)
         check_count("images", self.images)
         check_count("chunk", self.chunk)
+        check_chunk(self.chunk, self.spec)
 
     @property
     def teacher(self) -> Network:
@@ -198,6 +205,9 @@ class MixedImages:
         if self.images < 1 or not len(self.pixels):
             counts = f"{self.images} per epoch of {len(self.pixels)} images"
             raise UserError(f"epoch_images: got {counts}, expected at least 1; give a positive count")
+        check_cost(
+            ORDER_BYTES * self.images, f"the order of {self.images:,} images per epoch", otherwise="give fewer `images`"
+        )
         if self.others is not None:
             _check_same_images(self.others.spec, self.spec)
 

@@ -107,6 +107,7 @@ class QuantizedNetwork:
         pixels = self.pixels[:1024]
         return agreement(self.original.predict(pixels), self(pixels), self.network.spec.classes)
 
+    @checked
     def save(
         self,
         folder: str | Path,

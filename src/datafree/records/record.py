@@ -130,6 +130,7 @@ class Record:
                 digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
+    @checked
     def save(self, path: str | Path) -> str:
         """Writes one safetensors file with tensors named `entry/name`; returns its sha256."""
         self.check_counts()
@@ -139,6 +140,7 @@ class Record:
         return write_tensors(path, {"probes/answers": self.answers, **tensors}, header, kind="record")
 
     @classmethod
+    @checked
     def load(cls, path: str | Path, network: Network) -> Record:
         """The record in `path`, checked against `network`. Raises UserError if it is damaged or of another network."""
         tensors, header = read_tensors(path, kind="record", cap=HEADER_CAP_RECORD)

@@ -91,6 +91,7 @@ class Release:
     config: dict[str, Any]
 
     @classmethod
+    @checked
     def open(cls, folder: str | Path) -> Release:
         """The release in `folder`; no weights are read. Raises UserError for a folder that is no release."""
         folder = Path(folder)
@@ -162,6 +163,7 @@ class Release:
         """Whether its publisher's code is needed to build it."""
         return not is_zoo(str(self.config.get("architecture")))
 
+    @checked
     def record(self, network: Network, path: str | Path | None = None) -> Record | None:
         """Its record, or the one in `path`; None if there is none.
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ..._core.arguments import checked
+from ..._core.device import check_device
 from ..._core.errors import UserError
 from ..._core.files import locked, read_json, read_weights, sha256_file, sweep
 from ..._core.files.atomic import check_name_length, sync_folder
@@ -87,6 +88,7 @@ def report(
     """
     if not runs:
         raise UserError("runs: got none, expected release folders and synthetic sets; name some")
+    check_device(device)
     folders = without_logs([Path(run) for run in runs])
     out = Path(out)
     for folder in folders:
