@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.conftest import make_data, make_network
 from torch import nn
 
 import datafree as df
+from datafree._core.arguments import SOURCES
 from datafree._core.settings import Settings
 from datafree.distillation.online.run import train_online
 from datafree.distillation.online.scene import Scene
@@ -594,3 +596,48 @@ def outcome(call, value) -> str | None:
     except df.UserError as raised:
         return str(raised)
     return None
+
+
+def test_a_state_of_another_run_is_answered_with_the_name_of_its_parameter():
+    state = Path("state.safetensors")
+
+    class Stopped(BaseException):
+        pass
+
+    def stop_at_third(scores):
+        def score(_):
+            scores.append(0.0)
+            if len(scores) > 2:
+                raise Stopped
+            return 0.0
+
+        return score
+
+    runs = {
+        "train": lambda seed, **how: df.train(
+            student(), DATA, df.Schedule(epochs=3), seed=seed, state=state, identity={"seed": seed}, **how
+        ),
+        "distill": lambda seed, **how: df.distill(
+            TEACHER, student(), images=PIXELS, epochs=3, seed=seed, state=state, **how
+        ),
+        "distill_online": lambda seed, **how: df.distill_online(
+            TEACHER, student(), epochs=3, iterations=1, batch=8, seed=seed, state=state, **how
+        ),
+    }
+    for name, run in runs.items():
+        with pytest.raises(Stopped):
+            run(0, score=stop_at_third([]))
+        assert state.exists(), name
+        message = error(lambda run=run: run(1))
+        assert "`state`" in message and "`out`" not in message, message
+        state.unlink()
+
+
+def test_a_type_is_answered_with_names_that_exist():
+    named = {
+        name
+        for text in SOURCES.values()
+        for name in re.findall(r"\b([a-zA-Z_]\w*)(?=\(| (?:or|and) \w+ returns?| returns|, \w+ or)", text)
+    }
+    assert {"fresh_images", "stored_images", "soft_labelled", "StoredImages"} <= named
+    assert {name for name in named if not hasattr(df, name)} <= {"Path", "calibrate", "load", "open", "torch"}

@@ -225,7 +225,7 @@ SOURCES = {
     "InputSpec": "give an InputSpec(shape=..., classes=...)",
     "Quantized": "give what quantization.calibrate returns, or quantize(...).simulation",
     "SyntheticSet": "give what synthesize or SyntheticSet.open returns",
-    "Source": "give what fresh, stored or soft_labelled returns, or Images(spec, pixels, targets)",
+    "Source": "give what fresh_images, stored_images or soft_labelled returns, or StoredImages(spec, pixels, targets)",
     "Condensed": "give what condense, import_condensed or Condensed.open returns, or its path",
     "Synthesizer": "give what method(name) returns",
     "Statistic": "give what preset(name, network, data) returns",

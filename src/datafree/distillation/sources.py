@@ -202,11 +202,13 @@ class MixedImages:
         if not 0 < self.share <= 1:
             raise UserError(f"share: got {self.share:g}, expected above 0 and at most 1; give such a share")
         self.teacher.spec.check_set(self.pixels)
-        if self.images < 1 or not len(self.pixels):
-            counts = f"{self.images} per epoch of {len(self.pixels)} images"
-            raise UserError(f"epoch_images: got {counts}, expected at least 1; give a positive count")
+        check_count("images", self.images)
+        if not len(self.pixels):
+            raise UserError("pixels: got no image, expected at least one; give some images")
         check_cost(
-            ORDER_BYTES * self.images, f"the order of {self.images:,} images per epoch", otherwise="give fewer `images`"
+            ORDER_BYTES * self.images,
+            f"the order of {self.images:,} images per epoch",
+            otherwise="give fewer images per epoch",
         )
         if self.others is not None:
             _check_same_images(self.others.spec, self.spec)
