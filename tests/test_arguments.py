@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections import OrderedDict
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -14,6 +16,7 @@ from tests.conftest import make_data, make_network
 from torch import nn
 
 import datafree as df
+from datafree._core.arguments import SOURCES
 from datafree._core.settings import Settings
 from datafree.distillation.online.run import train_online
 from datafree.distillation.online.scene import Scene
@@ -449,3 +452,192 @@ def test_another_kind_of_object_is_one_line_that_names_the_argument(tmp_path, ca
 def test_too_many_arguments_are_said_in_the_words_of_python():
     with pytest.raises(TypeError, match=r"evaluate\(\) got an unexpected keyword argument 'dtaa'"):
         df.evaluate(TEACHER, dtaa=DATA)
+
+
+# -- devices, paths and counts ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("device", ["gpu", "CPU", "", "cuda:-1", "meta", "hpu", "xla", None, 3])
+def test_a_device_that_is_not_here_is_refused_in_one_line(device):
+    df.write_release("teacher", TEACHER)
+    for call in (
+        lambda: df.condense("random", data=DATA, per_class=1, teacher=TEACHER, device=device),
+        lambda: df.condense({"method": "dm", "iterations": 1}, data=DATA, per_class=1, teacher=TEACHER, device=device),
+        lambda: df.report(["teacher"], "page.html", DATA, device=device),
+        lambda: TEACHER.to(device),
+    ):
+        message = error(call)
+        assert message.startswith(f"device: got {device!r}, expected ") and "; give " in message, message
+    assert not Path("page.html").exists()
+
+
+def made() -> dict[str, object]:
+    """What can be saved."""
+    return {
+        "record": df.record(TEACHER, DATA, "small"),
+        "condensed": df.condense("random", data=DATA, per_class=1, teacher=TEACHER),
+        "student": df.distill(TEACHER, student(), images=PIXELS, epochs=1),
+        "quantized": df.quantize(TEACHER, calibrate=PIXELS),
+    }
+
+
+PATHS = {
+    None: "got None, expected text or a pathlib.Path", 3: "got 3, expected text or a pathlib.Path",
+    b"x": "got bytes, expected text or a pathlib.Path", "": "got an empty path, expected the path of a file or folder",
+    "a\0b": "got 'a\\x00b', expected a path, without NUL", "\ud800": "got '\\ud800', expected a path, without NUL",
+    "x" * 256: "expected a path of at most 4,096 bytes, with names of at most 255; give a shorter one",
+    "x/" * 2100: "expected a path of at most 4,096 bytes, with names of at most 255; give a shorter one",
+}  # fmt: skip
+
+
+def test_something_that_is_no_path_is_refused_by_the_name_of_its_parameter():
+    own = made()
+    df.write_release("teacher", TEACHER)
+    calls = {
+        "folder": [
+            lambda path: df.save_student(path, own["student"]),
+            lambda path: own["condensed"].save(path),
+            lambda path: own["quantized"].save(path),
+            lambda path: df.write_release(path, TEACHER),
+            lambda path: write_record(path, TEACHER, own["record"]),
+            lambda path: df.SyntheticSet.open(path),
+            lambda path: df.Release.open(path),
+        ],
+        "path": [
+            lambda path: own["record"].save(path),
+            lambda path: df.Record.load(path, TEACHER),
+            lambda path: df.Condensed.open(path),
+        ],
+        "out": [
+            lambda path: df.report(["teacher"], path),
+            lambda path: df.expand(TEACHER, own["condensed"], path, images=4),
+            lambda path: path is None or df.synthesize(TEACHER, None, "gaussian", path, images=4),
+        ],
+        "runs[0]": [lambda path: df.report([path], "page.html")],
+        "source": [lambda path: df.import_condensed(path, TEACHER)],
+        "condensed": [lambda path: path is None or df.distill(TEACHER, student(), condensed=path)],
+        "images": [lambda path: path is None or df.distill(TEACHER, student(), images=path)],
+        "calibrate": [lambda path: path is None or df.quantize(TEACHER, calibrate=path)],
+        "data_dir": [lambda path: path is None or df.load_data("mnist", "train", data_dir=path)],
+        "weights": [lambda path: path is None or df.load_model("teacher", weights=path)],
+        "state": [
+            lambda path: isinstance(path, str) and path and df.record(TEACHER, DATA, "small", state=Path(path)),
+            lambda path: (
+                isinstance(path, str) and path and df.distill(TEACHER, student(), images=PIXELS, state=Path(path))
+            ),
+        ],
+    }
+    before = sorted(path.name for path in Path().iterdir())
+    for name, functions in calls.items():
+        for function in functions:
+            for path, text in PATHS.items():
+                try:
+                    function(path)
+                except df.UserError as raised:
+                    message = str(raised)
+                    text = text.split(", expected text")[0]  # others may be accepted too
+                    assert message.startswith(f"{name}: got ") and text in message, (name, path, message)
+                else:
+                    assert name == "state" or (path is None and name not in ("folder", "path", "runs[0]", "source"))
+    assert sorted(path.name for path in Path().iterdir()) == before
+
+
+def test_a_name_that_is_too_long_for_a_path_is_an_unknown_model():
+    for call in (
+        lambda: df.load_model("x" * 5000),
+        lambda: df.new_model("x" * 5000, TEACHER.spec, seed=0),
+        lambda: df.distill(TEACHER, "x" * 5000, images=PIXELS),
+    ):
+        assert error(call).startswith("no ")
+
+
+COUNTS = {
+    "n": lambda n: df.sample(TEACHER, "gaussian", n=n),
+    "chunk": lambda n: df.sample(TEACHER, "gaussian", n=4, chunk=n),
+    "chunk ": lambda n: df.sample(TEACHER, {"method": "bns", "steps": 1}, n=4, chunk=n),
+    "chunk  ": lambda n: df.synthesize(TEACHER, None, "gaussian", OUT, images=4, chunk=n),
+    "chunk   ": lambda n: df.synthesize(TEACHER, None, "gaussian", OUT, images=n, chunk=n),
+    "chunk    ": lambda n: df.expand(TEACHER, (PIXELS, ONE_HOT), OUT, images=4, chunk=n),
+    "chunk     ": lambda n: df.fresh_images("gaussian", TEACHER, images=4, chunk=n),
+    "images": lambda n: df.synthesize(TEACHER, None, "gaussian", OUT, images=n),
+    "images ": lambda n: df.quantize(TEACHER, calibrate="noise", images=n),
+    "batch": lambda n: TEACHER.predict(PIXELS, n),
+    "batch ": lambda n: df.distill_online(TEACHER, student(), epochs=1, iterations=1, batch=n),
+    "latent": lambda n: df.distill_online(TEACHER, student(), epochs=1, iterations=1, latent=n),
+    "width": lambda n: df.distill_online(TEACHER, student(), epochs=1, iterations=1, width=n),
+    "epoch_images": lambda n: df.distill(
+        TEACHER, student(), condensed=df.Condensed(PIXELS, ONE_HOT, TEACHER.spec, {}), epoch_images=n
+    ),
+    "per_class": lambda n: df.condense("random", data=DATA, per_class=n, teacher=TEACHER),
+    "count": lambda n: DATA.subset(n),
+    "count ": lambda n: df.Condensed(PIXELS, ONE_HOT, TEACHER.spec, {}).chosen(n),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize("count", [-1, 0, 10**12, 10**30, 10**400, 2.5, "3", None, True])
+def test_a_count_that_cannot_be_is_refused_before_anything_is_allocated(name, count, monkeypatch):
+    monkeypatch.setattr("datafree._core.memory.available", lambda: 1 << 33)
+    if count is None or (count in ("3", True) and name.strip() in ("batch", "latent", "width", "count")):
+        return  # None is a default of many, and settings read numbers from text
+    refused = outcome(COUNTS[name], count)
+    if refused is None:  # a batch, or a number of images, of all there are
+        assert name.strip() in ("batch", "count") and 1 <= count < 1 << 63
+        return
+    assert "\n" not in refused and len(refused) < 1200
+    if not isinstance(count, int) or count < 1 or isinstance(count, bool):
+        assert refused.startswith((f"{name.strip()}: got {count!r}, expected ", "images: got ", "a subset of")), refused
+
+
+def outcome(call, value) -> str | None:
+    """The message of the error; None without one. Any other exception fails the test."""
+    try:
+        call(value)
+    except df.UserError as raised:
+        return str(raised)
+    return None
+
+
+def test_a_state_of_another_run_is_answered_with_the_name_of_its_parameter():
+    state = Path("state.safetensors")
+
+    class Stopped(BaseException):
+        pass
+
+    def stop_at_third(scores):
+        def score(_):
+            scores.append(0.0)
+            if len(scores) > 2:
+                raise Stopped
+            return 0.0
+
+        return score
+
+    runs = {
+        "train": lambda seed, **how: df.train(
+            student(), DATA, df.Schedule(epochs=3), seed=seed, state=state, identity={"seed": seed}, **how
+        ),
+        "distill": lambda seed, **how: df.distill(
+            TEACHER, student(), images=PIXELS, epochs=3, seed=seed, state=state, **how
+        ),
+        "distill_online": lambda seed, **how: df.distill_online(
+            TEACHER, student(), epochs=3, iterations=1, batch=8, seed=seed, state=state, **how
+        ),
+    }
+    for name, run in runs.items():
+        with pytest.raises(Stopped):
+            run(0, score=stop_at_third([]))
+        assert state.exists(), name
+        message = error(lambda run=run: run(1))
+        assert "`state`" in message and "`out`" not in message, message
+        state.unlink()
+
+
+def test_a_type_is_answered_with_names_that_exist():
+    named = {
+        name
+        for text in SOURCES.values()
+        for name in re.findall(r"\b([a-zA-Z_]\w*)(?=\(| (?:or|and) \w+ returns?| returns|, \w+ or)", text)
+    }
+    assert {"fresh_images", "stored_images", "soft_labelled", "StoredImages"} <= named
+    assert {name for name in named if not hasattr(df, name)} <= {"Path", "calibrate", "load", "open", "torch"}

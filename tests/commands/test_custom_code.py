@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 import shutil
 
 import pytest
 import torch
 from safetensors.torch import save_file, save_model
 from torch import nn
+
+import datafree as df
 
 NETS = """
 import torch
@@ -80,7 +84,11 @@ def test_a_report_measures_networks_of_different_code(pair, command):
     line = "report one two --data digits --quiet"
     assert command(f"{line} --out page.html").code == 0
     page = (pair / "page.html").read_text()
-    assert "is a custom network and was not measured, because its code (file.py:function) was not given" in page
+    for name in ("one", "two"):
+        assert (
+            f"{name} is a custom network and was not measured, because its code was not given; give it: datafree report ... "
+            f"--code {name}=file.py:function, or from Python report(..., networks={{'{name}': network}})"
+        ) in html.unescape(page)
     for name, codes in (
         ("listed", "--code nets.py:build --code other.py:wide"),
         ("named", "--code two=other.py:wide --code nets.py:build"),
@@ -178,3 +186,78 @@ def test_a_set_near_chance_is_flagged_on_the_screen_in_the_student_and_in_the_re
     assert "whose target class the teacher predicts near chance" in card
     assert command("report teacher pupil poor --out page.html --quiet").code == 0
     assert "near chance (10.0 %)" in (tmp_path / "copy" / "page.html").read_text()
+
+
+NORMED = """
+from torch import nn
+class Normed(nn.Module):
+    def __init__(self, width=4):
+        super().__init__()
+        self.conv, self.norm, self.out = nn.Conv2d(1, width, 3), nn.BatchNorm2d(width), nn.Linear(36 * width, 10)
+    def forward(self, x): return self.out(self.norm(self.conv(x)).relu().flatten(1))
+"""
+
+
+@pytest.mark.parametrize("name", [None, "mine", "normed.py:Normed"])
+def test_the_commands_on_the_card_of_a_network_from_python_work(name, here, digits, command):
+    (here / "normed.py").write_text(NORMED)
+    scope: dict = {}
+    exec(NORMED, scope)
+    network = df.Network(scope["Normed"](), input_shape=(1, 8, 8), classes=10, name=name)
+    student = df.distill(network, df.Network(scope["Normed"](), network.spec, name), images=digits.subset(64), epochs=1)
+    df.write_release("small", network, df.record(network, digits, "small"))
+    df.write_release("sharp", network, df.record(network, digits, "sharp"))
+    df.save_student("student", student)
+    function = "Normed" if name and ":" in name else "FUNCTION"
+    for folder, count in (("small", 4), ("sharp", 5), ("student", 2)):
+        card = (here / folder / "README.md").read_text()
+        commands = re.findall(r"`datafree ([a-z]+ .*?)`", card)
+        assert len(commands) == count and all(line.endswith(f" --code FILE.py:{function}") for line in commands), card
+        words = {
+            "THIS_FOLDER": folder, "STUDENT": "hinton8", "DATA": "digits", f"FILE.py:{function}": "normed.py:Normed",
+            "--images 20000": "--images 20", "--out set": f"--out set-{folder}", "--set set": f"--set set-{folder}",
+        }  # fmt: skip
+        for place, line in enumerate(commands):
+            for word, given in {**words, "--out student": f"--out student-{folder}-{place}"}.items():
+                line = line.replace(word, given)
+            done = command(f"{line}{' --quiet' * ('inspect' not in line)}{' --epochs 1' * ('distill' in line)}")
+            assert done.code == 0, (line, done)
+
+
+def test_a_card_of_the_zoo_names_no_code(here, digits):
+    network = df.new_model("hinton8", df.InputSpec(shape=digits.shape, classes=digits.classes), seed=0)
+    df.write_release("zoo", network, df.record(network, digits, "small"))
+    assert "--code" not in (here / "zoo" / "README.md").read_text()
+
+
+def test_inspect_describes_a_network_of_somebodys_own_without_its_code(here, digits, command):
+    (here / "normed.py").write_text(NORMED)
+    scope: dict = {}
+    exec(NORMED, scope)
+    network = df.Network(
+        scope["Normed"](), input_shape=(1, 8, 8), classes=digits.classes, mean=0.5, name="normed.py:Normed"
+    )
+    df.write_release("bare", network, notes="made for a test")
+    df.write_release("net", network, df.record(network, digits, "sharp"))
+    said = command("inspect net").out.splitlines()
+    assert said[:8] == [
+        f"net: release of its publisher's own network Normed, {network.parameters:,} parameters, {network.nbytes():,} bytes",
+        "  input 1 x 8 x 8, pixels in [0, 1], mean 0.5, std 1",
+        "  10 classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9",
+        "  3 layers with weights:",
+        "    conv: bias 4, weight 4 x 1 x 3 x 3",
+        "    norm: bias 4, num_batches_tracked one number, running_mean 4, running_var 4, weight 4",
+        "    out: bias 10, weight 10 x 144",
+        f"  record: {df.Record.load('net/record.safetensors', network).nbytes():,} bytes, of 1,297 images of digits (train "
+        f"split), sha256 {df.Record.load('net/record.safetensors', network).made['sha256']}",
+    ]
+    assert said[-1].startswith("  --code FILE.py:FUNCTION, the code of its publisher, builds the network")
+    assert "tensor" not in "".join(said) and "float32" not in "".join(said)
+    opened = command("inspect net --code normed.py:Normed").out.splitlines()
+    entries = [line.split(":")[0] for line in opened if line.startswith("    ")]
+    assert entries and [line.split(":")[0] for line in said[9:-1]] == entries
+    bare = command("inspect bare").out
+    assert "\n  made for a test\n" in bare and "\n  no record\n" in bare
+    measured = json.loads(command("inspect net --json").out)["result"]
+    assert measured["kind"] == "release" and measured["layers"]["conv"] == {"bias": [4], "weight": [4, 1, 3, 3]}
+    assert set(measured["record"]["entries"]) == {name.strip() for name in entries}

@@ -122,7 +122,8 @@ def test_a_page_is_printed_with_what_it_lacks(command, here):
     )
     assert [line for line in lines if line not in doubts] == [
         "page.html: 2 networks, 1 set of images",
-        "  custom is a custom network and was not measured, because its code (file.py:function) was not given",
+        "  custom is a custom network and was not measured, because its code was not given; give it: datafree report ... "
+        "--code custom=file.py:function, or from Python report(..., networks={'custom': network})",
         "  no accuracy was measured for custom",
     ]
 

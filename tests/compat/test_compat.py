@@ -192,7 +192,10 @@ RECORDED = names(holding="record.safetensors")
 @pytest.mark.parametrize("name", SAID["inspect"])
 def test_inspect_says_the_same(bring, done, name):
     bring(name)
-    assert missing(SAID["inspect"][name], done(f"inspect {name}").out) == []
+    old = SAID["inspect"][name]
+    if name in CODE:  # version 0.1.0 listed the tensors of its record, and not what they are of
+        old = re.sub(r"^    \S+: (int|float)\d+ .*\n", "", old, flags=re.MULTILINE)
+    assert missing(old, done(f"inspect {name}").out) == []
 
 
 @pytest.mark.parametrize("name", ["teacher", "online", "int8", "few", "set", "measured", "page.html"])

@@ -76,7 +76,7 @@ def test_a_state_of_other_settings_or_damaged_is_refused(tiny, source, tmp_path)
     with pytest.raises(UserError) as caught:
         fit(tiny("norm"), source, cross_entropy, SCHEDULE, seed=0, state=state, identity={"seed": 1})
     assert str(caught.value) == (
-        f"{state} is of a run with other settings; name another `out`, or repeat that run's command"
+        f"{state} is of a run with other settings; name another `state`, or repeat that run's command"
     )
     state.write_bytes(state.read_bytes()[:-3])
     with pytest.raises(UserError, match="not a whole safetensors file"):

@@ -95,8 +95,8 @@ def test_the_teacher_is_left_as_it_was(tiny):
     [
         ({"share": 0.0}, "share: got 0, expected above 0 and at most 1"),
         ({"share": float("nan")}, "share: got nan"),
-        ({"images": 0}, "epoch_images: got 0 per epoch of 4 images, expected at least 1"),
-        ({"pixels": torch.zeros(0, 1, 4, 4)}, "per epoch of 0 images"),
+        ({"images": 0}, "images: got 0, expected at least 1"),
+        ({"pixels": torch.zeros(0, 1, 4, 4)}, "pixels: got no image, expected at least one"),
         ({"pixels": torch.zeros(2, 1, 5, 4)}, "images of shape (1, 5, 4), expected (1, 4, 4)"),
         ({"pixels": torch.full((2, 1, 4, 4), 1.5)}, "expected 0 to 1; scale the images first"),
     ],

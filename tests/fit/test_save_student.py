@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -58,6 +59,25 @@ def test_a_student_that_was_changed_since_is_refused(teacher, digits, tmp_path):
     with pytest.raises(UserError, match="weights that were changed after the training"):
         df.save_student(tmp_path / "student", changed)
     assert not (tmp_path / "student").exists()
+
+
+def test_an_evaluation_of_another_student_or_teacher_is_refused(teacher, student, digits, tmp_path):
+    other = df.distill(teacher, "hinton16", images=digits, epochs=1)
+    online = df.distill_online(teacher, "hinton16", epochs=1, iterations=2, batch=16)
+    for saved in (student, online):
+        with pytest.raises(UserError) as raised:
+            df.save_student(tmp_path / "student", saved, evaluation=df.evaluate(other, digits, teacher))
+        assert str(raised.value) == (
+            f"evaluation: got one of another network (fingerprint {other.fingerprint()[:12]}), expected "
+            f"{saved.fingerprint()[:12]}; give what evaluate(student, data, teacher) returned for this student and its "
+            "teacher"
+        )
+        with pytest.raises(UserError, match=r"^evaluation: got one of another teacher \(fingerprint "):
+            df.save_student(tmp_path / "student", saved, evaluation=df.evaluate(saved, digits, other))
+    assert not (tmp_path / "student").exists()
+    df.save_student(tmp_path / "student", student, evaluation=df.evaluate(student, digits))
+    unknown = dataclasses.replace(df.evaluate(other, digits), network=None)  # of an earlier version
+    df.save_student(tmp_path / "old", student, evaluation=unknown)
 
 
 def test_a_student_of_a_generator_too(teacher, tmp_path):

@@ -113,7 +113,7 @@ def test_a_finished_run_is_left_as_it_is_and_another_is_refused(fresh, normed, s
     content = state.read_bytes()
     assert finetune(other, normed, shown, settings, state=state, identity={"seed": 0}).loss == first.loss
     assert same(weights(one), weights(other)) and state.read_bytes() == content
-    with pytest.raises(UserError, match="is of a run with other settings; name another `out`"):
+    with pytest.raises(UserError, match="is of a run with other settings; name another `state`"):
         finetune(fresh(), normed, shown, settings, state=state, identity={"seed": 1})
 
 

@@ -105,6 +105,16 @@ def test_saved_files_are_opened_measured_and_logged(by_default, normed, digits, 
     assert abs(df.evaluate(opened, digits).accuracy - scores.accuracy) <= 0.5
 
 
+def test_an_evaluation_of_another_network_is_refused_and_one_alone_is_enough(by_default, normed, digits, tmp_path):
+    scores, original = evaluate(by_default.network, digits), evaluate(normed, digits)
+    for name, wrong in (("evaluation", original), ("original_evaluation", scores)):
+        with pytest.raises(df.UserError, match=rf"^{name}: got one of another network \(fingerprint .*; give evaluate"):
+            by_default.save(tmp_path / "int8", **{name: wrong})
+    assert not (tmp_path / "int8").exists()
+    card = (by_default.save(tmp_path / "int8", evaluation=scores) / "README.md").read_text()
+    assert f"- accuracy {scores.accuracy:.2f} % on {scores.images:,} test images\n" in card
+
+
 def test_the_same_result_again_changes_nothing_and_another_one_is_refused(by_default, normed, tmp_path):
     folder = by_default.save(tmp_path / "int8")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -81,7 +81,7 @@ def test_it_does_not_go_on_from_another_run(other, network, tiny, toy, tmp_path)
         record(network, toy(), KINDS, state=kept, progress=stop_after(16)[0])
     before = kept.read_bytes()
     with pytest.raises(
-        UserError, match=r"is of a run with other (settings|data or input files); name another `out`, or repeat"
+        UserError, match=r"is of a run with other (settings|data or input files); name another `state`, or repeat"
     ):
         record(
             tiny("norm", seed=1) if other == "teacher" else network,

@@ -78,6 +78,8 @@ def test_a_statistic_is_settings_a_name_or_a_dict():
         ([{"covariance": "full"}], "no statistic 'None'"),
         ([("moments", ["fc9"])], "fc9"),
         ([3], "preset[0]: got 3, expected"),
+        ([], "preset: got a list without statistics, expected at least one to measure; give the name of a preset"),
+        ([("moments", [])], "preset: got statistics of no layer, expected at least one to measure; give the name"),
         (None, "preset: got None, expected text or a list"),
     ],
 )
@@ -97,6 +99,22 @@ def test_a_preset_without_data_is_one_line():
 @pytest.fixture
 def network():
     return make_network()
+
+
+def test_the_preset_safe_names_the_record_that_it_is_added_to_if_that_breaks_its_promise(digits):
+    network = df.new_model("hinton8", df.InputSpec(shape=digits.shape, classes=digits.classes), seed=0)
+    layer = df.record(network, digits, [(Moments(), ("fc2",))])
+    message = refused(lambda: df.record(network, digits, "safe", add_to=layer))
+    auc = df.forecast_auc(
+        df.record(network, digits, "safe").released_statistics(network) + layer.released_statistics(network)
+    )
+    assert message == (
+        f"add_to: got a record with which the forecast AUC is {auc:.3f}, expected at most 0.6, the promise of the preset "
+        "'safe'; leave `add_to` out, or give a higher `leak`"
+    )
+    assert set(df.record(network, digits, "safe", add_to=layer, leak=0.9).entries) == {"fc2", "input-moments", "input"}
+    with pytest.raises(df.UserError, match=r"^preset: got a list without statistics"):
+        df.record(network, digits, [], add_to=layer)
 
 
 def test_entries_are_added_and_those_that_are_there_stay(network):
@@ -126,7 +144,9 @@ def test_nothing_that_the_record_has_is_lost(network):
 def test_safe_promises_for_the_record_as_a_whole(network):
     rich = df.record(network, DATA, [(Moments(covariance="full"), ("fc1", "fc2"))])
     assert forecast(rich, network) > LEAK
-    assert "leak: got a forecast AUC of" in refused(lambda: df.record(network, DATA, "safe", add_to=rich))
+    assert "add_to: got a record with which the forecast AUC is" in refused(
+        lambda: df.record(network, DATA, "safe", add_to=rich)
+    )
 
 
 def test_what_is_added_is_of_the_same_network_and_data(network):
@@ -137,7 +157,7 @@ def test_what_is_added_is_of_the_same_network_and_data(network):
     message = refused(lambda: df.record(network, other, ["input"], add_to=first))
     assert "add_to: got a record of other images or labels, expected one of the 600 of the data" in message
     message = refused(lambda: df.record(make_network(seed=1), DATA, ["input"], add_to=first))
-    assert "the record was made for another teacher" in message
+    assert message.startswith("add_to: the record was made for another teacher")
 
 
 def test_add_to_takes_records_alone(network):

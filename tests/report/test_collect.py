@@ -93,3 +93,23 @@ def test_a_network_of_somebodys_own_is_measured_when_it_is_handed_over(runs, dig
     )
     assert refused([folder], tmp_path / "c.html", networks={"x": other}).startswith("networks: got one for x, expected")
     assert not (tmp_path / "c.html").exists()
+
+
+def test_a_page_says_how_a_network_of_somebodys_own_is_opened_and_that_works(teacher, digits, tmp_path):
+    normed = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(72, 10)).eval()
+    network = df.Network(normed, teacher.spec, "mine")
+    folder = df.write_release(tmp_path / "mine", network)
+    df.synthesize(network, None, {"method": "bns", "steps": 1}, tmp_path / "set", images=20, chunk=20)
+    runs = [folder, tmp_path / "set"]
+    do = "give it: datafree report ... --code mine=file.py:function, or from Python report(..., networks={'mine': network})"
+    for name, data in (("with", digits), ("without", None)):
+        warnings = df.report(runs, tmp_path / f"{name}.html", data).warnings
+        assert [line for line in warnings if "images of set were not compared" in line and line.endswith(do)]
+        assert bool([line for line in warnings if "was not measured" in line and line.endswith(do)]) == (data is digits)
+    page = df.report(runs, tmp_path / "page.html", digits, networks={"mine": network})
+    assert not [line for line in page.warnings if "code" in line]
+    (tmp_path / "b").mkdir()
+    other = df.write_release(tmp_path / "b" / "mine", network)
+    assert refused([folder, other], tmp_path / "c.html", networks={"mine": network}).startswith(
+        "networks: got one for mine, expected a folder among the runs, of which 2 have that name; give its path"
+    )

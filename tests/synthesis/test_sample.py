@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -76,3 +78,79 @@ def test_the_earlier_name_of_chunk_is_accepted_with_a_warning(teacher, tmp_path)
     with pytest.raises(UserError, match=r"out: got None, expected the folder of the set; give one, or use sample"):
         df.synthesize(teacher, None, "gaussian")
     assert not (tmp_path / "other").exists()
+
+
+def test_samples_are_taken_where_images_are_and_train_the_student_that_their_set_does(teacher, tmp_path):
+    samples = df.sample(teacher, "gaussian", n=40, chunk=20)
+    made = df.synthesize(teacher, None, "gaussian", tmp_path / "set", images=40, chunk=20)
+    of_samples, of_set = (df.distill(teacher, "hinton8", images=images, epochs=1) for images in (samples, made))
+    assert of_samples.fingerprint() == of_set.fingerprint()
+    source = df.soft_labelled(teacher, samples)
+    assert torch.equal(source.pixels, samples.pixels) and torch.equal(source.targets, samples.logits)
+    by_pixels = df.similarity(
+        teacher, {"a": samples.pixels}, df.record(teacher, (samples.pixels, samples.labels), "paper")
+    )
+    by_samples = df.similarity(teacher, {"a": samples}, df.record(teacher, (samples.pixels, samples.labels), "paper"))
+    assert by_pixels == by_samples
+    mixed = df.distill(
+        teacher, "hinton8", images=samples, condensed=df.condense(
+            "random", data=(samples.pixels, torch.arange(40) % 10), per_class=1, teacher=teacher
+        ), epochs=1
+    )  # fmt: skip
+    assert mixed.training.images == 40
+
+
+def test_samples_of_another_network_get_the_logits_of_the_teacher(teacher):
+    other = df.new_model("hinton8", teacher.spec, seed=3)
+    samples = df.sample(other, "gaussian", n=16)
+    source = df.soft_labelled(teacher, samples)
+    assert torch.equal(source.targets, teacher.predict(samples.pixels)) and not torch.equal(
+        source.targets, samples.logits
+    )
+    source = df.soft_labelled(teacher, replace(samples, logits=samples.logits.flip(0)))
+    assert torch.equal(source.targets, teacher.predict(samples.pixels))
+
+
+def test_samples_beyond_the_range_are_taken_from_this_teacher_alone(teacher):
+    pixels = torch.linspace(-1, 2, 8 * 64).view(8, 1, 8, 8)
+    own = df.Samples(pixels, teacher.predict(pixels), torch.arange(8))
+    assert torch.equal(df.soft_labelled(teacher, own).pixels, pixels)
+    df.distill(teacher, "hinton8", images=own, epochs=1)
+    other = replace(own, logits=own.logits + 5)
+    for call in (
+        lambda: df.distill(teacher, "hinton8", images=other, epochs=1),
+        lambda: df.quantize(teacher, calibrate=other),
+    ):
+        with pytest.raises(
+            UserError, match=r"^(images|calibrate): pixels from -1 to 2, expected 0 to 1; scale the images"
+        ):
+            call()
+
+
+@pytest.mark.parametrize("use", ["calibrate", "fine_tune", "both"])
+def test_samples_calibrate_and_fine_tune_as_their_pixels_do(teacher, use):
+    pytest.importorskip("torchao")
+    samples = df.sample(teacher, "gaussian", n=40)
+
+    def made(images):
+        if use == "calibrate":
+            return df.quantize(teacher, calibrate=images)
+        fine_tune = {"images": images, "epochs": 1} if use == "both" else images
+        return df.quantize(teacher, calibrate="noise", images=40, fine_tune=fine_tune)
+
+    ours, theirs = made(samples), made(samples.pixels)
+    assert ours.digest == theirs.digest and ours.sources == theirs.sources
+
+
+def test_samples_that_do_not_fit_are_refused_by_the_name_of_the_parameter(teacher):
+    samples = df.Samples(torch.rand(4, 3, 8, 8), torch.rand(4, 10), torch.arange(4))
+    empty = df.Samples(torch.rand(0, 1, 8, 8), torch.rand(0, 10), torch.arange(0))
+    for wrong, text in ((samples, "images of shape"), (empty, "got no image, expected at least one")):
+        for name, call in (
+            ("images", lambda wrong=wrong: df.distill(teacher, "hinton8", images=wrong)),
+            ("calibrate", lambda wrong=wrong: df.quantize(teacher, calibrate=wrong)),
+            ("fine_tune", lambda wrong=wrong: df.quantize(teacher, calibrate="noise", images=40, fine_tune=wrong)),
+            ("data", lambda wrong=wrong: df.soft_labelled(teacher, wrong)),
+        ):
+            with pytest.raises(UserError, match=f"^{name}: {text}"):
+                call()

@@ -17,7 +17,12 @@ from pydantic import BaseModel
 
 from .errors import UserError, cut, unknown
 
-__all__ = ["check_argument", "check_count", "check_fields", "checked"]
+__all__ = ["check_argument", "check_count", "check_fields", "check_paths", "checked"]
+
+LARGEST_COUNT = (1 << 63) - 1
+"""The largest count that Python, numpy and torch can index with."""
+LONGEST_NAME, LONGEST_PATH = 255, 4096
+"""The largest numbers of bytes in a name of a file and in a path."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,7 +32,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     """The same function, but an argument that does not match its annotation raises UserError.
 
     Classes, settings, words of a Literal, numbers, paths, and the items of mappings, sequences and tuples are checked. `Any`
-    and the signatures of callables are not.
+    and the signatures of callables are not. A path must be text that can name a file, and not be empty.
     """
     signature = inspect.signature(function)
 
@@ -41,6 +46,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         for name, value in arguments.items():
             if signature.parameters[name].kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
                 check_argument(name, value, hints.get(name, Any))
+                check_paths(name, value, hints.get(name, Any))
         return function(*args, **kwargs)
 
     return check_and_call
@@ -58,6 +64,8 @@ def check_count(name: str, value: Any, minimum: int = 1) -> None:
     check_argument(name, value, int)
     if value < minimum:
         raise UserError(f"{name}: got {value}, expected at least {minimum}; give a larger number")
+    if value > LARGEST_COUNT:
+        raise UserError(f"{name}: got {cut(value)}, expected at most {LARGEST_COUNT:,}; give a smaller number")
 
 
 def check_argument(name: str, value: Any, hint: Any) -> None:
@@ -71,6 +79,31 @@ def check_argument(name: str, value: Any, hint: Any) -> None:
         raise unknown(name, value, words)
     expected = " or ".join(_expected(option) for option in _options(hint))
     raise UserError(f"{name}: got {_in_words(value)}, expected {expected}; {_advice(value, _options(hint))}")
+
+
+def check_paths(name: str, value: Any, hint: Any) -> None:
+    """Raises UserError for text that no file can have as its path, where `hint` is of a path, or of a list of paths."""
+    if not isinstance(value, (str, os.PathLike)):
+        for part, item, item_type in _parts(name, value, hint):
+            check_paths(part, item, item_type)
+        return
+    if Path not in _options(hint):
+        return
+    text = os.fspath(value)
+    try:
+        encoded = os.fsencode(text)
+    except UnicodeEncodeError:
+        encoded = b"\0"
+    longest = max(map(len, encoded.split(b"/")))
+    if not encoded:
+        raise UserError(f"{name}: got an empty path, expected the path of a file or folder; give one, or '.'")
+    if b"\0" in encoded:
+        raise UserError(f"{name}: got {cut(ascii(text))}, expected a path, without NUL and lone surrogates; rename it")
+    if longest > LONGEST_NAME or len(encoded) > LONGEST_PATH:
+        raise UserError(
+            f"{name}: got {cut(repr(text))}, expected a path of at most {LONGEST_PATH:,} bytes, with names of at most "
+            f"{LONGEST_NAME}; give a shorter one"
+        )
 
 
 @functools.cache
@@ -192,7 +225,7 @@ SOURCES = {
     "InputSpec": "give an InputSpec(shape=..., classes=...)",
     "Quantized": "give what quantization.calibrate returns, or quantize(...).simulation",
     "SyntheticSet": "give what synthesize or SyntheticSet.open returns",
-    "Source": "give what fresh, stored or soft_labelled returns, or Images(spec, pixels, targets)",
+    "Source": "give what fresh_images, stored_images or soft_labelled returns, or StoredImages(spec, pixels, targets)",
     "Condensed": "give what condense, import_condensed or Condensed.open returns, or its path",
     "Synthesizer": "give what method(name) returns",
     "Statistic": "give what preset(name, network, data) returns",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from contextlib import suppress
@@ -41,7 +42,9 @@ def is_zoo(name: str) -> bool:
 
 def is_release(name: str | Path) -> bool:
     """Whether the name is a folder; its content is checked when it is opened. A zoo's name needs a config.json in it."""
-    return Path(name).is_dir() and ((Path(name) / "config.json").is_file() or not is_zoo(str(name)))
+    if not os.path.isdir(name):  # False for text that no file can have as its path, where Path.is_dir raises
+        return False
+    return (Path(name) / "config.json").is_file() or not is_zoo(str(name))
 
 
 def is_quantized(folder: str | Path) -> bool:

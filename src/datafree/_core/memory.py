@@ -11,6 +11,9 @@ from .errors import UserError
 
 __all__ = ["available", "check_cost", "in_words"]
 
+LARGEST = 10**18
+"""Bytes from which no exact number is named; far larger integers are no floats."""
+
 
 def available() -> int | None:
     """Bytes that this process can still allocate: on the machine, in its control group, under `ulimit -v`; None if
@@ -22,6 +25,8 @@ def available() -> int | None:
 
 def in_words(count: int) -> str:
     """`15.6 GB`, or MB below 1 GB."""
+    if count >= LARGEST:
+        return f"over {LARGEST // 10**9:,} GB"
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 

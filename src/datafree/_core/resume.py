@@ -38,7 +38,7 @@ __all__ = [
     "threads_of",
 ]
 
-ADVICE = "a stopped run left it: remove it to start over, or name another `out`"
+ADVICE = "a stopped run left it: remove it to start over, or name another `state`"
 
 
 class _Strict(BaseModel):
@@ -130,7 +130,7 @@ def open_state(path: Path, kind: str, model: type[H], identity: dict[str, Any], 
         stored_identity = {key: stored_identity.get(key) for key in expected}
     if stored_identity != expected and not _differs_by_rounding(stored_identity, expected, content.get("environment")):
         raise UserError(
-            f"{path} is of a run with {_difference(stored_identity, expected)}; name another `out`, or repeat that "
+            f"{path} is of a run with {_difference(stored_identity, expected)}; name another `state`, or repeat that "
             "run's command"
         )
     try:
@@ -219,7 +219,7 @@ def _check_environment(path: Path, stored: Environment) -> None:
     if stored.threads != current.threads:
         raise UserError(
             f"{path} is of a run on {stored.threads} threads, this one has {current.threads}, which would give other "
-            f"numbers; use {stored.threads} threads, or name another `out`"
+            f"numbers; use {stored.threads} threads, or name another `state`"
         )
     changed = [
         f"{part} {old!r} then, {new!r} now"

@@ -33,7 +33,13 @@ FLAGS = {
 }
 """(Settings class, field) -> flag."""
 
-PARAMETERS = {"add_to": "--add", "fine_tune": "--finetune", "folder": "--out", "mobile": "--executorch"}
+PARAMETERS = {
+    "add_to": "--add",
+    "fine_tune": "--finetune",
+    "folder": "--out",
+    "mobile": "--executorch",
+    "state": "--out",
+}
 """Parameters of library functions that a command's parameter stands for under another name."""
 
 _NAMED = re.compile(r"^(\w+(?:\.\w+)*)((?:\[[^\]]*\])?: (?:got|expected) )")

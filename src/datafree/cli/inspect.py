@@ -14,10 +14,10 @@ from .._core.files.unfinished import check_finished
 from .._core.folder_kinds import CONDENSED, is_quantized
 from ..models.input_spec import InputSpec
 from .arguments import Model, Run
-from .json_output import RESULT, result
+from .json_output import result
 from .loading import load_network, load_record
 
-__all__ = ["inspect"]
+__all__ = ["classes_of", "inspect", "listed", "made_from", "numbers", "size_of"]
 
 
 def inspect(path: Path, /, *, code: str | None = None) -> None:
@@ -55,19 +55,13 @@ def inspect(path: Path, /, *, code: str | None = None) -> None:
 
 
 def _release(path: Path, code: str | None) -> None:
-    from ..releases.release import CUSTOM, Release
+    from ..releases.release import Release
 
     release = Release.open(path)
     if code is None and release.custom:
-        spec, name = release.spec, str(release.config["architecture"]).removeprefix(CUSTOM)
-        result({"kind": "release", "architecture": name, "input": spec.model_dump(mode="json")})
-        print(f"{path}: release of its publisher's own network {name}")
-        print(
-            f"  input {size_of(spec.shape)}, {len(spec.classes)} classes; --code FILE.py:FUNCTION builds it and checks its "
-            "record"
-        )
-        if (path / "record.safetensors").is_file():
-            _record(path / "record.safetensors")
+        from .unopened import say_unopened
+
+        say_unopened(release)
         return
     network = load_network(str(path), Model(code=code), Run())
     record = load_record(str(path), Model(), network)
@@ -81,10 +75,10 @@ def _release(path: Path, code: str | None) -> None:
         f"  input {size_of(spec.shape)}, pixels in [{spec.low:g}, {spec.high:g}], mean {numbers(spec.mean)}, "
         f"std {numbers(spec.std)}"
     )
-    print(_classes(spec))
+    print(classes_of(spec))
     print(f"  fingerprint {network.fingerprint()}")
-    if notes := Release.open(path).notes:
-        print(f"  {notes}")
+    if release.notes:
+        print(f"  {release.notes}")
     if record is None:
         print("  no record")
         return
@@ -119,7 +113,7 @@ def _quantized(path: Path) -> None:
     print(f"{path}: {config.architecture} quantized to {bits.words}, model.onnx of {len(content):,} bytes")
     print(f"  bits: {', '.join(listed(bits.model_dump(mode='json')))}")
     print(f"  input {size_of(spec.shape)}, pixels in [{spec.low:g}, {spec.high:g}], normalised within")
-    print(_classes(spec))
+    print(classes_of(spec))
     print(f"  made from a network with fingerprint {config.original}")
     print(
         f"  model.onnx, read but not run: {len(program.graph.nodes)} operators, {batch_of_one.operations:,} operations "
@@ -167,21 +161,24 @@ def _condensed(path: Path) -> None:
 
 def _record(path: Path) -> None:
     from .._core.files import read_header
+    from .unopened import say_entries
 
     table, header = read_header(path, kind="record")
-    if "kind" not in (RESULT.get() or {}):  # not within a release
-        result({
-            "kind": "record", "fingerprint": header.get("fingerprint"), "made": header.get("made"),
-            "tensors": {name: [str(dtype).removeprefix("torch."), list(shape)] for name, (dtype, shape) in table.items()},
-        })  # fmt: skip
     print(f"{path}: record for a teacher with fingerprint {header.get('fingerprint')}")
     source = header.get("made")
     print(f"  {made_from(source if isinstance(source, dict) else {})}")
+    entries = say_entries(table, header)
+    result({
+        "kind": "record", "fingerprint": header.get("fingerprint"), "made": header.get("made"), "entries": entries,
+        "tensors": {name: [str(dtype).removeprefix("torch."), list(shape)] for name, (dtype, shape) in table.items()},
+    })  # fmt: skip
+    print(f"  {len(table)} tensors:")
     for name, (dtype, shape) in sorted(table.items()):
         print(f"    {name}: {str(dtype).removeprefix('torch.')} {size_of(shape)}")
 
 
-def _classes(spec: InputSpec) -> str:
+def classes_of(spec: InputSpec) -> str:
+    """The number of classes and the first names."""
     return f"  {len(spec.classes)} classes: {', '.join(spec.classes[:12])}{' ...' if len(spec.classes) > 12 else ''}"
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
+from .._core.arguments import checked
 from .._core.errors import UserError, unknown
 from .stratified import choose
 
@@ -154,6 +155,7 @@ class Dataset:
         low, high = pixels.new_tensor(self.low), pixels.new_tensor(self.high)
         return torch.lerp(low, high, pixels).clamp_(self.low, self.high)  # lerp is exact at both ends
 
+    @checked
     def subset(self, count: int | None, seed: int = 0) -> Dataset:
         """`count` of the images in their order; each class keeps its share to within one image. None returns all."""
         if count is None:

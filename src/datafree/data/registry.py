@@ -46,6 +46,10 @@ def load(name: str, split: str, *, data_dir: str | Path | None = None, **options
     set's `notes` list what the reader chose or left out. Raises UserError for missing or damaged files and unknown
     names or options.
     """
+    from .._core.arguments import check_argument, check_paths  # imports numpy and pydantic
+
+    check_argument("data_dir", data_dir, str | Path | None)
+    check_paths("data_dir", data_dir, str | Path | None)
     name = str(name)
     source = _source(name)
     _check_options(name, source, options)

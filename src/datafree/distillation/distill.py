@@ -277,9 +277,9 @@ def distill(
 
     - `record` and `method`: `epoch_images` (20,000) new images in every epoch. The method, "distribution" by default, is a
       name, a mapping with `method`, or settings. Some methods need no record.
-    - `images`: a synthetic set of this teacher, or its folder; real data: what `load_data` returns, a torch Dataset or
-      DataLoader, a pair (images, labels), or a name or path; pixels (N, C, H, W), uint8 or floats in the spec's range; or a
-      source with the teacher's logits.
+    - `images`: a synthetic set of this teacher, or its folder; what `sample` returned; real data: what `load_data`
+      returns, a torch Dataset or DataLoader, a pair (images, labels), or a name or path; pixels (N, C, H, W), uint8 or
+      floats in the spec's range; or a source with the teacher's logits.
     - `condensed`: a condensed set or its path, with `augmentation`, `epoch_images` (10,000) per epoch. Together with
       `images`, a `share` of every batch is condensed, and an epoch has as many images as `images`.
 

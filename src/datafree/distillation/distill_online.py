@@ -26,6 +26,7 @@ from ..synthesis.losses import alignment as alignments
 from ..synthesis.losses.alignment import Alignment
 from ..synthesis.losses.online import Kind
 from . import replay as memories
+from .online.generator import check_generator
 from .online.history import History
 from .online.run import PRESETS, train_online
 from .online.settings import OnlineDistillation, online_preset
@@ -223,6 +224,7 @@ def plan_online(
     kind = memories.FAMILY.resolve(memory if replay is None else replay, "replay")
     guide = None if condensed is None else alignments.FAMILY.resolve(alignment or alignments.DEFAULT, "alignment")
     teacher.check()
+    check_generator(teacher.spec, latent=chosen.latent, width=chosen.width, batch=chosen.batch)
     network = new_student(student, teacher, seed=seed)
     anchors = condensed.fitted(teacher) if isinstance(condensed, Condensed) else None
     if condensed is not None and anchors is None:

@@ -28,8 +28,18 @@ from ..models.pixel_bytes import to_pixels
 from ..records.record import Record
 from ..synthesis import methods
 from ..synthesis.methods import Synthesizer
+from ..synthesis.sampling import Samples
 from ..synthesis.synthetic_set import SyntheticSet, judged
-from .sources import EPOCH_IMAGES, FreshImages, MixedImages, Source, StoredImages, soft_labelled, stored_images
+from .sources import (
+    EPOCH_IMAGES,
+    FreshImages,
+    MixedImages,
+    Source,
+    StoredImages,
+    labelled_samples,
+    soft_labelled,
+    stored_images,
+)
 
 __all__ = ["ALONE", "SHARE", "ChosenSource", "ImagesLike", "MethodLike", "choose_source"]
 
@@ -39,8 +49,9 @@ SHARE = 0.5
 """Default share of condensed images, if there are other images."""
 CHUNK = 4096
 
-ImagesLike: TypeAlias = SyntheticSet | LabelledData | Source | Tensor | np.ndarray | str | Path
-"""Images to learn from: a synthetic set or its folder, real data (as `as_dataset` takes it) or its name or path,
+ImagesLike: TypeAlias = SyntheticSet | Samples | LabelledData | Source | Tensor | np.ndarray | str | Path
+"""Images to learn from: a synthetic set or its folder, what `sample` returned, real data (as `as_dataset` takes it) or
+its name or path,
 pixels, or a source with logits."""
 MethodLike: TypeAlias = str | Mapping[str, Any] | Synthesizer
 """A method of synthesis: a name, a mapping with `method`, or settings."""
@@ -181,6 +192,8 @@ def _from_images(teacher: Network, images: ImagesLike) -> ChosenSource:
             stored_images(images), f"a synthetic set of {images.about['method']['method']}", {}, images,
             judge=images.warning,
         )  # fmt: skip
+    if isinstance(images, Samples):
+        return ChosenSource(labelled_samples(teacher, images, "images"), f"{len(images):,} images", {})
     if isinstance(images, np.ndarray):
         images = as_tensor(images, "images")
     if isinstance(images, Tensor):

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .._core.arguments import check_count, check_fields, checked
 from .._core.errors import UserError
+from .._core.memory import check_cost
 from .._core.progress import Progress, silent
 from .._core.seeds import stream
 from ..data.adapters import LabelledData, as_dataset
@@ -25,7 +26,9 @@ from ..models.network import Network
 from ..models.pixel_bytes import to_pixels
 from ..records.record import Record
 from ..synthesis import methods
+from ..synthesis.cost import check_chunk
 from ..synthesis.methods import BoundMethod, Synthesizer
+from ..synthesis.sampling import Samples
 from ..synthesis.synthetic_set import SyntheticSet
 
 __all__ = [
@@ -36,6 +39,7 @@ __all__ = [
     "StoredImages",
     "fresh_images",
     "labelled",
+    "labelled_samples",
     "soft_labelled",
     "stored_images",
 ]
@@ -43,6 +47,10 @@ __all__ = [
 
 EPOCH_IMAGES = 20_000
 """Default number of new images per epoch."""
+
+
+ORDER_BYTES = 24
+"""Bytes for each image of an epoch's order: random positions, their parts and the joined ones, all int64."""
 
 
 @runtime_checkable
@@ -139,6 +147,7 @@ class FreshImages:
         check_fields(self)
         check_count("images", self.images)
         check_count("chunk", self.chunk)
+        check_chunk(self.chunk, self.spec)
 
     @property
     def teacher(self) -> Network:
@@ -193,9 +202,14 @@ class MixedImages:
         if not 0 < self.share <= 1:
             raise UserError(f"share: got {self.share:g}, expected above 0 and at most 1; give such a share")
         self.teacher.spec.check_set(self.pixels)
-        if self.images < 1 or not len(self.pixels):
-            counts = f"{self.images} per epoch of {len(self.pixels)} images"
-            raise UserError(f"epoch_images: got {counts}, expected at least 1; give a positive count")
+        check_count("images", self.images)
+        if not len(self.pixels):
+            raise UserError("pixels: got no image, expected at least one; give some images")
+        check_cost(
+            ORDER_BYTES * self.images,
+            f"the order of {self.images:,} images per epoch",
+            otherwise="give fewer images per epoch",
+        )
         if self.others is not None:
             _check_same_images(self.others.spec, self.spec)
 
@@ -302,10 +316,20 @@ def labelled(network: Network, data: LabelledData, progress: Progress = silent, 
 
 
 @checked
-def soft_labelled(teacher: Network, data: LabelledData) -> StoredImages:
-    """The data set with the teacher's logits, for the baseline of distillation with data."""
+def soft_labelled(teacher: Network, data: LabelledData | Samples) -> StoredImages:
+    """The data set, or what `sample` returned, with the teacher's logits; with data, the baseline of distillation."""
+    if isinstance(data, Samples):
+        return labelled_samples(teacher, data, "data")
     images = labelled(teacher, data, part=True)
     return StoredImages(images.spec, images.pixels, teacher.predict(images.pixels))
+
+
+def labelled_samples(teacher: Network, samples: Samples, name: str) -> StoredImages:
+    """Images that `sample` returned, with this teacher's logits. Raises UserError, with `name`, for images that do not
+    fit.
+    """
+    pixels, logits, own = samples.labelled_by(teacher, name)
+    return StoredImages(teacher.spec, pixels, logits, in_range=not own)
 
 
 @checked

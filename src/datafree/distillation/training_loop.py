@@ -246,7 +246,7 @@ def _read_state(
     if header.epoch > final_header.epoch or header.scored > header.epoch or scores_missing:
         got = f"{header.epoch} epochs, {header.scored} with a score"
         raise UserError(
-            f"{path} belongs to a run with other settings ({got}); name another `out`, or repeat that run's command"
+            f"{path} belongs to a run with other settings ({got}); name another `state`, or repeat that run's command"
         )
     return header, load_state(path, KIND, header, layout(header))
 

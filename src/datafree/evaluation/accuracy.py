@@ -56,7 +56,10 @@ def evaluate(
     agreement = None
     if teacher is not None:
         agreement = _percent(predicted == _renumbered(_predicted(teacher, teacher_logits), teacher, network))
-    return Evaluation(len(data), _percent(hits), tuple(by_class), agreement)
+    fingerprint = None if teacher is None else teacher.fingerprint()
+    return Evaluation(
+        len(data), _percent(hits), tuple(by_class), agreement, network=network.fingerprint(), teacher=fingerprint
+    )
 
 
 def in_words(measured: Evaluation, data: str) -> str:

@@ -19,6 +19,7 @@ from ..models.missing_layers import is_program, no_batch_norm
 from ..models.network import Network, OpaqueModule
 from ..records.divergence import Form, StoredStatistics, divergence, statistics, stored_pixels, stored_statistics
 from ..records.record import Record
+from ..synthesis.sampling import Samples
 
 __all__ = ["LayerMatches", "Similarity", "check_shift", "layer_matches", "similarity"]
 
@@ -70,7 +71,7 @@ def _rms(values: Tensor) -> float:
 @checked
 def similarity(
     network: Network,
-    sources: Mapping[str, ImageData],
+    sources: Mapping[str, ImageData | Samples],
     record: Record | None = None,
     *,
     form: Form = "forward",
@@ -81,12 +82,13 @@ def similarity(
 ) -> list[Similarity]:
     """Divergence of each source from the statistics in the network's batch norms (or its record), most similar first.
 
-    With a record of the pixels only, such as the default one, pixels are compared, and `by_layer` only has `input`.
-    A source is a data set, a torch Dataset or DataLoader, or pixels (N, C, H, W) as a tensor or array, in the spec's range
-    or as bytes; see `as_dataset`. Labels are ignored. Compare sources with about the same number of images, because the
-    divergence of few images includes their sampling error. `shift` and `flip` augment every source as in training: moved by
-    up to `shift` pixels on black, and mirrored with probability 1/2. Batch norms store statistics of augmented images, and
-    omitting the augmentation can cause most of the divergence. All sources get the same random moves.
+    With a record of the pixels only, such as the default one, pixels are compared, and `by_layer` only has `input`. A
+    source is a data set, a torch Dataset or DataLoader, what `sample` returned, or pixels (N, C, H, W) as a tensor or
+    array, in the spec's range or as bytes; see `as_dataset`. Labels are ignored. Compare sources with about the same
+    number of images, because the divergence of few images includes their sampling error. `shift` and `flip` augment
+    every source as in training: moved by up to `shift` pixels on black, and mirrored with probability 1/2. Batch norms
+    store statistics of augmented images, and omitting the augmentation can cause most of the divergence. All sources
+    get the same random moves.
 
     Forms: `forward`, KL of the stored from the measured Gaussian, and `reverse`, in nats; `l2`, squared distances (Haroush
     et al. 2020). Raises UserError, with the source's name, for images that do not fit or have no finite divergence.
@@ -104,7 +106,8 @@ def similarity(
         return mirrored(pixels, rng) if flip else pixels
 
     results = []
-    for index, (name, images) in enumerate(sources.items()):
+    for index, (name, given) in enumerate(sources.items()):
+        images = given.pixels if isinstance(given, Samples) else given
         if isinstance(images, Tensor) and images.dtype != torch.uint8:
             _check_form(network, name, images)
             source = images

@@ -38,8 +38,8 @@ def save_student(
     run.json states settings, seeds, versions and hashes of what the student learned from; `datafree report` reads it.
     `evaluation` is what `evaluate(student, data, teacher)` returned, on test images of `data_name`; without it the card says
     that no accuracy was measured. A folder that holds this very result stays as it is, which a `Notice` says. Raises
-    UserError for a folder of something else, and for a student whose weights were changed since; nothing is left
-    half-written.
+    UserError for a folder of something else, for a student whose weights were changed since, and for an evaluation of
+    another student or with another teacher; nothing is left half-written.
     """
     training = student.training
     if student.fingerprint() != training.provenance.student:
@@ -49,6 +49,10 @@ def save_student(
         )
     settings = training.provenance.settings
     if evaluation is not None:
+        evaluation.check_of(
+            "evaluation", training.provenance.student, training.provenance.hashes.get("teacher_fingerprint"),
+            "what evaluate(student, data, teacher) returned for this student and its teacher",
+        )  # fmt: skip
         settings = {**settings, "evaluation": f"{evaluation.accuracy:g} % on {evaluation.images}"}
     log = RunLog("distill", settings, {}, hashes=training.provenance.hashes)
     log.began -= training.provenance.seconds

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from .._core.errors import UserError
 from .behaviour import check_finite
 
 __all__ = ["NO_ACCURACY", "Agreement", "Evaluation", "agreement"]
@@ -44,6 +45,22 @@ class Evaluation:
     """Accuracy per class of the network, in %; None for a class without images."""
     agreement: float | None = None
     """Share of the images for which network and teacher choose the same class, in %; None without a teacher."""
+    network: str | None = field(default=None, repr=False, compare=False)
+    """Fingerprint of the network; None if unknown, as in results of earlier versions."""
+    teacher: str | None = field(default=None, repr=False, compare=False)
+    """Fingerprint of the teacher; None if unknown or without a teacher."""
+
+    def check_of(self, parameter: str, network: str, teacher: str | None, do: str) -> None:
+        """Raises UserError if this is of another network or teacher than those with these fingerprints.
+
+        `parameter` is the one that has it, and `do` is what to give instead, for the message.
+        """
+        for role, got, expected in (("network", self.network, network), ("teacher", self.teacher, teacher)):
+            if None not in (got, expected) and got != expected:
+                raise UserError(
+                    f"{parameter}: got one of another {role} (fingerprint {str(got)[:12]}), expected {str(expected)[:12]}; "
+                    f"give {do}"
+                )
 
 
 def agreement(teacher: Tensor, student: Tensor, classes: Sequence[str]) -> Agreement:

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .._core.arguments import check_argument, check_fields
+from .._core.arguments import check_argument, check_count, check_fields
+from .._core.device import check_device
 from .._core.errors import UserError, cut
 from .behaviour import check_answers, check_finite, check_state, say_probabilities
 from .class_names import MOST_CLASSES
@@ -99,16 +100,7 @@ class Network:
 
     def to(self, device: str | torch.device) -> Network:
         """The same network with a copy of the module on `device`. This network and its module stay where they are."""
-        check_argument("device", device, str | torch.device)
-        try:
-            target = torch.device(device)
-            if target.type == "meta":
-                raise RuntimeError("tensors there have no values")
-            torch.empty(0, device=target)
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"device: got {str(device)!r}, expected one that is here ({reason}); give 'cpu'") from None
-        return Network(copied(self.module).to(target), self.spec, self.name)
+        return Network(copied(self.module).to(check_device(device)), self.spec, self.name)
 
     def logits(self, pixels: Tensor) -> Tensor:
         """Logits (N, classes) of pixels (N, C, H, W) in the spec's range. Raises UserError for another kind of output.
@@ -181,6 +173,8 @@ class Network:
         logits, from which no class could be chosen. Pixels beyond the spec's range are accepted, since some methods make
         such images.
         """
+        if batch is not None:
+            check_count("batch", batch)
         self.spec.check_finite(pixels)
         device = self.device
         batch = batch or (128 if device.type == "cpu" else 512)

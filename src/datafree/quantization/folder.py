@@ -150,11 +150,11 @@ def card(network: Network, bits: Bits, result: dict[str, Any]) -> str:
     if exported_difference(result) is not None:
         lines.append(f"- {exported_difference(result)}")
     if "evaluation" in result:
-        scores, original = result["evaluation"], result["original"]
-        lines.append(
-            f"- accuracy {scores['accuracy']:.2f} % (original {original['accuracy']:.2f} %) on {scores['images']:,} test "
-            f"images; agreement with the original {scores['agreement']:.2f} %"
-        )
+        scores, original = result["evaluation"], result.get("original")
+        beside = "" if original is None else f" (original {original['accuracy']:.2f} %)"
+        agreeing = scores.get("agreement")
+        agreed = "" if agreeing is None else f"; agreement with the original {agreeing:.2f} %"
+        lines.append(f"- accuracy {scores['accuracy']:.2f} %{beside} on {scores['images']:,} test images{agreed}")
     else:
         agreement = result["agreement_on_its_own_images"]
         lines.append(

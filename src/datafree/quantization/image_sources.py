@@ -31,14 +31,15 @@ from ..runs.provenance import IN_MEMORY, is_known, place, shown
 from ..synthesis import methods
 from ..synthesis.cost import check_images
 from ..synthesis.methods import Synthesizer
+from ..synthesis.sampling import Samples
 from ..synthesis.synthetic_set import SyntheticSet
 
 __all__ = ["NO_IMAGES", "ImageSource", "Images", "Origin", "default_method", "is_made", "load_images"]
 
-ImageSource: TypeAlias = str | Path | ImageData | SyntheticSet | Condensed | Synthesizer
-"""Where images come from: a synthesis method by name or with its settings, `noise`, a data set by name (`cifar10:test`),
-the path of an image folder, .npz file, synthetic or condensed set, such a set, open, a torch Dataset or DataLoader, or
-pixels (N, C, H, W) as a tensor or array."""
+ImageSource: TypeAlias = str | Path | ImageData | SyntheticSet | Samples | Condensed | Synthesizer
+"""Where images come from: a synthesis method by name or with its settings, `noise`, a data set by name
+(`cifar10:test`), the path of an image folder, .npz file, synthetic or condensed set, such a set, open, what `sample`
+returned, a torch Dataset or DataLoader, or pixels (N, C, H, W) as a tensor or array."""
 
 NO_IMAGES = "none"
 """The word for ranges from the batch norms, without images."""
@@ -120,13 +121,18 @@ def load_images(
 ) -> Images:
     """`count` images from `source` as input of `network`, None for all; from a data set, the same share of each class.
 
-    A tensor or array is used completely. `role` is the name of the parameter, for messages. Raises UserError for a source
-    that does not exist or whose images do not fit the network.
+    A tensor, array or `Samples` is used completely. `role` is the name of the parameter, for messages. Raises UserError
+    for a source that does not exist or whose images do not fit the network.
     """
     if isinstance(source, (str, Path)):
         return _from_name(network, str(source), count, role=role, record=record, seed=seed, progress=progress)
+    if isinstance(source, Samples):
+        source = network.spec.clamp(source.labelled_by(network, role)[0])
     if isinstance(source, Tensor) and source.dtype != torch.uint8:
-        network.spec.check_set(source)
+        try:
+            network.spec.check_set(source)
+        except UserError as error:
+            raise UserError(f"{role}: {error}") from None
         origin = Origin(
             f"{len(source):,} images given in memory, of unknown origin", synthetic=False, images=len(source)
         )

@@ -27,6 +27,7 @@ from ..releases.quantized import QUANTIZED_FOLDER
 from ..releases.release import architecture_of
 from ..runs.output_folder import output_folder, parameters_named
 from ..runs.run_log import RunLog
+from ..synthesis.sampling import Samples
 from .executorch import check_mobile
 from .export import onnx_content
 from .fine_tuning import digest_of, finetune
@@ -106,6 +107,7 @@ class QuantizedNetwork:
         pixels = self.pixels[:1024]
         return agreement(self.original.predict(pixels), self(pixels), self.network.spec.classes)
 
+    @checked
     def save(
         self,
         folder: str | Path,
@@ -136,6 +138,15 @@ class QuantizedNetwork:
             raise UserError(
                 "the quantized network was changed after quantize returned it, so its card would be wrong; fine-tune with "
                 "quantize(..., fine_tune=images), and save what it returns"
+            )
+        original, own = self.original.fingerprint(), self.network.fingerprint()
+        if evaluation is not None:
+            evaluation.check_of(
+                "evaluation", own, original, "evaluate(quantized.network, data, network), of this quantized network"
+            )
+        if original_evaluation is not None:
+            original_evaluation.check_of(
+                "original_evaluation", original, None, "evaluate(network, data), of the network before quantization"
             )
         content = {role: images.content for role, images in self.images.items() if images.content is not None}
         folders = {role: images.folder for role, images in self.images.items() if images.folder is not None}
@@ -178,10 +189,11 @@ def quantize(
     `bits`: a `Bits`, `"w4a8"` (weights and activations), or one number for both; 8 by default.
 
     `calibrate`: the images that ranges of activations are chosen on. A synthesis method by name (with 40 steps) or its
-    settings; `"noise"`; a data set by name; the path of a folder of images, an .npz file, a synthetic or condensed set; such
-    a set, open; a torch Dataset or DataLoader; pixels (N, C, H, W) in the network's range, as a tensor or array; or `"none"`
-    to use the batch norms only. By default `"bns"`, or `"distribution"` for a network without batch norm if the `record`
-    has pixels only. Labels are ignored. `images` is the number of images; tensors and arrays are used completely.
+    settings; `"noise"`; a data set by name; the path of a folder of images, an .npz file, a synthetic or condensed set;
+    such a set, open; what `sample` returned; a torch Dataset or DataLoader; pixels (N, C, H, W) in the network's range,
+    as a tensor or array; or `"none"` to use the batch norms only. By default `"bns"`, or `"distribution"` for a network
+    without batch norm if the `record` has pixels only. Labels are ignored. `images` is the number of images; tensors,
+    arrays and samples are used completely.
 
     `fine_tune`: images for distilling the original into the rounded network, as for `calibrate`; a `FineTuning`, to use the
     images for ranges; or both, ``{"images": ..., "epochs": 10}``.
@@ -290,7 +302,7 @@ def _is_no_images(source: object) -> bool:
 
 def _noting_fewer_images(origin: Origin, source: object, requested: int) -> Origin:
     """The origin, with a note if there were fewer images than requested."""
-    if origin.images is None or origin.images >= requested or isinstance(source, (Tensor, np.ndarray)):
+    if origin.images is None or origin.images >= requested or isinstance(source, (Tensor, np.ndarray, Samples)):
         return origin
     return Origin(f"{origin.description}, all there are", origin.synthetic, origin.images)
 

@@ -130,6 +130,7 @@ class Record:
                 digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
+    @checked
     def save(self, path: str | Path) -> str:
         """Writes one safetensors file with tensors named `entry/name`; returns its sha256."""
         self.check_counts()
@@ -139,6 +140,7 @@ class Record:
         return write_tensors(path, {"probes/answers": self.answers, **tensors}, header, kind="record")
 
     @classmethod
+    @checked
     def load(cls, path: str | Path, network: Network) -> Record:
         """The record in `path`, checked against `network`. Raises UserError if it is damaged or of another network."""
         tensors, header = read_tensors(path, kind="record", cap=HEADER_CAP_RECORD)
@@ -260,11 +262,11 @@ def record(
     if add_to is not None:
         _check_addable(add_to, network, dataset)
         statistics = _missing(statistics, add_to, network)
-    result = _record(network, dataset, statistics, state, progress, answered)
+    result = own = _record(network, dataset, statistics, state, progress, answered)
     if add_to is not None:
-        result = _joined(add_to, result)
+        result = _joined(add_to, own)
     if isinstance(statistics, PresetStatistics) and statistics.leak is not None:
-        _keep_promise(result, network, statistics.leak)
+        _keep_promise(result, network, statistics.leak, own)
     return result
 
 
@@ -303,6 +305,12 @@ def _record(
     answered: Callable[[int, int], None] | None,
 ) -> Record:  # fmt: skip
     plan = _plan(network, statistics)
+    if not plan:
+        got = "a list without statistics" if not statistics else "statistics of no layer"
+        raise UserError(
+            f"preset: got {got}, expected at least one to measure; give the name of a preset, such as 'safe', or name a "
+            "statistic and layers"
+        )
     if data is not None:
         check_record(network, plan, lambda taps: _chunk(network, taps), len(data))
     accumulators = {name: statistic.bind(network, taps) for name, (statistic, taps) in plan.items()}
@@ -333,9 +341,16 @@ def _record(
     return Record(network.spec, network.fingerprint(), network.answers(), entries, origin, accumulators)
 
 
-def _keep_promise(record: Record, network: Network, leak: float) -> None:
-    """Raises UserError if the forecast of a record of the preset `safe` exceeds `leak`."""
-    if (auc := forecast_auc(record.released_statistics(network))) > leak:
+def _keep_promise(record: Record, network: Network, leak: float, own: Record) -> None:
+    """Raises UserError if the forecast of a record of the preset `safe` exceeds `leak`; `own` is its part without
+    `add_to`."""
+    auc = forecast_auc(record.released_statistics(network))
+    if auc > leak and own is not record and forecast_auc(own.released_statistics(network)) <= leak:
+        raise UserError(
+            f"add_to: got a record with which the forecast AUC is {auc:.3f}, expected at most {leak:g}, the promise of the "
+            "preset 'safe'; leave `add_to` out, or give a higher `leak`"
+        )
+    if auc > leak:
         raise UserError(
             f"leak: got a forecast AUC of {auc:.3f} for the least that the preset 'safe' records, expected at most "
             f"{leak:g}; "
@@ -345,7 +360,10 @@ def _keep_promise(record: Record, network: Network, leak: float) -> None:
 
 def _check_addable(add_to: Record, network: Network, data: Dataset | None) -> None:
     """Raises UserError for a record of another network or other data."""
-    add_to.check_teacher(network)
+    try:
+        add_to.check_teacher(network)
+    except UserError as error:
+        raise UserError(f"add_to: {error}") from None
     if data is None or add_to.made.get("samples") in (0, None):
         return
     if add_to.made["samples"] != len(data):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 from pathlib import Path
 
 from .._core.errors import UserError
@@ -18,7 +19,7 @@ TORCH_SUFFIXES = (".pt", ".pth", ".torchscript")
 def check_name(name: str) -> None:
     """Raises UserError for a model's name that is a Python file without a function, or a TorchScript or ONNX file."""
     path = Path(name)
-    if ":" in name or is_zoo(name) or not (path.suffix or path.with_suffix(".py").is_file()):
+    if ":" in name or is_zoo(name) or not (path.suffix or os.path.isfile(f"{name}.py")):
         return
     if path.suffix == ".py" and not path.is_file():
         raise UserError(

@@ -91,6 +91,7 @@ class Release:
     config: dict[str, Any]
 
     @classmethod
+    @checked
     def open(cls, folder: str | Path) -> Release:
         """The release in `folder`; no weights are read. Raises UserError for a folder that is no release."""
         folder = Path(folder)
@@ -162,6 +163,7 @@ class Release:
         """Whether its publisher's code is needed to build it."""
         return not is_zoo(str(self.config.get("architecture")))
 
+    @checked
     def record(self, network: Network, path: str | Path | None = None) -> Record | None:
         """Its record, or the one in `path`; None if there is none.
 
@@ -389,7 +391,7 @@ def _use(network: Network, record: Record) -> list[str]:
     """Lines on how to distill from this record, depending on its entries."""
     taps = {entry.taps for entry in record.of_kind("moments").values()}
     top = (tap_names.layers(network)[-1],)
-    code = "" if ":" not in network.name else " --code FILE.py:FUNCTION"
+    code = _code_flag(network)
     if (tap_names.INPUT,) in taps:
         lines = [f"`datafree distill fresh distribution THIS_FOLDER STUDENT --out student{code}`"]
         if any(getattr(part, "running_mean", None) is not None for part in network.module.modules()):
@@ -407,6 +409,35 @@ def _use(network: Network, record: Record) -> list[str]:
         "A smaller network can be distilled from it without the training data:",
         *lines,
         "Its accuracy depends on the data: measure it with `datafree evaluate` if you have labelled images.",
+    ]
+
+
+def _code_flag(network: Network) -> str:
+    """The end of a command that opens the network's release: ` --code FILE.py:build` for a custom network, else nothing."""
+    if not architecture_of(network).startswith(CUSTOM):
+        return ""
+    function = network.name.rpartition(":")[2]
+    known = ":" in network.name and function.isidentifier() and function.isascii()
+    return f" --code FILE.py:{function if known else 'FUNCTION'}"
+
+
+def _how_to_open(network: Network) -> list[str]:
+    """Lines on how to open a custom network, whose code is not in the folder; none for a network of the zoo."""
+    flag = _code_flag(network)
+    if not flag:
+        return []
+    code = flag.rpartition(" ")[2]
+    return [
+        "",
+        "## Use",
+        "",
+        f"This folder does not contain the code of the network. {code} stands for its publisher's Python file and the "
+        "function or class in it that builds the network.",
+        "",
+        f"- `datafree inspect THIS_FOLDER{flag}`",
+        f"- `datafree evaluate THIS_FOLDER --data DATA{flag}`",
+        f'From Python: `datafree.load_model("THIS_FOLDER", code="{code}")`, or with a module of that architecture, '
+        '`datafree.load_model("THIS_FOLDER", module=MODULE)`.',
     ]
 
 
@@ -429,6 +460,7 @@ def model_card(network: Network, record: Record | None, notes: str) -> str:
         f" normalised by mean {list(spec.mean)} and std {list(spec.std)}",
         f"- parameters: {network.parameters:,}",
         *([f"- {markdown(notes)}"] if notes else []),
+        *_how_to_open(network),
     ]
     if record is not None:
         leak = forecast_auc(record.released_statistics(network))

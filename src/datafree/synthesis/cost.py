@@ -18,7 +18,7 @@ from ..records.cost import FLOAT32, FLOAT64
 if TYPE_CHECKING:
     from ..records.record import Record
 
-__all__ = ["check_distribution", "check_images", "distribution_bytes", "inversion_bytes"]
+__all__ = ["check_chunk", "check_distribution", "check_images", "distribution_bytes", "inversion_bytes"]
 
 
 def check_images(count: int, spec: InputSpec) -> None:
@@ -28,6 +28,16 @@ def check_images(count: int, spec: InputSpec) -> None:
         raise UserError(
             f"images: got {count:,}, which need {needed:,} bytes, expected at most the {available:,} bytes of memory "
             "available; give a smaller count"
+        )
+
+
+def check_chunk(count: int, spec: InputSpec) -> None:
+    """Raises UserError if the target classes, pixels and a copy of the pixels of a chunk of images do not fit in memory."""
+    needed, available = count * (8 + 2 * FLOAT32 * spec.pixels), memory.available()
+    if available is not None and needed > available:
+        raise UserError(
+            f"chunk: got {count:,}, which needs about {memory.in_words(needed)} of memory, expected at most the "
+            f"{memory.in_words(available)} available; give a smaller chunk"
         )
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .._core.arguments import check_count, checked
+from .._core.errors import UserError
 from .._core.memory import check_cost
 from .._core.progress import Progress, silent
 from ..models.network import Network
@@ -22,6 +23,9 @@ from .methods import Synthesizer
 from .synthetic_set import balanced_cut, chunk_size, in_order, prepare, stored_chunk
 
 __all__ = ["Samples", "sample"]
+
+ROUNDING = 1e-3
+"""Difference of logits, as a share of the largest, up to which they are of the same network."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +41,35 @@ class Samples:
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter((self.pixels, self.logits))
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def labelled_by(self, network: Network, name: str) -> tuple[Tensor, Tensor, bool]:
+        """Pixels, `network`'s logits on them, and whether these are the stored ones, which they are if no two differ by
+        more than rounding.
+
+        Pixels beyond the network's range are accepted only if they are. Raises UserError, with `name` as the parameter's
+        name, for images that do not fit.
+        """
+        try:
+            network.spec.check_finite(self.pixels)
+            if not len(self):
+                raise UserError("got no image, expected at least one; give some images")
+            pixels = self.pixels.detach().cpu().float().clone()
+            logits = network.predict(pixels)
+            own = self.logits.shape == logits.shape and _largest(self.logits - logits) <= ROUNDING * (
+                1 + _largest(logits)
+            )
+            if not own:
+                network.spec.check_set(pixels)
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from None
+        return pixels, self.logits.detach().clone() if own else logits, own
+
+
+def _largest(values: Tensor) -> float:
+    return float(values.detach().abs().max())
 
 
 @checked

@@ -56,6 +56,7 @@ from ..records.record import Record
 from ..runs.output_folder import Kind
 from ..runs.run_log import RunLog
 from . import methods
+from .cost import check_chunk
 from .methods import BoundMethod, Synthesizer
 
 __all__ = [
@@ -108,6 +109,7 @@ class SyntheticSet:
     about: dict[str, Any]
 
     @classmethod
+    @checked
     def open(cls, folder: str | Path, network: Network | None = None) -> SyntheticSet:
         """The finished set in `folder`. Raises UserError if it is incomplete, was made from another teacher than `network`,
         or holds logits of another network.
@@ -186,11 +188,13 @@ class SyntheticSet:
                 "whole set"
             )
 
+    @checked
     def load(self, count: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Pixels (N, C, H, W; as stored: uint8 or float32), target classes (N,) and logits (N, classes) of the first `count`
         images; of all by default. A chunk that is cut keeps its classes balanced. Every shard that is read is checked.
         Raises UserError if the images do not fit in memory.
         """
+        check_count("count", 0 if count is None else count, 0)
         count, chunk = min(len(self), len(self) if count is None else count), self.about["unit"]
         items = sorted(self.about["shards"].items())[: max(1, -(-count // chunk))]
         size = sum((self.folder / name).stat().st_size for name, _ in items if (self.folder / name).is_file())
@@ -456,6 +460,7 @@ def prepare(
             f"chunk: got {chunk:,} for {images:,} images, which makes {chunks:,} shards, expected at most {SHARDS:,}; give "
             f"`chunk={-(-images // SHARDS)}` or more"
         )
+    check_chunk(chunk, teacher.spec)
     teacher.check()
     if record is not None:
         record.check_teacher(teacher)

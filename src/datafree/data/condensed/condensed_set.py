@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot as _one_hot
 
+from ..._core.arguments import check_count, checked
 from ..._core.errors import UserError
 from ..._core.files import claim_folder, is_format, locked, read_tensors, sweep, write_tensors, write_text
 from ..._core.files.unfinished import check_finished
@@ -79,6 +80,7 @@ class Condensed:
         """Number of images per class."""
         return self.classes.bincount(minlength=len(self.spec.classes)).tolist()
 
+    @checked
     def accuracy(self, network: Network) -> float:
         """Share of the images for which `network` predicts the label's class, in %."""
         return 100 * float((network.predict(self.pixels).argmax(1) == self.classes).double().mean())
@@ -91,12 +93,17 @@ class Condensed:
         """Names of the classes without an image."""
         return tuple(name for name, count in zip(self.spec.classes, self.by_class()) if not count)
 
+    @checked
     def chosen(self, count: int | None) -> Tensor:
         """Clamped pixels of `count` images that keep each class's share; None returns all."""
-        if count is None or count >= len(self):
+        if count is None:
+            return self.clamped()
+        check_count("count", count)
+        if count >= len(self):
             return self.clamped()
         return self.clamped()[torch.from_numpy(choose(self.classes.numpy(), count))]
 
+    @checked
     def fitted(self, network: Network) -> Condensed:
         """The set with labels in the order of the network's classes and pixels in its range.
 
@@ -116,6 +123,7 @@ class Condensed:
         pixels = self.spec.rescaled(self.pixels, network.spec)
         return Condensed(pixels, labels, network.spec, self.about)
 
+    @checked
     def save(self, folder: str | Path) -> Path:
         """Writes condensed.safetensors and a card to `folder`. Returns the folder's path."""
         path = claim_folder(folder, kind=KIND)
@@ -127,6 +135,7 @@ class Condensed:
         return path
 
     @classmethod
+    @checked
     def open(cls, path: str | Path, network: Network | None = None) -> Condensed:
         """The set in a folder or file; with `network`, fitted to it (see `fitted`).
 

@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, pixel_shuffle
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..._core.memory import check_cost
 from ..._core.seeds import seed_of, stream
 from ...models.input_spec import InputSpec
 from ...models.network import Network, frozen
+from ...records.cost import FLOAT32
 from .scene import Scene
 
-__all__ = ["Generator", "new_generator", "untrained", "width_for"]
+__all__ = ["Generator", "check_generator", "new_generator", "untrained", "width_for"]
 
 WIDTHS = (8, 16, 32, 64, 128, 256)
 TAPS = [[[1.0, 0, 0], [0, 1, 1], [0, 0, 0]], [[0, 0, 0], [1, 1, 0], [0, 0, 1]]]
@@ -140,6 +142,22 @@ def new_generator(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, "generator", latent, width))
         return Generator(teacher.spec, latent, width, scene=scene).to(teacher.device)
+
+
+def check_generator(spec: InputSpec, *, latent: int, width: int | None, batch: int) -> None:
+    """Raises UserError if a generator, with gradients and Adam's moments, and one batch of its images do not fit in memory.
+
+    A lower bound: the activations of its first layers and its images.
+    """
+    width = width or WIDTHS[0]
+    places = math.ceil(spec.shape[1] / 4) * math.ceil(spec.shape[2] / 4)
+    weights = width * (latent * places + 9 * width)
+    activations = batch * (latent + 5 * width * places + 2 * spec.pixels)
+    check_cost(
+        FLOAT32 * (4 * weights + 2 * activations),
+        f"a generator of {latent:,} latent values and {width:,} channels for {batch:,} images at a time",
+        otherwise="give a smaller `batch`, `latent` or `width`",
+    )
 
 
 @torch.no_grad()

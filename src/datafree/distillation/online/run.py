@@ -119,7 +119,7 @@ def train_online(
             state_tensors = trainer.state()
             for epoch in range(first_epoch, settings.epochs):
                 try:
-                    state_tensors = _epoch(trainer, epoch, state_tensors, progress)
+                    state_tensors = _epoch(trainer, epoch, state_tensors, progress, keeps_state=state is not None)
                     epoch_ended(progress, epoch + 1, settings.epochs, trainer.history.loss[-1])
                 except UserError:  # the weights are those of the last good epoch; the history has the rollbacks
                     if on_epoch is not None and trainer.world.rank == 0 and epoch:
@@ -138,7 +138,9 @@ def train_online(
     return trainer.history
 
 
-def _epoch(trainer: OnlineTrainer, number: int, good_state: dict[str, Tensor], progress: Progress) -> dict[str, Tensor]:
+def _epoch(
+    trainer: OnlineTrainer, number: int, good_state: dict[str, Tensor], progress: Progress, *, keeps_state: bool
+) -> dict[str, Tensor]:
     """Trains one good epoch and returns the state after it. Raises UserError, with `good_state` restored, after four
     failures.
     """
@@ -176,7 +178,7 @@ def _epoch(trainer: OnlineTrainer, number: int, good_state: dict[str, Tensor], p
     student = f"as after epoch {number}" if number else "unchanged"
     raise UserError(
         f"epoch {number + 1} ended with {reason} {ATTEMPTS + 1} times; the student is {student}; {advice}, and "
-        "start again with another `out`"
+        f"start again{' with another `state`' * keeps_state}"
     )
 
 
@@ -248,7 +250,7 @@ class OnlineState:
         if header.epoch > trainer.settings.epochs or header.scored > header.epoch or scores_missing:
             got = f"{header.epoch} epochs, {header.scored} with a score"
             raise UserError(
-                f"{path} belongs to a run with other settings ({got}); name another `out`, or repeat that run's command"
+                f"{path} belongs to a run with other settings ({got}); name another `state`, or repeat that run's command"
             )
         return header
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ..._core.arguments import checked
+from ..._core.device import check_device
 from ..._core.errors import UserError
 from ..._core.files import locked, read_json, read_weights, sha256_file, sweep
 from ..._core.files.atomic import check_name_length, sync_folder
@@ -78,14 +79,16 @@ def report(
     quantized networks, similarities. Every network is measured on `data` (what `load_data` returns, a torch Dataset or
     DataLoader, or a pair of images and labels) and compared with the release that others learned from. Without data, the
     page shows the numbers in the runs' logs. `code` names the code that builds custom networks: ``file.py:function``, in the
-    order of the runs, or ``FOLDER=file.py:function``. `networks` are custom networks by folder that are already open, as
-    from ``load_model(folder, module=...)``. `settings` are written to the page's log; by default the arguments.
+    order of the runs, or ``FOLDER=file.py:function``. `networks` are custom networks by folder, or its name, that are
+    already open, as from ``load_model(folder, module=...)``. `settings` are written to the page's log; by default the
+    arguments.
 
     Raises UserError for a folder that holds no run, for runs without a release, and if `out` or its log would replace
     another file. Nothing is left half-written.
     """
     if not runs:
         raise UserError("runs: got none, expected release folders and synthetic sets; name some")
+    check_device(device)
     folders = without_logs([Path(run) for run in runs])
     out = Path(out)
     for folder in folders:
@@ -102,7 +105,7 @@ def report(
     codes = code_by_folder(folders, code)
     settings = settings or _settings(folders, test, title, code, seed)
     if networks:  # the networks that are measured are another page's
-        settings = {**settings, "networks": sorted(map(str, networks))}
+        settings = {**settings, "networks": sorted(map(str, open_networks))}
     log = _log(folders, codes, test, settings)
     with locked(out.parent, file=out.name) if out.parent.is_dir() else nullcontext():
         if _is_complete(out, log):
@@ -140,12 +143,17 @@ def collect(
 
 def _by_folder(folders: Sequence[Path], networks: Mapping[str, Network]) -> dict[Path, Network]:
     """The open networks by folder. Raises UserError for a folder that is not among the runs, and for other weights."""
-    by_folder = {Path(name): network for name, network in networks.items()}
-    for folder, network in by_folder.items():
-        if folder not in folders:
+    by_folder: dict[Path, Network] = {}
+    for name, network in networks.items():
+        matches = [folder for folder in folders if folder.resolve() == Path(name).resolve()]
+        matches = matches or [folder for folder in folders if folder.name == str(name)]
+        if len(matches) != 1:
+            several = f", of which {len(matches)} have that name" if matches else ""
             raise UserError(
-                f"networks: got one for {folder}, expected folders among the runs; leave it out, or add that run"
+                f"networks: got one for {name}, expected a folder among the runs{several}; give its path, or leave it out"
             )
+        folder = matches[0]
+        by_folder[folder] = network
         if not is_quantized(folder):
             weights = read_weights(Release.open(folder).weights)
             state = network.module.state_dict()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,15 @@ from ...runs.provenance import hash_of
 from ...runs.run_reader import FinishedRun, Scores
 from ..accuracy import doubt, evaluate
 
-__all__ = ["NetworkOpener", "code_by_folder", "doubts", "find_teacher", "measured", "warn_of_other_teachers"]
+__all__ = [
+    "NetworkOpener",
+    "code_by_folder",
+    "doubts",
+    "find_teacher",
+    "measured",
+    "warn_of_missing_code",
+    "warn_of_other_teachers",
+]
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,25 @@ class NetworkOpener:
         if code is not None and not quantized:
             Release.open(folder).record(network)  # checks the logits that it stores
         return network
+
+
+def warn_of_missing_code(sets: Sequence[str], networks: Sequence[Path], opener: NetworkOpener) -> list[str]:
+    """A warning if these sets may be of one of the custom networks that could not be opened; none otherwise."""
+    closed = [folder for folder in networks if not is_quantized(folder) and opener.open(folder) is None]
+    if not sets or not closed:
+        return []
+    return [
+        f"the images of {', '.join(sets)} were not compared with the statistics of their network, which may be "
+        f"{' or '.join(folder.name for folder in closed)}, a custom network whose code was not given; "
+        f"{_how_to_give_code(closed)}"
+    ]
+
+
+def _how_to_give_code(folders: Sequence[Path]) -> str:
+    """What to do so that these custom networks are opened, from Python and as a command: a page is read by users of both."""
+    codes = " ".join(f"--code {shlex.quote(folder.name)}=file.py:function" for folder in folders)
+    networks = ", ".join(f"{folder.name!r}: network" for folder in folders)
+    return f"give it: datafree report ... {codes}, or from Python report(..., networks={{{networks}}})"
 
 
 def code_by_folder(folders: Sequence[Path], codes: Sequence[str]) -> dict[Path, str]:
@@ -154,7 +182,8 @@ def measured(
         if network is None:
             scores[folder] = Scores()
             warnings.append(
-                f"{folder.name} is a custom network and was not measured, because its code (file.py:function) was not given"
+                f"{folder.name} is a custom network and was not measured, because its code was not given; "
+                f"{_how_to_give_code([folder])}"
             )
             continue
         result = evaluate(network, data, original if folder != teacher else None)

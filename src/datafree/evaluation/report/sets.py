@@ -21,7 +21,7 @@ from ...synthesis.synthetic_set import SyntheticSet
 from ..similarity import layer_matches
 from .images import grid_of
 from .model import Grid, Match
-from .networks import NetworkOpener
+from .networks import NetworkOpener, warn_of_missing_code
 from .rows import making_time
 
 __all__ = ["matches", "real_grid", "set_grid"]
@@ -70,7 +70,8 @@ def matches(
         if teacher_sets and network is not None:
             match, unmatched = _match(folder, network, teacher_sets, seed)
             results, warnings = results + match, warnings + unmatched
-    return results, warnings
+    without_network = [folder.name for group in by_teacher.values() for folder in group]
+    return results, warnings + warn_of_missing_code(without_network, networks, opener)
 
 
 def _match(folder: Path, network: Network, sets: list[Path], seed: int) -> tuple[list[Match], list[str]]:

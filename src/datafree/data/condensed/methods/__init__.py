@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 import torch
 
 from ...._core.arguments import checked
+from ...._core.device import check_device
 from ...._core.errors import UserError
 from ...._core.plugins import Family
 from ...._core.progress import Progress, silent
@@ -164,6 +165,7 @@ def _job(
         raise UserError("data: got None, expected the data set to condense; give what load_data returns")
     if per_class is None:
         raise UserError("per_class: got None, expected the number of images per class; give one")
+    check_device(device)
     if teacher is not None and spec is not None:
         raise UserError("spec: got it beside teacher, which has its own; leave one of them out")
     expected = teacher or spec

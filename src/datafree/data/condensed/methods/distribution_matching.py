@@ -196,7 +196,7 @@ def _resume(path: Path, final: MatchingHeader, pixels: Tensor, adam: torch.optim
     header = open_state(path, KIND, MatchingHeader, final.identity)
     if header.step >= final.step:
         raise UserError(
-            f"{path} belongs to a run of more than {final.step} steps; name another `out`, or repeat that run's command"
+            f"{path} belongs to a run of more than {final.step} steps; name another `state`, or repeat that run's command"
         )
     tensors = load_state(path, KIND, header, _layout(header, pixels, adam))
     with torch.no_grad():
