@@ -11,6 +11,7 @@ import sys
 
 import pytest
 
+from datafree._core.progress import stage
 from datafree.cli import json_output, progress_bar
 
 JSON = [
@@ -162,6 +163,44 @@ def test_the_time_left_is_that_of_what_this_run_did(capsys, monkeypatch):
         "record teacher: 8,000 of 10,000, 30.0 s, about 20.0 s left",
         "record teacher: 9,000 of 10,000, 40.0 s, about 10.0 s left",
     ]
+
+
+def test_a_stage_has_lines_of_its_own_and_its_time_is_not_the_jobs(capsys, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(progress_bar.time, "monotonic", lambda: clock[0])
+    lines = progress_bar.Lines("synthesize")
+    with stage(lines, "fit") as shown:
+        shown(0, 4)
+        for done in range(1, 5):
+            clock[0] += 6
+            shown(done, 4)
+    lines(0, 10)
+    clock[0] += 5
+    lines(10, 10)
+    assert capsys.readouterr().err.splitlines() == [
+        "fit: 1 of 4, 6.0 s, about 18.0 s left",
+        "fit: 2 of 4, 12.0 s, about 12.0 s left",
+        "fit: 3 of 4, 18.0 s, about 6.0 s left",
+        "fit: 4 of 4, 24.0 s",
+        "synthesize: 10 of 10, 5.0 s",
+    ]
+
+
+def test_a_bar_shows_a_stage_above_the_job_and_nothing_before_the_first_number(capsys):
+    with progress_bar._bar("synthesize") as update, stage(update, "fit"):
+        pass
+    assert capsys.readouterr().err == ""
+    with progress_bar._bar("synthesize") as update:
+        with stage(update, "fit") as shown:
+            shown(2, 2)
+        update(3, 3)
+    fit, job = [line.split() for line in capsys.readouterr().err.splitlines() if line.strip()][-2:]
+    assert (fit[0], job[0]) == ("fit", "synthesize") and "2/2" in fit and "3/3" in job
+
+
+def test_progress_without_stages_is_not_called_in_one():
+    with stage(lambda *_: pytest.fail("called"), "fit") as shown:
+        shown(1, 2)
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(3.21, "3.2 s"), (250, "4 min 10 s"), (7500, "2 h 5 min")])

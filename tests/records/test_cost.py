@@ -22,7 +22,7 @@ from datafree.records.cost import record_bytes
 from datafree.records.record import record
 from datafree.records.statistics.moments import Moments
 from datafree.records.statistics.spectral import SpectralAll
-from datafree.synthesis.cost import distribution_bytes, inversion_bytes
+from datafree.synthesis.cost import classes_at_a_time, distribution_bytes, inversion_bytes
 from datafree.synthesis.methods import from_name
 from datafree.synthesis.synthetic_set import SyntheticSet, synthesize
 
@@ -108,6 +108,25 @@ def test_a_distribution_that_cannot_fit_is_refused_with_a_method_that_can(left, 
         assert f"; give {method} (about 0 MB)" in str(caught.value)
     left(None)
     from_name("distribution").bind(network, both)
+
+
+def test_a_pooled_covariance_is_counted_once(left, toy, tiny):
+    network, data = tiny("linear"), toy()
+    classes = len(network.spec.classes)
+    pooled = record(network, data, [(Moments(covariance="full", pooled=True), ("input",))])
+    per_class = record(network, data, [(Moments(covariance="full"), ("input",))])
+    left(distribution_bytes(classes, 16, 256, covariances=1))
+    from_name("distribution").check(network, pooled)
+    left(distribution_bytes(classes, 16, 256, covariances=classes) - 1)
+    with pytest.raises(UserError, match="the distribution of 16 pixels in each of 3 classes needs about"):
+        from_name("distribution").check(network, per_class)
+
+
+def test_fewer_classes_are_fitted_at_a_time_where_memory_is_short(left):
+    fit = 8 * 4 * 3072**2
+    for free, expected in ((None, 4), (100 * fit, 4), (6 * fit, 3), (fit, 1), (0, 1)):
+        left(free)
+        assert classes_at_a_time(4, 3072) == expected
 
 
 def test_units_that_cannot_fit_are_refused_with_ones_that_can(left, tiny):

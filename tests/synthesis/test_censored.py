@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from itertools import pairwise
 
 import numpy as np
@@ -11,6 +12,7 @@ from scipy.integrate import quad
 from scipy.special import eval_hermitenorm, gammaln
 from scipy.stats import norm
 
+from datafree.synthesis import latent_correlations
 from datafree.synthesis.censored_gaussian import Censored, censored_moments, fit_censored, hermite
 
 CASES = [(0.5, 0.2), (0.05, 0.3), (-0.7, 0.5), (1.4, 0.6), (0.5, 5.0), (0.3, 0.01), (-3.0, 1.0)]
@@ -118,3 +120,90 @@ def test_the_bounds_of_what_a_pixel_can_do_are_met():
     assert float(x[:, 0].var()) == pytest.approx(0.2499, abs=2e-3)
     assert float(x[:, 1].var()) == 0
     assert float(x[:, 2].var()) == pytest.approx(1e-5, rel=0.3)
+
+
+def series(coefficients, rho):
+    """Covariance of clamped pixels with latent correlations `rho`, and its derivative, term by term in float64."""
+    products = [(a[:, None] * a[None]).double() for a in coefficients]
+    value = sum(product * rho.double() ** k for k, product in enumerate(products, 1))
+    slope = sum(k * product * rho.double() ** (k - 1) for k, product in enumerate(products, 1))
+    return value, slope
+
+
+@pytest.fixture
+def pair(classes):
+    """Coefficients and covariance of the pixels of the digit 3 that vary."""
+    mean, covariance = classes
+    latent = fit_censored(mean[3:4], covariance[3:4], steps=0)
+    live = covariance[3].diagonal() > 1e-8
+    std = latent.factor[0].double().norm(dim=1)
+    return hermite(latent.mean[0, live].double(), std[live], 10).float(), covariance[3][live][:, live].float()
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    monkeypatch.setattr(latent_correlations, "PANEL", 16)
+    monkeypatch.setattr(latent_correlations, "PART", 100)
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_the_gradient_from_parts_of_the_lower_triangle_is_that_of_the_whole_matrix(pair):
+    coefficients, target = pair
+    size = len(target)
+    assert size > 48
+    rows = torch.nn.functional.normalize(torch.randn(size, 8, generator=torch.Generator().manual_seed(0)), dim=1)
+    value, slope = series(coefficients, rows @ rows.T)
+    expected = ((value - target).fill_diagonal_(0) * slope) @ rows.double()
+    found = torch.empty_like(rows)
+    latent_correlations._gradient(latent_correlations._Series(coefficients, threading.Event()), rows, target, out=found)
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_the_start_has_the_pairwise_correlations(pair):
+    coefficients, target = pair
+    size = len(target)
+    low, high = -torch.ones(size, size), torch.ones(size, size)
+    for _ in range(12):
+        middle = (low + high) / 2
+        under = series(coefficients, middle)[0] < target
+        low, high = torch.where(under, middle, low), torch.where(under, high, middle)
+    correlation = ((low + high) / 2).fill_diagonal_(1).double()
+    values, vectors = torch.linalg.eigh(correlation)
+    expected = (vectors * values.clamp(min=0)) @ vectors.T
+    rows = latent_correlations.correlation_rows(coefficients, target, rank=size, steps=0).double()
+    norm = expected.diagonal().sqrt()
+    torch.testing.assert_close(
+        rows @ rows.T, expected / norm[:, None] / norm, rtol=0, atol=2e-3
+    )  # a bisection's last step
+
+
+def test_the_fit_does_not_depend_on_how_many_classes_are_fitted_at_a_time(classes):
+    mean, covariance = classes
+    seen: list[tuple[int, int]] = []
+    threads = torch.get_num_threads()
+    alone = fit_censored(mean[:4], covariance[:4], steps=5)
+    together = fit_censored(mean[:4], covariance[:4], steps=5, workers=3, progress=lambda *both: seen.append(both))
+    assert torch.equal(alone.factor, together.factor) and torch.equal(alone.mean, together.mean)
+    assert seen == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_fit_that_is_stopped_ends_before_the_other_classes_are_fitted(classes, workers, monkeypatch):
+    mean, covariance = classes
+    steps: list[int] = []
+    whole = latent_correlations._gradient
+    monkeypatch.setattr(
+        latent_correlations, "_gradient", lambda *given, **named: (steps.append(1), whole(*given, **named))
+    )
+
+    def stop(done: int, _: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        fit_censored(mean, covariance, steps=200, workers=workers, progress=stop)
+    assert threading.active_count() == before
+    assert 200 <= len(steps) < 200 * 5

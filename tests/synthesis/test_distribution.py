@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
 
+from datafree import sample
 from datafree.data.dataset import in_memory
 from datafree.data.warp import Warp, warp
 from datafree.records.record import record
 from datafree.records.statistics.moments import Moments
+from datafree.synthesis import methods
 from datafree.synthesis.methods.distribution import WARPS, Distribution
+from datafree.synthesis.methods.matched import MomentMatching
 
 NONE = {"degrees": 0.0, "shift": 0.0, "scale": 0.0, "shear": 0.0, "elastic": 0.0}
 PLAIN = Distribution(inflate=1, mix=0, **NONE)
@@ -155,6 +159,42 @@ def test_every_setting_changes_the_images_of_small_units_too(setting, plain, tea
         before, after = plain.chunk(0, 0, size), changed.chunk(0, 0, size)
         assert torch.equal(before.labels, after.labels)
         assert ((before.pixels - after.pixels).abs().flatten(1).amax(1) > 1e-3).float().mean() >= 0.8
+
+
+class Stages:
+    """A progress that remembers its numbers, and those of each stage."""
+
+    def __init__(self):
+        self.seen, self.stages = [], {}
+
+    def __call__(self, done, total):
+        self.seen.append((done, total))
+
+    @contextmanager
+    def stage(self, name):
+        self.stages[name] = []
+        yield lambda done, total: self.stages[name].append((done, total))
+
+
+FIT = {"fit the pixels of each class": [(done, 10) for done in range(11)]}
+
+
+def test_the_fit_is_a_stage_that_counts_classes_once_and_not_images(teacher, whole_record):
+    progress = Stages()
+    sample(teacher, PLAIN.model_copy(update={"rank": 8}), n=30, record=whole_record, chunk=20, progress=progress)
+    assert progress.stages == FIT
+    assert progress.seen == [(0, 30), (20, 30), (30, 30)]
+
+
+def test_methods_that_start_from_the_distribution_show_its_fit_and_others_show_none(teacher, whole_record):
+    for method, stages in (
+        (MomentMatching(), FIT),
+        (MomentMatching(start="noise"), {}),
+        (methods.from_name("all"), {}),
+    ):
+        progress = Stages()
+        methods.bind(method, teacher, whole_record, progress=progress)
+        assert progress.stages == stages and not progress.seen
 
 
 def turned(tiny, follows: bool):

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from .._core.errors import UserError
 from .._core.files import locked, sweep
+from .._core.threads import one_thread
 from ..data import Dataset, load
 from ..distillation.distill import Distillation, distill
 from ..distillation.sources import StoredImages, soft_labelled, stored_images
@@ -33,7 +34,7 @@ from ..releases.release import Release, write_release
 from ..runs.output_folder import DEMO_FOLDER, output_folder
 from ..runs.run_log import RunLog, versions
 from ..synthesis import methods
-from ..synthesis.synthetic_set import SyntheticSet, one_thread, synthesize
+from ..synthesis.synthetic_set import SyntheticSet, synthesize
 from .progress_bar import bar
 from .terminal import plain
 

@@ -208,10 +208,11 @@ def _distill(
     learned: dict[str, Any] = {"images": real} if real is not None else dict(options)
     if "images" in sets and not (sets["images"] / "set.json").is_file():
         SyntheticSet.open(sets["images"])  # raises what is wrong: other images come as --data
-    plan = plan_distillation(
-        network, name, record=record, start=start, seed=run.seed,
-        settings=Distillation(**changes), **learned,
-    )  # fmt: skip
+    with bar(f"distill {name}", run.quiet) as progress:
+        plan = plan_distillation(
+            network, name, record=record, start=start, seed=run.seed,
+            settings=Distillation(**changes), progress=progress, **learned,
+        )  # fmt: skip
     plan = plan.with_temperature_of(earlier_settings(out))
     student_network, chosen, settings = plan.student, plan.chosen, plan.settings
     test = test_data(student_network, data)

@@ -6,14 +6,18 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, cast
+from typing import IO, TYPE_CHECKING, cast
 
 from .._core.distributed import main_process
 from .._core.progress import Progress, silent
 from .._core.text import escaped
 from .terminal import Stream
 
-__all__ = ["Lines", "bar"]
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+__all__ = ["Bar", "Lines", "bar"]
 
 EVERY = 5.0
 """Seconds between two lines of work without epochs."""
@@ -57,6 +61,12 @@ class Lines:
         self.has_epochs = True
         self._say(f"epoch {number} of {epochs}, loss {loss:.4g}")
 
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Progress]:
+        """Lines of a stage before the job itself, whose time does not count as the job's."""
+        yield Lines(name)
+        self.began = self.last = time.monotonic()
+
     def _say(self, state: str) -> None:
         steps, total = self.place
         now, left = time.monotonic(), ""
@@ -74,6 +84,27 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {remainder} s"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+class Bar:
+    """A bar, and one more for each stage before the job itself; nothing is shown before the first number arrives."""
+
+    def __init__(self, text: str, display: RichProgress):
+        self.text, self.display, self.last = escaped(text), display, 0.0
+        self.task: TaskID | None = None
+
+    def __call__(self, steps: int, total: int) -> None:
+        if self.task is None:  # not before: what is wrong with the settings is said without a bar
+            self.task = self.display.add_task(self.text, total=total)
+            self.display.start()
+        if steps >= total or time.perf_counter() - self.last > 0.1:
+            self.last = time.perf_counter()
+            self.display.update(self.task, completed=steps, total=total)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Progress]:
+        """The bar of a stage."""
+        yield Bar(name, self.display)
 
 
 @contextmanager
@@ -97,21 +128,12 @@ def _bar(text: str) -> Iterator[Progress]:
         TimeRemainingColumn(),
     )
     stream = Stream(sys.stderr, lines=False, logged=False)
-    console, last = Console(file=cast(IO[str], stream)), [0.0]
-    progress = Progress(*columns, console=console)
-    task = progress.add_task(escaped(text), total=None)
-
-    def update(steps: int, total: int) -> None:
-        progress.start()  # not before: what is wrong with the settings is said without a bar
-        if steps >= total or time.perf_counter() - last[0] > 0.1:
-            last[0] = time.perf_counter()
-            progress.update(task, completed=steps, total=total)
-
+    display = Progress(*columns, console=Console(file=cast(IO[str], stream)))
     try:
-        yield update
+        yield Bar(text, display)
     except BaseException:
-        progress.live.transient = True  # the one line of the error stays alone
+        display.live.transient = True  # the one line of the error stays alone
         raise
     finally:
-        if progress.live.is_started:
-            progress.stop()
+        if display.live.is_started:
+            display.stop()

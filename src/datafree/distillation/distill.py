@@ -180,15 +180,19 @@ def plan_distillation(
     settings: Distillation | Mapping[str, Any] | None = None,
     start: Start = "random",
     seed: int = 0,
+    progress: Progress = silent,
     **changes: Unpack[DistillationChanges],
 ) -> DistillationPlan:
-    """Chooses student, source and temperature as `distill` does, without training. Raises the same errors."""
+    """Chooses student, source and temperature as `distill` does, without training. Raises the same errors.
+
+    A long preparation of `method` is a stage of `progress`.
+    """
     requested = settings_from(settings, dict(changes))
     teacher.check()
     network = new_student(student, teacher, seed=seed)
     chosen = choose_source(
         teacher, record=record, images=images, condensed=condensed, method=method, epoch_images=epoch_images, share=share,
-        augmentation=augmentation, seed=seed,
+        augmentation=augmentation, seed=seed, progress=progress,
     )  # fmt: skip
     used = resolved(requested, chosen.source, seed=seed)
     return DistillationPlan(teacher, network, chosen, used, requested, seed, start, record)
@@ -310,7 +314,8 @@ def distill(
     with together():
         plan = plan_distillation(
             teacher, student, record=record, images=images, condensed=condensed, method=method, epoch_images=epoch_images,
-            share=share, augmentation=augmentation, settings=settings, start=start, seed=seed, **changes,
+            share=share, augmentation=augmentation, settings=settings, start=start, seed=seed, progress=progress,
+            **changes,
         )  # fmt: skip
         for warning in plan.chosen.warnings if main_process() else ():
             warnings.warn(Notice(f"{warning}; a student will learn little from them"), stacklevel=3)

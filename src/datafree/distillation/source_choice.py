@@ -18,6 +18,7 @@ from torch.utils.data import Dataset as TorchDataset
 from .._core.arguments import check_argument, check_count
 from .._core.errors import UserError
 from .._core.folder_kinds import CONDENSED
+from .._core.progress import Progress, silent
 from ..data import Dataset, load
 from ..data.adapters import LabelledData, as_dataset
 from ..data.augmentation import Augmentation
@@ -96,6 +97,7 @@ def choose_source(
     share: float = SHARE,
     augmentation: Augmentation | None = None,
     seed: int = 0,
+    progress: Progress = silent,
 ) -> ChosenSource:
     """The source that the arguments name; see `distill`. Raises UserError for none, for several, and for a source that does
     not fit the teacher.
@@ -104,7 +106,7 @@ def choose_source(
     if condensed is not None:
         return _mixed(teacher, condensed, images, epoch_images, share, augmentation or Augmentation())
     if images is None:
-        return _fresh(teacher, methods.DEFAULT if method is None else method, record, epoch_images, seed)
+        return _fresh(teacher, methods.DEFAULT if method is None else method, record, epoch_images, seed, progress)
     return _from_images(teacher, images)
 
 
@@ -137,12 +139,13 @@ def _check_arguments(
 
 
 def _fresh(
-    teacher: Network, method: MethodLike, record: Record | None, epoch_images: int | None, seed: int
+    teacher: Network, method: MethodLike, record: Record | None, epoch_images: int | None, seed: int, progress: Progress
 ) -> ChosenSource:
     settings = methods.resolve(method)
     if record is not None:
         record.check_teacher(teacher)
-    bound, count = settings.bind(teacher, record), EPOCH_IMAGES if epoch_images is None else epoch_images
+    bound = methods.bind(settings, teacher, record, progress=progress)
+    count = EPOCH_IMAGES if epoch_images is None else epoch_images
     bound_settings: Any = getattr(bound, "settings", settings)
     description = f"fresh images of {settings.method}"
     if bound_settings != settings:

@@ -184,7 +184,7 @@ def _synthetic(
     network: Network, method: Any, count: int, record: Record | None, seed: int, progress: Progress
 ) -> Tensor:
     """Images (count, C, H, W) from a method, made in chunks and clamped to the network's range."""
-    bound, parts = method.bind(network, record), []
+    bound, parts = methods.bind(method, network, record, progress=progress), []
     for index in range(-(-count // CHUNK)):
         parts.append(bound.chunk(index, seed, CHUNK).pixels)
         progress(min((index + 1) * CHUNK, count), count)

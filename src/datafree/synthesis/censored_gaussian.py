@@ -2,22 +2,30 @@
 
 A Gaussian with the recorded moments leaves [0, 1], and clamping changes its moments. So the latent normal z is fitted
 such that x has the recorded moments: two equations per pixel for mean and variance, and one per pair for the
-correlation, by the Hermite expansion of the clamp, ``cov(x_i, x_j) = sum_k a_ik a_jk rho_ij^k``.
+correlation.
 """
 
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from threading import Event
 
 import torch
 from torch import Tensor
 from torch.special import ndtr
 
+from .._core.progress import Progress, silent
+from .._core.threads import one_thread
+from .latent_correlations import correlation_rows
+
 __all__ = ["Censored", "censored_moments", "fit_censored", "hermite"]
 
 ORDER = 10
 CONSTANT = 1e-8
+BLOCK = 16_384
+"""Pixels whose mean and variance are fitted at a time, so that the temporary tensors stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -37,25 +45,44 @@ class Censored:
         return z
 
 
-def fit_censored(mean: Tensor, covariance: Tensor, *, rank: int = 256, steps: int = 60) -> Censored:
+def fit_censored(
+    mean: Tensor, covariance: Tensor, *, rank: int = 256, steps: int = 60, workers: int = 1, progress: Progress = silent
+) -> Censored:
     """Fits latent normals to the `mean` (K, D) and `covariance` (K, D, D) of K classes of pixels in [0, 1].
 
     Means and variances are exact. Correlations are approximated with the given rank: an eigendecomposition of the
-    pairwise solution, refined by `steps` of gradient descent on the covariance.
+    pairwise solution, refined by `steps` of gradient descent on the covariance. `workers` classes are fitted at a time,
+    one thread each, so that the result does not depend on it. `progress` counts the classes.
     """
-    variance = covariance.diagonal(dim1=1, dim2=2)
-    latent_mean, latent_std = _marginals(mean.double(), variance.double())
-    factors = []
-    for c in range(len(mean)):
-        factor = torch.zeros(mean.shape[1], min(rank, mean.shape[1]))
+    variance = covariance.diagonal(dim1=1, dim2=2).double()
+    factor = torch.zeros(*mean.shape, min(rank, mean.shape[1]))
+    stopped = Event()
+    with one_thread():
+        latent_mean, latent_std = _marginals(mean.double(), variance)
+
+    def fit(c: int) -> None:
         varying = (variance[c] > CONSTANT).nonzero().flatten()
-        if len(varying):
-            coefficients = hermite(latent_mean[c, varying], latent_std[c, varying], ORDER).float()
-            target = covariance[c][varying][:, varying].float()
-            rows = _refine(_start(coefficients, target, rank), coefficients, target, steps)
-            factor[varying, : rows.shape[1]] = rows * latent_std[c, varying].float()[:, None]
-        factors.append(factor)
-    return Censored(torch.where(variance > CONSTANT, latent_mean, mean.double()).float(), torch.stack(factors))
+        if not len(varying):
+            return
+        coefficients = hermite(latent_mean[c, varying], latent_std[c, varying], ORDER).float()
+        target = covariance[c].float()
+        if len(varying) < len(target):
+            target = target[varying][:, varying]
+        rows = correlation_rows(coefficients, target, rank=rank, steps=steps, stopped=stopped)
+        factor[c, varying, : rows.shape[1]] = rows * latent_std[c, varying].float()[:, None]
+
+    progress(0, len(mean))
+    with one_thread(), ThreadPoolExecutor(max(1, min(workers, len(mean)))) as pool:
+        try:
+            futures = [pool.submit(fit, c) for c in range(len(mean))]
+            for done, future in enumerate(as_completed(futures), 1):
+                future.result()
+                progress(done, len(mean))
+        except BaseException:
+            stopped.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    return Censored(torch.where(variance > CONSTANT, latent_mean, mean.double()).float(), factor)
 
 
 def censored_moments(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,12 +96,25 @@ def censored_moments(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
     return clamped_mean, clamped_square - clamped_mean**2
 
 
+def _censored_mean(mean: Tensor, std: Tensor) -> Tensor:
+    """The first of `censored_moments`, without the cost of the second."""
+    low, high = -mean / std, (1 - mean) / std
+    return mean * (ndtr(high) - ndtr(low)) + std * (_density(low) - _density(high)) + ndtr(-high)
+
+
 def _density(x: Tensor) -> Tensor:
     return torch.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
 
 
 def _marginals(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-    """Latent mean and std of every pixel, by bisection on the std and, inside it, on the mean.
+    """Latent mean and std of every pixel, in blocks."""
+    blocks = zip(mean.flatten().split(BLOCK), variance.flatten().split(BLOCK), strict=True)
+    means, stds = zip(*(_block_marginals(*block) for block in blocks), strict=True)
+    return torch.cat(means).view_as(mean), torch.cat(stds).view_as(mean)
+
+
+def _block_marginals(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+    """Latent mean and std, by bisection on the std and, inside it, on the mean.
 
     The variance of a pixel in [0, 1] with mean m is at most m (1 - m). For larger recorded values the std ends at its
     bound of 1000, which gives that maximum to three digits.
@@ -95,7 +135,7 @@ def _mean_for(mean: Tensor, std: Tensor) -> Tensor:
     low, high = -9 * std, 1 + 9 * std
     for _ in range(45):
         middle = (low + high) / 2
-        under = censored_moments(middle, std)[0] < mean
+        under = _censored_mean(middle, std) < mean
         low, high = torch.where(under, middle, low), torch.where(under, high, middle)
     return (low + high) / 2
 
@@ -113,44 +153,3 @@ def hermite(mean: Tensor, std: Tensor, order: int) -> Tensor:
         a, below = (low * a - math.sqrt(n) * below) / math.sqrt(n + 1), a
         b, above = (high * b - math.sqrt(n) * above) / math.sqrt(n + 1), b
     return torch.stack(coefficients)
-
-
-def _series(coefficients: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]:
-    """Covariance (D, D) of clamped pixels with latent correlations `rho`, and its derivative, by Horner's scheme."""
-    value = coefficients[-1][:, None] * coefficients[-1][None]
-    slope = torch.zeros_like(value)
-    for a in coefficients[:-1].flip(0):
-        slope = slope.mul_(rho).add_(value)
-        value = value.mul(rho).add_(a[:, None] * a[None])
-    slope = slope.mul_(rho).add_(value)
-    return value.mul_(rho), slope
-
-
-def _start(coefficients: Tensor, target: Tensor, rank: int) -> Tensor:
-    """Rows (D, R) whose inner products approximate the pairwise correlations, from the largest eigenvalues."""
-    low, high = torch.full_like(target, -1.0), torch.full_like(target, 1.0)
-    for _ in range(12):
-        rho = (low + high) / 2
-        under = _series(coefficients, rho)[0] < target
-        low, high = torch.where(under, rho, low), torch.where(under, high, rho)
-    rho = (low + high) / 2
-    rho.fill_diagonal_(1)
-    values, vectors = torch.linalg.eigh(rho)
-    return vectors[:, -rank:] * values[-rank:].clamp(min=0).sqrt()
-
-
-def _refine(rows: Tensor, coefficients: Tensor, target: Tensor, steps: int) -> Tensor:
-    """Unit rows (D, R) whose clamped covariance is closer to `target`: Adam on the sphere with one scale per row."""
-    momentum, squares = torch.zeros_like(rows), torch.zeros_like(rows)
-    for step in range(steps):
-        norm = rows.norm(dim=1, keepdim=True).clamp(min=1e-6)
-        unit = rows / norm
-        value, slope = _series(coefficients, unit @ unit.T)
-        error = (value - target).fill_diagonal_(0)
-        gradient = (error * slope) @ unit
-        gradient = (gradient - unit * (gradient * unit).sum(1, keepdim=True)) / norm
-        momentum = momentum.mul_(0.9).add_(gradient, alpha=0.1)
-        squares = squares.mul_(0.95).addcmul_(gradient, gradient, value=0.05)
-        scale = (squares / (1 - 0.95 ** (step + 1))).mean(1, keepdim=True).sqrt() + 1e-9
-        rows = rows - 0.02 * (1 - step / steps) * momentum / (1 - 0.9 ** (step + 1)) / scale
-    return rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-6)

@@ -18,7 +18,17 @@ from ..records.cost import FLOAT32, FLOAT64
 if TYPE_CHECKING:
     from ..records.record import Record
 
-__all__ = ["check_chunk", "check_distribution", "check_images", "distribution_bytes", "inversion_bytes"]
+__all__ = [
+    "check_chunk",
+    "check_distribution",
+    "check_images",
+    "classes_at_a_time",
+    "distribution_bytes",
+    "inversion_bytes",
+]
+
+FIT_COPIES = 8
+"""float32 copies of a class's covariance while it is fitted; the eigendecomposition needs most of them."""
 
 
 def check_images(count: int, spec: InputSpec) -> None:
@@ -41,14 +51,24 @@ def check_chunk(count: int, spec: InputSpec) -> None:
         )
 
 
-def distribution_bytes(classes: int, pixels: int, rank: int) -> int:
+def distribution_bytes(classes: int, pixels: int, rank: int, covariances: int | None = None) -> int:
     """Bytes needed to fit the distribution of the pixels.
 
-    Three float64 copies of all covariances (classes x pixels^2), about eight float32 copies of one class's covariance,
-    and the factors.
+    `covariances` (pixels x pixels) in float64, by default three per class; the matrices of the fit of one class; and the
+    factors.
     """
-    square = pixels * pixels
-    return 3 * FLOAT64 * classes * square + 8 * FLOAT32 * square + 2 * FLOAT32 * classes * pixels * min(rank, pixels)
+    square, covariances = pixels * pixels, 3 * classes if covariances is None else covariances
+    return (
+        FLOAT64 * covariances * square
+        + FIT_COPIES * FLOAT32 * square
+        + 2 * FLOAT32 * classes * pixels * min(rank, pixels)
+    )
+
+
+def classes_at_a_time(workers: int, pixels: int) -> int:
+    """How many classes' pixels to fit at the same time: `workers`, or fewer if they need over half of the memory left."""
+    free = memory.available()
+    return workers if free is None else max(1, min(workers, free // (2 * FIT_COPIES * FLOAT32 * pixels * pixels)))
 
 
 def check_distribution(network: Network, record: Record, rank: int) -> None:
@@ -60,7 +80,17 @@ def check_distribution(network: Network, record: Record, rank: int) -> None:
         alternatives.insert(0, ("the method 'top'", inversion))
     classes, pixels = len(network.spec.classes), network.spec.pixels
     description = f"the distribution of {pixels:,} pixels in each of {classes:,} classes"
-    check_cost(distribution_bytes(classes, pixels, rank), description, alternatives)
+    covariances = _covariances(record, classes)
+    check_cost(distribution_bytes(classes, pixels, rank, covariances), description, alternatives)
+
+
+def _covariances(record: Record, classes: int) -> int:
+    """Number of float64 covariances of the pixels that exist at the same time."""
+    for entry in record.of_kind("moments").values():
+        if entry.taps == (tap_names.INPUT,):
+            groups = 1 if entry.statistic.pooled else classes
+            return groups if entry.statistic.downsample == 1 else 2 * groups  # one more while it is upsampled
+    return 3 * classes  # also the first layer's, and their product with its inverse
 
 
 def inversion_bytes(network: Network, images: int) -> int:

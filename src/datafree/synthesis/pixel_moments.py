@@ -53,9 +53,11 @@ def pixel_moments(network: Network, record: Record) -> PixelMoments:
     for entry in entries.values():
         if entry.taps == (tap_names.INPUT,):
             mean, covariance = _moments(network, entry)
-            upsample = _upsampling(network, entry)
-            mean, covariance = mean @ upsample.T, upsample @ covariance @ upsample.T
-            return _scaled(network, mean, covariance, "input", upsample.shape[1] / network.spec.pixels)
+            share = mean.shape[1] / network.spec.pixels
+            if entry.statistic.downsample > 1:
+                upsample = _upsampling(network, entry)
+                mean, covariance = mean @ upsample.T, upsample @ covariance @ upsample.T
+            return _scaled(network, mean, covariance, "input", share)
     for entry in entries.values():
         if entry.taps == (first_layer,):
             return _from_first_layer(network, entry, first_layer)
@@ -108,7 +110,9 @@ def _upsampled(network: Network, entry: Entry, rows: Tensor) -> Tensor:
 
 
 def _moments(network: Network, entry: Entry) -> tuple[Tensor, Tensor]:
-    """Mean (K, D) and covariance (K, D, D) of an entry in float64, in the layer's units, without the recorded scale."""
+    """Mean (K, D) and covariance (K, D, D), or (1, D, D) if pooled, of an entry in float64, in the layer's units, without
+    the recorded scale.
+    """
     accumulator = entry.statistic.bind(network, entry.taps)
     assert isinstance(accumulator, MomentsAccumulator)
     if accumulator.pool_positions:
@@ -117,19 +121,18 @@ def _moments(network: Network, entry: Entry) -> tuple[Tensor, Tensor]:
             "units: datafree record moments --conv units"
         )
     mean = entry.summary["mean"].double() / entry.statistic.scale
-    covariance = torch.zeros(len(mean), accumulator.size, accumulator.size, dtype=torch.float64)
-    if "factor" in entry.summary:
-        factor = entry.summary["factor"].double()
-        covariance += factor @ factor.transpose(1, 2)
+    groups = 1 if entry.statistic.pooled else len(mean)
+    covariance = torch.zeros(groups, accumulator.size, accumulator.size, dtype=torch.float64)
+    for of_group, factor in zip(covariance, entry.summary.get("factor", ()), strict=False):
+        torch.mm(factor.double(), factor.double().T, out=of_group)
     if "variance" in entry.summary:
-        covariance += torch.diag_embed(entry.summary["variance"].double())
-    return mean, covariance / entry.statistic.scale**2
+        covariance.diagonal(dim1=1, dim2=2).add_(entry.summary["variance"].double())
+    return mean, covariance.div_(entry.statistic.scale**2)
 
 
 def _upsampling(network: Network, entry: Entry) -> Tensor:
-    """Matrix (P, p) of the bilinear interpolation from the entry's grid to the pixels; the identity for equal grids."""
-    units = torch.eye(entry.summary["mean"].shape[1], dtype=torch.float64)
-    return units if entry.statistic.downsample == 1 else _upsampled(network, entry, units).T
+    """Matrix (P, p) of the bilinear interpolation from the entry's grid to the pixels."""
+    return _upsampled(network, entry, torch.eye(entry.summary["mean"].shape[1], dtype=torch.float64)).T
 
 
 def _from_first_layer(network: Network, entry: Entry, layer: str) -> PixelMoments:
@@ -215,4 +218,5 @@ def _operator(network: Network, name: str) -> tuple[np.ndarray, Tensor]:
 def _scaled(network: Network, mean: Tensor, covariance: Tensor, source: str, share: float) -> PixelMoments:
     spec = network.spec
     width = spec.high - spec.low
-    return PixelMoments(((mean - spec.low) / width).clamp(0, 1), covariance / width**2, source, share)
+    mean = ((mean - spec.low) / width).clamp(0, 1)
+    return PixelMoments(mean, covariance.div_(width**2).expand(len(mean), -1, -1), source, share)

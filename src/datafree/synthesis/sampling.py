@@ -98,7 +98,7 @@ def sample(
     check_cost(
         8 * n * teacher.spec.pixels, f"{n:,} images in memory", otherwise="give a smaller n, or use synthesize(...)"
     )
-    settings, bound, chunk = prepare(teacher, record, settings, n, chunk, workers, out=None)
+    settings, bound, chunk = prepare(teacher, record, settings, n, chunk, workers, out=None, progress=progress)
     indices = range(-(-n // chunk))
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     progress(0, n)

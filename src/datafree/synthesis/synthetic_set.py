@@ -12,9 +12,9 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -47,6 +47,7 @@ from .._core.progress import Progress, silent
 from .._core.seeds import seed_of
 from .._core.settings import first_problem, modern
 from .._core.slots import Slot, expected, fault
+from .._core.threads import one_thread
 from .._core.user_code import code_entry
 from ..models.class_names import check_order
 from ..models.input_spec import InputSpec
@@ -61,7 +62,7 @@ from .methods import BoundMethod, Synthesizer
 
 __all__ = [
     "CHUNK", "IMAGES", "SET_FOLDER", "SyntheticSet", "balanced_cut", "check_grows", "chunk_size", "in_order", "judged",
-    "make_set", "near_chance", "one_thread", "prepare", "read_about", "renamed_chunk", "set_result", "stored_chunk",
+    "make_set", "near_chance", "prepare", "read_about", "renamed_chunk", "set_result", "stored_chunk",
     "synthesize", "write_log",
 ]  # fmt: skip
 
@@ -386,7 +387,9 @@ def make_set(
 ) -> SyntheticSet:
     """`synthesize` without run.json, which a command writes itself."""
     with together():
-        method, bound, chunk = prepare(teacher, record, method, images, chunk, workers, out=Path(out))
+        method, bound, chunk = prepare(
+            teacher, record, method, images, chunk, workers, out=Path(out), progress=progress
+        )
         check_grows(Path(out), images)
         folder = claim_folder(out, kind="synthetic-set")
         about = _about(teacher, record, getattr(bound, "settings", method), seed, chunk)
@@ -445,8 +448,10 @@ def prepare(
     workers: int | None,
     *,
     out: Path | None,
+    progress: Progress = silent,
 ) -> tuple[Synthesizer, BoundMethod, int]:
-    """The method's settings, the method bound to the teacher and its record, and the number of images in a chunk.
+    """The method's settings, the method bound to the teacher and its record, and the number of images in a chunk. A long
+    preparation of the method is a stage of `progress`.
 
     Raises UserError for counts below 1, and if method, record and teacher do not fit each other. Writes nothing.
     """
@@ -465,7 +470,8 @@ def prepare(
     if record is not None:
         record.check_teacher(teacher)
     with one_thread():  # an eigenbasis must not depend on the number of cores either
-        return method, method.bind(teacher, record), chunk
+        bound = methods.bind(method, teacher, record, workers=workers or os.cpu_count() or 1, progress=progress)
+    return method, bound, chunk
 
 
 def _fill(
@@ -631,17 +637,6 @@ def stored_chunk(
         raise UserError(f"chunk {index} has images that are not finite{advice}")
     pixels = to_bytes(batch.pixels, teacher.spec) if in_range else batch.pixels.float()
     return pixels, batch.labels, teacher.predict(to_pixels(pixels, teacher.spec))
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Inside, torch uses one thread per operation, so that results do not depend on the number of cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _check_set(folder: Path) -> None:

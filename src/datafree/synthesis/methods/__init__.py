@@ -6,6 +6,7 @@ A chunk depends only on the run's seed and its index, so that one process or man
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from ..._core.errors import UserError
 from ..._core.plugins import Family
+from ..._core.progress import Progress, silent
 from ..._core.seeds import stream
 from ..._core.settings import Settings
 from ...models.network import Network
@@ -26,6 +28,7 @@ __all__ = [
     "BoundMethod",
     "Synthesizer",
     "batches",
+    "bind",
     "chunk_labels",
     "from_dict",
     "from_name",
@@ -76,8 +79,27 @@ class Synthesizer(Protocol):
     """Pixels stay within the spec's range, so that a set can store them as bytes."""
 
     def bind(self, teacher: Network, record: Record | None) -> BoundMethod:
-        """Raises UserError if the record lacks what the method needs."""
+        """Raises UserError if the record lacks what the method needs.
+
+        A method whose preparation takes long may also take `workers` and `progress`, which `methods.bind` passes.
+        """
         ...
+
+
+def bind(
+    method: Synthesizer,
+    teacher: Network,
+    record: Record | None,
+    *,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> BoundMethod:
+    """The method bound to a teacher and its record. A long preparation runs on `workers` threads, by default as many as
+    torch uses, and is shown as a stage of `progress`.
+    """
+    taken = inspect.signature(method.bind).parameters
+    options = {"workers": workers, "progress": progress}
+    return method.bind(teacher, record, **{name: value for name, value in options.items() if name in taken})
 
 
 def batches(

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from ..._core.progress import Progress, silent, stage
 from ..._core.seeds import stream
 from ..._core.settings import Settings
 from ...data.warp import Warp, warp
@@ -16,7 +17,7 @@ from ...models.network import Network
 from ...records.presets import PIXELS_AT_MOST
 from ...records.record import Record
 from ..censored_gaussian import Censored, fit_censored
-from ..cost import check_distribution
+from ..cost import check_distribution, classes_at_a_time
 from ..pixel_moments import PixelMoments, pixel_factors, pixel_moments
 from . import Batch, chunk_labels, needed
 
@@ -53,14 +54,21 @@ class Distribution(Settings):
     summary: ClassVar[str] = "draws images from the record's censored Gaussian, if it determines the pixels (ours)"
     in_range: ClassVar[bool] = True
 
-    def bind(self, teacher: Network, record: Record | None) -> BoundDistribution:
+    def bind(
+        self, teacher: Network, record: Record | None, *, workers: int | None = None, progress: Progress = silent
+    ) -> BoundDistribution:
+        """Fits `workers` classes at a time, fewer if memory is short; by default as many as torch uses threads."""
         distribution = self._distribution(teacher, record)
         if not isinstance(distribution, Censored):
-            distribution = fit_censored(distribution.mean, distribution.covariance, rank=self.rank)
+            workers = classes_at_a_time(torch.get_num_threads() if workers is None else workers, teacher.spec.pixels)
+            with stage(progress, "fit the pixels of each class") as shown:
+                distribution = fit_censored(
+                    distribution.mean, distribution.covariance, rank=self.rank, workers=workers, progress=shown
+                )
         return BoundDistribution(self, teacher, distribution).with_accepted_warps()
 
     def check(self, teacher: Network, record: Record | None) -> None:
-        """Raises UserError in the same cases as `bind`, without the fit, which takes seconds to minutes."""
+        """Raises UserError in the same cases as `bind`, without the fit, which takes seconds to a minute."""
         self._distribution(teacher, record)
 
     def _distribution(self, teacher: Network, record: Record | None) -> Censored | PixelMoments:

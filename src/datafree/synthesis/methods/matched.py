@@ -15,6 +15,7 @@ import torch
 from pydantic import Field
 
 from ..._core.errors import UserError
+from ..._core.progress import Progress, silent
 from ..._core.seeds import stream
 from ..._core.settings import Settings
 from ...models.behaviour import check_pixel_gradient
@@ -61,7 +62,9 @@ class MomentMatching(Settings):
         largest = BATCH * -(-classes // min(self.classes, classes))
         return max(BATCH, -(-images // -(-images // largest)))
 
-    def bind(self, teacher: Network, record: Record | None) -> BoundMatching:
+    def bind(
+        self, teacher: Network, record: Record | None, *, workers: int | None = None, progress: Progress = silent
+    ) -> BoundMatching:
         record = needed(self.method, record, teacher)
         check_pixel_gradient(teacher, f"method {self.method}")
         objective = 1.0 * MatchMoments(bind_entries(teacher, record, record.need("moments")))
@@ -75,7 +78,9 @@ class MomentMatching(Settings):
                 f"start: got 'distribution' for images of {teacher.spec.pixels} numbers, expected at most "
                 f"{PIXELS_AT_MOST}; give `start='noise'`"
             )
-        distribution = plain.bind(teacher, record) if self.start == "distribution" else None
+        distribution = None
+        if self.start == "distribution":
+            distribution = plain.bind(teacher, record, workers=workers, progress=progress)
         return BoundMatching(self, teacher, record, objective, distribution)
 
 
