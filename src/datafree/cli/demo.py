@@ -34,7 +34,7 @@ from ..releases.release import Release, write_release
 from ..runs.output_folder import DEMO_FOLDER, output_folder
 from ..runs.run_log import RunLog, versions
 from ..synthesis import methods
-from ..synthesis.synthetic_set import SyntheticSet, synthesize
+from ..synthesis.synthetic_set import SyntheticSet, make_set
 from .progress_bar import bar
 from .terminal import plain
 
@@ -143,9 +143,10 @@ def _without(
     steps = {} if name == "distribution" else {"steps": 100}
     method = methods.from_dict({"method": name, **steps})
     with bar(f"synthesize {name}", quiet) as progress:
-        synthetic_set = synthesize(
-            teacher, record, method, folder / f"set-{name}", images=images, seed=seed, progress=progress
-        )
+        synthetic_set = make_set(
+            teacher, record, method, folder / f"set-{name}", images=images, seed=seed, chunk=None, workers=None,
+            progress=progress,
+        )  # fmt: skip
     student = new_model("hinton128", teacher.spec, seed=seed)
     source: StoredImages = stored_images(synthetic_set)
     curve = distill(teacher, student, source, LEARNING, seed=seed, score=accuracy_on(test))
