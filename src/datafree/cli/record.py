@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -105,7 +103,7 @@ def _record(
         if in_place:
             log.check(target)
         old = load_record(model, source, network) if add else None  # not before: another run may add to it
-        with bar(f"record {model}", run.quiet) as progress, _advising():
+        with bar(f"record {model}", run.quiet) as progress:
             seen = Seen()
             measured = measure(
                 network, training, entries, add_to=old, state=beside, progress=progress, answered=seen.add
@@ -127,15 +125,6 @@ def _record(
         )
     _say(path, measured, network, training)
     seen.say(len(network.spec.classes), usual)
-
-
-@contextmanager
-def _advising() -> Iterator[None]:
-    """Where a record cannot be added to, the advice is this command's own option."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(str(error).replace("record all of it again", "give --replace instead")) from None
 
 
 @dataclass

@@ -369,13 +369,13 @@ def _check_addable(add_to: Record, network: Network, data: Dataset | None) -> No
     if add_to.made["samples"] != len(data):
         raise UserError(
             f"add_to: got a record of {add_to.made['samples']:,} images, expected one of the {len(data):,} of the data; "
-            "give the data that was recorded, or record all of it again"
+            "give the data that was recorded, or record all of it again without `add_to`"
         )
     recorded = add_to.made.get("sha256")
     if recorded is not None and recorded != sha256(as_input(network, data)):
         raise UserError(
             f"add_to: got a record of other images or labels, expected one of the {len(data):,} of the data; "
-            "give the data that was recorded, or record all of it again"
+            "give the data that was recorded, or record all of it again without `add_to`"
         )
 
 
@@ -421,7 +421,7 @@ def _joined(add_to: Record, new: Record) -> Record:
         if _differs(add_to, name, entry.statistic, entry.taps):
             raise UserError(
                 f"add_to: got a record that has an entry {name!r} with other settings, which would be lost; "
-                "record all of it again, or add one kind of statistics of other layers alone"
+                "record all of it again without `add_to`, or add one kind of statistics of other layers"
             )
     joined = replace(
         new,
