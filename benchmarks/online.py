@@ -17,11 +17,11 @@ from torch.nn.functional import cross_entropy
 
 from datafree.distillation import replay
 from datafree.distillation.kl import kl
-from datafree.distillation.online.generator import new_generator
 from datafree.distillation.online.run import OnlineDistillation, train_online
 from datafree.models.input_spec import InputSpec
 from datafree.models.network import Network
 from datafree.releases.load import new_model
+from datafree.synthesis.generator import new_generator
 
 ROUNDS, BATCH = 5, 512
 SPEC = InputSpec(shape=(1, 32, 32), classes=tuple("0123456789"))

@@ -12,15 +12,6 @@ from torch.nn.functional import conv2d, interpolate
 from datafree._core.errors import UserError
 from datafree.distillation import replay
 from datafree.distillation.online import run as online
-from datafree.distillation.online.generator import (
-    WIDTHS,
-    Generator,
-    PhaseConv,
-    PhaseNorm,
-    UpsampledConv,
-    new_generator,
-    width_for,
-)
 from datafree.distillation.online.run import (
     PRESETS,
     AnchorImages,
@@ -29,13 +20,22 @@ from datafree.distillation.online.run import (
     online_preset,
     train_online,
 )
-from datafree.distillation.online.scene import Scene
 from datafree.distillation.replay import vae
 from datafree.evaluation.accuracy import evaluate
 from datafree.models.hooks import INPUT, watch
 from datafree.models.network import Network
+from datafree.synthesis.generator import (
+    WIDTHS,
+    Generator,
+    PhaseConv,
+    PhaseNorm,
+    UpsampledConv,
+    new_generator,
+    width_for,
+)
 from datafree.synthesis.losses import Objective, View, alignment
 from datafree.synthesis.losses.alignment_loss import AlignmentLoss
+from datafree.synthesis.scene import Scene
 
 GUIDES = [
     pytest.param(kind, marks=[pytest.mark.slow] * (kind in ("coral", "mmd"))) for kind in sorted(alignment.kinds())

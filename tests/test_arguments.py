@@ -19,7 +19,6 @@ import datafree as df
 from datafree._core.arguments import SOURCES
 from datafree._core.settings import Settings
 from datafree.distillation.online.run import train_online
-from datafree.distillation.online.scene import Scene
 from datafree.distillation.online.settings import OnlineDistillation
 from datafree.quantization import calibrate, finetune
 from datafree.records.divergence import StoredStatistics, divergence
@@ -27,6 +26,7 @@ from datafree.releases.release import write_record
 from datafree.synthesis.losses.batchnorm import BatchNormDivergence
 from datafree.synthesis.losses.online import Disagreement
 from datafree.synthesis.methods import batches
+from datafree.synthesis.scene import Scene
 
 FREE = {"kl", "load_data", "method"}
 """Public functions that check their arguments themselves; `kl` is called in every step of a training."""

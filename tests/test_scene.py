@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from datafree.distillation.online.scene import Scene, _resized
 from datafree.models.input_spec import InputSpec
+from datafree.synthesis.scene import Scene, _resized
 
 
 def spec(*shape: int, **own) -> InputSpec:

@@ -7,8 +7,8 @@ import torch
 
 from datafree._core.errors import UserError
 from datafree.distillation import replay
-from datafree.distillation.online.generator import new_generator
 from datafree.distillation.replay import Memory, Replay, vae
+from datafree.synthesis.generator import new_generator
 
 KINDS = tuple(replay.kinds())
 STORED = ("bank", "reservoir", "balanced", "pool")

@@ -11,7 +11,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from datafree._core.errors import UserError
-from datafree.distillation.online.generator import width_for
 from datafree.distillation.online.run import train_online
 from datafree.models import hooks
 from datafree.models.input_spec import InputSpec
@@ -21,6 +20,7 @@ from datafree.records.divergence import stored_statistics
 from datafree.records.statistics.batchnorm import BatchNorm
 from datafree.releases.load import new_model
 from datafree.synthesis.cost import inversion_bytes
+from datafree.synthesis.generator import width_for
 from datafree.synthesis.methods import from_name
 
 SPEC = InputSpec(shape=(3, 4, 4), classes=("a", "b", "c"))

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from datafree.data import load
 from datafree.distillation import student_init
-from datafree.distillation.online.generator import untrained
-from datafree.distillation.online.scene import Scene
 from datafree.distillation.student_init import (
     _Moments,
     _pairs,
@@ -25,6 +23,8 @@ from datafree.evaluation.accuracy import evaluate
 from datafree.models.input_spec import InputSpec
 from datafree.models.network import Network
 from datafree.releases.load import new_model
+from datafree.synthesis.generator import untrained
+from datafree.synthesis.scene import Scene
 
 SPEC = InputSpec(shape=(1, 8, 8), classes=tuple("abcd"))
 

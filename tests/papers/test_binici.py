@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from datafree.distillation import replay
-from datafree.distillation.online.generator import new_generator
 from datafree.distillation.online.run import PRESETS
-from datafree.distillation.online.scene import Scene
 from datafree.models.input_spec import InputSpec
 from datafree.releases.load import new_model
+from datafree.synthesis.generator import new_generator
+from datafree.synthesis.scene import Scene
 from papers import claims
 from papers.binici2021 import rows as rows_2021
 from papers.binici2022 import rows as rows_2022

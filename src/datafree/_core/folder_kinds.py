@@ -37,7 +37,7 @@ NO_COPY = (
 
 def is_zoo(name: str) -> bool:
     """Whether the name has the form of a zoo name, with any sizes."""
-    return re.fullmatch(r"hinton[0-9]+|lenet5(-half)?|alexnet(/[0-9]+|-half)?|resnet[0-9]+", name) is not None
+    return re.fullmatch(r"hinton[0-9]+|lenet5(-half)?|alexnet(/[0-9]+|-half)?|resnet[0-9]+(/[0-9]+)?", name) is not None
 
 
 def is_release(name: str | Path) -> bool:

@@ -100,7 +100,8 @@ def distill(
     teacher
         Release folder. With --weights, those weights are used instead of its own.
     student
-        Zoo name or file.py:function of your own; by default the teacher's half, where the zoo has one.
+        Zoo name, `half` (of the teacher's channels), `shallow` (fewer blocks), or file.py:function of your own; by
+            default the half that the papers use, where the zoo has one.
     out
         Release folder to write for the student.
     images
@@ -159,7 +160,8 @@ def fresh_command(method: str, text: SettingsText) -> Callable[..., None]:
         teacher
             Release folder. With --weights or --record, those are used instead of its own.
         student
-            Zoo name or file.py:function of your own; by default the teacher's half, where the zoo has one.
+            Zoo name, `half` (of the teacher's channels), `shallow` (fewer blocks), or file.py:function of your own; by
+            default the half that the papers use, where the zoo has one.
         out
             Release folder to write for the student.
         epoch_images
@@ -202,7 +204,7 @@ def _distill(
     record = load_record(teacher, source, network) if "method" in options else None
     if record is None:
         check_code(teacher, source, network)
-    name = student or student_name(network)
+    name = student_name(network, student)
     sets = {role: path for role in ("condensed", "images") if (path := options.get(role)) is not None}
     real = load_data(data, "train") if not sets and "method" not in options else None
     learned: dict[str, Any] = {"images": real} if real is not None else dict(options)

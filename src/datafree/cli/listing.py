@@ -35,6 +35,7 @@ MODELS = {
     "alexnet": "AlexNet for small images",
     "alexnet/N": "AlexNet with an Nth of the channels; alexnet-half",
     "resnetN": "residual network of N = 6k + 2 layers: resnet20, resnet44, ...",
+    "resnetN/K": "residual network with a Kth of the channels: resnet20/2, ...",
 }
 
 

@@ -85,7 +85,8 @@ def online_command(memories: Mapping[str, SettingsText], alignments: Mapping[str
         teacher
             Release folder. With --weights, those weights are used instead of its own.
         student
-            Zoo name or file.py:function of your own; by default the teacher's half, where the zoo has one.
+            Zoo name, `half` (of the teacher's channels), `shallow` (fewer blocks), or file.py:function of your own; by
+            default the half that the papers use, where the zoo has one.
         out
             Release folder to write for the student.
         preset
@@ -138,7 +139,7 @@ def _distill(
     record = load_record(teacher, source, network) if reads_record or source.record is not None else None
     if record is None:
         check_code(teacher, source, network)
-    name = student or student_name(network)
+    name = student_name(network, student)
     plan = plan_online(network, name, record=record, seed=run.seed, **options)
     student_network, settings, condensed = plan.student, plan.settings, options["condensed"]
     replay: Any = plan.replay

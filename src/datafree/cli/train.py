@@ -46,7 +46,7 @@ def train(
     model
         A zoo name, or file.py:function of your own. The zoo: hinton1200, hinton800, lenet5, lenet5-half, alexnet,
         alexnet-half, resnet20, resnet44, and other sizes as hintonN (two hidden layers of N), resnetN (8, 14, 20, ...
-        layers) and alexnet/N (an Nth of the channels).
+        layers), resnetN/K (a Kth of the channels) and alexnet/N (an Nth).
     out
         The release folder to write: config.json, model.safetensors, README.md, run.json.
     """

@@ -28,6 +28,7 @@ from .student_init import init_student_from_teacher, same_architecture
 from .students import Provenance, Start, StudentLike, new_student
 from .train_student import ROUNDED, check_student, resolved, temperature_of, train_student
 from .training_loop import Curve
+from .views import viewed
 
 __all__ = [
     "Distillation",
@@ -58,6 +59,9 @@ class DistillationChanges(TypedDict, total=False):
     warmup: float
     precision: Literal["float32", "bfloat16"]
     temperature: float | None
+    shift: int | None
+    flip: bool
+    mixup: float
     loss: Literal["kl", "mse"]
 
 
@@ -142,8 +146,9 @@ class DistillationPlan:
         from_teacher = self.start == "teacher" and same_architecture(student, self.teacher)
         if from_teacher and (state is None or not state.exists()):
             init_student_from_teacher(student, self.teacher, None, seed=self.seed)
+        views = viewed(self.teacher, source, self.settings)
         curve = train_student(
-            self.teacher, student, source, self.settings, seed=self.seed, state=state, identity=identity, score=score,
+            self.teacher, student, views, self.settings, seed=self.seed, state=state, identity=identity, score=score,
             on_epoch=on_epoch, progress=progress,
         )  # fmt: skip
         pixels, logits = next(iter(source.epoch(0, 0, COMPARED)))

@@ -36,6 +36,8 @@ class Schedule(Settings):
 class Distillation(Schedule):
     """How a student is distilled, from synthetic or from real images."""
 
+    later: ClassVar[dict[str, Any]] = {"optimizer": "adam", "shift": 0, "flip": False, "mixup": 0.0}
+
     epochs: int = Field(default=30, ge=1, le=EPOCHS)
     """Number of passes over the images."""
     batch: int = Field(default=128, ge=1)
@@ -46,3 +48,9 @@ class Distillation(Schedule):
     """Temperature of the KL divergence; by default chosen from the scale of the teacher's logits."""
     loss: Literal["kl", "mse"] = "kl"
     """Loss: KL divergence at `temperature`, or mean squared difference of centred logits."""
+    shift: int | None = Field(default=0, ge=0)
+    """Maximum random shift of each image in pixels, filled with black; the teacher labels every view."""
+    flip: bool = False
+    """Mirror each image left to right with probability 1/2; the teacher labels every view."""
+    mixup: float = Field(default=0.0, ge=0, le=1)
+    """Share of images that are blended with another one, with a weight uniform in 0 to 1."""

@@ -20,8 +20,8 @@ from .._core.errors import UserError
 from .._core.seeds import stream
 from ..models import hooks
 from ..models.network import Network, copied, frozen
-from .online.generator import untrained
-from .online.scene import Scene
+from ..synthesis.generator import untrained
+from ..synthesis.scene import Scene
 
 __all__ = ["copy_teacher_channels", "init_student_from_teacher", "same_architecture"]
 
@@ -41,11 +41,13 @@ CHUNK = 1 << 20
 def init_student_from_teacher(student: Network, teacher: Network, scene: Scene | None, *, seed: int) -> bool:
     """Calls `copy_teacher_channels` with images of untrained generators. Returns whether the student was initialised.
 
-    `scene` is the generators' image model, by default `Scene()`. A student of another architecture stays unchanged.
+    Of a teacher with more blocks per stage the middle ones are left out. `scene` is the generators' image model, by default
+    `Scene()`. A student of another architecture stays unchanged.
     """
-    if not same_architecture(student, teacher):
+    aligned = _aligned(student, teacher)
+    if aligned is None:
         return False
-    return copy_teacher_channels(student, teacher, untrained(teacher, scene or Scene(), seed=seed))
+    return copy_teacher_channels(student, aligned, untrained(teacher, scene or Scene(), seed=seed))
 
 
 @torch.no_grad()
@@ -62,7 +64,7 @@ def copy_teacher_channels(student: Network, teacher: Network, pixels: Tensor) ->
     teacher's (P, Q, ...), which keeps the scale of a sum over fewer inputs. Biases and the weights and running
     statistics of norms follow their channels. The effect of fewer channels on layer and group norms is not compensated.
     """
-    if not same_architecture(student, teacher):
+    if not _same_layers(student, teacher):
         return False
     teacher.check()
     student_state = student.module.state_dict()
@@ -91,7 +93,46 @@ def copy_teacher_channels(student: Network, teacher: Network, pixels: Tensor) ->
 
 
 def same_architecture(student: Network, teacher: Network) -> bool:
-    """Whether the student has the teacher's layers, none wider."""
+    """Whether the student has the teacher's layers, none wider, or those of some of its blocks."""
+    return _aligned(student, teacher) is not None
+
+
+def _aligned(student: Network, teacher: Network) -> Network | None:
+    """The teacher, or a copy of it without blocks that the student does not have; None for another architecture."""
+    if _same_layers(student, teacher):
+        return teacher
+    shallower = without_blocks(teacher, student)
+    return shallower if shallower is not None and _same_layers(student, shallower) else None
+
+
+def without_blocks(teacher: Network, student: Network) -> Network | None:
+    """A copy of the teacher with as many blocks in each container as the student has; None if it has no more.
+
+    A container is a Sequential or ModuleList whose children after the first have the same weights' names and shapes, as
+    the residual blocks of a stage have. The first and the last blocks are kept.
+    """
+    module, changed = copied(teacher.module), False
+    containers = dict(student.module.named_modules())
+    for name, container in list(module.named_modules()):
+        other = containers.get(name)
+        kinds = (nn.Sequential, nn.ModuleList)
+        if not isinstance(container, kinds) or not isinstance(other, kinds) or not 0 < len(other) < len(container):
+            continue
+        shapes = [{key: tensor.shape for key, tensor in block.state_dict().items()} for block in container]
+        if not all("." in key for key in shapes[-1]) or any(block != shapes[-1] for block in shapes[1:]):
+            return None
+        for _ in range(len(container) - len(other)):
+            del container[1]
+        changed = True
+    network = Network(module, teacher.spec, teacher.name)
+    try:
+        network.check()
+    except UserError:
+        return None
+    return network if changed else None
+
+
+def _same_layers(student: Network, teacher: Network) -> bool:
     student_state, teacher_state = student.module.state_dict(), teacher.module.state_dict()
     return student_state.keys() == teacher_state.keys() and all(
         _is_no_wider(tensor, teacher_state[name]) for name, tensor in student_state.items()

@@ -37,8 +37,21 @@ class Provenance:
     """Duration of the training."""
 
 
-def student_name(teacher: Network) -> str:
-    """The default student: half of the teacher. Raises UserError if the zoo has no half of it."""
+def student_name(teacher: Network, student: str | None = None) -> str:
+    """The name of the student: `half` has half of the teacher's channels, `shallow` fewer blocks, None is the default.
+
+    Other names are returned as they are. Raises UserError if the zoo has no such network for this teacher.
+    """
+    if student in ("half", "shallow"):
+        name = zoo.narrower(teacher.name) if student == "half" else zoo.shallower(teacher.name)
+        if name is None:
+            raise UserError(
+                f"student {student!r}: the zoo has none for {teacher.name}, expected a teacher of the zoo that has one; "
+                "name the student, from the zoo or as file.py:function"
+            )
+        return name
+    if student is not None:
+        return student
     name = zoo.half(teacher.name)
     if name is None:
         raise UserError(
@@ -54,7 +67,7 @@ def new_student(student: StudentLike | None, teacher: Network, *, seed: int) -> 
     A module gets the teacher's spec. Raises UserError if it does not fit the teacher, or is the teacher's own.
     """
     if student is None or isinstance(student, str):
-        network = new_model(student or student_name(teacher), teacher.spec, seed=seed)
+        network = new_model(student_name(teacher, student), teacher.spec, seed=seed)
     elif isinstance(student, Network):
         network = student
     else:

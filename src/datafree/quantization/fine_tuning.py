@@ -15,9 +15,9 @@ from .._core.arguments import checked
 from .._core.errors import UserError
 from .._core.progress import Progress, silent
 from .._core.seeds import stream
-from ..data.augmentation import mirrored, shifted
 from ..distillation.train_student import train_student
 from ..distillation.training_loop import Curve
+from ..distillation.views import view
 from ..models.input_spec import InputSpec
 from ..models.network import Network
 from ..models.pixel_bytes import to_pixels
@@ -56,19 +56,8 @@ class Augmented:
         distinct = max(1, min(batch, len(self)) // repeats)
         for start in range(0, len(self) - min(batch, len(self)) + 1, min(batch, len(self))):
             rows = order[start // repeats : start // repeats + distinct].repeat(repeats)
-            pixels = self._augmented(to_pixels(self.pixels[rows], self.spec), rng)
+            pixels = view(to_pixels(self.pixels[rows], self.spec), self.settings, self.spec, rng)
             yield pixels, self.teacher.predict(pixels)
-
-    def _augmented(self, pixels: Tensor, rng: torch.Generator) -> Tensor:
-        settings = self.settings
-        largest_shift = self.spec.shape[1] // 8 if settings.shift is None else settings.shift
-        pixels = shifted(pixels, largest_shift, rng, self.spec.black)
-        pixels = mirrored(pixels, rng) if settings.flip else pixels
-        if settings.mixup:
-            share = torch.rand(len(pixels), 1, 1, 1, generator=rng)
-            share = torch.where(torch.rand(len(pixels), 1, 1, 1, generator=rng) < settings.mixup, share, torch.ones(()))
-            pixels = share * pixels + (1 - share) * pixels[torch.randperm(len(pixels), generator=rng)]
-        return pixels
 
 
 @checked

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 from pydantic import Field, model_validator
 
 from .._core.limits import EPOCHS
@@ -12,6 +14,8 @@ __all__ = ["FineTuning"]
 
 class FineTuning(Distillation):
     """How a quantized network is fine-tuned: its weights and grids are trained alike."""
+
+    later: ClassVar[dict[str, Any]] = {"optimizer": "adam"}
 
     epochs: int = Field(default=30, ge=1, le=EPOCHS)
     """Number of passes over the images."""

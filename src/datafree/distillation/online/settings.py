@@ -17,7 +17,7 @@ from ...synthesis.losses import Objective
 from ...synthesis.losses.batchnorm import BatchNormDivergence
 from ...synthesis.losses.classes import ClassBalance
 from ...synthesis.losses.online import ConfidenceLoss, Disagreement, FeatureNorm, Kind
-from .scene import Scene
+from ...synthesis.scene import Scene
 
 __all__ = ["PRESETS", "OnlineDistillation", "online_preset"]
 

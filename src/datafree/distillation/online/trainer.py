@@ -20,6 +20,7 @@ from ..._core.slots import Slot, Slots, module_slots, optimizer_slots, prefixed
 from ...models import hooks as tap_names
 from ...models.network import Network, copied, frozen
 from ...models.pixel_bytes import to_bytes, to_pixels
+from ...synthesis.generator import Generator, new_generator
 from ...synthesis.losses import Objective, View
 from ...synthesis.losses.alignment import Alignment
 from ...synthesis.losses.alignment_loss import AlignmentLoss
@@ -27,7 +28,6 @@ from ..kl import kl
 from ..muon import Muon
 from ..replay import Memory, Written
 from ..train_student import temperature_of
-from .generator import Generator, new_generator
 from .history import GeneratorHealth, History
 from .settings import OnlineDistillation
 

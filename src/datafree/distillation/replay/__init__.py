@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ..._core.slots import Slots
     from ...models.network import Network
-    from ..online.generator import Generator
+    from ...synthesis.generator import Generator
 
 __all__ = ["BYTES", "FAMILY", "Memory", "Replay", "Written", "from_dict", "from_name", "kinds", "room_for"]
 

@@ -13,7 +13,7 @@ from ..._core.errors import UserError
 from ..._core.settings import Settings
 from ..._core.slots import Slot, Slots
 from ...models.network import Network
-from ..online.generator import Generator
+from ...synthesis.generator import Generator
 from . import BYTES, Written
 
 __all__ = ["Ema"]

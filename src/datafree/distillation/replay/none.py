@@ -11,7 +11,7 @@ from torch import Tensor
 from ..._core.settings import Settings
 from ..._core.slots import Slots
 from ...models.network import Network
-from ..online.generator import Generator
+from ...synthesis.generator import Generator
 from . import Written
 
 __all__ = ["NoReplay"]

@@ -14,7 +14,7 @@ from ..._core.settings import Settings
 from ..._core.slots import Slot, Slots
 from ...models.network import Network
 from ...models.pixel_bytes import to_bytes, to_pixels
-from ..online.generator import Generator
+from ...synthesis.generator import Generator
 from . import BYTES, Written, room_for
 
 __all__ = ["ImageMemory", "StoredReplay", "reservoir_slots"]

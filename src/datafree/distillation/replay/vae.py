@@ -17,7 +17,7 @@ from ..._core.settings import Settings
 from ..._core.slots import Slot, Slots, module_slots, optimizer_slots
 from ...models.input_spec import InputSpec
 from ...models.network import Network, frozen
-from ..online.generator import Generator
+from ...synthesis.generator import Generator
 from . import BYTES, Written
 
 __all__ = ["Vae"]

@@ -16,13 +16,17 @@ __all__ = ["build", "half", "names", "on_meta"]
 
 SIZES = {"hinton": 99_999, "alexnet/": 999, "resnet": 1202}
 """The largest number in a name; the deepest network of He et al. 2016 has 1202 layers."""
+ALL = r"(hinton|alexnet/)([0-9]{1,40})|(resnet)([0-9]{1,40})(?:/([0-9]{1,40}))?|lenet5(?:-half)?|alexnet(?:-half)?"
+"""Every name, as a regular expression: two kinds with their sizes."""
+RESNET_WIDTH = 16
+"""Channels of the first stage of a residual network."""
 WEIGHTS = 1 << 36
 """Largest number of weights; files with more could not be read."""
 _HALVES = {"hinton1200": "hinton800", "lenet5": "lenet5-half", "alexnet": "alexnet-half"}
 
 
 def names() -> tuple[str, ...]:
-    """The names used in the papers; `hintonN`, `resnetN` and `alexnet/N` accept other sizes too."""
+    """The names used in the papers; `hintonN`, `resnetN`, `resnetN/K` and `alexnet/N` accept other sizes too."""
     return ("hinton1200", "hinton800", "lenet5", "lenet5-half", "alexnet", "alexnet-half", "resnet20", "resnet44")
 
 
@@ -36,12 +40,28 @@ def half(name: str) -> str | None:
     return _HALVES.get(name)
 
 
+def narrower(name: str) -> str | None:
+    """The network with half the channels in every layer; None if the zoo has none."""
+    if match := re.fullmatch(r"(resnet[0-9]{1,4})(?:/([0-9]{1,2}))?", name):
+        divide = 2 * int(match[2] or 1)
+        return f"{match[1]}/{divide}" if divide <= RESNET_WIDTH // 2 else None
+    return None if half(name) is None or name.startswith("resnet") else half(name)
+
+
+def shallower(name: str) -> str | None:
+    """The residual network with a block fewer in every stage; None for other networks, and for one with one block."""
+    match = re.fullmatch(r"resnet([0-9]{1,4})(/[0-9]{1,2})?", name)
+    return f"resnet{int(match[1]) - 6}{match[2] or ''}" if match and int(match[1]) >= 14 else None
+
+
 def check(name: str, spec: InputSpec) -> None:
     """Raises UserError for a name that is not in the zoo or whose network is too large. Builds nothing."""
-    match = re.fullmatch(r"(hinton|alexnet/|resnet)([0-9]{1,40})|lenet5(?:-half)?|alexnet(?:-half)?", name)
+    match = re.fullmatch(ALL, name)
     if match is None:
         raise unknown("model", name, names(), "the zoo, and no such file, module or folder")
-    kind, size = match[1], int(match[2] or 1)
+    kind, size = match[1] or match[3], int(match[2] or match[4] or 1)
+    if (divide := int(match[5] or 1)) not in range(1, RESNET_WIDTH + 1) or RESNET_WIDTH % divide:
+        raise UserError(f"model {name[:60]!r}: got /{divide}, expected /2, /4, /8 or /16 of the channels; name another")
     if kind is not None and size > SIZES[kind]:
         raise UserError(f"model {name[:60]!r}: got size {size}, expected at most {SIZES[kind]:,}; name a smaller one")
     if kind == "hinton" and size * (spec.pixels + size + len(spec.classes)) > WEIGHTS:
@@ -63,8 +83,8 @@ def build(name: str, spec: InputSpec) -> nn.Module:
         return LeNet5(spec, half=name.endswith("half"))
     if alexnet := re.fullmatch(r"alexnet(?:/([0-9]{1,3})|-half)?", name):
         return AlexNet(spec, divide=2 if name.endswith("half") else _size(name, int(alexnet[1] or 1)))
-    if resnet := re.fullmatch(r"resnet([0-9]{1,4})", name):
-        return CifarResNet(spec, depth=int(resnet[1]))
+    if resnet := re.fullmatch(r"resnet([0-9]{1,4})(?:/([0-9]{1,2}))?", name):
+        return CifarResNet(spec, depth=int(resnet[1]), width=RESNET_WIDTH // int(resnet[2] or 1))
     raise unknown("model", name, names(), "the zoo, and no such file, module or folder")
 
 

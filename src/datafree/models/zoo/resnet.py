@@ -14,19 +14,19 @@ __all__ = ["CifarResNet"]
 
 
 class CifarResNet(nn.Module):
-    """Weight names: conv1, bn1, layer{1,2,3}.{i}.conv{1,2} / bn{1,2}, linear."""
+    """Weight names: conv1, bn1, layer{1,2,3}.{i}.conv{1,2} / bn{1,2}, linear. `width` is that of the first stage."""
 
-    def __init__(self, spec: InputSpec, *, depth: int):
+    def __init__(self, spec: InputSpec, *, depth: int, width: int = 16):
         super().__init__()
         if depth < 8 or (depth - 2) % 6:
             raise UserError(f"no CIFAR ResNet of depth {depth}, expected 6n + 2 with n >= 1; nearest: 'resnet20'")
         blocks = (depth - 2) // 6
-        self.conv1 = nn.Conv2d(spec.shape[0], 16, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        self.layer1 = _stage(16, 16, blocks, stride=1)
-        self.layer2 = _stage(16, 32, blocks, stride=2)
-        self.layer3 = _stage(32, 64, blocks, stride=2)
-        self.linear = nn.Linear(64, len(spec.classes))
+        self.conv1 = nn.Conv2d(spec.shape[0], width, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.layer1 = _stage(width, width, blocks, stride=1)
+        self.layer2 = _stage(width, 2 * width, blocks, stride=2)
+        self.layer3 = _stage(2 * width, 4 * width, blocks, stride=2)
+        self.linear = nn.Linear(4 * width, len(spec.classes))
         he(self)
 
     def forward(self, x: Tensor) -> Tensor:

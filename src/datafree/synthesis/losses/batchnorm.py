@@ -24,6 +24,11 @@ class BatchNormDivergence(Term):
 
     layers: tuple[StoredStatistics, ...]
     form: Form = "forward"
+    earlier: tuple[tuple[Tensor, Tensor], ...] | None = None
+    """Mean minus stored mean (C,), and variance (C,), of earlier batches, one pair per layer: then a running mean over
+    batches is compared, with the whole gradient of this one, so that no single batch must have all statistics."""
+    momentum: float = 0.9
+    """Share of the earlier batches in the running mean."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -33,13 +38,31 @@ class BatchNormDivergence(Term):
         return tuple(layer.tap for layer in self.layers)
 
     def __call__(self, view: View) -> Tensor:
-        return torch.stack([self._divergence(layer, view.activations[layer.tap]) for layer in self.layers]).sum() * len(
-            view.pixels
-        )
+        divergences = [
+            self._divergence(layer, *pair) for layer, pair in zip(self.layers, self.running(view), strict=True)
+        ]
+        return torch.stack(divergences).sum() * len(view.pixels)
 
-    def _divergence(self, layer: StoredStatistics, activation: Tensor) -> Tensor:
-        mean_difference, variance = by_channel(activation, layer.mean.to(activation.device), layer.calls)
+    def running(self, view: View) -> tuple[tuple[Tensor, Tensor], ...]:
+        """The pairs that are compared: of this batch, or running means with those of the earlier ones."""
+        pairs = []
+        for number, layer in enumerate(self.layers):
+            activation = view.activations[layer.tap]
+            pair = by_channel(activation, layer.mean.to(activation.device), layer.calls)
+            if self.earlier is not None:
+                pair = tuple(
+                    _blended(new, old, self.momentum) for new, old in zip(pair, self.earlier[number], strict=True)
+                )
+            pairs.append(pair)
+        return tuple(pairs)
+
+    def _divergence(self, layer: StoredStatistics, mean_difference: Tensor, variance: Tensor) -> Tensor:
         if self.form == "l2":
             variance_difference = variance - layer.variance.to(variance)
             return torch.linalg.vector_norm(mean_difference) + torch.linalg.vector_norm(variance_difference)
         return divergence(mean_difference, variance, layer, self.form).sum()
+
+
+def _blended(new: Tensor, old: Tensor, momentum: float) -> Tensor:
+    """Running mean of `old` and `new`, with the gradient of `new` alone."""
+    return old.lerp(new.detach(), 1 - momentum) + (new - new.detach())

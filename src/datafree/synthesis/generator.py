@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, pixel_shuffle
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..._core.memory import check_cost
-from ..._core.seeds import seed_of, stream
-from ...models.input_spec import InputSpec
-from ...models.network import Network, frozen
-from ...records.cost import FLOAT32
+from .._core.memory import check_cost
+from .._core.seeds import seed_of, stream
+from ..models.input_spec import InputSpec
+from ..models.network import Network, frozen
+from ..records.cost import FLOAT32
 from .scene import Scene
 
 __all__ = ["Generator", "check_generator", "new_generator", "untrained", "width_for"]
@@ -40,11 +40,15 @@ class Generator(nn.Module):
     The architecture of DAFL and PRE-DFKD with fewer channels. Its batch norms have no running statistics, because it is
     only used in batches; so generating images never changes it.
 
+    With `contrast`, mean and contrast of each colour are learned; otherwise they are fixed.
+
     With a `scene`, the generator makes maps, and further latents control how they become images (see `scene.Scene`).
     Without one, the mean of every image is the middle of the range, which is rare in photographs and digits.
     """
 
-    def __init__(self, spec: InputSpec, latent: int = 100, width: int = 32, *, scene: Scene | None = None):
+    def __init__(
+        self, spec: InputSpec, latent: int = 100, width: int = 32, *, scene: Scene | None = None, contrast: bool = False
+    ):
         super().__init__()
         channels, height, columns = spec.shape
         self.spec, self.latent, self.width, self.scene = spec, latent, width, scene
@@ -58,7 +62,7 @@ class Generator(nn.Module):
             nn.LeakyReLU(0.2, inplace=True), UpsampledConv(width, inner, phases=by_phase),
             PhaseNorm(inner, track_running_stats=False) if by_phase else _norm(inner), nn.LeakyReLU(0.2, inplace=True),
             PhaseConv(inner, maps) if by_phase else nn.Conv2d(inner, maps, 3, padding=1),
-            nn.BatchNorm2d(maps, affine=False, track_running_stats=False),
+            nn.BatchNorm2d(maps, affine=contrast, track_running_stats=False),
         )  # fmt: skip
 
     @property

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..._core.arguments import check_fields
-from ...data.tone import Ground, between, drawing, expose
-from ...models.input_spec import InputSpec
+from .._core.arguments import check_fields
+from ..data.tone import Ground, between, drawing, expose
+from ..models.input_spec import InputSpec
 
 __all__ = ["Kind", "Scene"]
 

@@ -1,0 +1,61 @@
+"""Augmented views of a source's images, new in every epoch and labelled by the teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .._core.seeds import stream
+from ..data.augmentation import mirrored, shifted
+from ..models.input_spec import InputSpec
+from ..models.network import Network
+from .schedule import Distillation
+from .sources import Source
+
+__all__ = ["Views", "view", "viewed"]
+
+
+def viewed(teacher: Network, source: Source, settings: Distillation) -> Source:
+    """The source, or views of its images if the settings ask for them."""
+    return Views(teacher, source, settings) if settings.shift != 0 or settings.flip or settings.mixup else source
+
+
+@dataclass(frozen=True)
+class Views:
+    """The images of a source with new shifts, flips and blends in every epoch, labelled by the teacher after that."""
+
+    teacher: Network
+    source: Source
+    settings: Distillation
+
+    @property
+    def spec(self) -> InputSpec:
+        return self.source.spec
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def distinct(self, epochs: int) -> int:
+        """Number of different images before augmentation."""
+        return self.source.distinct(epochs)
+
+    def epoch(self, seed: int, epoch: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        rng = stream(seed, "views", epoch)
+        for pixels, _ in self.source.epoch(seed, epoch, batch):
+            shown = view(pixels, self.settings, self.spec, rng)
+            yield shown, self.teacher.predict(shown, batch=len(shown))
+
+
+def view(pixels: Tensor, settings: Distillation, spec: InputSpec, rng: torch.Generator) -> Tensor:
+    """Pixels (N, C, H, W), each shifted on black, mirrored, and blended with another one, as the settings say."""
+    largest_shift = spec.shape[1] // 8 if settings.shift is None else settings.shift
+    pixels = shifted(pixels, largest_shift, rng, spec.black)
+    pixels = mirrored(pixels, rng) if settings.flip else pixels
+    if settings.mixup:
+        share = torch.rand(len(pixels), 1, 1, 1, generator=rng)
+        share = torch.where(torch.rand(len(pixels), 1, 1, 1, generator=rng) < settings.mixup, share, torch.ones(()))
+        pixels = share * pixels + (1 - share) * pixels[torch.randperm(len(pixels), generator=rng)]
+    return pixels

@@ -1,0 +1,188 @@
+"""Images of a generator that learns to make a batch of new images in a few steps (Fast, Fang et al. 2022)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import nullcontext
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from ..._core.errors import UserError
+from ..._core.seeds import stream
+from ..._core.settings import Settings
+from ...data.augmentation import mirrored, shifted
+from ...models import hooks as tap_names
+from ...models.behaviour import check_pixel_gradient
+from ...models.memory_format import channels_last
+from ...models.network import Network, frozen
+from ...records.divergence import Form, stored_statistics
+from ...records.record import Record
+from ..generator import Generator
+from ..losses import Objective, View
+from ..losses.batchnorm import BatchNormDivergence
+from ..losses.classes import TargetClass
+from . import Batch, chunk_labels
+
+__all__ = ["BoundMetaGenerator", "MetaGenerator"]
+
+LARGEST = 10_240
+"""Maximum number of images per chunk: each chunk begins with a new generator and its `discard` batches."""
+BETAS = (0.5, 0.999)
+
+
+class MetaGenerator(Settings):
+    """Images of a generator that is adapted to each batch in a few steps, and learns to be adapted."""
+
+    method: Literal["meta-generator"] = "meta-generator"
+    steps: int = Field(default=10, ge=1)
+    """Number of Adam steps per batch, on a copy of the generator and on its latents."""
+    batch: int = Field(default=128, ge=2)
+    """Number of images per batch."""
+    discard: int = Field(default=20, ge=0)
+    """Number of batches at the start of each chunk that the generator only learns from."""
+    learning_rate: float = Field(default=0.005, gt=0, le=10)
+    """Learning rate of Adam on the copy of the generator."""
+    latent_rate: float = Field(default=0.015, ge=0, le=10)
+    """Learning rate of Adam on the latents."""
+    meta_rate: float = Field(default=0.002, ge=0, le=10)
+    """Learning rate of Adam on the generator, which takes one step per batch on the mean gradient of its copy."""
+    classes: float = Field(default=0.5, ge=0)
+    """Weight of the target class's cross-entropy; that of the batch-norm divergence is 1."""
+    form: Form = "l2"
+    """Divergence: `forward` is a KL divergence, `reverse` the other direction, `l2` that of DeepInversion."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Share of earlier batches in the statistics that are compared."""
+    jitter: int | None = Field(default=None, ge=0)
+    """Maximum random shift of each image at each step, in pixels on black; by default an eighth of the smaller side."""
+    flip: bool = True
+    """Mirror each image left to right with probability 1/2 at each step."""
+    latent: int = Field(default=128, ge=1)
+    """Number of latents per image."""
+    width: int = Field(default=64, ge=8, le=1024)
+    """Width of the generator."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Number format of the forward passes; bfloat16 is up to 3 times as fast on CPUs that have it."""
+
+    summary: ClassVar[str] = "a generator that learns to make a batch in a few steps (Fang et al. 2022)"
+    in_range: ClassVar[bool] = True
+
+    def chunk_size(self, classes: int, images: int) -> int:  # noqa: ARG002
+        """Number of images per chunk for `images` in total: whole batches, in as few chunks as possible."""
+        chunks = -(-images // LARGEST)
+        return self.batch * -(-images // (chunks * self.batch))
+
+    def bind(self, teacher: Network, record: Record | None) -> BoundMetaGenerator:
+        """Raises UserError for a teacher without batch norms or gradient, and for a shift as large as the images."""
+        check_pixel_gradient(teacher, f"method {self.method}")
+        side = min(teacher.spec.shape[1:])
+        if self.jitter is not None and self.jitter >= side:
+            raise UserError(f"jitter: got {self.jitter}, expected below {side}, the images' smaller side; give less")
+        term = BatchNormDivergence(stored_statistics(teacher, record), self.form, momentum=self.momentum)
+        return BoundMetaGenerator(self, teacher, term)
+
+
+@dataclass(frozen=True)
+class BoundMetaGenerator:
+    """Makes chunks. Each has a generator of its own, so that it only depends on seed and index."""
+
+    settings: MetaGenerator
+    teacher: Network
+    divergence: BatchNormDivergence
+
+    def chunk(self, index: int, seed: int, size: int) -> Batch:
+        labels, rng = chunk_labels(index, size, len(self.teacher.spec.classes)), stream(seed, "unit", index)
+        batches = [pixels.cpu() for pixels in self._batches(labels, rng)]
+        return Batch(torch.cat(batches)[:size], labels)
+
+    def _batches(self, labels: Tensor, rng: torch.Generator) -> Iterator[Tensor]:
+        """Pixels (batch, C, H, W) of one batch after another, for `labels` and further ones that fill the last batch."""
+        settings, teacher = self.settings, self.teacher
+        generator = initialised(Generator(teacher.spec, settings.latent, settings.width, contrast=True), rng)
+        generator.to(teacher.device)
+        meta = torch.optim.Adam(generator.parameters(), lr=settings.meta_rate, betas=BETAS)
+        divergence = self.divergence
+        count = -(-len(labels) // settings.batch)
+        labels = torch.cat([labels, labels[: settings.batch].repeat(settings.batch)])[: count * settings.batch]
+        layout = channels_last(teacher) if teacher.device.type == "cpu" else nullcontext()
+        with layout, frozen(teacher.module), tap_names.watch(teacher, divergence.taps) as activations:
+            for number in range(-settings.discard, count):
+                start = max(number, 0) * settings.batch
+                batch_labels = labels[start : start + settings.batch].to(teacher.device)
+                adapted = deepcopy(generator)
+                initialise_layer(adapted.first, rng)
+                pixels, divergence, gradients = self._adapt(adapted, batch_labels, divergence, activations, rng)
+                for parameter, gradient in zip(generator.parameters(), gradients, strict=True):
+                    parameter.grad = gradient
+                meta.step()
+                if number >= 0:
+                    yield pixels
+
+    def _adapt(
+        self,
+        generator: Generator,
+        labels: Tensor,
+        divergence: BatchNormDivergence,
+        activations: Any,
+        rng: torch.Generator,
+    ) -> tuple[Tensor, BatchNormDivergence, list[Tensor]]:
+        """Images of a generator after a few steps of training, the statistics so far, and the mean gradients."""
+        settings, spec = self.settings, self.teacher.spec
+        jitter = min(spec.shape[1:]) // 8 if settings.jitter is None else settings.jitter
+        latents = torch.randn(len(labels), settings.latent, generator=rng).to(labels.device).requires_grad_(True)
+        parameters = list(generator.parameters())
+        adam = torch.optim.Adam(
+            [
+                {"params": parameters, "lr": settings.learning_rate},
+                {"params": [latents], "lr": settings.latent_rate},
+            ],
+            betas=BETAS,
+        )
+        sums = [torch.zeros_like(parameter) for parameter in parameters]
+        objective = Objective(((1.0, divergence), (settings.classes, TargetClass())))
+        narrow = settings.precision == "bfloat16"
+        for step in range(settings.steps):
+            with torch.autocast(labels.device.type, torch.bfloat16) if narrow else nullcontext():
+                pixels = generator(latents)
+                shown = shifted(pixels, jitter, rng, spec.black)
+                shown = mirrored(shown, rng) if settings.flip else shown
+                logits = self.teacher.logits(shown)
+            view = View(shown, labels, logits, activations)
+            total, _ = objective(view)
+            gradients = torch.autograd.grad(total / len(labels), [*parameters, latents])
+            if not bool(total.isfinite()):
+                raise UserError(f"the objective is not finite at step {step}; lower the method's `learning_rate`")
+            if step + 1 == settings.steps:
+                with torch.no_grad():
+                    divergence = replace(
+                        divergence,
+                        earlier=tuple(tuple(part.detach() for part in pair) for pair in divergence.running(view)),
+                    )
+            for parameter, gradient in zip([*parameters, latents], gradients, strict=True):
+                parameter.grad = gradient
+            for total_gradient, gradient in zip(sums, gradients, strict=False):  # the last one is of the latents
+                total_gradient.add_(gradient, alpha=1 / settings.steps)
+            adam.step()
+        return pixels.detach().float(), divergence, sums
+
+
+def initialised(generator: Generator, rng: torch.Generator) -> Generator:
+    """The generator with new weights from `rng`, as torch draws them; norms are not changed."""
+    for layer in generator.modules():
+        if isinstance(layer, (nn.Linear, nn.Conv2d)):
+            initialise_layer(layer, rng)
+    return generator
+
+
+@torch.no_grad()
+def initialise_layer(layer: nn.Linear | nn.Conv2d, rng: torch.Generator) -> None:
+    """Draws weights and biases from U(-1 / sqrt(inputs), 1 / sqrt(inputs))."""
+    bound = 1 / math.sqrt(layer.weight[0].numel())
+    for parameter in (layer.weight, layer.bias):
+        if parameter is not None:
+            parameter.copy_(torch.empty(parameter.shape).uniform_(-bound, bound, generator=rng))
