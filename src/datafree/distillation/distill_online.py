@@ -22,11 +22,11 @@ from ..data.tone import Ground
 from ..models.network import Network
 from ..records.record import Record
 from ..releases.release import architecture_of
+from ..synthesis.generator import check_generator
 from ..synthesis.losses import alignment as alignments
 from ..synthesis.losses.alignment import Alignment
 from ..synthesis.losses.online import Kind
 from . import replay as memories
-from .online.generator import check_generator
 from .online.history import History
 from .online.run import PRESETS, train_online
 from .online.settings import OnlineDistillation, online_preset
