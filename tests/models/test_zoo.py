@@ -56,6 +56,42 @@ def test_a_student_is_half_its_teacher():
     assert zoo.half("lenet5-half") is zoo.half("mine.py:net") is zoo.half("resnet8") is None
 
 
+def test_a_narrower_network_has_half_the_channels_and_a_shallower_one_a_block_fewer_per_stage():
+    names = (
+        "resnet20",
+        "resnet20/2",
+        "resnet20/8",
+        "resnet14",
+        "resnet8",
+        "lenet5",
+        "hinton64",
+        "lenet5-half",
+        "mine.py:net",
+    )
+    assert {name: zoo.narrower(name) for name in names} == {
+        "resnet20": "resnet20/2", "resnet20/2": "resnet20/4", "resnet20/8": None, "resnet14": "resnet14/2",
+        "resnet8": "resnet8/2", "lenet5": "lenet5-half", "hinton64": "hinton32", "lenet5-half": None, "mine.py:net": None,
+    }  # fmt: skip
+    assert {name: zoo.shallower(name) for name in names if zoo.shallower(name)} == {
+        "resnet20": "resnet14", "resnet20/2": "resnet14/2", "resnet20/8": "resnet14/8", "resnet14": "resnet8",
+    }  # fmt: skip
+    spec = spec_of((3, 32, 32), 10)
+    full, half = (zoo.build(name, spec).state_dict() for name in ("resnet20", "resnet20/2"))
+    assert full.keys() == half.keys()
+    for name, tensor in full.items():
+        sides = [
+            1 if (name, axis) in {("conv1.weight", 1), ("linear.weight", 0), ("linear.bias", 0)} else 2
+            for axis in (0, 1)
+        ]
+        assert half[name].shape[:2] == tuple(side // by for side, by in zip(tensor.shape[:2], sides)), name
+
+
+@pytest.mark.parametrize("name", ["resnet20/3", "resnet20/0", "resnet20/32"])
+def test_a_share_of_the_channels_that_cannot_be_is_refused(name):
+    with pytest.raises(UserError, match=f"model '{name}': got /{name[9:]}, expected /2, /4, /8 or /16 of the channels"):
+        zoo.build(name, spec_of((3, 32, 32), 10))
+
+
 @pytest.mark.parametrize("name", ["hinton1200", "lenet5", "resnet20"])
 def test_weights_start_as_he_has_them(name):
     torch.manual_seed(0)

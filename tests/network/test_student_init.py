@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from datafree._core.errors import UserError
 from datafree.data import load
 from datafree.distillation import student_init
 from datafree.distillation.student_init import (
@@ -16,7 +17,9 @@ from datafree.distillation.student_init import (
     _select_channels,
     copy_teacher_channels,
     init_student_from_teacher,
+    same_architecture,
 )
+from datafree.distillation.students import student_name
 from datafree.distillation.train import train
 from datafree.distillation.training_loop import Schedule
 from datafree.evaluation.accuracy import evaluate
@@ -235,3 +238,39 @@ def test_a_layer_made_of_other_tensors_and_one_of_groups_begin_with_their_first_
     teacher, student = made(build, 6), made(build, 3, seed=1)
     assert copy_teacher_channels(student, teacher, pixels())
     assert torch.equal(student.module[2].weight, teacher.module[2].weight[:3])
+
+
+def test_a_shallower_student_begins_with_the_first_and_the_last_blocks_of_each_stage():
+    spec = InputSpec(shape=(3, 32, 32), classes=tuple("abcdefghij"))
+    teacher, student = new_model("resnet26", spec, seed=0), new_model("resnet14", spec, seed=1)
+    assert same_architecture(student, teacher) and init_student_from_teacher(student, teacher, None, seed=0)
+    weights, own = teacher.module.state_dict(), student.module.state_dict()
+    for name, tensor in own.items():
+        stage, _, rest = name.partition(".1.")
+        assert torch.equal(tensor, weights[f"{stage}.3.{rest}" if rest else name]), name
+
+
+def test_a_student_with_fewer_layers_that_are_no_blocks_is_another_architecture():
+    spec = InputSpec(shape=(1, 4, 4), classes=("a", "b"))
+
+    def stack(layers):
+        parts = [nn.Flatten(), *(nn.Linear(16, 16) for _ in range(layers)), nn.Linear(16, 2)]
+        return Network(nn.Sequential(*parts), spec, "stack")
+
+    assert not same_architecture(stack(2), stack(4))
+
+
+@pytest.mark.parametrize(
+    ("word", "name"), [("half", "resnet20/2"), ("shallow", "resnet14"), (None, "resnet8"), ("lenet5", "lenet5")]
+)
+def test_a_student_is_named_by_what_is_left_of_the_teacher(word, name):
+    spec = InputSpec(shape=(3, 32, 32), classes=tuple("abcdefghij"))
+    assert student_name(new_model("resnet20", spec, seed=0), word) == name
+
+
+@pytest.mark.parametrize("word", ["half", "shallow"])
+def test_a_teacher_of_which_the_zoo_has_no_smaller_one_is_named(word):
+    spec = InputSpec(shape=(1, 8, 8), classes=("a", "b"))
+    network = Network(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), spec, "mine")
+    with pytest.raises(UserError, match=f"student '{word}': the zoo has none for mine, expected a teacher of the zoo"):
+        student_name(network, word)

@@ -25,7 +25,7 @@ from ...records.record import Record
 from ..losses import Objective, View, term_from_name
 from . import Batch, chunk_labels
 
-__all__ = ["BoundInversion", "Inversion", "InversionSettings", "invert", "noise"]
+__all__ = ["BoundInversion", "Inversion", "InversionSettings", "invert", "noise", "not_finite"]
 
 
 class InversionSettings(Settings):
@@ -122,7 +122,7 @@ def invert(
             total, terms = objective(view)
             (pixels.grad,) = torch.autograd.grad(total, pixels)
             if not bool(total.isfinite()):
-                raise UserError(_not_finite(terms, step))
+                raise UserError(not_finite(terms, step))
             adam.step()
             objective.learn(view)
             if inversion.clamp:
@@ -131,7 +131,7 @@ def invert(
     return pixels.detach()
 
 
-def _not_finite(terms: dict[str, Tensor], step: int) -> str:
+def not_finite(terms: dict[str, Tensor], step: int) -> str:
     """What to do about an objective that is not finite: correct the one term that is not, if others are, or the settings."""
     wrong = [name for name, value in terms.items() if not bool(value.isfinite())]
     if 0 < len(wrong) < len(terms):

@@ -28,6 +28,7 @@ from ..losses import Objective, View
 from ..losses.batchnorm import BatchNormDivergence
 from ..losses.classes import TargetClass
 from . import Batch, chunk_labels
+from .inversion import not_finite
 
 __all__ = ["BoundMetaGenerator", "MetaGenerator"]
 
@@ -84,7 +85,9 @@ class MetaGenerator(Settings):
         if self.jitter is not None and self.jitter >= side:
             raise UserError(f"jitter: got {self.jitter}, expected below {side}, the images' smaller side; give less")
         term = BatchNormDivergence(stored_statistics(teacher, record), self.form, momentum=self.momentum)
-        return BoundMetaGenerator(self, teacher, term)
+        with torch.random.fork_rng(devices=[]):  # its weights are drawn again for every chunk
+            generator = Generator(teacher.spec, self.latent, self.width, contrast=True)
+        return BoundMetaGenerator(self, teacher, term, generator.to(teacher.device))
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,8 @@ class BoundMetaGenerator:
     settings: MetaGenerator
     teacher: Network
     divergence: BatchNormDivergence
+    generator: Generator
+    """Its architecture; every chunk trains a copy."""
 
     def chunk(self, index: int, seed: int, size: int) -> Batch:
         labels, rng = chunk_labels(index, size, len(self.teacher.spec.classes)), stream(seed, "unit", index)
@@ -103,8 +108,7 @@ class BoundMetaGenerator:
     def _batches(self, labels: Tensor, rng: torch.Generator) -> Iterator[Tensor]:
         """Pixels (batch, C, H, W) of one batch after another, for `labels` and further ones that fill the last batch."""
         settings, teacher = self.settings, self.teacher
-        generator = initialised(Generator(teacher.spec, settings.latent, settings.width, contrast=True), rng)
-        generator.to(teacher.device)
+        generator = initialised(deepcopy(self.generator), rng)
         meta = torch.optim.Adam(generator.parameters(), lr=settings.meta_rate, betas=BETAS)
         divergence = self.divergence
         count = -(-len(labels) // settings.batch)
@@ -153,10 +157,10 @@ class BoundMetaGenerator:
                 shown = mirrored(shown, rng) if settings.flip else shown
                 logits = self.teacher.logits(shown)
             view = View(shown, labels, logits, activations)
-            total, _ = objective(view)
+            total, terms = objective(view)
             gradients = torch.autograd.grad(total / len(labels), [*parameters, latents])
             if not bool(total.isfinite()):
-                raise UserError(f"the objective is not finite at step {step}; lower the method's `learning_rate`")
+                raise UserError(not_finite(terms, step))
             if step + 1 == settings.steps:
                 with torch.no_grad():
                     divergence = replace(

@@ -1,0 +1,109 @@
+"""The meta-learned generator: images near the stored statistics and of their class, the same for a seed and index."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from datafree import similarity
+from datafree._core.errors import UserError
+from datafree.models import hooks as tap_names
+from datafree.models.network import frozen
+from datafree.records.divergence import stored_statistics
+from datafree.synthesis import methods
+from datafree.synthesis.losses import View
+from datafree.synthesis.losses.batchnorm import BatchNormDivergence
+from datafree.synthesis.losses.classes import TargetClass
+from datafree.synthesis.methods.meta_generator import MetaGenerator, initialise_layer
+
+SMALL = {"batch": 40, "discard": 2, "width": 8, "steps": 4, "jitter": 0, "flip": False}
+
+
+def chunk(network, index=0, seed=0, size=80, **settings):
+    return MetaGenerator(**{**SMALL, **settings}).bind(network, None).chunk(index, seed, size)
+
+
+def divergence(network, pixels) -> float:
+    return similarity(network, {"images": pixels})[0].total
+
+
+def test_images_are_nearer_to_the_stored_statistics_than_noise_and_of_their_class(normed):
+    noise = methods.from_name("gaussian").bind(normed, None).chunk(0, 0, 80).pixels
+    images = chunk(normed, discard=6, steps=10)
+    assert divergence(normed, images.pixels) < 0.3 * divergence(normed, noise)
+    assert float((normed.predict(images.pixels).argmax(1) == images.labels).float().mean()) > 0.8
+    assert images.labels.bincount().tolist() == [8] * 10
+
+
+def test_more_batches_teach_the_generator_to_need_fewer_steps(normed):
+    first, later = (chunk(normed, size=40, discard=discard, steps=3).pixels for discard in (0, 12))
+    assert divergence(normed, later) < 0.8 * divergence(normed, first)
+
+
+def test_a_chunk_depends_on_seed_and_index_and_not_on_torchs_random_state(normed):
+    before = torch.get_rng_state()
+    one = chunk(normed, 1, 7)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(5)
+    torch.rand(3)
+    assert torch.equal(one.pixels, chunk(normed, 1, 7).pixels)
+    assert not torch.equal(one.pixels, chunk(normed, 2, 7).pixels)
+    assert not torch.equal(one.pixels, chunk(normed, 1, 8).pixels)
+
+
+def test_the_last_batch_may_be_cut(normed):
+    assert torch.equal(chunk(normed, size=50).pixels[:40], chunk(normed, size=80).pixels[:40])
+    assert chunk(normed, size=50).pixels.shape == (50, *normed.spec.shape)
+
+
+@pytest.mark.parametrize(
+    ("images", "size"), [(1, 128), (10_000, 10_112), (10_240, 10_240), (20_480, 10_240), (30_000, 10_112)]
+)
+def test_chunks_are_whole_batches_and_as_few_as_possible(images, size):
+    assert MetaGenerator().chunk_size(10, images) == size
+
+
+@pytest.mark.parametrize("form", ["forward", "reverse", "l2"])
+def test_a_running_mean_is_compared_with_the_whole_gradient_of_the_batch(form, normed):
+    pixels = torch.rand(20, *normed.spec.shape, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
+    labels = torch.arange(20) % 10
+    layers = stored_statistics(normed)
+    with frozen(normed.module), tap_names.watch(normed, BatchNormDivergence(layers).taps) as activations:
+        logits = normed.logits(pixels)
+        view = View(pixels, labels, logits, activations)
+        now = BatchNormDivergence(layers, form).running(view)
+        same = BatchNormDivergence(layers, form, earlier=tuple(tuple(part.detach() for part in pair) for pair in now))
+        fresh = BatchNormDivergence(layers, form)
+        assert torch.allclose(same(view), fresh(view), rtol=1e-4)
+        gradients = [torch.autograd.grad(term(view), pixels, retain_graph=True)[0] for term in (same, fresh)]
+        assert torch.allclose(*gradients, rtol=1e-3, atol=1e-5)
+        half = BatchNormDivergence(
+            layers, form, earlier=tuple((torch.zeros_like(mean), layer.variance) for (mean, _), layer in zip(now, layers)),
+            momentum=0.5,
+        )  # fmt: skip
+        for (mean, variance), (blended_mean, blended), layer in zip(now, half.running(view), layers):
+            assert torch.allclose(blended_mean, mean / 2, atol=1e-6)
+            assert torch.allclose(blended, (variance + layer.variance) / 2, atol=1e-6)
+
+
+def test_a_layer_is_drawn_as_torch_draws_it():
+    layer, rng = torch.nn.Conv2d(6, 5, 3), torch.Generator().manual_seed(0)
+    initialise_layer(layer, rng)
+    bound = (6 * 9) ** -0.5
+    assert 0.9 * bound < float(layer.weight.detach().abs().max()) <= bound
+    assert float(layer.bias.detach().abs().max()) <= bound
+
+
+def test_what_it_cannot_use_is_refused_in_a_line(normed, teacher):
+    with pytest.raises(UserError, match="has no batch norm"):
+        MetaGenerator().bind(teacher, None)
+    with pytest.raises(UserError, match="jitter: got 8, expected below 8, the images' smaller side; give less"):
+        MetaGenerator(jitter=8).bind(normed, None)
+    with pytest.raises(UserError, match="batch: got 1, expected at least 2"):
+        MetaGenerator(batch=1)
+
+
+def test_an_objective_that_is_not_finite_is_named_with_its_step(normed, monkeypatch):
+    monkeypatch.setattr(TargetClass, "__call__", lambda _, view: view.logits.sum() * torch.nan)
+    with pytest.raises(UserError, match="the loss TargetClass is nan at step 0, expected a finite number"):
+        chunk(normed)
