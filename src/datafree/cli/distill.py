@@ -50,7 +50,8 @@ TRAINING = Group("Training", sort_key=1)
 CONDENSED = Group("With --condensed", sort_key=2)
 IMAGES = Group("Images", sort_key=0)
 METHOD_FLAGS = {
-    "learning_rate": "--method-learning-rate", "precision": "--method-precision", "start": "--method-start",
+    "batch": "--method-batch", "learning_rate": "--method-learning-rate", "precision": "--method-precision",
+    "start": "--method-start",
 }  # fmt: skip
 """Flags of fields that the method and the student's training both have; the student's are --learning-rate, --precision."""
 IS_FIELD = re.compile(r"\w+: ")
@@ -58,7 +59,10 @@ IS_FIELD = re.compile(r"\w+: ")
 SHARE = 0.5
 EPOCH_IMAGES = 20_000
 """As in `distillation.source_choice` and `distillation.sources`, which import torch; a test compares the signatures."""
+VIEWS = ("shift", "flip", "mixup")
+"""Settings of the training that only stored images have a use for; some methods have flags of these names."""
 Settings = of_settings(read("datafree.distillation.schedule", "Distillation"), group=TRAINING)
+FreshSettings = of_settings(read("datafree.distillation.schedule", "Distillation"), without=VIEWS, group=TRAINING)
 Augmented = of_settings(read("datafree.data.augmentation", "Augmentation"), group=CONDENSED)
 
 
@@ -144,7 +148,7 @@ def fresh_command(method: str, text: SettingsText) -> Callable[..., None]:
         epoch_images: Whole = EPOCH_IMAGES,
         start: Start = "random",
         method_settings: Annotated[Options | None, flattened(Options)] = None,  # pyright: ignore[reportInvalidTypeForm]
-        settings: Annotated[Settings | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
+        settings: Annotated[FreshSettings | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
         data: Data | None = None,
         source: RecordedModel | None = None,
         run: Run | None = None,
