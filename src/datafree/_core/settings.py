@@ -71,6 +71,7 @@ class Settings(BaseModel):
 S = TypeVar("S", bound=BaseModel)
 
 _SHORTER = {
+    "a valid dictionary": 'a table, such as {"a": 1}',
     "match pattern": "text that matches",
     "greater than or equal to": "at least",
     "less than or equal to": "at most",

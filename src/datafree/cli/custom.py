@@ -35,7 +35,8 @@ def custom_word(words: Sequence[str]) -> tuple[tuple[str, ...], str] | None:
             word = words[len(chain)]
             after = words[len(chain) + 1] if len(words) > len(chain) + 1 else "-"
             is_class = code_name(word) is not None and not Path(word).exists()
-            if is_class and (chain == ("condense",) or not after.startswith("-") or after in ("--help", "-h")):
+            is_network = after.startswith("-") and any(word.partition("=")[0] == "--weights" for word in words)
+            if is_class and (chain == ("condense",) or not is_network):
                 return chain, word
             if _is_plugin(word):
                 return chain, word

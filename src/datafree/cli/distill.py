@@ -27,7 +27,7 @@ from .loading import (
 )
 from .method_options import flattened, of_settings, values
 from .progress_bar import bar
-from .results import say_accuracy, say_size, say_start
+from .results import say_accuracy, say_batch, say_size, say_start
 from .settings_source import SettingsText, read
 from .synthesize import DEFAULT, METHODS
 
@@ -236,6 +236,7 @@ def _distill(
         if folder is None:
             return
         if main_process():
+            say_batch(settings.batch, len(chosen.source))
             _say_before(plan, settings.epochs)
         state, identity = folder / STATE, {**identity_of(log.content["settings"], student_network, log), **read}
         student_network = plan.run(state=state, identity=identity, progress=progress)

@@ -16,6 +16,7 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
+from .._core.code_names import code_name
 from .._core.distributed import main_process, say_first, started
 from .._core.errors import UserError, out_of_memory, unknown
 from .._core.user_code import is_user_code
@@ -406,7 +407,7 @@ def _usage(error: Any, argv: list[str]) -> str:
         return other
     if type(error).__name__ == "UnusedCliTokensError":
         extra = ", ".join(repr(token) for token in error.unused_tokens)
-        line = f"got {extra} too much, expected a flag before each value (repeat it for more than one)."
+        line = f"unexpected argument {extra}, expected a flag before each value (repeat it for more than one)."
     if type(error).__name__ == "UnknownOptionError":
         line = _unknown_flag(error, line)
     chain = [word for word in error.command_chain or () if word != "datafree"] or argv[:1]
@@ -418,7 +419,7 @@ def _usage(error: Any, argv: list[str]) -> str:
 def _misspelt_method(argv: list[str]) -> str | None:
     """That the word after the verb is no method, where it looks like one."""
     names = words_after(argv[0]) if argv else []
-    if len(argv) < 2 or not names or argv[1] in names or os.path.exists(argv[1]):
+    if len(argv) < 2 or not names or argv[1] in names or os.path.exists(argv[1]) or code_name(argv[1]) is not None:
         return None
     return str(unknown(f"method or kind of datafree {argv[0]}", argv[1], names))
 

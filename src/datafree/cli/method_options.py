@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
@@ -16,6 +17,8 @@ from .settings_source import REQUIRED, Field, SettingsText
 
 __all__ = ["Given", "check_early", "check_kind", "flattened", "of_kinds", "of_settings", "values"]
 
+REPEAT = "Repeat it for more than one, or give a JSON list."
+"""How a list is given, for the help."""
 WITHOUT_TORCH = ("datafree.distillation.schedule", "datafree.quantization.settings", "datafree.releases.bits")
 """Modules of settings that import no torch."""
 
@@ -96,7 +99,15 @@ def _options(name: str, rows: Sequence[tuple[Field, str, str]], group: Group | N
         if group is not None:
             options["group"] = group
         kind = field.annotation
-        if _is_container(kind):
+        if _is_list(kind):
+            kind = tuple[str, ...]
+            options |= {
+                "converter": _as_list,
+                "show_default": _json,
+                "negative": "",
+                "help": f"{text} {REPEAT}".strip(),
+            }
+        elif _is_container(kind):
             kind = str
             options |= {"converter": _as_json, "show_default": _json, "help": f"{text} As JSON.".strip()}
         elif kind is not bool:
@@ -116,6 +127,20 @@ def _default(value: Any) -> Any:
     return dataclasses.field(default=value)
 
 
+def _is_list(annotation: Any) -> bool:
+    """Whether an option holds a list of single values, and nothing else, or None."""
+    annotation = _without_none(annotation)
+    kind, parts = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
+    return kind in (list, tuple, set, frozenset) and not any(map(_is_container, parts))
+
+
+def _without_none(annotation: Any) -> Any:
+    """The type X of `X | None`; any other annotation as it is."""
+    parts = [part for part in typing.get_args(annotation) if part is not type(None)]
+    is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    return parts[0] if is_union and len(parts) == 1 else annotation
+
+
 def _is_container(annotation: Any) -> bool:
     """Whether an option holds several values, which are written as JSON."""
     kinds = (dict, list, tuple, set, frozenset)
@@ -127,7 +152,9 @@ def _is_container(annotation: Any) -> bool:
 
 
 def _json(value: Any) -> str:
-    """A default as the JSON that would give it."""
+    """A default as the JSON that would give it; empty for None."""
+    if value is None:
+        return ""
     return json.dumps(value, default=lambda part: sorted(part) if isinstance(part, (set, frozenset)) else str(part))
 
 
@@ -141,6 +168,14 @@ class _Unchecked:
 def _as_written(_: Any, tokens: Sequence[Token]) -> str:
     """The settings class converts and checks the text, so that a value is judged in one place."""
     return tokens[0].value
+
+
+def _as_list(_: Any, tokens: Sequence[Token]) -> Any:
+    """The values of a repeated flag, or those of one JSON list; each as it is written, for the settings class to convert."""
+    values = [token.value for token in tokens]
+    if len(values) == 1 and isinstance(listed := _as_json(_, tokens), list):
+        return listed
+    return values
 
 
 def _as_json(_: Any, tokens: Sequence[Token]) -> Any:

@@ -14,6 +14,7 @@ from .arguments import Data, Input, Model, Run
 from .loading import identity_of, inputs_of, load_data, on_device, resumed, say_code, say_size, spec_of
 from .method_options import of_settings, values
 from .progress_bar import bar
+from .results import say_batch, say_learned
 from .settings_source import read
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ def _train(model: str, out: Path, data: Data, input: Input, schedule: "Schedule"
     with output_folder(out, RELEASE_FOLDER, log) as folder, bar(f"train {model}", run.quiet) as progress:
         if folder is None:
             return
+        if main_process():
+            say_batch(schedule.batch, len(training))
         state, identity = folder / STATE, identity_of(log.content["settings"], network, log)
         curve = fit_network(
             network, training, schedule, seed=run.seed, state=state, identity=identity, progress=progress
@@ -90,6 +93,7 @@ def _train(model: str, out: Path, data: Data, input: Input, schedule: "Schedule"
         results = {"evaluation": asdict(result), "curve": vars(curve), "images": len(training)}
         log.write(folder, {**results, "processes": world().size})
     print(f"{model}: accuracy {result.accuracy:.2f} % on {result.images} test images; release in {folder}")
+    say_learned(result.accuracy, result.images, len(result.by_class))
     say_code(model)
 
 

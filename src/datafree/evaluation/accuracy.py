@@ -14,7 +14,7 @@ from ..models.behaviour import check_finite
 from ..models.class_names import class_positions
 from ..models.network import Network
 
-__all__ = ["Evaluation", "doubt", "evaluate", "in_words"]
+__all__ = ["Evaluation", "doubt", "evaluate", "in_words", "learned_little"]
 
 BATCH = 2048
 NEAR = 0.15
@@ -70,15 +70,30 @@ def in_words(measured: Evaluation, data: str) -> str:
 
 def doubt(accuracy: float, images: int, classes: int, note: str = "") -> str | None:
     """A warning, with `note`, if an accuracy in % on `images` images is near chance or below, else None."""
+    if (place := _near_chance(accuracy, images, classes)) is None:
+        return None
+    return (
+        f"{place}{note}: is this the data that the network was trained for, with its classes in "
+        "this order, and are its mean and std right (datafree pack sets all three)?"
+    )
+
+
+def learned_little(accuracy: float, images: int, classes: int) -> str | None:
+    """A warning if the accuracy in % of a network that was just trained is near chance or below, else None."""
+    if (place := _near_chance(accuracy, images, classes)) is None:
+        return None
+    return (
+        f"{place}: the network learned little; train for more epochs, in smaller batches, or at another learning rate"
+    )
+
+
+def _near_chance(accuracy: float, images: int, classes: int) -> str | None:
+    """`near chance (10.0 %)` if an accuracy in % on `images` images is, else None."""
     chance = 100 / classes
     noise = 3 * (chance * (100 - chance) / images) ** 0.5
     if accuracy > chance + max(noise, NEAR * (100 - chance)):
         return None
-    below = "below" if accuracy < chance - noise else "near"
-    return (
-        f"{below} chance ({chance:.1f} %){note}: is this the data that the network was trained for, with its classes in "
-        "this order, and are its mean and std right (datafree pack sets all three)?"
-    )
+    return f"{'below' if accuracy < chance - noise else 'near'} chance ({chance:.1f} %)"
 
 
 def _takes_same_pixels(network: Network, other: Network) -> bool:

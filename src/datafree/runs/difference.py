@@ -37,7 +37,8 @@ def difference(new: dict[str, Any], old: dict[str, Any], *, ignored: str | None 
         return f"by datafree {old.get('verb')}, not datafree {new['verb']}"
     old_settings, new_settings = lasting(old.get("settings")), lasting(new["settings"])
     first = [key for key in CHOOSING if all(isinstance(log.get(key), str) for log in (new_settings, old_settings))]
-    for key in (*first, *new_settings, *old_settings):
+    last = [key for key in (STATISTICS,) if key in new_settings or key in old_settings]  # chosen by the data, too
+    for key in (*first, *(key for key in (*new_settings, *old_settings) if key not in last), *last):
         if key not in (ignored, *DESCRIBING) and old_settings.get(key) != new_settings.get(key):
             return (
                 _statistics(old_settings, new_settings)

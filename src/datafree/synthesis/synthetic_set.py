@@ -77,6 +77,8 @@ COMPARED = 32
 """Number of images per shard whose logits are compared with the teacher's."""
 ROUNDING = 0.05
 """Difference that another machine, number format or batch size may cause, as a share of the logits' spread."""
+TARGETED = "targeted"
+"""Attribute of a method, and key in set.json."""
 SHARDS = 200_000
 """Maximum number of shards: more do not fit into set.json."""
 
@@ -147,10 +149,9 @@ class SyntheticSet:
 
     @property
     def targeted(self) -> bool:
-        """Whether its images have target classes, according to the method's name."""
-        settings = self.about["method"]
-        name = str(settings.get("method")) if isinstance(settings, dict) else ""
-        return getattr(methods.FAMILY.known(name), "targeted", True)
+        """Whether its images have target classes, according to set.json or to the method's name."""
+        settings = self.about["method"] if isinstance(self.about["method"], dict) else {}
+        return settings.get(TARGETED, getattr(methods.FAMILY.known(str(settings.get("method"))), TARGETED, True))
 
     def warning(self) -> str | None:
         """A warning if the teacher predicts the target classes about as often as by chance, else None."""
@@ -526,13 +527,19 @@ def _is_finished(folder: Path) -> bool:
 def _about(teacher: Network, record: Record | None, method: Any, seed: int, chunk: int) -> dict[str, Any]:
     return {
         "format": 1,
-        "method": method.model_dump(mode="json") | code_entry(method),
+        "method": method.model_dump(mode="json") | code_entry(method) | _untargeted(method),
         "seed": seed,
         "unit": chunk,
         "teacher": teacher.fingerprint(),
         "record": None if record is None else record.digest(),
         "spec": teacher.spec.model_dump(mode="json"),
     }
+
+
+def _untargeted(method: Any) -> dict[str, bool]:
+    """`targeted`: False for a class of the user's own whose images have no target class, which its name does not say."""
+    is_built_in = getattr(method, "method", None) in methods.FAMILY.built_in()
+    return {TARGETED: False} if not is_built_in and getattr(type(method), TARGETED, True) is False else {}
 
 
 def _with_stored_spelling(folder: Path, about: dict[str, Any]) -> dict[str, Any]:
@@ -546,6 +553,10 @@ def _with_stored_spelling(folder: Path, about: dict[str, Any]) -> dict[str, Any]
     folder_settings = modern(folder_about)
     for key, value in modern(about).items():
         folder_value = folder_settings.get(key)
+        if isinstance(value, dict) and isinstance(folder_value, dict) and TARGETED not in folder_value:
+            value = {
+                name: entry for name, entry in value.items() if name != TARGETED
+            }  # earlier versions did not store it
         if folder_value != value:
             if isinstance(folder_value, dict) and isinstance(value, dict):
                 key = next((k for k in (*value, *folder_value) if folder_value.get(k) != value.get(k)), key)
