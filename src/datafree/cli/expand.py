@@ -93,7 +93,7 @@ def _expand(
     from ..runs.output_folder import output_folder
     from ..runs.run_log import RunLog
     from ..synthesis.expansion import guided
-    from ..synthesis.synthetic_set import SET_FOLDER, make_set
+    from ..synthesis.synthetic_set import SET_FOLDER, make_set, memory_hashes
 
     check_counts(out, images=images, chunk=chunk, workers=workers)
     network = load_teacher(teacher, source, run)
@@ -106,7 +106,7 @@ def _expand(
     }  # fmt: skip
     inputs = {**inputs_of(teacher, source, role="teacher", record=True), **code_of_settings("alignment", guide)}
     inputs |= code_of_settings("expansion", settings)
-    log = RunLog("expand", options, {**inputs, "condensed": condensed})
+    log = RunLog("expand", options, {**inputs, "condensed": condensed}, hashes=memory_hashes(network, record))
     units: dict[str, Any] = {"images": images, "chunk": chunk, "workers": workers, "seed": run.seed}
     with output_folder(out, SET_FOLDER, log) as folder, bar("expand", run.quiet) as progress:
         if folder is None:

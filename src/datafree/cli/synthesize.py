@@ -94,7 +94,7 @@ def _synthesize(
     from ..runs.output_folder import output_folder
     from ..runs.run_log import RunLog
     from ..synthesis.methods.inversion import InversionSettings
-    from ..synthesis.synthetic_set import SET_FOLDER, chunk_size, make_set
+    from ..synthesis.synthetic_set import SET_FOLDER, chunk_size, make_set, memory_hashes
 
     check_counts(out, images=images, chunk=chunk, workers=workers)
     network = load_teacher(teacher, source, run)
@@ -108,7 +108,7 @@ def _synthesize(
         **asdict(run),
     }  # fmt: skip
     inputs = inputs_of(teacher, source, record=True) | code_of_settings("method", method)
-    log = RunLog("synthesize", options, inputs)
+    log = RunLog("synthesize", options, inputs, hashes=memory_hashes(network, record))
     units: dict[str, Any] = {"images": images, "chunk": chunk, "workers": workers, "seed": run.seed}
     with output_folder(out, SET_FOLDER, log) as folder, bar(f"synthesize {method.method}", run.quiet) as progress:
         if folder is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol, runtime_checkable
+
 import torch
 
 from .._core.arguments import checked
@@ -21,18 +23,27 @@ NEAR = 0.15
 """Share of the way from chance to 100 % up to which an accuracy is called near chance."""
 
 
+@runtime_checkable
+class QuantizedLike(Protocol):
+    """What `quantize` returns: its `network` computes like the files that it writes."""
+
+    @property
+    def network(self) -> Network: ...
+
+
 @checked
 def evaluate(
-    network: Network, data: LabelledData, teacher: Network | None = None, *, progress: Progress = silent
+    network: Network | QuantizedLike, data: LabelledData, teacher: Network | None = None, *, progress: Progress = silent
 ) -> Evaluation:
     """Accuracy in % on `data`, in total and per class, and agreement with `teacher` in %. Runs in batches.
 
     `data`: what `load_data` returns, a torch Dataset or DataLoader, or a pair (images, labels); see `as_dataset`.
-    `network` and `teacher` may be what `load_model` returns, also for a quantized folder, or the `network` of what
-    `quantize` returns. If the data has only some of the network's classes, the network still chooses among all of its
-    classes. Raises UserError for data of other classes or another shape, for logits with NaN or infinity, and for a network
-    whose logits for an image depend on more than that image (`Network.check`).
+    `network` may be what `load_model` returns, also for a quantized folder, or what `quantize` returns. If the data has
+    only some of the network's classes, the network still chooses among all of its classes. Raises UserError for data of
+    other classes or another shape, for logits with NaN or infinity, and for a network whose logits for an image depend on
+    more than that image (`Network.check`).
     """
+    network = network if isinstance(network, Network) else network.network
     data = as_dataset(data, network)
     for_teacher = None if teacher is None else as_input(teacher, data, part=True)
     data = as_input(network, data, part=True)

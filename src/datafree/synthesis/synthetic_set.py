@@ -37,6 +37,7 @@ from .._core.files import (
     read_tensors,
     sha256_file,
     sweep,
+    write_json,
     write_sealed_json,
     write_tensors,
 )
@@ -62,7 +63,7 @@ from .methods import BoundMethod, Synthesizer
 
 __all__ = [
     "CHUNK", "IMAGES", "SET_FOLDER", "SyntheticSet", "balanced_cut", "check_grows", "chunk_size", "in_order", "judged",
-    "make_set", "near_chance", "prepare", "read_about", "renamed_chunk", "set_result", "stored_chunk",
+    "make_set", "memory_hashes", "near_chance", "prepare", "read_about", "renamed_chunk", "set_result", "stored_chunk",
     "synthesize", "write_log",
 ]  # fmt: skip
 
@@ -407,11 +408,13 @@ def write_log(
     `hashes` are of inputs besides teacher and record.
     """
     path, result = synthetic_set.folder / "run.json", set_result(synthetic_set)
-    if world().rank != 0 or (path.is_file() and read_json(path).get("result") == result):
+    old = read_json(path) if path.is_file() else {}
+    if world().rank != 0 or old.get("result") == result:
         return
-    hashes["teacher_fingerprint"] = teacher.fingerprint()
-    if record is not None:
-        hashes["record_digest"] = record.digest()
+    if old.get("verb") == verb and isinstance(old.get("settings"), dict):  # it grew: what made it first is still true
+        settings = {**old["settings"], "images": len(synthetic_set)}
+        write_json(path, {**old, "settings": settings, "result": result})
+        return
     about = synthetic_set.about
     common = {
         "images": len(synthetic_set),
@@ -419,9 +422,15 @@ def write_log(
         "seed": about["seed"],
         "device": str(teacher.device),
     }
-    log = RunLog(verb, {**about["method"], **common}, {}, hashes=hashes)
+    log = RunLog(verb, {**about["method"], **common}, {}, hashes={**memory_hashes(teacher, record), **hashes})
     log.began = began
     log.write(synthetic_set.folder, result)
+
+
+def memory_hashes(teacher: Network, record: Record | None) -> dict[str, str]:
+    """What identifies teacher and record in a log, wherever they were read from."""
+    hashes = {"teacher_fingerprint": teacher.fingerprint()}
+    return hashes if record is None else {**hashes, "record_digest": record.digest()}
 
 
 def set_result(synthetic_set: SyntheticSet) -> dict[str, Any]:
