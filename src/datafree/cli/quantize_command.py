@@ -57,8 +57,8 @@ def quantize(
         The folder to write: model.onnx, model.pt2, config.json, run.json, README.md.
     calibrate
         What the ranges of activations are chosen on: a synthetic set, a data set by name, an image folder, `noise`;
-        a synthesis method's name makes images for it, in 40 steps; `none` uses the batch norms alone. `bns` by default;
-        `distribution` where there is no batch norm and a record of pixels alone. Images need no labels.
+        the name of a built-in synthesis method makes images for it, in 40 steps; `none` uses the batch norms alone. `bns` by
+        default; `distribution` where there is no batch norm and a record of pixels alone. Images need no labels.
     images
         Number of images to calibrate on.
     equalise
