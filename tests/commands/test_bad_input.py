@@ -57,7 +57,7 @@ NAMES = [
         "record teacher --data digits --preset small --leak 0.7",
         "--leak: got 0.7 beside the preset 'small', expected it only with 'safe'",
     ),
-    ("inspect nosuch", "nosuch is nothing that inspect reads"),
+    ("inspect nosuch", "nosuch is not a file or folder that inspect can read"),
     ("inspect set/unit-000000.safetensors", "is of kind 'shard'; expected 'record'"),
     ("rerun nosuch", "no file nosuch, expected a run.json"),
     ("rerun teacher/config.json", "teacher/config.json names no command line"),

@@ -59,7 +59,7 @@ def test_it_writes_what_runs_and_says_what_it_is_worth(command, here, digits):
     assert found["agreement"] > 97 and abs(found["accuracy"] - result["original"]["accuracy"]) < 2
     for line in (
         "size: ", "speed: ", "integer operators: 1 QLinearAveragePool, 2 QLinearConv",
-        "converted against simulated: largest logit difference 0, argmax equal on 100.00 % of 64 images",
+        "converted and simulated network: largest logit difference 0, argmax equal on 100.00 % of 64 images",
         f"accuracy {found['accuracy']:.2f} % (original {result['original']['accuracy']:.2f} %) on 500 test images of "
         f"digits; agreement with the original {found['agreement']:.2f} %",
     ):  # fmt: skip

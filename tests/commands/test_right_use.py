@@ -205,9 +205,7 @@ def test_a_finished_command_can_be_given_again(command, here):
 def test_a_zoo_model_own_code_and_a_module_name_a_model(command, here):
     assert command("train own.py:build --data digits --epochs 1 --out custom --quiet").code == 0
     text = command("evaluate custom --data digits").line
-    assert text.startswith(
-        "custom holds a network of its publisher's own code ('custom:build'); name it with --code FILE.py"
-    )
+    assert text.startswith("custom is a custom network ('custom:build'); name it with --code FILE.py")
     assert command("evaluate custom --data digits --code own.py:build").code == 0
     assert command("evaluate custom --data digits --code own:build").code == 0
     assert command("record custom --code own.py:build --data digits --preset small --quiet").code == 0

@@ -112,8 +112,8 @@ def distill(
     epoch_images
         Number of images per epoch; the size of --set by default, 10,000 without one.
     start
-        Start of the student: `teacher` copies the subset of teacher channels that best reconstructs the rest, and needs
-        the same layers, none wider; or `random`.
+        `teacher`: copy the teacher's most informative channels (the student must have the same layers, none wider).
+        `random`: random weights.
     """
     from ..data.augmentation import Augmentation
 
@@ -165,8 +165,8 @@ def fresh_command(method: str, text: SettingsText) -> Callable[..., None]:
         epoch_images
             Number of new images per epoch.
         start
-            Start of the student: `teacher` copies the subset of teacher channels that best reconstructs the rest, and
-            needs the same layers, none wider; or `random`.
+            `teacher`: copy the teacher's most informative channels (the student must have the same layers, none wider).
+            `random`: random weights.
         """
         from ..synthesis import methods
 

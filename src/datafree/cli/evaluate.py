@@ -102,7 +102,6 @@ def _coded(teacher: str, code: str | None) -> Model:
         )
     if code is None and is_release(teacher) and not is_quantized(teacher) and (release := Release.open(teacher)).custom:
         raise UserError(
-            f"{teacher} holds a network of its publisher's own code ({release.config.get('architecture')!r}); name it with "
-            "--teacher-code"
+            f"{teacher} is a custom network ({release.config.get('architecture')!r}); name it with --teacher-code"
         )
     return Model(code=code)

@@ -49,8 +49,8 @@ def kind_command(kind: str, text: SettingsText) -> Callable[..., None]:
     ) -> None:
         """Make many images from a few condensed or real ones and the network, without other data.
 
-        Stopped, the same command continues. The first word after `expand` is the kind of alignment: the distance to the
-        condensed images that is reduced. Without one it is `mmd`. The condensed images are not part of the set;
+        If interrupted, repeat the command to continue. The first word after `expand` is the kind of alignment: the distance
+        to the condensed images that is reduced. Without one it is `mmd`. The condensed images are not part of the set;
         `datafree distill TEACHER --set SET --condensed CONDENSED` learns from both.
 
         Example: datafree expand teacher condensed --images 5000 --out set

@@ -50,7 +50,8 @@ def inspect(path: Path, /, *, code: str | None = None) -> None:
     else:
         check_finished(path)
         raise UserError(
-            f"{path} is nothing that inspect reads, expected a release, set, record or run.json; check the path"
+            f"{path} is not a file or folder that inspect can read, expected a release, set, record or run.json; check the "
+            "path"
         )
 
 

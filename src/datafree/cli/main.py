@@ -232,7 +232,8 @@ def _load_torch(chain: list[str], verbose: bool) -> None:
     if shows:
         Stream(sys.stderr, lines=False, logged=False).write("\x1b[K")
     if verbose:
-        _note(f"datafree {VERSION}, torch {torch.__version__}, {torch.get_num_threads()} threads")
+        threads = torch.get_num_threads()
+        _note(f"datafree {VERSION}, torch {torch.__version__}, {threads} thread{'' if threads == 1 else 's'}")
 
 
 def _parsed(app: Any, words: list[str]) -> tuple[Any, Any]:

@@ -91,8 +91,8 @@ def online_command(memories: Mapping[str, SettingsText], alignments: Mapping[str
         preset
             Loss terms and memory of a published method. Optimizer, learning rates, steps and start stay as they are here.
         start
-            Start of the student: `teacher` copies the subset of teacher channels that best reconstructs the rest, and needs
-            the same layers, none wider; or `random`.
+            `teacher`: copy the teacher's most informative channels (the student must have the same layers, none wider).
+            `random`: random weights.
         replay
             Memory of earlier images that the student sees again; `bank` by default, or that of --preset.
         condensed
@@ -213,7 +213,7 @@ def _say(folder: Path, student: "Network", teacher: "Network", result: dict[str,
     )
     if history["health"][-1]["classes"] < ONE_CLASS:
         print(
-            "  the teacher sees one class alone in the generator's last images; raise --balance, or give another --scene"
+            "  the teacher predicts a single class for the generator's last images; raise --balance, or give another --scene"
         )
     for reason in history["rollbacks"]:
         print(f"  started again with another generator, {reason}")

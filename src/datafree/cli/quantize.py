@@ -180,7 +180,7 @@ def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], dat
     for form in ("converted", "exported"):
         entry = result[form]
         print(
-            f"{form} against simulated: largest logit difference {entry['largest']:.2g}, "
+            f"{form} and simulated network: largest logit difference {entry['largest']:.2g}, "
             f"argmax equal on {entry['equal']:.2f} % of {entry['images']:,} images"
         )
     if exported_difference(result) is not None:

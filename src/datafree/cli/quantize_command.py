@@ -41,7 +41,7 @@ def quantize(
     record: Path | None = None,
     run: Run | None = None,
 ) -> None:
-    """Round a network's weights and activations to a few bits, without its data, and write what runs: ONNX and torch.
+    """Round a network's weights and activations to a few bits, without its data, and write files that run: ONNX and torch.
 
     Example: datafree quantize teacher --out int8
 
@@ -57,20 +57,21 @@ def quantize(
         The folder to write: model.onnx, model.pt2, config.json, run.json, README.md.
     calibrate
         What the ranges of activations are chosen on: a synthetic set, a data set by name, an image folder, `noise`;
-        a synthesis method's name makes images for it, in 40 steps; `none` uses the batch norms alone. `bns` by default;
-        `distribution` where there is no batch norm and a record of pixels alone. Images need no labels.
+        the name of a built-in synthesis method makes images for it, in 40 steps; `none` uses the batch norms alone. `bns` by
+        default; `distribution` where there is no batch norm and a record of pixels alone. Images need no labels.
     images
         Number of images to calibrate on.
     equalise
         First make the ranges of neighbouring layers' weights alike (Nagel et al. 2019).
     correct_bias
-        Take the mean error of the rounded weights out of the biases (Nagel et al. 2019): `analytic`, by what the batch norms
-        say, which no image can spoil; `empirical`, by the images; `none`.
+        Correct the biases for the mean error of the rounded weights (Nagel et al. 2019). `analytic`: from batch-norm
+        statistics, independent of images; `empirical`: by the images; `none`.
     target_cpu
         `any`: x86 processors with and without VNNI; 8-bit weights use 7 bits, so that no sum exceeds the 16 bits to which
         onnxruntime cuts sums without VNNI. `vnni`: all 8 bits, for x86 processors with VNNI alone. Others were not tried.
     finetune
-        Then distill from the original into the rounded network, on a synthetic set, a data set or an image folder.
+        Afterwards fine-tune the rounded network on the original's outputs, with a synthetic set, a data set or an image
+        folder.
     executorch
         Also write model.pte for ExecuTorch, which needs the extra of that name; 8 bits only.
     data

@@ -35,8 +35,8 @@ def report(
     title
         Heading of the page.
     code
-        file.py:function that builds a custom network, which is not measured without; repeat it for several, in
-        their order among the runs, or as FOLDER=file.py:function.
+        Code of a custom network, as file.py:function; without it the network is not measured. Repeat it in the order of the
+        runs, or give FOLDER=file.py:function.
     """
     from .._core.folder_kinds import without_logs
     from ..evaluation.report import collect

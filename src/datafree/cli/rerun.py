@@ -33,8 +33,8 @@ MODELS = ("model", "teacher", "student")
 def rerun(run: Path, /, *, out: Path | None = None, trust: Annotated[bool, Parameter(negative="")] = False) -> int:
     """Repeat a run from its log: the same command, settings and seed, in the working directory.
 
-    The log is OUT.run.json, beside the folder that the run wrote. A log is a file like any other: one from strangers could
-    name code to be run, or a folder of yours to write to, so such a command needs --trust.
+    The log is OUT.run.json, beside the folder that the run wrote. A log from somebody else may run code or write to your
+    folders, so such commands need --trust.
 
     Example: datafree rerun student --out again
 

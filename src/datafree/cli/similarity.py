@@ -41,7 +41,7 @@ def similarity(
     source: RecordedModel | None = None,
     run: Run | None = None,
 ) -> None:
-    """Rank data sets by how like a network's training data they are: the divergence of its batch-norm statistics.
+    """Rank data sets by similarity to a network's training data: the divergence of its batch-norm statistics.
 
     Example: datafree similarity teacher cifar10:train cifar10 cifar100 set noise --images 1000
 
@@ -131,8 +131,8 @@ def similarity(
         )
     if not shift and not flip and any(name != "noise" and not (Path(name) / "set.json").is_file() for name in data):
         print(
-            "  images were shown as they are; where training moved or mirrored its images, --shift 4 --flip shows them so: "
-            "without it that difference can be most of every number here"
+            "  Images were not augmented. If training used shifts or mirroring, add --shift 4 --flip; otherwise that "
+            "difference can dominate these numbers."
         )
     for name, entry in sources.items():
         _say_size(name, entry, network)
@@ -157,7 +157,7 @@ def _say_size(name: str, source: Dataset | Tensor, network: Network) -> None:
 
 def _say(ranking: list[Similarity], layers: bool) -> None:
     width = max(len(row.name) for row in ranking)
-    print(f"{'':{width}}  {'images':>7}  divergence, the most alike first")
+    print(f"{'':{width}}  {'images':>7}  divergence, most similar first")
     for row in ranking:
         print(f"{row.name:{width}}  {row.images:>7,}  {row.total:.4g}")
         for tap, value in row.by_layer.items() if layers else ():

@@ -49,7 +49,9 @@ def method_command(method: str, text: SettingsText) -> Callable[..., None]:
         source: RecordedModel | None = None,
         run: Run | None = None,
     ) -> None:
-        """Make images from a network and its record, without data. Stopped, the same command continues.
+        """Make images from a network and its record, without data.
+
+        If interrupted, repeat the command to continue.
 
         The first word after `synthesize` is the method; write a folder of that name as ./bns. Without one the method is
         `distribution`.
@@ -67,8 +69,8 @@ def method_command(method: str, text: SettingsText) -> Callable[..., None]:
         images
             Number of images. A larger number on a second run appends.
         chunk
-            Number of images made together. A run resumes, and is split among processes, by whole chunks. 256 by default;
-            for `matched` enough for a batch of each few classes.
+            Number of images made together. A run resumes, and is split among processes, by whole chunks. By default 256;
+            for `matched`, one batch for every --classes-per-batch classes.
         workers
             Number of chunks made at a time, one thread each; the number of cores by default.
         """

@@ -266,7 +266,8 @@ def device_name(device: str) -> str:
     """In words: the processor or accelerator and the number of threads."""
     if device.startswith("cuda") and torch.cuda.is_available():
         return torch.cuda.get_device_name(device)
-    return f"CPU {_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"CPU {_processor()}, {os.cpu_count()} cores, {threads} thread{'' if threads == 1 else 's'}"
 
 
 def _processor() -> str:

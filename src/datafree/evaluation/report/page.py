@@ -128,7 +128,7 @@ def _timeline(timeline: Timeline) -> dict[str, Any]:
     )
     return {
         "name": timeline.name,
-        "caption": f"{epochs}, from the top; each column is one latent",
+        "caption": f"{epochs}, from the top; each column uses the same latent vector",
         "alt": f"{timeline.name}: images generated from the same {count} latents in {epochs}.",
         "count": count,
         "rows": [f"{epoch:,}" for epoch in timeline.epochs],

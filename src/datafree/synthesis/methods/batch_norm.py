@@ -73,7 +73,7 @@ class PriorSettings(InversionSettings):
     total_variation: float = Field(default=0.0, ge=0)
     """Weight of the total variation."""
     pixel_norm: float = Field(default=0.0, ge=0)
-    """Weight of the mean squared pixel, which pulls pixels to the dark end of the range."""
+    """Weight of the mean squared pixel, which favours dark pixels."""
     balance: float = Field(default=0.0, ge=0)
     """Weight of the class balance of the batch."""
     jitter: int = Field(default=0, ge=0)

@@ -1,4 +1,4 @@
-"""Condensing: a few images per class that stand for a data set. Each method is frozen settings in its own file.
+"""Condensing: a few images per class that represent a data set. Each method is frozen settings in its own file.
 
 Done by a publisher, since it reads the data. `method.make(job)` returns pixels ordered by class; `condense` makes a
 `Condensed` set of them.
