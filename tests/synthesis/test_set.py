@@ -19,7 +19,7 @@ from datafree._core.errors import UserError
 from datafree._core.files import read_json, read_tensors, sha256_file, write_sealed_json, write_tensors
 from datafree.cli.arguments import Data
 from datafree.cli.loading import images_of
-from datafree.cli.main import run
+from datafree.cli.main import run as run_line
 from datafree.models.input_spec import InputSpec
 from datafree.models.pixel_bytes import to_bytes, to_pixels
 from datafree.releases.release import write_release
@@ -436,7 +436,7 @@ def test_a_set_grows_from_python_and_from_the_command_line_in_turn(teacher, tmp_
 
     def command(images, code=0):
         line = f"synthesize gaussian teacher --out set --images {images} --chunk 20 --quiet"
-        assert run(line.split()) == code
+        assert run_line(line.split()) == code
         return capsys.readouterr()
 
     def python(images):
@@ -460,5 +460,7 @@ def test_a_python_set_of_another_teacher_is_not_complete(teacher, normed, tmp_pa
     monkeypatch.chdir(tmp_path)
     write_release(tmp_path / "other", normed)
     synthesize(teacher, None, "gaussian", "set", images=20, chunk=20, workers=1)
-    assert run(["synthesize", "gaussian", "other", "--out", "set", "--images", "20", "--chunk", "20", "--quiet"]) == 2
+    assert (
+        run_line(["synthesize", "gaussian", "other", "--out", "set", "--images", "20", "--chunk", "20", "--quiet"]) == 2
+    )
     assert "set was made with other content of teacher_fingerprint: sha256 " in capsys.readouterr().err

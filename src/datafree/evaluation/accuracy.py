@@ -24,8 +24,8 @@ NEAR = 0.15
 
 
 @runtime_checkable
-class QuantizedLike(Protocol):
-    """What `quantize` returns: its `network` computes like the files that it writes."""
+class QuantizedNetwork(Protocol):
+    """The part of `quantization.QuantizedNetwork` that is read; importing that takes the packages of an extra."""
 
     @property
     def network(self) -> Network: ...
@@ -33,7 +33,7 @@ class QuantizedLike(Protocol):
 
 @checked
 def evaluate(
-    network: Network | QuantizedLike, data: LabelledData, teacher: Network | None = None, *, progress: Progress = silent
+    network: Network | QuantizedNetwork, data: LabelledData, teacher: Network | None = None, *, progress: Progress = silent
 ) -> Evaluation:
     """Accuracy in % on `data`, in total and per class, and agreement with `teacher` in %. Runs in batches.
 
