@@ -37,6 +37,7 @@ from .page import write
 from .rows import FEW, curve_lines, network_row
 from .sets import matches, real_grid, set_grid
 from .timelines import timeline
+from .setting_names import named_settings
 
 __all__ = ["WrittenReport", "collect", "report"]
 
@@ -134,7 +135,7 @@ def collect(
         title=title, summary=_summary(rows), rows=rows,
         grids=grids + [set_grid(folder, logs[folder]) for folder in sets],
         lines=[line for folder in networks for line in curve_lines(folder.name, logs[folder])],
-        settings={**{folder.name: logs[folder].settings for folder in folders}, "versions": versions()},
+        settings={**{folder.name: named_settings(logs[folder]) for folder in folders}, "versions": versions()},
         warnings=warnings + doubts(networks, scores) + unmatched + _unmeasured(rows), classes=spec.classes,
         similarities=similarity_tables(logs), matches=set_matches, online=online_runs(networks, logs),
         timelines=[images for folder in networks if (images := timeline(folder)) is not None],
