@@ -37,7 +37,8 @@ def test_the_same_report_again_changes_nothing_and_another_one_is_refused(runs, 
     before = out.read_bytes()
     assert df.report([runs / "teacher"], out).unchanged and out.read_bytes() == before
     with pytest.raises(
-        df.UserError, match="was made with `title=datafree report`, not other: name another `out`, or remove"
+        df.UserError,
+        match="was made with `title=datafree report`, not other: give `replace=True` to overwrite it, or name another `out`",
     ):
         df.report([runs / "teacher"], out, title="other")
     assert out.read_bytes() == before
@@ -113,3 +114,31 @@ def test_a_page_says_how_a_network_of_somebodys_own_is_opened_and_that_works(tea
     assert refused([folder, other], tmp_path / "c.html", networks={"mine": network}).startswith(
         "networks: got one for mine, expected a folder among the runs, of which 2 have that name; give its path"
     )
+
+
+def test_a_report_is_replaced_on_request_and_another_file_is_not(runs, tmp_path):
+    out, log = tmp_path / "page.html", tmp_path / "page.html.run.json"
+    df.report([runs / "teacher"], out)
+    page = df.report([runs / "teacher", runs / "other"], out, replace=True)
+    assert (page.networks, page.unchanged) == (2, False)
+    assert len(read_json(log)["result"]["networks"]) == 2 and ">other<" in out.read_text()
+    assert df.report([runs / "teacher", runs / "other"], out, replace=True).unchanged
+    out.write_text("<!doctype html>\nmine")
+    log.unlink()
+    assert "exists, is no page of datafree's" in refused([runs / "teacher"], out, replace=True)
+    assert out.read_text() == "<!doctype html>\nmine" and not log.exists()
+
+
+def test_a_report_that_cannot_be_made_leaves_the_one_that_it_would_replace(runs, digits, tmp_path, monkeypatch):
+    out = tmp_path / "page.html"
+    df.report([runs / "teacher"], out)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(*_: object) -> None:
+        raise df.UserError("no space")
+
+    monkeypatch.setattr("datafree.evaluation.report.collect.write", full)
+    assert refused([runs / "teacher"], out, digits, replace=True) == "no space"
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+

@@ -20,6 +20,7 @@ def report(
     data: Data | None = None,
     title: str = "datafree report",
     code: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    replace: Annotated[bool, Parameter(negative="")] = False,
     run: Run | None = None,
 ) -> None:
     """One self-contained page about any number of runs: table, images, curves, settings; run.json's content beside it.
@@ -37,6 +38,8 @@ def report(
     code
         file.py:function that builds a custom network, which is not measured without; repeat it for several, in
         their order among the runs, or as FOLDER=file.py:function.
+    replace
+        Overwrite the existing report.
     """
     from .._core.folder_kinds import without_logs
     from ..evaluation.report import collect
@@ -48,8 +51,9 @@ def report(
     folders = list(map(str, without_logs(runs)))
     settings = {"runs": folders, "title": title, "code": list(code), **asdict(data), **asdict(run)}
     page = collect.report(
-        folders, out, test, title=title, code=code, device=run.device, seed=run.seed, settings=settings
-    )
+        folders, out, test, title=title, code=code, device=run.device, seed=run.seed, replace=replace,
+        settings=settings,
+    )  # fmt: skip
     if page.unchanged:
         print(f"already complete: report in {out}, of the same runs and settings; nothing was changed")
         return

@@ -73,6 +73,7 @@ def report(
     device: str = "cpu",
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
+    replace: bool = False,
 ) -> WrittenReport:
     """Writes one self-contained page about any number of runs: a table, images, curves and settings.
 
@@ -81,8 +82,8 @@ def report(
     DataLoader, or a pair of images and labels) and compared with the release that others learned from. Without data, the
     page shows the numbers in the runs' logs. `code` names the code that builds custom networks: ``file.py:function``, in the
     order of the runs, or ``FOLDER=file.py:function``. `networks` are custom networks by folder, or its name, that are
-    already open, as from ``load_model(folder, module=...)``. `settings` are written to the page's log; by default the
-    arguments.
+    already open, as from ``load_model(folder, module=...)``. `replace` overwrites an existing report of other runs or
+    settings, but no other file. `settings` are written to the page's log; by default the arguments.
 
     Raises UserError for a folder that holds no run, for runs without a release, and if `out` or its log would replace
     another file. Nothing is left half-written.
@@ -109,7 +110,7 @@ def report(
         settings = {**settings, "networks": sorted(map(str, open_networks))}
     log = _log(folders, codes, test, settings)
     with locked(out.parent, file=out.name) if out.parent.is_dir() else nullcontext():
-        if _is_complete(out, log):
+        if _is_complete(out, log, replace):
             return WrittenReport(out, 0, 0, (), unchanged=True)
         page = collect(folders, test, title=title, opener=NetworkOpener(codes, device, open_networks), seed=seed)
         write(page, out)
@@ -204,8 +205,8 @@ def _check_page(out: Path) -> None:
         raise UserError(f"{log_path} exists, is no log of a report and would be lost; name another file")
 
 
-def _is_complete(out: Path, log: RunLog) -> bool:
-    """Whether the page was made by this same run. Raises UserError if it was made by another run, since it would be lost.
+def _is_complete(out: Path, log: RunLog, replace: bool) -> bool:
+    """Whether the page was made by this same run. Raises UserError if it was made by another run and is not to be replaced.
 
     A page without a log belongs to a stopped run and is made again; so is a page that was changed.
     """
@@ -223,7 +224,9 @@ def _is_complete(out: Path, log: RunLog) -> bool:
         return False
     changed = difference(log.private, existing_log)
     if changed is not None:
-        raise UserError(f"{out} was made {changed}: name another `out`, or remove that page first")
+        raise UserError(f"{out} was made {changed}: give `replace=True` to overwrite it, or name another `out`")
+    if changed is not None and replace:
+        return False
     return result["page"] == sha256_file(out)
 
 
