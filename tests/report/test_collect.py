@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from torch import nn
 
@@ -142,3 +143,18 @@ def test_a_report_that_cannot_be_made_leaves_the_one_that_it_would_replace(runs,
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_the_page_says_how_many_images_were_measured_and_how_the_data_was_split(runs, digits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pixels = (digits.pixels(range(100)) * 255).byte().numpy()
+    np.savez(tmp_path / "held.npz", images=pixels, labels=digits.labels[:100].numpy())
+    text = df.report([runs / "teacher"], "a.html", df.load_data("held.npz", "test")).path.read_text()
+    assert "Accuracy on 20 test images of an .npz file." in text and "share of the 20 test images" in text
+    assert "An .npz file has no x_train and x_test: a fixed fifth of each class, 20 of 100 images, is the test" in text
+    text = df.report([runs / "teacher"], "b.html", df.load_data("held.npz", "all")).path.read_text()
+    assert "Accuracy on 100 images of an .npz file." in text and "<span>images</span>" in text
+    assert "held" not in text
+    (tmp_path / "held.npz").rename(tmp_path / "a.npz")
+    text = df.report([runs / "teacher"], "d.html", df.load_data("./a.npz", "test")).path.read_text()
+    assert "An .npz file has no x_train" in text and "a.npz" not in text
+    text = df.report([runs / "teacher"], "c.html", (digits.pixels(range(9)), digits.labels[:9])).path.read_text()
+    assert "Accuracy on 9 images, passed as arrays." in text

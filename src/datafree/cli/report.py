@@ -8,6 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from .._core.errors import UserError
 from .arguments import Data, Run
 from .loading import check_attribute, load_data, use_threads
 
@@ -20,6 +21,7 @@ def report(
     data: Data | None = None,
     title: str = "datafree report",
     code: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    split: str = "test",
     replace: Annotated[bool, Parameter(negative="")] = False,
     run: Run | None = None,
 ) -> None:
@@ -38,6 +40,8 @@ def report(
     code
         file.py:function that builds a custom network, which is not measured without; repeat it for several, in
         their order among the runs, or as FOLDER=file.py:function.
+    split
+        `test`, `train`, or, of an image folder or .npz file without splits of its own, `all`.
     replace
         Overwrite the existing report.
     """
@@ -46,10 +50,16 @@ def report(
 
     data, run = data or Data(), run or Run()
     check_attribute(data)
+    if split != "test" and data.data is None:
+        raise UserError(
+            f"--split: got {split} without --data, expected the data that it is a split of; name it with --data"
+        )
     use_threads(run)
-    test = None if data.data is None else load_data(data, "test")
+    test = None if data.data is None else load_data(data, split)
     folders = list(map(str, without_logs(runs)))
     settings = {"runs": folders, "title": title, "code": list(code), **asdict(data), **asdict(run)}
+    if split != "test":  # as in reports of earlier versions
+        settings["split"] = split
     page = collect.report(
         folders, out, test, title=title, code=code, device=run.device, seed=run.seed, replace=replace,
         settings=settings,

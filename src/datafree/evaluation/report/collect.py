@@ -31,13 +31,14 @@ from ...runs.provenance import IN_MEMORY, hash_of, is_known
 from ...runs.run_log import RunLog, versions
 from ...runs.run_reader import FinishedRun
 from .groups import online_runs, similarity_tables
+from .measured_on import measured_on, public_notes
 from .model import Report, Row
 from .networks import NetworkOpener, code_by_folder, doubts, find_teacher, measured, warn_of_other_teachers
 from .page import write
 from .rows import FEW, curve_lines, network_row
 from .sets import matches, real_grid, set_grid
-from .timelines import timeline
 from .setting_names import named_settings
+from .timelines import timeline
 
 __all__ = ["WrittenReport", "collect", "report"]
 
@@ -72,8 +73,8 @@ def report(
     networks: Mapping[str, Network] | None = None,
     device: str = "cpu",
     seed: int = 0,
-    settings: Mapping[str, Any] | None = None,
     replace: bool = False,
+    settings: Mapping[str, Any] | None = None,
 ) -> WrittenReport:
     """Writes one self-contained page about any number of runs: a table, images, curves and settings.
 
@@ -133,12 +134,13 @@ def collect(
     grids = [] if data is None else [real_grid(data, spec)]
     set_matches, unmatched = matches(sets, networks, teacher, opener, seed)
     return Report(
-        title=title, summary=_summary(rows), rows=rows,
+        title=title, summary=_summary(rows, data), rows=rows,
         grids=grids + [set_grid(folder, logs[folder]) for folder in sets],
         lines=[line for folder in networks for line in curve_lines(folder.name, logs[folder])],
         settings={**{folder.name: named_settings(logs[folder]) for folder in folders}, "versions": versions()},
         warnings=warnings + doubts(networks, scores) + unmatched + _unmeasured(rows), classes=spec.classes,
         similarities=similarity_tables(logs), matches=set_matches, online=online_runs(networks, logs),
+        measured_on="" if data is None else measured_on(data), data_notes=() if data is None else public_notes(data),
         timelines=[images for folder in networks if (images := timeline(folder)) is not None],
     )  # fmt: skip
 
@@ -223,10 +225,10 @@ def _is_complete(out: Path, log: RunLog, replace: bool) -> bool:
     if not isinstance(result, dict) or "page" not in result:  # of an earlier version
         return False
     changed = difference(log.private, existing_log)
-    if changed is not None:
-        raise UserError(f"{out} was made {changed}: give `replace=True` to overwrite it, or name another `out`")
     if changed is not None and replace:
         return False
+    if changed is not None:
+        raise UserError(f"{out} was made {changed}: give `replace=True` to overwrite it, or name another `out`")
     return result["page"] == sha256_file(out)
 
 
@@ -256,7 +258,7 @@ def _spec(folders: Sequence[Path]) -> InputSpec:
     raise UserError("runs: got no release, expected at least the teacher; name its folder too")
 
 
-def _summary(rows: Sequence[Row]) -> str:
+def _summary(rows: Sequence[Row], data: Dataset | None) -> str:
     """The accuracy of every network; none is selected by it."""
     parts = []
     for group in ("without data", FEW, "quantized", "with data", "teacher"):
@@ -266,7 +268,8 @@ def _summary(rows: Sequence[Row]) -> str:
         return "No accuracy was measured, because no labelled data was given."
     if not parts[0].startswith(("without", FEW, "quantized")):
         parts.insert(0, "no student without data was measured with labels")
-    return "Accuracy on the test set. " + ". ".join(part[0].upper() + part[1:] for part in parts) + "."
+    subject = "each run's own test data" if data is None else measured_on(data)
+    return f"Accuracy on {subject}. " + ". ".join(part[0].upper() + part[1:] for part in parts) + "."
 
 
 def _unmeasured(rows: Sequence[Row]) -> list[str]:
