@@ -33,7 +33,7 @@ FLAGS = {
     ),
     "similarity": ("--split", "--images", "--form", "--layers", "--data-dir", "--out", "--weights", "--code", "--record"),
     "evaluate": ("--data", "--split", "--teacher", "--weights", "--code"),
-    "report": ("--out", "--data", "--title"),
+    "report": ("--out", "--data", "--split", "--title", "--replace"),
     "pack": ("--weights", "--shape", "--classes", "--mean", "--std", "--out"),
     "convert": ("--out",),
     "condense": (

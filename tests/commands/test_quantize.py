@@ -248,3 +248,12 @@ def test_a_published_resnet_is_quantized_from_its_weights_alone(command, real_da
     assert result["speed"]["smaller"] < 0.3
     pixels = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     assert load_model(str(tmp_path / "int8")).predict(pixels).shape == (8, 10)
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "text"), [(12.34, "12.3 ms"), (1.0, "1.0 ms"), (0.14, "0.14 ms"), (0.042, "0.042 ms")]
+)
+def test_a_time_below_a_millisecond_has_two_significant_digits(milliseconds, text):
+    from datafree.cli.quantize import milliseconds as in_words
+
+    assert in_words(milliseconds) == text

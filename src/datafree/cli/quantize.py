@@ -154,8 +154,8 @@ def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], dat
     )
     kinds = ", ".join(f"{count} {kind}" for kind, count in operators.items()) or "none"
     print(
-        f"speed: {speed['original_ms']:.1f} ms -> {speed['quantized_ms']:.1f} ms for {speed['batch']} images on "
-        f"{speed['threads']} thread{'s' * (speed['threads'] != 1)} of onnxruntime, {speed['faster']:.2f} times as fast; "
+        f"speed: {milliseconds(speed['original_ms'])} -> {milliseconds(speed['quantized_ms'])} for {speed['batch']} images "
+        f"on {speed['threads']} thread{'s' * (speed['threads'] != 1)} of onnxruntime, {speed['faster']:.2f} times as fast; "
         f"integer operators: {kinds}; "
         f"others: {other}"
     )
@@ -171,9 +171,9 @@ def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], dat
         mobile = result["mobile"]
         print(
             f"ExecuTorch: model.pte of {mobile['quantized_bytes']:,} bytes, {100 * mobile['smaller']:.1f} % of the "
-            f"original's; {mobile['original_ms']:.1f} ms -> {mobile['quantized_ms']:.1f} ms for {mobile['batch']} images, "
-            f"{mobile['faster']:.2f} times as fast; argmax equal to the simulation's on {mobile['equal']:.2f} % of "
-            f"{mobile['images']:,} images"
+            f"original's; {milliseconds(mobile['original_ms'])} -> {milliseconds(mobile['quantized_ms'])} "
+            f"for {mobile['batch']} images, {mobile['faster']:.2f} times as fast; argmax equal to the "
+            f"simulation's on {mobile['equal']:.2f} % of {mobile['images']:,} images"
         )
     if bits.simulated:
         print(f"  {simulation(result)}")
@@ -199,3 +199,9 @@ def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], dat
         if entry["warning"] is not None:
             print(f"  warning: {entry['warning']}")
         print(f"  {NO_ACCURACY}")
+
+
+def milliseconds(value: float) -> str:
+    """One decimal from 1 ms on, and at least two significant digits below: `12.3 ms`, `0.042 ms`."""
+    decimals = 1 if value >= 1 else 2 if value >= 0.1 else 3
+    return f"{value:.{decimals}f} ms"

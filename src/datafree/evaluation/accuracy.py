@@ -33,7 +33,11 @@ class QuantizedNetwork(Protocol):
 
 @checked
 def evaluate(
-    network: Network | QuantizedNetwork, data: LabelledData, teacher: Network | None = None, *, progress: Progress = silent
+    network: Network | QuantizedNetwork,
+    data: LabelledData,
+    teacher: Network | None = None,
+    *,
+    progress: Progress = silent,
 ) -> Evaluation:
     """Accuracy in % on `data`, in total and per class, and agreement with `teacher` in %. Runs in batches.
 

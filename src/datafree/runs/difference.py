@@ -21,7 +21,7 @@ CHOOSING = ("method", "kind", "replay", "alignment")
 STATISTICS = "what"
 DESCRIBING = ("preset", "leak")
 """Settings that say how a record's `STATISTICS` were chosen. They are not compared: older logs have none."""
-LATER_DEFAULTS = {"optimizer": "adam", "start": "random"}
+LATER_DEFAULTS = {"optimizer": "adam", "split": "test", "start": "random"}
 """Settings that earlier versions lacked, and their defaults, at which logs do not hold them."""
 LONG = 60
 """Maximum number of characters of a value in a message."""
