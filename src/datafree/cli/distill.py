@@ -215,7 +215,7 @@ def _distill(
         )  # fmt: skip
     plan = plan.with_temperature_of(earlier_settings(out))
     student_network, chosen, settings = plan.student, plan.chosen, plan.settings
-    test = test_data(student_network, data)
+    test = test_data(student_network, data, complete=real is not None)
     no_set = {"images": None} if "method" not in options else {}
     logged = {
         "teacher": teacher, "student": name, "learns_from": chosen.description, **no_set, **sets, **chosen.settings,

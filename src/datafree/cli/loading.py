@@ -89,14 +89,17 @@ def check_attribute(options: Data, *others: str | None) -> None:
         )
 
 
-def test_data(student: Network, data: Data) -> Dataset | None:
-    """What the student is measured on, where data is named; found to fit before an epoch is spent."""
+def test_data(student: Network, data: Data, *, complete: bool = False) -> Dataset | None:
+    """What the student is measured on, where data is named; found to fit before an epoch is spent.
+
+    It is `complete` where the limit is that of the images the student learns from.
+    """
     if data.data is None:
         check_attribute(data)
         return None
     from ..data.dataset_checks import as_input
 
-    test = load_data(replace(data, limit=None), "test")
+    test = load_data(replace(data, limit=None) if complete else data, "test")
     student.spec.check(as_input(student, test, part=True).pixels([0], student.spec.shape[1:]))
     if main_process():
         say_fit(student, test)
