@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+import datafree as df
+
 TRAINED = "--epochs 1 --iterations 1 --student-steps 1 --batch 16 --latent 4 --quiet"
 
 
@@ -29,3 +31,57 @@ def test_the_limit_is_for_the_training_images_where_the_student_learns_from_the_
     assert command("distill teacher hinton8 --data digits --limit 60 --out s --epochs 1 --quiet").code == 0
     log = json.loads((here / "s" / "run.json").read_text())
     assert log["result"]["evaluation"]["images"] > 300
+
+
+ONLINE = [
+    ("--guidance 5", "--guidance: got 5 without --condensed, expected --condensed; give that, or leave --guidance out"),
+    ("--disagreement 0 --disagreement-kind kl", "--disagreement-kind: got kl with --disagreement 0, expected"),
+    ("--preset dafl --disagreement-temperature 2", "--disagreement-temperature: got 2 with --disagreement 0, expected"),
+    (
+        "--disagreement-kind l1 --disagreement-temperature 2",
+        "--disagreement-temperature: got 2 with --disagreement-kind l1, expected --disagreement-kind js or "
+        "--disagreement-kind kl; give that, or leave --disagreement-temperature out",
+    ),
+    ("--loss l1 --temperature 4", "--temperature: got 4 with --loss l1, expected --loss kl; give that, or leave"),
+    ("--preset dfad --temperature 4", "--temperature: got 4 with --loss l1, expected --loss kl"),
+    ("--replay none --write-every 5", "--write-every: got 5 with --replay none, expected another --replay; give"),
+    ("--preset dfad --replay-fraction 0.5", "--replay-fraction: got 0.5 with --replay none, expected another"),
+    ("--condensed few --guidance 0 --alignment coral", "--alignment: got coral with --guidance 0, expected"),
+]
+
+
+@pytest.mark.parametrize(("flags", "text"), ONLINE, ids=[flags for flags, _ in ONLINE])
+def test_online_distillation_refuses_an_option_without_effect(command, refused, flags, text):
+    if "few" in flags:
+        assert command("condense random --data digits --per-class 1 --teacher teacher --out few --quiet").code == 0
+    assert refused(f"distill online teacher hinton8 {flags} --out s {TRAINED}").startswith(text)
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("flags", ["--condensed few --guidance 0 --bend 2", "--preset dfad", "--preset dafl", "--keep last"])
+def test_online_distillation_accepts_what_has_an_effect(command, flags):
+    assert command("condense random --data digits --per-class 1 --teacher teacher --out few --quiet").code == 0
+    assert command(f"distill online teacher hinton8 {flags} --out s {TRAINED}").code == 0
+
+
+def test_python_refuses_what_was_given_and_not_what_a_log_holds_by_default(here):
+    teacher = df.load_model("teacher")
+    short = {"epochs": 1, "iterations": 1, "student_steps": 1, "batch": 16, "latent": 4}
+    with pytest.raises(df.UserError, match=r"^guidance: got 5 without `condensed`, expected `condensed`; give that, or"):
+        df.distill_online(teacher, "hinton8", guidance=5, **short)
+    with pytest.raises(df.UserError, match="^write_every: got 5 with `replay='none'`, expected another `replay`"):
+        df.distill_online(teacher, "hinton8", replay="none", write_every=5, **short)
+    with pytest.raises(df.UserError, match="^temperature: got 4 with `loss='l1'`, expected `loss='kl'`"):
+        df.distill_online(teacher, "hinton8", {"loss": "l1", "temperature": 4.0, **short})
+    every_field = df.OnlineDistillation(**short).model_dump()
+    assert df.distill_online(teacher, "hinton8", every_field, replay="none").history.loss
+
+
+def test_a_run_of_an_earlier_version_that_was_given_such_an_option_is_repeated_with_a_note(command, here):
+    assert command(f"distill online teacher hinton8 --out s {TRAINED}").code == 0
+    log = json.loads((here / "s.run.json").read_text())
+    log["argv"] += ["--guidance", "5"]
+    (here / "s.run.json").write_text(json.dumps(log))
+    done = command("rerun s --out again")
+    assert done.code == 0
+    assert "datafree: note: --guidance: got 5 without --condensed, where it has no effect\n" in done.err

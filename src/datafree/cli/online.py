@@ -111,7 +111,7 @@ def online_command(memories: Mapping[str, SettingsText], alignments: Mapping[str
         check_kind(guide, near, alignments, "--alignment")
         options: dict[str, Any] = {
             "preset": preset, "replay": {"replay": kind, **values(memory)}, "condensed": condensed, "start": start,
-            "alignment": None if condensed is None else {"alignment": near, **values(guide)}, **values(settings),
+            "alignment": {"alignment": near, **values(guide)} if alignment or values(guide) else None, **values(settings),
         }  # fmt: skip
         _distill(teacher, student, out, options, bool(chosen.statistics), data, source, run)
 
