@@ -85,3 +85,32 @@ def test_a_run_of_an_earlier_version_that_was_given_such_an_option_is_repeated_w
     done = command("rerun s --out again")
     assert done.code == 0
     assert "datafree: note: --guidance: got 5 without --condensed, where it has no effect\n" in done.err
+
+
+DISTILL = [
+    ("distill teacher --set set --share 0.3", "--share: got 0.3 without --condensed, expected --condensed; give that, or"),
+    ("distill teacher --data digits --share 0.3", "--share: got 0.3 without --condensed, expected --condensed"),
+    ("distill teacher --set set --epoch-images 5", "--epoch-images: got 5 without --condensed, where every epoch has all"),
+    ("distill teacher --data digits --epoch-images 5", "--epoch-images: got 5 without --condensed, where every epoch has"),
+    ("distill teacher --set set --loss mse --temperature 4", "--temperature: got 4 with --loss mse, expected --loss kl;"),
+    ("distill fresh gaussian teacher --loss mse --temperature 4", "--temperature: got 4 with --loss mse, expected --loss"),
+    ("distill teacher --set set --limit 5", "--limit: got 5 without --data, expected --data; give that, or leave --limit"),
+    ("distill teacher --set set --class-order text", "--class-order: got text without --data, expected --data; give"),
+    ("distill fresh gaussian teacher --data-dir .", "--data-dir: got . without --data, expected --data; give"),
+    ("distill online teacher --limit 5", "--limit: got 5 without --data, expected --data; give"),
+    ("report teacher --limit 5", "--limit: got 5 without --data, expected --data; give"),
+    ("quantize teacher --calibrate set --limit 5", "--limit: got 5 without --data, expected --data; give"),
+    ("quantize teacher --calibrate digits --limit 5", "--limit: got 5 without --data, expected --data; give"),
+    ("quantize teacher --calibrate set --data-dir .", "--data-dir: got . without --data, expected --data; give"),
+    (
+        "quantize teacher --calibrate set --finetune set --loss mse --temperature 4",
+        "--temperature: got 4 with --loss mse, expected --loss kl; give that, or leave --temperature out",
+    ),
+]
+
+
+@pytest.mark.parametrize(("line", "text"), DISTILL, ids=[line for line, _ in DISTILL])
+def test_what_is_learned_from_decides_which_options_have_an_effect(refused, line, text):
+    if line.startswith("quantize"):
+        pytest.importorskip("torchao")
+    assert refused(f"{line} --out o").startswith(text)

@@ -187,7 +187,6 @@ def _distill(
 ) -> None:  # fmt: skip
     """`options` are those of `plan_distillation` that say what the student learns from; without any it is real data."""
     from ..distillation.distill import plan_distillation
-    from ..distillation.schedule import Distillation
     from ..distillation.students import student_name
     from ..evaluation.accuracy import evaluate
     from ..evaluation.student_release import write_student
@@ -205,13 +204,12 @@ def _distill(
     name = student or student_name(network)
     sets = {role: path for role in ("condensed", "images") if (path := options.get(role)) is not None}
     real = load_data(data, "train") if not sets and "method" not in options else None
-    learned: dict[str, Any] = {"images": real} if real is not None else dict(options)
+    learned: dict[str, Any] = dict(options) if real is None else {**options, "images": real}
     if "images" in sets and not (sets["images"] / "set.json").is_file():
         SyntheticSet.open(sets["images"])  # raises what is wrong: other images come as --data
     with bar(f"distill {name}", run.quiet) as progress:
         plan = plan_distillation(
-            network, name, record=record, start=start, seed=run.seed,
-            settings=Distillation(**changes), progress=progress, **learned,
+            network, name, record=record, start=start, seed=run.seed, progress=progress, **changes, **learned,
         )  # fmt: skip
     plan = plan.with_temperature_of(earlier_settings(out))
     student_network, chosen, settings = plan.student, plan.chosen, plan.settings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from .._core.code_names import code_name
 from .._core.distributed import main_process
 from .._core.errors import UserError
 from .._core.folder_kinds import CONDENSED, check_original
+from .._core.unused import Use, check_used
 from .._core.user_code import class_file
 from ..models.class_names import class_positions
 from .arguments import Data, Input, Model, Run
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "check_attribute",
     "check_code",
+    "check_data",
     "check_normalisation",
     "code_of",
     "code_of_settings",
@@ -89,13 +91,24 @@ def check_attribute(options: Data, *others: str | None) -> None:
         )
 
 
+def check_data(data: Data, *others: str | None) -> None:
+    """Raises UserError for options of data where none is read: the limit is of the named data alone, the rest is of the
+    `others` named in the command too.
+    """
+    check_attribute(data, *others)
+    named = data.data or next((name for name in others if name is not None), None)
+    given = {name: value for name, value in asdict(data).items() if value is not None}
+    check_used(given, [Use("limit", "data")], {"data": data.data})
+    check_used(given, [Use("class_order", "data"), Use("data_dir", "data")], {"data": named})
+
+
 def test_data(student: Network, data: Data, *, complete: bool = False) -> Dataset | None:
     """What the student is measured on, where data is named; found to fit before an epoch is spent.
 
     It is `complete` where the limit is that of the images the student learns from.
     """
+    check_data(data)
     if data.data is None:
-        check_attribute(data)
         return None
     from ..data.dataset_checks import as_input
 

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from .._core.errors import UserError
-from .._core.folder_kinds import CONDENSED
 from ..quantization.settings import FineTuning
 from ..releases.bits import Bits, TargetCPU
 from .arguments import Data, Model, Run
 from .loading import (
-    check_attribute,
+    check_data,
     identity_of,
     images_of,
     inputs_of,
@@ -58,7 +57,7 @@ def quantize(
     from ..data.dataset_checks import check_classes
     from ..evaluation.accuracy import evaluate
     from ..quantization import check_mobile, onnx_content, require
-    from ..quantization.image_sources import default_method
+    from ..quantization.image_sources import default_method, reads_data
     from ..quantization.writing import write_files
     from ..releases.quantized import QUANTIZED_FOLDER
     from ..runs.output_folder import STATE, output_folder
@@ -74,7 +73,7 @@ def quantize(
         )
     if images < 1:
         raise UserError(f"--images: got {images}, expected at least 1; give a positive count")
-    check_attribute(data, calibrate, finetune)
+    check_data(data, *(name for name in (calibrate, finetune) if name is not None and reads_data(name)))
     source = Model(code=code, weights=checkpoint, record=record)
     run = resumed(run, out / STATE)
     network = load_network(model, source, run)
@@ -131,9 +130,9 @@ def quantize(
 def _read(network: Network, name: str, images: int | None, options: Data, run: Run) -> Dataset | None:
     """The data set, or the files, of that name; None for images that are made, and for a set of ours."""
     from ..data import Dataset
-    from ..quantization.image_sources import is_made
+    from ..quantization.image_sources import reads_data
 
-    if is_made(name) or (Path(name) / "set.json").is_file() or (Path(name) / CONDENSED).is_file():
+    if not reads_data(name):
         return None
     images_read = images_of(name, network, "train", images, options, run.seed)
     return images_read if isinstance(images_read, Dataset) else None

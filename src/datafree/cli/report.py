@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from .arguments import Data, Run
-from .loading import check_attribute, load_data, use_threads
+from .loading import check_data, load_data, use_threads
 
 __all__ = ["report"]
 
@@ -42,7 +42,7 @@ def report(
     from ..evaluation.report import collect
 
     data, run = data or Data(), run or Run()
-    check_attribute(data)
+    check_data(data)
     use_threads(run)
     test = None if data.data is None else load_data(data, "test")
     folders = list(map(str, without_logs(runs)))

@@ -34,7 +34,7 @@ from ..synthesis.methods import Synthesizer
 from ..synthesis.sampling import Samples
 from ..synthesis.synthetic_set import SyntheticSet
 
-__all__ = ["NO_IMAGES", "ImageSource", "Images", "Origin", "default_method", "is_made", "load_images"]
+__all__ = ["NO_IMAGES", "ImageSource", "Images", "Origin", "default_method", "is_made", "load_images", "reads_data"]
 
 ImageSource: TypeAlias = str | Path | ImageData | SyntheticSet | Samples | Condensed | Synthesizer
 """Where images come from: a synthesis method by name or with its settings, `noise`, a data set by name
@@ -107,6 +107,11 @@ def is_made(name: str, role: str = "") -> bool:
     if name not in words and not Path(name).exists() and get_close_matches(name, words, n=1):
         raise unknown("data set or method", name, (*words, *data_names()), where=role)
     return name in words
+
+
+def reads_data(name: str) -> bool:
+    """Whether the name is of a data set or of files, and not of a method or a set. Raises UserError for a misspelt method."""
+    return not (is_made(name) or (Path(name) / "set.json").is_file() or (Path(name) / CONDENSED).is_file())
 
 
 def load_images(

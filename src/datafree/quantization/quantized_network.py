@@ -18,6 +18,8 @@ from .._core.arguments import check_argument, check_count, checked
 from .._core.errors import Notice, UserError
 from .._core.optional_packages import require
 from .._core.progress import Progress, silent
+from .._core.unused import check_used, given_in
+from ..distillation.schedule import USES
 from ..distillation.training_loop import Curve
 from ..models.agreement import Agreement, Evaluation, agreement
 from ..models.network import Network, OpaqueModule
@@ -290,7 +292,9 @@ def _fine_tuning(
         settings = dict(fine_tune)
         source = settings.pop("images", None)
         check_argument("fine_tune['images']", source, ImageSource | None)
-        return FineTuning(**settings), source
+        tuning = FineTuning(**settings)
+        check_used(given_in(tuning, {}), USES, tuning.model_dump())
+        return tuning, source
     if isinstance(fine_tune, (str, Path)) and str(fine_tune) == NO_IMAGES:
         raise UserError("fine_tune: got 'none', expected images to fine-tune on; give some, or None to leave it out")
     return FineTuning(), fine_tune
