@@ -58,20 +58,25 @@ def test_online_distillation_refuses_an_option_without_effect(command, refused, 
 
 
 @pytest.mark.usefixtures("here")
-@pytest.mark.parametrize("flags", ["--condensed few --guidance 0 --bend 2", "--preset dfad", "--preset dafl", "--keep last"])
+@pytest.mark.parametrize(
+    "flags", ["--condensed few --guidance 0 --bend 2", "--preset dfad", "--preset dafl", "--keep last"]
+)
 def test_online_distillation_accepts_what_has_an_effect(command, flags):
     assert command("condense random --data digits --per-class 1 --teacher teacher --out few --quiet").code == 0
     assert command(f"distill online teacher hinton8 {flags} --out s {TRAINED}").code == 0
 
 
-def test_python_refuses_what_was_given_and_not_what_a_log_holds_by_default(here):
+@pytest.mark.usefixtures("here")
+def test_python_refuses_what_was_given_and_not_what_a_log_holds_by_default():
     teacher = df.load_model("teacher")
     short = {"epochs": 1, "iterations": 1, "student_steps": 1, "batch": 16, "latent": 4}
-    with pytest.raises(df.UserError, match=r"^guidance: got 5 without `condensed`, expected `condensed`; give that, or"):
+    with pytest.raises(
+        df.UserError, match=r"^guidance: got 5 without `condensed`, expected `condensed`; give that, or"
+    ):
         df.distill_online(teacher, "hinton8", guidance=5, **short)
-    with pytest.raises(df.UserError, match="^write_every: got 5 with `replay='none'`, expected another `replay`"):
+    with pytest.raises(df.UserError, match=r"^write_every: got 5 with `replay='none'`, expected another `replay`"):
         df.distill_online(teacher, "hinton8", replay="none", write_every=5, **short)
-    with pytest.raises(df.UserError, match="^temperature: got 4 with `loss='l1'`, expected `loss='kl'`"):
+    with pytest.raises(df.UserError, match=r"^temperature: got 4 with `loss='l1'`, expected `loss='kl'`"):
         df.distill_online(teacher, "hinton8", {"loss": "l1", "temperature": 4.0, **short})
     every_field = df.OnlineDistillation(**short).model_dump()
     assert df.distill_online(teacher, "hinton8", every_field, replay="none").history.loss
@@ -88,13 +93,31 @@ def test_a_run_of_an_earlier_version_that_was_given_such_an_option_is_repeated_w
 
 
 DISTILL = [
-    ("distill teacher --set set --share 0.3", "--share: got 0.3 without --condensed, expected --condensed; give that, or"),
+    (
+        "distill teacher --set set --share 0.3",
+        "--share: got 0.3 without --condensed, expected --condensed; give that, or",
+    ),
     ("distill teacher --data digits --share 0.3", "--share: got 0.3 without --condensed, expected --condensed"),
-    ("distill teacher --set set --epoch-images 5", "--epoch-images: got 5 without --condensed, where every epoch has all"),
-    ("distill teacher --data digits --epoch-images 5", "--epoch-images: got 5 without --condensed, where every epoch has"),
-    ("distill teacher --set set --loss mse --temperature 4", "--temperature: got 4 with --loss mse, expected --loss kl;"),
-    ("distill fresh gaussian teacher --loss mse --temperature 4", "--temperature: got 4 with --loss mse, expected --loss"),
-    ("distill teacher --set set --limit 5", "--limit: got 5 without --data, expected --data; give that, or leave --limit"),
+    (
+        "distill teacher --set set --epoch-images 5",
+        "--epoch-images: got 5 without --condensed, where every epoch has all",
+    ),
+    (
+        "distill teacher --data digits --epoch-images 5",
+        "--epoch-images: got 5 without --condensed, where every epoch has",
+    ),
+    (
+        "distill teacher --set set --loss mse --temperature 4",
+        "--temperature: got 4 with --loss mse, expected --loss kl;",
+    ),
+    (
+        "distill fresh gaussian teacher --loss mse --temperature 4",
+        "--temperature: got 4 with --loss mse, expected --loss",
+    ),
+    (
+        "distill teacher --set set --limit 5",
+        "--limit: got 5 without --data, expected --data; give that, or leave --limit",
+    ),
     ("distill teacher --set set --class-order text", "--class-order: got text without --data, expected --data; give"),
     ("distill fresh gaussian teacher --data-dir .", "--data-dir: got . without --data, expected --data; give"),
     ("distill online teacher --limit 5", "--limit: got 5 without --data, expected --data; give"),
@@ -114,3 +137,52 @@ def test_what_is_learned_from_decides_which_options_have_an_effect(refused, line
     if line.startswith("quantize"):
         pytest.importorskip("torchao")
     assert refused(f"{line} --out o").startswith(text)
+
+
+RECORDS = [
+    (
+        "synthesize gaussian teacher",
+        "with gaussian, which uses nothing that it holds, expected a method that does; give",
+    ),
+    ("synthesize inception teacher", "with inception, which uses nothing that it holds, expected a method that does"),
+    ("distill fresh gaussian teacher", "with gaussian, which uses nothing that it holds, expected a method that does"),
+    ("expand teacher few --statistics 0", "with expand, which uses nothing that it holds, expected a method that does"),
+    (
+        "quantize teacher --calibrate set",
+        "with images that are not made with it, expected a method in --calibrate that",
+    ),
+    (
+        "quantize teacher --calibrate noise --finetune set",
+        "with images that are not made with it, expected a method in",
+    ),
+]
+
+
+@pytest.mark.parametrize(("line", "text"), RECORDS, ids=[line for line, _ in RECORDS])
+def test_a_record_that_nothing_is_read_of_is_refused(command, refused, line, text):
+    """Methods that start from noise read the moments of the input alone, which this record lacks."""
+    if line.startswith("quantize"):
+        pytest.importorskip("torchao")
+    assert command("condense random --data digits --per-class 1 --teacher teacher --out few --quiet").code == 0
+    assert command("record moments teacher --data digits --replace --quiet").code == 0
+    assert refused(f"{line} --record teacher/record.safetensors --out o").startswith(
+        f"--record: got teacher/record.safetensors {text}"
+    )
+
+
+@pytest.mark.usefixtures("here")
+def test_a_record_that_shapes_the_noise_is_used(command):
+    assert command("record input teacher --data digits --replace --quiet").code == 0
+    line = "synthesize gaussian teacher --record teacher/record.safetensors --images 8 --chunk 8 --out o --quiet"
+    assert command(line).code == 0
+
+
+@pytest.mark.usefixtures("here")
+def test_quantize_refuses_a_record_from_python_where_no_image_is_made_with_it():
+    pytest.importorskip("torchao")
+    teacher = df.load_model("teacher")
+    record = df.Record.load("teacher/record.safetensors", teacher)
+    with pytest.raises(
+        df.UserError, match=r"^record: got one with images that are not made with it, expected a method in"
+    ):
+        df.quantize(teacher, calibrate="set", record=record)

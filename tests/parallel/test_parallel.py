@@ -136,7 +136,10 @@ def test_the_result_as_json_and_the_log_are_of_the_first_process_alone(tmp_path)
         "assert run('train hinton8 --data digits --epochs 1 --limit 50 --out t --quiet'.split()) == 0\n"
     )
     subprocess.run([sys.executable, "make.py"], cwd=tmp_path, check=True, env=environment(), capture_output=True)
-    for line in ("synthesize gaussian t --images 8 --chunk 4 --out s", "train hinton8 --data digits --epochs 1 --out u"):
+    for line in (
+        "synthesize gaussian t --images 8 --chunk 4 --out s",
+        "train hinton8 --data digits --epochs 1 --out u",
+    ):
         code, out, err = both_without_torchrun(
             tmp_path, "-m", "datafree", *line.split(), "--quiet", "--json", "--log", "all.txt"
         )

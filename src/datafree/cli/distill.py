@@ -15,6 +15,7 @@ from .._core.errors import UserError
 from .arguments import Data, Model, RecordedModel, Run, Start, Whole, without_condensed
 from .loading import (
     check_code,
+    check_record,
     code_of,
     code_of_settings,
     identity_of,
@@ -201,6 +202,8 @@ def _distill(
     record = load_record(teacher, source, network) if "method" in options else None
     if record is None:
         check_code(teacher, source, network)
+    else:
+        check_record(options["method"], network, source, record)
     name = student or student_name(network)
     sets = {role: path for role in ("condensed", "images") if (path := options.get(role)) is not None}
     real = load_data(data, "train") if not sets and "method" not in options else None

@@ -13,7 +13,7 @@ from .._core.code_names import code_name
 from .._core.distributed import main_process
 from .._core.errors import UserError
 from .._core.folder_kinds import CONDENSED, check_original
-from .._core.unused import Use, check_used
+from .._core.unused import Use, check_used, unused
 from .._core.user_code import class_file
 from ..models.class_names import class_positions
 from .arguments import Data, Input, Model, Run
@@ -32,6 +32,7 @@ __all__ = [
     "check_code",
     "check_data",
     "check_normalisation",
+    "check_record",
     "code_of",
     "code_of_settings",
     "identity_of",
@@ -102,7 +103,7 @@ def check_data(data: Data, *others: str | None) -> None:
     check_used(given, [Use("class_order", "data"), Use("data_dir", "data")], {"data": named})
 
 
-def test_data(student: Network, data: Data, *, complete: bool = False) -> Dataset | None:
+def test_data(student: Network, data: Data, *, complete: bool) -> Dataset | None:
     """What the student is measured on, where data is named; found to fit before an epoch is spent.
 
     It is `complete` where the limit is that of the images the student learns from.
@@ -188,6 +189,16 @@ def load_record(name: str, options: Model, network: Network) -> Record | None:
     if is_release(name):
         return Release.open(name).record(network, options.record)
     return Record.load(options.record, network) if options.record is not None else None
+
+
+def check_record(method: Any, network: Network, options: Model, record: Record | None) -> None:
+    """Raises UserError for --record where the method uses nothing of that record."""
+    from ..synthesis.methods import reads_record
+
+    if options.record is not None and record is not None and not reads_record(method, network, record):
+        unused(
+            "record", options.record, f"with {method.method}, which uses nothing that it holds", "a method that does"
+        )
 
 
 def identity_of(settings: dict[str, Any], network: Network, log: RunLog, *hashes: str) -> dict[str, Any]:

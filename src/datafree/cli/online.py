@@ -143,7 +143,7 @@ def _distill(
     student_network, settings, condensed = plan.student, plan.settings, options["condensed"]
     replay: Any = plan.replay
     alignment: Any = plan.alignment
-    test = test_data(student_network, data)
+    test = test_data(student_network, data, complete=False)
     logged = {
         "teacher": teacher, "student": name, "learns_from": "a generator's images", "start": plan.start,
         "online": settings.model_dump(), "replay": replay.model_dump(), "condensed": condensed,

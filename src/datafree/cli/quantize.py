@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from .._core.errors import UserError
+from .._core.unused import unused
 from ..quantization.settings import FineTuning
 from ..releases.bits import Bits, TargetCPU
 from .arguments import Data, Model, Run
@@ -57,7 +58,8 @@ def quantize(
     from ..data.dataset_checks import check_classes
     from ..evaluation.accuracy import evaluate
     from ..quantization import check_mobile, onnx_content, require
-    from ..quantization.image_sources import default_method, reads_data
+    from ..quantization.image_sources import default_method, reads_data, reads_record
+    from ..quantization.quantized_network import UNUSED_RECORD
     from ..quantization.writing import write_files
     from ..releases.quantized import QUANTIZED_FOLDER
     from ..runs.output_folder import STATE, output_folder
@@ -78,8 +80,14 @@ def quantize(
     run = resumed(run, out / STATE)
     network = load_network(model, source, run)
     stored_record = load_record(model, source, network)
+    is_default = calibrate is None
     if calibrate is None:
         calibrate = default_method(network, stored_record)
+    named = [calibrate] if finetune is None else [calibrate, finetune]
+    if stored_record is not None and not any(reads_record(network, stored_record, name) for name in named):
+        if record is not None and not is_default:
+            unused("record", record, *UNUSED_RECORD)
+        stored_record = None
     test = load_data(data, "test") if data.data is not None else None
     options = {
         "model": model, **bits.model_dump(), "calibrate": calibrate, "images": images, "equalise": equalise,

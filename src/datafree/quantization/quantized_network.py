@@ -18,7 +18,7 @@ from .._core.arguments import check_argument, check_count, checked
 from .._core.errors import Notice, UserError
 from .._core.optional_packages import require
 from .._core.progress import Progress, silent
-from .._core.unused import check_used, given_in
+from .._core.unused import check_used, given_in, unused
 from ..distillation.schedule import USES
 from ..distillation.training_loop import Curve
 from ..models.agreement import Agreement, Evaluation, agreement
@@ -33,7 +33,7 @@ from ..synthesis.sampling import Samples
 from .executorch import check_mobile
 from .export import onnx_content
 from .fine_tuning import digest_of, finetune
-from .image_sources import NO_IMAGES, Images, ImageSource, Origin, default_method, load_images
+from .image_sources import NO_IMAGES, Images, ImageSource, Origin, default_method, load_images, reads_record
 from .post_training import Correction, Quantized
 from .post_training import calibrate as choose_grids
 from .settings import FineTuning
@@ -43,6 +43,9 @@ __all__ = ["IMAGES", "QuantizedNetwork", "Stages", "quantize"]
 
 IMAGES = 256
 """Default number of images that ranges are chosen on."""
+
+UNUSED_RECORD = ("with images that are not made with it", "a method in `calibrate` that uses it")
+"""Where a record has no effect, and what uses one."""
 
 Stages = Callable[[str], AbstractContextManager[Progress]]
 """Called with the name of each stage, such as `calibrate w8a8`; the context yields the stage's progress."""
@@ -228,6 +231,9 @@ def quantize(
         )
     if record is not None:
         record.check_teacher(network)
+        used = [calibrate] if tuning_source is None else [calibrate, tuning_source]
+        if not any(reads_record(network, record, entry) for entry in used):
+            unused("record", "one", *UNUSED_RECORD)
     stages = stages or (lambda _: nullcontext(progress))
     source = default_method(network, record) if calibrate is None else calibrate
     with stages(f"{source} images" if isinstance(source, str) else "images") as report:

@@ -35,7 +35,7 @@ from .losses.batchnorm import BatchNormDivergence
 from .losses.classes import TargetClass
 from .methods import Batch, chunk_labels
 from .methods.batch_norm import PriorSettings
-from .methods.inversion import Inversion, invert, noise
+from .methods.inversion import Inversion, invert, noise, shapes_noise
 from .synthetic_set import IMAGES, SyntheticSet, make_set, renamed_chunk, write_log
 
 __all__ = ["BoundExpansion", "Expansion", "GuidedInversion", "expand"]
@@ -100,6 +100,13 @@ class GuidedInversion:
         settings = {"method": self.method, **self.settings.model_dump(mode=mode)}
         return {**settings, "alignment": alignment.model_dump(mode=mode), "anchors": anchors}
 
+    def reads_record(self, teacher: Network, record: Record) -> bool:
+        """Whether the record shapes the noise that images start from, or has statistics for the loss."""
+        classes = set(self.labels.argmax(1).tolist())
+        from_noise = self.settings.start == "noise" or len(classes) < len(teacher.spec.classes)
+        matched = self.settings.statistics != 0 and not known(teacher)
+        return (from_noise and shapes_noise(record)) or matched
+
     def bind(self, teacher: Network, record: Record | None) -> BoundExpansion:
         """Raises UserError for anchors that do not fit, `statistics` above 0 if neither teacher nor record has any, a
         teacher without a gradient to its pixels, and settings without any loss.
@@ -109,8 +116,8 @@ class GuidedInversion:
         objective = self.settings.with_extra_loss(self.settings.objective(teacher, record))
         if not self.weight and not any(weight for weight, _ in objective.parts):
             raise UserError(
-                "all weights of the losses are 0, expected at least one above 0; give `classes=1`, or leave one of `classes`, "
-                "`guidance` and `balance` out"
+                "all weights of the losses are 0, expected at least one above 0; give `classes=1`, or leave one of "
+                "`classes`, `guidance` and `balance` out"
             )
         return BoundExpansion(teacher, record, objective, self)
 
