@@ -186,3 +186,59 @@ def test_quantize_refuses_a_record_from_python_where_no_image_is_made_with_it():
         df.UserError, match=r"^record: got one with images that are not made with it, expected a method in"
     ):
         df.quantize(teacher, calibrate="set", record=record)
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        (
+            "evaluate teacher --data digits --teacher-code own.py:build",
+            "--teacher-code: got own.py:build without --teacher",
+        ),
+        (
+            "similarity teacher noise set --split train",
+            "--split: got train with nothing that it is for, expected a data set that names",
+        ),
+        (
+            "similarity teacher noise digits:test --split train",
+            "--split: got train with nothing that it is for, expected a data set that",
+        ),
+        (
+            "similarity teacher noise set --data-dir .",
+            "--data-dir: got . with noise and sets alone, expected a data set; give that, or",
+        ),
+        (
+            "quantize teacher --weight-bits 4 --activation-bits 4 --target-cpu vnni --out o",
+            "--target-cpu: got vnni with w4a4, expected 8-bit weights of a layer with 8-bit inputs; give that, or leave",
+        ),
+    ],
+)
+def test_measurements_and_targets_refuse_options_without_effect(refused, line, text):
+    if line.startswith("quantize"):
+        pytest.importorskip("torchao")
+    assert refused(line).startswith(text)
+
+
+@pytest.mark.usefixtures("here")
+def test_a_split_that_some_data_takes_is_used(command):
+    assert command("similarity teacher digits set --split train --images 20 --quiet").code == 0
+
+
+@pytest.mark.usefixtures("here")
+def test_python_refuses_a_spec_beside_a_release_that_has_another():
+    teacher = df.load_model("teacher")
+    assert df.load_model("teacher", spec=teacher.spec).spec == teacher.spec
+    other = teacher.spec.model_copy(update={"classes": tuple("abcdefghij")})
+    with pytest.raises(
+        df.UserError, match=r"^spec: got another classes .* than teacher has, expected .*; leave `spec` out"
+    ):
+        df.load_model("teacher", spec=other)
+
+
+def test_python_refuses_a_state_for_a_method_that_keeps_none(tmp_path):
+    data = df.load_data("digits", "train")
+    with pytest.raises(
+        df.UserError, match=r"^state: got .*/s with random, which keeps none, expected a method that does"
+    ):
+        df.condense("random", data=data, per_class=1, state=tmp_path / "s")
+    assert df.condense("dm", data=data, per_class=1, state=tmp_path / "s").pixels.shape[0] == 10

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from .._core.errors import UserError
 from .._core.unused import unused
 from ..quantization.settings import FineTuning
-from ..releases.bits import Bits, TargetCPU
+from ..releases.bits import Bits, TargetCPU, check_target_cpu
 from .arguments import Data, Model, Run
 from .loading import (
     check_data,
@@ -67,6 +67,7 @@ def quantize(
 
     require()
     settings, data, run = settings or FineTuning(), data or Data(), run or Run()
+    check_target_cpu(target_cpu, bits)
     if executorch:
         check_mobile(bits)
     if correct_bias == "empirical" and calibrate == "none":

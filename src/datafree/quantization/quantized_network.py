@@ -24,7 +24,7 @@ from ..distillation.training_loop import Curve
 from ..models.agreement import Agreement, Evaluation, agreement
 from ..models.network import Network, OpaqueModule
 from ..records.record import Record
-from ..releases.bits import Bits, TargetCPU
+from ..releases.bits import Bits, TargetCPU, check_target_cpu
 from ..releases.quantized import QUANTIZED_FOLDER
 from ..releases.release import architecture_of
 from ..runs.output_folder import output_folder, parameters_named
@@ -214,6 +214,7 @@ def quantize(
     require("torchao")
     bits = _bits(bits)
     check_count("images", images)
+    check_target_cpu(target_cpu, bits)
     tuning, tuning_source = _fine_tuning(fine_tune)
     if correct_bias == "empirical" and _is_no_images(calibrate):
         raise UserError(
