@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._core.code_names import code_name
+from .._core.device import reason_of
 from .._core.distributed import main_process
 from .._core.errors import UserError
 from .._core.folder_kinds import CONDENSED, check_original
@@ -53,6 +54,8 @@ __all__ = [
 ]
 
 
+MOST_THREADS = 4096
+"""Above any processor's cores; a few times as many threads take minutes to start, or all memory."""
 Inputs = dict[str, str | Path | list[Path] | None]
 
 
@@ -331,12 +334,15 @@ def use_threads(run: Run) -> None:
     if run.threads is not None:
         if run.threads < 1:
             raise UserError(f"--threads: got {run.threads}, expected at least 1; give a positive count")
+        if run.threads > MOST_THREADS:
+            raise UserError(f"--threads: got {run.threads:,}, expected at most {MOST_THREADS:,}; give a smaller count")
         torch.set_num_threads(run.threads)
     try:
         torch.empty(0, device=run.device)
     except (RuntimeError, AssertionError) as error:
-        first = str(error).splitlines()[0]
-        raise UserError(f"--device: got {run.device!r}, expected one that is here ({first}); give cpu") from None
+        raise UserError(
+            f"--device: got {run.device!r}, expected one that is here ({reason_of(error)}); give cpu"
+        ) from None
 
 
 def on_device(network: Network, run: Run) -> Network:
