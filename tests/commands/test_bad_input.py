@@ -139,7 +139,7 @@ USAGE = [
         "train hinton16 --data digits --out o --epoch 3",
         "no flag '--epoch'; nearest: '--epochs'. Run datafree train --help",
     ),
-    ("train hinton16 extra --data digits --out o", "got 'extra' too much"),
+    ("train hinton16 extra --data digits --out o", "unexpected argument 'extra', expected a flag before each value"),
     ("train hinton16 --data mnist --out o", "no folder for data set 'mnist'; give --data-dir or set DATAFREE_DATA"),
     ("train hinton16 --data mnist --data-dir nosuch --out o", "no folder 'nosuch' for data set 'mnist'"),
     ("train hinton16 --data celeba --data-dir teacher --out o", "celeba"),

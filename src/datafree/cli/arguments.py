@@ -60,7 +60,8 @@ class Data:
     attribute: str = "Attractive"
     """CelebA's attribute to classify."""
     limit: Whole | None = None
-    """Number of images to use, the same share of each class; all by default."""
+    """Number of images to use, the same share of each class; all by default. Where a network is trained on the data, the
+    limit is for the training images, and all test images are used."""
     class_order: Literal["number", "text"] | None = None
     """Order of an image folder's classes: by the numbers in their names, or as text; numbers by value and other names as
     text by default."""

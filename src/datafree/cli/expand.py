@@ -11,7 +11,7 @@ from cyclopts import App, Group, Parameter
 
 from .._core.distributed import main_process, together
 from .arguments import RecordedModel, Run, Whole
-from .loading import code_of_settings, inputs_of, load_record, load_teacher
+from .loading import check_record, code_of_settings, inputs_of, load_record, load_teacher
 from .method_options import flattened, of_settings, values
 from .progress_bar import bar
 from .settings_source import SettingsText, family, read
@@ -100,6 +100,8 @@ def _expand(
     hooks.shapes(network, (hooks.FEATURES,))  # before the folder is claimed
     condensed_set = Condensed.open(condensed, network)
     record = load_record(teacher, source, network)
+    method: Any = guided(network, (condensed_set.clamped(), condensed_set.labels), settings, guide)
+    check_record(method, network, source, record)
     options = {
         "teacher": teacher, "condensed": condensed, "images": images, "chunk": chunk, **settings.model_dump(mode="json"),
         **guide.model_dump(mode="json"), **asdict(source), **asdict(run),
@@ -111,8 +113,6 @@ def _expand(
     with output_folder(out, SET_FOLDER, log) as folder, bar("expand", run.quiet) as progress:
         if folder is None:
             return
-        anchors = condensed_set.clamped(), condensed_set.labels
-        method: Any = guided(network, anchors, settings, guide)
         synthetic_set = make_set(network, record, method, folder, progress=progress, **units)
         finish(synthetic_set, folder, log)
     if not main_process():

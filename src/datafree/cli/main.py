@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any
 
 from .._core.code_names import code_name
-from .._core.distributed import main_process, say_first, started
+from .._core.distributed import first_started, say_first, started
 from .._core.errors import UserError, out_of_memory, unknown
 from .._core.user_code import is_user_code
 from .._core.version import VERSION
@@ -189,7 +189,7 @@ def _call(root: Any, output: Any, flags: Flags) -> int:
     if output.verbose:
         _note(f"took {time.perf_counter() - began:.1f} s")
     code = code if isinstance(code, int) else 0
-    if output.json and code == 0 and main_process():
+    if output.json and code == 0 and first_started():
         output.stdout.write(object_of(chain, bound.arguments, values) + "\n")
     return code
 
@@ -200,7 +200,7 @@ def _printing_as(output: Any, flags: Flags) -> Iterator[None]:
     the line of an error.
     """
     output.stdout = plain()
-    log = None if output.log is None or not main_process() else LogFile(output.log, shlex.join(output.words))
+    log = None if output.log is None or not first_started() else LogFile(output.log, shlex.join(output.words))
     token = LOG.set(log) if log is not None else None
     try:
         with redirect_stdout(Stream(sys.stderr, lines=True)) if output.json else nullcontext():  # type: ignore[type-var]
@@ -221,7 +221,7 @@ WITHOUT_TORCH = ("list", "completion", "rerun", "inspect", "convert")
 
 def _load_torch(chain: list[str], verbose: bool) -> None:
     """Imports torch, which takes seconds; a terminal shows why nothing happens yet."""
-    if "torch" in sys.modules or not chain or chain[0] in WITHOUT_TORCH or not main_process():
+    if "torch" in sys.modules or not chain or chain[0] in WITHOUT_TORCH or not first_started():
         return
     shows = sys.stderr.isatty()
     if shows:

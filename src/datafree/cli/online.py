@@ -111,7 +111,7 @@ def online_command(memories: Mapping[str, SettingsText], alignments: Mapping[str
         check_kind(guide, near, alignments, "--alignment")
         options: dict[str, Any] = {
             "preset": preset, "replay": {"replay": kind, **values(memory)}, "condensed": condensed, "start": start,
-            "alignment": None if condensed is None else {"alignment": near, **values(guide)}, **values(settings),
+            "alignment": {"alignment": near, **values(guide)} if alignment or values(guide) else None, **values(settings),
         }  # fmt: skip
         _distill(teacher, student, out, options, bool(chosen.statistics), data, source, run)
 
@@ -143,7 +143,7 @@ def _distill(
     student_network, settings, condensed = plan.student, plan.settings, options["condensed"]
     replay: Any = plan.replay
     alignment: Any = plan.alignment
-    test = test_data(student_network, data)
+    test = test_data(student_network, data, complete=False)
     logged = {
         "teacher": teacher, "student": name, "learns_from": "a generator's images", "start": plan.start,
         "online": settings.model_dump(), "replay": replay.model_dump(), "condensed": condensed,

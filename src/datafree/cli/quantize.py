@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from .._core.errors import UserError
-from .._core.folder_kinds import CONDENSED
+from .._core.unused import unused
 from ..quantization.settings import FineTuning
-from ..releases.bits import Bits, TargetCPU
+from ..releases.bits import Bits, TargetCPU, check_target_cpu
 from .arguments import Data, Model, Run
 from .loading import (
-    check_attribute,
+    check_data,
     identity_of,
     images_of,
     inputs_of,
@@ -58,7 +58,8 @@ def quantize(
     from ..data.dataset_checks import check_classes
     from ..evaluation.accuracy import evaluate
     from ..quantization import check_mobile, onnx_content, require
-    from ..quantization.image_sources import default_method
+    from ..quantization.image_sources import default_method, reads_data, reads_record
+    from ..quantization.quantized_network import UNUSED_RECORD
     from ..quantization.writing import write_files
     from ..releases.quantized import QUANTIZED_FOLDER
     from ..runs.output_folder import STATE, output_folder
@@ -66,6 +67,7 @@ def quantize(
 
     require()
     settings, data, run = settings or FineTuning(), data or Data(), run or Run()
+    check_target_cpu(target_cpu, bits)
     if executorch:
         check_mobile(bits)
     if correct_bias == "empirical" and calibrate == "none":
@@ -74,13 +76,19 @@ def quantize(
         )
     if images < 1:
         raise UserError(f"--images: got {images}, expected at least 1; give a positive count")
-    check_attribute(data, calibrate, finetune)
+    check_data(data, *(name for name in (calibrate, finetune) if name is not None and reads_data(name)))
     source = Model(code=code, weights=checkpoint, record=record)
     run = resumed(run, out / STATE)
     network = load_network(model, source, run)
     stored_record = load_record(model, source, network)
+    is_default = calibrate is None
     if calibrate is None:
         calibrate = default_method(network, stored_record)
+    named = [calibrate] if finetune is None else [calibrate, finetune]
+    if stored_record is not None and not any(reads_record(network, stored_record, name) for name in named):
+        if record is not None and not is_default:
+            unused("record", record, *UNUSED_RECORD)
+        stored_record = None
     test = load_data(data, "test") if data.data is not None else None
     options = {
         "model": model, **bits.model_dump(), "calibrate": calibrate, "images": images, "equalise": equalise,
@@ -131,9 +139,9 @@ def quantize(
 def _read(network: Network, name: str, images: int | None, options: Data, run: Run) -> Dataset | None:
     """The data set, or the files, of that name; None for images that are made, and for a set of ours."""
     from ..data import Dataset
-    from ..quantization.image_sources import is_made
+    from ..quantization.image_sources import reads_data
 
-    if is_made(name) or (Path(name) / "set.json").is_file() or (Path(name) / CONDENSED).is_file():
+    if not reads_data(name):
         return None
     images_read = images_of(name, network, "train", images, options, run.seed)
     return images_read if isinstance(images_read, Dataset) else None

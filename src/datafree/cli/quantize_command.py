@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Group, Parameter
 
 from .._core.errors import UserError
+from .._core.unused import check_used
 from .arguments import Data, Run, Whole
 from .flags import flag_of
 from .method_options import of_settings, values
@@ -83,6 +84,7 @@ def quantize(
     record
         For a network without batch norm: its record; by default the one in the release folder.
     """
+    from ..distillation.schedule import USES
     from ..quantization.settings import FineTuning
     from ..releases.bits import Bits
     from .quantize import quantize as make
@@ -92,9 +94,11 @@ def quantize(
         raise UserError(
             f"{flag}: got it without --finetune, expected images to fine-tune on; name them with --finetune, or leave it out"
         )
+    tuning = None if finetune is None else FineTuning(**values(settings))
+    if tuning is not None:
+        check_used(values(settings), USES, tuning.model_dump())
     make(
         teacher, out=out, bits=Bits(**values(bits)), calibrate=calibrate, images=images, equalise=equalise,
         correct_bias=correct_bias, target_cpu=target_cpu, finetune=finetune, executorch=executorch,
-        settings=None if finetune is None else FineTuning(**values(settings)), data=data, checkpoint=weights, code=code,
-        record=record, run=run,
+        settings=tuning, data=data, checkpoint=weights, code=code, record=record, run=run,
     )  # fmt: skip

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from .._core.errors import UserError
 from .arguments import Data, Run
-from .loading import check_attribute, load_data, use_threads
+from .loading import check_data, load_data, use_threads
 
 __all__ = ["report"]
 
@@ -49,7 +49,7 @@ def report(
     from ..evaluation.report import collect
 
     data, run = data or Data(), run or Run()
-    check_attribute(data)
+    check_data(data)
     if split != "test" and data.data is None:
         raise UserError(
             f"--split: got {split} without --data, expected the data that it is a split of; name it with --data"

@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +16,7 @@ from .._core.code_names import code_name, without_code
 from .._core.errors import UserError
 from .._core.files import read_json
 from .._core.files.unfinished import check_finished
+from .._core.unused import unused_are_noted
 from ..runs.difference import LATER
 from ..runs.provenance import PARTS
 from .deprecated import rewritten, words_after
@@ -68,7 +69,10 @@ def rerun(run: Path, /, *, out: Path | None = None, trust: Annotated[bool, Param
             continue  # earlier versions took another hash of a folder
         if hash_of(name) != digest:
             print(f"note: {name} is not what that run read: it has changed, or is another one; the result will differ")
-    with nullcontext() if trust else without_code():  # what `_check` did not see is refused where it would be imported
+    with ExitStack() as stack:
+        stack.enter_context(unused_are_noted())
+        if not trust:  # what `_check` did not see is refused where it would be imported
+            stack.enter_context(without_code())
         return run_command(words)
 
 

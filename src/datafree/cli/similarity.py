@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 from .._core.errors import UserError
 from .._core.files import write_text
+from .._core.folder_kinds import CONDENSED
+from .._core.unused import unused
 from ..runs.run_reader import SOURCES
 from .arguments import Data, RecordedModel, Run, Whole
 from .json_output import result
@@ -24,12 +26,16 @@ if TYPE_CHECKING:
 
 __all__ = ["similarity"]
 
+SPLIT = "test"
+SETS = ("set.json", CONDENSED)
+"""What a folder of our own images holds."""
+
 
 def similarity(
     model: str,
     /,
     *data: str,
-    split: Literal["train", "test"] = "test",
+    split: Literal["train", "test"] = SPLIT,
     images: Whole | None = None,
     form: Literal["forward", "reverse", "l2"] = "forward",
     layers: bool = False,
@@ -93,6 +99,7 @@ def similarity(
     source, run = source or RecordedModel(), run or Run()
     read = Data(data_dir=data_dir, attribute=attribute)
     check_attribute(read, *data)
+    _check_unused(data, split, data_dir)
     network = load_network(model, source, run)
     check_shift(network, shift)
     record = load_record(model, source, network)
@@ -136,6 +143,15 @@ def similarity(
         )
     for name, entry in sources.items():
         _say_size(name, entry, network)
+
+
+def _check_unused(data: tuple[str, ...], split: str, data_dir: Path | None) -> None:
+    """Raises UserError for a split, or a folder of data sets, where no name is of data that it is for."""
+    read = [name for name in data if name != "noise" and not any((Path(name) / file).is_file() for file in SETS)]
+    if split != SPLIT and all(name.endswith((":train", ":test")) for name in read):
+        unused("split", split, "with nothing that it is for", "a data set that names no split")
+    if data_dir is not None and not read:
+        unused("data_dir", data_dir, "with noise and sets alone", "a data set")
 
 
 def _images(name: str, network: Network, split: str, images: int | None, options: Data, seed: int) -> Dataset | Tensor:

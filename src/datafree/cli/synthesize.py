@@ -14,7 +14,7 @@ from .._core.distributed import main_process, together
 from .._core.errors import UserError
 from .._core.memory import check_cost
 from .arguments import RecordedModel, Run, Whole
-from .loading import code_of_settings, inputs_of, load_record, load_teacher
+from .loading import check_record, code_of_settings, inputs_of, load_record, load_teacher
 from .method_options import flattened, of_settings, values
 from .progress_bar import bar
 from .settings_source import SettingsText, family
@@ -102,6 +102,7 @@ def _synthesize(
     network = load_teacher(teacher, source, run)
     chunk = chunk_size(method, network, images, out) if chunk is None else chunk
     record = load_record(teacher, source, network)
+    check_record(method, network, source, record)
     is_optimised = isinstance(method, InversionSettings)
     if is_optimised:
         check_chunk(network, chunk, min(workers or os.cpu_count() or 1, -(-images // chunk)))

@@ -80,8 +80,6 @@ def _train(model: str, out: Path, data: Data, input: Input, schedule: "Schedule"
     with output_folder(out, RELEASE_FOLDER, log) as folder, bar(f"train {model}", run.quiet) as progress:
         if folder is None:
             return
-        if main_process():
-            say_batch(schedule.batch, len(training))
         state, identity = folder / STATE, identity_of(log.content["settings"], network, log)
         curve = fit_network(
             network, training, schedule, seed=run.seed, state=state, identity=identity, progress=progress
@@ -93,6 +91,7 @@ def _train(model: str, out: Path, data: Data, input: Input, schedule: "Schedule"
         results = {"evaluation": asdict(result), "curve": vars(curve), "images": len(training)}
         log.write(folder, {**results, "processes": world().size})
     print(f"{model}: accuracy {result.accuracy:.2f} % on {result.images} test images; release in {folder}")
+    say_batch(schedule.batch, len(training))
     say_learned(result.accuracy, result.images, len(result.by_class))
     say_code(model)
 

@@ -8,8 +8,9 @@ from pydantic import Field
 
 from .._core.limits import EPOCHS
 from .._core.settings import Settings
+from .._core.unused import Use
 
-__all__ = ["Distillation", "Schedule"]
+__all__ = ["USES", "Distillation", "Schedule"]
 
 
 class Schedule(Settings):
@@ -46,3 +47,7 @@ class Distillation(Schedule):
     """Temperature of the KL divergence; by default chosen from the scale of the teacher's logits."""
     loss: Literal["kl", "mse"] = "kl"
     """Loss: KL divergence at `temperature`, or mean squared difference of centred logits."""
+
+
+USES = (Use("temperature", "loss", lambda loss: loss == "kl", "`loss='kl'`"),)
+"""Settings of `Distillation` that have an effect beside some others alone."""

@@ -37,14 +37,14 @@ class Provenance:
     """Duration of the training."""
 
 
-def student_name(teacher: Network) -> str:
+ADVICE = "name one, from the zoo or as file.py:function"
+
+
+def student_name(teacher: Network, advice: str = ADVICE) -> str:
     """The default student: half of the teacher. Raises UserError if the zoo has no half of it."""
     name = zoo.half(teacher.name)
     if name is None:
-        raise UserError(
-            f"no student named, and the zoo has no half of {teacher.name}; name one, from the zoo or as "
-            "file.py:function, or give a module"
-        )
+        raise UserError(f"no student named, and the zoo has no half of {teacher.name}; {advice}")
     return name
 
 
@@ -54,7 +54,7 @@ def new_student(student: StudentLike | None, teacher: Network, *, seed: int) -> 
     A module gets the teacher's spec. Raises UserError if it does not fit the teacher, or is the teacher's own.
     """
     if student is None or isinstance(student, str):
-        network = new_model(student or student_name(teacher), teacher.spec, seed=seed)
+        network = new_model(student or student_name(teacher, f"{ADVICE}, or give a module"), teacher.spec, seed=seed)
     elif isinstance(student, Network):
         network = student
     else:

@@ -332,11 +332,11 @@ def balanced_cut(labels: Tensor, index: int, chunk: int, count: int, classes: in
 
 def check_grows(out: Path, images: int) -> None:
     """Raises UserError for fewer images than the set in `out` already has, or was started with."""
-    existing = read_about(out)["images"] if (out / "set.json").is_file() else 0
-    if existing > images:
+    about = read_about(out) if (out / "set.json").is_file() else {"images": 0, "shards": None}
+    if (existing := about["images"]) > images:
+        state = "was started for" if about["shards"] is None else "already has"
         raise UserError(
-            f"images: got {images}, but the set in {out} already has {existing:,}, expected at least as many; name another "
-            "`out`"
+            f"images: got {images}, but the set in {out} {state} {existing:,}, expected at least as many; name another `out`"
         )
 
 

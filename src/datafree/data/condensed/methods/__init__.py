@@ -19,6 +19,7 @@ from ...._core.errors import UserError
 from ...._core.plugins import Family
 from ...._core.progress import Progress, silent
 from ...._core.settings import Settings
+from ...._core.unused import unused
 from ....models.class_names import class_positions
 from ....models.input_spec import InputSpec
 from ....models.network import Network
@@ -94,7 +95,10 @@ class Job:
 
 @runtime_checkable
 class Condenser(Protocol):
-    """Settings with a `method`; `make` returns the images."""
+    """Settings with a `method`; `make` returns the images.
+
+    A class may also have `keeps_state: ClassVar[bool] = False`, if it is too fast to be stopped and continued.
+    """
 
     method: str
     summary: ClassVar[str]
@@ -133,6 +137,8 @@ def condense(
     class.
     """
     settings = FAMILY.resolve(method, "method")
+    if state is not None and not getattr(settings, "keeps_state", True):
+        unused("state", str(state), f"with {settings.method}, which keeps none", "a method that does")
     if job is None:
         job = _job(data, per_class, teacher, spec, seed, device)
         if state is not None and identity is None:
@@ -142,7 +148,7 @@ def condense(
             }  # fmt: skip
         if state is not None or progress is not silent:
             job = replace(job, state=state, identity=identity or {}, progress=progress)
-    elif (data, per_class, teacher, spec, state, identity) != (None,) * 6:
+    elif (data, per_class, teacher, spec, state, identity) != (None,) * 6 or (seed, device) != (0, "cpu"):
         raise UserError("job: got it beside data or its settings, expected one of them; leave the others out")
     condensed = _condensed(settings, job)
     if teacher is not None:
