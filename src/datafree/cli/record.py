@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .._core.code_names import code_name
-from .._core.errors import UserError, unknown
+from .._core.errors import UserError
 from .._core.files import sha256_file
 from ..data import Dataset
 from ..evaluation.accuracy import doubt
@@ -67,7 +67,7 @@ def _record(
     if not is_release(model):
         check_name(model)
     if not is_release(model) and code_name(model) is None and not is_zoo(model):
-        raise unknown("model", model, zoo.names(), "the zoo, and no such release folder")
+        raise zoo.no_model(model)
     if not is_release(model) and out is None:
         raise UserError(f"{model} is no release folder, expected --out; name the release folder to write")
     target = out if out is not None and not _in_place(model, out) else Path(model)

@@ -80,7 +80,7 @@ def load_model(
             raise UserError(f"{name} is one file of a quantized network, expected its folder; give {Path(name).parent}")
         check_name(name)
         if weights is None and code_name(name) is None and not is_zoo(name):
-            raise unknown("model", name, zoo.names(), "the zoo, and no such release folder")
+            raise zoo.no_model(name)
         if weights is None:
             raise UserError(
                 f"model {name!r} has no weights; give a release folder, or `weights='FILE.safetensors'` beside the model"
