@@ -561,6 +561,11 @@ def _with_stored_spelling(folder: Path, about: dict[str, Any]) -> dict[str, Any]
             if isinstance(folder_value, dict) and isinstance(value, dict):
                 key = next((k for k in (*value, *folder_value) if folder_value.get(k) != value.get(k)), key)
                 folder_value, value = folder_value.get(key), value.get(key)
+            if key == "code":  # of a class of the user's own; no parameter
+                raise UserError(
+                    f"{folder} holds a set of other code of its method (sha256 {str(folder_value)[:12]}), this run has "
+                    f"{str(value)[:12]}; name another `out`, or repeat the run that made it"
+                )
             raise UserError(
                 f"{folder} holds a set with `{key}={_short(folder_value)}`, this run has {_short(value)}; "
                 "name another `out`, or repeat the run that made it"
