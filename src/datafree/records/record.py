@@ -37,6 +37,7 @@ from .presets import preset as preset_statistics
 from .statistics import Accumulator, State, Statistic, Summary
 from .statistics.limits import LARGEST
 from .statistics.moments import Moments
+from .summary_checks import check_summary
 
 __all__ = [
     "Entry",
@@ -332,6 +333,10 @@ def _record(
         name: accumulators[name].finish(states[name]) if name in measured else accumulators[name].read()
         for name in plan
     }
+    for name, (statistic, _) in plan.items():
+        if not type(accumulators[name]).__module__.startswith("datafree."):
+            images = len(data) if data is not None and name in measured else 0
+            check_summary(name, statistic, accumulators[name], summaries[name], images)
     entries = {name: Entry(plan[name][0], plan[name][1], summaries[name]) for name in plan}
     if resumed:
         _check_resumed(state, accumulators, summaries)
