@@ -86,28 +86,28 @@ def fresh(here, command):
     [
         (
             "none",
-            "finish` returns None for 'input-mine', expected a table of the tensors 'count' (int64 (1,)), 'mean' (float32",
+            "finish returns None for 'input-mine', expected a table of the tensors 'count' (int64 (1,)), 'mean' (float32",
         ),
-        ("number", "finish` returns a float as 'mean' for 'input-mine', expected a table of the tensors"),
+        ("number", "finish returns a float as 'mean' for 'input-mine', expected a table of the tensors"),
         (
             "lacks",
-            "finish` returns for 'input-mine' no tensor as 'mean', expected float32 (1, 64), as its `layout` says",
+            "finish returns for 'input-mine' no tensor as 'mean', expected float32 (1, 64), as its layout says",
         ),
-        ("shape", "finish` returns for 'input-mine' float32 (1, 3) as 'mean', expected float32 (1, 64)"),
-        ("format", "finish` returns for 'input-mine' float64 (1, 64) as 'mean', expected float32 (1, 64)"),
-        ("nan", "finish` returns NaN or infinity in 'mean' for 'input-mine', expected finite numbers"),
-        ("count", "finish` returns a 'count' of 1,304 in total for 'input-mine', expected 1,297, the number of images"),
-        ("negative", "released_statistics` returns -5.0 for 'input-mine', expected a finite number of at least 0"),
-        ("released-nan", "released_statistics` returns nan for 'input-mine', expected a finite number"),
-        ("infinite", "released_statistics` returns inf for 'input-mine', expected a finite number"),
-        ("text", "released_statistics` returns 'a' for 'input-mine', expected a finite number"),
-        ("true", "released_statistics` returns True for 'input-mine', expected a finite number"),
+        ("shape", "finish returns for 'input-mine' float32 (1, 3) as 'mean', expected float32 (1, 64)"),
+        ("format", "finish returns for 'input-mine' float64 (1, 64) as 'mean', expected float32 (1, 64)"),
+        ("nan", "finish returns NaN or infinity in 'mean' for 'input-mine', expected finite numbers"),
+        ("count", "finish returns a 'count' of 1,304 in total for 'input-mine', expected 1,297, the number of images"),
+        ("negative", "released_statistics returns -5.0 for 'input-mine', expected a finite number of at least 0"),
+        ("released-nan", "released_statistics returns nan for 'input-mine', expected a finite number"),
+        ("infinite", "released_statistics returns inf for 'input-mine', expected a finite number"),
+        ("text", "released_statistics returns 'a' for 'input-mine', expected a finite number"),
+        ("true", "released_statistics returns True for 'input-mine', expected a finite number"),
     ],
 )
 def test_a_statistic_that_returns_something_else_is_named_and_nothing_is_written(command, fresh, fault, text):
     before = sorted(fresh.rglob("*"))
     done = command(f"{RECORD} --fault {fault}")
-    assert done.line.startswith(f"the statistic 'my-mean': `{text}"), done.err
+    assert done.line.startswith(f"the statistic 'my-mean': {text}"), done.err
     assert "; correct " in done.line
     after = [path for path in sorted(fresh.rglob("*")) if "__pycache__" not in path.parts]
     assert after == [path for path in before if "__pycache__" not in path.parts]

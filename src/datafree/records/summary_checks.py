@@ -20,7 +20,7 @@ def check_summary(name: str, statistic: Any, accumulator: Accumulator, summary: 
     `check`, or counts other images, and if `released_statistics` returns no number.
     """
     method = "finish" if statistic.needs_data else "read"
-    subject = f"the statistic {statistic.kind!r}: `{method}` returns"
+    subject = f"the statistic {statistic.kind!r}: {method} returns"
     layout = accumulator.layout()
     if not isinstance(summary, dict) or not all(
         isinstance(key, str) and isinstance(tensor, Tensor) for key, tensor in summary.items()
@@ -30,7 +30,7 @@ def check_summary(name: str, statistic: Any, accumulator: Accumulator, summary: 
             "what it returns"
         )
     if problem := _misfit(table(summary), layout):
-        raise UserError(f"{subject} for {name!r} {problem}, as its `layout` says; correct one of them")
+        raise UserError(f"{subject} for {name!r} {problem}, as its layout says; correct one of them")
     for key, tensor in summary.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise UserError(
@@ -41,7 +41,7 @@ def check_summary(name: str, statistic: Any, accumulator: Accumulator, summary: 
     released: Any = accumulator.released_statistics(summary)
     if isinstance(released, bool) or not isinstance(released, Real) or not 0 <= float(released) < math.inf:
         raise UserError(
-            f"the statistic {statistic.kind!r}: `released_statistics` returns {cut(_described(released))} for {name!r}, "
+            f"the statistic {statistic.kind!r}: released_statistics returns {cut(_described(released))} for {name!r}, "
             "expected a finite number of at least 0; correct what it returns"
         )
 
