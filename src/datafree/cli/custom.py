@@ -11,6 +11,7 @@ from typing import Any
 from cyclopts import App
 
 from .._core.code_names import code_name
+from .method_options import check_names
 from .settings_source import SettingsText, from_class
 
 __all__ = ["custom_commands", "custom_word"]
@@ -23,6 +24,11 @@ PLACES = {
     ("distill", "fresh"): ("datafree.synthesis.methods", "datafree.cli.distill:fresh_command"),
 }
 """Command -> the family that its methods are of, and what makes the command of one."""
+OPTIONS = {
+    ("synthesize",): "settings", ("condense",): "settings", ("expand",): "guide", ("record",): "settings",
+    ("distill", "fresh"): "method_settings",
+}  # fmt: skip
+"""Command -> its parameter that holds the settings of the class."""
 ONLINE = {"--replay": "datafree.distillation.replay", "--alignment": "datafree.synthesis.losses.alignment"}
 """Flags of `distill online` that name a class, and the family that it is of."""
 GROUP = "datafree.methods"
@@ -69,9 +75,11 @@ def _custom_method(root: App, chain: tuple[str, ...], word: str) -> Iterator[Non
         yield
         return
     text = from_class(import_module(package).FAMILY.class_of(word))
-    module, _, function = maker.partition(":")
-    command: Callable[[str, Any], Callable[..., None]] = getattr(import_module(module), function)
-    parent.command(command(word, text), name=word, help=text.summary or text.doc)
+    module, _, maker = maker.partition(":")
+    command: Callable[[str, Any], Callable[..., None]] = getattr(import_module(module), maker)
+    function = command(word, text)
+    check_names(word, text, function, f"datafree {' '.join(chain)}", OPTIONS[chain])
+    parent.command(function, name=word, help=text.summary or text.doc)
     try:
         yield
     finally:
@@ -87,10 +95,14 @@ def _custom_online(root: App, words: Sequence[str]) -> Iterator[None]:
         return
     from .online import ALIGNMENTS, MEMORIES, online, online_command
 
+    function = online_command({**MEMORIES, **memories}, {**ALIGNMENTS, **alignments})
+    for options, kinds in (("memory", memories), ("guide", alignments)):
+        for word, kind in kinds.items():
+            check_names(word, kind, function, "datafree distill online", options)
     parent = root["distill"]
     text = parent["online"].help
     del parent["online"]
-    parent.command(online_command({**MEMORIES, **memories}, {**ALIGNMENTS, **alignments}), name="online", help=text)
+    parent.command(function, name="online", help=text)
     try:
         yield
     finally:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from cyclopts import Group, Parameter, Token
@@ -15,12 +16,16 @@ from .._core.errors import UserError
 from .flags import flag_of
 from .settings_source import REQUIRED, Field, SettingsText
 
-__all__ = ["Given", "check_early", "check_kind", "flattened", "of_kinds", "of_settings", "values"]
+__all__ = ["Given", "check_early", "check_kind", "check_names", "flattened", "of_kinds", "of_settings", "values"]
 
 REPEAT = "Repeat it for more than one, or give a JSON list."
 """How a list is given, for the help."""
 WITHOUT_TORCH = ("datafree.distillation.schedule", "datafree.quantization.settings", "datafree.releases.bits")
 """Modules of settings that import no torch."""
+
+
+RESERVED = ("--help", "--json", "--log", "--model", "--verbose", "--version")
+"""Flags of every command, and the key of the network in logs."""
 
 
 class Given:
@@ -86,6 +91,44 @@ def check_kind(options: Given | None, kind: str, kinds: Mapping[str, SettingsTex
             raise UserError(
                 f"{flag}: got it with {choice} {kind}, expected {choice} {' or '.join(owners)}; leave it out"
             )
+
+
+def check_names(word: str, text: SettingsText, command: Callable[..., None], verb: str, options: str) -> None:
+    """Raises UserError for a field of a class of the user's own that the command could not set, as it is called like an
+    option of the command itself. `options` is the command's parameter that holds the options of the class.
+    """
+    taken = set(RESERVED)
+    own: dict[str, str] = {}
+    for name, parameter in inspect.signature(command).parameters.items():
+        kind = _without_none(_unannotated(parameter.annotation))
+        if not dataclasses.is_dataclass(kind):
+            taken.add(flag_of("", name))
+            continue
+        flags = {field.name: _flag(field) for field in dataclasses.fields(kind)}
+        if name == options:
+            own = flags
+        else:
+            taken |= set(flags.values())
+    for field in text.fields:
+        flag = own.get(field.name)
+        if flag in taken:
+            raise UserError(
+                f"{word} has a setting {field.name!r}, expected another name, since {flag} is an option of {verb} itself; "
+                "rename it"
+            )
+
+
+def _flag(field: dataclasses.Field[Any]) -> str:
+    """The flag of a field in a class of options."""
+    for part in getattr(field.type, "__metadata__", ()):
+        if isinstance(part, Parameter) and part.name:
+            return part.name[0]
+    return flag_of("", field.name)
+
+
+def _unannotated(annotation: Any) -> Any:
+    """The type X of `Annotated[X, ...]`."""
+    return typing.get_args(annotation)[0] if typing.get_origin(annotation) is Annotated else annotation
 
 
 def _owners(kinds: Mapping[str, SettingsText], field: str) -> list[str]:
