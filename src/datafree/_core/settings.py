@@ -58,7 +58,9 @@ class Settings(BaseModel):
     @model_serializer(mode="wrap")
     def _without_later(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {
-            key: value for key, value in serialize(self).items() if key not in self.later or value != self.later[key]
+            key: _ordered(getattr(self, key, value), value)
+            for key, value in serialize(self).items()
+            if key not in self.later or value != self.later[key]
         }
 
     def __init__(self, **values: Any):
@@ -66,6 +68,22 @@ class Settings(BaseModel):
             super().__init__(**values)
         except ValidationError as error:
             raise _one_line(type(self), error) from None
+
+
+def _ordered(value: Any, serialized: Any) -> Any:
+    """A field's serialized value with its sets as sorted lists: their own order differs from process to process."""
+    if isinstance(serialized, list) and isinstance(value, (list, tuple, set, frozenset)):
+        parts = [_ordered(part, written) for part, written in zip(value, serialized)]
+        if not isinstance(value, (set, frozenset)):
+            return parts
+        try:
+            return sorted(parts)
+        except TypeError:  # numbers and text, or tables
+            numbers = sorted(part for part in parts if isinstance(part, (int, float)))
+            return numbers + sorted((part for part in parts if not isinstance(part, (int, float))), key=repr)
+    if isinstance(serialized, dict) and isinstance(value, dict):
+        return {key: _ordered(part, written) for (key, written), part in zip(serialized.items(), value.values())}
+    return serialized
 
 
 S = TypeVar("S", bound=BaseModel)

@@ -146,8 +146,8 @@ def _distill(
     test = test_data(student_network, data)
     logged = {
         "teacher": teacher, "student": name, "learns_from": "a generator's images", "start": plan.start,
-        "online": settings.model_dump(), "replay": replay.model_dump(), "condensed": condensed,
-        "alignment": alignment and alignment.model_dump(), **asdict(data), **asdict(source), **asdict(run),
+        "online": settings.model_dump(), "replay": replay.model_dump(mode="json"), "condensed": condensed,
+        "alignment": alignment and alignment.model_dump(mode="json"), **asdict(data), **asdict(source), **asdict(run),
     }  # fmt: skip
     inputs = inputs_of(teacher, source, role="teacher", record=record is not None)
     log = RunLog("distill", logged, {
