@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+
+import datafree as df
+from datafree._core import plugins
+from datafree.records import statistics
 
 STATISTIC = '''
 from typing import ClassVar, Literal
@@ -111,3 +117,62 @@ def test_a_statistic_that_returns_something_else_is_named_and_nothing_is_written
     assert "; correct " in done.line
     after = [path for path in sorted(fresh.rglob("*")) if "__pycache__" not in path.parts]
     assert after == [path for path in before if "__pycache__" not in path.parts]
+
+
+@pytest.fixture
+def published(fresh, command, monkeypatch):
+    """A release with moments, and an entry whose class another process has loaded."""
+    assert command("record moments fresh --taps input --data digits --quiet").code == 0
+    assert command(f"{RECORD} --add").code == 0
+    digest = json.loads(command("--json inspect fresh").out)
+    monkeypatch.setattr(plugins, "_LOADED", {})
+    return fresh, digest
+
+
+def test_a_record_with_a_statistic_that_is_not_loaded_serves_all_that_do_not_need_it(command, published):
+    folder, before = published
+    done = command("inspect fresh")
+    assert done.code == 0 and "input-mine: my-mean, " in done.out
+    assert "forecast of a membership attack: not known here, needs the publisher's class of my-mean" in done.out
+    assert done.err == (
+        "datafree: note: entry 'input-mine' of the record is not used: its statistic 'my-mean' is a class of its "
+        "publisher's own that is not loaded\n"
+    )
+    after = json.loads(command("--json inspect fresh").out)["result"]["record"]
+    assert after == {**before["result"]["record"], "forecast_auc": None}
+    for line in (
+        "synthesize gaussian fresh --images 8 --chunk 8 --out g --quiet",
+        "synthesize distribution fresh --images 8 --chunk 8 --out t --quiet",
+        "distill fresh distribution fresh hinton8 --epochs 1 --epoch-images 16 --out d --quiet",
+        "similarity fresh g --out s --quiet",
+    ):
+        done = command(line)
+        assert done.code == 0 and done.err.count("\n") == 1, done.err
+    assert (folder / "d").is_dir()
+
+
+def test_the_digest_of_a_record_does_not_depend_on_the_loaded_classes(published):
+    folder, _ = published
+    network = df.load_model(str(folder / "fresh"))
+    with pytest.warns(match="entry 'input-mine' of the record is not used"):
+        digest = df.Record.load(folder / "fresh" / "record.safetensors", network).digest()
+    statistics.FAMILY.class_of(f"{folder / 'st.py'}:MyMean")
+    assert df.Record.load(folder / "fresh" / "record.safetensors", network).digest() == digest
+
+
+def test_adding_to_such_a_record_says_what_is_needed_and_keeps_it(command, published):
+    folder, _ = published
+    before = (folder / "fresh" / "record.safetensors").read_bytes()
+    done = command("record input fresh --data digits --add --quiet")
+    assert done.line.startswith(
+        "the record in fresh has entries of my-mean, whose class is not loaded, expected it for the forecast of the new "
+        "record; install the class as a plug-in, name it file.py:Class as the kind to record"
+    )
+    assert (folder / "fresh" / "record.safetensors").read_bytes() == before
+    assert "already complete" in command(f"{RECORD} --add").out
+
+
+def test_a_record_that_cannot_be_read_is_not_said_to_be_replaced_where_it_is_added_to(command, published):
+    folder, _ = published
+    (folder / "fresh" / "record.safetensors").write_bytes(b"damaged")
+    assert "replaced" not in command("record input fresh --data digits --add --quiet").line

@@ -97,7 +97,7 @@ def check_names(word: str, text: SettingsText, command: Callable[..., None], ver
     """Raises UserError for a field of a class of the user's own that the command could not set, as it is called like an
     option of the command itself. `options` is the command's parameter that holds the options of the class.
     """
-    taken = set(RESERVED)
+    taken: set[str] = set(RESERVED)
     own: dict[str, str] = {}
     for name, parameter in inspect.signature(command).parameters.items():
         kind = _without_none(_unannotated(parameter.annotation))
@@ -122,7 +122,7 @@ def _flag(field: dataclasses.Field[Any]) -> str:
     """The flag of a field in a class of options."""
     for part in getattr(field.type, "__metadata__", ()):
         if isinstance(part, Parameter) and part.name:
-            return part.name[0]
+            return part.name if isinstance(part.name, str) else next(iter(part.name))
     return flag_of("", field.name)
 
 
