@@ -43,7 +43,7 @@ class Several(Settings):
         ({"three_numbers": (1, 2)}, "three_numbers: got (1, 2), expected a number 3 as well"),
         ({"three_numbers": (1, 2, 3, 4)}, "three_numbers: got (1, 2, 3, 4), expected at most 3 items"),
         ({"either": ()}, "either: got (), expected a valid number"),
-        ({"table": {"k": "x"}}, "table: got 'x', expected a valid integer"),
+        ({"table": {"k": "x"}}, "table: got 'x' for the key 'k', expected a valid integer"),
         ({"word": "a"}, "word: got 'a', expected at least 2 characters"),
         ({"word": "abcd"}, "word: got 'abcd', expected at most 3 characters"),
         ({"form": "b"}, "form: got 'b', expected text that matches '^a'"),
@@ -58,7 +58,7 @@ def test_a_setting_that_does_not_fit_is_named_by_its_parameter(values, expected)
 
 
 def test_a_setting_that_is_missing_is_named_by_its_parameter():
-    with pytest.raises(UserError, match=r"^needed: got nothing, expected a value; give such a value$"):
+    with pytest.raises(UserError, match=r"^needed: got nothing, expected a value, since it has no default; give one$"):
         parse(Several, {})
 
 

@@ -6,6 +6,8 @@ import importlib
 import inspect
 import pkgutil
 import re
+import types
+import typing
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeVar
 
@@ -178,14 +180,16 @@ def first_problem(error: ValidationError) -> str:
 
 def _one_line(cls: type[BaseModel], error: ValidationError) -> UserError:
     problem = error.errors()[0]
-    field, place = _parameter(cls, problem["loc"])
+    field, place, key = _parameter(cls, problem["loc"])
     if problem["type"] == "extra_forbidden":
         return unknown("setting", ".".join(map(str, problem["loc"])), cls.model_fields, cls.__name__)
     if problem["type"] == "missing":
         got, expected = (
-            ("nothing", "a value") if place is None else (_short(problem["input"]), f"a number {place + 1} as well")
+            ("nothing", "a value, since it has no default")
+            if place is None
+            else (_short(problem["input"]), f"a number {place + 1} as well")
         )
-        return UserError(f"{field}: got {got}, expected {expected}; give such a value")
+        return UserError(f"{field}: got {got}, expected {expected}; give {'one' if place is None else 'such a value'}")
     expected = problem["msg"].removeprefix("Input should be ").removeprefix("Value error, ").split(", unable to")[0]
     expected = _COUNTED.sub(r"\1", expected)  # "Tuple should have at least 2 items after validation, not 1"
     for long, short in _SHORTER.items():
@@ -193,11 +197,12 @@ def _one_line(cls: type[BaseModel], error: ValidationError) -> UserError:
     if not problem["loc"]:
         return UserError(f"the settings of {cls.__name__} do not fit together, expected {expected}; change one of them")
     got = _short(problem.get("input")) + (f" as number {place + 1}" if place is not None else "")
+    got += f" for the key {cut(repr(key))}" if key is not None else ""
     return UserError(f"{field}: got {got}, expected {expected}; give such a value")
 
 
-def _parameter(cls: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, int | None]:
-    """The parameter that an error's location is of, and its place in the parameter's list.
+def _parameter(cls: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, int | None, int | str | None]:
+    """The parameter that an error's location is of, its place in the parameter's list, and the key of a table.
 
     pydantic's location continues with the place in a tuple, the key of a table, or the type that was tried; these are no
     parameters.
@@ -210,7 +215,12 @@ def _parameter(cls: type[BaseModel], location: tuple[int | str, ...]) -> tuple[s
         names.append(str(part))
         model = model.model_fields[part].annotation
     remaining = location[len(names) :]
-    return ".".join(names) or cls.__name__, next((part for part in remaining if isinstance(part, int)), None)
+    parts = [part for part in typing.get_args(model) if part is not type(None)]
+    if typing.get_origin(model) in (typing.Union, types.UnionType) and len(parts) == 1:
+        model = parts[0]
+    key = remaining[0] if remaining and typing.get_origin(model) is dict else None
+    place = next((part for part in remaining[0 if key is None else 1 :] if isinstance(part, int)), None)
+    return ".".join(names) or cls.__name__, place, key
 
 
 def _short(value: Any) -> str:

@@ -43,7 +43,8 @@ def import_code(code: CodeName, kind: str = "model") -> ModuleType:
             return importlib.import_module(place)
     path = Path(place)
     if not path.is_file():
-        raise UserError(f"no file {place}, expected the Python file that builds the {kind}; check the path")
+        expected = f"that builds the {kind}" if kind == "model" else f"of the class {code.attribute}"
+        raise UserError(f"no file {place}, expected the Python file {expected}; check the path")
     _PLACES.add(str(path))
     _PLACES.add(str(path.absolute()))
     spec = importlib.util.spec_from_file_location(f"datafree_code_{path.stem}", path)

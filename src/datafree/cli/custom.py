@@ -11,6 +11,7 @@ from typing import Any
 from cyclopts import App
 
 from .._core.code_names import code_name
+from .._core.errors import UserError
 from .method_options import check_names
 from .settings_source import SettingsText, from_class
 
@@ -34,6 +35,12 @@ ONLINE = {"--replay": "datafree.distillation.replay", "--alignment": "datafree.s
 GROUP = "datafree.methods"
 
 
+def _check_class(word: str) -> None:
+    """Raises UserError for a Python file without the name of a class in it."""
+    if word.endswith(".py") and Path(word).is_file():
+        raise UserError(f"{word} names no class, expected {word}:Class; add the name of the class")
+
+
 def custom_word(words: Sequence[str]) -> tuple[tuple[str, ...], str] | None:
     """The command and the word after it, where that names a class of the user's own or an installed plug-in."""
     for chain in PLACES:
@@ -55,6 +62,9 @@ def custom_commands(root: App, words: Sequence[str]) -> Iterator[None]:
 
     Raises UserError for a name that is no class of the family.
     """
+    for chain in PLACES:
+        if tuple(words[: len(chain)]) == chain and len(words) > len(chain):
+            _check_class(words[len(chain)])
     with ExitStack() as stack:
         if tuple(words[:2]) == ("distill", "online"):
             stack.enter_context(_custom_online(root, words))
@@ -114,6 +124,7 @@ def _custom_kind(words: Sequence[str], flag: str, package: str) -> dict[str, Set
     """The class that the flag names, by that name; nothing for a built-in one."""
     pairs = [(word.partition("=")[0], word.partition("=")[2], after) for word, after in zip(words, [*words[1:], ""])]
     name = next((value or after for start, value, after in pairs if start == flag), "")
+    _check_class(name)
     if code_name(name) is None and not _is_plugin(name):
         return {}
     return {name: from_class(import_module(package).FAMILY.class_of(name))}

@@ -139,13 +139,15 @@ def _options(name: str, rows: Sequence[tuple[Field, str, str]], group: Group | N
     fields = []
     for field, flag, text in rows:
         options: dict[str, Any] = {"name": flag, "help": text}
+        if field.default is REQUIRED:
+            options["required"] = True
         if group is not None:
             options["group"] = group
         kind = field.annotation
         if _is_list(kind):
             kind = tuple[str, ...]
             options |= {
-                "converter": _as_list,
+                "converter": _as_list(_choices(field.annotation)),
                 "show_default": _json,
                 "negative": "",
                 "help": f"{text} {REPEAT}".strip(),
@@ -154,7 +156,7 @@ def _options(name: str, rows: Sequence[tuple[Field, str, str]], group: Group | N
             kind = str
             options |= {"converter": _as_json, "show_default": _json, "help": f"{text} As JSON.".strip()}
         elif kind is not bool:
-            options["converter"] = _as_written
+            options["converter"] = _as_written(_choices(kind))
         fields.append((field.name, Annotated[kind, Parameter(**options), _Unchecked()], _default(field.default)))
     cls = dataclasses.make_dataclass(name, fields, bases=(Given,), init=False, repr=False, eq=False)
     cls.__module__ = __name__  # cyclopts takes classes of the standard library for plain values
@@ -208,17 +210,40 @@ class _Unchecked:
         return {"type": "any"}
 
 
-def _as_written(_: Any, tokens: Sequence[Token]) -> str:
-    """The settings class converts and checks the text, so that a value is judged in one place."""
-    return tokens[0].value
+def _choices(annotation: Any) -> dict[str, Any]:
+    """By its text, each choice of an annotation that is no text, such as those of `Literal[1, 2]`.
+
+    A choice that is text itself stands before another that is written alike.
+    """
+    if typing.get_origin(annotation) is Literal:
+        values = typing.get_args(annotation)
+    else:
+        return {text: value for part in typing.get_args(annotation) for text, value in _choices(part).items()}
+    texts = {value for value in values if isinstance(value, str)}
+    chosen: dict[str, Any] = {}
+    for value in (value for value in values if not isinstance(value, str)):
+        words = [str(value), str(value).lower()] if isinstance(value, bool) else [str(value)]
+        chosen |= {word: value for word in words if word not in texts and word not in chosen}
+    return chosen
 
 
-def _as_list(_: Any, tokens: Sequence[Token]) -> Any:
+def _as_written(choices: dict[str, Any]) -> Callable[[Any, Sequence[Token]], Any]:
+    """Keeps the text, which the settings class converts and checks, so that a value is judged in one place; but for the
+    `choices`, which pydantic does not find by their text.
+    """
+    return lambda _, tokens: choices.get(tokens[0].value, tokens[0].value)
+
+
+def _as_list(choices: dict[str, Any]) -> Callable[[Any, Sequence[Token]], Any]:
     """The values of a repeated flag, or those of one JSON list; each as it is written, for the settings class to convert."""
-    values = [token.value for token in tokens]
-    if len(values) == 1 and isinstance(listed := _as_json(_, tokens), list):
-        return listed
-    return values
+
+    def converted(_: Any, tokens: Sequence[Token]) -> Any:
+        values = [token.value for token in tokens]
+        if len(values) == 1 and isinstance(listed := _as_json(_, tokens), list):
+            return listed
+        return [choices.get(value, value) for value in values]
+
+    return converted
 
 
 def _as_json(_: Any, tokens: Sequence[Token]) -> Any:
