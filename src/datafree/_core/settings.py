@@ -9,13 +9,14 @@ import re
 import types
 import typing
 from collections.abc import Callable, Mapping
+from pathlib import Path, PurePath
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from .errors import UserError, cut, unknown
 
-__all__ = ["RENAMED", "Settings", "called_with", "family", "first_problem", "modern", "parse"]
+__all__ = ["RENAMED", "Settings", "called_with", "family", "first_problem", "modern", "parse", "with_paths"]
 
 RENAMED = {
     "caution": "warp_acceptance",
@@ -85,6 +86,26 @@ def _ordered(value: Any, serialized: Any) -> Any:
             return numbers + sorted((part for part in parts if not isinstance(part, (int, float))), key=repr)
     if isinstance(serialized, dict) and isinstance(value, dict):
         return {key: _ordered(part, written) for (key, written), part in zip(serialized.items(), value.values())}
+    return serialized
+
+
+def with_paths(settings: Any) -> Any:
+    """The settings as JSON values, except that paths stay `Path`: a log states what is there instead of them."""
+    return _with_paths(settings, settings.model_dump(mode="json"))
+
+
+def _with_paths(value: Any, serialized: Any) -> Any:
+    if isinstance(value, PurePath):
+        return Path(value)
+    if isinstance(serialized, dict):
+        parts = value if isinstance(value, Mapping) else vars(value) if isinstance(value, BaseModel) else {}
+        by_name = {str(key): part for key, part in parts.items()}
+        return {key: _with_paths(by_name.get(key), written) for key, written in serialized.items()}
+    if isinstance(serialized, list):
+        if isinstance(value, (set, frozenset)) and any(isinstance(part, PurePath) for part in value):
+            return [Path(written) for written in serialized]
+        if isinstance(value, (list, tuple)):
+            return [_with_paths(part, written) for part, written in zip(value, serialized)]
     return serialized
 
 

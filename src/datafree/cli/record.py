@@ -10,6 +10,7 @@ from typing import Any
 from .._core.code_names import code_name
 from .._core.errors import Notice, UserError, unknown
 from .._core.files import sha256_file
+from .._core.settings import with_paths
 from ..data import Dataset
 from ..evaluation.accuracy import doubt
 from ..models import zoo
@@ -227,7 +228,7 @@ def _in_place(model: str, out: Path | None) -> bool:
 
 
 def _plain(entries: list[Any]) -> list[Any]:
-    return [{"statistic": s.model_dump(mode="json"), "taps": list(t) if t else None} for s, t in entries]
+    return [{"statistic": with_paths(s), "taps": list(t) if t else None} for s, t in entries]
 
 
 def _say(path: Path, measured: Record, network: Network, data: Dataset | None) -> None:

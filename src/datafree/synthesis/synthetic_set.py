@@ -46,7 +46,7 @@ from .._core.files.unfinished import check_finished
 from .._core.memory import check_cost
 from .._core.progress import Progress, silent
 from .._core.seeds import seed_of
-from .._core.settings import first_problem, modern
+from .._core.settings import first_problem, modern, with_paths
 from .._core.slots import Slot, expected, fault
 from .._core.threads import one_thread
 from .._core.user_code import code_entry
@@ -56,6 +56,7 @@ from ..models.network import Network, copied
 from ..models.pixel_bytes import pixels_for, to_bytes, to_pixels
 from ..records.record import Record
 from ..runs.output_folder import Kind
+from ..runs.provenance import public_paths
 from ..runs.resumable import holds_state
 from ..runs.run_log import RunLog
 from . import methods
@@ -545,13 +546,19 @@ def _is_finished(folder: Path) -> bool:
 def _about(teacher: Network, record: Record | None, method: Any, seed: int, chunk: int) -> dict[str, Any]:
     return {
         "format": 1,
-        "method": method.model_dump(mode="json") | code_entry(method) | _untargeted(method),
+        "method": _public(method) | code_entry(method) | _untargeted(method),
         "seed": seed,
         "unit": chunk,
         "teacher": teacher.fingerprint(),
         "record": None if record is None else record.digest(),
         "spec": teacher.spec.model_dump(mode="json"),
     }
+
+
+def _public(method: Any) -> dict[str, Any]:
+    """The settings that a set stores: of a class of the user's own, each path as the kind and hash of what is there."""
+    is_ours = type(method).__module__.startswith("datafree.")
+    return method.model_dump(mode="json") if is_ours else public_paths(with_paths(method))
 
 
 def _untargeted(method: Any) -> dict[str, bool]:
