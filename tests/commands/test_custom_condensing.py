@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+import datafree as df
+from datafree._core.files import sha256_file
+
 METHOD = '''
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
@@ -18,6 +24,8 @@ class Mine(df.Settings):
     method: Literal["mine"] = "mine"
     fault: str = ""
     """What goes wrong."""
+    table: Path = Path("nowhere.txt")
+    """A file."""
     summary: ClassVar[str] = "the first images"
     leakage: ClassVar[str] = "Contains original images."
 
@@ -64,3 +72,13 @@ def test_what_does_not_fit_is_one_line_and_nothing_is_written(command, mine, nam
 @pytest.mark.parametrize("fault", ["beyond", "double"])
 def test_optimised_pixels_may_leave_the_range_and_double_is_converted(command, fault):
     assert command(f"{LINE.format('Mine')} --fault {fault}").code == 0
+
+
+def test_a_path_among_its_settings_is_the_hash_of_the_file(command, mine):
+    (mine / "private.txt").write_text("1")
+    assert command(f"{LINE.format('Mine')} --table private.txt").code == 0
+    for path in (mine / "a").iterdir():
+        assert b"private.txt" not in path.read_bytes()
+    hashed = f"file {sha256_file(mine / 'private.txt')[:12]}"
+    assert df.Condensed.open(mine / "a").about["made"]["table"] == hashed
+    assert json.loads((mine / "a" / "run.json").read_text())["settings"]["table"] == hashed

@@ -16,9 +16,10 @@ import torch
 from ...._core.arguments import checked
 from ...._core.device import check_device
 from ...._core.errors import UserError, cut
+from ...._core.files import sha256_file
 from ...._core.plugins import Family
 from ...._core.progress import Progress, silent
-from ...._core.settings import Settings
+from ...._core.settings import Settings, with_paths
 from ....models.class_names import class_positions
 from ....models.input_spec import InputSpec
 from ....models.network import Network
@@ -189,7 +190,7 @@ def _condensed(settings: Any, job: Job) -> Condensed:
     pixels = _checked(settings.make(job), method, job)
     labels = one_hot(torch.arange(len(job.spec.classes)).repeat_interleave(job.per_class), len(job.spec.classes))
     about = {
-        "made": {**method.model_dump(mode="json"), "seed": job.seed, "per_class": job.per_class},
+        "made": {**_public(with_paths(method)), "seed": job.seed, "per_class": job.per_class},
         "data": {
             "name": job.data.public,
             "sha256": sha256(job.data)[:16],
@@ -199,6 +200,15 @@ def _condensed(settings: Any, job: Job) -> Condensed:
         "leakage": leakage,
     }
     return Condensed(pixels.float().cpu(), labels, job.spec, about)
+
+
+def _public(value: Any) -> Any:
+    """Settings with each path as the hash of the file there, or as what it is."""
+    if isinstance(value, Path):
+        return f"file {sha256_file(value)[:12]}" if value.is_file() else "a folder" if value.is_dir() else "a file"
+    if isinstance(value, dict):
+        return {key: _public(part) for key, part in value.items()}
+    return [_public(part) for part in value] if isinstance(value, list) else value
 
 
 def _leakage(method: Any) -> str:
