@@ -84,6 +84,7 @@ def method_command(method: str, text: SettingsText) -> Callable[..., None]:
 def _condense(
     method: Any, out: Path, per_class: int, teacher: str | None, data: Data, source: Model, input: Input, run: Run
 ) -> None:
+    from .._core.settings import with_paths
     from ..data.condensed import methods
     from ..data.dataset_checks import check_classes
     from ..runs.difference import LATER
@@ -104,7 +105,7 @@ def _condense(
         check_classes(network, training)
         spec = network.spec
     settings = {
-        **{"per_class": per_class, "teacher": teacher}, **method.model_dump(mode="json"),
+        **{"per_class": per_class, "teacher": teacher}, **with_paths(method),
         **asdict(data), **asdict(source), **asdict(input), **asdict(run),
     }  # fmt: skip
     inputs = inputs_of(teacher, source, role="teacher") if teacher else {}

@@ -87,6 +87,7 @@ def _expand(
     teacher: str, condensed: Path, settings: Any, guide: Any, out: Path, images: int, chunk: int, workers: int | None,
     source: RecordedModel, run: Run,
 ) -> None:  # fmt: skip
+    from .._core.settings import with_paths
     from ..data.condensed.condensed_set import Condensed
     from ..models import hooks
     from ..records.divergence import known
@@ -104,7 +105,7 @@ def _expand(
     check_record(method, network, source, record)
     options = {
         "teacher": teacher, "condensed": condensed, "images": images, "chunk": chunk, **settings.model_dump(mode="json"),
-        **guide.model_dump(mode="json"), **asdict(source), **asdict(run),
+        **with_paths(guide), **asdict(source), **asdict(run),
     }  # fmt: skip
     inputs = {**inputs_of(teacher, source, role="teacher", record=True), **code_of_settings("alignment", guide)}
     inputs |= code_of_settings("expansion", settings)

@@ -15,7 +15,7 @@ from .._core.distributed import main_process
 from .._core.errors import UserError
 from .._core.folder_kinds import CONDENSED, check_original
 from .._core.unused import Use, check_used, unused
-from .._core.user_code import class_file
+from .._core.user_code import class_file, code_files, file_imports
 from ..models.class_names import class_positions
 from .arguments import Data, Input, Model, Run
 
@@ -258,8 +258,6 @@ def inputs_of(name: str, options: Model, *, role: str = "model", record: bool = 
 
 def code_of(role: str, name: str | None) -> Inputs:
     """The Python files of a network that `file.py:function` or `package.module:function` names, once it is loaded."""
-    from ..releases.load import code_files
-
     code = None if name is None else code_name(name)
     if code is None:
         return {}
@@ -267,11 +265,19 @@ def code_of(role: str, name: str | None) -> Inputs:
 
 
 def code_of_settings(role: str, settings: Any) -> Inputs:
-    """The Python files of a method of the user's own, and of its extra loss."""
-    path = class_file(settings)
-    return ({} if path is None else {f"code of {role}": path}) | code_of(
-        "extra loss", getattr(settings, "extra_loss", None)
-    )
+    """The Python files of a method of the user's own, and of its extra loss, and those that these import."""
+    inputs: Inputs = {}
+    if (path := class_file(settings)) is not None:
+        inputs = {f"code of {role}": path, f"modules of {role}": sorted(file_imports(path)) or None}
+    name = getattr(settings, "extra_loss", None)
+    loss = None if name is None else code_name(name)
+    if loss is None:
+        return inputs
+    modules = sorted(file_imports(Path(loss.place))) if loss.is_file else code_files(loss)
+    return inputs | {
+        "code of extra loss": loss.place if loss.is_file else None,
+        "modules of extra loss": modules or None,
+    }
 
 
 def listed_files(files: list[Path]) -> str:

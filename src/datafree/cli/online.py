@@ -124,6 +124,7 @@ def _distill(
     source: RecordedModel | None, run: Run | None,
 ) -> None:  # fmt: skip
     """`options` are those of `plan_online`."""
+    from .._core.settings import with_paths
     from ..distillation.distill_online import plan_online
     from ..distillation.students import student_name
     from ..evaluation.accuracy import evaluate
@@ -146,8 +147,8 @@ def _distill(
     test = test_data(student_network, data, complete=False)
     logged = {
         "teacher": teacher, "student": name, "learns_from": "a generator's images", "start": plan.start,
-        "online": settings.model_dump(), "replay": replay.model_dump(), "condensed": condensed,
-        "alignment": alignment and alignment.model_dump(), **asdict(data), **asdict(source), **asdict(run),
+        "online": settings.model_dump(), "replay": with_paths(replay), "condensed": condensed,
+        "alignment": alignment and with_paths(alignment), **asdict(data), **asdict(source), **asdict(run),
     }  # fmt: skip
     inputs = inputs_of(teacher, source, role="teacher", record=record is not None)
     log = RunLog("distill", logged, {

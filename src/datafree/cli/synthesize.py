@@ -93,6 +93,7 @@ def _synthesize(
     source: RecordedModel,
     run: Run,
 ) -> None:
+    from .._core.settings import with_paths
     from ..runs.output_folder import output_folder
     from ..runs.run_log import RunLog
     from ..synthesis.methods.inversion import InversionSettings
@@ -107,7 +108,7 @@ def _synthesize(
     if is_optimised:
         check_chunk(network, chunk, min(workers or os.cpu_count() or 1, -(-images // chunk)))
     options = {
-        "model": teacher, "images": images, "chunk": chunk, **method.model_dump(mode="json"), **asdict(source),
+        "model": teacher, "images": images, "chunk": chunk, **with_paths(method), **asdict(source),
         **asdict(run),
     }  # fmt: skip
     inputs = inputs_of(teacher, source, record=True) | code_of_settings("method", method)

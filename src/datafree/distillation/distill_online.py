@@ -15,7 +15,7 @@ from .._core.arguments import checked
 from .._core.distributed import together, world
 from .._core.errors import UserError
 from .._core.progress import Progress, silent
-from .._core.settings import called_with
+from .._core.settings import called_with, with_paths
 from .._core.unused import Use, check_used, given_in
 from .._core.user_code import code_entry
 from ..data.condensed.condensed_set import Condensed
@@ -177,7 +177,8 @@ class OnlinePlan:
 
     def _provenance(self, seconds: float) -> Provenance:
         identity = self.identity()
-        online, replay, alignment = identity["settings"]
+        online = identity["settings"][0]
+        replay, alignment = (None if part is None else with_paths(part) for part in (self.replay, self.alignment))
         settings = {
             "teacher": self.teacher.name, "student": self.student.name, "learns_from": "a generator's images",
             "start": self.start, "online": online, "replay": replay, "alignment": alignment, "seed": self.seed,

@@ -19,6 +19,7 @@ from .._core.arguments import check_argument, check_count
 from .._core.errors import UserError
 from .._core.folder_kinds import CONDENSED
 from .._core.progress import Progress, silent
+from .._core.settings import with_paths
 from .._core.unused import unused
 from ..data import Dataset, load
 from ..data.adapters import LabelledData, as_dataset
@@ -151,7 +152,7 @@ def _fresh(
     description = f"fresh images of {settings.method}"
     if bound_settings != settings:
         description += ", warps cut to a quarter, which the teacher does not follow"
-    about = {"method": bound_settings.model_dump(mode="json"), "epoch_images": count}
+    about = {"method": with_paths(bound_settings), "epoch_images": count}
     return ChosenSource(
         FreshImages(teacher.spec, bound, count),
         description,

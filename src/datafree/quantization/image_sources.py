@@ -30,6 +30,7 @@ from ..records.record import Record
 from ..runs.provenance import IN_MEMORY, is_known, place, shown
 from ..synthesis import methods
 from ..synthesis.cost import check_images
+from ..synthesis.made_chunk import made_chunk
 from ..synthesis.methods import Synthesizer
 from ..synthesis.sampling import Samples
 from ..synthesis.synthetic_set import SyntheticSet
@@ -211,7 +212,7 @@ def _synthetic(
     """Images (count, C, H, W) from a method, made in chunks and clamped to the network's range."""
     bound, parts = methods.bind(method, network, record, progress=progress), []
     for index in range(-(-count // CHUNK)):
-        parts.append(bound.chunk(index, seed, CHUNK).pixels)
+        parts.append(made_chunk(bound, index, seed, CHUNK).pixels)
         progress(min((index + 1) * CHUNK, count), count)
     return network.spec.clamp(torch.cat(parts)[:count])
 

@@ -102,7 +102,7 @@ class RunLog:
             **shared,
             "argv": list(ARGV.get()),
             "folder": os.getcwd(),
-            "settings": {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()},
+            "settings": {key: _as_typed(value) for key, value in settings.items()},
             "inputs": {
                 **{str(present[role]): digest for role, digest in digests.items()},
                 **{file: digest for by_file in files.values() for file, digest in by_file.items()},
@@ -198,6 +198,15 @@ class RunLog:
             return {"recorded": {key: value for key, value in old.items() if key != "before"}} if has_record else {}
         earlier = old.get("before") if old.get("verb") == "record" else old
         return {"before": earlier} if isinstance(earlier, dict) and earlier else {}
+
+
+def _as_typed(value: Any) -> Any:
+    """A setting with its paths as text."""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: _as_typed(entry) for key, entry in value.items()}
+    return [_as_typed(entry) for entry in value] if isinstance(value, (list, tuple)) else value
 
 
 def _hash_of_names(data: Dataset) -> str:

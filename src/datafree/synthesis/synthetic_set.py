@@ -14,7 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -42,11 +42,12 @@ from .._core.files import (
     write_tensors,
 )
 from .._core.files.header import check_expected
+from .._core.files.paths import MARKER
 from .._core.files.unfinished import check_finished
 from .._core.memory import check_cost
 from .._core.progress import Progress, silent
 from .._core.seeds import seed_of
-from .._core.settings import first_problem, modern
+from .._core.settings import first_problem, modern, with_paths
 from .._core.slots import Slot, expected, fault
 from .._core.threads import one_thread
 from .._core.user_code import code_entry
@@ -56,9 +57,12 @@ from ..models.network import Network, copied
 from ..models.pixel_bytes import pixels_for, to_bytes, to_pixels
 from ..records.record import Record
 from ..runs.output_folder import Kind
+from ..runs.provenance import public_paths
+from ..runs.resumable import holds_state
 from ..runs.run_log import RunLog
 from . import methods
 from .cost import check_chunk
+from .made_chunk import made_chunk
 from .methods import BoundMethod, Synthesizer
 
 __all__ = [
@@ -100,7 +104,7 @@ def judged(method: Any, bound: BoundMethod, teacher: Network, *, seed: int, imag
     """`near_chance` of new images of a method; None for a method without target classes."""
     if not getattr(type(method), "targeted", True):
         return None
-    batch = bound.chunk(0, seed_of(seed, "judged"), images)
+    batch = made_chunk(bound, 0, seed_of(seed, "judged"), images)
     hits = float((teacher.predict(batch.pixels).argmax(1) == batch.labels).double().mean())
     return near_chance(hits, images, len(teacher.spec.classes), f"{images} images of {method.method}")
 
@@ -393,10 +397,15 @@ def make_set(
             teacher, record, method, images, chunk, workers, out=Path(out), progress=progress
         )
         check_grows(Path(out), images)
+        names_before = {path.name for path in Path(out).iterdir()} if Path(out).is_dir() else set()
         folder = claim_folder(out, kind="synthetic-set")
         about = _about(teacher, record, getattr(bound, "settings", method), seed, chunk)
-        with locked(folder) if world().rank == 0 else nullcontext():
-            _fill(folder, bound, about, images, method.in_range, workers or os.cpu_count() or 1, progress)
+        try:
+            with locked(folder) if world().rank == 0 else nullcontext():
+                _fill(folder, bound, about, images, method.in_range, workers or os.cpu_count() or 1, progress)
+        except Exception:
+            _undo(folder, names_before)
+            raise
     return SyntheticSet.open(folder)
 
 
@@ -528,6 +537,16 @@ def _fill(
     first(finish)
 
 
+def _undo(folder: Path, names_before: set[str]) -> None:
+    """Removes what a failed run began in the folder, unless a later run can continue from a shard."""
+    if world().rank != 0 or holds_state(folder):
+        return
+    with suppress(OSError):
+        for name in {"set.json", MARKER} - names_before:
+            (folder / name).unlink(missing_ok=True)
+        folder.rmdir()  # fails where it holds something
+
+
 def _is_finished(folder: Path) -> bool:
     path = folder / "set.json"
     return path.exists() and read_about(folder)["shards"] is not None
@@ -536,13 +555,19 @@ def _is_finished(folder: Path) -> bool:
 def _about(teacher: Network, record: Record | None, method: Any, seed: int, chunk: int) -> dict[str, Any]:
     return {
         "format": 1,
-        "method": method.model_dump(mode="json") | code_entry(method) | _untargeted(method),
+        "method": _public(method) | code_entry(method) | _untargeted(method),
         "seed": seed,
         "unit": chunk,
         "teacher": teacher.fingerprint(),
         "record": None if record is None else record.digest(),
         "spec": teacher.spec.model_dump(mode="json"),
     }
+
+
+def _public(method: Any) -> dict[str, Any]:
+    """The settings that a set stores: of a class of the user's own, each path as the kind and hash of what is there."""
+    is_ours = type(method).__module__.startswith("datafree.")
+    return method.model_dump(mode="json") if is_ours else public_paths(with_paths(method))
 
 
 def _untargeted(method: Any) -> dict[str, bool]:
@@ -570,6 +595,11 @@ def _with_stored_spelling(folder: Path, about: dict[str, Any]) -> dict[str, Any]
             if isinstance(folder_value, dict) and isinstance(value, dict):
                 key = next((k for k in (*value, *folder_value) if folder_value.get(k) != value.get(k)), key)
                 folder_value, value = folder_value.get(key), value.get(key)
+            if key == "code":  # of a class of the user's own; no parameter
+                raise UserError(
+                    f"{folder} holds a set of other code of its method (sha256 {str(folder_value)[:12]}), this run has "
+                    f"{str(value)[:12]}; name another `out`, or repeat the run that made it"
+                )
             raise UserError(
                 f"{folder} holds a set with `{key}={_short(folder_value)}`, this run has {_short(value)}; "
                 "name another `out`, or repeat the run that made it"
@@ -636,25 +666,9 @@ def stored_chunk(
     bound: BoundMethod, index: int, seed: int, chunk: int, in_range: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Pixels (N, C, H, W) as a set stores them, uint8 if `in_range`, else float32; target classes (N,); the teacher's logits
-    (N, classes) on these pixels.
+    (N, classes) on these pixels. Raises UserError for a chunk that does not fit.
     """
-    batch, teacher = bound.chunk(index, seed, chunk), bound.teacher
-    name, expected = (
-        getattr(getattr(bound, "settings", bound), "method", type(bound).__name__),
-        (chunk, *teacher.spec.shape),
-    )
-    if tuple(batch.pixels.shape) != expected or tuple(batch.labels.shape) != (chunk,):
-        raise UserError(
-            f"the method {name!r} returns pixels {tuple(batch.pixels.shape)} and labels {tuple(batch.labels.shape)} for a "
-            f"chunk of {chunk}, expected {expected} and ({chunk},); correct what it returns"
-        )
-    if not bool(batch.pixels.isfinite().all()):
-        advice = (
-            "; lower the method's `learning_rate`"
-            if hasattr(getattr(bound, "inversion", None), "learning_rate")
-            else ""
-        )
-        raise UserError(f"chunk {index} has images that are not finite{advice}")
+    batch, teacher = made_chunk(bound, index, seed, chunk, in_range=in_range), bound.teacher
     pixels = to_bytes(batch.pixels, teacher.spec) if in_range else batch.pixels.float()
     return pixels, batch.labels, teacher.predict(to_pixels(pixels, teacher.spec))
 
