@@ -214,7 +214,7 @@ def test_a_teacher_whose_logits_are_not_finite_is_one_line(refused, here):
 
 
 def test_a_run_that_diverges_at_once_is_one_line_and_leaves_nothing(command, here, monkeypatch):
-    line = "distill online teacher hinton8 --iterations 3 --epochs 4 --batch 32 --latent 8 --out s"
+    line = "distill online teacher hinton8 --iterations 3 --epochs 4 --batch 32 --latent 8 --out s --quiet"
     with monkeypatch.context() as patch:
         patch.setattr(
             OnlineTrainer,
