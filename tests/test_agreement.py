@@ -33,4 +33,4 @@ def test_a_teacher_that_gives_one_class_is_said():
 def test_a_student_that_gives_one_class_agrees_as_often_as_an_unrelated_network():
     measured = of([0] * 60 + [1] * 20 + [2] * 10 + [3] * 10, [0] * 100)
     assert measured.equal == 60.0
-    assert measured.warning == "two unrelated networks that answer in these proportions agree on 60 %"
+    assert measured.warning == "chance agreement is 60 % for these class frequencies"

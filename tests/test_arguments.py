@@ -378,6 +378,7 @@ def test_a_whole_number_of_numpy_is_one():
 
 MODULE = nn.Sequential(OrderedDict(flat=nn.Flatten(), fc=nn.Linear(16, 3)))
 NETWORK = "give what load_model or new_model returns, or Network(module, input_shape=..., classes=...)"
+EITHER = "a Network or a QuantizedNetwork"
 DATASET = (
     "give what load_data returns, which reads folders of images and .npz files; or a torch Dataset, or (images, labels)"
 )
@@ -389,15 +390,16 @@ SET = df.Distillation(epochs=1)
 @pytest.mark.parametrize(
     ("call", "expected"),
     [
-        (lambda: df.evaluate(MODULE, DATA), f"network: got Sequential, expected a Network; {NETWORK}"),
-        (lambda: df.evaluate("lenet5", DATA), f"network: got 'lenet5', expected a Network; {NETWORK}"),
+        (lambda: df.evaluate(MODULE, DATA), f"network: got Sequential, expected {EITHER}; {NETWORK}"),
+        (lambda: df.evaluate("lenet5", DATA), f"network: got 'lenet5', expected {EITHER}; {NETWORK}"),
         (lambda: df.evaluate(TEACHER, PIXELS), f"data: got Tensor, expected {DATA_LIKE}; {DATASET}"),
         (lambda: df.evaluate(TEACHER, [(1, 2)]), f"data: got list, expected {DATA_LIKE}; {DATASET}"),
         (lambda: df.evaluate(TEACHER, DATA, MODULE), f"teacher: got Sequential, expected a Network or None; {NETWORK}"),
         (lambda: df.train(None, DATA, df.Schedule()), f"network: got None, expected a Network; {NETWORK}"),
-        (lambda: df.train(TEACHER, DATA, {"epochs": 1}), "schedule: got dict, expected a Schedule; use Schedule(**"),
-        (lambda: df.train(TEACHER, DATA, 3), "schedule: got 3, expected a Schedule; give a Schedule(...)"),
-        (lambda: df.train(TEACHER, DATA, df.Schedule), "schedule: got the class Schedule, expected a Schedule; give a"),
+        (lambda: df.train(TEACHER, DATA, {"epohcs": 1}), "no setting 'epohcs' in Schedule; nearest: 'epochs'"),
+        (lambda: df.train(TEACHER, DATA, epohcs=1), "no argument 'epohcs' in train; nearest: 'epochs'"),
+        (lambda: df.train(TEACHER, DATA, 3), "schedule: got 3, expected a Schedule or a dict or None; give"),
+        (lambda: df.train(TEACHER, DATA, df.Schedule), "schedule: got the class Schedule, expected a Schedule or a dict"),
         (lambda: df.distill(TEACHER, MODULE, None, SET), "nothing to learn from, expected record, method, images or cond"),
         (lambda: df.train_student(TEACHER, MODULE, None, SET), f"student: got Sequential, expected a Network; {NETWORK}"),
         (lambda: df.distill(TEACHER, student(), "set", SET), "source: got 'set', expected a Source; give what"),

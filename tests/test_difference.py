@@ -89,3 +89,8 @@ def test_of_long_lists_the_entry_that_differs_is_named():
     one, other = ({"verb": "similarity", "settings": {"data": own}} for own in (data, data[:-1]))
     assert difference(other, one) == f"with data {data[-1]} as well, not without it"
     assert difference(one, other) == f"with data other than {data[-1]}, not {data[-1]} as well"
+
+
+def test_other_data_is_named_before_the_entries_that_were_chosen_by_it():
+    words = difference(log(what=[MOMENTS], data="fashion-mnist"), log(what=[FULL], data="digits"))
+    assert words == "with `data=digits`, not fashion-mnist"

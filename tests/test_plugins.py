@@ -150,6 +150,7 @@ def test_a_class_of_a_file_is_a_name_with_settings_wherever_a_method_is_named(te
         "method": "grey",
         "level": 0.5,
         "code": None,
+        "targeted": False,
     } and not made.targeted
     assert "no setting 'levle'" in line(lambda: df.method("own.py:Grey", levle=1))
     (here / "own.py").write_text(OWN.replace("level: float = 0.5", "level: float = 0.25, "[:-2]))

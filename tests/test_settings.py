@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from typing import Annotated
 
 import pytest
@@ -39,7 +43,7 @@ class Several(Settings):
         ({"three_numbers": (1, 2)}, "three_numbers: got (1, 2), expected a number 3 as well"),
         ({"three_numbers": (1, 2, 3, 4)}, "three_numbers: got (1, 2, 3, 4), expected at most 3 items"),
         ({"either": ()}, "either: got (), expected a valid number"),
-        ({"table": {"k": "x"}}, "table: got 'x', expected a valid integer"),
+        ({"table": {"k": "x"}}, "table: got 'x' for the key 'k', expected a valid integer"),
         ({"word": "a"}, "word: got 'a', expected at least 2 characters"),
         ({"word": "abcd"}, "word: got 'abcd', expected at most 3 characters"),
         ({"form": "b"}, "form: got 'b', expected text that matches '^a'"),
@@ -54,7 +58,7 @@ def test_a_setting_that_does_not_fit_is_named_by_its_parameter(values, expected)
 
 
 def test_a_setting_that_is_missing_is_named_by_its_parameter():
-    with pytest.raises(UserError, match=r"^needed: got nothing, expected a value; give such a value$"):
+    with pytest.raises(UserError, match=r"^needed: got nothing, expected a value, since it has no default; give one$"):
         parse(Several, {})
 
 
@@ -89,3 +93,32 @@ def test_a_format_that_is_no_whole_1_is_refused_in_every_file(number, tmp_path):
     write_sealed_json(tmp_path / "r" / "set.json", {**{key: about[key] for key in kept}, "images": 1, "shards": None})
     with pytest.raises(UserError, match="format"):
         read_about(tmp_path / "r")
+
+
+SETS = """
+import datafree as df
+
+class Sets(df.Settings):
+    names: set[str] = {"b", "a", "d", "c", "e"}
+    numbers: frozenset[int] = frozenset({10, 9, 100})
+    mixed: set[int | str] = {"b", 2, "a", 10}
+    table: dict[str, set[str]] = {"x": {"b", "a", "c"}, "y": {"z"}}
+    groups: tuple[frozenset[str], ...] = (frozenset({"b", "a", "c"}),)
+
+print(Sets().model_dump_json())
+"""
+
+
+def test_sets_are_stored_sorted_in_every_process():
+    stored = {
+        subprocess.run(
+            [sys.executable, "-c", SETS], env={**os.environ, "PYTHONHASHSEED": str(seed)}, capture_output=True,
+            text=True, check=True,
+        ).stdout
+        for seed in range(3)
+    }  # fmt: skip
+    (text,) = stored
+    values = json.loads(text)
+    assert values["names"] == ["a", "b", "c", "d", "e"] and values["numbers"] == [9, 10, 100]
+    assert values["mixed"] == [2, 10, "a", "b"]
+    assert values["table"] == {"x": ["a", "b", "c"], "y": ["z"]} and values["groups"] == [["a", "b", "c"]]

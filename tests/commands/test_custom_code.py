@@ -69,9 +69,7 @@ def test_a_network_agrees_with_a_teacher_of_other_code(pair, command):
     line = "evaluate one --data digits --quiet --code nets.py:build --teacher two"
     refused = command(line)
     assert refused.code == 2
-    assert refused.line.endswith(
-        "two holds a network of its publisher's own code ('custom:wide'); name it with --teacher-code"
-    )
+    assert refused.line.endswith("two is a custom network ('custom:wide'); name it with --teacher-code")
     done = command(f"{line} --teacher-code other.py:wide --out said")
     assert done.code == 0 and "agreement with two:" in done.out
     log = json.loads((pair / "said" / "run.json").read_text())

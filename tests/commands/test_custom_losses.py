@@ -192,6 +192,6 @@ def test_python_too_refuses_to_go_on_with_changed_code(here, code, tmp_path):
     df.synthesize(teacher, df.Record.load(here / "teacher" / "record.safetensors", teacher), method,
                   tmp_path / "set", images=8, chunk=8, workers=1)  # fmt: skip
     code.write_text(CODE.replace("-view", "-3 * view"))
-    with pytest.raises(df.UserError, match="`code="):
+    with pytest.raises(df.UserError, match="a set of other code of its method"):
         df.synthesize(teacher, df.Record.load(here / "teacher" / "record.safetensors", teacher), method,
                       tmp_path / "set", images=16, chunk=8, workers=1)  # fmt: skip

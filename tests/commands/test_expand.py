@@ -118,6 +118,8 @@ WRONG = [
     ("expand teacher few --chunk 0 --out o", "--chunk: got 0, expected at least 1"),
     ("expand teacher few --workers 0 --out o", "--workers: got 0, expected at least 1"),
     ("expand teacher few --guidance -1 --out o", "--guidance: got -1"),
+    ("expand teacher few --class-weight 0 --guidance 0 --balance 0 --statistics 0 --out o",
+     "all weights of the losses are 0, expected at least one above 0; give --class-weight 1, or leave"),
     ("expand teacher few --bend 9 --out o", "--bend: got 9, expected at most 4"),
     ("expand teacher few --exposure 2 --out o", "--exposure: got 2, expected at most 1"),
     ("expand teacher few --start nose --out o", "--start: got 'nose', expected 'noise' or 'anchors'"),

@@ -33,7 +33,7 @@ FLAGS = {
     ),
     "similarity": ("--split", "--images", "--form", "--layers", "--data-dir", "--out", "--weights", "--code", "--record"),
     "evaluate": ("--data", "--split", "--teacher", "--weights", "--code"),
-    "report": ("--out", "--data", "--title"),
+    "report": ("--out", "--data", "--split", "--title", "--replace"),
     "pack": ("--weights", "--shape", "--classes", "--mean", "--std", "--out"),
     "convert": ("--out",),
     "condense": (
@@ -67,6 +67,12 @@ def test_help_names_every_flag_with_an_explanation_and_an_example(command, verb)
         assert re.search(rf"^│ [* ]*{flag} ", done.out, re.MULTILINE), flag
     bare = re.findall(r"^│ [* ]*(--[a-z-]+)(?: [A-Z.]+)*  +│$", done.out, re.MULTILINE)
     assert [flag for flag in bare if not re.search(rf"{flag}[^\n]*\n│  +[A-Za-z]", done.out)] == []
+
+
+@pytest.mark.parametrize("verb", ALL)
+def test_help_says_where_data_sets_are_looked_for_if_the_command_has_the_flag(command, verb):
+    text = command(f"{verb} --help").out
+    assert bool(re.search(r"^│ [* ]*--data-dir ", text, re.MULTILINE)) == ("Data sets are looked for under" in text)
 
 
 def test_a_methods_and_a_kinds_own_flags_are_in_its_help(command):

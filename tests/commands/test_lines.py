@@ -177,9 +177,9 @@ def test_a_teacher_of_another_input_size_is_told_of(command):
 @pytest.mark.usefixtures("here")
 def test_pack_says_what_the_network_is_shown(command):
     plain = command(f"pack hinton16 {PACK}1")
-    assert "pixels in [0, 1] reach it as they are; if it was trained on normalised ones" in plain.out
+    assert "input pixels in [0, 1] are not normalised; if the network was trained on normalised ones" in plain.out
     normed = command(f"pack hinton16 {PACK}2 --mean 0.5 --std 0.25").out
-    assert "reach it as (pixels - mean) / std, mean 0.5, std 0.25" in normed and "warning" not in normed
+    assert "normalised as (pixels - mean) / std, mean 0.5, std 0.25" in normed and "warning" not in normed
     for values in ("--mean 128 --std 64", "--mean 0.5 --std 64", "--mean 128"):
         done = command(f"pack hinton16 {PACK}{values.replace(' ', '').replace('-', '')} {values}")
         assert "warning: no pixels in [0, 1] have that mean and deviation; divide both by 255" in done.out

@@ -129,7 +129,7 @@ def test_a_generator_of_one_class_is_said(command, here, monkeypatch):  # noqa: 
     monkeypatch.setattr(OnlineTrainer, "check_health", lambda *_: GeneratorHealth(1.0, 0.2, 0.0))
     monkeypatch.setattr(OnlineTrainer, "agreement", lambda _: [50.0, 50.0])
     done = command(f"{GO} hinton8 --out s")
-    assert done.code == 0 and "the teacher sees one class alone in the generator's last images" in done.out
+    assert done.code == 0 and "the teacher predicts a single class for the generator's last images" in done.out
 
 
 def test_a_generator_is_kept_near_a_condensed_set(command, here):
@@ -214,7 +214,7 @@ def test_a_teacher_whose_logits_are_not_finite_is_one_line(refused, here):
 
 
 def test_a_run_that_diverges_at_once_is_one_line_and_leaves_nothing(command, here, monkeypatch):
-    line = "distill online teacher hinton8 --iterations 3 --epochs 4 --batch 32 --latent 8 --out s"
+    line = "distill online teacher hinton8 --iterations 3 --epochs 4 --batch 32 --latent 8 --out s --quiet"
     with monkeypatch.context() as patch:
         patch.setattr(
             OnlineTrainer,

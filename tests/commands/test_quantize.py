@@ -59,7 +59,7 @@ def test_it_writes_what_runs_and_says_what_it_is_worth(command, here, digits):
     assert found["agreement"] > 97 and abs(found["accuracy"] - result["original"]["accuracy"]) < 2
     for line in (
         "size: ", "speed: ", "integer operators: 1 QLinearAveragePool, 2 QLinearConv",
-        "converted against simulated: largest logit difference 0, argmax equal on 100.00 % of 64 images",
+        "converted and simulated network: largest logit difference 0, argmax equal on 100.00 % of 64 images",
         f"accuracy {found['accuracy']:.2f} % (original {result['original']['accuracy']:.2f} %) on 500 test images of "
         f"digits; agreement with the original {found['agreement']:.2f} %",
     ):  # fmt: skip
@@ -248,3 +248,12 @@ def test_a_published_resnet_is_quantized_from_its_weights_alone(command, real_da
     assert result["speed"]["smaller"] < 0.3
     pixels = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     assert load_model(str(tmp_path / "int8")).predict(pixels).shape == (8, 10)
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "text"), [(12.34, "12.3 ms"), (1.0, "1.0 ms"), (0.14, "0.14 ms"), (0.042, "0.042 ms")]
+)
+def test_a_time_below_a_millisecond_has_two_significant_digits(milliseconds, text):
+    from datafree.cli.quantize import milliseconds as in_words
+
+    assert in_words(milliseconds) == text

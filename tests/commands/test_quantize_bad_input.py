@@ -118,7 +118,7 @@ def test_a_network_without_batch_norm_and_without_images_is_one_line(command):
         ("quantize hinton16 --out o", "model 'hinton16' has no weights"),
         (
             "quantize net --out o",
-            "net holds a network of its publisher's own code ('custom:build'); name it with --code",
+            "net is a custom network ('custom:build'); name it with --code",
         ),
         ("quantize set --out o", "set is a synthetic set, which holds no network, expected a release"),
         (

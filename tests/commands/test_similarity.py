@@ -47,8 +47,8 @@ def test_all_images_are_taken_where_no_number_is_named_and_another_split_by_its_
 def test_layers_are_shown_where_asked_for_and_add_up(command):
     done = command(f"similarity {NET} digits --layers --quiet")
     lines = done.out.splitlines()[1:]
-    assert [line.split()[0] for line in lines] == ["digits", "1", "4", "images"]
-    assert "--shift 4 --flip shows them so" in lines[-1]
+    assert [line.split()[0] for line in lines] == ["digits", "1", "4", "Images"]
+    assert "add --shift 4 --flip" in lines[-1]
     assert "--shift" not in command(f"similarity {NET} digits --shift 1 --quiet").out
     total, *parts = (float(line.split()[-1]) for line in lines[:-1])
     assert total == pytest.approx(sum(parts), rel=1e-3)
@@ -113,7 +113,7 @@ REFUSED = [
     (f"{NET} range.npz", "expected uint8 0 to 255 or float 0 to 1"),
     ("nosuch digits", "no model 'nosuch' in the zoo, and no such release folder"),
     ("hinton16 digits", "model 'hinton16' has no weights"),
-    ("net digits", "net holds a network of its publisher's own code ('custom:build'); name it with --code"),
+    ("net digits", "net is a custom network ('custom:build'); name it with --code"),
     ("other digits --record teacher/record.safetensors", "the record was made for another teacher"),
     (
         "other digits",

@@ -118,6 +118,6 @@ def test_a_shared_flag_has_one_help_text(flag):
     assert len(texts) == 1, texts
 
 
-DIFFERENT = defaultdict(tuple, {"--code": ("inspect", "quantize", "report"), "--weights": ("pack", "quantize"),
+DIFFERENT = defaultdict(tuple, {"--code": ("inspect", "quantize", "report"), "--weights": ("pack", "quantize", "record"),
                                 "--record": ("quantize",), "--seed": ("demo",), "--quiet": ("demo",)})  # fmt: skip
 """Commands whose text says more about the same thing."""

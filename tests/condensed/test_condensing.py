@@ -131,7 +131,7 @@ def test_the_command_says_how_many_how_good_and_what_is_given_away(command, here
     got, count = Condensed.open(here / "got"), 1 if "dm" in line else 2
     assert got.by_class() == [count] * 10
     assert f"{10 * count} images of 10 classes of digits in" in out and "what they reveal: " in out
-    assert f"the teacher sees the labelled class in {got.about['teacher']['accuracy']:.1f} % of them" in out
+    assert f"the teacher predicts the labelled class for {got.about['teacher']['accuracy']:.1f} % of them" in out
     assert got.about["leakage"] in (here / "got" / "README.md").read_text()
     log = json.loads((here / "got" / "run.json").read_text())
     assert (log["verb"], log["settings"]["per_class"]) == ("condense", count)

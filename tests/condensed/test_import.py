@@ -81,7 +81,7 @@ def test_every_format_gives_the_images_and_labels_that_were_stored(command, here
     got = Condensed.open(here / "got")
     assert float((got.pixels - pixels).abs().max()) < (3e-3 if write in FILES else 1e-6)
     assert torch.equal(got.labels, one_hot(labels, 10))
-    assert "the teacher sees the labelled class in" in out and "20 images, 2 a class" in out
+    assert "the teacher predicts the labelled class for" in out and "20 images, 2 a class" in out
     assert got.about["made"]["format"] == {"idc": "pair"}.get(write.__name__, write.__name__)
     assert sorted(path.name for path in (here / "got").iterdir()) == [
         ".datafree.json",
@@ -368,7 +368,7 @@ def test_bad_input_is_one_line_and_writes_nothing(bad, refused, line, text):
 
 def test_a_set_near_chance_is_written_on_demand_with_its_accuracy(bad, command):
     code, out, _ = command("import-condensed noise.pt teacher --pixels 0-1 --anyway --out got")
-    assert code == 0 and "the teacher sees the labelled class in" in out
+    assert code == 0 and "the teacher predicts the labelled class for" in out
     assert Condensed.open(bad / "got").about["teacher"]["accuracy"] < 50
 
 

@@ -144,7 +144,7 @@ def test_torchs_global_stream_is_not_used(name, teacher, whole_record):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("way", ["not at all", "in the forward pass", "in a layer", "in the optimiser"])
+@pytest.mark.parametrize("way", ["not at all", "in the forward pass", "in a layer", "in the optimizer"])
 @pytest.mark.parametrize("name", NAMES)
 def test_the_teacher_is_left_as_it_was_however_it_fails(name, way, own_teacher, whole_record, monkeypatch):
     before = state(own_teacher)
@@ -158,7 +158,7 @@ def test_the_teacher_is_left_as_it_was_however_it_fails(name, way, own_teacher, 
         monkeypatch.setattr(type(own_teacher.module), "forward", failing)
     elif way == "in a layer":
         monkeypatch.setattr("torch.nn.functional.linear", failing)
-    elif way == "in the optimiser":
+    elif way == "in the optimizer":
         monkeypatch.setattr("torch.optim.Adam.step", failing)
     optimised = issubclass(CLASSES[name], (InversionSettings, MomentMatching))
     if way == "not at all":

@@ -165,7 +165,7 @@ def test_a_release_of_a_network_of_any_name_is_its_publishers_own(name, tmp_path
     network = Network(base().eval(), SPEC, name)
     write_release(tmp_path / "r", network)
     assert Release.open(tmp_path / "r").custom
-    with pytest.raises(UserError, match=r"a network of its publisher's own code .* name it with `code='FILE.py"):
+    with pytest.raises(UserError, match=r"is a custom network .* name it with `code='FILE.py"):
         load_model(str(tmp_path / "r"))
     loaded = load_model(str(tmp_path / "r"), code="own.py:build")
     assert torch.equal(loaded.answers(), network.answers())

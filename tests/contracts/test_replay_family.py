@@ -76,7 +76,7 @@ def test_an_empty_memory_replays_nothing_and_a_full_one_keeps_to_its_budget(kind
 
 
 def test_its_bytes_are_those_of_what_it_replays_from(kind, teacher):
-    """What a stopped run keeps is that, counters of a few bytes, and of a VAE its optimiser's moments, two a weight."""
+    """What a stopped run keeps is that, counters of a few bytes, and of a VAE its optimizer's moments, two a weight."""
     memory = filled(kind, teacher)
     kept = {
         name: own.numel() * own.element_size() for name, own in memory.state().items() if not name.startswith("adam")

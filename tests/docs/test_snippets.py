@@ -7,6 +7,7 @@ import inspect
 import io
 import re
 import shlex
+import subprocess
 import sys
 import types
 from collections.abc import Callable
@@ -58,6 +59,11 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.S | re.M)
 
 
+def files(page: Path) -> dict[str, str]:
+    """{name: content} of the blocks that are complete files: they begin with a comment that is the file's name."""
+    return {match[1]: text for text in blocks(page, "python") if (match := re.match(r"# (\w+\.py)\n", text))}
+
+
 def commands() -> list[tuple[str, str]]:
     """(page, command line) for every command of a shell snippet: fenced on the pages, indented in the README."""
     found = []
@@ -93,6 +99,12 @@ def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
     if "quantize" in code:
         pytest.importorskip("torchao")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    for file, text in files(page).items():
+        Path(file).write_text(text, encoding="utf-8")
+        imported = file.removesuffix(".py")
+        monkeypatch.setitem(sys.modules, imported, types.ModuleType(imported))  # so that it is removed after the test
+        del sys.modules[imported]
     torch.manual_seed(0)
     module = types.ModuleType(f"snippets_of_{page.stem.replace('-', '_')}")
     monkeypatch.setitem(sys.modules, module.__name__, module)  # where dataclasses look up their annotations
@@ -100,6 +112,26 @@ def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
     exec(compile(code, page.name, "exec"), names)
     if "student" in names:  # a student of a page has learned something: 10 classes, so chance is 10 %
         assert df.evaluate(names["student"], df.load_data("digits", "test")).accuracy > 25
+
+
+FILES = [(page, name) for page in PYTHON for name in files(page)]
+
+
+@pytest.mark.parametrize(("page", "name"), FILES, ids=[name for _, name in FILES])
+def test_a_block_with_a_file_name_is_a_complete_file(page, name, tmp_path):
+    """It is imported by a process of its own, in a folder with the page's other files."""
+    for file, text in files(page).items():
+        (tmp_path / file).write_text(text, encoding="utf-8")
+    words = [sys.executable, "-c", f"import {name.removesuffix('.py')}"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_page_has_a_file_for_every_file_that_its_commands_name():
+    page = ROOT / "docs" / "write-your-own.md"
+    named = set(re.findall(r"\b(\w+\.py):[A-Z]", page.read_text(encoding="utf-8"))) - {"file.py"}
+    assert named == {"contrast.py", "blobs.py", "half.py"}
+    assert named <= files(page).keys()
 
 
 @cache

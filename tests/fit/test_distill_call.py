@@ -175,9 +175,19 @@ OUTSIDE = torch.full((4, 1, 8, 8), 2.0)
         ({}, "nothing to learn from, expected record, method, images or condensed; give one of them"),
         ({"images": "x", "method": "bns"}, "method: got it beside images, expected one of them to learn from"),
         ({"condensed": "x", "method": "bns"}, "method: got it beside condensed, expected one"),
-        ({"images": torch.rand(4, 1, 8, 8), "epoch_images": 5}, "epoch_images: got it with images"),
+        (
+            {"images": torch.rand(4, 1, 8, 8), "epoch_images": 5},
+            "epoch_images: got 5 without `condensed`, where every epoch has all images, expected `condensed`",
+        ),
         ({"method": "gaussian", "epoch_images": 0}, "epoch_images: got 0, expected at least 1"),
-        ({"method": "gaussian", "share": 0.3}, "share: got 0.3 without condensed and images"),
+        (
+            {"method": "gaussian", "loss": "mse", "temperature": 4},
+            "temperature: got 4 with `loss='mse'`, expected `loss='kl'`",
+        ),
+        (
+            {"method": "gaussian", "share": 0.3},
+            "share: got 0.3 without `condensed` and `images`, expected `condensed` and",
+        ),
         ({"condensed": "x", "images": "y", "share": 0.0}, "share: got 0, expected above 0 and at most 1"),
         ({"condensed": "x", "images": "y", "share": float("nan")}, "share: got nan, expected above 0"),
         ({"method": "gausian"}, "no synthesis method 'gausian'; nearest: 'gaussian'"),

@@ -207,7 +207,7 @@ def test_a_release_of_own_code_needs_that_code_named(code, tmp_path):
     folder = write_release(tmp_path / "own", network)
     assert Release.open(folder).config["architecture"] == "custom:with_spec"
     assert refused(lambda: load_model(str(folder))) == (
-        f"{folder} holds a network of its publisher's own code ('custom:with_spec'); name it with "
+        f"{folder} is a custom network ('custom:with_spec'); name it with "
         "`code='FILE.py:FUNCTION'`, the Python file that its publisher provides with this folder, or, from Python, give "
         "`module`"
     )

@@ -130,6 +130,24 @@ def test_a_command_that_is_not_shared_out_does_not_run_many_times_over(line, mon
 # -- in two -------------------------------------------------------------------------------------------------------
 
 
+def test_the_result_as_json_and_the_log_are_of_the_first_process_alone(tmp_path):
+    (tmp_path / "make.py").write_text(
+        "from datafree.cli.main import run\n"
+        "assert run('train hinton8 --data digits --epochs 1 --limit 50 --out t --quiet'.split()) == 0\n"
+    )
+    subprocess.run([sys.executable, "make.py"], cwd=tmp_path, check=True, env=environment(), capture_output=True)
+    for line in (
+        "synthesize gaussian t --images 8 --chunk 4 --out s",
+        "train hinton8 --data digits --epochs 1 --out u",
+    ):
+        code, out, err = both_without_torchrun(
+            tmp_path, "-m", "datafree", *line.split(), "--quiet", "--json", "--log", "all.txt"
+        )
+        assert code == 0, err
+        assert json.loads(out)["command"].startswith(line.split()[0])
+    assert (tmp_path / "all.txt").read_text().count(": synthesize gaussian t") == 1
+
+
 def test_two_processes_agree_on_gradients_weights_statistics_and_errors(tmp_path):
     code, _, err = both_without_torchrun(tmp_path, str(HERE / "agreeing.py"), str(tmp_path))
     assert code == 0, err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import pytest
 import torch
@@ -66,3 +67,11 @@ def test_no_card_has_markup_from_names(tiny):
         for line in text.splitlines():
             assert "<" not in rest(line) and "](" not in rest(line) and "://" not in rest(line)
     assert "classes: a, b, c." in model_card(tiny(), None, "")
+
+
+def test_a_paragraph_of_a_card_does_not_continue_a_list(tiny):
+    custom = Network(tiny().module, tiny().spec, "x.py:build")
+    lines = model_card(custom, None, "").splitlines()
+    after = [line for before, line in pairwise(lines) if before.startswith("- ")]
+    assert len(after) >= 4
+    assert all(line.startswith("- ") or not line for line in after)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from torch import nn
 
@@ -37,7 +38,8 @@ def test_the_same_report_again_changes_nothing_and_another_one_is_refused(runs, 
     before = out.read_bytes()
     assert df.report([runs / "teacher"], out).unchanged and out.read_bytes() == before
     with pytest.raises(
-        df.UserError, match="was made with `title=datafree report`, not other: name another `out`, or remove"
+        df.UserError,
+        match="was made with `title=datafree report`, not other: give `replace=True` to overwrite it, or name another `out`",
     ):
         df.report([runs / "teacher"], out, title="other")
     assert out.read_bytes() == before
@@ -113,3 +115,46 @@ def test_a_page_says_how_a_network_of_somebodys_own_is_opened_and_that_works(tea
     assert refused([folder, other], tmp_path / "c.html", networks={"mine": network}).startswith(
         "networks: got one for mine, expected a folder among the runs, of which 2 have that name; give its path"
     )
+
+
+def test_a_report_is_replaced_on_request_and_another_file_is_not(runs, tmp_path):
+    out, log = tmp_path / "page.html", tmp_path / "page.html.run.json"
+    df.report([runs / "teacher"], out)
+    page = df.report([runs / "teacher", runs / "other"], out, replace=True)
+    assert (page.networks, page.unchanged) == (2, False)
+    assert len(read_json(log)["result"]["networks"]) == 2 and ">other<" in out.read_text()
+    assert df.report([runs / "teacher", runs / "other"], out, replace=True).unchanged
+    out.write_text("<!doctype html>\nmine")
+    log.unlink()
+    assert "exists, is no page of datafree's" in refused([runs / "teacher"], out, replace=True)
+    assert out.read_text() == "<!doctype html>\nmine" and not log.exists()
+
+
+def test_a_report_that_cannot_be_made_leaves_the_one_that_it_would_replace(runs, digits, tmp_path, monkeypatch):
+    out = tmp_path / "page.html"
+    df.report([runs / "teacher"], out)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(*_: object) -> None:
+        raise df.UserError("no space")
+
+    monkeypatch.setattr("datafree.evaluation.report.collect.write", full)
+    assert refused([runs / "teacher"], out, digits, replace=True) == "no space"
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_the_page_says_how_many_images_were_measured_and_how_the_data_was_split(runs, digits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pixels = (digits.pixels(range(100)) * 255).byte().numpy()
+    np.savez(tmp_path / "held.npz", images=pixels, labels=digits.labels[:100].numpy())
+    text = df.report([runs / "teacher"], "a.html", df.load_data("held.npz", "test")).path.read_text()
+    assert "Accuracy on 20 test images of an .npz file." in text and "share of the 20 test images" in text
+    assert "An .npz file has no x_train and x_test: a fixed fifth of each class, 20 of 100 images, is the test" in text
+    text = df.report([runs / "teacher"], "b.html", df.load_data("held.npz", "all")).path.read_text()
+    assert "Accuracy on 100 images of an .npz file." in text and "<span>images</span>" in text
+    assert "held" not in text
+    (tmp_path / "held.npz").rename(tmp_path / "a.npz")
+    text = df.report([runs / "teacher"], "d.html", df.load_data("./a.npz", "test")).path.read_text()
+    assert "An .npz file has no x_train" in text and "a.npz" not in text
+    text = df.report([runs / "teacher"], "c.html", (digits.pixels(range(9)), digits.labels[:9])).path.read_text()
+    assert "Accuracy on 9 images, passed as arrays." in text

@@ -40,7 +40,7 @@ def run(name="student", series="", replay="bank", **changes):
 
 def cells(page, number):
     """The text of table `number`, row by row, cell by cell."""
-    table = re.findall(r'<table class="results">.*?</table>', page, re.DOTALL)[number]
+    table = re.findall(r'<table class="results.*?</table>', page, re.DOTALL)[number]
     rows = [
         re.findall(r"<t[hd]\b[^>]*>(.*?)</t[hd]>", row, re.DOTALL)
         for row in re.findall(r"<tr.*?</tr>", table, re.DOTALL)

@@ -74,3 +74,8 @@ def test_logs_of_the_commands_say_so(tmp_path, monkeypatch, release):
     assert run(["distill", str(release), "hinton4", "--online", "gaussian", "--epochs", "3", "--epoch-images", "20",
                 "--out", "s", "--quiet"]) == 0  # fmt: skip
     assert json.loads((tmp_path / "s" / "run.json").read_text())["result"]["distinct"] == 60
+
+
+@pytest.mark.parametrize("verb", ["pack", "record"])
+def test_the_time_of_packing_is_not_that_of_the_network(release, verb):
+    assert row(release, finished(verb=verb)).seconds is None

@@ -1,4 +1,4 @@
-"""Data sets ranked by how like the training data they are: order, sums, a network left as found, bad input."""
+"""Data sets ranked by similarity to the training data: order, sums, a network left as found, bad input."""
 
 from __future__ import annotations
 

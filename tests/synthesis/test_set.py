@@ -19,8 +19,11 @@ from datafree._core.errors import UserError
 from datafree._core.files import read_json, read_tensors, sha256_file, write_sealed_json, write_tensors
 from datafree.cli.arguments import Data
 from datafree.cli.loading import images_of
+from datafree.cli.main import run as run_line
 from datafree.models.input_spec import InputSpec
 from datafree.models.pixel_bytes import to_bytes, to_pixels
+from datafree.releases.load import new_model
+from datafree.releases.release import write_release
 from datafree.synthesis.methods import from_name
 from datafree.synthesis.methods.activations import AllLayers, TopLayer
 from datafree.synthesis.methods.distribution import Distribution
@@ -267,8 +270,7 @@ def test_a_shard_without_logits_is_refused(make):
 def test_images_that_are_not_finite_are_never_written(make, monkeypatch, tmp_path):
     monkeypatch.setattr("datafree.synthesis.methods.inversion.invert", lambda *_: torch.full((20, 1, 8, 8), torch.nan))
     assert texts(make) == "chunk 0 has images that are not finite; lower the method's `learning_rate`"
-    assert shards(tmp_path / "set") == {}
-    assert read_json(tmp_path / "set" / "set.json")["shards"] is None
+    assert not (tmp_path / "set").exists()
 
 
 def test_a_run_that_is_stopped_makes_nothing_more_and_puts_the_threads_back(make, tmp_path):
@@ -426,3 +428,39 @@ def test_a_set_of_an_earlier_version_that_was_cut_otherwise_opens(make, teacher)
 def test_numpy_scalars_are_settings_of_a_method():
     settings = from_name("inception", learning_rate=np.float64(0.05), steps=np.int64(5))
     assert (settings.learning_rate, settings.steps) == (0.05, 5)
+
+
+def test_a_set_grows_from_python_and_from_the_command_line_in_turn(teacher, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_release(tmp_path / "teacher", teacher)
+
+    def command(images, code=0):
+        line = f"synthesize gaussian teacher --out set --images {images} --chunk 20 --quiet"
+        assert run_line(line.split()) == code
+        return capsys.readouterr()
+
+    def python(images):
+        return synthesize(teacher, None, "gaussian", "set", images=images, chunk=20, workers=1)
+
+    python(20)
+    assert "already complete" in command(20).out
+    command(40)
+    argv = read_json(tmp_path / "set.run.json")["argv"]
+    python(60)
+    log = read_json(tmp_path / "set" / "run.json")
+    assert log["result"]["images"] == log["settings"]["images"] == 60 and "model" in log["settings"]
+    assert read_json(tmp_path / "set.run.json")["argv"] == argv and "40" in argv
+    assert "already complete" in command(60).out
+    command(80)
+    whole = synthesize(teacher, None, "gaussian", "whole", images=80, chunk=20, workers=1)
+    assert shards(tmp_path / "set") == shards(whole.folder)
+
+
+def test_a_python_set_of_another_teacher_is_not_complete(teacher, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_release(tmp_path / "other", new_model("hinton8", teacher.spec, seed=0))
+    synthesize(teacher, None, "gaussian", "set", images=20, chunk=20, workers=1)
+    assert (
+        run_line(["synthesize", "gaussian", "other", "--out", "set", "--images", "20", "--chunk", "20", "--quiet"]) == 2
+    )
+    assert "set was made with other content of teacher_fingerprint: sha256 " in capsys.readouterr().err

@@ -26,6 +26,7 @@ __all__ = [
     "broadcast",
     "check_startable",
     "first",
+    "first_started",
     "gathered",
     "main_process",
     "say_first",
@@ -112,6 +113,11 @@ def check_startable() -> None:
 def main_process() -> bool:
     """Whether this is the process that writes and prints."""
     return world().rank == 0
+
+
+def first_started() -> bool:
+    """Whether this is the first of the processes that torchrun has started, also before they join and after they part."""
+    return started().rank == 0
 
 
 @contextmanager

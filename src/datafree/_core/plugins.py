@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 from .code_names import CodeName, check_allowed, code_allowed, code_name
 from .errors import Notice, UserError, cut, unknown
 from .settings import Settings, family, parse
-from .user_code import import_code
+from .user_code import file_imports, import_code
 
 __all__ = ["GROUP", "Family", "class_by_name"]
 
@@ -26,8 +26,9 @@ GROUP = "datafree.methods"
 T = TypeVar("T")
 _LOADED: dict[str, dict[str, type]] = {}
 """Custom classes and plug-ins that this process has used: package of the family -> name -> class."""
-_FILES: dict[tuple[str, str], tuple[tuple[int, int], type]] = {}
-"""Classes of files, so that a name gives one class until its file changes: (path, class) -> (time and size, class)."""
+Stamp: TypeAlias = tuple[tuple[int, int], ...]
+_FILES: dict[tuple[str, str], tuple[Stamp, type]] = {}
+"""Classes of files, so that a name gives one class until its code changes: (path, class) -> (times and sizes, class)."""
 
 
 def class_by_name(name: str, noun: str) -> type | None:
@@ -52,7 +53,7 @@ def class_by_name(name: str, noun: str) -> type | None:
             key for key, part in vars(module).items() if isinstance(part, type) and part.__module__ == module.__name__
         ]
         raise unknown("class", code.attribute, names, code.place)
-    if stamp is not None:
+    if (stamp := _stamp(code)) is not None:  # of what this import has noted, too
         _FILES[code.place, code.attribute] = stamp, value
     return value
 
@@ -66,12 +67,15 @@ def _check_name(name: str, code: CodeName, noun: str) -> None:
         ) from None
 
 
-def _stamp(code: CodeName) -> tuple[int, int] | None:
-    """Time and size of the file; None for a module, which Python itself caches, and for a missing file."""
-    if not code.is_file or not Path(code.place).is_file():
+def _stamp(code: CodeName) -> Stamp | None:
+    """Time and size of the file and of those that it imports; None for a module, which Python itself caches, and for a
+    missing file.
+    """
+    path = Path(code.place)
+    if not code.is_file or not path.is_file():
         return None
-    status = Path(code.place).stat()
-    return status.st_mtime_ns, status.st_size
+    files = [path, *sorted(file_imports(path))]
+    return tuple((status.st_mtime_ns, status.st_size) for status in (file.stat() for file in files))
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,17 @@ import importlib
 import inspect
 import pkgutil
 import re
+import types
+import typing
 from collections.abc import Callable, Mapping
+from pathlib import Path, PurePath
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from .errors import UserError, cut, unknown
 
-__all__ = ["RENAMED", "Settings", "called_with", "family", "first_problem", "modern", "parse"]
+__all__ = ["RENAMED", "Settings", "called_with", "family", "first_problem", "modern", "parse", "with_paths"]
 
 RENAMED = {
     "caution": "warp_acceptance",
@@ -58,7 +61,9 @@ class Settings(BaseModel):
     @model_serializer(mode="wrap")
     def _without_later(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {
-            key: value for key, value in serialize(self).items() if key not in self.later or value != self.later[key]
+            key: _ordered(getattr(self, key, value), value)
+            for key, value in serialize(self).items()
+            if key not in self.later or value != self.later[key]
         }
 
     def __init__(self, **values: Any):
@@ -68,9 +73,46 @@ class Settings(BaseModel):
             raise _one_line(type(self), error) from None
 
 
+def _ordered(value: Any, serialized: Any) -> Any:
+    """A field's serialized value with its sets as sorted lists: their own order differs from process to process."""
+    if isinstance(serialized, list) and isinstance(value, (list, tuple, set, frozenset)):
+        parts = [_ordered(part, written) for part, written in zip(value, serialized)]
+        if not isinstance(value, (set, frozenset)):
+            return parts
+        try:
+            return sorted(parts)
+        except TypeError:  # numbers and text, or tables
+            numbers = sorted(part for part in parts if isinstance(part, (int, float)))
+            return numbers + sorted((part for part in parts if not isinstance(part, (int, float))), key=repr)
+    if isinstance(serialized, dict) and isinstance(value, dict):
+        return {key: _ordered(part, written) for (key, written), part in zip(serialized.items(), value.values())}
+    return serialized
+
+
+def with_paths(settings: Any) -> Any:
+    """The settings as JSON values, except that paths stay `Path`: a log states what is there instead of them."""
+    return _with_paths(settings, settings.model_dump(mode="json"))
+
+
+def _with_paths(value: Any, serialized: Any) -> Any:
+    if isinstance(value, PurePath):
+        return Path(value)
+    if isinstance(serialized, dict):
+        parts = value if isinstance(value, Mapping) else vars(value) if isinstance(value, BaseModel) else {}
+        by_name = {str(key): part for key, part in parts.items()}
+        return {key: _with_paths(by_name.get(key), written) for key, written in serialized.items()}
+    if isinstance(serialized, list):
+        if isinstance(value, (set, frozenset)) and any(isinstance(part, PurePath) for part in value):
+            return [Path(written) for written in serialized]
+        if isinstance(value, (list, tuple)):
+            return [_with_paths(part, written) for part, written in zip(value, serialized)]
+    return serialized
+
+
 S = TypeVar("S", bound=BaseModel)
 
 _SHORTER = {
+    "a valid dictionary": 'a table, such as {"a": 1}',
     "match pattern": "text that matches",
     "greater than or equal to": "at least",
     "less than or equal to": "at most",
@@ -159,14 +201,16 @@ def first_problem(error: ValidationError) -> str:
 
 def _one_line(cls: type[BaseModel], error: ValidationError) -> UserError:
     problem = error.errors()[0]
-    field, place = _parameter(cls, problem["loc"])
+    field, place, key = _parameter(cls, problem["loc"])
     if problem["type"] == "extra_forbidden":
         return unknown("setting", ".".join(map(str, problem["loc"])), cls.model_fields, cls.__name__)
     if problem["type"] == "missing":
         got, expected = (
-            ("nothing", "a value") if place is None else (_short(problem["input"]), f"a number {place + 1} as well")
+            ("nothing", "a value, since it has no default")
+            if place is None
+            else (_short(problem["input"]), f"a number {place + 1} as well")
         )
-        return UserError(f"{field}: got {got}, expected {expected}; give such a value")
+        return UserError(f"{field}: got {got}, expected {expected}; give {'one' if place is None else 'such a value'}")
     expected = problem["msg"].removeprefix("Input should be ").removeprefix("Value error, ").split(", unable to")[0]
     expected = _COUNTED.sub(r"\1", expected)  # "Tuple should have at least 2 items after validation, not 1"
     for long, short in _SHORTER.items():
@@ -174,11 +218,12 @@ def _one_line(cls: type[BaseModel], error: ValidationError) -> UserError:
     if not problem["loc"]:
         return UserError(f"the settings of {cls.__name__} do not fit together, expected {expected}; change one of them")
     got = _short(problem.get("input")) + (f" as number {place + 1}" if place is not None else "")
+    got += f" for the key {cut(repr(key))}" if key is not None else ""
     return UserError(f"{field}: got {got}, expected {expected}; give such a value")
 
 
-def _parameter(cls: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, int | None]:
-    """The parameter that an error's location is of, and its place in the parameter's list.
+def _parameter(cls: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, int | None, int | str | None]:
+    """The parameter that an error's location is of, its place in the parameter's list, and the key of a table.
 
     pydantic's location continues with the place in a tuple, the key of a table, or the type that was tried; these are no
     parameters.
@@ -191,7 +236,12 @@ def _parameter(cls: type[BaseModel], location: tuple[int | str, ...]) -> tuple[s
         names.append(str(part))
         model = model.model_fields[part].annotation
     remaining = location[len(names) :]
-    return ".".join(names) or cls.__name__, next((part for part in remaining if isinstance(part, int)), None)
+    parts = [part for part in typing.get_args(model) if part is not type(None)]
+    if typing.get_origin(model) in (typing.Union, types.UnionType) and len(parts) == 1:
+        model = parts[0]
+    key = remaining[0] if remaining and typing.get_origin(model) is dict else None
+    place = next((part for part in remaining[0 if key is None else 1 :] if isinstance(part, int)), None)
+    return ".".join(names) or cls.__name__, place, key
 
 
 def _short(value: Any) -> str:

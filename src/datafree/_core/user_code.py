@@ -7,7 +7,6 @@ import importlib
 import importlib.util
 import inspect
 import sys
-import sysconfig
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -18,15 +17,18 @@ from typing import Any
 from .code_names import CodeName, check_allowed, code_name
 from .errors import UserError
 from .files.open_file import sha256_file
+from .imported_files import imported_files, is_installed
 from .version import FOLDER
 
-__all__ = ["all_files", "class_file", "code_entry", "code_files", "guarded", "import_code", "is_user_code", "running"]
+__all__ = [
+    "all_files", "class_file", "code_entry", "code_files", "file_imports", "guarded", "import_code", "is_user_code",
+    "running",
+]  # fmt: skip
 
 _FILES: dict[str, set[Path]] = {}
 """What `code_files` returns for code that was imported in this process."""
 _PLACES: set[str] = set()
 """Files that were imported as code of the user's own, as tracebacks name them."""
-_INSTALLED = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib"))
 
 
 def import_code(code: CodeName, kind: str = "model") -> ModuleType:
@@ -41,7 +43,8 @@ def import_code(code: CodeName, kind: str = "model") -> ModuleType:
             return importlib.import_module(place)
     path = Path(place)
     if not path.is_file():
-        raise UserError(f"no file {place}, expected the Python file that builds the {kind}; check the path")
+        expected = f"that builds the {kind}" if kind == "model" else f"of the class {code.attribute}"
+        raise UserError(f"no file {place}, expected the Python file {expected}; check the path")
     _PLACES.add(str(path))
     _PLACES.add(str(path.absolute()))
     spec = importlib.util.spec_from_file_location(f"datafree_code_{path.stem}", path)
@@ -106,21 +109,32 @@ def class_file(settings: Any) -> Path | None:
 
 
 def code_entry(*settings: Any) -> dict[str, str]:
-    """`code`: sha256 of the files of the user's own classes among the settings and of their extra losses; else empty.
+    """`code`: sha256 of the files of the user's own classes among the settings and of their extra losses, and of the files
+    that these import (see `file_imports`); else empty.
 
     It belongs to the identity of a run, so that changed code is another run.
     """
-    files: set[Path] = set()
+    own: set[Path] = set()
+    imported: set[Path] = set()
     for part in settings:
         if (path := class_file(part)) is not None:
-            files.add(path)
+            own.add(path)
         loss = code_name(str(getattr(part, "extra_loss", None)))
         if loss is not None:
-            files |= {Path(loss.place)} if loss.is_file else set(code_files(loss))
-    present = sorted(path for path in files if path.is_file())
-    if not present:
-        return {}
-    return {"code": hashlib.sha256("".join(sha256_file(path) for path in present).encode()).hexdigest()}
+            own |= {Path(loss.place)} if loss.is_file else set(code_files(loss))
+    present = sorted(path for path in own if path.is_file())
+    for path in present:
+        imported |= file_imports(path)
+    # sorted by content, so that the files may lie anywhere
+    digests = [*map(sha256_file, present), *sorted(map(sha256_file, imported - {path.absolute() for path in present}))]
+    return {"code": hashlib.sha256("".join(digests).encode()).hexdigest()} if digests else {}
+
+
+def file_imports(path: Path) -> set[Path]:
+    """The Python files that the file of a class imports: according to its source, and to what was noted of its import."""
+    path = path.absolute()
+    noted = {file for place, files in _FILES.items() if Path(place).absolute() == path for file in files}
+    return {file for file in imported_files(path) | noted if file != path and file.is_file()}
 
 
 def is_user_code(file: str) -> bool:
@@ -160,15 +174,8 @@ def _noted(place: str) -> Iterator[None]:
         if (name in modules_before and not of_package) or name == f"datafree_code_{Path(place).stem}":
             continue
         file = getattr(module, "__file__", None) or ""
-        if file.endswith(".py") and (of_package or not _is_installed(Path(file).absolute())):
+        if file.endswith(".py") and (of_package or not is_installed(Path(file).absolute())):
             files.add(Path(file).absolute())
-
-
-def _is_installed(path: Path) -> bool:
-    """Whether a module belongs to Python, to an installed package, or to datafree itself."""
-    if not {"site-packages", "dist-packages"}.isdisjoint(path.parts):
-        return True
-    return any(folder in path.resolve().parents for folder in (*_INSTALLED, FOLDER))
 
 
 @contextmanager

@@ -18,7 +18,7 @@ VERBS = {
     "demo": "the whole pipeline on scikit-learn's digits, with a report",
     "train": "train a network on labelled data: the publisher's teacher",
     "record": "measure a network's activations on its data, into one small file",
-    "condense": "make a few images per class that stand for a data set",
+    "condense": "make a few images per class that represent a data set",
     "import-condensed": "read a condensed set as its authors published it, and test it on the teacher",
     "inspect": "show what is in a release, a record, a synthetic set or a run",
     "synthesize": "make images from a network and its record, without data",
@@ -44,6 +44,9 @@ MODULES = {
     "record": "record_command",
 }
 """Where a verb's options are, if not in the file of its name."""
+WITH_DATA = ("train", "record", "condense", "distill", "quantize", "evaluate", "similarity", "report")
+"""Verbs with --data-dir."""
+DATA = "Data sets are looked for under --data-dir, or the folder that DATAFREE_DATA names."
 GLOBAL = Group("Output", sort_key=99)
 
 
@@ -76,7 +79,7 @@ def app(verb: str | None = None) -> App:
         version_flags=["--version", "-V"],
         console=Console(file=plain()),
         suppress_keyboard_interrupt=False,  # it would exit without a word
-        help_epilogue="Data sets are looked for under --data-dir, or the folder that DATAFREE_DATA names.",
+        help_epilogue=DATA if verb in WITH_DATA else None,
     )
     for name, text in VERBS.items():
         module = MODULES.get(name, name)

@@ -11,7 +11,7 @@ from cyclopts import Parameter, Token
 
 from .._core.errors import UserError
 
-__all__ = ["Data", "Input", "Model", "RecordedModel", "Run", "Start", "Whole", "without_condensed"]
+__all__ = ["Data", "Input", "Model", "NamedModel", "RecordedModel", "Run", "Start", "Whole", "without_condensed"]
 
 
 def _whole(_: Any, tokens: Sequence[Token]) -> int:
@@ -60,7 +60,8 @@ class Data:
     attribute: str = "Attractive"
     """CelebA's attribute to classify."""
     limit: Whole | None = None
-    """Number of images to use, the same share of each class; all by default."""
+    """Number of images to use, the same share of each class; all by default. Where a network is trained on the data, the
+    limit is for the training images, and all test images are used."""
     class_order: Literal["number", "text"] | None = None
     """Order of an image folder's classes: by the numbers in their names, or as text; numbers by value and other names as
     text by default."""
@@ -74,7 +75,7 @@ class Model:
     code: str | None = None
     """file.py:function or package.module:function that builds the network, for a release of a custom network."""
     weights: Path | None = None
-    """Safetensors file of weights to use instead of the release's own; with `record`, the weights of a named network."""
+    """Safetensors file of weights to use instead of the release's own."""
     record: Annotated[Path | None, Parameter(parse=False)] = None
     """Not an option of commands that read no record; see `RecordedModel`."""
 
@@ -86,6 +87,15 @@ class RecordedModel(Model):
 
     record: Path | None = None
     """The record; by default the one in the release folder."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class NamedModel(RecordedModel):
+    """The options of `RecordedModel`, for a command that also takes a network by name."""
+
+    weights: Path | None = None
+    """Safetensors file of weights to use instead of the release's own, or of a network that is given by name."""
 
 
 @Parameter(name="*")

@@ -56,7 +56,7 @@ def method_command(method: str, text: SettingsText) -> Callable[..., None]:
         input: Input | None = None,
         run: Run | None = None,
     ) -> None:
-        """Make a few images per class that stand for a data set, and report what they reveal. A publisher's command.
+        """Make a few images per class that represent a data set, and report what they reveal. For publishers.
 
         The first word after `condense` is the method. Without one it is `dm`. Stopped with Ctrl-C, `dm` continues from a
         state that is at most ten seconds old.
@@ -70,8 +70,8 @@ def method_command(method: str, text: SettingsText) -> Callable[..., None]:
         per_class
             Number of images per class.
         teacher
-            Release folder that says the images' size and classes and is tested on them. Without one give --size, --mean
-            and --std.
+            Release whose image size and classes are used; the set is tested with it. Without one give --size, --mean and
+            --std.
         """
         from ..data.condensed import methods
 
@@ -84,6 +84,7 @@ def method_command(method: str, text: SettingsText) -> Callable[..., None]:
 def _condense(
     method: Any, out: Path, per_class: int, teacher: str | None, data: Data, source: Model, input: Input, run: Run
 ) -> None:
+    from .._core.settings import with_paths
     from ..data.condensed import methods
     from ..data.dataset_checks import check_classes
     from ..runs.difference import LATER
@@ -104,7 +105,7 @@ def _condense(
         check_classes(network, training)
         spec = network.spec
     settings = {
-        **{"per_class": per_class, "teacher": teacher}, **method.model_dump(mode="json"),
+        **{"per_class": per_class, "teacher": teacher}, **with_paths(method),
         **asdict(data), **asdict(source), **asdict(input), **asdict(run),
     }  # fmt: skip
     inputs = inputs_of(teacher, source, role="teacher") if teacher else {}
@@ -142,7 +143,7 @@ def _say(condensed: "Condensed", folder: Path, seconds: float, network: "Network
     print(f"{images} in {seconds:.1f} s; {size:,} bytes in {folder}")
     if network is not None:
         say_fit(network, data)
-        print(f"  the teacher sees the labelled class in {condensed.accuracy(network):.1f} % of them")
+        print(f"  the teacher predicts the labelled class for {condensed.accuracy(network):.1f} % of them")
     print(f"  what they reveal: {condensed.about['leakage']}")
 
 

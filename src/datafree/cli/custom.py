@@ -11,6 +11,8 @@ from typing import Any
 from cyclopts import App
 
 from .._core.code_names import code_name
+from .._core.errors import UserError
+from .method_options import check_names
 from .settings_source import SettingsText, from_class
 
 __all__ = ["custom_commands", "custom_word"]
@@ -23,9 +25,20 @@ PLACES = {
     ("distill", "fresh"): ("datafree.synthesis.methods", "datafree.cli.distill:fresh_command"),
 }
 """Command -> the family that its methods are of, and what makes the command of one."""
+OPTIONS = {
+    ("synthesize",): "settings", ("condense",): "settings", ("expand",): "guide", ("record",): "settings",
+    ("distill", "fresh"): "method_settings",
+}  # fmt: skip
+"""Command -> its parameter that holds the settings of the class."""
 ONLINE = {"--replay": "datafree.distillation.replay", "--alignment": "datafree.synthesis.losses.alignment"}
 """Flags of `distill online` that name a class, and the family that it is of."""
 GROUP = "datafree.methods"
+
+
+def _check_class(word: str) -> None:
+    """Raises UserError for a Python file without the name of a class in it."""
+    if word.endswith(".py") and Path(word).is_file():
+        raise UserError(f"{word} names no class, expected {word}:Class; add the name of the class")
 
 
 def custom_word(words: Sequence[str]) -> tuple[tuple[str, ...], str] | None:
@@ -35,7 +48,8 @@ def custom_word(words: Sequence[str]) -> tuple[tuple[str, ...], str] | None:
             word = words[len(chain)]
             after = words[len(chain) + 1] if len(words) > len(chain) + 1 else "-"
             is_class = code_name(word) is not None and not Path(word).exists()
-            if is_class and (chain == ("condense",) or not after.startswith("-") or after in ("--help", "-h")):
+            is_network = after.startswith("-") and any(word.partition("=")[0] == "--weights" for word in words)
+            if is_class and (chain == ("condense",) or not is_network):
                 return chain, word
             if _is_plugin(word):
                 return chain, word
@@ -48,6 +62,9 @@ def custom_commands(root: App, words: Sequence[str]) -> Iterator[None]:
 
     Raises UserError for a name that is no class of the family.
     """
+    for chain in PLACES:
+        if tuple(words[: len(chain)]) == chain and len(words) > len(chain):
+            _check_class(words[len(chain)])
     with ExitStack() as stack:
         if tuple(words[:2]) == ("distill", "online"):
             stack.enter_context(_custom_online(root, words))
@@ -68,9 +85,11 @@ def _custom_method(root: App, chain: tuple[str, ...], word: str) -> Iterator[Non
         yield
         return
     text = from_class(import_module(package).FAMILY.class_of(word))
-    module, _, function = maker.partition(":")
-    command: Callable[[str, Any], Callable[..., None]] = getattr(import_module(module), function)
-    parent.command(command(word, text), name=word, help=text.summary or text.doc)
+    module, _, maker = maker.partition(":")
+    command: Callable[[str, Any], Callable[..., None]] = getattr(import_module(module), maker)
+    function = command(word, text)
+    check_names(word, text, function, f"datafree {' '.join(chain)}", OPTIONS[chain])
+    parent.command(function, name=word, help=text.summary or text.doc)
     try:
         yield
     finally:
@@ -86,10 +105,14 @@ def _custom_online(root: App, words: Sequence[str]) -> Iterator[None]:
         return
     from .online import ALIGNMENTS, MEMORIES, online, online_command
 
+    function = online_command({**MEMORIES, **memories}, {**ALIGNMENTS, **alignments})
+    for options, kinds in (("memory", memories), ("guide", alignments)):
+        for word, kind in kinds.items():
+            check_names(word, kind, function, "datafree distill online", options)
     parent = root["distill"]
     text = parent["online"].help
     del parent["online"]
-    parent.command(online_command({**MEMORIES, **memories}, {**ALIGNMENTS, **alignments}), name="online", help=text)
+    parent.command(function, name="online", help=text)
     try:
         yield
     finally:
@@ -101,6 +124,7 @@ def _custom_kind(words: Sequence[str], flag: str, package: str) -> dict[str, Set
     """The class that the flag names, by that name; nothing for a built-in one."""
     pairs = [(word.partition("=")[0], word.partition("=")[2], after) for word, after in zip(words, [*words[1:], ""])]
     name = next((value or after for start, value, after in pairs if start == flag), "")
+    _check_class(name)
     if code_name(name) is None and not _is_plugin(name):
         return {}
     return {name: from_class(import_module(package).FAMILY.class_of(name))}

@@ -190,6 +190,7 @@ def _page(results: list[Result], sets: list[SyntheticSet], test: Dataset, spec: 
             "500 test images: a difference of less than about 2 points is noise.",
         ],
         classes=spec.classes,
+        measured_on=f"{len(test):,} test images of {test.public}",
     )
 
 

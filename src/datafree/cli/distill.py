@@ -15,6 +15,7 @@ from .._core.errors import UserError
 from .arguments import Data, Model, RecordedModel, Run, Start, Whole, without_condensed
 from .loading import (
     check_code,
+    check_record,
     code_of,
     code_of_settings,
     identity_of,
@@ -27,7 +28,7 @@ from .loading import (
 )
 from .method_options import flattened, of_settings, values
 from .progress_bar import bar
-from .results import say_accuracy, say_size, say_start
+from .results import say_accuracy, say_batch, say_size, say_start
 from .settings_source import SettingsText, read
 from .synthesize import DEFAULT, METHODS
 
@@ -117,8 +118,8 @@ def distill(
     epoch_images
         Number of images per epoch; the size of --set by default, 10,000 without one.
     start
-        Start of the student: `teacher` copies the subset of teacher channels that best reconstructs the rest, and needs
-        the same layers, none wider; or `random`.
+        `teacher`: copy the teacher's most informative channels (the student must have the same layers, none wider).
+        `random`: random weights.
     """
     from ..data.augmentation import Augmentation
 
@@ -171,8 +172,8 @@ def fresh_command(method: str, text: SettingsText) -> Callable[..., None]:
         epoch_images
             Number of new images per epoch.
         start
-            Start of the student: `teacher` copies the subset of teacher channels that best reconstructs the rest, and
-            needs the same layers, none wider; or `random`.
+            `teacher`: copy the teacher's most informative channels (the student must have the same layers, none wider).
+            `random`: random weights.
         """
         from ..synthesis import methods
 
@@ -193,7 +194,6 @@ def _distill(
 ) -> None:  # fmt: skip
     """`options` are those of `plan_distillation` that say what the student learns from; without any it is real data."""
     from ..distillation.distill import plan_distillation
-    from ..distillation.schedule import Distillation
     from ..distillation.students import student_name
     from ..evaluation.accuracy import evaluate
     from ..evaluation.student_release import write_student
@@ -208,20 +208,21 @@ def _distill(
     record = load_record(teacher, source, network) if "method" in options else None
     if record is None:
         check_code(teacher, source, network)
+    else:
+        check_record(options["method"], network, source, record)
     name = student_name(network, student)
     sets = {role: path for role in ("condensed", "images") if (path := options.get(role)) is not None}
     real = load_data(data, "train") if not sets and "method" not in options else None
-    learned: dict[str, Any] = {"images": real} if real is not None else dict(options)
+    learned: dict[str, Any] = dict(options) if real is None else {**options, "images": real}
     if "images" in sets and not (sets["images"] / "set.json").is_file():
         SyntheticSet.open(sets["images"])  # raises what is wrong: other images come as --data
     with bar(f"distill {name}", run.quiet) as progress:
         plan = plan_distillation(
-            network, name, record=record, start=start, seed=run.seed,
-            settings=Distillation(**changes), progress=progress, **learned,
+            network, name, record=record, start=start, seed=run.seed, progress=progress, **changes, **learned,
         )  # fmt: skip
     plan = plan.with_temperature_of(earlier_settings(out))
     student_network, chosen, settings = plan.student, plan.chosen, plan.settings
-    test = test_data(student_network, data)
+    test = test_data(student_network, data, complete=real is not None)
     no_set = {"images": None} if "method" not in options else {}
     logged = {
         "teacher": teacher, "student": name, "learns_from": chosen.description, **no_set, **sets, **chosen.settings,
@@ -250,6 +251,7 @@ def _distill(
         evaluation = None if test is None else evaluate(student_network, test, network)
         result = write_student(folder, student_network, log, evaluation, "" if test is None else test.public)
     _say(folder, student_network, network, result)
+    say_batch(settings.batch, len(chosen.source))
     say_start(start, student_network.training.started_from_teacher)
 
 

@@ -69,7 +69,7 @@ def _unknown_model(name: str, chain: Sequence[str]) -> UserError:
     close = get_close_matches(name, _methods(chain), n=1)
     if close:
         return UserError(f"no model, release folder or method {name!r}; nearest: datafree {' '.join([*chain, *close])}")
-    return unknown("model", name, zoo.names(), "the zoo, and no such release folder")
+    return zoo.no_model(name)
 
 
 def _methods(chain: Sequence[str]) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from .._core.code_names import code_name
 from .._core.errors import UserError
 from .._core.folder_kinds import is_quantized, is_release
+from .._core.unused import Use, check_used
 from .arguments import Data, Model, Run
 from .json_output import result
 from .loading import check_code, code_of, inputs_of, load_data, load_network, say_fit, say_size
@@ -51,6 +52,8 @@ def evaluate(
     from ..runs.output_folder import EVALUATION_FOLDER, output_folder
     from ..runs.run_log import RunLog
 
+    if teacher_code is not None:
+        check_used({"teacher_code": teacher_code}, [Use("teacher_code", "teacher")], {"teacher": teacher})
     data, source, run = data or Data(), source or Model(), run or Run()
     network = load_network(model, source, run)
     check_code(model, source, network)
@@ -102,7 +105,6 @@ def _coded(teacher: str, code: str | None) -> Model:
         )
     if code is None and is_release(teacher) and not is_quantized(teacher) and (release := Release.open(teacher)).custom:
         raise UserError(
-            f"{teacher} holds a network of its publisher's own code ({release.config.get('architecture')!r}); name it with "
-            "--teacher-code"
+            f"{teacher} is a custom network ({release.config.get('architecture')!r}); name it with --teacher-code"
         )
     return Model(code=code)

@@ -11,7 +11,7 @@ from cyclopts import App, Group, Parameter
 
 from .._core.distributed import main_process, together
 from .arguments import RecordedModel, Run, Whole
-from .loading import code_of_settings, inputs_of, load_record, load_teacher
+from .loading import check_record, code_of_settings, inputs_of, load_record, load_teacher
 from .method_options import flattened, of_settings, values
 from .progress_bar import bar
 from .settings_source import SettingsText, family, read
@@ -49,8 +49,8 @@ def kind_command(kind: str, text: SettingsText) -> Callable[..., None]:
     ) -> None:
         """Make many images from a few condensed or real ones and the network, without other data.
 
-        Stopped, the same command continues. The first word after `expand` is the kind of alignment: the distance to the
-        condensed images that is reduced. Without one it is `mmd`. The condensed images are not part of the set;
+        If interrupted, repeat the command to continue. The first word after `expand` is the kind of alignment: the distance
+        to the condensed images that is reduced. Without one it is `mmd`. The condensed images are not part of the set;
         `datafree distill TEACHER --set SET --condensed CONDENSED` learns from both.
 
         Example: datafree expand teacher condensed --images 5000 --out set
@@ -87,32 +87,33 @@ def _expand(
     teacher: str, condensed: Path, settings: Any, guide: Any, out: Path, images: int, chunk: int, workers: int | None,
     source: RecordedModel, run: Run,
 ) -> None:  # fmt: skip
+    from .._core.settings import with_paths
     from ..data.condensed.condensed_set import Condensed
     from ..models import hooks
     from ..records.divergence import known
     from ..runs.output_folder import output_folder
     from ..runs.run_log import RunLog
     from ..synthesis.expansion import guided
-    from ..synthesis.synthetic_set import SET_FOLDER, make_set
+    from ..synthesis.synthetic_set import SET_FOLDER, make_set, memory_hashes
 
     check_counts(out, images=images, chunk=chunk, workers=workers)
     network = load_teacher(teacher, source, run)
     hooks.shapes(network, (hooks.FEATURES,))  # before the folder is claimed
     condensed_set = Condensed.open(condensed, network)
     record = load_record(teacher, source, network)
+    method: Any = guided(network, (condensed_set.clamped(), condensed_set.labels), settings, guide)
+    check_record(method, network, source, record)
     options = {
         "teacher": teacher, "condensed": condensed, "images": images, "chunk": chunk, **settings.model_dump(mode="json"),
-        **guide.model_dump(mode="json"), **asdict(source), **asdict(run),
+        **with_paths(guide), **asdict(source), **asdict(run),
     }  # fmt: skip
     inputs = {**inputs_of(teacher, source, role="teacher", record=True), **code_of_settings("alignment", guide)}
     inputs |= code_of_settings("expansion", settings)
-    log = RunLog("expand", options, {**inputs, "condensed": condensed})
+    log = RunLog("expand", options, {**inputs, "condensed": condensed}, hashes=memory_hashes(network, record))
     units: dict[str, Any] = {"images": images, "chunk": chunk, "workers": workers, "seed": run.seed}
     with output_folder(out, SET_FOLDER, log) as folder, bar("expand", run.quiet) as progress:
         if folder is None:
             return
-        anchors = condensed_set.clamped(), condensed_set.labels
-        method: Any = guided(network, anchors, settings, guide)
         synthetic_set = make_set(network, record, method, folder, progress=progress, **units)
         finish(synthetic_set, folder, log)
     if not main_process():

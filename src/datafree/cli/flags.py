@@ -1,38 +1,13 @@
-"""How a parameter of the library is called on the command line, where its own name would mean something else there.
-
-Everything else follows one rule: the field `learning_rate` is the flag `--learning-rate`.
-"""
+"""The flags of settings and parameters, also in place of the parameters in messages of the library."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 
-__all__ = ["FLAGS", "PARAMETERS", "flag_of", "translated"]
+from .._core.flag_names import flag_name
 
-FLAGS = {
-    ("Coral", "covariance"): "--covariance-weight",
-    ("BatchNormInception", "classes"): "--class-weight",
-    ("Bits", "activations"): "--activation-bits",
-    ("Bits", "first"): "--first-bits",
-    ("Bits", "last"): "--last-bits",
-    ("Bits", "weights"): "--weight-bits",
-    ("Discriminator", "discriminator_rate"): "--discriminator-learning-rate",
-    ("Distribution", "shift"): "--translate",
-    ("DistributionMatching", "mirror"): "--flip",
-    ("DistributionMatching", "rate"): "--learning-rate",
-    ("Ema", "decay"): "--memory-decay",
-    ("Expansion", "classes"): "--class-weight",
-    ("MetaGenerator", "classes"): "--class-weight",
-    ("MomentMatching", "classes"): "--classes-per-batch",
-    ("MomentMatching", "smooth"): "--total-variation",
-    ("Moments", "scale"): "--activation-scale",
-    ("OnlineDistillation", "generator_rate"): "--generator-learning-rate",
-    ("OnlineDistillation", "kind"): "--disagreement-kind",
-    ("OnlineDistillation", "student_rate"): "--student-learning-rate",
-    ("Vae", "vae_rate"): "--vae-learning-rate",
-}
-"""(Settings class, field) -> flag."""
+__all__ = ["PARAMETERS", "flag_of", "translated"]
 
 PARAMETERS = {
     "add_to": "--add",
@@ -56,7 +31,7 @@ _OF_METHOD = re.compile(r"the method's `(\w+)`")
 
 def flag_of(settings: str, field: str) -> str:
     """The flag of a settings class's field."""
-    return FLAGS.get((settings, field)) or "--" + field.replace("_", "-")
+    return "--" + flag_name(settings, field)
 
 
 def translated(line: str, flags: Mapping[str, str]) -> str:

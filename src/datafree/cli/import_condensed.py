@@ -61,7 +61,7 @@ def import_condensed(
     )
     for note in reading.notes:
         print(note)
-    print(f"the teacher sees the labelled class in {trial}")
+    print(f"the teacher predicts the labelled class for {trial}")
     if reading.warning is not None:
         print(f"  {reading.warning}")
     with output_folder(out, CONDENSED_FOLDER, log) as folder:

@@ -50,7 +50,8 @@ def inspect(path: Path, /, *, code: str | None = None) -> None:
     else:
         check_finished(path)
         raise UserError(
-            f"{path} is nothing that inspect reads, expected a release, set, record or run.json; check the path"
+            f"{path} is not a file or folder that inspect can read, expected a release, set, record or run.json; check the "
+            "path"
         )
 
 
@@ -84,16 +85,22 @@ def _release(path: Path, code: str | None) -> None:
         return
     from ..records.forecast import forecast_auc
 
-    auc = forecast_auc(record.released_statistics(network))
+    unknown = record.unknown()
+    auc = None if unknown else forecast_auc(record.released_statistics(network))
     entries = {
         name: {**entry.statistic.model_dump(mode="json"), "taps": list(entry.taps), "bytes": entry.nbytes()}
         for name, entry in record.entries.items()
     }
     result({"record": {**record.made, "bytes": record.nbytes(), "forecast_auc": auc, "entries": entries}})
     print(f"  record: {record.nbytes():,} bytes, {made_from(record.made)}")
-    print(f"  forecast of a membership attack: AUC {auc:.3f} (0.5 none, 1.0 identifies everybody)")
+    if auc is None:
+        kinds = ", ".join(sorted({entry.statistic.kind for entry in unknown.values()}))
+        print(f"  forecast of a membership attack: not known here, needs the publisher's class of {kinds}")
+    else:
+        print(f"  forecast of a membership attack: AUC {auc:.3f} (0.5 none, 1.0 identifies everybody)")
     for name, entry in record.entries.items():
         settings = entry.statistic.model_dump(exclude_defaults=True, exclude={"kind"})
+        settings.pop("kind", None)
         parts = [entry.statistic.kind, *listed(settings), f"{entry.nbytes():,} bytes"]
         print(f"    {name}: {', '.join(parts)}")
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import os
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._core.code_names import code_name
+from .._core.device import reason_of
 from .._core.distributed import main_process
 from .._core.errors import UserError
 from .._core.folder_kinds import CONDENSED, check_original
-from .._core.user_code import class_file
+from .._core.unused import Use, check_used, unused
+from .._core.user_code import class_file, code_files, file_imports
 from ..models.class_names import class_positions
 from .arguments import Data, Input, Model, Run
 
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
 __all__ = [
     "check_attribute",
     "check_code",
+    "check_data",
     "check_normalisation",
+    "check_record",
     "code_of",
     "code_of_settings",
     "identity_of",
@@ -50,6 +54,8 @@ __all__ = [
 ]
 
 
+MOST_THREADS = 4096
+"""Above any processor's cores; a few times as many threads take minutes to start, or all memory."""
 Inputs = dict[str, str | Path | list[Path] | None]
 
 
@@ -89,14 +95,28 @@ def check_attribute(options: Data, *others: str | None) -> None:
         )
 
 
-def test_data(student: Network, data: Data) -> Dataset | None:
-    """What the student is measured on, where data is named; found to fit before an epoch is spent."""
+def check_data(data: Data, *others: str | None) -> None:
+    """Raises UserError for options of data where none is read: the limit is of the named data alone, the rest is of the
+    `others` named in the command too.
+    """
+    check_attribute(data, *others)
+    named = data.data or next((name for name in others if name is not None), None)
+    given = {name: value for name, value in asdict(data).items() if value is not None}
+    check_used(given, [Use("limit", "data")], {"data": data.data})
+    check_used(given, [Use("class_order", "data"), Use("data_dir", "data")], {"data": named})
+
+
+def test_data(student: Network, data: Data, *, complete: bool) -> Dataset | None:
+    """What the student is measured on, where data is named; found to fit before an epoch is spent.
+
+    It is `complete` where the limit is that of the images the student learns from.
+    """
+    check_data(data)
     if data.data is None:
-        check_attribute(data)
         return None
     from ..data.dataset_checks import as_input
 
-    test = load_data(replace(data, limit=None), "test")
+    test = load_data(replace(data, limit=None) if complete else data, "test")
     student.spec.check(as_input(student, test, part=True).pixels([0], student.spec.shape[1:]))
     if main_process():
         say_fit(student, test)
@@ -174,6 +194,16 @@ def load_record(name: str, options: Model, network: Network) -> Record | None:
     return Record.load(options.record, network) if options.record is not None else None
 
 
+def check_record(method: Any, network: Network, options: Model, record: Record | None) -> None:
+    """Raises UserError for --record where the method uses nothing of that record."""
+    from ..synthesis.methods import reads_record
+
+    if options.record is not None and record is not None and not reads_record(method, network, record):
+        unused(
+            "record", options.record, f"with {method.method}, which uses nothing that it holds", "a method that does"
+        )
+
+
 def identity_of(settings: dict[str, Any], network: Network, log: RunLog, *hashes: str) -> dict[str, Any]:
     """What must be the same for a stopped run to be gone on with: settings, and data and input files by content.
 
@@ -228,8 +258,6 @@ def inputs_of(name: str, options: Model, *, role: str = "model", record: bool = 
 
 def code_of(role: str, name: str | None) -> Inputs:
     """The Python files of a network that `file.py:function` or `package.module:function` names, once it is loaded."""
-    from ..releases.load import code_files
-
     code = None if name is None else code_name(name)
     if code is None:
         return {}
@@ -237,11 +265,19 @@ def code_of(role: str, name: str | None) -> Inputs:
 
 
 def code_of_settings(role: str, settings: Any) -> Inputs:
-    """The Python files of a method of the user's own, and of its extra loss."""
-    path = class_file(settings)
-    return ({} if path is None else {f"code of {role}": path}) | code_of(
-        "extra loss", getattr(settings, "extra_loss", None)
-    )
+    """The Python files of a method of the user's own, and of its extra loss, and those that these import."""
+    inputs: Inputs = {}
+    if (path := class_file(settings)) is not None:
+        inputs = {f"code of {role}": path, f"modules of {role}": sorted(file_imports(path)) or None}
+    name = getattr(settings, "extra_loss", None)
+    loss = None if name is None else code_name(name)
+    if loss is None:
+        return inputs
+    modules = sorted(file_imports(Path(loss.place))) if loss.is_file else code_files(loss)
+    return inputs | {
+        "code of extra loss": loss.place if loss.is_file else None,
+        "modules of extra loss": modules or None,
+    }
 
 
 def listed_files(files: list[Path]) -> str:
@@ -304,12 +340,15 @@ def use_threads(run: Run) -> None:
     if run.threads is not None:
         if run.threads < 1:
             raise UserError(f"--threads: got {run.threads}, expected at least 1; give a positive count")
+        if run.threads > MOST_THREADS:
+            raise UserError(f"--threads: got {run.threads:,}, expected at most {MOST_THREADS:,}; give a smaller count")
         torch.set_num_threads(run.threads)
     try:
         torch.empty(0, device=run.device)
     except (RuntimeError, AssertionError) as error:
-        first = str(error).splitlines()[0]
-        raise UserError(f"--device: got {run.device!r}, expected one that is here ({first}); give cpu") from None
+        raise UserError(
+            f"--device: got {run.device!r}, expected one that is here ({reason_of(error)}); give cpu"
+        ) from None
 
 
 def on_device(network: Network, run: Run) -> Network:

@@ -16,7 +16,8 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-from .._core.distributed import main_process, say_first, started
+from .._core.code_names import code_name
+from .._core.distributed import first_started, say_first, started
 from .._core.errors import UserError, out_of_memory, unknown
 from .._core.user_code import is_user_code
 from .._core.version import VERSION
@@ -188,7 +189,7 @@ def _call(root: Any, output: Any, flags: Flags) -> int:
     if output.verbose:
         _note(f"took {time.perf_counter() - began:.1f} s")
     code = code if isinstance(code, int) else 0
-    if output.json and code == 0 and main_process():
+    if output.json and code == 0 and first_started():
         output.stdout.write(object_of(chain, bound.arguments, values) + "\n")
     return code
 
@@ -199,7 +200,7 @@ def _printing_as(output: Any, flags: Flags) -> Iterator[None]:
     the line of an error.
     """
     output.stdout = plain()
-    log = None if output.log is None or not main_process() else LogFile(output.log, shlex.join(output.words))
+    log = None if output.log is None or not first_started() else LogFile(output.log, shlex.join(output.words))
     token = LOG.set(log) if log is not None else None
     try:
         with redirect_stdout(Stream(sys.stderr, lines=True)) if output.json else nullcontext():  # type: ignore[type-var]
@@ -220,7 +221,7 @@ WITHOUT_TORCH = ("list", "completion", "rerun", "inspect", "convert")
 
 def _load_torch(chain: list[str], verbose: bool) -> None:
     """Imports torch, which takes seconds; a terminal shows why nothing happens yet."""
-    if "torch" in sys.modules or not chain or chain[0] in WITHOUT_TORCH or not main_process():
+    if "torch" in sys.modules or not chain or chain[0] in WITHOUT_TORCH or not first_started():
         return
     shows = sys.stderr.isatty()
     if shows:
@@ -231,7 +232,8 @@ def _load_torch(chain: list[str], verbose: bool) -> None:
     if shows:
         Stream(sys.stderr, lines=False, logged=False).write("\x1b[K")
     if verbose:
-        _note(f"datafree {VERSION}, torch {torch.__version__}, {torch.get_num_threads()} threads")
+        threads = torch.get_num_threads()
+        _note(f"datafree {VERSION}, torch {torch.__version__}, {threads} thread{'' if threads == 1 else 's'}")
 
 
 def _parsed(app: Any, words: list[str]) -> tuple[Any, Any]:
@@ -406,7 +408,7 @@ def _usage(error: Any, argv: list[str]) -> str:
         return other
     if type(error).__name__ == "UnusedCliTokensError":
         extra = ", ".join(repr(token) for token in error.unused_tokens)
-        line = f"got {extra} too much, expected a flag before each value (repeat it for more than one)."
+        line = f"unexpected argument {extra}, expected a flag before each value (repeat it for more than one)."
     if type(error).__name__ == "UnknownOptionError":
         line = _unknown_flag(error, line)
     chain = [word for word in error.command_chain or () if word != "datafree"] or argv[:1]
@@ -418,7 +420,7 @@ def _usage(error: Any, argv: list[str]) -> str:
 def _misspelt_method(argv: list[str]) -> str | None:
     """That the word after the verb is no method, where it looks like one."""
     names = words_after(argv[0]) if argv else []
-    if len(argv) < 2 or not names or argv[1] in names or os.path.exists(argv[1]):
+    if len(argv) < 2 or not names or argv[1] in names or os.path.exists(argv[1]) or code_name(argv[1]) is not None:
         return None
     return str(unknown(f"method or kind of datafree {argv[0]}", argv[1], names))
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
+import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from cyclopts import Group, Parameter, Token
@@ -14,10 +16,16 @@ from .._core.errors import UserError
 from .flags import flag_of
 from .settings_source import REQUIRED, Field, SettingsText
 
-__all__ = ["Given", "check_early", "check_kind", "flattened", "of_kinds", "of_settings", "values"]
+__all__ = ["Given", "check_early", "check_kind", "check_names", "flattened", "of_kinds", "of_settings", "values"]
 
+REPEAT = "Repeat it for more than one, or give a JSON list."
+"""How a list is given, for the help."""
 WITHOUT_TORCH = ("datafree.distillation.schedule", "datafree.quantization.settings", "datafree.releases.bits")
 """Modules of settings that import no torch."""
+
+
+RESERVED = ("--help", "--json", "--log", "--model", "--verbose", "--version")
+"""Flags of every command, and the key of the network in logs."""
 
 
 class Given:
@@ -85,6 +93,44 @@ def check_kind(options: Given | None, kind: str, kinds: Mapping[str, SettingsTex
             )
 
 
+def check_names(word: str, text: SettingsText, command: Callable[..., None], verb: str, options: str) -> None:
+    """Raises UserError for a field of a class of the user's own that the command could not set, as it is called like an
+    option of the command itself. `options` is the command's parameter that holds the options of the class.
+    """
+    taken: set[str] = set(RESERVED)
+    own: dict[str, str] = {}
+    for name, parameter in inspect.signature(command).parameters.items():
+        kind = _without_none(_unannotated(parameter.annotation))
+        if not dataclasses.is_dataclass(kind):
+            taken.add(flag_of("", name))
+            continue
+        flags = {field.name: _flag(field) for field in dataclasses.fields(kind)}
+        if name == options:
+            own = flags
+        else:
+            taken |= set(flags.values())
+    for field in text.fields:
+        flag = own.get(field.name)
+        if flag in taken:
+            raise UserError(
+                f"{word} has a setting {field.name!r}, expected another name, since {flag} is an option of {verb} itself; "
+                "rename it"
+            )
+
+
+def _flag(field: dataclasses.Field[Any]) -> str:
+    """The flag of a field in a class of options."""
+    for part in getattr(field.type, "__metadata__", ()):
+        if isinstance(part, Parameter) and part.name:
+            return part.name if isinstance(part.name, str) else next(iter(part.name))
+    return flag_of("", field.name)
+
+
+def _unannotated(annotation: Any) -> Any:
+    """The type X of `Annotated[X, ...]`."""
+    return typing.get_args(annotation)[0] if typing.get_origin(annotation) is Annotated else annotation
+
+
 def _owners(kinds: Mapping[str, SettingsText], field: str) -> list[str]:
     return [kind for kind, text in kinds.items() if field in {field_text.name for field_text in text.fields}]
 
@@ -93,14 +139,24 @@ def _options(name: str, rows: Sequence[tuple[Field, str, str]], group: Group | N
     fields = []
     for field, flag, text in rows:
         options: dict[str, Any] = {"name": flag, "help": text}
+        if field.default is REQUIRED:
+            options["required"] = True
         if group is not None:
             options["group"] = group
         kind = field.annotation
-        if _is_container(kind):
+        if _is_list(kind):
+            kind = tuple[str, ...]
+            options |= {
+                "converter": _as_list(_choices(field.annotation)),
+                "show_default": _json,
+                "negative": "",
+                "help": f"{text} {REPEAT}".strip(),
+            }
+        elif _is_container(kind):
             kind = str
             options |= {"converter": _as_json, "show_default": _json, "help": f"{text} As JSON.".strip()}
         elif kind is not bool:
-            options["converter"] = _as_written
+            options["converter"] = _as_written(_choices(kind))
         fields.append((field.name, Annotated[kind, Parameter(**options), _Unchecked()], _default(field.default)))
     cls = dataclasses.make_dataclass(name, fields, bases=(Given,), init=False, repr=False, eq=False)
     cls.__module__ = __name__  # cyclopts takes classes of the standard library for plain values
@@ -116,6 +172,20 @@ def _default(value: Any) -> Any:
     return dataclasses.field(default=value)
 
 
+def _is_list(annotation: Any) -> bool:
+    """Whether an option holds a list of single values, and nothing else, or None."""
+    annotation = _without_none(annotation)
+    kind, parts = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
+    return kind in (list, tuple, set, frozenset) and not any(map(_is_container, parts))
+
+
+def _without_none(annotation: Any) -> Any:
+    """The type X of `X | None`; any other annotation as it is."""
+    parts = [part for part in typing.get_args(annotation) if part is not type(None)]
+    is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    return parts[0] if is_union and len(parts) == 1 else annotation
+
+
 def _is_container(annotation: Any) -> bool:
     """Whether an option holds several values, which are written as JSON."""
     kinds = (dict, list, tuple, set, frozenset)
@@ -127,7 +197,9 @@ def _is_container(annotation: Any) -> bool:
 
 
 def _json(value: Any) -> str:
-    """A default as the JSON that would give it."""
+    """A default as the JSON that would give it; empty for None."""
+    if value is None:
+        return ""
     return json.dumps(value, default=lambda part: sorted(part) if isinstance(part, (set, frozenset)) else str(part))
 
 
@@ -138,9 +210,40 @@ class _Unchecked:
         return {"type": "any"}
 
 
-def _as_written(_: Any, tokens: Sequence[Token]) -> str:
-    """The settings class converts and checks the text, so that a value is judged in one place."""
-    return tokens[0].value
+def _choices(annotation: Any) -> dict[str, Any]:
+    """By its text, each choice of an annotation that is no text, such as those of `Literal[1, 2]`.
+
+    A choice that is text itself stands before another that is written alike.
+    """
+    if typing.get_origin(annotation) is Literal:
+        values = typing.get_args(annotation)
+    else:
+        return {text: value for part in typing.get_args(annotation) for text, value in _choices(part).items()}
+    texts = {value for value in values if isinstance(value, str)}
+    chosen: dict[str, Any] = {}
+    for value in (value for value in values if not isinstance(value, str)):
+        words = [str(value), str(value).lower()] if isinstance(value, bool) else [str(value)]
+        chosen |= {word: value for word in words if word not in texts and word not in chosen}
+    return chosen
+
+
+def _as_written(choices: dict[str, Any]) -> Callable[[Any, Sequence[Token]], Any]:
+    """Keeps the text, which the settings class converts and checks, so that a value is judged in one place; but for the
+    `choices`, which pydantic does not find by their text.
+    """
+    return lambda _, tokens: choices.get(tokens[0].value, tokens[0].value)
+
+
+def _as_list(choices: dict[str, Any]) -> Callable[[Any, Sequence[Token]], Any]:
+    """The values of a repeated flag, or those of one JSON list; each as it is written, for the settings class to convert."""
+
+    def converted(_: Any, tokens: Sequence[Token]) -> Any:
+        values = [token.value for token in tokens]
+        if len(values) == 1 and isinstance(listed := _as_json(_, tokens), list):
+            return listed
+        return [choices.get(value, value) for value in values]
+
+    return converted
 
 
 def _as_json(_: Any, tokens: Sequence[Token]) -> Any:

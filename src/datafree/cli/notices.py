@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from .._core.distributed import main_process
+from .._core.distributed import first_started
 from .._core.errors import Notice
 from .flags import translated
 from .terminal import Stream
@@ -27,7 +27,7 @@ def shown_notices(flags: Mapping[str, str]) -> Iterator[None]:
         def show(message: Any, category: type[Warning], *details: Any, **named: Any) -> None:
             if not issubclass(category, Notice):
                 other(message, category, *details, **named)
-            elif str(message) not in printed and main_process():
+            elif str(message) not in printed and first_started():
                 printed.add(str(message))
                 Stream(sys.stderr, lines=True).write(f"datafree: note: {translated(str(message), flags)}\n")
 

@@ -92,8 +92,8 @@ def online_command(memories: Mapping[str, SettingsText], alignments: Mapping[str
         preset
             Loss terms and memory of a published method. Optimizer, learning rates, steps and start stay as they are here.
         start
-            Start of the student: `teacher` copies the subset of teacher channels that best reconstructs the rest, and needs
-            the same layers, none wider; or `random`.
+            `teacher`: copy the teacher's most informative channels (the student must have the same layers, none wider).
+            `random`: random weights.
         replay
             Memory of earlier images that the student sees again; `bank` by default, or that of --preset.
         condensed
@@ -112,7 +112,7 @@ def online_command(memories: Mapping[str, SettingsText], alignments: Mapping[str
         check_kind(guide, near, alignments, "--alignment")
         options: dict[str, Any] = {
             "preset": preset, "replay": {"replay": kind, **values(memory)}, "condensed": condensed, "start": start,
-            "alignment": None if condensed is None else {"alignment": near, **values(guide)}, **values(settings),
+            "alignment": {"alignment": near, **values(guide)} if alignment or values(guide) else None, **values(settings),
         }  # fmt: skip
         _distill(teacher, student, out, options, bool(chosen.statistics), data, source, run)
 
@@ -125,6 +125,7 @@ def _distill(
     source: RecordedModel | None, run: Run | None,
 ) -> None:  # fmt: skip
     """`options` are those of `plan_online`."""
+    from .._core.settings import with_paths
     from ..distillation.distill_online import plan_online
     from ..distillation.students import student_name
     from ..evaluation.accuracy import evaluate
@@ -144,11 +145,11 @@ def _distill(
     student_network, settings, condensed = plan.student, plan.settings, options["condensed"]
     replay: Any = plan.replay
     alignment: Any = plan.alignment
-    test = test_data(student_network, data)
+    test = test_data(student_network, data, complete=False)
     logged = {
         "teacher": teacher, "student": name, "learns_from": "a generator's images", "start": plan.start,
-        "online": settings.model_dump(), "replay": replay.model_dump(), "condensed": condensed,
-        "alignment": alignment and alignment.model_dump(), **asdict(data), **asdict(source), **asdict(run),
+        "online": settings.model_dump(), "replay": with_paths(replay), "condensed": condensed,
+        "alignment": alignment and with_paths(alignment), **asdict(data), **asdict(source), **asdict(run),
     }  # fmt: skip
     inputs = inputs_of(teacher, source, role="teacher", record=record is not None)
     log = RunLog("distill", logged, {
@@ -214,7 +215,7 @@ def _say(folder: Path, student: "Network", teacher: "Network", result: dict[str,
     )
     if history["health"][-1]["classes"] < ONE_CLASS:
         print(
-            "  the teacher sees one class alone in the generator's last images; raise --balance, or give another --scene"
+            "  the teacher predicts a single class for the generator's last images; raise --balance, or give another --scene"
         )
     for reason in history["rollbacks"]:
         print(f"  started again with another generator, {reason}")

@@ -82,11 +82,13 @@ def _say_pixels(spec: InputSpec) -> None:
     mean, std = (" ".join(f"{value:g}" for value in values) for values in (spec.mean, spec.std))
     if not spec.normalises:
         print(
-            f"  pixels in [{spec.low:g}, {spec.high:g}] reach it as they are; if it was trained on normalised ones, pack it "
-            "again with --mean and --std"
+            f"  input pixels in [{spec.low:g}, {spec.high:g}] are not normalised; if the network was trained on normalised "
+            "ones, pack it again with --mean and --std"
         )
         return
-    print(f"  pixels in [{spec.low:g}, {spec.high:g}] reach it as (pixels - mean) / std, mean {mean}, std {std}")
+    print(
+        f"  input pixels in [{spec.low:g}, {spec.high:g}] are normalised as (pixels - mean) / std, mean {mean}, std {std}"
+    )
     if not all(spec.low <= value <= spec.high for value in spec.mean) or max(spec.std) > spec.high - spec.low:
         print(
             f"  warning: no pixels in [{spec.low:g}, {spec.high:g}] have that mean and deviation; divide both by 255 if "

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from .._core.errors import UserError
-from .._core.folder_kinds import CONDENSED
+from .._core.unused import unused
 from ..quantization.settings import FineTuning
-from ..releases.bits import Bits, TargetCPU
+from ..releases.bits import Bits, TargetCPU, check_target_cpu
 from .arguments import Data, Model, Run
 from .loading import (
-    check_attribute,
+    check_data,
     identity_of,
     images_of,
     inputs_of,
@@ -58,7 +58,8 @@ def quantize(
     from ..data.dataset_checks import check_classes
     from ..evaluation.accuracy import evaluate
     from ..quantization import check_mobile, onnx_content, require
-    from ..quantization.image_sources import default_method
+    from ..quantization.image_sources import default_method, reads_data, reads_record
+    from ..quantization.quantized_network import UNUSED_RECORD
     from ..quantization.writing import write_files
     from ..releases.quantized import QUANTIZED_FOLDER
     from ..runs.output_folder import STATE, output_folder
@@ -66,6 +67,7 @@ def quantize(
 
     require()
     settings, data, run = settings or FineTuning(), data or Data(), run or Run()
+    check_target_cpu(target_cpu, bits)
     if executorch:
         check_mobile(bits)
     if correct_bias == "empirical" and calibrate == "none":
@@ -74,13 +76,19 @@ def quantize(
         )
     if images < 1:
         raise UserError(f"--images: got {images}, expected at least 1; give a positive count")
-    check_attribute(data, calibrate, finetune)
+    check_data(data, *(name for name in (calibrate, finetune) if name is not None and reads_data(name)))
     source = Model(code=code, weights=checkpoint, record=record)
     run = resumed(run, out / STATE)
     network = load_network(model, source, run)
     stored_record = load_record(model, source, network)
+    is_default = calibrate is None
     if calibrate is None:
         calibrate = default_method(network, stored_record)
+    named = [calibrate] if finetune is None else [calibrate, finetune]
+    if stored_record is not None and not any(reads_record(network, stored_record, name) for name in named):
+        if record is not None and not is_default:
+            unused("record", record, *UNUSED_RECORD)
+        stored_record = None
     test = load_data(data, "test") if data.data is not None else None
     options = {
         "model": model, **bits.model_dump(), "calibrate": calibrate, "images": images, "equalise": equalise,
@@ -131,9 +139,9 @@ def quantize(
 def _read(network: Network, name: str, images: int | None, options: Data, run: Run) -> Dataset | None:
     """The data set, or the files, of that name; None for images that are made, and for a set of ours."""
     from ..data import Dataset
-    from ..quantization.image_sources import is_made
+    from ..quantization.image_sources import reads_data
 
-    if is_made(name) or (Path(name) / "set.json").is_file() or (Path(name) / CONDENSED).is_file():
+    if not reads_data(name):
         return None
     images_read = images_of(name, network, "train", images, options, run.seed)
     return images_read if isinstance(images_read, Dataset) else None
@@ -154,8 +162,8 @@ def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], dat
     )
     kinds = ", ".join(f"{count} {kind}" for kind, count in operators.items()) or "none"
     print(
-        f"speed: {speed['original_ms']:.1f} ms -> {speed['quantized_ms']:.1f} ms for {speed['batch']} images on "
-        f"{speed['threads']} thread{'s' * (speed['threads'] != 1)} of onnxruntime, {speed['faster']:.2f} times as fast; "
+        f"speed: {milliseconds(speed['original_ms'])} -> {milliseconds(speed['quantized_ms'])} for {speed['batch']} images "
+        f"on {speed['threads']} thread{'s' * (speed['threads'] != 1)} of onnxruntime, {speed['faster']:.2f} times as fast; "
         f"integer operators: {kinds}; "
         f"others: {other}"
     )
@@ -171,16 +179,16 @@ def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], dat
         mobile = result["mobile"]
         print(
             f"ExecuTorch: model.pte of {mobile['quantized_bytes']:,} bytes, {100 * mobile['smaller']:.1f} % of the "
-            f"original's; {mobile['original_ms']:.1f} ms -> {mobile['quantized_ms']:.1f} ms for {mobile['batch']} images, "
-            f"{mobile['faster']:.2f} times as fast; argmax equal to the simulation's on {mobile['equal']:.2f} % of "
-            f"{mobile['images']:,} images"
+            f"original's; {milliseconds(mobile['original_ms'])} -> {milliseconds(mobile['quantized_ms'])} "
+            f"for {mobile['batch']} images, {mobile['faster']:.2f} times as fast; argmax equal to the "
+            f"simulation's on {mobile['equal']:.2f} % of {mobile['images']:,} images"
         )
     if bits.simulated:
         print(f"  {simulation(result)}")
     for form in ("converted", "exported"):
         entry = result[form]
         print(
-            f"{form} against simulated: largest logit difference {entry['largest']:.2g}, "
+            f"{form} and simulated network: largest logit difference {entry['largest']:.2g}, "
             f"argmax equal on {entry['equal']:.2f} % of {entry['images']:,} images"
         )
     if exported_difference(result) is not None:
@@ -199,3 +207,9 @@ def _say(folder: Path, network: Network, bits: Bits, result: dict[str, Any], dat
         if entry["warning"] is not None:
             print(f"  warning: {entry['warning']}")
         print(f"  {NO_ACCURACY}")
+
+
+def milliseconds(value: float) -> str:
+    """One decimal from 1 ms on, and at least two significant digits below: `12.3 ms`, `0.042 ms`."""
+    decimals = 1 if value >= 1 else 2 if value >= 0.1 else 3
+    return f"{value:.{decimals}f} ms"

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Group, Parameter
 
 from .._core.errors import UserError
+from .._core.unused import check_used
 from .arguments import Data, Run, Whole
 from .flags import flag_of
 from .method_options import of_settings, values
@@ -41,7 +42,7 @@ def quantize(
     record: Path | None = None,
     run: Run | None = None,
 ) -> None:
-    """Round a network's weights and activations to a few bits, without its data, and write what runs: ONNX and torch.
+    """Round a network's weights and activations to a few bits, without its data, and write files that run: ONNX and torch.
 
     Example: datafree quantize teacher --out int8
 
@@ -57,20 +58,21 @@ def quantize(
         The folder to write: model.onnx, model.pt2, config.json, run.json, README.md.
     calibrate
         What the ranges of activations are chosen on: a synthetic set, a data set by name, an image folder, `noise`;
-        a synthesis method's name makes images for it, in 40 steps; `none` uses the batch norms alone. `bns` by default;
-        `distribution` where there is no batch norm and a record of pixels alone. Images need no labels.
+        the name of a built-in synthesis method makes images for it, in 40 steps; `none` uses the batch norms alone. `bns` by
+        default; `distribution` where there is no batch norm and a record of pixels alone. Images need no labels.
     images
         Number of images to calibrate on.
     equalise
         First make the ranges of neighbouring layers' weights alike (Nagel et al. 2019).
     correct_bias
-        Take the mean error of the rounded weights out of the biases (Nagel et al. 2019): `analytic`, by what the batch norms
-        say, which no image can spoil; `empirical`, by the images; `none`.
+        Correct the biases for the mean error of the rounded weights (Nagel et al. 2019). `analytic`: from batch-norm
+        statistics, independent of images; `empirical`: by the images; `none`.
     target_cpu
         `any`: x86 processors with and without VNNI; 8-bit weights use 7 bits, so that no sum exceeds the 16 bits to which
         onnxruntime cuts sums without VNNI. `vnni`: all 8 bits, for x86 processors with VNNI alone. Others were not tried.
     finetune
-        Then distill from the original into the rounded network, on a synthetic set, a data set or an image folder.
+        Afterwards fine-tune the rounded network on the original's outputs, with a synthetic set, a data set or an image
+        folder.
     executorch
         Also write model.pte for ExecuTorch, which needs the extra of that name; 8 bits only.
     data
@@ -82,6 +84,7 @@ def quantize(
     record
         For a network without batch norm: its record; by default the one in the release folder.
     """
+    from ..distillation.schedule import USES
     from ..quantization.settings import FineTuning
     from ..releases.bits import Bits
     from .quantize import quantize as make
@@ -91,9 +94,11 @@ def quantize(
         raise UserError(
             f"{flag}: got it without --finetune, expected images to fine-tune on; name them with --finetune, or leave it out"
         )
+    tuning = None if finetune is None else FineTuning(**values(settings))
+    if tuning is not None:
+        check_used(values(settings), USES, tuning.model_dump())
     make(
         teacher, out=out, bits=Bits(**values(bits)), calibrate=calibrate, images=images, equalise=equalise,
         correct_bias=correct_bias, target_cpu=target_cpu, finetune=finetune, executorch=executorch,
-        settings=None if finetune is None else FineTuning(**values(settings)), data=data, checkpoint=weights, code=code,
-        record=record, run=run,
+        settings=tuning, data=data, checkpoint=weights, code=code, record=record, run=run,
     )  # fmt: skip

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from .._core.code_names import code_name
-from .._core.errors import UserError, unknown
+from .._core.errors import Notice, UserError
 from .._core.files import sha256_file
+from .._core.settings import with_paths
 from ..data import Dataset
 from ..evaluation.accuracy import doubt
 from ..models import zoo
@@ -67,7 +69,7 @@ def _record(
     if not is_release(model):
         check_name(model)
     if not is_release(model) and code_name(model) is None and not is_zoo(model):
-        raise unknown("model", model, zoo.names(), "the zoo, and no such release folder")
+        raise zoo.no_model(model)
     if not is_release(model) and out is None:
         raise UserError(f"{model} is no release folder, expected --out; name the release folder to write")
     target = out if out is not None and not _in_place(model, out) else Path(model)
@@ -98,7 +100,7 @@ def _record(
     log = RunLog("record", options | ({"add": True} if add else {}), inputs, training)
     in_place = _in_place(model, out)
     with changed_folder(target, RELEASE_FOLDER) if in_place else output_folder(target, RELEASE_FOLDER, log) as folder:
-        if folder is None or _is_recorded(target, log, network, entries, training, add or anew, in_place):
+        if folder is None or _is_recorded(target, log, network, entries, training, keep, in_place):
             return
         if in_place:
             log.check(target)
@@ -160,29 +162,42 @@ def _is_recorded(
     network: Network,
     entries: list[Any],
     data: Dataset | None,
-    is_change: bool,
+    keep: tuple[bool, bool],
     in_place: bool,
 ) -> bool:
     """Whether the release has the record of this very run, which is said. One that is not made `in place` is incomplete.
 
-    Raises UserError for another record, which would be lost. One that is damaged, or of other weights, is of no use.
+    `keep` are --add and --replace. Raises UserError for another record, which would be lost without them. One that is
+    damaged, or of other weights, is of no use, and cannot be added to.
     """
+    add, anew = keep
     path, old = folder / "record.safetensors", read_log(folder)
     if not path.exists():
         return False
     try:
-        stored = Record.load(path, network)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Notice)  # what cannot be read is an error below
+            stored = Record.load(path, network)
     except UserError as error:
+        if add:
+            raise
         print(f"the record that is there is of no use, and is replaced: {error}")
         return False
     other = log.difference(old) if old.get("verb") == "record" else None
-    is_own = old.get("verb") == "record" and other is None and _is_logged(path, stored, network, old)
+    missing = {entry.statistic.kind for entry in stored.unknown().values()}
+    if missing and not anew:
+        raise UserError(
+            f"the record in {folder} has entries of {', '.join(sorted(missing))}, whose class is not loaded, expected it "
+            "for the forecast of the new record; install the class as a plug-in, name it file.py:Class as the kind to "
+            "record, or give --replace to lose these entries"
+        )
+    is_own = not missing and old.get("verb") == "record" and other is None and _is_logged(path, stored, network, old)
     if is_own and in_place:
         status = "the card alone was written again" if mend_card(folder, network, stored) else "nothing was changed"
         print(f"already complete: record in {path}, of the same settings; {status}")
         return True
     # of the same command, or of a run killed before its log
-    if is_change or is_own or (other is None and is_of(stored, network, data, entries)):
+    if add or anew or is_own or (other is None and is_of(stored, network, data, entries)):
         return False
     names = ", ".join(stored.entries)
     settings = old.get("settings")
@@ -213,7 +228,7 @@ def _in_place(model: str, out: Path | None) -> bool:
 
 
 def _plain(entries: list[Any]) -> list[Any]:
-    return [{"statistic": s.model_dump(mode="json"), "taps": list(t) if t else None} for s, t in entries]
+    return [{"statistic": with_paths(s), "taps": list(t) if t else None} for s, t in entries]
 
 
 def _say(path: Path, measured: Record, network: Network, data: Dataset | None) -> None:

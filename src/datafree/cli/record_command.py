@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Group, Parameter
 
-from .arguments import Data, Input, RecordedModel, Run
+from .arguments import Data, Input, NamedModel, Run
 from .method_options import flattened, of_settings, values
 from .settings_source import SettingsText, family
 
@@ -35,7 +35,7 @@ def kind_command(kind: str, text: SettingsText) -> Callable[..., None]:
         replace: Annotated[bool, Parameter(negative="")] = False,
         out: Path | None = None,
         data: Data | None = None,
-        source: RecordedModel | None = None,
+        source: NamedModel | None = None,
         input: Input | None = None,
         run: Run | None = None,
     ) -> None:
@@ -53,9 +53,9 @@ def kind_command(kind: str, text: SettingsText) -> Callable[..., None]:
         add
             Keep the entries of the existing record and add these; without --taps, those of layers that it lacks.
         replace
-            Replace another existing record, which is lost.
+            Overwrite the existing record.
         out
-            Release folder to write, where the teacher is not one already.
+            Release folder to write instead of adding to the teacher's own; needed for a network by name.
         """
         from ..records import statistics
 
@@ -77,7 +77,7 @@ def record(
     replace: Annotated[bool, Parameter(negative="")] = False,
     out: Path | None = None,
     data: Data | None = None,
-    source: RecordedModel | None = None,
+    source: NamedModel | None = None,
     input: Input | None = None,
     run: Run | None = None,
 ) -> None:
@@ -103,9 +103,9 @@ def record(
     add
         Keep the entries of the existing record and add these.
     replace
-        Replace another existing record, which is lost.
+        Overwrite the existing record.
     out
-        Release folder to write, where the teacher is not one already.
+        Release folder to write instead of adding to the teacher's own; needed for a network by name.
     """
     from .record import _record
 

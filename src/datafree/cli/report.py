@@ -8,8 +8,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from .._core.errors import UserError
 from .arguments import Data, Run
-from .loading import check_attribute, load_data, use_threads
+from .loading import check_data, load_data, use_threads
 
 __all__ = ["report"]
 
@@ -20,6 +21,8 @@ def report(
     data: Data | None = None,
     title: str = "datafree report",
     code: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    split: str = "test",
+    replace: Annotated[bool, Parameter(negative="")] = False,
     run: Run | None = None,
 ) -> None:
     """One self-contained page about any number of runs: table, images, curves, settings; run.json's content beside it.
@@ -35,21 +38,32 @@ def report(
     title
         Heading of the page.
     code
-        file.py:function that builds a custom network, which is not measured without; repeat it for several, in
-        their order among the runs, or as FOLDER=file.py:function.
+        Code of a custom network, as file.py:function; without it the network is not measured. Repeat it in the order of the
+        runs, or give FOLDER=file.py:function.
+    split
+        `test`, `train`, or, of an image folder or .npz file without splits of its own, `all`.
+    replace
+        Overwrite the existing report.
     """
     from .._core.folder_kinds import without_logs
     from ..evaluation.report import collect
 
     data, run = data or Data(), run or Run()
-    check_attribute(data)
+    check_data(data)
+    if split != "test" and data.data is None:
+        raise UserError(
+            f"--split: got {split} without --data, expected the data that it is a split of; name it with --data"
+        )
     use_threads(run)
-    test = None if data.data is None else load_data(data, "test")
+    test = None if data.data is None else load_data(data, split)
     folders = list(map(str, without_logs(runs)))
     settings = {"runs": folders, "title": title, "code": list(code), **asdict(data), **asdict(run)}
+    if split != "test":  # as in reports of earlier versions
+        settings["split"] = split
     page = collect.report(
-        folders, out, test, title=title, code=code, device=run.device, seed=run.seed, settings=settings
-    )
+        folders, out, test, title=title, code=code, device=run.device, seed=run.seed, replace=replace,
+        settings=settings,
+    )  # fmt: skip
     if page.unchanged:
         print(f"already complete: report in {out}, of the same runs and settings; nothing was changed")
         return

@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +16,7 @@ from .._core.code_names import code_name, without_code
 from .._core.errors import UserError
 from .._core.files import read_json
 from .._core.files.unfinished import check_finished
+from .._core.unused import unused_are_noted
 from ..runs.difference import LATER
 from ..runs.provenance import PARTS
 from .deprecated import rewritten, words_after
@@ -33,8 +34,8 @@ MODELS = ("model", "teacher", "student")
 def rerun(run: Path, /, *, out: Path | None = None, trust: Annotated[bool, Parameter(negative="")] = False) -> int:
     """Repeat a run from its log: the same command, settings and seed, in the working directory.
 
-    The log is OUT.run.json, beside the folder that the run wrote. A log is a file like any other: one from strangers could
-    name code to be run, or a folder of yours to write to, so such a command needs --trust.
+    The log is OUT.run.json, beside the folder that the run wrote. A log from somebody else may run code or write to your
+    folders, so such commands need --trust.
 
     Example: datafree rerun student --out again
 
@@ -68,7 +69,10 @@ def rerun(run: Path, /, *, out: Path | None = None, trust: Annotated[bool, Param
             continue  # earlier versions took another hash of a folder
         if hash_of(name) != digest:
             print(f"note: {name} is not what that run read: it has changed, or is another one; the result will differ")
-    with nullcontext() if trust else without_code():  # what `_check` did not see is refused where it would be imported
+    with ExitStack() as stack:
+        stack.enter_context(unused_are_noted())
+        if not trust:  # what `_check` did not see is refused where it would be imported
+            stack.enter_context(without_code())
         return run_command(words)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..models.network import Network
 
-__all__ = ["say_accuracy", "say_size", "say_start"]
+__all__ = ["say_accuracy", "say_batch", "say_learned", "say_size", "say_start"]
 
 
 def say_size(folder: Path, student: Network, teacher: Network) -> None:
@@ -34,8 +34,23 @@ def say_accuracy(result: dict[str, Any]) -> None:
         print(
             f"accuracy {scores['accuracy']:.2f} % on {scores['images']} test images, agreement {scores['agreement']:.2f} %"
         )
+        say_learned(scores["accuracy"], scores["images"], len(scores["by_class"]))
     else:
         print(f"  {NO_ACCURACY}")
+
+
+def say_learned(accuracy: float, images: int, classes: int) -> None:
+    """Prints a warning where the accuracy of a network that was just trained is near chance."""
+    from ..evaluation.accuracy import learned_little
+
+    if warning := learned_little(accuracy, images, classes):
+        print(f"  warning: {warning}")
+
+
+def say_batch(batch: int, images: int) -> None:
+    """Prints that a batch has all images, where more were asked for."""
+    if batch > images:
+        print(f"note: a batch of {batch:,} is more than the {images:,} images: each epoch is one step on all of them")
 
 
 def say_start(start: str, from_teacher: bool) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 from .._core.errors import UserError
 from .._core.files import write_text
+from .._core.folder_kinds import CONDENSED
+from .._core.unused import unused
 from ..runs.run_reader import SOURCES
 from .arguments import Data, RecordedModel, Run, Whole
 from .json_output import result
@@ -24,12 +26,16 @@ if TYPE_CHECKING:
 
 __all__ = ["similarity"]
 
+SPLIT = "test"
+SETS = ("set.json", CONDENSED)
+"""What a folder of our own images holds."""
+
 
 def similarity(
     model: str,
     /,
     *data: str,
-    split: Literal["train", "test"] = "test",
+    split: Literal["train", "test"] = SPLIT,
     images: Whole | None = None,
     form: Literal["forward", "reverse", "l2"] = "forward",
     layers: bool = False,
@@ -41,7 +47,7 @@ def similarity(
     source: RecordedModel | None = None,
     run: Run | None = None,
 ) -> None:
-    """Rank data sets by how like a network's training data they are: the divergence of its batch-norm statistics.
+    """Rank data sets by similarity to a network's training data: the divergence of its batch-norm statistics.
 
     Example: datafree similarity teacher cifar10:train cifar10 cifar100 set noise --images 1000
 
@@ -93,6 +99,7 @@ def similarity(
     source, run = source or RecordedModel(), run or Run()
     read = Data(data_dir=data_dir, attribute=attribute)
     check_attribute(read, *data)
+    _check_unused(data, split, data_dir)
     network = load_network(model, source, run)
     check_shift(network, shift)
     record = load_record(model, source, network)
@@ -131,11 +138,20 @@ def similarity(
         )
     if not shift and not flip and any(name != "noise" and not (Path(name) / "set.json").is_file() for name in data):
         print(
-            "  images were shown as they are; where training moved or mirrored its images, --shift 4 --flip shows them so: "
-            "without it that difference can be most of every number here"
+            "  Images were not augmented. If training used shifts or mirroring, add --shift 4 --flip; otherwise that "
+            "difference can dominate these numbers."
         )
     for name, entry in sources.items():
         _say_size(name, entry, network)
+
+
+def _check_unused(data: tuple[str, ...], split: str, data_dir: Path | None) -> None:
+    """Raises UserError for a split, or a folder of data sets, where no name is of data that it is for."""
+    read = [name for name in data if name != "noise" and not any((Path(name) / file).is_file() for file in SETS)]
+    if split != SPLIT and all(name.endswith((":train", ":test")) for name in read):
+        unused("split", split, "with nothing that it is for", "a data set that names no split")
+    if data_dir is not None and not read:
+        unused("data_dir", data_dir, "with noise and sets alone", "a data set")
 
 
 def _images(name: str, network: Network, split: str, images: int | None, options: Data, seed: int) -> Dataset | Tensor:
@@ -157,7 +173,7 @@ def _say_size(name: str, source: Dataset | Tensor, network: Network) -> None:
 
 def _say(ranking: list[Similarity], layers: bool) -> None:
     width = max(len(row.name) for row in ranking)
-    print(f"{'':{width}}  {'images':>7}  divergence, the most alike first")
+    print(f"{'':{width}}  {'images':>7}  divergence, most similar first")
     for row in ranking:
         print(f"{row.name:{width}}  {row.images:>7,}  {row.total:.4g}")
         for tap, value in row.by_layer.items() if layers else ():

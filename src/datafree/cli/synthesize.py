@@ -14,7 +14,7 @@ from .._core.distributed import main_process, together
 from .._core.errors import UserError
 from .._core.memory import check_cost
 from .arguments import RecordedModel, Run, Whole
-from .loading import code_of_settings, inputs_of, load_record, load_teacher
+from .loading import check_record, code_of_settings, inputs_of, load_record, load_teacher
 from .method_options import flattened, of_settings, values
 from .progress_bar import bar
 from .settings_source import SettingsText, family
@@ -49,7 +49,9 @@ def method_command(method: str, text: SettingsText) -> Callable[..., None]:
         source: RecordedModel | None = None,
         run: Run | None = None,
     ) -> None:
-        """Make images from a network and its record, without data. Stopped, the same command continues.
+        """Make images from a network and its record, without data.
+
+        If interrupted, repeat the command to continue.
 
         The first word after `synthesize` is the method; write a folder of that name as ./bns. Without one the method is
         `distribution`.
@@ -67,8 +69,8 @@ def method_command(method: str, text: SettingsText) -> Callable[..., None]:
         images
             Number of images. A larger number on a second run appends.
         chunk
-            Number of images made together. A run resumes, and is split among processes, by whole chunks. 256 by default;
-            for `matched` enough for a batch of each few classes.
+            Number of images made together. A run resumes, and is split among processes, by whole chunks. By default 256;
+            for `matched`, one batch for every --classes-per-batch classes.
         workers
             Number of chunks made at a time, one thread each; the number of cores by default.
         """
@@ -91,24 +93,26 @@ def _synthesize(
     source: RecordedModel,
     run: Run,
 ) -> None:
+    from .._core.settings import with_paths
     from ..runs.output_folder import output_folder
     from ..runs.run_log import RunLog
     from ..synthesis.methods.inversion import InversionSettings
-    from ..synthesis.synthetic_set import SET_FOLDER, chunk_size, make_set
+    from ..synthesis.synthetic_set import SET_FOLDER, chunk_size, make_set, memory_hashes
 
     check_counts(out, images=images, chunk=chunk, workers=workers)
     network = load_teacher(teacher, source, run)
     chunk = chunk_size(method, network, images, out) if chunk is None else chunk
     record = load_record(teacher, source, network)
+    check_record(method, network, source, record)
     is_optimised = isinstance(method, InversionSettings)
     if is_optimised:
         check_chunk(network, chunk, min(workers or os.cpu_count() or 1, -(-images // chunk)))
     options = {
-        "model": teacher, "images": images, "chunk": chunk, **method.model_dump(mode="json"), **asdict(source),
+        "model": teacher, "images": images, "chunk": chunk, **with_paths(method), **asdict(source),
         **asdict(run),
     }  # fmt: skip
     inputs = inputs_of(teacher, source, record=True) | code_of_settings("method", method)
-    log = RunLog("synthesize", options, inputs)
+    log = RunLog("synthesize", options, inputs, hashes=memory_hashes(network, record))
     units: dict[str, Any] = {"images": images, "chunk": chunk, "workers": workers, "seed": run.seed}
     with output_folder(out, SET_FOLDER, log) as folder, bar(f"synthesize {method.method}", run.quiet) as progress:
         if folder is not None:

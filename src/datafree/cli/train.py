@@ -14,6 +14,7 @@ from .arguments import Data, Input, Model, Run
 from .loading import identity_of, inputs_of, load_data, on_device, resumed, say_code, say_size, spec_of
 from .method_options import of_settings, values
 from .progress_bar import bar
+from .results import say_batch, say_learned
 from .settings_source import read
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ def _train(model: str, out: Path, data: Data, input: Input, schedule: "Schedule"
         results = {"evaluation": asdict(result), "curve": vars(curve), "images": len(training)}
         log.write(folder, {**results, "processes": world().size})
     print(f"{model}: accuracy {result.accuracy:.2f} % on {result.images} test images; release in {folder}")
+    say_batch(schedule.batch, len(training))
+    say_learned(result.accuracy, result.images, len(result.by_class))
     say_code(model)
 
 

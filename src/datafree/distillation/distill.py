@@ -14,6 +14,7 @@ from .._core.distributed import main_process, together, world
 from .._core.errors import Notice, UserError
 from .._core.progress import Progress, silent
 from .._core.settings import called_with
+from .._core.unused import check_used
 from .._core.user_code import code_entry
 from ..data.augmentation import Augmentation
 from ..data.condensed.condensed_set import Condensed
@@ -21,7 +22,7 @@ from ..models.agreement import Agreement, agreement
 from ..models.network import Network
 from ..records.record import Record
 from ..releases.release import architecture_of
-from .schedule import Distillation
+from .schedule import USES, Distillation
 from .source_choice import SHARE, ChosenSource, ImagesLike, MethodLike, choose_source
 from .sources import Source
 from .student_init import init_student_from_teacher, same_architecture
@@ -193,6 +194,7 @@ def plan_distillation(
     A long preparation of `method` is a stage of `progress`.
     """
     requested = settings_from(settings, dict(changes))
+    check_used(changes, USES, requested.model_dump())
     teacher.check()
     network = new_student(student, teacher, seed=seed)
     chosen = choose_source(

@@ -15,7 +15,8 @@ from .._core.arguments import checked
 from .._core.distributed import together, world
 from .._core.errors import UserError
 from .._core.progress import Progress, silent
-from .._core.settings import called_with
+from .._core.settings import called_with, with_paths
+from .._core.unused import Use, check_used, given_in
 from .._core.user_code import code_entry
 from ..data.condensed.condensed_set import Condensed
 from ..data.tone import Ground
@@ -42,6 +43,17 @@ __all__ = [
 
 REPLAY = "bank"
 """Default kind of replay."""
+USES = (
+    Use("guidance", "condensed"),
+    Use("alignment", "guidance", lambda weight: weight != 0, "`guidance` above 0"),
+    Use("kind", "disagreement", bool, "`disagreement` above 0"),
+    Use("disagreement_temperature", "disagreement", bool, "`disagreement` above 0"),
+    Use("disagreement_temperature", "kind", lambda kind: kind != "l1", "`kind='js'` or `kind='kl'`"),
+    Use("temperature", "loss", lambda loss: loss == "kl", "`loss='kl'`"),
+    Use("replay_fraction", "replay", lambda replay: replay != "none", "another `replay`"),
+    Use("write_every", "replay", lambda replay: replay != "none", "another `replay`"),
+)
+"""Options that have an effect beside some others alone. `ema` is none: `history` has the average's scores in any case."""
 OnEpoch: TypeAlias = Callable[[Network, History, dict[int, Tensor]], None]
 """Gets the student as it would be saved now, the history, and generated images, uint8 (10, C, H, W), by epoch."""
 
@@ -165,7 +177,8 @@ class OnlinePlan:
 
     def _provenance(self, seconds: float) -> Provenance:
         identity = self.identity()
-        online, replay, alignment = identity["settings"]
+        online = identity["settings"][0]
+        replay, alignment = (None if part is None else with_paths(part) for part in (self.replay, self.alignment))
         settings = {
             "teacher": self.teacher.name, "student": self.student.name, "learns_from": "a generator's images",
             "start": self.start, "online": online, "replay": replay, "alignment": alignment, "seed": self.seed,
@@ -226,6 +239,10 @@ def plan_online(
     teacher.check()
     check_generator(teacher.spec, latent=chosen.latent, width=chosen.width, batch=chosen.batch)
     network = new_student(student, teacher, seed=seed)
+    given = given_in(called_with(OnlineDistillation, settings, changes, distill_online), changes)
+    if _names_kind_alone(alignment):
+        given["alignment"] = guide and guide.alignment
+    check_used(given, USES, {**chosen.model_dump(), "replay": kind.replay, "condensed": condensed})
     anchors = condensed.fitted(teacher) if isinstance(condensed, Condensed) else None
     if condensed is not None and anchors is None:
         anchors = Condensed.open(condensed, teacher)  # type: ignore[arg-type]
@@ -284,6 +301,11 @@ def distill_online(
             record=record, seed=seed, **changes,
         )  # fmt: skip
         return plan.run(state=state, identity=identity, score=score, on_epoch=on_epoch, progress=progress)
+
+
+def _names_kind_alone(alignment: Any) -> bool:
+    """Whether an alignment was given without settings of its own: its augmentation has an effect at any weight."""
+    return isinstance(alignment, str) or (isinstance(alignment, Mapping) and set(alignment) == {"alignment"})
 
 
 def _plain(settings: Any) -> dict[str, Any]:

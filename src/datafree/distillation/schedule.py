@@ -8,8 +8,9 @@ from pydantic import Field
 
 from .._core.limits import EPOCHS
 from .._core.settings import Settings
+from .._core.unused import Use
 
-__all__ = ["Distillation", "Schedule"]
+__all__ = ["USES", "Distillation", "Schedule"]
 
 
 class Schedule(Settings):
@@ -54,3 +55,7 @@ class Distillation(Schedule):
     """Mirror each image left to right with probability 1/2; the teacher labels every view."""
     mixup: float = Field(default=0.0, ge=0, le=1)
     """Share of images that are blended with another one, with a weight uniform in 0 to 1."""
+
+
+USES = (Use("temperature", "loss", lambda loss: loss == "kl", "`loss='kl'`"),)
+"""Settings of `Distillation` that have an effect beside some others alone."""

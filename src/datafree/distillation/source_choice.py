@@ -19,6 +19,8 @@ from .._core.arguments import check_argument, check_count
 from .._core.errors import UserError
 from .._core.folder_kinds import CONDENSED
 from .._core.progress import Progress, silent
+from .._core.settings import with_paths
+from .._core.unused import unused
 from ..data import Dataset, load
 from ..data.adapters import LabelledData, as_dataset
 from ..data.augmentation import Augmentation
@@ -126,14 +128,14 @@ def _check_arguments(
     if epoch_images is not None:
         check_count("epoch_images", epoch_images)
         if fresh is None and condensed is None:
-            raise UserError(
-                "epoch_images: got it with images, all of which are used in every epoch, expected it with record, method or "
-                "condensed; leave it out"
-            )
+            unused("epoch_images", epoch_images, "without `condensed`, where every epoch has all images", "`condensed`")
     if not 0 < share <= 1:
         raise UserError(f"share: got {share:g}, expected above 0 and at most 1; give such a share")
     if share != SHARE and (condensed is None or images is None):
-        raise UserError(f"share: got {share:g} without condensed and images, expected both with it; leave it out")
+        missing = " and ".join(
+            f"`{name}`" for name, value in (("condensed", condensed), ("images", images)) if value is None
+        )
+        unused("share", share, f"without {missing}", missing)
     if augmentation is not None and condensed is None:
         raise UserError("augmentation: got it without condensed, expected condensed images with it; leave it out")
 
@@ -150,7 +152,7 @@ def _fresh(
     description = f"fresh images of {settings.method}"
     if bound_settings != settings:
         description += ", warps cut to a quarter, which the teacher does not follow"
-    about = {"method": bound_settings.model_dump(mode="json"), "epoch_images": count}
+    about = {"method": with_paths(bound_settings), "epoch_images": count}
     return ChosenSource(
         FreshImages(teacher.spec, bound, count),
         description,

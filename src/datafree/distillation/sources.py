@@ -27,6 +27,7 @@ from ..models.pixel_bytes import to_pixels
 from ..records.record import Record
 from ..synthesis import methods
 from ..synthesis.cost import check_chunk
+from ..synthesis.made_chunk import made_chunk
 from ..synthesis.methods import BoundMethod, Synthesizer
 from ..synthesis.sampling import Samples
 from ..synthesis.synthetic_set import SyntheticSet
@@ -178,7 +179,7 @@ class FreshImages:
                 leftover = pixels[end:], logits[end:]
 
     def _labelled_chunk(self, index: int, seed: int) -> tuple[Tensor, Tensor]:
-        pixels = self.bound_method.chunk(index, seed, self.chunk).pixels
+        pixels = made_chunk(self.bound_method, index, seed, self.chunk).pixels
         return pixels, self.bound_method.teacher.predict(pixels, batch=self.chunk)
 
 

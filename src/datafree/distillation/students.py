@@ -37,7 +37,10 @@ class Provenance:
     """Duration of the training."""
 
 
-def student_name(teacher: Network, student: str | None = None) -> str:
+ADVICE = "name one, from the zoo or as file.py:function"
+
+
+def student_name(teacher: Network, student: str | None = None, advice: str = ADVICE) -> str:
     """The name of the student: `half` has half of the teacher's channels, `shallow` fewer blocks, None is the default.
 
     Other names are returned as they are. Raises UserError if the zoo has no such network for this teacher.
@@ -54,10 +57,7 @@ def student_name(teacher: Network, student: str | None = None) -> str:
         return student
     name = zoo.half(teacher.name)
     if name is None:
-        raise UserError(
-            f"no student named, and the zoo has no half of {teacher.name}; name one, from the zoo or as "
-            "file.py:function, or give a module"
-        )
+        raise UserError(f"no student named, and the zoo has no half of {teacher.name}; {advice}")
     return name
 
 
@@ -67,7 +67,8 @@ def new_student(student: StudentLike | None, teacher: Network, *, seed: int) -> 
     A module gets the teacher's spec. Raises UserError if it does not fit the teacher, or is the teacher's own.
     """
     if student is None or isinstance(student, str):
-        network = new_model(student_name(teacher, student), teacher.spec, seed=seed)
+        name = student_name(teacher, student, f"{ADVICE}, or give a module")
+        network = new_model(name, teacher.spec, seed=seed)
     elif isinstance(student, Network):
         network = student
     else:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict, Unpack
 
 from torch.nn.functional import cross_entropy
 
 from .._core.arguments import checked
 from .._core.errors import UserError
 from .._core.progress import Progress, silent
+from .._core.settings import called_with
 from ..data.adapters import LabelledData, as_dataset
 from ..models.network import Network
 from .sources import labelled
@@ -19,23 +20,39 @@ from .training_loop import Curve, Schedule, fit
 __all__ = ["train"]
 
 
+class ScheduleChanges(TypedDict, total=False):
+    """Fields of `Schedule` as keywords."""
+
+    epochs: int
+    batch: int
+    learning_rate: float
+    optimizer: Literal["adam", "muon"]
+    decay: Literal["constant", "cosine"]
+    warmup: float
+    precision: Literal["float32", "bfloat16"]
+
+
 @checked
 def train(
     network: Network,
     data: LabelledData,
-    schedule: Schedule,
+    schedule: Schedule | Mapping[str, Any] | None = None,
     *,
     seed: int = 0,
     state: Path | None = None,
     identity: dict[str, Any] | None = None,
     score: Callable[[Network], float] | None = None,
     progress: Progress = silent,
+    **changes: Unpack[ScheduleChanges],
 ) -> Curve:
     """Trains `network` in place with cross-entropy (nats); it ends with the last epoch's weights.
 
+    `schedule` is a Schedule or a mapping; its fields can be given as keywords, too: `train(network, data, epochs=20)`.
     `data`: what `load_data` returns, a torch Dataset or DataLoader, or a pair (images, labels); see `as_dataset`.
     Raises UserError for a class without images, and for data that does not fit.
     """
+    schedule = called_with(Schedule, schedule, changes, train) or Schedule()
+    schedule = Schedule(**{**schedule.model_dump(), **changes})
     data = as_dataset(data, network)
     empty = (data.labels.bincount(minlength=len(data.classes)) == 0).nonzero().flatten().tolist()
     if empty:

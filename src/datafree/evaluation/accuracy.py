@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol, runtime_checkable
+
 import torch
 
 from .._core.arguments import checked
@@ -14,25 +16,38 @@ from ..models.behaviour import check_finite
 from ..models.class_names import class_positions
 from ..models.network import Network
 
-__all__ = ["Evaluation", "doubt", "evaluate", "in_words"]
+__all__ = ["Evaluation", "doubt", "evaluate", "in_words", "learned_little"]
 
 BATCH = 2048
 NEAR = 0.15
 """Share of the way from chance to 100 % up to which an accuracy is called near chance."""
 
 
+@runtime_checkable
+class QuantizedNetwork(Protocol):
+    """The part of `quantization.QuantizedNetwork` that is read; importing that takes the packages of an extra."""
+
+    @property
+    def network(self) -> Network: ...
+
+
 @checked
 def evaluate(
-    network: Network, data: LabelledData, teacher: Network | None = None, *, progress: Progress = silent
+    network: Network | QuantizedNetwork,
+    data: LabelledData,
+    teacher: Network | None = None,
+    *,
+    progress: Progress = silent,
 ) -> Evaluation:
     """Accuracy in % on `data`, in total and per class, and agreement with `teacher` in %. Runs in batches.
 
     `data`: what `load_data` returns, a torch Dataset or DataLoader, or a pair (images, labels); see `as_dataset`.
-    `network` and `teacher` may be what `load_model` returns, also for a quantized folder, or the `network` of what
-    `quantize` returns. If the data has only some of the network's classes, the network still chooses among all of its
-    classes. Raises UserError for data of other classes or another shape, for logits with NaN or infinity, and for a network
-    whose logits for an image depend on more than that image (`Network.check`).
+    `network` may be what `load_model` returns, also for a quantized folder, or what `quantize` returns. If the data has
+    only some of the network's classes, the network still chooses among all of its classes. Raises UserError for data of
+    other classes or another shape, for logits with NaN or infinity, and for a network whose logits for an image depend on
+    more than that image (`Network.check`).
     """
+    network = network if isinstance(network, Network) else network.network
     data = as_dataset(data, network)
     for_teacher = None if teacher is None else as_input(teacher, data, part=True)
     data = as_input(network, data, part=True)
@@ -70,15 +85,30 @@ def in_words(measured: Evaluation, data: str) -> str:
 
 def doubt(accuracy: float, images: int, classes: int, note: str = "") -> str | None:
     """A warning, with `note`, if an accuracy in % on `images` images is near chance or below, else None."""
+    if (place := _near_chance(accuracy, images, classes)) is None:
+        return None
+    return (
+        f"{place}{note}: is this the data that the network was trained for, with its classes in "
+        "this order, and are its mean and std right (datafree pack sets all three)?"
+    )
+
+
+def learned_little(accuracy: float, images: int, classes: int) -> str | None:
+    """A warning if the accuracy in % of a network that was just trained is near chance or below, else None."""
+    if (place := _near_chance(accuracy, images, classes)) is None:
+        return None
+    return (
+        f"{place}: the network learned little; train for more epochs, in smaller batches, or at another learning rate"
+    )
+
+
+def _near_chance(accuracy: float, images: int, classes: int) -> str | None:
+    """`near chance (10.0 %)` if an accuracy in % on `images` images is, else None."""
     chance = 100 / classes
     noise = 3 * (chance * (100 - chance) / images) ** 0.5
     if accuracy > chance + max(noise, NEAR * (100 - chance)):
         return None
-    below = "below" if accuracy < chance - noise else "near"
-    return (
-        f"{below} chance ({chance:.1f} %){note}: is this the data that the network was trained for, with its classes in "
-        "this order, and are its mean and std right (datafree pack sets all three)?"
-    )
+    return f"{'below' if accuracy < chance - noise else 'near'} chance ({chance:.1f} %)"
 
 
 def _takes_same_pixels(network: Network, other: Network) -> bool:

@@ -88,5 +88,5 @@ def agreement(teacher: Tensor, student: Tensor, classes: Sequence[str]) -> Agree
             "images, so their agreement says little"
         )
     elif equal <= expected + max(noise, CHANCE * (1 - expected)):
-        warning = f"two unrelated networks that answer in these proportions agree on {100 * expected:.0f} %"
+        warning = f"chance agreement is {100 * expected:.0f} % for these class frequencies"
     return Agreement(len(teacher), round(100 * equal, 4), warning)

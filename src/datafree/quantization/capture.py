@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import operator
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -83,11 +84,30 @@ def capture(network: Network) -> GraphModule:
 
 
 def _uncapturable(network: Network, error: Exception) -> UserError:
+    hiding = _hiding_folder(error)
+    if hiding is not None:
+        return UserError(
+            f"the folder {hiding} in the working directory hides the Python package of that name, which torch.export asks "
+            "for; rename the folder, or run from another one"
+        )
     halves = {parameter.dtype for parameter in network.module.parameters()} & {torch.float16, torch.bfloat16}
     advice = ADVICE
     if halves:
         advice = f"it has weights in {str(min(halves, key=str)).removeprefix('torch.')}: call .float() on it first"
     return UserError(f"torch.export cannot capture {network.name}: {_cause(error)}{_place(error)}; {advice}")
+
+
+def _hiding_folder(error: Exception) -> str | None:
+    """The folder in the working directory that was imported instead of a package, by its name; None for another error.
+
+    The working directory is searched for packages where PYTHONPATH has an empty part, and by `python -c`.
+    """
+    match = re.search(r"module '(\w+)' has no attribute", str(error))
+    module = None if match is None else sys.modules.get(match[1])
+    if match is None or module is None or getattr(module, "__file__", None) is not None:
+        return None
+    places = [Path(place).resolve() for place in getattr(module, "__path__", ())]
+    return match[1] if Path.cwd() / match[1] in places else None
 
 
 CAPTURED = (

@@ -30,11 +30,22 @@ from ..records.record import Record
 from ..runs.provenance import IN_MEMORY, is_known, place, shown
 from ..synthesis import methods
 from ..synthesis.cost import check_images
+from ..synthesis.made_chunk import made_chunk
 from ..synthesis.methods import Synthesizer
 from ..synthesis.sampling import Samples
 from ..synthesis.synthetic_set import SyntheticSet
 
-__all__ = ["NO_IMAGES", "ImageSource", "Images", "Origin", "default_method", "is_made", "load_images"]
+__all__ = [
+    "NO_IMAGES",
+    "ImageSource",
+    "Images",
+    "Origin",
+    "default_method",
+    "is_made",
+    "load_images",
+    "reads_data",
+    "reads_record",
+]
 
 ImageSource: TypeAlias = str | Path | ImageData | SyntheticSet | Samples | Condensed | Synthesizer
 """Where images come from: a synthesis method by name or with its settings, `noise`, a data set by name
@@ -107,6 +118,21 @@ def is_made(name: str, role: str = "") -> bool:
     if name not in words and not Path(name).exists() and get_close_matches(name, words, n=1):
         raise unknown("data set or method", name, (*words, *data_names()), where=role)
     return name in words
+
+
+def reads_data(name: str) -> bool:
+    """Whether the name is of a data set or of files, not of a method or a set. Raises UserError for a misspelt one."""
+    return not (is_made(name) or (Path(name) / "set.json").is_file() or (Path(name) / CONDENSED).is_file())
+
+
+def reads_record(network: Network, record: Record, source: Any) -> bool:
+    """Whether the images of this source are made with the record; None is the default method, which is chosen by it."""
+    if isinstance(source, str) and source in methods.methods():
+        source = methods.from_name(source)
+    if source is None:
+        return True
+    is_method = isinstance(source, Synthesizer) and not isinstance(source, type)
+    return is_method and methods.reads_record(source, network, record)
 
 
 def load_images(
@@ -186,7 +212,7 @@ def _synthetic(
     """Images (count, C, H, W) from a method, made in chunks and clamped to the network's range."""
     bound, parts = methods.bind(method, network, record, progress=progress), []
     for index in range(-(-count // CHUNK)):
-        parts.append(bound.chunk(index, seed, CHUNK).pixels)
+        parts.append(made_chunk(bound, index, seed, CHUNK).pixels)
         progress(min((index + 1) * CHUNK, count), count)
     return network.spec.clamp(torch.cat(parts)[:count])
 

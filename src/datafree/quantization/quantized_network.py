@@ -18,11 +18,13 @@ from .._core.arguments import check_argument, check_count, checked
 from .._core.errors import Notice, UserError
 from .._core.optional_packages import require
 from .._core.progress import Progress, silent
+from .._core.unused import check_used, given_in, unused
+from ..distillation.schedule import USES
 from ..distillation.training_loop import Curve
 from ..models.agreement import Agreement, Evaluation, agreement
 from ..models.network import Network, OpaqueModule
 from ..records.record import Record
-from ..releases.bits import Bits, TargetCPU
+from ..releases.bits import Bits, TargetCPU, check_target_cpu
 from ..releases.quantized import QUANTIZED_FOLDER
 from ..releases.release import architecture_of
 from ..runs.output_folder import output_folder, parameters_named
@@ -31,7 +33,7 @@ from ..synthesis.sampling import Samples
 from .executorch import check_mobile
 from .export import onnx_content
 from .fine_tuning import digest_of, finetune
-from .image_sources import NO_IMAGES, Images, ImageSource, Origin, default_method, load_images
+from .image_sources import NO_IMAGES, Images, ImageSource, Origin, default_method, load_images, reads_record
 from .post_training import Correction, Quantized
 from .post_training import calibrate as choose_grids
 from .settings import FineTuning
@@ -41,6 +43,9 @@ __all__ = ["IMAGES", "QuantizedNetwork", "Stages", "quantize"]
 
 IMAGES = 256
 """Default number of images that ranges are chosen on."""
+
+UNUSED_RECORD = ("with images that are not made with it", "a method in `calibrate` that uses it")
+"""Where a record has no effect, and what uses one."""
 
 Stages = Callable[[str], AbstractContextManager[Progress]]
 """Called with the name of each stage, such as `calibrate w8a8`; the context yields the stage's progress."""
@@ -209,6 +214,7 @@ def quantize(
     require("torchao")
     bits = _bits(bits)
     check_count("images", images)
+    check_target_cpu(target_cpu, bits)
     tuning, tuning_source = _fine_tuning(fine_tune)
     if correct_bias == "empirical" and _is_no_images(calibrate):
         raise UserError(
@@ -226,6 +232,9 @@ def quantize(
         )
     if record is not None:
         record.check_teacher(network)
+        used = [calibrate] if tuning_source is None else [calibrate, tuning_source]
+        if not any(reads_record(network, record, entry) for entry in used):
+            unused("record", "one", *UNUSED_RECORD)
     stages = stages or (lambda _: nullcontext(progress))
     source = default_method(network, record) if calibrate is None else calibrate
     with stages(f"{source} images" if isinstance(source, str) else "images") as report:
@@ -290,7 +299,9 @@ def _fine_tuning(
         settings = dict(fine_tune)
         source = settings.pop("images", None)
         check_argument("fine_tune['images']", source, ImageSource | None)
-        return FineTuning(**settings), source
+        tuning = FineTuning(**settings)
+        check_used(given_in(tuning, {}), USES, tuning.model_dump())
+        return tuning, source
     if isinstance(fine_tune, (str, Path)) and str(fine_tune) == NO_IMAGES:
         raise UserError("fine_tune: got 'none', expected images to fine-tune on; give some, or None to leave it out")
     return FineTuning(), fine_tune

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
+from .._core.errors import UserError
 from .._core.limits import EPOCHS
 from ..distillation.schedule import Distillation
 
@@ -37,5 +38,8 @@ class FineTuning(Distillation):
     @model_validator(mode="after")
     def _check(self) -> FineTuning:
         if self.repeats > self.batch:
-            raise ValueError(f"repeats of at most the batch of {self.batch}, got {self.repeats}")
+            raise UserError(
+                f"repeats: got {self.repeats}, expected at most {self.batch}, the images per step; give fewer, or a larger "
+                "`batch`"
+            )
         return self

@@ -37,6 +37,8 @@ from .presets import preset as preset_statistics
 from .statistics import Accumulator, State, Statistic, Summary
 from .statistics.limits import LARGEST
 from .statistics.moments import Moments
+from .summary_checks import check_summary
+from .unknown_statistic import UnknownStatistic, unknown_statistic
 
 __all__ = [
     "Entry",
@@ -99,6 +101,10 @@ class Record:
         """The entries of one kind of statistic, in order."""
         return {name: entry for name, entry in self.entries.items() if entry.statistic.kind == kind}
 
+    def unknown(self) -> dict[str, Entry]:
+        """The entries of statistics whose classes are not loaded; they are kept, and nothing is measured with them."""
+        return {name: entry for name, entry in self.entries.items() if isinstance(entry.statistic, UnknownStatistic)}
+
     def need(self, kind: str) -> dict[str, Entry]:
         """Like `of_kind`; raises UserError if there are none."""
         entries = self.of_kind(kind)
@@ -115,7 +121,10 @@ class Record:
         return sum(entry.nbytes() for entry in self.entries.values())
 
     def released_statistics(self, network: Network) -> float:
-        """Number of released statistics per sample, summed over entries; `forecast_auc` turns it into a leakage."""
+        """Number of released statistics per sample, summed over entries; `forecast_auc` turns it into a leakage.
+
+        Raises UserError if the class of an entry is not loaded (see `unknown`).
+        """
         return sum(
             self.accumulator(name, network).released_statistics(entry.summary) for name, entry in self.entries.items()
         )
@@ -124,7 +133,7 @@ class Record:
         """sha256 of its content; saving and loading do not change it."""
         digest = hashlib.sha256(self.fingerprint.encode())
         for name, entry in sorted(self.entries.items()):
-            digest.update(f"{name} {entry.taps} {entry.statistic.model_dump_json()}".encode())
+            digest.update(f"{name} {entry.taps} {_text(entry.statistic)}".encode())
             for key, tensor in sorted(entry.summary.items()):
                 digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
                 digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
@@ -155,6 +164,10 @@ class Record:
         loaded.check_teacher(network)
         for item in header["entries"]:
             name, entry = _entry(item, tensors)
+            if isinstance(entry.statistic, UnknownStatistic):
+                tap_names.check(network, entry.taps)
+                loaded.entries[name] = entry
+                continue
             planned = entry.statistic.plan(network, tap_names.check(network, entry.taps))
             if entry.taps not in [taps for _, taps in planned.values()]:
                 raise UserError(
@@ -169,6 +182,14 @@ class Record:
         loaded.check_counts()
         if tensors:
             raise UserError(f"{path} holds a tensor {min(tensors)!r} that no entry owns; get the record again")
+        for name, entry in loaded.unknown().items():
+            warnings.warn(
+                Notice(
+                    f"entry {name!r} of the record is not used: its statistic {entry.statistic.kind!r} is a class of its "
+                    "publisher's own that is not loaded"
+                ),
+                stacklevel=4,
+            )
         return loaded
 
     def check_counts(self) -> None:
@@ -332,6 +353,10 @@ def _record(
         name: accumulators[name].finish(states[name]) if name in measured else accumulators[name].read()
         for name in plan
     }
+    for name, (statistic, _) in plan.items():
+        if not type(accumulators[name]).__module__.startswith("datafree."):
+            images = len(data) if data is not None and name in measured else 0
+            check_summary(name, statistic, accumulators[name], summaries[name], images)
     entries = {name: Entry(plan[name][0], plan[name][1], summaries[name]) for name in plan}
     if resumed:
         _check_resumed(state, accumulators, summaries)
@@ -668,6 +693,13 @@ def _chunk(network: Network, taps: Sequence[str]) -> int:
     return max(16, min(4096, CHUNK_BYTES // (8 * units)))
 
 
+def _text(statistic: Any) -> str:
+    """The settings as text, the same whether or not a class of the publisher's own is loaded."""
+    if type(statistic).__module__.startswith("datafree."):
+        return statistic.model_dump_json()
+    return UnknownStatistic(statistic.kind, statistic.model_dump(mode="json")).model_dump_json()
+
+
 def _check_read(name: str, summary: Summary, accumulator: Any) -> None:
     """Raises UserError for an entry that is read from the network itself and differs from what the network has."""
     current = accumulator.read()
@@ -681,7 +713,9 @@ def _entry(item: Any, tensors: dict[str, Tensor]) -> tuple[str, Entry]:
     if not isinstance(taps, list) or not taps or not all(isinstance(word, str) for word in (*taps, name)):
         raise UserError("an entry of the record is not an object with name, taps and statistic; get the record again")
     name = safe_name(str(name))
-    statistic = stats.from_dict(item.get("statistic"), strict=True)
+    statistic = unknown_statistic(item["statistic"]) if "statistic" in item else None
+    if statistic is None:
+        statistic = stats.from_dict(item.get("statistic"), strict=True)
     summary = {key: tensors.pop(key) for key in [key for key in tensors if key.startswith(f"{name}/")]}
     if not summary:
         raise unknown("entry", name, sorted({key.split("/")[0] for key in tensors}), "the record's tensors")

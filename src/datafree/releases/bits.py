@@ -7,8 +7,9 @@ from typing import Literal, TypeAlias
 from pydantic import Field
 
 from .._core.settings import Settings
+from .._core.unused import unused
 
-__all__ = ["Bits", "TargetCPU", "ends", "largest_weight"]
+__all__ = ["Bits", "TargetCPU", "check_target_cpu", "ends", "largest_weight"]
 
 TargetCPU: TypeAlias = Literal["any", "vnni"]
 """`any`: 8-bit weights that are multiplied by 8-bit activations use 7 bits, so that sums of two products fit into the
@@ -63,3 +64,14 @@ class Bits(Settings):
     def simulated(self) -> bool:
         """Whether some number of bits has no kernel, so that size and speed are those of a wider one."""
         return {self.weights, self.activations, self.first, self.last} - {8, None} != set()
+
+
+def check_target_cpu(target_cpu: TargetCPU, bits: Bits) -> None:
+    """Raises UserError for a chosen processor where no layer has 8-bit weights and inputs, which it decides on."""
+    layers = [
+        (bits.weights, bits.activations),
+        (bits.first or bits.weights, max(bits.activations, 8)),  # the image has 8 bits or more
+        (bits.last or bits.weights, bits.last or bits.activations),
+    ]
+    if target_cpu != "any" and (8, 8) not in layers:
+        unused("target_cpu", target_cpu, f"with {bits.words}", "8-bit weights of a layer with 8-bit inputs")

@@ -52,7 +52,7 @@ def load_model(
     Raises UserError if something is missing or damaged, if weights and architecture do not fit, and if the network gives
     other logits than its publisher's.
     """
-    release = None
+    release, expected = None, spec
     if module is not None and code is not None:
         raise UserError("module: got it beside code, expected one of them to build the network; leave one out")
     if is_release(name):
@@ -61,8 +61,11 @@ def load_model(
                 raise UserError(
                     f"module: got it with {name}, a quantized folder, which holds its whole network; leave it out"
                 )
-            return open_quantized(name)
+            quantized = open_quantized(name)
+            _check_spec(expected, quantized.spec, name)
+            return quantized
         release = Release.open(name)
+        _check_spec(expected, release.spec, name)
         spec, path = release.spec, weights or release.weights
         if module is not None:
             return _with_weights(module, release.spec, release.public_name, path, release if weights is None else None)
@@ -77,7 +80,7 @@ def load_model(
             raise UserError(f"{name} is one file of a quantized network, expected its folder; give {Path(name).parent}")
         check_name(name)
         if weights is None and code_name(name) is None and not is_zoo(name):
-            raise unknown("model", name, zoo.names(), "the zoo, and no such release folder")
+            raise zoo.no_model(name)
         if weights is None:
             raise UserError(
                 f"model {name!r} has no weights; give a release folder, or `weights='FILE.safetensors'` beside the model"
@@ -98,6 +101,17 @@ def load_model(
         if release is not None and release.custom and weights is None:
             check_code(release, network)
     return network
+
+
+def _check_spec(given: InputSpec | None, spec: InputSpec, name: str) -> None:
+    """Raises UserError for a spec that differs from that of the release."""
+    if given is None or given == spec:
+        return
+    field = next(field for field in type(spec).model_fields if getattr(given, field) != getattr(spec, field))
+    raise UserError(
+        f"spec: got another {field} ({cut(getattr(given, field))}) than {name} has, expected {cut(getattr(spec, field))}; "
+        "leave `spec` out, since a release has its own"
+    )
 
 
 def _with_weights(module: nn.Module, spec: InputSpec, name: str, path: str | Path, release: Release | None) -> Network:

@@ -147,7 +147,7 @@ class Release:
         name = str(self.config.get("architecture"))
         if self.custom:
             raise UserError(
-                f"{self.folder} holds a network of its publisher's own code ({name!r}); name it with "
+                f"{self.folder} is a custom network ({name!r}); name it with "
                 "`code='FILE.py:FUNCTION'`, the Python file that its publisher provides with this folder, or, from Python, "
                 "give `module`"
             )
@@ -436,6 +436,7 @@ def _how_to_open(network: Network) -> list[str]:
         "",
         f"- `datafree inspect THIS_FOLDER{flag}`",
         f"- `datafree evaluate THIS_FOLDER --data DATA{flag}`",
+        "",
         f'From Python: `datafree.load_model("THIS_FOLDER", code="{code}")`, or with a module of that architecture, '
         '`datafree.load_model("THIS_FOLDER", module=MODULE)`.',
     ]
@@ -463,7 +464,11 @@ def model_card(network: Network, record: Record | None, notes: str) -> str:
         *_how_to_open(network),
     ]
     if record is not None:
-        leak = forecast_auc(record.released_statistics(network))
+        forecast = (
+            "not known, since the class of a statistic is not loaded"
+            if record.unknown()
+            else f"AUC {forecast_auc(record.released_statistics(network)):.3f}"
+        )
         lines += [
             "",
             "## Activation record",
@@ -472,7 +477,7 @@ def model_card(network: Network, record: Record | None, notes: str) -> str:
             f"samples of {markdown(record.made.get('data'), code=True)} "
             f"({markdown(record.made.get('split'))}{_hash(record)}).",
             f"This card describes the record of the content {record.digest()[:16]}.",
-            f"Forecast of a membership attack that knows the population: AUC {leak:.3f} (0.5 is a coin toss, 1.0 identifies"
+            f"Forecast of a membership attack that knows the population: {forecast} (0.5 is guessing, 1.0 identifies"
             " every training sample). It is the record's leakage only: the weights of a network also reveal something "
             "about its "
             "training samples, which was not measured.",

@@ -10,7 +10,9 @@ __all__ = ["CLASS_NAMES", "CONTENT", "IGNORED", "LATER", "difference", "lasting"
 IGNORED = ("quiet", "threads", "data_dir", "device", "workers")
 """Settings that change no result."""
 CLASS_NAMES, CONTENT = "class names of ", "content of "
-LATER = (CLASS_NAMES, CONTENT)
+IN_MEMORY = ("teacher_fingerprint", "record_digest")
+"""Inputs of a set by which a run from Python, which names no files, and one of a command are compared."""
+LATER = (CLASS_NAMES, CONTENT, *IN_MEMORY)
 """Prefixes of inputs that logs of earlier versions lack; they are compared where both logs have them."""
 NAMES = ("model", "teacher", "student", "source", "runs")
 """Settings that are positional arguments, and what messages call them."""
@@ -19,7 +21,7 @@ CHOOSING = ("method", "kind", "replay", "alignment")
 STATISTICS = "what"
 DESCRIBING = ("preset", "leak")
 """Settings that say how a record's `STATISTICS` were chosen. They are not compared: older logs have none."""
-LATER_DEFAULTS = {"optimizer": "adam", "start": "random"}
+LATER_DEFAULTS = {"optimizer": "adam", "split": "test", "start": "random"}
 """Settings that earlier versions lacked, and their defaults, at which logs do not hold them."""
 LONG = 60
 """Maximum number of characters of a value in a message."""
@@ -36,15 +38,30 @@ def difference(new: dict[str, Any], old: dict[str, Any], *, ignored: str | None 
     if old.get("verb") != new["verb"]:
         return f"by datafree {old.get('verb')}, not datafree {new['verb']}"
     old_settings, new_settings = lasting(old.get("settings")), lasting(new["settings"])
+    old_inputs, new_inputs = old.get("inputs"), new.get("inputs")
+    if _is_of_python(old_settings, old_inputs) != _is_of_python(new_settings, new_inputs):
+        common = old_settings.keys() & new_settings.keys()
+        old_settings, new_settings = (
+            {key: log[key] for key in log if key in common} for log in (old_settings, new_settings)
+        )
+        old_inputs, new_inputs = (
+            {key: log.get(key) for key in IN_MEMORY} for log in (old_inputs or {}, new_inputs or {})
+        )
     first = [key for key in CHOOSING if all(isinstance(log.get(key), str) for log in (new_settings, old_settings))]
-    for key in (*first, *new_settings, *old_settings):
+    last = [key for key in (STATISTICS,) if key in new_settings or key in old_settings]  # chosen by the data, too
+    for key in (*first, *(key for key in (*new_settings, *old_settings) if key not in last), *last):
         if key not in (ignored, *DESCRIBING) and old_settings.get(key) != new_settings.get(key):
             return (
                 _statistics(old_settings, new_settings)
                 if key == STATISTICS
                 else _setting(key, old_settings.get(key), new_settings.get(key))
             )
-    return _inputs(old.get("inputs"), new.get("inputs"))
+    return _inputs(old_inputs, new_inputs)
+
+
+def _is_of_python(settings: dict[str, Any], inputs: Any) -> bool:
+    """Whether a log is of a set that was made from Python: it has the teacher's fingerprint, and no name of it."""
+    return isinstance(inputs, dict) and IN_MEMORY[0] in inputs and not {"model", "teacher"} & settings.keys()
 
 
 def _inputs(old: Any, new: Any) -> str | None:

@@ -13,7 +13,7 @@ from .._core.files import read_json, sha256_file
 from .._core.folder_kinds import is_zoo
 from ..data import names as data_names
 
-__all__ = ["IN_MEMORY", "hash_of", "is_known", "place", "public_settings", "shown"]
+__all__ = ["IN_MEMORY", "hash_of", "is_known", "place", "public_paths", "public_settings", "shown"]
 
 PLACES = (
     "model", "teacher", "student", "source", "weights", "checkpoint", "record", "code", "data", "images", "condensed",
@@ -45,6 +45,11 @@ def public_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return public
 
 
+def public_paths(settings: Any) -> Any:
+    """The settings of a class of the user's own, with each `Path` replaced by the kind and hash of what it names."""
+    return _public(settings, False)
+
+
 def _public(value: Any, may_be_path: bool) -> Any:
     if isinstance(value, Mapping):
         return {key: _public(entry, False) for key, entry in value.items()}
@@ -58,6 +63,8 @@ def _public(value: Any, may_be_path: bool) -> Any:
 def place(name: str | Path) -> str:
     """`name` itself if it is public (a network of the zoo, a data set, a method); else its kind and hash."""
     text, path = str(name), Path(name)
+    if re.fullmatch(r"[0-9a-f]{64}", text):  # already a hash, of the code of a class of the user's own
+        return text
     if is_known(text) and not (path / "config.json").is_file():
         return text
     if not path.exists():

@@ -102,7 +102,7 @@ class RunLog:
             **shared,
             "argv": list(ARGV.get()),
             "folder": os.getcwd(),
-            "settings": {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()},
+            "settings": {key: _as_typed(value) for key, value in settings.items()},
             "inputs": {
                 **{str(present[role]): digest for role, digest in digests.items()},
                 **{file: digest for by_file in files.values() for file, digest in by_file.items()},
@@ -200,6 +200,15 @@ class RunLog:
         return {"before": earlier} if isinstance(earlier, dict) and earlier else {}
 
 
+def _as_typed(value: Any) -> Any:
+    """A setting with its paths as text."""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: _as_typed(entry) for key, entry in value.items()}
+    return [_as_typed(entry) for entry in value] if isinstance(value, (list, tuple)) else value
+
+
 def _hash_of_names(data: Dataset) -> str:
     """A hash of the class names, which decide the meaning of the labels."""
     return hashlib.sha256(repr(data.classes).encode("utf-8", "surrogateescape")).hexdigest()
@@ -266,7 +275,8 @@ def device_name(device: str) -> str:
     """In words: the processor or accelerator and the number of threads."""
     if device.startswith("cuda") and torch.cuda.is_available():
         return torch.cuda.get_device_name(device)
-    return f"CPU {_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"CPU {_processor()}, {os.cpu_count()} cores, {threads} thread{'' if threads == 1 else 's'}"
 
 
 def _processor() -> str:

@@ -17,6 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from .._core.arguments import checked
+from .._core.errors import UserError
 from .._core.progress import Progress, silent
 from .._core.seeds import seed_of, stream
 from .._core.settings import parse
@@ -34,7 +35,7 @@ from .losses.batchnorm import BatchNormDivergence
 from .losses.classes import TargetClass
 from .methods import Batch, chunk_labels
 from .methods.batch_norm import PriorSettings
-from .methods.inversion import Inversion, invert, noise
+from .methods.inversion import Inversion, invert, noise, shapes_noise
 from .synthetic_set import IMAGES, SyntheticSet, make_set, renamed_chunk, write_log
 
 __all__ = ["BoundExpansion", "Expansion", "GuidedInversion", "expand"]
@@ -84,6 +85,11 @@ class GuidedInversion:
     def in_range(self) -> bool:
         return self.settings.in_range
 
+    @property
+    def weight(self) -> float:
+        """Weight of the alignment."""
+        return self.alignment.guidance if self.settings.guidance is None else self.settings.guidance
+
     def model_dump(self, mode: str = "json") -> dict[str, Any]:
         """The settings that a set stores: those of the inversion and the alignment, and the anchors' number and checksum."""
         digest = hashlib.sha256()
@@ -94,13 +100,25 @@ class GuidedInversion:
         settings = {"method": self.method, **self.settings.model_dump(mode=mode)}
         return {**settings, "alignment": alignment.model_dump(mode=mode), "anchors": anchors}
 
+    def reads_record(self, teacher: Network, record: Record) -> bool:
+        """Whether the record shapes the noise that images start from, or has statistics for the loss."""
+        classes = set(self.labels.argmax(1).tolist())
+        from_noise = self.settings.start == "noise" or len(classes) < len(teacher.spec.classes)
+        matched = self.settings.statistics != 0 and not known(teacher)
+        return (from_noise and shapes_noise(record)) or matched
+
     def bind(self, teacher: Network, record: Record | None) -> BoundExpansion:
-        """Raises UserError for anchors that do not fit, `statistics` above 0 if neither teacher nor record has any, and a
-        teacher without a gradient to its pixels.
+        """Raises UserError for anchors that do not fit, `statistics` above 0 if neither teacher nor record has any, a
+        teacher without a gradient to its pixels, and settings without any loss.
         """
         check_pixel_gradient(teacher, "expand")
         check_anchors(teacher, self.pixels, self.labels)
         objective = self.settings.with_extra_loss(self.settings.objective(teacher, record))
+        if not self.weight and not any(weight for weight, _ in objective.parts):
+            raise UserError(
+                "all weights of the losses are 0, expected at least one above 0; give `classes=1`, or leave one of "
+                "`classes`, `guidance` and `balance` out"
+            )
         return BoundExpansion(teacher, record, objective, self)
 
 
@@ -121,11 +139,11 @@ class BoundExpansion:
         return Batch(pixels, labels)
 
     def _guided_objective(self, seed: int) -> Objective:
-        method, weight = self.method, self.method.settings.guidance
-        if weight == 0:
+        method = self.method
+        if method.weight == 0:
             return self.objective
         guide = method.alignment.bind(self.teacher, method.pixels, method.labels, seed)
-        return self.objective + (method.alignment.guidance if weight is None else weight) * AlignmentLoss(guide)
+        return self.objective + method.weight * AlignmentLoss(guide)
 
     def _inversion(self) -> Inversion:
         settings = self.method.settings

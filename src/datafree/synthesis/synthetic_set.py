@@ -14,7 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -37,15 +37,17 @@ from .._core.files import (
     read_tensors,
     sha256_file,
     sweep,
+    write_json,
     write_sealed_json,
     write_tensors,
 )
 from .._core.files.header import check_expected
+from .._core.files.paths import MARKER
 from .._core.files.unfinished import check_finished
 from .._core.memory import check_cost
 from .._core.progress import Progress, silent
 from .._core.seeds import seed_of
-from .._core.settings import first_problem, modern
+from .._core.settings import first_problem, modern, with_paths
 from .._core.slots import Slot, expected, fault
 from .._core.threads import one_thread
 from .._core.user_code import code_entry
@@ -55,14 +57,17 @@ from ..models.network import Network, copied
 from ..models.pixel_bytes import pixels_for, to_bytes, to_pixels
 from ..records.record import Record
 from ..runs.output_folder import Kind
+from ..runs.provenance import public_paths
+from ..runs.resumable import holds_state
 from ..runs.run_log import RunLog
 from . import methods
 from .cost import check_chunk
+from .made_chunk import made_chunk
 from .methods import BoundMethod, Synthesizer
 
 __all__ = [
     "CHUNK", "IMAGES", "SET_FOLDER", "SyntheticSet", "balanced_cut", "check_grows", "chunk_size", "in_order", "judged",
-    "make_set", "near_chance", "prepare", "read_about", "renamed_chunk", "set_result", "stored_chunk",
+    "make_set", "memory_hashes", "near_chance", "prepare", "read_about", "renamed_chunk", "set_result", "stored_chunk",
     "synthesize", "write_log",
 ]  # fmt: skip
 
@@ -77,6 +82,8 @@ COMPARED = 32
 """Number of images per shard whose logits are compared with the teacher's."""
 ROUNDING = 0.05
 """Difference that another machine, number format or batch size may cause, as a share of the logits' spread."""
+TARGETED = "targeted"
+"""Attribute of a method, and key in set.json."""
 SHARDS = 200_000
 """Maximum number of shards: more do not fit into set.json."""
 
@@ -97,7 +104,7 @@ def judged(method: Any, bound: BoundMethod, teacher: Network, *, seed: int, imag
     """`near_chance` of new images of a method; None for a method without target classes."""
     if not getattr(type(method), "targeted", True):
         return None
-    batch = bound.chunk(0, seed_of(seed, "judged"), images)
+    batch = made_chunk(bound, 0, seed_of(seed, "judged"), images)
     hits = float((teacher.predict(batch.pixels).argmax(1) == batch.labels).double().mean())
     return near_chance(hits, images, len(teacher.spec.classes), f"{images} images of {method.method}")
 
@@ -147,10 +154,9 @@ class SyntheticSet:
 
     @property
     def targeted(self) -> bool:
-        """Whether its images have target classes, according to the method's name."""
-        settings = self.about["method"]
-        name = str(settings.get("method")) if isinstance(settings, dict) else ""
-        return getattr(methods.FAMILY.known(name), "targeted", True)
+        """Whether its images have target classes, according to set.json or to the method's name."""
+        settings = self.about["method"] if isinstance(self.about["method"], dict) else {}
+        return settings.get(TARGETED, getattr(methods.FAMILY.known(str(settings.get("method"))), TARGETED, True))
 
     def warning(self) -> str | None:
         """A warning if the teacher predicts the target classes about as often as by chance, else None."""
@@ -330,11 +336,11 @@ def balanced_cut(labels: Tensor, index: int, chunk: int, count: int, classes: in
 
 def check_grows(out: Path, images: int) -> None:
     """Raises UserError for fewer images than the set in `out` already has, or was started with."""
-    existing = read_about(out)["images"] if (out / "set.json").is_file() else 0
-    if existing > images:
+    about = read_about(out) if (out / "set.json").is_file() else {"images": 0, "shards": None}
+    if (existing := about["images"]) > images:
+        state = "was started for" if about["shards"] is None else "already has"
         raise UserError(
-            f"images: got {images}, but the set in {out} already has {existing:,}, expected at least as many; name another "
-            "`out`"
+            f"images: got {images}, but the set in {out} {state} {existing:,}, expected at least as many; name another `out`"
         )
 
 
@@ -391,10 +397,15 @@ def make_set(
             teacher, record, method, images, chunk, workers, out=Path(out), progress=progress
         )
         check_grows(Path(out), images)
+        names_before = {path.name for path in Path(out).iterdir()} if Path(out).is_dir() else set()
         folder = claim_folder(out, kind="synthetic-set")
         about = _about(teacher, record, getattr(bound, "settings", method), seed, chunk)
-        with locked(folder) if world().rank == 0 else nullcontext():
-            _fill(folder, bound, about, images, method.in_range, workers or os.cpu_count() or 1, progress)
+        try:
+            with locked(folder) if world().rank == 0 else nullcontext():
+                _fill(folder, bound, about, images, method.in_range, workers or os.cpu_count() or 1, progress)
+        except Exception:
+            _undo(folder, names_before)
+            raise
     return SyntheticSet.open(folder)
 
 
@@ -406,11 +417,13 @@ def write_log(
     `hashes` are of inputs besides teacher and record.
     """
     path, result = synthetic_set.folder / "run.json", set_result(synthetic_set)
-    if world().rank != 0 or (path.is_file() and read_json(path).get("result") == result):
+    old = read_json(path) if path.is_file() else {}
+    if world().rank != 0 or old.get("result") == result:
         return
-    hashes["teacher_fingerprint"] = teacher.fingerprint()
-    if record is not None:
-        hashes["record_digest"] = record.digest()
+    if old.get("verb") == verb and isinstance(old.get("settings"), dict):  # it grew: what made it first is still true
+        settings = {**old["settings"], "images": len(synthetic_set)}
+        write_json(path, {**old, "settings": settings, "result": result})
+        return
     about = synthetic_set.about
     common = {
         "images": len(synthetic_set),
@@ -418,9 +431,15 @@ def write_log(
         "seed": about["seed"],
         "device": str(teacher.device),
     }
-    log = RunLog(verb, {**about["method"], **common}, {}, hashes=hashes)
+    log = RunLog(verb, {**about["method"], **common}, {}, hashes={**memory_hashes(teacher, record), **hashes})
     log.began = began
     log.write(synthetic_set.folder, result)
+
+
+def memory_hashes(teacher: Network, record: Record | None) -> dict[str, str]:
+    """What identifies teacher and record in a log, wherever they were read from."""
+    hashes = {"teacher_fingerprint": teacher.fingerprint()}
+    return hashes if record is None else {**hashes, "record_digest": record.digest()}
 
 
 def set_result(synthetic_set: SyntheticSet) -> dict[str, Any]:
@@ -518,6 +537,16 @@ def _fill(
     first(finish)
 
 
+def _undo(folder: Path, names_before: set[str]) -> None:
+    """Removes what a failed run began in the folder, unless a later run can continue from a shard."""
+    if world().rank != 0 or holds_state(folder):
+        return
+    with suppress(OSError):
+        for name in {"set.json", MARKER} - names_before:
+            (folder / name).unlink(missing_ok=True)
+        folder.rmdir()  # fails where it holds something
+
+
 def _is_finished(folder: Path) -> bool:
     path = folder / "set.json"
     return path.exists() and read_about(folder)["shards"] is not None
@@ -526,13 +555,25 @@ def _is_finished(folder: Path) -> bool:
 def _about(teacher: Network, record: Record | None, method: Any, seed: int, chunk: int) -> dict[str, Any]:
     return {
         "format": 1,
-        "method": method.model_dump(mode="json") | code_entry(method),
+        "method": _public(method) | code_entry(method) | _untargeted(method),
         "seed": seed,
         "unit": chunk,
         "teacher": teacher.fingerprint(),
         "record": None if record is None else record.digest(),
         "spec": teacher.spec.model_dump(mode="json"),
     }
+
+
+def _public(method: Any) -> dict[str, Any]:
+    """The settings that a set stores: of a class of the user's own, each path as the kind and hash of what is there."""
+    is_ours = type(method).__module__.startswith("datafree.")
+    return method.model_dump(mode="json") if is_ours else public_paths(with_paths(method))
+
+
+def _untargeted(method: Any) -> dict[str, bool]:
+    """`targeted`: False for a class of the user's own whose images have no target class, which its name does not say."""
+    is_built_in = getattr(method, "method", None) in methods.FAMILY.built_in()
+    return {TARGETED: False} if not is_built_in and getattr(type(method), TARGETED, True) is False else {}
 
 
 def _with_stored_spelling(folder: Path, about: dict[str, Any]) -> dict[str, Any]:
@@ -546,10 +587,19 @@ def _with_stored_spelling(folder: Path, about: dict[str, Any]) -> dict[str, Any]
     folder_settings = modern(folder_about)
     for key, value in modern(about).items():
         folder_value = folder_settings.get(key)
+        if isinstance(value, dict) and isinstance(folder_value, dict) and TARGETED not in folder_value:
+            value = {
+                name: entry for name, entry in value.items() if name != TARGETED
+            }  # earlier versions did not store it
         if folder_value != value:
             if isinstance(folder_value, dict) and isinstance(value, dict):
                 key = next((k for k in (*value, *folder_value) if folder_value.get(k) != value.get(k)), key)
                 folder_value, value = folder_value.get(key), value.get(key)
+            if key == "code":  # of a class of the user's own; no parameter
+                raise UserError(
+                    f"{folder} holds a set of other code of its method (sha256 {str(folder_value)[:12]}), this run has "
+                    f"{str(value)[:12]}; name another `out`, or repeat the run that made it"
+                )
             raise UserError(
                 f"{folder} holds a set with `{key}={_short(folder_value)}`, this run has {_short(value)}; "
                 "name another `out`, or repeat the run that made it"
@@ -616,25 +666,9 @@ def stored_chunk(
     bound: BoundMethod, index: int, seed: int, chunk: int, in_range: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Pixels (N, C, H, W) as a set stores them, uint8 if `in_range`, else float32; target classes (N,); the teacher's logits
-    (N, classes) on these pixels.
+    (N, classes) on these pixels. Raises UserError for a chunk that does not fit.
     """
-    batch, teacher = bound.chunk(index, seed, chunk), bound.teacher
-    name, expected = (
-        getattr(getattr(bound, "settings", bound), "method", type(bound).__name__),
-        (chunk, *teacher.spec.shape),
-    )
-    if tuple(batch.pixels.shape) != expected or tuple(batch.labels.shape) != (chunk,):
-        raise UserError(
-            f"the method {name!r} returns pixels {tuple(batch.pixels.shape)} and labels {tuple(batch.labels.shape)} for a "
-            f"chunk of {chunk}, expected {expected} and ({chunk},); correct what it returns"
-        )
-    if not bool(batch.pixels.isfinite().all()):
-        advice = (
-            "; lower the method's `learning_rate`"
-            if hasattr(getattr(bound, "inversion", None), "learning_rate")
-            else ""
-        )
-        raise UserError(f"chunk {index} has images that are not finite{advice}")
+    batch, teacher = made_chunk(bound, index, seed, chunk, in_range=in_range), bound.teacher
     pixels = to_bytes(batch.pixels, teacher.spec) if in_range else batch.pixels.float()
     return pixels, batch.labels, teacher.predict(to_pixels(pixels, teacher.spec))
 

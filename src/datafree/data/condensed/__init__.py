@@ -1,1 +1,1 @@
-"""Condensed sets: a few images per class that stand for a data set. Makes, imports and stores them."""
+"""Condensed sets: a few images per class that represent a data set. Makes, imports and stores them."""

@@ -46,7 +46,7 @@ class OnlineDistillation(Settings):
     least 8.
     """
     scene: Literal["things", "drawings", "none"] = "things"
-    """Image model: `things` with silhouette and texture, `drawings`, or `none` as in the papers' generators."""
+    """Kind of images: `things` (silhouettes with a texture), `drawings`, or `none` as in the papers' generators."""
     ground: Ground = "any"
     """Background of the images: `dark`, `bright`, or `any` for the whole range of brightness."""
     symmetry: float = Field(default=0.5, ge=0, le=1)

@@ -31,11 +31,13 @@ from ...runs.provenance import IN_MEMORY, hash_of, is_known
 from ...runs.run_log import RunLog, versions
 from ...runs.run_reader import FinishedRun
 from .groups import online_runs, similarity_tables
+from .measured_on import measured_on, public_notes
 from .model import Report, Row
 from .networks import NetworkOpener, code_by_folder, doubts, find_teacher, measured, warn_of_other_teachers
 from .page import write
 from .rows import FEW, curve_lines, network_row
 from .sets import matches, real_grid, set_grid
+from .setting_names import named_settings
 from .timelines import timeline
 
 __all__ = ["WrittenReport", "collect", "report"]
@@ -71,6 +73,7 @@ def report(
     networks: Mapping[str, Network] | None = None,
     device: str = "cpu",
     seed: int = 0,
+    replace: bool = False,
     settings: Mapping[str, Any] | None = None,
 ) -> WrittenReport:
     """Writes one self-contained page about any number of runs: a table, images, curves and settings.
@@ -80,8 +83,8 @@ def report(
     DataLoader, or a pair of images and labels) and compared with the release that others learned from. Without data, the
     page shows the numbers in the runs' logs. `code` names the code that builds custom networks: ``file.py:function``, in the
     order of the runs, or ``FOLDER=file.py:function``. `networks` are custom networks by folder, or its name, that are
-    already open, as from ``load_model(folder, module=...)``. `settings` are written to the page's log; by default the
-    arguments.
+    already open, as from ``load_model(folder, module=...)``. `replace` overwrites an existing report of other runs or
+    settings, but no other file. `settings` are written to the page's log; by default the arguments.
 
     Raises UserError for a folder that holds no run, for runs without a release, and if `out` or its log would replace
     another file. Nothing is left half-written.
@@ -108,7 +111,7 @@ def report(
         settings = {**settings, "networks": sorted(map(str, open_networks))}
     log = _log(folders, codes, test, settings)
     with locked(out.parent, file=out.name) if out.parent.is_dir() else nullcontext():
-        if _is_complete(out, log):
+        if _is_complete(out, log, replace):
             return WrittenReport(out, 0, 0, (), unchanged=True)
         page = collect(folders, test, title=title, opener=NetworkOpener(codes, device, open_networks), seed=seed)
         write(page, out)
@@ -131,12 +134,13 @@ def collect(
     grids = [] if data is None else [real_grid(data, spec)]
     set_matches, unmatched = matches(sets, networks, teacher, opener, seed)
     return Report(
-        title=title, summary=_summary(rows), rows=rows,
+        title=title, summary=_summary(rows, data), rows=rows,
         grids=grids + [set_grid(folder, logs[folder]) for folder in sets],
         lines=[line for folder in networks for line in curve_lines(folder.name, logs[folder])],
-        settings={**{folder.name: logs[folder].settings for folder in folders}, "versions": versions()},
+        settings={**{folder.name: named_settings(logs[folder]) for folder in folders}, "versions": versions()},
         warnings=warnings + doubts(networks, scores) + unmatched + _unmeasured(rows), classes=spec.classes,
         similarities=similarity_tables(logs), matches=set_matches, online=online_runs(networks, logs),
+        measured_on="" if data is None else measured_on(data), data_notes=() if data is None else public_notes(data),
         timelines=[images for folder in networks if (images := timeline(folder)) is not None],
     )  # fmt: skip
 
@@ -203,8 +207,8 @@ def _check_page(out: Path) -> None:
         raise UserError(f"{log_path} exists, is no log of a report and would be lost; name another file")
 
 
-def _is_complete(out: Path, log: RunLog) -> bool:
-    """Whether the page was made by this same run. Raises UserError if it was made by another run, since it would be lost.
+def _is_complete(out: Path, log: RunLog, replace: bool) -> bool:
+    """Whether the page was made by this same run. Raises UserError if it was made by another run and is not to be replaced.
 
     A page without a log belongs to a stopped run and is made again; so is a page that was changed.
     """
@@ -221,8 +225,10 @@ def _is_complete(out: Path, log: RunLog) -> bool:
     if not isinstance(result, dict) or "page" not in result:  # of an earlier version
         return False
     changed = difference(log.private, existing_log)
+    if changed is not None and replace:
+        return False
     if changed is not None:
-        raise UserError(f"{out} was made {changed}: name another `out`, or remove that page first")
+        raise UserError(f"{out} was made {changed}: give `replace=True` to overwrite it, or name another `out`")
     return result["page"] == sha256_file(out)
 
 
@@ -252,7 +258,7 @@ def _spec(folders: Sequence[Path]) -> InputSpec:
     raise UserError("runs: got no release, expected at least the teacher; name its folder too")
 
 
-def _summary(rows: Sequence[Row]) -> str:
+def _summary(rows: Sequence[Row], data: Dataset | None) -> str:
     """The accuracy of every network; none is selected by it."""
     parts = []
     for group in ("without data", FEW, "quantized", "with data", "teacher"):
@@ -262,7 +268,8 @@ def _summary(rows: Sequence[Row]) -> str:
         return "No accuracy was measured, because no labelled data was given."
     if not parts[0].startswith(("without", FEW, "quantized")):
         parts.insert(0, "no student without data was measured with labels")
-    return "Accuracy on the test set. " + ". ".join(part[0].upper() + part[1:] for part in parts) + "."
+    subject = "each run's own test data" if data is None else measured_on(data)
+    return f"Accuracy on {subject}. " + ". ".join(part[0].upper() + part[1:] for part in parts) + "."
 
 
 def _unmeasured(rows: Sequence[Row]) -> list[str]:

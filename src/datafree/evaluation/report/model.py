@@ -132,3 +132,7 @@ class Report:
     """One per network that synthetic sets were made from."""
     online: Sequence[OnlineRun] = ()
     timelines: Sequence[Timeline] = ()
+    measured_on: str = ""
+    """The images that accuracy and agreement were measured on, such as ``500 test images of digits``."""
+    data_notes: Sequence[str] = ()
+    """Sentences about that data, such as how it was split."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..._core.errors import UserError
 from . import numbers
@@ -20,6 +20,9 @@ from .similarity import similarity_svg
 from .svg import printable
 from .timelines import timeline_png
 from .tradeoff import tradeoff_svg
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 __all__ = ["render", "write"]
 
@@ -47,18 +50,18 @@ def render(report: Report) -> str:
         figures=[_figure(grid, report.classes) for grid in report.grids],
         heads=report.classes[:SHOWN],
         steep=_steep(report.classes[:SHOWN]),
-        curves=Markup(curves_svg(report.lines)),
-        tradeoff=Markup(tradeoff_svg(report.scatter)),
+        curves=_plot(curves_svg, report.lines),
+        tradeoff=_plot(tradeoff_svg, report.scatter),
         similarities=[
-            (table.caption, Markup(similarity_svg(table.similarities, table.unit, str(index))))
+            (table.caption, _plot(similarity_svg, table.similarities, table.unit, str(index)))
             for index, table in enumerate(report.similarities)
         ],
         online=facts(report.online),
         stability=figures(report.online),
-        phases=Markup(phases_svg(report.online)),
+        phases=_plot(phases_svg, report.online),
         timelines=[_timeline(timeline) for timeline in report.timelines],
         matches=[
-            (match.caption, Markup(matched_svg(match.layers, str(index)))) for index, match in enumerate(report.matches)
+            (match.caption, _plot(matched_svg, match.layers, str(index))) for index, match in enumerate(report.matches)
         ],
         settings=_settings(report.settings),
     )
@@ -70,6 +73,14 @@ def write(report: Report, path: str | os.PathLike[str]) -> None:
     from ..._core.files import write_text  # imports torch
 
     write_text(path, render(report))
+
+
+def _plot(draw: Callable[..., str], *values: Any) -> Markup:
+    """The plot as SVG, wide and narrow, of which the style sheet shows one; empty if there is nothing to draw."""
+    from markupsafe import Markup
+
+    parts = [(kind, draw(*values, narrow=kind == "narrow")) for kind in ("wide", "narrow")]
+    return Markup("\n").join(Markup(f'<div class="on-{kind}">\n{svg}\n</div>') for kind, svg in parts if svg)
 
 
 def _groups(rows: list[Row]) -> list[tuple[str, list[Row]]]:
@@ -128,7 +139,7 @@ def _timeline(timeline: Timeline) -> dict[str, Any]:
     )
     return {
         "name": timeline.name,
-        "caption": f"{epochs}, from the top; each column is one latent",
+        "caption": f"{epochs}, from the top; each column uses the same latent vector",
         "alt": f"{timeline.name}: images generated from the same {count} latents in {epochs}.",
         "count": count,
         "rows": [f"{epoch:,}" for epoch in timeline.epochs],

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import numbers
+from .legend import NARROW
 from .model import OnlineRun
 from .online import OTHER
 from .svg import COLOURS, INK, LEADING, Words, style, svg
@@ -16,11 +17,11 @@ if TYPE_CHECKING:
 
 __all__ = ["phases_svg"]
 
-_COLUMNS = 4
 
-
-def phases_svg(runs: Sequence[OnlineRun]) -> str:
-    """An SVG with a stacked bar of seconds per run, in the order of the phases; empty if no run measured any."""
+def phases_svg(runs: Sequence[OnlineRun], *, narrow: bool = False) -> str:
+    """An SVG with a stacked bar of seconds per run, in the order of the phases; empty if no run measured any. A `narrow` one
+    is for phones.
+    """
     from matplotlib.figure import Figure
 
     runs = [run for run in runs if math.fsum(run.phases.values()) > 0]
@@ -29,22 +30,31 @@ def phases_svg(runs: Sequence[OnlineRun]) -> str:
     names = [name for name in dict.fromkeys(name for run in runs for name in run.phases) if name != OTHER]
     names += [OTHER] if any(OTHER in run.phases for run in runs) else []
     words, plot = Words(), max(0.6, 0.34 * len(runs))
-    legend = LEADING * 1.4 * -(-len(names) // _COLUMNS)
+    columns, width, left, share = (2, NARROW, 0.37, 0.57) if narrow else (4, 9.6, 0.2, 0.72)
+    legend = LEADING * 1.4 * -(-len(names) // columns)
     total = plot + legend + 0.75
-    with style("datafree phases"):
-        figure = Figure((9.6, total))
-        axes = figure.add_axes((0.2, 0.5 / total, 0.72, plot / total))
-        _stack(axes, runs, names, words)
+    with style(f"datafree phases{' narrow' if narrow else ''}"):
+        figure = Figure((width, total))
+        axes = figure.add_axes((left, 0.5 / total, share, plot / total))
+        _stack(axes, runs, names, words, narrow)
+        first, step = (0.02 - left / share, 0.5 / share) if narrow else (0.0, 1 / columns)
         for index, name in enumerate(names):
-            row, column = divmod(index, _COLUMNS)
-            x, y = column / _COLUMNS, 1 + (0.14 + LEADING * 1.4 * row) / plot
+            row, column = divmod(index, columns)
+            x, y = first + column * step, 1 + (0.14 + LEADING * 1.4 * row) / plot
             outside: dict[str, Any] = {"transform": axes.transAxes, "clip_on": False}
-            axes.plot(x + 0.01, y, "s", color=_colour(index, name), markersize=7, **outside)
-            axes.text(x + 0.025, y, words(name, 26), color=INK, va="center_baseline", transform=axes.transAxes)
+            axes.plot(x + 0.072 / (share * width), y, "s", color=_colour(index, name), markersize=7, **outside)
+            axes.text(
+                x + 0.175 / (share * width),
+                y,
+                words(name, 26),
+                color=INK,
+                va="center_baseline",
+                transform=axes.transAxes,
+            )
         return svg(figure, words, _phases_label(runs))
 
 
-def _stack(axes: Axes, runs: Sequence[OnlineRun], names: Sequence[str], words: Words) -> None:
+def _stack(axes: Axes, runs: Sequence[OnlineRun], names: Sequence[str], words: Words, narrow: bool) -> None:
     """Draws the bars in a unit that suits the largest. A share is written in its bar if there is room."""
     longest = max(math.fsum(run.phases.values()) for run in runs)
     unit, per = ("hours", 3600) if longest >= 2 * 3600 else ("minutes", 60) if longest >= 120 else ("seconds", 1)
@@ -54,7 +64,7 @@ def _stack(axes: Axes, runs: Sequence[OnlineRun], names: Sequence[str], words: W
             seconds, total = run.phases.get(name, 0.0), math.fsum(run.phases.values())
             start = math.fsum(run.phases.get(earlier, 0.0) for earlier in names[:index])
             axes.barh(place, seconds / per, left=start / per, height=0.62, color=colour)
-            if seconds > 0.06 * longest:
+            if seconds > (0.17 if narrow else 0.06) * longest:
                 middle = (start + seconds / 2) / per
                 axes.text(
                     middle,
@@ -71,9 +81,9 @@ def _stack(axes: Axes, runs: Sequence[OnlineRun], names: Sequence[str], words: W
             numbers.duration(total), (total / per, place), (5, 0), textcoords="offset points", va="center", color=INK,
             fontsize=8,
         )  # fmt: skip
-    axes.set_xlim(0, 1.1 * longest / per)
+    axes.set_xlim(0, (1.3 if narrow else 1.1) * longest / per)
     axes.set_ylim(-0.5, len(runs) - 0.5)
-    axes.set_yticks(range(len(runs)), [words(run.name, 28) for run in reversed(runs)])
+    axes.set_yticks(range(len(runs)), [words(run.name, 19 if narrow else 28) for run in reversed(runs)])
     axes.grid(visible=False, axis="y")
     axes.set_xlabel(unit)
 

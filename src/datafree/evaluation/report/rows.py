@@ -23,6 +23,10 @@ FEW = "from a few images"
 """Group of the students that learned from condensed images, which may be original training images."""
 
 
+_NO_TRAINING = ("pack", "record")
+"""Verbs that write a release of a network that was trained before, so that their time is not the network's."""
+
+
 def network_row(
     folder: Path, log: FinishedRun, is_teacher: bool, scores: Scores, sets: Mapping[str, FinishedRun]
 ) -> Row:
@@ -50,7 +54,8 @@ def release_row(
     weights = sum(math.prod(shape) for shape in _shapes(release))
     return Row(
         name=folder.name, group=group, accuracy=scores.accuracy, agreement=scores.agreement,
-        parameters=weights, nbytes=(folder / "model.safetensors").stat().st_size, seconds=log.whole_seconds,
+        parameters=weights, nbytes=(folder / "model.safetensors").stat().st_size,
+        seconds=None if log.verb in _NO_TRAINING else log.whole_seconds,
         images=log.distinct_images, note=_note(learns_from or str(release.config.get("architecture", "")), log, sets),
     )  # fmt: skip
 

@@ -20,6 +20,7 @@ from ...synthesis.methods import from_name
 from ...synthesis.synthetic_set import SyntheticSet
 from ..similarity import layer_matches
 from .images import grid_of
+from .measured_on import images_of_split
 from .model import Grid, Match
 from .networks import NetworkOpener, warn_of_missing_code
 from .rows import making_time
@@ -49,7 +50,9 @@ def real_grid(data: Dataset, spec: InputSpec) -> Grid:
     data = data.relabelled(positions, spec.classes).scaled_to(spec)
     sample = data.subset(min(len(data), IMAGES_SHOWN))
     pixels = sample.pixels(torch.arange(len(sample)).numpy(), spec.shape[1:])
-    return grid_of(f"real: {data.public}", pixels, sample.labels, len(spec.classes), spec=spec, note="test images")
+    return grid_of(
+        f"real: {data.public}", pixels, sample.labels, len(spec.classes), spec=spec, note=images_of_split(data)
+    )
 
 
 def matches(

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from .legend import NARROW
 from .numbers import size
 from .svg import INK, Words, style, svg
 
@@ -19,14 +20,18 @@ Box = tuple[float, float, float, float]
 
 _WIDTH, _HEIGHT = 9.6, 4.3
 _PLOT = (0.075, 0.13, 0.79, 0.8)
+_BAR = (0.9, 0.13, 0.018, 0.8)
+_NARROW_HEIGHT = 3.8
+_NARROW_PLOT = (0.13, 0.31, 0.83, 0.62)
+_NARROW_BAR = (0.13, 0.12, 0.83, 0.03)
 _LETTER, _LINE = 4.9, 12.0  # width of a letter and height of a line in labels, in points
 
 
-def tradeoff_svg(points: Sequence[Point]) -> str:
+def tradeoff_svg(points: Sequence[Point], *, narrow: bool = False) -> str:
     """A scatter of (name, bytes of the record, forecast leakage AUC, accuracy in %); empty without points.
 
     The size axis is logarithmic, with a separate position 0 at the left for no record. Points with a non-finite leakage
-    are hollow; points with a non-finite accuracy or size are omitted.
+    are hollow; points with a non-finite accuracy or size are omitted. A `narrow` one is for phones.
     """
     from matplotlib.figure import Figure
 
@@ -34,23 +39,23 @@ def tradeoff_svg(points: Sequence[Point]) -> str:
     if not points:
         return ""
     words = Words()
-    with style("datafree tradeoff"):
-        figure = Figure((_WIDTH, _HEIGHT))
-        axes = figure.add_axes(_PLOT)
-        xs = _bytes_axis(axes, [point[1] for point in points])
-        _dots(axes, xs, points)
+    with style(f"datafree tradeoff{' narrow' if narrow else ''}"):
+        figure = Figure((NARROW, _NARROW_HEIGHT) if narrow else (_WIDTH, _HEIGHT))
+        axes = figure.add_axes(_NARROW_PLOT if narrow else _PLOT)
+        xs = _bytes_axis(axes, [point[1] for point in points], most=4 if narrow else 8)
+        _dots(axes, xs, points, narrow)
         axes.set_xlabel("size of the record (log scale)")
         axes.set_title("accuracy, %", loc="left", fontsize=9, fontweight="bold")
-        _names(axes, xs, points, words)
+        _names(axes, xs, points, words, longest=14 if narrow else 30)
         return svg(figure, words, _label(points))
 
 
-def _bytes_axis(axes: Axes, sizes: list[float]) -> list[float]:
-    """Sets log10 limits and ticks. Returns the x position of each size."""
+def _bytes_axis(axes: Axes, sizes: list[float], most: int) -> list[float]:
+    """Sets log10 limits and at most `most` ticks. Returns the x position of each size."""
     logs = [math.log10(value) for value in sizes if value >= 1]
     low, high = (min(logs), max(logs)) if logs else (3.0, 3.0)
     ticks = list(range(math.floor(low), math.ceil(high) + 1))
-    step = -(-len(ticks) // 8)
+    step = -(-len(ticks) // most)
     ticks_shown = [(float(tick), size(10**tick).replace(".0 ", " ")) for tick in ticks[::step]]
     zero_x = low - max(0.7, (high - low) / 5)
     xs = [math.log10(value) if value >= 1 else zero_x for value in sizes]
@@ -67,7 +72,7 @@ def _bytes_axis(axes: Axes, sizes: list[float]) -> list[float]:
     return xs
 
 
-def _dots(axes: Axes, xs: list[float], points: list[Point]) -> None:
+def _dots(axes: Axes, xs: list[float], points: list[Point], narrow: bool) -> None:
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import BoundaryNorm
@@ -81,18 +86,22 @@ def _dots(axes: Axes, xs: list[float], points: list[Point]) -> None:
     pad = max(1.0, (max(ys) - min(ys)) * 0.12)
     axes.set_ylim(min(ys) - pad, max(ys) + pad)
     figure = axes.figure
-    bar_axes = figure.add_axes((_PLOT[0] + _PLOT[2] + 0.035, _PLOT[1], 0.018, _PLOT[3]))
-    bar = figure.colorbar(ScalarMappable(norm, colours), cax=bar_axes, ticks=bounds)
+    bar_axes = figure.add_axes(_NARROW_BAR if narrow else _BAR)
+    orientation = "horizontal" if narrow else "vertical"
+    bar = figure.colorbar(ScalarMappable(norm, colours), cax=bar_axes, ticks=bounds, orientation=orientation)
     bar.set_label("forecast leakage, AUC (0.5: none)")
 
 
-def _names(axes: Axes, xs: list[float], points: list[Point], words: Words) -> None:
+def _names(axes: Axes, xs: list[float], points: list[Point], words: Words, longest: int) -> None:
     """Writes name and leakage next to each point, without overlaps."""
-    texts = [f"{_short(name)} · {leak:.2f}" if math.isfinite(leak) else _short(name) for name, _, leak, _ in points]
+    short = [_short(name, longest) for name, _, _, _ in points]
+    texts = [f"{name} · {leak:.2f}" if math.isfinite(leak) else name for name, (_, _, leak, _) in zip(short, points)]
     scale = 72 / axes.figure.dpi
     spots = [tuple(scale * axes.transData.transform((x, point[3]))) for x, point in zip(xs, points)]
     x_min, x_max = (scale * axes.transAxes.transform((share, 0))[0] for share in (0, 1))
+    title_x, title_y = (scale * place for place in axes.transAxes.transform((0, 1)))
     occupied: list[Box] = [(x - 5, y - 5, x + 5, y + 5) for x, y in spots]
+    occupied.append((title_x, title_y, title_x + 14 * _LETTER, title_y + 1.5 * _LINE))
     for index in sorted(range(len(points)), key=lambda i: (-points[i][3], i)):
         label_box, side = _free_box(spots[index], len(texts[index]) * _LETTER, occupied, (x_min, x_max + 8))
         occupied.append(label_box)
@@ -106,8 +115,8 @@ def _names(axes: Axes, xs: list[float], points: list[Point], words: Words) -> No
         )  # fmt: skip
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= 30 else name[:29].rstrip() + "…"
+def _short(name: str, longest: int) -> str:
+    return name if len(name) <= longest else name[: longest - 1].rstrip() + "…"
 
 
 def _free_box(

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from ..._core.errors import UserError, unknown
+from ..._core.errors import UserError, cut, unknown
 
 if TYPE_CHECKING:
     from torch import nn
 
     from ..input_spec import InputSpec
 
-__all__ = ["build", "half", "names", "on_meta"]
+__all__ = ["build", "half", "names", "no_model", "on_meta"]
 
 SIZES = {"hinton": 99_999, "alexnet/": 999, "resnet": 1202}
 """The largest number in a name; the deepest network of He et al. 2016 has 1202 layers."""
@@ -28,6 +28,13 @@ _HALVES = {"hinton1200": "hinton800", "lenet5": "lenet5-half", "alexnet": "alexn
 def names() -> tuple[str, ...]:
     """The names used in the papers; `hintonN`, `resnetN`, `resnetN/K` and `alexnet/N` accept other sizes too."""
     return ("hinton1200", "hinton800", "lenet5", "lenet5-half", "alexnet", "alexnet-half", "resnet20", "resnet44")
+
+
+def no_model(name: str) -> UserError:
+    """The error for what is neither a release folder nor a name of the zoo."""
+    if "/" in name or "\\" in name or name.startswith("."):
+        return UserError(f"no release folder {cut(name)!r}, expected a folder with config.json; check the path")
+    return unknown("model", name, names(), "the zoo, and no such release folder")
 
 
 def half(name: str) -> str | None:

@@ -80,7 +80,9 @@ class Accumulator(Protocol):
         ...
 
     def layout(self) -> Table:
-        """Names, number formats and shapes of a summary; the largest shape if it depends on the data."""
+        """Names, number formats and shapes of a summary, which `record` compares with what `finish` returns. A built-in
+        statistic whose shape depends on the data gives the largest.
+        """
         ...
 
     def check(self, summary: Summary) -> None:

@@ -34,6 +34,7 @@ __all__ = [
     "from_name",
     "methods",
     "needed",
+    "reads_record",
     "resolve",
     "stream",
 ]
@@ -69,7 +70,8 @@ class BoundMethod(Protocol):
 class Synthesizer(Protocol):
     """Settings with a `method`; `bind` binds them to a teacher and record.
 
-    A class may also have `targeted: ClassVar[bool] = False`, if its images are not made for target classes.
+    A class may also have `targeted: ClassVar[bool] = False`, if its images are not made for target classes, and
+    `reads_record(teacher, record) -> bool`, if some records have nothing that it uses.
     """
 
     method: str
@@ -100,6 +102,12 @@ def bind(
     taken = inspect.signature(method.bind).parameters
     options = {"workers": workers, "progress": progress}
     return method.bind(teacher, record, **{name: value for name, value in options.items() if name in taken})
+
+
+def reads_record(method: Any, teacher: Network, record: Record) -> bool:
+    """Whether the method uses anything of this record; True for one that does not say so."""
+    reads = getattr(method, "reads_record", None)
+    return True if reads is None else bool(reads(teacher, record))
 
 
 def batches(

@@ -15,14 +15,14 @@ from ..._core.seeds import stream
 from ..._core.settings import Settings
 from ...models import hooks as tap_names
 from ...models.network import Network
-from ...records.divergence import Form, stored_statistics
+from ...records.divergence import Form, known, stored_statistics
 from ...records.record import Record
 from ..losses import Objective
 from ..losses.batchnorm import BatchNormDivergence
 from ..losses.classes import ClassBalance, TargetClass, TargetLogit
 from ..losses.priors import PixelNorm, Smoothness, TotalVariation
 from . import Batch, chunk_labels
-from .inversion import BoundInversion, InversionSettings, noise
+from .inversion import BoundInversion, InversionSettings, noise, shapes_noise
 
 __all__ = ["BatchNormInception", "BatchNormSamples", "Gaussian", "Inception", "PriorSettings"]
 
@@ -40,6 +40,9 @@ class Gaussian(Settings):
     @property
     def in_range(self) -> bool:
         return self.box
+
+    def reads_record(self, teacher: Network, record: Record) -> bool:  # noqa: ARG002
+        return shapes_noise(record)
 
     def bind(self, teacher: Network, record: Record | None) -> BoundGaussian:
         return BoundGaussian(self, teacher, record)
@@ -73,7 +76,7 @@ class PriorSettings(InversionSettings):
     total_variation: float = Field(default=0.0, ge=0)
     """Weight of the total variation."""
     pixel_norm: float = Field(default=0.0, ge=0)
-    """Weight of the mean squared pixel, which pulls pixels to the dark end of the range."""
+    """Weight of the mean squared pixel, which favours dark pixels."""
     balance: float = Field(default=0.0, ge=0)
     """Weight of the class balance of the batch."""
     jitter: int = Field(default=0, ge=0)
@@ -101,6 +104,9 @@ class Inception(PriorSettings):
 
     summary: ClassVar[str] = "maximises the target class's logit under a smoothness prior (Haroush et al. 2020)"
 
+    def reads_record(self, teacher: Network, record: Record) -> bool:  # noqa: ARG002
+        return shapes_noise(record)
+
     def bind(self, teacher: Network, record: Record | None) -> BoundInversion:
         return self.bind_objective(teacher, record, Objective(((1.0, TargetLogit()),)) + self.priors())
 
@@ -114,6 +120,9 @@ class BatchNormSamples(PriorSettings):
 
     targeted: ClassVar[bool] = False
     summary: ClassVar[str] = "matches batch statistics to those stored in the batch norms (Haroush et al. 2020)"
+
+    def reads_record(self, teacher: Network, record: Record) -> bool:
+        return shapes_noise(record) or not known(teacher)
 
     def bind(self, teacher: Network, record: Record | None) -> BoundInversion:
         term = BatchNormDivergence(stored_statistics(teacher, record), self.form)
@@ -130,6 +139,9 @@ class BatchNormInception(PriorSettings):
     """Weight of the target class's cross-entropy; by default 1, or a tenth of the number of units in a record."""
 
     summary: ClassVar[str] = "as `bns`, with a target class (Haroush et al. 2020; DeepInversion with form l2)"
+
+    def reads_record(self, teacher: Network, record: Record) -> bool:
+        return shapes_noise(record) or not known(teacher)
 
     def bind(self, teacher: Network, record: Record | None) -> BoundInversion:
         term = BatchNormDivergence(stored_statistics(teacher, record), self.form)

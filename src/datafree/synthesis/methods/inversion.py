@@ -25,7 +25,7 @@ from ...records.record import Record
 from ..losses import Objective, View, term_from_name
 from . import Batch, chunk_labels
 
-__all__ = ["BoundInversion", "Inversion", "InversionSettings", "invert", "noise", "not_finite"]
+__all__ = ["BoundInversion", "Inversion", "InversionSettings", "invert", "noise", "not_finite", "shapes_noise"]
 
 
 class InversionSettings(Settings):
@@ -171,6 +171,11 @@ class BoundInversion:
         bound = self.objective.bind(self.teacher, labels, rng)
         pixels = invert(self.teacher, bound, start, labels.to(self.teacher.device), self.inversion, rng).cpu()
         return Batch(pixels, labels)
+
+
+def shapes_noise(record: Record) -> bool:
+    """Whether `noise` uses anything of the record."""
+    return bool(record.of_kind("input"))
 
 
 def noise(network: Network, record: Record | None, labels: Tensor, rng: torch.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""Condensing: a few images per class that stand for a data set. Each method is frozen settings in its own file.
+"""Condensing: a few images per class that represent a data set. Each method is frozen settings in its own file.
 
 Done by a publisher, since it reads the data. `method.make(job)` returns pixels ordered by class; `condense` makes a
 `Condensed` set of them.
@@ -15,10 +15,12 @@ import torch
 
 from ...._core.arguments import checked
 from ...._core.device import check_device
-from ...._core.errors import UserError
+from ...._core.errors import UserError, cut
+from ...._core.files import sha256_file
 from ...._core.plugins import Family
 from ...._core.progress import Progress, silent
-from ...._core.settings import Settings
+from ...._core.settings import Settings, with_paths
+from ...._core.unused import unused
 from ....models.class_names import class_positions
 from ....models.input_spec import InputSpec
 from ....models.network import Network
@@ -94,7 +96,10 @@ class Job:
 
 @runtime_checkable
 class Condenser(Protocol):
-    """Settings with a `method`; `make` returns the images."""
+    """Settings with a `method`; `make` returns the images.
+
+    A class may also have `keeps_state: ClassVar[bool] = False`, if it is too fast to be stopped and continued.
+    """
 
     method: str
     summary: ClassVar[str]
@@ -133,6 +138,8 @@ def condense(
     class.
     """
     settings = FAMILY.resolve(method, "method")
+    if state is not None and not getattr(settings, "keeps_state", True):
+        unused("state", str(state), f"with {settings.method}, which keeps none", "a method that does")
     if job is None:
         job = _job(data, per_class, teacher, spec, seed, device)
         if state is not None and identity is None:
@@ -142,7 +149,7 @@ def condense(
             }  # fmt: skip
         if state is not None or progress is not silent:
             job = replace(job, state=state, identity=identity or {}, progress=progress)
-    elif (data, per_class, teacher, spec, state, identity) != (None,) * 6:
+    elif (data, per_class, teacher, spec, state, identity) != (None,) * 6 or (seed, device) != (0, "cpu"):
         raise UserError("job: got it beside data or its settings, expected one of them; leave the others out")
     condensed = _condensed(settings, job)
     if teacher is not None:
@@ -185,19 +192,62 @@ def _dumped(settings: Any) -> Any:
 
 
 def _condensed(settings: Any, job: Job) -> Condensed:
-    method, pixels = settings, settings.make(job)
+    method, leakage = settings, _leakage(settings)
+    pixels = _checked(settings.make(job), method, job)
     labels = one_hot(torch.arange(len(job.spec.classes)).repeat_interleave(job.per_class), len(job.spec.classes))
     about = {
-        "made": {**method.model_dump(mode="json"), "seed": job.seed, "per_class": job.per_class},
+        "made": {**_public(with_paths(method)), "seed": job.seed, "per_class": job.per_class},
         "data": {
             "name": job.data.public,
             "sha256": sha256(job.data)[:16],
             "split": job.data.split,
             "images": len(job.data),
         },
-        "leakage": method.leakage,
+        "leakage": leakage,
     }
     return Condensed(pixels.float().cpu(), labels, job.spec, about)
+
+
+def _public(value: Any) -> Any:
+    """Settings with each path as the hash of the file there, or as what it is."""
+    if isinstance(value, Path):
+        return f"file {sha256_file(value)[:12]}" if value.is_file() else "a folder" if value.is_dir() else "a file"
+    if isinstance(value, dict):
+        return {key: _public(part) for key, part in value.items()}
+    return [_public(part) for part in value] if isinstance(value, list) else value
+
+
+def _leakage(method: Any) -> str:
+    """What the method says that its images reveal. Raises UserError if it says nothing."""
+    leakage = method.leakage
+    if not isinstance(leakage, str) or not leakage.strip():
+        raise UserError(
+            f"the condensing method {method.method!r} has leakage {cut(repr(leakage))}, expected a sentence on what its "
+            "images reveal of the data, which the card of the set states; write one"
+        )
+    return leakage
+
+
+def _checked(pixels: Any, method: Any, job: Job) -> Tensor:
+    """What `make` returned. Raises UserError, naming the method, unless these are finite images of each class."""
+    subject, spec = f"the condensing method {method.method!r}: make", job.spec
+    if not isinstance(pixels, torch.Tensor):
+        got = "None" if pixels is None else f"a {type(pixels).__name__}"
+        raise UserError(f"{subject} returns {got}, expected a tensor of images; correct what it returns")
+    expected = (len(spec.classes) * job.per_class, *spec.shape)
+    if tuple(pixels.shape) != expected:
+        raise UserError(
+            f"{subject} returns pixels {tuple(pixels.shape)}, expected {expected}, {job.per_class} images of each class; "
+            "correct what it returns"
+        )
+    if not pixels.is_floating_point():
+        raise UserError(
+            f"{subject} returns pixels {str(pixels.dtype).removeprefix('torch.')}, expected float32 from {spec.low:g} to "
+            f"{spec.high:g}; convert them"
+        )
+    if not bool(pixels.isfinite().all()):
+        raise UserError(f"{subject} returns pixels with NaN or infinity, expected finite ones; correct what it returns")
+    return pixels.detach()
 
 
 FAMILY: Family[Condenser] = Family(__name__, "method", "condensing method", ("summary", "leakage", "make"))

@@ -26,6 +26,7 @@ class KMeans(Settings):
     starts: int = Field(default=1, ge=1)
     """Number of random starts; the one with the tightest clusters is used."""
 
+    keeps_state: ClassVar[bool] = False
     summary: ClassVar[str] = "k-means centres of each class's pixels"
     leakage: ClassVar[str] = (
         "Each image is the mean of similar training images. The mean of a small cluster is close to them, and a "

@@ -19,6 +19,7 @@ class RandomImages(Settings):
 
     method: Literal["random"] = "random"
 
+    keeps_state: ClassVar[bool] = False
     summary: ClassVar[str] = "random real images: few-shot data, and the baseline"
     leakage: ClassVar[str] = "Contains original training images: everyone with this file has them."
 

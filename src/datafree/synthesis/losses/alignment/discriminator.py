@@ -84,7 +84,7 @@ class Projection(nn.Module):
 
 
 class DiscriminatorGuide:
-    """The discriminator with its optimiser and the anchors."""
+    """The discriminator with its optimizer and the anchors."""
 
     def __init__(self, settings: Discriminator, anchors: Anchors, seed: int):
         self.anchors = anchors
