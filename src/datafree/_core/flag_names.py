@@ -20,6 +20,7 @@ FLAG_NAMES = {
     ("DistributionMatching", "rate"): "learning-rate",
     ("Ema", "decay"): "memory-decay",
     ("Expansion", "classes"): "class-weight",
+    ("MetaGenerator", "classes"): "class-weight",
     ("MomentMatching", "classes"): "classes-per-batch",
     ("MomentMatching", "smooth"): "total-variation",
     ("Moments", "scale"): "activation-scale",
