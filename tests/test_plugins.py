@@ -182,7 +182,7 @@ def test_every_family_takes_the_users_classes(teacher, digits, here):
     ("name", "text"),
     [
         ("own.py:Gray", "no class 'Gray' in own.py; nearest: 'Grey'"),
-        ("nosuch.py:Grey", "no file nosuch.py, expected the Python file that builds the synthesis method"),
+        ("nosuch.py:Grey", "no file nosuch.py, expected the Python file of the class Grey; check the path"),
         ("own.py:", "synthesis method 'own.py:' names no class, expected file.py:Class or package.module:Class"),
         ("no_such_module:Grey", "no module 'no_such_module' for synthesis method 'no_such_module'"),
         ("own.py:Unnamed", "Unnamed has no name, expected the setting 'method' with one as its default"),

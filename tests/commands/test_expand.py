@@ -48,7 +48,7 @@ def test_a_few_images_become_many_and_a_student_learns_from_both(command, here):
     assert (log["verb"], log["settings"]["alignment"], set(log["inputs"])) == (
         "expand",
         "mmd",
-        {"teacher", "record", "condensed"},
+        {"teacher", "record", "condensed", "teacher_fingerprint", "record_digest"},
     )
     line = "distill teacher --set many --condensed few --share 0.25 --epochs 2 --data digits --out mixed --quiet"
     assert command(line).code == 0

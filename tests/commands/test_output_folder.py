@@ -163,7 +163,8 @@ def test_every_other_command_given_again_is_complete_and_with_other_settings_it_
     assert (done.code, done.err) == (0, "") and "already complete: " in done.out and tree(here) == before
     if flag:
         text = command(f"{line} {flag}").err
-        assert text.startswith(f"datafree: o was made {words}: name another --out, or remove that "), text
+        way_out = "give --replace to overwrite it, or" if verb == "report" else "name another --out, or remove that"
+        assert text.startswith(f"datafree: o was made {words}: {way_out} "), text
         assert tree(here) == before
 
 

@@ -60,7 +60,7 @@ def test_no_absolute_path_that_was_not_typed_is_in_a_run(here):
         assert str(here.parent) not in json.dumps({key: own[key] for key in own if key != "result"})
     inputs = log(here / "student")["inputs"]
     assert inputs.keys() == {"teacher", "images"}
-    assert log(here / "set")["inputs"].keys() == {"model", "record"}
+    assert log(here / "set")["inputs"].keys() == {"model", "record", "teacher_fingerprint", "record_digest"}
 
 
 def test_a_record_keeps_the_log_of_the_training(command, here):

@@ -199,7 +199,7 @@ def test_calibration_and_fine_tuning_images_and_the_held_out_data(base, ends, tm
     name = str(tmp_path / "d.npz")
     stored = images_of(name, network, "train", None, Data(), 0)
     close(load_images(network, name, None, role="calibrate").pixels, expected(stored, network.spec), network.spec)
-    assert held_out(network, Data(data=name)) is not None
+    assert held_out(network, Data(data=name), complete=True) is not None
     grid = real_grid(load(name, "test"), network.spec)
     assert (grid.low, grid.high) == ends
     middle = float(np.mean(images)) / 255 * (ends[1] - ends[0]) + ends[0]

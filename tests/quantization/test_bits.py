@@ -49,8 +49,14 @@ def test_a_number_of_bits_is_named_as_the_field_does_and_called_simulated_where_
         ({"epochs": 0}, "epochs: got 0, expected at least 1"),
         ({"repeats": 0}, "repeats: got 0, expected at least 1"),
         ({"mixup": 1.5}, "mixup: got 1.5, expected at most 1"),
-        ({"repeats": 100}, "expected repeats of at most the batch of 64, got 100; change one of them"),
-        ({"batch": 1, "repeats": 2}, "expected repeats of at most the batch of 1, got 2; change one of them"),
+        (
+            {"repeats": 100},
+            "repeats: got 100, expected at most 64, the images per step; give fewer, or a larger `batch`",
+        ),
+        (
+            {"batch": 1, "repeats": 2},
+            "repeats: got 2, expected at most 1, the images per step; give fewer, or a larger `batch`",
+        ),
         ({"shift": -1}, "shift: got -1, expected at least 0"),
         ({"learning_rate": 0}, "learning_rate: got 0, expected above 0"),
     ],
