@@ -54,11 +54,13 @@ def _plain(line: str, flag: str, **more: Any) -> Verb:
     """A command that writes `new`; `flag` is what its other run has more, or "FROM > TO" to put into its place."""
     old, _, new = flag.partition(" > ")
     line = f"{line} --out new --quiet" if "--out" not in line else line
+    assert old in line or not new, flag
     return Verb(line, line.replace(old, new) if new else f"{line} {flag}", **more)
 
 
 def _recorded(line: str, flag: str) -> Verb:
     old, _, new = flag.partition(" > ")
+    assert old in line, flag
     other = f"{line} --quiet".replace(old, new).replace(" --replace", "")
     return Verb(f"{line} --quiet", other, writes=RELEASE, passing=("README.md",))
 
@@ -67,14 +69,15 @@ EPOCHS = "--epochs 2 > --epochs 3"
 SET = ("set.json",)
 QUANTIZED = ("README.md", "config.json", "model.pt2", "model.pte")
 """Files with times in them, with checksums of such files, or whose writers draw names."""
-SHARDS = "--method top --steps 1 --images {} --unit 8 --workers 1 --quiet"
+SHARDS = "top teacher --steps 1 --images {} --chunk 8 --workers 1 --quiet"
 
 VERBS = {
     "train": _plain("train hinton4 --data digits --limit 100 --epochs 2", EPOCHS),
     "train resumed": Verb(RESUMED, RESUMED.replace("--epochs 3", "--epochs 4"), writes=("half", "half.run.json")),
     "record": _recorded("record teacher --data digits --limit 200 --preset small --replace", "small > full"),
     "record --add": _recorded(
-        "record input teacher --data digits --limit 200 --add", "--kind input > --kind moments --taps fc1"
+        "record input teacher --data digits --limit 200 --add",
+        "record input teacher > record moments teacher --taps fc1",
     ),
     "record --out": _plain(
         "record hinton8 --weights teacher/model.safetensors --data digits --limit 200 --preset small",
@@ -85,10 +88,10 @@ VERBS = {
     "import-condensed": _plain(
         "import-condensed few.npz teacher --pixels 0-1 --anyway --out new", "--pixels 0-1 > --pixels 0-255"
     ),
-    "synthesize": _plain(f"synthesize teacher {SHARDS.format(16)} --out new", "--seed 1", passing=SET),
+    "synthesize": _plain(f"synthesize {SHARDS.format(16)} --out new", "--seed 1", passing=SET),
     "synthesize more": Verb(
-        f"synthesize teacher {SHARDS.format(24)} --out set",
-        f"synthesize teacher {SHARDS.format(24)} --out set --seed 1",
+        f"synthesize {SHARDS.format(24)} --out set",
+        f"synthesize {SHARDS.format(24)} --out set --seed 1",
         writes=("set", "set.run.json"),
         passing=SET,
     ),
