@@ -55,3 +55,11 @@ def test_a_student_of_views_differs_and_a_stopped_run_is_continued_to_the_same_b
 def test_settings_that_earlier_versions_lacked_are_not_written_at_their_defaults():
     assert not {"shift", "flip", "mixup"} & Distillation().model_dump().keys()
     assert Distillation(flip=True).model_dump()["flip"] is True
+
+
+@pytest.mark.parametrize("shift", [8, 40])
+def test_a_shift_out_of_the_image_is_refused_before_the_training(shift, teacher, stored):
+    with pytest.raises(
+        df.UserError, match=f"shift: got {shift}, expected below 8, the images' smaller side; give less"
+    ):
+        df.distill(teacher, "hinton16", images=stored, shift=shift)

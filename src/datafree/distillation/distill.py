@@ -29,7 +29,7 @@ from .student_init import init_student_from_teacher, same_architecture
 from .students import Provenance, Start, StudentLike, new_student
 from .train_student import ROUNDED, check_student, resolved, temperature_of, train_student
 from .training_loop import Curve
-from .views import viewed
+from .views import check_shift, viewed
 
 __all__ = [
     "Distillation",
@@ -201,6 +201,7 @@ def plan_distillation(
         teacher, record=record, images=images, condensed=condensed, method=method, epoch_images=epoch_images, share=share,
         augmentation=augmentation, seed=seed, progress=progress,
     )  # fmt: skip
+    check_shift(requested, chosen.source.spec)
     used = resolved(requested, chosen.source, seed=seed)
     return DistillationPlan(teacher, network, chosen, used, requested, seed, start, record)
 

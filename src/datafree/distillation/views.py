@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .._core.errors import UserError
 from .._core.seeds import stream
 from ..data.augmentation import mirrored, shifted
 from ..models.input_spec import InputSpec
@@ -15,12 +16,20 @@ from ..models.network import Network
 from .schedule import Distillation
 from .sources import Source
 
-__all__ = ["Views", "view", "viewed"]
+__all__ = ["Views", "check_shift", "view", "viewed"]
 
 
 def viewed(teacher: Network, source: Source, settings: Distillation) -> Source:
-    """The source, or views of its images if the settings ask for them."""
+    """The source, or views of its images if the settings ask for them. Raises UserError for a shift out of the image."""
+    check_shift(settings, source.spec)
     return Views(teacher, source, settings) if settings.shift != 0 or settings.flip or settings.mixup else source
+
+
+def check_shift(settings: Distillation, spec: InputSpec) -> None:
+    """Raises UserError for a shift that can move an image out of itself."""
+    side = min(spec.shape[1:])
+    if settings.shift is not None and settings.shift >= side:
+        raise UserError(f"shift: got {settings.shift}, expected below {side}, the images' smaller side; give less")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from .._core.progress import Progress, silent
 from .._core.seeds import stream
 from ..distillation.train_student import train_student
 from ..distillation.training_loop import Curve
-from ..distillation.views import view
+from ..distillation.views import check_shift, view
 from ..models.input_spec import InputSpec
 from ..models.network import Network
 from ..models.pixel_bytes import to_pixels
@@ -79,6 +79,7 @@ def finetune(
     call continues from it. Raises UserError for images that do not fit, and if the loss is not finite.
     """
     settings = settings or FineTuning()
+    check_shift(settings, teacher.spec)
     teacher.spec.check_form(pixels, stored=True)
     if len(pixels) == 0:
         raise UserError("pixels: got no image, expected at least 1 to fine-tune on; give some")
