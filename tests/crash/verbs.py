@@ -103,7 +103,7 @@ VERBS = {
     "online": _plain(
         "distill online teacher hinton4 --epochs 2 --iterations 2 --batch 8",
         EPOCHS,
-        passing=("README.md", "model.safetensors", "generated.safetensors", "run.json"),
+        passing=("README.md", "config.json", "model.safetensors", "generated.safetensors", "run.json"),
     ),
     "evaluate": _plain("evaluate teacher --data digits --limit 50", "--split train"),
     "similarity": _plain("similarity teacher digits noise --images 20", "--form l2"),
