@@ -115,4 +115,4 @@ def test_help_takes_little_cpu_and_leaves_torch_alone(line):
     command = [sys.executable, "-c", TIMED.format(words=line.split())]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert float(done.stderr.splitlines()[-1]) < 10
+    assert float(done.stderr.splitlines()[-1]) < 14

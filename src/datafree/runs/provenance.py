@@ -24,8 +24,8 @@ PRIVATE = ("data_dir", "quiet")
 """Settings that do not affect a result."""
 PARTS = ("model.safetensors", "model.onnx", "set.json", "condensed.safetensors")
 METHODS = (
-    "all", "all-dropout", "bns", "bns-inception", "distribution", "gaussian", "inception", "matched", "spectral-all",
-    "spectral-pairs", "top",
+    "all", "all-dropout", "bns", "bns-inception", "distribution", "gaussian", "inception", "matched",
+    "meta-generator", "spectral-all", "spectral-pairs", "top",
 )  # fmt: skip
 """Names of synthesis methods; a test compares them with `synthesis.methods.methods()`."""
 IN_MEMORY = "images in memory"
