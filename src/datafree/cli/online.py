@@ -173,7 +173,8 @@ def _distill(
             write_release(
                 folder, student, notes=f"distilled from {architecture_of(network)} on a generator's images{so_far}"
             )
-            log.write(folder, online_result(student, history, settings))
+            if epochs < settings.epochs:  # the log of the whole run is written last, after the final card
+                log.write(folder, online_result(student, history, settings))
 
         student_network = plan.run(
             state=folder / STATE, identity={**identity_of(log.content["settings"], student_network, log), **read},
