@@ -24,15 +24,15 @@ def imported_files(path: Path) -> set[Path]:
     """
     path = path.absolute()
     package = _package(path)
-    found: set[Path] = set()
+    files: set[Path] = set()
     waiting = [path]
     while waiting:
         for file in _imports(waiting.pop()):
-            if file in found or file == path or (is_installed(file) and package not in file.parents):
+            if file in files or file == path or (is_installed(file) and package not in file.parents):
                 continue
-            found.add(file)
+            files.add(file)
             waiting.append(file)
-    return found
+    return files
 
 
 def is_installed(path: Path) -> bool:

@@ -114,15 +114,15 @@ def code_entry(*settings: Any) -> dict[str, str]:
 
     It belongs to the identity of a run, so that changed code is another run.
     """
-    own: set[Path] = set()
+    class_files: set[Path] = set()
     imported: set[Path] = set()
     for part in settings:
         if (path := class_file(part)) is not None:
-            own.add(path)
+            class_files.add(path)
         loss = code_name(str(getattr(part, "extra_loss", None)))
         if loss is not None:
-            own |= {Path(loss.place)} if loss.is_file else set(code_files(loss))
-    present = sorted(path for path in own if path.is_file())
+            class_files |= {Path(loss.place)} if loss.is_file else set(code_files(loss))
+    present = sorted(path for path in class_files if path.is_file())
     for path in present:
         imported |= file_imports(path)
     # sorted by content, so that the files may lie anywhere

@@ -106,7 +106,7 @@ def distill(
         Release folder. With --weights, those weights are used instead of its own.
     student
         Zoo name, `half` (of the teacher's channels), `shallow` (fewer blocks), or file.py:function of your own; by
-            default the half that the papers use, where the zoo has one.
+        default the half that the papers use, where the zoo has one.
     out
         Release folder to write for the student.
     images

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack, overload
+from typing import Any, Literal, Unpack, overload
 
 from .._core.arguments import checked
 from .._core.distributed import main_process, together, world
@@ -22,7 +22,7 @@ from ..models.agreement import Agreement, agreement
 from ..models.network import Network
 from ..records.record import Record
 from ..releases.release import architecture_of
-from .schedule import USES, Distillation
+from .schedule import USES, Distillation, ScheduleChanges
 from .source_choice import SHARE, ChosenSource, ImagesLike, MethodLike, choose_source
 from .sources import Source
 from .student_init import init_student_from_teacher, same_architecture
@@ -49,16 +49,9 @@ COMPARED = 4096
 """Number of images on which student and teacher are compared after training."""
 
 
-class DistillationChanges(TypedDict, total=False):
+class DistillationChanges(ScheduleChanges, total=False):
     """Fields of `Distillation` as keywords."""
 
-    epochs: int
-    batch: int
-    learning_rate: float
-    optimizer: Literal["adam", "muon"]
-    decay: Literal["constant", "cosine"]
-    warmup: float
-    precision: Literal["float32", "bfloat16"]
     temperature: float | None
     shift: int | None
     flip: bool
@@ -202,8 +195,8 @@ def plan_distillation(
         augmentation=augmentation, seed=seed, progress=progress,
     )  # fmt: skip
     check_shift(requested, chosen.source.spec)
-    used = resolved(requested, chosen.source, seed=seed)
-    return DistillationPlan(teacher, network, chosen, used, requested, seed, start, record)
+    settings_with_temperature = resolved(requested, chosen.source, seed=seed)
+    return DistillationPlan(teacher, network, chosen, settings_with_temperature, requested, seed, start, record)
 
 
 def settings_from(settings: Distillation | Mapping[str, Any] | None, changes: dict[str, Any]) -> Distillation:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypedDict
 
 from pydantic import Field
 
@@ -10,7 +10,7 @@ from .._core.limits import EPOCHS
 from .._core.settings import Settings
 from .._core.unused import Use
 
-__all__ = ["USES", "Distillation", "Schedule"]
+__all__ = ["USES", "Distillation", "Schedule", "ScheduleChanges"]
 
 
 class Schedule(Settings):
@@ -32,6 +32,18 @@ class Schedule(Settings):
     """Share of the steps during which the learning rate rises from 0."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Number format of forward and backward passes; weights are always float32."""
+
+
+class ScheduleChanges(TypedDict, total=False):
+    """Fields of `Schedule` as keywords."""
+
+    epochs: int
+    batch: int
+    learning_rate: float
+    optimizer: Literal["adam", "muon"]
+    decay: Literal["constant", "cosine"]
+    warmup: float
+    precision: Literal["float32", "bfloat16"]
 
 
 class Distillation(Schedule):

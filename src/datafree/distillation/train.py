@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Unpack
 
 from torch.nn.functional import cross_entropy
 
@@ -14,22 +14,11 @@ from .._core.progress import Progress, silent
 from .._core.settings import called_with
 from ..data.adapters import LabelledData, as_dataset
 from ..models.network import Network
+from .schedule import ScheduleChanges
 from .sources import labelled
 from .training_loop import Curve, Schedule, fit
 
 __all__ = ["train"]
-
-
-class ScheduleChanges(TypedDict, total=False):
-    """Fields of `Schedule` as keywords."""
-
-    epochs: int
-    batch: int
-    learning_rate: float
-    optimizer: Literal["adam", "muon"]
-    decay: Literal["constant", "cosine"]
-    warmup: float
-    precision: Literal["float32", "bfloat16"]
 
 
 @checked

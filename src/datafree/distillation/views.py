@@ -20,8 +20,7 @@ __all__ = ["Views", "check_shift", "view", "viewed"]
 
 
 def viewed(teacher: Network, source: Source, settings: Distillation) -> Source:
-    """The source, or views of its images if the settings ask for them. Raises UserError for a shift out of the image."""
-    check_shift(settings, source.spec)
+    """The source, or views of its images if the settings ask for them; `check_shift` has checked these."""
     return Views(teacher, source, settings) if settings.shift != 0 or settings.flip or settings.mixup else source
 
 
@@ -54,8 +53,8 @@ class Views:
     def epoch(self, seed: int, epoch: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
         rng = stream(seed, "views", epoch)
         for pixels, _ in self.source.epoch(seed, epoch, batch):
-            shown = view(pixels, self.settings, self.spec, rng)
-            yield shown, self.teacher.predict(shown, batch=len(shown))
+            views = view(pixels, self.settings, self.spec, rng)
+            yield views, self.teacher.predict(views, batch=len(views))
 
 
 def view(pixels: Tensor, settings: Distillation, spec: InputSpec, rng: torch.Generator) -> Tensor:
