@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._core.code_names import code_name
-from .._core.device import reason_of
+from .._core.device import check_device
 from .._core.distributed import main_process
 from .._core.errors import UserError
 from .._core.folder_kinds import CONDENSED, check_original
@@ -343,12 +343,7 @@ def use_threads(run: Run) -> None:
         if run.threads > MOST_THREADS:
             raise UserError(f"--threads: got {run.threads:,}, expected at most {MOST_THREADS:,}; give a smaller count")
         torch.set_num_threads(run.threads)
-    try:
-        torch.empty(0, device=run.device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(
-            f"--device: got {run.device!r}, expected one that is here ({reason_of(error)}); give cpu"
-        ) from None
+    check_device(run.device)
 
 
 def on_device(network: Network, run: Run) -> Network:

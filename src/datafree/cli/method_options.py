@@ -97,21 +97,21 @@ def check_names(word: str, text: SettingsText, command: Callable[..., None], ver
     """Raises UserError for a field of a class of the user's own that the command could not set, as it is called like an
     option of the command itself. `options` is the command's parameter that holds the options of the class.
     """
-    taken: set[str] = set(RESERVED)
-    own: dict[str, str] = {}
+    command_flags: set[str] = set(RESERVED)
+    class_flags: dict[str, str] = {}
     for name, parameter in inspect.signature(command).parameters.items():
         kind = _without_none(_unannotated(parameter.annotation))
         if not dataclasses.is_dataclass(kind):
-            taken.add(flag_of("", name))
+            command_flags.add(flag_of("", name))
             continue
         flags = {field.name: _flag(field) for field in dataclasses.fields(kind)}
         if name == options:
-            own = flags
+            class_flags = flags
         else:
-            taken |= set(flags.values())
+            command_flags |= set(flags.values())
     for field in text.fields:
-        flag = own.get(field.name)
-        if flag in taken:
+        flag = class_flags.get(field.name)
+        if flag in command_flags:
             raise UserError(
                 f"{word} has a setting {field.name!r}, expected another name, since {flag} is an option of {verb} itself; "
                 "rename it"
