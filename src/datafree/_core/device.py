@@ -10,7 +10,7 @@ from .errors import UserError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["check_device"]
+__all__ = ["check_device", "reason_of"]
 
 LONGEST = 80
 """Number of characters of torch's reason that are shown."""
@@ -32,12 +32,12 @@ def check_device(device: str | torch.device) -> torch.device:
         Exception
     ) as error:  # RuntimeError, AssertionError, NotImplementedError or ImportError, by the kind of device
         raise UserError(
-            f"device: got {str(device)!r}, expected one that is here ({_reason(error)}); give 'cpu'"
+            f"device: got {str(device)!r}, expected one that is here ({reason_of(error)}); give 'cpu'"
         ) from None
     return target
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """Why torch refuses a device, in a few words: its own text may list all devices or operators."""
     line = (str(error) or type(error).__name__).splitlines()[0]
     for start, words in SHORTER.items():
