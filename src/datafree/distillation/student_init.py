@@ -124,12 +124,14 @@ def without_blocks(teacher: Network, student: Network) -> Network | None:
         for _ in range(len(container) - len(other)):
             del container[1]
         changed = True
+    if not changed:
+        return None
     network = Network(module, teacher.spec, teacher.name)
     try:
         network.check()
     except UserError:
         return None
-    return network if changed else None
+    return network
 
 
 def _same_layers(student: Network, teacher: Network) -> bool:
