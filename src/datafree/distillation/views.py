@@ -51,10 +51,12 @@ class Views:
         return self.source.distinct(epochs)
 
     def epoch(self, seed: int, epoch: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        rng = stream(seed, "views", epoch)
+        rng, narrow = stream(seed, "views", epoch), self.settings.precision == "bfloat16"
         for pixels, _ in self.source.epoch(seed, epoch, batch):
             views = view(pixels, self.settings, self.spec, rng)
-            yield views, self.teacher.predict(views, batch=len(views))
+            with torch.autocast(self.teacher.device.type, torch.bfloat16, enabled=narrow):
+                logits = self.teacher.predict(views, batch=len(views))
+            yield views, logits
 
 
 def view(pixels: Tensor, settings: Distillation, spec: InputSpec, rng: torch.Generator) -> Tensor:

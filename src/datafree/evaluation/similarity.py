@@ -17,9 +17,11 @@ from ..data.adapters import ImageData, as_dataset
 from ..data.augmentation import mirrored, shifted
 from ..models.missing_layers import is_program, no_batch_norm
 from ..models.network import Network, OpaqueModule
+from ..models.pixel_bytes import pixels_for
 from ..records.divergence import Form, StoredStatistics, divergence, statistics, stored_pixels, stored_statistics
 from ..records.record import Record
 from ..synthesis.sampling import Samples
+from ..synthesis.synthetic_set import SyntheticSet
 
 __all__ = ["LayerMatches", "Similarity", "check_shift", "layer_matches", "similarity"]
 
@@ -71,7 +73,7 @@ def _rms(values: Tensor) -> float:
 @checked
 def similarity(
     network: Network,
-    sources: Mapping[str, ImageData | Samples],
+    sources: Mapping[str, ImageData | SyntheticSet | Samples],
     record: Record | None = None,
     *,
     form: Form = "forward",
@@ -83,8 +85,8 @@ def similarity(
     """Divergence of each source from the statistics in the network's batch norms (or its record), most similar first.
 
     With a record of the pixels only, such as the default one, pixels are compared, and `by_layer` only has `input`. A
-    source is a data set, a torch Dataset or DataLoader, what `sample` returned, or pixels (N, C, H, W) as a tensor or
-    array, in the spec's range or as bytes; see `as_dataset`. Labels are ignored. Compare sources with about the same
+    source is a data set, a torch Dataset or DataLoader, a synthetic set, what `sample` returned, or pixels (N, C, H, W) as
+    a tensor or array, in the spec's range or as bytes; see `as_dataset`. Labels are ignored. Compare sources with about the same
     number of images, because the divergence of few images includes their sampling error. `shift` and `flip` augment
     every source as in training: moved by up to `shift` pixels on black, and mirrored with probability 1/2. Batch norms
     store statistics of augmented images, and omitting the augmentation can cause most of the divergence. All sources
@@ -106,8 +108,8 @@ def similarity(
         return mirrored(pixels, rng) if flip else pixels
 
     results = []
-    for index, (name, given) in enumerate(sources.items()):
-        images = given.pixels if isinstance(given, Samples) else given
+    for index, (name, source_images) in enumerate(sources.items()):
+        images = _pixels(network, source_images)
         if isinstance(images, Tensor) and images.dtype != torch.uint8:
             _check_form(network, name, images)
             source = images
@@ -128,6 +130,13 @@ def similarity(
             raise UserError(f"{name}: {error}") from None
         results.append(_similarity(name, len(source), measured, layers, form))
     return sorted(results, key=lambda result: result.total)
+
+
+def _pixels(network: Network, source: ImageData | SyntheticSet | Samples) -> ImageData:
+    """The pixels of synthetic images, as floats in the network's range; anything else unchanged."""
+    if isinstance(source, SyntheticSet):
+        return pixels_for(network.spec, source.load()[0], source.spec)
+    return source.pixels if isinstance(source, Samples) else source
 
 
 def _check_form(network: Network, name: str, pixels: Tensor) -> None:

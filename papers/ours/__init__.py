@@ -1,0 +1,1 @@
+"""Binici et al. 2022: generative pseudo replay."""

@@ -1,0 +1,132 @@
+"""What is run: students of CIFAR networks, without data and, as `kd`, on the real images with the same schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from datafree.distillation.distill import Distillation
+from datafree.distillation.students import Start
+from datafree.distillation.training_loop import Schedule
+from datafree.models.input_spec import InputSpec
+from datafree.synthesis import methods
+
+__all__ = ["BUDGETS", "Budget", "Pair", "Row"]
+
+BATCH = 128
+RECIPE: Mapping[str, Any] = {"method": "meta-generator", "precision": "bfloat16"}
+"""The synthesis method and its settings, chosen without the test set; see the README."""
+LEARNING = Distillation(
+    batch=BATCH, learning_rate=0.01, optimizer="muon", warmup=0.1, temperature=4.0, shift=4, flip=True,
+    precision="bfloat16",
+)  # fmt: skip
+"""How every student is trained, `kd` included; `epochs` follows from images and steps."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One student: what it learns from, and for how long."""
+
+    student: str
+    """Name of the zoo, `half` or `shallow`."""
+    steps: int
+    images: int | None = None
+    """Number of synthetic images; None: the real training images (`kd`)."""
+    start: Start = "random"
+    method: Mapping[str, Any] = field(default_factory=lambda: RECIPE)
+    learning: Distillation = LEARNING
+
+    def schedule(self, images: int) -> Distillation:
+        """The settings with the fewest epochs that have `steps` steps: `kd` gets a few more rather than less."""
+        batch = min(self.learning.batch, images)
+        return self.learning.model_copy(update={"epochs": -(-self.steps // (images // batch)), "batch": batch})
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One teacher, with its rows."""
+
+    data: str
+    teacher: str
+    rows: Mapping[str, Row]
+    weights: str | None = None
+    """File name of a published teacher in the data folder's `weights`; None: the teacher is trained here."""
+    code: str | None = None
+    """File name and function that build that teacher, in the same folder; None: a network of the zoo."""
+    constants: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """`mean` and `std` of the teacher's input."""
+    training: Schedule = Schedule(epochs=10, batch=64, learning_rate=0.005)
+    limit: int | None = None
+
+    @property
+    def id(self) -> str:
+        return f"{self.data}/{self.teacher}"
+
+    def names(self) -> tuple[str, ...]:
+        return ("teacher", *self.rows)
+
+    def spec(self, shape: tuple[int, ...], classes: tuple[str, ...]) -> InputSpec:
+        return InputSpec(shape=shape, classes=classes, **self.constants)
+
+    def settings(self, name: str) -> dict[str, Any]:
+        """Everything that decides a cell's result. A cell with other settings is measured again."""
+        teacher = self.weights or self.training.model_dump(mode="json")
+        shared = {"teacher": teacher, "limit": self.limit}
+        if name == "teacher":
+            return shared
+        row = self.rows[name]
+        learning = row.learning.model_dump(mode="json", exclude={"epochs"})
+        method = None if row.images is None else methods.resolve(row.method).model_dump(mode="json")
+        return {
+            **shared, "student": row.student, "start": row.start, "steps": row.steps, "images": row.images,
+            "method": method, "learning": learning,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Budget:
+    pairs: tuple[Pair, ...]
+    seeds: tuple[int, ...]
+
+
+SHORT: Mapping[str, Any] = {"images": 20_480, "steps": 4_000}
+LONG: Mapping[str, Any] = {"images": 75_776, "steps": 16_000}
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+def _student(student: str, start: Start, *, long: bool = False) -> dict[str, Row]:
+    rows = {
+        "data-free": Row(student, start=start, **SHORT),
+        "kd": Row(student, SHORT["steps"], start=start),
+    }
+    if long:
+        rows |= {"data-free-long": Row(student, start=start, **LONG), "kd-long": Row(student, LONG["steps"], start=start)}
+    return rows
+
+
+def _named(prefix: str, rows: Mapping[str, Row]) -> dict[str, Row]:
+    return {f"{prefix}/{name}": row for name, row in rows.items()}
+
+
+CIFAR10 = Pair(
+    data="cifar10", teacher="resnet20", weights="cifar10-resnet20.safetensors", constants=IMAGENET,
+    rows={
+        **_named("half", _student("half", "random", long=True)),
+        **_named("resnet14", _student("shallow", "teacher")),
+        **_named("half, teacher start", _student("half", "teacher")),
+    },
+)  # fmt: skip
+TINY = LEARNING.model_copy(update={"shift": 1, "flip": False, "batch": 64, "precision": "float32"})
+SMALL = {"method": "meta-generator", "steps": 3, "batch": 64, "discard": 1, "width": 16, "flip": False}
+SMOKE = Pair(
+    data="digits", teacher="resnet8",
+    rows={
+        "half/data-free": Row("half", 30, 256, method=SMALL, learning=TINY),
+        "half/kd": Row("half", 30, learning=TINY),
+    },
+)  # fmt: skip
+BUDGETS = {
+    "smoke": Budget((SMOKE,), (0, 1)),
+    "cpu": Budget((CIFAR10,), (0, 1, 2)),
+}

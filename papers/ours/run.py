@@ -1,0 +1,167 @@
+"""Results that no paper has: students of CIFAR networks without data, beside the same students on real images.
+
+    python -m papers.ours.run --budget smoke            # seconds, on scikit-learn's digits; what the tests run
+    python -m papers.ours.run --budget cpu --jobs 1     # the numbers in claims.json; hours, resumable
+    python -m papers.ours.run --budget cpu --rows half/data-free half/kd --seeds 0
+
+Each cell (data set, teacher, row, seed) is written as soon as it is measured. An interrupted cell continues after its last
+chunk of images or epoch. Accuracy is measured after the last epoch on the whole test set, which no method can read; nothing
+is chosen by it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+if not __package__:  # started by its path: the imports below need the repository's root
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+
+from datafree._core.files import read_json, write_json
+from datafree.data import load
+from datafree.distillation.distill import distill
+from datafree.distillation.train import train
+from datafree.evaluation.accuracy import evaluate
+from datafree.evaluation.similarity import similarity
+from datafree.models.network import Network
+from datafree.releases.load import load_model, new_model
+from datafree.releases.release import write_release
+from datafree.synthesis import methods
+from datafree.synthesis.synthetic_set import SyntheticSet, synthesize
+from papers.cells import cell_path, cells_by_seed, deviations, measure, provenance, read_cell
+from papers.chains import arguments, run
+from papers.claims import ACCURACY, experiment, metric
+from papers.ours.rows import BUDGETS, Pair, Row
+
+HERE = Path(__file__).resolve().parent
+AS_IN_TRAINING: Mapping[str, Any] = {"shift": 4, "flip": True}
+"""Augmentation of the teachers' training images, whose statistics the batch norms have."""
+
+
+class Chain:
+    """All rows of one pair and one seed. Rows that learn from equal images share one synthetic set."""
+
+    def __init__(self, pair: Pair, seed: int, work: Path, data_dir: str | None, device: str, rows: tuple[str, ...]):
+        self.pair, self.seed, self.device, self.data_dir, self.rows = pair, seed, device, data_dir, rows
+        self.folder = work / pair.id / f"seed-{seed}"
+        self.train, self.test = (
+            load(pair.data, part, data_dir=data_dir).subset(pair.limit) for part in ("train", "test")
+        )
+        self.spec = pair.spec(self.train.shape, self.train.classes)
+
+    def run(self, say: Any) -> None:
+        for name in self.pair.names():
+            settings = self.pair.settings(name)
+            if (not self.rows or name in self.rows) and read_cell(self.folder, name, settings) is None:
+                measure(self, name, settings, say)
+
+    def row(self, name: str) -> dict[str, Any]:
+        if name == "teacher":
+            return asdict(evaluate(self.teacher, self.test))
+        row = self.pair.rows[name]
+        images, measured = (self.train, {}) if row.images is None else self.synthetic(row)
+        schedule = row.schedule(len(images))
+        state = cell_path(self.folder, name).with_suffix(".state.safetensors")
+        identity = {**self.pair.settings(name), "seed": self.seed}
+        start, resumed = time.process_time(), state.exists()
+        student = distill(
+            self.teacher, row.student, images=images, settings=schedule, start=row.start, seed=self.seed, state=state,
+            identity=identity,
+        )  # fmt: skip
+        seconds = time.process_time() - start
+        state.unlink()
+        curve = student.training.curve
+        return {
+            **asdict(evaluate(student, self.test, self.teacher)), **measured,
+            "student_steps": schedule.epochs * (len(images) // schedule.batch), "loss": curve.loss,
+            "student_cpu_seconds": None if resumed else round(seconds, 1),
+        }  # fmt: skip
+
+    # -- parts ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def teacher(self) -> Network:
+        return self.trained_teacher() if self.pair.weights is None else self.published_teacher(self.pair.weights)
+
+    def published_teacher(self, weights: str) -> Network:
+        folder = Path(self.data_dir or os.environ.get("DATAFREE_DATA", ".")) / "weights"
+        name = self.pair.teacher if self.pair.code is None else f"{folder / self.pair.code}"
+        return load_model(name, weights=folder / weights, spec=self.spec).to(self.device)
+
+    def trained_teacher(self) -> Network:
+        folder = self.folder / "teacher"
+        if not folder.exists():
+            teacher = new_model(self.pair.teacher, self.spec, seed=self.seed).to(self.device)
+            train(teacher, self.train, self.pair.training, seed=self.seed)
+            write_release(folder, teacher)
+        return load_model(str(folder)).to(self.device)
+
+    def synthetic(self, row: Row) -> tuple[SyntheticSet, dict[str, Any]]:
+        """The row's synthetic set, and how long it took and how close it is to the teacher's data."""
+        assert row.images is not None
+        settings = methods.resolve(row.method)
+        identity = json.dumps([settings.model_dump(mode="json"), row.images], sort_keys=True)
+        out = self.folder / f"set-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+        measured_path = out.with_suffix(".json")
+        if measured_path.exists():
+            return SyntheticSet.open(out), read_json(measured_path)
+        start, resumed = time.process_time(), out.exists()
+        images = synthesize(self.teacher, None, settings, out, images=row.images, seed=self.seed, workers=1)
+        seconds = time.process_time() - start
+        measured = {
+            "synthesis_cpu_seconds": None if resumed else round(seconds, 1),
+            "divergence": similarity(self.teacher, {"synthetic": images}, **AS_IN_TRAINING)[0].total,
+        }
+        write_json(measured_path, measured)
+        return images, measured
+
+
+def collect(budget: str, work: Path) -> list[dict[str, Any]]:
+    """One experiment per row from the existing cells; a row that was not run is listed as such."""
+    claims, plan, reasons = [], BUDGETS[budget], deviations(HERE)
+    for pair in plan.pairs:
+        for name in pair.names():
+            identity = f"{pair.id}/{name}"
+            cells = cells_by_seed(work / pair.id, name, plan.seeds, pair.settings(name))
+            fields = {"deviation": reasons.get(identity, ""), **provenance(cells, budget)}
+            claims.append(experiment(identity, metrics(cells), **fields))
+    return claims
+
+
+METRICS = {
+    "agreement": "% of test images, agreement with the teacher",
+    "synthesis_cpu_seconds": "CPU-seconds, one thread",
+    "student_cpu_seconds": "CPU-seconds, one thread",
+    "divergence": "nats, images shifted and flipped as in training",
+}
+"""Field of a cell -> unit."""
+
+
+def metrics(cells: Mapping[int, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Accuracy of a row, and everything else that all of its cells have measured. Interrupted runs have no CPU time."""
+    measured = {"accuracy": metric(ACCURACY, {seed: cell["accuracy"] for seed, cell in cells.items()})}
+    for name, unit in METRICS.items():
+        if cells and all(cell.get(name) is not None for cell in cells.values()):
+            measured[name] = metric(unit, {seed: round(cell[name], 2) for seed, cell in cells.items()})
+    return measured
+
+
+def main() -> int:
+    parser = arguments(__doc__, "ours", BUDGETS, "cifar10/resnet20")
+    parser.add_argument("--rows", nargs="+", default=(), help="only these rows, e.g. half/data-free")
+    args = parser.parse_args()
+    work = args.work or Path("runs") / "ours" / args.budget
+    make = partial(Chain, work=work, data_dir=args.data_dir, device=args.device, rows=tuple(args.rows))
+    return run(args, BUDGETS[args.budget], make, partial(collect, args.budget, work))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
