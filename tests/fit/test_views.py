@@ -63,3 +63,35 @@ def test_a_shift_out_of_the_image_is_refused_before_the_training(shift, teacher,
         df.UserError, match=f"shift: got {shift}, expected below 8, the images' smaller side; give less"
     ):
         df.distill(teacher, "hinton16", images=stored, shift=shift)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_a_stopped_convolutional_student_continues_to_the_same_bits_and_its_weights_lie_as_before(
+    optimizer, digits, tmp_path
+):
+    teacher = df.new_model("resnet8", digits_spec(digits), seed=0)
+    options = {"images": digits.pixels(range(64)), "batch": 16, "shift": 1, "epochs": 2, "optimizer": optimizer}
+    whole = df.distill(teacher, "resnet8", **options)
+    assert all(tensor.is_contiguous() for net in (teacher, whole) for tensor in net.module.state_dict().values())
+
+    def stop(_, curve):
+        raise df.UserError("stopped")
+
+    state = tmp_path / "state.safetensors"
+    with pytest.raises(df.UserError, match="stopped"):
+        df.distill(teacher, "resnet8", state=state, on_epoch=stop, **options)
+    assert df.distill(teacher, "resnet8", state=state, **options).fingerprint() == whole.fingerprint()
+
+
+def test_a_narrow_schedule_labels_views_in_the_same_number_format(digits):
+    teacher = df.new_model("resnet8", digits_spec(digits), seed=0)
+    pixels = digits.pixels(range(32))
+    stored = StoredImages(teacher.spec, pixels, teacher.predict(pixels))
+    views, logits = next(iter(viewed(teacher, stored, Distillation(shift=1, precision="bfloat16")).epoch(0, 0, 32)))
+    exact = teacher.predict(views)
+    assert not torch.equal(logits, exact)
+    torch.testing.assert_close(logits, exact, atol=0.05 * float(exact.std()), rtol=0.05)
+
+
+def digits_spec(digits) -> df.InputSpec:
+    return df.InputSpec(shape=digits.shape, classes=digits.classes)
