@@ -15,6 +15,8 @@ from datafree.synthesis import methods
 __all__ = ["BUDGETS", "Budget", "Pair", "Row"]
 
 BATCH = 128
+TRAINING = Schedule(epochs=10, batch=64, learning_rate=0.005)
+"""How a teacher is trained here."""
 RECIPE: Mapping[str, Any] = {"method": "meta-generator", "precision": "bfloat16"}
 """The synthesis method and its settings, chosen without the test set; see the README."""
 LEARNING = Distillation(
@@ -56,7 +58,7 @@ class Pair:
     """File name and function that build that teacher, in the same folder; None: a network of the zoo."""
     constants: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """`mean` and `std` of the teacher's input."""
-    training: Schedule = Schedule(epochs=10, batch=64, learning_rate=0.005)
+    training: Schedule = TRAINING
     limit: int | None = None
 
     @property
@@ -101,7 +103,10 @@ def _student(student: str, start: Start, *, long: bool = False) -> dict[str, Row
         "kd": Row(student, SHORT["steps"], start=start),
     }
     if long:
-        rows |= {"data-free-long": Row(student, start=start, **LONG), "kd-long": Row(student, LONG["steps"], start=start)}
+        rows |= {
+            "data-free-long": Row(student, start=start, **LONG),
+            "kd-long": Row(student, LONG["steps"], start=start),
+        }
     return rows
 
 

@@ -19,7 +19,7 @@ def made(made_normed):
 
 def rows(text: str) -> list[tuple[str, int, float]]:
     """(name, images, divergence) of every set, in the order of the table."""
-    found = [re.fullmatch(r"(\S+) +([\d,]+)  (\S+)", line) for line in text.splitlines()[1:]]
+    found = [re.fullmatch(r"(\S+) +([\d,]+) +[\d.-]+  (\S+)", line) for line in text.splitlines()[1:]]
     return [(row[1], int(row[2].replace(",", "")), float(row[3])) for row in found if row]
 
 

@@ -74,7 +74,7 @@ def test_a_stopped_convolutional_student_continues_to_the_same_bits_and_its_weig
     whole = df.distill(teacher, "resnet8", **options)
     assert all(tensor.is_contiguous() for net in (teacher, whole) for tensor in net.module.state_dict().values())
 
-    def stop(_, curve):
+    def stop(*_):
         raise df.UserError("stopped")
 
     state = tmp_path / "state.safetensors"

@@ -173,8 +173,9 @@ def _say_size(name: str, source: Dataset | Tensor, network: Network) -> None:
 
 def _say(ranking: list[Similarity], layers: bool) -> None:
     width = max(len(row.name) for row in ranking)
-    print(f"{'':{width}}  {'images':>7}  divergence, most similar first")
+    print(f"{'':{width}}  {'images':>7}  {'diversity':>9}  divergence, most similar first")
     for row in ranking:
-        print(f"{row.name:{width}}  {row.images:>7,}  {row.total:.4g}")
+        directions = "-" if row.diversity is None else f"{row.diversity:.1f}"
+        print(f"{row.name:{width}}  {row.images:>7,}  {directions:>9}  {row.total:.4g}")
         for tap, value in row.by_layer.items() if layers else ():
             print(f"{'':{width}}  {tap:>20}  {value:.4g}")

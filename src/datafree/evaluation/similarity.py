@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from ..records.divergence import Form, StoredStatistics, divergence, statistics,
 from ..records.record import Record
 from ..synthesis.sampling import Samples
 from ..synthesis.synthetic_set import SyntheticSet
+from .diversity import diversity
 
 __all__ = ["LayerMatches", "Similarity", "check_shift", "layer_matches", "similarity"]
 
@@ -35,6 +36,8 @@ class Similarity:
     total: float
     by_layer: dict[str, float]
     """Tap -> sum over its channels. The values add up to `total`."""
+    diversity: float | None = None
+    """Effective number of directions in which images of one class differ; see `diversity`."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +88,13 @@ def similarity(
     """Divergence of each source from the statistics in the network's batch norms (or its record), most similar first.
 
     With a record of the pixels only, such as the default one, pixels are compared, and `by_layer` only has `input`. A
-    source is a data set, a torch Dataset or DataLoader, a synthetic set, what `sample` returned, or pixels (N, C, H, W) as
-    a tensor or array, in the spec's range or as bytes; see `as_dataset`. Labels are ignored. Compare sources with about the same
-    number of images, because the divergence of few images includes their sampling error. `shift` and `flip` augment
-    every source as in training: moved by up to `shift` pixels on black, and mirrored with probability 1/2. Batch norms
-    store statistics of augmented images, and omitting the augmentation can cause most of the divergence. All sources
-    get the same random moves.
+    source is a data set, a torch Dataset or DataLoader, a synthetic set, what `sample` returned, or pixels (N, C, H, W)
+    as a tensor or array, in the spec's range or as bytes; see `as_dataset`. Labels are ignored. Compare sources with
+    about the same number of images, because the divergence of few images includes their sampling error. A small
+    divergence does not show that the images of a class differ: `diversity` does. `shift` and `flip` augment every source
+    as in training: moved by up to `shift` pixels on black, and mirrored with probability 1/2. Batch norms store
+    statistics of augmented images, and omitting the augmentation can cause most of the divergence. All sources get the
+    same random moves.
 
     Forms: `forward`, KL of the stored from the measured Gaussian, and `reverse`, in nats; `l2`, squared distances (Haroush
     et al. 2020). Raises UserError, with the source's name, for images that do not fit or have no finite divergence.
@@ -128,7 +132,8 @@ def similarity(
             )
         except UserError as error:
             raise UserError(f"{name}: {error}") from None
-        results.append(_similarity(name, len(source), measured, layers, form))
+        result = _similarity(name, len(source), measured, layers, form)
+        results.append(replace(result, diversity=diversity(network, source)))
     return sorted(results, key=lambda result: result.total)
 
 

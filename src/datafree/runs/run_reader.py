@@ -58,6 +58,7 @@ class Divergence(_Part):
     images: int
     total: Number
     by_layer: dict[str, Number]
+    diversity: Annotated[float, Field(ge=0, le=1e6)] | None = None
 
 
 class HealthLog(_Part):
