@@ -93,7 +93,7 @@ class Budget:
 
 
 SHORT: Mapping[str, Any] = {"images": 20_480, "steps": 4_000}
-LONG: Mapping[str, Any] = {"images": 75_776, "steps": 16_000}
+LONG: Mapping[str, Any] = {"images": 75_776, "steps": 15_984}
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 

@@ -116,10 +116,11 @@ class Chain:
         start, resumed = time.process_time(), out.exists()
         images = synthesize(self.teacher, None, settings, out, images=row.images, seed=self.seed, workers=1)
         seconds = time.process_time() - start
+        compared = similarity(self.teacher, {"synthetic": images}, **AS_IN_TRAINING)[0]
         measured = {
             "synthesis_cpu_seconds": None if resumed else round(seconds, 1),
-            "divergence": similarity(self.teacher, {"synthetic": images}, **AS_IN_TRAINING)[0].total,
-        }
+            "divergence": compared.total, "diversity": compared.diversity,
+        }  # fmt: skip
         write_json(measured_path, measured)
         return images, measured
 
@@ -141,6 +142,7 @@ METRICS = {
     "synthesis_cpu_seconds": "CPU-seconds, one thread",
     "student_cpu_seconds": "CPU-seconds, one thread",
     "divergence": "nats, images shifted and flipped as in training",
+    "diversity": "effective directions within a class, 64 images",
 }
 """Field of a cell -> unit."""
 

@@ -43,9 +43,9 @@ class MetaGenerator(Settings):
     method: Literal["meta-generator"] = "meta-generator"
     steps: int = Field(default=10, ge=1)
     """Number of Adam steps per batch, on a copy of the generator and on its latents."""
-    batch: int = Field(default=128, ge=2)
-    """Number of images per batch."""
-    discard: int = Field(default=20, ge=0)
+    batch: int = Field(default=16, ge=2)
+    """Number of images per batch, all made by one copy of the generator: smaller batches make more varied images."""
+    discard: int = Field(default=160, ge=0)
     """Number of batches at the start of each chunk that the generator only learns from."""
     learning_rate: float = Field(default=0.005, gt=0, le=10)
     """Learning rate of Adam on the copy of the generator."""
@@ -53,11 +53,11 @@ class MetaGenerator(Settings):
     """Learning rate of Adam on the latents."""
     meta_rate: float = Field(default=0.002, ge=0, le=10)
     """Learning rate of Adam on the generator, which takes one step per batch on the mean gradient of its copy."""
-    classes: float = Field(default=0.5, ge=0)
+    classes: float = Field(default=0.2, ge=0)
     """Weight of the target class's cross-entropy; that of the batch-norm divergence is 1."""
-    form: Form = "l2"
+    form: Form = "forward"
     """Divergence: `forward` is a KL divergence, `reverse` the other direction, `l2` that of DeepInversion."""
-    momentum: float = Field(default=0.9, ge=0, lt=1)
+    momentum: float = Field(default=0.95, ge=0, lt=1)
     """Share of earlier batches in the statistics that are compared."""
     jitter: int | None = Field(default=None, ge=0)
     """Maximum random shift of each image at each step, in pixels on black; by default an eighth of the smaller side."""

@@ -1,0 +1,61 @@
+"""Results that no paper has: the smallest budget, the rows, and the committed claims."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from papers import claims
+from papers.ours import rows
+
+FOLDER = Path(__file__).resolve().parents[2] / "papers"
+
+
+@pytest.mark.slow
+def test_the_smoke_budget_runs_every_row_and_a_second_run_nothing(tmp_path):
+    out = tmp_path / "claims.json"
+    command = [sys.executable, str(FOLDER / "ours" / "run.py"), "--budget", "smoke", "--jobs", "1"]
+    command += ["--work", str(tmp_path / "work"), "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(" seed 0: ") == len(rows.SMOKE.names())
+    entries = claims.load(out)
+    assert [entry["id"] for entry in entries] == [f"digits/resnet8/{name}" for name in rows.SMOKE.names()]
+    assert claims.check(entries) == []
+    measured = {entry["id"].split("/", 2)[2]: entry["metrics"] for entry in entries}
+    assert measured["teacher"]["accuracy"]["ours"]["mean"] > 90
+    assert measured["half/kd"]["accuracy"]["ours"]["mean"] > 50
+    assert set(measured["half/data-free"]) >= {"agreement", "divergence", "diversity", "synthesis_cpu_seconds"}
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 0 and " seed 0: " not in again.stdout
+
+
+@pytest.mark.parametrize("pair", rows.BUDGETS["cpu"].pairs, ids=lambda pair: pair.id)
+def test_rows_without_data_and_on_real_images_differ_in_nothing_but_the_images(pair):
+    for name, row in pair.rows.items():
+        student, kind = name.rsplit("/", 1)
+        control = pair.rows[f"{student}/{kind.replace('data-free', 'kd')}"]
+        assert (row.student, row.start, row.steps, row.learning) == (
+            control.student, control.start, control.steps, control.learning,
+        )  # fmt: skip
+        assert control.images is None
+        assert kind.startswith("kd") or row.images is not None
+
+
+def test_the_budgets_of_images_and_steps_are_kept():
+    for pair in rows.BUDGETS["cpu"].pairs:
+        for name, row in pair.rows.items():
+            if row.images is None:
+                continue
+            most_images, most_steps = (80_000, 16_000) if name.endswith("-long") else (20_480, 4_000)
+            schedule = row.schedule(row.images)
+            steps = schedule.epochs * (row.images // schedule.batch)
+            assert row.images <= most_images and steps <= most_steps
+
+
+def test_the_committed_claims_have_every_row():
+    expected = {f"{pair.id}/{name}" for pair in rows.BUDGETS["cpu"].pairs for name in pair.names()}
+    assert {entry["id"] for entry in claims.load(FOLDER / "ours")} == expected
