@@ -111,7 +111,7 @@ def test_training(tiny, data, ends):
     seen = []
 
     def keep(module, inputs, _):
-        if module.training:
+        if module.training and len(inputs[0]) == 60:  # not the probes of memory formats
             seen.append(inputs[0].detach())
 
     handle = network.module.register_forward_hook(keep)
