@@ -20,7 +20,7 @@ TRAINING = Schedule(epochs=10, batch=64, learning_rate=0.005)
 RECIPE: Mapping[str, Any] = {"method": "meta-generator", "precision": "bfloat16"}
 """The synthesis method and its settings, chosen without the test set; see the README."""
 LEARNING = Distillation(
-    batch=BATCH, learning_rate=0.01, optimizer="muon", warmup=0.1, temperature=4.0, shift=4, flip=True,
+    batch=BATCH, learning_rate=0.02, optimizer="muon", warmup=0.1, temperature=4.0, shift=4, flip=True,
     precision="bfloat16",
 )  # fmt: skip
 """How every student is trained, `kd` included; `epochs` follows from images and steps."""
