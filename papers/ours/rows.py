@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from datafree.distillation.distill import Distillation
@@ -31,7 +32,7 @@ class Row:
     """One student: what it learns from, and for how long."""
 
     student: str
-    """Name of the zoo, `half` or `shallow`."""
+    """Name of the zoo, `half`, `shallow`, or `file.py:function`."""
     steps: int
     images: int | None = None
     """Number of synthetic images; None: the real training images (`kd`)."""
@@ -55,7 +56,7 @@ class Pair:
     weights: str | None = None
     """File name of a published teacher in the data folder's `weights`; None: the teacher is trained here."""
     code: str | None = None
-    """File name and function that build that teacher, in the same folder; None: a network of the zoo."""
+    """Name of the teacher as `file.py:function`; None: a network of the zoo."""
     constants: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """`mean` and `std` of the teacher's input."""
     training: Schedule = TRAINING
@@ -81,7 +82,7 @@ class Pair:
         learning = row.learning.model_dump(mode="json", exclude={"epochs"})
         method = None if row.images is None else methods.resolve(row.method).model_dump(mode="json")
         return {
-            **shared, "student": row.student, "start": row.start, "steps": row.steps, "images": row.images,
+            **shared, "student": Path(row.student).name, "start": row.start, "steps": row.steps, "images": row.images,
             "method": method, "learning": learning,
         }  # fmt: skip
 
@@ -131,7 +132,16 @@ SMOKE = Pair(
         "half/kd": Row("half", 30, learning=TINY),
     },
 )  # fmt: skip
+SIMPNET = Path(__file__).with_name("simpnet.py")
+CIFAR100 = Pair(
+    data="cifar100", teacher="simpnet600k", weights="cifar100-simpnet600k.safetensors", code=f"{SIMPNET}:simpnet600k",
+    constants={
+        "mean": (0.5070751592371323, 0.48654887331495095, 0.4409178433670343),
+        "std": (0.2673342858792401, 0.2564384629170883, 0.27615047132568404),
+    },
+    rows=_named("half", _student(f"{SIMPNET}:half", "random")),
+)  # fmt: skip
 BUDGETS = {
     "smoke": Budget((SMOKE,), (0, 1)),
-    "cpu": Budget((CIFAR10,), (0, 1, 2)),
+    "cpu": Budget((CIFAR10, CIFAR100), (0, 1, 2)),
 }

@@ -92,9 +92,8 @@ class Chain:
         return self.trained_teacher() if self.pair.weights is None else self.published_teacher(self.pair.weights)
 
     def published_teacher(self, weights: str) -> Network:
-        folder = Path(self.data_dir or os.environ.get("DATAFREE_DATA", ".")) / "weights"
-        name = self.pair.teacher if self.pair.code is None else f"{folder / self.pair.code}"
-        return load_model(name, weights=folder / weights, spec=self.spec).to(self.device)
+        path = Path(self.data_dir or os.environ.get("DATAFREE_DATA", ".")) / "weights" / weights
+        return load_model(self.pair.code or self.pair.teacher, weights=path, spec=self.spec).to(self.device)
 
     def trained_teacher(self) -> Network:
         folder = self.folder / "teacher"
