@@ -123,6 +123,11 @@ CIFAR10 = Pair(
         **_named("half, teacher start", _student("half", "teacher")),
     },
 )  # fmt: skip
+GPU = Pair(
+    data="cifar10", teacher="resnet20", weights="cifar10-resnet20.safetensors", constants=IMAGENET,
+    rows={"half/data-free-gpu": Row("half", 20_000, 40_960), "half/kd-gpu": Row("half", 20_000)},
+)  # fmt: skip
+"""What benchmarks/gpu.py runs."""
 TINY = LEARNING.model_copy(update={"shift": 1, "flip": False, "batch": 64, "precision": "float32"})
 SMALL = {"method": "meta-generator", "steps": 3, "batch": 64, "discard": 1, "width": 16, "flip": False}
 SMOKE = Pair(
@@ -144,4 +149,5 @@ CIFAR100 = Pair(
 BUDGETS = {
     "smoke": Budget((SMOKE,), (0, 1)),
     "cpu": Budget((CIFAR10, CIFAR100), (0, 1, 2)),
+    "gpu": Budget((GPU,), (0,)),
 }

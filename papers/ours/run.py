@@ -3,6 +3,7 @@
     python -m papers.ours.run --budget smoke            # seconds, on scikit-learn's digits; what the tests run
     python -m papers.ours.run --budget cpu --jobs 1     # the numbers in claims.json; hours, resumable
     python -m papers.ours.run --budget cpu --rows half/data-free half/kd --seeds 0
+    python benchmarks/gpu.py                            # the gpu budget, after the tests on the GPU
 
 Each cell (data set, teacher, row, seed) is written as soon as it is measured. An interrupted cell continues after its last
 chunk of images or epoch. Accuracy is measured after the last epoch on the whole test set, which no method can read; nothing
@@ -37,7 +38,7 @@ from datafree.releases.release import write_release
 from datafree.synthesis import methods
 from datafree.synthesis.synthetic_set import SyntheticSet, synthesize
 from papers.cells import cell_path, cells_by_seed, deviations, measure, provenance, read_cell
-from papers.chains import arguments, run
+from papers.chains import arguments, run, with_gpu
 from papers.claims import ACCURACY, experiment, metric
 from papers.ours.rows import BUDGETS, Pair, Row
 
@@ -128,7 +129,7 @@ def collect(budget: str, work: Path) -> list[dict[str, Any]]:
     """One experiment per row from the existing cells; a row that was not run is listed as such."""
     claims, plan, reasons = [], BUDGETS[budget], deviations(HERE)
     for pair in plan.pairs:
-        for name in pair.names():
+        for name in pair.names() if budget != "gpu" else pair.rows:
             identity = f"{pair.id}/{name}"
             cells = cells_by_seed(work / pair.id, name, plan.seeds, pair.settings(name))
             fields = {"deviation": reasons.get(identity, ""), **provenance(cells, budget)}
@@ -161,7 +162,7 @@ def main() -> int:
     args = parser.parse_args()
     work = args.work or Path("runs") / "ours" / args.budget
     make = partial(Chain, work=work, data_dir=args.data_dir, device=args.device, rows=tuple(args.rows))
-    return run(args, BUDGETS[args.budget], make, partial(collect, args.budget, work))
+    return run(args, BUDGETS[args.budget], make, partial(with_gpu, args.budget, work, collect))
 
 
 if __name__ == "__main__":

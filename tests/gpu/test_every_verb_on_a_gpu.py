@@ -1,7 +1,7 @@
 """Every verb on a GPU against the CPU: the same results up to rounding where nothing is trained, else as good ones.
 
-    python benchmarks/gpu.py                                            # these tests, then the CIFAR-10 recipe
-    DATAFREE_TEST_DEVICE=cpu python -m pytest -m gpu tests/gpu          # checks the tests themselves, without a GPU
+python benchmarks/gpu.py                                            # these tests, then the CIFAR-10 recipe
+DATAFREE_TEST_DEVICE=cpu python -m pytest -m gpu tests/gpu          # checks the tests themselves, without a GPU
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def test_every_synthesis_method(name, teacher, normed, whole_record, tmp_path):
     torch.testing.assert_close(network.predict(stored), logits, rtol=1e-2, atol=2e-2)
 
 
-def test_training_and_distillation_on_every_source(both, digits, whole_record, teacher, tmp_path):
+def test_training_and_distillation_on_every_source(digits, whole_record, teacher):
     student = df.new_model("hinton16", digits_spec(digits), seed=0).to(DEVICE)
     df.train(student, digits, epochs=3, batch=32, learning_rate=5e-3)
     assert df.evaluate(student, digits).accuracy > 60

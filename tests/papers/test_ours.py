@@ -58,4 +58,5 @@ def test_the_budgets_of_images_and_steps_are_kept():
 
 def test_the_committed_claims_have_every_row():
     expected = {f"{pair.id}/{name}" for pair in rows.BUDGETS["cpu"].pairs for name in pair.names()}
+    expected |= {f"{pair.id}/{name}" for pair in rows.BUDGETS["gpu"].pairs for name in pair.rows}
     assert {entry["id"] for entry in claims.load(FOLDER / "ours")} == expected
