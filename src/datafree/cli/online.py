@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from .._core.distributed import main_process, together
+from .._core.errors import UserError
 from .arguments import Data, RecordedModel, Run, Start, without_condensed
 from .loading import (
     check_code,
@@ -106,7 +107,10 @@ def online_command(memories: Mapping[str, SettingsText], alignments: Mapping[str
         if condensed is None and (alignment is not None or values(guide)):
             name = "alignment" if alignment is not None else next(iter(values(guide)))
             raise without_condensed(name)
-        chosen, memory_kind = online_settings(preset, None, values(settings))
+        try:
+            chosen, memory_kind = online_settings(preset, None, values(settings))
+        except UserError as error:  # --memory-decay is the `decay` of a memory
+            raise (UserError(f"--{error}") if str(error).startswith("decay: ") else error) from None
         kind, near = replay or memory_kind, alignment or ALIGNMENT
         check_kind(memory, kind, memories, "--replay")
         check_kind(guide, near, alignments, "--alignment")
