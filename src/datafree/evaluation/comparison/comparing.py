@@ -22,7 +22,7 @@ from ...records.record import Record
 from .cell import Cell, CellResult, Student, Workplace
 from .methods import MethodLike, compared_methods, label_of
 from .plan import KIND, ComparisonPlan
-from .protocol import IMAGES, Protocol, counts_for_steps
+from .protocol import IMAGES, Protocol
 from .result import Comparison
 from .sets import ImageSets
 
@@ -56,8 +56,6 @@ def plan_comparison(
     """Checks the arguments as `compare` does, without measuring anything. Raises the same errors."""
     check_count("seeds", seeds)
     protocol = Protocol.of(settings, start, images, steps, budget)
-    if protocol.budget is None:
-        counts_for_steps(protocol)
     teacher.check()
     if record is not None:
         record.check_teacher(teacher)

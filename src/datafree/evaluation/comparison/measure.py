@@ -7,7 +7,7 @@ import math
 import torch
 
 from ..._core.errors import UserError
-from ..._core.seeds import seed_of, stream
+from ..._core.seeds import stream
 from ..._core.threads import one_thread
 from ...distillation.distill import plan_distillation
 from ...distillation.distill_online import plan_online
@@ -17,13 +17,14 @@ from ...models.network import Network
 from ...records.record import Record
 from ...synthesis import methods as synthesis
 from ...synthesis.made_chunk import made_chunk
+from ...synthesis.methods import BoundMethod
 from ...synthesis.synthetic_set import chunk_size
 from .methods import ComparedMethod
 from .passes import Passes
-from .protocol import Counts, Protocol, distillation, epoch_shape, online_changes
+from .protocol import PER_GENERATOR_STEP, Counts, Protocol, distillation, epoch_shape, online_changes
 from .stopwatch import clock_for
 
-__all__ = ["budget_counts", "image_count"]
+__all__ = ["budget_counts", "even_chunk", "image_count"]
 
 SHARE_FOR_IMAGES = 0.5
 """Share of a budget for making images."""
@@ -35,40 +36,56 @@ ITERATIONS = 3
 """Number of generator steps of an online method that are measured; the first does not count."""
 
 
+def even_chunk(method: ComparedMethod, teacher: Network, images: int) -> int:
+    """Images per chunk: the method's own number, or chunks of equal size, so that no more images are made than needed."""
+    largest = chunk_size(method.settings, teacher, images)
+    if hasattr(method.settings, "chunk_size"):
+        return largest
+    return math.ceil(images / math.ceil(images / largest))
+
+
 def image_count(
     teacher: Network, record: Record | None, method: ComparedMethod, seed: int, protocol: Protocol, workers: int | None
 ) -> int:
     """The number of images that a method makes. Raises UserError for a budget that is too small for a batch of them."""
     if protocol.budget is None:
         return protocol.images
-    clock, half = clock_for(teacher.device), protocol.budget * SHARE_FOR_IMAGES
-    largest = chunk_size(method.settings, teacher, protocol.images)
-    size_of = getattr(method.settings, "chunk_size", None)
+    clock, half, batch = clock_for(teacher.device), protocol.budget * SHARE_FOR_IMAGES, protocol.training.batch
     with one_thread():
         began = clock()
         bound = synthesis.bind(method.settings, teacher, record, workers=workers)
-        fixed, size = clock() - began, 8 if size_of is None else size_of(len(teacher.spec.classes), 1)
-        times: list[tuple[int, float]] = []
-        while True:
-            size = min(size, largest)
-            began = clock()
-            batch = made_chunk(bound, 0, seed_of(seed, "measured"), size)
-            teacher.predict(batch.pixels)
-            times.append((size, max(clock() - began, 1e-6)))
-            if size == largest or times[-1][1] > MEASURED * protocol.budget:
-                break
-            size *= 4
-    per_image, per_chunk = _line(times)
-    per_chunk_image = per_image + per_chunk / largest
-    count = min(protocol.images, math.floor((half - fixed) / per_chunk_image))
-    if count < protocol.training.batch:
-        needed = (fixed + protocol.training.batch * per_chunk_image) / SHARE_FOR_IMAGES
-        batch = f"a batch of {protocol.training.batch} images"
+        fixed = clock() - began
+        largest = chunk_size(method.settings, teacher, protocol.images)
+        per_image, per_chunk = _line(_chunk_seconds(bound, method, largest, seed, protocol.budget))
+    count = math.floor((half - fixed) / (per_image + per_chunk / largest))
+    if count < largest:  # a single chunk
+        count = min(largest, math.floor((half - fixed - per_chunk) / per_image))
+    if count < batch:
+        needed = (fixed + per_chunk + batch * per_image) / SHARE_FOR_IMAGES
         raise UserError(
-            f"budget: got {protocol.budget:g} s, expected at least {math.ceil(needed)} s, half of it for {batch} of "
-            f"{method.name}; give more"
+            f"budget: got {protocol.budget:g} s, expected at least {math.ceil(needed)} s, half of it for a batch of {batch} "
+            f"images of {method.name}; give more"
         )
-    return count
+    return min(protocol.images, count)
+
+
+def _chunk_seconds(
+    bound: BoundMethod, method: ComparedMethod, largest: int, seed: int, budget: float
+) -> list[tuple[int, float]]:
+    """Sizes of chunks, and the seconds that each took; two at least, unless the first takes most of the budget."""
+    clock, size_of = clock_for(bound.teacher.device), getattr(method.settings, "chunk_size", None)
+    size = 8 if size_of is None else size_of(len(bound.teacher.spec.classes), 1)
+    times: list[tuple[int, float]] = []
+    while True:
+        size = min(size, largest)
+        began = clock()
+        batch = made_chunk(bound, 0, seed, size)
+        bound.teacher.predict(batch.pixels)
+        times.append((size, max(clock() - began, 1e-6)))
+        seconds = times[-1][1]
+        if size == largest or seconds > budget or (len(times) > 1 and seconds > MEASURED * budget):
+            return times
+        size *= 4
 
 
 def _line(times: list[tuple[int, float]]) -> tuple[float, float]:
@@ -86,13 +103,14 @@ def budget_counts(
 ) -> Counts:  # fmt: skip
     """The counts of a cell whose `images` took `seconds`. Raises UserError if no epoch fits in what is left."""
     assert protocol.budget is not None
-    left = protocol.budget - seconds
-    shape = epoch_shape(images or protocol.images, protocol.training.batch, 1 << 30)
-    counts = Counts(images, 1, *shape)
+    left, batch = protocol.budget - seconds, protocol.training.batch
+    one_pass = max((images or protocol.images) // batch, 1)
     if method.kind == "online":
-        per_step, per_epoch = _online_seconds(teacher, student, method, protocol, counts, seed)
+        per_step, per_epoch = _online_seconds(teacher, student, method, protocol, seed)
     else:
         per_step, per_epoch = _step_seconds(teacher, student, protocol, seed), 0.0
+    shape = epoch_shape(images or protocol.images, batch, max(math.floor(left / per_step), one_pass))
+    counts = Counts(images, 1, *shape)
     epoch = counts.epoch_steps * per_step + per_epoch
     epochs = math.floor(left / epoch)
     if epochs < 1:
@@ -117,10 +135,11 @@ def _step_seconds(teacher: Network, student: StudentLike | None, protocol: Proto
 
 
 def _online_seconds(
-    teacher: Network, student: StudentLike | None, method: ComparedMethod, protocol: Protocol, counts: Counts, seed: int
+    teacher: Network, student: StudentLike | None, method: ComparedMethod, protocol: Protocol, seed: int
 ) -> tuple[float, float]:
     """Seconds per student step with its share of a generator step, and beside those per epoch."""
-    measured = Counts(0, 1, ITERATIONS * counts.student_steps, counts.student_steps)
+    student_steps = PER_GENERATOR_STEP[0]
+    measured = Counts(0, 1, ITERATIONS * student_steps, student_steps)
     changes = online_changes(protocol, measured, method)
     plan = plan_online(
         teacher, student, preset=method.preset, replay=method.settings, start="random", seed=seed, **changes
@@ -129,4 +148,4 @@ def _online_seconds(
     plan.run(progress=lambda done, total: times.append(clock()))  # noqa: ARG005
     end = clock()
     per_iteration = (times[-1] - times[0]) / (len(times) - 1)
-    return max(per_iteration / counts.student_steps, 1e-6), end - times[-1]
+    return max(per_iteration / student_steps, 1e-6), end - times[-1]

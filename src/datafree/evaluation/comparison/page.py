@@ -36,7 +36,7 @@ def page(comparison: Comparison, cells: Sequence[Cell], workplace: Workplace) ->
         "teacher": comparison.teacher, "data": comparison.data,
         **{name.replace("_", " "): value for name, value in comparison.protocol.items()},
         "device": sorted({cell.device for cell in comparison.cells}),
-        "versions": comparison.cells[0].versions if comparison.cells else {},
+        "versions": dict(sorted(comparison.cells[0].versions.items())) if comparison.cells else {},
     }  # fmt: skip
     return render_template(
         "comparison.html", Path(__file__).parent, title=title_of(comparison), summary=summary(comparison), columns=COLUMNS,

@@ -15,7 +15,7 @@ from ...data import sha256
 from ...runs.output_folder import read_log
 from ...runs.run_log import RunLog
 from ...synthesis.synthetic_set import memory_hashes
-from ..accuracy import doubt, evaluate
+from ..accuracy import chance_level, evaluate
 from ..report.measured_on import measured_on
 from .cell import Cell, CellResult, Student, Workplace
 from .methods import ComparedMethod
@@ -61,13 +61,8 @@ class ComparisonPlan:
         """The cells that have no result yet. Raises UserError for a result of other settings, unless it is replaced."""
         return [cell for cell in self.cells if self.workplace.finished(cell) is None]
 
-    def claim(self) -> None:
-        """Makes or claims the output folder. Raises UserError for a folder of something else."""
-        claim_folder(self.workplace.folder, kind=KIND)
-
     def run_cell(self, cell: Cell, progress: Progress = silent) -> CellResult:
         """Measures one cell, or continues it; its result if it is finished. Raises UserError if it fails."""
-        self.claim()
         self.teacher_accuracy()
         return self.workplace.run(cell, progress)
 
@@ -87,7 +82,6 @@ class ComparisonPlan:
         log = log or self._log()
         log.check(self.workplace.folder)
         self.unfinished()  # refuses what other settings left before the first cell starts
-        self.claim()
         accuracy = self.teacher_accuracy()
         cells, results, unfinished = self.cells, [], []
         for number, cell in enumerate(cells):
@@ -131,18 +125,23 @@ class ComparisonPlan:
         return Unfinished(cell.id, cell.method.name, cell.student.name, cell.seed, reason, failed)
 
     def teacher_accuracy(self) -> float:
-        """In %, measured once for a folder. Raises UserError if it is near chance."""
+        """In %, measured once for the folder, which is claimed. Raises UserError if it is near chance, or for a folder of
+        something else.
+        """
         workplace, path = self.workplace, self.workplace.folder / TEACHER
         inputs = {"teacher": workplace.teacher.fingerprint(), "test images": sha256(workplace.test)}
         stored = read_json(path) if path.is_file() else {}
         if stored.get("inputs") == inputs:
+            claim_folder(workplace.folder, kind=KIND)
             return float(stored["accuracy"])
         teacher, test = workplace.teacher, workplace.test
         accuracy = evaluate(teacher, test).accuracy
-        if warning := doubt(accuracy, len(test), len(teacher.spec.classes)):
+        if level := chance_level(accuracy, len(test), len(teacher.spec.classes)):
             raise UserError(
-                f"teacher: got {accuracy:.2f} % on {measured_on(test)}, {warning}; give this teacher's data"
+                f"teacher: got {accuracy:.2f} % on {measured_on(test)}, {level}, expected a network that was trained for this "
+                "data, with its classes in this order, and its mean and std; give its own data, or see datafree evaluate"
             )
+        claim_folder(workplace.folder, kind=KIND)
         write_json(path, {"inputs": inputs, "accuracy": accuracy})
         return accuracy
 

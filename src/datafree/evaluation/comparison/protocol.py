@@ -9,7 +9,6 @@ from typing import Any
 
 from ..._core.arguments import check_count
 from ..._core.errors import UserError
-from ..._core.limits import EPOCHS
 from ..._core.settings import parse
 from ...distillation.online.settings import OnlineDistillation, online_preset
 from ...distillation.schedule import Distillation
@@ -24,6 +23,8 @@ STEPS = 200
 """Default number of student steps."""
 LEAST_STEPS = 10
 """Student steps per epoch, however few the images: an online method needs some for every step of its generator."""
+MOST_EPOCHS = 100
+"""About the most epochs of a cell: the student is measured after each."""
 PER_GENERATOR_STEP = (10, 9, 11, 8, 12)
 """Student steps per generator step of an online method, by preference; 10 is its default."""
 SHARED = ("batch", "optimizer", "decay", "warmup", "precision", "shift", "flip")
@@ -104,10 +105,11 @@ def _seconds(budget: float | str) -> float:
 def epoch_shape(images: int, batch: int, steps: int) -> tuple[int, int]:
     """Student steps per epoch, and per generator step of an online method, which divides it.
 
-    An epoch is at most one pass over the images, or LEAST_STEPS where those are few. It is the largest number of steps that
-    is a multiple of 8 to 12, so that an online method can take the same ones; below 8 it is one generator step.
+    An epoch is at most one pass over the images; LEAST_STEPS if those are few, and more if there were more than MOST_EPOCHS.
+    It is the largest such number that is a multiple of 8 to 12, so that an online method can take the same steps; below 8 it
+    is one generator step.
     """
-    most = min(max(images // batch, LEAST_STEPS), steps)
+    most = min(max(images // batch, LEAST_STEPS, steps // MOST_EPOCHS), steps)
     if most < min(PER_GENERATOR_STEP):
         return most, most
     for epoch_steps in range(most, 0, -1):
@@ -121,13 +123,7 @@ def counts_for_steps(protocol: Protocol) -> Counts:
     """The counts of every cell of a comparison of equal steps, which are rounded up to whole epochs."""
     assert protocol.steps is not None
     epoch_steps, student_steps = epoch_shape(protocol.images, protocol.training.batch, protocol.steps)
-    epochs = -(-protocol.steps // epoch_steps)
-    if epochs > EPOCHS:
-        raise UserError(
-            f"steps: got {protocol.steps:,}, which is {epochs:,} epochs of {epoch_steps} steps, expected at most {EPOCHS:,} "
-            "epochs; give fewer steps, or more `images`"
-        )
-    return Counts(protocol.images, epochs, epoch_steps, student_steps)
+    return Counts(protocol.images, -(-protocol.steps // epoch_steps), epoch_steps, student_steps)
 
 
 def distillation(protocol: Protocol, counts: Counts) -> Distillation:

@@ -19,7 +19,7 @@ from ...models.network import Network
 from ...records.record import Record
 from ...runs.difference import difference
 from ...synthesis.synthetic_set import SyntheticSet, make_set
-from .measure import image_count
+from .measure import even_chunk, image_count
 from .methods import ComparedMethod
 from .protocol import Protocol
 from .stopwatch import clock_for
@@ -84,8 +84,9 @@ class ImageSets:
             if not about["complete"]:
                 with _timed(about_file, about, self.teacher, progress) as timed_progress:
                     make_set(
-                        self.teacher, self.record, method.settings, place, images=about["images"], seed=seed, chunk=None,
-                        workers=self.workers, progress=timed_progress,
+                        self.teacher, self.record, method.settings, place, images=about["images"], seed=seed,
+                        chunk=even_chunk(method, self.teacher, about["images"]), workers=self.workers,
+                        progress=timed_progress,
                     )  # fmt: skip
                 about["complete"] = True
                 write_json(about_file, about)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -44,24 +43,22 @@ class Stopwatch:
         self.file, self.clock = file, clock
         self.laps: list[float] = read_json(file)["seconds"] if resumed and file.is_file() else []
         self.running, self.began = 0.0, clock()
+        self.runs = True
 
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Time inside the block does not count."""
-        self.running += self.clock() - self.began
-        try:
-            yield
-        finally:
-            self.began = self.clock()
+    def stop(self) -> None:
+        """Time from here to the next `lap` does not count: evaluation, and writing the state."""
+        if self.runs:
+            self.running += self.clock() - self.began
+            self.runs = False
 
     def lap(self, wall_seconds: Sequence[float]) -> None:
-        """Ends an epoch, of which `wall_seconds` has one entry each, saved with the state of the training.
+        """Ends an epoch and starts the next. `wall_seconds` has one entry for each epoch, saved with the training's state.
 
         An epoch whose time was lost, as the run was killed between the two files, gets its wall time.
         """
-        self.running += self.clock() - self.began
+        self.stop()
         if len(self.laps) < len(wall_seconds):
             missing = wall_seconds[len(self.laps) : -1]
             self.laps += [*missing, self.running]
             write_json(self.file, {"seconds": self.laps})
-        self.running, self.began = 0.0, self.clock()
+        self.running, self.began, self.runs = 0.0, self.clock(), True

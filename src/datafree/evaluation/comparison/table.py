@@ -49,8 +49,8 @@ def markdown(comparison: Comparison) -> str:
     """The comparison as Markdown."""
     heads = [f"{name} ({about})" if about else name for name, about in COLUMNS]
     lines = [
-        f"# {_text(title_of(comparison))}", "", _text(summary(comparison)), "", f"| student | method | {' | '.join(heads)} |",
-        f"|---|---|{'---:|' * len(COLUMNS)}",
+        f"# {_text(title_of(comparison))}", "", _text(summary(comparison)), "",
+        f"| student | method | {' | '.join(heads)} |", f"|---|---|{'---:|' * len(COLUMNS)}",
     ]  # fmt: skip
     for row in comparison.rows:
         name = f"{row.method} (control)" if row.control else row.method
