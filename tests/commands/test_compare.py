@@ -118,7 +118,7 @@ def test_a_finished_comparison_is_repeated_with_the_same_words(command, here):
     assert "differences may be chance" in first.out
 
 
-def test_a_cell_that_another_run_measures_is_left_to_it(command, here):
+def test_a_cell_that_another_run_measures_is_left_to_it(here):
     line = f"compare good --data digits --methods stripes.py:Stripes --no-controls {TINY} --out out"
     place = here / "out" / "cells" / "stripes" / "hinton8" / "seed-0"
     place.mkdir(parents=True)

@@ -248,14 +248,16 @@ def test_a_budget_fixes_the_counts_before_the_training_and_a_stopped_cell_keeps_
 
 def test_a_budget_that_is_too_small_is_one_line(teacher, tmp_path, monkeypatch):
     options = {**TINY, "steps": None, "methods": [Stripes()], "controls": False, "out": tmp_path / "out"}
-    with pytest.raises(df.UserError, match="budget: got '0.5s', expected at least a second, such as 90s, 10m or 2h"):
+    with pytest.raises(
+        df.UserError, match=re.escape("budget: got '0.5s', expected at least a second, such as 90s, 10m or 2h")
+    ):
         df.compare(teacher, "digits", **options, budget="0.5s")
     monkeypatch.setattr(measure, "_step_seconds", lambda *_: 0.5)
     with pytest.raises(df.UserError, match=r"budget: got 1 s, expected at least \d+ s for stripes and one epoch of"):
         df.compare(teacher, "digits", **options, budget="1s")
     monkeypatch.setattr(measure, "_chunk_seconds", lambda *_: [(8, 8.0), (16, 16.0)])
     with pytest.raises(
-        df.UserError, match="expected at least 3[23] s, half of it for a batch of 16 images of stripes; give"
+        df.UserError, match=r"expected at least 3[23] s, half of it for a batch of 16 images of stripes; give"
     ):
         df.compare(teacher, "digits", **{**options, "out": tmp_path / "b"}, budget="1s")
 
@@ -294,7 +296,7 @@ def test_a_teacher_near_chance_on_the_data_is_refused(teacher, digits, tmp_path)
 
 
 def test_a_student_of_other_classes_is_refused(teacher, tmp_path):
-    with pytest.raises(df.UserError, match="expected \\(images, 10 classes\\)|into 7 classes|shape"):
+    with pytest.raises(df.UserError, match=r"expected \(images, 10 classes\)"):
         df.compare(
             teacher, "digits", students=torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 7)), methods=["bns"],
             out=tmp_path / "out",

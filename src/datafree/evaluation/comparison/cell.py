@@ -13,7 +13,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..._core.errors import UserError
-from ..._core.files import locked, read_json, write_json
+from ..._core.files import locked, read_json, sweep, write_json
 from ..._core.files.atomic import make_folder
 from ..._core.files.lock import LOCK
 from ..._core.progress import Progress
@@ -173,6 +173,7 @@ class Workplace:
         place = self.place(cell)
         make_folder(place)
         with locked(place):
+            sweep(place)
             if (result := self.finished(cell)) is not None:
                 return result
             identity = self.identity(cell)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..._core.errors import UserError
-from ..._core.files import claim_folder, read_json, write_json, write_text
+from ..._core.files import claim_folder, read_json, sweep, write_json, write_text
 from ..._core.files.lock import InUse, waiting_lock
 from ..._core.progress import Progress, silent
 from ..._core.user_code import failed_place
@@ -138,8 +138,8 @@ class ComparisonPlan:
         accuracy = evaluate(teacher, test).accuracy
         if level := chance_level(accuracy, len(test), len(teacher.spec.classes)):
             raise UserError(
-                f"teacher: got {accuracy:.2f} % on {measured_on(test)}, {level}, expected a network that was trained for this "
-                "data, with its classes in this order, and its mean and std; give its own data, or see datafree evaluate"
+                f"teacher: got {accuracy:.2f} % on {measured_on(test)}, {level}, expected a network that was trained for "
+                "this data, with its classes in this order, and its mean and std; give the data that it was trained for"
             )
         claim_folder(workplace.folder, kind=KIND)
         write_json(path, {"inputs": inputs, "accuracy": accuracy})
@@ -159,6 +159,7 @@ class ComparisonPlan:
             workplace.folder,
         )  # fmt: skip
         with waiting_lock(workplace.folder, file="comparison.json"):
+            sweep(workplace.folder)
             write_text(workplace.folder / "comparison.html", page(comparison, self.cells, workplace))
             write_text(workplace.folder / "comparison.md", comparison.markdown())
             write_json(workplace.folder / "comparison.json", as_json(comparison))
