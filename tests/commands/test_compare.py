@@ -13,6 +13,7 @@ from datafree._core.files import locked
 from datafree.cli.main import run as run_command
 
 TINY = "--images 32 --steps 10 --batch 16 --students hinton8 --seeds 1 --quiet"
+OPTIONS = "--images 32 --steps 10 --batch 16 --seeds 1 --no-controls --quiet"
 METHOD = """
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -90,13 +91,19 @@ def test_lines_of_print_cells_run_alone_and_give_the_same_table(command, here):
 
 def test_a_method_and_a_student_of_the_users_own_take_part(command, here):
     done = command(
-        "compare good --data digits --methods stripes.py:Stripes --students own_student.py:build,half --images 32 "
-        "--steps 10 --batch 16 --seeds 1 --no-controls --out out --quiet"
+        "compare good --data digits --methods stripes.py:Stripes --students own_student.py:build,half "
+        f"{OPTIONS} --out out"
     )
     assert done.code == 0, done.err
     assert [(row["method"], row["student"], row["n"]) for row in rows(here, "out")] == [
         ("stripes", "own_student:build", 1), ("stripes", "hinton16", 1)
     ]  # fmt: skip
+    changed = STUDENT.replace("nn.Flatten()", "nn.Flatten(), nn.Identity()")
+    (here / "own_student.py").write_text(changed.replace("spec.pixels", "1 * spec.pixels"))
+    line = (
+        f"compare good --data digits --methods stripes.py:Stripes --students own_student.py:build {OPTIONS} --out out"
+    )
+    assert "with other content of" in command(line).line
     page = (here / "out" / "comparison.html").read_text()
     assert str(here) not in page + (here / "out" / "run.json").read_text()
 

@@ -206,6 +206,16 @@ def test_a_failed_cell_stops_no_other_and_is_listed_with_its_reason(teacher, tmp
         df.compare(teacher, "digits", **{**TINY, "methods": ["bns"], "controls": False, "out": tmp_path / "b"})
 
 
+def test_a_start_that_was_not_possible_and_images_without_their_classes_are_noted(teacher, tmp_path):
+    linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    options = {**TINY, "methods": [Stripes()], "students": ["hinton8", linear], "controls": False, "start": "teacher"}
+    comparison = df.compare(teacher, "digits", **options, out=tmp_path / "out")
+    assert [cell.from_teacher for cell in comparison.cells] == [True, False]
+    text = " ".join(comparison.notes)
+    assert "Sequential started from random weights: its layers do not match the teacher's" in text
+    assert "stripes: the teacher predicts the target class for" in text and "near chance (10.0 %)" in text
+
+
 def test_students_of_a_seed_share_its_images(teacher, tmp_path):
     comparison = df.compare(
         teacher, "digits",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,13 +13,15 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ..._core.code_names import code_name
 from ..._core.errors import UserError
-from ..._core.files import locked, read_json, sweep, write_json
+from ..._core.files import locked, read_json, sha256_file, sweep, write_json
 from ..._core.files.atomic import make_folder
 from ..._core.files.lock import LOCK
 from ..._core.progress import Progress
 from ..._core.resume import threads_of
 from ..._core.settings import first_problem
+from ..._core.user_code import all_files
 from ...data import Dataset, sha256
 from ...distillation.distill import plan_distillation
 from ...distillation.distill_online import plan_online
@@ -48,6 +51,14 @@ class Student:
     name: str
     label: str
     source: StudentLike
+
+    def code(self) -> dict[str, str]:
+        """The hash of the user's own code that builds it; else empty."""
+        code = code_name(self.source) if isinstance(self.source, str) else None
+        if code is None:
+            return {}
+        digests = "".join(map(sha256_file, all_files(code)))
+        return {"code of student": hashlib.sha256(digests.encode()).hexdigest()}
 
 
 @dataclass(frozen=True)
@@ -90,6 +101,10 @@ class CellResult(BaseModel):
     image_seconds: float = Field(ge=0)
     training_seconds: float = Field(ge=0)
     temperature: float | None
+    from_teacher: bool
+    """Whether the student started with channels of the teacher."""
+    warning: str | None
+    """What is wrong with its images, such as that they do not show their classes."""
     parameters: int
     settings: dict[str, Any]
     inputs: dict[str, Any]
@@ -116,6 +131,7 @@ class Trained:
     wall_seconds: list[float]
     temperature: float | None
     images: int
+    from_teacher: bool
 
 
 @dataclass(frozen=True)
@@ -146,7 +162,7 @@ class Workplace:
         record = self.sets.record if cell.method.kind == "images" else None
         inputs = {
             "teacher": self.teacher.fingerprint(), "record": record and record.digest(),
-            "student": self.student(cell).fingerprint(), "test images": sha256(self.test), **cell.method.code(),
+            "student": self.student(cell).fingerprint(), "test images": sha256(self.test), **cell.method.code(), **cell.student.code(),
         }  # fmt: skip
         if cell.method.kind == "real" and self.train is not None:
             inputs["training images"] = sha256(self.train)
@@ -180,7 +196,7 @@ class Workplace:
             plan = self._open(place, identity)
             half = _parts(progress)
             warm_up()
-            images, image_seconds, source = self._images(cell, half[0] if cell.method.kind == "images" else progress)
+            images, image_seconds, source, warning = self._images(cell, half[0])
             if "counts" not in plan:
                 plan["counts"] = asdict(self._counts(cell, images, image_seconds))
                 write_json(place / PLAN, plan)
@@ -204,7 +220,7 @@ class Workplace:
                 accuracy=scores.accuracy, best_accuracy=best, best_epoch=trained.scores.index(best) + 1,
                 agreement=scores.agreement, curve=tuple(curve), images=trained.images, steps=counts.steps,
                 epochs=counts.epochs, image_seconds=round(image_seconds, 4), training_seconds=round(sum(watch.laps), 4),
-                temperature=trained.temperature, parameters=trained.network.parameters, settings=identity["settings"],
+                temperature=trained.temperature, from_teacher=trained.from_teacher, warning=warning, parameters=trained.network.parameters, settings=identity["settings"],
                 inputs=identity["inputs"], versions=versions(), device=device_name(str(self.teacher.device)),
             )  # fmt: skip
             write_json(place / RESULT, result.model_dump(mode="json"))
@@ -227,18 +243,20 @@ class Workplace:
             write_json(path, plan)
         return plan
 
-    def _images(self, cell: Cell, progress: Progress) -> tuple[int, float, StoredImages | None]:
-        """Number of images of the cell, the seconds that they took, and the images; none for an online method."""
+    def _images(self, cell: Cell, progress: Progress) -> tuple[int, float, StoredImages | None, str | None]:
+        """Number of images of the cell, the seconds that they took, the images, and what is wrong with them; none for an
+        online method.
+        """
         if cell.method.kind == "images":
             made = self.sets.made(cell.method, cell.seed, progress)
-            return len(made.images), made.seconds, stored_images(made.images)
+            return len(made.images), made.seconds, stored_images(made.images), made.images.warning()
         if cell.method.kind == "real":
             assert self.train is not None
             clock = clock_for(self.teacher.device)
             began = clock()
             source = soft_labelled(self.teacher, self.train)
-            return len(source), clock() - began, source
-        return 0, 0.0, None
+            return len(source), clock() - began, source, None
+        return 0, 0.0, None, None
 
     def _counts(self, cell: Cell, images: int, seconds: float) -> Counts:
         if self.protocol.budget is None:
@@ -263,7 +281,8 @@ class Workplace:
             student = plan.run(score=score, on_epoch=lambda _, curve: watch.lap(curve.seconds), **calls)
             curve, settings = student.training.curve, student.training.settings
             temperature = settings.temperature if settings.loss == "kl" else None
-            return Trained(student, curve.scores, curve.seconds, temperature, len(source))
+            from_teacher = student.training.started_from_teacher
+            return Trained(student, curve.scores, curve.seconds, temperature, len(source), from_teacher)
         changes = online_changes(self.protocol, counts, cell.method)
         online = plan_online(
             self.teacher,
@@ -282,8 +301,9 @@ class Workplace:
 
         result = online.run(score=self._score(online.student, watch), on_epoch=on_epoch, **calls)
         return Trained(
-            result, result.history.scores, result.history.seconds, online.settings.temperature, result.history.images
-        )
+            result, result.history.scores, result.history.seconds, online.settings.temperature, result.history.images,
+            result.training.started_from_teacher,
+        )  # fmt: skip
 
     def _score(self, student: Network, watch: Stopwatch) -> Callable[[Network], float]:
         """Accuracy in %, which costs the cell no time. The moving average of an online student is not measured."""

@@ -28,9 +28,12 @@ def notes_of(
     for method in methods:
         if differences := _differences(method, protocol):
             notes.append(f"{method.name}: {'; '.join(differences)}")
-    notes += _devices(results)
+    notes += _images(results) + _devices(results)
     if not protocol.training.temperature and protocol.training.loss == "kl":
         notes.append(_temperatures(methods, results))
+    others = sorted({result.student for result in results if protocol.start == "teacher" and not result.from_teacher})
+    if others:
+        notes.append(f"{', '.join(others)} started from random weights: its layers do not match the teacher's")
     own_weights = [student.name for student in students if isinstance(student.source, Network) or not _named(student)]
     if own_weights and protocol.start == "random":
         notes.append(
@@ -64,6 +67,12 @@ def _differences(method: ComparedMethod, protocol: Protocol) -> list[str]:
     if training.warmup and training.decay == "cosine":
         differences.append("the cosine begins with the warm-up, not after it")
     return differences
+
+
+def _images(results: Sequence[CellResult]) -> list[str]:
+    """What is wrong with a method's images, of its first seed that has a warning."""
+    warnings = {result.method: result.warning for result in reversed(results) if result.warning and not result.control}
+    return [f"{method}: {warning}" for method, warning in sorted(warnings.items())]
 
 
 def _devices(results: Sequence[CellResult]) -> list[str]:
