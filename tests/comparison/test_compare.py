@@ -14,10 +14,10 @@ import datafree as df
 from datafree.distillation.online.trainer import OnlineTrainer
 from datafree.distillation.sources import StoredImages
 from datafree.evaluation.comparison import measure, plan_comparison
-from datafree.evaluation.comparison.cell import Workplace
 from datafree.evaluation.comparison.methods import compared_methods, default_methods
 from datafree.evaluation.comparison.passes import Passes
 from datafree.evaluation.comparison.protocol import MOST_EPOCHS, epoch_shape
+from datafree.evaluation.comparison.workplace import Workplace
 from datafree.synthesis.methods import Batch, chunk_labels
 
 TINY = {"images": 32, "steps": 20, "settings": {"batch": 16}, "students": "hinton8", "seeds": 1}
@@ -141,7 +141,7 @@ def test_a_comparison_that_is_stopped_anywhere_gives_the_same_result(teacher, tm
 
 def test_all_students_of_a_seed_start_alike_and_take_as_many_steps(teacher, tmp_path, monkeypatch):
     from datafree.distillation import training_loop
-    from datafree.evaluation.comparison import cell as cells
+    from datafree.evaluation.comparison import training as cells
 
     starts, steps, peaks = [], {"stored": 0, "online": 0}, set()
     stored_epoch, online_step = training_loop._epoch, OnlineTrainer._student_step

@@ -19,12 +19,13 @@ from ...distillation.students import Start, StudentLike, new_student, student_na
 from ...models import zoo
 from ...models.network import Network
 from ...records.record import Record
-from .cell import Cell, CellResult, Student, Workplace
+from .cell import Cell, CellResult, Student
 from .methods import MethodLike, compared_methods, label_of
 from .plan import KIND, ComparisonPlan
 from .protocol import IMAGES, Protocol
 from .result import Comparison
 from .sets import ImageSets
+from .workplace import Workplace
 
 __all__ = ["SEEDS", "compare", "plan_comparison"]
 

@@ -13,10 +13,11 @@ from ..report.model import Grid, Timeline
 from ..report.page import figure, is_steep, plot, render_template, settings_groups, timeline_figure
 from ..report.sets import real_grid, set_grid
 from ..report.timelines import timeline
-from .cell import Cell, Workplace
+from .cell import Cell
 from .plot import time_svg
 from .result import Comparison
 from .table import COLUMNS, explanations, group_of, row_values, summary, time_unit, title_of
+from .workplace import Workplace
 
 __all__ = ["page"]
 

@@ -17,10 +17,11 @@ from ...runs.run_log import RunLog
 from ...synthesis.synthetic_set import memory_hashes
 from ..accuracy import chance_level, evaluate
 from ..report.measured_on import measured_on
-from .cell import Cell, CellResult, Student, Workplace
+from .cell import Cell, CellResult, Student
 from .methods import ComparedMethod
 from .notes import notes_of
 from .result import Comparison, Unfinished, comparison_rows
+from .workplace import Workplace
 
 __all__ = ["KIND", "ComparisonPlan"]
 
