@@ -160,7 +160,11 @@ class Workplace:
         """
         if cell.method.kind == "images":
             made = self.sets.made(cell.method, cell.seed, progress)
-            return len(made.images), made.seconds, stored_images(made.images), made.images.warning()
+            warning = made.images.warning()
+            named = (
+                None if warning is None else warning.replace(made.images.folder.name, f"the images of seed {cell.seed}")
+            )
+            return len(made.images), made.seconds, stored_images(made.images), named
         if cell.method.kind == "real":
             assert self.train is not None
             clock = clock_for(self.teacher.device)
