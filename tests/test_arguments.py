@@ -66,7 +66,7 @@ def student() -> df.Network:
 
 
 def test_every_public_function_checks_its_arguments_against_their_annotations():
-    assert len(FUNCTIONS) == 25
+    assert len(FUNCTIONS) == 26
     assert [name for name, function in FUNCTIONS.items() if not hasattr(function, "__wrapped__")] == []
     for function in (*FUNCTIONS.values(), train_online, write_record):
         get_type_hints(function)  # raises for a name that is there for the type checker alone
@@ -86,6 +86,7 @@ def test_the_parameters_of_a_few_words_are_known():
     assert found == {
         ("similarity", "form"), ("quantize", "correct_bias"), ("quantize", "target_cpu"), ("distill", "start"),
         ("distill_online", "start"), ("import_condensed", "labels"), ("import_condensed", "layout"),
+        ("compare", "start"),
     }  # fmt: skip
 
 
@@ -96,6 +97,7 @@ WORDS = {
     "target_cpu": lambda word: df.quantize(TEACHER, calibrate=PIXELS, target_cpu=word),
     "start": lambda word: df.distill(TEACHER, student(), images=PIXELS, start=word),
     "start ": lambda word: df.distill_online(TEACHER, student(), start=word),
+    "start  ": lambda word: df.compare(TEACHER, DATA, start=word),
     "labels": lambda word: df.import_condensed("x.pt", TEACHER, labels=word),
     "kind": lambda word: Disagreement(word),
     "ground": lambda word: Scene("things", word),

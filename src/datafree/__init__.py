@@ -39,6 +39,8 @@ if TYPE_CHECKING:  # the same names for type checkers and editors, which do not 
     from .distillation.train_student import train_student
     from .distillation.training_loop import Curve, Schedule
     from .evaluation.accuracy import Evaluation, evaluate
+    from .evaluation.comparison.comparing import compare
+    from .evaluation.comparison.result import Comparison
     from .evaluation.report.collect import WrittenReport, report
     from .evaluation.similarity import Similarity, similarity
     from .evaluation.student_release import save_student
@@ -61,6 +63,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors, which do not 
 
 _HOMES = {
     "Bits": "quantization",
+    "Comparison": "evaluation.comparison.result",
     "Condensed": "data.condensed.condensed_set",
     "Dataset": "data",
     "Curve": "distillation.training_loop",
@@ -89,6 +92,7 @@ _HOMES = {
     "WrittenReport": "evaluation.report.collect",
     "UserError": "_core.errors",
     "as_dataset": "data.adapters",
+    "compare": "evaluation.comparison.comparing",
     "condense": "data.condensed.methods",
     "distill": "distillation.distill",
     "distill_online": "distillation.distill_online",
@@ -120,6 +124,7 @@ _HOMES = {
 
 __all__ = [
     "Bits",
+    "Comparison",
     "Condensed",
     "Curve",
     "Dataset",
@@ -148,6 +153,7 @@ __all__ = [
     "WrittenReport",
     "__version__",
     "as_dataset",
+    "compare",
     "condense",
     "distill",
     "distill_online",

@@ -38,6 +38,9 @@ TABLE = [
     ("distill t --online generator --generator-rate 1 --student-rate 2 --vae-rate 3 --decay 0.9 --out o",
      "distill online t --generator-learning-rate 1 --student-learning-rate 2 --vae-learning-rate 3 --memory-decay 0.9 "
      "--out o", 5),
+    ("distill online t --decay=0.9 --out o", "distill online t --memory-decay=0.9 --out o", 1),
+    ("distill online t --decay constant --out o", "distill online t --decay constant --out o", 0),
+    ("distill t --set s --decay constant --out o", "distill t --set s --decay constant --out o", 0),
     ("distill t --online bns --learning-rate 0.1 --out o", "distill fresh bns t --method-learning-rate 0.1 --out o", 2),
     ("distill fresh bns t --learning-rate 0.1 --out o", "distill fresh bns t --learning-rate 0.1 --out o", 0),
     ("quantize t --weights 4 --activations=4 --first 8 --last 8 --out q",

@@ -12,7 +12,7 @@ from datafree.cli import VERBS
 
 ALL = (
     "demo", "train", "record", "inspect", "synthesize", "distill", "quantize", "evaluate", "similarity", "report", "pack",
-    "convert", "rerun", "condense", "import-condensed", "expand", "list", "completion",
+    "convert", "rerun", "condense", "import-condensed", "expand", "list", "completion", "compare",
 )  # fmt: skip
 FLAGS = {
     "train": ("--out", "--data", "--limit", "--size", "--epochs", "--learning-rate", "--seed", "--device", "--quiet"),
@@ -33,6 +33,10 @@ FLAGS = {
     ),
     "similarity": ("--split", "--images", "--form", "--layers", "--data-dir", "--out", "--weights", "--code", "--record"),
     "evaluate": ("--data", "--split", "--teacher", "--weights", "--code"),
+    "compare": (
+        "--out", "--methods", "--students", "--seeds", "--images", "--steps", "--budget", "--start", "--controls",
+        "--print-cells", "--cell", "--replace", "--shift", "--flip", "--mixup", "--data", "--record", "--code", "--quiet",
+    ),
     "report": ("--out", "--data", "--split", "--title", "--replace"),
     "pack": ("--weights", "--shape", "--classes", "--mean", "--std", "--out"),
     "convert": ("--out",),

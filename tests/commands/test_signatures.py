@@ -58,6 +58,8 @@ PAIRS = [
          other_default={"record", "epoch_images"}),
     Pair(("quantize",), "quantization.quantized_network:quantize",
          {"network": "teacher", "fine_tune": "finetune"}, words_instead={"settings", "bits"}),
+    Pair(("compare",), "evaluation.comparison.comparing:compare",
+         words_instead={"settings", "seed", "train", "record", "on_cell"}, other_default={"data", "out"}),
     Pair(("report",), "evaluation.report.collect:report", words_instead={"settings", "networks"}),
     Pair(("distill", "online"), "distillation.distill_online:distill_online", words_instead={"settings"},
          other_default={"alignment", "replay"}),

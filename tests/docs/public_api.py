@@ -68,7 +68,9 @@ def researcher(teacher: df.Network, student: df.Network, made: df.SyntheticSet, 
     real: df.StoredImages = df.soft_labelled(teacher, df.load_data("digits", "train"))
     curve: df.Curve = df.train_student(teacher, student, source, df.Distillation(epochs=1))
     loss: Tensor = df.kl(student(real.pixels), real.targets, 4.0)
-    print(curve.loss, len(fresh), loss)
+    comparison: df.Comparison = df.compare(teacher, "digits", methods=["bns", df.method("bns", steps=2)], budget="10m")
+    accuracy: float = comparison.cells[0].accuracy
+    print(curve.loss, len(fresh), loss, comparison.markdown(), comparison.rows[0].n, accuracy)
 
 
 def quantized(teacher: df.Network, pixels: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -21,8 +22,8 @@ from .imported_files import imported_files, is_installed
 from .version import FOLDER
 
 __all__ = [
-    "all_files", "class_file", "code_entry", "code_files", "file_imports", "guarded", "import_code", "is_user_code",
-    "running",
+    "all_files", "class_file", "code_entry", "code_files", "failed_place", "file_imports", "guarded", "import_code",
+    "is_user_code", "running",
 ]  # fmt: skip
 
 _FILES: dict[str, set[Path]] = {}
@@ -96,6 +97,12 @@ def guarded(name: str, code: CodeName, note: str = "", kind: str = "model") -> I
         ) from error
     finally:
         sys.path[:] = search_path
+
+
+def failed_place(error: BaseException) -> str | None:
+    """File and line of the user's own code in which an error came up; None for errors of the library."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_user_code(frame.filename)]
+    return f"{os.path.relpath(frames[-1].filename)}, line {frames[-1].lineno}," if frames else None
 
 
 def class_file(settings: Any) -> Path | None:

@@ -27,6 +27,7 @@ VERBS = {
     "quantize": "8, 4 or fewer bits, calibrated and fine-tuned without data; ONNX, checked and timed",
     "evaluate": "accuracy on labelled data, agreement with a teacher",
     "similarity": "rank data sets by how similar they are to a network's training data",
+    "compare": "compare methods on one teacher under one protocol: a table over seeds, with controls",
     "report": "one self-contained page: table, images, curves, settings",
     "pack": "make a release from a network's weights alone, without data",
     "convert": "turn a .pt / .pth state dict into safetensors, without running its code",
@@ -44,7 +45,7 @@ MODULES = {
     "record": "record_command",
 }
 """Where a verb's options are, if not in the file of its name."""
-WITH_DATA = ("train", "record", "condense", "distill", "quantize", "evaluate", "similarity", "report")
+WITH_DATA = ("train", "record", "condense", "distill", "quantize", "evaluate", "similarity", "compare", "report")
 """Verbs with --data-dir."""
 DATA = "Data sets are looked for under --data-dir, or the folder that DATAFREE_DATA names."
 GLOBAL = Group("Output", sort_key=99)

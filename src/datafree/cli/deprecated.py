@@ -86,6 +86,8 @@ WITHDRAWN = {
     "leave the option out",
 }
 """Earlier choices that no command has any more, and why."""
+_NUMBERS = {("quantize", "--weights"): "--weight-bits", ("distill", "--decay"): "--memory-decay"}
+"""Earlier flags of a number; with another value they are today's flag of that name."""
 _NEW_MEANING = {("distill", "fresh"): ("--learning-rate", "--precision")}
 """Flags whose earlier meaning is another's now: rewritten only where the command line has the earlier spelling anyway."""
 
@@ -202,9 +204,9 @@ def _with_flags(words: list[str], notes: list[str], is_earlier: bool) -> list[st
         new = None if flag in unchanged else renames.get(flag)
         if new is None and flag.startswith("--no-") and (switch := renames.get(f"--{flag[5:]}")) is not None:
             new = f"--no-{switch[2:]}"
-        if words[0] == "quantize" and flag == "--weights":
+        if (*words[:1], flag) in _NUMBERS and (new is not None or words[0] == "quantize"):
             value = value if equals else next(iter(words[place + 1 :]), "")
-            new = "--weight-bits" if _is_number(value) else None
+            new = _NUMBERS[words[0], flag] if _is_number(value) else None
         if new is not None:
             notes.append(f"{flag} is now called {new}")
             word = new + word[len(flag) :]

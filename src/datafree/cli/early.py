@@ -20,9 +20,9 @@ from .settings_source import family
 
 __all__ = ["check"]
 
-TRAINED = ("record", "synthesize", "expand", "distill", "quantize", "evaluate", "similarity")
+TRAINED = ("record", "synthesize", "expand", "distill", "quantize", "evaluate", "similarity", "compare")
 """Verbs whose first argument is a trained network."""
-CHANGED = ("record", "synthesize", "expand", "quantize")
+CHANGED = ("record", "synthesize", "expand", "quantize", "compare")
 """Verbs that need its gradients, layers or weights; for the others its answers are enough."""
 FRESH = ("train", "pack")
 

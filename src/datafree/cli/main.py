@@ -9,7 +9,6 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from functools import partial
@@ -19,7 +18,7 @@ from typing import Any
 from .._core.code_names import code_name
 from .._core.distributed import first_started, say_first, started
 from .._core.errors import UserError, out_of_memory, unknown
-from .._core.user_code import is_user_code
+from .._core.user_code import failed_place
 from .._core.version import VERSION
 from ..releases.builder_names import check_name
 from ..runs.command_line import ARGV
@@ -39,7 +38,7 @@ __all__ = ["main"]
 
 PARALLEL = ("train", "distill", "synthesize", "expand")
 """What the processes of a torchrun share out; the others would do the same thing in the same place, each of them."""
-RESUMES = ("train", "record", "distill", "synthesize", "expand", "condense", "quantize")
+RESUMES = ("train", "record", "distill", "synthesize", "expand", "condense", "quantize", "compare")
 """What goes on, once stopped, from the part that is complete."""
 LESS = {
     "train": "a smaller --batch or --limit",
@@ -52,6 +51,7 @@ LESS = {
     "quantize": "fewer --images",
     "evaluate": "a smaller --limit",
     "similarity": "fewer --images",
+    "compare": "a smaller --batch, fewer --images or fewer --workers",
     "report": "fewer runs, or a smaller --limit",
     "convert": "a smaller file",
     "demo": "fewer --images",
@@ -189,7 +189,7 @@ def _call(root: Any, output: Any, flags: Flags) -> int:
     if output.verbose:
         _note(f"took {time.perf_counter() - began:.1f} s")
     code = code if isinstance(code, int) else 0
-    if output.json and code == 0 and first_started():
+    if output.json and code in (0, 1) and first_started():
         output.stdout.write(object_of(chain, bound.arguments, values) + "\n")
     return code
 
@@ -294,7 +294,7 @@ def _failed(error: BaseException, argv: list[str], flags: Flags) -> int:
     if isinstance(error, (KeyboardInterrupt, _Terminated)):
         _TOLD.set()
         return _say(_stopped(argv), 130 if isinstance(error, KeyboardInterrupt) else 143)
-    place = _own_code(error)
+    place = failed_place(error)
     if place is not None:
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         return _say(f"the code in {place} fails with {reason[:300]}; fix it", 2)
@@ -306,12 +306,6 @@ def _failed(error: BaseException, argv: list[str], flags: Flags) -> int:
     ):  # imported by then, or it could not be one
         return _say(_usage(error, argv), 2)
     raise error
-
-
-def _own_code(error: BaseException) -> str | None:
-    """File and line of the user's own code in which an error came up; None for errors of the library."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_user_code(frame.filename)]
-    return f"{os.path.relpath(frames[-1].filename)}, line {frames[-1].lineno}," if frames else None
 
 
 def _check_here() -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from .._core.distributed import main_process, together
+from .._core.errors import UserError
 from .arguments import Data, RecordedModel, Run, Start, without_condensed
 from .loading import (
     check_code,
@@ -106,7 +107,10 @@ def online_command(memories: Mapping[str, SettingsText], alignments: Mapping[str
         if condensed is None and (alignment is not None or values(guide)):
             name = "alignment" if alignment is not None else next(iter(values(guide)))
             raise without_condensed(name)
-        chosen, memory_kind = online_settings(preset, None, values(settings))
+        try:
+            chosen, memory_kind = online_settings(preset, None, values(settings))
+        except UserError as error:  # --memory-decay is the `decay` of a memory
+            raise (UserError(f"--{error}") if str(error).startswith("decay: ") else error) from None
         kind, near = replay or memory_kind, alignment or ALIGNMENT
         check_kind(memory, kind, memories, "--replay")
         check_kind(guide, near, alignments, "--alignment")
@@ -129,6 +133,7 @@ def _distill(
     from ..distillation.distill_online import plan_online
     from ..distillation.students import student_name
     from ..evaluation.accuracy import evaluate
+    from ..evaluation.report.timelines import FILE, write_generated
     from ..evaluation.student_release import online_result, write_student
     from ..releases.release import RELEASE_FOLDER, architecture_of, write_release
     from ..runs.output_folder import STATE, output_folder
@@ -169,7 +174,7 @@ def _distill(
         def write_epoch(student: "Network", history: "History", images: "dict[int, Tensor]") -> None:
             epochs = len(history.loss)
             so_far = "" if epochs == settings.epochs else f", {epochs} of {settings.epochs} epochs so far"
-            write_generated(folder / "generated.safetensors", images)
+            write_generated(folder / FILE, images)
             write_release(
                 folder, student, notes=f"distilled from {architecture_of(network)} on a generator's images{so_far}"
             )
@@ -193,17 +198,6 @@ def _score(test: "Dataset | None") -> "Callable[[Network], float] | None":
     from ..evaluation.accuracy import evaluate
 
     return None if test is None else lambda network: evaluate(network, test).accuracy
-
-
-def write_generated(path: Path, images: "dict[int, Tensor]") -> None:
-    """Generated images, uint8 (n, C, H, W) by epoch, as one file: the same latents throughout."""
-    import torch
-
-    from .._core.files import write_tensors
-
-    epochs = sorted(images)
-    pixels = torch.stack([images[epoch] for epoch in epochs])
-    write_tensors(path, {"pixels": pixels}, {"epochs": epochs}, kind="generated")
 
 
 def _say(folder: Path, student: "Network", teacher: "Network", result: dict[str, Any], memory: Any) -> None:

@@ -67,6 +67,10 @@ class Lines:
         yield Lines(name)
         self.began = self.last = time.monotonic()
 
+    def note(self, line: str) -> None:
+        """A line about a part of the job that has ended."""
+        Stream(sys.stderr, lines=True).write(f"{self.text}: {line}\n")
+
     def _say(self, state: str) -> None:
         steps, total = self.place
         now, left = time.monotonic(), ""
@@ -100,6 +104,10 @@ class Bar:
         if steps >= total or time.perf_counter() - self.last > 0.1:
             self.last = time.perf_counter()
             self.display.update(self.task, completed=steps, total=total)
+
+    def note(self, line: str) -> None:
+        """A line above the bar about a part of the job that has ended."""
+        self.display.console.print(escaped(line), markup=False, highlight=False)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Progress]:

@@ -81,7 +81,8 @@ def shifted(pixels: Tensor, limit: int, rng: torch.Generator, ground: float = 0.
 
 def mirrored(pixels: Tensor, rng: torch.Generator) -> Tensor:
     """Mirrors each image left to right with probability 1/2."""
-    return torch.where(torch.rand(len(pixels), 1, 1, 1, generator=rng) < 0.5, pixels.flip(3), pixels)
+    is_mirrored = torch.rand(len(pixels), 1, 1, 1, generator=rng) < 0.5
+    return torch.where(is_mirrored.to(pixels.device), pixels.flip(3), pixels)
 
 
 def cut(pixels: Tensor, share: float, rng: torch.Generator, ground: float = 0.0) -> Tensor:

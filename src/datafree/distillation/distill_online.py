@@ -35,6 +35,7 @@ from .online.trainer import AnchorImages
 from .replay import Replay
 from .student_init import init_student_from_teacher, same_architecture
 from .students import Provenance, Start, StudentLike, new_student
+from .views import check_shift
 
 __all__ = [
     "PRESETS", "REPLAY", "OnEpoch", "OnlineChanges", "OnlineDistillation", "OnlineNetwork", "OnlinePlan", "OnlineTraining",
@@ -76,6 +77,7 @@ class OnlineChanges(TypedDict, total=False):
     generator_rate: float
     optimizer: Literal["muon", "adam"]
     student_rate: float
+    decay: Literal["constant", "cosine"]
     warmup: float
     loss: Literal["kl", "l1"]
     temperature: float | None
@@ -90,6 +92,8 @@ class OnlineChanges(TypedDict, total=False):
     ema: float
     keep: Literal["average", "last"]
     precision: Literal["float32", "bfloat16"]
+    shift: int | None
+    flip: bool
 
 
 @dataclass(frozen=True)
@@ -237,6 +241,7 @@ def plan_online(
     kind = memories.FAMILY.resolve(memory if replay is None else replay, "replay")
     guide = None if condensed is None else alignments.FAMILY.resolve(alignment or alignments.DEFAULT, "alignment")
     teacher.check()
+    check_shift(chosen, teacher.spec)
     check_generator(teacher.spec, latent=chosen.latent, width=chosen.width, batch=chosen.batch)
     network = new_student(student, teacher, seed=seed)
     given = given_in(called_with(OnlineDistillation, settings, changes, distill_online), changes)

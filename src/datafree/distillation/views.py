@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,7 +17,17 @@ from ..models.network import Network
 from .schedule import Distillation
 from .sources import Source
 
-__all__ = ["Views", "check_shift", "view", "viewed"]
+__all__ = ["Views", "check_shift", "moved", "view", "viewed"]
+
+
+class _Moving(Protocol):
+    """Settings with a shift and mirroring: `Distillation` and `OnlineDistillation`."""
+
+    @property
+    def shift(self) -> int | None: ...
+
+    @property
+    def flip(self) -> bool: ...
 
 
 def viewed(teacher: Network, source: Source, settings: Distillation) -> Source:
@@ -24,7 +35,7 @@ def viewed(teacher: Network, source: Source, settings: Distillation) -> Source:
     return Views(teacher, source, settings) if settings.shift != 0 or settings.flip or settings.mixup else source
 
 
-def check_shift(settings: Distillation, spec: InputSpec) -> None:
+def check_shift(settings: _Moving, spec: InputSpec) -> None:
     """Raises UserError for a shift that can move an image out of itself."""
     side = min(spec.shape[1:])
     if settings.shift is not None and settings.shift >= side:
@@ -61,11 +72,16 @@ class Views:
 
 def view(pixels: Tensor, settings: Distillation, spec: InputSpec, rng: torch.Generator) -> Tensor:
     """Pixels (N, C, H, W), each shifted on black, mirrored, and blended with another one, as the settings say."""
-    largest_shift = spec.shape[1] // 8 if settings.shift is None else settings.shift
-    pixels = shifted(pixels, largest_shift, rng, spec.black)
-    pixels = mirrored(pixels, rng) if settings.flip else pixels
+    pixels = moved(pixels, settings, spec, rng)
     if settings.mixup:
         share = torch.rand(len(pixels), 1, 1, 1, generator=rng)
         share = torch.where(torch.rand(len(pixels), 1, 1, 1, generator=rng) < settings.mixup, share, torch.ones(()))
         pixels = share * pixels + (1 - share) * pixels[torch.randperm(len(pixels), generator=rng)]
     return pixels
+
+
+def moved(pixels: Tensor, settings: _Moving, spec: InputSpec, rng: torch.Generator) -> Tensor:
+    """Pixels (N, C, H, W), each shifted on black and mirrored as the settings say."""
+    largest_shift = spec.shape[1] // 8 if settings.shift is None else settings.shift
+    pixels = shifted(pixels, largest_shift, rng, spec.black)
+    return mirrored(pixels, rng) if settings.flip else pixels

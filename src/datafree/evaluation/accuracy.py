@@ -16,7 +16,7 @@ from ..models.behaviour import check_finite
 from ..models.class_names import class_positions
 from ..models.network import Network
 
-__all__ = ["Evaluation", "doubt", "evaluate", "in_words", "learned_little"]
+__all__ = ["Evaluation", "chance_level", "doubt", "evaluate", "in_words", "learned_little"]
 
 BATCH = 2048
 NEAR = 0.15
@@ -85,7 +85,7 @@ def in_words(measured: Evaluation, data: str) -> str:
 
 def doubt(accuracy: float, images: int, classes: int, note: str = "") -> str | None:
     """A warning, with `note`, if an accuracy in % on `images` images is near chance or below, else None."""
-    if (place := _near_chance(accuracy, images, classes)) is None:
+    if (place := chance_level(accuracy, images, classes)) is None:
         return None
     return (
         f"{place}{note}: is this the data that the network was trained for, with its classes in "
@@ -95,14 +95,14 @@ def doubt(accuracy: float, images: int, classes: int, note: str = "") -> str | N
 
 def learned_little(accuracy: float, images: int, classes: int) -> str | None:
     """A warning if the accuracy in % of a network that was just trained is near chance or below, else None."""
-    if (place := _near_chance(accuracy, images, classes)) is None:
+    if (place := chance_level(accuracy, images, classes)) is None:
         return None
     return (
         f"{place}: the network learned little; train for more epochs, in smaller batches, or at another learning rate"
     )
 
 
-def _near_chance(accuracy: float, images: int, classes: int) -> str | None:
+def chance_level(accuracy: float, images: int, classes: int) -> str | None:
     """`near chance (10.0 %)` if an accuracy in % on `images` images is, else None."""
     chance = 100 / classes
     noise = 3 * (chance * (100 - chance) / images) ** 0.5

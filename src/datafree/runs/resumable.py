@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["SHARDS", "STATE", "holds_state", "is_resumable", "recording_state"]
+__all__ = ["CELLS", "SHARDS", "STATE", "holds_state", "is_resumable", "recording_state"]
 
 STATE = "training.safetensors"
 """State file from which a stopped run continues."""
 SHARDS = "unit-*.safetensors"
+CELLS = "cells/*/*/seed-*/*.json"
+"""Files of the cells of a comparison."""
 
 
 def is_resumable(place: str | Path) -> bool:
     """Whether a stopped run left a state in an output folder, or its sums beside a release, to continue from."""
     out = Path(place)
-    return holds_state(out) or recording_state(out).exists()
+    return holds_state(out) or recording_state(out).exists() or next(out.glob(CELLS), None) is not None
 
 
 def recording_state(release: Path) -> Path:

@@ -6,21 +6,28 @@ import errno
 import os
 import platform
 import re
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 
 from ..errors import UserError
 from .atomic import machine
 
-__all__ = ["LOCK", "locked", "writer"]
+__all__ = ["LOCK", "InUse", "locked", "waiting_lock", "writer"]
 
 LOCK = ".datafree.lock"
+WAIT = 0.2
+"""Seconds between two attempts to take a lock."""
 _HELD: ContextVar[frozenset[str]] = ContextVar("held", default=frozenset())
 """Folders locked by callers in this thread, so that a verb inside a verb does not wait for itself."""
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 _TAKEN = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+
+
+class InUse(UserError):
+    """Another run holds the lock."""
 
 
 @contextmanager
@@ -29,7 +36,7 @@ def locked(folder: str | os.PathLike[str], *, file: str | None = None) -> Iterat
 
     With `file`, only that name in the folder is locked, for a command whose result is one file.
 
-    Raises UserError, naming the other process, if another process or thread holds the lock. A lock of a caller in the same
+    Raises InUse, naming the other process, if another process or thread holds the lock. A lock of a caller in the same
     thread is shared. The lock file holds the process number and a hash of the machine's name; it is removed with the lock.
     """
     path = Path(os.path.realpath(folder), LOCK if file is None else f".{file}{LOCK}")
@@ -45,6 +52,19 @@ def locked(folder: str | os.PathLike[str], *, file: str | None = None) -> Iterat
         _HELD.reset(token)
         if number is not None:
             _release(path, number)
+
+
+@contextmanager
+def waiting_lock(folder: str | os.PathLike[str], *, file: str | None = None) -> Iterator[None]:
+    """Like `locked`, but waits until another run releases the lock."""
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(locked(folder, file=file))
+                break
+            except InUse:
+                time.sleep(WAIT)
+        yield
 
 
 def writer(folder: str | os.PathLike[str]) -> str | None:
@@ -84,7 +104,7 @@ def _acquire(path: Path, subject: str) -> tuple[int | None, str | None]:
                 return None, error.strerror or str(error)
             holder = _holder(number)
             os.close(number)
-            raise UserError(
+            raise InUse(
                 f"{subject} is in use by {holder}; expected one that no other run writes to; wait until that run ends, or "
                 "name another one"
             ) from None

@@ -25,6 +25,8 @@ __all__ = ["PRESETS", "OnlineDistillation", "online_preset"]
 class OnlineDistillation(Settings):
     """Settings of online distillation. A loss with weight 0 is not computed."""
 
+    later: ClassVar[dict[str, Any]] = {"decay": "cosine", "shift": 0, "flip": False}
+
     epochs: int = Field(default=40, ge=1, le=EPOCHS)
     """Number of epochs, of `iterations` outer iterations each; the final student is saved."""
     iterations: int = Field(default=50, ge=1)
@@ -56,7 +58,9 @@ class OnlineDistillation(Settings):
     optimizer: Literal["muon", "adam"] = "muon"
     """Optimizer of the student; Muon orthogonalises the updates of weight matrices (Jordan et al. 2024)."""
     student_rate: float = Field(default=5e-3, gt=0, le=10)
-    """Peak learning rate of the student; both rates decay to 0 along a half cosine."""
+    """Peak learning rate of the student."""
+    decay: Literal["constant", "cosine"] = "cosine"
+    """Learning rates of generator and student over the run: constant, or decaying to 0 along a half cosine."""
     warmup: float = Field(default=0.1, ge=0, lt=1)
     """Share of the run during which both learning rates rise from 0."""
     loss: Literal["kl", "l1"] = "kl"
@@ -85,6 +89,10 @@ class OnlineDistillation(Settings):
     """Student to save after each epoch: the moving average, or the last weights."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Number format of forward and backward passes; weights are always float32."""
+    shift: int | None = Field(default=0, ge=0)
+    """Maximum random shift of the student's images in pixels, filled with black; the teacher labels every view."""
+    flip: bool = False
+    """Mirror each of the student's images left to right with probability 1/2; the teacher labels every view."""
 
     summary: ClassVar[str] = "a generator against the student, with replay (Binici et al. 2021, 2022)"
 

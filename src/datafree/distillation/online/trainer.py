@@ -28,6 +28,7 @@ from ..kl import kl
 from ..muon import Muon
 from ..replay import Memory, Written
 from ..train_student import temperature_of
+from ..views import moved
 from .history import GeneratorHealth, History
 from .settings import OnlineDistillation
 
@@ -133,7 +134,7 @@ class OnlineTrainer:
     def _set_learning_rates(self, step: int) -> None:
         steps = self.settings.epochs * self.settings.iterations
         warmup = min(1.0, (step + 1) / max(self.settings.warmup * steps, 1))
-        scale = warmup * 0.5 * (1 + math.cos(math.pi * step / steps))
+        scale = warmup if self.settings.decay == "constant" else warmup * 0.5 * (1 + math.cos(math.pi * step / steps))
         for optimizer, rate in (
             (self.generator_optimizer, self.settings.generator_rate),
             (self.student_optimizer, self.settings.student_rate),
@@ -185,8 +186,10 @@ class OnlineTrainer:
             else None
         )
         batch = pixels if replayed is None else torch.cat([pixels, replayed.to(pixels)])
-        with torch.no_grad(), self._autocast():
-            targets = self.teacher.logits(batch).float()
+        has_views = settings.shift != 0 or settings.flip
+        if has_views:
+            batch = moved(batch, settings, self.teacher.spec, rng)
+        targets = self._labels(batch)
         if not self.temperature:
             self.temperature = first(lambda: temperature_of(targets.cpu()))
         self.student.module.train()
@@ -206,9 +209,15 @@ class OnlineTrainer:
         self.history.images += settings.batch
         if write:
             start = time.perf_counter()
-            self.memory.write(pixels, targets[: len(pixels)], rng)
+            logits = self._labels(pixels) if has_views else targets[: len(pixels)]  # the memory gets no views
+            self.memory.write(pixels, logits, rng)
             self.history.phases["memory"] += time.perf_counter() - start
         return float(loss.detach())
+
+    def _labels(self, pixels: Tensor) -> Tensor:
+        """The teacher's logits, in the settings' precision."""
+        with torch.no_grad(), self._autocast():
+            return self.teacher.logits(pixels).float()
 
     @torch.no_grad()
     def _update_average(self) -> None:

@@ -24,48 +24,53 @@ from .tradeoff import tradeoff_svg
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-__all__ = ["render", "write"]
+__all__ = ["figure", "is_steep", "plot", "render", "render_template", "settings_groups", "timeline_figure", "write"]
 
 _ORDER = ("teacher", "with data", "from a few images", "without data", "quantized")
 
 
 def render(report: Report) -> str:
     """The report as HTML; equal reports give equal text. Raises UserError for a grid with other classes."""
+    return render_template(
+        "page.html",
+        report=report,
+        groups=[(name, [_row(row, report.rows) for row in rows]) for name, rows in _groups(report.rows)],
+        several=any(row.seeds > 1 for row in report.rows),
+        figures=[figure(grid, report.classes) for grid in report.grids],
+        heads=report.classes[:SHOWN],
+        steep=is_steep(report.classes[:SHOWN]),
+        curves=plot(curves_svg, report.lines),
+        tradeoff=plot(tradeoff_svg, report.scatter),
+        similarities=[
+            (table.caption, plot(similarity_svg, table.similarities, table.unit, str(index)))
+            for index, table in enumerate(report.similarities)
+        ],
+        online=facts(report.online),
+        stability=figures(report.online),
+        phases=plot(phases_svg, report.online),
+        timelines=[timeline_figure(timeline) for timeline in report.timelines],
+        matches=[
+            (match.caption, plot(matched_svg, match.layers, str(index))) for index, match in enumerate(report.matches)
+        ],
+        settings=settings_groups(report.settings),
+    )
+
+
+def render_template(name: str, *folders: Path, **values: Any) -> str:
+    """The page of a template in one of the folders, or in that of this file, with the pages' style sheet."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     folder = Path(__file__).parent
     pages = Environment(
-        loader=FileSystemLoader(folder),
+        loader=FileSystemLoader([*folders, folder]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = pages.get_template("page.html").render(
-        report=report,
-        css=Markup((folder / "page.css").read_text(encoding="utf-8")),
-        groups=[(name, [_row(row, report.rows) for row in rows]) for name, rows in _groups(report.rows)],
-        several=any(row.seeds > 1 for row in report.rows),
-        figures=[_figure(grid, report.classes) for grid in report.grids],
-        heads=report.classes[:SHOWN],
-        steep=_steep(report.classes[:SHOWN]),
-        curves=_plot(curves_svg, report.lines),
-        tradeoff=_plot(tradeoff_svg, report.scatter),
-        similarities=[
-            (table.caption, _plot(similarity_svg, table.similarities, table.unit, str(index)))
-            for index, table in enumerate(report.similarities)
-        ],
-        online=facts(report.online),
-        stability=figures(report.online),
-        phases=_plot(phases_svg, report.online),
-        timelines=[_timeline(timeline) for timeline in report.timelines],
-        matches=[
-            (match.caption, _plot(matched_svg, match.layers, str(index))) for index, match in enumerate(report.matches)
-        ],
-        settings=_settings(report.settings),
-    )
-    return printable(page)
+    css = Markup((folder / "page.css").read_text(encoding="utf-8"))
+    return printable(pages.get_template(name).render(css=css, **values))
 
 
 def write(report: Report, path: str | os.PathLike[str]) -> None:
@@ -75,7 +80,7 @@ def write(report: Report, path: str | os.PathLike[str]) -> None:
     write_text(path, render(report))
 
 
-def _plot(draw: Callable[..., str], *values: Any) -> Markup:
+def plot(draw: Callable[..., str], *values: Any) -> Markup:
     """The plot as SVG, wide and narrow, of which the style sheet shows one; empty if there is nothing to draw."""
     from markupsafe import Markup
 
@@ -106,12 +111,12 @@ def _row(row: Row, rows: list[Row]) -> dict[str, Any]:
     }
 
 
-def _steep(heads: tuple[str, ...]) -> bool:
+def is_steep(heads: tuple[str, ...]) -> bool:
     """Whether the class names are too long to be written horizontally above their columns."""
     return max(map(len, heads), default=0) > max(4, 40 // max(1, len(heads)))
 
 
-def _figure(grid: Grid, classes: tuple[str, ...]) -> dict[str, Any]:
+def figure(grid: Grid, classes: tuple[str, ...]) -> dict[str, Any]:
     if len(grid.means) != len(classes):
         raise UserError(
             f"grid {grid.name!r}: got {len(grid.means)} classes, expected the report's {len(classes)}; give a mean "
@@ -131,7 +136,7 @@ def _figure(grid: Grid, classes: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def _timeline(timeline: Timeline) -> dict[str, Any]:
+def timeline_figure(timeline: Timeline) -> dict[str, Any]:
     count, rows = timeline.pixels.shape[1], len(timeline.epochs)
     omitted = f", {rows} of {timeline.total:,} shown" if rows < timeline.total else ""
     epochs = (
@@ -147,7 +152,7 @@ def _timeline(timeline: Timeline) -> dict[str, Any]:
     }
 
 
-def _settings(settings: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+def settings_groups(settings: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     """Groups of (name, value): plain settings first, then each dict, versions last."""
     plain = [(str(key), numbers.setting(value)) for key, value in settings.items() if not isinstance(value, Mapping)]
     nested = [(str(key), _flat(value)) for key, value in settings.items() if isinstance(value, Mapping)]

@@ -1,24 +1,38 @@
-"""The images of a generator over time, read from the file in its student's folder and drawn as a PNG."""
+"""The images of a generator over time: the file in its student's folder, and a PNG of it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..._core.errors import UserError
 from . import numbers
 from .images import SHOWN, grid_png
 from .model import Grid, Timeline
 
-__all__ = ["FILE", "timeline", "timeline_png"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["FILE", "timeline", "timeline_png", "write_generated"]
 
 FILE = "generated.safetensors"
 """In a student's folder: `pixels` (T, n, C, H, W) uint8 of the same n latents in the T `epochs`."""
 ROWS = 12
 """Maximum number of epochs."""
 _MOST_EPOCHS, _MOST_BYTES, _MOST_SIDE, _MOST_CHANNELS = 10_000, 1 << 28, 2048, 16
+
+
+def write_generated(path: Path, images: Mapping[int, Tensor]) -> None:
+    """Writes generated images, uint8 (n, C, H, W) by epoch, as one file: the same latents throughout."""
+    import torch
+
+    from ..._core.files import write_tensors  # imports torch
+
+    epochs = sorted(images)
+    pixels = torch.stack([images[epoch] for epoch in epochs])
+    write_tensors(path, {"pixels": pixels}, {"epochs": epochs}, kind="generated")
 
 
 def timeline(folder: Path) -> Timeline | None:
