@@ -11,15 +11,15 @@ from datafree.distillation.distill import Distillation
 from datafree.distillation.students import Start
 from datafree.distillation.training_loop import Schedule
 from datafree.models.input_spec import InputSpec
-from datafree.synthesis import methods
+from datafree.synthesis.methods.meta_generator import MetaGenerator
 
 __all__ = ["BUDGETS", "Budget", "Pair", "Row"]
 
 BATCH = 128
 TRAINING = Schedule(epochs=10, batch=64, learning_rate=0.005)
 """How a teacher is trained here."""
-RECIPE: Mapping[str, Any] = {"method": "meta-generator", "precision": "bfloat16"}
-"""The synthesis method and its settings, chosen without the test set; see the README."""
+RECIPE = MetaGenerator(precision="bfloat16")
+"""The synthesis method, with settings that were chosen without the test set; see the README."""
 LEARNING = Distillation(
     batch=BATCH, learning_rate=0.02, optimizer="muon", warmup=0.1, temperature=4.0, shift=4, flip=True,
     precision="bfloat16",
@@ -37,7 +37,7 @@ class Row:
     images: int | None = None
     """Number of synthetic images; None: the real training images (`kd`)."""
     start: Start = "random"
-    method: Mapping[str, Any] = field(default_factory=lambda: RECIPE)
+    method: MetaGenerator = RECIPE
     learning: Distillation = LEARNING
 
     def schedule(self, images: int) -> Distillation:
@@ -57,7 +57,7 @@ class Pair:
     """File name of a published teacher in the data folder's `weights`; None: the teacher is trained here."""
     code: str | None = None
     """Name of the teacher as `file.py:function`; None: a network of the zoo."""
-    constants: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    constants: Mapping[str, Any] = field(default_factory=dict)
     """`mean` and `std` of the teacher's input."""
     training: Schedule = TRAINING
     limit: int | None = None
@@ -69,7 +69,7 @@ class Pair:
     def names(self) -> tuple[str, ...]:
         return ("teacher", *self.rows)
 
-    def spec(self, shape: tuple[int, ...], classes: tuple[str, ...]) -> InputSpec:
+    def spec(self, shape: tuple[int, int, int], classes: tuple[str, ...]) -> InputSpec:
         return InputSpec(shape=shape, classes=classes, **self.constants)
 
     def settings(self, name: str) -> dict[str, Any]:
@@ -80,7 +80,7 @@ class Pair:
             return shared
         row = self.rows[name]
         learning = row.learning.model_dump(mode="json", exclude={"epochs"})
-        method = None if row.images is None else methods.resolve(row.method).model_dump(mode="json")
+        method = None if row.images is None else row.method.model_dump(mode="json")
         return {
             **shared, "student": Path(row.student).name, "start": row.start, "steps": row.steps, "images": row.images,
             "method": method, "learning": learning,
@@ -129,7 +129,7 @@ GPU = Pair(
 )  # fmt: skip
 """What benchmarks/gpu.py runs."""
 TINY = LEARNING.model_copy(update={"shift": 1, "flip": False, "batch": 64, "precision": "float32"})
-SMALL = {"method": "meta-generator", "steps": 3, "batch": 64, "discard": 1, "width": 16, "flip": False}
+SMALL = MetaGenerator(steps=3, batch=64, discard=1, width=16, flip=False)
 SMOKE = Pair(
     data="digits", teacher="resnet8",
     rows={

@@ -35,7 +35,6 @@ from datafree.evaluation.similarity import similarity
 from datafree.models.network import Network
 from datafree.releases.load import load_model, new_model
 from datafree.releases.release import write_release
-from datafree.synthesis import methods
 from datafree.synthesis.synthetic_set import SyntheticSet, synthesize
 from papers.cells import cell_path, cells_by_seed, deviations, measure, provenance, read_cell
 from papers.chains import arguments, run, with_gpu
@@ -107,14 +106,13 @@ class Chain:
     def synthetic(self, row: Row) -> tuple[SyntheticSet, dict[str, Any]]:
         """The row's synthetic set, and how long it took and how close it is to the teacher's data."""
         assert row.images is not None
-        settings = methods.resolve(row.method)
-        identity = json.dumps([settings.model_dump(mode="json"), row.images], sort_keys=True)
+        identity = json.dumps([row.method.model_dump(mode="json"), row.images], sort_keys=True)
         out = self.folder / f"set-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
         measured_path = out.with_suffix(".json")
         if measured_path.exists():
             return SyntheticSet.open(out), read_json(measured_path)
         start, resumed = time.process_time(), out.exists()
-        images = synthesize(self.teacher, None, settings, out, images=row.images, seed=self.seed, workers=1)
+        images = synthesize(self.teacher, None, row.method, out, images=row.images, seed=self.seed, workers=1)
         seconds = time.process_time() - start
         compared = similarity(self.teacher, {"synthetic": images}, **AS_IN_TRAINING)[0]
         measured = {
