@@ -1,0 +1,121 @@
+"""Collects the cells into results.json and the README's tables: last and best accuracy, and paired differences to ours."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peers.adapters import adapter
+from benchmarks.peers.tasks import TASKS
+from datafree._core.files import read_json
+
+__all__ = ["collected", "rendered", "summary", "variant_of"]
+
+
+def variant_of(method: str, settings: Mapping[str, Any]) -> str:
+    """`default`, or the settings that differ from the method's: `lr_S=0.01,nz=50`."""
+    defaults = adapter(method).PEER.settings
+    changed = [f"{key}={value}" for key, value in settings.items() if defaults.get(key) != value]
+    return ",".join(changed) or "default"
+
+
+def summary(by_seed: Mapping[int, float]) -> dict[str, Any]:
+    """Mean, standard deviation (None for one seed), n and the values by seed."""
+    values = list(by_seed.values())
+    return {
+        "mean": round(statistics.fmean(values), 2), "sd": round(statistics.stdev(values), 2) if len(values) > 1 else None,
+        "n": len(values), "by_seed": {str(seed): by_seed[seed] for seed in sorted(by_seed)},
+    }  # fmt: skip
+
+
+def collected(work: Path) -> dict[str, Any]:
+    """Everything measured below `work`. Every method of a task with cells has a row, also without cells of its own."""
+    groups: dict[tuple[str, float], dict[tuple[str, str], list[dict[str, Any]]]] = {}
+    for path in sorted(work.glob("*/*/*/seed-*.json")):
+        cell = read_json(path)
+        rows = groups.setdefault((cell["data"], cell["seconds"]), {})
+        rows.setdefault((cell["method"], variant_of(cell["method"], cell["settings"])), []).append(cell)
+    tables = [_table(data, seconds, rows) for (data, seconds), rows in sorted(groups.items())]
+    return {"tables": [table for table in tables if table["seconds"] == TASKS[table["data"]].seconds]}
+
+
+def _table(data: str, seconds: float, rows: Mapping[tuple[str, str], list[dict[str, Any]]]) -> dict[str, Any]:
+    task = TASKS[data]
+    order = {method: place for place, method in enumerate(task.methods)}
+    names = sorted(
+        {*rows, *((method, "default") for method in task.methods)}, key=lambda name: (order[name[0]], name[1])
+    )
+    names.sort(key=lambda name: (order[name[0]], name[1] != "default"))
+    reference = {cell["seed"]: _last(cell) for cell in _measured(rows.get((task.reference, "default"), []))}
+    cells = [cell for name in names for cell in _measured(rows.get(name, []))]
+    return {
+        "data": data, "teacher": task.teacher, "student": task.student, "seconds": seconds, "reference": task.reference,
+        "teacher_accuracy": cells[0]["teacher_accuracy"] if cells else None,
+        "devices": sorted({cell["device"] for cell in cells}), "versions": cells[0]["versions"] if cells else None,
+        "rows": [_row(*name, rows.get(name, []), reference) for name in names],
+    }  # fmt: skip
+
+
+def _row(method: str, variant: str, cells: list[dict[str, Any]], reference: Mapping[int, float]) -> dict[str, Any]:
+    measured = _measured(cells)
+    row: dict[str, Any] = {"method": method, "variant": variant}
+    row["failed"] = {str(cell["seed"]): cell["failed"] for cell in cells if "failed" in cell}
+    if not measured:
+        return {**row, "status": "failed" if cells else "not run"}
+    last = {cell["seed"]: _last(cell) for cell in measured}
+    best = {cell["seed"]: max(accuracy for _, accuracy in cell["curve"]) for cell in measured}
+    paired = {seed: round(value - reference[seed], 2) for seed, value in last.items() if seed in reference}
+    return {
+        **row, "status": "measured", "last": summary(last), "best": summary(best),
+        "difference": summary(paired) if paired else None,
+        "cpu_seconds": summary({cell["seed"]: cell["cpu_seconds"] for cell in measured}),
+        "settings": measured[0]["settings"], "peer_commit": measured[0]["peer_commit"],
+        "commits": sorted({str(cell["commit"]) for cell in measured}),
+        "curves": {str(cell["seed"]): cell["curve"] for cell in measured},
+    }  # fmt: skip
+
+
+def _measured(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [cell for cell in cells if "failed" not in cell]
+
+
+def _last(cell: Mapping[str, Any]) -> float:
+    return cell["curve"][-1][1]
+
+
+def rendered(results: Mapping[str, Any]) -> str:
+    """The tables as Markdown."""
+    return "\n\n".join(_rendered(table) for table in results["tables"])
+
+
+def _rendered(table: Mapping[str, Any]) -> str:
+    caption = (
+        f"{table['data']}: {table['teacher']} ({table['teacher_accuracy']} %) to {table['student']}, limit "
+        f"{table['seconds']:g} CPU seconds, {'; '.join(table['devices'])}. Accuracy in % of the test set, mean ± sd (n)."
+    )
+    lines = [
+        caption, "", f"| method | settings | last | best of the intervals | last, paired difference to {table['reference']} "
+        "| CPU seconds | seeds |", "|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for row in table["rows"]:
+        name = f"| {row['method']} | {row['variant']} |"
+        if row["status"] != "measured":
+            lines.append(f"{name} {row['status']}: {_reason(row)} | | | | |")
+            continue
+        is_reference = (row["method"], row["variant"]) == (table["reference"], "default")
+        difference = "" if row["difference"] is None or is_reference else _in_words(row["difference"], sign="+")
+        seeds = " ".join(row["last"]["by_seed"])
+        cells = (_in_words(row["last"]), _in_words(row["best"]), difference, f"{row['cpu_seconds']['mean']:.0f}", seeds)
+        lines.append(f"{name} {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _reason(row: Mapping[str, Any]) -> str:
+    return "; ".join(sorted(set(row["failed"].values()))) or "no cell yet"
+
+
+def _in_words(values: Mapping[str, Any], sign: str = "") -> str:
+    mean = f"{values['mean']:{sign}.2f}"
+    return f"{mean} (1)" if values["sd"] is None else f"{mean} ± {values['sd']:.2f} ({values['n']})"
