@@ -23,10 +23,11 @@ if not __package__:  # started by its path: the imports below need the repositor
 
 import datafree
 from benchmarks.peers.adapters import METHODS, Peer, adapter, settings_of
-from benchmarks.peers.table import collected, rendered, variant_of
+from benchmarks.peers.table import collected, described, rendered, variant_of
 from benchmarks.peers.tasks import TASKS, Task
 from datafree._core.errors import UserError, unknown
 from datafree._core.files import read_json, write_json
+from papers.tables import insert
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,7 +42,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--set", nargs="+", default=[], metavar="METHOD.KEY=VALUE", help="settings, for further cells")
     parser.add_argument("--data-dir", default=os.environ.get("DATAFREE_DATA"))
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "peers", help="folder of the cells")
-    parser.add_argument("--out", type=Path, default=None, help="JSON file for the collected results")
+    parser.add_argument("--out", type=Path, default=None, help="results.json to write; README.md next to it is updated")
     parser.add_argument("--collect", action="store_true", help="run nothing, collect the existing cells")
     return parser
 
@@ -149,6 +150,10 @@ def main(words: list[str] | None = None) -> int:
     print(rendered(results))
     if args.out is not None:
         write_json(args.out, results)
+        readme = args.out.resolve().with_name("README.md")
+        if readme.exists():
+            insert(readme, "results", rendered(results))
+            insert(readme, "peers", described())
     return 0
 
 

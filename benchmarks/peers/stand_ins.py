@@ -5,6 +5,7 @@ Every function changes the process that calls it for good, so a run has a proces
 
 from __future__ import annotations
 
+import importlib
 import importlib.abc
 import importlib.machinery
 import random
@@ -12,6 +13,7 @@ import runpy
 import sys
 import types
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -161,3 +163,30 @@ def run_script(path: Path, options: dict[str, Any]) -> None:
     """Runs the peer's script as `python PATH --key value ...` would."""
     sys.argv = [str(path), *(word for key, value in options.items() for word in (f"--{key}", str(value)))]
     runpy.run_path(str(path), run_name="__main__")
+
+
+def real_torchvision() -> None:
+    """Imports torchvision next to a torch without CUDA: its wheel declares two operators that such a torch lacks."""
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _KEPT.append(library)
+    importlib.import_module("torchvision")
+
+
+_KEPT: list[Any] = []
+"""A library's definitions end with the object."""
+
+
+@contextmanager
+def library_hidden() -> Iterator[None]:
+    """Inside the block, `import datafree` finds a peer's package of that name. Afterwards it is ours again."""
+    ours = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "datafree"}
+    for name in ours:
+        del sys.modules[name]
+    try:
+        yield
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "datafree"]:
+            del sys.modules[name]
+        sys.modules.update(ours)

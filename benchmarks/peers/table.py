@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.adapters import adapter
+from benchmarks.peers.adapters import METHODS, adapter
 from benchmarks.peers.tasks import TASKS
 from datafree._core.files import read_json
 
-__all__ = ["collected", "rendered", "summary", "variant_of"]
+__all__ = ["collected", "described", "rendered", "summary", "variant_of"]
 
 
 def variant_of(method: str, settings: Mapping[str, Any]) -> str:
@@ -119,3 +119,18 @@ def _reason(row: Mapping[str, Any]) -> str:
 def _in_words(values: Mapping[str, Any], sign: str = "") -> str:
     mean = f"{values['mean']:{sign}.2f}"
     return f"{mean} (1)" if values["sd"] is None else f"{mean} ± {values['sd']:.2f} ({values['n']})"
+
+
+def described() -> str:
+    """The peers as Markdown: where their code is, under which licence, and everything that differs from its defaults."""
+    lines = [
+        "| method | code, in the folder | commit | licence | differs from the code's own defaults |",
+        "|---|---|---|---|---|",
+    ]
+    for method in METHODS:
+        peer = adapter(method).PEER
+        if peer.folder:
+            code = f"{peer.url}, `{peer.folder}`"
+            changes = "; ".join(peer.changes)
+            lines.append(f"| `{method}`: {peer.title} | {code} | `{peer.commit[:12]}` | {peer.licence} | {changes} |")
+    return "\n".join(lines)

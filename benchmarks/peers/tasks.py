@@ -61,7 +61,7 @@ TASKS = {
     "cifar10": Task(
         data="cifar10", teacher="resnet20", student="resnet20/2", seconds=1800.0, feature="linear",
         mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), weights="cifar10-resnet20.safetensors",
-        reference="ours-set", methods=("ours-set", "real-data"),
+        reference="ours-set", methods=("fast", "cmi", "ours-set", "real-data"),
     ),
 }  # fmt: skip
 

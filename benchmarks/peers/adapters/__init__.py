@@ -17,7 +17,7 @@ from datafree.models.network import Network
 __all__ = ["METHODS", "Job", "Peer", "adapter", "settings_of"]
 
 METHODS = {
-    "dafl": "dafl", "dfad": "dfad", "kegnet": "kegnet", "pre-dfkd": "pre_dfkd",
+    "dafl": "dafl", "dfad": "dfad", "kegnet": "kegnet", "pre-dfkd": "pre_dfkd", "fast": "fast", "cmi": "cmi",
     "ours-online-teacher": "ours", "ours-online-random": "ours", "ours-set": "ours", "real-data": "ours",
 }  # fmt: skip
 """Method -> the adapter's module."""

@@ -10,7 +10,10 @@ import datafree as df
 from benchmarks.peers.adapters import Job, Peer
 from datafree.models.network import Network
 
-PEER = Peer(title="ours", folder="", data=("mnist", "cifar10"))
+PEER = Peer(title="ours", folder="", data=("mnist", "cifar10"), settings={"images": 0, "epochs": 0})
+"""`images`: number of synthetic images of `ours-set`; `epochs`: number of epochs; 0: those of SETS and LEARNING, or the
+default of `distill_online`.
+"""
 CIFAR: dict[str, Any] = {
     "batch": 128, "optimizer": "muon", "learning_rate": 0.01, "warmup": 0.1, "temperature": 4.0, "shift": 4,
     "flip": True, "precision": "bfloat16",
@@ -52,11 +55,13 @@ def run(job: Job) -> None:
     scores = Scores(job)
     if job.method.startswith("ours-online"):
         start: Literal["teacher", "random"] = "teacher" if job.method.endswith("teacher") else "random"
-        student = df.distill_online(job.teacher, job.student, start=start, seed=job.seed, score=scores)
+        settings = {"epochs": job.settings["epochs"]} if job.settings["epochs"] else None
+        student = df.distill_online(job.teacher, job.student, settings, start=start, seed=job.seed, score=scores)
         scores.curve = scores.curve[1::2]  # of each epoch, the moving average: it is what `distill_online` returns
     else:
         images: Any = job.train if job.method == "real-data" else _synthetic(job)
-        learning = LEARNING[job.data, job.method]
+        learning = dict(LEARNING[job.data, job.method])
+        learning["epochs"] = job.settings["epochs"] or learning["epochs"]
         student = df.distill(job.teacher, job.student, images=images, seed=job.seed, score=scores, settings=learning)
     scores(student)
     job.budget.curve.extend(scores.curve)
@@ -64,4 +69,5 @@ def run(job: Job) -> None:
 
 def _synthetic(job: Job) -> df.SyntheticSet:
     method, images = SETS[job.data]
+    images = job.settings["images"] or images
     return df.synthesize(job.teacher, None, method, Path.cwd() / "set", images=images, seed=job.seed, workers=1)
