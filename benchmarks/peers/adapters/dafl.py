@@ -5,16 +5,8 @@ from __future__ import annotations
 import importlib
 
 from benchmarks.peers.adapters import Job, Peer
-from benchmarks.peers.stand_ins import (
-    OneBatch,
-    PeerNetwork,
-    import_from,
-    keep_seed,
-    no_files,
-    on_cpu,
-    run_script,
-    stand_in,
-)
+from benchmarks.peers.interface import OneBatch, PeerNetwork
+from benchmarks.peers.stand_ins import import_from, keep_seed, no_files, on_cpu, run_script, stand_in
 
 PEER = Peer(
     title="DAFL (Chen et al. 2019)",

@@ -12,9 +12,8 @@ import torch
 
 from benchmarks.peers.adapters import Job
 from benchmarks.peers.budget import Budget
+from benchmarks.peers.interface import OneBatch, PeerNetwork
 from benchmarks.peers.stand_ins import (
-    OneBatch,
-    PeerNetwork,
     import_from,
     keep_seed,
     library_hidden,

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.adapters import Job, Peer
-from benchmarks.peers.stand_ins import PeerNetwork, import_from, keep_seed, on_cpu, stand_in
+from benchmarks.peers.interface import PeerNetwork
+from benchmarks.peers.stand_ins import import_from, keep_seed, on_cpu, stand_in
 
 PEER = Peer(
     title="KegNet (Yoo et al. 2019)",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 
 from benchmarks.peers.adapters import Job, Peer
-from benchmarks.peers.stand_ins import PeerNetwork, import_from, keep_seed, no_files, on_cpu, run_script, stand_in
+from benchmarks.peers.interface import PeerNetwork
+from benchmarks.peers.stand_ins import import_from, keep_seed, no_files, on_cpu, run_script, stand_in
 
 PEER = Peer(
     title="PRE-DFKD (Binici et al. 2022)",
