@@ -73,6 +73,7 @@ def _row(method: str, variant: str, cells: list[dict[str, Any]], reference: Mapp
         "cpu_seconds": summary({cell["seed"]: cell["cpu_seconds"] for cell in measured}),
         "settings": measured[0]["settings"], "peer_commit": measured[0]["peer_commit"],
         "commits": sorted({str(cell["commit"]) for cell in measured}),
+        "optimizer_steps": {str(cell["seed"]): cell.get("optimizer_steps") for cell in measured},
         "curves": {str(cell["seed"]): cell["curve"] for cell in measured},
     }  # fmt: skip
 
