@@ -17,9 +17,8 @@ import torch
 
 from benchmarks.peers.adapters import Job, adapter
 from benchmarks.peers.budget import Budget
-from benchmarks.peers.tasks import TASKS, accuracy_of, new_model, teacher_of
+from benchmarks.peers.tasks import TASKS, accuracy_on, new_model, teacher_of
 from datafree._core.files import read_json, write_json
-from datafree.models.network import Network
 from datafree.runs.run_log import commit, device_name, versions
 
 
@@ -29,14 +28,15 @@ def measured(job: dict[str, Any]) -> dict[str, Any]:
     train, test = (task.images(split, job["data_dir"]) for split in ("train", "test"))
     teacher = teacher_of(task, Path(job["teacher"]), job["data_dir"], seed=0)
     student = new_model(task.student, task.spec(test), seed=job["seed"])
-    budget = Budget(job["seconds"], accuracy_of(student, test))
+    measure = accuracy_on(test, student.spec)
+    budget = Budget(job["seconds"], lambda: measure(student))
     provenance = {"device": device_name("cpu"), "versions": versions(), "commit": commit()}
-    teacher_accuracy = accuracy_of(teacher, test)()
+    teacher_accuracy = measure(teacher)
     for module in (teacher.module, student.module):
         module.train(module is student.module)
     run = Job(
         job["method"], task.data, teacher, student, task.feature, budget, job["settings"], job["seed"],
-        Path(job["folder"]), train, lambda network: _accuracy(network, test),
+        Path(job["folder"]), train, measure,
     )  # fmt: skip
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as work, chdir(work):
@@ -47,10 +47,6 @@ def measured(job: dict[str, Any]) -> dict[str, Any]:
         "curve": budget.curve, "cpu_seconds": budget.curve[-1][0], "wall_seconds": round(time.perf_counter() - start, 1),
         "optimizer_steps": budget.steps, "teacher_accuracy": teacher_accuracy, **provenance,
     }  # fmt: skip
-
-
-def _accuracy(network: Network, test: Any) -> float:
-    return accuracy_of(network, test)()
 
 
 def main() -> int:

@@ -18,7 +18,7 @@ from datafree.releases.load import load_model
 from datafree.releases.load import new_model as new_model
 from datafree.releases.release import write_release
 
-__all__ = ["TASKS", "Task", "accuracy_of", "new_model", "teacher_of"]
+__all__ = ["TASKS", "Task", "accuracy_on", "new_model", "teacher_of"]
 
 BATCH = 500
 
@@ -79,11 +79,14 @@ def teacher_of(task: Task, folder: Path, data_dir: str | None, seed: int) -> Net
     return load_model(str(folder))
 
 
-def accuracy_of(network: Network, test: Dataset) -> Callable[[], float]:
-    """A function that measures the network's accuracy on all test images, in %. It leaves every layer's mode unchanged."""
-    pixels = test.pixels(torch.arange(len(test)).numpy(), network.spec.shape[1:])
-    inputs, labels = network.spec.normalize(pixels), torch.as_tensor(test.labels)
-    return lambda: _accuracy(network.module, inputs, labels)
+def accuracy_on(test: Dataset, spec: InputSpec) -> Callable[[Network], float]:
+    """A function that measures a network of this spec on all test images, in %. It leaves every layer's mode unchanged.
+
+    It resizes and normalises the images once, and needs nothing of the library later, which a peer's package may hide.
+    """
+    pixels = test.pixels(torch.arange(len(test)).numpy(), spec.shape[1:])
+    inputs, labels = spec.normalize(pixels), torch.as_tensor(test.labels)
+    return lambda network: _accuracy(network.module, inputs, labels)
 
 
 def _accuracy(module: nn.Module, inputs: Tensor, labels: Tensor) -> float:
