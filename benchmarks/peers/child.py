@@ -19,6 +19,7 @@ from benchmarks.peers.adapters import Job, adapter
 from benchmarks.peers.budget import Budget
 from benchmarks.peers.tasks import TASKS, accuracy_on, new_model, teacher_of
 from datafree._core.files import read_json, write_json
+from datafree.models.network import Network
 from datafree.runs.run_log import commit, device_name, versions
 
 
@@ -28,7 +29,13 @@ def measured(job: dict[str, Any]) -> dict[str, Any]:
     train, test = (task.images(split, job["data_dir"]) for split in ("train", "test"))
     teacher = teacher_of(task, Path(job["teacher"]), job["data_dir"], seed=0)
     student = new_model(task.student, task.spec(test), seed=job["seed"])
-    measure = accuracy_on(test, student.spec)
+    accuracy = accuracy_on(test, student.spec)
+
+    def measure(network: Network) -> float:
+        percent = accuracy(network)
+        print(f"{time.process_time():.0f} CPU seconds of the process: {percent:.2f} %", flush=True)
+        return percent
+
     budget = Budget(job["seconds"], lambda: measure(student))
     provenance = {"device": device_name("cpu"), "versions": versions(), "commit": commit()}
     teacher_accuracy = measure(teacher)
