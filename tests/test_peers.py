@@ -47,9 +47,16 @@ def test_last_best_and_paired_differences_are_separate_columns(tmp_path):
     assert row["last"] == {"mean": 72.0, "sd": 2.0, "n": 3, "by_seed": {"0": 70.0, "1": 74.0, "2": 72.0}}
     assert row["best"] == {"mean": 75.67, "sd": 4.04, "n": 3, "by_seed": {"0": 80.0, "1": 75.0, "2": 72.0}}
     assert row["difference"] == {"mean": -25.5, "sd": 0.71, "n": 2, "by_seed": {"0": -26.0, "2": -25.0}}
-    assert "| dfad | default | 72.00 ± 2.00 (3) | 75.67 ± 4.04 (3) | -25.50 ± 0.71 (2) | 181 | 0 1 2 |" in rendered(
-        collected(tmp_path)
+    assert (
+        "| dfad | default | 72.00 ± 2.00 (3) | 72.00 ± 2.00 (3) | 75.67 ± 4.04 (3) | -25.50 ± 0.71 (2) | 181 | 0 1 2 |"
+        in rendered(collected(tmp_path))
     )
+
+
+def test_a_row_that_ran_longer_has_its_accuracy_at_the_limit_too(tmp_path):
+    write_cell(tmp_path, "ours-set", 0, [(100.0, 60.0), (188.0, 70.0), (190.0, 80.0), (300.0, 75.0)])
+    row = rows_of(tmp_path)["ours-set"]
+    assert [row[name]["mean"] for name in ("last", "at_limit", "best")] == [75.0, 70.0, 80.0]
 
 
 def test_one_seed_has_no_standard_deviation(tmp_path):

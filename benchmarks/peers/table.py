@@ -13,6 +13,9 @@ from datafree._core.files import read_json
 
 __all__ = ["collected", "described", "rendered", "summary", "variant_of"]
 
+STEP = 1.05
+"""A run stops after the step that passes its limit: up to 5 % later."""
+
 
 def variant_of(method: str, settings: Mapping[str, Any]) -> str:
     """`default`, or the settings that differ from the method's: `lr_S=0.01,nz=50`."""
@@ -69,6 +72,7 @@ def _row(method: str, variant: str, cells: list[dict[str, Any]], reference: Mapp
     paired = {seed: round(value - reference[seed], 2) for seed, value in last.items() if seed in reference}
     return {
         **row, "status": "measured", "last": summary(last), "best": summary(best),
+        "at_limit": summary({cell["seed"]: _at_limit(cell) for cell in measured}),
         "difference": summary(paired) if paired else None,
         "cpu_seconds": summary({cell["seed"]: cell["cpu_seconds"] for cell in measured}),
         "settings": measured[0]["settings"], "peer_commit": measured[0]["peer_commit"],
@@ -80,6 +84,12 @@ def _row(method: str, variant: str, cells: list[dict[str, Any]], reference: Mapp
 
 def _measured(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [cell for cell in cells if "failed" not in cell]
+
+
+def _at_limit(cell: Mapping[str, Any]) -> float:
+    """The last accuracy measured within the limit and the step that passes it; the first one, if all are later."""
+    within = [accuracy for seconds, accuracy in cell["curve"] if seconds <= STEP * cell["seconds"]]
+    return within[-1] if within else cell["curve"][0][1]
 
 
 def _last(cell: Mapping[str, Any]) -> float:
@@ -96,19 +106,21 @@ def _rendered(table: Mapping[str, Any]) -> str:
         f"{table['data']}: {table['teacher']} ({table['teacher_accuracy']} %) to {table['student']}, limit "
         f"{table['seconds']:g} CPU seconds, {'; '.join(table['devices'])}. Accuracy in % of the test set, mean ± sd (n)."
     )
-    lines = [
-        caption, "", f"| method | settings | last | best of the intervals | last, paired difference to {table['reference']} "
-        "| CPU seconds | seeds |", "|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
+    columns = (
+        "method", "settings", "last", "at the limit", "best of the intervals",
+        f"last, paired difference to {table['reference']}", "CPU seconds", "seeds",
+    )  # fmt: skip
+    lines = [caption, "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for row in table["rows"]:
         name = f"| {row['method']} | {row['variant']} |"
         if row["status"] != "measured":
-            lines.append(f"{name} {row['status']}: {_reason(row)} | | | | |")
+            lines.append(f"{name} {row['status']}: {_reason(row)} |{' |' * 5}")
             continue
         is_reference = (row["method"], row["variant"]) == (table["reference"], "default")
         difference = "" if row["difference"] is None or is_reference else _in_words(row["difference"], sign="+")
         seeds = " ".join(row["last"]["by_seed"])
-        cells = (_in_words(row["last"]), _in_words(row["best"]), difference, f"{row['cpu_seconds']['mean']:.0f}", seeds)
+        accuracies = (_in_words(row[column]) for column in ("last", "at_limit", "best"))
+        cells = (*accuracies, difference, f"{row['cpu_seconds']['mean']:.0f}", seeds)
         lines.append(f"{name} {' | '.join(cells)} |")
     return "\n".join(lines)
 
