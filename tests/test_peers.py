@@ -20,7 +20,13 @@ from benchmarks.peers.table import collected, rendered
 from benchmarks.peers.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[1]
-FIELDS = {"teacher_accuracy": 99.0, "device": "CPU", "versions": {}, "commit": "abc", "peer_commit": None}
+FIELDS = {
+    "teacher_accuracy": 99.0,
+    "device": "CPU",
+    "versions": {"torch": "2.13"},
+    "commit": "abc",
+    "peer_commit": None,
+}
 
 
 def write_cell(work: Path, method: str, seed: int, curve: list[tuple[float, float]], **changes: object) -> None:
@@ -34,7 +40,7 @@ def write_cell(work: Path, method: str, seed: int, curve: list[tuple[float, floa
 
 
 def rows_of(work: Path) -> dict[str, dict]:
-    (table,) = collected(work)["tables"]
+    table = next(table for table in collected(work)["tables"] if table["data"] == "mnist")
     return {row["method"]: row for row in table["rows"]}
 
 
@@ -71,7 +77,7 @@ def test_failures_and_absent_rows_are_listed(tmp_path):
     write_cell(tmp_path, "dfad", 0, [], failed="KeyError: 'x'")
     text = rendered(collected(tmp_path))
     assert "| dfad | default | failed: KeyError: 'x' |" in text
-    assert "| kegnet | default | not run: no cell yet |" in text
+    assert "| kegnet | default | not run: no run was finished |" in text
 
 
 def test_every_row_has_an_adapter_for_its_data():

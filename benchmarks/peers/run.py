@@ -152,8 +152,8 @@ def main(words: list[str] | None = None) -> int:
         write_json(args.out, results)
         readme = args.out.resolve().with_name("README.md")
         if readme.exists():
-            insert(readme, "results", rendered(results))
-            insert(readme, "peers", described())
+            insert(readme, "results", rendered(results) + "\n")
+            insert(readme, "peers", described() + "\n")
     return 0
 
 

@@ -34,17 +34,17 @@ def summary(by_seed: Mapping[int, float]) -> dict[str, Any]:
 
 
 def collected(work: Path) -> dict[str, Any]:
-    """Everything measured below `work`. Every method of a task with cells has a row, also without cells of its own."""
-    groups: dict[tuple[str, float], dict[tuple[str, str], list[dict[str, Any]]]] = {}
+    """One table per task from the cells below `work` with the task's limit. A method without cells has a row too."""
+    rows: dict[str, dict[tuple[str, str], list[dict[str, Any]]]] = {data: {} for data in TASKS}
     for path in sorted(work.glob("*/*/*/seed-*.json")):
         cell = read_json(path)
-        rows = groups.setdefault((cell["data"], cell["seconds"]), {})
-        rows.setdefault((cell["method"], variant_of(cell["method"], cell["settings"])), []).append(cell)
-    tables = [_table(data, seconds, rows) for (data, seconds), rows in sorted(groups.items())]
-    return {"tables": [table for table in tables if table["seconds"] == TASKS[table["data"]].seconds]}
+        if cell["seconds"] == TASKS[cell["data"]].seconds:
+            name = (cell["method"], variant_of(cell["method"], cell["settings"]))
+            rows[cell["data"]].setdefault(name, []).append(cell)
+    return {"tables": [_table(data, rows[data]) for data in TASKS]}
 
 
-def _table(data: str, seconds: float, rows: Mapping[tuple[str, str], list[dict[str, Any]]]) -> dict[str, Any]:
+def _table(data: str, rows: Mapping[tuple[str, str], list[dict[str, Any]]]) -> dict[str, Any]:
     task = TASKS[data]
     order = {method: place for place, method in enumerate(task.methods)}
     names = sorted(
@@ -54,7 +54,7 @@ def _table(data: str, seconds: float, rows: Mapping[tuple[str, str], list[dict[s
     reference = {cell["seed"]: _last(cell) for cell in _measured(rows.get((task.reference, "default"), []))}
     cells = [cell for name in names for cell in _measured(rows.get(name, []))]
     return {
-        "data": data, "teacher": task.teacher, "student": task.student, "seconds": seconds, "reference": task.reference,
+        "data": data, "teacher": task.teacher, "student": task.student, "seconds": task.seconds, "reference": task.reference,
         "teacher_accuracy": cells[0]["teacher_accuracy"] if cells else None,
         "devices": sorted({cell["device"] for cell in cells}), "versions": cells[0]["versions"] if cells else None,
         "rows": [_row(*name, rows.get(name, []), reference) for name in names],
@@ -103,9 +103,12 @@ def rendered(results: Mapping[str, Any]) -> str:
 
 def _rendered(table: Mapping[str, Any]) -> str:
     caption = (
-        f"{table['data']}: {table['teacher']} ({table['teacher_accuracy']} %) to {table['student']}, limit "
-        f"{table['seconds']:g} CPU seconds, {'; '.join(table['devices'])}. Accuracy in % of the test set, mean ± sd (n)."
+        f"{table['data']}: {table['teacher']} to {table['student']}, limit {table['seconds']:g} CPU seconds. "
+        "Accuracy in % of the test set, mean ± sd (n)."
     )
+    if table["devices"]:
+        machine, torch = "; ".join(table["devices"]), table["versions"]["torch"]
+        caption += f" The teacher has {table['teacher_accuracy']} %. {machine}; torch {torch}."
     columns = (
         "method", "settings", "last", "at the limit", "best of the intervals",
         f"last, paired difference to {table['reference']}", "CPU seconds", "seeds",
@@ -126,7 +129,7 @@ def _rendered(table: Mapping[str, Any]) -> str:
 
 
 def _reason(row: Mapping[str, Any]) -> str:
-    return "; ".join(sorted(set(row["failed"].values()))) or "no cell yet"
+    return "; ".join(sorted(set(row["failed"].values()))) or "no run was finished"
 
 
 def _in_words(values: Mapping[str, Any], sign: str = "") -> str:
