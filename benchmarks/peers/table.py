@@ -51,10 +51,13 @@ def _table(data: str, rows: Mapping[tuple[str, str], list[dict[str, Any]]]) -> d
         {*rows, *((method, "default") for method in task.methods)}, key=lambda name: (order[name[0]], name[1])
     )
     names.sort(key=lambda name: (order[name[0]], name[1] != "default"))
-    reference = {cell["seed"]: _last(cell) for cell in _measured(rows.get((task.reference, "default"), []))}
+    reference = {
+        cell["seed"]: _last(cell) for cell in _measured(rows.get((task.reference, task.reference_variant), []))
+    }
     cells = [cell for name in names for cell in _measured(rows.get(name, []))]
     return {
-        "data": data, "teacher": task.teacher, "student": task.student, "seconds": task.seconds, "reference": task.reference,
+        "data": data, "teacher": task.teacher, "student": task.student, "seconds": task.seconds,
+        "reference": task.reference, "reference_variant": task.reference_variant,
         "teacher_accuracy": cells[0]["teacher_accuracy"] if cells else None,
         "devices": sorted({cell["device"] for cell in cells}), "versions": cells[0]["versions"] if cells else None,
         "rows": [_row(*name, rows.get(name, []), reference) for name in names],
@@ -111,7 +114,7 @@ def _rendered(table: Mapping[str, Any]) -> str:
         caption += f" The teacher has {table['teacher_accuracy']} %. {machine}; torch {torch}."
     columns = (
         "method", "settings", "last", "at the limit", "best of the intervals",
-        f"last, paired difference to {table['reference']}", "CPU seconds", "seeds",
+        f"last, paired difference to {table['reference']}, {table['reference_variant']}", "CPU seconds", "seeds",
     )  # fmt: skip
     lines = [caption, "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for row in table["rows"]:
@@ -119,7 +122,7 @@ def _rendered(table: Mapping[str, Any]) -> str:
         if row["status"] != "measured":
             lines.append(f"{name} {row['status']}: {_reason(row)} |{' |' * 5}")
             continue
-        is_reference = (row["method"], row["variant"]) == (table["reference"], "default")
+        is_reference = (row["method"], row["variant"]) == (table["reference"], table["reference_variant"])
         difference = "" if row["difference"] is None or is_reference else _in_words(row["difference"], sign="+")
         seeds = " ".join(row["last"]["by_seed"])
         accuracies = (_in_words(row[column]) for column in ("last", "at_limit", "best"))
