@@ -74,11 +74,18 @@ class Synthesizer(Protocol):
     `reads_record(teacher, record) -> bool`, if some records have nothing that it uses.
     """
 
-    method: str
     summary: ClassVar[str]
     """One line for the help."""
-    in_range: bool
-    """Pixels stay within the spec's range, so that a set can store them as bytes."""
+
+    @property
+    def method(self) -> str:
+        """The method's name."""
+        ...
+
+    @property
+    def in_range(self) -> bool:
+        """Whether pixels stay within the spec's range, so that a set can store them as bytes."""
+        ...
 
     def bind(self, teacher: Network, record: Record | None) -> BoundMethod:
         """Raises UserError if the record lacks what the method needs.
