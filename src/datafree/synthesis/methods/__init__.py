@@ -76,15 +76,12 @@ class Synthesizer(Protocol):
 
     summary: ClassVar[str]
     """One line for the help."""
+    in_range: ClassVar[bool]
+    """Pixels stay within the spec's range, so that a set can store them as bytes."""
 
     @property
     def method(self) -> str:
         """The method's name."""
-        ...
-
-    @property
-    def in_range(self) -> bool:
-        """Whether pixels stay within the spec's range, so that a set can store them as bytes."""
         ...
 
     def bind(self, teacher: Network, record: Record | None) -> BoundMethod:
