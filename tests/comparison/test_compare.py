@@ -172,7 +172,7 @@ def test_all_students_of_a_seed_start_alike_and_take_as_many_steps(teacher, tmp_
     assert len(starts) == 4 and len(set(starts)) == 1
     assert steps["stored"] == 3 * steps["online"]
     assert {cell.steps for cell in comparison.cells} == {steps["online"]} == {40}
-    assert peaks == {(kind, 2e-3, 16, "adam", "cosine") for kind in ("stored", "online")}
+    assert peaks == {(kind, 0.02, 16, "muon", "cosine") for kind in ("stored", "online")}
 
 
 def test_a_result_of_other_settings_is_refused_and_replaced_on_request(comparison, teacher, options, tmp_path):

@@ -10,6 +10,7 @@ import datafree as df
 from datafree._core.errors import Notice, UserError
 from datafree.distillation.distill import DistillationChanges, plan_distillation
 from datafree.distillation.distill_online import OnlineChanges
+from datafree.distillation.schedule import Distillation
 from datafree.distillation.sources import StoredImages, soft_labelled
 from datafree.distillation.students import new_student
 from datafree.distillation.train_student import train_student
@@ -339,3 +340,21 @@ def test_an_online_call_that_does_not_fit_is_one_line(teacher, tmp_path, argumen
 
 def test_a_record_that_would_not_be_used_is_refused(teacher, whole_record):
     assert "record: got it with statistics 0" in line(lambda: df.distill_online(teacher, record=whole_record, **ONLINE))
+
+
+def test_a_student_with_batch_norm_gets_muon_unless_its_optimizer_is_chosen(normed, teacher, digits):
+    fast = {"optimizer": "muon", "learning_rate": 0.02, "warmup": 0.1}
+    plain = {"optimizer": "adam", "learning_rate": 0.002, "warmup": 0.0}
+
+    student = normed.to("cpu")  # a copy
+
+    def chosen(network, student, settings=None, **changes):
+        plan = plan_distillation(network, student, images=digits, settings=settings, **changes)
+        return {name: getattr(plan.settings, name) for name in fast}
+
+    assert chosen(normed, student, epochs=1) == fast
+    assert chosen(normed, student, Distillation(batch=32)) == chosen(normed, student, {"batch": 32}) == fast
+    assert chosen(normed, student, optimizer="adam") == plain
+    assert chosen(normed, student, learning_rate=0.002) == chosen(normed, student, {"warmup": 0.0}) == plain
+    assert chosen(teacher, "hinton16") == plain
+    assert chosen(normed, student, Distillation(**Distillation().model_dump())) == plain  # as read from a log

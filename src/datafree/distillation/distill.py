@@ -18,11 +18,12 @@ from .._core.unused import check_used
 from .._core.user_code import code_entry
 from ..data.augmentation import Augmentation
 from ..data.condensed.condensed_set import Condensed
+from ..models import hooks
 from ..models.agreement import Agreement, agreement
 from ..models.network import Network
 from ..records.record import Record
 from ..releases.release import architecture_of
-from .schedule import USES, Distillation, ScheduleChanges
+from .schedule import USES, Distillation, ScheduleChanges, with_fast_optimizer
 from .source_choice import SHARE, ChosenSource, ImagesLike, MethodLike, choose_source
 from .sources import Source
 from .student_init import init_student_from_teacher, same_architecture
@@ -190,6 +191,8 @@ def plan_distillation(
     check_used(changes, USES, requested.model_dump())
     teacher.check()
     network = new_student(student, teacher, seed=seed)
+    if hooks.batch_norms(network):
+        requested = with_fast_optimizer(requested)
     chosen = choose_source(
         teacher, record=record, images=images, condensed=condensed, method=method, epoch_images=epoch_images, share=share,
         augmentation=augmentation, seed=seed, progress=progress,
@@ -200,9 +203,12 @@ def plan_distillation(
 
 
 def settings_from(settings: Distillation | Mapping[str, Any] | None, changes: dict[str, Any]) -> Distillation:
-    """The settings with the changes. Raises UserError for an invalid name or value."""
+    """The settings with the changes; only fields that were chosen count as set. Raises UserError for an invalid name or
+    value.
+    """
     settings = called_with(Distillation, settings, changes, distill) or Distillation()
-    return Distillation(**{**settings.model_dump(), **changes})
+    chosen = {name: getattr(settings, name) for name in settings.model_fields_set}
+    return Distillation(**{**chosen, **changes})
 
 
 @overload
@@ -289,9 +295,10 @@ def distill(
       `images`, a `share` of every batch is condensed, and an epoch has as many images as `images`.
 
     Fields of `Distillation` are given as `settings` or as keywords. By default the temperature is chosen from the teacher's
-    logits. The same seed gives the same student. With a `state` path, everything is saved there after each epoch, and the
-    same call continues from it, if `identity` is equal too; by default that is everything that determines the result.
-    `score` is measured after every epoch and never used to choose one; `on_epoch` gets the student and the curve so far.
+    logits, and a student with batch norm is trained with Muon instead of Adam (`schedule.FAST`). The same seed gives the
+    same student. With a `state` path, everything is saved there after each epoch, and the same call continues from it, if
+    `identity` is equal too; by default that is everything that determines the result. `score` is measured after every epoch
+    and never used to choose one; `on_epoch` gets the student and the curve so far.
 
     Returns the student in eval mode, on the teacher's device. `student.training` has its curve, what it learned from, and
     its agreement with the teacher. Warns if the teacher hardly recognises the images' classes. Raises UserError, before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, TypedDict
 
 from pydantic import Field
@@ -10,7 +11,7 @@ from .._core.limits import EPOCHS
 from .._core.settings import Settings
 from .._core.unused import Use
 
-__all__ = ["USES", "Distillation", "Schedule", "ScheduleChanges"]
+__all__ = ["FAST", "USES", "Distillation", "Schedule", "ScheduleChanges", "with_fast_optimizer"]
 
 
 class Schedule(Settings):
@@ -47,7 +48,10 @@ class ScheduleChanges(TypedDict, total=False):
 
 
 class Distillation(Schedule):
-    """How a student is distilled, from synthetic or from real images."""
+    """How a student is distilled, from synthetic or from real images.
+
+    A student with batch norm gets another optimizer, if neither that, nor its rate, nor its warm-up is chosen: see `FAST`.
+    """
 
     later: ClassVar[dict[str, Any]] = {"optimizer": "adam", "shift": 0, "flip": False, "mixup": 0.0}
 
@@ -56,7 +60,7 @@ class Distillation(Schedule):
     batch: int = Field(default=128, ge=1)
     """Number of images per step."""
     learning_rate: float = Field(default=2e-3, gt=0, le=1e30)
-    """Peak learning rate of the optimizer."""
+    """Peak learning rate of the optimizer. A student with batch norm has by default Muon, 0.02 and a warm-up of 0.1."""
     temperature: float | None = Field(default=None, gt=0)
     """Temperature of the KL divergence; by default chosen from the scale of the teacher's logits."""
     loss: Literal["kl", "mse"] = "kl"
@@ -67,6 +71,15 @@ class Distillation(Schedule):
     """Mirror each image left to right with probability 1/2; the teacher labels every view."""
     mixup: float = Field(default=0.0, ge=0, le=1)
     """Share of images that are blended with another one, with a weight uniform in 0 to 1."""
+
+
+FAST: Mapping[str, Any] = {"optimizer": "muon", "learning_rate": 0.02, "warmup": 0.1}
+"""Default optimizer of a student with batch norm: it needs several times fewer steps than Adam at 0.002."""
+
+
+def with_fast_optimizer(settings: Distillation) -> Distillation:
+    """The settings with `FAST`, unless optimizer, learning rate or warm-up were chosen."""
+    return settings if settings.model_fields_set & FAST.keys() else settings.model_copy(update=dict(FAST))
 
 
 USES = (Use("temperature", "loss", lambda loss: loss == "kl", "`loss='kl'`"),)

@@ -11,7 +11,7 @@ from ..._core.arguments import check_count
 from ..._core.errors import UserError
 from ..._core.settings import parse
 from ...distillation.online.settings import OnlineDistillation, online_preset
-from ...distillation.schedule import Distillation
+from ...distillation.schedule import Distillation, with_fast_optimizer
 from ...distillation.students import Start
 from .methods import ComparedMethod
 
@@ -72,7 +72,7 @@ class Protocol:
         if steps is not None and budget is not None:
             raise UserError("budget: got it with `steps`, expected one of them; leave one out")
         training = parse(Distillation, settings, strict=False) if isinstance(settings, Mapping) else settings
-        training = training or Distillation()
+        training = with_fast_optimizer(training or Distillation())
         if "epochs" in training.model_fields_set:
             raise UserError(
                 f"epochs: got {training.epochs}, expected `steps`, which are the same for every method; give those instead"
