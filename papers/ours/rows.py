@@ -24,7 +24,9 @@ LEARNING = Distillation(
     batch=BATCH, learning_rate=0.02, optimizer="muon", warmup=0.1, temperature=4.0, shift=4, flip=True,
     precision="bfloat16",
 )  # fmt: skip
-"""How every student is trained, `kd` included; `epochs` follows from images and steps."""
+"""How a student of random weights is trained, `kd` included; `epochs` follows from images and steps."""
+GENTLE = LEARNING.model_copy(update={"learning_rate": 0.002})
+"""For a student that starts near its teacher: higher rates destroy what it starts with."""
 
 
 @dataclass(frozen=True)
@@ -98,16 +100,10 @@ LONG: Mapping[str, Any] = {"images": 75_776, "steps": 15_984}
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
-def _student(student: str, start: Start, *, long: bool = False) -> dict[str, Row]:
-    rows = {
-        "data-free": Row(student, start=start, **SHORT),
-        "kd": Row(student, SHORT["steps"], start=start),
-    }
+def _student(student: str, *, long: bool = False, **options: Any) -> dict[str, Row]:
+    rows = {"data-free": Row(student, **SHORT, **options), "kd": Row(student, SHORT["steps"], **options)}
     if long:
-        rows |= {
-            "data-free-long": Row(student, start=start, **LONG),
-            "kd-long": Row(student, LONG["steps"], start=start),
-        }
+        rows |= {"data-free-long": Row(student, **LONG, **options), "kd-long": Row(student, LONG["steps"], **options)}
     return rows
 
 
@@ -118,9 +114,9 @@ def _named(prefix: str, rows: Mapping[str, Row]) -> dict[str, Row]:
 CIFAR10 = Pair(
     data="cifar10", teacher="resnet20", weights="cifar10-resnet20.safetensors", constants=IMAGENET,
     rows={
-        **_named("half", _student("half", "random", long=True)),
-        **_named("resnet14", _student("shallow", "teacher")),
-        **_named("half, teacher start", _student("half", "teacher")),
+        **_named("half", _student("half", long=True)),
+        **_named("resnet14", _student("shallow", start="teacher", learning=GENTLE)),
+        **_named("half, teacher start", _student("half", start="teacher")),
     },
 )  # fmt: skip
 GPU = Pair(
@@ -144,7 +140,7 @@ CIFAR100 = Pair(
         "mean": (0.5070751592371323, 0.48654887331495095, 0.4409178433670343),
         "std": (0.2673342858792401, 0.2564384629170883, 0.27615047132568404),
     },
-    rows=_named("half", _student(f"{SIMPNET}:half", "random")),
+    rows=_named("half", _student(f"{SIMPNET}:half")),
 )  # fmt: skip
 BUDGETS = {
     "smoke": Budget((SMOKE,), (0, 1)),

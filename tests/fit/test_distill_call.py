@@ -354,6 +354,7 @@ def test_a_student_with_batch_norm_gets_muon_unless_its_optimizer_is_chosen(norm
 
     assert chosen(normed, student, epochs=1) == fast
     assert chosen(normed, student, Distillation(batch=32)) == chosen(normed, student, {"batch": 32}) == fast
+    assert chosen(normed, student, start="teacher") == {**fast, "learning_rate": 0.002}
     assert chosen(normed, student, optimizer="adam") == plain
     assert chosen(normed, student, learning_rate=0.002) == chosen(normed, student, {"warmup": 0.0}) == plain
     assert chosen(teacher, "hinton16") == plain

@@ -192,7 +192,7 @@ def plan_distillation(
     teacher.check()
     network = new_student(student, teacher, seed=seed)
     if hooks.batch_norms(network):
-        requested = with_fast_optimizer(requested)
+        requested = with_fast_optimizer(requested, start)
     chosen = choose_source(
         teacher, record=record, images=images, condensed=condensed, method=method, epoch_images=epoch_images, share=share,
         augmentation=augmentation, seed=seed, progress=progress,

@@ -11,7 +11,7 @@ from .._core.limits import EPOCHS
 from .._core.settings import Settings
 from .._core.unused import Use
 
-__all__ = ["FAST", "USES", "Distillation", "Schedule", "ScheduleChanges", "with_fast_optimizer"]
+__all__ = ["FAST", "GENTLE", "USES", "Distillation", "Schedule", "ScheduleChanges", "with_fast_optimizer"]
 
 
 class Schedule(Settings):
@@ -60,7 +60,8 @@ class Distillation(Schedule):
     batch: int = Field(default=128, ge=1)
     """Number of images per step."""
     learning_rate: float = Field(default=2e-3, gt=0, le=1e30)
-    """Peak learning rate of the optimizer. A student with batch norm has by default Muon, 0.02 and a warm-up of 0.1."""
+    """Peak learning rate of the optimizer. A student with batch norm has by default Muon, 0.02 and a warm-up of 0.1;
+    0.002 if it starts from the teacher."""
     temperature: float | None = Field(default=None, gt=0)
     """Temperature of the KL divergence; by default chosen from the scale of the teacher's logits."""
     loss: Literal["kl", "mse"] = "kl"
@@ -75,11 +76,15 @@ class Distillation(Schedule):
 
 FAST: Mapping[str, Any] = {"optimizer": "muon", "learning_rate": 0.02, "warmup": 0.1}
 """Default optimizer of a student with batch norm: it needs several times fewer steps than Adam at 0.002."""
+GENTLE = 0.002
+"""Its learning rate for a student that starts from its teacher: higher rates destroy what it starts with."""
 
 
-def with_fast_optimizer(settings: Distillation) -> Distillation:
+def with_fast_optimizer(settings: Distillation, start: str) -> Distillation:
     """The settings with `FAST`, unless optimizer, learning rate or warm-up were chosen."""
-    return settings if settings.model_fields_set & FAST.keys() else settings.model_copy(update=dict(FAST))
+    if settings.model_fields_set & FAST.keys():
+        return settings
+    return settings.model_copy(update={**FAST, **({"learning_rate": GENTLE} if start == "teacher" else {})})
 
 
 USES = (Use("temperature", "loss", lambda loss: loss == "kl", "`loss='kl'`"),)

@@ -72,7 +72,7 @@ class Protocol:
         if steps is not None and budget is not None:
             raise UserError("budget: got it with `steps`, expected one of them; leave one out")
         training = parse(Distillation, settings, strict=False) if isinstance(settings, Mapping) else settings
-        training = with_fast_optimizer(training or Distillation())
+        training = with_fast_optimizer(training or Distillation(), start)
         if "epochs" in training.model_fields_set:
             raise UserError(
                 f"epochs: got {training.epochs}, expected `steps`, which are the same for every method; give those instead"
