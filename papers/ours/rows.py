@@ -107,6 +107,27 @@ def _student(student: str, *, long: bool = False, **options: Any) -> dict[str, R
     return rows
 
 
+def _without(method: Mapping[str, Any] | None = None, learning: Mapping[str, Any] | None = None) -> Row:
+    """The row `half/data-free` with some settings of the images or the student's training changed."""
+    return Row(
+        "half",
+        **SHORT,
+        method=RECIPE.model_copy(update=method or {}),
+        learning=LEARNING.model_copy(update=learning or {}),
+    )
+
+
+ABLATIONS = {
+    "half/data-free, batches of 128": _without({"batch": 128, "discard": 20, "momentum": 0.9}),
+    "half/data-free, l2 divergence": _without({"form": "l2"}),
+    "half/data-free, class weight 1": _without({"classes": 1.0}),
+    "half/data-free, no meta-learning": _without({"meta_rate": 0.0}),
+    "half/data-free, rate 0.01": _without(learning={"learning_rate": 0.01}),
+    "half/data-free, no augmentation": _without(learning={"shift": 0, "flip": False}),
+}
+"""What each ingredient of `half/data-free` is worth."""
+
+
 def _named(prefix: str, rows: Mapping[str, Row]) -> dict[str, Row]:
     return {f"{prefix}/{name}": row for name, row in rows.items()}
 
@@ -117,6 +138,7 @@ CIFAR10 = Pair(
         **_named("half", _student("half", long=True)),
         **_named("resnet14", _student("shallow", start="teacher", learning=GENTLE)),
         **_named("half, teacher start", _student("half", start="teacher")),
+        **ABLATIONS,
     },
 )  # fmt: skip
 GPU = Pair(
