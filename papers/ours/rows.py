@@ -18,7 +18,7 @@ __all__ = ["BUDGETS", "Budget", "Pair", "Row"]
 BATCH = 128
 TRAINING = Schedule(epochs=10, batch=64, learning_rate=0.005)
 """How a teacher is trained here."""
-RECIPE = MetaGenerator(precision="bfloat16")
+RECIPE = MetaGenerator(precision="bfloat16", flip=True)
 """The synthesis method, with settings that were chosen without the test set; see the README."""
 LEARNING = Distillation(
     batch=BATCH, learning_rate=0.02, optimizer="muon", warmup=0.1, temperature=4.0, shift=4, flip=True,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
+import datafree as df
 from datafree import similarity
 from datafree._core.errors import UserError
 from datafree.models import hooks as tap_names
@@ -107,3 +109,40 @@ def test_an_objective_that_is_not_finite_is_named_with_its_step(normed, monkeypa
     monkeypatch.setattr(TargetClass, "__call__", lambda _, view: view.logits.sum() * torch.nan)
     with pytest.raises(UserError, match="the loss TargetClass is nan at step 0, expected a finite number"):
         chunk(normed)
+
+
+def test_a_teacher_that_keeps_its_class_is_shown_shifted_and_mirrored_images_and_another_one_is_not(normed):
+    class Mean(nn.Module):
+        """Classes by the mean of the centre: neither mirroring nor a small shift changes them much."""
+
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm2d(1)
+            self.last = nn.Linear(1, 2)
+            self.last.weight.data = torch.tensor([[9.0], [-9.0]])
+            self.last.bias.data.zero_()
+
+        def forward(self, x):
+            return self.last(self.norm(x).mean((2, 3)))
+
+    symmetric = df.Network(Mean().eval(), df.InputSpec(shape=(1, 16, 16), classes=("a", "b"), mean=(0.5,), std=(0.5,)))
+    small = {"width": 8, "discard": 2, "steps": 3}
+    kept = MetaGenerator(**small).bind(symmetric, None).settings
+    assert (kept.jitter, kept.flip) == (2, True)
+    digits_settings = MetaGenerator(**{**small, "discard": 12, "steps": 10}).bind(normed, None).settings
+    assert (digits_settings.jitter, digits_settings.flip) == (0, False)
+    chosen = MetaGenerator(jitter=1, flip=True, **small).bind(normed, None).settings
+    assert (chosen.jitter, chosen.flip) == (1, True)
+
+
+def test_a_set_states_the_augmentation_that_was_found(normed, tmp_path):
+    method = {"method": "meta-generator", "width": 8, "discard": 12}
+    images = df.synthesize(normed, None, method, tmp_path / "set", images=40, workers=1)
+    assert (images.about["method"]["jitter"], images.about["method"]["flip"]) == (0, False)
+    assert len(df.synthesize(normed, None, method, tmp_path / "set", images=80, workers=1)) == 80
+
+
+def test_without_a_method_a_network_with_batch_norms_and_no_record_gets_this_one(normed, teacher, whole_record):
+    assert methods.default_for(normed, None).method == "meta-generator"
+    assert methods.default_for(teacher, whole_record).method == "distribution"
+    assert methods.default_for(teacher, None).method == "distribution"  # which says what it needs

@@ -33,8 +33,8 @@ METHODS = family("datafree.synthesis.methods", "method")
 app = App(name="synthesize")
 
 
-def method_command(method: str, text: SettingsText) -> Callable[..., None]:
-    """The command of one method, whose flags are the fields of its settings."""
+def method_command(method: str, text: SettingsText, *, is_named: bool = True) -> Callable[..., None]:
+    """The command of one method, whose flags are the fields of its settings; not `is_named`, the default's."""
     Options = of_settings(text, without=["method"], group=Group(f"Options of {method}", sort_key=1))
 
     def synthesize(
@@ -53,8 +53,8 @@ def method_command(method: str, text: SettingsText) -> Callable[..., None]:
 
         If interrupted, repeat the command to continue.
 
-        The first word after `synthesize` is the method; write a folder of that name as ./bns. Without one the method is
-        `distribution`.
+        The first word after `synthesize` is the method; write a folder of that name as ./bns. Without one it is
+        `distribution`, or `meta-generator` for a network with batch norms and without a record.
 
         Example: datafree synthesize teacher --images 20000 --out set
 
@@ -76,7 +76,7 @@ def method_command(method: str, text: SettingsText) -> Callable[..., None]:
         """
         from ..synthesis import methods
 
-        chosen = methods.from_name(method, **values(settings))
+        chosen = methods.from_name(method, **values(settings)) if is_named or values(settings) else None
         _synthesize(teacher, chosen, out, images, chunk, workers, source or RecordedModel(), run or Run())
 
     return synthesize
@@ -96,13 +96,16 @@ def _synthesize(
     from .._core.settings import with_paths
     from ..runs.output_folder import output_folder
     from ..runs.run_log import RunLog
+    from ..synthesis import methods
     from ..synthesis.methods.inversion import InversionSettings
     from ..synthesis.synthetic_set import SET_FOLDER, chunk_size, make_set, memory_hashes
 
     check_counts(out, images=images, chunk=chunk, workers=workers)
     network = load_teacher(teacher, source, run)
-    chunk = chunk_size(method, network, images, out) if chunk is None else chunk
     record = load_record(teacher, source, network)
+    if method is None:
+        method = methods.default_for(network, record)
+    chunk = chunk_size(method, network, images, out) if chunk is None else chunk
     check_record(method, network, source, record)
     is_optimised = isinstance(method, InversionSettings)
     if is_optimised:
@@ -165,6 +168,6 @@ def _advice(settings: dict[str, Any]) -> str:
     return f"try {', '.join(options[:-1])}, or {options[-1]}"
 
 
-app.default(method_command(DEFAULT, METHODS[DEFAULT]))
+app.default(method_command(DEFAULT, METHODS[DEFAULT], is_named=False))
 for _name, _text in METHODS.items():
     app.command(method_command(_name, _text), name=_name, help=f"{_text.summary}\n\n{_text.doc}")

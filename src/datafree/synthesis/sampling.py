@@ -75,7 +75,7 @@ def _largest(values: Tensor) -> float:
 @checked
 def sample(
     teacher: Network,
-    method: str | Mapping[str, Any] | Synthesizer = methods.DEFAULT,
+    method: str | Mapping[str, Any] | Synthesizer | None = None,
     *,
     n: int = 256,
     record: Record | None = None,
@@ -86,13 +86,14 @@ def sample(
 ) -> Samples:
     """`n` images made with `method`, on the CPU, with the teacher's logits. Writes nothing.
 
-    `method` is a name, a mapping with `method`, or settings. These are the images that `synthesize` writes for the same
-    seed and `chunk`, rounded to bytes as a set stores them. `chunk` is the number of images that are made together, by
-    default chosen by the method, at most `n`. `workers` chunks are made at a time; the images do not depend on it. Raises
-    UserError if method, record and teacher do not fit each other, and if the images do not fit in memory.
+    `method` is a name, a mapping with `method`, or settings; by default as in `synthesize`. These are the images that
+    `synthesize` writes for the same seed and `chunk`, rounded to bytes as a set stores them. `chunk` is the number of images
+    that are made together, by default chosen by the method, at most `n`. `workers` chunks are made at a time; the images do
+    not depend on it. Raises UserError if method, record and teacher do not fit each other, and if the images do not fit in
+    memory.
     """
     check_count("n", n)
-    settings = methods.resolve(method)
+    settings = methods.default_for(teacher, record) if method is None else methods.resolve(method)
     if chunk is None:
         chunk = min(n, chunk_size(settings, teacher, n, None))
     check_cost(

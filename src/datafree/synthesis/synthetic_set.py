@@ -348,7 +348,7 @@ def check_grows(out: Path, images: int) -> None:
 def synthesize(
     teacher: Network,
     record: Record | None = None,
-    method: str | Mapping[str, Any] | Synthesizer = methods.DEFAULT,
+    method: str | Mapping[str, Any] | Synthesizer | None = None,
     out: str | Path | None = None,
     *,
     images: int = IMAGES,
@@ -360,7 +360,8 @@ def synthesize(
 ) -> SyntheticSet:
     """Makes `images` images with `method` and writes them to the folder `out`, or continues a stopped run.
 
-    `method` is a name, a mapping with `method`, or settings. The same seed gives the same bytes for any number of `workers`
+    `method` is a name, a mapping with `method`, or settings; by default `distribution`, or `meta-generator` for a network
+    with batch norms and without a record. The same seed gives the same bytes for any number of `workers`
     (threads here, processes under torchrun): a chunk is made on one thread and depends on its index only. `chunk` is the
     number of images that are made together, by default chosen by the method; `unit` is its earlier name. `sample` makes
     images in memory, without a folder. The folder's run.json states settings, versions, time and hashes of teacher and
@@ -374,7 +375,8 @@ def synthesize(
         )
     began = time.perf_counter()
     options: dict[str, Any] = {"images": images, "seed": seed, "chunk": chunk, "workers": workers, "progress": progress}
-    synthetic_set = make_set(teacher, record, methods.resolve(method), out, **options)
+    settings = methods.default_for(teacher, record) if method is None else methods.resolve(method)
+    synthetic_set = make_set(teacher, record, settings, out, **options)
     write_log("synthesize", synthetic_set, teacher, record, began)
     return synthetic_set
 

@@ -18,11 +18,13 @@ from ..._core.plugins import Family
 from ..._core.progress import Progress, silent
 from ..._core.seeds import stream
 from ..._core.settings import Settings
+from ...models import hooks
 from ...models.network import Network
 from ...records.record import Record
 
 __all__ = [
     "DEFAULT",
+    "DEFAULT_WITHOUT_RECORD",
     "FAMILY",
     "Batch",
     "BoundMethod",
@@ -30,6 +32,7 @@ __all__ = [
     "batches",
     "bind",
     "chunk_labels",
+    "default_for",
     "from_dict",
     "from_name",
     "methods",
@@ -41,6 +44,9 @@ __all__ = [
 
 
 DEFAULT = "distribution"
+"""The default method with a record."""
+DEFAULT_WITHOUT_RECORD = "meta-generator"
+"""The default method without a record, for a network with batch norms."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,11 @@ class Synthesizer(Protocol):
         A method whose preparation takes long may also take `workers` and `progress`, which `methods.bind` passes.
         """
         ...
+
+
+def default_for(teacher: Network, record: Record | None) -> Synthesizer:
+    """The method with its default settings where none is named: by the record, or else by the teacher's batch norms."""
+    return from_name(DEFAULT_WITHOUT_RECORD if record is None and hooks.batch_norms(teacher) else DEFAULT)
 
 
 def bind(

@@ -35,6 +35,12 @@ __all__ = ["BoundMetaGenerator", "MetaGenerator"]
 LARGEST = 10_240
 """Maximum number of images per chunk: each chunk begins with a new generator and its `discard` batches."""
 BETAS = (0.5, 0.999)
+TRIAL = 192
+"""Number of images that show whether the teacher was trained on shifted and mirrored images; before them, as many teach
+the generator."""
+WITHSTANDS = 0.6
+"""Share of images that must keep their class. Measured on synthetic images: 0.8 to 0.95 for a ResNet-20 trained with such
+images, 0.3 to 0.4 for a ResNet-8 trained on the digits as they are; on real images 1.0, and 0.3 to 0.4."""
 
 
 class MetaGenerator(Settings):
@@ -60,9 +66,12 @@ class MetaGenerator(Settings):
     momentum: float = Field(default=0.95, ge=0, lt=1)
     """Share of earlier batches in the statistics that are compared."""
     jitter: int | None = Field(default=None, ge=0)
-    """Maximum random shift of each image at each step, in pixels on black; by default an eighth of the smaller side."""
-    flip: bool = True
-    """Mirror each image left to right with probability 1/2 at each step."""
+    """Maximum random shift of each image at each step, in pixels on black; by default an eighth of the smaller side if
+    the teacher's class withstands that, else 0.
+    """
+    flip: bool | None = None
+    """Mirror each image left to right with probability 1/2 at each step; by default if the teacher's class withstands it.
+    """
     latent: int = Field(default=128, ge=1)
     """Number of latents per image."""
     width: int = Field(default=64, ge=8, le=1024)
@@ -87,7 +96,8 @@ class MetaGenerator(Settings):
         term = BatchNormDivergence(stored_statistics(teacher, record), self.form, momentum=self.momentum)
         with torch.random.fork_rng(devices=[]):  # its weights are drawn again for every chunk
             generator = Generator(teacher.spec, self.latent, self.width, contrast=True)
-        return BoundMetaGenerator(self, teacher, term, generator.to(teacher.device))
+        bound = BoundMetaGenerator(self, teacher, term, generator.to(teacher.device))
+        return replace(bound, settings=self.model_copy(update=bound.augmentation()))
 
 
 @dataclass(frozen=True)
@@ -104,6 +114,31 @@ class BoundMetaGenerator:
         labels, rng = chunk_labels(index, size, len(self.teacher.spec.classes)), stream(seed, "unit", index)
         batches = [pixels.cpu() for pixels in self._batches(labels, rng)]
         return Batch(torch.cat(batches)[:size], labels)
+
+    def augmentation(self) -> dict[str, Any]:
+        """`jitter` and `flip`; what was not chosen, as the teacher was trained, which a few images without them show.
+
+        A teacher that was trained on shifted or mirrored images keeps its class under them; another one often does not, and
+        then the images of each class could not be made.
+        """
+        settings, side = self.settings, min(self.teacher.spec.shape[1:])
+        chosen = {"jitter": settings.jitter, "flip": settings.flip}
+        if None not in chosen.values():
+            return chosen
+        short = {"jitter": 0, "flip": False, "discard": min(settings.discard, TRIAL // settings.batch + 1)}
+        trial = replace(self, settings=settings.model_copy(update=short))
+        pixels, rng = trial.chunk(0, 0, TRIAL).pixels, stream(0, "trial")
+        classes = self.teacher.predict(pixels).argmax(1)
+
+        def withstands(changed: Tensor) -> bool:
+            return float((self.teacher.predict(changed).argmax(1) == classes).float().mean()) >= WITHSTANDS
+
+        if chosen["jitter"] is None:
+            largest = side // 8
+            chosen["jitter"] = largest if withstands(shifted(pixels, largest, rng, self.teacher.spec.black)) else 0
+        if chosen["flip"] is None:
+            chosen["flip"] = withstands(pixels.flip(-1))
+        return chosen
 
     def _batches(self, labels: Tensor, rng: torch.Generator) -> Iterator[Tensor]:
         """Pixels (batch, C, H, W) of one batch after another, for `labels` and further ones that fill the last batch."""
@@ -137,7 +172,7 @@ class BoundMetaGenerator:
     ) -> tuple[Tensor, BatchNormDivergence, list[Tensor]]:
         """Images of a generator after a few steps of training, the statistics so far, and the mean gradients."""
         settings, spec = self.settings, self.teacher.spec
-        jitter = min(spec.shape[1:]) // 8 if settings.jitter is None else settings.jitter
+        jitter = settings.jitter or 0
         latents = torch.randn(len(labels), settings.latent, generator=rng).to(labels.device).requires_grad_(True)
         parameters = list(generator.parameters())
         adam = torch.optim.Adam(
