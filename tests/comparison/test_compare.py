@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import pytest
@@ -15,8 +16,10 @@ from datafree.distillation.online.trainer import OnlineTrainer
 from datafree.distillation.sources import StoredImages
 from datafree.evaluation.comparison import measure, plan_comparison
 from datafree.evaluation.comparison.methods import compared_methods, default_methods
+from datafree.evaluation.comparison.notes import notes_of
 from datafree.evaluation.comparison.passes import Passes
 from datafree.evaluation.comparison.protocol import MOST_EPOCHS, epoch_shape
+from datafree.evaluation.comparison.result import comparison_rows
 from datafree.evaluation.comparison.workplace import Workplace
 from datafree.synthesis.methods import Batch, chunk_labels
 
@@ -350,3 +353,117 @@ def test_an_epoch_is_shared_out_to_the_steps_of_a_generator(images, steps):
     assert epoch_steps % student_steps == 0 and epoch_steps <= max(images // 128, 10, steps // MOST_EPOCHS)
     assert 8 <= student_steps <= 12 or student_steps == epoch_steps == min(steps, 7)
     assert -(-steps // epoch_steps) <= MOST_EPOCHS + 20
+
+
+@pytest.mark.parametrize("name", ["real", "noise"])
+def test_no_method_takes_the_name_of_a_control(teacher, tmp_path, name):
+    with pytest.raises(df.UserError, match=f"methods: got '{name}' as the name of a method, which a control has"):
+        df.compare(teacher, "digits", methods={name: Stripes()}, out=tmp_path / "out")
+
+
+def test_the_best_method_has_the_most_finished_seeds_and_there_is_one(teacher, comparison):
+    cells = plan_comparison(teacher, "digits", **{**TINY, "methods": [Stripes(), "online"], "seeds": 2}).cells
+    changed = [
+        cell.model_copy(update={"accuracy": 99.0 if cell.method == "online" else 50.0}) for cell in comparison.cells
+    ]
+    partial = [cell for cell in changed if (cell.method, cell.seed) != ("online", 1)]
+    rows = comparison_rows(cells, partial, ["hinton8"])
+    assert [(row.method, row.n, row.is_best) for row in rows[:2]] == [("stripes", 2, True), ("online", 1, False)]
+    assert rows[1].to_best.spread.mean == 49.0
+    apart = [cell for cell in changed if (cell.method, cell.seed) in (("online", 1), ("stripes", 0))]
+    rows = comparison_rows(cells, apart, ["hinton8"])
+    assert [row.is_best for row in rows] == [True, False, False, False]
+    table = replace(comparison, rows=rows).markdown()
+    assert table.count("| best |") == 1 and table.count("Best data-free method for hinton8") == 1
+
+
+def test_a_method_without_all_seeds_is_noted(teacher, comparison):
+    plan = plan_comparison(teacher, "digits", **{**TINY, "methods": [Stripes(), "online"], "seeds": 2})
+    results = [cell for cell in comparison.cells if cell.id != "online/hinton8/1"]
+    notes = notes_of(plan.methods, plan.students, results, plan.workplace.protocol, 2)
+    assert "online with hinton8: 1 of 2 seeds have a result; methods with more seeds rank first" in notes
+    assert not any("seeds have a result" in note for note in comparison.notes)
+
+
+def test_the_note_about_real_images_has_their_number(comparison):
+    assert "real: 1,297 training images, as many steps as the others" in comparison.notes
+
+
+@pytest.fixture
+def finished(teacher, tmp_path):
+    """The folder of a comparison of one cell, and the call."""
+
+    def call():
+        return df.compare(
+            teacher, "digits", **{**TINY, "methods": [Stripes()], "controls": False, "out": tmp_path / "o"}
+        )
+
+    call()
+    return tmp_path / "o", call
+
+
+def test_a_comparison_whose_images_were_removed_keeps_its_table_and_makes_them_again_for_new_cells(finished):
+    folder, call = finished
+    first = call()
+    shutil.rmtree(folder / "sets" / "stripes" / "seed-0")
+    assert call().rows == first.rows
+    shutil.rmtree(folder / "cells")
+    again = call()
+    assert accuracies(again) == accuracies(first) and (folder / "sets" / "stripes" / "seed-0" / "set.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "text"),
+    [
+        ("cells/stripes/hinton8/seed-0/cell.json", {"curve": []}, "curve has 0 epochs, expected 2 of 20 steps in all"),
+        (
+            "cells/stripes/hinton8/seed-0/cell.json",
+            {"best_accuracy": 99.0},
+            "best_accuracy: got 99.0, expected the highest",
+        ),
+        ("cells/stripes/hinton8/seed-0/cell.json", {"seed": 5}, "is of stripes/hinton8/5, expected stripes/hinton8/0"),
+        (
+            "sets/stripes/seed-0.json",
+            {"seconds": -1},
+            "seed-0.json: seconds: input should be greater than or equal to 0; remove that file",
+        ),
+        (
+            "sets/stripes/seed-0.json",
+            {"complete": None},
+            "seed-0.json: complete: input should be a valid boolean; remove",
+        ),
+        ("cells/stripes/hinton8/seed-0/plan.json", {"identity": []}, "has no identity of a cell; remove that file"),
+        ("cells/stripes/hinton8/seed-0/plan.json", {"counts": {}}, "counts: got {}, expected images, epochs"),
+        (
+            "sets/stripes/seed-0/unit-000000.safetensors",
+            None,
+            "remove FOLDER/sets/stripes/seed-0, and the same call makes",
+        ),
+    ],
+)
+def test_a_damaged_file_is_named_in_one_line_that_says_what_to_remove(finished, file, change, text):
+    folder, call = finished
+    place = folder / "cells" / "stripes" / "hinton8" / "seed-0"
+    cell = json.loads((place / "cell.json").read_text())
+    if not file.endswith("cell.json"):
+        (place / "cell.json").unlink()
+    identity = {"verb": "compare", "settings": cell["settings"], "inputs": cell["inputs"]}
+    path = folder / file
+    if change is None:
+        path.write_bytes(b"damaged")
+    else:
+        stored = {"identity": identity} if file.endswith("plan.json") else json.loads(path.read_text())
+        path.write_text(json.dumps({**stored, **change}))
+    with pytest.raises(df.UserError) as caught:
+        call()
+    assert text.replace("FOLDER", str(folder)) in str(caught.value) and "\n" not in str(caught.value)
+    assert "remove" in str(caught.value)
+
+
+def test_a_damaged_accuracy_of_the_teacher_is_measured_again(finished):
+    folder, call = finished
+    path = folder / "teacher.json"
+    before = path.read_bytes()
+    path.write_text(json.dumps({**json.loads(before), "accuracy": "x"}))
+    call()
+    assert path.read_bytes() == before

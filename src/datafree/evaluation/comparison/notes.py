@@ -23,10 +23,21 @@ def notes_of(
         notes.append(
             f"{seeds} seed{'s' if seeds > 1 else ''} only: differences may be chance; measure {FEW_SEEDS} or more"
         )
+    counts = {
+        (method.name, student.name): sum((r.method, r.student) == (method.name, student.name) for r in results)
+        for method in methods
+        for student in students
+    }
+    for (method_name, student_name), count in counts.items():
+        if 0 < count < seeds:
+            notes.append(
+                f"{method_name} with {student_name}: {count} of {seeds} seeds have a result; methods with more seeds rank "
+                "first"
+            )
     if all(method.kind != "real" for method in methods):
         notes.append("without the control `real`: there are no training images, or controls were left out")
     for method in methods:
-        if differences := _differences(method, protocol):
+        if differences := _differences(method, protocol, results):
             notes.append(f"{method.name}: {'; '.join(differences)}")
     notes += _images(results) + _devices(results)
     if not protocol.training.temperature and protocol.training.loss == "kl":
@@ -46,19 +57,19 @@ def _named(student: Student) -> bool:
     return student.source is None or isinstance(student.source, str)
 
 
-def _differences(method: ComparedMethod, protocol: Protocol) -> list[str]:
+def _differences(method: ComparedMethod, protocol: Protocol, results: Sequence[CellResult]) -> list[str]:
     """How the training of a method's student differs from that of the others."""
     training = protocol.training
     if method.kind == "real":
-        return [
-            "all training images, as many steps as the others" if protocol.budget is None else "all training images"
-        ]
+        count = next((result.images for result in results if result.method == method.name), None)
+        images = "training images" if count is None else f"{count:,} training images"
+        return [f"{images}, as many steps as the others" if protocol.budget is None else images]
     if method.kind != "online":
         return []
     settings = online_of(method)
     differences = ["new images in every step"]
-    if method.settings.replay != "none" and settings.replay_fraction:
-        share = round(settings.replay_fraction * training.batch)
+    share = 0 if method.settings.replay == "none" else round(settings.replay_fraction * training.batch)
+    if share:
         differences.append(f"each step has {share} replayed images beside the batch of {training.batch}")
     if settings.loss != training.loss:
         differences.append(f"its student's loss is {settings.loss.upper()}, not {training.loss.upper()}")
