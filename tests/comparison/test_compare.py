@@ -284,6 +284,17 @@ def test_a_budget_that_is_too_small_is_one_line(teacher, tmp_path, monkeypatch):
         ({"methods": []}, "methods: got none, expected at least one"),
         ({"seeds": 0}, "seeds: got 0, expected at least 1"),
         ({"images": 8}, "images: got 8, expected at least 16"),
+        ({"seeds": 99_999_999_999}, "seeds: got 99999999999, expected at most 10,000"),
+        ({"workers": 0}, "workers: got 0, expected at least 1"),
+        ({"settings": {"batch": 16, "shift": 8}}, "shift: got 8, expected below 8, the images' smaller side"),
+        (
+            {"settings": {"batch": 16, "learning_rate": 1e30}, "methods": ["online"]},
+            "learning_rate: got 1e+30, expected at most 10, with the method 'online'; give such a value, or leave that",
+        ),
+        (
+            {"settings": {"batch": 1}, "methods": ["online"]},
+            "batch: got 1, expected at least 2, with the method 'online'",
+        ),
         ({"budget": "1m"}, "budget: got it with `steps`, expected one of them"),
         ({"settings": {"epochs": 3}}, "epochs: got 3, expected `steps`, which are the same for every method"),
         ({"settings": {"loss": "mse", "temperature": 2.0}}, "temperature: got it with `loss='mse'`, which has none"),
