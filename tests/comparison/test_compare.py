@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import datafree as df
+from datafree._core.files.lock import InUse
 from datafree.distillation.online.trainer import OnlineTrainer
 from datafree.distillation.sources import StoredImages
 from datafree.evaluation.comparison import measure, plan_comparison
@@ -478,3 +479,32 @@ def test_a_damaged_accuracy_of_the_teacher_is_measured_again(finished):
     path.write_text(json.dumps({**json.loads(before), "accuracy": "x"}))
     call()
     assert path.read_bytes() == before
+
+
+def test_a_cell_that_another_run_finished_meanwhile_is_in_the_table(teacher, tmp_path, monkeypatch):
+    options = {**TINY, "methods": [Stripes(), "gaussian"], "controls": False, "out": tmp_path / "out"}
+    measure_cell, calls = Workplace.run, []
+
+    def busy_once(workplace, cell, progress):
+        calls.append(cell.id)
+        result = measure_cell(workplace, cell, progress)
+        if len(calls) == 1:
+            raise InUse("in use by another run")
+        return result
+
+    monkeypatch.setattr(Workplace, "run", busy_once)
+    comparison = df.compare(teacher, "digits", **options)
+    assert comparison.unfinished == () and sorted(row.n for row in comparison.rows) == [1, 1]
+
+
+def test_a_time_far_from_the_budget_is_noted(teacher, comparison):
+    options = {**TINY, "methods": [Stripes(), "online"], "seeds": 2, "steps": None, "budget": "10s"}
+    plan = plan_comparison(teacher, "digits", **options)
+    seconds = {"stripes": 9.0, "online": 4.0, "real": 10.5, "noise": 12.0}
+    results = [
+        cell.model_copy(update={"image_seconds": 0.0, "training_seconds": seconds[cell.method]})
+        for cell in comparison.cells
+    ]
+    notes = notes_of(plan.methods, plan.students, results, plan.workplace.protocol, 2)
+    assert "far from the budget of 10 s: online 4 s, noise 12 s; a longer budget is met more closely" in notes
+    assert not any("budget" in note for note in comparison.notes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import mean
 
 from ...models.network import Network
 from .cell import CellResult, Student
@@ -11,6 +12,9 @@ from .protocol import Protocol, online_of
 from .result import FEW_SEEDS
 
 __all__ = ["notes_of"]
+
+OFF_BUDGET = 0.15
+"""Share of the budget by which a method's time may differ without a note."""
 
 
 def notes_of(
@@ -39,7 +43,7 @@ def notes_of(
     for method in methods:
         if differences := _differences(method, protocol, results):
             notes.append(f"{method.name}: {'; '.join(differences)}")
-    notes += _images(results) + _devices(results)
+    notes += _images(results) + _devices(results) + _times(methods, results, protocol)
     if not protocol.training.temperature and protocol.training.loss == "kl":
         notes.append(_temperatures(methods, results))
     others = sorted({result.student for result in results if protocol.start == "teacher" and not result.from_teacher})
@@ -96,6 +100,18 @@ def _devices(results: Sequence[CellResult]) -> list[str]:
     if len(versions) > 1:
         notes.append(f"cells ran with several versions of torch: {', '.join(versions)}")
     return notes
+
+
+def _times(methods: Sequence[ComparedMethod], results: Sequence[CellResult], protocol: Protocol) -> list[str]:
+    """The methods whose mean time is far from the budget."""
+    budget, far = protocol.budget, []
+    for method in methods:
+        seconds = [result.seconds for result in results if result.method == method.name]
+        if budget is not None and seconds and abs(mean(seconds) - budget) > OFF_BUDGET * budget:
+            far.append(f"{method.name} {mean(seconds):.3g} s")
+    return (
+        [f"far from the budget of {budget:g} s: {', '.join(far)}; a longer budget is met more closely"] if far else []
+    )
 
 
 def _temperatures(methods: Sequence[ComparedMethod], results: Sequence[CellResult]) -> str:

@@ -93,6 +93,11 @@ class ComparisonPlan:
                     on_cell(cell, result.reason if isinstance(result, Unfinished) else result)
             (unfinished if isinstance(result, Unfinished) else results).append(result)
             progress((number + 1) * UNITS, len(cells) * UNITS)
+        for missing in [cell for cell in unfinished if not cell.failed]:  # another run may have finished it since
+            result = self.workplace.finished(self.cell(missing.cell))
+            if result is not None:
+                unfinished.remove(missing)
+                results.append(result)
         if not results and all(cell.failed for cell in unfinished):
             raise UserError(f"no cell could be measured; the first, {unfinished[0].cell}: {unfinished[0].reason}")
         return self._written(accuracy, results, unfinished, log)
