@@ -161,3 +161,12 @@ def test_more_data_sets_than_a_report_reads_are_not_written(refused, here):
         "got 501 data sets with --out, expected at most 500; compare them in several runs"
     )
     assert not (here / "many").exists()
+
+
+@pytest.mark.usefixtures("here")
+def test_diversities_of_unequal_numbers_of_images_are_not_compared_without_a_word(command):
+    unequal = command(f"similarity {NET} digits:test digits:train --quiet")
+    assert unequal.code == 0, unequal
+    assert "diversity grows with the number of images up to 64 per class" in unequal.out
+    assert "such as --images 500, or at least 640" in unequal.out
+    assert "diversity grows" not in command(f"similarity {NET} digits:test digits:train --images 200 --quiet").out

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import pytest
 import torch
 
 import datafree as df
+from datafree._core.files.lock import InUse
 from datafree.distillation.online.trainer import OnlineTrainer
 from datafree.distillation.sources import StoredImages
 from datafree.evaluation.comparison import measure, plan_comparison
 from datafree.evaluation.comparison.methods import compared_methods, default_methods
+from datafree.evaluation.comparison.notes import notes_of
 from datafree.evaluation.comparison.passes import Passes
 from datafree.evaluation.comparison.protocol import MOST_EPOCHS, epoch_shape
+from datafree.evaluation.comparison.result import comparison_rows
 from datafree.evaluation.comparison.workplace import Workplace
 from datafree.synthesis.methods import Batch, chunk_labels
 
@@ -281,6 +285,17 @@ def test_a_budget_that_is_too_small_is_one_line(teacher, tmp_path, monkeypatch):
         ({"methods": []}, "methods: got none, expected at least one"),
         ({"seeds": 0}, "seeds: got 0, expected at least 1"),
         ({"images": 8}, "images: got 8, expected at least 16"),
+        ({"seeds": 99_999_999_999}, "seeds: got 99999999999, expected at most 10,000"),
+        ({"workers": 0}, "workers: got 0, expected at least 1"),
+        ({"settings": {"batch": 16, "shift": 8}}, "shift: got 8, expected below 8, the images' smaller side"),
+        (
+            {"settings": {"batch": 16, "learning_rate": 1e30}, "methods": ["online"]},
+            "learning_rate: got 1e+30, expected at most 10, with the method 'online'; give such a value, or leave that",
+        ),
+        (
+            {"settings": {"batch": 1}, "methods": ["online"]},
+            "batch: got 1, expected at least 2, with the method 'online'",
+        ),
         ({"budget": "1m"}, "budget: got it with `steps`, expected one of them"),
         ({"settings": {"epochs": 3}}, "epochs: got 3, expected `steps`, which are the same for every method"),
         ({"settings": {"loss": "mse", "temperature": 2.0}}, "temperature: got it with `loss='mse'`, which has none"),
@@ -350,3 +365,146 @@ def test_an_epoch_is_shared_out_to_the_steps_of_a_generator(images, steps):
     assert epoch_steps % student_steps == 0 and epoch_steps <= max(images // 128, 10, steps // MOST_EPOCHS)
     assert 8 <= student_steps <= 12 or student_steps == epoch_steps == min(steps, 7)
     assert -(-steps // epoch_steps) <= MOST_EPOCHS + 20
+
+
+@pytest.mark.parametrize("name", ["real", "noise"])
+def test_no_method_takes_the_name_of_a_control(teacher, tmp_path, name):
+    with pytest.raises(df.UserError, match=f"methods: got '{name}' as the name of a method, which a control has"):
+        df.compare(teacher, "digits", methods={name: Stripes()}, out=tmp_path / "out")
+
+
+def test_the_best_method_has_the_most_finished_seeds_and_there_is_one(teacher, comparison):
+    cells = plan_comparison(teacher, "digits", **{**TINY, "methods": [Stripes(), "online"], "seeds": 2}).cells
+    changed = [
+        cell.model_copy(update={"accuracy": 99.0 if cell.method == "online" else 50.0}) for cell in comparison.cells
+    ]
+    partial = [cell for cell in changed if (cell.method, cell.seed) != ("online", 1)]
+    rows = comparison_rows(cells, partial, ["hinton8"])
+    assert [(row.method, row.n, row.is_best) for row in rows[:2]] == [("stripes", 2, True), ("online", 1, False)]
+    assert rows[1].to_best.spread.mean == 49.0
+    apart = [cell for cell in changed if (cell.method, cell.seed) in (("online", 1), ("stripes", 0))]
+    rows = comparison_rows(cells, apart, ["hinton8"])
+    assert [row.is_best for row in rows] == [True, False, False, False]
+    table = replace(comparison, rows=rows).markdown()
+    assert table.count("| best |") == 1 and table.count("Best data-free method for hinton8") == 1
+
+
+def test_a_method_without_all_seeds_is_noted(teacher, comparison):
+    plan = plan_comparison(teacher, "digits", **{**TINY, "methods": [Stripes(), "online"], "seeds": 2})
+    results = [cell for cell in comparison.cells if cell.id != "online/hinton8/1"]
+    notes = notes_of(plan.methods, plan.students, results, plan.workplace.protocol, 2)
+    assert "online with hinton8: 1 of 2 seeds have a result; methods with more seeds rank first" in notes
+    assert not any("seeds have a result" in note for note in comparison.notes)
+
+
+def test_the_note_about_real_images_has_their_number(comparison):
+    assert "real: 1,297 training images, as many steps as the others" in comparison.notes
+
+
+@pytest.fixture
+def finished(teacher, tmp_path):
+    """The folder of a comparison of one cell, and the call."""
+
+    def call():
+        return df.compare(
+            teacher, "digits", **{**TINY, "methods": [Stripes()], "controls": False, "out": tmp_path / "o"}
+        )
+
+    call()
+    return tmp_path / "o", call
+
+
+def test_a_comparison_whose_images_were_removed_keeps_its_table_and_makes_them_again_for_new_cells(finished):
+    folder, call = finished
+    first = call()
+    shutil.rmtree(folder / "sets" / "stripes" / "seed-0")
+    assert call().rows == first.rows
+    shutil.rmtree(folder / "cells")
+    again = call()
+    assert accuracies(again) == accuracies(first) and (folder / "sets" / "stripes" / "seed-0" / "set.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "text"),
+    [
+        ("cells/stripes/hinton8/seed-0/cell.json", {"curve": []}, "curve has 0 epochs, expected 2 of 20 steps in all"),
+        (
+            "cells/stripes/hinton8/seed-0/cell.json",
+            {"best_accuracy": 99.0},
+            "best_accuracy: got 99.0, expected the highest",
+        ),
+        ("cells/stripes/hinton8/seed-0/cell.json", {"seed": 5}, "is of stripes/hinton8/5, expected stripes/hinton8/0"),
+        (
+            "sets/stripes/seed-0.json",
+            {"seconds": -1},
+            "seed-0.json: seconds: input should be greater than or equal to 0; remove that file",
+        ),
+        (
+            "sets/stripes/seed-0.json",
+            {"complete": None},
+            "seed-0.json: complete: input should be a valid boolean; remove",
+        ),
+        ("cells/stripes/hinton8/seed-0/plan.json", {"identity": []}, "has no identity of a cell; remove that file"),
+        ("cells/stripes/hinton8/seed-0/plan.json", {"counts": {}}, "counts: got {}, expected images, epochs"),
+        (
+            "sets/stripes/seed-0/unit-000000.safetensors",
+            None,
+            "remove FOLDER/sets/stripes/seed-0, and the same call makes",
+        ),
+    ],
+)
+def test_a_damaged_file_is_named_in_one_line_that_says_what_to_remove(finished, file, change, text):
+    folder, call = finished
+    place = folder / "cells" / "stripes" / "hinton8" / "seed-0"
+    cell = json.loads((place / "cell.json").read_text())
+    if not file.endswith("cell.json"):
+        (place / "cell.json").unlink()
+    identity = {"verb": "compare", "settings": cell["settings"], "inputs": cell["inputs"]}
+    path = folder / file
+    if change is None:
+        path.write_bytes(b"damaged")
+    else:
+        stored = {"identity": identity} if file.endswith("plan.json") else json.loads(path.read_text())
+        path.write_text(json.dumps({**stored, **change}))
+    with pytest.raises(df.UserError) as caught:
+        call()
+    assert text.replace("FOLDER", str(folder)) in str(caught.value) and "\n" not in str(caught.value)
+    assert "remove" in str(caught.value)
+
+
+def test_a_damaged_accuracy_of_the_teacher_is_measured_again(finished):
+    folder, call = finished
+    path = folder / "teacher.json"
+    before = path.read_bytes()
+    path.write_text(json.dumps({**json.loads(before), "accuracy": "x"}))
+    call()
+    assert path.read_bytes() == before
+
+
+def test_a_cell_that_another_run_finished_meanwhile_is_in_the_table(teacher, tmp_path, monkeypatch):
+    options = {**TINY, "methods": [Stripes(), "gaussian"], "controls": False, "out": tmp_path / "out"}
+    measure_cell, calls = Workplace.run, []
+
+    def busy_once(workplace, cell, progress):
+        calls.append(cell.id)
+        result = measure_cell(workplace, cell, progress)
+        if len(calls) == 1:
+            raise InUse("in use by another run")
+        return result
+
+    monkeypatch.setattr(Workplace, "run", busy_once)
+    comparison = df.compare(teacher, "digits", **options)
+    assert comparison.unfinished == () and sorted(row.n for row in comparison.rows) == [1, 1]
+
+
+def test_a_time_far_from_the_budget_is_noted(teacher, comparison):
+    options = {**TINY, "methods": [Stripes(), "online"], "seeds": 2, "steps": None, "budget": "10s"}
+    plan = plan_comparison(teacher, "digits", **options)
+    seconds = {"stripes": 9.0, "online": 4.0, "real": 10.5, "noise": 12.0}
+    results = [
+        cell.model_copy(update={"image_seconds": 0.0, "training_seconds": seconds[cell.method]})
+        for cell in comparison.cells
+    ]
+    notes = notes_of(plan.methods, plan.students, results, plan.workplace.protocol, 2)
+    assert "far from the budget of 10 s: online 4 s, noise 12 s; a longer budget is met more closely" in notes
+    assert not any("budget" in note for note in comparison.notes)

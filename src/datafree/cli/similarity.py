@@ -141,6 +141,7 @@ def similarity(
             "  Images were not augmented. If training used shifts or mirroring, add --shift 4 --flip; otherwise that "
             "difference can dominate these numbers."
         )
+    _say_few(ranking, len(network.spec.classes))
     for name, entry in sources.items():
         _say_size(name, entry, network)
 
@@ -160,6 +161,18 @@ def _images(name: str, network: Network, split: str, images: int | None, options
         return images_of(name, network, split, images, options, seed)
     except UserError as error:
         raise (error if name in str(error) else UserError(f"{name}: {error}")) from None
+
+
+def _say_few(ranking: list[Similarity], classes: int) -> None:
+    """That diversities cannot be compared, where sources have few images, and not as many as each other."""
+    from ..evaluation.diversity import PER_CLASS
+
+    counts = {min(row.images, PER_CLASS * classes) for row in ranking}
+    if len(counts) > 1:
+        print(
+            f"  diversity grows with the number of images up to {PER_CLASS} per class, and is - for very few: to compare "
+            f"it, give every source the same number, such as --images {min(counts)}, or at least {PER_CLASS * classes:,}"
+        )
 
 
 def _say_size(name: str, source: Dataset | Tensor, network: Network) -> None:

@@ -95,6 +95,9 @@ def _setting(key: str, old: Any, new: Any) -> str:
     if key == "weights" and all(isinstance(value, str | None) for value in (old, new)):
         # a file, which only commands take; bits have that name too
         name, with_value = "--weights", "--weights {}".format
+    elif key == "decay" and all(isinstance(value, str | None) for value in (old, new)):
+        # the schedule's, a word; a memory has a number of that name, with another flag
+        name, with_value = "the decay", "the decay {}".format
     elif key in ("method", "kind", "alignment"):  # the word after the verb on the command line
         name, with_value = f"the {key}", f"the {key} {{}}".format
     elif key in NAMES or (key == "data" and isinstance(new or old, list)):  # several data sets are positional arguments

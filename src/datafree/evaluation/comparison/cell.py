@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..._core.code_names import code_name
 from ..._core.files import sha256_file
@@ -83,6 +83,18 @@ class CellResult(BaseModel):
     inputs: dict[str, Any]
     versions: dict[str, Any]
     device: str
+
+    @model_validator(mode="after")
+    def _check_curve(self) -> CellResult:
+        """Refuses a curve that the other numbers do not fit."""
+        scores = [score for _, score in self.curve]
+        if len(scores) != self.epochs or self.steps % self.epochs:
+            raise ValueError(f"curve has {len(scores)} epochs, expected {self.epochs} of {self.steps} steps in all")
+        if self.best_accuracy != max(scores) or self.best_epoch != scores.index(max(scores)) + 1:
+            raise ValueError(
+                f"best_accuracy: got {self.best_accuracy}, expected the highest of the curve, {max(scores)}"
+            )
+        return self
 
     @property
     def id(self) -> str:

@@ -16,13 +16,14 @@ from ...data import load, sha256
 from ...data.adapters import LabelledData, as_dataset
 from ...distillation.schedule import Distillation
 from ...distillation.students import Start, StudentLike, new_student, student_name
+from ...distillation.views import check_shift
 from ...models import zoo
 from ...models.network import Network
 from ...records.record import Record
 from .cell import Cell, CellResult, Student
 from .methods import MethodLike, compared_methods, label_of
 from .plan import KIND, ComparisonPlan
-from .protocol import IMAGES, Protocol
+from .protocol import IMAGES, Protocol, check_online
 from .result import Comparison
 from .sets import ImageSets
 from .workplace import Workplace
@@ -31,6 +32,8 @@ __all__ = ["SEEDS", "compare", "plan_comparison"]
 
 SEEDS = 3
 """Default number of seeds."""
+MOST_SEEDS = 10_000
+"""The table of more does not fit into memory."""
 StudentsLike: TypeAlias = StudentLike | Sequence[StudentLike]
 
 
@@ -56,8 +59,13 @@ def plan_comparison(
 ) -> ComparisonPlan:
     """Checks the arguments as `compare` does, without measuring anything. Raises the same errors."""
     check_count("seeds", seeds)
+    if seeds > MOST_SEEDS:
+        raise UserError(f"seeds: got {seeds}, expected at most {MOST_SEEDS:,}; give a smaller number")
+    if workers is not None:
+        check_count("workers", workers)
     protocol = Protocol.of(settings, start, images, steps, budget)
     teacher.check()
+    check_shift(protocol.training, teacher.spec)
     if record is not None:
         record.check_teacher(teacher)
     if isinstance(data, str):
@@ -68,6 +76,9 @@ def plan_comparison(
     if training is not None and sha256(training) == sha256(test):
         raise UserError("train: got the test images, expected other images; give the training split, or leave it out")
     chosen = compared_methods(methods, teacher, record, controls=controls, has_training_data=training is not None)
+    for method in chosen:
+        if method.kind == "online":
+            check_online(protocol, method)
     folder = Path(out)
     check_claim(folder, kind=KIND)
     sets = ImageSets(folder / "sets", teacher, record, protocol, workers, replace)

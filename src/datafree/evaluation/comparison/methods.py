@@ -88,6 +88,11 @@ def compared_methods(
         raise UserError(
             f"methods: got none, expected at least one that fits {teacher.name}; name some, such as 'gaussian' or 'online'"
         )
+    for method in chosen:
+        if method.label in (REAL, NOISE) and not method.control:
+            raise UserError(
+                f"methods: got {method.name!r} as the name of a method, which a control has, expected another; rename it"
+            )
     present = {method.label for method in chosen}
     names = [name for name in (REAL, NOISE) if controls and name not in present]
     chosen += [_method(name) for name in names if name != REAL or has_training_data]
@@ -95,9 +100,13 @@ def compared_methods(
         raise UserError("methods: got 'real' without training data, expected images to train on; give `train`")
     for index, method in enumerate(chosen):
         if method.label in {other.label for other in chosen[:index]}:
-            raise UserError(
-                f"methods: got {method.name!r} twice, expected each once; give a dict {{name: method}} for several settings"
+            several = (
+                method.settings is not None
+                and not isinstance(methods, (str, Mapping))
+                and not all(isinstance(value, str) for value in methods)
             )
+            advice = "give a dict {name: method} for several settings" if several else "leave one out"
+            raise UserError(f"methods: got {method.name!r} twice, expected each once; {advice}")
     return tuple(sorted(chosen, key=lambda method: method.control))
 
 

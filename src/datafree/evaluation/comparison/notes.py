@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import mean
 
 from ...models.network import Network
 from .cell import CellResult, Student
@@ -11,6 +12,9 @@ from .protocol import Protocol, online_of
 from .result import FEW_SEEDS
 
 __all__ = ["notes_of"]
+
+OFF_BUDGET = 0.15
+"""Share of the budget by which a method's time may differ without a note."""
 
 
 def notes_of(
@@ -23,12 +27,23 @@ def notes_of(
         notes.append(
             f"{seeds} seed{'s' if seeds > 1 else ''} only: differences may be chance; measure {FEW_SEEDS} or more"
         )
+    counts = {
+        (method.name, student.name): sum((r.method, r.student) == (method.name, student.name) for r in results)
+        for method in methods
+        for student in students
+    }
+    for (method_name, student_name), count in counts.items():
+        if 0 < count < seeds:
+            notes.append(
+                f"{method_name} with {student_name}: {count} of {seeds} seeds have a result; methods with more seeds rank "
+                "first"
+            )
     if all(method.kind != "real" for method in methods):
         notes.append("without the control `real`: there are no training images, or controls were left out")
     for method in methods:
-        if differences := _differences(method, protocol):
+        if differences := _differences(method, protocol, results):
             notes.append(f"{method.name}: {'; '.join(differences)}")
-    notes += _images(results) + _devices(results)
+    notes += _images(results) + _devices(results) + _times(methods, results, protocol)
     if not protocol.training.temperature and protocol.training.loss == "kl":
         notes.append(_temperatures(methods, results))
     others = sorted({result.student for result in results if protocol.start == "teacher" and not result.from_teacher})
@@ -46,19 +61,19 @@ def _named(student: Student) -> bool:
     return student.source is None or isinstance(student.source, str)
 
 
-def _differences(method: ComparedMethod, protocol: Protocol) -> list[str]:
+def _differences(method: ComparedMethod, protocol: Protocol, results: Sequence[CellResult]) -> list[str]:
     """How the training of a method's student differs from that of the others."""
     training = protocol.training
     if method.kind == "real":
-        return [
-            "all training images, as many steps as the others" if protocol.budget is None else "all training images"
-        ]
+        count = next((result.images for result in results if result.method == method.name), None)
+        images = "training images" if count is None else f"{count:,} training images"
+        return [f"{images}, as many steps as the others" if protocol.budget is None else images]
     if method.kind != "online":
         return []
     settings = online_of(method)
     differences = ["new images in every step"]
-    if method.settings.replay != "none" and settings.replay_fraction:
-        share = round(settings.replay_fraction * training.batch)
+    share = 0 if method.settings.replay == "none" else round(settings.replay_fraction * training.batch)
+    if share:
         differences.append(f"each step has {share} replayed images beside the batch of {training.batch}")
     if settings.loss != training.loss:
         differences.append(f"its student's loss is {settings.loss.upper()}, not {training.loss.upper()}")
@@ -85,6 +100,18 @@ def _devices(results: Sequence[CellResult]) -> list[str]:
     if len(versions) > 1:
         notes.append(f"cells ran with several versions of torch: {', '.join(versions)}")
     return notes
+
+
+def _times(methods: Sequence[ComparedMethod], results: Sequence[CellResult], protocol: Protocol) -> list[str]:
+    """The methods whose mean time is far from the budget."""
+    budget, far = protocol.budget, []
+    for method in methods:
+        seconds = [result.seconds for result in results if result.method == method.name]
+        if budget is not None and seconds and abs(mean(seconds) - budget) > OFF_BUDGET * budget:
+            far.append(f"{method.name} {mean(seconds):.3g} s")
+    return (
+        [f"far from the budget of {budget:g} s: {', '.join(far)}; a longer budget is met more closely"] if far else []
+    )
 
 
 def _temperatures(methods: Sequence[ComparedMethod], results: Sequence[CellResult]) -> str:

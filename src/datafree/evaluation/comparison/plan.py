@@ -93,6 +93,11 @@ class ComparisonPlan:
                     on_cell(cell, result.reason if isinstance(result, Unfinished) else result)
             (unfinished if isinstance(result, Unfinished) else results).append(result)
             progress((number + 1) * UNITS, len(cells) * UNITS)
+        for missing in [cell for cell in unfinished if not cell.failed]:  # another run may have finished it since
+            result = self.workplace.finished(self.cell(missing.cell))
+            if result is not None:
+                unfinished.remove(missing)
+                results.append(result)
         if not results and all(cell.failed for cell in unfinished):
             raise UserError(f"no cell could be measured; the first, {unfinished[0].cell}: {unfinished[0].reason}")
         return self._written(accuracy, results, unfinished, log)
@@ -132,9 +137,10 @@ class ComparisonPlan:
         workplace, path = self.workplace, self.workplace.folder / TEACHER
         inputs = {"teacher": workplace.teacher.fingerprint(), "test images": sha256(workplace.test)}
         stored = read_json(path) if path.is_file() else {}
-        if stored.get("inputs") == inputs:
+        known = stored.get("accuracy")
+        if stored.get("inputs") == inputs and isinstance(known, float) and 0 <= known <= 100:
             claim_folder(workplace.folder, kind=KIND)
-            return float(stored["accuracy"])
+            return known
         teacher, test = workplace.teacher, workplace.test
         accuracy = evaluate(teacher, test).accuracy
         if level := chance_level(accuracy, len(test), len(teacher.spec.classes)):

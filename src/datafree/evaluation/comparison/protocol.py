@@ -15,7 +15,17 @@ from ...distillation.schedule import Distillation, with_fast_optimizer
 from ...distillation.students import Start
 from .methods import ComparedMethod
 
-__all__ = ["IMAGES", "STEPS", "Counts", "Protocol", "counts_for_steps", "distillation", "epoch_shape", "online_changes"]
+__all__ = [
+    "IMAGES",
+    "STEPS",
+    "Counts",
+    "Protocol",
+    "check_online",
+    "counts_for_steps",
+    "distillation",
+    "epoch_shape",
+    "online_changes",
+]
 
 IMAGES = 400
 """Default number of images of each synthesis method."""
@@ -142,6 +152,21 @@ def online_changes(protocol: Protocol, counts: Counts, method: ComparedMethod) -
     if training.temperature is not None and online_of(method).loss == "kl":
         changes["temperature"] = training.temperature
     return changes
+
+
+def check_online(protocol: Protocol, method: ComparedMethod) -> None:
+    """Raises UserError for a value of the training that the online method does not allow, such as a batch of 1."""
+    training = protocol.training
+    values: dict[str, Any] = {name: getattr(training, name) for name in SHARED} | {
+        "student_rate": training.learning_rate
+    }
+    try:
+        OnlineDistillation(**values)
+    except UserError as error:
+        reason = str(error).replace("student_rate:", "learning_rate:").rpartition(";")[0]
+        raise UserError(
+            f"{reason}, with the method {method.name!r}; give such a value, or leave that method out"
+        ) from None
 
 
 def online_of(method: ComparedMethod) -> OnlineDistillation:

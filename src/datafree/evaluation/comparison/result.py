@@ -61,8 +61,10 @@ class ComparisonRow:
     images: Spread | None
     steps: Spread | None
     to_best: Difference | None
-    """To the data-free method of the highest mean accuracy with this student."""
+    """To the best data-free method with this student: of those with the most finished seeds, the highest mean accuracy."""
     to_real: Difference | None
+    is_best: bool
+    """Whether it is the data-free method that `to_best` of the others refers to."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,10 @@ def comparison_rows(
             for name in methods
         }
         means = {name: _mean(list(seeds.values())) for name, seeds in by_method.items() if seeds}
-        ranked = sorted((name for name in means if not methods[name].control), key=lambda name: -means[name])
+        ranked = sorted(
+            (name for name in means if not methods[name].control),
+            key=lambda name: (-len(by_method[name]), -means[name]),
+        )
         best = ranked[0] if ranked else None
         order = [*ranked, *(name for name in methods if name not in ranked and not methods[name].control)]
         order += [name for name, method in methods.items() if method.control]
@@ -130,7 +135,7 @@ def _row(
     return ComparisonRow(
         name, student, control, len(results), figure("accuracy"), figure("best_accuracy"), figure("agreement"),
         figure("seconds"), figure("images"), figure("steps"), _difference(by_method, name, best),
-        _difference(by_method, name, REAL),
+        _difference(by_method, name, REAL), name == best,
     )  # fmt: skip
 
 

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 from ..._core.errors import UserError
 from ..._core.files import read_json, write_json
 from ..._core.files.atomic import make_folder
 from ..._core.files.lock import waiting_lock
 from ..._core.progress import Progress
+from ..._core.settings import first_problem
 from ...models.network import Network
 from ...records.record import Record
 from ...runs.difference import difference
@@ -24,7 +27,7 @@ from .methods import ComparedMethod
 from .protocol import Protocol
 from .stopwatch import clock_for
 
-__all__ = ["ImageSets", "MadeSet", "check_same"]
+__all__ = ["ImageSets", "MadeSet", "check_same", "naming_the_set"]
 
 SAVE_EVERY = 1.0
 """Seconds between two writes of the time so far."""
@@ -36,6 +39,17 @@ class MadeSet:
 
     images: SyntheticSet
     seconds: float
+
+
+class _State(BaseModel):
+    """What the file beside a set states."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    identity: dict[str, Any]
+    images: int = Field(ge=1)
+    seconds: float = Field(ge=0)
+    complete: bool
 
 
 @dataclass(frozen=True)
@@ -73,7 +87,7 @@ class ImageSets:
         make_folder(place.parent)
         identity = self.identity(method, seed)
         with waiting_lock(place.parent, file=place.name):
-            about = read_json(about_file) if about_file.is_file() else {}
+            about = _state(about_file) if about_file.is_file() else {}
             if about and not check_same(identity, about.get("identity", {}), place, replace=self.replace):
                 about = {}
             if not about:
@@ -81,6 +95,9 @@ class ImageSets:
                 count = image_count(self.teacher, self.record, method, seed, self.protocol, self.workers)
                 about = {"identity": identity, "images": count, "seconds": 0.0, "complete": False}
                 write_json(about_file, about)
+            if about["complete"] and not (place / "set.json").is_file():  # somebody removed the images
+                shutil.rmtree(place, ignore_errors=True)
+                about |= {"seconds": 0.0, "complete": False}
             if not about["complete"]:
                 with _timed(about_file, about, self.teacher, progress) as timed_progress:
                     make_set(
@@ -90,7 +107,25 @@ class ImageSets:
                     )  # fmt: skip
                 about["complete"] = True
                 write_json(about_file, about)
-            return MadeSet(SyntheticSet.open(place, self.teacher), about["seconds"])
+            with naming_the_set(place):
+                return MadeSet(SyntheticSet.open(place, self.teacher), about["seconds"])
+
+
+@contextmanager
+def naming_the_set(place: Path) -> Iterator[None]:
+    """Inside, the error of a damaged set says which folder to remove: nobody ran `datafree synthesize`."""
+    try:
+        yield
+    except UserError as error:
+        reason = str(error).rpartition(";")[0]
+        raise UserError(f"{reason}; remove {place}, and the same call makes its images again") from None
+
+
+def _state(path: Path) -> dict[str, Any]:
+    try:
+        return _State.model_validate(read_json(path)).model_dump()
+    except ValidationError as error:
+        raise UserError(f"{path}: {first_problem(error)}; remove that file to make the images again") from None
 
 
 def check_same(identity: dict[str, Any], earlier: dict[str, Any], place: Path, *, replace: bool) -> bool:

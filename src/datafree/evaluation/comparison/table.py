@@ -71,7 +71,7 @@ def summary(comparison: Comparison) -> str:
     """The teacher's accuracy and the best data-free method of every student."""
     parts = [f"Teacher: {comparison.teacher_accuracy:.2f} % on {comparison.data}."]
     for row in comparison.rows:
-        if row.to_best is None and not row.control and row.accuracy is not None:
+        if row.is_best:
             parts.append(f"Best data-free method for {row.student}: {row.method}, {_spread(row.accuracy)} %.")
     return " ".join(parts)
 
@@ -124,9 +124,7 @@ def _spread(spread: Spread | None, sign: str = "") -> str:
 
 
 def _difference(row: ComparisonRow) -> str:
-    if row.accuracy is None:
-        return numbers.NOT_MEASURED
-    return "best" if row.to_best is None and not row.control else _spread(row.to_best and row.to_best.spread, "+")
+    return "best" if row.is_best else _spread(row.to_best and row.to_best.spread, "+")
 
 
 def _time(spread: Spread | None) -> str:

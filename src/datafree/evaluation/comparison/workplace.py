@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from ..accuracy import evaluate
 from .cell import Cell, CellResult
 from .measure import budget_counts
 from .protocol import Counts, Protocol, counts_for_steps
-from .sets import ImageSets, check_same
+from .sets import ImageSets, check_same, naming_the_set
 from .stopwatch import Stopwatch, clock_for, warm_up
 from .training import Trained, Training
 
@@ -83,6 +83,10 @@ class Workplace:
             result = CellResult.model_validate(read_json(path))
         except ValidationError as error:
             raise UserError(f"{path}: {first_problem(error)}; remove that folder to measure the cell again") from None
+        if (result.method, result.student, result.seed) != (cell.method.name, cell.student.name, cell.seed):
+            raise UserError(
+                f"{path} is of {result.id}, expected {cell.id}; remove that folder to measure the cell again"
+            )
         earlier = {"verb": "compare", "settings": result.settings, "inputs": result.inputs}
         same = check_same(self.identity(cell), earlier, self.place(cell), replace=self.replace)
         return result if same else None
@@ -106,7 +110,7 @@ class Workplace:
             if "counts" not in plan:
                 plan["counts"] = asdict(self._counts(cell, images, image_seconds))
                 write_json(place / PLAN, plan)
-            counts, resumed = Counts(**plan["counts"]), (place / STATE).exists()
+            counts, resumed = _counts_of(plan, place / PLAN), (place / STATE).exists()
             with _threads(threads_of(place / STATE)):
                 watch = Stopwatch(place / CLOCK, clock_for(self.teacher.device), resumed=resumed)
                 training = Training(place, self.teacher, self.test, self.protocol, watch, training_progress)
@@ -144,7 +148,9 @@ class Workplace:
         path = place / PLAN
         plan = read_json(path) if path.is_file() else {}
         stale = (place / RESULT).exists()  # `finished` has found that it is to be replaced
-        if plan and not check_same(identity, plan.get("identity", {}), place, replace=self.replace):
+        if plan and not isinstance(plan.get("identity"), dict):
+            raise UserError(f"{path} has no identity of a cell; remove that file to measure the cell again")
+        if plan and not check_same(identity, plan["identity"], place, replace=self.replace):
             stale = True
         if stale or not plan:
             for entry in place.iterdir():
@@ -160,11 +166,11 @@ class Workplace:
         """
         if cell.method.kind == "images":
             made = self.sets.made(cell.method, cell.seed, progress)
-            warning = made.images.warning()
-            named = (
-                None if warning is None else warning.replace(made.images.folder.name, f"the images of seed {cell.seed}")
-            )
-            return len(made.images), made.seconds, stored_images(made.images), named
+            with naming_the_set(made.images.folder):
+                warning, source = made.images.warning(), stored_images(made.images)
+            if warning is not None:
+                warning = warning.replace(made.images.folder.name, f"the images of seed {cell.seed}")
+            return len(made.images), made.seconds, source, warning
         if cell.method.kind == "real":
             assert self.train is not None
             clock = clock_for(self.teacher.device)
@@ -179,6 +185,20 @@ class Workplace:
         return budget_counts(
             self.teacher, cell.student.source, cell.method, self.protocol, cell.seed, images=images, seconds=seconds
         )
+
+
+def _counts_of(plan: dict[str, Any], path: Path) -> Counts:
+    """The counts that a stopped cell was trained with."""
+    counts, names = plan["counts"], [field.name for field in fields(Counts)]
+    if (
+        not isinstance(counts, dict)
+        or sorted(counts) != sorted(names)
+        or not all(type(counts[name]) is int and counts[name] >= (name != "images") for name in names)
+    ):
+        raise UserError(
+            f"{path}: counts: got {counts}, expected {', '.join(names)}; remove that file to measure the cell again"
+        )
+    return Counts(**counts)
 
 
 def _parts(progress: Progress, makes_images: bool) -> tuple[Progress, Progress]:
