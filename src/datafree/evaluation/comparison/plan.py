@@ -18,6 +18,7 @@ from ...synthesis.synthetic_set import memory_hashes
 from ..accuracy import chance_level, evaluate
 from ..report.measured_on import measured_on
 from .cell import Cell, CellResult, Student
+from .data_notes import data_notes
 from .methods import ComparedMethod
 from .notes import notes_of
 from .result import Comparison, Unfinished, comparison_rows
@@ -152,6 +153,10 @@ class ComparisonPlan:
         write_json(path, {"inputs": inputs, "accuracy": accuracy})
         return accuracy
 
+    def _data_notes(self) -> list[str]:
+        learns_from_real_images = any(method.kind == "real" for method in self.methods)
+        return data_notes(self.workplace.test, self.workplace.train if learns_from_real_images else None)
+
     def _written(
         self, accuracy: float, results: Sequence[CellResult], unfinished: Sequence[Unfinished], log: RunLog
     ) -> Comparison:
@@ -162,7 +167,9 @@ class ComparisonPlan:
         comparison = Comparison(
             workplace.teacher.name, accuracy, measured_on(workplace.test), self.protocol(),
             comparison_rows(self.cells, results, [student.name for student in self.students]), tuple(results),
-            tuple(unfinished), notes_of(self.methods, self.students, results, workplace.protocol, len(self.seeds)),
+            tuple(unfinished), (*self._data_notes(), *notes_of(
+                self.methods, self.students, results, workplace.protocol, len(self.seeds)
+            )),
             workplace.folder,
         )  # fmt: skip
         with waiting_lock(workplace.folder, file="comparison.json"):
