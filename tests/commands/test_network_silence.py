@@ -28,6 +28,8 @@ LINES = (
     "distill teacher --set set --epochs 1 --out d --quiet",
     "evaluate student --data digits",
     "similarity teacher noise --images 16 --quiet",
+    "train hinton16 --data digits --epochs 5 --batch 16 --learning-rate 0.01 --out taught --quiet",
+    "compare taught --data digits --students hinton8 --methods gaussian --seeds 1 --images 128 --steps 10 --out c --quiet",
     "report teacher student --out page.html",
     "pack hinton16 --weights teacher/model.safetensors --shape 1 8 8 --classes 10 --out p",
     "convert weights.pt --out converted.safetensors",

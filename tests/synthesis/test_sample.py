@@ -58,7 +58,7 @@ def test_progress_goes_to_the_end_and_the_threads_are_put_back(teacher):
         ({"method": "bns"}, "batch norm"),
         ({"method": "distribution"}, "method 'distribution' needs a record, got none"),
         ({"method": "x"}, "no synthesis method 'x'"),
-        ({"method": None}, "method: got None, expected text or a dict or a Synthesizer"),
+        ({"method": 3}, "method: got 3, expected text or a dict or a Synthesizer or None"),
         ({"method": {"method": "gaussian", "steps": 3}}, "no setting 'steps' in Gaussian"),
         ({"record": {}}, "record: got dict, expected a Record or None"),
     ],

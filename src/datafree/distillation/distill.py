@@ -20,6 +20,7 @@ from ..data.augmentation import Augmentation
 from ..data.condensed.condensed_set import Condensed
 from ..models import hooks
 from ..models.agreement import Agreement, agreement
+from ..models.memory_format import channels_last
 from ..models.network import Network
 from ..records.record import Record
 from ..releases.release import architecture_of
@@ -142,10 +143,11 @@ class DistillationPlan:
         if from_teacher and (state is None or not state.exists()):
             init_student_from_teacher(student, self.teacher, None, seed=self.seed)
         views = viewed(self.teacher, source, self.settings)
-        curve = train_student(
-            self.teacher, student, views, self.settings, seed=self.seed, state=state, identity=identity, score=score,
-            on_epoch=on_epoch, progress=progress,
-        )  # fmt: skip
+        with channels_last(self.teacher, student):  # views are labelled by the teacher in every step
+            curve = train_student(
+                self.teacher, student, views, self.settings, seed=self.seed, state=state, identity=identity, score=score,
+                on_epoch=on_epoch, progress=progress,
+            )  # fmt: skip
         pixels, logits = next(iter(source.epoch(0, 0, COMPARED)))
         training = Training(
             curve, self.settings, self.chosen.description, self.chosen.settings, len(source),

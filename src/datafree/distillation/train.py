@@ -13,6 +13,7 @@ from .._core.errors import UserError
 from .._core.progress import Progress, silent
 from .._core.settings import called_with
 from ..data.adapters import LabelledData, as_dataset
+from ..models.memory_format import channels_last
 from ..models.network import Network
 from .schedule import ScheduleChanges
 from .sources import labelled
@@ -52,4 +53,5 @@ def train(
     network.check()
     source = labelled(network, data)
     options: dict[str, Any] = {"seed": seed, "state": state, "identity": identity, "score": score}
-    return fit(network, source, cross_entropy, schedule, progress=progress, **options)
+    with channels_last(network):
+        return fit(network, source, cross_entropy, schedule, progress=progress, **options)

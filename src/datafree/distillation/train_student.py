@@ -13,7 +13,6 @@ from .._core.errors import UserError
 from .._core.progress import Progress, silent
 from ..models.class_names import check_order, moved
 from ..models.input_spec import InputSpec
-from ..models.memory_format import channels_last
 from ..models.network import Network
 from .kl import kl
 from .schedule import Distillation
@@ -67,8 +66,7 @@ def train_student(
         return difference.square().mean()
 
     options: dict[str, Any] = {"seed": seed, "state": state, "identity": identity, "score": score, "on_epoch": on_epoch}
-    with channels_last(teacher):  # some sources ask it in every step
-        return fit(student, source, loss, settings, progress=progress, **options)
+    return fit(student, source, loss, settings, progress=progress, **options)
 
 
 def check_student(student: Network, teacher: Network, spec: InputSpec) -> None:

@@ -33,7 +33,6 @@ from .._core.resume import (
 from .._core.slots import Slot, Slots, module_slots, optimizer_slots
 from ..models.behaviour import check_learns
 from ..models.hooks import check_batch
-from ..models.memory_format import channels_last
 from ..models.network import Network
 from ..models.positions import check_positions
 from .muon import Muon
@@ -91,8 +90,8 @@ def fit(
     own statistics. Only the first process reads and writes `state`, calls `score`, and calls `on_epoch` after every epoch,
     after the state is written, with the network in eval mode and the curve so far.
     """
-    check_learns(network)
-    with together() as world, channels_last(network):
+    with together() as world:
+        check_learns(network)
         check_batch(network, min(schedule.batch, len(source)) // world.size)
         return _fit(network, source, loss, schedule, seed, (state, identity or {}), (score, on_epoch), progress, world)
 

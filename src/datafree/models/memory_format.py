@@ -26,6 +26,8 @@ def channels_last(*networks: Network) -> Iterator[None]:
     """
     with ExitStack() as stack:
         for network in networks:
+            if not any(tensor.ndim == 4 for tensor in network.module.parameters()):
+                continue
             stack.callback(_reorder, network.module, _format(network.module))
             _reorder(network.module, torch.channels_last)
             if not _runs(network):
