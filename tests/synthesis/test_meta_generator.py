@@ -143,6 +143,6 @@ def test_a_set_states_the_augmentation_that_was_found(normed, tmp_path):
 
 
 def test_without_a_method_a_network_with_batch_norms_and_no_record_gets_this_one(normed, teacher, whole_record):
-    assert methods.default_for(normed, None).method == "meta-generator"
-    assert methods.default_for(teacher, whole_record).method == "distribution"
-    assert methods.default_for(teacher, None).method == "distribution"  # which says what it needs
+    assert methods.resolve_for(None, normed, None).method == "meta-generator"
+    assert methods.resolve_for(None, teacher, whole_record).method == "distribution"
+    assert methods.resolve_for(None, teacher, None).method == "distribution"  # which says what it needs

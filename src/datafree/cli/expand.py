@@ -90,7 +90,7 @@ def _expand(
     from .._core.settings import with_paths
     from ..data.condensed.condensed_set import Condensed
     from ..models import hooks
-    from ..records.divergence import known
+    from ..records.divergence import has_statistics
     from ..runs.output_folder import output_folder
     from ..runs.run_log import RunLog
     from ..synthesis.expansion import guided
@@ -118,7 +118,7 @@ def _expand(
         finish(synthetic_set, folder, log)
     if not main_process():
         return
-    if record is not None and settings.statistics is None and not known(network, record):
+    if record is not None and settings.statistics is None and not has_statistics(network, record):
         print("  the record has no moments by channel (datafree record moments --conv units), so none were matched")
     if condensed_set.missing():
         names = ", ".join(condensed_set.missing()[:8]) + (" ..." if len(condensed_set.missing()) > 8 else "")

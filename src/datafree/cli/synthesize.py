@@ -103,8 +103,7 @@ def _synthesize(
     check_counts(out, images=images, chunk=chunk, workers=workers)
     network = load_teacher(teacher, source, run)
     record = load_record(teacher, source, network)
-    if method is None:
-        method = methods.default_for(network, record)
+    method = methods.resolve_for(method, network, record)
     chunk = chunk_size(method, network, images, out) if chunk is None else chunk
     check_record(method, network, source, record)
     is_optimised = isinstance(method, InversionSettings)

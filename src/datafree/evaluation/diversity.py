@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -10,6 +9,7 @@ from .._core.errors import UserError
 from ..data.dataset import Dataset
 from ..models import hooks
 from ..models.network import Network, frozen
+from ..records.divergence import pixel_batches
 
 __all__ = ["PER_CLASS", "diversity"]
 
@@ -19,7 +19,6 @@ FEWEST = 16
 """Number of images below which a class is left out."""
 IMAGES = 2048
 """Number of images that are looked at."""
-BATCH = 128
 
 
 @torch.no_grad()
@@ -33,9 +32,10 @@ def diversity(network: Network, source: Dataset | Tensor) -> float | None:
     the same class, or if no image passes a linear or convolutional layer.
     """
     try:
-        features, classes = _features(network, source)
+        hooks.shapes(network, (hooks.FEATURES,))
     except UserError:  # a network without such a layer
         return None
+    features, classes = _features(network, source)
     ranks = []
     for label in classes.unique():
         rows = features[classes == label][:PER_CLASS]
@@ -46,16 +46,9 @@ def diversity(network: Network, source: Dataset | Tensor) -> float | None:
 
 def _features(network: Network, source: Dataset | Tensor) -> tuple[Tensor, Tensor]:
     """Penultimate features (N, F) in float64, and predicted classes (N,)."""
-    source = source if isinstance(source, Tensor) else source.scaled_to(network.spec)
     features, classes = [], []
     with frozen(network.module), hooks.watch(network, (hooks.FEATURES,)) as activations:
-        for start in range(0, min(len(source), IMAGES), BATCH):
-            stop = min(start + BATCH, len(source), IMAGES)
-            pixels = (
-                source[start:stop]
-                if isinstance(source, Tensor)
-                else source.pixels(np.arange(start, stop), network.spec.shape[1:])
-            )
+        for pixels in pixel_batches(network, source, (hooks.FEATURES,), limit=IMAGES):
             logits = network.logits(pixels.to(network.device))
             feature = activations[hooks.FEATURES]
             features.append((feature if feature.ndim == 2 else feature.flatten(2).mean(2)).double().cpu())

@@ -25,7 +25,7 @@ from ..data.registry import PATHS
 from ..models.missing_layers import is_program, no_batch_norm
 from ..models.network import Network
 from ..models.pixel_bytes import pixels_for
-from ..records.divergence import known
+from ..records.divergence import has_statistics
 from ..records.record import Record
 from ..runs.provenance import IN_MEMORY, is_known, place, shown
 from ..synthesis import methods
@@ -98,7 +98,7 @@ def default_method(network: Network, record: Record | None) -> str:
 
     Raises UserError if neither can make images for this network.
     """
-    if known(network, record) or is_program(network):
+    if has_statistics(network, record) or is_program(network):
         return "bns"
     try:
         methods.from_name("distribution").check(network, record)

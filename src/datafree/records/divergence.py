@@ -31,7 +31,7 @@ __all__ = [
     "by_channel",
     "channels",
     "divergence",
-    "known",
+    "has_statistics",
     "statistics",
     "stored_pixels",
     "stored_statistics",
@@ -61,7 +61,7 @@ class StoredStatistics:
     """A function from pixels (N, C, H, W) to the part that is compared, (N, C) or (N, C, ...)."""
 
 
-def known(network: Network, record: Record | None = None) -> bool:
+def has_statistics(network: Network, record: Record | None = None) -> bool:
     """Whether `stored_statistics` has a result."""
     if tap_names.batch_norm_calls(network):
         return True
@@ -280,7 +280,7 @@ def statistics(
     total, states = len(source), {}
     with frozen(network.module), tap_names.watch(network, taps) as activations:
         seen_images = 0
-        for pixels in _chunks(network, source, taps):
+        for pixels in pixel_batches(network, source, taps):
             network.spec.check(pixels if in_range else network.spec.clamp(pixels))
             images = pixels if show is None else show(pixels)
             network.logits(images.to(network.device))
@@ -325,12 +325,18 @@ def _merge(a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, Tensor]:
     return merged | {"square": a["square"] + b["square"] + between.square()}
 
 
-def _chunks(network: Network, source: Dataset | Tensor, taps: list[str]) -> Iterator[Tensor]:
+def pixel_batches(
+    network: Network, source: Dataset | Tensor, taps: Iterable[str], *, limit: int | None = None
+) -> Iterator[Tensor]:
+    """The first `limit` images of a data set or tensor as pixels (N, C, H, W), as many at a time as the activations at
+    the taps allow.
+    """
     units = sum(torch.Size(shape).numel() for shape in tap_names.shapes(network, taps).values())
     size = max(1, min(1024, CHUNK_BYTES // (8 * max(units, network.spec.pixels))))
     source = source if isinstance(source, Tensor) else source.scaled_to(network.spec)
-    for start in range(0, len(source), size):
-        end = min(start + size, len(source))
+    total = len(source) if limit is None else min(limit, len(source))
+    for start in range(0, total, size):
+        end = min(start + size, total)
         if isinstance(source, Tensor):
             yield source[start:end]
         else:

@@ -24,7 +24,7 @@ from .._core.settings import parse
 from ..data.condensed.condensed_set import Condensed
 from ..models.behaviour import check_pixel_gradient
 from ..models.network import Network
-from ..records.divergence import known, stored_statistics
+from ..records.divergence import has_statistics, stored_statistics
 from ..records.record import Record
 from .losses import Objective
 from .losses import alignment as alignments
@@ -65,7 +65,7 @@ class Expansion(PriorSettings):
         neither teacher nor record has any.
         """
         parts = Objective(((self.classes, TargetClass()),) if self.classes else ()) + self.priors()
-        weight = float(known(teacher, record)) if self.statistics is None else self.statistics
+        weight = float(has_statistics(teacher, record)) if self.statistics is None else self.statistics
         return parts + weight * BatchNormDivergence(stored_statistics(teacher, record)) if weight else parts
 
 
@@ -104,7 +104,7 @@ class GuidedInversion:
         """Whether the record shapes the noise that images start from, or has statistics for the loss."""
         classes = set(self.labels.argmax(1).tolist())
         from_noise = self.settings.start == "noise" or len(classes) < len(teacher.spec.classes)
-        matched = self.settings.statistics != 0 and not known(teacher)
+        matched = self.settings.statistics != 0 and not has_statistics(teacher)
         return (from_noise and shapes_noise(record)) or matched
 
     def bind(self, teacher: Network, record: Record | None) -> BoundExpansion:

@@ -93,7 +93,7 @@ def sample(
     memory.
     """
     check_count("n", n)
-    settings = methods.default_for(teacher, record) if method is None else methods.resolve(method)
+    settings = methods.resolve_for(method, teacher, record)
     if chunk is None:
         chunk = min(n, chunk_size(settings, teacher, n, None))
     check_cost(

@@ -375,7 +375,7 @@ def synthesize(
         )
     began = time.perf_counter()
     options: dict[str, Any] = {"images": images, "seed": seed, "chunk": chunk, "workers": workers, "progress": progress}
-    settings = methods.default_for(teacher, record) if method is None else methods.resolve(method)
+    settings = methods.resolve_for(method, teacher, record)
     synthetic_set = make_set(teacher, record, settings, out, **options)
     write_log("synthesize", synthetic_set, teacher, record, began)
     return synthetic_set

@@ -23,16 +23,17 @@ def data_notes(test: Dataset, train: Dataset | None) -> list[str]:
         names = ", ".join(missing[:5]) + (" and others" if len(missing) > 5 else "")
         notes.append(f"no test images of {len(missing)} of {len(counts)} classes ({names}): accuracy is of the others")
     if train is not None:
-        size = (test.shape[1], test.shape[2])
-        known = set(_digests(train, size))
-        seen = sum(digest in known for digest in _digests(test, size))
-        if seen:
-            notes.append(f"{seen:,} of {len(test):,} test images are training images too: `real` is measured too high")
+        training_digests = set(_digests(train))
+        shared = sum(digest in training_digests for digest in _digests(test))
+        if shared:
+            notes.append(
+                f"{shared:,} of {len(test):,} test images are training images too: `real` is measured too high"
+            )
     return notes
 
 
-def _digests(data: Dataset, size: tuple[int, int]) -> Iterator[bytes]:
-    """A hash of each image, at this height and width."""
+def _digests(data: Dataset) -> Iterator[bytes]:
+    """A hash of each image as it is stored."""
     for start in range(0, len(data), BATCH):
-        pixels = data.pixels(np.arange(start, min(start + BATCH, len(data))), size).numpy()
-        yield from (blake2b(image.tobytes(), digest_size=16).digest() for image in pixels)
+        images = data.read(np.arange(start, min(start + BATCH, len(data))))
+        yield from (blake2b(image.tobytes(), digest_size=16).digest() for image in images)

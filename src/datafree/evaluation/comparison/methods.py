@@ -15,7 +15,7 @@ from ...distillation.distill_online import REPLAY
 from ...distillation.online.settings import PRESETS
 from ...models.behaviour import check_pixel_gradient
 from ...models.network import Network
-from ...records.divergence import known
+from ...records.divergence import has_statistics
 from ...records.record import Record
 from ...synthesis import methods as synthesis
 from ...synthesis.methods import Synthesizer
@@ -55,7 +55,7 @@ class ComparedMethod:
 
 def default_methods(teacher: Network, record: Record | None) -> list[str]:
     """The methods that need nothing but this teacher and record."""
-    names = ["bns", "meta-generator"] if known(teacher) else []
+    names = ["bns", "meta-generator"] if has_statistics(teacher) else []
     if record is not None and _fits("distribution", teacher, record):
         names.append("distribution")
     try:
@@ -120,8 +120,8 @@ def _method(value: MethodLike, name: str | None = None) -> ComparedMethod:
     if isinstance(value, str) and ":" not in value and value not in synthesis.FAMILY.built_in():
         return _plugin(value, name)
     settings = synthesis.resolve(value, "methods")
-    shown = name or settings.method
-    return ComparedMethod(shown, label_of(shown), "images", settings)
+    method_name = name or settings.method
+    return ComparedMethod(method_name, label_of(method_name), "images", settings)
 
 
 def _plugin(value: str, name: str | None) -> ComparedMethod:
@@ -140,8 +140,8 @@ def _online(value: str, name: str | None) -> ComparedMethod:
     preset = word if word in PRESETS else None
     memory = PRESETS[word][1] if preset else word or REPLAY
     replay: Any = memories.FAMILY.resolve(memory, "methods")
-    shown = name or (value if preset or not word else f"{ONLINE}:{replay.replay}")
-    return ComparedMethod(shown, label_of(shown), "online", replay, preset)
+    method_name = name or (value if preset or not word else f"{ONLINE}:{replay.replay}")
+    return ComparedMethod(method_name, label_of(method_name), "online", replay, preset)
 
 
 def _online_names() -> list[str]:

@@ -138,10 +138,10 @@ class ComparisonPlan:
         workplace, path = self.workplace, self.workplace.folder / TEACHER
         inputs = {"teacher": workplace.teacher.fingerprint(), "test images": sha256(workplace.test)}
         stored = read_json(path) if path.is_file() else {}
-        known = stored.get("accuracy")
-        if stored.get("inputs") == inputs and isinstance(known, float) and 0 <= known <= 100:
+        accuracy = stored.get("accuracy")
+        if stored.get("inputs") == inputs and isinstance(accuracy, float) and 0 <= accuracy <= 100:
             claim_folder(workplace.folder, kind=KIND)
-            return known
+            return accuracy
         teacher, test = workplace.teacher, workplace.test
         accuracy = evaluate(teacher, test).accuracy
         if level := chance_level(accuracy, len(test), len(teacher.spec.classes)):

@@ -51,13 +51,13 @@ class ComparisonRow:
     n: int
     """Number of finished seeds."""
     accuracy: Spread | None
-    """After the last epoch, in %."""
+    """Test accuracy after the last epoch, in %."""
     best: Spread | None
-    """Of each seed's best epoch: not attainable without test data."""
+    """Accuracy of each seed's best epoch, in %; choosing it needs test data."""
     agreement: Spread | None
-    """With the teacher, in %; no accuracy."""
+    """Agreement with the teacher on the test images, in %; it is not accuracy."""
     seconds: Spread | None
-    """For images and training, without evaluation."""
+    """Time for images and training, without evaluation."""
     images: Spread | None
     steps: Spread | None
     to_best: Difference | None

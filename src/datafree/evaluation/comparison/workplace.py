@@ -165,12 +165,12 @@ class Workplace:
         online method.
         """
         if cell.method.kind == "images":
-            made = self.sets.made(cell.method, cell.seed, progress)
-            with naming_the_set(made.images.folder):
-                warning, source = made.images.warning(), stored_images(made.images)
+            image_set = self.sets.made(cell.method, cell.seed, progress)
+            with naming_the_set(image_set.images.folder):
+                warning, source = image_set.images.warning(), stored_images(image_set.images)
             if warning is not None:
-                warning = warning.replace(made.images.folder.name, f"the images of seed {cell.seed}")
-            return len(made.images), made.seconds, source, warning
+                warning = warning.replace(image_set.images.folder.name, f"the images of seed {cell.seed}")
+            return len(image_set.images), image_set.seconds, source, warning
         if cell.method.kind == "real":
             assert self.train is not None
             clock = clock_for(self.teacher.device)

@@ -18,8 +18,8 @@ from ..._core.plugins import Family
 from ..._core.progress import Progress, silent
 from ..._core.seeds import stream
 from ..._core.settings import Settings
-from ...models import hooks
 from ...models.network import Network
+from ...records.divergence import has_statistics
 from ...records.record import Record
 
 __all__ = [
@@ -32,13 +32,13 @@ __all__ = [
     "batches",
     "bind",
     "chunk_labels",
-    "default_for",
     "from_dict",
     "from_name",
     "methods",
     "needed",
     "reads_record",
     "resolve",
+    "resolve_for",
     "stream",
 ]
 
@@ -98,9 +98,11 @@ class Synthesizer(Protocol):
         ...
 
 
-def default_for(teacher: Network, record: Record | None) -> Synthesizer:
-    """The method with its default settings where none is named: by the record, or else by the teacher's batch norms."""
-    return from_name(DEFAULT_WITHOUT_RECORD if record is None and hooks.batch_norms(teacher) else DEFAULT)
+def resolve_for(method: Any, teacher: Network, record: Record | None) -> Synthesizer:
+    """`resolve(method)`; for None a default method, by the record, or else by the teacher's batch norms."""
+    if method is not None:
+        return resolve(method)
+    return from_name(DEFAULT_WITHOUT_RECORD if record is None and has_statistics(teacher) else DEFAULT)
 
 
 def bind(
@@ -156,13 +158,12 @@ def needed(method: str, record: Record | None, teacher: Network) -> Record:
 def _method_without_record(teacher: Network) -> str:
     """The best method that only needs this teacher."""
     from ...models.behaviour import check_pixel_gradient
-    from ...records.divergence import known
 
     try:
         check_pixel_gradient(teacher, "method inception")
     except UserError:
         return "gaussian"
-    return "bns-inception" if known(teacher) else "inception"
+    return "bns-inception" if has_statistics(teacher) else "inception"
 
 
 FAMILY: Family[Synthesizer] = Family(__name__, "method", "synthesis method", ("summary", "in_range", "bind"))

@@ -15,7 +15,7 @@ from ..._core.seeds import stream
 from ..._core.settings import Settings
 from ...models import hooks as tap_names
 from ...models.network import Network
-from ...records.divergence import Form, known, stored_statistics
+from ...records.divergence import Form, has_statistics, stored_statistics
 from ...records.record import Record
 from ..losses import Objective
 from ..losses.batchnorm import BatchNormDivergence
@@ -122,7 +122,7 @@ class BatchNormSamples(PriorSettings):
     summary: ClassVar[str] = "matches batch statistics to those stored in the batch norms (Haroush et al. 2020)"
 
     def reads_record(self, teacher: Network, record: Record) -> bool:
-        return shapes_noise(record) or not known(teacher)
+        return shapes_noise(record) or not has_statistics(teacher)
 
     def bind(self, teacher: Network, record: Record | None) -> BoundInversion:
         term = BatchNormDivergence(stored_statistics(teacher, record), self.form)
@@ -141,7 +141,7 @@ class BatchNormInception(PriorSettings):
     summary: ClassVar[str] = "as `bns`, with a target class (Haroush et al. 2020; DeepInversion with form l2)"
 
     def reads_record(self, teacher: Network, record: Record) -> bool:
-        return shapes_noise(record) or not known(teacher)
+        return shapes_noise(record) or not has_statistics(teacher)
 
     def bind(self, teacher: Network, record: Record | None) -> BoundInversion:
         term = BatchNormDivergence(stored_statistics(teacher, record), self.form)

@@ -188,10 +188,10 @@ class BoundMetaGenerator:
         for step in range(settings.steps):
             with torch.autocast(labels.device.type, torch.bfloat16) if narrow else nullcontext():
                 pixels = generator(latents)
-                shown = shifted(pixels, jitter, rng, spec.black)
-                shown = mirrored(shown, rng) if settings.flip else shown
-                logits = self.teacher.logits(shown)
-            view = View(shown, labels, logits, activations)
+                views = shifted(pixels, jitter, rng, spec.black)
+                views = mirrored(views, rng) if settings.flip else views
+                logits = self.teacher.logits(views)
+            view = View(views, labels, logits, activations)
             total, terms = objective(view)
             gradients = torch.autograd.grad(total / len(labels), [*parameters, latents])
             if not bool(total.isfinite()):
