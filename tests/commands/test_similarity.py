@@ -168,5 +168,11 @@ def test_diversities_of_unequal_numbers_of_images_are_not_compared_without_a_wor
     unequal = command(f"similarity {NET} digits:test digits:train --quiet")
     assert unequal.code == 0, unequal
     assert "diversity grows with the number of images up to 64 per class" in unequal.out
-    assert "such as --images 500, or at least 640" in unequal.out
+    assert "the same number, such as --images 500, or at least 640" in unequal.out
     assert "diversity grows" not in command(f"similarity {NET} digits:test digits:train --images 200 --quiet").out
+
+
+@pytest.mark.usefixtures("here")
+def test_a_number_of_images_that_has_no_diversity_is_not_advised(command):
+    few = command(f"similarity {NET} digits:test shown --quiet")
+    assert "diversity grows" in few.out and "the same number, at least 640" in few.out

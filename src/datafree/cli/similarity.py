@@ -165,13 +165,14 @@ def _images(name: str, network: Network, split: str, images: int | None, options
 
 def _say_few(ranking: list[Similarity], classes: int) -> None:
     """That diversities cannot be compared, where sources have few images, and not as many as each other."""
-    from ..evaluation.diversity import PER_CLASS
+    from ..evaluation.diversity import FEWEST, PER_CLASS
 
     counts = {min(row.images, PER_CLASS * classes) for row in ranking}
     if len(counts) > 1:
+        equal = f"such as --images {min(counts)}, or " if min(counts) >= FEWEST * classes else ""
         print(
             f"  diversity grows with the number of images up to {PER_CLASS} per class, and is - for very few: to compare "
-            f"it, give every source the same number, such as --images {min(counts)}, or at least {PER_CLASS * classes:,}"
+            f"it, give every source the same number, {equal}at least {PER_CLASS * classes:,}"
         )
 
 

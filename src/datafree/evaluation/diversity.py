@@ -11,7 +11,7 @@ from ..models import hooks
 from ..models.network import Network, frozen
 from ..records.divergence import pixel_batches
 
-__all__ = ["PER_CLASS", "diversity"]
+__all__ = ["FEWEST", "PER_CLASS", "diversity"]
 
 PER_CLASS = 64
 """Number of images per class that are compared; the result depends on it."""
