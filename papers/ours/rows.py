@@ -60,7 +60,7 @@ class Pair:
     code: str | None = None
     """Name of the teacher as `file.py:function`; None: a network of the zoo."""
     constants: Mapping[str, Any] = field(default_factory=dict)
-    """`mean` and `std` of the teacher's input."""
+    """`mean` and `std` of the teacher's input, and the border of its training images, if it was not black."""
     training: Schedule = TRAINING
     limit: int | None = None
 
@@ -78,6 +78,8 @@ class Pair:
         """Everything that decides a cell's result. A cell with other settings is measured again."""
         teacher = self.weights or self.training.model_dump(mode="json")
         shared = {"teacher": teacher, "limit": self.limit}
+        if "border" in self.constants:
+            shared["border"] = list(self.constants["border"])
         if name == "teacher":
             return shared
         row = self.rows[name]
@@ -155,12 +157,13 @@ SMOKE = Pair(
         "half/kd": Row("half", 30, learning=TINY),
     },
 )  # fmt: skip
+CIFAR100_MEAN = (0.5070751592371323, 0.48654887331495095, 0.4409178433670343)
 SIMPNET = Path(__file__).with_name("simpnet.py")
 CIFAR100 = Pair(
     data="cifar100", teacher="simpnet600k", weights="cifar100-simpnet600k.safetensors", code=f"{SIMPNET}:simpnet600k",
     constants={
-        "mean": (0.5070751592371323, 0.48654887331495095, 0.4409178433670343),
-        "std": (0.2673342858792401, 0.2564384629170883, 0.27615047132568404),
+        "mean": CIFAR100_MEAN, "std": (0.2673342858792401, 0.2564384629170883, 0.27615047132568404),
+        "border": CIFAR100_MEAN,
     },
     rows=_named("half", _student(f"{SIMPNET}:half")),
 )  # fmt: skip

@@ -9,6 +9,7 @@ from torch import nn
 import datafree as df
 from datafree import similarity
 from datafree._core.errors import UserError
+from datafree.distillation.sources import soft_labelled
 from datafree.models import hooks as tap_names
 from datafree.models.network import frozen
 from datafree.records.divergence import stored_statistics
@@ -16,7 +17,10 @@ from datafree.synthesis import methods
 from datafree.synthesis.losses import View
 from datafree.synthesis.losses.batchnorm import BatchNormDivergence
 from datafree.synthesis.losses.classes import TargetClass
-from datafree.synthesis.methods.meta_generator import MetaGenerator, initialise_layer
+from datafree.synthesis.methods import meta_generator
+from datafree.synthesis.methods.meta_generator import BoundMetaGenerator, MetaGenerator, initialise_layer
+from papers.ours import rows
+from papers.ours.run import Chain
 
 SMALL = {"batch": 40, "discard": 2, "width": 8, "steps": 4, "jitter": 0, "flip": False}
 
@@ -133,6 +137,45 @@ def test_a_teacher_that_keeps_its_class_is_shown_shifted_and_mirrored_images_and
     assert (digits_settings.jitter, digits_settings.flip) == (0, False)
     chosen = MetaGenerator(jitter=1, flip=True, **small).bind(normed, None).settings
     assert (chosen.jitter, chosen.flip) == (1, True)
+
+
+@pytest.mark.parametrize(("best", "jitter", "border", "colour"), [
+    ("black", 1, "black", (0.0,)), ("mean", 1, "mean", (0.3,)), (None, 0, None, None),
+])  # fmt: skip
+def test_the_border_with_which_the_statistics_are_matched_best_is_kept_with_the_images(
+    best, jitter, border, colour, normed, tmp_path, monkeypatch
+):
+    trial = BoundMetaGenerator._trial
+
+    def judged(bound):
+        return trial(bound)._replace(divergence=float(bound.settings.border != best))
+
+    monkeypatch.setattr(BoundMetaGenerator, "_trial", judged)
+    monkeypatch.setattr(meta_generator, "WITHSTANDS", 0.0)
+    method = {"method": "meta-generator", "width": 8, "batch": 40, "discard": 1, "flip": False}
+    images = df.synthesize(normed, None, method, tmp_path / "set", images=40, workers=1)
+    assert (images.about["method"]["jitter"], images.about["method"].get("border")) == (jitter, border)
+    assert images.spec.border == colour
+    assert soft_labelled(normed, df.sample(normed, method, n=40)).spec.border == colour
+    assert normed.spec.border is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("pair", "border"), [(rows.CIFAR10, "black"), (rows.CIFAR100, "mean")], ids=["black", "mean"])
+def test_the_border_of_published_teachers_is_found_without_data(pair, border, real_data, tmp_path):
+    teacher = Chain(pair, 0, tmp_path, str(real_data), "cpu", ()).teacher
+    unknown = df.Network(teacher.module, teacher.spec.model_copy(update={"border": None}))
+    found = MetaGenerator(precision="bfloat16", flip=True).bind(unknown, None).settings
+    assert (found.jitter, found.border) == (4, border)
+
+
+def test_a_border_that_is_chosen_or_known_is_not_looked_for(normed):
+    chosen = MetaGenerator(**{**SMALL, "jitter": 1, "border": "mean"}).bind(normed, None)
+    assert (chosen.settings.border, chosen.teacher.spec.border) == ("mean", (0.3,))
+    known = df.Network(normed.module, normed.spec.model_copy(update={"border": (0.7,)}))
+    bound = MetaGenerator(**{**SMALL, "jitter": 1}).bind(known, None)
+    assert (bound.settings.border, bound.teacher.spec.border) == (None, (0.7,))
+    assert known.fingerprint() == normed.fingerprint()
 
 
 def test_a_set_states_the_augmentation_that_was_found(normed, tmp_path):

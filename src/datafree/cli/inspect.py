@@ -74,7 +74,7 @@ def _release(path: Path, code: str | None) -> None:
     print(f"{path}: release of {network.name}, {network.parameters:,} parameters, {network.nbytes():,} bytes")
     print(
         f"  input {size_of(spec.shape)}, pixels in [{spec.low:g}, {spec.high:g}], mean {numbers(spec.mean)}, "
-        f"std {numbers(spec.std)}"
+        f"std {numbers(spec.std)}" + (f", shifted in training on {numbers(spec.border)}" if spec.border else "")
     )
     print(classes_of(spec))
     print(f"  fingerprint {network.fingerprint()}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -29,6 +29,7 @@ def pack(
     out: Path,
     mean: Values = (0.0,),
     std: Values = (1.0,),
+    border: Literal["black", "mean"] | None = None,
 ) -> None:
     """Make a release from a network's weights alone, where there is no data to record it on.
 
@@ -52,6 +53,9 @@ def pack(
         Mean subtracted from pixels in [0, 1]; one number, or one per channel.
     std
         Standard deviation that pixels are then divided by; one number, or one per channel.
+    border
+        Colour on which training shifted the images: `black`, or `mean` if they were normalised before. Without it,
+        `synthesize` finds out.
     """
     from ..releases.load import load_model
     from ..releases.release import RELEASE_FOLDER, write_release
@@ -64,6 +68,7 @@ def pack(
         )
     check_normalisation(mean, std, shape[0])
     spec = InputSpec(shape=shape, mean=mean, std=std, classes=_named(classes))
+    spec = spec if border is None else spec.with_border(border)
     network = load_model(model, weights=weights, spec=spec)
     source = Model(weights=weights)
     log = RunLog("pack", {"model": model, **spec.model_dump(mode="json"), **asdict(source)}, inputs_of(model, source))

@@ -41,6 +41,7 @@ def similarity(
     layers: bool = False,
     shift: Whole = 0,
     flip: bool = False,
+    border: Literal["black", "mean"] | None = None,
     data_dir: Path | None = None,
     attribute: str = Data.attribute,
     out: Path | None = None,
@@ -67,9 +68,12 @@ def similarity(
     layers
         Show every layer.
     shift
-        Move every image by up to this many pixels on black, as the network's training did: 4 for most on CIFAR.
+        Move every image by up to this many pixels, as the network's training did: 4 for most on CIFAR.
     flip
         Mirror half of the images, as the network's training did.
+    border
+        Colour that shifted images lie on: `black`, or `mean` if training shifted normalised images; by default the
+        release's.
     data_dir
         The folder with the standard layouts; else the environment's DATAFREE_DATA.
     attribute
@@ -105,7 +109,7 @@ def similarity(
     record = load_record(model, source, network)
     options = {
         "model": model, "data": list(data), "split": split, "images": images, "form": form, "shift": shift,
-        "flip": flip, "data_dir": data_dir, "attribute": attribute,
+        "flip": flip, "border": border, "data_dir": data_dir, "attribute": attribute,
     }  # fmt: skip
     sources = {name: _images(name, network, split, images, read, run.seed) for name in data}
     logged_images = {
@@ -120,7 +124,15 @@ def similarity(
             return
         with bar(f"similarity {model}", run.quiet) as progress:
             ranking = measure(
-                network, sources, record, form=form, shift=shift, flip=flip, seed=run.seed, progress=progress
+                network,
+                sources,
+                record,
+                form=form,
+                shift=shift,
+                flip=flip,
+                border=border,
+                seed=run.seed,
+                progress=progress,
             )
         if folder is not None:
             from ..evaluation.report.similarity import similarity_svg

@@ -1,4 +1,4 @@
-"""Differentiable augmentation: shifts on black, warps, cutout, colour and exposure."""
+"""Differentiable augmentation: shifts, warps, cutout, colour and exposure."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Augmentation(Settings):
             pixels = warp(pixels, _scaled(WARP, self.bend), rng, together=1)
         if self.exposure and pixels.shape[1] == 1:
             pixels = exposed(pixels, self.exposure, rng, spec)
-        pixels = shifted(pixels, round(self.translate * min(pixels.shape[2:])), rng, spec.black)
+        pixels = shifted(pixels, round(self.translate * min(pixels.shape[2:])), rng, spec.border_colour(pixels))
         return cut(pixels, self.cutout, rng, spec.black) if self.cutout else pixels
 
 
@@ -67,15 +67,21 @@ def exposed(pixels: Tensor, share: float, rng: torch.Generator, spec: InputSpec)
     return torch.where(draws[2] < share, exposed_pixels, pixels)
 
 
-def shifted(pixels: Tensor, limit: int, rng: torch.Generator, ground: float = 0.0) -> Tensor:
-    """Each image (N, C, H, W) shifted by up to `limit` pixels on `ground`: a random crop of the padded image."""
+def shifted(pixels: Tensor, limit: int, rng: torch.Generator, border: Tensor | float = 0.0) -> Tensor:
+    """Each image (N, C, H, W) shifted by up to `limit` pixels: a random crop of the image padded with `border`, a number or
+    (1, C, 1, 1).
+    """
     if not limit:
         return pixels
     count, channels, height, width = pixels.shape
     moves = torch.randint(0, 2 * limit + 1, (2, count), generator=rng)
     rows = (torch.arange(height) + moves[0][:, None])[:, None, :, None]
     columns = (torch.arange(width) + moves[1][:, None])[:, None, None, :]
-    wide = pad(pixels, (limit,) * 4, value=ground)
+    if isinstance(border, float):
+        wide = pad(pixels, (limit,) * 4, value=border)
+    else:
+        wide = border.expand(count, channels, height + 2 * limit, width + 2 * limit).clone()
+        wide[..., limit:-limit, limit:-limit] = pixels
     return wide[torch.arange(count)[:, None, None, None], torch.arange(channels)[:, None, None], rows, columns]
 
 

@@ -30,6 +30,7 @@ from ..models.network import Network
 from ..models.pixel_bytes import to_pixels
 from ..records.record import Record
 from ..synthesis import methods
+from ..synthesis.methods.distribution import Distribution
 from ..synthesis.methods import Synthesizer
 from ..synthesis.sampling import Samples
 from ..synthesis.synthetic_set import SyntheticSet, judged
@@ -150,11 +151,11 @@ def _fresh(
     count = EPOCH_IMAGES if epoch_images is None else epoch_images
     bound_settings: Any = getattr(bound, "settings", settings)
     description = f"fresh images of {settings.method}"
-    if bound_settings != settings:
+    if isinstance(settings, Distribution) and bound_settings != settings:
         description += ", warps cut to a quarter, which the teacher does not follow"
     about = {"method": with_paths(bound_settings), "epoch_images": count}
     return ChosenSource(
-        FreshImages(teacher.spec, bound, count),
+        FreshImages(bound.teacher.spec, bound, count),
         description,
         about,
         method=settings,

@@ -295,7 +295,8 @@ def fresh_images(
     if record is not None:
         record.check_teacher(teacher)
     settings = methods.resolve(method)
-    return FreshImages(teacher.spec, settings.bind(teacher, record), images, chunk)
+    bound = settings.bind(teacher, record)
+    return FreshImages(bound.teacher.spec, bound, images, chunk)
 
 
 @checked
@@ -330,7 +331,8 @@ def labelled_samples(teacher: Network, samples: Samples, name: str) -> StoredIma
     fit.
     """
     pixels, logits, own = samples.labelled_by(teacher, name)
-    return StoredImages(teacher.spec, pixels, logits, in_range=not own)
+    spec = teacher.spec if samples.border is None else teacher.spec.model_copy(update={"border": samples.border})
+    return StoredImages(spec, pixels, logits, in_range=not own)
 
 
 @checked

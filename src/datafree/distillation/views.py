@@ -71,7 +71,7 @@ class Views:
 
 
 def view(pixels: Tensor, settings: Distillation, spec: InputSpec, rng: torch.Generator) -> Tensor:
-    """Pixels (N, C, H, W), each shifted on black, mirrored, and blended with another one, as the settings say."""
+    """Pixels (N, C, H, W), each shifted, mirrored, and blended with another one, as the settings say."""
     pixels = moved(pixels, settings, spec, rng)
     if settings.mixup:
         share = torch.rand(len(pixels), 1, 1, 1, generator=rng)
@@ -81,7 +81,7 @@ def view(pixels: Tensor, settings: Distillation, spec: InputSpec, rng: torch.Gen
 
 
 def moved(pixels: Tensor, settings: _Moving, spec: InputSpec, rng: torch.Generator) -> Tensor:
-    """Pixels (N, C, H, W), each shifted on black and mirrored as the settings say."""
+    """Pixels (N, C, H, W), each shifted on the border of `spec` and mirrored as the settings say."""
     largest_shift = spec.shape[1] // 8 if settings.shift is None else settings.shift
-    pixels = shifted(pixels, largest_shift, rng, spec.black)
+    pixels = shifted(pixels, largest_shift, rng, spec.border_colour(pixels))
     return mirrored(pixels, rng) if settings.flip else pixels

@@ -15,6 +15,7 @@ from .._core.progress import Progress, silent
 from .._core.seeds import stream
 from ..data.adapters import ImageData, as_dataset
 from ..data.augmentation import mirrored, shifted
+from ..models.input_spec import Border
 from ..models.missing_layers import is_program, no_batch_norm
 from ..models.network import Network, OpaqueModule
 from ..models.pixel_bytes import pixels_for
@@ -82,6 +83,7 @@ def similarity(
     form: Form = "forward",
     shift: int = 0,
     flip: bool = False,
+    border: Border | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> list[Similarity]:
@@ -92,7 +94,8 @@ def similarity(
     as a tensor or array, in the spec's range or as bytes; see `as_dataset`. Labels are ignored. Compare sources with
     about the same number of images, because the divergence of few images includes their sampling error. A small
     divergence does not show that the images of a class differ: `diversity` does. `shift` and `flip` augment every source
-    as in training: moved by up to `shift` pixels on black, and mirrored with probability 1/2. Batch norms store
+    as in training: moved by up to `shift` pixels, and mirrored with probability 1/2. `border` is what they are moved on,
+    `black` or `mean`, the mean colour, where images were normalised before; by default the network's. Batch norms store
     statistics of augmented images, and omitting the augmentation can cause most of the divergence. All sources get the
     same random moves.
 
@@ -106,9 +109,10 @@ def similarity(
         record.check_teacher(network)
     network.check()
     layers = _layers(network, record)
+    spec = network.spec if border is None else network.spec.with_border(border)
 
     def show(pixels: Tensor, rng: torch.Generator) -> Tensor:
-        pixels = shifted(pixels, shift, rng, network.spec.black)
+        pixels = shifted(pixels, shift, rng, spec.border_colour(pixels))
         return mirrored(pixels, rng) if flip else pixels
 
     results = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -15,7 +15,10 @@ from .class_names import check_names
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["InputSpec"]
+__all__ = ["Border", "InputSpec"]
+
+Border = Literal["black", "mean"]
+"""Colour on which training images were shifted: black, or the mean, which is 0 after normalisation."""
 
 
 MOST_PIXELS = 1 << 24
@@ -41,6 +44,10 @@ class InputSpec(Settings):
     The network's module gets ``(pixels - mean) / std``, channel by channel.
     """
 
+    later: ClassVar[dict[str, Any]] = {"border": None}
+    descriptive: ClassVar[set[str]] = {"classes", "border"}
+    """Fields that do not change what the network computes."""
+
     shape: tuple[int, int, int]
     """Channels, height, width."""
     mean: tuple[float, ...] = (0.0,)
@@ -53,6 +60,13 @@ class InputSpec(Settings):
     """Largest value of a pixel."""
     classes: tuple[str, ...] = Field(min_length=2)
     """One name per class, in the order of the logits: 2 to 65,536 different names of 1 to 255 characters."""
+
+    border: tuple[float, ...] | None = None
+    """Colour of the border on which the training images were shifted, in pixel units; one number stands for all channels.
+
+    `mean` if they were shifted after normalisation, as in many scripts. None: not known, and taken for black. It does not
+    change what the network computes, but its batch norms contain such borders.
+    """
 
     @field_validator("shape")
     @classmethod
@@ -79,14 +93,17 @@ class InputSpec(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> InputSpec:
-        for name in ("mean", "std"):
-            if len(getattr(self, name)) not in (1, self.shape[0]):
+        for name in ("mean", "std", "border"):
+            values = getattr(self, name)
+            if values is not None and len(values) not in (1, self.shape[0]):
                 raise ValueError(f"{name} with 1 number or one for each of {self.shape[0]} channels")
         if min(self.std) <= 0 or not self.low < self.high:
             raise ValueError("std above 0 and low below high")
-        largest = max(map(abs, (self.low, self.high, *self.mean)))
+        largest = max(map(abs, (self.low, self.high, *self.mean, *(self.border or ()))))
         if largest > LARGEST or not 1 / LARGEST <= min(self.std) <= max(self.std) <= LARGEST:
-            raise ValueError(f"low, high and mean within {LARGEST:g} of 0, and std from {1 / LARGEST:g} to {LARGEST:g}")
+            raise ValueError(
+                f"low, high, mean and border within {LARGEST:g} of 0, and std from {1 / LARGEST:g} to {LARGEST:g}"
+            )
         if self.high - self.low < LEVELS * max(abs(self.low), abs(self.high)):
             raise ValueError("low and high so far apart that float32 has 256 levels between them")
         return self
@@ -125,8 +142,16 @@ class InputSpec(Settings):
 
     @property
     def black(self) -> float:
-        """The value that images are padded with: the smallest of a pixel."""
+        """The value of a black pixel: the smallest."""
         return self.low
+
+    def with_border(self, border: Border) -> InputSpec:
+        """This spec with a black border, or one of the mean colour."""
+        return self.model_copy(update={"border": self.mean if border == "mean" else (self.black,)})
+
+    def border_colour(self, pixels: Tensor) -> Tensor:
+        """The colour of the border on which images are shifted (1, C, 1, 1) or (1, 1, 1, 1), like `pixels`."""
+        return self._channels(pixels, (self.black,) if self.border is None else self.border)
 
     def unnormalised(self) -> InputSpec:
         """This spec for a network that normalises its input itself."""

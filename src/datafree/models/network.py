@@ -210,8 +210,8 @@ class Network:
         return sum(t.numel() * t.element_size() for t in self.module.state_dict().values())
 
     def fingerprint(self) -> str:
-        """sha256 of the spec and of every weight and buffer: name, dtype, shape, bytes."""
-        digest = hashlib.sha256(self.spec.model_dump_json(exclude={"classes"}).encode())
+        """sha256 of what the spec makes the network compute and of every weight and buffer: name, dtype, shape, bytes."""
+        digest = hashlib.sha256(self.spec.model_dump_json(exclude=self.spec.descriptive).encode())
         for name, tensor in sorted(self.module.state_dict().items()):
             data = tensor.detach().cpu().contiguous()
             digest.update(f"{name} {data.dtype} {tuple(data.shape)}".encode())

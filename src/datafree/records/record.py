@@ -219,7 +219,8 @@ class Record:
 
         Every function that takes a network and its record calls this once. It reads all weights and predicts 16 images.
         """
-        if network.spec.model_dump(exclude={"classes"}) != self.spec.model_dump(exclude={"classes"}):
+        described = [spec.model_dump(exclude=spec.descriptive) for spec in (self.spec, network.spec)]
+        if described[0] != described[1]:
             recorded, expected = self.spec, network.spec
             ranges = ["", ""]
             if (recorded.low, recorded.high) != (expected.low, expected.high):

@@ -459,6 +459,7 @@ def model_card(network: Network, record: Record | None, notes: str) -> str:
         "",
         f"- input: {spec.shape[0]} x {spec.shape[1]} x {spec.shape[2]} pixels in [{spec.low:g}, {spec.high:g}],"
         f" normalised by mean {list(spec.mean)} and std {list(spec.std)}",
+        *([] if spec.border is None else [f"- border of shifted training images: {list(spec.border)}"]),
         f"- parameters: {network.parameters:,}",
         *([f"- {markdown(notes)}"] if notes else []),
         *_how_to_open(network),

@@ -38,6 +38,8 @@ class Samples:
     """float32 (N, classes), the teacher's on these pixels."""
     labels: Tensor
     """int64 (N,), the target class of each image; the teacher may predict another."""
+    border: tuple[float, ...] | None = None
+    """Colour of the border on which the method shifted them, if it found that out; see `InputSpec`."""
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter((self.pixels, self.logits))
@@ -114,4 +116,4 @@ def sample(
     rows = balanced_cut(parts[-1][1], indices[-1], chunk, n, len(teacher.spec.classes))
     parts[-1] = parts[-1][0][rows], parts[-1][1][rows], parts[-1][2][rows]
     pixels, labels, logits = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-    return Samples(to_pixels(pixels, teacher.spec), logits, labels)
+    return Samples(to_pixels(pixels, teacher.spec), logits, labels, bound.teacher.spec.border)

@@ -401,7 +401,7 @@ def make_set(
         check_grows(Path(out), images)
         names_before = {path.name for path in Path(out).iterdir()} if Path(out).is_dir() else set()
         folder = claim_folder(out, kind="synthetic-set")
-        about = _about(teacher, record, getattr(bound, "settings", method), seed, chunk)
+        about = _about(bound.teacher, record, getattr(bound, "settings", method), seed, chunk)
         try:
             with locked(folder) if world().rank == 0 else nullcontext():
                 _fill(folder, bound, about, images, method.in_range, workers or os.cpu_count() or 1, progress)

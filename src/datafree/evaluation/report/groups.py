@@ -24,7 +24,7 @@ def similarity_tables(logs: dict[Path, FinishedRun]) -> list[SimilarityTable]:
     for folder, log in logs.items():
         if log.verb == "similarity" and log.result.similarity:
             network = [str(log.settings.get(key)) for key in ("model", "code", "weights", "record")]
-            measure = [str(log.settings.get(key, 0)) for key in ("form", "shift", "flip")]
+            measure = [str(log.settings.get(key, 0)) for key in ("form", "shift", "flip", "border")]
             inputs = [log.inputs.get(path, path) for path in network]
             groups.setdefault((*inputs, log.inputs.get("record", ""), *measure), []).append(folder)
     names = {place(folder): folder.name for folder in logs}
@@ -72,6 +72,7 @@ def online_runs(networks: list[Path], logs: dict[Path, FinishedRun]) -> list[Onl
 
 def _augmentation(settings: dict[str, Any]) -> str:
     """The augmentation in words."""
-    changes = [f"moved by up to {settings['shift']} pixels"] if settings.get("shift") else []
+    ground = " on their mean colour" if settings.get("border") == "mean" else ""
+    changes = [f"moved by up to {settings['shift']} pixels{ground}"] if settings.get("shift") else []
     changes += ["mirrored half of the time"] if settings.get("flip") else []
     return f"shown as in training ({', '.join(changes)})" if changes else "shown as they are"
