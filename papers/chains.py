@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from papers.claims import save
+from papers.claims import load, save
 from papers.tables import render
 
-__all__ = ["arguments", "run", "with_gpu"]
+__all__ = ["arguments", "merged", "run", "with_gpu"]
 
 
 def arguments(doc: str | None, paper: str, budgets: Mapping[str, Any], example: str) -> argparse.ArgumentParser:
@@ -31,6 +31,9 @@ def arguments(doc: str | None, paper: str, budgets: Mapping[str, Any], example: 
     parser.add_argument("--data-dir", default=None)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--collect", action="store_true", help="measure nothing, write the claims of existing cells")
+    parser.add_argument(
+        "--merge", action="store_true", help="keep --out's entries with more seeds than there are cells here"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=None, help="only these of the budget's seeds")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="chains in parallel, one thread each")
     return parser
@@ -49,6 +52,8 @@ def run(args: argparse.Namespace, plan: Any, make: Callable[[Any, int], Any], co
         for job in as_completed(jobs):
             print(f"done: {job.result()}", flush=True)
     claims = collect()
+    if args.merge and args.out is not None and args.out.exists():
+        claims = merged(load(args.out), claims)
     print(render(claims))
     if args.out is not None:
         save(args.out, claims)
@@ -58,6 +63,20 @@ def run(args: argparse.Namespace, plan: Any, make: Callable[[Any, int], Any], co
 def with_gpu(budget: str, work: Path, collect: Callable[[str, Path], list[Any]]) -> list[Any]:
     """The claims of a budget. The cpu budget also lists those of the gpu budget, which are "not run" until they are."""
     return collect(budget, work) + (collect("gpu", work.parent / "gpu") if budget == "cpu" else [])
+
+
+def merged(earlier: list[dict[str, Any]], claims: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The claims, each replaced by its earlier entry if that has more seeds: cells may lie on several machines.
+
+    Nothing says with which settings the earlier entries were measured: leave out those of rows that have changed.
+    """
+    by_id = {entry["id"]: entry for entry in earlier}
+    return [max(by_id.get(entry["id"], entry), entry, key=_seeds) for entry in claims]
+
+
+def _seeds(entry: Mapping[str, Any]) -> int:
+    ours = entry["metrics"].get("accuracy", {}).get("ours")
+    return 0 if ours is None else len(ours["by_seed"])
 
 
 def _run_chain(make: Callable[[Any, int], Any], pair: Any, seed: int, device: str) -> str:

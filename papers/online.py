@@ -21,6 +21,7 @@ from datafree.distillation.distill import Distillation, distill
 from datafree.distillation.online.run import PRESETS, OnlineDistillation, train_online
 from datafree.distillation.sources import soft_labelled
 from datafree.distillation.student_init import init_student_from_teacher
+from datafree.distillation.students import new_student
 from datafree.distillation.train import train
 from datafree.distillation.training_loop import Schedule
 from datafree.evaluation.accuracy import evaluate
@@ -33,10 +34,10 @@ from papers.cells import cell_path, cells_by_seed, current_keys, deviations, mea
 from papers.chains import arguments, with_gpu
 from papers.chains import run as run_chains
 from papers.claims import ACCURACY, experiment, metric
+from papers.ours.rows import CIFAR100, IMAGENET, SIMPNET
 
-__all__ = ["Budget", "OnlineRow", "Pair", "lenet", "main", "resnets"]
+__all__ = ["REPLAYED", "Budget", "OnlineRow", "Pair", "cifar10", "cifar100", "lenet", "main", "resnets"]
 
-IMAGENET: Mapping[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 STABILITY = {
     "mean_accuracy": ("mean", "% test accuracy"), "best_accuracy": ("best", "% test accuracy"),
     "drop_from_best": ("lost", "points"), "largest_fall": ("drawdown", "points"), "sum_of_falls": ("decreases", "points"),
@@ -56,6 +57,8 @@ class OnlineRow:
     preset: str | None = None
     start: str = "teacher"
     """The student's initial weights, a value of `datafree distill --start`."""
+    student: str | None = None
+    """Another student than the pair's."""
 
     def online(self, **pair: Any) -> OnlineDistillation:
         """The row's settings override the preset's, which override the pair's. A preset gets no loss term from the pair."""
@@ -76,22 +79,33 @@ class Pair:
     training: Schedule = TRAINING
     learning: Distillation = LEARNING
     """Settings of the row `kd`, a student on the real data."""
+    baselines: Mapping[str, str] = field(default_factory=lambda: {"kd": ""})
+    """Rows with a student on the real data, and its name; empty for the pair's student."""
     size: int | None = None
     limit: int | None = None
     weights: str | None = None
     """File name of a trained teacher in the data folder's `weights`; None: the teacher is trained here."""
+    code: str | None = None
+    """That teacher as `file.py:function`; None: a network of the zoo."""
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    """Its `mean`, `std` and `border`."""
 
     @property
     def id(self) -> str:
         return f"{self.data}/{self.teacher}"
 
     def names(self) -> tuple[str, ...]:
-        return ("teacher", "kd", *self.rows)
+        return ("teacher", *self.baselines, *self.rows)
+
+    def student_of(self, row: str) -> str:
+        """The row's student, without the folder of its code."""
+        named = self.rows[row].student if row in self.rows else self.baselines.get(row)
+        return named or self.student
 
     def settings(self, row: str) -> dict[str, Any]:
         """Everything that decides a cell's result. A cell with other settings is measured again."""
         shared = {
-            "student": self.student,
+            "student": Path(self.student_of(row)).name,
             "training": self.training.model_dump(),
             "limit": self.limit,
             "size": self.size,
@@ -119,9 +133,40 @@ def resnets(rows: Mapping[str, OnlineRow]) -> tuple[Pair, ...]:
     """ResNet-44 to ResNet-20, for the `gpu` budget. CIFAR-10's teacher is a published one, the others are trained here."""
     learning = Distillation(epochs=100, batch=256)
     shared = {"teacher": "resnet44", "student": "resnet20", "rows": rows, "online": LONG, "learning": learning}
-    published = Pair(data="cifar10", weights="cifar10-resnet44.safetensors", **shared)
+    published = Pair(data="cifar10", weights="cifar10-resnet44.safetensors", constants=IMAGENET, **shared)
     training = Schedule(epochs=100, batch=128)
     return published, *(Pair(data=data, training=training, **shared) for data in ("cifar100", "svhn"))
+
+
+FORGETTING: Mapping[str, Any] = {
+    "epochs": 30, "iterations": 25, "student_steps": 5, "batch": 32, "statistics": 0.01, "decay": "constant",
+    "warmup": 0.0, "keep": "last", "precision": "bfloat16",
+}  # fmt: skip
+"""A regime in which a student forgets: constant rates, few images per step, no averaging. 120,000 images."""
+STEADY = Distillation(
+    epochs=12, batch=32, learning_rate=5e-3, optimizer="muon", decay="constant", precision="bfloat16"
+)  # fmt: skip
+"""`kd` with the same optimizer and as many steps."""
+REPLAYED = 1_883_136
+"""Bytes of each memory: a bank of 613 images of CIFAR, or a VAE with a code of 100, which has 1,874,252."""
+
+
+def cifar10(rows: Mapping[str, OnlineRow], baselines: Mapping[str, str]) -> Pair:
+    """A published ResNet-20 to its half, from random weights, where a student forgets."""
+    return Pair(
+        data="cifar10", teacher="resnet20", student="half", rows=rows, online=FORGETTING, learning=STEADY,
+        baselines=baselines, weights="cifar10-resnet20.safetensors", constants=IMAGENET,
+    )  # fmt: skip
+
+
+def cifar100(rows: Mapping[str, OnlineRow], baselines: Mapping[str, str]) -> Pair:
+    """A published SimpNet to its half, likewise."""
+    published = CIFAR100
+    return Pair(
+        data="cifar100", teacher=published.teacher, student=f"{SIMPNET}:half", rows=rows, online=FORGETTING,
+        learning=STEADY, baselines=baselines, weights=published.weights, code=published.code,
+        constants=published.constants,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -140,8 +185,7 @@ class Chain:
             load(pair.data, split, data_dir=data_dir).subset(pair.limit) for split in ("train", "test")
         )
         shape = self.train.shape if pair.size is None else (self.train.shape[0], pair.size, pair.size)
-        constants = IMAGENET if pair.weights is not None else {}
-        self.spec = InputSpec(shape=shape, classes=self.train.classes, **constants)
+        self.spec = InputSpec(shape=shape, classes=self.train.classes, **pair.constants)
 
     def run(self, say: Any) -> None:
         for row in self.pair.names():
@@ -152,13 +196,10 @@ class Chain:
     def row(self, name: str) -> dict[str, Any]:
         if name == "teacher":
             return self.train_teacher()
-        teacher, student = (
-            load_model(str(self.folder / "teacher")),
-            new_model(self.pair.student, self.spec, seed=self.seed),
-        )
-        for network in (teacher, student):
-            network.module.to(self.device)
-        if name == "kd":
+        teacher = self.published_teacher() if self.pair.weights else load_model(str(self.folder / "teacher"))
+        teacher.module.to(self.device)
+        student = new_student(self.pair.student_of(name), teacher, seed=self.seed)
+        if name in self.pair.baselines:
             distill(teacher, student, soft_labelled(teacher, self.train), self.pair.learning, seed=self.seed)
             return asdict(evaluate(student, self.test, teacher))
         row = self.pair.rows[name]
@@ -168,14 +209,16 @@ class Chain:
 
     def train_teacher(self) -> dict[str, Any]:
         if self.pair.weights is not None:
-            path = Path(self.data_dir or ".") / "weights" / self.pair.weights
-            teacher = load_model(self.pair.teacher, weights=path, spec=self.spec)
-        else:
-            teacher = new_model(self.pair.teacher, self.spec, seed=self.seed)
-            teacher.module.to(self.device)
-            train(teacher, self.train, self.pair.training, seed=self.seed)
+            return asdict(evaluate(self.published_teacher(), self.test))
+        teacher = new_model(self.pair.teacher, self.spec, seed=self.seed)
+        teacher.module.to(self.device)
+        train(teacher, self.train, self.pair.training, seed=self.seed)
         write_release(self.folder / "teacher", teacher)
         return asdict(evaluate(teacher, self.test))
+
+    def published_teacher(self) -> Network:
+        path = Path(self.data_dir or ".") / "weights" / str(self.pair.weights)
+        return load_model(self.pair.code or self.pair.teacher, weights=path, spec=self.spec)
 
     def distill_online(self, name: str, teacher: Network, student: Network) -> dict[str, Any]:
         row, identity = self.pair.rows[name], self.pair.settings(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datafree.distillation.distill import Distillation
 from datafree.distillation.training_loop import Schedule
-from papers.online import Budget, OnlineRow, Pair, lenet, resnets
+from papers.online import REPLAYED, Budget, OnlineRow, Pair, cifar10, cifar100, lenet, resnets
 
 __all__ = ["BUDGETS", "PAPER"]
 
@@ -21,11 +21,27 @@ ROWS = {
 }
 """The first two are ours, told what the images are of: drawings or things on black; `mb-dfkd` has the field's terms."""
 
-RESNET = Pair(
-    data="cifar10", teacher="resnet20", student="resnet8", rows={"bank": ROWS["bank"]},
-    weights="cifar10-resnet20.safetensors",
-    online={"epochs": 10, "iterations": 10, "batch": 128, "statistics": 0.01}, learning=Distillation(epochs=10, batch=128),
-)  # fmt: skip
+EQUAL = {"replay": "bank", "replay_bytes": REPLAYED}
+EARLIER = {
+    "epochs": 10, "iterations": 10, "student_steps": 10, "batch": 128, "decay": "cosine", "warmup": 0.1,
+    "keep": "average", "precision": "float32",
+}  # fmt: skip
+"""The CIFAR-10 run of the first version: another student, falling rates, and the moving average is kept."""
+FORGETTING = {
+    "generator": OnlineRow(start="random"),
+    "bank": OnlineRow(replay=EQUAL, start="random"),
+}
+CIFAR = (
+    cifar10(
+        {
+            **FORGETTING,
+            "mb-dfkd": OnlineRow(preset="mb-dfkd", replay=EQUAL, start="random"),
+            "bank, ResNet-8 student": OnlineRow(EARLIER, {"replay": "bank"}, start="random", student="resnet8"),
+        },
+        {"kd": "", "kd, ResNet-8 student": "resnet8"},
+    ),
+    cifar100(FORGETTING, {"kd": ""}),
+)
 SMOKE = Pair(
     data="digits", teacher="hinton16", student="hinton8", rows=ROWS,
     online={"epochs": 4, "iterations": 5, "student_steps": 2, "batch": 64, "latent": 8},
@@ -33,6 +49,6 @@ SMOKE = Pair(
 )  # fmt: skip
 BUDGETS = {
     "smoke": Budget((SMOKE,), (0, 1)),
-    "cpu": Budget((lenet("mnist", ROWS), lenet("fashion-mnist", ROWS), RESNET), (0, 1, 2)),
+    "cpu": Budget((lenet("mnist", ROWS), lenet("fashion-mnist", ROWS), *CIFAR), (0, 1, 2)),
     "gpu": Budget(resnets({name: ROWS[name] for name in ("generator", "bank", "mb-dfkd")}), (0, 1, 2)),
 }

@@ -12,9 +12,11 @@ from datafree._core.errors import UserError
 from datafree.data import load
 from datafree.distillation import student_init
 from datafree.distillation.student_init import (
+    _choose,
     _Moments,
-    _pairs,
-    _select_channels,
+    _parts,
+    _Reader,
+    _reconstruction,
     copy_teacher_channels,
     init_student_from_teacher,
     same_architecture,
@@ -105,26 +107,61 @@ def test_a_norm_between_goes_along_with_its_channels():
     torch.testing.assert_close(student.predict(pixels()), teacher.predict(pixels()), atol=1e-4, rtol=1e-4)
 
 
-def test_inside_a_block_channels_are_chosen_and_around_it_the_first_are_taken():
+def test_channels_are_chosen_inside_a_block_and_around_it():
     teacher, student = made(Residual, 4, 8), made(Residual, 4, 4, seed=1)
-    own = teacher.module.state_dict()
-    own["second.weight"][:, :4] = 0  # the first four say nothing
+    weights = teacher.module.state_dict()
+    weights["second.weight"][:, :4] = 0  # the first four say nothing
     assert copy_teacher_channels(student, teacher, pixels())
     torch.testing.assert_close(student.predict(pixels()), teacher.predict(pixels()), atol=1e-4, rtol=1e-4)
+    for name in ("stem.weight", "stem.bias", "second.weight", "second.bias"):
+        weights[name][0::2] = weights[name][1::2]  # every channel that is led around the block is there twice
     narrow = made(Residual, 2, 8, seed=1)
     assert copy_teacher_channels(narrow, teacher, pixels())
-    found = narrow.module.state_dict()
-    assert torch.equal(found["stem.weight"], own["stem.weight"][:2])
-    assert torch.equal(found["first.weight"], 2 * own["first.weight"][:, :2])
-    assert torch.equal(found["head.weight"], 2 * own["head.weight"][:, :8])
+    torch.testing.assert_close(narrow.predict(pixels()), teacher.predict(pixels()), atol=1e-3, rtol=1e-3)
+
+
+def narrower(teacher, student):
+    """The layers that write the channels of each part in which the student has fewer."""
+    parts = _parts(student, teacher, state(teacher), pixels(count=16))
+    return [sorted({place.layer for pair in part.pairs for place in pair.teacher.indices if place.side == "out"})
+            for part in parts]  # fmt: skip
 
 
 @pytest.mark.parametrize("width", range(2, 7))
-def test_channels_that_go_elsewhere_too_are_told_apart_however_few(width):
-    """Of a stem that a block is led around, no shuffle leaves every channel where it was."""
+def test_channels_that_a_block_is_led_around_are_one_group_with_those_that_it_adds(width):
     teacher = made(Residual, width, 4)
-    assert [pair.layer for pair in _pairs(state(made(Residual, 1, 4)), teacher, pixels(count=16))] == []
-    assert [pair.layer for pair in _pairs(state(made(Residual, width, 2)), teacher, pixels(count=16))] == ["first"]
+    assert narrower(teacher, made(Residual, 1, 4)) == [["second", "stem"]]
+    assert narrower(teacher, made(Residual, width, 2)) == [["first"]]
+
+
+def test_a_published_residual_network_keeps_what_its_student_has():
+    """Option A shortcuts put a stage's channels in the middle of the next stage's: the student must choose the same."""
+    spec = InputSpec(shape=(3, 32, 32), classes=tuple("abcd"))
+    teacher = new_model("resnet8", spec, seed=0)
+    student = new_model(student_name(teacher, "half"), spec, seed=1)
+    images = pixels(spec, 64)
+    with torch.no_grad():
+        for tensor in teacher.module.buffers():
+            if tensor.ndim:
+                tensor.uniform_(0.5, 2.0)
+    assert copy_teacher_channels(student, teacher, images)
+    kept = [
+        [
+            teacher.module.state_dict()[name].tolist().index(value)
+            for value in student.module.state_dict()[name].tolist()
+        ]
+        for name in ("bn1.running_var", "layer2.0.bn2.running_var", "layer3.0.bn2.running_var")
+    ]
+    assert [len(channels) for channels in kept] == [8, 16, 32]
+    assert [channel - 8 for channel in kept[1][4:12]] == kept[0]
+    assert [channel - 16 for channel in kept[2][8:24]] == kept[1]
+    assert set(kept[1][:4] + kept[1][12:]).isdisjoint(range(8, 24))  # those of which the shortcut has none
+
+
+def reader(moments, weight, biased):
+    """A layer that reads one group of channels."""
+    positions = torch.arange(weight.shape[1])[:, None]
+    return _Reader("layer", [0], positions, weight, biased, moments)
 
 
 def test_greedy_choice_is_the_best_one_at_every_step():
@@ -139,22 +176,41 @@ def test_greedy_choice_is_the_best_one_at_every_step():
         moments = _Moments.empty(6)
         for part in rows.split(123):
             moments.add(part)
-        own = rows - rows.mean(0) if biased else rows
+        centred = rows - rows.mean(0) if biased else rows
 
-        def lost(kept, own=own):
-            left = own - own[:, kept] @ torch.linalg.lstsq(own[:, kept], own).solution
+        def lost(kept, centred=centred):
+            left = centred - centred[:, kept] @ torch.linalg.lstsq(centred[:, kept], centred).solution
             return float(torch.einsum("nc,ocp->nop", left, weight).square().sum())
 
-        wanted: list[int] = []
+        best: list[int] = []
         for _ in range(3):
-            wanted.append(min((set(range(6)) - set(wanted)), key=lambda one, lost=lost: lost([*wanted, one])))
-        kept, share, offset = _select_channels(moments, weight, 3, biased)
-        assert kept.tolist() == sorted(wanted)
+            best.append(min((set(range(6)) - set(best)), key=lambda one, lost=lost: lost([*best, one])))
+        layer = reader(moments, weight, biased)
+        (kept,) = _choose([layer], [6], [3])
+        share, offset = _reconstruction(layer, kept)
+        assert kept.tolist() == sorted(best)
         rest = rows - rows[:, kept] @ share.T - offset
         assert float(torch.einsum("nc,ocp->nop", rest, weight).square().sum()) == pytest.approx(
-            lost(sorted(wanted)), rel=1e-3
+            lost(sorted(best)), rel=1e-3
         )
         assert float(rest.mean(0).abs().max()) < 1e-6 or not biased
+
+
+def test_each_group_gets_as_many_channels_as_the_student_has_and_two_layers_that_read_it_count_alike():
+    rng = torch.Generator().manual_seed(4)
+    first, second = (torch.randn(300, 5, generator=rng, dtype=torch.double) for _ in range(2))
+    moments = [_Moments.empty(5), _Moments.empty(5)]
+    for measured, rows in zip(moments, (first, second), strict=True):
+        measured.add(rows)
+    weights = torch.zeros(2, 1, 5, 1, dtype=torch.double)
+    weights[0, 0, :, 0] = torch.tensor([9.0, 0, 0, 0, 0])  # the first layer needs channel 0 alone
+    weights[1, 0, :, 0] = torch.tensor([0, 0, 0, 0.01, 0])  # the second, of small weights, channel 3
+    readers = [reader(moment, weight, True) for moment, weight in zip(moments, weights, strict=True)]
+    (kept,) = _choose(readers, [5], [2])
+    assert kept.tolist() == [0, 3]
+    both = _Reader("layer", [0, 1], torch.arange(5)[:, None], weights[0], True, moments[0])
+    whole, part = _choose([both], [2, 3], [2, 1])
+    assert whole.tolist() == [0, 1] and len(part) == 1
 
 
 def test_dead_channels_and_a_layer_of_nothing_else_do_no_harm():
@@ -173,9 +229,11 @@ def test_of_many_channels_several_are_taken_at_a_time_and_none_that_repeats(monk
     rows = torch.cat([base, base + 1e-6 * torch.randn(2000, 20, generator=rng, dtype=torch.double)], 1)
     weight, moments = torch.randn(5, 40, 1, generator=rng, dtype=torch.double), _Moments.empty(40)
     moments.add(rows)
-    one, share, _ = _select_channels(moments, weight, 20, biased=True)
+    layer = reader(moments, weight, True)
+    (one,) = _choose([layer], [40], [20])
     monkeypatch.setattr(student_init, "ROUNDS", 7)
-    several, other, _ = _select_channels(moments, weight, 20, biased=True)
+    (several,) = _choose([layer], [40], [20])
+    share, other = _reconstruction(layer, one)[0], _reconstruction(layer, several)[0]
     assert len(several) == 20 == len(several.unique()) and share.shape == other.shape == (40, 20)
 
     def missed(kept, share):

@@ -19,14 +19,14 @@ def rng(seed: int = 0) -> torch.Generator:
 
 def test_a_shifted_image_is_a_crop_of_the_padded_one():
     pixels = torch.rand(40, 2, 5, 7, generator=rng())
-    moved = shifted(pixels, 2, rng(1), ground=0.25)
+    moved = shifted(pixels, 2, rng(1), border=0.25)
     wide = nn.functional.pad(pixels, (2, 2, 2, 2), value=0.25)
     seen = set()
     for one, own in zip(wide, moved, strict=True):
         places = [(y, x) for y in range(5) for x in range(5) if torch.equal(one[:, y : y + 5, x : x + 7], own)]
         assert len(places) == 1
         seen |= set(places)
-    assert len(seen) > 10 and torch.equal(shifted(pixels, 2, rng(1), ground=0.25), moved)
+    assert len(seen) > 10 and torch.equal(shifted(pixels, 2, rng(1), border=0.25), moved)
     assert shifted(pixels, 0, rng()) is pixels
 
 

@@ -77,11 +77,11 @@ def shifted(pixels: Tensor, limit: int, rng: torch.Generator, border: Tensor | f
     moves = torch.randint(0, 2 * limit + 1, (2, count), generator=rng)
     rows = (torch.arange(height) + moves[0][:, None])[:, None, :, None]
     columns = (torch.arange(width) + moves[1][:, None])[:, None, None, :]
-    if isinstance(border, float):
-        wide = pad(pixels, (limit,) * 4, value=border)
-    else:
+    if isinstance(border, torch.Tensor):
         wide = border.expand(count, channels, height + 2 * limit, width + 2 * limit).clone()
         wide[..., limit:-limit, limit:-limit] = pixels
+    else:
+        wide = pad(pixels, (limit,) * 4, value=border)
     return wide[torch.arange(count)[:, None, None, None], torch.arange(channels)[:, None, None], rows, columns]
 
 

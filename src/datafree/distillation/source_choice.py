@@ -30,8 +30,8 @@ from ..models.network import Network
 from ..models.pixel_bytes import to_pixels
 from ..records.record import Record
 from ..synthesis import methods
-from ..synthesis.methods.distribution import Distribution
 from ..synthesis.methods import Synthesizer
+from ..synthesis.methods.distribution import Distribution
 from ..synthesis.sampling import Samples
 from ..synthesis.synthetic_set import SyntheticSet, judged
 from .sources import (

@@ -1,27 +1,25 @@
 """Initialises a student with a subset of the channels of each teacher layer.
 
-If a layer's channels are read by a single other layer, channels are selected greedily and the other layer's weights are
-refitted to the selected channels, by least squares on activations (after Luo et al. 2017, He et al. 2017). Otherwise
-the first channels are copied (after Samragh et al. 2023).
+Channels that belong together, along residual connections too, are selected greedily, and the weights of the layers that read
+them are refitted to the selected ones, by least squares on activations (after Luo et al. 2017, He et al. 2017). Where it is
+not known what belongs together, the first channels are copied (after Samragh et al. 2023).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
 from .._core.errors import UserError
 from .._core.seeds import stream
-from ..models import hooks
 from ..models.network import Network, copied, frozen
 from ..synthesis.generator import untrained
 from ..synthesis.scene import Scene
+from .channel_groups import ChannelGroup, Place, channel_groups
 
 __all__ = ["copy_teacher_channels", "init_student_from_teacher", "same_architecture"]
 
@@ -33,7 +31,7 @@ RIDGE = 1e-6
 TINY = 1e-30
 """Minimum mean variance, for layers whose channels are all constant."""
 ROUNDS = 256
-"""Maximum number of rounds of the greedy selection in a layer."""
+"""Maximum number of rounds of a greedy selection."""
 CHUNK = 1 << 20
 """Number of pixels per forward pass."""
 
@@ -59,36 +57,30 @@ def copy_teacher_channels(student: Network, teacher: Network, pixels: Tensor) ->
     Returns False, and leaves the student unchanged, for another architecture. Raises UserError if the teacher's logits
     are not finite.
 
-    No graph is needed: two layers form a pair if shuffling the channels in both leaves all logits unchanged. For other
-    layers the first channels are copied: a weight (M, N, ...) becomes Q / N times the first M x N entries of the
-    teacher's (P, Q, ...), which keeps the scale of a sum over fewer inputs. Biases and the weights and running
-    statistics of norms follow their channels. The effect of fewer channels on layer and group norms is not compensated.
+    What belongs together is found by `channel_groups`, and checked: if the channels of a group are shuffled at all its
+    places, no logit changes. For other layers the first channels are copied: a weight (M, N, ...) becomes Q / N times the
+    first M x N entries of the teacher's (P, Q, ...), which keeps the scale of a sum over fewer inputs. Biases and the
+    weights and running statistics of norms follow their channels. The effect of fewer channels on layer and group norms
+    is not compensated.
     """
     if not _same_layers(student, teacher):
         return False
     teacher.check()
     student_state = student.module.state_dict()
     state = {name: tensor.detach().cpu() for name, tensor in teacher.module.state_dict().items()}
-    pairs = _pairs(student_state, teacher, pixels[:PROBES])
-    moments = _moments(teacher, pairs, pixels)
-    for pair in pairs:
-        weight, bias = f"{pair.next_layer}.weight", f"{pair.next_layer}.bias"
-        next_weight = _by_channel(state[weight], pair.channels).double()
-        selected, reconstruction, offset = _select_channels(
-            moments[pair.next_layer], next_weight, len(student_state[f"{pair.layer}.weight"]), bias in state
-        )
-        for name in pair.tensors:
-            state[name] = state[name][selected]
-        inputs = [state[weight].shape[1] // pair.channels * len(selected), *state[weight].shape[2:]]
-        state[weight] = (
-            torch.einsum("ocp,ck->okp", next_weight, reconstruction)
-            .to(state[weight])
-            .reshape(len(next_weight), *inputs)
-        )
-        if bias in state:
-            state[bias] = state[bias] + torch.einsum("ocp,c->o", next_weight, offset).to(state[bias])
+    parts = _parts(student, teacher, state, pixels[:PROBES])
+    readers = [reader for part in parts for reader in part.readers]
+    _measure(teacher, readers, pixels)
+    changed, selections = dict(state), [part.select() for part in parts]
+    for part, selected in zip(parts, selections, strict=True):
+        for reader in part.readers:
+            _refit(changed, reader, part, selected)
+    for part, selected in zip(parts, selections, strict=True):
+        for place, kept in _kept(part, selected).items():
+            for name in _tensors(place, state):
+                changed[name] = changed[name][kept]
     for name, tensor in student_state.items():
-        tensor.copy_(_first_channels(state[name], tensor))
+        tensor.copy_(_first_channels(changed[name], tensor))
     return True
 
 
@@ -150,68 +142,15 @@ def _first_channels(teacher: Tensor, student: Tensor) -> Tensor:
     return part * (teacher.shape[1] / student.shape[1]) if student.ndim > 1 else part
 
 
-def _by_channel(weight: Tensor, channels: int) -> Tensor:
-    """A weight or activation (M, N, ...) as (M, channels, positions); a flattened map has several per channel."""
-    return weight.reshape(len(weight), channels, -1)
-
-
-# -- which layers -------------------------------------------------------------------------------------------------
+# -- which channels belong together -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Pair:
-    """A layer, the single layer that reads its channels, and all tensors with an entry per channel, also norms'."""
+    """A group of the teacher's channels, and the student's group at the same places, of as many or fewer channels."""
 
-    layer: str
-    next_layer: str
-    channels: int
-    tensors: tuple[str, ...]
-
-
-def _pairs(student_state: dict[str, Tensor], teacher: Network, pixels: Tensor) -> list[_Pair]:
-    """Pairs whose first layer is narrower in the student."""
-    try:
-        layers = hooks.layers(teacher)
-    except UserError:
-        return []
-    order = hooks.order(teacher)
-    copy = Network(copied(teacher.module), teacher.spec, teacher.name)
-    expected, pairs = teacher.predict(pixels), []
-    state = {name: tensor.clone() for name, tensor in copy.module.state_dict().items()}
-    for layer, next_layer in pairwise(layers):
-        if not {f"{layer}.weight", f"{next_layer}.weight"} <= state.keys():  # parametrized: computed from other tensors
-            continue
-        channels, module = len(state[f"{layer}.weight"]), copy.module.get_submodule(next_layer)
-        between = order[order.index(layer) : order.index(next_layer)]
-        tensors = [
-            f"{name}.{key}"
-            for name in between
-            for key, tensor in copy.module.get_submodule(name).state_dict().items()
-            if f"{name}.{key}" in state and (name == layer or tensor.shape == (channels,))
-        ]
-        narrower = len(student_state[f"{layer}.weight"]) < channels
-        if not narrower or getattr(module, "groups", 1) > 1 or state[f"{next_layer}.weight"].shape[1] % channels:
-            continue
-        pair = _Pair(layer, next_layer, channels, tuple(tensors))
-        if _is_pair(pair, copy, state, pixels, expected):
-            pairs.append(pair)
-    return pairs
-
-
-def _is_pair(pair: _Pair, copy: Network, state: dict[str, Tensor], pixels: Tensor, expected: Tensor) -> bool:
-    """Whether shuffling the channels between the two layers leaves all logits unchanged. Restores the copy."""
-    cycle = torch.randperm(pair.channels, generator=stream(0, "shuffle"))
-    order = cycle.roll(1)[cycle.argsort()]  # a cyclic permutation: every channel moves
-    weight = f"{pair.next_layer}.weight"
-    shuffled = {name: state[name][order] for name in pair.tensors}
-    shuffled[weight] = _by_channel(state[weight], pair.channels)[:, order].view_as(state[weight])
-    copy.module.load_state_dict({**state, **shuffled})
-    difference = (copy.predict(pixels) - expected).abs().max()
-    copy.module.load_state_dict(state)
-    return bool(difference <= SAME * expected.std())
-
-
-# -- which channels -----------------------------------------------------------------------------------------------
+    teacher: ChannelGroup
+    student: ChannelGroup
 
 
 @dataclass
@@ -232,59 +171,254 @@ class _Moments:
         self.squares += rows.T @ rows
 
 
-def _moments(teacher: Network, pairs: list[_Pair], pixels: Tensor) -> dict[str, _Moments]:
-    moments = {pair.next_layer: _Moments.empty(pair.channels) for pair in pairs}
-    with frozen(teacher.module), _watch_inputs(teacher.module, moments):
-        for chunk in pixels.split(max(1, CHUNK // teacher.spec.pixels)) if moments else ():
-            teacher.logits(chunk.to(teacher.device))
-    return moments
+@dataclass
+class _Reader:
+    """A layer that reads channels of one or more groups."""
+
+    layer: str
+    groups: list[int]
+    """Numbers of the groups, whose channels are numbered one group after the other."""
+    positions: Tensor
+    """Where the layer reads each channel (channels, n)."""
+    weight: Tensor
+    """The layer's weight for each channel (outputs, channels, entries), in float64."""
+    biased: bool
+    moments: _Moments
+
+    @classmethod
+    def of(cls, layer: str, groups: list[int], positions: Tensor, state: dict[str, Tensor]) -> _Reader:
+        weight = state[f"{layer}.weight"]
+        by_channel = weight[:, positions].reshape(len(weight), len(positions), -1).double()
+        moments = _Moments.empty(len(positions))
+        return cls(layer, groups, positions, by_channel, f"{layer}.bias" in state, moments)
 
 
-@contextmanager
-def _watch_inputs(module: nn.Module, layers: dict[str, _Moments]) -> Iterator[None]:
-    """Inside, every forward pass adds the inputs of the layers to their moments."""
+@dataclass(frozen=True)
+class _Part:
+    """Groups that are chosen together, since some layer reads channels of all of them."""
 
-    def hook(moments: _Moments, layer: nn.Module, inputs: tuple[Tensor, ...], keywords: dict[str, Tensor]) -> None:
-        rows, channels = (inputs[0] if inputs else keywords["input"]).detach().cpu().double(), len(moments.total)
-        rows = rows.reshape(-1, rows.shape[-1]) if isinstance(layer, nn.Linear) else rows
-        moments.add(_by_channel(rows, channels).transpose(1, 2).reshape(-1, channels))
+    pairs: list[_Pair]
+    readers: list[_Reader]
 
-    handles = []
+    def select(self) -> list[Tensor]:
+        """The channels of each group that the student gets, ascending."""
+        counts = [(pair.teacher.count, pair.student.count) for pair in self.pairs]
+        return _choose(self.readers, [count for count, _ in counts], [kept for _, kept in counts])
+
+
+def _parts(student: Network, teacher: Network, state: dict[str, Tensor], pixels: Tensor) -> list[_Part]:
+    """The parts in which the student has fewer channels."""
+    groups, narrow = channel_groups(teacher), {group.key: group for group in channel_groups(student)}
+    pairs = [_Pair(group, narrow[group.key]) for group in groups if group.key in narrow]
+    if any(pair.student.count > pair.teacher.count for pair in pairs):
+        return []
+    expected, parts = teacher.predict(pixels), []
+    copy = Network(copied(teacher.module), teacher.spec, teacher.name)
+    for connected in _connected(pairs):
+        part = _part(connected, state)
+        if part is not None and _is_symmetric(part, copy, state, pixels, expected):
+            parts.append(part)
+    return parts
+
+
+def _connected(pairs: list[_Pair]) -> list[list[_Pair]]:
+    """Pairs that share a place."""
+    parts: list[list[_Pair]] = []
+    for pair in pairs:
+        places = pair.teacher.indices.keys()
+        shared = [part for part in parts if any(places & other.teacher.indices.keys() for other in part)]
+        parts = [part for part in parts if part not in shared] + [[*chain(*shared), pair]]
+    return parts
+
+
+def _part(pairs: list[_Pair], state: dict[str, Tensor]) -> _Part | None:
+    """None if no channel is left out, or if what belongs to a channel of some layer is not known."""
+    if all(pair.student.count == pair.teacher.count for pair in pairs):
+        return None
+    readers = []
+    for place in dict.fromkeys(chain(*(pair.teacher.indices for pair in pairs))):
+        groups = [number for number, pair in enumerate(pairs) if place in pair.teacher.indices]
+        indices = [pairs[number].teacher.indices[place] for number in groups]
+        weight = state.get(f"{place.layer}.weight")
+        if weight is None or sum(map(torch.numel, indices)) != weight.shape[int(place.side == "in")]:
+            return None
+        if place.side != "in":
+            continue
+        if len({index.shape[1] for index in indices}) > 1:
+            return None
+        readers.append(_Reader.of(place.layer, groups, torch.cat(indices), state))
+    return _Part(pairs, readers)
+
+
+def _tensors(place: Place, state: dict[str, Tensor]) -> list[str]:
+    """The tensors with an entry per channel in their first dimension; of a reading layer none."""
+    if place.side == "in":
+        return []
+    names = [name for name in state if name.rpartition(".")[0] == place.layer and state[name].ndim]
+    return [name for name in names if len(state[name]) == len(state[names[0]])]
+
+
+def _is_symmetric(part: _Part, copy: Network, state: dict[str, Tensor], pixels: Tensor, expected: Tensor) -> bool:
+    """Whether shuffling the channels of the narrower groups leaves all logits unchanged. Restores the copy."""
+    shuffled = dict(state)
+    for pair in part.pairs:
+        if pair.student.count == pair.teacher.count:
+            continue
+        cycle = torch.randperm(pair.teacher.count, generator=stream(0, "shuffle"))
+        order = cycle.roll(1)[cycle.argsort()]  # a cyclic permutation: every channel moves
+        for place, index in pair.teacher.indices.items():
+            for name in _tensors(place, state):
+                shuffled[name] = shuffled[name].index_copy(0, index.flatten(), shuffled[name][index[order].flatten()])
+            if place.side == "in":
+                name = f"{place.layer}.weight"
+                values = shuffled[name][:, index[order].flatten()]
+                shuffled[name] = shuffled[name].index_copy(1, index.flatten(), values)
+    copy.module.load_state_dict(shuffled)
+    difference = (copy.predict(pixels) - expected).abs().max()
+    copy.module.load_state_dict(state)
+    return bool(difference <= SAME * expected.std())
+
+
+# -- which channels -----------------------------------------------------------------------------------------------
+
+
+def _measure(teacher: Network, readers: list[_Reader], pixels: Tensor) -> None:
+    """Adds the readers' inputs on these pixels to their moments."""
+
+    def hook(reader: _Reader, layer: nn.Module, inputs: tuple[Tensor, ...], keywords: dict[str, Tensor]) -> None:
+        values = (inputs[0] if inputs else keywords["input"]).detach().cpu()
+        values = values.reshape(-1, values.shape[-1]) if isinstance(layer, nn.Linear) else values
+        rows = values[:, reader.positions].double().flatten(2)
+        reader.moments.add(rows.transpose(1, 2).reshape(-1, len(reader.positions)))
+
+    handles = [
+        teacher.module.get_submodule(reader.layer).register_forward_pre_hook(partial(hook, reader), with_kwargs=True)
+        for reader in readers
+    ]
     try:
-        for name, moments in layers.items():
-            handles.append(
-                module.get_submodule(name).register_forward_pre_hook(partial(hook, moments), with_kwargs=True)
-            )
-        yield
+        with frozen(teacher.module):
+            for chunk in pixels.split(max(1, CHUNK // teacher.spec.pixels)) if readers else ():
+                teacher.logits(chunk.to(teacher.device))
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _select_channels(moments: _Moments, weight: Tensor, count: int, biased: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Selected channels (count,), ascending; coefficients B (channels, count) and constant c (channels,) of the rest.
+def _covariance(reader: _Reader) -> tuple[Tensor, Tensor]:
+    """Mean (channels,) and covariance (channels, channels) of the inputs; without a bias 0 and the second moment."""
+    moments = reader.moments
+    mean = moments.total / moments.count if reader.biased else torch.zeros_like(moments.total)
+    return mean, moments.squares / moments.count - torch.outer(mean, mean)
 
-    `weight` W (M, channels, positions) reads the channels x. Greedy column selection: let S be the covariance of x, or
-    the second moment without a bias. Each round adds the channels that minimise E |W (x - B x_selected - c)|^2, with
-    B = S[:, selected] S[selected, selected]^-1. Wide layers add several channels per round.
+
+class _Residual:
+    """What the selected channels leave unexplained of a reader's inputs x (channels,): their covariance S.
+
+    Each round adds the channels that reduce E |W (x - B x_selected - c)|^2 most, with the reader's weight W (outputs,
+    channels, entries) and B = S[:, selected] S[selected, selected]^-1.
     """
-    mean = moments.total / moments.count if biased else torch.zeros_like(moments.total)
-    covariance = moments.squares / moments.count - torch.outer(mean, mean)
-    residual, gram = covariance.clone(), torch.einsum("oip,ojp->ij", weight, weight)
-    weighted = gram @ residual
-    smallest, selected = 1e-9 * float(covariance.diagonal().mean()), []
-    while len(selected) < count:
-        variances, gains = residual.diagonal(), (residual * weighted).sum(0)  # of channel j: (S G S)[j, j]
-        scores = torch.where(variances > smallest, gains / variances.clamp(min=smallest), 0.0)
-        scores[selected] = -1.0
-        best = scores.topk(min(-(-count // ROUNDS), count - len(selected))).indices
-        selected += best.tolist()
-        columns = residual[:, best].clone()
-        coefficients = columns @ torch.linalg.pinv(columns[best], atol=smallest, hermitian=True)
-        weighted.addmm_(weighted[:, best], coefficients.T, alpha=-1)
-        residual.addmm_(columns, coefficients.T, alpha=-1)
-    channels = torch.tensor(sorted(selected))
-    ridge = RIDGE * covariance.diagonal().mean().clamp(min=TINY) * torch.eye(count, dtype=torch.double)
-    selected_covariance = covariance[channels][:, channels] + ridge
-    coefficients = torch.linalg.solve(selected_covariance, covariance[:, channels].T).T
-    return channels, coefficients, mean - coefficients @ mean[channels]
+
+    def __init__(self, reader: _Reader, starts: list[int], counts: list[int]):
+        _, self.covariance = _covariance(reader)
+        gram = torch.einsum("oip,ojp->ij", reader.weight, reader.weight)
+        self.weighted = gram @ self.covariance
+        self.smallest = 1e-9 * float(self.covariance.diagonal().mean())
+        self.scale = float((self.covariance * gram).sum()) or 1.0
+        numbers = [torch.arange(starts[group], starts[group] + counts[group]) for group in reader.groups]
+        self.numbers = torch.cat(numbers)
+        """Each channel's number among those of all groups."""
+
+    def gains(self) -> Tensor:
+        """Share of the error that each channel would explain (channels,)."""
+        variances, gains = (
+            self.covariance.diagonal(),
+            (self.covariance * self.weighted).sum(0),
+        )  # channel j: (S G S)[j, j]
+        return torch.where(variances > self.smallest, gains / variances.clamp(min=self.smallest), 0.0) / self.scale
+
+    def add(self, selected: Tensor) -> None:
+        """Explains what these channels, by their numbers, can."""
+        here = torch.isin(self.numbers, selected).nonzero()[:, 0]
+        if not len(here):
+            return
+        columns = self.covariance[:, here].clone()
+        coefficients = columns @ torch.linalg.pinv(columns[here], atol=self.smallest, hermitian=True)
+        self.weighted.addmm_(self.weighted[:, here], coefficients.T, alpha=-1)
+        self.covariance.addmm_(columns, coefficients.T, alpha=-1)
+
+
+def _choose(readers: list[_Reader], counts: list[int], kept: list[int]) -> list[Tensor]:
+    """The selected channels of each group, ascending: `kept` of its `counts` channels.
+
+    Greedy column selection for all readers together; each counts by the share of its inputs' effect that is explained. Wide
+    layers add several channels per round.
+    """
+    starts = torch.tensor([0, *counts]).cumsum(0).tolist()
+    group_of = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    residuals = [_Residual(reader, starts, counts) for reader in readers]
+    missing = list(kept)  # number of channels that each group still needs
+    is_selected = torch.zeros(starts[-1], dtype=torch.bool)
+    added = [
+        number
+        for start, count, few in zip(starts, counts, kept, strict=False)
+        if few == count
+        for number in range(start, start + count)
+    ]
+    per_round = -(-(sum(kept) - len(added)) // ROUNDS)
+    while True:
+        for number in added:
+            is_selected[number] = True
+            missing[int(group_of[number])] -= 1
+        for residual in residuals:
+            residual.add(torch.tensor(added, dtype=torch.long))
+        if not any(missing):
+            return [part.nonzero()[:, 0] for part in is_selected.split(counts)]
+        scores = torch.zeros(starts[-1], dtype=torch.double)
+        for residual in residuals:
+            scores[residual.numbers] += residual.gains()
+        scores[is_selected | (torch.tensor(missing) == 0)[group_of]] = -1.0
+        added, room = [], list(missing)
+        for number in scores.topk(min(per_round, int((scores >= 0).sum()))).indices.tolist():
+            group = int(group_of[number])
+            if room[group]:
+                room[group] -= 1
+                added.append(number)
+
+
+def _reconstruction(reader: _Reader, selected: Tensor) -> tuple[Tensor, Tensor]:
+    """B (channels, selected) and c (channels,) with which x is about B x_selected + c, by least squares."""
+    mean, covariance = _covariance(reader)
+    ridge = RIDGE * covariance.diagonal().mean().clamp(min=TINY) * torch.eye(len(selected), dtype=torch.double)
+    selected_covariance = covariance[selected][:, selected] + ridge
+    coefficients = torch.linalg.solve(selected_covariance, covariance[:, selected].T).T
+    return coefficients, mean - coefficients @ mean[selected]
+
+
+def _refit(state: dict[str, Tensor], reader: _Reader, part: _Part, chosen: list[Tensor]) -> None:
+    """Gives the reading layer the weights for the student's inputs, and the bias for what these leave out."""
+    counts = [part.pairs[group].teacher.count for group in reader.groups]
+    starts = torch.tensor([0, *counts]).cumsum(0)
+    selected = torch.cat([chosen[group] + start for group, start in zip(reader.groups, starts, strict=False)])
+    coefficients, offset = _reconstruction(reader, selected)
+    place, weight, bias = Place(reader.layer, "in"), f"{reader.layer}.weight", f"{reader.layer}.bias"
+    positions = torch.cat([part.pairs[group].student.indices[place] for group in reader.groups])
+    old = state[weight]
+    refitted = torch.einsum("ocp,ck->okp", reader.weight, coefficients).to(old)
+    new = old.new_zeros(len(old), positions.numel(), *old.shape[2:])
+    new[:, positions] = refitted.view(len(old), *positions.shape, *old.shape[2:])
+    state[weight] = new
+    if bias in state:
+        state[bias] = state[bias] + torch.einsum("ocp,c->o", reader.weight, offset).to(state[bias])
+
+
+def _kept(part: _Part, chosen: list[Tensor]) -> dict[Place, Tensor]:
+    """Place that writes or scales -> the teacher's channels that the student has there, in the student's order."""
+    pieces: dict[Place, list[tuple[Tensor, Tensor]]] = {}
+    for pair, selected in zip(part.pairs, chosen, strict=True):
+        for place, index in pair.student.indices.items():
+            pieces.setdefault(place, []).append((index.flatten(), pair.teacher.indices[place][selected].flatten()))
+    kept = {}
+    for place, parts in pieces.items():
+        positions, channels = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        kept[place] = channels[positions.argsort()]
+    return kept

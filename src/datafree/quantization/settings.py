@@ -29,7 +29,7 @@ class FineTuning(Distillation):
     repeats: int = Field(default=1, ge=1)
     """Number of augmented copies of each image in a batch (Hoffer et al. 2020)."""
     shift: int | None = Field(default=None, ge=0)
-    """Maximum random shift in pixels, filled with black; by default an eighth of the height."""
+    """Maximum random shift in pixels; by default an eighth of the height."""
     flip: bool = True
     """Mirror each image left to right with probability 1/2."""
     mixup: float = Field(default=0.5, ge=0, le=1)

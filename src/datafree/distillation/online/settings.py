@@ -90,7 +90,7 @@ class OnlineDistillation(Settings):
     precision: Literal["float32", "bfloat16"] = "float32"
     """Number format of forward and backward passes; weights are always float32."""
     shift: int | None = Field(default=0, ge=0)
-    """Maximum random shift of the student's images in pixels, filled with black; the teacher labels every view."""
+    """Maximum random shift of the student's images in pixels; the teacher labels every view."""
     flip: bool = False
     """Mirror each of the student's images left to right with probability 1/2; the teacher labels every view."""
 
