@@ -139,7 +139,7 @@ def resnets(rows: Mapping[str, OnlineRow]) -> tuple[Pair, ...]:
 
 
 FORGETTING: Mapping[str, Any] = {
-    "epochs": 30, "iterations": 25, "student_steps": 5, "batch": 32, "statistics": 0.01, "decay": "constant",
+    "epochs": 15, "iterations": 50, "student_steps": 5, "batch": 32, "statistics": 0.01, "decay": "constant",
     "warmup": 0.0, "keep": "last", "precision": "bfloat16",
 }  # fmt: skip
 """A regime in which a student forgets: constant rates, few images per step, no averaging. 120,000 images."""

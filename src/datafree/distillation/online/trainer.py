@@ -77,6 +77,8 @@ class OnlineTrainer:
         """Number of new images that this process draws per step; all processes together draw `batch`."""
         self.history = History()
         self.probes = torch.empty((0, *teacher.spec.shape), dtype=torch.uint8)
+        self.probe_classes: Tensor | None = None
+        """The teacher's classes of the probes, once they are needed."""
         self.average = Network(copied(student.module).eval(), student.spec, student.name)
         self.samples: dict[int, Tensor] = {}
         optimizer = Muon if settings.optimizer == "muon" else torch.optim.Adam
@@ -255,7 +257,7 @@ class OnlineTrainer:
         distinct = len({image.numpy().tobytes() for image in to_bytes(fixed_scene, self.teacher.spec)})
         if not len(self.probes):
             further = self._generate(rng, PROBES - HEALTH_IMAGES).float().cpu()
-            self.probes = torch.cat([image_bytes, to_bytes(further, self.teacher.spec)])
+            self.probes, self.probe_classes = torch.cat([image_bytes, to_bytes(further, self.teacher.spec)]), None
         return GeneratorHealth(round(math.exp(entropy), 3), round(spread, 5), round(1 - distinct / len(fixed_scene), 4))
 
     def _generate_fixed_scene(self, number: int) -> Tensor:
@@ -270,11 +272,12 @@ class OnlineTrainer:
     def agreement(self) -> list[float]:
         """Agreement of student and average with the teacher on the probes, in %; NaN if the logits are not finite."""
         pixels = to_pixels(self.probes, self.teacher.spec)
-        expected = self.teacher.predict(pixels).argmax(1)
+        if self.probe_classes is None:
+            self.probe_classes = self.teacher.predict(pixels).argmax(1)
         percentages = []
         for network in (self.student, self.average):
             logits = network.predict(pixels, finite=False)
-            share = float((logits.argmax(1) == expected).float().mean())
+            share = float((logits.argmax(1) == self.probe_classes).float().mean())
             percentages.append(round(100 * share, 3) if logits.isfinite().all() else math.nan)
         return percentages
 
@@ -340,7 +343,8 @@ class OnlineTrainer:
         if self.guide is not None:
             self.guide.load(part("guide"))
         self.samples = {int(epoch): tensor.clone() for epoch, tensor in part("shown").items()}
-        self.probes, self.temperature = state["probes"].clone(), float(state["temperature"])
+        self.probes, self.probe_classes = state["probes"].clone(), None
+        self.temperature = float(state["temperature"])
 
 
 def _tensors(module: nn.Module) -> Iterator[Tensor]:
