@@ -21,8 +21,10 @@ from papers.tables import render
 __all__ = ["arguments", "merged", "run", "with_gpu"]
 
 
-def arguments(doc: str | None, paper: str, budgets: Mapping[str, Any], example: str) -> argparse.ArgumentParser:
-    """The flags; `example` is a prefix of an id for the help of --only."""
+def arguments(
+    doc: str | None, paper: str, budgets: Mapping[str, Any], example: str, *, rows: str | None = None
+) -> argparse.ArgumentParser:
+    """The flags; `example` is a prefix of an id for the help of --only, `rows` a row for --rows, if there is that flag."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--budget", choices=tuple(budgets), default="smoke")
     parser.add_argument("--work", type=Path, default=None, help=f"folder of the cells; default: runs/{paper}/BUDGET")
@@ -35,6 +37,8 @@ def arguments(doc: str | None, paper: str, budgets: Mapping[str, Any], example: 
         "--merge", action="store_true", help="keep --out's entries with more seeds than there are cells here"
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=None, help="only these of the budget's seeds")
+    if rows is not None:
+        parser.add_argument("--rows", nargs="+", default=(), help=f"only these rows and the teacher, e.g. {rows}")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="chains in parallel, one thread each")
     return parser
 

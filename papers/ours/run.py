@@ -60,7 +60,7 @@ class Chain:
     def run(self, say: Any) -> None:
         for name in self.pair.names():
             settings = self.pair.settings(name)
-            if (not self.rows or name in self.rows) and read_cell(self.folder, name, settings) is None:
+            if (not self.rows or name in (*self.rows, "teacher")) and read_cell(self.folder, name, settings) is None:
                 measure(self, name, settings, say)
 
     def row(self, name: str) -> dict[str, Any]:
@@ -155,9 +155,7 @@ def metrics(cells: Mapping[int, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def main() -> int:
-    parser = arguments(__doc__, "ours", BUDGETS, "cifar10/resnet20")
-    parser.add_argument("--rows", nargs="+", default=(), help="only these rows, e.g. half/data-free")
-    args = parser.parse_args()
+    args = arguments(__doc__, "ours", BUDGETS, "cifar10/resnet20", rows="half/data-free").parse_args()
     work = args.work or Path("runs") / "ours" / args.budget
     make = partial(Chain, work=work, data_dir=args.data_dir, device=args.device, rows=tuple(args.rows))
     return run(args, BUDGETS[args.budget], make, partial(with_gpu, args.budget, work, collect))
