@@ -15,6 +15,7 @@ from datafree.cli.main import run
 from datafree.data.condensed.condensed_set import Condensed
 from datafree.synthesis.synthetic_set import SyntheticSet
 
+from .conftest import NORMED_CODE
 from .test_stop import stop
 
 EXPAND = "expand teacher few --images 40 --chunk 8 --steps 2 --workers 2 --threads 1 --out {} --quiet"
@@ -69,8 +70,28 @@ def test_condensed_images_alone_teach_for_as_many_steps_as_asked(command, here):
 def test_a_class_without_an_image_is_made_and_named(command, here):
     done = command("expand teacher eight --images 20 --chunk 10 --steps 2 --out a --quiet")
     assert done.code == 0
-    assert done.out.endswith("  no image of 8, 9 in eight: those classes were made by plain inversion, unguided\n")
+    assert done.out.endswith("  no image of 8, 9 in eight: those classes were made unguided\n")
     assert SyntheticSet.open(here / "a").load()[1].tolist() == [*range(10)] * 2
+
+
+def test_a_generator_makes_the_images_and_takes_no_option_of_pixels(command, here):
+    (here / "normed.py").write_text(NORMED_CODE)
+    assert command("train normed.py:build --data digits --epochs 1 --out net --quiet").code == 0
+    line = (
+        "expand means net few --code normed.py:build --generator --guidance 2 --images 16 --chunk 16 --out made --quiet"
+    )
+    assert command(line).code == 0
+    log = json.loads((here / "made" / "run.json").read_text())
+    assert (log["settings"]["generator"], log["settings"]["guidance"], log["settings"]["alignment"]) == (
+        True,
+        2.0,
+        "means",
+    )
+    assert SyntheticSet.open(here / "made").about["method"]["generator"]["method"] == "meta-generator"
+    done = command("expand teacher few --generator --steps 3 --out other --quiet")
+    assert (done.code, done.err) == (
+        2, "datafree: --steps: got it with --generator, which has no such option; leave one of the two out\n",
+    )  # fmt: skip
 
 
 @pytest.mark.usefixtures("here")

@@ -14,9 +14,10 @@ from datafree.models.network import Network, frozen
 from datafree.records.presets import preset
 from datafree.records.record import record
 from datafree.records.statistics.moments import Moments
-from datafree.synthesis.expansion import Expansion, GuidedInversion, expand
+from datafree.synthesis.expansion import Expansion, GuidedGenerator, GuidedInversion, expand
 from datafree.synthesis.losses import alignment
 from datafree.synthesis.methods import Synthesizer
+from datafree.synthesis.methods.meta_generator import MetaGenerator
 from datafree.synthesis.synthetic_set import SyntheticSet
 
 KINDS = sorted(alignment.kinds())
@@ -89,6 +90,49 @@ def test_workers_and_stops_change_no_byte(normed, digits, tmp_path):
     assert torch.equal(SyntheticSet.open(tmp_path / "one", normed).load()[0], two.load()[0])
     with pytest.raises(UserError, match="holds a set with `anchors="):
         expand(normed, anchors(digits, 2), tmp_path / "one", images=40, **options)
+
+
+SMALL = {"batch": 20, "discard": 10, "width": 16, "steps": 10, "jitter": 0, "flip": False}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_generator_is_pulled_to_the_anchors_of_a_class(kind, normed, digits):
+    few, settings = anchors(digits), MetaGenerator(**SMALL)
+
+    def images(weight):
+        bound = GuidedGenerator(*few, settings, alignment.from_name(kind, translate=0), weight).bind(normed, None)
+        return bound.chunk(0, 3, 80)
+
+    def distance(batch):
+        with frozen(normed.module), taps.watch(normed, (taps.FEATURES,)) as seen, torch.no_grad():
+            normed.logits(batch.pixels)
+            made = seen[taps.FEATURES].clone()
+            normed.logits(few[0])
+            return float((made - seen[taps.FEATURES][batch.labels]).square().mean())
+
+    free, guided = images(0.0), images(1.0)
+    assert torch.equal(free.pixels, settings.bind(normed, None).chunk(0, 3, 80).pixels)
+    assert torch.equal(guided.pixels, images(1.0).pixels) and not torch.equal(guided.pixels, free.pixels)
+    assert distance(guided) < 0.8 * distance(free)
+
+
+def test_a_set_of_a_generator_grows_and_knows_its_anchors_and_its_weight(normed, digits, tmp_path):
+    options = {"settings": {"method": "meta-generator", **SMALL}, "guidance": 3.0, "chunk": 40, "workers": 1}
+    few = anchors(digits)
+    expand(normed, few, tmp_path / "set", images=40, **options)
+    grown = expand(normed, few, tmp_path / "set", images=80, **options)
+    whole = expand(normed, few, tmp_path / "whole", images=80, **options)
+    assert grown.about["shards"] == whole.about["shards"] and len(grown) == 80
+    about = grown.about["method"]
+    assert (about["method"], about["guidance"], about["generator"]["batch"]) == ("expand", 3.0, 20)
+    assert about["anchors"]["images"] == 10
+    with pytest.raises(UserError, match=r"holds a set with `guidance=3.0`"):
+        expand(normed, few, tmp_path / "set", images=80, **{**options, "guidance": 4.0})
+
+
+def test_the_weight_of_the_alignment_may_be_given_for_pixels_too(normed, digits, tmp_path):
+    images = expand(normed, anchors(digits), tmp_path / "set", {"steps": 1}, guidance=2.0, images=20, workers=1)
+    assert images.about["method"]["guidance"] == 2.0
 
 
 def test_a_record_without_moments_by_channel_is_left_out_unless_its_statistics_are_asked_for(tiny, digits):

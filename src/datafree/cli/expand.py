@@ -42,7 +42,8 @@ def kind_command(kind: str, text: SettingsText) -> Callable[..., None]:
         images: Whole = 10_000,
         guide: Annotated[Options | None, flattened(Options)] = None,  # pyright: ignore[reportInvalidTypeForm]
         settings: Annotated[Settings | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
-        chunk: Whole = CHUNK,
+        generator: bool = False,
+        chunk: Whole | None = None,
         workers: Whole | None = None,
         source: RecordedModel | None = None,
         run: Run | None = None,
@@ -65,27 +66,46 @@ def kind_command(kind: str, text: SettingsText) -> Callable[..., None]:
             Folder for the set: checksummed safetensors shards, set.json, run.json.
         images
             Number of images. A larger number on a second run appends.
+        generator
+            Make the images with a meta-learned generator, as `synthesize meta-generator` does with its default settings,
+            instead of optimising pixels: more varied, for networks with batch norm. Of the other options only --guidance
+            has an effect on it.
         chunk
-            Number of images made together. A run resumes, and is split among processes, by whole chunks.
+            Number of images made together, 256 by default, or up to 10,240 with --generator. A run resumes, and is split
+            among processes, by whole chunks.
         workers
             Number of chunks made at a time, one thread each; the number of cores by default.
         """
         from ..synthesis.expansion import Expansion
         from ..synthesis.losses import alignment
 
-        expansion = Expansion(**values(settings))
+        expansion = _generator(values(settings)) if generator else (Expansion(**values(settings)), None)
         chosen = alignment.from_name(kind, **values(guide))
         _expand(
-            teacher, condensed, expansion, chosen, out, images, chunk, workers, source or RecordedModel(), run or Run()
+            teacher, condensed, *expansion, chosen, out, images, chunk, workers, source or RecordedModel(), run or Run()
         )
 
     return expand
 
 
+def _generator(chosen: dict[str, Any]) -> tuple[Any, float | None]:
+    """The generator's settings and the weight of the alignment, of the options of `Expansion` that were given."""
+    from .._core.errors import UserError
+    from .._core.flag_names import flag_name
+    from ..synthesis.expansion import Expansion
+    from ..synthesis.methods.meta_generator import MetaGenerator
+
+    unused = [name for name in chosen if name != "guidance"]
+    if unused:
+        flag = flag_name("Expansion", unused[0])
+        raise UserError(f"--{flag}: got it with --generator, which has no such option; leave one of the two out")
+    return MetaGenerator(), Expansion(**chosen).guidance
+
+
 @together()
 def _expand(
-    teacher: str, condensed: Path, settings: Any, guide: Any, out: Path, images: int, chunk: int, workers: int | None,
-    source: RecordedModel, run: Run,
+    teacher: str, condensed: Path, settings: Any, guidance: float | None, guide: Any, out: Path, images: int,
+    chunk: int | None, workers: int | None, source: RecordedModel, run: Run,
 ) -> None:  # fmt: skip
     from .._core.settings import with_paths
     from ..data.condensed.condensed_set import Condensed
@@ -93,19 +113,22 @@ def _expand(
     from ..records.divergence import has_statistics
     from ..runs.output_folder import output_folder
     from ..runs.run_log import RunLog
-    from ..synthesis.expansion import guided
-    from ..synthesis.synthetic_set import SET_FOLDER, make_set, memory_hashes
+    from ..synthesis.expansion import GuidedInversion, guided
+    from ..synthesis.synthetic_set import SET_FOLDER, chunk_size, make_set, memory_hashes
 
-    check_counts(out, images=images, chunk=chunk, workers=workers)
+    check_counts(out, images=images, chunk=CHUNK if chunk is None else chunk, workers=workers)
     network = load_teacher(teacher, source, run)
     hooks.shapes(network, (hooks.FEATURES,))  # before the folder is claimed
     condensed_set = Condensed.open(condensed, network)
     record = load_record(teacher, source, network)
-    method: Any = guided(network, (condensed_set.clamped(), condensed_set.labels), settings, guide)
+    method: Any = guided(network, (condensed_set.clamped(), condensed_set.labels), settings, guide, guidance)
+    chunk = chunk_size(method, network, images, out) if chunk is None else chunk
     check_record(method, network, source, record)
+    inverted = isinstance(method, GuidedInversion)
+    chosen = settings.model_dump(mode="json") if inverted else {"generator": True, "guidance": guidance}
     options = {
-        "teacher": teacher, "condensed": condensed, "images": images, "chunk": chunk, **settings.model_dump(mode="json"),
-        **with_paths(guide), **asdict(source), **asdict(run),
+        "teacher": teacher, "condensed": condensed, "images": images, "chunk": chunk, **chosen, **with_paths(guide),
+        **asdict(source), **asdict(run),
     }  # fmt: skip
     inputs = {**inputs_of(teacher, source, role="teacher", record=True), **code_of_settings("alignment", guide)}
     inputs |= code_of_settings("expansion", settings)
@@ -118,11 +141,11 @@ def _expand(
         finish(synthetic_set, folder, log)
     if not main_process():
         return
-    if record is not None and settings.statistics is None and not has_statistics(network, record):
+    if inverted and record is not None and settings.statistics is None and not has_statistics(network, record):
         print("  the record has no moments by channel (datafree record moments --conv units), so none were matched")
     if condensed_set.missing():
         names = ", ".join(condensed_set.missing()[:8]) + (" ..." if len(condensed_set.missing()) > 8 else "")
-        print(f"  no image of {names} in {condensed}: those classes were made by plain inversion, unguided")
+        print(f"  no image of {names} in {condensed}: those classes were made unguided")
 
 
 app.default(kind_command(DEFAULT, KINDS[DEFAULT]))

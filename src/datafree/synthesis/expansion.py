@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
@@ -21,6 +21,7 @@ from .._core.errors import UserError
 from .._core.progress import Progress, silent
 from .._core.seeds import seed_of, stream
 from .._core.settings import parse
+from ..data.augmentation import Augmentation
 from ..data.condensed.condensed_set import Condensed
 from ..models.behaviour import check_pixel_gradient
 from ..models.network import Network
@@ -36,9 +37,14 @@ from .losses.classes import TargetClass
 from .methods import Batch, chunk_labels
 from .methods.batch_norm import PriorSettings
 from .methods.inversion import Inversion, invert, noise, shapes_noise
+from .methods.meta_generator import BoundMetaGenerator, MetaGenerator
 from .synthetic_set import IMAGES, SyntheticSet, make_set, renamed_chunk, write_log
 
-__all__ = ["BoundExpansion", "Expansion", "GuidedInversion", "expand"]
+__all__ = ["BoundExpansion", "BoundGuidedGenerator", "Expansion", "GuidedGenerator", "GuidedInversion", "expand"]
+
+
+GENERATOR_GUIDANCE = 1.0
+"""Default weight of the alignment for a generator: 10, as for pixels, costs it its classes."""
 
 
 class Expansion(PriorSettings):
@@ -92,13 +98,8 @@ class GuidedInversion:
 
     def model_dump(self, mode: str = "json") -> dict[str, Any]:
         """The settings that a set stores: those of the inversion and the alignment, and the anchors' number and checksum."""
-        digest = hashlib.sha256()
-        for tensor in (self.pixels, self.labels):
-            digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
-        anchors = {"images": len(self.pixels), "sha256": digest.hexdigest()}
-        alignment: Any = self.alignment
         settings = {"method": self.method, **self.settings.model_dump(mode=mode)}
-        return {**settings, "alignment": alignment.model_dump(mode=mode), "anchors": anchors}
+        return settings | _described(self.pixels, self.labels, self.alignment, mode)
 
     def reads_record(self, teacher: Network, record: Record) -> bool:
         """Whether the record shapes the noise that images start from, or has statistics for the loss."""
@@ -140,10 +141,9 @@ class BoundExpansion:
 
     def _guided_objective(self, seed: int) -> Objective:
         method = self.method
-        if method.weight == 0:
-            return self.objective
-        guide = method.alignment.bind(self.teacher, method.pixels, method.labels, seed)
-        return self.objective + method.weight * AlignmentLoss(guide)
+        return self.objective + _guide(
+            self.teacher, method.pixels, method.labels, method.alignment, method.weight, seed
+        )
 
     def _inversion(self) -> Inversion:
         settings = self.method.settings
@@ -165,14 +165,85 @@ class BoundExpansion:
         return spec.clamp(images) if method.settings.box else images
 
 
+@dataclass(frozen=True)
+class GuidedGenerator:
+    """The same with images of a meta-learned generator, which sees the anchors through the alignment alone.
+
+    The anchors are not bent or exposed, because the generator's images are not either.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    settings: MetaGenerator = field(default_factory=MetaGenerator)
+    alignment: Alignment = field(default_factory=lambda: alignments.from_name(alignments.DEFAULT))
+    guidance: float = GENERATOR_GUIDANCE
+    """Weight of the alignment; that of the batch-norm divergence is 1."""
+
+    method: ClassVar[str] = "expand"
+    summary: ClassVar[str] = Expansion.summary
+    in_range: ClassVar[bool] = MetaGenerator.in_range
+
+    def model_dump(self, mode: str = "json") -> dict[str, Any]:
+        """The settings that a set stores: those of the generator and the alignment, and the anchors' number and checksum."""
+        settings = {"method": self.method, "generator": self.settings.model_dump(mode=mode), "guidance": self.guidance}
+        return settings | _described(self.pixels, self.labels, self.alignment, mode)
+
+    def reads_record(self, teacher: Network, record: Record) -> bool:  # noqa: ARG002
+        """Whether the record has the statistics that are matched."""
+        return not has_statistics(teacher)
+
+    def chunk_size(self, classes: int, images: int) -> int:
+        """Number of images per chunk for `images` in total."""
+        return self.settings.chunk_size(classes, images)
+
+    def bind(self, teacher: Network, record: Record | None) -> BoundGuidedGenerator:
+        """Raises UserError for anchors that do not fit, and as `MetaGenerator.bind`."""
+        check_anchors(teacher, self.pixels, self.labels)
+        generator = self.settings.bind(teacher, record)
+        return BoundGuidedGenerator(generator.teacher, replace(self, settings=generator.settings), generator)
+
+
+@dataclass(frozen=True)
+class BoundGuidedGenerator:
+    """Makes chunks. Each has a generator and a guide of its own, so that it only depends on seed and index."""
+
+    teacher: Network
+    settings: GuidedGenerator
+    generator: BoundMetaGenerator
+
+    def chunk(self, index: int, seed: int, size: int) -> Batch:
+        method = self.settings
+        alignment, guide_seed = method.alignment, seed_of(seed, "guide", index)
+        if isinstance(alignment, Augmentation):
+            alignment = alignment.model_copy(update={"bend": 0.0, "exposure": 0.0})
+        guide = _guide(self.teacher, method.pixels, method.labels, alignment, method.guidance, guide_seed)
+        return replace(self.generator, teacher=self.teacher, guide=guide).chunk(index, seed, size)
+
+
+def _guide(
+    teacher: Network, pixels: Tensor, labels: Tensor, alignment: Alignment, weight: float, seed: int
+) -> Objective:
+    """The alignment as a loss, with a guide of its own; no loss for weight 0."""
+    return weight * AlignmentLoss(alignment.bind(teacher, pixels, labels, seed)) if weight else Objective(())
+
+
+def _described(pixels: Tensor, labels: Tensor, alignment: Any, mode: str) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    for tensor in (pixels, labels):
+        digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+    anchors = {"images": len(pixels), "sha256": digest.hexdigest()}
+    return {"alignment": alignment.model_dump(mode=mode), "anchors": anchors}
+
+
 @checked
 def expand(
     teacher: Network,
     condensed: Condensed | str | Path | tuple[Tensor, Tensor],
     out: str | Path,
-    settings: Expansion | Mapping[str, Any] | None = None,
+    settings: Expansion | MetaGenerator | Mapping[str, Any] | None = None,
     alignment: str | Mapping[str, Any] | Alignment = alignments.DEFAULT,
     *,
+    guidance: float | None = None,
     images: int = IMAGES,
     record: Record | None = None,
     seed: int = 0,
@@ -184,13 +255,14 @@ def expand(
     """Makes `images` images near the condensed ones in the folder `out`. The condensed images are not part of the set.
 
     `condensed` is a condensed set, its path, or a pair: pixels (N, C, H, W) in the spec's range and labels (N, classes),
-    probabilities. `settings` are an Expansion or a mapping, `alignment` a name, a mapping with `alignment`, or settings.
-    `chunk` is the number of images that are made together, 256 by default; `unit` is its earlier name. As with
-    `synthesize`, the result is the same for any number of workers, and a stopped run continues. Raises UserError for
-    anchors that do not fit the teacher.
+    probabilities. With `settings` that are an Expansion, or its fields in a mapping, pixels are optimised; a MetaGenerator,
+    or a mapping with `"method": "meta-generator"`, makes the images with a generator. `alignment` is a name, a mapping with
+    `alignment`, or settings; `guidance` is its weight. `chunk` is the number of images that are made together, by default
+    256, or up to 10,240 with a generator; `unit` is its earlier name. As with `synthesize`, the result is the same for any
+    number of workers, and a stopped run continues. Raises UserError for anchors that do not fit the teacher.
     """
     chunk = renamed_chunk(chunk, unit)
-    began, method = time.perf_counter(), guided(teacher, condensed, settings, alignment)
+    began, method = time.perf_counter(), guided(teacher, condensed, settings, alignment, guidance)
     options: dict[str, Any] = {"images": images, "seed": seed, "chunk": chunk, "workers": workers, "progress": progress}
     synthetic_set = make_set(teacher, record, cast(Any, method), out, **options)
     anchors = synthetic_set.about["method"]["anchors"]["sha256"]
@@ -201,15 +273,23 @@ def expand(
 def guided(
     teacher: Network,
     condensed: Condensed | str | Path | tuple[Tensor, Tensor],
-    settings: Expansion | Mapping[str, Any] | None,
+    settings: Expansion | MetaGenerator | Mapping[str, Any] | None,
     alignment: str | Mapping[str, Any] | Alignment,
-) -> GuidedInversion:
+    guidance: float | None = None,
+) -> GuidedInversion | GuidedGenerator:
     """The method of `expand`, for its arguments."""
     anchors = condensed
     if not isinstance(condensed, tuple):
         fitted = condensed.fitted(teacher) if isinstance(condensed, Condensed) else Condensed.open(condensed, teacher)
         anchors = fitted.clamped(), fitted.labels
     if isinstance(settings, Mapping):
-        settings = parse(Expansion, settings, strict=False)
+        chosen = MetaGenerator if settings.get("method") == MetaGenerator.model_fields["method"].default else Expansion
+        settings = parse(chosen, settings, strict=False)
     kind = alignments.FAMILY.resolve(alignment, "alignment")
-    return GuidedInversion(*cast(tuple[Tensor, Tensor], anchors), settings or Expansion(), kind)
+    pixels, labels = cast(tuple[Tensor, Tensor], anchors)
+    if isinstance(settings, MetaGenerator):
+        return GuidedGenerator(pixels, labels, settings, kind, GENERATOR_GUIDANCE if guidance is None else guidance)
+    settings = settings or Expansion()
+    if guidance is not None:
+        settings = Expansion(**{**settings.model_dump(), "guidance": guidance})
+    return GuidedInversion(pixels, labels, settings, kind)

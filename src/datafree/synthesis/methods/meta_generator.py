@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import nullcontext
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -116,6 +116,8 @@ class BoundMetaGenerator:
     divergence: BatchNormDivergence
     generator: Generator
     """Its architecture; every chunk trains a copy."""
+    guide: Objective = field(default_factory=lambda: Objective(()))
+    """Further losses."""
 
     def chunk(self, index: int, seed: int, size: int) -> Batch:
         labels, rng = chunk_labels(index, size, len(self.teacher.spec.classes)), stream(seed, "unit", index)
@@ -177,14 +179,16 @@ class BoundMetaGenerator:
         divergence = self.divergence
         count = -(-len(labels) // settings.batch)
         labels = torch.cat([labels, labels[: settings.batch].repeat(settings.batch)])[: count * settings.batch]
+        guide = self.guide.bind(teacher, labels, rng)
         layout = channels_last(teacher) if teacher.device.type == "cpu" else nullcontext()
-        with layout, frozen(teacher.module), tap_names.watch(teacher, divergence.taps) as activations:
+        taps = (*divergence.taps, *guide.taps)
+        with layout, frozen(teacher.module), tap_names.watch(teacher, taps) as activations:
             for number in range(-settings.discard, count):
                 start = max(number, 0) * settings.batch
                 batch_labels = labels[start : start + settings.batch].to(teacher.device)
                 adapted = deepcopy(generator)
                 initialise_layer(adapted.first, rng)
-                pixels, divergence, gradients = self._adapt(adapted, batch_labels, divergence, activations, rng)
+                pixels, divergence, gradients = self._adapt(adapted, batch_labels, divergence, guide, activations, rng)
                 for parameter, gradient in zip(generator.parameters(), gradients, strict=True):
                     parameter.grad = gradient
                 meta.step()
@@ -196,6 +200,7 @@ class BoundMetaGenerator:
         generator: Generator,
         labels: Tensor,
         divergence: BatchNormDivergence,
+        guide: Objective,
         activations: Any,
         rng: torch.Generator,
     ) -> tuple[Tensor, BatchNormDivergence, list[Tensor]]:
@@ -211,7 +216,7 @@ class BoundMetaGenerator:
             betas=BETAS,
         )
         sums = [torch.zeros_like(parameter) for parameter in parameters]
-        objective = Objective(((1.0, divergence), (settings.classes, TargetClass())))
+        objective = Objective(((1.0, divergence), (settings.classes, TargetClass()))) + guide
         border = self.teacher.spec.border_colour(latents)
         narrow = settings.precision == "bfloat16"
         for step in range(settings.steps):
@@ -236,6 +241,7 @@ class BoundMetaGenerator:
             for total_gradient, gradient in zip(sums, gradients, strict=False):  # the last one is of the latents
                 total_gradient.add_(gradient, alpha=1 / settings.steps)
             adam.step()
+            guide.learn(view)
         return pixels.detach().float(), divergence, sums
 
 
