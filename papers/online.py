@@ -35,6 +35,7 @@ from papers.chains import arguments, with_gpu
 from papers.chains import run as run_chains
 from papers.claims import ACCURACY, experiment, metric
 from papers.ours.rows import CIFAR100, IMAGENET, SIMPNET
+from papers.teachers import published
 
 __all__ = ["REPLAYED", "Budget", "OnlineRow", "Pair", "cifar10", "cifar100", "lenet", "main", "resnets"]
 
@@ -198,7 +199,7 @@ class Chain:
     def row(self, name: str) -> dict[str, Any]:
         if name == "teacher":
             return self.train_teacher()
-        teacher = self.published_teacher() if self.pair.weights else load_model(str(self.folder / "teacher"))
+        teacher = load_model(str(self.folder / "teacher")) if self.pair.weights is None else self.published_teacher()
         teacher.module.to(self.device)
         student = new_student(self.pair.student_of(name), teacher, seed=self.seed)
         if name in self.pair.baselines:
@@ -219,8 +220,7 @@ class Chain:
         return asdict(evaluate(teacher, self.test))
 
     def published_teacher(self) -> Network:
-        path = Path(self.data_dir or ".") / "weights" / str(self.pair.weights)
-        return load_model(self.pair.code or self.pair.teacher, weights=path, spec=self.spec)
+        return published(self.pair.code or self.pair.teacher, str(self.pair.weights), self.spec, self.data_dir)
 
     def distill_online(self, name: str, teacher: Network, student: Network) -> dict[str, Any]:
         row, identity = self.pair.rows[name], self.pair.settings(name)
@@ -273,11 +273,16 @@ def collect(paper: Path, plan: Budget, budget: str, work: Path, figures: Mapping
 
 
 def _metrics(cells: Mapping[int, dict[str, Any]], paper: tuple[str, float] | None) -> dict[str, dict[str, Any]]:
-    """The accuracy of a row; of an online run its stability, memory and speed as well."""
+    """The accuracy of a row; of an online run its stability, memory and speed as well.
+
+    The stability is that of the student that is kept, and, if that is the moving average, of the student that learns too.
+    """
     metrics = {"accuracy": metric(ACCURACY, {seed: cell["accuracy"] for seed, cell in cells.items()}, paper=paper)}
     if not cells or not all("stability" in cell for cell in cells.values()):
         return metrics
-    for prefix, student in (("", "average"), ("unaveraged_", "learning")):
+    keep = next(iter(cells.values()))["settings"]["online"]["keep"]
+    students = {"": "learning"} if keep == "last" else {"": "average", "unaveraged_": "learning"}
+    for prefix, student in students.items():
         curves = {seed: cell["stability"][student] for seed, cell in cells.items()}
         if prefix:
             metrics[f"{prefix}accuracy"] = metric(ACCURACY, {seed: curve["last"] for seed, curve in curves.items()})

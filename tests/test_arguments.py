@@ -422,7 +422,7 @@ SET = df.Distillation(epochs=1)
         (lambda: df.expand(TEACHER, PIXELS, OUT, images=8), "condensed: got Tensor, expected a Condensed or text"),
         (lambda: df.expand(TEACHER, (PIXELS, [0]), OUT, images=8), "condensed[1]: got list, expected a torch.Tensor"),
         (lambda: df.expand(TEACHER, (PIXELS, ONE_HOT), OUT, 3, images=8),
-     "settings: got 3, expected an Expansion or a dict"),
+     "settings: got 3, expected an Expansion or a MetaGenerator or a dict"),
         (lambda: df.similarity(TEACHER, [DATA]), "sources: got list, expected a dict; give {name: value}"),
         (lambda: df.similarity(TEACHER, {}), "sources: got none, expected at least one data set or images by name"),
         (lambda: df.similarity(TEACHER, {"a": [1]}),

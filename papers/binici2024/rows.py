@@ -4,12 +4,16 @@ budget.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from datafree.data.augmentation import Augmentation
 from datafree.distillation.distill import Distillation
 from datafree.distillation.training_loop import Schedule
+from datafree.synthesis.methods.meta_generator import MetaGenerator
+from papers.ours.rows import CIFAR10, CIFAR100, LEARNING, RECIPE, SIMPNET
+from papers.ours.rows import Pair as Published
 
 __all__ = ["ANCHORS", "AUGMENTATIONS", "BUDGETS", "EXPANSIONS", "Budget", "Pair", "split"]
 
@@ -55,7 +59,15 @@ class Pair:
     """Settings of distribution matching."""
     expansion: dict[str, Any] = field(default_factory=dict)
     """Settings of every expansion, plain inversion included."""
+    generator: MetaGenerator | None = None
+    """What makes the synthetic images instead of inversion."""
     limit: int | None = None
+    weights: str | None = None
+    """File name of a trained teacher in the data folder's `weights`; None: the teacher is trained here."""
+    code: str | None = None
+    """That teacher as `file.py:function`; None: a network of the zoo."""
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    """Its `mean`, `std` and `border`."""
 
     @property
     def id(self) -> str:
@@ -86,6 +98,19 @@ def _lenet(data: str, **changes: Any) -> Pair:
     return Pair(data, "lenet5", "lenet5", "lenet5-half", 32, ROWS, training, learning, **changes)
 
 
+WAYS = ("alone", "augmented", "naive-augmented", "guided-augmented")
+
+
+def _published(pair: Published, student: str, anchors: tuple[str, ...], steps: int) -> Pair:
+    """A published CIFAR network to its half from random weights. All images of all rows are shifted and mirrored."""
+    learning = LEARNING.model_copy(update={"epochs": steps // 100})
+    rows = ("teacher", "kd", "generator", *(f"{kind}/{way}" for kind in anchors for way in WAYS))
+    return Pair(
+        pair.data, pair.teacher, pair.teacher, student, None, rows, Schedule(), learning, images=10_240,
+        generator=RECIPE, weights=pair.weights, code=pair.code, constants=pair.constants,
+    )  # fmt: skip
+
+
 def _cifar(data: str, **changes: Any) -> Pair:
     training, learning = Schedule(epochs=200, batch=128), Distillation(epochs=200, batch=256)
     sizes = {"images": 50_000, "epoch_images": 50_000, "condensing": {"width": 128, "iterations": 20_000}}
@@ -100,6 +125,14 @@ _SMOKE = Pair(
 
 BUDGETS = {
     "smoke": Budget((_SMOKE,), (0,)),
-    "cpu": Budget((_lenet("mnist"), _lenet("fashion-mnist")), (0, 1, 2)),
+    "cpu": Budget(
+        (
+            _lenet("mnist"),
+            _lenet("fashion-mnist"),
+            _published(CIFAR10, "half", ("condensed-1", "condensed-10"), 2000),
+            _published(CIFAR100, f"{SIMPNET}:half", ("condensed-1",), 2000),
+        ),
+        (0, 1, 2),
+    ),
     "gpu": Budget((_cifar("cifar10"), _cifar("cifar100")), (0, 1, 2)),
 }

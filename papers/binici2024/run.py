@@ -33,20 +33,25 @@ from datafree.data.condensed import methods
 from datafree.data.condensed.condensed_set import Condensed
 from datafree.distillation.distill import distill
 from datafree.distillation.sources import MixedImages, Source, StoredImages, soft_labelled, stored_images
+from datafree.distillation.students import new_student
 from datafree.distillation.train import train
 from datafree.evaluation.accuracy import evaluate
 from datafree.models.input_spec import InputSpec
 from datafree.models.network import Network
 from datafree.releases.load import load_model, new_model
 from datafree.releases.release import write_release
-from datafree.synthesis.expansion import Expansion, expand
+from datafree.synthesis.expansion import GENERATOR_GUIDANCE, Expansion, expand
 from datafree.synthesis.losses import alignment
+from datafree.synthesis.synthetic_set import SyntheticSet, synthesize
 from papers.binici2024.rows import ANCHORS, AUGMENTATIONS, BUDGETS, EXPANSIONS, Pair, split
 from papers.cells import cells_by_seed, deviations, measure, provenance, read_cell
 from papers.chains import arguments, run, with_gpu
 from papers.claims import ACCURACY, experiment, metric
+from papers.teachers import published
 
 HERE = Path(__file__).resolve().parent
+GENERATOR = "generator"
+"""The row with a generator's images alone."""
 
 
 @dataclass(frozen=True)
@@ -74,18 +79,36 @@ class ShortEpochs:
 def settings(pair: Pair, row: str) -> dict[str, Any]:
     """Everything that decides a cell's result. A cell with other settings is measured again and is no claim."""
     teacher = {"teacher": pair.teacher, "training": pair.training.model_dump(), "limit": pair.limit}
+    if pair.weights is not None:
+        teacher |= {"training": None, "weights": pair.weights, "border": list(pair.constants.get("border", ()))}
     if row == "teacher":
         return teacher
-    learning = {"student": pair.student, "learning": pair.learning.model_dump(), "epoch_images": pair.epoch_images}
+    learning = {
+        "student": Path(pair.student).name,
+        "learning": pair.learning.model_dump(),
+        "epoch_images": pair.epoch_images,
+    }
     if row == "kd":
         return teacher | learning
+    if row == GENERATOR:
+        return {**teacher, **learning, "made": generated(pair, "naive")}
     kind, count, way = split(row)
-    added = None if EXPANSIONS[way] is None else {**expansion(pair, way).model_dump(), "images": pair.images}
+    added = None
+    if EXPANSIONS[way] is not None:
+        added = generated(pair, way) or {**expansion(pair, way).model_dump(), "images": pair.images}
     return {
         **teacher, **learning, "few": condenser(pair, kind).model_dump(), "count": count,
         "shown": augmentation(way).model_dump(), "made": added,
         "guide": None if added is None else alignment.from_name("mmd").model_dump(),
     }  # fmt: skip
+
+
+def generated(pair: Pair, way: str) -> dict[str, Any] | None:
+    """The settings of a generator's images, if one makes them; None for inverted ones."""
+    if pair.generator is None:
+        return None
+    guidance = 0.0 if way.startswith("naive") else GENERATOR_GUIDANCE
+    return {**pair.generator.model_dump(mode="json"), "images": pair.images, "guidance": guidance}
 
 
 def condenser(pair: Pair, kind: str) -> Any:
@@ -107,13 +130,13 @@ class Chain:
     """All rows of one pair and one seed, with their teacher and anchors."""
 
     def __init__(self, pair: Pair, seed: int, work: Path, data_dir: str | None, device: str):
-        self.pair, self.seed, self.device = pair, seed, device
+        self.pair, self.seed, self.device, self.data_dir = pair, seed, device, data_dir
         self.folder = work / pair.id / f"seed-{seed}"
         self.train, self.test = (
             load(pair.data, part, data_dir=data_dir).subset(pair.limit) for part in ("train", "test")
         )
         shape = self.train.shape if pair.size is None else (self.train.shape[0], pair.size, pair.size)
-        self.spec = InputSpec(shape=shape, classes=self.train.classes)
+        self.spec = InputSpec(shape=shape, classes=self.train.classes, **pair.constants)
 
     def run(self, say: Any) -> None:
         for row in self.pair.rows:
@@ -126,6 +149,8 @@ class Chain:
             measure(self, row, row_settings, say)
 
     def row(self, name: str) -> dict[str, Any]:
+        if name == "teacher" and self.pair.weights is not None:
+            return asdict(evaluate(self.teacher, self.test))
         if name == "teacher":
             teacher = self.new_network(self.pair.teacher)
             train(teacher, self.train, self.pair.training, seed=self.seed)
@@ -133,6 +158,8 @@ class Chain:
             return asdict(evaluate(teacher, self.test))
         if name == "kd":
             return self.distill(ShortEpochs(soft_labelled(self.teacher, self.train), self.pair.epoch_images))
+        if name == GENERATOR:
+            return self.distill(ShortEpochs(stored_images(self.plain()), self.pair.epoch_images))
         kind, count, way = split(name)
         anchors = self.anchors(kind, count)
         added = None if EXPANSIONS[way] is None else self.expanded(anchors, way)
@@ -143,9 +170,10 @@ class Chain:
 
     @cached_property
     def teacher(self) -> Network:
-        teacher = load_model(str(self.folder / "teacher"))
-        teacher.module.to(self.device)
-        return teacher
+        pair = self.pair
+        if pair.weights is None:
+            return load_model(str(self.folder / "teacher")).to(self.device)
+        return published(pair.code or pair.teacher, pair.weights, self.spec, self.data_dir).to(self.device)
 
     def new_network(self, name: str) -> Network:
         network = new_model(name, self.spec, seed=self.seed)
@@ -165,6 +193,8 @@ class Chain:
         """The synthetic set beside the anchors. Rows with equal settings share it, so all of plain inversion's have
         one anchor.
         """
+        if self.pair.generator is not None:
+            return stored_images(self.plain() if way.startswith("naive") else self.guided(condensed))
         chosen, anchors = expansion(self.pair, way), (condensed.clamped(), condensed.labels)
         if chosen.start == "noise" and chosen.guidance == 0:
             placeholder = condensed.clamped()[:1] * 0 + self.spec.black
@@ -179,8 +209,20 @@ class Chain:
             expand(self.teacher, anchors, out, chosen, images=self.pair.images, seed=self.seed, workers=1)
         )
 
+    def plain(self) -> SyntheticSet:
+        """The generator's images without anchors."""
+        out, images = self.folder / "set-plain", self.pair.images
+        return synthesize(self.teacher, None, self.pair.generator, out, images=images, seed=self.seed, workers=1)
+
+    def guided(self, condensed: Condensed) -> SyntheticSet:
+        """Those that are pulled to the anchors."""
+        anchors = (condensed.clamped(), condensed.labels)
+        out = self.folder / f"set-guided-{hashlib.sha256(anchors[0].numpy().tobytes()).hexdigest()[:12]}"
+        images = self.pair.images
+        return expand(self.teacher, anchors, out, self.pair.generator, images=images, seed=self.seed, workers=1)
+
     def distill(self, source: Source) -> dict[str, Any]:
-        student = self.new_network(self.pair.student)
+        student = new_student(self.pair.student, self.teacher, seed=self.seed)
         curve = distill(self.teacher, student, source, self.pair.learning, seed=self.seed)
         return {**asdict(evaluate(student, self.test, self.teacher)), "loss": curve.loss}
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -40,6 +39,7 @@ from papers.cells import cell_path, cells_by_seed, deviations, measure, provenan
 from papers.chains import arguments, run, with_gpu
 from papers.claims import ACCURACY, experiment, metric
 from papers.ours.rows import BUDGETS, Pair, Row
+from papers.teachers import published
 
 HERE = Path(__file__).resolve().parent
 AS_IN_TRAINING: Mapping[str, Any] = {"shift": 4, "flip": True}
@@ -89,11 +89,10 @@ class Chain:
 
     @cached_property
     def teacher(self) -> Network:
-        return self.trained_teacher() if self.pair.weights is None else self.published_teacher(self.pair.weights)
-
-    def published_teacher(self, weights: str) -> Network:
-        path = Path(self.data_dir or os.environ.get("DATAFREE_DATA", ".")) / "weights" / weights
-        return load_model(self.pair.code or self.pair.teacher, weights=path, spec=self.spec).to(self.device)
+        pair = self.pair
+        if pair.weights is None:
+            return self.trained_teacher()
+        return published(pair.code or pair.teacher, pair.weights, self.spec, self.data_dir).to(self.device)
 
     def trained_teacher(self) -> Network:
         folder = self.folder / "teacher"
