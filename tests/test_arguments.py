@@ -86,13 +86,14 @@ def test_the_parameters_of_a_few_words_are_known():
     assert found == {
         ("similarity", "form"), ("quantize", "correct_bias"), ("quantize", "target_cpu"), ("distill", "start"),
         ("distill_online", "start"), ("import_condensed", "labels"), ("import_condensed", "layout"),
-        ("compare", "start"),
+        ("compare", "start"), ("similarity", "border"),
     }  # fmt: skip
 
 
 LAYER = StoredStatistics("bn", torch.zeros(3), torch.ones(3))
 WORDS = {
     "form": lambda word: df.similarity(TEACHER, {"a": PIXELS}, form=word),
+    "border": lambda word: df.similarity(TEACHER, {"a": PIXELS}, border=3 if word is None else word),
     "correct_bias": lambda word: df.quantize(TEACHER, calibrate=PIXELS, correct_bias=word),
     "target_cpu": lambda word: df.quantize(TEACHER, calibrate=PIXELS, target_cpu=word),
     "start": lambda word: df.distill(TEACHER, student(), images=PIXELS, start=word),
