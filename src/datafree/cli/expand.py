@@ -21,8 +21,6 @@ __all__ = ["DEFAULT", "KINDS", "app", "kind_command"]
 
 DEFAULT = "mmd"
 """`synthesis.losses.alignment.DEFAULT`, which imports torch."""
-CHUNK = 256
-"""`synthesis.synthetic_set.CHUNK`, which imports torch."""
 KINDS = family("datafree.synthesis.losses.alignment", "alignment")
 
 app = App(name="expand")
@@ -116,7 +114,7 @@ def _expand(
     from ..synthesis.expansion import GuidedInversion, guided
     from ..synthesis.synthetic_set import SET_FOLDER, chunk_size, make_set, memory_hashes
 
-    check_counts(out, images=images, chunk=CHUNK if chunk is None else chunk, workers=workers)
+    check_counts(out, images=images, chunk=chunk, workers=workers)
     network = load_teacher(teacher, source, run)
     hooks.shapes(network, (hooks.FEATURES,))  # before the folder is claimed
     condensed_set = Condensed.open(condensed, network)

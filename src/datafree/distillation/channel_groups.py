@@ -151,11 +151,11 @@ def _carried(
         for target in _readers(modules, widths):
             changed = _changed(read[target.layer])
             widths.setdefault(target, changed.shape[1])
-            sources, found = _decoded(changed, widths[source])
+            sources, positions = _decoded(changed, widths[source])
             if sources is None:
                 mixed |= {source, target}
-            elif len(found):
-                links.append((source, target, sources, found))
+            elif len(positions):
+                links.append((source, target, sources, positions))
     return widths, links, mixed
 
 
@@ -221,8 +221,8 @@ def _groups(widths: dict[Place, int], links: Links, mixed: set[Place]) -> list[C
             roots[node] = node = roots[roots[node]]
         return node
 
-    for source, target, sources, found in links:
-        for one, other in zip((sources + starts[source]).tolist(), (found + starts[target]).tolist(), strict=True):
+    for source, target, sources, positions in links:
+        for one, other in zip((sources + starts[source]).tolist(), (positions + starts[target]).tolist(), strict=True):
             first, second = sorted((root(one), root(other)))
             roots[second] = first
     members: dict[int, dict[Place, list[int]]] = defaultdict(lambda: defaultdict(list))

@@ -338,12 +338,12 @@ class _Residual:
 
     def add(self, selected: Tensor) -> None:
         """Explains what these channels, by their numbers, can."""
-        here = torch.isin(self.numbers, selected).nonzero()[:, 0]
-        if not len(here):
+        channels = torch.isin(self.numbers, selected).nonzero()[:, 0]
+        if not len(channels):
             return
-        columns = self.covariance[:, here].clone()
-        coefficients = columns @ torch.linalg.pinv(columns[here], atol=self.smallest, hermitian=True)
-        self.weighted.addmm_(self.weighted[:, here], coefficients.T, alpha=-1)
+        columns = self.covariance[:, channels].clone()
+        coefficients = columns @ torch.linalg.pinv(columns[channels], atol=self.smallest, hermitian=True)
+        self.weighted.addmm_(self.weighted[:, channels], coefficients.T, alpha=-1)
         self.covariance.addmm_(columns, coefficients.T, alpha=-1)
 
 
@@ -360,8 +360,8 @@ def _choose(readers: list[_Reader], counts: list[int], kept: list[int]) -> list[
     is_selected = torch.zeros(starts[-1], dtype=torch.bool)
     added = [
         number
-        for start, count, few in zip(starts, counts, kept, strict=False)
-        if few == count
+        for start, count, count_kept in zip(starts, counts, kept, strict=False)
+        if count_kept == count
         for number in range(start, start + count)
     ]
     per_round = -(-(sum(kept) - len(added)) // ROUNDS)
