@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from papers.claims import load, save
+from papers.claims import load, metric, save
 from papers.tables import render
 
 __all__ = ["arguments", "merged", "run", "with_gpu"]
@@ -33,9 +33,7 @@ def arguments(
     parser.add_argument("--data-dir", default=None)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--collect", action="store_true", help="measure nothing, write the claims of existing cells")
-    parser.add_argument(
-        "--merge", action="store_true", help="keep --out's entries with more seeds than there are cells here"
-    )
+    parser.add_argument("--merge", action="store_true", help="keep the seeds of --out that have no cell here")
     parser.add_argument("--seeds", type=int, nargs="+", default=None, help="only these of the budget's seeds")
     if rows is not None:
         parser.add_argument("--rows", nargs="+", default=(), help=f"only these rows and the teacher, e.g. {rows}")
@@ -70,17 +68,43 @@ def with_gpu(budget: str, work: Path, collect: Callable[[str, Path], list[Any]])
 
 
 def merged(earlier: list[dict[str, Any]], claims: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The claims, each replaced by its earlier entry if that has more seeds: cells may lie on several machines.
+    """The claims with the seeds of their earlier entries beside their own: cells may lie on several machines.
 
+    A seed that both have is that of the cell here. Device, versions and commit are those of the entry with more seeds.
     Nothing says with which settings the earlier entries were measured: leave out those of rows that have changed.
     """
     by_id = {entry["id"]: entry for entry in earlier}
-    return [max(by_id.get(entry["id"], entry), entry, key=_seeds) for entry in claims]
+    return [_joined(by_id[entry["id"]], entry) if entry["id"] in by_id else entry for entry in claims]
 
 
-def _seeds(entry: Mapping[str, Any]) -> int:
+def _joined(earlier: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
+    seeds, earlier_seeds = _seeds(entry), _seeds(earlier)
+    if not earlier_seeds - seeds:
+        return entry
+    if not seeds:
+        return earlier
+    metrics: dict[str, Any] = {}
+    for name in entry["metrics"].keys() & earlier["metrics"].keys():  # others lack a seed
+        paper = entry["metrics"][name]["paper"]
+        values = {
+            int(seed): value
+            for source in (earlier, entry)
+            for seed, value in source["metrics"][name]["ours"]["by_seed"].items()
+        }
+        metrics[name] = metric(
+            entry["metrics"][name]["unit"], values, title=entry["metrics"][name].get("title"),
+            paper=None if paper is None else (paper["place"], paper["value"]),
+        )  # fmt: skip
+    added = len(earlier_seeds - seeds)
+    seconds = (entry["seconds"] * len(seeds) + earlier["seconds"] * added) / (len(seeds) + added)
+    newest = entry if len(seeds) >= len(earlier_seeds) else earlier
+    ordered = {name: metrics[name] for name in entry["metrics"] if name in metrics}
+    return {**newest, "metrics": ordered, "deviation": entry["deviation"], "seconds": round(seconds, 1)}
+
+
+def _seeds(entry: Mapping[str, Any]) -> set[str]:
     ours = entry["metrics"].get("accuracy", {}).get("ours")
-    return 0 if ours is None else len(ours["by_seed"])
+    return set() if ours is None else set(ours["by_seed"])
 
 
 def _run_chain(make: Callable[[Any, int], Any], pair: Any, seed: int, device: str) -> str:

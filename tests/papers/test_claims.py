@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from papers import claims, tables
+from papers import chains, claims, tables
 
 FOLDER = Path(__file__).resolve().parents[2] / "papers"
 PAPERS = sorted(path.parent.name for path in FOLDER.glob("*/claims.json"))
@@ -144,3 +144,23 @@ def test_a_claim_that_contradicts_itself_is_reported(metric, fields, problem):
     assert claims.check([good | {"metrics": {"accuracy": accuracy | metric}} | fields]) == [problem]
     assert claims.check([good, good])[0] == "m/t/r: listed 2 times"
     assert claims.check([{"id": "m/t/r", "metrics": {}}])[0].startswith("m/t/r: no budget, commit")
+
+
+def test_merging_keeps_the_seeds_that_have_no_cell_here():
+    earlier = claims.experiment(
+        "d/t/row", {"accuracy": claims.metric("%", {0: 10.0, 1: 20.0}), "agreement": claims.metric("%", {0: 1.0, 1: 1.0})},
+        **FIELDS | {"commit": "old"},
+    )  # fmt: skip
+    here = claims.experiment(
+        "d/t/row", {"accuracy": claims.metric("%", {1: 30.0, 2: 50.0})}, **FIELDS | {"seconds": 6.0}
+    )
+    not_run = claims.experiment("d/t/other", {"accuracy": claims.metric("%", {})}, **FIELDS)
+    merged, other = chains.merged([earlier], [here, not_run])
+    assert merged["metrics"] == {"accuracy": claims.metric("%", {0: 10.0, 1: 30.0, 2: 50.0})}  # agreement lacks seed 2
+    assert (merged["seconds"], merged["commit"], other) == (5.0, None, not_run)
+    assert (
+        chains.merged([here], [experiment("d/t/row", accuracy=1.0)])[0]["metrics"]["accuracy"]["ours"]["mean"] == 27.0
+    )
+    unmeasured = {**here, "metrics": {"accuracy": claims.metric("%", {})}, "seconds": None}
+    assert chains.merged([earlier], [unmeasured]) == [earlier]
+    assert claims.check([merged]) == []
