@@ -209,3 +209,14 @@ def test_a_peer_that_never_ends_stops_at_its_limit_with_our_student_trained(tmp_
     assert steps >= 1 and is_trained
     assert {path.relative_to(folder) for path in folder.rglob("*.py")} == before
     assert not list(tmp_path.rglob("*.pt"))
+
+
+def test_cells_of_another_machine_stay_in_the_results(tmp_path):
+    write_cell(tmp_path / "other", "dafl", 0, [(180.0, 50.0)])
+    write_cell(tmp_path / "other", "dafl", 1, [(180.0, 52.0)])
+    earlier = collected(tmp_path / "other")
+    write_cell(tmp_path / "here", "dafl", 1, [(180.0, 60.0)])
+    results = collected(tmp_path / "here", earlier)
+    assert [(cell["seed"], cell["curve"][-1][1]) for cell in results["cells"]] == [(0, 50.0), (1, 60.0)]
+    assert "| dafl | default | 55.00 ± 7.07 (2) |" in rendered(results)
+    assert collected(tmp_path / "empty", results) == results

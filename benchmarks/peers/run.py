@@ -42,7 +42,9 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--set", nargs="+", default=[], metavar="METHOD.KEY=VALUE", help="settings, for further cells")
     parser.add_argument("--data-dir", default=os.environ.get("DATAFREE_DATA"))
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "peers", help="folder of the cells")
-    parser.add_argument("--out", type=Path, default=None, help="results.json to write; README.md next to it is updated")
+    parser.add_argument(
+        "--out", type=Path, default=None, help="results.json to add to; README.md next to it is updated"
+    )
     parser.add_argument("--collect", action="store_true", help="run nothing, collect the existing cells")
     return parser
 
@@ -146,7 +148,8 @@ def main(words: list[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    results = collected(args.work)
+    earlier = read_json(args.out) if args.out is not None and args.out.exists() else None
+    results = collected(args.work, earlier)
     print(rendered(results))
     if args.out is not None:
         write_json(args.out, results)

@@ -33,15 +33,25 @@ def summary(by_seed: Mapping[int, float]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def collected(work: Path) -> dict[str, Any]:
-    """One table per task from the cells below `work` with the task's limit. A method without cells has a row too."""
-    rows: dict[str, dict[tuple[str, str], list[dict[str, Any]]]] = {data: {} for data in TASKS}
+def collected(work: Path, earlier: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """All cells with their task's limit, and one table per task. A method without cells has a row too.
+
+    `earlier` is a results.json: its cells stay where `work` has none, so that runs may be spread over machines.
+    """
+    cells = {_name(cell): cell for cell in ([] if earlier is None else earlier.get("cells", []))}
     for path in sorted(work.glob("*/*/*/seed-*.json")):
         cell = read_json(path)
         if cell["seconds"] == TASKS[cell["data"]].seconds:
-            name = (cell["method"], variant_of(cell["method"], cell["settings"]))
-            rows[cell["data"]].setdefault(name, []).append(cell)
-    return {"tables": [_table(data, rows[data]) for data in TASKS]}
+            cells[_name(cell)] = cell
+    rows: dict[str, dict[tuple[str, str], list[dict[str, Any]]]] = {data: {} for data in TASKS}
+    for name in sorted(cells):
+        data, method, variant, _ = name
+        rows[data].setdefault((method, variant), []).append(cells[name])
+    return {"cells": [cells[name] for name in sorted(cells)], "tables": [_table(data, rows[data]) for data in TASKS]}
+
+
+def _name(cell: Mapping[str, Any]) -> tuple[str, str, str, int]:
+    return cell["data"], cell["method"], variant_of(cell["method"], cell["settings"]), cell["seed"]
 
 
 def _table(data: str, rows: Mapping[tuple[str, str], list[dict[str, Any]]]) -> dict[str, Any]:
@@ -78,10 +88,6 @@ def _row(method: str, variant: str, cells: list[dict[str, Any]], reference: Mapp
         "at_limit": summary({cell["seed"]: _at_limit(cell) for cell in measured}),
         "difference": summary(paired) if paired else None,
         "cpu_seconds": summary({cell["seed"]: cell["cpu_seconds"] for cell in measured}),
-        "settings": measured[0]["settings"], "peer_commit": measured[0]["peer_commit"],
-        "commits": sorted({str(cell["commit"]) for cell in measured}),
-        "optimizer_steps": {str(cell["seed"]): cell.get("optimizer_steps") for cell in measured},
-        "curves": {str(cell["seed"]): cell["curve"] for cell in measured},
     }  # fmt: skip
 
 
