@@ -26,7 +26,7 @@ __all__ = ["train"]
 def train(
     network: Network,
     data: LabelledData,
-    schedule: Schedule | Mapping[str, Any] | None = None,
+    settings: Schedule | Mapping[str, Any] | None = None,
     *,
     seed: int = 0,
     state: Path | None = None,
@@ -37,11 +37,11 @@ def train(
 ) -> Curve:
     """Trains `network` in place with cross-entropy (nats); it ends with the last epoch's weights.
 
-    `schedule` is a Schedule or a mapping; its fields can be given as keywords, too: `train(network, data, epochs=20)`.
+    `settings` is a Schedule or a mapping; its fields can be given as keywords, too: `train(network, data, epochs=20)`.
     `data`: what `load_data` returns, a torch Dataset or DataLoader, or a pair (images, labels); see `as_dataset`.
     Raises UserError for a class without images, and for data that does not fit.
     """
-    schedule = called_with(Schedule, schedule, changes, train) or Schedule()
+    schedule = called_with(Schedule, settings, changes, train) or Schedule()
     schedule = Schedule(**{**schedule.model_dump(), **changes})
     data = as_dataset(data, network)
     empty = (data.labels.bincount(minlength=len(data.classes)) == 0).nonzero().flatten().tolist()

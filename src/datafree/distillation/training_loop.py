@@ -35,6 +35,7 @@ from ..models.behaviour import check_learns
 from ..models.hooks import check_batch
 from ..models.network import Network
 from ..models.positions import check_positions
+from ..models.precision import autocast, note_emulation
 from .muon import Muon
 from .schedule import Schedule
 from .sources import Source
@@ -92,6 +93,7 @@ def fit(
     """
     with together() as world:
         check_learns(network)
+        note_emulation(schedule.precision, network.device)
         check_batch(network, min(schedule.batch, len(source)) // world.size)
         return _fit(network, source, loss, schedule, seed, (state, identity or {}), (score, on_epoch), progress, world)
 
@@ -165,7 +167,6 @@ def _epoch(
     """Trains one epoch and returns the sum of the losses of its steps."""
     network.module.train()
     device, total, reason = network.device, torch.zeros(()), ""
-    narrow = schedule.precision == "bfloat16"
     for step, (pixels, targets) in enumerate(source.epoch(seed, epoch, schedule.batch)):
         if step >= steps:
             break
@@ -174,7 +175,7 @@ def _epoch(
             group["lr"] = rate
         part = world.part(len(pixels))
         share = (part.stop - part.start) / len(pixels)
-        with torch.autocast(device.type, torch.bfloat16, enabled=narrow):
+        with autocast(schedule.precision, device):
             logits = network.logits(pixels[part].to(device))
         value = loss(logits.float(), targets[part].to(device))
         measured = value.detach().cpu()

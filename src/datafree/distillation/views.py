@@ -14,6 +14,7 @@ from .._core.seeds import stream
 from ..data.augmentation import mirrored, shifted
 from ..models.input_spec import InputSpec
 from ..models.network import Network
+from ..models.precision import autocast
 from .schedule import Distillation
 from .sources import Source
 
@@ -62,10 +63,10 @@ class Views:
         return self.source.distinct(epochs)
 
     def epoch(self, seed: int, epoch: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        rng, narrow = stream(seed, "views", epoch), self.settings.precision == "bfloat16"
+        rng = stream(seed, "views", epoch)
         for pixels, _ in self.source.epoch(seed, epoch, batch):
             views = view(pixels, self.settings, self.spec, rng)
-            with torch.autocast(self.teacher.device.type, torch.bfloat16, enabled=narrow):
+            with autocast(self.settings.precision, self.teacher.device):
                 logits = self.teacher.predict(views, batch=len(views))
             yield views, logits
 

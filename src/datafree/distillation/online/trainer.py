@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +19,7 @@ from ..._core.slots import Slot, Slots, module_slots, optimizer_slots, prefixed
 from ...models import hooks as tap_names
 from ...models.network import Network, copied, frozen
 from ...models.pixel_bytes import to_bytes, to_pixels
+from ...models.precision import autocast, note_emulation
 from ...synthesis.generator import Generator, new_generator
 from ...synthesis.losses import Objective, View
 from ...synthesis.losses.alignment import Alignment
@@ -84,6 +84,7 @@ class OnlineTrainer:
         optimizer = Muon if settings.optimizer == "muon" else torch.optim.Adam
         self.student_optimizer = optimizer(student.module.parameters(), lr=settings.student_rate)
         self.temperature = settings.temperature or 0.0
+        note_emulation(settings.precision, teacher.device)
         self.replace_generator()
 
     def replace_generator(self) -> None:
@@ -145,8 +146,7 @@ class OnlineTrainer:
                 group["lr"] = rate * scale
 
     def _autocast(self) -> Any:
-        narrow = self.settings.precision == "bfloat16"
-        return torch.autocast(self.teacher.device.type, torch.bfloat16) if narrow else nullcontext()
+        return autocast(self.settings.precision, self.teacher.device)
 
     def _generate(self, rng: torch.Generator, count: int | None = None) -> Tensor:
         latents = torch.randn((count or self.local_batch, self.generator.latents_per_image), generator=rng)

@@ -116,6 +116,9 @@ def bind(
     """The method bound to a teacher and its record. A long preparation runs on `workers` threads, by default as many as
     torch uses, and is shown as a stage of `progress`.
     """
+    from ...models.precision import note_emulation
+
+    note_emulation(getattr(method, "precision", None), teacher.device)
     taken = inspect.signature(method.bind).parameters
     options = {"workers": workers, "progress": progress}
     return method.bind(teacher, record, **{name: value for name, value in options.items() if name in taken})

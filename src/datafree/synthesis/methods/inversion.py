@@ -21,6 +21,7 @@ from ...models.behaviour import check_pixel_gradient
 from ...models.input_spec import InputSpec
 from ...models.memory_format import channels_last
 from ...models.network import Network, frozen
+from ...models.precision import autocast
 from ...records.record import Record
 from ..losses import Objective, View, term_from_name
 from . import Batch, chunk_labels
@@ -110,12 +111,11 @@ def invert(
     pixels = start.clone().requires_grad_(True)
     width = network.spec.high - network.spec.low
     adam = torch.optim.Adam([pixels], lr=inversion.learning_rate * width, eps=1e-8 / width)
-    half = inversion.precision == "bfloat16"
     layout = channels_last(network) if network.device.type == "cpu" else nullcontext()  # measured on CPUs only
     with layout, frozen(network.module), tap_names.watch(network, objective.taps, objective.edits) as activations:
         for step in range(inversion.steps):
             augmented = _augmented(pixels, inversion, network.spec, rng)
-            with torch.autocast(network.device.type, torch.bfloat16) if half else nullcontext():
+            with autocast(inversion.precision, network.device):
                 logits = network.logits(augmented)
             activations[tap_names.INPUT] = augmented
             view = View(augmented, labels, logits, activations)

@@ -22,6 +22,7 @@ from ...models.behaviour import check_pixel_gradient
 from ...models.input_spec import Border
 from ...models.memory_format import channels_last
 from ...models.network import Network, frozen
+from ...models.precision import autocast
 from ...records.divergence import Form, stored_statistics
 from ...records.record import Record
 from ..generator import Generator
@@ -218,9 +219,8 @@ class BoundMetaGenerator:
         sums = [torch.zeros_like(parameter) for parameter in parameters]
         objective = Objective(((1.0, divergence), (settings.classes, TargetClass()))) + guide
         border = self.teacher.spec.border_colour(latents)
-        narrow = settings.precision == "bfloat16"
         for step in range(settings.steps):
-            with torch.autocast(labels.device.type, torch.bfloat16) if narrow else nullcontext():
+            with autocast(settings.precision, labels.device):
                 pixels = generator(latents)
                 views = shifted(pixels, jitter, rng, border)
                 views = mirrored(views, rng) if settings.flip else views
