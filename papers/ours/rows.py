@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from datafree.distillation.distill import Distillation
+from datafree.distillation.online.settings import OnlineDistillation
 from datafree.distillation.students import Start
 from datafree.distillation.training_loop import Schedule
 from datafree.models.input_spec import InputSpec
 from datafree.synthesis.methods.meta_generator import MetaGenerator
 
-__all__ = ["BUDGETS", "Budget", "Pair", "Row"]
+__all__ = ["BUDGETS", "Budget", "OnlineRow", "Pair", "Row"]
 
 BATCH = 128
 TRAINING = Schedule(epochs=10, batch=64, learning_rate=0.005)
@@ -49,6 +50,15 @@ class Row:
 
 
 @dataclass(frozen=True)
+class OnlineRow:
+    """One student that learns from a generator's images while the generator learns."""
+
+    student: str
+    online: OnlineDistillation
+    start: Start = "teacher"
+
+
+@dataclass(frozen=True)
 class Pair:
     """One teacher, with its rows."""
 
@@ -63,15 +73,20 @@ class Pair:
     """`mean` and `std` of the teacher's input, and the border of its training images, if it was not black."""
     training: Schedule = TRAINING
     limit: int | None = None
+    size: int | None = None
+    """Height and width that the networks take, if it is not the images'."""
+    online: Mapping[str, OnlineRow] = field(default_factory=dict)
+    """Further rows."""
 
     @property
     def id(self) -> str:
         return f"{self.data}/{self.teacher}"
 
     def names(self) -> tuple[str, ...]:
-        return ("teacher", *self.rows)
+        return ("teacher", *self.rows, *self.online)
 
     def spec(self, shape: tuple[int, int, int], classes: tuple[str, ...]) -> InputSpec:
+        shape = shape if self.size is None else (shape[0], self.size, self.size)
         return InputSpec(shape=shape, classes=classes, **self.constants)
 
     def settings(self, name: str) -> dict[str, Any]:
@@ -80,8 +95,18 @@ class Pair:
         shared = {"teacher": teacher, "limit": self.limit}
         if "border" in self.constants:
             shared["border"] = list(self.constants["border"])
+        if self.size is not None:
+            shared["size"] = self.size
         if name == "teacher":
             return shared
+        if name in self.online:
+            game = self.online[name]
+            return {
+                **shared,
+                "student": game.student,
+                "start": game.start,
+                "online": game.online.model_dump(mode="json"),
+            }
         row = self.rows[name]
         learning = row.learning.model_dump(mode="json", exclude={"epochs"})
         method = None if row.images is None else row.method.model_dump(mode="json")
@@ -157,6 +182,7 @@ SMOKE = Pair(
         "half/kd": Row("half", 30, learning=TINY),
     },
 )  # fmt: skip
+
 CIFAR100_MEAN = (0.5070751592371323, 0.48654887331495095, 0.4409178433670343)
 SIMPNET = Path(__file__).with_name("simpnet.py")
 CIFAR100 = Pair(
@@ -167,8 +193,20 @@ CIFAR100 = Pair(
     },
     rows=_named("half", _student(f"{SIMPNET}:half")),
 )  # fmt: skip
+
+
+def _lenet(data: str, online: Mapping[str, OnlineRow]) -> Pair:
+    """LeNet-5, trained here, to a LeNet-5 of half its width."""
+    return Pair(
+        data=data, teacher="lenet5", size=32, training=Schedule(epochs=10, batch=64, learning_rate=1e-3),
+        rows={"kd": Row(HALF, 4_680, learning=Distillation(batch=128))}, online=online,
+    )  # fmt: skip
+
+
+HALF = "lenet5-half"
+MNIST = _lenet("mnist", {"fast": OnlineRow(HALF, OnlineDistillation(epochs=6, scene="drawings", ground="dark"))})
 BUDGETS = {
     "smoke": Budget((SMOKE,), (0, 1)),
-    "cpu": Budget((CIFAR10, CIFAR100), (0, 1, 2)),
+    "cpu": Budget((CIFAR10, CIFAR100, MNIST), (0, 1, 2)),
     "gpu": Budget((GPU,), (0,)),
 }

@@ -28,6 +28,7 @@ if not __package__:  # started by its path: the imports below need the repositor
 from datafree._core.files import read_json, write_json
 from datafree.data import load
 from datafree.distillation.distill import distill
+from datafree.distillation.distill_online import distill_online
 from datafree.distillation.train import train
 from datafree.evaluation.accuracy import evaluate
 from datafree.evaluation.similarity import similarity
@@ -66,6 +67,8 @@ class Chain:
     def row(self, name: str) -> dict[str, Any]:
         if name == "teacher":
             return asdict(evaluate(self.teacher, self.test))
+        if name in self.pair.online:
+            return self.online_row(name)
         row = self.pair.rows[name]
         images, measured = (self.train, {}) if row.images is None else self.synthetic(row)
         schedule = row.schedule(len(images))
@@ -82,6 +85,21 @@ class Chain:
         return {
             **asdict(evaluate(student, self.test, self.teacher)), **measured,
             "student_steps": schedule.epochs * (len(images) // schedule.batch), "loss": curve.loss,
+            "student_cpu_seconds": None if resumed else round(seconds, 1),
+        }  # fmt: skip
+
+    def online_row(self, name: str) -> dict[str, Any]:
+        row = self.pair.online[name]
+        state = cell_path(self.folder, name).with_suffix(".state.safetensors")
+        start, resumed = time.process_time(), state.exists()
+        student = distill_online(
+            self.teacher, row.student, row.online, start=row.start, seed=self.seed, state=state,
+            identity={**self.pair.settings(name), "seed": self.seed},
+        )  # fmt: skip
+        seconds = time.process_time() - start
+        state.unlink()
+        return {
+            **asdict(evaluate(student, self.test, self.teacher)), "loss": student.history.loss,
             "student_cpu_seconds": None if resumed else round(seconds, 1),
         }  # fmt: skip
 
@@ -129,28 +147,43 @@ def collect(budget: str, work: Path) -> list[dict[str, Any]]:
         for name in pair.names() if budget != "gpu" else pair.rows:
             identity = f"{pair.id}/{name}"
             cells = cells_by_seed(work / pair.id, name, plan.seeds, pair.settings(name))
+            if name in pair.online:
+                cells = with_relative_cpu(cells, cells_by_seed(work / pair.id, "kd", plan.seeds, pair.settings("kd")))
             fields = {"deviation": reasons.get(identity, ""), **provenance(cells, budget)}
             claims.append(experiment(identity, metrics(cells), **fields))
     return claims
 
 
 METRICS = {
-    "agreement": "% of test images, agreement with the teacher",
-    "synthesis_cpu_seconds": "CPU-seconds, one thread",
-    "student_cpu_seconds": "CPU-seconds, one thread",
-    "divergence": "nats, images shifted and flipped as in training",
-    "diversity": "effective directions within a class, 64 images",
+    "agreement": ("% of test images, agreement with the teacher", "agreement"),
+    "synthesis_cpu_seconds": ("CPU-seconds, one thread", "CPU-seconds for the images"),
+    "student_cpu_seconds": ("CPU-seconds, one thread", "CPU-seconds for the student"),
+    "relative_cpu": ("CPU time / that of kd in the same run", "CPU time / that of kd"),
+    "divergence": ("nats, images shifted and flipped as in training", "divergence of the images"),
+    "diversity": ("effective directions within a class, 64 images", "diversity of the images"),
 }
-"""Field of a cell -> unit."""
+"""Field of a cell -> unit, title in the tables."""
 
 
 def metrics(cells: Mapping[int, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Accuracy of a row, and everything else that all of its cells have measured. Interrupted runs have no CPU time."""
     measured = {"accuracy": metric(ACCURACY, {seed: cell["accuracy"] for seed, cell in cells.items()})}
-    for name, unit in METRICS.items():
+    for name, (unit, title) in METRICS.items():
         if cells and all(cell.get(name) is not None for cell in cells.values()):
-            measured[name] = metric(unit, {seed: round(cell[name], 2) for seed, cell in cells.items()})
+            measured[name] = metric(unit, {seed: round(cell[name], 2) for seed, cell in cells.items()}, title=title)
     return measured
+
+
+def with_relative_cpu(
+    cells: Mapping[int, dict[str, Any]], kd: Mapping[int, dict[str, Any]]
+) -> dict[int, dict[str, Any]]:
+    """The cells with their CPU time divided by that of `kd` with the same seed, if both are known."""
+    return {seed: {**cell, "relative_cpu": _ratio(cell, kd.get(seed, {}))} for seed, cell in cells.items()}
+
+
+def _ratio(cell: Mapping[str, Any], kd: Mapping[str, Any]) -> float | None:
+    seconds, kd_seconds = (one.get("student_cpu_seconds") for one in (cell, kd))
+    return seconds / kd_seconds if seconds and kd_seconds else None
 
 
 def main() -> int:
