@@ -12,11 +12,13 @@ from datafree._core.errors import Notice, UserError
 from datafree._core.files import read_tensors, write_tensors
 from datafree._core.optional_packages import quiet
 from datafree.models.pixel_bytes import to_bytes
+from datafree.synthesis.sampling import Samples
 
 with quiet():
     pytest.importorskip("torchao")
     from datafree.quantization import Bits, FineTuning, calibrate, finetune
     from datafree.quantization.fine_tuning import Augmented
+    from datafree.quantization.image_sources import load_images
 
 FEW = Bits(weights=2, activations=3)
 PLAIN = FineTuning(shift=0, flip=False, mixup=0.0)
@@ -273,3 +275,13 @@ def test_a_loss_that_is_not_finite_is_one_line_and_leaves_no_state(fresh, normed
 def test_at_16_bits_there_is_next_to_nothing_to_learn(loss, fresh, normed, shown):
     settings = PLAIN.model_copy(update={"epochs": 1, "loss": loss, "learning_rate": 1e-9})
     assert finetune(fresh(Bits(weights=16, activations=16)), normed, shown, settings).loss[0] < 1e-4
+
+
+def test_images_are_shifted_on_their_own_border(normed, shown):
+    samples = Samples(shown, normed.predict(shown), torch.zeros(len(shown), dtype=torch.long), (0.25,))
+    images = load_images(normed, samples, None, role="calibrate")
+    assert images.border == (0.25,) and load_images(normed, shown, None, role="calibrate").border is None
+    settings = FineTuning(shift=2, flip=False, mixup=0.0)
+    for border, colour in ((images.border, 0.25), (None, normed.spec.black)):
+        (pixels, _), *_ = Augmented(normed, torch.ones_like(shown), settings, border).epoch(0, 0, len(shown))
+        assert set(pixels.unique().tolist()) == {1.0, colour}

@@ -35,10 +35,13 @@ class Augmented:
     pixels: Tensor
     """uint8 or float32 (N, C, H, W)."""
     settings: FineTuning
+    border: tuple[float, ...] | None = None
+    """Colour on which they are shifted; None: the teacher's border."""
 
     @property
     def spec(self) -> InputSpec:
-        return self.teacher.spec
+        spec = self.teacher.spec
+        return spec if self.border is None else spec.model_copy(update={"border": self.border})
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -67,13 +70,14 @@ def finetune(
     pixels: Tensor,
     settings: FineTuning | None = None,
     *,
+    border: tuple[float, ...] | None = None,
     seed: int = 0,
     state: Path | None = None,
     identity: dict[str, Any] | None = None,
     progress: Progress = silent,
 ) -> Curve:
     """Trains `quantized` in place to give the outputs of `teacher` on `pixels` (N, C, H, W), without labels. Returns the
-    curve.
+    curve. They are shifted on `border`, a colour in pixel units, by default the teacher's (see `InputSpec`).
 
     It ends with the weights of the last epoch. With a `state` path, everything is saved there after each epoch, and the same
     call continues from it. Raises UserError for images that do not fit, and if the loss is not finite.
@@ -85,11 +89,13 @@ def finetune(
         raise UserError("pixels: got no image, expected at least 1 to fine-tune on; give some")
     for part in pixels.split(4096):
         teacher.spec.check(to_pixels(part, teacher.spec))
-    source = Augmented(teacher, pixels, settings)
+    source = Augmented(teacher, pixels, settings, border)
     content = {
         "sha256_of_images": digest_of({"": pixels}),
         "sha256_of_start": digest_of(quantized.network.module.state_dict()),
     }
+    if border is not None:
+        content["border"] = repr(border)
     identity = {**(identity or {}), **content} if state is not None else identity
     curve = train_student(
         teacher, quantized.network, source, settings,

@@ -90,6 +90,8 @@ class Images:
     """Images to hash in the run log, if no seed reproduces them."""
     folder: Path | None = None
     """Folder of a set, to hash instead."""
+    border: tuple[float, ...] | None = None
+    """Colour on which a method shifted them; None: unknown, or not shifted. See `InputSpec`."""
 
 
 def default_method(network: Network, record: Record | None) -> str:
@@ -152,6 +154,7 @@ def load_images(
     """
     if isinstance(source, (str, Path)):
         return _from_name(network, str(source), count, role=role, record=record, seed=seed, progress=progress)
+    border = source.border if isinstance(source, Samples) else None
     if isinstance(source, Samples):
         source = network.spec.clamp(source.labelled_by(network, role)[0])
     if isinstance(source, Tensor) and source.dtype != torch.uint8:
@@ -162,7 +165,7 @@ def load_images(
         origin = Origin(
             f"{len(source):,} images given in memory, of unknown origin", synthetic=False, images=len(source)
         )
-        return Images(source.float(), origin, IN_MEMORY, content=source)
+        return Images(source.float(), origin, IN_MEMORY, content=source, border=border)
     if isinstance(source, Dataset):
         return _from_dataset(network, source, count)
     if isinstance(source, SyntheticSet):
@@ -175,9 +178,8 @@ def load_images(
         return _from_dataset(network, data, None if in_memory else count)
     name = source.method
     check_images(count or NOISE_IMAGES, network.spec)
-    pixels = _synthetic(network, source, count or NOISE_IMAGES, record, seed, progress)
     settings = source.model_dump(mode="json") if hasattr(source, "model_dump") else name  # type: ignore[attr-defined]
-    return Images(pixels, _synthetic_origin(len(pixels), name), settings)
+    return _synthetic(network, source, count or NOISE_IMAGES, settings, record, seed, progress)
 
 
 def _from_name(
@@ -195,8 +197,7 @@ def _from_name(
         check_images(count or NOISE_IMAGES, network.spec)
         settings = {"steps": STEPS} if "steps" in methods.methods()[name].model_fields else {}
         method = methods.from_name(name, **settings)
-        pixels = _synthetic(network, method, count or NOISE_IMAGES, record, seed, progress)
-        return Images(pixels, _synthetic_origin(len(pixels), name), name)
+        return _synthetic(network, method, count or NOISE_IMAGES, name, record, seed, progress)
     if (Path(name) / "set.json").is_file():
         return _from_set(network, SyntheticSet.open(name), count)
     if (Path(name) / CONDENSED).is_file():
@@ -207,14 +208,15 @@ def _from_name(
 
 
 def _synthetic(
-    network: Network, method: Any, count: int, record: Record | None, seed: int, progress: Progress
-) -> Tensor:
-    """Images (count, C, H, W) from a method, made in chunks and clamped to the network's range."""
+    network: Network, method: Any, count: int, setting: Any, record: Record | None, seed: int, progress: Progress
+) -> Images:
+    """`count` images from a method, made in chunks and clamped to the network's range."""
     bound, parts = methods.bind(method, network, record, progress=progress), []
     for index in range(-(-count // CHUNK)):
         parts.append(made_chunk(bound, index, seed, CHUNK).pixels)
         progress(min((index + 1) * CHUNK, count), count)
-    return network.spec.clamp(torch.cat(parts)[:count])
+    pixels = network.spec.clamp(torch.cat(parts)[:count])
+    return Images(pixels, _synthetic_origin(count, method.method), setting, border=bound.teacher.spec.border)
 
 
 def _synthetic_origin(count: int, method: object) -> Origin:
@@ -235,7 +237,7 @@ def _from_set(network: Network, source: SyntheticSet, count: int | None) -> Imag
     network.spec.check(pixels)
     method = source.about["method"]
     origin = _synthetic_origin(len(pixels), method.get("method") if isinstance(method, dict) else None)
-    return Images(pixels, origin, str(source.folder), folder=source.folder)
+    return Images(pixels, origin, str(source.folder), folder=source.folder, border=source.spec.border)
 
 
 def _from_condensed(network: Network, source: Condensed, count: int | None, setting: str) -> Images:

@@ -255,7 +255,7 @@ def quantize(
         with stages(f"fine-tune {bits.name}") as report:
             curve = finetune(
                 simulation, network, tuning_images.pixels, tuning,
-                seed=seed, state=state, identity=identity, progress=report,
+                border=tuning_images.border, seed=seed, state=state, identity=identity, progress=report,
             )  # fmt: skip
     images_by_role = {"calibrate": ranges, **({} if tuning_images is None else {"finetune": tuning_images})}
     settings = {
