@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..._core.errors import UserError
+from ..._core.progress import Progress, silent, stage
 from ..._core.seeds import stream
 from ..._core.settings import Settings
 from ...data.augmentation import mirrored, shifted
@@ -95,7 +96,7 @@ class MetaGenerator(Settings):
         chunks = -(-images // LARGEST)
         return self.batch * -(-images // (chunks * self.batch))
 
-    def bind(self, teacher: Network, record: Record | None) -> BoundMetaGenerator:
+    def bind(self, teacher: Network, record: Record | None, *, progress: Progress = silent) -> BoundMetaGenerator:
         """Raises UserError for a teacher without batch norms or gradient, and for a shift as large as the images."""
         check_pixel_gradient(teacher, f"method {self.method}")
         side = min(teacher.spec.shape[1:])
@@ -105,7 +106,8 @@ class MetaGenerator(Settings):
         with torch.random.fork_rng(devices=[]):  # its weights are drawn again for every chunk
             generator = Generator(teacher.spec, self.latent, self.width, contrast=True)
         bound = BoundMetaGenerator(self, teacher, term, generator.to(teacher.device))
-        return bound.as_trained()
+        with stage(progress, "how the training images were shifted") as shown:
+            return bound.as_trained(shown)
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ class BoundMetaGenerator:
         batches = [pixels.cpu() for pixels in self._batches(labels, rng)]
         return Batch(torch.cat(batches)[:size], labels)
 
-    def as_trained(self) -> BoundMetaGenerator:
+    def as_trained(self, progress: Progress = silent) -> BoundMetaGenerator:
         """With the `jitter`, `border` and `flip` that were not chosen as in the teacher's training, which few images show.
 
         A teacher that was trained on shifted or mirrored images keeps its class under them. Its batch norms then contain the
@@ -139,9 +141,15 @@ class BoundMetaGenerator:
         still, moved = self._with(0, settings.border), [self._with(jitter, border) for border in borders if jitter]
         if settings.jitter is not None and settings.flip is not None and len(moved) <= 1:
             return moved[0] if moved else still
-        trials = [candidate._trial() for candidate in (moved if settings.jitter else [still])]
-        if settings.jitter is None and moved and still._keeps_class(trials[0].images, jitter=jitter):
-            trials += [candidate._trial() for candidate in moved]
+        first = moved if settings.jitter else [still]
+        others = moved if settings.jitter is None else []
+        trials: list[_Trial] = []
+        progress(0, len(first) + len(others))
+        for candidate in (*first, *others):
+            if len(trials) == 1 and others and not still._keeps_class(trials[0].images, jitter=jitter):
+                break
+            trials.append(candidate._trial())
+            progress(len(trials), len(first) + len(others))
         best = min(trials, key=lambda trial: trial.divergence)
         flip = still._keeps_class(best.images, flip=True) if settings.flip is None else settings.flip
         return replace(best.method, settings=best.method.settings.model_copy(update={"flip": flip}))
