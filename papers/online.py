@@ -26,7 +26,6 @@ from datafree.distillation.train import train
 from datafree.distillation.training_loop import Schedule
 from datafree.evaluation.accuracy import evaluate
 from datafree.evaluation.stability import HALF, stability
-from datafree.models.input_spec import InputSpec
 from datafree.models.network import Network
 from datafree.releases.load import load_model, new_model
 from datafree.releases.release import write_release
@@ -34,8 +33,7 @@ from papers.cells import cell_path, cells_by_seed, current_keys, deviations, mea
 from papers.chains import arguments, with_gpu
 from papers.chains import run as run_chains
 from papers.claims import ACCURACY, experiment, metric
-from papers.ours.rows import CIFAR100, IMAGENET, SIMPNET
-from papers.teachers import published
+from papers.teachers import RESNET20, RESNET44, SIMPNET, SIMPNET600K, PublishedTeacher, spec_of
 
 __all__ = ["REPLAYED", "Budget", "OnlineRow", "Pair", "cifar10", "cifar100", "lenet", "main", "resnets"]
 
@@ -84,12 +82,8 @@ class Pair:
     """Rows with a student on the real data, and its name; empty for the pair's student."""
     size: int | None = None
     limit: int | None = None
-    weights: str | None = None
-    """File name of a trained teacher in the data folder's `weights`; None: the teacher is trained here."""
-    code: str | None = None
-    """That teacher as `file.py:function`; None: a network of the zoo."""
-    constants: Mapping[str, Any] = field(default_factory=dict)
-    """Its `mean`, `std` and `border`."""
+    published: PublishedTeacher | None = None
+    """The trained teacher; None: it is trained here."""
 
     @property
     def id(self) -> str:
@@ -134,7 +128,7 @@ def resnets(rows: Mapping[str, OnlineRow]) -> tuple[Pair, ...]:
     """ResNet-44 to ResNet-20, for the `gpu` budget. CIFAR-10's teacher is a published one, the others are trained here."""
     learning = Distillation(epochs=100, batch=256)
     shared = {"teacher": "resnet44", "student": "resnet20", "rows": rows, "online": LONG, "learning": learning}
-    published = Pair(data="cifar10", weights="cifar10-resnet44.safetensors", constants=IMAGENET, **shared)
+    published = Pair(data="cifar10", published=RESNET44, **shared)
     training = Schedule(epochs=100, batch=128)
     return published, *(Pair(data=data, training=training, **shared) for data in ("cifar100", "svhn"))
 
@@ -156,17 +150,15 @@ def cifar10(rows: Mapping[str, OnlineRow], baselines: Mapping[str, str]) -> Pair
     """A published ResNet-20 to its half, from random weights, where a student forgets."""
     return Pair(
         data="cifar10", teacher="resnet20", student="half", rows=rows, online=FORGETTING, learning=STEADY,
-        baselines=baselines, weights="cifar10-resnet20.safetensors", constants=IMAGENET,
+        baselines=baselines, published=RESNET20,
     )  # fmt: skip
 
 
 def cifar100(rows: Mapping[str, OnlineRow], baselines: Mapping[str, str]) -> Pair:
     """A published SimpNet to its half, likewise."""
-    published = CIFAR100
     return Pair(
-        data="cifar100", teacher=published.teacher, student=f"{SIMPNET}:half", rows=rows, online=FORGETTING,
-        learning=STEADY, baselines=baselines, weights=published.weights, code=published.code,
-        constants=published.constants,
+        data="cifar100", teacher="simpnet600k", student=f"{SIMPNET}:half", rows=rows, online=FORGETTING, learning=STEADY,
+        baselines=baselines, published=SIMPNET600K,
     )  # fmt: skip
 
 
@@ -188,7 +180,7 @@ class Chain:
             load(pair.data, split, data_dir=data_dir).subset(pair.limit) for split in ("train", "test")
         )
         shape = self.train.shape if pair.size is None else (self.train.shape[0], pair.size, pair.size)
-        self.spec = InputSpec(shape=shape, classes=self.train.classes, **pair.constants)
+        self.spec = spec_of(pair.published, shape, self.train.classes)
 
     def run(self, say: Any) -> None:
         for row in self.pair.names():
@@ -199,8 +191,7 @@ class Chain:
     def row(self, name: str) -> dict[str, Any]:
         if name == "teacher":
             return self.train_teacher()
-        teacher = load_model(str(self.folder / "teacher")) if self.pair.weights is None else self.published_teacher()
-        teacher.module.to(self.device)
+        teacher = self.teacher
         student = new_student(self.pair.student_of(name), teacher, seed=self.seed)
         if name in self.pair.baselines:
             distill(teacher, student, soft_labelled(teacher, self.train), self.pair.learning, seed=self.seed)
@@ -211,16 +202,20 @@ class Chain:
         return self.distill_online(name, teacher, student)
 
     def train_teacher(self) -> dict[str, Any]:
-        if self.pair.weights is not None:
-            return asdict(evaluate(self.published_teacher(), self.test))
+        if self.pair.published is not None:
+            return asdict(evaluate(self.teacher, self.test))
         teacher = new_model(self.pair.teacher, self.spec, seed=self.seed)
         teacher.module.to(self.device)
         train(teacher, self.train, self.pair.training, seed=self.seed)
         write_release(self.folder / "teacher", teacher)
         return asdict(evaluate(teacher, self.test))
 
-    def published_teacher(self) -> Network:
-        return published(self.pair.code or self.pair.teacher, str(self.pair.weights), self.spec, self.data_dir)
+    @property
+    def teacher(self) -> Network:
+        published = self.pair.published
+        if published is None:
+            return load_model(str(self.folder / "teacher")).to(self.device)
+        return published.load(self.spec, self.data_dir, self.device)
 
     def distill_online(self, name: str, teacher: Network, student: Network) -> dict[str, Any]:
         row, identity = self.pair.rows[name], self.pair.settings(name)

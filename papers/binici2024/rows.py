@@ -4,7 +4,6 @@ budget.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +11,9 @@ from datafree.data.augmentation import Augmentation
 from datafree.distillation.distill import Distillation
 from datafree.distillation.training_loop import Schedule
 from datafree.synthesis.methods.meta_generator import MetaGenerator
-from papers.ours.rows import CIFAR10, CIFAR100, LEARNING, RECIPE, SIMPNET
+from papers.ours.rows import CIFAR10, CIFAR100, LEARNING, RECIPE
 from papers.ours.rows import Pair as Published
+from papers.teachers import SIMPNET, PublishedTeacher
 
 __all__ = ["ANCHORS", "AUGMENTATIONS", "BUDGETS", "EXPANSIONS", "Budget", "Pair", "split"]
 
@@ -62,12 +62,8 @@ class Pair:
     generator: MetaGenerator | None = None
     """What makes the synthetic images instead of inversion."""
     limit: int | None = None
-    weights: str | None = None
-    """File name of a trained teacher in the data folder's `weights`; None: the teacher is trained here."""
-    code: str | None = None
-    """That teacher as `file.py:function`; None: a network of the zoo."""
-    constants: Mapping[str, Any] = field(default_factory=dict)
-    """Its `mean`, `std` and `border`."""
+    published: PublishedTeacher | None = None
+    """The trained teacher; None: it is trained here."""
 
     @property
     def id(self) -> str:
@@ -107,7 +103,7 @@ def _published(pair: Published, student: str, anchors: tuple[str, ...], steps: i
     rows = ("teacher", "kd", "generator", *(f"{kind}/{way}" for kind in anchors for way in WAYS))
     return Pair(
         pair.data, pair.teacher, pair.teacher, student, None, rows, Schedule(), learning, images=10_240,
-        generator=RECIPE, weights=pair.weights, code=pair.code, constants=pair.constants,
+        generator=RECIPE, published=pair.published,
     )  # fmt: skip
 
 

@@ -47,7 +47,7 @@ from papers.binici2024.rows import ANCHORS, AUGMENTATIONS, BUDGETS, EXPANSIONS, 
 from papers.cells import cells_by_seed, deviations, measure, provenance, read_cell
 from papers.chains import arguments, run, with_gpu
 from papers.claims import ACCURACY, experiment, metric
-from papers.teachers import published
+from papers.teachers import spec_of
 
 HERE = Path(__file__).resolve().parent
 GENERATOR = "generator"
@@ -79,8 +79,13 @@ class ShortEpochs:
 def settings(pair: Pair, row: str) -> dict[str, Any]:
     """Everything that decides a cell's result. A cell with other settings is measured again and is no claim."""
     teacher = {"teacher": pair.teacher, "training": pair.training.model_dump(), "limit": pair.limit}
-    if pair.weights is not None:
-        teacher |= {"training": None, "weights": pair.weights, "border": list(pair.constants.get("border", ()))}
+    published = pair.published
+    if published is not None:
+        teacher |= {
+            "training": None,
+            "weights": published.weights,
+            "border": list(published.constants.get("border", ())),
+        }
     if row == "teacher":
         return teacher
     learning = {
@@ -136,7 +141,7 @@ class Chain:
             load(pair.data, part, data_dir=data_dir).subset(pair.limit) for part in ("train", "test")
         )
         shape = self.train.shape if pair.size is None else (self.train.shape[0], pair.size, pair.size)
-        self.spec = InputSpec(shape=shape, classes=self.train.classes, **pair.constants)
+        self.spec = spec_of(pair.published, shape, self.train.classes)
 
     def run(self, say: Any) -> None:
         for row in self.pair.rows:
@@ -149,7 +154,7 @@ class Chain:
             measure(self, row, row_settings, say)
 
     def row(self, name: str) -> dict[str, Any]:
-        if name == "teacher" and self.pair.weights is not None:
+        if name == "teacher" and self.pair.published is not None:
             return asdict(evaluate(self.teacher, self.test))
         if name == "teacher":
             teacher = self.new_network(self.pair.teacher)
@@ -170,10 +175,10 @@ class Chain:
 
     @cached_property
     def teacher(self) -> Network:
-        pair = self.pair
-        if pair.weights is None:
+        published = self.pair.published
+        if published is None:
             return load_model(str(self.folder / "teacher")).to(self.device)
-        return published(pair.code or pair.teacher, pair.weights, self.spec, self.data_dir).to(self.device)
+        return published.load(self.spec, self.data_dir, self.device)
 
     def new_network(self, name: str) -> Network:
         network = new_model(name, self.spec, seed=self.seed)

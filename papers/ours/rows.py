@@ -13,6 +13,7 @@ from datafree.distillation.students import Start
 from datafree.distillation.training_loop import Schedule
 from datafree.models.input_spec import InputSpec
 from datafree.synthesis.methods.meta_generator import MetaGenerator
+from papers.teachers import RESNET20, SIMPNET, SIMPNET600K, PublishedTeacher, spec_of
 
 __all__ = ["BUDGETS", "Budget", "OnlineRow", "Pair", "Row"]
 
@@ -65,12 +66,8 @@ class Pair:
     data: str
     teacher: str
     rows: Mapping[str, Row]
-    weights: str | None = None
-    """File name of a published teacher in the data folder's `weights`; None: the teacher is trained here."""
-    code: str | None = None
-    """Name of the teacher as `file.py:function`; None: a network of the zoo."""
-    constants: Mapping[str, Any] = field(default_factory=dict)
-    """`mean` and `std` of the teacher's input, and the border of its training images, if it was not black."""
+    published: PublishedTeacher | None = None
+    """The trained teacher; None: it is trained here."""
     training: Schedule = TRAINING
     limit: int | None = None
     size: int | None = None
@@ -87,14 +84,15 @@ class Pair:
 
     def spec(self, shape: tuple[int, int, int], classes: tuple[str, ...]) -> InputSpec:
         shape = shape if self.size is None else (shape[0], self.size, self.size)
-        return InputSpec(shape=shape, classes=classes, **self.constants)
+        return spec_of(self.published, shape, classes)
 
     def settings(self, name: str) -> dict[str, Any]:
         """Everything that decides a cell's result. A cell with other settings is measured again."""
-        teacher = self.weights or self.training.model_dump(mode="json")
+        published = self.published
+        teacher = self.training.model_dump(mode="json") if published is None else published.weights
         shared = {"teacher": teacher, "limit": self.limit}
-        if "border" in self.constants:
-            shared["border"] = list(self.constants["border"])
+        if published is not None and "border" in published.constants:
+            shared["border"] = list(published.constants["border"])
         if self.size is not None:
             shared["size"] = self.size
         if name == "teacher":
@@ -124,7 +122,6 @@ class Budget:
 
 SHORT: Mapping[str, Any] = {"images": 20_480, "steps": 4_000}
 LONG: Mapping[str, Any] = {"images": 75_776, "steps": 15_984}
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
 def _student(student: str, *, long: bool = False, **options: Any) -> dict[str, Row]:
@@ -160,7 +157,7 @@ def _named(prefix: str, rows: Mapping[str, Row]) -> dict[str, Row]:
 
 
 CIFAR10 = Pair(
-    data="cifar10", teacher="resnet20", weights="cifar10-resnet20.safetensors", constants=IMAGENET,
+    data="cifar10", teacher="resnet20", published=RESNET20,
     rows={
         **_named("half", _student("half", long=True)),
         **_named("resnet14", _student("shallow", start="teacher", learning=GENTLE)),
@@ -169,7 +166,7 @@ CIFAR10 = Pair(
     },
 )  # fmt: skip
 GPU = Pair(
-    data="cifar10", teacher="resnet20", weights="cifar10-resnet20.safetensors", constants=IMAGENET,
+    data="cifar10", teacher="resnet20", published=RESNET20,
     rows={"half/data-free-gpu": Row("half", 20_000, 40_960), "half/kd-gpu": Row("half", 20_000)},
 )  # fmt: skip
 """What benchmarks/gpu.py runs."""
@@ -183,14 +180,8 @@ SMOKE = Pair(
     },
 )  # fmt: skip
 
-CIFAR100_MEAN = (0.5070751592371323, 0.48654887331495095, 0.4409178433670343)
-SIMPNET = Path(__file__).with_name("simpnet.py")
 CIFAR100 = Pair(
-    data="cifar100", teacher="simpnet600k", weights="cifar100-simpnet600k.safetensors", code=f"{SIMPNET}:simpnet600k",
-    constants={
-        "mean": CIFAR100_MEAN, "std": (0.2673342858792401, 0.2564384629170883, 0.27615047132568404),
-        "border": CIFAR100_MEAN,
-    },
+    data="cifar100", teacher="simpnet600k", published=SIMPNET600K,
     rows=_named("half", _student(f"{SIMPNET}:half")),
 )  # fmt: skip
 

@@ -40,7 +40,6 @@ from papers.cells import cell_path, cells_by_seed, deviations, measure, provenan
 from papers.chains import arguments, run, with_gpu
 from papers.claims import ACCURACY, experiment, metric
 from papers.ours.rows import BUDGETS, Pair, Row
-from papers.teachers import published
 
 HERE = Path(__file__).resolve().parent
 AS_IN_TRAINING: Mapping[str, Any] = {"shift": 4, "flip": True}
@@ -107,10 +106,10 @@ class Chain:
 
     @cached_property
     def teacher(self) -> Network:
-        pair = self.pair
-        if pair.weights is None:
+        published = self.pair.published
+        if published is None:
             return self.trained_teacher()
-        return published(pair.code or pair.teacher, pair.weights, self.spec, self.data_dir).to(self.device)
+        return published.load(self.spec, self.data_dir, self.device)
 
     def trained_teacher(self) -> Network:
         folder = self.folder / "teacher"

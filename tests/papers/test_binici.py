@@ -78,6 +78,12 @@ SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "fashion-mnist": (1, 28, 28
 SHAPES |= {"cifar100": (3, 32, 32), "svhn": (3, 32, 32)}
 
 
+def teacher_of(pair, shape):
+    """The pair's teacher with random weights."""
+    network = pair.published.network if pair.published else pair.teacher
+    return new_model(network, InputSpec(shape=shape, classes=tuple("0123456789")), seed=0)
+
+
 @pytest.mark.parametrize(
     ("paper", "budget"),
     [
@@ -90,7 +96,11 @@ def test_every_row_of_every_budget_can_begin(paper, budget):
     for pair in BUDGETS[paper][budget].pairs:
         channels, *size = SHAPES[pair.data]
         shape = (channels, *(size if pair.size is None else (pair.size, pair.size)))
-        teacher = new_model(pair.code or pair.teacher, InputSpec(shape=shape, classes=tuple("0123456789")), seed=0)
+        teacher = new_model(
+            pair.published.network if pair.published else pair.teacher,
+            InputSpec(shape=shape, classes=tuple("0123456789")),
+            seed=0,
+        )
         for name, row in pair.rows.items():
             settings, memory = row.online(**pair.online), replay.from_dict(dict(row.replay)).bind(teacher, 0)
             scene = None if settings.scene == "none" else Scene(settings.scene)
@@ -121,7 +131,11 @@ def test_a_method_of_the_field_has_its_own_terms_and_images_and_the_pairs_length
 def test_memories_have_as_many_bytes_within_a_percent(budget):
     for pair in BUDGETS["binici2022"][budget].pairs:
         shape = (SHAPES[pair.data][0], 32, 32)
-        teacher = new_model(pair.code or pair.teacher, InputSpec(shape=shape, classes=tuple("0123456789")), seed=0)
+        teacher = new_model(
+            pair.published.network if pair.published else pair.teacher,
+            InputSpec(shape=shape, classes=tuple("0123456789")),
+            seed=0,
+        )
         also = [other.rows for other in BUDGETS["binici2021"][budget].pairs if other.id == pair.id]
         rows = {**pair.rows, **{name: row for one in also for name, row in one.items() if "replay_bytes" in row.replay}}
         sizes = {}
