@@ -111,7 +111,7 @@ def _expand(
     from ..records.divergence import has_statistics
     from ..runs.output_folder import output_folder
     from ..runs.run_log import RunLog
-    from ..synthesis.expansion import GuidedInversion, guided
+    from ..synthesis.expansion import Expansion, GuidedInversion, guided
     from ..synthesis.synthetic_set import SET_FOLDER, chunk_size, make_set, memory_hashes
 
     check_counts(out, images=images, chunk=chunk, workers=workers)
@@ -123,7 +123,7 @@ def _expand(
     chunk = chunk_size(method, network, images, out) if chunk is None else chunk
     check_record(method, network, source, record)
     inverted = isinstance(method, GuidedInversion)
-    if not inverted and not has_statistics(network, record):
+    if not isinstance(settings, Expansion) and not has_statistics(network, record):
         raise UserError(
             f"--generator: {network.name} has no batch norm and no record of moments of its layers (datafree record moments "
             "--conv units), expected one of them; leave --generator out, then pixels are optimised"

@@ -164,7 +164,7 @@ def _augmentation(settings: dict[str, Any]) -> str | None:
     if not isinstance(settings, dict) or settings.get("method") != "meta-generator":
         return None
     shift, border = settings["jitter"], settings.get("border")
-    colour = {"black": " on black", "mean": " on the mean colour"}.get(border, "")
+    colour = {"black": " on black", "mean": " on the mean colour"}.get(border or "", "")
     moved = f"shifted by up to {shift} pixel{'s' * (shift > 1)}{colour}" if shift else "not shifted"
     flags = [f"--shift {shift}"] * bool(shift) + ["--flip"] * settings["flip"]
     same = f"; for distill and similarity, the same is {' '.join(flags)}" if flags else ""

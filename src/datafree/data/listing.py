@@ -54,7 +54,7 @@ def listed(root: Path, order: str | None = None) -> Listing:
             f"which holds {loose_images:,} image{'s' * (loose_images > 1)} and no folder"
             if loose_images
             else "which holds output of datafree, unfinished or of another kind"
-            if is_file(root / MARKER)
+            if (root / MARKER).is_file()
             else "which has no folder in it"
         )
         raise UserError(
