@@ -39,8 +39,12 @@ def main() -> int:
     import torch
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", default=os.environ.get("DATAFREE_DATA"))
-    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "ours")
+    parser.add_argument(
+        "--data-dir", default=os.environ.get("DATAFREE_DATA"), help="folder of data and weights; default: DATAFREE_DATA"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "runs" / "ours", help="folder for claims.json; default: runs/ours"
+    )
     args = parser.parse_args()
     if not torch.cuda.is_available():
         print(

@@ -26,12 +26,12 @@ def arguments(
 ) -> argparse.ArgumentParser:
     """The flags; `example` is a prefix of an id for the help of --only, `rows` a row for --rows, if there is that flag."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--budget", choices=tuple(budgets), default="smoke")
+    parser.add_argument("--budget", choices=tuple(budgets), default="smoke", help="size of the runs; default: smoke")
     parser.add_argument("--work", type=Path, default=None, help=f"folder of the cells; default: runs/{paper}/BUDGET")
     parser.add_argument("--out", type=Path, default=None, help="claims.json to write; default: only print the tables")
     parser.add_argument("--only", default="", help=f"only pairs whose id starts with this, e.g. {example}")
-    parser.add_argument("--data-dir", default=None)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--data-dir", default=None, help="folder of data and weights; default: DATAFREE_DATA")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1; default: cpu")
     parser.add_argument("--collect", action="store_true", help="measure nothing, write the claims of existing cells")
     parser.add_argument("--merge", action="store_true", help="keep the seeds of --out that have no cell here")
     parser.add_argument("--seeds", type=int, nargs="+", default=None, help="only these of the budget's seeds")

@@ -37,10 +37,12 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--peers", type=Path, default=None, help="folder with one checkout per peer")
     parser.add_argument("--data", default="mnist", help=f"one of {', '.join(TASKS)}")
     parser.add_argument("--methods", nargs="+", default=None, help="default: every row of the table")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="default: 0")
     parser.add_argument("--seconds", type=float, default=None, help="CPU limit of a run; default: the task's")
     parser.add_argument("--set", nargs="+", default=[], metavar="METHOD.KEY=VALUE", help="settings, for further cells")
-    parser.add_argument("--data-dir", default=os.environ.get("DATAFREE_DATA"))
+    parser.add_argument(
+        "--data-dir", default=os.environ.get("DATAFREE_DATA"), help="folder of data and weights; default: DATAFREE_DATA"
+    )
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "peers", help="folder of the cells")
     parser.add_argument(
         "--out", type=Path, default=None, help="results.json to add to; README.md next to it is updated"

@@ -152,6 +152,7 @@ USAGE = [
     ),
     ("record hinton16 --data digits", "hinton16 is no release folder, expected --out"),
     ("synthesize teacher", "needs --out, which was not given"),
+    ("synthesize teacher --discard 2 --out o", "Name the method: datafree synthesize meta-generator ..."),
     ("synthesize other --out o", "method 'distribution' needs a record, got none"),
     ("synthesize other --out o --record teacher/record.safetensors", "the record was made for another teacher"),
     ("synthesize other --out o --record nosuch", "cannot read 'nosuch'"),

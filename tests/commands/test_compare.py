@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -87,6 +88,18 @@ def test_lines_of_print_cells_run_alone_and_give_the_same_table(command, here):
     done = command(f"{line} parts")
     assert done.code == 0 and "stripes" in done.out
     assert rows(here, "parts") == rows(here, "whole")
+
+
+def test_printed_cells_start_datafree_as_it_was_started(command, here, monkeypatch):
+    line = f"compare good --data digits --methods stripes.py:Stripes --no-controls {TINY} --out parts --print-cells"
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/datafree"])
+    assert shlex.split(command(line).out)[:2] == ["datafree", "compare"]
+    monkeypatch.setattr(sys, "argv", [str(here / "datafree" / "__main__.py")])
+    assert shlex.split(command(line).out)[:4] == [sys.executable, "-m", "datafree", "compare"]
+
+
+def test_the_help_states_the_learning_rate_of_a_comparison(command):
+    assert "every student has Muon" in " ".join(command("compare --help").out.replace("│", " ").split())
 
 
 def test_a_method_and_a_student_of_the_users_own_take_part(command, here):

@@ -80,7 +80,8 @@ def test_a_generator_makes_the_images_and_takes_no_option_of_pixels(command, her
     line = (
         "expand means net few --code normed.py:build --generator --guidance 2 --images 16 --chunk 16 --out made --quiet"
     )
-    assert command(line).code == 0
+    done = command(line)
+    assert done.code == 0 and "  while they were made, images were " in done.out
     log = json.loads((here / "made" / "run.json").read_text())
     assert (log["settings"]["generator"], log["settings"]["guidance"], log["settings"]["alignment"]) == (
         True,
@@ -92,6 +93,8 @@ def test_a_generator_makes_the_images_and_takes_no_option_of_pixels(command, her
     assert (done.code, done.err) == (
         2, "datafree: --steps: got it with --generator, which has no such option; leave one of the two out\n",
     )  # fmt: skip
+    done = command("expand other few --generator --images 16 --out unmade --quiet")
+    assert done.code == 2 and "leave --generator out" in done.err and "inception" not in done.err
 
 
 @pytest.mark.usefixtures("here")

@@ -497,6 +497,16 @@ def test_a_cell_that_another_run_finished_meanwhile_is_in_the_table(teacher, tmp
     assert comparison.unfinished == () and sorted(row.n for row in comparison.rows) == [1, 1]
 
 
+def test_a_method_that_is_no_better_than_noise_is_noted(teacher, comparison):
+    plan = plan_comparison(teacher, "digits", **{**TINY, "methods": [Stripes(), "online"], "seeds": 2})
+    accuracy = {"stripes": 40.0, "online": 60.0, "real": 10.0, "noise": 50.0}
+    results = [cell.model_copy(update={"accuracy": accuracy[cell.method]}) for cell in comparison.cells]
+    notes = notes_of(plan.methods, plan.students, results, plan.workplace.protocol, 2)
+    assert [note for note in notes if "no better than noise" in note] == [
+        "stripes with hinton8: no better than noise, so the images are of no use here"
+    ]
+
+
 def test_a_time_far_from_the_budget_is_noted(teacher, comparison):
     options = {**TINY, "methods": [Stripes(), "online"], "seeds": 2, "steps": None, "budget": "10s"}
     plan = plan_comparison(teacher, "digits", **options)

@@ -285,6 +285,11 @@ def test_a_folder_without_classes_is_an_error(error, tmp_path, file):
     assert f"no class folder in {str(tmp_path)!r}, {held}; expected <class>/*.png or <split>" in error(tmp_path)
 
 
+def test_an_unfinished_output_folder_is_no_image_folder(error, tmp_path):
+    (tmp_path / ".datafree.json").touch()
+    assert "which holds output of datafree, unfinished or of another kind; expected" in error(tmp_path)
+
+
 def test_a_split_without_its_folder_is_an_error(error, tmp_path):
     save(tmp_path / "train/a/1.png")
     assert f"no class folders in '{tmp_path}/test'; expected it next to 'train'" in error(tmp_path, "test")

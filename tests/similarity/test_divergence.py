@@ -265,7 +265,7 @@ def test_neither_batch_norm_nor_record_nor_moments_of_a_layer_is_one_line(tiny, 
         with pytest.raises(UserError) as caught:
             stored_statistics(network, known)
         assert str(caught.value) == (
-            "tiny has no batch norm, and no record of moments of its layers, place by place and with variances; use "
+            "tiny has no batch norm, and no record of moments of its layers, position by position and with variances; use "
             f"{instead}; its publisher can add them: datafree record moments TEACHER --data DATA --add --conv units"
         )
 

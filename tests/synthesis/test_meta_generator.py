@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from torch import nn
@@ -176,6 +178,22 @@ def test_a_border_that_is_chosen_or_known_is_not_looked_for(normed):
     bound = MetaGenerator(**{**SMALL, "jitter": 1}).bind(known, None)
     assert (bound.settings.border, bound.teacher.spec.border) == (None, (0.7,))
     assert known.fingerprint() == normed.fingerprint()
+
+
+def test_the_search_for_the_augmentation_is_a_stage_of_the_progress(normed):
+    stages, counts = [], []
+
+    class Shown:
+        def __call__(self, *_):
+            raise AssertionError("the job itself has not begun")
+
+        @contextmanager
+        def stage(self, name):
+            stages.append(name)
+            yield lambda done, total: counts.append((done, total))
+
+    methods.bind(MetaGenerator(**{**SMALL, "jitter": None}), normed, None, progress=Shown())
+    assert stages == ["find shift, border and mirroring"] and counts[:2] == [(0, 1), (1, 1)]
 
 
 def test_a_set_states_the_augmentation_that_was_found(normed, tmp_path):

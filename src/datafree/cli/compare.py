@@ -2,7 +2,9 @@
 
 # Annotations are evaluated: the options are a class that is made from settings.
 
+import dataclasses
 import shlex
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +19,7 @@ from .json_output import result
 from .loading import code_of, code_of_settings, inputs_of, load_data, load_record, load_teacher, say_fit
 from .method_options import of_settings, values
 from .progress_bar import bar
-from .settings_source import read
+from .settings_source import SettingsText, read
 
 if TYPE_CHECKING:
     from ..evaluation.comparison import Comparison, ComparisonPlan
@@ -30,7 +32,27 @@ SEEDS, IMAGES = 3, 400
 """As in `evaluation.comparison`, which imports torch; a test compares the signatures."""
 INCOMPLETE = 1
 """Exit code if the table is written, but some cells have no result."""
-Settings = of_settings(read("datafree.distillation.schedule", "Distillation"), without=["epochs"], group=TRAINING)
+FAST = (
+    "Without --learning-rate, --optimizer and --warmup, every student has Muon, 0.02 (0.002 with --start teacher) and a "
+    "warm-up of 0.1."
+)
+"""Their defaults here, as in `evaluation.comparison.training`: those of `Distillation` hold if one of the three is given."""
+
+
+def _training(text: SettingsText) -> SettingsText:
+    """With the default of the learning rate as it is in a comparison."""
+    fields = (
+        dataclasses.replace(field, help=f"Peak learning rate of the optimizer. {FAST}")
+        if field.name == "learning_rate"
+        else field
+        for field in text.fields
+    )
+    return dataclasses.replace(text, fields=tuple(fields))
+
+
+Settings = of_settings(
+    _training(read("datafree.distillation.schedule", "Distillation")), without=["epochs"], group=TRAINING
+)
 
 
 def compare(
@@ -155,11 +177,17 @@ def _plan(
 
 def _print_cells(plan: "ComparisonPlan") -> int:
     words = [word for word in ARGV.get() if word != "--print-cells"]
-    lines = [shlex.join(["datafree", *words, "--cell", cell.id]) for cell in plan.unfinished()]
+    lines = [shlex.join([*_program(), *words, "--cell", cell.id]) for cell in plan.unfinished()]
     result({"commands": lines})
     for line in lines:
         print(line)
     return 0
+
+
+def _program() -> list[str]:
+    """How datafree was started: a shell may not find `datafree` where it was `python -m datafree`."""
+    is_module = Path(sys.argv[0]).parts[-2:] == ("datafree", "__main__.py")
+    return [sys.executable, "-m", "datafree"] if is_module else ["datafree"]
 
 
 def _run_cell(plan: "ComparisonPlan", name: str, quiet: bool) -> int:

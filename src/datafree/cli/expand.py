@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from cyclopts import App, Group, Parameter
 
 from .._core.distributed import main_process, together
+from .._core.errors import UserError
 from .arguments import RecordedModel, Run, Whole
 from .loading import check_record, code_of_settings, inputs_of, load_record, load_teacher
 from .method_options import flattened, of_settings, values
@@ -88,7 +89,6 @@ def kind_command(kind: str, text: SettingsText) -> Callable[..., None]:
 
 def _generator(chosen: dict[str, Any]) -> tuple[Any, float | None]:
     """The generator's settings and the weight of the alignment, of the options of `Expansion` that were given."""
-    from .._core.errors import UserError
     from .._core.flag_names import flag_name
     from ..synthesis.expansion import Expansion
     from ..synthesis.methods.meta_generator import MetaGenerator
@@ -111,7 +111,7 @@ def _expand(
     from ..records.divergence import has_statistics
     from ..runs.output_folder import output_folder
     from ..runs.run_log import RunLog
-    from ..synthesis.expansion import GuidedInversion, guided
+    from ..synthesis.expansion import Expansion, GuidedInversion, guided
     from ..synthesis.synthetic_set import SET_FOLDER, chunk_size, make_set, memory_hashes
 
     check_counts(out, images=images, chunk=chunk, workers=workers)
@@ -123,6 +123,11 @@ def _expand(
     chunk = chunk_size(method, network, images, out) if chunk is None else chunk
     check_record(method, network, source, record)
     inverted = isinstance(method, GuidedInversion)
+    if not isinstance(settings, Expansion) and not has_statistics(network, record):
+        raise UserError(
+            f"--generator: {network.name} has no batch norm and no record of moments of its layers (datafree record moments "
+            "--conv units), expected one of them; leave --generator out, then pixels are optimised"
+        )
     chosen = settings.model_dump(mode="json") if inverted else {"generator": True, "guidance": guidance}
     options = {
         "teacher": teacher, "condensed": condensed, "images": images, "chunk": chunk, **chosen, **with_paths(guide),

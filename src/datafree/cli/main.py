@@ -428,7 +428,8 @@ def _unknown_flag(error: Any, line: str) -> str:
     names = sorted(_names(error.app))
     owners = _owners(flag, chain)
     if owners:
-        return f"{flag} belongs to datafree {chain[0]} {'|'.join(owners)}."
+        with_method = f" Name the method: datafree {chain[0]} {owners[0]} ..." if len(chain) == 1 else ""
+        return f"{flag} belongs to datafree {chain[0]} {'|'.join(owners)}.{with_method}"
     return f"{unknown('flag', flag, [name for name in names if name.startswith('--')])}."
 
 

@@ -70,7 +70,7 @@ def method_command(method: str, text: SettingsText, *, is_named: bool = True) ->
             Number of images. A larger number on a second run appends.
         chunk
             Number of images made together. A run resumes, and is split among processes, by whole chunks. By default 256;
-            for `matched`, one batch for every --classes-per-batch classes.
+            for `matched`, one batch for every --classes-per-batch classes; for `meta-generator`, up to 10,240.
         workers
             Number of chunks made at a time, one thread each; the number of cores by default.
         """
@@ -152,8 +152,23 @@ def finish(synthetic_set: "SyntheticSet", out: Path, log: "RunLog") -> None:
     hits = f"; the teacher predicts the target class for {facts['consistent']:.1f} % of them"
     seen, warning = hits if synthetic_set.targeted else "", facts["warning"]
     print(f"{len(synthetic_set):,} images in {out}{seen}")
+    if line := _augmentation(synthetic_set.about["method"]):
+        print(f"  {line}")
     if warning is not None:
         print(f"warning: {warning}; {_advice(synthetic_set.about['method'])}")
+
+
+def _augmentation(settings: dict[str, Any]) -> str | None:
+    """How the images of a generator were shifted and mirrored, and the flags of other commands that do the same."""
+    settings = settings.get("generator", settings)
+    if not isinstance(settings, dict) or settings.get("method") != "meta-generator":
+        return None
+    shift, border = settings["jitter"], settings.get("border")
+    colour = {"black": " on black", "mean": " on the mean colour"}.get(border or "", "")
+    moved = f"shifted by up to {shift} pixel{'s' * (shift > 1)}{colour}" if shift else "not shifted"
+    flags = [f"--shift {shift}"] * bool(shift) + ["--flip"] * settings["flip"]
+    same = f"; for distill and similarity, the same is {' '.join(flags)}" if flags else ""
+    return f"while they were made, images were {moved} and {'' if settings['flip'] else 'not '}mirrored{same}"
 
 
 def _advice(settings: dict[str, Any]) -> str:

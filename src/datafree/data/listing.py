@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .._core.errors import UserError
+from .._core.files.paths import MARKER
 from ..models.class_names import are_numbers, ordered
 from .find_files import entries, is_file, is_folder
 from .image_files import SUFFIXES
@@ -52,6 +53,8 @@ def listed(root: Path, order: str | None = None) -> Listing:
         contents = (
             f"which holds {loose_images:,} image{'s' * (loose_images > 1)} and no folder"
             if loose_images
+            else "which holds output of datafree, unfinished or of another kind"
+            if (root / MARKER).is_file()
             else "which has no folder in it"
         )
         raise UserError(

@@ -67,7 +67,8 @@ class Distillation(Schedule):
     loss: Literal["kl", "mse"] = "kl"
     """Loss: KL divergence at `temperature`, or mean squared difference of centred logits."""
     shift: int | None = Field(default=0, ge=0)
-    """Maximum random shift of each image in pixels; the teacher labels every view."""
+    """Maximum random shift of each image in pixels, on the border of the set, or else of the release, or else black; the
+    teacher labels every view."""
     flip: bool = False
     """Mirror each image left to right with probability 1/2; the teacher labels every view."""
     mixup: float = Field(default=0.0, ge=0, le=1)

@@ -96,7 +96,8 @@ def stored_statistics(network: Network, record: Record | None = None) -> tuple[S
 def _nothing_stored(network: Network, record: Record | None) -> str:
     """The error message: what is missing, what a user without the data can do, and what the publisher can do."""
     missing = (
-        f"{tap_names.no_batch_norm(network)}, and no record of moments of its layers, place by place and with variances"
+        f"{tap_names.no_batch_norm(network)}, and no record of moments of its layers, position by position and with "
+        "variances"
     )
     if is_program(network):
         return f"{missing}; give the module that it was made from"

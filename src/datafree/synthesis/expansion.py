@@ -196,10 +196,10 @@ class GuidedGenerator:
         """Number of images per chunk for `images` in total."""
         return self.settings.chunk_size(classes, images)
 
-    def bind(self, teacher: Network, record: Record | None) -> BoundGuidedGenerator:
+    def bind(self, teacher: Network, record: Record | None, *, progress: Progress = silent) -> BoundGuidedGenerator:
         """Raises UserError for anchors that do not fit, and as `MetaGenerator.bind`."""
         check_anchors(teacher, self.pixels, self.labels)
-        generator = self.settings.bind(teacher, record)
+        generator = self.settings.bind(teacher, record, progress=progress)
         return BoundGuidedGenerator(generator.teacher, replace(self, settings=generator.settings), generator)
 
 

@@ -43,6 +43,7 @@ def notes_of(
     for method in methods:
         if differences := _differences(method, protocol, results):
             notes.append(f"{method.name}: {'; '.join(differences)}")
+    notes += _no_better_than_noise(methods, students, results)
     notes += _images(results) + _devices(results) + _times(methods, results, protocol)
     if not protocol.training.temperature and protocol.training.loss == "kl":
         notes.append(_temperatures(methods, results))
@@ -59,6 +60,26 @@ def notes_of(
 
 def _named(student: Student) -> bool:
     return student.source is None or isinstance(student.source, str)
+
+
+def _no_better_than_noise(
+    methods: Sequence[ComparedMethod], students: Sequence[Student], results: Sequence[CellResult]
+) -> list[str]:
+    """The methods whose mean accuracy is at most that of the control `noise`, over the seeds that both have."""
+    notes = []
+    for student in students:
+        accuracies = {(r.method, r.seed): r.accuracy for r in results if r.student == student.name}
+        worse = []
+        for method in methods:
+            seeds = [seed for name, seed in accuracies if name == method.name and ("noise", seed) in accuracies]
+            gains = [accuracies[method.name, seed] - accuracies["noise", seed] for seed in seeds]
+            if gains and not method.control and sum(gains) <= 0:
+                worse.append(method.name)
+        if worse:
+            notes.append(
+                f"{', '.join(worse)} with {student.name}: no better than noise, so the images are of no use here"
+            )
+    return notes
 
 
 def _differences(method: ComparedMethod, protocol: Protocol, results: Sequence[CellResult]) -> list[str]:

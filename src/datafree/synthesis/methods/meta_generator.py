@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -106,8 +106,7 @@ class MetaGenerator(Settings):
         with torch.random.fork_rng(devices=[]):  # its weights are drawn again for every chunk
             generator = Generator(teacher.spec, self.latent, self.width, contrast=True)
         bound = BoundMetaGenerator(self, teacher, term, generator.to(teacher.device))
-        with stage(progress, "how the training images were shifted") as shown:
-            return bound.as_trained(shown)
+        return bound.as_trained(progress)
 
 
 @dataclass(frozen=True)
@@ -129,6 +128,7 @@ class BoundMetaGenerator:
 
     def as_trained(self, progress: Progress = silent) -> BoundMetaGenerator:
         """With the `jitter`, `border` and `flip` that were not chosen as in the teacher's training, which few images show.
+        Each of at most three kinds of images is a step of a stage of `progress`.
 
         A teacher that was trained on shifted or mirrored images keeps its class under them. Its batch norms then contain the
         borders of shifted images, and match images that are shifted on the same border best.
@@ -141,15 +141,10 @@ class BoundMetaGenerator:
         still, moved = self._with(0, settings.border), [self._with(jitter, border) for border in borders if jitter]
         if settings.jitter is not None and settings.flip is not None and len(moved) <= 1:
             return moved[0] if moved else still
-        first = moved if settings.jitter else [still]
-        others = moved if settings.jitter is None else []
-        trials: list[_Trial] = []
-        progress(0, len(first) + len(others))
-        for candidate in (*first, *others):
-            if len(trials) == 1 and others and not still._keeps_class(trials[0].images, jitter=jitter):
-                break
-            trials.append(candidate._trial())
-            progress(len(trials), len(first) + len(others))
+        with stage(progress, "find shift, border and mirroring") as shown:
+            trials = list(_trials(moved if settings.jitter else [still], shown))
+            if settings.jitter is None and moved and still._keeps_class(trials[0].images, jitter=jitter):
+                trials += _trials(moved, shown)
         best = min(trials, key=lambda trial: trial.divergence)
         flip = still._keeps_class(best.images, flip=True) if settings.flip is None else settings.flip
         return replace(best.method, settings=best.method.settings.model_copy(update={"flip": flip}))
@@ -261,6 +256,13 @@ class _Trial(NamedTuple):
     """(TRIAL, C, H, W)."""
     divergence: float
     """That of the shifted images, per image."""
+
+
+def _trials(candidates: Sequence[BoundMetaGenerator], progress: Progress) -> Iterator[_Trial]:
+    for number, candidate in enumerate(candidates):
+        progress(number, len(candidates))
+        yield candidate._trial()
+    progress(len(candidates), len(candidates))
 
 
 def initialised(generator: Generator, rng: torch.Generator) -> Generator:
