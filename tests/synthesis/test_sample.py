@@ -10,7 +10,9 @@ import torch
 
 import datafree as df
 from datafree._core.errors import UserError
+from datafree._core.progress import hear_share, report_share, share_of
 from datafree.models.pixel_bytes import to_pixels
+from datafree.synthesis import synthetic_set
 
 
 @pytest.mark.parametrize(
@@ -44,7 +46,26 @@ def test_a_name_a_mapping_and_settings_give_the_same(teacher):
 def test_progress_goes_to_the_end_and_the_threads_are_put_back(teacher):
     seen, threads = [], torch.get_num_threads()
     df.sample(teacher, "gaussian", n=25, chunk=10, progress=lambda *both: seen.append(both))
-    assert seen == [(0, 25), (10, 25), (20, 25), (25, 25)] and torch.get_num_threads() == threads
+    assert seen[0] == (0, 25) and seen == sorted(seen) and seen[-1] == (25, 25)
+    assert torch.get_num_threads() == threads
+
+
+def test_a_long_chunk_shows_how_far_it_is(teacher, monkeypatch):
+    monkeypatch.setattr(synthetic_set, "LOOK", 0.001)
+    seen = []
+    df.sample(teacher, {"method": "inception", "steps": 50}, n=64, chunk=64, progress=lambda *both: seen.append(both))
+    assert seen == sorted(seen) and len({images for images, _ in seen}) > 5 and seen[-1] == (64, 64)
+
+
+def test_shares_of_parts_add_up_to_those_of_the_chunk():
+    seen = []
+    with hear_share(seen.append):
+        for number in range(2):
+            with share_of(number, 2):
+                report_share(0.5)
+        report_share(1.0)
+    report_share(0.1)  # nobody listens
+    assert seen == [0.25, 0.75, 1.0]
 
 
 @pytest.mark.parametrize(

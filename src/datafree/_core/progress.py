@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 
-__all__ = ["Progress", "epoch_ended", "silent", "stage"]
+__all__ = ["Progress", "epoch_ended", "hear_share", "report_share", "share_of", "silent", "stage"]
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) from the thread that started the job."""
@@ -26,3 +27,32 @@ def stage(progress: Progress, name: str) -> AbstractContextManager[Progress]:
     """The progress of a stage before the job itself, with its own count: silent if `progress` has no method `stage`."""
     show = getattr(progress, "stage", None)
     return nullcontext(silent) if show is None else show(name)
+
+
+_LISTENER: ContextVar[Callable[[float], None] | None] = ContextVar("listener", default=None)
+"""What hears how much of a chunk is made; each thread makes its own chunk."""
+
+
+@contextmanager
+def hear_share(call: Callable[[float], None]) -> Iterator[None]:
+    """Calls `call` with every share that `report_share` reports in this thread, inside the block."""
+    token = _LISTENER.set(call)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(token)
+
+
+def report_share(share: float) -> None:
+    """Reports which share of a chunk is made, from 0 to 1, to whoever listens."""
+    call = _LISTENER.get()
+    if call is not None:
+        call(share)
+
+
+@contextmanager
+def share_of(number: int, parts: int) -> Iterator[None]:
+    """Inside the block, shares are those of part `number` of `parts` equal parts of a chunk."""
+    call = _LISTENER.get()
+    with nullcontext() if call is None else hear_share(lambda share: call((number + share) / parts)):
+        yield

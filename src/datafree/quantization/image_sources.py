@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .._core.errors import Notice, UserError, unknown
 from .._core.folder_kinds import CONDENSED
-from .._core.progress import Progress, silent
+from .._core.progress import Progress, hear_share, silent
 from ..data import Dataset
 from ..data import load as load_data
 from ..data import names as data_names
@@ -33,7 +33,7 @@ from ..synthesis.cost import check_images
 from ..synthesis.made_chunk import made_chunk
 from ..synthesis.methods import Synthesizer
 from ..synthesis.sampling import Samples
-from ..synthesis.synthetic_set import SyntheticSet
+from ..synthesis.synthetic_set import SyntheticSet, chunk_size
 
 __all__ = [
     "NO_IMAGES",
@@ -212,9 +212,11 @@ def _synthetic(
 ) -> Images:
     """`count` images from a method, made in chunks and clamped to the network's range."""
     bound, parts = methods.bind(method, network, record, progress=progress), []
-    for index in range(-(-count // CHUNK)):
-        parts.append(made_chunk(bound, index, seed, CHUNK).pixels)
-        progress(min((index + 1) * CHUNK, count), count)
+    size = chunk_size(method, network, count) if hasattr(method, "chunk_size") else CHUNK
+    for index in range(-(-count // size)):
+        with hear_share(lambda share, made=index: progress(min(int((made + share) * size), count), count)):
+            parts.append(made_chunk(bound, index, seed, size).pixels)
+        progress(min((index + 1) * size, count), count)
     pixels = network.spec.clamp(torch.cat(parts)[:count])
     return Images(pixels, _synthetic_origin(count, method.method), setting, border=bound.teacher.spec.border)
 

@@ -107,12 +107,10 @@ def sample(
     progress(0, n)
     chunks = in_order(
         bound, indices, lambda index, thread_method: stored_chunk(thread_method, index, seed, chunk, settings.in_range),
-        workers or os.cpu_count() or 1,
+        workers or os.cpu_count() or 1, lambda chunks_made: progress(min(int(chunks_made * chunk), n), n),
     )  # fmt: skip
     with closing(chunks):
-        for part in chunks:
-            parts.append(part)
-            progress(min(len(parts) * chunk, n), n)
+        parts.extend(chunks)
     rows = balanced_cut(parts[-1][1], indices[-1], chunk, n, len(teacher.spec.classes))
     parts[-1] = parts[-1][0][rows], parts[-1][1][rows], parts[-1][2][rows]
     pixels, labels, logits = (torch.cat(tensors) for tensors in zip(*parts, strict=True))

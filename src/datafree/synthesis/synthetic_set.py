@@ -13,9 +13,10 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Literal, TypeVar
@@ -45,7 +46,7 @@ from .._core.files.header import check_expected
 from .._core.files.paths import MARKER
 from .._core.files.unfinished import check_finished
 from .._core.memory import check_cost
-from .._core.progress import Progress, silent
+from .._core.progress import Progress, hear_share, silent
 from .._core.seeds import seed_of
 from .._core.settings import first_problem, modern, with_paths
 from .._core.slots import Slot, expected, fault
@@ -74,6 +75,8 @@ __all__ = [
 T = TypeVar("T")
 CHUNK = 256
 """Default number of images in a chunk, for methods without their own."""
+LOOK = 0.5
+"""Number of seconds between two reports while a chunk is made."""
 IMAGES = 10_000
 """Default number of images in a set."""
 CHANCE = 0.1
@@ -524,10 +527,12 @@ def _fill(
         tensors = {"pixels": pixels, "labels": labels, "logits": logits}
         write_tensors(folder / _shard_name(index), tensors, {"unit": index, "made": key}, kind="shard")
 
-    with closing(in_order(bound, todo, write, workers)) as written:
+    def on_share(chunks_made: float) -> None:
+        progress(min(int((done + chunks_made) * chunk), total), total)
+
+    with closing(in_order(bound, todo, write, workers, on_share)) as written:
         for _ in written:
-            done += 1
-            progress(min(done * chunk, total), total)
+            pass
     gathered(None)  # every process has written its chunks
 
     def finish() -> None:
@@ -632,11 +637,16 @@ def _is_complete(path: Path, header: dict[str, int | str]) -> bool:
 
 
 def in_order(
-    bound: BoundMethod, indices: Sequence[int], call: Callable[[int, BoundMethod], T], workers: int
+    bound: BoundMethod,
+    indices: Sequence[int],
+    call: Callable[[int, BoundMethod], T],
+    workers: int,
+    on_share: Callable[[float], None] = lambda _: None,
 ) -> Generator[T, None, None]:
     """The results of `call` for each index, in order, from a pool of threads.
 
-    Each thread has its own copy of the teacher, and each call runs on one thread.
+    Each thread has its own copy of the teacher, and each call runs on one thread. `on_share` is called with the number of
+    chunks that are made, those in work included as far as they are, before a result is given and while it is waited for.
     """
     if not indices:
         return
@@ -647,10 +657,15 @@ def in_order(
         teacher = replace(bound.teacher, module=copied(bound.teacher.module))
         copies.put(replace(bound, teacher=teacher))  # type: ignore[type-var]
 
+    shares = dict.fromkeys(indices, 0.0)
+
     def call_with_copy(index: int) -> T:
         copy = copies.get()
         try:
-            return call(index, copy)
+            with hear_share(partial(shares.__setitem__, index)):
+                result = call(index, copy)
+            shares[index] = 1.0
+            return result
         finally:
             copies.put(copy)
 
@@ -658,7 +673,11 @@ def in_order(
         futures = [pool.submit(call_with_copy, index) for index in indices]
         try:
             for future in futures:
-                yield future.result()
+                while not wait([future], timeout=LOOK).done:
+                    on_share(sum(shares.values()))
+                result = future.result()
+                on_share(sum(shares.values()))
+                yield result
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise

@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..._core.errors import UserError
+from ..._core.progress import report_share
 from ..._core.seeds import stream
 from ..._core.settings import Settings
 from ...data.augmentation import Augmentation
@@ -128,6 +129,7 @@ def invert(
             if inversion.clamp:
                 with torch.no_grad():
                     pixels.clamp_(network.spec.low, network.spec.high)
+            report_share((step + 1) / inversion.steps)
     return pixels.detach()
 
 

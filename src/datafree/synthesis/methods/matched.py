@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 
 from ..._core.errors import UserError
-from ..._core.progress import Progress, silent
+from ..._core.progress import Progress, share_of, silent
 from ..._core.seeds import stream
 from ..._core.settings import Settings
 from ...models.behaviour import check_pixel_gradient
@@ -101,7 +101,8 @@ class BoundMatching:
         for number in range(batches):
             rows = (labels // self.settings.classes == number).nonzero()[:, 0]
             if len(rows):
-                pixels[rows] = self._batch(labels[rows], stream(seed, "unit", index * batches + number))
+                with share_of(number, batches):
+                    pixels[rows] = self._batch(labels[rows], stream(seed, "unit", index * batches + number))
         return Batch(pixels, labels)
 
     def _batch(self, labels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:

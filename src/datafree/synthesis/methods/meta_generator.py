@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..._core.errors import UserError
-from ..._core.progress import Progress, silent, stage
+from ..._core.progress import Progress, report_share, silent, stage
 from ..._core.seeds import stream
 from ..._core.settings import Settings
 from ...data.augmentation import mirrored, shifted
@@ -196,6 +196,7 @@ class BoundMetaGenerator:
                 for parameter, gradient in zip(generator.parameters(), gradients, strict=True):
                     parameter.grad = gradient
                 meta.step()
+                report_share((number + 1 + settings.discard) / (count + settings.discard))
                 if number >= 0:
                     yield pixels
 
