@@ -332,7 +332,9 @@ def test_a_network_whose_pixels_decide_which_layers_they_pass_begins_with_first_
 )
 def test_a_norm_without_weights_and_one_slope_for_all_channels_are_passed_through(norm):
     def build(width):
-        return nn.Sequential(nn.Conv2d(1, width, 3), norm(width), nn.Conv2d(width, 4, 3), nn.Flatten(), nn.Linear(64, 4))
+        return nn.Sequential(
+            nn.Conv2d(1, width, 3), norm(width), nn.Conv2d(width, 4, 3), nn.Flatten(), nn.Linear(64, 4)
+        )
 
     teacher, student = made(build, 6), made(build, 3, seed=1)
     doubled(teacher, "0", "2", 3)

@@ -55,8 +55,8 @@ class ChannelGroup:
 
 @torch.no_grad()
 def channel_groups(network: Network) -> list[ChannelGroup]:
-    """The groups of a network, in the order of its layers. Empty if a layer is used more than once or cannot be watched, or if
-    the pixels decide which layers are used.
+    """The groups of a network, in the order of its layers. Empty if a layer is used more than once or cannot be watched, and
+    if the pixels decide which layers are used.
 
     Groups that contain a layer whose channels depend on each other in another way, such as a grouped convolution, are left
     out.
