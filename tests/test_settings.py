@@ -122,3 +122,15 @@ def test_sets_are_stored_sorted_in_every_process():
     assert values["names"] == ["a", "b", "c", "d", "e"] and values["numbers"] == [9, 10, 100]
     assert values["mixed"] == [2, 10, "a", "b"]
     assert values["table"] == {"x": ["a", "b", "c"], "y": ["z"]} and values["groups"] == [["a", "b", "c"]]
+
+
+def test_a_stored_value_may_be_the_default_that_is_not_written():
+    spec = InputSpec(shape=(1, 2, 2), classes=("a", "b"))
+    assert "border" not in spec.model_dump(mode="json")
+    assert InputSpec.stored({**spec.model_dump(mode="json"), "border": None}, "some.json") == spec
+
+
+@pytest.mark.parametrize("border", ["red", None, (0.5,)])
+def test_a_border_is_one_of_two_words(border):
+    with pytest.raises(UserError, match=r"^no border '.*'; expected one of 'black', 'mean'$"):
+        InputSpec(shape=(1, 2, 2), classes=("a", "b")).with_border(border)

@@ -50,6 +50,31 @@ class Broken(Stripes):
     def bind(self, teacher, record):
         raise ValueError("not today")
 """
+SLOW = """
+import time
+from typing import Literal
+
+from stripes import Stripes
+
+import datafree as df
+
+
+class Slow(Stripes):
+    method: Literal["slow"] = "slow"
+
+    def bind(self, teacher, record):
+        end = time.process_time() + 0.6
+        while time.process_time() < end:
+            pass
+        return super().bind(teacher, record)
+
+
+class Needy(Stripes):
+    method: Literal["needy"] = "needy"
+
+    def bind(self, teacher, record):
+        raise df.UserError("no images yet, expected some; give `images=99`")
+"""
 STUDENT = """
 from torch import nn
 
@@ -62,6 +87,7 @@ def build(spec):
 def _files(here, release):
     shutil.copytree(release, here / "good")
     (here / "stripes.py").write_text(METHOD)
+    (here / "slow.py").write_text(SLOW)
     (here / "own_student.py").write_text(STUDENT)
 
 
@@ -192,3 +218,39 @@ def test_other_settings_are_refused_in_flags_and_replaced_on_request(command):
     assert text in command(changed).line
     assert text in command(f"{changed} --print-cells").line
     assert command(f"{changed} --replace").code == 0
+
+
+def test_the_reason_of_a_failed_cell_has_flags(command):
+    done = command(
+        f"compare good --data digits --methods slow.py:Needy,stripes.py:Stripes --no-controls {TINY} --out out"
+    )
+    assert done.code == 1 and "failed: needy/hinton8/0: no images yet, expected some; give --images 99" in done.out
+    line = command(f"compare good --data digits --methods slow.py:Needy --no-controls {TINY} --out none").line
+    assert line == "no images yet, expected some; give --images 99 (needy/hinton8/0; no cell could be measured)"
+    timed = TINY.replace("--steps 10", "--budget 1s")
+    line = command(f"compare good --data digits --methods slow.py:Slow --no-controls {timed} --out timed").line
+    assert line.startswith("--budget: got 1 s, expected at least")
+
+
+def test_inspect_shows_the_table_of_a_comparison(command, here):
+    line = f"compare good --data digits --methods stripes.py:Stripes,stripes.py:Broken {TINY} --out out"
+    assert command(line).code == 1
+    shown = command("inspect out")
+    assert shown.code == 0
+    first, teacher, *rest = shown.out.splitlines()
+    assert first == "out: comparison of students of hinton32, 3 of 4 cells measured"
+    assert teacher.endswith(" % on 500 test images of digits")
+    accuracy = json.loads((here / "out" / "comparison.json").read_text())["rows"][0]["accuracy"]["mean"]
+    assert f"  hinton8 by stripes: {accuracy:.2f} %, 1 seed, the best data-free method" in rest
+    assert "  hinton8 by broken: no result" in rest
+    assert any(text.startswith("  failed: broken/hinton8/0: the code in stripes.py") for text in rest)
+    assert json.loads(command("inspect out --json").out)["result"]["kind"] == "comparison"
+    assert (
+        "out is a comparison, which holds no network, expected a release" in command("evaluate out --data digits").line
+    )
+    (here / "out" / "comparison.json").write_text('{"format": 1}')
+    assert (
+        "out/comparison.json: teacher: field required; give the same `datafree compare`" in command("inspect out").line
+    )
+    (here / "out" / "comparison.json").unlink()
+    assert "out holds a comparison with 3 measured cells and no table yet: give the same" in command("inspect out").line

@@ -106,6 +106,7 @@ REFUSED = [
     (f"{NET} digits noise digits", "the data 'digits' was named twice, expected every one once; name it once"),
     (f"{NET} digits --shift 40000", "--shift: got 40000, expected at least 0 and less than the 8 pixels"),
     (f"{NET} digits --shift -1", "--shift: got -1, expected at least 0"),
+    (f"{NET} digits --border mean", "--border: got mean with --shift 0, expected --shift of at least 1; give that, or"),
     (f"{NET} digits --form kl", 'Invalid value "kl" for --form'),
     (f"{NET} digits --split tset", 'Invalid value "tset" for --split'),
     (f"{NET} empty.npz", "no image in split 'test' of data set 'empty.npz'"),

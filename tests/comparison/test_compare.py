@@ -205,7 +205,7 @@ def test_a_failed_cell_stops_no_other_and_is_listed_with_its_reason(teacher, tmp
         ("bns/hinton8/0", "str"), ("stripes/hinton8/0", "CellResult")
     ]  # fmt: skip
     with pytest.raises(
-        df.UserError, match=r"no cell could be measured; the first, bns/hinton8/0: hinton32 has no batch"
+        df.UserError, match=r"hinton32 has no batch norm.* \(bns/hinton8/0; no cell could be measured\)"
     ):
         df.compare(teacher, "digits", **{**TINY, "methods": ["bns"], "controls": False, "out": tmp_path / "b"})
 
@@ -301,6 +301,9 @@ def test_a_budget_that_is_too_small_is_one_line(teacher, tmp_path, monkeypatch):
         ({"settings": {"loss": "mse", "temperature": 2.0}}, "temperature: got it with `loss='mse'`, which has none"),
         ({"students": ["hinton8", "hinton8"]}, "students: got 'hinton8' twice"),
         ({"students": "hinton8x"}, "no model 'hinton8x'"),
+        ({"methods": {3: "online"}}, "methods: name of a method: got 3, expected text"),
+        ({"methods": {"": "online"}}, "name '' cannot be used: it has 0 characters"),
+        ({"methods": {"": "inception"}}, "name '' cannot be used: it has 0 characters"),
     ],
 )
 def test_what_is_wrong_is_one_line_before_anything_is_written(teacher, tmp_path, changes, text):
@@ -470,6 +473,45 @@ def test_a_damaged_file_is_named_in_one_line_that_says_what_to_remove(finished, 
         call()
     assert text.replace("FOLDER", str(folder)) in str(caught.value) and "\n" not in str(caught.value)
     assert "remove" in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]"])
+@pytest.mark.parametrize(
+    "file",
+    [
+        "teacher.json",
+        "sets/stripes/seed-0.json",
+        *(f"cells/stripes/hinton8/seed-0/{name}.json" for name in ("cell", "plan")),
+    ],
+)
+def test_a_file_that_is_no_json_is_named_with_what_to_do(finished, file, content):
+    folder, call = finished
+    if not file.startswith("teacher"):
+        (folder / "cells/stripes/hinton8/seed-0/cell.json").unlink()
+    path = folder / file
+    path.write_text(content)
+    with pytest.raises(
+        df.UserError, match=r"(is not valid: .*|holds \[\]; expected a JSON object); remove that file to "
+    ):
+        call()
+    path.unlink()
+    assert not call().unfinished
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"seconds": "x"}', '{"seconds": [-1.0]}'])
+def test_damaged_seconds_of_a_stopped_cell_are_lost_and_the_cell_is_continued(teacher, tmp_path, content):
+    options = {**TINY, "methods": [Stripes()], "controls": False, "steps": 40, "out": tmp_path / "out"}
+
+    def stop(done, total):
+        if done > 0.7 * total:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        df.compare(teacher, "digits", progress=stop, **options)
+    (path,) = (tmp_path / "out").rglob("seconds.json")
+    path.write_text(content)
+    (cell,) = df.compare(teacher, "digits", **options).cells
+    assert len(cell.curve) == cell.epochs and cell.training_seconds > 0
 
 
 def test_a_damaged_accuracy_of_the_teacher_is_measured_again(finished):

@@ -135,6 +135,16 @@ def test_the_weight_of_the_alignment_may_be_given_for_pixels_too(normed, digits,
     assert images.about["method"]["guidance"] == 2.0
 
 
+@pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("settings", [{"steps": 1}, {"method": "meta-generator", **SMALL}], ids=["pixels", "generator"])
+def test_what_is_no_weight_of_the_alignment_is_refused_before_the_work_starts(
+    weight, settings, normed, digits, tmp_path
+):
+    with pytest.raises(UserError, match=r"^guidance: got (-1.0|nan|inf), expected (at least 0|a finite number)"):
+        expand(normed, anchors(digits), tmp_path / "set", settings, guidance=weight, images=20)
+    assert not (tmp_path / "set").exists()
+
+
 def test_a_record_without_moments_by_channel_is_left_out_unless_its_statistics_are_asked_for(tiny, digits):
     teacher, few = tiny("linear", shape=(1, 8, 8), classes=10), anchors(digits)
     kept = record(teacher, digits, preset("safe", teacher, digits))

@@ -298,6 +298,50 @@ def test_a_layer_made_of_other_tensors_and_one_of_groups_begin_with_their_first_
     assert torch.equal(student.module[2].weight, teacher.module[2].weight[:3])
 
 
+class Forked(nn.Module):
+    """Batches of one brightness take another way than the others."""
+
+    def __init__(self, width: int, low: float, high: float):
+        super().__init__()
+        self.stem, self.head, self.low, self.high = nn.Conv2d(1, width, 3), nn.Linear(width, 4), low, high
+        self.usual, self.bright = nn.Conv2d(width, width, 1), nn.Conv2d(width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        way = self.bright if self.low < float(x.mean()) < self.high else self.usual
+        return self.head(way(self.stem(x).relu()).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.97, 2.0), (0.9, 0.97)], ids=["what is followed", "the images"])
+def test_a_network_whose_pixels_decide_which_layers_they_pass_begins_with_first_channels(low, high):
+    teacher, student = made(Forked, 6, low, high), made(Forked, 3, low, high, seed=1)
+    assert copy_teacher_channels(student, teacher, 0.9 + 0.1 * pixels())
+    assert torch.equal(student.module.usual.bias, teacher.module.usual.bias[:3])
+    assert all(bool(tensor.isfinite().all()) for tensor in student.module.state_dict().values())
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        lambda width: nn.BatchNorm2d(width, affine=False),
+        lambda width: nn.InstanceNorm2d(width),
+        lambda width: nn.InstanceNorm2d(width, track_running_stats=True),
+        lambda width: nn.PReLU(),  # noqa: ARG005
+        lambda width: nn.PReLU(width),
+    ],
+    ids=["plain batch norm", "instance norm", "plain instance norm with statistics", "one slope", "slope per channel"],
+)
+def test_a_norm_without_weights_and_one_slope_for_all_channels_are_passed_through(norm):
+    def build(width):
+        return nn.Sequential(
+            nn.Conv2d(1, width, 3), norm(width), nn.Conv2d(width, 4, 3), nn.Flatten(), nn.Linear(64, 4)
+        )
+
+    teacher, student = made(build, 6), made(build, 3, seed=1)
+    doubled(teacher, "0", "2", 3)
+    assert copy_teacher_channels(student, teacher, pixels())
+    torch.testing.assert_close(student.predict(pixels()), teacher.predict(pixels()), rtol=1e-3, atol=1e-3)
+
+
 def test_a_shallower_student_begins_with_the_first_and_the_last_blocks_of_each_stage():
     spec = InputSpec(shape=(3, 32, 32), classes=tuple("abcdefghij"))
     teacher, student = new_model("resnet26", spec, seed=0), new_model("resnet14", spec, seed=1)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .errors import UserError
 from .files import read_json
+from .files.paths import MARKER
 
 __all__ = [
     "CONDENSED",
@@ -17,6 +18,7 @@ __all__ = [
     "NO_COPY",
     "QUANTIZED",
     "check_original",
+    "is_comparison",
     "is_quantized",
     "is_release",
     "is_zoo",
@@ -53,6 +55,16 @@ def is_quantized(folder: str | Path) -> bool:
     return path.is_file() and read_json(path).get("kind") == QUANTIZED
 
 
+def is_comparison(folder: str | Path) -> bool:
+    """Whether the folder was claimed by `datafree compare`, or holds its table."""
+    folder = Path(folder)
+    if (folder / "comparison.json").is_file():
+        return True
+    with suppress(UserError, OSError):
+        return (folder / MARKER).is_file() and read_json(folder / MARKER).get("kind") == "comparison"
+    return False
+
+
 def check_original(name: str | Path) -> None:
     """Raises UserError for the folder of a quantized network. For work that needs gradients, layers or weights."""
     if is_quantized(name):
@@ -65,6 +77,8 @@ def no_release(folder: Path) -> str:
         return f"{folder} is a synthetic set, which holds no network, expected a release; name the network's folder"
     if (folder / CONDENSED).is_file():
         return f"{folder} is a condensed set, which holds no network, expected a release; name the network's folder"
+    if is_comparison(folder):
+        return f"{folder} is a comparison, which holds no network, expected a release; name the teacher's folder"
     with suppress(UserError):
         verb = read_json(folder / "run.json").get("verb") if (folder / "run.json").is_file() else None
         if verb in ("evaluate", "similarity"):

@@ -169,7 +169,7 @@ def modern(value: Any) -> Any:
 def _check_types(values: Mapping[str, Any], parsed: dict[str, Any]) -> None:
     """Raises UserError for a value that pydantic has converted to another JSON type."""
     for field, value in values.items():
-        if not _same_type(value, parsed[field]):
+        if field in parsed and not _same_type(value, parsed[field]):  # a later field at its default is not dumped
             raise UserError(f"{field}: got {cut(repr(value))}, expected {cut(repr(parsed[field]))}; give such a value")
 
 

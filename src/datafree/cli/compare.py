@@ -15,6 +15,7 @@ from .._core.errors import UserError
 from .._core.unused import unused
 from ..runs.command_line import ARGV
 from .arguments import Data, RecordedModel, Run, Start, Whole
+from .flags import in_flags
 from .json_output import result
 from .loading import code_of, code_of_settings, inputs_of, load_data, load_record, load_teacher, say_fit
 from .method_options import of_settings, values
@@ -218,7 +219,7 @@ def _run(plan: "ComparisonPlan", teacher: str, data: Data, source: RecordedModel
         def on_cell(cell: Any, outcome: Any) -> None:
             if note is not None:
                 words = outcome if isinstance(outcome, str) else f"{outcome.accuracy:.2f} %, {outcome.seconds:.1f} s"
-                note(f"{cell.id}: {words}")
+                note(f"{cell.id}: {in_flags(words)}")
 
         comparison = plan.run(on_cell=on_cell, log=log, progress=progress)
     result(as_json(comparison))
@@ -243,5 +244,5 @@ def _say(comparison: "Comparison") -> None:
     for note in comparison.notes:
         print(f"  {note}")
     for cell in comparison.unfinished:
-        print(f"{'failed' if cell.failed else 'not measured'}: {cell.cell}: {cell.reason}")
+        print(f"{'failed' if cell.failed else 'not measured'}: {cell.cell}: {in_flags(cell.reason)}")
     print(f"{comparison.folder / 'comparison.html'}, comparison.md, comparison.json")

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextvars import ContextVar
 
 from .._core.flag_names import flag_name
 
-__all__ = ["PARAMETERS", "flag_of", "translated"]
+__all__ = ["FLAGS", "PARAMETERS", "flag_of", "in_flags", "translated"]
+
+FLAGS: ContextVar[Mapping[str, str]] = ContextVar("flags", default={})  # noqa: B039
+"""The flag of each parameter of the command that runs."""
 
 PARAMETERS = {
     "add_to": "--add",
@@ -47,6 +51,11 @@ def translated(line: str, flags: Mapping[str, str]) -> str:
         line = f"{flag}{match[2]}{line[match.end() :]}"
     line = _OF_METHOD.sub(lambda match: flags.get(f"method.{match[1]}") or flags.get(match[1]) or match[0], line)
     return _QUOTED.sub(lambda match: _flag_with_value(match, flags), line)
+
+
+def in_flags(line: str) -> str:
+    """The line of an error that a command does not end with, with the command's flags."""
+    return translated(line, FLAGS.get())
 
 
 def _flag_with_value(match: re.Match[str], flags: Mapping[str, str]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from .._core.errors import UserError
 from .._core.files import read_json
 from .._core.files.unfinished import check_finished
-from .._core.folder_kinds import CONDENSED, is_quantized
+from .._core.folder_kinds import CONDENSED, is_comparison, is_quantized
 from ..models.input_spec import InputSpec
 from .arguments import Model, Run
 from .json_output import result
@@ -21,14 +21,15 @@ __all__ = ["classes_of", "inspect", "listed", "made_from", "numbers", "size_of"]
 
 
 def inspect(path: Path, /, *, code: str | None = None) -> None:
-    """Say what is in a release, a record, a synthetic set or a run; no code in it is run.
+    """Say what is in a release, a record, a synthetic set, a comparison or a run; no code in it is run.
 
     Example: datafree inspect teacher
 
     Parameters
     ----------
     path
-        A release folder, the folder of a synthetic or a condensed set, a record.safetensors, or a run.json.
+        A release folder, the folder of a synthetic or a condensed set or of a comparison, a record.safetensors, or a
+        run.json.
     code
         file.py:function that builds a release's network, where it is not of the zoo.
     """
@@ -40,6 +41,10 @@ def inspect(path: Path, /, *, code: str | None = None) -> None:
         _set(path)
     elif (path / CONDENSED).is_file() or path.name == CONDENSED:
         _condensed(path)
+    elif is_comparison(path):
+        from .inspect_comparison import inspect_comparison
+
+        inspect_comparison(path)
     elif path.suffix == ".safetensors" and path.is_file():
         _record(path)
     elif path.suffix == ".json" and path.is_file():
@@ -50,8 +55,8 @@ def inspect(path: Path, /, *, code: str | None = None) -> None:
     else:
         check_finished(path)
         raise UserError(
-            f"{path} is not a file or folder that inspect can read, expected a release, set, record or run.json; check the "
-            "path"
+            f"{path} is not a file or folder that inspect can read, expected a release, set, comparison, record or "
+            "run.json; check the path"
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from .._core.distributed import first_started
 from .._core.errors import Notice
-from .flags import translated
+from .flags import FLAGS, translated
 from .terminal import Stream
 
 __all__ = ["shown_notices"]
@@ -18,7 +18,10 @@ __all__ = ["shown_notices"]
 
 @contextmanager
 def shown_notices(flags: Mapping[str, str]) -> Iterator[None]:
-    """Prints what is warned of as a `Notice` inside, with `flags` for parameters; other warnings are left alone."""
+    """Prints what is warned of as a `Notice` inside, with `flags` for parameters; other warnings are left alone.
+
+    `in_flags` then has these flags.
+    """
     printed: set[str] = set()
     with warnings.catch_warnings():
         other = warnings.showwarning
@@ -32,4 +35,8 @@ def shown_notices(flags: Mapping[str, str]) -> Iterator[None]:
                 Stream(sys.stderr, lines=True).write(f"datafree: note: {translated(str(message), flags)}\n")
 
         warnings.showwarning = show
-        yield
+        token = FLAGS.set(flags)
+        try:
+            yield
+        finally:
+            FLAGS.reset(token)

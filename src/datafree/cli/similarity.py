@@ -105,7 +105,7 @@ def similarity(
     check_attribute(read, *data)
     _check_unused(data, split, data_dir)
     network = load_network(model, source, run)
-    check_shift(network, shift)
+    check_shift(network, shift, border)
     record = load_record(model, source, network)
     options = {
         "model": model, "data": list(data), "split": split, "images": images, "form": form, "shift": shift,

@@ -26,7 +26,7 @@ __all__ = ["ChannelGroup", "Place", "channel_groups"]
 
 Side = Literal["out", "in", "norm"]
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.GroupNorm, nn.PReLU)
-"""Modules with one entry of each tensor per channel, the second dimension of their input."""
+"""Modules with one entry of each tensor per channel, the second dimension of their input; or without tensors."""
 CHANGED = 1e-3
 """Change of a value, as a share of its size, from which on it counts as changed."""
 
@@ -55,7 +55,8 @@ class ChannelGroup:
 
 @torch.no_grad()
 def channel_groups(network: Network) -> list[ChannelGroup]:
-    """The groups of a network, in the order of its layers. Empty if a layer is used more than once or cannot be watched.
+    """The groups of a network, in the order of its layers. Empty if a layer is used more than once or cannot be watched, and
+    if the pixels decide which layers are used.
 
     Groups that contain a layer whose channels depend on each other in another way, such as a grouped convolution, are left
     out.
@@ -123,10 +124,14 @@ def _carried(
             return inputs
         return inputs.flatten(2).mean(2).view(*inputs.shape[:2], *[1] * (len(sizes[name]) - 1)).expand(-1, *sizes[name])
 
+    for module in network.module.modules():
+        if (isinstance(module, NORMS) or _is_layer_norm(module)) and not _entries(module):
+            vars(module)["forward"] = _same
     for name, module in modules.items():
         if isinstance(module, NORMS) or _is_depthwise(module) or _is_layer_norm(module):
-            widths[Place(name, "norm")] = module.weight.shape[0]  # type: ignore[union-attr, index]
-            vars(module)["forward"] = partial(scale, name)
+            if count := _entries(module):
+                widths[Place(name, "norm")] = count
+                vars(module)["forward"] = partial(scale, name)
         elif isinstance(module, LAYERS):
             weight = getattr(module, "weight", None)
             writes, reads = Place(name, "out"), Place(name, "in")
@@ -143,14 +148,18 @@ def _carried(
     for source in [place for place in widths if place.side == "out"]:
         codes = _codes(widths[source])
         written.clear()
+        read.clear()
         written[source.layer] = codes
         try:
             network.module(torch.ones(len(codes), *network.spec.shape))
         except Exception:  # anybody's code, which may not take what it is given here
             return None
         for target in _readers(modules, widths):
+            if target.layer not in read:  # the forward pass takes another way for other values
+                return None
             changed = _changed(read[target.layer])
-            widths.setdefault(target, changed.shape[1])
+            if widths.setdefault(target, changed.shape[1]) != changed.shape[1]:
+                return None
             sources, positions = _decoded(changed, widths[source])
             if sources is None:
                 mixed |= {source, target}
@@ -167,13 +176,23 @@ def _readers(modules: dict[str, nn.Module], widths: dict[Place, int]) -> Iterato
             yield Place(name, "in")
 
 
+def _same(inputs: Tensor, *_: Any, **__: Any) -> Tensor:
+    return inputs
+
+
 def _dim(module: nn.Module, values: Tensor) -> int:
     """The dimension of the channels."""
     return values.ndim - 1 if isinstance(module, nn.Linear) or _is_layer_norm(module) else 1
 
 
 def _is_layer_norm(module: nn.Module) -> bool:
-    return isinstance(module, nn.LayerNorm) and module.weight is not None and module.weight.ndim == 1
+    return isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1
+
+
+def _entries(module: nn.Module) -> int:
+    """Number of channels of a norm's tensors; 0 if it has none, or one entry for all channels, as PReLU by default."""
+    tensors = [tensor for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)) if tensor.ndim]
+    return len(tensors[0]) if tensors and not (isinstance(module, nn.PReLU) and len(tensors[0]) == 1) else 0
 
 
 def _is_depthwise(module: nn.Module) -> bool:

@@ -71,6 +71,7 @@ def copy_teacher_channels(student: Network, teacher: Network, pixels: Tensor) ->
     parts = _parts(student, teacher, state, pixels[:PROBES])
     readers = [reader for part in parts for reader in part.readers]
     _measure(teacher, readers, pixels)
+    parts = [part for part in parts if all(reader.moments.count for reader in part.readers)]  # others were not reached
     changed, selections = dict(state), [part.select() for part in parts]
     for part, selected in zip(parts, selections, strict=True):
         for reader in part.readers:
@@ -239,8 +240,7 @@ def _part(pairs: list[_Pair], state: dict[str, Tensor]) -> _Part | None:
     for place in dict.fromkeys(chain(*(pair.teacher.indices for pair in pairs))):
         groups = [number for number, pair in enumerate(pairs) if place in pair.teacher.indices]
         indices = [pairs[number].teacher.indices[place] for number in groups]
-        weight = state.get(f"{place.layer}.weight")
-        if weight is None or sum(map(torch.numel, indices)) != weight.shape[int(place.side == "in")]:
+        if sum(map(torch.numel, indices)) != _channels(place, state):
             return None
         if place.side != "in":
             continue
@@ -248,6 +248,14 @@ def _part(pairs: list[_Pair], state: dict[str, Tensor]) -> _Part | None:
             return None
         readers.append(_Reader.of(place.layer, groups, torch.cat(indices), state))
     return _Part(pairs, readers)
+
+
+def _channels(place: Place, state: dict[str, Tensor]) -> int | None:
+    """Number of channels of the layer's tensors at this place; None if it has none of that kind."""
+    if place.side == "norm":
+        return next((len(state[name]) for name in _tensors(place, state)), None)
+    weight = state.get(f"{place.layer}.weight")
+    return None if weight is None else weight.shape[int(place.side == "in")]
 
 
 def _tensors(place: Place, state: dict[str, Tensor]) -> list[str]:

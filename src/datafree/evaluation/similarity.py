@@ -13,6 +13,7 @@ from .._core.arguments import checked
 from .._core.errors import UserError
 from .._core.progress import Progress, silent
 from .._core.seeds import stream
+from .._core.unused import unused
 from ..data.adapters import ImageData, as_dataset
 from ..data.augmentation import mirrored, shifted
 from ..models.input_spec import Border
@@ -102,7 +103,7 @@ def similarity(
     Forms: `forward`, KL of the stored from the measured Gaussian, and `reverse`, in nats; `l2`, squared distances (Haroush
     et al. 2020). Raises UserError, with the source's name, for images that do not fit or have no finite divergence.
     """
-    check_shift(network, shift)
+    check_shift(network, shift, border)
     if not sources:
         raise UserError('sources: got none, expected at least one data set or images by name; give {"mine": images}')
     if record is not None:
@@ -170,8 +171,10 @@ def _layers(network: Network, record: Record | None) -> tuple[StoredStatistics, 
         ) from None
 
 
-def check_shift(network: Network, shift: int) -> None:
-    """Raises UserError for a shift in pixels that is negative or as large as the images."""
+def check_shift(network: Network, shift: int, border: Border | None = None) -> None:
+    """Raises UserError for a shift in pixels that is negative or as large as the images, and a border without a shift."""
+    if border is not None and not shift:
+        unused("border", border, "with `shift=0`", "`shift` of at least 1")
     side = min(network.spec.shape[1:])
     if not 0 <= shift < side:
         raise UserError(

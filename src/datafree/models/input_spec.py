@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from .._core.errors import UserError
+from .._core.errors import UserError, unknown
 from .._core.settings import Settings, parse
 from .class_names import check_names
 
@@ -146,7 +146,9 @@ class InputSpec(Settings):
         return self.low
 
     def with_border(self, border: Border) -> InputSpec:
-        """This spec with a black border, or one of the mean colour."""
+        """This spec with a black border, or one of the mean colour. Raises UserError for another word."""
+        if border not in get_args(Border):
+            raise unknown("border", str(border), get_args(Border))
         return self.model_copy(update={"border": self.mean if border == "mean" else (self.black,)})
 
     def border_colour(self, pixels: Tensor) -> Tensor:

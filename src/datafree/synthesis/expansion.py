@@ -288,7 +288,8 @@ def guided(
     kind = alignments.FAMILY.resolve(alignment, "alignment")
     pixels, labels = cast(tuple[Tensor, Tensor], anchors)
     if isinstance(settings, MetaGenerator):
-        return GuidedGenerator(pixels, labels, settings, kind, GENERATOR_GUIDANCE if guidance is None else guidance)
+        weight = Expansion(guidance=guidance).guidance  # refuses what is no weight
+        return GuidedGenerator(pixels, labels, settings, kind, GENERATOR_GUIDANCE if weight is None else weight)
     settings = settings or Expansion()
     if guidance is not None:
         settings = Expansion(**{**settings.model_dump(), "guidance": guidance})

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from ..._core.arguments import check_argument
 from ..._core.errors import UserError, unknown
 from ..._core.files.paths import safe_name
 from ..._core.user_code import code_entry
@@ -81,6 +82,8 @@ def compared_methods(
     if methods is None:
         methods = default_methods(teacher, record)
     if isinstance(methods, Mapping):
+        for name in methods:
+            check_argument("methods: name of a method", name, str)
         chosen = [_method(value, name) for name, value in methods.items()]
     else:
         chosen = [_method(value) for value in ([methods] if isinstance(methods, str) else methods)]
@@ -120,7 +123,7 @@ def _method(value: MethodLike, name: str | None = None) -> ComparedMethod:
     if isinstance(value, str) and ":" not in value and value not in synthesis.FAMILY.built_in():
         return _plugin(value, name)
     settings = synthesis.resolve(value, "methods")
-    method_name = name or settings.method
+    method_name = settings.method if name is None else name
     return ComparedMethod(method_name, label_of(method_name), "images", settings)
 
 
@@ -129,7 +132,8 @@ def _plugin(value: str, name: str | None) -> ComparedMethod:
     kinds = synthesis.methods()
     if value not in kinds:
         raise unknown("method", value, [*kinds, ONLINE, *_online_names(), REAL, NOISE])
-    return ComparedMethod(name or value, label_of(name or value), "images", synthesis.resolve(value))
+    method_name = value if name is None else name
+    return ComparedMethod(method_name, label_of(method_name), "images", synthesis.resolve(value))
 
 
 def _online(value: str, name: str | None) -> ComparedMethod:
@@ -140,8 +144,9 @@ def _online(value: str, name: str | None) -> ComparedMethod:
     preset = word if word in PRESETS else None
     memory = PRESETS[word][1] if preset else word or REPLAY
     replay: Any = memories.FAMILY.resolve(memory, "methods")
-    method_name = name or (value if preset or not word else f"{ONLINE}:{replay.replay}")
-    return ComparedMethod(method_name, label_of(method_name), "online", replay, preset)
+    if name is None:
+        name = value if preset or not word else f"{ONLINE}:{replay.replay}"
+    return ComparedMethod(name, label_of(name), "online", replay, preset)
 
 
 def _online_names() -> list[str]:

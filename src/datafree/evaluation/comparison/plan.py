@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..._core.errors import UserError
-from ..._core.files import claim_folder, read_json, sweep, write_json, write_text
+from ..._core.files import claim_folder, sweep, write_json, write_text
 from ..._core.files.lock import InUse, waiting_lock
 from ..._core.progress import Progress, silent
 from ..._core.user_code import failed_place
@@ -22,6 +22,7 @@ from .data_notes import data_notes
 from .methods import ComparedMethod
 from .notes import notes_of
 from .result import Comparison, Unfinished, comparison_rows
+from .stored import stored_json
 from .workplace import Workplace
 
 __all__ = ["KIND", "ComparisonPlan"]
@@ -100,7 +101,7 @@ class ComparisonPlan:
                 unfinished.remove(missing)
                 results.append(result)
         if not results and all(cell.failed for cell in unfinished):
-            raise UserError(f"no cell could be measured; the first, {unfinished[0].cell}: {unfinished[0].reason}")
+            raise UserError(f"{unfinished[0].reason} ({unfinished[0].cell}; no cell could be measured)")
         return self._written(accuracy, results, unfinished, log)
 
     def protocol(self) -> dict[str, Any]:
@@ -137,7 +138,7 @@ class ComparisonPlan:
         """
         workplace, path = self.workplace, self.workplace.folder / TEACHER
         inputs = {"teacher": workplace.teacher.fingerprint(), "test images": sha256(workplace.test)}
-        stored = read_json(path) if path.is_file() else {}
+        stored = stored_json(path, "remove that file to measure it again") if path.is_file() else {}
         accuracy = stored.get("accuracy")
         if stored.get("inputs") == inputs and isinstance(accuracy, float) and 0 <= accuracy <= 100:
             claim_folder(workplace.folder, kind=KIND)

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..._core.errors import UserError
-from ..._core.files import read_json, write_json
+from ..._core.files import write_json
 from ..._core.files.atomic import make_folder
 from ..._core.files.lock import waiting_lock
 from ..._core.progress import Progress
@@ -26,9 +26,11 @@ from .measure import even_chunk, image_count
 from .methods import ComparedMethod
 from .protocol import Protocol
 from .stopwatch import clock_for
+from .stored import stored_json
 
 __all__ = ["ImageSets", "MadeSet", "check_same", "naming_the_set"]
 
+AGAIN = "remove that file to make the images again"
 SAVE_EVERY = 1.0
 """Seconds between two writes of the time so far."""
 
@@ -123,9 +125,9 @@ def naming_the_set(place: Path) -> Iterator[None]:
 
 def _state(path: Path) -> dict[str, Any]:
     try:
-        return _State.model_validate(read_json(path)).model_dump()
+        return _State.model_validate(stored_json(path, AGAIN)).model_dump()
     except ValidationError as error:
-        raise UserError(f"{path}: {first_problem(error)}; remove that file to make the images again") from None
+        raise UserError(f"{path}: {first_problem(error)}; {AGAIN}") from None
 
 
 def check_same(identity: dict[str, Any], earlier: dict[str, Any], place: Path, *, replace: bool) -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 
+from ..._core.errors import UserError
 from ..._core.files import read_json, write_json
 
 __all__ = ["Clock", "Stopwatch", "clock_for", "warm_up"]
@@ -41,7 +43,7 @@ class Stopwatch:
 
     def __init__(self, file: Path, clock: Clock, *, resumed: bool):
         self.file, self.clock = file, clock
-        self.laps: list[float] = read_json(file)["seconds"] if resumed and file.is_file() else []
+        self.laps = _laps(file) if resumed and file.is_file() else []
         self.running, self.began = 0.0, clock()
         self.runs = True
 
@@ -62,3 +64,12 @@ class Stopwatch:
             self.laps += [*missing, self.running]
             write_json(self.file, {"seconds": self.laps})
         self.running, self.began, self.runs = 0.0, self.clock(), True
+
+
+def _laps(file: Path) -> list[float]:
+    """The seconds in the file; none of a damaged one, as if their epochs' times were lost."""
+    with suppress(UserError):
+        laps = read_json(file).get("seconds")
+        if isinstance(laps, list) and all(isinstance(lap, float) and lap >= 0 for lap in laps):
+            return laps
+    return []

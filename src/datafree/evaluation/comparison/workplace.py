@@ -14,7 +14,7 @@ import torch
 from pydantic import ValidationError
 
 from ..._core.errors import UserError
-from ..._core.files import locked, read_json, sweep, write_json
+from ..._core.files import locked, sweep, write_json
 from ..._core.files.atomic import make_folder
 from ..._core.files.lock import LOCK
 from ..._core.progress import Progress, silent
@@ -32,11 +32,13 @@ from .measure import budget_counts
 from .protocol import Counts, Protocol, counts_for_steps
 from .sets import ImageSets, check_same, naming_the_set
 from .stopwatch import Stopwatch, clock_for, warm_up
+from .stored import stored_json
 from .training import Trained, Training
 
 __all__ = ["Workplace"]
 
 RESULT, PLAN, CLOCK = "cell.json", "plan.json", "seconds.json"
+AGAIN = "remove that file to measure the cell again"
 
 
 @dataclass(frozen=True)
@@ -80,13 +82,11 @@ class Workplace:
         if not path.is_file():
             return None
         try:
-            result = CellResult.model_validate(read_json(path))
+            result = CellResult.model_validate(stored_json(path, AGAIN))
         except ValidationError as error:
-            raise UserError(f"{path}: {first_problem(error)}; remove that folder to measure the cell again") from None
+            raise UserError(f"{path}: {first_problem(error)}; {AGAIN}") from None
         if (result.method, result.student, result.seed) != (cell.method.name, cell.student.name, cell.seed):
-            raise UserError(
-                f"{path} is of {result.id}, expected {cell.id}; remove that folder to measure the cell again"
-            )
+            raise UserError(f"{path} is of {result.id}, expected {cell.id}; {AGAIN}")
         earlier = {"verb": "compare", "settings": result.settings, "inputs": result.inputs}
         same = check_same(self.identity(cell), earlier, self.place(cell), replace=self.replace)
         return result if same else None
@@ -146,10 +146,10 @@ class Workplace:
     def _open(self, place: Path, identity: dict[str, Any]) -> dict[str, Any]:
         """The plan of a stopped cell, or a new one; what a cell of other settings left is removed if it is replaced."""
         path = place / PLAN
-        plan = read_json(path) if path.is_file() else {}
+        plan = stored_json(path, AGAIN) if path.is_file() else {}
         stale = (place / RESULT).exists()  # `finished` has found that it is to be replaced
         if plan and not isinstance(plan.get("identity"), dict):
-            raise UserError(f"{path} has no identity of a cell; remove that file to measure the cell again")
+            raise UserError(f"{path} has no identity of a cell; {AGAIN}")
         if plan and not check_same(identity, plan["identity"], place, replace=self.replace):
             stale = True
         if stale or not plan:
@@ -195,9 +195,7 @@ def _counts_of(plan: dict[str, Any], path: Path) -> Counts:
         or sorted(counts) != sorted(names)
         or not all(type(counts[name]) is int and counts[name] >= (name != "images") for name in names)
     ):
-        raise UserError(
-            f"{path}: counts: got {counts}, expected {', '.join(names)}; remove that file to measure the cell again"
-        )
+        raise UserError(f"{path}: counts: got {counts}, expected {', '.join(names)}; {AGAIN}")
     return Counts(**counts)
 
 
