@@ -112,6 +112,8 @@ def _with_paths(value: Any, serialized: Any) -> Any:
 S = TypeVar("S", bound=BaseModel)
 
 _SHORTER = {
+    "a valid tuple": "a list or tuple of values",
+    "a valid list": "a list or tuple of values",
     "a valid dictionary": 'a table, such as {"a": 1}',
     "match pattern": "text that matches",
     "greater than or equal to": "at least",

@@ -94,6 +94,7 @@ class OnlineChanges(TypedDict, total=False):
     precision: Literal["float32", "bfloat16"]
     shift: int | None
     flip: bool
+    hints: float
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ __all__ = ["PRESETS", "OnlineDistillation", "online_preset"]
 class OnlineDistillation(Settings):
     """Settings of online distillation. A loss with weight 0 is not computed."""
 
-    later: ClassVar[dict[str, Any]] = {"decay": "cosine", "shift": 0, "flip": False}
+    later: ClassVar[dict[str, Any]] = {"decay": "cosine", "shift": 0, "flip": False, "hints": 0.0}
 
     epochs: int = Field(default=40, ge=1, le=EPOCHS)
     """Number of epochs, of `iterations` outer iterations each; the final student is saved."""
@@ -93,6 +93,11 @@ class OnlineDistillation(Settings):
     """Maximum random shift of the student's images in pixels; the teacher labels every view."""
     flip: bool = False
     """Mirror each of the student's images left to right with probability 1/2; the teacher labels every view."""
+
+    hints: float = Field(default=0.0, ge=0)
+    """Weight of the hints: the difference of hidden activations in layers that have the same name and size in teacher and
+    student, relative to the teacher's (Romero et al. 2015).
+    """
 
     summary: ClassVar[str] = "a generator against the student, with replay (Binici et al. 2021, 2022)"
 

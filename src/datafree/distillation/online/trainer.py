@@ -24,6 +24,7 @@ from ...synthesis.generator import Generator, new_generator
 from ...synthesis.losses import Objective, View
 from ...synthesis.losses.alignment import Alignment
 from ...synthesis.losses.alignment_loss import AlignmentLoss
+from ..hints import hint_layers, hint_loss
 from ..kl import kl
 from ..muon import Muon
 from ..replay import Memory, Written
@@ -84,6 +85,8 @@ class OnlineTrainer:
         optimizer = Muon if settings.optimizer == "muon" else torch.optim.Adam
         self.student_optimizer = optimizer(student.module.parameters(), lr=settings.student_rate)
         self.temperature = settings.temperature or 0.0
+        self.hinted = hint_layers(student, teacher) if settings.hints else ()
+        """Layers whose activations are compared."""
         note_emulation(settings.precision, teacher.device)
         self.replace_generator()
 
@@ -191,17 +194,20 @@ class OnlineTrainer:
         has_views = settings.shift != 0 or settings.flip
         if has_views:
             batch = moved(batch, settings, self.teacher.spec, rng)
-        targets = self._labels(batch)
+        with tap_names.watch(self.teacher, self.hinted) as teacher_activations:
+            targets = self._labels(batch)
         if not self.temperature:
             self.temperature = first(lambda: temperature_of(targets.cpu()))
         self.student.module.train()
-        with self._autocast():
+        with tap_names.watch(self.student, self.hinted) as activations, self._autocast():
             logits = self.student.logits(batch)
         loss = (
             (logits.float() - targets).abs().mean()
             if settings.loss == "l1"
             else kl(logits.float(), targets, self.temperature)
         )
+        if self.hinted:
+            loss = loss + settings.hints * hint_loss(activations, teacher_activations, self.hinted)
         self.student_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         average_gradients(self.student.module.parameters(), self.local_batch)
