@@ -149,7 +149,7 @@ def collect(budget: str, work: Path) -> list[dict[str, Any]]:
             if name in pair.online:
                 cells = with_relative_cpu(cells, cells_by_seed(work / pair.id, "kd", plan.seeds, pair.settings("kd")))
             fields = {"deviation": reasons.get(identity, ""), **provenance(cells, budget)}
-            claims.append(experiment(identity, metrics(cells), **fields))
+            claims.append(experiment(identity, metrics(name, cells), **fields))
     return claims
 
 
@@ -161,15 +161,17 @@ METRICS = {
     "divergence": ("nats, images shifted and flipped as in training", "divergence of the images"),
     "diversity": ("effective directions within a class, 64 images", "diversity of the images"),
 }
-"""Field of a cell -> unit, title in the tables."""
+"""Field of a cell -> unit, title in the tables after the row's."""
 
 
-def metrics(cells: Mapping[int, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def metrics(row: str, cells: Mapping[int, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Accuracy of a row, and everything else that all of its cells have measured. Interrupted runs have no CPU time."""
     measured = {"accuracy": metric(ACCURACY, {seed: cell["accuracy"] for seed, cell in cells.items()})}
     for name, (unit, title) in METRICS.items():
         if cells and all(cell.get(name) is not None for cell in cells.values()):
-            measured[name] = metric(unit, {seed: round(cell[name], 2) for seed, cell in cells.items()}, title=title)
+            measured[name] = metric(
+                unit, {seed: round(cell[name], 2) for seed, cell in cells.items()}, title=f"{row}, {title}"
+            )
     return measured
 
 
