@@ -50,7 +50,7 @@ PAIRS = [
     Pair(("record",), "records.record:record", {"network": "teacher", "add_to": "add"}, other_default={"add_to"}),
     Pair(("similarity",), "evaluation.similarity:similarity", {"network": "model", "sources": "data"}),
     Pair(("evaluate",), "evaluation.accuracy:evaluate", {"network": "model"}),
-    Pair(("train",), "distillation.train:train", {"network": "model"}, words_instead={"schedule"}),
+    Pair(("train",), "distillation.train:train", {"network": "model"}, words_instead={"settings"}),
     Pair(("distill",), "distillation.distill:distill", words_instead={"method", "settings", "source", "augmentation"},
          other_default={"record"}),
     Pair(("distill", "fresh"), "distillation.distill:distill",

@@ -62,6 +62,10 @@ def test_the_default_is_any_and_grids_are_nearest_within_the_reduced_range(norme
         torch.testing.assert_close(grid.step.detach(), nearest_step(weight, 63))
 
 
+HAS_VNNI = any("vnni" in name for name in instruction_sets()) or instruction_sets()[:1] != ["x86_64"]
+"""Without it, sums of `vnni` are cut to 16 bits."""
+
+
 def integers(path) -> list[np.ndarray]:
     """The int8 tensors of two dimensions or more in an ONNX file."""
     tensors = map(numpy_helper.to_array, onnx.load(path).graph.initializer)
@@ -75,7 +79,9 @@ def test_the_integers_of_the_file_are_within_63_and_it_answers_as_the_simulation
         assert len(found) == 3 and max(found) <= most
         assert (max(found) > 63) is (target_cpu == "vnni")
         simulated, converted, ran = own.answers(shown)
-        assert torch.equal(simulated, converted) and check(simulated, ran).equal >= 99
+        assert torch.equal(simulated, converted)
+        if target_cpu == "any" or HAS_VNNI:
+            assert check(simulated, ran).equal >= 99
 
 
 def cut_to_16_bits(activations: np.ndarray, weights: np.ndarray) -> np.ndarray:
