@@ -231,6 +231,13 @@ def test_weights_alone_are_packed_into_a_release(command, here):
     assert read_json("q/config.json")["spec"]["classes"] == names.split()
 
 
+@pytest.mark.usefixtures("here")
+def test_a_border_that_is_stated_is_packed_and_printed(command):
+    line = "pack hinton16 --weights teacher/model.safetensors --shape 1 8 8 --classes 10 --mean 0.5 --std 0.25 --out p"
+    assert "(--border mean)" in command(f"{line} --border mean").out
+    assert "shifted in training on 0.5" in command("inspect p").out
+
+
 def test_weights_are_recorded_with_data_and_need_no_pack(command, here):
     line = "record hinton16 --weights teacher/model.safetensors --data digits --preset small --out r --quiet"
     assert command(line).code == 0

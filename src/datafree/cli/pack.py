@@ -80,6 +80,10 @@ def pack(
     print(f"{model}: {network.parameters:,} parameters; release in {folder}, fingerprint {network.fingerprint()[:12]}")
     say_code(model)
     _say_pixels(spec)
+    if spec.border is not None:
+        print(
+            f"  training images were shifted on {' '.join(f'{value:g}' for value in spec.border)} (--border {border})"
+        )
 
 
 def _say_pixels(spec: InputSpec) -> None:
