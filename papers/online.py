@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,13 @@ from datafree.distillation.training_loop import Schedule
 from datafree.evaluation.accuracy import evaluate
 from datafree.evaluation.stability import HALF, stability
 from datafree.models.network import Network
-from datafree.releases.load import load_model, new_model
+from datafree.releases.load import new_model
 from datafree.releases.release import write_release
 from papers.cells import cell_path, cells_by_seed, current_keys, deviations, measure, provenance, read_cell
 from papers.chains import arguments, with_gpu
 from papers.chains import run as run_chains
 from papers.claims import ACCURACY, experiment, metric
-from papers.teachers import RESNET20, RESNET44, SIMPNET, SIMPNET600K, PublishedTeacher, spec_of
+from papers.teachers import RESNET20, RESNET44, SIMPNET, SIMPNET600K, PublishedTeacher, spec_of, teacher_of
 
 __all__ = ["REPLAYED", "Budget", "OnlineRow", "Pair", "cifar10", "cifar100", "lenet", "main", "resnets"]
 
@@ -179,8 +179,7 @@ class Chain:
         self.train, self.test = (
             load(pair.data, split, data_dir=data_dir).subset(pair.limit) for split in ("train", "test")
         )
-        shape = self.train.shape if pair.size is None else (self.train.shape[0], pair.size, pair.size)
-        self.spec = spec_of(pair.published, shape, self.train.classes)
+        self.spec = spec_of(pair.published, self.train.shape, self.train.classes, pair.size)
 
     def run(self, say: Any) -> None:
         for row in self.pair.names():
@@ -210,12 +209,9 @@ class Chain:
         write_release(self.folder / "teacher", teacher)
         return asdict(evaluate(teacher, self.test))
 
-    @property
+    @cached_property
     def teacher(self) -> Network:
-        published = self.pair.published
-        if published is None:
-            return load_model(str(self.folder / "teacher")).to(self.device)
-        return published.load(self.spec, self.data_dir, self.device)
+        return teacher_of(self.pair.published, self.folder / "teacher", self.spec, self.data_dir, self.device)
 
     def distill_online(self, name: str, teacher: Network, student: Network) -> dict[str, Any]:
         row, identity = self.pair.rows[name], self.pair.settings(name)

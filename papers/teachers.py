@@ -13,7 +13,7 @@ from datafree.models.input_spec import InputSpec
 from datafree.models.network import Network
 from datafree.releases.load import load_model
 
-__all__ = ["RESNET20", "RESNET44", "SIMPNET", "SIMPNET600K", "PublishedTeacher", "spec_of"]
+__all__ = ["RESNET20", "RESNET44", "SIMPNET", "SIMPNET600K", "PublishedTeacher", "spec_of", "teacher_of"]
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,23 @@ class PublishedTeacher:
         return _load(self.network, folder / self.weights, spec, device)  # pyright: ignore[reportArgumentType]: a frozen model is hashable
 
 
-def spec_of(published: PublishedTeacher | None, shape: tuple[int, int, int], classes: tuple[str, ...]) -> InputSpec:
-    """The input of a teacher. One that is trained here takes pixels that are not normalised."""
+def spec_of(
+    published: PublishedTeacher | None, shape: tuple[int, int, int], classes: tuple[str, ...], size: int | None = None
+) -> InputSpec:
+    """The input of a teacher: images of `shape`, resized to `size`. One that is trained here takes pixels that are not
+    normalised.
+    """
+    shape = shape if size is None else (shape[0], size, size)
     return InputSpec(shape=shape, classes=classes, **({} if published is None else published.constants))
+
+
+def teacher_of(
+    published: PublishedTeacher | None, folder: Path, spec: InputSpec, data_dir: str | None, device: str
+) -> Network:
+    """The published teacher, or else the one that was trained into `folder`."""
+    if published is None:
+        return load_model(str(folder)).to(device)
+    return published.load(spec, data_dir, device)
 
 
 @cache

@@ -38,7 +38,7 @@ from datafree.distillation.train import train
 from datafree.evaluation.accuracy import evaluate
 from datafree.models.input_spec import InputSpec
 from datafree.models.network import Network
-from datafree.releases.load import load_model, new_model
+from datafree.releases.load import new_model
 from datafree.releases.release import write_release
 from datafree.synthesis.expansion import GENERATOR_GUIDANCE, Expansion, expand
 from datafree.synthesis.losses import alignment
@@ -47,7 +47,7 @@ from papers.binici2024.rows import ANCHORS, AUGMENTATIONS, BUDGETS, EXPANSIONS, 
 from papers.cells import cells_by_seed, deviations, measure, provenance, read_cell
 from papers.chains import arguments, run, with_gpu
 from papers.claims import ACCURACY, experiment, metric
-from papers.teachers import spec_of
+from papers.teachers import spec_of, teacher_of
 
 HERE = Path(__file__).resolve().parent
 GENERATOR = "generator"
@@ -140,8 +140,7 @@ class Chain:
         self.train, self.test = (
             load(pair.data, part, data_dir=data_dir).subset(pair.limit) for part in ("train", "test")
         )
-        shape = self.train.shape if pair.size is None else (self.train.shape[0], pair.size, pair.size)
-        self.spec = spec_of(pair.published, shape, self.train.classes)
+        self.spec = spec_of(pair.published, self.train.shape, self.train.classes, pair.size)
 
     def run(self, say: Any) -> None:
         for row in self.pair.rows:
@@ -175,10 +174,7 @@ class Chain:
 
     @cached_property
     def teacher(self) -> Network:
-        published = self.pair.published
-        if published is None:
-            return load_model(str(self.folder / "teacher")).to(self.device)
-        return published.load(self.spec, self.data_dir, self.device)
+        return teacher_of(self.pair.published, self.folder / "teacher", self.spec, self.data_dir, self.device)
 
     def new_network(self, name: str) -> Network:
         network = new_model(name, self.spec, seed=self.seed)

@@ -83,8 +83,7 @@ class Pair:
         return ("teacher", *self.rows, *self.online)
 
     def spec(self, shape: tuple[int, int, int], classes: tuple[str, ...]) -> InputSpec:
-        shape = shape if self.size is None else (shape[0], self.size, self.size)
-        return spec_of(self.published, shape, classes)
+        return spec_of(self.published, shape, classes, self.size)
 
     def settings(self, name: str) -> dict[str, Any]:
         """Everything that decides a cell's result. A cell with other settings is measured again."""

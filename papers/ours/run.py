@@ -33,13 +33,14 @@ from datafree.distillation.train import train
 from datafree.evaluation.accuracy import evaluate
 from datafree.evaluation.similarity import similarity
 from datafree.models.network import Network
-from datafree.releases.load import load_model, new_model
+from datafree.releases.load import new_model
 from datafree.releases.release import write_release
 from datafree.synthesis.synthetic_set import SyntheticSet, synthesize
 from papers.cells import cell_path, cells_by_seed, deviations, measure, provenance, read_cell
 from papers.chains import arguments, run, with_gpu
 from papers.claims import ACCURACY, experiment, metric
 from papers.ours.rows import BUDGETS, Pair, Row
+from papers.teachers import teacher_of
 
 HERE = Path(__file__).resolve().parent
 AS_IN_TRAINING: Mapping[str, Any] = {"shift": 4, "flip": True}
@@ -106,18 +107,12 @@ class Chain:
 
     @cached_property
     def teacher(self) -> Network:
-        published = self.pair.published
-        if published is None:
-            return self.trained_teacher()
-        return published.load(self.spec, self.data_dir, self.device)
-
-    def trained_teacher(self) -> Network:
-        folder = self.folder / "teacher"
-        if not folder.exists():
+        published, folder = self.pair.published, self.folder / "teacher"
+        if published is None and not folder.exists():
             teacher = new_model(self.pair.teacher, self.spec, seed=self.seed).to(self.device)
             train(teacher, self.train, self.pair.training, seed=self.seed)
             write_release(folder, teacher)
-        return load_model(str(folder)).to(self.device)
+        return teacher_of(published, folder, self.spec, self.data_dir, self.device)
 
     def synthetic(self, row: Row) -> tuple[SyntheticSet, dict[str, Any]]:
         """The row's synthetic set, and how long it took and how close it is to the teacher's data."""

@@ -191,8 +191,8 @@ class OnlinePlan:
         hashes = {
             "teacher_fingerprint": identity["teacher"], "record_digest": identity["record"], "anchors": identity["anchors"],
         }  # fmt: skip
-        known = {role: digest for role, digest in hashes.items() if digest is not None}
-        return Provenance(architecture_of(self.teacher), self.student.fingerprint(), settings, known, seconds)
+        digests = {role: digest for role, digest in hashes.items() if digest is not None}
+        return Provenance(architecture_of(self.teacher), self.student.fingerprint(), settings, digests, seconds)
 
 
 def online_settings(
@@ -245,10 +245,10 @@ def plan_online(
     check_shift(chosen, teacher.spec)
     check_generator(teacher.spec, latent=chosen.latent, width=chosen.width, batch=chosen.batch)
     network = new_student(student, teacher, seed=seed)
-    given = given_in(called_with(OnlineDistillation, settings, changes, distill_online), changes)
+    explicit = given_in(called_with(OnlineDistillation, settings, changes, distill_online), changes)
     if _names_kind_alone(alignment):
-        given["alignment"] = guide and guide.alignment
-    check_used(given, USES, {**chosen.model_dump(), "replay": kind.replay, "condensed": condensed})
+        explicit["alignment"] = guide and guide.alignment
+    check_used(explicit, USES, {**chosen.model_dump(), "replay": kind.replay, "condensed": condensed})
     anchors = condensed.fitted(teacher) if isinstance(condensed, Condensed) else None
     if condensed is not None and anchors is None:
         anchors = Condensed.open(condensed, teacher)  # type: ignore[arg-type]

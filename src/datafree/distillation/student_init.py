@@ -355,8 +355,8 @@ class _Residual:
         self.covariance.addmm_(columns, coefficients.T, alpha=-1)
 
 
-def _choose(readers: list[_Reader], counts: list[int], kept: list[int]) -> list[Tensor]:
-    """The selected channels of each group, ascending: `kept` of its `counts` channels.
+def _choose(readers: list[_Reader], counts: list[int], student_counts: list[int]) -> list[Tensor]:
+    """The selected channels of each group, ascending: `student_counts` of its `counts` channels.
 
     Greedy column selection for all readers together; each counts by the share of its inputs' effect that is explained. Wide
     layers add several channels per round.
@@ -364,15 +364,15 @@ def _choose(readers: list[_Reader], counts: list[int], kept: list[int]) -> list[
     starts = torch.tensor([0, *counts]).cumsum(0).tolist()
     group_of = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     residuals = [_Residual(reader, starts, counts) for reader in readers]
-    missing = list(kept)  # number of channels that each group still needs
+    missing = list(student_counts)  # number of channels that each group still needs
     is_selected = torch.zeros(starts[-1], dtype=torch.bool)
     added = [
         number
-        for start, count, count_kept in zip(starts, counts, kept, strict=False)
-        if count_kept == count
+        for start, count, student_count in zip(starts, counts, student_counts, strict=False)
+        if student_count == count
         for number in range(start, start + count)
     ]
-    per_round = -(-(sum(kept) - len(added)) // ROUNDS)
+    per_round = -(-(sum(student_counts) - len(added)) // ROUNDS)
     while True:
         for number in added:
             is_selected[number] = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -213,10 +214,14 @@ def _synthetic(
     """`count` images from a method, made in chunks and clamped to the network's range."""
     bound, parts = methods.bind(method, network, record, progress=progress), []
     size = chunk_size(method, network, count) if hasattr(method, "chunk_size") else CHUNK
+
+    def report(index: int, share: float) -> None:
+        progress(min(int((index + share) * size), count), count)
+
     for index in range(-(-count // size)):
-        with hear_share(lambda share, made=index: progress(min(int((made + share) * size), count), count)):
+        with hear_share(partial(report, index)):
             parts.append(made_chunk(bound, index, seed, size).pixels)
-        progress(min((index + 1) * size, count), count)
+        report(index, 1.0)
     pixels = network.spec.clamp(torch.cat(parts)[:count])
     return Images(pixels, _synthetic_origin(count, method.method), setting, border=bound.teacher.spec.border)
 

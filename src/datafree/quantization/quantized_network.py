@@ -144,10 +144,13 @@ class QuantizedNetwork:
                 "the quantized network was changed after quantize returned it, so its card would be wrong; fine-tune with "
                 "quantize(..., fine_tune=images), and save what it returns"
             )
-        original, own = self.original.fingerprint(), self.network.fingerprint()
+        original, fingerprint = self.original.fingerprint(), self.network.fingerprint()
         if evaluation is not None:
             evaluation.check_of(
-                "evaluation", own, original, "evaluate(quantized.network, data, network), of this quantized network"
+                "evaluation",
+                fingerprint,
+                original,
+                "evaluate(quantized.network, data, network), of this quantized network",
             )
         if original_evaluation is not None:
             original_evaluation.check_of(
@@ -232,8 +235,8 @@ def quantize(
         )
     if record is not None:
         record.check_teacher(network)
-        used = [calibrate] if tuning_source is None else [calibrate, tuning_source]
-        if not any(reads_record(network, record, entry) for entry in used):
+        image_sources = [calibrate] if tuning_source is None else [calibrate, tuning_source]
+        if not any(reads_record(network, record, entry) for entry in image_sources):
             unused("record", "one", *UNUSED_RECORD)
     stages = stages or (lambda _: nullcontext(progress))
     source = default_method(network, record) if calibrate is None else calibrate
