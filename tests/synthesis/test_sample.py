@@ -57,6 +57,16 @@ def test_a_long_chunk_shows_how_far_it_is(teacher, monkeypatch):
     assert seen == sorted(seen) and len({images for images, _ in seen}) > 5 and seen[-1] == (64, 64)
 
 
+def test_the_last_count_comes_once_and_only_after_the_last_chunk(teacher, monkeypatch):
+    monkeypatch.setattr(synthetic_set, "LOOK", 0.001)
+    for workers in (1, 3):
+        seen = []
+        method = {"method": "inception", "steps": 20}
+        df.sample(teacher, method, n=25, chunk=10, workers=workers, progress=lambda *both, seen=seen: seen.append(both))
+        assert seen.count((25, 25)) == 1 and seen == sorted(seen)
+    assert [synthetic_set.images_made(*made, 10, 25) for made in ((2, 1.0), (3, 0.0), (1, 0.5))] == [24, 25, 15]
+
+
 def test_shares_of_parts_add_up_to_those_of_the_chunk():
     seen = []
     with hear_share(seen.append):

@@ -34,7 +34,7 @@ from ..synthesis.cost import check_images
 from ..synthesis.made_chunk import made_chunk
 from ..synthesis.methods import Synthesizer
 from ..synthesis.sampling import Samples
-from ..synthesis.synthetic_set import SyntheticSet, chunk_size
+from ..synthesis.synthetic_set import SyntheticSet, chunk_size, images_made
 
 __all__ = [
     "NO_IMAGES",
@@ -215,13 +215,13 @@ def _synthetic(
     bound, parts = methods.bind(method, network, record, progress=progress), []
     size = chunk_size(method, network, count) if hasattr(method, "chunk_size") else CHUNK
 
-    def report(index: int, share: float) -> None:
-        progress(min(int((index + share) * size), count), count)
+    def report(finished: int, share: float) -> None:
+        progress(images_made(finished, share, size, count), count)
 
     for index in range(-(-count // size)):
         with hear_share(partial(report, index)):
             parts.append(made_chunk(bound, index, seed, size).pixels)
-        report(index, 1.0)
+        report(index + 1, 0.0)
     pixels = network.spec.clamp(torch.cat(parts)[:count])
     return Images(pixels, _synthetic_origin(count, method.method), setting, border=bound.teacher.spec.border)
 

@@ -20,7 +20,7 @@ from ..models.pixel_bytes import to_pixels
 from ..records.record import Record
 from . import methods
 from .methods import Synthesizer
-from .synthetic_set import balanced_cut, chunk_size, in_order, prepare, stored_chunk
+from .synthetic_set import balanced_cut, chunk_size, images_made, in_order, prepare, stored_chunk
 
 __all__ = ["Samples", "sample"]
 
@@ -107,7 +107,7 @@ def sample(
     progress(0, n)
     chunks = in_order(
         bound, indices, lambda index, thread_method: stored_chunk(thread_method, index, seed, chunk, settings.in_range),
-        workers or os.cpu_count() or 1, lambda chunks_made: progress(min(int(chunks_made * chunk), n), n),
+        workers or os.cpu_count() or 1, lambda finished, share: progress(images_made(finished, share, chunk, n), n),
     )  # fmt: skip
     with closing(chunks):
         parts.extend(chunks)

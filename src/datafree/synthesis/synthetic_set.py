@@ -67,8 +67,8 @@ from .made_chunk import made_chunk
 from .methods import BoundMethod, Synthesizer
 
 __all__ = [
-    "CHUNK", "IMAGES", "SET_FOLDER", "SyntheticSet", "balanced_cut", "check_grows", "chunk_size", "in_order", "judged",
-    "make_set", "memory_hashes", "near_chance", "prepare", "read_about", "renamed_chunk", "set_result", "stored_chunk",
+    "CHUNK", "IMAGES", "SET_FOLDER", "SyntheticSet", "balanced_cut", "check_grows", "chunk_size", "images_made", "in_order",
+    "judged", "make_set", "memory_hashes", "near_chance", "prepare", "read_about", "renamed_chunk", "set_result", "stored_chunk",
     "synthesize", "write_log",
 ]  # fmt: skip
 
@@ -527,8 +527,8 @@ def _fill(
         tensors = {"pixels": pixels, "labels": labels, "logits": logits}
         write_tensors(folder / _shard_name(index), tensors, {"unit": index, "made": key}, kind="shard")
 
-    def on_share(chunks_made: float) -> None:
-        progress(min(int((done + chunks_made) * chunk), total), total)
+    def on_share(finished: int, share: float) -> None:
+        progress(images_made(done + finished, share, chunk, total), total)
 
     with closing(in_order(bound, todo, write, workers, on_share)) as written:
         for _ in written:
@@ -636,17 +636,23 @@ def _is_complete(path: Path, header: dict[str, int | str]) -> bool:
     return is_complete
 
 
+def images_made(finished: int, share: float, chunk: int, total: int) -> int:
+    """Number of images in `finished` chunks and a `share` of others; `total` only when all chunks are finished."""
+    return min(int((finished + share) * chunk), total if finished * chunk >= total else total - 1)
+
+
 def in_order(
     bound: BoundMethod,
     indices: Sequence[int],
     call: Callable[[int, BoundMethod], T],
     workers: int,
-    on_share: Callable[[float], None] = lambda _: None,
+    on_share: Callable[[int, float], None] = lambda finished, share: None,  # noqa: ARG005
 ) -> Generator[T, None, None]:
     """The results of `call` for each index, in order, from a pool of threads.
 
     Each thread has its own copy of the teacher, and each call runs on one thread. `on_share` is called with the number of
-    chunks that are made, those in work included as far as they are, before a result is given and while it is waited for.
+    finished chunks and the sum of the shares of those in work, whenever they have changed when it looks: while it waits for
+    a result, and before it gives one.
     """
     if not indices:
         return
@@ -657,14 +663,24 @@ def in_order(
         teacher = replace(bound.teacher, module=copied(bound.teacher.module))
         copies.put(replace(bound, teacher=teacher))  # type: ignore[type-var]
 
-    shares = dict.fromkeys(indices, 0.0)
+    shares: dict[int, float] = {}
+    finished: set[int] = set()
+    reported = (0, 0.0)
+
+    def report() -> None:
+        nonlocal reported
+        complete = set(finished)
+        now = (len(complete), sum(share for index, share in list(shares.items()) if index not in complete))
+        if now != reported:
+            reported = now
+            on_share(*now)
 
     def call_with_copy(index: int) -> T:
         copy = copies.get()
         try:
             with hear_share(partial(shares.__setitem__, index)):
                 result = call(index, copy)
-            shares[index] = 1.0
+            finished.add(index)
             return result
         finally:
             copies.put(copy)
@@ -674,9 +690,9 @@ def in_order(
         try:
             for future in futures:
                 while not wait([future], timeout=LOOK).done:
-                    on_share(sum(shares.values()))
+                    report()
                 result = future.result()
-                on_share(sum(shares.values()))
+                report()
                 yield result
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
