@@ -68,8 +68,8 @@ from .methods import BoundMethod, Synthesizer
 
 __all__ = [
     "CHUNK", "IMAGES", "SET_FOLDER", "SyntheticSet", "balanced_cut", "check_grows", "chunk_size", "images_made", "in_order",
-    "judged", "make_set", "memory_hashes", "near_chance", "prepare", "read_about", "renamed_chunk", "set_result", "stored_chunk",
-    "synthesize", "write_log",
+    "judged", "make_set", "memory_hashes", "near_chance", "prepare", "read_about", "renamed_chunk", "set_result",
+    "stored_chunk", "synthesize", "write_log",
 ]  # fmt: skip
 
 T = TypeVar("T")
