@@ -236,6 +236,8 @@ def test_a_border_that_is_stated_is_packed_and_printed(command):
     line = "pack hinton16 --weights teacher/model.safetensors --shape 1 8 8 --classes 10 --mean 0.5 --std 0.25 --out p"
     assert "(--border mean)" in command(f"{line} --border mean").out
     assert "shifted in training on 0.5" in command("inspect p").out
+    assert "already complete" in command(f"{line} --border mean").out
+    assert "p was made with --border mean, not black" in command(f"{line} --border black").err
 
 
 def test_weights_are_recorded_with_data_and_need_no_pack(command, here):

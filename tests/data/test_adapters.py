@@ -86,7 +86,7 @@ SAME = {
     "shuffled DataLoader": DataLoader(TENSORS, batch_size=7, shuffle=True),
     "DataLoader of single images": DataLoader(TENSORS, batch_size=None),
     "DataLoader that would drop nothing": DataLoader(TENSORS, batch_size=6, drop_last=True),
-    "DataLoader with workers": DataLoader(TENSORS, batch_size=7, num_workers=2),
+    "DataLoader with a worker": DataLoader(TENSORS, batch_size=7, num_workers=1),
     "DataLoader of all indices": DataLoader(TENSORS, sampler=SubsetRandomSampler(range(60))),
 }
 

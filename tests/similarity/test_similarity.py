@@ -9,7 +9,9 @@ import torch
 
 from datafree import Similarity, similarity
 from datafree._core.errors import UserError
+from datafree._core.seeds import stream
 from datafree.data import load
+from datafree.data.augmentation import mirrored, shifted
 from datafree.evaluation.similarity import layer_matches
 from datafree.models.network import Network
 from datafree.records.divergence import statistics, stored_statistics
@@ -118,6 +120,19 @@ def test_what_is_matched_is_told_in_stored_standard_deviations_by_layer(normed, 
     assert min(beyond.mean) > max(own.mean)
     with pytest.raises(UserError, match="NaN"):
         layer_matches(normed, "nan", torch.nan * pixels, layers)
+
+
+def test_layers_are_matched_by_the_same_augmented_images_as_in_similarity(normed, digits):
+    layers, pixels = stored_statistics(normed), digits.subset(100).pixels(range(100))
+    bright = normed.spec.model_copy(update={"border": (1.0,)})
+    plain, dark, light = (
+        layer_matches(normed, "some", pixels, layers, **options)
+        for options in ({}, {"shift": 3, "flip": True}, {"shift": 3, "flip": True, "spec": bright})
+    )
+    assert len({plain.mean, dark.mean, light.mean}) == 3
+    rng = stream(0, "shown", 0)
+    augmented = mirrored(shifted(pixels, 3, rng, normed.spec.border_colour(pixels)), rng)
+    assert layer_matches(normed, "some", augmented, layers).mean == pytest.approx(dark.mean)
 
 
 def test_progress_ends_at_the_whole(normed, digits):

@@ -112,9 +112,26 @@ def test_what_it_cannot_use_is_refused_in_a_line(normed, teacher):
 
 
 def test_an_objective_that_is_not_finite_is_named_with_its_step(normed, monkeypatch):
+    with pytest.raises(UserError, match=r"not finite at step 0, although its losses are \(.*\); lower their weights"):
+        chunk(normed, classes=1e38)
     monkeypatch.setattr(TargetClass, "__call__", lambda _, view: view.logits.sum() * torch.nan)
     with pytest.raises(UserError, match="the loss TargetClass is nan at step 0, expected a finite number"):
         chunk(normed)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"method": "meta-generator", "jitter": 2, "flip": True}, (2, True)),
+        ({"expand": "mmd", "generator": {"method": "meta-generator", "jitter": 1, "flip": False}}, (1, False)),
+        ({"method": "bns-inception", "jitter": 2, "flip": True}, (0, False)),  # rolled as a batch, without a border
+        ({"expand": "mmd", "generator": None}, (0, False)),
+        ({"method": "meta-generator", "jitter": "2", "flip": 1}, (0, False)),
+        ("gaussian", (0, False)),
+    ],
+)
+def test_the_augmentation_of_a_set_is_read_from_its_settings(settings, expected):
+    assert meta_generator.augmentation_of(settings) == expected
 
 
 def test_a_teacher_that_keeps_its_class_is_shown_shifted_and_mirrored_images_and_another_one_is_not(normed):

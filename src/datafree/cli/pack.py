@@ -71,7 +71,8 @@ def pack(
     spec = spec if border is None else spec.with_border(border)
     network = load_model(model, weights=weights, spec=spec)
     source = Model(weights=weights)
-    log = RunLog("pack", {"model": model, **spec.model_dump(mode="json"), **asdict(source)}, inputs_of(model, source))
+    settings = {"model": model, **spec.model_dump(mode="json"), "border": border, **asdict(source)}
+    log = RunLog("pack", settings, inputs_of(model, source))
     with output_folder(out, RELEASE_FOLDER, log, reads=[weights.parent]) as folder:
         if folder is None:
             return

@@ -160,15 +160,17 @@ def finish(synthetic_set: "SyntheticSet", out: Path, log: "RunLog") -> None:
 
 def _augmentation(settings: dict[str, Any]) -> str | None:
     """How the images of a generator were shifted and mirrored, and the flags of other commands that do the same."""
-    settings = settings.get("generator", settings)
-    if not isinstance(settings, dict) or settings.get("method") != "meta-generator":
+    from ..synthesis.methods.meta_generator import augmentation_of
+
+    generator = settings.get("generator", settings)
+    if not isinstance(generator, dict) or generator.get("method") != "meta-generator":
         return None
-    shift, border = settings["jitter"], settings.get("border")
-    colour = {"black": " on black", "mean": " on the mean colour"}.get(border or "", "")
+    shift, flip = augmentation_of(settings)
+    colour = {"black": " on black", "mean": " on the mean colour"}.get(generator.get("border") or "", "")
     moved = f"shifted by up to {shift} pixel{'s' * (shift > 1)}{colour}" if shift else "not shifted"
-    flags = [f"--shift {shift}"] * bool(shift) + ["--flip"] * settings["flip"]
+    flags = [f"--shift {shift}"] * bool(shift) + ["--flip"] * flip
     same = f"; for distill and similarity, the same is {' '.join(flags)}" if flags else ""
-    return f"while they were made, images were {moved} and {'' if settings['flip'] else 'not '}mirrored{same}"
+    return f"while they were made, images were {moved} and {'' if flip else 'not '}mirrored{same}"
 
 
 def _advice(settings: dict[str, Any]) -> str:

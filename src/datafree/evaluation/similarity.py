@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,7 +16,7 @@ from .._core.seeds import stream
 from .._core.unused import unused
 from ..data.adapters import ImageData, as_dataset
 from ..data.augmentation import mirrored, shifted
-from ..models.input_spec import Border
+from ..models.input_spec import Border, InputSpec
 from ..models.missing_layers import is_program, no_batch_norm
 from ..models.network import Network, OpaqueModule
 from ..models.pixel_bytes import pixels_for
@@ -56,13 +56,23 @@ class LayerMatches:
 
 
 def layer_matches(
-    network: Network, name: str, pixels: Tensor, layers: tuple[StoredStatistics, ...], *, reference: bool = False
+    network: Network,
+    name: str,
+    pixels: Tensor,
+    layers: tuple[StoredStatistics, ...],
+    *,
+    shift: int = 0,
+    flip: bool = False,
+    spec: InputSpec | None = None,
+    reference: bool = False,
 ) -> LayerMatches:
     """Compares the statistics of pixels (N, C, H, W), not clamped to the spec's range, with the stored ones.
 
-    Raises UserError for images that do not fit.
+    The pixels are shifted, on the border of `spec`, by default the network's, and mirrored as in `similarity`. Raises
+    UserError for images that do not fit.
     """
-    measured, means, spreads = statistics(network, pixels, layers, in_range=False), [], []
+    show = _augment(shift, spec or network.spec, stream(0, "shown", 0), flip=flip)
+    measured, means, spreads = statistics(network, pixels, layers, show=show, in_range=False), [], []
     for layer in layers:
         mean, variance = measured[layer.tap]
         sigma = (layer.variance.to(mean) + layer.epsilon).sqrt()
@@ -112,10 +122,6 @@ def similarity(
     layers = _layers(network, record)
     spec = network.spec if border is None else network.spec.with_border(border)
 
-    def show(pixels: Tensor, rng: torch.Generator) -> Tensor:
-        pixels = shifted(pixels, shift, rng, spec.border_colour(pixels))
-        return mirrored(pixels, rng) if flip else pixels
-
     results = []
     for index, (name, source_images) in enumerate(sources.items()):
         images = _pixels(network, source_images)
@@ -130,16 +136,24 @@ def similarity(
         def step(done: int, total: int, index: int = index) -> None:
             progress(index * 1000 + 1000 * done // total, 1000 * len(sources))
 
-        rng = stream(seed, "shown", 0)
+        show = _augment(shift, spec, stream(seed, "shown", 0), flip=flip)
         try:
-            measured = statistics(
-                network, source, layers, show=lambda pixels, rng=rng: show(pixels, rng), progress=step
-            )
+            measured = statistics(network, source, layers, show=show, progress=step)
         except UserError as error:
             raise UserError(f"{name}: {error}") from None
         result = _similarity(name, len(source), measured, layers, form)
         results.append(replace(result, diversity=diversity(network, source)))
     return sorted(results, key=lambda result: result.total)
+
+
+def _augment(shift: int, spec: InputSpec, rng: torch.Generator, *, flip: bool) -> Callable[[Tensor], Tensor]:
+    """A function that shifts pixels (N, C, H, W) on the border of `spec`, and mirrors half of them if `flip`."""
+
+    def augmented(pixels: Tensor) -> Tensor:
+        pixels = shifted(pixels, shift, rng, spec.border_colour(pixels))
+        return mirrored(pixels, rng) if flip else pixels
+
+    return augmented
 
 
 def _pixels(network: Network, source: ImageData | SyntheticSet | Samples) -> ImageData:

@@ -17,6 +17,7 @@ from ...records.divergence import stored_statistics
 from ...releases.release import Release
 from ...runs.run_reader import FinishedRun
 from ...synthesis.methods import from_name
+from ...synthesis.methods.meta_generator import augmentation_of
 from ...synthesis.synthetic_set import SyntheticSet
 from ..similarity import layer_matches
 from .images import grid_of
@@ -83,15 +84,20 @@ def _match(folder: Path, network: Network, sets: list[Path], seed: int) -> tuple
         layers = stored_statistics(network, record)
     except UserError:  # it has no statistics to match
         return [], []
-    results, warnings = [], []
+    results, warnings, augmented = [], [], False
     for path in sets:
         synthetic = SyntheticSet.open(path)
-        pixels = to_pixels(synthetic.load()[0][:IMAGES_MATCHED], synthetic.spec)
+        spec = synthetic.spec
+        pixels = to_pixels(synthetic.load()[0][:IMAGES_MATCHED], spec)
+        shift, flip = augmentation_of(synthetic.about["method"])
+        shift = min(shift, min(spec.shape[1:]) - 1)
         try:
-            results.append(layer_matches(network, path.name, pixels, layers))
+            results.append(layer_matches(network, path.name, pixels, layers, shift=shift, flip=flip, spec=spec))
+            augmented = augmented or shift > 0 or flip
         except UserError as error:
             warnings.append(f"{path.name} was not matched: {error}")
     noise = from_name("gaussian").bind(network, None).chunk(0, seed, IMAGES_MATCHED).pixels
     results.append(layer_matches(network, "noise", noise, layers, reference=True))
-    caption = f"{folder.name}: at most {IMAGES_MATCHED} images of each set, shown as they are; noise in grey"
+    shown = "those of meta-generator shifted and mirrored as they were made" if augmented else "shown as they are"
+    caption = f"{folder.name}: at most {IMAGES_MATCHED} images of each set, {shown}; noise in grey"
     return [Match(caption, results)] if len(results) > 1 else [], warnings

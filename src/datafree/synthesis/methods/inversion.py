@@ -134,13 +134,19 @@ def invert(
 
 
 def not_finite(terms: dict[str, Tensor], step: int) -> str:
-    """What to do about an objective that is not finite: correct the one term that is not, if others are, or the settings."""
+    """What to do about an objective that is not finite: correct the one term that is not, if others are, or the settings.
+
+    If all terms (their unweighted values) are finite, a weight is too large.
+    """
     wrong = [name for name, value in terms.items() if not bool(value.isfinite())]
     if 0 < len(wrong) < len(terms):
         return (
             f"the loss {wrong[0]} is {terms[wrong[0]].item():g} at step {step}, expected a finite number, as the other "
             "losses are; correct it, or leave it out"
         )
+    if not wrong:
+        values = ", ".join(f"{name} {value.item():g}" for name, value in terms.items())
+        return f"the objective is not finite at step {step}, although its losses are ({values}); lower their weights"
     return f"the objective is not finite at step {step}; " + (
         "lower the method's `learning_rate`" if step else BEFORE_A_STEP
     )

@@ -33,7 +33,7 @@ from ..losses.classes import TargetClass
 from . import Batch, chunk_labels
 from .inversion import not_finite
 
-__all__ = ["BoundMetaGenerator", "MetaGenerator"]
+__all__ = ["BoundMetaGenerator", "MetaGenerator", "augmentation_of"]
 
 LARGEST = 10_240
 """Maximum number of images per chunk: each chunk begins with a new generator and its `discard` batches."""
@@ -247,6 +247,18 @@ class BoundMetaGenerator:
             adam.step()
             guide.learn(view)
         return pixels.detach().float(), divergence, sums
+
+
+def augmentation_of(settings: Any) -> tuple[int, bool]:
+    """Maximum shift in pixels, and whether images were mirrored, while a set was made; (0, False) for other methods.
+
+    `settings` are those of the method in set.json. This method may be within another one's `generator`.
+    """
+    settings = settings.get("generator", settings) if isinstance(settings, dict) else None
+    if not isinstance(settings, dict) or settings.get("method") != "meta-generator":
+        return 0, False
+    shift, flip = settings.get("jitter"), settings.get("flip")
+    return (shift if isinstance(shift, int) and shift > 0 else 0), flip is True
 
 
 class _Trial(NamedTuple):
