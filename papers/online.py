@@ -14,6 +14,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from datafree._core.files import read_header
 from datafree.data import load
 from datafree.distillation import replay
@@ -27,6 +29,7 @@ from datafree.distillation.training_loop import Schedule
 from datafree.evaluation.accuracy import evaluate
 from datafree.evaluation.stability import HALF, stability
 from datafree.models.network import Network
+from datafree.models.precision import fastest_precision
 from datafree.releases.load import new_model
 from datafree.releases.release import write_release
 from papers.cells import cell_path, cells_by_seed, current_keys, deviations, measure, provenance, read_cell
@@ -133,13 +136,14 @@ def resnets(rows: Mapping[str, OnlineRow]) -> tuple[Pair, ...]:
     return published, *(Pair(data=data, training=training, **shared) for data in ("cifar100", "svhn"))
 
 
+PRECISION = fastest_precision(torch.device("cpu"))
 FORGETTING: Mapping[str, Any] = {
     "epochs": 20, "iterations": 40, "student_steps": 5, "batch": 32, "statistics": 0.01, "decay": "constant",
-    "warmup": 0.0, "keep": "last", "precision": "bfloat16",
+    "warmup": 0.0, "keep": "last", "precision": PRECISION,
 }  # fmt: skip
 """A regime in which a student forgets: constant rates, few images per step, no averaging. 128,000 images."""
 STEADY = Distillation(
-    epochs=13, batch=32, learning_rate=5e-3, optimizer="muon", decay="constant", precision="bfloat16"
+    epochs=13, batch=32, learning_rate=5e-3, optimizer="muon", decay="constant", precision=PRECISION
 )  # fmt: skip
 """`kd` with the same optimizer and as many steps."""
 REPLAYED = 1_883_136

@@ -65,6 +65,21 @@ def test_a_share_of_the_things_are_their_own_mirror_images(symmetry, low, high):
     assert low <= float(same.float().mean()) <= high
 
 
+def test_things_are_drawn_to_the_middle_of_an_image_of_any_shape():
+    own, scene = spec(1, 24, 32), Scene("things", "dark", centre=6.0)
+    middle, corners = torch.zeros(24, 32), torch.zeros(24, 32)
+    middle[8:16, 11:21], corners[:4, :4] = 1, 1
+    corners = corners + corners.flip(0) + corners.flip(1) + corners.flip(0, 1)
+    plain, centred = (
+        [float((pixels[:, 0].mean(0) * part).sum() / part.sum()) for part in (middle, corners)]
+        for pixels in (made(own, Scene("things", "dark")), made(own, scene))
+    )
+    assert 0.8 < plain[0] / plain[1] < 1.25 and centred[0] > 4 * centred[1]
+    assert scene.numbers(own) == Scene("things").numbers(own) + 3
+    mirrored = made(own, Scene("things", "dark", 1.0, 6.0))
+    assert torch.allclose(mirrored, mirrored.flip(3), atol=1e-5)
+
+
 def test_grain_goes_from_single_pixels_to_a_quarter_of_the_image():
     own, scene = spec(1, 32, 32), Scene("things", "dark")
     assert scene.numbers(own) == 2 * 4 + 5 + 2
@@ -94,7 +109,8 @@ def test_drawings_are_from_grey_to_black_and_white():
     pixels = made(spec(1, 16, 16), Scene("drawings", "dark"))
     ends = ((pixels < 0.02) | (pixels > 0.98)).float().mean((1, 2, 3))
     assert float(ends.min()) < 0.3 and float(ends.max()) > 0.9
-    assert torch.equal(pixels, made(spec(1, 16, 16), Scene("drawings", "dark", 1.0))), "symmetry is of things"
+    others = made(spec(1, 16, 16), Scene("drawings", "dark", 1.0, 6.0))
+    assert torch.equal(pixels, others), "symmetry and centre are of things"
 
 
 @pytest.mark.parametrize(("old", "new"), [((32, 32), (16, 16)), ((7, 7), (14, 9)), ((5, 9), (3, 5)), ((1, 2), (4, 4))])

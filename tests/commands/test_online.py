@@ -167,6 +167,8 @@ WRONG = [
         "--scene drawings --symmetry 1",
         "--symmetry: got 1 with --scene drawings, expected --scene things; give",
     ),
+    ("--preset dafl --centre 6", "--centre: got 6 with --scene none, expected --scene things; give"),
+    ("--centre -1", "--centre: got -1, expected at least 0"),
     (
         "--preset dafl --replay-bytes 99",
         "--replay-bytes: got it with --replay none, expected --replay balanced or bank",

@@ -54,3 +54,10 @@ def test_autocast_computes_in_the_format_that_is_asked_for():
     for name, expected in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         with precision.autocast(name, torch.device("cpu")):
             assert layer(pixels).dtype == expected
+
+
+def test_the_fastest_format_is_never_emulated(monkeypatch):
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    for emulates, expected in ((False, "bfloat16"), (True, "float32")):
+        monkeypatch.setattr(precision, "_emulates_bfloat16", lambda emulates=emulates: emulates)
+        assert (precision.fastest_precision(cpu), precision.fastest_precision(gpu)) == (expected, "bfloat16")

@@ -6,21 +6,25 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 import datafree as df
 from benchmarks.peers.adapters import Job, Peer
 from datafree.models.network import Network
+from datafree.models.precision import fastest_precision
 
 PEER = Peer(title="ours", folder="", data=("mnist", "cifar10"), settings={"images": 0, "epochs": 0})
 """`images`: number of synthetic images of `ours-set`; `epochs`: number of epochs; 0: those of SETS and LEARNING, or the
 default of `distill_online`.
 """
+PRECISION = fastest_precision(torch.device("cpu"))
 CIFAR: dict[str, Any] = {
-    "batch": 128, "optimizer": "muon", "learning_rate": 0.01, "warmup": 0.1, "temperature": 4.0, "shift": 4,
-    "flip": True, "precision": "bfloat16",
+    "batch": 128, "optimizer": "muon", "learning_rate": 0.02, "warmup": 0.1, "temperature": 4.0, "shift": 4,
+    "flip": True, "precision": PRECISION,
 }  # fmt: skip
 SETS: dict[str, tuple[dict[str, Any], int]] = {
     "mnist": ({"method": "inception"}, 5_120),
-    "cifar10": ({"method": "meta-generator", "precision": "bfloat16"}, 20_480),
+    "cifar10": ({"method": "meta-generator", "precision": PRECISION}, 20_480),
 }
 """Data -> synthesis method, number of images."""
 LEARNING: dict[tuple[str, str], dict[str, Any]] = {

@@ -74,6 +74,7 @@ class OnlineChanges(TypedDict, total=False):
     scene: Literal["things", "drawings", "none"]
     ground: Ground
     symmetry: float
+    centre: float
     generator_rate: float
     optimizer: Literal["muon", "adam"]
     student_rate: float
@@ -206,7 +207,7 @@ def online_settings(
     explicit = {} if settings is None else {key: getattr(settings, key) for key in settings.model_fields_set}
     explicit |= changes
     online, replay = (OnlineDistillation(**explicit), REPLAY) if preset is None else online_preset(preset, **explicit)
-    for name, scenes in (("ground", ("things", "drawings")), ("symmetry", ("things",))):
+    for name, scenes in (("ground", ("things", "drawings")), ("symmetry", ("things",)), ("centre", ("things",))):
         if name in explicit and online.scene not in scenes:
             raise UserError(
                 f"{name}: got {explicit[name]} with `scene={online.scene!r}`, expected "

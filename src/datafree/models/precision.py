@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import warnings
 from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
 
 import torch
 
 from .._core.errors import Notice
 
-__all__ = ["autocast", "note_emulation"]
+__all__ = ["Precision", "autocast", "fastest_precision", "note_emulation"]
+
+Precision = Literal["float32", "bfloat16"]
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """Computes in `precision`, `float32` or `bfloat16`, inside the block. Weights keep their format."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+
+
+def fastest_precision(device: torch.device) -> Precision:
+    """`bfloat16`, or `float32` on a CPU that would emulate it."""
+    return "float32" if device.type == "cpu" and _emulates_bfloat16() else "bfloat16"
 
 
 def note_emulation(precision: str | None, device: torch.device) -> None:

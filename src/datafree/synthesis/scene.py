@@ -29,6 +29,8 @@ TINT = 1.0
 """Maximum difference of a colour channel's brightness from the texture's."""
 GRAIN = 2.0
 """Scale of the random weights of coarse and fine maps: higher values make more images of a single grain."""
+AXES, POWER = (0.5, 1.2), 3
+"""Superellipse in which things are centred: range of the half-axes, as shares of half of each side, and exponent."""
 COARSEST = 4
 """Number of cells of the coarsest grain along the image's smaller side."""
 
@@ -44,11 +46,16 @@ class Scene:
     A thing has a texture and a silhouette, which comes from one more map. Each is a random blend of its map and blurred
     versions of it, mirrored in a share of `symmetry` of the images, normalised to mean 0 and variance 1, and passed
     through such a sigmoid. The image is ground + silhouette * (texture - ground). The `any` ground is drawn per image.
+
+    With `centre`, k (1 - |x / a|^3 - |y / b|^3), at least -2 k, is added to the normalised silhouette before that, where x
+    and y are from -1 to 1, a and b are log-uniform and k is uniform from 0 to `centre`, all drawn per image: it becomes
+    one thing in the middle.
     """
 
     kind: Kind = "things"
     ground: Ground = "any"
     symmetry: float = 0.5
+    centre: float = 0.0
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -59,7 +66,9 @@ class Scene:
 
     def numbers(self, spec: InputSpec) -> int:
         """Number of random numbers per image."""
-        return 2 if self.kind == "drawings" else 2 * len(_sizes(spec.shape[1:])) + 5 + 2 * spec.shape[0]
+        if self.kind == "drawings":
+            return 2
+        return 2 * len(_sizes(spec.shape[1:])) + 5 + 2 * spec.shape[0] + 3 * (self.centre > 0)
 
     def compose(self, maps: Tensor, numbers: Tensor, spec: InputSpec) -> Tensor:
         """Pixels (N, C, H, W) from maps (N, `maps`, H, W) and numbers (N, `numbers`); differentiable in the maps."""
@@ -80,10 +89,20 @@ class Scene:
             for part, grain_maps in enumerate(maps.split([1, channels], 1))
         )
         tint = 0.0 if channels == 1 else TINT * (2 * share[:, 5 : 5 + channels, 0] - 1)
+        if self.centre:
+            silhouette = silhouette + self.centre * _in_the_middle(share[:, 5 + 2 * channels :, 0], spec.shape[1:])
         silhouette = expose(silhouette, between(EDGE, share[:, 1], log=True), between(SIZE, share[:, 2]))
         texture = expose(texture, between(CONTRAST, share[:, 3], log=True), between(BRIGHTNESS, share[:, 4]) + tint)
-        background = _background(self.ground, share[:, 5 + channels :, 0])
+        background = _background(self.ground, share[:, 5 + channels : 5 + 2 * channels, 0])
         return background + silhouette * (texture - background)
+
+
+def _in_the_middle(share: Tensor, size: tuple[int, ...]) -> Tensor:
+    """A map (N, 1, H, W) that is high within a superellipse in the middle, from `share` (N, 3, 1, 1) in [0, 1]."""
+    y, x = (torch.linspace(-1, 1, side, device=share.device).abs() for side in size)
+    across, down, strength = between(AXES, share[:, :1], log=True), between(AXES, share[:, 1:2], log=True), share[:, 2:]
+    bump = 1 - (x / across) ** POWER - (y[:, None] / down) ** POWER
+    return strength * bump.clamp(min=-2)
 
 
 def _sizes(size: tuple[int, ...]) -> list[tuple[int, ...]]:

@@ -25,7 +25,7 @@ __all__ = ["PRESETS", "OnlineDistillation", "online_preset"]
 class OnlineDistillation(Settings):
     """Settings of online distillation. A loss with weight 0 is not computed."""
 
-    later: ClassVar[dict[str, Any]] = {"decay": "cosine", "shift": 0, "flip": False, "hints": 0.0}
+    later: ClassVar[dict[str, Any]] = {"decay": "cosine", "shift": 0, "flip": False, "hints": 0.0, "centre": 0.0}
 
     epochs: int = Field(default=40, ge=1, le=EPOCHS)
     """Number of epochs, of `iterations` outer iterations each; the final student is saved."""
@@ -53,6 +53,8 @@ class OnlineDistillation(Settings):
     """Background of the images: `dark`, `bright`, or `any` for the whole range of brightness."""
     symmetry: float = Field(default=0.5, ge=0, le=1)
     """Share of `things` that are symmetric left to right."""
+    centre: float = Field(default=0.0, ge=0, le=100)
+    """How strongly `things` are drawn to the middle of the image: 0 for things anywhere, 6 for photos of one thing."""
     generator_rate: float = Field(default=1e-3, gt=0, le=10)
     """Peak learning rate of the generator's Adam."""
     optimizer: Literal["muon", "adam"] = "muon"
@@ -103,7 +105,7 @@ class OnlineDistillation(Settings):
 
     def composition(self) -> Scene | None:
         """The image model, or None for plain generator output."""
-        return None if self.scene == "none" else Scene(self.scene, self.ground, self.symmetry)
+        return None if self.scene == "none" else Scene(self.scene, self.ground, self.symmetry, self.centre)
 
     def objective(self, teacher: Network, record: Record | None) -> Objective:
         """The generator's losses.
