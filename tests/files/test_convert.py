@@ -6,9 +6,11 @@ import collections
 import io
 import os
 import pickle
+import pickletools
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from torch import nn
 from datafree._core.errors import Notice, UserError
 from datafree._core.files import convert_weights, read_header, read_weights
 from datafree._core.files.pickle_reader import MAX_STEPS
+from datafree._core.files.state_dicts import KEYS
 
 
 def network() -> nn.Module:
@@ -80,7 +83,7 @@ def test_a_deflated_file_is_read_too(tmp_path):
     assert same(read_weights(tmp_path / "x.safetensors"), state)
 
 
-def refused(tmp_path: Path, path: Path, match: str, most: float = 3.0, **options: int) -> None:
+def refused(tmp_path: Path, path: Path, match: str, most: float = 3.0, **options: Any) -> None:
     before = sorted(os.listdir(tmp_path))
     start = time.process_time()
     with pytest.raises(UserError, match=match) as caught:
@@ -95,7 +98,7 @@ def refused(tmp_path: Path, path: Path, match: str, most: float = 3.0, **options
     [
         ({"w": torch.zeros(1), "n": 3}, "'n' in .* is 'int'; expected a tensor"),
         ({"w": torch.zeros(1), "e": None}, "'e' in .* is 'NoneType'"),
-        ({"w": {"x": torch.zeros(1)}}, "'w' in .* is 'dict'"),
+        ({"v": torch.zeros(1), "w": {"x": torch.zeros(1)}}, "'w' in .* is 'dict'"),
         ({"p": Path("x")}, "'p' in .* is 'pathlib PosixPath'"),
         ({3: torch.zeros(1)}, "a key of type int"),
         ({(1, 2): torch.zeros(1)}, "a key of type Opaque"),
@@ -134,9 +137,77 @@ def test_tensors_that_share_one_storage_many_times_are_refused(tmp_path):
     refused(tmp_path, tmp_path / "x.pt", "share storages and take 104,857,600 bytes")
 
 
-def test_the_format_before_torch_1_6_is_refused_with_the_way_out(tmp_path):
-    torch.save({"w": torch.zeros(1)}, tmp_path / "x.pt", _use_new_zipfile_serialization=False)
-    refused(tmp_path, tmp_path / "x.pt", "before torch 1.6; .* torch.save it again")
+def save_old(content: object, path: Path) -> None:
+    """In the format before torch 1.6."""
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_the_weights_of_a_file_from_before_torch_1_6_are_those_that_torch_loads(tmp_path, nested):
+    state, base = network().state_dict(), torch.arange(24).reshape(4, 6)
+    for number, dtype in enumerate(
+        (torch.float16, torch.bfloat16, torch.float64, torch.int32, torch.uint8, torch.bool)
+    ):
+        state[f"view {number}"], state[f"part {number}"] = base.to(dtype).t(), base.to(dtype)[1:3, ::2]
+    skipped = {"lr": torch.ones(2, dtype=torch.complex64), "short": torch.ones(3, dtype=torch.int16)}
+    save_old({"optimizer": skipped, "model": state, "epoch": 3} if nested else state, tmp_path / "x.pth")
+    names = convert_weights(tmp_path / "x.pth", tmp_path / "x.safetensors")
+    assert names == sorted(state)
+    assert same(read_weights(tmp_path / "x.safetensors"), state)
+
+
+def test_an_ordered_dict_of_python_2_has_its_items_as_an_argument(tmp_path):
+    item = b"](U\x01a" + TENSOR + STORAGE + b"K\x00K\x01\x85K\x01\x85" + END + b"e"
+    data = b"\x80\x02ccollections\nOrderedDict\n](" + item + b"e\x85R."
+    assert convert_weights(pickled(tmp_path / "x.pt", data, s0=bytes(4)), tmp_path / "out") == ["a"]
+
+
+def test_a_whole_network_from_before_torch_1_6_is_refused_by_name(tmp_path):
+    save_old(nn.Linear(1, 1), tmp_path / "x.pt")
+    refused(tmp_path, tmp_path / "x.pt", "holds 'torch.nn.modules.linear Linear'; expected a state dict")
+
+
+def old_parts(path: Path) -> list[bytes]:
+    """The pickles of a file from before torch 1.6, and what follows them."""
+    data, parts = path.read_bytes(), []
+    stream = io.BytesIO(data)
+    for _ in range(5):
+        start = stream.tell()
+        for _ in pickletools.genops(stream):
+            pass
+        parts.append(data[start : stream.tell()])
+    return [*parts, data[stream.tell() :]]
+
+
+def test_a_damaged_file_from_before_torch_1_6_is_refused(tmp_path):
+    save_old({"w": torch.ones(3)}, tmp_path / "good.pt")
+    parts = old_parts(tmp_path / "good.pt")
+    assert len(parts[5]) == 8 + 12
+    changes = [
+        (1, pickle.dumps(1000), "protocol version is 1000"),
+        (2, pickle.dumps({"little_endian": False}), "not little-endian"),
+        (2, pickle.dumps([1]), "not little-endian"),
+        (4, pickle.dumps(["x"]), "storage 'x' belongs to no tensor"),
+        (4, pickle.dumps(3), "no list of storages"),
+        (4, pickle.dumps([]), "the storage of tensor 'w' in .* is missing"),
+        (5, parts[5][:-1], "ends within a storage"),
+        (5, parts[5][:7], "ends within a storage"),
+        (5, (1 << 60).to_bytes(8, "little") + parts[5][8:], "ends within a storage"),
+        (5, (-1).to_bytes(8, "little", signed=True) + parts[5][8:], "ends within a storage"),
+        (5, (2).to_bytes(8, "little") + parts[5][8:], "its storage holds 2 numbers"),
+    ]
+    for place, part, text in changes:
+        (tmp_path / "x.pt").write_bytes(b"".join([*parts[:place], part, *parts[place + 1 :]]))
+        refused(tmp_path, tmp_path / "x.pt", text)
+
+
+@pytest.mark.parametrize("save", [torch.save, save_old], ids=["zip", "old"])
+def test_a_dict_that_is_nested_in_itself_many_times_costs_no_time(tmp_path, save):
+    table: dict = {str(number): number for number in range(1000)}
+    for _ in range(4):
+        table = dict.fromkeys(map(str, range(1000)), table)
+    save({"model": table}, tmp_path / "x.pt")
+    refused(tmp_path, tmp_path / "x.pt", "is 'dict'; expected a state dict|expected a tensor")
 
 
 def test_a_file_beyond_the_cap_is_refused(tmp_path):
@@ -223,8 +294,9 @@ def test_a_pickle_of_many_steps_is_stopped(tmp_path):
     assert MAX_STEPS == 1_000_000
 
 
-def test_every_truncation_and_many_flips_are_refused_or_change_nothing_else(tmp_path):
-    torch.save({"w": torch.ones(3)}, tmp_path / "x.pt")
+@pytest.mark.parametrize("save", [torch.save, save_old], ids=["zip", "old"])
+def test_every_truncation_and_many_flips_are_refused_or_change_nothing_else(tmp_path, save):
+    save({"w": torch.ones(3)}, tmp_path / "x.pt")
     data = (tmp_path / "x.pt").read_bytes()
     texts = [data[:length] for length in range(0, len(data), 7)]
     texts += [data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :] for place in range(0, len(data), 3)]
@@ -237,24 +309,56 @@ def test_every_truncation_and_many_flips_are_refused_or_change_nothing_else(tmp_
         assert torch.equal(read_weights(tmp_path / "out")["w"], torch.ones(3))
 
 
-def test_a_plain_pickle_in_no_zip_is_refused(tmp_path):
+def test_a_plain_pickle_is_refused(tmp_path):
     stream = io.BytesIO()
     pickle.dump({"w": 1}, stream)
     (tmp_path / "x.pt").write_bytes(stream.getvalue())
-    refused(tmp_path, tmp_path / "x.pt", "is no zip")
+    refused(tmp_path, tmp_path / "x.pt", "is no torch file, expected what torch.save writes")
 
 
 @pytest.mark.parametrize("other", ["ema", "model_ema", "teacher", "state_dict"])
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_a_file_of_two_networks_says_which_was_taken(tmp_path, other, wrapped):
     first, second = network().state_dict(), network().state_dict()
+    wrapped = wrapped and other != "state_dict"
     taken, left = ("state_dict", "model") if other == "state_dict" else ("model", other)
-    content = {
-        left: {"module": second, "updates": 3} if wrapped and left == other else second,
-        taken: first,
-        "epoch": 1,
-    }
+    content = {left: {"module": second, "updates": 3} if wrapped else second, taken: first, "epoch": 1}
     torch.save(content, tmp_path / "x.pt")
-    with pytest.warns(Notice, match=f"the weights under '{taken}' are used, not '{left}'"):
+    key = f"{left}/module" if wrapped else left
+    with pytest.warns(Notice, match=f"the weights under '{taken}' are used, not '{key}'; `key` chooses another one"):
         convert_weights(tmp_path / "x.pt", tmp_path / "x.safetensors")
     assert same(read_weights(tmp_path / "x.safetensors"), first)
+    convert_weights(tmp_path / "x.pt", tmp_path / "other.safetensors", key=key)
+    assert same(read_weights(tmp_path / "other.safetensors"), second)
+
+
+OPTIMIZER = {"state": {0: {"exp_avg": torch.ones(2)}}, "tables": {"momentum": torch.ones(2)}}
+
+
+@pytest.mark.parametrize(
+    "nest",
+    [
+        *(lambda state, key=key: {key: state, "optimizer": OPTIMIZER, "epoch": torch.tensor(3)} for key in KEYS),
+        lambda state: {"weights of the best epoch": state, "optimizer_state": OPTIMIZER, "opt": OPTIMIZER},
+        lambda state: {"ema": {"module": state, "updates": 3}, "lr_scheduler": {"x": torch.ones(1)}},
+        lambda state: {"checkpoint": {"model": state}},
+        lambda state: {"model": state, "state_dict": state},  # one dict under two keys
+    ],
+)
+def test_weights_are_found_wherever_training_scripts_put_them(tmp_path, nest):
+    state = network().state_dict()
+    torch.save(nest(state), tmp_path / "x.pt")
+    convert_weights(tmp_path / "x.pt", tmp_path / "x.safetensors")
+    assert same(read_weights(tmp_path / "x.safetensors"), state)
+
+
+def test_a_key_that_is_missing_or_needed_is_one_line(tmp_path):
+    state = network().state_dict()
+    torch.save({"model": state, "epoch": 1}, tmp_path / "x.pt")
+    refused(tmp_path, tmp_path / "x.pt", "no key 'modle' in .*nearest: 'model'", key="modle")
+    refused(tmp_path, tmp_path / "x.pt", "no key 'model/net' in ", key="model/net")
+    refused(tmp_path, tmp_path / "x.pt", "holds 'int'; expected a state dict", key="epoch")
+    torch.save({"G": state, "D": network().state_dict()}, tmp_path / "x.pt")
+    refused(tmp_path, tmp_path / "x.pt", "holds weights under 'G', 'D', expected one of them; give `key`")
+    torch.save(state, tmp_path / "x.pt")
+    refused(tmp_path, tmp_path / "x.pt", "no key 'model' in .*, whose weights are in no further dict", key="model")

@@ -14,7 +14,7 @@ from .strict_json import canonical, is_format, read_json, read_sealed_json, writ
 if TYPE_CHECKING:
     from .header import HEADER_CAP_MODEL, HEADER_CAP_RECORD, Expected
     from .tensors import cap_of, check_room, read_header, read_tensors, read_weights, write_tensors
-    from .torch_checkpoint import convert_weights, read_torch
+    from .torch_checkpoint import convert_weights, is_torch, read_torch, read_torch_weights
 
 __all__ = [
     "HEADER_CAP_MODEL",
@@ -28,12 +28,14 @@ __all__ = [
     "claim_folder",
     "convert_weights",
     "is_format",
+    "is_torch",
     "locked",
     "read_header",
     "read_json",
     "read_sealed_json",
     "read_tensors",
     "read_torch",
+    "read_torch_weights",
     "read_weights",
     "safe_name",
     "sha256_file",
@@ -46,7 +48,7 @@ __all__ = [
 ]
 
 LATE = {
-    "torch_checkpoint": ("convert_weights", "read_torch"),
+    "torch_checkpoint": ("convert_weights", "is_torch", "read_torch", "read_torch_weights"),
     "header": ("HEADER_CAP_MODEL", "HEADER_CAP_RECORD", "Expected"),
     "tensors": ("cap_of", "check_room", "read_header", "read_tensors", "read_weights", "write_tensors"),
 }

@@ -6,7 +6,7 @@ import pickletools
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Described", "Named", "Opaque", "describe"]
+__all__ = ["Described", "Named", "Opaque", "Stream", "describe", "describe_stream"]
 
 MAX_STEPS = 1_000_000  # a tensor takes about 45; a million steps take about a second
 _IGNORED = {"PROTO", "FRAME"}
@@ -56,6 +56,16 @@ class _Machine:
     stack: list[Any] = field(default_factory=list)
     marks: list[list[Any]] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
+    storages: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """The first pickle in some bytes: its content, its number of bytes, and the class of each storage by key."""
+
+    content: Any
+    length: int
+    storages: dict[str, str]
 
 
 def describe(data: bytes) -> Any:
@@ -64,13 +74,18 @@ def describe(data: bytes) -> Any:
     Raises ValueError if it is not readable. Dict keys are only strings and integers, since hashing nested shared
     tuples takes exponential time.
     """
+    return describe_stream(data).content
+
+
+def describe_stream(data: bytes | bytearray) -> Stream:
+    """Like `describe`, for bytes that may go on behind the pickle."""
     machine = _Machine()
     try:
-        for step, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+        for step, (opcode, argument, position) in enumerate(pickletools.genops(bytes(data))):
             if step > MAX_STEPS:
                 raise ValueError(f"more than {MAX_STEPS:,} steps")
             if opcode.name == "STOP":
-                return machine.stack.pop()
+                return Stream(machine.stack.pop(), (position or 0) + 1, machine.storages)
             _step(machine, opcode.name, argument)
     except (IndexError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"its opcodes do not fit together ({type(error).__name__})") from None
@@ -100,7 +115,7 @@ def _step(machine: _Machine, name: str, argument: Any) -> None:
     elif name in ("BINGET", "LONG_BINGET", "GET"):
         stack.append(machine.memo[argument])
     elif name not in _IGNORED:
-        _make(stack, name, argument)
+        _make(machine, name, argument)
 
 
 def _collect(stack: list[Any], name: str, items: list[Any]) -> None:
@@ -121,7 +136,8 @@ def _set_items(target: dict[Any, Any], pairs: Any) -> None:
         target[key] = value
 
 
-def _make(stack: list[Any], name: str, argument: Any) -> None:
+def _make(machine: _Machine, name: str, argument: Any) -> None:
+    stack = machine.stack
     if name == "GLOBAL":
         stack.append(Named(argument))
     elif name == "STACK_GLOBAL":
@@ -130,10 +146,7 @@ def _make(stack: list[Any], name: str, argument: Any) -> None:
             Named(" ".join((module, attribute)))
         )  # join accepts only strings; the text of nested tuples may be huge
     elif name == "BINPERSID":
-        _, storage, key, *_ = stack.pop()
-        if not isinstance(key, str):
-            raise ValueError("a storage has a key that is no string")
-        stack.append(_Storage(storage.name, key))
+        stack.append(_persistent(machine, *stack.pop()))
     elif name == "BUILD":
         stack.pop()
     elif name in ("REDUCE", "NEWOBJ"):
@@ -143,13 +156,36 @@ def _make(stack: list[Any], name: str, argument: Any) -> None:
         raise ValueError(f"opcode {name} has no place in a state dict")
 
 
+def _persistent(machine: _Machine, kind: Any, first: Any, key: Any, *further: Any) -> Any:
+    """A storage, or the class of a whole module in files from before torch 1.6."""
+    if kind == "module":
+        return first
+    if not isinstance(key, str):
+        raise ValueError("a storage has a key that is no string")
+    if len(further) > 2 and further[2] is not None:  # location, number of values, view
+        raise ValueError("a storage is a view of another one, which torch has not written since 0.4")
+    machine.storages[key] = first.name
+    return _Storage(first.name, key)
+
+
 def _called(function: Any, arguments: Any) -> Any:
     name = function.name if isinstance(function, Named) else "an object"
     if name == "collections OrderedDict":
-        return Opaque(name) if arguments else {}
+        return _ordered(arguments)
     if name in _TENSORS:
         storage, offset, shape, strides = arguments[:4]
         return Described(storage.name, storage.key, offset, shape, strides)
     if name in _PARAMETERS:
         return arguments[0]
     return arguments[0] if name == "torch Size" else Opaque(name)
+
+
+def _ordered(arguments: Any) -> Any:
+    """An OrderedDict, empty or, as Python 2 wrote it, with a list of its items."""
+    table: dict[Any, Any] = {}
+    if arguments:
+        (items,) = arguments
+        if not isinstance(items, list) or not all(isinstance(item, list) and len(item) == 2 for item in items):
+            return Opaque("collections OrderedDict")
+        _set_items(table, items)
+    return table
