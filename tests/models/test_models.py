@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from datafree._core.errors import UserError
+from datafree._core.errors import Notice, UserError
 from datafree._core.files import read_sealed_json, read_weights, write_sealed_json, write_tensors
 from datafree.models import zoo
 from datafree.models.input_spec import InputSpec
@@ -100,7 +102,7 @@ def test_what_is_wrong_with_own_code_is_one_line(code):
     assert "does not take images of shape (1, 4, 4)" in refused(lambda: new_model(f"{code}:wrong", SPEC, seed=0))
     assert "no model 'lenet6' in the zoo" in refused(lambda: new_model("lenet6", SPEC, seed=0))
     assert refused(lambda: load_model("lenet5")) == (
-        "model 'lenet5' has no weights; give a release folder, or `weights='FILE.safetensors'` beside the model"
+        "model 'lenet5' has no weights; give a release folder, or `weights='FILE'` beside the model"
     )
 
 
@@ -273,10 +275,98 @@ def test_weights_that_do_not_fit_are_refused_by_name(tmp_path):
         f"weight 'fc1.bias' in {path} is (9,), expected (8,) for hinton8; "
         "use the weights of this architecture and input size"
     )
-    assert text(lambda own: own.update({"fc1.bias": torch.zeros(8).half()})) == (
-        f"weight 'fc1.bias' in {path} is torch.float16, expected torch.float32; use weights in that number format"
+    assert text(lambda own: own.update({"fc1.bias": torch.zeros(8, dtype=torch.int32)})) == (
+        f"weight 'fc1.bias' in {path} is torch.int32, expected torch.float32; use weights in that number format"
+    )
+    assert text(lambda own: own.update({"fc1.bias": torch.full((8,), 1e39, dtype=torch.float64)})) == (
+        f"weight 'fc1.bias' in {path} exceeds the range of torch.float32, which the network has; expected smaller values; "
+        "use weights of this architecture"
     )
     assert network.fingerprint() == before, "nothing is loaded of a file that does not fit"
+
+
+EIGHT = InputSpec(shape=(1, 8, 8), classes=tuple("abcdefghij"))
+
+
+@pytest.fixture
+def trained():
+    """A network with a batch norm and a buffer that it computes itself."""
+
+    class Net(nn.Sequential):
+        def __init__(self):
+            super().__init__(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 10))
+            self.register_buffer("positions", torch.arange(4), persistent=False)
+
+    torch.manual_seed(1)
+    net = Net().eval()
+    net[1].running_mean.normal_()
+    return net
+
+
+def loaded(module: nn.Module, path: Path, **options) -> Network:
+    network = Network(copy.deepcopy(module), EIGHT, "net")
+    for parameter in network.module.parameters():
+        parameter.data.zero_()
+    load_weights(network, path, **options)
+    return network
+
+
+PREFIXES = ("", "module.", "_orig_mod.", "_orig_mod.module.", "model.", "net.backbone.")
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("container", ["safetensors", "torch", "torch, nested"])
+def test_weights_of_training_scripts_are_read_without_conversion(trained, tmp_path, prefix, container):
+    state, path = {prefix + name: tensor for name, tensor in trained.state_dict().items()}, tmp_path / "weights"
+    if container == "safetensors":
+        save_file(state, path)
+    else:
+        torch.save({"model_state": state, "epoch": 3} if "nested" in container else state, path)
+    network = loaded(trained, path)
+    assert all(torch.equal(tensor, trained.state_dict()[name]) for name, tensor in network.module.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_take_the_networks(trained, tmp_path, dtype):
+    state = trained.state_dict()
+    cast = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    torch.save(cast, tmp_path / "w.pt")
+    got = loaded(trained, tmp_path / "w.pt").module.state_dict()
+    assert all(got[name].dtype == state[name].dtype for name in state)
+    assert all(torch.equal(got[name], cast[name].to(state[name].dtype)) for name in state)
+
+
+def test_counters_and_buffers_that_the_network_computes_are_not_needed(trained, tmp_path):
+    extra = {"positions": torch.arange(4), "total_ops": torch.zeros(1), "0.total_params": torch.zeros(1)}
+    torch.save({**trained.state_dict(), **extra}, tmp_path / "w.pt")
+    assert torch.equal(loaded(trained, tmp_path / "w.pt").module[3].weight, trained[3].weight)
+    torch.save({**trained.state_dict(), "4.weight": torch.zeros(1)}, tmp_path / "w.pt")
+    assert refused(lambda: loaded(trained, tmp_path / "w.pt")).startswith("no weight '4.weight' in net")
+
+
+@pytest.mark.parametrize("save", [save_file, torch.save])
+def test_one_of_several_networks_in_a_file_is_chosen_by_its_prefix(trained, tmp_path, save):
+    state, other = trained.state_dict(), copy.deepcopy(trained)
+    other[3].weight.data += 1
+    both = {f"encoder_q.{name}": tensor for name, tensor in state.items()}
+    loss = {"loss.weight": torch.zeros(3)}
+    save({**both, **loss}, tmp_path / "one")
+    with pytest.warns(Notice, match=r"behind 'encoder_q.'; its other 1 tensors, such as 'loss.weight', are not used"):
+        assert torch.equal(loaded(trained, tmp_path / "one").module[3].weight, trained[3].weight)
+    both |= {f"encoder_k.{name}": tensor for name, tensor in other.state_dict().items()}
+    save(both, tmp_path / "two")
+    assert "behind 'encoder_" in refused(lambda: loaded(trained, tmp_path / "two"))
+    assert torch.equal(loaded(trained, tmp_path / "two", key="encoder_k").module[3].weight, other[3].weight)
+    assert "no key 'encoder_x'" in refused(lambda: loaded(trained, tmp_path / "two", key="encoder_x"))
+
+
+def test_a_key_without_weights_and_a_git_lfs_pointer_are_one_line(trained, tmp_path, release):
+    assert refused(lambda: load_model(str(release), key="ema")).startswith("key: got it without weights")
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:" + 64 * "0" + "\nsize 17364911\n"
+    for name in ("w.safetensors", "w.pth"):
+        (tmp_path / name).write_text(pointer)
+        text = refused(lambda name=name: loaded(trained, tmp_path / name))
+        assert text.endswith("is a Git LFS pointer, expected the file itself; run git lfs pull, or download it")
 
 
 def test_a_folder_that_is_no_release_is_refused(tmp_path, release):

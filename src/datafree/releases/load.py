@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 from .._core import memory
 from .._core.arguments import checked
 from .._core.code_names import CodeName, code_name
-from .._core.errors import UserError, cut, nearest, unknown
-from .._core.files import read_weights
+from .._core.errors import Notice, UserError, cut, nearest, unknown
+from .._core.files import is_torch, read_torch_weights, read_weights
+from .._core.files.state_dicts import behind
 from .._core.folder_kinds import EXPORTED, is_quantized
 from .._core.seeds import seed_of
 from .._core.user_code import all_files, code_files, guarded, import_code, running
@@ -27,6 +29,9 @@ from .builder_names import check_name, pack_command
 from .quantized import open_quantized
 from .release import Release, check_code, is_release, is_zoo
 
+COUNTERS = ("total_ops", "total_params")
+"""Buffers that tools which count a network's operations leave in its state dict."""
+
 __all__ = ["all_files", "code_files", "load_model", "load_weights", "new_model", "read_code"]
 
 
@@ -37,6 +42,7 @@ def load_model(
     code: str | None = None,
     module: nn.Module | None = None,
     weights: str | Path | None = None,
+    key: str | None = None,
     spec: InputSpec | None = None,
 ) -> Network:
     """A trained network in eval mode, on the CPU. Import paths come from `name` or `code`, never from inside a file.
@@ -44,15 +50,18 @@ def load_model(
     - `name`: a release folder, which brings spec and weights; a quantized folder, which is opened through onnxruntime; or a
       name of the zoo, `file.py:function` or `package.module:function` with `weights` and `spec`.
     - `code`: for a release of a custom network, the `file.py:function` that builds it.
-    - `module`: instead of `code`, a module of that architecture with any weights: `load_model("mine",
-    module=MyNet())`. It is
-      copied and keeps its weights.
-    - `weights`: a safetensors file of weights to use instead of the release's own.
+    - `module`: instead of `code`, a module of that architecture with any weights: `load_model("mine", module=MyNet())`. It
+      is copied and keeps its weights.
+    - `weights`: a file of weights to use instead of the release's own: safetensors, or what `torch.save` writes, of which
+      no code is run. In a file of several networks, `key` names the one to use, with `/` between nested keys.
 
-    Raises UserError if something is missing or damaged, if weights and architecture do not fit, and if the network gives
-    other logits than its publisher's.
+    Names of weights may have a prefix in front, such as `module.` or `model.`, and floating-point weights may be of another
+    precision than the network's. Raises UserError if something is missing or damaged, if weights and architecture do not
+    fit, and if the network gives other logits than its publisher's.
     """
     release, expected = None, spec
+    if key is not None and weights is None:
+        raise UserError("key: got it without weights, expected a torch file of weights that has it; leave it out")
     if module is not None and code is not None:
         raise UserError("module: got it beside code, expected one of them to build the network; leave one out")
     if is_release(name):
@@ -68,7 +77,9 @@ def load_model(
         _check_spec(expected, release.spec, name)
         spec, path = release.spec, weights or release.weights
         if module is not None:
-            return _with_weights(module, release.spec, release.public_name, path, release if weights is None else None)
+            return _with_weights(
+                module, release.spec, release.public_name, path, key, release if weights is None else None
+            )
         architecture = code or release.architecture()
     else:
         if module is not None:
@@ -83,16 +94,17 @@ def load_model(
             raise zoo.no_model(name)
         if weights is None:
             raise UserError(
-                f"model {name!r} has no weights; give a release folder, or `weights='FILE.safetensors'` beside the model"
+                f"model {name!r} has no weights; give a release folder, or `weights='FILE'` beside the model"
             )
         if spec is None:
             raise UserError(f"model {name!r} comes without a spec; make a release of it: {pack_command(name, weights)}")
         architecture, path = name, weights
     check_name(architecture)
     assert spec is not None
-    tensors = read_weights(path)
+    tensors = _read(path, key)
     if code_name(architecture) is None:  # before its weights are allocated: a few bytes of text can name 40 GB
-        _check_weights(architecture, zoo.on_meta(architecture, spec).state_dict(), tensors, path)
+        state = zoo.on_meta(architecture, spec).state_dict()
+        _check_weights(architecture, state, named_as_in(state, tensors, path), path)
     network = _built(architecture, spec, seed=0)
     _load(network, tensors, path)
     network.module.eval()
@@ -114,12 +126,14 @@ def _check_spec(given: InputSpec | None, spec: InputSpec, name: str) -> None:
     )
 
 
-def _with_weights(module: nn.Module, spec: InputSpec, name: str, path: str | Path, release: Release | None) -> Network:
+def _with_weights(
+    module: nn.Module, spec: InputSpec, name: str, path: str | Path, key: str | None, release: Release | None
+) -> Network:
     """A copy of the user's module with the weights in `path`. Checks that it gives the logits of `release`'s publisher."""
     network = Network(copied(unwrapped(module)).cpu(), spec, name)
     if any(torch.nn.parameter.is_lazy(parameter) for parameter in network.module.parameters()):
         _first_pass(network)
-    _load(network, read_weights(path), path)
+    _load(network, _read(path, key), path)
     network.module.eval()
     with torch.sparse.check_sparse_tensor_invariants():
         network.check()
@@ -180,30 +194,83 @@ def _first_pass(network: Network) -> None:
         module.train()
 
 
-def load_weights(network: Network, path: str | Path) -> None:
-    """Loads a safetensors file into the network. Raises UserError unless names, dtypes and shapes fit."""
-    _load(network, read_weights(path), path)
+def load_weights(network: Network, path: str | Path, *, key: str | None = None) -> None:
+    """Loads a file of weights into the network, as `load_model` does. Raises UserError unless names and shapes fit."""
+    _load(network, _read(path, key), path)
+
+
+def _read(path: str | Path, key: str | None) -> dict[str, Tensor]:
+    """The tensors of a safetensors or torch file."""
+    if is_torch(path):
+        return read_torch_weights(path, key=key)
+    tensors = read_weights(path)
+    return tensors if key is None else behind(key, tensors, str(path))
 
 
 def _load(network: Network, tensors: dict[str, Tensor], path: str | Path) -> None:
     state = network.module.state_dict()
     if any(isinstance(tensor, Tensor) and tensor.layout != torch.strided for tensor in state.values()):
         check_state(network)  # raises: dense tensors cannot be copied into sparse ones
-    tensors = _untied(network, _plainly_named(state, tensors), path)
+    tensors = _untied(network, named_as_in(state, tensors, path), path)
+    tensors = _without_unused(network.module, state, tensors)
     _check_weights(network.name, state, tensors, path)
-    network.module.load_state_dict({**state, **tensors})
+    network.module.load_state_dict({**state, **_cast(state, tensors, path)})
 
 
-def _plainly_named(state: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights without the prefix of every name from data-parallel training or `torch.compile`."""
-    for prefix in ("module.", "_orig_mod.") * 2:
-        if (
-            tensors
-            and all(name.startswith(prefix) for name in tensors)
-            and not any(n.startswith(prefix) for n in state)
-        ):
-            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return tensors
+def _without_unused(module: nn.Module, state: Mapping[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights without buffers that the network computes itself, and without counters of operations (thop)."""
+    computed = {name for name, _ in module.named_buffers()} - state.keys()
+    return {
+        name: tensor
+        for name, tensor in tensors.items()
+        if name in state or (name not in computed and name.rpartition(".")[2] not in COUNTERS)
+    }
+
+
+def _cast(state: Mapping[str, Any], tensors: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
+    """The weights in the network's floating-point formats. Raises UserError for a value beyond their range."""
+    cast = {name: tensor.to(state[name].dtype) for name, tensor in tensors.items()}
+    for name, tensor in tensors.items():
+        if cast[name].dtype != tensor.dtype and not bool(cast[name].isfinite().all()):
+            raise UserError(
+                f"weight {name!r} in {path} exceeds the range of {state[name].dtype}, which the network has; expected "
+                "smaller values; use weights of this architecture"
+            )
+    return cast
+
+
+def named_as_in(state: Mapping[str, Any], tensors: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
+    """The weights with the names of a network's `state`, if all of these occur in the file behind one prefix.
+
+    Such prefixes come from data-parallel training (`module.`), from `torch.compile` (`_orig_mod.`), and from training
+    frameworks that hold the network in an attribute (`model.`). Weights without the prefix are left out, with a `Notice`.
+    Raises UserError if several prefixes fit.
+    """
+    names = [name for name in state if not name.endswith("num_batches_tracked")]
+    if not names or names[0] in tensors:
+        return tensors
+    starts = [name.removesuffix(names[0]) for name in tensors if name.endswith(f".{names[0]}")]
+    prefixes = [start for start in starts if all(f"{start}{name}" in tensors for name in names)]
+    if len(prefixes) > 1:
+        prefixes = [
+            start for start in prefixes if all(tensors[f"{start}{name}"].shape == state[name].shape for name in names)
+        ]
+    if not prefixes:
+        return tensors
+    if len(prefixes) > 1:
+        starts = ", ".join(repr(cut(start)) for start in prefixes[:5])
+        raise UserError(
+            f"{path} holds these weights behind {starts}, expected one of them; choose it, such as "
+            f"`key={prefixes[0].removesuffix('.')!r}`"
+        )
+    rest = [name for name in tensors if not name.startswith(prefixes[0])]
+    if rest:
+        message = (
+            f"{path} holds the weights behind {prefixes[0]!r}; its other {len(rest)} tensors, such as {cut(rest[0])!r}, "
+            "are not used"
+        )
+        warnings.warn(Notice(message), stacklevel=2)
+    return {name.removeprefix(prefixes[0]): tensors[name] for name in tensors if name not in set(rest)}
 
 
 def _untied(network: Network, tensors: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
@@ -245,7 +312,7 @@ def _check_weights(network: str, state: dict[str, Any], tensors: dict[str, Tenso
                 f"weight {name!r} in {path} is {tuple(tensor.shape)}, expected {tuple(state[name].shape)} for {network}; "
                 "use the weights of this architecture and input size"
             )
-        if tensor.dtype != state[name].dtype:
+        if tensor.dtype != state[name].dtype and not (tensor.is_floating_point() and state[name].is_floating_point()):
             raise UserError(
                 f"weight {name!r} in {path} is {tensor.dtype}, expected {state[name].dtype}; use weights in that "
                 "number format"

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ..errors import UserError, nearest
-from .open_file import read_into
+from .open_file import check_pointer, read_into
 from .paths import why_not_component
 from .strict_json import parse
 
@@ -113,6 +113,7 @@ def _read_raw(file: FileIO, size: int, subject: str, cap: int) -> bytes:
     head = file.read(9) or b""
     length = int.from_bytes(head[:8], "little")
     fits = len(head) == 9 and length <= size - 8
+    check_pointer(head, subject)
     if not (fits and head[8:] == b"{"):
         raise _not_safetensors(head, subject, size)
     if length > cap:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import UserError
 
-__all__ = ["CHUNK", "check_path", "open_regular", "read_into", "sha256_file"]
+__all__ = ["CHUNK", "check_path", "check_pointer", "open_regular", "read_into", "sha256_file"]
 
 CHUNK = 4 << 20
 _KINDS = {
@@ -23,6 +23,7 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+_POINTER = b"version https://git-lfs"
 _FLAGS = ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY", "O_NOCTTY")
 
 
@@ -50,6 +51,12 @@ def check_path(path: str | os.PathLike[str]) -> None:
             raise ValueError
     except ValueError:
         raise UserError(f"{os.fspath(path)!a} is no path; expected one without NUL; rename it") from None
+
+
+def check_pointer(start: bytes, subject: str) -> None:
+    """Raises UserError for a Git LFS pointer, a short text in place of a large file, by its first nine bytes or more."""
+    if len(start) > 8 and start[: len(_POINTER)] == _POINTER[: len(start)]:
+        raise UserError(f"{subject} is a Git LFS pointer, expected the file itself; run git lfs pull, or download it")
 
 
 def read_into(file: FileIO, view: memoryview) -> bool:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
 
 from ..errors import Notice, UserError, unknown
 from .header import why_not_weight_name
 from .pickle_reader import Described, Opaque
 
-__all__ = ["KEYS", "state_dict"]
+__all__ = ["KEYS", "behind", "state_dict"]
 
+T = TypeVar("T")
 KEYS = (
     "state_dict", "model_state_dict", "model", "model_state", "net", "network", "params", "weights", "module", "backbone",
     "encoder", "student", "teacher", "generator", "ema", "model_ema", "ema_state_dict", "state_dict_ema", "params_ema",
@@ -89,17 +90,28 @@ def _rank(path: str) -> tuple[bool, int, int]:
 
 
 def _under(content: Any, key: str, tables: dict[str, Any], subject: str) -> Any:
-    """The dict under a key, with `/` between nested keys."""
+    """The dict under a key, with `/` between nested keys. The last one may be what names of tensors begin with."""
     table = content
     for part in key.split("/"):
-        if not isinstance(table, dict) or part not in table:
-            if tables:
-                raise unknown("key", key, tables, subject)
+        if isinstance(table, dict) and part in table:
+            table = table[part]
+        elif isinstance(table, dict) and _of_tensors(table):
+            table = behind(part, table, subject)
+        elif tables:
+            raise unknown("key", key, tables, subject)
+        else:
             raise UserError(
                 f"no key {_quoted(key)} in {subject}, whose weights are in no further dict; leave `key` out"
             )
-        table = table[part]
     return table
+
+
+def behind(key: str, tensors: Mapping[str, T], subject: str) -> dict[str, T]:
+    """The tensors whose names begin with `key` and a dot, without both. Raises UserError if there is none."""
+    part = {name[len(key) + 1 :]: tensor for name, tensor in tensors.items() if str(name).startswith(f"{key}.")}
+    if not part:
+        raise unknown("key", key, sorted({str(name).partition(".")[0] for name in tensors}), subject)
+    return part
 
 
 def _check(content: Any, subject: str) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from .lock import locked
-from .open_file import open_regular
+from .open_file import check_pointer, open_regular
 from .pickle_reader import Described
 from .state_dicts import state_dict
 from .tensors import WEIGHTS, read_tensors, write_tensors
@@ -101,6 +101,7 @@ def read_torch(
         start = file.read(len(MAGIC)) or b""
         if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < size:
             raise UserError(f"{subject} is safetensors already, expected what torch.save writes; use it as it is")
+        check_pointer(start, subject)
         if not _is_torch(start):
             raise UserError(
                 f"{subject} is no torch file, expected what torch.save writes; get it again, or save the weights again"
