@@ -207,7 +207,7 @@ def _lenet(data: str, online: Mapping[str, OnlineRow]) -> Pair:
 
 HALF = "lenet5-half"
 MNIST = _lenet("mnist", {"fast": OnlineRow(HALF, OnlineDistillation(epochs=6, scene="drawings", ground="dark"))})
-THINGS = OnlineDistillation(epochs=20, scene="things", ground="dark", shift=2, flip=True, hints=10.0)
+THINGS = OnlineDistillation(epochs=20, scene="things", ground="dark", shift=2, flip=True, hints=10.0, centre=10.0)
 FASHION = _lenet(
     "fashion-mnist",
     {"generator": OnlineRow(HALF, THINGS), "generator, random start": OnlineRow(HALF, THINGS, "random")},

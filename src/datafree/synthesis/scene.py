@@ -29,7 +29,7 @@ TINT = 1.0
 """Maximum difference of a colour channel's brightness from the texture's."""
 GRAIN = 2.0
 """Scale of the random weights of coarse and fine maps: higher values make more images of a single grain."""
-AXES, POWER = (0.5, 1.2), 3
+AXES, POWER = (0.4, 1.2), 3
 """Superellipse in which things are centred: range of the half-axes, as shares of half of each side, and exponent."""
 COARSEST = 4
 """Number of cells of the coarsest grain along the image's smaller side."""

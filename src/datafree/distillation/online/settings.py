@@ -54,7 +54,7 @@ class OnlineDistillation(Settings):
     symmetry: float = Field(default=0.5, ge=0, le=1)
     """Share of `things` that are symmetric left to right."""
     centre: float = Field(default=0.0, ge=0, le=100)
-    """How strongly `things` are drawn to the middle of the image: 0 for things anywhere, 6 for photos of one thing."""
+    """How strongly `things` are drawn to the middle of the image: 0 for things anywhere, 10 for photos of one thing."""
     generator_rate: float = Field(default=1e-3, gt=0, le=10)
     """Peak learning rate of the generator's Adam."""
     optimizer: Literal["muon", "adam"] = "muon"
