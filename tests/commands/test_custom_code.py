@@ -9,7 +9,7 @@ import shutil
 
 import pytest
 import torch
-from safetensors.torch import save_file, save_model
+from safetensors.torch import load_file, save_file, save_model
 from torch import nn
 
 import datafree as df
@@ -145,6 +145,39 @@ def test_weights_with_the_prefix_of_a_wrapper_are_read(here, command):
         assert done.code == 0
         prints.add(done.out.rpartition("fingerprint ")[2])
     assert len(prints) == 1 and here.exists()
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["zip", "before 1.6"])
+def test_a_checkpoint_of_a_training_script_is_packed_without_conversion(here, command, old):
+    state, other = load_file("one.safetensors"), {name: own + 1 for name, own in load_file("one.safetensors").items()}
+    content = {
+        "epoch": 3,
+        "model": {f"module.{name}": own.double() for name, own in state.items()},
+        "ema": {"module": other},
+    }
+    torch.save(content, "w.pth", _use_new_zipfile_serialization=not old)
+    plain = command(f"pack nets.py:build --weights one.safetensors {PACK} --out plain").out.rpartition("fingerprint ")[
+        2
+    ]
+    done = command(f"pack nets.py:build --weights w.pth {PACK} --out packed")
+    assert done.code == 0 and done.out.rpartition("fingerprint ")[2] == plain
+    assert "the weights under 'model' are used, not 'ema/module'; --key chooses another one" in done.err
+    average = command(f"pack nets.py:build --weights w.pth --key ema/module {PACK} --out average")
+    assert average.code == 0 and average.err == "" and average.out.rpartition("fingerprint ")[2] != plain
+    assert json.loads((here / "average" / "run.json").read_text())["settings"]["key"] == "ema/module"
+    assert "key" not in json.loads((here / "packed" / "run.json").read_text())["settings"]
+    assert "--weights w.pth --key ema/module" in command("rerun average --out again").out
+    assert (
+        "made with --key ema/module, not none"
+        in command(f"pack nets.py:build --weights w.pth {PACK} --out average").err
+    )
+    assert command("convert w.pth --key ema/module --out ema.safetensors").code == 0
+    assert all(torch.equal(load_file("ema.safetensors")[name], own) for name, own in other.items())
+    assert command("evaluate plain --code nets.py:build --weights w.pth --key ema/module --data digits").code == 0
+    refused = command(f"pack nets.py:build --weights w.pth --key emma {PACK} --out no")
+    assert refused.code == 2 and refused.line.startswith("no key 'emma' in 'w.pth'; nearest: ")
+    refused = command("evaluate plain --code nets.py:build --key ema --data digits")
+    assert refused.code == 2 and refused.line.startswith("--key: got it without --weights")
 
 
 def test_tied_weights_are_read_under_either_name_and_two_values_for_one_are_refused(here, command):

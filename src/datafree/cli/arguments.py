@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,7 +11,18 @@ from cyclopts import Parameter, Token
 
 from .._core.errors import UserError
 
-__all__ = ["Data", "Input", "Model", "NamedModel", "RecordedModel", "Run", "Start", "Whole", "without_condensed"]
+__all__ = [
+    "Data",
+    "Input",
+    "Model",
+    "NamedModel",
+    "RecordedModel",
+    "Run",
+    "Start",
+    "Whole",
+    "settings_of",
+    "without_condensed",
+]
 
 
 def _whole(_: Any, tokens: Sequence[Token]) -> int:
@@ -75,9 +86,19 @@ class Model:
     code: str | None = None
     """file.py:function or package.module:function that builds the network, for a release of a custom network."""
     weights: Path | None = None
-    """Safetensors file of weights to use instead of the release's own."""
+    """File of weights to use instead of the release's own: safetensors, or a .pt or .pth file, of which no code is run."""
+    key: str | None = None
+    """Which weights of a file of several networks, with / between nested keys, such as `ema/module`."""
     record: Annotated[Path | None, Parameter(parse=False)] = None
     """Not an option of commands that read no record; see `RecordedModel`."""
+
+
+def settings_of(source: Model) -> dict[str, Any]:
+    """The options of a model for run.json; without a `key`, which earlier versions lacked, unless one was given."""
+    settings = asdict(source)
+    if source.key is None:
+        del settings["key"]
+    return settings
 
 
 @Parameter(name="*")
@@ -95,7 +116,8 @@ class NamedModel(RecordedModel):
     """The options of `RecordedModel`, for a command that also takes a network by name."""
 
     weights: Path | None = None
-    """Safetensors file of weights to use instead of the release's own, or of a network that is given by name."""
+    """File of weights to use instead of the release's own, or of a network that is given by name: safetensors, or a .pt or
+    .pth file, of which no code is run."""
 
 
 @Parameter(name="*")

@@ -14,7 +14,7 @@ from cyclopts import Group, Parameter
 from .._core.errors import UserError
 from .._core.unused import unused
 from ..runs.command_line import ARGV
-from .arguments import Data, RecordedModel, Run, Start, Whole
+from .arguments import Data, RecordedModel, Run, Start, Whole, settings_of
 from .flags import in_flags
 from .json_output import result
 from .loading import code_of, code_of_settings, inputs_of, load_data, load_record, load_teacher, say_fit
@@ -211,7 +211,7 @@ def _run(plan: "ComparisonPlan", teacher: str, data: Data, source: RecordedModel
         inputs |= code_of(f"student {number}" if number else "student", name)
     for method in plan.methods:
         inputs |= code_of_settings(method.name, method.settings)
-    settings = {"teacher": teacher, **plan.protocol(), **asdict(data), **asdict(source), **asdict(run)}
+    settings = {"teacher": teacher, **plan.protocol(), **asdict(data), **settings_of(source), **asdict(run)}
     log = RunLog("compare", settings, inputs, workplace.test, workplace.train)
     with bar(f"compare {count} cells", run.quiet) as progress:
         note = getattr(progress, "note", None)

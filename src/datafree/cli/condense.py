@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Group
 
 from .._core.errors import UserError
-from .arguments import Data, Input, Model, Run, Whole
+from .arguments import Data, Input, Model, Run, Whole, settings_of
 from .loading import (
     check_code,
     code_of_settings,
@@ -106,7 +106,7 @@ def _condense(
         spec = network.spec
     settings = {
         **{"per_class": per_class, "teacher": teacher}, **with_paths(method),
-        **asdict(data), **asdict(source), **asdict(input), **asdict(run),
+        **asdict(data), **settings_of(source), **asdict(input), **asdict(run),
     }  # fmt: skip
     inputs = inputs_of(teacher, source, role="teacher") if teacher else {}
     log = RunLog("condense", settings, inputs | code_of_settings("method", method), training)

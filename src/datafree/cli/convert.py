@@ -10,7 +10,7 @@ from .json_output import result
 __all__ = ["convert"]
 
 
-def convert(weights: Path, /, *, out: Path) -> None:
+def convert(weights: Path, /, *, out: Path, key: str | None = None) -> None:
     """Turn a .pt / .pth state dict into safetensors; no code in it is run.
 
     Example: datafree convert model.pt --out model.safetensors
@@ -21,12 +21,14 @@ def convert(weights: Path, /, *, out: Path) -> None:
         The state dict that torch.save wrote.
     out
         The safetensors file to write.
+    key
+        Which weights of a file of several networks, with / between nested keys, such as `ema/module`.
     """
     if out.parent.is_dir():
         sweep(out.parent, name=out.name)
     from .._core.files import convert_weights
 
-    names = convert_weights(weights, out)
+    names = convert_weights(weights, out, key=key)
     result({"tensors": names})
     if names is None:
         print(f"already complete: {out} holds the tensors of {weights}; nothing was changed")

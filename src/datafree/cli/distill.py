@@ -12,7 +12,7 @@ from cyclopts import App, Group, Parameter
 
 from .._core.distributed import main_process, together
 from .._core.errors import UserError
-from .arguments import Data, Model, RecordedModel, Run, Start, Whole, without_condensed
+from .arguments import Data, Model, RecordedModel, Run, Start, Whole, settings_of, without_condensed
 from .loading import (
     check_code,
     check_record,
@@ -226,7 +226,7 @@ def _distill(
     no_set = {"images": None} if "method" not in options else {}
     logged = {
         "teacher": teacher, "student": name, "learns_from": chosen.description, **no_set, **sets, **chosen.settings,
-        **asdict(data), **settings.model_dump(), **({} if start == "random" else {"start": start}), **asdict(source),
+        **asdict(data), **settings.model_dump(), **({} if start == "random" else {"start": start}), **settings_of(source),
         **asdict(run),
     }  # fmt: skip
     inputs = inputs_of(teacher, source, role="teacher", record=record is not None)

@@ -10,7 +10,7 @@ from .._core.code_names import code_name
 from .._core.errors import UserError
 from .._core.folder_kinds import is_quantized, is_release
 from .._core.unused import Use, check_used
-from .arguments import Data, Model, Run
+from .arguments import Data, Model, Run, settings_of
 from .json_output import result
 from .loading import check_code, code_of, inputs_of, load_data, load_network, say_fit, say_size
 from .progress_bar import bar
@@ -69,7 +69,7 @@ def evaluate(
         "teacher": teacher,
         "teacher_code": teacher_code,
         **asdict(data),
-        **asdict(source),
+        **settings_of(source),
         **asdict(run),
     }
     others = {"teacher": teacher, **code_of("teacher", teacher_code)}

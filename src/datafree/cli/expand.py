@@ -11,7 +11,7 @@ from cyclopts import App, Group, Parameter
 
 from .._core.distributed import main_process, together
 from .._core.errors import UserError
-from .arguments import RecordedModel, Run, Whole
+from .arguments import RecordedModel, Run, Whole, settings_of
 from .loading import check_record, code_of_settings, inputs_of, load_record, load_teacher
 from .method_options import flattened, of_settings, values
 from .progress_bar import bar
@@ -131,7 +131,7 @@ def _expand(
     chosen = settings.model_dump(mode="json") if inverted else {"generator": True, "guidance": guidance}
     options = {
         "teacher": teacher, "condensed": condensed, "images": images, "chunk": chunk, **chosen, **with_paths(guide),
-        **asdict(source), **asdict(run),
+        **settings_of(source), **asdict(run),
     }  # fmt: skip
     inputs = {**inputs_of(teacher, source, role="teacher", record=True), **code_of_settings("alignment", guide)}
     inputs |= code_of_settings("expansion", settings)

@@ -11,7 +11,7 @@ from ..data.condensed.importers import Options
 from ..data.condensed.importers.judging import read_condensed
 from ..runs.output_folder import CONDENSED_FOLDER, output_folder
 from ..runs.run_log import RunLog
-from .arguments import Model, Run
+from .arguments import Model, Run, settings_of
 from .loading import check_code, inputs_of, load_network
 
 __all__ = ["import_condensed"]
@@ -49,7 +49,7 @@ def import_condensed(
         reading.check()
     condensed, trial = reading.condensed, reading.trial
     settings = {"pixels": pixels, "labels": labels, "patches": patches, "anyway": anyway, **asdict(options)}
-    settings = {"source": source, "teacher": teacher, **settings, **asdict(model_options), **asdict(run)}
+    settings = {"source": source, "teacher": teacher, **settings, **settings_of(model_options), **asdict(run)}
     files = (
         {f"file {index}": file for index, file in enumerate(reading.files, 1)} if len(reading.files) <= LOGGED else {}
     )

@@ -166,7 +166,7 @@ def load_network(name: str, options: Model, run: Run, spec: InputSpec | None = N
     from ..releases.load import load_model
 
     _check_device(run.device)
-    return on_device(load_model(name, code=options.code, weights=options.weights, spec=spec), run)
+    return on_device(load_model(name, code=options.code, weights=options.weights, key=options.key, spec=spec), run)
 
 
 def check_code(name: str, options: Model, network: Network) -> None:

@@ -11,7 +11,7 @@ from cyclopts import Group, Parameter
 
 from .._core.distributed import main_process, together
 from .._core.errors import UserError
-from .arguments import Data, RecordedModel, Run, Start, without_condensed
+from .arguments import Data, RecordedModel, Run, Start, settings_of, without_condensed
 from .loading import (
     check_code,
     code_of,
@@ -154,7 +154,7 @@ def _distill(
     logged = {
         "teacher": teacher, "student": name, "learns_from": "a generator's images", "start": plan.start,
         "online": settings.model_dump(), "replay": with_paths(replay), "condensed": condensed,
-        "alignment": alignment and with_paths(alignment), **asdict(data), **asdict(source), **asdict(run),
+        "alignment": alignment and with_paths(alignment), **asdict(data), **settings_of(source), **asdict(run),
     }  # fmt: skip
     inputs = inputs_of(teacher, source, role="teacher", record=record is not None)
     log = RunLog("distill", logged, {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,7 +10,7 @@ from cyclopts import Parameter
 from .._core.errors import UserError
 from .._core.folder_kinds import is_release
 from ..models.input_spec import InputSpec
-from .arguments import Model
+from .arguments import Model, settings_of
 from .loading import check_normalisation, inputs_of, say_code
 
 __all__ = ["pack"]
@@ -24,6 +23,7 @@ def pack(
     /,
     *,
     weights: Path,
+    key: str | None = None,
     shape: Annotated[tuple[int, int, int], Parameter(negative="")],
     classes: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")],
     out: Path,
@@ -42,7 +42,9 @@ def pack(
     model
         A zoo name, or file.py:function of your own that builds the network.
     weights
-        Weights of the network as safetensors (`datafree convert` makes them from a .pt file).
+        Weights of the network: safetensors, or a .pt or .pth file, of which no code is run.
+    key
+        Which weights of a file of several networks, with / between nested keys, such as `ema/module`.
     shape
         Shape of an image: channels, height and width.
     classes
@@ -69,9 +71,9 @@ def pack(
     check_normalisation(mean, std, shape[0])
     spec = InputSpec(shape=shape, mean=mean, std=std, classes=_named(classes))
     spec = spec if border is None else spec.with_border(border)
-    network = load_model(model, weights=weights, spec=spec)
-    source = Model(weights=weights)
-    settings = {"model": model, **spec.model_dump(mode="json"), "border": border, **asdict(source)}
+    network = load_model(model, weights=weights, key=key, spec=spec)
+    source = Model(weights=weights, key=key)
+    settings = {"model": model, **spec.model_dump(mode="json"), "border": border, **settings_of(source)}
     log = RunLog("pack", settings, inputs_of(model, source))
     with output_folder(out, RELEASE_FOLDER, log, reads=[weights.parent]) as folder:
         if folder is None:

@@ -48,6 +48,7 @@ def quantize(
     settings: FineTuning | None,
     data: Data | None,
     checkpoint: Path | None,
+    key: str | None,
     code: str | None,
     record: Path | None,
     run: Run | None,
@@ -77,7 +78,7 @@ def quantize(
     if images < 1:
         raise UserError(f"--images: got {images}, expected at least 1; give a positive count")
     check_data(data, *(name for name in (calibrate, finetune) if name is not None and reads_data(name)))
-    source = Model(code=code, weights=checkpoint, record=record)
+    source = Model(code=code, weights=checkpoint, key=key, record=record)
     run = resumed(run, out / STATE)
     network = load_network(model, source, run)
     stored_record = load_record(model, source, network)
@@ -94,7 +95,8 @@ def quantize(
         "model": model, **bits.model_dump(), "calibrate": calibrate, "images": images, "equalise": equalise,
         "correct_bias": correct_bias, "target_cpu": target_cpu,
         "finetune": finetune, **(settings.model_dump() if finetune else {}), "executorch": executorch,
-        "checkpoint": checkpoint, "code": code, "record": record, **asdict(data), **asdict(run),
+        "checkpoint": checkpoint, **({} if key is None else {"key": key}), "code": code, "record": record,
+        **asdict(data), **asdict(run),
     }  # fmt: skip
     names = {"calibrate": calibrate} | ({} if finetune is None else {"finetune": finetune})
     sets = {role: name for role, name in names.items() if (Path(name) / "set.json").is_file()}

@@ -38,6 +38,7 @@ def quantize(
     settings: Annotated[TuningOptions | None, Parameter(name="*")] = None,  # pyright: ignore[reportInvalidTypeForm]
     data: Data | None = None,
     weights: Path | None = None,
+    key: str | None = None,
     code: str | None = None,
     record: Path | None = None,
     run: Run | None = None,
@@ -78,7 +79,10 @@ def quantize(
     data
         Measure accuracy on its test images; without, only agreement on images it was made with is known.
     weights
-        Weights as safetensors, where the model is not a release folder.
+        File of weights, where the model is not a release folder: safetensors, or a .pt or .pth file, of which no code is
+        run.
+    key
+        Which weights of a file of several networks, with / between nested keys, such as `ema/module`.
     code
         file.py:function that builds the network, for a release of a custom network.
     record
@@ -100,5 +104,5 @@ def quantize(
     make(
         teacher, out=out, bits=Bits(**values(bits)), calibrate=calibrate, images=images, equalise=equalise,
         correct_bias=correct_bias, target_cpu=target_cpu, finetune=finetune, executorch=executorch,
-        settings=tuning, data=data, checkpoint=weights, code=code, record=record, run=run,
+        settings=tuning, data=data, checkpoint=weights, key=key, code=code, record=record, run=run,
     )  # fmt: skip

@@ -24,7 +24,7 @@ from ..releases.release import RELEASE_FOLDER, Release, is_release, is_zoo, mend
 from ..runs.output_folder import changed_folder, output_folder, read_log, recording_state
 from ..runs.run_log import RunLog
 from ..runs.run_reader import FinishedRun
-from .arguments import Data, Input, Model, Run
+from .arguments import Data, Input, Model, Run, settings_of
 from .loading import (
     check_attribute,
     check_code,
@@ -91,7 +91,7 @@ def _record(
         entries = presets.preset(statistics[0], network, training, leak=statistics[1])
     else:
         entries = statistics
-    options = {"model": model, "what": _plain(entries), **asdict(data), **asdict(source), **asdict(run)}
+    options = {"model": model, "what": _plain(entries), **asdict(data), **settings_of(source), **asdict(run)}
     if isinstance(statistics, tuple):
         options |= {"preset": statistics[0]} | ({"leak": statistics[1]} if statistics[0] == "safe" else {})
     inputs = inputs_of(model, source)

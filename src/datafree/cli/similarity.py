@@ -12,7 +12,7 @@ from .._core.files import write_text
 from .._core.folder_kinds import CONDENSED
 from .._core.unused import unused
 from ..runs.run_reader import SOURCES
-from .arguments import Data, RecordedModel, Run, Whole
+from .arguments import Data, RecordedModel, Run, Whole, settings_of
 from .json_output import result
 from .loading import check_attribute, images_of, inputs_of, load_network, load_record
 from .progress_bar import bar
@@ -118,7 +118,7 @@ def similarity(
         if isinstance(entry, Dataset) and out is not None
     }
     inputs = inputs_of(model, source, record=True)
-    log = RunLog("similarity", {**options, **asdict(source), **asdict(run)}, inputs, images=logged_images)
+    log = RunLog("similarity", {**options, **settings_of(source), **asdict(run)}, inputs, images=logged_images)
     with nullcontext(None) if out is None else output_folder(out, SIMILARITY_FOLDER, log) as folder:
         if out is not None and folder is None:
             return

@@ -13,7 +13,7 @@ from cyclopts import App, Group
 from .._core.distributed import main_process, together
 from .._core.errors import UserError
 from .._core.memory import check_cost
-from .arguments import RecordedModel, Run, Whole
+from .arguments import RecordedModel, Run, Whole, settings_of
 from .loading import check_record, code_of_settings, inputs_of, load_record, load_teacher
 from .method_options import flattened, of_settings, values
 from .progress_bar import bar
@@ -110,7 +110,7 @@ def _synthesize(
     if is_optimised:
         check_chunk(network, chunk, min(workers or os.cpu_count() or 1, -(-images // chunk)))
     options = {
-        "model": teacher, "images": images, "chunk": chunk, **with_paths(method), **asdict(source),
+        "model": teacher, "images": images, "chunk": chunk, **with_paths(method), **settings_of(source),
         **asdict(run),
     }  # fmt: skip
     inputs = inputs_of(teacher, source, record=True) | code_of_settings("method", method)
