@@ -168,7 +168,7 @@ def test_a_checkpoint_of_a_training_script_is_packed_without_conversion(here, co
     assert "key" not in json.loads((here / "packed" / "run.json").read_text())["settings"]
     assert "--weights w.pth --key ema/module" in command("rerun average --out again").out
     assert (
-        "made with --key ema/module, not none"
+        "made with --key ema/module, not without"
         in command(f"pack nets.py:build --weights w.pth {PACK} --out average").err
     )
     assert command("convert w.pth --key ema/module --out ema.safetensors").code == 0
