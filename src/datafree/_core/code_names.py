@@ -1,33 +1,70 @@
-"""Models named by code (`file.py:function` or `package.module:function`): parses the name and decides whether the code may
-run. The loader and every check of a name use these functions. Does not import torch."""
+"""Models named by code: `file.py:function`, `package.module:function`, `timm:NAME` or `torchvision:NAME`, any of them with
+arguments, as in `net.py:build(width=8)`. Parses the name and decides whether the code may run. The loader and every check of
+a name use these functions. Does not import torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import ast
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from .errors import UserError
+from .errors import UserError, cut
 
-__all__ = ["CodeName", "check_allowed", "code_allowed", "code_name", "without_code"]
+__all__ = ["LIBRARIES", "CodeName", "check_allowed", "code_allowed", "code_name", "with_arguments", "without_code"]
 
+LIBRARIES = ("timm", "torchvision")
+"""Packages whose networks have names of their own."""
+_NAME = re.compile(r"(?P<place>.*):(?P<attribute>[^:()]*)(?P<arguments>\(.*\))?", re.DOTALL)
+_LIBRARY_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _ALLOWED: ContextVar[bool] = ContextVar("allowed", default=True)
 
 
 class CodeName(NamedTuple):
-    """The place of the code, and the function or class in it that builds the network."""
+    """The place of the code, the function or class in it that builds the network, and the arguments of the call."""
 
     place: str
-    """A path that ends in .py, or a dotted module name."""
+    """A path that ends in .py, a dotted module name, or one of `LIBRARIES`."""
     attribute: str
+    arguments: str = ""
+    """`(width=8)`, as in the name; empty without parentheses."""
 
     @property
     def is_file(self) -> bool:
         return self.place.endswith(".py")
 
+    @property
+    def is_library(self) -> bool:
+        return self.place in LIBRARIES
+
+    def keywords(self) -> dict[str, Any]:
+        """The arguments by name. Raises UserError unless they are keywords with literal values. Runs no code."""
+        try:
+            call = ast.parse(f"f{self.arguments or '()'}", mode="eval").body
+            if not isinstance(call, ast.Call) or call.args or any(part.arg is None for part in call.keywords):
+                raise ValueError
+            values = {str(part.arg): ast.literal_eval(part.value) for part in call.keywords}
+        except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
+            raise UserError(
+                f"arguments: got {cut(self.arguments)}, expected name=value with numbers, text in quotes, True, False, "
+                "None, lists or tables; correct them"
+            ) from None
+        if len(values) < len(call.keywords):
+            raise UserError(f"arguments: got one twice in {cut(self.arguments)}, expected each once; leave one out")
+        return values
+
     def check(self) -> None:
         """Raises UserError if the name cannot be imported. Runs no code."""
+        self.keywords()
+        if self.is_library:
+            if not _LIBRARY_NAME.fullmatch(self.attribute):
+                raise UserError(
+                    f"model {f'{self.place}:{self.attribute}'!r} names no network of {self.place}, expected a name such as "
+                    f"{self.place}:resnet18; correct it"
+                )
+            return
         modules = self.place.split(".")
         if not self.attribute.isidentifier() or not (self.is_file or all(part.isidentifier() for part in modules)):
             raise UserError(
@@ -37,9 +74,42 @@ class CodeName(NamedTuple):
 
 
 def code_name(name: str) -> CodeName | None:
-    """The two parts of a name, split at its last colon; None for a name without a colon, which runs no code."""
-    place, colon, attribute = name.rpartition(":")
-    return CodeName(place, attribute) if colon else None
+    """The parts of a name, split at its last colon before the arguments; None for a name without a colon, which runs no
+    code.
+    """
+    match = _NAME.fullmatch(name)
+    if match is None:
+        place, colon, attribute = name.rpartition(":")
+        return CodeName(place, attribute) if colon else None
+    return CodeName(match["place"], match["attribute"], match["arguments"] or "")
+
+
+def with_arguments(name: str, arguments: Sequence[str]) -> str:
+    """The name with further arguments, `NAME=VALUE` each. A value that is no Python literal is text.
+
+    Raises UserError for other arguments, and for a name that runs no code.
+    """
+    code = code_name(name)
+    if not arguments:
+        return name
+    if code is None:
+        raise UserError(
+            f"arg: got {cut(arguments[0])} with {cut(name)!r}, expected a network of your own code, of timm or of "
+            "torchvision; leave it out"
+        )
+    values = code.keywords()
+    for argument in arguments:
+        key, equals, text = argument.partition("=")
+        if not equals or not key.isidentifier():
+            raise UserError(f"arg: got {cut(argument)!r}, expected NAME=VALUE, such as num_classes=10; correct it")
+        if key in values:
+            raise UserError(f"arg: got {key} twice, expected each argument once; leave one out")
+        try:
+            values[key] = ast.literal_eval(text)
+        except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
+            values[key] = text
+    listed = ", ".join(f"{key}={value!r}" for key, value in values.items())
+    return f"{code.place}:{code.attribute}({listed})"
 
 
 @contextmanager

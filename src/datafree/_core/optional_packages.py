@@ -16,7 +16,7 @@ from .errors import UserError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["any_number", "first_line", "quiet", "require"]
+__all__ = ["any_number", "first_line", "installed_version", "quiet", "require"]
 
 SUPPORTED = {
     "torchao": ((0, 18), (0, 19)),
@@ -41,6 +41,14 @@ def require(*packages: str) -> None:
             raise UserError(f"quantization needs {name}{expected}, got none; install it: {pip}") from None
         if not low <= _numbers(installed) < high:
             raise UserError(f"quantization needs {name}{expected}, got {installed}; install it: {pip}")
+
+
+def installed_version(name: str) -> str | None:
+    """The version of a package, which is not imported; None if it is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def _numbers(text: str) -> tuple[int, ...]:

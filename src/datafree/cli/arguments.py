@@ -9,9 +9,11 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, Token
 
+from .._core.code_names import with_arguments
 from .._core.errors import UserError
 
 __all__ = [
+    "Arguments",
     "Data",
     "Input",
     "Model",
@@ -78,6 +80,10 @@ class Data:
     text by default."""
 
 
+Arguments = Annotated[tuple[str, ...], Parameter(name="--arg", negative="")]
+"""Arguments of the function that builds a network, `NAME=VALUE` each."""
+
+
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Model:
@@ -85,6 +91,8 @@ class Model:
 
     code: str | None = None
     """file.py:function or package.module:function that builds the network, for a release of a custom network."""
+    arg: Arguments = ()
+    """Argument of the function that builds the network, NAME=VALUE; repeat it for more."""
     weights: Path | None = None
     """File of weights to use instead of the release's own: safetensors, or a .pt or .pth file, of which no code is run."""
     key: str | None = None
@@ -92,10 +100,16 @@ class Model:
     record: Annotated[Path | None, Parameter(parse=False)] = None
     """Not an option of commands that read no record; see `RecordedModel`."""
 
+    def __post_init__(self) -> None:
+        if self.code is not None and self.arg:  # the arguments are part of the name
+            object.__setattr__(self, "code", with_arguments(self.code, self.arg))
+            object.__setattr__(self, "arg", ())
+
 
 def settings_of(source: Model) -> dict[str, Any]:
     """The options of a model for run.json; without a `key`, which earlier versions lacked, unless one was given."""
     settings = asdict(source)
+    del settings["arg"]  # in the name of the code
     if source.key is None:
         del settings["key"]
     return settings

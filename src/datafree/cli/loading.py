@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import shlex
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .._core.code_names import code_name
 from .._core.device import check_device
 from .._core.distributed import main_process
-from .._core.errors import UserError
+from .._core.errors import UserError, cut
 from .._core.folder_kinds import CONDENSED, check_original
 from .._core.unused import Use, check_used, unused
 from .._core.user_code import class_file, code_files, file_imports
@@ -166,6 +167,11 @@ def load_network(name: str, options: Model, run: Run, spec: InputSpec | None = N
     from ..releases.load import load_model
 
     _check_device(run.device)
+    if options.arg:
+        raise UserError(
+            f"--arg: got {cut(options.arg[0])} without --code, expected the code that builds the network; give it, or leave "
+            "--arg out"
+        )
     return on_device(load_model(name, code=options.code, weights=options.weights, key=options.key, spec=spec), run)
 
 
@@ -291,7 +297,10 @@ def listed_files(files: list[Path]) -> str:
 
 def say_code(model: str) -> None:
     """That a release of a custom network is of no use without the file that builds it."""
-    if (code := code_name(model)) is not None:
+    code = code_name(model)
+    if code is not None and code.is_library:
+        print(f"  {code.place} builds the network: open the release with --code {shlex.quote(model)}")
+    elif code is not None:
         from ..releases.load import all_files
 
         names = listed_files(all_files(code)) or f"the module {code.place}"

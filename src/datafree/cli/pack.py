@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from cyclopts import Parameter
 
+from .._core.code_names import code_name, with_arguments
 from .._core.errors import UserError
 from .._core.folder_kinds import is_release
 from ..models.input_spec import InputSpec
-from .arguments import Model, settings_of
+from .arguments import Arguments, Model, settings_of
 from .loading import check_normalisation, inputs_of, say_code
+
+if TYPE_CHECKING:
+    from ..releases.libraries import LibraryInput
 
 __all__ = ["pack"]
 
+T = TypeVar("T")
 Values = Annotated[tuple[float, ...], Parameter(consume_multiple=True, negative="")]
 
 
@@ -24,11 +29,12 @@ def pack(
     *,
     weights: Path,
     key: str | None = None,
-    shape: Annotated[tuple[int, int, int], Parameter(negative="")],
-    classes: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")],
+    arg: Arguments = (),
+    shape: Annotated[tuple[int, int, int] | None, Parameter(negative="")] = None,
+    classes: Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True, negative="")] = None,
     out: Path,
-    mean: Values = (0.0,),
-    std: Values = (1.0,),
+    mean: Values | None = None,
+    std: Values | None = None,
     border: Literal["black", "mean"] | None = None,
 ) -> None:
     """Make a release from a network's weights alone, where there is no data to record it on.
@@ -37,29 +43,37 @@ def pack(
 
     Example: datafree pack net.py:build --weights w.safetensors --shape 1 28 28 --classes cat dog --out teacher
 
+    Example: datafree pack timm:resnet18 --weights model.pth --out teacher
+
     Parameters
     ----------
     model
-        A zoo name, or file.py:function of your own that builds the network.
+        A zoo name, file.py:function of your own that builds the network, timm:NAME or torchvision:NAME.
     weights
         Weights of the network: safetensors, or a .pt or .pth file, of which no code is run.
     key
         Which weights of a file of several networks, with / between nested keys, such as `ema/module`.
+    arg
+        Argument of the function that builds the network, NAME=VALUE; repeat it for more.
     shape
-        Shape of an image: channels, height and width.
+        Shape of an image: channels, height and width. Networks of timm and torchvision have that of their published weights
+        by default.
     classes
-        Number of classes, or their names in the order of the network's outputs.
+        Number of classes, or their names in the order of the network's outputs. For networks of timm and torchvision, it is
+        read from the weights by default.
     out
         The release folder to write.
     mean
-        Mean subtracted from pixels in [0, 1]; one number, or one per channel.
+        Mean subtracted from pixels in [0, 1]; one number, or one per channel. By default 0, and for networks of timm and
+        torchvision that of their published weights.
     std
-        Standard deviation that pixels are then divided by; one number, or one per channel.
+        Standard deviation that pixels are then divided by; one number, or one per channel. By default 1, and for networks of
+        timm and torchvision that of their published weights.
     border
         Colour on which training shifted the images: `black`, or `mean` if they were normalised before. Without it,
         `synthesize` finds out.
     """
-    from ..releases.load import load_model
+    from ..releases.load import classes_in, load_model
     from ..releases.release import RELEASE_FOLDER, write_release
     from ..runs.output_folder import output_folder
     from ..runs.run_log import RunLog
@@ -68,6 +82,16 @@ def pack(
         raise UserError(
             f"{model} is a release already, expected an architecture; name one of the zoo or file.py:function"
         )
+    model = with_arguments(model, arg)
+    published = _published(model)
+    if published is not None:
+        print(_in_words(model, published))
+        same = shape is None or shape[0] == published.shape[0]  # of another number of channels nothing is known
+        shape = shape or published.shape
+        classes = classes or (str(classes_in(model, shape, weights, key) or published.classes),)
+        mean, std = mean or (published.mean if same else None), std or (published.std if same else None)
+    shape, classes = _given(shape, "shape"), _given(classes, "classes")
+    mean, std = mean or (0.0,), std or (1.0,)
     check_normalisation(mean, std, shape[0])
     spec = InputSpec(shape=shape, mean=mean, std=std, classes=_named(classes))
     spec = spec if border is None else spec.with_border(border)
@@ -87,6 +111,32 @@ def pack(
         print(
             f"  training images were shifted on {' '.join(f'{value:g}' for value in spec.border)} (--border {border})"
         )
+
+
+def _published(model: str) -> LibraryInput | None:
+    """The input of the published weights of a network of timm or torchvision; None for other networks."""
+    code = code_name(model)
+    if code is None or not code.is_library:
+        return None
+    from ..releases.libraries import input_of
+
+    code.check()
+    return input_of(code)
+
+
+def _in_words(model: str, published: LibraryInput) -> str:
+    size = " x ".join(map(str, published.shape))
+    mean, std = (" ".join(f"{value:g}" for value in values) for values in (published.mean, published.std))
+    return (
+        f"{model.partition('(')[0]}: its published weights take {size} pixels, resized by {published.interpolation} "
+        f"interpolation, mean {mean}, std {std}; --shape, --mean and --std state others"
+    )
+
+
+def _given(value: T | None, name: str) -> T:
+    if value is None:
+        raise UserError(f"pack needs --{name}, which was not given. Run datafree pack --help for what it takes.")
+    return value
 
 
 def _say_pixels(spec: InputSpec) -> None:

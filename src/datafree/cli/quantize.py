@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from .._core.code_names import with_arguments
 from .._core.errors import UserError
 from .._core.unused import unused
 from ..quantization.settings import FineTuning
@@ -50,6 +51,7 @@ def quantize(
     checkpoint: Path | None,
     key: str | None,
     code: str | None,
+    arg: tuple[str, ...],
     record: Path | None,
     run: Run | None,
 ) -> None:
@@ -78,7 +80,10 @@ def quantize(
     if images < 1:
         raise UserError(f"--images: got {images}, expected at least 1; give a positive count")
     check_data(data, *(name for name in (calibrate, finetune) if name is not None and reads_data(name)))
-    source = Model(code=code, weights=checkpoint, key=key, record=record)
+    if code is None:
+        model, arg = with_arguments(model, arg), ()
+    source = Model(code=code, arg=arg, weights=checkpoint, key=key, record=record)
+    code = source.code
     run = resumed(run, out / STATE)
     network = load_network(model, source, run)
     stored_record = load_record(model, source, network)

@@ -9,7 +9,7 @@ from cyclopts import Group, Parameter
 
 from .._core.errors import UserError
 from .._core.unused import check_used
-from .arguments import Data, Run, Whole
+from .arguments import Arguments, Data, Run, Whole
 from .flags import flag_of
 from .method_options import of_settings, values
 from .settings_source import read
@@ -40,6 +40,7 @@ def quantize(
     weights: Path | None = None,
     key: str | None = None,
     code: str | None = None,
+    arg: Arguments = (),
     record: Path | None = None,
     run: Run | None = None,
 ) -> None:
@@ -85,6 +86,8 @@ def quantize(
         Which weights of a file of several networks, with / between nested keys, such as `ema/module`.
     code
         file.py:function that builds the network, for a release of a custom network.
+    arg
+        Argument of the function that builds the network, NAME=VALUE; repeat it for more.
     record
         For a network without batch norm: its record; by default the one in the release folder.
     """
@@ -104,5 +107,5 @@ def quantize(
     make(
         teacher, out=out, bits=Bits(**values(bits)), calibrate=calibrate, images=images, equalise=equalise,
         correct_bias=correct_bias, target_cpu=target_cpu, finetune=finetune, executorch=executorch,
-        settings=tuning, data=data, checkpoint=weights, key=key, code=code, record=record, run=run,
+        settings=tuning, data=data, checkpoint=weights, key=key, code=code, arg=arg, record=record, run=run,
     )  # fmt: skip

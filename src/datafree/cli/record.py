@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .._core.code_names import code_name
+from .._core.code_names import code_name, with_arguments
 from .._core.errors import Notice, UserError
 from .._core.files import sha256_file
 from .._core.settings import with_paths
@@ -66,6 +66,8 @@ def _record(
             f"--record: got {source.record} without --add, expected --add, which adds to that record; give both, or leave "
             "it out"
         )
+    if source.code is None and source.arg:
+        model, source = with_arguments(model, source.arg), replace(source, arg=())
     if not is_release(model):
         check_name(model)
     if not is_release(model) and code_name(model) is None and not is_zoo(model):

@@ -6,6 +6,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from .release import Release, check_code, is_release, is_zoo
 COUNTERS = ("total_ops", "total_params")
 """Buffers that tools which count a network's operations leave in its state dict."""
 
-__all__ = ["all_files", "code_files", "load_model", "load_weights", "new_model", "read_code"]
+__all__ = ["all_files", "classes_in", "code_files", "load_model", "load_weights", "new_model", "read_code"]
 
 
 @checked
@@ -147,8 +148,10 @@ def new_model(name: str, spec: InputSpec, *, seed: int) -> Network:
     """A new network for `spec`, with random weights that depend only on the seed.
 
     `name` is a zoo name, or a `file.py:function` or `package.module:function` that returns a module. The function, or class,
-    is called with the InputSpec if it has a parameter named `spec` or annotated as InputSpec, or exactly one required
-    parameter. Raises UserError if there is no such function, or if it fails.
+    is called with the InputSpec if it has a parameter named `spec` or annotated as InputSpec, and with the arguments in the
+    name, `net.py:build(width=8)`. `timm:NAME` and `torchvision:NAME` are networks of these packages, for the spec's classes
+    and channels.
+    Raises UserError if there is no such function, or if it fails.
     """
     network = _built(name, spec, seed=seed)
     with _guarded(name, code_name(name)):
@@ -192,6 +195,24 @@ def _first_pass(network: Network) -> None:
         network.logits(torch.full((2, *spec.shape), (spec.low + spec.high) / 2))
     finally:
         module.train()
+
+
+def classes_in(name: str, shape: tuple[int, int, int], path: str | Path, key: str | None = None) -> int | None:
+    """Number of classes of the weights in a file, for a network of timm or torchvision; None if they do not fit it.
+
+    It is the number of rows of the first weight whose size follows the number of classes.
+    """
+    code = code_name(name)
+    assert code is not None
+    few, more = (
+        _from_library(name, code, InputSpec(shape=shape, classes=tuple(map(str, range(count))))).state_dict()
+        for count in (2, 3)
+    )
+    layer = next((name for name in few if few[name].shape != more[name].shape), None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Notice)  # load_model repeats them
+        tensors = named_as_in(few, _read(path, key), path)
+    return int(tensors[layer].shape[0]) if layer in tensors and tensors[layer].ndim else None
 
 
 def load_weights(network: Network, path: str | Path, *, key: str | None = None) -> None:
@@ -356,8 +377,10 @@ def _largest_output(module: nn.Module, spec: InputSpec) -> int:
 
 
 def _function(name: str, code: CodeName) -> Callable[..., Any]:
-    """The user's function, called with the InputSpec if it takes an argument."""
+    """The user's function, called with its arguments, and with the InputSpec if it has a parameter for it."""
     code.check()
+    if code.is_library:
+        return partial(_from_library, name, code)
     module = import_code(code)
     function = getattr(module, code.attribute, None)
     if not callable(function):
@@ -368,23 +391,31 @@ def _function(name: str, code: CodeName) -> Callable[..., Any]:
             f"{name} is a network that is built already, expected the function or class that builds it; write a function "
             "that returns it"
         )
-    parameter = _spec_parameter(name, function)
+    keywords = code.keywords()
+    parameter = _spec_parameter(name, function, keywords)
 
     def call(spec: InputSpec) -> Any:
         note = ", called with the InputSpec" if parameter is not None else ""
         with running(name, code, note):
             if parameter is None:
-                return function()
-            return function(spec) if parameter == "" else function(**{parameter: spec})
+                return function(**keywords)
+            return function(spec, **keywords) if parameter == "" else function(**{parameter: spec}, **keywords)
 
     return call
 
 
-def _spec_parameter(name: str, function: Callable[..., Any]) -> str | None:
-    """The parameter that gets the InputSpec: "" for the first, a name for one by keyword, None for none.
+def _from_library(name: str, code: CodeName, spec: InputSpec) -> nn.Module:
+    from .libraries import build
 
-    It is the one named `spec` or annotated as InputSpec, or else the only required one. Raises UserError if others are
-    required.
+    with guarded(name, code):
+        return build(code, spec)
+
+
+def _spec_parameter(name: str, function: Callable[..., Any], keywords: Mapping[str, Any]) -> str | None:
+    """The parameter that gets the InputSpec: "" for the first, which has no name, another by its name, None for none.
+
+    It is the one named `spec` or annotated as InputSpec. Raises UserError if others are required that `keywords` lack, and
+    for keywords that the function does not have.
     """
     try:
         parameters = list(inspect.signature(function).parameters.values())
@@ -394,22 +425,37 @@ def _spec_parameter(name: str, function: Callable[..., Any]) -> str | None:
     by_keyword = [
         parameter for parameter in parameters if parameter.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)
     ]
+    names = {parameter.name for parameter in by_keyword}
+    takes_any = any(parameter.kind is kinds.VAR_KEYWORD for parameter in parameters)
+    for keyword in keywords:
+        if keyword not in names and not takes_any:
+            raise unknown("argument", keyword, names, name)
     chosen = next(
-        (parameter for parameter in by_keyword if parameter.name == "spec" or _is_spec(parameter.annotation)), None
+        (
+            parameter
+            for parameter in parameters
+            if parameter.kind is not kinds.VAR_KEYWORD
+            and parameter.kind is not kinds.VAR_POSITIONAL
+            and parameter.name not in keywords
+            and (parameter.name == "spec" or _is_spec(parameter.annotation))
+        ),
+        None,
     )
     variable = (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD)
     required = [
-        parameter for parameter in parameters if parameter.default is kinds.empty and parameter.kind not in variable
+        parameter.name
+        for parameter in parameters
+        if parameter.default is kinds.empty and parameter.kind not in variable and parameter.name not in keywords
     ]
-    if chosen is None and len(required) == 1 and required[0].kind is not kinds.KEYWORD_ONLY:
-        return ""
-    if unexpected := [parameter.name for parameter in required if parameter is not chosen]:
-        names = ", ".join(parameter.name for parameter in required)
+    missing = [parameter for parameter in required if chosen is None or parameter != chosen.name]
+    if missing:
         raise UserError(
-            f"{name} needs {len(required)} argument{'s' * (len(required) > 1)} ({names}), expected none or the "
-            f"InputSpec alone; give {unexpected[-1]!r} a default, or name a function that calls it"
+            f"{name} needs the argument {missing[0]!r}, expected a value or, for the InputSpec, the name `spec`; give "
+            f"`arg='{missing[0]}=VALUE'`, a default, or that name"
         )
-    return None if chosen is None else chosen.name
+    if chosen is None:
+        return None
+    return "" if chosen.kind is kinds.POSITIONAL_ONLY else chosen.name
 
 
 def _is_spec(annotation: Any) -> bool:

@@ -6,9 +6,11 @@ Face hub.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
+import shlex
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -19,6 +21,7 @@ from typing import Any
 from torch import Tensor
 
 from .._core.arguments import checked
+from .._core.code_names import LIBRARIES, code_name
 from .._core.errors import Notice, UserError
 from .._core.files import (
     HEADER_CAP_RECORD,
@@ -41,6 +44,7 @@ from .._core.files import (
 from .._core.files.atomic import sync_folder
 from .._core.files.unfinished import check_finished
 from .._core.folder_kinds import is_release, is_zoo, no_release
+from .._core.optional_packages import installed_version
 from .._core.text import markdown
 from .._core.version import VERSION
 from ..models import hooks as tap_names
@@ -180,7 +184,7 @@ def architecture_of(network: Network) -> str:
     """
     if is_zoo(network.name) and _is_of_zoo(network):
         return network.name
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", network.name.rpartition(":")[2]).strip(".-")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", _short_name(network)).strip(".-")
     return CUSTOM + safe_name(name[:LONGEST_OWN] or "network")
 
 
@@ -414,31 +418,46 @@ def _use(network: Network, record: Record) -> list[str]:
 
 def _code_flag(network: Network) -> str:
     """The end of a command that opens the network's release: ` --code FILE.py:build` for a custom network, else nothing."""
+    code = _opening_code(network)
+    return "" if code is None else f" --code {shlex.quote(code)}"
+
+
+def _opening_code(network: Network) -> str | None:
+    """What opens a custom network, `FILE.py:build(width=8)` or `timm:resnet18`; None for one of the zoo.
+
+    Never a path: the file has no folder, and arguments with a path are left out.
+    """
     if not architecture_of(network).startswith(CUSTOM):
-        return ""
-    function = network.name.rpartition(":")[2]
-    known = ":" in network.name and function.isidentifier() and function.isascii()
-    return f" --code FILE.py:{function if known else 'FUNCTION'}"
+        return None
+    code = code_name(network.name)
+    if code is None or not code.attribute.isascii() or not (code.is_library or code.attribute.isidentifier()):
+        return "FILE.py:FUNCTION"
+    arguments = "(...)" if {"/", "\\"} & set(code.arguments) else code.arguments
+    return f"{code.place if code.is_library else 'FILE.py'}:{code.attribute}{arguments}"
 
 
 def _how_to_open(network: Network) -> list[str]:
     """Lines on how to open a custom network, whose code is not in the folder; none for a network of the zoo."""
-    flag = _code_flag(network)
-    if not flag:
+    code, flag = _opening_code(network), _code_flag(network)
+    if code is None:
         return []
-    code = flag.rpartition(" ")[2]
+    library = next((name for name in LIBRARIES if code.startswith(f"{name}:")), None)
+    stands_for = (
+        f"`{code}` stands for its publisher's Python file and the function or class in it that builds the network."
+        if library is None
+        else f"The package {library} {installed_version(library) or ''}".rstrip() + f" builds it, by the name `{code}`."
+    )
     return [
         "",
         "## Use",
         "",
-        f"This folder does not contain the code of the network. {code} stands for its publisher's Python file and the "
-        "function or class in it that builds the network.",
+        f"This folder does not contain the code of the network. {stands_for}",
         "",
         f"- `datafree inspect THIS_FOLDER{flag}`",
         f"- `datafree evaluate THIS_FOLDER --data DATA{flag}`",
         "",
-        f'From Python: `datafree.load_model("THIS_FOLDER", code="{code}")`, or with a module of that architecture, '
-        '`datafree.load_model("THIS_FOLDER", module=MODULE)`.',
+        f'From Python: `datafree.load_model("THIS_FOLDER", code={json.dumps(code)})`, or with a module of that '
+        'architecture, `datafree.load_model("THIS_FOLDER", module=MODULE)`.',
     ]
 
 
@@ -449,11 +468,16 @@ def _by_images(method: str, code: str) -> list[str]:
     ]
 
 
+def _short_name(network: Network) -> str:
+    code = code_name(network.name)
+    return network.name if code is None else code.attribute
+
+
 def model_card(network: Network, record: Record | None, notes: str) -> str:
     """The model card in Markdown: the network, its record and its leakage, and how to use it."""
     spec, ellipsis = network.spec, " ..." if len(network.spec.classes) > 20 else ""
     lines = [
-        f"# {markdown(network.name.rpartition(':')[2])}",
+        f"# {markdown(_short_name(network))}",
         "",
         f"A classifier of {len(spec.classes)} classes: {', '.join(map(markdown, spec.classes[:20]))}{ellipsis}.",
         "",

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .._core.code_names import code_name
 from .._core.errors import UserError
 from .._core.files import read_json, sha256_file
 from .._core.folder_kinds import is_zoo
@@ -68,7 +69,7 @@ def place(name: str | Path) -> str:
     if is_known(text) and not (path / "config.json").is_file():
         return text
     if not path.exists():
-        return f"custom:{_function(text)}" if ":" in text else "a file"
+        return _code(text) if ":" in text else "a file"
     return f"{_kind(path)} {hash_of(path)[:SHOWN]}"
 
 
@@ -129,6 +130,10 @@ def _kind(path: Path) -> str:
     )
 
 
-def _function(text: str) -> str:
-    name = text.rpartition(":")[2]
-    return name if re.fullmatch(r"\w{1,64}", name) else "network"
+def _code(text: str) -> str:
+    """A network's name without a path: that of a library whole, and the function of the user's own code."""
+    code = code_name(text)
+    if code is not None and code.is_library and not {"/", "\\"} & set(text):
+        return text
+    name = "" if code is None else code.attribute
+    return "custom:" + (name if re.fullmatch(r"\w{1,64}", name) else "network")

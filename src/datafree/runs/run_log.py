@@ -11,19 +11,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .._core.code_names import LIBRARIES
 from .._core.errors import UserError
 from .._core.files import canonical, read_json, sha256_file, sweep, write_json
 from .._core.files.atomic import check_name_length
 from .._core.files.paths import MARKER
-from .._core.optional_packages import SUPPORTED, SUPPORTED_EXTRA
+from .._core.optional_packages import SUPPORTED, SUPPORTED_EXTRA, installed_version
 from .._core.settings import modern
 from .._core.version import FOLDER, VERSION
 from ..data import sha256
@@ -263,12 +262,9 @@ def versions() -> dict[str, str]:
 
 
 def _installed() -> dict[str, str]:
-    """Versions of the installed packages that quantize and run quantized files; none is imported."""
-    installed = {}
-    for name in (*SUPPORTED, *SUPPORTED_EXTRA):
-        with suppress(PackageNotFoundError):
-            installed[name] = version(name)
-    return installed
+    """Versions of the installed packages that build, quantize and run networks; none is imported."""
+    found = {name: installed_version(name) for name in (*SUPPORTED, *SUPPORTED_EXTRA, *LIBRARIES)}
+    return {name: version for name, version in found.items() if version is not None}
 
 
 def device_name(device: str) -> str:

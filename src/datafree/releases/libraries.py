@@ -1,0 +1,136 @@
+"""Networks of timm and torchvision, by name and without weights: nothing is downloaded."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from .._core.code_names import CodeName
+from .._core.errors import UserError, unknown
+from ..models.input_spec import InputSpec
+
+__all__ = ["LibraryInput", "build", "input_of"]
+
+_LOADING = (
+    "pretrained",
+    "checkpoint_path",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "weights",
+    "weights_backbone",
+    "cache_dir",
+)
+"""Arguments that make a library fetch or open a file of weights."""
+_OPERATORS: list[Any] = []
+"""Definitions of operators, which end with the object that made them."""
+
+
+@dataclass(frozen=True)
+class LibraryInput:
+    """What a network of a library was trained to take, according to the library."""
+
+    shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str
+    classes: int
+
+
+def build(code: CodeName, spec: InputSpec) -> nn.Module:
+    """A network with random weights for the spec's classes, channels and, where the library fixes it, size of images.
+
+    Arguments in the name come first. Raises UserError for a name that the library does not have, and for arguments that
+    load weights.
+    """
+    keywords = code.keywords()
+    for name in _LOADING:
+        if name in keywords:
+            raise UserError(f"arg: got {name}, expected no argument that loads weights; give a file as `weights`")
+    library = _library(code)
+    channels, *size = spec.shape
+    keywords = {"num_classes": len(spec.classes), **keywords}
+    if code.place == "torchvision":
+        if code.attribute.startswith("vit_"):
+            keywords = {"image_size": size[0], **keywords}
+        return library.models.get_model(code.attribute, weights=None, **keywords)
+    config = library.get_pretrained_cfg(code.attribute)
+    if config is not None and config.fixed_input_size:
+        keywords = {"img_size": tuple(size), **keywords}
+    return library.create_model(code.attribute, pretrained=False, **{"in_chans": channels, **keywords})
+
+
+def input_of(code: CodeName) -> LibraryInput | None:
+    """The input of the published weights; None if the library has none for this network. No file is opened."""
+    library = _library(code)
+    return _of_timm(library, code.attribute) if code.place == "timm" else _of_torchvision(library, code.attribute)
+
+
+def _of_timm(timm: Any, name: str) -> LibraryInput | None:
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.input_size:
+        return None
+    return LibraryInput(tuple(config.input_size), config.mean, config.std, config.interpolation, config.num_classes)
+
+
+def _of_torchvision(torchvision: Any, name: str) -> LibraryInput | None:
+    weights = getattr(torchvision.models.get_model_weights(name), "DEFAULT", None)
+    if weights is None:
+        return None
+    shown = weights.transforms()
+    side = shown.crop_size[0]
+    mode, classes = shown.interpolation.value, len(weights.meta["categories"])
+    return LibraryInput((3, side, side), tuple(shown.mean), tuple(shown.std), mode, classes)
+
+
+def _library(code: CodeName) -> Any:
+    """The imported library, after checking that it has the network."""
+    torchvision = _import_torchvision(needed=code.place == "torchvision")
+    if code.place == "torchvision":
+        assert torchvision is not None
+        names = torchvision.models.list_models(module=torchvision.models)
+        known = code.attribute in names
+        library = torchvision
+    else:
+        library = _import("timm")
+        known, names = library.is_model(code.attribute), library.list_models()
+    if not known:
+        raise unknown("network", code.attribute, names, code.place)
+    return library
+
+
+def _import(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise UserError(f"no package {name!r}, expected it for networks of its names; pip install {name}") from None
+
+
+def _import_torchvision(*, needed: bool) -> ModuleType | None:
+    """torchvision, or None if it is not installed and not needed.
+
+    A build for CUDA beside a torch without it lacks two operators of object detection, whose declarations fail the
+    import. They are declared here; classification does not use them.
+    """
+    try:
+        return importlib.import_module("torchvision")
+    except ModuleNotFoundError:
+        return _import("torchvision") if needed else None
+    except RuntimeError as error:
+        if "operator torchvision::nms does not exist" not in str(error):
+            raise
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        del sys.modules[name]
+    if not _OPERATORS:
+        fragment = torch.library.Library("torchvision", "FRAGMENT")
+        fragment.define("nms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
+        fragment.define("qnms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
+        _OPERATORS.append(fragment)
+    return importlib.import_module("torchvision")
