@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from datafree._core.code_names import code_name, with_arguments
 from datafree._core.errors import Notice, UserError
 from datafree._core.files import read_sealed_json, read_weights, write_sealed_json, write_tensors
 from datafree.models import zoo
@@ -186,8 +187,8 @@ class ByCountAndSpec(nn.Sequential):
 
 
 class Alone(nn.Sequential):
-    def __init__(self, anything):
-        assert anything.shape == (1, 4, 4)
+    def __init__(self, spec, /):
+        assert spec.shape == (1, 4, 4)
         super().__init__(nn.Flatten(), nn.Linear(16, 3))
 
 
@@ -199,9 +200,79 @@ def by_count(num_classes=3, *rest, **more):
 
 @pytest.mark.parametrize("name", ["ByCount", "ByCountAndSpec", "Alone", "by_count"])
 def test_an_optional_argument_does_not_receive_the_spec(name, tmp_path):
-    """Only one named `spec` or annotated as InputSpec does, or the only one that is required."""
+    """Only one named `spec` or annotated as InputSpec does."""
     (tmp_path / "optional.py").write_text(OPTIONAL)
     assert new_model(f"{tmp_path / 'optional.py'}:{name}", SPEC, seed=0).parameters == 51
+
+
+def test_arguments_are_part_of_the_name(tmp_path):
+    code = tmp_path / "wide.py"
+    code.write_text(
+        "from torch import nn\n"
+        "def build(width, text='', *, spec, more=()):\n"
+        "    assert text in ('', 'a:b(c)') and more in ((), [1, 2])\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(spec.pixels, width), nn.Linear(width, 3))\n"
+    )
+    for arguments, parameters in (("width=2", 43), ("width=3, text='a:b(c)', more=[1, 2]", 63)):
+        network = new_model(f"{code}:build({arguments})", SPEC, seed=0)
+        assert network.parameters == parameters
+        folder = write_release(tmp_path / str(parameters), network)
+        assert Release.open(folder).config["architecture"] == "custom:build"
+        assert f"FILE.py:build({arguments})" in (folder / "README.md").read_text()
+        assert load_model(str(folder), code=f"{code}:build({arguments})").fingerprint() == network.fingerprint()
+    for arguments, expected in (
+        (
+            "",
+            f"needs the argument 'width', expected a value for it; name it '{code}:build(width=VALUE)', or give",
+        ),
+        ("(widht=3)", f"no argument 'widht' in {code}:build(widht=3); nearest: 'width'"),
+        ("(3)", "arguments: got (3), expected name=value with numbers"),
+        ("(width=open('x'))", "arguments: got (width=open('x')), expected name=value with numbers"),
+        ("(width=3, width=4)", "arguments: got one twice in (width=3, width=4), expected each once; leave one out"),
+        ("(**{})", "arguments: got (**{}), expected name=value"),
+        ("(width=3", "names no function, expected file.py:function"),
+    ):
+        assert expected in refused(lambda arguments=arguments: new_model(f"{code}:build{arguments}", SPEC, seed=0))
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("resnet20", None),
+        ("net.py:build", ("net.py", "build", "")),
+        ("a/b:c/net.py:build", ("a/b:c/net.py", "build", "")),
+        ("d:x(1)/net.py:build(a=1)", ("d:x(1)/net.py", "build", "(a=1)")),
+        ("net.py:build(a='x.py:y(z)')", ("net.py", "build", "(a='x.py:y(z)')")),
+        ("timm:resnet18.a1_in1k(num_classes=7)", ("timm", "resnet18.a1_in1k", "(num_classes=7)")),
+        ("package.module:Net", ("package.module", "Net", "")),
+        ("a b:c:d", ("a b:c", "d", "")),
+    ],
+)
+def test_a_name_is_split_into_place_function_and_arguments(name, parts):
+    assert code_name(name) == parts
+
+
+def test_arguments_of_the_command_line_join_those_of_the_name():
+    assert with_arguments("net.py:build", []) == "net.py:build"
+    assert with_arguments("net.py:build", ["width=8", "kind=big", "sizes=[1, 2]"]) == (
+        "net.py:build(width=8, kind='big', sizes=[1, 2])"
+    )
+    assert with_arguments("net.py:build(depth=2)", ["width='8'"]) == "net.py:build(depth=2, width='8')"
+    for name, argument, expected in (
+        ("resnet20", "width=8", "arg: got width=8 with 'resnet20', expected a network of your own code, of timm"),
+        ("net.py:build", "width", "arg: got 'width', expected NAME=VALUE, such as num_classes=10"),
+        ("net.py:build", "2=3", "arg: got '2=3', expected NAME=VALUE"),
+        ("net.py:build(width=8)", "width=9", "arg: got width twice"),
+    ):
+        assert expected in refused(lambda name=name, argument=argument: with_arguments(name, [argument]))
+
+
+def test_a_path_in_an_argument_is_not_released(tmp_path):
+    code = tmp_path / "own.py"
+    code.write_text("from torch import nn\ndef build(file): return nn.Sequential(nn.Flatten(), nn.Linear(16, 3))\n")
+    network = new_model(f"{code}:build(file='/home/me/secret.yaml')", SPEC, seed=0)
+    card = (write_release(tmp_path / "out", network) / "README.md").read_text()
+    assert "FILE.py:build(...)" in card and "secret" not in card
 
 
 def test_a_release_of_own_code_needs_that_code_named(code, tmp_path):

@@ -17,7 +17,7 @@ __all__ = ["LIBRARIES", "CodeName", "check_allowed", "code_allowed", "code_name"
 
 LIBRARIES = ("timm", "torchvision")
 """Packages whose networks have names of their own."""
-_NAME = re.compile(r"(?P<place>.*):(?P<attribute>[^:()]*)(?P<arguments>\(.*\))?", re.DOTALL)
+_NAME = re.compile(r"(?P<place>.*?\.py|[\w.]*):(?P<attribute>[^:()]*)(?P<arguments>\(.*\))?", re.DOTALL)
 _LIBRARY_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _ALLOWED: ContextVar[bool] = ContextVar("allowed", default=True)
 
@@ -74,9 +74,7 @@ class CodeName(NamedTuple):
 
 
 def code_name(name: str) -> CodeName | None:
-    """The parts of a name, split at its last colon before the arguments; None for a name without a colon, which runs no
-    code.
-    """
+    """The parts of a name; None for a name without a colon, which runs no code."""
     match = _NAME.fullmatch(name)
     if match is None:
         place, colon, attribute = name.rpartition(":")

@@ -85,7 +85,6 @@ def pack(
     model = with_arguments(model, arg)
     published = _published(model)
     if published is not None:
-        print(_in_words(model, published))
         same = shape is None or shape[0] == published.shape[0]  # of another number of channels nothing is known
         shape = shape or published.shape
         classes = classes or (str(classes_in(model, shape, weights, key) or published.classes),)
@@ -96,6 +95,8 @@ def pack(
     spec = InputSpec(shape=shape, mean=mean, std=std, classes=_named(classes))
     spec = spec if border is None else spec.with_border(border)
     network = load_model(model, weights=weights, key=key, spec=spec)
+    if published is not None:
+        print(_in_words(model, published))
     source = Model(weights=weights, key=key)
     settings = {"model": model, **spec.model_dump(mode="json"), "border": border, **settings_of(source)}
     log = RunLog("pack", settings, inputs_of(model, source))

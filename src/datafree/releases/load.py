@@ -449,9 +449,10 @@ def _spec_parameter(name: str, function: Callable[..., Any], keywords: Mapping[s
     ]
     missing = [parameter for parameter in required if chosen is None or parameter != chosen.name]
     if missing:
+        call = f"{name.partition('(')[0]}({missing[0]}=VALUE)"
         raise UserError(
-            f"{name} needs the argument {missing[0]!r}, expected a value or, for the InputSpec, the name `spec`; give "
-            f"`arg='{missing[0]}=VALUE'`, a default, or that name"
+            f"{name} needs the argument {missing[0]!r}, expected a value for it; name it '{call}', or give it a default "
+            "or, if it is the InputSpec, the name 'spec'"
         )
     if chosen is None:
         return None
