@@ -492,3 +492,12 @@ def test_a_small_file_that_would_be_copied_many_times_costs_little(tmp_path):
     )
     data = mixed + b"}(" + b"".join(text(b"%d" % place) + b"h\x02" for place in range(20_000)) + b"u."
     refused(tmp_path, pickled(tmp_path / "x.pt", data, s0=bytes(4)), "is 'dict'; expected a tensor")
+
+
+def test_the_message_about_a_damaged_zip_is_short(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.pt", "w") as file:
+        file.writestr("x/data.pkl", b"")
+    data = bytearray((tmp_path / "x.pt").read_bytes())
+    data[26:28] = (60).to_bytes(2, "little")  # length of the name in the member's own header
+    (tmp_path / "x.pt").write_bytes(data)
+    refused(tmp_path, tmp_path / "x.pt", r"^.{0,200} is not a readable torch file: .{1,200}; get it or save it again$")

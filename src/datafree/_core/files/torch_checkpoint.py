@@ -112,7 +112,9 @@ def read_torch(
             checkpoint = LegacyCheckpoint(file, size) if start == MAGIC else ZipCheckpoint(file, size, limit, subject)
             return _tensors(checkpoint, pick(checkpoint.content), limit, subject)
         except BAD_ZIP as error:
-            raise UserError(f"{subject} is not a readable torch file: {error}; get it or save it again") from None
+            raise UserError(
+                f"{subject} is not a readable torch file: {str(error)[:200]}; get it or save it again"
+            ) from None
 
 
 def _tensors(
