@@ -500,3 +500,17 @@ def test_weights_are_found_behind_a_prefix_in_a_file_of_many_names_in_little_tim
     with pytest.warns(Notice, match="its other 20000 tensors"):
         assert len(named_as_in(state, {**names, **many}, tmp_path)) == 20_002
     assert time.process_time() - start < 3
+
+
+@pytest.mark.parametrize("left_out", ["0.weight", "1.weight"])
+def test_tied_weights_behind_a_prefix_may_have_one_of_their_names(tmp_path, left_out):
+    def tied() -> Network:
+        first, second = nn.Linear(16, 16), nn.Linear(16, 16)
+        second.weight = first.weight
+        return Network(nn.Sequential(first, second, nn.Flatten()), SPEC, "tied")
+
+    state = tied().module.state_dict()
+    torch.save({f"model.{name}": own for name, own in state.items() if name != left_out}, tmp_path / "x.pt")
+    network = tied()
+    load_weights(network, tmp_path / "x.pt")
+    assert all(torch.equal(own, state[name]) for name, own in network.module.state_dict().items())

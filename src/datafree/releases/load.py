@@ -212,7 +212,9 @@ def _load(network: Network, tensors: dict[str, Tensor], path: str | Path, key: s
     state = network.module.state_dict()
     if any(isinstance(tensor, Tensor) and tensor.layout != torch.strided for tensor in state.values()):
         check_state(network)  # raises: dense tensors cannot be copied into sparse ones
-    tensors = _untied(network, named_as_in(state, tensors, path, key), path)
+    shared = {name for group in _tied(network) for name in group}
+    tensors = named_as_in({name: state[name] for name in state if name not in shared} or state, tensors, path, key)
+    tensors = _untied(network, tensors, path)
     tensors = _without_unused(network.module, state, tensors)
     _check_weights(network.name, state, tensors, path)
     network.module.load_state_dict({**state, **_cast(state, tensors, path)})
@@ -276,17 +278,22 @@ def named_as_in(
     return {name.removeprefix(prefixes[0]): tensor for name, tensor in tensors.items() if name.startswith(prefixes[0])}
 
 
+def _tied(network: Network) -> list[list[str]]:
+    """The names of each tensor that has several."""
+    names: dict[int, list[str]] = {}
+    for pairs in (network.module.named_parameters, network.module.named_buffers):
+        for name, tensor in pairs(remove_duplicate=False):
+            names.setdefault(id(tensor), []).append(name)
+    return [group for group in names.values() if len(group) > 1]
+
+
 def _untied(network: Network, tensors: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
     """The weights under all names of tensors that the network shares: a file may have only one of the names.
 
     Raises UserError if the file has different values for a shared tensor.
     """
-    names: dict[int, list[str]] = {}
-    for pairs in (network.module.named_parameters, network.module.named_buffers):
-        for name, tensor in pairs(remove_duplicate=False):
-            names.setdefault(id(tensor), []).append(name)
     complete = dict(tensors)
-    for tied in (group for group in names.values() if len(group) > 1):
+    for tied in _tied(network):
         present = next((name for name in tied if name in tensors), None)
         if present is None:
             continue
