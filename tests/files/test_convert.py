@@ -20,6 +20,7 @@ from datafree._core.errors import Notice, UserError
 from datafree._core.files import convert_weights, read_header, read_weights
 from datafree._core.files.pickle_reader import MAX_STEPS
 from datafree._core.files.state_dicts import KEYS
+from datafree._core.files.torch_legacy import MAGIC
 
 
 def network() -> nn.Module:
@@ -364,3 +365,139 @@ def test_a_key_that_is_missing_or_needed_is_one_line(tmp_path):
     refused(tmp_path, tmp_path / "x.pt", "no key 'model' in .*", key="model")
     torch.save({"w": 3}, tmp_path / "x.pt")
     refused(tmp_path, tmp_path / "x.pt", "no key 'model' in .*, whose weights are in no further dict", key="model")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"layer._extra_state": None},
+        {"epoch": 3},
+        {"sparse": torch.ones(3).to_sparse()},
+        {"eight bits": torch.ones(3).to(torch.float8_e4m3fn)},
+    ],
+)
+@pytest.mark.parametrize("old", [False, True], ids=["zip", "old"])
+def test_another_network_is_not_used_instead_of_one_that_cannot_be_read(tmp_path, bad, old):
+    content = {"state_dict": {**network().state_dict(), **bad}, "ema": network().state_dict()}
+    torch.save(content, tmp_path / "x.pt", _use_new_zipfile_serialization=not old)
+    refused(tmp_path, tmp_path / "x.pt", f"'{next(iter(bad))}' in 'state_dict' of .*; expected a tensor")
+    assert convert_weights(tmp_path / "x.pt", tmp_path / "x.safetensors", key="ema") == sorted(content["ema"])
+    (tmp_path / "x.safetensors").unlink()
+
+
+@pytest.mark.parametrize(
+    ("beside", "text"),
+    [
+        ({"model": nn.Linear(1, 1)}, "not 'model'"),
+        ({"state_dict": {}}, "not 'state_dict'"),
+        ({"optical_net": {"w": torch.ones(1)}}, "not 'optical_net'"),
+        ({"hypernetwork": {"w": torch.ones(1)}}, "not 'hypernetwork'"),
+        ({"0.weight": torch.ones(1)}, "not the tensors beside them"),
+    ],
+)
+def test_a_network_that_is_left_out_is_named(tmp_path, beside, text):
+    torch.save({"ema": network().state_dict(), "rng": torch.get_rng_state(), **beside}, tmp_path / "x.pt")
+    with pytest.warns(Notice, match=f"the weights under 'ema' are used, {text}"):
+        convert_weights(tmp_path / "x.pt", tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize(
+    "key", ["optimizer", "optimizers", "optimizerG", "G_optim", "lr_scheduler", "fp16_scaler", "amp", "hparams"]
+)
+def test_the_state_of_an_optimizer_is_no_network(tmp_path, key):
+    torch.save({key: {"state": {"w": torch.ones(1)}}, "net": network().state_dict()}, tmp_path / "x.pt")
+    convert_weights(tmp_path / "x.pt", tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("save", [torch.save, save_old], ids=["zip", "old"])
+def test_a_negated_view_is_refused_since_its_stored_values_have_the_other_sign(tmp_path, save):
+    view = torch.complex(torch.zeros(2), torch.ones(2)).conj().imag
+    assert view.is_neg()
+    save({"w": view}, tmp_path / "x.pt")
+    refused(tmp_path, tmp_path / "x.pt", "'w' in .* is .* of a negated or conjugated view")
+
+
+def test_a_tensor_with_attributes_and_a_dict_with_a_default_are_read(tmp_path):
+    tensor, buffer = torch.arange(3.0), nn.Parameter(torch.ones(2))
+    tensor.origin = buffer.origin = "a training script"
+    torch.save({"net": collections.defaultdict(int, {"a": tensor, "b": buffer})}, tmp_path / "x.pt")
+    convert_weights(tmp_path / "x.pt", tmp_path / "x.safetensors")
+    assert same(read_weights(tmp_path / "x.safetensors"), {"a": torch.arange(3.0), "b": torch.ones(2)})
+
+
+def test_what_holds_no_weights_is_refused_by_its_kind(tmp_path):
+    torch.save({"epoch": 1, "model": nn.Linear(1, 1)}, tmp_path / "x.pt")
+    refused(tmp_path, tmp_path / "x.pt", "holds 'torch.nn.modules.linear Linear' under 'model', which needs code")
+    torch.save(torch.ones(1), tmp_path / "x.pt")
+    refused(tmp_path, tmp_path / "x.pt", "holds 'tensor'; expected a state dict")
+    torch.save({}, tmp_path / "x.pt")
+    refused(tmp_path, tmp_path / "x.pt", "holds an empty dict; expected a state dict")
+    torch.save({"w": torch.ones(1).expand(3)}, tmp_path / "x.pt")
+    refused(tmp_path, tmp_path / "x.pt", r"save the tensor with \.contiguous\(\)")
+
+
+def test_a_key_is_also_what_names_in_the_preferred_dict_begin_with(tmp_path):
+    """As in MoCo's checkpoints: DDP around two networks."""
+    query, other = network().state_dict(), network().state_dict()
+    pair = {
+        f"module.encoder_{name}.{part}": own
+        for name, state in (("q", query), ("k", other))
+        for part, own in state.items()
+    }
+    torch.save({"epoch": 1, "state_dict": pair, "a/b": other, "outer": {"inner": other}}, tmp_path / "x.pt")
+    for number, key in enumerate(
+        ["state_dict/encoder_k", "state_dict/module/encoder_k", "state_dict/module.encoder_k", "a/b", "outer"]
+    ):
+        convert_weights(tmp_path / "x.pt", tmp_path / f"{number}.safetensors", key=key)
+        assert same(read_weights(tmp_path / f"{number}.safetensors"), other)
+    torch.save({"epoch": 1, "state_dict": pair}, tmp_path / "x.pt")
+    for key in ("encoder_q", "module.encoder_q", "module/encoder_q"):
+        convert_weights(tmp_path / "x.pt", tmp_path / "q.safetensors", key=key)
+        assert same(read_weights(tmp_path / "q.safetensors"), query)
+    refused(tmp_path, tmp_path / "x.pt", "no key 'encoder' in .*nearest: 'encoder_", key="encoder")
+    torch.save({"G": query, "D": other}, tmp_path / "x.pt")
+    refused(tmp_path, tmp_path / "x.pt", "no key 'E' in .*expected one of 'G', 'D'", key="E")
+
+
+def text(data: bytes) -> bytes:
+    return b"X" + len(data).to_bytes(4, "little") + data
+
+
+def number(value: int) -> bytes:
+    return b"J" + value.to_bytes(4, "little")
+
+
+def test_a_small_file_that_would_be_copied_many_times_costs_little(tmp_path):
+    doubled = b"\x80\x02K\x01q\x00" + b"h\x00h\x00\x86q\x00" * 40 + b"."
+    (tmp_path / "x.pt").write_bytes(MAGIC + doubled + pickle.dumps({}))
+    refused(tmp_path, tmp_path / "x.pt", "protocol version is tuple, not 1001")
+    names = b"\x80\x02" + text(b"a" * (4 << 20)) + b"q\x00" + b"h\x00h\x00\x93" * 1000 + b"."
+    refused(tmp_path, pickled(tmp_path / "x.pt", names), "a class has a name that is too long")
+    identity = b"\x80\x02(" + text(b"module") + b"N" * 100_000 + b"tq\x00" + b"h\x00Q" * 10_000 + b"."
+    refused(tmp_path, pickled(tmp_path / "x.pt", identity), "a storage is described in a way that torch does not use")
+    pairs = b"".join(b"](" + number(place) + b"Ne" for place in range(5000))
+    items = b"\x80\x02](" + pairs + b"e\x85q\x00ccollections\nOrderedDict\nq\x01" + b"h\x01h\x00R" * 5000 + b"."
+    refused(tmp_path, pickled(tmp_path / "x.pt", items), "more than 1,000,000 items")
+    table = TENSOR + STORAGE + b"K\x00K\x01\x85K\x01\x85" + END + b"q\x01"
+    many = b"".join(text(b"%d" % place) + b"h\x01" for place in range(60_000))
+    data = b"\x80\x02}(" + text(b"a") + table + many + b"u."
+    refused(tmp_path, pickled(tmp_path / "x.pt", data, s0=bytes(4)), "has 60,001 tensors, expected at most 50,000")
+    mixed = (
+        b"\x80\x02"
+        + table
+        + b"}("
+        + b"".join(number(place) + b"h\x01" for place in range(20_000))
+        + text(b"z")
+        + b"Nuq\x02"
+    )
+    data = mixed + b"}(" + b"".join(text(b"%d" % place) + b"h\x02" for place in range(20_000)) + b"u."
+    refused(tmp_path, pickled(tmp_path / "x.pt", data, s0=bytes(4)), "is 'dict'; expected a tensor")
+
+
+def test_the_message_about_a_damaged_zip_is_short(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.pt", "w") as file:
+        file.writestr("x/data.pkl", b"")
+    data = bytearray((tmp_path / "x.pt").read_bytes())
+    data[26:28] = (60).to_bytes(2, "little")  # length of the name in the member's own header
+    (tmp_path / "x.pt").write_bytes(data)
+    refused(tmp_path, tmp_path / "x.pt", r"^.{0,200} is not a readable torch file: .{1,200}; get it or save it again$")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from datafree.models.network import PROBES, Network
 from datafree.records.record import Record, record
 from datafree.records.statistics.moments import Moments
 from datafree.releases import load
-from datafree.releases.load import load_model, load_weights, new_model
+from datafree.releases.load import load_model, load_weights, named_as_in, new_model
 from datafree.releases.release import Release, write_record, write_release
 
 SPEC = InputSpec(shape=(1, 4, 4), classes=("a", "b", "c"))
@@ -432,7 +433,7 @@ def test_one_of_several_networks_in_a_file_is_chosen_by_its_prefix(trained, tmp_
 
 
 def test_a_key_without_weights_and_a_git_lfs_pointer_are_one_line(trained, tmp_path, release):
-    assert refused(lambda: load_model(str(release), key="ema")).startswith("key: got it without weights")
+    assert refused(lambda: load_model(str(release), key="ema")).startswith("key: got it without `weights`")
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:" + 64 * "0" + "\nsize 17364911\n"
     for name in ("w.safetensors", "w.pth"):
         (tmp_path / name).write_text(pointer)
@@ -531,3 +532,56 @@ def test_a_release_without_a_record_tells_other_code_by_its_logits(tmp_path):
     assert load_model(str(folder), code=f"{code}:gelu", weights=weights)  # other weights than the release's
     os.replace(weights, folder / "model.safetensors")  # which datafree did not write
     assert load_model(str(folder), code=f"{code}:gelu")
+
+
+def test_the_key_that_a_message_names_chooses_those_weights(tmp_path):
+    """Also of a file whose networks lie under another key, and with a key given before."""
+    spec = InputSpec(shape=(1, 8, 8), mean=(0.0,), std=(1.0,), classes=tuple("abc"))
+    network = new_model("hinton8", spec, seed=0)
+    state = copy.deepcopy(network.module.state_dict())
+    other = {name: own + 1 for name, own in state.items()}
+    pair = {f"module.{part}.{name}": own for part, table in (("q", state), ("k", other)) for name, own in table.items()}
+    path = tmp_path / "x.pt"
+    torch.save({"state_dict": pair, "epoch": 3}, path)
+    for key in (None, "state_dict"):
+        text = refused(lambda key=key: load_weights(network, path, key=key))
+        named = text.partition("`key='")[2].partition("'")[0]
+        assert named == ("q" if key is None else "state_dict/q")
+        load_weights(new_model("hinton8", spec, seed=1), path, key=named)
+        load_weights(network, path, key=named.removesuffix("q") + "k")
+        assert all(torch.equal(network.module.state_dict()[name], own) for name, own in other.items())
+
+
+def test_weights_with_nan_or_infinity_are_refused_in_any_precision(tmp_path):
+    spec = InputSpec(shape=(1, 8, 8), mean=(0.0,), std=(1.0,), classes=tuple("abc"))
+    network = new_model("hinton8", spec, seed=0)
+    for dtype in (torch.float16, torch.float32):
+        state = {name: own.to(dtype) for name, own in network.module.state_dict().items()}
+        state["fc1.bias"] = torch.full_like(state["fc1.bias"], torch.inf)
+        torch.save(state, tmp_path / "x.pt")
+        text = refused(lambda: load_weights(new_model("hinton8", spec, seed=0), tmp_path / "x.pt"))
+        assert text == "weight 'fc1.bias' of hinton8 has NaN or infinity; use weights that are finite"
+
+
+def test_weights_are_found_behind_a_prefix_in_a_file_of_many_names_in_little_time(tmp_path):
+    state = {"1.weight": torch.zeros(2, 16), "1.bias": torch.zeros(2)}
+    names = dict.fromkeys([f"a.{name}" for name in state], torch.zeros(1))
+    many = {f"{start}.{number}": torch.zeros(1) for start in "ab" for number in range(20_000)}
+    start = time.process_time()
+    with pytest.warns(Notice, match="its other 20000 tensors"):
+        assert len(named_as_in(state, {**names, **many}, tmp_path)) == 20_002
+    assert time.process_time() - start < 3
+
+
+@pytest.mark.parametrize("left_out", ["0.weight", "1.weight"])
+def test_tied_weights_behind_a_prefix_may_have_one_of_their_names(tmp_path, left_out):
+    def tied() -> Network:
+        first, second = nn.Linear(16, 16), nn.Linear(16, 16)
+        second.weight = first.weight
+        return Network(nn.Sequential(first, second, nn.Flatten()), SPEC, "tied")
+
+    state = tied().module.state_dict()
+    torch.save({f"model.{name}": own for name, own in state.items() if name != left_out}, tmp_path / "x.pt")
+    network = tied()
+    load_weights(network, tmp_path / "x.pt")
+    assert all(torch.equal(own, state[name]) for name, own in network.module.state_dict().items())

@@ -29,6 +29,8 @@ def _line(message: str) -> str:
 
 ALIKE = 0.6
 """Similarity of two names from which one may be a typo of the other; difflib's default."""
+SEARCHED = 2000
+"""The largest number of names that are compared with a wrong one, which takes about a second."""
 FEW = 12
 """The largest number of names that a message lists in full."""
 
@@ -36,7 +38,7 @@ FEW = 12
 def nearest(name: str, options: Iterable[str], count: int = 3) -> str:
     """``nearest: 'fc1'``, the options similar to `name`; if there are none, ``expected one of`` and the options."""
     options = [str(option) for option in options]
-    close = difflib.get_close_matches(cut(name), options, n=count, cutoff=ALIKE)
+    close = difflib.get_close_matches(cut(name), options[:SEARCHED], n=count, cutoff=ALIKE)
     if close:
         return f"nearest: {_quoted(close)}"
     if not options:

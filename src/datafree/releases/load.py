@@ -62,7 +62,7 @@ def load_model(
     """
     release, expected = None, spec
     if key is not None and weights is None:
-        raise UserError("key: got it without weights, expected a torch file of weights that has it; leave it out")
+        raise UserError("key: got it without `weights`, expected a file of weights that has it; leave it out")
     if module is not None and code is not None:
         raise UserError("module: got it beside code, expected one of them to build the network; leave one out")
     if is_release(name):
@@ -105,9 +105,9 @@ def load_model(
     tensors = _read(path, key)
     if code_name(architecture) is None:  # before its weights are allocated: a few bytes of text can name 40 GB
         state = zoo.on_meta(architecture, spec).state_dict()
-        _check_weights(architecture, state, named_as_in(state, tensors, path), path)
+        _check_weights(architecture, state, named_as_in(state, tensors, path, key), path)
     network = _built(architecture, spec, seed=0)
-    _load(network, tensors, path)
+    _load(network, tensors, path, key)
     network.module.eval()
     with _guarded(architecture, code_name(architecture)), torch.sparse.check_sparse_tensor_invariants():
         network.check()  # also positions of sparse tensors, which torch otherwise uses unchecked
@@ -134,7 +134,7 @@ def _with_weights(
     network = Network(copied(unwrapped(module)).cpu(), spec, name)
     if any(torch.nn.parameter.is_lazy(parameter) for parameter in network.module.parameters()):
         _first_pass(network)
-    _load(network, _read(path, key), path)
+    _load(network, _read(path, key), path, key)
     network.module.eval()
     with torch.sparse.check_sparse_tensor_invariants():
         network.check()
@@ -217,7 +217,8 @@ def classes_in(name: str, shape: tuple[int, int, int], path: str | Path, key: st
 
 def load_weights(network: Network, path: str | Path, *, key: str | None = None) -> None:
     """Loads a file of weights into the network, as `load_model` does. Raises UserError unless names and shapes fit."""
-    _load(network, _read(path, key), path)
+    _load(network, _read(path, key), path, key)
+    check_state(network)
 
 
 def _read(path: str | Path, key: str | None) -> dict[str, Tensor]:
@@ -228,11 +229,13 @@ def _read(path: str | Path, key: str | None) -> dict[str, Tensor]:
     return tensors if key is None else behind(key, tensors, str(path))
 
 
-def _load(network: Network, tensors: dict[str, Tensor], path: str | Path) -> None:
+def _load(network: Network, tensors: dict[str, Tensor], path: str | Path, key: str | None = None) -> None:
     state = network.module.state_dict()
     if any(isinstance(tensor, Tensor) and tensor.layout != torch.strided for tensor in state.values()):
         check_state(network)  # raises: dense tensors cannot be copied into sparse ones
-    tensors = _untied(network, named_as_in(state, tensors, path), path)
+    shared = {name for group in _tied(network) for name in group}
+    tensors = named_as_in({name: state[name] for name in state if name not in shared} or state, tensors, path, key)
+    tensors = _untied(network, tensors, path)
     tensors = _without_unused(network.module, state, tensors)
     _check_weights(network.name, state, tensors, path)
     network.module.load_state_dict({**state, **_cast(state, tensors, path)})
@@ -252,7 +255,7 @@ def _cast(state: Mapping[str, Any], tensors: dict[str, Tensor], path: str | Path
     """The weights in the network's floating-point formats. Raises UserError for a value beyond their range."""
     cast = {name: tensor.to(state[name].dtype) for name, tensor in tensors.items()}
     for name, tensor in tensors.items():
-        if cast[name].dtype != tensor.dtype and not bool(cast[name].isfinite().all()):
+        if cast[name].dtype != tensor.dtype and not torch.equal(cast[name].isfinite(), tensor.isfinite()):
             raise UserError(
                 f"weight {name!r} in {path} exceeds the range of {state[name].dtype}, which the network has; expected "
                 "smaller values; use weights of this architecture"
@@ -260,12 +263,14 @@ def _cast(state: Mapping[str, Any], tensors: dict[str, Tensor], path: str | Path
     return cast
 
 
-def named_as_in(state: Mapping[str, Any], tensors: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
+def named_as_in(
+    state: Mapping[str, Any], tensors: dict[str, Tensor], path: str | Path, key: str | None = None
+) -> dict[str, Tensor]:
     """The weights with the names of a network's `state`, if all of these occur in the file behind one prefix.
 
     Such prefixes come from data-parallel training (`module.`), from `torch.compile` (`_orig_mod.`), and from training
     frameworks that hold the network in an attribute (`model.`). Weights without the prefix are left out, with a `Notice`.
-    Raises UserError if several prefixes fit.
+    Raises UserError if several prefixes fit; `key` is the one that the weights were read with.
     """
     names = [name for name in state if not name.endswith("num_batches_tracked")]
     if not names or names[0] in tensors:
@@ -282,7 +287,7 @@ def named_as_in(state: Mapping[str, Any], tensors: dict[str, Tensor], path: str 
         starts = ", ".join(repr(cut(start)) for start in prefixes[:5])
         raise UserError(
             f"{path} holds these weights behind {starts}, expected one of them; choose it, such as "
-            f"`key={prefixes[0].removesuffix('.')!r}`"
+            f"`key={'/'.join(filter(None, (key, prefixes[0].removesuffix('.'))))!r}`"
         )
     rest = [name for name in tensors if not name.startswith(prefixes[0])]
     if rest:
@@ -291,7 +296,16 @@ def named_as_in(state: Mapping[str, Any], tensors: dict[str, Tensor], path: str 
             "are not used"
         )
         warnings.warn(Notice(message), stacklevel=2)
-    return {name.removeprefix(prefixes[0]): tensors[name] for name in tensors if name not in set(rest)}
+    return {name.removeprefix(prefixes[0]): tensor for name, tensor in tensors.items() if name.startswith(prefixes[0])}
+
+
+def _tied(network: Network) -> list[list[str]]:
+    """The names of each tensor that has several."""
+    names: dict[int, list[str]] = {}
+    for pairs in (network.module.named_parameters, network.module.named_buffers):
+        for name, tensor in pairs(remove_duplicate=False):
+            names.setdefault(id(tensor), []).append(name)
+    return [group for group in names.values() if len(group) > 1]
 
 
 def _untied(network: Network, tensors: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
@@ -299,12 +313,8 @@ def _untied(network: Network, tensors: dict[str, Tensor], path: str | Path) -> d
 
     Raises UserError if the file has different values for a shared tensor.
     """
-    names: dict[int, list[str]] = {}
-    for pairs in (network.module.named_parameters, network.module.named_buffers):
-        for name, tensor in pairs(remove_duplicate=False):
-            names.setdefault(id(tensor), []).append(name)
     complete = dict(tensors)
-    for tied in (group for group in names.values() if len(group) > 1):
+    for tied in _tied(network):
         present = next((name for name in tied if name in tensors), None)
         if present is None:
             continue

@@ -9,6 +9,7 @@ from typing import Any
 __all__ = ["Described", "Named", "Opaque", "Stream", "describe", "describe_stream"]
 
 MAX_STEPS = 1_000_000  # a tensor takes about 45; a million steps take about a second
+_MAX_NAME = 1024  # characters of a class's name; else each use of one long text would be a new copy
 _IGNORED = {"PROTO", "FRAME"}
 _CONSTANTS = {
     *("NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "INT", "LONG", "LONG1", "BINFLOAT", "BINUNICODE"),
@@ -16,7 +17,10 @@ _CONSTANTS = {
 }
 _VALUES = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_IDENTITY = 6
+"""Maximum number of values that describe a storage: kind, class, key, location, number of values, view."""
 _TENSORS = {"torch._utils _rebuild_tensor", "torch._utils _rebuild_tensor_v2"}
+_TENSOR_TYPES = {"torch Tensor", "torch._tensor Tensor", "torch.nn.parameter Parameter", "torch.nn.parameter Buffer"}
 _PARAMETERS = {"torch._utils _rebuild_parameter", "torch._utils _rebuild_parameter_with_state"}
 
 
@@ -57,6 +61,8 @@ class _Machine:
     marks: list[list[Any]] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
     storages: dict[str, str] = field(default_factory=dict)
+    items: int = 0
+    """Items of lists that were copied to dicts. One list can be copied many times."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,16 +148,21 @@ def _make(machine: _Machine, name: str, argument: Any) -> None:
         stack.append(Named(argument))
     elif name == "STACK_GLOBAL":
         attribute, module = stack.pop(), stack.pop()
+        if len(module) + len(attribute) > _MAX_NAME:
+            raise ValueError("a class has a name that is too long")
         stack.append(
             Named(" ".join((module, attribute)))
         )  # join accepts only strings; the text of nested tuples may be huge
     elif name == "BINPERSID":
-        stack.append(_persistent(machine, *stack.pop()))
+        identity = stack.pop()
+        if not isinstance(identity, tuple) or len(identity) > _IDENTITY:
+            raise ValueError("a storage is described in a way that torch does not use")
+        stack.append(_persistent(machine, *identity))
     elif name == "BUILD":
         stack.pop()
     elif name in ("REDUCE", "NEWOBJ"):
         arguments = stack.pop()
-        stack.append(_called(stack.pop(), arguments))
+        stack.append(_called(machine, stack.pop(), arguments))
     else:
         raise ValueError(f"opcode {name} has no place in a state dict")
 
@@ -168,23 +179,35 @@ def _persistent(machine: _Machine, kind: Any, first: Any, key: Any, *further: An
     return _Storage(first.name, key)
 
 
-def _called(function: Any, arguments: Any) -> Any:
+def _called(machine: _Machine, function: Any, arguments: Any) -> Any:
     name = function.name if isinstance(function, Named) else "an object"
     if name == "collections OrderedDict":
-        return _ordered(arguments)
+        return _ordered(machine, arguments)
+    if name == "collections defaultdict":
+        return {}
+    if name == "torch._tensor _rebuild_from_type_v2":  # a tensor with attributes of its own, or of a subclass
+        rebuild, kind, inner = arguments[:3]
+        is_tensor = isinstance(kind, Named) and kind.name in _TENSOR_TYPES
+        is_plain = isinstance(rebuild, Named) and rebuild.name in _TENSORS | _PARAMETERS
+        return _called(machine, rebuild, inner) if is_tensor and is_plain else Opaque(name)
     if name in _TENSORS:
         storage, offset, shape, strides = arguments[:4]
+        if len(arguments) > 6 and arguments[6]:  # its values are the negative or conjugate of the stored ones
+            return Opaque(f"{name} of a negated or conjugated view")
         return Described(storage.name, storage.key, offset, shape, strides)
     if name in _PARAMETERS:
         return arguments[0]
     return arguments[0] if name == "torch Size" else Opaque(name)
 
 
-def _ordered(arguments: Any) -> Any:
+def _ordered(machine: _Machine, arguments: Any) -> Any:
     """An OrderedDict, empty or, as Python 2 wrote it, with a list of its items."""
     table: dict[Any, Any] = {}
     if arguments:
         (items,) = arguments
+        machine.items += len(items)
+        if machine.items > MAX_STEPS:
+            raise ValueError(f"more than {MAX_STEPS:,} items")
         if not isinstance(items, list) or not all(isinstance(item, list) and len(item) == 2 for item in items):
             return Opaque("collections OrderedDict")
         _set_items(table, items)

@@ -23,6 +23,8 @@ from .torch_zip import BAD_ZIP, ZipCheckpoint
 
 __all__ = ["convert_weights", "is_torch", "read_torch", "read_torch_weights"]
 
+MOST_TENSORS = 50_000
+"""Maximum number of tensors. A pickle of the maximum length describes about 20,000, or names one many times."""
 SHARING = 20
 """Maximum bytes of tensors, which may share storages, and of unpacked members, in sizes of the file; and 16 MiB more."""
 
@@ -110,13 +112,19 @@ def read_torch(
             checkpoint = LegacyCheckpoint(file, size) if start == MAGIC else ZipCheckpoint(file, size, limit, subject)
             return _tensors(checkpoint, pick(checkpoint.content), limit, subject)
         except BAD_ZIP as error:
-            raise UserError(f"{subject} is not a readable torch file: {error}; get it or save it again") from None
+            raise UserError(
+                f"{subject} is not a readable torch file: {str(error)[:200]}; get it or save it again"
+            ) from None
 
 
 def _tensors(
     checkpoint: ZipCheckpoint | LegacyCheckpoint, described: dict[str, Described], limit: int, subject: str
 ) -> dict[str, Tensor]:
     """The tensors, of at most `limit` bytes together. All are checked against their storages before any is read."""
+    if len(described) > MOST_TENSORS:
+        raise UserError(
+            f"{subject} has {len(described):,} tensors, expected at most {MOST_TENSORS:,}; save the weights of one network"
+        )
     dtypes = {name: _dtype(checkpoint, tensor, f"tensor {name!r} in {subject}") for name, tensor in described.items()}
     total = sum(math.prod(tensor.shape) * dtypes[name].itemsize for name, tensor in described.items())
     if total > limit:
@@ -147,7 +155,8 @@ def _dtype(checkpoint: ZipCheckpoint | LegacyCheckpoint, tensor: Described, subj
     last = tensor.offset + sum((side - 1) * stride for side, stride in zip(shape, strides)) if count else 0
     if math.prod(side or 1 for side in shape) > 1 << 48 or count > stored or (count and last >= stored):
         raise UserError(
-            f"{subject} declares shape {str(shape)[:80]}, but its storage holds {stored:,} numbers; it is hostile"
+            f"{subject} declares shape {str(shape)[:80]}, but its storage holds {stored:,} numbers; if torch loads "
+            "the file, save the tensor with .contiguous(), else it is hostile or damaged"
         )
     return dtype
 

@@ -27,8 +27,17 @@ STORAGES = {
     "Bool": torch.bool,
 }
 """Storage class -> dtype, of those that weight files here may have."""
-_OTHER_SIZES = {"Short": 2, "Char": 1, "ComplexFloat": 8, "ComplexDouble": 16}
-"""Storage class -> bytes per number, of those that are skipped."""
+_OTHER_SIZES = {
+    "Short": 2,
+    "Char": 1,
+    "ComplexFloat": 8,
+    "ComplexDouble": 16,
+    "QInt8": 1,
+    "QUInt8": 1,
+    "QInt32": 4,
+    "Untyped": 1,
+}
+"""Storage class -> bytes per number, of those that are skipped. Newer formats, such as float8, are in an untyped one."""
 
 
 def storage_dtype(name: str) -> torch.dtype | None:
@@ -43,7 +52,8 @@ class LegacyCheckpoint:
         self.file, self.size, self.position = file, size, len(MAGIC)
         version, system = self._pickle().content, self._pickle().content
         if version != 1001:
-            raise ValueError(f"its protocol version is {str(version)[:80]}, not 1001")
+            got = version if type(version) is int else type(version).__name__  # the text of nested tuples may be huge
+            raise ValueError(f"its protocol version is {got}, not 1001")
         if not isinstance(system, dict) or system.get("little_endian") is not True:
             raise ValueError("its numbers are not little-endian")
         described = self._pickle()
